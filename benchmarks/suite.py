@@ -1,0 +1,118 @@
+"""A suite: named tasks with fixed starts, the protocols under which they are run, and the simulator that runs them."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..envs.api import Episode, Protocol
+from ..envs.embodiments import Embodiment
+from ..envs.errors import VlarigError
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task of a suite.
+
+    Attributes:
+        name: Name within the suite.
+        starts: The benchmark's literal seeds or rows of its fixed starts.
+        variant: Name of the variation; ``base`` where there is none.
+    """
+
+    name: str
+    starts: tuple[int, ...]
+    variant: str = "base"
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long a simulator may take before the watchdog holds it for hung and kills it, in seconds.
+
+    Attributes:
+        load: To load and build its first env.
+        start: To start an episode.
+        row: To carry out one row of actions.
+    """
+
+    load: float = 300.0
+    start: float = 120.0
+    row: float = 20.0
+
+
+def _no_payload(task: Task, start: int) -> dict[str, Any]:
+    """The payload of a suite whose adapter finds everything by the task's name and the start."""
+    return {}
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A benchmark that can be swept.
+
+    Attributes:
+        name: What the user types.
+        title: One line for listings.
+        adapter: The :class:`~vlarig.envs.api.Env` subclass, as ``module:Class``; imported in the simulator's runtime alone.
+        runtime: Name of the runtime (virtual environment) that holds the simulator.
+        embodiment: The robot and its control convention.
+        tasks: The tasks, in the order of tables.
+        protocols: The named protocols; the first is the default.
+        source: Where tasks and protocols come from.
+        payload: Gives the plain data that an episode carries to the adapter.
+        patience: How long its simulator may take for things.
+    """
+
+    name: str
+    title: str
+    adapter: str
+    runtime: str
+    embodiment: Embodiment
+    tasks: tuple[Task, ...]
+    protocols: tuple[Protocol, ...]
+    source: str
+    payload: Callable[[Task, int], dict[str, Any]] = field(default=_no_payload)
+    patience: Patience = Patience()
+
+    def task(self, name: str) -> Task:
+        """The task of that name.
+
+        Raises:
+            VlarigError: There is none; the nearest names are offered.
+        """
+        for task in self.tasks:
+            if task.name == name:
+                return task
+        raise unknown("task", name, [task.name for task in self.tasks], f"suite {self.name!r}")
+
+    def episodes(
+        self, tasks: Sequence[str] = (), per_task: int | None = None, protocol: Protocol | None = None
+    ) -> list[Episode]:
+        """The suite's episodes, task by task.
+
+        Args:
+            tasks: Names of the tasks wanted; all when empty.
+            per_task: Episodes of each task: its first starts, then the same starts again as further repeats. Every start
+                once when ``None``.
+            protocol: The protocol; the suite's default when ``None``.
+        """
+        chosen = [self.task(name) for name in tasks] or list(self.tasks)
+        resolved = protocol or self.protocols[0]
+        return [
+            self.episode(task, task.starts[index % len(task.starts)], index // len(task.starts), resolved)
+            for task in chosen
+            for index in range(len(task.starts) if per_task is None else per_task)
+        ]
+
+    def episode(self, task: Task, start: int, repeat: int, protocol: Protocol) -> Episode:
+        """One episode with its payload."""
+        return Episode(self.name, protocol, task.name, task.variant, start, repeat, self.payload(task, start))
+
+
+def unknown(kind: str, name: str, known: Iterable[str], where: str) -> VlarigError:
+    """The error for a name that does not exist: it offers the nearest ones, or all where none is near."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(near)}?" if near else f"known are: {', '.join(names) or 'none'}"
+    return VlarigError(f"unknown {kind} {name!r} in {where}; {hint}")

@@ -1,0 +1,167 @@
+"""Samples the starts of the tabletop suite: scenes, instructions and goals from an explicit seed.
+
+Every scene holds two cubes and two cylinders in the same two colours, so each object has a twin of its shape in the other colour and a
+twin of its colour in the other shape; where a container is named there are two in different colours. No word of an instruction can
+be skipped.
+"""
+
+from __future__ import annotations
+
+from itertools import combinations
+from typing import Any, Callable
+
+import numpy as np
+
+from ..envs.tabletop import layout
+
+#: Seeds every start together with the task's number and the start; another value is another suite.
+SEED = 20250
+
+#: Where middles of things may lie on the table: seen by the ego camera, and reached by a gripper that points straight down.
+LOW = np.array([-0.18, -0.25])
+HIGH = np.array([0.12, 0.25])
+#: The robot's base (robosuite/models/robots/manipulators/panda_robot.py, ``base_xpos_offset``) and how far from it we go.
+BASE = np.array([-0.56, 0.0])
+REACH = 0.71
+
+#: Air that the fingers need: an open gripper ends 6 cm from an object's middle, the next object begins 3.2 cm from its own.
+OBJECT_GAP = 0.115
+#: From an object's middle to a tray's wall.
+TRAY_GAP = 0.065
+#: From the spot beside the reference to other objects, and to where the object comes from.
+SPOT_GAP = 0.10
+TRAVEL = 0.14
+#: Distance at which an object is to be set beside another: the middle of what the goal accepts.
+BESIDE_DISTANCE = 0.085
+#: A push goes this far, along a lane of this half width that begins this far behind the object.
+PUSH = (0.14, 0.24)
+LANE = 0.09
+RUN_UP = 0.09
+
+Scene = dict[str, Any]
+_Goal = tuple[str, dict[str, Any]]
+
+
+def sample(task: str, start: int) -> Scene:
+    """The scene of a start, the same for ever: ``objects``, ``trays``, ``zones``, ``instruction`` and ``goal``, as plain data.
+
+    Raises:
+        KeyError: The task is unknown.
+    """
+    make, trays, zones = MAKERS[task]
+    rng = np.random.default_rng([SEED, list(MAKERS).index(task), start])
+    colours = _draw(rng, list(layout.OBJECT_COLOURS), 2)
+    things = [(f"{colour} {shape}", shape, colour) for shape in layout.SHAPES for colour in colours]
+    tray_names = [f"{colour} tray" for colour in _draw(rng, list(layout.TRAY_COLOURS), trays)]
+    zone_names = [f"{colour} zone" for colour in _draw(rng, list(layout.ZONE_COLOURS), zones)]
+    names = [name for name, _, _ in things]
+    instruction, goal = make(rng, names, tray_names, zone_names)
+    while True:
+        spots = {name: np.round(rng.uniform(LOW, HIGH), 4) for name in (*names, *tray_names, *zone_names)}
+        if _fits(spots, names, tray_names, zone_names) and _suits(goal, spots, names):
+            break
+    return {
+        "instruction": instruction,
+        "objects": [
+            {"name": name, "shape": shape, "colour": colour, **_at(spots[name]), "yaw": round(rng.uniform(-0.78, 0.78), 4)}
+            for name, shape, colour in things
+        ],
+        "trays": [{"name": name, "colour": name.split()[0], **_at(spots[name])} for name in tray_names],
+        "zones": [{"name": name, "colour": name.split()[0], **_at(spots[name])} for name in zone_names],
+        "goal": goal,
+    }
+
+
+def _pick_into(rng: np.random.Generator, names: list[str], trays: list[str], zones: list[str]) -> _Goal:
+    (thing,), (tray,) = _draw(rng, names, 1), _draw(rng, trays, 1)
+    return f"put the {thing} in the {tray}", {"kind": "inside", "object": thing, "tray": tray}
+
+
+def _place_beside(rng: np.random.Generator, names: list[str], trays: list[str], zones: list[str]) -> _Goal:
+    thing, reference = _draw(rng, names, 2)
+    (side,) = _draw(rng, ["left", "right"], 1)
+    goal = {"kind": "beside", "object": thing, "reference": reference, "side": side}
+    return f"place the {thing} to the {side} of the {reference}", goal
+
+
+def _stack(rng: np.random.Generator, names: list[str], trays: list[str], zones: list[str]) -> _Goal:
+    thing, base = _draw(rng, names, 2)
+    return f"stack the {thing} on the {base}", {"kind": "stacked", "object": thing, "base": base}
+
+
+def _push_to(rng: np.random.Generator, names: list[str], trays: list[str], zones: list[str]) -> _Goal:
+    (thing,), (zone,) = _draw(rng, names, 1), _draw(rng, zones, 1)
+    return f"push the {thing} into the {zone}", {"kind": "pushed", "object": thing, "zone": zone}
+
+
+def _two_step(rng: np.random.Generator, names: list[str], trays: list[str], zones: list[str]) -> _Goal:
+    things, containers = _draw(rng, names, 2), _draw(rng, trays, 2)
+    parts = [{"kind": "inside", "object": thing, "tray": tray} for thing, tray in zip(things, containers)]
+    first, second = (f"put the {part['object']} in the {part['tray']}" for part in parts)
+    return f"first {first}, then {second}", {"kind": "ordered", "parts": parts}
+
+
+#: Task to the maker of its goal, and the trays and zones of its scenes; the order is that of tables.
+MAKERS: dict[str, tuple[Callable[..., _Goal], int, int]] = {
+    "pick_into": (_pick_into, 2, 0),
+    "place_beside": (_place_beside, 0, 0),
+    "stack": (_stack, 0, 0),
+    "push_to": (_push_to, 0, 2),
+    "two_step": (_two_step, 2, 0),
+}
+
+
+def _draw(rng: np.random.Generator, choices: list[str], count: int) -> list[str]:
+    return [choices[index] for index in rng.permutation(len(choices))[:count]]
+
+
+def _at(spot: np.ndarray) -> dict[str, float]:
+    return {"x": float(spot[0]), "y": float(spot[1])}
+
+
+def _reached(point: np.ndarray) -> bool:
+    return bool(np.linalg.norm(point - BASE) < REACH and point[0] > LOW[0] - RUN_UP)
+
+
+def _beyond_square(point: np.ndarray, middle: np.ndarray, half: float) -> float:
+    """Distance from a point to an upright square."""
+    return float(np.linalg.norm(np.maximum(np.abs(point - middle) - half, 0.0)))
+
+
+def _fits(spots: dict[str, np.ndarray], names: list[str], trays: list[str], zones: list[str]) -> bool:
+    """Whether all is in reach and nothing is in the way of anything."""
+    if not all(_reached(spot) for spot in spots.values()):
+        return False
+    if any(np.linalg.norm(spots[a] - spots[b]) < OBJECT_GAP for a, b in combinations(names, 2)):
+        return False
+    for half, gap, places in ((layout.TRAY_OUTER, TRAY_GAP, trays), (layout.ZONE_HALF, 0.035, zones)):
+        if any(np.abs(spots[a] - spots[b]).max() < 2 * half + 0.02 for a, b in combinations(places, 2)):
+            return False
+        if any(_beyond_square(spots[name], spots[place], half) < gap for name in names for place in places):
+            return False
+    return True
+
+
+def _suits(goal: dict[str, Any], spots: dict[str, np.ndarray], names: list[str]) -> bool:
+    """Whether the goal can be reached from here, and is not nearly reached already."""
+    if goal["kind"] == "beside":
+        spot = spots[goal["reference"]] + np.array([0.0, BESIDE_DISTANCE * (-1 if goal["side"] == "left" else 1)])
+        others = [name for name in names if name not in (goal["object"], goal["reference"])]
+        inside = bool(np.all(spot > LOW) and np.all(spot < HIGH) and _reached(spot))
+        free = all(np.linalg.norm(spots[name] - spot) > SPOT_GAP for name in others)
+        return inside and free and bool(np.linalg.norm(spots[goal["object"]] - spot) > TRAVEL)
+    if goal["kind"] == "pushed":
+        begin, end = spots[goal["object"]], spots[goal["zone"]]
+        length = float(np.linalg.norm(end - begin))
+        if not PUSH[0] < length < PUSH[1]:
+            return False
+        behind = begin - (end - begin) / length * RUN_UP
+        others = [name for name in names if name != goal["object"]]
+        return _reached(behind) and all(_from_lane(spots[name], behind, end) > LANE for name in others)
+    return True
+
+
+def _from_lane(point: np.ndarray, begin: np.ndarray, end: np.ndarray) -> float:
+    """Distance from a point to the line between two others."""
+    along = np.clip((point - begin) @ (end - begin) / ((end - begin) @ (end - begin)), 0.0, 1.0)
+    return float(np.linalg.norm(point - begin - along * (end - begin)))

@@ -1,0 +1,1 @@
+"""Environments: the common API, embodiments, the wire, and one adapter for each simulator family."""

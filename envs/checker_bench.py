@@ -1,0 +1,246 @@
+"""What the env checks share: the env on test, short episodes played on it in a known order, and failures that teach."""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import Any, NoReturn, Optional
+
+import numpy as np
+
+from .api import Camera, Env, Episode, Needs, Observation, Row, Snapshot
+from .embodiments import Embodiment
+from .errors import VlarigError
+
+#: Gives ``rows`` action rows, ``float32[rows, A]``, that are legal and neither stop nor solve an episode.
+Sampler = Callable[[Embodiment, np.random.Generator, int], np.ndarray]
+
+WITHOUT_IMAGES = Needs(images=False)
+
+
+class BrokenPromiseError(Exception):
+    """A check failed; the message says what was expected, what was seen, why that matters and what to do."""
+
+
+def broken(expected: str, seen: str, why: str, do: str) -> NoReturn:
+    """Fail the running check."""
+    raise BrokenPromiseError(f"Expected: {expected}. Seen: {seen}. Why it matters: {why}. What to do: {do}.")
+
+
+@dataclass
+class Take:
+    """What one run of an episode showed.
+
+    Attributes:
+        shown: The snapshot of the reset, then one for each chunk.
+        rows: Every row that was run.
+    """
+
+    shown: list[Snapshot]
+    rows: list[Row] = field(default_factory=list)
+
+    @property
+    def over(self) -> bool:
+        """Whether the episode has ended."""
+        return bool(self.rows) and self.rows[-1].over
+
+    def run(self, env: Env, actions: np.ndarray) -> None:
+        """Run a chunk more, unless the episode has ended."""
+        if not self.over:
+            result = env.step_chunk(actions)
+            self.shown.append(result.snapshot)
+            self.rows.extend(result.rows)
+
+    def difference(self, other: Take, images: bool = True) -> Optional[str]:
+        """The first digest in which two takes of one episode differ, in words; ``None`` where they are equal."""
+        moments = ((0, "after the reset"), (-1, f"after {len(self.rows)} rows"))
+        for index, moment in moments:
+            if self.shown[index].state_digest != other.shown[index].state_digest:
+                return f"the state digest differs {moment}"
+            if images and self.shown[index].image_digest != other.shown[index].image_digest:
+                return f"the state digest is equal but the image digest differs {moment}"
+        return None
+
+
+class Bench:
+    """An env on test. Episodes are cut to ``length`` rows and go on after a success, so that every take has the same shape.
+
+    A take is preceded on the env by a whole take of the other episode. So a fault of one kind (an episode that leaks into
+    the next, a reset that is left out) shows in the check that looks for it, and not in all of them.
+
+    Attributes:
+        env: The warm env.
+        first: The episode that most checks play.
+        other: An episode with another start, played between the takes.
+        episodes: All episodes given, cut like these two.
+        payload: The first episode's payload as it was given.
+        actions: ``float32[length, A]``, the rows of every take.
+    """
+
+    def __init__(
+        self, make_env: Callable[[], Env], episodes: Sequence[Episode], length: int = 6, sample: Optional[Sampler] = None
+    ) -> None:
+        if len({start_of(episode) for episode in episodes}) < 2:
+            raise VlarigError(f"check_env got {len(episodes)} episodes of one start; give two or more with different starts")
+        if length < 3:
+            raise VlarigError(f"check_env got rows={length}; give 3 or more, so that an episode has a middle")
+        self.make_env = make_env
+        self.env = make_env()
+        self.siblings: list[Env] = []
+        self.sample = sample or sample_rows
+        self.length = length
+        self.episodes = [_cut(episode, length) for episode in episodes]
+        self.first = self.episodes[0]
+        self.other = next(episode for episode in self.episodes if start_of(episode) != start_of(self.first))
+        self.payload = copy.deepcopy(self.first.payload)
+        self.actions = self.sample(self.env.embodiment, np.random.default_rng(0), length)
+        self._completed: Optional[str] = None
+
+    @cached_property
+    def reference(self) -> Take:
+        """The first episode with frames at its start and in its middle: what other takes are compared with."""
+        return self.take(self.first)
+
+    @cached_property
+    def other_reference(self) -> Take:
+        """The other episode, likewise."""
+        return self.take(self.other)
+
+    @cached_property
+    def rowwise(self) -> Take:
+        """The first episode, a row a chunk, with frames after each."""
+        return self.take(self.first, Needs(final_frame=True), chunk=1)
+
+    @cached_property
+    def gymnasium_steps(self) -> list[tuple[Observation, float, bool, bool, dict[str, Any]]]:
+        """What Gymnasium's reset, put as a step of no row, and step return for the rows of :attr:`rowwise`."""
+        rows = self.actions[: len(self.rowwise.rows)].copy()
+        self.settle(self.first)
+        observation, info = self.env.reset(options={"episode": self.first})
+        steps = [(observation, 0.0, False, False, info), *(self.env.step(row) for row in rows)]
+        self.finished(self.first)
+        return steps
+
+    def due(self) -> tuple[Episode, Take]:
+        """The episode whose turn it is on the warm env, and its reference: a take of it costs none in between."""
+        pairs = ((self.first, self.reference), (self.other, self.other_reference))
+        episode, reference = pairs[1] if self._completed == self.first.key else pairs[0]
+        self.settle(episode)
+        return episode, reference
+
+    def take(self, episode: Episode, needs: Needs = Needs(), chunk: Optional[int] = None) -> Take:  # noqa: B008
+        """Play an episode on the warm env, after a whole take of the other one."""
+        self.settle(episode)
+        return self.play(episode, needs, chunk)
+
+    def settle(self, episode: Episode) -> None:
+        """See that the last thing the warm env did is a whole take of another episode."""
+        between = self.other if episode.key == self.first.key else self.first
+        if self._completed != between.key:
+            self.play(between, WITHOUT_IMAGES)
+
+    def finished(self, episode: Episode) -> None:
+        """Remember that the warm env has just ended this episode."""
+        self._completed = episode.key
+
+    def play(
+        self,
+        episode: Episode,
+        needs: Needs = Needs(),  # noqa: B008
+        chunk: Optional[int] = None,
+        env: Optional[Env] = None,
+        actions: Optional[np.ndarray] = None,
+    ) -> Take:
+        """Play an episode now, on ``env`` (``None``: the warm one), ``chunk`` rows at a time (``None``: in two chunks)."""
+        env = env or self.env
+        take = Take([self.open(episode, needs, env)])
+        for rows in self.chunks(chunk, actions):
+            take.run(env, rows)
+        if env is self.env:
+            self.finished(episode)
+        return take
+
+    def open(self, episode: Episode, needs: Needs = Needs(), env: Optional[Env] = None) -> Snapshot:  # noqa: B008
+        """Start an episode, and remember that the warm env is now in the middle of one."""
+        if env is None or env is self.env:
+            self._completed = None
+        return (env or self.env).open(episode, needs)
+
+    def play_in_turns(self, sibling: Env) -> tuple[Take, Take]:
+        """Play the first episode on the warm env and the other on its sibling, a chunk each in turn."""
+        pairs = ((self.env, self.first), (sibling, self.other))
+        takes = [Take([self.open(episode, env=env)]) for env, episode in pairs]
+        for rows in self.chunks():
+            for take, (env, _) in zip(takes, pairs):
+                take.run(env, rows.copy())
+        return takes[0], takes[1]
+
+    def sibling(self) -> Env:
+        """A further slot of this process, closed with the last check."""
+        self.siblings.append(self.env.sibling())
+        return self.siblings[-1]
+
+    def complete(self, take: Take, episode: Episode) -> None:
+        """Run the rows of a take that was opened on the warm env."""
+        for rows in self.chunks():
+            take.run(self.env, rows)
+        self.finished(episode)
+
+    def chunks(self, chunk: Optional[int] = None, actions: Optional[np.ndarray] = None) -> list[np.ndarray]:
+        """The take's rows, ``chunk`` at a time."""
+        size = chunk or (self.length + 1) // 2
+        rows = self.actions if actions is None else actions
+        return [rows[begin : begin + size].copy() for begin in range(0, len(rows), size)]
+
+
+def start_of(episode: Episode) -> tuple[str, str, int]:
+    """What decides where an episode starts, but for its repeat."""
+    return episode.task, episode.variant, episode.start
+
+
+def sample_rows(embodiment: Embodiment, rng: np.random.Generator, rows: int) -> np.ndarray:
+    """Uniform rows in the middle half of each channel's range; an open bound counts as 1 from zero."""
+    low = np.array([channel.low for channel in embodiment.channels], dtype=np.float64)
+    high = np.array([channel.high for channel in embodiment.channels], dtype=np.float64)
+    low, high = np.where(np.isfinite(low), low, -1.0), np.where(np.isfinite(high), high, 1.0)
+    middle, quarter = (low + high) / 2, (high - low) / 4
+    return (middle + quarter * rng.uniform(-1.0, 1.0, (rows, len(low)))).astype(np.float32)
+
+
+@contextmanager
+def counted_renders(env: Env) -> Iterator[list[str]]:
+    """The views that ``env`` renders while the context is open, in order."""
+    calls: list[str] = []
+    render_view = env.render_view
+
+    def counting(camera: Camera) -> np.ndarray:
+        calls.append(camera.view)
+        return render_view(camera)
+
+    env.render_view = counting  # type: ignore[method-assign]
+    try:
+        yield calls
+    finally:
+        del env.render_view
+
+
+@contextmanager
+def disturbed_generators(seed: int) -> Iterator[None]:
+    """Process-wide generators in an unusual state, put back afterwards."""
+    before = (random.getstate(), np.random.get_state())
+    random.setstate(random.Random(seed).getstate())
+    np.random.set_state(np.random.RandomState(seed).get_state())
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+
+
+def _cut(episode: Episode, length: int) -> Episode:
+    cut = {"step_limit": length, "limit_unit": "rows", "execute": length + 1, "stop_on_success": False}
+    return replace(episode, protocol=episode.protocol.derive(**cut), payload=copy.deepcopy(episode.payload))

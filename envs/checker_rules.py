@@ -1,0 +1,154 @@
+"""Checks of how an env takes actions and ends episodes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from .checker_bench import WITHOUT_IMAGES, Bench, Take, broken
+from .embodiments import Embodiment
+from .errors import BadActionError, VlarigError
+
+
+def actions_move_the_robot(bench: Bench) -> None:
+    """The state that the policy sees changes under the actions."""
+    first, last = (bench.reference.shown[index].state for index in (0, -1))
+    if np.array_equal(first, last):
+        why = "a policy that is shown an old state corrects errors that are long mended"
+        do = "read state() from the simulator at each call, and check that apply() reaches the controller"
+        broken(f"another state after {bench.length} rows", f"{last.tolist()} before and after", why, do)
+
+
+def bad_actions_are_refused(bench: Bench) -> None:
+    """A wrong shape, NaN, infinity or an array of objects is refused, and the episode goes on as if it had not come."""
+    episode, reference = bench.due()
+    take = Take([bench.open(episode)])
+    why = "a policy that breaks is scored as if it had meant what the env made of its numbers"
+    for name, actions in _bad_actions(bench.env.embodiment).items():
+        seen = "it was executed"
+        try:
+            bench.env.step_chunk(actions)
+        except BadActionError:
+            continue
+        except Exception as error:
+            seen = f"{type(error).__name__}: {error}"
+        do = "leave step_chunk() to the base class, or call check_actions() first and repair nothing"
+        broken(f"BadActionError for {name}", seen, why, do)
+    bench.complete(take, episode)
+    difference = take.difference(reference)
+    if difference:
+        do = "check the actions before the simulator is touched"
+        broken("the episode goes on as if the refused actions had not come", difference, why, do)
+
+
+def _bad_actions(embodiment: Embodiment) -> dict[str, Any]:
+    size = embodiment.action_size
+    nan, infinity = np.zeros((1, size), np.float32), np.zeros((1, size), np.float32)
+    nan[0, -1], infinity[0, 0] = np.nan, np.inf
+    return {
+        f"shape [1, {size + 1}]": np.zeros((1, size + 1), np.float32),
+        f"shape [{size}]": np.zeros(size, np.float32),
+        f"shape [0, {size}]": np.zeros((0, size), np.float32),
+        "a NaN": nan,
+        "an infinity": infinity,
+        "an array of objects": np.array([[object()] * size], dtype=object),
+    }
+
+
+def actions_beyond_the_bounds_are_tolerated(bench: Bench) -> None:
+    """A row beyond the channels' bounds is carried out as well as the controller can."""
+    channels = bench.env.embodiment.channels
+    bounds = np.array([(c.low, c.high) for c in channels], dtype=np.float32)
+    finite = np.isfinite(bounds).all(axis=1)
+    beyond = np.where(finite, 2 * bounds[:, 1] - np.where(finite, bounds[:, 0], 0), 1.0)[None]
+    before = bench.open(bench.first, WITHOUT_IMAGES).state
+    why = "networks overshoot the bounds by a little all the time; an error there turns a good episode into a lost one"
+    do = "clip in apply() as the benchmark's own controller does"
+    try:
+        state = bench.env.step_chunk(beyond).snapshot.state
+    except Exception as error:
+        broken(f"the row {beyond[0].tolist()} is carried out", f"{type(error).__name__}: {error}", why, do)
+    if not np.isfinite(state[np.isfinite(before)]).all():
+        broken("a finite state after a row beyond the bounds", f"{state.tolist()}", why, do)
+
+
+def given_values_are_left_unchanged(bench: Bench) -> None:
+    """The env changes neither the episode's payload nor the actions that it was given."""
+    bench.settle(bench.first)
+    bench.open(bench.first, WITHOUT_IMAGES)
+    given = bench.actions.copy()
+    bench.env.step_chunk(given)
+    why = "the payload is used again for a second attempt, and the actions are recorded after the step, so both become wrong"
+    do = "copy what begin() and apply() want to change"
+    if bench.first.payload != bench.payload:
+        broken(f"the payload {bench.payload}", f"{bench.first.payload} after an episode", why, do)
+    if not np.array_equal(given, bench.actions):
+        broken("the actions as they were given", "other numbers after step_chunk()", why, do)
+
+
+def the_step_limit_truncates(bench: Bench) -> None:
+    """An episode is truncated at the protocol's step limit, neither earlier nor later."""
+    limit = bench.length
+    why = "published numbers hold for one limit; a simulator's own horizon, or a limit that is off by one, changes them"
+    ends = []
+    for attempt in range(3):
+        actions = bench.sample(bench.env.embodiment, np.random.default_rng(attempt), limit + 1)
+        rows = bench.play(bench.first, WITHOUT_IMAGES, chunk=limit + 1, actions=actions).rows
+        last = rows[-1]
+        if last.truncated and len(rows) == limit:
+            return
+        if not (last.terminated or last.stopped):
+            seen = f"truncated={last.truncated} at row {len(rows)}"
+            do = "switch the simulator's horizon off, and leave the limit to the base class"
+            broken(f"truncated at row {limit}", seen, why, do)
+        ends.append(len(rows))
+    do = "give check_env a sample of actions that do not end the episode, or stop ending it in apply() without a cause"
+    broken(f"truncated at row {limit}", f"three runs ended by themselves, at rows {ends}", why, do)
+
+
+def the_end_is_final(bench: Bench) -> None:
+    """An episode that is over takes no further step."""
+    bench.take(bench.first, WITHOUT_IMAGES)
+    try:
+        bench.env.step_chunk(bench.actions[:1])
+    except VlarigError:
+        return
+    why = "rows after the end can still succeed, or fail, and be counted"
+    do = "leave the check in step_chunk() to the base class"
+    broken("VlarigError for a step after the end", "the row was executed", why, do)
+
+
+def no_episode_is_solved_at_its_start(bench: Bench) -> None:
+    """The first row of an episode does not solve it."""
+    for take, episode in ((bench.reference, bench.first), (bench.other_reference, bench.other)):
+        row = take.rows[0]
+        if row.success_within or row.success_at_end:
+            why = "every policy, and none, then scores there"
+            do = "read success after the world has settled, and check that the predicate asks for the goal of this episode"
+            broken(f"{episode.key} is unsolved after one random row", "success", why, do)
+
+
+def step_agrees_with_step_chunk(bench: Bench) -> None:
+    """Gymnasium's step gives what step_chunk gives, row by row."""
+    why = "an RL library and a sweep then measure two different envs"
+    do = "leave reset() and step() to the base class; they are made from the same hooks"
+    for index, (step, shown) in enumerate(zip(bench.gymnasium_steps, bench.rowwise.shown)):
+        if step[4]["state_digest"] != shown.state_digest:
+            broken("equal state digests by step and by step_chunk", f"they differ at step {index}", why, do)
+    for index, row in enumerate(bench.rowwise.rows, start=1):
+        seen, wanted = bench.gymnasium_steps[index][1:4], (row.reward, row.terminated or row.stopped, row.truncated)
+        if seen != wanted:
+            broken(f"(reward, terminated, truncated) = {wanted} at step {index}", f"{seen}", why, do)
+
+
+def closing_twice_is_harmless(bench: Bench) -> None:
+    """close() can be called again. It is the last check: it closes the env and its siblings for good."""
+    for env in (*bench.siblings, bench.env):
+        env.close()
+        try:
+            env.close()
+        except Exception as error:
+            why = "clean-up after an error closes what is closed already, and the second error hides the first"
+            do = "let close() forget the simulator that it has freed"
+            broken("nothing happens", f"{type(error).__name__}: {error}", why, do)

@@ -1,0 +1,115 @@
+"""The messages between the engine and a sim server, and between a sim server and its simulator.
+
+A conversation: the client sends :class:`Hello` and gets :class:`Welcome`; then each :class:`Start` is answered by :class:`Started` and
+each :class:`Step` by :class:`Stepped`, or either by :class:`Failure`, with the request's ``id``. Slots share the connection.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Union
+
+import numpy as np
+
+from .api import ChunkResult, Episode, Needs, Snapshot
+from .embodiments import Embodiment
+from .errors import BadMessageError
+from .wire import pack, structure, unpack
+
+#: Raised with every change to a message; both ends must agree.
+WIRE_VERSION = 1
+
+#: Kinds of :class:`Failure`.
+BAD_MESSAGE = "bad_message"  # the request was no message of ours, or came out of turn
+REFUSED = "refused"  # the env said in one sentence why it cannot
+ENV_ERROR = "env_error"  # the adapter or its simulator raised
+CRASH = "crash"  # the simulator's process died while this request ran
+HANG = "hang"  # the simulator gave no answer in time and was killed
+LOST = "lost"  # the slot's episode is gone through no fault of its own: its process died while another slot's request ran
+
+#: Failures of the simulator while it ran this very episode.
+EPISODE_FAULTS = (ENV_ERROR, CRASH, HANG)
+
+
+@dataclass(frozen=True)
+class Hello:
+    """The client's first message."""
+
+    version: int
+    token: str
+
+
+@dataclass(frozen=True)
+class Welcome:
+    """The answer: a simulator is loaded, and this is the embodiment that it moves."""
+
+    version: int
+    embodiment: Embodiment
+
+
+@dataclass(frozen=True)
+class Start:
+    """Begin an episode in a slot, whatever went on there before."""
+
+    id: int
+    slot: int
+    episode: Episode
+    needs: Needs
+
+
+@dataclass(frozen=True)
+class Started:
+    """The slot's first moment."""
+
+    id: int
+    snapshot: Snapshot
+
+
+@dataclass(frozen=True)
+class Step:
+    """Run a chunk, ``float32[H, A]``, in a slot."""
+
+    id: int
+    slot: int
+    actions: np.ndarray
+
+
+@dataclass(frozen=True)
+class Stepped:
+    """What the chunk did."""
+
+    id: int
+    result: ChunkResult
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A request that was not carried out; ``id`` is -1 where none could be read."""
+
+    id: int
+    kind: str
+    message: str
+
+
+Message = Union[Hello, Welcome, Start, Started, Step, Stepped, Failure]
+
+_KINDS: dict[str, Any] = {kind.__name__: kind for kind in (Hello, Welcome, Start, Started, Step, Stepped, Failure)}
+
+
+def encode(message: Message) -> bytes:
+    """A message as bytes."""
+    return pack([type(message).__name__, message])
+
+
+def decode(data: bytes | str) -> Message:
+    """The message in ``data``.
+
+    Raises:
+        BadMessageError: There is none; says what is wrong.
+    """
+    if isinstance(data, str):
+        raise BadMessageError("a text frame; messages are binary msgpack")
+    plain = unpack(data)
+    if not (isinstance(plain, list) and len(plain) == 2 and isinstance(plain[0], str) and plain[0] in _KINDS):
+        raise BadMessageError(f"expected [name, fields] with a name among {', '.join(_KINDS)}")
+    return structure(_KINDS[plain[0]], plain[1], plain[0])

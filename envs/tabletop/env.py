@@ -1,0 +1,181 @@
+"""The tabletop adapter: builds a scene from an episode's payload, steps it, and judges the payload's goal."""
+
+from __future__ import annotations
+
+from typing import Any, Optional
+
+import mujoco
+import numpy as np
+
+from ..api import Camera, Env, Episode, Row
+from ..embodiments import TABLETOP_PANDA
+from . import layout
+from .goals import Goal, Thing, World
+from .render import Renderer
+from .scene import PARKED, TabletopScene
+
+#: The gripper's orientation when it points straight down with its fingers side by side along ``y``; the columns are its axes in the
+#: world. The state's rotation is measured from here, so that it stays near zero, where an axis-angle vector has no jumps.
+STRAIGHT_DOWN = np.array([[0.0, 1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, -1.0]])
+
+GRIP_SITE = "gripper0_right_grip_site"
+FINGER_JOINTS = ("gripper0_right_finger_joint1", "gripper0_right_finger_joint2")
+GRIPPER = "gripper"
+
+
+class TabletopEnv(Env):
+    """One slot of the tabletop suite.
+
+    The payload is the scene: ``objects`` (name, shape, colour, x, y, yaw), ``trays`` and ``zones`` (name, colour, x, y),
+    ``instruction`` and ``goal`` (see :mod:`.goals`). The adapter knows no tasks.
+
+    Args:
+        renderer: The renderer to share; a new one when ``None``.
+    """
+
+    embodiment = TABLETOP_PANDA
+
+    def __init__(self, renderer: Optional[Renderer] = None) -> None:
+        super().__init__()
+        self._renderer = renderer or Renderer()
+        self._scene = TabletopScene()
+        self._model = self._scene.raw_model
+        self._data = self._scene.raw_data
+        self._grip_site = self._model.site(GRIP_SITE).id
+        self._fingers = [int(self._model.joint(name).qposadr[0]) for name in FINGER_JOINTS]
+        self._geom_owner = self._owners()
+        self._state_kind = mujoco.mjtState.mjSTATE_INTEGRATION.value
+        self._state_size = mujoco.mj_stateSize(self._model, self._state_kind)
+
+    def begin(self, episode: Episode, rng: np.random.Generator) -> str:
+        """Move and colour the scene's parts; nothing is drawn from ``rng``, a start is literal data."""
+        scene = episode.payload
+        self._goal = Goal(scene["goal"])
+        self._places = {}
+        for kind, colours in (("tray", layout.TRAY_COLOURS), ("zone", layout.ZONE_COLOURS)):
+            self._set_static(kind, scene[f"{kind}s"], colours)
+        self._bodies = self._assign_bodies(scene["objects"])
+        poses = {}
+        for thing in scene["objects"]:
+            body = self._bodies[thing["name"]]
+            self._colour(body, layout.OBJECT_COLOURS[thing["colour"]])
+            height = layout.TABLE_TOP + layout.SHAPES[thing["shape"]].half_size[2]
+            half = thing["yaw"] / 2
+            poses[body] = np.array([thing["x"], thing["y"], height, np.cos(half), 0.0, 0.0, np.sin(half)])
+        self._scene.place(poses)
+        return scene["instruction"]
+
+    def apply(self, action: np.ndarray) -> Row:
+        """One control step of 50 ms."""
+        self._scene.step(action.astype(np.float64))
+        success = self._goal.update(self._world())
+        return Row(float(success), success, success, terminated=self._goal.failed)
+
+    def state(self) -> np.ndarray:
+        """``float32[8]``: grip site in the world frame, rotation vector from :data:`STRAIGHT_DOWN` about world axes, fingers."""
+        turned = self._data.site_xmat[self._grip_site].reshape(3, 3) @ STRAIGHT_DOWN.T
+        quaternion, vector = np.empty(4), np.empty(3)
+        mujoco.mju_mat2Quat(quaternion, turned.ravel())
+        mujoco.mju_quat2Vel(vector, quaternion, 1.0)
+        fingers = self._data.qpos[self._fingers]
+        return np.concatenate([self._data.site_xpos[self._grip_site], vector, fingers]).astype(np.float32)
+
+    def render_view(self, camera: Camera) -> np.ndarray:
+        """The view, drawn by the shared renderer."""
+        source = self.embodiment.cameras[camera.view]
+        return self._renderer.render(self._model, self._data.qpos, source, camera.height, camera.width)
+
+    def simulator_state(self) -> np.ndarray:
+        """MuJoCo's integration state, the gripper's accumulated command, and what the goal remembers.
+
+        ``OSC_POSE`` takes its goal anew from the achieved pose in each row, so it carries nothing over; the gripper adds up its
+        commands (robosuite/models/grippers/panda_gripper.py, ``format_action``).
+        """
+        state = np.empty(self._state_size)
+        mujoco.mj_getState(self._model, self._data, state, self._state_kind)
+        command = self._scene.robots[0].gripper["right"].current_action
+        return np.concatenate([state, np.broadcast_to(command, 2), self._goal.memory()])
+
+    def privileged(self) -> dict[str, np.ndarray]:
+        """Poses by name: ``object/<name>`` is ``float64[7]`` (position, quaternion ``wxyz``); ``tray/<name>`` and ``zone/<name>``
+        are ``float64[3]``, the middle of the underside.
+        """
+        truth = {f"object/{name}": self._pose(body).copy() for name, body in self._bodies.items()}
+        truth.update({key: np.array([*middle, layout.TABLE_TOP]) for key, middle in self._places.items()})
+        return truth
+
+    def metrics(self) -> dict[str, float]:
+        """``failed_for_good``: a push that lifted, an order that was broken. ``parts_done``: parts of an ordered goal."""
+        return {"failed_for_good": float(self._goal.failed), "parts_done": float(self._goal.done)}
+
+    def sibling(self) -> TabletopEnv:
+        """A further slot that draws with this one's renderer."""
+        return type(self)(self._renderer)
+
+    def close(self) -> None:
+        """Free the shared graphics context; it is made again if a slot draws once more."""
+        self._renderer.close()
+
+    def _set_static(self, kind: str, wanted: list[dict[str, Any]], colours: dict[str, tuple[float, float, float]]) -> None:
+        """Move the scene's trays or zones to where the payload wants them and park the rest."""
+        if len(wanted) > layout.CONTAINERS:
+            raise ValueError(f"the payload has {len(wanted)} {kind}s, the scene {layout.CONTAINERS}")
+        for index in range(layout.CONTAINERS):
+            body = f"{kind}_{index}"
+            if index < len(wanted):
+                spec = wanted[index]
+                self._places[f"{kind}/{spec['name']}"] = np.array([spec["x"], spec["y"]])
+                self._model.body(body).pos[:] = (spec["x"], spec["y"], layout.TABLE_TOP)
+                self._colour(body, colours[spec["colour"]])
+            else:
+                self._model.body(body).pos[:] = PARKED
+
+    def _assign_bodies(self, objects: list[dict[str, Any]]) -> dict[str, str]:
+        """Object name to the body that plays it: each shape's bodies in the payload's order."""
+        free = {shape: list(names) for shape, names in self._scene.bodies.items()}
+        count = {shape: sum(thing["shape"] == shape for thing in objects) for shape in free}
+        if count != {shape: len(names) for shape, names in free.items()}:
+            raise ValueError(f"the payload has {count} objects, the scene { {s: len(n) for s, n in free.items()} }")
+        return {thing["name"]: free[thing["shape"]].pop(0) for thing in objects}
+
+    def _colour(self, body: str, colour: tuple[float, float, float]) -> None:
+        self._model.geom_rgba[self._geoms_of(body), :3] = colour
+
+    def _geoms_of(self, body: str) -> np.ndarray:
+        name = body if body.startswith(("tray", "zone")) else f"{body}_main"
+        return np.flatnonzero(self._model.geom_bodyid == self._model.body(name).id)
+
+    def _owners(self) -> np.ndarray:
+        """``object[ngeom]``: the movable body, or :data:`GRIPPER`, that a geom belongs to, else the empty string."""
+        owner = np.full(self._model.ngeom, "", dtype=object)
+        for names in self._scene.bodies.values():
+            for name in names:
+                owner[self._geoms_of(name)] = name
+        for geom in range(self._model.ngeom):
+            if self._model.geom(geom).name.startswith("gripper0_right"):
+                owner[geom] = GRIPPER
+        return owner
+
+    def _pose(self, body: str) -> np.ndarray:
+        """``float64[7]``, a view on the body's ``qpos``."""
+        address = int(self._model.joint(f"{body}_joint0").qposadr[0])
+        return self._data.qpos[address : address + 7]
+
+    def _held_bodies(self) -> set[str]:
+        first = self._geom_owner[self._data.contact.geom1]
+        second = self._geom_owner[self._data.contact.geom2]
+        return {a if b == GRIPPER else b for a, b in zip(first, second) if GRIPPER in (a, b)}
+
+    def _world(self) -> World:
+        held = self._held_bodies()
+        things = {}
+        for name, body in self._bodies.items():
+            pose = self._pose(body)
+            address = int(self._model.joint(f"{body}_joint0").dofadr[0])
+            velocity = self._data.qvel[address : address + 6]
+            rotation = np.empty(9)
+            mujoco.mju_quat2Mat(rotation, pose[3:])
+            speed, turn = float(np.linalg.norm(velocity[:3])), float(np.linalg.norm(velocity[3:]))
+            things[name] = Thing(body.split("_")[0], pose[:3].copy(), rotation.reshape(3, 3), speed, turn, body in held)
+        places = {key.split("/", 1)[1]: middle for key, middle in self._places.items()}
+        return World(things, places)

@@ -1,0 +1,79 @@
+"""The command line's root: a table of commands, each of which is imported only when it is called."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import sys
+
+from ..envs.errors import VlarigError
+
+#: Command to the module that holds its ``main(arguments) -> exit status``, and a line of help.
+COMMANDS = {
+    "sweep": ("vlarig.harness.commands.sweep", "run a policy over a suite's episodes; the same command again resumes"),
+    "table": ("vlarig.harness.commands.table", "success rates of runs, with intervals, beside published numbers"),
+    "runs": ("vlarig.harness.commands.runs", "what was run: when, which policy and suite, how far it came"),
+    "replay": ("vlarig.harness.commands.replay", "re-simulate recorded episodes: check them, make their videos"),
+    "envs": ("vlarig.harness.commands.envs", "list suites and tasks; check an adapter against the env contract"),
+    "runtime": ("vlarig.harness.commands.runtime", "install, adopt, list and remove simulators' virtual environments"),
+    "doctor": ("vlarig.harness.commands.doctor", "say what is missing on this machine, and what to type"),
+}
+
+EXAMPLES = """\
+examples:
+  vlarig doctor
+  vlarig runtime install tabletop
+  vlarig sweep tabletop --policy expert --episodes 2 --video all
+"""
+
+
+def usage() -> str:
+    """The text of ``vlarig --help``."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {help_line}" for name, (_, help_line) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: vlarig COMMAND ...",
+            "",
+            "The rig on which vision-language-action policies are measured in simulation.",
+            "",
+            "commands (vlarig COMMAND --help tells more):",
+            *lines,
+            "",
+            EXAMPLES,
+        ]
+    )
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command and return its exit status: 2 for a mistake of the user's, 130 when interrupted."""
+    words = sys.argv[1:] if arguments is None else arguments
+    try:
+        return _run(words)
+    except VlarigError as error:
+        print(f"vlarig: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as interrupt:
+        print(f"vlarig: {interrupt or 'interrupted'}", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def _run(words: list[str]) -> int:
+    command = words[0] if words else "--help"
+    if command in ("-h", "--help", "help"):
+        print(usage(), end="")
+        return 0
+    if command in ("-V", "--version"):
+        from importlib.metadata import version
+
+        print(f"vlarig {version('vlarig')}")
+        return 0
+    if command not in COMMANDS:
+        near = difflib.get_close_matches(command, COMMANDS, n=2, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"commands are: {', '.join(COMMANDS)}"
+        raise VlarigError(f"unknown command {command!r}; {hint}")
+    return importlib.import_module(COMMANDS[command][0]).main(words[1:])

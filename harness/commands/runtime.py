@@ -1,0 +1,107 @@
+"""``vlarig runtime``: install, adopt, list and remove simulators' virtual environments."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from tyro.conf import Positional, subcommand
+
+from .. import runtimes
+
+
+@dataclass
+class Install:
+    """Make runtimes from their locked lists of packages.
+
+    One that is there already takes no time; one that was interrupted is made anew. For example:
+
+    vlarig runtime install tabletop
+    """
+
+    names: Positional[tuple[str, ...]]
+    """Names of runtimes; `vlarig runtime list` shows them."""
+
+    def run(self) -> None:
+        """Install each."""
+        for name in self.names:
+            runtimes.install_runtime(name, report)
+
+
+@dataclass
+class Add:
+    """Adopt an interpreter made elsewhere, such as a conda environment's.
+
+    It needs Python 3.9 or newer with numpy, gymnasium, msgpack and websockets beside the simulator. For example:
+
+    vlarig runtime add habitat --python ~/miniconda3/envs/habitat/bin/python
+    """
+
+    name: Positional[str]
+    """Name that suites know the runtime by."""
+    python: Path
+    """The interpreter."""
+
+    def run(self) -> None:
+        """Check it and write it down."""
+        runtime = runtimes.add_runtime(self.name, self.python)
+        report(f"the runtime {runtime.name!r} is {runtime.python}")
+
+
+@dataclass
+class List:
+    """Show the runtimes that are known, and where each is."""
+
+    def run(self) -> None:
+        """Print a line for each, and one more for where it is or how to get it."""
+        for state in runtimes.list_runtimes():
+            print(f"{state.name}: {state.title}")
+            print(f"  {state.runtime.python if state.runtime else state.problem}")
+
+
+@dataclass
+class Remove:
+    """Delete installed runtimes; an adopted interpreter is only forgotten. For example:
+
+    vlarig runtime remove tabletop
+    """  # noqa: D415 (the first line leads to the example)
+
+    names: Positional[tuple[str, ...]]
+    """Names of runtimes."""
+
+    def run(self) -> None:
+        """Remove each."""
+        for name in self.names:
+            folders = runtimes.remove_runtime(name)
+            report(f"removed {', '.join(map(str, folders))}" if folders else f"forgot the adopted runtime {name!r}")
+
+
+Command = (
+    Annotated[Install, subcommand("install")]
+    | Annotated[Add, subcommand("add")]
+    | Annotated[List, subcommand("list")]
+    | Annotated[Remove, subcommand("remove")]
+)
+
+DESCRIPTION = """Each simulator lives in a virtual environment of its own, a runtime. For example:
+
+vlarig runtime list
+
+vlarig runtime install tabletop
+
+vlarig runtime add habitat --python ~/miniconda3/envs/habitat/bin/python
+"""
+
+
+def report(line: str) -> None:
+    """Print a step to stderr, where progress belongs."""
+    print(line, file=sys.stderr, flush=True)
+
+
+def main(arguments: list[str]) -> int:
+    """Run one of the subcommands."""
+    tyro.cli(Command, args=arguments or ["--help"], prog="vlarig runtime", description=DESCRIPTION).run()
+    return 0

@@ -1,0 +1,135 @@
+"""What a machine has and lacks: findings of one line each, with the exact command that mends what is missing."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from ..envs.errors import VlarigError
+from .runtime_install import check_imports
+from .runtimes import Runtime, RuntimeState, choose_renderer, home, list_runtimes, load_spec
+
+DRIVER_PYTHON = (3, 11)
+GIB = 2**30
+#: Room that the packages of one runtime and the records of a few runs take.
+DISK_GIB = 3
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the doctor's report.
+
+    Attributes:
+        mark: ``ok``, ``missing`` (needed, so the exit status is 1) or ``optional`` (not here, and only some will want it).
+        subject: What was looked at.
+        text: What was found; for the other marks also the command that mends it.
+    """
+
+    mark: str
+    subject: str
+    text: str
+
+
+def examine() -> list[Finding]:
+    """Look at everything; takes about as long as the slowest runtime's start."""
+    states = list_runtimes()
+    with ThreadPoolExecutor() as pool:
+        about_runtimes = pool.map(lambda state: list(_runtime(state, states)), states)
+        findings = [_python(), _vlarig(), _uv()]
+        for some in about_runtimes:
+            findings += some
+    return [*findings, _video(), _disk(), _machine()]
+
+
+def _python() -> Finding:
+    here = ".".join(map(str, sys.version_info[:3]))
+    if sys.version_info[:2] >= DRIVER_PYTHON:
+        return Finding("ok", "python", f"{here} ({sys.executable})")
+    wanted = ".".join(map(str, DRIVER_PYTHON))
+    return Finding("missing", "python", f"{here} is too old; install Python {wanted} or newer and make the environment anew")
+
+
+def _vlarig() -> Finding:
+    place = Path(__file__).parents[1]
+    try:
+        return Finding("ok", "vlarig", f"{version('vlarig')} ({place})")
+    except PackageNotFoundError:
+        return Finding("missing", "vlarig", f"not installed; run: {sys.executable} -m pip install -e {place}")
+
+
+def _uv() -> Finding:
+    try:
+        from uv import find_uv_bin
+
+        return Finding("ok", "uv", f"{version('uv')} ({find_uv_bin()})")
+    except (ImportError, FileNotFoundError):
+        return Finding("missing", "uv", f"not installed; run: {sys.executable} -m pip install uv")
+
+
+def _runtime(state: RuntimeState, all_states: list[RuntimeState]) -> Iterator[Finding]:
+    """The runtime, its renderer, and whether it starts; one that is not installed is needed only where no other is."""
+    subject = f"runtime {state.name}"
+    if state.runtime is None:
+        none_at_all = all(other.runtime is None for other in all_states)
+        yield Finding("missing" if none_at_all else "optional", subject, state.problem)
+        return
+    if state.runtime.adopted:
+        yield Finding("ok", subject, f"adopted, starts, has what a worker needs ({state.runtime.python})")
+        return
+    yield from _installed_runtime(subject, state.runtime)
+
+
+def _installed_runtime(subject: str, runtime: Runtime) -> Iterator[Finding]:
+    spec = load_spec(runtime.name)
+    try:
+        renderer = choose_renderer(spec)
+    except VlarigError as error:
+        yield Finding("ok", subject, f"installed ({runtime.python.parents[1]})")
+        yield Finding("missing", f"renderer of {runtime.name}", str(error))
+        return
+    others = [other.name for other in spec.renderers if other.name != renderer.name and not other.missing()]
+    also = f"; also here: {', '.join(others)} (VLARIG_RENDERER)" if others else ""
+    yield Finding("ok", f"renderer of {runtime.name}", f"{renderer.name}{also}")
+    yield _attempt(
+        subject,
+        lambda: check_imports(spec, runtime.python, renderer, timeout=20),
+        f"starts, imports {', '.join(spec.imports)}, draws ({runtime.python.parents[1]})",
+    )
+
+
+def _attempt(subject: str, check: Callable[[], None], success: str) -> Finding:
+    try:
+        check()
+    except VlarigError as error:
+        return Finding("missing", subject, str(error))
+    return Finding("ok", subject, success)
+
+
+def _video() -> Finding:
+    if importlib.util.find_spec("av") and importlib.util.find_spec("PIL"):
+        return Finding("ok", "video", f"PyAV {version('av')}")
+    return Finding("optional", "video", f"no PyAV, so no videos; run: {sys.executable} -m pip install 'av>=12' 'pillow>=10'")
+
+
+def _disk() -> Finding:
+    folder = home()
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free / GIB
+    if free >= DISK_GIB:
+        return Finding("ok", "disk", f"{free:.0f} GiB free ({home()})")
+    text = f"{free:.1f} GiB free at {home()}, {DISK_GIB} are wanted; set VLARIG_HOME to a roomier folder"
+    return Finding("missing", "disk", text)
+
+
+def _machine() -> Finding:
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return Finding("ok", "machine", f"{cores} cores, {memory:.0f} GiB memory")

@@ -1,0 +1,313 @@
+"""The engine: moves episodes through slots, and hands every transition to its sinks.
+
+A sweep and RL differ only in where a slot's next episode comes from and in when to stop: :meth:`Engine.sweep` empties a queue that all
+slots share; :meth:`Engine.collect` takes an exact number of chunks from each slot's own endless stream and keeps the slots as they
+are, in mid-episode, for the next call.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Coroutine, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..envs.api import ChunkResult, Episode, Needs, Observation, Snapshot, observe
+from ..envs.embodiments import Embodiment
+from ..envs.errors import VlarigError
+from ..envs.messages import ENV_ERROR, EPISODE_FAULTS
+from ..policies.api import Reply, Request, policy_seed
+from ..results.records import Attempt
+from .batching import Batcher
+from .client import SimulatorFault
+from .episode_queue import EpisodeQueue
+from .placement import SimHost
+
+#: Failed attempts after which a sweep gives an episode up for this session.
+MOST_ATTEMPTS = 3
+
+
+@dataclass(frozen=True)
+class Transition:
+    """One chunk of one episode.
+
+    Attributes:
+        episode: The episode.
+        request: What the policy was asked, with the observation before the chunk.
+        reply: What it answered.
+        result: What the chunk did.
+        policy_version: The policy's version when it answered.
+        observation: The observation after the chunk; at an episode's end the final one.
+        next_first: The first observation of the slot's next episode where this chunk ended one and the slot goes on.
+        seconds: Wall time by activity: ``simulate``, ``render``, ``policy``, ``wait``.
+        worker: Name of the worker that ran it.
+    """
+
+    episode: Episode
+    request: Request
+    reply: Reply
+    result: ChunkResult
+    policy_version: int
+    observation: Observation
+    next_first: Observation | None
+    seconds: dict[str, float]
+    worker: str
+
+
+class Sink(Protocol):
+    """Takes what the engine measures."""
+
+    async def emit(self, transition: Transition) -> None:
+        """Take one transition; those of an episode come in order."""
+        ...
+
+    async def fault(self, attempt: Attempt) -> None:
+        """Take note of a failed attempt."""
+        ...
+
+
+class GivenUpError(Exception):
+    """An episode failed :data:`MOST_ATTEMPTS` times for reasons that are not the policy's."""
+
+
+class Slot:
+    """One slot: the episode under way in it, and all that it takes to bring it back after a crash.
+
+    A simulator that died is brought back by starting the same episode and repeating the recorded actions, which an
+    episode's determinism makes exact; the digest of the simulator's states proves it.
+    """
+
+    def __init__(self, number: int, local: int, host: SimHost, engine: Engine) -> None:
+        self.number = number
+        self.host = host
+        self._local = local
+        self._engine = engine
+        self.episode: Episode | None = None
+        self.snapshot: Snapshot | None = None
+        self.activity = "idle"
+        """What the slot does now: ``idle``, ``reset``, ``simulate`` or ``policy``."""
+
+    @property
+    def under_way(self) -> bool:
+        """Whether an episode has begun and is not over."""
+        return self.episode is not None
+
+    async def begin(self, episode: Episode) -> Observation:
+        """Start an episode and return its first observation.
+
+        Raises:
+            GivenUpError: It could not be started in :data:`MOST_ATTEMPTS` attempts.
+        """
+        self.episode = episode
+        self._actions: list[np.ndarray] = []
+        self._faults = 0
+        self.snapshot = None
+        began = time.perf_counter()
+        self.activity = "reset"
+        await self._insist(None)
+        assert self.snapshot is not None
+        self._reset_seconds = _split(time.perf_counter() - began, self.snapshot.seconds, 0.0)
+        self.observation = observe(self.snapshot)
+        return self.observation
+
+    async def advance(self) -> Transition:
+        """Ask the policy and run one chunk.
+
+        Raises:
+            GivenUpError: The simulator failed :data:`MOST_ATTEMPTS` times in this episode.
+        """
+        assert self.episode is not None
+        assert self.snapshot is not None
+        began = time.perf_counter()
+        request = self._request(self.episode, self.snapshot)
+        self.activity = "policy"
+        answer = await self._engine.batcher.ask(request)
+        self.activity = "simulate"
+        actions = answer.reply.actions[: request.execute]
+        result = await self._insist(actions)
+        assert result is not None
+        self.activity = "idle"
+        seconds = _split(time.perf_counter() - began, result.snapshot.seconds, answer.seconds)
+        for name, value in self._reset_seconds.items():
+            seconds[name] += value
+        self._reset_seconds = {}
+        self._actions.append(actions)
+        self.snapshot, self.observation = result.snapshot, observe(result.snapshot)
+        episode = self.episode
+        if result.over:
+            self.episode = None
+        return Transition(
+            episode=episode,
+            request=request,
+            reply=answer.reply,
+            result=result,
+            policy_version=answer.policy_version,
+            observation=self.observation,
+            next_first=None,
+            seconds=seconds,
+            worker=self.host.name,
+        )
+
+    def _request(self, episode: Episode, snapshot: Snapshot) -> Request:
+        chunk = len(self._actions)
+        return Request(
+            slot=self.number,
+            key=episode.key,
+            chunk=chunk,
+            seed=policy_seed(self._engine.seed, episode.key, chunk),
+            observation=self.observation,
+            embodiment=self._engine.embodiment,
+            execute=episode.protocol.execute,
+            privileged=snapshot.privileged,
+        )
+
+    async def _insist(self, actions: np.ndarray | None) -> ChunkResult | None:
+        """Run a chunk (or, without one, just start the episode), as often as it takes up to the bound."""
+        restored = actions is not None
+        while True:
+            try:
+                if not restored:
+                    await self._restore()
+                    restored = True
+                return None if actions is None else await self.host.step(self._local, actions)
+            except SimulatorFault as fault:
+                restored = False
+                await self._note(fault)
+
+    async def _restore(self) -> None:
+        """Bring the episode back to where it was: from its start, by its recorded actions."""
+        assert self.episode is not None
+        snapshot = await self.host.start(self._local, self.episode, self._engine.needs)
+        for actions in self._actions:
+            snapshot = (await self.host.step(self._local, actions)).snapshot
+        if self.snapshot is not None and snapshot.state_digest != self.snapshot.state_digest:
+            raise SimulatorFault(
+                ENV_ERROR,
+                f"the same actions led to another state after {snapshot.step} steps: the env is not deterministic; "
+                f"'vlarig envs check {self.episode.suite}' finds out where",
+            )
+        self.snapshot = snapshot
+
+    async def _note(self, fault: SimulatorFault) -> None:
+        """Charge a fault to the episode, if it is the episode's."""
+        if fault.kind not in EPISODE_FAULTS:
+            return
+        assert self.episode is not None
+        self._faults += 1
+        gave_up = self._faults >= MOST_ATTEMPTS
+        attempt = Attempt(self.episode.key, self._faults, fault.kind, str(fault), self.host.name, gave_up)
+        for sink in self._engine.sinks:
+            await sink.fault(attempt)
+        if gave_up:
+            key, self.episode = self.episode.key, None
+            raise GivenUpError(f"{key} failed {self._faults} times; the last time: {fault}")
+
+
+class Engine:
+    """Slots over sim servers, one policy, and the sinks.
+
+    Args:
+        hosts: The sim servers, all of one suite.
+        slots_per_host: Slots in each.
+        embodiment: The suite's embodiment.
+        needs: What the policy (and the training, for final frames) wants to see.
+        batcher: Asks the policy.
+        seed: The run's seed.
+        sinks: Who takes transitions and faults.
+        streams: For :meth:`collect`: each slot's endless episodes.
+    """
+
+    def __init__(
+        self,
+        hosts: Sequence[SimHost],
+        slots_per_host: int,
+        embodiment: Embodiment,
+        needs: Needs,
+        batcher: Batcher,
+        seed: int,
+        sinks: Sequence[Sink] = (),
+        streams: Sequence[Iterator[Episode]] = (),
+    ) -> None:
+        self.embodiment = embodiment
+        self.needs = needs
+        self.batcher = batcher
+        self.seed = seed
+        self.sinks = sinks
+        places = [(host, local) for local in range(slots_per_host) for host in hosts]
+        self.slots = [Slot(number, local, host, self) for number, (host, local) in enumerate(places)]
+        if streams and len(streams) != len(self.slots):
+            raise ValueError(f"{len(streams)} streams for {len(self.slots)} slots; each slot needs one of its own")
+        self._streams = streams
+
+    async def sweep(self, queue: EpisodeQueue) -> None:
+        """Run every episode of the queue; those given up are in the sinks' hands as faults."""
+        await _together([self._sweep_slot(slot, queue) for slot in self.slots])
+
+    async def collect(self, chunks_per_slot: int) -> list[list[Transition]]:
+        """The next ``chunks_per_slot`` transitions of every slot: ``[slot][chunk]``.
+
+        Raises:
+            VlarigError: A slot's episode failed :data:`MOST_ATTEMPTS` times.
+        """
+        return await _together([self._collect_slot(slot, chunks_per_slot) for slot in self.slots])
+
+    def activities(self) -> Counter[str]:
+        """How many slots are at what."""
+        return Counter(slot.activity for slot in self.slots)
+
+    async def _sweep_slot(self, slot: Slot, queue: EpisodeQueue) -> None:
+        self.batcher.playing += 1
+        try:
+            while (episode := queue.take(slot.host.number)) is not None:
+                try:
+                    await slot.begin(episode)
+                    while slot.under_way:
+                        await self._emit(await slot.advance())
+                except GivenUpError:
+                    continue
+        finally:
+            self.batcher.playing -= 1
+            slot.activity = "idle"
+
+    async def _collect_slot(self, slot: Slot, chunks: int) -> list[Transition]:
+        stream = self._streams[slot.number]
+        transitions = []
+        self.batcher.playing += 1
+        try:
+            if not slot.under_way:
+                await slot.begin(next(stream))
+            for _ in range(chunks):
+                transition = await slot.advance()
+                if transition.result.over:
+                    transition = replace(transition, next_first=await slot.begin(next(stream)))
+                await self._emit(transition)
+                transitions.append(transition)
+        except GivenUpError as error:
+            raise VlarigError(f"slot {slot.number} cannot go on: {error}") from None
+        finally:
+            self.batcher.playing -= 1
+        return transitions
+
+    async def _emit(self, transition: Transition) -> None:
+        for sink in self.sinks:
+            await sink.emit(transition)
+
+
+def _split(wall: float, simulator: dict[str, float], policy: float) -> dict[str, float]:
+    """Wall seconds by activity; what neither the simulator nor the policy worked in is ``wait``."""
+    worked = {"simulate": simulator["simulate"], "render": simulator["render"], "policy": policy}
+    return worked | {"wait": max(0.0, wall - sum(worked.values()))}
+
+
+async def _together(work: Sequence[Coroutine[Any, Any, Any]]) -> list[Any]:
+    """Run coroutines side by side; the first that raises ends the others, and its exception is raised alone."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(each) for each in work]
+    except BaseExceptionGroup as failures:
+        raise failures.exceptions[0] from None
+    return [task.result() for task in tasks]

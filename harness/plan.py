@@ -1,0 +1,136 @@
+"""The plan of a sweep: from what the user typed to episodes, runtimes and the run's identity, before anything is started."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+
+from ..benchmarks.registry import load_suite
+from ..benchmarks.suite import Suite, unknown
+from ..envs.api import Episode, Protocol
+from ..envs.errors import VlarigError
+from ..policies.api import Policy
+from ..results.manifest import Identity
+from ..results.planning import episodes_digest, suite_plans
+from .batching import execute_for
+from .workplace import Workplace
+
+
+Count = Annotated[int | None, tyro.conf.arg(metavar="N")]
+
+
+class SweepConfig(BaseModel):
+    """Everything that a sweep can be told; saved whole with the run."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    suites: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SUITE...")]
+    """Suites to sweep, one after the other; 'vlarig envs list' shows them."""
+    policy: Annotated[str, tyro.conf.arg(metavar="POLICY")]
+    """Who plays: expert, random, zero, a registered policy, or any class of yours as module:Name."""
+    tasks: Annotated[tuple[str, ...], tyro.conf.arg(metavar="TASK...")] = ()
+    """Only these tasks. Default: all."""
+    episodes: Count = None
+    """Episodes of each task: its first starts, then the same starts again. Default: every start once."""
+    workers: Count = None
+    """Simulator processes. Default: one a core."""
+    slots: Annotated[int, tyro.conf.arg(metavar="N")] = 2
+    """Episodes that each worker has under way at a time, so that it simulates one while the policy thinks about another."""
+    batch: Count = None
+    """Most requests that the policy answers at once. Default: as many as there are slots, at most 64."""
+    seed: int = 0
+    """Seed of the policy's randomness. The simulators' comes from the episodes alone."""
+    execute: Count = None
+    """Rows of each predicted chunk to run before the policy is asked again. Default: the protocol's."""
+    run: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """Folder of the run. Default: one below runs/ named after what identifies the run, so that the same command goes on."""
+    video: Literal["none", "failures", "all"] = "none"
+    """Which episodes to film, by simulating them again after the sweep."""
+    strict: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Make a neural policy's numbers independent of batching: every batch filled to the same size, one thread, float32."""
+
+    @field_validator("suites", mode="after")
+    @classmethod
+    def _named(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value:
+            raise VlarigError("no suite was named; name one or more, as in: vlarig sweep tabletop --policy expert")
+        return value
+
+    @field_validator("episodes", "workers", "slots", "batch", "execute", mode="after")
+    @classmethod
+    def _positive(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if value is not None and value < 1:
+            raise VlarigError(f"{info.field_name} is {value}; expected 1 or more")
+        return value
+
+
+@dataclass(frozen=True)
+class SuitePlan:
+    """One suite, resolved.
+
+    Attributes:
+        workplace: Where it runs.
+        protocol: The protocol, derived where the user or the policy asks for it.
+        episodes: All episodes of the run in this suite.
+    """
+
+    workplace: Workplace
+    protocol: Protocol
+    episodes: list[Episode]
+
+    @property
+    def suite(self) -> Suite:
+        """The suite."""
+        return self.workplace.suite
+
+
+def plan_suites(config: SweepConfig, policy: Policy) -> list[SuitePlan]:
+    """Resolve every suite of the sweep.
+
+    Raises:
+        VlarigError: A suite, task or runtime does not exist or is not ready, or the policy does not fit.
+    """
+    suites = [load_suite(name) for name in dict.fromkeys(config.suites)]
+    for name in config.tasks:
+        if not any(name == task.name for suite in suites for task in suite.tasks):
+            known = [task.name for suite in suites for task in suite.tasks]
+            raise unknown("task", name, known, " and ".join(suite.name for suite in suites))
+    return [plan_suite(suite, policy, config.tasks, config.episodes, config.execute) for suite in suites]
+
+
+def plan_suite(
+    suite: Suite, policy: Policy, tasks: Sequence[str] = (), episodes: int | None = None, execute: int | None = None
+) -> SuitePlan:
+    """Resolve one suite; tasks that it does not have are another suite's. Raises like :func:`plan_suites`."""
+    check = getattr(policy, "check", None)
+    if check is not None:
+        check(suite.name, suite.embodiment)
+    protocol = suite.protocols[0]
+    protocol = protocol.derive(execute=execute_for(policy, execute or protocol.execute))
+    own_tasks = [task.name for task in suite.tasks if task.name in tasks]
+    chosen = suite.episodes(own_tasks, episodes, protocol) if own_tasks or not tasks else []
+    return SuitePlan(Workplace.of(suite), protocol, chosen)
+
+
+def run_identity(config: SweepConfig, policy: Policy, plans: Sequence[SuitePlan]) -> Identity:
+    """What identifies the run: not its workers, slots, batches, place or videos."""
+    episodes = [episode for plan in plans for episode in plan.episodes]
+    renderers = sorted({renderer.name for plan in plans if (renderer := plan.workplace.renderer) is not None})
+    return Identity(
+        suites=suite_plans(episodes),
+        episodes=len(episodes),
+        episodes_digest=episodes_digest(episodes),
+        seed=config.seed,
+        policy=config.policy,
+        policy_revision=f"{policy.name} {policy.revision}",
+        strict=config.strict,
+        runtimes={plan.suite.runtime: plan.workplace.runtime.lock_sha256 for plan in plans},
+        renderer=" ".join(renderers) or "own",
+        vlarig_version=version("vlarig"),
+    )

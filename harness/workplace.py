@@ -1,0 +1,69 @@
+"""Where a suite's simulator runs on this machine: its interpreter, its renderer, and the modules it takes from us."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from ..benchmarks.suite import Suite
+from ..envs.errors import VlarigError
+from .runtime_spec import Renderer, choose_renderer, load_spec, spec_names
+from .runtimes import Runtime, find_runtime
+
+#: Numeric libraries are pinned to one thread a process: parallelism is one simulator a core.
+ONE_THREAD = dict.fromkeys(
+    ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "NUMBA_NUM_THREADS"), "1"
+) | {"LP_NUM_THREADS": "0"}
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """What a worker process is made of.
+
+    Attributes:
+        suite: Whose adapter it loads.
+        runtime: The interpreter with the simulator.
+        renderer: What draws the pictures; ``None`` for a runtime whose needs the rig does not know.
+    """
+
+    suite: Suite
+    runtime: Runtime
+    renderer: Renderer | None
+
+    @classmethod
+    def of(cls, suite: Suite) -> Self:
+        """The suite's workplace.
+
+        Raises:
+            VlarigError: The runtime or a system library is missing; the message says what to type.
+        """
+        runtime = find_runtime(suite.runtime)
+        return cls(suite, runtime, choose_renderer(load_spec(suite.runtime)) if suite.runtime in spec_names() else None)
+
+    def command(self, role: str) -> list[str]:
+        """The command line of a worker in that role; see :mod:`vlarig.harness.worker`."""
+        return [str(self.runtime.python), "-I", str(Path(__file__).with_name("worker.py")), role]
+
+    def environment(self) -> dict[str, str]:
+        """The worker's environment variables."""
+        return os.environ | ONE_THREAD | ({} if self.renderer is None else self.renderer.environment)
+
+    def packages(self) -> dict[str, str]:
+        """The modules that a worker takes from the driver: name to file.
+
+        Raises:
+            VlarigError: The adapter's module is not installed where the driver runs.
+        """
+        top = self.suite.adapter.partition(":")[0].partition(".")[0]
+        files = {}
+        for name in ["vlarig.envs", "vlarig.harness", *([] if top == "vlarig" else [top])]:
+            spec = importlib.util.find_spec(name)
+            if spec is None or spec.origin is None:
+                raise VlarigError(
+                    f"the adapter {self.suite.adapter} needs the module {name!r}, which is not installed beside vlarig"
+                )
+            files[name] = spec.origin
+        return files

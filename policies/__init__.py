@@ -1,0 +1,1 @@
+"""Policies: everything that turns observations into chunks of actions."""

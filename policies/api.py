@@ -1,0 +1,89 @@
+"""The policy API: a batch of requests goes in, a chunk of actions for each comes out.
+
+Shapes: ``H`` rows of a chunk, ``A`` action channels of the request's embodiment.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from ..envs.api import Needs, Observation
+from ..envs.embodiments import Embodiment
+from ..envs.errors import VlarigError
+
+
+class PolicyError(VlarigError):
+    """A policy broke its contract, or does not fit the suite it was asked to play."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One slot's question: what to do next.
+
+    Attributes:
+        slot: Number of the slot that asks; a policy that keeps notes keeps them by slot.
+        key: The episode's key.
+        chunk: Chunks executed so far in this episode; at 0 a policy forgets its notes on the slot.
+        seed: Seed of the policy's own randomness, a function of (run seed, key, chunk).
+        observation: What the policy sees.
+        embodiment: Whom it moves.
+        execute: How many rows of the answer will be run.
+        privileged: Simulator truth by name, empty unless the policy declares that it needs it.
+    """
+
+    slot: int
+    key: str
+    chunk: int
+    seed: int
+    observation: Observation
+    embodiment: Embodiment
+    execute: int
+    privileged: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """The answer to a request.
+
+    Attributes:
+        actions: ``float32[H, A]`` in the env's own units.
+        extras: What a recording policy adds (log-probability, denoising states, value); opaque to the engine.
+    """
+
+    actions: np.ndarray
+    extras: dict[str, Any] = field(default_factory=dict)
+
+
+class Policy(Protocol):
+    """What the engine asks of a policy. Any class with these members can be named as ``module:Name`` on the command line.
+
+    The class is made once, without arguments. ``act`` is called from one thread, never twice at a time, with requests of
+    different episodes, tasks and slots in one batch; its answer to a request must not depend on the others in the batch.
+    """
+
+    name: str
+    """Names the policy in tables and in the run's identity."""
+
+    revision: str
+    """Changes whenever the policy would act differently: a version, a checkpoint's hash."""
+
+    needs: Needs
+    """What the policy wants to see."""
+
+    horizon: int | None
+    """``H``, the rows of each answer; ``None`` when it answers with as many as the request's ``execute``."""
+
+    def act(self, requests: Sequence[Request]) -> Sequence[Reply]:
+        """One reply for each request, in order."""
+        ...
+
+
+def policy_seed(run_seed: int, key: str, chunk: int) -> int:
+    """The seed of a policy's draw: 64 bits of SHA-256 over the run's seed, the episode's key and the chunk's index."""
+    identity = f"{run_seed}/{key}/{chunk}"
+    return int.from_bytes(hashlib.sha256(identity.encode()).digest()[:8], "big")

@@ -1,0 +1,1 @@
+"""Scripted experts: one module a suite; they read the instruction and the simulator's truth, never the goal."""

@@ -1,0 +1,87 @@
+"""Policies that come with the rig: ``zero``, ``random`` and ``expert``."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from ..envs.api import Needs
+from ..envs.embodiments import Embodiment
+from .api import PolicyError, Reply, Request
+
+
+class ZeroPolicy:
+    """Answers with zeros: a benchmark that it solves is broken."""
+
+    name = "zero"
+    revision = "1"
+    needs = Needs(images=False)
+    horizon = None
+
+    def act(self, requests: Sequence[Request]) -> list[Reply]:
+        """``execute`` rows of zeros for each request."""
+        return [Reply(np.zeros((request.execute, request.embodiment.action_size), np.float32)) for request in requests]
+
+
+class RandomPolicy:
+    """Draws every action uniformly between the channels' bounds, from the request's own seed."""
+
+    name = "random"
+    revision = "1"
+    needs = Needs(images=False)
+    horizon = None
+
+    def act(self, requests: Sequence[Request]) -> list[Reply]:
+        """``execute`` random rows for each request."""
+        return [Reply(self._draw(request)) for request in requests]
+
+    def _draw(self, request: Request) -> np.ndarray:
+        space = request.embodiment.action_space()
+        rng = np.random.default_rng(request.seed)
+        return rng.uniform(space.low, space.high, (request.execute, len(space.low))).astype(np.float32)
+
+
+class Expert(Protocol):
+    """A scripted expert of one suite, closed loop: it answers each request with one row."""
+
+    def act_one(self, request: Request) -> np.ndarray:
+        """The next row, ``float32[1, A]``."""
+        ...
+
+
+#: Suite name to its expert's class, as ``module:Class``; imported when the suite is played.
+EXPERTS = {"tabletop": "vlarig.policies.experts.tabletop:TabletopExpert"}
+
+
+class ExpertPolicy:
+    """Solves the suites that have a scripted expert, by privileged state; it moves the robot by actions alone."""
+
+    name = "expert"
+    revision = "1"
+    needs = Needs(images=False, privileged=True)
+    horizon = 1
+
+    def __init__(self) -> None:
+        self._experts: dict[str, Expert] = {}
+
+    def check(self, suite: str, embodiment: Embodiment) -> None:
+        """Make sure that the suite has an expert.
+
+        Raises:
+            PolicyError: It has none.
+        """
+        if suite not in EXPERTS:
+            raise PolicyError(f"suite {suite!r} has no scripted expert; suites with one: {', '.join(sorted(EXPERTS))}")
+
+    def act(self, requests: Sequence[Request]) -> list[Reply]:
+        """One row for each request."""
+        return [Reply(self._expert(request.key.partition("/")[0]).act_one(request)) for request in requests]
+
+    def _expert(self, suite: str) -> Expert:
+        if suite not in self._experts:
+            module_name, _, class_name = EXPERTS[suite].partition(":")
+            self._experts[suite] = getattr(importlib.import_module(module_name), class_name)()
+        return self._experts[suite]

@@ -1,0 +1,82 @@
+"""The lock that keeps a second driver from writing the same run."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import platform
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from ..envs.errors import VlarigError
+
+LOCK_NAME = "lock"
+_PATIENCE = 0.5  # seconds; longer than a look by `lock_holder` lasts
+
+
+class RunLock:
+    """Exclusive right to write a run, held until :meth:`release` or the end of the process, however that comes.
+
+    The operating system keeps the lock (``flock`` on ``<run>/lock``), so nothing stale is left behind by a killed driver. The
+    file itself stays; it says who holds the lock, or held it last.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        """Take the lock.
+
+        Raises:
+            VlarigError: Another process holds it.
+        """
+        run_dir.mkdir(parents=True, exist_ok=True)
+        path = run_dir / LOCK_NAME
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        deadline = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except BlockingIOError:
+                if time.monotonic() > deadline:
+                    os.close(self._file)
+                    raise VlarigError(
+                        f"the run {run_dir} is being written by {_written_holder(path)}; wait until it ends, stop it, or give "
+                        "another --run"
+                    ) from None
+                time.sleep(0.02)
+        os.ftruncate(self._file, 0)
+        os.pwrite(self._file, f"process {os.getpid()} on {platform.node()}\n".encode(), 0)
+
+    def release(self) -> None:
+        """Give the right back; a second call does nothing."""
+        if self._file >= 0:
+            os.close(self._file)
+            self._file = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.release()
+
+
+def lock_holder(run_dir: Path) -> str | None:
+    """Who is writing the run (``process 12 on host``), or ``None`` where nobody is. The run is left as it is."""
+    path = run_dir / LOCK_NAME
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _written_holder(path)
+    finally:
+        os.close(file)
+    return None
+
+
+def _written_holder(path: Path) -> str:
+    """What the holder wrote about itself."""
+    return path.read_text(errors="replace").strip() or "another process"

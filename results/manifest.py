@@ -1,0 +1,230 @@
+"""The manifest of a run: what identifies it, and a record of the surroundings it was started in. Saved as ``manifest.json``."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ..envs.errors import VlarigError
+from .schema import sync_folder
+
+MANIFEST_NAME = "manifest.json"
+MANIFEST_FORMAT = 1
+_ADVICE = "use another --run, or drop --run to start a new one"
+
+
+class _Model(BaseModel):
+    """Unknown fields are errors, values do not change, and a field's docstring is its description."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class TaskPlan(_Model):
+    """How many episodes of a task a run consists of."""
+
+    name: str
+    """Name of the task within the suite."""
+    variant: str
+    """Name of the variation; `base` where there is none."""
+    episodes: int
+    """Episodes that the run owes of it."""
+
+
+class SuitePlan(_Model):
+    """A suite as it is swept by a run."""
+
+    name: str
+    """Name of the suite."""
+    protocol: dict[str, Any]
+    """The resolved protocol, every field of it, as plain data."""
+    tasks: list[TaskPlan]
+    """The tasks with their numbers of episodes, in the order of tables."""
+
+    @property
+    def protocol_name(self) -> str:
+        """The protocol as ``name@version``, the way it stands in keys."""
+        return f"{self.protocol['name']}@{self.protocol['version']}"
+
+    @property
+    def episodes(self) -> int:
+        """Episodes that the run owes of the suite."""
+        return sum(task.episodes for task in self.tasks)
+
+
+class Identity(_Model):
+    """What identifies a run: with one of these changed, its results would belong to another run."""
+
+    suites: list[SuitePlan]
+    """The suites with their resolved protocols, tasks, and numbers of episodes."""
+    episodes: int
+    """Number of episodes in all."""
+    episodes_digest: str
+    """SHA-256 over the sorted keys of the episodes, each with its payload (scenes, goals, prepared motions)."""
+    seed: int
+    """Seed of the run, from which the policy's randomness comes."""
+    policy: str
+    """Name of the policy as the user gave it: a scripted expert, a checkpoint, an address."""
+    policy_revision: str | None = None
+    """What fixes the policy's weights: a hash of the checkpoint or a commit; `None` where it has none."""
+    strict: bool = False
+    """Whether `--strict` made the policy's arithmetic independent of how requests are batched."""
+    runtimes: dict[str, str] = Field(default_factory=dict)
+    """Name of each simulator's runtime, to the SHA-256 of the lock file that it was installed from."""
+    assets: dict[str, str] = Field(default_factory=dict)
+    """Name of each asset bundle, to its hash."""
+    renderer: str
+    """What draws the images, for instance `osmesa` or `egl`; image digests are comparable under one renderer alone."""
+    vlarig_version: str
+    """Version of vlarig."""
+
+    def identity_hash(self) -> str:
+        """SHA-256, in hex, over every field."""
+        return hashlib.sha256(canonical_json(self.model_dump(mode="json")).encode()).hexdigest()
+
+
+class Surroundings(_Model):
+    """What is recorded about a run's start and may differ when it is resumed."""
+
+    config: dict[str, Any] = Field(default_factory=dict)
+    """The whole configuration, so that the run can be started again from it."""
+    git_revision: str | None = None
+    """Commit of the source tree; `None` outside a checkout."""
+    git_dirty: bool | None = None
+    """Whether the source tree had changes that were not committed; `None` outside a checkout."""
+    packages: dict[str, str] = Field(default_factory=dict)
+    """Versions of the installed packages, by name."""
+    python: str = ""
+    """Version of Python that the driver runs on."""
+    host: str = ""
+    """Name of the machine."""
+    command: list[str] = Field(default_factory=list)
+    """The command line, word by word."""
+    created: str = ""
+    """Start of the run in UTC, ISO 8601."""
+
+
+class Manifest(_Model):
+    """A run's `manifest.json`."""
+
+    format: int = MANIFEST_FORMAT
+    """Version of this file's form."""
+    identity: Identity
+    """What identifies the run."""
+    record: Surroundings = Surroundings()
+    """The surroundings that it was started in."""
+
+    def identity_hash(self) -> str:
+        """SHA-256, in hex, over the identity; the record has no part in it."""
+        return self.identity.identity_hash()
+
+    def save(self, run_dir: Path) -> None:
+        """Write ``manifest.json`` into ``run_dir``; it appears whole or not at all."""
+        path = run_dir / MANIFEST_NAME
+        draft = run_dir / f"{MANIFEST_NAME}.{os.getpid()}.new"
+        text = json.dumps(self.model_dump(mode="json"), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+        try:
+            run_dir.mkdir(parents=True, exist_ok=True)
+            with draft.open("w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(path)
+            sync_folder(run_dir)
+        except OSError as error:
+            raise VlarigError(
+                f"{path} cannot be written: {error}; check that the folder is writable, with space left"
+            ) from error
+        finally:
+            draft.unlink(missing_ok=True)
+
+    @classmethod
+    def load(cls, run_dir: Path) -> Manifest:
+        """The manifest of the run in ``run_dir``.
+
+        Raises:
+            VlarigError: It is missing, damaged, or from a newer version.
+        """
+        path = run_dir / MANIFEST_NAME
+        try:
+            data = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise VlarigError(f"{run_dir} holds no run: {path} is missing; `vlarig runs` lists the runs") from None
+        except (OSError, ValueError) as error:
+            raise VlarigError(f"{path} cannot be read as JSON: {error}; bring it back from a copy") from error
+        version = data.get("format") if isinstance(data, dict) else None
+        if isinstance(version, int) and version > MANIFEST_FORMAT:
+            raise VlarigError(f"{path} has format {version}, this vlarig reads up to {MANIFEST_FORMAT}; install a newer vlarig")
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "the whole"
+            raise VlarigError(f"{path} is no manifest: {where}: {first['msg'].lower()}; bring it back from a copy") from error
+
+
+def check_same(saved: Manifest, wanted: Manifest, run: str = "") -> None:
+    """Make sure that a run is resumed with the identity that it was started with.
+
+    Args:
+        saved: What the run's folder says.
+        wanted: What the command at hand asks for.
+        run: Name of the run, for the message.
+
+    Raises:
+        VlarigError: Something differs; every differing field is named with both values.
+    """
+    differences = _differences(saved.identity.model_dump(mode="json"), wanted.identity.model_dump(mode="json"))
+    if not differences:
+        return
+    told = "; ".join(f"{name} was {_short(old)}, now {_short(new)}" for name, old, new in differences)
+    raise VlarigError(f"the run{f' {run}' if run else ''} was started with another identity: {told}; {_ADVICE}")
+
+
+def canonical_json(value: Any) -> str:
+    """``value`` as JSON that is the same text for the same value."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+
+class _Absent:
+    """Stands for a field that one side lacks."""
+
+
+def _differences(old: Any, new: Any, name: str = "") -> list[tuple[str, Any, Any]]:
+    """The smallest parts in which two trees of plain data differ, as name, old value, new value."""
+    if isinstance(old, list) and isinstance(new, list):
+        named_old, named_new = _names(old), _names(new)
+        if named_old is not None and named_new is not None:
+            if named_old.keys() == named_new.keys() and list(named_old) != list(named_new):
+                return [(f"order of {name}", list(named_old), list(named_new))]
+            return _by_key(named_old, named_new, lambda key: f"{name}[{key}]")
+    if isinstance(old, dict) and isinstance(new, dict):
+        return _by_key(old, new, lambda key: f"{name}.{key}" if name else key)
+    return [] if old == new and type(old) is type(new) else [(name, old, new)]
+
+
+def _by_key(old: dict[str, Any], new: dict[str, Any], label: Any) -> list[tuple[str, Any, Any]]:
+    keys = [*old, *(key for key in new if key not in old)]
+    return [difference for key in keys for difference in _differences(old.get(key, _Absent), new.get(key, _Absent), label(key))]
+
+
+def _names(items: list[Any]) -> dict[str, Any] | None:
+    """A list of suites or tasks by their names; ``None`` for any other list."""
+    if not all(isinstance(item, dict) and "name" in item for item in items):
+        return None
+    named = {"/".join([item["name"], *([item["variant"]] if "variant" in item else [])]): item for item in items}
+    return named if len(named) == len(items) else None
+
+
+def _short(value: Any) -> str:
+    """A value in a few words."""
+    if value is _Absent:
+        return "absent"
+    text = json.dumps(value, ensure_ascii=False)
+    if len(text) <= 60:
+        return text
+    return "present" if isinstance(value, dict) else f"{text[:45]}...{text[-12:]}"

@@ -1,0 +1,136 @@
+"""What goes into a manifest: the plan and digest of a run's episodes, the source revision, the installed packages."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from importlib import metadata
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..envs.api import Episode, Protocol
+from .manifest import SuitePlan, Surroundings, TaskPlan
+from .rows import utc_now
+
+#: Packages whose versions can move a result, recorded where installed.
+PACKAGES = (
+    "vlarig", "numpy", "gymnasium", "msgpack", "websockets", "pydantic", "mujoco", "robosuite",
+    "torch", "transformers", "safetensors", "ray",
+)  # fmt: skip
+
+
+def suite_plans(episodes: Sequence[Episode]) -> list[SuitePlan]:
+    """The suites, protocols and tasks of a run, in the order in which its episodes name them.
+
+    Raises:
+        ValueError: Two different protocols of a suite carry the same name.
+    """
+    protocols: dict[tuple[str, str], Protocol] = {}
+    tasks: dict[tuple[str, str], Counter[tuple[str, str]]] = {}
+    for episode in episodes:
+        place = (episode.suite, f"{episode.protocol.name}@{episode.protocol.version}")
+        if protocols.setdefault(place, episode.protocol) != episode.protocol:
+            raise ValueError(f"two different protocols of suite {episode.suite!r} are both called {place[1]!r}")
+        tasks.setdefault(place, Counter())[episode.task, episode.variant] += 1
+    return [
+        SuitePlan(
+            name=suite,
+            protocol=json.loads(json.dumps(asdict(protocols[suite, name]))),
+            tasks=[TaskPlan(name=task, variant=variant, episodes=count) for (task, variant), count in counts.items()],
+        )
+        for (suite, name), counts in tasks.items()
+    ]
+
+
+def episodes_digest(episodes: Iterable[Episode]) -> str:
+    """SHA-256, in hex, over keys and payloads; the order of the episodes does not matter.
+
+    Raises:
+        ValueError: Two episodes have the same key.
+        TypeError: A payload holds something that is not plain data.
+    """
+    lines = sorted((episode.key, json.dumps(episode.payload, sort_keys=True, default=_plain)) for episode in episodes)
+    for (key, _), (following, _) in pairwise(lines):
+        if key == following:
+            raise ValueError(f"two episodes have the key {key!r}")
+    digest = hashlib.sha256()
+    for key, payload in lines:
+        digest.update(f"{key}\n{payload}\n".encode())
+    return digest.hexdigest()
+
+
+def _plain(value: Any) -> Any:
+    """Arrays, numpy's numbers and bytes as JSON: an array by its type, shape and hash."""
+    if isinstance(value, np.ndarray):
+        ordered = value.astype(value.dtype.newbyteorder("<"), order="C")
+        return {"array": [ordered.dtype.str, list(value.shape), hashlib.sha256(ordered.tobytes()).hexdigest()]}
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, bytes):
+        return {"bytes": hashlib.sha256(value).hexdigest()}
+    raise TypeError(f"a payload holds {type(value).__name__}; expected plain data: numbers, text, lists, dicts, arrays, bytes")
+
+
+def git_revision(folder: Path | None = None) -> tuple[str | None, bool | None]:
+    """Commit of the checkout that ``folder`` is in, and whether it has uncommitted changes; ``(None, None)`` outside one.
+
+    Args:
+        folder: Any folder of the checkout; that of this package when ``None``, if it is part of one.
+    """
+    here = Path(__file__).resolve()
+    if folder is None and _git(here.parent, "ls-files", "--error-unmatch", here.name) is None:
+        return None, None  # installed into an environment that happens to lie in somebody else's checkout
+    folder = folder or here.parent
+    revision = _git(folder, "rev-parse", "HEAD")
+    changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    return revision, None if revision is None or changes is None else bool(changes)
+
+
+def _git(folder: Path, *words: str) -> str | None:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *words],
+            capture_output=True, text=True, check=True, timeout=10, stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def package_versions(names: Iterable[str] = PACKAGES) -> dict[str, str]:
+    """Versions of those packages that are installed, by name."""
+    versions = {}
+    for name in names:
+        try:
+            versions[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return dict(sorted(versions.items()))
+
+
+def surroundings(config: dict[str, Any]) -> Surroundings:
+    """The record part of a manifest, for a driver that starts now.
+
+    Args:
+        config: The whole configuration as plain data.
+    """
+    revision, dirty = git_revision()
+    return Surroundings(
+        config=config,
+        git_revision=revision,
+        git_dirty=dirty,
+        packages=package_versions(),
+        python=platform.python_version(),
+        host=platform.node(),
+        command=list(sys.argv),
+        created=utc_now(),
+    )

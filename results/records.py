@@ -1,0 +1,175 @@
+"""The values that a run's ledger holds: finished episodes, failed attempts, and the sessions of its driver.
+
+Shapes: ``A`` action channels of the episode's embodiment.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ..envs.api import Outcome
+
+
+@dataclass(frozen=True, eq=False)
+class EpisodeRecord:
+    """A finished episode: what was measured, and what it takes to simulate it again.
+
+    Attributes:
+        key: The episode's key, ``suite/protocol@version/task/variant/start/repeat``.
+        suite: Name of the suite.
+        protocol: The protocol as ``name@version``.
+        task: Name of the task within the suite.
+        variant: Name of the variation of the task.
+        start: The benchmark's literal seed or row of the start.
+        repeat: Counts episodes that share all of the above.
+        success: Success under the protocol's own rule.
+        outcome: What the episode says under every rule.
+        reward: Sum of the simulator's rewards.
+        steps: Rows of actions that were executed.
+        primitives: Simulator moves that the rows were carried out with.
+        chunks: Rows executed in each chunk, in order.
+        actions: ``float32[steps, A]``, the executed rows; ``float32[0, A]`` in a record that was read without its actions.
+        metrics: The benchmark's own measures at the end.
+        state_digest: SHA-256, in hex, over the simulator's states.
+        image_digest: SHA-256, in hex, over the images that the policy was shown.
+        seconds: Wall time by activity: ``simulate``, ``render``, ``policy``, ``wait`` and ``total``.
+        worker: Name of the env process that ran the episode.
+    """
+
+    key: str
+    suite: str
+    protocol: str
+    task: str
+    variant: str
+    start: int
+    repeat: int
+    success: bool
+    outcome: Outcome
+    reward: float
+    steps: int
+    primitives: int
+    chunks: tuple[int, ...]
+    actions: np.ndarray
+    metrics: dict[str, float]
+    state_digest: str
+    image_digest: str
+    seconds: dict[str, float]
+    worker: str
+
+    def __post_init__(self) -> None:
+        parts = f"{self.suite}/{self.protocol}/{self.task}/{self.variant}/{self.start}/{self.repeat}"
+        if self.key != parts:
+            raise ValueError(f"key is {self.key!r}, but the record's other fields say {parts!r}")
+        actions = np.array(self.actions, dtype=np.float32, order="C")  # a copy: the record must not change with its source
+        if actions.ndim != 2 or actions.shape[0] not in (0, self.steps):
+            raise ValueError(f"actions of {self.key} have shape {list(actions.shape)}, expected [{self.steps}, A]")
+        if sum(self.chunks) != self.steps:
+            raise ValueError(f"chunks of {self.key} sum to {sum(self.chunks)} rows, expected steps, which is {self.steps}")
+        actions.flags.writeable = False
+        object.__setattr__(self, "actions", actions)
+        object.__setattr__(self, "chunks", tuple(int(rows) for rows in self.chunks))
+        object.__setattr__(self, "reward", float(self.reward) + 0.0)  # SQLite keeps no negative zero
+        object.__setattr__(self, "metrics", {name: float(self.metrics[name]) for name in sorted(self.metrics)})
+        object.__setattr__(self, "seconds", {name: float(self.seconds[name]) for name in sorted(self.seconds)})
+
+    def result(self) -> dict[str, Any]:
+        """The part that two runs of the same episode must agree on, as plain values that compare exactly.
+
+        Timings and the worker are left out. Floats are given by their shortest exact text, so that NaN equals NaN and nothing
+        is rounded; actions by a SHA-256 over their shape and bytes.
+
+        Raises:
+            ValueError: The record was read without its actions.
+        """
+        if len(self.actions) != self.steps:
+            raise ValueError(f"the record of {self.key} was read without its actions, so its result cannot be compared")
+        data = np.ascontiguousarray(self.actions, dtype="<f4").tobytes()
+        actions = hashlib.sha256(f"{list(self.actions.shape)}".encode() + data).hexdigest()
+        return {
+            "key": self.key,
+            "success": self.success,
+            "outcome": self.outcome,
+            "reward": repr(self.reward),
+            "steps": self.steps,
+            "primitives": self.primitives,
+            "chunks": self.chunks,
+            "actions": actions,
+            "metrics": {name: repr(value) for name, value in self.metrics.items()},
+            "state_digest": self.state_digest,
+            "image_digest": self.image_digest,
+        }
+
+
+def differing_fields(one: EpisodeRecord, other: EpisodeRecord) -> list[str]:
+    """Names of the fields of :meth:`EpisodeRecord.result` in which two records differ; a metric is ``metrics.<name>``."""
+    mine, theirs = one.result(), other.result()
+    names = [name for name in mine if name != "metrics" and mine[name] != theirs[name]]
+    metrics, others = mine["metrics"], theirs["metrics"]
+    names += [f"metrics.{name}" for name in sorted(metrics.keys() | others.keys()) if metrics.get(name) != others.get(name)]
+    return names
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """An attempt at an episode that failed for a reason that is not the policy's.
+
+    Attributes:
+        key: Key of the episode that was running.
+        number: Counts the attempts at the episode within one session of the driver, from 1.
+        kind: ``crash``, ``hang``, ``env_error`` or another word for what went wrong.
+        message: What is known about the cause.
+        worker: Name of the env process.
+        gave_up: Whether this was the last attempt of the session: the episode counts as an error until a later session
+            finishes it.
+    """
+
+    key: str
+    number: int
+    kind: str
+    message: str
+    worker: str
+    gave_up: bool = False
+
+    def __post_init__(self) -> None:
+        split_key(self.key)
+
+
+@dataclass(frozen=True)
+class Session:
+    """One start of a run's driver.
+
+    Attributes:
+        git_revision: Commit of the source tree; ``None`` outside a checkout.
+        packages: Versions of the installed packages that matter, by name.
+        host: Name of the machine.
+        workers: Env processes asked for.
+        slots: Episodes that run at the same time.
+        started: Start in UTC, ISO 8601; the ledger fills it in.
+        ended: End in UTC, ISO 8601; ``None`` while running, and for ever where the driver was killed.
+    """
+
+    git_revision: str | None
+    host: str
+    workers: int
+    slots: int
+    packages: dict[str, str] = field(default_factory=dict)
+    started: str = ""
+    ended: str | None = None
+
+
+def split_key(key: str) -> tuple[str, str, str, str, int, int]:
+    """The parts of an episode's key: suite, protocol, task, variant, start, repeat.
+
+    Raises:
+        ValueError: It is no such key.
+    """
+    try:
+        suite, protocol, task, variant, start, repeat = key.split("/")
+        return suite, protocol, task, variant, int(start), int(repeat)
+    except ValueError:
+        wanted = "suite/protocol@version/task/variant/start/repeat"
+        raise ValueError(f"{key!r} is no episode key; expected {wanted}") from None

@@ -1,0 +1,130 @@
+"""Rows of the ledger's tables, from records and back."""
+
+from __future__ import annotations
+
+import json
+import math
+import sqlite3
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..envs.api import Outcome
+from ..envs.errors import VlarigError
+from .actions import decode_actions, decode_shape, encode_actions
+from .records import Attempt, EpisodeRecord, Session
+
+#: Columns that hold a field of the record as it is.
+_PLAIN = (
+    "key", "suite", "protocol", "task", "variant", "start", "repeat", "steps", "primitives",
+    "state_digest", "image_digest", "worker",
+)  # fmt: skip
+
+INSERT_EPISODE = """
+INSERT INTO episodes (
+    key, suite, protocol, task, variant, start, repeat, success, success_first, success_at_end, streak,
+    longest_streak, cut_short, reward, steps, primitives, chunks, actions, metrics, state_digest, image_digest,
+    seconds, worker, session, written
+) VALUES (
+    :key, :suite, :protocol, :task, :variant, :start, :repeat, :success, :success_first, :success_at_end, :streak,
+    :longest_streak, :cut_short, :reward, :steps, :primitives, :chunks, :actions, :metrics, :state_digest, :image_digest,
+    :seconds, :worker, :session, :written
+) ON CONFLICT (key) DO NOTHING
+"""
+SELECT_ONE = "SELECT * FROM episodes WHERE key = ?"
+SELECT_WHOLE = "SELECT * FROM episodes ORDER BY key"
+#: Of the actions only the header, which tells their shape.
+SELECT_LIGHT = """
+SELECT key, suite, protocol, task, variant, start, repeat, success, success_first, success_at_end, streak, longest_streak,
+    cut_short, reward, steps, primitives, chunks, substr(actions, 1, 12) AS actions, metrics, state_digest, image_digest,
+    seconds, worker
+FROM episodes ORDER BY key
+"""
+INSERT_ATTEMPT = """
+INSERT INTO attempts (key, number, kind, message, worker, gave_up, session, written)
+VALUES (:key, :number, :kind, :message, :worker, :gave_up, :session, :written)
+"""
+INSERT_SESSION = """
+INSERT INTO sessions (git_revision, host, workers, slots, packages, started)
+VALUES (:git_revision, :host, :workers, :slots, :packages, :started)
+"""
+COUNT_FINISHED = "SELECT suite, protocol, task, variant, COUNT(*), SUM(success) FROM episodes GROUP BY 1, 2, 3, 4"
+#: Unfinished episodes whose latest attempt was given up.
+SELECT_GIVEN_UP = """
+SELECT key FROM attempts WHERE gave_up AND id IN (SELECT MAX(id) FROM attempts GROUP BY key)
+AND key NOT IN (SELECT key FROM episodes) ORDER BY key
+"""
+
+
+def utc_now() -> str:
+    """The present moment in UTC, ISO 8601 to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def episode_columns(record: EpisodeRecord) -> dict[str, Any]:
+    """What the table ``episodes`` holds of a record, by column."""
+    outcome = record.outcome
+    return {name: getattr(record, name) for name in _PLAIN} | {
+        "success": int(record.success),
+        "success_first": int(outcome.first),
+        "success_at_end": int(outcome.final),
+        "streak": outcome.streak,
+        "longest_streak": outcome.longest_streak,
+        "cut_short": int(outcome.cut_short),
+        "reward": record.reward,  # SQLite stores NaN as null
+        "chunks": json.dumps(record.chunks),
+        "actions": encode_actions(record.actions),
+        "metrics": json.dumps(record.metrics, sort_keys=True),
+        "seconds": json.dumps(record.seconds, sort_keys=True),
+    }
+
+
+def episode_record(row: sqlite3.Row, path: Path, with_actions: bool) -> EpisodeRecord:
+    """The record in a row of the table ``episodes``, or of :data:`SELECT_LIGHT` where it is read without its actions.
+
+    Raises:
+        VlarigError: The row is damaged.
+    """
+    try:
+        blob = row["actions"]
+        actions = decode_actions(blob) if with_actions else np.zeros((0, decode_shape(blob)[1]), np.float32)
+        return EpisodeRecord(
+            **{name: row[name] for name in _PLAIN},
+            success=bool(row["success"]),
+            outcome=Outcome(
+                first=bool(row["success_first"]),
+                final=bool(row["success_at_end"]),
+                streak=row["streak"],
+                longest_streak=row["longest_streak"],
+                cut_short=bool(row["cut_short"]),
+            ),
+            reward=math.nan if row["reward"] is None else row["reward"],
+            chunks=tuple(json.loads(row["chunks"])),
+            actions=actions,
+            metrics=json.loads(row["metrics"]),
+            seconds=json.loads(row["seconds"]),
+        )
+    except (VlarigError, ValueError, TypeError) as error:
+        raise VlarigError(
+            f"the ledger {path} holds a damaged record of {row['key']}: {error}; bring the file back from a copy"
+        ) from error
+
+
+def attempt_value(row: sqlite3.Row) -> Attempt:
+    """The attempt in a row of the table ``attempts``."""
+    return Attempt(row["key"], row["number"], row["kind"], row["message"], row["worker"], bool(row["gave_up"]))
+
+
+def session_value(row: sqlite3.Row) -> Session:
+    """The session in a row of the table ``sessions``."""
+    return Session(
+        git_revision=row["git_revision"],
+        host=row["host"],
+        workers=row["workers"],
+        slots=row["slots"],
+        packages=json.loads(row["packages"]),
+        started=row["started"],
+        ended=row["ended"],
+    )

@@ -1,0 +1,131 @@
+"""Runs on the disk: starting or resuming one, finding one by name, and the list of all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from ..benchmarks.suite import unknown
+from ..envs.errors import VlarigError
+from .ledger import Ledger
+from .lock import RunLock, lock_holder
+from .manifest import MANIFEST_NAME, Manifest, check_same
+from .schema import LEDGER_NAME
+
+DEFAULT_RUNS = Path("runs")
+
+
+def open_run(run_dir: Path, wanted: Manifest) -> Ledger:
+    """Start the run in ``run_dir``, or resume it where it was started before with the same identity.
+
+    A driver that is killed at any moment in here leaves a folder that the next call takes up.
+
+    Args:
+        run_dir: Folder of the run; made where it is missing.
+        wanted: The manifest of what is asked for now; saved where the run is new.
+
+    Returns:
+        The run's ledger, which holds the run's lock until it is closed.
+
+    Raises:
+        VlarigError: Another process writes the run, its identity differs, or its files are damaged.
+    """
+    lock = RunLock(run_dir)
+    try:
+        if (run_dir / MANIFEST_NAME).exists():
+            check_same(Manifest.load(run_dir), wanted, run_dir.name)
+        elif (run_dir / LEDGER_NAME).exists():
+            raise VlarigError(f"{run_dir} holds a ledger but no {MANIFEST_NAME}; bring that back, or give another --run")
+        else:
+            wanted.save(run_dir)
+    except BaseException:
+        lock.release()
+        raise
+    resumed = (run_dir / LEDGER_NAME).exists()
+    return Ledger.open(run_dir, lock) if resumed else Ledger.create(run_dir, lock)
+
+
+def find_run(name: Path, runs: Path = DEFAULT_RUNS) -> Path:
+    """The folder of a run given by its path, or by its name below ``runs``.
+
+    Raises:
+        VlarigError: There is none; the nearest names are offered.
+    """
+    for folder in (name, runs / name):
+        if _holds_run(folder):
+            return folder
+    if name.is_dir():
+        inside = [folder.name for folder in run_dirs(name)]
+        hint = f"it holds the runs {', '.join(inside[:5])}" if inside else f"it has no {MANIFEST_NAME}"
+        raise VlarigError(f"{name} is a folder but no run: {hint}; name the folder of a run")
+    siblings = [folder.name for folder in run_dirs(name.parent if name.parent != Path() else runs)]
+    raise unknown("run", name.name, siblings, str(name.parent if name.parent != Path() else runs))
+
+
+def run_dirs(directory: Path) -> list[Path]:
+    """The folders directly below ``directory`` that hold a run, sorted by name."""
+    if not directory.is_dir():
+        return []
+    return sorted(folder for folder in directory.iterdir() if _holds_run(folder))
+
+
+def _holds_run(folder: Path) -> bool:
+    return (folder / MANIFEST_NAME).is_file() or (folder / LEDGER_NAME).is_file()
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """A run in one line.
+
+    Attributes:
+        name: Name of the run's folder.
+        policy: Name of the policy; empty where the run cannot be read.
+        suites: Names of the suites.
+        finished: Episodes with a result.
+        expected: Episodes that the run consists of.
+        errors: Episodes given up for reasons that are not the policy's.
+        state: ``complete``, ``resumable``, ``being written``, or ``unreadable``.
+        changed: Last change of the run's files, in local time.
+        note: Who is writing it, or why it cannot be read.
+    """
+
+    name: str
+    policy: str
+    suites: tuple[str, ...]
+    finished: int
+    expected: int
+    errors: int
+    state: str
+    changed: datetime
+    note: str = ""
+
+
+def list_runs(directory: Path = DEFAULT_RUNS) -> list[RunSummary]:
+    """The runs directly below ``directory``, latest change first. A damaged run is listed too, and hides no other.
+
+    Raises:
+        VlarigError: There is no such folder.
+    """
+    if not directory.is_dir():
+        raise VlarigError(f"there is no folder {directory}; give the folder that holds the runs, as in `vlarig runs PATH`")
+    return sorted((summarize(folder) for folder in run_dirs(directory)), key=lambda run: (-run.changed.timestamp(), run.name))
+
+
+def summarize(run_dir: Path) -> RunSummary:
+    """The run in ``run_dir`` in one line; problems are told in it, not raised."""
+    files = [run_dir / MANIFEST_NAME, run_dir / LEDGER_NAME, run_dir / f"{LEDGER_NAME}-wal"]
+    changed = datetime.fromtimestamp(max((file.stat().st_mtime for file in files if file.exists()), default=0.0))
+    holder = lock_holder(run_dir)
+    try:
+        identity = Manifest.load(run_dir).identity
+        finished = errors = 0
+        if (run_dir / LEDGER_NAME).exists():  # a driver may have been killed before it made one
+            with Ledger.open_read_only(run_dir) as ledger:
+                counts = ledger.counts().values()
+            finished, errors = sum(count.finished for count in counts), sum(count.errors for count in counts)
+    except VlarigError as error:
+        return RunSummary(run_dir.name, "", (), 0, 0, 0, "unreadable", changed, str(error))
+    state = "being written" if holder else "complete" if finished == identity.episodes else "resumable"
+    suites = tuple(suite.name for suite in identity.suites)
+    return RunSummary(run_dir.name, identity.policy, suites, finished, identity.episodes, errors, state, changed, holder or "")

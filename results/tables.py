@@ -1,0 +1,153 @@
+"""Tables of results: what a run's manifest owes against what its ledger holds, for each task and suite."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..envs.errors import VlarigError
+from .ledger import Count, Ledger, TaskKey
+from .manifest import Manifest, SuitePlan
+from .statistics import wilson_interval
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Episodes of a task, a suite or a run, counted.
+
+    Attributes:
+        expected: Episodes that the run consists of.
+        finished: Episodes with a result; the ``n`` of the success rate.
+        successes: Finished episodes that succeeded under the protocol's rule.
+        errors: Episodes that were given up for reasons that are not the policy's; no part of the rate.
+    """
+
+    expected: int
+    finished: int = 0
+    successes: int = 0
+    errors: int = 0
+
+    @property
+    def missing(self) -> int:
+        """Episodes of which nothing is known yet; no part of the rate."""
+        return self.expected - self.finished - self.errors
+
+    @property
+    def complete(self) -> bool:
+        """Whether every expected episode has a result."""
+        return self.finished == self.expected
+
+    @property
+    def rate(self) -> float | None:
+        """Share of finished episodes that succeeded; ``None`` where none finished."""
+        return self.successes / self.finished if self.finished else None
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The rate's Wilson 95 % interval."""
+        return wilson_interval(self.successes, self.finished)
+
+    def __add__(self, other: Tally) -> Tally:
+        return Tally(
+            self.expected + other.expected,
+            self.finished + other.finished,
+            self.successes + other.successes,
+            self.errors + other.errors,
+        )
+
+
+@dataclass(frozen=True)
+class TaskRow:
+    """One task's line.
+
+    Attributes:
+        task: Name of the task.
+        variant: Name of its variation.
+        tally: Its episodes.
+    """
+
+    task: str
+    variant: str
+    tally: Tally
+
+    @property
+    def label(self) -> str:
+        """The task's name, with its variation where it has one."""
+        return self.task if self.variant == "base" else f"{self.task} ({self.variant})"
+
+
+@dataclass(frozen=True)
+class SuiteTable:
+    """A suite's lines.
+
+    Attributes:
+        suite: Name of the suite.
+        protocol: The protocol as ``name@version``.
+        rule: The success rule in words.
+        rows: A line for each task, in the order of the manifest.
+    """
+
+    suite: str
+    protocol: str
+    rule: str
+    rows: tuple[TaskRow, ...]
+
+    @property
+    def total(self) -> Tally:
+        """The suite's episodes, pooled over its tasks."""
+        return sum((row.tally for row in self.rows), Tally(0))
+
+
+@dataclass(frozen=True)
+class RunTable:
+    """One run's block of the table.
+
+    Attributes:
+        run: Name of the run.
+        manifest: The run's manifest.
+        suites: A table for each suite.
+    """
+
+    run: str
+    manifest: Manifest
+    suites: tuple[SuiteTable, ...]
+
+    @property
+    def total(self) -> Tally:
+        """All episodes of the run; a progress count, whose rate mixes suites and is shown nowhere."""
+        return sum((suite.total for suite in self.suites), Tally(0))
+
+
+def run_table(run_dir: Path) -> RunTable:
+    """The table of the run in ``run_dir``, finished or not.
+
+    Raises:
+        VlarigError: Manifest or ledger are missing or damaged, or do not belong together.
+    """
+    manifest = Manifest.load(run_dir)
+    with Ledger.open_read_only(run_dir) as ledger:
+        counts = ledger.counts()
+    suites = tuple(_suite_table(plan, counts) for plan in manifest.identity.suites)
+    if counts or any(row.tally.missing < 0 for suite in suites for row in suite.rows):
+        found = "results of " + "/".join(next(iter(counts))) if counts else "more results than were planned"
+        raise VlarigError(
+            f"{run_dir} mixes two runs: its ledger holds {found}, against its manifest; bring both back from a copy"
+        )
+    return RunTable(run_dir.resolve().name, manifest, suites)
+
+
+def _suite_table(plan: SuitePlan, counts: dict[TaskKey, Count]) -> SuiteTable:
+    """The suite's table; the counts that are used are taken out of ``counts``."""
+    rows: list[TaskRow] = []
+    for task in plan.tasks:
+        count = counts.pop(TaskKey(plan.name, plan.protocol_name, task.name, task.variant), Count(0, 0, 0))
+        tally = Tally(task.episodes, count.finished, count.successes, count.errors)
+        rows.append(TaskRow(task.name, task.variant, tally))
+    return SuiteTable(plan.name, plan.protocol_name, _rule(plan), tuple(rows))
+
+
+def _rule(plan: SuitePlan) -> str:
+    """The protocol's success rule in words."""
+    rule = plan.protocol.get("success_rule", "first")
+    words = {"first": "success at any moment", "final": "success at the end"}
+    return words.get(rule) or f"success held for {plan.protocol.get('hold_rows', 1)} rows"

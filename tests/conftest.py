@@ -1,0 +1,47 @@
+"""What every test may use: the toy suites, ready to be swept, and the command line as a user runs it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from vlarig.harness.runtimes import add_runtime
+
+TESTS = Path(__file__).parent
+
+Cli = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def toy_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home of vlarig's own in which the toy suites' runtime is adopted; the working directory is a fresh folder."""
+    home = tmp_path / "home"
+    monkeypatch.setenv("VLARIG_HOME", str(home))
+    monkeypatch.setenv("PYTHONPATH", str(TESTS))
+    add_runtime("toy", Path(sys.executable))
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    return home
+
+
+@pytest.fixture
+def cli() -> Cli:
+    """Runs ``vlarig`` in a process of its own and returns what it said."""
+
+    def run(*words: str | Path, timeout: float = 120, **variables: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "vlarig.harness", *map(str, words)],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+            env=os.environ | {"COLUMNS": "200"} | variables,
+        )
+
+    return run

@@ -1,0 +1,361 @@
+"""The env API: identities that must never change, success under every rule, and when a frame is rendered."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from toy.env import TOY_POINT, ToyEnv
+from toy.suite import STANDARD, TOY_SUITE
+
+from vlarig.envs.api import (
+    Camera,
+    Env,
+    Episode,
+    Needs,
+    Outcome,
+    Row,
+    Snapshot,
+    check_actions,
+    observation_space,
+    observe,
+)
+from vlarig.envs.errors import BadActionError, VlarigError
+
+LENGTH = 12
+ENDLESS = replace(STANDARD, name="endless", step_limit=LENGTH, stop_on_success=False, execute=4)
+EPISODE = replace(TOY_SUITE.episodes(["reach_red"], per_task=1)[0], protocol=ENDLESS)
+ACTIONS = np.random.default_rng(0).uniform(-1, 1, (LENGTH, 3)).astype(np.float32)
+
+NO_IMAGES = Needs(images=False)
+
+
+def play(needs: Needs, actions: np.ndarray = ACTIONS, episode: Episode = EPISODE, env: Env | None = None) -> list[Snapshot]:
+    """Every snapshot of an episode, in chunks of ``execute`` rows."""
+    env = env or ToyEnv()
+    first, execute = env.open(episode, needs), episode.protocol.execute
+    chunks = (actions[begin : begin + execute] for begin in range(0, len(actions), execute))
+    return [first, *(env.step_chunk(chunk).snapshot for chunk in chunks)]
+
+
+def frame_steps(shown: list[Snapshot]) -> list[tuple[int, ...]]:
+    """The step numbers of each snapshot's frames."""
+    return [snapshot.frames.steps for snapshot in shown]
+
+
+def row(solved: bool, within: bool = False, **end: bool) -> Row:
+    """A row that ends solved, or not."""
+    return Row(reward=0.0, success_within=within, success_at_end=solved, **end)
+
+
+def outcome(ends: str) -> Outcome:
+    """The outcome of rows that end solved (``x``) or not (``.``)."""
+    result = Outcome()
+    for end in ends:
+        result = result.after(row(end == "x"))
+    return result
+
+
+class Scripted(ToyEnv):
+    """A toy env whose rows end solved where ``ends`` has an ``x``, of ``primitives`` moves each."""
+
+    ends = "." * 100
+    primitives = 1
+
+    def apply(self, action: np.ndarray) -> Row:
+        """The scripted row."""
+        super().apply(action)
+        solved = self.ends[self._step] == "x"
+        return Row(float(solved), solved, solved, primitives=self.primitives)
+
+
+# An episode's identity.
+
+
+def test_a_key_names_suite_protocol_task_variant_start_and_repeat() -> None:
+    episode = Episode("toy", STANDARD, "reach_red", "base", 3, repeat=2)
+    assert episode.key == "toy/standard@1/reach_red/base/3/2"
+    assert replace(episode, protocol=STANDARD.derive(execute=4)).key == "toy/standard-execute4@1/reach_red/base/3/2"
+
+
+@pytest.mark.parametrize(
+    ("suite", "task", "variant", "start", "repeat", "seed"),
+    [
+        ("toy", "reach_red", "base", 3, 0, 953995245),
+        ("toy", "reach_red", "base", 3, 1, 334109372),
+        ("simpler_widowx", "put_spoon", "base", 0, 0, 1155887053),
+    ],
+)
+def test_a_seed_is_the_same_number_for_ever(suite: str, task: str, variant: str, start: int, repeat: int, seed: int) -> None:
+    assert Episode(suite, STANDARD, task, variant, start, repeat).seed == seed
+
+
+def test_the_protocol_and_the_payload_do_not_move_the_seed() -> None:
+    other = replace(EPISODE, protocol=STANDARD.derive(execute=3), payload={"goal": "blue"})
+    assert other.seed == EPISODE.seed
+
+
+def test_a_suite_repeats_its_starts_when_more_episodes_are_asked_for() -> None:
+    episodes = TOY_SUITE.episodes(["reach_blue"], per_task=22)
+    assert [(episode.start, episode.repeat) for episode in episodes[19:]] == [(19, 0), (0, 1), (1, 1)]
+    assert len({episode.key for episode in TOY_SUITE.episodes()}) == 40
+
+
+# Protocols.
+
+
+def test_a_derived_protocol_is_named_after_what_differs() -> None:
+    derived = STANDARD.derive(execute=4, step_limit=30)
+    assert (derived.name, derived.execute, derived.step_limit) == ("standard-execute4-step_limit30", 4, 30)
+    assert derived.name == STANDARD.derive(step_limit=30, execute=4).name
+
+
+def test_a_change_to_the_same_value_derives_nothing() -> None:
+    assert STANDARD.derive(execute=STANDARD.execute) is STANDARD
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"success_rule": "once"}, "success_rule is 'once', expected one of first, final, held"),
+        ({"limit_unit": "seconds"}, "limit_unit is 'seconds', expected 'rows' or 'primitives'"),
+        ({"success_rule": "final"}, "'final' scores the end of the episode, so stop_on_success must be false"),
+        ({"step_limit": 0}, "step_limit is 0, expected 1 or more"),
+        ({"execute": 0}, "execute is 0, expected 1 or more"),
+        ({"hold_rows": -1}, "hold_rows is -1, expected 1 or more"),
+    ],
+)
+def test_a_protocol_that_cannot_be_run_is_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        replace(STANDARD, **changes)
+
+
+# Success under every rule.
+
+
+@pytest.mark.parametrize(
+    ("ends", "first", "final", "held_two"),
+    [
+        ("", False, False, False),
+        ("...", False, False, False),
+        (".x.", True, False, False),
+        (".xx.", True, False, True),
+        ("..x", True, True, False),
+        ("x.xx", True, True, True),
+        ("x.x.x", True, True, False),
+    ],
+)
+def test_an_episode_played_to_its_end_has_an_outcome_under_every_rule(
+    ends: str, first: bool, final: bool, held_two: bool
+) -> None:
+    result = outcome(ends)
+    assert (result.under("first"), result.under("final"), result.under("held", 2)) == (first, final, held_two)
+
+
+def test_success_within_a_row_counts_for_first_alone() -> None:
+    result = Outcome().after(row(solved=False, within=True))
+    assert (result.under("first"), result.under("final"), result.under("held")) == (True, False, False)
+
+
+def test_an_episode_stopped_on_success_does_not_tell_what_came_later() -> None:
+    result = replace(outcome(".x"), cut_short=True)
+    assert (result.under("first"), result.under("final"), result.under("held", 2)) == (True, None, None)
+    assert result.under("held", 1) is True
+
+
+@pytest.mark.parametrize(
+    ("rule", "hold_rows", "stop", "rows", "under"),
+    [
+        ("first", 1, True, 2, {"first": True, "final": None, "held": True}),
+        ("held", 2, True, 5, {"first": True, "final": None, "held": True}),
+        ("held", 3, True, 6, {"first": True, "final": False, "held": False}),
+        ("final", 1, False, 6, {"first": True, "final": False, "held": True}),
+    ],
+)
+def test_an_episode_stops_where_its_rule_is_fulfilled(
+    rule: str, hold_rows: int, stop: bool, rows: int, under: dict[str, bool | None]
+) -> None:
+    protocol = replace(STANDARD, success_rule=rule, hold_rows=hold_rows, stop_on_success=stop, step_limit=6)
+    env = Scripted()
+    env.ends = ".x.xx."
+    env.open(replace(EPISODE, protocol=protocol), NO_IMAGES)
+    result = env.step_chunk(ACTIONS)
+    last = result.rows[-1]
+    assert len(result.rows) == rows
+    assert (last.terminated, last.truncated) == (rows < 6, rows == 6)
+    assert {name: result.snapshot.outcome.under(name, hold_rows) for name in under} == under
+
+
+# Actions.
+
+
+def test_good_actions_become_float32() -> None:
+    checked = check_actions([[1, 0, -1]], TOY_POINT)  # type: ignore[arg-type]
+    assert (checked.dtype, checked.shape) == (np.float32, (1, 3))
+
+
+@pytest.mark.parametrize(
+    ("actions", "message"),
+    [
+        (np.zeros(3), r"actions have shape \[3\]; give \[H, 3\] for toy_point \(dx, dy, grip\)"),
+        (np.zeros((2, 7)), r"actions have shape \[2, 7\]; give \[H, 3\]"),
+        (np.zeros((0, 3)), r"actions have shape \[0, 3\]"),
+        ([[0, 0, 0], [0, float("nan"), 0]], "the action 'dy' of row 1 is nan; give finite numbers"),
+        ([[0, 0, float("-inf")]], "the action 'grip' of row 0 is -inf; give finite numbers"),
+        ([[object()] * 3], r"actions are no array of numbers \(list\); give float32\[H, 3\]"),
+        ([[0, 0, 0], [0]], r"actions are no array of numbers \(list\)"),
+        ("left", r"actions are no array of numbers \(str\)"),
+    ],
+)
+def test_bad_actions_are_named(actions: Any, message: str) -> None:
+    with pytest.raises(BadActionError, match=message):
+        check_actions(actions, TOY_POINT)
+
+
+def test_no_more_than_execute_rows_of_a_chunk_are_run() -> None:
+    env = ToyEnv()
+    env.open(EPISODE, NO_IMAGES)
+    result = env.step_chunk(ACTIONS)
+    assert (len(result.rows), result.snapshot.step, result.over) == (4, 4, False)
+
+
+# The end of an episode.
+
+
+def test_the_step_limit_counts_rows() -> None:
+    env = ToyEnv()
+    env.open(replace(EPISODE, protocol=ENDLESS.derive(step_limit=6)), NO_IMAGES)
+    rows = (*env.step_chunk(ACTIONS).rows, *env.step_chunk(ACTIONS).rows)
+    assert [entry.truncated for entry in rows] == [False] * 5 + [True]
+
+
+def test_the_step_limit_counts_primitives_where_the_protocol_says_so() -> None:
+    env = Scripted()
+    env.primitives = 3
+    env.open(replace(EPISODE, protocol=ENDLESS.derive(step_limit=10, limit_unit="primitives", execute=8)), NO_IMAGES)
+    result = env.step_chunk(ACTIONS)
+    assert [entry.truncated for entry in result.rows] == [False, False, False, True]
+    assert (result.snapshot.step, result.snapshot.primitives) == (4, 12)
+
+
+def test_success_at_the_step_limit_is_a_success_and_no_truncation() -> None:
+    env = Scripted()
+    env.ends = "..x"
+    env.open(replace(EPISODE, protocol=replace(STANDARD, step_limit=3, hold_rows=1)), NO_IMAGES)
+    last = env.step_chunk(ACTIONS).rows[-1]
+    assert (last.terminated, last.truncated) == (True, False)
+
+
+def test_an_env_without_an_episode_cannot_step() -> None:
+    env = ToyEnv()
+    with pytest.raises(VlarigError, match="no episode was started; call reset with an episode first"):
+        env.step_chunk(ACTIONS)
+    with pytest.raises(VlarigError, match="reset got no episode"):
+        env.reset()
+    play(NO_IMAGES, env=env)
+    with pytest.raises(VlarigError, match="the episode is over"):
+        env.step_chunk(ACTIONS)
+
+
+def test_a_view_that_the_robot_lacks_is_refused() -> None:
+    protocol = replace(STANDARD, cameras=(Camera("cam_right_wrist", 8, 8),))
+    with pytest.raises(VlarigError, match="toy_point has no view 'cam_right_wrist'; it has ego, cam_left_wrist"):
+        ToyEnv().open(replace(EPISODE, protocol=protocol), Needs())
+
+
+# When a frame is rendered.
+
+
+@pytest.mark.parametrize(
+    ("needs", "steps"),
+    [
+        (Needs(), [(0,), (4,), (8,), ()]),
+        (Needs(final_frame=True), [(0,), (4,), (8,), (12,)]),
+        (Needs(images=False), [(), (), (), ()]),
+        (Needs(images=False, final_frame=True), [(), (), (), ()]),
+        (Needs(every_frame=True), [(0,), (1, 2, 3, 4), (5, 6, 7, 8), (9, 10, 11, 12)]),
+        (Needs(images=False, every_frame=True), [(0,), (1, 2, 3, 4), (5, 6, 7, 8), (9, 10, 11, 12)]),
+    ],
+)
+def test_frames_come_where_they_are_due_with_their_steps(needs: Needs, steps: list[tuple[int, ...]]) -> None:
+    shown = play(needs)
+    assert frame_steps(shown) == steps
+    for snapshot in shown:
+        views = {"ego", "cam_left_wrist"} if snapshot.frames.steps else set()
+        assert set(snapshot.frames.views) == views
+        assert {len(frames) for frames in snapshot.frames.views.values()} <= {len(snapshot.frames.steps)}
+
+
+def test_a_film_of_an_episode_that_ends_within_a_chunk_ends_with_it() -> None:
+    env = Scripted()
+    env.ends = ".....x"
+    protocol = replace(STANDARD, execute=4, hold_rows=1)
+    env.open(replace(EPISODE, protocol=protocol), Needs(every_frame=True))
+    env.step_chunk(ACTIONS)
+    assert env.step_chunk(ACTIONS).snapshot.frames.steps == (5, 6)
+
+
+def test_nothing_is_rendered_for_a_policy_that_reads_no_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ToyEnv, "render_view", lambda self, camera: pytest.fail("rendered"))
+    play(NO_IMAGES)
+
+
+def test_privileged_state_comes_only_when_asked_for() -> None:
+    assert play(NO_IMAGES)[0].privileged == {}
+    assert set(play(Needs(images=False, privileged=True))[0].privileged) == {"position", "goal"}
+
+
+# Digests.
+
+
+@pytest.mark.parametrize("needs", [Needs(every_frame=True), Needs(final_frame=True)])
+def test_the_image_digest_is_of_what_the_policy_was_shown(needs: Needs) -> None:
+    plain, other = play(Needs()), play(needs)
+    assert [shown.image_digest for shown in plain] == [shown.image_digest for shown in other]
+    assert len({shown.image_digest for shown in plain}) == 3
+
+
+def test_the_state_digest_does_not_depend_on_frames_or_chunks() -> None:
+    one_by_one = play(NO_IMAGES, episode=replace(EPISODE, protocol=ENDLESS.derive(execute=1)))
+    assert play(Needs(every_frame=True))[-1].state_digest == play(NO_IMAGES)[-1].state_digest == one_by_one[-1].state_digest
+
+
+def test_digests_differ_when_one_action_differs() -> None:
+    changed = ACTIONS.copy()
+    changed[5, 0] += 0.01
+    before, after = play(Needs()), play(Needs(), changed)
+    equal = [one.state_digest == other.state_digest for one, other in zip(before, after, strict=True)]
+    assert equal == [True, True, False, False]
+
+
+# Gymnasium.
+
+
+def test_reset_and_step_return_observations_of_the_space() -> None:
+    env = ToyEnv()
+    observation, info = env.reset(options={"episode": EPISODE})
+    space = observation_space(TOY_POINT, ENDLESS.cameras)
+    assert space.contains(observation)
+    assert info["state_digest"] == play(NO_IMAGES)[0].state_digest
+    for action in ACTIONS:
+        observation, _, terminated, truncated, info = env.step(action)
+        assert space.contains(observation)
+    assert (terminated, truncated) == (False, True)
+    assert info["state_digest"] == play(NO_IMAGES)[-1].state_digest
+
+
+def test_a_seed_given_to_reset_counts_as_the_repeat() -> None:
+    env = ToyEnv()
+    env.reset(seed=3, options={"episode": EPISODE})
+    assert env.episode == replace(EPISODE, repeat=3)
+    env.reset(seed=4)
+    assert env.episode == replace(EPISODE, repeat=4)
+
+
+def test_an_observation_holds_the_newest_frame_alone() -> None:
+    shown = play(Needs(every_frame=True))
+    images = observe(shown[1])["images"]
+    assert {view: image.shape for view, image in images.items()} == {"ego": (1, 64, 64, 3), "cam_left_wrist": (1, 64, 64, 3)}
+    assert np.array_equal(images["ego"][0], shown[1].frames.views["ego"][-1])

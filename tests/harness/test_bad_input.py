@@ -1,0 +1,118 @@
+"""Every mistake of a user's gets one clear sentence and a status that is not zero, and costs nothing that was measured."""
+
+from __future__ import annotations
+
+import sqlite3
+import sys
+from pathlib import Path
+
+import pytest
+from comparing import results
+
+from vlarig.harness.cli import main
+from vlarig.harness.runtimes import add_runtime
+from vlarig.results.lock import RunLock
+
+SENTENCES = [
+    (["sweep", "tabeltop", "--policy", "random"], "unknown suite 'tabeltop'", "did you mean tabletop"),
+    (["sweep", "toy", "--policy", "rnadom"], "unknown policy 'rnadom'", "did you mean random"),
+    (["sweep", "toy", "--policy", "random", "--tasks", "reach_rd"], "unknown task 'reach_rd'", "did you mean reach_red"),
+    (["sweep", "toy", "--policy", "expert"], "suite 'toy' has no scripted expert", "tabletop"),
+    (["sweep", "toy", "--policy", "toy.policies:ImageReadr"], "no policy 'ImageReadr'", "did you mean ImageReader"),
+    (["sweep", "toy", "--policy", "toy_policees:ImageReader"], "cannot be imported", "No module named 'toy_policees'"),
+    (["sweep", "toy", "--policy", "toy.env:ToyEnv"], "no member 'name'", "add-a-policy.md"),
+    (["sweep", "toy", "--policy", "toy.policies:WrongShape"], "actions have shape [10, 6]", "give [H, 3] for toy_point (dx, dy, grip)"),
+    (["sweep", "toy", "--policy", "toy.policies:NotANumber"], "the action 'dy' of row 2 is nan", "finished episodes are kept"),
+    (["sweep", "toy", "--policy", "toy.policies:Raising"], "raised KeyError", "ego_view"),
+    (["sweep", "toy", "--policy", "toy.policies:Silent"], "gave 0 replies to", "requests"),
+    (["sweep", "toy", "--policy", "random", "--slots", "0"], "slots is 0", "expected 1 or more"),
+    (["sweep", "--policy", "random"], "no suite was named", "vlarig sweep tabletop"),
+    (["envs", "check", "toyy"], "unknown suite 'toyy'", "did you mean toy"),
+    (["replay", "nowhere", "some/key"], "nowhere", "run"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("words", "says", "offers"), SENTENCES, ids=lambda value: " ".join(value) if isinstance(value, list) else "")
+def test_a_mistake_gets_one_sentence(toy_home: Path, cli, words: list[str], says: str, offers: str) -> None:
+    done = cli(*words)
+    assert done.returncode == 2
+    (sentence,) = done.stderr.strip().splitlines()
+    assert sentence.startswith("vlarig: ")
+    assert says in sentence
+    assert offers in sentence
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["sweep", "toy", "--policy", "random", "--vidoe", "all"], "--vidoe"),
+        (["sweep", "toy"], "--policy"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_wrong_option_is_named(toy_home: Path, cli, words: list[str], says: str) -> None:
+    done = cli(*words)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_policy_that_fails_in_the_middle_loses_nothing(toy_home: Path, cli) -> None:
+    words = ["sweep", "toy", "--policy", "toy.policies:NotANumber", "--run", "r", "--workers", "1", "--slots", "1"]
+    first = cli(*words)
+    kept = results(Path("r"))
+    assert f"{len(kept)} finished episodes are kept in r" in first.stderr
+    assert len(kept) >= 3
+    cli(*words)
+    again = results(Path("r"))
+    assert len(again) > len(kept)
+    assert {key: again[key] for key in kept} == kept
+
+
+def test_a_missing_runtime_says_what_to_type(toy_home: Path, cli) -> None:
+    done = cli("sweep", "tabletop", "--policy", "random")
+    assert done.returncode == 2
+    assert "vlarig runtime install tabletop" in done.stderr
+    assert not Path("runs").exists()
+
+
+def test_a_missing_system_library_says_what_to_type(
+    toy_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    add_runtime("tabletop", Path(sys.executable))
+    monkeypatch.setattr("ctypes.util.find_library", lambda name: None)
+    assert main(["sweep", "tabletop", "--policy", "random"]) == 2
+    error = capsys.readouterr().err
+    assert "apt-get install -y libosmesa6" in error
+    assert len(error.splitlines()) == 1
+
+
+def test_a_runtime_without_the_simulator_says_so(toy_home: Path, cli) -> None:
+    add_runtime("tabletop", Path(sys.executable))
+    done = cli("sweep", "tabletop", "--policy", "random", "--episodes", "1")
+    assert done.returncode == 2
+    assert "cannot be imported" in done.stderr
+    assert "No module named" in done.stderr
+    assert "vlarig doctor" in done.stderr
+
+
+def test_a_ledger_of_a_newer_version_is_left_alone(toy_home: Path, cli) -> None:
+    words = ["sweep", "toy", "--policy", "random", "--episodes", "1", "--run", "r"]
+    assert cli(*words).returncode == 0
+    with sqlite3.connect("r/ledger.sqlite") as connection:
+        connection.execute("PRAGMA user_version = 99")
+    connection.close()
+    before = Path("r/ledger.sqlite").read_bytes()
+    for command in (words, ["table", "r"], ["replay", "r", "toy/standard@1/reach_red/base/0/0"]):
+        done = cli(*command)
+        assert done.returncode == 2
+        assert "version 99" in done.stderr
+        assert "install a newer vlarig" in done.stderr
+    assert Path("r/ledger.sqlite").read_bytes() == before
+
+
+def test_a_run_that_is_being_written_is_not_written_twice(toy_home: Path, cli) -> None:
+    with RunLock(Path("r")):
+        done = cli("sweep", "toy", "--policy", "random", "--episodes", "1", "--run", "r")
+    assert done.returncode == 2
+    assert "is being written by process" in done.stderr

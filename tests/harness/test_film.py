@@ -1,0 +1,104 @@
+"""Films that browsers play, and contact sheets."""
+
+import sys
+
+import numpy as np
+import pytest
+
+from vlarig.envs.errors import VlarigError
+from vlarig.harness.film import write_contact_sheet, write_film
+
+av = pytest.importorskip("av")
+Image = pytest.importorskip("PIL.Image")
+
+
+def moving_square(count: int, height: int, width: int) -> np.ndarray:
+    """``uint8[count, height, width, 3]``: a white square that goes from left to right over blue."""
+    frames = np.zeros((count, height, width, 3), np.uint8)
+    frames[..., 2] = 200
+    for index in range(count):
+        left = int(index / count * (width - height // 4))
+        frames[index, height // 3 : height // 3 + height // 4, left : left + height // 4] = 255
+    return frames
+
+
+def read(path) -> tuple[object, np.ndarray]:
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        frames = np.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(stream)])
+        return stream, frames
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (97, 131), (300, 301)])
+def test_a_film_has_what_browsers_want(tmp_path, height, width):
+    frames = {"ego": moving_square(12, height, width), "cam_left_wrist": moving_square(12, 64, 64)}
+    write_film(tmp_path / "videos" / "a.mp4", frames, 20.0, "put the red cube on the blue cube")
+    stream, decoded = read(tmp_path / "videos" / "a.mp4")
+    assert (stream.codec_context.name, stream.codec_context.pix_fmt) == ("h264", "yuv420p")
+    assert stream.average_rate == 20
+    assert len(decoded) == 12
+    assert stream.width % 2 == stream.height % 2 == 0
+    data = (tmp_path / "videos" / "a.mp4").read_bytes()
+    assert data.index(b"moov") < data.index(b"mdat")
+    assert [path.name for path in (tmp_path / "videos").iterdir()] == ["a.mp4"]
+
+
+def test_a_film_shows_the_frames_in_order(tmp_path):
+    write_film(tmp_path / "a.mp4", {"ego": moving_square(10, 64, 128)}, 5)
+    _, decoded = read(tmp_path / "a.mp4")
+    white = [np.argwhere(frame[60:200].min(axis=2) > 230)[:, 1].mean() for frame in decoded]
+    assert np.all(np.diff(white) > 10)
+
+
+def test_a_fractional_frame_rate(tmp_path):
+    write_film(tmp_path / "a.mp4", {"ego": moving_square(3, 64, 64)}, 12.5)
+    stream, decoded = read(tmp_path / "a.mp4")
+    assert float(stream.average_rate) == 12.5
+    assert len(decoded) == 3
+
+
+def test_a_long_caption_is_shortened(tmp_path):
+    write_film(tmp_path / "a.mp4", {"ego": moving_square(2, 64, 64)}, 10, "word " * 200)
+    assert read(tmp_path / "a.mp4")[1].shape[2] < 400
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [
+        {},
+        {"ego": moving_square(0, 64, 64)},
+        {"ego": moving_square(3, 64, 64), "wrist": moving_square(4, 64, 64)},
+        {"ego": moving_square(3, 64, 64).astype(np.float32)},
+        {"ego": moving_square(3, 64, 64)[..., 0]},
+    ],
+)
+def test_frames_that_make_no_film_leave_no_file(tmp_path, frames):
+    with pytest.raises(ValueError, match="expected"):
+        write_film(tmp_path / "a.mp4", frames, 10)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_contact_sheet_has_every_frame_of_every_row(tmp_path):
+    colours = [(250, 0, 0), (0, 250, 0), (0, 0, 250), (250, 250, 0), (0, 250, 250)]
+    pictures = [np.full((48, 64, 3), colour, np.uint8) for colour in colours]
+    write_contact_sheet(tmp_path / "sheet.png", [("stack 3\nput it there", pictures[:3]), ("push_to 4", pictures[3:])])
+    sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
+    places = [np.argwhere((sheet == colour).all(axis=2)).mean(axis=0) for colour in colours]
+    assert places[0][0] == places[1][0] == places[2][0] < places[3][0] == places[4][0]
+    assert places[0][1] < places[1][1] < places[2][1]
+    assert places[0][1] == places[3][1]
+
+
+def test_an_empty_contact_sheet_is_refused(tmp_path):
+    for rows in ([], [("stack", [])]):
+        with pytest.raises(ValueError, match="one row or more"):
+            write_contact_sheet(tmp_path / "sheet.png", rows)
+
+
+@pytest.mark.parametrize("package", ["av", "PIL"])
+def test_a_missing_extra_is_told_with_its_remedy(tmp_path, monkeypatch, package):
+    for name in [name for name in sys.modules if name.split(".")[0] == package]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(VlarigError, match=r"pip install 'vlarig\[video\]'"):
+        write_film(tmp_path / "a.mp4", {"ego": moving_square(2, 64, 64)}, 10)

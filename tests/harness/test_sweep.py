@@ -1,0 +1,107 @@
+"""A sweep gives the same results however it is run, resumes where it was, and refuses what does not belong to it."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from comparing import results
+from toy.policies import ImageReader
+
+from vlarig.envs.errors import VlarigError
+from vlarig.harness import evaluate
+from vlarig.results.ledger import Ledger
+
+
+@pytest.fixture
+def undisturbed(toy_home: Path) -> dict:
+    return results(evaluate("toy", ImageReader(), workers=1, slots=1, run=Path("undisturbed")).run)
+
+
+@pytest.mark.parametrize(("workers", "slots", "batch"), [(1, 8, None), (2, 1, 1), (2, 8, 3), (4, 1, None), (4, 8, 32)])
+def test_workers_slots_and_batches_do_not_change_results(undisturbed: dict, workers: int, slots: int, batch: int | None) -> None:
+    policy = ImageReader()
+    run = evaluate("toy", policy, workers=workers, slots=slots, batch=batch, run=Path("other")).run
+    assert results(run) == undisturbed
+    assert len(undisturbed) == 40
+    assert max(policy.batches) <= (batch or workers * slots)
+
+
+def test_strict_shows_the_policy_full_batches_and_changes_nothing(undisturbed: dict) -> None:
+    policy = ImageReader()
+    run = evaluate("toy", policy, workers=2, slots=2, batch=4, strict=True, run=Path("strict")).run
+    assert set(policy.batches) == {4}
+    assert results(run) == undisturbed
+
+
+def test_a_policy_with_a_short_horizon_gets_a_protocol_of_its_own(toy_home: Path) -> None:
+    run = evaluate("toy", ImageReader(horizon=3), episodes=1).run
+    assert {key.split("/")[1] for key in results(run)} == {"standard-execute3@1"}
+
+
+def test_the_same_command_goes_on_and_runs_nothing_twice(toy_home: Path) -> None:
+    first = evaluate("toy", "random", episodes=2)
+    before = (first.run / "ledger.sqlite").exists(), results(first.run)
+    policy_calls = evaluate("toy", "random", episodes=2)
+    assert policy_calls.run == first.run
+    assert before == (True, results(first.run))
+    with Ledger.open_read_only(first.run) as ledger:
+        assert len(ledger.sessions()) == 2
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [({"seed": 1}, "seed was 0, now 1"), ({"execute": 4}, "execute"), ({"episodes": 3}, "episodes was 4, now 6"), ({"strict": True}, "strict")],
+)
+def test_a_run_of_another_identity_is_refused_naming_the_difference(toy_home: Path, changed: dict, named: str) -> None:
+    options = {"episodes": 2, "run": Path("run")}
+    evaluate("toy", "random", **options)
+    before = results(Path("run"))
+    with pytest.raises(VlarigError, match=named):
+        evaluate("toy", "random", **(options | changed))
+    assert results(Path("run")) == before
+
+
+def test_more_episodes_than_starts_are_repeats(toy_home: Path) -> None:
+    run = evaluate("toy", "random", tasks=("reach_red",), episodes=22).run
+    keys = {key.removeprefix("toy/standard@1/reach_red/base/") for key in results(run)}
+    assert keys == {f"{start}/0" for start in range(20)} | {"0/1", "1/1"}
+
+
+def test_interrupting_leaves_a_run_that_resumes(toy_home: Path, cli, undisturbed: dict) -> None:
+    words = [sys.executable, "-m", "vlarig.harness", "sweep", "toy", "--policy", "toy.policies:SlowImageReader", "--run", "r"]
+    for interrupt in (signal.SIGINT, signal.SIGTERM):
+        process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        finished = count = len(results(Path("r"))) if Path("r/ledger.sqlite").exists() else 0
+        for _ in itertools.takewhile(lambda _: count < finished + 3, range(1000)):
+            time.sleep(0.02)
+            count = len(results(Path("r"))) if Path("r/ledger.sqlite").exists() else 0
+        process.send_signal(interrupt)
+        _, error = process.communicate(timeout=20)
+        assert process.returncode == 130
+        assert "goes on" in error
+        assert "Traceback" not in error
+        assert not children_of(process.pid)
+    done = cli("sweep", "toy", "--policy", "toy.policies:SlowImageReader", "--run", "r")
+    assert done.returncode == 0, done.stderr
+    assert results(Path("r")) == undisturbed
+
+
+def children_of(pid: int) -> list[int]:
+    """Living processes that were started by ``pid``."""
+    children = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(fields[1]) == pid and fields[0] != "Z":
+                children.append(int(entry.name))
+    return [child for child in children if child != os.getpid()]

@@ -1,0 +1,80 @@
+"""`vlarig table` and `vlarig runs` as a user types them."""
+
+import json
+
+import pytest
+from sample_runs import make_run
+
+from vlarig.envs.errors import VlarigError
+from vlarig.harness.commands import runs, table
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "140")
+
+
+@pytest.mark.parametrize(("command", "name"), [(table, "table"), (runs, "runs")])
+def test_help_teaches(command, name, capsys):
+    with pytest.raises(SystemExit) as caught:
+        command.main(["--help"])
+    assert caught.value.code == 0
+    assert f"\n  vlarig {name} " in capsys.readouterr().out
+
+
+def test_table_of_two_runs(tmp_path, capsys):
+    make_run(tmp_path / "runs" / "expert")
+    make_run(tmp_path / "runs" / "random", finished=3)
+    assert table.main(["runs/expert", "random"]) == 0
+    output = capsys.readouterr().out
+    assert output.index("expert") < output.index("70.0") < output.index("random") < output.index("(incomplete)")
+
+
+def test_json_is_json_even_in_a_narrow_terminal(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "20")
+    make_run(tmp_path / "expert")
+    assert table.main(["expert", "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)[0]["run"] == "expert"
+
+
+def test_markdown(tmp_path, capsys):
+    make_run(tmp_path / "expert")
+    assert table.main(["expert", "--format", "markdown"]) == 0
+    assert capsys.readouterr().out.startswith("### expert\n\npolicy `expert`")
+
+
+def test_table_of_a_missing_run(tmp_path):
+    make_run(tmp_path / "runs" / "expert")
+    with pytest.raises(VlarigError, match="did you mean expert"):
+        table.main(["runs/expart"])
+
+
+def test_table_of_nothing():
+    with pytest.raises(VlarigError, match="no run was named"):
+        table.main([])
+
+
+def test_runs(tmp_path, capsys):
+    make_run(tmp_path / "runs" / "expert")
+    make_run(tmp_path / "runs" / "half", finished=2, errors=1)
+    make_run(tmp_path / "runs" / "broken")
+    (tmp_path / "runs" / "broken" / "manifest.json").write_text("{")
+    assert runs.main([]) == 0
+    output = capsys.readouterr().out
+    for piece in (
+        "30/30",
+        "complete",
+        "6/30",
+        "resumable",
+        "unreadable",
+        "broken: runs/broken/manifest.json cannot be read as JSON",
+    ):
+        assert piece in output
+
+
+def test_no_runs(tmp_path, capsys):
+    assert runs.main([str(tmp_path)]) == 0
+    assert "No runs in" in capsys.readouterr().out
+    with pytest.raises(VlarigError, match="there is no folder"):
+        runs.main(["nowhere"])

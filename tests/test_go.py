@@ -1,0 +1,312 @@
+"""``go.py`` for real, in a small house whose only stub is the project itself: its packages need no download."""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+PYPROJECT = """
+[build-system]
+requires = []
+build-backend = "backend"
+backend-path = ["."]
+[project]
+name = "vlarig"
+version = "0"
+[project.optional-dependencies]
+dev = []
+video = []
+"""
+
+#: A build backend without dependencies: an "editable" wheel whose programs write down how they were called.
+BACKEND = '''
+import os, time, zipfile
+SCRIPTS = ["vlarig", "ruff", "basedpyright", "lint-imports", "pytest"]
+CLI = """
+import json, os, sys
+def main():
+    with open("calls", "a") as file:
+        file.write(json.dumps([os.path.basename(sys.argv[0]), *sys.argv[1:]]) + "\\\\n")
+    return int(os.environ.get(os.path.basename(sys.argv[0]).upper() + "_STATUS", "0"))
+"""
+def get_requires_for_build_editable(config_settings=None):
+    return []
+def build_editable(wheel_directory, config_settings=None, metadata_directory=None):
+    time.sleep(float(os.environ.get("BACKEND_SLEEP", "0")))
+    name, info = "vlarig-0-py3-none-any.whl", "vlarig-0.dist-info/"
+    files = {
+        "vlarig/harness/cli.py": CLI,
+        info + "METADATA": "Metadata-Version: 2.1\\nName: vlarig\\nVersion: 0\\nProvides-Extra: dev\\nProvides-Extra: video\\n",
+        info + "WHEEL": "Wheel-Version: 1.0\\nGenerator: test\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n",
+        info + "entry_points.txt": "[console_scripts]\\n" + "".join("%s = vlarig.harness.cli:main\\n" % s for s in SCRIPTS),
+    }
+    files[info + "RECORD"] = "".join("%s,,\\n" % path for path in [*files, info + "RECORD"])
+    with zipfile.ZipFile(os.path.join(wheel_directory, name), "w") as wheel:
+        for path, text in files.items():
+            wheel.writestr(path, text)
+    return name
+'''
+
+
+class House:
+    """A folder, with a space in its path, in which ``go.py`` can be run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.environment = {
+            **os.environ,
+            "PATH": str(Path(shutil.which("sh") or "/bin/sh").parent),
+            "PIP_NO_INDEX": "1",
+            "PIP_CONFIG_FILE": os.devnull,
+            "UV_OFFLINE": "1",
+        }
+        (folder / "harness" / "locks").mkdir(parents=True)
+        shutil.copy(ROOT / "go.py", folder)
+        (folder / "harness" / "locks" / "tabletop.toml").write_text("renderers = [{name = 'c', libraries = ['c'], apt = []}]")
+        (folder / "pyproject.toml").write_text(PYPROJECT)
+        (folder / "backend.py").write_text(BACKEND)
+
+    def start(self, *arguments: str, **variables: str) -> subprocess.Popen[str]:
+        """Start ``go.py`` from another working directory."""
+        command = [sys.executable, str(self.folder / "go.py"), *arguments]
+        environment = {**self.environment, **variables}
+        streams = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        return subprocess.Popen(command, cwd="/", env=environment, text=True, **streams)
+
+    def go(self, *arguments: str, status: int = 0, **variables: str) -> str:
+        """Run ``go.py`` and return what it said."""
+        process = self.start(*arguments, **variables)
+        said, _ = process.communicate(timeout=120)
+        assert process.returncode == status, said
+        return said
+
+    def calls(self) -> list[list[str]]:
+        """How the project's programs were called since the last look."""
+        path = self.folder / "calls"
+        lines = path.read_text().splitlines() if path.exists() else []
+        path.unlink(missing_ok=True)
+        return [json.loads(line) for line in lines]
+
+    @property
+    def state(self) -> dict:
+        """What ``.venv`` says of itself."""
+        return json.loads((self.folder / ".venv" / "vlarig-setup.json").read_text())
+
+
+@pytest.fixture
+def house(tmp_path):
+    return House(tmp_path / "a house")
+
+
+@pytest.fixture
+def go(house, monkeypatch):
+    """``go.py`` as a module, for the ways that this machine cannot be made to take."""
+    spec = importlib.util.spec_from_file_location("go", house.folder / "go.py")
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    for name, value in house.environment.items():
+        monkeypatch.setenv(name, value)
+    return module
+
+
+@pytest.fixture
+def programs(tmp_path, monkeypatch):
+    """Gives a way to put shell scripts on an otherwise empty PATH."""
+    folder = tmp_path / "programs"
+    folder.mkdir()
+    monkeypatch.setenv("PATH", str(folder))
+
+    def add(name: str, script: str) -> Path:
+        path = folder / name
+        path.write_text(f"#!/bin/sh\nPATH=/usr/bin:/bin\n{script}\n")
+        path.chmod(0o755)
+        return path
+
+    return add
+
+
+def test_the_first_run_sets_up_and_the_second_takes_seconds(house):
+    said = house.go("demo")
+    assert "making .venv" in said
+    assert "installing vlarig with video" in said
+    install = ["vlarig", "runtime", "install", "tabletop"]
+    sweep = ["vlarig", "sweep", "tabletop", "--policy", "expert", "--episodes", "2", "--video", "all"]
+    assert house.calls() == [install, sweep]
+    began = time.monotonic()
+    said = house.go("demo")
+    assert time.monotonic() - began < 5
+    assert "making" not in said
+    assert "installing" not in said
+    assert house.calls() == [install, sweep]
+
+
+def test_tests_add_their_extras_and_pass_arguments_and_status_on(house):
+    house.go("demo")
+    house.calls()
+    said = house.go("test", "-k", "a b", status=3, PYTEST_STATUS="3")
+    assert "making" not in said
+    assert house.state["extras"] == ["dev", "video"]
+    programs = [call[0] for call in house.calls()[1:]]
+    assert programs == ["ruff", "ruff", "basedpyright", "lint-imports", "pytest"]
+    said = house.go("test", status=1, BASEDPYRIGHT_STATUS="1")
+    assert house.calls()[-1] == ["pytest"]
+    assert said.endswith("go: failed, further above: basedpyright\n")
+
+
+def test_a_changed_project_is_installed_into_the_same_environment(house):
+    house.go("demo")
+    (house.folder / ".venv" / "kept").touch()
+    (house.folder / "pyproject.toml").write_text(PYPROJECT + "# changed\n")
+    assert "installing" in house.go("demo")
+    assert (house.folder / ".venv" / "kept").exists()
+    assert "installing" not in house.go("demo")
+
+
+@pytest.mark.parametrize("harm", ["dangling", "half-made", "no json", "empty", "a file", "moved"])
+def test_a_broken_environment_is_made_anew(house, harm):
+    venv = house.folder / ".venv"
+    if harm in ("empty", "a file"):
+        venv.mkdir() if harm == "empty" else venv.touch()
+    else:
+        house.go("demo")
+    if harm == "dangling":
+        for python in (venv / "bin").glob("python*"):
+            python.unlink()
+            python.symlink_to("/nowhere/python")
+    elif harm == "half-made":
+        (venv / "vlarig-setup.json").write_text("{}")
+    elif harm == "no json":
+        (venv / "vlarig-setup.json").write_text("{")
+        (venv / "bin" / "python").unlink()
+    elif harm == "moved":
+        house.folder = house.folder.rename(house.folder.with_name("another house"))
+    said = house.go("demo")
+    assert "removing the old .venv" in said
+    assert "making .venv" in said
+    assert house.state["extras"] == ["video"]
+
+
+def test_a_working_environment_of_the_users_own_is_built_upon(house):
+    subprocess.run([sys.executable, "-m", "venv", house.folder / ".venv"], check=True)
+    (house.folder / ".venv" / "kept").touch()
+    house.go("demo")
+    assert (house.folder / ".venv" / "kept").exists()
+    assert house.state["extras"] == ["video"]
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+def test_an_interrupted_set_up_is_taken_up_again(house, sign):
+    process = house.start("demo", BACKEND_SLEEP="3")
+    assert process.stdout
+    while "installing" not in process.stdout.readline():
+        pass
+    time.sleep(1)
+    process.send_signal(sign)
+    process.wait(timeout=30)
+    assert process.returncode == {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGKILL: -9}[sign]
+    assert (house.folder / ".venv").exists() == (sign == signal.SIGKILL)
+    assert "making .venv" in house.go("demo")
+    assert house.state["extras"] == ["video"]
+
+
+def without_ensurepip(programs, pip: bool) -> str:
+    """A Python like Debian's without python3-venv: it makes environments only without pip."""
+    refuse_pip = "" if pip else '[ "$2" = pip ] && exit 1'
+    script = f'[ "$1 $2" = "-m venv" ] && [ "$3" != --without-pip ] && echo no ensurepip && exit 1\n{refuse_pip}'
+    return str(programs("bare-python", f'{script}\nexec "{sys.executable}" "$@"'))
+
+
+def test_without_ensurepip_another_pip_is_borrowed(go, house, programs, monkeypatch):
+    monkeypatch.setattr(go.sys, "executable", without_ensurepip(programs, pip=False))
+    programs("pip3", "exit 0")
+    go.make_venv(lock=None)
+    assert (house.folder / ".venv" / "bin" / "python").exists()
+    assert [command[0].rpartition("/")[2] for command in go.installers()] == ["pip3"]
+
+
+def test_without_any_pip_uv_makes_the_environment(go, house, programs, monkeypatch):
+    no_venv = programs("bare-python", f'[ "$2" = venv ] || [ "$2" = pip ] && exit 1\nexec "{sys.executable}" "$@"')
+    monkeypatch.setattr(go.sys, "executable", str(no_venv))
+    programs("uv", f'for last in "$@"; do :; done\nexec "{sys.executable}" -m venv --without-pip "$last"')
+    go.make_venv(lock=None)
+    assert [command[0].rpartition("/")[2] for command in go.installers()] == ["uv"]
+
+
+def test_without_anything_the_line_to_type_is_said(go, house, programs, monkeypatch, capsys):
+    monkeypatch.setattr(go.sys, "executable", without_ensurepip(programs, pip=False))
+    monkeypatch.setattr(go, "is_system_python", lambda: True)
+    monkeypatch.setattr(go.os, "geteuid", lambda: 1000)
+    programs("apt-get", "exit 1")
+    with pytest.raises(SystemExit) as stopped:
+        go.ensure_venv(["video"], None)
+    assert stopped.value.code == 1
+    assert f"run: sudo apt-get install -y python{go.HERE}-venv\n" in capsys.readouterr().err
+    assert not (house.folder / ".venv").exists()
+
+
+def test_a_missing_library_is_named_with_the_line_to_type(go, programs, monkeypatch, capsys):
+    shutil.copy(ROOT / "harness" / "locks" / "tabletop.toml", Path(go.ROOT) / "harness" / "locks")
+    monkeypatch.setattr(go.ctypes.util, "find_library", lambda name: None)
+    monkeypatch.setattr(go.os, "geteuid", lambda: 1000)
+    with pytest.raises(SystemExit):
+        go.ensure_renderer()
+    assert "with your system's package manager" in capsys.readouterr().err
+    programs("apt-get", "exit 1")
+    with pytest.raises(SystemExit):
+        go.ensure_renderer()
+    assert "pictures need the library OSMesa; run: sudo apt-get install -y libosmesa6\n" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("user", [0, 1000])
+def test_a_missing_library_is_installed_where_that_is_allowed(go, programs, monkeypatch, tmp_path, user):
+    shutil.copy(ROOT / "harness" / "locks" / "tabletop.toml", Path(go.ROOT) / "harness" / "locks")
+    log = tmp_path / "log"
+    monkeypatch.setattr(go.ctypes.util, "find_library", lambda name: name if log.exists() and "-y" in log.read_text() else None)
+    monkeypatch.setattr(go.os, "geteuid", lambda: user)
+    programs("apt-get", f'echo "$@" >> "{log}"')
+    programs("env", 'shift; exec "$@"')
+    programs("sudo", f'shift; PATH="{os.environ["PATH"]}" exec "$@"')
+    programs("true", "exit 0")
+    go.ensure_renderer()
+    update, install = log.read_text().splitlines()
+    assert update.endswith("update")
+    assert install.endswith("install -y --no-install-recommends libosmesa6")
+
+
+def test_an_old_python_is_told_so(go, programs, monkeypatch, capsys):
+    ast.parse((ROOT / "go.py").read_text(), feature_version=(3, 8))
+    monkeypatch.setattr(go.sys, "version_info", (3, 9, 0))
+    with pytest.raises(SystemExit):
+        go.require_python()
+    assert "needs Python 3.11 or newer" in capsys.readouterr().err
+
+
+def test_a_wrong_word_is_told_the_right_ones(house):
+    assert "`demo` and `test" in house.go("dmeo", status=2)
+    assert "python3 go.py demo" in house.go("--help")
+
+
+def test_ci_runs_the_readmes_command(tmp_path, programs):
+    ci = tmp_path / "checkout" / ".ci"
+    ci.mkdir(parents=True)
+    (tmp_path / "shared" / "assets").mkdir(parents=True)
+    shutil.copy(ROOT / ".ci" / "run", ci)
+    programs("python3", 'echo "$PWD: $* $(ls -d "$VLARIG_ASSETS")"')
+    environment = {**os.environ, "PATH": f"{os.environ['PATH']}:/usr/bin:/bin", "VLARIG_ASSETS": ""}
+    said = subprocess.run([ci / "run"], env=environment, text=True, capture_output=True, check=True, cwd="/").stdout
+    assert said.startswith(f"{tmp_path / 'checkout'}: go.py test")
+    assert said.strip().endswith("shared/assets")

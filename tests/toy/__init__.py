@@ -1,0 +1,1 @@
+"""A toy simulator, its suites and policies: for tests about the harness itself."""

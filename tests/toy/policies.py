@@ -1,0 +1,71 @@
+"""Policies that tests sweep with, by name."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+
+from vlarig.envs.api import Needs
+from vlarig.policies.api import Reply, Request
+
+
+class ImageReader:
+    """Its actions are a function of what it sees and of its seed, so a wrong image or a mixed-up slot changes results."""
+
+    name = "image-reader"
+    revision = "1"
+    needs = Needs()
+
+    def __init__(self, horizon: int = 10) -> None:
+        self.horizon: int | None = horizon
+        self.batches: list[int] = []
+
+    def act(self, requests: Sequence[Request]) -> list[Reply]:
+        self.batches.append(len(requests))
+        return [Reply(self._draw(request)) for request in requests]
+
+    def _draw(self, request: Request) -> np.ndarray:
+        pixels = sum(int(image.sum()) for image in request.observation["images"].values())
+        rng = np.random.default_rng([request.seed, pixels])
+        return rng.uniform(-1, 1, (self.horizon or request.execute, request.embodiment.action_size)).astype(np.float32)
+
+
+class SlowImageReader(ImageReader):
+    """The same, thinking for a while."""
+
+    def act(self, requests: Sequence[Request]) -> list[Reply]:
+        time.sleep(0.1)
+        return super().act(requests)
+
+
+class WrongShape(ImageReader):
+    """Answers with six channels whatever is asked."""
+
+    def _draw(self, request: Request) -> np.ndarray:
+        return np.zeros((10, 6), np.float32)
+
+
+class NotANumber(ImageReader):
+    """Plays well for a while, then answers with NaN."""
+
+    def _draw(self, request: Request) -> np.ndarray:
+        actions = super()._draw(request)
+        if len(self.batches) > 30:
+            actions[2, 1] = np.nan
+        return actions
+
+
+class Raising(ImageReader):
+    """Raises."""
+
+    def _draw(self, request: Request) -> np.ndarray:
+        raise KeyError("ego_view")
+
+
+class Silent(ImageReader):
+    """Leaves requests unanswered."""
+
+    def act(self, requests: Sequence[Request]) -> list[Reply]:
+        return []

@@ -1,0 +1,42 @@
+"""The toy simulator's suite: two tasks of twenty starts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from toy.env import TOY_POINT
+
+from vlarig.benchmarks.suite import Patience, Suite, Task
+from vlarig.envs.api import Camera, Protocol
+
+STANDARD = Protocol(
+    name="standard",
+    version=1,
+    step_limit=40,
+    cameras=(Camera("ego", 64, 64), Camera("cam_left_wrist", 64, 64)),
+    execute=8,
+    success_rule="held",
+    hold_rows=2,
+)
+
+
+def _payload(task: Task, start: int) -> dict[str, Any]:
+    return {"goal": task.name.split("_")[1]}
+
+
+TOY_SUITE = Suite(
+    name="toy",
+    title="A point that reaches a goal (for tests)",
+    adapter="toy.env:ToyEnv",
+    runtime="toy",
+    embodiment=TOY_POINT,
+    tasks=tuple(Task(name, starts=tuple(range(20))) for name in ("reach_red", "reach_blue")),
+    protocols=(STANDARD,),
+    source="made for vlarig's tests",
+    payload=_payload,
+)
+
+#: The same with faults; see :mod:`toy.faulty`.
+FAULTY_SUITE = replace(TOY_SUITE, name="faulty", adapter="toy.faulty:FaultyEnv", patience=Patience(row=0.25))
+DRIFTING_SUITE = replace(TOY_SUITE, name="drifting", adapter="toy.faulty:DriftingEnv")
