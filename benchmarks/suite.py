@@ -39,7 +39,7 @@ class Patience:
 
     load: float = 300.0
     start: float = 120.0
-    row: float = 20.0
+    row: float = 60.0
 
 
 def _no_payload(task: Task, start: int) -> dict[str, Any]:

@@ -41,7 +41,7 @@ STANDARD = Protocol(
 @cache
 def _committed() -> dict[str, list[dict[str, Any]]]:
     """Task to its committed scenes, in the order of their starts."""
-    return json.loads(resources.files(__package__).joinpath(STARTS_FILE).read_text())
+    return json.loads(resources.files("vlarig.benchmarks").joinpath(STARTS_FILE).read_text())
 
 
 def payload(task: Task, start: int) -> dict[str, Any]:

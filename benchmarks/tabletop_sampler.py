@@ -7,8 +7,9 @@ be skipped.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import combinations
-from typing import Any, Callable
+from typing import Any
 
 import numpy as np
 
@@ -34,7 +35,7 @@ TRAVEL = 0.14
 #: Distance at which an object is to be set beside another: the middle of what the goal accepts.
 BESIDE_DISTANCE = 0.085
 #: A push goes this far, along a lane of this half width that begins this far behind the object.
-PUSH = (0.14, 0.24)
+PUSH = (0.16, 0.25)
 LANE = 0.09
 RUN_UP = 0.09
 
@@ -96,7 +97,7 @@ def _push_to(rng: np.random.Generator, names: list[str], trays: list[str], zones
 
 def _two_step(rng: np.random.Generator, names: list[str], trays: list[str], zones: list[str]) -> _Goal:
     things, containers = _draw(rng, names, 2), _draw(rng, trays, 2)
-    parts = [{"kind": "inside", "object": thing, "tray": tray} for thing, tray in zip(things, containers)]
+    parts = [{"kind": "inside", "object": thing, "tray": tray} for thing, tray in zip(things, containers, strict=True)]
     first, second = (f"put the {part['object']} in the {part['tray']}" for part in parts)
     return f"first {first}, then {second}", {"kind": "ordered", "parts": parts}
 

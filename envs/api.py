@@ -13,7 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any, Optional, TypedDict
+from typing import Any, Optional, TypedDict, cast
 
 import gymnasium
 import numpy as np
@@ -97,7 +97,9 @@ class Protocol:
         if not changes:
             return self
         if self.derived_from:
-            raise ValueError(f"protocol {self.name!r} is derived already; derive from {self.derived_from!r} with all changes at once")
+            raise ValueError(
+                f"protocol {self.name!r} is derived already; derive from {self.derived_from!r} with all changes at once"
+            )
         if "name" in changes or not all(isinstance(value, (int, str)) for value in changes.values()):
             raise ValueError(f"cannot derive a protocol by {changes!r}; change numbers, words or flags, and give no name")
         suffix = "".join(f"-{name}{value}" for name, value in changes.items())
@@ -326,12 +328,13 @@ def check_actions(actions: ArrayLike, embodiment: Embodiment) -> np.ndarray:
     return array
 
 
-def observation_space(embodiment: Embodiment, cameras: tuple[Camera, ...]) -> spaces.Dict:
+def observation_space(embodiment: Embodiment, cameras: tuple[Camera, ...]) -> spaces.Space[Observation]:
     """The space of :class:`Observation` through some cameras, with one frame a view (``T = 1``)."""
-    images = {c.view: spaces.Box(0, 255, (1, c.height, c.width, 3), np.uint8) for c in cameras}
+    images: dict[str, spaces.Space[Any]] = {c.view: spaces.Box(0, 255, (1, c.height, c.width, 3), np.uint8) for c in cameras}
     state = spaces.Box(-np.inf, np.inf, (len(embodiment.state_layout),), np.float32)
     instruction = spaces.Text(max_length=1000, charset="".join(map(chr, range(32, 127))))
-    return spaces.Dict({"images": spaces.Dict(images), "state": state, "instruction": instruction})
+    space = spaces.Dict({"images": spaces.Dict(images), "state": state, "instruction": instruction})
+    return cast("spaces.Space[Observation]", space)
 
 
 def observe(snapshot: Snapshot) -> Observation:

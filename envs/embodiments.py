@@ -110,7 +110,7 @@ TABLETOP_PANDA = Embodiment(
         "axis_angle_z",
         "finger_left",
         "finger_right",
-    ),  # fmt: skip
+    ),
     cameras={"ego": "ego", "cam_left_wrist": "robot0_eye_in_hand"},
     statistics_key="tabletop",
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import typing
-from typing import Any, TypeVar, Union
+from typing import Any, TypeVar, Union, cast
 
 import msgpack
 import numpy as np
@@ -33,7 +33,7 @@ def pack(value: object) -> bytes:
         BadMessageError: It holds something else, or an array of a dtype that does not travel.
     """
     try:
-        return msgpack.packb(value, default=_pack_other, strict_types=False)
+        return cast("bytes", msgpack.packb(value, default=_pack_other, strict_types=False))
     except (TypeError, ValueError, OverflowError) as error:
         raise BadMessageError(f"cannot send {type(value).__name__}: {error}") from None
 
@@ -60,7 +60,7 @@ def structure(kind: type[T], value: object, where: str = "message") -> T:
     Raises:
         BadMessageError: A field is missing, unknown or of another type; the message names its place.
     """
-    return typing.cast("T", _structure(kind, value, where))
+    return cast("T", _structure(kind, value, where))
 
 
 def _pack_other(value: object) -> object:
@@ -68,7 +68,7 @@ def _pack_other(value: object) -> object:
         dtype = value.dtype.newbyteorder("<").str if value.dtype.itemsize > 1 else value.dtype.str
         if dtype not in _ARRAY_DTYPES:
             raise TypeError(f"arrays of {value.dtype} do not travel; use one of {', '.join(_ARRAY_DTYPES)}")
-        head = msgpack.packb([dtype, value.shape])
+        head = cast("bytes", msgpack.packb([dtype, value.shape]))
         return msgpack.ExtType(_ARRAY_EXTENSION, head + np.ascontiguousarray(value, dtype=dtype).tobytes())
     if isinstance(value, np.generic):
         return value.item()
@@ -97,7 +97,7 @@ def _unpack_extension(code: int, data: bytes) -> np.ndarray:
     return np.frombuffer(body, dtype=dtype).reshape(shape)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _fields(kind: type) -> dict[str, tuple[Any, bool]]:
     """Field name to (type, whether it must be given)."""
     hints = typing.get_type_hints(kind)
@@ -130,7 +130,7 @@ def _structure(kind: Any, value: Any, where: str) -> Any:
     if kind is float:
         _expect(type(value) in (float, int), "a number", value, where)
         return float(value)
-    _expect(type(value) is kind, kind.__name__, value, where)
+    _expect(type(value) is kind, getattr(kind, "__name__", str(kind)), value, where)
     return value
 
 

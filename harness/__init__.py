@@ -9,9 +9,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .sweep import evaluate as evaluate
     from .gym import register_envs as register_envs
     from .rollouts import Rollouts as Rollouts
+    from .sweep import evaluate as evaluate
 
 _HOMES = {"Rollouts": "rollouts", "evaluate": "sweep", "register_envs": "gym"}
 

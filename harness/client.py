@@ -8,7 +8,7 @@ from typing import Self
 
 import numpy as np
 from websockets.asyncio.client import ClientConnection, unix_connect
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
 
 from ..envs.api import ChunkResult, Episode, Needs, Snapshot
 from ..envs.embodiments import Embodiment
@@ -59,15 +59,17 @@ class SimClient:
 
         Raises:
             VlarigError: The server refuses, or is none of ours.
-            OSError: Nobody listens there.
+            ServerGone: Nobody listens there any more.
         """
-        connection = await unix_connect(
-            socket_path, max_size=MAX_MESSAGE_BYTES, compression=None, ping_interval=20, ping_timeout=60, close_timeout=2
-        )
         try:
+            connection = await unix_connect(
+                socket_path, max_size=MAX_MESSAGE_BYTES, compression=None, ping_interval=20, ping_timeout=60, close_timeout=2
+            )
             await connection.send(encode(Hello(WIRE_VERSION, token)))
             welcome = decode(await connection.recv())
-        except (BadMessageError, ConnectionClosed) as error:
+        except (OSError, ConnectionClosed) as error:
+            raise ServerGone(str(error)) from None
+        except (BadMessageError, InvalidHandshake) as error:
             raise VlarigError(f"no sim server of ours answers on {socket_path} ({error})") from None
         if isinstance(welcome, Failure):
             raise VlarigError(f"the sim server refused the connection: {welcome.message}")

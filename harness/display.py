@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Sequence
 from datetime import timedelta
 
 from rich.console import Console, Group, RenderableType
@@ -16,34 +16,34 @@ from rich.table import Table
 from rich.text import Text
 
 from ..results.statistics import wilson_interval
+from .engine import Engine
 from .progress import ACTIVITIES, Progress
 
 #: Seconds between two pictures on a terminal, and between two lines where there is none.
 REFRESH_SECONDS = 0.25
 LINE_SECONDS = 10.0
 
-_COLORS = dict(zip(ACTIVITIES, ("green", "cyan", "magenta", "bright_black"), strict=True))
+_COLORS: dict[str, str] = dict(zip(ACTIVITIES, ("green", "cyan", "magenta", "bright_black"), strict=True))
 _SHARE_WIDTH = 40
 
 
 @contextlib.asynccontextmanager
-async def live_display(
-    console: Console, title: str, progress: Progress, activities: Callable[[], Counter[str]]
-) -> AsyncIterator[None]:
+async def live_display(console: Console, title: str, progress: Progress, engines: Sequence[Engine]) -> AsyncIterator[None]:
     """Show the sweep for as long as the context lasts: a live picture on a terminal, else a line now and then.
 
     Args:
         console: Where to.
         title: First line.
         progress: What was done so far.
-        activities: Gives how many slots are at what.
+        engines: The engines at work; none before the first suite is loaded.
     """
     if console.is_terminal:
         with Live(console=console, auto_refresh=False, transient=True) as live:
 
             async def draw() -> None:
                 while True:
-                    live.update(picture(title, progress, activities()), refresh=True)
+                    activities = sum((engine.activities() for engine in engines), Counter[str]())
+                    live.update(picture(title, progress, activities), refresh=True)
                     await asyncio.sleep(REFRESH_SECONDS)
 
             async with _running(draw()):

@@ -45,7 +45,7 @@ class RemoteEnv(gymnasium.Env[Observation, np.ndarray]):
         render_mode: ``rgb_array`` or ``None``.
     """
 
-    metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012 (Gymnasium's own declaration)
+    metadata = {"render_modes": ["rgb_array"]}
 
     def __init__(
         self, suite: str, task: str | None = None, start: int | None = None, images: bool = True, render_mode: str | None = None
@@ -65,8 +65,9 @@ class RemoteEnv(gymnasium.Env[Observation, np.ndarray]):
         """Begin an episode; see the class on which."""
         super().reset(seed=seed)
         episode = (options or {}).get("episode") or self._draw(options or {})
-        self._snapshot = self._ask("start", episode, self._needs)
-        return observe(self._snapshot), snapshot_info(self._snapshot) | {"key": episode.key}
+        snapshot: Snapshot = self._ask("start", episode, self._needs)
+        self._snapshot = snapshot
+        return observe(snapshot), snapshot_info(snapshot) | {"key": episode.key}
 
     def step(self, action: np.ndarray) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
         """Run one row of actions, ``float32[A]``."""

@@ -9,7 +9,7 @@ import secrets
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -24,6 +24,13 @@ T = TypeVar("T")
 
 #: Deaths of a server, without a single answer in between, after which we give up on it.
 MOST_DEATHS_IN_A_ROW = 5
+
+
+class Address(NamedTuple):
+    """Where a sim server listens, and the secret that it wants to see."""
+
+    socket_path: str
+    token: str
 
 
 class SimHost:
@@ -102,22 +109,33 @@ class SimHost:
             if self._client is not broken:
                 return
             self._client = None
-            self._deaths_in_a_row += 1
-            if self._deaths_in_a_row > MOST_DEATHS_IN_A_ROW:
-                raise VlarigError(
-                    f"{self.name} died {self._deaths_in_a_row} times without carrying out one request; see {self._log}"
-                )
-            await self._end_process()
+            await self._count_death()
             await self._launch()
 
+    async def _count_death(self) -> None:
+        self._deaths_in_a_row += 1
+        await self._end_process()
+        if self._deaths_in_a_row > MOST_DEATHS_IN_A_ROW:
+            raise VlarigError(
+                f"{self.name} died {self._deaths_in_a_row} times without carrying out one request in between; see {self._log}"
+            )
+
     async def _launch(self) -> None:
+        """Start the server, again if it is killed while it starts."""
+        while True:
+            try:
+                self._client = await self._launch_once()
+                return
+            except ServerGone:
+                await self._count_death()
+
+    async def _launch_once(self) -> SimClient:
         self._starts += 1
         suite = self._workplace.suite
-        socket_path = str(Path(self._folder.name) / f"{self._starts}.sock")
-        token = secrets.token_hex(16)
+        self.address = Address(str(Path(self._folder.name) / f"{self._starts}.sock"), secrets.token_hex(16))
         told = {
-            "socket": socket_path,
-            "token": token,
+            "socket": self.address.socket_path,
+            "token": self.address.token,
             "adapter": suite.adapter,
             "packages": self._workplace.packages(),
             "load_seconds": suite.patience.load,
@@ -140,14 +158,16 @@ class SimHost:
             self._process.stdin.write(json.dumps(told).encode() + b"\n")
             await self._process.stdin.drain()
         line = await self._process.stdout.readline()
-        said = json.loads(line) if line else {"error": f"{self.name} ended while it started; see {self._log}"}
+        if not line:
+            raise ServerGone(f"{self.name} ended while it started")
+        said = json.loads(line)
         if "error" in said:
             raise VlarigError(said["error"])
-        client = await SimClient.connect(socket_path, token)
+        client = await SimClient.connect(self.address.socket_path, self.address.token)
         if client.embodiment != suite.embodiment:
             await client.close()
             raise VlarigError(_embodiment_mismatch(suite, client))
-        self._client = client
+        return client
 
     async def _end(self) -> None:
         if self._client is not None:

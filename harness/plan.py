@@ -21,7 +21,6 @@ from ..results.planning import episodes_digest, suite_plans
 from .batching import execute_for
 from .workplace import Workplace
 
-
 Count = Annotated[int | None, tyro.conf.arg(metavar="N")]
 
 

@@ -67,6 +67,10 @@ class ServerConfig:
     row_seconds: float
 
 
+class SimulatorDiedError(Exception):
+    """The simulator's process ended, or was killed, before it could say anything."""
+
+
 class SimulatorProcess:
     """The simulator's process and the line to it; started anew after each death."""
 
@@ -81,10 +85,11 @@ class SimulatorProcess:
         """Start the process and wait until its adapter stands.
 
         Raises:
-            VlarigError: The adapter cannot be loaded.
+            VlarigError: The adapter cannot be loaded, and says why.
+            SimulatorDiedError: The process died on the way.
         """
         ours, theirs = socket.socketpair()
-        self._process = subprocess.Popen(  # noqa: S603 (our own interpreter and file)
+        self._process = subprocess.Popen(
             [sys.executable, "-I", str(Path(__file__).with_name("worker.py")), "simulator"],
             stdin=subprocess.PIPE,
             stdout=sys.stderr,
@@ -99,7 +104,7 @@ class SimulatorProcess:
         try:
             answer = decode(await asyncio.wait_for(read_frame(self._reader), self._config.load_seconds))
         except (asyncio.TimeoutError, asyncio.IncompleteReadError, ConnectionError) as error:
-            raise VlarigError(f"the simulator of {self._config.adapter} did not load: {await self._bury(error)}") from None
+            raise SimulatorDiedError(f"{self._config.adapter} did not load: {await self._bury(error)}") from None
         if isinstance(answer, Failure):
             await self._bury(None)
             raise VlarigError(answer.message)
@@ -113,7 +118,7 @@ class SimulatorProcess:
             if self._process is None:
                 try:
                     await self.load()
-                except VlarigError as error:
+                except (VlarigError, SimulatorDiedError) as error:
                     return encode(Failure(message.id, CRASH, str(error)))
             if isinstance(message, Step) and message.slot not in self._live:
                 return encode(Failure(message.id, LOST, f"no episode is under way in slot {message.slot}; start it again"))
@@ -221,7 +226,11 @@ class SimServer:
 
 
 async def serve(config: ServerConfig) -> None:
-    """Load the simulator, say on standard output that we are ready (or why not), and serve until standard input closes."""
+    """Load the simulator, say on standard output that we are ready (or why not), and serve until standard input closes.
+
+    Raises:
+        SimulatorDiedError: The simulator died while it was loaded; whoever started us may try again.
+    """
     simulator = SimulatorProcess(config)
     try:
         await simulator.load()

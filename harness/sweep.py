@@ -7,8 +7,6 @@ import contextlib
 import os
 import re
 import signal
-from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -137,9 +135,9 @@ async def _sweep(
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     progress = _progress(plans, ledger)
     batching = Batching(config.batch or min(workers * config.slots, DEFAULT_BATCH), fixed_shape=config.strict)
-    activities: Callable[[], Counter[str]] = Counter
+    engines: list[Engine] = []
     title = f"{' '.join(config.suites)}, policy {config.policy}, seed {config.seed}, {workers} workers x {config.slots} slots, {run}"
-    async with LedgerSink(ledger) as sink, live_display(console, title, progress, lambda: activities()):
+    async with LedgerSink(ledger) as sink, live_display(console, title, progress, engines):
         for plan in plans:
             owed = [episode for episode in plan.episodes if episode.key not in ledger.finished_keys()]
             if not owed:
@@ -149,7 +147,7 @@ async def _sweep(
                 engine = Engine(
                     hosts, config.slots, plan.suite.embodiment, policy.needs, batcher, config.seed, [sink, progress]
                 )
-                activities = engine.activities
+                engines[:] = [engine]
                 await engine.sweep(EpisodeQueue(owed))
 
 

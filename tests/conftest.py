@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from vlarig.harness.runtimes import add_runtime
+from vlarig.envs.errors import VlarigError
+from vlarig.harness.runtimes import Runtime, add_runtime, find_runtime
 
 TESTS = Path(__file__).parent
 
@@ -30,18 +31,34 @@ def toy_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return home
 
 
+@pytest.fixture(scope="session")
+def tabletop() -> Runtime:
+    """The embedded suite's runtime."""
+    try:
+        return find_runtime("tabletop")
+    except VlarigError as error:
+        pytest.skip(f"no simulator: {error}")
+
+
+def run_cli(*words: str | Path | int, timeout: float = 120, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Run ``vlarig`` in a process of its own and return what it said."""
+    return subprocess.run(
+        [sys.executable, "-m", "vlarig.harness", *map(str, words)],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+        env=os.environ | {"COLUMNS": "200", "PYTHONPATH": str(TESTS)} | variables,
+    )
+
+
 @pytest.fixture
 def cli() -> Cli:
-    """Runs ``vlarig`` in a process of its own and returns what it said."""
+    """The command line, as a user runs it."""
+    return run_cli
 
-    def run(*words: str | Path, timeout: float = 120, **variables: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "vlarig.harness", *map(str, words)],
-            capture_output=True,
-            text=True,
-            timeout=timeout,
-            check=False,
-            env=os.environ | {"COLUMNS": "200"} | variables,
-        )
 
-    return run
+@pytest.fixture(scope="module")
+def module_cli() -> Cli:
+    """The same, for fixtures of a whole module."""
+    return run_cli

@@ -97,8 +97,10 @@ class TabletopEnv(Env):
         return np.concatenate([state, np.broadcast_to(command, 2), self._goal.memory()])
 
     def privileged(self) -> dict[str, np.ndarray]:
-        """Poses by name: ``object/<name>`` is ``float64[7]`` (position, quaternion ``wxyz``); ``tray/<name>`` and ``zone/<name>``
-        are ``float64[3]``, the middle of the underside.
+        """Poses by name, in the world frame.
+
+        ``object/<name>`` is ``float64[7]``, position and quaternion ``wxyz``; ``tray/<name>`` and ``zone/<name>`` are ``float64[3]``,
+        the middle of the underside.
         """
         truth = {f"object/{name}": self._pose(body).copy() for name, body in self._bodies.items()}
         truth.update({key: np.array([*middle, layout.TABLE_TOP]) for key, middle in self._places.items()})

@@ -30,6 +30,8 @@ STACK_OFFSET = 0.02
 #: Slack of heights: contacts give by less than 1 mm, the thinnest wrong thing that could be between is a tray's floor of 4 mm.
 HEIGHT_SLACK = 0.003
 
+#: A pushed object's middle ends this near to the zone's along both sides: all of the object's width is on the zone.
+PUSHED_WITHIN = layout.ZONE_HALF - layout.SHAPES["cube"].half_size[0]
 #: A pushed object's lowest point may rise this far above the table; a push tilts or drags it by less, a grasp lifts it by more.
 LIFT_LIMIT = 0.01
 
@@ -141,7 +143,7 @@ def holds(spec: dict[str, Any], world: World) -> bool:
         return _stacked(thing, world.things[spec["base"]])
     if kind == "pushed":
         away = np.abs(thing.position[:2] - world.places[spec["zone"]])
-        return bool(thing.lowest < HEIGHT_SLACK and away.max() < layout.ZONE_HALF)
+        return bool(thing.lowest < HEIGHT_SLACK and away.max() < PUSHED_WITHIN)
     raise ValueError(f"goal kind is {kind!r}, expected inside, beside, stacked, pushed or ordered")
 
 

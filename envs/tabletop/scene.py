@@ -80,9 +80,7 @@ class TabletopScene(ManipulationEnv):
         bodies: Shape to the names of its bodies in the compiled scene.
     """
 
-    bodies = {
-        shape: tuple(f"{shape}_{index}" for index in range(spec.count)) for shape, spec in layout.SHAPES.items()
-    }
+    bodies = {shape: tuple(f"{shape}_{index}" for index in range(spec.count)) for shape, spec in layout.SHAPES.items()}
 
     def __init__(self) -> None:
         self._poses: dict[str, np.ndarray] = {}

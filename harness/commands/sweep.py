@@ -8,8 +8,8 @@ from rich.console import Console
 from ...policies.registry import load_policy
 from ...results.rendering import for_terminal
 from ...results.tables import run_table
-from ..sweep import run_sweep
 from ..plan import SweepConfig
+from ..sweep import run_sweep
 
 DESCRIPTION = """Run a policy over every episode of one or more suites, and print success with 95 % intervals.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,6 +10,9 @@ import numpy as np
 from ...envs.tabletop import layout
 from ..api import Request
 from .tabletop_words import Skill, nearest, parse
+
+#: Gives a place for the grip site, ``float64[3]``, anew in each row.
+Target = Callable[[], np.ndarray]
 
 #: What an action of 1 asks for (robosuite/controllers/config/default/parts/osc_pose.json, ``output_max``).
 METRES = 0.05
@@ -55,6 +58,8 @@ PUSH_HEIGHT = 0.025
 PUSH_SPEED = 0.8
 #: A hand that presses down while it pushes clamps the object to the table; this bounds the vertical action.
 PUSH_PRESS = 0.1
+#: A push that ends further than this from the zone's middle, along a side of it, is made again.
+PUSH_ACCEPTED = 0.03
 PUSH_DONE = 0.012
 #: Rows of closing after which the fingers are 2.5 cm apart: two points of contact that keep the object between them.
 NARROW_ROWS = 2
@@ -164,7 +169,9 @@ def _carry(notes: Notes, thing: str, skill: Skill, place: str) -> Iterator[np.nd
             continue
         floor = _floor(notes.sight, skill, place)
         yield from _reach(notes, lambda: _raised(carried(floor), high), place_yaw, CLOSE, near=0.008)
-        yield from _reach(notes, lambda: _funnelled(carried(floor + DROP), notes.sight.grip), place_yaw, CLOSE, near=0.006, rows=40)
+        yield from _reach(
+            notes, lambda: _funnelled(carried(floor + DROP), notes.sight.grip), place_yaw, CLOSE, near=0.006, rows=40
+        )
         if not _holds(notes.sight, thing):
             continue
         where = notes.sight.grip.copy()
@@ -214,11 +221,13 @@ def _push(notes: Notes, thing: str, zone: str) -> Iterator[np.ndarray]:
         narrow = NARROW_AGAIN
         up = np.array([*back, layout.TABLE_TOP + TRAVEL_HEIGHT - 0.05])
         yield from _reach(notes, lambda: up, yaw, OPEN, near=0.02)
-        if np.abs(notes.sight.places[zone] - notes.sight.objects[thing][:2]).max() < layout.ZONE_HALF - 0.005:
+        if np.abs(notes.sight.places[zone] - notes.sight.objects[thing][:2]).max() < PUSH_ACCEPTED:
             return
 
 
-def _reach(notes: Notes, target, yaw: float, gripper: float, near: float = NEAR, rows: int = 60) -> Iterator[np.ndarray]:
+def _reach(
+    notes: Notes, target: Target, yaw: float, gripper: float, near: float = NEAR, rows: int = 60
+) -> Iterator[np.ndarray]:
     """Rows towards a target, which is asked for anew in each, until it is near; ``rows`` bounds them."""
     for _ in range(rows):
         error = target() - notes.sight.grip
@@ -264,7 +273,7 @@ def _funnelled(target: np.ndarray, grip: np.ndarray) -> np.ndarray:
 
 
 def _half_height(thing: str) -> float:
-    return layout.SHAPES[thing.split()[-1]].half_size[2]
+    return layout.SHAPES[thing.rsplit(maxsplit=1)[-1]].half_size[2]
 
 
 def _holds(sight: Sight, thing: str) -> bool:

@@ -32,7 +32,9 @@ SENTENCES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("words", "says", "offers"), SENTENCES, ids=lambda value: " ".join(value) if isinstance(value, list) else "")
+@pytest.mark.parametrize(
+    ("words", "says", "offers"), SENTENCES, ids=lambda value: " ".join(value) if isinstance(value, list) else ""
+)
 def test_a_mistake_gets_one_sentence(toy_home: Path, cli, words: list[str], says: str, offers: str) -> None:
     done = cli(*words)
     assert done.returncode == 2

@@ -42,7 +42,9 @@ def test_a_fault_is_charged_to_its_episode_and_mended(
     assert disturbed == undisturbed
 
 
-def test_an_episode_that_fails_again_and_again_is_an_error_and_owed_again(counts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_episode_that_fails_again_and_again_is_an_error_and_owed_again(
+    counts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     finished, attempts, complete = sweep(monkeypatch, "crash:reach_red/1:3", "run")
     assert not complete
     assert FAULTY_KEY not in finished

@@ -25,7 +25,9 @@ def undisturbed(toy_home: Path) -> dict:
 
 
 @pytest.mark.parametrize(("workers", "slots", "batch"), [(1, 8, None), (2, 1, 1), (2, 8, 3), (4, 1, None), (4, 8, 32)])
-def test_workers_slots_and_batches_do_not_change_results(undisturbed: dict, workers: int, slots: int, batch: int | None) -> None:
+def test_workers_slots_and_batches_do_not_change_results(
+    undisturbed: dict, workers: int, slots: int, batch: int | None
+) -> None:
     policy = ImageReader()
     run = evaluate("toy", policy, workers=workers, slots=slots, batch=batch, run=Path("other")).run
     assert results(run) == undisturbed
@@ -57,7 +59,12 @@ def test_the_same_command_goes_on_and_runs_nothing_twice(toy_home: Path) -> None
 
 @pytest.mark.parametrize(
     ("changed", "named"),
-    [({"seed": 1}, "seed was 0, now 1"), ({"execute": 4}, "execute"), ({"episodes": 3}, "episodes was 4, now 6"), ({"strict": True}, "strict")],
+    [
+        ({"seed": 1}, "seed was 0, now 1"),
+        ({"execute": 4}, "execute"),
+        ({"episodes": 3}, "episodes was 4, now 6"),
+        ({"strict": True}, "strict"),
+    ],
 )
 def test_a_run_of_another_identity_is_refused_naming_the_difference(toy_home: Path, changed: dict, named: str) -> None:
     options = {"episodes": 2, "run": Path("run")}

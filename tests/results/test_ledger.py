@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from sample_runs import make_episode, make_record
 
@@ -43,6 +43,8 @@ NUMBER = st.floats(allow_nan=True, allow_infinity=True)
     outcome=st.builds(Outcome, st.booleans(), st.booleans(), st.integers(0, 99), st.integers(0, 99), st.booleans()),
     task=st.text(st.characters(codec="utf-8", exclude_characters="/@"), min_size=1),
 )
+@example(start=-1, reward=math.nan, metrics={"angle": math.nan, "low": -0.0}, outcome=Outcome(), task="stack")
+@example(start=0, reward=-0.0, metrics={"": math.inf}, outcome=Outcome(), task="\0'")
 def test_whatever_is_measured_comes_back(tmp_path_factory, start, reward, metrics, outcome, task):
     run = tmp_path_factory.mktemp("run")
     record = make_record(start, task, reward=reward, metrics=metrics, outcome=outcome)

@@ -72,6 +72,13 @@ def test_differences_within_protocols_and_tasks_are_told_by_name():
     assert "seed was 0, now 1; " in told
 
 
+def test_one_is_not_true():
+    plan = make_manifest().identity.suites[0]
+    derived = plan.model_copy(update={"protocol": plan.protocol | {"stop_on_success": 1}})
+    with pytest.raises(VlarigError, match=r"protocol\.stop_on_success was true, now 1;"):
+        check_same(make_manifest(), changed(make_manifest(), suites=[derived]))
+
+
 def test_a_changed_order_of_tasks_is_told():
     plan = make_manifest().identity.suites[0]
     turned = plan.model_copy(update={"tasks": plan.tasks[::-1]})

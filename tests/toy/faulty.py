@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 import numpy as np
-from toy.env import ToyEnv
 
+from toy.env import ToyEnv
 from vlarig.envs.api import Episode, Row
 
 #: Environment variable: the fault, as ``kind:task/start:times``; ``times`` faults happen, then no more.

@@ -6,7 +6,6 @@ from dataclasses import replace
 from typing import Any
 
 from toy.env import TOY_POINT
-
 from vlarig.benchmarks.suite import Patience, Suite, Task
 from vlarig.envs.api import Camera, Protocol
 

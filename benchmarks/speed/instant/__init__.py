@@ -1,0 +1,1 @@
+"""A suite without physics, for measuring the harness alone."""

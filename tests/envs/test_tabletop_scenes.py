@@ -1,0 +1,97 @@
+"""The tabletop suite's data: what the committed starts promise, without a simulator."""
+
+from __future__ import annotations
+
+import json
+from importlib import resources
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import pytest
+
+from vlarig.benchmarks import tabletop
+from vlarig.benchmarks.tabletop_sampler import LANE, OBJECT_GAP, TRAY_GAP, sample
+from vlarig.envs.tabletop import layout
+from vlarig.policies.experts.tabletop_words import nearest, parse
+
+SUITE = tabletop.TABLETOP
+TASKS = SUITE.tasks
+
+
+def scenes(task: Any) -> list[dict[str, Any]]:
+    return [SUITE.payload(task, start) for start in task.starts]
+
+
+def named(goal: dict[str, Any]) -> list[str]:
+    """The names that a goal uses, in the order of the instruction."""
+    parts = goal.get("parts", [goal])
+    return [part[key] for part in parts for key in ("object", "tray", "reference", "base", "zone") if key in part]
+
+
+def test_the_committed_starts_are_what_the_sampler_makes() -> None:
+    committed = resources.files("vlarig.benchmarks").joinpath(tabletop.STARTS_FILE).read_text()
+    assert committed == tabletop.starts_text()
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
+def test_there_are_fifty_different_starts(task: Any) -> None:
+    assert task.starts == tuple(range(50))
+    assert len({json.dumps(scene, sort_keys=True) for scene in scenes(task)}) == 50
+    assert len({scene["instruction"] for scene in scenes(task)}) > 20
+
+
+def test_other_starts_are_sampled_and_never_repeat_a_committed_one() -> None:
+    for task in TASKS:
+        committed = [scene["objects"] for scene in scenes(task)]
+        further = SUITE.payload(task, 1_000_003)
+        assert further == sample(task.name, 1_000_003)
+        assert further["objects"] not in committed
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
+def test_every_word_matters(task: Any) -> None:
+    for scene in scenes(task):
+        kinds = {(thing["shape"], thing["colour"]) for thing in scene["objects"]}
+        for shape, colour in kinds:
+            assert any(s == shape and c != colour for s, c in kinds)
+            assert any(s != shape and c == colour for s, c in kinds)
+        for places in (scene["trays"], scene["zones"]):
+            assert len(places) in (0, 2)
+            assert len({place["colour"] for place in places}) == len(places)
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
+def test_the_instruction_names_just_what_the_goal_uses(task: Any) -> None:
+    for scene in scenes(task):
+        names = [thing["name"] for kind in ("objects", "trays", "zones") for thing in scene[kind]]
+        assert len(set(names)) == len(names)
+        said = sorted((name for name in names if f"the {name}" in scene["instruction"]), key=scene["instruction"].index)
+        assert said == named(scene["goal"])
+        if "side" in scene["goal"]:
+            assert f"to the {scene['goal']['side']} of" in scene["instruction"]
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
+def test_nothing_touches_at_the_start(task: Any) -> None:
+    for scene in scenes(task):
+        spots = [np.array([thing["x"], thing["y"]]) for thing in scene["objects"]]
+        assert all(np.linalg.norm(a - b) >= OBJECT_GAP for a, b in combinations(spots, 2))
+        for tray in scene["trays"]:
+            outside = [np.abs(spot - (tray["x"], tray["y"])).max() - layout.TRAY_OUTER for spot in spots]
+            assert min(outside) >= TRAY_GAP / np.sqrt(2) - 1e-6
+    assert LANE > 0.0225 * 2
+
+
+@pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
+def test_the_expert_understands_every_instruction(task: Any) -> None:
+    for scene in scenes(task):
+        skills = parse(scene["instruction"])
+        assert [word for skill in skills for word in (skill.thing, skill.place)] == named(scene["goal"])
+        assert [skill.kind for skill in skills] == [part["kind"] for part in scene["goal"].get("parts", [scene["goal"]])]
+
+
+def test_an_absent_name_falls_to_the_nearest() -> None:
+    assert nearest("red cube", ["blue cylinder", "blue cube", "red cylinder"]) == "blue cube"
+    assert nearest("red cube", []) == ""
+    assert parse("dance") == []

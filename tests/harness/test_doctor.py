@@ -1,0 +1,94 @@
+"""The doctor's findings: a line each, with what to type."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+
+from vlarig.envs.errors import VlarigError
+from vlarig.harness import doctor
+from vlarig.harness.commands import doctor as command
+from vlarig.harness.runtime_spec import Renderer
+from vlarig.harness.runtimes import Runtime, RuntimeState
+
+ABSENT = RuntimeState("absent", "a runtime", None, "the runtime 'absent' is not installed; run: vlarig runtime install absent")
+ADOPTED = RuntimeState("mine", "adopted", Runtime("mine", Path("/opt/python"), "0" * 64, adopted=True))
+HERE = RuntimeState("tabletop", "here", Runtime("tabletop", Path("/cache/tabletop/bin/python"), "0" * 64, adopted=False))
+
+
+@pytest.fixture
+def runtimes(monkeypatch):
+    """Gives a way to say which runtimes there are; installed ones work, and draw."""
+
+    def put(*states):
+        monkeypatch.setattr(doctor, "list_runtimes", lambda: list(states))
+
+    monkeypatch.setattr(doctor, "check_imports", lambda *arguments, **options: None)
+    monkeypatch.setattr(doctor, "choose_renderer", lambda spec: Renderer("osmesa", (), (), {}))
+    return put
+
+
+def lines(capsys, status):
+    assert command.main([]) == status
+    return {line[10:].split("  ")[0].strip(): line for line in capsys.readouterr().out.splitlines()}
+
+
+def test_a_machine_that_has_everything(runtimes, capsys):
+    runtimes(HERE, ADOPTED)
+    said = lines(capsys, 0)
+    assert {"python", "vlarig", "uv", "runtime tabletop", "renderer of tabletop", "runtime mine", "disk", "machine"} <= set(
+        said
+    )
+    assert "imports mujoco, robosuite, draws" in said["runtime tabletop"]
+    assert "osmesa" in said["renderer of tabletop"]
+
+
+def test_without_any_runtime_one_is_missing(runtimes, capsys):
+    runtimes(ABSENT)
+    said = lines(capsys, 1)
+    assert said["runtime absent"].startswith("missing   ")
+    assert said["runtime absent"].endswith("run: vlarig runtime install absent")
+
+
+def test_with_one_runtime_the_others_are_optional(runtimes, capsys):
+    runtimes(HERE, ABSENT)
+    assert lines(capsys, 0)["runtime absent"].startswith("optional  ")
+
+
+def test_no_renderer_is_missing(runtimes, capsys, monkeypatch):
+    def none(spec):
+        raise VlarigError("libOSMesa is missing; run: apt-get install -y libosmesa6")
+
+    runtimes(HERE)
+    monkeypatch.setattr(doctor, "choose_renderer", none)
+    said = lines(capsys, 1)
+    assert said["renderer of tabletop"].startswith("missing")
+    assert said["renderer of tabletop"].endswith("apt-get install -y libosmesa6")
+
+
+def test_a_runtime_that_does_not_start_is_missing(runtimes, capsys, monkeypatch):
+    def broken(*arguments, **options):
+        raise VlarigError("it does not work")
+
+    runtimes(HERE)
+    monkeypatch.setattr(doctor, "check_imports", broken)
+    assert lines(capsys, 1)["runtime tabletop"] == "missing   runtime tabletop      it does not work"
+
+
+def test_no_video_is_optional_and_no_room_is_missing(runtimes, capsys, monkeypatch):
+    runtimes(HERE)
+    monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(doctor, "DISK_GIB", 10**9)
+    said = lines(capsys, 1)
+    assert said["video"].startswith("optional")
+    assert "-m pip install" in said["video"]
+    assert said["disk"].startswith("missing")
+
+
+def test_it_is_quick_on_this_machine():
+    doctor.examine()
+    began = time.monotonic()
+    doctor.examine()
+    assert time.monotonic() - began < 10, "expected about 3 s on an idle machine"

@@ -1,0 +1,212 @@
+"""Runtimes, made for real with uv from locks that hold no packages."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from vlarig.envs.errors import VlarigError
+from vlarig.harness import runtime_spec, runtimes
+
+TOY = """
+title = "a toy"
+python = ">=3.11,<3.99"
+imports = ["json"]
+probe = "import os; assert os.environ['DRAWS'] == 'yes'"
+
+[[renderers]]
+name = "good"
+libraries = ["good"]
+apt = ["libgood1"]
+environment = { DRAWS = "yes" }
+
+[[renderers]]
+name = "bad"
+libraries = ["bad"]
+apt = ["libbad2", "libbad3"]
+environment = { DRAWS = "no" }
+"""
+
+
+@pytest.fixture
+def locks(tmp_path, monkeypatch):
+    """A home without runtimes, and the lock of a toy runtime; both renderers' libraries are here."""
+    folder = tmp_path / "locks"
+    folder.mkdir()
+    (folder / "toy.toml").write_text(TOY)
+    (folder / "toy.txt").write_text("# nothing\n")
+    monkeypatch.setattr(runtime_spec, "LOCKS", folder)
+    monkeypatch.setenv("VLARIG_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("VLARIG_RENDERER", raising=False)
+    monkeypatch.setattr(runtime_spec.ctypes.util, "find_library", lambda name: f"lib{name}.so")
+    return folder
+
+
+def install(name="toy"):
+    lines = []
+    return runtimes.install_runtime(name, lines.append), lines
+
+
+def test_install_then_find(locks):
+    with pytest.raises(VlarigError, match=r"^the runtime 'toy' is not installed; run: vlarig runtime install toy$"):
+        runtimes.find_runtime("toy")
+    runtime, lines = install()
+    assert runtime == runtimes.find_runtime("toy")
+    assert not runtime.adopted
+    assert runtime.lock_sha256 == hashlib.sha256(b"# nothing\n").hexdigest()
+    assert runtime.python.parents[1].name == f"toy-{runtime.lock_sha256[:12]}"
+    assert subprocess.run([runtime.python, "-c", ""], check=False).returncode == 0
+    assert len(lines) == 4
+    assert install()[1] == [f"the runtime 'toy' is ready: {runtime.python.parents[1]}"]
+
+
+def test_an_interrupted_install_is_made_anew(locks):
+    runtime, _ = install()
+    folder = runtime.python.parents[1]
+    (folder / "complete").unlink()
+    (folder / "half").touch()
+    with pytest.raises(VlarigError, match="is not installed"):
+        runtimes.find_runtime("toy")
+    install()
+    assert not (folder / "half").exists()
+
+
+def test_a_runtime_that_lost_its_python_is_made_anew(locks):
+    runtime, _ = install()
+    runtime.python.unlink()
+    with pytest.raises(VlarigError, match="has lost the Python"):
+        runtimes.find_runtime("toy")
+    assert install()[0].python.exists()
+
+
+def test_a_changed_lock_is_another_runtime(locks):
+    first, _ = install()
+    (locks / "toy.txt").write_text("# nothing else\n")
+    with pytest.raises(VlarigError, match="another version of its lock; run: vlarig runtime install toy"):
+        runtimes.find_runtime("toy")
+    second, _ = install()
+    assert first.python.exists()
+    assert second.python != first.python
+    assert len(runtimes.remove_runtime("toy")) == 2
+    assert not first.python.exists()
+    with pytest.raises(VlarigError, match="nothing to remove"):
+        runtimes.remove_runtime("toy")
+
+
+def test_two_installs_at_once_do_not_collide(locks):
+    said = [[], []]
+    threads = [threading.Thread(target=runtimes.install_runtime, args=("toy", lines.append)) for lines in said]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum("making a virtual environment" in line for line in [*said[0], *said[1]]) == 1
+    assert said[0][-1] == said[1][-1] == f"the runtime 'toy' is ready: {runtimes.find_runtime('toy').python.parents[1]}"
+
+
+def test_packages_that_cannot_be_had_are_an_error(locks, monkeypatch):
+    monkeypatch.setenv("UV_OFFLINE", "1")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    (locks / "toy.txt").write_text(f"no-such-package==1 --hash=sha256:{'0' * 64}\n")
+    with pytest.raises(VlarigError, match="could not be installed"):
+        install()
+    with pytest.raises(VlarigError, match="is not installed"):
+        runtimes.find_runtime("toy")
+
+
+def test_a_runtime_that_cannot_draw_is_an_error(locks, monkeypatch):
+    monkeypatch.setenv("VLARIG_RENDERER", "bad")
+    with pytest.raises(VlarigError, match="does not work with the renderer 'bad' \\(AssertionError\\)"):
+        install()
+
+
+def test_without_graphics_it_is_installed_and_the_missing_library_said(locks, monkeypatch):
+    monkeypatch.setattr(runtime_spec.ctypes.util, "find_library", lambda name: None)
+    _, lines = install()
+    assert any("libgood is missing" in line for line in lines)
+
+
+def test_renderers_are_taken_in_order_of_preference(locks, monkeypatch):
+    spec = runtimes.load_spec("toy")
+    assert runtimes.choose_renderer(spec).environment == {"DRAWS": "yes"}
+    monkeypatch.setattr(runtime_spec.ctypes.util, "find_library", lambda name: name if name == "bad" else None)
+    assert runtimes.choose_renderer(spec).name == "bad"
+    monkeypatch.setenv("VLARIG_RENDERER", "good")
+    with pytest.raises(VlarigError, match=r"libgood is missing; run: (sudo )?apt-get install -y libgood1$"):
+        runtimes.choose_renderer(spec)
+    monkeypatch.setenv("VLARIG_RENDERER", "godo")
+    with pytest.raises(VlarigError, match="VLARIG_RENDERER is 'godo'; the runtime 'toy' can draw with: good, bad"):
+        runtimes.choose_renderer(spec)
+
+
+@pytest.mark.parametrize(("version", "accepted"), [((3, 10), False), ((3, 11), True), ((3, 98), True), ((3, 99), False)])
+def test_versions_of_python(locks, version, accepted):
+    assert runtimes.load_spec("toy").accepts(version) is accepted
+
+
+def test_unknown_names_get_the_nearest(locks):
+    with pytest.raises(VlarigError, match="unknown runtime 'toi'; did you mean toy\\?"):
+        runtimes.find_runtime("toi")
+
+
+def test_adopt_find_and_forget(locks):
+    runtime = runtimes.add_runtime("mine", Path(sys.executable))
+    assert runtime.adopted
+    assert len(runtime.lock_sha256) == 64
+    assert runtimes.find_runtime("mine") == runtime
+    assert [state.name for state in runtimes.list_runtimes()] == ["toy", "mine"]
+    with pytest.raises(VlarigError, match="is adopted from"):
+        install("mine")
+    assert runtimes.remove_runtime("mine") == []
+    with pytest.raises(VlarigError, match="unknown runtime 'mine'"):
+        runtimes.find_runtime("mine")
+
+
+def test_what_cannot_be_adopted(locks, tmp_path):
+    with pytest.raises(VlarigError, match="no such file"):
+        runtimes.add_runtime("mine", tmp_path / "python")
+    with pytest.raises(VlarigError, match="does not start as Python"):
+        runtimes.add_runtime("mine", Path("/bin/true"))
+    with pytest.raises(VlarigError, match="use small letters"):
+        runtimes.add_runtime("../mine", Path(sys.executable))
+    bare, _ = install()
+    with pytest.raises(VlarigError, match=r"cannot import numpy, gymnasium, msgpack, websockets; run: .* -m pip install numpy"):
+        runtimes.add_runtime("mine", bare.python)
+    old = tmp_path / "old"
+    old.write_text("""#!/bin/sh\necho '{"version": [3, 8, 1], "missing": [], "packages": ""}'\n""")
+    old.chmod(0o755)
+    with pytest.raises(VlarigError, match=r"is Python 3\.8\.1, expected 3\.9 or newer"):
+        runtimes.add_runtime("mine", old)
+
+
+def test_a_spoilt_list_of_adopted_runtimes_says_what_to_do(locks):
+    (runtimes.home() / "runtimes").mkdir(parents=True)
+    (runtimes.home() / "runtimes" / "adopted.json").write_text("[")
+    with pytest.raises(VlarigError, match="delete it and add them again"):
+        runtimes.find_runtime("toy")
+
+
+def test_home_follows_the_environment(monkeypatch):
+    monkeypatch.delenv("VLARIG_HOME", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", "/cache")
+    assert runtimes.home() == Path("/cache/vlarig")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert runtimes.home() == Path.home() / ".cache" / "vlarig"
+    monkeypatch.setenv("VLARIG_HOME", "/elsewhere")
+    assert runtimes.home() == Path("/elsewhere")
+
+
+@pytest.mark.parametrize("name", runtime_spec.spec_names())
+def test_the_runtimes_that_we_ship_are_whole(name):
+    spec = runtimes.load_spec(name)
+    assert spec.accepts((3, 11))
+    assert spec.imports
+    lines = [line for line in spec.lock.read_text().splitlines() if line and line[0] not in " #"]
+    assert lines
+    assert all("==" in line for line in lines)
+    assert spec.lock.read_text().count("--hash=sha256:") >= len(lines)

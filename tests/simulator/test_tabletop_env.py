@@ -1,0 +1,205 @@
+"""The tabletop adapter's promises; runs under the Python of the ``tabletop`` runtime."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("robosuite", reason="the tabletop runtime's Python runs this file")
+
+from vlarig.benchmarks.tabletop import TABLETOP
+from vlarig.envs.api import Camera, Episode, Needs
+from vlarig.envs.tabletop import layout
+from vlarig.envs.tabletop.env import TabletopEnv
+
+BLIND = Needs(images=False)
+ROWS = 48
+#: Prints the digest of one episode in a process of its own.
+FRESH = """
+import sys
+sys.path[:0] = {path!r}
+import test_tabletop_env as t
+print(t.digest(t.TabletopEnv(), t.episode({task!r}, {start}), t.BLIND))
+"""
+
+
+def episode(task: str, start: int) -> Episode:
+    return TABLETOP.episode(TABLETOP.task(task), start, 0, TABLETOP.protocols[0])
+
+
+def actions(start: int) -> np.ndarray:
+    return np.random.default_rng(start).uniform(-1.0, 1.0, (ROWS, 7))
+
+
+def digest(env: TabletopEnv, wanted: Episode, needs: Needs) -> str:
+    """Run an episode with random actions and return its state digest."""
+    snapshot = env.open(wanted, needs)
+    for chunk in actions(wanted.start).reshape(-1, 16, 7):
+        snapshot = env.step_chunk(chunk).snapshot
+    return snapshot.state_digest
+
+
+@pytest.fixture(scope="module")
+def env() -> TabletopEnv:
+    return TabletopEnv()
+
+
+@pytest.fixture(scope="module")
+def fresh() -> str:
+    """The digest of (stack, 3) in a fresh process."""
+    script = FRESH.format(path=[str(p) for p in (__file__.rsplit("/", 1)[0], *sys.path)], task="stack", start=3)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize("earlier", [1, 2, 10])
+def test_a_warm_episode_equals_a_fresh_one(fresh: str, earlier: int) -> None:
+    env = TabletopEnv()
+    for index in range(earlier):
+        digest(env, episode(TABLETOP.tasks[index % 5].name, index), Needs(images=index % 3 == 1))
+    assert digest(env, episode("stack", 3), BLIND) == fresh
+
+
+def test_drawing_does_not_change_the_state(env: TabletopEnv, fresh: str) -> None:
+    assert digest(env, episode("stack", 3), Needs(every_frame=True)) == fresh
+
+
+def test_interleaved_slots_equal_sequential_ones(env: TabletopEnv) -> None:
+    wanted = [episode("pick_into", 1), episode("push_to", 2)]
+    alone = [digest(env, one, Needs()) for one in wanted]
+    slots = [env, env.sibling()]
+    snapshots = [slot.open(one, Needs()) for slot, one in zip(slots, wanted)]
+    images = [snapshot.frames.views["ego"].copy() for snapshot in snapshots]
+    for index in range(0, ROWS, 16):
+        for slot, one in enumerate(wanted):
+            snapshots[slot] = slots[slot].step_chunk(actions(one.start)[index : index + 16]).snapshot
+    assert [snapshot.state_digest for snapshot in snapshots] == alone
+    for one, image in zip(wanted, images):
+        assert np.array_equal(env.open(one, Needs()).frames.views["ego"], image)
+
+
+def test_views_are_upright_and_show_the_named_colours(env: TabletopEnv) -> None:
+    env.open(replace(episode("pick_into", 0), payload=scene(inside())), BLIND)
+    image = env.render_view(Camera("ego", 128, 128)).astype(int)
+    red = np.argwhere((image[..., 0] > 100) & (image[..., 1:].max(-1) < 60))
+    blue = np.argwhere((image[..., 2] > 100) & (image[..., :2].max(-1) < 80))
+    assert red[:, 1].mean() < 64 < blue[:, 1].mean(), "the world's y is the image's right"
+    assert red[:, 0].mean() > 40, "the table is below the robot"
+    assert env.render_view(Camera("cam_left_wrist", 96, 64)).shape == (96, 64, 3)
+
+
+def test_nothing_is_solved_by_waiting(env: TabletopEnv) -> None:
+    for task in TABLETOP.tasks:
+        env.open(episode(task.name, 7), BLIND)
+        assert not any(row.success_at_end for row in env.step_chunk(np.zeros((16, 7))).rows)
+
+
+SPOTS = {"red cube": (-0.1, -0.2), "blue cube": (-0.1, 0.2), "red cylinder": (0.1, -0.2), "blue cylinder": (0.1, 0.2)}
+TRAYS = {"white tray": (0.02, -0.08), "black tray": (0.02, 0.08)}
+ZONES = {"pink zone": (-0.15, -0.05), "gray zone": (-0.15, 0.1)}
+FLOOR = layout.TABLE_TOP + layout.TRAY_FLOOR + 0.0225
+TABLE = layout.TABLE_TOP + 0.0225
+
+
+def inside(thing: str = "red cube", tray: str = "white tray") -> dict[str, Any]:
+    return {"kind": "inside", "object": thing, "tray": tray}
+
+
+def scene(goal: dict[str, Any]) -> dict[str, Any]:
+    """A scene with everything in it."""
+    objects = [
+        {"name": name, "colour": name.split()[0], "shape": name.split()[1], "x": x, "y": y, "yaw": 0.0}
+        for name, (x, y) in SPOTS.items()
+    ]
+    trays = [{"name": name, "colour": name.split()[0], "x": x, "y": y} for name, (x, y) in TRAYS.items()]
+    zones = [{"name": name, "colour": name.split()[0], "x": x, "y": y} for name, (x, y) in ZONES.items()]
+    return {"instruction": "", "objects": objects, "trays": trays, "zones": zones, "goal": goal}
+
+
+def judge(env: TabletopEnv, goal: dict[str, Any], *moves: dict[str, tuple[float, float, float]]) -> bool:
+    """Put objects to places one move after the other, let each settle, and return the last verdict."""
+    env.open(replace(episode("stack", 0), payload=scene(goal)), BLIND)
+    for move in moves:
+        for name, position in move.items():
+            env._pose(env._bodies[name])[:3] = position
+        rows = [env.apply(np.zeros(7, dtype=np.float32)) for _ in range(12)]
+    return rows[-1].success_at_end
+
+
+def test_inside_asks_for_the_object_and_the_tray(env: TabletopEnv) -> None:
+    white, black = (*TRAYS["white tray"], FLOOR), (*TRAYS["black tray"], FLOOR)
+    assert judge(env, inside(), {"red cube": white})
+    assert not judge(env, inside(), {"blue cube": white})
+    assert not judge(env, inside(), {"red cube": black})
+    both = {"red cube": (white[0], white[1] - 0.03, FLOOR), "blue cube": (white[0], white[1] + 0.03, FLOOR)}
+    assert not judge(env, inside(), both)
+
+
+def test_a_held_object_is_not_placed(env: TabletopEnv) -> None:
+    env.open(replace(episode("stack", 0), payload=scene(inside())), BLIND)
+    grip = env._data.site_xpos[env._grip_site].copy()
+    env._pose(env._bodies["red cube"])[:3] = grip
+    close = np.array([0, 0, 0, 0, 0, 0, 1], dtype=np.float32)
+    for _ in range(10):
+        env.apply(close)
+    thing = env._world().things["red cube"]
+    assert thing.held and not thing.placed and thing.lowest > 0.1
+
+
+@pytest.mark.parametrize(("side", "y"), [("left", -0.085), ("right", 0.085)])
+def test_beside_asks_for_the_side_and_the_distance(env: TabletopEnv, side: str, y: float) -> None:
+    goal = {"kind": "beside", "object": "red cube", "reference": "blue cube", "side": side}
+    x0, y0 = SPOTS["blue cube"]
+    assert judge(env, goal, {"red cube": (x0, y0 + y, TABLE)})
+    assert not judge(env, goal, {"red cube": (x0, y0 - y, TABLE)})
+    assert not judge(env, goal, {"red cube": (x0, y0 + 2 * y, TABLE)})
+    assert not judge(env, goal, {"red cube": (x0 - 0.085, y0, TABLE)})
+
+
+def test_stacked_asks_for_the_order(env: TabletopEnv) -> None:
+    goal = {"kind": "stacked", "object": "red cube", "base": "blue cube"}
+    on_blue = (*SPOTS["blue cube"], TABLE + 0.045)
+    assert judge(env, goal, {"red cube": on_blue})
+    assert not judge(env, goal, {"blue cube": (*SPOTS["red cube"], TABLE + 0.045)})
+    assert not judge(env, {**goal, "base": "blue cylinder"}, {"red cube": on_blue})
+
+
+def test_a_push_must_not_lift(env: TabletopEnv) -> None:
+    goal = {"kind": "pushed", "object": "red cube", "zone": "pink zone"}
+    end = (*ZONES["pink zone"], TABLE)
+    assert judge(env, goal, {"red cube": end})
+    assert not judge(env, goal, {"red cube": (*ZONES["gray zone"], TABLE)})
+    assert not judge(env, goal, {"red cube": (-0.1, -0.1, TABLE + 0.05)}, {"red cube": end})
+    assert env.metrics()["failed_for_good"] == 1.0
+
+
+def test_two_steps_ask_for_the_order(env: TabletopEnv) -> None:
+    goal = {"kind": "ordered", "parts": [inside(), inside("blue cube", "black tray")]}
+    first = {"red cube": (*TRAYS["white tray"], FLOOR)}
+    second = {"blue cube": (*TRAYS["black tray"], FLOOR)}
+    assert judge(env, goal, first, second)
+    assert not judge(env, goal, first)
+    assert not judge(env, goal, second, first)
+    assert env.metrics()["failed_for_good"] == 1.0
+
+
+def test_a_failure_for_good_ends_the_episode(env: TabletopEnv) -> None:
+    goal = {"kind": "pushed", "object": "red cube", "zone": "pink zone"}
+    env.open(replace(episode("stack", 0), payload=scene(goal)), BLIND)
+    env._pose(env._bodies["red cube"])[2] += 0.05
+    result = env.step_chunk(np.zeros((16, 7)))
+    assert result.over
+    assert len(result.rows) == 1
+    assert not result.snapshot.outcome.first
+
+
+def test_a_payload_that_does_not_fit_is_named(env: TabletopEnv) -> None:
+    wrong = scene(inside())
+    wrong["objects"] = wrong["objects"][1:]
+    with pytest.raises(ValueError, match="the payload has"):
+        env.open(replace(episode("stack", 0), payload=wrong), BLIND)

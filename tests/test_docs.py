@@ -1,0 +1,71 @@
+"""The pages of docs/ are followed to the letter: their files are written, their commands typed."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """The page's code blocks in a language, in order."""
+    return re.findall(rf"^```{language}\n(.*?)^```", (DOCS / page).read_text(), re.MULTILINE | re.DOTALL)
+
+
+def write_files(page: str, folder: Path) -> None:
+    """Save each block that begins with ``# file: NAME`` under its name."""
+    for block in blocks(page, "python") + blocks(page, "toml"):
+        if named := re.match(r"# file: (\S+)\n", block):
+            (folder / named[1]).write_text(block)
+
+
+def commands(page: str) -> list[str]:
+    """The shell lines of the page, in order."""
+    return [line for block in blocks(page, "shell") for line in block.splitlines()]
+
+
+def type_in(line: str, folder: Path, **variables: str) -> str:
+    """Type a line into a shell in which vlarig is installed, and return what it prints."""
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        line, shell=True, cwd=folder, capture_output=True, text=True, check=False, timeout=600,
+        env=os.environ | {"PATH": path, "COLUMNS": "200"} | variables,
+    )  # fmt: skip
+    assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+@pytest.mark.slow
+def test_add_a_benchmark(tmp_path: Path) -> None:
+    page = "add-a-benchmark.md"
+    write_files(page, tmp_path)
+    install, *others = commands(page)
+    assert install == "pip install -e ."
+    # The same, but into a folder of its own, so that the test leaves the environment as it is.
+    type_in(f"{sys.executable} -m uv pip install --quiet --no-deps --target site .", tmp_path)
+    variables = {"PYTHONPATH": str(tmp_path / "site"), "VLARIG_HOME": str(tmp_path / "home")}
+    printed = [type_in(line, tmp_path, **variables) for line in others]
+    assert [line.split()[1] for line in others] == ["runtime", "envs", "sweep"]
+    assert re.search(r"(\d+) of \1 checks passed", printed[1])
+    assert re.search(r"reach +\d+\.\d +\d+\.\d to \d+\.\d +2 +0 +0", printed[2])
+    type_in(f"{sys.executable} -m pytest -q -p no:cacheprovider test_point_parity.py", tmp_path, **variables)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_add_a_policy(tabletop: object, tmp_path: Path) -> None:
+    page = "add-a-policy.md"
+    write_files(page, tmp_path)
+    install, sweep = commands(page)
+    assert install == "vlarig runtime install tabletop"
+    printed = type_in(sweep, tmp_path)
+    assert "policy my_policy:ReachPolicy" in printed
+    (run,) = (tmp_path / "runs").iterdir()
+    assert len(list((run / "videos").glob("*.mp4"))) == 10
+    assert (run / "frames.png").stat().st_size > 10_000
