@@ -20,8 +20,8 @@ from .tabletop_sampler import MAKERS, sample
 STARTS_FILE = "tabletop_starts.json"
 STARTS = tuple(range(50))
 
-#: Rows an episode may last. Experts need about 75 rows for one object and about 150 for two; the limit is half as much again as the
-#: slowest of them takes.
+#: Rows an episode may last. The expert takes about 80 rows for one object and 175 for two, at most 206 where it has to try again; a
+#: fifth more is left to slower policies.
 STEP_LIMIT = 240
 
 #: A goal must hold for a quarter of a second: an object that has been let go and topples or rolls on has left it by then.

@@ -14,7 +14,8 @@ import numpy as np
 from .api import ChunkResult, Episode, Needs, Snapshot
 from .embodiments import Embodiment
 from .errors import BadMessageError
-from .wire import pack, structure, unpack
+from .structure import structure
+from .wire import pack, unpack
 
 #: Raised with every change to a message; both ends must agree.
 WIRE_VERSION = 1

@@ -1,4 +1,4 @@
-"""The wire's codec: msgpack with typed numpy arrays, and dataclasses rebuilt with every field checked.
+"""The wire's codec: msgpack with typed numpy arrays.
 
 Nothing is ever unpickled. Whatever arrives is untrusted: sizes, types, dtypes and depths are checked before a value is built, and all
 that can go wrong is one :class:`~vlarig.envs.errors.BadMessageError`.
@@ -7,9 +7,7 @@ that can go wrong is one :class:`~vlarig.envs.errors.BadMessageError`.
 from __future__ import annotations
 
 import dataclasses
-import functools
-import typing
-from typing import Any, TypeVar, Union, cast
+from typing import Any, cast
 
 import msgpack
 import numpy as np
@@ -22,8 +20,6 @@ MAX_MESSAGE_BYTES = 64 * 2**20
 _ARRAY_EXTENSION = 1
 _ARRAY_DTYPES = ("|u1", "|b1", "<i4", "<i8", "<f4", "<f8")
 _MAX_DIMENSIONS = 8
-
-T = TypeVar("T")
 
 
 def pack(value: object) -> bytes:
@@ -52,15 +48,6 @@ def unpack(data: bytes) -> Any:
         raise
     except Exception as error:  # msgpack raises ValueErrors of many kinds, and StackError on deep nesting
         raise BadMessageError(f"not a msgpack message ({type(error).__name__}: {error})"[:300]) from None
-
-
-def structure(kind: type[T], value: object, where: str = "message") -> T:
-    """``value`` (from :func:`unpack`) as an instance of the dataclass ``kind``, every field checked.
-
-    Raises:
-        BadMessageError: A field is missing, unknown or of another type; the message names its place.
-    """
-    return cast("T", _structure(kind, value, where))
 
 
 def _pack_other(value: object) -> object:
@@ -95,60 +82,3 @@ def _unpack_extension(code: int, data: bytes) -> np.ndarray:
     if count * dtype.itemsize != len(body):
         raise BadMessageError(f"an array of shape {shape} and dtype {dtype} cannot have {len(body)} bytes")
     return np.frombuffer(body, dtype=dtype).reshape(shape)
-
-
-@functools.cache
-def _fields(kind: type) -> dict[str, tuple[Any, bool]]:
-    """Field name to (type, whether it must be given)."""
-    hints = typing.get_type_hints(kind)
-    required = {
-        field.name: field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        for field in dataclasses.fields(kind)
-    }
-    return {name: (hints[name], needed) for name, needed in required.items()}
-
-
-def _structure(kind: Any, value: Any, where: str) -> Any:
-    origin = typing.get_origin(kind)
-    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
-        return _structure_dataclass(kind, value, where)
-    if kind is Any:
-        return value
-    if origin is Union:
-        if value is None:
-            return None
-        (inner,) = (option for option in typing.get_args(kind) if option is not type(None))
-        return _structure(inner, value, where)
-    if origin is tuple:
-        _expect(isinstance(value, (list, tuple)), "a list", value, where)
-        item = typing.get_args(kind)[0]
-        return tuple(_structure(item, each, f"{where}[{index}]") for index, each in enumerate(value))
-    if origin is dict:
-        _expect(isinstance(value, dict) and all(isinstance(key, str) for key in value), "a map of names", value, where)
-        item = typing.get_args(kind)[1]
-        return {key: _structure(item, each, f"{where}[{key!r}]") for key, each in value.items()}
-    if kind is float:
-        _expect(type(value) in (float, int), "a number", value, where)
-        return float(value)
-    _expect(type(value) is kind, getattr(kind, "__name__", str(kind)), value, where)
-    return value
-
-
-def _structure_dataclass(kind: type, value: Any, where: str) -> Any:
-    _expect(isinstance(value, dict), f"a map with the fields of {kind.__name__}", value, where)
-    fields = _fields(kind)
-    unknown = sorted(set(value) - set(fields))
-    missing = [name for name, (_, needed) in fields.items() if needed and name not in value]
-    if unknown or missing:
-        complaint = f"unknown {unknown}" if unknown else f"missing {missing}"
-        raise BadMessageError(f"{where} is no {kind.__name__}: {complaint}"[:300])
-    built = {name: _structure(fields[name][0], each, f"{where}.{name}") for name, each in value.items()}
-    try:
-        return kind(**built)
-    except ValueError as error:  # raised by the dataclass's own checks
-        raise BadMessageError(f"{where} is no {kind.__name__}: {error}") from None
-
-
-def _expect(condition: bool, wanted: str, value: object, where: str) -> None:
-    if not condition:
-        raise BadMessageError(f"{where} is {type(value).__name__}, expected {wanted}")

@@ -87,7 +87,7 @@ def picture(title: str, progress: Progress, activities: Counter[str]) -> Rendera
         done = ProgressBar(total=max(task.expected, 1), completed=task.finished + task.errors, width=30)
         errors = Text(f"{task.errors} errors", style="red") if task.errors else Text()
         tasks.add_row(f"  {name}", done, f"{task.finished}/{task.expected}", success(task.successes, task.finished), errors)
-    return Group(Text(title), tasks, Text(), _pace(progress), _slots(activities), _time(progress), *_faults(progress))
+    return Group(Text(title), tasks, Text(), _pace(progress), _slots(activities, progress), _time(progress), *_faults(progress))
 
 
 def line(progress: Progress) -> str:
@@ -121,11 +121,12 @@ def _pace(progress: Progress) -> Text:
     return Text(f"{rate:.1f} episodes/min, {steps:.0f} steps/s, {elapsed} elapsed, {remaining}")
 
 
-def _slots(activities: Counter[str]) -> Text:
+def _slots(activities: Counter[str], progress: Progress) -> Text:
     words = {"simulate": "simulating", "policy": "asking the policy", "reset": "resetting", "idle": "idle"}
     parts = [f"{activities[name]} {word}" for name, word in words.items() if activities[name]]
     busy = sum(activities.values()) - activities["idle"]
-    return Text(f"slots  {busy}/{sum(activities.values())} busy: {', '.join(parts)}")
+    workers = f"{progress.workers} workers {progress.workers_busy():.0%} busy"
+    return Text(f"slots  {busy}/{sum(activities.values())} busy: {', '.join(parts)}; {workers}")
 
 
 def _time(progress: Progress) -> Text:

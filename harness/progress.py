@@ -32,6 +32,7 @@ class Progress:
 
     Attributes:
         tasks: Suite and task to its counts; what earlier sessions finished is in them from the start.
+        workers: Simulator processes.
         seconds: Slot time of this session by activity.
         steps: Rows executed in this session.
         episodes: Episodes finished in this session.
@@ -40,6 +41,7 @@ class Progress:
     """
 
     tasks: dict[tuple[str, str], TaskProgress]
+    workers: int
     seconds: Counter[str] = field(default_factory=Counter)
     steps: int = 0
     episodes: int = 0
@@ -48,10 +50,13 @@ class Progress:
 
     def __post_init__(self) -> None:
         self._began = time.monotonic()
+        self._playing_since: float | None = None
         self._finishes: deque[float] = deque()
 
     async def emit(self, transition: Transition) -> None:
         """Count a chunk, and with an episode's last the episode."""
+        if self._playing_since is None:
+            self._playing_since = time.monotonic() - sum(transition.seconds.values())
         self.steps += len(transition.result.rows)
         self.seconds.update(transition.seconds)
         if not transition.result.over:
@@ -93,6 +98,13 @@ class Progress:
         """Time that the rest will take at the present rate; ``None`` while there is no rate."""
         rate = self.episodes_per_second()
         return self.left / rate if rate else None
+
+    def workers_busy(self) -> float:
+        """Share of their time, since the first episode began, in which the workers simulated or rendered, from 0 to 1."""
+        if self._playing_since is None:
+            return 0.0
+        worked = self.seconds["simulate"] + self.seconds["render"]
+        return min(1.0, worked / (self.workers * max(time.monotonic() - self._playing_since, 1e-9)))
 
     def shares(self) -> dict[str, float]:
         """Share of slot time by activity, from 0 to 1."""

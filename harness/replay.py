@@ -13,7 +13,7 @@ from rich.console import Console
 from ..benchmarks.registry import load_suite
 from ..envs.api import Episode, Frames, Needs, Protocol
 from ..envs.errors import VlarigError
-from ..envs.wire import structure
+from ..envs.structure import structure
 from ..policies.registry import load_policy
 from ..results.ledger import Ledger
 from ..results.manifest import Manifest

@@ -133,7 +133,7 @@ async def _sweep(
         task = asyncio.current_task()
         assert task is not None
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    progress = _progress(plans, ledger)
+    progress = _progress(plans, ledger, workers)
     batching = Batching(config.batch or min(workers * config.slots, DEFAULT_BATCH), fixed_shape=config.strict)
     engines: list[Engine] = []
     title = f"{' '.join(config.suites)}, policy {config.policy}, seed {config.seed}, {workers} workers x {config.slots} slots, {run}"
@@ -151,7 +151,7 @@ async def _sweep(
                 await engine.sweep(EpisodeQueue(owed))
 
 
-def _progress(plans: list[SuitePlan], ledger: Ledger) -> Progress:
+def _progress(plans: list[SuitePlan], ledger: Ledger, workers: int) -> Progress:
     tasks: dict[tuple[str, str], TaskProgress] = {}
     for plan in plans:
         for episode in plan.episodes:
@@ -159,7 +159,7 @@ def _progress(plans: list[SuitePlan], ledger: Ledger) -> Progress:
     for key, count in ledger.counts().items():
         tasks[key.suite, key.task].finished += count.finished
         tasks[key.suite, key.task].successes += count.successes
-    return Progress(tasks)
+    return Progress(tasks, workers)
 
 
 def _derived(plan: SuitePlan, policy: Policy) -> str:

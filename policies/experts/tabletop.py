@@ -25,7 +25,7 @@ TURN_LIMIT = 0.6
 
 OPEN, KEEP, CLOSE = -1.0, 0.0, 1.0
 
-#: Height above the table's top at which the grip site travels: a held cylinder then passes 4 cm above a standing one.
+#: Height above the table's top at which the grip site travels: what it holds then passes 6 cm above a standing cylinder.
 TRAVEL_HEIGHT = 0.15
 #: Height of the grip site above the table's top where it grasps; the finger tips end 1 cm below it. The hand begins 3.1 cm above it
 #: and reaches 10 cm to both sides: this height keeps it clear of the cylinders around.
@@ -51,7 +51,7 @@ TURNED = 0.06
 CLOSE_ROWS = 6
 OPEN_ROWS = 7
 
-#: A push begins this far behind the object's middle, and presses this much further than the object is.
+#: A push begins this far behind the object's middle; while it lasts, the grip site is about ``PUSH_CONTACT`` behind it.
 PUSH_BEHIND = 0.075
 PUSH_CONTACT = 0.034
 PUSH_HEIGHT = 0.025

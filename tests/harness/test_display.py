@@ -1,0 +1,64 @@
+"""The live display says how far a sweep is, how sure, how fast, and where the time goes."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from toy.policies import ImageReader
+
+from vlarig.harness import Rollouts, evaluate
+from vlarig.harness.display import line, picture
+from vlarig.harness.progress import Progress, TaskProgress
+from vlarig.results.records import Attempt
+
+
+@pytest.fixture
+def progress(toy_home: Path) -> Progress:
+    """A sweep of two tasks of twenty, in which eight slots played eight chunks each."""
+    counted = Progress({("toy", name): TaskProgress(20) for name in ("reach_red", "reach_blue")}, workers=1)
+    with Rollouts("toy", ImageReader(8), slots=8, sinks=[counted]) as rollouts:
+        rollouts.collect(8)
+    return counted
+
+
+def shown(progress: Progress, activities: Counter[str]) -> str:
+    console = Console(file=io.StringIO(), width=120)
+    console.print(picture("a sweep", progress, activities))
+    return console.file.getvalue()
+
+
+def test_it_shows_counts_intervals_rate_slots_and_shares(progress: Progress) -> None:
+    text = shown(progress, Counter(simulate=5, policy=2, idle=1))
+    assert progress.episodes >= 8
+    assert f"{progress.tasks['toy', 'reach_red'].finished}/20" in text
+    for words in (" % [", "episodes/min", "steps/s", "left", "7/8 busy: 5 simulating, 2 asking the policy, 1 idle", "1 workers"):
+        assert words in text
+    assert sum(progress.shares().values()) == pytest.approx(1.0)
+    assert 0 < progress.workers_busy() <= 1
+    assert "failed attempts" not in text
+
+
+def test_faults_and_errors_are_in_plain_sight(progress: Progress) -> None:
+    attempt = Attempt("toy/standard@1/reach_red/base/3/0", 1, "hang", "no answer in time", "worker-0")
+    left = progress.left
+    asyncio.run(progress.fault(attempt))
+    asyncio.run(progress.fault(replace(attempt, number=2, gave_up=True)))
+    text = shown(progress, Counter())
+    assert "2 failed attempts; the latest: hang in toy/standard@1/reach_red/base/3/0: no answer in time" in " ".join(text.split())
+    assert "1 errors" in text
+    assert progress.left == left - 1
+    assert "1 errors, 2 failed attempts" in line(progress)
+
+
+def test_a_sweep_draws_it_on_a_terminal(toy_home: Path) -> None:
+    console = Console(file=io.StringIO(), force_terminal=True, width=120)
+    evaluate("toy", ImageReader(), episodes=2, console=console)
+    text = console.file.getvalue()
+    assert "reach_blue" in text
+    assert "2/2" in text
