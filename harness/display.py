@@ -6,8 +6,9 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from datetime import timedelta
+from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -61,7 +62,7 @@ async def live_display(console: Console, title: str, progress: Progress, engines
 
 
 @contextlib.asynccontextmanager
-async def _running(work) -> AsyncIterator[None]:  # noqa: ANN001 (any coroutine)
+async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     task = asyncio.create_task(work)
     try:
         yield

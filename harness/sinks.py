@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
 
@@ -12,6 +13,8 @@ from ..envs.api import Episode
 from ..results.ledger import Ledger
 from ..results.records import Attempt, EpisodeRecord
 from .engine import Transition
+
+T = TypeVar("T")
 
 
 class LedgerSink:
@@ -25,7 +28,7 @@ class LedgerSink:
         self._ledger = ledger
         self._under_way: dict[int, list[Transition]] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
-        self._writes: set[asyncio.Future[None]] = set()
+        self._writes: set[asyncio.Future[object]] = set()
         self._failure: BaseException | None = None
 
     async def __aenter__(self) -> Self:
@@ -59,12 +62,12 @@ class LedgerSink:
         self._raise_failure()
         self._write(self._ledger.write_attempt, attempt)
 
-    def _write(self, write, value) -> None:  # noqa: ANN001 (two methods of Ledger, each with its own type)
+    def _write(self, write: Callable[[T], object], value: T) -> None:
         future = asyncio.get_running_loop().run_in_executor(self._thread, write, value)
         self._writes.add(future)
         future.add_done_callback(self._written)
 
-    def _written(self, future: asyncio.Future[None]) -> None:
+    def _written(self, future: asyncio.Future[object]) -> None:
         self._writes.discard(future)
         if not future.cancelled() and future.exception() is not None:
             self._failure = self._failure or future.exception()

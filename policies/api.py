@@ -64,6 +64,11 @@ class Policy(Protocol):
 
     The class is made once, without arguments. ``act`` is called from one thread, never twice at a time, with requests of
     different episodes, tasks and slots in one batch; its answer to a request must not depend on the others in the batch.
+
+    Three members more are used where a policy has them: ``check(suite, embodiment)``, called for each suite before anything is
+    started, raises :class:`PolicyError` where the policy does not fit; ``make_strict()``, called for ``--strict``, makes it
+    compute in one thread in float32; ``version``, an int that a policy in training raises with each update, is kept with every
+    transition.
     """
 
     name: str

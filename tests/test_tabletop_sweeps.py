@@ -64,7 +64,9 @@ def sweep(policy: str, episodes: int, tmp_path: Path) -> list[EpisodeRecord]:
         ("zero", "zero", 1),
     ],
 )
-def test_a_part_of_the_full_sweep_comes_out_again(tabletop: object, tmp_path: Path, name: str, policy: str, episodes: int) -> None:
+def test_a_part_of_the_full_sweep_comes_out_again(
+    tabletop: object, tmp_path: Path, name: str, policy: str, episodes: int
+) -> None:
     full = load(name)
     records = sweep(policy, episodes, tmp_path)
     assert len(records) == 5 * episodes

@@ -37,7 +37,14 @@ def test_it_shows_counts_intervals_rate_slots_and_shares(progress: Progress) -> 
     text = shown(progress, Counter(simulate=5, policy=2, idle=1))
     assert progress.episodes >= 8
     assert f"{progress.tasks['toy', 'reach_red'].finished}/20" in text
-    for words in (" % [", "episodes/min", "steps/s", "left", "7/8 busy: 5 simulating, 2 asking the policy, 1 idle", "1 workers"):
+    for words in (
+        " % [",
+        "episodes/min",
+        "steps/s",
+        "left",
+        "7/8 busy: 5 simulating, 2 asking the policy, 1 idle",
+        "1 workers",
+    ):
         assert words in text
     assert sum(progress.shares().values()) == pytest.approx(1.0)
     assert 0 < progress.workers_busy() <= 1
@@ -50,7 +57,9 @@ def test_faults_and_errors_are_in_plain_sight(progress: Progress) -> None:
     asyncio.run(progress.fault(attempt))
     asyncio.run(progress.fault(replace(attempt, number=2, gave_up=True)))
     text = shown(progress, Counter())
-    assert "2 failed attempts; the latest: hang in toy/standard@1/reach_red/base/3/0: no answer in time" in " ".join(text.split())
+    assert "2 failed attempts; the latest: hang in toy/standard@1/reach_red/base/3/0: no answer in time" in " ".join(
+        text.split()
+    )
     assert "1 errors" in text
     assert progress.left == left - 1
     assert "1 errors, 2 failed attempts" in line(progress)

@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("robosuite", reason="the tabletop runtime's Python runs this file")
-
 from vlarig.benchmarks.tabletop import TABLETOP
 from vlarig.envs.api import Camera, Episode, Needs
 from vlarig.envs.tabletop import layout
@@ -23,7 +21,7 @@ ROWS = 48
 FRESH = """
 import sys
 sys.path[:0] = {path!r}
-import test_tabletop_env as t
+import tabletop_env as t
 print(t.digest(t.TabletopEnv(), t.episode({task!r}, {start}), t.BLIND))
 """
 
@@ -141,14 +139,24 @@ def test_inside_asks_for_the_object_and_the_tray(env: TabletopEnv) -> None:
 
 
 def test_a_held_object_is_not_placed(env: TabletopEnv) -> None:
+    """The cube rests in the tray, between closed fingers: only letting go makes it placed."""
     env.open(replace(episode("stack", 0), payload=scene(inside())), BLIND)
-    grip = env._data.site_xpos[env._grip_site].copy()
-    env._pose(env._bodies["red cube"])[:3] = grip
-    close = np.array([0, 0, 0, 0, 0, 0, 1], dtype=np.float32)
-    for _ in range(10):
-        env.apply(close)
+    down = np.array([0, 0, -0.3, 0, 0, 0, -1], dtype=np.float32)
+    while env._data.site_xpos[env._grip_site][2] > FLOOR + 0.004:
+        env.apply(down)
+    tray = env._data.site_xpos[env._grip_site][:2].copy()
+    env._model.body("tray_0").pos[:2] = tray
+    env._places["tray/white tray"] = tray
+    env._pose(env._bodies["red cube"])[:3] = (*tray, FLOOR)
+    close, open_again = np.zeros(7, dtype=np.float32), np.zeros(7, dtype=np.float32)
+    close[6], open_again[6] = 1.0, -1.0
+    gripped = [env.apply(close).success_at_end for _ in range(20)]
     thing = env._world().things["red cube"]
-    assert thing.held and not thing.placed and thing.lowest > 0.1
+    assert thing.held
+    assert thing.speed < 0.02
+    assert thing.lowest < layout.TRAY_FLOOR + 0.003
+    assert not any(gripped[8:]), "the fingers have closed by then"
+    assert any(env.apply(open_again).success_at_end for _ in range(12))
 
 
 @pytest.mark.parametrize(("side", "y"), [("left", -0.085), ("right", 0.085)])
