@@ -37,7 +37,7 @@ def write_film(path: Path, frames: dict[str, np.ndarray], frames_per_second: flo
         VlarigError: The extra ``video`` is not installed.
         ValueError: There is no frame, or the views do not match.
     """
-    _need_extra()
+    need_video_extra()
     import av
 
     count = _frame_count(frames)
@@ -75,7 +75,7 @@ def write_contact_sheet(path: Path, rows: Sequence[tuple[str, Sequence[np.ndarra
         VlarigError: The extra ``video`` is not installed.
         ValueError: There is no row, or a row has no frame.
     """
-    _need_extra()
+    need_video_extra()
     from PIL import Image, ImageDraw
 
     if not rows or not all(len(frames) for _, frames in rows):
@@ -108,7 +108,12 @@ def write_contact_sheet(path: Path, rows: Sequence[tuple[str, Sequence[np.ndarra
         draft.unlink(missing_ok=True)
 
 
-def _need_extra() -> None:
+def need_video_extra() -> None:
+    """Make sure that films can be written here.
+
+    Raises:
+        VlarigError: The extra ``video`` is not installed.
+    """
     try:
         import av  # noqa: F401
         import PIL.Image  # noqa: F401

@@ -127,7 +127,7 @@ def run_identity(config: SweepConfig, policy: Policy, plans: Sequence[SuitePlan]
         episodes_digest=episodes_digest(episodes),
         seed=config.seed,
         policy=config.policy,
-        policy_revision=f"{policy.name} {policy.revision}",
+        policy_revision=policy.revision,
         strict=config.strict,
         runtimes={plan.suite.runtime: plan.workplace.runtime.lock_sha256 for plan in plans},
         renderer=" ".join(renderers) or "own",

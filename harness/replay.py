@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +15,15 @@ from ..benchmarks.registry import load_suite
 from ..envs.api import Episode, Frames, Needs, Protocol
 from ..envs.errors import VlarigError
 from ..envs.structure import structure
-from ..policies.registry import load_policy
 from ..results.ledger import Ledger
 from ..results.manifest import Manifest
 from ..results.records import EpisodeRecord
 from .film import write_contact_sheet, write_film
 from .placement import SimHost, local_hosts
 from .workplace import Workplace
+
+#: Image digest of an episode whose policy was shown nothing.
+NO_IMAGES = hashlib.sha256().hexdigest()
 
 #: Pictures of an episode on the contact sheet.
 SHEET_COLUMNS = 6
@@ -52,8 +55,7 @@ def replay_run(run: Path, keys: Sequence[str], done: Callable[[Replay], None]) -
     manifest = Manifest.load(run)
     with Ledger.open_read_only(run) as ledger:
         records = [ledger.record(key) for key in keys]
-    needs = replace(load_policy(manifest.identity.policy).needs, privileged=False, every_frame=True)
-    asyncio.run(_replay_records(run, manifest, records, needs, done))
+    asyncio.run(_replay_records(run, manifest, records, done))
 
 
 def film_run(run: Path, which: str, console: Console) -> None:
@@ -121,7 +123,7 @@ def sheet_row(replay: Replay) -> tuple[str, list[np.ndarray]]:
 
 
 async def _replay_records(
-    run: Path, manifest: Manifest, records: Sequence[EpisodeRecord], needs: Needs, done: Callable[[Replay], None]
+    run: Path, manifest: Manifest, records: Sequence[EpisodeRecord], done: Callable[[Replay], None]
 ) -> None:
     for plan in manifest.identity.suites:
         own = [record for record in records if (record.suite, record.protocol) == (plan.name, plan.protocol_name)]
@@ -138,10 +140,11 @@ async def _replay_records(
         async with local_hosts(workplace, 1, run / "logs" / "replay") as (host,):
             for record in own:
                 episode = suite.episode(suite.task(record.task), record.start, record.repeat, protocol)
-                done(await _replay(host, episode, record, needs))
+                done(await _replay(host, episode, record))
 
 
-async def _replay(host: SimHost, episode: Episode, record: EpisodeRecord, needs: Needs) -> Replay:
+async def _replay(host: SimHost, episode: Episode, record: EpisodeRecord) -> Replay:
+    needs = Needs(images=record.image_digest != NO_IMAGES, every_frame=True)
     snapshot = await host.start(0, episode, needs)
     shots: list[Frames] = [snapshot.frames]
     first = 0

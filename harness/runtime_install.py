@@ -116,13 +116,13 @@ def make_environment(spec: RuntimeSpec, folder: Path, lock: int, report: Callabl
     )
 
 
-def check_imports(spec: RuntimeSpec, python: Path, renderer: Renderer, timeout: float = 300) -> None:
-    """Import the runtime's modules in it and draw with the renderer.
+def check_imports(spec: RuntimeSpec, python: Path, renderer: Renderer, timeout: float = 300, warm_up: bool = False) -> None:
+    """Import the runtime's modules in it, draw with the renderer, and warm up if that is asked for.
 
     Raises:
         VlarigError: That failed; the message ends with the last line of what it printed.
     """
-    code = f"import {', '.join(spec.imports)}\n{spec.probe}"
+    code = f"import {', '.join(spec.imports)}\n{spec.probe}\n{spec.warm_up if warm_up else ''}"
     environment = {**os.environ, **renderer.environment}
     command = [str(python), "-I", "-c", code]
     try:

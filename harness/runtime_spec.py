@@ -52,6 +52,7 @@ class RuntimeSpec:
         python: Versions of Python that it supports, such as ``>=3.11,<3.14``.
         imports: Modules whose import proves the install.
         probe: Python that fails where the renderer cannot draw; empty when there is none.
+        warm_up: Python that is run once after the install, so that what a simulator compiles at first use is compiled by then.
         renderers: In order of preference; empty for a simulator that needs no graphics.
         lock: The pinned packages, with their hashes.
     """
@@ -61,6 +62,7 @@ class RuntimeSpec:
     python: str
     imports: tuple[str, ...]
     probe: str
+    warm_up: str
     renderers: tuple[Renderer, ...]
     lock: Path
 
@@ -114,6 +116,7 @@ def load_spec(name: str, others: tuple[str, ...] = ()) -> RuntimeSpec:
         python=data["python"],
         imports=tuple(data["imports"]),
         probe=data.get("probe", ""),
+        warm_up=data.get("warm_up", ""),
         renderers=renderers,
         lock=LOCKS / f"{name}.txt",
     )

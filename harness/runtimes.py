@@ -184,7 +184,7 @@ def _check_install(spec: RuntimeSpec, folder: Path, report: Callable[[str], None
         report(f"not tried yet: {error}")
         return
     report(f"trying it: {', '.join(spec.imports)}, pictures by {renderer.name}")
-    check_imports(spec, folder / "bin" / "python", renderer)
+    check_imports(spec, folder / "bin" / "python", renderer, warm_up=True)
 
 
 def _runtimes() -> Path:

@@ -26,6 +26,7 @@ from .batching import Batcher, Batching
 from .display import live_display
 from .engine import Engine
 from .episode_queue import EpisodeQueue
+from .film import need_video_extra
 from .placement import local_hosts
 from .plan import SuitePlan, SweepConfig, plan_suites, run_identity
 from .progress import Progress, TaskProgress
@@ -83,6 +84,8 @@ def evaluate(suites: str | tuple[str, ...] | list[str], policy: str | Policy, **
 
 def run_sweep(config: SweepConfig, policy: Policy, console: Console) -> Evaluation:
     """Run the sweep that ``config`` describes. Raises like :func:`evaluate`."""
+    if config.video != "none":
+        need_video_extra()
     if config.strict:
         make_strict(policy)
     plans = plan_suites(config, policy)

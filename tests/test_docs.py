@@ -48,13 +48,13 @@ def test_add_a_benchmark(tmp_path: Path) -> None:
     install, *others = commands(page)
     assert install == "pip install -e ."
     # The same, but into a folder of its own, so that the test leaves the environment as it is.
-    type_in(f"{sys.executable} -m uv pip install --quiet --no-deps --target site .", tmp_path)
+    type_in("python -m uv pip install --quiet --no-deps --target site .", tmp_path)
     variables = {"PYTHONPATH": str(tmp_path / "site"), "VLARIG_HOME": str(tmp_path / "home")}
     printed = [type_in(line, tmp_path, **variables) for line in others]
     assert [line.split()[1] for line in others] == ["runtime", "envs", "sweep"]
     assert re.search(r"(\d+) of \1 checks passed", printed[1])
     assert re.search(r"reach +\d+\.\d +\d+\.\d to \d+\.\d +2 +0 +0", printed[2])
-    type_in(f"{sys.executable} -m pytest -q -p no:cacheprovider test_point_parity.py", tmp_path, **variables)
+    type_in("python -m pytest -q -p no:cacheprovider test_point_parity.py", tmp_path, **variables)
 
 
 @pytest.mark.slow
@@ -69,3 +69,18 @@ def test_add_a_policy(tabletop: object, tmp_path: Path) -> None:
     (run,) = (tmp_path / "runs").iterdir()
     assert len(list((run / "videos").glob("*.mp4"))) == 10
     assert (run / "frames.png").stat().st_size > 10_000
+
+
+@pytest.mark.slow
+def test_getting_started_from_python(tabletop: object, tmp_path: Path) -> None:
+    for number, block in enumerate(blocks("getting-started.md", "python")):
+        (tmp_path / f"{number}.py").write_text(block)
+        printed = type_in(f"python {number}.py", tmp_path)
+        assert number != 0 or len(re.findall(r"^tabletop/standard-execute1@1/\S+ True \d+$", printed, re.MULTILINE)) == 10
+
+
+def test_links_and_pictures_exist() -> None:
+    pages = [*DOCS.glob("*.md"), DOCS.parent / "README.md", DOCS.parent / "benchmarks" / "speed" / "README.md"]
+    for page in pages:
+        for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name} points to {target}"

@@ -44,6 +44,9 @@ class TabletopEnv(Env):
         self._grip_site = self._model.site(GRIP_SITE).id
         self._fingers = [int(self._model.joint(name).qposadr[0]) for name in FINGER_JOINTS]
         self._geom_owner = self._owners()
+        joints = {body: self._model.joint(f"{body}_joint0") for names in self._scene.bodies.values() for body in names}
+        self._qpos = {body: _part(self._data.qpos, joint.qposadr, 7) for body, joint in joints.items()}
+        self._qvel = {body: _part(self._data.qvel, joint.dofadr, 6) for body, joint in joints.items()}
         self._state_kind = mujoco.mjtState.mjSTATE_INTEGRATION.value
         self._state_size = mujoco.mj_stateSize(self._model, self._state_kind)
 
@@ -160,8 +163,7 @@ class TabletopEnv(Env):
 
     def _pose(self, body: str) -> np.ndarray:
         """``float64[7]``, a view on the body's ``qpos``."""
-        address = int(self._model.joint(f"{body}_joint0").qposadr[0])
-        return self._data.qpos[address : address + 7]
+        return self._qpos[body]
 
     def _held_bodies(self) -> set[str]:
         first = self._geom_owner[self._data.contact.geom1]
@@ -173,11 +175,15 @@ class TabletopEnv(Env):
         things = {}
         for name, body in self._bodies.items():
             pose = self._pose(body)
-            address = int(self._model.joint(f"{body}_joint0").dofadr[0])
-            velocity = self._data.qvel[address : address + 6]
+            velocity = self._qvel[body]
             rotation = np.empty(9)
             mujoco.mju_quat2Mat(rotation, pose[3:])
             speed, turn = float(np.linalg.norm(velocity[:3])), float(np.linalg.norm(velocity[3:]))
             things[name] = Thing(body.split("_")[0], pose[:3].copy(), rotation.reshape(3, 3), speed, turn, body in held)
         places = {key.split("/", 1)[1]: middle for key, middle in self._places.items()}
         return World(things, places)
+
+
+def _part(array: np.ndarray, address: np.ndarray, size: int) -> np.ndarray:
+    """``float64[size]``, a view on what a joint has of ``qpos`` or ``qvel``."""
+    return array[int(address[0]) :][:size]

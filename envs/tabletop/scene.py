@@ -41,6 +41,8 @@ with quiet_robosuite():
     from robosuite.models.objects import BoxObject, CylinderObject
     from robosuite.models.tasks import ManipulationTask
 
+    from .control import ARM, GRIPPER, ArmAndGripper
+
 #: Where unused trays and zones wait: below the floor, which hides them; static bodies collide with nothing static.
 PARKED = (0.0, 0.0, -1.0)
 
@@ -85,9 +87,10 @@ class TabletopScene(ManipulationEnv):
     def __init__(self) -> None:
         self._poses: dict[str, np.ndarray] = {}
         with quiet_robosuite():
+            control = load_composite_controller_config(controller="BASIC", robot="Panda")
             super().__init__(
                 robots="Panda",
-                controller_configs=load_composite_controller_config(controller="BASIC", robot="Panda"),
+                controller_configs={**control, "type": ArmAndGripper.name},
                 initialization_noise=None,
                 use_camera_obs=False,
                 has_renderer=False,
@@ -120,17 +123,21 @@ class TabletopScene(ManipulationEnv):
         """Run the controllers for one substep.
 
         Does what robosuite's own method does for a single arm (robosuite/robots/fixed_base_robot.py, ``control``) without the checks
-        and the histories that it keeps for observables: a fifth of a row's time.
+        and the histories that it keeps for observables. The gripper's command holds for the row.
         """
-        robot = self.robots[0]
-        controller = robot.composite_controller
         if policy_step:
+            controller = self.robots[0].composite_controller
             controller.update_state()
             controller.set_goal(action)
-        for part, command in controller.run_controller(robot._enabled_parts).items():
-            actuators = robot._ref_actuators_indexes_dict[part]
-            low, high = self.raw_model.actuator_ctrlrange[actuators].T
-            self.raw_data.ctrl[actuators] = np.clip(command, low, high)
+            self._drive(GRIPPER)
+        self._drive(ARM)
+
+    def _drive(self, part: str) -> None:
+        """Run the controller of a part and write its command, within what the actuators take."""
+        robot = self.robots[0]
+        controller = robot.composite_controller.part_controllers[part]
+        actuators = robot._ref_actuators_indexes_dict[part]
+        self.raw_data.ctrl[actuators] = controller.clip_torques(controller.run_controller())
 
     def reward(self, action: Any = None) -> float:
         """Goals are judged outside the scene."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import sys
 from pathlib import Path
 
 import pytest
 from comparing import results
+from conftest import TESTS
 
 from vlarig.harness.cli import main
 from vlarig.harness.runtimes import add_runtime
@@ -87,6 +89,14 @@ def test_a_missing_system_library_says_what_to_type(
     error = capsys.readouterr().err
     assert "apt-get install -y libosmesa6" in error
     assert len(error.splitlines()) == 1
+
+
+def test_films_without_their_extra_are_refused_before_the_sweep(toy_home: Path, cli, tmp_path: Path) -> None:
+    (tmp_path / "av.py").write_text("raise ImportError('not installed', name='av')")
+    done = cli("sweep", "toy", "--policy", "random", "--video", "all", PYTHONPATH=f"{tmp_path}{os.pathsep}{TESTS}")
+    assert done.returncode == 2
+    assert "pip install 'vlarig[video]'" in done.stderr
+    assert not Path("runs").exists()
 
 
 def test_a_runtime_without_the_simulator_says_so(toy_home: Path, cli) -> None:
