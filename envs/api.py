@@ -1,7 +1,6 @@
-"""The env API: an episode as a value, what an env shows and answers, and the base class of every adapter.
+"""The env API: the values that the rooms share, and the base class of every adapter.
 
-Shapes: ``A`` action channels of an embodiment, ``S`` numbers of its state vector, ``H`` rows of an action chunk, ``T`` frames of
-an observation's history, ``F`` frames that are new since the last look.
+Shapes: ``A`` action channels of an embodiment, ``S`` numbers of its state vector, ``H`` rows of an action chunk.
 """
 
 from __future__ import annotations
@@ -12,8 +11,8 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
-from typing import Any, Optional, TypedDict, cast
+from dataclasses import replace
+from typing import Any, Optional
 
 import gymnasium
 import numpy as np
@@ -21,290 +20,38 @@ from gymnasium import spaces
 from numpy.typing import ArrayLike
 
 from .embodiments import Embodiment
+from .episode import Camera, Episode, Protocol
 from .errors import BadActionError, VlarigError
+from .snapshot import (
+    ChunkResult,
+    Frames,
+    Needs,
+    Observation,
+    Outcome,
+    Row,
+    Snapshot,
+    observation_space,
+    observe,
+    snapshot_info,
+)
 
-SUCCESS_RULES = ("first", "final", "held")
-
-
-@dataclass(frozen=True)
-class Camera:
-    """One view that a protocol asks for.
-
-    Attributes:
-        view: View tag, one of the embodiment's ``cameras``.
-        height: Image height in pixels.
-        width: Image width in pixels.
-    """
-
-    view: str
-    height: int
-    width: int
-
-
-@dataclass(frozen=True)
-class Protocol:
-    """How a benchmark's episodes are run and scored; all of it is part of an episode's identity.
-
-    Attributes:
-        name: Name within the suite. A changed field makes a derived protocol with a name of its own (:meth:`derive`).
-        version: Raised when the meaning of the name changes.
-        step_limit: Longest episode, counted in ``limit_unit``.
-        limit_unit: ``rows`` of actions, or the ``primitives`` that an adapter makes of them (a waypoint is several moves).
-        cameras: Views to show to a policy that reads images.
-        execute: How many of the predicted rows are run before the policy is asked again.
-        stop_on_success: Whether the episode ends as soon as ``success_rule`` is fulfilled.
-        success_rule: ``first`` (success at any moment counts), ``final`` (only success at the end counts), ``held`` (success
-            at the end of ``hold_rows`` rows in succession counts).
-        hold_rows: Rows that ``held`` asks for.
-        derived_from: Name of the protocol that this one was derived from; empty for a benchmark's own.
-    """
-
-    name: str
-    version: int
-    step_limit: int
-    cameras: tuple[Camera, ...]
-    execute: int
-    limit_unit: str = "rows"
-    stop_on_success: bool = True
-    success_rule: str = "first"
-    hold_rows: int = 1
-    derived_from: str = ""
-
-    def __post_init__(self) -> None:
-        check_name("protocol", self.name)
-        views = [camera.view for camera in self.cameras]
-        if len(set(views)) != len(views):
-            raise ValueError(f"cameras show a view twice: {', '.join(views)}")
-        if self.success_rule not in SUCCESS_RULES:
-            raise ValueError(f"success_rule is {self.success_rule!r}, expected one of {', '.join(SUCCESS_RULES)}")
-        if self.limit_unit not in ("rows", "primitives"):
-            raise ValueError(f"limit_unit is {self.limit_unit!r}, expected 'rows' or 'primitives'")
-        if self.success_rule == "final" and self.stop_on_success:
-            raise ValueError("success_rule 'final' scores the end of the episode, so stop_on_success must be false")
-        for name in ("step_limit", "execute", "hold_rows"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}, expected 1 or more")
-
-    def derive(self, **changes: Any) -> Protocol:
-        """The same protocol with other values in some plain fields, named after what differs (``standard-execute8``).
-
-        A change to the value that a field already has is none: the protocol keeps its name.
-
-        Raises:
-            ValueError: This protocol is derived itself, so that the name would depend on the way there; or a value is not plain.
-        """
-        changes = {name: value for name, value in sorted(changes.items()) if getattr(self, name) != value}
-        if not changes:
-            return self
-        if self.derived_from:
-            raise ValueError(
-                f"protocol {self.name!r} is derived already; derive from {self.derived_from!r} with all changes at once"
-            )
-        if "name" in changes or not all(isinstance(value, (int, str)) for value in changes.values()):
-            raise ValueError(f"cannot derive a protocol by {changes!r}; change numbers, words or flags, and give no name")
-        suffix = "".join(f"-{name}{value}" for name, value in changes.items())
-        return replace(self, name=self.name + suffix, derived_from=self.name, **changes)
-
-
-def check_name(kind: str, name: str) -> None:
-    """Make sure that a part of an episode's key cannot be taken for two.
-
-    Raises:
-        ValueError: ``name`` is empty or holds a ``/`` or an ``@``.
-    """
-    if not name or "/" in name or "@" in name:
-        raise ValueError(f"the {kind}'s name is {name!r}; expected one without '/' and '@'")
-
-
-@dataclass(frozen=True)
-class Episode:
-    """One episode to run: a value whose :attr:`key` is the same string on every machine for ever.
-
-    Attributes:
-        suite: Name of the suite.
-        protocol: The resolved protocol.
-        task: Name of the task within the suite.
-        variant: Name of a variation of the task; ``base`` where a suite has none.
-        start: The benchmark's own literal seed or row of the start, never a position in a list.
-        repeat: Counts episodes that share all of the above.
-        payload: What the adapter needs to build the episode, as plain data: a scene, a goal, a prepared motion.
-    """
-
-    suite: str
-    protocol: Protocol
-    task: str
-    variant: str
-    start: int
-    repeat: int = 0
-    payload: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        for kind in ("suite", "task", "variant"):
-            check_name(kind, getattr(self, kind))
-
-    @property
-    def key(self) -> str:
-        """``suite/protocol@version/task/variant/start/repeat``."""
-        protocol = f"{self.protocol.name}@{self.protocol.version}"
-        return f"{self.suite}/{protocol}/{self.task}/{self.variant}/{self.start}/{self.repeat}"
-
-    @property
-    def seed(self) -> int:
-        """Seed of every generator that the simulator draws from: 32 bits of SHA-256 over suite, task, variant, start, repeat."""
-        identity = f"{self.suite}/{self.task}/{self.variant}/{self.start}/{self.repeat}"
-        return int.from_bytes(hashlib.sha256(identity.encode()).digest()[:4], "big")
-
-
-class Observation(TypedDict):
-    """What a policy sees, in the form of a :class:`gymnasium.spaces.Dict` sample."""
-
-    images: dict[str, np.ndarray]
-    """View tag to ``uint8[T, h, w, 3]``, upright; empty for a policy that reads no images."""
-    state: np.ndarray
-    """``float32[S]`` in the embodiment's ``state_layout``."""
-    instruction: str
-
-
-@dataclass(frozen=True)
-class Needs:
-    """What an episode's observer wants to receive; nothing else is rendered or sent.
-
-    Attributes:
-        images: Frames of the protocol's cameras where the policy is asked.
-        privileged: The simulator's own truth, for scripted experts alone.
-        final_frame: A frame after the last row too (RL bootstraps a value there; a sweep has no use for it).
-        every_frame: A frame after each row, for a film.
-    """
-
-    images: bool = True
-    privileged: bool = False
-    final_frame: bool = False
-    every_frame: bool = False
-
-
-@dataclass(frozen=True)
-class Row:
-    """What one action row did.
-
-    Attributes:
-        reward: The simulator's reward over the row.
-        success_within: The task was solved at some moment of the row.
-        success_at_end: The task is solved at the end of the row.
-        primitives: Simulator moves that the row was carried out with.
-        terminated: The episode is over for a reason of its own: a solved task, a failure that cannot be mended.
-        truncated: The episode is over because the step limit was reached.
-        stopped: The policy itself declared the episode finished.
-    """
-
-    reward: float
-    success_within: bool
-    success_at_end: bool
-    primitives: int = 1
-    terminated: bool = False
-    truncated: bool = False
-    stopped: bool = False
-
-    @property
-    def over(self) -> bool:
-        """Whether this is the episode's last row."""
-        return self.terminated or self.truncated or self.stopped
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What the rows so far say under every success rule.
-
-    Attributes:
-        first: Success at some moment.
-        final: Success at the end of the latest row.
-        streak: Rows in succession, up to the latest, that ended in success.
-        longest_streak: The longest such run so far.
-        cut_short: The protocol ended the episode on success, so what would have come later is unknown.
-    """
-
-    first: bool = False
-    final: bool = False
-    streak: int = 0
-    longest_streak: int = 0
-    cut_short: bool = False
-
-    def after(self, row: Row) -> Outcome:
-        """The outcome once ``row`` is counted too."""
-        streak = self.streak + 1 if row.success_at_end else 0
-        return replace(
-            self,
-            first=self.first or row.success_within or row.success_at_end,
-            final=row.success_at_end,
-            streak=streak,
-            longest_streak=max(self.longest_streak, streak),
-        )
-
-    def under(self, rule: str, hold_rows: int = 1) -> Optional[bool]:
-        """Success under ``rule``, or ``None`` where the episode ended too early to tell."""
-        if rule == "first":
-            return self.first
-        if rule == "held" and self.longest_streak >= hold_rows:
-            return True
-        if self.cut_short:
-            return None
-        return self.final if rule == "final" else False
-
-
-@dataclass(frozen=True)
-class Frames:
-    """Camera images and the steps after which they were taken (0: after the reset).
-
-    Attributes:
-        steps: ``F`` step numbers.
-        views: View tag to ``uint8[F, h, w, 3]``, upright.
-    """
-
-    steps: tuple[int, ...] = ()
-    views: dict[str, np.ndarray] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """What an env shows after a reset or a chunk.
-
-    Attributes:
-        instruction: The task in words.
-        step: Rows executed since the reset.
-        primitives: Simulator moves made since the reset.
-        state: ``float32[S]``.
-        frames: The frames that are new and due.
-        privileged: Simulator truth by name, empty unless asked for.
-        metrics: The benchmark's own measures so far.
-        outcome: Success so far.
-        state_digest: SHA-256, in hex, over the simulator's state after the reset and after every row.
-        image_digest: SHA-256, in hex, over every image that the policy was shown.
-        seconds: Time spent since the last snapshot, by activity: ``simulate`` and ``render``.
-    """
-
-    instruction: str
-    step: int
-    primitives: int
-    state: np.ndarray
-    frames: Frames
-    privileged: dict[str, np.ndarray]
-    metrics: dict[str, float]
-    outcome: Outcome
-    state_digest: str
-    image_digest: str
-    seconds: dict[str, float]
-
-
-@dataclass(frozen=True)
-class ChunkResult:
-    """What a chunk of actions did: a row for each that was executed, then what the env shows."""
-
-    rows: tuple[Row, ...]
-    snapshot: Snapshot
-
-    @property
-    def over(self) -> bool:
-        """Whether the episode ended in this chunk."""
-        return self.rows[-1].over
+__all__ = [
+    "Camera",
+    "ChunkResult",
+    "Env",
+    "Episode",
+    "Frames",
+    "Needs",
+    "Observation",
+    "Outcome",
+    "Protocol",
+    "Row",
+    "Snapshot",
+    "check_actions",
+    "observation_space",
+    "observe",
+    "snapshot_info",
+]
 
 
 def check_actions(actions: ArrayLike, embodiment: Embodiment) -> np.ndarray:
@@ -326,21 +73,6 @@ def check_actions(actions: ArrayLike, embodiment: Embodiment) -> np.ndarray:
         name = embodiment.channels[column].name
         raise BadActionError(f"the action {name!r} of row {row} is {array[row, column]}; give finite numbers")
     return array
-
-
-def observation_space(embodiment: Embodiment, cameras: tuple[Camera, ...]) -> spaces.Space[Observation]:
-    """The space of :class:`Observation` through some cameras, with one frame a view (``T = 1``)."""
-    images: dict[str, spaces.Space[Any]] = {c.view: spaces.Box(0, 255, (1, c.height, c.width, 3), np.uint8) for c in cameras}
-    state = spaces.Box(-np.inf, np.inf, (len(embodiment.state_layout),), np.float32)
-    instruction = spaces.Text(max_length=1000, charset="".join(map(chr, range(32, 127))))
-    space = spaces.Dict({"images": spaces.Dict(images), "state": state, "instruction": instruction})
-    return cast("spaces.Space[Observation]", space)
-
-
-def observe(snapshot: Snapshot) -> Observation:
-    """The observation that a snapshot's newest frame gives (``T = 1``)."""
-    images = {view: frames[-1:] for view, frames in snapshot.frames.views.items()}
-    return Observation(images=images, state=snapshot.state, instruction=snapshot.instruction)
 
 
 class Env(gymnasium.Env[Observation, np.ndarray], ABC):
@@ -562,13 +294,3 @@ class Env(gymnasium.Env[Observation, np.ndarray], ABC):
                 self._generators = (random.getstate(), np.random.get_state())
             random.setstate(outside[0])
             np.random.set_state(outside[1])
-
-
-def snapshot_info(snapshot: Snapshot) -> dict[str, Any]:
-    """What Gymnasium's reset and step give as ``info``."""
-    return {
-        "step": snapshot.step,
-        "success": snapshot.outcome.final,
-        "metrics": snapshot.metrics,
-        "state_digest": snapshot.state_digest,
-    }

@@ -1,9 +1,10 @@
-"""robosuite's ``OSC_POSE`` and ``GRIP`` for one arm that is bolted down: the same torques to the last bit, in half the time.
+"""robosuite's ``OSC_POSE`` and ``GRIP`` for one arm that is bolted down: the same torques to the last bit with less work.
 
 robosuite runs its controllers in each of a row's 25 substeps, in Python. Most of that goes into asking again for what does not
-change within a row or at all (the goal in the world, the pose and the velocity of the arm's base, names and indices, the gripper's
-command) and into computing one Jacobian six times over. What is left here are the same operations on arrays of the same layout, with
-robosuite's own compiled functions; a row's digest in the tests holds them to it.
+change within a row, or at all (the goal in the world, the pose and the velocity of the arm's base, names and indices, the gripper's
+command), and into six calls for Jacobians where one will do. What is left are the same operations on arrays of the same layout, and
+robosuite's own compiled functions, so that no rounding differs; ``benchmarks/speed/tabletop_steps.py`` compares the states that both
+reach.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class ArmController(OperationalSpaceController):
     """robosuite's operational space controller (robosuite/controllers/parts/arm/osc.py) with fixed gains and no interpolation.
 
     Args:
-        params: What robosuite's controller takes; the joints are neighbours in the model.
+        params: What robosuite gives its own controller; goals are in the base's frame, the joints are neighbours in the model.
     """
 
     def __init__(self, **params: Any) -> None:
@@ -63,9 +64,8 @@ class ArmController(OperationalSpaceController):
         self.joint_pos = self._arm_qpos.copy()
         self.joint_vel = self._data.qvel[self._arm_dofs].copy()
         mujoco.mj_fullM(self._model, self._inertia, self._data.qM)
-        self.mass_matrix = self._inertia[self._arm_dofs, self._arm_dofs].copy(
-            order="F"
-        )  # robosuite's indexing gives this order
+        # Column by column, as robosuite's indexing leaves it: the order of a matrix decides how a product is rounded.
+        self.mass_matrix = self._inertia[self._arm_dofs, self._arm_dofs].copy(order="F")
         self.new_update = False
 
     def set_goal(self, action: np.ndarray) -> None:

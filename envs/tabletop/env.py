@@ -44,9 +44,9 @@ class TabletopEnv(Env):
         self._grip_site = self._model.site(GRIP_SITE).id
         self._fingers = [int(self._model.joint(name).qposadr[0]) for name in FINGER_JOINTS]
         self._geom_owner = self._owners()
-        joints = {body: self._model.joint(f"{body}_joint0") for names in self._scene.bodies.values() for body in names}
-        self._qpos = {body: _part(self._data.qpos, joint.qposadr, 7) for body, joint in joints.items()}
-        self._qvel = {body: _part(self._data.qvel, joint.dofadr, 6) for body, joint in joints.items()}
+        joints = {name: self._data.joint(f"{name}_joint0") for names in self._scene.bodies.values() for name in names}
+        self._qpos = {name: joint.qpos for name, joint in joints.items()}
+        self._qvel = {name: joint.qvel for name, joint in joints.items()}
         self._state_kind = mujoco.mjtState.mjSTATE_INTEGRATION.value
         self._state_size = mujoco.mj_stateSize(self._model, self._state_kind)
 
@@ -182,8 +182,3 @@ class TabletopEnv(Env):
             things[name] = Thing(body.split("_")[0], pose[:3].copy(), rotation.reshape(3, 3), speed, turn, body in held)
         places = {key.split("/", 1)[1]: middle for key, middle in self._places.items()}
         return World(things, places)
-
-
-def _part(array: np.ndarray, address: np.ndarray, size: int) -> np.ndarray:
-    """``float64[size]``, a view on what a joint has of ``qpos`` or ``qvel``."""
-    return array[int(address[0]) :][:size]

@@ -1,0 +1,94 @@
+"""Steps per second of one core in the embedded suite, beside robosuite's own loop: same robot, objects, controllers, 20 Hz.
+
+Baseline, in the same run: our scene class with robosuite's own methods put back, so that both loops simulate the same bodies under
+the same torques; the script says whether they reach the same state, to the last bit. It has robosuite's observables of the robot, its
+visual meshes and its controllers' code. It has no observables of objects and no reward, which robosuite's own tasks have, and its
+pictures leave out objects and trays, which have no visual meshes: all of that favours the baseline. robosuite's way to pictures is to
+draw them after every step. Its ``Stack`` with two cubes, as it is shipped but for the cameras, stands beside it.
+
+All times are CPU times of one thread, so that neighbours on the machine disturb less; resets are not in the loops' times.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import statistics
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+from tabletop_loops import ROWS
+
+from vlarig.benchmarks.registry import load_suite
+from vlarig.envs.api import Needs
+from vlarig.envs.messages import Start, encode
+from vlarig.harness.workplace import Workplace
+
+TURNS = 5
+SLOTS = (1, 2, 8)
+LOOPS = {
+    "ours": "a: ours",
+    "ours, chunk": "b: ours, 2 views in 16",
+    "ours, row": "c: ours, 2 views in 1",
+    "robosuite": "d: robosuite",
+    "robosuite, row": "e: robosuite, 2 views in 1",
+    "stack": "robosuite's Stack",
+}
+RATIOS = {"a/d": ("ours", "robosuite"), "b/e": ("ours, chunk", "robosuite, row"), "c/e": ("ours, row", "robosuite, row")}
+PARTS = {
+    "reset": "our reset",
+    "ego": "our ego view",
+    "wrist": "our wrist view",
+    "robosuite ego": "robosuite's ego view",
+    "robosuite wrist": "robosuite's wrist view",
+}
+
+
+def ask(workplace: Workplace, **question: Any) -> Any:
+    """Start ``tabletop_loops.py`` with a question and return its answer."""
+    suite = workplace.suite
+    start = Start(0, 0, suite.episodes(per_task=1)[0], Needs())
+    told = {"packages": workplace.packages(), "start": base64.b64encode(encode(start)).decode(), **question}
+    command = [str(workplace.runtime.python), "-I", str(Path(__file__).with_name("tabletop_loops.py"))]
+    done = subprocess.run(
+        command, input=json.dumps(told) + "\n", stdout=subprocess.PIPE, text=True, check=True, env=workplace.environment()
+    )
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def spread(values: list[float], digits: int) -> tuple[str, str]:
+    """The median and the range of some measurements."""
+    return f"{statistics.median(values):.{digits}f}", f"{min(values):.{digits}f} to {max(values):.{digits}f}"
+
+
+def main() -> None:
+    """Measure in turns and print medians."""
+    workplace = Workplace.of(load_suite("tabletop"))
+    actions = np.random.default_rng(0).normal(0.0, 0.3, (ROWS, 7)).astype(np.float32)
+    answer = ask(workplace, actions=actions.tolist(), turns=TURNS)
+    costs: dict[str, list[float]] = answer["costs"]
+    loops = Table("loop, 128x128 views in rows", "steps/s", "min to max", "CPU ms", "min to max")
+    for name, title in LOOPS.items():
+        loops.add_row(title, *spread([1e3 / cost for cost in costs[name]], 1), *spread(costs[name], 2))
+    ratios = Table("ratio of steps/s, turn by turn", "median", "min to max")
+    for title, (ours, theirs) in RATIOS.items():
+        turns = [their / our for our, their in zip(costs[ours], costs[theirs], strict=True)]
+        ratios.add_row(title, *spread(turns, 2))
+    parts = Table("part", "CPU ms", "min to max")
+    for name, title in PARTS.items():
+        parts.add_row(title, *spread(costs[name], 2))
+    memory = Table("slots in one process, with a renderer", "MB resident")
+    for slots in SLOTS:
+        memory.add_row(str(slots), f"{ask(workplace, slots=slots):.0f}")
+    console = Console()
+    for table in (loops, ratios, parts, memory):
+        console.print(table)
+    console.print(f"a and d reach the same state to the last bit: {'yes' if answer['same_state'] else 'no'}; {TURNS} turns")
+
+
+if __name__ == "__main__":
+    main()

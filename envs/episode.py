@@ -1,0 +1,138 @@
+"""An episode as a value: the protocol it is run under, and the key that names it for ever."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+SUCCESS_RULES = ("first", "final", "held")
+
+
+@dataclass(frozen=True)
+class Camera:
+    """One view that a protocol asks for.
+
+    Attributes:
+        view: View tag, one of the embodiment's ``cameras``.
+        height: Image height in pixels.
+        width: Image width in pixels.
+    """
+
+    view: str
+    height: int
+    width: int
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a benchmark's episodes are run and scored; all of it is part of an episode's identity.
+
+    Attributes:
+        name: Name within the suite. A changed field makes a derived protocol with a name of its own (:meth:`derive`).
+        version: Raised when the meaning of the name changes.
+        step_limit: Longest episode, counted in ``limit_unit``.
+        limit_unit: ``rows`` of actions, or the ``primitives`` that an adapter makes of them (a waypoint is several moves).
+        cameras: Views to show to a policy that reads images.
+        execute: How many of the predicted rows are run before the policy is asked again.
+        stop_on_success: Whether the episode ends as soon as ``success_rule`` is fulfilled.
+        success_rule: ``first`` (success at any moment counts), ``final`` (only success at the end counts), ``held`` (success
+            at the end of ``hold_rows`` rows in succession counts).
+        hold_rows: Rows that ``held`` asks for.
+        derived_from: Name of the protocol that this one was derived from; empty for a benchmark's own.
+    """
+
+    name: str
+    version: int
+    step_limit: int
+    cameras: tuple[Camera, ...]
+    execute: int
+    limit_unit: str = "rows"
+    stop_on_success: bool = True
+    success_rule: str = "first"
+    hold_rows: int = 1
+    derived_from: str = ""
+
+    def __post_init__(self) -> None:
+        check_name("protocol", self.name)
+        views = [camera.view for camera in self.cameras]
+        if len(set(views)) != len(views):
+            raise ValueError(f"cameras show a view twice: {', '.join(views)}")
+        if self.success_rule not in SUCCESS_RULES:
+            raise ValueError(f"success_rule is {self.success_rule!r}, expected one of {', '.join(SUCCESS_RULES)}")
+        if self.limit_unit not in ("rows", "primitives"):
+            raise ValueError(f"limit_unit is {self.limit_unit!r}, expected 'rows' or 'primitives'")
+        if self.success_rule == "final" and self.stop_on_success:
+            raise ValueError("success_rule 'final' scores the end of the episode, so stop_on_success must be false")
+        for name in ("step_limit", "execute", "hold_rows"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}, expected 1 or more")
+
+    def derive(self, **changes: Any) -> Protocol:
+        """The same protocol with other values in some plain fields, named after what differs (``standard-execute8``).
+
+        A change to the value that a field already has is none: the protocol keeps its name.
+
+        Raises:
+            ValueError: This protocol is derived itself, so that the name would depend on the way there; or a value is not plain.
+        """
+        changes = {name: value for name, value in sorted(changes.items()) if getattr(self, name) != value}
+        if not changes:
+            return self
+        if self.derived_from:
+            raise ValueError(
+                f"protocol {self.name!r} is derived already; derive from {self.derived_from!r} with all changes at once"
+            )
+        if "name" in changes or not all(isinstance(value, (int, str)) for value in changes.values()):
+            raise ValueError(f"cannot derive a protocol by {changes!r}; change numbers, words or flags, and give no name")
+        suffix = "".join(f"-{name}{value}" for name, value in changes.items())
+        return replace(self, name=self.name + suffix, derived_from=self.name, **changes)
+
+
+def check_name(kind: str, name: str) -> None:
+    """Make sure that a part of an episode's key cannot be taken for two.
+
+    Raises:
+        ValueError: ``name`` is empty or holds a ``/`` or an ``@``.
+    """
+    if not name or "/" in name or "@" in name:
+        raise ValueError(f"the {kind}'s name is {name!r}; expected one without '/' and '@'")
+
+
+@dataclass(frozen=True)
+class Episode:
+    """One episode to run: a value whose :attr:`key` is the same string on every machine for ever.
+
+    Attributes:
+        suite: Name of the suite.
+        protocol: The resolved protocol.
+        task: Name of the task within the suite.
+        variant: Name of a variation of the task; ``base`` where a suite has none.
+        start: The benchmark's own literal seed or row of the start, never a position in a list.
+        repeat: Counts episodes that share all of the above.
+        payload: What the adapter needs to build the episode, as plain data: a scene, a goal, a prepared motion.
+    """
+
+    suite: str
+    protocol: Protocol
+    task: str
+    variant: str
+    start: int
+    repeat: int = 0
+    payload: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for kind in ("suite", "task", "variant"):
+            check_name(kind, getattr(self, kind))
+
+    @property
+    def key(self) -> str:
+        """``suite/protocol@version/task/variant/start/repeat``."""
+        protocol = f"{self.protocol.name}@{self.protocol.version}"
+        return f"{self.suite}/{protocol}/{self.task}/{self.variant}/{self.start}/{self.repeat}"
+
+    @property
+    def seed(self) -> int:
+        """Seed of every generator that the simulator draws from: 32 bits of SHA-256 over suite, task, variant, start, repeat."""
+        identity = f"{self.suite}/{self.task}/{self.variant}/{self.start}/{self.repeat}"
+        return int.from_bytes(hashlib.sha256(identity.encode()).digest()[:4], "big")
