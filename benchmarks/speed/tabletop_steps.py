@@ -31,12 +31,12 @@ from vlarig.harness.workplace import Workplace
 TURNS = 5
 SLOTS = (1, 2, 8)
 LOOPS = {
-    "ours": "a: ours",
-    "ours, chunk": "b: ours, 2 views in 16",
-    "ours, row": "c: ours, 2 views in 1",
-    "robosuite": "d: robosuite",
-    "robosuite, row": "e: robosuite, 2 views in 1",
-    "stack": "robosuite's Stack",
+    "ours": ("a: ours", "none"),
+    "ours, chunk": ("b: ours", "2 in 16 rows"),
+    "ours, row": ("c: ours", "2 a row"),
+    "robosuite": ("d: robosuite", "none"),
+    "robosuite, row": ("e: robosuite", "2 a row"),
+    "stack": ("its Stack", "none"),
 }
 RATIOS = {"a/d": ("ours", "robosuite"), "b/e": ("ours, chunk", "robosuite, row"), "c/e": ("ours, row", "robosuite, row")}
 PARTS = {
@@ -71,9 +71,9 @@ def main() -> None:
     actions = np.random.default_rng(0).normal(0.0, 0.3, (ROWS, 7)).astype(np.float32)
     answer = ask(workplace, actions=actions.tolist(), turns=TURNS)
     costs: dict[str, list[float]] = answer["costs"]
-    loops = Table("loop, 128x128 views in rows", "steps/s", "min to max", "CPU ms", "min to max")
-    for name, title in LOOPS.items():
-        loops.add_row(title, *spread([1e3 / cost for cost in costs[name]], 1), *spread(costs[name], 2))
+    loops = Table("loop", "views", "steps/s", "min to max", "ms a row", "min to max")
+    for name, titles in LOOPS.items():
+        loops.add_row(*titles, *spread([1e3 / cost for cost in costs[name]], 1), *spread(costs[name], 2))
     ratios = Table("ratio of steps/s, turn by turn", "median", "min to max")
     for title, (ours, theirs) in RATIOS.items():
         turns = [their / our for our, their in zip(costs[ours], costs[theirs], strict=True)]

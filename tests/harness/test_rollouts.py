@@ -12,6 +12,8 @@ from comparing import comparable, flat
 from toy.policies import ImageReader
 from toy.suite import TOY_SUITE
 
+from vlarig.benchmarks.suite import Suite
+from vlarig.benchmarks.tabletop import TABLETOP
 from vlarig.envs.api import Episode
 from vlarig.harness import Rollouts
 from vlarig.harness.engine import Transition
@@ -20,17 +22,22 @@ from vlarig.harness.rollouts import episode_stream
 SLOTS = 8
 
 
-def unequal_streams() -> list[Iterator[Episode]]:
+def unequal_streams(suite: Suite) -> list[Iterator[Episode]]:
     """A stream for each slot, whose episodes are at most 9, 12, ... 30 steps long."""
-    standard = TOY_SUITE.protocols[0]
-    return [episode_stream(TOY_SUITE, standard.derive(step_limit=9 + 3 * slot), slot, SLOTS) for slot in range(SLOTS)]
+    standard = suite.protocols[0]
+    return [episode_stream(suite, standard.derive(step_limit=9 + 3 * slot), slot, SLOTS) for slot in range(SLOTS)]
 
 
-def collect(workers: int, rounds: int = 3, chunks: int = 8) -> list[list[list[Transition]]]:
-    slots = SLOTS // workers
-    policy = ImageReader(horizon=8)
-    with Rollouts("toy", policy, workers=workers, slots=slots, streams=unequal_streams(), seed=7) as rollouts:
-        return [rollouts.collect(chunks) for _ in range(rounds)]
+def collect(workers: int, suite: Suite = TOY_SUITE) -> list[list[list[Transition]]]:
+    """Three times eight chunks from each of the eight slots."""
+    policy = ImageReader(horizon=suite.protocols[0].execute)
+    streams = unequal_streams(suite)
+    with Rollouts(suite.name, policy, workers=workers, slots=SLOTS // workers, streams=streams, seed=7) as rollouts:
+        return [rollouts.collect(8) for _ in range(3)]
+
+
+def everything(collected: list[list[list[Transition]]]) -> list[list[list[dict]]]:
+    return [[[comparable(each) for each in slot] for slot in part] for part in collected]
 
 
 @pytest.fixture
@@ -39,10 +46,18 @@ def collected(toy_home: Path) -> list[list[list[Transition]]]:
 
 
 def test_workers_do_not_change_what_is_collected(collected: list[list[list[Transition]]]) -> None:
-    alone = [[[comparable(each) for each in slot] for slot in part] for part in collected]
     for workers in (2, 4):
-        other = [[[comparable(each) for each in slot] for slot in part] for part in collect(workers)]
-        assert other == alone
+        assert everything(collect(workers)) == everything(collected)
+
+
+@pytest.mark.slow
+def test_workers_do_not_change_what_is_collected_in_the_embedded_suite(
+    tabletop: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    alone = everything(collect(1, TABLETOP))
+    assert everything(collect(2, TABLETOP)) == alone
+    assert everything(collect(4, TABLETOP)) == alone
 
 
 def test_exactly_as_many_chunks_as_asked_for(collected: list[list[list[Transition]]]) -> None:

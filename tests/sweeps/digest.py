@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import sys
 from pathlib import Path
@@ -12,9 +13,11 @@ from vlarig.results.manifest import Manifest
 
 
 def processor() -> str:
-    """The machine's processor; the last bits of its floating-point arithmetic may be its own."""
-    lines = Path("/proc/cpuinfo").read_text().splitlines()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "unknown")
+    """The machine's processor and its instruction sets, by which libraries choose their code: its last bits may be its own."""
+    lines = [line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines()]
+    facts = {name.strip(): value.strip() for name, _, value in reversed(lines)}
+    sets = hashlib.sha256(" ".join(sorted(facts.get("flags", "").split())).encode()).hexdigest()[:8]
+    return f"{facts.get('model name', '')}, family {facts.get('cpu family', '')}, model {facts.get('model', '')}, flags {sets}"
 
 
 def digest(run: Path) -> dict[str, Any]:
@@ -23,7 +26,7 @@ def digest(run: Path) -> dict[str, Any]:
     with Ledger.open_read_only(run) as ledger:
         episodes = {record.key: [record.success, record.steps, record.state_digest[:16]] for record in ledger.records()}
     return {
-        "command": "vlarig sweep " + " ".join(manifest.record.command[2:]),
+        "command": f"vlarig sweep {' '.join(manifest.record.config['suites'])} --policy {manifest.identity.policy}",
         "git_revision": manifest.record.git_revision,
         "runtimes": manifest.identity.runtimes,
         "processor": processor(),
