@@ -146,11 +146,12 @@ class Env(gymnasium.Env[Observation, np.ndarray], ABC):
         self._image_hash = hashlib.sha256()
         self._seconds = {"simulate": 0.0, "render": 0.0}
         self._generators = (random.Random(episode.seed).getstate(), np.random.RandomState(episode.seed).get_state())
-        with self._timed("simulate"), self._own_generators():
-            self._instruction = self.begin(episode, np.random.default_rng(episode.seed))
-        self._over = False
-        self._hash_state()
-        return self._snapshot()
+        with self._own_generators():
+            with self._timed("simulate"):
+                self._instruction = self.begin(episode, np.random.default_rng(episode.seed))
+            self._over = False
+            self._hash_state()
+            return self._snapshot()
 
     def step_chunk(self, actions: np.ndarray) -> ChunkResult:
         """Run up to ``execute`` rows of ``actions``, ``float32[H, A]``, and stop where the protocol says so.
@@ -164,13 +165,15 @@ class Env(gymnasium.Env[Observation, np.ndarray], ABC):
             raise VlarigError(f"the env cannot step: {state}; call reset with an episode first")
         checked = check_actions(actions, self.embodiment)[: self.episode.protocol.execute]
         rows = []
-        for action in checked:
-            rows.append(self._run_row(action))
-            if self._over:
-                break
-            if self._needs.every_frame and len(rows) < len(checked):
-                self._shoot()
-        return ChunkResult(tuple(rows), self._snapshot())
+        with self._own_generators():
+            for action in checked:
+                rows.append(self._run_row(action))
+                if self._over:
+                    break
+                if self._needs.every_frame and len(rows) < len(checked):
+                    with self._looking():
+                        self._shoot()
+            return ChunkResult(tuple(rows), self._snapshot())
 
     def reset(
         self, *, seed: Optional[int] = None, options: Optional[dict[str, Any]] = None
@@ -207,7 +210,7 @@ class Env(gymnasium.Env[Observation, np.ndarray], ABC):
     def _run_row(self, action: np.ndarray) -> Row:
         assert self.episode is not None
         protocol = self.episode.protocol
-        with self._timed("simulate"), self._own_generators():
+        with self._timed("simulate"):
             row = self.apply(action)
         self._hash_state()
         self._step += 1
@@ -227,14 +230,14 @@ class Env(gymnasium.Env[Observation, np.ndarray], ABC):
     def _snapshot(self) -> Snapshot:
         """What is shown now; the frames taken since the last snapshot leave with it."""
         asked_again = not self._over
-        if self._needs.every_frame or (self._needs.images and (asked_again or self._needs.final_frame)):
-            self._shoot()
-        if self._needs.images and asked_again:
-            self._hash_newest_images()
-        with self._own_generators(looking=True):
+        with self._looking():
+            if self._needs.every_frame or (self._needs.images and (asked_again or self._needs.final_frame)):
+                self._shoot()
             state = np.array(self.state(), dtype=np.float32)
             privileged = self.privileged() if self._needs.privileged else {}
             metrics = self.metrics()
+        if self._needs.images and asked_again:
+            self._hash_newest_images()
         frames, self._frames = self._frames, []
         seconds, self._seconds = self._seconds, {"simulate": 0.0, "render": 0.0}
         views = [camera.view for camera in self._cameras] if frames else []
@@ -261,7 +264,7 @@ class Env(gymnasium.Env[Observation, np.ndarray], ABC):
         return self.episode.protocol.cameras
 
     def _shoot(self) -> None:
-        with self._timed("render"), self._own_generators(looking=True):
+        with self._timed("render"):
             self._frames.append((self._step, {camera.view: self.render_view(camera) for camera in self._cameras}))
 
     def _hash_newest_images(self) -> None:
@@ -279,18 +282,31 @@ class Env(gymnasium.Env[Observation, np.ndarray], ABC):
         self._seconds[activity] += time.perf_counter() - began
 
     @contextmanager
-    def _own_generators(self, looking: bool = False) -> Iterator[None]:
-        """Lend this slot its own process-wide generators, so that slots of one process never share a draw.
-
-        What is drawn while ``looking`` is given back, so that a frame more or less does not change the future.
-        """
-        outside = (random.getstate(), np.random.get_state())
-        random.setstate(self._generators[0])
-        np.random.set_state(self._generators[1])
+    def _own_generators(self) -> Iterator[None]:
+        """Lend this slot its own process-wide generators, so that slots of one process never share a draw."""
+        outside = _generators()
+        _set_generators(self._generators)
         try:
             yield
         finally:
-            if not looking:
-                self._generators = (random.getstate(), np.random.get_state())
-            random.setstate(outside[0])
-            np.random.set_state(outside[1])
+            self._generators = _generators()
+            _set_generators(outside)
+
+    @contextmanager
+    def _looking(self) -> Iterator[None]:
+        """Give back what is drawn meanwhile, so that a frame more or less does not change the future."""
+        before = _generators()
+        try:
+            yield
+        finally:
+            _set_generators(before)
+
+
+def _generators() -> tuple[Any, Any]:
+    """The states of the process-wide generators."""
+    return random.getstate(), np.random.get_state()
+
+
+def _set_generators(states: tuple[Any, Any]) -> None:
+    random.setstate(states[0])
+    np.random.set_state(states[1])
