@@ -1,7 +1,7 @@
-"""The sim server: owns the socket and the watchdog, and feeds one simulator process, one request at a time.
+"""The sim server: owns the socket and the watchdog, and feeds one simulator process.
 
-Because the simulator runs one request at a time, a crash or a hang is charged to the episode that was running and to no other. The
-server never decodes a simulator's answer: it passes the bytes on.
+The simulator carries requests out in the order in which it gets them, so a crash or a hang is charged to the episode whose request is
+the oldest that has no answer, and to no other. The server never decodes a simulator's answer: it passes the bytes on.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections import deque
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Union
@@ -39,6 +40,9 @@ from ..envs.messages import (
 from ..envs.wire import MAX_MESSAGE_BYTES
 from .framing import read_frame, write_frame
 from .simulator import die_with_parent
+
+#: Requests that the simulator holds at a time: one that runs, and one at hand, so that it does not idle while an answer travels.
+HANDED_OVER = 2
 
 #: Seconds that a client may take to introduce itself.
 HELLO_TIMEOUT = 10.0
@@ -71,14 +75,27 @@ class SimulatorDiedError(Exception):
     """The simulator's process ended, or was killed, before it could say anything."""
 
 
+@dataclass
+class _Request:
+    """A request that the simulator has been handed, and where its encoded answer is awaited."""
+
+    message: Union[Start, Step]
+    patience: float
+    answered: asyncio.Future[bytes]
+
+
 class SimulatorProcess:
     """The simulator's process and the line to it; started anew after each death."""
 
     def __init__(self, config: ServerConfig) -> None:
         self._config = config
-        self._turn = asyncio.Lock()
+        self._loading = asyncio.Lock()
+        self._room = asyncio.Semaphore(HANDED_OVER)
         self._process: subprocess.Popen[bytes] | None = None
+        self._handed: deque[_Request] = deque()
         self._live: set[int] = set()
+        self._watchdog: asyncio.TimerHandle | None = None
+        self._hung = False
         self.welcome: Welcome | None = None
 
     async def load(self) -> Welcome:
@@ -101,52 +118,81 @@ class SimulatorProcess:
         self._process.stdin.close()
         theirs.close()
         self._reader, self._writer = await asyncio.open_connection(sock=ours, limit=2**20)
+        self._watch(self._config.load_seconds)
         try:
-            answer = decode(await asyncio.wait_for(read_frame(self._reader), self._config.load_seconds))
-        except (asyncio.TimeoutError, asyncio.IncompleteReadError, ConnectionError) as error:
-            raise SimulatorDiedError(f"{self._config.adapter} did not load: {await self._bury(error)}") from None
+            answer = decode(await read_frame(self._reader))
+        except (asyncio.IncompleteReadError, ConnectionError):
+            raise SimulatorDiedError(f"{self._config.adapter} did not load: {await self._bury()}") from None
         if isinstance(answer, Failure):
-            await self._bury(None)
+            await self._bury()
             raise VlarigError(answer.message)
         assert isinstance(answer, Welcome)
+        self._watch(None)
         self.welcome = answer
+        self._listener = asyncio.create_task(self._listen())
         return answer
 
     async def request(self, message: Union[Start, Step]) -> bytes:
         """Have the simulator carry ``message`` out; always an encoded answer, within a bounded time."""
-        async with self._turn:
-            if self._process is None:
-                try:
-                    await self.load()
-                except (VlarigError, SimulatorDiedError) as error:
-                    return encode(Failure(message.id, CRASH, str(error)))
-            if isinstance(message, Step) and message.slot not in self._live:
-                return encode(Failure(message.id, LOST, f"no episode is under way in slot {message.slot}; start it again"))
+        async with self._room:
+            async with self._loading:
+                if self._process is None:
+                    try:
+                        await self.load()
+                    except (VlarigError, SimulatorDiedError) as error:
+                        return encode(Failure(message.id, CRASH, str(error)))
             if isinstance(message, Start):
+                self._live.add(message.slot)
                 patience = self._config.start_seconds
-            else:
+            elif message.slot in self._live:
                 patience = self._config.row_seconds * max(1, len(message.actions))
-            try:
-                write_frame(self._writer, encode(message))
-                answer = await asyncio.wait_for(read_frame(self._reader), patience)
-            except (asyncio.TimeoutError, asyncio.IncompleteReadError, ConnectionError) as error:
-                kind = HANG if isinstance(error, asyncio.TimeoutError) else CRASH
-                return encode(Failure(message.id, kind, await self._bury(error)))
-            self._live.add(message.slot)
-            return answer
+            else:
+                return encode(Failure(message.id, LOST, f"no episode is under way in slot {message.slot}; start it again"))
+            request = _Request(message, patience, asyncio.get_running_loop().create_future())
+            self._handed.append(request)
+            if self._handed[0] is request:
+                self._watch(patience)
+            write_frame(self._writer, encode(message))
+            return await request.answered
 
     def forget(self, slot: int) -> None:
         """No episode is under way in the slot any more."""
         self._live.discard(slot)
 
-    async def _bury(self, error: BaseException | None) -> str:
+    async def _listen(self) -> None:
+        """Hand on each answer, and when the process ends say so to all who wait: only the first request was running."""
+        try:
+            while True:
+                answer = await read_frame(self._reader)
+                request = self._handed.popleft()
+                self._watch(self._handed[0].patience if self._handed else None)
+                request.answered.set_result(answer)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            kind = HANG if self._hung else CRASH
+            orphans, self._handed = self._handed, deque()
+            story = await self._bury()
+            for position, request in enumerate(orphans):
+                failure = Failure(request.message.id, LOST if position else kind, story)
+                request.answered.set_result(encode(failure))
+
+    def _watch(self, patience: float | None) -> None:
+        """Kill the process unless it answers within ``patience`` seconds from now; do not with ``None``."""
+        if self._watchdog is not None:
+            self._watchdog.cancel()
+        self._watchdog = None if patience is None else asyncio.get_running_loop().call_later(patience, self._kill_hung)
+
+    def _kill_hung(self) -> None:
+        assert self._process is not None
+        self._hung = True
+        self._process.kill()
+
+    async def _bury(self) -> str:
         """End the process, whatever state it is in, and say how it went."""
         assert self._process is not None
-        process, self._process = self._process, None
+        process, hung = self._process, self._hung
+        self._process, self._hung = None, False  # before the first await: whoever asks from now on starts another
+        self._watch(None)
         self._live.clear()
-        hung = isinstance(error, asyncio.TimeoutError)
-        if hung:
-            process.kill()
         self._writer.close()
         try:
             status = await asyncio.to_thread(process.wait, 5)
@@ -189,8 +235,8 @@ class SimServer:
         except ConnectionClosed:
             pass
         finally:
-            for task in list(running):
-                task.cancel()
+            if running:
+                await asyncio.wait(running)
             for slot in slots.values():
                 self._simulator.forget(slot)
             self._free.extend(slots.values())
@@ -220,7 +266,7 @@ class SimServer:
         await connection.send(encode(self._simulator.welcome))
 
     async def _serve(self, connection: ServerConnection, message: Union[Start, Step]) -> None:
-        answer = await asyncio.shield(self._simulator.request(message))
+        answer = await self._simulator.request(message)
         with contextlib.suppress(ConnectionClosed):
             await connection.send(answer)
 

@@ -30,6 +30,7 @@ from ..envs.messages import (
     decode,
     encode,
 )
+from ..envs.wire import MAX_MESSAGE_BYTES
 from .framing import receive_frame, send_frame
 
 #: prctl option: the kernel sends us a signal when the parent dies (linux/prctl.h).
@@ -107,7 +108,22 @@ def main(config: dict[str, Any]) -> None:
             request = decode(receive_frame(channel))
         except EOFError:
             return
-        send_frame(channel, encode(rack.answer(request)))
+        send_frame(channel, encode_answer(rack.answer(request)))
+
+
+def encode_answer(answer: Message) -> bytes:
+    """An answer as bytes; one that is too large to travel becomes a failure that says so."""
+    data = encode(answer)
+    if len(data) <= MAX_MESSAGE_BYTES:
+        return data
+    assert isinstance(answer, (Started, Stepped))
+    return encode(
+        Failure(
+            answer.id,
+            REFUSED,
+            f"the env's answer has {len(data)} bytes, at most {MAX_MESSAGE_BYTES} can be sent; ask for smaller or fewer images",
+        )
+    )
 
 
 def die_with_parent() -> None:

@@ -24,10 +24,10 @@ from vlarig.envs.api import Episode
 from vlarig.envs.messages import Start, encode
 from vlarig.harness.workplace import Workplace
 
-REPEATS = 5
+REPEATS = 3
 WORKERS = 2
 SLOTS = 2
-EPISODES_A_TASK = 4
+EPISODES_A_TASK = 30
 
 
 def bare(workplace: Workplace, episodes: list[Episode], actions: np.ndarray) -> float:

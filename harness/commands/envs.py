@@ -23,7 +23,8 @@ from ..workplace import Workplace
 DESCRIPTION = """List the suites that can be swept, or check that a suite's env keeps the contract.
 
   vlarig envs list
-  vlarig envs check tabletop      a minute of real simulation: determinism, isolation, images, limits
+  vlarig envs check tabletop      half a minute of real simulation: determinism, isolation, images, limits
+  vlarig envs check               every suite whose runtime is ready
 """
 
 
@@ -34,10 +35,10 @@ class ListConfig:
 
 @dataclass(frozen=True)
 class CheckConfig:
-    """Check a suite's env in its own runtime; every failed check says what to do about it."""
+    """Check suites' envs, each in its own runtime; every failed check says what to do about it."""
 
-    name: Annotated[str, tyro.conf.Positional]
-    """The suite, as 'vlarig envs list' names it."""
+    names: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[NAME...]")] = ()
+    """Suites, as 'vlarig envs list' names them. Default: all whose runtime is ready."""
 
 
 def main(arguments: list[str]) -> int:
@@ -45,18 +46,21 @@ def main(arguments: list[str]) -> int:
     config = tyro.extras.subcommand_cli_from_dict(
         {"list": ListConfig, "check": CheckConfig}, prog="vlarig envs", description=DESCRIPTION, args=arguments
     )
-    return check(config.name) if isinstance(config, CheckConfig) else show_list()
+    if not isinstance(config, CheckConfig):
+        return show_list()
+    suites = [load_suite(name) for name in config.names or suite_names()]
+    if not config.names:
+        suites = [suite for suite in suites if is_ready(suite)]
+    return max([check(suite) for suite in suites], default=0)
 
 
 def show_list() -> int:
     """Print a line for each suite."""
-    states = {state.name: state for state in list_runtimes()}
     table = Table(box=None, padding=(0, 2, 0, 0))
     for heading in ("suite", "what", "tasks", "starts", "protocol", "runtime"):
         table.add_column(heading)
     for suite in map(load_suite, suite_names()):
-        state = states.get(suite.runtime)
-        ready = "ready" if state is not None and state.runtime is not None else "not installed"
+        ready = "ready" if is_ready(suite) else "not installed"
         starts = sum(len(task.starts) for task in suite.tasks)
         protocols = ", ".join(f"{each.name}@{each.version}" for each in suite.protocols)
         table.add_row(suite.name, suite.title, str(len(suite.tasks)), str(starts), protocols, f"{suite.runtime} ({ready})")
@@ -64,11 +68,16 @@ def show_list() -> int:
     return 0
 
 
-def check(name: str) -> int:
+def is_ready(suite: Suite) -> bool:
+    """Whether the suite's runtime can be used."""
+    return any(state.name == suite.runtime and state.runtime is not None for state in list_runtimes())
+
+
+def check(suite: Suite) -> int:
     """Run the checker and print its findings; 1 when one failed."""
-    suite = load_suite(name)
-    findings = run_checker(suite)
     console = Console(highlight=False, soft_wrap=True)
+    console.print(f"{suite.name}: {suite.adapter}")
+    findings = run_checker(suite)
     for finding in findings:
         console.print(f"[green]ok[/]    {finding['check']}" if finding["passed"] else f"[red]FAIL[/]  {finding['check']}")
         if not finding["passed"]:

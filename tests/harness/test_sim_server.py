@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from toy.suite import TOY_SUITE
 from websockets.asyncio.client import ClientConnection, unix_connect
 from websockets.exceptions import ConnectionClosed
 
-from vlarig.envs.api import Needs
+from vlarig.envs.api import Camera, Needs
 from vlarig.envs.errors import VlarigError
 from vlarig.envs.messages import LOST, WIRE_VERSION, Failure, Hello, Message, Start, Started, Step, Welcome, decode, encode
 from vlarig.envs.wire import MAX_MESSAGE_BYTES, pack
@@ -137,6 +138,18 @@ def test_a_step_without_an_episode_and_a_bad_action_are_answered_and_cost_nothin
     with_server(talk)
 
 
+def test_an_answer_that_is_too_large_is_refused_saying_so(toy_home: Path) -> None:
+    vast = replace(EPISODE, protocol=replace(EPISODE.protocol, cameras=(Camera("ego", 4800, 4800),)))
+
+    async def talk(host: SimHost, address: Address) -> None:
+        client = await SimClient.connect(address.socket_path, address.token)
+        with pytest.raises(VlarigError, match=r"bytes, at most .* can be sent; ask for smaller or fewer images"):
+            await client.start(0, vast, Needs())
+        await client.close()
+
+    with_server(talk)
+
+
 def test_the_socket_is_for_the_user_alone(toy_home: Path) -> None:
     async def talk(host: SimHost, address: Address) -> None:
         assert Path(address.socket_path).parent.stat().st_mode & 0o077 == 0
@@ -145,8 +158,6 @@ def test_the_socket_is_for_the_user_alone(toy_home: Path) -> None:
 
 
 def test_an_adapter_that_disagrees_with_its_suite_stops_before_the_first_episode(toy_home: Path) -> None:
-    from dataclasses import replace
-
     other = replace(TOY_SUITE, embodiment=replace(TOY_SUITE.embodiment, control_frequency=20.0))
 
     async def run() -> None:

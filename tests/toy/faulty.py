@@ -55,3 +55,15 @@ class DriftingEnv(ToyEnv):
             os.abort()
         self.position = self.position + 1e-9 * os.getpid()
         return super().apply(action)
+
+
+class LeakyEnv(ToyEnv):
+    """Begins a little further on each time."""
+
+    begun = 0
+
+    def begin(self, episode: Episode, rng: np.random.Generator) -> str:
+        instruction = super().begin(episode, rng)
+        self.begun += 1
+        self.position = self.position * 0.99**self.begun
+        return instruction
