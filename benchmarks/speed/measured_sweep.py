@@ -14,13 +14,14 @@ import numpy as np
 from vlarig.benchmarks.suite import Suite
 from vlarig.envs.api import Episode, Needs
 from vlarig.harness.batching import Batcher, Batching
-from vlarig.harness.engine import Engine
+from vlarig.harness.engine import Engine, Transition
 from vlarig.harness.episode_queue import EpisodeQueue
 from vlarig.harness.placement import local_hosts
 from vlarig.harness.sinks import LedgerSink
 from vlarig.harness.workplace import Workplace
 from vlarig.policies.api import Policy, Reply, Request
 from vlarig.results.ledger import Ledger
+from vlarig.results.records import Attempt
 
 
 class InstantPolicy:
@@ -41,12 +42,46 @@ class InstantPolicy:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a sweep took: seconds by the clock and of the driver's CPU (all threads), rows and chunks."""
+    """What a sweep took.
+
+    Attributes:
+        wall: Seconds by the clock.
+        cpu: Seconds of the driver's CPU, all threads.
+        rows: Rows executed.
+        chunks: Chunks executed.
+        steady_rate: Rows a second until the first slot found no further episode: without the end, in which slots run dry.
+    """
 
     wall: float
     cpu: float
     rows: int
     chunks: int
+    steady_rate: float
+
+
+class SteadyMeter(EpisodeQueue):
+    """A queue, and a sink, that measures the rate for as long as there is an episode for every slot that asks."""
+
+    def __init__(self, episodes: Sequence[Episode]) -> None:
+        super().__init__(episodes)
+        self._began = time.perf_counter()
+        self._rows = 0
+        self.rate = 0.0
+
+    def take(self, worker: int) -> Episode | None:
+        """The next episode; the first time that there is none ends the measurement."""
+        episode = super().take(worker)
+        if episode is None and not self.rate:
+            self.rate = self._rows / (time.perf_counter() - self._began)
+        return episode
+
+    async def emit(self, transition: Transition) -> None:
+        """Count a chunk's rows."""
+        self._rows += len(transition.result.rows)
+
+    async def fault(self, attempt: Attempt) -> None:
+        """No attempt may fail while something is measured."""
+        raise RuntimeError(str(attempt))
 
 
 async def measure(suite: Suite, policy: Policy, episodes: Sequence[Episode], workers: int, slots: int) -> Cost:
@@ -70,9 +105,11 @@ async def measure(suite: Suite, policy: Policy, episodes: Sequence[Episode], wor
                     await asyncio.gather(*(host.start(local, episodes[0], policy.needs) for host in hosts))
                 wall, cpu = time.perf_counter(), time.process_time()
                 async with LedgerSink(ledger) as sink:
-                    engine = Engine(hosts, slots, suite.embodiment, policy.needs, batcher, 0, [sink])
-                    await engine.sweep(EpisodeQueue(episodes))
+                    meter = SteadyMeter(episodes)
+                    engine = Engine(hosts, slots, suite.embodiment, policy.needs, batcher, 0, [sink, meter])
+                    await engine.sweep(meter)
                 wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
             records = ledger.records()
     assert len(records) == len(episodes)
-    return Cost(wall, cpu, sum(record.steps for record in records), sum(len(record.chunks) for record in records))
+    rows, chunks = sum(record.steps for record in records), sum(len(record.chunks) for record in records)
+    return Cost(wall, cpu, rows, chunks, meter.rate)
