@@ -12,7 +12,7 @@ from ..envs.errors import VlarigError
 #: Command to the module that holds its ``main(arguments) -> exit status``, and a line of help.
 COMMANDS = {
     "sweep": ("vlarig.harness.commands.sweep", "run a policy over a suite's episodes; the same command again resumes"),
-    "table": ("vlarig.harness.commands.table", "success rates of runs, with intervals, beside published numbers"),
+    "table": ("vlarig.harness.commands.table", "success rates of runs, with intervals, errors and what is missing"),
     "runs": ("vlarig.harness.commands.runs", "what was run: when, which policy and suite, how far it came"),
     "replay": ("vlarig.harness.commands.replay", "re-simulate recorded episodes: check them, make their videos"),
     "envs": ("vlarig.harness.commands.envs", "list suites and tasks; check an adapter against the env contract"),
