@@ -1,0 +1,76 @@
+"""Policies by name, and what the scripted ones promise."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from toy.env import TOY_POINT
+
+from vlarig.envs.api import Observation
+from vlarig.policies.api import PolicyError, Request, policy_seed
+from vlarig.policies.registry import load_policy, policy_names
+
+
+def request(seed: int = 5, slot: int = 0, key: str = "toy/standard@1/reach_red/base/0/0") -> Request:
+    observation = Observation(images={}, state=np.zeros(3, np.float32), instruction="move the point to the red goal")
+    return Request(slot, key, 0, seed, observation, TOY_POINT, execute=8)
+
+
+def test_seeds_are_the_same_for_ever_and_differ_by_run_episode_and_chunk() -> None:
+    key = "tabletop/standard@1/stack/base/3/0"
+    assert policy_seed(0, key, 0) == 17349961646386249539
+    assert len({policy_seed(0, key, 0), policy_seed(1, key, 0), policy_seed(0, key, 1), policy_seed(0, key[:-1] + "1", 0)}) == 4
+
+
+def test_random_actions_follow_from_the_request_alone() -> None:
+    policy = load_policy("random")
+    (alone,) = policy.act([request(5)])
+    among = policy.act([request(1, slot=1), request(5, slot=2), request(9, slot=3)])
+    np.testing.assert_array_equal(alone.actions, among[1].actions)
+    assert not np.array_equal(among[0].actions, among[2].actions)
+    assert alone.actions.shape == (8, 3)
+    assert (np.abs(alone.actions) <= 1).all()
+    assert alone.actions.std() > 0.3
+
+
+def test_zero_does_nothing() -> None:
+    (reply,) = load_policy("zero").act([request()])
+    assert reply.actions.shape == (8, 3)
+    assert not reply.actions.any()
+
+
+def test_the_expert_says_which_suites_it_can_play() -> None:
+    with pytest.raises(PolicyError, match="suite 'toy' has no scripted expert; suites with one: tabletop"):
+        load_policy("expert").check("toy", TOY_POINT)
+
+
+def test_a_class_of_the_working_directory_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_own_policy.py").write_text(
+        "from vlarig.envs.api import Needs\n"
+        "class Mine:\n"
+        "    name, revision, needs, horizon = 'mine', '3', Needs(), 4\n"
+        "    def act(self, requests): return []\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    assert load_policy("my_own_policy:Mine").revision == "3"
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("expret", "did you mean expert"),
+        ("something else entirely", "known are: expert, random, zero"),
+        ("toy.policies:Nothing", "module 'toy.policies' has no policy 'Nothing'"),
+        ("toy.env:TOY_POINT", "has no policy 'TOY_POINT'"),
+        ("no.such.module:Policy", "cannot be imported"),
+    ],
+)
+def test_unknown_names_are_refused_with_an_offer(name: str, says: str) -> None:
+    with pytest.raises(PolicyError, match=says):
+        load_policy(name)
+
+
+def test_the_names_that_come_with_the_rig() -> None:
+    assert {"expert", "random", "zero"} <= set(policy_names())
