@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from typing import Any
 
@@ -359,3 +360,43 @@ def test_an_observation_holds_the_newest_frame_alone() -> None:
     images = observe(shown[1])["images"]
     assert {view: image.shape for view, image in images.items()} == {"ego": (1, 64, 64, 3), "cam_left_wrist": (1, 64, 64, 3)}
     assert np.array_equal(images["ego"][0], shown[1].frames.views["ego"][-1])
+
+
+class DrawsFromGlobals(ToyEnv):
+    """A simulator of the old kind: it draws from the process-wide generators."""
+
+    def begin(self, episode: Episode, rng: np.random.Generator) -> str:
+        instruction = super().begin(episode, rng)
+        self.position = self.position + np.random.uniform(-0.1, 0.1, 2)
+        return instruction
+
+    def apply(self, action: np.ndarray) -> Row:
+        self.position = self.position + random.uniform(-0.01, 0.01) + np.random.normal(0.0, 0.01, 2)
+        return super().apply(action)
+
+    def render_view(self, camera: Camera) -> np.ndarray:
+        return super().render_view(camera) + np.random.randint(0, 2)
+
+
+def digests(env: ToyEnv, episode: Episode, needs: Needs) -> tuple[str, str]:
+    env.open(episode, needs)
+    for _ in range(2):
+        snapshot = env.step_chunk(np.full((4, 3), 0.1)).snapshot
+    return snapshot.state_digest, snapshot.image_digest
+
+
+def test_process_wide_generators_belong_to_the_slot_whose_turn_it_is() -> None:
+    env, episodes = DrawsFromGlobals(), [replace(EPISODE, protocol=ENDLESS, start=start) for start in (1, 2)]
+    alone = [digests(env, episode, Needs()) for episode in episodes]
+    assert alone[0] != alone[1]
+    np.random.seed(123)
+    random.seed(123)
+    outside = (random.getstate(), np.random.get_state()[1].tolist())
+    assert [digests(env, episode, Needs(every_frame=True)) for episode in episodes] == alone
+    slots = [DrawsFromGlobals() for _ in episodes]
+    for slot, episode in zip(slots, episodes, strict=True):
+        slot.open(episode, Needs())
+    for _ in range(2):
+        snapshots = [slot.step_chunk(np.full((4, 3), 0.1)).snapshot for slot in slots]
+    assert [(snapshot.state_digest, snapshot.image_digest) for snapshot in snapshots] == alone
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == outside
