@@ -37,6 +37,6 @@ TOY_SUITE = Suite(
 )
 
 #: The same with faults; see :mod:`toy.faulty`.
-FAULTY_SUITE = replace(TOY_SUITE, name="faulty", adapter="toy.faulty:FaultyEnv", patience=Patience(row=0.25))
+FAULTY_SUITE = replace(TOY_SUITE, name="faulty", adapter="toy.faulty:FaultyEnv", patience=Patience(row=0.5))
 DRIFTING_SUITE = replace(TOY_SUITE, name="drifting", adapter="toy.faulty:DriftingEnv")
 LEAKY_SUITE = replace(TOY_SUITE, name="leaky", adapter="toy.faulty:LeakyEnv")
