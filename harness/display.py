@@ -41,14 +41,18 @@ async def live_display(console: Console, title: str, progress: Progress, engines
     if console.is_terminal:
         with Live(console=console, auto_refresh=False, transient=True) as live:
 
+            def show() -> None:
+                activities = sum((engine.activities() for engine in engines), Counter[str]())
+                live.update(picture(title, progress, activities), refresh=True)
+
             async def draw() -> None:
                 while True:
-                    activities = sum((engine.activities() for engine in engines), Counter[str]())
-                    live.update(picture(title, progress, activities), refresh=True)
+                    show()
                     await asyncio.sleep(REFRESH_SECONDS)
 
             async with _running(draw()):
                 yield
+            show()
         return
 
     async def write_lines() -> None:
