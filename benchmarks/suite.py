@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ..envs.api import Episode, Protocol
 from ..envs.embodiments import Embodiment
-from ..envs.errors import VlarigError
+from ..envs.errors import VlarigError, suggestion
 
 
 @dataclass(frozen=True)
@@ -112,7 +111,4 @@ class Suite:
 
 def unknown(kind: str, name: str, known: Iterable[str], where: str) -> VlarigError:
     """The error for a name that does not exist: it offers the nearest ones, or all where none is near."""
-    names = sorted(known)
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known are: {', '.join(names) or 'none'}"
-    return VlarigError(f"unknown {kind} {name!r} in {where}; {hint}")
+    return VlarigError(f"unknown {kind} {name!r} in {where}; {suggestion(name, known)}")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class VlarigError(Exception):
     """A user's mistake or a broken surrounding: one sentence that names the value, what was expected and what to do.
@@ -16,3 +19,10 @@ class BadActionError(VlarigError):
 
 class BadMessageError(VlarigError):
     """Bytes on a socket, or in a ledger, that are not one of our messages."""
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """What to offer for a name that does not exist: the nearest of the ``known`` ones, or all of them where none is near."""
+    names = sorted(known)
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(near)}?" if near else f"known are: {', '.join(names) or 'none'}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes.util
-import difflib
 import hashlib
 import os
 import re
@@ -11,7 +10,7 @@ import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..envs.errors import VlarigError
+from ..envs.errors import VlarigError, suggestion
 
 LOCKS = Path(__file__).parent / "locks"
 
@@ -100,10 +99,9 @@ def load_spec(name: str, others: tuple[str, ...] = ()) -> RuntimeSpec:
     """
     known = sorted({*spec_names(), *others})
     if name not in spec_names():
-        near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"known are: {', '.join(known)}"
         raise VlarigError(
-            f"unknown runtime {name!r}; {hint} (an interpreter made elsewhere: vlarig runtime add {name} --python PATH)"
+            f"unknown runtime {name!r}; {suggestion(name, known)} "
+            f"(an interpreter made elsewhere: vlarig runtime add {name} --python PATH)"
         )
     data = tomllib.loads((LOCKS / f"{name}.toml").read_text(encoding="utf-8"))
     renderers = tuple(

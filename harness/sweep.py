@@ -141,8 +141,9 @@ async def _sweep(
     engines: list[Engine] = []
     title = f"{' '.join(config.suites)}, policy {config.policy}, seed {config.seed}, {workers} workers x {config.slots} slots, {run}"
     async with LedgerSink(ledger) as sink, live_display(console, title, progress, engines):
+        finished = ledger.finished_keys()
         for plan in plans:
-            owed = [episode for episode in plan.episodes if episode.key not in ledger.finished_keys()]
+            owed = [episode for episode in plan.episodes if episode.key not in finished]
             if not owed:
                 continue
             count = min(workers, len(owed))

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ..envs.api import Needs
+from ..envs.errors import suggestion
 from .api import Policy, PolicyError
 
 ENTRY_POINT_GROUP = "vlarig.policies"
@@ -53,9 +54,7 @@ def load_policy(name: str) -> Policy:
 def _from_entry_point(name: str) -> Callable[[], Any]:
     for point in entry_points(group=ENTRY_POINT_GROUP, name=name):
         return _import(point.value)
-    near = difflib.get_close_matches(name, policy_names(), n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(near)}?" if near else f"known are: {', '.join(policy_names())}"
-    raise PolicyError(f"unknown policy {name!r}; {hint} (any class of yours: module:Name)")
+    raise PolicyError(f"unknown policy {name!r}; {suggestion(name, policy_names())} (any class of yours: module:Name)")
 
 
 def _import(name: str) -> Callable[[], Any]:
