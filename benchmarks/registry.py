@@ -10,7 +10,14 @@ from .suite import Suite, unknown
 
 ENTRY_POINT_GROUP = "vlarig.suites"
 
-_BUILT_IN = {"tabletop": "vlarig.benchmarks.tabletop:TABLETOP"}
+_BUILT_IN = {
+    "libero_10": "vlarig.benchmarks.libero:LIBERO_10",
+    "libero_90": "vlarig.benchmarks.libero:LIBERO_90",
+    "libero_goal": "vlarig.benchmarks.libero:LIBERO_GOAL",
+    "libero_object": "vlarig.benchmarks.libero:LIBERO_OBJECT",
+    "libero_spatial": "vlarig.benchmarks.libero:LIBERO_SPATIAL",
+    "tabletop": "vlarig.benchmarks.tabletop:TABLETOP",
+}
 
 
 def suite_names() -> list[str]:

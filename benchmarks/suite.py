@@ -61,6 +61,8 @@ class Suite:
         source: Where tasks and protocols come from.
         payload: Gives the plain data that an episode carries to the adapter.
         patience: How long its simulator may take for things.
+        assets: Names of the asset bundles that the simulator reads; the adapter finds the folder of a bundle ``name`` in the
+            environment variable ``VLARIG_ASSETS_<NAME>``.
     """
 
     name: str
@@ -73,6 +75,7 @@ class Suite:
     source: str
     payload: Callable[[Task, int], dict[str, Any]] = field(default=_no_payload)
     patience: Patience = Patience()
+    assets: tuple[str, ...] = ()
 
     def task(self, name: str) -> Task:
         """The task of that name.
@@ -84,6 +87,17 @@ class Suite:
             if task.name == name:
                 return task
         raise unknown("task", name, [task.name for task in self.tasks], f"suite {self.name!r}")
+
+    def protocol(self, name: str | None = None) -> Protocol:
+        """The protocol of that name; the default without a name.
+
+        Raises:
+            VlarigError: There is none; the nearest names are offered.
+        """
+        for protocol in self.protocols:
+            if name in (protocol.name, None):
+                return protocol
+        raise unknown("protocol", str(name), [protocol.name for protocol in self.protocols], f"suite {self.name!r}")
 
     def episodes(
         self, tasks: Sequence[str] = (), per_task: int | None = None, protocol: Protocol | None = None

@@ -22,6 +22,7 @@ from numpy.typing import ArrayLike
 from .embodiments import Embodiment
 from .episode import Camera, Episode, Protocol
 from .errors import BadActionError, VlarigError
+from .pictures import as_seen
 from .snapshot import (
     ChunkResult,
     Frames,
@@ -109,7 +110,10 @@ class Env(gymnasium.Env[Observation, np.ndarray], ABC):
 
     @abstractmethod
     def render_view(self, camera: Camera) -> np.ndarray:
-        """The camera's image of this moment, ``uint8[height, width, 3]``, upright; must not change the simulator's state."""
+        """The camera's image of this moment, ``uint8[height, width, 3]``, upright; must not change the simulator's state.
+
+        ``camera`` has the size to draw; what the protocol does to the picture afterwards is not the adapter's business.
+        """
 
     @abstractmethod
     def simulator_state(self) -> np.ndarray:
@@ -135,6 +139,7 @@ class Env(gymnasium.Env[Observation, np.ndarray], ABC):
             if camera.view not in self.embodiment.cameras:
                 views = ", ".join(self.embodiment.cameras)
                 raise VlarigError(f"{self.embodiment.name} has no view {camera.view!r}; it has {views}")
+        waiting = self._waiting_row(episode.protocol)
         self.episode = episode
         self._needs = needs
         self._outcome = Outcome()
@@ -149,6 +154,8 @@ class Env(gymnasium.Env[Observation, np.ndarray], ABC):
         with self._own_generators():
             with self._timed("simulate"):
                 self._instruction = self.begin(episode, np.random.default_rng(episode.seed))
+                for _ in range(episode.protocol.wait_steps):
+                    self.apply(waiting.copy())
             self._over = False
             self._hash_state()
             return self._snapshot()
@@ -163,7 +170,9 @@ class Env(gymnasium.Env[Observation, np.ndarray], ABC):
         if self.episode is None or self._over:
             state = "no episode was started" if self.episode is None else "the episode is over"
             raise VlarigError(f"the env cannot step: {state}; call reset with an episode first")
-        checked = check_actions(actions, self.embodiment)[: self.episode.protocol.execute]
+        protocol = self.episode.protocol
+        checked = check_actions(actions, self.embodiment)[: protocol.execute]
+        _decide_grippers(checked, self.embodiment, protocol.gripper)
         rows = []
         with self._own_generators():
             for action in checked:
@@ -206,6 +215,16 @@ class Env(gymnasium.Env[Observation, np.ndarray], ABC):
         if self.episode is None:
             raise VlarigError("the observation space depends on the episode's protocol; call reset first")
         return observation_space(self.embodiment, self.episode.protocol.cameras)
+
+    def _waiting_row(self, protocol: Protocol) -> np.ndarray:
+        """What is carried out before the first observation, ``float32[A]``."""
+        row, size = np.array(protocol.wait_action, dtype=np.float32), self.embodiment.action_size
+        if protocol.wait_steps and len(row) != size:
+            raise VlarigError(
+                f"wait_action of protocol {protocol.name!r} has {len(row)} numbers; {self.embodiment.name} takes {size} "
+                f"({', '.join(channel.name for channel in self.embodiment.channels)})"
+            )
+        return row
 
     def _run_row(self, action: np.ndarray) -> Row:
         assert self.episode is not None
@@ -265,7 +284,8 @@ class Env(gymnasium.Env[Observation, np.ndarray], ABC):
 
     def _shoot(self) -> None:
         with self._timed("render"):
-            self._frames.append((self._step, {camera.view: self.render_view(camera) for camera in self._cameras}))
+            images = {camera.view: as_seen(self.render_view(camera.as_drawn), camera) for camera in self._cameras}
+            self._frames.append((self._step, images))
 
     def _hash_newest_images(self) -> None:
         _, images = self._frames[-1]
@@ -300,6 +320,15 @@ class Env(gymnasium.Env[Observation, np.ndarray], ABC):
             yield
         finally:
             _set_generators(before)
+
+
+def _decide_grippers(actions: np.ndarray, embodiment: Embodiment, rule: str) -> None:
+    """Change the gripper channels of ``actions``, ``float32[H, A]``, as a protocol's ``gripper`` says."""
+    if rule == "as_given":
+        return
+    columns = [index for index, channel in enumerate(embodiment.channels) if channel.gripper is not None]
+    numbers = actions[:, columns]
+    actions[:, columns] = np.sign(numbers) if rule == "sign" else np.where(numbers < 0, -1.0, 1.0)
 
 
 def _generators() -> tuple[Any, Any]:

@@ -47,6 +47,7 @@ CHECKS: tuple[Callable[[Bench], None], ...] = (
     rules.actions_beyond_the_bounds_are_tolerated,
     rules.given_values_are_left_unchanged,
     rules.the_step_limit_truncates,
+    rules.waiting_counts_for_nothing,
     rules.the_end_is_final,
     rules.no_episode_is_solved_at_its_start,
     rules.step_agrees_with_step_chunk,

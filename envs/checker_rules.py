@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from .api import Outcome
 from .checker_bench import WITHOUT_IMAGES, Bench, Take, broken
 from .embodiments import Embodiment
 from .errors import BadActionError, VlarigError
@@ -105,6 +107,25 @@ def the_step_limit_truncates(bench: Bench) -> None:
         ends.append(len(rows))
     do = "give check_env a sample of actions that do not end the episode, or stop ending it in apply() without a cause"
     broken(f"truncated at row {limit}", f"three runs ended by themselves, at rows {ends}", why, do)
+
+
+def waiting_counts_for_nothing(bench: Bench) -> None:
+    """Rows that are waited before the first observation count towards nothing."""
+    protocol, played = bench.first.protocol, len(bench.reference.rows)
+    action = protocol.wait_action or tuple(float(number) for number in bench.actions[0])
+    longer = replace(protocol, name=f"{protocol.name}-waiting", wait_steps=protocol.wait_steps + 2, wait_action=action)
+    take = bench.play(replace(bench.first, protocol=longer), WITHOUT_IMAGES, chunk=bench.length)
+    why = "a policy is given less time than the protocol says, or is credited with what the world did by itself"
+    shown = take.shown[0]
+    if shown.step or shown.primitives or shown.outcome != Outcome():
+        seen = f"step {shown.step}, {shown.primitives} primitives, {shown.outcome} after {longer.wait_steps} rows of waiting"
+        broken("step 0, no primitives and no outcome yet", seen, why, "leave open() to the base class, which does the waiting")
+    if take.rows[-1].truncated and len(take.rows) < played:
+        do = (
+            "count no rows in apply(); the base class knows the step limit, and a simulator's own horizon is to be switched off"
+        )
+        seen = f"{len(take.rows)} rows after {longer.wait_steps} rows of waiting"
+        broken(f"{played} rows before the limit, as after {protocol.wait_steps} rows of waiting", seen, why, do)
 
 
 def the_end_is_final(bench: Bench) -> None:

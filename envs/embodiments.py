@@ -93,24 +93,42 @@ def _delta_pose_channels() -> tuple[Channel, ...]:
     return (*translation, *rotation, gripper)
 
 
+#: Position of the end effector (m), its rotation as an axis times an angle (rad), and where the two fingers are (m). Each embodiment
+#: says from where the rotation is counted.
+_POSE_AND_FINGERS = (
+    "position_x",
+    "position_y",
+    "position_z",
+    "axis_angle_x",
+    "axis_angle_y",
+    "axis_angle_z",
+    "finger_left",
+    "finger_right",
+)
+
 #: The embedded suite's robot: a Panda under robosuite 1.5 ``OSC_POSE`` (robosuite/controllers/config/default/parts/
-#: osc_pose.json: an action of 1 is 0.05 m or 0.5 rad a control step).
+#: osc_pose.json: an action of 1 is 0.05 m or 0.5 rad a control step). Its rotation is counted from straight down.
 TABLETOP_PANDA = Embodiment(
     name="tabletop_panda",
     robot_tag="Franka Panda",
     arms="single arm",
     control_frequency=20.0,
     channels=_delta_pose_channels(),
-    state_layout=(
-        "position_x",
-        "position_y",
-        "position_z",
-        "axis_angle_x",
-        "axis_angle_y",
-        "axis_angle_z",
-        "finger_left",
-        "finger_right",
-    ),
+    state_layout=_POSE_AND_FINGERS,
     cameras={"ego": "ego", "cam_left_wrist": "robot0_eye_in_hand"},
     statistics_key="tabletop",
+)
+
+#: LIBERO's robot: a Panda under robosuite 1.4 ``OSC_POSE`` (robosuite/controllers/config/osc_pose.json: an action of 1 is 0.05 m or
+#: 0.5 rad a control step) at 20 Hz (LIBERO libero/libero/envs/env_wrapper.py, ``ControlEnv``). The state is what LIBERO's evaluators
+#: make of ``robot0_eef_pos``, ``robot0_eef_quat`` and ``robot0_gripper_qpos``; its rotation is the hand's in the world.
+LIBERO_PANDA = Embodiment(
+    name="libero_panda",
+    robot_tag="Franka Panda",  # paper, Table 2; single arm, delta end effector and gripper
+    arms="single arm",
+    control_frequency=20.0,
+    channels=_delta_pose_channels(),
+    state_layout=_POSE_AND_FINGERS,
+    cameras={"ego": "agentview", "cam_left_wrist": "robot0_eye_in_hand"},
+    statistics_key="libero",
 )

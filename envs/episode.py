@@ -3,25 +3,63 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Optional
 
 SUCCESS_RULES = ("first", "final", "held")
+GRIPPER_RULES = ("as_given", "binary", "sign")
+RESIZE_METHODS = ("pil_bilinear", "jpeg_lanczos3")
 
 
 @dataclass(frozen=True)
 class Camera:
-    """One view that a protocol asks for.
+    """One view that a protocol asks for, and what is done to its picture before the policy sees it.
+
+    The simulator draws an upright picture; then it is mirrored, resized and cropped, in this order, by
+    :func:`vlarig.envs.pictures.as_seen`. Most benchmarks need none of that.
 
     Attributes:
         view: View tag, one of the embodiment's ``cameras``.
-        height: Image height in pixels.
-        width: Image width in pixels.
+        height: Height of the image that the policy sees, in pixels.
+        width: Width of the image that the policy sees, in pixels.
+        drawn: Height and width that the simulator draws; as seen when ``None``.
+        mirror: Whether left and right are swapped. (An evaluator that turns a bottom-up picture by 180 degrees, as LIBERO's do,
+            shows it upright and mirrored.)
+        resize: How the drawn picture gets the seen size, one of ``pil_bilinear`` and ``jpeg_lanczos3``; applied wherever it is
+            named. Empty: not at all.
+        crop: Share of the image's area, from 0 to 1, that a crop about its middle keeps and that is scaled back to the whole.
     """
 
     view: str
     height: int
     width: int
+    drawn: Optional[tuple[int, int]] = None
+    mirror: bool = False
+    resize: str = ""
+    crop: float = 1.0
+
+    def __post_init__(self) -> None:
+        seen = (self.height, self.width)
+        drawn = seen if self.drawn is None else self.drawn
+        if len(drawn) != 2 or min(*seen, *drawn) < 1:
+            raise ValueError(
+                f"camera {self.view!r} is drawn as {drawn} and seen as {seen}; expected (height, width), 1 or more"
+            )
+        if self.resize and self.resize not in RESIZE_METHODS:
+            raise ValueError(f"resize of camera {self.view!r} is {self.resize!r}, expected one of {', '.join(RESIZE_METHODS)}")
+        if drawn != seen and not self.resize:
+            raise ValueError(
+                f"camera {self.view!r} is drawn as {drawn} and seen as {seen}; set resize to one of {', '.join(RESIZE_METHODS)}"
+            )
+        if not 0.0 < self.crop <= 1.0:
+            raise ValueError(f"crop of camera {self.view!r} is {self.crop}, expected a share of the area above 0 and up to 1")
+
+    @property
+    def as_drawn(self) -> Camera:
+        """The same view as the simulator draws it: of the drawn size, with nothing done to it."""
+        height, width = self.drawn or (self.height, self.width)
+        return Camera(self.view, height, width)
 
 
 @dataclass(frozen=True)
@@ -39,6 +77,11 @@ class Protocol:
         success_rule: ``first`` (success at any moment counts), ``final`` (only success at the end counts), ``held`` (success
             at the end of ``hold_rows`` rows in succession counts).
         hold_rows: Rows that ``held`` asks for.
+        wait_steps: Rows that the env carries out by itself after its reset and before the first observation, so that objects come
+            to rest. They count towards nothing: neither the step limit nor success.
+        wait_action: The row that is carried out meanwhile, ``A`` numbers in the env's units; empty without waiting.
+        gripper: What becomes of the numbers of gripper channels before a row is carried out: ``as_given``, ``binary`` (below 0
+            becomes -1, all else +1), ``sign`` (-1 or +1, and 0 stays 0). Actions are recorded as the policy gave them.
         derived_from: Name of the protocol that this one was derived from; empty for a benchmark's own.
     """
 
@@ -51,6 +94,9 @@ class Protocol:
     stop_on_success: bool = True
     success_rule: str = "first"
     hold_rows: int = 1
+    wait_steps: int = 0
+    wait_action: tuple[float, ...] = ()
+    gripper: str = "as_given"
     derived_from: str = ""
 
     def __post_init__(self) -> None:
@@ -67,6 +113,14 @@ class Protocol:
         for name in ("step_limit", "execute", "hold_rows"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected 1 or more")
+        if self.wait_steps < 0:
+            raise ValueError(f"wait_steps is {self.wait_steps}, expected 0 or more")
+        if self.wait_steps and not self.wait_action:
+            raise ValueError(f"wait_steps is {self.wait_steps} and wait_action is empty; give the row to carry out meanwhile")
+        if not all(math.isfinite(number) for number in self.wait_action):
+            raise ValueError(f"wait_action is {self.wait_action}, expected finite numbers")
+        if self.gripper not in GRIPPER_RULES:
+            raise ValueError(f"gripper is {self.gripper!r}, expected one of {', '.join(GRIPPER_RULES)}")
 
     def derive(self, **changes: Any) -> Protocol:
         """The same protocol with other values in some plain fields, named after what differs (``standard-execute8``).

@@ -19,7 +19,7 @@ from .workplace import Workplace
 
 
 def register_envs() -> None:
-    """Make every suite known to :func:`gymnasium.make`, as ``vlarig/<suite>``.
+    """Make every suite known to :func:`gymnasium.make`, as ``vlarig/<suite>``; :class:`RemoteEnv` says what can be passed.
 
     >>> import gymnasium, vlarig.harness
     >>> vlarig.harness.register_envs()
@@ -43,16 +43,23 @@ class RemoteEnv(gymnasium.Env[Observation, np.ndarray]):
         start: Only this start; any of the task's when ``None``.
         images: Whether observations hold images.
         render_mode: ``rgb_array`` or ``None``.
+        protocol: Name of one of the suite's protocols; its default when ``None``.
     """
 
     metadata = {"render_modes": ["rgb_array"]}
 
     def __init__(
-        self, suite: str, task: str | None = None, start: int | None = None, images: bool = True, render_mode: str | None = None
+        self,
+        suite: str,
+        task: str | None = None,
+        start: int | None = None,
+        images: bool = True,
+        render_mode: str | None = None,
+        protocol: str | None = None,
     ) -> None:
         self._suite = load_suite(suite)
         self._task, self._start = task, start
-        self._protocol = self._suite.protocols[0]
+        self._protocol = self._suite.protocol(protocol)
         self._needs = Needs(images=images, final_frame=images)
         self.render_mode = render_mode
         self.metadata = self.metadata | {"render_fps": self._suite.embodiment.control_frequency}

@@ -37,6 +37,8 @@ class SweepConfig(BaseModel):
     """Only these tasks. Default: all."""
     episodes: Count = None
     """Episodes of each task: its first starts, then the same starts again. Default: every start once."""
+    protocol: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    """Protocol to run under, one that every suite has; 'vlarig envs list SUITE' compares them. Default: each suite's first."""
     workers: Count = None
     """Simulator processes. Default: one a core."""
     slots: Annotated[int, tyro.conf.arg(metavar="N")] = 2
@@ -75,7 +77,7 @@ class SuitePlan:
 
     Attributes:
         workplace: Where it runs.
-        protocol: The protocol, derived where the user or the policy asks for it.
+        protocol: The protocol, derived where the user or the policy asks for another number of rows.
         episodes: All episodes of the run in this suite.
     """
 
@@ -88,33 +90,43 @@ class SuitePlan:
         """The suite."""
         return self.workplace.suite
 
+    @property
+    def named(self) -> Protocol:
+        """The suite's own protocol, from which :attr:`protocol` was derived if it is another."""
+        return self.suite.protocol(self.protocol.derived_from or self.protocol.name)
+
 
 def plan_suites(config: SweepConfig, policy: Policy) -> list[SuitePlan]:
     """Resolve every suite of the sweep.
 
     Raises:
-        VlarigError: A suite, task or runtime does not exist or is not ready, or the policy does not fit.
+        VlarigError: A suite, task, protocol or runtime does not exist or is not ready, or the policy does not fit.
     """
     suites = [load_suite(name) for name in dict.fromkeys(config.suites)]
     for name in config.tasks:
         if not any(name == task.name for suite in suites for task in suite.tasks):
             known = [task.name for suite in suites for task in suite.tasks]
             raise unknown("task", name, known, " and ".join(suite.name for suite in suites))
-    return [plan_suite(suite, policy, config.tasks, config.episodes, config.execute) for suite in suites]
+    return [plan_suite(suite, policy, config.tasks, config.episodes, config.execute, config.protocol) for suite in suites]
 
 
 def plan_suite(
-    suite: Suite, policy: Policy, tasks: Sequence[str] = (), episodes: int | None = None, execute: int | None = None
+    suite: Suite,
+    policy: Policy,
+    tasks: Sequence[str] = (),
+    episodes: int | None = None,
+    execute: int | None = None,
+    protocol: str | None = None,
 ) -> SuitePlan:
     """Resolve one suite; tasks that it does not have are another suite's. Raises like :func:`plan_suites`."""
     check = getattr(policy, "check", None)
     if check is not None:
         check(suite.name, suite.embodiment)
-    protocol = suite.protocols[0]
-    protocol = protocol.derive(execute=execute_for(policy, execute or protocol.execute))
+    named = suite.protocol(protocol)
+    resolved = named.derive(execute=execute_for(policy, execute or named.execute))
     own_tasks = [task.name for task in suite.tasks if task.name in tasks]
-    chosen = suite.episodes(own_tasks, episodes, protocol) if own_tasks or not tasks else []
-    return SuitePlan(Workplace.of(suite), protocol, chosen)
+    chosen = suite.episodes(own_tasks, episodes, resolved) if own_tasks or not tasks else []
+    return SuitePlan(Workplace.of(suite), resolved, chosen)
 
 
 def run_identity(config: SweepConfig, policy: Policy, plans: Sequence[SuitePlan]) -> Identity:
@@ -130,6 +142,7 @@ def run_identity(config: SweepConfig, policy: Policy, plans: Sequence[SuitePlan]
         policy_revision=policy.revision,
         strict=config.strict,
         runtimes={plan.suite.runtime: plan.workplace.runtime.lock_sha256 for plan in plans},
+        assets={bundle.name: bundle.identity for plan in plans for bundle in plan.workplace.assets},
         renderer=" ".join(renderers) or "own",
         vlarig_version=version("vlarig"),
     )

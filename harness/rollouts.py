@@ -37,6 +37,7 @@ class Rollouts:
     Args:
         suite: Name of the suite.
         policy: Who plays.
+        protocol: Name of one of the suite's protocols; its default when ``None``.
         workers: Simulator processes.
         slots: Episodes under way in each.
         streams: Each slot's endless episodes, ``workers * slots`` of them; :func:`episode_stream` over the suite when ``None``.
@@ -51,6 +52,7 @@ class Rollouts:
         suite: str,
         policy: Policy,
         *,
+        protocol: str | None = None,
         workers: int = 1,
         slots: int = 1,
         streams: Sequence[Iterator[Episode]] | None = None,
@@ -59,7 +61,7 @@ class Rollouts:
         sinks: Sequence[Sink] = (),
         logs: Path = Path("logs"),
     ) -> None:
-        self._plan = plan_suite(load_suite(suite), policy)
+        self._plan = plan_suite(load_suite(suite), policy, protocol=protocol)
         self._policy = policy
         self._workers, self._slots, self._seed, self._sinks, self._logs = workers, slots, seed, sinks, logs
         self._batching = Batching(batch or workers * slots)

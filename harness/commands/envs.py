@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated
 
 import tyro
@@ -14,15 +14,17 @@ from rich.table import Table
 
 from ...benchmarks.registry import load_suite, suite_names
 from ...benchmarks.suite import Suite
-from ...envs.api import Needs
+from ...envs.api import Camera, Needs, Protocol
 from ...envs.errors import VlarigError
 from ...envs.messages import Start, encode
+from ..assets import locate_bundle
 from ..runtimes import list_runtimes
 from ..workplace import Workplace
 
 DESCRIPTION = """List the suites that can be swept, or check that a suite's env keeps the contract.
 
   vlarig envs list
+  vlarig envs list libero_goal    its tasks, and its protocols side by side
   vlarig envs check tabletop      half a minute of real simulation: determinism, isolation, images, limits
   vlarig envs check               every suite whose runtime is ready
 """
@@ -31,6 +33,9 @@ DESCRIPTION = """List the suites that can be swept, or check that a suite's env 
 @dataclass(frozen=True)
 class ListConfig:
     """List suites with their tasks, starts, protocols and runtimes."""
+
+    names: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[NAME...]")] = ()
+    """Suites to describe: every task, and every protocol with what differs. Default: a line for each suite."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,9 @@ def main(arguments: list[str]) -> int:
         {"list": ListConfig, "check": CheckConfig}, prog="vlarig envs", description=DESCRIPTION, args=arguments
     )
     if not isinstance(config, CheckConfig):
-        return show_list()
+        for name in config.names:
+            show_suite(load_suite(name))
+        return 0 if config.names else show_list()
     suites = [load_suite(name) for name in config.names or suite_names()]
     if not config.names:
         suites = [suite for suite in suites if is_ready(suite)]
@@ -58,19 +65,83 @@ def show_list() -> int:
     """Print a line for each suite."""
     table = Table(box=None, padding=(0, 2, 0, 0))
     for heading in ("suite", "what", "tasks", "starts", "protocol", "runtime"):
-        table.add_column(heading)
+        table.add_column(heading, no_wrap=heading != "what")
     for suite in map(load_suite, suite_names()):
-        ready = "ready" if is_ready(suite) else "not installed"
+        ready = readiness(suite)
         starts = sum(len(task.starts) for task in suite.tasks)
-        protocols = ", ".join(f"{each.name}@{each.version}" for each in suite.protocols)
-        table.add_row(suite.name, suite.title, str(len(suite.tasks)), str(starts), protocols, f"{suite.runtime} ({ready})")
+        default, more = suite.protocols[0], len(suite.protocols) - 1
+        protocol = f"{default.name}@{default.version}" + f" +{more}" * (more > 0)
+        table.add_row(suite.name, suite.title, str(len(suite.tasks)), str(starts), protocol, f"{suite.runtime} ({ready})")
     Console().print(table)
     return 0
 
 
+def show_suite(suite: Suite) -> None:
+    """Print a suite's tasks, and its protocols: what differs side by side, then what they share."""
+    console = Console(highlight=False)
+    console.print(f"[bold]{suite.name}[/]: {suite.title}")
+    console.print(f"tasks, each with {_span(suite)} starts:")
+    for task in suite.tasks:
+        console.print(f"  {task.name}", soft_wrap=True)
+    described = [describe_protocol(protocol) for protocol in suite.protocols]
+    shared = {name: text for name, text in described[0].items() if all(other[name] == text for other in described)}
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for heading in ("protocol", *(f"{each.name}@{each.version}" for each in suite.protocols)):
+        table.add_column(heading)
+    for name in described[0]:
+        if name not in shared:
+            table.add_row(name, *(each[name].replace(", ", "\n") for each in described))
+    console.print(table)
+    console.print(f"in {'all protocols' if len(described) > 1 else 'it'}:")
+    for name, text in shared.items():
+        console.print(f"  {name}: {text}", soft_wrap=True)
+
+
+def describe_protocol(protocol: Protocol) -> dict[str, str]:
+    """Field to value in words; each camera counts as one."""
+    plain = {field.name: str(getattr(protocol, field.name)) for field in fields(protocol)}
+    for name in ("name", "version", "derived_from", "cameras"):
+        del plain[name]
+    plain["wait_action"] = " ".join(f"{number:g}" for number in protocol.wait_action) or "none"
+    for camera in protocol.cameras:
+        plain[camera.view] = describe_camera(camera)
+    return plain
+
+
+def describe_camera(camera: Camera) -> str:
+    """What a policy sees through a camera, in words."""
+    words = [f"{camera.height} x {camera.width}"]
+    if camera.drawn:
+        words.append(f"drawn {camera.drawn[0]} x {camera.drawn[1]}")
+    if camera.mirror:
+        words.append("mirrored")
+    if camera.resize:
+        words.append(camera.resize)
+    if camera.crop < 1.0:
+        words.append(f"middle {camera.crop:.0%}")
+    return ", ".join(words)
+
+
+def _span(suite: Suite) -> str:
+    counts = sorted({len(task.starts) for task in suite.tasks})
+    return f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
+
+
 def is_ready(suite: Suite) -> bool:
-    """Whether the suite's runtime can be used."""
-    return any(state.name == suite.runtime and state.runtime is not None for state in list_runtimes())
+    """Whether the suite's runtime and data files are here."""
+    return readiness(suite) == "ready"
+
+
+def readiness(suite: Suite) -> str:
+    """``ready``, or what the suite lacks, in a word or two."""
+    if not any(state.name == suite.runtime and state.runtime is not None for state in list_runtimes()):
+        return "not installed"
+    try:
+        for name in suite.assets:
+            locate_bundle(name)
+    except VlarigError:
+        return "without assets"
+    return "ready"
 
 
 def check(suite: Suite) -> int:

@@ -20,6 +20,7 @@ is kept. Workers, slots and batches change how fast a run goes, never what it me
   vlarig sweep tabletop --policy random --episodes 5        five episodes a task
   vlarig sweep tabletop --policy my_policy:MyPolicy --tasks stack push_to --execute 8
   vlarig sweep tabletop --policy expert --episodes 2 --video all
+  vlarig sweep libero_spatial libero_goal --policy my_policy:MyPolicy --protocol openpi
 """
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from toy.suite import TOY_SUITE
+from toy.suite import QUICK, STANDARD, TOY_SUITE, TWO_WAYS_SUITE
 
 from vlarig.benchmarks.registry import load_suite, suite_names
 from vlarig.envs.errors import VlarigError
@@ -22,6 +22,12 @@ def test_an_episode_carries_its_payload_and_protocol() -> None:
     (episode,) = TOY_SUITE.episodes(["reach_blue"], per_task=1, protocol=protocol)
     assert episode.payload == {"goal": "blue"}
     assert episode.protocol is protocol
+
+
+def test_a_protocol_is_found_by_its_name() -> None:
+    assert [TWO_WAYS_SUITE.protocol(name) for name in (None, "quick")] == [STANDARD, QUICK]
+    with pytest.raises(VlarigError, match="unknown protocol 'slow' in suite 'two_ways'; known are: quick, standard"):
+        TWO_WAYS_SUITE.protocol("slow")
 
 
 def test_suites_of_others_are_found_by_their_entry_point() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from dataclasses import replace
 from typing import Any
@@ -24,6 +25,7 @@ from vlarig.envs.api import (
     observe,
 )
 from vlarig.envs.errors import BadActionError, VlarigError
+from vlarig.envs.pictures import as_seen
 
 LENGTH = 12
 ENDLESS = replace(STANDARD, name="endless", step_limit=LENGTH, stop_on_success=False, execute=4)
@@ -126,11 +128,42 @@ def test_a_change_to_the_same_value_derives_nothing() -> None:
         ({"step_limit": 0}, "step_limit is 0, expected 1 or more"),
         ({"execute": 0}, "execute is 0, expected 1 or more"),
         ({"hold_rows": -1}, "hold_rows is -1, expected 1 or more"),
+        ({"wait_steps": -1}, "wait_steps is -1, expected 0 or more"),
+        ({"wait_steps": 5}, "wait_steps is 5 and wait_action is empty"),
+        ({"wait_action": (0.0, float("nan"))}, "wait_action is .*nan.*, expected finite numbers"),
+        ({"gripper": "round"}, "gripper is 'round', expected one of as_given, binary, sign"),
     ],
 )
 def test_a_protocol_that_cannot_be_run_is_refused(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         replace(STANDARD, **changes)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"height": 0}, "camera 'ego' is drawn as \\(0, 32\\) and seen as \\(0, 32\\); expected"),
+        ({"drawn": (64,), "resize": "pil_bilinear"}, "camera 'ego' is drawn as \\(64,\\)"),
+        (
+            {"drawn": (64, 64)},
+            "drawn as \\(64, 64\\) and seen as \\(24, 32\\); set resize to one of pil_bilinear, jpeg_lanczos3",
+        ),
+        ({"resize": "bicubic"}, "resize of camera 'ego' is 'bicubic', expected one of pil_bilinear, jpeg_lanczos3"),
+        ({"crop": 0.0}, "crop of camera 'ego' is 0.0, expected a share of the area above 0 and up to 1"),
+        ({"crop": 1.5}, "crop of camera 'ego' is 1.5"),
+    ],
+)
+def test_a_camera_that_cannot_be_shown_is_refused(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        Camera(**({"view": "ego", "height": 24, "width": 32} | fields))
+
+
+def test_waiting_and_the_gripper_can_be_derived_and_what_is_not_plain_cannot() -> None:
+    waiting = replace(STANDARD, wait_steps=2, wait_action=(0.0, 0.0, -1.0))
+    assert waiting.derive(wait_steps=4, gripper="sign").name == "standard-grippersign-wait_steps4"
+    for change in ({"wait_action": (0.0, 0.0, 1.0)}, {"cameras": (Camera("ego", 8, 8),)}):
+        with pytest.raises(ValueError, match="change numbers, words or flags"):
+            waiting.derive(**change)
 
 
 # Success under every rule.
@@ -222,6 +255,81 @@ def test_no_more_than_execute_rows_of_a_chunk_are_run() -> None:
     assert (len(result.rows), result.snapshot.step, result.over) == (4, 4, False)
 
 
+class Noting(ToyEnv):
+    """A toy env that keeps the rows that it was told to carry out."""
+
+    def begin(self, episode: Episode, rng: np.random.Generator) -> str:
+        self.carried_out: list[list[float]] = []
+        return super().begin(episode, rng)
+
+    def apply(self, action: np.ndarray) -> Row:
+        assert action.dtype == np.float32
+        self.carried_out.append(action.tolist())
+        return super().apply(action)
+
+
+@pytest.mark.parametrize(
+    ("rule", "grippers"),
+    [
+        ("as_given", [-0.75, -0.0, 0.0, 0.25, 2.0]),
+        ("binary", [-1.0, 1.0, 1.0, 1.0, 1.0]),
+        ("sign", [-1.0, 0.0, 0.0, 1.0, 1.0]),
+    ],
+)
+def test_the_gripper_is_moved_as_the_protocol_says(rule: str, grippers: list[float]) -> None:
+    env, actions = Noting(), np.array([[0.5, -0.25, g] for g in (-0.75, -0.0, 0.0, 0.25, 2.0)], np.float32)
+    given = actions.copy()
+    env.open(replace(EPISODE, protocol=ENDLESS.derive(gripper=rule, execute=5)), NO_IMAGES)
+    env.step_chunk(actions)
+    assert env.carried_out == [[0.5, -0.25, gripper] for gripper in grippers]
+    np.testing.assert_array_equal(actions, given)
+
+
+# Waiting after the reset.
+
+WAITING = replace(ENDLESS, name="waiting", wait_steps=3, wait_action=(0.5, 0.25, 1.0))
+
+
+def test_waiting_moves_the_world_and_counts_for_nothing() -> None:
+    env, plain = Noting(), ToyEnv()
+    waited = env.open(replace(EPISODE, protocol=WAITING), Needs())
+    assert env.carried_out == [[0.5, 0.25, 1.0]] * 3
+    plain.open(EPISODE, NO_IMAGES)
+    moved = plain.step_chunk(np.array([WAITING.wait_action] * 3)).snapshot
+    np.testing.assert_array_equal(waited.state, moved.state)
+    assert (waited.step, waited.primitives, waited.frames.steps, waited.outcome) == (0, 0, (0,), Outcome())
+    rows = [row for _ in range(3) for row in env.step_chunk(ACTIONS).rows]
+    assert [entry.truncated for entry in rows] == [False] * (LENGTH - 1) + [True]
+
+
+def test_the_digest_begins_after_the_waiting() -> None:
+    env = ToyEnv()
+    waited = env.open(replace(EPISODE, protocol=WAITING), NO_IMAGES)
+    assert waited.state_digest == hashlib.sha256(env.simulator_state().tobytes()).hexdigest()
+    assert waited.state_digest != env.open(EPISODE, NO_IMAGES).state_digest
+
+
+def test_success_while_waiting_is_none() -> None:
+    env = Scripted()
+    env.ends = "x" + "." * 20
+    protocol = replace(WAITING, success_rule="first", stop_on_success=True)
+    assert env.open(replace(EPISODE, protocol=protocol), NO_IMAGES).outcome == Outcome()
+
+
+def test_the_gripper_rule_leaves_the_waiting_row_as_it_is() -> None:
+    env = Noting()
+    env.open(replace(EPISODE, protocol=replace(WAITING, gripper="binary", wait_action=(0.0, 0.0, 0.5))), NO_IMAGES)
+    assert env.carried_out == [[0.0, 0.0, 0.5]] * 3
+
+
+def test_a_waiting_row_of_another_robot_is_refused() -> None:
+    protocol = replace(WAITING, wait_action=(0.0,) * 7)
+    with pytest.raises(
+        VlarigError, match=r"wait_action of protocol 'waiting' has 7 numbers; toy_point takes 3 \(dx, dy, grip\)"
+    ):
+        ToyEnv().open(replace(EPISODE, protocol=protocol), NO_IMAGES)
+
+
 # The end of an episode.
 
 
@@ -306,6 +414,44 @@ def test_nothing_is_rendered_for_a_policy_that_reads_no_images(monkeypatch: pyte
 def test_privileged_state_comes_only_when_asked_for() -> None:
     assert play(NO_IMAGES)[0].privileged == {}
     assert set(play(Needs(images=False, privileged=True))[0].privileged) == {"position", "goal"}
+
+
+# What is done to a picture.
+
+
+def test_the_adapter_draws_and_the_protocol_does_the_rest() -> None:
+    asked: list[Camera] = []
+
+    class Drawing(ToyEnv):
+        def render_view(self, camera: Camera) -> np.ndarray:
+            asked.append(camera)
+            return super().render_view(camera)
+
+    cameras = (
+        Camera("ego", 24, 32, drawn=(48, 64), mirror=True, resize="pil_bilinear", crop=0.9),
+        Camera("cam_left_wrist", 8, 8),
+    )
+    env, episode = Drawing(), replace(EPISODE, protocol=replace(ENDLESS, cameras=cameras))
+    observation, _ = env.reset(options={"episode": episode})
+    assert asked == [Camera("ego", 48, 64), Camera("cam_left_wrist", 8, 8)]
+    assert {view: image.shape for view, image in observation["images"].items()} == {
+        "ego": (1, 24, 32, 3),
+        "cam_left_wrist": (1, 8, 8, 3),
+    }
+    assert env.observation_space.contains(observation)
+    np.testing.assert_array_equal(observation["images"]["ego"][0], as_seen(env.render_view(asked[0]), cameras[0]))
+
+
+def test_a_picture_of_another_size_than_the_one_to_draw_is_refused() -> None:
+    class DrawsAsSeen(ToyEnv):
+        def render_view(self, camera: Camera) -> np.ndarray:
+            return super().render_view(replace(camera, height=24, width=32))
+
+    cameras = (Camera("ego", 24, 32, drawn=(48, 64), resize="pil_bilinear"),)
+    with pytest.raises(
+        VlarigError, match=r"render_view gave uint8\[24, 32, 3\] for the view 'ego'; expected uint8\[48, 64, 3\]"
+    ):
+        DrawsAsSeen().open(replace(EPISODE, protocol=replace(ENDLESS, cameras=cameras)), Needs())
 
 
 # Digests.

@@ -322,6 +322,23 @@ class EndsByItself(ToyEnv):
         return replace(super().apply(action), terminated=self._step == 4)
 
 
+@breaks("waiting_counts_for_nothing")
+class HorizonFromTheReset(ToyEnv):
+    def begin(self, episode: Episode, rng: np.random.Generator) -> str:
+        self.rows, self.limit = 0, episode.protocol.step_limit
+        return super().begin(episode, rng)
+
+    def apply(self, action: np.ndarray) -> Row:
+        self.rows += 1
+        return replace(super().apply(action), truncated=self.rows == self.limit)
+
+
+@breaks("waiting_counts_for_nothing")
+class WaitingIsAStep(ToyEnv):
+    def open(self, episode: Episode, needs: Needs) -> Snapshot:
+        return replace(super().open(episode, needs), step=episode.protocol.wait_steps)
+
+
 @breaks("the_end_is_final")
 class GoesOnAfterTheEnd(ToyEnv):
     def step_chunk(self, actions: np.ndarray) -> ChunkResult:

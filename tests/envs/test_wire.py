@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, replace
+
 import msgpack
 import numpy as np
 import pytest
@@ -10,9 +12,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from toy.suite import TOY_SUITE
 
-from vlarig.envs.api import ChunkResult, Frames, Needs, Outcome, Row, Snapshot
+from vlarig.envs.api import Camera, ChunkResult, Episode, Frames, Needs, Outcome, Row, Snapshot
 from vlarig.envs.errors import BadMessageError
 from vlarig.envs.messages import Failure, Hello, Message, Start, Step, Stepped, decode, encode
+from vlarig.envs.structure import structure
 from vlarig.envs.wire import pack, unpack
 
 DTYPES = st.sampled_from(["uint8", "bool", "int32", "int64", "float32", "float64", ">f4", ">i8"])
@@ -52,6 +55,32 @@ def test_messages_arrive_unchanged() -> None:
         arrived = decode(encode(sent))
         assert type(arrived) is type(sent)
         assert encode(arrived) == encode(sent)
+
+
+def test_every_field_of_a_protocol_arrives() -> None:
+    camera = Camera("ego", 24, 32, drawn=(48, 64), mirror=True, resize="jpeg_lanczos3", crop=0.9)
+    protocol = replace(
+        TOY_SUITE.protocols[0],
+        cameras=(camera, Camera("cam_left_wrist", 8, 8)),
+        wait_steps=2,
+        wait_action=(0.0, 0.5, -1.0),
+        gripper="sign",
+        stop_on_success=False,
+    )
+    episode = replace(TOY_SUITE.episodes(per_task=1)[0], protocol=protocol)
+    arrived = decode(encode(Start(4, 1, episode, Needs())))
+    assert isinstance(arrived, Start)
+    assert arrived.episode == episode
+
+
+def test_a_camera_that_cannot_be_shown_is_refused_with_its_place() -> None:
+    (episode, *_) = TOY_SUITE.episodes(per_task=1)
+    told = asdict(episode)
+    told["protocol"]["cameras"][1]["drawn"] = [64, 64, 64]
+    with pytest.raises(
+        BadMessageError, match=r"episode\.protocol\.cameras\[1\] is no Camera: camera 'cam_left_wrist' is drawn as"
+    ):
+        structure(Episode, told, "episode")
 
 
 @given(st.binary(max_size=200))

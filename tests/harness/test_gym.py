@@ -60,6 +60,18 @@ def test_a_task_and_a_start_can_be_fixed(env: gymnasium.Env) -> None:
         env.reset(options={"task": "reach_rd"})
 
 
+def test_a_protocol_can_be_chosen(toy_home: Path) -> None:
+    register_envs()
+    with gymnasium.make("vlarig/two_ways", protocol="quick") as env:
+        observation, info = env.reset(seed=0)
+        assert info["key"].startswith("two_ways/quick@1/")
+        assert info["step"] == 0
+        assert observation["images"]["ego"].shape == (1, 32, 32, 3)
+        assert env.observation_space.contains(observation)
+    with pytest.raises(VlarigError, match="unknown protocol 'quikc' in suite 'two_ways'; did you mean quick"):
+        gymnasium.make("vlarig/two_ways", protocol="quikc")
+
+
 def test_bad_actions_are_refused_and_the_episode_goes_on(env: gymnasium.Env) -> None:
     env.reset(seed=0)
     with pytest.raises(VlarigError, match="is nan"):

@@ -60,6 +60,13 @@ def test_workers_do_not_change_what_is_collected_in_the_embedded_suite(
     assert everything(collect(4, TABLETOP)) == alone
 
 
+def test_a_protocol_can_be_chosen(toy_home: Path) -> None:
+    with Rollouts("two_ways", ImageReader(), protocol="quick") as rollouts:
+        ((transition,),) = rollouts.collect(1)
+    assert transition.request.key.startswith("two_ways/quick@1/")
+    assert len(transition.result.rows) == 4
+
+
 def test_exactly_as_many_chunks_as_asked_for(collected: list[list[list[Transition]]]) -> None:
     assert [[len(slot) for slot in part] for part in collected] == [[8] * SLOTS] * 3
 

@@ -47,6 +47,22 @@ def test_a_policy_with_a_short_horizon_gets_a_protocol_of_its_own(toy_home: Path
     assert {key.split("/")[1] for key in results(run)} == {"standard-execute3@1"}
 
 
+def test_a_protocol_is_chosen_by_name(toy_home: Path) -> None:
+    chosen = evaluate("two_ways", ImageReader(), protocol="quick", episodes=1)
+    assert {key.split("/")[1] for key in results(chosen.run)} == {"quick@1"}
+    assert chosen.run.name.startswith("two_ways-quick-")
+    default = evaluate("two_ways", ImageReader(), episodes=1)
+    assert {key.split("/")[1] for key in results(default.run)} == {"standard@1"}
+    assert default.run != chosen.run
+
+
+def test_rows_to_execute_are_derived_from_the_chosen_protocol(toy_home: Path, cli) -> None:
+    words = ["--policy", "toy.policies:ImageReader", "--episodes", "1", "--protocol", "quick"]
+    asked = cli("sweep", "two_ways", *words, "--execute", "2")
+    assert "runs under protocol quick-execute2@1, not quick@1: 2 of 4 rows are executed" in asked.stdout
+    assert "runs under protocol" not in cli("sweep", "two_ways", *words).stdout
+
+
 def test_the_same_command_goes_on_and_runs_nothing_twice(toy_home: Path) -> None:
     first = evaluate("toy", ImageReader(), episodes=2)
     before = results(first.run)

@@ -1,6 +1,7 @@
 """The manifest: what identifies a run is saved, and a resumed run must have the same."""
 
 import json
+from dataclasses import asdict
 
 import pytest
 from sample_runs import PROTOCOL, TASKS, make_episode, make_manifest
@@ -129,5 +130,5 @@ def test_suites_of_different_variants_are_planned_apart():
         ("other", "standard@1", 1),
     ]
     assert [(task.name, task.variant, task.episodes) for task in plans[0].tasks] == [("stack", "base", 2), ("stack", "dark", 1)]
-    assert plans[0].protocol["cameras"] == [{"view": "ego", "height": 64, "width": 64}]
+    assert plans[0].protocol["cameras"] == [asdict(camera) for camera in PROTOCOL.cameras]
     assert plans[0].protocol["step_limit"] == PROTOCOL.step_limit

@@ -36,6 +36,18 @@ TOY_SUITE = Suite(
     payload=_payload,
 )
 
+#: Another way to run the same: it waits first, shows small mirrored pictures, and asks the policy more often.
+QUICK = replace(
+    STANDARD,
+    name="quick",
+    cameras=(Camera("ego", 32, 32, mirror=True), Camera("cam_left_wrist", 32, 32, mirror=True)),
+    execute=4,
+    wait_steps=2,
+    wait_action=(1.0, 0.0, -1.0),
+    gripper="binary",
+)
+TWO_WAYS_SUITE = replace(TOY_SUITE, name="two_ways", protocols=(STANDARD, QUICK))
+
 #: The same with faults; see :mod:`toy.faulty`.
 FAULTY_SUITE = replace(TOY_SUITE, name="faulty", adapter="toy.faulty:FaultyEnv", patience=Patience(row=0.5))
 DRIFTING_SUITE = replace(TOY_SUITE, name="drifting", adapter="toy.faulty:DriftingEnv")

@@ -1,0 +1,214 @@
+"""LIBERO's five suites, and the protocols of the public evaluators that score policies on them.
+
+Suites, tasks and their order are those of LIBERO (Liu et al., 2023; Lifelong-Robot-Learning/LIBERO libero/libero/benchmark/
+libero_suite_task_map.py@8f1084e). Each task has fifty starts: the rows of its file of initial states. Published numbers differ in how
+they were taken, so every evaluator is a protocol of its own, named after its repository; ``docs/libero.md`` compares them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+from typing import Any
+
+from ..envs.api import Camera, Protocol
+from ..envs.embodiments import LIBERO_PANDA
+from .suite import Suite, Task
+
+TASKS_FILE = "libero_tasks.json"
+
+#: Rows of a task's initial states that the evaluators play (``num_trials_per_task`` of all but LeRobot).
+STARTS = tuple(range(50))
+
+#: Rows an episode may last: openvla-oft experiments/robot/libero/run_libero_eval.py@213c5ff, ``TASK_MAX_STEPS``; the same numbers in
+#: starVLA examples/simBenchmarks/LIBERO/eval_files/eval_libero.py@0ed0aad and openpi examples/libero/main.py@15a9616.
+STEP_LIMITS = {"libero_spatial": 220, "libero_object": 280, "libero_goal": 300, "libero_10": 520, "libero_90": 400}
+
+#: LeRobot gives LIBERO-Spatial more time: lerobot src/lerobot/envs/libero.py@7427f31, ``TASK_SUITE_MAX_STEPS``.
+LEROBOT_STEP_LIMITS = STEP_LIMITS | {"libero_spatial": 280}
+
+#: All four let the objects fall first: ``num_steps_wait`` rows that leave the arm where it is and open the gripper.
+WAIT_STEPS = 10
+WAIT_ACTION = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0)
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """Where a protocol comes from, and what of its evaluator is recorded here but not reproduced.
+
+    Our episodes are seeded from their keys, one by one; a seed set once for a process makes an episode depend on those before it.
+
+    Attributes:
+        repository: Its GitHub repository.
+        commit: The commit at which the files were read.
+        files: Where the protocol's numbers stand.
+        process_seed: Seed of the process-wide generators, set once.
+        env_seed: Seed given to LIBERO's env: once for each task, or to its first episode.
+        seed_per_episode: Whether each further episode of a task gets the next ``env_seed``.
+        trials: Episodes of each task.
+        ensembling: What is done with overlapping predictions.
+    """
+
+    repository: str
+    commit: str
+    files: tuple[str, ...]
+    process_seed: int
+    env_seed: int
+    trials: int
+    seed_per_episode: bool = False
+    ensembling: str = "none"
+
+
+#: Protocol to its source. Trials and seeds are the defaults of the evaluators' command lines.
+EVALUATORS = {
+    "starvla": Evaluator(
+        repository="starVLA/starVLA",
+        commit="0ed0aad2c83f587714f6167ef60cf7218b786590",
+        files=(
+            "examples/simBenchmarks/LIBERO/eval_files/eval_libero.py",
+            "examples/simBenchmarks/LIBERO/eval_files/model2libero_interface.py",
+            "examples/simBenchmarks/LIBERO/train_files/starvla_cotrain_libero.yaml",
+        ),
+        process_seed=7,
+        env_seed=7,
+        trials=50,
+        ensembling="none; an AdaptiveEnsembler (horizon 3, alpha 0.1) is made and never called",
+    ),
+    "openvla-oft": Evaluator(
+        repository="moojink/openvla-oft",
+        commit="213c5ff8d6e9673885d7e4dd6f2ce73b5d8a45db",
+        files=(
+            "experiments/robot/libero/run_libero_eval.py",
+            "experiments/robot/libero/libero_utils.py",
+            "experiments/robot/openvla_utils.py",
+            "experiments/robot/robot_utils.py",
+        ),
+        process_seed=7,
+        env_seed=0,
+        trials=50,
+    ),
+    "openpi": Evaluator(
+        repository="Physical-Intelligence/openpi",
+        commit="15a9616a00943ada6c20a0f158e3adb39df2ccac",
+        files=("examples/libero/main.py", "packages/openpi-client/src/openpi_client/image_tools.py"),
+        process_seed=7,
+        env_seed=7,
+        trials=50,
+    ),
+    "lerobot": Evaluator(
+        repository="huggingface/lerobot",
+        commit="7427f31801f944f5ec9ce53cda02862ce7d1638b",
+        files=(
+            "src/lerobot/envs/libero.py",
+            "src/lerobot/envs/configs.py",
+            "src/lerobot/processor/env_processor.py",
+            "src/lerobot/scripts/lerobot_eval.py",
+            "src/lerobot/configs/eval.py",
+            "docs/source/libero.mdx",
+        ),
+        process_seed=1000,
+        env_seed=1000,
+        seed_per_episode=True,
+        trials=10,  # its documentation's; the command line's default is 50
+    ),
+}
+
+
+def protocols(suite: str) -> tuple[Protocol, ...]:
+    """The protocols of a suite, the default first."""
+    return (
+        _protocol(
+            "starvla",
+            STEP_LIMITS[suite],
+            _cameras(height=224, width=224, drawn=(256, 256), resize="pil_bilinear"),
+            execute=8,  # the whole chunk: starvla_cotrain_libero.yaml, ``action_horizon``
+            gripper="binary",
+        ),
+        _protocol(
+            "openvla-oft",
+            STEP_LIMITS[suite],
+            _cameras(height=224, width=224, drawn=(256, 256), resize="jpeg_lanczos3", crop=0.9),
+            execute=8,  # run_libero_eval.py, ``num_open_loop_steps``
+            gripper="sign",
+        ),
+        _protocol(
+            "openpi",
+            STEP_LIMITS[suite],
+            _cameras(height=224, width=224, drawn=(256, 256), resize="pil_bilinear"),
+            execute=5,  # main.py, ``replan_steps``
+        ),
+        _protocol(
+            "lerobot",
+            LEROBOT_STEP_LIMITS[suite],
+            _cameras(height=360, width=360),
+            execute=10,  # docs/source/libero.mdx, ``--policy.n_action_steps=10`` of its published results
+        ),
+    )
+
+
+def _protocol(name: str, step_limit: int, cameras: tuple[Camera, ...], execute: int, gripper: str = "as_given") -> Protocol:
+    """What the evaluators have in common: waiting, and a first success that ends the episode."""
+    return Protocol(
+        name=name,
+        version=1,
+        step_limit=step_limit,
+        cameras=cameras,
+        execute=execute,
+        wait_steps=WAIT_STEPS,
+        wait_action=WAIT_ACTION,
+        gripper=gripper,
+    )
+
+
+def _cameras(**size: Any) -> tuple[Camera, ...]:
+    """Both views. Every evaluator turns robosuite's bottom-up pictures by 180 degrees, which leaves them upright and mirrored."""
+    return tuple(Camera(view, mirror=True, **size) for view in LIBERO_PANDA.cameras)
+
+
+def instruction(task: str) -> str:
+    """The instruction of a task: its name's words, without the scene that the names of LIBERO-100 begin with.
+
+    This is what LIBERO calls a task's language and what its evaluators tell a policy (libero/libero/benchmark/__init__.py@8f1084e,
+    ``grab_language_from_filename``); the sentence in the task's bddl file may be another.
+
+    >>> instruction("KITCHEN_SCENE10_close_the_top_drawer_of_the_cabinet")
+    'close the top drawer of the cabinet'
+    """
+    return re.sub(r"^[A-Z_]+SCENE\d+_", "", task).replace("_", " ")
+
+
+def payload(task: Task, start: int) -> dict[str, Any]:
+    """The instruction; all else is found by the names of suite and task."""
+    return {"instruction": instruction(task.name)}
+
+
+@cache
+def _task_names() -> dict[str, list[str]]:
+    """Suite to its tasks, in LIBERO's order."""
+    return json.loads(resources.files("vlarig.benchmarks").joinpath(TASKS_FILE).read_text())
+
+
+def _suite(name: str, title: str) -> Suite:
+    tasks = tuple(Task(task, STARTS) for task in _task_names()[name])
+    return Suite(
+        name=name,
+        title=title,
+        adapter="vlarig.envs.libero.env:LiberoEnv",
+        runtime="libero",
+        embodiment=LIBERO_PANDA,
+        tasks=tasks,
+        protocols=protocols(name),
+        source="Lifelong-Robot-Learning/LIBERO libero/libero/benchmark@8f1084e; for protocols see EVALUATORS here",
+        payload=payload,
+        assets=("libero",),
+    )
+
+
+LIBERO_SPATIAL = _suite("libero_spatial", "LIBERO-Spatial: which of two bowls")
+LIBERO_OBJECT = _suite("libero_object", "LIBERO-Object: which object")
+LIBERO_GOAL = _suite("libero_goal", "LIBERO-Goal: which goal, in one scene")
+LIBERO_10 = _suite("libero_10", "LIBERO-Long: long-horizon tasks")
+LIBERO_90 = _suite("libero_90", "LIBERO-90: short tasks in many scenes")

@@ -1,0 +1,180 @@
+"""What a protocol does to a camera's picture before the policy sees it: mirror, resize, crop.
+
+Published policies were trained on pictures that went through these very steps, so they are copied to the grey level where that is
+possible; each function says how near it comes. Pictures are ``uint8[height, width, 3]``.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+from typing import Any
+
+import numpy as np
+
+from .episode import Camera
+from .errors import VlarigError
+
+#: Quality of TensorFlow's ``tf.image.encode_jpeg``, which OpenVLA-OFT calls without arguments.
+JPEG_QUALITY = 95
+
+
+def as_seen(picture: np.ndarray, camera: Camera) -> np.ndarray:
+    """An upright picture of the drawn size, as the policy sees it through ``camera``.
+
+    Args:
+        picture: ``uint8[h, w, 3]`` of the size of ``camera.as_drawn``.
+        camera: What the protocol asks for.
+
+    Returns:
+        ``uint8[height, width, 3]``, contiguous; the picture itself where nothing is to be done.
+
+    Raises:
+        VlarigError: There is something to be done, and the picture has another size than the one to draw.
+    """
+    if not (camera.mirror or camera.resize or camera.crop < 1.0):
+        return picture
+    drawn = camera.as_drawn
+    if picture.shape != (drawn.height, drawn.width, 3) or picture.dtype != np.uint8:
+        raise VlarigError(
+            f"render_view gave {picture.dtype}{list(picture.shape)} for the view {camera.view!r}; "
+            f"expected uint8{[drawn.height, drawn.width, 3]}, the size of the camera that it was asked for"
+        )
+    if camera.mirror:
+        picture = picture[:, ::-1]
+    picture = np.ascontiguousarray(picture)
+    if camera.resize == "pil_bilinear":
+        picture = pil_bilinear(picture, camera.height, camera.width)
+    elif camera.resize == "jpeg_lanczos3":
+        picture = jpeg_lanczos3(picture, camera.height, camera.width)
+    return centre_crop(picture, camera.crop) if camera.crop < 1.0 else picture
+
+
+def pil_bilinear(picture: np.ndarray, height: int, width: int) -> np.ndarray:
+    """``picture`` scaled to ``uint8[height, width, 3]`` by Pillow's antialiased bilinear filter; equal to upstream's.
+
+    StarVLA resizes so (starVLA/starVLA examples/simBenchmarks/LIBERO/eval_files/model2libero_interface.py@0ed0aad, ``step``), and
+    openpi (Physical-Intelligence/openpi packages/openpi-client/src/openpi_client/image_tools.py@15a9616, ``resize_with_pad``), whose
+    padding is nothing as long as the shape of the picture is that of the result.
+    """
+    image = _pillow().fromarray(picture)
+    return np.array(image.resize((width, height), resample=_pillow().Resampling.BILINEAR))
+
+
+def jpeg_lanczos3(picture: np.ndarray, height: int, width: int) -> np.ndarray:
+    """``picture`` as JPEG and back, then scaled to ``uint8[height, width, 3]`` by an antialiased Lanczos filter of radius 3.
+
+    OpenVLA-OFT resizes so, with TensorFlow (moojink/openvla-oft experiments/robot/openvla_utils.py@213c5ff,
+    ``resize_image_for_policy``). Compared with TensorFlow 2.21, the JPEG is equal, and of the numbers of a scaled picture about
+    one in 100,000 differs, by one grey level, where the sum of the filter's parts ends within a rounding error of a half.
+    """
+    pixels = through_jpeg(picture).astype(np.float32)
+    pixels = _scale_rows(pixels, height).transpose(1, 0, 2)
+    pixels = _scale_rows(pixels, width).transpose(1, 0, 2)
+    return np.ascontiguousarray(np.clip(np.round(pixels), 0, 255).astype(np.uint8))
+
+
+def through_jpeg(picture: np.ndarray) -> np.ndarray:
+    """``picture`` encoded as JPEG and decoded again, as TensorFlow does both.
+
+    TensorFlow decodes with libjpeg's fast cosine transform and smooth colours. Pillow has the fast transform only together with
+    colours in blocks of 2 x 2 pixels, so it decodes to those blocks, and they are smoothed here (libjpeg-turbo jdsample.c,
+    ``h2v2_fancy_upsample``).
+    """
+    file = io.BytesIO()
+    _pillow().fromarray(picture).save(file, "JPEG", quality=JPEG_QUALITY, subsampling="4:2:0")
+    image = _pillow().open(file)
+    image.draft("YCbCr", None)
+    image.decoderconfig = (1, 1)  # scale 1; fast transform, no smoothing
+    planes = np.array(image).astype(np.int32)
+    blue, red = (_smooth(planes[::2, ::2, channel])[: planes.shape[0], : planes.shape[1]] - 128 for channel in (1, 2))
+    return _to_rgb(planes[:, :, 0], blue, red)
+
+
+def _smooth(plane: np.ndarray) -> np.ndarray:
+    """A plane of ``int32[h, w]`` in twice the size: three parts of the nearest number, one part of the next, in both directions."""
+    padded = np.pad(plane, 1, mode="edge")
+    columns = np.empty((2 * plane.shape[0], padded.shape[1]), np.int32)
+    columns[0::2] = 3 * padded[1:-1] + padded[:-2]
+    columns[1::2] = 3 * padded[1:-1] + padded[2:]
+    smooth = np.empty((columns.shape[0], 2 * plane.shape[1]), np.int32)
+    smooth[:, 0::2] = (3 * columns[:, 1:-1] + columns[:, :-2] + 8) >> 4
+    smooth[:, 1::2] = (3 * columns[:, 1:-1] + columns[:, 2:] + 7) >> 4
+    return smooth
+
+
+def _to_rgb(light: np.ndarray, blue: np.ndarray, red: np.ndarray) -> np.ndarray:
+    """JPEG's colours as ``uint8[h, w, 3]``: libjpeg-turbo jdcolor.c, whose fractions are in 65536ths."""
+    half = 1 << 15
+    channels = (
+        light + ((91881 * red + half) >> 16),
+        light + ((-22554 * blue - 46802 * red + half) >> 16),
+        light + ((116130 * blue + half) >> 16),
+    )
+    return np.clip(np.stack(channels, axis=-1), 0, 255).astype(np.uint8)
+
+
+def centre_crop(picture: np.ndarray, share: float) -> np.ndarray:
+    """The middle of ``picture``, ``share`` of its area, scaled back to its size bilinearly.
+
+    OpenVLA-OFT crops so (moojink/openvla-oft experiments/robot/openvla_utils.py@213c5ff, ``center_crop_image``): TensorFlow's
+    ``tf.image.crop_and_resize`` samples between the crop's corner pixels, without antialiasing, on numbers from 0 to 1.
+    """
+    height, width, _ = picture.shape
+    pixels = picture.astype(np.float32) * np.float32(1 / 255)
+    top, bottom, down = _samples(height, share)
+    left, right, across = _samples(width, share)
+    across, down = across[None, :, None], down[:, None, None]
+    upper = pixels[top][:, left] + (pixels[top][:, right] - pixels[top][:, left]) * across
+    lower = pixels[bottom][:, left] + (pixels[bottom][:, right] - pixels[bottom][:, left]) * across
+    cropped = np.clip(upper + (lower - upper) * down, 0, 1)
+    return (cropped * np.float32(255.5)).astype(np.uint8)
+
+
+def _samples(size: int, share: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For each of ``size`` pixels of a crop's side: the pixels before and after it, and how far it lies between them."""
+    side = np.sqrt(np.float32(share))
+    begin = (np.float32(1) - side) / np.float32(2)
+    end = begin + side
+    step = (end - begin) * np.float32(size - 1) / np.float32(max(size - 1, 1))
+    places = begin * np.float32(size - 1) + np.arange(size, dtype=np.float32) * step
+    before = np.floor(places)
+    return before.astype(int), np.ceil(places).astype(int), places - before
+
+
+def _scale_rows(pixels: np.ndarray, wanted: int) -> np.ndarray:
+    """``float32[h, w, 3]`` scaled to ``wanted`` rows; parts are added in TensorFlow's order, so that they round alike."""
+    firsts, weights = _lanczos3(pixels.shape[0], wanted)
+    scaled = np.zeros((wanted, *pixels.shape[1:]), np.float32)
+    for part in range(weights.shape[1]):
+        scaled += weights[:, part, None, None] * pixels[np.minimum(firsts + part, pixels.shape[0] - 1)]
+    return scaled
+
+
+@functools.lru_cache(maxsize=16)
+def _lanczos3(size: int, wanted: int) -> tuple[np.ndarray, np.ndarray]:
+    """For each of ``wanted`` pixels, the first of those that it is made from and their weights, ``float32[wanted, parts]``.
+
+    Middles of pixels lie at halves, and the filter is as wide as a pixel of the result where that is larger
+    (tensorflow/core/kernels/image/scale_and_translate_op.cc).
+    """
+    scale = np.float32(1) / np.float32(wanted / size)
+    stretch = max(scale, np.float32(1))
+    middles = (np.arange(wanted, dtype=np.float32) + np.float32(0.5)) * scale
+    firsts = np.maximum(np.ceil(middles - 3 * stretch - np.float32(0.5)), 0).astype(int)
+    places = firsts[:, None] + np.arange(int(6 * stretch) + 1)
+    distance = (places.astype(np.float32) + np.float32(0.5) - middles[:, None]) * (np.float32(1) / stretch)
+    weights = np.where((np.abs(distance) < 3) & (places < size), np.sinc(distance) * np.sinc(distance / 3), 0.0)
+    weights = weights.astype(np.float32)
+    return firsts, weights / weights.sum(axis=1, keepdims=True)
+
+
+def _pillow() -> Any:
+    """Pillow's ``Image`` module; imported here alone, since most protocols do without."""
+    try:
+        from PIL import Image
+    except ImportError:
+        raise VlarigError(
+            "this protocol resizes pictures with Pillow, which this runtime lacks; install pillow in it"
+        ) from None
+    return Image

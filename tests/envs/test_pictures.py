@@ -1,0 +1,110 @@
+"""What a protocol does to a picture, compared with the evaluators that its methods are copied from."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vlarig.envs.api import Camera
+from vlarig.envs.episode import RESIZE_METHODS
+from vlarig.envs.errors import VlarigError
+from vlarig.envs.pictures import as_seen, centre_crop, jpeg_lanczos3, pil_bilinear, through_jpeg
+
+#: A picture, and what TensorFlow 2.21 made of it by ``resize_image_for_policy`` and then ``center_crop_image`` of moojink/openvla-oft
+#: experiments/robot/openvla_utils.py@213c5ff: from 28 x 28 to 23 x 23 pixels.
+GOLDEN = Path(__file__).parent / "data" / "openvla_oft_picture.npz"
+
+
+@pytest.fixture(scope="module")
+def golden() -> dict[str, np.ndarray]:
+    with np.load(GOLDEN) as file:
+        return dict(file)
+
+
+def a_picture(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """Colours that change smoothly, with a box and some noise."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[0:height, 0:width] / max(height, width)
+    picture = np.stack([40 + 200 * x, 60 + 150 * y, 220 - 180 * x * y], axis=-1) + rng.normal(0, 5, (height, width, 3))
+    picture[height // 4 : height // 2, width // 3 : width // 2] = (250, 20, 10)
+    return np.clip(picture, 0, 255).astype(np.uint8)
+
+
+def test_a_plain_camera_shows_the_picture_itself() -> None:
+    picture = a_picture(24, 32)
+    assert as_seen(picture, Camera("ego", 24, 32)) is picture
+
+
+def test_mirroring_a_picture_is_what_turning_a_bottom_up_one_does() -> None:
+    upright = a_picture(24, 32)
+    bottom_up = upright[::-1]
+    seen = as_seen(upright, Camera("ego", 24, 32, mirror=True))
+    np.testing.assert_array_equal(seen, bottom_up[::-1, ::-1])
+    assert seen.flags.c_contiguous
+
+
+@pytest.mark.parametrize("size", [256, 360])
+def test_pil_bilinear_is_the_call_of_starvla_and_openpi(size: int) -> None:
+    picture = a_picture(size, size)
+    starvla = np.asarray(Image.fromarray(picture).resize((224, 224), Image.Resampling.BILINEAR))
+    np.testing.assert_array_equal(pil_bilinear(picture, 224, 224), starvla)
+    assert pil_bilinear(picture, 100, 200).shape == (100, 200, 3)
+
+
+def test_resizing_like_openvla_oft(golden: dict[str, np.ndarray]) -> None:
+    np.testing.assert_array_equal(jpeg_lanczos3(golden["picture"], 23, 23), golden["resized"])
+
+
+def test_cropping_like_openvla_oft(golden: dict[str, np.ndarray]) -> None:
+    np.testing.assert_array_equal(centre_crop(golden["resized"], 0.9), golden["cropped"])
+
+
+def test_a_camera_does_it_all_in_order(golden: dict[str, np.ndarray]) -> None:
+    camera = Camera("ego", 23, 23, drawn=(28, 28), mirror=True, resize="jpeg_lanczos3", crop=0.9)
+    np.testing.assert_array_equal(as_seen(golden["picture"][:, ::-1], camera), golden["cropped"])
+
+
+@pytest.mark.parametrize(("height", "width"), [(64, 64), (45, 37), (16, 90)])
+def test_a_jpeg_is_near_what_another_decoder_makes_of_it(height: int, width: int, tmp_path: Path) -> None:
+    picture = a_picture(height, width)
+    Image.fromarray(picture).save(tmp_path / "picture.jpg", quality=95)
+    difference = through_jpeg(picture).astype(int) - np.array(Image.open(tmp_path / "picture.jpg"))
+    assert np.abs(difference).mean() < 2
+
+
+def test_scaling_keeps_one_colour_and_the_place_of_an_edge() -> None:
+    grey = np.full((32, 32, 3), 128, np.uint8)
+    np.testing.assert_array_equal(jpeg_lanczos3(grey, 28, 28), np.full((28, 28, 3), 128, np.uint8))
+    edge = grey.copy()
+    edge[:, 16:] = 250
+    scaled = jpeg_lanczos3(edge, 64, 16)
+    assert (scaled[:, 7] < 189).all()
+    assert (scaled[:, 8] > 189).all()
+
+
+def test_a_crop_of_everything_changes_nothing_and_a_smaller_one_shows_the_middle() -> None:
+    picture = a_picture(33, 33)
+    np.testing.assert_array_equal(centre_crop(picture, 1.0), picture)
+    framed = np.zeros((41, 41, 3), np.uint8)
+    framed[10:31, 10:31] = 200
+    assert (centre_crop(framed, 0.25) == 200).all()
+
+
+@pytest.mark.parametrize("method", RESIZE_METHODS)
+def test_a_runtime_without_pillow_is_told_what_to_install(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    camera = Camera("ego", 24, 24, drawn=(32, 32), resize=method)
+    with pytest.raises(VlarigError, match="lacks; install pillow"):
+        as_seen(a_picture(32, 32), camera)
+
+
+@pytest.mark.parametrize("method", RESIZE_METHODS)
+def test_every_method_gives_the_seen_size(method: str) -> None:
+    camera = Camera("ego", 20, 28, drawn=(32, 48), resize=method, crop=0.8)
+    seen = as_seen(a_picture(32, 48), camera)
+    assert (seen.shape, seen.dtype) == ((20, 28, 3), np.uint8)
+    assert not np.array_equal(seen, as_seen(a_picture(32, 48, seed=1), camera))
