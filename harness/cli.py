@@ -17,6 +17,7 @@ COMMANDS = {
     "replay": ("vlarig.harness.commands.replay", "re-simulate recorded episodes: check them, make their videos"),
     "envs": ("vlarig.harness.commands.envs", "list suites and tasks; check an adapter against the env contract"),
     "runtime": ("vlarig.harness.commands.runtime", "install, adopt, list and remove simulators' virtual environments"),
+    "assets": ("vlarig.harness.commands.assets", "fetch, list and verify simulators' data files"),
     "doctor": ("vlarig.harness.commands.doctor", "say what is missing on this machine, and what to type"),
 }
 
@@ -55,7 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"vlarig: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as interrupt:
-        print(f"vlarig: {interrupt or 'interrupted'}", file=sys.stderr)
+        print(f"vlarig: {str(interrupt) or 'interrupted'}", file=sys.stderr)
         return 130
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from ..benchmarks.registry import load_suite, suite_names
 from ..envs.errors import VlarigError
+from .assets import find_bundle, locate_bundle
 from .runtime_install import check_imports
 from .runtimes import Runtime, RuntimeState, choose_renderer, home, list_runtimes, load_spec
 
@@ -45,7 +47,7 @@ def examine() -> list[Finding]:
         findings = [_python(), _vlarig(), _uv()]
         for some in about_runtimes:
             findings += some
-    return [*findings, _video(), _disk(), _machine()]
+    return [*findings, *_assets({state.name for state in states if state.runtime is not None}), _video(), _disk(), _machine()]
 
 
 def _python() -> Finding:
@@ -110,6 +112,26 @@ def _attempt(subject: str, check: Callable[[], None], success: str) -> Finding:
     except VlarigError as error:
         return Finding("missing", subject, str(error))
     return Finding("ok", subject, success)
+
+
+def _assets(runtimes: set[str]) -> Iterator[Finding]:
+    """The data files that suites need; those of a suite whose runtime is not here may be wanted later."""
+    wanted: dict[str, set[str]] = {}
+    for suite in map(load_suite, suite_names()):
+        for name in suite.assets:
+            wanted.setdefault(name, set()).add(suite.runtime)
+    for name, users in wanted.items():
+        try:
+            place = locate_bundle(name)
+            if place.archive is not None and not place.folder.exists():
+                found = f"packed in {place.archive}; unpacked and checked at the first use"
+            else:
+                bundle = find_bundle(name)
+                found = f"{bundle.contents.summary} ({bundle.folder})"
+        except VlarigError as error:
+            yield Finding("missing" if users & runtimes else "optional", f"assets {name}", str(error))
+        else:
+            yield Finding("ok", f"assets {name}", found)
 
 
 def _video() -> Finding:

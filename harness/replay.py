@@ -136,6 +136,12 @@ async def _replay_records(
                 f"{run} was made with another version of the runtime {suite.runtime!r}, so its episodes need not replay; "
                 "install the version of vlarig that made it"
             )
+        for bundle in workplace.assets:
+            if bundle.identity != manifest.identity.assets.get(bundle.name):
+                raise VlarigError(
+                    f"{run} was made with other {bundle.name} assets ({manifest.identity.assets.get(bundle.name)}) than are here "
+                    f"({bundle.identity}), so its pictures need not replay; point VLARIG_ASSETS at those that it was made with"
+                )
         protocol = structure(Protocol, plan.protocol, "the manifest's protocol")
         async with local_hosts(workplace, 1, run / "logs" / "replay") as (host,):
             for record in own:

@@ -96,8 +96,10 @@ def run_sweep(config: SweepConfig, policy: Policy, console: Console) -> Evaluati
     with open_run(run, manifest) as ledger:
         record = manifest.record
         ledger.start_session(Session(record.git_revision, record.host, workers, workers * config.slots, package_versions()))
+        for note in identity.asset_notes():
+            console.print(note, style="yellow", highlight=False, soft_wrap=True)
         for plan in plans:
-            if plan.protocol != plan.suite.protocols[0]:
+            if plan.protocol != plan.named:
                 console.print(_derived(plan, policy), highlight=False, soft_wrap=True)
         try:
             asyncio.run(_sweep(config, policy, plans, workers, ledger, run, console))
@@ -114,7 +116,7 @@ def run_sweep(config: SweepConfig, policy: Policy, console: Console) -> Evaluati
 
 def default_run_name(config: SweepConfig, identity_hash: str) -> str:
     """The folder of a run below :data:`RUNS`: readable, and the same for the same identity."""
-    words = "-".join([*config.suites, config.policy])
+    words = "-".join([*config.suites, *filter(None, [config.protocol]), config.policy])
     return f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', words)[:80]}-{identity_hash[:8]}"
 
 
@@ -167,7 +169,7 @@ def _progress(plans: list[SuitePlan], ledger: Ledger, workers: int) -> Progress:
 
 
 def _derived(plan: SuitePlan, policy: Policy) -> str:
-    standard = plan.suite.protocols[0]
+    standard = plan.named
     reason = f"the policy predicts {policy.horizon} row{'s' * (policy.horizon != 1)}" if policy.horizon else "as asked"
     return (
         f"{plan.suite.name} runs under protocol {plan.protocol.name}@{plan.protocol.version}, not {standard.name}@{standard.version}: "

@@ -1,4 +1,4 @@
-"""Where a suite's simulator runs on this machine: its interpreter, its renderer, and the modules it takes from us."""
+"""Where a suite's simulator runs on this machine: its interpreter, renderer and data files, and the modules it takes from us."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Self
 
 from ..benchmarks.suite import Suite
 from ..envs.errors import VlarigError
+from .assets import Bundle, find_bundle
 from .runtime_spec import Renderer, choose_renderer, load_spec, spec_names
 from .runtimes import Runtime, find_runtime
 
@@ -27,21 +28,24 @@ class Workplace:
         suite: Whose adapter it loads.
         runtime: The interpreter with the simulator.
         renderer: What draws the pictures; ``None`` for a runtime whose needs the rig does not know.
+        assets: The data files that it needs.
     """
 
     suite: Suite
     runtime: Runtime
     renderer: Renderer | None
+    assets: tuple[Bundle, ...] = ()
 
     @classmethod
     def of(cls, suite: Suite) -> Self:
         """The suite's workplace.
 
         Raises:
-            VlarigError: The runtime or a system library is missing; the message says what to type.
+            VlarigError: The runtime, a system library or a data file is missing; the message says what to type.
         """
         runtime = find_runtime(suite.runtime)
-        return cls(suite, runtime, choose_renderer(load_spec(suite.runtime)) if suite.runtime in spec_names() else None)
+        renderer = choose_renderer(load_spec(suite.runtime)) if suite.runtime in spec_names() else None
+        return cls(suite, runtime, renderer, tuple(find_bundle(name) for name in suite.assets))
 
     def command(self, role: str) -> list[str]:
         """The command line of a worker in that role; see :mod:`vlarig.harness.worker`."""
@@ -49,7 +53,8 @@ class Workplace:
 
     def environment(self) -> dict[str, str]:
         """The worker's environment variables."""
-        return os.environ | ONE_THREAD | ({} if self.renderer is None else self.renderer.environment)
+        folders = {bundle.variable: str(bundle.folder) for bundle in self.assets}
+        return os.environ | ONE_THREAD | ({} if self.renderer is None else self.renderer.environment) | folders
 
     def packages(self) -> dict[str, str]:
         """The modules that a worker takes from the driver: name to file.

@@ -76,7 +76,7 @@ class Identity(_Model):
     runtimes: dict[str, str] = Field(default_factory=dict)
     """Name of each simulator's runtime, to the SHA-256 of the lock file that it was installed from."""
     assets: dict[str, str] = Field(default_factory=dict)
-    """Name of each asset bundle, to its hash."""
+    """Name of each asset bundle, to what its files are: `official, ...` or how many are stand-ins, then `; sha256 ...`, a hash."""
     renderer: str
     """What draws the images, for instance `osmesa` or `egl`; image digests are comparable under one renderer alone."""
     vlarig_version: str
@@ -85,6 +85,11 @@ class Identity(_Model):
     def identity_hash(self) -> str:
         """SHA-256, in hex, over every field."""
         return hashlib.sha256(canonical_json(self.model_dump(mode="json")).encode()).hexdigest()
+
+    def asset_notes(self) -> list[str]:
+        """What to say beside every number of the run: a line for each asset bundle whose files are not all official."""
+        unofficial = {name: text for name, text in self.assets.items() if not text.startswith("official")}
+        return [f"{name} assets: {text.partition('; sha256 ')[0]}" for name, text in sorted(unofficial.items())]
 
 
 class Surroundings(_Model):

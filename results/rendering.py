@@ -21,7 +21,8 @@ def for_terminal(tables: Sequence[RunTable]) -> RenderableType:
     """A block for each run, for a rich console."""
     blocks: list[RenderableType] = []
     for table in tables:
-        blocks += [_terminal_heading(table), _terminal_table(table), ""]
+        notes = [Text(note, style="yellow") for note in table.notes]
+        blocks += [_terminal_heading(table), _terminal_table(table), *notes, ""]
     return Group(*blocks, Text(_LEGEND, style="dim"))
 
 
@@ -70,6 +71,8 @@ def for_markdown(tables: Sequence[RunTable]) -> str:
             lines += [_markdown_row((_suite_label(suite), *_cells(suite.total)), bold=True)]
             lines += [_markdown_row((row.label, *_cells(row.tally))) for row in suite.rows]
         lines += [""]
+        for note in table.notes:
+            lines += [_markdown_text(note), ""]
     return "\n".join([*lines, _LEGEND, ""])
 
 
@@ -97,6 +100,8 @@ def _run_data(table: RunTable) -> dict[str, object]:
         "seed": identity.seed,
         "strict": identity.strict,
         "renderer": identity.renderer,
+        "assets": identity.assets,
+        "notes": table.notes,
         "vlarig_version": identity.vlarig_version,
         "git_revision": table.manifest.record.git_revision,
         "identity_hash": identity.identity_hash(),

@@ -117,6 +117,11 @@ class RunTable:
         """All episodes of the run; a progress count, whose rate mixes suites and is shown nowhere."""
         return sum((suite.total for suite in self.suites), Tally(0))
 
+    @property
+    def notes(self) -> list[str]:
+        """Lines that must stand below the numbers: in what the run differs from the official benchmark."""
+        return self.manifest.identity.asset_notes()
+
 
 def run_table(run_dir: Path) -> RunTable:
     """The table of the run in ``run_dir``, finished or not.

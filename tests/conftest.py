@@ -5,17 +5,30 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from vlarig.envs.errors import VlarigError
+from vlarig.harness.assets import find_bundle
 from vlarig.harness.runtimes import Runtime, add_runtime, find_runtime
 
 TESTS = Path(__file__).parent
 
+#: Simulators' data files beside the checkout, where a machine has them.
+SHARED_ASSETS = TESTS.parents[1] / "shared" / "assets"
+
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_assets() -> Iterator[None]:
+    """Where the user named no folder of assets, the one beside the checkout is used."""
+    with pytest.MonkeyPatch.context() as patch:
+        if "VLARIG_ASSETS" not in os.environ and SHARED_ASSETS.is_dir():
+            patch.setenv("VLARIG_ASSETS", str(SHARED_ASSETS))
+        yield
 
 
 @pytest.fixture
@@ -36,6 +49,16 @@ def tabletop() -> Runtime:
     """The embedded suite's runtime."""
     try:
         return find_runtime("tabletop")
+    except VlarigError as error:
+        pytest.skip(f"no simulator: {error}")
+
+
+@pytest.fixture(scope="session")
+def libero() -> Runtime:
+    """LIBERO's runtime; its data files must be there too."""
+    try:
+        find_bundle("libero")
+        return find_runtime("libero")
     except VlarigError as error:
         pytest.skip(f"no simulator: {error}")
 

@@ -1,0 +1,92 @@
+"""Unpacking a bundle's archive: once for each content of the archive, and never outside of its own folder."""
+
+from __future__ import annotations
+
+import hashlib
+import lzma
+import shutil
+import subprocess
+import sys
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from pathlib import Path
+
+from ..envs.errors import VlarigError
+from .asset_folder import made_whole, one_at_a_time
+
+#: What an archive of a bundle may end with, in order of preference.
+SUFFIXES = (".tar.xz", ".tar.gz", ".tar.zst")
+
+#: What a damaged archive makes the standard library raise.
+DAMAGED = (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError)
+
+
+def find_archive(folder: Path, name: str) -> Path | None:
+    """The bundle's archive in ``folder``, ``None`` where there is none."""
+    return next((path for suffix in SUFFIXES if (path := folder / f"{name}{suffix}").is_file()), None)
+
+
+def unpacked_name(archive: Path, name: str) -> str:
+    """Name of the folder that the archive is unpacked to; another content is another folder.
+
+    Raises:
+        VlarigError: The archive cannot be read.
+    """
+    try:
+        status = archive.stat()
+        return f"{name}-{_sha256(archive, status.st_size, status.st_mtime_ns)[:12]}"
+    except OSError as error:
+        raise VlarigError(f"{archive} cannot be read: {error.strerror or error}; mend that, or move it away") from None
+
+
+@lru_cache(maxsize=16)
+def _sha256(archive: Path, size: int, changed: int) -> str:
+    """SHA-256, in hex; computed once a process as long as size and time of change stay the same."""
+    with archive.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def unpack(archive: Path, folder: Path, report: Callable[[str], None]) -> None:
+    """Unpack ``archive`` to ``folder``, unless that was done before.
+
+    Two processes at the same time wait for each other, and what was interrupted is made anew.
+
+    Raises:
+        VlarigError: The archive is damaged or holds a file that would lie outside, or the disk is full.
+    """
+    with one_at_a_time(folder.with_name(f"{folder.name}.lock"), f"the assets in {archive}", report):
+        if folder.is_dir():
+            return
+        if not hasattr(tarfile, "data_filter"):
+            raise VlarigError(
+                f"this Python cannot unpack {archive} safely; use Python 3.11.4 or newer, or unpack it by hand to {archive.parent}"
+            )
+        report(f"unpacking {archive} to {folder} (once)")
+        with made_whole(folder) as scratch:
+            try:
+                with _opened(archive) as tar:
+                    tar.extractall(scratch, filter="data")
+            except tarfile.FilterError as error:
+                raise VlarigError(f"{archive} is not unpacked, since it is unsafe: {error}; replace it") from None
+            except DAMAGED as error:
+                raise VlarigError(f"{archive} is damaged ({error}); replace it") from None
+
+
+@contextmanager
+def _opened(archive: Path) -> Iterator[tarfile.TarFile]:
+    """The archive, ready to be read; before Python 3.14 the program ``zstd`` helps with ``.zst``."""
+    if archive.suffix != ".zst" or sys.version_info >= (3, 14):
+        with tarfile.open(archive) as tar:
+            yield tar
+        return
+    program = shutil.which("zstd")
+    if program is None:
+        raise VlarigError(f"{archive} needs the program zstd; run: apt-get install -y zstd (or unpack it to {archive.parent})")
+    with (
+        subprocess.Popen([program, "-dcq", str(archive)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process,
+        tarfile.open(fileobj=process.stdout, mode="r|") as tar,
+    ):
+        yield tar

@@ -1,0 +1,1 @@
+"""Asset bundles as data: ``<name>.toml`` describes one, ``<name>.txt`` lists its files with their hashes."""

@@ -1,0 +1,148 @@
+"""``vlarig assets``: fetch, list and verify simulators' data files."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+from rich.filesize import decimal
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from tyro.conf import Positional, subcommand
+
+from ...envs.errors import VlarigError
+from .. import assets
+from ..asset_fetch import Watch
+
+#: Seconds between two lines of progress where there is no terminal.
+LINE_SECONDS = 10.0
+
+
+@dataclass
+class Fetch:
+    """Download official files from upstream, each checked against upstream's own hash.
+
+    What is here already takes no time; what was interrupted is made anew. For example:
+
+    vlarig assets fetch libero
+    """
+
+    names: Positional[tuple[str, ...]]
+    """Names of bundles; `vlarig assets list` shows them."""
+    url: str = ""
+    """Where to get a copy of upstream's archive instead (http, https or file); its files are checked in the same way."""
+
+    def run(self) -> None:
+        """Fetch each."""
+        if not self.names:
+            raise VlarigError("no assets were named; name one or more, as in: vlarig assets fetch libero")
+        if self.url and len(self.names) > 1:
+            raise VlarigError(f"--url names one archive, but {len(self.names)} bundles were asked for; fetch them one by one")
+        for name in self.names:
+            with progress(name, len(assets.load_bundle(name).files)) as watch:
+                assets.fetch_bundle(name, self.url, report, watch)
+
+
+@dataclass
+class List:
+    """Show the bundles that are known, where each is, and whether its files are official."""
+
+    def run(self) -> None:
+        """Print a line for each, and more for what is here or how to get it."""
+        for state in assets.list_bundles(report):
+            print(f"{state.name}: {state.title}")
+            if state.bundle is not None:
+                print(f"  {state.bundle.folder}")
+            print(f"  {state.problem or (state.bundle and state.bundle.contents.summary)}")
+
+
+@dataclass
+class Verify:
+    """Hash every file and say which are official, stand-ins, missing or corrupt.
+
+    The exit status is 0 when everything is there and whole, 2 when a file is missing or corrupt. For example:
+
+    vlarig assets verify libero
+    """
+
+    names: Positional[tuple[str, ...]] = ()
+    """Names of bundles. Default: all that are here."""
+
+    def run(self) -> None:
+        """Check each and print what was found."""
+        states = [assets.look_at_bundle(name, report) for name in self.names or assets.bundle_names()]
+        for state in states:
+            show_contents(state)
+        problems = [state.problem for state in states if state.problem and (self.names or state.bundle is not None)]
+        if problems:
+            raise VlarigError("; ".join(problems))
+
+
+def show_contents(state: assets.AssetState) -> None:
+    """Print what a bundle's files are."""
+    if state.bundle is None:
+        print(f"{state.name}: not here")
+        return
+    contents = state.bundle.contents
+    print(f"{state.name}: {state.bundle.folder}")
+    print(f"  {contents.official} of {contents.total} files are official")
+    note = f", {contents.note}" if contents.note else ""
+    for paths, what in (
+        (contents.stand_ins, f"stand-ins{note}"), (contents.missing, "missing"), (contents.corrupt, "corrupt")
+    ):  # fmt: skip
+        if paths:
+            print(f"  {len(paths)} {what}:")
+            for path in paths:
+                print(f"    {path}")
+
+
+Command = Annotated[Fetch, subcommand("fetch")] | Annotated[List, subcommand("list")] | Annotated[Verify, subcommand("verify")]
+
+DESCRIPTION = """Simulators' data files (scenes, objects, initial states) come in bundles. For example:
+
+vlarig assets list
+
+vlarig assets fetch libero
+
+vlarig assets verify libero
+
+They are looked for in $VLARIG_ASSETS, then where `fetch` puts them.
+"""
+
+
+def report(line: str) -> None:
+    """Print a step to stderr, where progress belongs."""
+    print(line, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def progress(name: str, total: int) -> Iterator[Watch]:
+    """Show a download on stderr: a bar on a terminal, else a line now and then."""
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("files"),
+        TextColumn("{task.fields[received]}"), TimeElapsedColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(name, total=total, received="", start=True)
+        said = time.monotonic()
+
+        def watch(files: int, received: int) -> None:
+            nonlocal said
+            bar.update(task, completed=files, received=decimal(received))
+            if not console.is_terminal and time.monotonic() - said > LINE_SECONDS:
+                said = time.monotonic()
+                report(f"  {files} of {total} files, {decimal(received)}")
+
+        yield watch
+
+
+def main(arguments: list[str]) -> int:
+    """Run one of the subcommands."""
+    tyro.cli(Command, args=arguments or ["--help"], prog="vlarig assets", description=DESCRIPTION).run()
+    return 0

@@ -1,0 +1,604 @@
+"""Assets, for real: small bundles unpacked from archives and downloaded from a server on this machine."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tarfile
+import threading
+import time
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+from toy.policies import ImageReader
+from toy.suite import TOY_SUITE
+
+from vlarig.envs.errors import VlarigError
+from vlarig.harness import asset_spec, assets, cli, doctor, evaluate, plan
+from vlarig.harness.workplace import Workplace
+from vlarig.results.rendering import for_markdown, for_programs, for_terminal
+from vlarig.results.tables import run_table
+
+FILES = {"meshes/bowl.msh": b"bowl", "meshes/plate.msh": b"plate" * 10_000, "starts/0.txt": b"0 1 2\n"}
+FLAT_BOWL = b"flat bowl"
+OFFICIAL = "/official.tar.gz"
+
+
+def blob_id(content: bytes) -> str:
+    return (
+        subprocess.run(["git", "hash-object", "--stdin"], input=content, capture_output=True, check=True)
+        .stdout.decode()
+        .strip()
+    )
+
+
+def packed(files: dict[str, bytes], top: str) -> bytes:
+    """A .tar.gz of these files below ``top``."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
+        for path, content in files.items():
+            member = tarfile.TarInfo(f"{top}{path}")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def upstream(files: dict[str, bytes] = FILES) -> bytes:
+    """An official archive: the files lie in a folder of a repository that holds more."""
+    return packed({"README.md": b"read me", **{f"sim/data/{path}": content for path, content in files.items()}}, "Toys-1234/")
+
+
+class Server(ThreadingHTTPServer):
+    """Answers with what the test puts into ``pages``: a body, with the length it announces (none where ``None``)."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        self.pages: dict[str, tuple[bytes, int | None]] = {}
+        self.asked: list[str] = []
+        #: While it is not set, the second half of every body is held back.
+        self.gate = threading.Event()
+        self.gate.set()
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                server.asked.append(self.path)
+                if self.path not in server.pages:
+                    self.send_error(404)
+                    return
+                body, length = server.pages[self.path]
+                self.send_response(200)
+                if length is not None:
+                    self.send_header("Content-Length", str(length))
+                self.end_headers()
+                self.wfile.write(body[: len(body) // 2])
+                self.wfile.flush()
+                server.gate.wait(60)
+                self.wfile.write(body[len(body) // 2 :])
+
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+                pass
+
+        super().__init__(("127.0.0.1", 0), Handler)
+
+    def url(self, path: str = OFFICIAL) -> str:
+        return f"http://127.0.0.1:{self.server_port}{path}"
+
+
+@pytest.fixture
+def server():
+    with Server() as server:
+        body = upstream()
+        server.pages[OFFICIAL] = (body, len(body))
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.gate.set()
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch, server):
+    """A home without assets; the one bundle that is known is ``toys``, whose official place is the server."""
+    bundles = tmp_path / "bundles"
+    bundles.mkdir()
+    (bundles / "toys.toml").write_text(f"""
+title = "made-up toys"
+repository = "https://example.org/toys"
+commit = "1234"
+archive = "{server.url()}"
+folder = "sim/data"
+licence = "MIT"
+stand_ins_note = "visual only"
+[stand_ins]
+"meshes/bowl.msh" = "{blob_id(FLAT_BOWL)}"
+""")
+    (bundles / "toys.txt").write_text("# a list\n" + "".join(f"{blob_id(body)}  {path}\n" for path, body in FILES.items()))
+    monkeypatch.setattr(asset_spec, "BUNDLES", bundles)
+    monkeypatch.setenv("VLARIG_HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("VLARIG_ASSETS", raising=False)
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def given(home, tmp_path, monkeypatch):
+    """The folder that VLARIG_ASSETS names, empty."""
+    folder = tmp_path / "given"
+    folder.mkdir()
+    monkeypatch.setenv("VLARIG_ASSETS", str(folder))
+    return folder
+
+
+def put(folder: Path, files: dict[str, bytes] = FILES) -> Path:
+    for path, content in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(content)
+    return folder
+
+
+def left_over(home: Path) -> list[str]:
+    """What lies in the home beside bundles and locks."""
+    names = [path.name for path in (home / "assets").iterdir()]
+    return [name for name in names if not name.endswith(".lock") and not (name.startswith("toys") and "." not in name)]
+
+
+def start(home: Path, *words: str) -> subprocess.Popen[str]:
+    """``vlarig`` in a process of its own that knows the made-up bundle."""
+    code = (
+        "import sys; from pathlib import Path; from vlarig.harness import asset_spec; asset_spec.BUNDLES = Path(sys.argv[1]); "
+        "from vlarig.harness.cli import main; raise SystemExit(main(sys.argv[2:]))"
+    )
+    command = [sys.executable, "-c", code, str(asset_spec.BUNDLES), *words]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def until(condition) -> None:
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+# Where assets are found.
+
+
+def test_what_is_not_here_is_named_with_what_to_type(home, given, monkeypatch):
+    advice = "run: vlarig assets fetch toys, or set VLARIG_ASSETS to a folder that holds toys/ or toys\\.tar\\.xz$"
+    with pytest.raises(
+        VlarigError, match=rf"^the assets 'toys' \(made-up toys\) are neither in {given} .* nor in .*; {advice}"
+    ):
+        assets.find_bundle("toys")
+    monkeypatch.delenv("VLARIG_ASSETS")
+    with pytest.raises(VlarigError, match=rf"^the assets 'toys' \(made-up toys\) are not in {home / 'assets'}; {advice}"):
+        assets.find_bundle("toys")
+    monkeypatch.setenv("VLARIG_ASSETS", str(given / "nowhere"))
+    with pytest.raises(VlarigError, match=r"^VLARIG_ASSETS is '.*nowhere', which is no folder; set it to"):
+        assets.find_bundle("toys")
+    with pytest.raises(VlarigError, match=r"^unknown assets 'toy'; did you mean toys\?"):
+        assets.find_bundle("toy")
+
+
+def test_the_users_folder_goes_first_then_its_archive_then_the_home(home, given):
+    put(home / "assets" / "toys")
+    assert assets.find_bundle("toys").folder == home / "assets" / "toys"
+    (given / "toys.tar.gz").write_bytes(packed(FILES, "toys/"))
+    assert assets.find_bundle("toys").folder.parent.parent == home / "assets"
+    assert assets.find_bundle("toys").folder.name == "toys"
+    put(given / "toys")
+    assert assets.find_bundle("toys").folder == given / "toys"
+
+
+def test_an_archive_is_unpacked_once_and_another_content_anew(home, given):
+    archive = given / "toys.tar.gz"
+    archive.write_bytes(packed(FILES, "toys/"))
+    said: list[str] = []
+    first = assets.find_bundle("toys", said.append).folder
+    assert first.parent.name == f"toys-{hashlib.sha256(archive.read_bytes()).hexdigest()[:12]}"
+    assert assets.find_bundle("toys", said.append).folder == first
+    assert [line.split()[0] for line in said] == ["unpacking"]
+    archive.write_bytes(packed({**FILES, "more.txt": b"more"}, "toys/"))
+    second = assets.find_bundle("toys", said.append).folder
+    assert second != first
+    assert (second / "more.txt").exists()
+
+
+@pytest.mark.parametrize("suffix", [".tar.xz", ".tar.zst"])
+def test_other_compressions(home, given, suffix):
+    if suffix == ".tar.zst" and sys.version_info < (3, 14) and not shutil.which("zstd"):
+        pytest.skip("neither this Python nor a program zstd unpacks .zst")
+    put(given / "scratch" / "toys")
+    archive = given / f"toys{suffix}"
+    if suffix == ".tar.zst":
+        plain = given / "toys.tar"
+        with tarfile.open(plain, "w") as tar:
+            tar.add(given / "scratch" / "toys", "toys")
+        subprocess.run(["zstd", "-q", str(plain), "-o", str(archive)], check=True)
+    else:
+        with tarfile.open(archive, "w:xz") as tar:
+            tar.add(given / "scratch" / "toys", ".")
+    assert assets.find_bundle("toys").contents.official == len(FILES)
+
+
+def test_an_interrupted_unpack_is_made_anew(home, given):
+    archive = given / "toys.tar.gz"
+    archive.write_bytes(packed(FILES, "toys/"))
+    digest = hashlib.sha256(archive.read_bytes()).hexdigest()[:12]
+    put(home / "assets" / f"toys-{digest}.partial" / "toys", {"half": b"", "meshes/bowl.msh": b"bo"})
+    bundle = assets.find_bundle("toys")
+    assert bundle.contents.official == len(FILES)
+    assert not (bundle.folder / "half").exists()
+    assert left_over(home) == []
+
+
+def test_two_unpacks_at_once_do_not_collide(home, given):
+    (given / "toys.tar.gz").write_bytes(packed(FILES | {str(number): os.urandom(2**20) for number in range(20)}, "toys/"))
+    processes = [start(home, "assets", "verify", "toys") for _ in range(2)]
+    said = [process.communicate(timeout=60) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], said
+    assert sum("unpacking" in errors for _, errors in said) == 1
+    assert left_over(home) == []
+
+
+def test_a_damaged_archive_and_an_unsafe_one_leave_nothing(home, given, tmp_path):
+    archive = given / "toys.tar.gz"
+    archive.write_bytes(packed({"big": os.urandom(100_000)}, "toys/")[:50_000])
+    with pytest.raises(VlarigError, match=r"toys\.tar\.gz is damaged \(.*\); replace it$"):
+        assets.find_bundle("toys")
+    archive.write_bytes(b"no archive")
+    with pytest.raises(VlarigError, match="is damaged"):
+        assets.find_bundle("toys")
+    archive.write_bytes(packed({**FILES, "../../../../evil": b"evil"}, "toys/"))
+    with pytest.raises(
+        VlarigError, match=r"is not unpacked, since it is unsafe: .*evil.* outside the destination; replace it$"
+    ):
+        assets.find_bundle("toys")
+    assert not list(tmp_path.rglob("evil"))
+    assert left_over(home) == []
+    assert not [path for path in (home / "assets").iterdir() if path.is_dir()]
+
+
+def test_a_home_that_cannot_be_written_is_said(home, given, monkeypatch):
+    (given / "toys.tar.gz").write_bytes(packed(FILES, "toys/"))
+    home.write_text("in the way")
+    with pytest.raises(VlarigError, match=r"cannot be written: Not a directory; mend that, or set VLARIG_HOME"):
+        assets.find_bundle("toys")
+
+
+# What the files are.
+
+
+def test_official_stand_in_corrupt_and_missing_are_told_apart(home, given, capsys):
+    folder = put(given / "toys")
+    assert assets.find_bundle("toys").contents.summary == "official, 3 files"
+
+    put(folder, {"meshes/bowl.msh": FLAT_BOWL})
+    contents = assets.find_bundle("toys").contents
+    assert (contents.official, contents.stand_ins) == (2, ("meshes/bowl.msh",))
+    assert contents.summary == "1 of 3 files are stand-ins for the official ones (visual only)"
+    assert cli.main(["assets", "verify"]) == 0
+    assert "  1 stand-ins, visual only:\n    meshes/bowl.msh\n" in capsys.readouterr().out
+
+    put(folder, {"meshes/plate.msh": FLAT_BOWL})
+    with pytest.raises(
+        VlarigError, match=r"are not whole: 1 file is corrupt \(meshes/plate\.msh\); replace that folder, or unset"
+    ):
+        assets.find_bundle("toys")
+    (folder / "starts" / "0.txt").unlink()
+    assert cli.main(["assets", "verify", "toys"]) == 2
+    said = capsys.readouterr()
+    assert "  1 of 3 files are official\n  1 stand-ins" not in said.out
+    for line in ("0 of 3 files are official", "1 missing:\n    starts/0.txt", "1 corrupt:\n    meshes/plate.msh"):
+        assert line in said.out
+    assert said.err.count("\n") == 1
+    assert "1 file is missing (starts/0.txt) and 1 file is corrupt (meshes/plate.msh)" in said.err
+
+
+def test_a_change_is_noticed_within_a_process(home, given):
+    folder = put(given / "toys")
+    assert assets.find_bundle("toys").contents.official == 3
+    time.sleep(0.01)
+    put(folder, {"meshes/bowl.msh": b"lowb"})
+    with pytest.raises(VlarigError, match=r"corrupt \(meshes/bowl\.msh\)"):
+        assets.find_bundle("toys")
+
+
+def test_equal_files_have_an_equal_identity_everywhere(home, given):
+    put(given / "toys")
+    first = assets.find_bundle("toys")
+    put(home / "assets" / "toys", {"meshes/extra": b"not of the bundle"} | dict(reversed(FILES.items())))
+    shutil.rmtree(given / "toys")
+    second = assets.find_bundle("toys")
+    assert first.folder != second.folder
+    assert first.identity == second.identity
+    assert first.identity.startswith("official, 3 files; sha256 ")
+    put(second.folder, {"meshes/bowl.msh": FLAT_BOWL})
+    assert assets.find_bundle("toys").identity.startswith(
+        "1 of 3 files are stand-ins for the official ones (visual only); sha256 "
+    )
+    assert assets.find_bundle("toys").identity[-12:] != first.identity[-12:]
+
+
+def test_verify_speaks_of_what_is_not_here_only_when_it_is_named(home, capsys):
+    assert cli.main(["assets", "verify"]) == 0
+    assert capsys.readouterr().out == "toys: not here\n"
+    assert cli.main(["assets", "verify", "toys"]) == 2
+    assert "run: vlarig assets fetch toys" in capsys.readouterr().err
+
+
+def test_the_list(home, given, capsys):
+    assert cli.main(["assets", "list"]) == 0
+    assert "toys: made-up toys\n  the assets 'toys'" in capsys.readouterr().out
+    put(given / "toys", {**FILES, "meshes/bowl.msh": FLAT_BOWL})
+    assert cli.main(["assets", "list"]) == 0
+    assert capsys.readouterr().out == (
+        f"toys: made-up toys\n  {given / 'toys'}\n  1 of 3 files are stand-ins for the official ones (visual only)\n"
+    )
+
+
+# Downloads.
+
+
+def test_fetch_gets_the_official_files_and_no_others(home, server, capsys):
+    assert cli.main(["assets", "fetch", "toys"]) == 0
+    folder = home / "assets" / "toys"
+    assert {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()} == FILES
+    assert assets.find_bundle("toys").identity.startswith("official, 3 files; ")
+    assert cli.main(["assets", "fetch", "toys"]) == 0
+    assert server.asked == [OFFICIAL], "what is here is not downloaded again"
+    assert f"the official assets 'toys' are in {folder}" in capsys.readouterr().err
+
+
+def test_fetch_mends_what_is_not_official(home):
+    put(home / "assets" / "toys", {**FILES, "meshes/bowl.msh": b"b", "junk": b""})
+    with pytest.raises(VlarigError, match=r"corrupt \(meshes/bowl\.msh\); run: vlarig assets fetch toys$"):
+        assets.find_bundle("toys")
+    assets.fetch_bundle("toys")
+    assert assets.find_bundle("toys").contents.official == 3
+    assert not (home / "assets" / "toys" / "junk").exists()
+
+
+def test_fetch_says_when_the_users_folder_goes_first(home, given, capsys):
+    put(given / "toys", {**FILES, "meshes/bowl.msh": FLAT_BOWL})
+    assert cli.main(["assets", "fetch", "toys"]) == 0
+    assert f"but VLARIG_ASSETS goes first: {given / 'toys'}\n" in capsys.readouterr().err
+
+
+def test_a_copy_is_taken_from_where_the_user_says(home, server, tmp_path):
+    copy = tmp_path / "copy.tar.gz"
+    copy.write_bytes(upstream())
+    assets.fetch_bundle("toys", copy.as_uri())
+    assert assets.find_bundle("toys").contents.official == 3
+    assert server.asked == []
+
+
+BAD = {
+    "a status": ("/absent", None, r"/absent answers with HTTP status 404 \(Not Found\); "),
+    "fewer bytes than announced": (
+        "/cut",
+        (upstream()[:200], 10**6),
+        r"ended early, after 200 bytes \(1000000 were announced\)",
+    ),
+    "an end in the middle": ("/end", (upstream()[:150], None), r"(is no archive, or a damaged one|lacks \d of the 3 files)"),
+    "a page instead": ("/page", (b"<html>Please log in</html>" * 100, None), r"/page is no archive, or a damaged one"),
+    "another content": (
+        "/other",
+        (upstream({**FILES, "meshes/bowl.msh": FLAT_BOWL}), None),
+        rf"^meshes/bowl\.msh in .*/other is not the official file \(.*{blob_id(FLAT_BOWL)}, expected {blob_id(b'bowl')}\)",
+    ),
+    "another tree": (
+        "/tree",
+        (packed(FILES, "Toys-1234/"), None),
+        r"lacks 3 of the 3 files of 'toys', such as meshes/bowl\.msh",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_bad_download_is_one_sentence_and_leaves_nothing(home, server, kind):
+    path, page, told = BAD[kind]
+    if page is not None:
+        server.pages[path] = page
+    with pytest.raises(VlarigError, match=told) as caught:
+        assets.fetch_bundle("toys", server.url(path))
+    assert "\n" not in str(caught.value)
+    assert "nothing was installed" in str(caught.value) or kind == "a status"
+    assert left_over(home) == []
+    assert not (home / "assets" / "toys").exists()
+
+
+def test_addresses_that_cannot_be_reached(home, tmp_path):
+    with pytest.raises(VlarigError, match=r"^http://127\.0\.0\.1:9/x cannot be reached \(.*\); look at the network"):
+        assets.fetch_bundle("toys", "http://127.0.0.1:9/x")
+    with pytest.raises(VlarigError, match=r"cannot be reached \(.*No such file"):
+        assets.fetch_bundle("toys", (tmp_path / "absent.tar.gz").as_uri())
+    with pytest.raises(VlarigError, match=r"^--url is 'ftp://x'; expected an address that begins with https://"):
+        assets.fetch_bundle("toys", "ftp://x")
+
+
+def test_a_connection_that_goes_silent_is_given_up(home, server, monkeypatch):
+    monkeypatch.setattr("vlarig.harness.asset_fetch.SILENCE", 0.2)
+    server.gate.clear()
+    with pytest.raises(VlarigError, match=r"ended early, after \d+ bytes \(no byte came for 0 s\); nothing was installed"):
+        assets.fetch_bundle("toys")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full to write to")
+def test_a_full_disk_is_said(home, monkeypatch):
+    real = Path.open
+
+    def full(path: Path, mode: str = "r", *arguments, **options):
+        return real(Path("/dev/full") if path.name == "plate.msh" and mode == "wb" else path, mode, *arguments, **options)
+
+    monkeypatch.setattr(Path, "open", full)
+    with pytest.raises(VlarigError, match=f"^the disk is full at {home / 'assets'}; make room, or set VLARIG_HOME"):
+        assets.fetch_bundle("toys")
+    assert left_over(home) == []
+
+
+def test_a_killed_download_is_made_anew(home, server):
+    server.gate.clear()
+    process = start(home, "assets", "fetch", "toys")
+    until(lambda: (home / "assets" / "toys.partial").exists())
+    process.kill()
+    process.communicate()
+    assert (home / "assets" / "toys.partial").exists()
+    assert not (home / "assets" / "toys").exists()
+    server.gate.set()
+    assets.fetch_bundle("toys")
+    assert assets.find_bundle("toys").contents.official == 3
+    assert left_over(home) == []
+
+
+def test_an_interrupted_download_leaves_nothing(home, server):
+    server.gate.clear()
+    process = start(home, "assets", "fetch", "toys")
+    until(lambda: server.asked and (home / "assets" / "toys.partial").exists())
+    process.send_signal(signal.SIGINT)
+    errors = process.communicate(timeout=30)[1]
+    assert (process.returncode, errors.splitlines()[-1]) == (130, "vlarig: interrupted")
+    assert left_over(home) == []
+
+
+def test_two_fetches_at_once_download_once(home, server):
+    server.gate.clear()
+    first = start(home, "assets", "fetch", "toys")
+    until(lambda: server.asked)
+    second = start(home, "assets", "fetch", "toys")
+    assert second.stderr is not None
+    assert second.stderr.readline() == "waiting for another process that works on the assets 'toys'\n"
+    server.gate.set()
+    assert [first.wait(30), second.wait(30)] == [0, 0]
+    assert server.asked == [OFFICIAL]
+    for process in (first, second):
+        process.communicate()
+
+
+def test_a_mistake_with_the_command_is_one_sentence(home, capsys):
+    assert cli.main(["assets", "fetch"]) == 2
+    assert "no assets were named" in capsys.readouterr().err
+    assert cli.main(["assets", "fetch", "toys", "toys", "--url", "http://x"]) == 2
+    assert "--url names one archive, but 2 bundles were asked for" in capsys.readouterr().err
+
+
+# Sweeps.
+
+
+@pytest.fixture
+def toy_with_assets(toy_home, given, home, monkeypatch):
+    """The toy suite, in need of the made-up bundle; the home is the one in which its runtime is adopted."""
+    monkeypatch.setenv("VLARIG_HOME", str(toy_home))
+    suite = replace(TOY_SUITE, assets=("toys",))
+    monkeypatch.setattr(plan, "load_suite", lambda name: suite)
+    return suite
+
+
+def test_a_worker_is_told_the_folder(toy_with_assets, given):
+    with pytest.raises(VlarigError, match="run: vlarig assets fetch toys"):
+        Workplace.of(toy_with_assets)
+    put(given / "toys")
+    assert Workplace.of(toy_with_assets).environment()["VLARIG_ASSETS_TOYS"] == str(given / "toys")
+    assert "VLARIG_ASSETS_TOYS" not in Workplace.of(TOY_SUITE).environment()
+
+
+def test_a_sweep_without_its_assets_starts_nothing(toy_with_assets, server):
+    with pytest.raises(VlarigError, match="run: vlarig assets fetch toys"):
+        evaluate("toy", ImageReader(), episodes=1, run=Path("run"))
+    assert not Path("run").exists()
+    assert server.asked == [], "a sweep never downloads"
+
+
+def test_stand_ins_are_said_by_sweep_manifest_and_tables(toy_with_assets, given):
+    put(given / "toys", {**FILES, "meshes/bowl.msh": FLAT_BOWL})
+    note = "toys assets: 1 of 3 files are stand-ins for the official ones (visual only)"
+    console = Console(width=200, record=True, file=io.StringIO())
+    run = evaluate("toy", ImageReader(), episodes=1, run=Path("run"), console=console).run
+    assert console.export_text().splitlines()[0].strip() == note
+    table = run_table(run)
+    recorded = table.manifest.identity.assets
+    assert recorded == {"toys": assets.find_bundle("toys").identity}
+    console.print(for_terminal([table]))
+    assert note in console.export_text()
+    assert f"\n\n{note}\n\n" in for_markdown([table])
+    data = json.loads(for_programs([table]))[0]
+    assert (data["assets"], data["notes"]) == (recorded, [note])
+
+    put(given / "toys")
+    with pytest.raises(VlarigError, match=r"assets\.toys was \"1 of 3 files .*, now \"official, 3 files; sha256"):
+        evaluate("toy", ImageReader(), episodes=1, run=Path("run"))
+
+
+def test_official_assets_need_no_note(toy_with_assets, given):
+    put(given / "toys")
+    table = run_table(evaluate("toy", ImageReader(), episodes=1).run)
+    assert table.manifest.identity.assets["toys"].startswith("official, 3 files; sha256 ")
+    assert table.notes == []
+    assert "toys" not in for_markdown([table])
+
+
+def test_the_doctor_says_what_to_type(home, given, monkeypatch):
+    suite = replace(TOY_SUITE, assets=("toys",))
+    monkeypatch.setattr(doctor, "suite_names", lambda: ["toy", "other"])
+    monkeypatch.setattr(doctor, "load_suite", lambda name: suite)
+
+    def line(*runtimes: str) -> doctor.Finding:
+        (finding,) = doctor._assets(set(runtimes))
+        return finding
+
+    assert line().mark == "optional"
+    assert line("toy").mark == "missing"
+    assert "run: vlarig assets fetch toys" in line("toy").text
+    (given / "toys.tar.gz").write_bytes(packed(FILES, "toys/"))
+    assert line() == doctor.Finding(
+        "ok", "assets toys", f"packed in {given / 'toys.tar.gz'}; unpacked and checked at the first use"
+    )
+    assert not [path for path in home.rglob("*") if path.is_dir() and path.name.startswith("toys")], "a doctor writes nothing"
+    put(given / "toys")
+    assert line().text == f"official, 3 files ({given / 'toys'})"
+    (given / "toys" / "starts" / "0.txt").unlink()
+    assert line("toy").mark == "missing"
+
+
+# What we ship.
+
+
+@pytest.mark.parametrize("name", assets.bundle_names())
+def test_the_bundles_that_we_ship_are_whole(name):
+    spec = assets.load_bundle(name)
+    assert spec.commit in spec.archive
+    assert spec.archive.startswith("https://")
+    assert all(len(blob) == 40 and int(blob, 16) for blob in [*spec.files.values(), *spec.stand_ins.values()])
+    assert not [path for path in spec.files if path.startswith("/") or ".." in path or path != path.strip()]
+    assert all(spec.files[path] != blob for path, blob in spec.stand_ins.items())
+    assert bool(spec.stand_ins) == bool(spec.stand_ins_note)
+
+
+def test_stand_ins_of_libero_are_pictures_and_visual_meshes_alone():
+    spec = assets.load_bundle("libero")
+    assert {path.partition("/")[0] for path in spec.files} == {"assets", "bddl_files", "init_files"}
+    assert all(path.startswith("assets/") and (path.endswith(".png") or "/visual/" in path) for path in spec.stand_ins)
+
+
+def test_the_bundle_beside_the_checkout_is_libero_with_22_stand_ins():
+    try:
+        assets.locate_bundle("libero")
+    except VlarigError as error:
+        pytest.skip(f"no LIBERO files: {error}")
+    contents = assets.find_bundle("libero").contents
+    assert (contents.missing, contents.corrupt) == ((), ())
+    assert contents.total == 604
+    assert set(contents.stand_ins) in (set(), set(assets.load_bundle("libero").stand_ins))
+    if contents.stand_ins:
+        assert len(contents.stand_ins) == 22
