@@ -1,0 +1,1 @@
+"""LIBERO: upstream's tasks on MuJoCo behind the env API."""

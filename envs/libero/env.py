@@ -1,0 +1,165 @@
+"""The LIBERO adapter: upstream's tasks, bit for bit, with frames drawn only where they are due."""
+
+from __future__ import annotations
+
+import math
+from typing import Optional
+
+import mujoco
+import numpy as np
+
+from ..api import Camera, Env, Episode, Row
+from ..embodiments import LIBERO_PANDA
+from ..errors import VlarigError
+from .control import ArmController
+from .scene import Scene, Slot
+from .scene_pool import ScenePool
+
+#: Physics steps of 2 ms in a control step of 50 ms (robosuite 1.4.0, macros.py; LIBERO's 20 Hz).
+SUBSTEPS = 25
+
+#: The physics step of a control step, counted from 0, after which upstream samples cameras and proprioception. Its observables keep a
+#: clock that the two forced updates of ``reset`` and ``set_init_state`` advance by 2 ms each; so the period of 50 ms ends two steps
+#: early in every control step, and the step after that samples (robosuite 1.4.0, utils/observables.py, Observable.update).
+SAMPLED_SUBSTEP = 23
+
+HAND = "robot0_right_hand"
+
+
+class LiberoEnv(Env):
+    """One slot of LIBERO's suites.
+
+    An episode's suite and task name upstream's task, its ``start`` a row of upstream's initial states. The payload may hold another
+    ``instruction``.
+
+    Args:
+        pool: The scenes to share with the process's other slots; a new pool when ``None``.
+    """
+
+    embodiment = LIBERO_PANDA
+
+    def __init__(self, pool: Optional[ScenePool] = None) -> None:
+        super().__init__()
+        self._pool = pool or ScenePool()
+        self._scene: Optional[Scene] = None
+
+    def begin(self, episode: Episode, rng: np.random.Generator) -> str:
+        """Place the fixtures by the process-wide generator, as upstream does, and set the start's initial state."""
+        self._enter_task(episode.suite, episode.task)
+        if not 0 <= episode.start < len(self.scene.init_states):
+            raise VlarigError(
+                f"task {episode.task!r} has the starts 0 to {len(self.scene.init_states) - 1}, got {episode.start}"
+            )
+        self.scene.reset(self._slot, episode.start)
+        self._control = ArmController(self.scene.upstream.robots[0], self.scene.model, self._slot.data)
+        self._sample(self._slot.data.qpos.copy())
+        return episode.payload["instruction"]
+
+    def apply(self, action: np.ndarray) -> Row:
+        """One control step of 50 ms."""
+        model, data = self.scene.model, self._slot.data
+        self.scene.enter(self._slot)
+        for substep in range(SUBSTEPS):
+            self._control.evaluate()
+            if substep == 0:
+                self._control.set_goal(action.astype(np.float64))
+            self._control.apply()
+            before = data.qpos.copy() if substep == SAMPLED_SUBSTEP else None
+            mujoco.mj_step2(model, data)
+            if before is not None:
+                self._sample(before)
+        success = self.scene.succeeds()
+        return Row(float(success), success, success)
+
+    def state(self) -> np.ndarray:
+        """``float32[8]``: grip site in the world frame, the hand's rotation vector, fingers; as upstream sampled them."""
+        return np.concatenate([self._position, rotation_vector(self._quaternion), self._fingers]).astype(np.float32)
+
+    def render_view(self, camera: Camera) -> np.ndarray:
+        """The view at the moment that upstream samples."""
+        self.scene.enter(self._slot)
+        now = self.scene.model.site_rgba.copy()
+        self.scene.model.site_rgba[:] = self._site_rgba
+        picture = self.scene.renderer.draw(self._qpos, self.embodiment.cameras[camera.view], camera.height, camera.width)
+        self.scene.model.site_rgba[:] = now
+        return picture
+
+    def simulator_state(self) -> np.ndarray:
+        """MuJoCo's integration state, what the controller remembers, where the fixtures stand, and which sites are seen."""
+        self.scene.enter(self._slot)
+        model, kind = self.scene.model, mujoco.mjtState.mjSTATE_INTEGRATION.value
+        state = np.empty(mujoco.mj_stateSize(model, kind))
+        mujoco.mj_getState(model, self._slot.data, state, kind)
+        return np.concatenate(
+            [state, self._control.memory(), model.body_pos.ravel(), model.body_quat.ravel(), model.site_rgba[:, 3]]
+        )
+
+    def privileged(self) -> dict[str, np.ndarray]:
+        """Where things are at the end of the control step, in the world frame.
+
+        ``pose/<name>`` is ``float64[7]``, position and quaternion ``wxyz`` of each object's and fixture's body; ``points/<name>`` is
+        ``float64[n, 3]``, points that span its collision geometry; ``grip`` is ``float64[7]``, the grip site's position and the
+        hand's quaternion.
+        """
+        data = self._slot.data
+        truth = {"grip": np.concatenate([data.site_xpos[self._grip_site], data.xquat[self._hand]])}
+        for name, body in self.scene.bodies.items():
+            truth[f"pose/{name}"] = np.concatenate([data.xpos[body], data.xquat[body]])
+            truth[f"points/{name}"] = self.scene.shape(name).in_world(data)
+        return truth
+
+    def sibling(self) -> LiberoEnv:
+        """A further slot that shares scenes with this one."""
+        return type(self)(self._pool)
+
+    def close(self) -> None:
+        """Give the task's scene back to the process."""
+        if self._scene is not None:
+            self._scene.leave()
+            self._pool.give_back(*self._task)
+            self._scene = None
+
+    @property
+    def scene(self) -> Scene:
+        """The scene of the task that the slot plays."""
+        assert self._scene is not None, "no episode was started"
+        return self._scene
+
+    def _enter_task(self, suite: str, task: str) -> None:
+        """Have a slot of the task's scene."""
+        if self._scene is not None and self._task == (suite, task):
+            return
+        self.close()
+        generator = np.random.get_state()  # a load draws, and whether one is needed depends on what ran before
+        self._scene = self._pool.borrow(suite, task)
+        np.random.set_state(generator)
+        self._task = (suite, task)
+        self._slot: Slot = self._scene.new_slot()
+        robot = self._scene.upstream.robots[0]
+        self._grip_site = robot.eef_site_id
+        self._hand = self._scene.model.body(HAND).id
+        self._finger_qpos = [int(index) for index in robot._ref_gripper_joint_pos_indexes]
+
+    def _sample(self, qpos: np.ndarray) -> None:
+        """Keep what upstream's sensors see now.
+
+        Positions of bodies are those that the last physics step began with, at ``qpos``; joints are already a step further.
+        """
+        data = self._slot.data
+        self._qpos = qpos
+        self._site_rgba = self.scene.model.site_rgba.copy()
+        self._position = data.site_xpos[self._grip_site].copy()
+        self._quaternion = data.xquat[self._hand].copy()
+        self._fingers = data.qpos[self._finger_qpos]
+
+
+def rotation_vector(quaternion: np.ndarray) -> np.ndarray:
+    """``float64[3]``: axis times angle, from 0 to 2 pi, of a quaternion ``wxyz``, as the evaluators compute it.
+
+    Source: openpi, examples/libero/main.py, ``_quat2axisangle``, which all four evaluators share.
+    """
+    w = min(max(float(quaternion[0]), -1.0), 1.0)
+    sine = np.sqrt(1.0 - w * w)
+    if math.isclose(sine, 0.0):
+        return np.zeros(3)
+    return (quaternion[1:] * 2.0 * math.acos(w)) / sine

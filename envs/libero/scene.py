@@ -1,0 +1,170 @@
+"""One task of LIBERO, loaded once in a process for all slots that play it."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Optional
+
+import mujoco
+import numpy as np
+
+from .init_states import read_init_states
+from .renderer import Renderer
+from .shapes import Shape, collision_shape
+from .upstream import CHANGED_BY_RESETS, make_task
+
+#: Forward passes of a fresh upstream environment over the model as compiled: one when the simulation is made, one when the drawing
+#: context is (robosuite 1.4.0, environments/base.py, _initialize_sim; utils/binding_utils.py, MjRenderContext). Each leaves a mark in
+#: the solver's warm start.
+FORWARDS_AT_LOAD = 2
+
+#: Loads of the task before a fresh upstream environment has its first reset behind it: the constructor's and the reset's own. Each
+#: appends the task's samplers of joints to one list, so a reset draws that often from them (libero/libero/envs/
+#: bddl_base_domain.py, _add_placement_initializer).
+LOADS_AT_FIRST_RESET = 2
+
+
+@dataclass
+class Slot:
+    """What distinguishes the slots of one scene.
+
+    Attributes:
+        data: The simulation.
+        body_pos: Positions of the bodies in their parents, ``float64[nbody, 3]``: fixtures stand elsewhere in each episode.
+        body_quat: Their orientations, ``float64[nbody, 4]``.
+        site_rgba: Colours of the sites, ``float32[nsite, 4]``: a stove's burner is seen when it is on.
+    """
+
+    data: mujoco.MjData
+    body_pos: np.ndarray
+    body_quat: np.ndarray
+    site_rgba: np.ndarray
+
+
+class Scene:
+    """A task's compiled model, upstream's own samplers and predicates over it, and its renderer.
+
+    The slots of a scene differ in their ``MjData`` and in three small arrays of the model; whoever's turn it is has these put in
+    place (:meth:`enter`). All the rest, meshes and textures above all, is shared.
+
+    Args:
+        assets: Folder of LIBERO's data files.
+        suite: Name of the suite, such as ``libero_spatial``.
+        task: Name of the task: the stem of its BDDL file.
+    """
+
+    def __init__(self, assets: Path, suite: str, task: str) -> None:
+        self.upstream = make_task(assets, suite, task)
+        self.init_states = read_init_states(assets / "init_files" / suite / f"{task}.pruned_init")
+        self.upstream.check_contact = self._check_contact
+        self.model: mujoco.MjModel = self.upstream.sim.model._model
+        self.model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_SENSOR.value  # nothing of ours reads the force sensors
+        self._samplers = list(self.upstream.object_property_initializers)
+        self._geoms: dict[str, np.ndarray] = {}
+        self._shapes: dict[str, Shape] = {}
+        self._inside: Optional[Slot] = None
+        self._renderer: Optional[Renderer] = None
+
+    def new_slot(self) -> Slot:
+        """A slot with nothing in it yet; :meth:`reset` fills it."""
+        return Slot(mujoco.MjData(self.model), *(self.upstream.pristine[name].copy() for name in CHANGED_BY_RESETS))
+
+    def enter(self, slot: Slot) -> None:
+        """Make ``slot`` the one that upstream's code and the model's arrays speak of."""
+        if self._inside is slot:
+            return
+        self.leave()
+        for name in CHANGED_BY_RESETS:
+            getattr(self.model, name)[:] = getattr(slot, name)
+        self.upstream.sim.data._data = slot.data
+        self._inside = slot
+
+    def leave(self) -> None:
+        """Keep what the slot inside changed in the model."""
+        if self._inside is not None:
+            for name in CHANGED_BY_RESETS:
+                getattr(self._inside, name)[:] = getattr(self.model, name)
+        self._inside = None
+
+    def reset(self, slot: Slot, start: int) -> None:
+        """Bring ``slot`` where upstream's ``env.reset(); env.set_init_state(init_states[start])`` brings a fresh process.
+
+        The process-wide generator of numpy must be seeded as ``env.seed`` would; fixtures are placed from it.
+        """
+        from robosuite.utils.errors import RandomizationError
+
+        for loads in itertools.count(LOADS_AT_FIRST_RESET):
+            self._restore(slot)
+            self.upstream.object_property_initializers = self._samplers * loads
+            try:
+                self.upstream._reset_internal()
+                break
+            except RandomizationError:  # upstream loads the task anew and draws again (env_wrapper.py, ControlEnv.reset)
+                continue
+        mujoco.mj_forward(self.model, slot.data)
+        self.upstream.visualize(vis_settings=dict.fromkeys(self.upstream._visualizations, False))
+        state = self.init_states[start]
+        slot.data.time = state[0]
+        slot.data.qpos[:] = state[1 : 1 + self.model.nq]
+        slot.data.qvel[:] = state[1 + self.model.nq :]
+        mujoco.mj_forward(self.model, slot.data)
+        self.upstream._check_success()
+        self.upstream._post_process()
+
+    def succeeds(self) -> bool:
+        """Upstream's verdict on the slot inside, after which what changes its looks with its state (a stove) does so."""
+        success = bool(self.upstream._check_success())
+        self.upstream._post_process()
+        return success
+
+    @property
+    def renderer(self) -> Renderer:
+        """The renderer, made when the first picture is asked for."""
+        if self._renderer is None:
+            self._renderer = Renderer(self.model)
+        return self._renderer
+
+    @cached_property
+    def bodies(self) -> dict[str, int]:
+        """Objects and fixtures by upstream's names, as ids of their root bodies."""
+        return {name: int(body) for name, body in self.upstream.obj_body_id.items()}
+
+    def shape(self, name: str) -> Shape:
+        """The collision geometry of an object or fixture."""
+        if name not in self._shapes:
+            self._shapes[name] = collision_shape(self.model, self.bodies[name])
+        return self._shapes[name]
+
+    def close(self) -> None:
+        """Free the graphics context."""
+        if self._renderer is not None:
+            self._renderer.close()
+            self._renderer = None
+
+    def _restore(self, slot: Slot) -> None:
+        """The model and the slot as if just compiled."""
+        self.enter(slot)
+        for name in CHANGED_BY_RESETS:
+            getattr(self.model, name)[:] = self.upstream.pristine[name]
+        mujoco.mj_resetData(self.model, slot.data)
+        for _ in range(FORWARDS_AT_LOAD):
+            mujoco.mj_forward(self.model, slot.data)
+
+    def _check_contact(self, first: Any, second: Any) -> bool:
+        """Upstream's ``MujocoEnv.check_contact`` for two objects, over all contacts at once."""
+        contact = self.upstream.sim.data._data.contact
+        if len(contact.geom1) == 0:
+            return False
+        ones, others = self._geoms_of(first), self._geoms_of(second)
+        one, other = contact.geom1, contact.geom2
+        return bool(np.any((ones[one] & others[other]) | (ones[other] & others[one])))
+
+    def _geoms_of(self, thing: Any) -> np.ndarray:
+        """``bool[ngeom]``: which geoms are the object's contact geoms."""
+        if thing.name not in self._geoms:
+            ids = [self.upstream.sim.model.geom_name2id(name) for name in thing.contact_geoms]
+            self._geoms[thing.name] = np.isin(np.arange(self.model.ngeom), ids)
+        return self._geoms[thing.name]

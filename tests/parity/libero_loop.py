@@ -1,0 +1,227 @@
+"""Ours against upstream's own loop, to the bit; runs under the Python of the ``libero`` runtime.
+
+The loop is that of the public evaluators: make ``OffScreenRenderEnv``, seed it, reset it, set an initial state, wait ten steps, then
+act, with both cameras drawn at every step. It is seeded with each episode's own seed.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import mujoco
+import numpy as np
+import pytest
+from PIL import Image
+
+from vlarig.benchmarks import libero
+from vlarig.envs.api import Camera, Episode, Needs, Row, Snapshot
+from vlarig.envs.libero.env import LiberoEnv
+from vlarig.envs.libero.init_states import read_init_states
+from vlarig.envs.libero.upstream import assets_folder, make_task
+
+SUITES = {suite.name: suite for suite in vars(libero).values() if type(suite).__name__ == "Suite"}
+VIEWS = {"ego": "agentview_image", "cam_left_wrist": "robot0_eye_in_hand_image"}
+WAIT = [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0]
+CHUNK = 16
+CHUNKS = 3
+
+#: Two tasks of each suite, and a start: scenes with a stove, with drawers and doors that a reset opens, with bowls inside of things.
+TASKS = [
+    ("libero_spatial", 0, 3),
+    ("libero_spatial", 4, 20),
+    ("libero_object", 1, 5),
+    ("libero_object", 7, 41),
+    ("libero_goal", 3, 9),
+    ("libero_goal", 7, 0),
+    ("libero_10", 3, 4),
+    ("libero_10", 9, 11),
+    ("libero_90", 0, 3),
+    ("libero_90", 40, 33),
+]
+
+#: Recorded actions of the scripted expert, by suite: an episode each that ends in success.
+RECORDED = np.load(Path(__file__).with_name("libero_actions.npz"))
+
+
+class Upstream:
+    """The evaluators' loop over one task."""
+
+    def __init__(self, suite: str, task: str) -> None:
+        from libero.libero.envs import OffScreenRenderEnv
+
+        assets = assets_folder()
+        self.env = OffScreenRenderEnv(
+            bddl_file_name=str(assets / "bddl_files" / suite / f"{task}.bddl"), camera_heights=256, camera_widths=256
+        )
+        self.states = read_init_states(assets / "init_files" / suite / f"{task}.pruned_init")
+
+    def reset(self, seed: int, start: int) -> dict[str, np.ndarray]:
+        self.env.seed(seed)
+        self.env.reset()
+        observation = self.env.set_init_state(self.states[start])
+        for _ in range(libero.WAIT_STEPS):
+            observation, *_ = self.env.step(WAIT)
+        return observation
+
+    def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool]:
+        observation, reward, done, _ = self.env.step(action.tolist())
+        return observation, reward, done
+
+    def state(self) -> list[np.ndarray]:
+        return everything(self.env.sim.model._model, self.env.sim.data._data)
+
+
+def everything(model: mujoco.MjModel, data: mujoco.MjData) -> list[np.ndarray]:
+    """All of the physics state, the solver's warm start and the last commands included, and what differs in the models."""
+    kind = mujoco.mjtState.mjSTATE_INTEGRATION.value
+    state = np.empty(mujoco.mj_stateSize(model, kind))
+    mujoco.mj_getState(model, data, state, kind)
+    return [state, model.body_pos.copy(), model.body_quat.copy(), model.site_rgba.copy()]
+
+
+class Watched(LiberoEnv):
+    """Ours, with the states of every control step written down."""
+
+    def begin(self, episode: Episode, rng: np.random.Generator) -> str:
+        self.seen: list[list[np.ndarray]] = []
+        return super().begin(episode, rng)
+
+    def apply(self, action: np.ndarray) -> Row:
+        row = super().apply(action)
+        self.seen.append(everything(self.scene.model, self._slot.data))
+        return row
+
+
+def assert_same_sight(snapshot: Snapshot, observation: dict[str, np.ndarray], cameras: tuple[Camera, ...]) -> None:
+    """What the policy sees is what the evaluator makes of upstream's observation."""
+    rotation = axis_angle(observation["robot0_eef_quat"])
+    state = np.concatenate([observation["robot0_eef_pos"], rotation, observation["robot0_gripper_qpos"]])
+    np.testing.assert_array_equal(snapshot.state, state.astype(np.float32))
+    for camera in cameras:
+        picture = np.ascontiguousarray(observation[VIEWS[camera.view]][::-1, ::-1])
+        if camera.resize:
+            picture = np.asarray(Image.fromarray(picture).resize((camera.width, camera.height), Image.Resampling.BILINEAR))
+        np.testing.assert_array_equal(snapshot.frames.views[camera.view][-1], picture)
+
+
+def axis_angle(quaternion: np.ndarray) -> np.ndarray:
+    """The evaluators' formula, for ``xyzw``."""
+    sine = np.sqrt(1.0 - quaternion[3] * quaternion[3])
+    return np.zeros(3) if math.isclose(sine, 0.0) else quaternion[:3] * 2.0 * math.acos(quaternion[3]) / sine
+
+
+def wanted(suite: str, task: str, start: int, **protocol: Any) -> Episode:
+    chosen = SUITES[suite]
+    changed = replace(chosen.protocols[0], name="parity", execute=CHUNK, **protocol)
+    return chosen.episode(chosen.task(task), start, 0, changed)
+
+
+def compare(ours: Watched, theirs: Upstream, episode: Episode, actions: np.ndarray) -> list[Row]:
+    """Play an episode on both; compare states, rewards and success at every step, sights at every chunk's end and at the last."""
+    cameras = episode.protocol.cameras
+    snapshot = ours.open(episode, Needs(final_frame=True))
+    observation = theirs.reset(episode.seed, episode.start)
+    ours.seen = ours.seen[-1:]
+    states, verdicts, rows = [theirs.state()], [], []
+    assert_same_sight(snapshot, observation, cameras)
+    for index in range(0, len(actions), CHUNK):
+        chunk = actions[index : index + CHUNK]
+        result = ours.step_chunk(chunk)
+        rows += result.rows
+        for action in chunk[: len(result.rows)]:
+            observation, reward, done = theirs.step(action)
+            verdicts.append((reward, done))
+            states.append(theirs.state())
+        assert_same_sight(result.snapshot, observation, cameras)
+        if result.over:
+            break
+    assert [(row.reward, row.success_at_end) for row in rows] == verdicts
+    for mine, yours in zip(ours.seen, states, strict=True):
+        for one, other in zip(mine, yours, strict=True):
+            np.testing.assert_array_equal(one, other)
+    return rows
+
+
+@pytest.fixture(scope="module")
+def ours() -> Watched:
+    """One env for all tasks: a warm process against fresh ones of upstream's."""
+    return Watched()
+
+
+@pytest.mark.parametrize(("suite", "number", "start"), TASKS)
+def test_the_loop(ours: Watched, suite: str, number: int, start: int) -> None:
+    """Strong random actions that press the open, then the closed hand into the scene."""
+    task = SUITES[suite].tasks[number].name
+    rng = np.random.default_rng(start)
+    actions = np.clip(rng.normal(0.0, 0.5, (CHUNKS * CHUNK, 7)), -1.0, 1.0).astype(np.float32)
+    actions[CHUNK:, 2] -= 0.6
+    actions[:, 6] = np.where(np.arange(len(actions)) < 2 * CHUNK, -1.0, 1.0)
+    np.clip(actions, -1.0, 1.0, out=actions)
+    rows = compare(ours, Upstream(suite, task), wanted(suite, task, start), actions)
+    assert len(rows) == len(actions)
+
+
+@pytest.mark.parametrize("key", RECORDED.files)
+def test_an_episode_that_succeeds(ours: Watched, key: str) -> None:
+    """To the terminal frame; with the pictures as drawn, since their resizing is compared above."""
+    suite, _, task, _, start, _ = key.split("/")
+    drawn = tuple(Camera(camera.view, 256, 256, mirror=True) for camera in libero.protocols(suite)[0].cameras)
+    rows = compare(ours, Upstream(suite, task), wanted(suite, task, int(start), cameras=drawn), RECORDED[key])
+    assert rows[-1].success_at_end
+    assert not any(row.success_at_end for row in rows[:-1])
+
+
+def test_a_later_episode_of_upstreams_loop(ours: Watched) -> None:
+    """Upstream's env loads the task anew at each reset, so its second episode equals ours too where its samplers do not pile up."""
+    suite, task = "libero_object", SUITES["libero_object"].tasks[2].name
+    theirs = Upstream(suite, task)
+    theirs.reset(1, 0)
+    theirs.step(np.ones(7, dtype=np.float32))
+    compare(ours, theirs, wanted(suite, task, 6), np.zeros((CHUNK, 7), dtype=np.float32))
+
+
+def test_upstreams_samplers_pile_up() -> None:
+    """Why the loop makes an env for each episode: each reset of upstream's appends the task's samplers of joints once more."""
+    suite, task = "libero_10", SUITES["libero_10"].tasks[3].name
+    theirs = Upstream(suite, task)
+    samplers = theirs.env.env.object_property_initializers
+    of_one_load, places = len(samplers), []
+    for _ in range(2):
+        theirs.reset(1, 0)
+        places.append(theirs.env.sim.model.body_pos.copy())
+    assert len(samplers) == 3 * of_one_load > 0
+    assert not np.array_equal(*places), "the same seed, another place"
+
+
+@pytest.mark.parametrize(("suite", "number"), [("libero_spatial", 0), ("libero_10", 2), ("libero_90", 40)])
+def test_contacts_between_all_pairs(ours: Watched, suite: str, number: int) -> None:
+    """Our check of contacts is upstream's, for every pair of things in states with and without contact."""
+    from robosuite.environments.base import MujocoEnv
+
+    task = SUITES[suite].tasks[number].name
+    ours.open(wanted(suite, task, 0), Needs(images=False))
+    upstream = ours.scene.upstream
+    things = [*upstream.objects_dict.values(), *upstream.fixtures_dict.values()]
+    found = set()
+    for index in range(6):
+        actions = np.random.default_rng(index).uniform(-1.0, 1.0, (CHUNK, 7))
+        actions[:, 2] = -0.8
+        ours.step_chunk(actions)
+        for first in things:
+            for second in things:
+                touching = upstream.check_contact(first, second)
+                assert touching == MujocoEnv.check_contact(upstream, first, second), (first.name, second.name)
+                found.add(touching)
+    assert found == {True, False}
+
+
+def test_tasks_are_made_as_upstream_makes_them() -> None:
+    """Our arguments give the model that ``OffScreenRenderEnv`` compiles, but for the switched-off sensors."""
+    suite, task = "libero_goal", SUITES["libero_goal"].tasks[0].name
+    theirs = Upstream(suite, task).env.sim.model._model
+    mine = make_task(assets_folder(), suite, task).sim.model._model
+    for name in ("body_mass", "geom_size", "geom_friction", "dof_damping", "cam_pos", "light_pos", "tex_data", "mesh_vert"):
+        np.testing.assert_array_equal(getattr(mine, name), getattr(theirs, name))

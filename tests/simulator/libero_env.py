@@ -1,0 +1,243 @@
+"""The LIBERO adapter's promises; runs under the Python of the ``libero`` runtime."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from vlarig.benchmarks import libero
+from vlarig.envs.api import Episode, Needs
+from vlarig.envs.errors import VlarigError
+from vlarig.envs.libero.env import SAMPLED_SUBSTEP, SUBSTEPS, LiberoEnv, rotation_vector
+from vlarig.envs.libero.init_states import read_init_states
+from vlarig.envs.libero.upstream import assets_folder
+
+SUITES = {suite.name: suite for suite in vars(libero).values() if type(suite).__name__ == "Suite"}
+#: Tasks with a stove, with drawers that a reset opens by chance, and with neither.
+STOVE = ("libero_goal", "turn_on_the_stove")
+DRAWER = ("libero_10", "KITCHEN_SCENE4_put_the_black_bowl_in_the_bottom_drawer_of_the_cabinet_and_close_it")
+PLAIN = ("libero_object", "pick_up_the_alphabet_soup_and_place_it_in_the_basket")
+TASKS = (STOVE, DRAWER, PLAIN)
+
+#: SHA-256 over all initial states.
+INITIAL_STATES = "5cc4c3e50498838098e55b31893e567107148da12c866565a04f4a9012f58dcc"
+
+BLIND = Needs(images=False)
+ROWS = 24
+#: Prints the digests of one episode in a process of its own.
+FRESH = """
+import sys
+sys.path[:0] = {path!r}
+import libero_env as t
+print(*t.digests(t.LiberoEnv(), t.episode({task!r}, {start}), t.Needs()))
+"""
+
+
+def episode(task: tuple[str, str], start: int) -> Episode:
+    suite = SUITES[task[0]]
+    return suite.episode(suite.task(task[1]), start, 0, suite.protocols[0])
+
+
+def actions(start: int) -> np.ndarray:
+    return np.random.default_rng(start).uniform(-1.0, 1.0, (ROWS, 7))
+
+
+def digests(env: LiberoEnv, wanted: Episode, needs: Needs) -> tuple[str, str]:
+    """Run an episode with random actions and return its digests of states and images."""
+    snapshot = env.open(wanted, needs)
+    for chunk in actions(wanted.start).reshape(-1, 8, 7):
+        snapshot = env.step_chunk(chunk).snapshot
+    return snapshot.state_digest, snapshot.image_digest
+
+
+@pytest.fixture(scope="module")
+def env() -> LiberoEnv:
+    return LiberoEnv()
+
+
+def in_a_fresh_process(task: tuple[str, str], start: int) -> tuple[str, str]:
+    script = FRESH.format(path=[str(p) for p in (__file__.rsplit("/", 1)[0], *sys.path)], task=task, start=start)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL)
+    states, images = done.stdout.split()
+    return states, images
+
+
+@pytest.fixture(scope="module")
+def fresh() -> dict[tuple[str, str], tuple[str, str]]:
+    """The digests of each task's start 3 in a fresh process."""
+    return {task: in_a_fresh_process(task, 3) for task in TASKS}
+
+
+@pytest.mark.parametrize("earlier", [1, 2, 10])
+def test_a_warm_episode_equals_a_fresh_one(fresh: dict, earlier: int) -> None:
+    """Whether the task before was the same or another, and whatever was drawn."""
+    env = LiberoEnv()
+    for index in range(earlier):
+        digests(env, episode(TASKS[index % 3], index), Needs(images=index % 3 == 1))
+    last = TASKS[(earlier - 1) % 3]
+    for task in (last, TASKS[earlier % 3]):
+        assert digests(env, episode(task, 3), Needs()) == fresh[task]
+
+
+def test_drawing_does_not_change_the_state(env: LiberoEnv, fresh: dict) -> None:
+    assert digests(env, episode(STOVE, 3), Needs(every_frame=True)) == fresh[STOVE]
+    assert digests(env, episode(STOVE, 3), BLIND)[0] == fresh[STOVE][0]
+
+
+@pytest.mark.parametrize("tasks", [(STOVE, STOVE), (STOVE, PLAIN)])
+def test_interleaved_slots_equal_sequential_ones(env: LiberoEnv, tasks: tuple) -> None:
+    """Slots share a task's model, whose fixtures stand elsewhere in each; or play two tasks."""
+    wanted = [episode(task, start) for start, task in enumerate(tasks, 1)]
+    alone = [digests(env, one, Needs()) for one in wanted]
+    slots = [env, env.sibling()]
+    snapshots = [slot.open(one, Needs()) for slot, one in zip(slots, wanted)]
+    for index in range(0, ROWS, 8):
+        for slot, one in enumerate(wanted):
+            snapshots[slot] = slots[slot].step_chunk(actions(one.start)[index : index + 8]).snapshot
+    assert [(snapshot.state_digest, snapshot.image_digest) for snapshot in snapshots] == alone
+
+
+def test_a_stove_glows_in_its_own_slot_alone(env: LiberoEnv) -> None:
+    slots = [env, env.sibling()]
+    for slot in slots:
+        slot.open(episode(STOVE, 0), BLIND)
+    env._slot.data.joint("flat_stove_1_button").qpos[:] = 1.0
+    results = [slot.step_chunk(np.zeros((2, 7))) for slot in slots]
+    assert [result.rows[0].success_at_end for result in results] == [True, False]
+    lit, dark = (slot._slot.site_rgba if slot is not slots[1] else slot.scene.model.site_rgba for slot in slots)
+    assert (lit != dark).any()
+    assert np.array_equal(lit[:, :3], dark[:, :3])
+
+
+def test_slots_of_a_task_share_its_model(env: LiberoEnv) -> None:
+    env.open(episode(PLAIN, 0), Needs())
+    before = resident_megabytes()
+    slots = [env.sibling() for _ in range(4)]
+    for slot in slots:
+        slot.open(episode(PLAIN, 1), Needs())
+        slot.step_chunk(actions(1)[:4])
+    assert (resident_megabytes() - before) / len(slots) < 40
+
+
+def resident_megabytes() -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmRSS")).split()[1]) / 1024
+
+
+def test_the_burner_and_the_fixtures_are_part_of_the_state(env: LiberoEnv) -> None:
+    env.open(episode(STOVE, 0), BLIND)
+    first = env.simulator_state()
+    env.open(episode(STOVE, 0), BLIND)
+    assert np.array_equal(env.simulator_state(), first)
+    env.scene.model.body_pos[env.scene.bodies["flat_stove_1"]] += 0.01
+    assert not np.array_equal(env.simulator_state(), first)
+
+
+def test_success_is_seen(env: LiberoEnv) -> None:
+    env.open(episode(STOVE, 0), BLIND)
+    assert not any(row.success_at_end for row in env.step_chunk(np.zeros((8, 7))).rows)
+    env._slot.data.joint("flat_stove_1_button").qpos[:] = 1.0
+    result = env.step_chunk(np.zeros((8, 7)))
+    assert len(result.rows) == 1
+    assert (result.rows[0].reward, result.rows[0].success_at_end, result.over) == (1.0, True, True)
+
+
+def test_no_torch_and_no_question(env: LiberoEnv) -> None:
+    """Upstream asks on the terminal when it is imported the first time; the fresh processes above had no terminal to ask on."""
+    env.open(episode(STOVE, 0), BLIND)
+    assert "torch" not in sys.modules
+    assert Path(os.environ["LIBERO_CONFIG_PATH"]) != Path.home() / ".libero"
+
+
+def test_initial_states_are_what_numpy_makes_of_the_files() -> None:
+    """The digest was taken with the arrays that numpy's own unpickling gives."""
+    digest = hashlib.sha256()
+    for suite in ("libero_spatial", "libero_object", "libero_goal", "libero_10", "libero_90"):
+        for task in SUITES[suite].tasks:
+            states = read_init_states(assets_folder() / "init_files" / suite / f"{task.name}.pruned_init")
+            assert len(states) == 50
+            digest.update(f"{suite}/{task.name} {states.shape} {states.dtype.str} ".encode())
+            digest.update(states.tobytes())
+    assert digest.hexdigest() == INITIAL_STATES
+
+
+def test_damaged_initial_states_are_named(tmp_path: Path) -> None:
+    broken = tmp_path / "task.pruned_init"
+    broken.write_bytes(b"no archive")
+    with pytest.raises(VlarigError, match=r"task\.pruned_init holds no initial states"):
+        read_init_states(broken)
+    with pytest.raises(VlarigError, match="is missing"):
+        read_init_states(tmp_path / "other.pruned_init")
+    with zipfile.ZipFile(broken, "w") as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x02]q\x00(K\x01K\x02K\x03e.")  # a list
+    with pytest.raises(VlarigError, match="not that of a matrix"):
+        read_init_states(broken)
+
+
+def test_bad_episodes_are_named(env: LiberoEnv) -> None:
+    good = episode(STOVE, 0)
+    with pytest.raises(VlarigError, match="starts 0 to 49, got 50"):
+        env.open(Episode(good.suite, good.protocol, good.task, "base", 50, 0, good.payload), BLIND)
+    with pytest.raises(VlarigError, match="no task 'fly'"):
+        env.open(Episode(good.suite, good.protocol, "fly", "base", 0, 0, good.payload), BLIND)
+    assert digests(env, episode(STOVE, 3), BLIND), "the slot still works"
+
+
+def test_the_sampled_substep_is_upstreams() -> None:
+    """Upstream's own sensor, driven as ``reset``, ``set_init_state`` and 200 control steps drive it."""
+    from robosuite.utils.observables import Observable, sensor
+
+    looks = []
+
+    @sensor(modality="any")
+    def look(cache: dict) -> np.ndarray:
+        looks.append(0)
+        return np.zeros(2)
+
+    observable = Observable("look", look, sampling_rate=20)
+    observable.reset()
+    for _ in range(2):
+        observable.update(0.002, {}, force=True)
+    for _ in range(200):
+        seen = []
+        for _ in range(SUBSTEPS):
+            before = len(looks)
+            observable.update(0.002, {})
+            seen.append(len(looks) - before)
+        assert seen == [int(substep == SAMPLED_SUBSTEP) for substep in range(SUBSTEPS)]
+
+
+def test_rotation_vectors_are_the_evaluators() -> None:
+    from robosuite.utils.transform_utils import quat2axisangle
+
+    rng = np.random.default_rng(0)
+    for quaternion in [*rng.normal(size=(200, 4)), np.array([1.0, 0, 0, 0]), np.array([-1.0, 0, 0, 0])]:
+        quaternion /= np.linalg.norm(quaternion)
+        assert np.array_equal(rotation_vector(quaternion), quat2axisangle(quaternion[[1, 2, 3, 0]]))
+
+
+def test_privileged_state_names_the_tasks_things(env: LiberoEnv) -> None:
+    truth = env.open(episode(PLAIN, 0), Needs(images=False, privileged=True)).privileged
+    assert {"grip", "pose/alphabet_soup_1", "points/alphabet_soup_1", "pose/basket_1"} <= truth.keys()
+    middle = truth["points/alphabet_soup_1"].mean(axis=0)
+    assert np.linalg.norm(middle - truth["pose/alphabet_soup_1"][:3]) < 0.05
+    assert truth["points/alphabet_soup_1"].shape[1] == 3
+
+
+def test_a_scene_is_closed_when_the_process_has_left_it_behind() -> None:
+    closed = []
+    env = LiberoEnv()
+    env._pool._scenes.update({("a", "1"): SimpleNamespace(close=lambda: closed.append("a"))})
+    env.open(episode(STOVE, 0), BLIND)
+    assert closed == []
+    env.open(episode(PLAIN, 0), BLIND)
+    assert closed == ["a"]
+    assert set(env._pool._scenes) == {STOVE, PLAIN}
