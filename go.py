@@ -4,7 +4,7 @@
   python3 go.py demo                 sweep the embedded suite with its scripted expert, to a table and videos
   python3 go.py test [PYTEST ARGS]   check style, types and imports, then run the tests
 
-Both make the environment `.venv` beside this file and the simulator's runtime in your cache; the second time that takes seconds.
+Both make the environment `.venv` beside this file and the simulators' runtimes in your cache; the second time that takes seconds.
 Missing system libraries are installed where that is allowed (root, or sudo without a password); elsewhere you are told the line.
 """
 
@@ -37,7 +37,7 @@ ROOT = os.path.dirname(os.path.abspath(__file__))
 VENV = os.path.join(ROOT, ".venv")
 PYTHON = os.path.join(VENV, "bin", "python")
 STATE = os.path.join(VENV, "vlarig-setup.json")
-RUNTIME = "tabletop"
+RUNTIMES = {"demo": ["tabletop"], "test": ["tabletop", "libero"]}
 CERTIFICATES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem")
 HERE = ".".join(map(str, sys.version_info[:2]))
 EXTRAS = {"demo": ["video"], "test": ["dev", "video"]}
@@ -55,7 +55,7 @@ def main() -> int:
     require_python()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        set_up(EXTRAS[action])
+        set_up(EXTRAS[action], RUNTIMES[action])
         return demo() if action == "demo" else test(rest)
     except KeyboardInterrupt:
         stop("interrupted; the same command takes it up again", 130)
@@ -63,7 +63,7 @@ def main() -> int:
 
 def demo() -> int:
     """Sweep the embedded suite with its scripted expert."""
-    sweep = ["sweep", RUNTIME, "--policy", "expert", "--episodes", "2", "--video", "all"]
+    sweep = ["sweep", "tabletop", "--policy", "expert", "--episodes", "2", "--video", "all"]
     say("sweeping: vlarig {}".format(" ".join(sweep)))
     status = call([tool("vlarig"), *sweep])
     runs = os.path.join(ROOT, "runs")
@@ -88,8 +88,8 @@ def test(pytest_arguments: list[str]) -> int:
     return status or len(failed)
 
 
-def set_up(extras: list[str]) -> None:
-    """Bring system libraries, `.venv` and the simulator's runtime to where they should be."""
+def set_up(extras: list[str], runtimes: list[str]) -> None:
+    """Bring system libraries, `.venv` and the simulators' runtimes to where they should be."""
     if sys.platform != "linux":
         stop(f"vlarig's simulators run on Linux, and this is {sys.platform}; on Windows use WSL")
     lock = os.open(ROOT, os.O_RDONLY)
@@ -99,11 +99,12 @@ def set_up(extras: list[str]) -> None:
         say("waiting for another go.py, or what is left of one, to finish")
         fcntl.flock(lock, fcntl.LOCK_EX)
     try:
-        ensure_renderer()
+        for runtime in runtimes:
+            ensure_renderer(runtime)
         ensure_venv(extras, lock)
         use_settings()
-        if call([tool("vlarig"), "runtime", "install", RUNTIME], pass_fds=(lock,)):
-            stop(f"the simulator's runtime {RUNTIME!r} could not be installed; above is why")
+        if call([tool("vlarig"), "runtime", "install", *runtimes], pass_fds=(lock,)):
+            stop(f"the simulators' runtimes ({', '.join(runtimes)}) could not be installed; above is why")
     finally:
         os.close(lock)
 
@@ -134,9 +135,9 @@ def start_again(python: str) -> NoReturn:
     os.execv(python, [python, os.path.abspath(__file__), *sys.argv[1:]])
 
 
-def ensure_renderer() -> None:
-    """See that a library is here with which the simulator can draw pictures."""
-    with open(os.path.join(ROOT, "harness", "locks", RUNTIME + ".toml"), "rb") as file:
+def ensure_renderer(runtime: str) -> None:
+    """See that a library is here with which the runtime's simulator can draw pictures."""
+    with open(os.path.join(ROOT, "harness", "locks", runtime + ".toml"), "rb") as file:
         renderers = tomllib.load(file)["renderers"]
     wanted = os.environ.get("VLARIG_RENDERER")
     renderers = [renderer for renderer in renderers if renderer["name"] == wanted] or renderers

@@ -7,19 +7,23 @@ on with the rest. A moment is ``reset``, ``step``, ``policy`` or ``commit``; a t
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import random
 import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
+
+from comparing import results
 
 from vlarig.envs.api import Needs
 from vlarig.harness.placement import SimHost
 from vlarig.policies.api import Reply, Request
-from vlarig.policies.scripted import ExpertPolicy
+from vlarig.policies.scripted import ExpertPolicy, RandomPolicy
 from vlarig.results.ledger import Ledger
 
 #: Environment variable: the folder with ``schedule``; without it there is no storm.
@@ -28,11 +32,13 @@ STORM = "VLARIG_TEST_STORM"
 MOMENTS = ("reset", "step", "policy", "commit")
 TARGETS = ("driver", "server", "simulator")
 
+#: Workers and slots of the sweeps in a storm, in turn.
+PLACEMENTS = ((2, 2), (4, 1), (1, 8))
 
-class StormPolicy(ExpertPolicy):
-    """The expert, who is shown images too so that their digests count, in a storm."""
 
-    name = "storm"
+class InStorm:
+    """A policy that is shown images, so that their digests count, and plays in a storm."""
+
     needs = Needs(images=True, privileged=True)
 
     def __init__(self) -> None:
@@ -41,7 +47,19 @@ class StormPolicy(ExpertPolicy):
 
     def act(self, requests: Sequence[Request]) -> list[Reply]:
         with self.storm.during("policy") if self.storm else contextlib.nullcontext():
-            return super().act(requests)
+            return super().act(requests)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+class StormPolicy(InStorm, ExpertPolicy):
+    """The expert in a storm."""
+
+    name = "storm"
+
+
+class WanderingStormPolicy(InStorm, RandomPolicy):
+    """Random actions in a storm."""
+
+    name = "wandering-storm"
 
 
 class Storm:
@@ -109,6 +127,36 @@ class Storm:
         if target == "server" or server is None:
             return server
         return next(iter(children(server)), None)
+
+
+def blow(cli: Callable[..., Any], words: Sequence[object], folder: Path, plan: Sequence[str], expected: Any) -> None:
+    """Run a sweep again and again in a storm until the plan's kills are done, and compare every finished run.
+
+    Args:
+        cli: Runs the command line.
+        words: The sweep's command, without its run and placement.
+        folder: An empty folder.
+        plan: The kills, as lines ``moment target``.
+        expected: The results of an undisturbed run.
+    """
+    shuffled = list(plan)
+    random.Random(0).shuffle(shuffled)
+    (folder / "schedule").write_text("\n".join(shuffled))
+    placements = itertools.cycle(PLACEMENTS)
+    generation = 0
+    while (folder / "schedule").read_text():
+        # A run that is done while the storm goes on is an undisturbed end; the storm goes on over a further run.
+        run = folder / f"run{generation}"
+        workers, slots = next(placements)
+        done = cli(*words, "--run", run, "--workers", workers, "--slots", slots, timeout=600, **{STORM: str(folder)})
+        assert done.returncode in (0, 1, -9), done.stderr
+        if done.returncode == 0:
+            assert results(run) == expected
+            generation += 1
+    while cli(*words, "--run", run, timeout=600).returncode == 1:
+        pass
+    assert results(run) == expected
+    assert Counter((folder / "kills").read_text().splitlines()) == Counter(plan)
 
 
 def children(pid: int) -> list[int]:

@@ -76,7 +76,9 @@ class House:
         }
         (folder / "harness" / "locks").mkdir(parents=True)
         shutil.copy(ROOT / "go.py", folder)
-        (folder / "harness" / "locks" / "tabletop.toml").write_text("renderers = [{name = 'c', libraries = ['c'], apt = []}]")
+        for runtime in ("tabletop", "libero"):
+            spec = folder / "harness" / "locks" / f"{runtime}.toml"
+            spec.write_text("renderers = [{name = 'c', libraries = ['c'], apt = []}]")
         (folder / "pyproject.toml").write_text(PYPROJECT)
         (folder / "backend.py").write_text(BACKEND)
 
@@ -163,7 +165,9 @@ def test_tests_add_their_extras_and_pass_arguments_and_status_on(house):
     said = house.go("test", "-k", "a b", status=3, PYTEST_STATUS="3")
     assert "making" not in said
     assert house.state["extras"] == ["dev", "video"]
-    programs = [call[0] for call in house.calls()[1:]]
+    install, *checks = house.calls()
+    assert install == ["vlarig", "runtime", "install", "tabletop", "libero"]
+    programs = [call[0] for call in checks]
     assert programs == ["ruff", "ruff", "basedpyright", "lint-imports", "pytest"]
     said = house.go("test", status=1, BASEDPYRIGHT_STATUS="1")
     assert house.calls()[-1] == ["pytest"]
@@ -279,11 +283,11 @@ def test_a_missing_library_is_named_with_the_line_to_type(go, programs, monkeypa
     monkeypatch.setattr(go.ctypes.util, "find_library", lambda name: None)
     monkeypatch.setattr(go.os, "geteuid", lambda: 1000)
     with pytest.raises(SystemExit):
-        go.ensure_renderer()
+        go.ensure_renderer("tabletop")
     assert "with your system's package manager" in capsys.readouterr().err
     programs("apt-get", "exit 1")
     with pytest.raises(SystemExit):
-        go.ensure_renderer()
+        go.ensure_renderer("tabletop")
     assert "pictures need the library OSMesa; run: sudo apt-get install -y libosmesa6\n" in capsys.readouterr().err
 
 
@@ -297,7 +301,7 @@ def test_a_missing_library_is_installed_where_that_is_allowed(go, programs, monk
     programs("env", 'shift; exec "$@"')
     programs("sudo", f'shift; PATH="{os.environ["PATH"]}" exec "$@"')
     programs("true", "exit 0")
-    go.ensure_renderer()
+    go.ensure_renderer("tabletop")
     update, install = log.read_text().splitlines()
     assert update.endswith("update")
     assert install.endswith("install -y --no-install-recommends libosmesa6")

@@ -6,17 +6,15 @@ Run by the runtime's interpreter, with a line of JSON on standard input: ``packa
 
 from __future__ import annotations
 
-import base64
-import importlib
-import importlib.util
-import json
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent))
+from loop_tools import answer, cpu, question
 
 CHUNK = 16
 VIEWS = ("ego", "robot0_eye_in_hand")
@@ -29,21 +27,6 @@ RESETS = 20
 #: robosuite's settings without and with cameras.
 BLIND = {"use_camera_obs": False, "has_offscreen_renderer": False}
 SEEING = {"camera_names": list(VIEWS), "camera_heights": SIZE, "camera_widths": SIZE}
-
-
-def find_packages(packages: dict[str, str]) -> None:
-    """Let the interpreter import the rooms that the driver named."""
-    spec = importlib.util.spec_from_file_location("worker", Path(packages["vlarig.harness"]).with_name("worker.py"))
-    worker = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(worker)
-    sys.meta_path.insert(0, worker.PackageFinder(packages))
-
-
-def cpu(work: Callable[[], Any], count: int = 1) -> float:
-    """CPU milliseconds of one of the ``count`` things that ``work`` does."""
-    began = time.process_time()
-    work()
-    return (time.process_time() - began) / count * 1e3
 
 
 def robosuite_settings() -> dict[str, Any]:
@@ -203,14 +186,11 @@ def memory(start: Any, slots: int) -> float:
 
 def main() -> None:
     """Answer the question on standard input."""
-    told = json.loads(sys.stdin.readline())
-    find_packages(told["packages"])
-    start = importlib.import_module("vlarig.envs.messages").decode(base64.b64decode(told["start"]))
+    told, start = question()
     if "slots" in told:
-        answer = memory(start, told["slots"])
+        answer(memory(start, told["slots"]))
     else:
-        answer = measure(start, np.array(told["actions"], dtype=np.float32), told["turns"])
-    sys.stdout.write(json.dumps(answer) + "\n")
+        answer(measure(start, np.array(told["actions"], dtype=np.float32), told["turns"]))
 
 
 if __name__ == "__main__":

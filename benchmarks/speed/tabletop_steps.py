@@ -11,23 +11,16 @@ All times are CPU times of one thread, so that neighbours on the machine disturb
 
 from __future__ import annotations
 
-import base64
-import json
-import statistics
-import subprocess
-from pathlib import Path
-from typing import Any
-
 import numpy as np
+from asking import ask, spread
 from rich.console import Console
 from rich.table import Table
 from tabletop_loops import ROWS
 
 from vlarig.benchmarks.registry import load_suite
-from vlarig.envs.api import Needs
-from vlarig.envs.messages import Start, encode
 from vlarig.harness.workplace import Workplace
 
+SCRIPT = "tabletop_loops.py"
 TURNS = 5
 SLOTS = (1, 2, 8)
 LOOPS = {
@@ -48,28 +41,12 @@ PARTS = {
 }
 
 
-def ask(workplace: Workplace, **question: Any) -> Any:
-    """Start ``tabletop_loops.py`` with a question and return its answer."""
-    suite = workplace.suite
-    start = Start(0, 0, suite.episodes(per_task=1)[0], Needs())
-    told = {"packages": workplace.packages(), "start": base64.b64encode(encode(start)).decode(), **question}
-    command = [str(workplace.runtime.python), "-I", str(Path(__file__).with_name("tabletop_loops.py"))]
-    done = subprocess.run(
-        command, input=json.dumps(told) + "\n", stdout=subprocess.PIPE, text=True, check=True, env=workplace.environment()
-    )
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def spread(values: list[float], digits: int) -> tuple[str, str]:
-    """The median and the range of some measurements."""
-    return f"{statistics.median(values):.{digits}f}", f"{min(values):.{digits}f} to {max(values):.{digits}f}"
-
-
 def main() -> None:
     """Measure in turns and print medians."""
     workplace = Workplace.of(load_suite("tabletop"))
+    episode = workplace.suite.episodes(per_task=1)[0]
     actions = np.random.default_rng(0).normal(0.0, 0.3, (ROWS, 7)).astype(np.float32)
-    answer = ask(workplace, actions=actions.tolist(), turns=TURNS)
+    answer = ask(workplace, SCRIPT, episode, actions=actions.tolist(), turns=TURNS)
     costs: dict[str, list[float]] = answer["costs"]
     loops = Table("loop", "views", "steps/s", "min to max", "ms a row", "min to max")
     for name, titles in LOOPS.items():
@@ -83,7 +60,7 @@ def main() -> None:
         parts.add_row(title, *spread(costs[name], 2))
     memory = Table("slots in one process, with a renderer", "MB resident")
     for slots in SLOTS:
-        memory.add_row(str(slots), f"{ask(workplace, slots=slots):.0f}")
+        memory.add_row(str(slots), f"{ask(workplace, SCRIPT, episode, slots=slots):.0f}")
     console = Console()
     for table in (loops, ratios, parts, memory):
         console.print(table)

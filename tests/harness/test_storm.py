@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import itertools
-import random
-from collections import Counter
 from pathlib import Path
 
 import pytest
 from comparing import results
-from storm import MOMENTS, STORM, TARGETS
+from storm import MOMENTS, TARGETS, blow
 
 WORDS = ("sweep", "tabletop", "--policy", "storm:StormPolicy", "--episodes", "2")
-KILLS = 2 * len(MOMENTS) * len(TARGETS)
+KILLS = [f"{moment} {target}" for moment, target in itertools.product(MOMENTS, TARGETS)] * 2
 
 
 @pytest.fixture(scope="module")
@@ -36,23 +34,5 @@ def test_placement_changes_nothing(undisturbed: dict, cli, tmp_path: Path, worke
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_kills_change_nothing(undisturbed: dict, cli, tmp_path: Path) -> None:
-    plan = [f"{moment} {target}" for moment, target in itertools.product(MOMENTS, TARGETS)] * 2
-    random.Random(0).shuffle(plan)
-    (tmp_path / "schedule").write_text("\n".join(plan))
-    sweeps = itertools.cycle([(2, 2), (4, 1), (1, 8)])
-    generation = 0
-    while (tmp_path / "schedule").read_text():
-        # A run that is done while the storm goes on is an undisturbed end; the storm goes on over a further run.
-        run = tmp_path / f"run{generation}"
-        workers, slots = next(sweeps)
-        done = cli(*WORDS, "--run", run, "--workers", workers, "--slots", slots, timeout=600, **{STORM: str(tmp_path)})
-        assert done.returncode in (0, 1, -9), done.stderr
-        if done.returncode == 0:
-            assert results(run) == undisturbed
-            generation += 1
-    while cli(*WORDS, "--run", run, timeout=600).returncode == 1:
-        pass
-    assert results(run) == undisturbed
-    kills = Counter((tmp_path / "kills").read_text().splitlines())
-    assert kills == Counter(plan)
-    assert kills.total() == KILLS >= 20
+    blow(cli, WORDS, tmp_path, KILLS, undisturbed)
+    assert len(KILLS) >= 20

@@ -20,7 +20,7 @@ from vlarig.benchmarks import libero
 from vlarig.envs.api import Camera, Episode, Needs, Row, Snapshot
 from vlarig.envs.libero.env import LiberoEnv
 from vlarig.envs.libero.init_states import read_init_states
-from vlarig.envs.libero.upstream import assets_folder, make_task
+from vlarig.envs.libero.upstream import assets_folder, import_upstream, make_task
 
 SUITES = {suite.name: suite for suite in vars(libero).values() if type(suite).__name__ == "Suite"}
 VIEWS = {"ego": "agentview_image", "cam_left_wrist": "robot0_eye_in_hand_image"}
@@ -50,9 +50,10 @@ class Upstream:
     """The evaluators' loop over one task."""
 
     def __init__(self, suite: str, task: str) -> None:
+        assets = assets_folder()
+        import_upstream(assets)
         from libero.libero.envs import OffScreenRenderEnv
 
-        assets = assets_folder()
         self.env = OffScreenRenderEnv(
             bddl_file_name=str(assets / "bddl_files" / suite / f"{task}.bddl"), camera_heights=256, camera_widths=256
         )
@@ -181,6 +182,31 @@ def test_a_later_episode_of_upstreams_loop(ours: Watched) -> None:
     theirs.reset(1, 0)
     theirs.step(np.ones(7, dtype=np.float32))
     compare(ours, theirs, wanted(suite, task, 6), np.zeros((CHUNK, 7), dtype=np.float32))
+
+
+def test_a_placement_that_fails_is_drawn_again(ours: Watched) -> None:
+    """Upstream loads the task anew when its samplers find no place; here the first try of both is made to fail after its draws."""
+    suite, task = "libero_10", SUITES["libero_10"].tasks[3].name
+    episode, actions = wanted(suite, task, 2), np.zeros((CHUNK, 7), dtype=np.float32)
+    theirs = Upstream(suite, task)
+    ours.open(episode, Needs(images=False))
+    for env in (theirs.env.env, ours.scene.upstream):
+        fail_once(env)
+    compare(ours, theirs, episode, actions)
+
+
+def fail_once(env: Any) -> None:
+    """Have the next reset of upstream's env raise what it raises when things do not fit."""
+    from robosuite.utils.errors import RandomizationError
+
+    reset = env._reset_internal
+
+    def failing() -> None:
+        env._reset_internal = reset
+        reset()
+        raise RandomizationError("no place")
+
+    env._reset_internal = failing
 
 
 def test_upstreams_samplers_pile_up() -> None:
