@@ -53,7 +53,11 @@ class Expert(Protocol):
 
 
 #: Suite name to its expert's class, as ``module:Class``; imported when the suite is played.
-EXPERTS = {"tabletop": "vlarig.policies.experts.tabletop:TabletopExpert"}
+EXPERTS = {
+    "libero_object": "vlarig.policies.experts.libero:LiberoExpert",
+    "libero_spatial": "vlarig.policies.experts.libero:LiberoExpert",
+    "tabletop": "vlarig.policies.experts.tabletop:TabletopExpert",
+}
 
 
 class ExpertPolicy:

@@ -173,7 +173,7 @@ def memory(episodes: list[Any]) -> float:
 
 
 def upstream_memory(episode: Any) -> float:
-    """MB of a process with one env of upstream's that has been reset and stepped."""
+    """MB of a process with one env of upstream's that has been reset and stepped; MuJoCo's cache of files is off, as in ours."""
     from vlarig.envs.libero.init_states import read_init_states
     from vlarig.envs.libero.upstream import assets_folder, import_upstream
 

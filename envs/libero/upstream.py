@@ -47,7 +47,6 @@ def make_task(assets: Path, suite: str, task: str) -> Any:
         raise VlarigError(f"LIBERO has no task {task!r} in {suite!r}: {bddl.name} is missing; run: vlarig assets verify libero")
     with contextlib.redirect_stdout(sys.stderr):
         import_upstream(assets)
-        _keep_no_files()
         from libero.libero.envs import bddl_utils
         from libero.libero.envs.bddl_base_domain import TASK_MAPPING
         from robosuite import load_controller_config
@@ -85,11 +84,14 @@ def _keeping_pristine(problem: type) -> type:
 
 
 def import_upstream(assets: Path) -> None:
-    """Import upstream's package.
+    """Import upstream's package, the first time that a process asks for it.
 
     It asks for folders on the terminal unless a settings file names them, and looks for ``assets`` beside itself, then on the net,
     unless told (libero/libero/__init__.py).
     """
+    if "libero.libero.envs" in sys.modules:
+        return
+    _keep_no_files()
     with tempfile.TemporaryDirectory() as settings:
         places = {
             "benchmark_root": "",
@@ -115,7 +117,10 @@ def _mujoco_library() -> Any:
 
 
 def _keep_no_files() -> None:
-    """Have MuJoCo's compiler keep no decoded meshes and textures: up to half a gigabyte of cache that saves a tenth of a second."""
+    """Have MuJoCo's compiler keep no decoded meshes and textures: up to half a gigabyte of cache that saves a tenth of a second.
+
+    This must come before the first compilation: MuJoCo 3.3.2 hangs or crashes when a cache that holds something is made smaller.
+    """
     library = _mujoco_library()
     library.mj_globalCache.restype = ctypes.c_void_p
     library.mj_setCacheSize.argtypes = [ctypes.c_void_p, ctypes.c_size_t]

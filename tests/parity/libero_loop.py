@@ -42,7 +42,7 @@ TASKS = [
     ("libero_90", 40, 33),
 ]
 
-#: Recorded actions of the scripted expert, by suite: an episode each that ends in success.
+#: Recorded actions of the scripted expert in episodes that it solved, its gripper made binary; by their keys, with "|" for "/".
 RECORDED = np.load(Path(__file__).with_name("libero_actions.npz"))
 
 
@@ -59,7 +59,12 @@ class Upstream:
         )
         self.states = read_init_states(assets / "init_files" / suite / f"{task}.pruned_init")
 
+    def draw_here(self) -> None:
+        """Upstream makes its graphics context the current one when it makes it, and trusts that nobody else draws."""
+        self.env.sim._render_context_offscreen.gl_ctx.make_current()
+
     def reset(self, seed: int, start: int) -> dict[str, np.ndarray]:
+        self.draw_here()
         self.env.seed(seed)
         self.env.reset()
         observation = self.env.set_init_state(self.states[start])
@@ -68,6 +73,7 @@ class Upstream:
         return observation
 
     def step(self, action: np.ndarray) -> tuple[dict[str, np.ndarray], float, bool]:
+        self.draw_here()
         observation, reward, done, _ = self.env.step(action.tolist())
         return observation, reward, done
 
@@ -168,7 +174,7 @@ def test_the_loop(ours: Watched, suite: str, number: int, start: int) -> None:
 @pytest.mark.parametrize("key", RECORDED.files)
 def test_an_episode_that_succeeds(ours: Watched, key: str) -> None:
     """To the terminal frame; with the pictures as drawn, since their resizing is compared above."""
-    suite, _, task, _, start, _ = key.split("/")
+    suite, _, task, _, start, _ = key.split("|")
     drawn = tuple(Camera(camera.view, 256, 256, mirror=True) for camera in libero.protocols(suite)[0].cameras)
     rows = compare(ours, Upstream(suite, task), wanted(suite, task, int(start), cameras=drawn), RECORDED[key])
     assert rows[-1].success_at_end
@@ -181,13 +187,13 @@ def test_a_later_episode_of_upstreams_loop(ours: Watched) -> None:
     theirs = Upstream(suite, task)
     theirs.reset(1, 0)
     theirs.step(np.ones(7, dtype=np.float32))
-    compare(ours, theirs, wanted(suite, task, 6), np.zeros((CHUNK, 7), dtype=np.float32))
+    compare(ours, theirs, wanted(suite, task, 6), np.tile(np.array(WAIT, dtype=np.float32), (CHUNK, 1)))
 
 
 def test_a_placement_that_fails_is_drawn_again(ours: Watched) -> None:
     """Upstream loads the task anew when its samplers find no place; here the first try of both is made to fail after its draws."""
     suite, task = "libero_10", SUITES["libero_10"].tasks[3].name
-    episode, actions = wanted(suite, task, 2), np.zeros((CHUNK, 7), dtype=np.float32)
+    episode, actions = wanted(suite, task, 2), np.tile(np.array(WAIT, dtype=np.float32), (CHUNK, 1))
     theirs = Upstream(suite, task)
     ours.open(episode, Needs(images=False))
     for env in (theirs.env.env, ours.scene.upstream):
@@ -222,7 +228,7 @@ def test_upstreams_samplers_pile_up() -> None:
     assert not np.array_equal(*places), "the same seed, another place"
 
 
-@pytest.mark.parametrize(("suite", "number"), [("libero_spatial", 0), ("libero_10", 2), ("libero_90", 40)])
+@pytest.mark.parametrize(("suite", "number"), [("libero_spatial", 3), ("libero_spatial", 5), ("libero_spatial", 9)])
 def test_contacts_between_all_pairs(ours: Watched, suite: str, number: int) -> None:
     """Our check of contacts is upstream's, for every pair of things in states with and without contact."""
     from robosuite.environments.base import MujocoEnv

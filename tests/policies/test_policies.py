@@ -42,7 +42,7 @@ def test_zero_does_nothing() -> None:
 
 
 def test_the_expert_says_which_suites_it_can_play() -> None:
-    with pytest.raises(PolicyError, match="suite 'toy' has no scripted expert; suites with one: tabletop"):
+    with pytest.raises(PolicyError, match=r"suite 'toy' has no scripted expert; suites with one: .*tabletop"):
         load_policy("expert").check("toy", TOY_POINT)
 
 
