@@ -16,7 +16,7 @@ from typing import Any
 
 from ..envs.api import Camera, Protocol
 from ..envs.embodiments import LIBERO_PANDA
-from .suite import Suite, Task
+from .suite import Patience, Suite, Task
 
 TASKS_FILE = "libero_tasks.json"
 
@@ -204,6 +204,7 @@ def _suite(name: str, title: str) -> Suite:
         source="Lifelong-Robot-Learning/LIBERO libero/libero/benchmark@8f1084e; for protocols see EVALUATORS here",
         payload=payload,
         assets=("libero",),
+        patience=Patience(start=300.0),  # a task's first start compiles its scene: three seconds on a core to itself
     )
 
 

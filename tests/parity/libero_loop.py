@@ -6,7 +6,9 @@ act, with both cameras drawn at every step. It is seeded with each episode's own
 
 from __future__ import annotations
 
+import gc
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -150,6 +152,13 @@ def compare(ours: Watched, theirs: Upstream, episode: Episode, actions: np.ndarr
         for one, other in zip(mine, yours, strict=True):
             np.testing.assert_array_equal(one, other)
     return rows
+
+
+@pytest.fixture(autouse=True)
+def let_go() -> Iterator[None]:
+    """Free upstream's env after each test: a gigabyte whose parts refer to each other."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="module")
