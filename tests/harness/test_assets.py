@@ -23,7 +23,7 @@ from toy.policies import ImageReader
 from toy.suite import TOY_SUITE
 
 from vlarig.envs.errors import VlarigError
-from vlarig.harness import asset_spec, assets, cli, doctor, evaluate, plan
+from vlarig.harness import asset_spec, assets, cli, doctor, evaluate, plan, replay
 from vlarig.harness.workplace import Workplace
 from vlarig.results.rendering import for_markdown, for_programs, for_terminal
 from vlarig.results.tables import run_table
@@ -538,6 +538,17 @@ def test_stand_ins_are_said_by_sweep_manifest_and_tables(toy_with_assets, given)
     put(given / "toys")
     with pytest.raises(VlarigError, match=r"assets\.toys was \"1 of 3 files .*, now \"official, 3 files; sha256"):
         evaluate("toy", ImageReader(), episodes=1, run=Path("run"))
+
+
+def test_a_replay_asks_for_the_assets_of_its_run(toy_with_assets, given, monkeypatch):
+    put(given / "toys", {**FILES, "meshes/bowl.msh": FLAT_BOWL})
+    run = evaluate("toy", ImageReader(), episodes=1, run=Path("run")).run
+    monkeypatch.setattr(replay, "load_suite", lambda name: toy_with_assets)
+    key = "toy/standard@1/reach_red/base/0/0"
+    replay.replay_run(run, [key], lambda replayed: None)
+    put(given / "toys")
+    with pytest.raises(VlarigError, match=r"made with other toys assets \(1 of 3 files .* than are here \(official"):
+        replay.replay_run(run, [key], lambda replayed: None)
 
 
 def test_official_assets_need_no_note(toy_with_assets, given):
