@@ -190,6 +190,26 @@ def test_an_episode_that_succeeds(ours: Watched, key: str) -> None:
     assert not any(row.success_at_end for row in rows[:-1])
 
 
+def test_a_stove_glows_in_the_frame_in_which_upstream_shows_it(ours: Watched) -> None:
+    """Upstream switches the burner's look after its cameras were sampled, so a stove that is turned on glows a frame later."""
+    suite, task, knob = "libero_goal", "put_the_bowl_on_the_plate", "flat_stove_1_button"
+    theirs, episode = Upstream(suite, task), wanted(suite, task, 0)
+    ours.open(episode, Needs())
+    theirs.reset(episode.seed, episode.start)
+    redness = []
+    for turned_on in (False, True, True, True, False, False):
+        for data in (ours._slot.data, theirs.env.sim.data._data):
+            data.joint(knob).qpos[:] = float(turned_on)
+        row = np.array([WAIT], dtype=np.float32)
+        snapshot = ours.step_chunk(row).snapshot
+        observation, _, _ = theirs.step(row[0])
+        assert_same_sight(snapshot, observation, episode.protocol.cameras)
+        picture = snapshot.frames.views["ego"][-1].astype(int)
+        redness.append(int((picture[..., 0] - picture[..., 1] > 100).sum()))
+    dark = redness[0]
+    assert [count > dark + 20 for count in redness] == [False, False, True, True, True, False]
+
+
 def test_a_later_episode_of_upstreams_loop(ours: Watched) -> None:
     """Upstream's env loads the task anew at each reset, so its second episode equals ours too where its samplers do not pile up."""
     suite, task = "libero_object", SUITES["libero_object"].tasks[2].name

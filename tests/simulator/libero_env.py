@@ -87,6 +87,16 @@ def test_a_warm_episode_equals_a_fresh_one(fresh: dict, earlier: int) -> None:
         assert digests(env, episode(task, 3), Needs()) == fresh[task]
 
 
+def test_every_reset_begins_with_the_model_as_compiled(env: LiberoEnv, monkeypatch: pytest.MonkeyPatch) -> None:
+    env.open(episode(STOVE, 0), BLIND)
+    upstream, model, seen = env.scene.upstream, env.scene.model, []
+    reset = upstream._reset_internal
+    monkeypatch.setattr(upstream, "_reset_internal", lambda: (seen.append(model.body_pos.copy()), reset()))
+    env.open(episode(STOVE, 1), BLIND)
+    assert np.array_equal(seen[0], upstream.pristine["body_pos"])
+    assert not np.array_equal(seen[0], model.body_pos), "the fixtures stand elsewhere by now"
+
+
 def test_drawing_does_not_change_the_state(env: LiberoEnv, fresh: dict) -> None:
     assert digests(env, episode(STOVE, 3), Needs(every_frame=True)) == fresh[STOVE]
     assert digests(env, episode(STOVE, 3), BLIND)[0] == fresh[STOVE][0]
