@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +18,7 @@ from ..envs.errors import VlarigError
 from ..policies.api import Policy
 from ..results.manifest import Identity
 from ..results.planning import episodes_digest, suite_plans
+from .assets import find_bundle
 from .batching import execute_for
 from .workplace import Workplace
 
@@ -96,8 +97,8 @@ class SuitePlan:
         return self.suite.protocol(self.protocol.derived_from or self.protocol.name)
 
 
-def plan_suites(config: SweepConfig, policy: Policy) -> list[SuitePlan]:
-    """Resolve every suite of the sweep.
+def plan_suites(config: SweepConfig, policy: Policy, report: Callable[[str], None]) -> list[SuitePlan]:
+    """Resolve every suite of the sweep; ``report`` gets a line where something takes a while.
 
     Raises:
         VlarigError: A suite, task, protocol or runtime does not exist or is not ready, or the policy does not fit.
@@ -107,6 +108,8 @@ def plan_suites(config: SweepConfig, policy: Policy) -> list[SuitePlan]:
         if not any(name == task.name for suite in suites for task in suite.tasks):
             known = [task.name for suite in suites for task in suite.tasks]
             raise unknown("task", name, known, " and ".join(suite.name for suite in suites))
+    for name in dict.fromkeys(name for suite in suites for name in suite.assets):
+        find_bundle(name, report)
     return [plan_suite(suite, policy, config.tasks, config.episodes, config.execute, config.protocol) for suite in suites]
 
 

@@ -88,7 +88,7 @@ def run_sweep(config: SweepConfig, policy: Policy, console: Console) -> Evaluati
         need_video_extra()
     if config.strict:
         make_strict(policy)
-    plans = plan_suites(config, policy)
+    plans = plan_suites(config, policy, lambda line: console.print(line, highlight=False, soft_wrap=True))
     identity = run_identity(config, policy, plans)
     run = config.run or RUNS / default_run_name(config, identity.identity_hash())
     manifest = Manifest(identity=identity, record=surroundings(config.model_dump(mode="json")))

@@ -540,6 +540,13 @@ def test_stand_ins_are_said_by_sweep_manifest_and_tables(toy_with_assets, given)
         evaluate("toy", ImageReader(), episodes=1, run=Path("run"))
 
 
+def test_a_sweep_says_that_it_unpacks(toy_with_assets, given):
+    (given / "toys.tar.gz").write_bytes(packed(FILES, "toys/"))
+    console = Console(width=200, record=True, file=io.StringIO())
+    evaluate("toy", ImageReader(), episodes=1, console=console)
+    assert console.export_text().startswith(f"unpacking {given / 'toys.tar.gz'} to ")
+
+
 def test_a_replay_asks_for_the_assets_of_its_run(toy_with_assets, given, monkeypatch):
     put(given / "toys", {**FILES, "meshes/bowl.msh": FLAT_BOWL})
     run = evaluate("toy", ImageReader(), episodes=1, run=Path("run")).run
