@@ -15,7 +15,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from ..envs.errors import VlarigError
-from .asset_folder import made_whole, one_at_a_time
+from .asset_folder import made_whole
+from .locking import one_at_a_time
 
 #: What an archive of a bundle may end with, in order of preference.
 SUFFIXES = (".tar.xz", ".tar.gz", ".tar.zst")

@@ -16,9 +16,10 @@ from pathlib import Path
 from ..envs.errors import VlarigError
 from .asset_check import Contents, check_files
 from .asset_fetch import Watch, download_files
-from .asset_folder import made_whole, one_at_a_time
+from .asset_folder import made_whole
 from .asset_spec import BundleSpec, bundle_names, load_bundle
 from .asset_unpack import find_archive, unpack, unpacked_name
+from .locking import one_at_a_time
 from .runtimes import home
 
 __all__ = [

@@ -7,17 +7,17 @@ A file ``complete`` in it says that the install came to its end; a folder withou
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..envs.errors import VlarigError
+from .locking import one_at_a_time
 from .runtime_install import ask_interpreter, check_imports, make_environment
 from .runtime_spec import Renderer, RuntimeSpec, choose_renderer, load_spec, spec_names
 
@@ -223,14 +223,6 @@ def _write_adopted(adopted: dict[str, str]) -> None:
     scratch.replace(path)
 
 
-@contextmanager
-def _lock(name: str, report: Callable[[str], None]) -> Iterator[int]:
+def _lock(name: str, report: Callable[[str], None]) -> AbstractContextManager[int]:
     """Hold the runtime's lock; the file descriptor goes to child processes, so it is held until the last of them ended."""
-    _runtimes().mkdir(parents=True, exist_ok=True)
-    with (_runtimes() / f"{name}.lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            report(f"waiting for another process that works on the runtime {name!r}")
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield file.fileno()
+    return one_at_a_time(_runtimes() / f"{name}.lock", f"the runtime {name!r}", report)

@@ -16,6 +16,7 @@ import numpy as np
 
 from ..api import PolicyError, Request
 from .libero_grasps import TIP, WIDE, Grasp, boxes, choose
+from .motion import Funnel, raised, turn_between
 
 #: Gives a place for the grip site, ``float64[3]``, anew in each row.
 Target = Callable[[], np.ndarray]
@@ -40,10 +41,7 @@ APPROACH_ROOM = 0.05
 CARRY_ROOM = 0.025
 SAGGING = 0.03
 
-#: Coming down, the hand may be this far beside its target for nothing, then has to be so much higher for each metre, up to a top.
-FUNNEL_FLOOR = 0.005
-FUNNEL_SLOPE = 8.0
-FUNNEL_TOP = 0.07
+FUNNEL = Funnel(floor=0.005, slope=8.0, top=0.07)
 
 NEAR = 0.005
 TURNED = 0.06
@@ -205,7 +203,7 @@ def _take(notes: Notes, thing: str, grasp: Grasp) -> Iterator[np.ndarray]:
         return _passing(now.grip, place(), _highest(now, now.grip, place()) + APPROACH_ROOM)
 
     def down() -> np.ndarray:
-        return _funnelled(place(), notes.sight.grip)
+        return FUNNEL.over(place(), notes.sight.grip)
 
     for target, near in ((above, 0.02), (down, NEAR)):
         for row in _reach(notes, target, grasp.yaw, OPEN, near):
@@ -243,7 +241,7 @@ def _bring(notes: Notes, task: Task, yaw: float) -> Iterator[np.ndarray]:
     def over(height: float) -> np.ndarray:
         """Where the grip site has to be for the thing's middle to be over that of its place."""
         now = notes.sight
-        return _raised(now.where(task.place) + now.grip - now.where(task.thing), height)
+        return raised(now.where(task.place) + now.grip - now.where(task.thing), height)
 
     def across() -> np.ndarray:
         now = notes.sight
@@ -251,13 +249,13 @@ def _bring(notes: Notes, task: Task, yaw: float) -> Iterator[np.ndarray]:
         return _passing(now.grip, over(passing), passing)
 
     yield from _reach(notes, across, yaw, CLOSE, near=0.012, keep=keeps)
-    yield from _reach(notes, lambda: _funnelled(final(), notes.sight.grip), yaw, CLOSE, keep=keeps)
+    yield from _reach(notes, lambda: FUNNEL.over(final(), notes.sight.grip), yaw, CLOSE, keep=keeps)
     if not keeps():
         return
     here = notes.sight.grip
     for _ in range(OPEN_ROWS):
         yield _row(notes.sight, here, yaw, OPEN)
-    yield from _reach(notes, lambda: _raised(here, here[2] + RISE), yaw, OPEN, near=0.02)
+    yield from _reach(notes, lambda: raised(here, here[2] + RISE), yaw, OPEN, near=0.02)
 
 
 def _reach(
@@ -306,17 +304,7 @@ def _highest(sight: Sight, start: np.ndarray, end: np.ndarray, without: str = ""
 
 def _passing(grip: np.ndarray, target: np.ndarray, height: float) -> np.ndarray:
     """A place at a height over the target; straight above the hand while that is too low to move on."""
-    return _raised(grip if grip[2] < height - SAGGING else target, height)
-
-
-def _raised(place: np.ndarray, height: float) -> np.ndarray:
-    return np.array([place[0], place[1], height])
-
-
-def _funnelled(target: np.ndarray, grip: np.ndarray) -> np.ndarray:
-    """The target, raised where the grip site is still beside it: the hand comes down from above, or rises and tries again."""
-    beside = float(np.linalg.norm(target[:2] - grip[:2]))
-    return _raised(target, target[2] + min(FUNNEL_SLOPE * max(beside - FUNNEL_FLOOR, 0.0), FUNNEL_TOP))
+    return raised(grip if grip[2] < height - SAGGING else target, height)
 
 
 def _placed(sight: Sight, task: Task) -> bool:
@@ -329,10 +317,4 @@ def _placed(sight: Sight, task: Task) -> bool:
 def _turn_error(hand: np.ndarray, yaw: float) -> np.ndarray:
     """``float64[3]``: the rotation vector, about world axes, from a quaternion ``wxyz`` to straight down at a yaw."""
     goal = np.array([0.0, np.cos(yaw / 2), np.sin(yaw / 2), 0.0])
-    w = goal[0] * hand[0] + goal[1:] @ hand[1:]
-    v = -goal[0] * hand[1:] + hand[0] * goal[1:] - np.cross(goal[1:], hand[1:])
-    length = float(np.linalg.norm(v))
-    if length < 1e-9:
-        return np.zeros(3)
-    angle = 2.0 * np.arctan2(length, w)
-    return v / length * (angle - 2 * np.pi if angle > np.pi else angle)
+    return turn_between(hand, goal)

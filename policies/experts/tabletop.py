@@ -9,6 +9,7 @@ import numpy as np
 
 from ...envs.tabletop import layout
 from ..api import Request
+from .motion import Funnel, raised, turn_between
 from .tabletop_words import Skill, nearest, parse
 
 #: Gives a place for the grip site, ``float64[3]``, anew in each row.
@@ -40,10 +41,7 @@ SLIP = 0.02
 BESIDE_DISTANCE = 0.085
 BESIDE_YAW = np.deg2rad(55)
 
-#: Coming down, the hand may be this far beside its target for nothing, then has to be so much higher for each metre, up to a top.
-FUNNEL_FLOOR = 0.004
-FUNNEL_SLOPE = 8.0
-FUNNEL_TOP = 0.07
+FUNNEL = Funnel(floor=0.004, slope=8.0, top=0.07)
 
 NEAR = 0.006
 TURNED = 0.06
@@ -152,7 +150,7 @@ def _carry(notes: Notes, thing: str, skill: Skill, place: str) -> Iterator[np.nd
 
         grip_height = layout.TABLE_TOP + GRASP_HEIGHT
         yield from _reach(notes, lambda: above(layout.TABLE_TOP + TRAVEL_HEIGHT - 0.03), yaw, OPEN, near=0.012)
-        yield from _reach(notes, lambda: _funnelled(above(grip_height), notes.sight.grip), yaw, OPEN)
+        yield from _reach(notes, lambda: FUNNEL.over(above(grip_height), notes.sight.grip), yaw, OPEN)
         for _ in range(CLOSE_ROWS):
             yield _row(notes.sight, above(grip_height), yaw, CLOSE)
 
@@ -168,9 +166,9 @@ def _carry(notes: Notes, thing: str, skill: Skill, place: str) -> Iterator[np.nd
         if not _holds(notes.sight, thing):
             continue
         floor = _floor(notes.sight, skill, place)
-        yield from _reach(notes, lambda: _raised(carried(floor), high), place_yaw, CLOSE, near=0.008)
+        yield from _reach(notes, lambda: raised(carried(floor), high), place_yaw, CLOSE, near=0.008)
         yield from _reach(
-            notes, lambda: _funnelled(carried(floor + DROP), notes.sight.grip), place_yaw, CLOSE, near=0.006, rows=40
+            notes, lambda: FUNNEL.over(carried(floor + DROP), notes.sight.grip), place_yaw, CLOSE, near=0.006, rows=40
         )
         if not _holds(notes.sight, thing):
             continue
@@ -262,16 +260,6 @@ def _floor(sight: Sight, skill: Skill, place: str) -> float:
     return 0.0
 
 
-def _raised(target: np.ndarray, height: float) -> np.ndarray:
-    return np.array([target[0], target[1], height])
-
-
-def _funnelled(target: np.ndarray, grip: np.ndarray) -> np.ndarray:
-    """The target, raised where the grip site is still beside it: the hand comes down from above, or rises and tries again."""
-    beside = float(np.linalg.norm(target[:2] - grip[:2]))
-    return _raised(target, target[2] + min(FUNNEL_SLOPE * max(beside - FUNNEL_FLOOR, 0.0), FUNNEL_TOP))
-
-
 def _half_height(thing: str) -> float:
     return layout.SHAPES[thing.rsplit(maxsplit=1)[-1]].half_size[2]
 
@@ -329,15 +317,7 @@ def _half_turn(angle: float) -> float:
 
 def _turn_error(turn: np.ndarray, yaw: float) -> np.ndarray:
     """``float64[3]``: the rotation vector, about world axes, from a rotation vector to the upright yaw."""
-    now = _quaternion(turn)
-    goal = _quaternion(np.array([0.0, 0.0, yaw]))
-    w = goal[0] * now[0] + goal[1:] @ now[1:]
-    v = -goal[0] * now[1:] + now[0] * goal[1:] - np.cross(goal[1:], now[1:])
-    length = float(np.linalg.norm(v))
-    if length < 1e-9:
-        return np.zeros(3)
-    angle = 2.0 * np.arctan2(length, w)
-    return v / length * (angle - 2 * np.pi if angle > np.pi else angle)
+    return turn_between(_quaternion(turn), _quaternion(np.array([0.0, 0.0, yaw])))
 
 
 def _quaternion(turn: np.ndarray) -> np.ndarray:
