@@ -20,8 +20,8 @@ from .runtimes import Runtime, RuntimeState, choose_renderer, home, list_runtime
 
 DRIVER_PYTHON = (3, 11)
 GIB = 2**30
-#: Room that the packages of one runtime and the records of a few runs take.
-DISK_GIB = 3
+#: Room that the largest runtime takes (SimplerEnv's: 1.7 GiB, and 0.25 for its graphics driver), with the records of some runs.
+DISK_GIB = 4
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,8 @@ def _installed_runtime(subject: str, runtime: Runtime) -> Iterator[Finding]:
         return
     others = [other.name for other in spec.renderers if other.name != renderer.name and not other.missing()]
     also = f"; also here: {', '.join(others)} (VLARIG_RENDERER)" if others else ""
-    yield Finding("ok", f"renderer of {runtime.name}", f"{renderer.name}{also}")
+    origin = f": {renderer.origin}" if renderer.origin else ""
+    yield Finding("ok", f"renderer of {runtime.name}", f"{renderer.name}{origin}{also}")
     yield _attempt(
         subject,
         lambda: check_imports(spec, runtime.python, renderer, timeout=20),

@@ -13,13 +13,11 @@ from pathlib import Path
 
 from ..envs.errors import VlarigError
 from .runtime_spec import Renderer, RuntimeSpec
+from .steps import run_step
 
 #: What a simulator's worker imports beside the simulator, and the oldest Python that it runs on.
 WORKER_NEEDS = ("numpy", "gymnasium", "msgpack", "websockets")
 WORKER_PYTHON = (3, 9)
-
-#: Where systems keep their certificates, a company's own among them; uv uses these only when told.
-CERTIFICATES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem")
 
 #: Runs in the interpreter that is asked about, so it must work in old versions of Python too.
 _QUESTION = """
@@ -97,18 +95,21 @@ def make_environment(spec: RuntimeSpec, folder: Path, lock: int, report: Callabl
     tool = _uv()
     wanted = sys.executable if spec.accepts(sys.version_info[:2]) else spec.python
     report(f"making a virtual environment with Python {spec.python}")
-    if not _run([tool, "venv", "--quiet", "--python", wanted, str(folder)], lock, report):
+    if not run_step([tool, "venv", "--quiet", "--python", wanted, str(folder)], lock, report):
         raise VlarigError(
             f"no virtual environment could be made for {spec.name!r} (above is why); it needs Python {spec.python}"
         )
     report(f"installing the pinned packages of {spec.name!r} (once; some hundred MB)")
     python = str(folder / "bin" / "python")
     lock_arguments = ["--no-deps", "--require-hashes", "-r", str(spec.lock)]
-    if _run([tool, "pip", "install", "--compile-bytecode", "--python", python, *lock_arguments], lock, report):
+    install = [tool, "pip", "install", "--compile-bytecode", "--python", python, *lock_arguments]
+    if spec.torch and not run_step([*install, "--dry-run"], lock, report, quiet=True):
+        install += ["--torch-backend", spec.torch]  # where the usual index has not the pinned build, PyTorch's own has it
+    if run_step(install, lock, report):
         return
     if importlib.util.find_spec("pip") is not None:
         report("uv could not install them; trying pip, which reads pip's own settings")
-        if _run([sys.executable, "-m", "pip", "--python", python, "install", *lock_arguments], lock, report):
+        if run_step([sys.executable, "-m", "pip", "--python", python, "install", *lock_arguments], lock, report):
             return
     raise VlarigError(
         f"the packages of the runtime {spec.name!r} could not be installed (above is why); "
@@ -148,18 +149,3 @@ def _uv() -> str:
         return find_uv_bin()
     except (ImportError, FileNotFoundError):
         raise VlarigError(f"uv is not installed beside vlarig; run: {sys.executable} -m pip install uv") from None
-
-
-def _run(command: list[str], lock: int, report: Callable[[str], None]) -> bool:
-    """Run a step: its progress bars go to a terminal, elsewhere only a failure's last words are reported."""
-    to_terminal = sys.stderr.isatty()
-    output = None if to_terminal else subprocess.PIPE
-    errors = None if to_terminal else subprocess.STDOUT
-    environment = dict(os.environ)
-    if any(Path(path).exists() for path in CERTIFICATES):
-        environment.setdefault("UV_SYSTEM_CERTS", "1")
-    run = subprocess.run(command, check=False, stdout=output, stderr=errors, pass_fds=(lock,), text=True, env=environment)
-    if run.returncode and run.stdout:
-        for line in run.stdout.strip().splitlines()[-15:]:
-            report(f"  {line}")
-    return run.returncode == 0

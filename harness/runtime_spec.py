@@ -1,4 +1,4 @@
-"""Runtimes as data: what a simulator's virtual environment holds, and which system libraries draw its pictures."""
+"""Runtimes as data: what a simulator's virtual environment holds, and which libraries and drivers draw its pictures."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import hashlib
 import os
 import re
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ..envs.errors import VlarigError, suggestion
+from .drivers import Driver, can_install, find_driver, load_driver, too_old
 
 LOCKS = Path(__file__).parent / "locks"
 
@@ -24,21 +26,52 @@ class Renderer:
         libraries: Shared libraries that it needs, as the linker names them (``OSMesa`` for ``libOSMesa.so``).
         apt: Packages of Debian and Ubuntu that bring them.
         environment: Environment variables that make the simulator use it.
+        driver: Vulkan driver that it needs; ``None`` where the libraries are all.
+        origin: Which driver was found, for people; empty before one was looked for.
     """
 
     name: str
     libraries: tuple[str, ...]
     apt: tuple[str, ...]
     environment: dict[str, str]
+    driver: Driver | None = None
+    origin: str = ""
 
     def missing(self) -> list[str]:
-        """The libraries that are not on this machine."""
-        return [library for library in self.libraries if ctypes.util.find_library(library) is None]
+        """The libraries, and the driver, that are not on this machine; a private copy of a driver has libraries beside it."""
+        found = None if self.driver is None else find_driver(self.driver)
+        missing = [
+            f"lib{library}"
+            for library in self.libraries
+            if ctypes.util.find_library(library) is None and not (found and found.has_library(library))
+        ]
+        return missing if self.driver is None or found else [_absence(self.driver), *missing]
 
-    def install_line(self) -> str:
-        """What to type on Debian and Ubuntu to get the libraries."""
+    def remedy(self, runtime: str) -> str:
+        """What to do in order to get what is missing.
+
+        Args:
+            runtime: Name of the runtime whose renderer it is; installing it makes a private copy of a driver where that can be done.
+        """
+        if self.driver is not None and can_install(self.driver):
+            return f"run: vlarig runtime install {runtime}"
         sudo = "" if os.geteuid() == 0 else "sudo "
-        return f"{sudo}apt-get install -y {' '.join(self.apt)}"
+        line = f"{sudo}apt-get install -y {' '.join(self.apt)}"
+        if self.driver is None:
+            return f"run: {line}"
+        return self.driver.advice if find_driver(self.driver) is None else f"run: {line}"
+
+    def ready(self) -> Renderer:
+        """The same, with the environment variables that lead to its driver."""
+        found = None if self.driver is None else find_driver(self.driver)
+        if found is None:
+            return self
+        return replace(self, environment={**self.environment, **found.environment()}, origin=found.origin)
+
+
+def _absence(driver: Driver) -> str:
+    old = too_old(driver)
+    return driver.title if old is None else f"{driver.title} of {driver.oldest} or newer (that of {old.path} is older)"
 
 
 @dataclass(frozen=True)
@@ -54,6 +87,7 @@ class RuntimeSpec:
         warm_up: Python that is run once after the install, so that what a simulator compiles at first use is compiled by then.
         renderers: In order of preference; empty for a simulator that needs no graphics.
         lock: The pinned packages, with their hashes.
+        torch: Which build of PyTorch the lock pins, as uv's ``--torch-backend`` calls it; empty where it pins none.
     """
 
     name: str
@@ -64,6 +98,7 @@ class RuntimeSpec:
     warm_up: str
     renderers: tuple[Renderer, ...]
     lock: Path
+    torch: str = ""
 
     @property
     def lock_sha256(self) -> str:
@@ -87,6 +122,10 @@ def spec_names() -> list[str]:
     return sorted(path.stem for path in LOCKS.glob("*.toml"))
 
 
+def _read(name: str) -> dict[str, Any]:
+    return tomllib.loads((LOCKS / f"{name}.toml").read_text(encoding="utf-8"))
+
+
 def load_spec(name: str, others: tuple[str, ...] = ()) -> RuntimeSpec:
     """The runtime's description.
 
@@ -103,9 +142,15 @@ def load_spec(name: str, others: tuple[str, ...] = ()) -> RuntimeSpec:
             f"unknown runtime {name!r}; {suggestion(name, known)} "
             f"(an interpreter made elsewhere: vlarig runtime add {name} --python PATH)"
         )
-    data = tomllib.loads((LOCKS / f"{name}.toml").read_text(encoding="utf-8"))
+    data = _read(name)
     renderers = tuple(
-        Renderer(entry["name"], tuple(entry["libraries"]), tuple(entry["apt"]), dict(entry["environment"]))
+        Renderer(
+            name=entry["name"],
+            libraries=tuple(entry["libraries"]),
+            apt=tuple(entry["apt"]),
+            environment=dict(entry["environment"]),
+            driver=load_driver(entry["driver"]) if "driver" in entry else None,
+        )
         for entry in data.get("renderers", [])
     )
     return RuntimeSpec(
@@ -117,27 +162,42 @@ def load_spec(name: str, others: tuple[str, ...] = ()) -> RuntimeSpec:
         warm_up=data.get("warm_up", ""),
         renderers=renderers,
         lock=LOCKS / f"{name}.txt",
+        torch=data.get("torch", ""),
     )
 
 
-def choose_renderer(spec: RuntimeSpec) -> Renderer:
-    """The first of the runtime's renderers whose libraries are on this machine; ``VLARIG_RENDERER`` asks for one by name.
+def candidates(spec: RuntimeSpec) -> list[Renderer]:
+    """The runtime's renderers that may be used, in order of preference.
+
+    ``VLARIG_RENDERER`` names some, separated by commas, for every runtime that knows them; a runtime that knows none of them has its
+    own preference.
 
     Raises:
-        VlarigError: No renderer can run here, or the one asked for is unknown or cannot.
+        VlarigError: No runtime knows one of the names.
+    """
+    own = {renderer.name: renderer for renderer in spec.renderers}
+    names = [name for word in os.environ.get("VLARIG_RENDERER", "").split(",") if (name := word.strip())]
+    if unknown := [name for name in names if name not in own]:
+        known = sorted({renderer["name"] for other in spec_names() for renderer in _read(other).get("renderers", [])})
+        for name in unknown:
+            if name not in known:
+                raise VlarigError(f"VLARIG_RENDERER names {name!r}, by which no runtime draws; {suggestion(name, known)}")
+    return [own[name] for name in names if name in own] or list(spec.renderers)
+
+
+def choose_renderer(spec: RuntimeSpec) -> Renderer:
+    """The first of the runtime's renderers that this machine has all of; ``VLARIG_RENDERER`` asks for some by name.
+
+    Raises:
+        VlarigError: No renderer can run here, or those asked for cannot, or are unknown.
     """
     if not spec.renderers:
         return Renderer("none", (), (), {})
-    wanted = os.environ.get("VLARIG_RENDERER", "")
-    candidates = [renderer for renderer in spec.renderers if wanted in ("", renderer.name)]
-    if not candidates:
-        names = ", ".join(renderer.name for renderer in spec.renderers)
-        raise VlarigError(f"VLARIG_RENDERER is {wanted!r}; the runtime {spec.name!r} can draw with: {names}")
-    for renderer in candidates:
+    chosen = candidates(spec)
+    for renderer in chosen:
         if not renderer.missing():
-            return renderer
-    first = candidates[0]
-    libraries = ", ".join(f"lib{library}" for library in first.missing())
+            return renderer.ready()
+    first = chosen[0]
     raise VlarigError(
-        f"the runtime {spec.name!r} cannot draw pictures here: {libraries} is missing; run: {first.install_line()}"
+        f"the runtime {spec.name!r} cannot draw pictures here: {', '.join(first.missing())} is missing; {first.remedy(spec.name)}"
     )

@@ -17,9 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..envs.errors import VlarigError
+from .driver_install import install_driver
+from .drivers import can_install
+from .home import home
 from .locking import one_at_a_time
 from .runtime_install import ask_interpreter, check_imports, make_environment
-from .runtime_spec import Renderer, RuntimeSpec, choose_renderer, load_spec, spec_names
+from .runtime_spec import Renderer, RuntimeSpec, candidates, choose_renderer, load_spec, spec_names
 
 __all__ = [
     "Renderer",
@@ -65,14 +68,6 @@ class RuntimeState:
     problem: str = ""
 
 
-def home() -> Path:
-    """The folder of everything that vlarig keeps: ``$VLARIG_HOME``, or ``vlarig`` in the user's cache."""
-    if chosen := os.environ.get("VLARIG_HOME"):
-        return Path(chosen).expanduser().absolute()
-    cache = os.environ.get("XDG_CACHE_HOME")
-    return (Path(cache) if cache else Path.home() / ".cache") / "vlarig"
-
-
 def find_runtime(name: str) -> Runtime:
     """The runtime of that name.
 
@@ -98,7 +93,7 @@ def find_runtime(name: str) -> Runtime:
 
 
 def install_runtime(name: str, report: Callable[[str], None]) -> Runtime:
-    """Make the runtime's virtual environment from its lock; at once done where it is there.
+    """Make the runtime's virtual environment from its lock, and a copy of its graphics driver; at once done where they are there.
 
     Two installs at the same time wait for each other, and one that was interrupted is made anew.
 
@@ -120,9 +115,13 @@ def install_runtime(name: str, report: Callable[[str], None]) -> Runtime:
         except VlarigError:
             shutil.rmtree(folder, ignore_errors=True)
             make_environment(spec, folder, lock, report)
-            _check_install(spec, folder, report)
+            _ensure_driver(spec, report)
+            _check_install(spec, folder, report, warm_up=True)
             (folder / "complete").write_text(f"{spec.lock_sha256}\n", encoding="utf-8")
             runtime = find_runtime(name)
+        else:
+            if _ensure_driver(spec, report):
+                _check_install(spec, folder, report, warm_up=False)
         report(f"the runtime {name!r} is ready: {folder}")
         return runtime
 
@@ -177,14 +176,27 @@ def list_runtimes() -> list[RuntimeState]:
     return states
 
 
-def _check_install(spec: RuntimeSpec, folder: Path, report: Callable[[str], None]) -> None:
+def _ensure_driver(spec: RuntimeSpec, report: Callable[[str], None]) -> bool:
+    """Make a copy of the driver of the renderer that is preferred, where it lacks one and a copy can be made; whether one was made."""
+    try:
+        first = next(iter(candidates(spec)), None)
+        if first is None or first.driver is None or not first.missing() or not can_install(first.driver):
+            return False
+        install_driver(first.driver, first.apt, lambda: bool(first.missing()), report)
+    except VlarigError as error:
+        report(f"no driver to draw with: {error}")
+        return False
+    return True
+
+
+def _check_install(spec: RuntimeSpec, folder: Path, report: Callable[[str], None], warm_up: bool) -> None:
     try:
         renderer = choose_renderer(spec)
     except VlarigError as error:
         report(f"not tried yet: {error}")
         return
     report(f"trying it: {', '.join(spec.imports)}, pictures by {renderer.name}")
-    check_imports(spec, folder / "bin" / "python", renderer, warm_up=True)
+    check_imports(spec, folder / "bin" / "python", renderer, warm_up=warm_up)
 
 
 def _runtimes() -> Path:

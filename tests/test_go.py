@@ -76,7 +76,7 @@ class House:
         }
         (folder / "harness" / "locks").mkdir(parents=True)
         shutil.copy(ROOT / "go.py", folder)
-        for runtime in ("tabletop", "libero"):
+        for runtime in ("tabletop", "libero", "simpler"):
             spec = folder / "harness" / "locks" / f"{runtime}.toml"
             spec.write_text("renderers = [{name = 'c', libraries = ['c'], apt = []}]")
         (folder / "pyproject.toml").write_text(PYPROJECT)
@@ -166,7 +166,7 @@ def test_tests_add_their_extras_and_pass_arguments_and_status_on(house):
     assert "making" not in said
     assert house.state["extras"] == ["dev", "video"]
     install, *checks = house.calls()
-    assert install == ["vlarig", "runtime", "install", "tabletop", "libero"]
+    assert install == ["vlarig", "runtime", "install", "tabletop", "libero", "simpler"]
     programs = [call[0] for call in checks]
     assert programs == ["ruff", "ruff", "basedpyright", "lint-imports", "pytest"]
     said = house.go("test", status=1, BASEDPYRIGHT_STATUS="1")
@@ -289,6 +289,23 @@ def test_a_missing_library_is_named_with_the_line_to_type(go, programs, monkeypa
     with pytest.raises(SystemExit):
         go.ensure_renderer("tabletop")
     assert "pictures need the library OSMesa; run: sudo apt-get install -y libosmesa6\n" in capsys.readouterr().err
+
+
+def test_several_renderers_may_be_asked_for(go, programs, monkeypatch, capsys):
+    shutil.copy(ROOT / "harness" / "locks" / "tabletop.toml", Path(go.ROOT) / "harness" / "locks")
+    monkeypatch.setattr(go.ctypes.util, "find_library", lambda name: None)
+    monkeypatch.setenv("VLARIG_RENDERER", "lavapipe, egl")
+    with pytest.raises(SystemExit):
+        go.ensure_renderer("tabletop")
+    assert "pictures need the library EGL OpenGL" in capsys.readouterr().err
+
+
+def test_a_graphics_driver_is_left_to_the_runtime(go, programs, monkeypatch):
+    shutil.copy(ROOT / "harness" / "locks" / "simpler.toml", Path(go.ROOT) / "harness" / "locks")
+    monkeypatch.setattr(go.ctypes.util, "find_library", lambda name: None)
+    for names in ("", "gpu", "osmesa"):
+        monkeypatch.setenv("VLARIG_RENDERER", names)
+        go.ensure_renderer("simpler")
 
 
 @pytest.mark.parametrize("user", [0, 1000])

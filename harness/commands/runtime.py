@@ -17,7 +17,8 @@ from .. import runtimes
 class Install:
     """Make runtimes from their locked lists of packages.
 
-    One that is there already takes no time; one that was interrupted is made anew. For example:
+    One that is there already takes no time; one that was interrupted is made anew. A graphics driver that a runtime needs and the
+    system lacks is unpacked beside it, where that can be done. For example:
 
     vlarig runtime install tabletop
     """

@@ -10,6 +10,7 @@ import pytest
 from vlarig.envs.errors import VlarigError
 from vlarig.harness import doctor
 from vlarig.harness.commands import doctor as command
+from vlarig.harness.drivers import LAVAPIPE
 from vlarig.harness.runtime_spec import Renderer
 from vlarig.harness.runtimes import Runtime, RuntimeState
 
@@ -68,13 +69,22 @@ def test_no_renderer_is_missing(runtimes, capsys, monkeypatch):
     assert said["renderer of tabletop"].endswith("apt-get install -y libosmesa6")
 
 
+def test_the_driver_that_was_found_is_named(runtimes, capsys, monkeypatch):
+    runtimes(HERE)
+    found = Renderer(
+        "lavapipe", (), (), {}, LAVAPIPE, "a copy of its own, mesa-vulkan-drivers 25.0.7 (/cache/drivers/lavapipe)"
+    )
+    monkeypatch.setattr(doctor, "choose_renderer", lambda spec: found)
+    assert lines(capsys, 0)["renderer of tabletop"].partition("lavapipe: ")[2].startswith(found.origin)
+
+
 def test_a_runtime_that_does_not_start_is_missing(runtimes, capsys, monkeypatch):
     def broken(*arguments, **options):
         raise VlarigError("it does not work")
 
     runtimes(HERE)
     monkeypatch.setattr(doctor, "check_imports", broken)
-    assert lines(capsys, 1)["runtime tabletop"] == "missing   runtime tabletop      it does not work"
+    assert " ".join(lines(capsys, 1)["runtime tabletop"].split()) == "missing runtime tabletop it does not work"
 
 
 def test_no_video_is_optional_and_no_room_is_missing(runtimes, capsys, monkeypatch):

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import sys
 import threading
 from pathlib import Path
 
 import pytest
+from uv import find_uv_bin
 
 from vlarig.envs.errors import VlarigError
-from vlarig.harness import runtime_spec, runtimes
+from vlarig.harness import runtime_install, runtime_spec, runtimes, steps
 
 TOY = """
 title = "a toy"
@@ -125,6 +127,61 @@ def test_a_runtime_that_cannot_draw_is_an_error(locks, monkeypatch):
         install()
 
 
+@pytest.fixture
+def uv(tmp_path, monkeypatch):
+    """A uv that notes how it is called, and finds a pinned build only where it is told of PyTorch's own index."""
+    notes, path = tmp_path / "notes", tmp_path / "uv"
+    script = (
+        'echo "$UV_FIND_LINKS|$*" >> NOTES\n[ "$1" = venv ] && exec UV "$@"\n[ "${*#*--torch-backend}" != "$*" ] || exit $PLAIN'
+    )
+    path.write_text("#!/bin/sh\n" + script.replace("NOTES", str(notes)).replace("UV ", f"{find_uv_bin()} "))
+    path.chmod(0o755)
+    monkeypatch.setattr(runtime_install, "_uv", lambda: str(path))
+    return lambda: [line.partition("|") for line in notes.read_text().splitlines() if "pip" in line]
+
+
+@pytest.mark.parametrize(("plain", "backend"), [("0", False), ("1", True)])
+def test_a_build_of_pytorch_is_looked_for_at_its_makers_last(locks, monkeypatch, uv, plain, backend):
+    monkeypatch.setenv("PLAIN", plain)
+    (locks / "toy.toml").write_text(f'torch = "cpu"\n{TOY}')
+    _, lines = install()
+    tried, installed = (words for _, _, words in uv())
+    assert tried.endswith("--dry-run")
+    assert installed.endswith("--torch-backend cpu") is backend
+    assert len(lines) == 4, "the trial says nothing"
+
+
+def test_uv_is_told_of_pips_settings(locks, monkeypatch, uv, tmp_path):
+    monkeypatch.setenv("PLAIN", "0")
+    for variable in ("UV_FIND_LINKS", "PIP_FIND_LINKS"):
+        monkeypatch.delenv(variable, raising=False)
+    config = tmp_path / "pip.conf"
+    config.write_text("[global]\nfind-links = /wheels\n  /more\n")
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(config))
+    install()
+    assert uv()[-1][0] == "/wheels,/more"
+    monkeypatch.setenv("PIP_FIND_LINKS", "/mine")
+    assert steps.package_settings()["UV_FIND_LINKS"] == "/mine"
+    monkeypatch.setenv("UV_FIND_LINKS", "/uvs")
+    runtimes.remove_runtime("toy")
+    install()
+    assert uv()[-1][0] == "/uvs"
+
+
+def test_pips_index_is_uvs_unless_uv_has_one(monkeypatch, tmp_path):
+    config = tmp_path / "pip.conf"
+    config.write_text("[install]\nindex-url = https://packages.example/simple\n[global]\nindex-url = https://other.example\n")
+    monkeypatch.setenv("PIP_CONFIG_FILE", str(config))
+    monkeypatch.delenv("PIP_INDEX_URL", raising=False)
+    monkeypatch.delenv("UV_INDEX_URL", raising=False)
+    assert steps.package_settings()["UV_DEFAULT_INDEX"] == "https://packages.example/simple"
+    monkeypatch.setenv("UV_INDEX_URL", "https://uvs.example")
+    assert "UV_DEFAULT_INDEX" not in steps.package_settings()
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
+    assert steps.package_settings() == {}
+
+
 def test_without_graphics_it_is_installed_and_the_missing_library_said(locks, monkeypatch):
     monkeypatch.setattr(runtime_spec.ctypes.util, "find_library", lambda name: None)
     _, lines = install()
@@ -139,9 +196,26 @@ def test_renderers_are_taken_in_order_of_preference(locks, monkeypatch):
     monkeypatch.setenv("VLARIG_RENDERER", "good")
     with pytest.raises(VlarigError, match=r"libgood is missing; run: (sudo )?apt-get install -y libgood1$"):
         runtimes.choose_renderer(spec)
-    monkeypatch.setenv("VLARIG_RENDERER", "godo")
-    with pytest.raises(VlarigError, match="VLARIG_RENDERER is 'godo'; the runtime 'toy' can draw with: good, bad"):
-        runtimes.choose_renderer(spec)
+
+
+def test_renderers_are_asked_for_by_name_for_all_runtimes_at_once(locks, monkeypatch):
+    (locks / "other.toml").write_text(TOY.replace('"good"', '"fine"'))
+    toy, other = runtimes.load_spec("toy"), runtimes.load_spec("other")
+
+    def chosen(names):
+        monkeypatch.setenv("VLARIG_RENDERER", names)
+        return [runtimes.choose_renderer(spec).name for spec in (toy, other)]
+
+    assert chosen("") == ["good", "fine"]
+    assert chosen("bad") == ["bad", "bad"]
+    assert chosen("good") == ["good", "fine"], "a runtime that does not know the name has its own preference"
+    assert chosen("good, bad") == ["good", "bad"]
+    assert chosen("bad,good,") == ["bad", "bad"], "the first that it knows"
+    for names in ("godo", "bad,godo"):
+        with pytest.raises(
+            VlarigError, match=r"^VLARIG_RENDERER names 'godo', by which no runtime draws; did you mean good\?$"
+        ):
+            chosen(names)
 
 
 @pytest.mark.parametrize(("version", "accepted"), [((3, 10), False), ((3, 11), True), ((3, 98), True), ((3, 99), False)])
@@ -210,3 +284,5 @@ def test_the_runtimes_that_we_ship_are_whole(name):
     assert lines
     assert all("==" in line for line in lines)
     assert spec.lock.read_text().count("--hash=sha256:") >= len(lines)
+    assert not any(line.startswith("nvidia-") for line in lines), "no simulator here needs CUDA"
+    assert any(line.startswith("torch==") for line in lines) == bool(spec.torch)
