@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from ..envs.errors import VlarigError
-from .asset_spec import BundleSpec
+from .asset_spec import BundleSpec, File
 
 #: File (path, size in bytes, time of change in ns): while it stays the same, so does the file's content.
 Stamp = tuple[str, int, int]
@@ -22,7 +22,7 @@ class Contents:
         official: How many files hold what upstream's hold.
         stand_ins: Paths of the files that hold a known replacement.
         corrupt: Paths of the files that hold anything else.
-        missing: Paths of the files that are not there.
+        missing: Paths of the files that are not there, nor a replacement that lies elsewhere.
         note: What stand-ins change, in a few words.
         digest: SHA-256, in hex, over the sorted paths and contents: equal for equal files, wherever they lie.
     """
@@ -63,28 +63,35 @@ def check_files(spec: BundleSpec, folder: Path) -> Contents:
     Raises:
         VlarigError: A file cannot be read.
     """
-    found: dict[str, str] = {}
-    for path in spec.files:
-        file = folder / path
-        try:
-            if file.is_file():
-                status = file.stat()
-                found[path] = _blob_id((str(file), status.st_size, status.st_mtime_ns))
-        except OSError as error:
-            raise VlarigError(
-                f"{file} cannot be read: {error.strerror or error}; mend that, or unpack the assets anew"
-            ) from None
-    official = {path for path, blob in found.items() if blob == spec.files[path]}
+    found = {path: file for path in spec.files if (file := _find(spec, path, folder))}
+    official = {path for path, file in found.items() if file == (path, spec.files[path])}
     stand_ins = {path for path in found.keys() - official if found[path] == spec.stand_ins.get(path)}
-    lines = "".join(f"{blob}  {path}\n" for path, blob in sorted(found.items()))
+    corrupt = found.keys() - official - stand_ins
+    lines = "".join(f"{blob}  {path}\n" for path, blob in sorted(found.values()))
     return Contents(
         official=len(official),
-        stand_ins=tuple(sorted(stand_ins)),
-        corrupt=tuple(sorted(found.keys() - official - stand_ins)),
+        stand_ins=tuple(sorted(found[path].path for path in stand_ins)),
+        corrupt=tuple(sorted(found[path].path for path in corrupt)),
         missing=tuple(sorted(spec.files.keys() - found.keys())),
         note=spec.stand_ins_note,
         digest=hashlib.sha256(lines.encode()).hexdigest(),
     )
+
+
+def _find(spec: BundleSpec, path: str, folder: Path) -> File | None:
+    """What lies in ``folder`` at an official file's ``path``, or else where its known replacement would lie."""
+    places = [path, spec.stand_ins[path].path] if path in spec.stand_ins else [path]
+    for place in places:
+        file = folder / place
+        try:
+            if file.is_file():
+                status = file.stat()
+                return File(place, _blob_id((str(file), status.st_size, status.st_mtime_ns)))
+        except OSError as error:
+            raise VlarigError(
+                f"{file} cannot be read: {error.strerror or error}; mend that, or unpack the assets anew"
+            ) from None
+    return None
 
 
 def blob_header(size: int) -> bytes:

@@ -1,4 +1,4 @@
-"""Downloading a bundle's official files: out of the stream of upstream's archive, each one checked as it comes."""
+"""Downloading a bundle's official files: out of the streams of upstream's archives, each one checked as it comes."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import io
 import tarfile
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from http.client import HTTPException
 from pathlib import Path
 from typing import IO, Any
 
 from ..envs.errors import VlarigError
 from .asset_check import blob_header
-from .asset_spec import BundleSpec
+from .asset_spec import BundleSpec, Source
 from .asset_unpack import DAMAGED
 
 #: Seconds without a byte after which a download is given up.
@@ -25,21 +25,36 @@ PIECE = 2**18
 Watch = Callable[[int, int], None]
 
 
-def download_files(spec: BundleSpec, url: str, folder: Path, watch: Watch) -> None:
-    """Write the bundle's official files to ``folder``; the rest of the archive is passed over.
+def download_files(spec: BundleSpec, urls: Sequence[str], folder: Path, report: Callable[[str], None], watch: Watch) -> None:
+    """Write the bundle's official files to ``folder``; the rest of the archives is passed over.
 
     Args:
         spec: The bundle.
-        url: Where the archive is: upstream's own address or a copy's, by http, https or file.
+        urls: Where the archive of each source is: upstream's own address or a copy's, by http, https or file.
         folder: An empty folder; the caller deletes it where this fails.
+        report: Gets a line for each archive.
         watch: Is told of the progress.
 
     Raises:
-        VlarigError: The archive cannot be had, ends early, lacks a file, or holds another content.
+        VlarigError: An archive cannot be had, ends early, lacks a file, or holds another content.
         OSError: The folder cannot be written.
     """
-    owed = {f"{spec.folder}/{path}": path for path in spec.files}
-    with _Download(url, lambda received: watch(len(spec.files) - len(owed), received)) as download:
+    files = received = 0
+    for source, url in zip(spec.sources, urls, strict=True):
+        owed = {origin: path for path in spec.files if (origin := source.origin(path))}
+        report(f"downloading {len(owed)} files of {spec.name!r} from {url} (licence: {source.licence})")
+
+        def add(new_files: int, new: int, files: int = files, received: int = received) -> None:
+            watch(files + new_files, received + new)
+
+        received += _take(spec, source, url, owed, folder, add)
+        files += len(owed)
+
+
+def _take(spec: BundleSpec, source: Source, url: str, files: dict[str, str], folder: Path, watch: Watch) -> int:
+    """Write these files of a source: origin in its archive, to path in the bundle. Returns the bytes that came."""
+    owed = dict(files)
+    with _Download(url, lambda received: watch(len(files) - len(owed), received)) as download:
         try:
             with tarfile.open(fileobj=download, mode="r|*", bufsize=PIECE) as archive:
                 for member in archive:
@@ -51,24 +66,24 @@ def download_files(spec: BundleSpec, url: str, folder: Path, watch: Watch) -> No
                         if blob != spec.files[path]:
                             raise VlarigError(
                                 f"{path} in {url} is not the official file (its git blob id is {blob}, expected "
-                                f"{spec.files[path]}); nothing was installed; {_other_place(spec, url)}"
+                                f"{spec.files[path]}); nothing was installed; {_other_place(source, url)}"
                             )
                     if not owed:
-                        return
+                        return download.received
         except DAMAGED as error:
             raise VlarigError(
-                f"{url} is no archive, or a damaged one ({error}); nothing was installed; {_other_place(spec, url)}"
+                f"{url} is no archive, or a damaged one ({error}); nothing was installed; {_other_place(source, url)}"
             ) from None
     first = next(iter(owed.values()))
     raise VlarigError(
-        f"{url} lacks {len(owed)} of the {len(spec.files)} files of {spec.name!r}, such as {first}: it ended early or is another "
-        f"archive; nothing was installed; {_other_place(spec, url)}"
+        f"{url} lacks {len(owed)} of the {len(files)} files of {spec.name!r}, such as {first}: it ended early or is another "
+        f"archive; nothing was installed; {_other_place(source, url)}"
     )
 
 
-def _other_place(spec: BundleSpec, url: str) -> str:
-    if url != spec.archive:
-        return f"the official archive is {spec.archive}"
+def _other_place(source: Source, url: str) -> str:
+    if url != source.archive:
+        return f"the official archive is {source.archive}"
     return "try again, or give a faithful copy of that archive with --url"
 
 
@@ -90,7 +105,7 @@ class _Download(io.RawIOBase):
         super().__init__()
         self._url = url
         self._watch = watch
-        self._received = 0
+        self.received = 0
         if url.partition(":")[0] not in ("http", "https", "file"):
             raise VlarigError(f"--url is {url!r}; expected an address that begins with https://, http:// or file://")
         try:
@@ -126,10 +141,10 @@ class _Download(io.RawIOBase):
             raise self._ended(f"no byte came for {SILENCE:.0f} s") from None
         except (OSError, HTTPException) as error:
             raise self._ended(str(error)) from None
-        self._received += len(piece)
-        if not piece and self._length is not None and self._received < self._length:
+        self.received += len(piece)
+        if not piece and self._length is not None and self.received < self._length:
             raise self._ended(f"{self._length} were announced")
-        self._watch(self._received)
+        self._watch(self.received)
         buffer[: len(piece)] = piece
         return len(piece)
 
@@ -141,6 +156,6 @@ class _Download(io.RawIOBase):
 
     def _ended(self, reason: str) -> VlarigError:
         return VlarigError(
-            f"the download of {self._url} ended early, after {self._received} bytes ({reason}); nothing was installed; type the "
+            f"the download of {self._url} ended early, after {self.received} bytes ({reason}); nothing was installed; type the "
             "command again"
         )

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import lzma
-import shutil
-import subprocess
 import sys
 import tarfile
 import zlib
@@ -18,11 +16,16 @@ from ..envs.errors import VlarigError
 from .asset_folder import made_whole
 from .locking import one_at_a_time
 
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
 #: What an archive of a bundle may end with, in order of preference.
 SUFFIXES = (".tar.xz", ".tar.gz", ".tar.zst")
 
-#: What a damaged archive makes the standard library raise.
-DAMAGED = (tarfile.TarError, lzma.LZMAError, zlib.error, EOFError)
+#: What reading a damaged archive raises.
+DAMAGED = (tarfile.TarError, lzma.LZMAError, zlib.error, zstd.ZstdError, EOFError)
 
 
 def find_archive(folder: Path, name: str) -> Path | None:
@@ -78,16 +81,10 @@ def unpack(archive: Path, folder: Path, report: Callable[[str], None]) -> None:
 
 @contextmanager
 def _opened(archive: Path) -> Iterator[tarfile.TarFile]:
-    """The archive, ready to be read; before Python 3.14 the program ``zstd`` helps with ``.zst``."""
-    if archive.suffix != ".zst" or sys.version_info >= (3, 14):
-        with tarfile.open(archive) as tar:
+    """The archive, ready to be read; before Python 3.14 ``tarfile`` itself knows no ``.zst``."""
+    if archive.suffix == ".zst":
+        with zstd.open(archive, "rb") as plain, tarfile.open(fileobj=plain, mode="r|") as tar:
             yield tar
-        return
-    program = shutil.which("zstd")
-    if program is None:
-        raise VlarigError(f"{archive} needs the program zstd; run: apt-get install -y zstd (or unpack it to {archive.parent})")
-    with (
-        subprocess.Popen([program, "-dcq", str(archive)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process,
-        tarfile.open(fileobj=process.stdout, mode="r|") as tar,
-    ):
-        yield tar
+    else:
+        with tarfile.open(archive, "r:gz" if archive.suffix == ".gz" else "r:xz") as tar:
+            yield tar

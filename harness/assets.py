@@ -8,7 +8,7 @@ A bundle ``libero`` is looked for in ``$VLARIG_ASSETS`` (a folder ``libero`` or 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -168,7 +168,9 @@ def locate_bundle(name: str) -> Place:
     )
 
 
-def fetch_bundle(name: str, url: str = "", report: Report = _silent, watch: Watch = lambda files, received: None) -> Path:
+def fetch_bundle(
+    name: str, urls: Sequence[str] = (), report: Report = _silent, watch: Watch = lambda files, received: None
+) -> Path:
     """Download the bundle's official files to ``<home>/assets/<name>``; at once done where they are there.
 
     Two at the same time wait for each other. What was interrupted leaves nothing behind but a scratch folder that the next
@@ -176,7 +178,7 @@ def fetch_bundle(name: str, url: str = "", report: Report = _silent, watch: Watc
 
     Args:
         name: Name of the bundle.
-        url: Where to get a copy of the official archive; the official place where empty.
+        urls: Where to get copies of the official archives, one for each source; the official places where empty.
         report: Gets a line for each step.
         watch: Gets the number of files that are complete and of bytes that have come.
 
@@ -184,15 +186,20 @@ def fetch_bundle(name: str, url: str = "", report: Report = _silent, watch: Watc
         The folder of the files.
 
     Raises:
-        VlarigError: It is unknown, or cannot be downloaded.
+        VlarigError: It is unknown, cannot be downloaded, or ``urls`` are not as many as its sources.
     """
     spec = load_bundle(name)
+    archives = [source.archive for source in spec.sources]
+    if urls and len(urls) != len(archives):
+        raise VlarigError(
+            f"{len(urls)} --url were given, but {name!r} comes from {len(archives)} archives; give a copy of each, in this order: "
+            + ", ".join(archives)
+        )
     folder = _assets() / name
     with one_at_a_time(_assets() / f"{name}.lock", f"the assets {name!r}", report):
         if not (folder.is_dir() and _official(spec, folder)):
-            report(f"downloading {len(spec.files)} files of {name!r} from {url or spec.archive} ({spec.licence})")
             with made_whole(folder) as scratch:
-                download_files(spec, url or spec.archive, scratch, watch)
+                download_files(spec, urls or archives, scratch, report, watch)
     report(f"the official assets {name!r} are in {folder}")
     with suppress(VlarigError):
         first = locate_bundle(name)

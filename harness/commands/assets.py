@@ -13,7 +13,7 @@ import tyro
 from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from tyro.conf import Positional, subcommand
+from tyro.conf import Positional, UseAppendAction, subcommand
 
 from ...envs.errors import VlarigError
 from .. import assets
@@ -34,15 +34,15 @@ class Fetch:
 
     names: Positional[tuple[str, ...]]
     """Names of bundles; `vlarig assets list` shows them."""
-    url: str = ""
-    """Where to get a copy of upstream's archive instead (http, https or file); its files are checked in the same way."""
+    url: UseAppendAction[tuple[str, ...]] = ()
+    """Where a copy of upstream's archive is (http, https or file), checked in the same way; once for each archive."""
 
     def run(self) -> None:
         """Fetch each."""
         if not self.names:
             raise VlarigError("no assets were named; name one or more, as in: vlarig assets fetch libero")
         if self.url and len(self.names) > 1:
-            raise VlarigError(f"--url names one archive, but {len(self.names)} bundles were asked for; fetch them one by one")
+            raise VlarigError(f"--url is for one bundle, but {len(self.names)} were asked for; fetch them one by one")
         for name in self.names:
             with progress(name, len(assets.load_bundle(name).files)) as watch:
                 assets.fetch_bundle(name, self.url, report, watch)

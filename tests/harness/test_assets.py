@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import json
+import lzma
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -28,9 +31,15 @@ from vlarig.harness.workplace import Workplace
 from vlarig.results.rendering import for_markdown, for_programs, for_terminal
 from vlarig.results.tables import run_table
 
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
+
 FILES = {"meshes/bowl.msh": b"bowl", "meshes/plate.msh": b"plate" * 10_000, "starts/0.txt": b"0 1 2\n"}
 FLAT_BOWL = b"flat bowl"
 OFFICIAL = "/official.tar.gz"
+SECOND = "/second.tar.gz"
 
 
 def blob_id(content: bytes) -> str:
@@ -55,6 +64,10 @@ def packed(files: dict[str, bytes], top: str) -> bytes:
 def upstream(files: dict[str, bytes] = FILES) -> bytes:
     """An official archive: the files lie in a folder of a repository that holds more."""
     return packed({"README.md": b"read me", **{f"sim/data/{path}": content for path, content in files.items()}}, "Toys-1234/")
+
+
+#: The archive of a second place, which has the starts alone.
+STARTS = packed({"0.txt": FILES["starts/0.txt"], "LICENSE": b"as you like"}, "Starts-5678/")
 
 
 class Server(ThreadingHTTPServer):
@@ -115,12 +128,13 @@ def home(tmp_path, monkeypatch, server):
     bundles.mkdir()
     (bundles / "toys.toml").write_text(f"""
 title = "made-up toys"
+stand_ins_note = "visual only"
+[[sources]]
 repository = "https://example.org/toys"
 commit = "1234"
 archive = "{server.url()}"
-folder = "sim/data"
 licence = "MIT"
-stand_ins_note = "visual only"
+folders = {{ "." = "sim/data" }}
 [stand_ins]
 "meshes/bowl.msh" = "{blob_id(FLAT_BOWL)}"
 """)
@@ -131,6 +145,30 @@ stand_ins_note = "visual only"
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
         monkeypatch.delenv(name, raising=False)
     return tmp_path / "home"
+
+
+@pytest.fixture
+def two_sources(home, server):
+    """The meshes of ``toys`` are of the first place, its starts of another, where they are in the top folder."""
+    description = asset_spec.BUNDLES / "toys.toml"
+    second = f"""folders = {{ meshes = "sim/data/meshes" }}
+[[sources]]
+repository = "https://example.org/starts"
+commit = "5678"
+archive = "{server.url(SECOND)}"
+licence = "Apache-2.0"
+folders = {{ starts = "." }}
+"""
+    description.write_text(description.read_text().replace('folders = { "." = "sim/data" }\n', second))
+    server.pages[OFFICIAL] = (upstream({path: body for path, body in FILES.items() if path.startswith("meshes")}), None)
+    server.pages[SECOND] = (STARTS, None)
+
+
+@pytest.fixture
+def stand_in_elsewhere(home):
+    """The replacement of the bowl has a name of its own."""
+    description = asset_spec.BUNDLES / "toys.toml"
+    description.write_text(description.read_text() + '[stand_in_paths]\n"meshes/bowl.msh" = "meshes/bowl.flat"\n')
 
 
 @pytest.fixture
@@ -216,19 +254,10 @@ def test_an_archive_is_unpacked_once_and_another_content_anew(home, given):
 
 
 @pytest.mark.parametrize("suffix", [".tar.xz", ".tar.zst"])
-def test_other_compressions(home, given, suffix):
-    if suffix == ".tar.zst" and sys.version_info < (3, 14) and not shutil.which("zstd"):
-        pytest.skip("neither this Python nor a program zstd unpacks .zst")
-    put(given / "scratch" / "toys")
-    archive = given / f"toys{suffix}"
-    if suffix == ".tar.zst":
-        plain = given / "toys.tar"
-        with tarfile.open(plain, "w") as tar:
-            tar.add(given / "scratch" / "toys", "toys")
-        subprocess.run(["zstd", "-q", str(plain), "-o", str(archive)], check=True)
-    else:
-        with tarfile.open(archive, "w:xz") as tar:
-            tar.add(given / "scratch" / "toys", ".")
+def test_other_compressions_need_no_program(home, given, monkeypatch, suffix):
+    monkeypatch.setenv("PATH", "")
+    plain = gzip.decompress(packed(FILES, "toys/"))
+    (given / f"toys{suffix}").write_bytes(lzma.compress(plain) if suffix == ".tar.xz" else zstd.compress(plain))
     assert assets.find_bundle("toys").contents.official == len(FILES)
 
 
@@ -252,15 +281,16 @@ def test_two_unpacks_at_once_do_not_collide(home, given):
     assert left_over(home) == []
 
 
-def test_a_damaged_archive_and_an_unsafe_one_leave_nothing(home, given, tmp_path):
-    archive = given / "toys.tar.gz"
-    archive.write_bytes(packed({"big": os.urandom(100_000)}, "toys/")[:50_000])
-    with pytest.raises(VlarigError, match=r"toys\.tar\.gz is damaged \(.*\); replace it$"):
-        assets.find_bundle("toys")
-    archive.write_bytes(b"no archive")
-    with pytest.raises(VlarigError, match="is damaged"):
-        assets.find_bundle("toys")
-    archive.write_bytes(packed({**FILES, "../../../../evil": b"evil"}, "toys/"))
+@pytest.mark.parametrize("suffix", [".tar.gz", ".tar.xz", ".tar.zst"])
+def test_a_damaged_archive_and_an_unsafe_one_leave_nothing(home, given, tmp_path, suffix):
+    compress = {".tar.gz": gzip.compress, ".tar.xz": lzma.compress, ".tar.zst": zstd.compress}[suffix]
+    archive = given / f"toys{suffix}"
+    big = compress(gzip.decompress(packed({"big": os.urandom(400_000)}, "toys/")))
+    for damaged in (big[:200_000], big[:20] + bytes(100_000), b"no archive"):
+        archive.write_bytes(damaged)
+        with pytest.raises(VlarigError, match=rf"toys{re.escape(suffix)} is damaged \(.*\); replace it$"):
+            assets.find_bundle("toys")
+    archive.write_bytes(compress(gzip.decompress(packed({**FILES, "../../../../evil": b"evil"}, "toys/"))))
     with pytest.raises(
         VlarigError, match=r"is not unpacked, since it is unsafe: .*evil.* outside the destination; replace it$"
     ):
@@ -304,6 +334,29 @@ def test_official_stand_in_corrupt_and_missing_are_told_apart(home, given, capsy
         assert line in said.out
     assert said.err.count("\n") == 1
     assert "1 file is missing (starts/0.txt) and 1 file is corrupt (meshes/plate.msh)" in said.err
+
+
+def test_a_stand_in_may_lie_at_another_path(stand_in_elsewhere, given):
+    folder = put(given / "toys", {**FILES, "meshes/bowl.flat": b"whatever"})
+    official = assets.find_bundle("toys")
+    assert official.contents.summary == "official, 3 files", "where the official file is, nothing else counts"
+
+    put(folder, {"meshes/bowl.flat": FLAT_BOWL})
+    (folder / "meshes" / "bowl.msh").unlink()
+    replaced = assets.find_bundle("toys")
+    assert (replaced.contents.official, replaced.contents.stand_ins) == (2, ("meshes/bowl.flat",))
+    assert replaced.identity != official.identity
+
+    put(folder, {"meshes/bowl.flat": b"whatever"})
+    with pytest.raises(VlarigError, match=r"1 file is corrupt \(meshes/bowl\.flat\)"):
+        assets.find_bundle("toys")
+    put(folder, {"meshes/bowl.flat": FLAT_BOWL, "meshes/bowl.msh": FLAT_BOWL})
+    with pytest.raises(VlarigError, match=r"1 file is corrupt \(meshes/bowl\.msh\)"):
+        assets.find_bundle("toys")
+    (folder / "meshes" / "bowl.msh").unlink()
+    (folder / "meshes" / "bowl.flat").unlink()
+    with pytest.raises(VlarigError, match=r"1 file is missing \(meshes/bowl\.msh\)"):
+        assets.find_bundle("toys")
 
 
 def test_a_change_is_noticed_within_a_process(home, given):
@@ -379,9 +432,49 @@ def test_fetch_says_when_the_users_folder_goes_first(home, given, capsys):
 def test_a_copy_is_taken_from_where_the_user_says(home, server, tmp_path):
     copy = tmp_path / "copy.tar.gz"
     copy.write_bytes(upstream())
-    assets.fetch_bundle("toys", copy.as_uri())
+    assets.fetch_bundle("toys", [copy.as_uri()])
     assert assets.find_bundle("toys").contents.official == 3
     assert server.asked == []
+
+
+def test_a_bundle_may_come_from_several_places(two_sources, home, server):
+    said: list[str] = []
+    seen: list[tuple[int, int]] = []
+    folder = assets.fetch_bundle("toys", (), said.append, lambda files, received: seen.append((files, received)))
+    assert {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()} == FILES
+    assert server.asked == [OFFICIAL, SECOND]
+    assert said[:2] == [
+        f"downloading 2 files of 'toys' from {server.url()} (licence: MIT)",
+        f"downloading 1 files of 'toys' from {server.url(SECOND)} (licence: Apache-2.0)",
+    ]
+    assert seen == sorted(seen), "progress goes on where the archive before ended"
+    assert seen[-1][0] >= 2
+
+
+def test_copies_are_as_many_as_the_places(two_sources, home, server, tmp_path, capsys):
+    first, second = tmp_path / "first.tar.gz", tmp_path / "second.tar.gz"
+    first.write_bytes(upstream())
+    second.write_bytes(STARTS)
+    assert cli.main(["assets", "fetch", "toys", "--url", first.as_uri()]) == 2
+    assert capsys.readouterr().err == (
+        f"vlarig: 1 --url were given, but 'toys' comes from 2 archives; give a copy of each, in this order: {server.url()}, "
+        f"{server.url(SECOND)}\n"
+    )
+    assert cli.main(["assets", "fetch", "toys", "--url", second.as_uri(), "--url", first.as_uri()]) == 2
+    assert "lacks 2 of the 2 files of 'toys', such as meshes/bowl.msh: it ended early or is another archive; nothing was " in (
+        capsys.readouterr().err
+    )
+    assert cli.main(["assets", "fetch", "toys", "--url", first.as_uri(), "--url", second.as_uri()]) == 0
+    assert assets.find_bundle("toys").contents.official == 3
+    assert server.asked == []
+
+
+def test_where_one_of_the_places_fails_nothing_is_installed(two_sources, home, server):
+    del server.pages[SECOND]
+    with pytest.raises(VlarigError, match=r"/second\.tar\.gz answers with HTTP status 404"):
+        assets.fetch_bundle("toys")
+    assert not (home / "assets" / "toys").exists()
+    assert left_over(home) == []
 
 
 BAD = {
@@ -412,7 +505,7 @@ def test_a_bad_download_is_one_sentence_and_leaves_nothing(home, server, kind):
     if page is not None:
         server.pages[path] = page
     with pytest.raises(VlarigError, match=told) as caught:
-        assets.fetch_bundle("toys", server.url(path))
+        assets.fetch_bundle("toys", [server.url(path)])
     assert "\n" not in str(caught.value)
     assert "nothing was installed" in str(caught.value) or kind == "a status"
     assert left_over(home) == []
@@ -421,11 +514,11 @@ def test_a_bad_download_is_one_sentence_and_leaves_nothing(home, server, kind):
 
 def test_addresses_that_cannot_be_reached(home, tmp_path):
     with pytest.raises(VlarigError, match=r"^http://127\.0\.0\.1:9/x cannot be reached \(.*\); look at the network"):
-        assets.fetch_bundle("toys", "http://127.0.0.1:9/x")
+        assets.fetch_bundle("toys", ["http://127.0.0.1:9/x"])
     with pytest.raises(VlarigError, match=r"cannot be reached \(.*No such file"):
-        assets.fetch_bundle("toys", (tmp_path / "absent.tar.gz").as_uri())
+        assets.fetch_bundle("toys", [(tmp_path / "absent.tar.gz").as_uri()])
     with pytest.raises(VlarigError, match=r"^--url is 'ftp://x'; expected an address that begins with https://"):
-        assets.fetch_bundle("toys", "ftp://x")
+        assets.fetch_bundle("toys", ["ftp://x"])
 
 
 def test_a_connection_that_goes_silent_is_given_up(home, server, monkeypatch):
@@ -490,7 +583,7 @@ def test_a_mistake_with_the_command_is_one_sentence(home, capsys):
     assert cli.main(["assets", "fetch"]) == 2
     assert "no assets were named" in capsys.readouterr().err
     assert cli.main(["assets", "fetch", "toys", "toys", "--url", "http://x"]) == 2
-    assert "--url names one archive, but 2 bundles were asked for" in capsys.readouterr().err
+    assert "--url is for one bundle, but 2 were asked for" in capsys.readouterr().err
 
 
 # Sweeps.
@@ -595,11 +688,16 @@ def test_the_doctor_says_what_to_type(home, given, monkeypatch):
 @pytest.mark.parametrize("name", assets.bundle_names())
 def test_the_bundles_that_we_ship_are_whole(name):
     spec = assets.load_bundle(name)
-    assert spec.commit in spec.archive
-    assert spec.archive.startswith("https://")
-    assert all(len(blob) == 40 and int(blob, 16) for blob in [*spec.files.values(), *spec.stand_ins.values()])
-    assert not [path for path in spec.files if path.startswith("/") or ".." in path or path != path.strip()]
-    assert all(spec.files[path] != blob for path, blob in spec.stand_ins.items())
+    assert all(source.archive.startswith(source.repository) and source.commit in source.archive for source in spec.sources)
+    assert all(source.archive.startswith("https://") and source.licence for source in spec.sources)
+    origins = [(source.archive, origin) for path in spec.files for source in spec.sources if (origin := source.origin(path))]
+    assert len(set(origins)) == len(origins) == len(spec.files), "each file comes from one place, no two from the same"
+    replacements = list(spec.stand_ins.values())
+    assert all(len(blob) == 40 and int(blob, 16) for blob in [*spec.files.values(), *(file.blob for file in replacements)])
+    paths = [*spec.files, *(file.path for file in replacements)]
+    assert not [path for path in paths if path.startswith("/") or ".." in path or path != path.strip()]
+    assert all(spec.files[path] != file.blob for path, file in spec.stand_ins.items())
+    assert not [file for path, file in spec.stand_ins.items() if file.path != path and file.path in spec.files]
     assert bool(spec.stand_ins) == bool(spec.stand_ins_note)
 
 
@@ -607,6 +705,43 @@ def test_stand_ins_of_libero_are_pictures_and_visual_meshes_alone():
     spec = assets.load_bundle("libero")
     assert {path.partition("/")[0] for path in spec.files} == {"assets", "bddl_files", "init_files"}
     assert all(path.startswith("assets/") and (path.endswith(".png") or "/visual/" in path) for path in spec.stand_ins)
+
+
+def test_stand_ins_of_simpler_bridge_are_the_tables_and_the_looks_of_the_eggplant():
+    spec = assets.load_bundle("simpler_bridge")
+    top = "data/tasks/bridge_v2_real2sim_dataset/"
+    eggplant = f"{top}custom/models/eggplant/textured"
+    tables = {f"{top}stages/bridge_table_1_v{number}.glb" for number in (1, 2)}
+    assert set(spec.stand_ins) == {f"{eggplant}.dae", *tables}
+    assert spec.stand_ins[f"{eggplant}.dae"].path == f"{eggplant}.glb"
+    assert {spec.stand_ins[path].path for path in tables} == tables
+
+
+def test_the_files_of_simpler_bridge_come_from_where_they_are_upstream():
+    benchmark, robot = assets.load_bundle("simpler_bridge").sources
+    top = "data/tasks/bridge_v2_real2sim_dataset"
+    for path, origin in {
+        "custom/info_bridge_custom_v0.json": "data/custom/info_bridge_custom_v0.json",
+        "custom/models/sink/collision.obj": "data/custom/models/sink/collision.obj",
+        "real_inpainting/bridge_sink.png": "data/real_inpainting/bridge_sink.png",
+        "stages/bridge_table_1_v1.glb": "data/hab2_bench_assets/stages/bridge_table_1_v1.glb",
+    }.items():
+        assert (benchmark.origin(f"{top}/{path}"), robot.origin(f"{top}/{path}")) == (origin, None)
+    assert robot.origin("data/robots/widowx/wx250s.urdf") == "wx250s.urdf"
+    assert benchmark.origin("data/robots/widowx/wx250s.urdf") is None
+
+
+def test_the_archive_beside_the_checkout_is_simpler_bridge_with_3_stand_ins(tmp_path, monkeypatch):
+    monkeypatch.setenv("VLARIG_HOME", str(tmp_path))
+    try:
+        place = assets.locate_bundle("simpler_bridge")
+    except VlarigError as error:
+        pytest.skip(f"no SimplerEnv files: {error}")
+    bundle = assets.find_bundle("simpler_bridge")
+    assert (bundle.contents.missing, bundle.contents.corrupt, bundle.contents.total) == ((), (), 70)
+    assert len(bundle.contents.stand_ins) in (0, 3)
+    assert (bundle.folder / "data" / "robots" / "widowx" / "wx250s.urdf").is_file(), "the folder is the one that holds data/"
+    assert place.archive is None or bundle.folder.is_relative_to(tmp_path)
 
 
 def test_the_bundle_beside_the_checkout_is_libero_with_22_stand_ins():
