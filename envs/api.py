@@ -241,7 +241,7 @@ class Env(gymnasium.Env[Observation, np.ndarray], ABC):
             self._outcome = replace(self._outcome, cut_short=True)
             row = replace(row, terminated=True)
         used = self._step if protocol.limit_unit == "rows" else self._primitives
-        if used >= protocol.step_limit and not (row.terminated or row.stopped):
+        if used >= self.episode.step_limit and not (row.terminated or row.stopped):
             row = replace(row, truncated=True)
         self._over = row.over
         return row
@@ -328,7 +328,10 @@ def _decide_grippers(actions: np.ndarray, embodiment: Embodiment, rule: str) -> 
         return
     columns = [index for index, channel in enumerate(embodiment.channels) if channel.gripper is not None]
     numbers = actions[:, columns]
-    actions[:, columns] = np.sign(numbers) if rule == "sign" else np.where(numbers < 0, -1.0, 1.0)
+    if rule == "half":
+        actions[:, columns] = numbers > 0.5
+    else:
+        actions[:, columns] = np.sign(numbers) if rule == "sign" else np.where(numbers < 0, -1.0, 1.0)
 
 
 def _generators() -> tuple[Any, Any]:

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Optional
 
 SUCCESS_RULES = ("first", "final", "held")
-GRIPPER_RULES = ("as_given", "binary", "sign")
-RESIZE_METHODS = ("pil_bilinear", "jpeg_lanczos3")
+GRIPPER_RULES = ("as_given", "binary", "sign", "half")
+RESIZE_METHODS = ("pil_bilinear", "jpeg_lanczos3", "lanczos3", "cv2_area", "cv2_linear")
+ENSEMBLE_RULES = ("mean", "adaptive")
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,8 @@ class Camera:
         drawn: Height and width that the simulator draws; as seen when ``None``.
         mirror: Whether left and right are swapped. (An evaluator that turns a bottom-up picture by 180 degrees, as LIBERO's do,
             shows it upright and mirrored.)
-        resize: How the drawn picture gets the seen size, one of ``pil_bilinear`` and ``jpeg_lanczos3``; applied wherever it is
-            named. Empty: not at all.
+        resize: How the drawn picture gets the seen size, one of :data:`RESIZE_METHODS`, which are functions of
+            :mod:`vlarig.envs.pictures`; applied wherever it is named. Empty: not at all.
         crop: Share of the image's area, from 0 to 1, that a crop about its middle keeps and that is scaled back to the whole.
     """
 
@@ -63,6 +64,31 @@ class Camera:
 
 
 @dataclass(frozen=True)
+class Ensemble:
+    """How a protocol makes one row of the predictions that several chunks hold for the same moment.
+
+    Attributes:
+        rule: ``mean`` (the ``n``-th prediction weighs ``exp(-alpha * n)``, counted from the oldest, so that a positive ``alpha``
+            trusts older ones more), or ``adaptive`` (a prediction weighs ``exp(alpha * c)``, where ``c`` is the cosine between it and
+            the newest one).
+        horizon: How many of the newest chunks are looked at; those that do not reach a moment have no say in its row.
+        alpha: See ``rule``; 0 weighs all predictions alike.
+    """
+
+    rule: str
+    horizon: int
+    alpha: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.rule not in ENSEMBLE_RULES:
+            raise ValueError(f"the rule of an ensemble is {self.rule!r}, expected one of {', '.join(ENSEMBLE_RULES)}")
+        if self.horizon < 1:
+            raise ValueError(f"the horizon of an ensemble is {self.horizon}, expected 1 or more")
+        if not math.isfinite(self.alpha):
+            raise ValueError(f"the alpha of an ensemble is {self.alpha}, expected a finite number")
+
+
+@dataclass(frozen=True)
 class Protocol:
     """How a benchmark's episodes are run and scored; all of it is part of an episode's identity.
 
@@ -70,6 +96,8 @@ class Protocol:
         name: Name within the suite. A changed field makes a derived protocol with a name of its own (:meth:`derive`).
         version: Raised when the meaning of the name changes.
         step_limit: Longest episode, counted in ``limit_unit``.
+        task_limits: Task to its own ``step_limit``, for tasks that have another one.
+        repeats: How often each start is played where the user asks for no number of episodes.
         limit_unit: ``rows`` of actions, or the ``primitives`` that an adapter makes of them (a waypoint is several moves).
         cameras: Views to show to a policy that reads images.
         execute: How many of the predicted rows are run before the policy is asked again.
@@ -81,7 +109,11 @@ class Protocol:
             to rest. They count towards nothing: neither the step limit nor success.
         wait_action: The row that is carried out meanwhile, ``A`` numbers in the env's units; empty without waiting.
         gripper: What becomes of the numbers of gripper channels before a row is carried out: ``as_given``, ``binary`` (below 0
-            becomes -1, all else +1), ``sign`` (-1 or +1, and 0 stays 0). Actions are recorded as the policy gave them.
+            becomes -1, all else +1), ``sign`` (-1 or +1, and 0 stays 0), ``half`` (above 0.5 becomes 1, all else 0). Actions are
+            recorded before that.
+        ensemble: How predictions of several chunks for the same moment make the row that is carried out; ``None``: the newest
+            chunk's alone. Actions are recorded after that.
+        options: The benchmark's own switches by name, for what its evaluators do differently inside the simulator.
         derived_from: Name of the protocol that this one was derived from; empty for a benchmark's own.
     """
 
@@ -91,12 +123,16 @@ class Protocol:
     cameras: tuple[Camera, ...]
     execute: int
     limit_unit: str = "rows"
+    task_limits: dict[str, int] = field(default_factory=dict)
+    repeats: int = 1
     stop_on_success: bool = True
     success_rule: str = "first"
     hold_rows: int = 1
     wait_steps: int = 0
     wait_action: tuple[float, ...] = ()
     gripper: str = "as_given"
+    ensemble: Optional[Ensemble] = None
+    options: dict[str, str] = field(default_factory=dict)
     derived_from: str = ""
 
     def __post_init__(self) -> None:
@@ -110,9 +146,12 @@ class Protocol:
             raise ValueError(f"limit_unit is {self.limit_unit!r}, expected 'rows' or 'primitives'")
         if self.success_rule == "final" and self.stop_on_success:
             raise ValueError("success_rule 'final' scores the end of the episode, so stop_on_success must be false")
-        for name in ("step_limit", "execute", "hold_rows"):
+        for name in ("step_limit", "execute", "hold_rows", "repeats"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected 1 or more")
+        for task, limit in self.task_limits.items():
+            if limit < 1:
+                raise ValueError(f"task_limits gives task {task!r} {limit}, expected 1 or more")
         if self.wait_steps < 0:
             raise ValueError(f"wait_steps is {self.wait_steps}, expected 0 or more")
         if self.wait_steps and not self.wait_action:
@@ -130,7 +169,7 @@ class Protocol:
         Raises:
             ValueError: This protocol is derived itself, so that the name would depend on the way there; or a value is not plain.
         """
-        changes = {name: value for name, value in sorted(changes.items()) if getattr(self, name) != value}
+        changes = {name: value for name, value in sorted(changes.items()) if self._differs(name, value)}
         if not changes:
             return self
         if self.derived_from:
@@ -140,7 +179,13 @@ class Protocol:
         if "name" in changes or not all(isinstance(value, (int, str)) for value in changes.values()):
             raise ValueError(f"cannot derive a protocol by {changes!r}; change numbers, words or flags, and give no name")
         suffix = "".join(f"-{name}{value}" for name, value in changes.items())
+        if "step_limit" in changes:
+            changes["task_limits"] = {}  # the new limit is every task's
         return replace(self, name=self.name + suffix, derived_from=self.name, **changes)
+
+    def _differs(self, name: str, value: Any) -> bool:
+        """Whether a field would be another; a step limit is another where any task has another."""
+        return getattr(self, name) != value or (name == "step_limit" and any(own != value for own in self.task_limits.values()))
 
 
 def check_name(kind: str, name: str) -> None:
@@ -184,6 +229,11 @@ class Episode:
         """``suite/protocol@version/task/variant/start/repeat``."""
         protocol = f"{self.protocol.name}@{self.protocol.version}"
         return f"{self.suite}/{protocol}/{self.task}/{self.variant}/{self.start}/{self.repeat}"
+
+    @property
+    def step_limit(self) -> int:
+        """Longest that the episode may be, counted in the protocol's ``limit_unit``."""
+        return self.protocol.task_limits.get(self.task, self.protocol.step_limit)
 
     @property
     def seed(self) -> int:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import io
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -43,10 +44,8 @@ def as_seen(picture: np.ndarray, camera: Camera) -> np.ndarray:
     if camera.mirror:
         picture = picture[:, ::-1]
     picture = np.ascontiguousarray(picture)
-    if camera.resize == "pil_bilinear":
-        picture = pil_bilinear(picture, camera.height, camera.width)
-    elif camera.resize == "jpeg_lanczos3":
-        picture = jpeg_lanczos3(picture, camera.height, camera.width)
+    if camera.resize:
+        picture = _METHODS[camera.resize](picture, camera.height, camera.width)
     return centre_crop(picture, camera.crop) if camera.crop < 1.0 else picture
 
 
@@ -62,16 +61,65 @@ def pil_bilinear(picture: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def jpeg_lanczos3(picture: np.ndarray, height: int, width: int) -> np.ndarray:
-    """``picture`` as JPEG and back, then scaled to ``uint8[height, width, 3]`` by an antialiased Lanczos filter of radius 3.
+    """``picture`` as JPEG and back, then scaled to ``uint8[height, width, 3]`` by :func:`lanczos3`.
 
     OpenVLA-OFT resizes so, with TensorFlow (moojink/openvla-oft experiments/robot/openvla_utils.py@213c5ff,
-    ``resize_image_for_policy``). Compared with TensorFlow 2.21, the JPEG is equal, and of the numbers of a scaled picture about
-    one in 100,000 differs, by one grey level, where the sum of the filter's parts ends within a rounding error of a half.
+    ``resize_image_for_policy``). The JPEG is equal to TensorFlow's.
     """
-    pixels = through_jpeg(picture).astype(np.float32)
-    pixels = _scale_rows(pixels, height).transpose(1, 0, 2)
-    pixels = _scale_rows(pixels, width).transpose(1, 0, 2)
-    return np.ascontiguousarray(np.clip(np.round(pixels), 0, 255).astype(np.uint8))
+    return lanczos3(through_jpeg(picture), height, width)
+
+
+def lanczos3(picture: np.ndarray, height: int, width: int) -> np.ndarray:
+    """``picture`` scaled to ``uint8[height, width, 3]`` by an antialiased Lanczos filter of radius 3.
+
+    SimplerEnv resizes so for Octo, with TensorFlow (simpler-env/SimplerEnv simpler_env/policies/octo/octo_model.py@4ab7178,
+    ``_resize_image``). Compared with TensorFlow 2.21, about one number of a picture in 100,000 differs, by one grey level, where the
+    sum of the filter's parts ends within a rounding error of a half.
+    """
+    pixels = _scale(picture.astype(np.float32), _lanczos3(picture.shape[0], height), axis=0)
+    pixels = _scale(pixels, _lanczos3(picture.shape[1], width), axis=1)
+    return _grey_levels(pixels)
+
+
+def cv2_area(picture: np.ndarray, height: int, width: int) -> np.ndarray:
+    """``picture`` scaled down to ``uint8[height, width, 3]``: each pixel is the mean of the area that it covers; equal to upstream's.
+
+    StarVLA resizes so for SimplerEnv, with OpenCV's ``INTER_AREA`` (starVLA/starVLA
+    examples/simBenchmarks/SimplerEnv/eval_files/model2simpler_interface.py@0ed0aad, ``_resize_image``). OpenCV sums up columns, then
+    rows, in float32, and whole numbers where both sides shrink by whole factors (opencv modules/imgproc/src/resize.cpp); for two by
+    two pixels it rounds a half up, elsewhere to the even number.
+
+    Raises:
+        VlarigError: A side would grow; OpenCV does something else then.
+    """
+    size = picture.shape[:2]
+    if height > size[0] or width > size[1]:
+        raise VlarigError(
+            f"cv2_area only makes pictures smaller, not {size[0]}x{size[1]} into {height}x{width}; draw larger ones"
+        )
+    if size[0] % height or size[1] % width:
+        pixels = _scale(picture, _areas(size[1], width), axis=1)
+        return _grey_levels(_scale(pixels, _areas(size[0], height), axis=0))
+    factors = size[0] // height, size[1] // width
+    sums = picture.reshape(height, factors[0], width, factors[1], 3).sum(axis=(1, 3), dtype=np.int32)
+    if factors == (2, 2):
+        return ((sums + 2) >> 2).astype(np.uint8)
+    return _grey_levels(sums.astype(np.float32) * np.float32(1 / (factors[0] * factors[1])))
+
+
+def cv2_linear(picture: np.ndarray, height: int, width: int) -> np.ndarray:
+    """``picture`` in the size ``uint8[height, width, 3]``, each pixel mixed of its two by two neighbours; equal to upstream's.
+
+    GR00T's evaluator resizes so for SimplerEnv, with OpenCV's default ``INTER_LINEAR`` (NVIDIA/Isaac-GR00T
+    gr00t/eval/sim/SimplerEnv/simpler_env.py@626af89), which does no antialiasing and mixes in 2048ths (opencv
+    modules/imgproc/src/resize.cpp, ``INTER_RESIZE_COEF_BITS`` and ``VResizeLinear``).
+    """
+    left, right, across = _neighbours(picture.shape[1], width)
+    top, bottom, down = _neighbours(picture.shape[0], height)
+    across, down = across[:, None], down[:, None, None]
+    mixed = ((2048 - across) * picture[:, left] + across * picture[:, right]) >> 4
+    mixed = ((2048 - down) * mixed[top] >> 16) + (down * mixed[bottom] >> 16)
+    return ((mixed + 2) >> 2).astype(np.uint8)
 
 
 def through_jpeg(picture: np.ndarray) -> np.ndarray:
@@ -142,13 +190,24 @@ def _samples(size: int, share: float) -> tuple[np.ndarray, np.ndarray, np.ndarra
     return before.astype(int), np.ceil(places).astype(int), places - before
 
 
-def _scale_rows(pixels: np.ndarray, wanted: int) -> np.ndarray:
-    """``float32[h, w, 3]`` scaled to ``wanted`` rows; parts are added in TensorFlow's order, so that they round alike."""
-    firsts, weights = _lanczos3(pixels.shape[0], wanted)
-    scaled = np.zeros((wanted, *pixels.shape[1:]), np.float32)
-    for part in range(weights.shape[1]):
-        scaled += weights[:, part, None, None] * pixels[np.minimum(firsts + part, pixels.shape[0] - 1)]
+def _scale(pixels: np.ndarray, filtered: tuple[np.ndarray, np.ndarray], axis: int) -> np.ndarray:
+    """``pixels[h, w, 3]`` with its rows (axis 0) or columns (axis 1) filtered, ``float32``.
+
+    Parts are added one after the other, as TensorFlow and OpenCV do it, so that they round alike.
+    """
+    firsts, weights = filtered
+    shape = [*pixels.shape]
+    shape[axis] = len(firsts)
+    scaled = np.zeros(shape, np.float32)
+    for part, share in enumerate(weights.T):
+        places = np.minimum(firsts + part, pixels.shape[axis] - 1)
+        scaled += pixels.take(places, axis) * share.reshape((-1, 1, 1) if axis == 0 else (-1, 1))
     return scaled
+
+
+def _grey_levels(pixels: np.ndarray) -> np.ndarray:
+    """``pixels`` rounded to ``uint8``, halves to the even number."""
+    return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
 
 
 @functools.lru_cache(maxsize=16)
@@ -169,6 +228,30 @@ def _lanczos3(size: int, wanted: int) -> tuple[np.ndarray, np.ndarray]:
     return firsts, weights / weights.sum(axis=1, keepdims=True)
 
 
+@functools.lru_cache(maxsize=16)
+def _areas(size: int, wanted: int) -> tuple[np.ndarray, np.ndarray]:
+    """For each of ``wanted`` pixels, the first of those that it covers and their shares in it, ``float32[wanted, parts]``.
+
+    OpenCV leaves out what is covered by less than a thousandth (modules/imgproc/src/resize.cpp, ``computeResizeAreaTab``).
+    """
+    step = 1 / (wanted / size)
+    begins = np.arange(wanted)[:, None] * step
+    places = np.floor(begins) + np.arange(int(step) + 2)
+    covered = np.minimum(places + 1, begins + step) - np.maximum(places, begins)
+    shares = np.where(covered > 1e-3, covered, 0) / np.minimum(step, size - begins)
+    shares = shares[:, shares.any(axis=0)]  # the last part may be of no use to any
+    return places[:, 0].astype(int), shares.astype(np.float32)
+
+
+def _neighbours(size: int, wanted: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For each of ``wanted`` pixels: the pixels before and after its middle, and the latter's share, ``int32`` in 2048ths."""
+    middles = ((np.arange(wanted) + 0.5) * (1 / (wanted / size)) - 0.5).astype(np.float32)
+    before = np.floor(middles)
+    shares = np.rint((middles - before) * np.float32(2048)).astype(np.int32)
+    before = before.astype(int)
+    return np.maximum(before, 0), np.minimum(before + 1, size - 1), shares
+
+
 def _pillow() -> Any:
     """Pillow's ``Image`` module; imported here alone, since most protocols do without."""
     try:
@@ -178,3 +261,12 @@ def _pillow() -> Any:
             "this protocol resizes pictures with Pillow, which this runtime lacks; install pillow in it"
         ) from None
     return Image
+
+
+_METHODS: dict[str, Callable[[np.ndarray, int, int], np.ndarray]] = {
+    "pil_bilinear": pil_bilinear,
+    "jpeg_lanczos3": jpeg_lanczos3,
+    "lanczos3": lanczos3,
+    "cv2_area": cv2_area,
+    "cv2_linear": cv2_linear,
+}

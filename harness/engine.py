@@ -24,6 +24,7 @@ from ..policies.api import Reply, Request, policy_seed
 from ..results.records import Attempt
 from .batching import Batcher
 from .client import SimulatorFault
+from .ensembling import Ensembler
 from .episode_queue import EpisodeQueue
 from .placement import SimHost
 
@@ -39,6 +40,8 @@ class Transition:
         episode: The episode.
         request: What the policy was asked, with the observation before the chunk.
         reply: What it answered.
+        actions: The rows that the simulator was given: the first ``execute`` of the reply's, or what the protocol's ensemble made of
+            them and of earlier replies. The simulator has run as many of them as there are in ``result.rows``.
         result: What the chunk did.
         policy_version: The policy's version when it answered.
         observation: The observation after the chunk; at an episode's end the final one.
@@ -50,6 +53,7 @@ class Transition:
     episode: Episode
     request: Request
     reply: Reply
+    actions: np.ndarray
     result: ChunkResult
     policy_version: int
     observation: Observation
@@ -104,6 +108,7 @@ class Slot:
         """
         self.episode = episode
         self._actions: list[np.ndarray] = []
+        self._ensembler = Ensembler(episode.protocol.ensemble)
         self._faults = 0
         self.snapshot = None
         began = time.perf_counter()
@@ -127,7 +132,7 @@ class Slot:
         self.activity = "policy"
         answer = await self._engine.batcher.ask(request)
         self.activity = "simulate"
-        actions = answer.reply.actions[: request.execute]
+        actions = self._ensembler.rows(answer.reply.actions, request.execute)
         result = await self._insist(actions)
         assert result is not None
         self.activity = "idle"
@@ -144,6 +149,7 @@ class Slot:
             episode=episode,
             request=request,
             reply=answer.reply,
+            actions=actions,
             result=result,
             policy_version=answer.policy_version,
             observation=self.observation,

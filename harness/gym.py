@@ -37,6 +37,8 @@ class RemoteEnv(gymnasium.Env[Observation, np.ndarray]):
     Which episode a reset begins follows Gymnasium's seeding: the same seed gives the same sequence of tasks and starts. A
     constructor's or reset option's ``task`` and ``start`` fix them; the reset option ``episode`` fixes everything.
 
+    What the caller gives is what is carried out: a protocol's ``ensemble``, which is about the answers of a policy, does not apply.
+
     Args:
         suite: Name of the suite.
         task: Only this task; any when ``None``.
@@ -114,7 +116,8 @@ class RemoteEnv(gymnasium.Env[Observation, np.ndarray]):
         task = tasks[int(self.np_random.integers(len(tasks)))] if name is None else self._suite.task(name)
         start = options.get("start", self._start)
         if start is None:
-            start = task.starts[int(self.np_random.integers(len(task.starts)))]
+            starts = task.starts_of(self._protocol)
+            start = starts[int(self.np_random.integers(len(starts)))]
         return self._suite.episode(task, start, 0, self._protocol)
 
     def _ask(self, what: str, *arguments: Any) -> Any:

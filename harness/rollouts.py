@@ -6,12 +6,14 @@ import itertools
 from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Self
 
 from ..benchmarks.registry import load_suite
 from ..benchmarks.suite import Suite
 from ..envs.api import Episode, Protocol
+from ..envs.errors import VlarigError
 from ..policies.api import Policy
 from .background import BackgroundLoop
 from .batching import Batcher, Batching
@@ -25,10 +27,24 @@ def episode_stream(suite: Suite, protocol: Protocol, slot: int, slots: int) -> I
 
     It depends on the number of slots, and on nothing else: not on workers, and not on who finishes first.
     """
-    places = [(task, start) for task in suite.tasks for start in task.starts]
+    places = [(task, start) for task in suite.tasks for start in task.starts_of(protocol)]
     for count in itertools.count(slot, slots):
         task, start = places[count % len(places)]
         yield suite.episode(task, start, count // len(places), protocol)
+
+
+def check_learnable(suite: Suite, protocol: Protocol, policy: Policy) -> None:
+    """Make sure that the simulator is given the very rows that the policy answers with: a log-probability is of no others.
+
+    Raises:
+        VlarigError: The protocol's ensemble would combine them with rows of earlier answers.
+    """
+    if protocol.ensemble is not None and (policy.horizon or protocol.execute) > protocol.execute:
+        others = ", ".join(other.name for other in suite.protocols if other.ensemble is None) or f"none in {suite.name!r}"
+        raise VlarigError(
+            f"protocol {protocol.name!r} combines overlapping answers of the policy, so what is carried out is not what it answered "
+            f"and cannot be learned from; choose a protocol without an ensemble ({others})"
+        )
 
 
 class Rollouts:
@@ -41,6 +57,7 @@ class Rollouts:
         workers: Simulator processes.
         slots: Episodes under way in each.
         streams: Each slot's endless episodes, ``workers * slots`` of them; :func:`episode_stream` over the suite when ``None``.
+            None may be under a protocol whose ensemble changes what the policy answered (:func:`check_learnable`).
         seed: Seed of the policy's randomness.
         batch: Most requests in a batch; as many as there are slots when ``None``.
         sinks: Who else takes the transitions.
@@ -66,9 +83,10 @@ class Rollouts:
         self._workers, self._slots, self._seed, self._sinks, self._logs = workers, slots, seed, sinks, logs
         self._batching = Batching(batch or workers * slots)
         total = workers * slots
-        self._streams = streams or [
-            episode_stream(self._plan.suite, self._plan.protocol, number, total) for number in range(total)
-        ]
+        if not streams:
+            check_learnable(self._plan.suite, self._plan.protocol, policy)
+            streams = [episode_stream(self._plan.suite, self._plan.protocol, number, total) for number in range(total)]
+        self._streams = [map(partial(_learnable, self._plan.suite, policy), stream) for stream in streams]
 
     def __enter__(self) -> Self:
         """Start the workers.
@@ -112,3 +130,9 @@ class Rollouts:
         needs = replace(self._policy.needs, final_frame=True)
         embodiment = self._plan.suite.embodiment
         return Engine(hosts, self._slots, embodiment, needs, batcher, self._seed, self._sinks, self._streams)
+
+
+def _learnable(suite: Suite, policy: Policy, episode: Episode) -> Episode:
+    """The episode, unless its protocol cannot be learned from."""
+    check_learnable(suite, episode.protocol, policy)
+    return episode

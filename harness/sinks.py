@@ -100,7 +100,7 @@ def record_of(transitions: list[Transition]) -> EpisodeRecord:
         steps=snapshot.step,
         primitives=snapshot.primitives,
         chunks=tuple(rows),
-        actions=np.concatenate([each.reply.actions[:count] for each, count in zip(transitions, rows, strict=True)]),
+        actions=np.concatenate([each.actions[:count] for each, count in zip(transitions, rows, strict=True)]),
         metrics=snapshot.metrics,
         state_digest=snapshot.state_digest,
         image_digest=snapshot.image_digest,

@@ -8,6 +8,7 @@ from typing import Any
 from toy.env import TOY_POINT
 from vlarig.benchmarks.suite import Patience, Suite, Task
 from vlarig.envs.api import Camera, Protocol
+from vlarig.envs.episode import Ensemble
 
 STANDARD = Protocol(
     name="standard",
@@ -20,7 +21,7 @@ STANDARD = Protocol(
 )
 
 
-def _payload(task: Task, start: int) -> dict[str, Any]:
+def _payload(task: Task, start: int, protocol: Protocol) -> dict[str, Any]:
     return {"goal": task.name.split("_")[1]}
 
 
@@ -48,7 +49,12 @@ QUICK = replace(
 )
 TWO_WAYS_SUITE = replace(TOY_SUITE, name="two_ways", protocols=(STANDARD, QUICK))
 
+#: Rows that several chunks have a say in.
+ENSEMBLED = replace(STANDARD, name="ensembled", execute=1, ensemble=Ensemble("adaptive", horizon=4, alpha=1.0))
+
 #: The same with faults; see :mod:`toy.faulty`.
-FAULTY_SUITE = replace(TOY_SUITE, name="faulty", adapter="toy.faulty:FaultyEnv", patience=Patience(row=0.5))
+FAULTY_SUITE = replace(
+    TOY_SUITE, name="faulty", adapter="toy.faulty:FaultyEnv", protocols=(STANDARD, ENSEMBLED), patience=Patience(row=0.5)
+)
 DRIFTING_SUITE = replace(TOY_SUITE, name="drifting", adapter="toy.faulty:DriftingEnv")
 LEAKY_SUITE = replace(TOY_SUITE, name="leaky", adapter="toy.faulty:LeakyEnv")

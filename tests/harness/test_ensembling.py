@@ -1,0 +1,181 @@
+"""Overlapping predictions become one row as benchmarks' evaluators make it, and a record holds the rows that were carried out."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from comparing import results
+from toy.policies import ImageReader
+from toy.suite import ENSEMBLED, FAULTY_SUITE
+
+from vlarig.envs.episode import Ensemble
+from vlarig.envs.errors import VlarigError
+from vlarig.harness import Rollouts, evaluate
+from vlarig.harness.ensembling import Ensembler
+from vlarig.harness.replay import Replay, replay_run
+from vlarig.harness.rollouts import episode_stream
+from vlarig.policies.api import Reply, Request
+from vlarig.results.ledger import Ledger
+
+#: Twelve chunks of 16 rows, and what the evaluators' own classes made of them, one after the other, with numpy 2.4:
+#: ``adaptive`` and ``adaptive_float32`` are ``AdaptiveEnsembler(7, 0.1)`` of starVLA/starVLA
+#: examples/simBenchmarks/SimplerEnv/eval_files/adaptive_ensemble.py@0ed0aad, given the chunks as float64 and as float32; ``mean`` and
+#: ``mean_aged`` are ``ActionEnsembler(4, 0.0)`` and ``ActionEnsembler(4, 0.5)`` of simpler-env/SimplerEnv
+#: simpler_env/utils/action/action_ensemble.py@4ab7178, given the first four rows of each.
+GOLDEN = Path(__file__).parent / "data" / "ensembles.npz"
+
+
+@pytest.fixture(scope="module")
+def golden() -> dict[str, np.ndarray]:
+    with np.load(GOLDEN) as file:
+        return dict(file)
+
+
+def play(ensemble: Ensemble | None, chunks: Sequence[np.ndarray] | np.ndarray, execute: int = 1) -> np.ndarray:
+    ensembler = Ensembler(ensemble)
+    return np.concatenate([ensembler.rows(chunk, execute) for chunk in chunks])
+
+
+@pytest.mark.parametrize(
+    ("name", "ensemble", "length"),
+    [
+        ("adaptive", Ensemble("adaptive", 7, 0.1), 16),
+        ("mean", Ensemble("mean", 4), 4),
+        ("mean_aged", Ensemble("mean", 4, 0.5), 4),
+    ],
+)
+def test_rows_are_those_of_the_evaluators(golden: dict[str, np.ndarray], name: str, ensemble: Ensemble, length: int) -> None:
+    rows = play(ensemble, golden["chunks"][:, :length])
+    assert rows.dtype == np.float32
+    np.testing.assert_array_equal(rows, golden[name].astype(np.float32))
+
+
+def test_starvlas_own_rounding_is_the_only_difference(golden: dict[str, np.ndarray]) -> None:
+    """StarVLA's server answers with float32, in which its client goes on to work."""
+    rows = play(Ensemble("adaptive", 7, 0.1), golden["chunks"])
+    np.testing.assert_allclose(rows, golden["adaptive_float32"], rtol=0, atol=2 * np.finfo(np.float32).eps)
+
+
+def telling_chunks(lengths: Sequence[int], execute: int) -> list[np.ndarray]:
+    """Chunks whose rows say which moment they are for (first channel) and which chunk they are of (a 1 in its own channel)."""
+    chunks = []
+    for number, length in enumerate(lengths):
+        chunk = np.zeros((length, 1 + len(lengths)), np.float32)
+        chunk[:, 0] = number * execute + np.arange(length)
+        chunk[:, 1 + number] = 1
+        chunks.append(chunk)
+    return chunks
+
+
+@pytest.mark.parametrize("execute", [1, 2, 3])
+@pytest.mark.parametrize("rule", ["mean", "adaptive"])
+def test_predictions_for_one_moment_are_combined(rule: str, execute: int) -> None:
+    rows = play(Ensemble(rule, 3, 0.5), telling_chunks([7] * 6, execute), execute)
+    np.testing.assert_allclose(rows[:, 0], np.arange(6 * execute), rtol=1e-6)
+    np.testing.assert_allclose(rows[:, 1:].sum(axis=1), 1, rtol=1e-6)
+    for moment, row in enumerate(rows):
+        newest = moment // execute
+        reaching = [chunk for chunk in range(max(0, newest - 2), newest + 1) if moment - chunk * execute < 7]
+        assert list(np.flatnonzero(row[1:])) == reaching
+
+
+def test_a_chunk_that_does_not_reach_a_moment_has_no_say() -> None:
+    rows = play(Ensemble("mean", 7), telling_chunks([2, 4, 2, 2, 1], 1))
+    assert [list(np.flatnonzero(row[1:])) for row in rows] == [[0], [0, 1], [1, 2], [1, 2, 3], [1, 3, 4]]
+
+
+def test_a_positive_alpha_of_the_mean_trusts_older_predictions() -> None:
+    last = play(Ensemble("mean", 3, 1.0), telling_chunks([3] * 3, 1))[-1]
+    np.testing.assert_allclose(last[2:] / last[1:-1], np.exp(-1), rtol=1e-6)
+
+
+def test_adaptive_trusts_predictions_that_agree_with_the_newest() -> None:
+    agrees, contradicts, newest = (np.array([row] * 3, np.float32) for row in ([1, 0.1], [-1, 0.1], [1, 0]))
+    plain = play(Ensemble("mean", 3), [agrees, contradicts, newest])[-1]
+    trusting = play(Ensemble("adaptive", 3, 2.0), [agrees, contradicts, newest])[-1]
+    assert trusting[0] > plain[0] + 0.3
+
+
+@pytest.mark.parametrize("ensemble", [None, Ensemble("adaptive", 1, 0.1), Ensemble("mean", 1)])
+def test_without_overlap_rows_are_the_policys_own(golden: dict[str, np.ndarray], ensemble: Ensemble | None) -> None:
+    np.testing.assert_array_equal(play(ensemble, golden["chunks"]), golden["chunks"][:, 0])
+    np.testing.assert_array_equal(play(Ensemble("adaptive", 7, 0.1), golden["chunks"][:, :1]), golden["chunks"][:, 0])
+
+
+@pytest.mark.parametrize("alpha", [-1e4, 1e4])
+@pytest.mark.parametrize("rule", ["mean", "adaptive"])
+def test_rows_are_finite_whatever_the_alpha(golden: dict[str, np.ndarray], rule: str, alpha: float) -> None:
+    chunks = golden["chunks"].copy()
+    chunks[3:5] = 0
+    assert np.isfinite(play(Ensemble(rule, 7, alpha), chunks)).all()
+
+
+class Remembering(ImageReader):
+    """Keeps its answers by episode."""
+
+    def __init__(self) -> None:
+        super().__init__(horizon=6)
+        self.answers: dict[str, list[np.ndarray]] = defaultdict(list)
+
+    def act(self, requests: Sequence[Request]) -> list[Reply]:
+        replies = super().act(requests)
+        for request, reply in zip(requests, replies, strict=True):
+            self.answers[request.key].append(reply.actions)
+        return replies
+
+
+@pytest.fixture
+def faults(toy_home: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """A simulator that has not crashed yet, and does not until it is told to."""
+    (toy_home / "counts").mkdir()
+    monkeypatch.setenv("VLARIG_TEST_COUNTS", str(toy_home / "counts"))
+    monkeypatch.setenv("VLARIG_TEST_FAULT", "crash:reach_red/1:0")
+    return monkeypatch
+
+
+def sweep(policy: ImageReader, run: str) -> dict[str, dict]:
+    return results(evaluate("faulty", policy, protocol="ensembled", workers=1, slots=2, episodes=2, run=Path(run)).run)
+
+
+def test_ensembled_rows_are_carried_out_recorded_and_replayed(faults: pytest.MonkeyPatch) -> None:
+    policy = Remembering()
+    sweep(policy, "run")
+    with Ledger.open_read_only(Path("run")) as ledger:
+        records = ledger.records(with_actions=True)
+    assert len(records) == 4
+    for record in records:
+        answers = policy.answers[record.key]
+        np.testing.assert_array_equal(record.actions, play(ENSEMBLED.ensemble, answers))
+        assert not np.array_equal(record.actions, [answer[0] for answer in answers])
+    replays: list[Replay] = []
+    replay_run(Path("run"), [record.key for record in records], replays.append)
+    assert [replay.differences for replay in replays] == [()] * 4
+
+
+def test_a_crash_in_mid_episode_does_not_disturb_the_memory(faults: pytest.MonkeyPatch, toy_home: Path) -> None:
+    undisturbed = sweep(ImageReader(6), "undisturbed")
+    faults.setenv("VLARIG_TEST_FAULT", "crash:reach_red/1:2")
+    assert sweep(ImageReader(6), "disturbed") == undisturbed
+    assert len(list((toy_home / "counts").iterdir())) == 2
+
+
+def test_what_is_not_the_policys_own_is_not_collected_for_learning(toy_home: Path) -> None:
+    with pytest.raises(VlarigError, match=r"'ensembled' combines overlapping answers .* without an ensemble \(standard\)"):
+        Rollouts("faulty", ImageReader(6), protocol="ensembled")
+    streams = [episode_stream(FAULTY_SUITE, ENSEMBLED, 0, 1)]
+    with (
+        pytest.raises(VlarigError, match="'ensembled' combines overlapping answers"),
+        Rollouts("faulty", ImageReader(6), protocol="standard", streams=streams) as rollouts,
+    ):
+        rollouts.collect(1)
+
+
+def test_answers_of_one_row_can_be_learned_from(faults: pytest.MonkeyPatch) -> None:
+    with Rollouts("faulty", ImageReader(1), protocol="ensembled") as rollouts:
+        (transitions,) = rollouts.collect(3)
+    for transition in transitions:
+        np.testing.assert_array_equal(transition.actions, transition.reply.actions)
