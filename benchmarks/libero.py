@@ -180,7 +180,7 @@ def instruction(task: str) -> str:
     return re.sub(r"^[A-Z_]+SCENE\d+_", "", task).replace("_", " ")
 
 
-def payload(task: Task, start: int) -> dict[str, Any]:
+def payload(task: Task, start: int, protocol: Protocol) -> dict[str, Any]:
     """The instruction; all else is found by the names of suite and task."""
     return {"instruction": instruction(task.name)}
 

@@ -16,6 +16,8 @@ _BUILT_IN = {
     "libero_goal": "vlarig.benchmarks.libero:LIBERO_GOAL",
     "libero_object": "vlarig.benchmarks.libero:LIBERO_OBJECT",
     "libero_spatial": "vlarig.benchmarks.libero:LIBERO_SPATIAL",
+    "simpler_ood": "vlarig.benchmarks.simpler_ood:SIMPLER_OOD",
+    "simpler_widowx": "vlarig.benchmarks.simpler:SIMPLER_WIDOWX",
     "tabletop": "vlarig.benchmarks.tabletop:TABLETOP",
 }
 

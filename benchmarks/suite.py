@@ -19,11 +19,17 @@ class Task:
         name: Name within the suite.
         starts: The benchmark's literal seeds or rows of its fixed starts.
         variant: Name of the variation; ``base`` where there is none.
+        starts_under: Name of a protocol to its own starts, where an evaluator plays others.
     """
 
     name: str
     starts: tuple[int, ...]
     variant: str = "base"
+    starts_under: dict[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def starts_of(self, protocol: Protocol) -> tuple[int, ...]:
+        """The starts that are played under a protocol; one that was derived plays those of the protocol it comes from."""
+        return self.starts_under.get(protocol.derived_from or protocol.name, self.starts)
 
 
 @dataclass(frozen=True)
@@ -41,7 +47,7 @@ class Patience:
     row: float = 60.0
 
 
-def _no_payload(task: Task, start: int) -> dict[str, Any]:
+def _no_payload(task: Task, start: int, protocol: Protocol) -> dict[str, Any]:
     """The payload of a suite whose adapter finds everything by the task's name and the start."""
     return {}
 
@@ -59,10 +65,11 @@ class Suite:
         tasks: The tasks, in the order of tables.
         protocols: The named protocols; the first is the default.
         source: Where tasks and protocols come from.
-        payload: Gives the plain data that an episode carries to the adapter.
+        payload: Gives the plain data that an episode carries to the adapter, of its task, start and protocol.
         patience: How long its simulator may take for things.
         assets: Names of the asset bundles that the simulator reads; the adapter finds the folder of a bundle ``name`` in the
             environment variable ``VLARIG_ASSETS_<NAME>``.
+        note: What must be said beside every number of the suite; empty where its definitions are a published benchmark's own.
     """
 
     name: str
@@ -73,9 +80,10 @@ class Suite:
     tasks: tuple[Task, ...]
     protocols: tuple[Protocol, ...]
     source: str
-    payload: Callable[[Task, int], dict[str, Any]] = field(default=_no_payload)
+    payload: Callable[[Task, int, Protocol], dict[str, Any]] = field(default=_no_payload)
     patience: Patience = Patience()
     assets: tuple[str, ...] = ()
+    note: str = ""
 
     def task(self, name: str) -> Task:
         """The task of that name.
@@ -106,21 +114,23 @@ class Suite:
 
         Args:
             tasks: Names of the tasks wanted; all when empty.
-            per_task: Episodes of each task: its first starts, then the same starts again as further repeats. Every start
-                once when ``None``.
+            per_task: Episodes of each task: its first starts, then the same starts again as further repeats. Every start as
+                often as the protocol says when ``None``.
             protocol: The protocol; the suite's default when ``None``.
         """
         chosen = [self.task(name) for name in tasks] or list(self.tasks)
         resolved = protocol or self.protocols[0]
-        return [
-            self.episode(task, task.starts[index % len(task.starts)], index // len(task.starts), resolved)
-            for task in chosen
-            for index in range(len(task.starts) if per_task is None else per_task)
-        ]
+        episodes = []
+        for task in chosen:
+            starts = task.starts_of(resolved)
+            for index in range(len(starts) * resolved.repeats if per_task is None else per_task):
+                repeat, place = divmod(index, len(starts))
+                episodes.append(self.episode(task, starts[place], repeat, resolved))
+        return episodes
 
     def episode(self, task: Task, start: int, repeat: int, protocol: Protocol) -> Episode:
         """One episode with its payload."""
-        return Episode(self.name, protocol, task.name, task.variant, start, repeat, self.payload(task, start))
+        return Episode(self.name, protocol, task.name, task.variant, start, repeat, self.payload(task, start, protocol))
 
 
 def unknown(kind: str, name: str, known: Iterable[str], where: str) -> VlarigError:

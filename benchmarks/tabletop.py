@@ -44,7 +44,7 @@ def _committed() -> dict[str, list[dict[str, Any]]]:
     return json.loads(resources.files("vlarig.benchmarks").joinpath(STARTS_FILE).read_text())
 
 
-def payload(task: Task, start: int) -> dict[str, Any]:
+def payload(task: Task, start: int, protocol: Protocol) -> dict[str, Any]:
     """The scene of a start: from the committed file, or sampled where it is not among them."""
     return _committed()[task.name][start] if start in STARTS else sample(task.name, start)
 

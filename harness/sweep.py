@@ -91,12 +91,13 @@ def run_sweep(config: SweepConfig, policy: Policy, console: Console) -> Evaluati
     plans = plan_suites(config, policy, lambda line: console.print(line, highlight=False, soft_wrap=True))
     identity = run_identity(config, policy, plans)
     run = config.run or RUNS / default_run_name(config, identity.identity_hash())
-    manifest = Manifest(identity=identity, record=surroundings(config.model_dump(mode="json")))
+    suite_notes = {plan.suite.name: plan.suite.note for plan in plans if plan.suite.note}
+    manifest = Manifest(identity=identity, record=surroundings(config.model_dump(mode="json"), suite_notes))
     workers = config.workers or os.cpu_count() or 1
     with open_run(run, manifest) as ledger:
         record = manifest.record
         ledger.start_session(Session(record.git_revision, record.host, workers, workers * config.slots, package_versions()))
-        for note in identity.asset_notes():
+        for note in manifest.notes():
             console.print(note, style="yellow", highlight=False, soft_wrap=True)
         for plan in plans:
             if plan.protocol != plan.named:

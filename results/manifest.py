@@ -111,6 +111,8 @@ class Surroundings(_Model):
     """The command line, word by word."""
     created: str = ""
     """Start of the run in UTC, ISO 8601."""
+    suite_notes: dict[str, str] = Field(default_factory=dict)
+    """Name of a suite to what must be said beside its numbers."""
 
 
 class Manifest(_Model):
@@ -122,6 +124,10 @@ class Manifest(_Model):
     """What identifies the run."""
     record: Surroundings = Surroundings()
     """The surroundings that it was started in."""
+
+    def notes(self) -> list[str]:
+        """What to say beside every number of the run, a line each: about its suites, then about its data files."""
+        return [*(f"{name}: {note}" for name, note in self.record.suite_notes.items()), *self.identity.asset_notes()]
 
     def identity_hash(self) -> str:
         """SHA-256, in hex, over the identity; the record has no part in it."""

@@ -117,11 +117,12 @@ def package_versions(names: Iterable[str] = PACKAGES) -> dict[str, str]:
     return dict(sorted(versions.items()))
 
 
-def surroundings(config: dict[str, Any]) -> Surroundings:
+def surroundings(config: dict[str, Any], suite_notes: dict[str, str]) -> Surroundings:
     """The record part of a manifest, for a driver that starts now.
 
     Args:
         config: The whole configuration as plain data.
+        suite_notes: Name of a suite to what must be said beside its numbers.
     """
     revision, dirty = git_revision()
     return Surroundings(
@@ -133,4 +134,5 @@ def surroundings(config: dict[str, Any]) -> Surroundings:
         host=platform.node(),
         command=list(sys.argv),
         created=utc_now(),
+        suite_notes=suite_notes,
     )

@@ -119,8 +119,8 @@ class RunTable:
 
     @property
     def notes(self) -> list[str]:
-        """Lines that must stand below the numbers: in what the run differs from the official benchmark."""
-        return self.manifest.identity.asset_notes()
+        """Lines that must stand below the numbers: in what the run differs from an official benchmark."""
+        return self.manifest.notes()
 
 
 def run_table(run_dir: Path) -> RunTable:

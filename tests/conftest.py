@@ -63,6 +63,16 @@ def libero() -> Runtime:
         pytest.skip(f"no simulator: {error}")
 
 
+@pytest.fixture(scope="session")
+def simpler() -> Runtime:
+    """SimplerEnv's runtime; its data files must be there too."""
+    try:
+        find_bundle("simpler_bridge")
+        return find_runtime("simpler")
+    except VlarigError as error:
+        pytest.skip(f"no simulator: {error}")
+
+
 def run_cli(*words: str | Path | int, timeout: float = 120, **variables: str) -> subprocess.CompletedProcess[str]:
     """Run ``vlarig`` in a process of its own and return what it said."""
     return subprocess.run(

@@ -28,7 +28,9 @@ class ShuffledExpert(ExpertPolicy):
     def instruction(self, request: Request) -> str:
         _, _, task, _, start, _ = split_key(request.key)
         starts = TABLETOP.task(task).starts
-        return TABLETOP.payload(TABLETOP.task(task), starts[(start + SHIFT) % len(starts)])["instruction"]
+        return TABLETOP.payload(TABLETOP.task(task), starts[(start + SHIFT) % len(starts)], TABLETOP.protocols[0])[
+            "instruction"
+        ]
 
 
 class PermutedExpert(ShuffledExpert):

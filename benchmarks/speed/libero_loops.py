@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent))
-from loop_tools import answer, cpu, question
+from loop_tools import answer, cpu, proportional_megabytes, question
 
 CHUNK = 16
 #: Rows of the loops that draw at every row, which take about 20 times as long.
@@ -169,7 +169,7 @@ def memory(episodes: list[Any]) -> float:
     for env, episode in zip(envs, episodes, strict=True):
         env.open(episode, Needs())
         env.step_chunk(np.ones((episode.protocol.execute, 7)))
-    return _proportional_megabytes()
+    return proportional_megabytes()
 
 
 def upstream_memory(episode: Any) -> float:
@@ -182,12 +182,7 @@ def upstream_memory(episode: Any) -> float:
     env.reset()
     env.set_init_state(read_init_states(assets_folder() / "init_files" / episode.suite / f"{episode.task}.pruned_init")[0])
     env.step(WAIT_ACTION)
-    return _proportional_megabytes()
-
-
-def _proportional_megabytes() -> float:
-    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("Pss:")).split()[1]) / 1024
+    return proportional_megabytes()
 
 
 def main() -> None:

@@ -103,6 +103,10 @@ def describe_protocol(protocol: Protocol) -> dict[str, str]:
     for name in ("name", "version", "derived_from", "cameras"):
         del plain[name]
     plain["wait_action"] = " ".join(f"{number:g}" for number in protocol.wait_action) or "none"
+    plain["task_limits"] = ", ".join(f"{task} {limit}" for task, limit in protocol.task_limits.items()) or "none"
+    plain["options"] = ", ".join(f"{name} {value}" for name, value in protocol.options.items()) or "none"
+    if (ensemble := protocol.ensemble) is not None:
+        plain["ensemble"] = f"{ensemble.rule}, horizon {ensemble.horizon}, alpha {ensemble.alpha:g}"
     for camera in protocol.cameras:
         plain[camera.view] = describe_camera(camera)
     return plain

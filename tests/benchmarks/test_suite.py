@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from toy.suite import QUICK, STANDARD, TOY_SUITE, TWO_WAYS_SUITE
 
 from vlarig.benchmarks.registry import load_suite, suite_names
+from vlarig.benchmarks.suite import Task
 from vlarig.envs.errors import VlarigError
 
 
@@ -15,6 +18,36 @@ def test_every_start_once_and_then_repeats() -> None:
     assert keys[0] == "toy/standard@1/reach_blue/base/0/0"
     assert keys[-1] == "toy/standard@1/reach_blue/base/0/1"
     assert len(set(keys)) == 21
+
+
+def keys(protocol, per_task=None, suite=TOY_SUITE):
+    return [episode.key.split("/")[-2:] for episode in suite.episodes(["reach_blue"], per_task, protocol)]
+
+
+def test_a_protocol_says_how_often_each_start_is_played() -> None:
+    thrice = replace(STANDARD, name="thrice", repeats=3)
+    assert keys(thrice) == [[str(start), str(repeat)] for repeat in range(3) for start in range(20)]
+
+
+def test_a_number_of_episodes_is_a_number_of_episodes_whatever_the_repeats() -> None:
+    thrice = replace(STANDARD, name="thrice", repeats=3)
+    assert keys(thrice, 2) == [["0", "0"], ["1", "0"]]
+    assert keys(thrice, 61)[-2:] == [["19", "2"], ["0", "3"]]
+
+
+def test_a_protocol_may_have_starts_of_its_own_which_those_derived_from_it_keep() -> None:
+    suite = replace(
+        TOY_SUITE, protocols=(STANDARD, QUICK), tasks=(Task("reach_blue", (7, 8, 9), starts_under={"quick": (4, 5)}),)
+    )
+    assert keys(STANDARD, suite=suite) == [["7", "0"], ["8", "0"], ["9", "0"]]
+    assert keys(QUICK, 3, suite) == [["4", "0"], ["5", "0"], ["4", "1"]]
+    assert keys(QUICK.derive(execute=1), suite=suite) == keys(QUICK, suite=suite)
+
+
+def test_a_payload_may_depend_on_the_protocol() -> None:
+    suite = replace(TOY_SUITE, payload=lambda task, start, protocol: {"goal": f"{task.name} {start} {protocol.name}"})
+    (episode,) = suite.episodes(["reach_red"], per_task=1, protocol=STANDARD.derive(execute=3))
+    assert episode.payload == {"goal": "reach_red 0 standard-execute3"}
 
 
 def test_an_episode_carries_its_payload_and_protocol() -> None:

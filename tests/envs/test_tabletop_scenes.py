@@ -20,7 +20,7 @@ TASKS = SUITE.tasks
 
 
 def scenes(task: Any) -> list[dict[str, Any]]:
-    return [SUITE.payload(task, start) for start in task.starts]
+    return [SUITE.payload(task, start, tabletop.STANDARD) for start in task.starts]
 
 
 def named(goal: dict[str, Any]) -> list[str]:
@@ -44,7 +44,7 @@ def test_there_are_fifty_different_starts(task: Any) -> None:
 def test_other_starts_are_sampled_and_never_repeat_a_committed_one() -> None:
     for task in TASKS:
         committed = [scene["objects"] for scene in scenes(task)]
-        further = SUITE.payload(task, 1_000_003)
+        further = SUITE.payload(task, 1_000_003, tabletop.STANDARD)
         assert further == sample(task.name, 1_000_003)
         assert further["objects"] not in committed
 

@@ -65,7 +65,7 @@ def test_git_revision(tmp_path):
 
 
 def test_surroundings_are_filled_in():
-    record = surroundings({"seed": 3})
+    record = surroundings({"seed": 3}, {"suite": "a note"})
     assert record.config == {"seed": 3}
     assert record.packages["numpy"] == np.__version__
     assert record.host

@@ -1,0 +1,159 @@
+"""SimplerEnv-OOD: six tasks in SimplerEnv's scenes that ask for something else than BridgeData's tasks do.
+
+The paper names the tasks and says in a sentence what each asks for (section 5.1.4, Table 8). It gives no starts, no instructions, no
+limit and no thresholds, and we know of nobody who does. So **all of those are ours**, each with its reason here, and numbers of this
+suite are not the paper's. Every rate of its best policy is a multiple of 1/48, which is why each task has 48 starts.
+
+What must not count as success is what shaped the goals: an object that was not moved, or was moved and brought back; one that is
+still held, or still rolls; a target that was pushed instead; a place on top where beside was asked for, and the other way round.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ..envs.api import Protocol
+from ..envs.embodiments import WIDOWX_BRIDGE
+from ..envs.errors import VlarigError
+from .simpler import PROTOCOLS
+from .simpler_scenes import CARROT_AND_PLATE, CUBES, SPOON_AND_TOWEL, Scene
+from .suite import Suite, Task
+
+Condition = dict[str, Any]
+
+#: The base task's 24 starts, then as many further ones of the same kind.
+STARTS = tuple(range(48))
+
+#: Half the sizes of the models' boxes in m (info_bridge_custom_v0.json of the assets): the towel and the plate, whose boxes are square,
+#: and the short and long sides of what is set down beside them.
+TOWEL, PLATE = 0.05, 0.055
+SPOON_SHORT, CARROT_SHORT, CARROT_LONG = 0.0173, 0.016, 0.0575
+
+#: An object counts as moved from 3 cm on: upstream's ``moved_correct_obj`` and ``moved_wrong_obj``.
+MOVED = 0.03
+#: A held or pushed object moves 1 cm or more in a control step of 0.2 s.
+STILL = 0.05
+#: Middles lie 1.0 (spoon) or 1.8 cm (carrot) above the table, up to 1 cm more on top of the other object; an upright carrot's at 5.8.
+LYING = 0.035
+#: Beyond what settling and touching do to a distance, below anything that a policy would mean.
+FARTHER = 0.01
+#: Starts put the two objects 15 or 21 cm apart. Beside is not somewhere: at most 5 cm further than the nearest of them.
+REACH = 0.20
+#: A carrot that points to the plate is next to it if a gap of at most 2 cm, about a finger, is left.
+GAP = 0.02
+
+#: The source was moved, by itself, and was let go.
+_SET_DOWN: list[Condition] = [
+    {"is": "moved", "by": MOVED},
+    {"is": "target_stayed", "within": MOVED},
+    {"is": "released"},
+    {"is": "at_rest", "below": STILL},
+]
+#: It lies on the table, clear of the target.
+_BESIDE: list[Condition] = [*_SET_DOWN, {"is": "low", "below": LYING}, {"is": "apart"}]
+
+
+@dataclass(frozen=True)
+class _Definition:
+    """What a task is made of: its scene, its words, its goal, and whether source and target change places."""
+
+    scene: Scene
+    instruction: str
+    goal: list[Condition]
+    swapped: bool = False
+
+
+def _between(axis: str, low: float, high: float) -> Condition:
+    return {"is": "offset", "axis": axis, "low": low, "high": high}
+
+
+#: Instructions follow the words of the base tasks ("towel", "block").
+_TASKS = {
+    # "Move the spoon farther from the cloth such that the final distance exceeds the initial distance."
+    "MoveAway": _Definition(
+        SPOON_AND_TOWEL, "move the spoon away from the towel", [*_BESIDE, {"is": "farther", "by": FARTHER}]
+    ),
+    # "Move the spoon to the right side of the cloth", "with orthogonal-axis constraints": beyond the towel's edge, and so little before
+    # or behind that a spoon that points to the right still lies beside the towel.
+    "MoveRight": _Definition(
+        SPOON_AND_TOWEL,
+        "move the spoon to the right side of the towel",
+        [*_BESIDE, _between("y", TOWEL, REACH), _between("x", -TOWEL - SPOON_SHORT, TOWEL + SPOON_SHORT)],
+    ),
+    # "Move the carrot to a position adjacent to but not on top of the plate."
+    "PlaceNear": _Definition(
+        CARROT_AND_PLATE,
+        "place the carrot next to the plate",
+        [*_BESIDE, {"is": "distance", "low": None, "high": PLATE + CARROT_LONG + GAP}],
+    ),
+    # "Place the spoon onto the right half region of the cloth", with "correct target contact": its middle lies over that half.
+    "PlaceRight": _Definition(
+        SPOON_AND_TOWEL,
+        "put the spoon on the right half of the towel",
+        [
+            *_SET_DOWN,
+            {"is": "low", "below": LYING},
+            {"is": "touching"},
+            _between("y", 0.0, TOWEL),
+            _between("x", -TOWEL, TOWEL),
+        ],
+    ),
+    # "Place the carrot in front of the plate": towards the robot, which is also down in the picture; bounds as for MoveRight.
+    "PutFront": _Definition(
+        CARROT_AND_PLATE,
+        "put the carrot in front of the plate",
+        [*_BESIDE, _between("x", PLATE, REACH), _between("y", -PLATE - CARROT_SHORT, PLATE + CARROT_SHORT)],
+    ),
+    # "Pick up the yellow block and stack it on the green block": the base task's own predicate with the blocks changed, and let go.
+    "StackYellow": _Definition(
+        CUBES,
+        "stack the yellow block on the green block",
+        [
+            {"is": "on_target", "slack": 0.02, "contact": True},
+            {"is": "released"},
+            {"is": "at_rest", "below": STILL},
+        ],
+        swapped=True,
+    ),
+}
+
+
+def payload(task: Task, start: int, protocol: Protocol) -> dict[str, Any]:
+    """The scene, the instruction and the goal of an episode, as :class:`~vlarig.envs.simpler.env.BridgeEnv` takes them.
+
+    Raises:
+        VlarigError: There is no such start.
+    """
+    if start not in STARTS:
+        raise VlarigError(f"task {task.name!r} has no start {start}; expected 0 to {STARTS[-1]}")
+    definition = _TASKS[task.name]
+    scene = definition.scene
+    source, target = (scene.target, scene.source) if definition.swapped else (scene.source, scene.target)
+    return {
+        "instruction": definition.instruction,
+        "scene": scene.environment,
+        "objects": scene.objects(start),
+        "source": source,
+        "target": target,
+        "goal": [dict(condition) for condition in definition.goal],
+    }
+
+
+#: The paper scores its benchmarks by StarVLA's evaluator (section 5.1.1), whose 120 rows are the default here too. Each start is played
+#: once, and no task has a limit of its own.
+OOD_PROTOCOLS = tuple(replace(protocol, task_limits={}, repeats=1) for protocol in PROTOCOLS)
+
+SIMPLER_OOD = Suite(
+    name="simpler_ood",
+    title="SimplerEnv-OOD: six tasks unlike BridgeData's; the paper's names, our definitions",
+    adapter="vlarig.envs.simpler.env:BridgeEnv",
+    runtime="simpler",
+    embodiment=WIDOWX_BRIDGE,
+    tasks=tuple(Task(name, STARTS) for name in _TASKS),
+    protocols=OOD_PROTOCOLS,
+    source="tasks: Qwen-VLA, section 5.1.4; starts, instructions, limits and thresholds: ours, in benchmarks/simpler_ood.py",
+    payload=payload,
+    assets=("simpler_bridge",),
+    note="starts, instructions, step limit and success thresholds are vlarig's own; the paper publishes none",
+)

@@ -1,0 +1,145 @@
+"""SimplerEnv's Bridge scenes: where the objects of each start stand before they settle.
+
+Positions and turns are upstream's own grids, numbered as upstream numbers its episodes: simpler-env/ManiSkill2_real2sim
+mani_skill2_real2sim/envs/custom_scenes/put_on_in_scene.py@ef7a4d4, and the port in mani_skill 3.0.1, envs/tasks/digital_twins/
+bridge_dataset_eval/put_on_in_scene.py. The two have the same grids, apart from the eggplant's. The original lets everything fall from
+half a metre with roll and pitch locked; the port puts it where it comes to rest, and so do we.
+
+A pose is ``[x, y, z, qw, qx, qy, qz]`` in m in the world frame. +x points from the table to the robot, which is down in the picture,
++y to the robot's right, which is right in the picture, +z up.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import permutations, product
+
+Pose = list[float]
+_Place = tuple[float, float]
+
+UNTURNED = (1.0, 0.0, 0.0, 0.0)
+
+#: Middle of the grids on the table, and how far from it their corners are along x and y (``xy_center``, ``half_edge_length_x``).
+TABLE_CENTRE = (-0.16, 0.0)
+SQUARE = (0.075, 0.075)
+CUBE_SQUARES = ((0.05, 0.05), (0.1, 0.1))
+
+#: Heights at which mani-skill 3 puts the objects' middles.
+CARROT_HEIGHT, PLATE_HEIGHT, CUBE_HEIGHT = 0.887529, 0.869532, 0.887529
+SPOON_HEIGHT, TOWEL_HEIGHT = 0.88, 0.875
+EGGPLANT_HEIGHT, BASKET_HEIGHT = 0.933, 1.0
+
+#: Turns about z that the source has at each place (``quat_configs``).
+SPOON_YAWS = (0.0, math.pi / 2)
+CARROT_YAWS = (math.pi, -math.pi / 2)
+
+#: Starts of the tasks on the table: 12 places with two turns each, or 24 places.
+STARTS = 24
+
+#: Places of the eggplant, in upstream's order: two of x with four of y each (``xy_center``, ``half_span_x``, ``half_span_y``).
+EGGPLANT_PLACES = tuple(product((-0.115, -0.095), (0.191, 0.201, 0.211, 0.221)))
+BASKET_PLACE = (-0.125, 0.025)
+
+#: How the eggplant lies after it fell, as measured by the authors of mani-skill 3's port, with the degrees that they note. They count
+#: the other way round than yaw about +z does: the first is turned by +30 degrees against the second, the third by -18.
+EGGPLANT_TURNS = (
+    (0.543729, 0.82549, 0.0746101, 0.131747),  # -45 degrees
+    (0.559342, 0.817133, -0.138906, -0.0116353),  # 0
+    (0.543029, 0.789388, -0.267736, -0.101503),  # 45
+    (-0.40751, -0.532897, 0.652644, 0.352154),  # 90
+    (-0.157154, 0.235481, 0.75148, -0.595927),  # 135
+    (-0.020137, 0.0213848, 0.953791, -0.299033),  # 180
+    (-0.108854, 0.337692, 0.897378, -0.262348),  # 225
+    (0.366114, 0.618434, 0.571457, 0.396152),  # 270
+)
+#: The original drops it turned by a yaw of 0, 45 and -45 degrees, in this order: which of the above come of that.
+ORIGINAL_EGGPLANT_TURNS = (1, 0, 2)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A scene with a source, which is to be moved, and a target.
+
+    Attributes:
+        environment: mani-skill 3's environment whose scene it is.
+        source: Model that the base task moves.
+        target: The other model.
+        poses: Number of a start to the poses of source and target before they settle.
+        starts: How many starts upstream numbers.
+    """
+
+    environment: str
+    source: str
+    target: str
+    poses: Callable[[int], tuple[Pose, Pose]]
+    starts: int
+
+    def objects(self, start: int) -> dict[str, Pose]:
+        """Model to its pose before it settles, in the environment's own order."""
+        source, target = self.poses(start)
+        return {self.source: source, self.target: target}
+
+
+def _pairs(half_x: float, half_y: float) -> list[tuple[_Place, _Place]]:
+    """Places of source and target: any two corners of a rectangle about the table's centre, in upstream's order."""
+    x, y = TABLE_CENTRE
+    corners = [(x + along * half_x, y + across * half_y) for along, across in product((-1, 1), repeat=2)]
+    return list(permutations(corners, 2))
+
+
+def _standing(place: _Place, height: float, yaw: float) -> Pose:
+    """A pose turned by ``yaw`` about z."""
+    return [*place, height, math.cos(yaw / 2), 0.0, 0.0, math.sin(yaw / 2)]
+
+
+def _spoon_and_towel(start: int) -> tuple[Pose, Pose]:
+    turned, start = divmod(start, STARTS)
+    spoon, towel = _pairs(*SQUARE)[start // 2]
+    return _standing(spoon, SPOON_HEIGHT, SPOON_YAWS[start % 2] + turned * math.pi), [*towel, TOWEL_HEIGHT, *UNTURNED]
+
+
+def _carrot_and_plate(start: int) -> tuple[Pose, Pose]:
+    turned, start = divmod(start, STARTS)
+    carrot, plate = _pairs(*SQUARE)[start // 2]
+    return _standing(carrot, CARROT_HEIGHT, CARROT_YAWS[start % 2] + turned * math.pi), [*plate, PLATE_HEIGHT, *UNTURNED]
+
+
+def _cubes(start: int) -> tuple[Pose, Pose]:
+    narrow, wide = CUBE_SQUARES
+    mixed = ((narrow[0], wide[1]), (wide[0], narrow[1]))
+    pairs = [pair for rectangle in (*CUBE_SQUARES, *mixed) for pair in _pairs(*rectangle)]
+    source, target = pairs[start]
+    return [*source, CUBE_HEIGHT, *UNTURNED], [*target, CUBE_HEIGHT, *UNTURNED]
+
+
+def _eggplant_and_basket(start: int, turns: tuple[int, ...]) -> tuple[Pose, Pose]:
+    place, turn = divmod(start, len(turns))
+    eggplant = [*EGGPLANT_PLACES[place], EGGPLANT_HEIGHT, *EGGPLANT_TURNS[turns[turn]]]
+    return eggplant, [*BASKET_PLACE, BASKET_HEIGHT, *UNTURNED]
+
+
+def _original_eggplant(start: int) -> tuple[Pose, Pose]:
+    return _eggplant_and_basket(start, ORIGINAL_EGGPLANT_TURNS)
+
+
+def _maniskill3_eggplant(start: int) -> tuple[Pose, Pose]:
+    return _eggplant_and_basket(start, tuple(range(len(EGGPLANT_TURNS))))
+
+
+#: Starts 24 to 47 of the three scenes on the table are not upstream's but of the same kind, for suites that need more: the same places
+#: with the source turned by half a turn, and for the cubes, which look alike then, the rectangles between upstream's two squares.
+SPOON_AND_TOWEL = Scene(
+    "PutSpoonOnTableClothInScene-v1",
+    "bridge_spoon_generated_modified",
+    "table_cloth_generated_shorter",
+    _spoon_and_towel,
+    STARTS,
+)
+CARROT_AND_PLATE = Scene(
+    "PutCarrotOnPlateInScene-v1", "bridge_carrot_generated_modified", "bridge_plate_objaverse_larger", _carrot_and_plate, STARTS
+)
+CUBES = Scene("StackGreenCubeOnYellowCubeBakedTexInScene-v1", "baked_green_cube_3cm", "baked_yellow_cube_3cm", _cubes, STARTS)
+EGGPLANT_AND_BASKET = Scene("PutEggplantInBasketScene-v1", "eggplant", "dummy_sink_target_plane", _original_eggplant, 24)
+MANISKILL3_EGGPLANT = Scene("PutEggplantInBasketScene-v1", "eggplant", "dummy_sink_target_plane", _maniskill3_eggplant, 64)

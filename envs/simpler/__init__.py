@@ -1,0 +1,1 @@
+"""SimplerEnv's WidowX tasks, and out-of-distribution tasks in the same scenes, on mani-skill 3."""

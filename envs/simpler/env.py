@@ -1,0 +1,110 @@
+"""The SimplerEnv adapter: Bridge scenes on mani-skill 3, with frames drawn only where they are due."""
+
+from __future__ import annotations
+
+from typing import Optional
+
+import numpy as np
+from transforms3d.euler import mat2euler
+from transforms3d.quaternions import qconjugate, qmult, quat2mat
+
+from ..api import Camera, Env, Episode, Row
+from ..embodiments import WIDOWX_BRIDGE
+from ..errors import VlarigError
+from .judge import Judge
+from .rotations import ROTATIONS
+from .scene import Scene
+
+#: The hand's rotation in the base frame that BridgeData's roll, pitch and yaw are counted from: it points straight down
+#: (NVIDIA/Isaac-GR00T gr00t/eval/sim/SimplerEnv/simpler_env.py, ``default_rot``).
+STRAIGHT_DOWN = np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]])
+
+
+class BridgeEnv(Env):
+    """One slot of SimplerEnv's WidowX tasks.
+
+    The payload is the episode: ``instruction``; ``scene``, upstream's environment; ``objects``, model to pose before settling
+    (position in m and quaternion ``wxyz``, in the world frame); ``source`` and ``target``, two of the models; ``goal``, conditions
+    (:mod:`vlarig.envs.simpler.goals`). The protocol's options ``rotation`` (:data:`~vlarig.envs.simpler.rotations.ROTATIONS`) and
+    ``predicates`` (:data:`~vlarig.envs.simpler.judge.PREDICATES`) choose between the original benchmark and mani-skill 3.
+    """
+
+    embodiment = WIDOWX_BRIDGE
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._scene: Optional[Scene] = None
+
+    def begin(self, episode: Episode, rng: np.random.Generator) -> str:
+        """Place the objects, let them settle, and place the robot; nothing is drawn by chance."""
+        payload, options = episode.payload, episode.protocol.options
+        if options.get("rotation") not in ROTATIONS:
+            raise VlarigError(
+                f"the option 'rotation' of protocol {episode.protocol.name!r} is {options.get('rotation')!r}, "
+                f"expected one of {', '.join(ROTATIONS)}"
+            )
+        self._rotation = ROTATIONS[options["rotation"]]
+        self._enter(payload["scene"])
+        self.scene.reset(payload["objects"])
+        self._source, self._target = payload["source"], payload["target"]
+        self._judge = Judge(self.scene, self._source, self._target, payload["goal"], options.get("predicates", ""))
+        return payload["instruction"]
+
+    def apply(self, action: np.ndarray) -> Row:
+        """One control step of 0.2 s."""
+        angles = self._rotation(action[3:6].astype(np.float64))
+        self.scene.step(np.concatenate([action[:3], angles, [2 * action[6] - 1]]).astype(np.float32))
+        success = self._judge.judge()
+        return Row(float(success), success, success)
+
+    def state(self) -> np.ndarray:
+        """``float32[7]``: the hand in the base frame, roll, pitch and yaw from straight down, and how far the gripper is open."""
+        base, hand = self.scene.base(), self.scene.hand()
+        turn = qmult(qconjugate(base[3:]), hand[3:])
+        position = quat2mat(base[3:]).T @ (hand[:3] - base[:3])
+        angles = mat2euler(quat2mat(turn) @ STRAIGHT_DOWN.T)
+        return np.array([*position, *angles, self.scene.openness()], dtype=np.float32)
+
+    def render_view(self, camera: Camera) -> np.ndarray:
+        """The robot and the objects before the photograph."""
+        return self.scene.camera.draw(camera.height, camera.width)
+
+    def simulator_state(self) -> np.ndarray:
+        """Bodies, joints, what the controller remembers, and what the judge does."""
+        return np.concatenate([self.scene.physics_state(), self._judge.memory()])
+
+    def metrics(self) -> dict[str, float]:
+        """Upstream's own statistics, 0 or 1."""
+        return dict(self._judge.statistics)
+
+    def privileged(self) -> dict[str, np.ndarray]:
+        """Where things are, in the world frame.
+
+        ``hand``, ``base``, ``pose/source``, ``pose/target``: ``float64[7]``, position and quaternion ``wxyz``; ``settled/source``,
+        ``settled/target``: ``float64[3]``, the positions at the start; ``extent/source``, ``extent/target``: ``float64[3]``, the sides
+        of the models' boxes along their own axes; ``joints``: ``float64[8]``.
+        """
+        truth = {"hand": self.scene.hand(), "base": self.scene.base(), "joints": self.scene.robot.qpos.astype(np.float64)}
+        for role, model in (("source", self._source), ("target", self._target)):
+            truth[f"pose/{role}"] = self.scene.pose(model)
+            truth[f"settled/{role}"] = self._judge.settled[model]
+            truth[f"extent/{role}"] = self.scene.extent(model)
+        return truth
+
+    def close(self) -> None:
+        """Free the scene."""
+        if self._scene is not None:
+            self._scene.close()
+            self._scene = None
+
+    @property
+    def scene(self) -> Scene:
+        """The scene that the slot plays in."""
+        assert self._scene is not None, "no episode was started"
+        return self._scene
+
+    def _enter(self, name: str) -> None:
+        """Have the scene; tasks of one scene share it, and one that is not needed any more goes first."""
+        if self._scene is None or self._scene.name != name:
+            self.close()
+            self._scene = Scene(name)

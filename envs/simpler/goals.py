@@ -1,0 +1,163 @@
+"""Conditions of success, as plain data from the benchmark: what a goal says about one moment.
+
+A goal is a list of conditions that must hold together, each a dict whose ``is`` names it (``{"is": "offset", "axis": "y", "low": 0.05,
+"high": None}``). Conditions know neither tasks nor simulator. Lengths are in m; +x points from the table to the robot, which is down in
+the picture, +y to the right of the picture, +z up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Optional
+
+import numpy as np
+
+from ..errors import VlarigError
+
+#: Height of the table's top, in m: upstream's start height of the plate, whose underside is its origin (mani_skill 3.0.1,
+#: bridge_dataset_eval/put_on_in_scene.py, ``PutCarrotOnPlateInScene``).
+TABLE_TOP = 0.8695
+
+AXES = {"x": 0, "y": 1, "z": 2}
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What conditions look at.
+
+    Attributes:
+        source: Middle of the object to be moved, ``float64[3]``, in the world frame.
+        target: Middle of the other one.
+        settled_source: Where the source came to rest at the start.
+        settled_target: Where the target did.
+        speed: The source's speed in m/s.
+        grasped: Whether the gripper holds the source.
+        touching: Whether source and target push each other.
+        above: Source minus target, as the benchmark's own predicate measures it.
+        half_source: Half the source's box as it was turned at the start, ``float64[3]``.
+        half_target: Half the target's.
+        reach: How far apart the two may be in the plane, for the benchmark's own predicate.
+        carried: Whether the target alone carries the source, as the protocol tells it.
+    """
+
+    source: np.ndarray
+    target: np.ndarray
+    settled_source: np.ndarray
+    settled_target: np.ndarray
+    speed: float
+    grasped: bool
+    touching: bool
+    above: np.ndarray
+    half_source: np.ndarray
+    half_target: np.ndarray
+    reach: float
+    carried: bool
+
+    @property
+    def distance(self) -> float:
+        """How far apart source and target are in the plane."""
+        return plane(self.source - self.target)
+
+
+def holds(goal: list[dict[str, Any]], moment: Moment) -> bool:
+    """Whether every condition of the goal holds.
+
+    Raises:
+        VlarigError: There is no such condition, or it lacks a value, or there are no conditions.
+    """
+    if not goal:
+        raise VlarigError("the goal has no condition, so that anything would be a success")
+    verdicts = [_holds(condition, moment) for condition in goal]  # each, for a wrong one is to be named whatever the others say
+    return all(verdicts)
+
+
+def _holds(condition: dict[str, Any], moment: Moment) -> bool:
+    name = condition.get("is")
+    if name not in CONDITIONS:
+        raise VlarigError(f"the goal has the condition {condition!r}; expected an 'is' among {', '.join(CONDITIONS)}")
+    values = {key: value for key, value in condition.items() if key != "is"}
+    try:
+        return bool(CONDITIONS[name](moment, **values))
+    except TypeError as error:
+        raise VlarigError(f"the condition {condition!r} of the goal does not fit ({error})") from None
+
+
+def plane(difference: np.ndarray) -> float:
+    """Length of a difference in the table's plane."""
+    return float(np.linalg.norm(difference[:2]))
+
+
+def within(value: float, low: Optional[float], high: Optional[float]) -> bool:
+    """Whether ``value`` lies between the bounds; ``None`` is no bound."""
+    return (low is None or value > low) and (high is None or value < high)
+
+
+def on_target(moment: Moment, slack: float, contact: bool) -> bool:
+    """SimplerEnv's own predicate: over the target, not higher than it may lie, and carried by it where ``contact`` asks for that."""
+    height = moment.above[2]
+    over = plane(moment.above) <= moment.reach
+    low = height > 0 and height - moment.half_target[2] - moment.half_source[2] <= slack
+    return over and low and (moment.carried or not contact)
+
+
+def moved(moment: Moment, by: float) -> bool:
+    """The source was moved by more than this, and is not back."""
+    return plane(moment.source - moment.settled_source) > by
+
+
+def target_stayed(moment: Moment, within: float) -> bool:
+    """The target is where it was."""
+    return plane(moment.target - moment.settled_target) < within
+
+
+def at_rest(moment: Moment, below: float) -> bool:
+    """The source is slower than this, in m/s."""
+    return moment.speed < below
+
+
+def released(moment: Moment) -> bool:
+    """The gripper does not hold the source."""
+    return not moment.grasped
+
+
+def low(moment: Moment, below: float) -> bool:
+    """The source's middle is less than this above the table, and not below its top."""
+    return 0.0 < float(moment.source[2]) - TABLE_TOP < below
+
+
+def touching(moment: Moment) -> bool:
+    """Source and target push each other."""
+    return moment.touching
+
+
+def apart(moment: Moment) -> bool:
+    """Source and target do not push each other."""
+    return not moment.touching
+
+
+def offset(moment: Moment, axis: str, low: Optional[float], high: Optional[float]) -> bool:
+    """Source minus target along an axis lies between the bounds.
+
+    Raises:
+        VlarigError: There is no such axis.
+    """
+    if axis not in AXES:
+        raise VlarigError(f"the condition 'offset' of the goal has the axis {axis!r}; expected one of {', '.join(AXES)}")
+    return within(float((moment.source - moment.target)[AXES[axis]]), low, high)
+
+
+def distance(moment: Moment, low: Optional[float], high: Optional[float]) -> bool:
+    """How far apart the two are in the plane lies between the bounds."""
+    return within(moment.distance, low, high)
+
+
+def farther(moment: Moment, by: float) -> bool:
+    """The two are further apart than at the start, by more than this."""
+    return moment.distance > plane(moment.settled_source - moment.settled_target) + by
+
+
+CONDITIONS: dict[str, Callable[..., bool]] = {
+    condition.__name__: condition
+    for condition in (on_target, moved, target_stayed, at_rest, released, low, touching, apart, offset, distance, farther)
+}

@@ -1,0 +1,247 @@
+"""The SimplerEnv adapter's promises; runs under the Python of the ``simpler`` runtime."""
+
+from __future__ import annotations
+
+import gc
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from transforms3d.euler import euler2mat
+
+from vlarig.benchmarks.simpler import SIMPLER_WIDOWX
+from vlarig.benchmarks.simpler_ood import SIMPLER_OOD
+from vlarig.envs.api import Camera, Env, Episode, Needs
+from vlarig.envs.errors import VlarigError
+from vlarig.envs.simpler.env import BridgeEnv
+from vlarig.envs.simpler.upstream import ASSETS_VARIABLE
+
+SPOON, CARROT, CUBES, EGGPLANT = (task.name for task in SIMPLER_WIDOWX.tasks)
+TASKS = (EGGPLANT, CUBES, SPOON, CARROT)
+CHUNKED = SIMPLER_WIDOWX.protocol("chunked")
+
+BLIND = Needs(images=False)
+ROWS = 32
+#: Prints the digests of one episode in a process of its own.
+FRESH = """
+import sys
+sys.path[:0] = {path!r}
+import simpler_env as t
+print(*t.digests(t.BridgeEnv(), t.episode({task!r}, {start}), t.Needs()))
+"""
+
+
+def episode(task: str, start: int) -> Episode:
+    return SIMPLER_WIDOWX.episode(SIMPLER_WIDOWX.task(task), start, 0, CHUNKED)
+
+
+def actions(seed: int) -> np.ndarray:
+    """Rows that press the hand into the scene and close it there, now and then."""
+    rng = np.random.default_rng(seed)
+    rows = rng.uniform(-1.0, 1.0, (ROWS, 7))
+    rows[:, :3] *= 0.03
+    rows[:, 3:6] *= 0.2
+    rows[:12, 2] -= 0.015
+    rows[:, 6] = (np.arange(ROWS) // 12 + seed) % 2
+    return rows.astype(np.float32)
+
+
+def digests(env: Env, wanted: Episode, needs: Needs) -> tuple[str, str]:
+    """Run an episode and return its digests of states and images."""
+    snapshot = env.open(wanted, needs)
+    for chunk in actions(wanted.start).reshape(-1, 16, 7):
+        snapshot = env.step_chunk(chunk).snapshot
+    return snapshot.state_digest, snapshot.image_digest
+
+
+@pytest.fixture(scope="module")
+def env() -> BridgeEnv:
+    return BridgeEnv()
+
+
+def in_a_fresh_process(task: str, start: int) -> tuple[str, str]:
+    script = FRESH.format(path=[str(p) for p in (__file__.rsplit("/", 1)[0], *sys.path)], task=task, start=start)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL)
+    states, images = done.stdout.split()
+    return states, images
+
+
+@pytest.fixture(scope="module")
+def fresh() -> dict[str, tuple[str, str]]:
+    """The digests of each task's start 5 in a fresh process."""
+    return {task: in_a_fresh_process(task, 5) for task in TASKS}
+
+
+@pytest.mark.parametrize("earlier", [1, 2, 10])
+def test_a_warm_episode_equals_a_fresh_one(fresh: dict, earlier: int) -> None:
+    """Whether the scene before was the same or another, and whatever was drawn."""
+    env = BridgeEnv()
+    for task in TASKS:
+        for index in range(earlier):
+            digests(env, episode(task, index), Needs(images=index % 3 == 1))
+        assert digests(env, episode(task, 5), Needs()) == fresh[task]
+        assert digests(env, episode(task, 5), Needs()) == fresh[task], "right after itself"
+    env.close()
+
+
+def test_drawing_does_not_change_the_state(env: BridgeEnv, fresh: dict) -> None:
+    assert digests(env, episode(EGGPLANT, 5), Needs(every_frame=True)) == fresh[EGGPLANT]
+    assert digests(env, episode(EGGPLANT, 5), BLIND)[0] == fresh[EGGPLANT][0]
+
+
+@pytest.mark.parametrize("others", [(CARROT, EGGPLANT, CUBES), (CARROT, CARROT)])
+def test_scenes_of_one_process_do_not_touch_each_other(env: BridgeEnv, others: tuple[str, ...]) -> None:
+    """Upstream keeps overlays in class attributes: there, a table's photograph would lie behind the sink."""
+    wanted = [episode(task, start) for start, task in enumerate(others, 1)]
+    alone = [digests(env, one, Needs()) for one in wanted]
+    slots = [env, *(env.sibling() for _ in others[1:])]
+    snapshots = [slot.open(one, Needs()) for slot, one in zip(slots, wanted)]
+    for index in range(0, ROWS, 16):
+        for place, (slot, one) in enumerate(zip(slots, wanted)):
+            snapshots[place] = slot.step_chunk(actions(one.start)[index : index + 16]).snapshot
+    assert [(snapshot.state_digest, snapshot.image_digest) for snapshot in snapshots] == alone
+    for slot in slots[1:]:
+        slot.close()
+    assert digests(env, wanted[0], Needs()) == alone[0], "after the others have closed"
+
+
+def test_upstreams_class_attributes_stay_as_they_are(env: BridgeEnv) -> None:
+    env.open(episode(EGGPLANT, 0), Needs())
+    from mani_skill.envs.tasks.digital_twins.base_env import BaseDigitalTwinEnv
+
+    assert BaseDigitalTwinEnv._rgb_overlay_images == {}
+    assert BaseDigitalTwinEnv._objects_to_remove_from_greenscreen == []
+
+
+def test_tasks_of_a_scene_share_it(env: BridgeEnv) -> None:
+    """SimplerEnv-OOD plays in SimplerEnv's scenes, with source and target changed for the stack."""
+    env.open(episode(CUBES, 0), BLIND)
+    scene = env.scene
+    swapped = SIMPLER_OOD.episode(SIMPLER_OOD.task("StackYellow"), 0, 0, SIMPLER_OOD.protocols[0])
+    before = env.privileged()
+    env.open(swapped, BLIND)
+    assert env.scene is scene
+    np.testing.assert_array_equal(env.privileged()["pose/source"], before["pose/target"])
+
+
+def test_a_further_slot_takes_little_memory(env: BridgeEnv) -> None:
+    env.open(episode(CARROT, 0), Needs())
+    before = resident_megabytes()
+    slots = [env.sibling() for _ in range(4)]
+    for slot in slots:
+        slot.open(episode(CARROT, 1), Needs())
+        slot.step_chunk(actions(1)[:4])
+    assert (resident_megabytes() - before) / len(slots) < 60
+    for slot in slots:
+        slot.close()
+
+
+def test_scenes_that_are_left_behind_are_freed() -> None:
+    env, sizes = BridgeEnv(), []
+    for _ in range(4):
+        for task in (CARROT, CUBES):
+            env.open(episode(task, 0), Needs())
+        gc.collect()
+        sizes.append(resident_megabytes())
+    assert sizes[-1] - sizes[1] < 20
+    env.close()
+
+
+def resident_megabytes() -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("VmRSS")).split()[1]) / 1024
+
+
+def test_the_state_is_the_hands_in_the_base_frame(env: BridgeEnv) -> None:
+    """BridgeData's: forward, left, up; angles from a hand that points straight down; the gripper is open at first."""
+    start = env.open(episode(CARROT, 0), BLIND).state
+    assert 0.2 < start[0] < 0.4, "in front of the base"
+    assert abs(start[1]) < 0.05
+    assert 0.05 < start[2] < 0.3, "above it"
+    assert np.abs(start[3:6]).max() < 0.1
+    assert start[6] == 1.0
+    rows = np.zeros((8, 7), dtype=np.float32)
+    rows[:4, 1], rows[:4, 2], rows[:4, 5] = 0.02, 0.01, 0.15  # and time to get there
+    end = env.step_chunk(rows).snapshot.state
+    np.testing.assert_allclose(end[:3] - start[:3], [0.0, 0.08, 0.04], atol=0.005)
+    np.testing.assert_allclose(end[3:6] - start[3:6], [0.0, 0.0, 0.6], atol=0.03)
+    assert end[6] < 0.1
+
+
+def test_the_target_turns_as_the_row_says(env: BridgeEnv) -> None:
+    """About the base's fixed axes, as the original benchmark does; mani-skill 3 reads the same numbers otherwise."""
+    angles = np.array([0.3, -0.4, 0.5])
+    found = {}
+    for option in ("fixed_axes", "moving_axes", "maniskill3", "rotation_vector"):
+        protocol = replace(CHUNKED, options=CHUNKED.options | {"rotation": option})
+        env.open(replace(episode(CARROT, 0), protocol=protocol), BLIND)
+        before = target_turn(env)
+        env.step_chunk(np.float32([[0, 0, 0, *angles, 1]]))
+        found[option] = target_turn(env) @ before.T
+    np.testing.assert_allclose(found["fixed_axes"], euler2mat(*angles, axes="sxyz"), atol=1e-6)
+    np.testing.assert_allclose(found["moving_axes"], euler2mat(*angles, axes="rxyz"), atol=1e-6)
+    for one, other in (("fixed_axes", "moving_axes"), ("moving_axes", "maniskill3"), ("fixed_axes", "rotation_vector")):
+        assert np.abs(found[one] - found[other]).max() > 0.02, (one, other)
+
+
+def target_turn(env: BridgeEnv) -> np.ndarray:
+    """Where the controller wants the hand to point."""
+    pose = env.scene.upstream.agent.controller.controllers["arm"]._target_pose
+    return pose.to_transformation_matrix()[0, :3, :3].numpy()
+
+
+def test_the_gripper_closes_below_a_half(env: BridgeEnv) -> None:
+    for share, opens in ((0.6, True), (0.4, False)):
+        env.open(episode(CARROT, 0), BLIND)
+        rows = np.tile(np.float32([0, 0, 0, 0, 0, 0, share]), (6, 1))
+        assert (env.step_chunk(rows).snapshot.state[6] > 0.9) == opens
+
+
+@pytest.mark.parametrize(("task", "photograph"), [(SPOON, "bridge_real_eval_1.png"), (EGGPLANT, "bridge_sink.png")])
+def test_the_photograph_lies_behind(env: BridgeEnv, task: str, photograph: str) -> None:
+    """Upright and not mirrored: at the left and at the bottom, where nothing is, are the photograph's own pixels."""
+    import cv2
+
+    from vlarig.envs.simpler.upstream import assets_folder
+
+    protocol = replace(CHUNKED, cameras=(Camera("ego", 480, 640),))
+    picture = env.open(replace(episode(task, 0), protocol=protocol), Needs()).frames.views["ego"][-1]
+    folder = assets_folder() / "data" / "tasks" / "bridge_v2_real2sim_dataset" / "real_inpainting"
+    behind = cv2.resize(cv2.cvtColor(cv2.imread(str(folder / photograph)), cv2.COLOR_BGR2RGB), (640, 480))
+    differs = (picture != behind).any(axis=-1)
+    assert not differs[:, :150].any()
+    assert not differs[400:].any()
+    assert differs[:40].any(), "the robot reaches in from above"
+    assert 0.04 < differs.mean() < 0.2, "robot and objects"
+
+
+def test_memory_of_grasps_is_part_of_the_state(env: BridgeEnv) -> None:
+    env.open(episode(CARROT, 0), BLIND)
+    before = env.simulator_state()
+    env._judge._grasps += 1
+    assert not np.array_equal(env.simulator_state(), before)
+
+
+def test_bad_episodes_are_named(env: BridgeEnv, monkeypatch: pytest.MonkeyPatch) -> None:
+    good = episode(CARROT, 0)
+    for change, message in (
+        ({"rotation": "left"}, "the option 'rotation' of protocol 'chunked' is 'left', expected one of fixed_axes"),
+        ({"predicates": "mine"}, "the option 'predicates' is 'mine', expected one of original, maniskill3"),
+    ):
+        bad = replace(good, protocol=replace(CHUNKED, options=CHUNKED.options | change))
+        with pytest.raises(VlarigError, match=message):
+            env.open(bad, BLIND)
+    with pytest.raises(VlarigError, match="no Bridge scene 'Kitchen-v1'; expected one of PutCarrot"):
+        env.open(replace(good, payload=good.payload | {"scene": "Kitchen-v1"}), BLIND)
+    small = replace(CHUNKED, cameras=(Camera("ego", 100, 100),))
+    with pytest.raises(VlarigError, match="asked for in 100 x 100, and its photograph has 480 x 640"):
+        env.open(replace(good, protocol=small), Needs())
+    monkeypatch.setenv(ASSETS_VARIABLE, "/nowhere")
+    from vlarig.envs.simpler.upstream import assets_folder
+
+    with pytest.raises(VlarigError, match="'/nowhere', expected a folder with data/tasks"):
+        assets_folder()
+    assert digests(env, good, BLIND), "the slot still works"
