@@ -56,6 +56,8 @@ class Expert(Protocol):
 EXPERTS = {
     "libero_object": "vlarig.policies.experts.libero:LiberoExpert",
     "libero_spatial": "vlarig.policies.experts.libero:LiberoExpert",
+    "simpler_ood": "vlarig.policies.experts.simpler:SimplerExpert",
+    "simpler_widowx": "vlarig.policies.experts.simpler:SimplerExpert",
     "tabletop": "vlarig.policies.experts.tabletop:TabletopExpert",
 }
 

@@ -15,6 +15,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,16 @@ class WanderingStormPolicy(InStorm, RandomPolicy):
     """Random actions in a storm."""
 
     name = "wandering-storm"
+
+
+class FarsightedStormPolicy(WanderingStormPolicy):
+    """Answers with sixteen random rows, however many are carried out."""
+
+    name = "farsighted-storm"
+    horizon = 16
+
+    def act(self, requests: Sequence[Request]) -> list[Reply]:
+        return super().act([replace(request, execute=self.horizon) for request in requests])
 
 
 class Storm:

@@ -1,4 +1,4 @@
-"""Geometry that the scripted experts of a hand above a table share. Lengths are in metres."""
+"""Geometry that the scripted experts of a hand above a table share. Lengths are in metres, quaternions ``wxyz``."""
 
 from __future__ import annotations
 
@@ -30,6 +30,30 @@ class Funnel:
 def raised(place: np.ndarray, height: float) -> np.ndarray:
     """``float64[3]``: a place at another height."""
     return np.array([place[0], place[1], height])
+
+
+def half_turn(angle: float) -> float:
+    """The angle moved to within a quarter turn of zero; a two-fingered hand looks the same after half a turn."""
+    return float((angle + np.pi / 2) % np.pi - np.pi / 2)
+
+
+def quaternion(turn: np.ndarray) -> np.ndarray:
+    """``float64[4]``: the quaternion of a rotation vector in rad."""
+    angle = float(np.linalg.norm(turn))
+    axis = turn / angle if angle > 1e-9 else turn
+    return np.array([np.cos(angle / 2), *(np.sin(angle / 2) * axis)])
+
+
+def product(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """``float64[4]``: the quaternion that turns by the second one, then by the first."""
+    w = first[0] * second[0] - first[1:] @ second[1:]
+    return np.array([w, *(first[0] * second[1:] + second[0] * first[1:] + np.cross(first[1:], second[1:]))])
+
+
+def turned(rotation: np.ndarray, vector: np.ndarray) -> np.ndarray:
+    """``float64[3]``: a vector, turned by a quaternion."""
+    twice = 2.0 * np.cross(rotation[1:], vector)
+    return vector + rotation[0] * twice + np.cross(rotation[1:], twice)
 
 
 def turn_between(now: np.ndarray, goal: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 
 from ...envs.tabletop import layout
 from ..api import Request
-from .motion import Funnel, raised, turn_between
+from .motion import Funnel, half_turn, quaternion, raised, turn_between
 from .tabletop_words import Skill, nearest, parse
 
 #: Gives a place for the grip site, ``float64[3]``, anew in each row.
@@ -187,7 +187,7 @@ def _push(notes: Notes, thing: str, zone: str) -> Iterator[np.ndarray]:
         middle = notes.sight.objects[thing][:2].copy()
         way = notes.sight.places[zone] - middle
         along = way / np.linalg.norm(way)
-        yaw = _half_turn(np.arctan2(along[1], along[0]))
+        yaw = half_turn(np.arctan2(along[1], along[0]))
         behind = middle - along * PUSH_BEHIND
         for height, near in ((TRAVEL_HEIGHT - 0.05, 0.012), (PUSH_HEIGHT, NEAR)):
             target = np.array([*behind, layout.TABLE_TOP + height])
@@ -204,7 +204,7 @@ def _push(notes: Notes, thing: str, zone: str) -> Iterator[np.ndarray]:
                 break
             if left > 0.05:
                 along = way / np.linalg.norm(way)
-                yaw += _half_turn(np.arctan2(along[1], along[0]) - yaw)
+                yaw += half_turn(np.arctan2(along[1], along[0]) - yaw)
             lag = sight.grip[:2] - (middle - along * PUSH_CONTACT)
             sideways = lag - (lag @ along) * along
             if np.linalg.norm(sideways) > 0.03:
@@ -283,7 +283,7 @@ def _grasp_yaw(sight: Sight, thing: str, kind: str) -> tuple[float, float]:
     else:
         w, x, y, z = sight.objects[thing][3:]
         own = np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z))
-        choices = np.array([_half_turn(own), _half_turn(own + np.pi / 2)])
+        choices = np.array([half_turn(own), half_turn(own + np.pi / 2)])
 
     def worth(yaw: float) -> float:
         return min(_finger_room(sight, thing, yaw), 0.03) - 0.01 * abs(yaw)
@@ -310,17 +310,6 @@ def _finger_room(sight: Sight, thing: str, yaw: float) -> float:
     return room
 
 
-def _half_turn(angle: float) -> float:
-    """The angle moved to within a quarter turn of zero; a two-fingered hand looks the same after half a turn."""
-    return float((angle + np.pi / 2) % np.pi - np.pi / 2)
-
-
 def _turn_error(turn: np.ndarray, yaw: float) -> np.ndarray:
     """``float64[3]``: the rotation vector, about world axes, from a rotation vector to the upright yaw."""
-    return turn_between(_quaternion(turn), _quaternion(np.array([0.0, 0.0, yaw])))
-
-
-def _quaternion(turn: np.ndarray) -> np.ndarray:
-    angle = float(np.linalg.norm(turn))
-    axis = turn / angle if angle > 1e-9 else turn
-    return np.array([np.cos(angle / 2), *(np.sin(angle / 2) * axis)])
+    return turn_between(quaternion(turn), quaternion(np.array([0.0, 0.0, yaw])))

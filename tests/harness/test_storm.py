@@ -10,6 +10,8 @@ import pytest
 from comparing import results
 from storm import MOMENTS, TARGETS, blow
 
+from vlarig.harness.runtimes import Runtime
+
 EVERY_KILL = [f"{moment} {target}" for moment, target in itertools.product(MOMENTS, TARGETS)]
 
 
@@ -35,13 +37,45 @@ LIBERO = Case(
     6,
     EVERY_KILL,
 )
+#: Every task of both suites, so all scenes; whole chunks, which is where most of a simulator's time goes.
+SIMPLER = Case(
+    (
+        "sweep",
+        "simpler_widowx",
+        "simpler_ood",
+        "--protocol",
+        "chunked",
+        "--policy",
+        "storm:WanderingStormPolicy",
+        "--episodes",
+        "1",
+    ),
+    10,
+    EVERY_KILL,
+)
+#: The default protocol: a picture in every row, and a row that is made of the chunks before.
+ENSEMBLED = Case(
+    (
+        "sweep",
+        "simpler_widowx",
+        "--policy",
+        "storm:FarsightedStormPolicy",
+        "--episodes",
+        "1",
+        "--tasks",
+        "stack_green_on_yellow",
+    ),
+    1,
+    ["step simulator", "policy driver", "step server"],
+)
+CASES = {"tabletop": TABLETOP, "libero": LIBERO, "simpler": SIMPLER}
 
 
-@pytest.fixture(scope="module", params=["tabletop", "libero"])
+@pytest.fixture(scope="module", params=list(CASES))
 def case(request: pytest.FixtureRequest) -> Case:
     """A case whose simulator is here."""
     request.getfixturevalue(request.param)
-    return {"tabletop": TABLETOP, "libero": LIBERO}[request.param]
+    return CASES[request.param]
 
 
 @pytest.fixture(scope="module")
@@ -69,3 +103,13 @@ def test_placement_changes_nothing(
 @pytest.mark.timeout(2400)
 def test_kills_change_nothing(case: Case, undisturbed: dict, cli, tmp_path: Path) -> None:
     blow(cli, case.words, tmp_path, case.kills, undisturbed)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+def test_kills_do_not_change_what_chunks_are_combined_to(simpler: Runtime, cli, tmp_path: Path) -> None:
+    calm, storm = tmp_path / "calm", tmp_path / "storm"
+    done = cli(*ENSEMBLED.words, "--run", calm, "--workers", 1, timeout=600)
+    assert done.returncode == 0, done.stderr
+    storm.mkdir()
+    blow(cli, ENSEMBLED.words, storm, ENSEMBLED.kills, results(calm))

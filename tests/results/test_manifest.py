@@ -136,7 +136,9 @@ def test_suites_of_different_variants_are_planned_apart():
 
 def test_notes_stand_in_the_order_of_suites_then_assets():
     """They are not what identifies a run: a definition's words may change, its payloads' hash may not."""
-    manifest = make_manifest(assets={"meshes": "1 of 2 files are stand-ins; sha256 abc", "maps": "official, 3 files; sha256 def"})
+    manifest = make_manifest(
+        assets={"meshes": "1 of 2 files are stand-ins; sha256 abc", "maps": "official, 3 files; sha256 def"}
+    )
     noted = manifest.model_copy(update={"record": Surroundings(suite_notes={"toy": "ours"})})
     assert noted.notes() == ["toy: ours", "meshes assets: 1 of 2 files are stand-ins"]
     assert noted.identity_hash() == manifest.identity_hash()
