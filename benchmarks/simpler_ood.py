@@ -32,8 +32,9 @@ SPOON_SHORT, CARROT_SHORT, CARROT_LONG = 0.0173, 0.016, 0.0575
 
 #: An object counts as moved from 3 cm on: upstream's ``moved_correct_obj`` and ``moved_wrong_obj``.
 MOVED = 0.03
-#: A held or pushed object moves 1 cm or more in a control step of 0.2 s.
-STILL = 0.05
+#: A held or pushed object moves 2 cm or more in a control step of 0.2 s. In mani-skill 3 an untouched carrot rocks for ever, at up to
+#: 0.051 m/s over all starts, which this must let pass.
+STILL = 0.1
 #: Middles lie 1.0 (spoon) or 1.8 cm (carrot) above the table, up to 1 cm more on top of the other object; an upright carrot's at 5.8.
 LYING = 0.035
 #: Beyond what settling and touching do to a distance, below anything that a policy would mean.

@@ -20,7 +20,7 @@ from .simpler_aims import TASKS, UP, Aim, Sight, Task, closing, yaw_along
 #: Gives a place for the hand, ``float64[3]``, anew in each row.
 Target = Callable[[], np.ndarray]
 
-#: Longest way and turn of a row; 98 % of BridgeData's numbers are between -0.03 and 0.04 m, -0.21 and 0.20 rad.
+#: Longest way and turn of a row: about as far as BridgeData's rows go, see ``WIDOWX_BRIDGE`` in envs/embodiments.py.
 STEP = 0.035
 TURN = 0.2
 #: In a row the hand covers about half the way to the controller's target, so it is sent this much further.

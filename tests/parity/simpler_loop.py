@@ -175,6 +175,15 @@ def test_starts_are_upstreams(task: tuple[str, Upstream]) -> None:
     assert theirs.task.get_language_instruction() == [wanted(name, 0).payload["instruction"]]
 
 
+def test_where_things_come_to_rest(ours: Watched, task: tuple[str, Upstream]) -> None:
+    """Also at the eggplant's start 61, from which it falls out of the sink, upstream's too."""
+    name, theirs = task
+    for start in (0, 23, 61 if name == "put_eggplant_in_basket" else 12):
+        ours.open(wanted(name, start), Needs(images=False))
+        theirs.reset(start)
+        np.testing.assert_array_equal(ours.states[0], theirs.state())
+
+
 def test_upstreams_plain_reset_remembers() -> None:
     """Why the loop reconfigures: PhysX keeps contacts, so where the eggplant comes to rest depends on the episode before."""
     theirs = Upstream("PutEggplantInBasketScene-v1")

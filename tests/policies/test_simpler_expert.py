@@ -301,14 +301,12 @@ def test_the_suites_have_the_expert(task: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("protocol", ["starvla", "maniskill3"])
-def test_it_solves_starts_of_each_task_in_the_simulator(simpler: Runtime, tmp_path: Path, protocol: str) -> None:
-    """That is, it solves all but one: an untouched carrot rocks for ever, now and then faster than what counts as at rest."""
+def test_it_solves_starts_of_each_task_in_the_simulator(simpler: Runtime, tmp_path: Path) -> None:
+    """Under mani-skill's readings and predicates; parts of the default protocol's sweep are run again in test_sweeps.py."""
     suites = ("simpler_widowx", "simpler_ood")
-    evaluation = evaluate(suites, "expert", episodes=3, protocol=protocol, run=tmp_path / "run")
+    evaluation = evaluate(suites, "expert", episodes=2, protocol="maniskill3", run=tmp_path / "run")
     assert evaluation.complete
     records = evaluation.records()
     assert {record.key.split("/")[2] for record in records} == {*WIDOWX, *OOD}
-    failed = [record.key for record in records if not record.success]
-    assert len(records) == 30
-    assert len(failed) <= 1, failed
+    assert [record.key for record in records if not record.success] == []
+    assert len(records) == 20
