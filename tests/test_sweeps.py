@@ -17,7 +17,6 @@ from vlarig.harness import evaluate
 from vlarig.results.statistics import wilson_interval
 
 SWEEPS = Path(__file__).parent / "sweeps"
-STARTS = 50
 
 
 @dataclass(frozen=True)
@@ -32,6 +31,7 @@ class Sweep:
         least: Least share of successes in every task.
         most: Greatest share of successes in every task.
         again: Starts of each task to run again.
+        episodes: Episodes of each task in the full sweep.
         some: Tasks to run again; all when empty.
     """
 
@@ -42,6 +42,7 @@ class Sweep:
     least: float
     most: float
     again: int = 1
+    episodes: int = 50
     some: tuple[str, ...] = ()
 
 
@@ -74,6 +75,8 @@ FULL = [
             "pick_up_the_black_bowl_on_the_stove_and_place_it_on_the_plate",
         ),
     ),
+    Sweep("simpler_expert", "simpler_widowx", "expert", 4, 0.95, 1.0, episodes=96),
+    Sweep("simpler_expert", "simpler_ood", "expert", 6, 0.9, 1.0, episodes=48),
 ]
 
 each_sweep = pytest.mark.parametrize("sweep", FULL, ids=lambda sweep: f"{sweep.name}-{sweep.suite}")
@@ -92,10 +95,10 @@ def test_the_full_sweeps_hold_what_the_suite_promises(sweep: Sweep) -> None:
             tasks[task][success] += 1
     assert len(tasks) == sweep.tasks
     for task, counts in tasks.items():
-        assert counts.total() == STARTS
-        rate = counts[True] / STARTS
-        interval = wilson_interval(counts[True], STARTS)
-        print(f"{sweep.policy} {task}: {counts[True]}/{STARTS}, 95 % interval {interval[0]:.3f} to {interval[1]:.3f}")
+        assert counts.total() == sweep.episodes
+        rate = counts[True] / sweep.episodes
+        interval = wilson_interval(counts[True], sweep.episodes)
+        print(f"{sweep.policy} {task}: {counts[True]}/{sweep.episodes}, 95 % interval {interval[0]:.3f} to {interval[1]:.3f}")
         assert sweep.least <= rate <= sweep.most, f"{sweep.policy} in {task}"
 
 

@@ -16,3 +16,15 @@ HERE = Path(__file__).parent
 @pytest.mark.timeout(2400)
 def test_libero(libero: Runtime, tmp_path: Path) -> None:
     run_tests(HERE / "libero_loop.py", "libero_spatial", tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_simpler(simpler: Runtime, tmp_path: Path) -> None:
+    run_tests(HERE / "simpler_loop.py", "simpler_widowx", tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_simplers_original(simpler: Runtime, tmp_path: Path) -> None:
+    run_tests(HERE / "simpler_original.py", "simpler_widowx", tmp_path)

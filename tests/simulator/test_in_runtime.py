@@ -28,3 +28,9 @@ def test_libero(libero: Runtime, tmp_path: Path) -> None:
 @pytest.mark.timeout(900)
 def test_simpler(simpler: Runtime, tmp_path: Path) -> None:
     run_tests(HERE / "simpler_env.py", "simpler_widowx", tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_simplers_judging(simpler: Runtime, tmp_path: Path) -> None:
+    run_tests(HERE / "simpler_judging.py", "simpler_ood", tmp_path)
