@@ -12,7 +12,7 @@ from ..api import Camera, Env, Episode, Row
 from ..embodiments import WIDOWX_BRIDGE
 from ..errors import VlarigError
 from .judge import Judge
-from .rotations import ROTATIONS
+from .rotations import ABOUT_THE_HAND, ROTATIONS, swing
 from .scene import Scene
 
 #: The hand's rotation in the base frame that BridgeData's roll, pitch and yaw are counted from: it points straight down
@@ -44,6 +44,7 @@ class BridgeEnv(Env):
                 f"expected one of {', '.join(ROTATIONS)}"
             )
         self._rotation = ROTATIONS[options["rotation"]]
+        self._about_the_hand = options["rotation"] in ABOUT_THE_HAND
         self._enter(payload["scene"])
         self.scene.reset(payload["objects"])
         self._source, self._target = payload["source"], payload["target"]
@@ -52,8 +53,10 @@ class BridgeEnv(Env):
 
     def apply(self, action: np.ndarray) -> Row:
         """One control step of 0.2 s."""
-        angles = self._rotation(action[3:6].astype(np.float64))
-        self.scene.step(np.concatenate([action[:3], angles, [2 * action[6] - 1]]).astype(np.float32))
+        move, angles = action[:3].astype(np.float64), self._rotation(action[3:6].astype(np.float64))
+        if self._about_the_hand:
+            move += swing(angles, self.scene.lead())
+        self.scene.step(np.concatenate([move, angles, [2 * action[6] - 1]]).astype(np.float32))
         success = self._judge.judge()
         return Row(float(success), success, success)
 
@@ -80,11 +83,14 @@ class BridgeEnv(Env):
     def privileged(self) -> dict[str, np.ndarray]:
         """Where things are, in the world frame.
 
-        ``hand``, ``base``, ``pose/source``, ``pose/target``: ``float64[7]``, position and quaternion ``wxyz``; ``settled/source``,
-        ``settled/target``: ``float64[3]``, the positions at the start; ``extent/source``, ``extent/target``: ``float64[3]``, the sides
-        of the models' boxes along their own axes; ``joints``: ``float64[8]``.
+        ``hand``, ``commanded`` (where the controller wants the hand), ``base``, ``pose/source``, ``pose/target``: ``float64[7]``,
+        position and quaternion ``wxyz``; ``settled/source``, ``settled/target``: ``float64[3]``, the positions at the start;
+        ``extent/source``, ``extent/target``: ``float64[3]``, the sides of the models' boxes along their own axes; ``joints``:
+        ``float64[8]``.
         """
-        truth = {"hand": self.scene.hand(), "base": self.scene.base(), "joints": self.scene.robot.qpos.astype(np.float64)}
+        scene = self.scene
+        truth = {"hand": scene.hand(), "commanded": scene.commanded(), "base": scene.base()}
+        truth["joints"] = scene.robot.qpos.astype(np.float64)
         for role, model in (("source", self._source), ("target", self._target)):
             truth[f"pose/{role}"] = self.scene.pose(model)
             truth[f"settled/{role}"] = self._judge.settled[model]

@@ -1,8 +1,11 @@
-"""What evaluators make of a row's rotation, as the angles that mani-skill's controller takes.
+"""What evaluators make of a row's rotation, as the angles that mani-skill's controller takes, and what it does to the hand's place.
 
 A row holds roll, pitch and yaw as BridgeData has them. The controller turns the hand's target by a rotation that it reads as angles
 about the moving axes x, y, z (mani_skill 3.0.1, agents/controllers/pd_ee_pose.py, ``euler_angles_to_matrix(delta_rot, "XYZ")``); the
 original benchmark's took a rotation vector. For the small turns of a control step the readings hardly differ.
+
+The original's also turns about another point: not about the target, which stays where it is in mani-skill 3, but about the hand, behind
+which the target swings (simpler-env/ManiSkill2_real2sim mani_skill2_real2sim/agents/controllers/pd_ee_pose.py@ef7a4d4, ``ee_align2``).
 """
 
 from __future__ import annotations
@@ -49,6 +52,19 @@ def maniskill3(angles: np.ndarray) -> np.ndarray:
     axis, angle = mat2axangle(euler2mat(*angles, axes=MOVING_XYZ))
     return axis * angle
 
+
+def swing(angles: np.ndarray, lead: np.ndarray) -> np.ndarray:
+    """How far the target swings when it is turned about the hand, ``float64[3]`` in the base frame, in m.
+
+    Args:
+        angles: What the controller takes, ``float64[3]``.
+        lead: From the hand to its target, ``float64[3]`` in the base frame, in m.
+    """
+    return euler2mat(*angles, axes=MOVING_XYZ) @ lead - lead
+
+
+#: Values of a protocol's option ``rotation`` that stand for the original's controller.
+ABOUT_THE_HAND = frozenset({"fixed_axes", "rotation_vector"})
 
 #: Value of a protocol's option ``rotation`` to what it does: roll, pitch, yaw, ``float64[3]`` in rad, to the controller's angles.
 ROTATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {

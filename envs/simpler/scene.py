@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import sapien
 import torch
@@ -112,6 +114,15 @@ class Scene:
         """The link between the fingers, ``float64[7]``; its x axis points from the wrist to the fingertips."""
         return pose_numbers(self.links["ee_gripper_link"].entity_pose)
 
+    def commanded(self) -> np.ndarray:
+        """Where the controller wants the hand, ``float64[7]``."""
+        return pose_numbers(self.robot.pose * self._target_pose().sp)
+
+    def lead(self) -> np.ndarray:
+        """From the hand to where the controller wants it, ``float64[3]`` in the base frame."""
+        hand = self.robot.pose.inv() * self.links["ee_gripper_link"].entity_pose
+        return self._target_pose().sp.p.astype(np.float64) - hand.p
+
     def base(self) -> np.ndarray:
         """The robot's base, ``float64[7]``."""
         return pose_numbers(self.robot.pose)
@@ -127,7 +138,7 @@ class Scene:
         for body in self.bodies.values():
             numbers += [pose_numbers(body.entity.pose), body.linear_velocity, body.angular_velocity]
             numbers.append([float(body.is_sleeping)])
-        numbers.append(self.upstream.agent.controller.controllers["arm"]._target_pose.raw_pose[0].numpy())
+        numbers.append(self._target_pose().raw_pose[0].numpy())
         return np.concatenate([np.asarray(each, dtype=np.float64).ravel() for each in numbers])
 
     def close(self) -> None:
@@ -147,6 +158,10 @@ class Scene:
             new.add_entity(entity)
         self.upstream.scene.sub_scenes[0] = new
         self.upstream.scene.px = physics
+
+    def _target_pose(self) -> Any:
+        """Where upstream's controller wants the hand, in the base frame."""
+        return self.upstream.agent.controller.controllers["arm"]._target_pose
 
     def _place_robot(self, pose: sapien.Pose, joints: list[float]) -> None:
         self.robot.set_pose(pose)

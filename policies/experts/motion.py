@@ -44,12 +44,6 @@ def quaternion(turn: np.ndarray) -> np.ndarray:
     return np.array([np.cos(angle / 2), *(np.sin(angle / 2) * axis)])
 
 
-def product(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """``float64[4]``: the quaternion that turns by the second one, then by the first."""
-    w = first[0] * second[0] - first[1:] @ second[1:]
-    return np.array([w, *(first[0] * second[1:] + second[0] * first[1:] + np.cross(first[1:], second[1:]))])
-
-
 def turned(rotation: np.ndarray, vector: np.ndarray) -> np.ndarray:
     """``float64[3]``: a vector, turned by a quaternion."""
     twice = 2.0 * np.cross(rotation[1:], vector)

@@ -1,8 +1,8 @@
 """The expert of SimplerEnv's WidowX tasks and of those out of distribution: it picks one thing up and places it, in a closed loop.
 
-It knows its task by the episode's key, and the rest from the simulator's truth: ``hand``, ``base``, ``pose/source``, ``pose/target``
-(``float64[7]``, position and quaternion ``wxyz``), ``settled/source``, ``extent/source`` and ``extent/target`` (``float64[3]``), all in
-the world frame. Lengths are in metres; those without a source were found by trying.
+It knows its task by the episode's key, and the rest from the simulator's truth, all in the world frame: ``hand``, ``commanded``,
+``base``, ``pose/source``, ``pose/target`` (``float64[7]``, position and quaternion ``wxyz``), ``settled/source``, ``extent/source`` and
+``extent/target`` (``float64[3]``). Lengths are in metres; those without a source were found by trying.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from ...envs.simpler.goals import TABLE_TOP
 from ..api import PolicyError, Request
-from .motion import Funnel, half_turn, product, quaternion, raised, turn_between, turned
+from .motion import Funnel, half_turn, quaternion, raised, turn_between, turned
 from .simpler_aims import TASKS, UP, Aim, Sight, Task, closing, yaw_along
 
 #: Gives a place for the hand, ``float64[3]``, anew in each row.
@@ -55,7 +55,7 @@ OPEN_ROWS = 2
 #: A thing whose grip is further than this from the hand is lost.
 LOST = 0.03
 
-_NAMES = ("hand", "base", "pose/source", "pose/target", "settled/source", "extent/source", "extent/target")
+_NAMES = ("hand", "commanded", "base", "pose/source", "pose/target", "settled/source", "extent/source", "extent/target")
 
 
 @dataclass
@@ -64,12 +64,10 @@ class Notes:
 
     Attributes:
         sight: The newest sight, which the script reads.
-        target: ``float64[7]``, the pose that the controller steers the hand to: where it began, and the rows since added up.
         script: What the expert is in the middle of.
     """
 
     sight: Sight
-    target: np.ndarray
     script: Iterator[np.ndarray] = field(default_factory=lambda: iter(()))
 
 
@@ -90,7 +88,7 @@ class SimplerExpert:
             name = request.key.split("/")[2]
             if name not in TASKS:
                 raise PolicyError(f"{request.key}: the expert does not know the task {name!r}; it knows {', '.join(TASKS)}")
-            notes = Notes(sight, sight.hand)
+            notes = Notes(sight)
             notes.script = _perform(notes, TASKS[name])
             self._notes[request.slot] = notes
         notes = self._notes[request.slot]
@@ -154,7 +152,7 @@ def _bring(notes: Notes, grip: Target, aim: Aim) -> Iterator[np.ndarray]:
     yield from _reach(notes, down, goal_yaw, CLOSED, NEAR, keeps)
     if not keeps():
         return
-    here = notes.target[:3]
+    here = notes.sight.commanded[:3]
     for _ in range(OPEN_ROWS):
         yield _row(notes, here, goal_yaw, OPEN)
     yield from _reach(notes, lambda: here + RISE * UP, goal_yaw, OPEN, SAGGING)
@@ -178,10 +176,9 @@ def _reach(
 
 def _row(notes: Notes, place: np.ndarray, yaw: float, gripper: float) -> np.ndarray:
     """``float64[7]``: the row that moves the controller's target so that the hand gets nearer to a place, straight down at a yaw."""
-    hand, at, rotation = notes.sight.hand[:3], notes.target[:3], notes.target[3:]
+    hand, at, rotation = notes.sight.hand[:3], notes.sight.commanded[:3], notes.sight.commanded[3:]
     move = _shortened(hand + GAIN * (place - hand) - at, STEP)
     turn = _shortened(turn_between(rotation, _downwards(yaw)), TURN)
-    notes.target = np.concatenate([at + move, product(quaternion(turn), rotation)])
     to_base = notes.sight.base[3:] * [1, -1, -1, -1]
     return np.concatenate([turned(to_base, move), _fixed_angles(turned(to_base, turn)), [gripper]])
 

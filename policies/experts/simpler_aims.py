@@ -52,6 +52,7 @@ class Sight:
 
     Attributes:
         hand: ``float64[7]``, position between the fingers and quaternion ``wxyz``.
+        commanded: ``float64[7]``, where the controller steers the hand to.
         base: ``float64[7]``, the robot's base.
         source: ``float64[7]``, the thing to move.
         target: ``float64[7]``, the other one.
@@ -61,6 +62,7 @@ class Sight:
     """
 
     hand: np.ndarray
+    commanded: np.ndarray
     base: np.ndarray
     source: np.ndarray
     target: np.ndarray

@@ -20,7 +20,6 @@ import torch
 from vlarig.benchmarks.simpler import SIMPLER_WIDOWX
 from vlarig.envs.api import Camera, Episode, Needs, Row
 from vlarig.envs.simpler.env import BridgeEnv
-from vlarig.envs.simpler.rotations import ROTATIONS
 from vlarig.envs.simpler.upstream import import_upstream
 
 CHUNK = 16
@@ -99,16 +98,14 @@ class Watched(BridgeEnv):
         return row
 
 
-def wanted(task: str, start: int, **options: str) -> Episode:
-    protocol = replace(PLAIN, options=PLAIN.options | options)
-    return SIMPLER_WIDOWX.episode(SIMPLER_WIDOWX.task(task), start, 0, protocol)
+def wanted(task: str, start: int) -> Episode:
+    return SIMPLER_WIDOWX.episode(SIMPLER_WIDOWX.task(task), start, 0, PLAIN)
 
 
 def compare(
     ours: Watched, theirs: Upstream, episode: Episode, actions: np.ndarray, reconfigure: bool = True
 ) -> list[dict[str, bool]]:
     """Play an episode on both; compare states and verdicts at every step, pictures at the start and at every chunk's end."""
-    rotation = ROTATIONS[episode.protocol.options["rotation"]]
     snapshot = ours.open(episode, Needs(final_frame=True))
     np.testing.assert_array_equal(snapshot.frames.views["ego"][-1], theirs.reset(episode.start))
     states, verdicts = [theirs.state()], []
@@ -116,8 +113,7 @@ def compare(
         chunk = actions[index : index + CHUNK]
         result = ours.step_chunk(chunk)
         for row in chunk:
-            as_theirs = np.array([*row[:3], *rotation(row[3:6].astype(np.float64)), 2 * row[6] - 1], dtype=np.float32)
-            picture, info = theirs.step(as_theirs)
+            picture, info = theirs.step(np.float32([*row[:6], 2 * row[6] - 1]))
             states.append(theirs.state())
             verdicts.append({name: info[name] for name in ("success", "is_src_obj_grasped", "consecutive_grasp")})
         np.testing.assert_array_equal(result.snapshot.frames.views["ego"][-1], picture)
@@ -151,10 +147,10 @@ def test_the_loop(ours: Watched, task: tuple[str, Upstream], start: int) -> None
 
 
 def test_an_episode_that_succeeds(ours: Watched, task: tuple[str, Upstream]) -> None:
-    """The expert's, whose turns are about fixed axes."""
+    """The expert's."""
     name, theirs = task
     (key,) = [key for key in RECORDED.files if key.startswith(name)]
-    verdicts = compare(ours, theirs, wanted(name, int(key.rpartition("|")[2]), rotation="fixed_axes"), RECORDED[key])
+    verdicts = compare(ours, theirs, wanted(name, int(key.rpartition("|")[2])), RECORDED[key])
     assert verdicts[-1] == {"success": True, "is_src_obj_grasped": True, "consecutive_grasp": True}
     assert not verdicts[0]["success"]
 

@@ -85,6 +85,7 @@ class World:
         """What the expert is asked in this moment."""
         truth = {
             "hand": np.array([*self.hand, *wxyz(self.turn)]),
+            "commanded": np.array([*self.aim, *wxyz(self.aim_turn)]),
             "base": np.array([0.147, 0.028, 0.87, *wxyz(self.base)]),
             "joints": np.zeros(8),
         }

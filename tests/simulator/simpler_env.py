@@ -163,8 +163,9 @@ def test_the_state_is_the_hands_in_the_base_frame(env: BridgeEnv) -> None:
     assert 0.05 < start[2] < 0.3, "above it"
     assert np.abs(start[3:6]).max() < 0.1
     assert start[6] == 1.0
-    rows = np.zeros((8, 7), dtype=np.float32)
-    rows[:4, 1], rows[:4, 2], rows[:4, 5] = 0.02, 0.01, 0.15  # and time to get there
+    rows = np.zeros((16, 7), dtype=np.float32)
+    rows[:4, 1], rows[:4, 2] = 0.02, 0.01
+    rows[8:12, 5] = 0.15  # when the hand is there: turned on its way, it would end elsewhere
     end = env.step_chunk(rows).snapshot.state
     np.testing.assert_allclose(end[:3] - start[:3], [0.0, 0.08, 0.04], atol=0.005)
     np.testing.assert_allclose(end[3:6] - start[3:6], [0.0, 0.0, 0.6], atol=0.03)
@@ -185,6 +186,28 @@ def test_the_target_turns_as_the_row_says(env: BridgeEnv) -> None:
     np.testing.assert_allclose(found["moving_axes"], euler2mat(*angles, axes="rxyz"), atol=1e-6)
     for one, other in (("fixed_axes", "moving_axes"), ("moving_axes", "maniskill3"), ("fixed_axes", "rotation_vector")):
         assert np.abs(found[one] - found[other]).max() > 0.02, (one, other)
+
+
+@pytest.mark.parametrize("option", ["fixed_axes", "rotation_vector", "moving_axes", "maniskill3"])
+def test_the_target_swings_as_in_the_original(env: BridgeEnv, option: str) -> None:
+    """``ee_align2`` of the original's controller (pd_ee_pose.py@ef7a4d4), in its own words: turned about where the hand is now."""
+    import sapien
+
+    protocol = replace(CHUNKED, options=CHUNKED.options | {"rotation": option})
+    env.open(replace(episode(CARROT, 0), protocol=protocol), BLIND)
+    row = np.float32([0.03, -0.02, 0.01, 0.1, -0.1, 0.2, 1])
+    for _ in range(4):
+        now = sapien.Pose(env.scene.base()[:3], env.scene.base()[3:]).inv() * sapien.Pose(
+            env.scene.hand()[:3], env.scene.hand()[3:]
+        )
+        before = env.scene._target_pose().sp
+        env.step_chunk(row[None])
+        after = env.scene._target_pose().sp
+        turn = sapien.Pose(q=(after * before.inv()).q)
+        swung = sapien.Pose(now.p) * sapien.Pose(row[:3]) * turn * sapien.Pose(now.p).inv() * before
+        expected = swung.p if option in ("fixed_axes", "rotation_vector") else before.p + row[:3]
+        np.testing.assert_allclose(after.p, expected, atol=1e-6)
+    assert np.linalg.norm(swung.p - before.p - row[:3]) > 1e-3, "the hand lags behind, so it matters"
 
 
 def target_turn(env: BridgeEnv) -> np.ndarray:
