@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from ..envs.errors import VlarigError
 from .asset_folder import made_whole
@@ -26,6 +27,14 @@ SUFFIXES = (".tar.xz", ".tar.gz", ".tar.zst")
 
 #: What reading a damaged archive raises.
 DAMAGED = (tarfile.TarError, lzma.LZMAError, zlib.error, zstd.ZstdError, EOFError)
+
+
+#: Pythons before 3.11.4, such as Debian 12's, have no filters; what they would refuse is refused here, owners and modes apart.
+SAFELY: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+
+
+class UnsafeMemberError(tarfile.TarError):
+    """A member of an archive that must not be unpacked."""
 
 
 def find_archive(folder: Path, name: str) -> Path | None:
@@ -64,19 +73,29 @@ def unpack(archive: Path, folder: Path, report: Callable[[str], None]) -> None:
     with one_at_a_time(folder.with_name(f"{folder.name}.lock"), f"the assets in {archive}", report):
         if folder.is_dir():
             return
-        if not hasattr(tarfile, "data_filter"):
-            raise VlarigError(
-                f"this Python cannot unpack {archive} safely; use Python 3.11.4 or newer, or unpack it by hand to {archive.parent}"
-            )
         report(f"unpacking {archive} to {folder} (once)")
         with made_whole(folder) as scratch:
             try:
                 with _opened(archive) as tar:
-                    tar.extractall(scratch, filter="data")
-            except tarfile.FilterError as error:
+                    for member in tar:
+                        _check(member, scratch)
+                        tar.extract(member, scratch, **SAFELY)
+            except UnsafeMemberError as error:
                 raise VlarigError(f"{archive} is not unpacked, since it is unsafe: {error}; replace it") from None
             except DAMAGED as error:
                 raise VlarigError(f"{archive} is damaged ({error}); replace it") from None
+
+
+def _check(member: tarfile.TarInfo, folder: Path) -> None:
+    """Make sure that a member is a plain file or a folder within ``folder``; a bundle has nothing else.
+
+    Raises:
+        UnsafeMemberError: It is not.
+    """
+    if not (member.isfile() or member.isdir()):
+        raise UnsafeMemberError(f"{member.name!r} is neither a file nor a folder")
+    if not (folder / member.name).resolve().is_relative_to(folder.resolve()):
+        raise UnsafeMemberError(f"{member.name!r} would be extracted outside the destination")
 
 
 @contextmanager

@@ -296,6 +296,14 @@ def test_a_damaged_archive_and_an_unsafe_one_leave_nothing(home, given, tmp_path
     ):
         assets.find_bundle("toys")
     assert not list(tmp_path.rglob("evil"))
+    linked = io.BytesIO()
+    with tarfile.open(fileobj=linked, mode="w") as tar:
+        link = tarfile.TarInfo("toys/link")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc"
+        tar.addfile(link)
+    archive.write_bytes(compress(linked.getvalue()))
+    with pytest.raises(VlarigError, match=r"is unsafe: 'toys/link' is neither a file nor a folder; replace it$"):
+        assets.find_bundle("toys")
     assert left_over(home) == []
     assert not [path for path in (home / "assets").iterdir() if path.is_dir()]
 
