@@ -92,9 +92,9 @@ class BridgeEnv(Env):
         truth = {"hand": scene.hand(), "commanded": scene.commanded(), "base": scene.base()}
         truth["joints"] = scene.robot.qpos.astype(np.float64)
         for role, model in (("source", self._source), ("target", self._target)):
-            truth[f"pose/{role}"] = self.scene.pose(model)
+            truth[f"pose/{role}"] = scene.pose(model)
             truth[f"settled/{role}"] = self._judge.settled[model]
-            truth[f"extent/{role}"] = self.scene.extent(model)
+            truth[f"extent/{role}"] = scene.extent(model)
         return truth
 
     def close(self) -> None:

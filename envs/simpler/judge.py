@@ -9,7 +9,7 @@ from transforms3d.quaternions import quat2mat
 
 from ..errors import VlarigError
 from .contacts import MANISKILL3_GRASP, ORIGINAL_GRASP, Contacts
-from .goals import Moment, holds
+from .goals import Moment, holds, plane
 from .scene import Scene
 
 #: Values of a protocol's option ``predicates``.
@@ -93,7 +93,7 @@ class Judge:
             above=source - target_place,
             half_source=self._halves[self._source],
             half_target=self._halves[self._target],
-            reach=float(np.linalg.norm(self._halves[self._target][:2])) + BEYOND_TARGET,
+            reach=plane(self._halves[self._target]) + BEYOND_TARGET,
             carried=carried,
         )
 
@@ -104,14 +104,8 @@ class Judge:
 
     def _count(self, grasped: bool) -> None:
         """Upstream's statistics; grasps count for the rest of the episode, the others for the moment."""
-        moved = {
-            model: float(
-                np.linalg.norm((self._place(model) if model == self._source else self._scene.pose(model)[:3])[:2] - at[:2])
-            )
-            for model, at in self.settled.items()
-        }
-        source = moved.pop(self._source)
-        others = list(moved.values())
+        source = plane(self._place(self._source) - self.settled[self._source])
+        others = [plane(self._scene.pose(model)[:3] - at) for model, at in self.settled.items() if model != self._source]
         statistics = self.statistics
         statistics["moved_correct_obj"] = float(source > MOVED and all(other < source for other in others))
         statistics["moved_wrong_obj"] = float(
