@@ -21,8 +21,8 @@ from ..envs.embodiments import Embodiment
 from ..envs.errors import VlarigError
 from ..envs.messages import ENV_ERROR, EPISODE_FAULTS
 from ..policies.api import Reply, Request, policy_seed
+from ..policies.batching import Batcher
 from ..results.records import Attempt
-from .batching import Batcher
 from .client import SimulatorFault
 from .ensembling import Ensembler
 from .episode_queue import EpisodeQueue

@@ -6,20 +6,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 import tyro
-from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator, model_validator
 
 from ..benchmarks.registry import load_suite
 from ..benchmarks.suite import Suite, unknown
 from ..envs.api import Episode, Protocol
 from ..envs.errors import VlarigError
 from ..policies.api import Policy
+from ..policies.batching import execute_for
+from ..policies.registry import parse_options
 from ..results.manifest import Identity
 from ..results.planning import episodes_digest, suite_plans
 from .assets import find_bundle
-from .batching import execute_for
 from .workplace import Workplace
 
 Count = Annotated[int | None, tyro.conf.arg(metavar="N")]
@@ -33,7 +34,10 @@ class SweepConfig(BaseModel):
     suites: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SUITE...")]
     """Suites to sweep, one after the other; 'vlarig envs list' shows them."""
     policy: Annotated[str, tyro.conf.arg(metavar="POLICY")]
-    """Who plays: expert, random, zero, a registered policy, or any class of yours as module:Name."""
+    """Who plays: expert, random, zero, a registered policy, a checkpoint or model server (qwen-vla:CHECKPOINT, openpi:URL,
+    vla-eval:URL, lerobot:FOLDER), or any class of yours as module:Name."""
+    policy_options: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE...")] = ()
+    """What the policy is told, such as temperature=0.6; part of the run's identity."""
     tasks: Annotated[tuple[str, ...], tyro.conf.arg(metavar="TASK...")] = ()
     """Only these tasks. Default: all."""
     episodes: Count = None
@@ -55,7 +59,7 @@ class SweepConfig(BaseModel):
     video: Literal["none", "failures", "all"] = "none"
     """Which episodes to film, by simulating them again after the sweep."""
     strict: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Make a neural policy's numbers independent of batching: every batch filled to the same size, one thread, float32."""
+    """Make a neural policy's numbers independent of batching: every request alone, one thread, float32."""
 
     @field_validator("suites", mode="after")
     @classmethod
@@ -70,6 +74,12 @@ class SweepConfig(BaseModel):
         if value is not None and value < 1:
             raise VlarigError(f"{info.field_name} is {value}; expected 1 or more")
         return value
+
+    @model_validator(mode="after")
+    def _alone(self) -> Self:
+        if self.strict and self.batch not in (None, 1):
+            raise VlarigError(f"batch is {self.batch}, but strict asks the policy one request at a time; leave out one of them")
+        return self
 
 
 @dataclass(frozen=True)
@@ -126,7 +136,7 @@ def plan_suite(
     if check is not None:
         check(suite.name, suite.embodiment)
     named = suite.protocol(protocol)
-    resolved = named.derive(execute=execute_for(policy, execute or named.execute))
+    resolved = named.derive(execute=execute_for(policy, suite.embodiment, execute or named.execute))
     own_tasks = [task.name for task in suite.tasks if task.name in tasks]
     chosen = suite.episodes(own_tasks, episodes, resolved) if own_tasks or not tasks else []
     return SuitePlan(Workplace.of(suite), resolved, chosen)
@@ -142,6 +152,7 @@ def run_identity(config: SweepConfig, policy: Policy, plans: Sequence[SuitePlan]
         episodes_digest=episodes_digest(episodes),
         seed=config.seed,
         policy=config.policy,
+        policy_options=parse_options(config.policy_options),
         policy_revision=policy.revision,
         strict=config.strict,
         runtimes={plan.suite.runtime: plan.workplace.runtime.lock_sha256 for plan in plans},

@@ -15,8 +15,8 @@ from ..benchmarks.suite import Suite
 from ..envs.api import Episode, Protocol
 from ..envs.errors import VlarigError
 from ..policies.api import Policy
+from ..policies.batching import Batcher, Batching
 from .background import BackgroundLoop
-from .batching import Batcher, Batching
 from .engine import Engine, Sink, Transition
 from .placement import local_hosts
 from .plan import plan_suite

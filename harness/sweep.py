@@ -16,13 +16,13 @@ from rich.console import Console
 
 from ..envs.errors import VlarigError
 from ..policies.api import Policy
-from ..policies.registry import load_policy
+from ..policies.batching import Batcher, Batching, Rounding
+from ..policies.registry import load_policy, parse_options
 from ..results.ledger import Ledger
 from ..results.manifest import Manifest
 from ..results.planning import package_versions, surroundings
 from ..results.records import EpisodeRecord, Session
 from ..results.runs import open_run
-from .batching import Batcher, Batching
 from .display import live_display
 from .engine import Engine
 from .episode_queue import EpisodeQueue
@@ -79,7 +79,12 @@ def evaluate(suites: str | tuple[str, ...] | list[str], policy: str | Policy, **
     except ValidationError as error:
         first = error.errors()[0]
         raise VlarigError(f"evaluate cannot take {first['loc'][0]}={first['input']!r}: {first['msg'].lower()}") from None
-    return run_sweep(config, load_policy(policy) if isinstance(policy, str) else policy, console)
+    told = parse_options(config.policy_options)
+    if told and not isinstance(policy, str):
+        raise VlarigError(
+            f"evaluate got policy_options {list(config.policy_options)} beside a policy that is made already; name it instead"
+        )
+    return run_sweep(config, load_policy(policy, told) if isinstance(policy, str) else policy, console)
 
 
 def run_sweep(config: SweepConfig, policy: Policy, console: Console) -> Evaluation:
@@ -140,8 +145,9 @@ async def _sweep(
         assert task is not None
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     progress = _progress(plans, ledger, workers)
-    batching = Batching(config.batch or min(workers * config.slots, DEFAULT_BATCH), fixed_shape=config.strict)
+    batching = Batching(1 if config.strict else config.batch or min(workers * config.slots, DEFAULT_BATCH))
     engines: list[Engine] = []
+    roundings: list[Rounding] = []
     title = f"{' '.join(config.suites)}, policy {config.policy}, seed {config.seed}, {workers} workers x {config.slots} slots, {run}"
     async with LedgerSink(ledger) as sink, live_display(console, title, progress, engines):
         finished = ledger.finished_keys()
@@ -156,6 +162,16 @@ async def _sweep(
                 )
                 engines[:] = [engine]
                 await engine.sweep(EpisodeQueue(owed))
+            roundings.append(batcher.rounding)
+    compared = sum(rounding.compared for rounding in roundings)
+    if compared:
+        largest = max(rounding.largest for rounding in roundings)
+        console.print(
+            f"batching moved the policy's answers by {largest:.1e} at most, in the actions' own units ({compared} were asked for alone "
+            "too); --strict makes them exact",
+            highlight=False,
+            soft_wrap=True,
+        )
 
 
 def _progress(plans: list[SuitePlan], ledger: Ledger, workers: int) -> Progress:

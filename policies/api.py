@@ -62,13 +62,16 @@ class Reply:
 class Policy(Protocol):
     """What the engine asks of a policy. Any class with these members can be named as ``module:Name`` on the command line.
 
-    The class is made once, without arguments. ``act`` is called from one thread, never twice at a time, with requests of
-    different episodes, tasks and slots in one batch; its answer to a request must not depend on the others in the batch.
+    The class is made once, with the user's ``--policy-options`` as keyword arguments. ``act`` is called from one thread, never twice
+    at a time, with requests of different episodes, tasks and slots in one batch; its answer to a request must not depend on the
+    others in the batch.
 
-    Three members more are used where a policy has them: ``check(suite, embodiment)``, called for each suite before anything is
+    Members more are used where a policy has them: ``check(suite, embodiment)``, called for each suite before anything is
     started, raises :class:`PolicyError` where the policy does not fit; ``make_strict()``, called for ``--strict``, makes it
-    compute in one thread in float32; ``version``, an int that a policy in training raises with each update, is kept with every
-    transition.
+    compute in one thread in float32; ``rows(embodiment)`` says how many rows it answers to whom, where that is not always its
+    ``horizon``; ``rounds_by_batch``, true for a neural policy whose rounding depends on the batch's shape and that may be asked the
+    same twice, has that measured; ``embodiments`` and ``reads_state`` are told to clients where the policy is served; ``version``,
+    an int that a policy in training raises with each update, is kept with every transition.
     """
 
     name: str

@@ -1,11 +1,12 @@
-"""Policies by name: those that come with the rig, third parties' entry points, and any class as ``module:Name``."""
+"""Policies by name: the rig's own, those behind a door (``scheme:argument``), entry points, and any class as ``module:Name``."""
 
 from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -23,38 +24,96 @@ _BUILT_IN = {
 }
 
 
+#: Scheme to the class that is made with what follows the colon (a checkpoint, an address) and with the user's options.
+_SCHEMES = {
+    "lerobot": "vlarig.policies.lerobot:LerobotPolicy",
+    "openpi": "vlarig.policies.openpi:OpenpiPolicy",
+    "qwen-vla": "vlarig.policies.qwen_vla.policy:QwenVlaPolicy",
+    "vla-eval": "vlarig.policies.vla_eval:VlaEvalPolicy",
+}
+
+#: Packages that the extra ``policy`` brings.
+_POLICY_EXTRA = ("huggingface_hub", "safetensors", "tokenizers", "torch", "transformers")
+
+
 def policy_names() -> list[str]:
-    """Names that :func:`load_policy` knows, besides ``module:Name``."""
+    """Names that :func:`load_policy` knows, besides ``scheme:argument`` and ``module:Name``."""
     return sorted({*_BUILT_IN, *(point.name for point in entry_points(group=ENTRY_POINT_GROUP))})
 
 
-def load_policy(name: str) -> Policy:
+def parse_options(words: Sequence[str]) -> dict[str, str]:
+    """``["steps=4", "temperature=0.6"]`` as a map.
+
+    Raises:
+        PolicyError: A word is no ``name=value``, or a name comes twice.
+    """
+    options: dict[str, str] = {}
+    for word in words:
+        name, equals, value = word.partition("=")
+        if not equals or not name:
+            raise PolicyError(f"the policy option {word!r} is no name=value; write for instance temperature=0.6")
+        if name in options:
+            raise PolicyError(f"the policy option {name!r} is given twice ({options[name]!r} and {value!r}); give it once")
+        options[name] = value
+    return options
+
+
+def load_policy(name: str, options: Mapping[str, str] | None = None) -> Policy:
     """The policy of that name, made.
 
     Args:
-        name: A known name, or ``module:Name`` for any importable class; the working directory is searched too.
+        name: A known name; ``scheme:argument`` for a checkpoint or a model server (``qwen-vla:small``, ``openpi:ws://host:8000``);
+            or ``module:Name`` for any importable class, for which the working directory is searched too.
+        options: What the policy's class is told, by name; it gets them as keyword arguments.
 
     Raises:
         PolicyError: There is none (the nearest names are offered), it cannot be imported or made, or lacks a member.
     """
-    if ":" in name:
+    scheme, _, argument = name.partition(":")
+    arguments: list[str] = []
+    if scheme in _SCHEMES:
+        make = _import(_SCHEMES[scheme])
+        arguments = [argument]
+    elif ":" in name:
         make = _import(name)
     elif name in _BUILT_IN:
         make = _import(_BUILT_IN[name])
     else:
         make = _from_entry_point(name)
+    given = dict(options or {})
+    _check_options(name, make, arguments, given)
     try:
-        policy = make()
+        policy = make(*arguments, **given)
+    except PolicyError:
+        raise
     except Exception as error:
         raise PolicyError(f"the policy {name!r} cannot be made ({type(error).__name__}: {error})") from error
     _check_members(name, policy)
     return policy
 
 
+def _check_options(name: str, make: Callable[[], Any], arguments: list[str], options: dict[str, str]) -> None:
+    """Make sure that the policy takes these options."""
+    if not options:
+        return
+    parameters = inspect.signature(make).parameters
+    if any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return
+    known = list(parameters)[len(arguments) :]
+    for option in options:
+        if option not in known:
+            takes = suggestion(option, known) if known else "it takes none"
+            raise PolicyError(f"the policy {name!r} has no option {option!r}; {takes}")
+
+
 def _from_entry_point(name: str) -> Callable[[], Any]:
     for point in entry_points(group=ENTRY_POINT_GROUP, name=name):
         return _import(point.value)
-    raise PolicyError(f"unknown policy {name!r}; {suggestion(name, policy_names())} (any class of yours: module:Name)")
+    schemes = ", ".join(f"{scheme}:..." for scheme in sorted(_SCHEMES))
+    raise PolicyError(
+        f"unknown policy {name!r}; {suggestion(name, policy_names())} "
+        f"(checkpoints and servers: {schemes}; any class of yours: module:Name)"
+    )
 
 
 def _import(name: str) -> Callable[[], Any]:
@@ -64,6 +123,10 @@ def _import(name: str) -> Callable[[], Any]:
     try:
         module = importlib.import_module(module_name)
     except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in _POLICY_EXTRA:
+            raise PolicyError(
+                f"{error.name} is not installed, which this policy needs; run: pip install 'vlarig[policy]'"
+            ) from None
         reason = f"{type(error).__name__}: {error}"
         raise PolicyError(
             f"the policy {name!r} cannot be imported ({reason}); give module:Name, module importable here"

@@ -69,6 +69,8 @@ class Identity(_Model):
     """Seed of the run, from which the policy's randomness comes."""
     policy: str
     """Name of the policy as the user gave it: a scripted expert, a checkpoint, an address."""
+    policy_options: dict[str, str] = Field(default_factory=dict)
+    """What the policy was told on the command line, by name."""
     policy_revision: str | None = None
     """What fixes the policy's weights: a hash of the checkpoint or a commit; `None` where it has none."""
     strict: bool = False

@@ -96,6 +96,7 @@ def _run_data(table: RunTable) -> dict[str, object]:
     return {
         "run": table.run,
         "policy": identity.policy,
+        "policy_options": identity.policy_options,
         "policy_revision": identity.policy_revision,
         "seed": identity.seed,
         "strict": identity.strict,
@@ -154,7 +155,7 @@ def _facts(table: RunTable) -> dict[str, str]:
     identity = table.manifest.identity
     revision = identity.policy_revision
     return {
-        "policy": identity.policy,
+        "policy": " ".join([identity.policy, *(f"{name}={value}" for name, value in sorted(identity.policy_options.items()))]),
         **({"revision": revision if len(revision) <= 24 else f"{revision[:21]}..."} if revision else {}),
         "protocol": ", ".join(dict.fromkeys(suite.protocol for suite in table.suites)),
         "renderer": identity.renderer,

@@ -13,13 +13,13 @@ import numpy as np
 
 from vlarig.benchmarks.suite import Suite
 from vlarig.envs.api import Episode, Needs
-from vlarig.harness.batching import Batcher, Batching
 from vlarig.harness.engine import Engine, Transition
 from vlarig.harness.episode_queue import EpisodeQueue
 from vlarig.harness.placement import local_hosts
 from vlarig.harness.sinks import LedgerSink
 from vlarig.harness.workplace import Workplace
 from vlarig.policies.api import Policy, Reply, Request
+from vlarig.policies.batching import Batcher, Batching
 from vlarig.results.ledger import Ledger
 from vlarig.results.records import Attempt
 

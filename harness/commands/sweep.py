@@ -5,7 +5,7 @@ from __future__ import annotations
 import tyro
 from rich.console import Console
 
-from ...policies.registry import load_policy
+from ...policies.registry import load_policy, parse_options
 from ...results.rendering import for_terminal
 from ...results.tables import run_table
 from ..plan import SweepConfig
@@ -20,6 +20,7 @@ is kept. Workers, slots and batches change how fast a run goes, never what it me
   vlarig sweep tabletop --policy random --episodes 5        five episodes a task
   vlarig sweep tabletop --policy my_policy:MyPolicy --tasks stack push_to --execute 8
   vlarig sweep tabletop --policy expert --episodes 2 --video all
+  vlarig sweep tabletop --policy qwen-vla:small --policy-options temperature=1 steps=10
   vlarig sweep libero_spatial libero_goal --policy my_policy:MyPolicy --protocol openpi
 """
 
@@ -28,6 +29,6 @@ def main(arguments: list[str]) -> int:
     """Parse and run; 0 when every episode is finished, 1 when some could not be."""
     config = tyro.cli(SweepConfig, prog="vlarig sweep", description=DESCRIPTION, args=arguments)
     console = Console()
-    evaluation = run_sweep(config, load_policy(config.policy), console)
+    evaluation = run_sweep(config, load_policy(config.policy, parse_options(config.policy_options)), console)
     console.print(for_terminal([run_table(evaluation.run)]))
     return 0 if evaluation.complete else 1

@@ -31,6 +31,7 @@ SENTENCES = [
     (["sweep", "toy", "--policy", "toy.policies:Raising"], "raised KeyError", "ego_view"),
     (["sweep", "toy", "--policy", "toy.policies:Silent"], "gave 0 replies to", "requests"),
     (["sweep", "toy", "--policy", "random", "--slots", "0"], "slots is 0", "expected 1 or more"),
+    (["sweep", "toy", "--policy", "random", "--strict", "--batch", "4"], "batch is 4, but strict asks", "one request at a time"),
     (["sweep", "--policy", "random"], "no suite was named", "vlarig sweep tabletop"),
     (["envs", "check", "toyy"], "unknown suite 'toyy'", "did you mean toy"),
     (["replay", "nowhere", "some/key"], "nowhere", "run"),

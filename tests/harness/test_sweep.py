@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import os
 import signal
@@ -12,7 +13,8 @@ from pathlib import Path
 
 import pytest
 from comparing import results
-from toy.policies import ImageReader
+from rich.console import Console
+from toy.policies import ImageReader, SlowImageReader
 
 from vlarig.envs.errors import VlarigError
 from vlarig.harness import evaluate
@@ -35,11 +37,21 @@ def test_workers_slots_and_batches_do_not_change_results(
     assert max(policy.batches) <= (batch or workers * slots)
 
 
-def test_strict_shows_the_policy_full_batches_and_changes_nothing(undisturbed: dict) -> None:
+def test_strict_asks_the_policy_one_request_at_a_time_and_changes_nothing(undisturbed: dict) -> None:
     policy = ImageReader()
-    run = evaluate("toy", policy, workers=2, slots=2, batch=4, strict=True, run=Path("strict")).run
-    assert set(policy.batches) == {4}
+    run = evaluate("toy", policy, workers=2, slots=2, strict=True, run=Path("strict")).run
+    assert set(policy.batches) == {1}
     assert results(run) == undisturbed
+
+
+def test_without_strict_what_batching_does_is_measured_and_said(toy_home: Path) -> None:
+    class Rounding(SlowImageReader):
+        rounds_by_batch = True
+
+    said = io.StringIO()
+    evaluate("toy", Rounding(), workers=2, slots=4, episodes=2, console=Console(file=said, width=200))
+    assert "batching moved the policy's answers by 0.0e+00 at most" in said.getvalue()
+    assert "were asked for alone too); --strict makes them exact" in said.getvalue()
 
 
 def test_a_policy_with_a_short_horizon_gets_a_protocol_of_its_own(toy_home: Path) -> None:

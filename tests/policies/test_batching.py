@@ -11,8 +11,8 @@ import pytest
 from toy.env import TOY_POINT
 
 from vlarig.envs.api import Needs, Observation
-from vlarig.harness.batching import Answer, Batcher, Batching
 from vlarig.policies.api import PolicyError, Reply, Request
+from vlarig.policies.batching import Answer, Batcher, Batching, execute_for
 
 
 class Echo:
@@ -71,11 +71,11 @@ def test_a_batch_waits_no_longer_than_it_may() -> None:
     assert policy.batches == [[0, 1, 2, 3]]
 
 
-def test_a_batch_of_fixed_shape_is_filled_and_the_filling_thrown_away() -> None:
-    policy = Echo()
-    answers, _ = ask_all(policy, Batching(4, fixed_shape=True), 2)
-    assert {len(batch) for batch in policy.batches} == {4}
-    assert [answer.reply.actions[0, 0] for answer in answers] == [0, 1]
+def test_batches_of_one_answer_everyone_alone() -> None:
+    policy = Echo(0.01)
+    answers, _ = ask_all(policy, Batching(1, wait_seconds=5.0), 6)
+    assert policy.batches == [[slot] for slot in range(6)]
+    assert [answer.reply.actions[0, 0] for answer in answers] == list(range(6))
 
 
 def test_a_policys_failure_is_told_to_all_who_asked() -> None:
@@ -83,3 +83,53 @@ def test_a_policys_failure_is_told_to_all_who_asked() -> None:
     policy.horizon = 3
     with pytest.raises(PolicyError, match="with 2 rows; its horizon is 3"):
         ask_all(policy, Batching(4), 3)
+
+
+class Rounding(Echo):
+    """Its answers move a little with the size of the batch, as a neural network's do."""
+
+    rounds_by_batch = True
+
+    def act(self, requests: Sequence[Request]) -> list[Reply]:
+        return [Reply(reply.actions + np.float32(len(requests) - 1) / 1024) for reply in super().act(requests)]
+
+
+def rounding_of(policy: Echo, batching: Batching, slots: int, times: int) -> tuple[int, float]:
+    async def run() -> tuple[int, float]:
+        async with Batcher(policy, batching) as batcher:
+            batcher.playing = slots
+            for _ in range(times):
+                await asyncio.gather(*(batcher.ask(request(slot)) for slot in range(slots)))
+            return batcher.rounding.compared, batcher.rounding.largest
+
+    return asyncio.run(run())
+
+
+def test_what_batching_does_to_the_answers_is_measured_now_and_then() -> None:
+    assert rounding_of(Rounding(), Batching(3, wait_seconds=1), 3, 1) == (1, 2 / 1024)
+    policy = Rounding()
+    compared, largest = rounding_of(policy, Batching(3, wait_seconds=1), 3, 40)
+    assert (compared, largest) == (6, 2 / 1024)  # batches 1, 2, 4, 8, 16 and 32
+    assert len(policy.batches) == 46
+
+
+@pytest.mark.parametrize(
+    ("policy", "most"), [(Rounding(), 1), (Echo(), 3)], ids=["batches of one", "a policy that does not say so"]
+)
+def test_nobody_is_asked_twice_for_nothing(policy: Echo, most: int) -> None:
+    assert rounding_of(policy, Batching(most, wait_seconds=1), 3, 4) == (0, 0.0)
+    assert sum(map(len, policy.batches)) == 12
+
+
+def test_a_robot_may_be_answered_with_fewer_rows_than_the_horizon() -> None:
+    class Walker(Echo):
+        def __init__(self) -> None:
+            super().__init__()
+            self.horizon = 16
+
+        def rows(self, embodiment: object) -> int:
+            return 2
+
+    answers, _ = ask_all(Walker(), Batching(2), 2)
+    assert [answer.reply.actions.shape for answer in answers] == [(2, 3), (2, 3)]
+    assert execute_for(Walker(), TOY_POINT, 8) == 2

@@ -12,8 +12,9 @@ from typing import Self
 import numpy as np
 
 from ..envs.api import check_actions
+from ..envs.embodiments import Embodiment
 from ..envs.errors import BadActionError, VlarigError
-from ..policies.api import Policy, PolicyError, Reply, Request
+from .api import Policy, PolicyError, Reply, Request
 
 
 @dataclass(frozen=True)
@@ -24,13 +25,13 @@ class Batching:
         most: Most requests in a batch.
         wait_seconds: How long a batch that is not full waits for more; it never waits when nobody else could join. At 0,
             whatever arrived while the policy was busy makes the next batch.
-        fixed_shape: Fill every batch up to ``most`` by repeating its first request, so that a neural policy computes the same
-            numbers whoever else is in the batch.
+        alone_on_failure: Ask the policy again, one request at a time, where it fails on a batch, so that a failure is told only to
+            whom it concerns. (A sweep ends at the first one anyhow.)
     """
 
     most: int
     wait_seconds: float = 0.0
-    fixed_shape: bool = False
+    alone_on_failure: bool = False
 
     def __post_init__(self) -> None:
         if self.most < 1:
@@ -52,6 +53,23 @@ class Answer:
     seconds: float
 
 
+#: Answers whose rounding is measured: of the batches number 1, 2, 4, 8 and so on, so that a long run costs no more.
+MOST_COMPARED = 12
+
+
+@dataclass
+class Rounding:
+    """What the batch's shape did to a neural policy's answers: the same request was asked alone too.
+
+    Attributes:
+        compared: Answers that were compared.
+        largest: Largest difference of a number, in the actions' own units.
+    """
+
+    compared: int = 0
+    largest: float = 0.0
+
+
 class Batcher:
     """Collects requests and has the policy answer them. Use it as an asynchronous context manager."""
 
@@ -61,8 +79,10 @@ class Batcher:
         self._pending: deque[tuple[Request, asyncio.Future[Answer]]] = deque()
         self._arrived = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="policy")
+        self.rounding = Rounding()
+        self._batches = 0
         self.playing = 0
-        """Slots that may still ask; kept by the engine, so that a batch does not wait for those that will not."""
+        """How many may still ask; kept by whoever asks, so that a batch does not wait for those that will not."""
 
     async def __aenter__(self) -> Self:
         """Begin to answer."""
@@ -91,15 +111,13 @@ class Batcher:
             await self._gather()
             batch = [self._pending.popleft() for _ in range(min(len(self._pending), self._batching.most))]
             requests = [request for request, _ in batch]
-            try:
-                answers = await loop.run_in_executor(self._thread, self._act, requests)
-            except VlarigError as error:
-                for _, answered in batch:
-                    if not answered.done():
-                        answered.set_exception(error)
-                continue
+            answers = await loop.run_in_executor(self._thread, self._answers, requests)
             for (_, answered), answer in zip(batch, answers, strict=True):
-                if not answered.done():
+                if answered.done():
+                    continue
+                if isinstance(answer, VlarigError):
+                    answered.set_exception(answer)
+                else:
                     answered.set_result(answer)
 
     async def _gather(self) -> None:
@@ -118,14 +136,19 @@ class Batcher:
             except TimeoutError:
                 return
 
+    def _answers(self, requests: list[Request]) -> list[Answer | VlarigError]:
+        """The answer to each request, or what went wrong with it. Runs in the policy's thread."""
+        try:
+            return list(self._act(requests))
+        except VlarigError as error:
+            if len(requests) == 1 or not self._batching.alone_on_failure:
+                return [error] * len(requests)
+            return [answer for request in requests for answer in self._answers([request])]
+
     def _act(self, requests: list[Request]) -> list[Answer]:
-        """Runs in the policy's thread."""
-        shown = requests
-        if self._batching.fixed_shape:
-            shown = requests + requests[:1] * (self._batching.most - len(requests))
         began = time.perf_counter()
         try:
-            replies = list(self._policy.act(shown))
+            replies = list(self._policy.act(requests))
         except VlarigError:
             raise
         except Exception as error:
@@ -133,13 +156,25 @@ class Batcher:
                 f"the policy {self._policy.name!r} raised {type(error).__name__} while it acted for {requests[0].key}: {error}"
             ) from error
         seconds = time.perf_counter() - began
-        if len(replies) != len(shown):
-            raise PolicyError(f"the policy {self._policy.name!r} gave {len(replies)} replies to {len(shown)} requests")
+        if len(replies) != len(requests):
+            raise PolicyError(f"the policy {self._policy.name!r} gave {len(replies)} replies to {len(requests)} requests")
+        self._compare(requests, replies)
         version = getattr(self._policy, "version", 0)
         return [
             Answer(checked_reply(self._policy, request, reply), version, seconds)
-            for request, reply in zip(requests, replies, strict=False)
+            for request, reply in zip(requests, replies, strict=True)
         ]
+
+    def _compare(self, requests: list[Request], replies: list[Reply]) -> None:
+        """Ask for one of the batch's answers alone, now and then, and note the difference."""
+        if len(requests) == 1 or not getattr(self._policy, "rounds_by_batch", False):
+            return
+        self._batches += 1
+        if self._batches.bit_count() > 1 or self.rounding.compared >= MOST_COMPARED:
+            return
+        (alone,) = self._policy.act(requests[-1:])
+        self.rounding.compared += 1
+        self.rounding.largest = max(self.rounding.largest, float(np.abs(alone.actions - replies[-1].actions).max()))
 
 
 def checked_reply(policy: Policy, request: Request, reply: Reply) -> Reply:
@@ -152,13 +187,21 @@ def checked_reply(policy: Policy, request: Request, reply: Reply) -> Reply:
         actions = check_actions(reply.actions, request.embodiment)
     except BadActionError as error:
         raise PolicyError(f"the policy {policy.name!r} answered {request.key} badly: {error}") from None
-    rows = request.execute if policy.horizon is None else policy.horizon
+    horizon = horizon_for(policy, request.embodiment)
+    rows = request.execute if horizon is None else horizon
     if len(actions) != rows:
-        promised = "the request's execute" if policy.horizon is None else "its horizon"
+        promised = "the request's execute" if horizon is None else "its horizon"
         raise PolicyError(f"the policy {policy.name!r} answered {request.key} with {len(actions)} rows; {promised} is {rows}")
     return Reply(np.ascontiguousarray(actions), reply.extras)
 
 
-def execute_for(policy: Policy, wanted: int) -> int:
+def horizon_for(policy: Policy, embodiment: Embodiment) -> int | None:
+    """Rows of the policy's answers to this embodiment: its ``rows``, where it has that member, else its horizon."""
+    rows = getattr(policy, "rows", None)
+    return policy.horizon if rows is None else rows(embodiment)
+
+
+def execute_for(policy: Policy, embodiment: Embodiment, wanted: int) -> int:
     """Rows to execute of each chunk: as many as wanted, but no more than the policy predicts."""
-    return wanted if policy.horizon is None else min(wanted, policy.horizon)
+    horizon = horizon_for(policy, embodiment)
+    return wanted if horizon is None else min(wanted, horizon)
