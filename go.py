@@ -40,7 +40,7 @@ STATE = os.path.join(VENV, "vlarig-setup.json")
 RUNTIMES = {"demo": ["tabletop"], "test": ["tabletop", "libero", "simpler"]}
 CERTIFICATES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem")
 HERE = ".".join(map(str, sys.version_info[:2]))
-EXTRAS = {"demo": ["video"], "test": ["dev", "video"]}
+EXTRAS = {"demo": ["video"], "test": ["dev", "policy", "video"]}
 CHECKS = (["ruff", "format", "--check", "."], ["ruff", "check", "."], ["basedpyright"], ["lint-imports"])
 
 
@@ -240,6 +240,8 @@ def install(extras: list[str], lock: int) -> None:
     if not os.path.exists(tool("uv")) and not which("uv"):
         quietly([*installers()[-1], "uv"], lock)
     use_settings()
+    if "policy" in extras:
+        install_first(lock)
     words = ""
     for command in installers():
         status, words = quietly([*command, "--editable", "{}[{}]".format(ROOT, ",".join(extras))], lock)
@@ -250,22 +252,43 @@ def install(extras: list[str], lock: int) -> None:
     stop("vlarig's packages could not be installed; above is why")
 
 
+def install_first(lock: int) -> None:
+    """Install the builds for the CPU that pyproject.toml names, so that what follows brings no gigabytes of CUDA along.
+
+    Where the usual index has them not, PyTorch's own has; where neither is reached, what follows may still work.
+    """
+    with open(os.path.join(ROOT, "pyproject.toml"), "rb") as file:
+        packages = tomllib.load(file).get("dependency-groups", {}).get("cpu", [])
+    for command in installers() if packages else []:
+        is_uv = "uv" in os.path.basename(command[0])
+        for more in ([], ["--torch-backend", "cpu"]) if is_uv else ([],):
+            if quietly([*command, *more, *packages], lock)[0] == 0:
+                return
+
+
 def use_settings() -> None:
-    """Tell uv of the certificates of this machine and of the package index that pip is set to; by itself it reads neither."""
+    """Tell uv of this machine's certificates, and of the package index and the folders of wheels that pip is set to.
+
+    By itself it reads none of them.
+    """
     if any(map(os.path.exists, CERTIFICATES)):
         os.environ.setdefault("UV_SYSTEM_CERTS", "1")
-    if os.environ.get("UV_DEFAULT_INDEX") or os.environ.get("UV_INDEX_URL"):
-        return
-    index = index_of_pip()
-    if index:
-        os.environ["UV_DEFAULT_INDEX"] = index
+    if not (os.environ.get("UV_DEFAULT_INDEX") or os.environ.get("UV_INDEX_URL")):
+        index = setting_of_pip("index-url")
+        if index:
+            os.environ["UV_DEFAULT_INDEX"] = index
+    if not os.environ.get("UV_FIND_LINKS"):
+        folders = setting_of_pip("find-links").split()
+        if folders:
+            os.environ["UV_FIND_LINKS"] = ",".join(folders)
 
 
-def index_of_pip() -> str:
-    """The package index of pip's settings, or nothing."""
-    if os.environ.get("PIP_INDEX_URL"):
-        return os.environ["PIP_INDEX_URL"]
-    status, words = quietly([PYTHON, "-m", "pip", "config", "get", "global.index-url"])
+def setting_of_pip(name: str) -> str:
+    """A setting of pip's by name, or nothing."""
+    variable = "PIP_" + name.upper().replace("-", "_")
+    if os.environ.get(variable):
+        return os.environ[variable]
+    status, words = quietly([PYTHON, "-m", "pip", "config", "get", "global." + name])
     return words.strip() if status == 0 else ""
 
 

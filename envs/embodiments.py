@@ -41,7 +41,8 @@ class Embodiment:
     Attributes:
         name: Key of the embodiment, unique in the project.
         robot_tag: The robot's name in the prompt template (paper, section 2.3).
-        arms: ``single arm`` or ``dual arms``, the two wordings of the template.
+        arms: ``single arm`` or ``dual arms``, the two wordings of the template; ``none`` for a robot that only moves about, whose
+            prompt states waypoints instead of control actions (paper, section 2.4).
         control_frequency: Control steps a second, in Hz.
         channels: The ``A`` action channels, in the order of an action row.
         state_layout: Names of the ``S`` numbers of the state vector, in order.
@@ -64,8 +65,8 @@ class Embodiment:
     mobile_base: bool = False
 
     def __post_init__(self) -> None:
-        if self.arms not in ("single arm", "dual arms"):
-            raise ValueError(f"arms is {self.arms!r}, expected 'single arm' or 'dual arms'")
+        if self.arms not in ("single arm", "dual arms", "none"):
+            raise ValueError(f"arms is {self.arms!r}, expected 'single arm', 'dual arms' or 'none'")
         names = [channel.name for channel in self.channels]
         if len(set(names)) != len(names):
             raise ValueError(f"channel names of {self.name!r} repeat: {names}")

@@ -1,0 +1,273 @@
+"""The action expert: a single-stream diffusion transformer that predicts the flow's velocity (paper, section 2.2).
+
+The backbone's states and the noisy chunk stand in one sequence and attend to each other in both directions. The flow time steers every
+block through AdaLN (Peebles and Xie, "Scalable diffusion models with transformers"), and rotary positions go on where the prompt's end.
+
+What does not change between Euler steps (projected states, positions, masks) is made once for a chunk, in :class:`Conditioning`.
+
+Shapes: ``B`` samples, ``S`` prompt tokens, ``H`` and ``K`` rows and channels of a chunk, ``D`` the expert's width, ``L`` the joint
+sequence: ``S``, one state token where there is one, ``H``.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..api import PolicyError
+from .config import ModelConfig
+from .projections import ActionProjection, Float32Linear, make_projection, two_layers
+
+#: Standard deviation of the weights that AdaLN-Zero and DiT set to zero: every modulation, and the last layer. With exact zeros the
+#: velocity of a model with random weights would be zero for every input, and no block would get a gradient in the first step. With
+#: 0.02 (the backbone's own ``initializer_range``) gates are of the order of 0.1, so blocks still begin near the identity.
+NEAR_ZERO = 0.02
+#: The flow time 0 to 1 is stretched to the range that DiT's sinusoids were made for (1,000 diffusion steps, base 10,000).
+TIME_SCALE = 1000.0
+TIME_BASE = 10_000.0
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """All that a chunk's velocity depends on besides the noisy chunk and the time.
+
+    Attributes:
+        tokens: ``[B, L - H, D]``, the projected prompt, then the state token where there is one.
+        cos: ``float32[B, 1, L, R]`` over the rotary dimensions ``R``.
+        sin: The same of the sines.
+        attend: ``bool[B, 1, 1, L]``, the keys that may be seen; ``None`` where nothing is padded.
+        mask: ``bool[B, H, K]``, the valid entries of the chunk.
+        embodiment: ``int64[B]``, or ``None`` where the action projection asks for none.
+    """
+
+    tokens: Tensor
+    cos: Tensor
+    sin: Tensor
+    attend: Tensor | None
+    mask: Tensor
+    embodiment: Tensor | None
+
+
+class Block(nn.Module):
+    """Joint self-attention and a SwiGLU, each shifted, scaled and gated by the flow time (AdaLN-Zero, six times ``D``)."""
+
+    def __init__(self, width: int, heads: int, mlp_width: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.modulation = nn.Linear(width, 6 * width)
+        self.qkv = nn.Linear(width, 3 * width, bias=False)
+        self.query_norm = nn.RMSNorm(width // heads, eps=1e-6)
+        self.key_norm = nn.RMSNorm(width // heads, eps=1e-6)
+        self.attention_out = nn.Linear(width, width, bias=False)
+        self.gate_up = nn.Linear(width, 2 * mlp_width, bias=False)
+        self.down = nn.Linear(mlp_width, width, bias=False)
+
+    def forward(self, tokens: Tensor, condition: Tensor, cos: Tensor, sin: Tensor, attend: Tensor | None) -> Tensor:
+        """``[B, L, D]``.
+
+        Args:
+            tokens: ``[B, L, D]``.
+            condition: ``[B, D]``, made of the flow time.
+            cos: ``[B, 1, L, R]``.
+            sin: ``[B, 1, L, R]``.
+            attend: ``bool[B, 1, 1, L]`` or ``None``.
+        """
+        shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = self.modulation(condition).unsqueeze(1).chunk(6, dim=-1)
+        tokens = tokens + gate_1 * self._attention(modulate(tokens, shift_1, scale_1), cos, sin, attend)
+        return tokens + gate_2 * self._mlp(modulate(tokens, shift_2, scale_2))
+
+    def _attention(self, tokens: Tensor, cos: Tensor, sin: Tensor, attend: Tensor | None) -> Tensor:
+        batch, length, width = tokens.shape
+        qkv = self.qkv(tokens).to(tokens.dtype)  # under autocast the norms stay in the residual's precision
+        query, key, value = qkv.reshape(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
+        query = rotate(self.query_norm(query), cos, sin)
+        key = rotate(self.key_norm(key), cos, sin)
+        mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=attend)
+        return self.attention_out(mixed.transpose(1, 2).reshape(batch, length, width))
+
+    def _mlp(self, tokens: Tensor) -> Tensor:
+        gate, up = self.gate_up(tokens).chunk(2, dim=-1)
+        return self.down(functional.silu(gate) * up)
+
+
+class ActionExpert(nn.Module):
+    """From a noisy chunk, its time and its :class:`Conditioning` to the velocity."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        expert = config.expert
+        self.horizon = config.horizon
+        self.channels = config.channels
+        self.time_features = expert.time_features
+        self.state_size = config.state_size
+        self.sections: tuple[int, ...] = tuple(config.rope["mrope_section"])
+        self.rope_theta = float(config.rope["rope_theta"])
+        self.vlm_projection = nn.Linear(config.text["hidden_size"], expert.width)
+        self.action_projection: ActionProjection = make_projection(config)
+        self.state_projection = two_layers(config.state_size, expert.width, expert.width) if config.state == "dit" else None
+        self.time_embedding = two_layers(expert.time_features, expert.width, expert.width)
+        self.blocks = nn.ModuleList(Block(expert.width, expert.heads, expert.mlp_width) for _ in range(expert.blocks))
+        self.output_modulation = Float32Linear(expert.width, 2 * expert.width)
+
+    def reset(self) -> None:
+        """Draw the weights anew from torch's current generators: Xavier, and near zero where AdaLN-Zero has zeros."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.RMSNorm):
+                nn.init.ones_(module.weight)
+        modulations: list[nn.Linear] = [self.output_modulation]
+        modulations += [block.modulation for block in self.blocks if isinstance(block, Block)]
+        for layer in (*modulations, *self.action_projection.last_layers()):
+            nn.init.normal_(layer.weight, std=NEAR_ZERO)
+
+    def condition(
+        self,
+        states: Tensor,
+        valid: Tensor,
+        positions: Tensor,
+        mask: Tensor,
+        embodiment: Tensor | None = None,
+        state: Tensor | None = None,
+    ) -> Conditioning:
+        """What stays the same over the Euler steps of a chunk.
+
+        Args:
+            states: ``[B, S, D_vlm]`` of the backbone.
+            valid: ``bool[B, S]``.
+            positions: ``int64[3, B, S]``.
+            mask: ``bool[B, H, K]``.
+            embodiment: ``int64[B]`` for the projections ``multi_mlp`` and ``concat``.
+            state: ``[B, state_size]`` where the state is a token.
+
+        Raises:
+            PolicyError: A shape does not fit, or a state is missing or not wanted.
+        """
+        batch = states.shape[0]
+        if mask.shape != (batch, self.horizon, self.channels) or mask.dtype != torch.bool:
+            raise PolicyError(
+                f"the action mask is {str(mask.dtype).removeprefix('torch.')}{list(mask.shape)}, "
+                f"expected bool{[batch, self.horizon, self.channels]}"
+            )
+        weight = self.vlm_projection.weight
+        tokens = [self.vlm_projection(states.to(weight.dtype)).to(weight.dtype)]
+        keys = [valid]
+        if self.state_projection is not None:
+            if state is None or state.shape != (batch, self.state_size):
+                given = "none" if state is None else list(state.shape)
+                raise PolicyError(
+                    f"the state is {given}, expected {[batch, self.state_size]}; this model reads the state as a token"
+                )
+            tokens.append(self.state_projection(state).unsqueeze(1).to(weight.dtype))
+            keys.append(valid.new_ones(batch, 1))
+        elif state is not None:
+            raise PolicyError("a state is given to an action expert that reads none; build the model with state 'dit'")
+        keys.append(mask.any(dim=-1))
+        attend = torch.cat(keys, dim=1)
+        following = attend.shape[1] - valid.shape[1]
+        cos, sin = rotary_table(following_positions(positions, valid, following), self.sections, self.rope_theta)
+        return Conditioning(
+            tokens=torch.cat(tokens, dim=1),
+            cos=cos.unsqueeze(1),
+            sin=sin.unsqueeze(1),
+            attend=None if bool(attend.all()) else attend[:, None, None, :],
+            mask=mask,
+            embodiment=embodiment,
+        )
+
+    def forward(self, noisy: Tensor, time: Tensor, conditioning: Conditioning) -> Tensor:
+        """The velocity ``float32[B, H, K]``, zero outside the mask.
+
+        Whatever stands in masked entries of ``noisy`` changes nothing: they are emptied before the action projection, and no token
+        attends to a row without a valid entry.
+
+        Args:
+            noisy: ``[B, H, K]``.
+            time: ``[B]``, 0 (clean) to 1 (noise).
+            conditioning: From :meth:`condition`.
+
+        Raises:
+            PolicyError: ``noisy`` or ``time`` has another shape.
+        """
+        given = conditioning
+        if noisy.shape != given.mask.shape or time.shape != noisy.shape[:1]:
+            raise PolicyError(
+                f"the noisy chunk is {list(noisy.shape)} and its time {list(time.shape)}, "
+                f"expected {list(given.mask.shape)} and {list(given.mask.shape[:1])}"
+            )
+        empty = ~given.mask
+        embedded = functional.silu(self.time_embedding(sinusoids(time, self.time_features)))  # float32 [B, D]
+        actions = self.action_projection.encode(noisy.float().masked_fill(empty, 0.0), given.embodiment)
+        tokens = torch.cat([given.tokens, actions.to(given.tokens.dtype)], dim=1)
+        condition, cos, sin = embedded.to(tokens.dtype), given.cos.to(tokens.dtype), given.sin.to(tokens.dtype)
+        for block in self.blocks:
+            tokens = block(tokens, condition, cos, sin, given.attend)
+        shift, scale = self.output_modulation(embedded).unsqueeze(1).chunk(2, dim=-1)
+        output = modulate(tokens[:, -self.horizon :].float(), shift, scale)
+        return self.action_projection.decode(output, given.embodiment).masked_fill(empty, 0.0)
+
+
+def modulate(tokens: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """Layer normalisation without weights, then ``shift`` and ``scale`` (AdaLN)."""
+    return functional.layer_norm(tokens, tokens.shape[-1:], eps=1e-6) * (1 + scale) + shift
+
+
+def sinusoids(time: Tensor, features: int) -> Tensor:
+    """Cosines and sines of the flow time, ``float32[B, features]``."""
+    half = features // 2
+    frequencies = torch.exp(-math.log(TIME_BASE) * torch.arange(half, device=time.device, dtype=torch.float32) / half)
+    angles = TIME_SCALE * time.float().unsqueeze(-1) * frequencies
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)
+
+
+def following_positions(positions: Tensor, valid: Tensor, count: int) -> Tensor:
+    """The prompt's positions, continued: token ``i`` after the prompt stands at its largest position + 1 + ``i`` in every section.
+
+    Args:
+        positions: ``int64[3, B, S]``.
+        valid: ``bool[B, S]``.
+        count: Tokens that follow.
+
+    Returns:
+        ``int64[3, B, S + count]``.
+    """
+    last = positions.masked_fill(~valid, 0).amax(dim=(0, 2))  # [B]
+    following = last.unsqueeze(-1) + 1 + torch.arange(count, device=positions.device)
+    return torch.cat([positions, following.expand(3, -1, -1)], dim=2)
+
+
+def rotary_table(positions: Tensor, sections: tuple[int, ...], theta: float) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of interleaved multi-section RoPE, the backbone's own (transformers ``Qwen3_5TextRotaryEmbedding``, v5.23.0).
+
+    Frequency ``i`` turns with the row for ``i = 1, 4, 7, ...``, with the column for ``i = 2, 5, 8, ...``, as many as their sections
+    say, and with the frame otherwise.
+
+    Args:
+        positions: ``int64[3, B, L]``: frame, row, column.
+        sections: Frequencies of each of the three.
+        theta: Base of the frequencies.
+
+    Returns:
+        Two ``float32[B, L, R]`` with ``R`` twice the sum of the sections.
+    """
+    count = sum(sections)
+    index = torch.arange(count, device=positions.device)
+    frequencies = theta ** -(index.float() / count)
+    axis = torch.where(index < 3 * torch.tensor(sections, device=index.device)[index % 3], index % 3, 0)
+    angles = positions.movedim(0, -1)[..., axis].float() * frequencies  # [B, L, count]
+    angles = torch.cat([angles, angles], dim=-1)
+    return angles.cos(), angles.sin()
+
+
+def rotate(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotates the first dimensions of ``[B, heads, L, width]``, as many as the table has; the others pass."""
+    rotary = cos.shape[-1]
+    turned, passed = heads[..., :rotary], heads[..., rotary:]
+    first, second = turned.chunk(2, dim=-1)
+    return torch.cat([turned * cos + torch.cat([-second, first], dim=-1) * sin, passed], dim=-1)

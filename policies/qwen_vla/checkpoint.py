@@ -1,0 +1,330 @@
+"""Checkpoints: a folder in the manner of the Hugging Face hub that holds everything of a policy, and presets with random weights.
+
+====================== ===============================================================================================
+file                   holds
+====================== ===============================================================================================
+``config.json``        the architecture, :class:`~.config.ModelConfig`, the backbone's sizes within it
+``model.safetensors``  the weights; of a large model several files, and ``model.safetensors.index.json``
+``tokenizer.json``     the tokenizer, view tokens included
+``statistics.json``    quantiles of actions and states by data set (paper, equation 5)
+``embodiments.json``   whom the policy was trained on, each with its control convention
+====================== ===============================================================================================
+
+Nothing in it is code, and nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import save_torch_state_dict, snapshot_download
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from ...envs.embodiments import Embodiment
+from ...envs.errors import suggestion
+from ..api import PolicyError
+from ..conventions import embodiment_from_data, embodiment_to_data
+from .backbone import read_backbone_config
+from .config import PRESETS, ModelConfig
+from .model import QwenVla, build
+from .normalization import DatasetStatistics, statistics_from_data, statistics_to_data
+from .tokenizer import add_view_tokens, load_tokenizer, save_tokenizer, small_tokenizer, token_ids
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+WEIGHTS_INDEX_FILE = "model.safetensors.index.json"
+TOKENIZER_FILE = "tokenizer.json"
+STATISTICS_FILE = "statistics.json"
+EMBODIMENTS_FILE = "embodiments.json"
+
+#: Raised when the files' meaning changes.
+FORMAT = 1
+
+#: What ``config.json`` says beside the architecture, so that tools know whose folder it is.
+MODEL_TYPE = "qwen_vla"
+
+#: An id of the hub: ``owner/name``.
+_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+
+
+@dataclass(frozen=True)
+class Description:
+    """All of a checkpoint but its weights and its tokenizer.
+
+    Attributes:
+        config: The architecture.
+        statistics: Statistics key to quantiles.
+        embodiments: Name to embodiment; empty for random weights, which were trained on none and are tried on any.
+    """
+
+    config: ModelConfig
+    statistics: dict[str, DatasetStatistics] = field(default_factory=dict)
+    embodiments: dict[str, Embodiment] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A policy in memory.
+
+    Attributes:
+        description: Architecture, statistics and embodiments.
+        model: The network.
+        tokenizer: Its tokenizer.
+        revision: Changes whenever one of the three does: a SHA-256 over the checkpoint's files, or over a preset's weights.
+    """
+
+    description: Description
+    model: QwenVla
+    tokenizer: PreTrainedTokenizerFast
+    revision: str
+
+
+def load(
+    source: str,
+    *,
+    seed: int = 0,
+    backbone: str | None = None,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> Bundle:
+    """The policy that ``source`` names.
+
+    Args:
+        source: A preset's name (random weights), a checkpoint's folder, or a hub's ``owner/name``.
+        seed: Seed of a preset's random weights.
+        backbone: For a preset: folder or hub id of a trained Qwen3.5, whose weights, sizes and tokenizer it takes.
+        device: Where to put the weights.
+        dtype: Their precision.
+
+    Raises:
+        PolicyError: There is no such policy, or its files do not fit each other.
+    """
+    if source in PRESETS:
+        return _preset(source, seed, backbone, device, dtype)
+    if backbone is not None:
+        raise PolicyError(
+            f"backbone={backbone} was given beside the checkpoint {source!r}, which has its own; give it with a preset"
+        )
+    return load_checkpoint(find_checkpoint(source), device, dtype)
+
+
+def find_checkpoint(source: str) -> Path:
+    """The folder of a checkpoint, downloaded from the hub where ``source`` is an id of it.
+
+    Raises:
+        PolicyError: There is none.
+    """
+    folder = Path(source)
+    if folder.is_dir():
+        return folder
+    if not _HUB_ID.fullmatch(source) or folder.is_absolute():
+        raise PolicyError(
+            f"no checkpoint {source!r}: {suggestion(source, PRESETS)} (presets with random weights), or give a checkpoint's folder or "
+            "a hub's owner/name"
+        )
+    try:
+        return Path(snapshot_download(source, allow_patterns=["*.json", "*.safetensors"]))
+    except Exception as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise PolicyError(f"there is no folder {source!r}, and the hub has not given it ({first}); check the name") from None
+
+
+def save_checkpoint(folder: Path, bundle: Bundle, largest_file: str = "5GB") -> None:
+    """Write a checkpoint.
+
+    Args:
+        folder: Where to; made if need be.
+        bundle: What to write.
+        largest_file: Weights beyond this size are split into several files.
+
+    Raises:
+        PolicyError: The folder holds a checkpoint already.
+    """
+    if (folder / CONFIG_FILE).exists():
+        raise PolicyError(f"{folder} holds a checkpoint already; name another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    description = bundle.description
+    save_torch_state_dict(dict(_own_weights(bundle.model)), folder, max_shard_size=largest_file)
+    save_tokenizer(bundle.tokenizer, folder)
+    for path in _weight_files(folder):
+        path.chmod((folder / TOKENIZER_FILE).stat().st_mode)  # safetensors lets the owner alone read its files
+    _write(folder / STATISTICS_FILE, statistics_to_data(description.statistics))
+    _write(folder / EMBODIMENTS_FILE, [embodiment_to_data(each) for each in description.embodiments.values()])
+    head = {"model_type": MODEL_TYPE, "architectures": ["QwenVla"], "format": FORMAT}
+    _write(folder / CONFIG_FILE, head | description.config.to_data())  # last: a folder with it is whole
+
+
+def describe_checkpoint(folder: Path) -> Description:
+    """A checkpoint without its weights.
+
+    Raises:
+        PolicyError: A file is missing, does not read, or does not fit the others.
+    """
+    data = _read(folder / CONFIG_FILE)
+    if not isinstance(data, dict) or data.get("model_type") != MODEL_TYPE:
+        found = data.get("model_type") if isinstance(data, dict) else None
+        raise PolicyError(
+            f"{folder / CONFIG_FILE} is of a {found or 'model without model_type'}; expected a {MODEL_TYPE} checkpoint"
+        )
+    if data.get("format") != FORMAT:
+        raise PolicyError(
+            f"{folder} has format {data.get('format')!r}, this version reads {FORMAT}; take the version that wrote it"
+        )
+    config = _named(
+        folder / CONFIG_FILE,
+        lambda: ModelConfig.from_data({k: v for k, v in data.items() if k not in ("model_type", "architectures", "format")}),
+    )
+    statistics = _named(folder / STATISTICS_FILE, lambda: statistics_from_data(_read(folder / STATISTICS_FILE)))
+    embodiments = _named(folder / EMBODIMENTS_FILE, lambda: _embodiments(_read(folder / EMBODIMENTS_FILE)))
+    for embodiment in embodiments.values():
+        _check_fits(folder, config, statistics, embodiment)
+    return Description(config, statistics, embodiments)
+
+
+def load_checkpoint(folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Bundle:
+    """The policy in a folder. Raises like :func:`describe_checkpoint`, and where weights or tokenizer do not fit."""
+    description = describe_checkpoint(folder)
+    files = _weight_files(folder)
+    model = build(description.config, seed=None, device=device, dtype=dtype)
+    _fill(model, files)
+    tokenizer = load_tokenizer(folder)
+    return Bundle(description, model, tokenizer, _files_hash(folder, files))
+
+
+def _preset(name: str, seed: int, backbone: str | None, device: torch.device | str, dtype: torch.dtype) -> Bundle:
+    """A preset with random weights; with a trained backbone only the action expert's and the value head's are random."""
+    tokenizer = small_tokenizer() if backbone is None else load_tokenizer(backbone)
+    add_view_tokens(tokenizer)
+    config = PRESETS[name](tokens=token_ids(tokenizer))
+    if backbone is not None:
+        config = dataclasses.replace(config, backbone=read_backbone_config(backbone))
+    model = build(config, seed, backbone, device, dtype)
+    return Bundle(Description(config), model, tokenizer, f"{name}, seed {seed}, sha256 {_weights_hash(model)}")
+
+
+def _own_weights(model: QwenVla) -> Iterator[tuple[str, Tensor]]:
+    """Weights by name, those that share memory with an earlier one (the head that is the embedding) left out."""
+    seen: set[int] = set()
+    for name, tensor in model.state_dict().items():
+        if tensor.data_ptr() not in seen:
+            seen.add(tensor.data_ptr())
+            yield name, tensor
+
+
+def _fill(model: QwenVla, files: list[Path]) -> None:
+    """Copy the files' tensors into the model.
+
+    Raises:
+        PolicyError: A weight is missing, unknown, there twice or of another shape, or a file does not read.
+    """
+    weights = dict(_own_weights(model))
+    missing = set(weights)
+    for path in files:
+        try:
+            with safe_open(path, framework="pt") as tensors:
+                for name in tensors.keys():  # noqa: SIM118  (it is no mapping)
+                    if name not in missing:
+                        why = "holds it twice" if name in weights else "has no such weight"
+                        raise PolicyError(
+                            f"{path} gives {name!r}, and this model {why}; the weights are another architecture's"
+                        )
+                    shape = list(weights[name].shape)
+                    if tensors.get_slice(name).get_shape() != shape:
+                        raise PolicyError(
+                            f"{name!r} in {path} has shape {tensors.get_slice(name).get_shape()}, {CONFIG_FILE} makes it {shape}; "
+                            "the weights are another architecture's"
+                        )
+                    weights[name].copy_(tensors.get_tensor(name))
+                    missing.discard(name)
+        except (SafetensorError, OSError) as error:
+            raise PolicyError(f"{path} does not read as safetensors ({error}); copy the checkpoint again") from None
+    if missing:
+        raise PolicyError(
+            f"the weights lack {len(missing)} of {len(weights)} tensors, {min(missing)!r} first; take a whole checkpoint"
+        )
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    index = folder / WEIGHTS_INDEX_FILE
+    if not index.is_file():
+        names = [WEIGHTS_FILE]
+    else:
+        data = _read(index)
+        files = data.get("weight_map") if isinstance(data, dict) else None
+        if not isinstance(files, dict) or not files or not all(Path(str(name)).name == name for name in files.values()):
+            raise PolicyError(f"{index} holds no weight_map of tensors to files of this folder; copy the checkpoint again")
+        names = sorted(set(files.values()))
+    for name in names:
+        if not (folder / name).is_file():
+            raise PolicyError(f"{folder} has no {name}; take a whole checkpoint")
+    return [folder / name for name in names]
+
+
+def _embodiments(data: Any) -> dict[str, Embodiment]:
+    if not isinstance(data, list):
+        raise PolicyError(f"embodiments are {type(data).__name__}, expected a list")
+    return {each.name: each for each in map(embodiment_from_data, data)}
+
+
+def _check_fits(folder: Path, config: ModelConfig, statistics: Mapping[str, DatasetStatistics], embodiment: Embodiment) -> None:
+    """Make sure that an embodiment's numbers have a place in the model and statistics of their own."""
+    if embodiment.action_size > config.channels:
+        raise PolicyError(
+            f"{folder}: {embodiment.name!r} has {embodiment.action_size} action channels, the model {config.channels}; "
+            "it was trained for others"
+        )
+    known = statistics.get(embodiment.statistics_key)
+    if known is None or known.actions.size != embodiment.action_size:
+        found = "none" if known is None else f"those of {known.actions.size} channels"
+        raise PolicyError(
+            f"{folder}: {embodiment.name!r} needs statistics {embodiment.statistics_key!r} of {embodiment.action_size} action "
+            f"channels; {STATISTICS_FILE} has {found}"
+        )
+
+
+def _files_hash(folder: Path, weights: list[Path]) -> str:
+    """SHA-256 over everything that makes the policy what it is."""
+    whole = hashlib.sha256()
+    for path in [*(folder / name for name in (CONFIG_FILE, TOKENIZER_FILE, STATISTICS_FILE, EMBODIMENTS_FILE)), *weights]:
+        with path.open("rb") as file:
+            whole.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return f"sha256 {whole.hexdigest()}"
+
+
+def _weights_hash(model: QwenVla) -> str:
+    whole = hashlib.sha256()
+    for name, tensor in _own_weights(model):
+        whole.update(name.encode())
+        whole.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().data)
+    return whole.hexdigest()
+
+
+def _write(path: Path, data: Any) -> None:
+    path.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise PolicyError(f"{path.parent} has no {path.name}; it is no Qwen-VLA checkpoint, or not a whole one") from None
+    except (OSError, ValueError) as error:
+        raise PolicyError(f"{path} does not read as JSON ({error}); copy the checkpoint again") from None
+
+
+def _named(path: Path, read: Any) -> Any:
+    """What ``read`` gives; its complaint with the file's name before it."""
+    try:
+        return read()
+    except PolicyError as error:
+        raise error if str(path.parent) in str(error) else PolicyError(f"{path}: {error}") from None

@@ -1,0 +1,469 @@
+"""The architecture as data: the backbone's sizes, the action expert's, and the options that the paper ablates.
+
+Nothing here needs torch, so a configuration can be read, checked and printed without it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ...envs.errors import suggestion
+from ..api import PolicyError
+
+PROJECTIONS = ("zero_pad", "multi_mlp", "concat")
+STATES = ("none", "prompt", "dit")
+IMAGE_FITS = ("pad", "stretch", "crop")
+
+#: The fields of transformers' ``Qwen3_5TextConfig`` that a backbone must state. Transformers' defaults are those of a larger model
+#: than the paper's (4,096 wide instead of 2,560), so a field that is left out would silently be wrong.
+TEXT_FIELDS = (
+    "vocab_size",
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+    "head_dim",
+    "hidden_act",
+    "max_position_embeddings",
+    "initializer_range",
+    "rms_norm_eps",
+    "tie_word_embeddings",
+    "rope_parameters",
+    "attention_bias",
+    "attention_dropout",
+    "linear_conv_kernel_dim",
+    "linear_key_head_dim",
+    "linear_value_head_dim",
+    "linear_num_key_heads",
+    "linear_num_value_heads",
+    "layer_types",
+)
+ROPE_FIELDS = ("rope_type", "rope_theta", "partial_rotary_factor", "mrope_section", "mrope_interleaved")
+VISION_FIELDS = (
+    "depth",
+    "hidden_size",
+    "hidden_act",
+    "intermediate_size",
+    "num_heads",
+    "in_channels",
+    "patch_size",
+    "spatial_merge_size",
+    "temporal_patch_size",
+    "out_hidden_size",
+    "num_position_embeddings",
+    "initializer_range",
+)
+TOKEN_FIELDS = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
+BACKBONE_FIELDS = ("text_config", "vision_config", "tie_word_embeddings", *TOKEN_FIELDS)
+
+
+@dataclass(frozen=True)
+class SpecialTokens:
+    """Token ids that the backbone itself must know.
+
+    Attributes:
+        image_pad: ``<|image_pad|>``, of which an image has one for each merged patch.
+        video_pad: ``<|video_pad|>``; videos are fed as single frames, so it never occurs.
+        vision_start: ``<|vision_start|>``, before an image.
+        vision_end: ``<|vision_end|>``, after an image.
+    """
+
+    image_pad: int
+    video_pad: int
+    vision_start: int
+    vision_end: int
+
+
+#: Qwen3.5's own (transformers models/qwen3_5/configuration_qwen3_5.py, v5.23.0).
+QWEN_TOKENS = SpecialTokens(image_pad=248_056, video_pad=248_057, vision_start=248_053, vision_end=248_054)
+#: Rows of Qwen3.5's embedding. Its tokenizer has fewer entries, so the view tokens find room.
+QWEN_VOCABULARY = 248_320
+#: A small tokenizer numbers its special tokens first: end of text, message start and end, vision start and end, then the three pads.
+SMALL_TOKENS = SpecialTokens(image_pad=6, video_pad=7, vision_start=3, vision_end=4)
+#: Rows of the embedding of ``small`` and ``tiny``: as many entries as a small tokenizer may have.
+SMALL_VOCABULARY = 1024
+
+
+@dataclass(frozen=True)
+class ExpertConfig:
+    """Sizes of the action expert.
+
+    The paper prints 70.8M parameters a block at width 1,536, which is 30 squares of the width. AdaLN takes 6 and an attention of 12
+    heads x 128 takes 4; the 20 that are left are a SwiGLU of width 10,240. The split is ours, its sum is the paper's (section 2.2).
+
+    Attributes:
+        width: ``D``, the latent width.
+        blocks: Number of transformer blocks.
+        heads: Attention heads; each is ``width / heads`` wide.
+        mlp_width: Hidden width of the SwiGLU.
+        time_features: Sinusoidal features of the flow time.
+    """
+
+    width: int = 1536
+    blocks: int = 16
+    heads: int = 12
+    mlp_width: int = 10_240
+    time_features: int = 256
+
+    def __post_init__(self) -> None:
+        for each in dataclasses.fields(self):
+            _check_size(f"expert.{each.name}", getattr(self, each.name))
+        if self.width % self.heads:
+            raise PolicyError(f"expert.width is {self.width}, expected a multiple of expert.heads ({self.heads})")
+        if self.time_features % 2:
+            raise PolicyError(f"expert.time_features is {self.time_features}, expected an even number (sines and cosines)")
+
+    @property
+    def head_width(self) -> int:
+        """Width of one attention head."""
+        return self.width // self.heads
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Everything that decides the shape of a Qwen-VLA's weights and inputs.
+
+    Attributes:
+        backbone: Configuration of transformers' ``Qwen3_5ForConditionalGeneration`` as plain data; every field of
+            :data:`TEXT_FIELDS` and :data:`VISION_FIELDS` is stated.
+        expert: Sizes of the action expert.
+        horizon: ``H``, the rows of a chunk (16: paper, section 4.2).
+        channels: ``K``, the padded action channels. The paper prints no value; its 4.9M parameters of action projections allow 42
+            to 73, and 64 holds the widest embodiment.
+        projection: How actions of different sizes enter and leave (paper, section 5.2.2): ``zero_pad``, ``multi_mlp``, ``concat``.
+        projection_embodiments: Name and action size of every embodiment, in the order of their indices; for ``multi_mlp`` and
+            ``concat`` alone.
+        state: Where proprioception goes (paper, section 5.2.4): ``none``, ``prompt`` (as text), ``dit`` (a token of the expert).
+        state_size: Numbers of the state vector; for ``dit`` alone.
+        image_size: Height and width that every image is brought to, in pixels.
+        image_fit: How it is brought there: ``pad`` (keep the aspect, fill), ``stretch``, ``crop`` (keep the aspect, cut).
+    """
+
+    backbone: dict[str, Any]
+    expert: ExpertConfig = field(default_factory=ExpertConfig)
+    horizon: int = 16
+    channels: int = 64
+    projection: str = "zero_pad"
+    projection_embodiments: tuple[tuple[str, int], ...] = ()
+    state: str = "none"
+    state_size: int = 0
+    image_size: tuple[int, int] = (224, 224)
+    image_fit: str = "pad"
+
+    def __post_init__(self) -> None:
+        _check_size("horizon", self.horizon)
+        _check_size("channels", self.channels)
+        _check_choice("projection", self.projection, PROJECTIONS)
+        _check_choice("state", self.state, STATES)
+        _check_choice("image_fit", self.image_fit, IMAGE_FITS)
+        _check_backbone(self.backbone)
+        self._check_projection()
+        self._check_state()
+        self._check_images()
+        rotary = 2 * sum(self.rope["mrope_section"])
+        if rotary > self.expert.head_width:
+            raise PolicyError(
+                f"the backbone rotates {rotary} dimensions of a head, more than a head of the expert has "
+                f"({self.expert.head_width}); take fewer expert.heads or a larger expert.width"
+            )
+
+    def _check_projection(self) -> None:
+        if (self.projection == "zero_pad") == bool(self.projection_embodiments):
+            raise PolicyError(
+                f"projection {self.projection!r} with {len(self.projection_embodiments)} projection_embodiments; "
+                "multi_mlp and concat need (name, action size) of each embodiment, zero_pad takes none"
+            )
+        names = [name for name, _ in self.projection_embodiments]
+        if len(set(names)) != len(names):
+            raise PolicyError(f"projection_embodiments are {', '.join(names)}; each name must come once")
+        for name, size in self.projection_embodiments:
+            if not 1 <= size <= self.channels:
+                raise PolicyError(f"embodiment {name!r} has {size} action channels, expected 1 to {self.channels} (channels)")
+
+    def _check_state(self) -> None:
+        if (self.state == "dit") != (self.state_size > 0):
+            raise PolicyError(
+                f"state is {self.state!r} and state_size is {self.state_size}; "
+                "'dit' needs a state_size of 1 or more, the others take none"
+            )
+
+    def _check_images(self) -> None:
+        unit = self.vision["patch_size"] * self.vision["spatial_merge_size"]
+        if len(self.image_size) != 2 or any(side < unit or side % unit for side in self.image_size):
+            raise PolicyError(f"image_size is {self.image_size}, expected (height, width) in multiples of {unit} pixels")
+
+    @property
+    def text(self) -> dict[str, Any]:
+        """Sizes of the backbone's language model."""
+        return self.backbone["text_config"]
+
+    @property
+    def vision(self) -> dict[str, Any]:
+        """Sizes of the backbone's vision tower."""
+        return self.backbone["vision_config"]
+
+    @property
+    def rope(self) -> dict[str, Any]:
+        """The backbone's rotary embedding, which the expert shares."""
+        return self.text["rope_parameters"]
+
+    def image_tokens(self) -> int:
+        """``<|image_pad|>`` tokens of one image: one for each merged patch."""
+        unit = self.vision["patch_size"] * self.vision["spatial_merge_size"]
+        return (self.image_size[0] // unit) * (self.image_size[1] // unit)
+
+    def embodiment_index(self, name: str) -> int | None:
+        """The index that ``multi_mlp`` and ``concat`` know an embodiment by; ``None`` for ``zero_pad``, which needs none.
+
+        Raises:
+            PolicyError: The model was built without this embodiment.
+        """
+        if self.projection == "zero_pad":
+            return None
+        names = [known for known, _ in self.projection_embodiments]
+        if name not in names:
+            raise PolicyError(f"projection {self.projection!r} has no weights for {name!r}; {suggestion(name, names)}")
+        return names.index(name)
+
+    def to_data(self) -> dict[str, Any]:
+        """The configuration as JSON data."""
+        data = dataclasses.asdict(self)
+        data["projection_embodiments"] = [[name, size] for name, size in self.projection_embodiments]
+        data["image_size"] = list(self.image_size)
+        return data
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> ModelConfig:
+        """The configuration that :meth:`to_data` wrote.
+
+        Raises:
+            PolicyError: A key is unknown or missing, or a value is not legal.
+        """
+        _check_keys("model configuration", data, [each.name for each in dataclasses.fields(cls)], required=("backbone",))
+        values = dict(data)
+        try:
+            if "expert" in values:
+                _check_keys("expert", values["expert"], [each.name for each in dataclasses.fields(ExpertConfig)])
+                values["expert"] = ExpertConfig(**values["expert"])
+            if "projection_embodiments" in values:
+                values["projection_embodiments"] = tuple(
+                    (str(name), int(size)) for name, size in values["projection_embodiments"]
+                )
+            if "image_size" in values:
+                values["image_size"] = tuple(int(side) for side in values["image_size"])
+            return cls(**values)
+        except (TypeError, ValueError, KeyError) as error:
+            raise PolicyError(f"the model configuration does not read ({type(error).__name__}: {error})") from error
+
+
+def _check_size(name: str, value: Any) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise PolicyError(f"{name} is {value!r}, expected a whole number of 1 or more")
+
+
+def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise PolicyError(f"{name} is {value!r}, expected one of {', '.join(choices)}")
+
+
+def _check_keys(what: str, data: Any, known: list[str] | tuple[str, ...], required: tuple[str, ...] = ()) -> None:
+    """Make sure that a map has no unknown key and all the required ones."""
+    if not isinstance(data, Mapping):
+        raise PolicyError(f"the {what} is {data!r}, expected a map")
+    for key in data:
+        if key not in known:
+            raise PolicyError(f"the {what} has an unknown key {key!r}; {suggestion(str(key), known)}")
+    missing = [key for key in required if key not in data]
+    if missing:
+        raise PolicyError(f"the {what} does not state {', '.join(missing)}; every size must be given, none has a default")
+
+
+def _check_backbone(backbone: dict[str, Any]) -> None:
+    """Make sure that the backbone is stated completely and that its sizes fit each other."""
+    _check_keys("backbone", backbone, BACKBONE_FIELDS, BACKBONE_FIELDS)
+    text, vision = backbone["text_config"], backbone["vision_config"]
+    _check_keys("backbone's text_config", text, TEXT_FIELDS, TEXT_FIELDS)
+    _check_keys("backbone's vision_config", vision, VISION_FIELDS, VISION_FIELDS)
+    rope = text["rope_parameters"]
+    _check_keys("backbone's rope_parameters", rope, ROPE_FIELDS, ROPE_FIELDS)
+    rotary = int(text["head_dim"] * rope["partial_rotary_factor"])
+    side = math.isqrt(vision["num_position_embeddings"])
+    tokens = max(backbone[name] for name in TOKEN_FIELDS)
+    fits = {
+        f"mrope_section {rope['mrope_section']} must sum to half the rotary dimensions ({rotary} / 2)": (
+            2 * sum(rope["mrope_section"]) == rotary
+        ),
+        "mrope_interleaved must be true and rope_type 'default', as in Qwen3.5": (
+            rope["mrope_interleaved"] is True and rope["rope_type"] == "default"
+        ),
+        f"layer_types must name {text['num_hidden_layers']} layers": len(text["layer_types"]) == text["num_hidden_layers"],
+        f"out_hidden_size {vision['out_hidden_size']} must be hidden_size {text['hidden_size']}": (
+            vision["out_hidden_size"] == text["hidden_size"]
+        ),
+        f"num_position_embeddings {vision['num_position_embeddings']} must be a square": (
+            side * side == vision["num_position_embeddings"]
+        ),
+        f"vocab_size {text['vocab_size']} must be above every special token ({tokens})": tokens < text["vocab_size"],
+    }
+    for rule, kept in fits.items():
+        if not kept:
+            raise PolicyError(f"the backbone's sizes do not fit each other: {rule}")
+
+
+def _backbone(text: dict[str, Any], vision: dict[str, Any], vocabulary_size: int, tokens: SpecialTokens) -> dict[str, Any]:
+    """A backbone with these sizes and with what all Qwen3.5 models have in common."""
+    layers = text["num_hidden_layers"]
+    interval = text.pop("full_attention_interval")
+    return {
+        "text_config": {
+            "vocab_size": vocabulary_size,
+            "hidden_act": "silu",
+            "initializer_range": 0.02,
+            "rms_norm_eps": 1e-6,
+            "tie_word_embeddings": True,
+            "attention_bias": False,
+            "attention_dropout": 0.0,
+            "linear_conv_kernel_dim": 4,
+            "layer_types": ["full_attention" if (layer + 1) % interval == 0 else "linear_attention" for layer in range(layers)],
+            **text,
+        },
+        "vision_config": {
+            "hidden_act": "gelu_pytorch_tanh",
+            "in_channels": 3,
+            "patch_size": 16,
+            "spatial_merge_size": 2,
+            "temporal_patch_size": 2,
+            "initializer_range": 0.02,
+            **vision,
+        },
+        "tie_word_embeddings": True,
+        "image_token_id": tokens.image_pad,
+        "video_token_id": tokens.video_pad,
+        "vision_start_token_id": tokens.vision_start,
+        "vision_end_token_id": tokens.vision_end,
+    }
+
+
+def _rope(theta: float, section: list[int]) -> dict[str, Any]:
+    return {
+        "rope_type": "default",
+        "rope_theta": theta,
+        "partial_rotary_factor": 0.25,
+        "mrope_section": section,
+        "mrope_interleaved": True,
+    }
+
+
+def qwen_vla_4b(vocabulary_size: int = QWEN_VOCABULARY, tokens: SpecialTokens = QWEN_TOKENS) -> ModelConfig:
+    """The paper's model: Qwen3.5-4B and an action expert of 1.15B parameters (paper, section 2.2).
+
+    The backbone's sizes are those of the public Qwen3.5-4B; they give 4,539,265,536 parameters.
+
+    Args:
+        vocabulary_size: Rows of the embedding, at least the tokenizer's entries.
+        tokens: Ids of the special tokens.
+    """
+    text = {
+        "hidden_size": 2560,
+        "intermediate_size": 9216,
+        "num_hidden_layers": 32,
+        "full_attention_interval": 4,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 4,
+        "head_dim": 256,
+        "max_position_embeddings": 262_144,
+        "rope_parameters": _rope(10_000_000.0, [11, 11, 10]),
+        "linear_key_head_dim": 128,
+        "linear_value_head_dim": 128,
+        "linear_num_key_heads": 16,
+        "linear_num_value_heads": 32,
+    }
+    vision = {
+        "depth": 24,
+        "hidden_size": 1024,
+        "intermediate_size": 4096,
+        "num_heads": 16,
+        "out_hidden_size": 2560,
+        "num_position_embeddings": 2304,
+    }
+    return ModelConfig(backbone=_backbone(text, vision, vocabulary_size, tokens))
+
+
+def qwen_vla_small(vocabulary_size: int = SMALL_VOCABULARY, tokens: SpecialTokens = SMALL_TOKENS) -> ModelConfig:
+    """The same architecture with about 6M parameters, which two CPU cores can train.
+
+    Every second layer of the language model is a full attention: with one in four there would be a single one, and the model learns
+    more slowly to look up what the instruction names. The rotary base is shorter than Qwen's because prompts are.
+
+    Args:
+        vocabulary_size: Rows of the embedding, at least the tokenizer's entries.
+        tokens: Ids of the special tokens.
+    """
+    text = {
+        "hidden_size": 192,
+        "intermediate_size": 512,
+        "num_hidden_layers": 4,
+        "full_attention_interval": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 64,
+        "max_position_embeddings": 4096,
+        "rope_parameters": _rope(10_000.0, [3, 3, 2]),
+        "linear_key_head_dim": 32,
+        "linear_value_head_dim": 32,
+        "linear_num_key_heads": 6,
+        "linear_num_value_heads": 6,
+    }
+    vision = {
+        "depth": 2,
+        "hidden_size": 128,
+        "intermediate_size": 512,
+        "num_heads": 4,
+        "out_hidden_size": 192,
+        "num_position_embeddings": 64,
+    }
+    expert = ExpertConfig(width=192, blocks=4, heads=3, mlp_width=640, time_features=256)
+    return ModelConfig(backbone=_backbone(text, vision, vocabulary_size, tokens), expert=expert, image_size=(128, 128))
+
+
+def qwen_vla_tiny(vocabulary_size: int = SMALL_VOCABULARY, tokens: SpecialTokens = SMALL_TOKENS) -> ModelConfig:
+    """The same architecture as small as it goes, for tests: one linear and one full attention, images of 64 x 64 pixels.
+
+    Args:
+        vocabulary_size: Rows of the embedding, at least the tokenizer's entries.
+        tokens: Ids of the special tokens.
+    """
+    text = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "full_attention_interval": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 1,
+        "head_dim": 32,
+        "max_position_embeddings": 4096,
+        "rope_parameters": _rope(10_000.0, [2, 1, 1]),
+        "linear_key_head_dim": 16,
+        "linear_value_head_dim": 16,
+        "linear_num_key_heads": 1,
+        "linear_num_value_heads": 2,
+    }
+    vision = {
+        "depth": 1,
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_heads": 2,
+        "out_hidden_size": 32,
+        "num_position_embeddings": 16,
+    }
+    expert = ExpertConfig(width=32, blocks=2, heads=2, mlp_width=64, time_features=32)
+    return ModelConfig(backbone=_backbone(text, vision, vocabulary_size, tokens), expert=expert, image_size=(64, 64))
+
+
+#: Name to preset; each takes the vocabulary's size and the special tokens of the tokenizer that it is used with.
+PRESETS: dict[str, Callable[..., ModelConfig]] = {"4b": qwen_vla_4b, "small": qwen_vla_small, "tiny": qwen_vla_tiny}

@@ -1,0 +1,256 @@
+"""Human hands as actions: wrist motion and eigengrasps, 32 channels for two hands (paper, section 3.2.2).
+
+A row holds the left hand, then the right; for each: 3 numbers of translation (m), 3 of rotation as an axis times an angle (rad), 10
+eigengrasp coefficients. Translation and rotation are the transform from the wrist's frame where the chunk begins to the wrist's frame
+at the row, ``inverse(T_0) T_t``: the wrist as seen from its own first frame. The paper leaves open how the left hand's joint pose
+relates to the right one's; one basis serves both, so a data set that mirrors one of them does so before.
+
+Shapes: ``H`` rows, ``N`` poses, ``G`` eigengrasps, ``...`` any number of axes. Poses are homogeneous matrices ``[..., 4, 4]``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..api import PolicyError
+
+#: Numbers of a hand's joint pose: axis-angle rotations of 15 joints (paper, section 3.2.2).
+JOINT_POSE = 45
+
+#: Principal components kept of it (paper, section 3.2.2).
+EIGENGRASPS = 10
+
+#: Translation, rotation and eigengrasps of one hand.
+HAND_CHANNELS = 6 + EIGENGRASPS
+
+#: Of both hands (paper, section 3.2.2).
+CHANNELS = 2 * HAND_CHANNELS
+
+#: How far from orthonormal a rotation matrix may be: data sets store float32.
+_ROTATION_TOLERANCE = 1e-3
+
+
+def rotation_matrix(axis_angle: np.ndarray) -> np.ndarray:
+    """Rodrigues' formula, ``float64[..., 3, 3]``, exact near the angle 0 too.
+
+    Args:
+        axis_angle: Unit axis times angle (rad), ``[..., 3]``.
+    """
+    vector = np.asarray(axis_angle, dtype=np.float64)
+    angle = np.linalg.norm(vector, axis=-1)[..., None, None]
+    cross = np.zeros((*vector.shape[:-1], 3, 3))
+    cross[..., 2, 1], cross[..., 0, 2], cross[..., 1, 0] = np.moveaxis(vector, -1, 0)
+    cross -= np.swapaxes(cross, -1, -2).copy()
+    # numpy's sinc(x) is sin(pi x) / (pi x), and 1 at 0: no division by the angle, no cancellation in 1 - cos.
+    return np.eye(3) + np.sinc(angle / np.pi) * cross + 0.5 * np.sinc(angle / (2 * np.pi)) ** 2 * (cross @ cross)
+
+
+def axis_angle(rotation: np.ndarray) -> np.ndarray:
+    """The inverse of :func:`rotation_matrix`, ``float64[..., 3]``, with an angle in 0 to pi; at pi either axis is a right answer.
+
+    By the quaternion, of which 4 times the products of any two of its numbers stand in a rotation matrix: the row of those products
+    with the largest square is far from zero, so neither small angles nor those near pi lose digits.
+
+    Args:
+        rotation: ``[..., 3, 3]``.
+    """
+    r = np.asarray(rotation, dtype=np.float64)
+    trace = np.trace(r, axis1=-2, axis2=-1)
+    products = np.empty((*r.shape[:-2], 4, 4))  # of (w, x, y, z)
+    products[..., 0, 0] = 1 + trace
+    for i in range(3):
+        j, k = (i + 1) % 3, (i + 2) % 3
+        products[..., i + 1, i + 1] = 1 + 2 * r[..., i, i] - trace
+        products[..., 0, i + 1] = products[..., i + 1, 0] = r[..., k, j] - r[..., j, k]
+        products[..., j + 1, k + 1] = products[..., k + 1, j + 1] = r[..., j, k] + r[..., k, j]
+    largest = np.diagonal(products, axis1=-2, axis2=-1).argmax(-1)
+    quaternion = np.take_along_axis(products, largest[..., None, None], axis=-2)[..., 0, :]
+    quaternion = quaternion / np.linalg.norm(quaternion, axis=-1, keepdims=True)
+    quaternion = np.where(quaternion[..., :1] < 0, -quaternion, quaternion)
+    sine = np.linalg.norm(quaternion[..., 1:], axis=-1, keepdims=True)  # of half the angle
+    angle = 2 * np.arctan2(sine, quaternion[..., :1])
+    return quaternion[..., 1:] * np.where(sine > 0, angle / np.where(sine > 0, sine, 1.0), 2.0)
+
+
+def wrist_channels(poses: np.ndarray, initial: np.ndarray) -> np.ndarray:
+    """Translation and rotation of a wrist relative to where it was at first, ``float64[H, 6]``.
+
+    Args:
+        poses: The wrist's frame at each row, ``[H, 4, 4]``.
+        initial: Its frame where the chunk begins, ``[4, 4]``, in the same world.
+
+    Raises:
+        PolicyError: A pose has another shape or is not a rigid transform.
+    """
+    poses, initial = _rigid(poses), _rigid(initial)
+    turned_back = initial[:3, :3].T
+    translation = (poses[:, :3, 3] - initial[:3, 3]) @ turned_back.T
+    return np.concatenate((translation, axis_angle(turned_back @ poses[:, :3, :3])), axis=1)
+
+
+def wrist_poses(channels: np.ndarray, initial: np.ndarray) -> np.ndarray:
+    """The inverse of :func:`wrist_channels`, ``float64[H, 4, 4]``.
+
+    Args:
+        channels: ``[H, 6]``.
+        initial: The wrist's frame where the chunk begins, ``[4, 4]``.
+
+    Raises:
+        PolicyError: An argument has another shape, or the frame is not a rigid transform.
+    """
+    channels, initial = _columns(channels, 6, "wrist motion"), _rigid(initial)
+    relative = np.tile(np.eye(4), (len(channels), 1, 1))
+    relative[:, :3, :3] = rotation_matrix(channels[:, 3:])
+    relative[:, :3, 3] = channels[:, :3]
+    return initial @ relative
+
+
+@dataclass(frozen=True)
+class Eigengrasps:
+    """Principal components of the hand's joint pose (paper, section 3.2.2).
+
+    Attributes:
+        mean: Mean pose, ``float64[45]``, in rad.
+        components: Orthonormal rows ``float64[G, 45]``, those of the largest variance first.
+        explained: Each component's share of the variance of the poses they were fitted to, ``float64[G]``.
+    """
+
+    mean: np.ndarray
+    components: np.ndarray
+    explained: np.ndarray
+
+    @classmethod
+    def fit(cls, poses: np.ndarray, count: int = EIGENGRASPS) -> Eigengrasps:
+        """Fits them to the joint poses of all data sets; each component's largest entry is positive, which settles its sign.
+
+        Args:
+            poses: ``[N, 45]``.
+            count: ``G``.
+
+        Raises:
+            PolicyError: There are too few poses for ``count`` components, or they have another shape.
+        """
+        poses = _columns(poses, JOINT_POSE, "hand poses")
+        if len(poses) <= count or not 1 <= count <= JOINT_POSE:
+            raise PolicyError(
+                f"{count} eigengrasps cannot be fitted to {len(poses)} poses of {JOINT_POSE} numbers; take more poses"
+            )
+        mean = poses.mean(0)
+        _, singular, rows = np.linalg.svd(poses - mean, full_matrices=False)
+        components = rows[:count]
+        largest = np.take_along_axis(components, np.abs(components).argmax(1)[:, None], axis=1)
+        variance = singular**2
+        total = variance.sum()
+        return cls(mean, components * np.where(largest < 0, -1.0, 1.0), variance[:count] / (total if total > 0 else 1.0))
+
+    def encode(self, poses: np.ndarray) -> np.ndarray:
+        """The coefficients of joint poses, ``float64[N, G]`` for ``[N, 45]``."""
+        return (_columns(poses, JOINT_POSE, "hand poses") - self.mean) @ self.components.T
+
+    def decode(self, coefficients: np.ndarray) -> np.ndarray:
+        """The joint poses that coefficients stand for, ``float64[N, 45]`` for ``[N, G]``."""
+        return self.mean + _columns(coefficients, len(self.components), "eigengrasp coefficients") @ self.components
+
+    def to_data(self) -> dict[str, Any]:
+        """As plain JSON data; floats survive it exactly."""
+        return {name: getattr(self, name).tolist() for name in ("mean", "components", "explained")}
+
+    @classmethod
+    def from_data(cls, data: Any) -> Eigengrasps:
+        """The inverse of :meth:`to_data`.
+
+        Raises:
+            PolicyError: The data is something else.
+        """
+        try:
+            if not isinstance(data, Mapping) or set(data) != {"mean", "components", "explained"}:
+                raise ValueError
+            mean, components, explained = (np.array(data[name], np.float64) for name in ("mean", "components", "explained"))
+            if mean.shape != (JOINT_POSE,) or components.shape != (len(explained), JOINT_POSE) or explained.ndim != 1:
+                raise ValueError
+        except (TypeError, ValueError):
+            raise PolicyError(
+                f"eigengrasps are expected as a mean of {JOINT_POSE} numbers, components and explained shares"
+            ) from None
+        return cls(mean, components, explained)
+
+
+@dataclass(frozen=True)
+class HandMotion:
+    """A hand over the rows of a chunk.
+
+    Attributes:
+        wrist: Its wrist's frame, ``float64[H, 4, 4]``.
+        joints: Its joint pose, ``float64[H, 45]``, in rad.
+    """
+
+    wrist: np.ndarray
+    joints: np.ndarray
+
+
+def hands_to_actions(
+    left: HandMotion, right: HandMotion, initial_left: np.ndarray, initial_right: np.ndarray, eigengrasps: Eigengrasps
+) -> np.ndarray:
+    """Both hands as action rows, ``float64[H, 32]``.
+
+    Args:
+        left: The left hand at each row.
+        right: The right hand.
+        initial_left: The left wrist's frame where the chunk begins, ``[4, 4]``.
+        initial_right: The right wrist's.
+        eigengrasps: 10 of them.
+
+    Raises:
+        PolicyError: An array has another shape, or a frame is not a rigid transform.
+    """
+    parts = []
+    for hand, initial in ((left, initial_left), (right, initial_right)):
+        parts += [wrist_channels(hand.wrist, initial), eigengrasps.encode(hand.joints)]
+    actions = np.concatenate(parts, axis=1)
+    return _columns(actions, CHANNELS, "egocentric actions")
+
+
+def actions_to_hands(
+    actions: np.ndarray, initial_left: np.ndarray, initial_right: np.ndarray, eigengrasps: Eigengrasps
+) -> tuple[HandMotion, HandMotion]:
+    """The inverse of :func:`hands_to_actions`, up to what the eigengrasps leave out: the left hand and the right one.
+
+    Args:
+        actions: ``[H, 32]``.
+        initial_left: The left wrist's frame where the chunk begins, ``[4, 4]``.
+        initial_right: The right wrist's.
+        eigengrasps: Those that the actions were made with.
+
+    Raises:
+        PolicyError: An array has another shape, or a frame is not a rigid transform.
+    """
+    left, right = np.split(_columns(actions, CHANNELS, "egocentric actions"), 2, axis=1)
+    return (
+        HandMotion(wrist_poses(left[:, :6], initial_left), eigengrasps.decode(left[:, 6:])),
+        HandMotion(wrist_poses(right[:, :6], initial_right), eigengrasps.decode(right[:, 6:])),
+    )
+
+
+def _rigid(poses: np.ndarray) -> np.ndarray:
+    """The poses in float64, after a look whether they are rigid transforms."""
+    poses = np.asarray(poses, dtype=np.float64)
+    if poses.ndim not in (2, 3) or poses.shape[-2:] != (4, 4):
+        raise PolicyError(f"wrist poses have the shape {poses.shape}, expected homogeneous matrices of 4 by 4")
+    rotation = poses[..., :3, :3]
+    off = np.abs(rotation @ np.swapaxes(rotation, -1, -2) - np.eye(3)).max(initial=0.0)
+    if not (off < _ROTATION_TOLERANCE and (np.linalg.det(rotation) > 0).all() and (poses[..., 3, :] == (0, 0, 0, 1)).all()):
+        raise PolicyError(
+            "a wrist pose is not a rotation and a translation over a last row of 0 0 0 1; check the data set's frames"
+        )
+    return poses
+
+
+def _columns(array: np.ndarray, size: int, what: str) -> np.ndarray:
+    array = np.asarray(array, dtype=np.float64)
+    if array.ndim != 2 or array.shape[1] != size:
+        raise PolicyError(f"{what} have the shape {array.shape}, expected rows of {size}")
+    return array

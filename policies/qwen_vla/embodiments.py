@@ -1,0 +1,312 @@
+"""The robots of the paper's Table 2, and those of its benchmarks that have no adapter in ``envs/`` yet, as data.
+
+The paper prints a name, the number of arms and the action types; ``"Δ EEF"`` becomes six channels an arm, ``"Abs Joint"`` one a
+joint, ``"G"`` one a hand, and ``"DH"`` one for each driven joint of a dexterous hand. Each action type is an embodiment of its own,
+because the prompt and the statistics are chosen by it. Everything else is ours, and says here why:
+
+* **Robot tags** are the names of Table 2. The prompt is "the sole interface" that tells the model of the control convention (section
+  1), yet the template has no other place for it. So where a robot has several action types, the first one that Table 2 lists has the
+  plain name, and the others say what they are behind it: ``Mobile ALOHA (joint control)``. No two conventions share a prompt.
+* **Modifiers** describe the platform, not the channels ("the current platform", section 2.3): a robot that stands on a mobile base
+  is said to have one, although Table 2 lists no action type that moves it.
+* **Control frequencies** are those of a public data set of the robot, since a prompt's frequency is "the dataset's original"
+  (section 2.3); each is named below.
+* **Cameras.** ``ego`` is the robot's own head camera, or the one camera that looks at the whole scene where it has no head;
+  ``cam_third_person`` is a scene camera besides it. A single arm's wrist camera is ``cam_left_wrist``, as LIBERO's is here.
+* **Bounds** of robots without an adapter are wide; nothing but :meth:`~vlarig.envs.embodiments.Embodiment.action_space` reads them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+from ...envs.embodiments import LIBERO_PANDA, TABLETOP_PANDA, WIDOWX_BRIDGE, Channel, Embodiment
+from ...envs.errors import suggestion
+from ..api import PolicyError
+
+_SIDES = ("left", "right")
+_BOTH_WRISTS = ("cam_left_wrist", "cam_right_wrist")
+
+
+def _deltas(arm: str = "") -> tuple[Channel, ...]:
+    """Six changes of an end effector's pose in the robot's base frame: metres, and roll, pitch and yaw in radians."""
+    return (
+        *(Channel(f"{arm}{name}", "m", "delta", "base", -0.5, 0.5) for name in ("x", "y", "z")),
+        *(
+            Channel(f"{arm}{name}", "rad", "delta", "base", -math.pi, math.pi, rotation="euler_xyz")
+            for name in ("rotation_roll", "rotation_pitch", "rotation_yaw")
+        ),
+    )
+
+
+def _joints(part: str, count: int) -> tuple[Channel, ...]:
+    """Angles of ``count`` joints, in radians, from the base outwards."""
+    limit = 2 * math.pi
+    return tuple(Channel(f"{part}joint_{index}", "rad", "absolute", "joint", -limit, limit) for index in range(1, count + 1))
+
+
+def _gripper(arm: str = "") -> tuple[Channel, ...]:
+    """How far a gripper is open."""
+    return (Channel(f"{arm}gripper", "share", "absolute", "gripper", 0.0, 1.0, gripper="1 opens, 0 closes"),)
+
+
+def _dual_deltas() -> tuple[Channel, ...]:
+    """Both arms' deltas, each followed by its gripper."""
+    return tuple(channel for side in _SIDES for channel in (*_deltas(f"{side}_"), *_gripper(f"{side}_")))
+
+
+def _dual_joints(count: int) -> tuple[Channel, ...]:
+    """Both arms' joints, each arm's followed by its gripper."""
+    return tuple(channel for side in _SIDES for channel in (*_joints(f"{side}_", count), *_gripper(f"{side}_")))
+
+
+def _dual_joints_and_hands(arm: int, hand: int) -> tuple[Channel, ...]:
+    """Both arms' joints, then both hands'."""
+    arms = tuple(channel for side in _SIDES for channel in _joints(f"{side}_", arm))
+    return (*arms, *(channel for side in _SIDES for channel in _joints(f"{side}_hand_", hand)))
+
+
+def _names(channels: Iterable[Channel]) -> tuple[str, ...]:
+    """A state that holds what the channels move; of an end effector, the pose that the deltas change."""
+    return tuple(channel.name for channel in channels)
+
+
+def _manipulator(
+    name: str,
+    robot_tag: str,
+    control_frequency: float,
+    channels: tuple[Channel, ...],
+    cameras: dict[str, str],
+    *,
+    arms: str = "dual arms",
+    waist: bool = False,
+    mobile_base: bool = False,
+) -> Embodiment:
+    """An embodiment whose state has a number a channel, and whose statistics are its own."""
+    return Embodiment(
+        name=name,
+        robot_tag=robot_tag,
+        arms=arms,
+        control_frequency=control_frequency,
+        channels=channels,
+        state_layout=_names(channels),
+        cameras=cameras,
+        statistics_key=name,
+        waist=waist,
+        mobile_base=mobile_base,
+    )
+
+
+#: RT-1's robot, whose policy runs at 3 Hz (arXiv 2212.06817); the camera is on its head.
+GOOGLE_ROBOT = _manipulator(
+    "google_robot", "Google Robot", 3.0, (*_deltas(), *_gripper()), {"ego": "image"}, arms="single arm", mobile_base=True
+)
+
+#: DROID's robot at 15 Hz, seven joints and a Robotiq gripper (arXiv 2403.12945), with two outer cameras.
+_DROID_CAMERAS = {
+    "ego": "exterior_image_1_left",
+    "cam_left_wrist": "wrist_image_left",
+    "cam_third_person": "exterior_image_2_left",
+}
+FRANKA_EEF = _manipulator("franka_eef", "Franka Panda", 15.0, (*_deltas(), *_gripper()), _DROID_CAMERAS, arms="single arm")
+FRANKA_JOINT = _manipulator(
+    "franka_joint", "Franka Panda (joint control)", 15.0, (*_joints("", 7), *_gripper()), _DROID_CAMERAS, arms="single arm"
+)
+
+#: RoboMIND's two Franka arms (``franka_fr3_dual``: 12 numbers of end effectors, 16 of joints and grippers). It prints no rate: 30 Hz
+#: is that of its cameras. Where its side cameras look is not said, so they carry no tag.
+_FRANKA_DUAL_CAMERAS = {"ego": "camera_top", "cam_third_person": "camera_front"}
+FRANKA_DUAL_EEF = _manipulator("franka_dual_eef", "Franka Panda", 30.0, _dual_deltas(), _FRANKA_DUAL_CAMERAS)
+FRANKA_DUAL_JOINT = _manipulator(
+    "franka_dual_joint", "Franka Panda (joint control)", 30.0, _dual_joints(7), _FRANKA_DUAL_CAMERAS
+)
+
+#: A pair of ARX X5 arms with six joints each; public recordings of it (LeRobot's ``robot_type: arx_x5``) run at 30 Hz.
+ARX5_EEF = _manipulator(
+    "arx5_eef", "ARX5", 30.0, _dual_deltas(), {"ego": "head", "cam_left_wrist": "left_wrist", "cam_right_wrist": "right_wrist"}
+)
+
+#: NVIDIA's simulated GR-1 data run at 20 Hz (robocasa/robocasa-gr1-tabletop-tasks@4840e67, ``control_freq``). Table 2 lists deltas
+#: and a gripper, so this has 14 channels; the benchmark of the same robot is :data:`ROBOCASA_GR1`.
+GR1_EEF = _manipulator("gr1_eef", "Fourier GR-1", 20.0, _dual_deltas(), {"ego": "egoview"}, waist=True)
+
+#: Two six-joint arms on a wheeled base, recorded at 50 Hz by its authors (arXiv 2401.02117). Table 2
+#: lists arms and grippers alone: 14 channels, the base is not commanded.
+_ALOHA_CAMERAS = {"ego": "cam_high", "cam_left_wrist": "cam_left_wrist", "cam_right_wrist": "cam_right_wrist"}
+MOBILE_ALOHA_EEF = _manipulator("mobile_aloha_eef", "Mobile ALOHA", 50.0, _dual_deltas(), _ALOHA_CAMERAS, mobile_base=True)
+MOBILE_ALOHA_JOINT = _manipulator(
+    "mobile_aloha_joint", "Mobile ALOHA (joint control)", 50.0, _dual_joints(6), _ALOHA_CAMERAS, mobile_base=True
+)
+
+#: AgiBot World's robot: 30 Hz, seven joints an arm, a gripper or a hand of six driven joints at each, a waist that tilts and lifts,
+#: and a wheeled base (agibot-world/AgiBotWorld-Alpha, README).
+_AGIBOT_CAMERAS = {"ego": "head", "cam_left_wrist": "hand_left", "cam_right_wrist": "hand_right"}
+AGIBOT_A2D_GRIPPER = _manipulator(
+    "agibot_a2d_gripper", "AgiBot A2-D", 30.0, _dual_joints(7), _AGIBOT_CAMERAS, waist=True, mobile_base=True
+)
+AGIBOT_A2D_HAND = _manipulator(
+    "agibot_a2d_hand",
+    "AgiBot A2-D (dexterous hands)",
+    30.0,
+    _dual_joints_and_hands(7, 6),
+    _AGIBOT_CAMERAS,
+    waist=True,
+    mobile_base=True,
+)
+
+#: The Galaxea data set's R1 Lite: 15 frames a second, six joints and a gripper an arm, a torso and a wheeled base; of the head's two
+#: cameras the left one.
+GALAXEA_R1 = _manipulator(
+    "galaxea_r1",
+    "Galaxea R1",
+    15.0,
+    _dual_joints(6),
+    {"ego": "head_left_rgb", "cam_left_wrist": "left_wrist_rgb", "cam_right_wrist": "right_wrist_rgb"},
+    waist=True,
+    mobile_base=True,
+)
+
+#: RoboCOIN's robot: 30 Hz, 36 numbers, which are six joints an arm and twelve a hand; it rolls on a base.
+AIRBOT_MMK2 = _manipulator(
+    "airbot_mmk2",
+    "AIRBOT MMK2",
+    30.0,
+    _dual_joints_and_hands(6, 12),
+    {
+        "ego": "cam_head_rgb",
+        "cam_left_wrist": "cam_left_wrist_rgb",
+        "cam_right_wrist": "cam_right_wrist_rgb",
+        "cam_third_person": "cam_front_rgb",
+    },
+    mobile_base=True,
+)
+
+#: RoboMIND's humanoid with seven joints an arm: ``tienkung_gello_1rgb`` has 16 numbers with one for each hand's closing, and
+#: ``tienkung_xsens_1rgb`` 14 joints and six driven joints a hand. 30 Hz is the rate of its one camera; it prints no other.
+TIENKUNG_GRIPPER = _manipulator("tienkung_gripper", "TienKung", 30.0, _dual_joints(7), {"ego": "camera_top"})
+TIENKUNG_HAND = _manipulator(
+    "tienkung_hand", "TienKung (dexterous hands)", 30.0, _dual_joints_and_hands(7, 6), {"ego": "camera_top"}
+)
+
+
+def _human_channels() -> tuple[Channel, ...]:
+    """32 numbers: for each hand the wrist's motion from the first frame, then ten weights of hand poses (section 3.2.2)."""
+    channels: list[Channel] = []
+    for side in _SIDES:
+        channels += [Channel(f"{side}_wrist_{axis}", "m", "delta", "first_wrist", -2.0, 2.0) for axis in "xyz"]
+        channels += [
+            Channel(f"{side}_wrist_rotation_{axis}", "rad", "delta", "first_wrist", -math.pi, math.pi, rotation="axis_angle")
+            for axis in "xyz"
+        ]
+        channels += [Channel(f"{side}_eigengrasp_{index}", "weight", "absolute", "hand", -10.0, 10.0) for index in range(1, 11)]
+    return tuple(channels)
+
+
+#: People seen through a camera on their heads, their hands fitted with MANO: relative wrist motion and eigengrasps (section 3.2.2).
+#: 30 Hz is EgoDex's rate (arXiv 2505.11709) and that of Ego4D's videos.
+REAL_HUMAN = _manipulator("real_human", "Real Human", 30.0, _human_channels(), {"ego": "image"})
+
+#: RoboCasa-GR1's robot: 29 joint angles at 20 Hz, in the order of StarVLA's checkpoints (starVLA/starVLA@0ed0aad
+#: examples/simBenchmarks/Robocasa_tabletop; robocasa/robocasa-gr1-tabletop-tasks@4840e67). The paper says nothing of its channels.
+ROBOCASA_GR1 = _manipulator(
+    "robocasa_gr1",
+    "Fourier GR-1 (joint control)",
+    20.0,
+    (*_dual_joints_and_hands(7, 6), *_joints("waist_", 3)),
+    {"ego": "egoview"},
+    waist=True,
+)
+
+#: The robot of RoboTwin 2.0 and DOMINO, ``aloha-agilex``, which is Table 2's Mobile ALOHA and so carries its tag. 14 joint angles and
+#: grippers in the simulator's order; demonstrations keep one of every 15 steps of 1/250 s, 16.67 Hz
+#: (RoboTwin-Platform/RoboTwin@13c3c47 task_config, ``save_freq``, and envs/_base_task.py, ``take_action``).
+ROBOTWIN_ALOHA = _manipulator(
+    "robotwin_aloha",
+    "Mobile ALOHA (joint control)",
+    250 / 15,
+    _dual_joints(6),
+    {
+        "ego": "head_camera",
+        "cam_left_wrist": "left_camera",
+        "cam_right_wrist": "right_camera",
+        "cam_third_person": "front_camera",
+    },
+    mobile_base=True,
+)
+
+
+def _walker(name: str) -> Embodiment:
+    """VLN-CE's agent: a waypoint is a displacement in the ground plane and a turn, from one waypoint to the next (section 2.4).
+
+    The tag is ours. Frequency is that of the paper's navigation videos (section 3.2.4); the simulator itself knows no clock. Bounds
+    are far beyond its steps of 0.25 m and 15 or 30 degrees (jacobkrantz/VLN-CE@729d141 habitat_extensions/config). The state is
+    empty: a walker knows where it is from its pictures alone.
+    """
+    return Embodiment(
+        name=name,
+        robot_tag="VLN-CE agent",
+        arms="none",
+        control_frequency=2.0,
+        channels=(
+            Channel("dx", "m", "delta", "agent", -2.0, 2.0),
+            Channel("dy", "m", "delta", "agent", -2.0, 2.0),
+            Channel("dtheta", "rad", "delta", "agent", -math.pi, math.pi),
+        ),
+        state_layout=(),
+        cameras={"ego": "rgb"},
+        statistics_key=name,
+        mobile_base=True,
+    )
+
+
+#: The two data sets have agents of different size and step, hence statistics of their own.
+VLNCE_R2R = _walker("vlnce_r2r")
+VLNCE_RXR = _walker("vlnce_rxr")
+
+#: Table 2 in its order; a row with several action types, or with one and two arms, is several embodiments.
+TABLE_2: tuple[Embodiment, ...] = (
+    WIDOWX_BRIDGE,
+    GOOGLE_ROBOT,
+    FRANKA_EEF,
+    FRANKA_JOINT,
+    FRANKA_DUAL_EEF,
+    FRANKA_DUAL_JOINT,
+    ARX5_EEF,
+    GR1_EEF,
+    MOBILE_ALOHA_EEF,
+    MOBILE_ALOHA_JOINT,
+    AGIBOT_A2D_GRIPPER,
+    AGIBOT_A2D_HAND,
+    GALAXEA_R1,
+    AIRBOT_MMK2,
+    TIENKUNG_GRIPPER,
+    TIENKUNG_HAND,
+    REAL_HUMAN,
+)
+
+#: Benchmark to the embodiment that plays it: the embedded suite and the paper's (section 5.1).
+BENCHMARKS: dict[str, Embodiment] = {
+    "tabletop": TABLETOP_PANDA,
+    "LIBERO": LIBERO_PANDA,
+    "SimplerEnv": WIDOWX_BRIDGE,
+    "RoboCasa-GR1": ROBOCASA_GR1,
+    "RoboTwin 2.0": ROBOTWIN_ALOHA,
+    "DOMINO": ROBOTWIN_ALOHA,
+    "R2R": VLNCE_R2R,
+    "RxR": VLNCE_RXR,
+}
+
+#: Every embodiment that the project knows, by name.
+EMBODIMENTS: dict[str, Embodiment] = {known.name: known for known in (*TABLE_2, *BENCHMARKS.values())}
+
+
+def embodiment_named(name: str) -> Embodiment:
+    """The embodiment of that name.
+
+    Raises:
+        PolicyError: There is none; the nearest names are offered.
+    """
+    if name not in EMBODIMENTS:
+        raise PolicyError(f"unknown embodiment {name!r}; {suggestion(name, EMBODIMENTS)}")
+    return EMBODIMENTS[name]

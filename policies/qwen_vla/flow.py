@@ -1,0 +1,385 @@
+"""Flow matching over action chunks: the loss, the time samplers, Euler sampling, and the SDE whose steps have a log-probability.
+
+Time runs from 0, the clean chunk, to 1, the noise (paper, section 2.5). A velocity field is any callable from a noisy chunk and
+its time to the velocity; this module knows no model.
+
+Shapes: ``B`` samples, ``H`` rows of a chunk, ``K`` padded channels, ``S`` denoising steps, ``N`` stored transitions of a sample.
+
+Everything random comes from numpy's generators, one a sample, so that a draw depends neither on the other samples of the batch nor
+on the device. Torch's would not do: its CPU generator keeps 32 bits of a seed, and what it draws depends on how much is drawn at once.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..api import PolicyError
+
+Velocity: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""``velocity(noisy[B, H, K], time[B]) -> [B, H, K]``, the direction from the clean chunk to the noise."""
+
+
+def interpolate(clean: Tensor, noise: Tensor, time: Tensor) -> Tensor:
+    """The noisy chunk at a time: ``(1 - time) clean + time noise`` (paper, section 2.5).
+
+    Args:
+        clean: The chunks to learn, ``[B, H, K]``.
+        noise: Standard normal noise, ``[B, H, K]``.
+        time: ``[B]`` in 0 to 1.
+    """
+    share = time[:, None, None]
+    return (1 - share) * clean + share * noise
+
+
+def target_velocity(clean: Tensor, noise: Tensor) -> Tensor:
+    """What the velocity field has to predict anywhere between the two: ``noise - clean`` (paper, equation 1)."""
+    return noise - clean
+
+
+def sample_losses(predicted: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """The action loss of each sample, ``float32[B]``: the squared error averaged over each channel's valid steps, then over channels.
+
+    Source: paper, equations 1 and 2. Entries outside the mask have no gradient at all, whatever stands there. A sample without a valid
+    entry has the loss 0.
+
+    Args:
+        predicted: Velocity from the model, ``[B, H, K]``.
+        target: From :func:`target_velocity`, ``[B, H, K]``.
+        mask: Valid entries, ``bool[B, H, K]``.
+    """
+    error = torch.where(mask, _precise(predicted) - _precise(target), 0.0)
+    valid_steps = mask.sum(1)  # [B, K]
+    channel_losses = error.square().sum(1) / valid_steps.clamp(min=1)  # [B, K]
+    return channel_losses.sum(1) / (valid_steps > 0).sum(1).clamp(min=1)
+
+
+def masked_velocity_loss(predicted: Tensor, target: Tensor, mask: Tensor) -> Tensor:
+    """The action loss of a batch, a ``float32`` scalar: the mean of :func:`sample_losses` over the samples that have valid entries."""
+    samples = mask.any(2).any(1).sum().clamp(min=1)
+    return sample_losses(predicted, target, mask).sum() / samples
+
+
+@dataclass(frozen=True)
+class SigmoidNormal:
+    """Times that are the sigmoid of a normal draw: most of them between clean and noise (paper, section 5.2.1: stage T2A).
+
+    Attributes:
+        mean: Mean of the normal; the paper prints none, 0 is symmetric in time.
+        std: Its standard deviation; the paper prints none.
+    """
+
+    mean: float = 0.0
+    std: float = 1.0
+
+    def __post_init__(self) -> None:
+        _check(self.std > 0, f"SigmoidNormal's std is {self.std}, expected a number above 0")
+
+    def sample(self, count: int, generator: np.random.Generator) -> Tensor:
+        """``float32[count]`` times; the first ones are the same whatever the count."""
+        return torch.from_numpy(generator.normal(self.mean, self.std, count)).sigmoid().float()
+
+
+@dataclass(frozen=True)
+class Beta:
+    """Times from a Beta distribution, dense towards one end (paper, section 5.2.1: stages CPT and SFT, towards the clean end).
+
+    The paper prints no parameters. Those of the field are alpha 1.5, beta 1 and scale 0.999, in two directions: with
+    ``u ~ Beta(alpha, beta)``, ``clean`` is ``(scale - u) / scale``, cut off at 0 (starVLA/starVLA
+    starVLA/model/modules/action_model/GR00T_ActionHeader.py@0ed0aad, ``sample_time``, read in the paper's time), and ``noise`` is
+    ``scale u + 1 - scale`` (Physical-Intelligence/openpi src/openpi/models/pi0.py@15a9616, ``compute_loss``).
+
+    Attributes:
+        alpha: First parameter of the distribution.
+        beta: Second parameter.
+        scale: Keeps the draw off the far end, in 0 to 1.
+        toward: The end near which most times lie.
+    """
+
+    alpha: float = 1.5
+    beta: float = 1.0
+    scale: float = 0.999
+    toward: Literal["clean", "noise"] = "clean"
+
+    def __post_init__(self) -> None:
+        _check(
+            self.alpha > 0 and self.beta > 0,
+            f"Beta's alpha and beta are {self.alpha} and {self.beta}, expected numbers above 0",
+        )
+        _check(0 < self.scale <= 1, f"Beta's scale is {self.scale}, expected a number above 0 and up to 1")
+        _check(self.toward in ("clean", "noise"), f"Beta's toward is {self.toward!r}, expected 'clean' or 'noise'")
+
+    def sample(self, count: int, generator: np.random.Generator) -> Tensor:
+        """``float32[count]`` times; the first ones are the same whatever the count."""
+        draw = generator.beta(self.alpha, self.beta, count)
+        times = (self.scale - draw) / self.scale if self.toward == "clean" else self.scale * draw + 1 - self.scale
+        return torch.from_numpy(times.clip(0, 1)).float()
+
+
+TimeSampler: TypeAlias = SigmoidNormal | Beta
+"""Where training times come from."""
+
+
+def start_noise(
+    seeds: Sequence[int], horizon: int, channels: int, temperature: float = 1.0, device: str | torch.device = "cpu"
+) -> Tensor:
+    """What Euler sampling starts from: for each seed a Gaussian chunk, ``float32[B, H, K]``.
+
+    Args:
+        seeds: One a sample, of 64 bits.
+        horizon: ``H``.
+        channels: ``K``.
+        temperature: Standard deviation of the Gaussian; 0 starts at the middle of the distribution.
+        device: Where to put it; the numbers are the same on each.
+    """
+    _check(temperature >= 0, f"the temperature is {temperature}, expected 0 or more")
+    chunks = [np.random.default_rng(seed).standard_normal((horizon, channels), dtype=np.float32) for seed in seeds]
+    return temperature * torch.from_numpy(np.stack(chunks)).to(device)
+
+
+@torch.no_grad()
+def euler(velocity: Velocity, start: Tensor, steps: int) -> Tensor:
+    """The clean chunks that the velocity field leads to, ``[B, H, K]``: equal Euler steps from time 1 to 0 (paper, section 2.5).
+
+    Args:
+        velocity: The field.
+        start: Noise, ``[B, H, K]``, from :func:`start_noise`; the steps are taken in its precision.
+        steps: ``S``; the published ones of the field are 4 to 10.
+    """
+    _check_steps(steps)
+    chunk = start
+    for index in range(steps):
+        step = torch.full((len(start),), index, device=start.device)
+        chunk = chunk - velocity(chunk, step_time(step, steps)).to(chunk.dtype) / steps
+    return chunk
+
+
+def step_time(step: Tensor, steps: int) -> Tensor:
+    """The time at which a denoising step starts, ``float32[...]``: 1 for step 0, ``1 / S`` for the last one.
+
+    Args:
+        step: Index of the step in 0 to ``S - 1``, integers of any shape.
+        steps: ``S``.
+    """
+    return 1 - step.float() / steps
+
+
+@dataclass(frozen=True)
+class SdeNoise:
+    """How the ODE is made an SDE, so that a chunk has a log-probability (paper, section 4.2).
+
+    Attributes:
+        level: Noise level ``a`` of ``g(t) = a sqrt(t / (1 - t))``. 0.5 is RLinf's (RLinf/RLinf
+            rlinf/models/embodiment/openpi/openpi_action_model.py@a3816b5), Flow-GRPO's is 0.7 (yifan123/flow_grpo
+            flow_grpo/diffusers_patch/sd3_sde_with_logprob.py@54809b5).
+        noisy: Which steps are stochastic: ``one``, drawn for each sample (the paper's), the others being Euler's; or ``all``.
+        temperature: Scales every Gaussian: the start, and the noise of a step.
+        reduction: Whether the log-probability of a chunk is the ``sum`` over its valid entries (the density itself, RLinf's) or their
+            ``mean`` (Flow-GRPO's).
+    """
+
+    level: float = 0.5
+    noisy: Literal["one", "all"] = "one"
+    temperature: float = 1.0
+    reduction: Literal["sum", "mean"] = "sum"
+
+    def __post_init__(self) -> None:
+        _check(
+            self.level > 0, f"the SDE's noise level is {self.level}, expected a number above 0; without noise use Euler's steps"
+        )
+        _check(self.temperature > 0, f"the SDE's temperature is {self.temperature}, expected above 0; at 0 there is no density")
+        _check(self.noisy in ("one", "all"), f"the SDE's noisy steps are {self.noisy!r}, expected 'one' or 'all'")
+        _check(self.reduction in ("sum", "mean"), f"the SDE's reduction is {self.reduction!r}, expected 'sum' or 'mean'")
+
+
+def sde_step(chunk: Tensor, velocity: Tensor, step: Tensor, steps: int, sde: SdeNoise) -> tuple[Tensor, Tensor]:
+    """The Gaussian of the chunk after one step of the SDE that has the ODE's marginals: its mean and its standard deviation.
+
+    With the time ``t``, the step's length ``d = 1 / S`` and the score ``-(x + (1 - t) v) / t`` of the interpolant::
+
+        mean = x - d v - d g^2 / (2 t) (x + (1 - t) v)        std = g sqrt(d)        g^2 = a^2 t / (1 - t)
+
+    ``g`` has a pole at t = 1; there ``1 - t`` of the next time, ``1 / S``, stands in the denominator, so the first step's standard
+    deviation is ``a``. With t = 1 - k / S this becomes, without a division by t::
+
+        mean = x - v / S - a^2 / (2 max(k, 1)) (x + k / S v)        std = a sqrt((S - k) / (max(k, 1) S))
+
+    Source: the flow SDE of Flow-GRPO and RLinf (files at :class:`SdeNoise`). Computed in float32 at least, since a ratio of
+    densities needs it.
+
+    Args:
+        chunk: The chunk ``x`` before the step, ``[B, H, K]``.
+        velocity: The field there, ``[B, H, K]``.
+        step: Index ``k`` of the step, integers ``[B]``.
+        steps: ``S``.
+        sde: Level and temperature.
+
+    Returns:
+        The mean ``[B, H, K]`` and the standard deviation ``[B, 1, 1]``.
+    """
+    chunk, velocity = _precise(chunk), _precise(velocity)
+    index = step.to(chunk.dtype)[:, None, None]
+    divisor = index.clamp(min=1)
+    drift = sde.level**2 / (2 * divisor) * (chunk + index / steps * velocity)
+    std = sde.temperature * sde.level * ((steps - index) / (divisor * steps)).sqrt()
+    return chunk - velocity / steps - drift, std
+
+
+def gaussian_log_probability(value: Tensor, mean: Tensor, std: Tensor, mask: Tensor) -> Tensor:
+    """The log-density of each sample under independent Gaussians, ``[B]``: summed over the mask alone.
+
+    Padding is left out because its velocities are trained by nothing and drift: its noise would only blur a ratio.
+
+    Args:
+        value: ``[B, H, K]``.
+        mean: ``[B, H, K]``.
+        std: Broadcast to ``[B, H, K]``.
+        mask: Valid entries, ``bool[B, H, K]``.
+    """
+    deviation = torch.where(mask, _precise(value) - mean, 0.0) / std
+    density = -0.5 * deviation.square() - std.log() - 0.5 * math.log(2 * math.pi)
+    return torch.where(mask, density, 0.0).sum((1, 2))
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Everything random of a stochastic sampling.
+
+    Attributes:
+        start: Where sampling starts, ``float32[B, H, K]``, the temperature applied.
+        step: Indices of the stochastic steps, ``int64[B, N]``.
+        noise: Standard normal noise of those steps, ``float32[B, N, H, K]``.
+    """
+
+    start: Tensor
+    step: Tensor
+    noise: Tensor
+
+
+def draw(
+    seeds: Sequence[int], horizon: int, channels: int, steps: int, sde: SdeNoise, device: str | torch.device = "cpu"
+) -> Draws:
+    """What :func:`sample_chain` needs to know about chance; it starts where :func:`start_noise` does for the same seeds.
+
+    Args:
+        seeds: One a sample, of 64 bits.
+        horizon: ``H``.
+        channels: ``K``.
+        steps: ``S``.
+        sde: Which steps are noisy, and the temperature of the start.
+        device: Where to put it; the numbers are the same on each.
+    """
+    _check_steps(steps)
+    starts, indices, noises = [], [], []
+    for seed in seeds:
+        generator = np.random.default_rng(seed)
+        starts.append(generator.standard_normal((horizon, channels), dtype=np.float32))
+        index = generator.integers(steps, size=1) if sde.noisy == "one" else np.arange(steps)
+        indices.append(index.astype(np.int64))
+        noises.append(generator.standard_normal((len(index), horizon, channels), dtype=np.float32))
+    start, step, noise = (torch.from_numpy(np.stack(arrays)).to(device) for arrays in (starts, indices, noises))
+    return Draws(sde.temperature * start, step, noise)
+
+
+@dataclass(frozen=True)
+class Transitions:
+    """The stochastic steps of a sampling, kept to ask later how probable they are under changed weights.
+
+    Attributes:
+        before: Chunks before the steps, ``[B, N, H, K]``.
+        after: Chunks after them, ``[B, N, H, K]``.
+        step: Indices of the steps, ``int64[B, N]``.
+    """
+
+    before: Tensor
+    after: Tensor
+    step: Tensor
+
+
+@dataclass(frozen=True)
+class Chain:
+    """Chunks sampled with the SDE.
+
+    Attributes:
+        actions: Clean chunks, ``float32[B, H, K]``; outside the mask they mean nothing.
+        transitions: The stochastic steps.
+        log_probability: Of those steps together, ``float32[B]``.
+    """
+
+    actions: Tensor
+    transitions: Transitions
+    log_probability: Tensor
+
+
+@torch.no_grad()
+def sample_chain(velocity: Velocity, draws: Draws, mask: Tensor, steps: int, sde: SdeNoise) -> Chain:
+    """Samples chunks in ``S`` steps, those in ``draws`` stochastic and the others Euler's.
+
+    Args:
+        velocity: The field.
+        draws: From :func:`draw`, for the same ``steps`` and ``sde``.
+        mask: Valid entries, ``bool[B, H, K]``.
+        steps: ``S``.
+        sde: Level, temperature and reduction.
+    """
+    _check_steps(steps)
+    chunk = _precise(draws.start)
+    before, after = torch.zeros_like(draws.noise), torch.zeros_like(draws.noise)
+    log_probability = torch.zeros(len(chunk), device=chunk.device)
+    for index in range(steps):
+        step = torch.full((len(chunk),), index, device=chunk.device)
+        direction = _precise(velocity(chunk, step_time(step, steps)))
+        chosen = (draws.step == index)[:, :, None, None]  # [B, N, 1, 1], at most one of N
+        mean, std = sde_step(chunk, direction, step, steps, sde)
+        noise = torch.where(chosen, draws.noise, 0.0).sum(1)
+        following = torch.where(chosen.any(1), mean + std * noise, chunk - direction / steps)
+        before = torch.where(chosen, chunk[:, None], before)
+        after = torch.where(chosen, following[:, None], after)
+        log_probability = log_probability + gaussian_log_probability(following, mean, std, mask & chosen.any(1))
+        chunk = following
+    return Chain(chunk, Transitions(before, after, draws.step), _reduce(log_probability, mask, draws.step, sde))
+
+
+def recompute_log_probability(velocity: Velocity, stored: Transitions, mask: Tensor, steps: int, sde: SdeNoise) -> Tensor:
+    """The log-probability of stored steps under a velocity field, ``float32[B]``: one pass of the field for each of the ``N``.
+
+    With the weights that sampled them it is what :func:`sample_chain` returned. Gradients flow into the field.
+
+    Args:
+        velocity: The field, of the same samples in the same order.
+        stored: Steps of an earlier sampling.
+        mask: Valid entries, ``bool[B, H, K]``.
+        steps: ``S`` of that sampling.
+        sde: Level, temperature and reduction of that sampling.
+    """
+    total = torch.zeros(len(mask), device=mask.device)
+    for n in range(stored.step.shape[1]):
+        before, step = stored.before[:, n], stored.step[:, n]
+        mean, std = sde_step(before, velocity(before, step_time(step, steps)), step, steps, sde)
+        total = total + gaussian_log_probability(stored.after[:, n], mean, std, mask)
+    return _reduce(total, mask, stored.step, sde)
+
+
+def _reduce(total: Tensor, mask: Tensor, step: Tensor, sde: SdeNoise) -> Tensor:
+    """The sum itself, or divided by the valid entries of all stochastic steps."""
+    return total if sde.reduction == "sum" else total / (mask.sum((1, 2)) * step.shape[1]).clamp(min=1)
+
+
+def _precise(tensor: Tensor) -> Tensor:
+    """The tensor in float32, or in float64 if it is."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
+
+
+def _check_steps(steps: int) -> None:
+    _check(steps >= 1, f"{steps} denoising steps were asked for, expected 1 or more")
+
+
+def _check(true: bool, sentence: str) -> None:
+    if not true:
+        raise PolicyError(sentence)

@@ -1,0 +1,148 @@
+"""What ``vlarig policy inspect`` shows: a policy's parts, sizes, robots, ranges and prompt, without its weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Group, RenderableType
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from ...envs.embodiments import TABLETOP_PANDA, Embodiment
+from .acceleration import accelerations
+from .checkpoint import Description, describe_checkpoint, find_checkpoint
+from .config import PRESETS
+from .model import build, parameter_counts
+from .policy import chunk_rows
+from .prompt import chat_text, embodiment_prompt
+from .tokenizer import small_tokenizer, token_ids
+
+#: Stands for the task's words in the prompts that are shown.
+INSTRUCTION = "put the spoon on the towel"
+
+#: Parts that belong to the one before, and are indented.
+_WITHIN = {"block": 2, "blocks": 1, "action projections": 1, "vlm projection": 1, "state projection": 1, "time embedding": 1}
+_WITHIN |= {"output modulation": 1}
+
+
+def describe(source: str) -> Description:
+    """A preset's or a checkpoint's description; no weights are made or read.
+
+    Raises:
+        PolicyError: There is neither.
+    """
+    if source in PRESETS:
+        return Description(PRESETS[source](tokens=token_ids(small_tokenizer())))
+    return describe_checkpoint(Path(find_checkpoint(source)))
+
+
+def inspection(source: str) -> RenderableType:
+    """All that is known of a policy, for a rich console. Raises like :func:`describe`."""
+    description = describe(source)
+    return Group(
+        _sizes(source, description),
+        Text(),
+        _architecture(description),
+        Text(),
+        _robots(description),
+        Text(),
+        *_statistics(description),
+        _prompts(description),
+        Text(),
+        _accelerations(),
+    )
+
+
+def paper_size(count: int) -> str:
+    """A number of parameters as the paper prints it (section 2.2): ``70.8M``, ``1.13B``; below 50,000 in thousands."""
+    if count >= 1e9:
+        return f"{count / 1e9:.2f}B"
+    return f"{count / 1e6:.1f}M" if count >= 5e4 else f"{count / 1e3:.1f}k"
+
+
+def _sizes(source: str, description: Description) -> Table:
+    table = Table(title=f"qwen-vla:{escape(source)}", title_justify="left")
+    table.add_column("part")
+    table.add_column("parameters", justify="right")
+    table.add_column("", justify="right")
+    counts = parameter_counts(build(description.config, seed=None, device="meta"))
+    expert = description.config.expert
+    names = {"block": f"one block of {expert.blocks}", "blocks": "blocks", "vlm projection": "VLM projection"}
+    order = [
+        "vision",
+        "language model",
+        "action expert",
+        "blocks",
+        "block",
+        *(part for part in _WITHIN if part not in ("block", "blocks")),
+    ]
+    for part in [*order, "value head", "total"]:
+        if part in counts:
+            table.add_row("  " * _WITHIN.get(part, 0) + names.get(part, part), paper_size(counts[part]), f"{counts[part]:,}")
+    return table
+
+
+def _architecture(description: Description) -> Text:
+    config = description.config
+    text, vision, expert = config.text, config.vision, config.expert
+    kinds = "".join("F" if kind == "full_attention" else "L" for kind in text["layer_types"])
+    height, width = config.image_size
+    lines = [
+        f"language model  width {text['hidden_size']}, {len(kinds)} layers {kinds} (L linear, F full attention)",
+        f"vision          width {vision['hidden_size']}, {vision['depth']} layers; images {height} x {width} ({config.image_fit}), "
+        f"{config.image_tokens()} tokens each",
+        f"action expert   width {expert.width}, {expert.blocks} blocks, {expert.heads} heads, SwiGLU {expert.mlp_width}",
+        f"chunk           H = {config.horizon} rows, K = {config.channels} channels; projection {config.projection}, "
+        f"state {config.state}",
+    ]
+    return Text("\n".join(lines))
+
+
+def _robots(description: Description) -> RenderableType:
+    if not description.embodiments:
+        return Text("embodiments: none (random weights): any robot is played, actions are scaled to its channels' bounds")
+    table = Table(title="embodiments", title_justify="left")
+    for name in ("name", "robot", "arms", "Hz", "rows", "channels", "views", "statistics"):
+        table.add_column(name, overflow="fold")
+    for each in description.embodiments.values():
+        table.add_row(
+            escape(each.name),
+            escape(each.robot_tag),
+            each.arms,
+            f"{each.control_frequency:g}",
+            str(chunk_rows(each, description.config.horizon)),
+            escape(", ".join(channel.name for channel in each.channels)),
+            escape(", ".join(each.cameras)),
+            escape(each.statistics_key),
+        )
+    return table
+
+
+def _statistics(description: Description) -> list[RenderableType]:
+    shown: list[RenderableType] = []
+    for key, dataset in description.statistics.items():
+        table = Table(title=f"statistics {escape(key)}: {escape(dataset.actions.source)}", title_justify="left")
+        table.add_column("channel")
+        table.add_column("1 %", justify="right")
+        table.add_column("99 %", justify="right")
+        robot = next((each for each in description.embodiments.values() if each.statistics_key == key), None)
+        names = [channel.name for channel in robot.channels] if robot else [str(index) for index in range(dataset.actions.size)]
+        for name, low, high in zip(names, dataset.actions.q01, dataset.actions.q99, strict=True):
+            table.add_row(escape(name), f"{low:.4g}", f"{high:.4g}")
+        shown += [table, Text()]
+    return shown
+
+
+def _prompts(description: Description) -> Text:
+    """The whole sequence of each robot, pictures as one token each."""
+    robots: list[Embodiment] = list(description.embodiments.values()) or [TABLETOP_PANDA]
+    texts = ["prompt (each picture's tokens shown once):"]
+    for each in robots:
+        prompt = embodiment_prompt(each, INSTRUCTION, chunk_rows(each, description.config.horizon))
+        texts.append(chat_text(prompt, [(tag, 1) for tag in each.cameras]))
+    return Text("\n".join(texts), no_wrap=True, overflow="ignore")
+
+
+def _accelerations() -> Text:
+    return Text("\n".join(["faster ways on this machine:", *(f"  {each.name}: {each.note}" for each in accelerations())]))

@@ -1,0 +1,266 @@
+"""Numbers of a data set to -1 to 1 and back, by quantiles (paper, section 3.2.1 and equation 5); gripper conventions; state bins.
+
+Everything is computed in float64 and returned in the type that came, or in float64 where integers came.
+
+Shapes: ``T`` rows of a trajectory, ``A`` channels; a leading ``...`` is any number of axes.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ...envs.embodiments import Embodiment
+from ...envs.errors import suggestion
+from ..api import PolicyError
+
+#: Bins of a state number in the prompt (paper, section 5.2.4).
+STATE_BINS = 256
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """The range of each channel that is mapped to -1 to 1.
+
+    A channel whose two quantiles are equal is constant: it is normalised to 0, and comes back as its constant whatever the model says.
+
+    Attributes:
+        q01: 1st percentile of each of the ``A`` channels, in the data's own units.
+        q99: 99th percentile.
+        source: Where they come from, in words.
+    """
+
+    q01: tuple[float, ...]
+    q99: tuple[float, ...]
+    source: str
+
+    def __post_init__(self) -> None:
+        if len(self.q01) != len(self.q99) or not self.q01:
+            raise PolicyError(
+                f"statistics of {self.source!r} have {len(self.q01)} q01 and {len(self.q99)} q99, expected one of each a channel"
+            )
+        for index, (low, high) in enumerate(zip(self.q01, self.q99, strict=True)):
+            if not (math.isfinite(low) and math.isfinite(high) and low <= high):
+                raise PolicyError(
+                    f"statistics of {self.source!r} give channel {index} the range {low} to {high}, expected finite numbers in order"
+                )
+
+    @property
+    def size(self) -> int:
+        """``A``."""
+        return len(self.q01)
+
+    def to_data(self) -> dict[str, Any]:
+        """As plain JSON data; floats survive it exactly."""
+        return {"q01": list(self.q01), "q99": list(self.q99), "source": self.source}
+
+    @classmethod
+    def from_data(cls, data: Any) -> Statistics:
+        """The inverse of :meth:`to_data`.
+
+        Raises:
+            PolicyError: The data is something else.
+        """
+        if not isinstance(data, Mapping) or set(data) != {"q01", "q99", "source"}:
+            shown = sorted(data) if isinstance(data, Mapping) else repr(data)
+            raise PolicyError(f"statistics hold {shown}, expected q01, q99 and source")
+        try:
+            if not (isinstance(data["q01"], list) and isinstance(data["q99"], list)):
+                raise TypeError
+            return cls(tuple(map(float, data["q01"])), tuple(map(float, data["q99"])), str(data["source"]))
+        except (TypeError, ValueError):
+            raise PolicyError(f"q01 and q99 of {data['source']!r} are expected to be lists of numbers") from None
+
+
+@dataclass(frozen=True)
+class DatasetStatistics:
+    """What a checkpoint knows about a data set, kept by the embodiments' ``statistics_key``.
+
+    Attributes:
+        actions: Of the action channels.
+        state: Of the state vector, which is normalised by statistics of its own; ``None`` where the model reads no state.
+    """
+
+    actions: Statistics
+    state: Statistics | None = None
+
+
+def statistics_to_data(datasets: Mapping[str, DatasetStatistics]) -> dict[str, Any]:
+    """Statistics by key as plain JSON data, in the order of the keys."""
+    return {
+        key: {"actions": dataset.actions.to_data(), **({"state": dataset.state.to_data()} if dataset.state else {})}
+        for key, dataset in sorted(datasets.items())
+    }
+
+
+def statistics_from_data(data: Any) -> dict[str, DatasetStatistics]:
+    """The inverse of :func:`statistics_to_data`.
+
+    Raises:
+        PolicyError: The data is something else; the sentence names the key.
+    """
+    if not isinstance(data, Mapping):
+        raise PolicyError(f"statistics are {type(data).__name__}, expected an object of data sets by name")
+    datasets = {}
+    for key, entry in data.items():
+        if not isinstance(entry, Mapping) or not {"actions"} <= set(entry) <= {"actions", "state"}:
+            shown = sorted(entry) if isinstance(entry, Mapping) else repr(entry)
+            raise PolicyError(f"statistics of {key!r} hold {shown}, expected actions and, where there are any, state")
+        try:
+            state = Statistics.from_data(entry["state"]) if "state" in entry else None
+            datasets[str(key)] = DatasetStatistics(Statistics.from_data(entry["actions"]), state)
+        except PolicyError as error:
+            raise PolicyError(f"statistics of {key!r}: {error}") from None
+    return datasets
+
+
+def find_statistics(datasets: Mapping[str, DatasetStatistics], key: str) -> DatasetStatistics:
+    """The statistics of a data set.
+
+    Raises:
+        PolicyError: There are none under that key.
+    """
+    if key not in datasets:
+        raise PolicyError(f"there are no normalisation statistics for {key!r}; {suggestion(key, datasets)}")
+    return datasets[key]
+
+
+def statistics_of(trajectories: Iterable[np.ndarray], source: str) -> Statistics:
+    """The 1st and 99th percentiles of each channel over the rows of all trajectories (paper, section 3.2.1).
+
+    Args:
+        trajectories: Actions or states, ``[T, A]`` each, ``T`` of any size.
+        source: The data set's name.
+
+    Raises:
+        PolicyError: There is no row, trajectories differ in ``A``, or a number is not finite.
+    """
+    arrays = [np.asarray(trajectory, dtype=np.float64) for trajectory in trajectories]
+    shapes = {array.shape[1:] for array in arrays}
+    if len(shapes) != 1 or any(array.ndim != 2 for array in arrays):
+        raise PolicyError(
+            f"trajectories of {source!r} have rows of the shapes {sorted(shapes)}, expected one number of channels"
+        )
+    rows = np.concatenate(arrays)
+    if len(rows) == 0 or not np.isfinite(rows).all():
+        raise PolicyError(f"the {len(rows)} rows of {source!r} give no quantiles, expected at least one, all of finite numbers")
+    q01, q99 = np.quantile(rows, [0.01, 0.99], axis=0)
+    return Statistics(tuple(q01.tolist()), tuple(q99.tolist()), source)
+
+
+def bounds_statistics(embodiment: Embodiment) -> Statistics:
+    """The legal bounds of an embodiment's action channels in the place of quantiles, for a model that has seen no data."""
+    channels = embodiment.channels
+    low, high = tuple(float(channel.low) for channel in channels), tuple(float(channel.high) for channel in channels)
+    return Statistics(low, high, f"channel bounds of {embodiment.name}")
+
+
+def normalize(values: np.ndarray, statistics: Statistics) -> np.ndarray:
+    """The quantiles' range to -1 to 1, and what is beyond them clipped (paper, equation 5).
+
+    Args:
+        values: ``[..., A]`` in the data's own units.
+        statistics: Of the data set.
+
+    Raises:
+        PolicyError: The values have another number of channels than the statistics.
+    """
+    values, low, high = _checked(values, statistics)
+    constant = low == high
+    scaled = 2 * (values.astype(np.float64) - low) / np.where(constant, 1.0, high - low) - 1
+    return np.where(constant, 0.0, scaled.clip(-1, 1)).astype(values.dtype)
+
+
+def denormalize(values: np.ndarray, statistics: Statistics) -> np.ndarray:
+    """The inverse of :func:`normalize`: -1 and 1 become the quantiles exactly, and what is beyond them is clipped.
+
+    Args:
+        values: ``[..., A]``.
+        statistics: Of the data set.
+
+    Raises:
+        PolicyError: The values have another number of channels than the statistics.
+    """
+    values, low, high = _checked(values, statistics)
+    share = (values.astype(np.float64).clip(-1, 1) + 1) / 2
+    return (low * (1 - share) + high * share).clip(low, high).astype(values.dtype)
+
+
+def state_bins(state: np.ndarray, statistics: Statistics) -> np.ndarray:
+    """Which of 256 equal bins each number of the state falls into, ``int64[..., S]`` in 0 to 255 (paper, section 5.2.4).
+
+    The paper does not print the bins' edges. Ours divide -1 to 1 of the normalised state, as the field's prompts do
+    (Physical-Intelligence/openpi src/openpi/models/tokenizer.py@15a9616): a number at or below the 1st percentile is in bin 0, at or
+    above the 99th in bin 255, one that never changes in bin 128.
+
+    Args:
+        state: ``[..., S]`` in the embodiment's own units.
+        statistics: The state's own, not the actions'.
+
+    Raises:
+        PolicyError: The state has another size than the statistics, or holds a number that is not finite.
+    """
+    if not np.isfinite(state).all():
+        raise PolicyError("the state holds a number that is not finite; the env that sent it is broken")
+    scaled = normalize(np.asarray(state, dtype=np.float64), statistics)
+    return np.minimum(np.floor((scaled + 1) / 2 * STATE_BINS), STATE_BINS - 1).astype(np.int64)
+
+
+@dataclass(frozen=True)
+class GripperConvention:
+    """What the numbers of a gripper channel mean.
+
+    Attributes:
+        open: The number that opens the gripper all the way.
+        close: The number that closes it.
+    """
+
+    open: float
+    close: float
+
+
+def parse_gripper(words: str) -> GripperConvention:
+    """Reads the wording of a channel's ``gripper``, such as ``+1 closes, -1 opens`` or ``1 opens, 0 closes``.
+
+    Raises:
+        PolicyError: It is worded in another way.
+    """
+    found = re.fullmatch(r"([+-]?\d+(?:\.\d+)?) (opens|closes), ([+-]?\d+(?:\.\d+)?) (opens|closes)", words.strip())
+    ends = {found[2]: float(found[1]), found[4]: float(found[3])} if found else {}
+    if len(ends) != 2 or ends["opens"] == ends["closes"]:
+        raise PolicyError(
+            f"the gripper convention is {words!r}, expected wording like '+1 closes, -1 opens' with two numbers that differ"
+        )
+    return GripperConvention(open=ends["opens"], close=ends["closes"])
+
+
+def convert_gripper(values: np.ndarray, source: GripperConvention, target: GripperConvention) -> np.ndarray:
+    """Gripper numbers in another convention: the linear map that takes open to open and close to close, both exactly.
+
+    Args:
+        values: Of any shape; beyond the two ends they are continued, not clipped.
+        source: What they mean now.
+        target: What they are to mean.
+    """
+    values = _floating(values)
+    share = (values.astype(np.float64) - source.open) / (source.close - source.open)
+    return (target.open * (1 - share) + target.close * share).astype(values.dtype)
+
+
+def _checked(values: np.ndarray, statistics: Statistics) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    values = _floating(values)
+    if values.ndim == 0 or values.shape[-1] != statistics.size:
+        raise PolicyError(
+            f"values of the shape {values.shape} do not fit statistics of {statistics.source!r} for {statistics.size} channels"
+        )
+    return values, np.array(statistics.q01), np.array(statistics.q99)
+
+
+def _floating(values: np.ndarray) -> np.ndarray:
+    values = np.asarray(values)
+    return values if np.issubdtype(values.dtype, np.floating) else values.astype(np.float64)

@@ -1,0 +1,150 @@
+"""Checkpoints: what was saved comes back to the bit, and what does not fit is refused in one sentence."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from trained_policy import trained_bundle
+
+from vlarig.policies.api import PolicyError
+from vlarig.policies.qwen_vla.checkpoint import describe_checkpoint, load, load_checkpoint, save_checkpoint
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
+    save_checkpoint(folder, trained_bundle())
+    return folder
+
+
+@pytest.fixture
+def copied(saved: Path, tmp_path: Path) -> Path:
+    for path in saved.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    return tmp_path
+
+
+def test_everything_comes_back_to_the_bit(saved: Path) -> None:
+    bundle, again = trained_bundle(), load_checkpoint(saved)
+    assert again.description == bundle.description
+    theirs = again.model.state_dict()
+    for name, tensor in bundle.model.state_dict().items():
+        assert torch.equal(tensor, theirs[name]), name
+    text = "put the spoon on the towel<|ego_start|><|image_pad|>"
+    assert again.tokenizer.backend_tokenizer.encode(text).ids == bundle.tokenizer.backend_tokenizer.encode(text).ids
+
+
+def test_the_folder_is_in_the_manner_of_the_hub_and_holds_no_code(saved: Path) -> None:
+    names = {path.name for path in saved.iterdir()}
+    assert names == {"config.json", "model.safetensors", "tokenizer.json", "statistics.json", "embodiments.json"}
+    assert json.loads((saved / "config.json").read_text())["model_type"] == "qwen_vla"
+
+
+def test_weights_in_several_files_are_the_same_weights(saved: Path, tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "split", trained_bundle(), largest_file="200KB")
+    assert len(list((tmp_path / "split").glob("*.safetensors"))) > 1
+    assert (tmp_path / "split" / "model.safetensors.index.json").is_file()
+    one, several = load_checkpoint(saved).model.state_dict(), load_checkpoint(tmp_path / "split").model.state_dict()
+    assert all(torch.equal(one[name], several[name]) for name in one)
+
+
+def test_the_revision_changes_with_any_file(saved: Path, copied: Path) -> None:
+    before = load_checkpoint(saved).revision
+    assert load_checkpoint(copied).revision == before
+    text = (copied / "statistics.json").read_text()
+    (copied / "statistics.json").write_text(text.replace("made up", "made otherwise"))
+    assert load_checkpoint(copied).revision != before
+
+
+def test_preset_weights_follow_from_the_seed() -> None:
+    first, same, other = load("tiny", seed=1), load("tiny", seed=1), load("tiny", seed=2)
+    assert first.revision == same.revision != other.revision
+    assert first.revision.startswith("tiny, seed 1, sha256 ")
+
+
+def edit(name: str, change: Callable[[dict], object]) -> Callable[[Path], None]:
+    def apply(folder: Path) -> None:
+        data = json.loads((folder / name).read_text())
+        change(data)
+        (folder / name).write_text(json.dumps(data))
+
+    return apply
+
+
+def reshape(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    weights["value_head.readout.weight"] = torch.zeros(1, 5)
+    save_file(weights, folder / "model.safetensors")
+
+
+def rename(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    weights["value_head.weight"] = weights.pop("value_head.readout.weight")
+    save_file(weights, folder / "model.safetensors")
+
+
+def leave_out(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    del weights["value_head.readout.weight"]
+    save_file(weights, folder / "model.safetensors")
+
+
+def cut_off(name: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).write_bytes((folder / name).read_bytes()[:400])  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (lambda folder: (folder / "config.json").unlink(), r"has no config\.json; it is no Qwen-VLA checkpoint"),
+        (lambda folder: (folder / "model.safetensors").unlink(), r"has no model\.safetensors; take a whole checkpoint"),
+        (lambda folder: (folder / "tokenizer.json").unlink(), r"tokenizer"),
+        (cut_off("config.json"), r"config\.json does not read as JSON"),
+        (cut_off("model.safetensors"), r"model\.safetensors does not read as safetensors"),
+        (edit("config.json", lambda data: data.update(model_type="pi0")), r"is of a pi0; expected a qwen_vla checkpoint"),
+        (edit("config.json", lambda data: data.update(format=9)), r"has format 9, this version reads 1"),
+        (edit("config.json", lambda data: data.update(horizn=9)), r"unknown key 'horizn'; did you mean horizon"),
+        (edit("config.json", lambda data: data.update(channels=4)), r"'libero_panda' has 7 action channels, the model 4"),
+        (edit("config.json", lambda data: data["expert"].update(width=64)), r"has shape \[.*\], config\.json makes it \[.*\]"),
+        (
+            edit("statistics.json", lambda data: data.pop("bridge")),
+            r"'widowx_bridge' needs statistics 'bridge' of 7 .* has none",
+        ),
+        (reshape, r"'value_head\.readout\.weight' .* has shape \[1, 5\], config\.json makes it \[1, 32\]"),
+        (rename, r"gives 'value_head\.weight', and this model has no such weight"),
+        (leave_out, r"the weights lack 1 of \d+ tensors, 'value_head\.readout\.weight' first"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_what_does_not_fit_is_refused_in_one_sentence(copied: Path, spoil: Callable[[Path], object], sentence: str) -> None:
+    spoil(copied)
+    with pytest.raises(PolicyError, match=sentence) as caught:
+        load_checkpoint(copied)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_checkpoint_is_not_written_over(saved: Path) -> None:
+    with pytest.raises(PolicyError, match="holds a checkpoint already; name another folder"):
+        save_checkpoint(saved, trained_bundle())
+
+
+@pytest.mark.parametrize("source", ["smal", "nowhere/at all", "folder/that/is/not/there"])
+def test_a_source_that_is_none_is_refused(source: str) -> None:
+    with pytest.raises(PolicyError, match="no checkpoint"):
+        load(source)
+
+
+def test_a_hub_that_does_not_answer_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(PolicyError, match="there is no folder 'someone/qwen-vla', and the hub has not given it"):
+        load("someone/qwen-vla")
+
+
+def test_a_description_needs_no_weights(copied: Path) -> None:
+    (copied / "model.safetensors").unlink()
+    assert list(describe_checkpoint(copied).embodiments) == ["libero_panda", "widowx_bridge"]

@@ -1,0 +1,143 @@
+"""Batches for the backbone: what stands where, and that samples do not mix."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from vlarig.envs.api import Observation
+from vlarig.envs.embodiments import TABLETOP_PANDA, WIDOWX_BRIDGE
+from vlarig.policies.api import PolicyError
+from vlarig.policies.images import fit_image
+from vlarig.policies.qwen_vla.config import PRESETS
+from vlarig.policies.qwen_vla.embodiments import ROBOTWIN_ALOHA, VLNCE_RXR
+from vlarig.policies.qwen_vla.inputs import InputBuilder, Prompted, prompted
+from vlarig.policies.qwen_vla.prompt import IMAGE_PAD, chat_text, embodiment_prompt
+from vlarig.policies.qwen_vla.tokenizer import encode, small_tokenizer, token_ids
+from vlarig.policies.qwen_vla.vision import patchify
+
+SMALL = small_tokenizer()
+TOKENS = token_ids(SMALL)
+CONFIG = PRESETS["tiny"]()
+BUILDER = InputBuilder(CONFIG, SMALL)
+HEIGHT, WIDTH = CONFIG.image_size
+
+
+def picture(seed: int, height: int = HEIGHT, width: int = WIDTH) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), np.uint8)
+
+
+def observation(instruction: str, **views: np.ndarray) -> Observation:
+    return Observation(images=views, state=np.zeros(8, np.float32), instruction=instruction)
+
+
+#: Samples that differ in all that samples may differ in: robot, views, frames of a view, sizes of pictures.
+SAMPLES = [
+    prompted(
+        observation("put the red cube in the white tray", cam_left_wrist=picture(1)[None], ego=picture(0, 48, 80)[None]),
+        TABLETOP_PANDA,
+        16,
+    ),
+    Prompted(embodiment_prompt(WIDOWX_BRIDGE, "wave", 16)),
+    prompted(
+        observation(
+            "leave the room, turn left and stop", ego=np.stack([picture(2, 90, 120), picture(3, 90, 120), picture(4, 90, 120)])
+        ),
+        VLNCE_RXR,
+        8,
+    ),
+]
+
+
+def test_a_sequence_is_the_text_with_the_pictures_in_it() -> None:
+    for sample in SAMPLES:
+        tags = [tag for tag, _ in sample.views]
+        whole = chat_text(sample.text, [(tag, CONFIG.image_tokens()) for tag in tags])
+        assert BUILDER.text(sample) == whole
+        assert BUILDER.ids(sample.text, tags) == encode(SMALL, whole)
+        assert whole.count(IMAGE_PAD) == CONFIG.image_tokens() * len(tags)
+
+
+def test_views_follow_the_embodiments_order_and_histories_run_forward() -> None:
+    assert [tag for tag, _ in SAMPLES[0].views] == ["ego", "cam_left_wrist"]
+    assert [tag for tag, _ in SAMPLES[2].views] == ["ego"] * 3
+    np.testing.assert_array_equal(SAMPLES[2].views[0][1], picture(2, 90, 120))
+
+
+def test_a_batch_is_padded_on_the_right_and_its_pictures_stand_in_order() -> None:
+    batch = BUILDER.build(SAMPLES)
+    lengths = batch.valid.sum(dim=1).tolist()
+    assert lengths == [len(encode(SMALL, BUILDER.text(sample))) for sample in SAMPLES]
+    assert batch.input_ids.shape == batch.valid.shape == (3, max(lengths)) == batch.positions.shape[1:]
+    for row, length in enumerate(lengths):
+        assert batch.valid[row, :length].all()
+        assert (batch.input_ids[row, length:] == TOKENS.pad).all()
+    assert batch.image_grid_thw is not None
+    assert batch.pixel_values is not None
+    assert batch.image_grid_thw.tolist() == [[1, HEIGHT // 16, WIDTH // 16]] * 5
+    images = [fit_image(image, HEIGHT, WIDTH, CONFIG.image_fit) for sample in SAMPLES for _, image in sample.views]
+    torch.testing.assert_close(batch.pixel_values, patchify(torch.from_numpy(np.stack(images))), rtol=0, atol=0)
+
+
+def test_a_sample_alone_is_the_same_as_in_a_batch() -> None:
+    batch = BUILDER.build(SAMPLES)
+    patches = 0
+    for row, sample in enumerate(SAMPLES):
+        alone = BUILDER.build([sample])
+        length = alone.input_ids.shape[1]
+        assert torch.equal(alone.input_ids[0], batch.input_ids[row, :length])
+        assert torch.equal(alone.positions[:, 0], batch.positions[:, row, :length])
+        if not sample.views:
+            assert alone.pixel_values is None
+            assert alone.image_grid_thw is None
+            continue
+        assert alone.pixel_values is not None
+        assert batch.pixel_values is not None
+        assert torch.equal(alone.pixel_values, batch.pixel_values[patches : patches + len(alone.pixel_values)])
+        patches += len(alone.pixel_values)
+
+
+def test_a_batch_without_pictures_has_none() -> None:
+    batch = BUILDER.build([SAMPLES[1], SAMPLES[1]])
+    assert batch.pixel_values is None
+    assert torch.equal(batch.positions[0, 0], torch.arange(batch.input_ids.shape[1]))
+
+
+def test_pictures_are_fitted_as_the_model_declares() -> None:
+    wide = Prompted(SAMPLES[0].text, (("ego", picture(5, HEIGHT, 2 * WIDTH)),))
+    fitted = {fit: InputBuilder(replace(CONFIG, image_fit=fit), SMALL).build([wide]).pixel_values for fit in ("pad", "crop")}
+    assert fitted["pad"] is not None
+    assert fitted["crop"] is not None
+    middle = wide.views[0][1][:, WIDTH // 2 : WIDTH // 2 + WIDTH]
+    assert torch.equal(fitted["crop"], patchify(torch.from_numpy(middle.copy())[None]))
+    assert (fitted["pad"] == -1).sum() >= fitted["pad"].numel() // 2  # black
+
+
+def test_what_is_unknown_is_refused() -> None:
+    with pytest.raises(PolicyError, match="widowx_bridge has no view 'cam_left_wrist'; it has ego"):
+        prompted(observation("wave", cam_left_wrist=picture(0)[None]), WIDOWX_BRIDGE, 16)
+    with pytest.raises(PolicyError, match=r"the view 'ego' has shape \[.*\]; expected frames"):
+        prompted(observation("wave", ego=picture(0)), WIDOWX_BRIDGE, 16)
+    with pytest.raises(PolicyError, match="there are no samples"):
+        BUILDER.build([])
+    with pytest.raises(PolicyError, match="unknown view 'back'"):
+        BUILDER.build([Prompted("wave.", (("back", picture(0)),))])
+
+
+def test_a_tokenizer_of_another_model_is_refused() -> None:
+    backbone = CONFIG.backbone
+    with pytest.raises(
+        PolicyError, match="the model's image_token_id is 99, the tokenizer's is 6; take the model's own tokenizer"
+    ):
+        InputBuilder(replace(CONFIG, backbone=backbone | {"image_token_id": 99}), SMALL)
+    narrow = backbone | {"text_config": backbone["text_config"] | {"vocab_size": 512}}
+    with pytest.raises(PolicyError, match=r"needs \d+ rows, the model's embedding has 512; resize the embedding"):
+        InputBuilder(replace(CONFIG, backbone=narrow), SMALL)
+
+
+def test_the_state_goes_into_the_text() -> None:
+    sample = prompted(observation("wave", ego=picture(0)[None]), ROBOTWIN_ALOHA, 16, state=[0, 255])
+    assert sample.text.endswith("task: state: [0, 255] wave.")

@@ -1,0 +1,18 @@
+"""A tiny Qwen-VLA that says what it was trained on, for tests."""
+
+from __future__ import annotations
+
+from vlarig.envs.embodiments import LIBERO_PANDA, WIDOWX_BRIDGE
+from vlarig.policies.qwen_vla.checkpoint import Bundle, Description, load
+from vlarig.policies.qwen_vla.normalization import DatasetStatistics, Statistics, bounds_statistics
+
+
+def trained_bundle() -> Bundle:
+    """A tiny model that says it was trained on two robots."""
+    bundle = load("tiny", seed=3)
+    statistics = {
+        "libero": DatasetStatistics(bounds_statistics(LIBERO_PANDA), Statistics((-1.0,) * 8, (1.0,) * 8, "made up")),
+        "bridge": DatasetStatistics(bounds_statistics(WIDOWX_BRIDGE)),
+    }
+    embodiments = {each.name: each for each in (LIBERO_PANDA, WIDOWX_BRIDGE)}
+    return Bundle(Description(bundle.description.config, statistics, embodiments), bundle.model, bundle.tokenizer, "in memory")
