@@ -15,6 +15,11 @@ COMMANDS = {
     "table": ("vlarig.harness.commands.table", "success rates of runs, with intervals, errors and what is missing"),
     "runs": ("vlarig.harness.commands.runs", "what was run: when, which policy and suite, how far it came"),
     "replay": ("vlarig.harness.commands.replay", "re-simulate recorded episodes: check them, make their videos"),
+    "serve-policy": ("vlarig.policies.commands.serve_policy", "let other programs ask a policy, by openpi's protocol"),
+    "policy": (
+        "vlarig.policies.commands.policy",
+        "look at Qwen-VLA: parameters by part, robots, statistics, prompts; write a preset",
+    ),
     "envs": ("vlarig.harness.commands.envs", "list suites and tasks; check an adapter against the env contract"),
     "runtime": ("vlarig.harness.commands.runtime", "install, adopt, list and remove simulators' virtual environments"),
     "assets": ("vlarig.harness.commands.assets", "fetch, list and verify simulators' data files"),

@@ -1,0 +1,93 @@
+"""What our policy server says about its policy when a client connects: the part ``vlarig`` of openpi's metadata."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from ..envs.embodiments import Embodiment
+from .api import PolicyError
+from .conventions import embodiment_from_data, embodiment_to_data
+
+#: Key of the announcement in openpi's metadata.
+METADATA_KEY = "vlarig"
+
+#: Raised when the keys below, or those of a request, change their meaning.
+ANNOUNCEMENT_VERSION = 1
+
+#: Keys that a client adds to a request where the server announced itself: who asks (a text of the client's own, the same on all its
+#: connections), and :class:`~vlarig.policies.api.Request`'s fields.
+CLIENT, SLOT, EPISODE, CHUNK, SEED, EXECUTE = (
+    "vlarig/client",
+    "vlarig/slot",
+    "vlarig/key",
+    "vlarig/chunk",
+    "vlarig/seed",
+    "vlarig/execute",
+)
+
+_KINDS: dict[str, tuple[type, ...]] = {
+    "name": (str,),
+    "revision": (str,),
+    "horizon": (int, type(None)),
+    "layout": (str,),
+    "reads_images": (bool,),
+    "reads_state": (bool,),
+    "strict": (bool,),
+}
+
+
+@dataclass(frozen=True)
+class Announcement:
+    """A served policy, described.
+
+    Attributes:
+        name: The policy's name.
+        revision: The policy's revision.
+        horizon: Rows of each answer; ``None``: as many as a request's ``vlarig/execute``.
+        layout: Name of the observation layout that it wants.
+        reads_images: Whether it reads images.
+        reads_state: Whether it reads the state vector.
+        strict: Whether it answers one request at a time, in one thread and in float32.
+        embodiment: Whom its actions move, and what they mean.
+    """
+
+    name: str
+    revision: str
+    horizon: int | None
+    layout: str
+    reads_images: bool
+    reads_state: bool
+    strict: bool
+    embodiment: Embodiment
+
+    def to_data(self) -> dict[str, Any]:
+        """As plain data."""
+        plain = {name: getattr(self, name) for name in _KINDS}
+        return {"version": ANNOUNCEMENT_VERSION, **plain, "embodiment": embodiment_to_data(self.embodiment)}
+
+    @classmethod
+    def from_data(cls, data: object) -> Announcement:
+        """The announcement that :meth:`to_data` wrote down. ``data`` may come from anyone.
+
+        Raises:
+            PolicyError: It is of another version, or a key is missing, unknown or of another type.
+        """
+        if not isinstance(data, dict) or data.get("version") != ANNOUNCEMENT_VERSION:
+            version = data.get("version") if isinstance(data, dict) else data
+            raise PolicyError(
+                f"the policy server announces itself in version {str(version)[:40]!r} and we speak {ANNOUNCEMENT_VERSION}; "
+                "run the same vlarig on both ends"
+            )
+        wanted = {"version", *(field.name for field in fields(cls))}
+        wrong = sorted(wanted ^ set(map(str, data)))
+        if wrong:
+            how = "unknown" if wrong[0] not in wanted else "no"
+            raise PolicyError(
+                f"the policy server's announcement has {how} key {wrong[0][:80]!r}; run the same vlarig on both ends"
+            )
+        for key, kinds in _KINDS.items():
+            value = data[key]
+            if not isinstance(value, kinds) or (key == "horizon" and value is not None and (value is True or value < 1)):
+                raise PolicyError(f"the policy server announces {key} as {str(value)[:80]!r}; run the same vlarig on both ends")
+        return cls(**{key: data[key] for key in _KINDS}, embodiment=embodiment_from_data(data["embodiment"]))

@@ -1,0 +1,146 @@
+"""``vlarig serve-policy``: let other programs ask a policy, by openpi's websocket protocol."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from ...envs.embodiments import Embodiment
+from ..api import Policy, PolicyError
+from ..batching import Batching
+from ..conventions import find_embodiment
+from ..openpi_layouts import find_layout
+from ..registry import load_policy, parse_options
+from ..serving import PolicyServer, ServerConfig
+
+DESCRIPTION = """Serve a policy by openpi's websocket protocol: to a sweep elsewhere, or to any program that uses openpi-client.
+
+Requests of all clients are answered in batches. SIGTERM or Ctrl-C ends it once what is under way is answered. GET /healthz says OK.
+
+  vlarig serve-policy --policy qwen-vla:CHECKPOINT --embodiment libero_panda
+  vlarig sweep libero_spatial --policy openpi:ws://127.0.0.1:8000
+
+  vlarig serve-policy --policy random --embodiment libero_panda --layout libero       for openpi's own LIBERO client
+  vlarig serve-policy --policy qwen-vla:CHECKPOINT --host 0.0.0.0 --token-file token   clients show the token
+"""
+
+
+@dataclass(frozen=True)
+class ServePolicy:
+    """What ``vlarig serve-policy`` can be told."""
+
+    policy: Annotated[str, tyro.conf.arg(metavar="POLICY")]
+    """Whom to serve, as in 'vlarig sweep'."""
+    policy_options: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE...")] = ()
+    """What the policy is told."""
+    embodiment: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    """Whom the policy moves for all clients: an embodiment's name, or a JSON file with one. Default: the policy's only one."""
+    layout: Annotated[str, tyro.conf.arg(metavar="NAME")] = "vlarig"
+    """Under which keys clients send what they see: vlarig (every view by its tag), libero, droid or aloha as openpi's policies."""
+    host: str = "127.0.0.1"
+    """Address to listen on. Any but the loopback interface's asks for a token."""
+    port: int = 8000
+    """Port to listen on; 0 for any that is free."""
+    token_env: Annotated[str | None, tyro.conf.arg(metavar="VARIABLE")] = None
+    """Environment variable with the token that clients must show."""
+    token_file: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """File with the token that clients must show."""
+    max_batch: Annotated[int, tyro.conf.arg(metavar="N")] = 64
+    """Most requests that the policy answers at once."""
+    wait_ms: Annotated[float, tyro.conf.arg(metavar="MS")] = 5.0
+    """How long a batch that is not full waits for more."""
+    max_connections: Annotated[int, tyro.conf.arg(metavar="N")] = 256
+    """Most connections at a time."""
+    execute: Annotated[int, tyro.conf.arg(metavar="ROWS")] = 8
+    """Rows of an answer to a client that does not say how many it wants, from a policy that has no horizon of its own."""
+    seed: int = 0
+    """What the draws for clients follow from that send no seeds of their own."""
+    strict: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Answer one request at a time, in one thread and in float32."""
+
+    def __post_init__(self) -> None:
+        for name in ("max_batch", "max_connections", "execute"):
+            if getattr(self, name) < 1:
+                raise PolicyError(f"--{name.replace('_', '-')} is {getattr(self, name)}; expected 1 or more")
+        if not 0 <= self.wait_ms <= 60_000:
+            raise PolicyError(f"--wait-ms is {self.wait_ms:g}; expected 0 to 60000")
+        if not 0 <= self.port < 2**16:
+            raise PolicyError(f"--port is {self.port}; expected 0 to 65535")
+
+    def token(self) -> str:
+        """The token that clients must show; empty for none.
+
+        Raises:
+            PolicyError: It is named but not there, or named twice.
+        """
+        if self.token_env is not None and self.token_file is not None:
+            raise PolicyError("--token-env and --token-file both name a token; give one of them")
+        if self.token_env is not None:
+            token, place = os.environ.get(self.token_env, ""), f"the environment variable {self.token_env}"
+        elif self.token_file is not None:
+            try:
+                token, place = self.token_file.read_text(encoding="utf-8"), f"the file {self.token_file}"
+            except (OSError, UnicodeDecodeError) as error:
+                raise PolicyError(
+                    f"the token file {self.token_file} cannot be read ({error}); give the path of a text file"
+                ) from None
+        else:
+            return ""
+        if not (token := token.strip()):
+            raise PolicyError(f"{place} holds no token; put a secret there")
+        return token
+
+    def server_config(self) -> ServerConfig:
+        """The part that is about the server."""
+        return ServerConfig(
+            host=self.host,
+            port=self.port,
+            token=self.token(),
+            batching=Batching(self.max_batch, self.wait_ms / 1000, alone_on_failure=True),
+            strict=self.strict,
+            execute=self.execute,
+            seed=self.seed,
+            most_connections=self.max_connections,
+        )
+
+
+def main(arguments: list[str]) -> int:
+    """Parse, and serve until a signal."""
+    told = tyro.cli(ServePolicy, prog="vlarig serve-policy", description=DESCRIPTION, args=arguments)
+    layout, config = find_layout(told.layout), told.server_config()
+    policy = load_policy(told.policy, parse_options(told.policy_options))
+    server = PolicyServer(policy, _embodiment(told, policy), layout, config)
+    asyncio.run(_serve(server))
+    return 0
+
+
+def _embodiment(told: ServePolicy, policy: Policy) -> Embodiment:
+    """The embodiment that the user names, one of the policy's own first, or the policy's only one."""
+    own: tuple[Embodiment, ...] = tuple(getattr(policy, "embodiments", ()))
+    if told.embodiment is not None:
+        named = [each for each in own if each.name == told.embodiment]
+        return named[0] if named else find_embodiment(told.embodiment)
+    if len(own) == 1:
+        return own[0]
+    names = f"it knows {', '.join(each.name for each in own)}" if own else "it says of none"
+    raise PolicyError(f"whom does the policy {told.policy!r} move? Name one by --embodiment, such as libero_panda ({names})")
+
+
+async def _serve(server: PolicyServer) -> None:
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    async with server:
+        said = server.announcement
+        print(
+            f"serving {said.name} for {said.embodiment.name} at {server.address}, layout {said.layout}",
+            flush=True,
+        )
+        await stop.wait()
+    print(f"stopped after {server.answered} answers", flush=True)

@@ -1,0 +1,270 @@
+"""LeRobot's policies: ``lerobot:DIRECTORY`` loads a pretrained policy and answers with its chunks.
+
+LeRobot's own policy server unpickles what it is sent, so no such server is spoken to. This class loads the directory where LeRobot is
+installed, in the sweep's process or, as its dependencies are many, in an environment of its own behind ``vlarig serve-policy``.
+
+Read against huggingface/lerobot 0.4.4: src/lerobot/policies/factory.py, src/lerobot/policies/utils.py
+(``prepare_observation_for_inference``). Shapes: ``B`` batch, ``H`` chunk steps, ``A`` action channels, ``S`` state numbers.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from ..envs.api import Needs
+from ..envs.embodiments import Embodiment
+from .api import PolicyError, Reply, Request
+from .conventions import find_embodiment, refuse_differences
+from .images import fit_image
+from .option_types import Views
+from .options import Options, read_options
+
+#: Files of a directory that ``save_pretrained`` of a policy and of its two processors makes; states of processors are beside them.
+_FILES = ("config.json", "model.safetensors", "policy_preprocessor.json", "policy_postprocessor.json")
+
+_STATE, _ENV_STATE, _ACTION = "observation.state", "observation.environment_state", "action"
+_IMAGES = "observation.images."
+
+#: Types of policies that draw nothing, so that a batch cannot change what a request's seed means. All others answer one at a time.
+_WITHOUT_CHANCE = ("act",)
+
+
+class LerobotOptions(Options):
+    """What a user may tell the policy, as ``--policy-options NAME=VALUE``."""
+
+    convention: str | None = None
+    """whom the policy moves: an embodiment's name, or a JSON file with one"""
+    images: Views | None = None
+    """VIEW:FEATURE,..., such as ego:observation.images.image; to be left out where the features bear the views' names"""
+    image_fit: Literal["pad", "stretch", "crop"] = "pad"
+    """how an image gets the size that the policy names: pad, stretch or crop"""
+    device: str = "cpu"
+    """where it computes: cpu, cuda, cuda:1"""
+
+
+class LerobotPolicy:
+    """A policy that LeRobot's ``save_pretrained`` wrote to a directory.
+
+    Such a directory says how large its images, its state and its actions are, but not what the numbers mean, so that is declared:
+    silence stops the run. Images get the size that the policy names. As many rows are answered as it would execute (its
+    ``n_action_steps``), each request by itself: a policy that looks back over several steps is refused.
+
+    Args:
+        argument: The directory.
+        options: What :class:`LerobotOptions` names.
+
+    Raises:
+        PolicyError: An option is wrong or missing, LeRobot is not installed, or the directory holds no policy that can be played.
+    """
+
+    name = "lerobot"
+
+    def __init__(self, argument: str, **options: Any) -> None:
+        told = read_options(LerobotOptions, options, f"the policy {self.name!r}")
+        self._folder = Path(argument)
+        self._refuse_incomplete(told)
+        self._model = _Model(self._folder, told.device)
+        assert told.convention is not None
+        self._embodiment = find_embodiment(told.convention)
+        self._fit = told.image_fit
+        self._views = self._viewed(told.images)
+        self._refuse_unfit(self._embodiment, f"convention={told.convention}")
+        self.embodiments = (self._embodiment,)
+        self.needs = Needs(images=bool(self._model.images))
+        self.reads_state = self._model.state_size is not None
+        self.horizon: int | None = self._model.rows
+        self.revision = f"{self._model.kind}-{_fingerprint(self._folder)}"
+
+    def check(self, suite: str, embodiment: Embodiment) -> None:
+        """Make sure that the policy fits the suite.
+
+        Raises:
+            PolicyError: A convention differs, or the env lacks a view.
+        """
+        refuse_differences(self.name, suite, self._embodiment, embodiment, self.reads_state)
+        self._refuse_unfit(embodiment, f"suite {suite!r}")
+
+    def make_strict(self) -> None:
+        """Compute in one thread and in float32."""
+        self._model.make_strict()
+
+    def act(self, requests: Sequence[Request]) -> list[Reply]:
+        """The policy's chunk for each request.
+
+        Raises:
+            PolicyError: The protocol does not show a view that the policy wants.
+        """
+        if self._model.kind in _WITHOUT_CHANCE:
+            return self._answer(requests)
+        return [reply for request in requests for reply in self._answer([request])]
+
+    def _answer(self, requests: Sequence[Request]) -> list[Reply]:
+        frame: dict[str, Any] = {"task": [request.observation["instruction"] for request in requests]}
+        if self.reads_state:
+            frame[_STATE] = np.stack([np.asarray(request.observation["state"], np.float32) for request in requests])
+        for feature, view in self._views.items():
+            frame[feature] = np.stack([self._image(request, feature, view) for request in requests])
+        return [Reply(actions) for actions in self._model.chunks(frame, requests[0].seed)]
+
+    def _image(self, request: Request, feature: str, view: str) -> np.ndarray:
+        images = request.observation["images"]
+        if view not in images:
+            raise PolicyError(
+                f"the policy in {self._folder} wants the view {view!r} as {feature}, and the protocol shows "
+                f"{', '.join(images) or 'no images'}; choose another protocol, or another view by images={view}:{feature}"
+            )
+        return fit_image(images[view][-1], *self._model.images[feature], self._fit)
+
+    def _refuse_incomplete(self, told: LerobotOptions) -> None:
+        if not self._folder.is_dir():
+            raise PolicyError(
+                f"there is no directory {self._folder}; give one that LeRobot's save_pretrained wrote (a policy of the hub has "
+                "to be downloaded)"
+            )
+        missing = [name for name in _FILES if not (self._folder / name).is_file()]
+        if missing:
+            raise PolicyError(
+                f"{self._folder} lacks {', '.join(missing)}; it has to hold what LeRobot's "
+                "save_pretrained writes of a policy and its processors"
+            )
+        if told.convention is None:
+            raise PolicyError(
+                f"the policy in {self._folder} does not say what its numbers mean; declare it: --policy-options "
+                "convention=EMBODIMENT (such as libero_panda, or a JSON file)"
+            )
+        if importlib.util.find_spec("lerobot") is None:
+            raise PolicyError(
+                "lerobot is not installed here; in an environment with vlarig and lerobot run: vlarig serve-policy --policy "
+                f"lerobot:{self._folder} --policy-options convention={told.convention}, and sweep with --policy openpi:ws://127.0.0.1:8000"
+            )
+
+    def _viewed(self, declared: dict[str, str] | None) -> dict[str, str]:
+        """Feature to view."""
+        wanted = self._model.images
+        views = {feature: view for view, feature in (declared or {}).items()}
+        unknown = [feature for feature in views if feature not in wanted]
+        if unknown:
+            raise PolicyError(
+                f"the policy in {self._folder} has no image {unknown[0]!r}; it has {', '.join(wanted) or 'no images'}"
+            )
+        if declared is None:
+            views = {feature: feature.removeprefix(_IMAGES) for feature in wanted}
+            unnamed = [feature for feature, view in views.items() if view not in self._embodiment.cameras]
+        else:
+            unnamed = [feature for feature in wanted if feature not in views]
+        if unnamed:
+            example = ",".join(f"VIEW:{feature}" for feature in wanted)
+            raise PolicyError(
+                f"which view does the policy in {self._folder} see as {' and '.join(unnamed)}? Declare it: --policy-options "
+                f"images={example} (views: {', '.join(self._embodiment.cameras)})"
+            )
+        return views
+
+    def _refuse_unfit(self, embodiment: Embodiment, who: str) -> None:
+        model, found = self._model, []
+        if model.action_size != embodiment.action_size:
+            found.append(
+                f"its actions have {model.action_size} numbers and those of {embodiment.name} {embodiment.action_size}"
+            )
+        if model.state_size not in (None, len(embodiment.state_layout)):
+            found.append(
+                f"its state has {model.state_size} numbers and that of {embodiment.name} {len(embodiment.state_layout)}"
+            )
+        missing = [view for view in self._views.values() if view not in embodiment.cameras]
+        if missing:
+            found.append(f"{embodiment.name} has no view {missing[0]!r}")
+        if found:
+            raise PolicyError(f"the policy in {self._folder} does not fit {who}: {'; '.join(found)}")
+
+
+class _Model:
+    """LeRobot's side: the policy between its two processors. Everything of torch and lerobot is in here."""
+
+    def __init__(self, folder: Path, device: str) -> None:
+        import torch
+        from lerobot.configs.policies import PreTrainedConfig  # pyright: ignore[reportMissingImports]
+        from lerobot.policies.factory import get_policy_class, make_pre_post_processors  # pyright: ignore[reportMissingImports]
+
+        if device.startswith("cuda") and not torch.cuda.is_available():
+            raise PolicyError(f"device={device} was asked for, and torch finds no such device here; use device=cpu")
+        self._torch = torch
+        try:
+            config = PreTrainedConfig.from_pretrained(folder)
+            self._read(config, folder)
+            config.device = device
+            if getattr(config, "pretrained_backbone_weights", None) is not None:
+                config.pretrained_backbone_weights = None  # would be downloaded, only to be overwritten by the directory's
+            self._policy = get_policy_class(config.type).from_pretrained(folder, config=config, strict=True)
+            to_device = {"device_processor": {"device": device}}
+            self._before, self._after = make_pre_post_processors(config, str(folder), preprocessor_overrides=to_device)
+        except PolicyError:
+            raise
+        except Exception as error:
+            said = str(error).strip().splitlines() or ["no reason given"]
+            raise PolicyError(f"LeRobot cannot load {folder} ({type(error).__name__}: {said[0][:300]})") from error
+        self._policy.eval()
+
+    def _read(self, config: Any, folder: Path) -> None:
+        """Take down what the policy wants, and refuse one that cannot be asked for a chunk at a time."""
+        looks_back = int(getattr(config, "n_obs_steps", 1) or 1)
+        if looks_back > 1:
+            raise PolicyError(
+                f"the policy in {folder} ({config.type}) looks back over {looks_back} steps, but is asked once a chunk and never sees "
+                "the steps between; only policies with n_obs_steps=1 can be played"
+            )
+        if getattr(config, "temporal_ensemble_coeff", None) is not None:
+            raise PolicyError(
+                f"the policy in {folder} averages over its chunks by itself (temporal_ensemble_coeff), which is a protocol's business "
+                "here; set it to null in config.json and sweep with a protocol that has an ensemble"
+            )
+        if config.action_feature is None or _ENV_STATE in (config.input_features or {}):
+            raise PolicyError(f"the policy in {folder} has no feature {_ACTION!r}, or reads {_ENV_STATE}, which no env shows")
+        self.kind = str(config.type)
+        self.rows = int(getattr(config, "n_action_steps", None) or config.chunk_size)
+        self.action_size = int(config.action_feature.shape[0])
+        state = config.robot_state_feature
+        self.state_size = None if state is None else int(state.shape[0])
+        self.images = {name: (int(each.shape[1]), int(each.shape[2])) for name, each in config.image_features.items()}
+        """Feature to height and width."""
+
+    def make_strict(self) -> None:
+        """Compute in one thread and in float32."""
+        self._torch.set_num_threads(1)
+        self._policy.float()
+
+    def chunks(self, frame: dict[str, Any], seed: int) -> np.ndarray:
+        """The chunks for a batch of observations, ``float32[B, H, A]``, in the env's own units.
+
+        Args:
+            frame: Feature to ``uint8[B, h, w, 3]`` or ``float32[B, S]``, and ``task`` to ``B`` instructions.
+            seed: Seed of what the policy draws.
+        """
+        torch = self._torch
+        batch = {name: self._tensor(value) if isinstance(value, np.ndarray) else value for name, value in frame.items()}
+        with torch.inference_mode(), torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self._policy.reset()
+            chunk = self._after(self._policy.predict_action_chunk(self._before(batch))[:, : self.rows])
+        return chunk.to("cpu", torch.float32).numpy()
+
+    def _tensor(self, value: np.ndarray) -> Any:
+        """Images as ``float32[B, 3, h, w]`` from 0 to 1, all else as it is."""
+        tensor = self._torch.from_numpy(value)
+        return tensor.permute(0, 3, 1, 2).to(self._torch.float32) / 255 if value.dtype == np.uint8 else tensor
+
+
+def _fingerprint(folder: Path) -> str:
+    """Stands for the policy's revision: a hash of all that is loaded."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*")):
+        if path.suffix in (".json", ".safetensors") and path.is_file():
+            digest.update(path.name.encode() + b"\0")
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:12]

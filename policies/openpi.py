@@ -1,0 +1,223 @@
+"""A remote policy behind openpi's websocket protocol: ``vlarig sweep SUITE --policy openpi:ws://HOST:PORT``."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import uuid
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from ..envs.api import Needs
+from ..envs.embodiments import Embodiment
+from ..envs.errors import BadMessageError
+from .announcement import CHUNK, CLIENT, EPISODE, EXECUTE, METADATA_KEY, SEED, SLOT, Announcement
+from .api import PolicyError, Reply, Request
+from .conventions import differences, find_embodiment, refuse_differences
+from .openpi_layouts import LAYOUTS, ObservationLayout, find_layout
+from .openpi_pool import ConnectionPool
+from .openpi_wire import pack, unpack
+from .option_types import ImageSize, Seconds
+from .options import Options, read_options
+
+#: Environment variable with the token that a server asks for.
+TOKEN_VARIABLE = "VLARIG_POLICY_TOKEN"  # noqa: S105
+
+
+class Settings(Options):
+    """What a user may tell the remote policy, as ``--policy-options NAME=VALUE``."""
+
+    layout: str | None = None
+    """Under which keys the server wants its observations."""
+    convention: str | None = None
+    """What the server's numbers mean: name of an embodiment, or a JSON file with one."""
+    horizon: Annotated[int, Field(ge=1)] | None = None
+    """Rows of each answer."""
+    image_size: ImageSize | None = None
+    """Size of an image, where it is not the layout's."""
+    image_fit: Literal["pad", "stretch", "crop"] | None = None
+    """How an image gets that size, where it is not the layout's way."""
+    revision: str | None = None
+    """Stands for the policy's revision, where the server announces none."""
+    connections: Annotated[int, Field(ge=1, le=1024)] = 64
+    """Most connections at a time, each with one request under way."""
+    timeout: Seconds = 120.0
+    """Seconds that an answer may take."""
+    connect_timeout: Seconds = 20.0
+    """Seconds that a connection may take."""
+    token_file: Path | None = None
+    """File with the token to show; else the environment's VLARIG_POLICY_TOKEN is shown."""
+
+    def token(self) -> str:
+        """The token to show: the file's, or the environment's; empty for none.
+
+        Raises:
+            PolicyError: The file cannot be read.
+        """
+        if self.token_file is None:
+            return os.environ.get(TOKEN_VARIABLE, "").strip()
+        try:
+            return self.token_file.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise PolicyError(
+                f"the token file {self.token_file} cannot be read ({error}); give the path of a text file"
+            ) from None
+
+
+class OpenpiPolicy:
+    """Plays what an openpi server answers. A batch goes out over several connections at once, so that the server can batch too.
+
+    A server of ours (``vlarig serve-policy``) announces whom its policy moves, the observation layout that it wants and how many rows
+    it answers with. Any other announces nothing, and the user has to declare it: silence stops the run, and so does a declaration that
+    contradicts an announcement.
+
+    Args:
+        argument: Address of the server, ``ws://HOST:PORT`` or ``wss://HOST:PORT``.
+        settings: The fields of :class:`Settings`, as typed.
+
+    Raises:
+        PolicyError: A setting is wrong or missing, or there is no such server.
+    """
+
+    def __init__(self, argument: str, **settings: Any) -> None:
+        told = read_options(Settings, settings, "the openpi policy")
+        if not argument.startswith(("ws://", "wss://")):
+            raise PolicyError(f"{argument!r} is no address of a policy server; write openpi:ws://HOST:PORT")
+        self._address = argument
+        self._pool = ConnectionPool(argument, told.token(), told.connections, told.timeout, told.connect_timeout)
+        try:
+            self._announced = self._read_metadata()
+            self._settle(told)
+        except BaseException:
+            self._pool.close()
+            raise
+        self._client = uuid.uuid4().hex
+
+    def check(self, suite: str, embodiment: Embodiment) -> None:
+        """Make sure that the server's policy fits the suite.
+
+        Raises:
+            PolicyError: A convention differs, or the layout wants what the suite does not show.
+        """
+        refuse_differences(self.name, suite, self._embodiment, embodiment, self._reads_state)
+        self._layout.refuse_unfit(f"suite {suite!r}", embodiment, self.needs.images, self._reads_state)
+
+    def make_strict(self) -> None:
+        """Make sure that the server computes strictly; it cannot be told to from here.
+
+        Raises:
+            PolicyError: It does not, or does not say so.
+        """
+        if self._announced is None or not self._announced.strict:
+            raise PolicyError(
+                f"the policy server at {self._address} does not announce that it is strict; start it with --strict"
+            )
+
+    def act(self, requests: Sequence[Request]) -> list[Reply]:
+        """The server's answer to each request.
+
+        Raises:
+            PolicyError: The server is gone, fails, or answers something else than actions.
+        """
+        answers = self._pool.exchange([pack(self._message(request)) for request in requests])
+        return [Reply(self._actions(answer)) for answer in answers]
+
+    def close(self) -> None:
+        """End the connections."""
+        self._pool.close()
+
+    def _read_metadata(self) -> Announcement | None:
+        if METADATA_KEY not in self._pool.metadata:
+            return None
+        try:
+            return Announcement.from_data(self._pool.metadata[METADATA_KEY])
+        except PolicyError as error:
+            raise PolicyError(f"{error} ({self._address})") from None
+
+    def _settle(self, told: Settings) -> None:
+        """Put what was announced and what was declared together."""
+        announced = self._announced
+        if announced is None:
+            layout, embodiment = self._declared(told)
+            self.name, self.revision = "openpi", told.revision or _fingerprint(self._pool.metadata)
+            self.horizon: int | None = told.horizon
+            reads_images, reads_state = True, True
+        else:
+            self._refuse_contradictions(told, announced)
+            layout, embodiment = find_layout(announced.layout), announced.embodiment
+            self.name, self.revision = announced.name, announced.revision
+            self.horizon = announced.horizon
+            reads_images, reads_state = announced.reads_images, announced.reads_state
+        self._layout = _resized(layout, told)
+        self._embodiment = embodiment
+        self._reads_state = reads_state
+        self.needs = Needs(images=reads_images)
+
+    def _declared(self, told: Settings) -> tuple[ObservationLayout, Embodiment]:
+        missing = [name for name in ("layout", "convention", "horizon") if getattr(told, name) is None]
+        if missing or told.layout is None or told.convention is None:
+            examples = {
+                "layout": f"layout=NAME ({', '.join(LAYOUTS)})",
+                "convention": "convention=EMBODIMENT (such as libero_panda, or a JSON file)",
+                "horizon": "horizon=ROWS",
+            }
+            raise PolicyError(
+                f"the policy server at {self._address} does not say what its numbers mean; declare it: "
+                f"--policy-options {' '.join(examples[name] for name in missing)}"
+            )
+        return find_layout(told.layout), find_embodiment(told.convention)
+
+    def _refuse_contradictions(self, told: Settings, announced: Announcement) -> None:
+        for name in ("layout", "horizon", "revision"):
+            declared, said = getattr(told, name), getattr(announced, name)
+            if declared is not None and declared != said:
+                raise PolicyError(
+                    f"the policy server at {self._address} announces {name} {said}, and {name}={declared} was declared; leave it out"
+                )
+        if told.convention is not None:
+            found = differences(find_embodiment(told.convention), announced.embodiment, announced.reads_state)
+            if found:
+                raise PolicyError(
+                    f"the policy server at {self._address} announces the conventions of {announced.embodiment.name}, and "
+                    f"convention={told.convention} was declared, which differs: {found[0].replace('the env', 'the server')}"
+                )
+
+    def _message(self, request: Request) -> dict[str, Any]:
+        message = self._layout.message(request.observation, self.needs.images)
+        if self._announced is not None:
+            message |= {
+                CLIENT: self._client,
+                SLOT: request.slot,
+                EPISODE: request.key,
+                CHUNK: request.chunk,
+                SEED: request.seed,
+                EXECUTE: request.execute,
+            }
+        return message
+
+    def _actions(self, answer: bytes) -> np.ndarray:
+        try:
+            value = unpack(answer)
+        except BadMessageError as error:
+            raise PolicyError(f"the policy server at {self._address} answered with {error}") from None
+        actions = value.get("actions") if isinstance(value, dict) else None
+        if not isinstance(actions, np.ndarray):
+            raise PolicyError(
+                f"the policy server at {self._address} answered without an array 'actions'; is it an openpi server?"
+            )
+        return actions
+
+
+def _resized(layout: ObservationLayout, told: Settings) -> ObservationLayout:
+    """The layout with the images that the user asks for."""
+    return replace(layout, image_size=told.image_size or layout.image_size, image_fit=told.image_fit or layout.image_fit)
+
+
+def _fingerprint(metadata: dict[Any, Any]) -> str:
+    """Stands for the revision of a server that announces none: a hash of what else it says."""
+    return f"unannounced-{hashlib.sha256(pack(metadata)).hexdigest()[:8]}"

@@ -1,0 +1,177 @@
+"""Connections to an openpi server: several, with one request under way in each, so that the server can batch."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine, Sequence
+from typing import Any, TypeVar
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
+
+from ..envs.errors import BadMessageError
+from .api import PolicyError
+from .openpi_wire import MAX_MESSAGE_BYTES, unpack
+
+T = TypeVar("T")
+
+
+class ConnectionPool:
+    """Exchanges messages for a caller that waits. Connections are made when they are needed; the first one at once.
+
+    Args:
+        url: Address of the server, ``ws://`` or ``wss://``.
+        token: Secret to show; empty for none.
+        most: Most connections.
+        timeout: Seconds that an answer may take.
+        connect_timeout: Seconds that a connection may take.
+
+    Raises:
+        PolicyError: The server cannot be reached, or does not begin as openpi's do.
+    """
+
+    def __init__(self, url: str, token: str, most: int, timeout: float, connect_timeout: float) -> None:
+        self._url, self._token, self._most = url, token, most
+        self._timeout, self._connect_timeout = timeout, connect_timeout
+        self._idle: list[ClientConnection] = []
+        self._greeting: bytes | None = None
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="vlarig-openpi", daemon=True)
+        self._thread.start()
+        try:
+            self.metadata = self._wait(self._open())
+        except BaseException:
+            self.close()
+            raise
+
+    def exchange(self, messages: Sequence[bytes]) -> list[bytes]:
+        """The server's answer to each message, in order.
+
+        Raises:
+            PolicyError: The server is gone, refuses a message, or takes too long.
+        """
+        return self._wait(self._exchange(messages))
+
+    def close(self) -> None:
+        """End all connections; a second call does nothing."""
+        if self._loop.is_closed():
+            return
+        try:
+            self._wait(self._hang_up())
+        finally:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+
+    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    async def _open(self) -> dict[Any, Any]:
+        """Make the first connection and return what the server says about itself."""
+        self._room = asyncio.Semaphore(self._most)
+        self._idle.append(await self._connect())
+        assert self._greeting is not None
+        try:
+            metadata = unpack(self._greeting)
+        except BadMessageError as error:
+            raise PolicyError(f"the server at {self._url} does not speak openpi's protocol ({error})") from None
+        if not isinstance(metadata, dict):
+            raise PolicyError(f"the server at {self._url} does not speak openpi's protocol: its first message is no map")
+        return metadata
+
+    async def _exchange(self, messages: Sequence[bytes]) -> list[bytes]:
+        answers = await asyncio.gather(*map(self._ask, messages), return_exceptions=True)
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                raise answer
+        return [answer for answer in answers if isinstance(answer, bytes)]
+
+    async def _ask(self, message: bytes) -> bytes:
+        async with self._room:
+            while self._idle:
+                connection = self._idle.pop()
+                try:
+                    return await self._ask_through(connection, message)
+                except ConnectionClosed as closed:
+                    if closed.rcvd is not None and closed.rcvd.code in (1008, 1009):  # another attempt would end alike
+                        raise self._gone(closed) from None
+            try:
+                return await self._ask_through(await self._connect(), message)
+            except ConnectionClosed as closed:
+                raise self._gone(closed) from None
+
+    async def _ask_through(self, connection: ClientConnection, message: bytes) -> bytes:
+        try:
+            async with asyncio.timeout(self._timeout):
+                await connection.send(message)
+                answer = await connection.recv()
+        except TimeoutError:
+            connection.transport.abort()
+            raise PolicyError(
+                f"the policy server at {self._url} gave no answer within {self._timeout:g} s; raise the policy option timeout"
+            ) from None
+        except asyncio.CancelledError:
+            connection.transport.abort()
+            raise
+        if isinstance(answer, str):  # openpi's servers send an error as text, its last line says what went wrong
+            connection.transport.abort()
+            said = answer.strip().splitlines() or ["no reason given"]
+            raise PolicyError(f"the policy server at {self._url} failed on a request: {said[-1][:500]}")
+        self._idle.append(connection)
+        return answer
+
+    async def _connect(self) -> ClientConnection:
+        headers = {"Authorization": f"Api-Key {self._token}"} if self._token else None
+        try:
+            async with asyncio.timeout(self._connect_timeout):
+                connection = await connect(
+                    self._url,
+                    additional_headers=headers,
+                    compression=None,
+                    max_size=MAX_MESSAGE_BYTES,
+                    open_timeout=None,
+                    close_timeout=1.0,
+                    ping_timeout=self._timeout,  # openpi's server answers no ping while its policy thinks
+                )
+                greeting = await connection.recv()
+        except InvalidStatus as refused:
+            status = refused.response.status_code
+            hint = "; set VLARIG_POLICY_TOKEN to its token" if status in (401, 403) else ""
+            raise PolicyError(f"the server at {self._url} refuses connections (HTTP status {status}){hint}") from None
+        except InvalidURI:
+            raise PolicyError(f"{self._url!r} is no address of a policy server; write ws://HOST:PORT") from None
+        except ConnectionClosed as closed:
+            raise self._gone(closed) from None
+        except (TimeoutError, OSError, InvalidHandshake, EOFError) as error:
+            reason = f"no answer within {self._connect_timeout:g} s" if isinstance(error, TimeoutError) else str(error)
+            raise PolicyError(
+                f"no policy server can be reached at {self._url} ({reason}); start it, or mend the address"
+            ) from None
+        if not isinstance(greeting, bytes):
+            connection.transport.abort()
+            raise PolicyError(f"the server at {self._url} does not speak openpi's protocol: its first message is text")
+        if self._greeting not in (None, greeting):
+            connection.transport.abort()
+            raise PolicyError(
+                f"the server at {self._url} now announces another policy than before; begin a new run for that one"
+            )
+        self._greeting = greeting
+        return connection
+
+    def _gone(self, closed: ConnectionClosed) -> PolicyError:
+        how = "without a word"
+        if closed.rcvd is not None:
+            how = f"with code {closed.rcvd.code}" + f" ({closed.rcvd.reason})" * bool(closed.rcvd.reason)
+        return PolicyError(
+            f"the policy server at {self._url} closed the connection {how}; see its log, then type the same command again"
+        )
+
+    async def _hang_up(self) -> None:
+        await asyncio.gather(*(connection.close() for connection in self._idle), return_exceptions=True)
+        self._idle.clear()

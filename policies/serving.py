@@ -1,0 +1,249 @@
+"""The policy server: any policy behind openpi's websocket protocol, its answers batched over all who ask.
+
+The protocol is that of Physical-Intelligence/openpi src/openpi/serving/websocket_policy_server.py@15a9616: on a connection the server
+says first what it serves; then each observation gets ``{"actions": float32[H, A], "server_timing": {...}}``. An error is a text and
+the end of its connection. Unlike the original, nothing that a client sends is trusted, and inference never blocks the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import http
+import itertools
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+
+from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request as HttpRequest
+from websockets.http11 import Response
+
+from ..envs.embodiments import Embodiment
+from ..envs.errors import BadMessageError, VlarigError
+from .announcement import METADATA_KEY, Announcement
+from .api import Policy, PolicyError
+from .batching import Batcher, Batching
+from .openpi_layouts import ObservationLayout
+from .openpi_wire import MAX_MESSAGE_BYTES, pack, unpack
+from .serving_requests import RequestReader
+
+#: How requests of many clients are put together, unless one says otherwise.
+DEFAULT_BATCHING = Batching(64, wait_seconds=0.005, alone_on_failure=True)
+
+#: Longest error text that a client is sent, in characters.
+_MAX_ERROR = 500
+
+#: Seconds that requests under way get to be answered when the server stops.
+_STOP_SECONDS = 10.0
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ServerConfig:
+    """How a policy is served.
+
+    Attributes:
+        host: Address to listen on.
+        port: Port to listen on; 0 for any that is free.
+        token: Secret that a client must show; empty for none, on the loopback interface alone.
+        batching: How requests of all clients are put together.
+        strict: Answer one request at a time, in one thread and in float32.
+        execute: Rows of an answer to a client that does not say how many it wants, from a policy without a horizon of its own.
+        seed: What the draws for clients follow from that send no seeds.
+        most_connections: Connections at a time.
+        most_bytes: Size of a message.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8000
+    token: str = field(default="", repr=False)
+    batching: Batching = DEFAULT_BATCHING
+    strict: bool = False
+    execute: int = 8
+    seed: int = 0
+    most_connections: int = 256
+    most_bytes: int = MAX_MESSAGE_BYTES
+
+    def __post_init__(self) -> None:
+        if not self.token and not _is_loopback(self.host):
+            raise PolicyError(
+                f"listening on {self.host} without a token would let anyone in; give --token-file or --token-env, or --host 127.0.0.1"
+            )
+
+
+class PolicyServer:
+    """Serves one policy to any number of clients. Use it as an asynchronous context manager; what is under way is answered at its end.
+
+    Args:
+        policy: The policy.
+        embodiment: Whom it moves for all clients.
+        layout: The observation layout that it wants.
+        config: How to serve it.
+
+    Raises:
+        PolicyError: The policy needs what does not travel, or does not fit the embodiment, or the layout does not.
+    """
+
+    def __init__(self, policy: Policy, embodiment: Embodiment, layout: ObservationLayout, config: ServerConfig) -> None:
+        if policy.needs.privileged:
+            raise PolicyError(
+                f"the policy {policy.name!r} needs the simulator's truth, which no client sends; serve another policy"
+            )
+        check = getattr(policy, "check", None)
+        if check is not None:
+            check(embodiment.name, embodiment)
+        reads_state = bool(getattr(policy, "reads_state", True))
+        layout.refuse_unfit(f"the policy {policy.name!r}", embodiment, policy.needs.images, reads_state)
+        batching = config.batching
+        if config.strict:
+            make_strict: Callable[[], None] = getattr(policy, "make_strict", lambda: None)
+            make_strict()
+            batching = Batching(1)
+        self.announcement = Announcement(
+            name=policy.name,
+            revision=policy.revision,
+            horizon=policy.horizon,
+            layout=layout.name,
+            reads_images=policy.needs.images,
+            reads_state=reads_state,
+            strict=config.strict,
+            embodiment=embodiment,
+        )
+        self._metadata = pack({METADATA_KEY: self.announcement.to_data()})
+        self._config = config
+        self._batcher = Batcher(policy, batching)
+        self._reader = RequestReader(self.announcement, layout, config.seed, config.execute)
+        self._numbers = itertools.count()
+        self._connections: set[ServerConnection] = set()
+        self._under_way = 0
+        self._all_answered = asyncio.Event()
+        self._all_answered.set()
+        self._stopping = False
+        self._stack = contextlib.AsyncExitStack()
+        self.answered = 0
+        """Requests answered so far."""
+
+    async def __aenter__(self) -> PolicyServer:
+        """Begin to listen.
+
+        Raises:
+            PolicyError: The address cannot be listened on.
+        """
+        config = self._config
+        await self._stack.enter_async_context(self._batcher)
+        try:
+            self._server: Server = await serve(
+                self._handle,
+                config.host,
+                config.port,
+                process_request=self._admit,
+                compression=None,
+                max_size=config.most_bytes,
+                max_queue=1,
+                close_timeout=2.0,
+            )
+        except OSError as error:
+            await self._stack.aclose()
+            raise PolicyError(
+                f"cannot listen on {config.host}:{config.port} ({error.strerror or error}); choose another port"
+            ) from None
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Let nobody in any more, answer what is under way, and end all connections."""
+        self._stopping = True
+        self._server.close(close_connections=False)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._all_answered.wait(), _STOP_SECONDS)
+        await asyncio.gather(*(connection.close(1001, "the server stops") for connection in self._connections))
+        await self._server.wait_closed()
+        await self._stack.aclose()
+
+    @property
+    def address(self) -> str:
+        """Where clients connect to."""
+        host, port = self._server.sockets[0].getsockname()[:2]
+        return f"ws://[{host}]:{port}" if ":" in host else f"ws://{host}:{port}"
+
+    def _admit(self, connection: ServerConnection, request: HttpRequest) -> Response | None:
+        """Answer what is not for the policy; ``None`` lets the connection in."""
+        if request.path == "/healthz":
+            return connection.respond(http.HTTPStatus.OK, "OK\n")
+        if self._config.token:
+            shown = request.headers.get_all("Authorization")
+            expected = f"Api-Key {self._config.token}"
+            if len(shown) != 1 or not hmac.compare_digest(shown[0].encode(errors="replace"), expected.encode()):
+                return connection.respond(http.HTTPStatus.UNAUTHORIZED, "the token is missing or wrong\n")
+        if len(self._connections) >= self._config.most_connections:
+            return connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, "there are too many connections\n")
+        return None
+
+    async def _handle(self, connection: ServerConnection) -> None:
+        """One connection's conversation. Whatever goes wrong in it costs this connection and no other."""
+        number = next(self._numbers)
+        self._connections.add(connection)
+        self._batcher.playing = len(self._connections)
+        try:
+            await self._converse(connection, number)
+        except ConnectionClosed:
+            pass
+        except VlarigError as error:
+            await _refuse(connection, str(error))
+        except Exception:
+            logger.exception("connection %d failed", number)
+            await _refuse(connection, "the server failed on this request; its log says how")
+        finally:
+            self._connections.discard(connection)
+            self._batcher.playing = len(self._connections)
+            self._reader.forget(number)
+
+    async def _converse(self, connection: ServerConnection, number: int) -> None:
+        await connection.send(self._metadata)
+        last_seconds: float | None = None
+        async for data in connection:
+            if self._stopping:
+                return
+            began = time.perf_counter()
+            self._under_way += 1
+            self._all_answered.clear()
+            try:
+                await connection.send(await self._answer(data, number, last_seconds))
+            finally:
+                self._under_way -= 1
+                if not self._under_way:
+                    self._all_answered.set()
+            last_seconds = time.perf_counter() - began
+
+    async def _answer(self, data: bytes | str, number: int, last_seconds: float | None) -> bytes:
+        message = unpack(data)
+        if not isinstance(message, dict):
+            raise BadMessageError(f"a request has to be a map of observations; got {type(message).__name__}")
+        answer = await self._batcher.ask(self._reader.read(message, number))
+        timing = {"infer_ms": answer.seconds * 1000}
+        if last_seconds is not None:
+            timing["prev_total_ms"] = last_seconds * 1000
+        self.answered += 1
+        return pack({"actions": answer.reply.actions, "server_timing": timing})
+
+
+async def _refuse(connection: ServerConnection, text: str) -> None:
+    """Say what was wrong and end the connection."""
+    line = " ".join(text.split())[:_MAX_ERROR]
+    with contextlib.suppress(ConnectionClosed):
+        await connection.send(line)
+        await connection.close(1011, "see the text before this")
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False

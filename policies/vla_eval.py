@@ -1,0 +1,198 @@
+"""A remote policy behind vla-eval's protocol: ``vlarig sweep SUITE --policy vla-eval:ws://HOST:PORT``.
+
+Its servers (allenai/vla-evaluation-harness src/vla_eval/model_servers/predict.py, vla-eval 0.8.0) hand out their chunks one row an
+observation, so by default they are asked for every row. One that was started with ``--args.chunk_size=null`` answers with whole chunks;
+``horizon=ROWS`` then says of how many rows.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import Field
+
+from ..envs.api import Needs
+from ..envs.embodiments import Embodiment
+from .api import PolicyError, Reply, Request
+from .conventions import find_embodiment, refuse_differences
+from .images import fit_image
+from .option_types import ImageSize, Seconds, Views
+from .options import Options, read_options
+from .vla_eval_sessions import Question, Sessions
+from .vla_eval_specs import announced_differences, read_hello
+
+
+class VlaEvalOptions(Options):
+    """What a user may tell the remote policy, as ``--policy-options NAME=VALUE``."""
+
+    convention: str | None = None
+    """whom the server's policy moves: an embodiment's name, or a JSON file with one"""
+    images: Views | None = None
+    """VIEW:NAME,..., the server's name for each view that it is shown"""
+    image_size: ImageSize | None = None
+    """224 or HEIGHTxWIDTH; as the env shows them where it is left out"""
+    image_fit: Literal["pad", "stretch", "crop"] = "pad"
+    """how an image gets that size: pad, stretch or crop"""
+    state_key: Annotated[str, Field(min_length=1)] = "states"
+    """the server's name for the state vector"""
+    horizon: Annotated[int, Field(ge=1, le=4096)] = 1
+    """rows of each answer"""
+    announced: Literal["checked", "ignored"] = "checked"
+    """ignored where the server announces conventions that are not so"""
+    revision: str | None = None
+    """names the checkpoint behind the server"""
+    timeout: Seconds = 120.0
+    """seconds that an answer may take"""
+    connect_timeout: Seconds = 20.0
+    """seconds that a connection may take"""
+
+
+class VlaEvalPolicy:
+    """Plays what a vla-eval model server answers: a connection for each slot, all asked at once, so that the server can batch.
+
+    The server announces some of its conventions (a rotation's representation, a gripper's signs), and one that contradicts the env's
+    stops the run. It cannot announce units, frames, or which of its images is which view, so the user declares them: silence stops the
+    run too.
+
+    Args:
+        argument: Address of the server, ``ws://HOST:PORT`` or ``wss://HOST:PORT``.
+        options: What :class:`VlaEvalOptions` names.
+
+    Raises:
+        PolicyError: An option is wrong or missing, or there is no such server.
+    """
+
+    name = "vla-eval"
+
+    def __init__(self, argument: str, **options: Any) -> None:
+        self._told = read_options(VlaEvalOptions, options, f"the policy {self.name!r}")
+        if not argument.startswith(("ws://", "wss://")):
+            raise PolicyError(f"{argument!r} is no address of a model server; write vla-eval:ws://HOST:PORT")
+        self._address = argument
+        self._sessions = Sessions(argument, self._told.timeout, self._told.connect_timeout)
+        try:
+            self._announced = read_hello(self._sessions.hello, argument)
+            self._embodiment = self._declared()
+        except BaseException:
+            self._sessions.close()
+            raise
+        self.embodiments = (self._embodiment,)
+        self.needs = Needs(images=self._reads_images)
+        self.reads_state = self._announced.reads_state
+        self.horizon: int | None = self._told.horizon
+        self.revision = self._told.revision or self._fingerprint()
+
+    def check(self, suite: str, embodiment: Embodiment) -> None:
+        """Make sure that the server's policy fits the suite.
+
+        Raises:
+            PolicyError: A convention differs, declared or announced, or the env lacks a view.
+        """
+        refuse_differences(self.name, suite, self._embodiment, embodiment, self.reads_state)
+        for view in self._views:
+            if view not in embodiment.cameras:
+                raise PolicyError(
+                    f"images={view}:{self._views[view]} names a view that {embodiment.name} does not have; "
+                    f"it has {', '.join(embodiment.cameras)}"
+                )
+        found = announced_differences(self._announced, embodiment) if self._told.announced == "checked" else []
+        if found:
+            raise PolicyError(
+                f"the vla-eval server at {self._address} does not fit suite {suite!r} ({embodiment.name}): {'; '.join(found)} "
+                "(--policy-options announced=ignored where what it announces is not so)"
+            )
+
+    def make_strict(self) -> None:
+        """Refuse: such a server cannot be told to compute strictly.
+
+        Raises:
+            PolicyError: Always.
+        """
+        raise PolicyError(f"the vla-eval server at {self._address} cannot be told to compute strictly; leave --strict out")
+
+    def act(self, requests: Sequence[Request]) -> list[Reply]:
+        """The server's answer to each request.
+
+        Raises:
+            PolicyError: The server is gone, fails, lost an episode, or answers something else than actions.
+        """
+        answers = self._sessions.ask([self._question(request) for request in requests])
+        return [Reply(self._actions(answer)) for answer in answers]
+
+    def close(self) -> None:
+        """End the connections."""
+        self._sessions.close()
+
+    @property
+    def _views(self) -> dict[str, str]:
+        return self._told.images or {}
+
+    @property
+    def _reads_images(self) -> bool:
+        return self._announced.reads_images or self._told.images is not None
+
+    def _declared(self) -> Embodiment:
+        missing = []
+        if self._told.convention is None:
+            missing.append("convention=EMBODIMENT (such as libero_panda, or a JSON file)")
+        if self._told.images is None and self._announced.reads_images:
+            names = self._announced.image_names
+            known = f"; it announces {', '.join(names)}" if names else ""
+            missing.append(f"images=VIEW:NAME,... (such as ego:agentview{known})")
+        if missing or self._told.convention is None:
+            raise PolicyError(
+                f"the vla-eval server at {self._address} does not say all that its numbers mean; declare it: "
+                f"--policy-options {' '.join(missing)}"
+            )
+        return find_embodiment(self._told.convention)
+
+    def _fingerprint(self) -> str:
+        """Stands for the revision that such a server does not announce: what it says, hashed."""
+        said = json.dumps(self._sessions.hello, sort_keys=True, default=str)
+        return f"{self._announced.server}-{self._announced.harness}-{hashlib.sha256(said.encode()).hexdigest()[:8]}"
+
+    def _question(self, request: Request) -> Question:
+        suite, _, rest = request.key.partition("/")
+        instruction = request.observation["instruction"]
+        observation: dict[str, Any] = {"images": self._shown(request), "task_description": instruction}
+        if self.reads_state:
+            observation[self._told.state_key] = np.asarray(request.observation["state"], np.float32)
+        task = {"name": instruction, "suite": suite, "episode": rest}
+        return Question(request.slot, request.key, request.chunk, task, observation)
+
+    def _shown(self, request: Request) -> dict[str, np.ndarray]:
+        images, shown = request.observation["images"], {}
+        for view, name in self._views.items():
+            if view not in images:
+                raise PolicyError(
+                    f"images={view}:{name} names a view that the protocol does not show; it shows {', '.join(images) or 'none'}"
+                )
+            image = images[view][-1]
+            shown[name] = (
+                image if self._told.image_size is None else fit_image(image, *self._told.image_size, self._told.image_fit)
+            )
+        return shown
+
+    def _actions(self, payload: dict[str, Any]) -> np.ndarray:
+        """The rows in an answer, ``float32[H, A]``."""
+        actions = payload.get("actions", payload.get("action"))
+        try:
+            rows = np.asarray(actions, np.float32)
+        except (TypeError, ValueError):
+            rows = np.zeros(())
+        if rows.ndim not in (1, 2):
+            raise PolicyError(f"the vla-eval server at {self._address} answered without an array 'actions' of one or more rows")
+        rows = rows[None] if rows.ndim == 1 else rows
+        if len(rows) != self.horizon:
+            hint = f"declare horizon={len(rows)}"
+            if len(rows) == 1:
+                hint = "start it with --args.chunk_size=null for whole chunks, or leave horizon out"
+            raise PolicyError(
+                f"the vla-eval server at {self._address} answers with {len(rows)} row{'s' * (len(rows) != 1)} at a time and horizon is "
+                f"{self.horizon}; {hint}"
+            )
+        return rows

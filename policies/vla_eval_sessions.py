@@ -1,0 +1,261 @@
+"""Sessions with a vla-eval model server: a connection for each slot, with one observation under way in each.
+
+Such a server keeps notes on every connection: what is left of a chunk, and a history. So a slot keeps its connection through an
+episode, and an episode whose connection is lost cannot go on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
+
+from ..envs.errors import BadMessageError
+from .api import PolicyError
+from .vla_eval_wire import (
+    ACTION,
+    EPISODE_END,
+    EPISODE_START,
+    ERROR,
+    HELLO,
+    MAX_MESSAGE_BYTES,
+    OBSERVATION,
+    PROTOCOL_VERSION,
+    Message,
+    pack,
+    unpack,
+)
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Question:
+    """What a slot asks: the actions that follow from an observation.
+
+    Attributes:
+        slot: Number of the slot.
+        key: The episode's key.
+        chunk: How many questions this episode asked before.
+        task: What the server is told of the task where the episode begins.
+        observation: What the policy sees.
+    """
+
+    slot: int
+    key: str
+    chunk: int
+    task: dict[str, Any]
+    observation: dict[str, Any]
+
+
+class _Session:
+    """One connection and the episode under way on it."""
+
+    def __init__(self, connection: ClientConnection) -> None:
+        self.connection = connection
+        self.key = ""
+        self.answered = 0
+        self.latest: dict[str, Any] = {}
+        self._seq = 0
+
+    async def send(self, kind: str, payload: dict[str, Any]) -> int:
+        """Send a message and return its number."""
+        self._seq += 1
+        try:
+            data = pack(Message(kind, payload, self._seq))
+        except BadMessageError as error:
+            raise PolicyError(f"an observation does not travel to a vla-eval server: {error}") from None
+        await self.connection.send(data)
+        return self._seq
+
+
+class Sessions:
+    """The sessions of all slots. They begin when they are needed; a first connection is made at once, to hear the server's HELLO.
+
+    Args:
+        url: Address of the server, ``ws://`` or ``wss://``.
+        timeout: Seconds that an answer may take.
+        connect_timeout: Seconds that a connection may take.
+
+    Raises:
+        PolicyError: The server cannot be reached, or is no vla-eval model server of our protocol's version.
+    """
+
+    def __init__(self, url: str, timeout: float, connect_timeout: float) -> None:
+        self._url, self._timeout, self._connect_timeout = url, timeout, connect_timeout
+        self._sessions: dict[int, _Session] = {}
+        self._spare: _Session | None = None
+        self.hello: dict[str, Any] = {}
+        """What the server said of itself."""
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="vlarig-vla-eval", daemon=True)
+        self._thread.start()
+        try:
+            self._spare = self._wait(self._connect())
+        except BaseException:
+            self.close()
+            raise
+
+    def ask(self, questions: Sequence[Question]) -> list[dict[str, Any]]:
+        """The payload of the server's answer to each question, in order; all are under way at once.
+
+        A question that was answered already is answered alike, without asking again: to the server it would be a further step.
+
+        Raises:
+            PolicyError: The server is gone, fails, takes too long, or lost the episode.
+        """
+        slots = [question.slot for question in questions]
+        if len(set(slots)) != len(slots):
+            raise PolicyError(
+                "a vla-eval server is asked twice for one slot at a time; its sessions answer one after the other"
+            )
+        return self._wait(self._ask_all(questions))
+
+    def close(self) -> None:
+        """End all connections; a second call does nothing."""
+        if self._loop.is_closed():
+            return
+        try:
+            self._wait(self._hang_up())
+        finally:
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._thread.join()
+            self._loop.close()
+
+    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
+        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()
+            raise
+
+    async def _ask_all(self, questions: Sequence[Question]) -> list[dict[str, Any]]:
+        answers = await asyncio.gather(*map(self._ask, questions), return_exceptions=True)
+        for answer in answers:
+            if isinstance(answer, BaseException):
+                raise answer
+        return [answer for answer in answers if isinstance(answer, dict)]
+
+    async def _ask(self, question: Question) -> dict[str, Any]:
+        session = self._sessions.pop(question.slot, None)  # back in its place once it has answered
+        try:
+            if question.chunk == 0:
+                session = await self._begin(session, question)
+            elif session is None or session.key != question.key:
+                raise PolicyError(
+                    f"the vla-eval server at {self._url} was not asked for the beginning of {question.key}, or the connection was lost "
+                    "since; it keeps an episode's state itself, so the episode has to begin anew: type the same command again"
+                )
+            elif question.chunk != session.answered:
+                if question.chunk != session.answered - 1:
+                    raise PolicyError(
+                        f"the vla-eval server at {self._url} is at question {session.answered} of {question.key} and cannot answer "
+                        f"question {question.chunk}; the episode has to begin anew"
+                    )
+                self._sessions[question.slot] = session
+                return session.latest
+            seq = await session.send(OBSERVATION, question.observation)
+            async with asyncio.timeout(self._timeout):
+                answer = await self._receive(session)
+        except TimeoutError:
+            self._drop(session)
+            raise PolicyError(
+                f"the vla-eval server at {self._url} gave no answer within {self._timeout:g} s; raise the policy option timeout"
+            ) from None
+        except ConnectionClosed:
+            raise PolicyError(
+                f"the vla-eval server at {self._url} closed the connection in the middle of {question.key}; it keeps an episode's "
+                "state itself, so the episode has to begin anew: type the same command again once the server is up"
+            ) from None
+        except BaseException:
+            self._drop(session)
+            raise
+        if answer.kind != ACTION or answer.seq != seq:
+            self._drop(session)
+            raise PolicyError(
+                f"the vla-eval server at {self._url} sent {answer.kind} number {answer.seq} where an action number {seq} was due; "
+                "it has to answer each observation with one action"
+            )
+        session.latest, session.answered = answer.payload, question.chunk + 1
+        self._sessions[question.slot] = session
+        return answer.payload
+
+    async def _begin(self, session: _Session | None, question: Question) -> _Session:
+        """Begin an episode in a session that is free, whatever became of the one before."""
+        if session is not None:
+            try:
+                await session.send(EPISODE_END, {})
+            except ConnectionClosed:
+                session = None
+        if session is None:
+            session, self._spare = self._spare, None
+        if session is None or session.connection.close_code is not None:
+            session = await self._connect()
+        session.key, session.answered = question.key, 0
+        await session.send(EPISODE_START, {"task": question.task})
+        return session
+
+    async def _connect(self) -> _Session:
+        """A new session, after the exchange of HELLOs."""
+        try:
+            async with asyncio.timeout(self._connect_timeout):
+                connection = await connect(
+                    self._url,
+                    compression=None,
+                    max_size=MAX_MESSAGE_BYTES,
+                    open_timeout=None,
+                    close_timeout=1.0,
+                    ping_interval=None,  # such a server may be deaf for half a minute while its model compiles
+                )
+                session = _Session(connection)
+                await session.send(HELLO, {"harness_version": "vlarig", "protocol_version": PROTOCOL_VERSION})
+                answer = await self._receive(session)
+        except (InvalidURI, ValueError):  # a ValueError for a port that is no number
+            raise PolicyError(f"{self._url!r} is no address of a model server; write vla-eval:ws://HOST:PORT") from None
+        except (TimeoutError, OSError, InvalidHandshake, EOFError, ConnectionClosed) as error:
+            reason = f"no answer within {self._connect_timeout:g} s" if isinstance(error, TimeoutError) else str(error)
+            raise PolicyError(
+                f"no vla-eval model server can be reached at {self._url} ({reason}); start it with 'vla-eval serve', or mend "
+                "the address"
+            ) from None
+        version = answer.payload.get("protocol_version")
+        if answer.kind != HELLO or version != PROTOCOL_VERSION:
+            self._drop(session)
+            raise PolicyError(
+                f"the server at {self._url} speaks version {str(version)[:20]} of vla-eval's protocol and we speak {PROTOCOL_VERSION}; "
+                "install a vla-eval of that version there"
+            )
+        if self.hello and answer.payload != self.hello:
+            self._drop(session)
+            raise PolicyError(f"the server at {self._url} now announces something else than before; begin a new run for it")
+        self.hello = answer.payload
+        return session
+
+    async def _receive(self, session: _Session) -> Message:
+        try:
+            message = unpack(await session.connection.recv())
+        except BadMessageError as error:
+            self._drop(session)
+            raise PolicyError(f"the server at {self._url} does not speak vla-eval's protocol ({error})") from None
+        if message.kind == ERROR:
+            said = str(message.payload.get("error", message.payload)).strip().splitlines() or ["no reason given"]
+            self._drop(session)
+            raise PolicyError(f"the vla-eval server at {self._url} failed: {said[-1][:500]}; its log says more")
+        return message
+
+    @staticmethod
+    def _drop(session: _Session | None) -> None:
+        if session is not None:
+            session.connection.transport.abort()
+
+    async def _hang_up(self) -> None:
+        sessions = [*self._sessions.values(), *([self._spare] if self._spare else [])]
+        await asyncio.gather(*(session.connection.close() for session in sessions), return_exceptions=True)
+        self._sessions.clear()
+        self._spare = None

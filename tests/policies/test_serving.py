@@ -1,0 +1,455 @@
+"""The policy server: it batches over all who ask, trusts nobody, and a sweep through it equals one in process."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import numpy as np
+import pytest
+from comparing import results
+from conftest import TESTS, Cli
+from served import served
+from toy.env import TOY_POINT
+from toy.policies import ImageReader
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+
+from vlarig.envs.api import Needs
+from vlarig.envs.embodiments import LIBERO_PANDA
+from vlarig.harness import evaluate
+from vlarig.policies.api import PolicyError, Reply, Request
+from vlarig.policies.batching import Batching
+from vlarig.policies.conventions import embodiment_to_data
+from vlarig.policies.openpi_wire import pack, unpack
+from vlarig.policies.registry import load_policy
+from vlarig.policies.scripted import ExpertPolicy, RandomPolicy
+from vlarig.policies.serving import ServerConfig
+
+
+class Notebook:
+    """Answers with its count of the slot's chunks and with the slot, after a while; cannot bear a state that begins with -13."""
+
+    name, revision, needs, horizon = "notebook", "4", Needs(images=False), 2
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.seconds = seconds
+        self.batches: list[int] = []
+        self.requests: list[Request] = []
+        self.notes: dict[int, int] = {}
+
+    def act(self, requests: Sequence[Request]) -> list[Reply]:
+        time.sleep(self.seconds)
+        self.batches.append(len(requests))
+        self.requests += requests
+        return [self._answer(request) for request in requests]
+
+    def _answer(self, request: Request) -> Reply:
+        first = request.observation["state"][0]
+        if first == -13:
+            raise ValueError("thirteen\nTraceback (most recent call last)")
+        self.notes[request.slot] = 0 if request.chunk == 0 else self.notes[request.slot] + 1
+        return Reply(np.tile(np.array([first, self.notes[request.slot], request.slot], np.float32), (2, 1)))
+
+
+@contextmanager
+def client(url: str, token: str = "") -> Iterator[ClientConnection]:
+    headers = {"Authorization": f"Api-Key {token}"} if token else None
+    with connect(url, additional_headers=headers, compression=None, max_size=None, close_timeout=1) as connection:
+        unpack(connection.recv(timeout=5))  # what the server says about itself
+        yield connection
+
+
+def seen(first: float = 0.0, **more: Any) -> dict[str, Any]:
+    return {"observation/state": np.array([first, 0, 0], np.float32), "prompt": "go"} | more
+
+
+def ask(connection: ClientConnection, message: Any) -> Any:
+    connection.send(message if isinstance(message, (bytes, str)) else pack(message))
+    answer = connection.recv(timeout=10)
+    return answer if isinstance(answer, str) else unpack(answer)
+
+
+def refused(url: str, message: Any) -> str:
+    """What a client is told whose message is no good; its connection must end with code 1011."""
+    with client(url) as connection:
+        text = ask(connection, message)
+        assert isinstance(text, str), "the message was answered"
+        with pytest.raises(ConnectionClosed) as closed:
+            connection.recv(timeout=5)
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1011
+    return text
+
+
+def test_many_clients_are_answered_in_batches_each_with_its_own() -> None:
+    policy = Notebook(0.05)
+    with served(policy, batching=Batching(16, wait_seconds=0.2)) as server, ThreadPoolExecutor(24) as threads:
+        everyone = threading.Barrier(24)
+
+        def play(number: int) -> list[Any]:
+            with client(server.address) as connection:
+                everyone.wait(10)
+                return [ask(connection, seen(number)) for _ in range(5)]
+
+        answers = list(threads.map(play, range(24)))
+    for number, mine in enumerate(answers):
+        assert [answer["actions"][0, 0] for answer in mine] == [number] * 5
+        assert [answer["actions"][0, 1] for answer in mine] == [0, 1, 2, 3, 4]
+        assert mine[0]["actions"].shape == (2, 3)
+        assert mine[0]["actions"].dtype == np.float32
+        assert mine[0]["server_timing"]["infer_ms"] >= 50
+        assert mine[1]["server_timing"]["prev_total_ms"] >= 50
+    assert sum(policy.batches) == 120
+    assert max(policy.batches) <= 16
+    assert len(policy.batches) <= 20
+
+
+def test_a_plain_clients_seeds_differ_by_connection_and_request_and_follow_from_the_servers() -> None:
+    def seeds(seed: int) -> list[int]:
+        policy = Notebook()
+        with served(policy, seed=seed) as server:
+            for _ in range(2):
+                with client(server.address) as connection:
+                    for _ in range(3):
+                        ask(connection, seen())
+        assert [request.chunk for request in policy.requests] == [0, 1, 2, 0, 1, 2]
+        return [request.seed for request in policy.requests]
+
+    first = seeds(0)
+    assert len(set(first)) == 6
+    assert seeds(0) == first
+    assert not set(seeds(1)) & set(first)
+
+
+def ours(who: str, slot: int, chunk: int, **more: Any) -> dict[str, Any]:
+    keys = {"client": who, "slot": slot, "key": f"{who}/{slot}", "chunk": chunk, "seed": 2**64 - 1, "execute": 3}
+    return seen(**{f"vlarig/{key}": value for key, value in keys.items()}) | more
+
+
+def test_slots_of_different_clients_are_kept_apart_and_may_change_connections() -> None:
+    policy = Notebook()
+    with served(policy) as server, client(server.address) as a, client(server.address) as b, client(server.address) as other:
+        assert ask(a, ours("me", 0, 0))["actions"][0, 1] == 0
+        assert ask(other, ours("you", 0, 0))["actions"][0, 1] == 0
+        assert ask(other, ours("you", 0, 1))["actions"][0, 1] == 1
+        assert ask(b, ours("me", 0, 1))["actions"][0, 1] == 1
+        assert ask(a, ours("me", 0, 2))["actions"][0, 1] == 2
+        assert {request.slot for request in policy.requests} == {0, 1}
+        assert policy.requests[0].seed == 2**64 - 1
+        assert policy.requests[0].execute == 3
+        assert "beginning was not seen here" in refused(server.address, ours("they", 0, 3))
+
+
+BAD = [
+    (b"\xc1", "not a msgpack message"),
+    ("hello", "a message of text; expected msgpack"),
+    ([1, 2], "a request has to be a map of observations; got list"),
+    ({"observation/state": np.zeros(3, np.float32)}, "'prompt' has to be a text of at most 4000 characters; got nothing"),
+    (seen() | {"prompt": "x" * 5000}, "'prompt' has to be a text"),
+    ({"prompt": "go"}, "'observation/state' has to be 3 numbers; got nothing"),
+    (seen() | {"observation/state": np.zeros(4)}, "'observation/state' has to be 3 numbers; got float32[4]"),
+    (seen() | {"observation/state": np.array([0, np.nan, 0])}, "has a value that is not finite"),
+    (seen() | {"observation/state": ["a", "b", "c"]}, "got no array of numbers"),
+    (seen(-13), "the policy 'notebook' raised ValueError"),
+    (ours("me", 0, 0, **{"vlarig/seed": -1}), "'vlarig/seed' has to be a whole number"),
+    (ours("me", 5000, 0), "'vlarig/slot' has to be a whole number from 0 to 4095"),
+    (ours("me", 0, 0, **{"vlarig/key": 3}), "'vlarig/key' has to be a text"),
+    (ours("x" * 65, 0, 0), "'vlarig/client' has to be a text of at most 64 characters"),
+    (
+        msgpack.packb(
+            {"prompt": "go", "observation/state": {b"__ndarray__": True, b"data": b"", b"dtype": "|O", b"shape": []}}
+        ),
+        "dtype",
+    ),
+]
+
+
+def test_a_bad_message_is_told_why_in_a_sentence_and_costs_its_own_connection_alone() -> None:
+    with served(Notebook()) as server, client(server.address) as bystander:
+        for message, says in BAD:
+            text = refused(server.address, message)
+            assert says in text
+            assert "\n" not in text
+            assert "File " not in text
+            assert len(text) <= 500
+            assert ask(bystander, seen(7))["actions"][0, 0] == 7
+
+
+IMAGES = [
+    ({}, "the message shows no image; expected one or more of observation/images/ego"),
+    ({"observation/images/back": np.zeros((8, 8, 3), np.uint8)}, "toy_point has no view 'back'; it has ego, cam_left_wrist"),
+    (
+        {"observation/images/ego": np.zeros((8, 8), np.uint8)},
+        "has to be an image, uint8[T, h, w, 3] or uint8[h, w, 3]; got uint8[8, 8]",
+    ),
+    ({"observation/images/ego": np.zeros((8, 8, 3))}, "got float64[8, 8, 3]"),
+    ({"observation/images/ego": "jpeg"}, "got str"),
+]
+
+
+def test_images_that_are_none_are_refused() -> None:
+    with served(ImageReader()) as server:
+        for images, says in IMAGES:
+            assert says in refused(server.address, seen() | images)
+        with client(server.address) as connection:
+            assert ask(connection, seen() | {"observation/images/ego": np.zeros((8, 8, 3), np.uint8)})["actions"].shape == (
+                10,
+                3,
+            )
+    with served(ImageReader(), LIBERO_PANDA, "libero") as server:
+        text = refused(server.address, seen() | {"observation/image": np.zeros((8, 8, 3), np.uint8)})
+        assert "'observation/wrist_image' has to be an image, uint8[h, w, 3]; got nothing" in text
+
+
+def test_a_request_that_the_policy_fails_on_costs_nobody_else_in_its_batch() -> None:
+    policy = Notebook(0.05)
+    with served(policy) as server, ThreadPoolExecutor(8) as threads, client(server.address) as busy:
+        together = threading.Barrier(8)
+
+        def play(number: int) -> Any:
+            with client(server.address) as connection:
+                together.wait(10)
+                return ask(connection, seen(-13 if number == 3 else number))
+
+        busy.send(pack(seen()))  # while it is answered, the others gather
+        answers = list(threads.map(play, range(8)))
+        assert isinstance(answers[3], str)
+        assert [answer["actions"][0, 0] for number, answer in enumerate(answers) if number != 3] == [0, 1, 2, 4, 5, 6, 7]
+        assert max(policy.batches) > 2
+
+
+def test_a_message_that_is_too_large_ends_its_connection() -> None:
+    with served(Notebook(), most_bytes=1000) as server, client(server.address) as bystander, client(server.address) as glutton:
+        with pytest.raises(ConnectionClosed) as closed:
+            ask(glutton, seen() | {"more": b"x" * 1000})
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1009
+        assert ask(bystander, seen(7))["actions"][0, 0] == 7
+
+
+def get(url: str) -> tuple[int, bytes]:
+    try:
+        with urllib.request.urlopen(url.replace("ws://", "http://"), timeout=5) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read()
+
+
+def test_only_who_shows_the_token_is_let_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    with served(Notebook(), token="secret") as server:
+        for wrong in ("", "secre", "secrets", "sécret"):
+            with pytest.raises(InvalidStatus) as status, client(server.address, wrong):
+                pass
+            assert status.value.response.status_code == 401
+        with client(server.address, "secret") as connection:
+            assert ask(connection, seen(7))["actions"][0, 0] == 7
+        with pytest.raises(PolicyError, match=r"refuses connections .HTTP status 401.; set VLARIG_POLICY_TOKEN"):
+            load_policy(f"openpi:{server.address}")
+        monkeypatch.setenv("VLARIG_POLICY_TOKEN", "secret")
+        load_policy(f"openpi:{server.address}").close()  # pyright: ignore[reportAttributeAccessIssue]
+        assert get(f"{server.address}/healthz") == (200, b"OK\n")
+        assert "secret" not in repr(ServerConfig(token="secret"))
+
+
+def test_no_more_connections_than_allowed() -> None:
+    with served(Notebook(), most_connections=2) as server, client(server.address) as one:
+        with client(server.address), pytest.raises(InvalidStatus), client(server.address):
+            pass
+        assert ask(one, seen(7))["actions"][0, 0] == 7
+        time.sleep(0.1)
+        with client(server.address) as connection:
+            assert ask(connection, seen(8))["actions"][0, 0] == 8
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.1", "example.org", ""])
+def test_nothing_but_the_loopback_is_listened_on_without_a_token(host: str) -> None:
+    with pytest.raises(PolicyError, match="without a token would let anyone in"):
+        ServerConfig(host=host)
+    ServerConfig(host=host, token="secret")
+
+
+def test_policies_that_cannot_be_served() -> None:
+    with pytest.raises(PolicyError, match="needs the simulator's truth"), served(ExpertPolicy()):
+        pass
+    with (
+        pytest.raises(PolicyError, match="the layout 'aloha' shows the view 'cam_right_wrist'"),
+        served(ImageReader(), layout="aloha"),
+    ):
+        pass
+
+
+def test_strict_answers_one_request_at_a_time_and_says_so() -> None:
+    class Strict(Notebook):
+        made = 0
+
+        def make_strict(self) -> None:
+            self.made += 1
+
+    policy = Strict(0.02)
+    with served(policy, strict=True) as server, ThreadPoolExecutor(6) as threads:
+
+        def play(number: int) -> Any:
+            with client(server.address) as connection:
+                return ask(connection, seen(number))
+
+        list(threads.map(play, range(6)))
+        remote = load_policy(f"openpi:{server.address}")
+        remote.make_strict()  # pyright: ignore[reportAttributeAccessIssue]
+        remote.close()  # pyright: ignore[reportAttributeAccessIssue]
+    assert policy.made == 1
+    assert set(policy.batches) == {1}
+
+
+def test_what_is_under_way_is_answered_before_the_server_stops() -> None:
+    with ThreadPoolExecutor(1) as threads, ExitStack() as stack:
+        with served(Notebook(0.5)) as server:
+            connection = stack.enter_context(client(server.address))
+            stack.enter_context(client(server.address))  # an idle one does not hold the server up
+            answer = threads.submit(ask, connection, seen(7))
+            time.sleep(0.2)
+            began = time.monotonic()
+        assert time.monotonic() - began < 3
+        assert answer.result()["actions"][0, 0] == 7
+        with pytest.raises(ConnectionClosed) as closed:
+            ask(connection, seen(8))
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1001
+
+
+def test_clients_that_never_pause_do_not_hold_the_server_up() -> None:
+    def play(url: str) -> None:
+        with pytest.raises(ConnectionClosed), client(url) as connection:
+            while True:
+                ask(connection, seen(7))
+
+    with ThreadPoolExecutor(4) as threads:
+        with served(Notebook(0.05), batching=Batching(1)) as server:
+            players = [threads.submit(play, server.address) for _ in range(4)]
+            while server.answered < 8:
+                time.sleep(0.01)
+            began = time.monotonic()
+        assert time.monotonic() - began < 3
+        for player in players:
+            player.result()
+
+
+# A sweep through the server.
+
+
+@pytest.mark.parametrize(("policy", "slots", "connections"), [(ImageReader, 8, 64), (RandomPolicy, 3, 1)])
+def test_a_served_sweep_equals_one_in_process(toy_home: Path, policy: type, slots: int, connections: int) -> None:
+    local = results(evaluate("toy", policy(), episodes=6, workers=1, run=Path("local")).run)
+    with served(policy(), batching=Batching(4, wait_seconds=0.01)) as server:
+        remote = f"openpi:{server.address}"
+        options = {"policy_options": (f"connections={connections}",), "slots": slots}
+        run = evaluate("toy", remote, episodes=6, workers=1, run=Path("served"), **options).run
+        assert server.answered >= 12
+    assert len(local) == 12
+    assert results(run) == local
+
+
+def test_a_server_that_dies_stops_the_sweep_and_the_same_command_goes_on(toy_home: Path, cli: Cli) -> None:
+    class Slow(ImageReader):
+        def act(self, requests: Sequence[Request]) -> list[Reply]:
+            time.sleep(0.05)
+            return super().act(requests)
+
+    local = results(evaluate("toy", ImageReader(), episodes=6, run=Path("local")).run)
+    with ThreadPoolExecutor(1) as threads:
+        with served(Slow()) as server:
+            port = int(server.address.rpartition(":")[2])
+            words = ["sweep", "toy", "--policy", f"openpi:{server.address}", "--episodes", "6", "--workers", "1", "--run", "r"]
+            sweep = threads.submit(cli, *words)
+            deadline = time.monotonic() + 60
+            while time.monotonic() < deadline and server.answered < 10:
+                time.sleep(0.01)
+        done = sweep.result()
+    assert done.returncode == 2
+    (sentence,) = done.stderr.strip().splitlines()
+    assert "the policy server at" in sentence or "no policy server can be reached" in sentence
+    assert "finished episodes are kept in r" in sentence
+    with served(ImageReader(), port=port):
+        assert cli(*words).returncode == 0
+    assert results(Path("r")) == local
+
+
+# The command.
+
+
+@pytest.fixture
+def embodiment_file(tmp_path: Path) -> Path:
+    path = tmp_path / "point.json"
+    path.write_text(json.dumps(embodiment_to_data(TOY_POINT)))
+    return path
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_command_serves_until_a_signal(toy_home: Path, embodiment_file: Path, number: signal.Signals) -> None:
+    words = ["serve-policy", "--policy", "toy.policies:ImageReader", "--embodiment", str(embodiment_file), "--port", "0"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "vlarig.harness", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(TESTS)},
+    )
+    assert process.stdout is not None
+    line = process.stdout.readline()
+    found = re.search(r"serving image-reader for toy_point at (ws://127\.0\.0\.1:\d+)", line)
+    assert found, line
+    assert get(f"{found[1]}/healthz") == (200, b"OK\n")
+    with client(found[1]) as connection:
+        ask(connection, seen() | {"observation/images/ego": np.zeros((8, 8, 3), np.uint8)})
+        process.send_signal(number)
+        out, error = process.communicate(timeout=15)
+    assert (process.returncode, error) == (0, "")
+    assert "stopped after 1 answers" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--policy", "random"], "whom does the policy 'random' move? Name one by --embodiment"),
+        (["--policy", "random", "--embodiment", "libero_pand"], "unknown embodiment 'libero_pand'; did you mean libero_panda"),
+        (
+            ["--policy", "random", "--embodiment", "libero_panda", "--layout", "librero"],
+            "unknown layout 'librero'; did you mean libero",
+        ),
+        (["--policy", "random", "--embodiment", "libero_panda", "--host", "0.0.0.0"], "without a token would let anyone in"),
+        (["--policy", "random", "--embodiment", "libero_panda", "--token-env", "NO_SUCH"], "NO_SUCH holds no token"),
+        (["--policy", "random", "--embodiment", "libero_panda", "--max-batch", "0"], "--max-batch is 0; expected 1 or more"),
+        (["--policy", "random", "--embodiment", "libero_panda", "--port", "80000"], "--port is 80000; expected 0 to 65535"),
+        (["--policy", "expert", "--embodiment", "libero_panda"], "needs the simulator's truth"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_mistake_gets_one_sentence(capsys: pytest.CaptureFixture[str], words: list[str], says: str) -> None:
+    from vlarig.harness.cli import main
+
+    assert main(["serve-policy", *words]) == 2
+    error = capsys.readouterr().err
+    assert says in error
+    assert len(error.strip().splitlines()) == 1
+
+
+def test_a_port_that_is_taken() -> None:
+    with served(Notebook()) as server:
+        from vlarig.harness.cli import main
+
+        port = server.address.rpartition(":")[2]
+        assert main(["serve-policy", "--policy", "random", "--embodiment", "libero_panda", "--port", port]) == 2
