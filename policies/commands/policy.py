@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from rich.console import Console
+from rich.text import Text
 
 from ..api import PolicyError
 
@@ -52,7 +53,9 @@ def _inspect(checkpoint: str | None, preset: str | None) -> int:
         raise PolicyError("name one checkpoint or one preset, as in: vlarig policy inspect --preset small")
     if preset is not None and preset not in PRESETS:
         raise PolicyError(f"unknown preset {preset!r}; presets are {', '.join(PRESETS)}")
-    Console().print(inspection(preset or str(checkpoint)))
+    console = Console(highlight=False)
+    for part in inspection(preset or str(checkpoint)):
+        console.print(part, soft_wrap=isinstance(part, Text))
     return 0
 
 

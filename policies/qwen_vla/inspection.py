@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from rich.console import Group, RenderableType
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
@@ -37,32 +36,29 @@ def describe(source: str) -> Description:
     return describe_checkpoint(Path(find_checkpoint(source)))
 
 
-def inspection(source: str) -> RenderableType:
-    """All that is known of a policy, for a rich console. Raises like :func:`describe`."""
+def inspection(source: str) -> list[Table | Text]:
+    """All that is known of a policy, for a rich console; a text's lines are not to be wrapped. Raises like :func:`describe`."""
     description = describe(source)
-    return Group(
-        _sizes(source, description),
-        Text(),
+    return [
+        Text(f"qwen-vla:{source}"),
+        _sizes(description),
         _architecture(description),
-        Text(),
-        _robots(description),
-        Text(),
+        *_robots(description),
         *_statistics(description),
         _prompts(description),
-        Text(),
         _accelerations(),
-    )
+    ]
 
 
 def paper_size(count: int) -> str:
-    """A number of parameters as the paper prints it (section 2.2): ``70.8M``, ``1.13B``; below 50,000 in thousands."""
+    """A number of parameters as the paper prints it (section 2.2): ``70.8M``, ``1.13B``; what would be ``0.0M`` as it is."""
     if count >= 1e9:
         return f"{count / 1e9:.2f}B"
-    return f"{count / 1e6:.1f}M" if count >= 5e4 else f"{count / 1e3:.1f}k"
+    return f"{count / 1e6:.1f}M" if count >= 5e4 else str(count)
 
 
-def _sizes(source: str, description: Description) -> Table:
-    table = Table(title=f"qwen-vla:{escape(source)}", title_justify="left")
+def _sizes(description: Description) -> Table:
+    table = Table()
     table.add_column("part")
     table.add_column("parameters", justify="right")
     table.add_column("", justify="right")
@@ -96,13 +92,13 @@ def _architecture(description: Description) -> Text:
         f"chunk           H = {config.horizon} rows, K = {config.channels} channels; projection {config.projection}, "
         f"state {config.state}",
     ]
-    return Text("\n".join(lines))
+    return Text("\n".join([*lines, ""]))
 
 
-def _robots(description: Description) -> RenderableType:
+def _robots(description: Description) -> list[Table | Text]:
     if not description.embodiments:
-        return Text("embodiments: none (random weights): any robot is played, actions are scaled to its channels' bounds")
-    table = Table(title="embodiments", title_justify="left")
+        return [Text("embodiments: none (random weights): any robot is played, actions are scaled to its channels' bounds\n")]
+    table = Table()
     for name in ("name", "robot", "arms", "Hz", "rows", "channels", "views", "statistics"):
         table.add_column(name, overflow="fold")
     for each in description.embodiments.values():
@@ -116,13 +112,13 @@ def _robots(description: Description) -> RenderableType:
             escape(", ".join(each.cameras)),
             escape(each.statistics_key),
         )
-    return table
+    return [Text("embodiments"), table]
 
 
-def _statistics(description: Description) -> list[RenderableType]:
-    shown: list[RenderableType] = []
+def _statistics(description: Description) -> list[Table | Text]:
+    shown: list[Table | Text] = []
     for key, dataset in description.statistics.items():
-        table = Table(title=f"statistics {escape(key)}: {escape(dataset.actions.source)}", title_justify="left")
+        table = Table()
         table.add_column("channel")
         table.add_column("1 %", justify="right")
         table.add_column("99 %", justify="right")
@@ -130,7 +126,7 @@ def _statistics(description: Description) -> list[RenderableType]:
         names = [channel.name for channel in robot.channels] if robot else [str(index) for index in range(dataset.actions.size)]
         for name, low, high in zip(names, dataset.actions.q01, dataset.actions.q99, strict=True):
             table.add_row(escape(name), f"{low:.4g}", f"{high:.4g}")
-        shown += [table, Text()]
+        shown += [Text(f"statistics {key}: {dataset.actions.source}"), table]
     return shown
 
 
@@ -141,7 +137,7 @@ def _prompts(description: Description) -> Text:
     for each in robots:
         prompt = embodiment_prompt(each, INSTRUCTION, chunk_rows(each, description.config.horizon))
         texts.append(chat_text(prompt, [(tag, 1) for tag in each.cameras]))
-    return Text("\n".join(texts), no_wrap=True, overflow="ignore")
+    return Text("\n".join(texts))
 
 
 def _accelerations() -> Text:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from comparing import results
 from served import served
 
 from vlarig.envs.embodiments import TABLETOP_PANDA
+from vlarig.harness.rollouts import Rollouts
 from vlarig.harness.runtimes import Runtime
+from vlarig.policies.qwen_vla.flow import SdeNoise, Transitions, recompute_log_probability
+from vlarig.policies.qwen_vla.model import Context
+from vlarig.policies.qwen_vla.policy import QwenVlaPolicy, Recording
 from vlarig.policies.registry import load_policy
 
 SWEEP = ("sweep", "tabletop", "--policy-options", "temperature=1", "--tasks", "stack", "push_to", "--episodes", 2)
@@ -40,3 +46,22 @@ def test_a_served_policy_gives_the_results_of_the_same_one_in_process(alone: Pat
         done = cli(*words, "--policy", f"openpi:{server.address}", "--strict", "--workers", 2, "--run", tmp_path, timeout=280)
     assert done.returncode == 0, done.stderr
     assert results(tmp_path) == results(alone)
+
+
+def test_rollouts_carry_what_an_update_needs(toy_home: Path) -> None:
+    policy = QwenVlaPolicy("tiny", temperature="1")
+    policy.recording = Recording(SdeNoise())
+    with Rollouts("toy", policy, workers=1, slots=3, logs=toy_home) as rollouts:
+        transitions = [each for slot in rollouts.collect(2) for each in slot]
+    assert len(transitions) == 6
+    for transition in transitions:
+        extras = {name: tensor[None] for name, tensor in transition.reply.extras.items()}
+        valid = torch.ones(extras["states"].shape[:2], dtype=torch.bool)
+        context = Context(extras["states"], valid, extras["positions"].transpose(0, 1))
+        field = policy.model.velocity_field(context, extras["mask"])
+        stored = Transitions(extras["before"], extras["after"], extras["step"])
+        with torch.no_grad():
+            again = recompute_log_probability(field, stored, extras["mask"], policy.options.steps, policy.recording.sde)
+        assert float((again - extras["log_probability"]).exp()) == pytest.approx(1, abs=1e-4)
+        after = replace(transition.request, observation=transition.observation)
+        assert policy.value([after]).shape == (1,)

@@ -13,6 +13,7 @@ from trained_policy import trained_bundle
 
 from vlarig.policies.api import PolicyError
 from vlarig.policies.qwen_vla.checkpoint import describe_checkpoint, load, load_checkpoint, save_checkpoint
+from vlarig.policies.qwen_vla.tokenizer import save_tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +66,19 @@ def test_preset_weights_follow_from_the_seed() -> None:
     first, same, other = load("tiny", seed=1), load("tiny", seed=1), load("tiny", seed=2)
     assert first.revision == same.revision != other.revision
     assert first.revision.startswith("tiny, seed 1, sha256 ")
+
+
+def test_a_preset_takes_a_trained_backbone_with_its_tokenizer(tmp_path: Path) -> None:
+    other = load("tiny", seed=7)
+    other.model.backbone.save_pretrained(tmp_path)
+    save_tokenizer(other.tokenizer, tmp_path)
+    bundle, usual = load("tiny", backbone=str(tmp_path)), load("tiny")
+    theirs, ours = other.model.backbone.state_dict(), bundle.model.backbone.state_dict()
+    assert all(torch.equal(theirs[name], ours[name]) for name in theirs)
+    expert = usual.model.expert.state_dict()
+    assert all(torch.equal(expert[name], tensor) for name, tensor in bundle.model.expert.state_dict().items())
+    with pytest.raises(PolicyError, match=r"backbone=.* was given beside the checkpoint"):
+        load(str(tmp_path), backbone=str(tmp_path))
 
 
 def edit(name: str, change: Callable[[dict], object]) -> Callable[[Path], None]:

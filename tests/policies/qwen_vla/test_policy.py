@@ -16,7 +16,7 @@ from transformers.models.qwen3_5 import modeling_qwen3_5
 from vlarig.envs.api import Observation
 from vlarig.envs.embodiments import LIBERO_PANDA, TABLETOP_PANDA, WIDOWX_BRIDGE, Embodiment
 from vlarig.policies.api import PolicyError, Request
-from vlarig.policies.qwen_vla.acceleration import check_acceleration, plain
+from vlarig.policies.qwen_vla.acceleration import accelerations, check_acceleration, plain
 from vlarig.policies.qwen_vla.checkpoint import Bundle, save_checkpoint
 from vlarig.policies.qwen_vla.embodiments import EMBODIMENTS
 from vlarig.policies.qwen_vla.flow import SdeNoise, Transitions, recompute_log_probability
@@ -219,3 +219,13 @@ def test_faster_ways_are_compared_with_the_plain_one(monkeypatch: pytest.MonkeyP
 def test_presets_play_every_robot(policy: QwenVlaPolicy) -> None:
     for embodiment in EMBODIMENTS.values():
         policy.check("any", embodiment)
+
+
+@pytest.mark.slow
+def test_a_compiled_model_answers_as_the_plain_one(policy: QwenVlaPolicy) -> None:
+    if not accelerations()[0].available:
+        pytest.skip("no compiler for torch.compile on this machine")
+    compiled = QwenVlaPolicy("tiny", compile="true")  # it compares itself when it is made
+    requests = [request(1), request(2, LIBERO_PANDA, views=1), request(3, NAVIGATOR, frames=3, views=1)]
+    for ours, plainly in zip(compiled.act(requests), policy.act(requests), strict=True):
+        np.testing.assert_allclose(ours.actions, plainly.actions, atol=1e-4)

@@ -1,0 +1,75 @@
+"""``vlarig policy``: what it prints of a preset and of a checkpoint, and what it writes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from trained_policy import trained_bundle
+
+from vlarig.harness.cli import main
+from vlarig.policies.qwen_vla.checkpoint import save_checkpoint
+
+
+def shown(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    assert main(["policy", *words]) == 0
+    return capsys.readouterr().out
+
+
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+
+
+def test_the_papers_sizes_are_printed_as_the_paper_prints_them(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = {}
+    for line in shown(capsys, "inspect", "--preset", "4b").splitlines():
+        cells = [cell.strip() for cell in line.split("│")]
+        if len(cells) == 5:
+            rows[cells[1]] = cells[2]
+    paper = {
+        "one block of 16": "70.8M",
+        "blocks": "1.13B",
+        "action projections": "4.9M",
+        "VLM projection": "3.9M",
+        "time embedding": "2.8M",
+        "output modulation": "4.7M",
+        "action expert": "1.15B",
+    }
+    assert {part: rows[part] for part in paper} == paper
+
+
+def test_a_checkpoint_is_shown_with_its_robots_ranges_and_prompts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_checkpoint(tmp_path / "saved", trained_bundle())
+    text = shown(capsys, "inspect", str(tmp_path / "saved"))
+    assert "libero_panda" in text
+    assert "statistics bridge: channel bounds of widowx_bridge" in text
+    assert (
+        "The robot is WidowX with single arm. The control frequency is 5 Hz. Please predict the next 16 control actions" in text
+    )
+    assert "<|ego_start|><|vision_start|><|image_pad|><|vision_end|><|ego_end|>" in text
+    assert "unproven here" in text
+
+
+def test_a_preset_is_written_and_played_from_its_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = str(tmp_path / "new")
+    assert f"vlarig policy inspect {folder}" in shown(capsys, "create", "--preset", "tiny", "--seed", "4", "--out", folder)
+    assert "181,749" in shown(capsys, "inspect", folder)
+    assert main(["policy", "create", "--preset", "tiny", "--out", folder]) == 2
+    assert "holds a checkpoint already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["inspect"], "name one checkpoint or one preset"),
+        (["inspect", "--preset", "5b"], "unknown preset '5b'; presets are 4b, small, tiny"),
+        (["inspect", "nowhere"], "no checkpoint 'nowhere'"),
+        (["create", "--preset", "5b", "--out", "x"], "unknown preset '5b'"),
+    ],
+)
+def test_mistakes_are_answered_in_a_sentence(words: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["policy", *words]) == 2
+    error = capsys.readouterr().err
+    assert sentence in error
+    assert error.count("\n") == 1
