@@ -11,8 +11,8 @@ import numpy as np
 
 from ..benchmarks.registry import load_suite, suite_names
 from ..envs.api import ChunkResult, Episode, Needs, Observation, Snapshot, observation_space, observe, snapshot_info
+from ..envs.background import BackgroundLoop
 from ..envs.errors import VlarigError
-from .background import BackgroundLoop
 from .client import SimulatorFault
 from .placement import SimHost
 from .workplace import Workplace
@@ -133,7 +133,7 @@ class RemoteEnv(gymnasium.Env[Observation, np.ndarray]):
         workplace = Workplace.of(self._suite)
         self._logs = tempfile.TemporaryDirectory(prefix="vlarig-")
         self._host = SimHost(0, workplace, Path(self._logs.name) / "worker.log")
-        self._loop = BackgroundLoop()
+        self._loop = BackgroundLoop("vlarig-engine")
         try:
             self._loop.run(self._host.__aenter__())
         except BaseException:

@@ -13,10 +13,10 @@ from typing import Self
 from ..benchmarks.registry import load_suite
 from ..benchmarks.suite import Suite
 from ..envs.api import Episode, Protocol
+from ..envs.background import BackgroundLoop
 from ..envs.errors import VlarigError
 from ..policies.api import Policy
 from ..policies.batching import Batcher, Batching
-from .background import BackgroundLoop
 from .engine import Engine, Sink, Transition
 from .placement import local_hosts
 from .plan import plan_suite
@@ -94,7 +94,7 @@ class Rollouts:
         Raises:
             VlarigError: They cannot be started.
         """
-        self._loop = BackgroundLoop()
+        self._loop = BackgroundLoop("vlarig-engine")
         self._stack = AsyncExitStack()
         try:
             self._engine = self._loop.run(self._open())

@@ -43,8 +43,8 @@ class Announcement:
 
     Attributes:
         name: The policy's name.
-        revision: The policy's revision.
-        horizon: Rows of each answer; ``None``: as many as a request's ``vlarig/execute``.
+        revision: The policy's revision, and after it what the policy was told, as ``name=value``.
+        horizon: Rows of each answer for this embodiment; ``None``: as many as a request's ``vlarig/execute``.
         layout: Name of the observation layout that it wants.
         reads_images: Whether it reads images.
         reads_state: Whether it reads the state vector.

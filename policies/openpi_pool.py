@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import Coroutine, Sequence
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
 
+from ..envs.background import BackgroundLoop
 from ..envs.errors import BadMessageError
 from .api import PolicyError
-from .openpi_wire import MAX_MESSAGE_BYTES, unpack
-
-T = TypeVar("T")
+from .openpi_wire import unpack
+from .strict_msgpack import MAX_MESSAGE_BYTES
 
 
 class ConnectionPool:
@@ -36,11 +35,9 @@ class ConnectionPool:
         self._timeout, self._connect_timeout = timeout, connect_timeout
         self._idle: list[ClientConnection] = []
         self._greeting: bytes | None = None
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="vlarig-openpi", daemon=True)
-        self._thread.start()
+        self._loop = BackgroundLoop("vlarig-openpi")
         try:
-            self.metadata = self._wait(self._open())
+            self.metadata = self._loop.run(self._open())
         except BaseException:
             self.close()
             raise
@@ -51,26 +48,16 @@ class ConnectionPool:
         Raises:
             PolicyError: The server is gone, refuses a message, or takes too long.
         """
-        return self._wait(self._exchange(messages))
+        return self._loop.run(self._exchange(messages))
 
     def close(self) -> None:
         """End all connections; a second call does nothing."""
-        if self._loop.is_closed():
+        if self._loop.closed:
             return
         try:
-            self._wait(self._hang_up())
+            self._loop.run(self._hang_up())
         finally:
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join()
             self._loop.close()
-
-    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
-        try:
-            return future.result()
-        except BaseException:
-            future.cancel()
-            raise
 
     async def _open(self) -> dict[Any, Any]:
         """Make the first connection and return what the server says about itself."""
@@ -144,7 +131,7 @@ class ConnectionPool:
             status = refused.response.status_code
             hint = "; set VLARIG_POLICY_TOKEN to its token" if status in (401, 403) else ""
             raise PolicyError(f"the server at {self._url} refuses connections (HTTP status {status}){hint}") from None
-        except InvalidURI:
+        except (InvalidURI, ValueError):  # a ValueError for a port that is no number
             raise PolicyError(f"{self._url!r} is no address of a policy server; write ws://HOST:PORT") from None
         except ConnectionClosed as closed:
             raise self._gone(closed) from None

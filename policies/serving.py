@@ -14,7 +14,7 @@ import http
 import itertools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 
@@ -27,10 +27,11 @@ from ..envs.embodiments import Embodiment
 from ..envs.errors import BadMessageError, VlarigError
 from .announcement import METADATA_KEY, Announcement
 from .api import Policy, PolicyError
-from .batching import Batcher, Batching
+from .batching import Batcher, Batching, horizon_for
 from .openpi_layouts import ObservationLayout
-from .openpi_wire import MAX_MESSAGE_BYTES, pack, unpack
+from .openpi_wire import pack, unpack
 from .serving_requests import RequestReader
+from .strict_msgpack import MAX_MESSAGE_BYTES
 
 #: How requests of many clients are put together, unless one says otherwise.
 DEFAULT_BATCHING = Batching(64, wait_seconds=0.005, alone_on_failure=True)
@@ -54,6 +55,8 @@ class ServerConfig:
         token: Secret that a client must show; empty for none, on the loopback interface alone.
         batching: How requests of all clients are put together.
         strict: Answer one request at a time, in one thread and in float32.
+        options: What the policy was told, by name. Clients hear of it with the revision, so that two servers that were told something
+            else are not taken for one.
         execute: Rows of an answer to a client that does not say how many it wants, from a policy without a horizon of its own.
         seed: What the draws for clients follow from that send no seeds.
         most_connections: Connections at a time.
@@ -65,6 +68,7 @@ class ServerConfig:
     token: str = field(default="", repr=False)
     batching: Batching = DEFAULT_BATCHING
     strict: bool = False
+    options: Mapping[str, str] = field(default_factory=dict)
     execute: int = 8
     seed: int = 0
     most_connections: int = 256
@@ -107,8 +111,8 @@ class PolicyServer:
             batching = Batching(1)
         self.announcement = Announcement(
             name=policy.name,
-            revision=policy.revision,
-            horizon=policy.horizon,
+            revision=" ".join([policy.revision, *(f"{name}={value}" for name, value in sorted(config.options.items()))]),
+            horizon=horizon_for(policy, embodiment),
             layout=layout.name,
             reads_images=policy.needs.images,
             reads_state=reads_state,

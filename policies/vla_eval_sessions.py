@@ -7,31 +7,29 @@ episode, and an episode whose connection is lost cannot go on.
 from __future__ import annotations
 
 import asyncio
-import threading
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
 
+from ..envs.background import BackgroundLoop
 from ..envs.errors import BadMessageError
 from .api import PolicyError
+from .strict_msgpack import MAX_MESSAGE_BYTES
 from .vla_eval_wire import (
     ACTION,
     EPISODE_END,
     EPISODE_START,
     ERROR,
     HELLO,
-    MAX_MESSAGE_BYTES,
     OBSERVATION,
     PROTOCOL_VERSION,
     Message,
     pack,
     unpack,
 )
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -92,11 +90,9 @@ class Sessions:
         self._spare: _Session | None = None
         self.hello: dict[str, Any] = {}
         """What the server said of itself."""
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="vlarig-vla-eval", daemon=True)
-        self._thread.start()
+        self._loop = BackgroundLoop("vlarig-vla-eval")
         try:
-            self._spare = self._wait(self._connect())
+            self._spare = self._loop.run(self._connect())
         except BaseException:
             self.close()
             raise
@@ -114,26 +110,16 @@ class Sessions:
             raise PolicyError(
                 "a vla-eval server is asked twice for one slot at a time; its sessions answer one after the other"
             )
-        return self._wait(self._ask_all(questions))
+        return self._loop.run(self._ask_all(questions))
 
     def close(self) -> None:
         """End all connections; a second call does nothing."""
-        if self._loop.is_closed():
+        if self._loop.closed:
             return
         try:
-            self._wait(self._hang_up())
+            self._loop.run(self._hang_up())
         finally:
-            self._loop.call_soon_threadsafe(self._loop.stop)
-            self._thread.join()
             self._loop.close()
-
-    def _wait(self, work: Coroutine[Any, Any, T]) -> T:
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
-        try:
-            return future.result()
-        except BaseException:
-            future.cancel()
-            raise
 
     async def _ask_all(self, questions: Sequence[Question]) -> list[dict[str, Any]]:
         answers = await asyncio.gather(*map(self._ask, questions), return_exceptions=True)

@@ -38,7 +38,7 @@ class ServePolicy:
     policy: Annotated[str, tyro.conf.arg(metavar="POLICY")]
     """Whom to serve, as in 'vlarig sweep'."""
     policy_options: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE...")] = ()
-    """What the policy is told."""
+    """What the policy is told; announced as a part of its revision."""
     embodiment: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """Whom the policy moves for all clients: an embodiment's name, or a JSON file with one. Default: the policy's only one."""
     layout: Annotated[str, tyro.conf.arg(metavar="NAME")] = "vlarig"
@@ -104,6 +104,7 @@ class ServePolicy:
             token=self.token(),
             batching=Batching(self.max_batch, self.wait_ms / 1000, alone_on_failure=True),
             strict=self.strict,
+            options=parse_options(self.policy_options),
             execute=self.execute,
             seed=self.seed,
             most_connections=self.max_connections,
@@ -114,7 +115,7 @@ def main(arguments: list[str]) -> int:
     """Parse, and serve until a signal."""
     told = tyro.cli(ServePolicy, prog="vlarig serve-policy", description=DESCRIPTION, args=arguments)
     layout, config = find_layout(told.layout), told.server_config()
-    policy = load_policy(told.policy, parse_options(told.policy_options))
+    policy = load_policy(told.policy, config.options)
     server = PolicyServer(policy, _embodiment(told, policy), layout, config)
     asyncio.run(_serve(server))
     return 0

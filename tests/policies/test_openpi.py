@@ -29,8 +29,9 @@ from vlarig.policies.api import PolicyError, Request
 from vlarig.policies.conventions import embodiment_to_data
 from vlarig.policies.openpi import OpenpiPolicy
 from vlarig.policies.openpi_layouts import ALOHA, DROID, LAYOUTS, LIBERO, VLARIG
-from vlarig.policies.openpi_wire import DTYPES, pack, unpack
+from vlarig.policies.openpi_wire import pack, unpack
 from vlarig.policies.registry import load_policy
+from vlarig.policies.strict_msgpack import DTYPES
 
 EGO = np.random.default_rng(0).integers(0, 255, (1, 256, 256, 3), np.uint8)
 WRIST = np.random.default_rng(1).integers(0, 255, (1, 96, 128, 3), np.uint8)
@@ -212,6 +213,7 @@ def remote(url: str, **settings: str) -> Iterator[OpenpiPolicy]:
         yield policy
     finally:
         policy.close()
+        policy.close()  # a second call does nothing
 
 
 def test_a_declared_server_is_asked_in_its_layout_over_many_connections() -> None:
@@ -327,6 +329,9 @@ def test_an_address_where_nobody_listens_or_that_is_none() -> None:
         load_policy(f"openpi:{url}", DECLARED)
     with pytest.raises(PolicyError, match="write openpi:ws://HOST:PORT"):
         load_policy("openpi:localhost:8000", DECLARED)
+    for address in ("ws://localhost:port", "ws://localhost:80000", "ws://"):
+        with pytest.raises(PolicyError, match=f"^'{address}' is no address of a policy server; write ws://HOST:PORT$"):
+            load_policy(f"openpi:{address}", DECLARED)
 
 
 @pytest.mark.parametrize("metadata", ["hello", b"\xc1", b"\x01"], ids=["text", "garbage", "number"])

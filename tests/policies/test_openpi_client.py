@@ -18,8 +18,8 @@ import gymnasium
 import numpy as np
 import pytest
 from conftest import TESTS
+from third_party.environments import environment
 from toy.policies import ImageReader
-from uv import find_uv_bin
 
 from vlarig.benchmarks.registry import load_suite
 from vlarig.envs.api import Observation
@@ -29,22 +29,11 @@ from vlarig.policies.conventions import embodiment_to_data
 from vlarig.policies.images import fit_image
 from vlarig.policies.openpi_wire import pack, unpack
 
-#: openpi-client as PyPI has it, and what it needs; dm-tree serves parts of it that are not used here.
-PACKAGES = ("openpi-client==0.1.2", "msgpack", "numpy<2", "pillow", "websockets", "typing-extensions")
 
-
-@pytest.fixture(scope="session")
-def openpi_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="module")
+def openpi_python() -> Path:
     """An interpreter with openpi-client, and without vlarig."""
-    folder = tmp_path_factory.mktemp("openpi") / "env"
-    python = folder / "bin" / "python"
-    for words in (
-        ["venv", "--quiet", "--python", f"{sys.version_info.major}.{sys.version_info.minor}", str(folder)],
-        ["pip", "install", "--quiet", "--no-deps", "--python", str(python), *PACKAGES],
-    ):
-        done = subprocess.run([find_uv_bin(), *words], capture_output=True, text=True, check=False, timeout=240)
-        assert done.returncode == 0, done.stderr
-    return python
+    return environment("openpi_client")
 
 
 class Player:

@@ -30,10 +30,12 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from vlarig.envs.api import Needs
-from vlarig.envs.embodiments import LIBERO_PANDA
+from vlarig.envs.embodiments import LIBERO_PANDA, Embodiment
+from vlarig.envs.errors import VlarigError
 from vlarig.harness import evaluate
 from vlarig.policies.api import PolicyError, Reply, Request
 from vlarig.policies.batching import Batching
+from vlarig.policies.commands.serve_policy import ServePolicy
 from vlarig.policies.conventions import embodiment_to_data
 from vlarig.policies.openpi_wire import pack, unpack
 from vlarig.policies.registry import load_policy
@@ -315,6 +317,21 @@ def test_strict_answers_one_request_at_a_time_and_says_so() -> None:
     assert set(policy.batches) == {1}
 
 
+def test_a_policy_that_answers_some_robots_with_fewer_rows_announces_their_number() -> None:
+    class Fewer(Notebook):
+        horizon = 16
+
+        def rows(self, embodiment: Embodiment) -> int:
+            return 2 if embodiment == TOY_POINT else 16
+
+    with served(Fewer()) as server:
+        remote = load_policy(f"openpi:{server.address}")
+        assert remote.horizon == 2
+        remote.close()  # pyright: ignore[reportAttributeAccessIssue]
+        with client(server.address) as connection:
+            assert len(ask(connection, seen())["actions"]) == 2
+
+
 def test_what_is_under_way_is_answered_before_the_server_stops() -> None:
     with ThreadPoolExecutor(1) as threads, ExitStack() as stack:
         with served(Notebook(0.5)) as server:
@@ -386,6 +403,25 @@ def test_a_server_that_dies_stops_the_sweep_and_the_same_command_goes_on(toy_hom
     with served(ImageReader(), port=port):
         assert cli(*words).returncode == 0
     assert results(Path("r")) == local
+
+
+def test_a_server_whose_policy_was_told_something_else_does_not_take_a_sweep_over(toy_home: Path) -> None:
+    def options(*words: str) -> dict[str, Any]:
+        return {"options": ServePolicy("toy.policies:ImageReader", words).server_config().options}
+
+    with served(ImageReader(), **options("temperature=1", "steps=4")) as server:
+        port = int(server.address.rpartition(":")[2])
+        sweep = {"suites": "toy", "policy": f"openpi:{server.address}", "episodes": 1, "workers": 1, "run": Path("r")}
+        evaluate(**sweep)
+    with served(ImageReader(), port=port, **options("steps=4", "temperature=1")):
+        evaluate(**sweep)
+    with (
+        served(ImageReader(), port=port, **options("steps=4", "temperature=0.6")),
+        pytest.raises(VlarigError, match=r"policy_revision.*temperature=1.*temperature=0\.6"),
+    ):
+        evaluate(**sweep)
+    with served(ImageReader(), port=port), pytest.raises(VlarigError, match=r"policy_revision.*temperature=1"):
+        evaluate(**sweep)
 
 
 # The command.

@@ -30,6 +30,7 @@ from vlarig.harness.runtimes import Runtime
 from vlarig.policies.api import PolicyError, Request
 from vlarig.policies.conventions import embodiment_to_data
 from vlarig.policies.registry import load_policy
+from vlarig.policies.strict_msgpack import MAX_MESSAGE_BYTES
 from vlarig.policies.vla_eval import VlaEvalPolicy
 from vlarig.policies.vla_eval_specs import announced_differences, read_hello, state_format
 from vlarig.policies.vla_eval_wire import (
@@ -38,7 +39,6 @@ from vlarig.policies.vla_eval_wire import (
     EPISODE_START,
     ERROR,
     HELLO,
-    MAX_MESSAGE_BYTES,
     OBSERVATION,
     Message,
     pack,
@@ -122,6 +122,7 @@ def playing(server: Scripted, **settings: str) -> Iterator[VlaEvalPolicy]:
         finally:
             if policy is not None:
                 policy.close()
+                policy.close()  # a second call does nothing
             listening.shutdown()
 
 

@@ -11,12 +11,21 @@ T = TypeVar("T")
 
 
 class BackgroundLoop:
-    """Runs coroutines for callers that are not asynchronous. Close it after use."""
+    """Runs coroutines for callers that are not asynchronous. Close it after use.
 
-    def __init__(self) -> None:
+    Args:
+        name: Name of the thread.
+    """
+
+    def __init__(self, name: str) -> None:
         self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="vlarig-engine", daemon=True)
+        self._thread = threading.Thread(target=self._loop.run_forever, name=name, daemon=True)
         self._thread.start()
+
+    @property
+    def closed(self) -> bool:
+        """Whether it was closed."""
+        return self._loop.is_closed()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run ``work`` to its end and return its result; an interrupt of the caller cancels it."""
@@ -28,7 +37,9 @@ class BackgroundLoop:
             raise
 
     def close(self) -> None:
-        """End the loop and its thread."""
+        """End the loop and its thread; a second call does nothing."""
+        if self.closed:
+            return
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()

@@ -1,0 +1,29 @@
+"""The loop in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+
+import pytest
+
+from vlarig.envs.background import BackgroundLoop
+
+
+def test_it_runs_coroutines_in_its_thread_until_it_is_closed() -> None:
+    async def thread_name() -> str:
+        await asyncio.sleep(0)
+        return threading.current_thread().name
+
+    async def fail() -> None:
+        raise KeyError("told to the caller")
+
+    loop = BackgroundLoop("for-a-test")
+    assert loop.run(thread_name()) == "for-a-test"
+    with pytest.raises(KeyError, match="told to the caller"):
+        loop.run(fail())
+    assert not loop.closed
+    for _ in range(2):  # a second call does nothing
+        loop.close()
+        assert loop.closed
+    assert "for-a-test" not in [thread.name for thread in threading.enumerate()]
