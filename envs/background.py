@@ -9,6 +9,9 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+#: Seconds that cancelled work gets to end.
+_CANCEL_SECONDS = 5.0
+
 
 class BackgroundLoop:
     """Runs coroutines for callers that are not asynchronous. Close it after use.
@@ -37,9 +40,19 @@ class BackgroundLoop:
             raise
 
     def close(self) -> None:
-        """End the loop and its thread; a second call does nothing."""
+        """Cancel what is still under way, then end the loop and its thread; a second call does nothing."""
         if self.closed:
             return
+        self.run(_cancel_rest())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
+
+
+async def _cancel_rest() -> None:
+    rest = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in rest:
+        task.cancel()
+    if rest:
+        await asyncio.wait(rest, timeout=_CANCEL_SECONDS)
+    await asyncio.sleep(0)  # transports that were aborted close their sockets in the loop's next round

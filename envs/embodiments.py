@@ -94,18 +94,19 @@ def _delta_pose_channels() -> tuple[Channel, ...]:
     return (*translation, *rotation, gripper)
 
 
-#: Position of the end effector (m), its rotation as an axis times an angle (rad), and where the two fingers are (m). Each embodiment
-#: says from where the rotation is counted.
-_POSE_AND_FINGERS = (
-    "position_x",
-    "position_y",
-    "position_z",
-    "axis_angle_x",
-    "axis_angle_y",
-    "axis_angle_z",
-    "finger_left",
-    "finger_right",
-)
+def _pose_and_fingers(rotation: str) -> tuple[str, ...]:
+    """Position of the end effector (m), its rotation as an axis times an angle (rad), and where the two fingers are (m).
+
+    ``rotation`` names the three numbers by where the rotation is counted from, since a policy that reads one and is shown the other
+    sees the hand turned by half a turn.
+    """
+    return (
+        *(f"position_{axis}" for axis in "xyz"),
+        *(f"{rotation}_{axis}" for axis in "xyz"),
+        "finger_left",
+        "finger_right",
+    )
+
 
 #: The embedded suite's robot: a Panda under robosuite 1.5 ``OSC_POSE`` (robosuite/controllers/config/default/parts/
 #: osc_pose.json: an action of 1 is 0.05 m or 0.5 rad a control step). Its rotation is counted from straight down.
@@ -115,7 +116,7 @@ TABLETOP_PANDA = Embodiment(
     arms="single arm",
     control_frequency=20.0,
     channels=_delta_pose_channels(),
-    state_layout=_POSE_AND_FINGERS,
+    state_layout=_pose_and_fingers("axis_angle_from_down"),
     cameras={"ego": "ego", "cam_left_wrist": "robot0_eye_in_hand"},
     statistics_key="tabletop",
 )
@@ -129,7 +130,7 @@ LIBERO_PANDA = Embodiment(
     arms="single arm",
     control_frequency=20.0,
     channels=_delta_pose_channels(),
-    state_layout=_POSE_AND_FINGERS,
+    state_layout=_pose_and_fingers("axis_angle"),
     cameras={"ego": "agentview", "cam_left_wrist": "robot0_eye_in_hand"},
     statistics_key="libero",
 )

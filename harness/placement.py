@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import secrets
+import signal
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -185,7 +187,9 @@ class SimHost:
             await asyncio.wait_for(self._process.wait(), 0.2)
         except TimeoutError:
             with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
+                os.kill(
+                    self._process.pid, signal.SIGKILL
+                )  # Popen's kill would also reap it, under the feet of asyncio, which prints so
             await self._process.wait()
         self._process = None
 

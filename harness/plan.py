@@ -145,6 +145,7 @@ def plan_suite(
 def run_identity(config: SweepConfig, policy: Policy, plans: Sequence[SuitePlan]) -> Identity:
     """What identifies the run: not its workers, slots, batches, place or videos."""
     episodes = [episode for plan in plans for episode in plan.episodes]
+    told, beside = parse_options(config.policy_options), getattr(policy, "transport_options", frozenset())
     renderers = sorted({renderer.name for plan in plans if (renderer := plan.workplace.renderer) is not None})
     return Identity(
         suites=suite_plans(episodes),
@@ -152,7 +153,7 @@ def run_identity(config: SweepConfig, policy: Policy, plans: Sequence[SuitePlan]
         episodes_digest=episodes_digest(episodes),
         seed=config.seed,
         policy=config.policy,
-        policy_options=parse_options(config.policy_options),
+        policy_options={name: value for name, value in told.items() if name not in beside},
         policy_revision=policy.revision,
         strict=config.strict,
         runtimes={plan.suite.runtime: plan.workplace.runtime.lock_sha256 for plan in plans},

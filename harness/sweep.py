@@ -17,7 +17,7 @@ from rich.console import Console
 from ..envs.errors import VlarigError
 from ..policies.api import Policy
 from ..policies.batching import Batcher, Batching, Rounding
-from ..policies.registry import load_policy, parse_options
+from ..policies.registry import loaded_policy, parse_options
 from ..results.ledger import Ledger
 from ..results.manifest import Manifest
 from ..results.planning import package_versions, surroundings
@@ -84,7 +84,10 @@ def evaluate(suites: str | tuple[str, ...] | list[str], policy: str | Policy, **
         raise VlarigError(
             f"evaluate got policy_options {list(config.policy_options)} beside a policy that is made already; name it instead"
         )
-    return run_sweep(config, load_policy(policy, told) if isinstance(policy, str) else policy, console)
+    if not isinstance(policy, str):
+        return run_sweep(config, policy, console)
+    with loaded_policy(policy, told) as loaded:
+        return run_sweep(config, loaded, console)
 
 
 def run_sweep(config: SweepConfig, policy: Policy, console: Console) -> Evaluation:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, fields
 from typing import Any
 
 from ..envs.embodiments import Embodiment
 from .api import PolicyError
 from .conventions import embodiment_from_data, embodiment_to_data
+from .openpi_wire import pack
 
 #: Key of the announcement in openpi's metadata.
 METADATA_KEY = "vlarig"
@@ -43,7 +45,7 @@ class Announcement:
 
     Attributes:
         name: The policy's name.
-        revision: The policy's revision, and after it what the policy was told, as ``name=value``.
+        revision: The policy's revision, and after it what the policy was told, as ``name=value``, but for what changes no answer.
         horizon: Rows of each answer for this embodiment; ``None``: as many as a request's ``vlarig/execute``.
         layout: Name of the observation layout that it wants.
         reads_images: Whether it reads images.
@@ -61,6 +63,14 @@ class Announcement:
     strict: bool
     embodiment: Embodiment
 
+    @property
+    def identity(self) -> str:
+        """Changes with whatever is announced: the name, the revision, and a hash of all of it.
+
+        The bounds of the embodiment's channels are in it, as a policy may choose its statistics by the embodiment.
+        """
+        return f"{self.name} {self.revision} {hashlib.sha256(pack(self.to_data())).hexdigest()[:12]}"
+
     def to_data(self) -> dict[str, Any]:
         """As plain data."""
         plain = {name: getattr(self, name) for name in _KINDS}
@@ -73,8 +83,8 @@ class Announcement:
         Raises:
             PolicyError: It is of another version, or a key is missing, unknown or of another type.
         """
-        if not isinstance(data, dict) or data.get("version") != ANNOUNCEMENT_VERSION:
-            version = data.get("version") if isinstance(data, dict) else data
+        version = data.get("version") if isinstance(data, dict) else data
+        if not isinstance(data, dict) or type(version) is not int or version != ANNOUNCEMENT_VERSION:
             raise PolicyError(
                 f"the policy server announces itself in version {str(version)[:40]!r} and we speak {ANNOUNCEMENT_VERSION}; "
                 "run the same vlarig on both ends"

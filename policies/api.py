@@ -70,8 +70,10 @@ class Policy(Protocol):
     started, raises :class:`PolicyError` where the policy does not fit; ``make_strict()``, called for ``--strict``, makes it
     compute in one thread in float32; ``rows(embodiment)`` says how many rows it answers to whom, where that is not always its
     ``horizon``; ``rounds_by_batch``, true for a neural policy whose rounding depends on the batch's shape and that may be asked the
-    same twice, has that measured; ``embodiments`` and ``reads_state`` are told to clients where the policy is served; ``version``,
-    an int that a policy in training raises with each update, is kept with every transition.
+    same twice, has that measured; ``embodiments`` and ``reads_state`` are told to clients where the policy is served;
+    ``transport_options`` names options that change no answer (a timeout), which are no part of a run's identity; ``close()`` is called
+    once at the end where the policy was loaded by its name; ``version``, an int that a policy in training raises with each update, is
+    kept with every transition.
     """
 
     name: str

@@ -146,24 +146,25 @@ class Batcher:
             return [answer for request in requests for answer in self._answers([request])]
 
     def _act(self, requests: list[Request]) -> list[Answer]:
-        began = time.perf_counter()
         try:
-            replies = list(self._policy.act(requests))
+            return self._checked_answers(requests)
         except VlarigError:
             raise
         except Exception as error:
             raise PolicyError(
                 f"the policy {self._policy.name!r} raised {type(error).__name__} while it acted for {requests[0].key}: {error}"
             ) from error
+
+    def _checked_answers(self, requests: list[Request]) -> list[Answer]:
+        began = time.perf_counter()
+        replies = list(self._policy.act(requests))
         seconds = time.perf_counter() - began
         if len(replies) != len(requests):
             raise PolicyError(f"the policy {self._policy.name!r} gave {len(replies)} replies to {len(requests)} requests")
-        self._compare(requests, replies)
         version = getattr(self._policy, "version", 0)
-        return [
-            Answer(checked_reply(self._policy, request, reply), version, seconds)
-            for request, reply in zip(requests, replies, strict=True)
-        ]
+        checked = [checked_reply(self._policy, request, reply) for request, reply in zip(requests, replies, strict=True)]
+        self._compare(requests, checked)
+        return [Answer(reply, version, seconds) for reply in checked]
 
     def _compare(self, requests: list[Request], replies: list[Reply]) -> None:
         """Ask for one of the batch's answers alone, now and then, and note the difference."""
@@ -172,7 +173,8 @@ class Batcher:
         self._batches += 1
         if self._batches.bit_count() > 1 or self.rounding.compared >= MOST_COMPARED:
             return
-        (alone,) = self._policy.act(requests[-1:])
+        (reply,) = self._policy.act(requests[-1:])
+        alone = checked_reply(self._policy, requests[-1], reply)
         self.rounding.compared += 1
         self.rounding.largest = max(self.rounding.largest, float(np.abs(alone.actions - replies[-1].actions).max()))
 
@@ -181,8 +183,13 @@ def checked_reply(policy: Policy, request: Request, reply: Reply) -> Reply:
     """``reply`` with its actions as ``float32[H, A]``.
 
     Raises:
-        PolicyError: The actions do not fit the embodiment, or are not the number of rows that the policy promises.
+        PolicyError: It is no reply, its actions do not fit the embodiment, or they are not as many rows as the policy promises.
     """
+    if not isinstance(reply, Reply):
+        raise PolicyError(
+            f"the policy {policy.name!r} answered {request.key} with something of type {type(reply).__name__}; give a "
+            "vlarig.policies.api.Reply(actions)"
+        )
     try:
         actions = check_actions(reply.actions, request.embodiment)
     except BadActionError as error:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -26,7 +27,8 @@ from .option_types import Views
 from .options import Options, read_options
 
 #: Files of a directory that ``save_pretrained`` of a policy and of its two processors makes; states of processors are beside them.
-_FILES = ("config.json", "model.safetensors", "policy_preprocessor.json", "policy_postprocessor.json")
+_PROCESSORS = ("policy_preprocessor.json", "policy_postprocessor.json")
+_FILES = ("config.json", "model.safetensors", *_PROCESSORS)
 
 _STATE, _ENV_STATE, _ACTION = "observation.state", "observation.environment_state", "action"
 _IMAGES = "observation.images."
@@ -104,6 +106,9 @@ class LerobotPolicy:
             return self._answer(requests)
         return [reply for request in requests for reply in self._answer([request])]
 
+    def close(self) -> None:
+        """Nothing is open: the weights are in memory, and go with this object."""
+
     def _answer(self, requests: Sequence[Request]) -> list[Reply]:
         frame: dict[str, Any] = {"task": [request.observation["instruction"] for request in requests]}
         if self.reads_state:
@@ -138,6 +143,8 @@ class LerobotPolicy:
                 f"the policy in {self._folder} does not say what its numbers mean; declare it: --policy-options "
                 "convention=EMBODIMENT (such as libero_panda, or a JSON file)"
             )
+        for name in _PROCESSORS:
+            _refuse_code(self._folder / name)
         if importlib.util.find_spec("lerobot") is None:
             raise PolicyError(
                 "lerobot is not installed here; in an environment with vlarig and lerobot run: vlarig serve-policy --policy "
@@ -257,6 +264,31 @@ class _Model:
         """Images as ``float32[B, 3, h, w]`` from 0 to 1, all else as it is."""
         tensor = self._torch.from_numpy(value)
         return tensor.permute(0, 3, 1, 2).to(self._torch.float32) / 255 if value.dtype == np.uint8 else tensor
+
+
+def _refuse_code(path: Path) -> None:
+    """Make sure that a processor's steps are all of LeRobot's own registry.
+
+    LeRobot imports and calls whatever else a step names as its ``class`` (src/lerobot/processor/pipeline.py, lerobot 0.4.4), before
+    it looks whether that is a step at all.
+
+    Raises:
+        PolicyError: A step is not, or the file is not one of a processor.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise PolicyError(f"{path} cannot be read ({error}); it has to be what LeRobot's save_pretrained writes") from None
+    steps = data.get("steps") if isinstance(data, dict) else None
+    if not isinstance(steps, list):
+        raise PolicyError(f"{path} has no list of steps; it has to be what LeRobot's save_pretrained writes")
+    for number, step in enumerate(steps):
+        if not (isinstance(step, dict) and isinstance(step.get("registry_name"), str)):
+            named = step.get("class") if isinstance(step, dict) else step
+            raise PolicyError(
+                f"step {number} of {path} ({str(named)[:80]!r}) has no registry_name, so loading it would run code that the folder "
+                "names; play only policies whose steps are LeRobot's own"
+            )
 
 
 def _fingerprint(folder: Path) -> str:

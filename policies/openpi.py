@@ -16,6 +16,7 @@ from pydantic import Field
 from ..envs.api import Needs
 from ..envs.embodiments import Embodiment
 from ..envs.errors import BadMessageError
+from .access import TOKEN_VARIABLE, checked_token, refuse_secrets, token_in
 from .announcement import CHUNK, CLIENT, EPISODE, EXECUTE, METADATA_KEY, SEED, SLOT, Announcement
 from .api import PolicyError, Reply, Request
 from .conventions import differences, find_embodiment, refuse_differences
@@ -24,9 +25,6 @@ from .openpi_pool import ConnectionPool
 from .openpi_wire import pack, unpack
 from .option_types import ImageSize, Seconds
 from .options import Options, read_options
-
-#: Environment variable with the token that a server asks for.
-TOKEN_VARIABLE = "VLARIG_POLICY_TOKEN"  # noqa: S105
 
 
 class Settings(Options):
@@ -43,7 +41,7 @@ class Settings(Options):
     image_fit: Literal["pad", "stretch", "crop"] | None = None
     """How an image gets that size, where it is not the layout's way."""
     revision: str | None = None
-    """Stands for the policy's revision, where the server announces none."""
+    """Names the policy's revision, such as its checkpoint, where the server announces none."""
     connections: Annotated[int, Field(ge=1, le=1024)] = 64
     """Most connections at a time, each with one request under way."""
     timeout: Seconds = 120.0
@@ -57,16 +55,11 @@ class Settings(Options):
         """The token to show: the file's, or the environment's; empty for none.
 
         Raises:
-            PolicyError: The file cannot be read.
+            PolicyError: The file cannot be read, or what is there cannot be a token.
         """
         if self.token_file is None:
-            return os.environ.get(TOKEN_VARIABLE, "").strip()
-        try:
-            return self.token_file.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise PolicyError(
-                f"the token file {self.token_file} cannot be read ({error}); give the path of a text file"
-            ) from None
+            return checked_token(os.environ.get(TOKEN_VARIABLE, ""), f"the environment variable {TOKEN_VARIABLE}")
+        return token_in(self.token_file)
 
 
 class OpenpiPolicy:
@@ -84,8 +77,12 @@ class OpenpiPolicy:
         PolicyError: A setting is wrong or missing, or there is no such server.
     """
 
+    transport_options = frozenset({"connections", "timeout", "connect_timeout", "token_file"})
+    """Options that change no answer."""
+
     def __init__(self, argument: str, **settings: Any) -> None:
         told = read_options(Settings, settings, "the openpi policy")
+        refuse_secrets(argument, "openpi")
         if not argument.startswith(("ws://", "wss://")):
             raise PolicyError(f"{argument!r} is no address of a policy server; write openpi:ws://HOST:PORT")
         self._address = argument
@@ -104,8 +101,8 @@ class OpenpiPolicy:
         Raises:
             PolicyError: A convention differs, or the layout wants what the suite does not show.
         """
-        refuse_differences(self.name, suite, self._embodiment, embodiment, self._reads_state)
-        self._layout.refuse_unfit(f"suite {suite!r}", embodiment, self.needs.images, self._reads_state)
+        refuse_differences(self.name, suite, self._embodiment, embodiment, self.reads_state)
+        self._layout.refuse_unfit(f"suite {suite!r}", embodiment, self.needs.images, self.reads_state)
 
     def make_strict(self) -> None:
         """Make sure that the server computes strictly; it cannot be told to from here.
@@ -144,30 +141,31 @@ class OpenpiPolicy:
         announced = self._announced
         if announced is None:
             layout, embodiment = self._declared(told)
-            self.name, self.revision = "openpi", told.revision or _fingerprint(self._pool.metadata)
+            self.name, self.revision = "openpi", f"{told.revision} {_fingerprint(self._pool.metadata)}"
             self.horizon: int | None = told.horizon
             reads_images, reads_state = True, True
         else:
             self._refuse_contradictions(told, announced)
             layout, embodiment = find_layout(announced.layout), announced.embodiment
-            self.name, self.revision = announced.name, announced.revision
+            self.name, self.revision = announced.name, announced.identity
             self.horizon = announced.horizon
             reads_images, reads_state = announced.reads_images, announced.reads_state
         self._layout = _resized(layout, told)
-        self._embodiment = embodiment
-        self._reads_state = reads_state
+        self._embodiment, self.embodiments = embodiment, (embodiment,)
+        self.reads_state = reads_state
         self.needs = Needs(images=reads_images)
 
     def _declared(self, told: Settings) -> tuple[ObservationLayout, Embodiment]:
-        missing = [name for name in ("layout", "convention", "horizon") if getattr(told, name) is None]
+        missing = [name for name in ("layout", "convention", "horizon", "revision") if getattr(told, name) is None]
         if missing or told.layout is None or told.convention is None:
             examples = {
                 "layout": f"layout=NAME ({', '.join(LAYOUTS)})",
                 "convention": "convention=EMBODIMENT (such as libero_panda, or a JSON file)",
                 "horizon": "horizon=ROWS",
+                "revision": "revision=NAME (of the checkpoint, so that a run is not gone on with another)",
             }
             raise PolicyError(
-                f"the policy server at {self._address} does not say what its numbers mean; declare it: "
+                f"the policy server at {self._address} does not say what its numbers mean, or whose they are; declare it: "
                 f"--policy-options {' '.join(examples[name] for name in missing)}"
             )
         return find_layout(told.layout), find_embodiment(told.convention)
@@ -219,5 +217,5 @@ def _resized(layout: ObservationLayout, told: Settings) -> ObservationLayout:
 
 
 def _fingerprint(metadata: dict[Any, Any]) -> str:
-    """Stands for the revision of a server that announces none: a hash of what else it says."""
-    return f"unannounced-{hashlib.sha256(pack(metadata)).hexdigest()[:8]}"
+    """A hash of what a server says that announces no revision; the declared one is beside it."""
+    return f"metadata-{hashlib.sha256(pack(metadata)).hexdigest()[:8]}"

@@ -20,6 +20,9 @@ from .images import fit_image
 #: Longest instruction, in characters.
 _MAX_PROMPT = 4000
 
+#: Most frames of a view's history, and most pixels of an image's side, that are read.
+_MAX_FRAMES, _MAX_SIDE = 16, 2048
+
 
 @dataclass(frozen=True)
 class ObservationLayout:
@@ -143,6 +146,11 @@ class ObservationLayout:
             if image.ndim == 3:
                 image = image[None]
             if image.ndim == 4 and image.shape[-1] == 3 and (self.image_size is None or len(image) == 1):
+                if len(image) > _MAX_FRAMES or max(image.shape[1:3]) > _MAX_SIDE:
+                    raise BadMessageError(
+                        f"{key!r} has to be an image of at most {_MAX_FRAMES} frames with sides of at most {_MAX_SIDE} pixels; "
+                        f"got {_described(image)}"
+                    )
                 return image
         raise BadMessageError(f"{key!r} has to be an image, {wanted}; got {_described(image)}")
 

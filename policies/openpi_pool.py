@@ -125,8 +125,13 @@ class ConnectionPool:
                     open_timeout=None,
                     close_timeout=1.0,
                     ping_timeout=self._timeout,  # openpi's server answers no ping while its policy thinks
+                    proxy=None,  # an address is meant as it is typed, whatever http_proxy says
                 )
-                greeting = await connection.recv()
+                try:
+                    greeting = await connection.recv()
+                except BaseException:
+                    connection.transport.abort()
+                    raise
         except InvalidStatus as refused:
             status = refused.response.status_code
             hint = "; set VLARIG_POLICY_TOKEN to its token" if status in (401, 403) else ""
@@ -137,6 +142,8 @@ class ConnectionPool:
             raise self._gone(closed) from None
         except (TimeoutError, OSError, InvalidHandshake, EOFError) as error:
             reason = f"no answer within {self._connect_timeout:g} s" if isinstance(error, TimeoutError) else str(error)
+            if isinstance(error, InvalidHandshake):  # its text may show headers
+                reason = f"what answers is no websocket server: {type(error).__name__}"
             raise PolicyError(
                 f"no policy server can be reached at {self._url} ({reason}); start it, or mend the address"
             ) from None

@@ -6,7 +6,8 @@ import difflib
 import importlib
 import inspect
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,21 @@ def load_policy(name: str, options: Mapping[str, str] | None = None) -> Policy:
         raise PolicyError(f"the policy {name!r} cannot be made ({type(error).__name__}: {error})") from error
     _check_members(name, policy)
     return policy
+
+
+@contextmanager
+def loaded_policy(name: str, options: Mapping[str, str] | None = None) -> Iterator[Policy]:
+    """The policy of that name for as long as the context lasts; then its connections are closed, if it has a ``close``.
+
+    Raises like :func:`load_policy`.
+    """
+    policy = load_policy(name, options)
+    try:
+        yield policy
+    finally:
+        close = getattr(policy, "close", None)
+        if close is not None:
+            close()
 
 
 def _check_options(name: str, make: Callable[[], Any], arguments: list[str], options: dict[str, str]) -> None:

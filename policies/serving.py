@@ -3,6 +3,7 @@
 The protocol is that of Physical-Intelligence/openpi src/openpi/serving/websocket_policy_server.py@15a9616: on a connection the server
 says first what it serves; then each observation gets ``{"actions": float32[H, A], "server_timing": {...}}``. An error is a text and
 the end of its connection. Unlike the original, nothing that a client sends is trusted, and inference never blocks the event loop.
+A client is told what is wrong with its own message; what goes wrong in the policy is for the server's log alone.
 """
 
 from __future__ import annotations
@@ -25,9 +26,10 @@ from websockets.http11 import Response
 
 from ..envs.embodiments import Embodiment
 from ..envs.errors import BadMessageError, VlarigError
+from .access import checked_token
 from .announcement import METADATA_KEY, Announcement
-from .api import Policy, PolicyError
-from .batching import Batcher, Batching, horizon_for
+from .api import Policy, PolicyError, Request
+from .batching import Answer, Batcher, Batching, horizon_for
 from .openpi_layouts import ObservationLayout
 from .openpi_wire import pack, unpack
 from .serving_requests import RequestReader
@@ -41,6 +43,9 @@ _MAX_ERROR = 500
 
 #: Seconds that requests under way get to be answered when the server stops.
 _STOP_SECONDS = 10.0
+
+#: Seconds that a client gets to end its connection.
+_CLOSE_SECONDS = 2.0
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +61,7 @@ class ServerConfig:
         batching: How requests of all clients are put together.
         strict: Answer one request at a time, in one thread and in float32.
         options: What the policy was told, by name. Clients hear of it with the revision, so that two servers that were told something
-            else are not taken for one.
+            else are not taken for one; the policy's ``transport_options``, which change no answer, are left out.
         execute: Rows of an answer to a client that does not say how many it wants, from a policy without a horizon of its own.
         seed: What the draws for clients follow from that send no seeds.
         most_connections: Connections at a time.
@@ -79,6 +84,7 @@ class ServerConfig:
             raise PolicyError(
                 f"listening on {self.host} without a token would let anyone in; give --token-file or --token-env, or --host 127.0.0.1"
             )
+        checked_token(self.token, "the server's configuration")
 
 
 class PolicyServer:
@@ -109,9 +115,11 @@ class PolicyServer:
             make_strict: Callable[[], None] = getattr(policy, "make_strict", lambda: None)
             make_strict()
             batching = Batching(1)
+        beside = getattr(policy, "transport_options", frozenset())
+        told = [f"{name}={value}" for name, value in sorted(config.options.items()) if name not in beside]
         self.announcement = Announcement(
             name=policy.name,
-            revision=" ".join([policy.revision, *(f"{name}={value}" for name, value in sorted(config.options.items()))]),
+            revision=" ".join([policy.revision, *told]),
             horizon=horizon_for(policy, embodiment),
             layout=layout.name,
             reads_images=policy.needs.images,
@@ -125,6 +133,7 @@ class PolicyServer:
         self._reader = RequestReader(self.announcement, layout, config.seed, config.execute)
         self._numbers = itertools.count()
         self._connections: set[ServerConnection] = set()
+        self._asked: set[asyncio.Task[Answer]] = set()
         self._under_way = 0
         self._all_answered = asyncio.Event()
         self._all_answered.set()
@@ -147,10 +156,11 @@ class PolicyServer:
                 config.host,
                 config.port,
                 process_request=self._admit,
+                origins=[None],  # a web page that a user of this machine visits names its origin; no program does
                 compression=None,
                 max_size=config.most_bytes,
                 max_queue=1,
-                close_timeout=2.0,
+                close_timeout=_CLOSE_SECONDS,
             )
         except OSError as error:
             await self._stack.aclose()
@@ -160,11 +170,16 @@ class PolicyServer:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Let nobody in any more, answer what is under way, and end all connections."""
+        """Let nobody in any more, answer what is under way, and end all connections. A policy that still works is awaited."""
         self._stopping = True
         self._server.close(close_connections=False)
-        with contextlib.suppress(TimeoutError):
+        try:
             await asyncio.wait_for(self._all_answered.wait(), _STOP_SECONDS)
+        except TimeoutError:
+            for each in self._asked:
+                each.cancel()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._all_answered.wait(), _CLOSE_SECONDS)
         await asyncio.gather(*(connection.close(1001, "the server stops") for connection in self._connections))
         await self._server.wait_closed()
         await self._stack.aclose()
@@ -228,12 +243,29 @@ class PolicyServer:
         message = unpack(data)
         if not isinstance(message, dict):
             raise BadMessageError(f"a request has to be a map of observations; got {type(message).__name__}")
-        answer = await self._batcher.ask(self._reader.read(message, number))
+        answer = await self._ask(self._reader.read(message, number))
         timing = {"infer_ms": answer.seconds * 1000}
         if last_seconds is not None:
             timing["prev_total_ms"] = last_seconds * 1000
         self.answered += 1
         return pack({"actions": answer.reply.actions, "server_timing": timing})
+
+    async def _ask(self, request: Request) -> Answer:
+        """The policy's answer; what goes wrong in the policy is logged, and the client is told no more than that."""
+        key = request.key[:200]
+        asked = asyncio.create_task(self._batcher.ask(request))
+        self._asked.add(asked)
+        try:
+            return await asked
+        except asyncio.CancelledError:
+            if not asked.cancelled() or not self._stopping:
+                raise
+            raise PolicyError(f"the server stops, and its policy has not answered {key} in time") from None
+        except Exception as error:
+            logger.error("the policy failed on request %r", key, exc_info=error)
+            raise PolicyError(f"the policy failed on this request ({key}); the server's log says how") from None
+        finally:
+            self._asked.discard(asked)
 
 
 async def _refuse(connection: ServerConnection, text: str) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +14,15 @@ from .openpi_layouts import ObservationLayout
 
 #: Slots that a client may have.
 _MOST_SLOTS = 4096
+
+#: Seconds that the slots of a client without a connection are kept for it: it may have lost one and send its request again.
+GRACE_SECONDS = 60.0
+
+#: Clients without a connection whose slots are kept; of more, those that left first are forgotten.
+MOST_ABSENT = 64
+
+#: What the reader's own names of clients of ours begin with.
+_OURS = "client "
 
 
 @dataclass
@@ -26,14 +36,32 @@ class _Client:
 class RequestReader:
     """Reads requests, and keeps the policy's slot numbers apart for clients that all count their own from 0.
 
-    A client of ours says which slot and chunk a request is about, and with which seed to draw; it may use several connections. Any
-    other client is one slot a connection: its first request is chunk 0, and its seeds follow from the server's seed and both numbers.
+    A client of ours says which slot and chunk a request is about, and with which seed to draw; it may use several connections, and
+    come back after it lost the last one. Any other client is one slot a connection: its first request is chunk 0, and its seeds follow
+    from the server's seed and both numbers.
+
+    Args:
+        announcement: What is served.
+        layout: Under which keys observations come.
+        seed: What the draws for clients follow from that send no seeds.
+        execute: Rows for a client that does not say how many it wants.
+        clock: Says the time in seconds.
     """
 
-    def __init__(self, announcement: Announcement, layout: ObservationLayout, seed: int, execute: int) -> None:
+    def __init__(
+        self,
+        announcement: Announcement,
+        layout: ObservationLayout,
+        seed: int,
+        execute: int,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._announcement, self._layout = announcement, layout
         self._seed, self._execute = seed, execute
+        self._clock = clock
         self._clients: dict[str, _Client] = {}
+        self._left: dict[str, float] = {}
+        """Clients without a connection, in the order in which they left, and when."""
         self._client_of: dict[int, str] = {}
         self._counts: dict[int, int] = {}
         self._free: list[int] = []
@@ -53,7 +81,7 @@ class RequestReader:
             who, key = _text(message, CLIENT, 64), _text(message, EPISODE, 1000)
             slot, chunk = _whole(message, SLOT, _MOST_SLOTS), _whole(message, CHUNK, 10**9)
             seed, execute = _whole(message, SEED, 2**64), _whole(message, EXECUTE, 1000)
-            number = self._slot_of(f"client {who}", slot, chunk, connection, key)
+            number = self._slot_of(f"{_OURS}{who}", slot, chunk, connection, key)
         else:
             key, chunk, execute = f"connection/{connection}", count, self._execute
             seed = policy_seed(self._seed, key, chunk)
@@ -62,21 +90,40 @@ class RequestReader:
         return Request(number, key, chunk, seed, observation, embodiment, max(execute, 1))
 
     def forget(self, connection: int) -> None:
-        """The connection is over; the slots of a client without another one are free."""
+        """The connection is over; the slots of a client without another one are free, those of one of ours after a while."""
         self._counts.pop(connection, None)
         who = self._client_of.pop(connection, None)
         if who is None:
             return
         client = self._clients[who]
         client.connections.discard(connection)
-        if not client.connections:
-            self._free.extend(client.slots.values())
-            del self._clients[who]
+        if client.connections:
+            return
+        if who.startswith(_OURS):
+            self._left[who] = self._clock()
+            self._free_absent()
+        else:
+            self._free_slots(who)
+
+    def _free_absent(self) -> None:
+        """Forget the clients that have been away for too long, and of too many those that left first."""
+        now = self._clock()
+        while self._left:
+            who, left = next(iter(self._left.items()))
+            if len(self._left) <= MOST_ABSENT and now - left < GRACE_SECONDS:
+                return
+            del self._left[who]
+            self._free_slots(who)
+
+    def _free_slots(self, who: str) -> None:
+        self._free.extend(self._clients.pop(who).slots.values())
 
     def _slot_of(self, who: str, slot: int, chunk: int, connection: int, key: str) -> int:
         """The policy's number for a client's slot."""
         if self._client_of.setdefault(connection, who) != who:
             raise BadMessageError(f"{CLIENT!r} changed within a connection; keep to one")
+        self._free_absent()
+        self._left.pop(who, None)
         client = self._clients.setdefault(who, _Client())
         client.connections.add(connection)
         if slot not in client.slots:

@@ -7,7 +7,7 @@ all that can go wrong is one :class:`~vlarig.envs.errors.BadMessageError`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import msgpack
 import numpy as np
@@ -94,9 +94,9 @@ def read_dtype(name: object) -> np.dtype[Any]:
     Raises:
         BadMessageError: It does not travel.
     """
-    if name not in DTYPES:
+    if not isinstance(name, str) or name not in DTYPES:
         raise BadMessageError(f"an array of dtype {str(name)[:40]!r}; expected one of {', '.join(DTYPES)}")
-    return np.dtype(cast("str", name))
+    return np.dtype(name)
 
 
 def dtype_to_send(value: np.ndarray | np.generic) -> np.dtype[Any]:

@@ -8,7 +8,6 @@ observation, so by default they are asked for every row. One that was started wi
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
@@ -17,6 +16,7 @@ from pydantic import Field
 
 from ..envs.api import Needs
 from ..envs.embodiments import Embodiment
+from .access import refuse_secrets
 from .api import PolicyError, Reply, Request
 from .conventions import find_embodiment, refuse_differences
 from .images import fit_image
@@ -24,6 +24,7 @@ from .option_types import ImageSize, Seconds, Views
 from .options import Options, read_options
 from .vla_eval_sessions import Question, Sessions
 from .vla_eval_specs import announced_differences, read_hello
+from .vla_eval_wire import pack_payload
 
 
 class VlaEvalOptions(Options):
@@ -44,7 +45,7 @@ class VlaEvalOptions(Options):
     announced: Literal["checked", "ignored"] = "checked"
     """ignored where the server announces conventions that are not so"""
     revision: str | None = None
-    """names the checkpoint behind the server"""
+    """names the checkpoint behind the server, which announces none"""
     timeout: Seconds = 120.0
     """seconds that an answer may take"""
     connect_timeout: Seconds = 20.0
@@ -68,8 +69,12 @@ class VlaEvalPolicy:
 
     name = "vla-eval"
 
+    transport_options = frozenset({"timeout", "connect_timeout"})
+    """Options that change no answer."""
+
     def __init__(self, argument: str, **options: Any) -> None:
         self._told = read_options(VlaEvalOptions, options, f"the policy {self.name!r}")
+        refuse_secrets(argument, self.name)
         if not argument.startswith(("ws://", "wss://")):
             raise PolicyError(f"{argument!r} is no address of a model server; write vla-eval:ws://HOST:PORT")
         self._address = argument
@@ -84,7 +89,7 @@ class VlaEvalPolicy:
         self.needs = Needs(images=self._reads_images)
         self.reads_state = self._announced.reads_state
         self.horizon: int | None = self._told.horizon
-        self.revision = self._told.revision or self._fingerprint()
+        self.revision = f"{self._told.revision} {self._fingerprint()}"
 
     def check(self, suite: str, embodiment: Embodiment) -> None:
         """Make sure that the server's policy fits the suite.
@@ -143,17 +148,19 @@ class VlaEvalPolicy:
             names = self._announced.image_names
             known = f"; it announces {', '.join(names)}" if names else ""
             missing.append(f"images=VIEW:NAME,... (such as ego:agentview{known})")
+        if self._told.revision is None:
+            missing.append("revision=NAME (of the checkpoint, so that a run is not gone on with another)")
         if missing or self._told.convention is None:
             raise PolicyError(
-                f"the vla-eval server at {self._address} does not say all that its numbers mean; declare it: "
+                f"the vla-eval server at {self._address} does not say all that its numbers mean, or whose they are; declare it: "
                 f"--policy-options {' '.join(missing)}"
             )
         return find_embodiment(self._told.convention)
 
     def _fingerprint(self) -> str:
-        """Stands for the revision that such a server does not announce: what it says, hashed."""
-        said = json.dumps(self._sessions.hello, sort_keys=True, default=str)
-        return f"{self._announced.server}-{self._announced.harness}-{hashlib.sha256(said.encode()).hexdigest()[:8]}"
+        """What the server says of itself, hashed; the declared revision is beside it."""
+        said = hashlib.sha256(pack_payload(self._sessions.hello)).hexdigest()[:8]
+        return f"{self._announced.server}-{self._announced.harness}-{said}"
 
     def _question(self, request: Request) -> Question:
         suite, _, rest = request.key.partition("/")

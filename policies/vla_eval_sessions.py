@@ -28,6 +28,7 @@ from .vla_eval_wire import (
     PROTOCOL_VERSION,
     Message,
     pack,
+    pack_payload,
     unpack,
 )
 
@@ -88,6 +89,7 @@ class Sessions:
         self._url, self._timeout, self._connect_timeout = url, timeout, connect_timeout
         self._sessions: dict[int, _Session] = {}
         self._spare: _Session | None = None
+        self._hello = b""
         self.hello: dict[str, Any] = {}
         """What the server said of itself."""
         self._loop = BackgroundLoop("vlarig-vla-eval")
@@ -198,29 +200,37 @@ class Sessions:
                     open_timeout=None,
                     close_timeout=1.0,
                     ping_interval=None,  # such a server may be deaf for half a minute while its model compiles
+                    proxy=None,  # an address is meant as it is typed, whatever http_proxy says
                 )
                 session = _Session(connection)
-                await session.send(HELLO, {"harness_version": "vlarig", "protocol_version": PROTOCOL_VERSION})
-                answer = await self._receive(session)
+                try:
+                    await session.send(HELLO, {"harness_version": "vlarig", "protocol_version": PROTOCOL_VERSION})
+                    answer = await self._receive(session)
+                except BaseException:
+                    self._drop(session)
+                    raise
         except (InvalidURI, ValueError):  # a ValueError for a port that is no number
             raise PolicyError(f"{self._url!r} is no address of a model server; write vla-eval:ws://HOST:PORT") from None
         except (TimeoutError, OSError, InvalidHandshake, EOFError, ConnectionClosed) as error:
             reason = f"no answer within {self._connect_timeout:g} s" if isinstance(error, TimeoutError) else str(error)
+            if isinstance(error, InvalidHandshake):  # its text may show headers
+                reason = f"what answers is no websocket server: {type(error).__name__}"
             raise PolicyError(
                 f"no vla-eval model server can be reached at {self._url} ({reason}); start it with 'vla-eval serve', or mend "
                 "the address"
             ) from None
         version = answer.payload.get("protocol_version")
-        if answer.kind != HELLO or version != PROTOCOL_VERSION:
+        if answer.kind != HELLO or type(version) is not int or version != PROTOCOL_VERSION:
             self._drop(session)
             raise PolicyError(
                 f"the server at {self._url} speaks version {str(version)[:20]} of vla-eval's protocol and we speak {PROTOCOL_VERSION}; "
                 "install a vla-eval of that version there"
             )
-        if self.hello and answer.payload != self.hello:
+        packed = pack_payload(answer.payload)
+        if self._hello not in (b"", packed):
             self._drop(session)
             raise PolicyError(f"the server at {self._url} now announces something else than before; begin a new run for it")
-        self.hello = answer.payload
+        self.hello, self._hello = answer.payload, packed
         return session
 
     async def _receive(self, session: _Session) -> Message:

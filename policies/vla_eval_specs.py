@@ -30,6 +30,7 @@ _GRIPPERS = {
 _STATE_PARTS = (
     (("position_x", "position_y", "position_z"), "eef_pos3"),
     (("axis_angle_x", "axis_angle_y", "axis_angle_z"), "axisangle3"),
+    (("axis_angle_from_down_x", "axis_angle_from_down_y", "axis_angle_from_down_z"), "axisangle3"),
     (("roll", "pitch", "yaw"), "euler3"),
     (("finger_left", "finger_right"), "gripper2"),
     (("gripper",), "gripper1"),
@@ -101,15 +102,18 @@ def read_hello(payload: Mapping[str, Any], where: str) -> Announced:
     Raises:
         PolicyError: It is not of the form that vla-eval's servers send.
     """
-    params = payload.get("observation_params") or {}
-    if not isinstance(params, dict):
+    params = payload.get("observation_params")
+    if not (params is None or isinstance(params, dict)):
         raise PolicyError(f"the vla-eval server at {where} announces observation_params that are no map")
+    server, harness = payload.get("model_server", "unnamed"), payload.get("harness_version", "unknown")
+    if not (isinstance(server, str) and isinstance(harness, str)):
+        raise PolicyError(f"the vla-eval server at {where} announces a model_server or a harness_version that is no text")
     return Announced(
-        server=str(payload.get("model_server", "unnamed"))[:80],
-        harness=str(payload.get("harness_version", "unknown"))[:40],
+        server=" ".join(server.split())[:80],
+        harness=" ".join(harness.split())[:40],
         actions=_specs(payload.get("action_spec"), where) or {},
         observations=_specs(payload.get("observation_spec"), where),
-        sends_state=params.get("send_state") is True,
+        sends_state=params is not None and params.get("send_state") is True,
     )
 
 
@@ -173,21 +177,22 @@ def _action_parts(env: Embodiment) -> dict[str, tuple[int, tuple[str, ...]]]:
 
 
 def _specs(value: object, where: str) -> dict[str, Spec] | None:
-    if value is None or value == {}:
+    if value is None:
         return None
     wrong = PolicyError(f"the vla-eval server at {where} announces specs that are not of vla-eval's form")
     if not isinstance(value, dict) or len(value) > _MAX_PARTS:
         raise wrong
-    specs = {}
+    specs: dict[str, Spec] = {}
     for name, spec in value.items():
         if not (isinstance(name, str) and isinstance(spec, dict)):
             raise wrong
-        dims, accepts = spec.get("dims"), spec.get("accepts") or []
+        dims, accepts = spec.get("dims"), spec.get("accepts", [])
+        accepts = [] if accepts is None else accepts
         formats = [spec.get("format"), *(accepts if isinstance(accepts, list) else [None])]
         if type(dims) is not int or dims < 0 or not all(isinstance(each, str) for each in formats):
             raise wrong
         specs[name[:80]] = Spec(dims, tuple(str(each)[:80] for each in formats))
-    return specs
+    return specs or None
 
 
 def _listed(spec: Spec) -> str:

@@ -65,6 +65,18 @@ def pack(message: Message) -> bytes:
     return data
 
 
+def pack_payload(payload: dict[str, Any]) -> bytes:
+    """A message's content as bytes, the same for the same content: by these two are compared, as arrays compare one by one.
+
+    Raises:
+        BadMessageError: It holds something that does not travel.
+    """
+    try:
+        return cast("bytes", msgpack.packb(payload, default=_pack_other))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise BadMessageError(f"cannot pack a map of {', '.join(map(str, payload))[:80]}: {error}") from None
+
+
 def unpack(data: bytes | str) -> Message:
     """The message in ``data``; its arrays are read-only.
 
@@ -75,7 +87,7 @@ def unpack(data: bytes | str) -> Message:
     if not isinstance(value, dict) or not {"type", "payload", "seq"} <= set(value):
         raise BadMessageError("a message has to be a map of type, payload, seq and timestamp")
     kind, payload, seq = value["type"], value["payload"], value["seq"]
-    if kind not in _KINDS:
+    if not isinstance(kind, str) or kind not in _KINDS:
         raise BadMessageError(f"a message of type {str(kind)[:40]!r}; expected one of {', '.join(_KINDS)}")
     if not isinstance(payload, dict) or type(seq) is not int:
         raise BadMessageError(f"the payload of {kind} has to be a map and its seq a whole number")

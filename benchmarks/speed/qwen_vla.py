@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import importlib.util
 import json
 import os
 import platform
@@ -34,7 +33,7 @@ from qwen_vla_training import Training, measure
 from rich.console import Console
 from rich.table import Table
 
-from vlarig.policies.qwen_vla.acceleration import plain
+from vlarig.policies.qwen_vla.acceleration import kernels_in_use, plain
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 #: A measurement goes through this many samples at least, so that small batches are not measured by the clock's resolution.
@@ -104,14 +103,14 @@ def ways(subject: Subject, compiled: bool) -> dict[str, Callable[[], contextlib.
     }
     if compiled:
         found["compiled"] = contextlib.nullcontext
-    if any(kernels().values()):
+    if any(kernels_in_use().values()):
         found["eager, torch's kernels"] = plain
     return found
 
 
-def kernels() -> dict[str, bool]:
-    """Packages whose kernels transformers takes instead of torch's, and whether they are installed."""
-    return {name: importlib.util.find_spec(name) is not None for name in ("fla", "causal_conv1d")}
+def ordered(dtypes: tuple[str, ...]) -> list[str]:
+    """bfloat16 first: a policy in float32 puts torch's own kernels in for the rest of the process."""
+    return sorted(dtypes)
 
 
 @torch.no_grad()
@@ -247,7 +246,7 @@ def profile(machine: Machine, options: Options, console: Console) -> None:
     """Print what dominates."""
     os.environ["KINETO_LOG_LEVEL"] = "99"  # the profiler reports its own starts and stops
     batch = max(options.batches)
-    for name in options.dtypes:
+    for name in ordered(options.dtypes):
         subject = Subject(options.preset, machine.device, DTYPES[name], options.views, options.compile)
         wanted = ("inputs", "  vision", "  language model", "Euler step")
         with torch.no_grad():
@@ -259,13 +258,18 @@ def profile(machine: Machine, options: Options, console: Console) -> None:
 
 def conditions(machine: Machine, options: Options) -> dict[str, Any]:
     """Where and with what it was measured."""
+    kernels = kernels_in_use() if machine.gpu else {}
+
+    def kernel_of(package: str, name: str) -> str:
+        return f"{name} in bfloat16" if kernels.get(package) else "torch"
+
     return {
         "machine": machine.name(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
-        "delta_rule": "flash-linear-attention" if kernels()["fla"] else "torch",
-        "short_convolution": "causal-conv1d" if kernels()["causal_conv1d"] else "torch",
+        "delta_rule": kernel_of("fla", "flash-linear-attention"),
+        "short_convolution": kernel_of("causal_conv1d", "causal-conv1d"),
         "options": {name: str(value) for name, value in asdict(options).items()},
     }
 
@@ -281,7 +285,7 @@ def main(options: Options) -> None:
         return
     report: dict[str, Any] = conditions(machine, options) | {"inference": [], "peaks": {}, "training": []}
     console.print(", ".join(f"{name} {value}" for name, value in report.items() if isinstance(value, str)))
-    for name in options.dtypes:
+    for name in ordered(options.dtypes):
         seen, peaks, tokens, gigaflops = infer(machine, options, DTYPES[name])
         report["peaks"][name] = [asdict(peak) for peak in peaks]
         report |= {"tokens": tokens, "gflop_a_sample": gigaflops}

@@ -52,6 +52,8 @@ class Machine:
         self.device = device
         self.threads = threads
         torch.set_num_threads(threads)
+        if self.gpu:
+            torch.cuda.set_device(device)  # events are recorded on the current device's stream
 
     @property
     def gpu(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tyro
 from rich.console import Console
 
-from ...policies.registry import load_policy, parse_options
+from ...policies.registry import loaded_policy, parse_options
 from ...results.rendering import for_terminal
 from ...results.tables import run_table
 from ..plan import SweepConfig
@@ -29,6 +29,7 @@ def main(arguments: list[str]) -> int:
     """Parse and run; 0 when every episode is finished, 1 when some could not be."""
     config = tyro.cli(SweepConfig, prog="vlarig sweep", description=DESCRIPTION, args=arguments)
     console = Console()
-    evaluation = run_sweep(config, load_policy(config.policy, parse_options(config.policy_options)), console)
+    with loaded_policy(config.policy, parse_options(config.policy_options)) as policy:
+        evaluation = run_sweep(config, policy, console)
     console.print(for_terminal([run_table(evaluation.run)]))
     return 0 if evaluation.complete else 1

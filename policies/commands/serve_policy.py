@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 from dataclasses import dataclass
@@ -12,16 +13,18 @@ from typing import Annotated
 import tyro
 
 from ...envs.embodiments import Embodiment
+from ..access import checked_token, token_in
 from ..api import Policy, PolicyError
 from ..batching import Batching
 from ..conventions import find_embodiment
 from ..openpi_layouts import find_layout
-from ..registry import load_policy, parse_options
+from ..registry import loaded_policy, parse_options
 from ..serving import PolicyServer, ServerConfig
 
 DESCRIPTION = """Serve a policy by openpi's websocket protocol: to a sweep elsewhere, or to any program that uses openpi-client.
 
-Requests of all clients are answered in batches. SIGTERM or Ctrl-C ends it once what is under way is answered. GET /healthz says OK.
+Requests of all clients are answered in batches. SIGTERM or Ctrl-C ends it: what is under way gets ten seconds to be answered.
+A second one ends it at once. GET /healthz says OK. What goes wrong in the policy is logged here, and clients are told only that it did.
 
   vlarig serve-policy --policy qwen-vla:CHECKPOINT --embodiment libero_panda
   vlarig sweep libero_spatial --policy openpi:ws://127.0.0.1:8000
@@ -77,22 +80,18 @@ class ServePolicy:
         """The token that clients must show; empty for none.
 
         Raises:
-            PolicyError: It is named but not there, or named twice.
+            PolicyError: It is named but not there, or named twice, or cannot travel in an HTTP header.
         """
         if self.token_env is not None and self.token_file is not None:
             raise PolicyError("--token-env and --token-file both name a token; give one of them")
         if self.token_env is not None:
-            token, place = os.environ.get(self.token_env, ""), f"the environment variable {self.token_env}"
+            place = f"the environment variable {self.token_env}"
+            token = checked_token(os.environ.get(self.token_env, ""), place)
         elif self.token_file is not None:
-            try:
-                token, place = self.token_file.read_text(encoding="utf-8"), f"the file {self.token_file}"
-            except (OSError, UnicodeDecodeError) as error:
-                raise PolicyError(
-                    f"the token file {self.token_file} cannot be read ({error}); give the path of a text file"
-                ) from None
+            token, place = token_in(self.token_file), f"the file {self.token_file}"
         else:
             return ""
-        if not (token := token.strip()):
+        if not token:
             raise PolicyError(f"{place} holds no token; put a secret there")
         return token
 
@@ -115,9 +114,9 @@ def main(arguments: list[str]) -> int:
     """Parse, and serve until a signal."""
     told = tyro.cli(ServePolicy, prog="vlarig serve-policy", description=DESCRIPTION, args=arguments)
     layout, config = find_layout(told.layout), told.server_config()
-    policy = load_policy(told.policy, config.options)
-    server = PolicyServer(policy, _embodiment(told, policy), layout, config)
-    asyncio.run(_serve(server))
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    with loaded_policy(told.policy, config.options) as policy:
+        asyncio.run(_serve(PolicyServer(policy, _embodiment(told, policy), layout, config)))
     return 0
 
 
@@ -135,8 +134,14 @@ def _embodiment(told: ServePolicy, policy: Policy) -> Embodiment:
 
 async def _serve(server: PolicyServer) -> None:
     stop = asyncio.Event()
+
+    def end() -> None:
+        if stop.is_set():  # the policy may never come back, and its thread cannot be ended
+            os._exit(1)
+        stop.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        asyncio.get_running_loop().add_signal_handler(number, end)
     async with server:
         said = server.announcement
         print(

@@ -1,7 +1,9 @@
 """Faster ways to the same chunk: which there are here, and the check that it is the same.
 
 ``torch.compile`` is used where it is asked for. Kernels of flash-linear-attention and causal-conv1d are taken by transformers itself
-where they are installed. Whatever is taken has to give, in float32, the plain model's chunks up to :data:`LARGEST_DIFFERENCE`.
+where they are installed, whatever the device and the precision; they are made for a GPU, and flash-linear-attention refuses float32.
+The policy therefore lets them be for bfloat16 on a GPU alone. Whatever is taken has to give the plain model's chunks up to
+:data:`LARGEST_DIFFERENCE`.
 """
 
 from __future__ import annotations
@@ -10,8 +12,9 @@ import contextlib
 import importlib.util
 import inspect
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -55,11 +58,11 @@ def accelerations() -> list[Acceleration]:
             "with compile=true; checked when loaded" if has_compiler else "unproven here: no compiler",
         )
     ]
-    for package in _KERNELS:
-        here = importlib.util.find_spec(package) is not None
-        found.append(
-            Acceleration(package, here, "used by transformers; checked when loaded" if here else "unproven here: not installed")
-        )
+    for package, used in kernels_in_use().items():
+        note = "for bfloat16 on a GPU; checked when loaded" if used else "unproven here: not installed"
+        if not used and importlib.util.find_spec(package) is not None:
+            note = "unproven here: installed, and transformers does not use it"
+        found.append(Acceleration(package, used, note))
     return found
 
 
@@ -69,37 +72,46 @@ def compile_model(model: QwenVla) -> None:
     model.backbone.model.language_model.compile(dynamic=True)
 
 
-def uses_kernels() -> bool:
-    """Whether transformers takes other kernels than torch's own."""
-    return any(importlib.util.find_spec(package) is not None for package in _KERNELS)
+def kernels_in_use() -> dict[str, bool]:
+    """By package, whether transformers computes with its kernels; what is installed and does not import is not used."""
+    return {package: _is_foreign(getattr(modeling_qwen3_5, name)) for package, name in _KERNELS.items()}
 
 
-def check_acceleration(chunk: Callable[[], Tensor], dtype: torch.dtype) -> float:
+def use_torch_kernels() -> None:
+    """Have transformers compute with torch's own functions from now on.
+
+    It finds them as globals of its module, so this is for the whole process and for good: every Qwen3.5 in it computes so.
+    """
+    for name in _KERNELS.values():
+        setattr(modeling_qwen3_5, name, inspect.unwrap(getattr(modeling_qwen3_5, name)))
+
+
+def check_acceleration(chunks: Callable[[], Tensor], dtype: torch.dtype, remedies: Sequence[str]) -> float:
     """Compare chunks as they are computed now with those of the plain model.
 
     Args:
-        chunk: Computes a normalised chunk, the same whenever it is called.
+        chunks: Computes normalised chunks, the same whenever it is called.
         dtype: Precision of the weights.
+        remedies: What to do about each faster way that is on: ``drop compile=true``.
 
     Returns:
         The largest difference.
 
     Raises:
-        PolicyError: It is too large, or what was compiled does not run.
+        PolicyError: It is too large, or what is faster does not run.
     """
     with plain():
-        expected = chunk()
+        expected = chunks()
     try:
-        difference = float((chunk() - expected).abs().max())
+        difference = float((chunks() - expected).abs().max())
     except Exception as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise PolicyError(
-            f"the accelerated model does not run here ({first}); drop compile=true, or mend the kernels"
-        ) from None
-    if not difference <= LARGEST_DIFFERENCE[dtype]:
+        raise PolicyError(f"the accelerated model does not run here ({first}); {' or '.join(remedies)}") from None
+    largest = LARGEST_DIFFERENCE[torch.float32 if dtype == torch.float32 else torch.bfloat16]
+    if not difference <= largest:
         raise PolicyError(
             f"the accelerated model differs from the plain one by {difference:.1e} of a chunk's range, more than "
-            f"{LARGEST_DIFFERENCE[dtype]:.0e}; drop compile=true, or remove the kernels ({', '.join(_KERNELS)})"
+            f"{largest:.0e}; {' or '.join(remedies)}"
         )
     return difference
 
@@ -108,11 +120,23 @@ def check_acceleration(chunk: Callable[[], Tensor], dtype: torch.dtype) -> float
 def plain() -> Iterator[None]:
     """Compute without compiled code and with torch's own kernels."""
     before = {name: getattr(modeling_qwen3_5, name) for name in _KERNELS.values()}
-    for name, function in before.items():
-        setattr(modeling_qwen3_5, name, inspect.unwrap(function))
+    use_torch_kernels()
     try:
         with torch.compiler.set_stance("force_eager"):
             yield
     finally:
         for name, function in before.items():
             setattr(modeling_qwen3_5, name, function)
+
+
+def _is_foreign(function: Any) -> bool:
+    """Whether a wrapper of transformers calls another function than the torch one that it wraps.
+
+    What it calls is a variable of its closure (transformers integrations/hub_kernels.py,
+    ``use_kernel_func_from_hub_with_fallback``, v5.23.0); a wrapper of another make is taken for foreign.
+    """
+    own = inspect.unwrap(function)
+    if function is own:
+        return False
+    variables = inspect.getclosurevars(function).nonlocals if inspect.isfunction(function) else {}
+    return variables.get("implementation") is not own

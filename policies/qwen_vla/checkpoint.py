@@ -37,7 +37,7 @@ from ..conventions import embodiment_from_data, embodiment_to_data
 from .backbone import read_backbone_config
 from .config import PRESETS, ModelConfig
 from .model import QwenVla, build
-from .normalization import DatasetStatistics, statistics_from_data, statistics_to_data
+from .normalization import DatasetStatistics, Statistics, statistics_from_data, statistics_to_data
 from .tokenizer import add_view_tokens, load_tokenizer, save_tokenizer, small_tokenizer, token_ids
 
 CONFIG_FILE = "config.json"
@@ -52,6 +52,9 @@ FORMAT = 1
 
 #: What ``config.json`` says beside the architecture, so that tools know whose folder it is.
 MODEL_TYPE = "qwen_vla"
+
+#: Presets whose weights a CPU draws in minutes; they differ between kinds of devices.
+_DRAWN_IN_PLACE = ("4b",)
 
 #: An id of the hub: ``owner/name``.
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -101,7 +104,8 @@ def load(
 
     Args:
         source: A preset's name (random weights), a checkpoint's folder, or a hub's ``owner/name``.
-        seed: Seed of a preset's random weights.
+        seed: Seed of a preset's random weights, of 64 bits. They are drawn on the CPU, so that they are the same on every device;
+            those of ``4b`` alone are drawn where they are to be, because a CPU needs minutes for them.
         backbone: For a preset: folder or hub id of a trained Qwen3.5, whose weights, sizes and tokenizer it takes.
         device: Where to put the weights.
         dtype: Their precision.
@@ -118,8 +122,12 @@ def load(
     return load_checkpoint(find_checkpoint(source), device, dtype)
 
 
-def find_checkpoint(source: str) -> Path:
+def find_checkpoint(source: str, weights: bool = True) -> Path:
     """The folder of a checkpoint, downloaded from the hub where ``source`` is an id of it.
+
+    Args:
+        source: A folder, or a hub's ``owner/name``.
+        weights: Whether to download the weights too; :func:`describe_checkpoint` needs none.
 
     Raises:
         PolicyError: There is none.
@@ -133,7 +141,7 @@ def find_checkpoint(source: str) -> Path:
             "a hub's owner/name"
         )
     try:
-        return Path(snapshot_download(source, allow_patterns=["*.json", "*.safetensors"]))
+        return Path(snapshot_download(source, allow_patterns=["*.json", *(["*.safetensors"] if weights else [])]))
     except Exception as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise PolicyError(f"there is no folder {source!r}, and the hub has not given it ({first}); check the name") from None
@@ -203,12 +211,14 @@ def load_checkpoint(folder: Path, device: torch.device | str = "cpu", dtype: tor
 
 def _preset(name: str, seed: int, backbone: str | None, device: torch.device | str, dtype: torch.dtype) -> Bundle:
     """A preset with random weights; with a trained backbone only the action expert's and the value head's are random."""
+    if not 0 <= seed < 2**64:
+        raise PolicyError(f"seed={seed} has more than 64 bits or is negative; choose one from 0 to 2^64 - 1")
     tokenizer = small_tokenizer() if backbone is None else load_tokenizer(backbone)
     add_view_tokens(tokenizer)
     config = PRESETS[name](tokens=token_ids(tokenizer))
     if backbone is not None:
         config = dataclasses.replace(config, backbone=read_backbone_config(backbone))
-    model = build(config, seed, backbone, device, dtype)
+    model = build(config, seed, backbone, device if name in _DRAWN_IN_PLACE else "cpu", dtype).to(device)
     return Bundle(Description(config), model, tokenizer, f"{name}, seed {seed}, sha256 {_weights_hash(model)}")
 
 
@@ -289,6 +299,27 @@ def _check_fits(folder: Path, config: ModelConfig, statistics: Mapping[str, Data
         raise PolicyError(
             f"{folder}: {embodiment.name!r} needs statistics {embodiment.statistics_key!r} of {embodiment.action_size} action "
             f"channels; {STATISTICS_FILE} has {found}"
+        )
+    try:
+        config.check_embodiment(embodiment.name, embodiment.action_size)
+    except PolicyError as error:
+        raise PolicyError(f"{folder}: {error}") from None
+    if config.state != "none":
+        _check_state_fits(folder, config, known.state, embodiment)
+
+
+def _check_state_fits(folder: Path, config: ModelConfig, statistics: Statistics | None, embodiment: Embodiment) -> None:
+    size = len(embodiment.state_layout)
+    if statistics is None or statistics.size != size:
+        found = "none" if statistics is None else f"those of {statistics.size} numbers"
+        raise PolicyError(
+            f"{folder}: the model reads the state, and {embodiment.name!r} needs statistics {embodiment.statistics_key!r} of its "
+            f"{size} numbers; {STATISTICS_FILE} has {found}"
+        )
+    if config.state == "dit" and size > config.state_size:
+        raise PolicyError(
+            f"{folder}: the state of {embodiment.name!r} has {size} numbers, the model reads {config.state_size}; "
+            "it was trained for others"
         )
 
 

@@ -13,10 +13,10 @@ from typing import Any
 
 from ...envs.errors import suggestion
 from ..api import PolicyError
+from ..images import IMAGE_FITS
 
 PROJECTIONS = ("zero_pad", "multi_mlp", "concat")
 STATES = ("none", "prompt", "dit")
-IMAGE_FITS = ("pad", "stretch", "crop")
 
 #: The fields of transformers' ``Qwen3_5TextConfig`` that a backbone must state. Transformers' defaults are those of a larger model
 #: than the paper's (4,096 wide instead of 2,560), so a field that is left out would silently be wrong.
@@ -229,6 +229,19 @@ class ModelConfig:
         if name not in names:
             raise PolicyError(f"projection {self.projection!r} has no weights for {name!r}; {suggestion(name, names)}")
         return names.index(name)
+
+    def check_embodiment(self, name: str, action_size: int) -> None:
+        """Make sure that the action projection has weights for an embodiment, and as many channels as its actions.
+
+        Raises:
+            PolicyError: It has not.
+        """
+        index = self.embodiment_index(name)
+        if index is not None and self.projection_embodiments[index][1] != action_size:
+            raise PolicyError(
+                f"projection {self.projection!r} has weights for {self.projection_embodiments[index][1]} action channels of {name!r}, "
+                f"which has {action_size}; they must be the same"
+            )
 
     def to_data(self) -> dict[str, Any]:
         """The configuration as JSON data."""

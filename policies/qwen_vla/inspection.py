@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
@@ -33,7 +31,7 @@ def describe(source: str) -> Description:
     """
     if source in PRESETS:
         return Description(PRESETS[source](tokens=token_ids(small_tokenizer())))
-    return describe_checkpoint(Path(find_checkpoint(source)))
+    return describe_checkpoint(find_checkpoint(source, weights=False))
 
 
 def inspection(source: str) -> list[Table | Text]:

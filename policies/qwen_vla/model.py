@@ -165,6 +165,11 @@ def cast_parameters(model: QwenVla, dtype: torch.dtype) -> None:
                 parameter.data = parameter.data.to(dtype)
 
 
+def coarsest_precision(model: QwenVla) -> torch.dtype:
+    """The precision of the weights, but for the layers around the flow, which :func:`cast_parameters` leaves in float32."""
+    return min({parameter.dtype for parameter in model.parameters()}, key=lambda dtype: torch.finfo(dtype).bits)
+
+
 def parameter_counts(model: QwenVla) -> dict[str, int]:
     """Parameters by part, under the names that the paper uses where it prints a number (section 2.2); shared weights count once."""
     expert, vision = model.expert, model.backbone.model.visual

@@ -191,6 +191,17 @@ def denormalize(values: np.ndarray, statistics: Statistics) -> np.ndarray:
     return (low * (1 - share) + high * share).clip(low, high).astype(values.dtype)
 
 
+def normalize_state(state: np.ndarray, statistics: Statistics) -> np.ndarray:
+    """:func:`normalize` for a state that an env sent, ``[..., S]``.
+
+    Raises:
+        PolicyError: The state has another size than the statistics, or holds a number that is not finite.
+    """
+    if not np.isfinite(state).all():
+        raise PolicyError("the state holds a number that is not finite; the env that sent it is broken")
+    return normalize(state, statistics)
+
+
 def state_bins(state: np.ndarray, statistics: Statistics) -> np.ndarray:
     """Which of 256 equal bins each number of the state falls into, ``int64[..., S]`` in 0 to 255 (paper, section 5.2.4).
 
@@ -205,9 +216,7 @@ def state_bins(state: np.ndarray, statistics: Statistics) -> np.ndarray:
     Raises:
         PolicyError: The state has another size than the statistics, or holds a number that is not finite.
     """
-    if not np.isfinite(state).all():
-        raise PolicyError("the state holds a number that is not finite; the env that sent it is broken")
-    scaled = normalize(np.asarray(state, dtype=np.float64), statistics)
+    scaled = normalize_state(np.asarray(state, dtype=np.float64), statistics)
     return np.minimum(np.floor((scaled + 1) / 2 * STATE_BINS), STATE_BINS - 1).astype(np.int64)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,14 +18,15 @@ from ...envs.embodiments import TABLETOP_PANDA, Embodiment
 from ..api import PolicyError, Reply, Request
 from ..conventions import differences, refuse_differences
 from ..options import Options, read_options
-from .acceleration import check_acceleration, compile_model, uses_kernels
+from .acceleration import check_acceleration, compile_model, kernels_in_use, use_torch_kernels
 from .checkpoint import Bundle, load
-from .flow import SdeNoise, draw, euler, sample_chain, start_noise
+from .flow import draw, euler, sample_chain, start_noise
 from .inputs import InputBuilder, prompted
 from .layout import ActionLayout
-from .model import Context
+from .model import Context, coarsest_precision
 from .navigation import WAYPOINTS
-from .normalization import Statistics, bounds_statistics, denormalize, normalize, state_bins
+from .normalization import Statistics, bounds_statistics, denormalize, normalize_state, state_bins
+from .recording import Recording, extras_of
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -34,7 +36,7 @@ class QwenVlaOptions(Options):
 
     steps: int = Field(default=4, ge=1, le=1000)
     """Euler steps of a chunk, 'a few' in the paper."""
-    temperature: float = Field(default=0.6, ge=0)
+    temperature: float = Field(default=0.6, ge=0, allow_inf_nan=False)
     """Standard deviation of the noise that a chunk starts from; 0.6 is the paper's at evaluation (section 4.2)."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Precision of the weights; what the flow is computed in stays float32."""
@@ -43,24 +45,13 @@ class QwenVlaOptions(Options):
     threads: int = Field(default=1, ge=1)
     """Threads on a CPU. The simulators need the other cores, and threads that wait for each other are far slower than one."""
     compile: bool = False
-    """Let torch.compile translate the model; its first chunk is compared with the plain model's."""
+    """Let torch.compile translate the model; its first chunks are compared with the plain model's."""
+    kernels: Literal["auto", "off"] = "auto"
+    """Kernels of flash-linear-attention and causal-conv1d, where they are installed: auto takes them for bfloat16 on a GPU."""
     seed: int = 0
-    """Seed of a preset's random weights."""
+    """Seed of a preset's random weights, of 64 bits."""
     backbone: str | None = None
     """For a preset: folder or hub id of a trained Qwen3.5 to take the backbone from."""
-
-
-@dataclass(frozen=True)
-class Recording:
-    """What training wants to know of each answer; chunks are then sampled with the SDE, at its own temperature.
-
-    Attributes:
-        sde: Which steps are stochastic, and how much.
-        states: Whether to keep the backbone's states too, so that an update needs only the action expert.
-    """
-
-    sde: SdeNoise
-    states: bool = True
 
 
 @dataclass(frozen=True)
@@ -105,7 +96,10 @@ class QwenVlaPolicy:
 
     @classmethod
     def of(cls, bundle: Bundle, **options: Any) -> QwenVlaPolicy:
-        """The policy of a model in memory, as training has it; options as on the command line."""
+        """The policy of a model in memory, as training has it; options as on the command line.
+
+        Precision and device are those of its weights, whatever the options say, and torch's threads stay as they are.
+        """
         policy = cls.__new__(cls)
         policy._open(bundle, read_options(QwenVlaOptions, options, "qwen-vla"))
         return policy
@@ -124,12 +118,23 @@ class QwenVlaPolicy:
         self._config = config
         self._inputs = InputBuilder(config, bundle.tokenizer)
         self._layout = ActionLayout(config.horizon, config.channels)
-        self._roles: dict[str, _Role] = {}
+        self._roles: dict[str, tuple[Embodiment, _Role]] = {}
         self._device = next(bundle.model.parameters()).device
-        if options.compile:
+        self._dtype = coarsest_precision(bundle.model)
+        self._accelerate()
+
+    def _accelerate(self) -> None:
+        """Take the faster ways that the options allow, and compare them with the plain one."""
+        remedies = []
+        if self.options.compile:
             compile_model(self.model)
-        if options.compile or uses_kernels():
-            check_acceleration(self._probe, _DTYPES[options.dtype])
+            remedies.append("drop compile=true")
+        if self.options.kernels == "off" or self._device.type != "cuda" or self._dtype != torch.bfloat16:
+            use_torch_kernels()
+        elif any(kernels_in_use().values()):
+            remedies.append("give kernels=off")
+        if remedies:
+            check_acceleration(self._probe, self._dtype, remedies)
 
     # What the sweep asks before it starts.
 
@@ -142,15 +147,17 @@ class QwenVlaPolicy:
         self._role_of(embodiment, suite)
 
     def make_strict(self) -> None:
-        """Compute in one thread, in float32.
+        """Compute in one thread, in float32, with torch's own kernels.
 
         Raises:
             PolicyError: The weights are in another precision.
         """
-        if self.options.dtype != "float32":
+        if self._dtype != torch.float32:
             raise PolicyError(
-                f"--strict computes in float32 and the policy was told dtype={self.options.dtype}; drop one of the two"
+                f"--strict computes in float32 and the policy's weights are {str(self._dtype).removeprefix('torch.')}; "
+                "drop --strict or the option dtype"
             )
+        use_torch_kernels()
         torch.set_num_threads(1)
 
     @property
@@ -195,79 +202,72 @@ class QwenVlaPolicy:
     def _replies(self, requests: Sequence[Request], roles: Sequence[_Role], context: Context) -> list[Reply]:
         seeds = [request.seed for request in requests]
         shapes = [(role.rows, role.embodiment.action_size) for role in roles]
-        mask = torch.from_numpy(self._layout.masks(shapes)).to(self._device)
-        velocity = self._velocity(requests, roles, context, mask)
+        mask = self._mask(roles)
+        embodiment, state = self._indices(roles), self._states(requests, roles)
+        velocity = self.model.velocity_field(context, mask, embodiment, state)
+        steps, extras = self.options.steps, [{} for _ in requests]
         if self.recording is None:
-            start = self._noise(seeds, self.options.temperature)
-            chunks, extras = euler(velocity, start, self.options.steps), [{} for _ in requests]
+            chunks = euler(velocity, self._noise(seeds, self.options.temperature), steps)
         else:
-            chunks, extras = self._recorded(seeds, context, mask, velocity, self.recording)
+            sde = self.recording.sde
+            draws = draw(seeds, self._layout.horizon, self._layout.channels, steps, sde, self._device)
+            chain = sample_chain(velocity, draws, mask, steps, sde)
+            kept = context if self.recording.states else None
+            chunks, extras = chain.actions, extras_of(chain, mask, self.model.value(context), embodiment, state, kept)
         taken = self._layout.take_batch(chunks.float().cpu().numpy(), shapes)
         return [Reply(denormalize(chunk, role.actions), extra) for chunk, role, extra in zip(taken, roles, extras, strict=True)]
 
-    def _recorded(
-        self,
-        seeds: list[int],
-        context: Context,
-        mask: Tensor,
-        velocity: Callable[[Tensor, Tensor], Tensor],
-        recording: Recording,
-    ) -> tuple[Tensor, list[dict[str, Any]]]:
-        """Chunks sampled with the SDE, and for each sample what an update needs, on the CPU."""
-        steps = self.options.steps
-        draws = draw(seeds, self._layout.horizon, self._layout.channels, steps, recording.sde, self._device)
-        chain = sample_chain(velocity, draws, mask, steps, recording.sde)
-        whole = {
-            "log_probability": chain.log_probability,
-            "before": chain.transitions.before,
-            "after": chain.transitions.after,
-            "step": chain.transitions.step,
-            "mask": mask,
-            "value": self.model.value(context),
-        }
-        extras = [{name: tensor[index].cpu() for name, tensor in whole.items()} for index in range(len(seeds))]
-        if recording.states:
-            for index, extra in enumerate(extras):
-                length = int(context.valid[index].sum())
-                extra["states"] = context.states[index, :length].cpu()
-                extra["positions"] = context.positions[:, index, :length].cpu()
-        return chain.actions, extras
+    def _mask(self, roles: Sequence[_Role]) -> Tensor:
+        masks = self._layout.masks([(role.rows, role.embodiment.action_size) for role in roles])
+        return torch.from_numpy(masks).to(self._device)
 
-    def _velocity(
-        self, requests: Sequence[Request], roles: Sequence[_Role], context: Context, mask: Tensor
-    ) -> Callable[[Tensor, Tensor], Tensor]:
-        embodiment = state = None
-        if self._config.projection != "zero_pad":
-            embodiment = torch.tensor([role.index for role in roles], device=self._device)
-        if self._config.state == "dit":
-            state = torch.from_numpy(np.stack([self._padded_state(*pair) for pair in zip(requests, roles, strict=True)]))
-            state = state.to(self._device)
-        return self.model.velocity_field(context, mask, embodiment, state)
+    def _indices(self, roles: Sequence[_Role]) -> Tensor | None:
+        """``int64[B]`` for the action projections that ask for it."""
+        if self._config.projection == "zero_pad":
+            return None
+        return torch.tensor([role.index for role in roles], device=self._device)
+
+    def _states(self, requests: Sequence[Request], roles: Sequence[_Role]) -> Tensor | None:
+        """``float32[B, state_size]`` where the action expert reads the state."""
+        if self._config.state != "dit":
+            return None
+        padded = [self._padded_state(request, role) for request, role in zip(requests, roles, strict=True)]
+        return torch.from_numpy(np.stack(padded)).to(self._device)
 
     def _probe(self) -> Tensor:
-        """A normalised chunk, ``float32[H, K]``, of a made-up moment: each view of the first robot shows grey noise."""
+        """Normalised chunks, ``float32[3, H, K]``, of made-up moments in which each view of the first robot shows grey noise.
+
+        The first is asked for by itself, the other two as one batch with prompts of different lengths: neither batches nor padding
+        take the way of a single sample.
+        """
         trained = self.bundle.description.embodiments
         embodiment = next(iter(trained.values()), TABLETOP_PANDA)
         noise = np.random.default_rng(0).integers(0, 256, (1, *self._config.image_size, 3), np.uint8)
-        observation = Observation(
-            images=dict.fromkeys(embodiment.cameras, noise),
-            state=np.zeros(len(embodiment.state_layout), np.float32),
-            instruction="put the red cube in the tray",
-        )
-        request = Request(0, "probe", 0, 0, observation, embodiment, execute=1)
-        role = self._role_of(embodiment, "probe")
+        requests = []
+        for instruction in ("put the red cube in the tray", "push it", "put the red cube in the tray, then the blue one on it"):
+            observation = Observation(
+                images=dict.fromkeys(embodiment.cameras, noise),
+                state=np.zeros(len(embodiment.state_layout), np.float32),
+                instruction=instruction,
+            )
+            requests.append(Request(0, "probe", 0, 0, observation, embodiment, execute=1))
+        return torch.cat([self._normalized_chunks(requests[:1]), self._normalized_chunks(requests[1:])])
+
+    def _normalized_chunks(self, requests: Sequence[Request]) -> Tensor:
+        """``float32[B, H, K]`` at temperature 1, zero outside the masks."""
+        roles = [self._role_of(request.embodiment, request.key) for request in requests]
+        mask = self._mask(roles)
         with torch.no_grad():
-            context = self._context([request], [role])
-            mask = torch.from_numpy(self._layout.masks([(role.rows, embodiment.action_size)])).to(self._device)
-            velocity = self._velocity([request], [role], context, mask)
-            return euler(velocity, self._noise([0], 1.0), self.options.steps)[0] * mask[0]
+            context = self._context(requests, roles)
+            velocity = self.model.velocity_field(context, mask, self._indices(roles), self._states(requests, roles))
+            return euler(velocity, self._noise(range(len(requests)), 1.0), self.options.steps) * mask
 
     def _noise(self, seeds: Sequence[int], temperature: float) -> Tensor:
         return start_noise(seeds, self._layout.horizon, self._layout.channels, temperature, self._device)
 
     def _padded_state(self, request: Request, role: _Role) -> np.ndarray:
         """The normalised state in the leading numbers of ``float32[state_size]``."""
-        state = normalize(request.observation["state"], self._state_statistics(role))
+        state = normalize_state(request.observation["state"], self._state_statistics(role))
         if len(state) > self._config.state_size:
             raise PolicyError(
                 f"the state of {role.embodiment.name!r} has {len(state)} numbers, the model reads {self._config.state_size}; "
@@ -285,9 +285,11 @@ class QwenVlaPolicy:
         return role.state
 
     def _role_of(self, embodiment: Embodiment, asker: str) -> _Role:
-        if embodiment.name not in self._roles:
-            self._roles[embodiment.name] = self._make_role(embodiment, asker)
-        return self._roles[embodiment.name]
+        seen, role = self._roles.get(embodiment.name, (None, None))
+        if role is None or seen != embodiment:  # two suites may have a robot of one name and control it differently
+            role = self._make_role(embodiment, asker)
+            self._roles[embodiment.name] = embodiment, role
+        return role
 
     def _make_role(self, embodiment: Embodiment, asker: str) -> _Role:
         description = self.bundle.description
@@ -299,6 +301,7 @@ class QwenVlaPolicy:
             actions, state = dataset.actions, dataset.state
         rows = chunk_rows(known, self._config.horizon)
         self._layout.mask(rows, known.action_size)  # refuses what does not fit
+        self._config.check_embodiment(known.name, known.action_size)
         return _Role(known, actions, state, rows, self._config.embodiment_index(known.name))
 
     def _trained_as(self, embodiment: Embodiment, asker: str) -> Embodiment:
@@ -329,6 +332,8 @@ def _device(name: str) -> torch.device:
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if not re.fullmatch(r"cpu|cuda(:\d+)?", name):
+        raise PolicyError(f"device={name} is none that a policy can use; choose auto, cpu, cuda or cuda:N")
     try:
         device = torch.device(name)
         torch.zeros(1, device=device)

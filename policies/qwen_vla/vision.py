@@ -56,9 +56,8 @@ def patchify(images: Tensor, patch: int = 16, merge: int = 2, frames: int = 2) -
     rows, columns = height // patch, width // patch
     pixels = images.permute(0, 3, 1, 2).float() / 127.5 - 1.0
     blocks = pixels.reshape(count, colours, rows // merge, merge, patch, columns // merge, merge, patch)
-    ordered = blocks.permute(0, 2, 5, 3, 6, 1, 4, 7).unsqueeze(
-        6
-    )  # image, block row, block column, row, column, colour, frame, y, x
+    # To: image, block row, block column, row, column, colour, frame, y, x.
+    ordered = blocks.permute(0, 2, 5, 3, 6, 1, 4, 7).unsqueeze(6)
     repeated = ordered.expand(*ordered.shape[:6], frames, *ordered.shape[7:])
     return repeated.reshape(count * rows * columns, colours * frames * patch * patch)
 
@@ -89,6 +88,9 @@ def image_features(visual: Any, pixel_values: Tensor, grids: Tensor) -> Tensor:
             f"image grids {sizes} (frames, rows, columns) do not fit {len(pixel_values)} patches; expected one frame an image "
             "and as many patches as rows x columns"
         )
+    if len(set(sizes)) == 1:  # always so with a policy's own pictures
+        _, rows, columns = sizes[0]
+        return _equal_images(visual, pixel_values.reshape(len(sizes), rows * columns, -1), rows, columns).flatten(0, 1)
     images = pixel_values.split(lengths)
     features: list[Tensor | None] = [None] * len(sizes)
     for size in dict.fromkeys(sizes):

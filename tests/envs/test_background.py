@@ -27,3 +27,25 @@ def test_it_runs_coroutines_in_its_thread_until_it_is_closed() -> None:
         loop.close()
         assert loop.closed
     assert "for-a-test" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_what_is_under_way_is_cancelled_and_awaited_at_its_end() -> None:
+    ended: list[str] = []
+
+    async def begin() -> None:
+        async def work() -> None:
+            try:
+                await asyncio.sleep(60)
+            finally:
+                await asyncio.sleep(0.05)
+                ended.append("tidied")
+
+        kept.append(asyncio.create_task(work()))
+        await asyncio.sleep(0)
+
+    kept: list[asyncio.Task[None]] = []
+    loop = BackgroundLoop("for-a-test")
+    loop.run(begin())
+    loop.close()
+    assert ended == ["tidied"]
+    assert kept[0].cancelled()

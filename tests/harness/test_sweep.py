@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from comparing import results
 from rich.console import Console
-from toy.policies import ImageReader, SlowImageReader
+from toy.policies import ImageReader, SlowImageReader, Told
 
 from vlarig.envs.errors import VlarigError
 from vlarig.harness import evaluate
@@ -102,6 +102,29 @@ def test_a_run_of_another_identity_is_refused_naming_the_difference(toy_home: Pa
     with pytest.raises(VlarigError, match=named):
         evaluate("toy", "random", **(options | changed))
     assert results(Path("run")) == before
+
+
+def test_what_a_policy_is_told_belongs_to_the_run_but_for_what_changes_no_answer(toy_home: Path) -> None:
+    Told.closed.clear()
+    first = evaluate("toy", "toy.policies:Told", episodes=1, policy_options=("horizon=4", "patience=2"))
+    assert {record.key.split("/")[1] for record in first.records()} == {"standard-execute4@1"}
+    again = evaluate("toy", "toy.policies:Told", episodes=1, policy_options=("patience=3", "horizon=4"))
+    assert again.run == first.run
+    assert evaluate("toy", "toy.policies:Told", episodes=1, policy_options=("horizon=5",)).run != first.run
+    assert Told.closed == ["2", "3", "1"]
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (("horizon",), r"the policy option 'horizon' is no name=value"),
+        (("horizon=4", "horizon=5"), r"the policy option 'horizon' is given twice"),
+        (("horizn=4",), r"the policy 'toy.policies:Told' has no option 'horizn'; did you mean horizon"),
+    ],
+)
+def test_options_that_a_policy_does_not_take_are_refused(toy_home: Path, options: tuple[str, ...], sentence: str) -> None:
+    with pytest.raises(VlarigError, match=sentence):
+        evaluate("toy", "toy.policies:Told", policy_options=options)
 
 
 def test_more_episodes_than_starts_are_repeats(toy_home: Path) -> None:

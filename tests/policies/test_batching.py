@@ -133,3 +133,44 @@ def test_a_robot_may_be_answered_with_fewer_rows_than_the_horizon() -> None:
     answers, _ = ask_all(Walker(), Batching(2), 2)
     assert [answer.reply.actions.shape for answer in answers] == [(2, 3), (2, 3)]
     assert execute_for(Walker(), TOY_POINT, 8) == 2
+
+
+class Bare(Echo):
+    """A newcomer's policy: it answers with arrays."""
+
+    def act(self, requests: Sequence[Request]) -> list[Reply]:
+        return [reply.actions for reply in super().act(requests)]  # pyright: ignore[reportReturnType]
+
+
+class AloneFails(Rounding):
+    """It cannot be asked alone."""
+
+    def act(self, requests: Sequence[Request]) -> list[Reply]:
+        if len(requests) == 1:
+            raise RuntimeError("out of memory")
+        return super().act(requests)
+
+
+class RowsFail(Echo):
+    """It cannot say how many rows it answers."""
+
+    def rows(self, embodiment: object) -> int:
+        raise KeyError("robot")
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    ("policy", "sentence"),
+    [
+        (
+            Bare(),
+            r"answered toy/standard@1/reach_red/base/\d/0 with something of type ndarray; give a vlarig.policies.api.Reply",
+        ),
+        (AloneFails(), r"the policy 'echo' raised RuntimeError while it acted for .*: out of memory"),
+        (RowsFail(), r"the policy 'echo' raised KeyError while it acted for .*"),
+    ],
+    ids=["arrays", "fails alone", "rows fail"],
+)
+def test_whatever_a_policy_does_wrong_is_told_to_who_asked(policy: Echo, sentence: str) -> None:
+    with pytest.raises(PolicyError, match=sentence):
+        ask_all(policy, Batching(3, wait_seconds=1), 3)

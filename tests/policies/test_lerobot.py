@@ -25,9 +25,9 @@ FILES = ("config.json", "model.safetensors", "policy_preprocessor.json", "policy
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A directory with the files of a policy, all empty."""
+    """A directory with the files of a policy, all empty, and no steps in its processors."""
     for name in FILES:
-        (tmp_path / name).touch()
+        (tmp_path / name).write_text('{"name": "p", "steps": []}' if "processor" in name else "")
     return tmp_path
 
 
@@ -46,6 +46,29 @@ def test_a_missing_file_is_named(folder: Path, name: str) -> None:
 def test_the_convention_has_to_be_declared(folder: Path) -> None:
     with pytest.raises(PolicyError, match=r"--policy-options convention=EMBODIMENT \(such as libero_panda"):
         load_policy(f"lerobot:{folder}")
+
+
+@pytest.mark.parametrize("name", FILES[2:])
+@pytest.mark.parametrize(
+    ("steps", "words"),
+    [
+        (
+            [{"class": "subprocess.Popen", "config": {"args": ["touch", "here"]}}],
+            r"step 0 of .* \('subprocess.Popen'\) has no reg",
+        ),
+        ([{"registry_name": "device_processor"}, {"class": "lerobot.utils.utils.say"}], r"step 1 of .* has no registry_name"),
+        ([{"registry_name": None, "class": "subprocess.Popen"}], r"step 0 of .* has no registry_name"),
+        (["device_processor"], r"step 0 of .* has no registry_name"),
+        ("none", "has no list of steps"),
+    ],
+)
+def test_a_folder_that_names_code_to_run_is_refused(folder: Path, name: str, steps: object, words: str) -> None:
+    (folder / name).write_text(json.dumps({"name": "p", "steps": steps}))
+    with pytest.raises(PolicyError, match=words):
+        load_policy(f"lerobot:{folder}", OPTIONS)
+    (folder / name).write_text("{")
+    with pytest.raises(PolicyError, match=rf"{name} cannot be read"):
+        load_policy(f"lerobot:{folder}", OPTIONS)
 
 
 def test_without_lerobot_the_way_to_serve_it_is_told(folder: Path) -> None:

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from websockets.sync.server import ServerConnection, serve
 from vlarig.envs.api import Observation
 from vlarig.envs.embodiments import LIBERO_PANDA, WIDOWX_BRIDGE, Embodiment
 from vlarig.envs.errors import BadMessageError
+from vlarig.policies.announcement import Announcement
 from vlarig.policies.api import PolicyError, Request
 from vlarig.policies.conventions import embodiment_to_data
 from vlarig.policies.openpi import OpenpiPolicy
@@ -66,6 +67,7 @@ hostile = some.fixed_dictionaries(
     {b"__ndarray__": plain, b"data": plain, b"dtype": some.sampled_from([*DTYPES, "O", "V8", "<c8", "|S1000000"]) | plain},
     optional={b"shape": some.lists(some.integers(-3, 2**63 - 1), max_size=10) | plain, b"more": plain},
 )
+arrays = some.sampled_from([np.zeros(2, np.float32), np.zeros((0,)), np.ones((2, 3), np.uint8), np.float64(1.0)])
 hostile_number = some.fixed_dictionaries({b"__npgeneric__": plain, b"data": plain, b"dtype": some.sampled_from(DTYPES) | plain})
 
 
@@ -75,6 +77,25 @@ def test_messages_that_lie_about_their_arrays_are_refused(value: object) -> None
         unpack(msgpack.packb(value))
     except BadMessageError as error:
         assert "\n" not in str(error)
+
+
+@given(some.fixed_dictionaries({"__ndarray__": plain, "data": plain, "dtype": plain | arrays, "shape": plain | arrays}))
+def test_arrays_where_words_are_due_are_refused(value: dict[str, Any]) -> None:
+    with pytest.raises(BadMessageError):
+        unpack(pack({key.encode(): each for key, each in value.items()}))
+
+
+announced_like = some.fixed_dictionaries(
+    {"version": arrays | some.just(1)},
+    optional=dict.fromkeys([field.name for field in fields(Announcement)], plain | arrays),
+)
+
+
+@given(announced_like | arrays | plain)
+def test_announcements_of_anything_are_refused(value: object) -> None:
+    with pytest.raises(PolicyError) as refused:
+        Announcement.from_data(value)
+    assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -202,7 +223,7 @@ def silent_server(
         thread.join()
 
 
-DECLARED = {"layout": "libero", "convention": "libero_panda", "horizon": "10"}
+DECLARED = {"layout": "libero", "convention": "libero_panda", "horizon": "10", "revision": "pi0-step-30000"}
 
 
 @contextmanager
@@ -233,7 +254,7 @@ def test_a_declared_server_is_asked_in_its_layout_over_many_connections() -> Non
         assert not any(str(key).startswith("vlarig") for message in got for key in message)
 
 
-@pytest.mark.parametrize("missing", ["layout", "convention", "horizon"])
+@pytest.mark.parametrize("missing", ["layout", "convention", "horizon", "revision"])
 def test_silence_stops_the_run_and_says_what_to_type(missing: str) -> None:
     told = {name: value for name, value in DECLARED.items() if name != missing}
     with silent_server() as (url, _), pytest.raises(PolicyError, match="does not say what its numbers mean") as refused:
@@ -312,6 +333,7 @@ def test_images_get_the_size_that_is_declared() -> None:
         ({"layout": "liberoo"}, "unknown layout 'liberoo'; did you mean libero"),
         ({"convention": "libero_pand"}, "unknown embodiment 'libero_pand'"),
         ({"token_file": "no/such/file"}, "the token file no/such/file cannot be read"),
+        ({"token_file": __file__}, "holds a token of more than one line"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -332,6 +354,60 @@ def test_an_address_where_nobody_listens_or_that_is_none() -> None:
     for address in ("ws://localhost:port", "ws://localhost:80000", "ws://"):
         with pytest.raises(PolicyError, match=f"^'{address}' is no address of a policy server; write ws://HOST:PORT$"):
             load_policy(f"openpi:{address}", DECLARED)
+
+
+@pytest.mark.parametrize("scheme", ["openpi", "vla-eval"])
+@pytest.mark.parametrize(
+    "address", ["ws://me:hunter2@localhost:8000", "ws://localhost:8000/?token=hunter2", "me:hunter2@localhost"]
+)
+def test_an_address_with_a_secret_in_it_is_refused_unseen(scheme: str, address: str) -> None:
+    with pytest.raises(PolicyError, match="VLARIG_POLICY_TOKEN") as refused:
+        load_policy(f"{scheme}:{address}", {})
+    assert "hunter2" not in str(refused.value)
+
+
+def test_a_proxy_of_the_surroundings_has_no_say(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    with silent_server() as (url, _), remote(url, **DECLARED) as policy:
+        assert policy.act([request()])
+
+
+@pytest.mark.parametrize("token", ["two\nlines", "s\u00e9cret", "bell\x07"])
+def test_a_token_that_no_header_can_carry_is_refused_unseen(monkeypatch: pytest.MonkeyPatch, token: str) -> None:
+    monkeypatch.setenv("VLARIG_POLICY_TOKEN", token)
+    with silent_server() as (url, _), pytest.raises(PolicyError, match="VLARIG_POLICY_TOKEN holds a token of more") as refused:
+        load_policy(f"openpi:{url}", DECLARED)
+    assert token not in str(refused.value)
+
+
+def test_a_server_that_never_greets_leaves_no_connection_behind() -> None:
+    ended = threading.Event()
+
+    def handle(connection: ServerConnection) -> None:
+        with pytest.raises(ConnectionClosed):
+            connection.recv(timeout=10)
+        ended.set()
+
+    with serve(handle, "127.0.0.1", 0, compression=None) as server:
+        threading.Thread(target=server.serve_forever).start()
+        url = f"ws://127.0.0.1:{server.socket.getsockname()[1]}"
+        with pytest.raises(PolicyError, match=r"no answer within 0.3 s"):
+            load_policy(f"openpi:{url}", DECLARED | {"connect_timeout": "0.3"})
+        assert ended.wait(5)
+        server.shutdown()
+    assert "vlarig-openpi" not in [thread.name for thread in threading.enumerate()]
+
+
+def test_the_revision_is_the_declared_one_and_what_else_the_server_says() -> None:
+    revisions = []
+    for metadata, revision in [({}, "a"), ({}, "b"), ({"config": 1}, "a")]:
+        with silent_server(metadata=metadata) as (url, _), remote(url, **DECLARED | {"revision": revision}) as policy:
+            revisions.append(policy.revision)
+    assert revisions[0].startswith("a ")
+    assert len(set(revisions)) == 3
 
 
 @pytest.mark.parametrize("metadata", ["hello", b"\xc1", b"\x01"], ids=["text", "garbage", "number"])
@@ -394,7 +470,9 @@ def test_a_server_that_comes_back_as_another_is_refused() -> None:
 def test_what_is_announced_need_not_be_declared_and_must_not_be_contradicted() -> None:
     with served(ImageReader(), TOY_POINT) as server:
         with remote(server.address) as policy:
-            assert (policy.name, policy.revision, policy.horizon, policy.needs.images) == ("image-reader", "1", 10, True)
+            assert (policy.name, policy.horizon, policy.needs.images, policy.reads_state) == ("image-reader", 10, True, True)
+            assert policy.revision.startswith("image-reader 1 ")
+            assert policy.embodiments == (TOY_POINT,)
             policy.check("toy", TOY_POINT)
             with pytest.raises(PolicyError, match=r"'image-reader'.*toy_point.*does not fit suite 'libero_goal'"):
                 policy.check("libero_goal", LIBERO_PANDA)
@@ -417,9 +495,10 @@ def test_what_is_announced_need_not_be_declared_and_must_not_be_contradicted() -
     [
         ({"version": 7}, "announces itself in version '7' and we speak 1; run the same vlarig on both ends"),
         ("hello", "announces itself in version 'hello'"),
+        ({"version": True}, "announces itself in version 'True'"),
         ({"version": 1, "name": "x"}, "announcement has no key 'embodiment'"),
     ],
-    ids=["version", "text", "incomplete"],
+    ids=["version", "text", "flag", "incomplete"],
 )
 def test_an_announcement_that_is_not_ours_is_refused(announced: object, says: str) -> None:
     with silent_server(metadata={"vlarig": announced}) as (url, _), pytest.raises(PolicyError) as refused:

@@ -15,6 +15,7 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,22 +26,25 @@ from comparing import results
 from conftest import TESTS, Cli
 from served import served
 from toy.env import TOY_POINT
-from toy.policies import ImageReader
+from toy.policies import ImageReader, Told
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from vlarig.envs.api import Needs
+from vlarig.envs.api import Needs, Observation
 from vlarig.envs.embodiments import LIBERO_PANDA, Embodiment
-from vlarig.envs.errors import VlarigError
+from vlarig.envs.errors import BadMessageError, VlarigError
 from vlarig.harness import evaluate
 from vlarig.policies.api import PolicyError, Reply, Request
 from vlarig.policies.batching import Batching
 from vlarig.policies.commands.serve_policy import ServePolicy
 from vlarig.policies.conventions import embodiment_to_data
+from vlarig.policies.openpi import OpenpiPolicy
+from vlarig.policies.openpi_layouts import VLARIG
 from vlarig.policies.openpi_wire import pack, unpack
 from vlarig.policies.registry import load_policy
-from vlarig.policies.scripted import ExpertPolicy, RandomPolicy
+from vlarig.policies.scripted import ExpertPolicy, RandomPolicy, ZeroPolicy
 from vlarig.policies.serving import ServerConfig
+from vlarig.policies.serving_requests import GRACE_SECONDS, MOST_ABSENT, RequestReader
 
 
 class Notebook:
@@ -157,6 +161,60 @@ def test_slots_of_different_clients_are_kept_apart_and_may_change_connections() 
         assert "beginning was not seen here" in refused(server.address, ours("they", 0, 3))
 
 
+def request_of_ours(chunk: int) -> Request:
+    images = {"ego": np.zeros((1, 8, 8, 3), np.uint8)}
+    observation = Observation(images=images, state=np.zeros(3, np.float32), instruction="go")
+    return Request(0, "an episode", chunk, 1, observation, TOY_POINT, 2)
+
+
+def test_an_episode_goes_on_after_all_connections_were_lost() -> None:
+    policy = Notebook()
+    with served(policy) as server:
+        remote = load_policy(f"openpi:{server.address}", {"connections": "1"})
+        assert isinstance(remote, OpenpiPolicy)
+        for chunk in range(2):
+            remote.act([request_of_ours(chunk)])
+        for connection in remote._pool._idle:
+            connection.transport.abort()
+        time.sleep(0.3)
+        (reply,) = remote.act([request_of_ours(2)])
+        assert reply.actions[0, 1] == 2  # the policy's notes are those of this episode
+        remote.close()
+
+
+def reader_of(now: list[float]) -> RequestReader:
+    with served(Notebook()) as server:
+        return RequestReader(server.announcement, VLARIG, 0, 8, lambda: now[0])
+
+
+def test_a_client_that_stays_away_is_forgotten_and_its_slot_used_again() -> None:
+    now = [0.0]
+    reader = reader_of(now)
+    assert reader.read(ours("me", 0, 0), 1).slot == 0
+    reader.forget(1)
+    now[0] = GRACE_SECONDS - 1
+    assert reader.read(ours("you", 0, 0), 2).slot == 1
+    assert reader.read(ours("me", 0, 1), 3).slot == 0
+    reader.forget(3)
+    now[0] += GRACE_SECONDS + 1
+    assert reader.read(ours("she", 0, 0), 4).slot == 0
+    with pytest.raises(BadMessageError, match="its beginning was not seen here"):
+        reader.read(ours("me", 0, 2), 5)
+
+
+def test_of_many_clients_that_are_away_those_that_left_last_are_remembered() -> None:
+    reader = reader_of([0.0])
+    for number in range(MOST_ABSENT + 3):
+        reader.read(ours(str(number), 0, 0), number)
+        reader.forget(number)
+    with pytest.raises(BadMessageError, match="its beginning was not seen here"):
+        reader.read(ours("2", 0, 1), 1001)
+    assert reader.read(ours("3", 0, 1), 1002).slot == 3
+    for number in range(2000, 2000 + MOST_ABSENT * 3):  # others' clients cannot come back, so nothing is kept
+        assert reader.read(seen(), number).slot <= MOST_ABSENT
+        reader.forget(number)
+
+
 BAD = [
     (b"\xc1", "not a msgpack message"),
     ("hello", "a message of text; expected msgpack"),
@@ -167,7 +225,11 @@ BAD = [
     (seen() | {"observation/state": np.zeros(4)}, "'observation/state' has to be 3 numbers; got float32[4]"),
     (seen() | {"observation/state": np.array([0, np.nan, 0])}, "has a value that is not finite"),
     (seen() | {"observation/state": ["a", "b", "c"]}, "got no array of numbers"),
-    (seen(-13), "the policy 'notebook' raised ValueError"),
+    (seen(-13), "the policy failed on this request (connection/"),
+    (
+        ours("me", 0, 0, **{"observation/state": np.array([-13.0, 0, 0])}),
+        "failed on this request (me/0); the server's log says how",
+    ),
     (ours("me", 0, 0, **{"vlarig/seed": -1}), "'vlarig/seed' has to be a whole number"),
     (ours("me", 5000, 0), "'vlarig/slot' has to be a whole number from 0 to 4095"),
     (ours("me", 0, 0, **{"vlarig/key": 3}), "'vlarig/key' has to be a text"),
@@ -204,6 +266,20 @@ IMAGES = [
 ]
 
 
+BOUNDS = [((17, 8, 8, 3), False), ((16, 8, 8, 3), True), ((2049, 1, 3), False), ((1, 2049, 3), False), ((2048, 1, 3), True)]
+
+
+def test_images_have_a_largest_history_and_size() -> None:
+    with served(ImageReader()) as server:
+        for shape, read in BOUNDS:
+            message = seen() | {"observation/images/ego": np.zeros(shape, np.uint8)}
+            if read:
+                with client(server.address) as connection:
+                    assert "actions" in ask(connection, message)
+            else:
+                assert "at most 16 frames with sides of at most 2048 pixels; got uint8" in refused(server.address, message)
+
+
 def test_images_that_are_none_are_refused() -> None:
     with served(ImageReader()) as server:
         for images, says in IMAGES:
@@ -216,6 +292,22 @@ def test_images_that_are_none_are_refused() -> None:
     with served(ImageReader(), LIBERO_PANDA, "libero") as server:
         text = refused(server.address, seen() | {"observation/image": np.zeros((8, 8, 3), np.uint8)})
         assert "'observation/wrist_image' has to be an image, uint8[h, w, 3]; got nothing" in text
+
+
+class Leaky(Notebook):
+    def act(self, requests: Sequence[Request]) -> list[Reply]:
+        raise FileNotFoundError(2, "No such file", "/secret/place/weights.bin\nTraceback (most recent call last):")
+
+
+def test_what_goes_wrong_in_the_policy_is_for_the_servers_log_alone(caplog: pytest.LogCaptureFixture) -> None:
+    with served(Leaky()) as server:
+        text = refused(server.address, seen())
+    assert text == "the policy failed on this request (connection/0); the server's log says how"
+    (record,) = [each for each in caplog.records if each.name == "vlarig.policies.serving"]
+    assert record.levelname == "ERROR"
+    assert record.exc_info is not None
+    assert "/secret/place/weights.bin" in caplog.text
+    assert "FileNotFoundError" in caplog.text
 
 
 def test_a_request_that_the_policy_fails_on_costs_nobody_else_in_its_batch() -> None:
@@ -266,6 +358,39 @@ def test_only_who_shows_the_token_is_let_in(monkeypatch: pytest.MonkeyPatch) -> 
         load_policy(f"openpi:{server.address}").close()  # pyright: ignore[reportAttributeAccessIssue]
         assert get(f"{server.address}/healthz") == (200, b"OK\n")
         assert "secret" not in repr(ServerConfig(token="secret"))
+
+
+def test_web_pages_are_refused() -> None:
+    with served(Notebook()) as server:
+        with pytest.raises(InvalidStatus) as status, connect(server.address, origin="http://evil.example", compression=None):
+            pass
+        assert status.value.response.status_code == 403
+        with client(server.address) as connection:
+            assert ask(connection, seen(7))["actions"][0, 0] == 7
+
+
+@pytest.mark.parametrize("token", ["two\nlines", "bell\x07", "s\u00e9cret"])
+def test_a_token_that_no_header_can_carry_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, token: str) -> None:
+    (tmp_path / "token").write_text(token)
+    monkeypatch.setenv("HELD", token)
+    for told in ({"token_file": tmp_path / "token"}, {"token_env": "HELD"}):
+        with pytest.raises(PolicyError, match=r"holds a token of more than one line of printable ASCII") as wrong:
+            ServePolicy("random", **told).server_config()
+        assert token not in str(wrong.value)
+    with pytest.raises(PolicyError, match="holds a token of more"):
+        ServerConfig(token=token)
+
+
+def test_the_server_is_up_while_its_policy_thinks() -> None:
+    policy = Notebook(1.0)
+    with served(policy) as server, client(server.address) as connection:
+        connection.send(pack(seen()))
+        time.sleep(0.2)
+        began = time.monotonic()
+        assert get(f"{server.address}/healthz") == (200, b"OK\n")
+        assert time.monotonic() - began < 0.5
+        assert not policy.batches, "the policy answered before"
+        connection.recv(timeout=5)
 
 
 def test_no_more_connections_than_allowed() -> None:
@@ -348,6 +473,24 @@ def test_what_is_under_way_is_answered_before_the_server_stops() -> None:
         assert closed.value.rcvd.code == 1001
 
 
+def test_a_policy_that_does_not_come_back_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vlarig.policies.serving._STOP_SECONDS", 0.2)
+    with ThreadPoolExecutor(1) as threads, ExitStack() as stack:
+
+        def last_words(connection: ClientConnection) -> tuple[object, float]:
+            return connection.recv(timeout=5), time.monotonic()
+
+        with served(Notebook(2.0)) as server:
+            connection = stack.enter_context(client(server.address))
+            connection.send(pack(seen()))
+            time.sleep(0.2)
+            heard = threads.submit(last_words, connection)
+            began = time.monotonic()
+        said, when = heard.result()
+    assert said == "the server stops, and its policy has not answered connection/0 in time"
+    assert when - began < 1.0
+
+
 def test_clients_that_never_pause_do_not_hold_the_server_up() -> None:
     def play(url: str) -> None:
         with pytest.raises(ConnectionClosed), client(url) as connection:
@@ -424,7 +567,41 @@ def test_a_server_whose_policy_was_told_something_else_does_not_take_a_sweep_ove
         evaluate(**sweep)
 
 
+@pytest.mark.parametrize("other", ["name", "layout", "bounds"])
+def test_a_server_with_another_policy_does_not_take_a_sweep_over(toy_home: Path, other: str) -> None:
+    channels = tuple(replace(channel, high=channel.high / 2) for channel in TOY_POINT.channels)
+    policy, embodiment, layout = {
+        "name": (RandomPolicy(), TOY_POINT, "vlarig"),
+        "layout": (ZeroPolicy(), TOY_POINT, "libero"),
+        "bounds": (ZeroPolicy(), replace(TOY_POINT, channels=channels), "vlarig"),
+    }[other]
+    with served(ZeroPolicy()) as server:
+        port = int(server.address.rpartition(":")[2])
+        sweep = {"suites": "toy", "policy": f"openpi:{server.address}", "workers": 1, "run": Path("r")}
+        evaluate(**sweep, episodes=1)
+    with served(policy, embodiment, layout, port=port), pytest.raises(VlarigError, match="policy_revision"):
+        evaluate(**sweep, episodes=1)
+
+
+def test_options_that_change_no_answer_are_not_announced() -> None:
+    with served(Told(), options={"patience": "5", "horizon": "10"}) as server:
+        assert server.announcement.revision == "1 horizon=10"
+
+
 # The command.
+
+STUCK = """
+import time
+from vlarig.envs.api import Needs
+
+class Stuck:
+    name, revision, needs, horizon = "stuck", "1", Needs(images=False), 2
+
+    def act(self, requests):
+        if requests[0].observation["state"][0] == -13:
+            raise ValueError("thirteen")
+        time.sleep(60)
+"""
 
 
 @pytest.fixture
@@ -455,6 +632,34 @@ def test_the_command_serves_until_a_signal(toy_home: Path, embodiment_file: Path
         out, error = process.communicate(timeout=15)
     assert (process.returncode, error) == (0, "")
     assert "stopped after 1 answers" in out
+
+
+def test_a_second_signal_ends_the_command_at_once(toy_home: Path, embodiment_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "stuck.py").write_text(STUCK)
+    words = ["serve-policy", "--policy", "stuck:Stuck", "--embodiment", str(embodiment_file), "--port", "0"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "vlarig.harness", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join([str(TESTS), str(tmp_path)])},
+    ) as process:
+        assert process.stdout is not None
+        found = re.search(r" at (ws://127\.0\.0\.1:\d+)", process.stdout.readline())
+        assert found
+        with client(found[1]) as failing:
+            assert "the server's log says how" in ask(failing, seen(-13))
+        with client(found[1]) as connection:
+            connection.send(pack(seen()))
+            time.sleep(0.3)
+            process.send_signal(signal.SIGTERM)
+            time.sleep(0.3)
+            assert process.poll() is None
+            process.send_signal(signal.SIGTERM)
+            _, error = process.communicate(timeout=5)
+    assert process.returncode == 1
+    assert "ERROR vlarig.policies.serving: the policy failed on request 'connection/0'" in error
+    assert "ValueError: thirteen" in error
 
 
 @pytest.mark.parametrize(

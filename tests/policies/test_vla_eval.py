@@ -47,7 +47,7 @@ from vlarig.policies.vla_eval_wire import (
 
 EGO = np.random.default_rng(0).integers(0, 255, (1, 32, 48, 3), np.uint8)
 STATE = np.arange(8, dtype=np.float32)
-DECLARED = {"convention": "libero_panda", "images": "ego:agentview"}
+DECLARED = {"convention": "libero_panda", "images": "ego:agentview", "revision": "pi0-step-30000"}
 
 #: What vla-eval's servers of LIBERO policies announce (src/vla_eval/model_servers/vlanext.py, vla-eval 0.8.0), less an image.
 SPECS = {
@@ -138,9 +138,15 @@ hostile = some.fixed_dictionaries(
     {"__ndarray__": plain, "data": plain, "dtype": some.sampled_from(["<f4", "|u1", "O", "V8", "<c8", "|S1000000"]) | plain},
     optional={"shape": some.lists(some.integers(-3, 2**63 - 1), max_size=10) | plain, "more": plain},
 )
+arrays = some.sampled_from([("<f4", [2]), ("|u1", [8]), ("<f8", [1, 1])]).map(
+    lambda kind: {"__ndarray__": True, "data": bytes(8), "dtype": kind[0], "shape": kind[1]}
+)
 message_like = some.fixed_dictionaries(
-    {"type": some.sampled_from([ACTION, HELLO]) | plain, "payload": hostile | some.dictionaries(some.text(), hostile) | plain},
-    optional={"seq": plain, "timestamp": plain},
+    {
+        "type": some.sampled_from([ACTION, HELLO]) | arrays | plain,
+        "payload": hostile | some.dictionaries(some.text(), hostile) | plain,
+    },
+    optional={"seq": arrays | plain, "timestamp": plain},
 )
 
 
@@ -266,11 +272,26 @@ def test_states_have_vla_evals_names() -> None:
         {"observation_spec": {"image": {"dims": 0, "format": "raw", "accepts": 5}}},
         {"observation_spec": {str(number): {"dims": 0, "format": "raw"} for number in range(100)}},
         {"observation_params": [1]},
+        {"observation_params": np.zeros(2)},
+        {"observation_spec": np.zeros(2)},
+        {"observation_spec": {"image": {"dims": 0, "format": "raw", "accepts": np.zeros(2)}}},
+        {"observation_spec": {"image": {"dims": np.zeros(2), "format": np.zeros(2)}}},
+        {"model_server": np.zeros(2)},
     ],
 )
 def test_a_hello_of_another_form_is_refused(said: dict) -> None:
     with pytest.raises(PolicyError, match="the vla-eval server at here announces"):
         read_hello(said, "here")
+
+
+def test_a_hello_with_arrays_is_compared_whole_and_one_of_another_version_refused() -> None:
+    with playing(Scripted(rows(), more=np.zeros(3))) as policy:
+        policy.act([request(slot) for slot in range(3)])  # a HELLO for each
+    with (
+        pytest.raises(PolicyError, match="of vla-eval's protocol and we speak 1"),
+        playing(Scripted(rows(), protocol_version=np.ones(2))),
+    ):
+        pass
 
 
 def test_a_mismatch_stops_before_the_first_episode() -> None:
@@ -295,6 +316,7 @@ def playing_with(policy: VlaEvalPolicy, **settings: str) -> VlaEvalPolicy:
     ("leave_out", "words"),
     [
         ("convention", r"declare it: --policy-options convention=EMBODIMENT \(such as libero_panda"),
+        ("revision", r"declare it: --policy-options revision=NAME \(of the checkpoint"),
         ("images", r"declare it: --policy-options images=VIEW:NAME,... \(such as ego:agentview; it announces agentview\)"),
     ],
 )
@@ -311,7 +333,7 @@ def test_a_server_that_announces_no_images_is_shown_none() -> None:
     server = Scripted(rows(), observation_spec=spec)
     with playing(server, images="ego:agentview") as policy:
         assert policy.needs.images  # the user insists
-        blind = VlaEvalPolicy(policy._address, convention="libero_panda")
+        blind = VlaEvalPolicy(policy._address, convention="libero_panda", revision="1")
         assert not blind.needs.images
         blind.act([request()])
         blind.close()
@@ -353,11 +375,11 @@ def test_strictness_is_refused_as_it_cannot_be_had() -> None:
         policy.make_strict()
 
 
-def test_the_revision_follows_from_what_the_server_says_or_the_user() -> None:
+def test_the_revision_follows_from_what_the_server_says_and_the_user() -> None:
     with playing(Scripted(rows(), **SPECS)) as first, playing(Scripted(rows())) as second:
-        assert first.revision.startswith("Mine-0.8.0-")
+        assert first.revision.startswith("pi0-step-30000 Mine-0.8.0-")
         assert first.revision != second.revision
-        assert playing_with(first, revision="pi0-step-30000").revision == "pi0-step-30000"
+        assert playing_with(first, revision="another").revision == first.revision.replace("pi0-step-30000", "another")
 
 
 # Episodes.
@@ -562,7 +584,7 @@ def batches(process: subprocess.Popen[str]) -> list[int]:
     return [int(line) for line in process.stdout]
 
 
-TABLETOP = {"convention": "tabletop_panda", "images": "ego:agentview,cam_left_wrist:wrist"}
+TABLETOP = {"convention": "tabletop_panda", "images": "ego:agentview,cam_left_wrist:wrist", "revision": "seen"}
 
 
 def test_a_sweep_of_the_packages_server_equals_one_of_the_same_policy_in_process(
@@ -587,7 +609,7 @@ def test_a_sweep_of_the_packages_server_equals_one_of_the_same_policy_in_process
 def test_a_server_that_keeps_its_chunks_is_asked_for_every_row(interpreter: Path, toy_home: Path) -> None:
     Path("toy.json").write_text(json.dumps(embodiment_to_data(TOY_POINT)))
     with package_server(interpreter, rows=8, columns=3, chunk_size=8) as (url, process):
-        policy = VlaEvalPolicy(url, convention="toy.json", images="ego:agentview,cam_left_wrist:wrist", announced="ignored")
+        policy = VlaEvalPolicy(url, **TABLETOP | {"convention": "toy.json", "announced": "ignored"})
         run = evaluate("toy", policy, workers=2, slots=2, episodes=3, run=Path("remote")).run
         policy.close()
         asked = batches(process)
@@ -613,7 +635,7 @@ def test_a_suite_of_another_convention_is_refused_before_anything_is_started(
     interpreter: Path, tabletop: Runtime, tmp_path: Path
 ) -> None:
     with package_server(interpreter, rows=8, columns=7, chunk_size=8) as (url, _):
-        policy = VlaEvalPolicy(url, convention="widowx_bridge", images="ego:agentview")
+        policy = VlaEvalPolicy(url, **DECLARED | {"convention": "widowx_bridge"})
         with pytest.raises(VlarigError, match="does not fit suite 'tabletop'"):
             evaluate("tabletop", policy, episodes=1, run=tmp_path / "run")
         policy.close()

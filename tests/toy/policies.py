@@ -69,3 +69,17 @@ class Silent(ImageReader):
 
     def act(self, requests: Sequence[Request]) -> list[Reply]:
         return []
+
+
+class Told(ImageReader):
+    """It is told its horizon, and how patient it shall be, which changes no answer."""
+
+    transport_options = frozenset({"patience"})
+    closed: list[str] = []
+
+    def __init__(self, horizon: str = "10", patience: str = "1") -> None:
+        super().__init__(int(horizon))
+        self.patience = patience
+
+    def close(self) -> None:
+        Told.closed.append(self.patience)

@@ -12,7 +12,9 @@ from safetensors.torch import load_file, save_file
 from trained_policy import trained_bundle
 
 from vlarig.policies.api import PolicyError
+from vlarig.policies.qwen_vla import checkpoint
 from vlarig.policies.qwen_vla.checkpoint import describe_checkpoint, load, load_checkpoint, save_checkpoint
+from vlarig.policies.qwen_vla.inspection import describe
 from vlarig.policies.qwen_vla.tokenizer import save_tokenizer
 
 
@@ -90,6 +92,20 @@ def edit(name: str, change: Callable[[dict], object]) -> Callable[[Path], None]:
     return apply
 
 
+def projects(*embodiments: list[object]) -> Callable[[dict], object]:
+    return lambda data: data.update(projection="multi_mlp", projection_embodiments=embodiments)
+
+
+def state_of(size: int, reads: int = 9) -> Callable[[Path], None]:
+    """The model reads a state, and the statistics of the first robot's have this size."""
+
+    def apply(folder: Path) -> None:
+        edit("config.json", lambda data: data.update(state="dit", state_size=reads))(folder)
+        edit("statistics.json", lambda data: data["libero"]["state"].update(q01=[0] * size, q99=[1] * size))(folder)
+
+    return apply
+
+
 def reshape(folder: Path) -> None:
     weights = load_file(folder / "model.safetensors")
     weights["value_head.readout.weight"] = torch.zeros(1, 5)
@@ -129,6 +145,17 @@ def cut_off(name: str) -> Callable[[Path], None]:
             edit("statistics.json", lambda data: data.pop("bridge")),
             r"'widowx_bridge' needs statistics 'bridge' of 7 .* has none",
         ),
+        (
+            edit("config.json", projects(["libero_panda", 5], ["widowx_bridge", 7])),
+            r"has weights for 5 action channels of 'libero_panda', which has 7",
+        ),
+        (edit("config.json", projects(["libero_panda", 7])), r"projection 'multi_mlp' has no weights for 'widowx_bridge'"),
+        (
+            edit("config.json", lambda data: data.update(state="prompt")),
+            r"'widowx_bridge' needs statistics 'bridge' of its \d+ numbers; statistics\.json has none",
+        ),
+        (state_of(7), r"'libero_panda' needs statistics 'libero' of its 8 numbers; statistics\.json has those of 7 numbers"),
+        (state_of(8, reads=4), r"the state of 'libero_panda' has 8 numbers, the model reads 4"),
         (reshape, r"'value_head\.readout\.weight' .* has shape \[1, 5\], config\.json makes it \[1, 32\]"),
         (rename, r"gives 'value_head\.weight', and this model has no such weight"),
         (leave_out, r"the weights lack 1 of \d+ tensors, 'value_head\.readout\.weight' first"),
@@ -157,6 +184,42 @@ def test_a_hub_that_does_not_answer_is_said(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(PolicyError, match="there is no folder 'someone/qwen-vla', and the hub has not given it"):
         load("someone/qwen-vla")
+
+
+@pytest.mark.parametrize(("weights", "patterns"), [(True, {"*.json", "*.safetensors"}), (False, {"*.json"})])
+def test_weights_are_downloaded_where_they_are_needed(
+    saved: Path, monkeypatch: pytest.MonkeyPatch, weights: bool, patterns: set[str]
+) -> None:
+    asked: list[set[str]] = []
+
+    def download(source: str, allow_patterns: list[str]) -> str:
+        asked.append(set(allow_patterns))
+        return str(saved)
+
+    monkeypatch.setattr(checkpoint, "snapshot_download", download)
+    source = "someone/qwen-vla"
+    assert (load(source).description if weights else describe(source)) == describe_checkpoint(saved)
+    assert asked == [patterns]
+
+
+@pytest.mark.parametrize("seed", [-1, 2**64])
+def test_a_seed_beyond_64_bits_is_refused(seed: int) -> None:
+    with pytest.raises(PolicyError, match=r"has more than 64 bits or is negative; choose one from 0 to 2\^64 - 1"):
+        load("tiny", seed=seed)
+
+
+def test_a_presets_weights_are_drawn_on_the_cpu_and_moved(monkeypatch: pytest.MonkeyPatch) -> None:
+    places: list[str] = []
+    made = checkpoint.build
+    monkeypatch.setattr(
+        checkpoint,
+        "build",
+        lambda config, seed, backbone, device, dtype: places.append(str(device)) or made(config, None, device="meta"),
+    )
+    monkeypatch.setattr(checkpoint, "_weights_hash", lambda model: "none")
+    load("small", device="meta")
+    load("4b", device="meta")
+    assert places == ["cpu", "meta"]
 
 
 def test_a_description_needs_no_weights(copied: Path) -> None:
