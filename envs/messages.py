@@ -7,8 +7,9 @@ each :class:`Step` by :class:`Stepped`, or either by :class:`Failure`, with the 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Union
+from typing import Any, Optional, Union
 
+import msgpack
 import numpy as np
 
 from .api import ChunkResult, Episode, Needs, Snapshot
@@ -18,7 +19,7 @@ from .structure import structure
 from .wire import pack, unpack
 
 #: Raised with every change to a message; both ends must agree.
-WIRE_VERSION = 1
+WIRE_VERSION = 2
 
 #: Kinds of :class:`Failure`.
 BAD_MESSAGE = "bad_message"  # the request was no message of ours, or came out of turn
@@ -26,10 +27,11 @@ REFUSED = "refused"  # the env said in one sentence why it cannot
 ENV_ERROR = "env_error"  # the adapter or its simulator raised
 CRASH = "crash"  # the simulator's process died while this request ran
 HANG = "hang"  # the simulator gave no answer in time and was killed
+MEMORY = "memory"  # the simulator took more than its share of the memory while this request ran, and was killed
 LOST = "lost"  # the slot's episode is gone through no fault of its own: its process died while another slot's request ran
 
 #: Failures of the simulator while it ran this very episode.
-EPISODE_FAULTS = (ENV_ERROR, CRASH, HANG)
+EPISODE_FAULTS = (ENV_ERROR, CRASH, HANG, MEMORY)
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,10 @@ class Failure:
 Message = Union[Hello, Welcome, Start, Started, Step, Stepped, Failure]
 
 _KINDS: dict[str, Any] = {kind.__name__: kind for kind in (Hello, Welcome, Start, Started, Step, Stepped, Failure)}
+_ANSWERS = (Started.__name__, Stepped.__name__, Failure.__name__)
+
+#: Where an encoded answer has its name and its id: behind the 4 bytes of its head's length, see wire.py.
+_BEGINNING = slice(4, 64)
 
 
 def encode(message: Message) -> bytes:
@@ -114,3 +120,21 @@ def decode(data: bytes | str) -> Message:
     if not (isinstance(plain, list) and len(plain) == 2 and isinstance(plain[0], str) and plain[0] in _KINDS):
         raise BadMessageError(f"expected [name, fields] with a name among {', '.join(_KINDS)}")
     return structure(_KINDS[plain[0]], plain[1], plain[0])
+
+
+def answered_id(data: bytes) -> Optional[int]:
+    """The ``id`` of an encoded answer, told by its first bytes alone: the rest may be large, or broken.
+
+    Returns:
+        The id, or ``None`` where ``data`` does not begin as an answer does.
+    """
+    unpacker = msgpack.Unpacker(max_buffer_size=64)  # so that a few bytes cannot ask for a long list
+    unpacker.feed(data[_BEGINNING])
+    try:
+        if unpacker.read_array_header() != 2 or unpacker.unpack() not in _ANSWERS:
+            return None
+        unpacker.read_map_header()
+        field, value = unpacker.unpack(), unpacker.unpack()
+    except Exception:  # msgpack raises ValueErrors of many kinds, StackError and OutOfData
+        return None
+    return value if field == "id" and type(value) is int else None

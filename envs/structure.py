@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar, Union, cast
 
 from .errors import BadMessageError
+from .untrusted import one_line
 
 T = TypeVar("T")
 
@@ -28,7 +29,7 @@ def structure(kind: type[T], value: object, where: str = "message") -> T:
     try:
         return cast("T", _converter(kind)(value))
     except _MisfitError as misfit:
-        raise BadMessageError(f"{where}{''.join(reversed(misfit.place))} {misfit.complaint}"[:300]) from None
+        raise BadMessageError(one_line(f"{where}{''.join(reversed(misfit.place))} {misfit.complaint}")) from None
 
 
 class _MisfitError(Exception):
@@ -114,8 +115,8 @@ def _dict_converter(item: Converter) -> Converter:
 
 def _dataclass_converter(kind: type) -> Converter:
     hints = typing.get_type_hints(kind)
-    fields = [(field.name, _converter(hints[field.name])) for field in dataclasses.fields(kind)]
-    names = frozenset(name for name, _ in fields)
+    fields = [(field.name, hints[field.name], _converter(hints[field.name])) for field in dataclasses.fields(kind)]
+    names = frozenset(name for name, _, _ in fields)
     required = [
         field.name
         for field in dataclasses.fields(kind)
@@ -133,9 +134,10 @@ def _dataclass_converter(kind: type) -> Converter:
         built: dict[str, Any] = {}
         name = ""
         try:
-            for name, converter in fields:
+            for name, wanted, converter in fields:
                 if name in value:
-                    built[name] = converter(value[name])
+                    given = value[name]
+                    built[name] = given if type(given) is wanted else converter(given)
         except _MisfitError as misfit:
             misfit.place.append(f".{name}")
             raise

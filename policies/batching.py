@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 import numpy as np
@@ -70,15 +70,68 @@ class Rounding:
     largest: float = 0.0
 
 
+@dataclass
+class SizeLoad:
+    """Batches of about one size.
+
+    Attributes:
+        batches: How many.
+        requests: Requests in them.
+        seconds: Seconds that the policy was busy with them.
+    """
+
+    batches: int = 0
+    requests: int = 0
+    seconds: float = 0.0
+
+
+@dataclass
+class Load:
+    """What a policy was asked, and how long it took; loads add up.
+
+    Attributes:
+        batches: Batches that were answered.
+        requests: Requests in them.
+        seconds: Seconds that the policy was busy.
+        queued: Seconds that requests waited before their batch began, all together.
+        held_back: Batches that left requests waiting because they were full.
+        first: Seconds of the first batch, in which a policy may compile or load.
+        sizes: The other batches by size, rounded up to a power of two.
+    """
+
+    batches: int = 0
+    requests: int = 0
+    seconds: float = 0.0
+    queued: float = 0.0
+    held_back: int = 0
+    first: float = 0.0
+    sizes: dict[int, SizeLoad] = field(default_factory=dict)
+
+    def add(self, requests: int, seconds: float) -> None:
+        """Count a batch of ``requests`` that kept the policy busy for ``seconds``."""
+        self.batches += 1
+        self.requests += requests
+        self.seconds += seconds
+        if self.batches == 1:
+            self.first = seconds
+            return
+        size = self.sizes.setdefault(1 << (requests - 1).bit_length(), SizeLoad())
+        size.batches += 1
+        size.requests += requests
+        size.seconds += seconds
+
+
 class Batcher:
     """Collects requests and has the policy answer them. Use it as an asynchronous context manager."""
 
     def __init__(self, policy: Policy, batching: Batching) -> None:
         self._policy = policy
         self._batching = batching
-        self._pending: deque[tuple[Request, asyncio.Future[Answer]]] = deque()
+        self._pending: deque[tuple[Request, float, asyncio.Future[Answer]]] = deque()
         self._arrived = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="policy")
+        self._load = Load()
+        self._answering_since: float | None = None
         self.rounding = Rounding()
         self._batches = 0
         self.playing = 0
@@ -101,18 +154,29 @@ class Batcher:
             PolicyError: The policy raised, or its reply is not what the request asked for.
         """
         answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._pending.append((request, answered))
+        self._pending.append((request, time.perf_counter(), answered))
         self._arrived.set()
         return await answered
+
+    def load(self) -> Load:
+        """What the policy was asked so far; its seconds with those of a batch that is under way."""
+        under_way = 0.0 if self._answering_since is None else time.perf_counter() - self._answering_since
+        sizes = {size: replace(load) for size, load in self._load.sizes.items()}
+        return replace(self._load, seconds=self._load.seconds + under_way, sizes=sizes)
 
     async def _serve(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
             await self._gather()
             batch = [self._pending.popleft() for _ in range(min(len(self._pending), self._batching.most))]
-            requests = [request for request, _ in batch]
-            answers = await loop.run_in_executor(self._thread, self._answers, requests)
-            for (_, answered), answer in zip(batch, answers, strict=True):
+            requests = [request for request, _, _ in batch]
+            self._answering_since = now = time.perf_counter()
+            self._load.queued += sum(now - asked for _, asked, _ in batch)
+            self._load.held_back += bool(self._pending)
+            answers, seconds = await loop.run_in_executor(self._thread, self._timed_answers, requests)
+            self._answering_since = None
+            self._load.add(len(requests), seconds)
+            for (_, _, answered), answer in zip(batch, answers, strict=True):
                 if answered.done():
                     continue
                 if isinstance(answer, VlarigError):
@@ -135,6 +199,12 @@ class Batcher:
                 await asyncio.wait_for(self._arrived.wait(), remaining)
             except TimeoutError:
                 return
+
+    def _timed_answers(self, requests: list[Request]) -> tuple[list[Answer | VlarigError], float]:
+        """The same as :meth:`_answers`, and the seconds that it took. Runs in the policy's thread."""
+        began = time.perf_counter()
+        answers = self._answers(requests)
+        return answers, time.perf_counter() - began
 
     def _answers(self, requests: list[Request]) -> list[Answer | VlarigError]:
         """The answer to each request, or what went wrong with it. Runs in the policy's thread."""

@@ -24,6 +24,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request as HttpRequest
 from websockets.http11 import Response
 
+from ..envs.backpressure import PatientConnection
 from ..envs.embodiments import Embodiment
 from ..envs.errors import BadMessageError, VlarigError
 from .access import checked_token
@@ -161,6 +162,7 @@ class PolicyServer:
                 max_size=config.most_bytes,
                 max_queue=1,
                 close_timeout=_CLOSE_SECONDS,
+                create_connection=PatientConnection,
             )
         except OSError as error:
             await self._stack.aclose()

@@ -149,5 +149,5 @@ def _text(message: Mapping[str, Any], key: str, most: int) -> str:
 def _whole(message: Mapping[str, Any], key: str, limit: int) -> int:
     value = message.get(key)
     if type(value) is not int or not 0 <= value < limit:
-        raise BadMessageError(f"{key!r} has to be a whole number from 0 to {limit - 1}; got {str(value)[:40]}")
+        raise BadMessageError(f"{key!r} has to be a whole number from 0 to {limit - 1}; got {str(value)[:40]!r}")
     return value

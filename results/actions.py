@@ -9,14 +9,21 @@ import numpy as np
 
 from ..envs.errors import BadMessageError
 
+#: Most numbers of an episode's actions, counting no rows or no channels as one: an hour at 50 Hz of 90 channels.
+MAX_NUMBERS = 2**24
+
 _MAGIC = b"ACT1"
 _HEADER = struct.Struct("<4sII")  # magic, rows, action channels
 
 
 def encode_actions(actions: np.ndarray) -> bytes:
-    """``actions``, ``float32[H, A]``, as a header with the shape and zlib over the raw little-endian floats."""
-    if actions.ndim != 2:
-        raise ValueError(f"actions have shape {list(actions.shape)}, expected [H, A]")
+    """``actions``, ``float32[H, A]``, as a header with the shape and zlib over the raw little-endian floats.
+
+    Raises:
+        ValueError: They have another shape, or more than :data:`MAX_NUMBERS` numbers.
+    """
+    if actions.ndim != 2 or _numbers(*actions.shape) > MAX_NUMBERS:
+        raise ValueError(f"actions have shape {list(actions.shape)}, expected [H, A] of at most {MAX_NUMBERS} numbers")
     data = np.ascontiguousarray(actions, dtype="<f4").tobytes()
     return _HEADER.pack(_MAGIC, *actions.shape) + zlib.compress(data, 6)
 
@@ -25,11 +32,15 @@ def decode_shape(blob: bytes) -> tuple[int, int]:
     """Rows and action channels that an encoded array says it has.
 
     Raises:
-        BadMessageError: The bytes do not begin like encoded actions.
+        BadMessageError: The bytes do not begin like encoded actions, or claim more than :data:`MAX_NUMBERS` numbers.
     """
     if len(blob) < _HEADER.size or blob[: len(_MAGIC)] != _MAGIC:
         raise BadMessageError(f"{len(blob)} bytes are no encoded actions: they do not begin with {_MAGIC!r} and a shape")
     _, rows, channels = _HEADER.unpack_from(blob)
+    if _numbers(rows, channels) > MAX_NUMBERS:
+        raise BadMessageError(
+            f"encoded actions claim a shape of [{rows}, {channels}]; at most {MAX_NUMBERS} numbers are allowed"
+        )
     return rows, channels
 
 
@@ -46,7 +57,7 @@ def decode_actions(blob: bytes) -> np.ndarray:
     unpacker = zlib.decompressobj()
     try:
         data = unpacker.decompress(blob[_HEADER.size :], expected + 1)
-    except (zlib.error, OverflowError) as error:
+    except zlib.error as error:
         raise BadMessageError(f"encoded actions of shape [{rows}, {channels}] are damaged: {error}") from None
     if len(data) != expected or not unpacker.eof or unpacker.unused_data:
         whole = "whole" if unpacker.eof and not unpacker.unused_data else "cut short or followed by other bytes"
@@ -54,3 +65,7 @@ def decode_actions(blob: bytes) -> np.ndarray:
             f"encoded actions of shape [{rows}, {channels}] hold {len(data)} bytes and are {whole}, expected {expected}"
         )
     return np.frombuffer(data, dtype="<f4").reshape(rows, channels).astype(np.float32)
+
+
+def _numbers(rows: int, channels: int) -> int:
+    return max(rows, 1) * max(channels, 1)

@@ -138,7 +138,9 @@ def load_backbone(
         PolicyError: There is none, it cannot be loaded, lacks weights, or is another model than expected.
     """
     try:
-        loaded: Any = Qwen3_5ForConditionalGeneration.from_pretrained(str(source), dtype=dtype, output_loading_info=True)
+        loaded: Any = Qwen3_5ForConditionalGeneration.from_pretrained(
+            str(source), dtype=dtype, use_safetensors=True, output_loading_info=True
+        )
         model, report = loaded
     except Exception as error:
         raise _unloadable("backbone", source, error) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Sequence
 
@@ -12,7 +13,7 @@ from toy.env import TOY_POINT
 
 from vlarig.envs.api import Needs, Observation
 from vlarig.policies.api import PolicyError, Reply, Request
-from vlarig.policies.batching import Answer, Batcher, Batching, execute_for
+from vlarig.policies.batching import Answer, Batcher, Batching, Load, execute_for
 
 
 class Echo:
@@ -174,3 +175,59 @@ class RowsFail(Echo):
 def test_whatever_a_policy_does_wrong_is_told_to_who_asked(policy: Echo, sentence: str) -> None:
     with pytest.raises(PolicyError, match=sentence):
         ask_all(policy, Batching(3, wait_seconds=1), 3)
+
+
+def load_of(policy: Echo, batching: Batching, slots: int, times: int = 1) -> Load:
+    async def run() -> Load:
+        async with Batcher(policy, batching) as batcher:
+            batcher.playing = slots
+            for _ in range(times):
+                await asyncio.gather(*(batcher.ask(request(slot)) for slot in range(slots)))
+            return batcher.load()
+
+    return asyncio.run(run())
+
+
+def test_batches_are_counted_by_size_and_the_first_apart() -> None:
+    load = load_of(Echo(0.01), Batching(3, wait_seconds=1), 3, times=4)
+    assert (load.batches, load.requests, load.held_back) == (4, 12, 0)
+    assert {size: (each.batches, each.requests) for size, each in load.sizes.items()} == {4: (3, 9)}
+    assert load.seconds == pytest.approx(load.first + load.sizes[4].seconds)
+    assert load.seconds >= 0.04
+
+
+def test_requests_that_a_full_batch_leaves_behind_are_counted() -> None:
+    load = load_of(Echo(0.05), Batching(1), 4)
+    assert (load.batches, load.requests, load.held_back) == (4, 4, 3)
+    assert load.queued >= 0.05 + 0.1 + 0.15
+    assert {size: each.batches for size, each in load.sizes.items()} == {1: 3}
+
+
+class Deliberate(Echo):
+    """Says when it is asked, and answers when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.told = threading.Event(), threading.Event()
+
+    def act(self, requests: Sequence[Request]) -> list[Reply]:
+        self.asked.set()
+        assert self.told.wait(20)
+        return super().act(requests)
+
+
+def test_a_batch_that_is_under_way_counts_for_its_seconds() -> None:
+    async def run() -> tuple[Load, Load]:
+        policy = Deliberate()
+        async with Batcher(policy, Batching(1)) as batcher:
+            batcher.playing = 1
+            asked = asyncio.create_task(batcher.ask(request(0)))
+            await asyncio.to_thread(policy.asked.wait, 20)
+            early = batcher.load()
+            policy.told.set()
+            await asked
+            return early, batcher.load()
+
+    early, late = asyncio.run(run())
+    assert (early.batches, late.batches) == (0, 1)
+    assert 0 < early.seconds < late.seconds

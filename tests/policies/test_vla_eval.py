@@ -196,7 +196,7 @@ def _nested(depth: int) -> dict[str, Any]:
         (_array(shape=[1] * 40), "at most 8 sizes"),
         (_array(data="12345678"), "data of type str"),
         (_wire(payload={"x": [0] * 30_000}), "not a msgpack message"),
-        (_wire(payload={"x": [[0] * 9000] * 3}), "more than 20000 values"),
+        (_wire(payload={"x": [[0] * 900] * 23}), "more than 20000 values"),
         (_wire(payload=_nested(20)), "nested more than"),
         (_wire(payload={"x": msgpack.ExtType(1, b"abc")}), "not a msgpack message"),
         (bytes(MAX_MESSAGE_BYTES + 1), "at most"),

@@ -1,5 +1,6 @@
 """Actions in the ledger: bit for bit, and never more than they claim to be."""
 
+import struct
 import zlib
 
 import hypothesis.extra.numpy as arrays
@@ -61,6 +62,14 @@ def test_a_claimed_shape_costs_nothing():
     blob = b"ACT1" + b"\xff" * 8 + zlib.compress(b"")
     with pytest.raises(BadMessageError):
         decode_actions(blob)
+
+
+@pytest.mark.parametrize("shape", [(2**24 + 1, 1), (0, 2**32 - 1), (2**32 - 1, 0), (2**16, 2**16)])
+def test_no_more_is_claimed_than_an_episode_can_have(shape):
+    blob = struct.pack("<4sII", b"ACT1", *shape) + zlib.compress(b"")
+    for decode in (decode_shape, decode_actions):
+        with pytest.raises(BadMessageError, match="at most 16777216 numbers are allowed"):
+            decode(blob)
 
 
 def test_only_two_dimensions():
