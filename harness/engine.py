@@ -19,17 +19,13 @@ import numpy as np
 from ..envs.api import ChunkResult, Episode, Needs, Observation, Snapshot, observe
 from ..envs.embodiments import Embodiment
 from ..envs.errors import VlarigError
-from ..envs.messages import ENV_ERROR, EPISODE_FAULTS
 from ..policies.api import Reply, Request, policy_seed
 from ..policies.batching import Batcher
 from ..results.records import Attempt
-from .client import SimulatorFault
 from .ensembling import Ensembler
 from .episode_queue import EpisodeQueue
 from .placement import SimHost
-
-#: Failed attempts after which a sweep gives an episode up for this session.
-MOST_ATTEMPTS = 3
+from .slot import GivenUpError, SimSlot
 
 
 @dataclass(frozen=True)
@@ -74,77 +70,62 @@ class Sink(Protocol):
         ...
 
 
-class GivenUpError(Exception):
-    """An episode failed :data:`MOST_ATTEMPTS` times for reasons that are not the policy's."""
-
-
 class Slot:
-    """One slot: the episode under way in it, and all that it takes to bring it back after a crash.
+    """One slot as the policy plays it."""
 
-    A simulator that died is brought back by starting the same episode and repeating the recorded actions, which an
-    episode's determinism makes exact; the digest of the simulator's states proves it.
-    """
-
-    def __init__(self, number: int, local: int, host: SimHost, engine: Engine) -> None:
+    def __init__(self, number: int, sim: SimSlot, engine: Engine) -> None:
         self.number = number
-        self.host = host
-        self._local = local
-        self._engine = engine
-        self.episode: Episode | None = None
-        self.snapshot: Snapshot | None = None
         self.activity = "idle"
         """What the slot does now: ``idle``, ``reset``, ``simulate`` or ``policy``."""
+        self._sim = sim
+        self._engine = engine
+
+    @property
+    def host(self) -> SimHost:
+        """The sim server."""
+        return self._sim.host
 
     @property
     def under_way(self) -> bool:
         """Whether an episode has begun and is not over."""
-        return self.episode is not None
+        return self._sim.episode is not None
 
     async def begin(self, episode: Episode) -> Observation:
         """Start an episode and return its first observation.
 
         Raises:
-            GivenUpError: It could not be started in :data:`MOST_ATTEMPTS` attempts.
+            GivenUpError: It could not be started in :data:`~vlarig.harness.slot.MOST_ATTEMPTS` attempts.
         """
-        self.episode = episode
-        self._actions: list[np.ndarray] = []
         self._ensembler = Ensembler(episode.protocol.ensemble)
-        self._faults = 0
-        self.snapshot = None
         began = time.perf_counter()
         self.activity = "reset"
-        await self._insist(None)
-        assert self.snapshot is not None
-        self._reset_seconds = _split(time.perf_counter() - began, self.snapshot.seconds, 0.0)
-        self.observation = observe(self.snapshot)
+        snapshot = await self._sim.begin(episode)
+        self._reset_seconds = _split(time.perf_counter() - began, snapshot.seconds, 0.0)
+        self.observation = observe(snapshot)
         return self.observation
 
     async def advance(self) -> Transition:
         """Ask the policy and run one chunk.
 
         Raises:
-            GivenUpError: The simulator failed :data:`MOST_ATTEMPTS` times in this episode.
+            GivenUpError: The simulator failed :data:`~vlarig.harness.slot.MOST_ATTEMPTS` times in this episode.
         """
-        assert self.episode is not None
-        assert self.snapshot is not None
+        episode, snapshot = self._sim.episode, self._sim.snapshot
+        assert episode is not None
+        assert snapshot is not None
         began = time.perf_counter()
-        request = self._request(self.episode, self.snapshot)
+        request = self._request(episode, snapshot)
         self.activity = "policy"
         answer = await self._engine.batcher.ask(request)
         self.activity = "simulate"
         actions = self._ensembler.rows(answer.reply.actions, request.execute)
-        result = await self._insist(actions)
-        assert result is not None
+        result = await self._sim.step(actions)
         self.activity = "idle"
         seconds = _split(time.perf_counter() - began, result.snapshot.seconds, answer.seconds)
         for name, value in self._reset_seconds.items():
             seconds[name] += value
         self._reset_seconds = {}
-        self._actions.append(actions)
-        self.snapshot, self.observation = result.snapshot, observe(result.snapshot)
-        episode = self.episode
-        if result.over:
-            self.episode = None
+        self.observation = observe(result.snapshot)
         return Transition(
             episode=episode,
             request=request,
@@ -159,7 +140,7 @@ class Slot:
         )
 
     def _request(self, episode: Episode, snapshot: Snapshot) -> Request:
-        chunk = len(self._actions)
+        chunk = self._sim.chunks
         return Request(
             slot=self.number,
             key=episode.key,
@@ -170,47 +151,6 @@ class Slot:
             execute=episode.protocol.execute,
             privileged=snapshot.privileged,
         )
-
-    async def _insist(self, actions: np.ndarray | None) -> ChunkResult | None:
-        """Run a chunk (or, without one, just start the episode), as often as it takes up to the bound."""
-        restored = actions is not None
-        while True:
-            try:
-                if not restored:
-                    await self._restore()
-                    restored = True
-                return None if actions is None else await self.host.step(self._local, actions)
-            except SimulatorFault as fault:
-                restored = False
-                await self._note(fault)
-
-    async def _restore(self) -> None:
-        """Bring the episode back to where it was: from its start, by its recorded actions."""
-        assert self.episode is not None
-        snapshot = await self.host.start(self._local, self.episode, self._engine.needs)
-        for actions in self._actions:
-            snapshot = (await self.host.step(self._local, actions)).snapshot
-        if self.snapshot is not None and snapshot.state_digest != self.snapshot.state_digest:
-            raise SimulatorFault(
-                ENV_ERROR,
-                f"the same actions led to another state after {snapshot.step} steps: the env is not deterministic; "
-                f"'vlarig envs check {self.episode.suite}' finds out where",
-            )
-        self.snapshot = snapshot
-
-    async def _note(self, fault: SimulatorFault) -> None:
-        """Charge a fault to the episode, if it is the episode's."""
-        if fault.kind not in EPISODE_FAULTS:
-            return
-        assert self.episode is not None
-        self._faults += 1
-        gave_up = self._faults >= MOST_ATTEMPTS
-        attempt = Attempt(self.episode.key, self._faults, fault.kind, str(fault), self.host.name, gave_up)
-        for sink in self._engine.sinks:
-            await sink.fault(attempt)
-        if gave_up:
-            key, self.episode = self.episode.key, None
-            raise GivenUpError(f"{key} failed {self._faults} times; the last time: {fault}")
 
 
 class Engine:
@@ -244,7 +184,8 @@ class Engine:
         self.seed = seed
         self.sinks = sinks
         places = [(host, local) for local in range(slots_per_host) for host in hosts]
-        self.slots = [Slot(number, local, host, self) for number, (host, local) in enumerate(places)]
+        sims = [SimSlot(host, local, needs, self._note) for host, local in places]
+        self.slots = [Slot(number, sim, self) for number, sim in enumerate(sims)]
         if streams and len(streams) != len(self.slots):
             raise ValueError(f"{len(streams)} streams for {len(self.slots)} slots; each slot needs one of its own")
         self._streams = streams
@@ -257,7 +198,7 @@ class Engine:
         """The next ``chunks_per_slot`` transitions of every slot: ``[slot][chunk]``.
 
         Raises:
-            VlarigError: A slot's episode failed :data:`MOST_ATTEMPTS` times.
+            VlarigError: A slot's episode failed :data:`~vlarig.harness.slot.MOST_ATTEMPTS` times.
         """
         return await _together([self._collect_slot(slot, chunks_per_slot) for slot in self.slots])
 
@@ -301,6 +242,10 @@ class Engine:
     async def _emit(self, transition: Transition) -> None:
         for sink in self.sinks:
             await sink.emit(transition)
+
+    async def _note(self, attempt: Attempt) -> None:
+        for sink in self.sinks:
+            await sink.fault(attempt)
 
 
 def _split(wall: float, simulator: dict[str, float], policy: float) -> dict[str, float]:

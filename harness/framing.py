@@ -43,7 +43,10 @@ def _receive_exactly(channel: socket.socket, count: int) -> bytes:
     buffer = bytearray(count)
     view = memoryview(buffer)
     while view:
-        received = channel.recv_into(view)
+        try:
+            received = channel.recv_into(view)
+        except ConnectionError:
+            received = 0
         if received == 0:
             raise EOFError("the other end of the channel is closed")
         view = view[received:]

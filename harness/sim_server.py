@@ -1,7 +1,6 @@
-"""The sim server: owns the socket and the watchdog, and feeds one simulator process.
+"""The sim server: owns the socket, and passes what clients ask on to one simulator.
 
-The simulator carries requests out in the order in which it gets them, so a crash or a hang is charged to the episode whose request is
-the oldest that has no answer, and to no other. The server never decodes a simulator's answer: it passes the bytes on.
+It lives as long as its standard input is open. It never decodes a simulator's answer: it passes the bytes on.
 """
 
 from __future__ import annotations
@@ -10,250 +9,100 @@ import asyncio
 import contextlib
 import hmac
 import json
-import signal
+import os
 import socket
-import subprocess
+import struct
 import sys
-from collections import deque
+import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Any, Union
+from typing import Any, TextIO, Union
 
 from websockets.asyncio.server import ServerConnection, unix_serve
 from websockets.exceptions import ConnectionClosed
 
+from ..envs.backpressure import PatientConnection
 from ..envs.errors import BadMessageError, VlarigError
-from ..envs.messages import (
-    BAD_MESSAGE,
-    CRASH,
-    HANG,
-    LOST,
-    WIRE_VERSION,
-    Failure,
-    Hello,
-    Start,
-    Step,
-    Welcome,
-    decode,
-    encode,
-)
+from ..envs.messages import BAD_MESSAGE, ENV_ERROR, WIRE_VERSION, Failure, Hello, Start, Step, decode, encode
 from ..envs.wire import MAX_MESSAGE_BYTES
-from .framing import read_frame, write_frame
-from .simulator import die_with_parent
-
-#: Requests that the simulator holds at a time: one that runs, and one at hand, so that it does not idle while an answer travels.
-HANDED_OVER = 2
+from .sim_config import MOST_SLOTS, ServerConfig
+from .sim_liveness import CLOSE_SECONDS, hang_up, keep_alive, within
+from .sim_process import SimulatorDiedError
+from .sim_requests import Simulator
+from .simulator import describe, die_with_parent
 
 #: Seconds that a client may take to introduce itself.
 HELLO_TIMEOUT = 10.0
 
+#: Clients at a time. A run has one.
+MOST_CONNECTIONS = 16
 
-@dataclass(frozen=True)
-class ServerConfig:
-    """What a sim server is told on its standard input.
+#: Bytes of a client's requests that wait for an answer. A request is mostly a few kB, one with a large payload some MB.
+MOST_WAITING_BYTES = 2 * MAX_MESSAGE_BYTES
 
-    Attributes:
-        socket: Path of the Unix socket to listen on.
-        token: Secret that a client must show.
-        adapter: The adapter, as ``module:Class``.
-        packages: Modules to take from the driver: name to file.
-        load_seconds: Longest that the simulator may take to load and build its first env.
-        start_seconds: Longest that the start of an episode may take.
-        row_seconds: Longest that one row of a chunk may take.
-    """
-
-    socket: str
-    token: str
-    adapter: str
-    packages: dict[str, str]
-    load_seconds: float
-    start_seconds: float
-    row_seconds: float
-
-
-class SimulatorDiedError(Exception):
-    """The simulator's process ended, or was killed, before it could say anything."""
+#: Requests of a client that are at work or whose answers it has not read: of a client that reads nothing no more answers are kept.
+MOST_UNREAD = 8
 
 
 @dataclass
-class _Request:
-    """A request that the simulator has been handed, and where its encoded answer is awaited."""
+class _Seat:
+    """A client's slot.
 
-    message: Union[Start, Step]
-    patience: float
-    answered: asyncio.Future[bytes]
+    Attributes:
+        number: Number of the slot in the simulator.
+        newest: The highest id of a request so far.
+        busy: Whether a request waits for its answer.
+    """
 
-
-class SimulatorProcess:
-    """The simulator's process and the line to it; started anew after each death."""
-
-    def __init__(self, config: ServerConfig) -> None:
-        self._config = config
-        self._loading = asyncio.Lock()
-        self._room = asyncio.Semaphore(HANDED_OVER)
-        self._process: subprocess.Popen[bytes] | None = None
-        self._handed: deque[_Request] = deque()
-        self._live: set[int] = set()
-        self._watchdog: asyncio.TimerHandle | None = None
-        self._hung = False
-        self.welcome: Welcome | None = None
-
-    async def load(self) -> Welcome:
-        """Start the process and wait until its adapter stands.
-
-        Raises:
-            VlarigError: The adapter cannot be loaded, and says why.
-            SimulatorDiedError: The process died on the way.
-        """
-        ours, theirs = socket.socketpair()
-        self._process = subprocess.Popen(
-            [sys.executable, "-I", str(Path(__file__).with_name("worker.py")), "simulator"],
-            stdin=subprocess.PIPE,
-            stdout=sys.stderr,
-            pass_fds=[theirs.fileno()],
-        )
-        assert self._process.stdin is not None
-        told = {"channel": theirs.fileno(), "adapter": self._config.adapter, "packages": self._config.packages}
-        self._process.stdin.write(json.dumps(told).encode() + b"\n")
-        self._process.stdin.close()
-        theirs.close()
-        self._reader, self._writer = await asyncio.open_connection(sock=ours, limit=2**20)
-        self._watch(self._config.load_seconds)
-        try:
-            answer = decode(await read_frame(self._reader))
-        except (asyncio.IncompleteReadError, ConnectionError):
-            raise SimulatorDiedError(f"{self._config.adapter} did not load: {await self._bury()}") from None
-        if isinstance(answer, Failure):
-            await self._bury()
-            raise VlarigError(answer.message)
-        assert isinstance(answer, Welcome)
-        self._watch(None)
-        self.welcome = answer
-        self._listener = asyncio.create_task(self._listen())
-        return answer
-
-    async def request(self, message: Union[Start, Step]) -> bytes:
-        """Have the simulator carry ``message`` out; always an encoded answer, within a bounded time."""
-        async with self._room:
-            async with self._loading:
-                if self._process is None:
-                    try:
-                        await self.load()
-                    except (VlarigError, SimulatorDiedError) as error:
-                        return encode(Failure(message.id, CRASH, str(error)))
-            if isinstance(message, Start):
-                self._live.add(message.slot)
-                patience = self._config.start_seconds
-            elif message.slot in self._live:
-                patience = self._config.row_seconds * max(1, len(message.actions))
-            else:
-                return encode(Failure(message.id, LOST, f"no episode is under way in slot {message.slot}; start it again"))
-            request = _Request(message, patience, asyncio.get_running_loop().create_future())
-            self._handed.append(request)
-            if self._handed[0] is request:
-                self._watch(patience)
-            write_frame(self._writer, encode(message))
-            return await request.answered
-
-    def forget(self, slot: int) -> None:
-        """No episode is under way in the slot any more."""
-        self._live.discard(slot)
-
-    async def _listen(self) -> None:
-        """Hand on each answer, and when the process ends say so to all who wait: only the first request was running."""
-        try:
-            while True:
-                answer = await read_frame(self._reader)
-                request = self._handed.popleft()
-                self._watch(self._handed[0].patience if self._handed else None)
-                request.answered.set_result(answer)
-        except (asyncio.IncompleteReadError, ConnectionError):
-            kind = HANG if self._hung else CRASH
-            orphans, self._handed = self._handed, deque()
-            story = await self._bury()
-            for position, request in enumerate(orphans):
-                failure = Failure(request.message.id, LOST if position else kind, story)
-                request.answered.set_result(encode(failure))
-
-    def _watch(self, patience: float | None) -> None:
-        """Kill the process unless it answers within ``patience`` seconds from now; do not with ``None``."""
-        if self._watchdog is not None:
-            self._watchdog.cancel()
-        self._watchdog = None if patience is None else asyncio.get_running_loop().call_later(patience, self._kill_hung)
-
-    def _kill_hung(self) -> None:
-        assert self._process is not None
-        self._hung = True
-        self._process.kill()
-
-    async def _bury(self) -> str:
-        """End the process, whatever state it is in, and say how it went."""
-        assert self._process is not None
-        process, hung = self._process, self._hung
-        self._process, self._hung = None, False  # before the first await: whoever asks from now on starts another
-        self._watch(None)
-        self._live.clear()
-        self._writer.close()
-        try:
-            status = await asyncio.to_thread(process.wait, 5)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            status = await asyncio.to_thread(process.wait)
-        if hung:
-            return "the simulator gave no answer in time and was killed"
-        how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"exited with status {status}"
-        return f"the simulator's process {how}"
+    number: int
+    newest: int = -1
+    busy: bool = False
 
 
 class SimServer:
-    """Answers any number of clients; each has slots of its own."""
+    """Answers some clients; each has slots of its own."""
 
-    def __init__(self, config: ServerConfig, simulator: SimulatorProcess) -> None:
+    def __init__(self, config: ServerConfig, simulator: Simulator) -> None:
         self._config = config
         self._simulator = simulator
+        self._connections = 0
         self._free: list[int] = []
         self._slot_count = 0
 
     async def handle(self, connection: ServerConnection) -> None:
         """One client's conversation. A malformed message ends it, and nothing else."""
-        slots: dict[int, int] = {}
-        running: set[asyncio.Task[None]] = set()
+        client = _Client(connection, self._simulator, self._take_slot)
+        watch = asyncio.create_task(keep_alive(connection, self._config.keepalive))
+        self._connections += 1
         try:
             await self._greet(connection)
             async for data in connection:
-                message = decode(data)
-                if not isinstance(message, (Start, Step)):
-                    raise BadMessageError(f"{type(message).__name__} out of turn; expected Start or Step")
-                slot = self._slot(slots, message.slot)
-                task = asyncio.create_task(self._serve(connection, replace(message, slot=slot)))
-                running.add(task)
-                task.add_done_callback(running.discard)
+                client.take(data)
         except BadMessageError as error:
-            with contextlib.suppress(ConnectionClosed):
-                await connection.send(encode(Failure(-1, BAD_MESSAGE, str(error))))
-                await connection.close(1008)
+            await hang_up(connection, 1008, encode(Failure(-1, BAD_MESSAGE, str(error))))
         except ConnectionClosed:
             pass
         finally:
-            if running:
-                await asyncio.wait(running)
-            for slot in slots.values():
+            watch.cancel()
+            connection.transport.abort()  # or an answer that is being sent might wait for ever
+            for slot in await client.leave():
                 self._simulator.forget(slot)
-            self._free.extend(slots.values())
+                self._free.append(slot)
+            self._connections -= 1
 
-    def _slot(self, slots: dict[int, int], wanted: int) -> int:
-        """The simulator's number for a client's slot."""
-        if wanted not in slots:
-            if self._free:
-                slots[wanted] = self._free.pop()
-            else:
-                slots[wanted] = self._slot_count
-                self._slot_count += 1
-        return slots[wanted]
+    def _take_slot(self) -> int:
+        """The number of one of the simulator's slots that nobody uses."""
+        if self._free:
+            return self._free.pop()
+        self._slot_count += 1
+        return self._slot_count - 1
 
     async def _greet(self, connection: ServerConnection) -> None:
+        if self._connections > MOST_CONNECTIONS:
+            raise BadMessageError(f"{MOST_CONNECTIONS} clients are connected already; close one")
+        _check_user(connection)
         try:
-            hello = decode(await asyncio.wait_for(connection.recv(), HELLO_TIMEOUT))
+            hello = decode(await within(connection.recv(), HELLO_TIMEOUT))
         except asyncio.TimeoutError:
             raise BadMessageError(f"no Hello within {HELLO_TIMEOUT:.0f} s") from None
         if not isinstance(hello, Hello):
@@ -265,35 +114,115 @@ class SimServer:
         assert self._simulator.welcome is not None
         await connection.send(encode(self._simulator.welcome))
 
-    async def _serve(self, connection: ServerConnection, message: Union[Start, Step]) -> None:
-        answer = await self._simulator.request(message)
-        with contextlib.suppress(ConnectionClosed):
-            await connection.send(answer)
+
+class _Client:
+    """What one client has asked for."""
+
+    def __init__(self, connection: ServerConnection, simulator: Simulator, take_slot: Callable[[], int]) -> None:
+        self._connection = connection
+        self._simulator = simulator
+        self._take_slot = take_slot
+        self._seats: dict[int, _Seat] = {}
+        self._unread = asyncio.Semaphore(MOST_UNREAD)
+        self._waiting_bytes = 0
+        self._running: set[asyncio.Task[None]] = set()
+        self._left = False
+
+    def take(self, data: bytes | str) -> None:
+        """Begin to carry out the request in ``data``.
+
+        Raises:
+            BadMessageError: It is none, is out of turn, or exceeds a bound.
+        """
+        message = decode(data)
+        if not isinstance(message, (Start, Step)):
+            raise BadMessageError(f"{type(message).__name__} out of turn; expected Start or Step")
+        if not 0 <= message.slot < MOST_SLOTS:
+            raise BadMessageError(f"slot {message.slot}; slots are numbered from 0 to {MOST_SLOTS - 1}")
+        if message.slot not in self._seats:
+            self._seats[message.slot] = _Seat(self._take_slot())
+        seat = self._seats[message.slot]
+        if message.id <= seat.newest:
+            raise BadMessageError(f"request {message.id} in slot {message.slot} after request {seat.newest}; ids must grow")
+        if seat.busy:
+            raise BadMessageError(f"request {message.id} in slot {message.slot} before the answer to request {seat.newest}")
+        if self._waiting_bytes + len(data) > MOST_WAITING_BYTES:
+            raise BadMessageError(f"more than {MOST_WAITING_BYTES} bytes of requests wait for answers")
+        seat.newest, seat.busy = message.id, True
+        self._waiting_bytes += len(data)
+        task = asyncio.create_task(self._serve(seat, replace(message, slot=seat.number), len(data)))
+        self._running.add(task)
+        task.add_done_callback(self._running.discard)
+
+    async def leave(self) -> list[int]:
+        """Wait until nothing of the client's is under way; returns the slots that it had."""
+        self._left = True
+        if self._running:
+            await asyncio.wait(self._running)
+        return [seat.number for seat in self._seats.values()]
+
+    async def _serve(self, seat: _Seat, message: Union[Start, Step], size: int) -> None:
+        async with self._unread:
+            if self._left:
+                return
+            try:
+                answer = await self._simulator.request(message)
+            except Exception as error:  # a defect of ours, which must not leave the client waiting
+                with contextlib.suppress(OSError):  # the disk is full
+                    traceback.print_exc()
+                answer = encode(Failure(message.id, ENV_ERROR, f"the sim server failed ({describe(error)})"))
+            seat.busy = False
+            self._waiting_bytes -= size
+            with contextlib.suppress(ConnectionClosed):
+                await self._connection.send(answer)
 
 
-async def serve(config: ServerConfig) -> None:
-    """Load the simulator, say on standard output that we are ready (or why not), and serve until standard input closes.
+def _check_user(connection: ServerConnection) -> None:
+    """Make sure that the client is a process of our own user: a socket without a file has no permissions.
 
     Raises:
-        SimulatorDiedError: The simulator died while it was loaded; whoever started us may try again.
+        BadMessageError: It is somebody else's.
     """
-    simulator = SimulatorProcess(config)
+    if hasattr(socket, "SO_PEERCRED"):
+        credentials = connection.transport.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+        _, user, _ = struct.unpack("3i", credentials)
+        if user != os.getuid():
+            raise BadMessageError(f"user {user} may not use the simulator of user {os.getuid()}")
+
+
+async def serve(config: ServerConfig, told: TextIO) -> None:
+    """Load the simulator, say to ``told`` that we are ready (or why not), and serve until standard input closes.
+
+    What is said is one line of JSON: ``ready``, or ``error`` with what the user can mend, or ``died`` where another try may go better.
+    """
+    simulator = Simulator(config)
     try:
         await simulator.load()
     except VlarigError as error:
-        _say({"error": str(error)})
+        _say(told, {"error": str(error)})
+        return
+    except SimulatorDiedError as error:
+        _say(told, {"died": str(error)})
         return
     server = SimServer(config, simulator)
     async with unix_serve(
-        server.handle, config.socket, max_size=MAX_MESSAGE_BYTES, compression=None, ping_interval=20, ping_timeout=60
+        server.handle,
+        config.socket,
+        create_connection=PatientConnection,
+        max_size=MAX_MESSAGE_BYTES,
+        compression=None,
+        ping_interval=None,
+        close_timeout=CLOSE_SECONDS,
     ):
-        _say({"ready": True})
-        await _standard_input_closed()
+        _say(told, {"ready": True})
+        over = asyncio.create_task(_standard_input_closed())
+        await asyncio.wait([over, simulator.given_up], return_when=asyncio.FIRST_COMPLETED)
+        await simulator.end()
 
 
-def _say(line: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(line) + "\n")
-    sys.stdout.flush()
+def _say(told: TextIO, line: dict[str, Any]) -> None:
+    with told, contextlib.suppress(OSError):  # nobody listens any more
+        told.write(json.dumps(line) + "\n")
 
 
 async def _standard_input_closed() -> None:
@@ -306,6 +235,8 @@ async def _standard_input_closed() -> None:
 
 
 def main(config: dict[str, Any]) -> None:
-    """Run the server that ``config`` (the fields of :class:`ServerConfig`) describes."""
+    """Run the server that ``config`` (the fields of :class:`.sim_config.ServerConfig`) describes."""
     die_with_parent()
-    asyncio.run(serve(ServerConfig(**config)))
+    told = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print is for the log
+    asyncio.run(serve(ServerConfig(**config), told))

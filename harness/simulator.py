@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..envs.api import Env
-from ..envs.errors import VlarigError
+from ..envs.errors import BadMessageError, VlarigError
 from ..envs.messages import (
     ENV_ERROR,
     REFUSED,
@@ -80,8 +80,18 @@ class EnvRack:
             return Failure(request.id, REFUSED, str(error))
         except Exception as error:
             traceback.print_exc()
-            self.envs.pop(request.slot, None)
+            self._discard(request.slot)
             return Failure(request.id, ENV_ERROR, describe(error))
+
+    def _discard(self, slot: int) -> None:
+        """Close an env that raised; the slot's next episode gets another one."""
+        env = self.envs.pop(slot, None)
+        if env is None:
+            return
+        try:
+            env.close()
+        except Exception:
+            traceback.print_exc()
 
     def _env(self, slot: int) -> Env:
         if slot not in self.envs:
@@ -94,6 +104,7 @@ def main(config: dict[str, Any]) -> None:
     """Serve requests on the inherited socket until the server closes it."""
     die_with_parent()
     channel = socket.socket(fileno=config["channel"])
+    channel.set_inheritable(False)
     try:
         adapter = load_adapter(config["adapter"])
         rack = EnvRack(adapter, {0: adapter()})
@@ -112,11 +123,14 @@ def main(config: dict[str, Any]) -> None:
 
 
 def encode_answer(answer: Message) -> bytes:
-    """An answer as bytes; one that is too large to travel becomes a failure that says so."""
-    data = encode(answer)
+    """An answer as bytes; one that cannot travel becomes a failure that says so."""
+    assert isinstance(answer, (Started, Stepped, Failure))
+    try:
+        data = encode(answer)
+    except BadMessageError as error:
+        return encode(Failure(answer.id, ENV_ERROR, f"the env's answer cannot be sent ({error})"))
     if len(data) <= MAX_MESSAGE_BYTES:
         return data
-    assert isinstance(answer, (Started, Stepped))
     return encode(
         Failure(
             answer.id,

@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import itertools
+import os
+import signal
+import time
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+from chaos.processes import children
 from comparing import results
+from toy.env import ToyEnv
 from toy.policies import ImageReader
+from toy.suite import TOY_SUITE
 
-from vlarig.harness import Rollouts, evaluate
+from vlarig.benchmarks.registry import load_suite
+from vlarig.benchmarks.suite import Patience
+from vlarig.envs.api import ChunkResult, Needs, Row
+from vlarig.envs.messages import Failure, Start, Started, Step
+from vlarig.harness import Rollouts, evaluate, placement, plan
+from vlarig.harness.placement import SimHost
+from vlarig.harness.runtimes import Runtime
+from vlarig.harness.sim_liveness import Keepalive
+from vlarig.harness.simulator import EnvRack
 from vlarig.results.ledger import Ledger
 from vlarig.results.records import Attempt
 
@@ -23,6 +42,20 @@ def counts(toy_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def results_of() -> dict[str, dict]:
+    """Undisturbed results by suite, for the whole module."""
+    return {}
+
+
+@pytest.fixture
+def undisturbed(results_of: dict[str, dict], counts: Path, monkeypatch: pytest.MonkeyPatch) -> dict:
+    if "faulty" not in results_of:
+        results_of["faulty"], attempts, _ = sweep(monkeypatch, "crash:reach_red/1:0", "undisturbed")
+        assert attempts == []
+    return results_of["faulty"]
+
+
 def sweep(monkeypatch: pytest.MonkeyPatch, fault: str, run: str) -> tuple[dict, list[Attempt], bool]:
     monkeypatch.setenv("VLARIG_TEST_FAULT", fault)
     evaluation = evaluate("faulty", ImageReader(), workers=1, slots=4, episodes=4, run=Path(run))
@@ -30,16 +63,63 @@ def sweep(monkeypatch: pytest.MonkeyPatch, fault: str, run: str) -> tuple[dict, 
         return results(Path(run)), ledger.attempts(), evaluation.complete
 
 
-@pytest.mark.parametrize(("kind", "charged"), [("crash", "crash"), ("raise", "env_error"), ("hang", "hang")])
+@pytest.mark.parametrize(
+    ("kind", "times", "charged", "story"),
+    [
+        ("crash", 2, "crash", "the simulator's process was ended by SIGABRT"),
+        ("exit", 1, "crash", "the simulator's process exited with status 0"),
+        ("orphan", 1, "crash", "the simulator's process was ended by SIGABRT"),
+        ("hang", 2, "hang", "the simulator gave no answer within 4 s and was killed"),
+        ("stopped", 1, "hang", "the simulator gave no answer within 4 s and was killed"),
+        ("raise", 2, "env_error", "RuntimeError: the physics exploded"),
+        ("text", 1, "env_error", "the env's answer cannot be read"),
+        ("object", 1, "env_error", "the env's answer cannot be sent"),
+        ("noise", 1, "crash", "wrote what is no answer (a message of 2002874990 bytes"),
+        ("false-answer", 1, "crash", "wrote what is no answer to its request"),
+    ],
+)
 def test_a_fault_is_charged_to_its_episode_and_mended(
-    counts: Path, monkeypatch: pytest.MonkeyPatch, kind: str, charged: str
+    undisturbed: dict, counts: Path, monkeypatch: pytest.MonkeyPatch, kind: str, times: int, charged: str, story: str
 ) -> None:
-    undisturbed, none, _ = sweep(monkeypatch, f"{kind}:reach_red/1:0", "undisturbed")
-    disturbed, attempts, complete = sweep(monkeypatch, f"{kind}:reach_red/1:2", "disturbed")
-    assert none == []
-    assert [(attempt.key, attempt.kind, attempt.gave_up) for attempt in attempts] == [(FAULTY_KEY, charged, False)] * 2
+    disturbed, attempts, complete = sweep(monkeypatch, f"{kind}:reach_red/1:{times}", "disturbed")
+    assert [(attempt.key, attempt.kind, attempt.gave_up) for attempt in attempts] == [(FAULTY_KEY, charged, False)] * times
+    assert all(story in attempt.message for attempt in attempts)
     assert complete
     assert disturbed == undisturbed
+    deadline = time.monotonic() + 30
+    while (left := living(counts)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert left == []
+
+
+def living(counts: Path) -> list[int]:
+    """Processes that are left of a sweep, told by their environment."""
+    found = []
+    for environment in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            if str(counts).encode() in environment.read_bytes():
+                found.append(int(environment.parent.name))
+    return [pid for pid in found if pid != os.getpid()]
+
+
+def test_nobody_is_charged_for_time_in_which_the_server_was_stopped(
+    undisturbed: dict, counts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disturbed, attempts, _ = sweep(monkeypatch, "server-stopped:reach_red/1:1", "disturbed")
+    assert attempts == []
+    assert disturbed == undisturbed
+
+
+@pytest.mark.parametrize("kind", ["crash-twice", "crash-without-memory"])
+def test_nobody_is_charged_where_the_next_process_does_not_load(
+    undisturbed: dict, counts: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Neither the process that the sim server starts loads, nor that of the next sim server."""
+    disturbed, attempts, complete = sweep(monkeypatch, f"{kind}:reach_red/1:3", "disturbed")
+    assert complete
+    assert [(attempt.key, attempt.kind) for attempt in attempts] == [(FAULTY_KEY, "crash")]
+    assert disturbed == undisturbed
+    assert len(list(counts.iterdir())) == 3
 
 
 def test_an_episode_that_fails_again_and_again_is_an_error_and_owed_again(
@@ -71,3 +151,88 @@ def test_a_crash_does_not_change_what_is_collected(counts: Path, monkeypatch: py
             return [[each.result.snapshot.state_digest for each in slot] for slot in rollouts.collect(12)]
 
     assert actions("crash:reach_red/1:2") == actions("crash:reach_red/1:0")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("target", ["simulator", "server"])
+def test_a_real_simulator_that_is_stopped_in_mid_chunk_changes_nothing(
+    tabletop: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(plan, "load_suite", lambda name: replace(load_suite(name), patience=Patience(row=2.0)))
+    monkeypatch.setattr(placement, "KEEPALIVE", Keepalive(1.0, 4.0))
+    step, chunks = SimHost.step, itertools.count()
+
+    async def stopping_step(host: SimHost, slot: int, actions: np.ndarray) -> ChunkResult:
+        if next(chunks) == 10:
+            assert host.pid is not None
+            (simulator,) = children(host.pid)
+            asyncio.get_running_loop().call_later(
+                0.02, os.kill, simulator if target == "simulator" else host.pid, signal.SIGSTOP
+            )
+        return await step(host, slot, actions)
+
+    def play(run: str) -> tuple[dict, list[str]]:
+        assert evaluate("tabletop", "expert", workers=1, slots=2, episodes=1, execute=4, run=Path(run)).complete
+        with Ledger.open_read_only(Path(run)) as ledger:
+            return results(Path(run)), [attempt.kind for attempt in ledger.attempts()]
+
+    undisturbed, _ = play("undisturbed")
+    monkeypatch.setattr(SimHost, "step", stopping_step)
+    disturbed, charged = play("disturbed")
+    assert disturbed == undisturbed
+    assert charged == (["hang"] if target == "simulator" else [])
+
+
+@pytest.mark.slow
+def test_a_real_env_that_raises_leaves_its_neighbours_alone(
+    tabletop: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is closed while they go on with what they share with it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(plan, "load_suite", lambda name: replace(load_suite(name), adapter="toy.fragile:FragileTabletopEnv"))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    (tmp_path / "counts").mkdir()
+    monkeypatch.setenv("VLARIG_TEST_COUNTS", str(tmp_path / "counts"))
+    found = []
+    for times in (0, 1):
+        monkeypatch.setenv("VLARIG_TEST_FAULT", f"raise:stack/0:{times}")
+        run = Path(f"run{times}")
+        options = {"workers": 1, "slots": 4, "batch": 4, "tasks": ("stack",), "episodes": 4}
+        evaluate("tabletop", ImageReader(16), run=run, **options)
+        with Ledger.open_read_only(run) as ledger:
+            found.append((results(run), [(attempt.key.split("/", 2)[2], attempt.kind) for attempt in ledger.attempts()]))
+    (undisturbed, none), (disturbed, charged) = found
+    assert none == []
+    assert charged == [("stack/base/0/0", "env_error")]
+    assert disturbed == undisturbed
+
+
+class FragileEnv(ToyEnv):
+    """Raises in every row, and where it is stubborn when it is closed too."""
+
+    closed: list[FragileEnv] = []
+    stubborn = False
+
+    def apply(self, action: np.ndarray) -> Row:
+        raise RuntimeError("the physics exploded")
+
+    def close(self) -> None:
+        self.closed.append(self)
+        if self.stubborn:
+            raise RuntimeError("the window is gone already")
+
+
+@pytest.mark.parametrize("stubborn", [False, True])
+def test_an_env_that_raised_is_closed(monkeypatch: pytest.MonkeyPatch, stubborn: bool) -> None:
+    monkeypatch.setattr(FragileEnv, "closed", [])
+    monkeypatch.setattr(FragileEnv, "stubborn", stubborn)
+    rack = EnvRack(FragileEnv, {})
+    for slot in range(2):
+        assert isinstance(rack.answer(Start(slot, slot, TOY_SUITE.episodes(per_task=1)[0], Needs())), Started)
+    broken, other = rack.envs[0], rack.envs[1]
+    failure = rack.answer(Step(2, 0, np.zeros((1, 3), np.float32)))
+    assert failure == Failure(2, "env_error", "RuntimeError: the physics exploded")
+    assert FragileEnv.closed == [broken]
+    assert list(rack.envs.values()) == [other]

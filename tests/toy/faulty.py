@@ -1,9 +1,12 @@
-"""The toy simulator with faults of real ones: it crashes, hangs, raises, or draws from generators that it does not own."""
+"""The toy simulator with faults of real ones: it crashes, hangs, raises, leaks, or draws from generators that it does not own."""
 
 from __future__ import annotations
 
 import os
+import signal
+import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -17,32 +20,139 @@ FAULT = "VLARIG_TEST_FAULT"
 COUNTS = "VLARIG_TEST_COUNTS"
 #: Row of the episode in which the fault happens.
 FAULTY_ROW = 12
+#: Bytes of a block of memory, and how many of them a simulator that grows takes.
+BLOCK, BLOCKS = 40 * 10**6, 20
+
+
+def told() -> tuple[str, str, int]:
+    """Kind, place and times of the fault; where there is none it happens no time."""
+    kind, place, times = os.environ.get(FAULT, "none::0").split(":")
+    return kind, place, int(times)
+
+
+def again(times: int) -> bool:
+    """Whether a fault is due that happens ``times`` times, whichever processes it happens in."""
+    if not times:
+        return False
+    happened = len(list(Path(os.environ[COUNTS]).iterdir()))
+    if happened < times:
+        (Path(os.environ[COUNTS]) / str(happened)).touch()
+    return happened < times
+
+
+def hang() -> None:
+    time.sleep(3600)
+
+
+def run_out_of_memory() -> None:
+    raise MemoryError("the kernel has nothing left")
+
+
+def misbehave() -> None:
+    raise RuntimeError("the physics exploded")
+
+
+def be_stopped() -> None:
+    os.kill(os.getpid(), signal.SIGSTOP)
+
+
+def stop_the_server() -> None:
+    """The sim server is stopped for longer than a chunk may take."""
+    os.kill(os.getppid(), signal.SIGSTOP)
+    time.sleep(6.0)
+    os.kill(os.getppid(), signal.SIGCONT)
+
+
+def leave_a_child() -> None:
+    """Crash, and leave a child behind that holds every file open."""
+    if os.fork() == 0:
+        hang()
+    os.abort()
+
+
+def scribble(noise: bytes) -> None:
+    """Write to the line to the server."""
+    for entry in Path("/proc/self/fd").iterdir():
+        if entry.is_symlink() and str(entry.readlink()).startswith("socket:"):
+            os.write(int(entry.name), noise)
+
+
+FAULTS: dict[str, Callable[[], object]] = {
+    "crash": os.abort,
+    "exit": sys.exit,
+    "hang": hang,
+    "raise": misbehave,
+    "stopped": be_stopped,
+    "server-stopped": stop_the_server,
+    "orphan": leave_a_child,
+    "noise": lambda: scribble(b"warning: the physics is tired\n"),
+    "false-answer": lambda: scribble((9).to_bytes(4, "big") + b"no answer"),
+}
+#: After a crash, faults of the next processes while they load.
+RELAPSES: dict[str, Callable[[], object]] = {"crash-twice": os.abort, "crash-without-memory": run_out_of_memory}
+#: Faults of what the env shows, not of what it does.
+MEASURES = {"text": "far", "object": object()}
 
 
 class FaultyEnv(ToyEnv):
     """Misbehaves in one episode."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        kind, _, times = told()
+        if kind in RELAPSES and any(Path(os.environ[COUNTS]).iterdir()) and again(times):
+            RELAPSES[kind]()
+
     def begin(self, episode: Episode, rng: np.random.Generator) -> str:
         self.row = 0
+        self.shown: dict[str, object] = {}
         return super().begin(episode, rng)
 
     def apply(self, action: np.ndarray) -> Row:
         assert self.episode is not None
-        kind, place, times = os.environ[FAULT].split(":")
+        kind, place, times = told()
         self.row += 1
-        if place == f"{self.episode.task}/{self.episode.start}" and self.row == FAULTY_ROW and self._again(int(times)):
-            if kind == "crash":
+        if place == f"{self.episode.task}/{self.episode.start}" and self.row == FAULTY_ROW and again(times):
+            if kind in MEASURES:
+                self.shown = {"distance": MEASURES[kind]}
+            elif kind in RELAPSES:
                 os.abort()
-            if kind == "hang":
-                time.sleep(3600)
-            raise RuntimeError("the physics exploded")
+            else:
+                FAULTS[kind]()
         return super().apply(action)
 
-    def _again(self, times: int) -> bool:
-        happened = len(list(Path(os.environ[COUNTS]).iterdir()))
-        if happened < times:
-            (Path(os.environ[COUNTS]) / str(happened)).touch()
-        return happened < times
+    def metrics(self) -> dict[str, float]:
+        return super().metrics() | self.shown
+
+
+class StumblingEnv(ToyEnv):
+    """Its processes are stopped while they start: the fault ``kind`` is ``stopped`` or ``server-stopped``, and has no place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        kind, _, times = told()
+        if again(times):
+            os.kill(os.getpid() if kind == "stopped" else os.getppid(), signal.SIGSTOP)
+
+
+class HoardingEnv(ToyEnv):
+    """Keeps memory: each episode's where the fault ``kind`` is ``leak``, each slot's where it is ``large``; or grows in one episode."""
+
+    hoard: list[bytes] = []
+
+    def __init__(self) -> None:
+        super().__init__()
+        if told()[0] == "large":
+            self.hoard.append(b"\x01" * BLOCK)
+
+    def begin(self, episode: Episode, rng: np.random.Generator) -> str:
+        kind, place, times = told()
+        if kind == "leak":
+            self.hoard.append(b"\x01" * BLOCK)
+        if kind == "grow" and place == f"{episode.task}/{episode.start}" and again(times):
+            self.hoard.extend(b"\x01" * BLOCK for _ in range(BLOCKS))
+            hang()
+        return super().begin(episode, rng)
 
 
 class DriftingEnv(ToyEnv):

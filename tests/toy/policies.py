@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Sequence
 
@@ -37,6 +38,15 @@ class SlowImageReader(ImageReader):
 
     def act(self, requests: Sequence[Request]) -> list[Reply]:
         time.sleep(0.1)
+        return super().act(requests)
+
+
+class Talkative(ImageReader):
+    """It prints what it thinks, as policies of others do, and logs what it does not like."""
+
+    def act(self, requests: Sequence[Request]) -> list[Reply]:
+        print("thinking")
+        logging.getLogger("talkative").warning("%s requests are too few", len(requests))
         return super().act(requests)
 
 

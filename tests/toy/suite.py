@@ -58,3 +58,6 @@ FAULTY_SUITE = replace(
 )
 DRIFTING_SUITE = replace(TOY_SUITE, name="drifting", adapter="toy.faulty:DriftingEnv")
 LEAKY_SUITE = replace(TOY_SUITE, name="leaky", adapter="toy.faulty:LeakyEnv")
+STUMBLING_SUITE = replace(TOY_SUITE, name="stumbling", adapter="toy.faulty:StumblingEnv", patience=Patience(load=3.0))
+HOARDING_SUITE = replace(TOY_SUITE, name="hoarding", adapter="toy.faulty:HoardingEnv")
+SLOW_SUITE = replace(TOY_SUITE, name="slow", adapter="toy.slow:SlowEnv")

@@ -1,0 +1,94 @@
+"""Bounded waits, and connections whose other end may be stopped, half open or gone.
+
+Nothing that waits for another process may wait for ever, and nothing may blame another process for time in which we were stopped
+ourselves (by a signal, a debugger, a suspended machine). So time is counted in ticks of our own event loop: however long we did not
+run, no more than one tick has passed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+from collections.abc import Awaitable
+from typing import NamedTuple, TypeVar
+
+from websockets.asyncio.connection import Connection
+from websockets.exceptions import ConnectionClosed
+
+T = TypeVar("T")
+
+#: Seconds between two looks at what is waited for.
+TICK = 0.25
+
+#: Seconds that the other end of a connection gets to say goodbye.
+CLOSE_SECONDS = 2.0
+
+
+class Keepalive(NamedTuple):
+    """How a connection's other end is watched, in seconds.
+
+    Attributes:
+        interval: Between two pings.
+        patience: How long a ping may stay without an answer, before the connection counts as broken.
+    """
+
+    interval: float
+    patience: float
+
+
+#: How the connection between a driver and a sim server is watched, at both ends.
+KEEPALIVE = Keepalive(interval=20.0, patience=60.0)
+
+
+async def within(awaitable: Awaitable[T], seconds: float) -> T:
+    """The result of ``awaitable``, which may take ``seconds`` of the time in which we run; it is cancelled where it takes longer.
+
+    Raises:
+        asyncio.TimeoutError: It took longer.
+    """
+    task = asyncio.ensure_future(awaitable)
+    tick = min(TICK, seconds)
+    try:
+        for _ in range(math.ceil(seconds / tick)):
+            done, _ = await asyncio.wait({task}, timeout=tick)
+            if done:
+                return task.result()
+        raise asyncio.TimeoutError
+    finally:
+        if not task.done():
+            task.cancel()
+            await asyncio.wait({task}, timeout=TICK)
+
+
+async def keep_alive(connection: Connection, keepalive: Keepalive) -> None:
+    """Ping the other end for as long as it answers, then break the connection.
+
+    It replaces the keepalive of websockets, whose ping first waits, without bound, until the other end has read what was sent before:
+    it would never notice a process that is stopped and reads nothing.
+    """
+    with contextlib.suppress(ConnectionClosed):
+        while True:
+            await asyncio.sleep(keepalive.interval)
+            try:
+                await within(_ping(connection), keepalive.patience)
+            except asyncio.TimeoutError:
+                connection.transport.abort()
+                return
+
+
+async def hang_up(connection: Connection, code: int = 1000, last_words: bytes | None = None) -> None:
+    """Close a connection, also one whose other end does not read."""
+    with contextlib.suppress(asyncio.TimeoutError, ConnectionClosed):
+        await within(_say_goodbye(connection, code, last_words), CLOSE_SECONDS)
+    connection.transport.abort()
+
+
+async def _ping(connection: Connection) -> None:
+    await (await connection.ping())
+
+
+async def _say_goodbye(connection: Connection, code: int, last_words: bytes | None) -> None:
+    if last_words is not None:
+        await connection.send(last_words)
+    await connection.close(code)

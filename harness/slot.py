@@ -1,0 +1,125 @@
+"""A slot of a sim server, whose episode survives the simulator."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import numpy as np
+
+from ..envs.api import ChunkResult, Episode, Needs, Snapshot
+from ..envs.errors import VlarigError
+from ..envs.messages import ENV_ERROR, EPISODE_FAULTS
+from ..results.records import Attempt
+from .client import SimulatorFault
+from .placement import SimHost
+
+#: Failed attempts after which an episode is given up for this session.
+MOST_ATTEMPTS = 3
+
+
+class GivenUpError(Exception):
+    """An episode failed :data:`MOST_ATTEMPTS` times for reasons that are not the policy's."""
+
+
+class SimSlot:
+    """One slot of a sim server: the episode under way in it, and all that it takes to bring it back after a crash.
+
+    A simulator that died is brought back by starting the same episode and repeating the recorded actions, which an
+    episode's determinism makes exact; the digest of the simulator's states proves it. A chunk whose caller was interrupted
+    leaves the simulator where nobody knows, and is mended in the same way.
+
+    Args:
+        host: The sim server.
+        local: The slot's number there.
+        needs: What the episode's observer wants to receive.
+        note: Is told of each attempt that failed.
+    """
+
+    def __init__(
+        self, host: SimHost, local: int, needs: Needs, note: Callable[[Attempt], Awaitable[None]] | None = None
+    ) -> None:
+        self.host = host
+        self.episode: Episode | None = None
+        self.snapshot: Snapshot | None = None
+        """What the newest episode shows now."""
+        self._local = local
+        self._needs = needs
+        self._note = note
+        self._actions: list[np.ndarray] = []
+
+    @property
+    def chunks(self) -> int:
+        """How many chunks the newest episode has run."""
+        return len(self._actions)
+
+    async def begin(self, episode: Episode) -> Snapshot:
+        """Start an episode and return what it shows first.
+
+        Raises:
+            GivenUpError: It could not be started in :data:`MOST_ATTEMPTS` attempts.
+            VlarigError: The env refused, or its server dies again and again.
+        """
+        self.episode = episode
+        self.snapshot = None
+        self._actions = []
+        self._faults = 0
+        self._stands = False
+        await self._insist(None)
+        assert self.snapshot is not None
+        return self.snapshot
+
+    async def step(self, actions: np.ndarray) -> ChunkResult:
+        """Run a chunk, ``float32[H, A]``. Raises like :meth:`begin`, and where no episode is under way."""
+        if self.episode is None:
+            raise VlarigError("the env cannot step: no episode is under way; call reset first")
+        result = await self._insist(actions)
+        assert result is not None
+        self._actions.append(actions)
+        self.snapshot = result.snapshot
+        if result.over:
+            self.episode = None
+        return result
+
+    async def _insist(self, actions: np.ndarray | None) -> ChunkResult | None:
+        """Run a chunk (or, without one, just start the episode), as often as it takes up to the bound."""
+        while True:
+            try:
+                if not self._stands:
+                    await self._restore()
+                    self._stands = True
+                return None if actions is None else await self.host.step(self._local, actions)
+            except asyncio.CancelledError:
+                self._stands = False
+                raise
+            except SimulatorFault as fault:
+                self._stands = False
+                await self._charge(fault)
+
+    async def _restore(self) -> None:
+        """Bring the episode back to where it was: from its start, by its recorded actions."""
+        assert self.episode is not None
+        snapshot = await self.host.start(self._local, self.episode, self._needs)
+        for actions in self._actions:
+            snapshot = (await self.host.step(self._local, actions)).snapshot
+        if self.snapshot is not None and snapshot.state_digest != self.snapshot.state_digest:
+            raise SimulatorFault(
+                ENV_ERROR,
+                f"the same actions led to another state after {snapshot.step} steps: the env is not deterministic; "
+                f"'vlarig envs check {self.episode.suite}' finds out where",
+            )
+        self.snapshot = snapshot
+
+    async def _charge(self, fault: SimulatorFault) -> None:
+        """Charge a fault to the episode, if it is the episode's."""
+        if fault.kind not in EPISODE_FAULTS:
+            return
+        assert self.episode is not None
+        self._faults += 1
+        gave_up = self._faults >= MOST_ATTEMPTS
+        attempt = Attempt(self.episode.key, self._faults, fault.kind, str(fault), self.host.name, gave_up)
+        if self._note is not None:
+            await self._note(attempt)
+        if gave_up:
+            key, self.episode = self.episode.key, None
+            raise GivenUpError(f"{key} failed {self._faults} times; the last time: {fault}")
