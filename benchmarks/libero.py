@@ -16,7 +16,7 @@ from typing import Any
 
 from ..envs.api import Camera, Protocol
 from ..envs.embodiments import LIBERO_PANDA
-from .suite import Patience, Suite, Task
+from .suite import Footprint, Patience, Suite, Task
 
 TASKS_FILE = "libero_tasks.json"
 
@@ -205,6 +205,9 @@ def _suite(name: str, title: str) -> Suite:
         payload=payload,
         assets=("libero",),
         patience=Patience(start=300.0),  # a task's first start compiles its scene: three seconds on a core to itself
+        footprint=Footprint(
+            process=900, slot=6, task=510
+        ),  # benchmarks/speed/libero_steps.py, libero_object's; others take less
     )
 
 

@@ -17,7 +17,7 @@ from ..envs.embodiments import WIDOWX_BRIDGE
 from ..envs.episode import Ensemble
 from ..envs.errors import VlarigError
 from .simpler_scenes import CARROT_AND_PLATE, CUBES, EGGPLANT_AND_BASKET, MANISKILL3_EGGPLANT, SPOON_AND_TOWEL, Scene
-from .suite import Suite, Task
+from .suite import Footprint, Suite, Task
 
 EGGPLANT = "put_eggplant_in_basket"
 
@@ -224,6 +224,9 @@ def _task(name: str) -> Task:
     return Task(name, starts=tuple(range(_TASKS[name].scene.starts)), starts_under=starts_under)
 
 
+#: The sink's scene, the larger one, and four tasks at once: benchmarks/speed/simpler_steps.py.
+FOOTPRINT = Footprint(process=880, slot=15, task=45)
+
 SIMPLER_WIDOWX = Suite(
     name="simpler_widowx",
     title="SimplerEnv, WidowX: four tasks of BridgeData",
@@ -234,5 +237,6 @@ SIMPLER_WIDOWX = Suite(
     protocols=PROTOCOLS,
     source="simpler-env/ManiSkill2_real2sim@ef7a4d4 put_on_in_scene.py and mani_skill 3.0.1; for protocols see EVALUATORS here",
     payload=payload,
+    footprint=FOOTPRINT,
     assets=("simpler_bridge",),
 )

@@ -16,7 +16,7 @@ from typing import Any
 from ..envs.api import Protocol
 from ..envs.embodiments import WIDOWX_BRIDGE
 from ..envs.errors import VlarigError
-from .simpler import PROTOCOLS
+from .simpler import FOOTPRINT, PROTOCOLS
 from .simpler_scenes import CARROT_AND_PLATE, CUBES, SPOON_AND_TOWEL, Scene
 from .suite import Suite, Task
 
@@ -167,6 +167,7 @@ SIMPLER_OOD = Suite(
     protocols=OOD_PROTOCOLS,
     source="tasks: Qwen-VLA, section 5.1.4; starts, instructions, limits and thresholds: ours, in benchmarks/simpler_ood.py",
     payload=payload,
+    footprint=FOOTPRINT,
     assets=("simpler_bridge",),
     note="starts, instructions, step limit and success thresholds are vlarig's own; the paper publishes none",
 )

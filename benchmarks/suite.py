@@ -47,6 +47,25 @@ class Patience:
     row: float = 60.0
 
 
+@dataclass(frozen=True)
+class Footprint:
+    """Memory that a worker takes, in MB (10^6 bytes), by which workers and slots are chosen. It is an estimate, and changes no result.
+
+    Attributes:
+        process: The sim server, and its simulator with one slot.
+        slot: A further slot of the same task.
+        task: A further task at the same time.
+    """
+
+    process: int = 1000
+    slot: int = 250
+    task: int = 0
+
+    def worker_bytes(self, slots: int, tasks: int) -> int:
+        """Bytes that a worker takes with ``slots`` slots that play ``tasks`` tasks."""
+        return (self.process + self.slot * (slots - 1) + self.task * (tasks - 1)) * 10**6
+
+
 def _no_payload(task: Task, start: int, protocol: Protocol) -> dict[str, Any]:
     """The payload of a suite whose adapter finds everything by the task's name and the start."""
     return {}
@@ -67,6 +86,7 @@ class Suite:
         source: Where tasks and protocols come from.
         payload: Gives the plain data that an episode carries to the adapter, of its task, start and protocol.
         patience: How long its simulator may take for things.
+        footprint: Memory that its simulator takes.
         assets: Names of the asset bundles that the simulator reads; the adapter finds the folder of a bundle ``name`` in the
             environment variable ``VLARIG_ASSETS_<NAME>``.
         note: What must be said beside every number of the suite; empty where its definitions are a published benchmark's own.
@@ -82,6 +102,7 @@ class Suite:
     source: str
     payload: Callable[[Task, int, Protocol], dict[str, Any]] = field(default=_no_payload)
     patience: Patience = Patience()
+    footprint: Footprint = Footprint()
     assets: tuple[str, ...] = ()
     note: str = ""
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from ..envs.api import Camera, Protocol
 from ..envs.embodiments import TABLETOP_PANDA
-from .suite import Suite, Task
+from .suite import Footprint, Suite, Task
 from .tabletop_sampler import MAKERS, sample
 
 STARTS_FILE = "tabletop_starts.json"
@@ -68,4 +68,5 @@ TABLETOP = Suite(
     protocols=(STANDARD,),
     source="defined here, in benchmarks/tabletop_sampler.py and envs/tabletop/goals.py",
     payload=payload,
+    footprint=Footprint(process=500, slot=10),  # benchmarks/speed/many_slots.py: 128 slots in two workers took 1.9 GB
 )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from pathlib import Path
 from ..benchmarks.registry import load_suite, suite_names
 from ..envs.errors import VlarigError
 from .assets import find_bundle, locate_bundle
+from .machine import Machine
 from .runtime_install import check_imports
 from .runtimes import Runtime, RuntimeState, choose_renderer, home, list_runtimes, load_spec
 
@@ -153,6 +153,5 @@ def _disk() -> Finding:
 
 
 def _machine() -> Finding:
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / GIB
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return Finding("ok", "machine", f"{cores} cores, {memory:.0f} GiB memory")
+    here = Machine.here()
+    return Finding("ok", "machine", f"{here.cores} cores, {here.memory / GIB:.0f} GiB of free memory")

@@ -18,8 +18,10 @@ from ..envs.errors import VlarigError
 from ..policies.api import Policy
 from ..policies.batching import Batcher, Batching
 from .engine import Engine, Sink, Transition
+from .machine import Machine
 from .placement import local_hosts
 from .plan import plan_suite
+from .sizing import memory_share
 
 
 def episode_stream(suite: Suite, protocol: Protocol, slot: int, slots: int) -> Iterator[Episode]:
@@ -120,9 +122,16 @@ class Rollouts:
         """
         return self._loop.run(self._engine.collect(chunks_per_slot))
 
+    def _memory_share(self) -> int:
+        suite = self._plan.suite
+        expected = suite.footprint.worker_bytes(self._slots, min(self._slots, len(suite.tasks)))
+        return memory_share(expected, self._workers, Machine.here())
+
     async def _open(self) -> Engine:
         try:
-            hosts = await self._stack.enter_async_context(local_hosts(self._plan.workplace, self._workers, self._logs))
+            hosts = await self._stack.enter_async_context(
+                local_hosts(self._plan.workplace, self._workers, self._logs, self._memory_share())
+            )
             batcher = await self._stack.enter_async_context(Batcher(self._policy, self._batching))
         except BaseException:
             await self._stack.aclose()

@@ -5,28 +5,32 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import Self, TypeVar
 
 import numpy as np
 
-from ..envs.api import Episode
 from ..results.ledger import Ledger
 from ..results.records import Attempt, EpisodeRecord
 from .engine import Transition
 
 T = TypeVar("T")
 
+#: Writes that may wait for the disk at a time; whoever brings a further one waits too, so that a slow disk slows a sweep instead of
+#: filling the memory.
+MOST_WAITING = 64
+
 
 class LedgerSink:
     """Writes finished episodes and failed attempts to a ledger, from a thread of its own.
 
-    A commit waits for the disk, the event loop must not: writes are queued, and a write that fails is raised at the next call. Use it
-    as an asynchronous context manager; leaving it waits for the queue.
+    A commit waits for the disk, the event loop must not: up to :data:`MOST_WAITING` writes are queued, and a write that fails is raised
+    at the next call. Use it as an asynchronous context manager; leaving it waits for the queue.
     """
 
     def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
-        self._under_way: dict[int, list[Transition]] = {}
+        self._drafts: dict[int, _Draft] = {}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ledger")
         self._writes: set[asyncio.Future[object]] = set()
         self._failure: BaseException | None = None
@@ -47,22 +51,24 @@ class LedgerSink:
         self._raise_failure()
 
     async def emit(self, transition: Transition) -> None:
-        """Keep a chunk; with an episode's last, write its record."""
+        """Note a chunk; with an episode's last, write its record."""
         self._raise_failure()
-        chunks = self._under_way.setdefault(transition.request.slot, [])
+        slot = transition.request.slot
         if transition.request.chunk == 0:
-            chunks.clear()
-        chunks.append(transition)
+            self._drafts[slot] = _Draft()
+        self._drafts[slot].add(transition)
         if transition.result.over:
-            self._write(self._ledger.write_episode, record_of(chunks))
-            del self._under_way[transition.request.slot]
+            await self._write(self._ledger.write_episode, self._drafts.pop(slot).record(transition))
 
     async def fault(self, attempt: Attempt) -> None:
         """Write a failed attempt."""
         self._raise_failure()
-        self._write(self._ledger.write_attempt, attempt)
+        await self._write(self._ledger.write_attempt, attempt)
 
-    def _write(self, write: Callable[[T], object], value: T) -> None:
+    async def _write(self, write: Callable[[T], object], value: T) -> None:
+        while len(self._writes) >= MOST_WAITING:
+            await asyncio.wait(self._writes, return_when=asyncio.FIRST_COMPLETED)
+            self._raise_failure()
         future = asyncio.get_running_loop().run_in_executor(self._thread, write, value)
         self._writes.add(future)
         future.add_done_callback(self._written)
@@ -77,33 +83,46 @@ class LedgerSink:
             raise self._failure
 
 
-def record_of(transitions: list[Transition]) -> EpisodeRecord:
-    """The record of a finished episode from all its transitions, in order."""
-    last = transitions[-1]
-    episode: Episode = last.episode
-    snapshot = last.result.snapshot
-    rows = [len(each.result.rows) for each in transitions]
-    seconds = {name: sum(each.seconds[name] for each in transitions) for name in last.seconds}
-    success = snapshot.outcome.under(episode.protocol.success_rule, episode.protocol.hold_rows)
-    assert success is not None, f"{episode.key} ended before its own rule could be told"
-    return EpisodeRecord(
-        key=episode.key,
-        suite=episode.suite,
-        protocol=f"{episode.protocol.name}@{episode.protocol.version}",
-        task=episode.task,
-        variant=episode.variant,
-        start=episode.start,
-        repeat=episode.repeat,
-        success=success,
-        outcome=snapshot.outcome,
-        reward=sum(row.reward for each in transitions for row in each.result.rows),
-        steps=snapshot.step,
-        primitives=snapshot.primitives,
-        chunks=tuple(rows),
-        actions=np.concatenate([each.actions[:count] for each, count in zip(transitions, rows, strict=True)]),
-        metrics=snapshot.metrics,
-        state_digest=snapshot.state_digest,
-        image_digest=snapshot.image_digest,
-        seconds=seconds | {"total": sum(seconds.values())},
-        worker=last.worker,
-    )
+@dataclass
+class _Draft:
+    """What a record needs of an episode's chunks; their pictures, megabytes each, are let go."""
+
+    actions: list[np.ndarray] = field(default_factory=list)
+    reward: float = 0.0
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    def add(self, transition: Transition) -> None:
+        """Note a chunk."""
+        rows = transition.result.rows
+        self.actions.append(transition.actions[: len(rows)])
+        for row in rows:  # one by one: sum() rounds differently from Python 3.12 on
+            self.reward += row.reward
+        for name, value in transition.seconds.items():
+            self.seconds[name] = self.seconds.get(name, 0.0) + value
+
+    def record(self, last: Transition) -> EpisodeRecord:
+        """The record, when the last chunk was noted too."""
+        episode, snapshot = last.episode, last.result.snapshot
+        success = snapshot.outcome.under(episode.protocol.success_rule, episode.protocol.hold_rows)
+        assert success is not None, f"{episode.key} ended before its own rule could be told"
+        return EpisodeRecord(
+            key=episode.key,
+            suite=episode.suite,
+            protocol=f"{episode.protocol.name}@{episode.protocol.version}",
+            task=episode.task,
+            variant=episode.variant,
+            start=episode.start,
+            repeat=episode.repeat,
+            success=success,
+            outcome=snapshot.outcome,
+            reward=self.reward,
+            steps=snapshot.step,
+            primitives=snapshot.primitives,
+            chunks=tuple(len(rows) for rows in self.actions),
+            actions=np.concatenate(self.actions),
+            metrics=snapshot.metrics,
+            state_digest=snapshot.state_digest,
+            image_digest=snapshot.image_digest,
+            seconds={**self.seconds, "total": sum(self.seconds.values())},
+            worker=last.worker,
+        )
