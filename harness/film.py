@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,54 +15,161 @@ import numpy as np
 from ..envs.errors import VlarigError
 
 if TYPE_CHECKING:
+    from av.container import OutputContainer
     from PIL import Image, ImageFont
 
     _Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 _MARGIN = 12  # pixels around and between pictures
 _FILM_HEIGHT = 256  # views are drawn at least this high, so that small ones can be seen
+_FOOT = 26  # pixels below a film's views, for their names
 _SHEET_HEIGHT = 160
 _DARK, _PALE, _GREY, _WHITE = (24, 26, 30), (236, 238, 241), (140, 146, 156), (255, 255, 255)
 _INK, _FAINT = (28, 30, 34), (104, 110, 120)
 
 
-def write_film(path: Path, frames: dict[str, np.ndarray], frames_per_second: float, caption: str = "") -> None:
-    """Write an episode as an H.264 film that browsers play: the views side by side, each with its name, below a caption.
+class FilmWriter:
+    """Writes an episode as an H.264 film that browsers play: the views side by side, each with its name, below a caption.
+
+    Pictures are encoded as they come, so a long episode takes no more memory than a short one. The film appears when it is whole:
+    end with :meth:`finish`, or with :meth:`discard`, which leaves nothing behind. Any thread may call; calls wait for each other.
 
     Args:
-        path: The film, ``*.mp4``; it appears when it is whole.
-        frames: View tag to ``uint8[F, h, w, 3]``, upright, with the same ``F`` for all.
+        path: The film, ``*.mp4``.
         frames_per_second: Speed; the embodiment's control frequency plays an episode in real time when each row has a frame.
-        caption: One line above the pictures; shortened where it does not fit.
+        caption: One line above the pictures, shortened where it does not fit; kept whole as the film's title.
 
     Raises:
         VlarigError: The extra ``video`` is not installed.
-        ValueError: There is no frame, or the views do not match.
+        ValueError: ``frames_per_second`` is not positive.
+    """
+
+    def __init__(self, path: Path, frames_per_second: float, caption: str = "") -> None:
+        need_video_extra()
+        if not frames_per_second > 0:
+            raise ValueError(f"frames_per_second is {frames_per_second}, expected a positive number")
+        self._path = path
+        self._draft = path.with_name(f".{path.name}.{os.getpid()}.new")
+        self._rate = Fraction(frames_per_second).limit_denominator(1000)
+        self._caption = caption
+        self._turn = threading.Lock()
+        self._container: OutputContainer | None = None
+        self._ended = False
+
+    def add(self, frames: dict[str, np.ndarray]) -> None:
+        """Append pictures.
+
+        Args:
+            frames: View tag to ``uint8[F, h, w, 3]``, upright, with the same ``F`` for all; the same views and sizes in every call.
+
+        Raises:
+            VlarigError: The disk refuses.
+            ValueError: There is no frame, the views do not match, the encoder does not take them, or the film has ended.
+        """
+        import av
+
+        count = _frame_count(frames)
+        sizes = {view: images.shape[1:] for view, images in frames.items()}
+        with self._turn, self._plain_errors():
+            if self._ended:
+                raise ValueError(f"the film {self._path} has ended, expected no further frames")
+            if self._container is None:
+                self._open({view: images[0] for view, images in frames.items()})
+                self._sizes = sizes
+            if sizes != self._sizes:
+                raise ValueError(f"frames of {self._path} have the sizes {sizes}, expected {self._sizes} as before")
+            assert self._container is not None
+            for index in range(count):
+                picture = self._background.copy()
+                for view, (left, top, width, height) in self._places.items():
+                    picture.paste(_resized(frames[view][index], width, height), (left, top))
+                self._container.mux(self._stream.encode(av.VideoFrame.from_image(picture)))
+
+    def finish(self) -> None:
+        """Write what the encoder still holds, and let the film appear. Raises like :meth:`add`."""
+        with self._turn, self._plain_errors():
+            if self._ended or self._container is None:
+                raise ValueError(
+                    f"the film {self._path} has {'ended' if self._ended else 'no frame'}, expected one that goes on"
+                )
+            self._container.mux(self._stream.encode(None))
+            self._container.close()
+            self._draft.replace(self._path)
+            self._ended = True
+
+    def discard(self) -> None:
+        """Give the film up, unless it is finished."""
+        with self._turn:
+            if self._container is not None and not self._ended:
+                with contextlib.suppress(OSError):  # a full disk, of which add told
+                    self._container.close()
+                self._draft.unlink(missing_ok=True)
+            self._ended = True
+
+    def _open(self, first: dict[str, np.ndarray]) -> None:
+        import av
+
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._background, self._places = _film_canvas(first, self._caption)
+        self._container = av.open(str(self._draft), "w", format="mp4", options={"movflags": "+faststart"})
+        self._container.metadata["title"] = self._caption
+        stream = self._container.add_stream("libx264", rate=self._rate)
+        stream.pix_fmt = "yuv420p"
+        # One thread a film: several are written side by side, beside the simulators.
+        stream.options = {"crf": "20", "preset": "medium", "threads": "1"}
+        stream.width, stream.height = self._background.size
+        self._stream = stream
+
+    @contextlib.contextmanager
+    def _plain_errors(self) -> Iterator[None]:
+        from av.error import FFmpegError
+
+        try:
+            yield
+        except OSError as error:
+            raise VlarigError(
+                f"the film {self._path} cannot be written: {error}; check that its folder is writable, with space left"
+            ) from error
+        except FFmpegError as error:
+            raise ValueError(f"the encoder does not take the frames of {self._path}: {error}") from error
+
+
+def write_film(path: Path, frames: dict[str, np.ndarray], frames_per_second: float, caption: str = "") -> None:
+    """Write a film of frames that are all there. Arguments and errors are :class:`FilmWriter`'s."""
+    film = FilmWriter(path, frames_per_second, caption)
+    try:
+        film.add(frames)
+        film.finish()
+    finally:
+        film.discard()
+
+
+def read_film(path: Path, count: int) -> tuple[str, list[np.ndarray]]:
+    """The caption of a film of ours, and ``count`` of its pictures, spread from the first to the last.
+
+    Returns:
+        The caption, and ``uint8[h, w, 3]`` each, with the views side by side as they stand in the film.
+
+    Raises:
+        VlarigError: It cannot be read, or the extra ``video`` is not installed.
     """
     need_video_extra()
     import av
+    from av.error import FFmpegError
 
-    count = _frame_count(frames)
-    if not frames_per_second > 0:
-        raise ValueError(f"frames_per_second is {frames_per_second}, expected a positive number")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
-        with av.open(str(draft), "w", format="mp4", options={"movflags": "+faststart"}) as container:
-            stream = container.add_stream("libx264", rate=Fraction(frames_per_second).limit_denominator(1000))
-            stream.pix_fmt = "yuv420p"
-            stream.options = {"crf": "20", "preset": "medium"}
-            background, places = _film_canvas({view: images[0] for view, images in frames.items()}, caption)
-            stream.width, stream.height = background.size
-            for index in range(count):
-                picture = background.copy()
-                for view, (left, top, width, height) in places.items():
-                    picture.paste(_resized(frames[view][index], width, height), (left, top))
-                container.mux(stream.encode(av.VideoFrame.from_image(picture)))
-            container.mux(stream.encode(None))
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
+        with av.open(str(path)) as container:
+            caption = container.metadata.get("title", "")
+            stream = container.streams.video[0]
+            moments = np.linspace(0, stream.frames - 1, count).round().astype(int).tolist()
+            pictures = {
+                index: _without_canvas(frame.to_ndarray(format="rgb24"), caption)
+                for index, frame in enumerate(container.decode(stream))
+                if index in moments
+            }
+        return caption, [pictures[moment] for moment in moments]
+    except (FFmpegError, IndexError, KeyError) as error:
+        raise VlarigError(f"the film {path} cannot be read: {error}; delete it, and give the same command again") from error
 
 
 def write_contact_sheet(path: Path, rows: Sequence[tuple[str, Sequence[np.ndarray]]]) -> None:
@@ -140,15 +249,26 @@ def _checked(image: np.ndarray) -> np.ndarray:
     return image
 
 
+def _without_canvas(picture: np.ndarray, caption: str) -> np.ndarray:
+    """The views in a picture that was drawn on :func:`_film_canvas`; a copy, so that the rest need not be kept."""
+    height, width, _ = picture.shape
+    return picture[_head(caption) : height - _FOOT, _MARGIN : width - _MARGIN].copy()
+
+
+def _head(caption: str) -> int:
+    """Pixels above a film's views."""
+    return _MARGIN + (24 if caption else 0)
+
+
 def _film_canvas(first: dict[str, np.ndarray], caption: str) -> tuple[Image.Image, dict[str, tuple[int, int, int, int]]]:
     """All of a film that does not move, and for each view its place: left, top, width, height."""
     from PIL import Image, ImageDraw
 
     height = max(_FILM_HEIGHT, *(image.shape[0] for image in first.values()))
     widths = {view: round(image.shape[1] * height / image.shape[0]) for view, image in first.items()}
-    top = _MARGIN + (24 if caption else 0)
+    top = _head(caption)
     width = sum(widths.values()) + _MARGIN * (len(widths) + 1)
-    total = top + height + 26
+    total = top + height + _FOOT
     canvas = Image.new("RGB", (width + width % 2, total + total % 2), _DARK)  # yuv420p halves the colour planes: even sizes
     pen = ImageDraw.Draw(canvas)
     pen.text((_MARGIN, 9), _fitted(caption, _font(15), width - 2 * _MARGIN), fill=_PALE, font=_font(15))

@@ -20,6 +20,7 @@ from ..policies.batching import execute_for
 from ..policies.registry import parse_options
 from ..results.manifest import Identity
 from ..results.planning import episodes_digest, suite_plans
+from ..results.shards import Shard
 from .assets import find_bundle
 from .workplace import Workplace
 
@@ -45,15 +46,18 @@ class SweepConfig(BaseModel):
     protocol: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """Protocol to run under, one that every suite has; 'vlarig envs list SUITE' compares them. Default: each suite's first."""
     workers: Count = None
-    """Simulator processes. Default: one a core."""
-    slots: Annotated[int, tyro.conf.arg(metavar="N")] = 2
-    """Episodes that each worker has under way at a time, so that it simulates one while the policy thinks about another."""
+    """Simulator processes. Default: one a core, as far as memory allows."""
+    slots: Count = None
+    """Episodes that each worker has under way at a time, so that it simulates one while the policy thinks about others. Default: 8, as
+    far as memory allows."""
     batch: Count = None
     """Most requests that the policy answers at once. Default: as many as there are slots, at most 64."""
     seed: int = 0
     """Seed of the policy's randomness. The simulators' comes from the episodes alone."""
     execute: Count = None
     """Rows of each predicted chunk to run before the policy is asked again. Default: the protocol's."""
+    shard: Annotated[str | None, tyro.conf.arg(metavar="I/N")] = None
+    """Run part I of N of the episodes alone, as one of N sweeps that share no machine; 'vlarig merge' puts their runs together."""
     run: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Folder of the run. Default: one below runs/ named after what identifies the run, so that the same command goes on."""
     video: Literal["none", "failures", "all"] = "none"
@@ -74,6 +78,11 @@ class SweepConfig(BaseModel):
         if value is not None and value < 1:
             raise VlarigError(f"{info.field_name} is {value}; expected 1 or more")
         return value
+
+    @field_validator("shard", mode="after")
+    @classmethod
+    def _part(cls, value: str | None) -> str | None:
+        return None if value is None else str(Shard.parse(value))
 
     @model_validator(mode="after")
     def _alone(self) -> Self:

@@ -1,170 +1,269 @@
-"""Replay: simulate recorded episodes again from their actions, prove the digests, and film them."""
+"""Replay: simulate recorded episodes again from their actions, and prove the digests."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
-from collections.abc import Callable, Sequence
+import signal
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from typing import Protocol as Role
 
 import numpy as np
-from rich.console import Console
 
 from ..benchmarks.registry import load_suite
-from ..envs.api import Episode, Frames, Needs, Protocol
+from ..envs.api import Episode, Needs, Protocol, Snapshot
 from ..envs.errors import VlarigError
 from ..envs.structure import structure
 from ..results.ledger import Ledger
-from ..results.manifest import Manifest
-from ..results.records import EpisodeRecord
-from .film import write_contact_sheet, write_film
+from ..results.manifest import Manifest, SuitePlan
+from ..results.records import EpisodeRecord, split_key
+from .episode_queue import EpisodeQueue
+from .machine import Machine
 from .placement import SimHost, local_hosts
+from .sizing import choose_size
+from .slot import GivenUpError, SimSlot
 from .workplace import Workplace
 
 #: Image digest of an episode whose policy was shown nothing.
 NO_IMAGES = hashlib.sha256().hexdigest()
 
-#: Pictures of an episode on the contact sheet.
-SHEET_COLUMNS = 6
+#: What to say where an episode differs from its record.
+WHY_DIFFERENT = (
+    "an episode differs where the simulator, its renderer or the code has changed since it was recorded, or where its env is not "
+    "deterministic ('vlarig envs check' finds out)"
+)
+
+#: Episodes under way in a worker: one is simulated while another's pictures are looked at.
+SLOTS = 2
 
 
 @dataclass(frozen=True)
 class Replay:
-    """An episode that was simulated again.
+    """What came of simulating an episode again.
 
     Attributes:
         record: What was recorded.
-        instruction: The task in words.
-        frames: A frame after the reset and after every row: view to ``uint8[steps + 1, h, w, 3]``.
-        differences: Fields in which the second simulation differs from the record; empty when it is proven.
+        differences: Fields in which the second simulation differs from the record.
+        fault: Why it could not be simulated or watched to its end; empty where it was.
     """
 
     record: EpisodeRecord
-    instruction: str
-    frames: dict[str, np.ndarray]
-    differences: tuple[str, ...]
+    differences: tuple[str, ...] = ()
+    fault: str = ""
+
+    @property
+    def proven(self) -> bool:
+        """Whether the second simulation equals the first."""
+        return not self.differences and not self.fault
+
+    @property
+    def verdict(self) -> str:
+        """``equal``, ``differs`` or ``failed``."""
+        return "failed" if self.fault else "differs" if self.differences else "equal"
+
+    def __str__(self) -> str:
+        told = self.fault or ", ".join(self.differences) or f"{self.record.steps} steps, every state and image as recorded"
+        return f"{self.verdict:<7} {self.record.key}: {told}"
 
 
-def replay_run(run: Path, keys: Sequence[str], done: Callable[[Replay], None]) -> None:
-    """Simulate episodes of a run again, one after the other, and hand each to ``done``.
+class Watcher(Role):
+    """Sees one episode while it is simulated again, as :class:`~vlarig.harness.film.FilmWriter` does. Any thread calls.
+
+    A ``ValueError`` that it raises is the episode's, a :class:`~vlarig.envs.errors.VlarigError` ends the whole replay.
+    """
+
+    def add(self, frames: dict[str, np.ndarray]) -> None:
+        """Look at the frames after the reset, then at those of each chunk: view to ``uint8[F, h, w, 3]``."""
+        ...
+
+    def finish(self) -> None:
+        """The episode is over, and equals its record."""
+        ...
+
+    def discard(self) -> None:
+        """There will be no more. Called after :meth:`finish` too, and also while :meth:`add` still runs."""
+        ...
+
+
+#: Gives who watches an episode, of its record and its instruction.
+Watch = Callable[[EpisodeRecord, str], Watcher]
+
+
+def replay_run(
+    run: Path,
+    keys: Sequence[str],
+    done: Callable[[Replay], None],
+    workers: int | None = None,
+    watch: Watch | None = None,
+) -> None:
+    """Simulate episodes of a run again, several side by side; an episode that fails does not stop the others.
+
+    Args:
+        run: Folder of the run.
+        keys: Keys of the episodes.
+        done: Is told what came of each, in the order in which they end.
+        workers: Simulator processes; one a core, as far as memory allows, when ``None``.
+        watch: Gives who sees an episode; pictures that nobody sees are not drawn.
 
     Raises:
-        VlarigError: The run or an episode does not exist, or its runtime is not there.
+        VlarigError: The run or an episode does not exist, its runtime or data files are not those it was made with, a worker cannot
+            be kept alive, or a watcher cannot go on.
+        KeyboardInterrupt: The user interrupted it, or it was told to terminate.
     """
     manifest = Manifest.load(run)
     with Ledger.open_read_only(run) as ledger:
-        records = [ledger.record(key) for key in keys]
-    asyncio.run(_replay_records(run, manifest, records, done))
+        for key in sorted(set(keys) - ledger.finished_keys()):
+            ledger.record(key)  # says what is known about it
+        parts = [_part(run, manifest, plan, own) for plan in manifest.identity.suites if (own := _keys_of(plan, keys))]
+        try:
+            asyncio.run(_Replayer(run, ledger, done, watch).replay(parts, workers))
+        except asyncio.CancelledError:
+            raise KeyboardInterrupt from None
 
 
-def film_run(run: Path, which: str, console: Console) -> None:
-    """Film the run's episodes (``failures`` or ``all``) into ``videos/``, and draw one sheet of pictures, ``frames.png``.
+@dataclass(frozen=True)
+class _Part:
+    """The episodes of one suite."""
 
-    Films that exist already are kept.
-
-    Raises:
-        VlarigError: A replayed episode does not match its record, or the ``video`` extra is not installed.
-    """
-    with Ledger.open_read_only(run) as ledger:
-        chosen = [record for record in ledger.records() if which == "all" or not record.success]
-    wanted = [record.key for record in chosen if not film_path(run, record.key).exists()]
-    sheet: dict[str, tuple[str, list[np.ndarray]]] = {}
-
-    def film(replay: Replay) -> None:
-        prove(replay)
-        write_replay(run, replay)
-        task = f"{replay.record.suite}/{replay.record.task}"
-        if task not in sheet:
-            sheet[task] = sheet_row(replay)
-
-    if wanted:
-        console.print(f"filming {len(wanted)} episodes by simulating them again", highlight=False)
-        replay_run(run, wanted, film)
-        write_contact_sheet(run / "frames.png", [sheet[task] for task in sorted(sheet)])
-        console.print(f"films: {run / 'videos'}, pictures: {run / 'frames.png'}", highlight=False, soft_wrap=True)
+    workplace: Workplace
+    episodes: list[Episode]
 
 
-def prove(replay: Replay) -> None:
-    """Make sure that the second simulation equals the first.
+def _keys_of(plan: SuitePlan, keys: Sequence[str]) -> list[str]:
+    """Those of the keys that are of the suite."""
+    return [key for key in keys if split_key(key)[:2] == (plan.name, plan.protocol_name)]
 
-    Raises:
-        VlarigError: It does not.
-    """
-    if replay.differences:
+
+def _part(run: Path, manifest: Manifest, plan: SuitePlan, keys: Sequence[str]) -> _Part:
+    suite = load_suite(plan.name)
+    workplace = Workplace.of(suite)
+    _check_workplace(run, manifest, workplace)
+    protocol = structure(Protocol, plan.protocol, "the manifest's protocol")
+    parts = [split_key(key) for key in keys]
+    return _Part(
+        workplace, [suite.episode(suite.task(task), start, repeat, protocol) for _, _, task, _, start, repeat in parts]
+    )
+
+
+def _check_workplace(run: Path, manifest: Manifest, workplace: Workplace) -> None:
+    """Make sure that the run was made with what is here."""
+    name = workplace.suite.runtime
+    if workplace.runtime.lock_sha256 != manifest.identity.runtimes[name]:
         raise VlarigError(
-            f"{replay.record.key} did not replay: {', '.join(replay.differences)} differ from the record; the simulator, its "
-            "renderer or the code has changed since, or the env is not deterministic ('vlarig envs check' finds out)"
+            f"{run} was made with another version of the runtime {name!r}, so its episodes need not replay; install the version of "
+            "vlarig that made it"
         )
-
-
-def film_path(run: Path, key: str) -> Path:
-    """Where an episode's film is kept."""
-    return run / "videos" / f"{key.replace('/', '_')}.mp4"
-
-
-def write_replay(run: Path, replay: Replay) -> Path:
-    """Write the film of a replayed episode, at the robot's own speed."""
-    path = film_path(run, replay.record.key)
-    outcome = "success" if replay.record.success else "failure"
-    speed = load_suite(replay.record.suite).embodiment.control_frequency
-    write_film(path, replay.frames, speed, f"{replay.instruction} - {outcome}")
-    return path
-
-
-def sheet_row(replay: Replay) -> tuple[str, list[np.ndarray]]:
-    """A labelled row of the contact sheet: pictures spread over the episode, views side by side."""
-    record = replay.record
-    views = [replay.frames[view] for view in replay.frames]
-    moments = np.linspace(0, len(views[0]) - 1, SHEET_COLUMNS).round().astype(int)
-    outcome = "success" if record.success else "failure"
-    label = f"{record.task} {record.start}: {replay.instruction} ({outcome}, {record.steps} steps)"
-    return label, [np.concatenate([frames[moment] for frames in views], axis=1) for moment in moments]
-
-
-async def _replay_records(
-    run: Path, manifest: Manifest, records: Sequence[EpisodeRecord], done: Callable[[Replay], None]
-) -> None:
-    for plan in manifest.identity.suites:
-        own = [record for record in records if (record.suite, record.protocol) == (plan.name, plan.protocol_name)]
-        if not own:
-            continue
-        suite = load_suite(plan.name)
-        workplace = Workplace.of(suite)
-        if workplace.runtime.lock_sha256 != manifest.identity.runtimes[suite.runtime]:
+    for bundle in workplace.assets:
+        if bundle.identity != manifest.identity.assets.get(bundle.name):
             raise VlarigError(
-                f"{run} was made with another version of the runtime {suite.runtime!r}, so its episodes need not replay; "
-                "install the version of vlarig that made it"
+                f"{run} was made with other {bundle.name} assets ({manifest.identity.assets.get(bundle.name)}) than are here "
+                f"({bundle.identity}), so its pictures need not replay; point VLARIG_ASSETS at those that it was made with"
             )
-        for bundle in workplace.assets:
-            if bundle.identity != manifest.identity.assets.get(bundle.name):
-                raise VlarigError(
-                    f"{run} was made with other {bundle.name} assets ({manifest.identity.assets.get(bundle.name)}) than are here "
-                    f"({bundle.identity}), so its pictures need not replay; point VLARIG_ASSETS at those that it was made with"
-                )
-        protocol = structure(Protocol, plan.protocol, "the manifest's protocol")
-        async with local_hosts(workplace, 1, run / "logs" / "replay") as (host,):
-            for record in own:
-                episode = suite.episode(suite.task(record.task), record.start, record.repeat, protocol)
-                done(await _replay(host, episode, record))
 
 
-async def _replay(host: SimHost, episode: Episode, record: EpisodeRecord) -> Replay:
-    needs = Needs(images=record.image_digest != NO_IMAGES, every_frame=True)
-    snapshot = await host.start(0, episode, needs)
-    shots: list[Frames] = [snapshot.frames]
-    first = 0
-    for rows in record.chunks:
-        snapshot = (await host.step(0, record.actions[first : first + rows])).snapshot
-        shots.append(snapshot.frames)
-        first += rows
-    again = {
-        "outcome": snapshot.outcome,
-        "metrics": snapshot.metrics,
-        "steps": snapshot.step,
-        "state_digest": snapshot.state_digest,
-        "image_digest": snapshot.image_digest,
+@dataclass(frozen=True)
+class _Replayer:
+    """Replays episodes of one run."""
+
+    run: Path
+    ledger: Ledger
+    done: Callable[[Replay], None]
+    watch: Watch | None
+
+    async def replay(self, parts: Sequence[_Part], workers: int | None) -> None:
+        """Replay all parts, one suite after the other."""
+        with contextlib.suppress(NotImplementedError, RuntimeError):  # not in a thread of the user's, not on every system
+            task = asyncio.current_task()
+            assert task is not None
+            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+        for part in parts:
+            size = choose_size(part.workplace.suite.footprint, part.episodes, Machine.here(), workers, SLOTS)
+            count = min(size.workers, len(part.episodes))
+            queue = EpisodeQueue(part.episodes)
+            try:
+                async with (
+                    local_hosts(part.workplace, count, self.run / "logs" / "replay", size.memory_share) as hosts,
+                    asyncio.TaskGroup() as group,
+                ):
+                    for host in hosts:
+                        for local in range(SLOTS):
+                            group.create_task(self._play(host, local, queue))
+            except BaseExceptionGroup as failures:
+                raise failures.exceptions[0] from None
+
+    async def _play(self, host: SimHost, local: int, queue: EpisodeQueue) -> None:
+        while (episode := queue.take(host.number)) is not None:
+            # Read only now: the actions of all episodes need not fit into memory.
+            self.done(await self._replay(host, local, episode, self.ledger.record(episode.key)))
+
+    async def _replay(self, host: SimHost, local: int, episode: Episode, record: EpisodeRecord) -> Replay:
+        slot = SimSlot(host, local, Needs(images=record.image_digest != NO_IMAGES, every_frame=self.watch is not None))
+        watcher: Watcher | None = None
+        try:
+            async for snapshot in _snapshots(slot, episode, record):
+                if self.watch is not None:
+                    watcher = watcher or self.watch(record, snapshot.instruction)
+                    await _look(watcher.add, snapshot.frames.views)
+            assert slot.snapshot is not None
+            replay = Replay(record, _differences(record, slot.snapshot))
+            if watcher is not None and replay.proven:
+                await _look(watcher.finish)
+        except GivenUpError as error:
+            return Replay(record, fault=str(error).removeprefix(f"{record.key} "))
+        else:
+            return replay
+        finally:
+            if watcher is not None:
+                watcher.discard()
+
+
+async def _snapshots(slot: SimSlot, episode: Episode, record: EpisodeRecord) -> AsyncIterator[Snapshot]:
+    """What the episode shows after the reset and after every recorded chunk, for as long as it lasts.
+
+    Raises:
+        GivenUpError: The simulator fails in it, or its env refuses it.
+        VlarigError: The worker cannot be kept alive.
+    """
+    try:
+        yield await slot.begin(episode)
+        first = 0
+        for rows in record.chunks:
+            result = await slot.step(record.actions[first : first + rows])
+            yield result.snapshot
+            first += rows
+            if result.over:
+                return
+    except VlarigError as error:
+        if slot.host.pid is None:
+            raise
+        raise GivenUpError(str(error)) from error
+
+
+async def _look(look: Callable[..., None], *frames: dict[str, np.ndarray]) -> None:
+    """Have a watcher look, beside the event loop; what is wrong with an episode's pictures is the episode's."""
+    try:
+        await asyncio.to_thread(look, *frames)
+    except ValueError as error:
+        raise GivenUpError(str(error)) from error
+
+
+def _differences(record: EpisodeRecord, last: Snapshot) -> tuple[str, ...]:
+    """Fields of the record that the last snapshot of a second simulation contradicts."""
+    again = _measured(last, last.step)
+    return tuple(name for name, value in _measured(record, record.steps).items() if value != again[name])
+
+
+def _measured(shown: EpisodeRecord | Snapshot, steps: int) -> dict[str, Any]:
+    """What a record and a snapshot both say, by name."""
+    return {
+        "outcome": shown.outcome,
+        "metrics": {name: repr(float(value)) for name, value in shown.metrics.items()},  # NaN equals NaN
+        "steps": steps,
+        "primitives": shown.primitives,
+        "state_digest": shown.state_digest,
+        "image_digest": shown.image_digest,
     }
-    differences = tuple(name for name, value in again.items() if getattr(record, name) != value)
-    frames = {view: np.concatenate([shot.views[view] for shot in shots]) for view in shots[0].views}
-    return Replay(record, snapshot.instruction, frames, differences)

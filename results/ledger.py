@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import heapq
 import json
 import sqlite3
 import threading
 from collections.abc import Generator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -136,7 +136,9 @@ class Ledger:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        self.close()
+        # A disk that is full lets nobody note the session's end either: what went wrong first is told.
+        with contextlib.suppress(*([VlarigError] if error is not None else [])):
+            self.close()
 
     # What the driver writes.
 
@@ -239,7 +241,7 @@ class Ledger:
         with self._turn, plain_errors(self.path, "written"), self._transaction():
             return self._connection.execute(sql, values)
 
-    @contextmanager
+    @contextlib.contextmanager
     def _transaction(self, kind: str = "IMMEDIATE") -> Generator[None]:
         self._connection.execute(f"BEGIN {kind}")
         try:

@@ -27,11 +27,26 @@ class RunLock:
         """Take the lock.
 
         Raises:
-            VlarigError: Another process holds it.
+            VlarigError: Another process holds it, or nothing can be written there.
         """
-        run_dir.mkdir(parents=True, exist_ok=True)
         path = run_dir / LOCK_NAME
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._file = -1
+        try:
+            run_dir.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            self._take(path)
+        except BlockingIOError:
+            self.release()
+            raise VlarigError(
+                f"the run {run_dir} is being written by {_written_holder(path)}; wait until it ends, stop it, or give another --run"
+            ) from None
+        except OSError as error:
+            self.release()
+            raise VlarigError(
+                f"{path} cannot be written: {error}; check that the folder is writable, with space left"
+            ) from error
+
+    def _take(self, path: Path) -> None:
         deadline = time.monotonic() + _PATIENCE
         while True:
             try:
@@ -39,11 +54,7 @@ class RunLock:
                 break
             except BlockingIOError:
                 if time.monotonic() > deadline:
-                    os.close(self._file)
-                    raise VlarigError(
-                        f"the run {run_dir} is being written by {_written_holder(path)}; wait until it ends, stop it, or give "
-                        "another --run"
-                    ) from None
+                    raise
                 time.sleep(0.02)
         os.ftruncate(self._file, 0)
         os.pwrite(self._file, f"process {os.getpid()} on {platform.node()}\n".encode(), 0)

@@ -115,6 +115,13 @@ class Surroundings(_Model):
     """Start of the run in UTC, ISO 8601."""
     suite_notes: dict[str, str] = Field(default_factory=dict)
     """Name of a suite to what must be said beside its numbers."""
+    shard: str | None = None
+    """Which part of the run's episodes this folder is to hold, as `I/N`; `None` for all of them."""
+
+    @property
+    def part(self) -> str:
+        """The same in words."""
+        return f"shard {self.shard} of its run" if self.shard else "a whole run"
 
 
 class Manifest(_Model):
@@ -181,7 +188,7 @@ class Manifest(_Model):
 
 
 def check_same(saved: Manifest, wanted: Manifest, run: str = "") -> None:
-    """Make sure that a run is resumed with the identity that it was started with.
+    """Make sure that a run is resumed with the identity that it was started with, and as the same part of it.
 
     Args:
         saved: What the run's folder says.
@@ -191,11 +198,18 @@ def check_same(saved: Manifest, wanted: Manifest, run: str = "") -> None:
     Raises:
         VlarigError: Something differs; every differing field is named with both values.
     """
-    differences = _differences(saved.identity.model_dump(mode="json"), wanted.identity.model_dump(mode="json"))
-    if not differences:
-        return
-    told = "; ".join(f"{name} was {_short(old)}, now {_short(new)}" for name, old, new in differences)
-    raise VlarigError(f"the run{f' {run}' if run else ''} was started with another identity: {told}; {_ADVICE}")
+    named = f"the run {run}" if run else "the run"
+    told = "; ".join(f"{name} was {old}, now {new}" for name, old, new in identity_differences(saved.identity, wanted.identity))
+    if told:
+        raise VlarigError(f"{named} was started with another identity: {told}; {_ADVICE}")
+    if saved.record.shard != wanted.record.shard:
+        raise VlarigError(f"{named} was started as {saved.record.part}, now it is to be {wanted.record.part}; {_ADVICE}")
+
+
+def identity_differences(one: Identity, other: Identity) -> list[tuple[str, str, str]]:
+    """The smallest parts in which two identities differ, each as its name and the two values in a few words."""
+    found = _differences(one.model_dump(mode="json"), other.model_dump(mode="json"))
+    return [(name, _short(old), _short(new)) for name, old, new in found]
 
 
 def canonical_json(value: Any) -> str:

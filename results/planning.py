@@ -117,12 +117,13 @@ def package_versions(names: Iterable[str] = PACKAGES) -> dict[str, str]:
     return dict(sorted(versions.items()))
 
 
-def surroundings(config: dict[str, Any], suite_notes: dict[str, str]) -> Surroundings:
+def surroundings(config: dict[str, Any], suite_notes: dict[str, str], shard: str | None = None) -> Surroundings:
     """The record part of a manifest, for a driver that starts now.
 
     Args:
         config: The whole configuration as plain data.
         suite_notes: Name of a suite to what must be said beside its numbers.
+        shard: The part of the episodes that is to be run, as ``I/N``; all when ``None``.
     """
     revision, dirty = git_revision()
     return Surroundings(
@@ -135,4 +136,5 @@ def surroundings(config: dict[str, Any], suite_notes: dict[str, str]) -> Surroun
         command=list(sys.argv),
         created=utc_now(),
         suite_notes=suite_notes,
+        shard=shard,
     )

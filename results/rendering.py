@@ -106,6 +106,7 @@ def _run_data(table: RunTable) -> dict[str, object]:
         "vlarig_version": identity.vlarig_version,
         "git_revision": table.manifest.record.git_revision,
         "identity_hash": identity.identity_hash(),
+        "shard": table.shard,
         "complete": table.total.complete,
         "suites": [_suite_data(suite) for suite in table.suites],
     }

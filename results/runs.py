@@ -12,6 +12,7 @@ from .ledger import Ledger
 from .lock import RunLock, lock_holder
 from .manifest import MANIFEST_NAME, Manifest, check_same
 from .schema import LEDGER_NAME
+from .shards import owed_episodes
 
 DEFAULT_RUNS = Path("runs")
 
@@ -67,7 +68,7 @@ def run_dirs(directory: Path) -> list[Path]:
     """The folders directly below ``directory`` that hold a run, sorted by name."""
     if not directory.is_dir():
         return []
-    return sorted(folder for folder in directory.iterdir() if _holds_run(folder))
+    return sorted(folder for folder in directory.iterdir() if not folder.name.startswith(".") and _holds_run(folder))
 
 
 def _holds_run(folder: Path) -> bool:
@@ -83,11 +84,12 @@ class RunSummary:
         policy: Name of the policy; empty where the run cannot be read.
         suites: Names of the suites.
         finished: Episodes with a result.
-        expected: Episodes that the run consists of.
+        expected: Episodes that the run, or the shard, consists of.
         errors: Episodes given up for reasons that are not the policy's.
         state: ``complete``, ``resumable``, ``being written``, or ``unreadable``.
         changed: Last change of the run's files, in local time.
         note: Who is writing it, or why it cannot be read.
+        shard: Which part of its run it is, as ``I/N``; ``None`` for a whole one.
     """
 
     name: str
@@ -99,6 +101,7 @@ class RunSummary:
     state: str
     changed: datetime
     note: str = ""
+    shard: str | None = None
 
 
 def list_runs(directory: Path = DEFAULT_RUNS) -> list[RunSummary]:
@@ -118,7 +121,8 @@ def summarize(run_dir: Path) -> RunSummary:
     changed = datetime.fromtimestamp(max((file.stat().st_mtime for file in files if file.exists()), default=0.0))
     holder = lock_holder(run_dir)
     try:
-        identity = Manifest.load(run_dir).identity
+        manifest = Manifest.load(run_dir)
+        expected = sum(owed_episodes(manifest).values())
         finished = errors = 0
         if (run_dir / LEDGER_NAME).exists():  # a driver may have been killed before it made one
             with Ledger.open_read_only(run_dir) as ledger:
@@ -126,6 +130,7 @@ def summarize(run_dir: Path) -> RunSummary:
             finished, errors = sum(count.finished for count in counts), sum(count.errors for count in counts)
     except VlarigError as error:
         return RunSummary(run_dir.name, "", (), 0, 0, 0, "unreadable", changed, str(error))
-    state = "being written" if holder else "complete" if finished == identity.episodes else "resumable"
-    suites = tuple(suite.name for suite in identity.suites)
-    return RunSummary(run_dir.name, identity.policy, suites, finished, identity.episodes, errors, state, changed, holder or "")
+    state = "being written" if holder else "complete" if finished == expected else "resumable"
+    suites, shard = tuple(suite.name for suite in manifest.identity.suites), manifest.record.shard
+    policy = manifest.identity.policy
+    return RunSummary(run_dir.name, policy, suites, finished, expected, errors, state, changed, holder or "", shard)

@@ -8,6 +8,7 @@ from pathlib import Path
 from ..envs.errors import VlarigError
 from .ledger import Count, Ledger, TaskKey
 from .manifest import Manifest, SuitePlan
+from .shards import owed_episodes
 from .statistics import wilson_interval
 
 
@@ -16,7 +17,7 @@ class Tally:
     """Episodes of a task, a suite or a run, counted.
 
     Attributes:
-        expected: Episodes that the run consists of.
+        expected: Episodes that the run, or the shard, consists of.
         finished: Episodes with a result; the ``n`` of the success rate.
         successes: Finished episodes that succeeded under the protocol's rule.
         errors: Episodes that were given up for reasons that are not the policy's; no part of the rate.
@@ -119,8 +120,16 @@ class RunTable:
 
     @property
     def notes(self) -> list[str]:
-        """Lines that must stand below the numbers: in what the run differs from an official benchmark."""
-        return self.manifest.notes()
+        """Lines that must stand below the numbers: that they are of a part, and in what the run differs from an official benchmark."""
+        if self.shard is None:
+            return self.manifest.notes()
+        share = f"shard {self.shard}: {self.total.expected} of the run's {self.manifest.identity.episodes} episodes"
+        return [f"{share}; 'vlarig merge' puts shards together", *self.manifest.notes()]
+
+    @property
+    def shard(self) -> str | None:
+        """Which part of its run this is, as ``I/N``; ``None`` for a whole one."""
+        return self.manifest.record.shard
 
 
 def run_table(run_dir: Path) -> RunTable:
@@ -132,7 +141,8 @@ def run_table(run_dir: Path) -> RunTable:
     manifest = Manifest.load(run_dir)
     with Ledger.open_read_only(run_dir) as ledger:
         counts = ledger.counts()
-    suites = tuple(_suite_table(plan, counts) for plan in manifest.identity.suites)
+    owed = owed_episodes(manifest)
+    suites = tuple(_suite_table(plan, owed, counts) for plan in manifest.identity.suites)
     if counts or any(row.tally.missing < 0 for suite in suites for row in suite.rows):
         found = "results of " + "/".join(next(iter(counts))) if counts else "more results than were planned"
         raise VlarigError(
@@ -141,12 +151,13 @@ def run_table(run_dir: Path) -> RunTable:
     return RunTable(run_dir.resolve().name, manifest, suites)
 
 
-def _suite_table(plan: SuitePlan, counts: dict[TaskKey, Count]) -> SuiteTable:
+def _suite_table(plan: SuitePlan, owed: dict[TaskKey, int], counts: dict[TaskKey, Count]) -> SuiteTable:
     """The suite's table; the counts that are used are taken out of ``counts``."""
     rows: list[TaskRow] = []
     for task in plan.tasks:
-        count = counts.pop(TaskKey(plan.name, plan.protocol_name, task.name, task.variant), Count(0, 0, 0))
-        tally = Tally(task.episodes, count.finished, count.successes, count.errors)
+        key = TaskKey(plan.name, plan.protocol_name, task.name, task.variant)
+        count = counts.pop(key, Count(0, 0, 0))
+        tally = Tally(owed[key], count.finished, count.successes, count.errors)
         rows.append(TaskRow(task.name, task.variant, tally))
     return SuiteTable(plan.name, plan.protocol_name, _rule(plan), tuple(rows))
 

@@ -3,50 +3,89 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 from rich.console import Console
+from rich.text import Text
 
+from ...envs.errors import VlarigError
 from ...results.runs import find_run
-from ..replay import Replay, replay_run, write_replay
+from ..film import need_video_extra
+from ..filming import episode_keys, film_of, film_path, film_run
+from ..replay import WHY_DIFFERENT, Replay, replay_run
+
+_STYLES = {"equal": "green", "differs": "red", "failed": "red"}
+
+DESCRIPTION = """Simulate recorded episodes again from their recorded actions, check every digest, and film them.
+
+The policy is not needed: its actions are in the run. An episode that does not come out exactly as recorded is reported, and gets no
+film. Films are in the run's folder videos/. With --failures or --all those that exist are kept, so that a call that was interrupted
+goes on when it is typed again; episodes that are named are filmed anew.
+
+  vlarig replay runs/expert tabletop/standard-execute1@1/stack/base/3/0
+  vlarig replay runs/expert --failures
+  vlarig replay runs/expert --all --no-video                check every episode, film none
+"""
 
 
 @dataclass(frozen=True)
 class ReplayConfig:
-    """Simulate recorded episodes again from their recorded actions, check every digest, and film them.
+    """What the command can be told."""
 
-    The policy is not needed: its actions are in the run. An episode that does not come out exactly as recorded is reported.
-
-    For instance:
-
-      vlarig replay runs/expert tabletop/standard-execute1@1/stack/base/3/0
-    """
-
-    run: tyro.conf.Positional[Path]
+    run: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RUN")]]
     """Folder of the run, or its name below runs/."""
-    keys: tyro.conf.Positional[tuple[str, ...]]
-    """Keys of the episodes; 'vlarig table RUN --format json' and the file names of films show them."""
+    keys: tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="KEY...")]] = ()
+    """Keys of the episodes; the file names of films show them, with _ for /."""
+    failures: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Every finished episode that did not succeed."""
+    all: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Every finished episode."""
     video: bool = True
-    """Write a film of each into the run's folder videos/."""
+    """Write films."""
+    workers: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Simulator processes. Default: one a core, as far as memory allows."""
 
 
 def main(arguments: list[str]) -> int:
-    """Parse and run; 1 when an episode differs from its record."""
-    config = tyro.cli(ReplayConfig, prog="vlarig replay", args=arguments)
+    """Parse and run; 1 when an episode differs from its record, or could not be simulated or filmed."""
+    config = tyro.cli(ReplayConfig, prog="vlarig replay", description=DESCRIPTION, args=arguments)
+    _check(config)
     run = find_run(config.run)
     console = Console(highlight=False, soft_wrap=True)
-    differing: list[str] = []
+    which = "all" if config.all else "failures"
+    if config.video and not config.keys:
+        return 1 if film_run(run, which, console, config.workers) else 0
+    if config.video:
+        need_video_extra()
+    failed: list[Replay] = []
 
     def done(replay: Replay) -> None:
-        key = replay.record.key
-        if replay.differences:
-            differing.append(key)
-            console.print(f"[red]differs[/] {key}: {', '.join(replay.differences)}")
-        else:
-            console.print(f"[green]equal[/]   {key}: {replay.record.steps} steps, every state and image as recorded")
-        if config.video:
-            console.print(f"        {write_replay(run, replay)}")
+        if not replay.proven:
+            failed.append(replay)
+        word, space, rest = str(replay).partition(" ")
+        console.print(Text.assemble((word, _STYLES[replay.verdict]), space, rest))
+        if config.video and replay.proven:
+            console.print(Text(f"        {film_path(run, replay.record.key)}"))
 
-    replay_run(run, config.keys, done)
-    return 1 if differing else 0
+    keys = list(dict.fromkeys(config.keys)) or episode_keys(run, which)
+    replay_run(run, keys, done, config.workers, partial(film_of, run) if config.video else None)
+    if any(replay.differences for replay in failed):
+        console.print(WHY_DIFFERENT)
+    return 1 if failed else 0
+
+
+def _check(config: ReplayConfig) -> None:
+    """Make sure that the episodes are named in one way.
+
+    Raises:
+        VlarigError: They are not, or the number of workers is none.
+    """
+    ways = [name for name, given in (("keys", config.keys), ("--failures", config.failures), ("--all", config.all)) if given]
+    if len(ways) != 1:
+        got = f"got {' and '.join(ways)}" if ways else "no episode was named"
+        raise VlarigError(f"{got}; give the keys of episodes, or --failures, or --all")
+    if config.workers is not None and config.workers < 1:
+        raise VlarigError(f"workers is {config.workers}; expected 1 or more")

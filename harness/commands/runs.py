@@ -20,7 +20,7 @@ _STYLES = {"complete": "green", "resumable": "yellow", "being written": "cyan", 
 DESCRIPTION = """List the runs in a folder, latest first: policy, suites, progress, errors and state.
 
 A run is complete, resumable (give its command again), being written by a process at this moment, or unreadable (the reason is
-told below the list).
+told below the list). A shard is complete when its own share of the run's episodes is.
 
   vlarig runs
   vlarig runs experiments/october
@@ -63,8 +63,9 @@ def _table(runs: Sequence[RunSummary]) -> Table:
     table.add_column("state", no_wrap=True)
     table.add_column("last change", no_wrap=True)
     for run in runs:
-        state = f"[{_STYLES[run.state]}]{run.state}[/]"
-        progress = f"{run.finished}/{run.expected}" if run.expected else "-"
+        part = f"shard {run.shard} " if run.shard else ""
+        state = f"{part}[{_STYLES[run.state]}]{run.state}[/]"
+        progress = "-" if run.state == "unreadable" else f"{run.finished}/{run.expected}"
         errors = f"[red]{run.errors}[/]" if run.errors else "0"
         changed = run.changed.strftime("%Y-%m-%d %H:%M")
         suites = escape(", ".join(run.suites))

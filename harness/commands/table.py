@@ -19,7 +19,7 @@ DESCRIPTION = """Show the success rates of one or more runs, by suite and task.
 
 Each rate stands with its Wilson 95 % interval and n, the number of finished episodes. Episodes that a simulator's error ended,
 and episodes that were not run yet, are counted in columns of their own and are part of no rate. A run can be looked at while it
-is being written, and after it was killed.
+is being written, and after it was killed. A shard's table is of its own share of the episodes, and says so.
 
   vlarig table runs/expert
   vlarig table expert octo --format markdown > results.md

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vlarig.envs.errors import VlarigError
-from vlarig.harness.film import write_contact_sheet, write_film
+from vlarig.harness.film import FilmWriter, read_film, write_contact_sheet, write_film
 
 av = pytest.importorskip("av")
 Image = pytest.importorskip("PIL.Image")
@@ -76,6 +76,68 @@ def test_frames_that_make_no_film_leave_no_file(tmp_path, frames):
     with pytest.raises(ValueError, match="expected"):
         write_film(tmp_path / "a.mp4", frames, 10)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_film_that_is_written_bit_by_bit_is_the_same_and_appears_at_the_end(tmp_path):
+    frames = {"ego": moving_square(9, 64, 64), "wrist": moving_square(9, 48, 64)}
+    write_film(tmp_path / "whole.mp4", frames, 10, "push")
+    film = FilmWriter(tmp_path / "bits.mp4", 10, "push")
+    for part in (slice(0, 1), slice(1, 5), slice(5, 9)):
+        film.add({view: images[part] for view, images in frames.items()})
+        assert not (tmp_path / "bits.mp4").exists()
+    film.finish()
+    film.discard()
+    np.testing.assert_array_equal(read(tmp_path / "bits.mp4")[1], read(tmp_path / "whole.mp4")[1])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["bits.mp4", "whole.mp4"]
+
+
+def test_a_film_that_is_given_up_leaves_nothing_and_takes_nothing_more(tmp_path):
+    film = FilmWriter(tmp_path / "a.mp4", 10)
+    film.add({"ego": moving_square(120, 64, 64)})
+    assert len(list(tmp_path.iterdir())) == 1  # the encoder has let go of a part
+    film.discard()
+    film.discard()
+    assert list(tmp_path.iterdir()) == []
+    for late in (lambda: film.add({"ego": moving_square(3, 64, 64)}), film.finish):
+        with pytest.raises(ValueError, match="has ended"):
+            late()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_views_that_change_in_mid_film_are_refused(tmp_path):
+    film = FilmWriter(tmp_path / "a.mp4", 10)
+    film.add({"ego": moving_square(3, 64, 64)})
+    for changed in ({"ego": moving_square(3, 64, 65)}, {"wrist": moving_square(3, 64, 64)}):
+        with pytest.raises(ValueError, match=r"expected .* as before"):
+            film.add(changed)
+    film.discard()
+
+
+def test_a_disk_that_refuses_is_told_in_one_sentence(tmp_path):
+    (tmp_path / "videos").touch()
+    film = FilmWriter(tmp_path / "videos" / "a.mp4", 10)
+    with pytest.raises(VlarigError, match=r"the film .*a\.mp4 cannot be written: .*; check that its folder is writable"):
+        film.add({"ego": moving_square(3, 64, 64)})
+    film.discard()
+
+
+@pytest.mark.parametrize("caption", ["", "success: push"])
+def test_pictures_of_a_film_are_the_views_side_by_side(tmp_path, caption):
+    frames = {"ego": moving_square(10, 256, 256), "wrist": moving_square(10, 256, 320)[:, ::-1]}
+    write_film(tmp_path / "a.mp4", frames, 10, caption)
+    told, pictures = read_film(tmp_path / "a.mp4", 4)
+    assert told == caption
+    for picture, moment in zip(pictures, (0, 3, 6, 9), strict=True):
+        assert picture.shape == (256, 256 + 12 + 320, 3)
+        for view, left in (("ego", 0), ("wrist", 268)):
+            shown = picture[:, left : left + frames[view].shape[2]].astype(int)
+            assert np.abs(shown - frames[view][moment]).mean() < 4
+
+
+def test_a_film_that_cannot_be_read_says_what_to_do(tmp_path):
+    (tmp_path / "a.mp4").write_bytes(b"no film")
+    with pytest.raises(VlarigError, match=r"a\.mp4 cannot be read: .*; delete it"):
+        read_film(tmp_path / "a.mp4", 3)
 
 
 def test_a_contact_sheet_has_every_frame_of_every_row(tmp_path):

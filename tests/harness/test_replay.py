@@ -2,33 +2,99 @@
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import sqlite3
 from pathlib import Path
 
+import numpy as np
 import pytest
 from comparing import results
+from sample_runs import make_record
 from toy.policies import ImageReader
 
-from vlarig.harness import evaluate
+from vlarig.envs.api import Frames, Needs, Snapshot
+from vlarig.harness import evaluate, replay
 from vlarig.harness.replay import Replay, replay_run
+from vlarig.harness.slot import SimSlot
+from vlarig.results.records import EpisodeRecord
 
 KEY = "toy/standard@1/reach_red/base/0/0"
 
 
-def replayed(run: Path, *keys: str) -> list[Replay]:
-    replays: list[Replay] = []
-    replay_run(run, keys, replays.append)
-    return replays
+class Watching:
+    """Collects what a watcher is shown."""
+
+    def __init__(self) -> None:
+        self.shots: list[dict[str, np.ndarray]] = []
+        self.ended: list[str] = []
+
+    def add(self, frames: dict[str, np.ndarray]) -> None:
+        self.shots.append(frames)
+
+    def finish(self) -> None:
+        self.ended.append("finish")
+
+    def discard(self) -> None:
+        self.ended.append("discard")
 
 
 @pytest.mark.parametrize("policy", [ImageReader(), "random"])
-def test_recorded_episodes_come_out_again(toy_home: Path, policy: object) -> None:
-    run = evaluate("toy", policy, episodes=2).run
-    for replay in replayed(run, *results(run)):
-        assert replay.differences == ()
-        assert {view: frames.shape for view, frames in replay.frames.items()} == dict.fromkeys(
-            ("ego", "cam_left_wrist"), (replay.record.steps + 1, 64, 64, 3)
-        )
+@pytest.mark.parametrize("workers", [1, 3])
+def test_recorded_episodes_come_out_again(toy_home: Path, policy: object, workers: int) -> None:
+    run = evaluate("toy", policy, episodes=3).run
+    replays: list[Replay] = []
+    seen: dict[str, Watching] = {}
+
+    def watch(record: EpisodeRecord, instruction: str) -> Watching:
+        assert instruction == f"move the point to the {record.task.removeprefix('reach_')} goal"
+        return seen.setdefault(record.key, Watching())
+
+    replay_run(run, list(results(run)), replays.append, workers, watch)
+    assert [each.verdict for each in replays] == ["equal"] * 6
+    assert {each.record.key for each in replays} == seen.keys() == results(run).keys()
+    for key, result in results(run).items():
+        frames = seen[key]
+        assert [len(shot["ego"]) for shot in frames.shots] == [1, *result["chunks"]]
+        assert {(view, images.shape[1:]) for shot in frames.shots for view, images in shot.items()} == {
+            ("ego", (64, 64, 3)),
+            ("cam_left_wrist", (64, 64, 3)),
+        }
+        assert frames.ended == ["finish", "discard"]
+
+
+def test_what_a_watcher_cannot_look_at_costs_its_own_episode_alone(toy_home: Path) -> None:
+    class Blind(Watching):
+        def add(self, frames: dict[str, np.ndarray]) -> None:
+            super().add(frames)
+            if len(self.shots) > 1:
+                raise ValueError("too dark")
+
+    run = evaluate("toy", ImageReader(), episodes=1).run
+    replays: list[Replay] = []
+    seen: list[Watching] = []
+
+    def watch(record: EpisodeRecord, instruction: str) -> Watching:
+        seen.append(Blind() if record.key == KEY else Watching())
+        return seen[-1]
+
+    replay_run(run, list(results(run)), replays.append, 1, watch)
+    assert {each.record.key: (each.verdict, each.fault) for each in replays} == {
+        KEY: ("failed", "too dark"),
+        KEY.replace("red", "blue"): ("equal", ""),
+    }
+    assert sorted(frames.ended for frames in seen) == [["discard"], ["finish", "discard"]]
+
+
+def test_without_a_watcher_only_what_the_policy_saw_is_drawn(toy_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Needs] = []
+    monkeypatch.setattr(replay, "SimSlot", lambda host, local, needs: asked.append(needs) or SimSlot(host, local, needs))
+    for policy, images in ((ImageReader(), True), ("random", False)):
+        run = evaluate("toy", policy, episodes=1).run
+        replays: list[Replay] = []
+        replay_run(run, list(results(run)), replays.append)
+        assert [each.verdict for each in replays] == ["equal"] * 2
+        assert asked[-2:] == [Needs(images=images, every_frame=False)] * 2
 
 
 @pytest.mark.parametrize(
@@ -45,7 +111,7 @@ def test_a_record_that_is_not_what_happened_is_found_out(toy_home: Path, cli, co
 
 
 def test_failures_are_filmed_and_only_these(toy_home: Path, cli) -> None:
-    done = cli("sweep", "toy", "--policy", "toy.policies:ImageReader", "--run", "run", "--video", "failures")
+    done = cli("sweep", "toy", "--policy", "toy.policies:ImageReader", "--episodes", "6", "--run", "run", "--video", "failures")
     assert done.returncode == 0, done.stderr
     outcomes = {key: result["success"] for key, result in results(Path("run")).items()}
     assert len(set(outcomes.values())) == 2
@@ -59,3 +125,13 @@ def test_an_unknown_key_offers_the_nearest(toy_home: Path, cli) -> None:
     done = cli("replay", "run", KEY.replace("red", "rad"))
     assert done.returncode == 2
     assert KEY in done.stderr
+
+
+def test_a_measure_that_is_no_number_both_times_is_no_difference() -> None:
+    record = make_record(3, metrics={"angle": math.nan, "height": 1.0})
+    shown = {name: getattr(record, name) for name in ("primitives", "outcome", "state_digest", "image_digest")}
+    shown["metrics"] = {"angle": float("nan"), "height": 1.0}  # another NaN than the record's, as one from a simulator is
+    last = Snapshot("", record.steps, state=np.zeros(1), frames=Frames(), privileged={}, seconds={}, **shown)
+    assert replay._differences(record, last) == ()
+    other = dataclasses.replace(last, step=last.step + 1, metrics={"angle": math.nan, "height": math.nan})
+    assert replay._differences(record, other) == ("metrics", "steps")

@@ -1,0 +1,62 @@
+"""``vlarig merge``: one run out of several, such as shards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+
+from ...envs.errors import VlarigError
+from ...results.merging import merge_runs
+from ...results.rendering import for_terminal
+from ...results.runs import find_run
+from ...results.tables import run_table
+from ..filming import draw_sheet
+
+DESCRIPTION = """Merge runs of the same identity into one, and print its table: the shards of a sweep, or what two machines began.
+
+Every episode counts once. An episode that several runs finished must have the same result in all of them; else nothing is merged,
+and you are told which it is and how the results differ. DIR is a new run, or a whole run of the same identity, to which is added
+what it lacks. The runs themselves are left as they are. Films are taken along.
+
+What the merged run still owes is finished by the sweep's command, without --shard and with --run DIR.
+
+  vlarig merge runs/tabletop-expert-1f0c9e2b-shard-* --run runs/tabletop-expert
+  vlarig merge here/expert there/expert --run runs/expert
+"""
+
+
+@dataclass(frozen=True)
+class MergeConfig:
+    """What the command can be told."""
+
+    run: Annotated[Path, tyro.conf.arg(metavar="DIR")]
+    """Folder of the merged run."""
+    runs: tyro.conf.Positional[Annotated[tuple[Path, ...], tyro.conf.arg(metavar="RUN...")]] = ()
+    """Folders of the runs to merge, or their names below runs/."""
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command and return its exit status."""
+    config = tyro.cli(MergeConfig, args=arguments, prog="vlarig merge", description=DESCRIPTION)
+    if not config.runs:
+        raise VlarigError("no run was named; give the folders of runs, as in `vlarig merge runs/a runs/b --run runs/ab`")
+    console = Console()
+    merged = merge_runs([find_run(run) for run in config.runs], config.run)
+    for run, count in merged.found.items():
+        console.print(f"{run}: {count} finished episodes", highlight=False, soft_wrap=True)
+    console.print(f"{merged.run}: {merged.new} of them are new", highlight=False, soft_wrap=True)
+    try:
+        draw_sheet(merged.run)
+    except VlarigError as error:
+        console.print(f"frames.png is not drawn: {error}", style="yellow", highlight=False, soft_wrap=True)
+    table = run_table(merged.run)
+    console.print(for_terminal([table]))
+    if not table.total.complete:
+        owed = table.total.expected - table.total.finished
+        told = f"{owed} episodes are owed: the sweep's command, without --shard and with --run {merged.run}, runs them"
+        console.print(told, highlight=False, soft_wrap=True)
+    return 0

@@ -1,0 +1,173 @@
+"""Films of a run: its episodes are simulated again, and what they look like is encoded as it comes."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from ..benchmarks.registry import load_suite
+from ..envs.errors import VlarigError
+from ..results.ledger import Ledger
+from ..results.records import EpisodeRecord
+from .film import FilmWriter, need_video_extra, read_film, write_contact_sheet
+from .replay import WHY_DIFFERENT, Replay, replay_run
+
+#: Pictures of an episode on the contact sheet.
+SHEET_COLUMNS = 6
+
+#: Seconds between two lines on the progress where there is no terminal.
+LINE_SECONDS = 10.0
+
+#: Most episodes without a film that are told one by one.
+MOST_TOLD = 20
+
+
+def film_run(run: Path, which: str, console: Console, workers: int | None = None) -> list[Replay]:
+    """Film the run's episodes into ``videos/``, and draw one sheet of pictures, ``frames.png``.
+
+    Films that exist already are kept, so a second call goes on where the first was interrupted. An episode that cannot be filmed, or
+    that does not replay, gets no film and does not stop the others.
+
+    Args:
+        run: Folder of the run.
+        which: ``failures`` or ``all``.
+        console: Where progress is shown.
+        workers: Simulator processes; one a core, as far as memory allows, when ``None``.
+
+    Returns:
+        The episodes that got no film.
+
+    Raises:
+        VlarigError: Nothing can be filmed here: the ``video`` extra, a runtime, data files or disk space are missing.
+        KeyboardInterrupt: The user interrupted it; says what is kept.
+    """
+    need_video_extra()
+    chosen = episode_keys(run, which)
+    filmed = _filmed(run)
+    wanted = [key for key in chosen if film_path(run, key).name not in filmed]
+    failed: list[Replay] = []
+    if wanted:
+        before = f"; {len(chosen) - len(wanted)} are filmed already" if len(chosen) > len(wanted) else ""
+        console.print(f"filming {_episodes(len(wanted))} by simulating them again{before}", highlight=False)
+        with _told_kept(run), _progress(console, len(wanted)) as count:
+
+            def done(replay: Replay) -> None:
+                if not replay.proven:
+                    failed.append(replay)
+                count(len(failed))
+
+            replay_run(run, wanted, done, workers, partial(film_of, run))
+    if _filmed(run) and (wanted or not (run / "frames.png").exists()):
+        draw_sheet(run)
+        console.print(f"films: {run / 'videos'}, pictures: {run / 'frames.png'}", highlight=False, soft_wrap=True)
+    _tell(failed, console)
+    return failed
+
+
+def episode_keys(run: Path, which: str) -> list[str]:
+    """Keys of the run's finished episodes, ``all`` of them or the ``failures``, sorted.
+
+    Raises:
+        VlarigError: There is no such run.
+    """
+    with Ledger.open_read_only(run) as ledger:
+        return [record.key for record in ledger.records() if which == "all" or not record.success]
+
+
+def film_path(run: Path, key: str) -> Path:
+    """Where an episode's film is kept."""
+    return run / "videos" / f"{key.replace('/', '_')}.mp4"
+
+
+def film_of(run: Path, record: EpisodeRecord, instruction: str) -> FilmWriter:
+    """The film of an episode that is simulated again, at the robot's own speed."""
+    speed = load_suite(record.suite).embodiment.control_frequency
+    return FilmWriter(film_path(run, record.key), speed, f"{'success' if record.success else 'failure'}: {instruction}")
+
+
+def draw_sheet(run: Path) -> None:
+    """Draw ``frames.png``: for each task a row of pictures from the first of its films. Without a film nothing is drawn.
+
+    Raises:
+        VlarigError: A film cannot be read.
+    """
+    filmed = _filmed(run)
+    if not filmed:
+        return
+    with Ledger.open_read_only(run) as ledger:
+        records = [record for record in ledger.records() if film_path(run, record.key).name in filmed]
+    shown = {(record.suite, record.task, record.variant): record for record in reversed(records)}
+    rows = []
+    for _, record in sorted(shown.items()):
+        caption, pictures = read_film(film_path(run, record.key), SHEET_COLUMNS)
+        rows.append((f"{record.task} {record.start}, {record.steps} steps, {caption}", pictures))
+    if rows:
+        write_contact_sheet(run / "frames.png", rows)
+
+
+def _filmed(run: Path) -> set[str]:
+    """Names of the films that there are."""
+    return {path.name for path in (run / "videos").glob("[!.]*.mp4")}
+
+
+@contextlib.contextmanager
+def _told_kept(run: Path) -> Iterator[None]:
+    """When filming ends early, say what is kept."""
+    try:
+        yield
+    except VlarigError as error:
+        raise VlarigError(f"{error} ({len(_filmed(run))} films are kept in {run / 'videos'})") from error
+    except KeyboardInterrupt:
+        kept = f"{len(_filmed(run))} films are kept in {run / 'videos'}"
+        raise KeyboardInterrupt(f"interrupted; {kept}, and the same command goes on from there") from None
+
+
+@contextlib.contextmanager
+def _progress(console: Console, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on a terminal, else a line now and then; gives what to call after each episode, with the number that failed."""
+    if console.is_terminal:
+        columns = (TextColumn("filming"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+        with Progress(*columns, TextColumn("{task.description}", style="red"), console=console, transient=True) as bar:
+            task = bar.add_task("", total=total)
+            yield lambda failed: bar.update(task, advance=1, description=f"{failed} failed" if failed else "")
+        return
+    began = said = time.monotonic()
+    done = 0
+
+    def count(failed: int) -> None:
+        nonlocal done, said
+        done += 1
+        now = time.monotonic()
+        if now - said >= LINE_SECONDS:
+            said = now
+            left = timedelta(seconds=round((now - began) / done * (total - done)))
+            trouble = f", {failed} failed" if failed else ""
+            console.print(
+                f"{time.strftime('%H:%M:%S')}  filmed {done}/{total}{trouble}, {left} left", highlight=False, soft_wrap=True
+            )
+
+    yield count
+
+
+def _tell(failed: Sequence[Replay], console: Console) -> None:
+    """Say which episodes have no film, and why."""
+    if not failed:
+        return
+    console.print(f"{_episodes(len(failed))} got no film; the same command tries them again:", style="red", highlight=False)
+    for replay in failed[:MOST_TOLD]:
+        console.print(f"  {replay}", markup=False, highlight=False, soft_wrap=True)
+    if len(failed) > MOST_TOLD:
+        console.print(f"  and {len(failed) - MOST_TOLD} more", highlight=False)
+    if any(replay.differences for replay in failed):
+        console.print(WHY_DIFFERENT, highlight=False, soft_wrap=True)
+
+
+def _episodes(count: int) -> str:
+    return f"{count} episode{'' if count == 1 else 's'}"

@@ -1,0 +1,317 @@
+"""Merging: one run out of several of the same identity, such as shards, or what another machine began.
+
+The merged run holds the union of their episodes, each once, and all their sessions and attempts. Where a session came from is told by
+the merged ledger's table ``origins``: the name of its run's folder, and its number there. By it a session that is merged again is
+known, so merging twice changes nothing. An episode that several runs finished must have the same result in all of them; the record
+that stands is the one of the run that was started first.
+
+Nothing is half done. A new run is made in a hidden folder beside its place, and renamed when it is whole; a run that exists is added to
+in one transaction. Rows are copied one by one, so a merge takes little memory, however large the runs are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..envs.errors import VlarigError
+from .ledger import TaskKey
+from .lock import LOCK_NAME, RunLock, lock_holder
+from .manifest import MANIFEST_NAME, Manifest, identity_differences
+from .planning import surroundings
+from .records import differing_fields
+from .rows import COUNT_FINISHED, INSERT_EPISODE, SELECT_ONE, SELECT_WHOLE, episode_record
+from .schema import LEDGER_NAME, check_file, connect_read_only, connect_writable, create_file, plain_errors, sync_folder
+
+_CREATE_ORIGINS = """
+CREATE TABLE IF NOT EXISTS origins (
+    session INTEGER PRIMARY KEY REFERENCES sessions (id),
+    run TEXT NOT NULL,
+    number INTEGER NOT NULL
+)
+"""
+#: All sessions, each with where it came from: its own folder where it was not merged in.
+_SELECT_SESSIONS = """
+SELECT sessions.*, COALESCE(origins.run, :run) AS run, COALESCE(origins.number, sessions.id) AS number
+FROM sessions LEFT JOIN origins ON origins.session = sessions.id ORDER BY sessions.id
+"""
+_SELECT_OWN_SESSIONS = "SELECT *, :run AS run, id AS number FROM sessions ORDER BY id"
+_INSERT_SESSION = """
+INSERT INTO sessions (git_revision, host, workers, slots, packages, started, ended)
+VALUES (:git_revision, :host, :workers, :slots, :packages, :started, :ended)
+"""
+_INSERT_NEW_ATTEMPT = """
+INSERT INTO attempts (key, number, kind, message, worker, gave_up, session, written)
+SELECT :key, :number, :kind, :message, :worker, :gave_up, :session, :written
+WHERE NOT EXISTS (
+    SELECT 1 FROM attempts
+    WHERE key = :key AND number = :number AND kind = :kind AND message = :message AND session IS :session AND written = :written
+)
+"""
+#: The latest attempt at an episode says whether it was given up, and the latest is the one with the highest id.
+_SORT_ATTEMPTS = (
+    "CREATE TEMP TABLE by_time AS SELECT * FROM attempts ORDER BY written, gave_up, id",
+    "DELETE FROM attempts",
+    """INSERT INTO attempts (key, number, kind, message, worker, gave_up, session, written)
+    SELECT key, number, kind, message, worker, gave_up, session, written FROM by_time ORDER BY rowid""",
+    "DROP TABLE by_time",
+)
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What a merge did.
+
+    Attributes:
+        run: Folder of the merged run.
+        found: The runs that were merged into it, each with the number of its finished episodes.
+        new: Finished episodes that were not in ``run`` before.
+    """
+
+    run: Path
+    found: Mapping[Path, int]
+    new: int
+
+
+def merge_runs(runs: Sequence[Path], target: Path) -> Merged:
+    """Merge runs into ``target``: into a new one, or into one of the same identity, to which is added what it lacks.
+
+    Films are taken along. The runs are left as they are, and their logs with them.
+
+    Args:
+        runs: Folders of the runs; ``target`` among them is passed over.
+        target: Folder of the merged run.
+
+    Raises:
+        VlarigError: The runs differ in their identity or in an episode's result, one is being written or damaged, or ``target`` is
+            something else. Then nothing was changed.
+    """
+    sources = [run for run in _distinct(runs) if run.resolve() != target.resolve()]
+    if not sources:
+        raise VlarigError(f"there is nothing to merge into {target}; name the folders of other runs")
+    manifests = {run: Manifest.load(run) for run in sources}
+    sources.sort(key=lambda run: (manifests[run].record.created, str(run)))
+    exists = (target / MANIFEST_NAME).exists()
+    first = target if exists else sources[0]
+    merged = Manifest.load(target) if exists else _merged_manifest([manifests[run] for run in sources], target)
+    for run in sources:
+        _check_identity(first, merged, run, manifests[run])
+        if holder := lock_holder(run):
+            raise VlarigError(f"the run {run} is being written by {holder}; wait until it ends, or stop it, then merge")
+    if exists:
+        if merged.record.shard:
+            raise VlarigError(
+                f"{target} is {merged.record.part}, which holds its own episodes alone; give another --run to merge into"
+            )
+        with RunLock(target):
+            return _add(target, merged, sources, target)
+    if target.exists():
+        raise VlarigError(f"{target} exists and is no run; give a --run that is new, or the folder of a run to add to")
+    with _draft_of(target) as draft:
+        merged.save(draft)
+        return _add(draft, merged, sources, target)
+
+
+def _distinct(runs: Sequence[Path]) -> list[Path]:
+    return list({run.resolve(): run for run in reversed(runs)}.values())
+
+
+def _merged_manifest(manifests: Sequence[Manifest], target: Path) -> Manifest:
+    """The manifest of a new merged run: what was asked for first, but all of it, and what must be said beside any of the runs."""
+    config = manifests[0].record.config | {"shard": None, "run": str(target)}
+    notes = {name: note for manifest in manifests for name, note in manifest.record.suite_notes.items()}
+    return Manifest(identity=manifests[0].identity, record=surroundings(config, notes))
+
+
+def _check_identity(first: Path, wanted: Manifest, run: Path, manifest: Manifest) -> None:
+    told = "; ".join(
+        f"{name} is {one}, not {other}" for name, other, one in identity_differences(wanted.identity, manifest.identity)
+    )
+    if told:
+        raise VlarigError(f"{run} has another identity than {first}: {told}; only runs of the same identity can be merged")
+
+
+@contextlib.contextmanager
+def _draft_of(target: Path) -> Iterator[Path]:
+    """An empty folder that becomes ``target`` at the end; what a killed merge left there is cleared away.
+
+    Raises:
+        VlarigError: Another process merges into the same run, or the disk refuses.
+    """
+    place = target.resolve()  # which has a name, where "." has none
+    draft = place.with_name(f".{place.name}.merging")
+    with RunLock(draft):
+        try:
+            _clear(draft)
+            yield draft
+            sync_folder(draft)
+            draft.rename(place)
+            sync_folder(place.parent)
+        except OSError as error:
+            raise VlarigError(
+                f"{target} cannot be written: {error}; check that it is new, and that there is space left"
+            ) from error
+        finally:
+            if draft.exists():
+                _clear(draft)
+                (draft / LOCK_NAME).unlink(missing_ok=True)
+                draft.rmdir()
+
+
+def _clear(folder: Path) -> None:
+    """Delete all but the lock."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+        elif path.name != LOCK_NAME:
+            path.unlink()
+
+
+def _add(folder: Path, manifest: Manifest, runs: Sequence[Path], target: Path) -> Merged:
+    """Add runs to the one that lies in ``folder`` and is called ``target``."""
+    path = folder / LEDGER_NAME
+    if path.exists():
+        check_file(path)
+    else:
+        create_file(path)
+    found = dict.fromkeys(runs, 0)
+    new = 0
+    conflicts: list[str] = []
+    with contextlib.closing(connect_writable(path)) as ledger, plain_errors(path, "written"):
+        ledger.execute("BEGIN IMMEDIATE")  # closed before its commit, nothing has happened
+        ledger.execute(_CREATE_ORIGINS)
+        for run in runs:
+            with _reading(run) as source:
+                _check_plan(source, manifest)
+                sessions = _add_sessions(ledger, target, source)
+                for row in source.rows(SELECT_WHOLE):
+                    found[run] += 1
+                    if ledger.execute(INSERT_EPISODE, dict(row) | {"session": sessions.get(row["session"])}).rowcount:
+                        new += 1
+                    elif differing := _differing(ledger, path, source, row):
+                        other = _holder(row["key"], [target, *runs])
+                        conflicts.append(f"episode {row['key']} has different results in {other} and {run}: {differing}")
+                for row in source.rows("SELECT * FROM attempts"):
+                    ledger.execute(_INSERT_NEW_ATTEMPT, dict(row) | {"session": sessions.get(row["session"])})
+        if conflicts:
+            others = f", and {len(conflicts) - 1} more conflict" if len(conflicts) > 1 else ""
+            raise VlarigError(
+                f"{conflicts[0]} differ{others}; an episode must give the same result every time, so find out which run is wrong "
+                "('vlarig replay RUN KEY' simulates it again); nothing was merged"
+            )
+        for statement in _SORT_ATTEMPTS:
+            ledger.execute(statement)
+        ledger.execute("COMMIT")
+    _take_films(runs, folder)
+    return Merged(target, found, new)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A run that is merged into another, as it is at one moment."""
+
+    run: Path
+    connection: sqlite3.Connection | None  # a driver may have been killed before it made a ledger
+
+    @property
+    def path(self) -> Path:
+        return self.run / LEDGER_NAME
+
+    def rows(self, sql: str, values: tuple[Any, ...] | dict[str, Any] = ()) -> Iterator[sqlite3.Row]:
+        """The rows of a query, one by one."""
+        if self.connection is not None:
+            with plain_errors(self.path, "read"):
+                yield from self.connection.execute(sql, values)
+
+
+@contextlib.contextmanager
+def _reading(run: Path) -> Iterator[_Source]:
+    path = run / LEDGER_NAME
+    if not path.exists():
+        yield _Source(run, None)
+        return
+    check_file(path)
+    with contextlib.closing(connect_read_only(path)) as connection:
+        connection.execute("BEGIN")  # all that is read is of one moment
+        yield _Source(run, connection)
+
+
+def _check_plan(source: _Source, manifest: Manifest) -> None:
+    """Make sure that a ledger holds what its manifest plans."""
+    planned = {
+        TaskKey(suite.name, suite.protocol_name, task.name, task.variant): task.episodes
+        for suite in manifest.identity.suites
+        for task in suite.tasks
+    }
+    for row in source.rows(COUNT_FINISHED):
+        if row[4] > planned.get(TaskKey(*row[:4]), 0):
+            raise VlarigError(
+                f"{source.run} mixes two runs: its ledger holds {row[4]} episodes of {'/'.join(row[:4])}, against its manifest; bring "
+                "both back from a copy"
+            )
+
+
+def _add_sessions(ledger: sqlite3.Connection, target: Path, source: _Source) -> dict[int | None, int]:
+    """Add the source's sessions, but for those that are there; the source's ids to the ledger's."""
+    named = {_origin(row): row["id"] for row in ledger.execute(_SELECT_SESSIONS, {"run": target.resolve().name})}
+    merged_before = any(source.rows("SELECT 1 FROM sqlite_master WHERE name = 'origins'"))
+    ids: dict[int | None, int] = {}
+    for row in source.rows(_SELECT_SESSIONS if merged_before else _SELECT_OWN_SESSIONS, {"run": source.run.resolve().name}):
+        known = named.get(_origin(row))
+        if known is None:
+            known = ledger.execute(_INSERT_SESSION, dict(row)).lastrowid
+            assert known is not None
+            ledger.execute("INSERT INTO origins VALUES (?, ?, ?)", (known, row["run"], row["number"]))
+        ids[row["id"]] = known
+    return ids
+
+
+def _origin(row: sqlite3.Row) -> tuple[str, int, str, str]:
+    """What a session is known by, in whichever ledger it stands."""
+    return row["run"], row["number"], row["host"], row["started"]
+
+
+def _differing(ledger: sqlite3.Connection, path: Path, source: _Source, row: sqlite3.Row) -> str:
+    """The fields in which the source's result differs from the one that stands in the ledger; empty where they are equal."""
+    standing = ledger.execute(SELECT_ONE, (row["key"],)).fetchone()
+    one, other = episode_record(standing, path, with_actions=True), episode_record(row, source.path, with_actions=True)
+    return ", ".join(differing_fields(one, other))
+
+
+def _holder(key: str, runs: Sequence[Path]) -> Path:
+    """The first of the runs that has finished the episode."""
+    for run in runs:
+        with _reading(run) as source:
+            if any(source.rows("SELECT 1 FROM episodes WHERE key = ?", (key,))):
+                return run
+    raise AssertionError(f"no run has finished {key}")
+
+
+def _take_films(runs: Sequence[Path], folder: Path) -> None:
+    """Take along the films that ``folder`` has not; without a copy where the disk can link them."""
+    videos = folder / "videos"
+    for run in runs:
+        for film in sorted((run / "videos").glob("[!.]*.mp4")):
+            if (videos / film.name).exists():
+                continue
+            draft = videos / f".{film.name}.merging"
+            try:
+                videos.mkdir(exist_ok=True)
+                draft.unlink(missing_ok=True)  # of a merge that was killed; a link to a film must not be written to
+                try:
+                    os.link(film, draft)
+                except OSError:
+                    shutil.copyfile(film, draft)
+                draft.replace(videos / film.name)
+            except OSError as error:
+                raise VlarigError(
+                    f"the film {film} cannot be copied to {videos}: {error}; free some disk space, then merge again"
+                ) from error
+            finally:
+                draft.unlink(missing_ok=True)

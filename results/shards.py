@@ -1,0 +1,96 @@
+"""Shards: fixed parts of a run's episodes, for machines that know nothing of each other.
+
+Shard ``2/4`` runs the second quarter. The episodes are dealt like cards, one to each shard in turn. Two things about the deck:
+
+- Each task's episodes are shuffled first. Benchmarks number their starts in some order, often of difficulty or layout. Dealt in that
+  order to as many shards as a task has starts, shard ``k`` would get start ``k`` of every task, and all that is hard or easy about it.
+  The shuffle sorts by :attr:`Episode.seed`, a hash of suite, task, variant, start and repeat: it is the same on every machine for ever,
+  needs no generator, and puts the same starts into a shard under every protocol and for every policy.
+- Dealing goes on from one task, and one suite, to the next without starting over. So shards differ by one episode at most, in all and
+  in every task.
+
+A shard has the identity of the whole run: its results belong to the whole run, and :mod:`vlarig.results.merging` puts them together.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+from ..envs.api import Episode
+from ..envs.errors import VlarigError
+from .ledger import TaskKey
+from .manifest import Manifest
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One part of a run.
+
+    Attributes:
+        number: Which one, from 1 to ``count``.
+        count: How many there are.
+    """
+
+    number: int
+    count: int
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The shard that is written ``I/N``.
+
+        Raises:
+            VlarigError: It is not written so, or ``I`` is not from 1 to ``N``.
+        """
+        written = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
+        if written is None:
+            raise VlarigError(f"shard is {text!r}; expected I/N, as in 2/4 for the second of four parts")
+        shard = cls(int(written[1]), int(written[2]))
+        if not 1 <= shard.number <= shard.count:
+            wanted = f"I from 1 to {shard.count}" if shard.count else "N of 1 or more"
+            raise VlarigError(f"shard is {text!r}; expected I/N with {wanted}")
+        return shard
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
+
+    def share_of(self, dealt: int) -> int:
+        """How many of the first ``dealt`` episodes are the shard's."""
+        return (dealt + self.count - self.number) // self.count
+
+
+def take_share(episodes: Sequence[Episode], shard: Shard) -> list[Episode]:
+    """The shard's part of a run's episodes, in the order of ``episodes``.
+
+    Args:
+        episodes: All episodes of the run.
+        shard: Which part.
+    """
+    suites: dict[tuple[str, str], dict[tuple[str, str], list[Episode]]] = {}
+    for episode in episodes:
+        place = (episode.suite, f"{episode.protocol.name}@{episode.protocol.version}")
+        suites.setdefault(place, {}).setdefault((episode.task, episode.variant), []).append(episode)
+    deck = [
+        episode
+        for tasks in suites.values()
+        for starts in tasks.values()
+        for episode in sorted(starts, key=lambda start: (start.seed, start.start, start.repeat))
+    ]
+    share = {episode.key for episode in deck[shard.number - 1 :: shard.count]}
+    return [episode for episode in episodes if episode.key in share]
+
+
+def owed_episodes(manifest: Manifest) -> dict[TaskKey, int]:
+    """How many episodes of each task a run's folder is to hold: a shard's share, or all of them."""
+    shard = Shard.parse(manifest.record.shard or "1/1")
+    owed: dict[TaskKey, int] = {}
+    dealt = 0
+    for suite in manifest.identity.suites:
+        for task in suite.tasks:
+            before, dealt = dealt, dealt + task.episodes
+            owed[TaskKey(suite.name, suite.protocol_name, task.name, task.variant)] = shard.share_of(dealt) - shard.share_of(
+                before
+            )
+    return owed
