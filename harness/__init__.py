@@ -9,13 +9,23 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .gym import RemoteEnv as RemoteEnv
     from .gym import register_envs as register_envs
     from .rollouts import Rollouts as Rollouts
+    from .stable_baselines import StableBaselinesEnv as StableBaselinesEnv
     from .sweep import evaluate as evaluate
+    from .vector import RemoteVectorEnv as RemoteVectorEnv
 
-_HOMES = {"Rollouts": "rollouts", "evaluate": "sweep", "register_envs": "gym"}
+_HOMES = {
+    "RemoteEnv": "gym",
+    "RemoteVectorEnv": "vector",
+    "Rollouts": "rollouts",
+    "StableBaselinesEnv": "stable_baselines",
+    "evaluate": "sweep",
+    "register_envs": "gym",
+}
 
-__all__ = ["Rollouts", "evaluate", "register_envs"]
+__all__ = ["RemoteEnv", "RemoteVectorEnv", "Rollouts", "StableBaselinesEnv", "evaluate", "register_envs"]
 
 
 def __getattr__(name: str) -> Any:

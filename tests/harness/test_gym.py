@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import re
 from pathlib import Path
 
 import gymnasium
@@ -11,8 +13,13 @@ from gymnasium.utils.env_checker import check_env
 from toy.env import ToyEnv
 from toy.suite import TOY_SUITE
 
+from vlarig.envs.api import Needs, Row, Snapshot
 from vlarig.envs.errors import VlarigError
 from vlarig.harness import register_envs
+from vlarig.harness.gym import RemoteEnv
+from vlarig.harness.placement import local_hosts
+from vlarig.harness.slot import SimSlot
+from vlarig.harness.workplace import Workplace
 
 
 @pytest.fixture
@@ -39,6 +46,7 @@ def test_an_episode_is_the_same_as_in_the_simulators_own_process(env: gymnasium.
         action = rng.uniform(-1, 1, 3).astype(np.float32)
         observation, reward, terminated, truncated, info = env.step(action)
         expected, *others = local.step(action)
+        assert not info.pop("is_success")
         assert [reward, terminated, truncated, info] == others
         if terminated or truncated:
             break
@@ -58,6 +66,104 @@ def test_a_task_and_a_start_can_be_fixed(env: gymnasium.Env) -> None:
     assert env.reset(options={"task": "reach_red", "start": 3})[1]["key"] == "toy/standard@1/reach_red/base/3/0"
     with pytest.raises(VlarigError, match="did you mean reach_red"):
         env.reset(options={"task": "reach_rd"})
+
+
+def test_starts_to_draw_from_can_be_named(env: gymnasium.Env) -> None:
+    with gymnasium.make("vlarig/toy", task="reach_red", start=range(1000, 1003), images=False) as some:
+        starts = {some.reset(seed=seed)[1]["key"].split("/")[-2] for seed in range(20)}
+    assert starts == {"1000", "1001", "1002"}
+    with pytest.raises(VlarigError, match="start names no start"):
+        gymnasium.make("vlarig/toy", start=[])
+
+
+def test_the_simulators_truth_can_be_shown_and_a_reward_made_of_it(toy_home: Path) -> None:
+    def reward(before: Snapshot, row: Row, after: Snapshot) -> float:
+        return 100 * (after.step - before.step) + float(after.privileged["position"][0]) + row.reward
+
+    register_envs()
+    with gymnasium.make("vlarig/toy", images=False, privileged=True, reward=reward) as env:
+        observation, _ = env.reset(seed=0)
+        assert env.observation_space.contains(observation)
+        goal, position = np.split(observation["privileged"], 2)  # the names are sorted
+        np.testing.assert_array_equal(position, observation["state"][:2])
+        assert np.linalg.norm(goal - position) > 0.6
+        assert "images" not in observation
+        observation, given, *_ = env.step(np.array([1, 0, 0], np.float32))
+        assert given == pytest.approx(100 + observation["privileged"][2])
+    with gymnasium.make("vlarig/toy", images=False, privileged=lambda snapshot: np.array([snapshot.step])) as env:
+        assert env.reset(seed=0)[0]["privileged"].tolist() == [0]
+        assert env.step(np.zeros(3, np.float32))[0]["privileged"].tolist() == [1]
+        assert env.observation_space["privileged"].shape == (1,)
+
+
+def test_a_truth_that_differs_from_task_to_task_is_told(toy_home: Path) -> None:
+    register_envs()
+
+    def truth(snapshot: Snapshot) -> np.ndarray:
+        return np.zeros(2 if "red" in snapshot.instruction else 3)
+
+    env = gymnasium.make("vlarig/toy", images=False, privileged=truth)
+    with pytest.raises(VlarigError, match=r"the tasks of 'toy' differ in what is there; name one task"):
+        for seed in range(20):
+            env.reset(seed=seed)
+    env.close()
+
+
+def test_pictures_can_be_rendered_though_none_are_observed(toy_home: Path) -> None:
+    register_envs()
+    with gymnasium.make("vlarig/toy", images=False, render_mode="rgb_array") as env:
+        observation, _ = env.reset(seed=0)
+        assert "images" not in observation
+        assert env.render().shape == (64, 64, 3)
+
+
+def test_a_crash_is_noticed_by_nobody_up_to_the_bound(toy_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def play(times: int) -> tuple[list[str], RemoteEnv]:
+        counts = toy_home / f"counts-{times}"
+        counts.mkdir()
+        monkeypatch.setenv("VLARIG_TEST_COUNTS", str(counts))
+        monkeypatch.setenv("VLARIG_TEST_FAULT", f"crash:reach_red/1:{times}")
+        env = RemoteEnv("faulty", task="reach_red", start=1, images=False)
+        env.reset(seed=0)
+        rng = np.random.default_rng(0)
+        digests = []
+        try:
+            digests.extend(env.step(rng.uniform(-1, 1, 3).astype(np.float32))[4]["state_digest"] for _ in range(20))
+        except VlarigError as error:
+            digests.append(str(error))
+        return digests, env
+
+    undisturbed, env = play(0)
+    env.close()
+    disturbed, env = play(2)
+    env.close()
+    assert disturbed == undisturbed
+    (*before, error), env = play(3)
+    assert before == undisturbed[:11]
+    assert re.fullmatch(r"faulty/\S+/reach_red/base/1/0 failed 3 times; the last time: .*SIGABRT; reset to go on .*", error)
+    with pytest.raises(VlarigError, match="call reset first"):
+        env.step(np.zeros(3, np.float32))
+    env.reset()
+    assert env.step(np.zeros(3, np.float32))[4]["step"] == 1
+    env.close()
+
+
+def test_an_interrupted_step_leaves_the_episode_where_it_was(toy_home: Path) -> None:
+    rows = np.ones((1, 3), np.float32)
+
+    async def play(interrupted: bool) -> str:
+        async with local_hosts(Workplace.of(TOY_SUITE), 1, Path("logs")) as (host,):
+            slot = SimSlot(host, 0, Needs(images=False))
+            await slot.begin(TOY_SUITE.episodes(["reach_red"], per_task=1)[0])
+            await slot.step(rows)
+            if interrupted:
+                lost = asyncio.create_task(slot.step(-rows))
+                await asyncio.sleep(0)  # it has been sent
+                lost.cancel()
+                await asyncio.wait([lost])
+            return (await slot.step(rows)).snapshot.state_digest
+
+    assert asyncio.run(play(True)) == asyncio.run(play(False))
 
 
 def test_a_protocol_can_be_chosen(toy_home: Path) -> None:

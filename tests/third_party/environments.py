@@ -62,4 +62,5 @@ def _link_torch(folder: Path) -> None:
     tops = {Path(file).parts[0] for file in torch.files or () if not file.parts[0].startswith((".", "_"))}
     for top in tops:
         (there / top).symlink_to(str(torch.locate_file(top)))
-    (there / "torchvision" / "_meta_registrations.py").write_text("", encoding="utf-8")
+    if (there / "torchvision").is_dir():
+        (there / "torchvision" / "_meta_registrations.py").write_text("", encoding="utf-8")
