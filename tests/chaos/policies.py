@@ -1,0 +1,64 @@
+"""Policies that play in a storm: each begins it when the driver makes the policy, and is itself one of the storm's moments."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from toy.policies import ImageReader
+
+from chaos import STORM
+from chaos.storm import Storm
+from vlarig.envs.api import Needs
+from vlarig.policies.api import Reply, Request
+from vlarig.policies.scripted import ExpertPolicy, RandomPolicy
+
+
+class InStorm:
+    """A policy that is shown images, so that their digests count, and plays in a storm."""
+
+    needs = Needs(images=True, privileged=True)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.storm = Storm(Path(os.environ[STORM])) if STORM in os.environ else None
+
+    def act(self, requests: Sequence[Request]) -> list[Reply]:
+        with self.storm.during("policy") if self.storm else contextlib.nullcontext():
+            return super().act(requests)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+class StormPolicy(InStorm, ExpertPolicy):
+    """The expert in a storm."""
+
+    name = "storm"
+
+
+class WanderingStormPolicy(InStorm, RandomPolicy):
+    """Random actions in a storm."""
+
+    name = "wandering-storm"
+
+
+class FarsightedStormPolicy(WanderingStormPolicy):
+    """Answers with sixteen random rows, however many are carried out."""
+
+    name = "farsighted-storm"
+    horizon = 16
+
+    def act(self, requests: Sequence[Request]) -> list[Reply]:
+        return super().act([replace(request, execute=self.horizon) for request in requests])
+
+
+class ReadingStormPolicy(InStorm, ImageReader):
+    """Acts by what it sees in a storm, and takes its time, so that the toy's episodes last."""
+
+    name = "reading-storm"
+
+    def act(self, requests: Sequence[Request]) -> list[Reply]:
+        time.sleep(0.05)
+        return super().act(requests)

@@ -1,0 +1,78 @@
+"""What a power loss, or a worse accident, leaves of a ledger: done to the files of a run whose driver is dead."""
+
+from __future__ import annotations
+
+import random
+import struct
+from pathlib import Path
+
+from vlarig.results.schema import LEDGER_NAME
+
+#: Sizes of SQLite's write-ahead log (sqlite.org/fileformat2.html, section 4.1): its header, and that of each frame.
+HEADER, FRAME_HEADER = 32, 24
+#: SQLite's page size where nothing else is asked for, as by the ledger.
+PAGE = 4096
+#: A disk writes whole sectors.
+SECTOR = 512
+
+
+def journal_of(run: Path) -> Path:
+    """The ledger's write-ahead log."""
+    return run / f"{LEDGER_NAME}-wal"
+
+
+def cut_journal(run: Path, rng: random.Random) -> int:
+    """Cut the write-ahead log off at any byte; how many bytes are left."""
+    path = journal_of(run)
+    size = path.stat().st_size if path.exists() else 0
+    if size:
+        size = rng.randint(0, size)
+        with path.open("r+b") as file:
+            file.truncate(size)
+    return size
+
+
+def tear_checkpoint(run: Path, rng: random.Random) -> int:
+    """Leave the main file as a power loss in the middle of a checkpoint leaves it.
+
+    SQLite syncs the log before a checkpoint copies its pages, so the log is whole; of the copied pages any may have reached the
+    disk, some by a part of their sectors. How many did is returned.
+    """
+    pages, page_size = committed_pages(journal_of(run))
+    chosen = [number for number in sorted(pages) if rng.random() < 0.5]
+    with (run / LEDGER_NAME).open("r+b") as file:
+        for number in chosen:
+            for sector in range(0, page_size, SECTOR):
+                if rng.random() < 0.8:
+                    file.seek((number - 1) * page_size + sector)
+                    file.write(pages[number][sector : sector + SECTOR])
+    return len(chosen)
+
+
+def committed_pages(journal: Path) -> tuple[dict[int, bytes], int]:
+    """The latest committed content of each page in a write-ahead log, and the size of a page."""
+    data = journal.read_bytes() if journal.exists() else b""
+    if len(data) < HEADER:
+        return {}, 0
+    page_size = struct.unpack(">I", data[8:12])[0]
+    salts = data[16:24]
+    committed: dict[int, bytes] = {}
+    pending: dict[int, bytes] = {}
+    for start in range(HEADER, len(data) - FRAME_HEADER - page_size + 1, FRAME_HEADER + page_size):
+        number, is_commit = struct.unpack(">II", data[start : start + 8])
+        if data[start + 8 : start + 16] != salts:
+            break  # a frame of the log's earlier round
+        pending[number] = data[start + FRAME_HEADER : start + FRAME_HEADER + page_size]
+        if is_commit:
+            committed |= pending
+            pending = {}
+    return committed, page_size
+
+
+def destroy(run: Path, rng: random.Random) -> None:
+    """Cut a page or more off the main file, and lose the write-ahead log."""
+    path = run / LEDGER_NAME
+    with path.open("r+b") as file:
+        file.truncate(rng.randint(0, path.stat().st_size - PAGE))
+    for name in (f"{LEDGER_NAME}-wal", f"{LEDGER_NAME}-shm"):
+        (run / name).unlink(missing_ok=True)

@@ -1,0 +1,71 @@
+"""Processes of a storm: found by what started them and by the storm's name in their environment."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from chaos import STORM
+
+
+def children(pid: int) -> list[int]:
+    """Living processes that were started by ``pid``."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                state, parent, *_ = (entry / "stat").read_text().rpartition(")")[2].split()
+                if int(parent) == pid and state != "Z":
+                    found.append(int(entry.name))
+    return found
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether the process is held by SIGSTOP."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+    except OSError:
+        return False
+
+
+def pause(pids: Sequence[int], seconds: float) -> None:
+    """Stop processes, ours among them perhaps, and have another process let them go on after a while."""
+    words = " ".join(map(str, pids))
+    subprocess.Popen(
+        ["sh", "-c", f"kill -STOP {words}; sleep {seconds}; kill -CONT {words}"],
+        env={"PATH": os.environ["PATH"]},  # not marked as the storm's
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def living(folder: Path) -> list[int]:
+    """Processes that the storm in ``folder`` started, drivers, servers and simulators."""
+    mark = f"{STORM}={folder}".encode()
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                if mark in (entry / "environ").read_bytes().split(b"\0"):
+                    found.append(int(entry.name))
+    return found
+
+
+def await_end(folder: Path, seconds: float) -> list[str]:
+    """Wait until no process of the storm is left; the command lines of those that are still there, which are then killed."""
+    deadline = time.monotonic() + seconds
+    while (left := living(folder)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    told = []
+    for pid in left:
+        with contextlib.suppress(OSError):
+            told.append(Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode())
+            os.kill(pid, signal.SIGKILL)
+    return told

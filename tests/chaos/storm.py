@@ -1,0 +1,139 @@
+"""The storm inside a driver: it watches what the driver does, and lets blow after blow of its schedule fall.
+
+It changes the driver's process alone, and from outside of the product: the lines to the servers lead through :mod:`chaos.wire`, the
+simulators' adapters are the unruly ones of :mod:`chaos.unruly`, and patience is short.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import os
+import random
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from chaos.blows import Schedule
+from chaos.settings import Settings
+from chaos.strikes import aim
+from chaos.wire import Wires
+from vlarig.benchmarks.suite import Patience, Suite
+from vlarig.harness import placement, plan
+from vlarig.harness.client import SimClient
+from vlarig.harness.placement import SimHost
+from vlarig.harness.sim_liveness import Keepalive
+from vlarig.harness.simulator import die_with_parent
+from vlarig.results.ledger import Ledger
+
+#: Seconds for which a blow waits for its moment before it falls at any other.
+LONGEST_WAIT = 10.0
+
+
+class Storm:
+    """Blows on the driver that it lives in, its servers, their simulators, and all that they share.
+
+    Args:
+        folder: Folder of the storm: its schedule and its settings.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.settings = Settings.load_from(folder)
+        self.schedule = Schedule(folder)
+        self.wires = Wires()
+        self.random = random.Random(os.getpid())
+        self.hosts: list[SimHost] = []
+        self._active: Counter[str] = Counter()
+        self._host_at: dict[str, SimHost] = {}
+        self._watch()
+        self._lose_patience()
+        self._lay_wires()
+        faulthandler.register(signal.SIGUSR1)
+        die_with_parent()  # a campaign that is ended leaves nothing behind
+        threading.Thread(target=self._rage, name="storm", daemon=True).start()
+
+    @contextlib.contextmanager
+    def during(self, moment: str, host: SimHost | None = None) -> Iterator[None]:
+        """Mark what the driver does meanwhile."""
+        self._active[moment] += 1
+        if host is not None:
+            self._host_at[moment] = host
+        try:
+            yield
+        finally:
+            self._active[moment] -= 1
+
+    def host(self, moment: str) -> SimHost | None:
+        """The host that a blow at that moment hits."""
+        return self._host_at.get(moment) or (self.random.choice(self.hosts) if self.hosts else None)
+
+    def _rage(self) -> None:
+        while blows := self.schedule.to_come():
+            blow = blows[0]
+            time.sleep(self.random.uniform(*self.settings.gap))
+            self._await(blow.moment)
+            strike = aim(blow, self)
+            if strike is not None:
+                self.schedule.cross_out()
+                strike()
+
+    def _await(self, moment: str) -> None:
+        deadline = time.monotonic() + LONGEST_WAIT
+        while moment != "any" and not self._active[moment] and time.monotonic() < deadline:
+            time.sleep(0.0002)
+        time.sleep(self.random.uniform(0, 0.02 if moment == "reset" else 0.002))
+
+    def _watch(self) -> None:
+        begin, start, step, write = SimHost.__aenter__, SimHost.start, SimHost.step, Ledger.write_episode
+
+        async def watched_begin(host: SimHost) -> SimHost:
+            self.hosts.append(host)
+            host._memory_bytes = self.settings.memory
+            return await begin(host)
+
+        async def watched_start(host: SimHost, *arguments: Any) -> Any:
+            with self.during("reset", host):
+                return await start(host, *arguments)
+
+        async def watched_step(host: SimHost, *arguments: Any) -> Any:
+            with self.during("step", host):
+                return await step(host, *arguments)
+
+        def watched_write(ledger: Ledger, record: Any) -> bool:
+            with self.during("commit"):
+                return write(ledger, record)
+
+        SimHost.__aenter__, SimHost.start, SimHost.step = watched_begin, watched_start, watched_step
+        Ledger.write_episode = watched_write
+
+    def _lose_patience(self) -> None:
+        settings, load = self.settings, plan.load_suite
+        patience = Patience(settings.load, settings.start, settings.row)
+
+        def impatient(name: str) -> Suite:
+            suite = load(name)
+            return replace(suite, adapter=f"chaos.unruly:{suite.adapter}", patience=patience)
+
+        plan.load_suite = impatient
+        placement.KEEPALIVE = Keepalive(settings.ping, 3 * settings.ping)
+        placement.START_MARGIN = settings.ping
+        placement.FIRST_PAUSE, placement.LONGEST_PAUSE = 0.1, 1.0
+
+    def _lay_wires(self) -> None:
+        connect = SimClient.connect
+
+        async def wired(socket_path: str, *arguments: Any, **options: Any) -> SimClient:
+            return await connect(await self.wires.lay(socket_path), *arguments, **options)
+
+        SimClient.connect = wired
+
+    def landed(self, blow: Any) -> Any:
+        """What a blow calls when it hits."""
+        return partial(self.schedule.note_landed, blow)

@@ -1,0 +1,83 @@
+"""How each kind of blow is struck from inside the driver."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from chaos import clock, disk, processes
+from chaos.blows import AFTER_DEATH, Blow
+
+if TYPE_CHECKING:
+    from chaos.storm import Storm
+
+Strike = Callable[[], None]
+
+
+def aim(blow: Blow, storm: Storm) -> Strike | None:
+    """What carries the blow out; ``None`` where nothing that it could hit is there at this moment."""
+    if blow.kind in AFTER_DEATH:
+        return partial(signal_all, [os.getpid()], signal.SIGKILL, storm.landed(blow))
+    if blow.kind == "fill":
+        return partial(in_order, storm.landed(blow), partial(disk.fill, Path(storm.settings.disk)))
+    if blow.kind == "clock":
+        seconds = random.Random(blow.seed).randint(-clock.FURTHEST, clock.FURTHEST)
+        return partial(in_order, storm.landed(blow), partial(clock.jump, storm.folder, seconds))
+    if blow.target in ("line", "replies", "requests"):
+        return _aim_at_line(blow, storm)
+    victims = _victims(blow, storm)
+    if not victims:
+        return None
+    if blow.kind == "pause":
+        return partial(in_order, storm.landed(blow), partial(processes.pause, victims, blow.seconds))
+    if blow.kind in ("hang", "grow"):
+        return partial(_order, storm.folder / "orders" / str(victims[0]), f"{blow.line()}\n")
+    number = signal.SIGKILL if blow.kind == "kill" else signal.SIGSTOP
+    return partial(signal_all, victims, number, storm.landed(blow))
+
+
+def signal_all(pids: list[int], number: signal.Signals, landed: Strike) -> None:
+    """Note the blow and send the signal; one to ourselves is the last thing that we do."""
+    landed()
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def in_order(*steps: Strike) -> None:
+    """One after the other."""
+    for step in steps:
+        step()
+
+
+def _order(path: Path, line: str) -> None:
+    path.parent.mkdir(exist_ok=True)
+    draft = path.with_suffix(".new")
+    draft.write_text(line)
+    draft.replace(path)
+
+
+def _aim_at_line(blow: Blow, storm: Storm) -> Strike | None:
+    host = storm.host(blow.moment)
+    address = getattr(host, "address", None)
+    wire = None if address is None else storm.wires.find(address.socket_path)
+    return None if wire is None else partial(storm.wires.strike, wire, blow, storm.landed(blow))
+
+
+def _victims(blow: Blow, storm: Storm) -> list[int]:
+    if blow.target == "driver":
+        return [os.getpid()]
+    if blow.target == "all":
+        servers = [host.pid for host in storm.hosts if host.pid is not None]
+        return [*servers, *(child for server in servers for child in processes.children(server)), os.getpid()]
+    host = storm.host(blow.moment)
+    server = None if host is None else host.pid
+    if server is None:
+        return []
+    return [server] if blow.target == "server" else processes.children(server)[:1]
