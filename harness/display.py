@@ -17,8 +17,9 @@ from rich.table import Table
 from rich.text import Text
 
 from ..results.statistics import wilson_interval
+from .account import ACTIVITIES
 from .engine import Engine
-from .progress import ACTIVITIES, Progress
+from .progress import Progress
 
 #: Seconds between two pictures on a terminal, and between two lines where there is none.
 REFRESH_SECONDS = 0.25
@@ -97,15 +98,12 @@ def picture(title: str, progress: Progress, activities: Counter[str]) -> Rendera
 
 def line(progress: Progress) -> str:
     """The display in one line, for logs."""
-    expected = sum(task.expected for task in progress.tasks.values())
-    finished = sum(task.finished for task in progress.tasks.values())
-    successes = sum(task.successes for task in progress.tasks.values())
-    errors = sum(task.errors for task in progress.tasks.values())
-    shares = ", ".join(f"{name} {share:.0%}" for name, share in progress.shares().items())
-    trouble = f", {errors} errors, {progress.faults} failed attempts" if progress.faults else ""
+    counts = progress.counts()
+    shares = ", ".join(f"{name} {share:.0%}" for name, share in progress.total().shares().items())
+    trouble = f", {counts.errors} errors, {progress.faults} failed attempts" if progress.faults else ""
     return (
-        f"{time.strftime('%H:%M:%S')}  {finished}/{expected} episodes, success {success(successes, finished)}, "
-        f"{_pace(progress).plain}{trouble}; {shares}"
+        f"{time.strftime('%H:%M:%S')}  {counts.finished}/{counts.expected} episodes, "
+        f"success {success(counts.successes, counts.finished)}, {_pace(progress).plain}{trouble}; {shares}"
     )
 
 
@@ -130,15 +128,18 @@ def _slots(activities: Counter[str], progress: Progress) -> Text:
     words = {"simulate": "simulating", "policy": "asking the policy", "reset": "resetting", "idle": "idle"}
     parts = [f"{activities[name]} {word}" for name, word in words.items() if activities[name]]
     busy = sum(activities.values()) - activities["idle"]
-    workers = f"{progress.workers} workers {progress.workers_busy():.0%} busy"
-    return Text(f"slots  {busy}/{sum(activities.values())} busy: {', '.join(parts)}; {workers}")
+    account = progress.total()
+    stations = f"{progress.workers} workers {account.workers_busy:.0%} busy, policy {account.policy_busy:.0%}"
+    batches = f" in batches of {account.mean_batch:.1f}" if account.mean_batch else ""
+    return Text(f"slots  {busy}/{sum(activities.values())} busy: {', '.join(parts)}; {stations}{batches}")
 
 
 def _time(progress: Progress) -> Text:
     text = Text("time   ")
-    for name, share in progress.shares().items():
+    shares = progress.total().shares()
+    for name, share in shares.items():
         text.append("█" * round(share * _SHARE_WIDTH), style=_COLORS[name])
-    for name, share in progress.shares().items():
+    for name, share in shares.items():
         text.append("  ■", style=_COLORS[name]).append(f" {name} {share:.0%}")
     return text
 

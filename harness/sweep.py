@@ -5,15 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import platform
 import re
 import signal
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 from rich.console import Console
 
+from ..envs.api import Episode
 from ..envs.errors import VlarigError
 from ..policies.api import Policy
 from ..policies.batching import Batcher, Batching, Rounding
@@ -23,15 +28,23 @@ from ..results.manifest import Manifest
 from ..results.planning import package_versions, surroundings
 from ..results.records import EpisodeRecord, Session
 from ..results.runs import open_run
+from ..results.shards import Shard, take_share
 from .display import live_display
 from .engine import Engine
 from .episode_queue import EpisodeQueue
+from .events import FilmingEnded, FilmingStarted, SessionEnded, SessionStarted, SuiteStarted
 from .film import need_video_extra
+from .filming import film_run
+from .journal import Journal
+from .library_messages import LIBRARY_LOG, library_messages
+from .machine import Machine
 from .placement import local_hosts
 from .plan import SuitePlan, SweepConfig, plan_suites, run_identity
-from .progress import Progress, TaskProgress
-from .replay import film_run
+from .progress import Progress, SavingTime, TaskProgress
+from .replay import Replay
+from .reporter import Reporter
 from .sinks import LedgerSink
+from .sizing import Size, choose_size
 
 #: Folder of runs that were given no folder of their own.
 RUNS = Path("runs")
@@ -46,13 +59,15 @@ class Evaluation:
 
     Attributes:
         run: Folder of the run.
-        complete: Whether every episode of the run is finished.
+        complete: Whether every episode of the run, or of the shard, is finished.
         errors: Episodes given up in this session; the same command tries them again.
+        unfilmed: Episodes that were to be filmed and could not be, with the reason.
     """
 
     run: Path
     complete: bool
     errors: int
+    unfilmed: tuple[Replay, ...] = ()
 
     def records(self) -> list[EpisodeRecord]:
         """Every finished episode of the run, with its actions."""
@@ -84,49 +99,121 @@ def evaluate(suites: str | tuple[str, ...] | list[str], policy: str | Policy, **
         raise VlarigError(
             f"evaluate got policy_options {list(config.policy_options)} beside a policy that is made already; name it instead"
         )
-    if not isinstance(policy, str):
-        return run_sweep(config, policy, console)
-    with loaded_policy(policy, told) as loaded:
-        return run_sweep(config, loaded, console)
+    with Journal(console) as journal:
+        if not isinstance(policy, str):
+            return run_sweep(config, policy, journal)
+        with loaded_policy(policy, told) as loaded:
+            return run_sweep(config, loaded, journal)
 
 
-def run_sweep(config: SweepConfig, policy: Policy, console: Console) -> Evaluation:
-    """Run the sweep that ``config`` describes. Raises like :func:`evaluate`."""
+def run_sweep(config: SweepConfig, policy: Policy, journal: Journal) -> Evaluation:
+    """Run the sweep that ``config`` describes, and tell the journal of it.
+
+    Raises:
+        VlarigError: Something the user can mend. What was measured until then is in the run.
+        KeyboardInterrupt: The user ended it.
+        BrokenPipeError: The reader of the journal's stream went away.
+    """
     if config.video != "none":
         need_video_extra()
     if config.strict:
         make_strict(policy)
-    plans = plan_suites(config, policy, lambda line: console.print(line, highlight=False, soft_wrap=True))
+    plans = plan_suites(config, policy, journal.say)
     identity = run_identity(config, policy, plans)
     run = config.run or RUNS / default_run_name(config, identity.identity_hash())
     suite_notes = {plan.suite.name: plan.suite.note for plan in plans if plan.suite.note}
-    manifest = Manifest(identity=identity, record=surroundings(config.model_dump(mode="json"), suite_notes))
-    workers = config.workers or os.cpu_count() or 1
+    manifest = Manifest(identity=identity, record=surroundings(config.model_dump(mode="json"), suite_notes, config.shard))
+    plans = _shared_out(config, plans, journal)
     with open_run(run, manifest) as ledger:
         record = manifest.record
-        ledger.start_session(Session(record.git_revision, record.host, workers, workers * config.slots, package_versions()))
-        for note in manifest.notes():
-            console.print(note, style="yellow", highlight=False, soft_wrap=True)
-        for plan in plans:
-            if plan.protocol != plan.named:
-                console.print(_derived(plan, policy), highlight=False, soft_wrap=True)
-        try:
-            asyncio.run(_sweep(config, policy, plans, workers, ledger, run, console))
-        except VlarigError as error:
-            raise VlarigError(f"{error} ({_kept(ledger, run)})") from error
-        except (KeyboardInterrupt, asyncio.CancelledError):
-            raise KeyboardInterrupt(f"interrupted; {_kept(ledger, run)}, and the same command goes on from there") from None
+        parts = _parts(config, plans, ledger)
+        workers = max((part.size.workers for part in parts), default=0)
+        slots = max((part.size.workers * part.size.slots for part in parts), default=0)
+        ledger.start_session(Session(record.git_revision, record.host, workers, slots, package_versions()))
+        journal.open_log(run, len(ledger.sessions()))
+        progress = _progress(plans, ledger, workers)
+        with library_messages(run / "logs" / LIBRARY_LOG), _told_session(config, policy, progress, journal):
+            for note in manifest.notes():
+                journal.say(note, "yellow")
+            for plan in plans:
+                if plan.protocol != plan.named:
+                    journal.say(_derived(plan, policy))
+            for part in parts:
+                journal.say(f"{part.plan.suite.name}: {part.size.reason}")
+                if part.size.warning:
+                    journal.warn(part.size.warning)
+            try:
+                asyncio.run(_sweep(config, policy, parts, progress, ledger, run, journal))
+            except VlarigError as error:
+                raise VlarigError(f"{error} ({_kept(ledger, run)})") from error
+            except (KeyboardInterrupt, asyncio.CancelledError):
+                went_on = f"{_kept(ledger, run)}, and the same command goes on from there"
+                if journal.reader_left:
+                    raise BrokenPipeError(f"nobody reads the events any more; {went_on}") from None
+                raise KeyboardInterrupt(f"interrupted; {went_on}") from None
         finished, errors = ledger.finished_keys(), ledger.error_keys()
-    if config.video != "none":
-        film_run(run, config.video, console)
+    unfilmed = _film(config, run, journal) if config.video != "none" else []
     owed = [episode for plan in plans for episode in plan.episodes if episode.key not in finished]
-    return Evaluation(run, not owed, len(errors))
+    return Evaluation(run, not owed, len(errors), tuple(unfilmed))
 
 
 def default_run_name(config: SweepConfig, identity_hash: str) -> str:
     """The folder of a run below :data:`RUNS`: readable, and the same for the same identity."""
     words = "-".join([*config.suites, *filter(None, [config.protocol]), config.policy])
-    return f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', words)[:80]}-{identity_hash[:8]}"
+    shard = f"-shard-{config.shard.replace('/', '-of-')}" if config.shard else ""
+    return f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', words)[:80]}-{identity_hash[:8]}{shard}"
+
+
+def _shared_out(config: SweepConfig, plans: list[SuitePlan], journal: Journal) -> list[SuitePlan]:
+    """The plans with those episodes alone that this sweep is to run: all, or its shard's."""
+    if config.shard is None:
+        return plans
+    whole = [episode for plan in plans for episode in plan.episodes]
+    share = take_share(whole, Shard.parse(config.shard))
+    keys = {episode.key for episode in share}
+    told = f"{len(share)} of the run's {len(whole)} episodes" if share else f"empty: the run has {len(whole)} episodes in all"
+    journal.say(f"shard {config.shard}: {told}")
+    return [replace(plan, episodes=[episode for episode in plan.episodes if episode.key in keys]) for plan in plans]
+
+
+@contextlib.contextmanager
+def _told_session(config: SweepConfig, policy: Policy, progress: Progress, journal: Journal) -> Iterator[None]:
+    """Tell the journal of the session's beginning and, however it comes, of its end."""
+    machine, before = Machine.here(), progress.counts()
+    journal.write(
+        SessionStarted(
+            run=str(journal.run),
+            pid=os.getpid(),
+            host=platform.node(),
+            cores=machine.cores,
+            memory=machine.memory,
+            policy=config.policy,
+            policy_revision=policy.revision,
+            episodes=before.expected,
+            finished=before.finished,
+            config=config.model_dump(mode="json"),
+            packages={"python": platform.python_version()} | package_versions(),
+        )
+    )
+    outcome = "failed"
+    try:
+        yield
+        outcome = "incomplete" if progress.counts().finished < before.expected else "complete"
+    except (KeyboardInterrupt, BrokenPipeError):
+        outcome = "interrupted"
+        raise
+    finally:
+        counts = progress.counts()
+        journal.write(SessionEnded(outcome=outcome, finished=counts.finished, errors=counts.errors))
+
+
+def _film(config: SweepConfig, run: Path, journal: Journal) -> list[Replay]:
+    """Make the films that are wanted, and tell the journal."""
+    journal.write(FilmingStarted(which=config.video))
+    unfilmed = film_run(run, config.video, journal.console, config.workers)
+    folder = run / "videos"
+    journal.write(FilmingEnded(films=len(list(folder.glob("*.mp4"))), unfilmed=len(unfilmed), folder=str(folder)))
+    return unfilmed
 
 
 def _kept(ledger: Ledger, run: Path) -> str:
@@ -140,41 +227,79 @@ def make_strict(policy: Policy) -> None:
         make()
 
 
+@dataclass(frozen=True)
+class _Part:
+    """What a sweep owes of one suite: at least one episode."""
+
+    plan: SuitePlan
+    owed: list[Episode]
+    size: Size
+
+
+def _parts(config: SweepConfig, plans: list[SuitePlan], ledger: Ledger) -> list[_Part]:
+    finished, machine = ledger.finished_keys(), Machine.here()
+    parts = []
+    for plan in plans:
+        owed = [episode for episode in plan.episodes if episode.key not in finished]
+        if owed:
+            parts.append(_Part(plan, owed, choose_size(plan.suite.footprint, owed, machine, config.workers, config.slots)))
+    return parts
+
+
 async def _sweep(
-    config: SweepConfig, policy: Policy, plans: list[SuitePlan], workers: int, ledger: Ledger, run: Path, console: Console
+    config: SweepConfig, policy: Policy, parts: list[_Part], progress: Progress, ledger: Ledger, run: Path, journal: Journal
 ) -> None:
+    task, loop = asyncio.current_task(), asyncio.get_running_loop()
+    assert task is not None
     with contextlib.suppress(NotImplementedError, RuntimeError):  # not in a thread of the user's, not on every system
-        task = asyncio.current_task()
-        assert task is not None
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    progress = _progress(plans, ledger, workers)
-    batching = Batching(1 if config.strict else config.batch or min(workers * config.slots, DEFAULT_BATCH))
+        loop.add_signal_handler(signal.SIGTERM, task.cancel)
+    journal.when_reader_leaves(partial(_end, loop, task))
+    reporter = Reporter(journal, progress)
     engines: list[Engine] = []
     roundings: list[Rounding] = []
-    title = f"{' '.join(config.suites)}, policy {config.policy}, seed {config.seed}, {workers} workers x {config.slots} slots, {run}"
-    async with LedgerSink(ledger) as sink, live_display(console, title, progress, engines):
-        finished = ledger.finished_keys()
-        for plan in plans:
-            owed = [episode for episode in plan.episodes if episode.key not in finished]
-            if not owed:
-                continue
-            count = min(workers, len(owed))
-            async with local_hosts(plan.workplace, count, run / "logs") as hosts, Batcher(policy, batching) as batcher:
-                engine = Engine(
-                    hosts, config.slots, plan.suite.embodiment, policy.needs, batcher, config.seed, [sink, progress]
-                )
+    title = f"{' '.join(config.suites)}, policy {config.policy}, seed {config.seed}, {run}"
+    async with LedgerSink(ledger) as ledger_sink, live_display(journal.console, title, progress, engines):
+        sinks = [SavingTime(ledger_sink, progress), progress, reporter]
+        for part in parts:
+            plan, size = part.plan, part.size
+            batching = Batching(1 if config.strict else config.batch or min(size.workers * size.slots, DEFAULT_BATCH))
+            journal.write(_suite_started(part, batching))
+            began = time.monotonic()
+            async with (
+                local_hosts(plan.workplace, size.workers, run / "logs", size.memory_share) as hosts,
+                Batcher(policy, batching) as batcher,
+            ):
+                engine = Engine(hosts, size.slots, plan.suite.embodiment, policy.needs, batcher, config.seed, sinks)
                 engines[:] = [engine]
-                await engine.sweep(EpisodeQueue(owed))
+                async with reporter.watching(plan.suite.name, engine, time.monotonic() - began):
+                    await engine.sweep(EpisodeQueue(part.owed))
             roundings.append(batcher.rounding)
     compared = sum(rounding.compared for rounding in roundings)
     if compared:
         largest = max(rounding.largest for rounding in roundings)
-        console.print(
+        journal.say(
             f"batching moved the policy's answers by {largest:.1e} at most, in the actions' own units ({compared} were asked for alone "
-            "too); --strict makes them exact",
-            highlight=False,
-            soft_wrap=True,
+            "too); --strict makes them exact"
         )
+
+
+def _end(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:
+    """End the sweep from another thread."""
+    with contextlib.suppress(RuntimeError):  # it has ended by itself
+        loop.call_soon_threadsafe(task.cancel)
+
+
+def _suite_started(part: _Part, batching: Batching) -> SuiteStarted:
+    protocol, size = part.plan.protocol, part.size
+    return SuiteStarted(
+        suite=part.plan.suite.name,
+        protocol=f"{protocol.name}@{protocol.version}",
+        owed=len(part.owed),
+        workers=size.workers,
+        slots=size.slots,
+        batch=batching.most,
+        why=size.reason,
+    )
 
 
 def _progress(plans: list[SuitePlan], ledger: Ledger, workers: int) -> Progress:

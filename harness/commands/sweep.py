@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from typing import Annotated
+
 import tyro
 from rich.console import Console
 
+from ...envs.errors import VlarigError
 from ...policies.registry import loaded_policy, parse_options
 from ...results.rendering import for_terminal
 from ...results.tables import run_table
+from ..events import Failed, Result, TaskResult
+from ..journal import Journal
 from ..plan import SweepConfig
-from ..sweep import run_sweep
+from ..sweep import Evaluation, run_sweep
 
 DESCRIPTION = """Run a policy over every episode of one or more suites, and print success with 95 % intervals.
 
 A sweep that was interrupted, by Ctrl-C, a kill or a power cut, goes on when the same command is typed again; what was finished
-is kept. Workers, slots and batches change how fast a run goes, never what it measures.
+is kept. Workers, slots and batches change how fast a run goes, never what it measures; 'vlarig doctor RUN' says what would help.
 
   vlarig sweep tabletop --policy expert                     every start of every task
   vlarig sweep tabletop --policy random --episodes 5        five episodes a task
@@ -22,14 +31,114 @@ is kept. Workers, slots and batches change how fast a run goes, never what it me
   vlarig sweep tabletop --policy expert --episodes 2 --video all
   vlarig sweep tabletop --policy qwen-vla:small --policy-options temperature=1 steps=10
   vlarig sweep libero_spatial libero_goal --policy my_policy:MyPolicy --protocol openpi
+  vlarig sweep tabletop --policy expert --json | tail -n 1
+  vlarig sweep tabletop --policy expert --shard 2/4         the second of four parts; 'vlarig merge' puts them together
 """
+
+#: Exit status of a program whose reader went away, as a shell counts it: 128 and the number of SIGPIPE.
+READER_LEFT = 141
+
+
+class _Command(SweepConfig):
+    """What can be typed: the sweep, and how it is told."""
+
+    as_json: Annotated[bool, tyro.conf.arg(name="json"), tyro.conf.FlagCreatePairsOff] = False
+    """Print events, one JSON object a line, and nothing else on standard output; the last is the result."""
+
+    @property
+    def config(self) -> SweepConfig:
+        """The sweep alone."""
+        return SweepConfig(**self.model_dump(exclude={"as_json"}))
 
 
 def main(arguments: list[str]) -> int:
-    """Parse and run; 0 when every episode is finished, 1 when some could not be."""
-    config = tyro.cli(SweepConfig, prog="vlarig sweep", description=DESCRIPTION, args=arguments)
+    """Parse and run; 0 when every episode is finished and filmed as asked, 1 when some could not be."""
+    if "--json" in arguments:
+        with _claimed_output() as output:
+            return _print_events(arguments, output)
     console = Console()
-    with loaded_policy(config.policy, parse_options(config.policy_options)) as policy:
-        evaluation = run_sweep(config, policy, console)
+    with Journal(console) as journal:
+        evaluation = _run(arguments, journal)
     console.print(for_terminal([run_table(evaluation.run)]))
-    return 0 if evaluation.complete else 1
+    return _status(evaluation)
+
+
+def _run(arguments: list[str], journal: Journal) -> Evaluation:
+    config = tyro.cli(_Command, prog="vlarig sweep", description=DESCRIPTION, args=arguments).config
+    with loaded_policy(config.policy, parse_options(config.policy_options)) as policy:
+        return run_sweep(config, policy, journal)
+
+
+def _status(evaluation: Evaluation) -> int:
+    return 0 if evaluation.complete and not evaluation.unfilmed else 1
+
+
+def _print_events(arguments: list[str], output: int) -> int:
+    """The same with events alone on standard output."""
+    with Journal(Console(quiet=True), output) as journal:
+        try:
+            with _told_failure(journal):
+                status = _status(_run(arguments, journal))
+                journal.write(_result(journal, status))
+        except BrokenPipeError as error:
+            if not journal.reader_left:
+                raise
+            print(f"vlarig: {error}", file=sys.stderr)
+            status = READER_LEFT
+    return READER_LEFT if journal.reader_left else status
+
+
+@contextlib.contextmanager
+def _told_failure(journal: Journal) -> Iterator[None]:
+    """Whatever ends the command early is an event too, with the result so far after it; it is raised all the same."""
+    try:
+        yield
+    except (Exception, KeyboardInterrupt) as error:
+        if journal.reader_left:  # to whom it would be told
+            raise
+        status = 2 if isinstance(error, VlarigError) else 130 if isinstance(error, KeyboardInterrupt) else 1
+        message = str(error) if status > 1 else f"{type(error).__name__}: {error}"
+        journal.write(Failed(message=message or "interrupted"))
+        journal.write(_result(journal, status))
+        raise
+
+
+def _result(journal: Journal, status: int) -> Result:
+    """The result of the run so far, as far as there is one."""
+    if journal.run is None:
+        return Result(run=None, complete=False, status=status, tasks=[])
+    try:
+        table = run_table(journal.run)
+    except VlarigError:  # the ledger is what went wrong
+        return Result(run=str(journal.run), complete=False, status=status, tasks=[])
+    tasks = [
+        TaskResult(
+            suite=suite.suite,
+            protocol=suite.protocol,
+            task=row.task,
+            variant=row.variant,
+            success_rate=row.tally.rate,
+            interval=row.tally.interval,
+            n=row.tally.finished,
+            successes=row.tally.successes,
+            errors=row.tally.errors,
+            missing=row.tally.missing,
+        )
+        for suite in table.suites
+        for row in suite.rows
+    ]
+    return Result(run=str(journal.run), complete=table.total.complete, status=status, tasks=tasks)
+
+
+@contextlib.contextmanager
+def _claimed_output() -> Iterator[int]:
+    """Standard output for us alone, as a file descriptor; what policies and libraries print there goes to standard error."""
+    sys.stdout.flush()
+    output = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield output
+    finally:
+        sys.stdout.flush()
+        os.dup2(output, 1)
+        os.close(output)

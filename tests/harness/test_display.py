@@ -46,8 +46,8 @@ def test_it_shows_counts_intervals_rate_slots_and_shares(progress: Progress) -> 
         "1 workers",
     ):
         assert words in text
-    assert sum(progress.shares().values()) == pytest.approx(1.0)
-    assert 0 < progress.workers_busy() <= 1
+    assert sum(progress.total().shares().values()) == pytest.approx(1.0)
+    assert 0 < progress.total().workers_busy <= 1
     assert "failed attempts" not in text
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import itertools
-import os
 import signal
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from comparing import results
+from processes import children_of
 from rich.console import Console
 from toy.policies import ImageReader, SlowImageReader, Told
 
@@ -150,17 +150,3 @@ def test_interrupting_leaves_a_run_that_resumes(toy_home: Path, cli, undisturbed
     done = cli("sweep", "toy", "--policy", "toy.policies:SlowImageReader", "--run", "r")
     assert done.returncode == 0, done.stderr
     assert results(Path("r")) == undisturbed
-
-
-def children_of(pid: int) -> list[int]:
-    """Living processes that were started by ``pid``."""
-    children = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                fields = (entry / "stat").read_text().rpartition(")")[2].split()
-            except OSError:
-                continue
-            if int(fields[1]) == pid and fields[0] != "Z":
-                children.append(int(entry.name))
-    return [child for child in children if child != os.getpid()]

@@ -1,0 +1,101 @@
+"""The journal of a sweep: its sentences go to the user's console, its events to the run's log and to programs that listen."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Self
+
+from rich.console import Console
+
+from .events import LOG_NAME, OLD_LOG_NAME, Event, Note, Warned, line_of
+from .line_writer import LineWriter, LogFile, Pipe
+
+#: Seconds that the end of a sweep waits for a log whose disk does not answer.
+LOG_PATIENCE = 10.0
+
+
+class Journal:
+    """Tells what happens, to whom it concerns. Any thread may use it. Use it as a context manager.
+
+    Args:
+        console: Where sentences for the user go.
+        stream: File descriptor that every event is written to, a line each, as it happens; none without it.
+    """
+
+    def __init__(self, console: Console, stream: int | None = None) -> None:
+        self.console = console
+        self.run: Path | None = None
+        """Folder of the run, once there is one."""
+        self.reader_left = False
+        """Whether the reader of the stream has gone away."""
+        self._began = time.monotonic()
+        self._session = 0
+        self._early: list[Event] = []
+        self._log: LineWriter | None = None
+        self._on_reader_left: Callable[[], None] | None = None
+        self._stream = None if stream is None else LineWriter(Pipe(stream), self._lose_reader)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Wait until everything is written; for the log's disk not for ever."""
+        if self._log is not None:
+            self._log.close(LOG_PATIENCE)
+        if self._stream is not None:
+            self._stream.close()
+
+    def open_log(self, run: Path, session: int) -> None:
+        """Keep events in the run's log from now on, those that came before too.
+
+        Args:
+            run: Folder of the run.
+            session: Number of the session.
+        """
+        self.run, self._session = run, session
+        logs = run / "logs"
+        self._log = LineWriter(LogFile(logs / LOG_NAME, logs / OLD_LOG_NAME), lambda error: self._lose_log(logs, error))
+        early, self._early = self._early, []
+        for event in early:
+            self._log.write(line_of(event.model_copy(update={"session": session})))
+
+    def write(self, event: Event) -> None:
+        """Tell the log and the stream of an event."""
+        now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        stamp = {"time": now, "seconds": round(time.monotonic() - self._began, 3), "session": self._session}
+        event = event.model_copy(update=stamp)
+        if self._log is None:
+            self._early.append(event)
+        if self._log is None and self._stream is None:
+            return
+        line = line_of(event)
+        for writer in (self._log, self._stream):
+            if writer is not None:
+                writer.write(line)
+
+    def say(self, text: str, style: str | None = None) -> None:
+        """Tell the user a sentence, and whoever else listens."""
+        self.console.print(text, style=style, highlight=False, soft_wrap=True)
+        self.write(Note(text=text))
+
+    def warn(self, text: str) -> None:
+        """Tell the user, and whoever else listens, of something to look at."""
+        self.console.print(text, style="yellow", highlight=False, soft_wrap=True)
+        self.write(Warned(text=text))
+
+    def when_reader_leaves(self, act: Callable[[], None]) -> None:
+        """Call ``act``, from some thread, when the stream's reader goes away; at once where it has gone already."""
+        self._on_reader_left = act
+        if self.reader_left:
+            act()
+
+    def _lose_reader(self, error: OSError) -> None:
+        self.reader_left = True
+        if self._on_reader_left is not None:
+            self._on_reader_left()
+
+    def _lose_log(self, logs: Path, error: OSError) -> None:
+        self.warn(f"the log {logs / LOG_NAME} cannot be written ({error.strerror or error}); the sweep goes on without it")

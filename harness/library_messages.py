@@ -1,0 +1,49 @@
+"""What libraries have to say while a sweep runs goes to a file of the run, not into the user's display."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import logging.handlers
+import queue
+from collections.abc import Iterator
+from pathlib import Path
+
+LIBRARY_LOG = "driver.log"
+
+#: Largest size of such a file; one older one is kept.
+MOST_BYTES = 4 * 2**20
+
+
+class _QuietFile(logging.handlers.RotatingFileHandler):
+    """A log file whose troubles are nobody's: the run's own log tells of the same disk."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  (a method of logging's)
+        pass
+
+
+@contextlib.contextmanager
+def library_messages(path: Path) -> Iterator[None]:
+    """Write warnings and errors of Python's ``logging`` to a file for as long as the context lasts.
+
+    Whatever else listens to ``logging`` still hears them. A thread writes, so that nobody waits for the disk.
+
+    Args:
+        path: The file; made with the first message.
+    """
+    file = _QuietFile(path, maxBytes=MOST_BYTES, backupCount=1, delay=True, encoding="utf-8")
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    messages: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
+    handler = logging.handlers.QueueHandler(messages)
+    handler.setLevel(logging.WARNING)
+    listener = logging.handlers.QueueListener(messages, file)
+    with contextlib.suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    listener.start()
+    logging.getLogger().addHandler(handler)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeHandler(handler)
+        listener.stop()
+        file.close()

@@ -1,0 +1,131 @@
+"""Lines written by a thread of their own, so that nobody waits for a disk, or for a slow reader of a pipe."""
+
+from __future__ import annotations
+
+import os
+import queue
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+#: Size at which a log is put aside: 200,000 episodes or so. With the one before it, a log takes twice that at most.
+MOST_LOG_BYTES = 64 * 2**20
+
+
+class Target(Protocol):
+    """Where lines go."""
+
+    def write(self, line: bytes) -> None:
+        """Write a whole line, or raise ``OSError``."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the file."""
+        ...
+
+
+class LogFile:
+    """A file that lines are appended to, and that is put aside when it has grown too large; it is opened when there is a line.
+
+    Each line is handed to the operating system at once, so what was written survives the death of this process. One that was cut
+    short, by a kill or a full disk, is ended before the next.
+
+    Args:
+        path: The file.
+        old: Where it is put aside; what was there before is lost.
+        most_bytes: Size from which on it is.
+    """
+
+    def __init__(self, path: Path, old: Path, most_bytes: int = MOST_LOG_BYTES) -> None:
+        self._path = path
+        self._old = old
+        self._most_bytes = most_bytes
+        self._file: int | None = None
+
+    def write(self, line: bytes) -> None:
+        """Append a line."""
+        try:
+            if self._file is not None and os.fstat(self._file).st_size > self._most_bytes:
+                self.close()
+                self._path.replace(self._old)
+            if self._file is None:
+                self._file = self._open()
+            _write_all(self._file, line)
+        except OSError:
+            self.close()  # the next line opens it anew, and finds what was cut short
+            raise
+
+    def close(self) -> None:
+        """Close the file; a further line opens it again."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def _open(self) -> int:
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        torn = False
+        if self._path.is_file() and (size := self._path.stat().st_size):
+            with self._path.open("rb") as file:
+                file.seek(size - 1)
+                torn = file.read(1) != b"\n"
+        file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        if torn:
+            os.write(file, b"\n")
+        return file
+
+
+class Pipe:
+    """A file descriptor of somebody else's, such as standard output; a line at a time goes out, however slow its reader is."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def write(self, line: bytes) -> None:
+        """Write a line, and wait until it is taken."""
+        os.set_blocking(self._descriptor, True)
+        _write_all(self._descriptor, line)
+
+    def close(self) -> None:
+        """Nothing: it is somebody else's."""
+
+
+class LineWriter:
+    """Hands lines to a target from a thread of its own. Use :meth:`close` at the end.
+
+    Args:
+        target: Where they go.
+        failed: Is told, in that thread, of the first line that could not be written. Further ones are tried, and lost as quietly.
+    """
+
+    def __init__(self, target: Target, failed: Callable[[OSError], None]) -> None:
+        self._target = target
+        self._failed = failed
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._write_lines, name="lines", daemon=True)
+        self._thread.start()
+
+    def write(self, line: str) -> None:
+        """Write a line, some time soon; it is given without its end."""
+        self._lines.put(line)
+
+    def close(self, patience: float | None = None) -> None:
+        """Wait, up to ``patience`` seconds, until all lines are written."""
+        self._lines.put(None)
+        self._thread.join(patience)
+
+    def _write_lines(self) -> None:
+        told = False
+        while (line := self._lines.get()) is not None:
+            try:
+                self._target.write(line.encode() + b"\n")
+            except OSError as error:
+                if not told:
+                    self._failed(error)
+                told = True
+        self._target.close()
+
+
+def _write_all(file: int, data: bytes) -> None:
+    while data:
+        data = data[os.write(file, data) :]

@@ -1,0 +1,311 @@
+"""A sweep tells what happens: to a log that survives everything, and to programs that listen."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import io
+import json
+import logging
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from processes import children_of
+from rich.console import Console
+from toy.policies import ImageReader, Talkative
+
+from vlarig.harness import evaluate, journal
+from vlarig.harness.events import (
+    KINDS,
+    EpisodeFinished,
+    Event,
+    Note,
+    Result,
+    SessionEnded,
+    SessionStarted,
+    SuiteEnded,
+    line_of,
+    parse,
+    read_events,
+)
+from vlarig.harness.journal import Journal
+from vlarig.harness.line_writer import LineWriter, LogFile
+
+SWEEP = ["sweep", "toy", "--policy", "toy.policies:Talkative", "--run", "r", "--json"]
+SLOW_SWEEP = [*SWEEP[:3], "toy.policies:SlowImageReader", *SWEEP[4:], "--episodes", "8", "--slots", "2"]
+
+
+def command(words: list[str]) -> list[str]:
+    return [sys.executable, "-m", "vlarig.harness", *words]
+
+
+def understood(text: str) -> list[Event]:
+    """The events of a stream, each of which must be exactly what its class defines."""
+    events = [parse(line) for line in text.splitlines()]
+    assert [line_of(event) for event in events] == text.splitlines()
+    return events
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def log_of(run: str) -> list[Event | None]:
+    return list(read_events(Path(run) / "logs"))
+
+
+def names(events: list[Event]) -> list[str]:
+    return [event.event for event in events]
+
+
+def test_json_prints_events_and_nothing_else(toy_home: Path, cli) -> None:
+    done = cli(*SWEEP, "--episodes", 2, "--workers", 2, "--slots", 1)
+    assert done.returncode == 0, done.stderr
+    events = understood(done.stdout)
+    assert names(events)[0] == "session_started"
+    assert names(events)[-2:] == ["session_ended", "result"]
+    counted = Counter(names(events))
+    assert counted["episode_finished"] == 4
+    assert counted["suite_started"] == counted["suite_ended"] == 1
+    assert counted["worker_started"] == 2
+    assert [line_of(event) for event in log_of("r") if event] == done.stdout.splitlines()
+    assert [event.seconds for event in events] == sorted(event.seconds for event in events)
+    (result,) = (event for event in events if isinstance(event, Result))
+    assert (result.run, result.complete, result.status) == ("r", True, 0)
+    assert [(task.task, task.n, task.errors, task.missing) for task in result.tasks] == [
+        ("reach_red", 2, 0, 0),
+        ("reach_blue", 2, 0, 0),
+    ]
+    assert "thinking" in done.stderr
+    assert "requests are too few" not in done.stderr
+    assert "WARNING talkative: 1 requests are too few" in Path("r/logs/driver.log").read_text()
+
+
+def test_a_resumed_sweep_adds_a_session_to_the_log_and_films_what_is_wanted(toy_home: Path, cli) -> None:
+    pytest.importorskip("av")
+    first = understood(cli(*SWEEP, "--episodes", 1).stdout)
+    again = understood(cli(*SWEEP, "--episodes", 1, "--video", "all").stdout)
+    assert names(again) == ["session_started", "session_ended", "filming_started", "filming_ended", "result"]
+    assert [event.session for event in again] == [2] * 5
+    assert log_of("r") == [*first, *again]
+
+
+def test_a_mistake_is_an_event_a_sentence_and_a_status(toy_home: Path, cli) -> None:
+    done = cli("sweep", "tabletopp", "--policy", "random", "--json")
+    error, result = understood(done.stdout)
+    assert done.returncode == 2
+    assert names([error, result]) == ["error", "result"]
+    assert done.stderr == f"vlarig: {error.message}\n"
+    assert (result.run, result.status, result.tasks) == (None, 2, [])
+
+
+def test_a_policys_failure_ends_the_run_with_what_there_is(toy_home: Path, cli) -> None:
+    done = cli("sweep", "toy", "--policy", "toy.policies:NotANumber", "--workers", 1, "--slots", 1, "--json")
+    events = understood(done.stdout)
+    assert done.returncode == events[-1].status == 2
+    assert names(events)[-3:] == ["session_ended", "error", "result"]
+    assert events[-3].outcome == "failed"
+    assert 0 < sum(task.n for task in events[-1].tasks) < 40
+
+
+def test_an_interrupted_sweep_says_so(toy_home: Path) -> None:
+    process = subprocess.Popen(command(SLOW_SWEEP), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_for(lambda: any(isinstance(event, EpisodeFinished) for event in log_of("r")))
+    process.send_signal(signal.SIGINT)
+    out, error = process.communicate(timeout=30)
+    events = understood(out)
+    assert process.returncode == events[-1].status == 130
+    assert events[-3].outcome == "interrupted"
+    assert error == f"vlarig: {events[-2].message}\n"
+
+
+def test_a_reader_that_goes_away_ends_the_sweep_and_loses_nothing(toy_home: Path, cli) -> None:
+    with subprocess.Popen(command(SLOW_SWEEP), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        while parse(process.stdout.readline()).event != "episode_finished":
+            pass
+        process.stdout.close()
+        assert process.stderr is not None
+        said = process.stderr.read()
+        assert process.wait(30) == 141
+    assert said.startswith("vlarig: nobody reads the events any more; ")
+    assert said.count("\n") == 1
+    assert not children_of(process.pid)
+    ended = log_of("r")[-1]
+    assert isinstance(ended, SessionEnded)
+    assert ended.outcome == "interrupted"
+    assert 0 < ended.finished < 16
+    assert cli(*SLOW_SWEEP).returncode == 0
+
+
+def test_a_reader_that_does_not_read_holds_nothing_up(toy_home: Path) -> None:
+    with subprocess.Popen(command(SWEEP), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        assert process.stdout is not None
+        fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, 4096)
+        wait_for(lambda: any(isinstance(event, SessionEnded) for event in log_of("r")))
+        events = understood(process.stdout.read())
+        assert process.wait(30) == 0
+    assert names(events).count("episode_finished") == 40
+
+
+def test_a_killed_sweep_leaves_a_log_that_is_gone_on_with(toy_home: Path, cli) -> None:
+    process = subprocess.Popen(command(SLOW_SWEEP), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for(lambda: any(isinstance(event, EpisodeFinished) for event in log_of("r")))
+    process.kill()
+    process.wait()
+    before = log_of("r")
+    assert "session_ended" not in names(before)
+    with Path("r/logs/events.jsonl").open("a") as file:
+        file.write('{"event":"episode_fin')
+    assert log_of("r") == before
+    assert cli(*SLOW_SWEEP).returncode == 0
+    after = log_of("r")
+    assert after[: len(before)] == before
+    cut_short, started, *others = after[len(before) :]
+    assert cut_short is None
+    assert isinstance(started, SessionStarted)
+    assert {event.session for event in [started, *others] if event} == {2}
+    assert sum(isinstance(event, EpisodeFinished) for event in after if event) == 16
+
+
+def test_a_dead_sim_server_and_its_successor_are_told(toy_home: Path, cli) -> None:
+    process = subprocess.Popen(command([*SLOW_SWEEP, "--workers", "1"]), stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    events = [parse(process.stdout.readline())]
+    while events[-1].event != "episode_finished":
+        events.append(parse(process.stdout.readline()))
+    os.kill(children_of(process.pid)[0], signal.SIGKILL)
+    events += understood(process.communicate(timeout=60)[0])
+    started, died, again = (event for event in events if event.event.startswith("worker_"))
+    assert names([started, died, again]) == ["worker_started", "worker_died", "worker_started"]
+    assert started.pid == died.pid != again.pid
+    assert "Sim servers died 1 times (worker-0 1)" in cli("doctor", "r").stdout
+
+
+def test_a_log_that_cannot_be_written_is_told_once_and_ends_nothing(toy_home: Path) -> None:
+    Path("r/logs").mkdir(parents=True)
+    Path("r/logs/events.jsonl").symlink_to("/dev/full")
+    said = io.StringIO()
+    assert evaluate("toy", ImageReader(), episodes=2, run=Path("r"), console=Console(file=said, width=200)).complete
+    assert said.getvalue().count("cannot be written (No space left on device); the sweep goes on without it") == 1
+
+
+class Disk:
+    """A target whose first writes fail."""
+
+    def __init__(self, failures: int) -> None:
+        self.failures = failures
+        self.written: list[bytes] = []
+
+    def write(self, line: bytes) -> None:
+        self.failures -= 1
+        if self.failures >= 0:
+            raise OSError(errno.ENOSPC, "full")
+        self.written.append(line)
+
+    def close(self) -> None:
+        self.written.append(b"closed")
+
+
+def test_lines_are_written_again_when_there_is_room_again() -> None:
+    told: list[OSError] = []
+    disk = Disk(2)
+    writer = LineWriter(disk, told.append)
+    for line in "abcd":
+        writer.write(line)
+    writer.close()
+    assert disk.written == [b"c\n", b"d\n", b"closed"]
+    assert [error.errno for error in told] == [errno.ENOSPC]
+
+
+def test_a_log_that_has_grown_too_large_is_put_aside(tmp_path: Path) -> None:
+    file = LogFile(tmp_path / "logs" / "events.jsonl", tmp_path / "logs" / "events.1.jsonl", most_bytes=2000)
+    for number in range(100):
+        file.write(line_of(Note(text=f"{number}")).encode() + b"\n")
+    file.close()
+    kept = [int(event.text) for event in read_events(tmp_path / "logs") if isinstance(event, Note)]
+    assert kept == list(range(kept[0], 100))
+    assert sum(path.stat().st_size for path in (tmp_path / "logs").iterdir()) < 2 * 2200
+
+
+def test_a_clock_that_jumps_does_not_move_the_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Jumping(datetime):
+        moments: Iterator[int] = iter([2000, 1000, 3000])
+
+        @classmethod
+        def now(cls, tz=None) -> datetime:
+            return datetime(next(cls.moments), 1, 1, tzinfo=UTC)
+
+    monkeypatch.setattr(journal, "datetime", Jumping)
+    with Journal(Console(quiet=True)) as told:
+        told.say("before there is a run")
+        told.open_log(tmp_path, 7)
+        told.say("in it")
+        told.warn("beware")
+    events = list(read_events(tmp_path / "logs"))
+    assert [event.time for event in events] == [f"{year}-01-01T00:00:00.000Z" for year in (2000, 1000, 3000)]
+    assert [event.session for event in events] == [7, 7, 7]
+    seconds = [event.seconds for event in events]
+    assert seconds == sorted(seconds)
+    assert seconds[-1] < 60
+
+
+def test_any_text_is_a_line_of_ascii() -> None:
+    line = line_of(Note(text="two\nlines, \u2028 and half a pair: \udc80"))
+    assert line.isascii()
+    assert "\n" not in line
+    assert json.loads(line)["text"] == "two\nlines, \u2028 and half a pair: \udc80"
+
+
+def test_other_versions_lines_are_passed_over(tmp_path: Path) -> None:
+    lines = [line_of(Note(text="ours")), '{"event":"from_the_future","time":""}', "no JSON", line_of(Note(text="left out"))]
+    (tmp_path / "events.jsonl").write_text("\n".join(lines) + "\n")
+    assert list(read_events(tmp_path)) == [Note(text="ours"), None, None, Note(text="left out")]
+    assert list(read_events(tmp_path, leave_out=["note"])) == [None, None]
+
+
+def test_what_libraries_log_is_kept_from_the_terminal_only_while_a_sweep_runs(toy_home: Path, capsys) -> None:
+    handlers = list(logging.getLogger().handlers)
+    evaluate("toy", Talkative(), episodes=1, run=Path("r"))
+    assert logging.getLogger().handlers == handlers
+    assert "too few" in Path("r/logs/driver.log").read_text()
+
+
+def test_an_account_adds_up(toy_home: Path) -> None:
+    evaluate("toy", ImageReader(), workers=1, slots=4, run=Path("r"))
+    (account,) = (event.account for event in log_of("r") if isinstance(event, SuiteEnded))
+    spent = [event.spent for event in log_of("r") if isinstance(event, EpisodeFinished)]
+    for name in ("simulate", "render", "policy", "wait"):
+        assert getattr(account, name) == pytest.approx(sum(each[name] for each in spent), abs=0.01)
+    assert account.slot_seconds == pytest.approx(4 * account.playing, rel=1e-3)
+    whole = account.played + account.saving + account.idle + account.rest
+    assert whole == pytest.approx(account.slot_seconds, rel=0.1)
+    assert account.worked <= account.worker_seconds
+    assert (account.episodes, account.load.requests) == (40, account.chunks)
+
+
+def test_the_page_lists_every_event_with_its_fields() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "getting-started.md").read_text()
+    rows = re.findall(r"^\| `(\w+)` \| [^|]+ \| ((?:`\w+`(?:, )?)+) \|$", page, re.MULTILINE)
+    told = {name: re.findall(r"\w+", fields) for name, fields in rows}
+    common = {"event", "time", "seconds", "session"}
+    assert told == {name: [field for field in kind.model_fields if field not in common] for name, kind in KINDS.items()}
+
+
+def test_every_event_explains_itself() -> None:
+    for name, kind in KINDS.items():
+        assert kind.__doc__, name
+        for field, about in kind.model_fields.items():
+            assert field == "event" or about.description, f"{name}.{field}"
