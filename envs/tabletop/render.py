@@ -49,7 +49,7 @@ class Renderer:
 
     def _prepare(self, model: mujoco.MjModel, height: int, width: int) -> None:
         """Make the context, or a larger one; what ``MUJOCO_GL`` names decides how (``osmesa`` on CPUs, ``egl`` on GPUs)."""
-        if height > self._size[0] or width > self._size[1]:
+        if self._context is None or height > self._size[0] or width > self._size[1]:
             self.close()
             self._size = (max(height, self._size[0]), max(width, self._size[1]))
             # Anti-aliasing by samples costs as much again as the drawing itself.
