@@ -24,7 +24,7 @@ COMMANDS = {
     "envs": ("vlarig.harness.commands.envs", "list suites and tasks; check an adapter against the env contract"),
     "runtime": ("vlarig.harness.commands.runtime", "install, adopt, list and remove simulators' virtual environments"),
     "assets": ("vlarig.harness.commands.assets", "fetch, list and verify simulators' data files"),
-    "doctor": ("vlarig.harness.commands.doctor", "say what is missing on this machine, and what to type"),
+    "doctor": ("vlarig.harness.commands.doctor", "what is missing on this machine; with RUN, why a run is slow"),
 }
 
 EXAMPLES = """\

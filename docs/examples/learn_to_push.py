@@ -39,11 +39,11 @@ from vlarig.results.statistics import wilson_interval
 TRAINING_STARTS = range(100, 1_000_000)
 EVALUATION_STARTS = range(50)
 
-#: The hand is to come to this far behind the object's middle and this high above the table, down a funnel: each metre beside that
-#: place it is to be two metres higher, at most ``FUNNEL_TOP``.
+#: The hand is to come to this far behind the object's middle and this high above the table, down a funnel: for each metre that it is
+#: further than ``FUNNEL_FLOOR`` from above that place it is to be ``FUNNEL_SLOPE`` metres higher, at most ``FUNNEL_TOP``.
 BEHIND = 0.038
 PUSH_HEIGHT = 0.025
-FUNNEL_TOP = 0.10
+FUNNEL_FLOOR, FUNNEL_SLOPE, FUNNEL_TOP = 0.015, 4.0, 0.10
 
 #: So near to the zone's middle, along either of its sides, the object is all on it.
 ON_ZONE = ZONE_HALF - SHAPES["cube"].half_size[0]
@@ -84,7 +84,7 @@ class Push:
     def to_go(self) -> np.ndarray:
         """``[...]``, how far the hand is from the funnel that leads to behind the object, in m."""
         beside = np.hypot(self.hand[..., 0] + BEHIND, self.hand[..., 1])
-        height = PUSH_HEIGHT + np.clip(2.0 * (beside - 0.02), 0.0, FUNNEL_TOP)
+        height = PUSH_HEIGHT + np.clip(FUNNEL_SLOPE * (beside - FUNNEL_FLOOR), 0.0, FUNNEL_TOP)
         return beside + np.abs(self.hand[..., 2] - height)
 
 
@@ -235,7 +235,8 @@ def write(points: Sequence[Point], out: Path) -> None:
     with (out / "curve.csv").open("w", newline="") as file:
         writer = csv.DictWriter(file, list(Point.__annotations__), lineterminator="\n")
         writer.writeheader()
-        writer.writerows({**vars(point), "low": round(point.low, 4), "high": round(point.high, 4)} for point in points)
+        for point in points:
+            writer.writerow({name: round(value, 4) for name, value in vars(point).items()})
     steps = [point.steps for point in points]
     figure = Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()

@@ -53,9 +53,13 @@ def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         options: dict[str, Any] = {"privileged": True, "render_mode": "rgb_array"}
         ours = RemoteVectorEnv("toy", ENVS, workers=2, autoreset_mode=request.param, **options)
         theirs = SyncVectorEnv([lambda: RemoteEnv("toy", **options)] * ENVS, autoreset_mode=request.param)
-        yield Pair(request.param, ours, theirs)
-        ours.close()
-        theirs.close()
+        for envs in (ours, theirs):
+            envs.reset(
+                seed=0
+            )  # starts the simulators, which find their runtime in this home; other tests have theirs elsewhere
+    yield Pair(request.param, ours, theirs)
+    ours.close()
+    theirs.close()
 
 
 @pytest.fixture

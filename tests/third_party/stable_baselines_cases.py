@@ -187,19 +187,19 @@ def test_ppo_learns_from_pictures(make: Callable[..., StableBaselinesEnv]) -> No
 
 def test_ppo_reaches_the_toys_goal(make: Callable[..., StableBaselinesEnv]) -> None:
     env = VecMonitor(make(num_envs=8, shown="privileged state", reward=progress), info_keywords=("is_success",))
-    model = PPO("MlpPolicy", env, n_steps=64, batch_size=128, gamma=0.9, learning_rate=1e-3, seed=0, device="cpu")
+    model = PPO("MlpPolicy", env, n_steps=32, batch_size=64, gamma=0.9, learning_rate=2e-3, seed=0, device="cpu")
 
     def successes() -> int:
         env.seed(100)
         solved: list[bool] = []
         evaluate_policy(
-            model, env, 40, callback=lambda here, _: solved.extend([here["info"]["is_success"]] * bool(here["done"]))
+            model, env, 20, callback=lambda here, _: solved.extend([here["info"]["is_success"]] * bool(here["done"]))
         )
         return sum(solved)
 
-    assert successes() <= 8
-    model.learn(20_000)
-    assert successes() >= 36
+    assert successes() <= 4
+    model.learn(4096)
+    assert successes() >= 16
 
 
 def test_ppo_trains_saves_and_loads_on_the_embedded_suite(
