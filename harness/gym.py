@@ -126,6 +126,8 @@ class RemoteEnv(SlotEnv):
             ``render_mode``, ``protocol``.
     """
 
+    metadata = {"render_modes": ["rgb_array"]}  # what gymnasium.make looks at before there is a suite
+
     def __init__(self, suite: str, **options: Any) -> None:
         view = SuiteView.of(suite, **options)
         pool = SimulatorPool(view.suite, view.needs, slots=1)
