@@ -20,6 +20,7 @@ from .framing import read_frame, write_frame
 from .sim_config import ServerConfig
 from .sim_liveness import TICK
 from .sim_memory import MemoryShare
+from .worker import die_with_parent
 
 #: Seconds that a process gets to exit once it has closed its end of the line.
 EXIT_SECONDS = 5.0
@@ -133,6 +134,8 @@ class SimulatorProcess:
             stdout=sys.stderr,
             pass_fds=[channel],
             start_new_session=True,
+            # Before its first instruction, where somebody may stop it, and then kill us. We have one thread.
+            preexec_fn=die_with_parent,  # noqa: PLW1509
         )
         assert process.stdin is not None
         told = {"channel": channel, "adapter": self._config.adapter, "packages": self._config.packages}

@@ -29,7 +29,7 @@ from .sim_config import MOST_SLOTS, ServerConfig
 from .sim_liveness import CLOSE_SECONDS, hang_up, keep_alive, within
 from .sim_process import SimulatorDiedError
 from .sim_requests import Simulator
-from .simulator import describe, die_with_parent
+from .simulator import describe
 
 #: Seconds that a client may take to introduce itself.
 HELLO_TIMEOUT = 10.0
@@ -236,7 +236,6 @@ async def _standard_input_closed() -> None:
 
 def main(config: dict[str, Any]) -> None:
     """Run the server that ``config`` (the fields of :class:`.sim_config.ServerConfig`) describes."""
-    die_with_parent()
     told = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print is for the log
     asyncio.run(serve(ServerConfig(**config), told))

@@ -5,9 +5,7 @@ Whatever happens in here, a segmentation fault or an endless loop, the server th
 
 from __future__ import annotations
 
-import ctypes
 import importlib
-import signal
 import socket
 import sys
 import traceback
@@ -32,9 +30,6 @@ from ..envs.messages import (
 )
 from ..envs.wire import MAX_MESSAGE_BYTES
 from .framing import receive_frame, send_frame
-
-#: prctl option: the kernel sends us a signal when the parent dies (linux/prctl.h).
-_PR_SET_PDEATHSIG = 1
 
 
 def load_adapter(name: str) -> type[Env]:
@@ -102,7 +97,6 @@ class EnvRack:
 
 def main(config: dict[str, Any]) -> None:
     """Serve requests on the inherited socket until the server closes it."""
-    die_with_parent()
     channel = socket.socket(fileno=config["channel"])
     channel.set_inheritable(False)
     try:
@@ -138,9 +132,3 @@ def encode_answer(answer: Message) -> bytes:
             f"the env's answer has {len(data)} bytes, at most {MAX_MESSAGE_BYTES} can be sent; ask for smaller or fewer images",
         )
     )
-
-
-def die_with_parent() -> None:
-    """Have the kernel kill us with our parent, even in the middle of a simulator's endless loop (Linux only)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -7,12 +7,17 @@ off the import path, where our room ``envs`` would otherwise be found as a top-l
 
 from __future__ import annotations
 
+import ctypes
 import importlib
 import importlib.machinery
 import importlib.util
 import json
+import signal
 import sys
 from pathlib import Path
+
+#: prctl option: the kernel sends us a signal when the parent dies (linux/prctl.h).
+_PR_SET_PDEATHSIG = 1
 
 
 class PackageFinder:
@@ -33,10 +38,20 @@ class PackageFinder:
         return None
 
 
+def die_with_parent() -> None:
+    """Have the kernel kill us with our parent, whatever we are doing then, or stopped (Linux only)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def main() -> None:
     """Read the configuration, one line of JSON on standard input, and become what the command line says."""
     roles = {"server": "sim_server", "simulator": "simulator", "check": "sim_check"}
-    config = json.loads(sys.stdin.buffer.readline())
+    die_with_parent()
+    line = sys.stdin.buffer.readline()
+    if not line:
+        return  # the parent died before that
+    config = json.loads(line)
     sys.meta_path.insert(0, PackageFinder(config["packages"]))
     importlib.import_module(f"vlarig.harness.{roles[sys.argv[1]]}").main(config)
 

@@ -29,7 +29,7 @@ from vlarig.harness import placement, plan
 from vlarig.harness.client import SimClient
 from vlarig.harness.placement import SimHost
 from vlarig.harness.sim_liveness import Keepalive
-from vlarig.harness.simulator import die_with_parent
+from vlarig.harness.worker import die_with_parent
 from vlarig.results.ledger import Ledger
 
 #: Seconds for which a blow waits for its moment before it falls at any other.

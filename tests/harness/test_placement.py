@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from chaos.processes import children
+from chaos.processes import children, is_stopped
 from comparing import results
 from toy.policies import ImageReader
 from toy.suite import STUMBLING_SUITE, TOY_SUITE
@@ -255,6 +255,39 @@ def test_nothing_is_left_of_a_driver_that_is_killed(tmp_path: Path) -> None:
         time.sleep(0.05)
     assert [pid for pid in processes if Path(f"/proc/{pid}").exists()] == []
     assert list(scratch.iterdir()) == []
+
+
+#: A sim server whose simulator stops itself before it has done anything.
+SERVER = """
+import socket, sys, time
+sys.executable = sys.argv[1]
+from vlarig.harness.sim_config import ServerConfig
+from vlarig.harness.sim_process import SimulatorProcess
+
+config = ServerConfig("", "", "toy.env:ToyEnv", {}, 60, 60, 60, None, 60, 60)
+print(SimulatorProcess(config)._spawn(socket.socketpair()[1].fileno()).pid, flush=True)
+time.sleep(3600)
+"""
+
+
+def test_a_simulator_that_was_stopped_at_its_very_beginning_dies_with_its_server(tmp_path: Path) -> None:
+    interpreter = tmp_path / "python"
+    interpreter.write_text("#!/bin/sh\nkill -STOP $$\n")
+    interpreter.chmod(0o755)
+    with subprocess.Popen([sys.executable, "-c", SERVER, str(interpreter)], stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        simulator = int(server.stdout.readline())
+        deadline = time.monotonic() + 30
+        while not is_stopped(simulator) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert is_stopped(simulator)
+        server.kill()
+    while Path(f"/proc/{simulator}").exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    alive = Path(f"/proc/{simulator}").exists()
+    with contextlib.suppress(ProcessLookupError):
+        kill(simulator)
+    assert not alive
 
 
 #: A sweep whose servers and driver ask each other for signs of life every half second.
