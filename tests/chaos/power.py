@@ -12,6 +12,8 @@ from vlarig.results.schema import LEDGER_NAME
 HEADER, FRAME_HEADER = 32, 24
 #: SQLite's page size where nothing else is asked for, as by the ledger.
 PAGE = 4096
+#: Where SQLite's index of that log tells how many of its frames a checkpoint may have copied (sqlite.org/walformat.html, section 2.1).
+ATTEMPTED = 128
 #: A disk writes whole sectors.
 SECTOR = 512
 
@@ -22,22 +24,45 @@ def journal_of(run: Path) -> Path:
 
 
 def cut_journal(run: Path, rng: random.Random) -> int:
-    """Cut the write-ahead log off at any byte; how many bytes are left."""
+    """Cut the write-ahead log off at any byte that no disk was asked to keep before a checkpoint; how many bytes are left.
+
+    That is harder than a power loss, in which a disk keeps what it acknowledged. But frames of which a checkpoint may have copied
+    pages into the main file are kept: SQLite has the log synced before, and would repair the main file from them.
+    """
     path = journal_of(run)
     size = path.stat().st_size if path.exists() else 0
     if size:
-        size = rng.randint(0, size)
+        size = rng.randint(min(size, _synced(run)), size)
         with path.open("r+b") as file:
             file.truncate(size)
     return size
 
 
+def _note_attempt(run: Path) -> None:
+    """Have the index say that a checkpoint may have copied every frame."""
+    frames = max(0, journal_of(run).stat().st_size - HEADER) // (FRAME_HEADER + PAGE) if journal_of(run).exists() else 0
+    index = run / f"{LEDGER_NAME}-shm"
+    if frames and index.exists():
+        with index.open("r+b") as file:
+            file.seek(ATTEMPTED)
+            file.write(struct.pack("=I", frames))
+
+
+def _synced(run: Path) -> int:
+    """Bytes of the write-ahead log of which the main file may hold copies."""
+    index = run / f"{LEDGER_NAME}-shm"
+    data = index.read_bytes()[ATTEMPTED : ATTEMPTED + 4] if index.exists() else b""
+    frames = struct.unpack("=I", data)[0] if len(data) == 4 else 0
+    return HEADER + frames * (FRAME_HEADER + PAGE) if frames else 0
+
+
 def tear_checkpoint(run: Path, rng: random.Random) -> int:
     """Leave the main file as a power loss in the middle of a checkpoint leaves it.
 
-    SQLite syncs the log before a checkpoint copies its pages, so the log is whole; of the copied pages any may have reached the
-    disk, some by a part of their sectors. How many did is returned.
+    SQLite syncs the log before a checkpoint copies its pages, and notes in the log's index that it begins, so the log is whole; of the
+    copied pages any may have reached the disk, some by a part of their sectors. How many did is returned.
     """
+    _note_attempt(run)
     pages, page_size = committed_pages(journal_of(run))
     chosen = [number for number in sorted(pages) if rng.random() < 0.5]
     with (run / LEDGER_NAME).open("r+b") as file:

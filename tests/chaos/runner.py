@@ -22,6 +22,7 @@ from chaos import STORM, clock, disk, power, processes
 from chaos.blows import AFTER_DEATH, NEEDS_CLOCK, NEEDS_DISK, Blow, Schedule
 from chaos.cases import Case
 from chaos.judge import attempts_of, compare, finished, sound, without_cause
+from vlarig.envs.errors import VlarigError
 from vlarig.results.schema import LEDGER_NAME
 
 TESTS = Path(__file__).parents[1]
@@ -178,7 +179,12 @@ class Runner:
         last = landed[-1] if landed else None
         self._judge_end(status, last)
         if (self._files() / LEDGER_NAME).exists():
-            self._judge_run(status)
+            try:
+                self._judge_run(status)
+            except VlarigError as error:
+                self._blame(f"the ledger cannot be read: {error}")
+                shutil.rmtree(self._files())
+                return
             if status == -signal.SIGKILL and last is not None and last.kind in AFTER_DEATH:
                 self._accident(last)
         if status == 0:

@@ -116,6 +116,21 @@ def test_a_checkpoint_that_was_torn_loses_nothing(killed: Killed, tmp_path: Path
     goes_on(run)
 
 
+@pytest.mark.parametrize("seed", range(30))
+def test_a_log_that_is_cut_off_after_a_torn_checkpoint_leaves_a_ledger(killed: Killed, tmp_path: Path, seed: int) -> None:
+    """The second power loss comes before another checkpoint has mended the main file."""
+    run, rng = copy_of(killed, tmp_path), random.Random(seed)
+    power.tear_checkpoint(run, rng)
+    again = tmp_path / "again"
+    with Ledger.open(run) as ledger:
+        ledger.start_session(Session(None, "here", 1, 1))
+        shutil.copytree(run, again)
+    power.cut_journal(again, rng)
+    with Ledger.open_read_only(again) as ledger:
+        assert ledger.finished_keys() == {record.key for record in RECORDS}
+    goes_on(again)
+
+
 def test_the_logs_index_is_not_believed(killed: Killed, tmp_path: Path) -> None:
     run = copy_of(killed, tmp_path)
     index = run / "ledger.sqlite-shm"
