@@ -2,6 +2,9 @@
 
 A conversation: the client sends :class:`Hello` and gets :class:`Welcome`; then each :class:`Start` is answered by :class:`Started` and
 each :class:`Step` by :class:`Stepped`, or either by :class:`Failure`, with the request's ``id``. Slots share the connection.
+
+On another machine an env server stands before the sim servers: it says by :class:`Offer` what there is, the client asks by
+:class:`Hire` for a sim server of its own and gets :class:`Hired`, and then the sim server's :class:`Welcome` without a Hello.
 """
 
 from __future__ import annotations
@@ -51,6 +54,61 @@ class Welcome:
 
 
 @dataclass(frozen=True)
+class Offer:
+    """What an env server says first.
+
+    Attributes:
+        version: Its :data:`WIRE_VERSION`.
+        vlarig: Version of the package.
+        host: The machine's name.
+        cores: Cores that it may keep busy.
+        memory: Bytes of memory that are free.
+        workers: Sim servers that it still starts.
+    """
+
+    version: int
+    vlarig: str
+    host: str
+    cores: int
+    memory: int
+    workers: int
+
+
+@dataclass(frozen=True)
+class Hire:
+    """Start a sim server for this connection, and end it with it.
+
+    Attributes:
+        suite: Name of the suite whose simulator it loads.
+        memory: Most bytes that the simulator may take; no bound when ``None``.
+        lease: A text of the client's own; an earlier connection with the same one is ended first.
+    """
+
+    suite: str
+    memory: Optional[int]
+    lease: str
+
+
+@dataclass(frozen=True)
+class Hired:
+    """The sim server stands; this is what its results depend on.
+
+    Attributes:
+        runtime: SHA-256 of the runtime's lock.
+        renderer: What draws the pictures; empty for a runtime whose needs are not known.
+        assets: Bundle of data files to its identity.
+        code: SHA-256 of the code that the sim server and its simulator take from vlarig.
+        pid: Process id of the sim server, on its machine.
+    """
+
+    runtime: str
+    renderer: str
+    assets: dict[str, str]
+    code: str
+    pid: int
+
+
+@dataclass(frozen=True)
 class Start:
     """Begin an episode in a slot, whatever went on there before."""
 
@@ -94,9 +152,11 @@ class Failure:
     message: str
 
 
-Message = Union[Hello, Welcome, Start, Started, Step, Stepped, Failure]
+Message = Union[Hello, Welcome, Offer, Hire, Hired, Start, Started, Step, Stepped, Failure]
 
-_KINDS: dict[str, Any] = {kind.__name__: kind for kind in (Hello, Welcome, Start, Started, Step, Stepped, Failure)}
+_KINDS: dict[str, Any] = {
+    kind.__name__: kind for kind in (Hello, Welcome, Offer, Hire, Hired, Start, Started, Step, Stepped, Failure)
+}
 _ANSWERS = (Started.__name__, Stepped.__name__, Failure.__name__)
 
 #: Where an encoded answer has its name and its id: behind the 4 bytes of its head's length, see wire.py.

@@ -16,6 +16,7 @@ COMMANDS = {
     "runs": ("vlarig.harness.commands.runs", "what was run: when, which policy and suite, how far it came"),
     "merge": ("vlarig.harness.commands.merge", "one run out of several, such as the shards of a sweep"),
     "replay": ("vlarig.harness.commands.replay", "re-simulate recorded episodes: check them, make their videos"),
+    "serve-envs": ("vlarig.harness.commands.serve_envs", "lend this machine's simulators to sweeps that run elsewhere"),
     "serve-policy": ("vlarig.policies.commands.serve_policy", "let other programs ask a policy, by openpi's protocol"),
     "policy": (
         "vlarig.policies.commands.policy",

@@ -63,23 +63,9 @@ class SimClient:
 
     @classmethod
     async def connect(cls, socket_path: str, token: str, keepalive: Keepalive = KEEPALIVE) -> Self:
-        """Connect to the server's Unix socket and shake hands. That may take for ever: bound it.
-
-        Raises:
-            VlarigError: The server refuses.
-            ServerGone: Nobody listens there any more, or nobody who speaks as a sim server does.
-        """
-        try:
-            connection = await unix_connect(
-                socket_path, max_size=MAX_MESSAGE_BYTES, compression=None, ping_interval=None, close_timeout=CLOSE_SECONDS
-            )
-        except (OSError, InvalidHandshake) as error:
-            raise ServerGone(str(error)) from None
-        try:
-            return cls(connection, await _shake_hands(connection, token), keepalive)
-        except BaseException:
-            connection.transport.abort()
-            raise
+        """Connect to the server's Unix socket and shake hands. Bound it, and raises, like :func:`reach`."""
+        connection, welcome = await reach(socket_path, token)
+        return cls(connection, welcome.embodiment, keepalive)
 
     async def start(self, slot: int, episode: Episode, needs: Needs) -> Snapshot:
         """Begin an episode in a slot.
@@ -149,10 +135,32 @@ class SimClient:
         self._connection.transport.abort()
 
 
-async def _shake_hands(connection: ClientConnection, token: str) -> Embodiment:
-    """Introduce ourselves; what the server's simulator moves. Raises like :meth:`SimClient.connect`."""
+async def reach(socket_path: str, token: str) -> tuple[ClientConnection, Welcome]:
+    """Connect to a sim server's Unix socket and shake hands. That may take for ever: bound it.
+
+    Raises:
+        VlarigError: The server refuses.
+        ServerGone: Nobody listens there any more, or nobody who speaks as a sim server does.
+    """
+    try:
+        connection = await unix_connect(
+            socket_path, max_size=MAX_MESSAGE_BYTES, compression=None, ping_interval=None, close_timeout=CLOSE_SECONDS
+        )
+    except (OSError, InvalidHandshake) as error:
+        raise ServerGone(str(error)) from None
     try:
         await connection.send(encode(Hello(WIRE_VERSION, token)))
+        return connection, await receive_welcome(connection)
+    except ConnectionClosed as error:
+        raise ServerGone(str(error)) from None
+    except BaseException:
+        connection.transport.abort()
+        raise
+
+
+async def receive_welcome(connection: ClientConnection) -> Welcome:
+    """What a sim server's simulator moves. Raises like :func:`reach`."""
+    try:
         welcome = decode(await connection.recv())
     except (BadMessageError, ConnectionClosed) as error:
         raise ServerGone(str(error)) from None
@@ -160,7 +168,7 @@ async def _shake_hands(connection: ClientConnection, token: str) -> Embodiment:
         raise VlarigError(f"the sim server refused the connection: {welcome.message}")
     if not isinstance(welcome, Welcome):
         raise ServerGone(f"it answered Hello with {type(welcome).__name__}")
-    return welcome.embodiment
+    return welcome
 
 
 def _read_answer(data: bytes | str) -> Started | Stepped | Failure:

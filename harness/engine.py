@@ -8,9 +8,10 @@ are, in mid-episode, for the next call.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import Counter
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -19,12 +20,13 @@ import numpy as np
 from ..envs.api import ChunkResult, Episode, Needs, Observation, Snapshot, observe
 from ..envs.embodiments import Embodiment
 from ..envs.errors import VlarigError
-from ..policies.api import Reply, Request, policy_seed
+from ..envs.messages import CRASH
+from ..policies.api import PolicyLost, Reply, Request, policy_seed
 from ..policies.batching import Batcher
 from ..results.records import Attempt
 from .ensembling import Ensembler
 from .episode_queue import EpisodeQueue
-from .placement import SimHost
+from .placement import MOST_LOSSES, HostLostError, SimHost
 from .slot import GivenUpError, SimSlot
 
 
@@ -84,6 +86,10 @@ class Slot:
     def host(self) -> SimHost:
         """The sim server."""
         return self._sim.host
+
+    def abandon(self) -> None:
+        """Forget the episode that is under way."""
+        self._sim.episode = None
 
     @property
     def under_way(self) -> bool:
@@ -183,16 +189,46 @@ class Engine:
         self.batcher = batcher
         self.seed = seed
         self.sinks = sinks
-        places = [(host, local) for local in range(slots_per_host) for host in hosts]
-        sims = [SimSlot(host, local, needs, self._note) for host, local in places]
-        self.slots = [Slot(number, sim, self) for number, sim in enumerate(sims)]
+        self.slots: list[Slot] = []
+        """They; those of hosts that join a sweep later come last."""
+        for local in range(slots_per_host):
+            for host in hosts:
+                self._add_slot(host, local)
         if streams and len(streams) != len(self.slots):
             raise ValueError(f"{len(streams)} streams for {len(self.slots)} slots; each slot needs one of its own")
         self._streams = streams
+        self._loss: HostLostError | None = None
 
-    async def sweep(self, queue: EpisodeQueue) -> None:
-        """Run every episode of the queue; those given up are in the sinks' hands as faults."""
-        await _together([self._sweep_slot(slot, queue) for slot in self.slots])
+    async def sweep(self, queue: EpisodeQueue, joining: AsyncIterator[tuple[SimHost, int]] | None = None) -> None:
+        """Run every episode of the queue; those given up are in the sinks' hands as faults.
+
+        An episode whose sim server, or whose policy's process, is lost is begun again.
+
+        Args:
+            queue: What to run.
+            joining: Sim servers that come later, each with its number of slots.
+
+        Raises:
+            VlarigError: The policy or an env refused, or no sim server is left.
+        """
+        playing: list[asyncio.Task[None]] = []
+        try:
+            async with asyncio.TaskGroup() as group:
+
+                def play(slot: Slot) -> None:
+                    playing.append(group.create_task(self._sweep_slot(slot, queue)))
+
+                for slot in self.slots:
+                    play(slot)
+                newcomers = group.create_task(self._let_join(joining, play))
+                for each in playing:  # newcomers too
+                    await asyncio.wait({each})
+                newcomers.cancel()
+        except BaseExceptionGroup as failures:
+            raise failures.exceptions[0] from None
+        if not queue.over:
+            assert self._loss is not None
+            raise self._loss
 
     async def collect(self, chunks_per_slot: int) -> list[list[Transition]]:
         """The next ``chunks_per_slot`` transitions of every slot: ``[slot][chunk]``.
@@ -206,19 +242,50 @@ class Engine:
         """How many slots are at what."""
         return Counter(slot.activity for slot in self.slots)
 
+    def _add_slot(self, host: SimHost, local: int) -> Slot:
+        sim = SimSlot(host, local, self.needs, self._note)
+        self.slots.append(Slot(len(self.slots), sim, self))
+        return self.slots[-1]
+
+    async def _let_join(self, joining: AsyncIterator[tuple[SimHost, int]] | None, play: Callable[[Slot], None]) -> None:
+        if joining is not None:
+            async for host, slots in joining:
+                for local in range(slots):
+                    play(self._add_slot(host, local))
+
     async def _sweep_slot(self, slot: Slot, queue: EpisodeQueue) -> None:
-        self.batcher.playing += 1
-        try:
-            while (episode := queue.take(slot.host.number)) is not None:
-                try:
-                    await slot.begin(episode)
-                    while slot.under_way:
-                        await self._emit(await slot.advance())
-                except GivenUpError:
-                    continue
-        finally:
-            self.batcher.playing -= 1
-            slot.activity = "idle"
+        while (episode := await queue.take(slot.host.number)) is not None:
+            self.batcher.playing += 1
+            try:
+                await self._play(slot, episode)
+                queue.done()
+            except (HostLostError, PolicyLost) as loss:
+                await self._put_back(slot, episode, loss, queue)
+            finally:
+                self.batcher.playing -= 1
+                self.batcher.forget(slot.number)
+                slot.activity = "idle"
+            if not await _stands(slot.host, queue):
+                self._loss = slot.host.absence or self._loss
+                return
+
+    async def _play(self, slot: Slot, episode: Episode) -> None:
+        """Play an episode until it is over, or given up."""
+        with contextlib.suppress(GivenUpError):
+            await slot.begin(episode)
+            while slot.under_way:
+                await self._emit(await slot.advance())
+
+    async def _put_back(self, slot: Slot, episode: Episode, loss: Exception, queue: EpisodeQueue) -> None:
+        """Have an episode begun again, unless it was lost so often that it is held to be the cause."""
+        slot.abandon()
+        times = queue.times_put_back(episode)
+        if times < MOST_LOSSES:
+            queue.put_back(episode)
+            return
+        story = f"it was lost with what it ran on {times + 1} times; the last time: {loss}"
+        await self._note(Attempt(episode.key, 1, CRASH, story, slot.host.name, gave_up=True))
+        queue.done()
 
     async def _collect_slot(self, slot: Slot, chunks: int) -> list[Transition]:
         stream = self._streams[slot.number]
@@ -252,6 +319,19 @@ def _split(wall: float, simulator: dict[str, float], policy: float) -> dict[str,
     """Wall seconds by activity; what neither the simulator nor the policy worked in is ``wait``."""
     worked = {"simulate": simulator["simulate"], "render": simulator["render"], "policy": policy}
     return worked | {"wait": max(0.0, wall - sum(worked.values()))}
+
+
+async def _stands(host: SimHost, queue: EpisodeQueue) -> bool:
+    """Wait until a sim server is there; false where it is not before all episodes are done, or is given up."""
+    if host.absence is None:
+        return True
+    back, over = asyncio.create_task(host.stands_again()), asyncio.create_task(queue.wait_until_over())
+    try:
+        await asyncio.wait({back, over}, return_when=asyncio.FIRST_COMPLETED)
+        return back.done() and back.result()
+    finally:
+        back.cancel()
+        over.cancel()
 
 
 async def _together(work: Sequence[Coroutine[Any, Any, Any]]) -> list[Any]:

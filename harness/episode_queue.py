@@ -2,37 +2,84 @@
 
 from __future__ import annotations
 
-from collections import deque
+import asyncio
+from collections import Counter, deque
 from collections.abc import Iterable
 
 from ..envs.api import Episode
 
 
 class EpisodeQueue:
-    """The episodes that a sweep still owes. Which worker runs an episode never changes its result."""
+    """The episodes that a sweep still owes. Which worker runs an episode never changes its result.
+
+    Each episode that was taken is either :meth:`done`, or :meth:`put_back` where what it ran on is gone.
+    """
 
     def __init__(self, episodes: Iterable[Episode]) -> None:
         self._by_task: dict[str, deque[Episode]] = {}
         for episode in episodes:
-            self._by_task.setdefault(f"{episode.task}/{episode.variant}", deque()).append(episode)
+            self._by_task.setdefault(_task(episode), deque()).append(episode)
         self._task_of: dict[int, str] = {}
+        self._under_way = 0
+        self._put_back: Counter[str] = Counter()
+        self._changed = asyncio.Event()
 
     def __len__(self) -> int:
+        """Episodes that nobody has taken."""
         return sum(len(episodes) for episodes in self._by_task.values())
 
-    def take(self, worker: int) -> Episode | None:
-        """The next episode for a worker, or ``None`` when all are handed out.
+    @property
+    def over(self) -> bool:
+        """Whether every episode is done."""
+        return not len(self) and not self._under_way
+
+    async def take(self, worker: int) -> Episode | None:
+        """The next episode for a worker, or ``None`` when all are done; waits while none is left but one may be put back.
 
         A worker keeps to its task. When that is done it takes a task that nobody works on, or else helps with the one that has
         most left.
         """
-        left = {task: len(episodes) for task, episodes in self._by_task.items() if episodes}
-        if not left:
-            return None
-        task = self._task_of.get(worker)
-        if task not in left:
-            others = set(self._task_of.values())
-            free = [task for task in left if task not in others]
-            task = free[0] if free else max(left, key=lambda name: left[name])
-            self._task_of[worker] = task
+        while (task := self._choose(worker)) is None:
+            if self.over:
+                return None
+            await self._change()
+        self._task_of[worker] = task
+        self._under_way += 1
         return self._by_task[task].popleft()
+
+    def done(self) -> None:
+        """An episode that was taken is finished, or given up."""
+        self._under_way -= 1
+        self._changed.set()
+
+    def put_back(self, episode: Episode) -> None:
+        """An episode that was taken is to be begun again, by whoever asks next."""
+        self._by_task[_task(episode)].appendleft(episode)
+        self._put_back[episode.key] += 1
+        self.done()
+
+    def times_put_back(self, episode: Episode) -> int:
+        """How often an episode was put back."""
+        return self._put_back[episode.key]
+
+    async def wait_until_over(self) -> None:
+        """Return when every episode is done."""
+        while not self.over:
+            await self._change()
+
+    def _choose(self, worker: int) -> str | None:
+        left = {task: len(episodes) for task, episodes in self._by_task.items() if episodes}
+        task = self._task_of.get(worker)
+        if task in left or not left:
+            return task if left else None
+        others = set(self._task_of.values())
+        free = [task for task in left if task not in others]
+        return free[0] if free else max(left, key=lambda name: left[name])
+
+    async def _change(self) -> None:
+        self._changed.clear()
+        await self._changed.wait()
+
+
+def _task(episode: Episode) -> str:
+    return f"{episode.task}/{episode.variant}"

@@ -101,7 +101,10 @@ class SessionEvidence:
         if self.started is None:
             return None
         config = self.started.config
-        return [config.get(name) for name in ("workers", "slots", "batch", "strict")] + [self.started.cores, self.started.host]
+        return [config.get(name) for name in ("workers", "slots", "batch", "strict", "replicas", "placement", "hosts")] + [
+            self.started.cores,
+            self.started.host,
+        ]
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,14 @@
-"""Placement on this machine: sim servers as processes of ours, started anew when they die."""
+"""Sim servers for as long as a sweep lasts, wherever they run: started anew when they die, awaited where their machine is away."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import dataclasses
-import json
-import os
-import secrets
-import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -20,18 +17,14 @@ from ..envs.api import ChunkResult, Episode, Needs, Snapshot
 from ..envs.errors import VlarigError
 from ..envs.messages import CRASH, LOST
 from .client import ServerGone, SimClient, SimulatorFault
-from .sim_config import ServerConfig
-from .sim_liveness import KEEPALIVE, within
+from .local_server import LocalServer
+from .sim_liveness import within
 from .workplace import Workplace
 
 T = TypeVar("T")
 
 #: Seconds that a server may take to start beside what its simulator takes to load; much, for a machine that is busy.
 START_MARGIN = 60.0
-
-#: Seconds after which a server that was told to end is killed, and after which one that was killed, and is still there, is left behind.
-END_SECONDS = 0.2
-KILL_SECONDS = 10.0
 
 #: Deaths in a row after which a server is given up that never carried out a request: it probably cannot.
 MOST_DEATHS_AT_FIRST = 5
@@ -40,58 +33,88 @@ MOST_DEATHS_AT_FIRST = 5
 #: machine may be out of memory, or somebody may be killing processes.
 MOST_DEATHS_IN_A_ROW = 12
 
-#: Seconds before a server is started anew after its second death in a row, doubled with every further one, and the longest.
+#: Seconds before a server is started anew after its second death in a row, doubled with every further one, and the longest. The same
+#: between two looks at a machine that is away.
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
+
+#: Seconds for which a machine that is away is looked for: it may be started anew, or its network mended.
+LONGEST_ABSENCE = 3600.0
 
 #: How often one episode may be lost by deaths that are charged to nobody, of servers and of idle simulators, before it is held to
 #: cause them.
 MOST_LOSSES = 10
 
 
-class Address(NamedTuple):
-    """Where a sim server listens, and the secret that it wants to see.
+class MachineAwayError(ServerGone):
+    """The machine on which the sim server is to run cannot be reached now."""
 
-    The socket is one of Linux's abstract ones, whose names begin with a zero byte: it is no file, so that nothing is left of it
-    whoever is killed. The server turns away other users.
-    """
 
-    socket_path: str
-    token: str
+class HostLostError(VlarigError):
+    """A sim server cannot be had, for the time being or for good: its episodes are better run elsewhere."""
+
+
+class Place(Protocol):
+    """Where a sim server runs, and how it is started there."""
+
+    @property
+    def suite(self) -> Suite:
+        """Whose simulator it loads."""
+        ...
+
+    @property
+    def where(self) -> str:
+        """Where its output is, for the user."""
+        ...
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the sim server, for as long as it lives."""
+        ...
+
+    async def launch(self) -> SimClient:
+        """Start a server and connect. That may take for ever: it is bounded.
+
+        Raises:
+            VlarigError: It says what the user can mend.
+            ServerGone: It died; :class:`MachineAwayError` where nothing can be started for now.
+        """
+        ...
+
+    async def end(self) -> None:
+        """End the server and its simulator, whatever state they are in."""
+        ...
 
 
 class SimHost:
-    """One sim server for as long as the run lasts: its process, our connection, and its restarts.
+    """One sim server for as long as the run lasts: our connection to it, and its restarts.
 
     Use it as an asynchronous context manager.
 
     Args:
         number: Its number among the run's.
-        workplace: What it is made of.
-        log: File to which it appends its own and its simulator's output.
-        memory_bytes: Most memory that its simulator may take; no bound when ``None``.
+        place: Where it runs.
+        machine: Name of the machine, if it is not this one.
     """
 
-    def __init__(self, number: int, workplace: Workplace, log: Path, memory_bytes: int | None = None) -> None:
+    def __init__(self, number: int, place: Place, machine: str = "") -> None:
         self.number = number
-        self._workplace = workplace
-        self._log = log
-        self._memory_bytes = memory_bytes
-        self._process: asyncio.subprocess.Process | None = None
+        self.name = f"{machine}/worker-{number}" if machine else f"worker-{number}"
+        """The worker's name in records."""
+        self.place = place
         self._client: SimClient | None = None
         self._mending = asyncio.Lock()
+        self._stood = False
         self._proven = False
         self._deaths_in_a_row = 0
         self._losses: dict[int, _Losses] = {}
-
-    @property
-    def name(self) -> str:
-        """The worker's name in records."""
-        return f"worker-{self.number}"
+        self.absence: HostLostError | None = None
+        """Why it is not there; ``None`` while it is, or will be soon."""
+        self._search: asyncio.Task[None] | None = None
 
     @property
     def pid(self) -> int | None:
         """Process id of the sim server, for as long as it lives."""
-        return None if self._process is None else self._process.pid
+        return self.place.pid
 
     async def __aenter__(self) -> SimHost:
         """Start the server and connect.
@@ -104,6 +127,7 @@ class SimHost:
         except BaseException:
             await self._end()
             raise
+        self._stood = True
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -115,7 +139,8 @@ class SimHost:
 
         Raises:
             SimulatorFault: It could not be done; ``lost`` where the server itself died, and stands again.
-            VlarigError: The env refused, or the server dies again and again.
+            HostLostError: The server is gone; :meth:`stands_again` says when it is there.
+            VlarigError: The env refused.
         """
         if slot not in self._losses or self._losses[slot].key != episode.key:
             self._losses[slot] = _Losses(episode.key)
@@ -125,22 +150,30 @@ class SimHost:
         """Run a chunk, ``float32[H, A]``, in a slot. Raises like :meth:`start`."""
         return await self._call(slot, lambda client: client.step(slot, actions))
 
+    async def stands_again(self) -> bool:
+        """Wait until the server is there; false where it is given up."""
+        if self._search is not None:
+            await asyncio.wait({self._search})
+        return self.absence is None
+
     async def _call(self, slot: int, ask: Callable[[SimClient], Awaitable[T]]) -> T:
         client = self._client
         try:
+            if self.absence is not None:
+                raise self.absence
             if client is None:
                 raise ServerGone("the sim server was being started anew")
             answer = await ask(client)
         except ServerGone as gone:
             await self._mend(client, str(gone))
-            raise self._lost(slot, str(gone)) from None
+            raise self._fault(slot, str(gone)) from None
         except SimulatorFault as fault:
-            raise self._lost(slot, str(fault)) if fault.kind == LOST else fault from None
+            raise self._fault(slot, str(fault)) if fault.kind == LOST else fault from None
         self._proven = True
         self._deaths_in_a_row = 0
         return answer
 
-    def _lost(self, slot: int, story: str) -> SimulatorFault:
+    def _fault(self, slot: int, story: str) -> SimulatorFault:
         """The fault of an episode that was lost: nobody's, unless that happens to the episode again and again."""
         losses = self._losses.setdefault(slot, _Losses(""))
         losses.count += 1
@@ -152,45 +185,56 @@ class SimHost:
         )
 
     async def _mend(self, broken: SimClient | None, story: str) -> None:
-        """Start the server anew, once for all who noticed that ``broken`` is gone."""
+        """Start the server anew, once for all who noticed that ``broken`` is gone.
+
+        Raises:
+            HostLostError: There is none for now, or it died too often.
+        """
         async with self._mending:
+            if self.absence is not None:
+                raise self.absence
             if self._client is not broken:
                 return
             self._client = None
-            await self._count_death(story)
-            await self._launch()
+            try:
+                await self._count_death(story)
+                await self._launch()
+            except HostLostError as lost:
+                self.absence = lost
+                raise
 
     async def _count_death(self, story: str) -> None:
         """End what is left of the server, and wait a while if it died before.
 
         Raises:
-            VlarigError: It died too often.
+            HostLostError: It died too often.
         """
-        await self._end_process()
+        await self.place.end()
         self._deaths_in_a_row += 1
         if self._deaths_in_a_row > (MOST_DEATHS_IN_A_ROW if self._proven else MOST_DEATHS_AT_FIRST):
-            raise VlarigError(
+            raise HostLostError(
                 f"{self.name} died {self._deaths_in_a_row} times without carrying out one request in between "
-                f"(the last time: {story}); see {self._log}"
+                f"(the last time: {story}); see {self.place.where}"
             )
         if self._deaths_in_a_row > 1:
-            await asyncio.sleep(min(FIRST_PAUSE * 2 ** (self._deaths_in_a_row - 2), LONGEST_PAUSE))
+            await asyncio.sleep(_pause(self._deaths_in_a_row - 2))
 
     async def _launch(self) -> None:
         """Start the server, again if it dies while it starts.
 
         Raises:
-            VlarigError: It says what the user can mend, or dies too often.
+            VlarigError: It says what the user can mend; :class:`HostLostError` where it dies too often, or its machine is away.
         """
-        seconds = self._workplace.suite.patience.load + START_MARGIN
         while True:
             try:
-                self._client = await within(self._launch_once(), seconds)
+                self._client = await self._launch_once()
                 return
+            except MachineAwayError as away:
+                if self._stood:
+                    self._search = asyncio.create_task(self._seek())
+                raise HostLostError(f"{self.name} is away: {away}") from None
             except ServerGone as gone:
                 story = str(gone)
-            except TimeoutError:
-                story = f"it did not stand after {seconds:g} s"
             except VlarigError as error:
                 if not self._proven:
                     raise
@@ -198,69 +242,49 @@ class SimHost:
             await self._count_death(story)
 
     async def _launch_once(self) -> SimClient:
-        suite = self._workplace.suite
-        self.address = Address(f"\0vlarig-{secrets.token_hex(16)}", secrets.token_hex(16))
-        told = ServerConfig(
-            socket=self.address.socket_path,
-            token=self.address.token,
-            adapter=suite.adapter,
-            packages=self._workplace.packages(),
-            load_seconds=suite.patience.load,
-            start_seconds=suite.patience.start,
-            row_seconds=suite.patience.row,
-            memory_bytes=self._memory_bytes,
-            ping_seconds=KEEPALIVE.interval,
-            pong_seconds=KEEPALIVE.patience,
-        )
-        self._process = await self._spawn()
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        with contextlib.suppress(ConnectionError):
-            self._process.stdin.write(json.dumps(dataclasses.asdict(told)).encode() + b"\n")
-            await self._process.stdin.drain()
-        _check_said(await self._process.stdout.read())
-        client = await SimClient.connect(*self.address, KEEPALIVE)
+        """Start the server. Raises like :meth:`Place.launch`."""
+        suite = self.place.suite
+        seconds = suite.patience.load + START_MARGIN
+        try:
+            client = await within(self.place.launch(), seconds)
+        except TimeoutError:
+            raise ServerGone(f"it did not stand after {seconds:g} s") from None
         if client.embodiment != suite.embodiment:
             await client.close()
             raise VlarigError(_embodiment_mismatch(suite, client))
         return client
 
-    async def _spawn(self) -> asyncio.subprocess.Process:
-        try:
-            self._log.parent.mkdir(parents=True, exist_ok=True)
-            with self._log.open("ab") as log:
-                return await asyncio.create_subprocess_exec(
-                    *self._workplace.command("server"),
-                    stdin=asyncio.subprocess.PIPE,
-                    stdout=asyncio.subprocess.PIPE,
-                    stderr=log,
-                    env=self._workplace.environment(),
-                    start_new_session=True,
-                )
-        except OSError as error:
-            raise ServerGone(f"it cannot be started ({error})") from None
+    async def _seek(self) -> None:
+        """Look for a machine that is away, until it is back, or for as long as that makes sense."""
+        waited = 0.0
+        for count in itertools.count():
+            pause = _pause(count)
+            await asyncio.sleep(pause)
+            waited += pause
+            try:
+                self._client = await self._launch_once()
+            except (ServerGone, VlarigError) as error:
+                await self.place.end()
+                if waited >= LONGEST_ABSENCE:
+                    self.absence = HostLostError(f"{self.name} was away for {waited:.0f} s, and is given up: {error}")
+                    return
+            else:
+                self.absence = None
+                return
 
     async def _end(self) -> None:
+        if self._search is not None:
+            self._search.cancel()
+            await asyncio.wait({self._search})
         if self._client is not None:
             await self._client.close()
             self._client = None
-        await self._end_process()
+        await self.place.end()
 
-    async def _end_process(self) -> None:
-        if self._process is None:
-            return
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        try:
-            await within(self._process.wait(), END_SECONDS)
-        except TimeoutError:
-            with contextlib.suppress(
-                ProcessLookupError
-            ):  # Popen's kill would also reap it, under the feet of asyncio, which prints so
-                os.kill(self._process.pid, signal.SIGKILL)
-            with contextlib.suppress(TimeoutError):
-                await within(self._process.wait(), KILL_SECONDS)
-        self._process = None
+
+def _pause(count: int) -> float:
+    """Seconds to wait before one tries again, after so many tries."""
+    return min(FIRST_PAUSE * 2.0**count, LONGEST_PAUSE)
 
 
 @dataclasses.dataclass
@@ -269,26 +293,6 @@ class _Losses:
 
     key: str
     count: int = 0
-
-
-def _check_said(output: bytes) -> None:
-    """Make sure that a server's last line, see :func:`.sim_server.serve`, says that it is ready.
-
-    Raises:
-        ServerGone: It died.
-        VlarigError: It says what the user can mend.
-    """
-    lines = output.splitlines()
-    if not lines:
-        raise ServerGone("it ended while it started")
-    try:
-        said = json.loads(lines[-1])
-    except ValueError:
-        raise ServerGone(f"it ended while it started, saying {lines[-1][:200]!r}") from None
-    if "error" in said:
-        raise VlarigError(said["error"])
-    if "died" in said:
-        raise ServerGone(said["died"])
 
 
 def _embodiment_mismatch(suite: Suite, client: SimClient) -> str:
@@ -302,10 +306,24 @@ def _embodiment_mismatch(suite: Suite, client: SimClient) -> str:
 
 
 @contextlib.asynccontextmanager
+async def standing(hosts: Sequence[SimHost]) -> AsyncIterator[Sequence[SimHost]]:
+    """Sim servers that are started side by side and ended together.
+
+    Raises:
+        VlarigError: One cannot start.
+    """
+    try:
+        await _start_all(hosts)
+        yield hosts
+    finally:
+        await asyncio.gather(*(host.__aexit__() for host in hosts))
+
+
+@contextlib.asynccontextmanager
 async def local_hosts(
     workplace: Workplace, count: int, logs: Path, memory_bytes: int | None = None
 ) -> AsyncIterator[list[SimHost]]:
-    """``count`` sim servers on this machine, started side by side and ended together.
+    """``count`` sim servers on this machine.
 
     Args:
         workplace: What each is made of.
@@ -317,15 +335,14 @@ async def local_hosts(
         VlarigError: One cannot start.
     """
     name = workplace.suite.name
-    hosts = [SimHost(number, workplace, logs / f"{name}-worker-{number}.log", memory_bytes) for number in range(count)]
-    try:
-        await _start_all(hosts)
+    hosts = [
+        SimHost(number, LocalServer(workplace, logs / f"{name}-worker-{number}.log", memory_bytes)) for number in range(count)
+    ]
+    async with standing(hosts):
         yield hosts
-    finally:
-        await asyncio.gather(*(host.__aexit__() for host in hosts))
 
 
-async def _start_all(hosts: list[SimHost]) -> None:
+async def _start_all(hosts: Sequence[SimHost]) -> None:
     """Start servers side by side; the first that cannot ends the others."""
     try:
         async with asyncio.TaskGroup() as group:

@@ -52,12 +52,27 @@ class SweepConfig(BaseModel):
     far as memory allows."""
     batch: Count = None
     """Most requests that the policy answers at once. Default: as many as there are slots, at most 64."""
+    replicas: Count = None
+    """Processes of the policy that act side by side; their weights are loaded once a machine. Default: the policy is in the sweep's own
+    process."""
     seed: int = 0
     """Seed of the policy's randomness. The simulators' comes from the episodes alone."""
     execute: Count = None
     """Rows of each predicted chunk to run before the policy is asked again. Default: the protocol's."""
     shard: Annotated[str | None, tyro.conf.arg(metavar="I/N")] = None
     """Run part I of N of the episodes alone, as one of N sweeps that share no machine; 'vlarig merge' puts their runs together."""
+    placement: Literal["local", "ray"] = "local"
+    """Where to simulate: on this machine, or on the nodes of a Ray cluster, which may be lost and join meanwhile; 'ray' goes by the
+    environment's RAY_ADDRESS, and takes a worker for each of the cluster's cores unless told how many in all."""
+    hosts: Annotated[tuple[str, ...], tyro.conf.arg(metavar="HOST[:PORT]...")] = ()
+    """Machines on which to simulate instead of this one, each with 'vlarig serve-envs'; wss://HOST:PORT where it encrypts. Workers are
+    then counted on each."""
+    host_file: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """File with such machines, one a line."""
+    hosts_token_file: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """File with the token that they ask for. Default: the environment's VLARIG_ENVS_TOKEN, and on this machine your own."""
+    hosts_ca_file: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Certificates of the authorities to trust for wss://, in PEM format. Default: the system's."""
     run: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Folder of the run. Default: one below runs/ named after what identifies the run, so that the same command goes on."""
     video: Literal["none", "failures", "all"] = "none"
@@ -72,7 +87,7 @@ class SweepConfig(BaseModel):
             raise VlarigError("no suite was named; name one or more, as in: vlarig sweep tabletop --policy expert")
         return value
 
-    @field_validator("episodes", "workers", "slots", "batch", "execute", mode="after")
+    @field_validator("episodes", "workers", "slots", "batch", "replicas", "execute", mode="after")
     @classmethod
     def _positive(cls, value: int | None, info: ValidationInfo) -> int | None:
         if value is not None and value < 1:
@@ -88,6 +103,8 @@ class SweepConfig(BaseModel):
     def _alone(self) -> Self:
         if self.strict and self.batch not in (None, 1):
             raise VlarigError(f"batch is {self.batch}, but strict asks the policy one request at a time; leave out one of them")
+        if self.placement == "ray" and (self.hosts or self.host_file):
+            raise VlarigError("hosts are named beside placement=ray, which finds its own; leave out one of them")
         return self
 
 

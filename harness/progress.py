@@ -32,13 +32,14 @@ class TaskProgress:
 
 @dataclass
 class _Play:
-    """The suite that is being played: since when, by how many, and what had been used before."""
+    """The suite that is being played: since when, by how many since when, and what had been used before."""
 
     suite: str
     workers: int
     slots: int
     load: Callable[[], Load]
     since: float
+    sized: float
     looked: float
     process_cpu: float
     loop_cpu: float
@@ -86,7 +87,14 @@ class Progress:
         self.workers = workers
         self.accounts[suite] = Account(starting=starting)
         now = time.monotonic()
-        self._play = _Play(suite, workers, slots, load, now, now, time.process_time(), time.thread_time())
+        self._play = _Play(suite, workers, slots, load, now, now, now, time.process_time(), time.thread_time())
+
+    def resize(self, workers: int, slots: int) -> None:
+        """From now on there are so many workers and slots: some joined."""
+        play = self._play
+        if play is not None and (workers, slots) != (play.workers, play.slots):
+            self.account()
+            self.workers, play.workers, play.slots = workers, workers, slots
 
     def end(self) -> None:
         """The suite that was played is done with."""
@@ -99,9 +107,11 @@ class Progress:
         if play is None:
             return None
         account = self.accounts[play.suite]
-        account.playing = time.monotonic() - play.since
-        account.worker_seconds = account.playing * play.workers
-        account.slot_seconds = account.playing * play.slots
+        now = time.monotonic()
+        account.playing = now - play.since
+        account.worker_seconds += (now - play.sized) * play.workers
+        account.slot_seconds += (now - play.sized) * play.slots
+        play.sized = now
         account.driver_cpu = time.process_time() - play.process_cpu
         account.loop_cpu = time.thread_time() - play.loop_cpu
         account.load = play.load()
@@ -134,6 +144,7 @@ class Progress:
             self.begin(episode.suite, self.workers, 0)
             assert self._play is not None
             self._play.since -= passed
+            self._play.sized -= passed
         account = self.accounts[self._play.suite]
         account.simulate += seconds["simulate"]
         account.render += seconds["render"]

@@ -196,9 +196,10 @@ class _Replayer:
                 raise failures.exceptions[0] from None
 
     async def _play(self, host: SimHost, local: int, queue: EpisodeQueue) -> None:
-        while (episode := queue.take(host.number)) is not None:
+        while (episode := await queue.take(host.number)) is not None:
             # Read only now: the actions of all episodes need not fit into memory.
             self.done(await self._replay(host, local, episode, self.ledger.record(episode.key)))
+            queue.done()
 
     async def _replay(self, host: SimHost, local: int, episode: Episode, record: EpisodeRecord) -> Replay:
         slot = SimSlot(host, local, Needs(images=record.image_digest != NO_IMAGES, every_frame=self.watch is not None))
@@ -238,7 +239,7 @@ async def _snapshots(slot: SimSlot, episode: Episode, record: EpisodeRecord) -> 
             if result.over:
                 return
     except VlarigError as error:
-        if slot.host.pid is None:
+        if slot.host.absence is not None:
             raise
         raise GivenUpError(str(error)) from error
 

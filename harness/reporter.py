@@ -14,6 +14,7 @@ from .account import ACTIVITIES
 from .engine import Engine, Transition
 from .events import AttemptFailed, EpisodeFinished, ProgressMade, SuiteEnded, WorkerDied, WorkerStarted
 from .journal import Journal
+from .placement import SimHost
 from .progress import LOOK_SECONDS, Progress, succeeded
 
 #: Seconds until a suite's first event of progress, and between two, in the first hour and after it: a policy may run for a week.
@@ -87,7 +88,7 @@ class Reporter:
             starting: Seconds that their start took.
         """
         workers = _Workers(suite, engine, self._journal)
-        self._progress.begin(suite, len(workers.hosts), len(engine.slots), starting, engine.batcher.load)
+        self._progress.begin(suite, workers.count, len(engine.slots), starting, engine.batcher.load)
         watch = asyncio.create_task(self._watch(suite, engine, workers))
         try:
             yield
@@ -108,6 +109,7 @@ class Reporter:
             occupied = {slot.host.name for slot in engine.slots if slot.activity in ("simulate", "reset")}
             self._progress.look(activities["reset"], len(engine.slots) - engine.batcher.playing, len(occupied))
             workers.look()
+            self._progress.resize(workers.count, len(engine.slots))
             elapsed = self._progress.elapsed
             if elapsed >= due:
                 due = elapsed + (PROGRESS_SECONDS if elapsed < FIRST_HOUR else LATER_PROGRESS_SECONDS)
@@ -118,24 +120,39 @@ class _Workers:
     """The workers of a suite, of which deaths and restarts are told; a simulator that dies in a living worker is a failed attempt."""
 
     def __init__(self, suite: str, engine: Engine, journal: Journal) -> None:
-        self.hosts = list({slot.host.name: slot.host for slot in engine.slots}.values())
         self._suite = suite
+        self._engine = engine
         self._journal = journal
-        self._pids = {host.name: host.pid for host in self.hosts}
-        for name, pid in self._pids.items():
-            journal.write(WorkerStarted(suite=suite, worker=name, pid=pid))
+        self._pids: dict[str, int | None] = {}
+        self._away: set[str] = set()
+        self.look()
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self._pids)
 
     def look(self) -> None:
         """Compare with what was there before."""
-        for host in self.hosts:
-            before, now = self._pids[host.name], host.pid
+        for name, host in {slot.host.name: slot.host for slot in self._engine.slots}.items():
+            self._tell_absence(name, host)
+            before, now = self._pids.get(name), host.pid
+            self._pids[name] = now
             if before == now:
                 continue
             if before is not None:
-                self._journal.write(WorkerDied(suite=self._suite, worker=host.name, pid=before))
+                self._journal.write(WorkerDied(suite=self._suite, worker=name, pid=before))
             if now is not None:
-                self._journal.write(WorkerStarted(suite=self._suite, worker=host.name, pid=now))
-            self._pids[host.name] = now
+                self._journal.write(WorkerStarted(suite=self._suite, worker=name, pid=now))
+
+    def _tell_absence(self, name: str, host: SimHost) -> None:
+        """Say when a worker cannot be had any more, or for the time being, and when it is back."""
+        if host.absence is not None and name not in self._away:
+            self._away.add(name)
+            self._journal.warn(f"{host.absence}; its episodes go to the workers that are there")
+        elif host.absence is None and name in self._away:
+            self._away.discard(name)
+            self._journal.say(f"{name} is back")
 
 
 def progress_event(suite: str, progress: Progress, activities: Counter[str]) -> ProgressMade:

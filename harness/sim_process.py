@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Optional
 
 from ..envs.errors import BadMessageError, VlarigError
+from ..envs.framing import read_frame, write_frame
 from ..envs.messages import CRASH, HANG, MEMORY, Failure, Welcome, decode
-from .framing import read_frame, write_frame
 from .sim_config import ServerConfig
 from .sim_liveness import TICK
 from .sim_memory import MemoryShare

@@ -14,6 +14,7 @@ from typing import Any
 
 from ..envs.api import Env
 from ..envs.errors import BadMessageError, VlarigError
+from ..envs.framing import receive_frame, send_frame
 from ..envs.messages import (
     ENV_ERROR,
     REFUSED,
@@ -29,7 +30,6 @@ from ..envs.messages import (
     encode,
 )
 from ..envs.wire import MAX_MESSAGE_BYTES
-from .framing import receive_frame, send_frame
 
 
 def load_adapter(name: str) -> type[Env]:

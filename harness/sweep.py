@@ -35,16 +35,18 @@ from .episode_queue import EpisodeQueue
 from .events import FilmingEnded, FilmingStarted, SessionEnded, SessionStarted, SuiteStarted
 from .film import need_video_extra
 from .filming import film_run
+from .fleets import Fleet, ListedFleet, LocalFleet, Staff, survey
 from .journal import Journal
 from .library_messages import LIBRARY_LOG, library_messages
 from .machine import Machine
-from .placement import local_hosts
 from .plan import SuitePlan, SweepConfig, plan_suites, run_identity
 from .progress import Progress, SavingTime, TaskProgress
+from .ray_fleet import RayFleet, connected
+from .ray_replicas import ray_replicas
+from .remote_machines import find_machines
 from .replay import Replay
 from .reporter import Reporter
 from .sinks import LedgerSink
-from .sizing import Size, choose_size
 
 #: Folder of runs that were given no folder of their own.
 RUNS = Path("runs")
@@ -99,11 +101,40 @@ def evaluate(suites: str | tuple[str, ...] | list[str], policy: str | Policy, **
         raise VlarigError(
             f"evaluate got policy_options {list(config.policy_options)} beside a policy that is made already; name it instead"
         )
-    with Journal(console) as journal:
+    if config.replicas and not isinstance(policy, str):
+        raise VlarigError(f"evaluate got replicas={config.replicas} beside a policy that is made already; name it instead")
+    with Journal(console) as journal, cluster(config):
         if not isinstance(policy, str):
             return run_sweep(config, policy, journal)
-        with loaded_policy(policy, told) as loaded:
+        with named_policy(config) as loaded:
             return run_sweep(config, loaded, journal)
+
+
+@contextlib.contextmanager
+def cluster(config: SweepConfig) -> Iterator[None]:
+    """A connection to the Ray cluster, where the sweep is placed on one.
+
+    Raises:
+        VlarigError: There is none that can be used.
+    """
+    with connected() if config.placement == "ray" else contextlib.nullcontext():
+        yield
+
+
+@contextlib.contextmanager
+def named_policy(config: SweepConfig) -> Iterator[Policy]:
+    """The policy that the sweep names, in this process or in replicas, for as long as the context lasts; inside :func:`cluster`.
+
+    Raises:
+        VlarigError: It cannot be made.
+    """
+    told = parse_options(config.policy_options)
+    if config.replicas is not None and config.placement == "ray":
+        loaded = ray_replicas(config.policy, told, config.replicas)
+    else:
+        loaded = loaded_policy(config.policy, told, config.replicas)
+    with loaded as policy:
+        yield policy
 
 
 def run_sweep(config: SweepConfig, policy: Policy, journal: Journal) -> Evaluation:
@@ -124,11 +155,12 @@ def run_sweep(config: SweepConfig, policy: Policy, journal: Journal) -> Evaluati
     suite_notes = {plan.suite.name: plan.suite.note for plan in plans if plan.suite.note}
     manifest = Manifest(identity=identity, record=surroundings(config.model_dump(mode="json"), suite_notes, config.shard))
     plans = _shared_out(config, plans, journal)
+    fleet = _find_fleet(config, journal)
     with open_run(run, manifest) as ledger:
         record = manifest.record
-        parts = _parts(config, plans, ledger)
-        workers = max((part.size.workers for part in parts), default=0)
-        slots = max((part.size.workers * part.size.slots for part in parts), default=0)
+        parts = _parts(fleet, plans, ledger)
+        workers = max((part.staff.workers for part in parts), default=0)
+        slots = max((part.staff.workers * part.staff.slots for part in parts), default=0)
         ledger.start_session(Session(record.git_revision, record.host, workers, slots, package_versions()))
         journal.open_log(run, len(ledger.sessions()))
         progress = _progress(plans, ledger, workers)
@@ -139,11 +171,11 @@ def run_sweep(config: SweepConfig, policy: Policy, journal: Journal) -> Evaluati
                 if plan.protocol != plan.named:
                     journal.say(_derived(plan, policy))
             for part in parts:
-                journal.say(f"{part.plan.suite.name}: {part.size.reason}")
-                if part.size.warning:
-                    journal.warn(part.size.warning)
+                journal.say(f"{part.plan.suite.name}: {part.staff.reason}")
+                for warning in part.staff.warnings:
+                    journal.warn(warning)
             try:
-                asyncio.run(_sweep(config, policy, parts, progress, ledger, run, journal))
+                asyncio.run(_sweep(config, policy, fleet, parts, progress, ledger, run, journal))
             except VlarigError as error:
                 raise VlarigError(f"{error} ({_kept(ledger, run)})") from error
             except (KeyboardInterrupt, asyncio.CancelledError):
@@ -233,21 +265,47 @@ class _Part:
 
     plan: SuitePlan
     owed: list[Episode]
-    size: Size
+    staff: Staff
 
 
-def _parts(config: SweepConfig, plans: list[SuitePlan], ledger: Ledger) -> list[_Part]:
-    finished, machine = ledger.finished_keys(), Machine.here()
+def _find_fleet(config: SweepConfig, journal: Journal) -> Fleet:
+    """The machines that the sweep is to run on.
+
+    Raises:
+        VlarigError: One that the user names is none, or cannot be reached.
+    """
+    if config.placement == "ray":
+        return RayFleet(config.workers, config.slots)
+    machines = find_machines(config.hosts, config.host_file, config.hosts_token_file, config.hosts_ca_file)
+    if not machines:
+        return LocalFleet(config.workers, config.slots)
+    for machine in machines:
+        if machine.in_the_clear:
+            journal.warn(
+                f"{machine.url} is reached without encryption: whoever is on the way reads the token; see wss:// in the docs"
+            )
+    return ListedFleet(tuple(machines), asyncio.run(survey(machines)), config.workers, config.slots)
+
+
+def _parts(fleet: Fleet, plans: list[SuitePlan], ledger: Ledger) -> list[_Part]:
+    finished = ledger.finished_keys()
     parts = []
     for plan in plans:
         owed = [episode for episode in plan.episodes if episode.key not in finished]
         if owed:
-            parts.append(_Part(plan, owed, choose_size(plan.suite.footprint, owed, machine, config.workers, config.slots)))
+            parts.append(_Part(plan, owed, fleet.staff(plan.suite.footprint, owed)))
     return parts
 
 
 async def _sweep(
-    config: SweepConfig, policy: Policy, parts: list[_Part], progress: Progress, ledger: Ledger, run: Path, journal: Journal
+    config: SweepConfig,
+    policy: Policy,
+    fleet: Fleet,
+    parts: list[_Part],
+    progress: Progress,
+    ledger: Ledger,
+    run: Path,
+    journal: Journal,
 ) -> None:
     task, loop = asyncio.current_task(), asyncio.get_running_loop()
     assert task is not None
@@ -261,18 +319,15 @@ async def _sweep(
     async with LedgerSink(ledger) as ledger_sink, live_display(journal.console, title, progress, engines):
         sinks = [SavingTime(ledger_sink, progress), progress, reporter]
         for part in parts:
-            plan, size = part.plan, part.size
-            batching = Batching(1 if config.strict else config.batch or min(size.workers * size.slots, DEFAULT_BATCH))
+            plan, staff, logs = part.plan, part.staff, run / "logs"
+            batching = Batching(1 if config.strict else config.batch or min(staff.workers * staff.slots, DEFAULT_BATCH))
             journal.write(_suite_started(part, batching))
             began = time.monotonic()
-            async with (
-                local_hosts(plan.workplace, size.workers, run / "logs", size.memory_share) as hosts,
-                Batcher(policy, batching) as batcher,
-            ):
-                engine = Engine(hosts, size.slots, plan.suite.embodiment, policy.needs, batcher, config.seed, sinks)
+            async with fleet.hosts(plan.workplace, staff, logs) as hosts, Batcher(policy, batching) as batcher:
+                engine = Engine(hosts, staff.slots, plan.suite.embodiment, policy.needs, batcher, config.seed, sinks)
                 engines[:] = [engine]
                 async with reporter.watching(plan.suite.name, engine, time.monotonic() - began):
-                    await engine.sweep(EpisodeQueue(part.owed))
+                    await engine.sweep(EpisodeQueue(part.owed), fleet.joining(plan.workplace, staff, logs))
             roundings.append(batcher.rounding)
     compared = sum(rounding.compared for rounding in roundings)
     if compared:
@@ -290,15 +345,15 @@ def _end(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:
 
 
 def _suite_started(part: _Part, batching: Batching) -> SuiteStarted:
-    protocol, size = part.plan.protocol, part.size
+    protocol, staff = part.plan.protocol, part.staff
     return SuiteStarted(
         suite=part.plan.suite.name,
         protocol=f"{protocol.name}@{protocol.version}",
         owed=len(part.owed),
-        workers=size.workers,
-        slots=size.slots,
+        workers=staff.workers,
+        slots=staff.slots,
         batch=batching.most,
-        why=size.reason,
+        why=staff.reason,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import os
 from dataclasses import dataclass
@@ -55,6 +56,16 @@ class Workplace:
         """The worker's environment variables."""
         folders = {bundle.variable: str(bundle.folder) for bundle in self.assets}
         return os.environ | ONE_THREAD | ({} if self.renderer is None else self.renderer.environment) | folders
+
+    def code(self) -> str:
+        """SHA-256 of the modules that a worker takes from the driver, by name and contents. Raises like :meth:`packages`."""
+        digest = hashlib.sha256()
+        for name, file in sorted(self.packages().items()):
+            path = Path(file)
+            folder = path.parent
+            for each in sorted(folder.rglob("*.py")) if path.name == "__init__.py" else [path]:
+                digest.update(f"{name} {each.relative_to(folder)} ".encode() + each.read_bytes() + b"\0")
+        return digest.hexdigest()
 
     def packages(self) -> dict[str, str]:
         """The modules that a worker takes from the driver: name to file.

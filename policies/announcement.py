@@ -28,6 +28,9 @@ CLIENT, SLOT, EPISODE, CHUNK, SEED, EXECUTE = (
     "vlarig/execute",
 )
 
+#: What the text begins with that a client is sent whose episode is lost through no fault of anybody's; it may begin the episode again.
+LOST = "vlarig/lost: "
+
 _KINDS: dict[str, tuple[type, ...]] = {
     "name": (str,),
     "revision": (str,),

@@ -16,9 +16,17 @@ from ..envs.api import Needs, Observation
 from ..envs.embodiments import Embodiment
 from ..envs.errors import VlarigError
 
+#: Environment variable of a replica's process, where it is on Linux: path of a file in memory that is the same for all replicas on the
+#: machine, empty at first and gone with the last of them. It is for what they can share, such as weights.
+SHARED_FILE_VARIABLE = "VLARIG_SHARED_FILE"
+
 
 class PolicyError(VlarigError):
     """A policy broke its contract, or does not fit the suite it was asked to play."""
+
+
+class PolicyLost(Exception):
+    """The process that a policy ran in is gone, and with it what it knew of the episode; nobody's fault. Begin the episode again."""
 
 
 @dataclass(frozen=True)
@@ -70,10 +78,12 @@ class Policy(Protocol):
     started, raises :class:`PolicyError` where the policy does not fit; ``make_strict()``, called for ``--strict``, makes it
     compute in one thread in float32; ``rows(embodiment)`` says how many rows it answers to whom, where that is not always its
     ``horizon``; ``rounds_by_batch``, true for a neural policy whose rounding depends on the batch's shape and that may be asked the
-    same twice, has that measured; ``embodiments`` and ``reads_state`` are told to clients where the policy is served;
+    same twice, has that measured; ``keeps_notes``, false for one whose answer is a function of the request alone, lets an episode go on
+    where one of several replicas died; ``embodiments`` and ``reads_state`` are told to clients where the policy is served;
     ``transport_options`` names options that change no answer (a timeout), which are no part of a run's identity; ``close()`` is called
     once at the end where the policy was loaded by its name; ``version``, an int that a policy in training raises with each update, is
-    kept with every transition.
+    kept with every transition. ``replicas``, policies that act side by side in this one's place, are the rig's own business: see
+    :mod:`vlarig.policies.replicas`.
     """
 
     name: str

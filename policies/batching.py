@@ -1,20 +1,41 @@
-"""Batches of requests: slots ask one by one, the policy answers many at a time in a thread of its own."""
+"""Batches of requests: slots ask one by one, the policy answers many at a time in a thread of its own.
+
+Where a policy has replicas they answer side by side. An episode keeps to one of them, since a policy may keep notes by slot; where a
+replica dies, the episodes that it had are lost and are begun again, at no charge to anybody.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import math
 import time
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from collections import Counter
+from dataclasses import dataclass
 from typing import Self
 
-import numpy as np
+from .api import Policy, PolicyError, PolicyLost, Request
+from .load import MOST_COMPARED, Load, Rounding, SizeLoad, side_by_side
+from .replies import execute_for, horizon_for
+from .station import Answer, Asked, Station
 
-from ..envs.api import check_actions
-from ..envs.embodiments import Embodiment
-from ..envs.errors import BadActionError, VlarigError
-from .api import Policy, PolicyError, Reply, Request
+__all__ = [
+    "MOST_COMPARED",
+    "Answer",
+    "Batcher",
+    "Batching",
+    "Load",
+    "Rounding",
+    "SizeLoad",
+    "execute_for",
+    "horizon_for",
+]
+
+#: How often a replica may die while it acts for one episode before that episode is held to kill it.
+MOST_LOSSES = 10
+
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -38,247 +59,135 @@ class Batching:
             raise ValueError(f"a batch of at most {self.most} requests; expected 1 or more")
 
 
-@dataclass(frozen=True)
-class Answer:
-    """A policy's reply as the engine uses it.
-
-    Attributes:
-        reply: The reply, its actions checked and made ``float32[H, A]``.
-        policy_version: The policy's ``version`` when it answered; 0 for one that does not learn.
-        seconds: Wall time that the policy spent on the batch.
-    """
-
-    reply: Reply
-    policy_version: int
-    seconds: float
-
-
-#: Answers whose rounding is measured: of the batches number 1, 2, 4, 8 and so on, so that a long run costs no more.
-MOST_COMPARED = 12
-
-
-@dataclass
-class Rounding:
-    """What the batch's shape did to a neural policy's answers: the same request was asked alone too.
-
-    Attributes:
-        compared: Answers that were compared.
-        largest: Largest difference of a number, in the actions' own units.
-    """
-
-    compared: int = 0
-    largest: float = 0.0
-
-
-@dataclass
-class SizeLoad:
-    """Batches of about one size.
-
-    Attributes:
-        batches: How many.
-        requests: Requests in them.
-        seconds: Seconds that the policy was busy with them.
-    """
-
-    batches: int = 0
-    requests: int = 0
-    seconds: float = 0.0
-
-
-@dataclass
-class Load:
-    """What a policy was asked, and how long it took; loads add up.
-
-    Attributes:
-        batches: Batches that were answered.
-        requests: Requests in them.
-        seconds: Seconds that the policy was busy.
-        queued: Seconds that requests waited before their batch began, all together.
-        held_back: Batches that left requests waiting because they were full.
-        first: Seconds of the first batch, in which a policy may compile or load.
-        sizes: The other batches by size, rounded up to a power of two.
-    """
-
-    batches: int = 0
-    requests: int = 0
-    seconds: float = 0.0
-    queued: float = 0.0
-    held_back: int = 0
-    first: float = 0.0
-    sizes: dict[int, SizeLoad] = field(default_factory=dict)
-
-    def add(self, requests: int, seconds: float) -> None:
-        """Count a batch of ``requests`` that kept the policy busy for ``seconds``."""
-        self.batches += 1
-        self.requests += requests
-        self.seconds += seconds
-        if self.batches == 1:
-            self.first = seconds
-            return
-        size = self.sizes.setdefault(1 << (requests - 1).bit_length(), SizeLoad())
-        size.batches += 1
-        size.requests += requests
-        size.seconds += seconds
-
-
 class Batcher:
-    """Collects requests and has the policy answer them. Use it as an asynchronous context manager."""
+    """Collects requests and has the policy, or its replicas side by side, answer them. Use it as an asynchronous context manager."""
 
     def __init__(self, policy: Policy, batching: Batching) -> None:
         self._policy = policy
         self._batching = batching
-        self._pending: deque[tuple[Request, float, asyncio.Future[Answer]]] = deque()
-        self._arrived = asyncio.Event()
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="policy")
-        self._load = Load()
-        self._answering_since: float | None = None
-        self.rounding = Rounding()
-        self._batches = 0
+        replicas = getattr(policy, "replicas", None) or [policy]
+        self._stations = [Station(each, number, batching.alone_on_failure) for number, each in enumerate(replicas)]
+        self._working = list(self._stations)
+        """Those that are not given up."""
+        self._keeps_notes = getattr(policy, "keeps_notes", True)
+        self._station_of: dict[int, Station] = {}
+        """The station of each slot's episode."""
+        self._lost: dict[int, str] = {}
+        """Slots whose episode was lost, until they begin another one, and how it came."""
+        self._losses: Counter[str] = Counter()
+        self._given_up: Exception | None = None
         self.playing = 0
         """How many may still ask; kept by whoever asks, so that a batch does not wait for those that will not."""
 
     async def __aenter__(self) -> Self:
         """Begin to answer."""
-        self._server = asyncio.create_task(self._serve())
+        self._servers = [asyncio.create_task(self._serve(station)) for station in self._stations]
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Stop; a batch that the policy is working on is awaited."""
-        self._server.cancel()
-        await asyncio.to_thread(self._thread.shutdown)
+        """Stop; a batch that a policy in this process is working on is awaited."""
+        for server in self._servers:
+            server.cancel()
+        await asyncio.gather(*(station.close() for station in self._stations))
+
+    @property
+    def rounding(self) -> Rounding:
+        """What batches did to the policy's answers."""
+        measured = [station.rounding for station in self._stations]
+        return Rounding(sum(each.compared for each in measured), max(each.largest for each in measured))
 
     async def ask(self, request: Request) -> Answer:
         """The policy's answer.
 
         Raises:
             PolicyError: The policy raised, or its reply is not what the request asked for.
+            PolicyLost: The replica that had the episode is gone, and its notes with it; begin the episode again.
+            VlarigError: Replicas die again and again, and none is left.
         """
-        answered: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._pending.append((request, time.perf_counter(), answered))
-        self._arrived.set()
-        return await answered
+        asked = Asked(request, time.perf_counter(), asyncio.get_running_loop().create_future())
+        self._place(asked)
+        return await asked.answered
+
+    def forget(self, slot: int) -> None:
+        """Nobody asks for this slot's episode any more, so that it no longer counts as work of its replica's."""
+        self._station_of.pop(slot, None)
+        self._lost.pop(slot, None)
 
     def load(self) -> Load:
-        """What the policy was asked so far; its seconds with those of a batch that is under way."""
-        under_way = 0.0 if self._answering_since is None else time.perf_counter() - self._answering_since
-        sizes = {size: replace(load) for size, load in self._load.sizes.items()}
-        return replace(self._load, seconds=self._load.seconds + under_way, sizes=sizes)
+        """What the policy was asked so far; its seconds with those of batches that are under way, of replicas on average."""
+        return side_by_side([station.load() for station in self._stations])
 
-    async def _serve(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            await self._gather()
-            batch = [self._pending.popleft() for _ in range(min(len(self._pending), self._batching.most))]
-            requests = [request for request, _, _ in batch]
-            self._answering_since = now = time.perf_counter()
-            self._load.queued += sum(now - asked for _, asked, _ in batch)
-            self._load.held_back += bool(self._pending)
-            answers, seconds = await loop.run_in_executor(self._thread, self._timed_answers, requests)
-            self._answering_since = None
-            self._load.add(len(requests), seconds)
-            for (_, _, answered), answer in zip(batch, answers, strict=True):
-                if answered.done():
-                    continue
-                if isinstance(answer, VlarigError):
-                    answered.set_exception(answer)
-                else:
-                    answered.set_result(answer)
+    def _place(self, asked: Asked) -> None:
+        """Let a request wait where its episode is played; a new episode goes where the fewest are."""
+        slot = asked.request.slot
+        if asked.request.chunk == 0:
+            self.forget(slot)
+        if self._given_up is not None:
+            asked.settle(self._given_up)
+        elif slot in self._lost:
+            asked.settle(PolicyLost(self._lost[slot]))
+        else:
+            if slot not in self._station_of:
+                self._station_of[slot] = self._least_busy()
+            self._station_of[slot].put(asked)
 
-    async def _gather(self) -> None:
+    def _least_busy(self) -> Station:
+        episodes = Counter(self._station_of.values())
+        return min(self._working, key=lambda station: (not station.standing, episodes[station], station.number))
+
+    async def _serve(self, station: Station) -> None:
+        while station in self._working:
+            await self._gather(station)
+            size = min(len(station.pending), self._batching.most)
+            batch = [station.pending.popleft() for _ in range(size)]
+            try:
+                await station.answer(batch)
+            except PolicyLost as loss:
+                self._lose(station, batch, str(loss))
+                await self._revive(station)
+
+    async def _gather(self, station: Station) -> None:
         """Return when a batch should go: it is full, nobody else could join, or it has waited long enough."""
-        while not self._pending:
-            self._arrived.clear()
-            await self._arrived.wait()
+        while not station.pending:
+            station.arrived.clear()
+            await station.arrived.wait()
         deadline = time.monotonic() + self._batching.wait_seconds
-        while len(self._pending) < min(self._batching.most, self.playing):
+        while len(station.pending) < min(self._batching.most, math.ceil(self.playing / len(self._working))):
             remaining = deadline - time.monotonic()
             if remaining <= 0:
                 return
-            self._arrived.clear()
+            station.arrived.clear()
             try:
-                await asyncio.wait_for(self._arrived.wait(), remaining)
+                await asyncio.wait_for(station.arrived.wait(), remaining)
             except TimeoutError:
                 return
 
-    def _timed_answers(self, requests: list[Request]) -> tuple[list[Answer | VlarigError], float]:
-        """The same as :meth:`_answers`, and the seconds that it took. Runs in the policy's thread."""
-        began = time.perf_counter()
-        answers = self._answers(requests)
-        return answers, time.perf_counter() - began
+    def _lose(self, station: Station, batch: list[Asked], story: str) -> None:
+        """Deal with a replica's death: what it knew is lost, and what needs nothing of that is asked again, of whoever stands."""
+        station.standing = False
+        for slot in [slot for slot, home in self._station_of.items() if home is station]:
+            del self._station_of[slot]
+            if self._keeps_notes:
+                self._lost[slot] = story
+        for asked in batch:
+            key = asked.request.key
+            self._losses[key] += 1
+            if self._losses[key] > MOST_LOSSES:
+                asked.settle(PolicyError(f"{story}; that happened {self._losses[key]} times while it acted for {key}"))
+        left = [asked for asked in (*batch, *station.pending) if not asked.answered.done()]
+        station.pending.clear()
+        for asked in left:
+            self._place(asked)
 
-    def _answers(self, requests: list[Request]) -> list[Answer | VlarigError]:
-        """The answer to each request, or what went wrong with it. Runs in the policy's thread."""
+    async def _revive(self, station: Station) -> None:
+        """Have a station's policy started anew; where that fails the others go on without it, and after the last of them nobody."""
         try:
-            return list(self._act(requests))
-        except VlarigError as error:
-            if len(requests) == 1 or not self._batching.alone_on_failure:
-                return [error] * len(requests)
-            return [answer for request in requests for answer in self._answers([request])]
-
-    def _act(self, requests: list[Request]) -> list[Answer]:
-        try:
-            return self._checked_answers(requests)
-        except VlarigError:
-            raise
+            await station.revive()
+            station.standing = True
         except Exception as error:
-            raise PolicyError(
-                f"the policy {self._policy.name!r} raised {type(error).__name__} while it acted for {requests[0].key}: {error}"
-            ) from error
-
-    def _checked_answers(self, requests: list[Request]) -> list[Answer]:
-        began = time.perf_counter()
-        replies = list(self._policy.act(requests))
-        seconds = time.perf_counter() - began
-        if len(replies) != len(requests):
-            raise PolicyError(f"the policy {self._policy.name!r} gave {len(replies)} replies to {len(requests)} requests")
-        version = getattr(self._policy, "version", 0)
-        checked = [checked_reply(self._policy, request, reply) for request, reply in zip(requests, replies, strict=True)]
-        self._compare(requests, checked)
-        return [Answer(reply, version, seconds) for reply in checked]
-
-    def _compare(self, requests: list[Request], replies: list[Reply]) -> None:
-        """Ask for one of the batch's answers alone, now and then, and note the difference."""
-        if len(requests) == 1 or not getattr(self._policy, "rounds_by_batch", False):
-            return
-        self._batches += 1
-        if self._batches.bit_count() > 1 or self.rounding.compared >= MOST_COMPARED:
-            return
-        (reply,) = self._policy.act(requests[-1:])
-        alone = checked_reply(self._policy, requests[-1], reply)
-        self.rounding.compared += 1
-        self.rounding.largest = max(self.rounding.largest, float(np.abs(alone.actions - replies[-1].actions).max()))
-
-
-def checked_reply(policy: Policy, request: Request, reply: Reply) -> Reply:
-    """``reply`` with its actions as ``float32[H, A]``.
-
-    Raises:
-        PolicyError: It is no reply, its actions do not fit the embodiment, or they are not as many rows as the policy promises.
-    """
-    if not isinstance(reply, Reply):
-        raise PolicyError(
-            f"the policy {policy.name!r} answered {request.key} with something of type {type(reply).__name__}; give a "
-            "vlarig.policies.api.Reply(actions)"
-        )
-    try:
-        actions = check_actions(reply.actions, request.embodiment)
-    except BadActionError as error:
-        raise PolicyError(f"the policy {policy.name!r} answered {request.key} badly: {error}") from None
-    horizon = horizon_for(policy, request.embodiment)
-    rows = request.execute if horizon is None else horizon
-    if len(actions) != rows:
-        promised = "the request's execute" if horizon is None else "its horizon"
-        raise PolicyError(f"the policy {policy.name!r} answered {request.key} with {len(actions)} rows; {promised} is {rows}")
-    return Reply(np.ascontiguousarray(actions), reply.extras)
-
-
-def horizon_for(policy: Policy, embodiment: Embodiment) -> int | None:
-    """Rows of the policy's answers to this embodiment: its ``rows``, where it has that member, else its horizon."""
-    rows = getattr(policy, "rows", None)
-    return policy.horizon if rows is None else rows(embodiment)
-
-
-def execute_for(policy: Policy, embodiment: Embodiment, wanted: int) -> int:
-    """Rows to execute of each chunk: as many as wanted, but no more than the policy predicts."""
-    horizon = horizon_for(policy, embodiment)
-    return wanted if horizon is None else min(wanted, horizon)
+            self._working.remove(station)
+            if self._working:
+                logger.error("%s; %d of %d replicas go on", error, len(self._working), len(self._stations))
+            else:
+                self._given_up = error
+            self._lose(station, [], str(error))

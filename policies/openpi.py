@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import ssl
 import uuid
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,10 +14,12 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
+from ..envs.access import checked_token, token_in
 from ..envs.api import Needs
 from ..envs.embodiments import Embodiment
 from ..envs.errors import BadMessageError
-from .access import TOKEN_VARIABLE, checked_token, refuse_secrets, token_in
+from ..envs.tls import client_context
+from .access import TOKEN_VARIABLE, refuse_secrets
 from .announcement import CHUNK, CLIENT, EPISODE, EXECUTE, METADATA_KEY, SEED, SLOT, Announcement
 from .api import PolicyError, Reply, Request
 from .conventions import differences, find_embodiment, refuse_differences
@@ -50,6 +53,8 @@ class Settings(Options):
     """Seconds that a connection may take."""
     token_file: Path | None = None
     """File with the token to show; else the environment's VLARIG_POLICY_TOKEN is shown."""
+    ca_file: Path | None = None
+    """For wss://: file with the certificate of the authority to trust, or the server's own; else the system's are."""
 
     def token(self) -> str:
         """The token to show: the file's, or the environment's; empty for none.
@@ -60,6 +65,20 @@ class Settings(Options):
         if self.token_file is None:
             return checked_token(os.environ.get(TOKEN_VARIABLE, ""), f"the environment variable {TOKEN_VARIABLE}")
         return token_in(self.token_file)
+
+    def encryption(self, address: str) -> ssl.SSLContext | None:
+        """How to check the certificate of the server at ``address``; ``None`` for one in the clear.
+
+        Raises:
+            VlarigError: The authority's file cannot be read, or there is no use for it.
+        """
+        if address.startswith("wss://"):
+            return client_context(self.ca_file)
+        if self.ca_file is not None:
+            raise PolicyError(
+                f"ca_file={self.ca_file} says whose certificate to trust, and {address} is not encrypted; write wss://"
+            )
+        return None
 
 
 class OpenpiPolicy:
@@ -77,7 +96,7 @@ class OpenpiPolicy:
         PolicyError: A setting is wrong or missing, or there is no such server.
     """
 
-    transport_options = frozenset({"connections", "timeout", "connect_timeout", "token_file"})
+    transport_options = frozenset({"ca_file", "connections", "timeout", "connect_timeout", "token_file"})
     """Options that change no answer."""
 
     def __init__(self, argument: str, **settings: Any) -> None:
@@ -86,7 +105,10 @@ class OpenpiPolicy:
         if not argument.startswith(("ws://", "wss://")):
             raise PolicyError(f"{argument!r} is no address of a policy server; write openpi:ws://HOST:PORT")
         self._address = argument
-        self._pool = ConnectionPool(argument, told.token(), told.connections, told.timeout, told.connect_timeout)
+        encryption = told.encryption(argument)
+        self._pool = ConnectionPool(
+            argument, told.token(), told.connections, told.timeout, told.connect_timeout, encryption=encryption
+        )
         try:
             self._announced = self._read_metadata()
             self._settle(told)
@@ -120,6 +142,7 @@ class OpenpiPolicy:
 
         Raises:
             PolicyError: The server is gone, fails, or answers something else than actions.
+            PolicyLost: The server says that a replica of its died which had an episode of ours.
         """
         answers = self._pool.exchange([pack(self._message(request)) for request in requests])
         return [Reply(self._actions(answer)) for answer in answers]

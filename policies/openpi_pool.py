@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Sequence
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus, InvalidURI
 
+from ..envs.access import authorization
 from ..envs.background import BackgroundLoop
 from ..envs.errors import BadMessageError
-from .api import PolicyError
+from ..envs.tls import handshake_failure
+from .announcement import LOST
+from .api import PolicyError, PolicyLost
 from .openpi_wire import unpack
 from .strict_msgpack import MAX_MESSAGE_BYTES
+
+#: Codes with which a server ends a connection because of what it was sent.
+_REFUSALS = (1008, 1009)
+
+
+class ServerGoneError(PolicyError):
+    """The server cannot be reached, or does not answer; its policy did nothing wrong."""
 
 
 class ConnectionPool:
@@ -25,13 +36,23 @@ class ConnectionPool:
         most: Most connections.
         timeout: Seconds that an answer may take.
         connect_timeout: Seconds that a connection may take.
+        encryption: How to check the certificate of a server at ``wss://``.
 
     Raises:
         PolicyError: The server cannot be reached, or does not begin as openpi's do.
     """
 
-    def __init__(self, url: str, token: str, most: int, timeout: float, connect_timeout: float) -> None:
+    def __init__(
+        self,
+        url: str,
+        token: str,
+        most: int,
+        timeout: float,
+        connect_timeout: float,
+        encryption: ssl.SSLContext | None = None,
+    ) -> None:
         self._url, self._token, self._most = url, token, most
+        self._encryption = encryption
         self._timeout, self._connect_timeout = timeout, connect_timeout
         self._idle: list[ClientConnection] = []
         self._greeting: bytes | None = None
@@ -47,6 +68,7 @@ class ConnectionPool:
 
         Raises:
             PolicyError: The server is gone, refuses a message, or takes too long.
+            PolicyLost: It says that what it knew of an episode is lost.
         """
         return self._loop.run(self._exchange(messages))
 
@@ -86,7 +108,7 @@ class ConnectionPool:
                 try:
                     return await self._ask_through(connection, message)
                 except ConnectionClosed as closed:
-                    if closed.rcvd is not None and closed.rcvd.code in (1008, 1009):  # another attempt would end alike
+                    if closed.rcvd is not None and closed.rcvd.code in _REFUSALS:  # another attempt would end alike
                         raise self._gone(closed) from None
             try:
                 return await self._ask_through(await self._connect(), message)
@@ -100,7 +122,7 @@ class ConnectionPool:
                 answer = await connection.recv()
         except TimeoutError:
             connection.transport.abort()
-            raise PolicyError(
+            raise ServerGoneError(
                 f"the policy server at {self._url} gave no answer within {self._timeout:g} s; raise the policy option timeout"
             ) from None
         except asyncio.CancelledError:
@@ -108,18 +130,20 @@ class ConnectionPool:
             raise
         if isinstance(answer, str):  # openpi's servers send an error as text, its last line says what went wrong
             connection.transport.abort()
+            if answer.startswith(LOST):
+                raise PolicyLost(f"the policy server at {self._url} has lost an episode: {answer.removeprefix(LOST)[:500]}")
             said = answer.strip().splitlines() or ["no reason given"]
             raise PolicyError(f"the policy server at {self._url} failed on a request: {said[-1][:500]}")
         self._idle.append(connection)
         return answer
 
     async def _connect(self) -> ClientConnection:
-        headers = {"Authorization": f"Api-Key {self._token}"} if self._token else None
         try:
             async with asyncio.timeout(self._connect_timeout):
                 connection = await connect(
                     self._url,
-                    additional_headers=headers,
+                    ssl=self._encryption,
+                    additional_headers=authorization(self._token),
                     compression=None,
                     max_size=MAX_MESSAGE_BYTES,
                     open_timeout=None,
@@ -136,17 +160,21 @@ class ConnectionPool:
             status = refused.response.status_code
             hint = "; set VLARIG_POLICY_TOKEN to its token" if status in (401, 403) else ""
             raise PolicyError(f"the server at {self._url} refuses connections (HTTP status {status}){hint}") from None
-        except (InvalidURI, ValueError):  # a ValueError for a port that is no number
-            raise PolicyError(f"{self._url!r} is no address of a policy server; write ws://HOST:PORT") from None
         except ConnectionClosed as closed:
             raise self._gone(closed) from None
         except (TimeoutError, OSError, InvalidHandshake, EOFError) as error:
+            disagreement = handshake_failure(error, self._encryption is not None)
+            if disagreement is not None:
+                option = "; the policy option ca_file names it" if isinstance(error, ssl.SSLCertVerificationError) else ""
+                raise PolicyError(f"the policy server at {self._url} cannot be used: {disagreement}{option}") from None
             reason = f"no answer within {self._connect_timeout:g} s" if isinstance(error, TimeoutError) else str(error)
             if isinstance(error, InvalidHandshake):  # its text may show headers
                 reason = f"what answers is no websocket server: {type(error).__name__}"
-            raise PolicyError(
+            raise ServerGoneError(
                 f"no policy server can be reached at {self._url} ({reason}); start it, or mend the address"
             ) from None
+        except (InvalidURI, ValueError):  # a ValueError for a port that is no number
+            raise PolicyError(f"{self._url!r} is no address of a policy server; write ws://HOST:PORT") from None
         if not isinstance(greeting, bytes):
             connection.transport.abort()
             raise PolicyError(f"the server at {self._url} does not speak openpi's protocol: its first message is text")
@@ -159,10 +187,11 @@ class ConnectionPool:
         return connection
 
     def _gone(self, closed: ConnectionClosed) -> PolicyError:
-        how = "without a word"
+        how, kind = "without a word", ServerGoneError
         if closed.rcvd is not None:
+            kind = PolicyError if closed.rcvd.code in _REFUSALS else ServerGoneError
             how = f"with code {closed.rcvd.code}" + f" ({closed.rcvd.reason})" * bool(closed.rcvd.reason)
-        return PolicyError(
+        return kind(
             f"the policy server at {self._url} closed the connection {how}; see its log, then type the same command again"
         )
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..envs.api import Needs
-from ..envs.errors import suggestion
+from ..envs.errors import VlarigError, suggestion
 from .api import Policy, PolicyError
 
 ENTRY_POINT_GROUP = "vlarig.policies"
@@ -28,7 +28,7 @@ _BUILT_IN = {
 #: Scheme to the class that is made with what follows the colon (a checkpoint, an address) and with the user's options.
 _SCHEMES = {
     "lerobot": "vlarig.policies.lerobot:LerobotPolicy",
-    "openpi": "vlarig.policies.openpi:OpenpiPolicy",
+    "openpi": "vlarig.policies.openpi_servers:openpi_policy",
     "qwen-vla": "vlarig.policies.qwen_vla.policy:QwenVlaPolicy",
     "vla-eval": "vlarig.policies.vla_eval:VlaEvalPolicy",
 }
@@ -85,7 +85,7 @@ def load_policy(name: str, options: Mapping[str, str] | None = None) -> Policy:
     _check_options(name, make, arguments, given)
     try:
         policy = make(*arguments, **given)
-    except PolicyError:
+    except VlarigError:
         raise
     except Exception as error:
         raise PolicyError(f"the policy {name!r} cannot be made ({type(error).__name__}: {error})") from error
@@ -94,18 +94,29 @@ def load_policy(name: str, options: Mapping[str, str] | None = None) -> Policy:
 
 
 @contextmanager
-def loaded_policy(name: str, options: Mapping[str, str] | None = None) -> Iterator[Policy]:
+def loaded_policy(name: str, options: Mapping[str, str] | None = None, replicas: int | None = None) -> Iterator[Policy]:
     """The policy of that name for as long as the context lasts; then its connections are closed, if it has a ``close``.
 
-    Raises like :func:`load_policy`.
+    Args:
+        name: As for :func:`load_policy`.
+        options: As for :func:`load_policy`.
+        replicas: In how many processes of their own it is to act, side by side; ``None``: in this one.
+
+    Raises like :func:`load_policy`, and where the processes die.
     """
-    policy = load_policy(name, options)
+    policy = load_policy(name, options) if replicas is None else _replicated(name, options, replicas)
     try:
         yield policy
     finally:
         close = getattr(policy, "close", None)
         if close is not None:
             close()
+
+
+def _replicated(name: str, options: Mapping[str, str] | None, count: int) -> Policy:
+    from .replicas import ReplicatedPolicy  # which is made of processes that import this module
+
+    return ReplicatedPolicy(name, options or {}, count)
 
 
 def _check_options(name: str, make: Callable[[], Any], arguments: list[str], options: dict[str, str]) -> None:

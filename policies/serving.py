@@ -10,26 +10,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hmac
 import http
 import itertools
 import logging
+import ssl
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request as HttpRequest
 from websockets.http11 import Response
 
+from ..envs.access import checked_token, may_enter, refuse_open_door
 from ..envs.backpressure import PatientConnection
 from ..envs.embodiments import Embodiment
 from ..envs.errors import BadMessageError, VlarigError
-from .access import checked_token
-from .announcement import METADATA_KEY, Announcement
-from .api import Policy, PolicyError, Request
+from .announcement import LOST, METADATA_KEY, Announcement
+from .api import Policy, PolicyError, PolicyLost, Request
 from .batching import Answer, Batcher, Batching, horizon_for
 from .openpi_layouts import ObservationLayout
 from .openpi_wire import pack, unpack
@@ -45,6 +44,9 @@ _MAX_ERROR = 500
 #: Seconds that requests under way get to be answered when the server stops.
 _STOP_SECONDS = 10.0
 
+#: Seconds that a client gets to agree on encryption.
+_HANDSHAKE_SECONDS = 10.0
+
 #: Seconds that a client gets to end its connection.
 _CLOSE_SECONDS = 2.0
 
@@ -59,6 +61,7 @@ class ServerConfig:
         host: Address to listen on.
         port: Port to listen on; 0 for any that is free.
         token: Secret that a client must show; empty for none, on the loopback interface alone.
+        encryption: The certificate to show, from :func:`~vlarig.envs.tls.server_context`; ``None`` for connections in the clear.
         batching: How requests of all clients are put together.
         strict: Answer one request at a time, in one thread and in float32.
         options: What the policy was told, by name. Clients hear of it with the revision, so that two servers that were told something
@@ -72,6 +75,7 @@ class ServerConfig:
     host: str = "127.0.0.1"
     port: int = 8000
     token: str = field(default="", repr=False)
+    encryption: ssl.SSLContext | None = None
     batching: Batching = DEFAULT_BATCHING
     strict: bool = False
     options: Mapping[str, str] = field(default_factory=dict)
@@ -81,10 +85,7 @@ class ServerConfig:
     most_bytes: int = MAX_MESSAGE_BYTES
 
     def __post_init__(self) -> None:
-        if not self.token and not _is_loopback(self.host):
-            raise PolicyError(
-                f"listening on {self.host} without a token would let anyone in; give --token-file or --token-env, or --host 127.0.0.1"
-            )
+        refuse_open_door(self.host, self.token)
         checked_token(self.token, "the server's configuration")
 
 
@@ -131,7 +132,7 @@ class PolicyServer:
         self._metadata = pack({METADATA_KEY: self.announcement.to_data()})
         self._config = config
         self._batcher = Batcher(policy, batching)
-        self._reader = RequestReader(self.announcement, layout, config.seed, config.execute)
+        self._reader = RequestReader(self.announcement, layout, config.seed, config.execute, freed=self._batcher.forget)
         self._numbers = itertools.count()
         self._connections: set[ServerConnection] = set()
         self._asked: set[asyncio.Task[Answer]] = set()
@@ -163,6 +164,8 @@ class PolicyServer:
                 max_queue=1,
                 close_timeout=_CLOSE_SECONDS,
                 create_connection=PatientConnection,
+                ssl=config.encryption,
+                ssl_handshake_timeout=_HANDSHAKE_SECONDS if config.encryption else None,
             )
         except OSError as error:
             await self._stack.aclose()
@@ -190,17 +193,15 @@ class PolicyServer:
     def address(self) -> str:
         """Where clients connect to."""
         host, port = self._server.sockets[0].getsockname()[:2]
-        return f"ws://[{host}]:{port}" if ":" in host else f"ws://{host}:{port}"
+        scheme = "ws" if self._config.encryption is None else "wss"
+        return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
     def _admit(self, connection: ServerConnection, request: HttpRequest) -> Response | None:
         """Answer what is not for the policy; ``None`` lets the connection in."""
         if request.path == "/healthz":
             return connection.respond(http.HTTPStatus.OK, "OK\n")
-        if self._config.token:
-            shown = request.headers.get_all("Authorization")
-            expected = f"Api-Key {self._config.token}"
-            if len(shown) != 1 or not hmac.compare_digest(shown[0].encode(errors="replace"), expected.encode()):
-                return connection.respond(http.HTTPStatus.UNAUTHORIZED, "the token is missing or wrong\n")
+        if not may_enter(request.headers, self._config.token):
+            return connection.respond(http.HTTPStatus.UNAUTHORIZED, "the token is missing or wrong\n")
         if len(self._connections) >= self._config.most_connections:
             return connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, "there are too many connections\n")
         return None
@@ -216,6 +217,8 @@ class PolicyServer:
             pass
         except VlarigError as error:
             await _refuse(connection, str(error))
+        except PolicyLost:
+            await _refuse(connection, f"{LOST}what the policy knew of the episode is gone; begin it again")
         except Exception:
             logger.exception("connection %d failed", number)
             await _refuse(connection, "the server failed on this request; its log says how")
@@ -263,6 +266,8 @@ class PolicyServer:
             if not asked.cancelled() or not self._stopping:
                 raise
             raise PolicyError(f"the server stops, and its policy has not answered {key} in time") from None
+        except PolicyLost:
+            raise  # the log has it from the replica
         except Exception as error:
             logger.error("the policy failed on request %r", key, exc_info=error)
             raise PolicyError(f"the policy failed on this request ({key}); the server's log says how") from None
@@ -276,12 +281,3 @@ async def _refuse(connection: ServerConnection, text: str) -> None:
     with contextlib.suppress(ConnectionClosed):
         await connection.send(line)
         await connection.close(1011, "see the text before this")
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False

@@ -46,6 +46,7 @@ class RequestReader:
         seed: What the draws for clients follow from that send no seeds.
         execute: Rows for a client that does not say how many it wants.
         clock: Says the time in seconds.
+        freed: Is told the policy's number of each slot that nobody has any more.
     """
 
     def __init__(
@@ -55,10 +56,12 @@ class RequestReader:
         seed: int,
         execute: int,
         clock: Callable[[], float] = time.monotonic,
+        freed: Callable[[int], None] = lambda slot: None,
     ) -> None:
         self._announcement, self._layout = announcement, layout
         self._seed, self._execute = seed, execute
         self._clock = clock
+        self._freed = freed
         self._clients: dict[str, _Client] = {}
         self._left: dict[str, float] = {}
         """Clients without a connection, in the order in which they left, and when."""
@@ -116,7 +119,9 @@ class RequestReader:
             self._free_slots(who)
 
     def _free_slots(self, who: str) -> None:
-        self._free.extend(self._clients.pop(who).slots.values())
+        for number in self._clients.pop(who).slots.values():
+            self._free.append(number)
+            self._freed(number)
 
     def _slot_of(self, who: str, slot: int, chunk: int, connection: int, key: str) -> int:
         """The policy's number for a client's slot."""

@@ -68,12 +68,11 @@ class SteadyMeter(EpisodeQueue):
         self._rows = 0
         self.rate = 0.0
 
-    def take(self, worker: int) -> Episode | None:
+    async def take(self, worker: int) -> Episode | None:
         """The next episode; the first time that there is none ends the measurement."""
-        episode = super().take(worker)
-        if episode is None and not self.rate:
+        if not len(self) and not self.rate:
             self.rate = self._rows / (time.perf_counter() - self._began)
-        return episode
+        return await super().take(worker)
 
     async def emit(self, transition: Transition) -> None:
         """Count a chunk's rows."""

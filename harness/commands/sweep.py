@@ -12,13 +12,12 @@ import tyro
 from rich.console import Console
 
 from ...envs.errors import VlarigError
-from ...policies.registry import loaded_policy, parse_options
 from ...results.rendering import for_terminal
 from ...results.tables import run_table
 from ..events import Failed, Result, TaskResult
 from ..journal import Journal
 from ..plan import SweepConfig
-from ..sweep import Evaluation, run_sweep
+from ..sweep import Evaluation, cluster, named_policy, run_sweep
 
 DESCRIPTION = """Run a policy over every episode of one or more suites, and print success with 95 % intervals.
 
@@ -65,7 +64,7 @@ def main(arguments: list[str]) -> int:
 
 def _run(arguments: list[str], journal: Journal) -> Evaluation:
     config = tyro.cli(_Command, prog="vlarig sweep", description=DESCRIPTION, args=arguments).config
-    with loaded_policy(config.policy, parse_options(config.policy_options)) as policy:
+    with cluster(config), named_policy(config) as policy:
         return run_sweep(config, policy, journal)
 
 

@@ -12,8 +12,9 @@ from typing import Annotated
 
 import tyro
 
+from ...envs.access import find_token
 from ...envs.embodiments import Embodiment
-from ..access import checked_token, token_in
+from ...envs.tls import server_context
 from ..api import Policy, PolicyError
 from ..batching import Batching
 from ..conventions import find_embodiment
@@ -31,6 +32,7 @@ A second one ends it at once. GET /healthz says OK. What goes wrong in the polic
 
   vlarig serve-policy --policy random --embodiment libero_panda --layout libero       for openpi's own LIBERO client
   vlarig serve-policy --policy qwen-vla:CHECKPOINT --host 0.0.0.0 --token-file token   clients show the token
+  ... --certificate server.pem --key server.key                                        and connect to wss://HOST:PORT
 """
 
 
@@ -54,6 +56,12 @@ class ServePolicy:
     """Environment variable with the token that clients must show."""
     token_file: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """File with the token that clients must show."""
+    certificate: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Certificate to encrypt with, in PEM format; clients then write wss://."""
+    key: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """The certificate's private key."""
+    replicas: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Processes in which the policy acts, side by side; one that dies is started anew. Default: none but the server's own."""
     max_batch: Annotated[int, tyro.conf.arg(metavar="N")] = 64
     """Most requests that the policy answers at once."""
     wait_ms: Annotated[float, tyro.conf.arg(metavar="MS")] = 5.0
@@ -75,32 +83,25 @@ class ServePolicy:
             raise PolicyError(f"--wait-ms is {self.wait_ms:g}; expected 0 to 60000")
         if not 0 <= self.port < 2**16:
             raise PolicyError(f"--port is {self.port}; expected 0 to 65535")
-
-    def token(self) -> str:
-        """The token that clients must show; empty for none.
-
-        Raises:
-            PolicyError: It is named but not there, or named twice, or cannot travel in an HTTP header.
-        """
-        if self.token_env is not None and self.token_file is not None:
-            raise PolicyError("--token-env and --token-file both name a token; give one of them")
-        if self.token_env is not None:
-            place = f"the environment variable {self.token_env}"
-            token = checked_token(os.environ.get(self.token_env, ""), place)
-        elif self.token_file is not None:
-            token, place = token_in(self.token_file), f"the file {self.token_file}"
-        else:
-            return ""
-        if not token:
-            raise PolicyError(f"{place} holds no token; put a secret there")
-        return token
+        if self.replicas is not None and self.replicas < 1:
+            raise PolicyError(f"--replicas is {self.replicas}; expected 1 or more")
+        if (self.certificate is None) != (self.key is None):
+            raise PolicyError("--certificate and --key go together; give both, or neither")
 
     def server_config(self) -> ServerConfig:
-        """The part that is about the server."""
+        """The part that is about the server.
+
+        Raises:
+            VlarigError: The token or the certificate is not there, or not what it should be.
+        """
+        encryption = None
+        if self.certificate is not None and self.key is not None:
+            encryption = server_context(self.certificate, self.key)
         return ServerConfig(
             host=self.host,
             port=self.port,
-            token=self.token(),
+            token=find_token(self.token_env, self.token_file),
+            encryption=encryption,
             batching=Batching(self.max_batch, self.wait_ms / 1000, alone_on_failure=True),
             strict=self.strict,
             options=parse_options(self.policy_options),
@@ -115,7 +116,7 @@ def main(arguments: list[str]) -> int:
     told = tyro.cli(ServePolicy, prog="vlarig serve-policy", description=DESCRIPTION, args=arguments)
     layout, config = find_layout(told.layout), told.server_config()
     logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    with loaded_policy(told.policy, config.options) as policy:
+    with loaded_policy(told.policy, config.options, told.replicas) as policy:
         asyncio.run(_serve(PolicyServer(policy, _embodiment(told, policy), layout, config)))
     return 0
 

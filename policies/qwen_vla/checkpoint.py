@@ -38,6 +38,7 @@ from .backbone import read_backbone_config
 from .config import PRESETS, ModelConfig
 from .model import QwenVla, build
 from .normalization import DatasetStatistics, Statistics, statistics_from_data, statistics_to_data
+from .sharing import share
 from .tokenizer import add_view_tokens, load_tokenizer, save_tokenizer, small_tokenizer, token_ids
 
 CONFIG_FILE = "config.json"
@@ -99,6 +100,7 @@ def load(
     backbone: str | None = None,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
+    shared: Path | None = None,
 ) -> Bundle:
     """The policy that ``source`` names.
 
@@ -109,17 +111,20 @@ def load(
         backbone: For a preset: folder or hub id of a trained Qwen3.5, whose weights, sizes and tokenizer it takes.
         device: Where to put the weights.
         dtype: Their precision.
+        shared: A file in memory for weights on the CPU, which several processes have that load the same, see :func:`~.sharing.share`.
 
     Raises:
         PolicyError: There is no such policy, or its files do not fit each other.
     """
+    if torch.device(device).type != "cpu":
+        shared = None
     if source in PRESETS:
-        return _preset(source, seed, backbone, device, dtype)
+        return _preset(source, seed, backbone, device, dtype, shared)
     if backbone is not None:
         raise PolicyError(
             f"backbone={backbone} was given beside the checkpoint {source!r}, which has its own; give it with a preset"
         )
-    return load_checkpoint(find_checkpoint(source), device, dtype)
+    return load_checkpoint(find_checkpoint(source), device, dtype, shared)
 
 
 def find_checkpoint(source: str, weights: bool = True) -> Path:
@@ -199,17 +204,30 @@ def describe_checkpoint(folder: Path) -> Description:
     return Description(config, statistics, embodiments)
 
 
-def load_checkpoint(folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Bundle:
-    """The policy in a folder. Raises like :func:`describe_checkpoint`, and where weights or tokenizer do not fit."""
+def load_checkpoint(
+    folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32, shared: Path | None = None
+) -> Bundle:
+    """The policy in a folder; arguments as for :func:`load`.
+
+    Raises like :func:`describe_checkpoint`, and where weights or tokenizer do not fit.
+    """
     description = describe_checkpoint(folder)
     files = _weight_files(folder)
-    model = build(description.config, seed=None, device=device, dtype=dtype)
-    _fill(model, files)
     tokenizer = load_tokenizer(folder)
-    return Bundle(description, model, tokenizer, _files_hash(folder, files))
+    model = build(description.config, seed=None, device=device, dtype=dtype)
+
+    def fill() -> str:
+        _fill(model, files)
+        return _digests(files)
+
+    others = _digests([folder / name for name in (CONFIG_FILE, TOKENIZER_FILE, STATISTICS_FILE, EMBODIMENTS_FILE)])
+    weights = fill() if shared is None else share(model, shared, fill)
+    return Bundle(description, model, tokenizer, f"sha256 {hashlib.sha256((others + weights).encode()).hexdigest()}")
 
 
-def _preset(name: str, seed: int, backbone: str | None, device: torch.device | str, dtype: torch.dtype) -> Bundle:
+def _preset(
+    name: str, seed: int, backbone: str | None, device: torch.device | str, dtype: torch.dtype, shared: Path | None
+) -> Bundle:
     """A preset with random weights; with a trained backbone only the action expert's and the value head's are random."""
     if not 0 <= seed < 2**64:
         raise PolicyError(f"seed={seed} has more than 64 bits or is negative; choose one from 0 to 2^64 - 1")
@@ -218,8 +236,17 @@ def _preset(name: str, seed: int, backbone: str | None, device: torch.device | s
     config = PRESETS[name](tokens=token_ids(tokenizer))
     if backbone is not None:
         config = dataclasses.replace(config, backbone=read_backbone_config(backbone))
-    model = build(config, seed, backbone, device if name in _DRAWN_IN_PLACE else "cpu", dtype).to(device)
-    return Bundle(Description(config), model, tokenizer, f"{name}, seed {seed}, sha256 {_weights_hash(model)}")
+
+    def drawn() -> QwenVla:
+        return build(config, seed, backbone, device if name in _DRAWN_IN_PLACE else "cpu", dtype).to(device)
+
+    def fill() -> str:
+        model.load_state_dict(drawn().state_dict())
+        return _weights_hash(model)
+
+    model = drawn() if shared is None else build(config, seed=None, device=device, dtype=dtype)
+    weights = _weights_hash(model) if shared is None else share(model, shared, fill)
+    return Bundle(Description(config), model, tokenizer, f"{name}, seed {seed}, sha256 {weights}")
 
 
 def _own_weights(model: QwenVla) -> Iterator[tuple[str, Tensor]]:
@@ -323,13 +350,13 @@ def _check_state_fits(folder: Path, config: ModelConfig, statistics: Statistics 
         )
 
 
-def _files_hash(folder: Path, weights: list[Path]) -> str:
-    """SHA-256 over everything that makes the policy what it is."""
-    whole = hashlib.sha256()
-    for path in [*(folder / name for name in (CONFIG_FILE, TOKENIZER_FILE, STATISTICS_FILE, EMBODIMENTS_FILE)), *weights]:
+def _digests(paths: list[Path]) -> str:
+    """Name and SHA-256 of each file, a line each; a checkpoint's revision is the SHA-256 of all its lines."""
+    lines = []
+    for path in paths:
         with path.open("rb") as file:
-            whole.update(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n".encode())
-    return f"sha256 {whole.hexdigest()}"
+            lines.append(f"{path.name} {hashlib.file_digest(file, 'sha256').hexdigest()}\n")
+    return "".join(lines)
 
 
 def _weights_hash(model: QwenVla) -> str:

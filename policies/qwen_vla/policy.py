@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -15,7 +17,7 @@ from torch import Tensor
 
 from ...envs.api import Needs, Observation
 from ...envs.embodiments import TABLETOP_PANDA, Embodiment
-from ..api import PolicyError, Reply, Request
+from ..api import SHARED_FILE_VARIABLE, PolicyError, Reply, Request
 from ..conventions import differences, refuse_differences
 from ..options import Options, read_options
 from .acceleration import check_acceleration, compile_model, kernels_in_use, use_torch_kernels
@@ -75,6 +77,7 @@ class QwenVlaPolicy:
     name = "qwen-vla"
     needs = Needs()
     rounds_by_batch = True
+    keeps_notes = False
 
     def __init__(self, source: str, **options: str) -> None:
         """Load or make it.
@@ -91,7 +94,15 @@ class QwenVlaPolicy:
         device = _device(chosen.device)
         if device.type == "cpu":
             torch.set_num_threads(chosen.threads)
-        bundle = load(source, seed=chosen.seed, backbone=chosen.backbone, device=device, dtype=_DTYPES[chosen.dtype])
+        shared = os.environ.get(SHARED_FILE_VARIABLE)
+        bundle = load(
+            source,
+            seed=chosen.seed,
+            backbone=chosen.backbone,
+            device=device,
+            dtype=_DTYPES[chosen.dtype],
+            shared=None if shared is None else Path(shared),
+        )
         self._open(bundle, chosen)
 
     @classmethod

@@ -25,7 +25,7 @@ from chaos.settings import Settings
 from chaos.strikes import aim
 from chaos.wire import Wires
 from vlarig.benchmarks.suite import Patience, Suite
-from vlarig.harness import placement, plan
+from vlarig.harness import local_server, placement, plan
 from vlarig.harness.client import SimClient
 from vlarig.harness.placement import SimHost
 from vlarig.harness.sim_liveness import Keepalive
@@ -95,7 +95,7 @@ class Storm:
 
         async def watched_begin(host: SimHost) -> SimHost:
             self.hosts.append(host)
-            host._memory_bytes = self.settings.memory
+            host.place._memory_bytes = self.settings.memory
             return await begin(host)
 
         async def watched_start(host: SimHost, *arguments: Any) -> Any:
@@ -122,7 +122,7 @@ class Storm:
             return replace(suite, adapter=f"chaos.unruly:{suite.adapter}", patience=patience)
 
         plan.load_suite = impatient
-        placement.KEEPALIVE = Keepalive(settings.ping, 3 * settings.ping)
+        local_server.KEEPALIVE = Keepalive(settings.ping, 3 * settings.ping)
         placement.START_MARGIN = settings.ping
         placement.FIRST_PAUSE, placement.LONGEST_PAUSE = 0.1, 1.0
 

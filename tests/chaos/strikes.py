@@ -65,7 +65,7 @@ def _order(path: Path, line: str) -> None:
 
 def _aim_at_line(blow: Blow, storm: Storm) -> Strike | None:
     host = storm.host(blow.moment)
-    address = getattr(host, "address", None)
+    address = None if host is None else getattr(host.place, "address", None)
     wire = None if address is None else storm.wires.find(address.socket_path)
     return None if wire is None else partial(storm.wires.strike, wire, blow, storm.landed(blow))
 

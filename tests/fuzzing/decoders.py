@@ -15,9 +15,9 @@ from vlarig.envs.api import Camera, ChunkResult, Episode, Frames, Needs, Outcome
 from vlarig.envs.embodiments import Channel, Embodiment
 from vlarig.envs.episode import Ensemble
 from vlarig.envs.errors import BadMessageError
+from vlarig.envs.framing import receive_frame, send_frame
 from vlarig.envs.messages import Failure, Hello, Start, Started, Step, Stepped, Welcome
 from vlarig.envs.untrusted import one_line
-from vlarig.harness.framing import receive_frame, send_frame
 from vlarig.policies import openpi_wire, vla_eval_wire
 from vlarig.policies.announcement import METADATA_KEY, Announcement
 from vlarig.policies.openpi_layouts import VLARIG

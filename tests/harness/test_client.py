@@ -163,14 +163,14 @@ def test_a_server_that_is_stopped_is_noticed(toy_home: Path, rows: int) -> None:
 
     async def run() -> None:
         async with local_hosts(Workplace.of(TOY_SUITE), 1, Path("logs")) as (host,):
-            client = await SimClient.connect(*host.address, Keepalive(0.3, 1.0))
+            client = await SimClient.connect(*host.place.address, Keepalive(0.3, 1.0))
             await client.start(0, EPISODE, Needs())
-            assert host._process is not None
-            host._process.send_signal(signal.SIGSTOP)
+            assert host.place._process is not None
+            host.place._process.send_signal(signal.SIGSTOP)
             with pytest.raises(ServerGone):
                 await asyncio.wait_for(client.step(0, np.zeros((rows, 3), np.float32)), 60)
             await asyncio.wait_for(client.close(), 60)
-            host._process.send_signal(signal.SIGCONT)
+            host.place._process.send_signal(signal.SIGCONT)
 
     asyncio.run(run())
 
@@ -178,10 +178,10 @@ def test_a_server_that_is_stopped_is_noticed(toy_home: Path, rows: int) -> None:
 def test_a_connection_can_be_closed_whose_server_reads_nothing(toy_home: Path) -> None:
     async def run() -> None:
         async with local_hosts(Workplace.of(TOY_SUITE), 1, Path("logs")) as (host,):
-            client = await SimClient.connect(*host.address)
+            client = await SimClient.connect(*host.place.address)
             await client.start(0, EPISODE, Needs())
-            assert host._process is not None
-            host._process.send_signal(signal.SIGSTOP)
+            assert host.place._process is not None
+            host.place._process.send_signal(signal.SIGSTOP)
             step = asyncio.ensure_future(client.step(0, np.zeros((700_000, 3), np.float32)))
             await asyncio.sleep(0.1)
             await asyncio.wait_for(client.close(), 30)

@@ -23,7 +23,7 @@ from vlarig.benchmarks.registry import load_suite
 from vlarig.benchmarks.suite import Patience
 from vlarig.envs.api import ChunkResult, Needs, Row
 from vlarig.envs.messages import Failure, Start, Started, Step
-from vlarig.harness import Rollouts, evaluate, placement, plan
+from vlarig.harness import Rollouts, evaluate, local_server, plan
 from vlarig.harness.placement import SimHost
 from vlarig.harness.runtimes import Runtime
 from vlarig.harness.sim_liveness import Keepalive
@@ -161,7 +161,7 @@ def test_a_real_simulator_that_is_stopped_in_mid_chunk_changes_nothing(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(plan, "load_suite", lambda name: replace(load_suite(name), patience=Patience(row=2.0)))
-    monkeypatch.setattr(placement, "KEEPALIVE", Keepalive(1.0, 4.0))
+    monkeypatch.setattr(local_server, "KEEPALIVE", Keepalive(1.0, 4.0))
     step, chunks = SimHost.step, itertools.count()
 
     async def stopping_step(host: SimHost, slot: int, actions: np.ndarray) -> ChunkResult:

@@ -49,7 +49,8 @@ from vlarig.envs.messages import (
     encode,
 )
 from vlarig.envs.wire import MAX_MESSAGE_BYTES, pack
-from vlarig.harness.placement import Address, SimHost, local_hosts
+from vlarig.harness.local_server import Address
+from vlarig.harness.placement import SimHost, local_hosts
 from vlarig.harness.workplace import Workplace
 
 EPISODES = TOY_SUITE.episodes(per_task=4)
@@ -198,8 +199,8 @@ def test_pings_whose_answers_nobody_reads_do_not_pile_up(toy_home: Path) -> None
         async with server() as host:
             assert host.pid is not None
             memory = most_memory(host.pid)
-            line = await asyncio.open_unix_connection(host.address.socket_path, limit=1024)
-            line[1].write(OPEN + frame(BINARY, encode(Hello(WIRE_VERSION, host.address.token))))
+            line = await asyncio.open_unix_connection(host.place.address.socket_path, limit=1024)
+            line[1].write(OPEN + frame(BINARY, encode(Hello(WIRE_VERSION, host.place.address.token))))
             await line[0].readuntil(b"\r\n\r\n")
             await flood(line)
             assert most_memory(host.pid) - memory <= 20
@@ -214,7 +215,7 @@ def test_hostile_clients_cost_at_most_their_own_connections(toy_home: Path) -> N
     async def run() -> None:
         async with server() as host:
             undisturbed = await play(host)
-            pid, address = host.pid, host.address
+            pid, address = host.pid, host.place.address
             assert pid is not None
             simulator, files, memory = children(pid), open_files(pid), most_memory(pid)
             assert await slots_of_a_new_client(address, 1) == [2]

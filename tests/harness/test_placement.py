@@ -26,8 +26,9 @@ from vlarig.benchmarks.suite import Patience
 from vlarig.envs.api import Needs
 from vlarig.envs.errors import VlarigError
 from vlarig.envs.messages import CRASH, LOST
-from vlarig.harness import evaluate, placement
+from vlarig.harness import evaluate, local_server, placement
 from vlarig.harness.client import SimulatorFault
+from vlarig.harness.local_server import LocalServer
 from vlarig.harness.placement import MOST_DEATHS_AT_FIRST, MOST_LOSSES, SimHost, local_hosts
 from vlarig.harness.sim_liveness import Keepalive
 from vlarig.harness.workplace import Workplace
@@ -43,7 +44,7 @@ pytestmark = pytest.mark.usefixtures("toy_home")
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Servers are asked for signs of life every half second, and need not wait long to be started anew."""
-    monkeypatch.setattr(placement, "KEEPALIVE", Keepalive(0.5, 1.0))
+    monkeypatch.setattr(local_server, "KEEPALIVE", Keepalive(0.5, 1.0))
     monkeypatch.setattr(placement, "START_MARGIN", 2.0)
     monkeypatch.setattr(placement, "FIRST_PAUSE", 0.01)
 
@@ -163,7 +164,7 @@ def test_a_server_that_worked_survives_a_storm_in_which_a_new_one_is_given_up() 
     storm = MOST_DEATHS_AT_FIRST + 2
 
     async def run() -> None:
-        fresh = SimHost(0, Workplace.of(TOY_SUITE), Path("logs/fresh"))
+        fresh = SimHost(0, LocalServer(Workplace.of(TOY_SUITE), Path("logs/fresh")))
         with killing(fresh, storm), pytest.raises(VlarigError, match="died 6 times without carrying out one request"):
             await fresh.__aenter__()
         async with local_hosts(Workplace.of(TOY_SUITE), 1, Path("logs")) as (host,):
@@ -185,7 +186,7 @@ def test_the_pauses_between_restarts_grow(monkeypatch: pytest.MonkeyPatch) -> No
         pauses.append(seconds)
 
     async def run() -> None:
-        host = SimHost(0, Workplace.of(TOY_SUITE), Path("log"))
+        host = SimHost(0, LocalServer(Workplace.of(TOY_SUITE), Path("log")))
         host._proven = True
         with monkeypatch.context() as patch:
             patch.setattr(asyncio, "sleep", take_note)
@@ -294,10 +295,10 @@ def test_a_simulator_that_was_stopped_at_its_very_beginning_dies_with_its_server
 SWEEP = """
 from pathlib import Path
 from toy.policies import SlowImageReader
-from vlarig.harness import evaluate, placement
+from vlarig.harness import evaluate, local_server
 from vlarig.harness.sim_liveness import Keepalive
 
-placement.KEEPALIVE = Keepalive(0.5, 1.0)
+local_server.KEEPALIVE = Keepalive(0.5, 1.0)
 evaluate("toy", SlowImageReader(), workers=2, slots=2, episodes=6, run=Path("stopped"))
 """
 

@@ -8,8 +8,7 @@ import pytest
 from comparing import results
 from toy.policies import ImageReader
 
-from vlarig.harness import evaluate, sim_memory
-from vlarig.harness import sweep as sweeping
+from vlarig.harness import evaluate, fleets, sim_memory
 from vlarig.harness.sim_memory import MemoryShare
 from vlarig.results.ledger import Ledger
 from vlarig.results.records import Attempt
@@ -29,14 +28,14 @@ def counts(toy_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def sweep(monkeypatch: pytest.MonkeyPatch, fault: str, slots: int, share: int | None) -> tuple[dict, list[Attempt], str]:
     """Results, attempts and the worker's log of a sweep whose simulator has a share of so many MB."""
     monkeypatch.setenv("VLARIG_TEST_FAULT", fault)
-    local_hosts = sweeping.local_hosts
+    local_hosts = fleets.local_hosts
 
     def limited(workplace, count, logs, *_, **__):
         return local_hosts(workplace, count, logs, memory_bytes=None if share is None else share * MB)
 
     run = Path(f"run-{share}")
     with monkeypatch.context() as patch:
-        patch.setattr(sweeping, "local_hosts", limited)
+        patch.setattr(fleets, "local_hosts", limited)
         evaluation = evaluate("hoarding", ImageReader(), workers=1, slots=slots, episodes=8, run=run)
     assert evaluation.complete
     with Ledger.open_read_only(run) as ledger:

@@ -35,9 +35,10 @@ from vlarig.envs.messages import (
     encode,
 )
 from vlarig.envs.wire import MAX_MESSAGE_BYTES, pack
-from vlarig.harness import placement
+from vlarig.harness import local_server
 from vlarig.harness.client import SimClient
-from vlarig.harness.placement import Address, SimHost, local_hosts
+from vlarig.harness.local_server import Address
+from vlarig.harness.placement import SimHost, local_hosts
 from vlarig.harness.sim_config import MOST_SLOTS
 from vlarig.harness.sim_liveness import Keepalive
 from vlarig.harness.sim_memory import resident_bytes
@@ -67,7 +68,7 @@ def with_server(talk: Callable[[SimHost, Address], Awaitable[None]], steps: int 
             await host.start(0, EPISODE, Needs())
             before = await host.step(0, np.zeros((1, 3), np.float32))
             process = host.pid
-            await talk(host, host.address)
+            await talk(host, host.place.address)
             after = await host.step(0, np.zeros((1, 3), np.float32))
             assert (before.snapshot.step, after.snapshot.step) == (1, 2 + steps)
             assert host.pid == process
@@ -280,7 +281,7 @@ def test_of_a_client_that_reads_nothing_few_answers_are_kept_and_others_need_not
 
 
 def test_a_client_that_reads_nothing_is_let_go(toy_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(placement, "KEEPALIVE", Keepalive(0.5, 1.0))
+    monkeypatch.setattr(local_server, "KEEPALIVE", Keepalive(0.5, 1.0))
 
     async def talk(host: SimHost, address: Address) -> None:
         connection = await deaf(address, slots=4)

@@ -6,14 +6,16 @@ import asyncio
 import threading
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from toy.env import TOY_POINT
 
 from vlarig.envs.api import Needs, Observation
-from vlarig.policies.api import PolicyError, Reply, Request
-from vlarig.policies.batching import Answer, Batcher, Batching, Load, execute_for
+from vlarig.policies.api import PolicyError, PolicyLost, Reply, Request
+from vlarig.policies.batching import Answer, Batcher, Batching, Load, SizeLoad, execute_for
+from vlarig.policies.load import side_by_side
 
 
 class Echo:
@@ -231,3 +233,59 @@ def test_a_batch_that_is_under_way_counts_for_its_seconds() -> None:
     early, late = asyncio.run(run())
     assert (early.batches, late.batches) == (0, 1)
     assert 0 < early.seconds < late.seconds
+
+
+class Losing(Echo):
+    """A door to a process that is gone when it is asked for the second time, and there again the next time."""
+
+    def act(self, requests: Sequence[Request]) -> list[Reply]:
+        replies = super().act(requests)
+        if len(self.batches) == 2:
+            raise PolicyLost("the server was restarted")
+        return replies
+
+
+@pytest.mark.parametrize("keeps_notes", [True, False])
+def test_what_is_lost_is_told_to_episodes_in_mid_course_alone(keeps_notes: bool) -> None:
+    async def ask(batcher: Batcher, slot: int, chunk: int) -> str:
+        try:
+            answer = await batcher.ask(replace(request(slot), chunk=chunk))
+        except PolicyLost as lost:
+            return str(lost)
+        return f"answer {answer.reply.actions[0, 0]:g}"
+
+    async def run() -> list[str]:
+        policy = Losing()
+        policy.keeps_notes = keeps_notes  # pyright: ignore[reportAttributeAccessIssue]
+        async with Batcher(policy, Batching(4, wait_seconds=5)) as batcher:
+            batcher.playing = 2
+            await asyncio.gather(ask(batcher, 0, 0), ask(batcher, 1, 0))
+            said = await asyncio.gather(ask(batcher, 0, 1), ask(batcher, 2, 0))
+            batcher.playing = 1
+            return [*said, await ask(batcher, 1, 1), await ask(batcher, 1, 0), await ask(batcher, 1, 1)]
+
+    lost, gone = ("the server was restarted",) * 2 if keeps_notes else ("answer 0", "answer 1")
+    assert asyncio.run(run()) == [lost, "answer 2", gone, "answer 1", "answer 1"]
+
+
+def test_the_load_of_replicas_is_that_of_one_that_is_busy_as_they_are_on_average() -> None:
+    busy = Load(
+        batches=3,
+        requests=7,
+        seconds=6.0,
+        queued=1.0,
+        held_back=1,
+        first=2.0,
+        sizes={2: SizeLoad(1, 2, 1.0), 4: SizeLoad(1, 3, 3.0)},
+    )
+    idle = Load(batches=2, requests=3, seconds=2.0, queued=0.5, first=1.0, sizes={2: SizeLoad(1, 2, 1.0)})
+    assert side_by_side([busy]) == busy
+    assert side_by_side([busy, idle]) == Load(
+        batches=5,
+        requests=10,
+        seconds=4.0,
+        queued=1.5,
+        held_back=1,
+        first=1.5,
+        sizes={2: SizeLoad(2, 4, 1.0), 4: SizeLoad(1, 3, 1.5)},
+    )

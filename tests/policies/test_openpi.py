@@ -24,7 +24,7 @@ from websockets.sync.server import ServerConnection, serve
 
 from vlarig.envs.api import Observation
 from vlarig.envs.embodiments import LIBERO_PANDA, WIDOWX_BRIDGE, Embodiment
-from vlarig.envs.errors import BadMessageError
+from vlarig.envs.errors import BadMessageError, VlarigError
 from vlarig.policies.announcement import Announcement
 from vlarig.policies.api import PolicyError, Request
 from vlarig.policies.conventions import embodiment_to_data
@@ -338,7 +338,7 @@ def test_images_get_the_size_that_is_declared() -> None:
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_a_wrong_setting_gets_one_sentence(told: dict, says: str) -> None:
-    with silent_server() as (url, _), pytest.raises(PolicyError) as refused:
+    with silent_server() as (url, _), pytest.raises(VlarigError) as refused:
         load_policy(f"openpi:{url}", DECLARED | told)
     assert says in str(refused.value)
     assert "\n" not in str(refused.value)
@@ -378,7 +378,7 @@ def test_a_proxy_of_the_surroundings_has_no_say(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize("token", ["two\nlines", "s\u00e9cret", "bell\x07"])
 def test_a_token_that_no_header_can_carry_is_refused_unseen(monkeypatch: pytest.MonkeyPatch, token: str) -> None:
     monkeypatch.setenv("VLARIG_POLICY_TOKEN", token)
-    with silent_server() as (url, _), pytest.raises(PolicyError, match="VLARIG_POLICY_TOKEN holds a token of more") as refused:
+    with silent_server() as (url, _), pytest.raises(VlarigError, match="VLARIG_POLICY_TOKEN holds a token of more") as refused:
         load_policy(f"openpi:{url}", DECLARED)
     assert token not in str(refused.value)
 

@@ -374,10 +374,10 @@ def test_a_token_that_no_header_can_carry_is_refused(monkeypatch: pytest.MonkeyP
     (tmp_path / "token").write_text(token)
     monkeypatch.setenv("HELD", token)
     for told in ({"token_file": tmp_path / "token"}, {"token_env": "HELD"}):
-        with pytest.raises(PolicyError, match=r"holds a token of more than one line of printable ASCII") as wrong:
+        with pytest.raises(VlarigError, match=r"holds a token of more than one line of printable ASCII") as wrong:
             ServePolicy("random", **told).server_config()
         assert token not in str(wrong.value)
-    with pytest.raises(PolicyError, match="holds a token of more"):
+    with pytest.raises(VlarigError, match="holds a token of more"):
         ServerConfig(token=token)
 
 
@@ -405,7 +405,7 @@ def test_no_more_connections_than_allowed() -> None:
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.1", "example.org", ""])
 def test_nothing_but_the_loopback_is_listened_on_without_a_token(host: str) -> None:
-    with pytest.raises(PolicyError, match="without a token would let anyone in"):
+    with pytest.raises(VlarigError, match="without a token would let anyone in"):
         ServerConfig(host=host)
     ServerConfig(host=host, token="secret")
 

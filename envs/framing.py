@@ -1,4 +1,4 @@
-"""Length-prefixed messages on the socket pair between a sim server and its simulator process."""
+"""Length-prefixed messages on the socket pair between a process and one that it started: a simulator's, a policy's."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import asyncio
 import socket
 import struct
 
-from ..envs.errors import BadMessageError
-from ..envs.wire import MAX_MESSAGE_BYTES
+from .errors import BadMessageError
+from .wire import MAX_MESSAGE_BYTES
 
 _PREFIX = struct.Struct(">I")
 

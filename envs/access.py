@@ -1,0 +1,101 @@
+"""Who may connect to a server of ours: on the loopback interface anybody, elsewhere whoever shows a secret."""
+
+from __future__ import annotations
+
+import hmac
+import os
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Optional
+
+from websockets.datastructures import Headers
+
+from .errors import VlarigError
+
+
+def authorization(token: str) -> dict[str, str]:
+    """The HTTP headers that show ``token``; none where it is empty. The scheme is that of openpi's clients."""
+    return {"Authorization": f"Api-Key {token}"} if token else {}
+
+
+def may_enter(headers: Headers, token: str) -> bool:
+    """Whether the headers of a request show ``token``, or none is asked for; takes as long for any that is wrong."""
+    if not token:
+        return True
+    shown = headers.get_all("Authorization")
+    expected = authorization(token)["Authorization"].encode()
+    return len(shown) == 1 and hmac.compare_digest(shown[0].encode(errors="replace"), expected)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach ``host``."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def refuse_open_door(host: str, token: str) -> None:
+    """Make sure that nobody listens to other machines without asking for a secret.
+
+    Raises:
+        VlarigError: He would.
+    """
+    if not token and not is_loopback(host):
+        raise VlarigError(
+            f"listening on {host} without a token would let anyone in; give --token-file or --token-env, or --host 127.0.0.1"
+        )
+
+
+def find_token(variable: Optional[str], file: Optional[Path]) -> str:
+    """The token that a server asks for, or that a client shows; empty where neither place is named.
+
+    Args:
+        variable: Environment variable that holds it.
+        file: File that holds it.
+
+    Raises:
+        VlarigError: Both are named, or the one that is holds none, or what cannot be one; the sentence does not show it.
+    """
+    if variable is not None and file is not None:
+        raise VlarigError("--token-env and --token-file both name a token; give one of them")
+    if file is not None:
+        return token_in(file)
+    if variable is None:
+        return ""
+    place = f"the environment variable {variable}"
+    return _not_empty(checked_token(os.environ.get(variable, ""), place), place)
+
+
+def token_in(file: Path) -> str:
+    """The token in a file. Raises like :func:`find_token`."""
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = "it is no text" if isinstance(error, UnicodeDecodeError) else error
+        raise VlarigError(f"the token file {file} cannot be read ({reason}); give the path of a text file") from None
+    return _not_empty(checked_token(text, f"the file {file}"), f"the file {file}")
+
+
+def checked_token(token: str, place: str) -> str:
+    """``token`` without white space around it; empty for none.
+
+    Args:
+        token: What was found.
+        place: Where it was found, for the sentence.
+
+    Raises:
+        VlarigError: A character within it cannot travel in an HTTP header; the sentence does not show the token.
+    """
+    token = token.strip()
+    if not (token.isascii() and token.isprintable()):
+        raise VlarigError(f"{place} holds a token of more than one line of printable ASCII characters; put a plain one there")
+    return token
+
+
+def _not_empty(token: str, place: str) -> str:
+    if not token:
+        raise VlarigError(f"{place} holds no token; put a secret there")
+    return token

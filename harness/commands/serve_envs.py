@@ -1,0 +1,114 @@
+"""``vlarig serve-envs``: lend this machine's simulators to sweeps that run elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from ...envs.access import find_token, is_loopback
+from ...envs.errors import VlarigError
+from ...envs.tls import server_context
+from ..env_server import EnvServer, EnvServerConfig
+from ..own_token import own_token
+from ..remote_machines import DEFAULT_PORT
+
+DESCRIPTION = """Lend simulators to sweeps that run on another machine: each of their workers is a connection, and ends with it.
+
+The machine needs the suites' runtimes and assets, and the same vlarig as the one that sweeps; where they differ the sweep says so and
+does not begin. SIGTERM or Ctrl-C ends it; a sweep waits an hour for it to come back, and goes on elsewhere meanwhile.
+
+  vlarig serve-envs                                                 for sweeps on this machine alone
+  vlarig serve-envs --host 0.0.0.0 --token-file token               for whoever shows the token
+  vlarig serve-envs --host 0.0.0.0 --token-file token --certificate node1.pem --key node1.key
+  vlarig sweep tabletop --policy expert --hosts node1 node2:9000    on the machine that sweeps
+"""
+
+
+@dataclass(frozen=True)
+class ServeEnvs:
+    """What ``vlarig serve-envs`` can be told."""
+
+    suites: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SUITE...")] = ()
+    """Suites to lend. Default: all whose runtimes are installed."""
+    host: str = "127.0.0.1"
+    """Address to listen on. Any but the loopback interface's asks for a token."""
+    port: int = DEFAULT_PORT
+    """Port to listen on; 0 for any that is free."""
+    token_env: Annotated[str | None, tyro.conf.arg(metavar="VARIABLE")] = None
+    """Environment variable with the token that clients must show."""
+    token_file: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """File with the token that clients must show. Default: on the loopback interface one of your own, which your sweeps find."""
+    certificate: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Certificate to encrypt with, in PEM format; clients then write wss://."""
+    key: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """The certificate's private key."""
+    workers: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Most simulator processes at a time. Default: one a core."""
+    logs: Annotated[Path, tyro.conf.arg(metavar="DIR")] = Path("logs")
+    """Folder of the simulators' logs."""
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.workers < 1:
+            raise VlarigError(f"--workers is {self.workers}; expected 1 or more")
+        if not 0 <= self.port < 2**16:
+            raise VlarigError(f"--port is {self.port}; expected 0 to 65535")
+        if (self.certificate is None) != (self.key is None):
+            raise VlarigError("--certificate and --key go together; give both, or neither")
+
+    def config(self) -> EnvServerConfig:
+        """How to serve.
+
+        Raises:
+            VlarigError: The token or the certificate is not there.
+        """
+        encryption = None
+        if self.certificate is not None and self.key is not None:
+            encryption = server_context(self.certificate, self.key)
+        return EnvServerConfig(
+            host=self.host,
+            port=self.port,
+            token=find_token(self.token_env, self.token_file) or (own_token() if is_loopback(self.host) else ""),
+            encryption=encryption,
+            suites=self.suites,
+            workers=self.workers,
+            logs=self.logs,
+        )
+
+
+def main(arguments: list[str]) -> int:
+    """Parse, and serve until a signal."""
+    told = tyro.cli(ServeEnvs, prog="vlarig serve-envs", description=DESCRIPTION, args=arguments)
+    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
+    logging.getLogger("vlarig").setLevel(logging.INFO)
+    asyncio.run(_serve(told.config()))
+    return 0
+
+
+async def _serve(config: EnvServerConfig) -> None:
+    stop = asyncio.Event()
+
+    def end() -> None:
+        if stop.is_set():
+            os._exit(1)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, end)
+    async with EnvServer(config) as server:
+        offer = server.offer()
+        scheme = "ws" if config.encryption is None else "wss"
+        lent = ", ".join(config.suites) or "every installed suite"
+        print(
+            f"lending {lent} at {scheme}://{config.host}:{server.port}: {offer.workers} workers, "
+            f"{offer.cores} cores, {offer.memory / 10**9:.1f} GB free",
+            flush=True,
+        )
+        await stop.wait()
+    print("stopped", flush=True)

@@ -1,0 +1,97 @@
+"""What a policy was asked, how long it took, and what batches did to its answers: counted while it plays."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+#: Answers whose rounding is measured: of the batches number 1, 2, 4, 8 and so on, so that a long run costs no more.
+MOST_COMPARED = 12
+
+
+@dataclass
+class Rounding:
+    """What the batch's shape did to a neural policy's answers: the same request was asked alone too.
+
+    Attributes:
+        compared: Answers that were compared.
+        largest: Largest difference of a number, in the actions' own units.
+    """
+
+    compared: int = 0
+    largest: float = 0.0
+
+
+@dataclass
+class SizeLoad:
+    """Batches of about one size.
+
+    Attributes:
+        batches: How many.
+        requests: Requests in them.
+        seconds: Seconds that the policy was busy with them.
+    """
+
+    batches: int = 0
+    requests: int = 0
+    seconds: float = 0.0
+
+
+@dataclass
+class Load:
+    """What a policy was asked, and how long it took; loads add up.
+
+    Attributes:
+        batches: Batches that were answered.
+        requests: Requests in them.
+        seconds: Seconds that the policy was busy.
+        queued: Seconds that requests waited before their batch began, all together.
+        held_back: Batches that left requests waiting because they were full.
+        first: Seconds of the first batch, in which a policy may compile or load.
+        sizes: The other batches by size, rounded up to a power of two.
+    """
+
+    batches: int = 0
+    requests: int = 0
+    seconds: float = 0.0
+    queued: float = 0.0
+    held_back: int = 0
+    first: float = 0.0
+    sizes: dict[int, SizeLoad] = field(default_factory=dict)
+
+    def add(self, requests: int, seconds: float) -> None:
+        """Count a batch of ``requests`` that kept the policy busy for ``seconds``."""
+        self.batches += 1
+        self.requests += requests
+        self.seconds += seconds
+        if self.batches == 1:
+            self.first = seconds
+            return
+        size = self.sizes.setdefault(1 << (requests - 1).bit_length(), SizeLoad())
+        size.batches += 1
+        size.requests += requests
+        size.seconds += seconds
+
+
+def side_by_side(loads: Sequence[Load]) -> Load:
+    """The load of replicas that answer side by side, as if of one policy.
+
+    It was asked what all of them were; its busy seconds are theirs on average, so that it is busy all the time where they all are.
+    """
+    count = len(loads)
+    sizes: dict[int, SizeLoad] = {}
+    for load in loads:
+        for size, one in load.sizes.items():
+            whole = sizes.setdefault(size, SizeLoad())
+            whole.batches += one.batches
+            whole.requests += one.requests
+            whole.seconds += one.seconds / count
+    return Load(
+        batches=sum(load.batches for load in loads),
+        requests=sum(load.requests for load in loads),
+        seconds=sum(load.seconds for load in loads) / count,
+        queued=sum(load.queued for load in loads),
+        held_back=sum(load.held_back for load in loads),
+        first=sum(load.first for load in loads) / count,
+        sizes={size: sizes[size] for size in sorted(sizes)},
+    )

@@ -1,0 +1,185 @@
+"""The messages between the driver and a replica of its policy, in the wire's own form.
+
+A conversation: the replica sends a :class:`Greeting`, or :class:`Failed` where its policy cannot be made. Then each :class:`Check`,
+:class:`MakeStrict` and :class:`Rows` is answered by :class:`Done`, and an :class:`Act`, after which its :class:`Question` come, by
+:class:`Acted`, after which its :class:`Given` come; each of them by :class:`Failed` where the policy raised. A request and its reply
+are a message each, so that no batch is too large for one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Optional
+
+import numpy as np
+
+from ..envs.api import Needs, Observation
+from ..envs.embodiments import Embodiment
+from ..envs.errors import BadMessageError
+from ..envs.structure import structure
+from ..envs.wire import pack, unpack
+from .api import Reply, Request
+
+#: Kinds of :class:`Failed`: which exception of ours it was.
+POLICY, OTHER = "policy", "other"
+
+
+@dataclass(frozen=True)
+class Greeting:
+    """What a policy says of itself; the members of :class:`~vlarig.policies.api.Policy`, optional ones with their defaults."""
+
+    name: str
+    revision: str
+    needs: Needs
+    horizon: Optional[int]  # noqa: UP045  (the form that structure() reads)
+    rounds_by_batch: bool
+    keeps_notes: bool
+    reads_state: bool
+    embodiments: tuple[Embodiment, ...]
+    transport_options: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Check:
+    """Does the policy fit the suite?"""
+
+    id: int
+    suite: str
+    embodiment: Embodiment
+
+
+@dataclass(frozen=True)
+class MakeStrict:
+    """Compute in one thread in float32."""
+
+    id: int
+
+
+@dataclass(frozen=True)
+class Rows:
+    """How many rows are answered to this embodiment?"""
+
+    id: int
+    embodiment: Embodiment
+
+
+@dataclass(frozen=True)
+class Done:
+    """It is done; ``rows`` answers :class:`Rows`."""
+
+    id: int
+    rows: Optional[int] = None  # noqa: UP045
+
+
+@dataclass(frozen=True)
+class Act:
+    """Answer the ``count`` questions that come next, as one batch."""
+
+    id: int
+    count: int
+
+
+@dataclass(frozen=True)
+class Question:
+    """A :class:`~vlarig.policies.api.Request`, its observation's parts side by side."""
+
+    id: int
+    slot: int
+    key: str
+    chunk: int
+    seed: int
+    images: dict[str, np.ndarray]
+    state: np.ndarray
+    instruction: str
+    embodiment: Embodiment
+    execute: int
+    privileged: dict[str, np.ndarray]
+
+    @classmethod
+    def of(cls, number: int, request: Request) -> Question:
+        """The request as part of the batch of that number."""
+        return cls(
+            id=number,
+            slot=request.slot,
+            key=request.key,
+            chunk=request.chunk,
+            seed=request.seed,
+            images=request.observation["images"],
+            state=request.observation["state"],
+            instruction=request.observation["instruction"],
+            embodiment=request.embodiment,
+            execute=request.execute,
+            privileged=request.privileged,
+        )
+
+    def request(self) -> Request:
+        """The request."""
+        return Request(
+            slot=self.slot,
+            key=self.key,
+            chunk=self.chunk,
+            seed=self.seed,
+            observation=Observation(images=self.images, state=self.state, instruction=self.instruction),
+            embodiment=self.embodiment,
+            execute=self.execute,
+            privileged=self.privileged,
+        )
+
+
+@dataclass(frozen=True)
+class Acted:
+    """The batch is answered by the ``count`` replies that come next; ``version`` is the policy's."""
+
+    id: int
+    count: int
+    version: int
+
+
+@dataclass(frozen=True)
+class Given:
+    """A :class:`~vlarig.policies.api.Reply`, ``float32[H, A]`` and what travels of its extras."""
+
+    id: int
+    actions: np.ndarray
+    extras: dict[str, Any]
+
+    def reply(self) -> Reply:
+        """The reply."""
+        return Reply(self.actions, self.extras)
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The policy raised; ``message`` is the whole sentence. ``id`` is -1 where it could not be made."""
+
+    id: int
+    kind: str
+    message: str
+
+
+Message = Greeting | Check | MakeStrict | Rows | Done | Act | Question | Acted | Given | Failed
+
+_KINDS: dict[str, Any] = {
+    kind.__name__: kind for kind in (Greeting, Check, MakeStrict, Rows, Done, Act, Question, Acted, Given, Failed)
+}
+
+
+def encode(message: Message) -> bytes:
+    """A message as bytes.
+
+    Raises:
+        BadMessageError: It holds what does not travel.
+    """
+    return pack([type(message).__name__, message])
+
+
+def decode(data: bytes) -> Message:
+    """The message in ``data``.
+
+    Raises:
+        BadMessageError: There is none; says what is wrong.
+    """
+    plain = unpack(data)
+    if not (isinstance(plain, list) and len(plain) == 2 and isinstance(plain[0], str) and plain[0] in _KINDS):
+        raise BadMessageError(f"expected [name, fields] with a name among {', '.join(_KINDS)}")
+    return structure(_KINDS[plain[0]], plain[1], plain[0])

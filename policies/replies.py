@@ -1,0 +1,67 @@
+"""Replies held against what the policy promised, wherever it runs: here, or in a process of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..envs.api import check_actions
+from ..envs.embodiments import Embodiment
+from ..envs.errors import BadActionError, VlarigError
+from .api import Policy, PolicyError, PolicyLost, Reply, Request
+
+
+def checked_replies(policy: Policy, requests: Sequence[Request]) -> list[Reply]:
+    """The policy's reply to each request, its actions ``float32[H, A]``.
+
+    Raises:
+        PolicyError: The policy raised, or its replies are not what was asked for.
+        PolicyLost: The policy's process is gone.
+    """
+    try:
+        replies = list(policy.act(requests))
+        if len(replies) != len(requests):
+            raise PolicyError(f"the policy {policy.name!r} gave {len(replies)} replies to {len(requests)} requests")
+        return [_checked(policy, request, reply) for request, reply in zip(requests, replies, strict=True)]
+    except (VlarigError, PolicyLost):
+        raise
+    except Exception as error:
+        raise PolicyError(
+            f"the policy {policy.name!r} raised {type(error).__name__} while it acted for {requests[0].key}: {error}"
+        ) from error
+
+
+def horizon_for(policy: Policy, embodiment: Embodiment) -> int | None:
+    """Rows of the policy's answers to this embodiment: its ``rows``, where it has that member, else its horizon."""
+    rows = getattr(policy, "rows", None)
+    return policy.horizon if rows is None else rows(embodiment)
+
+
+def execute_for(policy: Policy, embodiment: Embodiment, wanted: int) -> int:
+    """Rows to execute of each chunk: as many as wanted, but no more than the policy predicts."""
+    horizon = horizon_for(policy, embodiment)
+    return wanted if horizon is None else min(wanted, horizon)
+
+
+def _checked(policy: Policy, request: Request, reply: Reply) -> Reply:
+    """``reply`` with its actions as ``float32[H, A]``.
+
+    Raises:
+        PolicyError: It is no reply, its actions do not fit the embodiment, or they are not as many rows as the policy promises.
+    """
+    if not isinstance(reply, Reply):
+        raise PolicyError(
+            f"the policy {policy.name!r} answered {request.key} with something of type {type(reply).__name__}; give a "
+            "vlarig.policies.api.Reply(actions)"
+        )
+    try:
+        actions = check_actions(reply.actions, request.embodiment)
+    except BadActionError as error:
+        raise PolicyError(f"the policy {policy.name!r} answered {request.key} badly: {error}") from None
+    horizon = horizon_for(policy, request.embodiment)
+    rows = request.execute if horizon is None else horizon
+    if len(actions) != rows:
+        promised = "the request's execute" if horizon is None else "its horizon"
+        raise PolicyError(f"the policy {policy.name!r} answered {request.key} with {len(actions)} rows; {promised} is {rows}")
+    return Reply(np.ascontiguousarray(actions), reply.extras)

@@ -1,0 +1,372 @@
+"""A sweep on other machines gives equal results, also where they come and go; nobody gets in who should not."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+from certificates import certificates
+from comparing import results
+from conftest import Cli
+from processes import children_of
+from toy.policies import ImageReader, SlowImageReader
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+
+from vlarig.envs.access import authorization
+from vlarig.envs.errors import VlarigError
+from vlarig.envs.messages import Failure, Hire, Hired, Offer, Step, decode, encode
+from vlarig.harness import evaluate, placement
+from vlarig.harness.own_token import own_token
+from vlarig.harness.remote_machines import find_machines, parse_address
+from vlarig.results.ledger import Ledger
+
+pytestmark = pytest.mark.usefixtures("toy_home")
+
+
+class Neighbour:
+    """``vlarig serve-envs`` in a process of its own: another machine, as far as a sweep can tell."""
+
+    def __init__(self, *words: str, **variables: str) -> None:
+        self._words, self._variables = words, variables
+        self.start(0)
+
+    def start(self, port: int) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "vlarig.harness", "serve-envs", "--port", str(port), "--workers", "2", *self._words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | self._variables,
+        )
+        assert self.process.stdout is not None
+        self.said = self.process.stdout.readline()
+        found = re.search(r"at (wss?)://[^ ]*:([0-9]+):", self.said)
+        if found is None:
+            self.process.wait(30)
+            assert self.process.stderr is not None
+            self.said = self.process.stderr.read()
+            return
+        self.port = int(found[2])
+        self.host = f"{found[1]}://127.0.0.1:{self.port}"
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait(30)
+
+    def end(self) -> str:
+        """Stop it; what it said on standard error."""
+        self.process.terminate()
+        _, errors = self.process.communicate(timeout=30)
+        return errors
+
+
+@pytest.fixture
+def neighbours() -> Iterator[list[Neighbour]]:
+    """Two other machines."""
+    machines = [Neighbour(), Neighbour()]
+    try:
+        yield machines
+    finally:
+        for machine in machines:
+            with contextlib.suppress(ProcessLookupError):
+                machine.kill()
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(placement, "FIRST_PAUSE", 0.05)
+    monkeypatch.setattr(placement, "LONGEST_PAUSE", 0.2)
+
+
+def alone(episodes: int) -> dict:
+    run = Path("alone")
+    evaluate("toy", ImageReader(), workers=1, slots=1, episodes=episodes, run=run)
+    return results(run)
+
+
+def attempts(run: str) -> list:
+    with Ledger.open_read_only(Path(run)) as ledger:
+        return ledger.attempts()
+
+
+def workers(run: str) -> set[str]:
+    with Ledger.open_read_only(Path(run)) as ledger:
+        return {record.worker for record in ledger.records()}
+
+
+def test_a_sweep_over_two_machines_equals_one_on_this_machine(neighbours: list[Neighbour]) -> None:
+    hosts = tuple(each.host for each in neighbours)
+    assert evaluate("toy", ImageReader(), hosts=hosts, slots=2, episodes=8, run=Path("spread")).complete
+    assert results(Path("spread")) == alone(8)
+    assert {worker.partition("/")[0] for worker in workers("spread")} == {host.partition("://")[2] for host in hosts}
+    said = neighbours[0].end()
+    assert said.count(": ended") == said.count(": toy for 127.0.0.1") == 2
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_machine_that_is_lost_costs_nobody_anything_and_its_episodes_are_run_elsewhere(neighbours: list[Neighbour]) -> None:
+    class Killer(SlowImageReader):
+        def act(self, requests):
+            if len(self.batches) == 4:
+                neighbours[0].kill()
+            return super().act(requests)
+
+    hosts = tuple(each.host for each in neighbours)
+    assert evaluate("toy", Killer(), hosts=hosts, slots=2, episodes=8, run=Path("storm")).complete
+    assert results(Path("storm")) == alone(8)
+    assert attempts("storm") == []
+
+
+@pytest.mark.usefixtures("impatient")
+def test_machines_that_are_all_lost_are_awaited(neighbours: list[Neighbour]) -> None:
+    class Killer(SlowImageReader):
+        def act(self, requests):
+            if len(self.batches) in (4, 12):
+                for each in neighbours:
+                    each.kill()
+                    each.start(each.port)
+            return super().act(requests)
+
+    hosts = tuple(each.host for each in neighbours)
+    assert evaluate("toy", Killer(), hosts=hosts, slots=2, episodes=8, run=Path("storm")).complete
+    assert results(Path("storm")) == alone(8)
+    assert attempts("storm") == []
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_sweep_ends_when_no_machine_comes_back_and_keeps_what_it_has(
+    neighbours: list[Neighbour], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killer(SlowImageReader):
+        def act(self, requests):
+            if len(self.batches) == 12:
+                for each in neighbours:
+                    each.kill()
+            return super().act(requests)
+
+    monkeypatch.setattr(placement, "LONGEST_ABSENCE", 1.0)
+    hosts = tuple(each.host for each in neighbours)
+    with pytest.raises(
+        VlarigError, match=r"worker-\d was away for .* given up: no env server can be reached at .*finished episodes are kept"
+    ):
+        evaluate("toy", Killer(), hosts=hosts, slots=2, episodes=8, run=Path("storm"))
+    assert evaluate("toy", Killer(), slots=2, episodes=8, run=Path("storm")).complete
+    assert results(Path("storm")) == alone(8)
+
+
+def test_nothing_is_left_on_a_machine_whose_client_is_killed(neighbours: list[Neighbour]) -> None:
+    sweep = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "vlarig.harness",
+            "sweep",
+            "toy",
+            "--policy",
+            "toy.policies:SlowImageReader",
+            "--hosts",
+            neighbours[0].host,
+            "--run",
+            "killed",
+        ],
+    )
+    deadline = time.monotonic() + 60
+    while len(children_of(neighbours[0].process.pid)) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert len(children_of(neighbours[0].process.pid)) == 2
+    os.kill(sweep.pid, signal.SIGKILL)
+    sweep.wait()
+    while children_of(neighbours[0].process.pid) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert children_of(neighbours[0].process.pid) == []
+
+
+def refusal(*hosts: str, **options: object) -> str:
+    with pytest.raises(VlarigError) as refused:
+        evaluate("toy", ImageReader(), hosts=hosts, episodes=1, run=Path("refused"), **options)
+    return str(refused.value)
+
+
+def test_who_shows_no_token_or_a_wrong_one_is_turned_away_and_no_token_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = tmp_path / "secret"
+    secret.write_text("open sesame\n")
+    machine = Neighbour("--token-file", str(secret))
+    try:
+        assert "refuses our token; set VLARIG_ENVS_TOKEN" in refusal(machine.host)
+        monkeypatch.setenv("VLARIG_ENVS_TOKEN", "open barley")
+        assert "refuses our token" in refusal(machine.host)
+        assert evaluate(
+            "toy", ImageReader(), hosts=(machine.host,), hosts_token_file=secret, episodes=1, run=Path("run")
+        ).complete
+        monkeypatch.setenv("VLARIG_ENVS_TOKEN", "open sesame")
+        assert evaluate("toy", ImageReader(), hosts=(machine.host,), episodes=2, run=Path("more")).complete
+    finally:
+        errors = machine.end()
+    assert "open" not in errors
+    for file in [*Path("run").rglob("*"), *Path("more").rglob("*")]:
+        assert file.is_dir() or b"sesame" not in file.read_bytes()
+
+
+def test_on_this_machine_only_its_owner_gets_in(
+    neighbours: list[Neighbour], toy_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert (toy_home / "token").stat().st_mode & 0o777 == 0o600
+    assert evaluate("toy", ImageReader(), hosts=(neighbours[0].host,), episodes=1, run=Path("run")).complete
+    (toy_home / "token").write_text("another user's\n")
+    assert "refuses our token" in refusal(neighbours[0].host)
+
+
+def test_nobody_listens_to_other_machines_without_a_token() -> None:
+    machine = Neighbour("--host", "0.0.0.0")
+    assert machine.said == (
+        "vlarig: listening on 0.0.0.0 without a token would let anyone in; give --token-file or --token-env, or --host 127.0.0.1\n"
+    )
+
+
+def test_a_machine_with_other_code_is_refused(tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    for folder in ("toy", "toy.dist-info"):
+        shutil.copytree(Path(__file__).parents[1] / folder, other / folder)
+    with (other / "toy" / "env.py").open("a") as file:
+        file.write("# changed\n")
+    machine = Neighbour(PYTHONPATH=str(other))
+    try:
+        assert "runs other code of vlarig" in refusal(machine.host)
+    finally:
+        machine.end()
+
+
+def test_what_is_no_env_server_is_told_in_a_sentence(neighbours: list[Neighbour]) -> None:
+    assert "no env server can be reached at ws://127.0.0.1:9 (" in refusal("127.0.0.1:9")
+    assert "is named twice" in refusal(neighbours[0].host, neighbours[0].host)
+    secure = neighbours[0].host.replace("ws://", "wss://")
+    assert "does not answer in TLS; if it serves without encryption, write ws://" in refusal(secure)
+
+
+@pytest.mark.parametrize(
+    ("text", "url"),
+    [
+        ("node1", "ws://node1:8770"),
+        ("node1:9000", "ws://node1:9000"),
+        ("wss://node1", "wss://node1:8770"),
+        ("ws://[::1]:1", "ws://[::1]:1"),
+        ("10.0.0.7", "ws://10.0.0.7:8770"),
+    ],
+)
+def test_addresses(text: str, url: str) -> None:
+    assert parse_address(text) == url
+
+
+@pytest.mark.parametrize("text", ["http://node1", "node1:http", "", "ws://", "node1/path", "node1:99999"])
+def test_what_is_no_address(text: str) -> None:
+    with pytest.raises(VlarigError, match="is no address of an env server"):
+        parse_address(text)
+
+
+def test_a_secret_in_an_address_is_refused_and_not_shown() -> None:
+    with pytest.raises(VlarigError) as refused:
+        parse_address("ws://me:hunter2@node1")
+    assert "hunter2" not in str(refused.value)
+
+
+def test_a_host_file_is_read(tmp_path: Path) -> None:
+    file = tmp_path / "hosts"
+    file.write_text("# the cluster\nnode1\n\nwss://node2:9000  # with encryption\n")
+    assert [each.url for each in find_machines((), file, None, None)] == ["ws://node1:8770", "wss://node2:9000"]
+    file.write_text("# none\n")
+    with pytest.raises(VlarigError, match="names no host"):
+        find_machines((), file, None, None)
+    with pytest.raises(VlarigError, match="cannot be read"):
+        find_machines((), tmp_path / "nowhere", None, None)
+
+
+def test_an_encrypted_machine_is_checked(tmp_path: Path) -> None:
+    made, others = certificates(tmp_path), certificates(tmp_path / "others")
+    machine = Neighbour("--certificate", str(made.certificate), "--key", str(made.key))
+    try:
+        assert machine.host.startswith("wss://")
+        options = {"hosts": (machine.host,), "episodes": 1, "run": Path("run")}
+        assert evaluate("toy", ImageReader(), hosts_ca_file=made.authority, **options).complete
+        for authority in (None, others.authority):
+            assert "its certificate is not accepted" in refusal(machine.host, hosts_ca_file=authority)
+        assert "write wss:// instead of ws://" in refusal(machine.host.replace("wss://", "ws://"))
+    finally:
+        machine.end()
+
+
+#: What a client may send instead of hiring: each costs its own connection, and is told why.
+NONSENSE = {
+    "a text": ("hello", "a text frame"),
+    "no message": (b"\0" * 100, ""),
+    "another message": (encode(Step(0, 0, np.zeros((1, 3), np.float32))), "Step instead of Hire"),
+    "an unknown suite": (encode(Hire("toi", None, "lease")), "did you mean toy"),
+}
+
+
+@pytest.mark.parametrize("kind", list(NONSENSE))
+def test_a_client_that_talks_nonsense_loses_its_own_connection_alone(neighbours: list[Neighbour], kind: str) -> None:
+    data, told = NONSENSE[kind]
+
+    async def talk() -> Failure:
+        async with connect(neighbours[0].host, additional_headers=authorization(own_token())) as connection:
+            assert isinstance(decode(await connection.recv()), Offer)
+            await connection.send(data)
+            failure = decode(await connection.recv())
+            with pytest.raises(ConnectionClosed):
+                await connection.recv()
+        assert isinstance(failure, Failure)
+        return failure
+
+    assert told in asyncio.run(talk()).message
+    assert evaluate("toy", ImageReader(), hosts=(neighbours[0].host,), episodes=1, run=Path("run")).complete
+
+
+def test_connections_that_say_nothing_keep_nobody_out(neighbours: list[Neighbour]) -> None:
+    with contextlib.ExitStack() as stack:
+        for _ in range(8):
+            stack.enter_context(socket.create_connection(("127.0.0.1", neighbours[0].port)))
+        assert evaluate("toy", ImageReader(), hosts=(neighbours[0].host,), episodes=1, run=Path("run")).complete
+
+
+def test_a_machine_whose_workers_are_all_in_use_is_named(neighbours: list[Neighbour]) -> None:
+    async def hire(connection: ClientConnection, lease: str) -> None:
+        await connection.recv()
+        await connection.send(encode(Hire("toy", None, lease)))
+        assert isinstance(decode(await connection.recv()), Hired)
+
+    async def occupy() -> None:
+        show = partial(connect, neighbours[0].host, additional_headers=authorization(own_token()))
+        async with show() as first, show() as second:
+            await asyncio.gather(hire(first, "first"), hire(second, "second"))
+            said = await asyncio.to_thread(refusal, neighbours[0].host)
+            assert "are in use; wait, or leave it out" in said
+            async with show() as again:  # who has lost a connection, and comes again, is let in
+                await hire(again, "second")
+
+    asyncio.run(occupy())
+
+
+def test_the_page_on_many_machines_names_options_that_exist(cli: Cli) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "many-machines.md").read_text().replace("\\\n", " ")
+    commands = re.findall(r"^(?:srun --overlap )?vlarig (\S+)(.*)$", page, re.MULTILINE)
+    assert {command for command, _ in commands} == {"serve-envs", "sweep", "merge", "table"}
+    for command in {command for command, _ in commands}:
+        known = cli(command, "--help").stdout
+        for option in {option for each, words in commands if each == command for option in re.findall(r"--[a-z-]+", words)}:
+            assert option in known, f"vlarig {command} has no {option}"

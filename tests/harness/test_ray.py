@@ -1,0 +1,137 @@
+"""A sweep on a Ray cluster gives equal results, also while nodes are lost and join. The nodes are processes of this machine."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+from comparing import results
+from toy.policies import ImageReader
+
+from vlarig.envs.errors import VlarigError
+from vlarig.harness import evaluate
+from vlarig.results.ledger import Ledger
+
+# Looked for, not imported: Ray reads its environment when it is imported.
+pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed (the extra 'ray')")
+
+POLICY = "toy.policies:SlowImageReader"
+
+#: What every node's environment says. The token is Ray's own.
+ENVIRONMENT = {
+    "RAY_AUTH_MODE": "token",
+    "RAY_AUTH_TOKEN": "only-for-these-tests-0123456789abcdef",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    # A node is held for lost after a few seconds, not after a minute.
+    "RAY_health_check_initial_delay_ms": "1000",
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_timeout_ms": "2000",
+    "RAY_health_check_failure_threshold": "3",
+}
+
+
+@pytest.fixture
+def cluster(toy_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A cluster of a head, on which nothing is simulated, and two nodes with a core each."""
+    for name, value in ENVIRONMENT.items():
+        monkeypatch.setenv(name, value)
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+    try:
+        for _ in range(2):
+            cluster.add_node(num_cpus=1)
+        monkeypatch.setenv("RAY_ADDRESS", cluster.address)
+        yield cluster
+    finally:
+        cluster.shutdown()
+
+
+def finished(run: str) -> int:
+    try:
+        with Ledger.open_read_only(Path(run)) as ledger:
+            return len(ledger.finished_keys())
+    except VlarigError:
+        return 0
+
+
+def storm(troubles: list[tuple[int, Callable[[], Any]]], *words: str) -> None:
+    """Sweep on the cluster, and do each trouble when so many episodes are finished; the result must be an undisturbed one's."""
+    command = [sys.executable, "-m", "vlarig.harness", "sweep", "toy", "--policy", POLICY, "--episodes", "16", "--slots", "2"]
+    driver = subprocess.Popen([*command, "--placement", "ray", "--run", "storm", *words], stderr=subprocess.PIPE, text=True)
+    try:
+        for count, trouble in troubles:
+            while finished("storm") < count and driver.poll() is None:
+                time.sleep(0.02)
+            assert driver.poll() is None, "it was over before the storm"
+            trouble()
+        _, said = driver.communicate(timeout=200)
+    finally:
+        driver.kill()
+    assert driver.returncode == 0, said
+    with Ledger.open_read_only(Path("storm")) as ledger:
+        assert ledger.attempts() == []
+    evaluate("toy", POLICY, workers=1, slots=1, episodes=16, run=Path("alone"))
+    assert results(Path("storm")) == results(Path("alone"))
+
+
+@pytest.mark.slow
+def test_nodes_are_lost_and_join_while_a_sweep_runs(cluster: Any) -> None:
+    first, second = cluster.worker_nodes
+    storm(
+        [
+            (2, lambda: cluster.remove_node(first, allow_graceful=False)),
+            (6, lambda: cluster.add_node(num_cpus=1)),
+            (10, lambda: cluster.remove_node(second, allow_graceful=False)),
+            (12, lambda: cluster.add_node(num_cpus=1)),
+        ]
+    )
+
+
+@pytest.mark.slow
+def test_replicas_of_the_policy_are_placed_too_and_outlive_their_nodes(cluster: Any) -> None:
+    first, second = cluster.worker_nodes
+    for _ in range(2):
+        cluster.add_node(num_cpus=1)
+    storm(
+        [
+            (2, lambda: cluster.add_node(num_cpus=2)),
+            (6, lambda: cluster.remove_node(first, allow_graceful=False)),
+            (10, lambda: cluster.remove_node(second, allow_graceful=False)),
+        ],
+        *("--replicas", "2"),
+    )
+
+
+@pytest.mark.slow
+def test_a_cluster_that_does_not_know_us_lets_us_in_nowhere(cluster: Any, monkeypatch: pytest.MonkeyPatch, cli: Any) -> None:
+    done = cli(
+        "sweep",
+        "toy",
+        "--policy",
+        "toy.policies:ImageReader",
+        "--placement",
+        "ray",
+        RAY_AUTH_TOKEN="another-token-0123456789abcdef",
+    )
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith("vlarig: no Ray cluster can be used (")  # Ray warns before it
+    assert "Traceback" not in done.stderr
+
+
+def test_a_cluster_without_authentication_is_refused(toy_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    with pytest.raises(VlarigError, match="whoever reaches such a Ray cluster can run anything on its nodes"):
+        evaluate("toy", ImageReader(), placement="ray", episodes=1)
+
+
+def test_hosts_beside_ray_are_refused() -> None:
+    with pytest.raises(VlarigError, match="hosts are named beside placement=ray"):
+        evaluate("toy", ImageReader(), placement="ray", hosts=("node1",))

@@ -1,0 +1,532 @@
+"""Replicas: one policy in several processes gives the results of one in this process, whichever of them die on the way."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from comparing import results
+from processes import children_of
+from served import served
+from toy.env import TOY_POINT
+from toy.policies import ImageReader
+from toy.unsteady import Notebook
+from websockets.sync.client import ClientConnection, connect
+
+from vlarig.envs.api import Observation
+from vlarig.envs.errors import VlarigError
+from vlarig.harness import evaluate
+from vlarig.policies import batching as batching_module
+from vlarig.policies import replicas as replicas_module
+from vlarig.policies.api import Policy, PolicyError, PolicyLost, Reply, Request, policy_seed
+from vlarig.policies.batching import Batcher, Batching
+from vlarig.policies.openpi_wire import pack
+from vlarig.policies.registry import load_policy, loaded_policy
+from vlarig.policies.replica_process import PATIENCE, Patience
+from vlarig.policies.replicas import ReplicatedPolicy
+from vlarig.policies.serving import PolicyServer
+
+NOTEBOOK, FORGETFUL, TRAPPED = (f"toy.unsteady:{name}" for name in ("Notebook", "Forgetful", "Trapped"))
+
+#: Chunks of an episode.
+CHUNKS = 4
+
+
+def request(slot: int, key: str, chunk: int, size: int = 4) -> Request:
+    rng = np.random.default_rng([slot, chunk])
+    image = rng.integers(0, 256, (1, size, size, 3), np.uint8)
+    observation = Observation(
+        images={"ego": image}, state=rng.normal(size=3).astype(np.float32), instruction=f"go on with {key}"
+    )
+    return Request(slot, key, chunk, policy_seed(0, key, chunk), observation, TOY_POINT, 2, {"goal": rng.normal(size=2)})
+
+
+def episode_key(number: int) -> str:
+    return f"toy/standard@1/reach/base/{number}/0"
+
+
+class Players:
+    """Slots that play episodes as an engine does; one that was lost is begun again."""
+
+    def __init__(self, policy: Policy, batching: Batching, order: list[int], slots: int = 6, size: int = 4) -> None:
+        self.policy, self.batching, self.slots, self.size = policy, batching, slots, size
+        self.left = list(order)
+        self.replies: dict[str, list[Reply]] = {}
+        self.lost = 0
+        self.answered = [0] * slots
+        """Chunks of the episode that each slot plays."""
+        self.after_chunk: Callable[[], None] = lambda: None
+
+    def play(self) -> dict[str, bytes]:
+        """The actions of each episode."""
+        asyncio.run(self._play())
+        return {key: b"".join(reply.actions.tobytes() for reply in replies) for key, replies in self.replies.items()}
+
+    async def _play(self) -> None:
+        async with Batcher(self.policy, self.batching) as self.batcher:
+            self.batcher.playing = self.slots
+            await asyncio.gather(*(self._slot(slot) for slot in range(self.slots)))
+
+    async def _slot(self, slot: int) -> None:
+        while self.left:
+            key = episode_key(self.left.pop(0))
+            while key not in self.replies:
+                try:
+                    self.replies[key] = [await self._chunk(slot, key, chunk) for chunk in range(CHUNKS)]
+                except PolicyLost:
+                    self.lost += 1
+        self.batcher.playing -= 1
+        self.batcher.forget(slot)
+
+    async def _chunk(self, slot: int, key: str, chunk: int) -> Reply:
+        number = int(key.split("/")[-2])
+        asked = request(number, key, chunk, self.size)  # what it sees is the episode's, whichever slot plays it
+        answer = await self.batcher.ask(Request(**{**vars(asked), "slot": slot}))
+        self.answered[slot] = chunk + 1
+        self.after_chunk()
+        return answer.reply
+
+
+def expected(policy: Policy, episodes: int) -> dict[str, bytes]:
+    """What the policy answers in this process, one request at a time."""
+    return {
+        key: b"".join(np.float32(policy.act([request(number, key, chunk)])[0].actions).tobytes() for chunk in range(CHUNKS))
+        for number, key in enumerate(map(episode_key, range(episodes)))
+    }
+
+
+@contextmanager
+def replicated(name: str, count: int = 2, patience: Patience = PATIENCE, **options: Any) -> Iterator[ReplicatedPolicy]:
+    policy = ReplicatedPolicy(name, {key: str(value) for key, value in options.items()}, count, patience)
+    try:
+        yield policy
+    finally:
+        policy.close()
+
+
+@pytest.fixture
+def trap(tmp_path: Path) -> Path:
+    return tmp_path / "trap"
+
+
+@pytest.fixture
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replicas_module, "FIRST_PAUSE", 0.0)
+
+
+def kill(policy: ReplicatedPolicy, number: int) -> int:
+    """Kill a replica; its process id."""
+    pid = policy.replicas[number].pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    return pid
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+@pytest.mark.parametrize("most", [1, 8])
+def test_results_are_those_of_the_policy_in_this_process(count: int, most: int) -> None:
+    orders = [list(range(12)), [*range(11, -1, -1)]]
+    with replicated(NOTEBOOK, count) as policy:
+        for order in orders:
+            players = Players(policy, Batching(most), order)
+            assert players.play() == expected(Notebook(), 12)
+            assert players.lost == 0
+
+
+def test_an_episode_keeps_to_one_replica_and_episodes_are_spread() -> None:
+    with replicated(NOTEBOOK, 3) as policy:
+        players = Players(policy, Batching(4), list(range(9)), slots=9)
+        players.play()
+        homes = [{reply.extras["pid"] for reply in replies} for replies in players.replies.values()]
+        assert all(len(pids) == 1 for pids in homes)
+        assert Counter(pid for (pid,) in homes) == dict.fromkeys([each.pid for each in policy.replicas], 3)
+
+
+@pytest.mark.timeout(60)
+def test_a_batch_is_full_where_every_replica_has_its_share() -> None:
+    with replicated(NOTEBOOK, 2) as policy:
+        players = Players(policy, Batching(8, wait_seconds=3600), list(range(6)), slots=6)
+        players.play()
+        assert {reply.extras["batch"] for replies in players.replies.values() for reply in replies} == {3}
+
+
+@pytest.mark.parametrize("name", [NOTEBOOK, FORGETFUL])
+def test_killed_replicas_cost_nothing_but_time(name: str, no_pauses: None) -> None:
+    with replicated(name, 3) as policy:
+        players = Players(policy, Batching(8), list(range(30)))
+        chunks, killed = 0, []
+
+        def kill_some() -> None:
+            nonlocal chunks
+            chunks += 1
+            standing = [number for number, each in enumerate(policy.replicas) if each.pid not in (None, *killed)]
+            if chunks % 15 == 0 and len(killed) < 5 and standing:
+                killed.append(kill(policy, standing[len(killed) % len(standing)]))
+
+        players.after_chunk = kill_some
+        assert players.play() == expected(load_policy(name), 30)
+        assert len(killed) == 5
+        assert (players.lost > 0) == (name == NOTEBOOK)
+
+
+def test_an_episode_in_mid_course_is_lost_with_its_replica_and_can_be_begun_again() -> None:
+    async def run(policy: ReplicatedPolicy) -> None:
+        async with Batcher(policy, Batching(4)) as batcher:
+            batcher.playing = 2
+            for slot in (0, 1):
+                await batcher.ask(request(slot, episode_key(slot), 0))
+            kill(policy, 0)
+            with pytest.raises(PolicyLost, match=r"replica 0 of the policy .* is gone: it was ended by SIGKILL"):
+                await batcher.ask(request(0, episode_key(0), 1))
+            with pytest.raises(PolicyLost):
+                await batcher.ask(request(0, episode_key(0), 1))
+            await batcher.ask(request(1, episode_key(1), 1))  # the other's episode goes on
+            for chunk in range(2):
+                await batcher.ask(request(0, episode_key(0), chunk))
+
+    with replicated(NOTEBOOK) as policy:
+        asyncio.run(run(policy))
+
+
+def test_an_episode_that_has_not_begun_is_not_lost() -> None:
+    async def run(policy: ReplicatedPolicy) -> None:
+        async with Batcher(policy, Batching(4)) as batcher:
+            batcher.playing = 4
+            kill(policy, 0)
+            await asyncio.gather(*(batcher.ask(request(slot, episode_key(slot), 0)) for slot in range(4)))
+
+    with replicated(NOTEBOOK) as policy:
+        asyncio.run(run(policy))
+
+
+@pytest.mark.parametrize(("kind", "story"), [("die", "was ended by SIGKILL"), ("exit", "exited with status 3")])
+def test_a_replica_that_dies_in_a_batch_is_started_anew(
+    trap: Path, kind: str, story: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with replicated(TRAPPED, 2, trap=trap) as policy:
+        before = {each.pid for each in policy.replicas}
+        players = Players(policy, Batching(8), list(range(12)))
+
+        def set_trap() -> None:
+            """Whoever has the episode that has just begun is gone when it is to go on."""
+            begun = next(slot for slot, chunks in enumerate(players.answered) if chunks)
+            trap.with_name("ready").write_text(f"{kind} {episode_key(begun)}")
+            trap.with_name("ready").rename(trap)  # at once: who comes upon half a trap lets it go
+            players.after_chunk = lambda: None
+
+        players.after_chunk = set_trap
+        assert players.play() == expected(Notebook(), 12)
+        assert players.lost > 0
+        assert before != {each.pid for each in policy.replicas}
+    assert "I feel strange" in caplog.text
+    assert f"is gone: it {story}; it said last: I feel strange" in caplog.text
+
+
+@pytest.mark.timeout(60)
+def test_a_replica_that_gives_no_answer_is_killed(trap: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with replicated(TRAPPED, 1, Patience(answer=1.0), trap=trap) as policy:
+        players = Players(policy, Batching(8), list(range(3)), slots=3)
+        trap.write_text("hang")
+        assert players.play() == expected(Notebook(), 3)
+        assert not trap.exists()
+    assert "it gave no answer within 1 s and was killed" in caplog.text
+
+
+def test_a_replica_that_is_stopped_and_goes_on_has_lost_nothing(trap: Path) -> None:
+    with replicated(TRAPPED, 1, trap=trap) as policy:
+        pid = policy.replicas[0].pid
+        assert pid is not None
+        trap.write_text("stop")
+        players = Players(policy, Batching(8), list(range(3)), slots=3)
+
+        def wake() -> None:
+            while "T (stopped)" not in Path(f"/proc/{pid}/status").read_text():
+                time.sleep(0.01)
+            os.kill(pid, signal.SIGCONT)
+
+        async def run() -> None:
+            await asyncio.gather(players._play(), asyncio.to_thread(wake))
+
+        with pytest.raises(PolicyError, match="AssertionError"):  # what it does when it wakes up
+            asyncio.run(run())
+        assert policy.replicas[0].pid == pid
+
+
+def test_time_in_which_the_driver_was_stopped_is_not_the_replicas_and_its_policy_is_closed_at_the_end(tmp_path: Path) -> None:
+    async def stand_still() -> None:
+        time.sleep(2.5)  # noqa: ASYNC251  (as if a signal had stopped us)
+
+    note = tmp_path / "note"
+    with replicated("toy.unsteady:Slow", 1, Patience(answer=1.25), note=note) as policy, ThreadPoolExecutor(1) as threads:
+        asked = threads.submit(policy.replicas[0].act, [request(0, episode_key(0), 0)])
+        time.sleep(0.3)
+        policy._loop.run(stand_still())
+        assert len(asked.result()) == 1
+        assert not note.exists()
+    assert note.read_text() == "closed"
+
+
+@pytest.mark.usefixtures("no_pauses")
+def test_an_episode_that_kills_replicas_again_and_again_is_named(trap: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batching_module, "MOST_LOSSES", 2)
+    with replicated(TRAPPED, 1, trap=trap) as policy:
+        policy.act([request(0, episode_key(0), 0)])
+        trap.write_text(f"always-die {episode_key(1)}")
+        with pytest.raises(PolicyError, match=rf"SIGKILL.*; that happened 3 times while it acted for {episode_key(1)}"):
+            Players(policy, Batching(1), list(range(3)), slots=1).play()
+
+
+@pytest.mark.usefixtures("no_pauses")
+def test_a_replica_that_keeps_dying_is_given_up(trap: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replicas_module, "MOST_DEATHS_AT_FIRST", 2)
+    with replicated(TRAPPED, 2, trap=trap) as policy:
+        trap.write_text("always-exit")
+        with pytest.raises(
+            VlarigError, match=r"died 3 times without answering once in between; the last time it exited with stat"
+        ):
+            Players(policy, Batching(1), list(range(3)), slots=1).play()
+
+
+@pytest.mark.usefixtures("no_pauses")
+def test_the_others_go_on_without_a_replica_that_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replicas_module, "MOST_DEATHS_IN_A_ROW", 1)
+    with replicated("toy.unsteady:Limited", 2, births=tmp_path / "births") as policy:
+        for each in policy.replicas:
+            each.act([request(0, episode_key(0), 0)])
+        players, pid = Players(policy, Batching(8), list(range(20))), kill(policy, 1)
+        assert players.play() == expected(Notebook(), 20)
+        pids = {reply.extras["pid"] for replies in players.replies.values() for reply in replies}
+        assert pids == {policy.replicas[0].pid}
+        assert policy.replicas[1].pid is None
+        assert pid not in pids
+
+
+@pytest.mark.usefixtures("no_pauses")
+def test_a_policy_that_cannot_be_loaded_is_refused_with_the_sentence_of_the_one_in_this_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, options in (("toy.unsteady:Notebok", {}), (NOTEBOOK, {"steps": "4"})):
+        with pytest.raises(PolicyError) as here:
+            load_policy(name, options)
+        with pytest.raises(PolicyError) as there, loaded_policy(name, options, replicas=2):
+            pass
+        assert str(there.value) == str(here.value)
+    monkeypatch.setattr(replicas_module, "MOST_DEATHS_AT_FIRST", 1)
+    with pytest.raises(VlarigError, match=r"died 2 times .* exited with status 7; it said last: libfoo.so: cannot open shared"):
+        ReplicatedPolicy("toy.unsteady:Stillborn", {}, 1)
+    with pytest.raises(PolicyError, match="say different things of themselves: revision is"):
+        ReplicatedPolicy("toy.unsteady:Fickle", {}, 2)
+
+
+def test_what_a_policy_raises_is_told_in_its_own_words(trap: Path) -> None:
+    trap.write_text("raise")
+    with replicated(TRAPPED, trap=trap) as policy:
+        sentence = f"the policy 'notebook' raised KeyError while it acted for {episode_key(0)}: 'ego_view'"
+        with pytest.raises(PolicyError) as raised:
+            Players(policy, Batching(1), [0], slots=1).play()
+        assert str(raised.value) == sentence
+        with pytest.raises(PolicyError, match="does not go elsewhere"):
+            policy.check("elsewhere", TOY_POINT)
+        assert policy.act([request(0, episode_key(0), 0)])  # it is as well as before
+
+
+def test_members_are_the_policys_own() -> None:
+    with replicated(NOTEBOOK) as policy:
+        own = Notebook()
+        for name in ("name", "revision", "needs", "horizon", "embodiments", "reads_state", "transport_options"):
+            assert getattr(policy, name) == getattr(own, name), name
+        assert (policy.keeps_notes, policy.rounds_by_batch) == (True, False)
+        assert policy.rows(TOY_POINT) is None
+        policy.act([request(0, episode_key(0), 0)] * 3)
+        assert policy.replicas[0].version == 3
+
+
+def test_a_replica_that_is_started_anew_is_told_all_that_it_was_told() -> None:
+    with replicated(NOTEBOOK, 1) as policy:
+        policy.make_strict()
+        policy.check("toy", TOY_POINT)
+        old = kill(policy, 0)
+        (reply,) = policy.act([request(0, episode_key(0), 0)])
+        assert reply.extras["pid"] != old
+        assert (reply.extras["strict"], reply.extras["checked"]) == (1, ["toy"])
+        assert reply.extras["note"].dtype == np.uint8
+
+
+@pytest.mark.parametrize("kind", ["object", "numbers", "half", "deep"])
+def test_extras_that_cannot_travel_are_refused_in_a_sentence(kind: str) -> None:
+    with (
+        replicated("toy.unsteady:Odd", 1, extras=kind) as policy,
+        pytest.raises(
+            PolicyError, match=r"'notebook' gave a reply whose extras cannot leave its process \(.*\); make them of arrays"
+        ),
+    ):
+        policy.act([request(0, episode_key(0), 0)])
+
+
+def test_a_batch_may_be_larger_than_a_message() -> None:
+    with replicated(NOTEBOOK, 1) as policy:
+        requests = [request(slot, episode_key(slot), 0, size=600) for slot in range(70)]  # 75 MB of pictures
+        assert len(policy.act(requests)) == 70
+
+
+def test_replicas_take_turns_on_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, 5")
+    with replicated(NOTEBOOK, 3) as policy:
+        devices = [each.act([request(0, episode_key(0), 0)])[0].extras["devices"] for each in policy.replicas]
+    assert devices == ["3", "5", "3"]
+
+
+def test_no_process_is_left(tmp_path: Path) -> None:
+    script = tmp_path / "driver.py"
+    script.write_text(
+        "import sys, time\n"
+        "from vlarig.policies.replicas import ReplicatedPolicy\n"
+        f"policy = ReplicatedPolicy({NOTEBOOK!r}, {{}}, 2)\n"
+        "print(*(each.pid for each in policy.replicas), flush=True)\n"
+        "time.sleep(100)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    driver = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True, env=environment)
+    assert driver.stdout is not None
+    pids = [int(word) for word in driver.stdout.readline().split()]
+    assert sorted(pids) == sorted(children_of(driver.pid))
+    driver.kill()
+    driver.wait()
+    deadline = time.monotonic() + 20
+    while any(Path(f"/proc/{pid}").exists() for pid in pids):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.timeout(60)
+def test_a_batcher_that_ends_interrupts_what_is_under_way(trap: Path) -> None:
+    async def run(policy: ReplicatedPolicy) -> None:
+        async with Batcher(policy, Batching(4)) as batcher:
+            asked = asyncio.create_task(batcher.ask(request(0, episode_key(0), 0)))
+            await asyncio.to_thread(sprung)
+            asked.cancel()
+
+    def sprung() -> None:
+        while trap.exists():
+            time.sleep(0.01)
+
+    with replicated(TRAPPED, 1, trap=trap) as policy:
+        trap.write_text("hang")
+        asyncio.run(run(policy))
+
+
+def test_the_answer_to_a_request_that_was_interrupted_is_nobody_elses(tmp_path: Path) -> None:
+    def act(episode: int) -> bytes:
+        (reply,) = replica.act([request(0, episode_key(episode), 0)])
+        return np.float32(reply.actions).tobytes()
+
+    with replicated("toy.unsteady:Slow", 1, note=tmp_path / "note") as policy, ThreadPoolExecutor(1) as threads:
+        (replica,) = policy.replicas
+        pid, asked = replica.pid, threads.submit(act, 0)
+        while not asked.done():
+            replica.interrupt()
+            time.sleep(0.1)
+        with pytest.raises(PolicyLost, match="was interrupted"):
+            asked.result()
+        (reply,) = Notebook().act([request(0, episode_key(1), 0)])
+        assert act(1) == np.float32(reply.actions).tobytes()
+        assert replica.pid == pid
+
+
+def test_the_log_hears_what_a_replica_prints(trap: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
+    trap.write_text("raise")
+    with replicated(TRAPPED, 1, trap=trap) as policy, pytest.raises(PolicyError):
+        policy.act([request(0, episode_key(0), 0)])
+    assert "replica 0: I feel strange" in caplog.text
+    assert "KeyError: 'ego_view'" in caplog.text
+
+
+# Behind a policy server.
+
+
+def test_a_served_sweep_goes_on_where_replicas_die(toy_home: Path) -> None:
+    local = results(evaluate("toy", ImageReader(), episodes=6, workers=1, run=Path("local")).run)
+    with (
+        replicated("toy.unsteady:ServedReader") as policy,
+        served(policy, batching=Batching(4, wait_seconds=0.01)) as server,
+        ThreadPoolExecutor(1) as threads,
+    ):
+
+        def kill_both() -> None:
+            for number in (0, 1):
+                while server.answered < 5 + 10 * number:
+                    time.sleep(0.01)
+                kill(policy, number)
+
+        killed = threads.submit(kill_both)
+        run = evaluate("toy", f"openpi:{server.address}", episodes=6, workers=1, slots=4, run=Path("served")).run
+        killed.result()
+    assert results(run) == local
+
+
+def test_a_client_is_told_that_its_episode_is_lost(trap: Path) -> None:
+    with replicated("toy.unsteady:Served", 1, trap=trap) as policy, served(policy) as server:
+        remote: Any = load_policy(f"openpi:{server.address}")
+        try:
+            remote.act([request(0, episode_key(0), 0)])
+            kill(policy, 0)
+            with pytest.raises(
+                PolicyLost, match="has lost an episode: what the policy knew of the episode is gone; begin it again"
+            ):
+                remote.act([request(0, episode_key(0), 1)])
+            for chunk in range(2):
+                assert len(remote.act([request(0, episode_key(0), chunk)])) == 1
+        finally:
+            remote.close()
+
+
+def test_clients_that_left_are_no_longer_counted_as_their_replicas_work() -> None:
+    def ask_all(server: PolicyServer, count: int) -> list[ClientConnection]:
+        connections = [stack.enter_context(connect(server.address, compression=None)) for _ in range(count)]
+        for connection in connections:
+            connection.recv(timeout=5)  # what the server says about itself
+            connection.send(pack({"observation/state": np.zeros(3, np.float32), "prompt": "go"}))
+            assert isinstance(connection.recv(timeout=10), bytes)
+        return connections
+
+    def asked() -> list[int]:
+        return [each.version for each in policy.replicas]
+
+    with replicated("toy.unsteady:Served", trap="nowhere") as policy, served(policy) as server, ExitStack() as stack:
+        connections = ask_all(server, 4)
+        assert asked() == [2, 2]
+        for left, number in enumerate(
+            (1, 3, 0, 2)
+        ):  # the first replica's last: their slots are the first to be given out again
+            connections[number].close()
+            while len(server._connections) > 3 - left:
+                time.sleep(0.01)
+        ask_all(server, 2)
+        assert asked() == [3, 3]
+
+
+def test_the_serve_policy_command_starts_replicas(toy_home: Path, tmp_path: Path) -> None:
+    words = ["serve-policy", "--policy", "random", "--embodiment", "libero_panda", "--port", "0", "--replicas", "2"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "vlarig.harness", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert "serving random for libero_panda" in process.stdout.readline()
+        assert len(children_of(process.pid)) == 2
+        process.send_signal(signal.SIGTERM)
+        _, error = process.communicate(timeout=20)
+    assert (process.returncode, error) == (0, "")

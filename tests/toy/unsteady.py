@@ -1,0 +1,190 @@
+"""Policies for replicas: one that keeps notes on its episodes, and what can befall its process."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from vlarig.envs.api import Needs
+from vlarig.envs.embodiments import Embodiment
+from vlarig.policies.api import PolicyError, Reply, Request
+
+from .env import TOY_POINT
+from .policies import ImageReader
+
+
+class Notebook:
+    """Its answer is a function of all that it was shown in the episode so far: a request that reaches another replica changes it."""
+
+    name, revision, horizon = "notebook", "5", None
+    needs = Needs(privileged=True)
+    embodiments = (TOY_POINT,)
+    reads_state = False
+    transport_options = frozenset({"patience"})
+
+    def __init__(self) -> None:
+        self.notes: dict[int, tuple[str, bytes]] = {}
+        self.version = 0
+        self.strict = 0
+        self.checked: list[str] = []
+
+    def check(self, suite: str, embodiment: Embodiment) -> None:
+        if suite == "elsewhere":
+            raise PolicyError("the notebook does not go elsewhere")
+        self.checked.append(suite)
+
+    def make_strict(self) -> None:
+        self.strict += 1
+
+    def act(self, requests: Sequence[Request]) -> list[Reply]:
+        self.version += len(requests)
+        return [self.act_one(request, len(requests)) for request in requests]
+
+    def act_one(self, request: Request, batch: int) -> Reply:
+        key, note = ("", b"") if request.chunk == 0 else self.notes[request.slot]
+        assert request.chunk == 0 or key == request.key, (key, request.key)
+        shown = [request.seed, request.observation["instruction"], sorted(request.observation["images"])]
+        hashed = hashlib.sha256(note + repr(shown).encode())
+        for array in (request.observation["state"], *request.observation["images"].values(), *request.privileged.values()):
+            hashed.update(array.tobytes())
+        note = hashed.digest()
+        self.notes[request.slot] = request.key, note
+        rng = np.random.default_rng(list(note))
+        actions = rng.uniform(-1, 1, (request.execute, request.embodiment.action_size))
+        said = {"pid": os.getpid(), "batch": batch, "strict": self.strict, "checked": self.checked}
+        return Reply(
+            actions, said | {"devices": os.environ.get("CUDA_VISIBLE_DEVICES", ""), "note": np.frombuffer(note, np.uint8)}
+        )
+
+
+class Forgetful(Notebook):
+    """It says that it needs no notes, and takes none."""
+
+    keeps_notes = False
+
+    def act_one(self, request: Request, batch: int) -> Reply:
+        self.notes[request.slot] = request.key, b""
+        return super().act_one(request, batch)
+
+
+class Trapped(Notebook):
+    """Ends, hangs or dies as a file says that is there when it acts; the file is gone then, unless it says ``always``."""
+
+    def __init__(self, trap: str) -> None:
+        super().__init__()
+        self.trap = Path(trap)
+
+    def act(self, requests: Sequence[Request]) -> list[Reply]:
+        kind = self.sprung(requests)
+        if kind:
+            print("I feel strange")
+            befall(kind)
+        return super().act(requests)
+
+    def sprung(self, requests: Sequence[Request]) -> str:
+        mine = self.trap.with_name(f"{self.trap.name}-{os.getpid()}")
+        try:
+            self.trap.rename(mine)  # one replica alone can
+        except FileNotFoundError:
+            return ""
+        said = mine.read_text()
+        kind, _, whom = said.partition(" ")
+        if not any(whom in request.key for request in requests):
+            mine.rename(self.trap)
+            return ""
+        if kind.startswith("always-"):
+            mine.rename(self.trap)
+        return kind.removeprefix("always-")
+
+
+def befall(kind: str) -> None:
+    if kind == "die":
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif kind == "exit":
+        os._exit(3)
+    elif kind == "hang":
+        time.sleep(1000)
+    elif kind == "raise":
+        raise KeyError("ego_view")
+    elif kind == "stop":
+        os.kill(os.getpid(), signal.SIGSTOP)
+    raise AssertionError(kind)
+
+
+class Odd(Notebook):
+    """Its extras are what the file says."""
+
+    def __init__(self, extras: str) -> None:
+        super().__init__()
+        self.kind = extras
+
+    def act_one(self, request: Request, batch: int) -> Reply:
+        kinds: dict[str, Any] = {"object": object(), "numbers": {1: 2}, "half": np.zeros(2, np.float16), "deep": []}
+        for _ in range(40):
+            kinds["deep"] = [kinds["deep"]]
+        return Reply(super().act_one(request, batch).actions, {"odd": kinds[self.kind]})
+
+
+class Stillborn(Notebook):
+    """Its process dies before it stands."""
+
+    def __init__(self) -> None:
+        sys.stderr.write("libfoo.so: cannot open shared object file\n")
+        os._exit(7)
+
+
+class Fickle(Notebook):
+    """It is another policy each time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.revision = str(os.getpid())
+
+
+class Served(Trapped):
+    """It needs nothing that clients of a policy server do not send."""
+
+    needs = Needs(images=False)
+    reads_state = True
+
+
+class ServedReader(ImageReader):
+    """A function of each request alone."""
+
+    keeps_notes = False
+
+
+class Slow(Notebook):
+    """It thinks for a while, and leaves a note when it is closed."""
+
+    def __init__(self, note: str) -> None:
+        super().__init__()
+        self.note = Path(note)
+
+    def act(self, requests: Sequence[Request]) -> list[Reply]:
+        time.sleep(1.5)
+        return super().act(requests)
+
+    def close(self) -> None:
+        self.note.write_text("closed")
+
+
+class Limited(Notebook):
+    """It can be loaded twice and no more."""
+
+    def __init__(self, births: str) -> None:
+        super().__init__()
+        with Path(births).open("a+") as file:
+            file.write("one\n")
+            file.flush()
+            file.seek(0)
+            if len(file.readlines()) > 2:
+                os._exit(9)
