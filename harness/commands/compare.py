@@ -1,0 +1,233 @@
+"""`vlarig compare`: two runs on the same episodes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from ...envs.errors import VlarigError
+from ...results.bootstrap import Mean
+from ...results.comparison import Compared, Comparison, compare_runs
+from ...results.measures import Incomplete
+from ...results.runs import find_run
+
+DESCRIPTION = """Compare two runs episode by episode: what the second gained, what it lost, and whether that can be chance.
+
+Only episodes that both runs finished are compared, and only where both are complete; else you are told what is missing. Beside the
+difference of the success rates stands its 95 % interval, and below it McNemar's exact p-value. What of the difference is to be
+expected on other tasks of the kind is told apart. docs/statistics.md explains each number.
+
+  vlarig compare runs/before runs/after
+  vlarig compare before after --flips
+  vlarig compare before after --metric steps --json
+"""
+
+
+@dataclass(frozen=True)
+class CompareConfig:
+    """What the command can be told."""
+
+    runs: tyro.conf.Positional[Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FIRST SECOND")]] = ()
+    """Folders of two runs, or their names below runs/."""
+    metric: str | None = None
+    """A metric to compare besides success, such as steps or reward."""
+    flips: bool = False
+    """List the episodes that one run alone succeeded in."""
+    json: bool = False
+    """Print JSON for programs: rates, differences and intervals as fractions of 1, all flips."""
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command and return its exit status."""
+    config = tyro.cli(CompareConfig, args=arguments, prog="vlarig compare", description=DESCRIPTION)
+    if len(config.runs) != 2:
+        raise VlarigError(f"{len(config.runs)} runs were named, expected two, as in `vlarig compare runs/before runs/after`")
+    first, second = (find_run(run) for run in config.runs)
+    comparison = compare_runs(first, second, config.metric)
+    console = Console()
+    if config.json:
+        text = json.dumps(comparison_data(comparison, config.metric), indent=2, ensure_ascii=False)
+        console.out(text, highlight=False)
+    else:
+        _print(console, comparison, config.metric, config.flips)
+    return 0
+
+
+def _print(console: Console, comparison: Comparison, metric: str | None, flips: bool) -> None:
+    runs = (("first", comparison.first), ("second", comparison.second))
+    for place, run in runs:
+        identity = run.manifest.identity
+        console.print(
+            f"{place}: [bold]{escape(run.run)}[/]  policy {escape(identity.policy)}, seed {identity.seed}", highlight=False
+        )
+    console.print(_success_table(comparison.suites))
+    if metric:
+        console.print(_metric_table(comparison.suites, metric))
+    for suite in comparison.suites:
+        for line in _findings(suite):
+            console.print(f"{suite.suite}: {line}", markup=False, highlight=False, soft_wrap=True)
+    if flips:
+        for suite in comparison.suites:
+            for line in [*(f"gained  {key}" for key in suite.gained), *(f"lost    {key}" for key in suite.lost)]:
+                console.print(line, markup=False, highlight=False, soft_wrap=True)
+    for note in comparison.notes:
+        console.print(note, style="yellow", markup=False, highlight=False, soft_wrap=True)
+    console.print(
+        "difference: second minus first, in points; gained and lost: episodes with success in the second or the first run alone",
+        style="dim", highlight=False,
+    )  # fmt: skip
+
+
+def _success_table(suites: Sequence[Compared]) -> Table:
+    grid = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    grid.add_column("suite / task", overflow="fold")
+    for name in ("n", "first %", "second %", "difference", "95 % interval", "gained", "lost"):
+        grid.add_column(name, justify="right", no_wrap=True)
+    for suite in suites:
+        mark = "" if suite.complete else " (incomplete)"
+        style = "bold" if suite.complete else "bold yellow"
+        grid.add_row(escape(f"{suite.suite} {suite.protocol}{mark}"), *_cells(suite), style=style)
+        for part in suite.each_task():
+            grid.add_row("  " + escape(_label(part)), *_cells(part), style=None if part.complete else "yellow")
+        grid.add_section()
+    return grid
+
+
+def _label(part: Compared) -> str:
+    """The name of the task of a part that is of one."""
+    return part.tasks[0][0].label
+
+
+def _cells(part: Compared) -> list[str]:
+    """The counts, and the rates where the part is complete."""
+    pairs = part.pairs
+    flips = [str(pairs.gained), str(pairs.lost)]
+    if not part.complete or pairs.rates is None or pairs.difference is None:
+        return [str(pairs.n), "-", "-", "-", "-", *flips]
+    first, second = pairs.rates
+    return [
+        str(pairs.n), f"{100 * first:.1f}", f"{100 * second:.1f}", _points(pairs.difference), _range(part.interval()), *flips,
+    ]  # fmt: skip
+
+
+def _findings(suite: Compared) -> list[str]:
+    """What is to be said of a suite besides its row."""
+    lacking = [f"the {place} run is {gap}" for place, gap in zip(("first", "second"), suite.gaps, strict=True) if gap]
+    if lacking:
+        return ["; ".join([*lacking, "complete them (give their commands again, merge their shards), then compare"])]
+    pairs, p_value, detectable = suite.pairs, suite.p_value(), suite.detectable_difference()
+    lines: list[str] = []
+    if not pairs.n:
+        lines.append("the runs have no episode in common")
+    elif p_value is None:
+        lines.append("starts repeat, so the interval is the bootstrap's over starts, and there is no McNemar test")
+    else:
+        p_text = f"= {p_value:.3f}" if p_value >= 0.001 else "< 0.001"
+        lines.append(f"McNemar's exact p {p_text} ({pairs.gained} gained, {pairs.lost} lost)")
+    if detectable:
+        shown = f"differences from {100 * detectable:.1f} points on show four times in five"
+        lines.append(f"with so many flips in {pairs.n} episodes, {shown}")
+    by_task = suite.on_tasks_like_these()
+    if by_task:
+        lines.append(f"on tasks like these: {_points(by_task.value)}, {_with_interval(by_task)}")
+    return lines
+
+
+def _metric_table(suites: Sequence[Compared], metric: str) -> Table:
+    grid = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for name in ("suite", f"{metric}, first", "second", "difference on these tasks", "difference on tasks like these"):
+        grid.add_column(escape(name), overflow="fold")
+    for suite in suites:
+        found = suite.metric(metric)
+        cells = [found.first, found.second, found.by_start, found.by_task] if found else ["incomplete"] * 4
+        grid.add_row(escape(suite.suite), *(_measured(cell) for cell in cells))
+    return grid
+
+
+def _measured(mean: Mean | Incomplete | str) -> str:
+    if not isinstance(mean, Mean):
+        return escape(str(mean))
+    interval = f" ({mean.interval[0]:.4g} to {mean.interval[1]:.4g})" if mean.interval else ""
+    return f"{mean.value:.4g}{interval}"
+
+
+def _with_interval(mean: Mean) -> str:
+    drawn = f"bootstrap over {mean.clusters} {mean.unit}s"
+    return f"{_range(mean.interval)} ({drawn})" if mean.interval else f"no interval ({drawn}: too few, or all alike)"
+
+
+def _points(difference: float) -> str:
+    return f"{100 * difference:+.1f}"
+
+
+def _range(interval: tuple[float, float] | None) -> str:
+    return f"{100 * interval[0]:+.1f} to {100 * interval[1]:+.1f}" if interval else "-"
+
+
+def comparison_data(comparison: Comparison, metric: str | None = None) -> dict[str, Any]:
+    """The comparison as plain data; rates, differences and intervals as fractions of 1."""
+    runs = {"first": comparison.first, "second": comparison.second}
+    return {
+        **{
+            place: {
+                "run": run.run,
+                "policy": run.manifest.identity.policy,
+                "seed": run.manifest.identity.seed,
+                "identity_hash": run.manifest.identity_hash(),
+            }
+            for place, run in runs.items()
+        },
+        "notes": list(comparison.notes),
+        "suites": [_suite_data(suite, metric) for suite in comparison.suites],
+    }
+
+
+def _suite_data(suite: Compared, metric: str | None) -> dict[str, Any]:
+    by_task, found = suite.on_tasks_like_these(), suite.metric(metric) if metric else None
+    return {
+        "suite": suite.suite,
+        "protocol": suite.protocol,
+        **_part_data(suite),
+        "p_value": suite.p_value(),
+        "p_value_method": "mcnemar exact",
+        "detectable_difference": suite.detectable_difference(),
+        "on_tasks_like_these": asdict(by_task) if by_task else None,
+        "metric": asdict(found) if found else None,
+        "tasks": [_task_data(part) for part in suite.each_task()],
+    }
+
+
+def _task_data(part: Compared) -> dict[str, Any]:
+    key = part.tasks[0][0].key
+    return {
+        "task": key.task,
+        "variant": key.variant,
+        **_part_data(part),
+        "gained_keys": part.gained,
+        "lost_keys": part.lost,
+    }
+
+
+def _part_data(part: Compared) -> dict[str, Any]:
+    pairs = part.pairs
+    rates = pairs.rates if part.complete else None
+    return {
+        "complete": part.complete,
+        "lacking": {place: gap and str(gap) for place, gap in zip(("first", "second"), part.gaps, strict=True)},
+        "n": pairs.n,
+        **asdict(pairs),
+        "first_success_rate": rates and rates[0],
+        "second_success_rate": rates and rates[1],
+        "difference": pairs.difference if part.complete else None,
+        "interval": part.interval(),
+        "interval_method": part.interval_method,
+    }

@@ -1,0 +1,168 @@
+"""What a run measured of a suite, episode by episode; and what it lacks, which is told and never averaged away."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..benchmarks.suite import unknown
+from .bootstrap import Mean, Unit, clustered_mean
+from .ledger import Ledger, TaskKey
+from .manifest import Manifest
+from .records import EpisodeRecord, split_key
+from .tables import run_table
+
+#: Fields of every record that can be averaged; a benchmark's own metrics come on top.
+FIELDS = ("success", "reward", "steps", "primitives")
+
+
+@dataclass(frozen=True)
+class Incomplete:
+    """Why there is no mean.
+
+    Attributes:
+        expected: Episodes that are to be averaged over.
+        finished: Those with a result.
+        errors: Those that were given up for reasons that are not the policy's.
+        unmeasured: Keys of finished ones whose metric is absent or no finite number, sorted.
+    """
+
+    expected: int
+    finished: int
+    errors: int = 0
+    unmeasured: tuple[str, ...] = ()
+
+    @property
+    def missing(self) -> int:
+        """Episodes of which nothing is known yet."""
+        return self.expected - self.finished - self.errors
+
+    def __str__(self) -> str:
+        lacking = [f"{self.errors} errors"] * (self.errors > 0) + [f"{self.missing} missing"] * (self.missing > 0)
+        if self.unmeasured:
+            lacking.append(f"{len(self.unmeasured)} without a finite number, such as {self.unmeasured[0]}")
+        return f"incomplete: {self.finished} of {self.expected} episodes finished, {', '.join(lacking)}"
+
+
+@dataclass(frozen=True, eq=False)
+class TaskRecords:
+    """What a run knows of a task.
+
+    Attributes:
+        key: Which task.
+        expected: Episodes that the whole run consists of; also where the folder holds a shard.
+        errors: Episodes that were given up for reasons that are not the policy's.
+        records: The finished ones by their keys, without actions.
+    """
+
+    key: TaskKey
+    expected: int
+    errors: int
+    records: Mapping[str, EpisodeRecord]
+
+    @property
+    def label(self) -> str:
+        """The task's name, with its variation where it has one."""
+        return self.key.task if self.key.variant == "base" else f"{self.key.task} ({self.key.variant})"
+
+
+@dataclass(frozen=True, eq=False)
+class RunRecords:
+    """What a run knows.
+
+    Attributes:
+        run: Name of the run.
+        manifest: Its manifest.
+        tasks: Its tasks, in the order of the manifest.
+    """
+
+    run: str
+    manifest: Manifest
+    tasks: Mapping[TaskKey, TaskRecords]
+
+    def metric_names(self) -> list[str]:
+        """What can be averaged: the fields of every record, then the benchmarks' own metrics, sorted."""
+        own = {name for task in self.tasks.values() for record in task.records.values() for name in record.metrics}
+        return [*FIELDS, *sorted(own)]
+
+
+def read_run(run_dir: Path) -> RunRecords:
+    """All that the run in ``run_dir`` knows, finished or not.
+
+    Raises:
+        VlarigError: Manifest or ledger are missing or damaged, or do not belong together.
+    """
+    run_table(run_dir)  # says so where they do not belong together
+    manifest = Manifest.load(run_dir)
+    with Ledger.open_read_only(run_dir) as ledger:
+        given_up = ledger.error_keys()  # before the records: what finishes in between is no error
+        records = {record.key: record for record in ledger.records()}
+    finished: dict[TaskKey, dict[str, EpisodeRecord]] = {}
+    for key, record in records.items():
+        finished.setdefault(_task_of(key), {})[key] = record
+    errors = Counter(_task_of(key) for key in given_up if key not in records)
+    tasks: dict[TaskKey, TaskRecords] = {}
+    for suite in manifest.identity.suites:
+        for task in suite.tasks:
+            key = TaskKey(suite.name, suite.protocol_name, task.name, task.variant)
+            tasks[key] = TaskRecords(key, task.episodes, errors[key], finished.get(key, {}))
+    return RunRecords(run_dir.resolve().name, manifest, tasks)
+
+
+def suite_mean(run: RunRecords, suite: str, metric: str = "success", unit: Unit = "task") -> Mean | Incomplete:
+    """The mean of a metric over all episodes of a suite, or what is missing for it.
+
+    Args:
+        run: The run, from :func:`read_run`.
+        suite: Name of the suite.
+        metric: One of :meth:`RunRecords.metric_names`.
+        unit: What the bootstrap draws as a whole (:mod:`vlarig.results.bootstrap`).
+
+    Raises:
+        VlarigError: The run has no such suite, or none of its episodes has such a metric; or scipy is not installed.
+    """
+    tasks = [task for key, task in run.tasks.items() if key.suite == suite]
+    if not tasks:
+        raise unknown("suite", suite, list(dict.fromkeys(key.suite for key in run.tasks)), f"the run {run.run}")
+    check_metric(run, metric)
+    values = {key: metric_value(record, metric) for task in tasks for key, record in task.records.items()}
+    return gap_of(tasks) or mean_or_gap(values, unit)
+
+
+def gap_of(tasks: Sequence[TaskRecords]) -> Incomplete | None:
+    """What is lacking of some tasks; ``None`` where each of their episodes has a result."""
+    expected, finished = sum(task.expected for task in tasks), sum(len(task.records) for task in tasks)
+    return None if finished == expected else Incomplete(expected, finished, sum(task.errors for task in tasks))
+
+
+def mean_or_gap(values: Mapping[str, float], unit: Unit) -> Mean | Incomplete:
+    """The mean of the episodes' ``values``, by key; or which of them are no finite numbers.
+
+    Raises:
+        VlarigError: scipy is not installed.
+    """
+    unmeasured = tuple(sorted(key for key, value in values.items() if not math.isfinite(value)))
+    return Incomplete(len(values), len(values), 0, unmeasured) if unmeasured else clustered_mean(values, unit)
+
+
+def check_metric(run: RunRecords, metric: str) -> None:
+    """Make sure that at least one episode has the metric.
+
+    Raises:
+        VlarigError: None has; what there is is told.
+    """
+    names = run.metric_names()
+    if metric not in names:
+        raise unknown("metric", metric, names, f"the run {run.run}")
+
+
+def metric_value(record: EpisodeRecord, metric: str) -> float:
+    """The record's metric; NaN where it has none."""
+    return float(getattr(record, metric)) if metric in FIELDS else record.metrics.get(metric, math.nan)
+
+
+def _task_of(key: str) -> TaskKey:
+    return TaskKey(*split_key(key)[:4])
