@@ -1,0 +1,269 @@
+"""How each peer is driven: its command lines for a cell, and what it says of its own result. Nobody is patched."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from abc import ABC, abstractmethod
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from cells import Cell
+from environments import INSIDE, environment, interpreter
+from measuring import Command
+
+from vlarig.benchmarks.registry import load_suite
+from vlarig.envs.errors import VlarigError
+from vlarig.harness.workplace import Workplace
+from vlarig.results.ledger import Ledger
+from vlarig.results.tables import run_table
+
+VLARIG = [sys.executable, "-m", "vlarig.harness"]
+PORT = r"^(\d+)$"
+ADDRESS = r"at (ws://\S+:\d+)"
+
+
+@dataclass(frozen=True)
+class Job:
+    """A cell that is being run.
+
+    Attributes:
+        cell: Which.
+        folder: A folder of its own.
+        policy: Address of the served policy; empty for the instant one.
+        server: Port of the peer's own server; empty where it has none.
+    """
+
+    cell: Cell
+    folder: Path
+    policy: str = ""
+    server: str = ""
+
+    @property
+    def notes(self) -> Path:
+        """Where the policy notes what it was asked."""
+        return self.folder / "notes"
+
+    def command(self, name: str, words: list[str], variables: dict[str, str]) -> Command:
+        """A command line in this job's folder."""
+        told = {"PEERS_NOTES": str(self.notes)} if self.cell.killed else {}
+        asked = {"PEERS_POLICY": self.policy} if self.policy else {}
+        return Command(words, variables | told | asked, self.folder, name)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a peer's result says.
+
+    Attributes:
+        episodes: Episodes in the result.
+        steps: Rows that they took together.
+        failed: Episodes that the result counts as having gone wrong, apart from failures of the policy; or attempts that did.
+        said: What it says of that, in its own words.
+    """
+
+    episodes: int = 0
+    steps: int = 0
+    failed: int = 0
+    said: str = ""
+
+
+class Driver(ABC):
+    """How one peer is driven."""
+
+    name = ""
+    #: Whether it brings the policy ``small`` along, and needs none served.
+    embeds = False
+
+    def ready(self) -> None:
+        """Make what it needs; once, before anything is measured."""
+        interpreter(self.name)
+
+    def server(self, job: Job) -> Command | None:
+        """A server of its own that has to run before its commands; it prints its port."""
+        return None
+
+    @abstractmethod
+    def commands(self, job: Job) -> list[Command]:
+        """The command lines that play the cell's episodes, started together."""
+
+    def summing_up(self, job: Job) -> list[Command]:
+        """Command lines that make its result afterwards, and are not measured."""
+        return []
+
+    @abstractmethod
+    def outcome(self, job: Job) -> Outcome:
+        """What its result says; an empty one where there is none."""
+
+
+class Upstream(Driver):
+    """LIBERO's own loop; two processes play every second episode each."""
+
+    name = "upstream"
+
+    def commands(self, job: Job) -> list[Command]:
+        """One process, or two."""
+        python, cell = interpreter(self.name), job.cell
+        words = [str(python), str(INSIDE / "upstream_loop.py"), cell.suite, str(cell.steps)]
+        return [
+            job.command(f"loop{part}", [*words, *map(str, range(part, cell.episodes, cell.slots))], environment(python))
+            for part in range(cell.slots)
+        ]
+
+    def outcome(self, job: Job) -> Outcome:
+        """The last line that each process printed."""
+        results = [_last_json(path) for path in sorted(job.folder.glob("loop*.log"))]
+        return Outcome(sum(each.get("episodes", 0) for each in results), sum(each.get("steps", 0) for each in results))
+
+
+class VlaEval(Driver):
+    """vla-eval's own LIBERO benchmark, without Docker; its model server answers with our chunks."""
+
+    name = "vla-eval"
+
+    def server(self, job: Job) -> Command:
+        """The model server."""
+        python = interpreter(self.name)
+        return job.command("server", [str(python), str(INSIDE / "vla_eval_server.py")], environment(python))
+
+    def commands(self, job: Job) -> list[Command]:
+        """One process a shard; a run that is to be resumed has a name and a shard's number."""
+        python, cell = interpreter(self.name), job.cell
+        benchmark = {
+            "benchmark": "vla_eval.benchmarks.libero.benchmark:LIBEROBenchmark",
+            "episodes_per_task": cell.episodes,
+            "max_tasks": 1,
+            "max_steps": cell.steps,
+            "params": {"suite": cell.suite, "seed": 7, "send_wrist_image": True, "send_state": True},
+        }
+        # JSON is YAML.
+        config = {"server": {"url": f"ws://127.0.0.1:{job.server}"}, "render": "cpu", "benchmarks": [benchmark]}
+        (job.folder / "config.yaml").write_text(json.dumps(config, indent=2), encoding="utf-8")
+        words = [str(python.with_name("vla-eval")), "run", "--no-docker", "-c", "config.yaml", "--output-dir", "out"]
+        if cell.way == "1 shard":
+            return [job.command("shard0", words, environment(python))]
+        named = [*words, "--eval-id", "ours", "--num-shards", str(cell.slots), "--shard-id"]
+        return [job.command(f"shard{shard}", [*named, str(shard)], environment(python)) for shard in range(cell.slots)]
+
+    def summing_up(self, job: Job) -> list[Command]:
+        """Shards leave a recording, of which its aggregate is made by hand."""
+        python = interpreter(self.name)
+        recording = "out/recording-ours.sqlite"
+        if not (job.folder / recording).exists():
+            return []
+        words = [str(python.with_name("vla-eval")), "export", recording]
+        return [job.command("export", words, environment(python))]
+
+    def outcome(self, job: Job) -> Outcome:
+        """The aggregate."""
+        paths = list((job.folder / "out").glob("*_aggregate.json"))
+        if not paths:
+            return Outcome()
+        told = json.loads(paths[0].read_text(encoding="utf-8"))
+        episodes = [episode for task in told["tasks"] for episode in task["episodes"]]
+        said = f"partial, {len(told['queue_unfinished'])} unfinished" if told.get("partial") else ""
+        failed = sum(bool(episode.get("failure_reason")) for episode in episodes)
+        return Outcome(len(episodes), sum(episode["steps"] for episode in episodes), failed, said)
+
+
+class Lerobot(Driver):
+    """lerobot-eval as it is shipped; its policy is a plugin that answers with our chunks."""
+
+    name = "lerobot"
+
+    def commands(self, job: Job) -> list[Command]:
+        """One process; 256 x 256 instead of its 360 x 360."""
+        python, cell = interpreter(self.name), job.cell
+        options = {
+            "policy.type": "rows",
+            "policy.device": "cpu",
+            "env.type": "libero",
+            "env.task": cell.suite,
+            "env.task_ids": "[0]",
+            "env.observation_height": 256,
+            "env.observation_width": 256,
+            "env.episode_length": cell.steps,
+            "eval.batch_size": cell.slots,
+            "eval.n_episodes": cell.episodes,
+            "output_dir": "out",
+        }
+        if cell.way.endswith("async"):
+            options["eval.use_async_envs"] = "true"
+        words = [str(python.with_name("lerobot-eval")), *(f"--{name}={value}" for name, value in options.items())]
+        return [job.command("lerobot", words, environment(python))]
+
+    def outcome(self, job: Job) -> Outcome:
+        """Its eval_info.json, which counts episodes but not their rows; none of them succeeds, so each took all."""
+        path = job.folder / "out" / "eval_info.json"
+        if not path.exists():
+            return Outcome(said=_last_words(job.folder / "lerobot.log"))
+        told = json.loads(path.read_text(encoding="utf-8"))["overall"]
+        if told["pc_success"]:
+            raise VlarigError(f"an episode of LeRobot's succeeded by chance, so its rows are not known; see {path}")
+        return Outcome(told["n_episodes"], told["n_episodes"] * job.cell.steps)
+
+
+class Vlarig(Driver):
+    """``vlarig sweep``, as one types it."""
+
+    name = "vlarig"
+    embeds = True
+    _WAYS = {
+        "defaults": [],
+        "1 worker, 1 slot": ["--workers", "1", "--slots", "1"],
+        "1 worker, 4 slots": ["--workers", "1", "--slots", "4"],
+    }
+
+    def ready(self) -> None:
+        """Its runtime and its data files are there, or a sentence says how to get them."""
+        Workplace.of(load_suite("libero_object"))
+
+    def commands(self, job: Job) -> list[Command]:
+        """One sweep."""
+        cell = job.cell
+        policy = "instant:InstantPolicy" if cell.policy == "instant" else "qwen-vla:small"
+        words = [*VLARIG, "sweep", cell.suite, "--policy", policy, "--protocol", "openpi", "--execute", "16"]
+        words += ["--tasks", _first_task(cell.suite), "--episodes", str(cell.episodes), "--run", "run", *self._WAYS[cell.way]]
+        return [job.command("sweep", words, environment(Path(sys.executable)))]
+
+    def outcome(self, job: Job) -> Outcome:
+        """Its ledger, and what its table (``vlarig table``) counts as missing."""
+        run = job.folder / "run"
+        try:
+            with Ledger.open_read_only(run) as ledger:
+                records, attempts = ledger.records(), ledger.attempts()
+            missing = run_table(run).total.missing
+        except VlarigError:
+            return Outcome()
+        said = [f"{missing} missing"] if missing else []
+        said += [f"{count} attempt(s) failed: {kind}" for kind, count in Counter(each.kind for each in attempts).items()]
+        return Outcome(len(records), sum(record.steps for record in records), len(attempts), ", ".join(said))
+
+
+DRIVERS: dict[str, Driver] = {driver.name: driver for driver in (Upstream(), VlaEval(), Lerobot(), Vlarig())}
+
+
+def policy_server(folder: Path) -> Command:
+    """vlarig's policy server with the policy ``small``, for openpi's LIBERO client."""
+    words = [*VLARIG, "serve-policy", "--policy", "qwen-vla:small", "--embodiment", "libero_panda", "--layout", "libero"]
+    return Command([*words, "--port", "0"], environment(Path(sys.executable)), folder, "policy")
+
+
+def _first_task(suite: str) -> str:
+    return load_suite(suite).tasks[0].name
+
+
+def _last_json(path: Path) -> dict[str, int]:
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    found = [line for line in lines if line.startswith("{")]
+    return json.loads(found[-1]) if found else {}
+
+
+def _last_words(path: Path) -> str:
+    """Of a program that ended with a traceback, its last line."""
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    _, found, trace = text.rpartition("Traceback (most recent call last):")
+    lines = [line.strip() for line in trace.splitlines() if re.match(r"\w+(Error|Exception)\b", line)]
+    return lines[0] if found and lines else ""

@@ -1,0 +1,119 @@
+"""An environment for each peer, made once with uv from the pinned lists beside this file, with LIBERO's data files in their place."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.resources
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from functools import cache
+from pathlib import Path
+
+from uv import find_uv_bin
+
+from vlarig.envs.errors import VlarigError
+from vlarig.harness.assets import find_bundle
+from vlarig.harness.home import home
+from vlarig.harness.locking import one_at_a_time
+
+HERE = Path(__file__).parent
+INSIDE = HERE / "inside"
+
+#: Software rendering in one thread, for all alike; it is what vlarig gives its own simulators.
+RENDERING = {"MUJOCO_GL": "osmesa", "PYOPENGL_PLATFORM": "osmesa", "LP_NUM_THREADS": "0"}
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
+
+#: What the first run of a peer would have to compile.
+IMPORTS = {
+    "upstream": ("torch", "libero.libero.envs", "libero.libero.benchmark", "openpi_client.websocket_client_policy"),
+    "vla-eval": ("torch", "libero.libero.envs", "vla_eval.cli.main", "vla_eval.orchestrator", "vla_eval_server"),
+    "lerobot": ("libero.libero.envs", "lerobot.scripts.lerobot_eval", "lerobot_policy_rows.modeling_rows"),
+}
+
+
+def requirements(peer: str) -> dict[str, str]:
+    """A peer's packages with their versions, those of the lists that its list names included.
+
+    Raises:
+        ValueError: A line is neither a comment, nor ``-r FILE``, nor ``NAME==VERSION``.
+    """
+    pinned: dict[str, str] = {}
+    for line in (HERE / f"requirements-{peer}.txt").read_text(encoding="utf-8").splitlines():
+        text = line.partition("#")[0].strip()
+        if included := re.fullmatch(r"-r requirements-([\w-]+)\.txt", text):
+            pinned |= requirements(included[1])
+        elif entry := re.fullmatch(r"([\w.-]+)==([\w.+!-]+)(; .+)?", text):
+            pinned[entry[1]] = entry[2]
+        elif text:
+            raise ValueError(f"requirements-{peer}.txt: {line!r} is neither '-r FILE' nor 'NAME==VERSION'")
+    return pinned
+
+
+@cache
+def interpreter(peer: str) -> Path:
+    """The peer's Python; its environment is made where it is not there yet.
+
+    Raises:
+        VlarigError: It cannot be made; the message ends with what uv said.
+    """
+    assets = find_bundle("libero").folder
+    lists = b"".join(path.read_bytes() for path in sorted(HERE.glob("requirements-*.txt")))
+    stamp = hashlib.sha256(lists + sys.version.encode() + str(assets).encode()).hexdigest()[:12]
+    folder = home() / "peers" / f"{peer}-{stamp}"
+    python = folder / "bin" / "python"
+    with one_at_a_time(folder.parent / f"{peer}.lock", peer, print):
+        if not (folder / "made").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            _uv("venv", "--python", sys.executable, str(folder))
+            _install(python, HERE / f"requirements-{peer}.txt")
+            _place_assets(folder, assets)
+            _warm_up(peer, python)
+            (folder / "made").touch()
+    return python
+
+
+def environment(python: Path) -> dict[str, str]:
+    """The environment variables of a peer's processes."""
+    path = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
+    variables = {"PATH": path, "PYTHONPATH": str(INSIDE), "PYTHONUNBUFFERED": "1"}
+    config = python.parents[1] / "libero"
+    told = {"LIBERO_CONFIG_PATH": str(config), "HF_HUB_OFFLINE": "1"} if config.is_dir() else {}
+    return os.environ | RENDERING | ONE_THREAD | variables | told
+
+
+def _install(python: Path, packages: Path) -> None:
+    """Install the list; where the usual index lacks torch's build for the CPU, PyTorch's own has it."""
+    words = ("pip", "install", "--no-deps", "--python", str(python), "-r", str(packages))
+    try:
+        _uv(*words)
+    except VlarigError:
+        _uv(*words, "--torch-backend", "cpu")
+
+
+def _uv(*words: str) -> None:
+    done = subprocess.run([find_uv_bin(), *words, "--quiet"], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise VlarigError(f"uv {' '.join(words)} failed: {done.stderr.strip()}")
+
+
+def _place_assets(folder: Path, assets: Path) -> None:
+    """Tell hf-libero where its tasks and initial states are (else it asks on standard input), and link the rest beside it."""
+    (library,) = (folder / "lib").glob("python*/site-packages/libero/libero")
+    (library / "assets").symlink_to(assets / "assets")
+    names = {"benchmark_root": "", "bddl_files": "bddl_files", "init_states": "init_files", "datasets": "", "assets": "assets"}
+    (folder / "libero").mkdir()
+    lines = [f"{key}: {assets / name}\n" for key, name in names.items()]
+    (folder / "libero" / "config.yaml").write_text("".join(lines), encoding="utf-8")
+
+
+def _warm_up(peer: str, python: Path) -> None:
+    """Import what the peer imports, and let numba compile robosuite's controllers; its first episode would wait for both otherwise."""
+    spec = tomllib.loads(importlib.resources.files("vlarig.harness.locks").joinpath("libero.toml").read_text())
+    code = f"import {', '.join(IMPORTS[peer])}\n{spec['warm_up']}"
+    done = subprocess.run([str(python), "-c", code], env=environment(python), capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise VlarigError(f"{peer} does not run in {python}: {done.stderr.strip()[-500:]}")

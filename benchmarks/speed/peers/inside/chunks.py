@@ -1,0 +1,60 @@
+"""What every peer's policy answers, and the notes by which the runner follows it. Needs numpy, and openpi-client to ask a policy.
+
+``PEERS_POLICY`` is the address of a policy that is served by openpi's protocol; without it sixteen rows are answered at once.
+``PEERS_NOTES`` is a file to note in when an episode begins and when a chunk is asked for; without it nothing is noted.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import numpy as np
+
+ROWS = 16
+SIGMA = 0.02
+#: Side of the pictures that a served policy is sent, as in openpi's LIBERO example.
+SENT = 224
+
+
+def instant_rows() -> np.ndarray:
+    """Small random rows for the arm, ``float32[16, 7]``; the gripper stays open, so that a rule of a peer's for it changes nothing."""
+    rows = np.random.default_rng(0).normal(0.0, SIGMA, (ROWS, 7)).astype(np.float32)
+    rows[:, -1] = -1.0
+    return rows
+
+
+def note(word: str) -> None:
+    """Append a word to the notes, if there are any."""
+    path = os.environ.get("PEERS_NOTES")
+    if path:
+        with open(path, "a", encoding="ascii") as file:  # noqa: PTH123
+            file.write(word + "\n")
+
+
+class Chunks:
+    """Answers with chunks of rows."""
+
+    def __init__(self) -> None:
+        self._rows = instant_rows()
+        self._client: Any = None
+        address = os.environ.get("PEERS_POLICY")
+        if address:
+            from openpi_client.websocket_client_policy import WebsocketClientPolicy
+
+            self._client = WebsocketClientPolicy(address)
+
+    def chunk(self, ego: np.ndarray, wrist: np.ndarray, state: np.ndarray, instruction: str) -> np.ndarray:
+        """``float32[16, 7]`` for two upright pictures ``uint8[256, 256, 3]``, a state ``float[8]`` and an instruction."""
+        note("chunk")
+        if self._client is None:
+            return self._rows
+        from openpi_client.image_tools import resize_with_pad
+
+        shown = {
+            "observation/image": resize_with_pad(np.ascontiguousarray(ego), SENT, SENT),
+            "observation/wrist_image": resize_with_pad(np.ascontiguousarray(wrist), SENT, SENT),
+            "observation/state": np.asarray(state, np.float32),
+            "prompt": instruction,
+        }
+        return np.asarray(self._client.infer(shown)["actions"], np.float32)[:ROWS]

@@ -1,0 +1,30 @@
+"""The instant policy for a sweep: ``vlarig sweep ... --policy instant:InstantPolicy``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from chunks import ROWS, instant_rows, note
+
+from vlarig.envs.api import Needs
+from vlarig.policies.api import Reply, Request
+
+
+class InstantPolicy:
+    """Is shown both pictures and answers at once."""
+
+    name = "instant"
+    revision = "1"
+    needs = Needs()
+    horizon = ROWS
+
+    def __init__(self) -> None:
+        self._rows = instant_rows()
+
+    def act(self, requests: Sequence[Request]) -> list[Reply]:
+        """The same for all."""
+        for request in requests:
+            if request.chunk == 0:
+                note("begin")
+            note("chunk")
+        return [Reply(self._rows)] * len(requests)

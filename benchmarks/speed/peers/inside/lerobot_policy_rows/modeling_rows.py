@@ -1,0 +1,56 @@
+"""The policy: a chunk of rows for each env, then one row at a time, as LeRobot's own chunked policies do it."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import numpy as np
+import torch
+from chunks import Chunks, note
+from lerobot.policies.pretrained import PreTrainedPolicy
+from torch import Tensor
+
+from .configuration_rows import RowsConfig
+
+
+class RowsPolicy(PreTrainedPolicy):
+    """Answers what :class:`Chunks` does."""
+
+    config_class = RowsConfig
+    name = "rows"
+
+    def __init__(self, config: RowsConfig, **kwargs: object) -> None:
+        super().__init__(config)
+        self._chunks = Chunks()
+        self._rows: deque[Tensor] = deque()
+
+    def reset(self) -> None:
+        """An episode begins in every env."""
+        note("begin")
+        self._rows.clear()
+
+    def predict_action_chunk(self, batch: dict[str, Tensor], **kwargs: object) -> Tensor:
+        """``float32[B, 16, 7]``."""
+        egos, wrists = (_pictures(batch[f"observation.images.{name}"]) for name in ("image", "image2"))
+        states = batch["observation.state"].numpy()
+        shown = zip(egos, wrists, states, batch["task"], strict=True)
+        return torch.from_numpy(np.stack([self._chunks.chunk(*each) for each in shown]))
+
+    def select_action(self, batch: dict[str, Tensor], **kwargs: object) -> Tensor:
+        """``float32[B, 7]``."""
+        if not self._rows:
+            self._rows.extend(self.predict_action_chunk(batch).unbind(1))
+        return self._rows.popleft()
+
+    def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, None]:
+        """Not trained."""
+        raise NotImplementedError
+
+    def get_optim_params(self) -> dict:
+        """None."""
+        return {}
+
+
+def _pictures(images: Tensor) -> np.ndarray:
+    """``uint8[B, h, w, 3]`` from ``float32[B, 3, h, w]``."""
+    return (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
