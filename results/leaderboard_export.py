@@ -1,0 +1,246 @@
+"""Published tables and runs of ours as entries of vla-eval's leaderboard (:mod:`vlarig.results.leaderboard`).
+
+Where a number belongs follows leaderboard/benchmarks/*.md of allenai/vla-evaluation-harness@e1ee9ad. The form has no fields for counts,
+intervals, seeds and versions and allows none to be added, so an entry of a run has them in its ``notes``.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Any
+
+from pydantic import ValidationError
+
+from ..benchmarks.published import Kind, PublishedRow, PublishedTable
+from ..benchmarks.registry import load_suite
+from ..envs.errors import VlarigError
+from .leaderboard import LIBERO_RANKED, SUITE_PLACES, TASK_PLACES, LeaderboardEntry, Place, Weights
+from .tables import RunTable, SuiteTable
+
+#: Name of a published column to its place. A mean ranks LIBERO only beside its four parts, and stands for a robot of RoboCasa only
+#: where 100 trials of each task are reported; RoboTwin's entries must say which of two training protocols was followed.
+_COLUMN_PLACES = {
+    "libero": Place("libero", "task_scores", "reported_avg"),
+    "simpler_widowx": SUITE_PLACES["simpler_widowx"],
+    "robotwin_easy": Place("robotwin_v2", "suite_scores", "easy"),
+    "robotwin_hard": Place("robotwin_v2", "suite_scores", "hard"),
+    "robocasa_gr1": Place("robocasa", "task_scores", "reported_avg_gr1"),
+}
+#: What must be said of the paper's numbers there.
+_REMARKS = {
+    "libero": "only the mean of the four suites is reported",
+    "robotwin_v2": "training protocol (A or B) is not reported",
+    "robocasa": "trials of each task are not reported",
+}
+_WEIGHTS: dict[Kind, Weights] = {
+    "specialist": "finetuned",
+    "fine-tuned": "finetuned",
+    "generalist": "shared",
+    "zero-shot": "shared",
+}
+
+
+@dataclass(frozen=True)
+class Submission:
+    """What an entry says of a model and a run does not know.
+
+    Attributes:
+        model: Key of the model.
+        display_name: Name for readers.
+        weights: Whether the same weights play all benchmarks or are fine-tuned on this one.
+        date_added: Day on which the entry is made.
+        curated_by: Who makes it: ``@`` with a name at GitHub, or ``human``.
+        params: Size of the model, for instance ``7B``.
+        model_paper: Address of the paper that introduces it.
+    """
+
+    model: str
+    display_name: str
+    weights: Weights
+    date_added: date
+    curated_by: str = "human"
+    params: str | None = None
+    model_paper: str | None = None
+
+
+def entries_of_table(table: PublishedTable, date_added: date, curated_by: str = "human") -> list[LeaderboardEntry]:
+    """A published table as entries: one for each method and benchmark; columns of benchmarks that vla-eval has not are left out.
+
+    Raises:
+        VlarigError: vla-eval has none of its benchmarks, the table does not say whether weights are shared, or ``curated_by`` is of
+            another form than vla-eval's.
+    """
+    columns = [column.name for column in table.columns if column.name in _COLUMN_PLACES]
+    if not columns:
+        known = ", ".join(_COLUMN_PLACES)
+        raise VlarigError(
+            f"{table.place} of {table.paper.name} has nothing for vla-eval's leaderboard; columns that have are {known}"
+        )
+    entries = []
+    for row in table.rows:
+        if row.kind not in _WEIGHTS:
+            raise VlarigError(
+                f"{table.place} has a row of kind {row.kind!r}; vla-eval's leaderboard takes {', '.join(_WEIGHTS)}"
+            )
+        scores = {_COLUMN_PLACES[name]: row.values[name] for name in columns if name in row.values}
+        for benchmark, here in _by_benchmark(scores).items():
+            remarks = filter(None, [_REMARKS.get(benchmark), table.protocol])
+            added = {"curated_by": curated_by, "date_added": date_added, "notes": "; ".join(remarks)}
+            entries.append(_entry(benchmark=benchmark, **_of_row(table, row), **_containers(here), **added))
+    return entries
+
+
+def _of_row(table: PublishedTable, row: PublishedRow) -> dict[str, Any]:
+    """What an entry says of a published method."""
+    paper = table.paper
+    fields = {
+        "name_in_paper": row.method,
+        "weight_type": _WEIGHTS[row.kind],
+        "overall_score": None,
+        "reported_paper": paper.url,
+        "reported_table": table.place,
+    }
+    if not row.reference:
+        key = bibliography_key(paper.authors, paper.year, row.method)
+        return {"model": key, "display_name": row.method, "model_paper": paper.url, **fields}
+    authors, _, year = row.reference.rpartition(", ")
+    key, measured_by = (
+        bibliography_key(authors, int(year[:4]), row.method),
+        bibliography_key(paper.authors, paper.year, paper.name),
+    )
+    return {
+        "model": f"{key}__{measured_by}",
+        "display_name": f"{row.method} (from {paper.name})",
+        "model_paper": paper.references.get(row.reference),
+        **fields,
+    }
+
+
+def bibliography_key(authors: str, year: int, name: str) -> str:
+    """The first author, the year and the name, run together as in BibTeX.
+
+    >>> bibliography_key("Black et al.", 2025, "π0.5")
+    'black25pi05'
+    """
+    words = (authors.split(maxsplit=1)[0], f"{year % 100:02}", name.replace("π", "pi"))
+    plain = unicodedata.normalize("NFKD", "".join(words)).encode("ascii", "ignore").decode()
+    return re.sub(r"[^a-z0-9]", "", plain.lower())
+
+
+def entries_of_run(run: RunTable, submission: Submission) -> list[LeaderboardEntry]:
+    """A run's suites as entries, one for each benchmark; suites that vla-eval has not are left out.
+
+    A suite's score is the rate that ``vlarig table`` shows. LIBERO's overall score is there where its four suites are.
+
+    Raises:
+        VlarigError: vla-eval has none of the suites, one of them is not whole (the run is a shard, lacks tasks or episodes, or has
+            more episodes of one task than of another), or the submission is not of vla-eval's form.
+    """
+    placed = [suite for suite in run.suites if suite.suite in SUITE_PLACES]
+    if not placed:
+        held = ", ".join(suite.suite for suite in run.suites)
+        raise VlarigError(
+            f"{run.run} has nothing for vla-eval's leaderboard: it holds {held}; wanted is {', '.join(SUITE_PLACES)}"
+        )
+    if run.shard is not None:
+        raise VlarigError(f"{run.run} is shard {run.shard} of its run; put the shards together with `vlarig merge` first")
+    if len({suite.suite for suite in placed}) < len(placed):
+        raise VlarigError(
+            f"{run.run} holds a suite under several protocols; an entry is of one, so sweep each into a run of its own"
+        )
+    scores: dict[Place, float] = {}
+    for suite in placed:
+        _check_whole(run, suite)
+        scores[SUITE_PLACES[suite.suite]] = _percent(suite.total.successes, suite.total.finished)
+        for row in suite.rows:
+            if (suite.suite, row.task) in TASK_PLACES:
+                scores[TASK_PLACES[suite.suite, row.task]] = _percent(row.tally.successes, row.tally.finished)
+    return [
+        _entry(
+            model=submission.model,
+            display_name=submission.display_name,
+            params=submission.params,
+            model_paper=submission.model_paper,
+            benchmark=benchmark,
+            weight_type=submission.weights,
+            overall_score=_overall(benchmark, here),
+            **_containers(here),
+            curated_by=submission.curated_by,
+            date_added=submission.date_added,
+            notes=_notes(run, [suite for suite in placed if SUITE_PLACES[suite.suite].benchmark == benchmark]),
+        )
+        for benchmark, here in _by_benchmark(scores).items()
+    ]
+
+
+def _check_whole(run: RunTable, suite: SuiteTable) -> None:
+    """A suite's score is one of all its tasks, with as many episodes of each."""
+    played = {row.task for row in suite.rows}
+    missing = [task.name for task in load_suite(suite.suite).tasks if task.name not in played]
+    if missing:
+        raise VlarigError(f"{run.run} lacks tasks of {suite.suite}: {', '.join(missing)}; sweep the whole suite to export it")
+    total = suite.total
+    if not total.complete:
+        left = f"{total.finished} of {total.expected} episodes of {suite.suite} finished, {total.errors} errors"
+        raise VlarigError(f"{run.run} is incomplete: {left}; give the run's command again to finish it")
+    if len({row.tally.finished for row in suite.rows}) > 1:
+        counts = ", ".join(f"{row.label} {row.tally.finished}" for row in suite.rows)
+        raise VlarigError(
+            f"{run.run} has unlike many episodes of the tasks of {suite.suite}: {counts}; sweep it with --episodes"
+        )
+
+
+def _overall(benchmark: str, scores: dict[Place, float]) -> float | None:
+    """LIBERO's mean of its four suites; the scores of other benchmarks are not to be averaged."""
+    ranked = [scores[SUITE_PLACES[name]] for name in LIBERO_RANKED if SUITE_PLACES[name] in scores]
+    return round(sum(ranked) / len(ranked), 2) if benchmark == "libero" and len(ranked) == len(LIBERO_RANKED) else None
+
+
+def _notes(run: RunTable, suites: Sequence[SuiteTable]) -> str:
+    """Counts and intervals, what a reader needs to repeat the run, and what must stand beside its numbers."""
+    identity, record = run.manifest.identity, run.manifest.record
+    facts = []
+    for suite in suites:
+        low, high = suite.total.interval
+        rate = f"{suite.total.successes} of {suite.total.finished} episodes"
+        facts.append(f"{suite.suite} {suite.protocol}: {rate}, 95 % interval {100 * low:.1f} to {100 * high:.1f} (Wilson)")
+    changed = " with uncommitted changes" if record.git_dirty else ""
+    commit = f" at commit {record.git_revision}{changed}" if record.git_revision else ""
+    facts += [f"vlarig {identity.vlarig_version}{commit}", f"seed {identity.seed}", f"renderer {identity.renderer}"]
+    facts += [f"policy revision {identity.policy_revision}"] if identity.policy_revision else []
+    facts += [f"runtime {name} {digest}" for name, digest in sorted(identity.runtimes.items())]
+    return "; ".join([*facts, *run.notes])
+
+
+def _entry(**fields: Any) -> LeaderboardEntry:
+    try:
+        return LeaderboardEntry(**fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise VlarigError(
+            f"{where} is {first['input']!r}, which vla-eval's leaderboard does not take: {first['msg']}"
+        ) from error
+
+
+def _by_benchmark(scores: dict[Place, float]) -> dict[str, dict[Place, float]]:
+    grouped: dict[str, dict[Place, float]] = {}
+    for place, score in scores.items():
+        grouped.setdefault(place.benchmark, {})[place] = score
+    return grouped
+
+
+def _containers(scores: dict[Place, float]) -> dict[str, dict[str, float]]:
+    """One benchmark's scores as the fields of an entry."""
+    fields: dict[str, dict[str, float]] = {"suite_scores": {}, "task_scores": {}}
+    for place, score in scores.items():
+        fields[place.container][place.key] = score
+    return fields
+
+
+def _percent(successes: int, n: int) -> float:
+    return round(100 * successes / n, 2)
