@@ -14,6 +14,8 @@ COMMANDS = {
     "sweep": ("vlarig.harness.commands.sweep", "run a policy over a suite's episodes; the same command again resumes"),
     "table": ("vlarig.harness.commands.table", "success rates of runs, with intervals, errors and what is missing"),
     "compare": ("vlarig.harness.commands.compare", "two runs over the same episodes: which is better, and how surely"),
+    "export": ("vlarig.harness.commands.export", "a run's episodes as a Parquet file, for DuckDB, pandas and others"),
+    "leaderboard": ("vlarig.harness.commands.leaderboard", "vla-eval's leaderboard: show it, add entries of ours"),
     "runs": ("vlarig.harness.commands.runs", "what was run: when, which policy and suite, how far it came"),
     "merge": ("vlarig.harness.commands.merge", "one run out of several, such as the shards of a sweep"),
     "replay": ("vlarig.harness.commands.replay", "re-simulate recorded episodes: check them, make their videos"),

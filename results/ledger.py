@@ -8,7 +8,7 @@ import heapq
 import json
 import sqlite3
 import threading
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +18,7 @@ from ..envs.errors import VlarigError
 from .lock import RunLock
 from .records import Attempt, EpisodeRecord, Session, differing_fields, split_key
 from .rows import (
+    ALL,
     COUNT_FINISHED,
     INSERT_ATTEMPT,
     INSERT_EPISODE,
@@ -188,8 +189,18 @@ class Ledger:
         return [row["key"] for row in self._read(SELECT_GIVEN_UP)]
 
     def records(self, with_actions: bool = False) -> list[EpisodeRecord]:
-        """All finished episodes, sorted by key. Actions are left out (``float32[0, A]``) unless asked for."""
-        rows = self._read(SELECT_WHOLE if with_actions else SELECT_LIGHT)
+        """All finished episodes, sorted by key, of one moment. Actions are left out (``float32[0, A]``) unless asked for."""
+        return self._page(ALL, with_actions)
+
+    def each_record(self, with_actions: bool = False, at_a_time: int = 1000) -> Iterator[EpisodeRecord]:
+        """The finished episodes like :meth:`records`, ``at_a_time`` of them in memory; one that finishes meanwhile may be missed."""
+        page = self._page({"after": "", "most": at_a_time}, with_actions)
+        while page:
+            yield from page
+            page = self._page({"after": page[-1].key, "most": at_a_time}, with_actions)
+
+    def _page(self, values: dict[str, Any], with_actions: bool) -> list[EpisodeRecord]:
+        rows = self._read(SELECT_WHOLE if with_actions else SELECT_LIGHT, values)
         return [episode_record(row, self.path, with_actions) for row in rows]
 
     def record(self, key: str) -> EpisodeRecord:

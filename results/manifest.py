@@ -84,6 +84,11 @@ class Identity(_Model):
     vlarig_version: str
     """Version of vlarig."""
 
+    @property
+    def policy_label(self) -> str:
+        """The policy's name, with what it was told."""
+        return " ".join([self.policy, *(f"{name}={value}" for name, value in sorted(self.policy_options.items()))])
+
     def identity_hash(self) -> str:
         """SHA-256, in hex, over every field."""
         return hashlib.sha256(canonical_json(self.model_dump(mode="json")).encode()).hexdigest()

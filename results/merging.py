@@ -26,7 +26,7 @@ from .lock import LOCK_NAME, RunLock, lock_holder
 from .manifest import MANIFEST_NAME, Manifest, identity_differences
 from .planning import surroundings
 from .records import differing_fields
-from .rows import COUNT_FINISHED, INSERT_EPISODE, SELECT_ONE, SELECT_WHOLE, episode_record
+from .rows import ALL, COUNT_FINISHED, INSERT_EPISODE, SELECT_ONE, SELECT_WHOLE, episode_record
 from .schema import LEDGER_NAME, check_file, connect_read_only, connect_writable, create_file, plain_errors, sync_folder
 
 _CREATE_ORIGINS = """
@@ -190,7 +190,7 @@ def _add(folder: Path, manifest: Manifest, runs: Sequence[Path], target: Path) -
             with _reading(run) as source:
                 _check_plan(source, manifest)
                 sessions = _add_sessions(ledger, target, source)
-                for row in source.rows(SELECT_WHOLE):
+                for row in source.rows(SELECT_WHOLE, ALL):
                     found[run] += 1
                     if ledger.execute(INSERT_EPISODE, dict(row) | {"session": sessions.get(row["session"])}).rowcount:
                         new += 1

@@ -1,89 +1,45 @@
-"""The same table for a terminal, for a Markdown page, and for programs."""
+"""A run's table as a sheet for people, and as JSON for programs."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 
-from rich.box import SIMPLE_HEAD
-from rich.console import Group, RenderableType
-from rich.markup import escape
-from rich.table import Table
-from rich.text import Text
-
+from .sheet import Cell, Column, Line, Sheet, Tone
 from .tables import RunTable, SuiteTable, Tally
 
-_COLUMNS = ("success %", "95 % interval", "n", "errors", "missing")
-_LEGEND = "95 % interval: Wilson; n: finished episodes; errors and missing episodes are counted, not averaged."
+LEGEND = "95 % interval: Wilson; n: finished episodes; errors and missing episodes are counted, not averaged."
 
 
-def for_terminal(tables: Sequence[RunTable]) -> RenderableType:
-    """A block for each run, for a rich console."""
-    blocks: list[RenderableType] = []
-    for table in tables:
-        notes = [Text(note, style="yellow") for note in table.notes]
-        blocks += [_terminal_heading(table), _terminal_table(table), *notes, ""]
-    return Group(*blocks, Text(_LEGEND, style="dim"))
-
-
-def _terminal_heading(table: RunTable) -> Text:
-    return Text.assemble(
-        (table.run, "bold"),
-        ("  " + "  ".join(f"{name} {value}" for name, value in _facts(table).items()), "dim"),
+def run_sheet(table: RunTable) -> Sheet:
+    """The table of a run: for each suite its total and its tasks."""
+    lines: list[Line] = []
+    for suite in table.suites:
+        tone: Tone = "" if suite.total.complete else "warning"
+        lines.append(Line(_suite_label(suite), _cells(suite.total), "total", tone))
+        lines += [Line(row.label, _cells(row.tally), "part") for row in suite.rows]
+    return Sheet(
+        title=table.run,
+        corner="suite / task",
+        columns=(Column("success %"), Column("errors"), Column("missing")),
+        lines=tuple(lines),
+        facts=_facts(table),
+        warning="" if table.total.complete else _progress(table),
+        notes=tuple(table.notes),
+        spread=True,
     )
 
 
-def _terminal_table(table: RunTable) -> Table:
-    grid = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), caption_style="yellow", caption_justify="left")
-    if not table.total.complete:
-        grid.caption = _progress(table)
-    grid.add_column("suite / task", overflow="fold")
-    for name in _COLUMNS:
-        grid.add_column(name, justify="right", no_wrap=True)
-    for suite in table.suites:
-        style = "bold" if suite.total.complete else "bold yellow"
-        grid.add_row(escape(_suite_label(suite)), *_styled(suite.total), style=style)
-        for row in suite.rows:
-            grid.add_row("  " + escape(row.label), *_styled(row.tally))
-        grid.add_section()
-    return grid
-
-
-def _styled(tally: Tally) -> list[str]:
-    rate, interval, n, errors, missing = _cells(tally)
-    return [
-        rate, interval, n,
-        f"[red]{errors}[/red]" if tally.errors else errors,
-        f"[yellow]{missing}[/yellow]" if tally.missing else missing,
-    ]  # fmt: skip
-
-
-def for_markdown(tables: Sequence[RunTable]) -> str:
-    """A heading and a table for each run, ending with a newline."""
-    lines: list[str] = []
-    for table in tables:
-        lines += [f"### {_markdown_text(table.run)}", ""]
-        lines += [", ".join(f"{name} `{value}`" for name, value in _facts(table).items()), ""]
-        if not table.total.complete:
-            lines += [f"**{_progress(table)}**", ""]
-        lines += [_markdown_row(("suite / task", *_COLUMNS)), "|---|" + "---:|" * len(_COLUMNS)]
-        for suite in table.suites:
-            lines += [_markdown_row((_suite_label(suite), *_cells(suite.total)), bold=True)]
-            lines += [_markdown_row((row.label, *_cells(row.tally))) for row in suite.rows]
-        lines += [""]
-        for note in table.notes:
-            lines += [_markdown_text(note), ""]
-    return "\n".join([*lines, _LEGEND, ""])
-
-
-def _markdown_row(cells: Sequence[str], bold: bool = False) -> str:
-    mark = "**" if bold else ""
-    return f"| {' | '.join(f'{mark}{_markdown_text(cell)}{mark}' for cell in cells)} |"
-
-
-def _markdown_text(text: str) -> str:
-    """``text`` with the characters escaped that Markdown would take for markup."""
-    return "".join(f"\\{character}" if character in "\\`*_|<>[]" else character for character in text)
+def _cells(tally: Tally) -> tuple[Cell, ...]:
+    rate = Cell("-", n=tally.finished)
+    if tally.rate is not None:
+        low, high = tally.interval
+        rate = Cell(f"{100 * tally.rate:.1f}", (f"{100 * low:.1f}", f"{100 * high:.1f}"), tally.finished)
+    return (
+        rate,
+        Cell(str(tally.errors), tone="error" if tally.errors else ""),
+        Cell(str(tally.missing), tone="warning" if tally.missing else ""),
+    )
 
 
 def for_programs(tables: Sequence[RunTable]) -> str:
@@ -137,15 +93,6 @@ def _tally_data(tally: Tally) -> dict[str, object]:
     }
 
 
-def _cells(tally: Tally) -> tuple[str, ...]:
-    """A tally as the text of the columns."""
-    counts = (str(tally.finished), str(tally.errors), str(tally.missing))
-    if tally.rate is None:
-        return ("-", "-", *counts)
-    low, high = tally.interval
-    return (f"{100 * tally.rate:.1f}", f"{100 * low:.1f} to {100 * high:.1f}", *counts)
-
-
 def _suite_label(suite: SuiteTable) -> str:
     mark = "" if suite.total.complete else " (incomplete)"
     return f"{suite.suite} {suite.protocol}{mark}"
@@ -156,7 +103,7 @@ def _facts(table: RunTable) -> dict[str, str]:
     identity = table.manifest.identity
     revision = identity.policy_revision
     return {
-        "policy": " ".join([identity.policy, *(f"{name}={value}" for name, value in sorted(identity.policy_options.items()))]),
+        "policy": identity.policy_label,
         **({"revision": revision if len(revision) <= 24 else f"{revision[:21]}..."} if revision else {}),
         "protocol": ", ".join(dict.fromkeys(suite.protocol for suite in table.suites)),
         "renderer": identity.renderer,

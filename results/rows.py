@@ -34,14 +34,18 @@ INSERT INTO episodes (
 ) ON CONFLICT (key) DO NOTHING
 """
 SELECT_ONE = "SELECT * FROM episodes WHERE key = ?"
-SELECT_WHOLE = "SELECT * FROM episodes ORDER BY key"
+#: At most so many episodes, in the order of their keys, from the one after a key on.
+_PAGE = "FROM episodes WHERE key > :after ORDER BY key LIMIT :most"
+SELECT_WHOLE = f"SELECT * {_PAGE}"
 #: Of the actions only the header, which tells their shape.
-SELECT_LIGHT = """
+SELECT_LIGHT = f"""
 SELECT key, suite, protocol, task, variant, start, repeat, success, success_first, success_at_end, streak, longest_streak,
     cut_short, reward, steps, primitives, chunks, substr(actions, 1, 12) AS actions, metrics, state_digest, image_digest,
     seconds, worker
-FROM episodes ORDER BY key
+{_PAGE}
 """
+#: Values for these with which all episodes are read.
+ALL = {"after": "", "most": -1}
 INSERT_ATTEMPT = """
 INSERT INTO attempts (key, number, kind, message, worker, gave_up, session, written)
 VALUES (:key, :number, :kind, :message, :worker, :gave_up, :session, :written)

@@ -12,7 +12,8 @@ import tyro
 from rich.console import Console
 
 from ...envs.errors import VlarigError
-from ...results.rendering import for_terminal
+from ...results.forms.terminal import for_terminal
+from ...results.rendering import LEGEND, run_sheet
 from ...results.tables import run_table
 from ..events import Failed, Result, TaskResult
 from ..journal import Journal
@@ -58,7 +59,7 @@ def main(arguments: list[str]) -> int:
     console = Console()
     with Journal(console) as journal:
         evaluation = _run(arguments, journal)
-    console.print(for_terminal([run_table(evaluation.run)]))
+    console.print(for_terminal([run_sheet(run_table(evaluation.run))], LEGEND))
     return _status(evaluation)
 
 

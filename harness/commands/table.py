@@ -1,7 +1,8 @@
-"""`vlarig table`: success rates of runs, with their intervals."""
+"""`vlarig table`: success rates of runs with their intervals, and the paper's tables with rows of our own."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +12,16 @@ import tyro
 from rich.console import Console
 
 from ...envs.errors import VlarigError
-from ...results.rendering import for_markdown, for_programs, for_terminal
-from ...results.runs import find_run
+from ...results.forms.csv import for_csv
+from ...results.forms.html import for_html
+from ...results.forms.latex import for_latex
+from ...results.forms.markdown import for_markdown
+from ...results.forms.terminal import for_terminal
+from ...results.layouts import LAYOUTS, make_layout
+from ...results.measures import RunRecords, read_run
+from ...results.rendering import LEGEND, for_programs, run_sheet
+from ...results.runs import DEFAULT_RUNS, find_run
+from ...results.sheet import Sheet
 from ...results.tables import run_table
 
 DESCRIPTION = """Show the success rates of one or more runs, by suite and task.
@@ -24,33 +33,89 @@ is being written, and after it was killed. A shard's table is of its own share o
   vlarig table runs/expert
   vlarig table expert octo --format markdown > results.md
   vlarig table runs/* --format json
+
+With --layout it is one of the paper's tables, with the published rows and one of yours for each policy; without runs the published
+rows alone. The best number of a column is bold, the second underlined. What is incomplete has no number, but a footnote.
+
+  vlarig table --layout table4
+  vlarig table --layout table4 runs/libero runs/simpler --format latex > table4.tex
+  vlarig table --layout table8 "before RL"=runs/sft "after RL"=runs/rl
 """
+
+#: The forms of a sheet.
+SheetForm = Literal["terminal", "markdown", "latex", "csv", "html"]
 
 
 @dataclass(frozen=True)
 class TableConfig:
     """What the command can be told."""
 
-    runs: tyro.conf.Positional[Annotated[tuple[Path, ...], tyro.conf.arg(metavar="RUN...")]] = ()
-    """Folders of runs, or their names below runs/."""
-    format: Literal["terminal", "markdown", "json"] = "terminal"
-    """A table with colours, a Markdown page to paste, or JSON for programs (rates as fractions of 1)."""
+    runs: tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="[LABEL=]RUN...")]] = ()
+    """Folders of runs, or their names below runs/. With --layout, runs of one label make one row; the label is the policy's name
+    unless it is given."""
+    layout: Annotated[str | None, tyro.conf.arg(metavar="|".join(LAYOUTS))] = None
+    """A table of the paper to put the runs into."""
+    interval: Literal["start", "task"] = "start"
+    """With --layout, what intervals are about: other starts of these tasks, or other tasks of their kind."""
+    format: SheetForm | Literal["json"] = "terminal"
+    """A table with colours, a Markdown page to paste, LaTeX for the package booktabs, CSV for spreadsheets, a page of HTML, or JSON
+    for programs."""
 
 
 def main(arguments: list[str]) -> int:
     """Run the command and return its exit status."""
     config = tyro.cli(TableConfig, args=arguments, prog="vlarig table", description=DESCRIPTION)
+    if config.layout is not None:
+        _print_layout(config.layout, config)
+        return 0
     if not config.runs:
         raise VlarigError("no run was named; give its folder, as in `vlarig table runs/expert`; `vlarig runs` lists the runs")
-    print_table([find_run(run) for run in config.runs], config.format)
+    tables = [run_table(find_run(Path(run))) for run in config.runs]
+    if config.format == "json":
+        Console().out(for_programs(tables), end="", highlight=False)
+    else:
+        print_sheets([run_sheet(table) for table in tables], LEGEND, config.format)
     return 0
 
 
-def print_table(run_dirs: Sequence[Path], form: str = "terminal") -> None:
-    """Print the tables of runs: ``form`` is ``terminal``, ``markdown`` or ``json``."""
-    tables = [run_table(run_dir) for run_dir in run_dirs]
+def print_sheets(sheets: Sequence[Sheet], legend: str, form: SheetForm = "terminal") -> None:
+    """Print sheets, and below them what their numbers are."""
     console = Console()
     if form == "terminal":
-        console.print(for_terminal(tables))
+        console.print(for_terminal(sheets, legend))
+    elif form == "csv":
+        console.out(for_csv(sheets), end="", highlight=False)
     else:
-        console.out(for_markdown(tables) if form == "markdown" else for_programs(tables), end="", highlight=False)
+        write = {"markdown": for_markdown, "latex": for_latex, "html": for_html}[form]
+        console.out(write(sheets, legend), end="", highlight=False)
+
+
+def _print_layout(name: str, config: TableConfig) -> None:
+    layout = make_layout(name, _labelled(config.runs), config.interval)
+    if config.format == "json":
+        Console().out(json.dumps(layout.data(), indent=2, ensure_ascii=False), highlight=False)
+    else:
+        print_sheets([layout.sheet()], layout.legend, config.format)
+
+
+def _labelled(runs: Sequence[str]) -> list[tuple[str, RunRecords]]:
+    """The runs with their labels: those that were given, else the policies' names, with revisions where these are of two policies."""
+    named = [(label, read_run(folder)) for label, folder in map(_named, runs)]
+    revisions: dict[str, set[str | None]] = {}
+    for _, run in named:
+        revisions.setdefault(run.manifest.identity.policy_label, set()).add(run.manifest.identity.policy_revision)
+    labelled = []
+    for label, run in named:
+        identity = run.manifest.identity
+        ambiguous = len(revisions[identity.policy_label]) > 1
+        own = f"{identity.policy_label} ({identity.policy_revision})" if ambiguous else identity.policy_label
+        labelled.append((label or own, run))
+    return labelled
+
+
+def _named(run: str) -> tuple[str, Path]:
+    """The label, empty for none, and the run's folder."""
+    label, equals, name = run.rpartition("=")
+    if not equals or any((place / run).is_dir() for place in (Path(), DEFAULT_RUNS)):
+        return "", find_run(Path(run))
+    return label, find_run(Path(name))

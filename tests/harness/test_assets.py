@@ -28,7 +28,9 @@ from toy.suite import TOY_SUITE
 from vlarig.envs.errors import VlarigError
 from vlarig.harness import asset_spec, assets, cli, doctor, evaluate, plan, replay
 from vlarig.harness.workplace import Workplace
-from vlarig.results.rendering import for_markdown, for_programs, for_terminal
+from vlarig.results.forms.markdown import for_markdown
+from vlarig.results.forms.terminal import for_terminal
+from vlarig.results.rendering import LEGEND, for_programs, run_sheet
 from vlarig.results.tables import run_table
 
 if sys.version_info >= (3, 14):
@@ -630,9 +632,9 @@ def test_stand_ins_are_said_by_sweep_manifest_and_tables(toy_with_assets, given)
     table = run_table(run)
     recorded = table.manifest.identity.assets
     assert recorded == {"toys": assets.find_bundle("toys").identity}
-    console.print(for_terminal([table]))
+    console.print(for_terminal([run_sheet(table)], LEGEND))
     assert note in console.export_text()
-    assert f"\n\n{note}\n\n" in for_markdown([table])
+    assert f"\n\n{note}\n\n" in for_markdown([run_sheet(table)], LEGEND)
     data = json.loads(for_programs([table]))[0]
     assert (data["assets"], data["notes"]) == (recorded, [note])
 
@@ -664,7 +666,7 @@ def test_official_assets_need_no_note(toy_with_assets, given):
     table = run_table(evaluate("toy", ImageReader(), episodes=1).run)
     assert table.manifest.identity.assets["toys"].startswith("official, 3 files; sha256 ")
     assert table.notes == []
-    assert "toys" not in for_markdown([table])
+    assert "toys" not in for_markdown([run_sheet(table)], LEGEND)
 
 
 def test_the_doctor_says_what_to_type(home, given, monkeypatch):

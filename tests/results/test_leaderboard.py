@@ -9,11 +9,13 @@ from pathlib import Path
 
 import jsonschema
 import pytest
+from layout_runs import play
 from sample_runs import make_manifest
 
 from vlarig.benchmarks.published import PublishedTable, load_table
 from vlarig.benchmarks.registry import load_suite
 from vlarig.envs.errors import VlarigError
+from vlarig.harness.cli import main
 from vlarig.results.leaderboard import (
     Leaderboard,
     LeaderboardEntry,
@@ -352,3 +354,37 @@ def test_files_that_are_no_json_are_refused(tmp_path):
         read_leaderboard(pointer)
     with pytest.raises(VlarigError, match="cannot be read"):
         read_leaderboard(tmp_path / "nothing.json")
+
+
+# The command
+
+
+def test_the_command_adds_what_it_is_told_and_replaces_older_entries(tmp_path, capsys):
+    run = play(tmp_path / "mine", "simpler_widowx")
+    file = tmp_path / "leaderboard.json"
+    told = ["leaderboard", "add", str(file), "--model", "doe26mine", "--name", "Mine", "--weights", "shared"]
+    assert main([*told, "--run", str(run), "--published", "table4"]) == 0
+    first = read_leaderboard(file).results
+    assert main([*told, "--run", str(run)]) == 0
+    assert "1 entries written, 1 of them in place of older ones" in capsys.readouterr().out
+    assert read_leaderboard(file).results == first
+    (entry,) = [entry for entry in first if entry.model == "doe26mine"]
+    assert entry.suite_scores == {"widowx_vm": 75.0}
+
+
+def test_the_command_shows_a_benchmark_with_its_best_marked(tmp_path, capsys):
+    file = written(tmp_path / "leaderboard.json", entries_of_table(load_table("table4"), TODAY))
+    (tmp_path / "benchmarks.json").write_bytes((THEIRS / "benchmarks.json").read_bytes())
+    assert main(["leaderboard", "show", str(file), "simpler_env", "--format", "markdown"]) == 0
+    said = capsys.readouterr().out
+    assert "**73.70**" in said
+    assert "<u>64.60</u>" in said
+    assert main(["leaderboard", "show", str(file), "simpler_enw"]) == 2
+    assert "unknown benchmark 'simpler_enw' in" in capsys.readouterr().err
+
+
+def test_the_command_wants_a_name_for_a_run(tmp_path, capsys):
+    assert main(["leaderboard", "add", str(tmp_path / "x.json"), "--run", str(tmp_path)]) == 2
+    assert "entries of runs need --model, --name and --weights" in capsys.readouterr().err
+    assert main(["leaderboard", "add", str(tmp_path / "x.json")]) == 2
+    assert "nothing was named to add" in capsys.readouterr().err

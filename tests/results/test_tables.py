@@ -7,15 +7,17 @@ from rich.console import Console
 from sample_runs import make_manifest, make_record, make_run
 
 from vlarig.envs.errors import VlarigError
+from vlarig.results.forms.markdown import for_markdown
+from vlarig.results.forms.terminal import for_terminal
 from vlarig.results.ledger import Ledger
-from vlarig.results.rendering import for_markdown, for_programs, for_terminal
+from vlarig.results.rendering import LEGEND, for_programs, run_sheet
 from vlarig.results.statistics import wilson_interval
 from vlarig.results.tables import Tally, run_table
 
 
 def shown(*tables) -> str:
     console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
-    console.print(for_terminal(tables))
+    console.print(for_terminal([run_sheet(table) for table in tables], LEGEND))
     return console.export_text()
 
 
@@ -52,7 +54,7 @@ def test_an_error_that_was_finished_later_is_no_error(tmp_path):
 def test_a_run_without_results_shows_no_rate(tmp_path):
     table = run_table(make_run(tmp_path / "new", finished=0))
     assert table.total.rate is None
-    assert "| stack | - | - | 0 | 0 | 10 |" in for_markdown([table])
+    assert "| stack | - | - | 0 | 0 | 10 |" in for_markdown([run_sheet(table)], LEGEND)
 
 
 def test_a_run_is_shown_while_it_is_written(tmp_path):
@@ -65,7 +67,7 @@ def test_a_run_is_shown_while_it_is_written(tmp_path):
 
 def test_markdown(tmp_path):
     runs = [make_run(tmp_path / "expert"), make_run(tmp_path / "half_done", finished=4, policy="a|b")]
-    text = for_markdown([run_table(run) for run in runs])
+    text = for_markdown([run_sheet(run_table(run)) for run in runs], LEGEND)
     assert "### expert\n\npolicy `expert`, revision `expert 1`, protocol `standard@1`, renderer `osmesa`, seed `0`" in text
     assert "| push\\_to | 70.0 | 39.7 to 89.2 | 10 | 0 | 0 |" in text
     assert "| **tabletop standard@1** | **70.0** | **52.1 to 83.3** | **30** | **0** | **0** |" in text

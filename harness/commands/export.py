@@ -1,0 +1,47 @@
+"""`vlarig export`: a run's episodes as data for other programs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+
+from ...envs.errors import VlarigError
+from ...results.parquet import export_parquet
+from ...results.runs import find_run
+
+DESCRIPTION = """Write the episodes of one or more runs into a Parquet file, a row each; errors and missing episodes have rows too.
+
+  vlarig export runs/expert --out expert.parquet
+  vlarig export runs/* --out episodes.parquet --actions
+
+  python -c "import duckdb; print(duckdb.sql(\"select task, status, count(*) from 'expert.parquet' group by all\"))"
+  python -c "import pandas; print(pandas.read_parquet('expert.parquet').groupby('task').success.mean())"
+
+docs/data.md says what the columns are.
+"""
+
+
+@dataclass(frozen=True)
+class ExportConfig:
+    """What the command can be told."""
+
+    out: Annotated[Path, tyro.conf.arg(metavar="FILE")]
+    """The file; one that is there is replaced."""
+    runs: tyro.conf.Positional[Annotated[tuple[Path, ...], tyro.conf.arg(metavar="RUN...")]] = ()
+    """Folders of runs, or their names below runs/."""
+    actions: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Add the executed actions, which are most of a ledger."""
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command and return its exit status."""
+    config = tyro.cli(ExportConfig, args=arguments, prog="vlarig export", description=DESCRIPTION)
+    if not config.runs:
+        raise VlarigError("no run was named; give its folder, as in `vlarig export runs/expert --out expert.parquet`")
+    count = export_parquet([find_run(run) for run in config.runs], config.out, config.actions)
+    Console().print(f"{config.out}: {count} episodes", highlight=False, soft_wrap=True, markup=False)
+    return 0

@@ -1,0 +1,41 @@
+"""Sheets as comma-separated values, for spreadsheets: an interval's bounds and the number of episodes in columns of their own."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+
+from ..sheet import DASH, Cell, Sheet
+
+
+def for_csv(sheets: Sequence[Sheet]) -> str:
+    """One header and the lines of all sheets, which have the same columns; ends with a newline.
+
+    A dash is an empty field. Footnotes stand in the last column, since numbers would point to nothing.
+    """
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    columns = sheets[0].columns
+    wide = [any(line.cells[index].n is not None for sheet in sheets for line in sheet.lines) for index in range(len(columns))]
+    headings: list[str] = []
+    for column, is_wide in zip(columns, wide, strict=True):
+        name = f"{column.group} {column.heading}".strip() if sheets[0].groups else column.heading
+        headings += [name, f"{name} low", f"{name} high", f"{name} n"] if is_wide else [name]
+    writer.writerow(["table", "section", sheets[0].corner, *headings, "notes"])
+    for sheet in sheets:
+        for line in sheet.lines:
+            fields: list[str] = []
+            for cell, is_wide in zip(line.cells, wide, strict=True):
+                fields += _fields(cell, is_wide)
+            said = [*line.footnotes, *(note for cell in line.cells for note in cell.footnotes)]
+            writer.writerow([sheet.heading, line.section, line.label, *fields, "; ".join(dict.fromkeys(said))])
+    return out.getvalue()
+
+
+def _fields(cell: Cell, is_wide: bool) -> list[str]:
+    value = "" if cell.text in (DASH, "-") else cell.text
+    if not is_wide:
+        return [value]
+    low, high = cell.interval or ("", "")
+    return [value, low, high, "" if cell.n is None else str(cell.n)]

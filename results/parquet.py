@@ -1,0 +1,185 @@
+"""Episodes as a Parquet file, for DuckDB, pandas, Polars and R: a row for each episode that the runs consist of.
+
+An episode that was given up, or that was not played yet, has a row too, whose ``status`` says so and whose results are null: whoever
+averages sees how many there are.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from ..envs.errors import VlarigError
+from .ledger import Ledger, TaskKey
+from .manifest import Manifest
+from .records import Attempt, EpisodeRecord, split_key
+from .tables import run_table
+
+#: Name, type (as pyarrow calls it) and meaning of every column but the metrics' and the actions.
+COLUMNS: tuple[tuple[str, str, str], ...] = (
+    ("run", "string", "name of the run's folder"),
+    ("policy", "string", "the policy as the sweep named it"),
+    ("policy_options", "string", "what it was told, as JSON"),
+    ("policy_revision", "string", "what fixes its weights; null where it has none"),
+    ("seed", "int64", "seed of the run"),
+    ("status", "string", "`finished`, `error` (given up for reasons that are not the policy's) or `missing` (not played yet)"),
+    ("key", "string", "suite/protocol@version/task/variant/start/repeat; null where the episode is missing"),
+    ("suite", "string", "name of the suite"),
+    ("protocol", "string", "the protocol as name@version"),
+    ("task", "string", "name of the task within the suite"),
+    ("variant", "string", "name of the variation; `base` where there is none"),
+    ("start", "int64", "the benchmark's seed or row of the start"),
+    ("repeat", "int64", "counts episodes that share all of the above"),
+    ("success", "bool", "success under the protocol's own rule"),
+    ("success_first", "bool", "success at any moment"),
+    ("success_final", "bool", "success at the end; null where the episode was cut short by success"),
+    ("reward", "float64", "sum of the simulator's rewards"),
+    ("steps", "int32", "rows of actions that were executed"),
+    ("primitives", "int32", "simulator moves that the rows were carried out with"),
+    ("chunks", "list<int32>", "rows executed in each chunk, in order"),
+    ("seconds_simulate", "float64", "wall seconds in the simulator's physics"),
+    ("seconds_render", "float64", "wall seconds drawing pictures"),
+    ("seconds_policy", "float64", "wall seconds that the policy took for its batches"),
+    ("seconds_wait", "float64", "wall seconds waiting for a turn"),
+    ("seconds_total", "float64", "wall seconds in all"),
+    ("worker", "string", "name of the process that ran it"),
+    ("state_digest", "string", "SHA-256 over the simulator's states"),
+    ("image_digest", "string", "SHA-256 over the images that the policy was shown"),
+    ("error_kind", "string", "what went wrong the last time, where the status is `error`"),
+    ("error_message", "string", "what is known of the cause"),
+)  # fmt: skip
+
+_ROWS_AT_A_TIME = 1000
+
+
+def export_parquet(run_dirs: Sequence[Path], file: Path, with_actions: bool = False) -> int:
+    """Write the episodes of some runs into one file, and return the number of rows. It appears whole or not at all.
+
+    Besides :data:`COLUMNS` there is a ``metric_<name>`` (float64) for each metric of the benchmarks. The file's metadata have the
+    runs' manifests under ``vlarig``, as a JSON list.
+
+    Args:
+        run_dirs: Folders of the runs.
+        file: The file.
+        with_actions: Whether to add a column ``actions``, list<list<float32>>: the executed rows.
+
+    Raises:
+        VlarigError: A run is damaged, two have the same name, the file cannot be written, or pyarrow is not installed.
+    """
+    arrow, parquet = _pyarrow("pyarrow"), _pyarrow("pyarrow.parquet")
+    names = [run_dir.resolve().name for run_dir in run_dirs]
+    double = [name for name, count in Counter(names).items() if count > 1]
+    if double:
+        raise VlarigError(f"two of the runs are called {double[0]}; rename one's folder, or export them to two files")
+    manifests = [_checked_manifest(run_dir) for run_dir in run_dirs]
+    schema = _schema(arrow, _metric_names(run_dirs), with_actions)
+    about = json.dumps([manifest.model_dump(mode="json") for manifest in manifests], sort_keys=True)
+    schema = schema.with_metadata({"vlarig": about})
+    draft = file.with_name(f".{file.name}.{os.getpid()}.new")
+    count = 0
+    try:
+        with parquet.ParquetWriter(draft, schema, compression="zstd") as writer:
+            for run_dir, manifest in zip(run_dirs, manifests, strict=True):
+                left = _rows(run_dir, manifest, with_actions)
+                while rows := list(islice(left, _ROWS_AT_A_TIME)):
+                    writer.write_table(arrow.Table.from_pylist(rows, schema=schema))
+                    count += len(rows)
+        draft.replace(file)
+    except OSError as error:
+        raise VlarigError(
+            f"{file} cannot be written: {error}; check that its folder is there, writable, and has space"
+        ) from error
+    finally:
+        draft.unlink(missing_ok=True)
+    return count
+
+
+def _pyarrow(module: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise VlarigError("this needs pyarrow; install it with `pip install 'vlarig[results]'`") from None
+
+
+def _checked_manifest(run_dir: Path) -> Manifest:
+    run_table(run_dir)  # says so where manifest and ledger do not belong together
+    return Manifest.load(run_dir)
+
+
+def _schema(arrow: Any, metrics: Sequence[str], with_actions: bool) -> Any:
+    types = {"list<int32>": arrow.list_(arrow.int32()), "string": arrow.string(), "bool": arrow.bool_(),
+             "int32": arrow.int32(), "int64": arrow.int64(), "float64": arrow.float64()}  # fmt: skip
+    fields = [arrow.field(name, types[kind], metadata={"description": meaning}) for name, kind, meaning in COLUMNS]
+    fields += [arrow.field(f"metric_{name}", arrow.float64()) for name in metrics]
+    fields += [arrow.field("actions", arrow.list_(arrow.list_(arrow.float32())))] if with_actions else []
+    return arrow.schema(fields)
+
+
+def _metric_names(run_dirs: Sequence[Path]) -> list[str]:
+    names: set[str] = set()
+    for run_dir in run_dirs:
+        with Ledger.open_read_only(run_dir) as ledger:
+            for record in ledger.each_record():
+                names |= record.metrics.keys()
+    return sorted(names)
+
+
+def _rows(run_dir: Path, manifest: Manifest, with_actions: bool) -> Iterator[dict[str, Any]]:
+    """The run's rows: finished episodes by their keys, then those given up, then those missing."""
+    identity = manifest.identity
+    run = {
+        "run": run_dir.resolve().name,
+        "policy": identity.policy,
+        "policy_options": json.dumps(identity.policy_options, sort_keys=True),
+        "policy_revision": identity.policy_revision,
+        "seed": identity.seed,
+    }
+    left = Counter(
+        {
+            TaskKey(suite.name, suite.protocol_name, task.name, task.variant): task.episodes
+            for suite in identity.suites
+            for task in suite.tasks
+        }
+    )
+    finished: set[str] = set()
+    with Ledger.open_read_only(run_dir) as ledger:
+        given_up = ledger.error_keys()  # before the records: what finishes in between is no error
+        last = {attempt.key: attempt for attempt in ledger.attempts()}
+        for record in ledger.each_record(with_actions):
+            left[TaskKey(record.suite, record.protocol, record.task, record.variant)] -= 1
+            finished.add(record.key)
+            yield run | _finished(record, with_actions)
+    for key in given_up:
+        if key not in finished:
+            left[TaskKey(*split_key(key)[:4])] -= 1
+            yield run | _given_up(last[key])
+    for task, count in left.items():
+        for _ in range(count):
+            yield run | {"status": "missing"} | task._asdict()
+
+
+def _finished(record: EpisodeRecord, with_actions: bool) -> dict[str, Any]:
+    plain = ("key", "suite", "protocol", "task", "variant", "start", "repeat", "success", "reward", "steps", "primitives", "worker",
+             "state_digest", "image_digest")  # fmt: skip
+    outcome = record.outcome
+    row = {name: getattr(record, name) for name in plain}
+    row |= {"status": "finished", "chunks": list(record.chunks), "success_first": outcome.first}
+    row |= {"success_final": None if outcome.cut_short else outcome.final}
+    row |= {f"seconds_{name}": seconds for name, seconds in record.seconds.items()}
+    row |= {f"metric_{name}": value for name, value in record.metrics.items()}
+    return row | {"actions": record.actions.tolist()} if with_actions else row
+
+
+def _given_up(attempt: Attempt) -> dict[str, Any]:
+    suite, protocol, task, variant, start, repeat = split_key(attempt.key)
+    return {
+        "status": "error", "key": attempt.key, "suite": suite, "protocol": protocol, "task": task, "variant": variant,
+        "start": start, "repeat": repeat, "worker": attempt.worker, "error_kind": attempt.kind,
+        "error_message": attempt.message,
+    }  # fmt: skip

@@ -1,0 +1,163 @@
+"""A table as its reader sees it, apart from any form: columns, lines, marks, intervals and footnotes.
+
+:mod:`vlarig.results.forms` writes sheets down: for a terminal, in Markdown, LaTeX, CSV and HTML.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+#: What stands where there is no number.
+DASH = "–"
+
+#: The best number of a column, or its second best.
+Mark = Literal["", "best", "second"]
+
+#: What colour may say besides the words: that something is lacking, or went wrong.
+Tone = Literal["", "warning", "error"]
+
+_ARROWS = {"": "", "higher": " ↑", "lower": " ↓"}
+
+
+@dataclass(frozen=True)
+class Column:
+    """What a column is of.
+
+    Attributes:
+        heading: Its heading.
+        group: Heading above that of several columns; empty where there is none.
+        better: Which values are better, shown as an arrow; empty where that is no question.
+    """
+
+    heading: str
+    group: str = ""
+    better: Literal["", "higher", "lower"] = ""
+
+    @property
+    def title(self) -> str:
+        """The heading with its arrow."""
+        return self.heading + _ARROWS[self.better]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A value as it is printed.
+
+    Attributes:
+        text: The value.
+        interval: Its lower and upper bound.
+        n: Episodes behind it.
+        mark: Whether it is the best of its column, or the second best.
+        tone: What its colour says.
+        footnotes: What must be said of it.
+    """
+
+    text: str = DASH
+    interval: tuple[str, str] | None = None
+    n: int | None = None
+    mark: Mark = ""
+    tone: Tone = ""
+    footnotes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of cells.
+
+    Attributes:
+        label: What the line is of.
+        cells: A cell for each column.
+        level: ``total`` for a sum of the lines below it, ``part`` for one of these.
+        tone: What its colour says.
+        footnotes: What must be said of all its cells.
+        section: Heading under which it stands; empty where there is none.
+    """
+
+    label: str
+    cells: tuple[Cell, ...]
+    level: Literal["", "total", "part"] = ""
+    tone: Tone = ""
+    footnotes: tuple[str, ...] = ()
+    section: str = ""
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """A table.
+
+    Attributes:
+        title: Its title.
+        corner: Heading of the labels.
+        columns: The columns.
+        lines: The lines.
+        place: Which table of a paper it is; empty for one of ours.
+        facts: What the numbers depend on, by name.
+        warning: What the whole table lacks; empty where it lacks nothing.
+        notes: What must stand below the numbers.
+        spread: Whether intervals and numbers of episodes stand in columns of their own in forms for people; else beside the value.
+    """
+
+    title: str
+    corner: str
+    columns: tuple[Column, ...]
+    lines: tuple[Line, ...]
+    place: str = ""
+    facts: dict[str, str] = field(default_factory=dict)
+    warning: str = ""
+    notes: tuple[str, ...] = ()
+    spread: bool = False
+
+    @property
+    def heading(self) -> str:
+        """The title, after the place."""
+        return f"{self.place}: {self.title}" if self.place else self.title
+
+    @property
+    def footnotes(self) -> tuple[str, ...]:
+        """All footnotes, each once, in the order in which a reader meets them."""
+        return tuple(
+            dict.fromkeys(
+                note
+                for line in self.lines
+                for place in (line.footnotes, *(cell.footnotes for cell in line.cells))
+                for note in place
+            )
+        )
+
+    @property
+    def groups(self) -> list[tuple[str, int]]:
+        """Headings above the columns' own, each with the number of columns below it; empty where they would tell nothing apart."""
+        if len({column.group for column in self.columns}) < 2:
+            return []
+        groups: list[tuple[str, int]] = []
+        for column in self.columns:
+            if groups and groups[-1][0] == column.group:
+                groups[-1] = (column.group, groups[-1][1] + 1)
+            else:
+                groups.append((column.group, 1))
+        return groups
+
+    def numbers(self, footnotes: tuple[str, ...]) -> list[int]:
+        """The numbers of some footnotes, counted from 1."""
+        every = self.footnotes
+        return [every.index(note) + 1 for note in footnotes]
+
+
+def spread_out(sheet: Sheet) -> Sheet:
+    """The sheet with intervals and numbers of episodes in columns of their own, where it asks for that."""
+    if not sheet.spread:
+        return sheet
+    wide = [any(line.cells[index].n is not None for line in sheet.lines) for index in range(len(sheet.columns))]
+    columns: list[Column] = []
+    for column, is_wide in zip(sheet.columns, wide, strict=True):
+        columns += [column, Column("95 % interval"), Column("n")] if is_wide else [column]
+    lines = []
+    for line in sheet.lines:
+        cells: list[Cell] = []
+        for cell, is_wide in zip(line.cells, wide, strict=True):
+            cells.append(replace(cell, interval=None, n=None))
+            if is_wide:
+                cells += [Cell(" to ".join(cell.interval) if cell.interval else "-"), Cell(str(cell.n or 0))]
+        lines.append(replace(line, cells=tuple(cells)))
+    return replace(sheet, columns=tuple(columns), lines=tuple(lines), spread=False)
