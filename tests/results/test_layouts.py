@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -108,6 +109,25 @@ def test_what_is_incomplete_has_no_number(tmp_path: Path, told: dict, says: str)
     assert (shown.text, shown.interval, shown.mark) == ("incomplete", None, "")
     assert any(says in note for note in shown.footnotes)
     assert [line.cells[2].mark for line in made.sheet().lines].count("best") == 1
+
+
+@pytest.mark.parametrize("lacks", [True, False])
+def test_another_metric_than_success_has_a_number_where_every_episode_has_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lacks: bool
+) -> None:
+    table = load_table("table4")
+    columns = tuple(
+        replace(column, metric="final distance", unit="points") if column.name == "simpler_widowx" else column
+        for column in table.columns
+    )
+    monkeypatch.setattr("vlarig.results.layouts.load_table", lambda _: replace(table, columns=columns))
+    metrics = {"final_distance": math.nan} if lacks else {"final_distance": 12.34}
+    shown = cell(layout("table4", play(tmp_path / "run", "simpler_widowx", record={"metrics": metrics})), "simpler_widowx")
+    if lacks:
+        assert shown.text == "incomplete"
+        assert any("384 without a finite number, such as simpler_widowx/starvla@1/" in note for note in shown.footnotes)
+    else:
+        assert (shown.text, shown.interval) == ("12.3", None)  # all alike: the bootstrap cannot tell
 
 
 def test_a_mean_of_four_suites_wants_all_four(tmp_path: Path) -> None:
