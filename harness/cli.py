@@ -14,6 +14,8 @@ COMMANDS = {
     "sweep": ("vlarig.harness.commands.sweep", "run a policy over a suite's episodes; the same command again resumes"),
     "table": ("vlarig.harness.commands.table", "success rates of runs, with intervals, errors and what is missing"),
     "compare": ("vlarig.harness.commands.compare", "two runs over the same episodes: which is better, and how surely"),
+    "page": ("vlarig.harness.commands.page", "runs as a site: leaderboard, tasks, episodes with their films"),
+    "view": ("vlarig.harness.commands.view", "the same on this machine alone, following runs that are being written"),
     "export": ("vlarig.harness.commands.export", "a run's episodes as a Parquet file, for DuckDB, pandas and others"),
     "leaderboard": ("vlarig.harness.commands.leaderboard", "vla-eval's leaderboard: show it, add entries of ours"),
     "runs": ("vlarig.harness.commands.runs", "what was run: when, which policy and suite, how far it came"),

@@ -246,7 +246,11 @@ def compare_runs(first_dir: Path, second_dir: Path, metric: str | None = None) -
     """
     if first_dir.resolve() == second_dir.resolve():
         raise VlarigError(f"{first_dir} is compared with itself; name two runs")
-    first, second = read_run(first_dir), read_run(second_dir)
+    return compare_records(read_run(first_dir), read_run(second_dir), metric)
+
+
+def compare_records(first: RunRecords, second: RunRecords, metric: str | None = None) -> Comparison:
+    """The same of runs that were read already. Raises like :func:`compare_runs`, but for what reading finds."""
     suites = tuple(_suite(plan, first, second) for plan in _common_suites(first, second))
     if not any(suite.pairs.n for suite in suites):
         raise VlarigError(

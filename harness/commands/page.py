@@ -1,0 +1,65 @@
+"""`vlarig page`: runs as a site of static files."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+
+from ...envs.errors import VlarigError
+from ...results.pages.reading import RunReader
+from ...results.pages.site import Site, SiteOptions
+from ...results.pages.writing import check_folder, write_site
+from ...results.runs import find_run
+
+DESCRIPTION = """Build a site of runs: a leaderboard beside the published numbers, each run, its tasks, its episodes with their films
+and actions, and a comparison of each two runs that played the same.
+
+The site opens from the disk (open DIR/index.html) and can be put on any web server as it is. It is made of what the runs hold at this
+moment; give the same command again to bring it up to date. Films are linked, or copied where the disk cannot link.
+
+  vlarig page runs/* --out site
+  vlarig page before after --out site --title "Before and after" --no-films
+"""
+
+
+@dataclass(frozen=True)
+class PageConfig:
+    """What the command can be told."""
+
+    runs: tyro.conf.Positional[Annotated[tuple[Path, ...], tyro.conf.arg(metavar="RUN...")]] = ()
+    """Folders of runs, or their names below runs/."""
+    out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """Folder of the site: new, empty, or an earlier site, which is replaced."""
+    title: str = "Results"
+    """Title of the site."""
+    films: bool = True
+    """Whether the site has the runs' films and pictures."""
+    comparisons: bool = True
+    """Whether it has a page for each pair of runs that played the same."""
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command and return its exit status."""
+    config = tyro.cli(PageConfig, args=arguments, prog="vlarig page", description=DESCRIPTION)
+    if not config.runs:
+        raise VlarigError("no run was named; give folders of runs, as in `vlarig page runs/* --out site`")
+    if config.out is None:
+        raise VlarigError("--out is missing; name the folder of the site, as in `vlarig page runs/* --out site`")
+    check_folder(config.out)
+    folders = list({find_run(run).resolve(): find_run(run) for run in config.runs}.values())
+    console = Console(highlight=False, soft_wrap=True)
+    options = SiteOptions(config.title, config.films, config.comparisons)
+    with contextlib.ExitStack() as stack, console.status("reading the runs") as status:
+        readers = [stack.enter_context(contextlib.closing(RunReader.open(folder, one_moment=True))) for folder in folders]
+        site = Site(readers, options)
+        written = write_site(site, config.out, lambda count: status.update(f"{count:,} files"))
+    size = f"{written.size / 1e6:,.1f} MB"
+    runs = f"{len(folders)} run{'' if len(folders) == 1 else 's'}"
+    console.print(f"{runs}: {written.files:,} files, {size}; {written.changed:,} new or changed, {written.removed:,} removed")
+    console.print(f"open {config.out / 'index.html'}", markup=False)
+    return 0

@@ -1,0 +1,146 @@
+"""The data behind the pages of a task and of an episode."""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+
+from ...benchmarks.registry import load_suite
+from ...envs.errors import VlarigError
+from ..ledger import TaskKey
+from ..records import EpisodeRecord
+from . import addresses
+from .reading import FailedAttempt, Listed, RunReader
+
+#: What became of an episode, by the number that stands for it in a task's list.
+OUTCOMES = ("failure", "success", "error")
+
+
+def run_data(reader: RunReader, run: str, notes: Sequence[str]) -> dict[str, Any]:
+    """What the pages of a run's tasks and episodes say about the run.
+
+    Args:
+        reader: The run.
+        run: Its id in the site.
+        notes: What must be said beside its numbers.
+    """
+    table = reader.table()
+    tasks = [
+        {"suite": suite.suite, "protocol": suite.protocol, "task": row.task, "variant": row.variant, "label": row.label,
+         "expected": row.tally.expected, "finished": row.tally.finished, "successes": row.tally.successes,
+         "errors": row.tally.errors, "interval": row.tally.interval, "rule": suite.rule}
+        for suite in table.suites
+        for row in suite.rows
+    ]  # fmt: skip
+    return {
+        "id": run,
+        "name": reader.name,
+        "page": addresses.run_page(run),
+        "policy": reader.manifest.identity.policy_label,
+        "notes": list(notes),
+        "outcomes": OUTCOMES,
+        "chunk": addresses.CHUNK,
+        "tasks": tasks,
+        "channels": {suite.suite: _channels(suite.suite) for suite in table.suites},
+    }
+
+
+def run_summary(reader: RunReader, run: str) -> dict[str, Any]:
+    """What the pages of other runs' episodes say about the run: its name, and which tasks it has."""
+    return {"id": run, "name": reader.name, "tasks": ["/".join(key) for key in reader.tasks]}
+
+
+def _channels(suite: str) -> list[dict[str, Any]] | None:
+    """What the numbers of an action are; ``None`` where the suite is not installed here."""
+    try:
+        channels = load_suite(suite).embodiment.channels
+    except VlarigError:
+        return None
+    return [
+        {"name": channel.name, "unit": channel.unit, "kind": channel.kind, "gripper": channel.gripper, "low": channel.low,
+         "high": channel.high}
+        for channel in channels
+    ]  # fmt: skip
+
+
+def task_data(reader: RunReader, listed: Sequence[Listed]) -> dict[str, Any]:
+    """The list of a task's episodes, a column for each thing that is known of all."""
+    return {
+        "start": [episode.start for episode in listed],
+        "repeat": [episode.repeat for episode in listed],
+        "outcome": [2 if episode.success is None else int(episode.success) for episode in listed],
+        "steps": [episode.steps for episode in listed],
+        "seconds": [round(episode.seconds, 2) for episode in listed],
+        "failed": [episode.failed_attempts for episode in listed],
+        "film": [int(reader.film(episode.key) is not None) for episode in listed],
+    }
+
+
+def chunk_data(reader: RunReader, run: str, number: int, listed: Sequence[Listed], films: bool) -> dict[str, Any]:
+    """All about some episodes, by key.
+
+    Args:
+        reader: The run.
+        run: Its id in the site.
+        number: Place of the task in the manifest.
+        listed: The episodes.
+        films: Whether the site has films.
+    """
+    found = {record.key: (record, written) for record, written in reader.episodes(episode.key for episode in listed)}
+    episodes: dict[str, Any] = {}
+    for episode in listed:
+        attempts = [_attempt(attempt) for attempt in reader.attempts_at(episode.key)] if episode.failed_attempts else []
+        if episode.key not in found:
+            episodes[episode.key] = {"outcome": "error", "attempts": attempts}
+            continue
+        record, written = found[episode.key]
+        film = addresses.film(run, number, record.start, record.repeat) if films and reader.film(record.key) else None
+        episodes[episode.key] = _episode(record) | {"written": written, "attempts": attempts, "film": film}
+    return episodes
+
+
+def _episode(record: EpisodeRecord) -> dict[str, Any]:
+    outcome = record.outcome
+    return {
+        "outcome": "success" if record.success else "failure",
+        "first": outcome.first,
+        "final": None if outcome.cut_short else outcome.final,
+        "held": None if outcome.cut_short else outcome.longest_streak,
+        "reward": record.reward,
+        "steps": record.steps,
+        "primitives": record.primitives,
+        "chunks": [(rows, len(list(alike))) for rows, alike in groupby(record.chunks)],
+        "actions": packed(record.actions),
+        "metrics": record.metrics,
+        "seconds": {name: round(value, 4) for name, value in record.seconds.items()},
+        "state_digest": record.state_digest,
+        "image_digest": record.image_digest,
+        "worker": record.worker,
+    }
+
+
+def packed(actions: np.ndarray) -> dict[str, Any]:
+    """``actions``, ``float32[H, A]``, for a script: the numbers of one channel after the other in half precision, zlib, base64.
+
+    Half precision has three digits, which is more than a picture shows, and halves what a site weighs.
+    """
+    with np.errstate(over="ignore"):  # beyond 65,504 it says infinite
+        data = actions.T.astype("<f2").tobytes()
+    return {"shape": actions.shape, "data": base64.b64encode(zlib.compress(data, 6)).decode("ascii")}
+
+
+def _attempt(attempt: FailedAttempt) -> dict[str, Any]:
+    return {
+        "number": attempt.number, "kind": attempt.kind, "message": attempt.message, "worker": attempt.worker,
+        "host": attempt.host, "gave_up": attempt.gave_up, "written": attempt.written,
+    }  # fmt: skip
+
+
+def task_key(reader: RunReader, number: int) -> TaskKey:
+    """The task at a place in the manifest."""
+    return list(reader.tasks)[number]

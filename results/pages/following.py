@@ -1,0 +1,112 @@
+"""A site that follows its runs: new episodes, new runs, runs that come and go."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from ...envs.errors import VlarigError
+from ..manifest import MANIFEST_NAME
+from ..schema import LEDGER_NAME
+from .reading import RunReader
+from .site import Site, SiteOptions, hash_of
+
+#: Seconds for which what was read is taken for the present.
+FRESH = 1.0
+
+
+class Follower:
+    """Keeps a site up to date. Any thread may call.
+
+    What a run's ledger has gained is read when somebody asks, and at most once a second; nothing happens while nobody does.
+    """
+
+    def __init__(self, folders: Callable[[], list[Path]], options: SiteOptions) -> None:
+        """A site of runs.
+
+        Args:
+            folders: Gives the folders of the runs, which may be others each time.
+            options: How the site is made.
+        """
+        self._folders = folders
+        self._options = options
+        self._turn = threading.RLock()
+        self._readers: dict[Path, RunReader] = {}
+        self._unreadable: dict[Path, tuple[object, str]] = {}
+        self._site = Site([], options)
+        self._read_at = -FRESH
+
+    def content(self, path: str) -> bytes | Path | None:
+        """What is at a path of the site at this moment, as :meth:`~vlarig.results.pages.site.Site.content` says it.
+
+        Raises:
+            VlarigError: A run was damaged in between.
+        """
+        with self._turn:
+            self._refresh()
+            return self._site.content(path)
+
+    def state(self) -> tuple[str, str]:
+        """A short name of the site's present state, and how far the runs are, in a line."""
+        with self._turn:
+            self._refresh()
+            totals = [reader.table().total for _, reader in self._site.runs]
+            finished, expected = sum(total.finished for total in totals), sum(total.expected for total in totals)
+            written = sum(reader.being_written for _, reader in self._site.runs)
+            runs = f"{len(totals)} run{'' if len(totals) == 1 else 's'}"
+            return hash_of(
+                self._site.version
+            ), f"{runs}, {written} being written: {finished:,} of {expected:,} episodes finished"
+
+    def close(self) -> None:
+        """Let go of the ledgers."""
+        with self._turn:
+            for reader in self._readers.values():
+                reader.close()
+            self._readers.clear()
+
+    def _refresh(self) -> None:
+        if time.monotonic() - self._read_at < FRESH:
+            return
+        folders = self._folders()
+        for folder in [known for known in self._readers if known not in folders]:
+            self._readers.pop(folder).close()
+        before = list(self._site.runs)
+        for folder in folders:
+            self._read(folder)
+        readers = [self._readers[folder] for folder in folders if folder in self._readers]
+        unreadable = tuple((folder.name, self._unreadable[folder][1]) for folder in folders if folder in self._unreadable)
+        if readers != [reader for _, reader in before] or unreadable != self._site.unreadable:
+            self._site = Site(readers, self._options, unreadable)
+        self._read_at = time.monotonic()
+
+    def _read(self, folder: Path) -> None:
+        """Bring one run up to date; what is wrong with it is told on the first page."""
+        reader = self._readers.get(folder)
+        try:
+            if reader is not None and reader.replaced:
+                self._readers.pop(folder).close()
+                reader = None
+            if reader is not None:
+                reader.update()
+            elif self._unreadable.get(folder, (None,))[0] != _signature(folder):
+                self._unreadable.pop(folder, None)
+                self._readers[folder] = RunReader.open(folder)
+        except VlarigError as error:
+            if folder in self._readers:
+                self._readers.pop(folder).close()
+            self._unreadable[folder] = (_signature(folder), str(error))
+
+
+def _signature(folder: Path) -> tuple[object, ...]:
+    """What changes when a run that cannot be read may have become readable."""
+    found = []
+    for name in (MANIFEST_NAME, LEDGER_NAME, f"{LEDGER_NAME}-wal"):
+        try:
+            status = (folder / name).stat()
+            found.append((status.st_ino, status.st_size, status.st_mtime_ns))
+        except OSError:
+            found.append(())
+    return tuple(found)

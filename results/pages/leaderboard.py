@@ -1,0 +1,317 @@
+"""Leaderboards: for each benchmark what was published and what the runs measured, in one table.
+
+A number of ours stands where every episode that it is the mean of has a result. Where one is lacking there is none, so that nothing
+incomplete is ranked; how far it came is told in its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ...benchmarks.published import TABLES, PublishedColumn, PublishedRow, PublishedTable, load_table
+from ..layouts import LAYOUTS, Number, make_layout
+from ..manifest import SuitePlan
+from ..tables import RunTable, Tally
+from . import addresses
+from .reading import RunReader
+
+#: What a row of ours is beside the published ones.
+MEASURED = "measured"
+
+#: A suite of more tasks has no column for each; they are on the runs' pages.
+MOST_TASKS = 12
+
+
+@dataclass(frozen=True)
+class BoardColumn:
+    """A column of numbers.
+
+    Attributes:
+        name: Name, unique within the board.
+        heading: Its heading.
+        unit: Unit of the numbers.
+        better: Which numbers are better.
+        metric: What the numbers are.
+    """
+
+    name: str
+    heading: str
+    unit: str = "%"
+    better: Literal["higher", "lower"] = "higher"
+    metric: str = "success rate"
+
+
+@dataclass(frozen=True)
+class BoardCell:
+    """A number, or why there is none.
+
+    Attributes:
+        text: What is printed.
+        value: What is sorted and ranked by; ``None`` where it is not ranked.
+        interval: The 95 % interval, in the column's unit.
+        n: Episodes behind it.
+        remarks: What must be said of it.
+    """
+
+    text: str = "–"
+    value: float | None = None
+    interval: tuple[float, float] | None = None
+    n: int | None = None
+    remarks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class BoardRow:
+    """A method, or a run.
+
+    Attributes:
+        label: Its name.
+        kind: ``measured`` for a run, else what the paper calls the method.
+        source: Where the numbers are from, or under which protocol they were measured.
+        cells: Name of a column to the number.
+        link: Page of the run; empty for what was published.
+        reference: Citation of the method, as printed.
+        reference_link: Where to read it.
+        incomplete: Whether any of the numbers lacks episodes.
+    """
+
+    label: str
+    kind: str
+    source: str
+    cells: dict[str, BoardCell]
+    link: str = ""
+    reference: str = ""
+    reference_link: str = ""
+    incomplete: bool = False
+
+
+@dataclass(frozen=True)
+class Board:
+    """The leaderboard of a benchmark.
+
+    Attributes:
+        name: Name of the benchmark, or of a suite that no published table has.
+        columns: What was measured; the first ranks the rows.
+        rows: Best first; what is not ranked comes last.
+        sources: Where published numbers are from and how they were taken, each with its address.
+    """
+
+    name: str
+    columns: tuple[BoardColumn, ...]
+    rows: tuple[BoardRow, ...]
+    sources: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def kinds(self) -> list[str]:
+        """The kinds of rows that there are, in the order in which a reader meets them."""
+        return list(dict.fromkeys(row.kind for row in self.rows))
+
+    @property
+    def remarks(self) -> list[str]:
+        """What must be said of numbers, each sentence once."""
+        return list(dict.fromkeys(remark for row in self.rows for cell in row.cells.values() for remark in cell.remarks))
+
+    @property
+    def measured(self) -> bool:
+        """Whether a run has a row."""
+        return any(row.kind == MEASURED for row in self.rows)
+
+    def ranks(self) -> list[int | None]:
+        """The rank of each row by the first column; equal numbers share one."""
+        column = self.columns[0]
+        values = [row.cells.get(column.name, BoardCell()).value for row in self.rows]
+        better = (lambda a, b: a > b) if column.better == "higher" else (lambda a, b: a < b)
+        return [
+            None if mine is None else 1 + sum(other is not None and better(other, mine) for other in values) for mine in values
+        ]
+
+
+@dataclass
+class _Benchmark:
+    """The published columns and rows of a benchmark, collected from all tables."""
+
+    columns: dict[str, PublishedColumn] = field(default_factory=dict)
+    rows: list[tuple[PublishedTable, PublishedRow]] = field(default_factory=list)
+
+
+def make_boards(runs: Sequence[tuple[str, RunReader]]) -> list[Board]:
+    """A board for each benchmark: those that runs played first, then the others that were published.
+
+    Args:
+        runs: Ids and runs, in the order of the site.
+    """
+    benchmarks = _published()
+    boards = [_published_board(name, benchmark, runs) for name, benchmark in benchmarks.items()]
+    covered = {suite for benchmark in benchmarks.values() for column in benchmark.columns.values() for suite in column.suites}
+    boards += _suite_boards(runs, covered)
+    return sorted(boards, key=lambda board: not board.measured)
+
+
+def _published() -> dict[str, _Benchmark]:
+    benchmarks: dict[str, _Benchmark] = {}
+    for name in TABLES:
+        table = load_table(name)
+        for column in table.columns:
+            benchmark = benchmarks.setdefault(column.benchmark, _Benchmark())
+            benchmark.columns.setdefault(column.name, column)
+        for row in table.rows:
+            for each in dict.fromkeys(column.benchmark for column in table.columns if column.name in row.values):
+                benchmarks[each].rows.append((table, row))
+    return benchmarks
+
+
+def _published_board(name: str, benchmark: _Benchmark, runs: Sequence[tuple[str, RunReader]]) -> Board:
+    whole = [column for column in benchmark.columns.values() if not column.task]
+    columns = [*whole, *(column for column in benchmark.columns.values() if column.task)]
+    played = {plan.name for _, reader in runs for plan in reader.manifest.identity.suites}
+    suites = [suite for column in whole if len(column.suites) > 1 for suite in column.suites if suite in played]
+    shown = [
+        *(BoardColumn(each.name, each.heading, each.unit, each.better, each.metric) for each in columns),
+        *(BoardColumn(f"suite {suite}", suite) for suite in suites),
+    ]
+    rows = [*_published_rows(benchmark), *_run_rows(columns, suites, runs)]
+    sources = {_source_text(table): table.paper.url for table, _ in benchmark.rows}
+    return Board(name, tuple(shown), ranked(rows, shown[0]), tuple(sources.items()))
+
+
+def _published_rows(benchmark: _Benchmark) -> Iterator[BoardRow]:
+    """A row for each method of each table."""
+    for table, row in benchmark.rows:
+        cells = {
+            name: BoardCell(f"{value:.{table.decimals}f}", value)
+            for name, value in row.values.items()
+            if name in benchmark.columns
+        }
+        namesakes = [other for other in table.rows if (other.method, other.reference) == (row.method, row.reference)]
+        label = f"{row.method} ({row.group})" if len(namesakes) > 1 else row.method
+        yield BoardRow(
+            label, row.kind, f"{table.paper.name}, {table.place}", cells,
+            reference=row.reference, reference_link=table.paper.references.get(row.reference, ""),
+        )  # fmt: skip
+
+
+def _source_text(table: PublishedTable) -> str:
+    notes = "".join(f" {note}" for note in table.notes)
+    return f"{table.paper.name}, {table.place} ({table.title}): {table.protocol}.{notes}"
+
+
+def _run_rows(
+    columns: Sequence[PublishedColumn], suites: Sequence[str], runs: Sequence[tuple[str, RunReader]]
+) -> Iterator[BoardRow]:
+    """A row for each run that played anything of the columns."""
+    wanted = {suite for column in columns for suite in column.suites}
+    for run, reader in runs:
+        table = reader.table()
+        plans = [plan for plan in reader.manifest.identity.suites if plan.name in wanted]
+        if not plans:
+            continue
+        numbers = _numbers(columns, reader)
+        cells = {name: _our_cell(number, _unit(columns, name)) for name, number in numbers.items()}
+        if table.shard:
+            cells = {column.name: _shard_cell(table) for column in columns if wanted.intersection(column.suites)}
+        for suite in table.suites:
+            if suite.suite in suites:
+                cells[f"suite {suite.suite}"] = _tally_cell(suite.total, table, _repeats(reader, suite.suite))
+        yield _run_row(run, reader, plans, cells)
+
+
+def _numbers(columns: Sequence[PublishedColumn], reader: RunReader) -> dict[str, Number]:
+    """What the run measured for published columns, by the rules of the paper's tables."""
+    if reader.manifest.record.shard is not None:
+        return {}
+    played = {plan.name for plan in reader.manifest.identity.suites}
+    names = {column.name for column in columns if played.intersection(column.suites)}
+    numbers: dict[str, Number] = {}
+    for layout in LAYOUTS:
+        here = {column.name for column in load_table(layout).columns if column.suites}
+        if here & (names - numbers.keys()):
+            (row,) = make_layout(layout, [(reader.name, reader.records())]).rows
+            numbers = {name: number for name, number in row.numbers.items() if name in names} | numbers
+    return numbers
+
+
+def _unit(columns: Iterable[PublishedColumn], name: str) -> str:
+    return next(column.unit for column in columns if column.name == name)
+
+
+def _our_cell(number: Number, unit: str) -> BoardCell:
+    digits = 1 if unit == "%" else 3
+    if number.value is None:
+        return BoardCell(f"incomplete ({number.n} finished)", n=number.n, remarks=number.remarks)
+    return BoardCell(f"{number.value:.{digits}f}", number.value, number.interval, number.n, number.remarks)
+
+
+def _shard_cell(table: RunTable) -> BoardCell:
+    return BoardCell(f"shard {table.shard}", remarks=(f"{table.run} is shard {table.shard} of its run, and is not ranked",))
+
+
+def _tally_cell(tally: Tally, table: RunTable, repeats: bool) -> BoardCell:
+    if table.shard:
+        return _shard_cell(table)
+    if tally.rate is None or not tally.complete:
+        counts = f"{tally.finished} of {tally.expected}"
+        return BoardCell(f"incomplete ({counts})", n=tally.finished)
+    low, high = tally.interval
+    remarks = ("starts repeat, which the interval takes for further starts",) if repeats else ()
+    return BoardCell(f"{100 * tally.rate:.1f}", 100 * tally.rate, (100 * low, 100 * high), tally.finished, remarks)
+
+
+def _repeats(reader: RunReader, suite: str) -> bool:
+    return any(totals.repeats for key, totals in reader.tasks.items() if key.suite == suite)
+
+
+def _run_row(run: str, reader: RunReader, plans: Sequence[SuitePlan], cells: dict[str, BoardCell]) -> BoardRow:
+    identity = reader.manifest.identity
+    protocols = ", ".join(dict.fromkeys(plan.protocol_name for plan in plans))
+    return BoardRow(
+        f"{reader.name}: {identity.policy_label}", MEASURED, protocols, cells, addresses.run_page(run),
+        incomplete=any(cell.value is None for cell in cells.values()),
+    )  # fmt: skip
+
+
+def _suite_boards(runs: Sequence[tuple[str, RunReader]], covered: set[str]) -> list[Board]:
+    """A board for each suite, under each protocol that it was played under, that no published table has."""
+    boards: dict[tuple[str, str], list[BoardRow]] = {}
+    columns: dict[tuple[str, str], dict[str, BoardColumn]] = {}
+    for run, reader in runs:
+        table = reader.table()
+        for suite, plan in zip(table.suites, reader.manifest.identity.suites, strict=True):
+            if suite.suite in covered:
+                continue
+            place = (suite.suite, suite.protocol)
+            cells = {"all": _tally_cell(suite.total, table, _repeats(reader, suite.suite))}
+            named = columns.setdefault(place, {"all": BoardColumn("all", "all tasks")})
+            for row in suite.rows:
+                name = f"task {row.task}/{row.variant}"
+                named.setdefault(name, BoardColumn(name, row.label))
+                cells[name] = _tally_cell(row.tally, table, repeats=False)
+            boards.setdefault(place, []).append(_run_row(run, reader, [plan], cells))
+    made = []
+    for (suite, protocol), rows in boards.items():
+        every = tuple(columns[suite, protocol].values())
+        shown = every if len(every) <= 1 + MOST_TASKS else every[:1]
+        made.append(Board(f"{suite}, {protocol}", shown, ranked([_checked_tasks(row, every) for row in rows], shown[0])))
+    return made
+
+
+def _checked_tasks(row: BoardRow, columns: Sequence[BoardColumn]) -> BoardRow:
+    """The row; its mean is of other tasks than those of the rows beside it where it played fewer, and then it is not ranked."""
+    played = [column for column in columns[1:] if column.name in row.cells]
+    whole = row.cells["all"]
+    if len(played) == len(columns) - 1 or whole.value is None:
+        return row
+    told = f"{row.label} played {len(played)} of these {len(columns) - 1} tasks, so its mean is not ranked"
+    cells = row.cells | {"all": BoardCell(whole.text, None, whole.interval, whole.n, (*whole.remarks, told))}
+    return BoardRow(row.label, row.kind, row.source, cells, row.link, incomplete=True)
+
+
+def ranked(rows: Iterable[BoardRow], column: BoardColumn) -> tuple[BoardRow, ...]:
+    """The rows, best first by a column; those without a number last, in the order that they came in."""
+
+    def place(row: BoardRow) -> tuple[bool, float]:
+        value = row.cells.get(column.name, BoardCell()).value
+        return (value is None, 0.0 if value is None else -value if column.better == "higher" else value)
+
+    return tuple(sorted(rows, key=place))

@@ -1,0 +1,346 @@
+"""A run as its pages read it: totals that grow with the ledger, and its episodes a few at a time.
+
+Of an episode no more is kept than whether it succeeded. All else is read where a page shows it, so that a run of any size can be
+looked at in little memory, also while it is being written.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import cast
+
+from ...envs.errors import VlarigError
+from ..ledger import TaskKey
+from ..lock import lock_holder
+from ..manifest import MANIFEST_NAME, Manifest
+from ..measures import RunRecords, TaskRecords
+from ..records import EpisodeRecord, Session, split_key
+from ..rows import SELECT_GIVEN_UP, episode_record, session_value
+from ..schema import LEDGER_NAME, connect_read_only, plain_errors
+from ..tables import RunTable, Tally, run_table
+
+#: What an episode's seconds are divided into, and what is left of their total.
+ACTIVITIES = ("simulate", "render", "policy", "wait")
+
+_SELECT_NEW = "SELECT rowid, key, success, steps, metrics, seconds FROM episodes WHERE rowid > ? ORDER BY rowid"
+_SELECT_LIST = """
+SELECT key, start, repeat, success, steps, json_extract(seconds, '$.total') AS total FROM episodes WHERE key >= ? AND key < ?
+"""
+_SELECT_ATTEMPTS = """
+SELECT attempts.*, sessions.host FROM attempts LEFT JOIN sessions ON sessions.id = attempts.session WHERE key = ? ORDER BY attempts.id
+"""
+
+
+@dataclass(frozen=True)
+class Scored:
+    """All that is kept of a finished episode."""
+
+    success: bool
+
+
+_SUCCESS, _FAILURE = Scored(True), Scored(False)
+
+
+@dataclass
+class TaskTotals:
+    """What the finished episodes of a task come to.
+
+    Attributes:
+        outcomes: Whether each succeeded, by its key.
+        successes: How many did.
+        steps: Rows that were executed in all of them.
+        seconds: Their seconds by activity, and their ``total``.
+        metrics: Name of a metric to the sum of its values and their number.
+        repeats: Whether a start was played more than once.
+    """
+
+    outcomes: dict[str, Scored] = field(default_factory=dict)
+    successes: int = 0
+    steps: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+    metrics: dict[str, tuple[float, int]] = field(default_factory=dict)
+    repeats: bool = False
+
+    def add(self, row: sqlite3.Row) -> None:
+        """Count an episode in."""
+        success = bool(row["success"])
+        self.outcomes[row["key"]] = _SUCCESS if success else _FAILURE
+        self.successes += success
+        self.steps += row["steps"]
+        self.repeats = self.repeats or not row["key"].endswith("/0")
+        for name, value in json.loads(row["seconds"]).items():
+            self.seconds[name] = self.seconds.get(name, 0.0) + float(value)
+        for name, value in json.loads(row["metrics"]).items():
+            total, count = self.metrics.get(name, (0.0, 0))
+            self.metrics[name] = (total + float(value), count + 1)
+
+
+@dataclass(frozen=True)
+class Listed:
+    """An episode in the list of its task.
+
+    Attributes:
+        key: Its key.
+        start: The benchmark's literal start.
+        repeat: Which repeat of that start.
+        success: Whether it succeeded; ``None`` where it was given up.
+        steps: Rows that were executed.
+        seconds: Wall time.
+        failed_attempts: Attempts that failed for reasons that are not the policy's.
+    """
+
+    key: str
+    start: int
+    repeat: int
+    success: bool | None
+    steps: int
+    seconds: float
+    failed_attempts: int
+
+
+@dataclass(frozen=True)
+class FailedAttempt:
+    """A failed attempt as a page shows it; see :class:`~vlarig.results.records.Attempt`."""
+
+    key: str
+    number: int
+    kind: str
+    message: str
+    worker: str
+    host: str
+    gave_up: bool
+    written: str
+
+
+class RunReader:
+    """Reads one run; make it with :meth:`open`, and close it. Any thread may call, one at a time.
+
+    Attributes:
+        folder: Folder of the run.
+        name: Name of the run.
+        manifest: Its manifest.
+        tasks: Its tasks, in the order of the manifest, with their totals.
+        version: Changes whenever what the pages show has changed.
+    """
+
+    def __init__(self, folder: Path, table: RunTable, connection: sqlite3.Connection) -> None:
+        """Use :meth:`open`."""
+        self.folder = folder
+        self.name = folder.resolve().name
+        self.manifest: Manifest = table.manifest
+        self.tasks = {
+            TaskKey(suite.suite, suite.protocol, row.task, row.variant): TaskTotals()
+            for suite in table.suites
+            for row in suite.rows
+        }
+        self.version: tuple[object, ...] = ()
+        self._ledger = folder / LEDGER_NAME
+        self._files = _identity_of(folder)
+        self._table = table
+        self._connection = connection
+        self._last_row = 0
+        self._errors: list[str] = []
+        self._films: frozenset[str] = frozenset()
+
+    @classmethod
+    def open(cls, folder: Path, one_moment: bool = False) -> RunReader:
+        """The run in ``folder``, read.
+
+        Args:
+            folder: Folder of the run.
+            one_moment: Whether all that is ever read is to be of one moment, while a driver goes on writing.
+
+        Raises:
+            VlarigError: Manifest or ledger are missing or damaged, or do not belong together.
+        """
+        table = run_table(folder)
+        connection = connect_read_only(folder / LEDGER_NAME)
+        try:
+            if one_moment:
+                connection.execute("BEGIN")
+            reader = cls(folder, table, connection)
+            reader.update()
+        except BaseException:
+            connection.close()
+            raise
+        return reader
+
+    def close(self) -> None:
+        """Let go of the ledger."""
+        self._connection.close()
+
+    @property
+    def replaced(self) -> bool:
+        """Whether another run lies in the folder now, or none."""
+        return _identity_of(self.folder) != self._files
+
+    def update(self) -> None:
+        """Read what has been written since the last time.
+
+        Raises:
+            VlarigError: The ledger is damaged, or holds what its manifest does not plan.
+        """
+        with plain_errors(self._ledger, "read"):
+            for row in self._connection.execute(_SELECT_NEW, (self._last_row,)):
+                self._count(row)
+            self._errors = [row["key"] for row in self._connection.execute(SELECT_GIVEN_UP)]
+            latest = self._connection.execute("SELECT MAX(id) FROM attempts").fetchone()[0]
+            ended = self._connection.execute("SELECT COUNT(*), COUNT(ended) FROM sessions").fetchone()
+        self._films = films_of(self.folder)
+        sheet = self.folder / "frames.png"
+        drawn = sheet.stat().st_mtime_ns if sheet.is_file() else 0
+        self.version = (self._files, self._last_row, latest, tuple(ended), self.being_written, len(self._films), drawn)
+
+    def _count(self, row: sqlite3.Row) -> None:
+        try:
+            task = TaskKey(*split_key(row["key"])[:4])
+            self.tasks[task].add(row)
+        except KeyError:
+            raise VlarigError(
+                f"{self.folder} mixes two runs: its ledger holds {row['key']}, against its manifest; bring both back from a copy"
+            ) from None
+        except (ValueError, TypeError, AttributeError) as error:
+            raise VlarigError(
+                f"the ledger {self._ledger} holds a damaged record of {row['key']}: {error}; bring the file back from a copy"
+            ) from error
+        self._last_row = row["rowid"]
+
+    @property
+    def being_written(self) -> bool:
+        """Whether a driver is at work on the run."""
+        return lock_holder(self.folder) is not None
+
+    def table(self) -> RunTable:
+        """The run's table, of the last :meth:`update`."""
+        errors = self._errors_by_task()
+        suites = []
+        for suite in self._table.suites:
+            rows = []
+            for row in suite.rows:
+                key = TaskKey(suite.suite, suite.protocol, row.task, row.variant)
+                totals = self.tasks[key]
+                tally = Tally(row.tally.expected, len(totals.outcomes), totals.successes, errors.get(key, 0))
+                rows.append(replace(row, tally=tally))
+            suites.append(replace(suite, rows=tuple(rows)))
+        return replace(self._table, suites=tuple(suites))
+
+    def _errors_by_task(self) -> dict[TaskKey, int]:
+        counts: dict[TaskKey, int] = {}
+        for key in self._errors:
+            task = TaskKey(*split_key(key)[:4])
+            counts[task] = counts.get(task, 0) + 1
+        return counts
+
+    def records(self) -> RunRecords:
+        """What the run knows, with records that know nothing but their success: enough for tables of success rates."""
+        errors = self._errors_by_task()
+        tasks: dict[TaskKey, TaskRecords] = {}
+        for suite in self.manifest.identity.suites:
+            for plan in suite.tasks:
+                key = TaskKey(suite.name, suite.protocol_name, plan.name, plan.variant)
+                scored = cast("Mapping[str, EpisodeRecord]", self.tasks[key].outcomes)
+                tasks[key] = TaskRecords(key, plan.episodes, errors.get(key, 0), scored)
+        return RunRecords(self.name, self.manifest, tasks)
+
+    def listed(self, task: TaskKey) -> list[Listed]:
+        """The task's episodes that finished or were given up, by start and repeat."""
+        low, high = _range(task)
+        with plain_errors(self._ledger, "read"):
+            failed: dict[str, int] = dict(
+                self._connection.execute(
+                    "SELECT key, COUNT(*) FROM attempts WHERE key >= ? AND key < ? GROUP BY key", (low, high)
+                )
+            )
+            listed = [
+                Listed(row["key"], row["start"], row["repeat"], bool(row["success"]), row["steps"], row["total"] or 0.0,
+                       failed.get(row["key"], 0))
+                for row in self._connection.execute(_SELECT_LIST, (low, high))
+            ]  # fmt: skip
+        finished = self.tasks[task].outcomes
+        for key in self._errors:
+            if low <= key < high and key not in finished:
+                *_, start, repeat = split_key(key)
+                listed.append(Listed(key, start, repeat, None, 0, 0.0, failed.get(key, 0)))
+        return sorted(listed, key=lambda episode: (episode.start, episode.repeat))
+
+    def episodes(self, keys: Iterable[str]) -> Iterator[tuple[EpisodeRecord, str]]:
+        """Those of the keys that finished, one after the other: the record with its actions, and when it was written."""
+        for key in keys:
+            with plain_errors(self._ledger, "read"):
+                row = self._connection.execute("SELECT * FROM episodes WHERE key = ?", (key,)).fetchone()
+            if row is not None:
+                yield episode_record(row, self._ledger, with_actions=True), row["written"]
+
+    def attempts_at(self, key: str) -> list[FailedAttempt]:
+        """The failed attempts at an episode, oldest first."""
+        with plain_errors(self._ledger, "read"):
+            return [_failed_attempt(row) for row in self._connection.execute(_SELECT_ATTEMPTS, (key,))]
+
+    def attempt_kinds(self) -> list[tuple[str, int, int]]:
+        """Kinds of failed attempts, with how many there were and how many of them were given up; the most frequent first."""
+        wanted = "SELECT kind, COUNT(*) AS n, SUM(gave_up) FROM attempts GROUP BY kind ORDER BY n DESC, kind"
+        with plain_errors(self._ledger, "read"):
+            return [tuple(row) for row in self._connection.execute(wanted)]
+
+    def given_up(self, most: int) -> list[FailedAttempt]:
+        """The last attempt at each of the first ``most`` episodes that have no result because they were given up."""
+        return [self.attempts_at(key)[-1] for key in self._errors[:most]]
+
+    def sessions(self) -> list[Session]:
+        """The starts of the driver, oldest first."""
+        with plain_errors(self._ledger, "read"):
+            return [session_value(row) for row in self._connection.execute("SELECT * FROM sessions ORDER BY id")]
+
+    def film(self, key: str) -> Path | None:
+        """The episode's film, if there is one."""
+        name = f"{key.replace('/', '_')}.mp4"
+        return self.folder / "videos" / name if name in self._films else None
+
+    def contact_sheet(self) -> Path | None:
+        """The run's sheet of pictures, if there is one."""
+        path = self.folder / "frames.png"
+        return path if path.is_file() else None
+
+
+def films_of(folder: Path) -> frozenset[str]:
+    """File names of a run's films."""
+    try:
+        names = [path.name for path in (folder / "videos").iterdir()]
+    except OSError:
+        return frozenset()
+    return frozenset(name for name in names if name.endswith(".mp4") and not name.startswith("."))
+
+
+def _range(task: TaskKey) -> tuple[str, str]:
+    """Between which texts the keys of a task's episodes are: ``0`` follows ``/``."""
+    prefix = "/".join(task)
+    return f"{prefix}/", f"{prefix}0"
+
+
+def _failed_attempt(row: sqlite3.Row) -> FailedAttempt:
+    return FailedAttempt(
+        row["key"],
+        row["number"],
+        row["kind"],
+        row["message"],
+        row["worker"],
+        row["host"] or "",
+        bool(row["gave_up"]),
+        row["written"],
+    )
+
+
+def _identity_of(folder: Path) -> tuple[tuple[int, int], ...]:
+    """What tells a run's files from others that take their place: where the disk has the ledger, and when the manifest was written."""
+    found = []
+    for name in (LEDGER_NAME, MANIFEST_NAME):
+        try:
+            status = (folder / name).stat()
+        except OSError:
+            return ()
+        found.append((status.st_ino, status.st_mtime_ns if name == MANIFEST_NAME else 0))
+    return tuple(found)

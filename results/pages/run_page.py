@@ -1,0 +1,146 @@
+"""What the page of one run shows: its tasks, where its time went, what failed, and what it was made with."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..manifest import Manifest
+from ..tables import RunTable, Tally
+from . import addresses
+from .reading import ACTIVITIES, RunReader, TaskTotals
+
+#: Episodes without a result that a run's page names one by one.
+MOST_TOLD = 100
+
+
+@dataclass(frozen=True)
+class TaskLine:
+    """A suite or a task.
+
+    Attributes:
+        label: Its name.
+        total: Whether it is a suite.
+        tally: Its episodes.
+        link: Where its episodes are listed; empty for a suite.
+        steps: Mean number of rows of an episode; ``None`` without a finished one.
+        metrics: Means of the benchmark's own measures, by name.
+    """
+
+    label: str
+    total: bool
+    tally: Tally
+    link: str
+    steps: float | None
+    metrics: Mapping[str, float]
+
+    @property
+    def rate(self) -> str:
+        """The success rate in percent."""
+        return "–" if self.tally.rate is None else f"{100 * self.tally.rate:.1f}"
+
+    @property
+    def bounds(self) -> tuple[float, float, float] | None:
+        """The success rate and its Wilson interval in percent; ``None`` where nothing finished."""
+        if self.tally.rate is None:
+            return None
+        low, high = self.tally.interval
+        return 100 * self.tally.rate, 100 * low, 100 * high
+
+
+@dataclass(frozen=True)
+class TimeLine:
+    """Where the time of some episodes went.
+
+    Attributes:
+        label: What it is of.
+        seconds: Seconds in all.
+        shares: Activity to its share in percent; ``rest`` is what no activity accounts for.
+    """
+
+    label: str
+    seconds: float
+    shares: Mapping[str, float]
+
+    @property
+    def spans(self) -> list[tuple[str, float, float]]:
+        """Each activity with where it begins on a bar of 100, and its width."""
+        spans, begin = [], 0.0
+        for name, share in self.shares.items():
+            spans.append((name, round(begin, 3), round(share, 3)))
+            begin += share
+        return spans
+
+
+def task_lines(reader: RunReader, run: str) -> list[TaskLine]:
+    """The suites of a run, each with its tasks."""
+    lines: list[TaskLine] = []
+    number = 0
+    for suite in reader.table().suites:
+        own = [totals for key, totals in reader.tasks.items() if key[:2] == (suite.suite, suite.protocol)]
+        lines.append(TaskLine(f"{suite.suite} {suite.protocol}", True, suite.total, "", _mean_steps(own), {}))
+        for row, totals in zip(suite.rows, own, strict=True):
+            metrics = {name: total / count for name, (total, count) in sorted(totals.metrics.items())}
+            link = addresses.task_link(run, number)
+            lines.append(TaskLine(row.label, False, row.tally, link, _mean_steps([totals]), metrics))
+            number += 1
+    return lines
+
+
+def _mean_steps(parts: Sequence[TaskTotals]) -> float | None:
+    finished = sum(len(totals.outcomes) for totals in parts)
+    return sum(totals.steps for totals in parts) / finished if finished else None
+
+
+def time_lines(reader: RunReader) -> list[TimeLine]:
+    """Where the time of the whole run went, then of each task; nothing where no episode has finished."""
+    lines = [("all tasks", list(reader.tasks.values()))] if len(reader.tasks) > 1 else []
+    labels = [row.label for suite in reader.table().suites for row in suite.rows]
+    lines += [(label, [totals]) for label, totals in zip(labels, reader.tasks.values(), strict=True)]
+    made = (_time_line(label, parts) for label, parts in lines)
+    return [line for line in made if line is not None]
+
+
+def _time_line(label: str, parts: Sequence[TaskTotals]) -> TimeLine | None:
+    spent = {name: sum(totals.seconds.get(name, 0.0) for totals in parts) for name in ACTIVITIES}
+    total = sum(totals.seconds.get("total", 0.0) for totals in parts)
+    whole = max(total, sum(spent.values()))
+    if not whole > 0:
+        return None
+    rest = whole - sum(spent.values())
+    return TimeLine(label, whole, {name: 100 * value / whole for name, value in (spent | {"rest": max(rest, 0.0)}).items()})
+
+
+def state_of(reader: RunReader, table: RunTable) -> str:
+    """How far a run is, in a word or two."""
+    if table.total.complete:
+        return "complete"
+    return "being written" if reader.being_written else "incomplete"
+
+
+def facts(manifest: Manifest) -> list[tuple[str, str]]:
+    """What a run was made with, for readers."""
+    identity, record = manifest.identity, manifest.record
+    dirty = " with uncommitted changes" if record.git_dirty else ""
+    named = {
+        "policy": identity.policy_label,
+        "revision": identity.policy_revision or "",
+        "seed": str(identity.seed),
+        "strict": "yes" if identity.strict else "",
+        "renderer": identity.renderer,
+        "vlarig": identity.vlarig_version + (f" at {record.git_revision[:12]}{dirty}" if record.git_revision else ""),
+        "started": record.created,
+        "on": record.host,
+        "with": " ".join(record.command),
+        "part": record.part if record.shard else "",
+        "identity": manifest.identity_hash(),
+    }
+    return [(name, text) for name, text in named.items() if text]
+
+
+def manifest_text(manifest: Manifest) -> str:
+    """The whole manifest as it is saved."""
+    data: dict[str, Any] = manifest.model_dump(mode="json")
+    return json.dumps(data, indent=2, sort_keys=True, ensure_ascii=False)

@@ -1,0 +1,147 @@
+"""Serves a site that follows its runs, to browsers on this machine alone."""
+
+from __future__ import annotations
+
+import json
+import mimetypes
+import re
+import socket
+import sys
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from ...envs.errors import VlarigError
+from .following import Follower
+
+#: The only address that is served.
+LOOPBACK = "127.0.0.1"
+
+#: By these names a browser on this machine may call it. Another name may lead here from anybody's page (DNS rebinding).
+_OWN_NAMES = (LOOPBACK, "localhost")
+
+_PIECE = 1 << 16
+
+
+class PageServer(ThreadingHTTPServer):
+    """A server on 127.0.0.1; call ``serve_forever``, and ``server_close`` at the end.
+
+    Args:
+        follower: What is served.
+        port: The port; 0 for any that is free.
+
+    Raises:
+        VlarigError: The port cannot be used.
+    """
+
+    daemon_threads = True
+    allow_reuse_address = True
+
+    def __init__(self, follower: Follower, port: int) -> None:
+        if not 0 <= port <= 65535:
+            raise VlarigError(f"port is {port}; expected 0 to 65535, 0 for any that is free")
+        try:
+            super().__init__((LOOPBACK, port), _Handler)
+        except OSError as error:
+            raise VlarigError(f"port {port} cannot be served on {LOOPBACK}: {error}; give another --port, or 0") from error
+        self.follower = follower
+
+    @property
+    def url(self) -> str:
+        """Where a browser finds it."""
+        return f"http://{LOOPBACK}:{self.server_address[1]}/"
+
+    def handle_error(self, request: socket.socket | tuple[bytes, socket.socket], client_address: Any) -> None:
+        """Tell of what went wrong, unless it is a browser that went away in the middle of an answer."""
+        if not isinstance(sys.exception(), (ConnectionError, TimeoutError)):
+            super().handle_error(request, client_address)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: PageServer  # pyright: ignore[reportIncompatibleVariableOverride]
+    protocol_version = "HTTP/1.1"
+    timeout = 30
+
+    def do_GET(self) -> None:
+        """Answer with what is at the path."""
+        host = (self.headers.get("Host") or "").rpartition(":")[0] or self.headers.get("Host")
+        if host not in _OWN_NAMES:
+            self._answer(HTTPStatus.FORBIDDEN, b"this server answers to 127.0.0.1 and localhost alone\n", "text/plain")
+            return
+        path = unquote(urlsplit(self.path).path).removeprefix("/") or "index.html"
+        try:
+            if path == "version":
+                version, told = self.server.follower.state()
+                self._answer(HTTPStatus.OK, json.dumps({"version": version, "told": told}).encode(), "application/json")
+                return
+            content = self.server.follower.content(path)
+        except VlarigError as error:
+            self._answer(HTTPStatus.INTERNAL_SERVER_ERROR, f"{error}\n".encode(), "text/plain")
+            return
+        if content is None:
+            self._answer(HTTPStatus.NOT_FOUND, b"there is nothing here\n", "text/plain")
+        elif isinstance(content, Path):
+            self._send_file(content)
+        else:
+            self._answer(HTTPStatus.OK, content, _type_of(path))
+
+    do_HEAD = do_GET  # noqa: N815
+
+    def _answer(self, status: HTTPStatus, content: bytes, kind: str, **headers: str) -> None:
+        self.send_response(status)
+        self._send_headers(len(content), kind, headers | {"Cache-Control": "no-store"})
+        if self.command != "HEAD":
+            self.wfile.write(content)
+
+    def _send_headers(self, length: int, kind: str, headers: dict[str, str]) -> None:
+        textual = kind.startswith("text/") or kind.endswith(("json", "javascript"))
+        self.send_header("Content-Type", f"{kind}; charset=utf-8" if textual else kind)
+        self.send_header("Content-Length", str(length))
+        self.send_header("X-Content-Type-Options", "nosniff")
+        self.send_header("Cross-Origin-Resource-Policy", "same-origin")
+        for name, value in headers.items():
+            self.send_header(name.replace("_", "-"), value)
+        self.end_headers()
+
+    def _send_file(self, path: Path) -> None:
+        """Send a film or a picture, or the part of it that is asked for: browsers jump within films."""
+        try:
+            with path.open("rb") as file:
+                size = path.stat().st_size
+                begin, end = _wanted(self.headers.get("Range"), size)
+                partial = (begin, end) != (0, size)
+                self.send_response(HTTPStatus.PARTIAL_CONTENT if partial else HTTPStatus.OK)
+                extra = {"Accept-Ranges": "bytes", "Cache-Control": "no-cache"}
+                if partial:
+                    extra["Content-Range"] = f"bytes {begin}-{end - 1}/{size}"
+                self._send_headers(end - begin, _type_of(path.name), extra)
+                if self.command == "HEAD":
+                    return
+                file.seek(begin)
+                while begin < end and (piece := file.read(min(_PIECE, end - begin))):
+                    self.wfile.write(piece)
+                    begin += len(piece)
+        except OSError:
+            self.close_connection = True
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+        """A page that asks every two seconds is nothing to tell of."""
+
+
+def _wanted(header: str | None, size: int) -> tuple[int, int]:
+    """From where to where a file is asked for; all of it where the header says nothing that can be met."""
+    found = re.fullmatch(r"bytes=(\d*)-(\d*)", header or "")
+    if found is None or size == 0 or not (found[1] or found[2]):
+        return 0, size
+    if not found[1]:
+        return max(0, size - int(found[2])), size
+    begin, end = int(found[1]), min(int(found[2]) + 1, size) if found[2] else size
+    return (begin, end) if begin < end else (0, size)
+
+
+def _type_of(name: str) -> str:
+    """The media type by the name."""
+    known = {"js": "text/javascript", "css": "text/css", "html": "text/html", "mp4": "video/mp4", "png": "image/png"}
+    return known.get(name.rpartition(".")[2]) or mimetypes.guess_type(name)[0] or "application/octet-stream"

@@ -1,0 +1,249 @@
+"""A site: a function from a path to what is there, and the list of all paths."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from . import addresses, comparing, episodes, run_page
+from .data_files import data_file
+from .leaderboard import Board, make_boards
+from .reading import Listed, RunReader
+from .templates import Templates
+
+#: What pages load beside data: scripts, style, icon.
+STATIC = (
+    "icon.svg", "style.css", "page.js", "tables.js", "listing.js", "task.js", "actions.js", "plot.js", "film.js", "episode.js",
+    "flips.js", "follow.js",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class SiteOptions:
+    """How a site is made.
+
+    Attributes:
+        title: Its title.
+        films: Whether it has the runs' films and pictures.
+        comparisons: Whether it has a page for each pair of runs that played the same.
+        live: Whether its pages follow what changes, which needs a server.
+    """
+
+    title: str = "Results"
+    films: bool = True
+    comparisons: bool = True
+    live: bool = False
+
+
+class Site:
+    """A site of some runs; a page is made when it is asked for.
+
+    Attributes:
+        runs: Ids and runs.
+    """
+
+    def __init__(self, readers: Sequence[RunReader], options: SiteOptions, unreadable: Sequence[tuple[str, str]] = ()) -> None:
+        """A site.
+
+        Args:
+            readers: The runs, in the order in which they are shown.
+            options: How it is made.
+            unreadable: Names of runs that cannot be read, each with the reason.
+        """
+        self.runs = list(zip(addresses.run_ids(reader.name for reader in readers), readers, strict=True))
+        self.options = options
+        self.unreadable = tuple(unreadable)
+        self._templates = Templates()
+        self._by_id = dict(self.runs)
+        self._pairs = comparing.comparable_pairs(self.runs) if options.comparisons else []
+        self._listed: tuple[object, list[Listed]] = ((), [])
+        self._boards: tuple[object, list[Board]] = ((), [])
+        self._comparison: tuple[object, Any] = ((), None)
+
+    @property
+    def version(self) -> tuple[object, ...]:
+        """Changes whenever a page changes."""
+        return tuple((run, reader.version) for run, reader in self.runs) + self.unreadable
+
+    def paths(self) -> Iterator[str]:
+        """Every path: what pages need before the pages, and the first page last."""
+        yield from (f"static/{name}" for name in STATIC if name != "follow.js" or self.options.live)
+        for run, reader in self.runs:
+            yield from self._media(run, reader)
+            yield addresses.run_data(run)
+            for number, listed in enumerate(self._list_lengths(reader)):
+                yield addresses.task_data(run, number)
+                yield from (addresses.chunk_data(run, number, chunk) for chunk in range(-(-listed // addresses.CHUNK)))
+        yield addresses.RUNS_DATA
+        yield addresses.TASK
+        yield addresses.EPISODE
+        for first, second in self._pairs:
+            yield addresses.flips_data(first, second)
+            yield addresses.comparison_page(first, second)
+        yield from (addresses.run_page(run) for run, _ in self.runs)
+        yield addresses.INDEX
+
+    def content(self, path: str) -> bytes | Path | None:
+        """What is at a path: bytes, or the file that holds them; ``None`` where there is nothing.
+
+        Raises:
+            VlarigError: A run is damaged.
+        """
+        folder, _, rest = path.partition("/")
+        if not rest:
+            return self._page(path)
+        find: dict[str, Callable[[str], bytes | Path | None]] = {
+            "static": _static, "data": self._data, "shared": self._shared, "media": self._medium,
+        }  # fmt: skip
+        return find[folder](rest) if folder in find else None
+
+    # Pages.
+
+    def _page(self, path: str) -> bytes | None:
+        if path == addresses.INDEX:
+            return self._render("index.html", boards=self.boards(), runs=[self._summary(*each) for each in self.runs],
+                                unreadable=self.unreadable)  # fmt: skip
+        if path in (addresses.TASK, addresses.EPISODE):
+            return self._render(path)
+        for run, reader in self.runs:
+            if path == addresses.run_page(run):
+                return self._run_page(run, reader)
+        for pair in self._pairs:
+            if path == addresses.comparison_page(*pair):
+                return self._comparison_page(*pair)
+        return None
+
+    def _render(self, template: str, **values: Any) -> bytes:
+        return self._templates.render(template, site=self.options, version=str(hash_of(self.version)), **values)
+
+    def boards(self) -> list[Board]:
+        """The leaderboards."""
+        if self._boards[0] != self.version:
+            self._boards = (self.version, make_boards(self.runs))
+        return self._boards[1]
+
+    def _summary(self, run: str, reader: RunReader) -> dict[str, Any]:
+        table = reader.table()
+        return {
+            "name": reader.name, "page": addresses.run_page(run), "table": table, "policy": reader.manifest.identity.policy_label,
+            "suites": ", ".join(f"{suite.suite} {suite.protocol}" for suite in table.suites),
+            "state": run_page.state_of(reader, table), "started": reader.manifest.record.created,
+        }  # fmt: skip
+
+    def _run_page(self, run: str, reader: RunReader) -> bytes:
+        table, sheet = reader.table(), reader.contact_sheet() if self.options.films else None
+        return self._render(
+            "run.html", run=reader, table=table, state=run_page.state_of(reader, table), lines=run_page.task_lines(reader, run),
+            times=run_page.time_lines(reader), facts=run_page.facts(reader.manifest), sessions=reader.sessions(),
+            attempt_kinds=reader.attempt_kinds(), given_up=reader.given_up(run_page.MOST_TOLD), most_told=run_page.MOST_TOLD,
+            manifest=run_page.manifest_text(reader.manifest), sheet=addresses.contact_sheet(run) if sheet else "",
+            partners=[(self._by_id[other].name, page) for other, page in comparing.partners(run, self._pairs)],
+            episode_link=lambda key: addresses.episode_link(run, key),
+        )  # fmt: skip
+
+    def _compared(self, first: str, second: str) -> Any:
+        wanted = (first, second, self.version)
+        if self._comparison[0] != wanted:
+            self._comparison = (wanted, comparing.comparison_of(self._by_id[first], self._by_id[second]))
+        return self._comparison[1]
+
+    def _comparison_page(self, first: str, second: str) -> bytes:
+        comparison = self._compared(first, second)
+        told = isinstance(comparison, str)
+        return self._render(
+            "compare.html", first=self._by_id[first], second=self._by_id[second], first_page=addresses.run_page(first),
+            second_page=addresses.run_page(second), why_not=comparison if told else "",
+            rows=[] if told else comparing.comparison_rows(comparison), notes=() if told else comparison.notes,
+            findings=[] if told else [(suite.suite, comparing.findings(suite)) for suite in comparison.suites],
+            flips=addresses.flips_data(first, second),
+        )  # fmt: skip
+
+    # Data.
+
+    def _data(self, name: str) -> bytes | None:
+        run, _, file = name.partition("/")
+        reader = self._by_id.get(run)
+        if reader is None:
+            return None
+        if file == "run.js":
+            return data_file(f"data/{name}", episodes.run_data(reader, run, reader.table().notes))
+        numbers = _numbers_in(file)
+        if not numbers or numbers[0] >= len(reader.tasks):
+            return None
+        listed = self._list(run, reader, numbers[0])
+        if len(numbers) == 1:
+            return data_file(f"data/{name}", episodes.task_data(reader, listed))
+        chunk = listed[numbers[1] * addresses.CHUNK : (numbers[1] + 1) * addresses.CHUNK]
+        if not chunk:
+            return None
+        return data_file(f"data/{name}", episodes.chunk_data(reader, run, numbers[0], chunk, self.options.films))
+
+    def _shared(self, name: str) -> bytes | None:
+        """What is of several runs."""
+        path = f"shared/{name}"
+        if path == addresses.RUNS_DATA:
+            return data_file(path, [episodes.run_summary(reader, run) for run, reader in self.runs])
+        for pair in self._pairs:
+            if path == addresses.flips_data(*pair):
+                comparison = self._compared(*pair)
+                empty = {"gained": [], "lost": []}
+                return data_file(path, empty if isinstance(comparison, str) else comparing.flips_data(comparison, *pair))
+        return None
+
+    def _list(self, run: str, reader: RunReader, number: int) -> list[Listed]:
+        """The list of a task's episodes; the latest one is kept, since its chunks are asked for one after the other."""
+        wanted = (run, number, reader.version)
+        if self._listed[0] != wanted:
+            self._listed = ((), [])  # not two at a time
+            self._listed = (wanted, reader.listed(episodes.task_key(reader, number)))
+        return self._listed[1]
+
+    @staticmethod
+    def _list_lengths(reader: RunReader) -> list[int]:
+        return [row.tally.finished + row.tally.errors for suite in reader.table().suites for row in suite.rows]
+
+    # Films and pictures.
+
+    def _media(self, run: str, reader: RunReader) -> Iterator[str]:
+        if not self.options.films:
+            return
+        if reader.contact_sheet():
+            yield addresses.contact_sheet(run)
+        for number, (key, totals) in enumerate(reader.tasks.items()):
+            for episode in sorted(totals.outcomes):
+                if reader.film(episode):
+                    start, repeat = episode.removeprefix("/".join(key) + "/").split("/")
+                    yield addresses.film(run, number, int(start), int(repeat))
+
+    def _medium(self, name: str) -> Path | None:
+        run, _, file = name.partition("/")
+        reader = self._by_id.get(run)
+        if reader is None or not self.options.films:
+            return None
+        if file == "frames.png":
+            return reader.contact_sheet()
+        number, _, place = file.removesuffix(".mp4").partition("-")
+        if not file.endswith(".mp4") or not number.isdecimal() or int(number) >= len(reader.tasks):
+            return None
+        start, _, repeat = place.rpartition("-")
+        return reader.film(f"{'/'.join(episodes.task_key(reader, int(number)))}/{start}/{repeat}")
+
+
+def _static(name: str) -> bytes | None:
+    return resources.files("vlarig.results.pages").joinpath("static", name).read_bytes() if name in STATIC else None
+
+
+def _numbers_in(file: str) -> list[int]:
+    """The numbers of ``task-3.js`` and ``task-3-0.js``; none where it is named otherwise."""
+    words = file.removesuffix(".js").split("-")
+    good = file.endswith(".js") and words[0] == "task" and len(words) in (2, 3) and all(word.isdecimal() for word in words[1:])
+    return [int(word) for word in words[1:]] if good else []
+
+
+def hash_of(version: tuple[object, ...]) -> str:
+    """A short name of a version."""
+    return hashlib.sha256(repr(version).encode()).hexdigest()[:16]

@@ -1,0 +1,71 @@
+// The episodes of one task of a run.
+"use strict";
+(() => {
+  const { element } = vlarig;
+  const byId = (id) => document.getElementById(id);
+  let listing = null;
+  let shownFor = "";
+
+  const rowsOf = (data) => data.start.map((start, index) => ({
+    start, repeat: data.repeat[index], outcome: data.outcome[index], steps: data.steps[index], seconds: data.seconds[index],
+    failed: data.failed[index], film: data.film[index],
+  }));
+
+  const columnsFor = (run, task, repeats) => {
+    const key = vlarig.taskKey(task);
+    const link = (row) => element("a", { href: vlarig.episodeLink(run.id, `${key}/${row.start}/${row.repeat}`) }, String(row.start));
+    const without = (row, text) => (row.outcome === 2 ? "–" : text);
+    return [
+      { name: "start", heading: "Start", number: true, value: (row) => row.start, cell: link },
+      ...(repeats ? [{ name: "repeat", heading: "Repeat", number: true, value: (row) => row.repeat, cell: (row) => String(row.repeat) }] : []),
+      { name: "outcome", heading: "Outcome", value: (row) => run.outcomes[row.outcome], cell: (row) => vlarig.outcome(run.outcomes[row.outcome]) },
+      { name: "steps", heading: "Steps", number: true, value: (row) => row.steps, cell: (row) => without(row, String(row.steps)) },
+      { name: "seconds", heading: "Seconds", number: true, value: (row) => row.seconds, cell: (row) => without(row, row.seconds.toFixed(1)) },
+      { name: "failed", heading: "Failed attempts", number: true, value: (row) => row.failed, cell: (row) => String(row.failed) },
+      { name: "film", heading: "Film", value: (row) => -row.film, cell: (row) => (row.film ? "film" : "–") },
+    ];
+  };
+
+  const keeps = (row, form) => {
+    const { outcome, start, film, failed } = form.elements;
+    return (!outcome.value || row.outcome === Number(outcome.value))
+      && (!start.value.trim() || String(row.start) === start.value.trim())
+      && (!film.checked || row.film) && (!failed.checked || row.failed);
+  };
+
+  const describe = (run, task) => {
+    const missing = task.expected - task.finished - task.errors;
+    const rate = task.finished ? `${((100 * task.successes) / task.finished).toFixed(1)} %, 95 % interval ${(100 * task.interval[0]).toFixed(1)} to ${(100 * task.interval[1]).toFixed(1)}, n ${vlarig.count(task.finished)}` : "none finished";
+    byId("lead").textContent = `${rate}; ${task.errors} ${task.errors === 1 ? "error" : "errors"}, ${vlarig.count(missing)} missing. Counted is ${task.rule}.`;
+    byId("notes").textContent = run.notes.join(" ");
+    vlarig.title(task.label);
+    vlarig.crumbs([run.name, run.page], [task.label]);
+  };
+
+  const draw = async () => {
+    const { run: id, words } = vlarig.place();
+    const number = Number(words[0]);
+    try {
+      if (!id) throw new Error("the address names no run");
+      const run = await vlarig.load(`data/${id}/run.js`);
+      const task = run.tasks[number];
+      if (!task) throw new Error(`${run.name} has no task number ${words[0]}`);
+      const rows = rowsOf(await vlarig.load(`data/${id}/task-${number}.js`));
+      describe(run, task);
+      if (shownFor !== `${id}/${number}`) {
+        shownFor = `${id}/${number}`;
+        listing = vlarig.listing({
+          table: byId("episodes"), form: byId("filters"), pager: byId("pager"), status: byId("count"), keeps, noun: "episodes",
+          columns: columnsFor(run, task, rows.some((row) => row.repeat)),
+        });
+      }
+      vlarig.problem("");
+      listing.show(rows);
+    } catch (error) {
+      vlarig.problem(`This list cannot be shown: ${error.message}. Start from the first page.`);
+    }
+  };
+  draw();
+  window.addEventListener("hashchange", draw);
+  document.addEventListener("vlarig:changed", draw);
+})();

@@ -1,0 +1,72 @@
+"""The pages' HTML, from templates beside this file. Whatever comes from users is escaped, always."""
+
+from __future__ import annotations
+
+import re
+from importlib import resources
+from typing import TYPE_CHECKING, Any
+
+from ...envs.errors import VlarigError
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+    from markupsafe import Markup
+
+
+class Templates:
+    """Renders pages.
+
+    Raises:
+        VlarigError: The package jinja2 is not installed.
+    """
+
+    def __init__(self) -> None:
+        self._environment = _environment()
+
+    def render(self, name: str, **values: Any) -> bytes:
+        """The page of a template with its values."""
+        return self._environment.get_template(name).render(**values).encode("utf-8")
+
+
+def _environment() -> Environment:
+    try:
+        from jinja2 import Environment, FunctionLoader, StrictUndefined
+    except ImportError as error:
+        raise VlarigError("pages need the package 'jinja2', which is not installed; pip install 'vlarig[results]'") from error
+    folder = resources.files("vlarig.results.pages").joinpath("html")
+    environment = Environment(
+        autoescape=True,
+        loader=FunctionLoader(lambda name: folder.joinpath(name).read_text(encoding="utf-8")),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"duration": _duration, "breakable": _breakable, "moment": _moment, "thousands": _thousands}
+    return environment
+
+
+def _duration(seconds: float) -> str:
+    """Seconds in words: ``1:02:03``, ``2:05``, ``12.3 s``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _breakable(text: str) -> Markup:
+    """A long name that may go on in the next line after ``_`` and ``/``."""
+    from markupsafe import Markup, escape
+
+    return Markup("<wbr>").join(escape(part) for part in re.split(r"(?<=[_/])", text))
+
+
+def _moment(text: str) -> str:
+    """A moment in ISO 8601, to the minute where it is in UTC; a dash for none."""
+    day, _, clock = text.partition("T")
+    return f"{day} {clock[:5]} UTC" if clock.endswith("+00:00") else text or "–"
+
+
+def _thousands(number: int) -> str:
+    return f"{number:,}"

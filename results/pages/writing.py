@@ -1,0 +1,135 @@
+"""A site in a folder.
+
+Every file appears whole, by renaming, and what a page needs comes before the page. So whoever reads a site while it is made anew sees
+pages and data that are whole, some of them from before. What is unchanged is not touched, and what is no longer part of the site goes
+last. A build that is killed leaves a site that the next one completes.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...envs.errors import VlarigError
+from .site import Site
+
+#: By this file a folder is known for an earlier site, which may be replaced.
+MARKER = "vlarig-site.json"
+_MARKED = b'{"format": 1, "made_by": "vlarig page"}\n'
+
+
+@dataclass(frozen=True)
+class Written:
+    """What writing a site came to.
+
+    Attributes:
+        files: Files of the site.
+        size: Bytes in all of them.
+        changed: Files that are new or were changed.
+        removed: Files of the earlier site that are gone.
+    """
+
+    files: int
+    size: int
+    changed: int
+    removed: int
+
+
+def write_site(site: Site, out: Path, done: Callable[[int], None] = lambda count: None) -> Written:
+    """Write a site into a folder.
+
+    Args:
+        site: The site.
+        out: The folder: new, empty, or with an earlier site.
+        done: Is told after each file how many there are.
+
+    Raises:
+        VlarigError: The folder holds something else, the disk refuses, or a run is damaged.
+    """
+    check_folder(out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        size = changed = 0
+        paths = {MARKER}
+        _write(out / MARKER, _MARKED)
+        for path in site.paths():
+            content = site.content(path)
+            assert content is not None, f"the site lists {path}, which it has not"
+            target = out / path
+            target.parent.mkdir(parents=True, exist_ok=True)
+            changed += _link(content, target) if isinstance(content, Path) else _write(target, content)
+            paths.add(path)
+            size += target.stat().st_size
+            done(len(paths))
+        return Written(len(paths), size, changed, _remove_others(out, paths))
+    except OSError as error:
+        raise VlarigError(
+            f"the site {out} cannot be written: {error}; check that the folder is writable, with space left"
+        ) from error
+
+
+def check_folder(out: Path) -> None:
+    """Make sure that nothing but an earlier site is replaced.
+
+    Raises:
+        VlarigError: ``out`` is something else.
+    """
+    if out.exists() and not out.is_dir():
+        raise VlarigError(f"{out} is a file; give an --out that is a folder, or new")
+    if out.is_dir() and not (out / MARKER).is_file() and any(out.iterdir()):
+        raise VlarigError(f"{out} holds other files and no earlier site; give an --out that is new, empty, or an earlier site")
+
+
+def _write(path: Path, content: bytes) -> bool:
+    """Write a file, unless it is so already; whether it was written."""
+    if path.is_file() and path.stat().st_size == len(content) and path.read_bytes() == content:
+        return False
+    draft = _draft_of(path)
+    try:
+        draft.write_bytes(content)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+    return True
+
+
+def _link(source: Path, path: Path) -> bool:
+    """Let a file of a run be there too, without a copy where the disk can link; whether anything was done."""
+    status = source.stat()
+    if path.is_file():
+        there = path.stat()
+        same_file = (there.st_ino, there.st_dev) == (status.st_ino, status.st_dev)
+        if same_file or (there.st_size, there.st_mtime_ns) == (status.st_size, status.st_mtime_ns):
+            return False
+    draft = _draft_of(path)
+    try:
+        draft.unlink(missing_ok=True)
+        try:
+            os.link(source, draft)
+        except OSError:
+            shutil.copy2(source, draft)
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+    return True
+
+
+def _draft_of(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.new")
+
+
+def _remove_others(out: Path, paths: set[str]) -> int:
+    """Remove what is no part of the site any more."""
+    removed = 0
+    for folder, _, files in os.walk(out, topdown=False):
+        for name in files:
+            path = Path(folder, name)
+            if path.relative_to(out).as_posix() not in paths:
+                path.unlink()
+                removed += 1
+        if folder != str(out) and not any(Path(folder).iterdir()):
+            Path(folder).rmdir()
+    return removed

@@ -1,0 +1,160 @@
+"""`vlarig view`: served to this machine alone, and nothing but the site."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+
+import pytest
+from sample_runs import make_record, make_run
+
+from vlarig.envs.errors import VlarigError
+from vlarig.harness.commands import view
+from vlarig.results.ledger import Ledger
+from vlarig.results.pages.following import Follower
+from vlarig.results.pages.serving import PageServer
+from vlarig.results.pages.site import SiteOptions
+
+
+@pytest.fixture
+def run(tmp_path):
+    return make_run(tmp_path / "runs" / "expert", finished=5)
+
+
+@pytest.fixture
+def server(run, monkeypatch):
+    monkeypatch.setattr("vlarig.results.pages.following.FRESH", 0.0)
+    follower = Follower(lambda: [run], SiteOptions(live=True))
+    with PageServer(follower, 0) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+    follower.close()
+
+
+def ask(server, path, method="GET", **headers):
+    connection = http.client.HTTPConnection(*server.server_address, timeout=20)
+    try:
+        connection.request(method, path, headers={name.replace("_", "-"): value for name, value in headers.items()})
+        answer = connection.getresponse()
+        return answer.status, answer.read(), answer.headers
+    finally:
+        connection.close()
+
+
+def test_pages_data_and_scripts_are_served(server):
+    for path, kind in [
+        ("/", "text/html"), ("/run-expert.html", "text/html"), ("/static/page.js", "text/javascript"),
+        ("/static/style.css", "text/css"), ("/data/expert/task-0.js?v=1", "text/javascript"),
+    ]:  # fmt: skip
+        status, content, headers = ask(server, path)
+        assert (status, headers["Content-Type"]) == (200, f"{kind}; charset=utf-8")
+        assert len(content) == int(headers["Content-Length"]) > 0
+        assert headers["Cache-Control"] == "no-store"
+    assert b"follow.js" in ask(server, "/")[1]
+    status, content, headers = ask(server, "/", "HEAD")
+    assert (status, content) == (200, b"") and int(headers["Content-Length"]) > 1000
+
+
+def test_the_version_changes_when_the_run_does(server, run):
+    before = json.loads(ask(server, "/version")[1])
+    assert before["told"] == "1 run, 0 being written: 15 of 30 episodes finished"
+    assert json.loads(ask(server, "/version")[1]) == before
+    with Ledger.open(run) as ledger:
+        ledger.write_episode(make_record(5, "stack"))
+    after = json.loads(ask(server, "/version")[1])
+    assert after["version"] != before["version"] and "16 of 30" in after["told"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/nothing.html", "/../manifest.json", "/static/../site.py", "/media/expert/../../ledger.sqlite", "/data/expert/task-9.js",
+     "/static/%2e%2e/site.py", "/data/nobody/run.js", "/media/expert/0-0-0.mp4", "/data/expert/task-x.js", "//etc/passwd"],
+)  # fmt: skip
+def test_there_is_nothing_else(server, path):
+    assert ask(server, path)[0] == 404
+
+
+def test_only_asking_is_possible(server):
+    assert ask(server, "/", "POST")[0] == 501
+    assert ask(server, "/", "DELETE")[0] == 501
+
+
+def test_it_is_this_machines_alone(server):
+    assert server.server_address[0] == "127.0.0.1"
+    assert ask(server, "/", Host="localhost:80")[0] == 200
+    for host in ("evil.example", "evil.example:80", "127.0.0.1.evil.example", ""):
+        assert ask(server, "/", Host=host)[0] == 403
+
+
+def test_parts_of_a_film(server, run):
+    (run / "videos").mkdir()
+    (run / "videos" / "tabletop_standard@1_stack_base_0_0.mp4").write_bytes(bytes(range(100)))
+    path = "/media/expert/0-0-0.mp4"
+    status, content, headers = ask(server, path)
+    assert (status, content, headers["Accept-Ranges"], headers["Content-Type"]) == (
+        200,
+        bytes(range(100)),
+        "bytes",
+        "video/mp4",
+    )
+    for wanted, begin, end in [
+        ("bytes=10-19", 10, 20),
+        ("bytes=90-", 90, 100),
+        ("bytes=-5", 95, 100),
+        ("bytes=50-999", 50, 100),
+    ]:
+        status, content, headers = ask(server, path, Range=wanted)
+        assert (status, content) == (206, bytes(range(begin, end)))
+        assert headers["Content-Range"] == f"bytes {begin}-{end - 1}/100"
+    for odd in ("bytes=200-300", "rows=1-2", "bytes=-", "bytes=5-2"):
+        assert ask(server, path, Range=odd)[:2] == (200, bytes(range(100)))
+
+
+def test_a_port_that_is_taken_or_is_none_is_one_sentence(run):
+    follower = Follower(lambda: [run], SiteOptions(live=True))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(VlarigError, match=f"port {port} cannot be served on 127.0.0.1"):
+            PageServer(follower, port)
+    with pytest.raises(VlarigError, match="port is 70000; expected 0 to 65535"):
+        PageServer(follower, 70000)
+
+
+def test_the_command_serves_until_it_is_interrupted(run, tmp_path):
+    code = "import sys; from vlarig.harness.commands.view import main; sys.exit(main(sys.argv[1:]))"
+    process = subprocess.Popen(
+        [sys.executable, "-u", "-c", code, "--port", "0"],
+        cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ | {"COLUMNS": "200"},
+    )  # fmt: skip
+    try:
+        address = process.stdout.readline().split()[0]
+        assert address.startswith("http://127.0.0.1:")
+        host, port = address.removeprefix("http://").rstrip("/").split(":")
+        connection = http.client.HTTPConnection(host, int(port), timeout=20)
+        connection.request("GET", "/")
+        assert b"expert" in connection.getresponse().read()
+        connection.close()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) == 0
+        assert process.stderr.read() == ""
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_mistakes_are_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(VlarigError, match="there is no folder runs; sweep something first"):
+        view.main([])
+    make_run(tmp_path / "runs" / "expert")
+    with pytest.raises(VlarigError, match="did you mean expert"):
+        view.main(["expart"])
