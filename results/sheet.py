@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -18,6 +19,9 @@ Mark = Literal["", "best", "second"]
 Tone = Literal["", "warning", "error"]
 
 _ARROWS = {"": "", "higher": " ↑", "lower": " ↓"}
+
+#: Letters of a heading that need no second line.
+_NARROW = 9
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,12 @@ class Column:
         """The heading with its arrow."""
         return self.heading + _ARROWS[self.better]
 
+    @property
+    def title_lines(self) -> list[str]:
+        """The same on several lines, where it is long and has where to break."""
+        *first, last = textwrap.wrap(self.heading, _NARROW, break_long_words=False)
+        return [*first, last + _ARROWS[self.better]]
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -59,6 +69,12 @@ class Cell:
     mark: Mark = ""
     tone: Tone = ""
     footnotes: tuple[str, ...] = ()
+
+    @property
+    def beside(self) -> list[str]:
+        """Interval and number of episodes as they stand beside the value, or below it."""
+        interval = [f"[{self.interval[0]}, {self.interval[1]}]"] if self.interval else []
+        return interval if self.n is None else [*interval, f"n {self.n}"]
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import tyro
 from rich.console import Console
 
 from ...envs.errors import VlarigError
-from ...results.forms.terminal import for_terminal
+from ...results.forms.terminal import print_sheets
 from ...results.merging import merge_runs
 from ...results.rendering import LEGEND, run_sheet
 from ...results.runs import find_run
@@ -55,7 +55,7 @@ def main(arguments: list[str]) -> int:
     except VlarigError as error:
         console.print(f"frames.png is not drawn: {error}", style="yellow", highlight=False, soft_wrap=True)
     table = run_table(merged.run)
-    console.print(for_terminal([run_sheet(table)], LEGEND))
+    print_sheets(console, [run_sheet(table)], LEGEND)
     if not table.total.complete:
         owed = table.total.expected - table.total.finished
         told = f"{owed} episodes are owed: the sweep's command, without --shard and with --run {merged.run}, runs them"

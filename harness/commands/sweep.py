@@ -12,7 +12,7 @@ import tyro
 from rich.console import Console
 
 from ...envs.errors import VlarigError
-from ...results.forms.terminal import for_terminal
+from ...results.forms.terminal import print_sheets
 from ...results.rendering import LEGEND, run_sheet
 from ...results.tables import run_table
 from ..events import Failed, Result, TaskResult
@@ -59,7 +59,7 @@ def main(arguments: list[str]) -> int:
     console = Console()
     with Journal(console) as journal:
         evaluation = _run(arguments, journal)
-    console.print(for_terminal([run_sheet(run_table(evaluation.run))], LEGEND))
+    print_sheets(console, [run_sheet(run_table(evaluation.run))], LEGEND)
     return _status(evaluation)
 
 

@@ -12,11 +12,11 @@ import tyro
 from rich.console import Console
 
 from ...envs.errors import VlarigError
+from ...results.forms import terminal
 from ...results.forms.csv import for_csv
 from ...results.forms.html import for_html
 from ...results.forms.latex import for_latex
 from ...results.forms.markdown import for_markdown
-from ...results.forms.terminal import for_terminal
 from ...results.layouts import LAYOUTS, make_layout
 from ...results.measures import RunRecords, read_run
 from ...results.rendering import LEGEND, for_programs, run_sheet
@@ -82,7 +82,7 @@ def print_sheets(sheets: Sequence[Sheet], legend: str, form: SheetForm = "termin
     """Print sheets, and below them what their numbers are."""
     console = Console()
     if form == "terminal":
-        console.print(for_terminal(sheets, legend))
+        terminal.print_sheets(console, sheets, legend)
     elif form == "csv":
         console.out(for_csv(sheets), end="", highlight=False)
     else:

@@ -89,9 +89,7 @@ def _row(sheet: Sheet, line: Line) -> str:
 
 def _text(sheet: Sheet, cell: Cell) -> str:
     before, after = {"": ("", ""), "best": ("<b>", "</b>"), "second": ("<u>", "</u>")}[cell.mark]
-    beside = [f"[{escape(cell.interval[0])}, {escape(cell.interval[1])}]"] if cell.interval else []
-    beside += [f"n&nbsp;{cell.n}"] if cell.n is not None else []
-    small = f" <small>{', '.join(beside)}</small>" if beside else ""
+    small = f" <small>{escape(', '.join(cell.beside))}</small>" if cell.beside else ""
     return f"{before}{escape(cell.text)}{after}{small}{_raised(sheet.numbers(cell.footnotes))}"
 
 

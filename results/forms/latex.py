@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import textwrap
 from collections.abc import Sequence
 
 from ..sheet import DASH, Cell, Column, Line, Sheet, spread_out
@@ -32,9 +31,6 @@ _SPECIAL = {
     "π": r"$\pi$",
 }  # fmt: skip
 BREAK = r" \\"
-
-#: Letters of a heading that need no second line.
-NARROW = 9
 
 #: Names of policies such as π0.5, whose number is written below.
 _INDEXED = re.compile(r"π([0-9]+(?:\.[0-9]+)?)")
@@ -96,10 +92,8 @@ def _headings(sheet: Sheet) -> list[str]:
 
 
 def _heading(column: Column) -> str:
-    """The column's heading, on several lines where it is long and has where to break."""
-    *first, last = textwrap.wrap(column.heading, NARROW, break_long_words=False)
-    end = plain(last + column.title.removeprefix(column.heading))
-    return rf"\shortstack[r]{{{' '.join(plain(words) + BREAK for words in first)} {end}}}" if first else end
+    *first, last = map(plain, column.title_lines)
+    return rf"\shortstack[r]{{{BREAK.join(first)}{BREAK} {last}}}" if first else last
 
 
 def _body(sheet: Sheet) -> list[str]:
@@ -134,11 +128,9 @@ def _value(cell: Cell) -> str:
 
 def _tall(value: str, cell: Cell) -> str:
     """The value, and below it the interval and the number of episodes, so that columns stay narrow."""
-    below = [f"[{cell.interval[0]}, {cell.interval[1]}]"] if cell.interval else []
-    below += [f"$n={cell.n}$"] if cell.n is not None else []
-    if not below:
+    if not cell.beside:
         return value
-    small = "".join(rf"{BREAK} \tiny {text}" for text in below)
+    small = "".join(rf"{BREAK} \tiny {text}" for text in cell.beside)
     return rf"\begin{{tabular}}[t]{{@{{}}r@{{}}}}{value}{small}\end{{tabular}}"
 
 

@@ -47,9 +47,7 @@ def _row(cells: Sequence[str]) -> str:
 
 def _text(sheet: Sheet, cell: Cell) -> str:
     before, after = _MARKS[cell.mark]
-    beside = [f"\\[{cell.interval[0]}, {cell.interval[1]}\\]"] if cell.interval else []
-    beside += [f"n {cell.n}"] if cell.n is not None else []
-    small = f" <sub>{', '.join(beside)}</sub>" if beside else ""
+    small = f" <sub>{plain(', '.join(cell.beside))}</sub>" if cell.beside else ""
     return f"{before}{plain(cell.text)}{after}{small}{_raised(sheet.numbers(cell.footnotes))}"
 
 

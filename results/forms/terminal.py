@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Group, RenderableType
+from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
@@ -14,31 +15,46 @@ from ..sheet import Cell, Line, Sheet, spread_out
 _MARKS = {"": "", "best": "bold", "second": "underline"}
 _TONES = {"": "", "warning": "yellow", "error": "red"}
 _LEVELS = {"": "", "total": "bold", "part": ""}
+#: Wider than any table.
+_ENDLESS = 10_000
+
+#: Letters that a label keeps where the terminal is narrow.
+_LABEL = 20
 _RAISED = str.maketrans("0123456789,", "⁰¹²³⁴⁵⁶⁷⁸⁹˒")
 
 
-def for_terminal(sheets: Sequence[Sheet], legend: str) -> RenderableType:
-    """A block for each sheet, for a rich console, and what the numbers are below the last."""
-    blocks: list[RenderableType] = []
+def print_sheets(console: Console, sheets: Sequence[Sheet], legend: str) -> None:
+    """Print a block for each sheet, and what the numbers are below the last.
+
+    A table that cannot be made as narrow as the console is printed wider, so that no number is cut off.
+    """
     for sheet in map(spread_out, sheets):
         facts = "".join(f"  {name} {value}" for name, value in sheet.facts.items())
-        notes = [Text(note, style="yellow") for note in sheet.notes]
-        footnotes = [Text(f"{_raised([number])} {note}", style="dim") for number, note in enumerate(sheet.footnotes, 1)]
-        blocks += [Text.assemble((sheet.heading, "bold"), (facts, "dim")), _grid(sheet), *footnotes, *notes, ""]
-    return Group(*blocks, Text(legend, style="dim"))
+        console.print(Text.assemble((sheet.heading, "bold"), (facts, "dim")))
+        grid = _grid(sheet)
+        narrowest = Measurement.get(console, console.options.update(width=_ENDLESS), grid).minimum
+        if narrowest > console.width:
+            grid.width = narrowest
+        console.print(grid, crop=False)
+        for number, note in enumerate(sheet.footnotes, 1):
+            console.print(Text(f"{_raised([number])} {note}", style="dim"))
+        for note in sheet.notes:
+            console.print(Text(note, style="yellow"))
+        console.print()
+    console.print(Text(legend, style="dim"))
 
 
 def _grid(sheet: Sheet) -> Table:
     grid = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), caption_style="yellow", caption_justify="left")
     if sheet.warning:
         grid.caption = Text(sheet.warning)
-    grid.add_column(Text(sheet.corner), overflow="fold", vertical="bottom")
+    grid.add_column(Text(sheet.corner), overflow="fold", min_width=min(_LABEL, max(len(line.label) for line in sheet.lines)))
     shown = ""
     for column in sheet.columns:
         above = column.group if sheet.groups and column.group != shown else ""
         shown = column.group
-        heading = f"{above}\n{column.title}" if sheet.groups else column.title
-        grid.add_column(Text(heading, justify="right"), justify="right", no_wrap=True)
+        lines = [*([above] if sheet.groups else []), *(column.title_lines if sheet.place else [column.title])]
+        grid.add_column(Text("\n".join(lines), justify="right"), justify="right", overflow="fold")
     section = ""
     for index, line in enumerate(sheet.lines):
         if line.section != section or (line.level == "total" and index > 0):
@@ -61,11 +77,8 @@ def _label(sheet: Sheet, line: Line) -> Text:
 
 def _text(sheet: Sheet, cell: Cell) -> Text:
     text = Text(cell.text, style=" ".join(filter(None, [_MARKS[cell.mark], _TONES[cell.tone]])))
-    if cell.interval:
-        text = Text.assemble(text, (f" [{cell.interval[0]}, {cell.interval[1]}]", "dim not bold not underline"))
-    if cell.n is not None:
-        text = Text.assemble(text, (f" n {cell.n}", "dim not bold not underline"))
-    return Text.assemble(text, (_raised(sheet.numbers(cell.footnotes)), "not bold not underline"))
+    text = Text.assemble(text, (_raised(sheet.numbers(cell.footnotes)), "not bold not underline"))
+    return Text("\n").join([text, *(Text(each, style="dim not bold not underline") for each in cell.beside)])
 
 
 def _raised(numbers: Sequence[int]) -> str:

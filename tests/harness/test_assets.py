@@ -29,7 +29,7 @@ from vlarig.envs.errors import VlarigError
 from vlarig.harness import asset_spec, assets, cli, doctor, evaluate, plan, replay
 from vlarig.harness.workplace import Workplace
 from vlarig.results.forms.markdown import for_markdown
-from vlarig.results.forms.terminal import for_terminal
+from vlarig.results.forms.terminal import print_sheets
 from vlarig.results.rendering import LEGEND, for_programs, run_sheet
 from vlarig.results.tables import run_table
 
@@ -632,7 +632,7 @@ def test_stand_ins_are_said_by_sweep_manifest_and_tables(toy_with_assets, given)
     table = run_table(run)
     recorded = table.manifest.identity.assets
     assert recorded == {"toys": assets.find_bundle("toys").identity}
-    console.print(for_terminal([run_sheet(table)], LEGEND))
+    print_sheets(console, [run_sheet(table)], LEGEND)
     assert note in console.export_text()
     assert f"\n\n{note}\n\n" in for_markdown([run_sheet(table)], LEGEND)
     data = json.loads(for_programs([table]))[0]

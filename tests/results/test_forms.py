@@ -21,7 +21,7 @@ from vlarig.results.forms.csv import for_csv
 from vlarig.results.forms.html import for_html
 from vlarig.results.forms.latex import for_latex
 from vlarig.results.forms.markdown import for_markdown
-from vlarig.results.forms.terminal import for_terminal
+from vlarig.results.forms.terminal import print_sheets
 from vlarig.results.layouts import LAYOUTS, make_layout
 from vlarig.results.measures import read_run
 from vlarig.results.rendering import LEGEND, run_sheet
@@ -35,9 +35,9 @@ GOLDEN = Path(__file__).parent / "golden"
 NASTY = ("[red]a|b*c_d", r"50% & \alpha{x}^2 ~ $1 #", '<script>alert("&")</script>')
 
 
-def terminal(sheets: list[Sheet], legend: str) -> str:
-    console = Console(width=150, record=True, file=io.StringIO())
-    console.print(for_terminal(sheets, legend))
+def terminal(sheets: list[Sheet], legend: str, width: int = 150) -> str:
+    console = Console(width=width, record=True, file=io.StringIO())
+    print_sheets(console, sheets, legend)
     return "\n".join(line.rstrip() for line in console.export_text().splitlines()) + "\n"
 
 
@@ -137,6 +137,17 @@ def test_names_that_look_like_markup_are_shown_as_they_are() -> None:
             heads = text == NASTY[1]  # the corner
             assert sum(row[0].startswith(text) and row[1].startswith(NASTY[0]) for row in rows) == 1 + heads
     assert terminal([sheet], "").count(NASTY[0]) > 5
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_no_number_is_cut_off_in_a_narrow_terminal(name: str, width: int) -> None:
+    layout = make_layout(name, [])
+    text = terminal([layout.sheet()], layout.legend, width)
+    for line in layout.sheet().lines:
+        assert line.label.split()[0] in text
+        row = next(each for each in text.splitlines() if line.label[:12] in each and line.cells[-1].text in each)
+        assert row.split()[-len(line.cells) :] == [cell.text for cell in line.cells]
 
 
 @pytest.mark.parametrize("name", ["table4", "table7", "runs"])

@@ -8,7 +8,7 @@ from sample_runs import make_manifest, make_record, make_run
 
 from vlarig.envs.errors import VlarigError
 from vlarig.results.forms.markdown import for_markdown
-from vlarig.results.forms.terminal import for_terminal
+from vlarig.results.forms.terminal import print_sheets
 from vlarig.results.ledger import Ledger
 from vlarig.results.rendering import LEGEND, for_programs, run_sheet
 from vlarig.results.statistics import wilson_interval
@@ -17,7 +17,7 @@ from vlarig.results.tables import Tally, run_table
 
 def shown(*tables) -> str:
     console = Console(width=120, record=True, file=open("/dev/null", "w"))  # noqa: SIM115, PTH123
-    console.print(for_terminal([run_sheet(table) for table in tables], LEGEND))
+    print_sheets(console, [run_sheet(table) for table in tables], LEGEND)
     return console.export_text()
 
 
