@@ -18,7 +18,7 @@ import numpy as np
 from .api import ChunkResult, Episode, Needs, Snapshot
 from .embodiments import Embodiment
 from .errors import BadMessageError
-from .structure import structure
+from .structure import structure_named
 from .wire import pack, unpack
 
 #: Raised with every change to a message; both ends must agree.
@@ -176,10 +176,7 @@ def decode(data: bytes | str) -> Message:
     """
     if isinstance(data, str):
         raise BadMessageError("a text frame; messages are binary msgpack")
-    plain = unpack(data)
-    if not (isinstance(plain, list) and len(plain) == 2 and isinstance(plain[0], str) and plain[0] in _KINDS):
-        raise BadMessageError(f"expected [name, fields] with a name among {', '.join(_KINDS)}")
-    return structure(_KINDS[plain[0]], plain[1], plain[0])
+    return structure_named(_KINDS, unpack(data))
 
 
 def answered_id(data: bytes) -> Optional[int]:

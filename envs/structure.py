@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar, Union, cast
 
 from .errors import BadMessageError
@@ -30,6 +30,13 @@ def structure(kind: type[T], value: object, where: str = "message") -> T:
         return cast("T", _converter(kind)(value))
     except _MisfitError as misfit:
         raise BadMessageError(one_line(f"{where}{''.join(reversed(misfit.place))} {misfit.complaint}")) from None
+
+
+def structure_named(kinds: Mapping[str, type[Any]], plain: object) -> Any:
+    """``[name, fields]``, plain data, as an instance of the dataclass of that name in ``kinds``. Raises like :func:`structure`."""
+    if not (isinstance(plain, list) and len(plain) == 2 and isinstance(plain[0], str) and plain[0] in kinds):
+        raise BadMessageError(f"expected [name, fields] with a name among {', '.join(kinds)}")
+    return structure(kinds[plain[0]], plain[1], plain[0])
 
 
 class _MisfitError(Exception):

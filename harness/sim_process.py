@@ -5,15 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import math
-import os
-import signal
 import socket
 import subprocess
 import sys
 from pathlib import Path
 from typing import Optional
 
+from ..envs.children import exits, how_it_ended, kill_group
 from ..envs.errors import BadMessageError, VlarigError
 from ..envs.framing import read_frame, write_frame
 from ..envs.messages import CRASH, HANG, MEMORY, Failure, Welcome, decode
@@ -27,8 +25,6 @@ EXIT_SECONDS = 5.0
 
 #: Seconds after which a process that was killed, and is still there, is left to the kernel: a driver of the graphics card may hold it.
 KILL_SECONDS = 10.0
-
-_POLL_SECONDS = 0.01
 
 
 class SimulatorDiedError(Exception):
@@ -112,18 +108,18 @@ class SimulatorProcess:
         Its line is cut here too: a process that the simulator started may hold the other end open.
         """
         self._verdict = self._verdict or (kind, story)
-        self._kill_group()
+        kill_group(self._process)
         self._writer.transport.abort()
 
     async def bury(self) -> SimulatorDiedError:
         """End the process and all that it started, whatever state they are in, and say how it went."""
-        if self._verdict is None and not await self._exits(EXIT_SECONDS):
+        if self._verdict is None and not await exits(self._process, EXIT_SECONDS):
             self.kill(CRASH, "the simulator's process closed its end of the line and was killed")
         self._watcher.cancel()
-        self._kill_group()
+        kill_group(self._process)
         self._writer.transport.abort()
-        gone = await self._exits(KILL_SECONDS)
-        kind, story = self._verdict or (CRASH, f"the simulator's process {_how_it_ended(self._process.returncode)}")
+        gone = await exits(self._process, KILL_SECONDS)
+        kind, story = self._verdict or (CRASH, f"the simulator's process {how_it_ended(self._process.returncode)}")
         return SimulatorDiedError(kind, story if gone else f"{story}, but does not end")
 
     def _spawn(self, channel: int) -> subprocess.Popen[bytes]:
@@ -170,22 +166,3 @@ class SimulatorProcess:
         excess = self.memory.excess()
         if excess is not None:
             self.kill(MEMORY, f"the simulator {excess}")
-
-    async def _exits(self, seconds: float) -> bool:
-        """Whether the process is gone within so many seconds."""
-        for _ in range(math.ceil(seconds / _POLL_SECONDS)):
-            if self._process.poll() is not None:
-                return True
-            await asyncio.sleep(_POLL_SECONDS)
-        return False
-
-    def _kill_group(self) -> None:
-        with contextlib.suppress(OSError):  # nobody is left in it
-            os.killpg(self._process.pid, signal.SIGKILL)
-
-
-def _how_it_ended(status: int) -> str:
-    if status >= 0:
-        return f"exited with status {status}"
-    names = {number.value: number.name for number in signal.Signals}
-    return f"was ended by {names.get(-status, f'signal {-status}')}"

@@ -15,8 +15,7 @@ import numpy as np
 
 from ..envs.api import Needs, Observation
 from ..envs.embodiments import Embodiment
-from ..envs.errors import BadMessageError
-from ..envs.structure import structure
+from ..envs.structure import structure_named
 from ..envs.wire import pack, unpack
 from .api import Reply, Request
 
@@ -179,7 +178,4 @@ def decode(data: bytes) -> Message:
     Raises:
         BadMessageError: There is none; says what is wrong.
     """
-    plain = unpack(data)
-    if not (isinstance(plain, list) and len(plain) == 2 and isinstance(plain[0], str) and plain[0] in _KINDS):
-        raise BadMessageError(f"expected [name, fields] with a name among {', '.join(_KINDS)}")
-    return structure(_KINDS[plain[0]], plain[1], plain[0])
+    return structure_named(_KINDS, unpack(data))

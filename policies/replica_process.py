@@ -7,15 +7,13 @@ import contextlib
 import dataclasses
 import json
 import logging
-import math
-import os
-import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from ..envs.children import exits, how_it_ended, kill_group
 from ..envs.errors import BadMessageError, VlarigError
 from ..envs.framing import read_frame, write_frame
 from ..envs.untrusted import one_line
@@ -33,8 +31,6 @@ EXIT_SECONDS = 5.0
 
 #: Seconds after which a process that was killed, and is still there, is left to the kernel: a driver of the graphics card may hold it.
 KILL_SECONDS = 10.0
-
-_POLL_SECONDS = 0.01
 
 #: Stands for the number of the request that the greeting answers.
 _GREETING = -1
@@ -160,7 +156,7 @@ class ReplicaProcess:
         """End the process and all that it started, whatever state they are in."""
         self._verdict = self._verdict or "it was ended"
         self._writer.close()
-        await self._exits(EXIT_SECONDS)
+        await exits(self._process, EXIT_SECONDS)
         await self._bury()
 
     async def _receive(self, number: int) -> Message:
@@ -199,7 +195,7 @@ class ReplicaProcess:
             self._waited += TICK
             if self._patience is not None and self._waited >= self._patience:
                 self._verdict = self._verdict or f"it gave no answer within {self._patience:g} s and was killed"
-                self._kill()
+                kill_group(self._process)
         await asyncio.sleep(TICK)  # what it said last is read meanwhile
         self._writer.transport.abort()
 
@@ -221,17 +217,17 @@ class ReplicaProcess:
     async def _die(self, reason: str | None = None) -> ReplicaDied:
         """End what is left of the process; the exception that says how it went."""
         self._verdict = self._verdict or (f"{reason} and was killed" if reason else None)
-        if self._verdict is None and not await self._exits(EXIT_SECONDS):
+        if self._verdict is None and not await exits(self._process, EXIT_SECONDS):
             self._verdict = "it closed its end of the line and was killed"
         gone = await self._bury()
-        story = self._verdict or f"it {_how_it_ended(self._process.returncode)}"
+        story = self._verdict or f"it {how_it_ended(self._process.returncode)}"
         said = f"; it said last: {one_line(self._last_words)}" if self._last_words else ""
         return ReplicaDied(f"{story}{said}" if gone else f"{story}, but does not end{said}")
 
     async def _bury(self) -> bool:
         """Whether the process is gone, after it was killed."""
-        self._kill()
-        gone = await self._exits(KILL_SECONDS)
+        kill_group(self._process)
+        gone = await exits(self._process, KILL_SECONDS)
         if self._process.stdin is not None:
             with contextlib.suppress(OSError):
                 self._process.stdin.close()
@@ -259,18 +255,6 @@ class ReplicaProcess:
             process.stdin.flush()
         return process
 
-    async def _exits(self, seconds: float) -> bool:
-        """Whether the process is gone within so many seconds."""
-        for _ in range(math.ceil(seconds / _POLL_SECONDS)):
-            if self._process.poll() is not None:
-                return True
-            await asyncio.sleep(_POLL_SECONDS)
-        return False
-
-    def _kill(self) -> None:
-        with contextlib.suppress(OSError):  # nobody is left in it
-            os.killpg(self._process.pid, signal.SIGKILL)
-
 
 def _frame(message: Message) -> bytes:
     """A message as bytes.
@@ -285,10 +269,3 @@ def _frame(message: Message) -> bytes:
             "out --replicas"
         )
     return data
-
-
-def _how_it_ended(status: int | None) -> str:
-    if status is None or status >= 0:
-        return f"exited with status {status}"
-    names = {number.value: number.name for number in signal.Signals}
-    return f"was ended by {names.get(-status, f'signal {-status}')}"

@@ -320,3 +320,41 @@ def _notes(first: RunRecords, second: RunRecords, suites: Sequence[Compared]) ->
         if suite.unmatched
     ]
     return list(dict.fromkeys([*notes, *first.manifest.notes(), *second.manifest.notes()]))
+
+
+def findings(suite: Compared) -> list[str]:
+    """What is to be said of a suite besides its rates, in sentences without their ends."""
+    lacking = [f"the {place} run is {gap}" for place, gap in zip(("first", "second"), suite.gaps, strict=True) if gap]
+    if lacking:
+        return ["; ".join([*lacking, "complete them (give their commands again, merge their shards), then compare"])]
+    pairs, p_value, detectable = suite.pairs, suite.p_value(), suite.detectable_difference()
+    lines: list[str] = []
+    if not pairs.n:
+        lines.append("the runs have no episode in common")
+    elif p_value is None:
+        lines.append("starts repeat, so the interval is the bootstrap's over starts, and there is no McNemar test")
+    else:
+        p_text = f"= {p_value:.3f}" if p_value >= 0.001 else "< 0.001"
+        lines.append(f"McNemar's exact p {p_text} ({pairs.gained} gained, {pairs.lost} lost)")
+    if detectable:
+        shown = f"differences from {100 * detectable:.1f} points on show four times in five"
+        lines.append(f"with so many flips in {pairs.n} episodes, {shown}")
+    by_task = suite.on_tasks_like_these()
+    if by_task:
+        lines.append(f"on tasks like these: {points(by_task.value)}, {_with_interval(by_task)}")
+    return lines
+
+
+def _with_interval(mean: Mean) -> str:
+    drawn = f"bootstrap over {mean.clusters} {mean.unit}s"
+    return f"{points_range(mean.interval)} ({drawn})" if mean.interval else f"no interval ({drawn}: too few, or all alike)"
+
+
+def points(difference: float) -> str:
+    """A difference of rates as it is printed, in points."""
+    return f"{100 * difference:+.1f}"
+
+
+def points_range(interval: tuple[float, float] | None) -> str:
+    """An interval of such a difference; a dash where there is none."""
+    return f"{100 * interval[0]:+.1f} to {100 * interval[1]:+.1f}" if interval else "-"

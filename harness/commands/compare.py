@@ -16,7 +16,7 @@ from rich.table import Table
 
 from ...envs.errors import VlarigError
 from ...results.bootstrap import Mean
-from ...results.comparison import Compared, Comparison, compare_runs
+from ...results.comparison import Compared, Comparison, compare_runs, findings, points, points_range
 from ...results.measures import Incomplete
 from ...results.runs import find_run
 
@@ -73,7 +73,7 @@ def _print(console: Console, comparison: Comparison, metric: str | None, flips: 
     if metric:
         console.print(_metric_table(comparison.suites, metric))
     for suite in comparison.suites:
-        for line in _findings(suite):
+        for line in findings(suite):
             console.print(f"{suite.suite}: {line}", markup=False, highlight=False, soft_wrap=True)
     if flips:
         for suite in comparison.suites:
@@ -115,31 +115,8 @@ def _cells(part: Compared) -> list[str]:
         return [str(pairs.n), "-", "-", "-", "-", *flips]
     first, second = pairs.rates
     return [
-        str(pairs.n), f"{100 * first:.1f}", f"{100 * second:.1f}", _points(pairs.difference), _range(part.interval()), *flips,
+        str(pairs.n), f"{100 * first:.1f}", f"{100 * second:.1f}", points(pairs.difference), points_range(part.interval()), *flips,
     ]  # fmt: skip
-
-
-def _findings(suite: Compared) -> list[str]:
-    """What is to be said of a suite besides its row."""
-    lacking = [f"the {place} run is {gap}" for place, gap in zip(("first", "second"), suite.gaps, strict=True) if gap]
-    if lacking:
-        return ["; ".join([*lacking, "complete them (give their commands again, merge their shards), then compare"])]
-    pairs, p_value, detectable = suite.pairs, suite.p_value(), suite.detectable_difference()
-    lines: list[str] = []
-    if not pairs.n:
-        lines.append("the runs have no episode in common")
-    elif p_value is None:
-        lines.append("starts repeat, so the interval is the bootstrap's over starts, and there is no McNemar test")
-    else:
-        p_text = f"= {p_value:.3f}" if p_value >= 0.001 else "< 0.001"
-        lines.append(f"McNemar's exact p {p_text} ({pairs.gained} gained, {pairs.lost} lost)")
-    if detectable:
-        shown = f"differences from {100 * detectable:.1f} points on show four times in five"
-        lines.append(f"with so many flips in {pairs.n} episodes, {shown}")
-    by_task = suite.on_tasks_like_these()
-    if by_task:
-        lines.append(f"on tasks like these: {_points(by_task.value)}, {_with_interval(by_task)}")
-    return lines
 
 
 def _metric_table(suites: Sequence[Compared], metric: str) -> Table:
@@ -158,19 +135,6 @@ def _measured(mean: Mean | Incomplete | str) -> str:
         return escape(str(mean))
     interval = f" ({mean.interval[0]:.4g} to {mean.interval[1]:.4g})" if mean.interval else ""
     return f"{mean.value:.4g}{interval}"
-
-
-def _with_interval(mean: Mean) -> str:
-    drawn = f"bootstrap over {mean.clusters} {mean.unit}s"
-    return f"{_range(mean.interval)} ({drawn})" if mean.interval else f"no interval ({drawn}: too few, or all alike)"
-
-
-def _points(difference: float) -> str:
-    return f"{100 * difference:+.1f}"
-
-
-def _range(interval: tuple[float, float] | None) -> str:
-    return f"{100 * interval[0]:+.1f} to {100 * interval[1]:+.1f}" if interval else "-"
 
 
 def comparison_data(comparison: Comparison, metric: str | None = None) -> dict[str, Any]:

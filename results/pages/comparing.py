@@ -8,7 +8,7 @@ from itertools import combinations
 from typing import Any
 
 from ...envs.errors import VlarigError
-from ..comparison import Compared, Comparison, compare_records
+from ..comparison import Compared, Comparison, compare_records, points, points_range
 from . import addresses
 from .reading import RunReader
 
@@ -77,38 +77,12 @@ def _row(part: Compared, label: str, total: bool) -> ComparedRow:
     if not part.complete or pairs.rates is None or pairs.difference is None:
         return row
     first, second = (f"{100 * rate:.1f}" for rate in pairs.rates)
-    row = replace(row, first=first, second=second, difference=f"{100 * pairs.difference:+.1f}")
+    row = replace(row, first=first, second=second, difference=points(pairs.difference))
     interval = part.interval()
     if interval is None:
         return row
     low, high = 100 * interval[0], 100 * interval[1]
-    return replace(row, interval=f"{low:+.1f} to {high:+.1f}", bounds=(100 * pairs.difference, low, high))
-
-
-def findings(suite: Compared) -> list[str]:
-    """What is to be said of a suite besides its row."""
-    lacking = [f"the {place} run is {gap}" for place, gap in zip(("first", "second"), suite.gaps, strict=True) if gap]
-    if lacking:
-        return [f"There is no difference of what is not complete: {'; '.join(lacking)}."]
-    pairs, p_value, detectable = suite.pairs, suite.p_value(), suite.detectable_difference()
-    said: list[str] = []
-    if p_value is None:
-        said.append("Starts repeat, so the interval is a bootstrap over starts, and there is no McNemar test.")
-    else:
-        shown = f"= {p_value:.3f}" if p_value >= 0.001 else "< 0.001"
-        said.append(f"McNemar's exact p {shown} ({pairs.gained} gained, {pairs.lost} lost).")
-    if detectable:
-        said.append(
-            f"With so many flips in {pairs.n} episodes, differences from {100 * detectable:.1f} points on show four times in five."
-        )
-    by_task = suite.on_tasks_like_these()
-    if by_task:
-        drawn = f"bootstrap over {by_task.clusters} tasks"
-        low_high = by_task.interval and f"{100 * by_task.interval[0]:+.1f} to {100 * by_task.interval[1]:+.1f} ({drawn})"
-        said.append(
-            f"On tasks like these: {100 * by_task.value:+.1f} points, {low_high or f'no interval ({drawn}: too few, or all alike)'}."
-        )
-    return said
+    return replace(row, interval=points_range(interval), bounds=(100 * pairs.difference, low, high))
 
 
 def flips_data(comparison: Comparison, first: str, second: str) -> dict[str, Any]:

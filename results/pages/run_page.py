@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,7 +27,7 @@ class TaskLine:
         tally: Its episodes.
         link: Where its episodes are listed; empty for a suite.
         steps: Mean number of rows of an episode; ``None`` without a finished one.
-        metrics: Means of the benchmark's own measures, by name.
+        metrics: Means of the benchmark's own measures, by name; ``None`` where a finished episode has no finite number.
     """
 
     label: str
@@ -34,7 +35,7 @@ class TaskLine:
     tally: Tally
     link: str
     steps: float | None
-    metrics: Mapping[str, float]
+    metrics: Mapping[str, float | None]
 
     @property
     def rate(self) -> str:
@@ -82,7 +83,10 @@ def task_lines(reader: RunReader, run: str) -> list[TaskLine]:
         own = [totals for key, totals in reader.tasks.items() if key[:2] == (suite.suite, suite.protocol)]
         lines.append(TaskLine(f"{suite.suite} {suite.protocol}", True, suite.total, "", _mean_steps(own), {}))
         for row, totals in zip(suite.rows, own, strict=True):
-            metrics = {name: total / count for name, (total, count) in sorted(totals.metrics.items())}
+            metrics = {
+                name: total / count if count == len(totals.outcomes) and math.isfinite(total) else None
+                for name, (total, count) in sorted(totals.metrics.items())
+            }
             link = addresses.task_link(run, number)
             lines.append(TaskLine(row.label, False, row.tally, link, _mean_steps([totals]), metrics))
             number += 1

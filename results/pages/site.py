@@ -9,6 +9,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from ..comparison import findings
 from . import addresses, comparing, episodes, run_page
 from .data_files import data_file
 from .leaderboard import Board, make_boards
@@ -158,7 +159,7 @@ class Site:
             "compare.html", first=self._by_id[first], second=self._by_id[second], first_page=addresses.run_page(first),
             second_page=addresses.run_page(second), why_not=comparison if told else "",
             rows=[] if told else comparing.comparison_rows(comparison), notes=() if told else comparison.notes,
-            findings=[] if told else [(suite.suite, comparing.findings(suite)) for suite in comparison.suites],
+            findings=[] if told else [(suite.suite, findings(suite)) for suite in comparison.suites],
             flips=addresses.flips_data(first, second),
         )  # fmt: skip
 

@@ -29,7 +29,7 @@ from vlarig.results.pages.data_files import data_file
 from vlarig.results.pages.following import Follower
 from vlarig.results.pages.leaderboard import Board, BoardCell, BoardColumn, BoardRow, make_boards, ranked
 from vlarig.results.pages.reading import RunReader
-from vlarig.results.pages.run_page import time_lines
+from vlarig.results.pages.run_page import task_lines, time_lines
 from vlarig.results.pages.site import Site, SiteOptions
 from vlarig.results.pages.writing import MARKER, write_site
 from vlarig.results.planning import episodes_digest, suite_plans
@@ -228,6 +228,19 @@ def test_tasks_of_like_names_keep_their_episodes_apart(tmp_path):
     out = build(tmp_path / "site", tmp_path / "run")
     assert [data_of(out / f"data/run/task-{number}.js")["start"] for number in range(3)] == [[0, 1]] * 3
     assert list(data_of(out / "data/run/task-1-0.js")) == [episode.key for episode in episodes[2:4]]
+
+
+@pytest.mark.parametrize("metrics", [{}, {"height": float("nan")}])
+def test_a_metric_that_an_episode_lacks_has_no_mean(tmp_path, metrics):
+    make_manifest(per_task=2, tasks=("stack",)).save(tmp_path / "run")
+    with Ledger.create(tmp_path / "run") as ledger:
+        ledger.write_episode(make_record(0, metrics={"height": 0.25, "distance": 2.0}))
+        ledger.write_episode(make_record(1, metrics=metrics | {"distance": 4.0}))
+    reader = RunReader.open(tmp_path / "run")
+    _, task = task_lines(reader, "run")
+    reader.close()
+    assert task.metrics == {"distance": 3.0, "height": None}
+    assert "height –" in parsed(build(tmp_path / "site", tmp_path / "run") / "run-run.html").text
 
 
 # Texts of users are texts.
