@@ -34,6 +34,9 @@ Unit = Literal["task", "start"]
 
 RESAMPLES = 9_999
 
+#: How many counts are held in memory at once; the draws are the same whatever it is.
+DRAWN_AT_ONCE = 1_000_000
+
 #: Fewer clusters, less one for each stratum, give no interval. A drawn mean never leaves the range of the clusters' own means; with
 #: five clusters that range lies wholly on one side of the true median in 2 x 0.5^5, 6 %, of all cases, with six in 3 %.
 MINIMUM_FREEDOM = 5
@@ -98,8 +101,11 @@ def resampled_means(strata: Sequence[np.ndarray], rng: np.random.Generator, resa
     totals = np.zeros((resamples, 2))
     for clusters in strata:
         count = len(clusters)
-        drawn = rng.multinomial(count - 1, np.full(count, 1 / count), size=resamples)
-        totals += count / (count - 1) * (drawn @ clusters)
+        rows = max(1, DRAWN_AT_ONCE // count)
+        for first in range(0, resamples, rows):
+            some = totals[first : first + rows]
+            drawn = rng.multinomial(count - 1, np.full(count, 1 / count), size=len(some))
+            some += count / (count - 1) * (drawn @ clusters)
     return totals[:, 0] / totals[:, 1]
 
 

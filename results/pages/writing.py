@@ -2,14 +2,17 @@
 
 Every file appears whole, by renaming, and what a page needs comes before the page. So whoever reads a site while it is made anew sees
 pages and data that are whole, some of them from before. What is unchanged is not touched, and what is no longer part of the site goes
-last. A build that is killed leaves a site that the next one completes.
+last. A build that is killed leaves a site that the next one completes. Two builds of one folder would each remove what the other wrote,
+so the first one has the folder to itself.
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,24 +50,24 @@ def write_site(site: Site, out: Path, done: Callable[[int], None] = lambda count
         done: Is told after each file how many there are.
 
     Raises:
-        VlarigError: The folder holds something else, the disk refuses, or a run is damaged.
+        VlarigError: The folder holds something else or is being built already, the disk refuses, or a run is damaged.
     """
     check_folder(out)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        size = changed = 0
-        paths = {MARKER}
-        _write(out / MARKER, _MARKED)
-        for path in site.paths():
-            content = site.content(path)
-            assert content is not None, f"the site lists {path}, which it has not"
-            target = out / path
-            target.parent.mkdir(parents=True, exist_ok=True)
-            changed += _link(content, target) if isinstance(content, Path) else _write(target, content)
-            paths.add(path)
-            size += target.stat().st_size
-            done(len(paths))
-        return Written(len(paths), size, changed, _remove_others(out, paths))
+        with _held(out):
+            size = changed = 0
+            paths = {MARKER}
+            for path in site.paths():
+                content = site.content(path)
+                assert content is not None, f"the site lists {path}, which it has not"
+                target = out / path
+                target.parent.mkdir(parents=True, exist_ok=True)
+                changed += _link(content, target) if isinstance(content, Path) else _write(target, content)
+                paths.add(path)
+                size += target.stat().st_size
+                done(len(paths))
+            return Written(len(paths), size, changed, _remove_others(out, paths))
     except OSError as error:
         raise VlarigError(
             f"the site {out} cannot be written: {error}; check that the folder is writable, with space left"
@@ -81,6 +84,26 @@ def check_folder(out: Path) -> None:
         raise VlarigError(f"{out} is a file; give an --out that is a folder, or new")
     if out.is_dir() and not (out / MARKER).is_file() and any(out.iterdir()):
         raise VlarigError(f"{out} holds other files and no earlier site; give an --out that is new, empty, or an earlier site")
+
+
+@contextmanager
+def _held(out: Path) -> Iterator[None]:
+    """Mark the folder as a site, and keep other builds out of it; a killed process leaves nothing held.
+
+    Raises:
+        VlarigError: Another build is at work in it.
+    """
+    with (out / MARKER).open("a+b") as marker:
+        try:
+            fcntl.flock(marker, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise VlarigError(f"the site {out} is being built already; wait until that ends, or give another --out") from None
+        marker.seek(0)
+        if marker.read() != _MARKED:
+            marker.truncate(0)
+            marker.write(_MARKED)
+            marker.flush()
+        yield
 
 
 def _write(path: Path, content: bytes) -> bool:

@@ -2,6 +2,7 @@
 
 import math
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from vlarig.envs.errors import VlarigError
+from vlarig.results import bootstrap
 from vlarig.results.bootstrap import clustered_mean, resampled_means
 from vlarig.results.statistics import wilson_interval
 
@@ -69,6 +71,24 @@ def test_the_variance_is_the_samples_own():
     expected = sum(len(clusters) * np.var(clusters[:, 0], ddof=1) for clusters in strata) / total**2
     found = np.var(resampled_means(strata, rng, 200_000))
     assert found == pytest.approx(expected, rel=0.02)
+
+
+def test_the_draws_do_not_depend_on_how_many_are_held_at_once(monkeypatch):
+    rng = np.random.default_rng(2)
+    strata = [np.column_stack([rng.normal(size=m), np.ones(m)]) for m in (3, 40)]
+    whole = resampled_means(strata, np.random.default_rng(0), 500)
+    for held in (1, 100, 777):
+        monkeypatch.setattr(bootstrap, "DRAWN_AT_ONCE", held)
+        np.testing.assert_allclose(resampled_means(strata, np.random.default_rng(0), 500), whole, rtol=1e-12)
+
+
+def test_memory_does_not_grow_with_the_starts():
+    strata = [np.ones((20_000, 2))]
+    tracemalloc.start()
+    resampled_means(strata, np.random.default_rng(0), 200)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 24_000_000  # at once it would be 200 x 20,000 counts of 8 bytes, 32 MB, and the same again as floats
 
 
 def covered(simulate, truth: float, unit: str, simulations: int = 400) -> float:

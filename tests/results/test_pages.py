@@ -480,6 +480,23 @@ def test_nothing_but_an_earlier_site_is_replaced(tmp_path):
     assert (build(tmp_path / "empty", run) / MARKER).is_file()
 
 
+def test_a_folder_is_built_by_one_at_a_time(tmp_path):
+    run = make_run(tmp_path / "run")
+    reader = RunReader.open(run)
+    site = Site([reader], SiteOptions())
+
+    def meanwhile(count: int) -> None:
+        if count == 3:
+            with pytest.raises(VlarigError, match=r"site is being built already; wait until that ends, or give another --out"):
+                build(tmp_path / "site", make_run(tmp_path / "other"))
+
+    write_site(site, tmp_path / "site", meanwhile)
+    reader.close()
+    assert files_of(tmp_path / "site") == files_of(build(tmp_path / "fresh", run))
+    build(tmp_path / "site", tmp_path / "other")
+    assert not (tmp_path / "site/data/run").exists()
+
+
 def test_the_first_page_is_written_last(tmp_path):
     reader = RunReader.open(make_run(tmp_path / "run"))
     paths = list(Site([reader], SiteOptions()).paths())
