@@ -37,6 +37,7 @@ class Number:
         n: Episodes with a result.
         runs: Names of the runs that it is from.
         remarks: What must be said of it: what is missing, and in what it differs from the published numbers.
+        ranked: Whether it competes with the others; not where the policy acts on the simulator's own truth.
     """
 
     value: float | None
@@ -44,6 +45,7 @@ class Number:
     n: int
     runs: tuple[str, ...]
     remarks: tuple[str, ...]
+    ranked: bool = True
 
 
 @dataclass(frozen=True)
@@ -137,8 +139,7 @@ class Layout:
         for row in self.rows:
             values = {
                 name: {"value": number.value, "interval": number.interval, "n": number.n, "runs": number.runs,
-                       "mark": "" if number.value is None else marks[name].get(self._text(number.value), ""),
-                       "remarks": number.remarks}
+                       "ranked": number.ranked, "mark": self._mark(number, marks[name]), "remarks": number.remarks}
                 for name, number in row.numbers.items()
             }  # fmt: skip
             rows.append({"method": row.label, "measured": True, "runs": [_provenance(run) for run in row.runs],
@@ -163,8 +164,13 @@ class Layout:
     def _printed(self, column: PublishedColumn) -> list[str]:
         name = column.name
         published = [row.values[name] for row in self.table.rows if name in row.values]
-        ours = [row.numbers[name].value for row in self.rows if name in row.numbers]
+        ours = [row.numbers[name].value for row in self.rows if name in row.numbers and row.numbers[name].ranked]
         return [self._text(value) for value in (*published, *ours) if value is not None]
+
+    def _mark(self, number: Number, marks: Mapping[str, Mark]) -> Mark:
+        if number.value is None or not number.ranked:
+            return ""
+        return marks.get(self._text(number.value), "")
 
     def _text(self, value: float) -> str:
         return f"{value:.{self.table.decimals}f}"
@@ -183,7 +189,7 @@ class Layout:
             return Cell("incomplete", tone="warning", footnotes=number.remarks)
         text = self._text(number.value)
         interval = None if number.interval is None else (self._text(number.interval[0]), self._text(number.interval[1]))
-        return Cell(text, interval, number.n, marks.get(text, ""), footnotes=number.remarks)
+        return Cell(text, interval, number.n, self._mark(number, marks), footnotes=number.remarks)
 
 
 def make_layout(name: str, runs: Iterable[tuple[str, RunRecords]], unit: Unit = "start") -> Layout:
@@ -249,8 +255,10 @@ def _number(column: PublishedColumn, label: str, runs: Sequence[RunRecords], uni
         lacking = _lacking(load_suite(suite), column, part)
         remarks += [f"{suite} {text}" for text in lacking]
     complete = not remarks
-    for part in parts.values():
-        remarks += _differences(column, part)
+    remarks += _differences(column, list(parts.values()))
+    identities = [part.run.manifest.identity for part in parts.values()]
+    remarks += dict.fromkeys(note for identity in identities for note in identity.policy_notes())
+    ranked = complete and not any(identity.privileged for identity in identities)
     names = tuple(dict.fromkeys(part.run.run for part in parts.values()))
     n = sum(len(task.records) for task in tasks)
     metric = _metric(column)
@@ -265,8 +273,8 @@ def _number(column: PublishedColumn, label: str, runs: Sequence[RunRecords], uni
         scaled = None if interval is None else (scale * interval[0], scale * interval[1])
         if unit == "task" and interval is None:
             remarks.append("too few tasks, or all alike, for an interval over tasks")
-        return Number(scale * mean, scaled, n, names, tuple(remarks))
-    return Number(None, None, n, names, tuple(remarks))
+        return Number(scale * mean, scaled, n, names, tuple(remarks), ranked)
+    return Number(None, None, n, names, tuple(remarks), ranked)
 
 
 @dataclass(frozen=True)
@@ -313,27 +321,29 @@ def _metric(column: PublishedColumn) -> str:
     return "success" if column.metric == "success rate" else column.metric.replace(" ", "_")
 
 
-def _differences(column: PublishedColumn, part: _Part) -> list[str]:
-    """In what a number differs from the published ones beside it."""
-    protocol, suite = part.plan.protocol, load_suite(part.plan.name)
-    named = protocol.get("derived_from") or protocol["name"]
-    remarks = []
+def _differences(column: PublishedColumn, parts: Sequence[_Part]) -> list[str]:
+    """In what a number differs from the published ones beside it; what holds for several suites is said once."""
+    suites_of: dict[str, list[str]] = {}
+    assets: dict[str, None] = {}
+    for part in parts:
+        suite, manifest = load_suite(part.plan.name), part.run.manifest
+        own_note = manifest.record.suite_notes.get(suite.name, "")
+        for remark in filter(None, [_other_protocol(column, part.plan), _other_count(suite, part), own_note]):
+            suites_of.setdefault(remark, []).append(suite.name)
+        bundles = tuple(f"{bundle} assets" for bundle in suite.assets)
+        assets |= dict.fromkeys(note for note in manifest.identity.asset_notes() if note.startswith(bundles))
+    return [*(f"{', '.join(suites)}: {remark}" for remark, suites in suites_of.items()), *assets]
+
+
+def _other_protocol(column: PublishedColumn, plan: SuitePlan) -> str:
+    """That a run's protocol is not the published numbers'; empty where it is."""
+    named = plan.protocol.get("derived_from") or plan.protocol["name"]
     if column.suite_protocol and named != column.suite_protocol:
-        remarks.append(
-            f"{suite.name}: protocol {part.plan.protocol_name}; the protocol {column.suite_protocol} stands for the published numbers'"
-        )
-    elif protocol.get("derived_from"):
-        remarks.append(f"{suite.name}: protocol {part.plan.protocol_name}, derived from {named}")
-    short = _short(suite, part)
-    if short:
-        remarks.append(short)
-    notes = part.run.manifest.record.suite_notes
-    remarks += [f"{suite.name}: {notes[suite.name]}"] if suite.name in notes else []
-    bundles = tuple(f"{bundle} assets" for bundle in suite.assets)
-    return [*remarks, *(note for note in part.run.manifest.identity.asset_notes() if note.startswith(bundles))]
+        return f"protocol {plan.protocol_name}; the protocol {column.suite_protocol} stands for the published numbers'"
+    return f"protocol {plan.protocol_name}, derived from {named}" if plan.protocol.get("derived_from") else ""
 
 
-def _short(suite: Suite, part: _Part) -> str:
+def _other_count(suite: Suite, part: _Part) -> str:
     """That a run plays fewer episodes, or more, than the protocol says; empty where it plays as many."""
     known = [protocol for protocol in suite.protocols if f"{protocol.name}@{protocol.version}" == part.plan.protocol_name]
     standard = {
@@ -344,7 +354,7 @@ def _short(suite: Suite, part: _Part) -> str:
     if all(played == wanted for played, wanted in standard):
         return ""
     played, wanted = (" or ".join(map(str, sorted(counts))) for counts in map(set, zip(*standard, strict=True)))
-    return f"{suite.name}: {played} episodes a task, where {part.plan.protocol_name} has {wanted}"
+    return f"{played} episode{'' if played == '1' else 's'} a task, where {part.plan.protocol_name} has {wanted}"
 
 
 def _interval(values: Mapping[str, float], metric: str, unit: Unit) -> tuple[float, float] | None:

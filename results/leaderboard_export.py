@@ -137,8 +137,9 @@ def entries_of_run(run: RunTable, submission: Submission) -> list[LeaderboardEnt
     A suite's score is the rate that ``vlarig table`` shows. LIBERO's overall score is there where its four suites are.
 
     Raises:
-        VlarigError: vla-eval has none of the suites, one of them is not whole (the run is a shard, lacks tasks or episodes, or has
-            more episodes of one task than of another), or the submission is not of vla-eval's form.
+        VlarigError: vla-eval has none of the suites, the policy acts on the simulator's own truth, a suite is not whole (the run is a
+            shard, lacks tasks or episodes, or has more episodes of one task than of another), or the submission is not of vla-eval's
+            form.
     """
     placed = [suite for suite in run.suites if suite.suite in SUITE_PLACES]
     if not placed:
@@ -146,6 +147,8 @@ def entries_of_run(run: RunTable, submission: Submission) -> list[LeaderboardEnt
         raise VlarigError(
             f"{run.run} has nothing for vla-eval's leaderboard: it holds {held}; wanted is {', '.join(SUITE_PLACES)}"
         )
+    for note in run.manifest.identity.policy_notes():
+        raise VlarigError(f"{run.run} has nothing for vla-eval's leaderboard: {note}; export the run of a policy that does not")
     if run.shard is not None:
         raise VlarigError(f"{run.run} is shard {run.shard} of its run; put the shards together with `vlarig merge` first")
     if len({suite.suite for suite in placed}) < len(placed):

@@ -73,6 +73,8 @@ class Identity(_Model):
     """What the policy was told on the command line, by name."""
     policy_revision: str | None = None
     """What fixes the policy's weights: a hash of the checkpoint or a commit; `None` where it has none."""
+    privileged: bool = False
+    """Whether the policy acts on the simulator's own truth, as scripted experts do; its numbers are not ranked beside others."""
     strict: bool = False
     """Whether `--strict` made the policy's arithmetic independent of how requests are batched."""
     runtimes: dict[str, str] = Field(default_factory=dict)
@@ -92,6 +94,10 @@ class Identity(_Model):
     def identity_hash(self) -> str:
         """SHA-256, in hex, over every field."""
         return hashlib.sha256(canonical_json(self.model_dump(mode="json")).encode()).hexdigest()
+
+    def policy_notes(self) -> list[str]:
+        """What to say of the policy beside every number of the run: a line where it has an advantage that others have not."""
+        return [f"policy {self.policy_label} acts on the simulator's own truth, so it is not ranked"] if self.privileged else []
 
     def asset_notes(self) -> list[str]:
         """What to say beside every number of the run: a line for each asset bundle whose files are not all official."""
@@ -140,8 +146,9 @@ class Manifest(_Model):
     """The surroundings that it was started in."""
 
     def notes(self) -> list[str]:
-        """What to say beside every number of the run, a line each: about its suites, then about its data files."""
-        return [*(f"{name}: {note}" for name, note in self.record.suite_notes.items()), *self.identity.asset_notes()]
+        """What to say beside every number of the run, a line each: about its policy, its suites, then its data files."""
+        suites = [f"{name}: {note}" for name, note in self.record.suite_notes.items()]
+        return [*self.identity.policy_notes(), *suites, *self.identity.asset_notes()]
 
     def identity_hash(self) -> str:
         """SHA-256, in hex, over the identity; the record has no part in it."""

@@ -155,9 +155,9 @@ class Sheet:
         return groups
 
     def numbers(self, footnotes: tuple[str, ...]) -> list[int]:
-        """The numbers of some footnotes, counted from 1."""
+        """The numbers of some footnotes, counted from 1, each once."""
         every = self.footnotes
-        return [every.index(note) + 1 for note in footnotes]
+        return [every.index(note) + 1 for note in dict.fromkeys(footnotes)]
 
 
 def spread_out(sheet: Sheet) -> Sheet:

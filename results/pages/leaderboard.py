@@ -1,13 +1,13 @@
 """Leaderboards: for each benchmark what was published and what the runs measured, in one table.
 
 A number of ours stands where every episode that it is the mean of has a result. Where one is lacking there is none, so that nothing
-incomplete is ranked; how far it came is told in its place.
+incomplete is ranked; how far it came is told in its place. Nor is a scripted expert ranked, which acts on the simulator's own truth.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from ...benchmarks.published import TABLES, PublishedColumn, PublishedRow, PublishedTable, load_table
@@ -74,7 +74,6 @@ class BoardRow:
         link: Page of the run; empty for what was published.
         reference: Citation of the method, as printed.
         reference_link: Where to read it.
-        incomplete: Whether any of the numbers lacks episodes.
     """
 
     label: str
@@ -84,7 +83,11 @@ class BoardRow:
     link: str = ""
     reference: str = ""
     reference_link: str = ""
-    incomplete: bool = False
+
+    @property
+    def ranked(self) -> bool:
+        """Whether all of its numbers are."""
+        return all(cell.value is not None for cell in self.cells.values())
 
 
 @dataclass(frozen=True)
@@ -240,7 +243,8 @@ def _our_cell(number: Number, unit: str) -> BoardCell:
     digits = 1 if unit == "%" else 3
     if number.value is None:
         return BoardCell(f"incomplete ({number.n} finished)", n=number.n, remarks=number.remarks)
-    return BoardCell(f"{number.value:.{digits}f}", number.value, number.interval, number.n, number.remarks)
+    value = number.value if number.ranked else None
+    return BoardCell(f"{number.value:.{digits}f}", value, number.interval, number.n, number.remarks)
 
 
 def _shard_cell(table: RunTable) -> BoardCell:
@@ -254,8 +258,10 @@ def _tally_cell(tally: Tally, table: RunTable, repeats: bool) -> BoardCell:
         counts = f"{tally.finished} of {tally.expected}"
         return BoardCell(f"incomplete ({counts})", n=tally.finished)
     low, high = tally.interval
-    remarks = ("starts repeat, which the interval takes for further starts",) if repeats else ()
-    return BoardCell(f"{100 * tally.rate:.1f}", 100 * tally.rate, (100 * low, 100 * high), tally.finished, remarks)
+    identity, rate = table.manifest.identity, 100 * tally.rate
+    remarks = [*(["starts repeat, which the interval takes for further starts"] if repeats else []), *identity.policy_notes()]
+    value = None if identity.privileged else rate
+    return BoardCell(f"{rate:.1f}", value, (100 * low, 100 * high), tally.finished, tuple(remarks))
 
 
 def _repeats(reader: RunReader, suite: str) -> bool:
@@ -265,10 +271,7 @@ def _repeats(reader: RunReader, suite: str) -> bool:
 def _run_row(run: str, reader: RunReader, plans: Sequence[SuitePlan], cells: dict[str, BoardCell]) -> BoardRow:
     identity = reader.manifest.identity
     protocols = ", ".join(dict.fromkeys(plan.protocol_name for plan in plans))
-    return BoardRow(
-        f"{reader.name}: {identity.policy_label}", MEASURED, protocols, cells, addresses.run_page(run),
-        incomplete=any(cell.value is None for cell in cells.values()),
-    )  # fmt: skip
+    return BoardRow(f"{reader.name}: {identity.policy_label}", MEASURED, protocols, cells, addresses.run_page(run))
 
 
 def _suite_boards(runs: Sequence[tuple[str, RunReader]], covered: set[str]) -> list[Board]:
@@ -303,8 +306,8 @@ def _checked_tasks(row: BoardRow, columns: Sequence[BoardColumn]) -> BoardRow:
     if len(played) == len(columns) - 1 or whole.value is None:
         return row
     told = f"{row.label} played {len(played)} of these {len(columns) - 1} tasks, so its mean is not ranked"
-    cells = row.cells | {"all": BoardCell(whole.text, None, whole.interval, whole.n, (*whole.remarks, told))}
-    return BoardRow(row.label, row.kind, row.source, cells, row.link, incomplete=True)
+    cells = row.cells | {"all": replace(whole, value=None, remarks=(*whole.remarks, told))}
+    return replace(row, cells=cells)
 
 
 def ranked(rows: Iterable[BoardRow], column: BoardColumn) -> tuple[BoardRow, ...]:

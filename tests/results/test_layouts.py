@@ -85,7 +85,7 @@ def test_runs_of_one_label_are_one_row_and_a_benchmark_is_the_mean_of_its_suites
     made = layout("table4", *halves)
     shown = cell(made, "libero")
     assert (shown.text, shown.n) == ("87.5", 160)
-    assert sum("4 episodes a task, where starvla@1 has 50" in note for note in shown.footnotes) == 4
+    assert shown.footnotes == (f"{', '.join(LIBERO)}: 4 episodes a task, where starvla@1 has 50",)
     assert len(our_lines(made)) == 1
 
 
@@ -130,6 +130,33 @@ def test_another_metric_than_success_has_a_number_where_every_episode_has_one(
         assert (shown.text, shown.interval) == ("12.3", None)  # all alike: the bootstrap cannot tell
 
 
+def test_what_several_suites_share_is_said_once(tmp_path: Path) -> None:
+    notes = {
+        "assets": {"libero": "3 stand-ins; sha256 abc"},
+        "surroundings": {"suite_notes": dict.fromkeys(LIBERO[:2], "ours")},
+    }
+    made = layout("table4", play(tmp_path / "run", *LIBERO, per_task=1, **notes))
+    wanted = (
+        f"{', '.join(LIBERO)}: 1 episode a task, where starvla@1 has 50",
+        f"{', '.join(LIBERO[:2])}: ours",
+        "libero assets: 3 stand-ins",
+    )
+    assert cell(made, "libero").footnotes == wanted
+    assert made.sheet().numbers((*wanted, *wanted)) == [2, 3, 4]  # after the one of the row
+
+
+def test_who_acts_on_the_simulators_truth_is_not_ranked(tmp_path: Path) -> None:
+    expert = play(tmp_path / "expert", "simpler_widowx", privileged=True, success=lambda _: True)
+    other = play(tmp_path / "other", "simpler_widowx", policy="mine")
+    made = make_layout("table4", [("expert", read_run(expert)), ("other", read_run(other))])
+    first, second = (line.cells[2] for line in our_lines(made))
+    assert (first.text, first.mark, second.text, second.mark) == ("100.0", "", "75.0", "best")
+    assert "policy expert acts on the simulator's own truth, so it is not ranked" in first.footnotes
+    assert not any("truth" in note for note in second.footnotes)
+    rows = {row["method"]: row["values"]["simpler_widowx"] for row in made.data()["rows"] if row["measured"]}
+    assert [(rows[name]["ranked"], rows[name]["mark"]) for name in ("expert", "other")] == [(False, ""), (True, "best")]
+
+
 def test_a_mean_of_four_suites_wants_all_four(tmp_path: Path) -> None:
     shown = cell(layout("table4", play(tmp_path / "run", *LIBERO[:3], per_task=1)), "libero")
     assert shown.text == "incomplete"
@@ -170,7 +197,7 @@ def test_differences_of_protocol_suite_and_assets_are_footnotes(tmp_path: Path) 
         surroundings={"suite_notes": {"libero_goal": "mended"}},
     )  # fmt: skip
     notes = cell(layout("table4", run), "libero").footnotes
-    assert any(note.startswith("libero_goal: protocol openpi@") for note in notes)
+    assert any(note.startswith(f"{', '.join(LIBERO)}: protocol openpi@") for note in notes)
     assert "libero_goal: mended" in notes
     assert "libero assets: 3 stand-ins" in notes
     assert not any("simpler" in note for note in notes)

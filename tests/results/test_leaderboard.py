@@ -217,6 +217,16 @@ def test_what_is_not_whole_is_refused(run, says):
         entries_of_run(run(), OURS)
 
 
+def test_a_scripted_expert_is_refused():
+    run = run_of(suite_table("simpler_widowx"))
+    identity = run.manifest.identity.model_copy(update={"privileged": True})
+    expert = replace(run, manifest=run.manifest.model_copy(update={"identity": identity}))
+    with pytest.raises(
+        VlarigError, match=r"mine has nothing .*: policy expert acts on the simulator's own truth.*; export the run of"
+    ):
+        entries_of_run(expert, OURS)
+
+
 @pytest.mark.parametrize(("field", "value"), [("curated_by", "doe"), ("weights", "frozen")])
 def test_what_their_form_does_not_take_is_said(field, value):
     with pytest.raises(VlarigError, match=f"'{value}', which vla-eval's leaderboard does not take"):

@@ -134,7 +134,7 @@ def test_suites_of_different_variants_are_planned_apart():
     assert plans[0].protocol["step_limit"] == PROTOCOL.step_limit
 
 
-def test_notes_stand_in_the_order_of_suites_then_assets():
+def test_notes_stand_in_the_order_of_policy_suites_assets():
     """They are not what identifies a run: a definition's words may change, its payloads' hash may not."""
     manifest = make_manifest(
         assets={"meshes": "1 of 2 files are stand-ins; sha256 abc", "maps": "official, 3 files; sha256 def"}
@@ -142,3 +142,5 @@ def test_notes_stand_in_the_order_of_suites_then_assets():
     noted = manifest.model_copy(update={"record": Surroundings(suite_notes={"toy": "ours"})})
     assert noted.notes() == ["toy: ours", "meshes assets: 1 of 2 files are stand-ins"]
     assert noted.identity_hash() == manifest.identity_hash()
+    truth = noted.model_copy(update={"identity": noted.identity.model_copy(update={"privileged": True})})
+    assert truth.notes() == ["policy expert acts on the simulator's own truth, so it is not ranked", *noted.notes()]

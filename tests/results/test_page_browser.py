@@ -263,7 +263,7 @@ def test_a_leaderboard_sorts_and_narrows(visit, site):
     page.keyboard.press("Enter")
     assert head.locator("..").get_attribute("aria-sort") == "ascending"
     assert shown_rows(page, table)[-1][1].startswith("random: ")  # what is incomplete stays last, either way
-    section.get_by_label("complete only").check()
+    section.get_by_label("ranked only").check()
     assert section.get_by_role("status").inner_text() == "2 of 3 rows"
     section.get_by_label("Search").fill("expert")
     assert section.get_by_role("status").inner_text() == "1 of 3 rows"

@@ -349,7 +349,24 @@ def test_what_is_incomplete_is_told_and_never_ranked(tmp_path):
     assert board.ranks()[-1] is None
     out = build(tmp_path / "site", run)
     row = re.search(r'<tr data-kind="measured".*?</tr>', (out / "index.html").read_text(), re.DOTALL)
-    assert row is not None and 'data-complete=""' in row[0] and '<td class="number rank">–</td>' in row[0]
+    assert row is not None and 'data-ranked=""' in row[0] and '<td class="number rank">–</td>' in row[0]
+
+
+def test_who_acts_on_the_simulators_truth_is_shown_and_not_ranked(tmp_path):
+    told = "policy expert acts on the simulator's own truth, so it is not ranked"
+    for suite, name in (("simpler_widowx", "SimplerEnv"), ("tabletop", "tabletop, standard@1")):
+        protocol = "starvla" if suite == "simpler_widowx" else "standard"
+        settings = {"protocol": protocol, "per_task": 2}
+        expert = play(tmp_path / suite / "expert", suite, privileged=True, success=lambda number: True, **settings)
+        other = play(tmp_path / suite / "other", suite, policy="mine", success=lambda number: False, **settings)
+        board = boards_of(expert, other)[name]
+        ours = [(row, rank) for row, rank in zip(board.rows, board.ranks(), strict=True) if row.kind == "measured"]
+        (second, rank), (first, no_rank) = ours
+        assert (second.label, first.label) == ("other: mine", "expert: expert")
+        assert rank is not None and second.ranked and no_rank is None and not first.ranked
+        shown = first.cells[board.columns[0].name]
+        assert (shown.text, shown.value, shown.n) == ("100.0", None, second.cells[board.columns[0].name].n)
+        assert shown.interval is not None and told in shown.remarks
 
 
 def test_a_suite_that_nobody_published_has_a_board_for_each_protocol(tmp_path):

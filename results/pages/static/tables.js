@@ -60,12 +60,12 @@
     const table = document.getElementById(form.dataset.filters);
     const text = form.elements.text.value.trim().toLowerCase();
     const chosen = [...form.querySelectorAll("select")].filter((select) => select.value);
-    const complete = form.elements.complete?.checked;
+    const ranked = form.elements.ranked?.checked;
     const rows = [...table.tBodies[0].rows];
     for (const row of rows) {
       row.hidden = !row.textContent.toLowerCase().includes(text)
         || chosen.some((select) => row.dataset[select.name] !== select.value)
-        || (complete && !row.dataset.complete);
+        || (ranked && !row.dataset.ranked);
     }
     const shown = rows.filter((row) => !row.hidden).length;
     const told = shown === rows.length ? `${rows.length} rows` : `${shown} of ${rows.length} rows`;
