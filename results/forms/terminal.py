@@ -32,7 +32,8 @@ def print_sheets(console: Console, sheets: Sequence[Sheet], legend: str) -> None
         facts = "".join(f"  {name} {value}" for name, value in sheet.facts.items())
         console.print(Text.assemble((sheet.heading, "bold"), (facts, "dim")))
         grid = _grid(sheet)
-        narrowest = Measurement.get(console, console.options.update(width=_ENDLESS), grid).minimum
+        tight = _grid(sheet, longest_label=_LABEL)
+        narrowest = Measurement.get(console, console.options.update(width=_ENDLESS), tight).minimum
         if narrowest > console.width:
             grid.width = narrowest
         console.print(grid, crop=False)
@@ -44,11 +45,12 @@ def print_sheets(console: Console, sheets: Sequence[Sheet], legend: str) -> None
     console.print(Text(legend, style="dim"))
 
 
-def _grid(sheet: Sheet) -> Table:
+def _grid(sheet: Sheet, longest_label: int | None = None) -> Table:
     grid = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), caption_style="yellow", caption_justify="left")
     if sheet.warning:
         grid.caption = Text(sheet.warning)
-    grid.add_column(Text(sheet.corner), overflow="fold", min_width=min(_LABEL, max(len(line.label) for line in sheet.lines)))
+    shortest_label = min(_LABEL, max(len(line.label) for line in sheet.lines))
+    grid.add_column(Text(sheet.corner), overflow="fold", min_width=shortest_label, max_width=longest_label)
     shown = ""
     for column in sheet.columns:
         above = column.group if sheet.groups and column.group != shown else ""

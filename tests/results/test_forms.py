@@ -17,6 +17,7 @@ from markdown_it import MarkdownIt
 from rich.console import Console
 from sample_runs import make_run
 
+from vlarig.benchmarks.registry import load_suite
 from vlarig.results.forms.csv import for_csv
 from vlarig.results.forms.html import for_html
 from vlarig.results.forms.latex import for_latex
@@ -148,6 +149,16 @@ def test_no_number_is_cut_off_in_a_narrow_terminal(name: str, width: int) -> Non
         assert line.label.split()[0] in text
         row = next(each for each in text.splitlines() if line.label[:12] in each and line.cells[-1].text in each)
         assert row.split()[-len(line.cells) :] == [cell.text for cell in line.cells]
+
+
+def test_long_names_are_folded_where_the_terminal_is_narrow(tmp_path: Path) -> None:
+    task = load_suite("libero_spatial").tasks[0].name
+    sheet = run_sheet(run_table(play(tmp_path / "run", "libero_spatial", tasks=(task,), per_task=2)))
+    text = terminal([sheet], LEGEND, 80)
+    assert max(map(len, text.splitlines())) <= 80 < len(task)
+    assert "9.5 to 90.5   2       0        0" in text
+    assert task in "".join(line[:31].strip() for line in text.splitlines())
+    assert task in terminal([sheet], LEGEND, 150)
 
 
 @pytest.mark.parametrize("name", ["table4", "table7", "runs"])
