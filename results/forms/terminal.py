@@ -26,7 +26,7 @@ _RAISED = str.maketrans("0123456789,", "⁰¹²³⁴⁵⁶⁷⁸⁹˒")
 def print_sheets(console: Console, sheets: Sequence[Sheet], legend: str) -> None:
     """Print a block for each sheet, and what the numbers are below the last.
 
-    A table that cannot be made as narrow as the console is printed wider, so that no number is cut off.
+    Where the console is narrow, labels are folded, and nothing else: a table that is still too wide is printed wider than the console.
     """
     for sheet in map(spread_out, sheets):
         facts = "".join(f"  {name} {value}" for name, value in sheet.facts.items())
@@ -49,14 +49,18 @@ def _grid(sheet: Sheet, longest_label: int | None = None) -> Table:
     grid = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), caption_style="yellow", caption_justify="left")
     if sheet.warning:
         grid.caption = Text(sheet.warning)
-    shortest_label = min(_LABEL, max(len(line.label) for line in sheet.lines))
-    grid.add_column(Text(sheet.corner), overflow="fold", min_width=shortest_label, max_width=longest_label)
+    labels = [Text(sheet.corner), *(_label(sheet, line) for line in sheet.lines)]
+    shortest_label = min(_LABEL, max(label.cell_len for label in labels))
+    grid.add_column(labels[0], overflow="fold", min_width=shortest_label, max_width=longest_label)
     shown = ""
-    for column in sheet.columns:
+    for index, column in enumerate(sheet.columns):
         above = column.group if sheet.groups and column.group != shown else ""
         shown = column.group
         lines = [*([above] if sheet.groups else []), *(column.title_lines if sheet.place else [column.title])]
-        grid.add_column(Text("\n".join(lines), justify="right"), justify="right", overflow="fold")
+        heading = Text("\n".join(lines), justify="right")
+        cells = [heading, *(_text(sheet, line.cells[index]) for line in sheet.lines)]
+        whole = max(line.cell_len for cell in cells for line in cell.split("\n"))
+        grid.add_column(heading, justify="right", overflow="fold", min_width=whole)
     section = ""
     for index, line in enumerate(sheet.lines):
         if line.section != section or (line.level == "total" and index > 0):
