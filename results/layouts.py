@@ -62,6 +62,12 @@ class OurRow:
     runs: tuple[RunRecords, ...]
     numbers: Mapping[str, Number]
 
+    @property
+    def shared_remarks(self) -> tuple[str, ...]:
+        """What must be said of each of its numbers, where these are several."""
+        first, *others = self.numbers.values()
+        return tuple(remark for remark in first.remarks if others and all(remark in other.remarks for other in others))
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -105,7 +111,7 @@ class Layout:
             Line(
                 row.label,
                 tuple(self._our_cell(row, column, marks[column.name]) for column in table.columns),
-                footnotes=tuple(map(_provenance, row.runs)),
+                footnotes=(*map(_provenance, row.runs), *row.shared_remarks),
                 section=OURS,
             )
             for row in self.rows
@@ -185,11 +191,12 @@ class Layout:
         number = row.numbers.get(column.name)
         if number is None:
             return Cell()
+        remarks = tuple(remark for remark in number.remarks if remark not in row.shared_remarks)
         if number.value is None:
-            return Cell("incomplete", tone="warning", footnotes=number.remarks)
+            return Cell("incomplete", tone="warning", footnotes=remarks)
         text = self._text(number.value)
         interval = None if number.interval is None else (self._text(number.interval[0]), self._text(number.interval[1]))
-        return Cell(text, interval, number.n, self._mark(number, marks), footnotes=number.remarks)
+        return Cell(text, interval, number.n, self._mark(number, marks), footnotes=remarks)
 
 
 def make_layout(name: str, runs: Iterable[tuple[str, RunRecords]], unit: Unit = "start") -> Layout:

@@ -170,6 +170,16 @@ def test_a_task_has_its_own_column(tmp_path: Path) -> None:
     assert cell(made, "simpler_ood").text == "incomplete"
 
 
+def test_what_holds_for_a_whole_row_is_said_at_its_label(tmp_path: Path) -> None:
+    run = play(tmp_path / "run", "simpler_ood", per_task=2, finished=lambda episode: episode.task != "MoveRight")
+    made = layout("table8", run)
+    fewer = "simpler_ood: 2 episodes a task, where starvla@1 has 48"
+    assert our_lines(made)[0].footnotes[1:] == (fewer,)
+    assert cell(made, "simpler_ood_move_away").footnotes == ()
+    (missing,) = cell(made, "simpler_ood_move_right").footnotes
+    assert "0 of 2 episodes finished" in missing
+
+
 def test_repeated_starts_are_drawn_together(tmp_path: Path) -> None:
     run = play(tmp_path / "run", "simpler_widowx", success=lambda number: number % 3 == 0)
     records = {key: float(record.success) for task in read_run(run).tasks.values() for key, record in task.records.items()}
