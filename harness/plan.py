@@ -181,7 +181,7 @@ def run_identity(config: SweepConfig, policy: Policy, plans: Sequence[SuitePlan]
         policy=config.policy,
         policy_options={name: value for name, value in told.items() if name not in beside},
         policy_revision=policy.revision,
-        privileged=policy.needs.privileged,
+        policy_privileged=policy.needs.privileged,
         strict=config.strict,
         runtimes={plan.suite.runtime: plan.workplace.runtime.lock_sha256 for plan in plans},
         assets={bundle.name: bundle.identity for plan in plans for bundle in plan.workplace.assets},

@@ -265,7 +265,7 @@ def _number(column: PublishedColumn, label: str, runs: Sequence[RunRecords], uni
     remarks += _differences(column, list(parts.values()))
     identities = [part.run.manifest.identity for part in parts.values()]
     remarks += dict.fromkeys(note for identity in identities for note in identity.policy_notes())
-    ranked = complete and not any(identity.privileged for identity in identities)
+    ranked = complete and not any(identity.policy_privileged for identity in identities)
     names = tuple(dict.fromkeys(part.run.run for part in parts.values()))
     n = sum(len(task.records) for task in tasks)
     metric = _metric(column)

@@ -73,7 +73,7 @@ class Identity(_Model):
     """What the policy was told on the command line, by name."""
     policy_revision: str | None = None
     """What fixes the policy's weights: a hash of the checkpoint or a commit; `None` where it has none."""
-    privileged: bool = False
+    policy_privileged: bool = False
     """Whether the policy acts on the simulator's own truth, as scripted experts do; its numbers are not ranked beside others."""
     strict: bool = False
     """Whether `--strict` made the policy's arithmetic independent of how requests are batched."""
@@ -97,7 +97,8 @@ class Identity(_Model):
 
     def policy_notes(self) -> list[str]:
         """What to say of the policy beside every number of the run: a line where it has an advantage that others have not."""
-        return [f"policy {self.policy_label} acts on the simulator's own truth, so it is not ranked"] if self.privileged else []
+        told = f"policy {self.policy_label} acts on the simulator's own truth, so it is not ranked"
+        return [told] if self.policy_privileged else []
 
     def asset_notes(self) -> list[str]:
         """What to say beside every number of the run: a line for each asset bundle whose files are not all official."""

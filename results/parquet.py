@@ -27,7 +27,7 @@ COLUMNS: tuple[tuple[str, str, str], ...] = (
     ("policy", "string", "the policy as the sweep named it"),
     ("policy_options", "string", "what it was told, as JSON"),
     ("policy_revision", "string", "what fixes its weights; null where it has none"),
-    ("privileged", "bool", "whether the policy acts on the simulator's own truth, as scripted experts do"),
+    ("policy_privileged", "bool", "whether the policy acts on the simulator's own truth, as scripted experts do"),
     ("seed", "int64", "seed of the run"),
     ("status", "string", "`finished`, `error` (given up for reasons that are not the policy's) or `missing` (not played yet)"),
     ("key", "string", "suite/protocol@version/task/variant/start/repeat; null where the episode is missing"),
@@ -139,7 +139,7 @@ def _rows(run_dir: Path, manifest: Manifest, with_actions: bool) -> Iterator[dic
         "policy": identity.policy,
         "policy_options": json.dumps(identity.policy_options, sort_keys=True),
         "policy_revision": identity.policy_revision,
-        "privileged": identity.privileged,
+        "policy_privileged": identity.policy_privileged,
         "seed": identity.seed,
     }
     left = Counter(

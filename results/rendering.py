@@ -54,7 +54,7 @@ def _run_data(table: RunTable) -> dict[str, object]:
         "policy": identity.policy,
         "policy_options": identity.policy_options,
         "policy_revision": identity.policy_revision,
-        "privileged": identity.privileged,
+        "policy_privileged": identity.policy_privileged,
         "seed": identity.seed,
         "strict": identity.strict,
         "renderer": identity.renderer,

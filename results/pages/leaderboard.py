@@ -260,7 +260,7 @@ def _tally_cell(tally: Tally, table: RunTable, repeats: bool) -> BoardCell:
     low, high = tally.interval
     identity, rate = table.manifest.identity, 100 * tally.rate
     remarks = [*(["starts repeat, which the interval takes for further starts"] if repeats else []), *identity.policy_notes()]
-    value = None if identity.privileged else rate
+    value = None if identity.policy_privileged else rate
     return BoardCell(f"{rate:.1f}", value, (100 * low, 100 * high), tally.finished, tuple(remarks))
 
 

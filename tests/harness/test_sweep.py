@@ -17,8 +17,10 @@ from rich.console import Console
 from toy.policies import ImageReader, SlowImageReader, Told
 
 from vlarig.envs.errors import VlarigError
+from vlarig.envs.snapshot import Needs
 from vlarig.harness import evaluate
 from vlarig.results.ledger import Ledger
+from vlarig.results.manifest import Manifest
 
 
 @pytest.fixture
@@ -57,6 +59,16 @@ def test_without_strict_what_batching_does_is_measured_and_said(toy_home: Path) 
 def test_a_policy_with_a_short_horizon_gets_a_protocol_of_its_own(toy_home: Path) -> None:
     run = evaluate("toy", ImageReader(horizon=3), episodes=1).run
     assert {key.split("/")[1] for key in results(run)} == {"standard-execute3@1"}
+
+
+def test_a_policy_that_asks_for_the_simulators_truth_is_marked_in_its_run(toy_home: Path) -> None:
+    class Knowing(ImageReader):
+        needs = Needs(privileged=True)
+
+    for policy, knows in ((ImageReader(), False), (Knowing(), True)):
+        evaluation = evaluate("toy", policy, episodes=1, run=Path(f"knows-{knows}"))
+        assert Manifest.load(evaluation.run).identity.policy_privileged is knows
+        assert any("acts on the simulator's own truth" in note for note in evaluation.table.notes) is knows
 
 
 def test_a_protocol_is_chosen_by_name(toy_home: Path) -> None:

@@ -146,7 +146,7 @@ def test_what_several_suites_share_is_said_once(tmp_path: Path) -> None:
 
 
 def test_who_acts_on_the_simulators_truth_is_not_ranked(tmp_path: Path) -> None:
-    expert = play(tmp_path / "expert", "simpler_widowx", privileged=True, success=lambda _: True)
+    expert = play(tmp_path / "expert", "simpler_widowx", policy_privileged=True, success=lambda _: True)
     other = play(tmp_path / "other", "simpler_widowx", policy="mine")
     made = make_layout("table4", [("expert", read_run(expert)), ("other", read_run(other))])
     first, second = (line.cells[2] for line in our_lines(made))

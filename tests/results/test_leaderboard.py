@@ -219,7 +219,7 @@ def test_what_is_not_whole_is_refused(run, says):
 
 def test_a_scripted_expert_is_refused():
     run = run_of(suite_table("simpler_widowx"))
-    identity = run.manifest.identity.model_copy(update={"privileged": True})
+    identity = run.manifest.identity.model_copy(update={"policy_privileged": True})
     expert = replace(run, manifest=run.manifest.model_copy(update={"identity": identity}))
     with pytest.raises(
         VlarigError, match=r"mine has nothing .*: policy expert acts on the simulator's own truth.*; export the run of"

@@ -142,5 +142,5 @@ def test_notes_stand_in_the_order_of_policy_suites_assets():
     noted = manifest.model_copy(update={"record": Surroundings(suite_notes={"toy": "ours"})})
     assert noted.notes() == ["toy: ours", "meshes assets: 1 of 2 files are stand-ins"]
     assert noted.identity_hash() == manifest.identity_hash()
-    truth = noted.model_copy(update={"identity": noted.identity.model_copy(update={"privileged": True})})
+    truth = noted.model_copy(update={"identity": noted.identity.model_copy(update={"policy_privileged": True})})
     assert truth.notes() == ["policy expert acts on the simulator's own truth, so it is not ranked", *noted.notes()]

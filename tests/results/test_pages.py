@@ -357,7 +357,7 @@ def test_who_acts_on_the_simulators_truth_is_shown_and_not_ranked(tmp_path):
     for suite, name in (("simpler_widowx", "SimplerEnv"), ("tabletop", "tabletop, standard@1")):
         protocol = "starvla" if suite == "simpler_widowx" else "standard"
         settings = {"protocol": protocol, "per_task": 2}
-        expert = play(tmp_path / suite / "expert", suite, privileged=True, success=lambda number: True, **settings)
+        expert = play(tmp_path / suite / "expert", suite, policy_privileged=True, success=lambda number: True, **settings)
         other = play(tmp_path / suite / "other", suite, policy="mine", success=lambda number: False, **settings)
         board = boards_of(expert, other)[name]
         ours = [(row, rank) for row, rank in zip(board.rows, board.ranks(), strict=True) if row.kind == "measured"]
