@@ -66,9 +66,9 @@ def test_a_policy_that_asks_for_the_simulators_truth_is_marked_in_its_run(toy_ho
         needs = Needs(privileged=True)
 
     for policy, knows in ((ImageReader(), False), (Knowing(), True)):
-        evaluation = evaluate("toy", policy, episodes=1, run=Path(f"knows-{knows}"))
-        assert Manifest.load(evaluation.run).identity.policy_privileged is knows
-        assert any("acts on the simulator's own truth" in note for note in evaluation.table.notes) is knows
+        manifest = Manifest.load(evaluate("toy", policy, episodes=1, run=Path(f"knows-{knows}")).run)
+        assert manifest.identity.policy_privileged is knows
+        assert any("acts on the simulator's own truth" in note for note in manifest.notes()) is knows
 
 
 def test_a_protocol_is_chosen_by_name(toy_home: Path) -> None:
