@@ -273,14 +273,24 @@ def _common_suites(first: RunRecords, second: RunRecords) -> list[SuitePlan]:
         )
     for plan in common:
         other = theirs[plan.name]
-        fields = sorted(plan.protocol.keys() | other.protocol.keys())
-        differing = [field for field in fields if plan.protocol.get(field) != other.protocol.get(field)]
-        if differing:
+        if plan.protocol != other.protocol:
             raise VlarigError(
                 f"{first.run} played {plan.name} under {plan.protocol_name}, {second.run} under {other.protocol_name}, which differ in "
-                f"{', '.join(differing)}; only runs under the same protocol can be compared"
+                f"{_protocol_differences(plan, other)}; only runs under the same protocol can be compared"
             )
     return common
+
+
+def _protocol_differences(plan: SuitePlan, other: SuitePlan) -> str:
+    """The fields in which two protocols differ, with what can be said in a word; their names only where nothing else does."""
+    fields = sorted(plan.protocol.keys() | other.protocol.keys())
+    pairs = {field: (plan.protocol.get(field), other.protocol.get(field)) for field in fields}
+    differing = {field: pair for field, pair in pairs.items() if pair[0] != pair[1]}
+    telling = {field: pair for field, pair in differing.items() if field not in ("name", "version", "derived_from")}
+    return ", ".join(
+        field if any(isinstance(value, (dict, list)) for value in pair) else f"{field} ({pair[0]} against {pair[1]})"
+        for field, pair in (telling or differing).items()
+    )
 
 
 def _suite(plan: SuitePlan, first: RunRecords, second: RunRecords) -> Compared:
