@@ -155,9 +155,8 @@ class Sheet:
         return groups
 
     def numbers(self, footnotes: tuple[str, ...]) -> list[int]:
-        """The numbers of some footnotes, counted from 1, each once."""
-        every = self.footnotes
-        return [every.index(note) + 1 for note in dict.fromkeys(footnotes)]
+        """The numbers of some footnotes, counted from 1, in order and each once."""
+        return [number for number, note in enumerate(self.footnotes, 1) if note in footnotes]
 
 
 def spread_out(sheet: Sheet) -> Sheet:
