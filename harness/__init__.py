@@ -1,4 +1,14 @@
-"""Moving episodes: simulator workers, the engine, runtimes, and the command line.
+"""Moving episodes: the engine, what it moves them through, and the command line.
+
+``engine`` drives slots, ``placement`` keeps the sim servers that they live in, ``sweep`` and ``rollouts`` are what users start. Around
+them:
+
+- ``simulation``: what runs in a simulator's own environment;
+- ``machines``: where servers and policies run, and the line to them;
+- ``runtimes`` and ``assets``: simulators' environments and data files;
+- ``reporting``: what is told of a sweep;
+- ``gym``: suites as Gymnasium environments;
+- ``commands``: the command line's.
 
 Importing this package loads nothing; its members are loaded where they are first used.
 """
@@ -9,20 +19,20 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .gym import RemoteEnv as RemoteEnv
-    from .gym import register_envs as register_envs
+    from .gym.env import RemoteEnv as RemoteEnv
+    from .gym.env import register_envs as register_envs
+    from .gym.stable_baselines import StableBaselinesEnv as StableBaselinesEnv
+    from .gym.vector import RemoteVectorEnv as RemoteVectorEnv
     from .rollouts import Rollouts as Rollouts
-    from .stable_baselines import StableBaselinesEnv as StableBaselinesEnv
     from .sweep import evaluate as evaluate
-    from .vector import RemoteVectorEnv as RemoteVectorEnv
 
 _HOMES = {
-    "RemoteEnv": "gym",
-    "RemoteVectorEnv": "vector",
+    "RemoteEnv": "gym.env",
+    "RemoteVectorEnv": "gym.vector",
     "Rollouts": "rollouts",
-    "StableBaselinesEnv": "stable_baselines",
+    "StableBaselinesEnv": "gym.stable_baselines",
     "evaluate": "sweep",
-    "register_envs": "gym",
+    "register_envs": "gym.env",
 }
 
 __all__ = ["RemoteEnv", "RemoteVectorEnv", "Rollouts", "StableBaselinesEnv", "evaluate", "register_envs"]

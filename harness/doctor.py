@@ -13,10 +13,10 @@ from pathlib import Path
 
 from ..benchmarks.registry import load_suite, suite_names
 from ..envs.errors import VlarigError
-from .assets import find_bundle, locate_bundle
+from .assets.bundle import find_bundle, locate_bundle
 from .machine import Machine
-from .runtime_install import check_imports
-from .runtimes import Runtime, RuntimeState, choose_renderer, home, list_runtimes, load_spec
+from .runtimes.install import check_imports
+from .runtimes.runtime import Runtime, RuntimeState, choose_renderer, home, list_runtimes, load_spec
 
 DRIVER_PYTHON = (3, 11)
 GIB = 2**30

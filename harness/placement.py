@@ -16,9 +16,9 @@ from ..benchmarks.suite import Suite
 from ..envs.api import ChunkResult, Episode, Needs, Snapshot
 from ..envs.errors import VlarigError
 from ..envs.messages import CRASH, LOST
-from .client import ServerGone, SimClient, SimulatorFault
-from .local_server import LocalServer
-from .sim_liveness import within
+from .machines.client import ServerGone, SimClient, SimulatorFault
+from .machines.local_server import LocalServer
+from .simulation.liveness import within
 from .workplace import Workplace
 
 T = TypeVar("T")

@@ -21,7 +21,7 @@ from ..policies.registry import parse_options
 from ..results.manifest import Identity
 from ..results.planning import episodes_digest, suite_plans
 from ..results.shards import Shard
-from .assets import find_bundle
+from .assets.bundle import find_bundle
 from .workplace import Workplace
 
 Count = Annotated[int | None, tyro.conf.arg(metavar="N")]

@@ -11,7 +11,7 @@ from ..envs.api import ChunkResult, Episode, Needs, Snapshot
 from ..envs.errors import VlarigError
 from ..envs.messages import ENV_ERROR, EPISODE_FAULTS
 from ..results.records import Attempt
-from .client import SimulatorFault
+from .machines.client import SimulatorFault
 from .placement import SimHost
 
 #: Failed attempts after which an episode is given up for this session.

@@ -29,23 +29,23 @@ from ..results.planning import package_versions, surroundings
 from ..results.records import EpisodeRecord, Session
 from ..results.runs import open_run
 from ..results.shards import Shard, take_share
-from .display import live_display
 from .engine import Engine
 from .episode_queue import EpisodeQueue
-from .events import FilmingEnded, FilmingStarted, SessionEnded, SessionStarted, SuiteStarted
 from .film import need_video_extra
 from .filming import film_run
-from .fleets import Fleet, ListedFleet, LocalFleet, Staff, survey
-from .journal import Journal
-from .library_messages import LIBRARY_LOG, library_messages
 from .machine import Machine
+from .machines.fleets import Fleet, ListedFleet, LocalFleet, Staff, survey
+from .machines.ray_fleet import RayFleet, connected
+from .machines.ray_replicas import ray_replicas
+from .machines.remote_machines import find_machines
 from .plan import SuitePlan, SweepConfig, plan_suites, run_identity
-from .progress import Progress, SavingTime, TaskProgress
-from .ray_fleet import RayFleet, connected
-from .ray_replicas import ray_replicas
-from .remote_machines import find_machines
 from .replay import Replay
-from .reporter import Reporter
+from .reporting.display import live_display
+from .reporting.events import FilmingEnded, FilmingStarted, SessionEnded, SessionStarted, SuiteStarted
+from .reporting.journal import Journal
+from .reporting.library_messages import LIBRARY_LOG, library_messages
+from .reporting.progress import Progress, SavingTime, TaskProgress
+from .reporting.reporter import Reporter
 from .sinks import LedgerSink
 
 #: Folder of runs that were given no folder of their own.

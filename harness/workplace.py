@@ -11,9 +11,9 @@ from typing import Self
 
 from ..benchmarks.suite import Suite
 from ..envs.errors import VlarigError
-from .assets import Bundle, find_bundle
-from .runtime_spec import Renderer, choose_renderer, load_spec, spec_names
-from .runtimes import Runtime, find_runtime
+from .assets.bundle import Bundle, find_bundle
+from .runtimes.runtime import Runtime, find_runtime
+from .runtimes.spec import Renderer, choose_renderer, load_spec, spec_names
 
 #: Numeric libraries are pinned to one thread a process: parallelism is one simulator a core.
 ONE_THREAD = dict.fromkeys(
@@ -49,8 +49,8 @@ class Workplace:
         return cls(suite, runtime, renderer, tuple(find_bundle(name) for name in suite.assets))
 
     def command(self, role: str) -> list[str]:
-        """The command line of a worker in that role; see :mod:`vlarig.harness.worker`."""
-        return [str(self.runtime.python), "-I", str(Path(__file__).with_name("worker.py")), role]
+        """The command line of a worker in that role; see :mod:`vlarig.harness.simulation.worker`."""
+        return [str(self.runtime.python), "-I", str(Path(__file__).parent / "simulation" / "worker.py"), role]
 
     def environment(self) -> dict[str, str]:
         """The worker's environment variables."""

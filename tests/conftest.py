@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from vlarig.envs.errors import VlarigError
-from vlarig.harness.assets import find_bundle
-from vlarig.harness.runtimes import Runtime, add_runtime, find_runtime
+from vlarig.harness.assets.bundle import find_bundle
+from vlarig.harness.runtimes.runtime import Runtime, add_runtime, find_runtime
 
 TESTS = Path(__file__).parent
 

@@ -20,7 +20,9 @@ import numpy as np
 def main() -> None:
     """Play."""
     told = json.loads(sys.stdin.readline())
-    spec = importlib.util.spec_from_file_location("worker", Path(told["packages"]["vlarig.harness"]).with_name("worker.py"))
+    spec = importlib.util.spec_from_file_location(
+        "worker", Path(told["packages"]["vlarig.harness"]).parent / "simulation" / "worker.py"
+    )
     worker = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(worker)
     sys.meta_path.insert(0, worker.PackageFinder(told["packages"]))

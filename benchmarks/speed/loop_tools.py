@@ -40,7 +40,9 @@ def answer(value: Any) -> None:
 
 def _find_packages(packages: dict[str, str]) -> None:
     """Let the interpreter import the rooms that the driver named."""
-    spec = importlib.util.spec_from_file_location("worker", Path(packages["vlarig.harness"]).with_name("worker.py"))
+    spec = importlib.util.spec_from_file_location(
+        "worker", Path(packages["vlarig.harness"]).parent / "simulation" / "worker.py"
+    )
     worker = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(worker)
     sys.meta_path.insert(0, worker.PackageFinder(packages))

@@ -32,7 +32,7 @@ from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecMonitor
 
 from vlarig.envs.api import Row, Snapshot
 from vlarig.envs.tabletop.layout import SHAPES, TABLE_TOP, ZONE_HALF
-from vlarig.harness.stable_baselines import StableBaselinesEnv
+from vlarig.harness.gym.stable_baselines import StableBaselinesEnv
 from vlarig.results.statistics import wilson_interval
 
 #: Starts to train on; the suite's own are 0 to 49.

@@ -16,8 +16,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from tyro.conf import Positional, UseAppendAction, subcommand
 
 from ...envs.errors import VlarigError
-from .. import assets
-from ..asset_fetch import Watch
+from ..assets import bundle as assets
+from ..assets.fetch import Watch
 
 #: Seconds between two lines of progress where there is no terminal.
 LINE_SECONDS = 10.0

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from ...results.runs import find_run
 from ..doctor import examine
-from ..evidence import gather
-from ..explanation import explain
+from ..reporting.evidence import gather
+from ..reporting.explanation import explain
 
 
 def main(arguments: list[str]) -> int:

@@ -17,8 +17,8 @@ from ...benchmarks.suite import Suite
 from ...envs.api import Camera, Needs, Protocol
 from ...envs.errors import VlarigError
 from ...envs.messages import Start, encode
-from ..assets import locate_bundle
-from ..runtimes import list_runtimes
+from ..assets.bundle import locate_bundle
+from ..runtimes.runtime import list_runtimes
 from ..workplace import Workplace
 
 DESCRIPTION = """List the suites that can be swept, or check that a suite's env keeps the contract.

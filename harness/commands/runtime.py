@@ -10,7 +10,7 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional, subcommand
 
-from .. import runtimes
+from ..runtimes.runtime import add_runtime, install_runtime, list_runtimes, remove_runtime
 
 
 @dataclass
@@ -29,7 +29,7 @@ class Install:
     def run(self) -> None:
         """Install each."""
         for name in self.names:
-            runtimes.install_runtime(name, report)
+            install_runtime(name, report)
 
 
 @dataclass
@@ -48,7 +48,7 @@ class Add:
 
     def run(self) -> None:
         """Check it and write it down."""
-        runtime = runtimes.add_runtime(self.name, self.python)
+        runtime = add_runtime(self.name, self.python)
         report(f"the runtime {runtime.name!r} is {runtime.python}")
 
 
@@ -58,7 +58,7 @@ class List:
 
     def run(self) -> None:
         """Print a line for each, and one more for where it is or how to get it."""
-        for state in runtimes.list_runtimes():
+        for state in list_runtimes():
             print(f"{state.name}: {state.title}")
             print(f"  {state.runtime.python if state.runtime else state.problem}")
 
@@ -76,7 +76,7 @@ class Remove:
     def run(self) -> None:
         """Remove each."""
         for name in self.names:
-            folders = runtimes.remove_runtime(name)
+            folders = remove_runtime(name)
             report(f"removed {', '.join(map(str, folders))}" if folders else f"forgot the adopted runtime {name!r}")
 
 

@@ -15,9 +15,9 @@ import tyro
 from ...envs.access import find_token, is_loopback
 from ...envs.errors import VlarigError
 from ...envs.tls import server_context
-from ..env_server import EnvServer, EnvServerConfig
-from ..own_token import own_token
-from ..remote_machines import DEFAULT_PORT
+from ..machines.env_server import EnvServer, EnvServerConfig
+from ..machines.own_token import own_token
+from ..machines.remote_machines import DEFAULT_PORT
 
 DESCRIPTION = """Lend simulators to sweeps that run on another machine: each of their workers is a connection, and ends with it.
 

@@ -15,9 +15,9 @@ from ...envs.errors import VlarigError
 from ...results.forms.terminal import print_sheets
 from ...results.rendering import LEGEND, run_sheet
 from ...results.tables import run_table
-from ..events import Failed, Result, TaskResult
-from ..journal import Journal
 from ..plan import SweepConfig
+from ..reporting.events import Failed, Result, TaskResult
+from ..reporting.journal import Journal
 from ..sweep import Evaluation, cluster, named_policy, run_sweep
 
 DESCRIPTION = """Run a policy over every episode of one or more suites, and print success with 95 % intervals.

@@ -16,7 +16,7 @@ from vlarig.benchmarks.registry import load_suite
 from vlarig.envs.api import Camera
 from vlarig.envs.embodiments import LIBERO_PANDA, TABLETOP_PANDA
 from vlarig.envs.errors import VlarigError
-from vlarig.harness.runtimes import find_runtime
+from vlarig.harness.runtimes.runtime import find_runtime
 
 SUITES = {"libero_spatial": 10, "libero_object": 10, "libero_goal": 10, "libero_10": 10, "libero_90": 90}
 

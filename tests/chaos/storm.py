@@ -25,11 +25,12 @@ from chaos.settings import Settings
 from chaos.strikes import aim
 from chaos.wire import Wires
 from vlarig.benchmarks.suite import Patience, Suite
-from vlarig.harness import local_server, placement, plan
-from vlarig.harness.client import SimClient
+from vlarig.harness import placement, plan
+from vlarig.harness.machines import local_server
+from vlarig.harness.machines.client import SimClient
 from vlarig.harness.placement import SimHost
-from vlarig.harness.sim_liveness import Keepalive
-from vlarig.harness.worker import die_with_parent
+from vlarig.harness.simulation.liveness import Keepalive
+from vlarig.harness.simulation.worker import die_with_parent
 from vlarig.results.ledger import Ledger
 
 #: Seconds for which a blow waits for its moment before it falls at any other.

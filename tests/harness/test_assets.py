@@ -26,7 +26,9 @@ from toy.policies import ImageReader
 from toy.suite import TOY_SUITE
 
 from vlarig.envs.errors import VlarigError
-from vlarig.harness import asset_spec, assets, cli, doctor, evaluate, plan, replay
+from vlarig.harness import cli, doctor, evaluate, plan, replay
+from vlarig.harness.assets import bundle as assets
+from vlarig.harness.assets import spec as asset_spec
 from vlarig.harness.workplace import Workplace
 from vlarig.results.forms.markdown import for_markdown
 from vlarig.results.forms.terminal import print_sheets
@@ -198,7 +200,7 @@ def left_over(home: Path) -> list[str]:
 def start(home: Path, *words: str) -> subprocess.Popen[str]:
     """``vlarig`` in a process of its own that knows the made-up bundle."""
     code = (
-        "import sys; from pathlib import Path; from vlarig.harness import asset_spec; asset_spec.BUNDLES = Path(sys.argv[1]); "
+        "import sys; from pathlib import Path; from vlarig.harness.assets import spec; spec.BUNDLES = Path(sys.argv[1]); "
         "from vlarig.harness.cli import main; raise SystemExit(main(sys.argv[2:]))"
     )
     command = [sys.executable, "-c", code, str(asset_spec.BUNDLES), *words]
@@ -532,7 +534,7 @@ def test_addresses_that_cannot_be_reached(home, tmp_path):
 
 
 def test_a_connection_that_goes_silent_is_given_up(home, server, monkeypatch):
-    monkeypatch.setattr("vlarig.harness.asset_fetch.SILENCE", 0.2)
+    monkeypatch.setattr("vlarig.harness.assets.fetch.SILENCE", 0.2)
     server.gate.clear()
     with pytest.raises(VlarigError, match=r"ended early, after \d+ bytes \(no byte came for 0 s\); nothing was installed"):
         assets.fetch_bundle("toys")

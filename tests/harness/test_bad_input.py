@@ -12,7 +12,7 @@ from comparing import results
 from conftest import TESTS
 
 from vlarig.harness.cli import main
-from vlarig.harness.runtimes import add_runtime
+from vlarig.harness.runtimes.runtime import add_runtime
 from vlarig.results.lock import RunLock
 
 SENTENCES = [

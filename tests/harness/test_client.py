@@ -34,10 +34,10 @@ from vlarig.envs.messages import (
     encode,
 )
 from vlarig.envs.wire import MAX_MESSAGE_BYTES
-from vlarig.harness.client import ServerGone, SimClient, SimulatorFault
+from vlarig.harness.machines.client import ServerGone, SimClient, SimulatorFault
 from vlarig.harness.placement import local_hosts
-from vlarig.harness.sim_config import MOST_SLOTS
-from vlarig.harness.sim_liveness import Keepalive
+from vlarig.harness.simulation.config import MOST_SLOTS
+from vlarig.harness.simulation.liveness import Keepalive
 from vlarig.harness.workplace import Workplace
 
 EPISODE = TOY_SUITE.episodes(per_task=1)[0]

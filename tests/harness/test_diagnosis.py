@@ -15,11 +15,11 @@ from toy.policies import ImageReader, SlowImageReader
 
 from vlarig.envs.errors import VlarigError
 from vlarig.harness import evaluate
-from vlarig.harness.account import Account
 from vlarig.harness.cli import main
-from vlarig.harness.diagnosis import Setting, bottleneck, diagnose
 from vlarig.harness.engine import Transition
 from vlarig.harness.machine import Machine
+from vlarig.harness.reporting.account import Account
+from vlarig.harness.reporting.diagnosis import Setting, bottleneck, diagnose
 from vlarig.harness.sinks import LedgerSink
 from vlarig.policies.batching import Load, SizeLoad
 

@@ -13,8 +13,8 @@ from rich.console import Console
 from toy.policies import ImageReader
 
 from vlarig.harness import Rollouts, evaluate
-from vlarig.harness.display import line, picture
-from vlarig.harness.progress import Progress, TaskProgress
+from vlarig.harness.reporting.display import line, picture
+from vlarig.harness.reporting.progress import Progress, TaskProgress
 from vlarig.results.records import Attempt
 
 

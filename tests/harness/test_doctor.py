@@ -10,9 +10,9 @@ import pytest
 from vlarig.envs.errors import VlarigError
 from vlarig.harness import doctor
 from vlarig.harness.commands import doctor as command
-from vlarig.harness.drivers import LAVAPIPE
-from vlarig.harness.runtime_spec import Renderer
-from vlarig.harness.runtimes import Runtime, RuntimeState
+from vlarig.harness.runtimes.drivers import LAVAPIPE
+from vlarig.harness.runtimes.runtime import Runtime, RuntimeState
+from vlarig.harness.runtimes.spec import Renderer
 
 ABSENT = RuntimeState("absent", "a runtime", None, "the runtime 'absent' is not installed; run: vlarig runtime install absent")
 ADOPTED = RuntimeState("mine", "adopted", Runtime("mine", Path("/opt/python"), "0" * 64, adopted=True))

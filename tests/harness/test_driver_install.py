@@ -7,9 +7,11 @@ import threading
 import pytest
 
 from vlarig.envs.errors import VlarigError
-from vlarig.harness import driver_install, drivers, runtime_spec, runtimes
-from vlarig.harness.driver_install import install_driver, own_sources
-from vlarig.harness.drivers import LAVAPIPE, find_driver, private_folder
+from vlarig.harness.runtimes import driver_install, drivers
+from vlarig.harness.runtimes import runtime as runtimes
+from vlarig.harness.runtimes import spec as runtime_spec
+from vlarig.harness.runtimes.driver_install import install_driver, own_sources
+from vlarig.harness.runtimes.drivers import LAVAPIPE, find_driver, private_folder
 
 #: Writes down how it was called and with which sources, and brings two packages unless it is told to fail.
 APT_GET = """

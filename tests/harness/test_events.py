@@ -23,8 +23,9 @@ from processes import children_of
 from rich.console import Console
 from toy.policies import ImageReader, Talkative
 
-from vlarig.harness import evaluate, journal
-from vlarig.harness.events import (
+from vlarig.harness import evaluate
+from vlarig.harness.reporting import journal
+from vlarig.harness.reporting.events import (
     KINDS,
     EpisodeFinished,
     Event,
@@ -37,8 +38,8 @@ from vlarig.harness.events import (
     parse,
     read_events,
 )
-from vlarig.harness.journal import Journal
-from vlarig.harness.line_writer import LineWriter, LogFile
+from vlarig.harness.reporting.journal import Journal
+from vlarig.harness.reporting.line_writer import LineWriter, LogFile
 
 SWEEP = ["sweep", "toy", "--policy", "toy.policies:Talkative", "--run", "r", "--json"]
 SLOW_SWEEP = [*SWEEP[:3], "toy.policies:SlowImageReader", *SWEEP[4:], "--episodes", "8", "--slots", "2"]

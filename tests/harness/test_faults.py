@@ -23,11 +23,12 @@ from vlarig.benchmarks.registry import load_suite
 from vlarig.benchmarks.suite import Patience
 from vlarig.envs.api import ChunkResult, Needs, Row
 from vlarig.envs.messages import Failure, Start, Started, Step
-from vlarig.harness import Rollouts, evaluate, local_server, plan
+from vlarig.harness import Rollouts, evaluate, plan
+from vlarig.harness.machines import local_server
 from vlarig.harness.placement import SimHost
-from vlarig.harness.runtimes import Runtime
-from vlarig.harness.sim_liveness import Keepalive
-from vlarig.harness.simulator import EnvRack
+from vlarig.harness.runtimes.runtime import Runtime
+from vlarig.harness.simulation.liveness import Keepalive
+from vlarig.harness.simulation.simulator import EnvRack
 from vlarig.results.ledger import Ledger
 from vlarig.results.records import Attempt
 

@@ -16,7 +16,7 @@ from toy.suite import TOY_SUITE
 from vlarig.envs.api import Needs, Row, Snapshot
 from vlarig.envs.errors import VlarigError
 from vlarig.harness import register_envs
-from vlarig.harness.gym import RemoteEnv
+from vlarig.harness.gym.env import RemoteEnv
 from vlarig.harness.placement import local_hosts
 from vlarig.harness.slot import SimSlot
 from vlarig.harness.workplace import Workplace

@@ -30,8 +30,8 @@ from vlarig.envs.access import authorization
 from vlarig.envs.errors import VlarigError
 from vlarig.envs.messages import Failure, Hire, Hired, Offer, Step, decode, encode
 from vlarig.harness import evaluate, placement
-from vlarig.harness.own_token import own_token
-from vlarig.harness.remote_machines import find_machines, parse_address
+from vlarig.harness.machines.own_token import own_token
+from vlarig.harness.machines.remote_machines import find_machines, parse_address
 from vlarig.results.ledger import Ledger
 
 pytestmark = pytest.mark.usefixtures("toy_home")

@@ -49,7 +49,7 @@ from vlarig.envs.messages import (
     encode,
 )
 from vlarig.envs.wire import MAX_MESSAGE_BYTES, pack
-from vlarig.harness.local_server import Address
+from vlarig.harness.machines.local_server import Address
 from vlarig.harness.placement import SimHost, local_hosts
 from vlarig.harness.workplace import Workplace
 

@@ -26,11 +26,12 @@ from vlarig.benchmarks.suite import Patience
 from vlarig.envs.api import Needs
 from vlarig.envs.errors import VlarigError
 from vlarig.envs.messages import CRASH, LOST
-from vlarig.harness import evaluate, local_server, placement
-from vlarig.harness.client import SimulatorFault
-from vlarig.harness.local_server import LocalServer
+from vlarig.harness import evaluate, placement
+from vlarig.harness.machines import local_server
+from vlarig.harness.machines.client import SimulatorFault
+from vlarig.harness.machines.local_server import LocalServer
 from vlarig.harness.placement import MOST_DEATHS_AT_FIRST, MOST_LOSSES, SimHost, local_hosts
-from vlarig.harness.sim_liveness import Keepalive
+from vlarig.harness.simulation.liveness import Keepalive
 from vlarig.harness.workplace import Workplace
 from vlarig.policies.api import Reply, Request
 from vlarig.results.ledger import Ledger
@@ -262,8 +263,8 @@ def test_nothing_is_left_of_a_driver_that_is_killed(tmp_path: Path) -> None:
 SERVER = """
 import socket, sys, time
 sys.executable = sys.argv[1]
-from vlarig.harness.sim_config import ServerConfig
-from vlarig.harness.sim_process import SimulatorProcess
+from vlarig.harness.simulation.config import ServerConfig
+from vlarig.harness.simulation.process import SimulatorProcess
 
 config = ServerConfig("", "", "toy.env:ToyEnv", {}, 60, 60, 60, None, 60, 60)
 print(SimulatorProcess(config)._spawn(socket.socketpair()[1].fileno()).pid, flush=True)
@@ -295,8 +296,9 @@ def test_a_simulator_that_was_stopped_at_its_very_beginning_dies_with_its_server
 SWEEP = """
 from pathlib import Path
 from toy.policies import SlowImageReader
-from vlarig.harness import evaluate, local_server
-from vlarig.harness.sim_liveness import Keepalive
+from vlarig.harness import evaluate
+from vlarig.harness.machines import local_server
+from vlarig.harness.simulation.liveness import Keepalive
 
 local_server.KEEPALIVE = Keepalive(0.5, 1.0)
 evaluate("toy", SlowImageReader(), workers=2, slots=2, episodes=6, run=Path("stopped"))

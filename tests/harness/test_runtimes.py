@@ -13,7 +13,10 @@ import pytest
 from uv import find_uv_bin
 
 from vlarig.envs.errors import VlarigError
-from vlarig.harness import runtime_install, runtime_spec, runtimes, steps
+from vlarig.harness.runtimes import install as runtime_install
+from vlarig.harness.runtimes import runtime as runtimes
+from vlarig.harness.runtimes import spec as runtime_spec
+from vlarig.harness.runtimes import steps
 
 TOY = """
 title = "a toy"

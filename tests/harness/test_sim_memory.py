@@ -8,8 +8,10 @@ import pytest
 from comparing import results
 from toy.policies import ImageReader
 
-from vlarig.harness import evaluate, fleets, sim_memory
-from vlarig.harness.sim_memory import MemoryShare
+from vlarig.harness import evaluate
+from vlarig.harness.machines import fleets
+from vlarig.harness.simulation import memory as sim_memory
+from vlarig.harness.simulation.memory import MemoryShare
 from vlarig.results.ledger import Ledger
 from vlarig.results.records import Attempt
 

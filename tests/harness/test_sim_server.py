@@ -35,14 +35,14 @@ from vlarig.envs.messages import (
     encode,
 )
 from vlarig.envs.wire import MAX_MESSAGE_BYTES, pack
-from vlarig.harness import local_server
-from vlarig.harness.client import SimClient
-from vlarig.harness.local_server import Address
+from vlarig.harness.machines import local_server
+from vlarig.harness.machines.client import SimClient
+from vlarig.harness.machines.local_server import Address
 from vlarig.harness.placement import SimHost, local_hosts
-from vlarig.harness.sim_config import MOST_SLOTS
-from vlarig.harness.sim_liveness import Keepalive
-from vlarig.harness.sim_memory import resident_bytes
-from vlarig.harness.sim_server import MOST_CONNECTIONS
+from vlarig.harness.simulation.config import MOST_SLOTS
+from vlarig.harness.simulation.liveness import Keepalive
+from vlarig.harness.simulation.memory import resident_bytes
+from vlarig.harness.simulation.server import MOST_CONNECTIONS
 from vlarig.harness.workplace import Workplace
 
 EPISODE = TOY_SUITE.episodes(per_task=1)[0]

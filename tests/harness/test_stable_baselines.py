@@ -60,6 +60,6 @@ def test_the_example_trains_evaluates_and_draws(tabletop: object, python: Path, 
 
 def test_where_it_is_missing_one_sentence_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "stable_baselines3", None)
-    monkeypatch.delitem(sys.modules, "vlarig.harness.stable_baselines", raising=False)
+    monkeypatch.delitem(sys.modules, "vlarig.harness.gym.stable_baselines", raising=False)
     with pytest.raises(VlarigError, match=r"install the extra 'sb3': pip install 'vlarig\[sb3\]'"):
-        importlib.import_module("vlarig.harness.stable_baselines")
+        importlib.import_module("vlarig.harness.gym.stable_baselines")

@@ -19,10 +19,11 @@ from gymnasium.wrappers.vector import RecordEpisodeStatistics
 from toy.suite import TOY_SUITE
 
 from vlarig.envs.errors import VlarigError
-from vlarig.harness import register_envs, suite_view
-from vlarig.harness.gym import RemoteEnv
-from vlarig.harness.runtimes import add_runtime
-from vlarig.harness.vector import RemoteVectorEnv
+from vlarig.harness import register_envs
+from vlarig.harness.gym import suite_view
+from vlarig.harness.gym.env import RemoteEnv
+from vlarig.harness.gym.vector import RemoteVectorEnv
+from vlarig.harness.runtimes.runtime import add_runtime
 
 TESTS = Path(__file__).parents[1]
 ENVS = 3

@@ -12,7 +12,7 @@ from served import served
 
 from vlarig.envs.embodiments import TABLETOP_PANDA
 from vlarig.harness.rollouts import Rollouts
-from vlarig.harness.runtimes import Runtime
+from vlarig.harness.runtimes.runtime import Runtime
 from vlarig.policies.qwen_vla.flow import SdeNoise
 from vlarig.policies.qwen_vla.policy import QwenVlaPolicy
 from vlarig.policies.qwen_vla.recording import Recording, recompute

@@ -15,7 +15,7 @@ from vlarig.envs.api import Episode, Observation
 from vlarig.envs.embodiments import WIDOWX_BRIDGE
 from vlarig.envs.simpler.goals import TABLE_TOP, Moment, holds
 from vlarig.harness import evaluate
-from vlarig.harness.runtimes import Runtime
+from vlarig.harness.runtimes.runtime import Runtime
 from vlarig.policies.api import PolicyError, Request
 from vlarig.policies.experts.simpler import SimplerExpert
 from vlarig.policies.registry import load_policy

@@ -26,7 +26,7 @@ from websockets.sync.server import ServerConnection, serve
 from vlarig.envs.embodiments import LIBERO_PANDA, TABLETOP_PANDA, WIDOWX_BRIDGE, Embodiment
 from vlarig.envs.errors import BadMessageError, VlarigError
 from vlarig.harness import evaluate
-from vlarig.harness.runtimes import Runtime
+from vlarig.harness.runtimes.runtime import Runtime
 from vlarig.policies.api import PolicyError, Request
 from vlarig.policies.conventions import embodiment_to_data
 from vlarig.policies.registry import load_policy

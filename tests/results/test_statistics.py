@@ -254,7 +254,8 @@ def test_impossible_plans_are_refused(asked):
 
 
 def test_what_is_shown_while_a_sweep_runs_needs_no_scipy():
-    code = "import sys, vlarig.harness.display, vlarig.results.tables as t; t.Tally(3, 3, 2).interval; print('scipy' in sys.modules)"
+    modules = "sys, vlarig.harness.reporting.display, vlarig.results.tables as tables"
+    code = f"import {modules}; tables.Tally(3, 3, 2).interval; print('scipy' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from in_runtime import run_tests
 
-from vlarig.harness.runtimes import Runtime
+from vlarig.harness.runtimes.runtime import Runtime
 
 HERE = Path(__file__).parent
 

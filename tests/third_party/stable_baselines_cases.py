@@ -19,8 +19,8 @@ from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor, VecNormali
 from vlarig.envs.api import Row, Snapshot
 from vlarig.envs.errors import VlarigError
 from vlarig.harness import register_envs
-from vlarig.harness.gym import RemoteEnv
-from vlarig.harness.stable_baselines import StableBaselinesEnv
+from vlarig.harness.gym.env import RemoteEnv
+from vlarig.harness.gym.stable_baselines import StableBaselinesEnv
 
 ENVS = 3
 

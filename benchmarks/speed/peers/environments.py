@@ -16,7 +16,7 @@ from pathlib import Path
 from uv import find_uv_bin
 
 from vlarig.envs.errors import VlarigError
-from vlarig.harness.assets import find_bundle
+from vlarig.harness.assets.bundle import find_bundle
 from vlarig.harness.home import home
 from vlarig.harness.locking import one_at_a_time
 
@@ -112,7 +112,7 @@ def _place_assets(folder: Path, assets: Path) -> None:
 
 def _warm_up(peer: str, python: Path) -> None:
     """Import what the peer imports, and let numba compile robosuite's controllers; its first episode would wait for both otherwise."""
-    spec = tomllib.loads(importlib.resources.files("vlarig.harness.locks").joinpath("libero.toml").read_text())
+    spec = tomllib.loads(importlib.resources.files("vlarig.harness.runtimes.locks").joinpath("libero.toml").read_text())
     code = f"import {', '.join(IMPORTS[peer])}\n{spec['warm_up']}"
     done = subprocess.run([str(python), "-c", code], env=environment(python), capture_output=True, text=True, check=False)
     if done.returncode != 0:

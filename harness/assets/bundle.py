@@ -1,0 +1,234 @@
+"""Simulators' data files: looked for, checked file by file, told apart from stand-ins, fetched from upstream.
+
+A bundle ``libero`` is looked for in ``$VLARIG_ASSETS`` (a folder ``libero`` or an archive ``libero.tar.xz``), then in
+``<home>/assets/libero``, where :func:`fetch_bundle` puts the official files. An archive is unpacked to
+``<home>/assets/libero-<first 12 digits of its hash>``. Nothing is downloaded unless it is asked for.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...envs.errors import VlarigError
+from ..locking import one_at_a_time
+from ..runtimes.runtime import home
+from .check import Contents, check_files
+from .fetch import Watch, download_files
+from .folder import made_whole
+from .spec import BundleSpec, bundle_names, load_bundle
+from .unpack import find_archive, unpack, unpacked_name
+
+__all__ = [
+    "AssetState",
+    "Bundle",
+    "Place",
+    "bundle_names",
+    "fetch_bundle",
+    "find_bundle",
+    "list_bundles",
+    "load_bundle",
+    "locate_bundle",
+    "look_at_bundle",
+]
+
+Report = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A bundle as it lies on this machine.
+
+    Attributes:
+        name: Name of the bundle.
+        folder: The folder that holds its files.
+        contents: What the files are.
+    """
+
+    name: str
+    folder: Path
+    contents: Contents
+
+    @property
+    def identity(self) -> str:
+        """What a run's manifest records: equal for equal files on every machine."""
+        return self.contents.identity
+
+    @property
+    def variable(self) -> str:
+        """The environment variable that tells an adapter the folder."""
+        return f"VLARIG_ASSETS_{self.name.upper()}"
+
+
+@dataclass(frozen=True)
+class AssetState:
+    """A bundle in a listing.
+
+    Attributes:
+        name: Name of the bundle.
+        title: What it is, in one line.
+        bundle: What was found; ``None`` where nothing was.
+        problem: Why it cannot be used, with what to do; empty where it can.
+    """
+
+    name: str
+    title: str
+    bundle: Bundle | None
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a bundle was found.
+
+    Attributes:
+        folder: Its folder.
+        archive: The archive that is unpacked below that folder; ``None`` for a folder that was found as it is.
+        remedy: What to do where the files turn out not to be whole.
+    """
+
+    folder: Path
+    archive: Path | None
+    remedy: str
+
+
+def _silent(line: str) -> None:
+    """Report to nobody."""
+
+
+def find_bundle(name: str, report: Report = _silent) -> Bundle:
+    """The bundle of that name, every file of it checked; an archive is unpacked before.
+
+    Args:
+        name: Name of the bundle.
+        report: Gets a line where something takes a while.
+
+    Raises:
+        VlarigError: It is unknown, not here, or files of it are missing or corrupt; the message says what to do.
+    """
+    state = look_at_bundle(name, report)
+    if state.bundle is None or state.problem:
+        raise VlarigError(state.problem)
+    return state.bundle
+
+
+def list_bundles(report: Report = _silent) -> list[AssetState]:
+    """Every bundle that is known, looked at."""
+    return [look_at_bundle(name, report) for name in bundle_names()]
+
+
+def look_at_bundle(name: str, report: Report = _silent) -> AssetState:
+    """What is here of the bundle; like :func:`find_bundle`, but what is wrong is told, not raised.
+
+    Raises:
+        VlarigError: There is no such bundle.
+    """
+    spec = load_bundle(name)
+    try:
+        place = locate_bundle(name)
+        folder = place.folder
+        if place.archive is not None:
+            unpack(place.archive, folder, report)
+            folder = folder / name if (folder / name).is_dir() else folder
+        bundle = Bundle(name, folder, check_files(spec, folder))
+    except VlarigError as error:
+        return AssetState(name, spec.title, None, str(error))
+    contents = bundle.contents
+    if contents.whole:
+        return AssetState(name, spec.title, bundle)
+    parts = [_counted(contents.missing, "missing"), _counted(contents.corrupt, "corrupt")]
+    faults = " and ".join(part for part in parts if part)
+    return AssetState(name, spec.title, bundle, f"the assets {name!r} in {folder} are not whole: {faults}; {place.remedy}")
+
+
+def locate_bundle(name: str) -> Place:
+    """Where the bundle is; nothing is read, unpacked or downloaded.
+
+    Raises:
+        VlarigError: It is unknown or not here, or ``VLARIG_ASSETS`` is no folder.
+    """
+    spec = load_bundle(name)
+    fetch = f"run: vlarig assets fetch {name}"
+    given = _given_folder()
+    if given is not None:
+        if (given / name).is_dir():
+            return Place(given / name, None, f"replace that folder, or unset VLARIG_ASSETS and {fetch}")
+        if archive := find_archive(given, name):
+            folder = _assets() / unpacked_name(archive, name)
+            return Place(folder, archive, f"delete {folder}, so that it is unpacked anew, or replace {archive}")
+    if (_assets() / name).is_dir():
+        return Place(_assets() / name, None, fetch)
+    looked = f"neither in {given} (VLARIG_ASSETS) nor in" if given is not None else "not in"
+    raise VlarigError(
+        f"the assets {name!r} ({spec.title}) are {looked} {_assets()}; {fetch}, or set VLARIG_ASSETS to a folder that holds "
+        f"{name}/ or {name}.tar.xz"
+    )
+
+
+def fetch_bundle(
+    name: str, urls: Sequence[str] = (), report: Report = _silent, watch: Watch = lambda files, received: None
+) -> Path:
+    """Download the bundle's official files to ``<home>/assets/<name>``; at once done where they are there.
+
+    Two at the same time wait for each other. What was interrupted leaves nothing behind but a scratch folder that the next
+    download deletes.
+
+    Args:
+        name: Name of the bundle.
+        urls: Where to get copies of the official archives, one for each source; the official places where empty.
+        report: Gets a line for each step.
+        watch: Gets the number of files that are complete and of bytes that have come.
+
+    Returns:
+        The folder of the files.
+
+    Raises:
+        VlarigError: It is unknown, cannot be downloaded, or ``urls`` are not as many as its sources.
+    """
+    spec = load_bundle(name)
+    archives = [source.archive for source in spec.sources]
+    if urls and len(urls) != len(archives):
+        raise VlarigError(
+            f"{len(urls)} --url were given, but {name!r} comes from {len(archives)} archives; give a copy of each, in this order: "
+            + ", ".join(archives)
+        )
+    folder = _assets() / name
+    with one_at_a_time(_assets() / f"{name}.lock", f"the assets {name!r}", report):
+        if not (folder.is_dir() and _official(spec, folder)):
+            with made_whole(folder) as scratch:
+                download_files(spec, urls or archives, scratch, report, watch)
+    report(f"the official assets {name!r} are in {folder}")
+    with suppress(VlarigError):
+        first = locate_bundle(name)
+        if first.folder != folder:
+            report(f"but VLARIG_ASSETS goes first: {first.archive or first.folder}")
+    return folder
+
+
+def _official(spec: BundleSpec, folder: Path) -> bool:
+    return check_files(spec, folder).official == len(spec.files)
+
+
+def _given_folder() -> Path | None:
+    given = os.environ.get("VLARIG_ASSETS")
+    if not given:
+        return None
+    folder = Path(given).expanduser().absolute()
+    if not folder.is_dir():
+        raise VlarigError(f"VLARIG_ASSETS is {given!r}, which is no folder; set it to the folder of assets, or unset it")
+    return folder
+
+
+def _assets() -> Path:
+    return home() / "assets"
+
+
+def _counted(paths: tuple[str, ...], state: str) -> str:
+    """How many files are in that state, and the first of them; nothing where none is."""
+    if not paths:
+        return ""
+    more = f" and {len(paths) - 3} more" if len(paths) > 3 else ""
+    return f"{len(paths)} {'file is' if len(paths) == 1 else 'files are'} {state} ({', '.join(paths[:3])}{more})"

@@ -1,0 +1,110 @@
+"""What a folder of assets holds: each file official, a known stand-in, corrupt or missing; told by the files' contents."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+from ...envs.errors import VlarigError
+from .spec import BundleSpec, File
+
+#: File (path, size in bytes, time of change in ns): while it stays the same, so does the file's content.
+Stamp = tuple[str, int, int]
+
+
+@dataclass(frozen=True)
+class Contents:
+    """The files of a bundle, sorted out.
+
+    Attributes:
+        official: How many files hold what upstream's hold.
+        stand_ins: Paths of the files that hold a known replacement.
+        corrupt: Paths of the files that hold anything else.
+        missing: Paths of the files that are not there, nor a replacement that lies elsewhere.
+        note: What stand-ins change, in a few words.
+        digest: SHA-256, in hex, over the sorted paths and contents: equal for equal files, wherever they lie.
+    """
+
+    official: int
+    stand_ins: tuple[str, ...]
+    corrupt: tuple[str, ...]
+    missing: tuple[str, ...]
+    note: str
+    digest: str
+
+    @property
+    def total(self) -> int:
+        """How many files the bundle must have."""
+        return self.official + len(self.stand_ins) + len(self.corrupt) + len(self.missing)
+
+    @property
+    def whole(self) -> bool:
+        """Whether every file is there, official or a known stand-in."""
+        return not (self.corrupt or self.missing)
+
+    @property
+    def summary(self) -> str:
+        """The kind of files in a few words; begins with ``official`` where there is nothing else."""
+        if self.official == self.total:
+            return f"official, {self.total} files"
+        return f"{len(self.stand_ins)} of {self.total} files are stand-ins for the official ones ({self.note})"
+
+    @property
+    def identity(self) -> str:
+        """The summary with the digest: what a run's manifest records."""
+        return f"{self.summary}; sha256 {self.digest[:12]}"
+
+
+def check_files(spec: BundleSpec, folder: Path) -> Contents:
+    """Hash every file of the bundle in ``folder``.
+
+    Raises:
+        VlarigError: A file cannot be read.
+    """
+    found = {path: file for path in spec.files if (file := _find(spec, path, folder))}
+    official = {path for path, file in found.items() if file == (path, spec.files[path])}
+    stand_ins = {path for path in found.keys() - official if found[path] == spec.stand_ins.get(path)}
+    corrupt = found.keys() - official - stand_ins
+    lines = "".join(f"{blob}  {path}\n" for path, blob in sorted(found.values()))
+    return Contents(
+        official=len(official),
+        stand_ins=tuple(sorted(found[path].path for path in stand_ins)),
+        corrupt=tuple(sorted(found[path].path for path in corrupt)),
+        missing=tuple(sorted(spec.files.keys() - found.keys())),
+        note=spec.stand_ins_note,
+        digest=hashlib.sha256(lines.encode()).hexdigest(),
+    )
+
+
+def _find(spec: BundleSpec, path: str, folder: Path) -> File | None:
+    """What lies in ``folder`` at an official file's ``path``, or else where its known replacement would lie."""
+    places = [path, spec.stand_ins[path].path] if path in spec.stand_ins else [path]
+    for place in places:
+        file = folder / place
+        try:
+            if file.is_file():
+                status = file.stat()
+                return File(place, _blob_id((str(file), status.st_size, status.st_mtime_ns)))
+        except OSError as error:
+            raise VlarigError(
+                f"{file} cannot be read: {error.strerror or error}; mend that, or unpack the assets anew"
+            ) from None
+    return None
+
+
+def blob_header(size: int) -> bytes:
+    """What git hashes before a file's content of ``size`` bytes (Pro Git, chapter "Git Objects")."""
+    return b"blob %d\0" % size
+
+
+@lru_cache(maxsize=2**14)
+def _blob_id(stamp: Stamp) -> str:
+    """The file's git blob id, in hex; computed once a process for suites that share a bundle."""
+    path, size, _ = stamp
+    digest = hashlib.sha1(blob_header(size), usedforsecurity=False)
+    with Path(path).open("rb") as file:
+        while piece := file.read(2**20):
+            digest.update(piece)
+    return digest.hexdigest()

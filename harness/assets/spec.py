@@ -1,0 +1,98 @@
+"""Asset bundles as data: which files a simulator needs, what they officially hold, and where they officially come from."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from ...envs.errors import VlarigError, suggestion
+
+BUNDLES = Path(__file__).parent / "bundles"
+
+
+@dataclass(frozen=True)
+class Source:
+    """An official place that files of a bundle come from.
+
+    Attributes:
+        repository: Address of the place.
+        commit: The official revision.
+        archive: Address of the official archive at that commit.
+        licence: Terms under which the files are published there.
+        folders: Each folder of the bundle that comes from here, to the folder of the archive, below its one top folder, that it
+            is; ``.`` is everything.
+    """
+
+    repository: str
+    commit: str
+    archive: str
+    licence: str
+    folders: dict[str, str]
+
+    def origin(self, path: str) -> str | None:
+        """Where the bundle's file ``path`` lies in the archive, below its top folder; ``None`` where another source has it."""
+        file = PurePosixPath(path)
+        for here, there in self.folders.items():
+            if file.is_relative_to(here):
+                return str(PurePosixPath(there) / file.relative_to(here))
+        return None
+
+
+class File(NamedTuple):
+    """A file of a bundle: its path there, and its content as a git blob id."""
+
+    path: str
+    blob: str
+
+
+@dataclass(frozen=True)
+class BundleSpec:
+    """A bundle of data files, read from ``bundles/<name>.toml`` and ``bundles/<name>.txt``.
+
+    Contents are told by git's blob ids, in hex: upstream's own repositories then say what is official, file by file.
+
+    Attributes:
+        name: Name of the bundle.
+        title: One line for listings.
+        sources: The official places; each file comes from one of them.
+        files: Path of every file that the bundle must have, to its official content.
+        stand_ins: Path of each official file that has a known replacement, to the replacement. That may lie at another path,
+            where the simulator takes either.
+        stand_ins_note: How far results from stand-ins differ from official ones, in a few words.
+    """
+
+    name: str
+    title: str
+    sources: tuple[Source, ...]
+    files: dict[str, str]
+    stand_ins: dict[str, File]
+    stand_ins_note: str
+
+
+def bundle_names() -> list[str]:
+    """Names of the bundles that are known."""
+    return sorted(path.stem for path in BUNDLES.glob("*.toml"))
+
+
+def load_bundle(name: str) -> BundleSpec:
+    """The bundle's description.
+
+    Raises:
+        VlarigError: There is no such bundle; the nearest names are offered.
+    """
+    if name not in bundle_names():
+        raise VlarigError(f"unknown assets {name!r}; {suggestion(name, bundle_names())}")
+    data = tomllib.loads((BUNDLES / f"{name}.toml").read_text(encoding="utf-8"))
+    lines = (BUNDLES / f"{name}.txt").read_text(encoding="utf-8").splitlines()
+    listed = [line.split("  ", 1) for line in lines if line and not line.startswith("#")]
+    elsewhere = data.get("stand_in_paths", {})
+    return BundleSpec(
+        name=name,
+        title=data["title"],
+        sources=tuple(Source(**source) for source in data["sources"]),
+        files={path: blob for blob, path in listed},
+        stand_ins={path: File(elsewhere.get(path, path), blob) for path, blob in data.get("stand_ins", {}).items()},
+        stand_ins_note=data.get("stand_ins_note", ""),
+    )

@@ -1,0 +1,150 @@
+"""Suites as Gymnasium environments: one slot in a simulator process of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+from ...benchmarks.registry import suite_names
+from ...envs.api import ChunkResult, Episode, Snapshot
+from ...envs.errors import VlarigError
+from .simulator_pool import SimulatorPool
+from .suite_view import SuiteView
+
+
+def register_envs() -> None:
+    """Make every suite known to :func:`gymnasium.make` and :func:`gymnasium.make_vec`, as ``vlarig/<suite>``.
+
+    :meth:`.gym.suite_view.SuiteView.of` says what can be passed.
+
+    >>> import gymnasium, vlarig.harness
+    >>> vlarig.harness.register_envs()
+    >>> "vlarig/tabletop" in gymnasium.registry
+    True
+    """
+    for name in suite_names():
+        if f"vlarig/{name}" not in gymnasium.registry:
+            gymnasium.register(
+                f"vlarig/{name}",
+                entry_point="vlarig.harness.gym.env:RemoteEnv",
+                vector_entry_point="vlarig.harness.gym.vector:RemoteVectorEnv",
+                kwargs={"suite": name},
+            )
+
+
+class SlotEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
+    """One slot of a pool of simulators, which somebody else ends.
+
+    Which episode a reset begins follows Gymnasium's seeding: the same seed gives the same sequence of tasks and starts. A
+    constructor's or reset option's ``task`` and ``start`` fix them; the reset option ``episode`` fixes everything.
+
+    A simulator that crashes in mid-episode is brought back to where it was; the caller notices the time that it takes.
+    What the caller gives is what is carried out: a protocol's ``ensemble``, which is about the answers of a policy, does not apply.
+
+    Args:
+        view: What is shown of the suite.
+        pool: The simulators.
+        number: The slot's number in the pool.
+        truth_size: What :func:`truth_size` said.
+
+    Attributes:
+        snapshot: The newest snapshot; ``None`` before the first reset.
+    """
+
+    def __init__(self, view: SuiteView, pool: SimulatorPool, number: int, truth_size: int | None) -> None:
+        self.snapshot: Snapshot | None = None
+        self._view = view
+        self._pool = pool
+        self._number = number
+        self.render_mode = view.render_mode
+        self.metadata = view.metadata
+        self.action_space = view.action_space()
+        self.observation_space = self._space = view.observation_space(truth_size)
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Begin an episode; see the class on which."""
+        return self.first(self._pool.run(self.begin, seed, options))
+
+    def step(self, action: np.ndarray) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
+        """Run one row of actions, ``float32[A]``."""
+        before = self.snapshot
+        result = self._pool.run(self.run_chunk, np.asarray(action)[None])
+        assert before is not None
+        return self._view.transition(before, result)
+
+    def step_chunk(self, actions: np.ndarray) -> ChunkResult:
+        """Run up to the protocol's ``execute`` rows of ``actions``, ``float32[H, A]``."""
+        return self._pool.run(self.run_chunk, actions)
+
+    def render(self) -> np.ndarray | None:
+        """The newest image of the first camera, ``uint8[h, w, 3]``."""
+        if self.render_mode is None or self.snapshot is None:
+            return None
+        return self.snapshot.frames.views[self._view.protocol.cameras[0].view][-1]
+
+    async def begin(self, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Episode, Snapshot]:
+        """Begin an episode, in the pool's loop."""
+        super().reset(seed=seed)
+        episode = self._view.draw(self.np_random, options or {})
+        self.snapshot = await self._pool.slots[self._number].begin(episode)
+        return episode, self.snapshot
+
+    async def run_chunk(self, actions: np.ndarray) -> ChunkResult:
+        """Run a chunk, in the pool's loop."""
+        if self.snapshot is None:
+            raise VlarigError("the env cannot step: no episode was started; call reset first")
+        result = await self._pool.slots[self._number].step(np.asarray(actions, dtype=np.float32))
+        self.snapshot = result.snapshot
+        return result
+
+    def first(self, begun: tuple[Episode, Snapshot]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """What Gymnasium's ``reset`` returns for an episode that has begun.
+
+        Raises:
+            VlarigError: The truth of this task does not fit the space: another task's is longer or shorter.
+        """
+        episode, snapshot = begun
+        observation = self._view.observation(snapshot)
+        if self._view.truth is not None:
+            found, expected = observation["privileged"].shape, self._space["privileged"].shape or ()
+            if found != expected:
+                raise VlarigError(
+                    f"the truth of task {episode.task!r} has shape {list(found)}, the observation space says {list(expected)}: the "
+                    f"tasks of {self._view.suite.name!r} differ in what is there; name one task, or give a function as privileged"
+                )
+        return observation, {**self._view.info(snapshot), "key": episode.key}
+
+
+class RemoteEnv(SlotEnv):
+    """One slot of a suite, simulated in the suite's own runtime.
+
+    Args:
+        suite: Name of the suite.
+        options: What :meth:`.gym.suite_view.SuiteView.of` takes: ``task``, ``start``, ``images``, ``privileged``, ``reward``,
+            ``render_mode``, ``protocol``.
+    """
+
+    metadata = {"render_modes": ["rgb_array"]}  # what gymnasium.make looks at before there is a suite
+
+    def __init__(self, suite: str, **options: Any) -> None:
+        view = SuiteView.of(suite, **options)
+        pool = SimulatorPool(view.suite, view.needs, slots=1)
+        super().__init__(view, pool, 0, truth_size(view, pool))
+
+    def close(self) -> None:
+        """End the simulator; a second call does nothing."""
+        self._pool.close()
+
+
+def truth_size(view: SuiteView, pool: SimulatorPool) -> int | None:
+    """How many numbers the view's ``truth`` makes, found out from the first moment of some episode; ``None`` without one."""
+    if view.truth is None:
+        return None
+    episode = view.draw(np.random.default_rng(0), {})
+    try:
+        return len(view.truth(pool.run(lambda: pool.slots[0].begin(episode))))
+    except BaseException:
+        pool.close()
+        raise

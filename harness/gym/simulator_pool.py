@@ -1,0 +1,105 @@
+"""Slots in simulators of our own, for callers that are not asynchronous."""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import math
+import tempfile
+from collections.abc import Callable, Coroutine, Iterable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ...benchmarks.suite import Suite
+from ...envs.api import Needs
+from ...envs.background import BackgroundLoop
+from ...envs.errors import VlarigError
+from ..machine import Machine
+from ..placement import local_hosts
+from ..sizing import memory_share
+from ..slot import GivenUpError, SimSlot
+from ..workplace import Workplace
+
+T = TypeVar("T")
+
+
+class SimulatorPool:
+    """A number of slots, spread over sim servers that are started at first use.
+
+    Args:
+        suite: Whose simulators they are.
+        needs: What is to be shown.
+        slots: How many slots.
+        workers: Simulator processes; one a core, and no more than slots, when ``None``.
+
+    Attributes:
+        slots: The slots, once they have been used; neighbours are in different processes.
+    """
+
+    def __init__(self, suite: Suite, needs: Needs, slots: int, workers: int | None = None) -> None:
+        if slots < 1 or (workers is not None and workers < 1):
+            raise VlarigError(f"{slots} environments on {workers} workers were asked for; give 1 or more of each")
+        self.slots: list[SimSlot] = []
+        self._suite = suite
+        self._needs = needs
+        self._size = slots
+        self._workers = min(workers or Machine.here().cores, slots)
+        self._loop: BackgroundLoop | None = None
+        self._stack = AsyncExitStack()
+
+    def run(self, work: Callable[..., Coroutine[Any, Any, T]], *arguments: Any) -> T:
+        """Run ``work(*arguments)``, which may use the slots, and return its result.
+
+        Raises:
+            VlarigError: A simulator cannot be started, refuses, or failed again and again.
+        """
+        if self._loop is None:
+            self._open()
+        assert self._loop is not None
+        try:
+            return self._loop.run(work(*arguments))
+        except GivenUpError as error:
+            raise VlarigError(f"{error}; reset to go on with another episode") from None
+
+    def close(self) -> None:
+        """End the simulators; a second call does nothing, and :meth:`run` starts them anew."""
+        if self._loop is None:
+            return
+        loop, self._loop = self._loop, None
+        atexit.unregister(self.close)
+        try:
+            loop.run(self._stack.aclose())
+        finally:
+            loop.close()
+            self.slots = []
+
+    def _open(self) -> None:
+        workplace = Workplace.of(self._suite)
+        loop = BackgroundLoop("vlarig-engine")
+        try:
+            loop.run(self._start(workplace))
+        except BaseException:
+            loop.run(self._stack.aclose())
+            loop.close()
+            raise
+        self._loop = loop
+        atexit.register(self.close)  # later, at the interpreter's end, the loop's thread would answer no more
+
+    async def _start(self, workplace: Workplace) -> None:
+        logs = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="vlarig-")))
+        each = math.ceil(self._size / self._workers)
+        expected = self._suite.footprint.worker_bytes(each, min(each, len(self._suite.tasks)))
+        share = memory_share(expected, self._workers, Machine.here())
+        hosts = await self._stack.enter_async_context(local_hosts(workplace, self._workers, logs, share))
+        places = [(host, local) for local in range(each) for host in hosts][: self._size]
+        self.slots = [SimSlot(host, local, self._needs) for host, local in places]
+
+
+async def all_of(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Run coroutines side by side to their ends, also where one raises; then raise the first exception, if there is one."""
+    outcomes = await asyncio.gather(*work, return_exceptions=True)
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException):
+            raise outcome
+    return [outcome for outcome in outcomes if not isinstance(outcome, BaseException)]

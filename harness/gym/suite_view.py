@@ -1,0 +1,161 @@
+"""A suite as Gymnasium sees it: the spaces, the episode that a reset begins, observations, rewards and infos."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from gymnasium import spaces
+
+from ...benchmarks.registry import load_suite
+from ...benchmarks.suite import Suite
+from ...envs.api import (
+    ChunkResult,
+    Episode,
+    Needs,
+    Protocol,
+    Row,
+    Snapshot,
+    observation_space,
+    observe,
+    snapshot_info,
+)
+from ...envs.errors import VlarigError
+
+#: Makes a vector, ``float32[P]``, of what the simulator shows, its truth (``snapshot.privileged``) included.
+Truth = Callable[[Snapshot], np.ndarray]
+
+#: Gives the reward of a row: what was shown before it, what it did, and what is shown after it.
+Reward = Callable[[Snapshot, Row, Snapshot], float]
+
+
+def flat_truth(snapshot: Snapshot) -> np.ndarray:
+    """The simulator's whole truth as one vector, ``float32[P]``: the arrays of ``snapshot.privileged``, flat, by their names sorted.
+
+    Names are the suite's own, such as ``object/red cube``; where colours change from start to start, so does what is first.
+    """
+    arrays = [np.ravel(snapshot.privileged[name]) for name in sorted(snapshot.privileged)]
+    return np.concatenate(arrays, dtype=np.float32) if arrays else np.zeros(0, np.float32)
+
+
+@dataclass(frozen=True)
+class SuiteView:
+    """What an environment shows of a suite; :meth:`of` makes it of what a user types.
+
+    Attributes:
+        suite: The suite.
+        protocol: The protocol of its episodes.
+        task: Only this task; any when ``None``.
+        starts: Only these starts; any of a task's own when ``None``.
+        images: Whether observations hold images.
+        truth: Makes the observation's ``privileged``; it has none when ``None``.
+        reward: Replaces the suite's reward; never its success, nor when an episode ends.
+        render_mode: ``rgb_array`` or ``None``.
+    """
+
+    suite: Suite
+    protocol: Protocol
+    task: str | None
+    starts: Sequence[int] | None
+    images: bool
+    truth: Truth | None
+    reward: Reward | None
+    render_mode: str | None
+
+    @classmethod
+    def of(
+        cls,
+        suite: str,
+        *,
+        task: str | None = None,
+        start: int | Sequence[int] | None = None,
+        images: bool = True,
+        privileged: bool | Truth = False,
+        reward: Reward | None = None,
+        render_mode: Literal["rgb_array"] | None = None,
+        protocol: str | None = None,
+    ) -> SuiteView:
+        """The view of a suite.
+
+        Args:
+            suite: Name of the suite.
+            task: Only this task; any when ``None``.
+            start: Only this start, or one of these (a ``range`` for instance); any of the task's own when ``None``.
+            images: Whether observations hold ``images``; without them nothing is drawn, unless for ``render_mode``.
+            privileged: Whether observations hold ``privileged``, the simulator's truth as :func:`flat_truth` orders it; or a
+                function of your own that makes ``float32[P]`` of a snapshot.
+            reward: Takes the snapshot before a row, the row and the snapshot after it, and gives a reward in place of the suite's.
+                The snapshots hold the simulator's truth. It changes what is learned; success stays what the suite says.
+            render_mode: ``rgb_array`` or ``None``.
+            protocol: Name of one of the suite's protocols; its default when ``None``.
+
+        Raises:
+            VlarigError: The suite, the task or the protocol does not exist, or no start is left.
+        """
+        loaded = load_suite(suite)
+        if task is not None:
+            loaded.task(task)
+        starts = [int(start)] if isinstance(start, (int, np.integer)) else start
+        if starts is not None and len(starts) == 0:
+            raise VlarigError("start names no start; leave it out, or give one or more")
+        truth = privileged if callable(privileged) else flat_truth if privileged else None
+        return cls(loaded, loaded.protocol(protocol), task, starts, images, truth, reward, render_mode)
+
+    @property
+    def needs(self) -> Needs:
+        """What the simulator is asked to show."""
+        frames = self.images or self.render_mode is not None
+        return Needs(images=frames, final_frame=frames, privileged=self.truth is not None or self.reward is not None)
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What Gymnasium's environments say of themselves."""
+        return {"render_modes": ["rgb_array"], "render_fps": self.suite.embodiment.control_frequency}
+
+    def action_space(self) -> spaces.Box:
+        """The legal rows, ``float32[A]``."""
+        return self.suite.embodiment.action_space()
+
+    def observation_space(self, truth_size: int | None) -> spaces.Dict:
+        """The space of observations; ``truth_size`` is how many numbers ``truth`` makes, if there is one."""
+        space = observation_space(self.suite.embodiment, self.protocol.cameras)
+        assert isinstance(space, spaces.Dict)
+        parts = {name: part for name, part in space.items() if self.images or name != "images"}
+        if truth_size is not None:
+            parts["privileged"] = spaces.Box(-np.inf, np.inf, (truth_size,), np.float32)
+        return spaces.Dict(parts)
+
+    def draw(self, rng: np.random.Generator, options: Mapping[str, Any]) -> Episode:
+        """The episode that a reset begins: options fix ``episode``, or ``task`` and ``start``; what is left open is drawn."""
+        if options.get("episode") is not None:
+            return options["episode"]
+        tasks = self.suite.tasks
+        name = options.get("task", self.task)
+        task = tasks[int(rng.integers(len(tasks)))] if name is None else self.suite.task(name)
+        start = options.get("start")
+        if start is None:
+            starts = task.starts_of(self.protocol) if self.starts is None else self.starts
+            start = starts[int(rng.integers(len(starts)))]
+        return self.suite.episode(task, int(start), 0, self.protocol)
+
+    def observation(self, snapshot: Snapshot) -> dict[str, Any]:
+        """What is shown of a moment, an element of the observation space."""
+        seen: dict[str, Any] = {**observe(snapshot)}
+        if not self.images:
+            del seen["images"]
+        if self.truth is not None:
+            seen["privileged"] = np.asarray(self.truth(snapshot), np.float32)
+        return seen
+
+    def info(self, snapshot: Snapshot) -> dict[str, Any]:
+        """What is told beside an observation; ``is_success`` is success by the protocol's own rule so far."""
+        solved = snapshot.outcome.under(self.protocol.success_rule, self.protocol.hold_rows)
+        return {**snapshot_info(snapshot), "is_success": bool(solved)}
+
+    def transition(self, before: Snapshot, result: ChunkResult) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
+        """What Gymnasium's ``step`` returns for a chunk of one row."""
+        after, (row,) = result.snapshot, result.rows
+        reward = row.reward if self.reward is None else float(self.reward(before, row, after))
+        return self.observation(after), reward, row.terminated or row.stopped, row.truncated, self.info(after)

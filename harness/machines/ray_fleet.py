@@ -1,0 +1,235 @@
+"""A fleet that Ray places: sim servers on the nodes of a Ray cluster, which may be lost and joined while a sweep runs.
+
+Ray decides where a worker runs, starts it anew elsewhere when its node is lost, and is asked now and then whether there are more nodes.
+It moves none of our messages: a worker's env server listens on its node, and the sweep connects to it, see :mod:`.machines.env_server`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import logging
+import math
+import os
+import secrets
+from collections.abc import AsyncIterator, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from ...benchmarks.suite import Footprint, Suite
+from ...envs.api import Episode
+from ...envs.errors import VlarigError
+from ..machine import Machine
+from ..placement import MachineAwayError, SimHost, standing
+from ..simulation.liveness import within
+from ..sizing import Size, choose_size
+from ..workplace import Workplace
+from .client import SimClient
+from .fleets import Staff
+from .ray_worker import RayWorker, authority
+from .remote_machines import RemoteMachine
+from .remote_server import RemoteServer
+
+#: Variable with Ray's way of authentication, and the only one that is accepted: everybody who reaches a cluster without it can run
+#: any code on its nodes.
+AUTHENTICATION, AUTHENTICATED = "RAY_AUTH_MODE", "token"
+
+#: Seconds that Ray may take to place a worker and to start it, or to notice that its node is lost and to place it again.
+PLACE_SECONDS = 120.0
+
+#: Seconds between two looks at the cluster.
+LOOK_SECONDS = 2.0
+
+
+class RayServer:
+    """A sim server on whichever node Ray has placed its worker.
+
+    Args:
+        worker: The actor, see :class:`.machines.ray_worker.RayWorker`.
+        token: Its secret.
+        workplace: What the run says that it is made of.
+        memory_bytes: Most memory that its simulator may take.
+    """
+
+    def __init__(self, worker: Any, token: str, workplace: Workplace, memory_bytes: int) -> None:
+        self._worker = worker
+        self._token = token
+        self._workplace = workplace
+        self._memory_bytes = memory_bytes
+        self._server: RemoteServer | None = None
+
+    @property
+    def suite(self) -> Suite:
+        """Whose simulator it loads."""
+        return self._workplace.suite
+
+    @property
+    def where(self) -> str:
+        """Where its output is."""
+        return "Ray's logs of the node" if self._server is None else self._server.where
+
+    @property
+    def pid(self) -> int | None:
+        """Its process id on its node, for as long as we are connected."""
+        return None if self._server is None else self._server.pid
+
+    async def launch(self) -> SimClient:
+        """Ask Ray where the worker is, and hire its sim server. Raises like :meth:`.machines.remote_server.RemoteServer.launch`."""
+        import ray.exceptions
+
+        try:
+            url = await within(asyncio.wrap_future(self._worker.address.remote().future()), PLACE_SECONDS)
+        except TimeoutError:
+            raise MachineAwayError(f"Ray has placed it nowhere within {PLACE_SECONDS:g} s") from None
+        except ray.exceptions.RayError as error:
+            raise MachineAwayError(f"Ray cannot run it ({str(error).splitlines()[0]})") from None
+        self._server = RemoteServer(RemoteMachine(url, self._token, authority()), self._workplace, self._memory_bytes)
+        return await self._server.launch()
+
+    async def end(self) -> None:
+        """End the sim server; the worker stays."""
+        if self._server is not None:
+            await self._server.end()
+            self._server = None
+
+
+class RayFleet:
+    """The nodes of a Ray cluster. Inside :func:`connected` alone.
+
+    Args:
+        workers: Sim servers in all that the user asks for, if he does; else one for each core that is free, also of nodes that join.
+        slots: Slots that the user asks for, if he does.
+    """
+
+    def __init__(self, workers: int | None = None, slots: int | None = None) -> None:
+        self._workers = workers
+        self._slots = slots
+        self._hosts: dict[SimHost, Any] = {}
+        self._numbers = itertools.count()
+
+    def staff(self, footprint: Footprint, episodes: Sequence[Episode]) -> Staff:
+        """On each node as many as its cores and memory allow.
+
+        Raises:
+            VlarigError: The cluster has no core to spare.
+        """
+        nodes = _nodes()
+        if not nodes:
+            raise VlarigError(
+                "the Ray cluster has no node with a core for us; start one with 'ray start --address=HEAD --num-cpus=N'"
+            )
+        sizes = [choose_size(footprint, episodes, node, None, self._slots) for node in nodes]
+        slots = min(size.slots for size in sizes)
+        sizes = [choose_size(footprint, episodes, node, None, slots) for node in nodes]
+        room = min(sum(size.workers for size in sizes), _free_cores())
+        if room < 1:
+            raise VlarigError("no core of the Ray cluster is free; wait, add a node, or take fewer --replicas")
+        workers = min(self._workers or room, room, len(episodes))
+        share = min(size.memory_share for size in sizes)
+        memory = workers * max(size.memory // size.workers for size in sizes)
+        free = sum(node.memory for node in nodes)
+        reason = (
+            f"{workers} workers x {slots} slots on {len(nodes)} nodes of a Ray cluster ({sum(node.cores for node in nodes)} cores); "
+            f"{memory / 10**9:.1f} of {free / 10**9:.1f} GB free"
+        )
+        return Staff((Size(workers, slots, memory, share, reason),), reason)
+
+    @contextlib.asynccontextmanager
+    async def hosts(self, workplace: Workplace, staff: Staff, logs: Path) -> AsyncIterator[list[SimHost]]:
+        """Sim servers as Ray places them, those that join later among them when they are ended."""
+        try:
+            async with standing([self._hire(workplace, staff) for _ in range(staff.workers)]) as hosts:
+                yield list(hosts)
+        finally:
+            await asyncio.gather(*(host.__aexit__() for host in self._hosts))
+            for host in list(self._hosts):
+                self._dismiss(host)
+
+    async def joining(self, workplace: Workplace, staff: Staff, logs: Path) -> AsyncIterator[tuple[SimHost, int]]:
+        """A sim server for each core that is more than there were workers."""
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            wanted = (self._workers or math.inf) - len(self._hosts)
+            newcomers = [self._hire(workplace, staff) for _ in range(int(min(wanted, await asyncio.to_thread(_free_cores))))]
+            stand = await asyncio.gather(*(host.__aenter__() for host in newcomers), return_exceptions=True)
+            for host, outcome in zip(newcomers, stand, strict=True):
+                if isinstance(outcome, BaseException):  # its node is gone already
+                    self._dismiss(host)
+                else:
+                    yield host, staff.slots
+
+    def _hire(self, workplace: Workplace, staff: Staff) -> SimHost:
+        """A worker more, wherever Ray has room for it."""
+        import ray
+
+        (size,) = staff.sizes
+        token = secrets.token_hex(16)
+        options = {
+            "num_cpus": 1,
+            "memory": size.memory // size.workers,
+            "max_restarts": -1,
+            "max_task_retries": -1,
+            "scheduling_strategy": "SPREAD",
+        }
+        actor = ray.remote(**options)(RayWorker).remote(workplace.suite.name, token)
+        host = SimHost(next(self._numbers), RayServer(actor, token, workplace, size.memory_share), "ray")
+        self._hosts[host] = actor
+        return host
+
+    def _dismiss(self, host: SimHost) -> None:
+        import ray
+
+        ray.kill(self._hosts.pop(host))
+
+
+@contextlib.contextmanager
+def connected() -> Iterator[None]:
+    """A connection to the Ray cluster that the environment's ``RAY_ADDRESS`` names, or that runs on this machine.
+
+    Raises:
+        VlarigError: Ray is not installed, there is no cluster, or it lets everybody in.
+    """
+    if os.environ.setdefault(AUTHENTICATION, AUTHENTICATED).lower() != AUTHENTICATED:
+        raise VlarigError(
+            f"{AUTHENTICATION} is {os.environ[AUTHENTICATION]!r}: whoever reaches such a Ray cluster can run anything on its nodes; "
+            "start it with RAY_AUTH_MODE=token, here and on every node"
+        )
+    try:
+        import ray
+    except ImportError:
+        raise VlarigError("ray is not installed, which --placement ray needs; run: pip install 'vlarig[ray]'") from None
+    try:
+        ray.init(
+            address=os.environ.get("RAY_ADDRESS", "auto"),
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            configure_logging=False,
+        )
+    except Exception as error:  # ConnectionError, RuntimeError, AuthenticationError and gRPC's own
+        raise VlarigError(
+            f"no Ray cluster can be used ({' '.join(str(error).split())[:300]}); start one with 'ray start --head', or set RAY_ADDRESS"
+        ) from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
+
+
+def _free_cores() -> int:
+    """Cores of the cluster that nobody has asked for."""
+    import ray
+
+    return int(ray.available_resources().get("CPU", 0))
+
+
+def _nodes() -> list[Machine]:
+    """What the cluster's living nodes have for us."""
+    import ray
+
+    found = []
+    for node in ray.nodes():
+        cores = int(node["Resources"].get("CPU", 0)) if node["Alive"] else 0
+        if cores:
+            found.append(Machine(cores, int(node["Resources"].get("memory", 0))))
+    return found

@@ -1,0 +1,135 @@
+"""Where the time of a sweep goes: an account of one suite in one session, whose parts add up to the whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from typing import Self
+
+from ...policies.batching import Load, SizeLoad
+
+#: Activities that slot time is divided into, in the order in which they are shown.
+ACTIVITIES = ("simulate", "render", "policy", "wait")
+
+
+@dataclass
+class Account:
+    """Where the time of a suite's part of a session went; accounts add up.
+
+    Slot seconds are seconds of all slots together: eight slots that play for a minute make 480. They are divided into ``simulate``,
+    ``render``, ``policy``, ``wait``, ``saving``, ``idle`` and what :meth:`rest` gives.
+
+    Attributes:
+        starting: Seconds until all workers were up.
+        playing: Seconds from then until the last episode ended.
+        worker_seconds: ``playing`` times the workers.
+        slot_seconds: ``playing`` times the slots.
+        simulate: Slot seconds in which the slot's episode was simulated.
+        render: Slot seconds in which its pictures were drawn.
+        policy: Slot seconds in which the policy worked on its request.
+        wait: Slot seconds in which it waited: for the policy's or the worker's turn, or for its simulator to be brought back.
+        recovering: Those of ``wait`` in chunks during which an attempt failed on the same worker.
+        saving: Slot seconds in which it waited for the ledger, because the disk was slow.
+        idle: Slot seconds in which there was no episode left for it; looked at a few times a second.
+        reset: Slot seconds in which an episode was being started, whatever was done meanwhile; looked at likewise.
+        occupied: Worker seconds in which a worker had a request to carry out; looked at likewise.
+        episodes: Finished episodes.
+        chunks: Chunks that were carried out.
+        steps: Rows that were carried out.
+        attempts: Attempts that failed.
+        given_up: Episodes that were given up.
+        load: What the policy was asked.
+        driver_cpu: Seconds of CPU that the driver used, with a policy that computes in it.
+        loop_cpu: Those of the thread that moves the messages.
+        looks: How often this thread was looked at.
+        late: Seconds by which it came too late to these looks, all together.
+    """
+
+    starting: float = 0.0
+    playing: float = 0.0
+    worker_seconds: float = 0.0
+    slot_seconds: float = 0.0
+    simulate: float = 0.0
+    render: float = 0.0
+    policy: float = 0.0
+    wait: float = 0.0
+    recovering: float = 0.0
+    saving: float = 0.0
+    idle: float = 0.0
+    reset: float = 0.0
+    occupied: float = 0.0
+    episodes: int = 0
+    chunks: int = 0
+    steps: int = 0
+    attempts: int = 0
+    given_up: int = 0
+    load: Load = field(default_factory=Load)
+    driver_cpu: float = 0.0
+    loop_cpu: float = 0.0
+    looks: int = 0
+    late: float = 0.0
+
+    @property
+    def played(self) -> float:
+        """Slot seconds of the chunks that were carried out."""
+        return self.simulate + self.render + self.policy + self.wait
+
+    @property
+    def rest(self) -> float:
+        """Slot seconds of chunks that are under way or were given up."""
+        return max(0.0, self.slot_seconds - self.played - self.saving - self.idle)
+
+    @property
+    def worked(self) -> float:
+        """Seconds in which workers simulated or rendered."""
+        return self.simulate + self.render
+
+    @property
+    def workers_busy(self) -> float:
+        """Share of their time in which the workers simulated or rendered, from 0 to 1."""
+        return share(self.worked, self.worker_seconds)
+
+    @property
+    def workers_occupied(self) -> float:
+        """Share of their time in which the workers had a request to carry out, from 0 to 1."""
+        return share(max(self.occupied, self.worked), self.worker_seconds)
+
+    @property
+    def policy_busy(self) -> float:
+        """Share of the time in which the policy was working on a batch, from 0 to 1."""
+        return share(self.load.seconds, self.playing)
+
+    @property
+    def mean_batch(self) -> float:
+        """Requests in a batch on average; 0 without any."""
+        return self.load.requests / self.load.batches if self.load.batches else 0.0
+
+    def shares(self) -> dict[str, float]:
+        """Share of each of :data:`ACTIVITIES` in the slot seconds of the chunks that were carried out, from 0 to 1."""
+        return {name: share(getattr(self, name), self.played) for name in ACTIVITIES}
+
+    def __add__(self, other: Self) -> Self:
+        numbers = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "load"}
+        together = {name: value + getattr(other, name) for name, value in numbers.items()}
+        return type(self)(**together, load=add_loads(self.load, other.load))
+
+
+def add_loads(one: Load, other: Load) -> Load:
+    """What two policies were asked together, or one in two sessions."""
+    sizes = {}
+    for size in sorted(one.sizes.keys() | other.sizes.keys()):
+        mine, theirs = one.sizes.get(size, SizeLoad()), other.sizes.get(size, SizeLoad())
+        sizes[size] = SizeLoad(mine.batches + theirs.batches, mine.requests + theirs.requests, mine.seconds + theirs.seconds)
+    return Load(
+        one.batches + other.batches,
+        one.requests + other.requests,
+        one.seconds + other.seconds,
+        one.queued + other.queued,
+        one.held_back + other.held_back,
+        one.first + other.first,
+        sizes,
+    )
+
+
+def share(part: float, whole: float) -> float:
+    """``part`` of ``whole``, from 0 to 1; 0 of nothing."""
+    return min(1.0, max(0.0, part / whole)) if whole > 0 else 0.0

@@ -1,0 +1,153 @@
+"""The live display of a sweep: progress, success with its interval, rate, time left, slots, and where the time goes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from datetime import timedelta
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from ...results.statistics import wilson_interval
+from ..engine import Engine
+from .account import ACTIVITIES
+from .progress import Progress
+
+#: Seconds between two pictures on a terminal, and between two lines where there is none.
+REFRESH_SECONDS = 0.25
+LINE_SECONDS = 10.0
+
+_COLORS: dict[str, str] = dict(zip(ACTIVITIES, ("green", "cyan", "magenta", "bright_black"), strict=True))
+_SHARE_WIDTH = 40
+
+
+@contextlib.asynccontextmanager
+async def live_display(console: Console, title: str, progress: Progress, engines: Sequence[Engine]) -> AsyncIterator[None]:
+    """Show the sweep for as long as the context lasts: a live picture on a terminal, else a line now and then.
+
+    Args:
+        console: Where to.
+        title: First line.
+        progress: What was done so far.
+        engines: The engines at work; none before the first suite is loaded.
+    """
+    if console.is_terminal:
+        with Live(console=console, auto_refresh=False, transient=True) as live:
+
+            def show() -> None:
+                activities = sum((engine.activities() for engine in engines), Counter[str]())
+                live.update(picture(title, progress, activities), refresh=True)
+
+            async def draw() -> None:
+                while True:
+                    show()
+                    await asyncio.sleep(REFRESH_SECONDS)
+
+            async with _running(draw()):
+                yield
+            show()
+        return
+
+    async def write_lines() -> None:
+        while True:
+            await asyncio.sleep(LINE_SECONDS)
+            console.print(line(progress), highlight=False, soft_wrap=True)
+
+    console.print(title, highlight=False, soft_wrap=True)
+    async with _running(write_lines()):
+        yield
+
+
+@contextlib.asynccontextmanager
+async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+def picture(title: str, progress: Progress, activities: Counter[str]) -> RenderableType:
+    """The whole display, drawn once."""
+    tasks = Table.grid(padding=(0, 2))
+    for _ in range(2):
+        tasks.add_column()
+    tasks.add_column(justify="right")
+    tasks.add_column(justify="right")
+    tasks.add_column()
+    shown_suite = None
+    for (suite, name), task in progress.tasks.items():
+        if suite != shown_suite:
+            tasks.add_row(Text(suite, style="bold"))
+            shown_suite = suite
+        done = ProgressBar(total=max(task.expected, 1), completed=task.finished + task.errors, width=30)
+        errors = Text(f"{task.errors} errors", style="red") if task.errors else Text()
+        tasks.add_row(f"  {name}", done, f"{task.finished}/{task.expected}", success(task.successes, task.finished), errors)
+    return Group(Text(title), tasks, Text(), _pace(progress), _slots(activities, progress), _time(progress), *_faults(progress))
+
+
+def line(progress: Progress) -> str:
+    """The display in one line, for logs."""
+    counts = progress.counts()
+    shares = ", ".join(f"{name} {share:.0%}" for name, share in progress.total().shares().items())
+    trouble = f", {counts.errors} errors, {progress.faults} failed attempts" if progress.faults else ""
+    return (
+        f"{time.strftime('%H:%M:%S')}  {counts.finished}/{counts.expected} episodes, "
+        f"success {success(counts.successes, counts.finished)}, {_pace(progress).plain}{trouble}; {shares}"
+    )
+
+
+def success(successes: int, finished: int) -> str:
+    """A rate with its 95 % Wilson interval, in percent."""
+    if not finished:
+        return "-"
+    low, high = wilson_interval(successes, finished)
+    return f"{100 * successes / finished:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def _pace(progress: Progress) -> Text:
+    left = progress.seconds_left()
+    remaining = "time left unknown" if left is None else f"{timedelta(seconds=round(left))} left"
+    rate = 60 * progress.episodes_per_second()
+    steps = progress.steps / max(progress.elapsed, 1e-9)
+    elapsed = timedelta(seconds=round(progress.elapsed))
+    return Text(f"{rate:.1f} episodes/min, {steps:.0f} steps/s, {elapsed} elapsed, {remaining}")
+
+
+def _slots(activities: Counter[str], progress: Progress) -> Text:
+    words = {"simulate": "simulating", "policy": "asking the policy", "reset": "resetting", "idle": "idle"}
+    parts = [f"{activities[name]} {word}" for name, word in words.items() if activities[name]]
+    busy = sum(activities.values()) - activities["idle"]
+    account = progress.total()
+    stations = f"{progress.workers} workers {account.workers_busy:.0%} busy, policy {account.policy_busy:.0%}"
+    batches = f" in batches of {account.mean_batch:.1f}" if account.mean_batch else ""
+    return Text(f"slots  {busy}/{sum(activities.values())} busy: {', '.join(parts)}; {stations}{batches}")
+
+
+def _time(progress: Progress) -> Text:
+    text = Text("time   ")
+    shares = progress.total().shares()
+    for name, share in shares.items():
+        text.append("█" * round(share * _SHARE_WIDTH), style=_COLORS[name])
+    for name, share in shares.items():
+        text.append("  ■", style=_COLORS[name]).append(f" {name} {share:.0%}")
+    return text
+
+
+def _faults(progress: Progress) -> list[Text]:
+    if progress.last_fault is None:
+        return []
+    fault = progress.last_fault
+    return [
+        Text(f"{progress.faults} failed attempts; the latest: {fault.kind} in {fault.key}: {fault.message}", style="yellow")
+    ]

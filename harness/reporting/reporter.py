@@ -1,0 +1,197 @@
+"""The reporter of a sweep: a sink that makes events of what the engine measures, and that looks at the sweep now and then."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from collections import Counter
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from ...results.records import Attempt
+from ..engine import Engine, Transition
+from ..placement import SimHost
+from .account import ACTIVITIES
+from .events import AttemptFailed, EpisodeFinished, ProgressMade, SuiteEnded, WorkerDied, WorkerStarted
+from .journal import Journal
+from .progress import LOOK_SECONDS, Progress, succeeded
+
+#: Seconds until a suite's first event of progress, and between two, in the first hour and after it: a policy may run for a week.
+FIRST_PROGRESS_SECONDS, PROGRESS_SECONDS, LATER_PROGRESS_SECONDS = 2.0, 10.0, 60.0
+FIRST_HOUR = 3600.0
+
+#: Longest message of a failed attempt that is logged; the ledger has it whole.
+MOST_MESSAGE = 500
+
+
+class Reporter:
+    """Writes events about episodes, attempts, workers and progress to a journal.
+
+    Args:
+        journal: Where to.
+        progress: What was done so far; a sink of its own, to be called before this one.
+    """
+
+    def __init__(self, journal: Journal, progress: Progress) -> None:
+        self._journal = journal
+        self._progress = progress
+        self._spent: dict[int, dict[str, float]] = {}
+        self._failed: Counter[str] = Counter()
+
+    async def emit(self, transition: Transition) -> None:
+        """Note a chunk; with an episode's last, tell of the episode."""
+        slot = transition.request.slot
+        if transition.request.chunk == 0:
+            self._spent[slot] = dict.fromkeys(ACTIVITIES, 0.0)
+        spent = self._spent[slot]
+        for name in ACTIVITIES:
+            spent[name] += transition.seconds[name]
+        if not transition.result.over:
+            return
+        key = transition.episode.key
+        self._journal.write(
+            EpisodeFinished(
+                key=key,
+                success=succeeded(transition),
+                steps=transition.result.snapshot.step,
+                chunks=transition.request.chunk + 1,
+                spent=self._spent.pop(slot),
+                worker=transition.worker,
+                attempt=self._failed.pop(key, 0) + 1,
+            )
+        )
+
+    async def fault(self, attempt: Attempt) -> None:
+        """Tell of a failed attempt."""
+        self._failed[attempt.key] += 1
+        if attempt.gave_up:
+            del self._failed[attempt.key]
+        self._journal.write(
+            AttemptFailed(
+                key=attempt.key,
+                number=attempt.number,
+                kind=attempt.kind,
+                message=attempt.message[:MOST_MESSAGE],
+                worker=attempt.worker,
+                gave_up=attempt.gave_up,
+            )
+        )
+
+    @contextlib.asynccontextmanager
+    async def watching(self, suite: str, engine: Engine, starting: float) -> AsyncIterator[None]:
+        """Tell of a suite's workers and progress for as long as the context lasts, and at its end where its time went.
+
+        Args:
+            suite: Name of the suite.
+            engine: Who plays it; its workers are up.
+            starting: Seconds that their start took.
+        """
+        workers = _Workers(suite, engine, self._journal)
+        self._progress.begin(suite, workers.count, len(engine.slots), starting, engine.batcher.load)
+        watch = asyncio.create_task(self._watch(suite, engine, workers))
+        try:
+            yield
+        finally:
+            watch.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await watch
+            account = self._progress.account()
+            assert account is not None
+            self._journal.write(SuiteEnded(suite=suite, account=account))
+            self._progress.end()
+
+    async def _watch(self, suite: str, engine: Engine, workers: _Workers) -> None:
+        due = self._progress.elapsed + FIRST_PROGRESS_SECONDS
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            activities = engine.activities()
+            occupied = {slot.host.name for slot in engine.slots if slot.activity in ("simulate", "reset")}
+            self._progress.look(activities["reset"], len(engine.slots) - engine.batcher.playing, len(occupied))
+            workers.look()
+            self._progress.resize(workers.count, len(engine.slots))
+            elapsed = self._progress.elapsed
+            if elapsed >= due:
+                due = elapsed + (PROGRESS_SECONDS if elapsed < FIRST_HOUR else LATER_PROGRESS_SECONDS)
+                self._journal.write(progress_event(suite, self._progress, activities))
+
+
+class _Workers:
+    """The workers of a suite, of which deaths and restarts are told; a simulator that dies in a living worker is a failed attempt."""
+
+    def __init__(self, suite: str, engine: Engine, journal: Journal) -> None:
+        self._suite = suite
+        self._engine = engine
+        self._journal = journal
+        self._pids: dict[str, int | None] = {}
+        self._away: set[str] = set()
+        self.look()
+
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return len(self._pids)
+
+    def look(self) -> None:
+        """Compare with what was there before."""
+        for name, host in {slot.host.name: slot.host for slot in self._engine.slots}.items():
+            self._tell_absence(name, host)
+            before, now = self._pids.get(name), host.pid
+            self._pids[name] = now
+            if before == now:
+                continue
+            if before is not None:
+                self._journal.write(WorkerDied(suite=self._suite, worker=name, pid=before))
+            if now is not None:
+                self._journal.write(WorkerStarted(suite=self._suite, worker=name, pid=now))
+
+    def _tell_absence(self, name: str, host: SimHost) -> None:
+        """Say when a worker cannot be had any more, or for the time being, and when it is back."""
+        if host.absence is not None and name not in self._away:
+            self._away.add(name)
+            self._journal.warn(f"{host.absence}; its episodes go to the workers that are there")
+        elif host.absence is None and name in self._away:
+            self._away.discard(name)
+            self._journal.say(f"{name} is back")
+
+
+def progress_event(suite: str, progress: Progress, activities: Counter[str]) -> ProgressMade:
+    """How far a sweep is while it plays ``suite``."""
+    account, counts = progress.account(), progress.counts()
+    assert account is not None
+    return ProgressMade(
+        expected=counts.expected,
+        finished=counts.finished,
+        successes=counts.successes,
+        errors=counts.errors,
+        left=progress.left,
+        episodes_per_minute=60 * progress.episodes_per_second(),
+        steps_per_second=progress.steps / max(progress.elapsed, 1e-9),
+        seconds_left=progress.seconds_left(),
+        shares=account.shares(),
+        workers_busy=account.workers_busy,
+        workers_occupied=account.workers_occupied,
+        policy_busy=account.policy_busy,
+        mean_batch=account.mean_batch,
+        slots=dict(activities),
+        cpu=account.driver_cpu / max(account.playing, 1e-9),
+        memory=_resident_bytes(),
+        load=_machine_load(),
+        suite=suite,
+        account=account,
+    )
+
+
+def _resident_bytes() -> int | None:
+    """Memory that this process holds (proc_pid_statm(5): the second number, in pages)."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError):
+        return None
+
+
+def _machine_load() -> float | None:
+    try:
+        return os.getloadavg()[0]
+    except OSError:
+        return None

@@ -1,0 +1,151 @@
+"""The processes behind a runtime: making its virtual environment with uv, and asking an interpreter what it holds."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...envs.errors import VlarigError
+from .spec import Renderer, RuntimeSpec
+from .steps import run_step
+
+#: What a simulator's worker imports beside the simulator, and the oldest Python that it runs on.
+WORKER_NEEDS = ("numpy", "gymnasium", "msgpack", "websockets")
+WORKER_PYTHON = (3, 9)
+
+#: Runs in the interpreter that is asked about, so it must work in old versions of Python too.
+_QUESTION = """
+import hashlib, importlib, json, sys
+answer = {"version": list(sys.version_info[:3]), "missing": [], "packages": ""}
+for name in sys.argv[1:]:
+    try:
+        importlib.import_module(name)
+    except Exception:
+        answer["missing"].append(name)
+try:
+    from importlib.metadata import distributions
+    packages = sorted({"%s==%s" % (d.metadata["Name"].lower().replace("_", "-"), d.version) for d in distributions()})
+    answer["packages"] = hashlib.sha256("\\n".join(packages).encode()).hexdigest()
+except ImportError:
+    pass
+print("\\n" + json.dumps(answer))
+"""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What an interpreter says of itself.
+
+    Attributes:
+        version: Version of Python.
+        packages_sha256: SHA-256, in hex, of its sorted list of ``name==version``.
+    """
+
+    version: tuple[int, ...]
+    packages_sha256: str
+
+
+def ask_interpreter(python: Path, add_line: str) -> Answer:
+    """Start an adopted interpreter and check that a worker can run in it.
+
+    Args:
+        python: The interpreter.
+        add_line: What to run in order to adopt another one, for the message.
+
+    Raises:
+        VlarigError: It does not run, is too old, or lacks a package; the message names the pip line.
+    """
+    command = [str(python), "-I", "-c", _QUESTION, *WORKER_NEEDS]
+    try:
+        run = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+        answer = json.loads(run.stdout.strip().rpartition("\n")[2])
+    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
+        kind = "there is no such file" if isinstance(error, FileNotFoundError) else "it does not start as Python"
+        raise VlarigError(f"{python} is no interpreter that can be used: {kind}; give another: {add_line}") from None
+    version = tuple(answer["version"])
+    if version[:2] < WORKER_PYTHON:
+        oldest = ".".join(map(str, WORKER_PYTHON))
+        raise VlarigError(
+            f"{python} is Python {'.'.join(map(str, version))}, expected {oldest} or newer; give another: {add_line}"
+        )
+    if answer["missing"]:
+        names = " ".join(answer["missing"])
+        raise VlarigError(f"{python} cannot import {', '.join(answer['missing'])}; run: {python} -m pip install {names}")
+    return Answer(version, answer["packages"])
+
+
+def make_environment(spec: RuntimeSpec, folder: Path, lock: int, report: Callable[[str], None]) -> None:
+    """Make the virtual environment ``folder`` and install the lock's packages into it.
+
+    Args:
+        spec: The runtime.
+        folder: Where to make it.
+        lock: File descriptor of the held lock; children keep it, so that no second install starts beside an orphan.
+        report: Gets a line for each step.
+
+    Raises:
+        VlarigError: A step failed; its last words were reported.
+    """
+    tool = _uv()
+    wanted = sys.executable if spec.accepts(sys.version_info[:2]) else spec.python
+    report(f"making a virtual environment with Python {spec.python}")
+    if not run_step([tool, "venv", "--quiet", "--python", wanted, str(folder)], lock, report):
+        raise VlarigError(
+            f"no virtual environment could be made for {spec.name!r} (above is why); it needs Python {spec.python}"
+        )
+    report(f"installing the pinned packages of {spec.name!r} (once; some hundred MB)")
+    python = str(folder / "bin" / "python")
+    lock_arguments = ["--no-deps", "--require-hashes", "-r", str(spec.lock)]
+    install = [tool, "pip", "install", "--compile-bytecode", "--python", python, *lock_arguments]
+    if spec.torch and not run_step([*install, "--dry-run"], lock, report, quiet=True):
+        install += ["--torch-backend", spec.torch]  # where the usual index has not the pinned build, PyTorch's own has it
+    if run_step(install, lock, report):
+        return
+    if importlib.util.find_spec("pip") is not None:
+        report("uv could not install them; trying pip, which reads pip's own settings")
+        if run_step([sys.executable, "-m", "pip", "--python", python, "install", *lock_arguments], lock, report):
+            return
+    raise VlarigError(
+        f"the packages of the runtime {spec.name!r} could not be installed (above is why); "
+        f"mend that, then run: vlarig runtime install {spec.name}"
+    )
+
+
+def check_imports(spec: RuntimeSpec, python: Path, renderer: Renderer, timeout: float = 300, warm_up: bool = False) -> None:
+    """Import the runtime's modules in it, draw with the renderer, and warm up if that is asked for.
+
+    Raises:
+        VlarigError: That failed; the message ends with the last line of what it printed.
+    """
+    code = f"import {', '.join(spec.imports)}\n{spec.probe}\n{spec.warm_up if warm_up else ''}"
+    environment = {**os.environ, **renderer.environment}
+    command = [str(python), "-I", "-c", code]
+    try:
+        run = subprocess.run(
+            command, check=False, capture_output=True, text=True, timeout=timeout, env=environment, cwd=python.parent
+        )
+        failed, words = run.returncode != 0, run.stderr.strip().rpartition("\n")[2] or f"exit status {run.returncode}"
+    except subprocess.TimeoutExpired:
+        failed, words = True, f"no answer within {timeout:.0f} s"
+    except OSError as error:
+        failed, words = True, str(error)
+    if failed:
+        raise VlarigError(
+            f"the runtime {spec.name!r} does not work with the renderer {renderer.name!r} ({words}); try another renderer with "
+            f"VLARIG_RENDERER, or make it anew: vlarig runtime remove {spec.name} && vlarig runtime install {spec.name}"
+        )
+
+
+def _uv() -> str:
+    try:
+        from uv import find_uv_bin
+
+        return find_uv_bin()
+    except (ImportError, FileNotFoundError):
+        raise VlarigError(f"uv is not installed beside vlarig; run: {sys.executable} -m pip install uv") from None

@@ -1,0 +1,203 @@
+"""Runtimes as data: what a simulator's virtual environment holds, and which libraries and drivers draw its pictures."""
+
+from __future__ import annotations
+
+import ctypes.util
+import hashlib
+import os
+import re
+import tomllib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ...envs.errors import VlarigError, suggestion
+from .drivers import Driver, can_install, find_driver, load_driver, too_old
+
+LOCKS = Path(__file__).parent / "locks"
+
+
+@dataclass(frozen=True)
+class Renderer:
+    """One way in which a simulator can draw pictures.
+
+    Attributes:
+        name: What ``VLARIG_RENDERER`` calls it.
+        libraries: Shared libraries that it needs, as the linker names them (``OSMesa`` for ``libOSMesa.so``).
+        apt: Packages of Debian and Ubuntu that bring them.
+        environment: Environment variables that make the simulator use it.
+        driver: Vulkan driver that it needs; ``None`` where the libraries are all.
+        origin: Which driver was found, for people; empty before one was looked for.
+    """
+
+    name: str
+    libraries: tuple[str, ...]
+    apt: tuple[str, ...]
+    environment: dict[str, str]
+    driver: Driver | None = None
+    origin: str = ""
+
+    def missing(self) -> list[str]:
+        """The libraries, and the driver, that are not on this machine; a private copy of a driver has libraries beside it."""
+        found = None if self.driver is None else find_driver(self.driver)
+        missing = [
+            f"lib{library}"
+            for library in self.libraries
+            if ctypes.util.find_library(library) is None and not (found and found.has_library(library))
+        ]
+        return missing if self.driver is None or found else [_absence(self.driver), *missing]
+
+    def remedy(self, runtime: str) -> str:
+        """What to do in order to get what is missing.
+
+        Args:
+            runtime: Name of the runtime whose renderer it is; installing it makes a private copy of a driver where that can be done.
+        """
+        if self.driver is not None and can_install(self.driver):
+            return f"run: vlarig runtime install {runtime}"
+        sudo = "" if os.geteuid() == 0 else "sudo "
+        line = f"{sudo}apt-get install -y {' '.join(self.apt)}"
+        if self.driver is None:
+            return f"run: {line}"
+        return self.driver.advice if find_driver(self.driver) is None else f"run: {line}"
+
+    def ready(self) -> Renderer:
+        """The same, with the environment variables that lead to its driver."""
+        found = None if self.driver is None else find_driver(self.driver)
+        if found is None:
+            return self
+        return replace(self, environment={**self.environment, **found.environment()}, origin=found.origin)
+
+
+def _absence(driver: Driver) -> str:
+    old = too_old(driver)
+    return driver.title if old is None else f"{driver.title} of {driver.oldest} or newer (that of {old.path} is older)"
+
+
+@dataclass(frozen=True)
+class RuntimeSpec:
+    """A runtime that can be installed, read from ``locks/<name>.toml`` and ``locks/<name>.txt``.
+
+    Attributes:
+        name: Name of the runtime.
+        title: One line for listings.
+        python: Versions of Python that it supports, such as ``>=3.11,<3.14``.
+        imports: Modules whose import proves the install.
+        probe: Python that fails where the renderer cannot draw; empty when there is none.
+        warm_up: Python that is run once after the install, so that what a simulator compiles at first use is compiled by then.
+        renderers: In order of preference; empty for a simulator that needs no graphics.
+        lock: The pinned packages, with their hashes.
+        torch: Which build of PyTorch the lock pins, as uv's ``--torch-backend`` calls it; empty where it pins none.
+    """
+
+    name: str
+    title: str
+    python: str
+    imports: tuple[str, ...]
+    probe: str
+    warm_up: str
+    renderers: tuple[Renderer, ...]
+    lock: Path
+    torch: str = ""
+
+    @property
+    def lock_sha256(self) -> str:
+        """SHA-256 of the pinned packages, in hex: the runtime's identity."""
+        try:
+            return hashlib.sha256(self.lock.read_bytes()).hexdigest()
+        except FileNotFoundError:
+            raise VlarigError(f"the runtime {self.name!r} has no list of packages: {self.lock} is missing") from None
+
+    def accepts(self, version: tuple[int, int]) -> bool:
+        """Whether ``python`` allows this version."""
+        for operator, major, minor in re.findall(r"(>=|<)\s*(\d+)\.(\d+)", self.python):
+            bound = (int(major), int(minor))
+            if (version < bound) if operator == ">=" else (version >= bound):
+                return False
+        return True
+
+
+def spec_names() -> list[str]:
+    """Names of the runtimes that can be installed."""
+    return sorted(path.stem for path in LOCKS.glob("*.toml"))
+
+
+def _read(name: str) -> dict[str, Any]:
+    return tomllib.loads((LOCKS / f"{name}.toml").read_text(encoding="utf-8"))
+
+
+def load_spec(name: str, others: tuple[str, ...] = ()) -> RuntimeSpec:
+    """The runtime's description.
+
+    Args:
+        name: Name of the runtime.
+        others: Further names to offer when there is no runtime called ``name``.
+
+    Raises:
+        VlarigError: There is no such runtime; the nearest names are offered.
+    """
+    known = sorted({*spec_names(), *others})
+    if name not in spec_names():
+        raise VlarigError(
+            f"unknown runtime {name!r}; {suggestion(name, known)} "
+            f"(an interpreter made elsewhere: vlarig runtime add {name} --python PATH)"
+        )
+    data = _read(name)
+    renderers = tuple(
+        Renderer(
+            name=entry["name"],
+            libraries=tuple(entry["libraries"]),
+            apt=tuple(entry["apt"]),
+            environment=dict(entry["environment"]),
+            driver=load_driver(entry["driver"]) if "driver" in entry else None,
+        )
+        for entry in data.get("renderers", [])
+    )
+    return RuntimeSpec(
+        name=name,
+        title=data["title"],
+        python=data["python"],
+        imports=tuple(data["imports"]),
+        probe=data.get("probe", ""),
+        warm_up=data.get("warm_up", ""),
+        renderers=renderers,
+        lock=LOCKS / f"{name}.txt",
+        torch=data.get("torch", ""),
+    )
+
+
+def candidates(spec: RuntimeSpec) -> list[Renderer]:
+    """The runtime's renderers that may be used, in order of preference.
+
+    ``VLARIG_RENDERER`` names some, separated by commas, for every runtime that knows them; a runtime that knows none of them has its
+    own preference.
+
+    Raises:
+        VlarigError: No runtime knows one of the names.
+    """
+    own = {renderer.name: renderer for renderer in spec.renderers}
+    names = [name for word in os.environ.get("VLARIG_RENDERER", "").split(",") if (name := word.strip())]
+    if unknown := [name for name in names if name not in own]:
+        known = sorted({renderer["name"] for other in spec_names() for renderer in _read(other).get("renderers", [])})
+        for name in unknown:
+            if name not in known:
+                raise VlarigError(f"VLARIG_RENDERER names {name!r}, by which no runtime draws; {suggestion(name, known)}")
+    return [own[name] for name in names if name in own] or list(spec.renderers)
+
+
+def choose_renderer(spec: RuntimeSpec) -> Renderer:
+    """The first of the runtime's renderers that this machine has all of; ``VLARIG_RENDERER`` asks for some by name.
+
+    Raises:
+        VlarigError: No renderer can run here, or those asked for cannot, or are unknown.
+    """
+    if not spec.renderers:
+        return Renderer("none", (), (), {})
+    chosen = candidates(spec)
+    for renderer in chosen:
+        if not renderer.missing():
+            return renderer.ready()
+    first = chosen[0]
+    raise VlarigError(
+        f"the runtime {spec.name!r} cannot draw pictures here: {', '.join(first.missing())} is missing; {first.remedy(spec.name)}"
+    )
