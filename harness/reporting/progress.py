@@ -112,6 +112,8 @@ class Progress:
         account.worker_seconds += (now - play.sized) * play.workers
         account.slot_seconds += (now - play.sized) * play.slots
         play.sized = now
+        # A slot that had no work when it was looked at may have had some shortly before, which is counted already.
+        account.idle = min(account.idle, max(0.0, account.slot_seconds - account.played - account.saving))
         account.driver_cpu = time.process_time() - play.process_cpu
         account.loop_cpu = time.thread_time() - play.loop_cpu
         account.load = play.load()

@@ -65,6 +65,20 @@ def test_faults_and_errors_are_in_plain_sight(progress: Progress) -> None:
     assert "1 errors, 2 failed attempts" in line(progress)
 
 
+def test_slots_are_never_idle_for_longer_than_they_did_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Idleness is looked at now and then; what was measured exactly comes first, so the parts add up to the whole."""
+    clock = [0.0]
+    monkeypatch.setattr("vlarig.harness.reporting.progress.time.monotonic", lambda: clock[0])
+    counted = Progress({}, workers=1)
+    counted.begin("toy", workers=1, slots=2)
+    account = counted.accounts["toy"]
+    account.simulate, account.saving = 1.6, 0.1
+    clock[0] = 1.0
+    counted.look(resetting=0, without_work=1, occupied=1)
+    account = counted.account()
+    assert (account.slot_seconds, account.idle, account.rest) == (2.0, pytest.approx(0.3), pytest.approx(0.0))
+
+
 def test_a_sweep_draws_it_on_a_terminal(toy_home: Path) -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=120)
     evaluate("toy", ImageReader(), episodes=2, console=console)
