@@ -151,6 +151,18 @@ def test_no_number_is_cut_off_in_a_narrow_terminal(name: str, width: int) -> Non
         assert row.split()[-len(line.cells) :] == [cell.text for cell in line.cells]
 
 
+def test_headings_and_intervals_stay_whole_in_a_narrow_terminal(tmp_path: Path) -> None:
+    suites = ("libero_spatial", "libero_object", "libero_goal", "libero_10", "simpler_widowx")
+    run = read_run(play(tmp_path / "run", *suites, per_task=2, success=lambda number: number % 3 == 0))
+    layout = make_layout("table11", [("mine", run)])
+    sheet = layout.sheet()
+    text = terminal([sheet], layout.legend, 60)
+    shown = [each for line in sheet.lines for cell in line.cells for each in cell.beside]
+    assert len(shown) == 4
+    for each in [*shown, *(column.title for column in sheet.columns), *(column.group for column in sheet.columns)]:
+        assert each in text
+
+
 def test_long_names_are_folded_where_the_terminal_is_narrow(tmp_path: Path) -> None:
     task = load_suite("libero_spatial").tasks[0].name
     sheet = run_sheet(run_table(play(tmp_path / "run", "libero_spatial", tasks=(task,), per_task=2)))

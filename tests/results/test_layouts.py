@@ -153,6 +153,9 @@ def test_who_acts_on_the_simulators_truth_is_not_ranked(tmp_path: Path) -> None:
     assert (first.text, first.mark, second.text, second.mark) == ("100.0", "", "75.0", "best")
     assert "policy expert acts on the simulator's own truth, so it is not ranked" in first.footnotes
     assert not any("truth" in note for note in second.footnotes)
+    alike = play(tmp_path / "alike", "simpler_widowx", policy_privileged=True)
+    (as_good, _) = our_lines(make_layout("table4", [("expert", read_run(alike)), ("other", read_run(other))]))
+    assert (as_good.cells[2].text, as_good.cells[2].mark) == ("75.0", "")
     rows = {row["method"]: row["values"]["simpler_widowx"] for row in made.data()["rows"] if row["measured"]}
     assert [(rows[name]["ranked"], rows[name]["mark"]) for name in ("expert", "other")] == [(False, ""), (True, "best")]
 
