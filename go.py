@@ -137,7 +137,7 @@ def start_again(python: str) -> NoReturn:
 
 def ensure_renderer(runtime: str) -> None:
     """See that a library is here with which the runtime's simulator can draw pictures; graphics drivers come with the runtime."""
-    with open(os.path.join(ROOT, "harness", "locks", runtime + ".toml"), "rb") as file:
+    with open(os.path.join(ROOT, "harness", "runtimes", "locks", runtime + ".toml"), "rb") as file:
         renderers = tomllib.load(file)["renderers"]
     wanted = [name.strip() for name in os.environ.get("VLARIG_RENDERER", "").split(",")]
     renderers = [renderer for renderer in renderers if renderer["name"] in wanted] or renderers

@@ -77,10 +77,10 @@ class House:
             "PIP_CONFIG_FILE": os.devnull,
             "UV_OFFLINE": "1",
         }
-        (folder / "harness" / "locks").mkdir(parents=True)
+        (folder / "harness" / "runtimes" / "locks").mkdir(parents=True)
         shutil.copy(ROOT / "go.py", folder)
         for runtime in ("tabletop", "libero", "simpler"):
-            spec = folder / "harness" / "locks" / f"{runtime}.toml"
+            spec = folder / "harness" / "runtimes" / "locks" / f"{runtime}.toml"
             spec.write_text("renderers = [{name = 'c', libraries = ['c'], apt = []}]")
         (folder / "pyproject.toml").write_text(PYPROJECT)
         (folder / "backend.py").write_text(BACKEND)
@@ -282,7 +282,7 @@ def test_without_anything_the_line_to_type_is_said(go, house, programs, monkeypa
 
 
 def test_a_missing_library_is_named_with_the_line_to_type(go, programs, monkeypatch, capsys):
-    shutil.copy(ROOT / "harness" / "locks" / "tabletop.toml", Path(go.ROOT) / "harness" / "locks")
+    shutil.copy(ROOT / "harness" / "runtimes" / "locks" / "tabletop.toml", Path(go.ROOT) / "harness" / "runtimes" / "locks")
     monkeypatch.setattr(go.ctypes.util, "find_library", lambda name: None)
     monkeypatch.setattr(go.os, "geteuid", lambda: 1000)
     with pytest.raises(SystemExit):
@@ -295,7 +295,7 @@ def test_a_missing_library_is_named_with_the_line_to_type(go, programs, monkeypa
 
 
 def test_several_renderers_may_be_asked_for(go, programs, monkeypatch, capsys):
-    shutil.copy(ROOT / "harness" / "locks" / "tabletop.toml", Path(go.ROOT) / "harness" / "locks")
+    shutil.copy(ROOT / "harness" / "runtimes" / "locks" / "tabletop.toml", Path(go.ROOT) / "harness" / "runtimes" / "locks")
     monkeypatch.setattr(go.ctypes.util, "find_library", lambda name: None)
     monkeypatch.setenv("VLARIG_RENDERER", "lavapipe, egl")
     with pytest.raises(SystemExit):
@@ -304,7 +304,7 @@ def test_several_renderers_may_be_asked_for(go, programs, monkeypatch, capsys):
 
 
 def test_a_graphics_driver_is_left_to_the_runtime(go, programs, monkeypatch):
-    shutil.copy(ROOT / "harness" / "locks" / "simpler.toml", Path(go.ROOT) / "harness" / "locks")
+    shutil.copy(ROOT / "harness" / "runtimes" / "locks" / "simpler.toml", Path(go.ROOT) / "harness" / "runtimes" / "locks")
     monkeypatch.setattr(go.ctypes.util, "find_library", lambda name: None)
     for names in ("", "gpu", "osmesa"):
         monkeypatch.setenv("VLARIG_RENDERER", names)
@@ -313,7 +313,7 @@ def test_a_graphics_driver_is_left_to_the_runtime(go, programs, monkeypatch):
 
 @pytest.mark.parametrize("user", [0, 1000])
 def test_a_missing_library_is_installed_where_that_is_allowed(go, programs, monkeypatch, tmp_path, user):
-    shutil.copy(ROOT / "harness" / "locks" / "tabletop.toml", Path(go.ROOT) / "harness" / "locks")
+    shutil.copy(ROOT / "harness" / "runtimes" / "locks" / "tabletop.toml", Path(go.ROOT) / "harness" / "runtimes" / "locks")
     log = tmp_path / "log"
     monkeypatch.setattr(go.ctypes.util, "find_library", lambda name: name if log.exists() and "-y" in log.read_text() else None)
     monkeypatch.setattr(go.os, "geteuid", lambda: user)
