@@ -17,7 +17,7 @@ from pathlib import Path
 from ..envs.errors import VlarigError
 from .bootstrap import Mean, clustered_mean
 from .ledger import TaskKey
-from .manifest import SuitePlan, identity_differences
+from .manifest import SuitePlan, identity_differences, protocol_differences
 from .measures import Incomplete, RunRecords, TaskRecords, check_metric, gap_of, mean_or_gap, metric_value, read_run
 from .records import EpisodeRecord, split_key
 from .statistics import detectable_difference, mcnemar_p_value, tango_interval
@@ -276,21 +276,9 @@ def _common_suites(first: RunRecords, second: RunRecords) -> list[SuitePlan]:
         if plan.protocol != other.protocol:
             raise VlarigError(
                 f"{first.run} played {plan.name} under {plan.protocol_name}, {second.run} under {other.protocol_name}, which differ in "
-                f"{_protocol_differences(plan, other)}; only runs under the same protocol can be compared"
+                f"{protocol_differences(plan, other)}; only runs under the same protocol can be compared"
             )
     return common
-
-
-def _protocol_differences(plan: SuitePlan, other: SuitePlan) -> str:
-    """The fields in which two protocols differ, with what can be said in a word; their names only where nothing else does."""
-    fields = sorted(plan.protocol.keys() | other.protocol.keys())
-    pairs = {field: (plan.protocol.get(field), other.protocol.get(field)) for field in fields}
-    differing = {field: pair for field, pair in pairs.items() if pair[0] != pair[1]}
-    telling = {field: pair for field, pair in differing.items() if field not in ("name", "version", "derived_from")}
-    return ", ".join(
-        field if any(isinstance(value, (dict, list)) for value in pair) else f"{field} ({pair[0]} against {pair[1]})"
-        for field, pair in (telling or differing).items()
-    )
 
 
 def _suite(plan: SuitePlan, first: RunRecords, second: RunRecords) -> Compared:

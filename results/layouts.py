@@ -6,46 +6,23 @@ next. A number is there where every episode that it is the mean of has a result;
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..benchmarks.published import PublishedColumn, PublishedRow, PublishedTable, load_table
-from ..benchmarks.registry import load_suite
-from ..benchmarks.suite import Suite, unknown
+from ..benchmarks.suite import unknown
 from ..envs.errors import VlarigError
-from .bootstrap import Unit, clustered_mean
-from .manifest import SuitePlan
-from .measures import Incomplete, RunRecords, TaskRecords, gap_of, metric_value
+from .bootstrap import Unit
+from .manifest import SuitePlan, protocol_differences
+from .measured_columns import Number, measured_number
+from .measures import RunRecords
 from .sheet import Cell, Column, Line, Mark, Sheet
-from .statistics import wilson_interval
 
 #: The paper's tables that numbers of ours can stand in.
 LAYOUTS = ("table4", "table7", "table8", "table9", "table11")
 
 #: Heading of the rows that were not published.
 OURS = "Measured with vlarig"
-
-
-@dataclass(frozen=True)
-class Number:
-    """What runs measured for a column, in the column's unit.
-
-    Attributes:
-        value: The mean over all episodes; ``None`` where some have no result.
-        interval: Its 95 % interval; ``None`` where there is no value, or where the starts or tasks are too few to tell.
-        n: Episodes with a result.
-        runs: Names of the runs that it is from.
-        remarks: What must be said of it: what is missing, and in what it differs from the published numbers.
-        ranked: Whether it competes with the others; not where the policy acts on the simulator's own truth.
-    """
-
-    value: float | None
-    interval: tuple[float, float] | None
-    n: int
-    runs: tuple[str, ...]
-    remarks: tuple[str, ...]
-    ranked: bool = True
 
 
 @dataclass(frozen=True)
@@ -243,132 +220,8 @@ def _marks(texts: Sequence[str], higher: bool) -> dict[str, Mark]:
 
 
 def _numbers(table: PublishedTable, label: str, runs: Sequence[RunRecords], unit: Unit) -> dict[str, Number]:
-    numbers = {column.name: _number(column, label, runs, unit) for column in table.columns if column.suites}
+    numbers = {column.name: measured_number(column, label, runs, unit) for column in table.columns if column.suites}
     return {name: number for name, number in numbers.items() if number is not None}
-
-
-def _number(column: PublishedColumn, label: str, runs: Sequence[RunRecords], unit: Unit) -> Number | None:
-    """What the runs of a row measured for a column; ``None`` where they played nothing of it."""
-    parts = {suite: part for suite in column.suites if (part := _part(column, suite, label, runs)) is not None}
-    if not parts:
-        return None
-    remarks: list[str] = []
-    unplayed = [suite for suite in column.suites if suite not in parts]
-    if unplayed:
-        remarks.append(f"incomplete: {', '.join(unplayed)} not played")
-    tasks: list[TaskRecords] = []
-    for suite, part in parts.items():
-        tasks += part.tasks
-        lacking = _lacking(load_suite(suite), column, part)
-        remarks += [f"{suite} {text}" for text in lacking]
-    complete = not remarks
-    remarks += _differences(column, list(parts.values()))
-    identities = [part.run.manifest.identity for part in parts.values()]
-    remarks += dict.fromkeys(note for identity in identities for note in identity.policy_notes())
-    ranked = complete and not any(identity.policy_privileged for identity in identities)
-    names = tuple(dict.fromkeys(part.run.run for part in parts.values()))
-    n = sum(len(task.records) for task in tasks)
-    metric = _metric(column)
-    values = {key: metric_value(record, metric) for task in tasks for key, record in task.records.items()}
-    if complete:
-        counts = {len(task.records) for task in tasks}
-        if len(counts) > 1:
-            remarks.append("its tasks have unlike many episodes; every episode weighs the same")
-        scale = 100.0 if column.unit == "%" else 1.0
-        mean = sum(values.values()) / n
-        interval = _interval(values, metric, unit)
-        scaled = None if interval is None else (scale * interval[0], scale * interval[1])
-        if unit == "task" and interval is None:
-            remarks.append("too few tasks, or all alike, for an interval over tasks")
-        return Number(scale * mean, scaled, n, names, tuple(remarks), ranked)
-    return Number(None, None, n, names, tuple(remarks), ranked)
-
-
-@dataclass(frozen=True)
-class _Part:
-    """What a run has of a suite, or of one of its tasks."""
-
-    run: RunRecords
-    plan: SuitePlan
-    tasks: list[TaskRecords]
-
-
-def _part(column: PublishedColumn, suite: str, label: str, runs: Sequence[RunRecords]) -> _Part | None:
-    parts = []
-    for run in runs:
-        for plan in run.manifest.identity.suites:
-            wanted = plan.name == suite
-            tasks = [task for key, task in run.tasks.items() if key.suite == suite and column.task in ("", key.task)]
-            if wanted and tasks:
-                parts.append(_Part(run, plan, tasks))
-    if len(parts) > 1:
-        names = " and ".join(dict.fromkeys(part.run.run for part in parts))
-        raise VlarigError(
-            f"{names} both played {suite} for the row {label!r}; give each a row of its own, as in 'second try'=RUN"
-        )
-    return parts[0] if parts else None
-
-
-def _lacking(suite: Suite, column: PublishedColumn, part: _Part) -> list[str]:
-    """What the number of a suite lacks, in words."""
-    played = {task.key.task for task in part.tasks}
-    absent = [task.name for task in suite.tasks if task.name not in played and column.task in ("", task.name)]
-    said = [f"incomplete: not played: {', '.join(absent)}"] if absent else []
-    gap = gap_of(part.tasks)
-    if gap is None:
-        records = {key: record for task in part.tasks for key, record in task.records.items()}
-        metric = _metric(column)
-        unmeasured = tuple(sorted(key for key, record in records.items() if not math.isfinite(metric_value(record, metric))))
-        gap = Incomplete(len(records), len(records), 0, unmeasured) if unmeasured else None
-    return said if gap is None else [*said, str(gap)]
-
-
-def _metric(column: PublishedColumn) -> str:
-    """What our records call that which the column is of."""
-    return "success" if column.metric == "success rate" else column.metric.replace(" ", "_")
-
-
-def _differences(column: PublishedColumn, parts: Sequence[_Part]) -> list[str]:
-    """In what a number differs from the published ones beside it; what holds for several suites is said once."""
-    suites_of: dict[str, list[str]] = {}
-    assets: dict[str, None] = {}
-    for part in parts:
-        suite, manifest = load_suite(part.plan.name), part.run.manifest
-        own_note = manifest.record.suite_notes.get(suite.name, "")
-        for remark in filter(None, [_other_protocol(column, part.plan), _other_count(suite, part), own_note]):
-            suites_of.setdefault(remark, []).append(suite.name)
-        bundles = tuple(f"{bundle} assets" for bundle in suite.assets)
-        assets |= dict.fromkeys(note for note in manifest.identity.asset_notes() if note.startswith(bundles))
-    return [*(f"{', '.join(suites)}: {remark}" for remark, suites in suites_of.items()), *assets]
-
-
-def _other_protocol(column: PublishedColumn, plan: SuitePlan) -> str:
-    """That a run's protocol is not the published numbers'; empty where it is."""
-    named = plan.protocol.get("derived_from") or plan.protocol["name"]
-    if column.suite_protocol and named != column.suite_protocol:
-        return f"protocol {plan.protocol_name}; the protocol {column.suite_protocol} stands for the published numbers'"
-    return f"protocol {plan.protocol_name}, derived from {named}" if plan.protocol.get("derived_from") else ""
-
-
-def _other_count(suite: Suite, part: _Part) -> str:
-    """That a run plays fewer episodes, or more, than the protocol says; empty where it plays as many."""
-    known = [protocol for protocol in suite.protocols if f"{protocol.name}@{protocol.version}" == part.plan.protocol_name]
-    standard = {
-        (task.expected, len(suite.task(task.key.task).starts_of(protocol)) * protocol.repeats)
-        for protocol in known
-        for task in part.tasks
-    }
-    if all(played == wanted for played, wanted in standard):
-        return ""
-    played, wanted = (" or ".join(map(str, sorted(counts))) for counts in map(set, zip(*standard, strict=True)))
-    return f"{played} episode{'' if played == '1' else 's'} a task, where {part.plan.protocol_name} has {wanted}"
-
-
-def _interval(values: Mapping[str, float], metric: str, unit: Unit) -> tuple[float, float] | None:
-    starts = {key.rpartition("/")[0] for key in values}
-    if unit == "start" and metric == "success" and len(starts) == len(values):
-        return wilson_interval(round(sum(values.values())), len(values))
-    return clustered_mean(values, unit).interval
 
 
 def _check_protocols(table: PublishedTable, runs: Sequence[RunRecords]) -> None:
@@ -378,16 +231,17 @@ def _check_protocols(table: PublishedTable, runs: Sequence[RunRecords]) -> None:
         VlarigError: Two did not.
     """
     wanted = {suite for column in table.columns for suite in column.suites}
-    seen: dict[str, tuple[str, str]] = {}
+    seen: dict[str, tuple[str, SuitePlan]] = {}
     for run in runs:
         for plan in run.manifest.identity.suites:
             if plan.name not in wanted:
                 continue
-            first, protocol = seen.setdefault(plan.name, (run.run, plan.protocol_name))
-            if protocol != plan.protocol_name:
+            first, other = seen.setdefault(plan.name, (run.run, plan))
+            if other.protocol != plan.protocol:
                 raise VlarigError(
-                    f"{first} played {plan.name} under {protocol} and {run.run} under {plan.protocol_name}; numbers of different "
-                    "protocols do not belong in one table: name runs of one protocol, or make a table of each"
+                    f"{first} played {plan.name} under {other.protocol_name} and {run.run} under {plan.protocol_name}, which differ in "
+                    f"{protocol_differences(other, plan)}; numbers of different protocols do not belong in one table: name runs of one "
+                    "protocol, or make a table of each"
                 )
 
 

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from ...benchmarks.published import TABLES, PublishedColumn, PublishedRow, PublishedTable, load_table
-from ..layouts import LAYOUTS, Number, make_layout
+from ..layouts import LAYOUTS, make_layout
 from ..manifest import SuitePlan
+from ..measured_columns import Number
 from ..tables import RunTable, Tally
 from . import addresses
 from .reading import RunReader

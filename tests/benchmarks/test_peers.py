@@ -173,7 +173,9 @@ def test_packages_are_pinned(peers, name):
 
 
 def test_peers_play_on_the_simulator_that_ours_plays_on(peers):
-    locked = dict(re.findall(r"^([\w.-]+)==(\S+)", (ROOT / "harness" / "runtimes" / "locks" / "libero.txt").read_text(), re.MULTILINE))
+    locked = dict(
+        re.findall(r"^([\w.-]+)==(\S+)", (ROOT / "harness" / "runtimes" / "locks" / "libero.txt").read_text(), re.MULTILINE)
+    )
     for name in ("upstream", "vla-eval", "lerobot"):
         pinned = peers.environments.requirements(name)
         for package in (

@@ -218,7 +218,18 @@ def test_differences_of_protocol_suite_and_assets_are_footnotes(tmp_path: Path) 
 
 def test_runs_under_different_protocols_are_refused(tmp_path: Path) -> None:
     runs = {name: play(tmp_path / name, "libero_goal", protocol=name, per_task=1) for name in ("starvla", "openpi")}
-    with pytest.raises(VlarigError, match=r"^starvla played libero_goal under starvla@1 and openpi under openpi@1; numbers of"):
+    told = r"^starvla played libero_goal under starvla@1 and openpi under openpi@1, which differ in .*execute \(8 against 5\)"
+    with pytest.raises(VlarigError, match=told):
+        layout("table4", **runs)
+
+
+def test_a_protocol_that_changed_and_kept_its_name_is_another_one(tmp_path: Path) -> None:
+    runs = {name: play(tmp_path / name, "libero_goal", per_task=1) for name in ("before", "after")}
+    manifest = tmp_path / "after" / "manifest.json"
+    changed = json.loads(manifest.read_text())
+    changed["identity"]["suites"][0]["protocol"]["step_limit"] += 1
+    manifest.write_text(json.dumps(changed))
+    with pytest.raises(VlarigError, match=r"under starvla@1 and after under starvla@1, which differ in step_limit \("):
         layout("table4", **runs)
 
 

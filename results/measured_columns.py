@@ -1,0 +1,175 @@
+"""What runs measured for a column of a published table: the number, its interval, and all that must be said of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from ..benchmarks.published import PublishedColumn
+from ..benchmarks.registry import load_suite
+from ..benchmarks.suite import Suite
+from ..envs.errors import VlarigError
+from .bootstrap import Unit, clustered_mean
+from .manifest import SuitePlan
+from .measures import Incomplete, RunRecords, TaskRecords, gap_of, metric_value
+from .statistics import wilson_interval
+
+
+@dataclass(frozen=True)
+class Number:
+    """What runs measured for a column, in the column's unit.
+
+    Attributes:
+        value: The mean over all episodes; ``None`` where some have no result.
+        interval: Its 95 % interval; ``None`` where there is no value, or where the starts or tasks are too few to tell.
+        n: Episodes with a result.
+        runs: Names of the runs that it is from.
+        remarks: What must be said of it: what is missing, and in what it differs from the published numbers.
+        ranked: Whether it competes with the others; not where the policy acts on the simulator's own truth.
+    """
+
+    value: float | None
+    interval: tuple[float, float] | None
+    n: int
+    runs: tuple[str, ...]
+    remarks: tuple[str, ...]
+    ranked: bool = True
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What a run has of a suite, or of one of its tasks."""
+
+    run: RunRecords
+    plan: SuitePlan
+    tasks: list[TaskRecords]
+
+
+def measured_number(column: PublishedColumn, label: str, runs: Sequence[RunRecords], unit: Unit) -> Number | None:
+    """What the runs of a row measured for a column; ``None`` where they played nothing of it.
+
+    Args:
+        column: The column.
+        label: Label of the row, for messages.
+        runs: The row's runs.
+        unit: What the interval is about: ``start``, other starts of these tasks; ``task``, other tasks of the kind.
+
+    Raises:
+        VlarigError: Two of the runs played the same suite; or scipy is not installed where it is needed.
+    """
+    parts = [part for suite in column.suites if (part := _part(column, suite, label, runs)) is not None]
+    if not parts:
+        return None
+    metric = _metric(column)
+    tasks = [task for part in parts for task in part.tasks]
+    values = {key: metric_value(record, metric) for task in tasks for key, record in task.records.items()}
+    identities = [part.run.manifest.identity for part in parts]
+    names = tuple(dict.fromkeys(part.run.run for part in parts))
+    lacking = list(_lacking(column, parts, metric))
+    advantages = dict.fromkeys(note for identity in identities for note in identity.policy_notes())
+    remarks = [*lacking, *_differences(column, parts), *advantages]
+    if lacking:
+        return Number(None, None, len(values), names, tuple(remarks), ranked=False)
+    if len({len(task.records) for task in tasks}) > 1:
+        remarks.append("its tasks have unlike many episodes; every episode weighs the same")
+    interval = _interval(values, metric, unit)
+    if unit == "task" and interval is None:
+        remarks.append("too few tasks, or all alike, for an interval over tasks")
+    scale = 100.0 if column.unit == "%" else 1.0
+    return Number(
+        value=scale * sum(values.values()) / len(values),
+        interval=None if interval is None else (scale * interval[0], scale * interval[1]),
+        n=len(values),
+        runs=names,
+        remarks=tuple(remarks),
+        ranked=not any(identity.policy_privileged for identity in identities),
+    )
+
+
+def _part(column: PublishedColumn, suite: str, label: str, runs: Sequence[RunRecords]) -> _Part | None:
+    parts = []
+    for run in runs:
+        for plan in run.manifest.identity.suites:
+            wanted = plan.name == suite
+            tasks = [task for key, task in run.tasks.items() if key.suite == suite and column.task in ("", key.task)]
+            if wanted and tasks:
+                parts.append(_Part(run, plan, tasks))
+    if len(parts) > 1:
+        names = " and ".join(dict.fromkeys(part.run.run for part in parts))
+        raise VlarigError(
+            f"{names} both played {suite} for the row {label!r}; give each a row of its own, as in 'second try'=RUN"
+        )
+    return parts[0] if parts else None
+
+
+def _lacking(column: PublishedColumn, parts: Sequence[_Part], metric: str) -> Iterator[str]:
+    """What the number lacks, in words."""
+    played = {part.plan.name for part in parts}
+    unplayed = [suite for suite in column.suites if suite not in played]
+    if unplayed:
+        yield f"incomplete: {', '.join(unplayed)} not played"
+    for part in parts:
+        suite = load_suite(part.plan.name)
+        tasks = {task.key.task for task in part.tasks}
+        absent = [task.name for task in suite.tasks if task.name not in tasks and column.task in ("", task.name)]
+        if absent:
+            yield f"{suite.name} incomplete: not played: {', '.join(absent)}"
+        gap = gap_of(part.tasks) or _unmeasured(part, metric)
+        if gap is not None:
+            yield f"{suite.name} {gap}"
+
+
+def _unmeasured(part: _Part, metric: str) -> Incomplete | None:
+    """Which episodes of a part have no finite number; ``None`` where all have one."""
+    records = {key: record for task in part.tasks for key, record in task.records.items()}
+    keys = tuple(sorted(key for key, record in records.items() if not math.isfinite(metric_value(record, metric))))
+    return Incomplete(len(records), len(records), 0, keys) if keys else None
+
+
+def _metric(column: PublishedColumn) -> str:
+    """What our records call that which the column is of."""
+    return "success" if column.metric == "success rate" else column.metric.replace(" ", "_")
+
+
+def _differences(column: PublishedColumn, parts: Sequence[_Part]) -> list[str]:
+    """In what a number differs from the published ones beside it; what holds for several suites is said once."""
+    suites_of: dict[str, list[str]] = {}
+    assets: dict[str, None] = {}
+    for part in parts:
+        suite, manifest = load_suite(part.plan.name), part.run.manifest
+        own_note = manifest.record.suite_notes.get(suite.name, "")
+        for remark in filter(None, [_other_protocol(column, part.plan), _other_count(suite, part), own_note]):
+            suites_of.setdefault(remark, []).append(suite.name)
+        bundles = tuple(f"{bundle} assets" for bundle in suite.assets)
+        assets |= dict.fromkeys(note for note in manifest.identity.asset_notes() if note.startswith(bundles))
+    return [*(f"{', '.join(suites)}: {remark}" for remark, suites in suites_of.items()), *assets]
+
+
+def _other_protocol(column: PublishedColumn, plan: SuitePlan) -> str:
+    """That a run's protocol is not the published numbers'; empty where it is."""
+    named = plan.protocol.get("derived_from") or plan.protocol["name"]
+    if column.suite_protocol and named != column.suite_protocol:
+        return f"protocol {plan.protocol_name}; the protocol {column.suite_protocol} stands for the published numbers'"
+    return f"protocol {plan.protocol_name}, derived from {named}" if plan.protocol.get("derived_from") else ""
+
+
+def _other_count(suite: Suite, part: _Part) -> str:
+    """That a run plays fewer episodes, or more, than the protocol says; empty where it plays as many."""
+    known = [protocol for protocol in suite.protocols if f"{protocol.name}@{protocol.version}" == part.plan.protocol_name]
+    standard = {
+        (task.expected, len(suite.task(task.key.task).starts_of(protocol)) * protocol.repeats)
+        for protocol in known
+        for task in part.tasks
+    }
+    if all(played == wanted for played, wanted in standard):
+        return ""
+    played, wanted = (" or ".join(map(str, sorted(counts))) for counts in map(set, zip(*standard, strict=True)))
+    return f"{played} episode{'' if played == '1' else 's'} a task, where {part.plan.protocol_name} has {wanted}"
+
+
+def _interval(values: Mapping[str, float], metric: str, unit: Unit) -> tuple[float, float] | None:
+    starts = {key.rpartition("/")[0] for key in values}
+    if unit == "start" and metric == "success" and len(starts) == len(values):
+        return wilson_interval(round(sum(values.values())), len(values))
+    return clustered_mean(values, unit).interval
