@@ -40,7 +40,7 @@ STATE = os.path.join(VENV, "vlarig-setup.json")
 RUNTIMES = {"demo": ["tabletop"], "test": ["tabletop", "libero", "simpler"]}
 CERTIFICATES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem")
 HERE = ".".join(map(str, sys.version_info[:2]))
-EXTRAS = {"demo": ["video"], "test": ["dev", "policy", "ray", "video"]}
+EXTRAS = {"demo": ["results", "video"], "test": ["dev", "policy", "ray", "results", "video"]}
 CHECKS = (["ruff", "format", "--check", "."], ["ruff", "check", "."], ["basedpyright"], ["lint-imports"])
 
 

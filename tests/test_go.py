@@ -31,6 +31,7 @@ version = "0"
 dev = []
 policy = []
 ray = []
+results = []
 video = []
 """
 
@@ -53,7 +54,7 @@ def build_editable(wheel_directory, config_settings=None, metadata_directory=Non
     files = {
         "vlarig/harness/cli.py": CLI,
         info + "METADATA": "Metadata-Version: 2.1\\nName: vlarig\\nVersion: 0\\n"
-        + "".join("Provides-Extra: %s\\n" % extra for extra in ("dev", "policy", "ray", "video")),
+        + "".join("Provides-Extra: %s\\n" % extra for extra in ("dev", "policy", "ray", "results", "video")),
         info + "WHEEL": "Wheel-Version: 1.0\\nGenerator: test\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n",
         info + "entry_points.txt": "[console_scripts]\\n" + "".join("%s = vlarig.harness.cli:main\\n" % s for s in SCRIPTS),
     }
@@ -149,7 +150,7 @@ def programs(tmp_path, monkeypatch):
 def test_the_first_run_sets_up_and_the_second_takes_seconds(house):
     said = house.go("demo")
     assert "making .venv" in said
-    assert "installing vlarig with video" in said
+    assert "installing vlarig with results, video" in said
     install = ["vlarig", "runtime", "install", "tabletop"]
     sweep = ["vlarig", "sweep", "tabletop", "--policy", "expert", "--episodes", "2", "--video", "all"]
     assert house.calls() == [install, sweep]
@@ -167,7 +168,7 @@ def test_tests_add_their_extras_and_pass_arguments_and_status_on(house):
     house.calls()
     said = house.go("test", "-k", "a b", status=3, PYTEST_STATUS="3")
     assert "making" not in said
-    assert house.state["extras"] == ["dev", "policy", "ray", "video"]
+    assert house.state["extras"] == ["dev", "policy", "ray", "results", "video"]
     install, *checks = house.calls()
     assert install == ["vlarig", "runtime", "install", "tabletop", "libero", "simpler"]
     programs = [call[0] for call in checks]
@@ -176,7 +177,7 @@ def test_tests_add_their_extras_and_pass_arguments_and_status_on(house):
     assert house.calls()[-1] == ["pytest"]
     assert said.endswith("go: failed, further above: basedpyright\n")
     (house.folder / "pyproject.toml").write_text(PYPROJECT + "# changed\n")
-    assert "installing vlarig with dev, policy, ray, video" in house.go("demo")
+    assert "installing vlarig with dev, policy, ray, results, video" in house.go("demo")
     assert "installing" not in house.go("demo")
     assert (house.folder / ".venv" / "kept").exists()
 
@@ -188,7 +189,7 @@ def test_an_environment_whose_python_is_gone_is_made_anew(house):
         python.symlink_to("/nowhere/python")
     said = house.go("demo")
     assert "removing the old .venv" in said
-    assert house.state["extras"] == ["video"]
+    assert house.state["extras"] == ["results", "video"]
 
 
 @pytest.mark.parametrize("harm", ["half-made", "no json", "a file", "empty", "dangling", "moved", "another python"])
@@ -228,7 +229,7 @@ def test_a_working_environment_of_the_users_own_is_built_upon(house):
     (house.folder / ".venv" / "kept").touch()
     house.go("demo")
     assert (house.folder / ".venv" / "kept").exists()
-    assert house.state["extras"] == ["video"]
+    assert house.state["extras"] == ["results", "video"]
 
 
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGKILL])
@@ -243,7 +244,7 @@ def test_an_interrupted_set_up_is_taken_up_again(house, sign):
     assert process.returncode == {signal.SIGTERM: 143, signal.SIGKILL: -9}[sign]
     assert (house.folder / ".venv").exists() == (sign == signal.SIGKILL)
     assert "making .venv" in house.go("demo")
-    assert house.state["extras"] == ["video"]
+    assert house.state["extras"] == ["results", "video"]
 
 
 def without_ensurepip(programs, pip: bool) -> str:

@@ -65,7 +65,7 @@ def show_list() -> int:
     """Print a line for each suite."""
     table = Table(box=None, padding=(0, 2, 0, 0))
     for heading in ("suite", "what", "tasks", "starts", "protocol", "runtime"):
-        table.add_column(heading, no_wrap=heading != "what")
+        table.add_column(heading, no_wrap=heading != "what", overflow="fold")
     for suite in map(load_suite, suite_names()):
         ready = readiness(suite)
         starts = sum(len(task.starts) for task in suite.tasks)
