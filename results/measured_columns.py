@@ -26,7 +26,7 @@ class Number:
         n: Episodes with a result.
         runs: Names of the runs that it is from.
         remarks: What must be said of it: what is missing, and in what it differs from the published numbers.
-        ranked: Whether it competes with the others; not where the policy acts on the simulator's own truth.
+        ranked: Whether it competes with the others; not where it is incomplete or the policy acts on the simulator's own truth.
     """
 
     value: float | None

@@ -1,5 +1,7 @@
 """Entry point of a worker process, run by path in a simulator's own interpreter: ``python -I worker.py ROLE``.
 
+A role is a module beside this one: ``server``, ``simulator`` or ``check``.
+
 The simulator's virtual environment holds the simulator and four small libraries, but not vlarig: the few modules that a worker needs
 are taken from where the driver has them, so that both ends always run the same code. Isolated mode keeps the working directory
 off the import path, where our room ``envs`` would otherwise be found as a top-level package.
@@ -46,14 +48,13 @@ def die_with_parent() -> None:
 
 def main() -> None:
     """Read the configuration, one line of JSON on standard input, and become what the command line says."""
-    roles = {"server": "server", "simulator": "simulator", "check": "check"}
     die_with_parent()
     line = sys.stdin.buffer.readline()
     if not line:
         return  # the parent died before that
     config = json.loads(line)
     sys.meta_path.insert(0, PackageFinder(config["packages"]))
-    importlib.import_module(f"vlarig.harness.simulation.{roles[sys.argv[1]]}").main(config)
+    importlib.import_module(f"vlarig.harness.simulation.{sys.argv[1]}").main(config)
 
 
 if __name__ == "__main__":
