@@ -147,7 +147,8 @@ def entries_of_run(run: RunTable, submission: Submission) -> list[LeaderboardEnt
         raise VlarigError(
             f"{run.run} has nothing for vla-eval's leaderboard: it holds {held}; wanted is {', '.join(SUITE_PLACES)}"
         )
-    for note in run.manifest.identity.policy_notes():
+    if run.manifest.identity.policy_privileged:
+        (note,) = run.manifest.identity.policy_notes()
         raise VlarigError(f"{run.run} has nothing for vla-eval's leaderboard: {note}; export the run of a policy that does not")
     if run.shard is not None:
         raise VlarigError(f"{run.run} is shard {run.shard} of its run; put the shards together with `vlarig merge` first")

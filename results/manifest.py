@@ -226,15 +226,10 @@ def identity_differences(one: Identity, other: Identity) -> list[tuple[str, str,
 
 
 def protocol_differences(one: SuitePlan, other: SuitePlan) -> str:
-    """The fields in which two protocols differ, with what can be said in a word; their names only where nothing else does."""
-    fields = sorted(one.protocol.keys() | other.protocol.keys())
-    pairs = {field: (one.protocol.get(field), other.protocol.get(field)) for field in fields}
-    differing = {field: pair for field, pair in pairs.items() if pair[0] != pair[1]}
-    telling = {field: pair for field, pair in differing.items() if field not in ("name", "version", "derived_from")}
-    return ", ".join(
-        field if any(isinstance(value, (dict, list)) for value in pair) else f"{field} ({pair[0]} against {pair[1]})"
-        for field, pair in (telling or differing).items()
-    )
+    """The smallest parts in which two protocols differ, with both values; their names only where nothing else does."""
+    found = _differences(one.protocol, other.protocol)
+    telling = [difference for difference in found if difference[0] not in ("name", "version", "derived_from")]
+    return ", ".join(f"{name} ({_short(old)} against {_short(new)})" for name, old, new in telling or found)
 
 
 def canonical_json(value: Any) -> str:
