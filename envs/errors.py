@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 
 class VlarigError(Exception):
@@ -26,3 +27,15 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     return f"did you mean {' or '.join(near)}?" if near else f"known are: {', '.join(names) or 'none'}"
+
+
+def refuse_unknown_options(what: str, options: Mapping[str, Any], known: Iterable[str]) -> None:
+    """Make sure that ``what`` knows every option that it got by name.
+
+    Raises:
+        VlarigError: It does not; the nearest names are offered.
+    """
+    names = list(known)
+    for option in options:
+        if option not in names:
+            raise VlarigError(f"{what} has no option {option!r}; {suggestion(option, names)}")

@@ -80,6 +80,11 @@ class SweepConfig(BaseModel):
     strict: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Make a neural policy's numbers independent of batching: every request alone, one thread, float32."""
 
+    @field_validator("policy_options", "tasks", "hosts", mode="before")
+    @classmethod
+    def _one_or_more(cls, value: object) -> object:
+        return (value,) if isinstance(value, str) else value
+
     @field_validator("suites", mode="after")
     @classmethod
     def _named(cls, value: tuple[str, ...]) -> tuple[str, ...]:

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from ..envs.api import Episode
-from ..envs.errors import VlarigError
+from ..envs.errors import VlarigError, refuse_unknown_options
 from ..policies.api import Policy
 from ..policies.batching import Batcher, Batching, Rounding
 from ..policies.registry import loaded_policy, parse_options
@@ -29,6 +29,7 @@ from ..results.planning import package_versions, surroundings
 from ..results.records import EpisodeRecord, Session
 from ..results.runs import open_run
 from ..results.shards import Shard, take_share
+from ..results.tables import Tally, run_table
 from .engine import Engine
 from .episode_queue import EpisodeQueue
 from .film import need_video_extra
@@ -76,12 +77,35 @@ class Evaluation:
         with Ledger.open_read_only(self.run) as ledger:
             return ledger.records(with_actions=True)
 
+    @property
+    def success_rate(self) -> float | None:
+        """Share of the run's finished episodes that succeeded, its suites pooled; ``None`` where none finished.
+
+        Episodes that were given up or are missing are no part of it: see ``complete``, or the tallies of :meth:`by_task`.
+        """
+        return run_table(self.run).total.rate
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The Wilson 95 % interval of :attr:`success_rate`; ``(0.0, 1.0)`` where no episode finished."""
+        return run_table(self.run).total.interval
+
+    def by_task(self) -> dict[str, Tally]:
+        """Each task's tally (``rate``, ``interval``, ``finished``, ``successes``, ``errors``, ``missing``), in the order of the table.
+
+        Keys are the tasks' names, with the variation where there is one; ``suite/task`` where the run has several suites.
+        """
+        suites = run_table(self.run).suites
+        return {
+            row.label if len(suites) == 1 else f"{suite.suite}/{row.label}": row.tally for suite in suites for row in suite.rows
+        }
+
 
 def evaluate(suites: str | tuple[str, ...] | list[str], policy: str | Policy, **options: Any) -> Evaluation:
     """Sweep suites with a policy; a run that was begun is gone on with.
 
     Args:
-        suites: Names of the suites.
+        suites: Names of the suites, or one name.
         policy: A policy's name, or a policy.
         options: The other fields of :class:`~vlarig.harness.plan.SweepConfig`, and ``console``, a rich console for the live
             display (none is shown without it).
@@ -89,6 +113,7 @@ def evaluate(suites: str | tuple[str, ...] | list[str], policy: str | Policy, **
     Raises:
         VlarigError: Something the user can mend. What was measured until then is in the run.
     """
+    refuse_unknown_options("evaluate", options, [*SweepConfig.model_fields, "console"])
     console = options.pop("console", None) or Console(quiet=True)
     named = policy if isinstance(policy, str) else f"{type(policy).__module__}:{type(policy).__qualname__}"
     try:

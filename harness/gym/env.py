@@ -129,6 +129,7 @@ class RemoteEnv(SlotEnv):
     metadata = {"render_modes": ["rgb_array"]}  # what gymnasium.make looks at before there is a suite
 
     def __init__(self, suite: str, **options: Any) -> None:
+        SuiteView.refuse_unknown_options(suite, options)
         view = SuiteView.of(suite, **options)
         pool = SimulatorPool(view.suite, view.needs, slots=1)
         super().__init__(view, pool, 0, truth_size(view, pool))

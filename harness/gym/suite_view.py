@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -22,7 +23,7 @@ from ...envs.api import (
     observe,
     snapshot_info,
 )
-from ...envs.errors import VlarigError
+from ...envs.errors import VlarigError, refuse_unknown_options
 
 #: Makes a vector, ``float32[P]``, of what the simulator shows, its truth (``snapshot.privileged``) included.
 Truth = Callable[[Snapshot], np.ndarray]
@@ -102,6 +103,16 @@ class SuiteView:
             raise VlarigError("start names no start; leave it out, or give one or more")
         truth = privileged if callable(privileged) else flat_truth if privileged else None
         return cls(loaded, loaded.protocol(protocol), task, starts, images, truth, reward, render_mode)
+
+    @classmethod
+    def refuse_unknown_options(cls, suite: str, options: Mapping[str, Any], more: Sequence[str] = ()) -> None:
+        """Make sure that :meth:`of` takes every option, unless it is one of ``more``, which the environment itself takes.
+
+        Raises:
+            VlarigError: It does not; the nearest names are offered.
+        """
+        known = [name for name in inspect.signature(cls.of).parameters if name != "suite"]
+        refuse_unknown_options(f"vlarig/{suite}", options, [*known, *more])
 
     @property
     def needs(self) -> Needs:

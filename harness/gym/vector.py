@@ -63,6 +63,7 @@ class RemoteVectorEnv(VectorEnv[dict[str, Any], np.ndarray, np.ndarray]):
         copy: bool = True,
         **options: Any,
     ) -> None:
+        SuiteView.refuse_unknown_options(suite, options, ("num_envs", "workers", "autoreset_mode", "copy"))
         view = SuiteView.of(suite, **options)
         self._view = view
         self._pool = SimulatorPool(view.suite, view.needs, num_envs, workers)

@@ -178,6 +178,14 @@ def test_a_protocol_can_be_chosen(toy_home: Path) -> None:
         gymnasium.make("vlarig/two_ways", protocol="quikc")
 
 
+def test_an_option_that_does_not_exist_gets_the_nearest_one(toy_home: Path) -> None:
+    register_envs()
+    with pytest.raises(VlarigError, match="vlarig/toy has no option 'taks'; did you mean task"):
+        gymnasium.make("vlarig/toy", taks="reach_red")
+    with pytest.raises(VlarigError, match="vlarig/toy has no option 'worker'; did you mean workers"):
+        gymnasium.make_vec("vlarig/toy", num_envs=2, worker=1)
+
+
 def test_bad_actions_are_refused_and_the_episode_goes_on(env: gymnasium.Env) -> None:
     env.reset(seed=0)
     with pytest.raises(VlarigError, match="is nan"):

@@ -14,11 +14,13 @@ import pytest
 from comparing import results
 from processes import children_of
 from rich.console import Console
+from sample_runs import make_run
 from toy.policies import ImageReader, SlowImageReader, Told
 
 from vlarig.envs.errors import VlarigError
 from vlarig.envs.snapshot import Needs
 from vlarig.harness import evaluate
+from vlarig.harness.sweep import Evaluation
 from vlarig.results.ledger import Ledger
 from vlarig.results.manifest import Manifest
 
@@ -137,6 +139,43 @@ def test_what_a_policy_is_told_belongs_to_the_run_but_for_what_changes_no_answer
 def test_options_that_a_policy_does_not_take_are_refused(toy_home: Path, options: tuple[str, ...], sentence: str) -> None:
     with pytest.raises(VlarigError, match=sentence):
         evaluate("toy", "toy.policies:Told", policy_options=options)
+
+
+def test_an_evaluation_has_the_rates_of_its_table(toy_home: Path) -> None:
+    evaluation = evaluate(["toy", "two_ways"], ImageReader(), episodes=2)
+    records = evaluation.records()
+    assert evaluation.success_rate == sum(record.success for record in records) / 8
+    assert evaluation.interval[0] < evaluation.success_rate < evaluation.interval[1]
+    by_task = evaluation.by_task()
+    assert list(by_task) == [f"{suite}/{task}" for suite in ("toy", "two_ways") for task in ("reach_red", "reach_blue")]
+    red = [record.success for record in records if record.suite == "toy" and record.task == "reach_red"]
+    assert (by_task["toy/reach_red"].rate, by_task["toy/reach_red"].finished) == (sum(red) / 2, 2)
+
+
+def test_rates_are_of_finished_episodes_alone(tmp_path: Path) -> None:
+    evaluation = Evaluation(make_run(tmp_path / "run", per_task=6, finished=4, errors=1), complete=False, errors=3)
+    assert evaluation.success_rate == 0.75
+    stack = evaluation.by_task()["stack"]
+    assert (stack.rate, stack.expected, stack.finished, stack.errors, stack.missing) == (0.75, 6, 4, 1, 1)
+    nothing = Evaluation(make_run(tmp_path / "nothing", finished=0), complete=False, errors=0)
+    assert (nothing.success_rate, nothing.interval) == (None, (0.0, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("options", "offered"),
+    [({"taks": "reach_red"}, "'taks'; did you mean tasks"), ({"episode": 1}, "'episode'; did you mean episodes")],
+)
+def test_an_option_that_does_not_exist_gets_the_nearest_one(toy_home: Path, options: dict, offered: str) -> None:
+    with pytest.raises(VlarigError, match=f"evaluate has no option {offered}"):
+        evaluate("toy", "random", **options)
+
+
+def test_one_text_stands_for_a_list_of_one(toy_home: Path) -> None:
+    evaluation = evaluate("toy", "toy.policies:Told", tasks="reach_red", policy_options="horizon=4", episodes=1)
+    assert list(evaluation.by_task()) == ["reach_red"]
+    assert {record.protocol for record in evaluation.records()} == {"standard-execute4@1"}
+    with pytest.raises(VlarigError, match="no machine:1"):
+        evaluate("toy", "random", hosts="no machine:1")
 
 
 def test_more_episodes_than_starts_are_repeats(toy_home: Path) -> None:
