@@ -111,6 +111,7 @@ class FilmWriter:
 
         self._path.parent.mkdir(parents=True, exist_ok=True)
         self._background, self._places = _film_canvas(first, self._caption)
+        self._draft.unlink(missing_ok=True)
         self._container = av.open(str(self._draft), "w", format="mp4", options={"movflags": "+faststart"})
         self._container.metadata["title"] = self._caption
         stream = self._container.add_stream("libx264", rate=self._rate)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import platform
@@ -11,8 +12,10 @@ from types import TracebackType
 from typing import Self
 
 from ..envs.errors import VlarigError
+from ..envs.untrusted import one_line
 
 LOCK_NAME = "lock"
+_LONGEST_HOLDER = 300  # bytes
 _PATIENCE = 0.5  # seconds; longer than a look by `lock_holder` lasts
 
 
@@ -20,33 +23,38 @@ class RunLock:
     """Exclusive right to write a run, held until :meth:`release` or the end of the process, however that comes.
 
     The operating system keeps the lock (``flock`` on ``<run>/lock``), so nothing stale is left behind by a killed driver. The
-    file itself stays; it says who holds the lock, or held it last.
+    file itself stays; it says who holds the lock, or held it last. A forked child has no part in the lock: it would hold it
+    for as long as it lives, after the driver's death too.
     """
 
     def __init__(self, run_dir: Path) -> None:
         """Take the lock.
 
         Raises:
-            VlarigError: Another process holds it, or nothing can be written there.
+            VlarigError: Another process holds it, nothing can be written there, or the file is a link to another.
         """
         path = run_dir / LOCK_NAME
         self._file = -1
         try:
             run_dir.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            self._take(path)
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+            os.register_at_fork(after_in_child=self.release)
+            self._take()
         except BlockingIOError:
+            holder = _written_holder(self._file)
             self.release()
             raise VlarigError(
-                f"the run {run_dir} is being written by {_written_holder(path)}; wait until it ends, stop it, or give another --run"
+                f"the run {run_dir} is being written by {holder}; wait until it ends, stop it, or give another --run"
             ) from None
         except OSError as error:
             self.release()
+            if error.errno == errno.ELOOP:
+                raise VlarigError(f"{path} is a symbolic link; delete it, or give another --run") from None
             raise VlarigError(
                 f"{path} cannot be written: {error}; check that the folder is writable, with space left"
             ) from error
 
-    def _take(self, path: Path) -> None:
+    def _take(self) -> None:
         deadline = time.monotonic() + _PATIENCE
         while True:
             try:
@@ -76,18 +84,18 @@ def lock_holder(run_dir: Path) -> str | None:
     """Who is writing the run (``process 12 on host``), or ``None`` where nobody is. The run is left as it is."""
     path = run_dir / LOCK_NAME
     try:
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)  # a pipe is not waited for
     except OSError:
         return None
     try:
         fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return _written_holder(path)
+        return _written_holder(file)
     finally:
         os.close(file)
     return None
 
 
-def _written_holder(path: Path) -> str:
+def _written_holder(file: int) -> str:
     """What the holder wrote about itself."""
-    return path.read_text(errors="replace").strip() or "another process"
+    return one_line(os.pread(file, _LONGEST_HOLDER, 0).decode(errors="replace")) or "another process"

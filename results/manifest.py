@@ -162,6 +162,7 @@ class Manifest(_Model):
         text = json.dumps(self.model_dump(mode="json"), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
         try:
             run_dir.mkdir(parents=True, exist_ok=True)
+            draft.unlink(missing_ok=True)
             with draft.open("w", encoding="utf-8") as file:
                 file.write(text)
                 file.flush()

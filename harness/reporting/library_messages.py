@@ -7,7 +7,10 @@ import logging
 import logging.handlers
 import queue
 from collections.abc import Iterator
+from io import TextIOWrapper
 from pathlib import Path
+
+from ...envs.files import without_links
 
 LIBRARY_LOG = "driver.log"
 
@@ -17,6 +20,9 @@ MOST_BYTES = 4 * 2**20
 
 class _QuietFile(logging.handlers.RotatingFileHandler):
     """A log file whose troubles are nobody's: the run's own log tells of the same disk."""
+
+    def _open(self) -> TextIOWrapper:
+        return open(self.baseFilename, "a", encoding=self.encoding, opener=without_links)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  (a method of logging's)
         pass

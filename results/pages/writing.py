@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...envs.errors import VlarigError
+from ...envs.files import without_links
 from .site import Site
 
 #: By this file a folder is known for an earlier site, which may be replaced.
@@ -93,7 +94,7 @@ def _held(out: Path) -> Iterator[None]:
     Raises:
         VlarigError: Another build is at work in it.
     """
-    with (out / MARKER).open("a+b") as marker:
+    with open(out / MARKER, "a+b", opener=without_links) as marker:
         try:
             fcntl.flock(marker, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -112,6 +113,7 @@ def _write(path: Path, content: bytes) -> bool:
         return False
     draft = _draft_of(path)
     try:
+        draft.unlink(missing_ok=True)
         draft.write_bytes(content)
         draft.replace(path)
     finally:

@@ -39,6 +39,7 @@ from vlarig.harness.reporting.events import (
     read_events,
 )
 from vlarig.harness.reporting.journal import Journal
+from vlarig.harness.reporting.library_messages import library_messages
 from vlarig.harness.reporting.line_writer import LineWriter, LogFile
 
 SWEEP = ["sweep", "toy", "--policy", "toy.policies:Talkative", "--run", "r", "--json"]
@@ -310,3 +311,15 @@ def test_every_event_explains_itself() -> None:
         assert kind.__doc__, name
         for field, about in kind.model_fields.items():
             assert field == "event" or about.description, f"{name}.{field}"
+
+
+def test_no_log_is_written_through_a_link(tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    for name in ("events.jsonl", "driver.log"):
+        (tmp_path / name).symlink_to(precious)
+    with pytest.raises(OSError, match="symbolic link"):
+        LogFile(tmp_path / "events.jsonl", tmp_path / "events.1.jsonl").write(b"{}\n")
+    with library_messages(tmp_path / "driver.log"):
+        logging.getLogger("vlarig").warning("lost")
+    assert precious.read_text() == "mine"

@@ -204,3 +204,13 @@ def test_a_failed_write_leaves_the_ledger_usable(ledger):
     assert ledger.finished_keys() == {make_record(0).key}
     ledger._connection.execute("PRAGMA max_page_count = 100000")
     assert ledger.write_episode(make_record(10))
+
+
+def test_a_ledger_that_is_a_link_is_read_but_not_written(tmp_path, ledger):
+    ledger.write_episode(make_record(3))
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "ledger.sqlite").symlink_to(tmp_path / "run" / "ledger.sqlite")
+    with Ledger.open_read_only(tmp_path / "linked") as linked:
+        assert len(linked.records()) == 1
+    with pytest.raises(VlarigError, match="is a symbolic link, so this run is another's"):
+        Ledger.open(tmp_path / "linked")

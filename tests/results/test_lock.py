@@ -1,6 +1,7 @@
 """One run has one writer."""
 
 import os
+import signal
 import subprocess
 import sys
 
@@ -50,3 +51,48 @@ def test_looking_takes_no_lock_and_makes_no_file(tmp_path):
     assert lock_holder(tmp_path) is None
     assert list(tmp_path.iterdir()) == []
     assert lock_holder(tmp_path / "nowhere") is None
+
+
+FORK = """
+import os, sys, time
+from pathlib import Path
+from vlarig.results.lock import RunLock
+lock = RunLock(Path(sys.argv[1]))
+helper = os.fork()
+if not helper:
+    time.sleep(60)
+print(helper, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_a_helper_that_outlives_a_killed_writer_holds_no_lock(tmp_path):
+    command = [sys.executable, "-c", FORK, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        helper = int(process.stdout.readline())
+        try:
+            with pytest.raises(VlarigError, match=f"process {process.pid} "):
+                RunLock(tmp_path)
+            process.kill()
+            process.wait()
+            os.kill(helper, 0)
+            RunLock(tmp_path).release()
+        finally:
+            os.kill(helper, signal.SIGKILL)
+
+
+def test_a_lock_that_is_a_link_is_refused_and_its_target_left_alone(tmp_path):
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "lock").symlink_to(precious)
+    with pytest.raises(VlarigError, match=f"{run / 'lock'} is a symbolic link; delete it"):
+        RunLock(run)
+    assert lock_holder(run) is None
+    assert precious.read_text() == "mine"
+
+
+def test_looking_waits_for_no_pipe(tmp_path):
+    os.mkfifo(tmp_path / "lock")
+    assert lock_holder(tmp_path) is None
