@@ -59,14 +59,18 @@ def check_actions(actions: ArrayLike, embodiment: Embodiment) -> np.ndarray:
     """A copy of ``actions`` as ``float32[H, A]``.
 
     Raises:
-        BadActionError: The shape is not ``[H, A]`` with ``H >= 1``, or a value is not finite.
+        BadActionError: The shape is not ``[H, A]`` with ``H >= 1``, a value is no real number (complex, text), or not finite.
     """
     wanted = f"[H, {embodiment.action_size}] for {embodiment.name} ({', '.join(c.name for c in embodiment.channels)})"
     try:
+        given = np.asarray(actions)
+        if given.dtype.kind in "cmMOSU":  # numpy drops the imaginary part, and reads text as numbers
+            raise TypeError
         with np.errstate(over="ignore"):  # too large for float32 becomes infinite, which is refused below
-            array = np.array(actions, dtype=np.float32)
+            array = np.array(given, dtype=np.float32)
     except (TypeError, ValueError):
-        raise BadActionError(f"actions are no array of numbers ({type(actions).__name__}); give float32{wanted}") from None
+        kind = getattr(actions, "dtype", type(actions).__name__)
+        raise BadActionError(f"actions are no array of real numbers ({kind}); give float32{wanted}") from None
     if array.ndim != 2 or array.shape[0] < 1 or array.shape[1] != embodiment.action_size:
         raise BadActionError(f"actions have shape {list(array.shape)}; give {wanted}")
     if not np.isfinite(array).all():

@@ -13,6 +13,19 @@ T = TypeVar("T")
 _CANCEL_SECONDS = 5.0
 
 
+def run_to_end(work: Coroutine[Any, Any, T]) -> T:
+    """Run ``work`` and return its result, also where the caller's thread has a running event loop, as in a notebook."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    loop = BackgroundLoop("run to end")
+    try:
+        return loop.run(work)
+    finally:
+        loop.close()
+
+
 class BackgroundLoop:
     """Runs coroutines for callers that are not asynchronous. Close it after use.
 

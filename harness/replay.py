@@ -16,6 +16,7 @@ import numpy as np
 
 from ..benchmarks.registry import load_suite
 from ..envs.api import Episode, Needs, Protocol, Snapshot
+from ..envs.background import run_to_end
 from ..envs.errors import VlarigError
 from ..envs.structure import structure
 from ..results.ledger import Ledger
@@ -120,7 +121,7 @@ def replay_run(
             ledger.record(key)  # says what is known about it
         parts = [_part(run, manifest, plan, own) for plan in manifest.identity.suites if (own := _keys_of(plan, keys))]
         try:
-            asyncio.run(_Replayer(run, ledger, done, watch).replay(parts, workers))
+            run_to_end(_Replayer(run, ledger, done, watch).replay(parts, workers))
         except asyncio.CancelledError:
             raise KeyboardInterrupt from None
 

@@ -19,10 +19,11 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from ..envs.api import Episode
+from ..envs.background import run_to_end
 from ..envs.errors import VlarigError, refuse_unknown_options
 from ..policies.api import Policy
 from ..policies.batching import Batcher, Batching, Rounding
-from ..policies.registry import loaded_policy, parse_options
+from ..policies.registry import check_members, loaded_policy, parse_options
 from ..results.ledger import Ledger
 from ..results.manifest import Manifest
 from ..results.planning import package_versions, surroundings
@@ -128,6 +129,8 @@ def evaluate(suites: str | tuple[str, ...] | list[str], policy: str | Policy, **
         )
     if config.replicas and not isinstance(policy, str):
         raise VlarigError(f"evaluate got replicas={config.replicas} beside a policy that is made already; name it instead")
+    if not isinstance(policy, str):
+        check_members(named, policy)
     with Journal(console) as journal, cluster(config):
         if not isinstance(policy, str):
             return run_sweep(config, policy, journal)
@@ -200,7 +203,7 @@ def run_sweep(config: SweepConfig, policy: Policy, journal: Journal) -> Evaluati
                 for warning in part.staff.warnings:
                     journal.warn(warning)
             try:
-                asyncio.run(_sweep(config, policy, fleet, parts, progress, ledger, run, journal))
+                run_to_end(_sweep(config, policy, fleet, parts, progress, ledger, run, journal))
             except VlarigError as error:
                 raise VlarigError(f"{error} ({_kept(ledger, run)})") from error
             except (KeyboardInterrupt, asyncio.CancelledError):
@@ -309,7 +312,7 @@ def _find_fleet(config: SweepConfig, journal: Journal) -> Fleet:
             journal.warn(
                 f"{machine.url} is reached without encryption: whoever is on the way reads the token; see wss:// in the docs"
             )
-    return ListedFleet(tuple(machines), asyncio.run(survey(machines)), config.workers, config.slots)
+    return ListedFleet(tuple(machines), run_to_end(survey(machines)), config.workers, config.slots)
 
 
 def _parts(fleet: Fleet, plans: list[SuitePlan], ledger: Ledger) -> list[_Part]:

@@ -89,7 +89,7 @@ def load_policy(name: str, options: Mapping[str, str] | None = None) -> Policy:
         raise
     except Exception as error:
         raise PolicyError(f"the policy {name!r} cannot be made ({type(error).__name__}: {error})") from error
-    _check_members(name, policy)
+    check_members(name, policy)
     return policy
 
 
@@ -168,11 +168,19 @@ def _import(name: str) -> Callable[[], Any]:
     return getattr(module, class_name)
 
 
-def _check_members(name: str, policy: object) -> None:
+def check_members(name: str, policy: object) -> None:
+    """Make sure that an object has the members of a policy.
+
+    Raises:
+        PolicyError: One is missing or of another type, or the horizon is no number of rows.
+    """
     expected: dict[str, Any] = {"name": str, "revision": str, "needs": Needs, "horizon": (int, type(None))}
     for member, kind in expected.items():
-        if not hasattr(policy, member) or not isinstance(getattr(policy, member), kind):
-            wanted = "int or None" if member == "horizon" else kind.__name__
-            raise PolicyError(f"the policy {name!r} has no member {member!r} of type {wanted}; see docs/add-a-policy.md")
+        wanted = "a number of rows, or None" if member == "horizon" else f"a {kind.__name__}"
+        if not hasattr(policy, member):
+            raise PolicyError(f"the policy {name!r} has no member {member!r}; expected {wanted}, see docs/add-a-policy.md")
+        value = getattr(policy, member)
+        if not isinstance(value, kind) or isinstance(value, bool) or (isinstance(value, int) and value < 1):
+            raise PolicyError(f"the policy {name!r} has the {member} {value!r}; expected {wanted}, see docs/add-a-policy.md")
     if not callable(getattr(policy, "act", None)):
         raise PolicyError(f"the policy {name!r} has no method act(requests); see docs/add-a-policy.md")

@@ -9,7 +9,7 @@ from pathlib import Path
 from ..benchmarks.suite import unknown
 from ..envs.errors import VlarigError
 from .ledger import Ledger
-from .lock import RunLock, lock_holder
+from .lock import LOCK_NAME, RunLock, lock_holder
 from .manifest import MANIFEST_NAME, Manifest, check_same
 from .schema import LEDGER_NAME
 from .shards import owed_episodes
@@ -30,8 +30,9 @@ def open_run(run_dir: Path, wanted: Manifest) -> Ledger:
         The run's ledger, which holds the run's lock until it is closed.
 
     Raises:
-        VlarigError: Another process writes the run, its identity differs, or its files are damaged.
+        VlarigError: Another process writes the run, its identity differs, its files are damaged, or the folder holds something else.
     """
+    _check_free(run_dir)
     lock = RunLock(run_dir)
     try:
         if (run_dir / MANIFEST_NAME).exists():
@@ -45,6 +46,21 @@ def open_run(run_dir: Path, wanted: Manifest) -> Ledger:
         raise
     resumed = (run_dir / LEDGER_NAME).exists()
     return Ledger.open(run_dir, lock) if resumed else Ledger.create(run_dir, lock)
+
+
+def _check_free(run_dir: Path) -> None:
+    """Make sure that a run may be in ``run_dir``: it is one, or nothing but what a driver leaves that was killed at its start."""
+    if not run_dir.exists() or _holds_run(run_dir):
+        return
+    if not run_dir.is_dir():
+        raise VlarigError(f"{run_dir} is a file; give --run a folder")
+    drafts = f"{MANIFEST_NAME}."
+    others = sorted(path.name for path in run_dir.iterdir() if path.name != LOCK_NAME and not path.name.startswith(drafts))
+    if others:
+        raise VlarigError(
+            f"{run_dir} is no run and holds other files ({', '.join(others[:3])}{', ...' * (len(others) > 3)}); "
+            "give --run a new or an empty folder"
+        )
 
 
 def find_run(name: Path, runs: Path = DEFAULT_RUNS) -> Path:

@@ -238,9 +238,13 @@ def test_good_actions_become_float32() -> None:
         (np.zeros((0, 3)), r"actions have shape \[0, 3\]"),
         ([[0, 0, 0], [0, float("nan"), 0]], "the action 'dy' of row 1 is nan; give finite numbers"),
         ([[0, 0, float("-inf")]], "the action 'grip' of row 0 is -inf; give finite numbers"),
-        ([[object()] * 3], r"actions are no array of numbers \(list\); give float32\[H, 3\]"),
-        ([[0, 0, 0], [0]], r"actions are no array of numbers \(list\)"),
-        ("left", r"actions are no array of numbers \(str\)"),
+        ([[object()] * 3], r"actions are no array of real numbers \(list\); give float32\[H, 3\]"),
+        ([[0, 0, 0], [0]], r"actions are no array of real numbers \(list\)"),
+        ("left", r"actions are no array of real numbers \(str\)"),
+        ([["0.1", "0", "0"]], r"actions are no array of real numbers \(list\)"),
+        (np.full((1, 3), 1j), r"actions are no array of real numbers \(complex128\)"),
+        (np.full((1, 3), None), r"actions are no array of real numbers \(object\)"),
+        (np.full((1, 3), True, "m8[s]"), r"actions are no array of real numbers \(timedelta64\[s\]\)"),
     ],
 )
 def test_bad_actions_are_named(actions: Any, message: str) -> None:

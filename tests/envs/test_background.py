@@ -7,7 +7,19 @@ import threading
 
 import pytest
 
-from vlarig.envs.background import BackgroundLoop
+from vlarig.envs.background import BackgroundLoop, run_to_end
+
+
+def test_work_runs_to_its_end_also_below_a_running_loop() -> None:
+    async def answer() -> int:
+        await asyncio.sleep(0)
+        return 42
+
+    async def notebook() -> int:
+        return run_to_end(answer())
+
+    assert run_to_end(answer()) == 42
+    assert asyncio.run(notebook()) == 42
 
 
 def test_it_runs_coroutines_in_its_thread_until_it_is_closed() -> None:

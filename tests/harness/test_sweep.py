@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import itertools
 import signal
@@ -39,6 +40,13 @@ def test_workers_slots_and_batches_do_not_change_results(
     assert results(run) == undisturbed
     assert len(undisturbed) == 40
     assert max(policy.batches) <= (batch or workers * slots)
+
+
+def test_a_notebook_sweeps_below_its_running_event_loop(undisturbed: dict) -> None:
+    async def cell() -> Path:
+        return evaluate("toy", ImageReader(), workers=1, slots=2, run=Path("notebook")).run
+
+    assert results(asyncio.run(cell())) == undisturbed
 
 
 def test_strict_asks_the_policy_one_request_at_a_time_and_changes_nothing(undisturbed: dict) -> None:

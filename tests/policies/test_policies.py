@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from toy.env import TOY_POINT
+from toy.policies import ImageReader
 
 from vlarig.envs.api import Observation
+from vlarig.harness import evaluate
 from vlarig.policies.api import PolicyError, Request, policy_seed
-from vlarig.policies.registry import load_policy, policy_names
+from vlarig.policies.registry import check_members, load_policy, policy_names
 
 
 def request(seed: int = 5, slot: int = 0, key: str = "toy/standard@1/reach_red/base/0/0") -> Request:
@@ -70,6 +73,31 @@ def test_a_class_of_the_working_directory_is_found(tmp_path: Path, monkeypatch: 
 def test_unknown_names_are_refused_with_an_offer(name: str, says: str) -> None:
     with pytest.raises(PolicyError, match=says):
         load_policy(name)
+
+
+@pytest.mark.parametrize(
+    ("members", "says"),
+    [
+        ({"horizon": 0}, r"has the horizon 0; expected a number of rows, or None"),
+        ({"horizon": -3}, r"has the horizon -3; expected a number of rows"),
+        ({"horizon": True}, r"has the horizon True; expected a number of rows"),
+        ({"revision": 7}, r"has the revision 7; expected a str"),
+        ({"needs": None}, r"has the needs None; expected a Needs"),
+    ],
+)
+def test_members_that_are_no_policys_are_refused(members: dict[str, Any], says: str) -> None:
+    class Mine(ImageReader):
+        pass
+
+    mine = Mine()
+    vars(mine).update(members)
+    with pytest.raises(PolicyError, match=says):
+        check_members("mine", mine)
+
+
+def test_an_object_that_lacks_a_member_is_refused_before_anything_starts(toy_home: Path) -> None:
+    with pytest.raises(PolicyError, match=r"has no member 'name'; expected a str"):
+        evaluate("toy", object())  # type: ignore[arg-type]
 
 
 def test_the_names_that_come_with_the_rig() -> None:

@@ -47,6 +47,24 @@ def test_a_ledger_without_manifest_is_not_taken_for_new(tmp_path):
     assert len(Ledger.open_read_only(run).finished_keys()) == 30
 
 
+def test_a_folder_that_holds_something_else_is_not_made_a_run(tmp_path):
+    make_run(tmp_path / "expert")
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(
+        VlarigError, match=r"is no run and holds other files \(expert, notes\.txt\); give --run a new or an empty"
+    ):
+        open_run(tmp_path, make_manifest())
+    with pytest.raises(VlarigError, match=r"notes\.txt is a file; give --run a folder"):
+        open_run(tmp_path / "notes.txt", make_manifest())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["expert", "notes.txt"]
+
+
+def test_what_a_driver_killed_at_its_start_leaves_is_taken_up(tmp_path):
+    (tmp_path / "lock").touch()
+    (tmp_path / "manifest.json.4711.new").write_text("{")
+    open_run(tmp_path, make_manifest()).close()
+
+
 def test_runs_are_listed_latest_first_with_their_state(tmp_path):
     make_run(tmp_path / "done")
     make_run(tmp_path / "half", finished=4, errors=1)
