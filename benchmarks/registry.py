@@ -27,11 +27,22 @@ def suite_names() -> list[str]:
     return sorted(_places())
 
 
+def load_suites() -> tuple[list[Suite], dict[str, str]]:
+    """Every suite that can be swept; and each that cannot be loaded, with the reason: one that is broken hides no other."""
+    suites, broken = [], {}
+    for name in suite_names():
+        try:
+            suites.append(load_suite(name))
+        except VlarigError as error:
+            broken[name] = str(error)
+    return suites, broken
+
+
 def load_suite(name: str) -> Suite:
     """The suite of that name.
 
     Raises:
-        VlarigError: There is none (the nearest names are offered), or its module cannot be imported.
+        VlarigError: There is none (the nearest names are offered), or its module cannot be imported, or holds no such suite.
     """
     places = _places()
     if name not in places:
@@ -39,11 +50,14 @@ def load_suite(name: str) -> Suite:
     module_name, _, attribute = places[name].partition(":")
     try:
         suite = getattr(importlib.import_module(module_name), attribute)
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a module that is a program may exit
         reason = f"{type(error).__name__}: {error}"
         raise VlarigError(f"suite {name!r} cannot be imported from {places[name]} ({reason}); mend or uninstall it") from error
     if not isinstance(suite, Suite) or suite.name != name:
-        raise VlarigError(f"{places[name]}, registered as suite {name!r}, is {suite!r:.80}; expected a Suite of that name")
+        found = f"the suite {suite.name!r}" if isinstance(suite, Suite) else f"of type {type(suite).__name__}"
+        raise VlarigError(f"suite {name!r} is registered as {places[name]}, which is {found}; expected a Suite of that name")
     return suite
 
 

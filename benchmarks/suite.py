@@ -106,6 +106,13 @@ class Suite:
     assets: tuple[str, ...] = ()
     note: str = ""
 
+    def __post_init__(self) -> None:
+        if not self.tasks or not self.protocols:
+            raise ValueError(f"suite {self.name!r} has no {'protocol' if self.tasks else 'task'}; give it one or more")
+        for task in self.tasks:
+            if not task.starts:
+                raise ValueError(f"task {task.name!r} of suite {self.name!r} has no starts; give it one or more")
+
     def task(self, name: str) -> Task:
         """The task of that name.
 

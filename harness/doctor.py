@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from ..benchmarks.registry import load_suite, suite_names
+from ..benchmarks.registry import load_suites
+from ..benchmarks.suite import Suite
 from ..envs.errors import VlarigError
 from .assets.bundle import find_bundle, locate_bundle
 from .machine import Machine
@@ -29,7 +30,8 @@ class Finding:
     """One line of the doctor's report.
 
     Attributes:
-        mark: ``ok``, ``missing`` (needed, so the exit status is 1) or ``optional`` (not here, and only some will want it).
+        mark: ``ok``, ``missing`` (needed) or ``broken`` (a plug-in that cannot be used), with which the exit status is 1, or
+            ``optional`` (not here, and only some will want it).
         subject: What was looked at.
         text: What was found; for the other marks also the command that mends it.
     """
@@ -47,7 +49,10 @@ def examine() -> list[Finding]:
         findings = [_python(), _vlarig(), _uv()]
         for some in about_runtimes:
             findings += some
-    return [*findings, *_assets({state.name for state in states if state.runtime is not None}), _video(), _disk(), _machine()]
+    suites, broken = load_suites()
+    findings += [Finding("broken", f"suite {name}", reason) for name, reason in broken.items()]
+    ready = {state.name for state in states if state.runtime is not None}
+    return [*findings, *_assets(suites, ready), _video(), _disk(), _machine()]
 
 
 def _python() -> Finding:
@@ -115,10 +120,10 @@ def _attempt(subject: str, check: Callable[[], None], success: str) -> Finding:
     return Finding("ok", subject, success)
 
 
-def _assets(runtimes: set[str]) -> Iterator[Finding]:
+def _assets(suites: list[Suite], runtimes: set[str]) -> Iterator[Finding]:
     """The data files that suites need; those of a suite whose runtime is not here may be wanted later."""
     wanted: dict[str, set[str]] = {}
-    for suite in map(load_suite, suite_names()):
+    for suite in suites:
         for name in suite.assets:
             wanted.setdefault(name, set()).add(suite.runtime)
     for name, users in wanted.items():

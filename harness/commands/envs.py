@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Annotated
 
@@ -12,7 +13,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from ...benchmarks.registry import load_suite, suite_names
+from ...benchmarks.registry import load_suite, load_suites
 from ...benchmarks.suite import Suite
 from ...envs.api import Camera, Needs, Protocol
 from ...envs.errors import VlarigError
@@ -55,25 +56,34 @@ def main(arguments: list[str]) -> int:
         for name in config.names:
             show_suite(load_suite(name))
         return 0 if config.names else show_list()
-    suites = [load_suite(name) for name in config.names or suite_names()]
-    if not config.names:
-        suites = [suite for suite in suites if is_ready(suite)]
-    return max([check(suite) for suite in suites], default=0)
+    if config.names:
+        return max(check(suite) for suite in [load_suite(name) for name in config.names])
+    suites, broken = load_suites()
+    show_broken(broken)
+    return max([check(suite) for suite in suites if is_ready(suite)], default=0) or int(bool(broken))
 
 
 def show_list() -> int:
-    """Print a line for each suite."""
+    """Print a line for each suite, and for each that is broken."""
+    suites, broken = load_suites()
     table = Table(box=None, padding=(0, 2, 0, 0))
     for heading in ("suite", "what", "tasks", "starts", "protocol", "runtime"):
         table.add_column(heading, no_wrap=heading != "what", overflow="fold")
-    for suite in map(load_suite, suite_names()):
+    for suite in suites:
         ready = readiness(suite)
         starts = sum(len(task.starts) for task in suite.tasks)
         default, more = suite.protocols[0], len(suite.protocols) - 1
         protocol = f"{default.name}@{default.version}" + f" +{more}" * (more > 0)
         table.add_row(suite.name, suite.title, str(len(suite.tasks)), str(starts), protocol, f"{suite.runtime} ({ready})")
     Console().print(table)
+    show_broken(broken)
     return 0
+
+
+def show_broken(broken: Mapping[str, str]) -> None:
+    """Print a line for each suite that cannot be loaded, by name."""
+    for name, reason in broken.items():
+        Console(highlight=False, soft_wrap=True).print(f"{name} is broken: {reason}", markup=False)
 
 
 def show_suite(suite: Suite) -> None:

@@ -671,13 +671,11 @@ def test_official_assets_need_no_note(toy_with_assets, given):
     assert "toys" not in for_markdown([run_sheet(table)], LEGEND)
 
 
-def test_the_doctor_says_what_to_type(home, given, monkeypatch):
+def test_the_doctor_says_what_to_type(home, given):
     suite = replace(TOY_SUITE, assets=("toys",))
-    monkeypatch.setattr(doctor, "suite_names", lambda: ["toy", "other"])
-    monkeypatch.setattr(doctor, "load_suite", lambda name: suite)
 
     def line(*runtimes: str) -> doctor.Finding:
-        (finding,) = doctor._assets(set(runtimes))
+        (finding,) = doctor._assets([suite, replace(suite, name="other")], set(runtimes))
         return finding
 
     assert line().mark == "optional"
