@@ -38,6 +38,11 @@ _HOMES = {
 __all__ = ["RemoteEnv", "RemoteVectorEnv", "Rollouts", "StableBaselinesEnv", "evaluate", "register_envs"]
 
 
+def __dir__() -> list[str]:
+    """The members, for completion in notebooks."""
+    return sorted(__all__)
+
+
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(import_module(f".{_HOMES[name]}", __name__), name)

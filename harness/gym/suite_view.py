@@ -93,8 +93,12 @@ class SuiteView:
             protocol: Name of one of the suite's protocols; its default when ``None``.
 
         Raises:
-            VlarigError: The suite, the task or the protocol does not exist, or no start is left.
+            VlarigError: The suite, the task or the protocol does not exist, no start is left, or another option makes no sense.
         """
+        if render_mode not in (None, "rgb_array"):
+            raise VlarigError(f"render_mode is {render_mode!r}; expected 'rgb_array' or None")
+        if reward is not None and not callable(reward):
+            raise VlarigError(f"reward is {reward!r}; give a function(before, row, after), or None for the suite's own")
         loaded = load_suite(suite)
         if task is not None:
             loaded.task(task)
@@ -139,7 +143,12 @@ class SuiteView:
         return spaces.Dict(parts)
 
     def draw(self, rng: np.random.Generator, options: Mapping[str, Any]) -> Episode:
-        """The episode that a reset begins: options fix ``episode``, or ``task`` and ``start``; what is left open is drawn."""
+        """The episode that a reset begins: options fix ``episode``, or ``task`` and ``start``; what is left open is drawn.
+
+        Raises:
+            VlarigError: There is no such option, or no such task.
+        """
+        refuse_unknown_options("reset", options, ["episode", "task", "start"])
         if options.get("episode") is not None:
             return options["episode"]
         tasks = self.suite.tasks

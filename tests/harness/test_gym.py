@@ -186,6 +186,23 @@ def test_an_option_that_does_not_exist_gets_the_nearest_one(toy_home: Path) -> N
         gymnasium.make_vec("vlarig/toy", num_envs=2, worker=1)
 
 
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"render_mode": "human"}, "render_mode is 'human'; expected 'rgb_array' or None"),
+        ({"reward": 3}, r"reward is 3; give a function\(before, row, after\)"),
+    ],
+)
+def test_an_option_of_the_wrong_kind_is_refused_before_anything_starts(toy_home: Path, options: dict, says: str) -> None:
+    with pytest.raises(VlarigError, match=says):
+        RemoteEnv("toy", **options)
+
+
+def test_a_reset_does_not_begin_another_task_for_a_misspelt_option(env: gymnasium.Env) -> None:
+    with pytest.raises(VlarigError, match="reset has no option 'taks'; did you mean task"):
+        env.reset(options={"taks": "reach_red"})
+
+
 def test_bad_actions_are_refused_and_the_episode_goes_on(env: gymnasium.Env) -> None:
     env.reset(seed=0)
     with pytest.raises(VlarigError, match="is nan"):
