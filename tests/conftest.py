@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+import tomllib
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -20,7 +22,28 @@ TESTS = Path(__file__).parent
 #: Simulators' data files beside the checkout, where a machine has them.
 SHARED_ASSETS = TESTS.parents[1] / "shared" / "assets"
 
+#: Folder of tests to the minutes that it may take on two cores; see the end of a run. The whole is to stay below 60.
+BUDGETS = tomllib.loads((TESTS / "budgets.toml").read_text())["minutes"]
+
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what each folder of tests took, beside its budget, the longest first."""
+    took: Counter[str] = Counter()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if isinstance(report, pytest.TestReport):
+                took[folder_of(report.nodeid)] += report.duration
+    terminalreporter.section("minutes by folder (budget)")
+    for folder, seconds in took.most_common():
+        over = "  over its budget" * (seconds / 60 > BUDGETS[folder])
+        terminalreporter.line(f"{seconds / 60:6.1f} ({BUDGETS[folder]:4.1f})  {folder}{over}")
+
+
+def folder_of(nodeid: str) -> str:
+    """The folder of BUDGETS that a test counts for: the deepest that holds it."""
+    return max((folder for folder in BUDGETS if nodeid.startswith(f"{folder}/")), key=len, default="tests")
 
 
 @pytest.fixture(scope="session", autouse=True)
