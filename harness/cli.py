@@ -8,6 +8,7 @@ import os
 import sys
 
 from ..envs.errors import VlarigError
+from .termination import exit_status, sigterm_interrupts
 
 #: Command to the module that holds its ``main(arguments) -> exit status``, and a line of help.
 COMMANDS = {
@@ -60,16 +61,17 @@ def usage() -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command and return its exit status: 2 for a mistake of the user's, 130 when interrupted."""
+    """Run one command and return its exit status: 2 for a mistake of the user's, 130 when interrupted, 143 by SIGTERM."""
     words = sys.argv[1:] if arguments is None else arguments
     try:
-        return _run(words)
+        with sigterm_interrupts():
+            return _run(words)
     except VlarigError as error:
         print(f"vlarig: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as interrupt:
         print(f"vlarig: {str(interrupt) or 'interrupted'}", file=sys.stderr)
-        return 130
+        return exit_status(interrupt)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141

@@ -124,9 +124,9 @@ def _told_kept(run: Path) -> Iterator[None]:
         yield
     except VlarigError as error:
         raise VlarigError(f"{error} ({len(_filmed(run))} films are kept in {run / 'videos'})") from error
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         kept = f"{len(_filmed(run))} films are kept in {run / 'videos'}"
-        raise KeyboardInterrupt(f"interrupted; {kept}, and the same command goes on from there") from None
+        raise type(interrupt)(f"interrupted; {kept}, and the same command goes on from there") from None
 
 
 @contextlib.contextmanager

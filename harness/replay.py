@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import hashlib
-import signal
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +25,7 @@ from .machine import Machine
 from .placement import SimHost, local_hosts
 from .sizing import choose_size
 from .slot import GivenUpError, SimSlot
+from .termination import sigterm_interrupts, until_sigterm
 from .workplace import Workplace
 
 #: Image digest of an episode whose policy was shown nothing.
@@ -120,10 +119,8 @@ def replay_run(
         for key in sorted(set(keys) - ledger.finished_keys()):
             ledger.record(key)  # says what is known about it
         parts = [_part(run, manifest, plan, own) for plan in manifest.identity.suites if (own := _keys_of(plan, keys))]
-        try:
-            run_to_end(_Replayer(run, ledger, done, watch).replay(parts, workers))
-        except asyncio.CancelledError:
-            raise KeyboardInterrupt from None
+        with sigterm_interrupts():
+            run_to_end(until_sigterm(_Replayer(run, ledger, done, watch).replay(parts, workers)))
 
 
 @dataclass(frozen=True)
@@ -177,10 +174,6 @@ class _Replayer:
 
     async def replay(self, parts: Sequence[_Part], workers: int | None) -> None:
         """Replay all parts, one suite after the other."""
-        with contextlib.suppress(NotImplementedError, RuntimeError):  # not in a thread of the user's, not on every system
-            task = asyncio.current_task()
-            assert task is not None
-            asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
         for part in parts:
             size = choose_size(part.workplace.suite.footprint, part.episodes, Machine.here(), workers, SLOTS)
             count = min(size.workers, len(part.episodes))

@@ -7,7 +7,6 @@ import contextlib
 import os
 import platform
 import re
-import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -49,6 +48,7 @@ from .reporting.library_messages import LIBRARY_LOG, library_messages
 from .reporting.progress import Progress, SavingTime, TaskProgress
 from .reporting.reporter import Reporter
 from .sinks import LedgerSink
+from .termination import Terminated, sigterm_interrupts, until_sigterm
 
 #: Folder of runs that were given no folder of their own.
 RUNS = Path("runs")
@@ -203,14 +203,16 @@ def run_sweep(config: SweepConfig, policy: Policy, journal: Journal) -> Evaluati
                 for warning in part.staff.warnings:
                     journal.warn(warning)
             try:
-                run_to_end(_sweep(config, policy, fleet, parts, progress, ledger, run, journal))
+                with sigterm_interrupts():
+                    run_to_end(until_sigterm(_sweep(config, policy, fleet, parts, progress, ledger, run, journal)))
             except VlarigError as error:
                 raise VlarigError(f"{error} ({_kept(ledger, run)})") from error
-            except (KeyboardInterrupt, asyncio.CancelledError):
+            except (KeyboardInterrupt, asyncio.CancelledError) as interrupt:
                 went_on = f"{_kept(ledger, run)}, and the same command goes on from there"
                 if journal.reader_left:
                     raise BrokenPipeError(f"nobody reads the events any more; {went_on}") from None
-                raise KeyboardInterrupt(f"interrupted; {went_on}") from None
+                kind = Terminated if isinstance(interrupt, Terminated) else KeyboardInterrupt
+                raise kind(f"interrupted; {went_on}") from None
         finished, errors = ledger.finished_keys(), ledger.error_keys()
     unfilmed = _film(config, run, journal) if config.video != "none" else []
     owed = [episode for plan in plans for episode in plan.episodes if episode.key not in finished]
@@ -337,8 +339,6 @@ async def _sweep(
 ) -> None:
     task, loop = asyncio.current_task(), asyncio.get_running_loop()
     assert task is not None
-    with contextlib.suppress(NotImplementedError, RuntimeError):  # not in a thread of the user's, not on every system
-        loop.add_signal_handler(signal.SIGTERM, task.cancel)
     journal.when_reader_leaves(partial(_end, loop, task))
     reporter = Reporter(journal, progress)
     engines: list[Engine] = []

@@ -19,6 +19,7 @@ from ..plan import SweepConfig
 from ..reporting.events import Failed, Result, TaskResult
 from ..reporting.journal import Journal
 from ..sweep import Evaluation, cluster, named_policy, run_sweep
+from ..termination import exit_status
 
 DESCRIPTION = """Run a policy over every episode of one or more suites, and print success with 95 % intervals.
 
@@ -96,7 +97,7 @@ def _told_failure(journal: Journal) -> Iterator[None]:
     except (Exception, KeyboardInterrupt) as error:
         if journal.reader_left:  # to whom it would be told
             raise
-        status = 2 if isinstance(error, VlarigError) else 130 if isinstance(error, KeyboardInterrupt) else 1
+        status = 2 if isinstance(error, VlarigError) else exit_status(error) if isinstance(error, KeyboardInterrupt) else 1
         message = str(error) if status > 1 else f"{type(error).__name__}: {error}"
         journal.write(Failed(message=message or "interrupted"))
         journal.write(_result(journal, status))

@@ -290,7 +290,7 @@ class Result(_Event):
     complete: bool
     """Whether every episode has a result."""
     status: int
-    """Exit status: 0 complete, 1 incomplete, 2 a mistake that can be mended, 130 interrupted."""
+    """Exit status: 0 complete, 1 incomplete, 2 a mistake that can be mended, 130 interrupted, 143 by SIGTERM."""
     tasks: list[TaskResult]
     """The result of each task."""
 

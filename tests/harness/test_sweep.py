@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import itertools
+import os
 import signal
 import subprocess
 import sys
@@ -192,6 +193,24 @@ def test_more_episodes_than_starts_are_repeats(toy_home: Path) -> None:
     assert keys == {f"{start}/0" for start in range(20)} | {"0/1", "1/1"}
 
 
+@pytest.mark.parametrize(
+    "first", [[], ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child"]], ids=["", "as process 1"]
+)
+def test_sigterm_ends_a_sweep_whose_policy_loads(toy_home: Path, first: list[str]) -> None:
+    if first and subprocess.run([*first, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no process namespaces here")
+    words = [*first, sys.executable, "-m", "vlarig.harness", "sweep", "toy", "--policy", "toy.policies:NeverLoads"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "loading\n"
+        os.kill(children_of(process.pid)[0] if first else process.pid, signal.SIGTERM)
+        try:
+            _, error = process.communicate(timeout=20)
+        finally:
+            process.kill()
+    assert (process.returncode, error) == (143, "vlarig: interrupted\n")
+
+
 def test_interrupting_leaves_a_run_that_resumes(toy_home: Path, cli, undisturbed: dict) -> None:
     words = [sys.executable, "-m", "vlarig.harness", "sweep", "toy", "--policy", "toy.policies:SlowImageReader", "--run", "r"]
     for interrupt in (signal.SIGINT, signal.SIGTERM):
@@ -202,7 +221,7 @@ def test_interrupting_leaves_a_run_that_resumes(toy_home: Path, cli, undisturbed
             count = len(results(Path("r"))) if Path("r/ledger.sqlite").exists() else 0
         process.send_signal(interrupt)
         _, error = process.communicate(timeout=20)
-        assert process.returncode == 130
+        assert process.returncode == 128 + interrupt
         assert "goes on" in error
         assert "Traceback" not in error
         assert not children_of(process.pid)

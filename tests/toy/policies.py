@@ -93,3 +93,12 @@ class Told(ImageReader):
 
     def close(self) -> None:
         Told.closed.append(self.patience)
+
+
+class NeverLoads(ImageReader):
+    """Says that it loads, and does so for a minute."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        print("loading", flush=True)
+        time.sleep(60)

@@ -1,0 +1,78 @@
+"""SIGTERM ends a command as Ctrl-C does: what was begun is put in order, and what was measured is kept.
+
+That is so at any time, before an event loop runs and after it, and for the first process of a container too, which the kernel spares
+every signal that it has no handler for.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from types import FrameType
+from typing import Any, NoReturn, TypeVar
+
+T = TypeVar("T")
+
+#: Exit statuses of a command that was interrupted, as shells count them: 128 and the signal's number.
+INTERRUPTED = 128 + signal.SIGINT
+TERMINATED = 128 + signal.SIGTERM
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came."""
+
+
+def exit_status(interrupt: KeyboardInterrupt) -> int:
+    """The exit status of a command that ``interrupt`` ended."""
+    return TERMINATED if isinstance(interrupt, Terminated) else INTERRUPTED
+
+
+@contextmanager
+def sigterm_interrupts() -> Iterator[None]:
+    """Have SIGTERM raise :class:`Terminated` in the main thread; does nothing in another."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
+async def until_sigterm(work: Coroutine[Any, Any, T]) -> T:
+    """The result of ``work``, which SIGTERM cancels; for the first coroutine of an event loop, inside :func:`sigterm_interrupts`.
+
+    Raises:
+        Terminated: SIGTERM came, and ``work`` has ended.
+    """
+    import asyncio  # here: the command line's root imports this module, and is light
+
+    loop, task, came = asyncio.get_running_loop(), asyncio.current_task(), False
+    assert task is not None
+
+    def end() -> None:
+        nonlocal came
+        came = True
+        task.cancel()
+
+    handled = False
+    with suppress(NotImplementedError, RuntimeError, ValueError):  # not on every system, not in a thread of the user's
+        loop.add_signal_handler(signal.SIGTERM, end)
+        handled = True
+    try:
+        return await work
+    except asyncio.CancelledError:
+        if came:
+            raise Terminated from None
+        raise
+    finally:
+        if handled:
+            loop.remove_signal_handler(signal.SIGTERM)
+            signal.signal(signal.SIGTERM, _terminate)
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    raise Terminated
