@@ -11,7 +11,14 @@ class VlarigError(Exception):
     """A user's mistake or a broken surrounding: one sentence that names the value, what was expected and what to do.
 
     The command line prints the sentence alone and exits with status 2. Anything else that is raised is a defect of ours.
+
+    Attributes:
+        traceback: Where code of the user's raised it, as text for a log; empty where none did, or where the message names the log.
     """
+
+    def __init__(self, *args: object, traceback: str = "") -> None:
+        super().__init__(*args)
+        self.traceback = traceback
 
 
 class BadActionError(VlarigError):

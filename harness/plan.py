@@ -17,6 +17,7 @@ from ..envs.api import Episode, Protocol
 from ..envs.errors import VlarigError
 from ..policies.api import Policy
 from ..policies.batching import execute_for
+from ..policies.calls import check_fit
 from ..policies.registry import parse_options
 from ..results.manifest import Identity
 from ..results.planning import episodes_digest, suite_plans
@@ -163,9 +164,7 @@ def plan_suite(
     protocol: str | None = None,
 ) -> SuitePlan:
     """Resolve one suite; tasks that it does not have are another suite's. Raises like :func:`plan_suites`."""
-    check = getattr(policy, "check", None)
-    if check is not None:
-        check(suite.name, suite.embodiment)
+    check_fit(policy, suite.name, suite.embodiment)
     named = suite.protocol(protocol)
     resolved = named.derive(execute=execute_for(policy, suite.embodiment, execute or named.execute))
     own_tasks = [task.name for task in suite.tasks if task.name in tasks]

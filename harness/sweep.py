@@ -22,6 +22,7 @@ from ..envs.background import run_to_end
 from ..envs.errors import VlarigError, refuse_unknown_options
 from ..policies.api import Policy
 from ..policies.batching import Batcher, Batching, Rounding
+from ..policies.calls import make_strict
 from ..policies.registry import check_members, loaded_policy, parse_options
 from ..results.ledger import Ledger
 from ..results.manifest import Manifest
@@ -280,13 +281,6 @@ def _film(config: SweepConfig, run: Path, journal: Journal) -> list[Replay]:
 
 def _kept(ledger: Ledger, run: Path) -> str:
     return f"{len(ledger.finished_keys())} finished episodes are kept in {run}"
-
-
-def make_strict(policy: Policy) -> None:
-    """Ask the policy to compute in a fixed way (one thread, float32), if it has anything to do for that."""
-    make = getattr(policy, "make_strict", None)
-    if make is not None:
-        make()
 
 
 @dataclass(frozen=True)

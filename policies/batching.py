@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from typing import Self
 
 from .api import Policy, PolicyError, PolicyLost, Request
+from .calls import horizon_for
 from .load import MOST_COMPARED, Load, Rounding, SizeLoad, side_by_side
-from .replies import execute_for, horizon_for
+from .replies import execute_for
 from .station import Answer, Asked, Station
 
 __all__ = [
@@ -91,6 +92,11 @@ class Batcher:
         await asyncio.gather(*(station.close() for station in self._stations))
 
     @property
+    def answers(self) -> bool:
+        """Whether who asks now will be answered."""
+        return self._given_up is None and not all(server.done() for server in self._servers)
+
+    @property
     def rounding(self) -> Rounding:
         """What batches did to the policy's answers."""
         measured = [station.rounding for station in self._stations]
@@ -145,6 +151,9 @@ class Batcher:
             except PolicyLost as loss:
                 self._lose(station, batch, str(loss))
                 await self._revive(station)
+            except Exception as error:  # a defect of ours, or no thread to be had: nobody may be left waiting
+                for asked in batch:
+                    asked.settle(error)
 
     async def _gather(self, station: Station) -> None:
         """Return when a batch should go: it is full, nobody else could join, or it has waited long enough."""

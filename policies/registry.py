@@ -14,7 +14,9 @@ from typing import Any
 
 from ..envs.api import Needs
 from ..envs.errors import VlarigError, suggestion
+from ..envs.faults import describe, traceback_of
 from .api import Policy, PolicyError
+from .calls import policy_code
 
 ENTRY_POINT_GROUP = "vlarig.policies"
 
@@ -83,12 +85,8 @@ def load_policy(name: str, options: Mapping[str, str] | None = None) -> Policy:
         make = _from_entry_point(name)
     given = dict(options or {})
     _check_options(name, make, arguments, given)
-    try:
+    with policy_code(name, "while it was made"):
         policy = make(*arguments, **given)
-    except VlarigError:
-        raise
-    except Exception as error:
-        raise PolicyError(f"the policy {name!r} cannot be made ({type(error).__name__}: {error})") from error
     check_members(name, policy)
     return policy
 
@@ -108,9 +106,10 @@ def loaded_policy(name: str, options: Mapping[str, str] | None = None, replicas:
     try:
         yield policy
     finally:
-        close = getattr(policy, "close", None)
-        if close is not None:
-            close()
+        with policy_code(name, "while it was closed"):
+            close = getattr(policy, "close", None)
+            if close is not None:
+                close()
 
 
 def _replicated(name: str, options: Mapping[str, str] | None, count: int) -> Policy:
@@ -149,15 +148,15 @@ def _import(name: str) -> Callable[[], Any]:
     sys.path.insert(0, here)
     try:
         module = importlib.import_module(module_name)
-    except Exception as error:
+    except (VlarigError, KeyboardInterrupt):
+        raise
+    except BaseException as error:
         if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in _POLICY_EXTRA:
             raise PolicyError(
                 f"{error.name} is not installed, which this policy needs; run: pip install 'vlarig[policy]'"
             ) from None
-        reason = f"{type(error).__name__}: {error}"
-        raise PolicyError(
-            f"the policy {name!r} cannot be imported ({reason}); give module:Name, module importable here"
-        ) from error
+        sentence = f"the policy {name!r} cannot be imported ({describe(error)}); give module:Name, module importable here"
+        raise PolicyError(sentence, traceback=traceback_of(error)) from error
     finally:
         sys.path.remove(here)
     if not callable(getattr(module, class_name, None)):

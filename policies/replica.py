@@ -13,7 +13,6 @@ import signal
 import socket
 import sys
 import threading
-import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +21,7 @@ from ..envs.errors import BadMessageError, VlarigError
 from ..envs.framing import receive_frame, send_frame
 from ..envs.wire import MAX_MESSAGE_BYTES
 from .api import Policy, PolicyError, Reply
+from .calls import check_fit, horizon_for, make_strict, policy_code, policy_error
 from .registry import loaded_policy
 from .replica_messages import (
     OTHER,
@@ -40,7 +40,7 @@ from .replica_messages import (
     decode,
     encode,
 )
-from .replies import checked_replies, horizon_for
+from .replies import checked_replies
 
 #: prctl option: the kernel sends us a signal when the parent dies (linux/prctl.h).
 _PR_SET_PDEATHSIG = 1
@@ -83,10 +83,9 @@ def main() -> None:
     ):  # the parent does not want us any more
         try:
             policy = stack.enter_context(loaded_policy(told.policy, told.options))
-            greeting = encode(_greeting(policy))
+            with policy_code(told.policy, "while it said what it is"):
+                greeting = encode(_greeting(policy))
         except VlarigError as error:
-            if error.__cause__ is not None:
-                traceback.print_exc()
             send_frame(channel, encode(_failure(-1, error)))
             return
         send_frame(channel, greeting)
@@ -109,26 +108,18 @@ def _answers(policy: Policy, request: Message, questions: Sequence[Message]) -> 
             return _acted(policy, request.id, questions)
         return [encode(_done(policy, request))]
     except VlarigError as error:
-        if error.__cause__ is not None:
-            traceback.print_exc()
         return [encode(_failure(request.id, error))]
-    except Exception as error:
-        traceback.print_exc()
-        story = f"the policy {policy.name!r} raised {type(error).__name__} at {type(request).__name__}: {error}"
-        return [encode(_failure(request.id, PolicyError(story)))]
+    except BaseException as error:  # KeyboardInterrupt too: we are on no terminal, so it is the policy's own
+        return [encode(_failure(request.id, policy_error(policy.name, f"at {type(request).__name__}", error)))]
 
 
 def _done(policy: Policy, request: Check | MakeStrict | Rows) -> Done:
     if isinstance(request, Rows):
         return Done(request.id, horizon_for(policy, request.embodiment))
     if isinstance(request, Check):
-        check = getattr(policy, "check", None)
-        if check is not None:
-            check(request.suite, request.embodiment)
+        check_fit(policy, request.suite, request.embodiment)
     else:
-        make_strict = getattr(policy, "make_strict", None)
-        if make_strict is not None:
-            make_strict()
+        make_strict(policy)
     return Done(request.id)
 
 
@@ -178,7 +169,8 @@ def _greeting(policy: Policy) -> Greeting:
 
 def _failure(number: int, error: VlarigError) -> Failed:
     sentence = str(error)[:_LONGEST_SENTENCE].encode(errors="replace").decode()
-    return Failed(number, POLICY if isinstance(error, PolicyError) else OTHER, sentence)
+    story = error.traceback.encode(errors="replace").decode()
+    return Failed(number, POLICY if isinstance(error, PolicyError) else OTHER, sentence, story)
 
 
 def _die_with_parent() -> None:

@@ -15,9 +15,10 @@ import numpy as np
 
 from ..envs.api import Needs, Observation
 from ..envs.embodiments import Embodiment
+from ..envs.errors import VlarigError
 from ..envs.structure import structure_named
 from ..envs.wire import pack, unpack
-from .api import Reply, Request
+from .api import PolicyError, Reply, Request
 
 #: Kinds of :class:`Failed`: which exception of ours it was.
 POLICY, OTHER = "policy", "other"
@@ -149,11 +150,16 @@ class Given:
 
 @dataclass(frozen=True)
 class Failed:
-    """The policy raised; ``message`` is the whole sentence. ``id`` is -1 where it could not be made."""
+    """The policy raised; ``message`` is the whole sentence, ``traceback`` is for a log. ``id`` is -1 where it could not be made."""
 
     id: int
     kind: str
     message: str
+    traceback: str = ""
+
+    def error(self) -> VlarigError:
+        """The same as the exception to raise."""
+        return (PolicyError if self.kind == POLICY else VlarigError)(self.message, traceback=self.traceback)
 
 
 Message = Greeting | Check | MakeStrict | Rows | Done | Act | Question | Acted | Given | Failed

@@ -14,13 +14,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..envs.children import exits, how_it_ended, kill_group
-from ..envs.errors import BadMessageError, VlarigError
+from ..envs.errors import BadMessageError
 from ..envs.framing import read_frame, write_frame
 from ..envs.untrusted import one_line
 from ..envs.wire import MAX_MESSAGE_BYTES
-from .api import PolicyError
 from .replica import Told
-from .replica_messages import POLICY, Acted, Failed, Greeting, Message, decode, encode
+from .replica_messages import Acted, Failed, Greeting, Message, decode, encode
 
 #: Seconds between two looks at the process. Waiting is counted in them: however long we were stopped ourselves, by a signal or with the
 #: whole machine, no more than one has passed.
@@ -171,7 +170,7 @@ class ReplicaProcess:
             if getattr(message, "id", _GREETING) != number:
                 continue
             if isinstance(message, Failed):
-                raise (PolicyError if message.kind == POLICY else VlarigError)(message.message)
+                raise message.error()
             return message
 
     async def _read(self) -> None:

@@ -8,8 +8,9 @@ import numpy as np
 
 from ..envs.api import check_actions
 from ..envs.embodiments import Embodiment
-from ..envs.errors import BadActionError, VlarigError
-from .api import Policy, PolicyError, PolicyLost, Reply, Request
+from ..envs.errors import BadActionError
+from .api import Policy, PolicyError, Reply, Request
+from .calls import horizon_for, policy_code
 
 
 def checked_replies(policy: Policy, requests: Sequence[Request]) -> list[Reply]:
@@ -19,29 +20,39 @@ def checked_replies(policy: Policy, requests: Sequence[Request]) -> list[Reply]:
         PolicyError: The policy raised, or its replies are not what was asked for.
         PolicyLost: The policy's process is gone.
     """
-    try:
+    with policy_code(policy.name, f"while it acted for {requests[0].key}"):
         replies = list(policy.act(requests))
         if len(replies) != len(requests):
             raise PolicyError(f"the policy {policy.name!r} gave {len(replies)} replies to {len(requests)} requests")
-        return [_checked(policy, request, reply) for request, reply in zip(requests, replies, strict=True)]
-    except (VlarigError, PolicyLost):
-        raise
-    except Exception as error:
-        raise PolicyError(
-            f"the policy {policy.name!r} raised {type(error).__name__} while it acted for {requests[0].key}: {error}"
-        ) from error
-
-
-def horizon_for(policy: Policy, embodiment: Embodiment) -> int | None:
-    """Rows of the policy's answers to this embodiment: its ``rows``, where it has that member, else its horizon."""
-    rows = getattr(policy, "rows", None)
-    return policy.horizon if rows is None else rows(embodiment)
+        checked = [_checked(policy, request, reply) for request, reply in zip(requests, replies, strict=True)]
+        _refuse_shared(policy, requests, replies)
+        return checked
 
 
 def execute_for(policy: Policy, embodiment: Embodiment, wanted: int) -> int:
     """Rows to execute of each chunk: as many as wanted, but no more than the policy predicts."""
     horizon = horizon_for(policy, embodiment)
     return wanted if horizon is None else min(wanted, horizon)
+
+
+def _refuse_shared(policy: Policy, requests: Sequence[Request], replies: Sequence[Reply]) -> None:
+    """Make sure that each reply has memory of its own: a buffer that is filled for one request after the other ends as the last one's.
+
+    Raises:
+        PolicyError: Two replies share an array that can be written to.
+    """
+    owners: dict[object, Request] = {}
+    for request, reply in zip(requests, replies, strict=True):
+        actions = reply.actions
+        if isinstance(actions, np.ndarray) and not actions.flags.writeable:
+            continue
+        memory = actions.__array_interface__["data"] if isinstance(actions, np.ndarray) else id(actions)
+        other = owners.setdefault(memory, request)
+        if other is not request:
+            raise PolicyError(
+                f"the policy {policy.name!r} answered {other.key} and {request.key} with one and the same array, so that one's actions "
+                "overwrite the other's; give each Reply an array of its own, such as actions.copy()"
+            )
 
 
 def _checked(policy: Policy, request: Request, reply: Reply) -> Reply:

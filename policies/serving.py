@@ -15,7 +15,7 @@ import itertools
 import logging
 import ssl
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from websockets.asyncio.server import Server, ServerConnection, serve
@@ -30,6 +30,7 @@ from ..envs.errors import BadMessageError, VlarigError
 from .announcement import LOST, METADATA_KEY, Announcement
 from .api import Policy, PolicyError, PolicyLost, Request
 from .batching import Answer, Batcher, Batching, horizon_for
+from .calls import check_fit, make_strict
 from .openpi_layouts import ObservationLayout
 from .openpi_wire import pack, unpack
 from .serving_requests import RequestReader
@@ -107,15 +108,12 @@ class PolicyServer:
             raise PolicyError(
                 f"the policy {policy.name!r} needs the simulator's truth, which no client sends; serve another policy"
             )
-        check = getattr(policy, "check", None)
-        if check is not None:
-            check(embodiment.name, embodiment)
+        check_fit(policy, embodiment.name, embodiment)
         reads_state = bool(getattr(policy, "reads_state", True))
         layout.refuse_unfit(f"the policy {policy.name!r}", embodiment, policy.needs.images, reads_state)
         batching = config.batching
         if config.strict:
-            make_strict: Callable[[], None] = getattr(policy, "make_strict", lambda: None)
-            make_strict()
+            make_strict(policy)
             batching = Batching(1)
         beside = getattr(policy, "transport_options", frozenset())
         told = [f"{name}={value}" for name, value in sorted(config.options.items()) if name not in beside]
@@ -199,7 +197,9 @@ class PolicyServer:
     def _admit(self, connection: ServerConnection, request: HttpRequest) -> Response | None:
         """Answer what is not for the policy; ``None`` lets the connection in."""
         if request.path == "/healthz":
-            return connection.respond(http.HTTPStatus.OK, "OK\n")
+            if self._batcher.answers:
+                return connection.respond(http.HTTPStatus.OK, "OK\n")
+            return connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, "the policy is gone\n")
         if not may_enter(request.headers, self._config.token):
             return connection.respond(http.HTTPStatus.UNAUTHORIZED, "the token is missing or wrong\n")
         if len(self._connections) >= self._config.most_connections:
@@ -269,7 +269,8 @@ class PolicyServer:
         except PolicyLost:
             raise  # the log has it from the replica
         except Exception as error:
-            logger.error("the policy failed on request %r", key, exc_info=error)
+            replicas = "" if error.__cause__ else getattr(error, "traceback", "")  # one from here has the exception itself
+            logger.error("the policy failed on request %r\n%s", key, replicas, exc_info=error)
             raise PolicyError(f"the policy failed on this request ({key}); the server's log says how") from None
         finally:
             self._asked.discard(asked)

@@ -14,6 +14,7 @@ import numpy as np
 
 from ..envs.errors import VlarigError
 from .api import Policy, Reply, Request
+from .calls import policy_code
 from .load import MOST_COMPARED, Load, Rounding
 from .replies import checked_replies
 
@@ -145,7 +146,8 @@ class Station:
     def _answers(self, requests: list[Request]) -> list[Answer | VlarigError]:
         """The answer to each request, or what went wrong with it. Runs in the policy's thread."""
         try:
-            return list(self._batch_answers(requests))
+            with policy_code(self._policy.name, f"while it acted for {requests[0].key}"):
+                return list(self._batch_answers(requests))
         except VlarigError as error:
             if len(requests) == 1 or not self._alone_on_failure:
                 return [error] * len(requests)

@@ -117,7 +117,7 @@ class RayReplicaHost:
         except PolicyLost as loss:
             return [encode(Failed(0, LOST, str(loss)))]
         except VlarigError as error:
-            return [encode(Failed(0, POLICY if isinstance(error, PolicyError) else OTHER, str(error)))]
+            return [encode(Failed(0, POLICY if isinstance(error, PolicyError) else OTHER, str(error), error.traceback))]
 
 
 class RayReplica:
@@ -221,17 +221,15 @@ class RayReplica:
             return ray.get(answer)
         except ray.exceptions.RayTaskError as error:
             cause = error.cause
-            raise (
-                PolicyError(str(cause)) if isinstance(cause, VlarigError) else PolicyError(f"the policy failed ({cause})")
-            ) from None
+            story = str(cause) if isinstance(cause, VlarigError) else f"the policy failed ({cause})"
+            raise PolicyError(story, traceback=str(error)) from None
         except ray.exceptions.RayError as error:
             raise _NodeLost(f"replica {self._number} is gone: {str(error).splitlines()[0]}") from None
 
     def _checked(self, answer: Sequence[bytes]) -> list[Any]:
         messages = [decode(data) for data in answer]
         if isinstance(messages[0], Failed):
-            kind, story = messages[0].kind, messages[0].message
-            raise PolicyLost(story) if kind == LOST else (PolicyError if kind == POLICY else VlarigError)(story)
+            raise PolicyLost(messages[0].message) if messages[0].kind == LOST else messages[0].error()
         return messages
 
 

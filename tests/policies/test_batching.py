@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import threading
 import time
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from vlarig.envs.api import Needs, Observation
 from vlarig.policies.api import PolicyError, PolicyLost, Reply, Request
 from vlarig.policies.batching import Answer, Batcher, Batching, Load, SizeLoad, execute_for
 from vlarig.policies.load import side_by_side
+from vlarig.policies.station import Station
 
 
 class Echo:
@@ -170,13 +172,112 @@ class RowsFail(Echo):
             r"answered toy/standard@1/reach_red/base/\d/0 with something of type ndarray; give a vlarig.policies.api.Reply",
         ),
         (AloneFails(), r"the policy 'echo' raised RuntimeError while it acted for .*: out of memory"),
-        (RowsFail(), r"the policy 'echo' raised KeyError while it acted for .*"),
+        (RowsFail(), r"the policy 'echo' raised KeyError while it was asked for its rows: .*"),
     ],
     ids=["arrays", "fails alone", "rows fail"],
 )
 def test_whatever_a_policy_does_wrong_is_told_to_who_asked(policy: Echo, sentence: str) -> None:
     with pytest.raises(PolicyError, match=sentence):
         ask_all(policy, Batching(3, wait_seconds=1), 3)
+
+
+class Ends(BaseException):
+    """No exception of ours or of Python's."""
+
+
+class Raises(Echo):
+    """Raises what it is given, as long as there is something."""
+
+    def __init__(self, *errors: BaseException) -> None:
+        super().__init__()
+        self.errors = list(errors)
+
+    def act(self, requests: Sequence[Request]) -> list[Reply]:
+        if self.errors:
+            raise self.errors.pop(0)
+        return super().act(requests)
+
+
+ENDINGS = {
+    "exit": (SystemExit(0), "tried to exit while it acted for .*: status 0"),
+    "cancel": (asyncio.CancelledError(), "raised CancelledError while it acted for "),
+    "close": (GeneratorExit(), "raised GeneratorExit while it acted for "),
+    "interrupt": (KeyboardInterrupt(), "raised KeyboardInterrupt while it acted for "),
+    "own": (Ends("over"), "raised Ends while it acted for .*: over"),
+    "stop": (StopIteration(), "raised StopIteration while it acted for "),
+}
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("kind", ENDINGS)
+def test_whatever_a_policy_raises_is_an_answer_and_the_next_request_is_answered_too(kind: str) -> None:
+    error, sentence = ENDINGS[kind]
+
+    async def run() -> None:
+        async with Batcher(Raises(error), Batching(4)) as batcher:
+            batcher.playing = 2
+            told = await asyncio.gather(*(batcher.ask(request(slot)) for slot in range(2)), return_exceptions=True)
+            for each in told:
+                assert isinstance(each, PolicyError)
+                assert re.search(sentence, str(each))
+                assert f"({__file__}:" in str(each), "the line that raised is named"
+                assert "in act" in each.traceback
+            assert (await batcher.ask(request(0))).reply.actions[0, 0] == 0
+            assert batcher.answers
+
+    asyncio.run(run())
+
+
+@pytest.mark.timeout(20)
+def test_a_defect_beside_the_policys_code_leaves_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(Station, "_in_thread", fail)
+    with pytest.raises(RuntimeError, match="can't start new thread"):
+        ask_all(Echo(), Batching(4), 3)
+
+
+class Reusing(Echo):
+    """Fills one and the same buffer for every request."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.buffer = np.zeros((2, 3), np.float32)
+
+    def act(self, requests: Sequence[Request]) -> list[Reply]:
+        return [Reply(self.fill(request)) for request in requests]
+
+    def fill(self, request: Request) -> np.ndarray:
+        self.buffer[:] = request.slot
+        return self.buffer
+
+
+class OneArray(Echo):
+    """All of a batch in one array, a part for each request."""
+
+    def act(self, requests: Sequence[Request]) -> list[Reply]:
+        together = np.zeros((len(requests), 2, 3), np.float32)
+        together[:] = np.array([request.slot for request in requests])[:, None, None]
+        return [Reply(each) for each in together]
+
+
+class Constant(Echo):
+    """The same for all, in memory that cannot be written to."""
+
+    def act(self, requests: Sequence[Request]) -> list[Reply]:
+        return [Reply(each) for each in np.broadcast_to(np.float32(5), (len(requests), 2, 3))]
+
+
+def test_a_buffer_that_is_used_again_changes_no_answer() -> None:
+    with pytest.raises(PolicyError, match=r"base/0/0 and .*base/1/0 with one and the same array"):
+        ask_all(Reusing(), Batching(4, wait_seconds=1), 3)
+    answers, _ = ask_all(Reusing(), Batching(1), 3)  # one after the other, while earlier answers wait to be used
+    assert [answer.reply.actions[0, 0] for answer in answers] == [0, 1, 2]
+    answers, _ = ask_all(OneArray(), Batching(4, wait_seconds=1), 3)
+    assert [answer.reply.actions[0, 0] for answer in answers] == [0, 1, 2]
+    answers, _ = ask_all(Constant(), Batching(4, wait_seconds=1), 3)
+    assert [answer.reply.actions[0, 0] for answer in answers] == [5, 5, 5]
 
 
 def load_of(policy: Echo, batching: Batching, slots: int, times: int = 1) -> Load:

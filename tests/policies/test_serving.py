@@ -12,6 +12,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from asyncio import CancelledError
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -325,6 +326,32 @@ def test_a_request_that_the_policy_fails_on_costs_nobody_else_in_its_batch() -> 
         assert isinstance(answers[3], str)
         assert [answer["actions"][0, 0] for number, answer in enumerate(answers) if number != 3] == [0, 1, 2, 4, 5, 6, 7]
         assert max(policy.batches) > 2
+
+
+class Poisoned(Notebook):
+    """Some requests have it raise what no ``except Exception`` catches."""
+
+    poison = {-14: SystemExit(0), -15: CancelledError(), -16: GeneratorExit(), -17: KeyboardInterrupt()}
+
+    def _answer(self, request: Request) -> Reply:
+        if error := self.poison.get(int(request.observation["state"][0])):
+            raise error
+        return super()._answer(request)
+
+
+@pytest.mark.timeout(30)
+def test_a_poisoned_request_costs_its_own_client_alone() -> None:
+    with served(Poisoned()) as server, client(server.address) as bystander:
+        for number in Poisoned.poison:
+            assert refused(server.address, seen(number)).startswith("the policy failed on this request")
+            assert ask(bystander, seen(7))["actions"][0, 0] == 7
+        assert get(f"{server.address}/healthz") == (200, b"OK\n")
+
+
+def test_a_server_whose_policy_is_gone_is_not_healthy(monkeypatch: pytest.MonkeyPatch) -> None:
+    with served(Notebook()) as server:
+        monkeypatch.setattr(type(server._batcher), "answers", False)
+        assert get(f"{server.address}/healthz") == (503, b"the policy is gone\n")
 
 
 def test_a_message_that_is_too_large_ends_its_connection() -> None:
