@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -92,8 +93,24 @@ def known_embodiments() -> dict[str, Embodiment]:
     return {**EMBODIMENTS, **{each.name: each for each in own}}
 
 
+def plugin_embodiments() -> tuple[dict[str, Embodiment], list[str]]:
+    """The embodiments of third parties' suites, by name; and the names of those suites that cannot be loaded."""
+    found, broken = {}, []
+    for point in entry_points(group="vlarig.suites"):
+        try:
+            embodiment = point.load().embodiment
+        except KeyboardInterrupt:
+            raise
+        except BaseException:  # 'vlarig envs list' says what is wrong with it
+            broken.append(point.name)
+        else:
+            if isinstance(embodiment, Embodiment):
+                found[embodiment.name] = embodiment
+    return found, broken
+
+
 def find_embodiment(name: str) -> Embodiment:
-    """The embodiment of that name, or the one in a JSON file, in the form of :func:`embodiment_to_data`.
+    """The embodiment of that name, of the rig or of an installed suite; or in a JSON file, as :func:`embodiment_to_data` has it.
 
     Raises:
         PolicyError: There is no such name or file, or the file holds something else.
@@ -103,8 +120,13 @@ def find_embodiment(name: str) -> Embodiment:
         return known[name]
     path = Path(name)
     if path.suffix != ".json" and not path.is_file():
+        installed, broken = plugin_embodiments()
+        if name in installed:
+            return installed[name]
+        unread = f"; not looked at: the broken suites {', '.join(broken)}, see 'vlarig envs list'" if broken else ""
         raise PolicyError(
-            f"unknown embodiment {name!r}; {suggestion(name, known)} (or the path of a JSON file that describes one)"
+            f"unknown embodiment {name!r}; {suggestion(name, {**installed, **known})} "
+            f"(or the path of a JSON file that describes one{unread})"
         )
     try:
         data = json.loads(path.read_text(encoding="utf-8"))

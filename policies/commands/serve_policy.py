@@ -45,7 +45,8 @@ class ServePolicy:
     policy_options: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE...")] = ()
     """What the policy is told; announced as a part of its revision."""
     embodiment: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
-    """Whom the policy moves for all clients: an embodiment's name, or a JSON file with one. Default: the policy's only one."""
+    """Whom the policy moves for all clients: an embodiment's name, an installed suite's too, or a JSON file with one. Default: the
+    policy's only one."""
     layout: Annotated[str, tyro.conf.arg(metavar="NAME")] = "vlarig"
     """Under which keys clients send what they see: vlarig (every view by its tag), libero, droid or aloha as openpi's policies."""
     host: str = "127.0.0.1"

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from toy.env import TOY_POINT
 
 from vlarig.envs.embodiments import LIBERO_PANDA, TABLETOP_PANDA, WIDOWX_BRIDGE, Channel, Embodiment
 from vlarig.policies.api import PolicyError
@@ -114,6 +115,19 @@ def test_data_that_is_no_embodiment_is_refused_in_a_sentence(data: object, says:
         embodiment_from_data(data)
     assert says in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+def test_the_robot_of_an_installed_suite_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert find_embodiment("toy_point") == TOY_POINT
+    with pytest.raises(PolicyError, match="unknown embodiment 'toy_pont'; did you mean toy_point"):
+        find_embodiment("toy_pont")
+    (tmp_path / "broken.dist-info").mkdir()
+    (tmp_path / "broken.dist-info" / "entry_points.txt").write_text("[vlarig.suites]\nprogram = broken_program:SUITE\n")
+    (tmp_path / "broken_program.py").write_text("raise SystemExit(3)")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert find_embodiment("toy_point") == TOY_POINT
+    with pytest.raises(PolicyError, match="not looked at: the broken suites program, see 'vlarig envs list'"):
+        find_embodiment("nowhere")
 
 
 def test_an_embodiment_is_found_by_name_or_in_a_file(tmp_path: Path) -> None:
