@@ -161,6 +161,18 @@ class Suite:
         return Episode(self.name, protocol, task.name, task.variant, start, repeat, self.payload(task, start, protocol))
 
 
+def refuse_unknown_tasks(names: Iterable[str], suites: Sequence[Suite]) -> None:
+    """Make sure that each of the names is a task of at least one of the suites.
+
+    Raises:
+        VlarigError: One is not; the nearest names are offered.
+    """
+    known = [task.name for suite in suites for task in suite.tasks]
+    for name in names:
+        if name not in known:
+            raise unknown("task", name, known, " and ".join(suite.name for suite in suites))
+
+
 def unknown(kind: str, name: str, known: Iterable[str], where: str) -> VlarigError:
     """The error for a name that does not exist: it offers the nearest ones, or all where none is near."""
     return VlarigError(f"unknown {kind} {name!r} in {where}; {suggestion(name, known)}")

@@ -7,7 +7,7 @@ was seen, what it does to a score, and what to change in the adapter.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Optional
 
@@ -17,9 +17,9 @@ from . import checker_shown as shown
 from .api import Env, Episode
 from .checker_bench import Bench, BrokenPromiseError, Sampler, sample_rows
 
-__all__ = ["CHECKS", "Finding", "check_env", "sample_rows"]
+__all__ = ["CHECKS", "TASK_CHECKS", "Finding", "check_env", "each_finding", "sample_rows"]
 
-#: Every check, in the order of a report. Its name and the first line of its docstring are the promise.
+#: Every check, in the order of a report; all are tried on the first task. Its name and the first line of its docstring are the promise.
 CHECKS: tuple[Callable[[Bench], None], ...] = (
     shown.the_embodiment_is_complete,
     shown.the_state_fits_its_layout,
@@ -55,51 +55,116 @@ CHECKS: tuple[Callable[[Bench], None], ...] = (
 )
 
 
+#: The promises that an adapter can keep in one task and break in another; tried on every further task.
+TASK_CHECKS: tuple[Callable[[Bench], None], ...] = (
+    shown.the_state_fits_its_layout,
+    shown.the_instruction_is_words,
+    shown.the_instruction_stays,
+    shown.the_images_fit_the_protocol,
+    shown.the_images_are_not_blank,
+    shown.the_views_differ,
+    shown.privileged_is_empty_unless_asked,
+    shown.the_metrics_are_finite_numbers,
+    repeats.different_starts_differ,
+    repeats.the_digest_sees_what_actions_do,
+    repeats.an_episode_played_twice_in_a_row_is_the_same,
+    repeats.a_warm_env_repeats_a_fresh_one,
+    repeats.an_episode_cut_off_midway_leaves_nothing,
+    repeats.outside_generators_have_no_influence,
+    repeats.outside_generators_are_left_untouched,
+    repeats.slots_of_one_process_are_independent,
+    repeats.rendering_does_not_change_the_future,
+    rules.actions_move_the_robot,
+    rules.given_values_are_left_unchanged,
+    rules.the_step_limit_truncates,
+    rules.no_episode_is_solved_at_its_start,
+)
+
+
 @dataclass(frozen=True)
 class Finding:
     """What one check found.
 
     Attributes:
+        task: Name of the task on whose episodes it was tried.
         check: Name of the check, which is the promise.
         passed: Whether the env keeps it.
         message: The promise in words; where it is broken, also what to do.
+        stopped: Whether an exception ended the check.
     """
 
+    task: str
     check: str
     passed: bool
     message: str
+    stopped: bool = False
 
 
 def check_env(
     make_env: Callable[[], Env], episodes: Sequence[Episode], rows: int = 6, sample: Optional[Sampler] = None
 ) -> list[Finding]:
-    """Try every promise of the env contract.
+    """Try every promise of the env contract on the first task, and on each further one those that can differ by task.
 
-    Some forty resets, two hundred rows and fifty frames of each camera are made: less than a minute in most simulators.
+    The first task takes some forty resets, two hundred rows and a hundred pictures, which is less than a minute in most simulators; a
+    further one takes about half of that.
 
     Args:
-        make_env: Makes a new env, as the adapter's class does; called a few times.
-        episodes: Two or more with different starts; the first four are used.
+        make_env: Makes a new env, as the adapter's class does; called a few times, and once more for each further task.
+        episodes: Two or more with different starts, of one task or of several; two of each are enough.
         rows: Length of a test episode, 3 or more.
         sample: Gives legal action rows that neither solve nor stop an episode; uniform in the middle of the bounds by default.
 
     Returns:
-        A finding for each check, in the order of :data:`CHECKS`. An exception within a check is a finding too.
+        A finding for each check: the first task's in the order of :data:`CHECKS`, with those of each further task, in the order of
+        :data:`TASK_CHECKS`, before its last. An exception within a check is a finding too; it ends the checks of a further task.
 
     Raises:
         VlarigError: The episodes share one start, or ``rows`` is too small.
     """
-    bench = Bench(make_env, episodes, rows, sample)
-    return [_run(check, bench) for check in CHECKS]
+    return list(each_finding(make_env, episodes, rows, sample))
+
+
+def each_finding(
+    make_env: Callable[[], Env], episodes: Sequence[Episode], rows: int = 6, sample: Optional[Sampler] = None
+) -> Iterator[Finding]:
+    """The findings of :func:`check_env`, each as soon as it is known."""
+    first, *others = _by_task(episodes)
+    bench = Bench(make_env, [*first, *(other[0] for other in others)], rows, sample)
+    for check in CHECKS[:-1]:
+        yield _run(check, bench)
+    for other in others:
+        alone = len({episode.start for episode in other}) == 1
+        yield from _check_task(bench.of_task([*other, *first] if alone else other))
+    yield _run(CHECKS[-1], bench)
+
+
+def _check_task(bench: Bench) -> Iterator[Finding]:
+    """The findings of a further task."""
+    for check in TASK_CHECKS:
+        finding = _run(check, bench)
+        yield finding
+        if finding.stopped:
+            break
+    bench.close_siblings()
+
+
+def _by_task(episodes: Sequence[Episode]) -> list[list[Episode]]:
+    """The episodes of each task."""
+    tasks: dict[tuple[str, str], list[Episode]] = {}
+    for episode in episodes:
+        tasks.setdefault((episode.task, episode.variant), []).append(episode)
+    return list(tasks.values())
 
 
 def _run(check: Callable[[Bench], None], bench: Bench) -> Finding:
-    promise = (check.__doc__ or check.__name__).splitlines()[0]
+    promise, task = (check.__doc__ or check.__name__).splitlines()[0], bench.first.task
     try:
         check(bench)
     except BrokenPromiseError as failure:
-        return Finding(check.__name__, False, f"{promise} {failure}")
+        return Finding(task, check.__name__, False, f"{promise} {failure}")
     except Exception as error:
         last_line = traceback.format_exception_only(type(error), error)[-1].strip()
-        return Finding(check.__name__, False, f"{promise} The check was stopped by an exception: {last_line}")
-    return Finding(check.__name__, True, promise)
+        return Finding(
+            task, check.__name__, False, f"{promise} The check was stopped by an exception: {last_line}", stopped=True
+        )
+    return Finding(task, check.__name__, True, promise)

@@ -82,14 +82,19 @@ class Bench:
     """
 
     def __init__(
-        self, make_env: Callable[[], Env], episodes: Sequence[Episode], length: int = 6, sample: Optional[Sampler] = None
+        self,
+        make_env: Callable[[], Env],
+        episodes: Sequence[Episode],
+        length: int = 6,
+        sample: Optional[Sampler] = None,
+        env: Optional[Env] = None,
     ) -> None:
         if len({start_of(episode) for episode in episodes}) < 2:
             raise VlarigError(f"check_env got {len(episodes)} episodes of one start; give two or more with different starts")
         if length < 3:
             raise VlarigError(f"check_env got rows={length}; give 3 or more, so that an episode has a middle")
         self.make_env = make_env
-        self.env = make_env()
+        self.env = env or make_env()
         self.siblings: list[Env] = []
         self.sample = sample or sample_rows
         self.length = length
@@ -99,6 +104,15 @@ class Bench:
         self.payload = copy.deepcopy(self.first.payload)
         self.actions = self.sample(self.env.embodiment, np.random.default_rng(0), length)
         self._completed: Optional[str] = None
+
+    def of_task(self, episodes: Sequence[Episode]) -> Bench:
+        """The same env on test with another task's episodes: whatever the tasks before have left in it must not be seen."""
+        return Bench(self.make_env, episodes, self.length, self.sample, self.env)
+
+    def close_siblings(self) -> None:
+        """Free what :meth:`sibling` made."""
+        while self.siblings:
+            self.siblings.pop().close()
 
     @cached_property
     def reference(self) -> Take:

@@ -12,7 +12,7 @@ import tyro
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator, model_validator
 
 from ..benchmarks.registry import load_suite
-from ..benchmarks.suite import Suite, unknown
+from ..benchmarks.suite import Suite, refuse_unknown_tasks
 from ..envs.api import Episode, Protocol
 from ..envs.errors import VlarigError
 from ..policies.api import Policy
@@ -146,10 +146,7 @@ def plan_suites(config: SweepConfig, policy: Policy, report: Callable[[str], Non
         VlarigError: A suite, task, protocol or runtime does not exist or is not ready, or the policy does not fit.
     """
     suites = [load_suite(name) for name in dict.fromkeys(config.suites)]
-    for name in config.tasks:
-        if not any(name == task.name for suite in suites for task in suite.tasks):
-            known = [task.name for suite in suites for task in suite.tasks]
-            raise unknown("task", name, known, " and ".join(suite.name for suite in suites))
+    refuse_unknown_tasks(config.tasks, suites)
     for name in dict.fromkeys(name for suite in suites for name in suite.assets):
         find_bundle(name, report)
     return [plan_suite(suite, policy, config.tasks, config.episodes, config.execute, config.protocol) for suite in suites]

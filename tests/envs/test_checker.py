@@ -17,7 +17,7 @@ from toy.env import TOY_POINT, ToyEnv
 from toy.suite import TOY_SUITE
 
 from vlarig.envs.api import Camera, ChunkResult, Env, Episode, Needs, Row, Snapshot
-from vlarig.envs.checker import CHECKS, Finding, check_env
+from vlarig.envs.checker import CHECKS, TASK_CHECKS, Finding, check_env
 from vlarig.envs.errors import BadActionError, VlarigError
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -394,6 +394,70 @@ def test_a_message_teaches(adapter: type[ToyEnv], expected: set[str]) -> None:
         assert parts, message
 
 
+THREE_TASKS = [replace(episode, task=task) for task in ("reach_red", "reach_blue", "reach_green") for episode in EPISODES[:2]]
+
+
+def test_every_task_gets_the_checks_that_can_differ_by_task() -> None:
+    findings = check_env(ToyEnv, THREE_TASKS)
+    assert [finding for finding in findings if not finding.passed] == []
+    names = [check.__name__ for check in TASK_CHECKS]
+    assert [(finding.task, finding.check) for finding in findings[len(CHECKS) - 1 : -1]] == [
+        (task, name) for task in ("reach_blue", "reach_green") for name in names
+    ]
+
+
+class ThirdWithoutSeed(ToyEnv):
+    def begin(self, episode: Episode, rng: np.random.Generator) -> str:
+        return super().begin(episode, np.random.default_rng() if episode.task == "reach_green" else rng)
+
+
+class ThirdOfOneStart(ToyEnv):
+    def begin(self, episode: Episode, rng: np.random.Generator) -> str:
+        return super().begin(episode, np.random.default_rng(7) if episode.task == "reach_green" else rng)
+
+
+class ThirdBlind(ToyEnv):
+    def render_view(self, camera: Camera) -> np.ndarray:
+        assert self.episode is not None
+        return super().render_view(camera) * np.uint8(self.episode.task != "reach_green")
+
+
+class ThirdMovedByRendering(ToyEnv):
+    def render_view(self, camera: Camera) -> np.ndarray:
+        assert self.episode is not None
+        self.position = self.position + 1e-12 * (self.episode.task == "reach_green")
+        return super().render_view(camera)
+
+
+@pytest.mark.parametrize(
+    ("adapter", "check"),
+    [
+        (ThirdWithoutSeed, "an_episode_played_twice_in_a_row_is_the_same"),
+        (ThirdOfOneStart, "different_starts_differ"),
+        (ThirdBlind, "the_images_are_not_blank"),
+        (ThirdMovedByRendering, "rendering_does_not_change_the_future"),
+    ],
+)
+def test_a_fault_in_the_third_task_alone_is_found_there(adapter: type[ToyEnv], check: str) -> None:
+    found = [(finding.task, finding.check) for finding in check_env(adapter, THREE_TASKS) if not finding.passed]
+    assert ("reach_green", check) in found
+    assert {task for task, _ in found} == {"reach_green"}
+
+
+def test_a_task_that_cannot_begin_is_said_once() -> None:
+    class ThirdRaises(ToyEnv):
+        def begin(self, episode: Episode, rng: np.random.Generator) -> str:
+            if episode.task == "reach_green":
+                raise RuntimeError("no such scene")
+            return super().begin(episode, rng)
+
+    (failed,) = [
+        finding for finding in check_env(ThirdRaises, THREE_TASKS) if not finding.passed and finding.task != "reach_red"
+    ]
+    assert failed.task == "reach_green"
+    assert "RuntimeError: no such scene" in failed.message
+
+
 def test_every_check_has_a_fault_that_trips_it() -> None:
     assert {check for _, expected in FAULTS for check in expected} == {check.__name__ for check in CHECKS}
 
@@ -415,10 +479,12 @@ def test_an_exception_is_a_finding_and_the_other_checks_still_run() -> None:
     assert by_name["the_embodiment_is_complete"].passed
     state = by_name["the_state_fits_its_layout"]
     assert state == Finding(
+        "reach_red",
         "the_state_fits_its_layout",
         False,
         "The state is one finite float32 number for each name of the state layout. "
         "The check was stopped by an exception: RuntimeError: no such sensor",
+        stopped=True,
     )
 
 
@@ -477,6 +543,13 @@ def test_a_check_stays_small_enough_for_a_slow_simulator() -> None:
     assert counts["reset"] <= 40
     assert counts["row"] <= 240
     assert counts["view"] <= 160
+    first = dict(counts)
+    counts.update(reset=0, row=0, view=0)
+    check_env(Counting, THREE_TASKS)
+    further = {name: (counts[name] - first[name]) / 2 for name in counts}
+    assert further["reset"] <= 24
+    assert further["row"] <= 140
+    assert further["view"] <= 80
 
 
 def code_blocks(page: str) -> dict[str, str]:

@@ -33,6 +33,7 @@ SENTENCES = [
     (["sweep", "toy", "--policy", "random", "--slots", "0"], "slots is 0", "expected 1 or more"),
     (["sweep", "toy", "--policy", "random", "--strict", "--batch", "4"], "batch is 4, but strict asks", "one request at a time"),
     (["sweep", "--policy", "random"], "no suite was named", "vlarig sweep tabletop"),
+    (["envs", "check", "toy", "--tasks", "reach_rd"], "unknown task 'reach_rd' in toy", "did you mean reach_red"),
     (["envs", "check", "toyy"], "unknown suite 'toyy'", "did you mean toy"),
     (["replay", "nowhere", "some/key"], "nowhere", "run"),
 ]  # fmt: skip

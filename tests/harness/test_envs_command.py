@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
 from conftest import TESTS
+
+
+def installed(folder: Path, name: str, points: str, **modules: str) -> str:
+    """A PYTHONPATH under which a distribution with these suites and modules is installed beside the toy suites."""
+    site = folder / "site"
+    (site / f"{name}.dist-info").mkdir(parents=True)
+    (site / f"{name}.dist-info" / "entry_points.txt").write_text(f"[vlarig.suites]\n{points}\n")
+    (site / f"{name}.dist-info" / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n")
+    for module, text in modules.items():
+        (site / f"{module}.py").write_text(text)
+    return f"{site}{os.pathsep}{TESTS}"
 
 
 @pytest.mark.slow
@@ -14,7 +26,7 @@ def test_the_embedded_suite_keeps_the_contract(tabletop: object, cli) -> None:
     done = cli("envs", "check", "tabletop")
     assert done.returncode == 0, done.stdout
     assert "FAIL" not in done.stdout
-    assert "31 of 31 checks passed" in done.stdout
+    assert "115 of 115 checks passed (10 episodes of 5 tasks, " in done.stdout  # 31 on the first task, 21 on each further one
 
 
 def test_a_broken_adapter_is_told_what_to_do(toy_home: Path, cli) -> None:
@@ -25,11 +37,36 @@ def test_a_broken_adapter_is_told_what_to_do(toy_home: Path, cli) -> None:
 
 
 def test_without_a_name_every_ready_suite_is_checked(toy_home: Path, cli) -> None:
-    done = cli("envs", "check")
+    done = cli("envs", "check", "--tasks", "reach_red", timeout=300)
     assert done.returncode == 1
     assert "toy: toy.env:ToyEnv" in done.stdout
     assert "leaky: toy.faulty:LeakyEnv" in done.stdout
     assert "tabletop" not in done.stdout
+
+
+THIRD_WITHOUT_A_SEED = """
+from dataclasses import replace
+from toy.suite import TOY_SUITE
+from vlarig.benchmarks.suite import Task
+
+TASKS = (*TOY_SUITE.tasks, Task("again_red", starts=(7, 9, 11)))
+SUITE = replace(TOY_SUITE, name="unseeded", adapter="toy.faulty:UnseededEnv", tasks=TASKS)
+"""
+
+
+def test_every_task_is_checked_and_the_report_says_on_which_episodes(toy_home: Path, tmp_path: Path, cli) -> None:
+    path = installed(tmp_path, "third", "unseeded = third_without_a_seed:SUITE", third_without_a_seed=THIRD_WITHOUT_A_SEED)
+    done = cli("envs", "check", "unseeded", PYTHONPATH=path)
+    assert done.returncode == 1, done.stderr
+    *sound, broken, _ = re.split(r"^(?:(?=again_red:)|at the end:)", done.stdout, flags=re.MULTILINE)
+    assert "FAIL" not in "".join(sound)
+    assert "reach_blue: unseeded/standard@1/reach_blue/base/0/0 and unseeded/standard@1/reach_blue/base/1/0" in sound[0]
+    assert broken.startswith("again_red: unseeded/standard@1/again_red/base/7/0 and unseeded/standard@1/again_red/base/9/0\n")
+    assert "FAIL  an_episode_played_twice_in_a_row_is_the_same" in broken
+    assert "(6 episodes of 3 tasks, " in done.stdout
+    narrowed = cli("envs", "check", "unseeded", "--tasks", "reach_red", PYTHONPATH=path)
+    assert narrowed.returncode == 0
+    assert "31 of 31 checks passed (2 episodes of 1 task, " in narrowed.stdout
 
 
 def test_a_suites_protocols_are_compared(toy_home: Path, cli) -> None:
@@ -69,14 +106,10 @@ BROKEN = {
 @pytest.fixture
 def with_broken_plugins(toy_home: Path, tmp_path: Path) -> dict[str, str]:
     """Environment variables under which the broken plug-ins are installed beside the toy suites."""
-    site = tmp_path / "site"
-    (site / "broken.dist-info").mkdir(parents=True)
-    for name, (text, _) in BROKEN.items():
-        (site / f"broken_{name}.py").write_text(text)
-    points = "".join(f"{name} = broken_{name}:SUITE\n" for name in BROKEN)
-    (site / "broken.dist-info" / "entry_points.txt").write_text(f"[vlarig.suites]\n{points}")
-    (site / "broken.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1\n")
-    return {"PYTHONPATH": f"{site}{os.pathsep}{TESTS}"}
+    points = "\n".join(f"{name} = broken_{name}:SUITE" for name in BROKEN)
+    return {
+        "PYTHONPATH": installed(tmp_path, "broken", points, **{f"broken_{name}": text for name, (text, _) in BROKEN.items()})
+    }
 
 
 def test_a_broken_plugin_is_listed_with_its_reason_and_hides_no_other(with_broken_plugins: dict[str, str], cli) -> None:

@@ -177,3 +177,10 @@ class LeakyEnv(ToyEnv):
         self.begun += 1
         self.position = self.position * 0.99**self.begun
         return instruction
+
+
+class UnseededEnv(ToyEnv):
+    """Draws the start of one task without a seed."""
+
+    def begin(self, episode: Episode, rng: np.random.Generator) -> str:
+        return super().begin(episode, np.random.default_rng() if episode.task == "again_red" else rng)
