@@ -75,7 +75,10 @@ def _converter(kind: Any) -> Converter:
 def _float(value: Any) -> float:
     if type(value) is not float and type(value) is not int:
         raise _expected("a number", value)
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise _MisfitError("is a whole number that is too large for a float") from None
 
 
 def _exact_converter(kind: type) -> Converter:

@@ -16,6 +16,7 @@ from ..benchmarks.registry import load_suite
 from ..envs.errors import VlarigError
 from ..results.ledger import Ledger
 from ..results.records import EpisodeRecord
+from ..results.run_files import films_of
 from .film import FilmWriter, need_video_extra, read_film, write_contact_sheet
 from .replay import WHY_DIFFERENT, Replay, replay_run
 
@@ -50,7 +51,7 @@ def film_run(run: Path, which: str, console: Console, workers: int | None = None
     """
     need_video_extra()
     chosen = episode_keys(run, which)
-    filmed = _filmed(run)
+    filmed = films_of(run)
     wanted = [key for key in chosen if film_path(run, key).name not in filmed]
     failed: list[Replay] = []
     if wanted:
@@ -64,7 +65,7 @@ def film_run(run: Path, which: str, console: Console, workers: int | None = None
                 count(len(failed))
 
             replay_run(run, wanted, done, workers, partial(film_of, run))
-    if _filmed(run) and (wanted or not (run / "frames.png").exists()):
+    if films_of(run) and (wanted or not (run / "frames.png").exists()):
         draw_sheet(run)
         console.print(f"films: {run / 'videos'}, pictures: {run / 'frames.png'}", highlight=False, soft_wrap=True)
     _tell(failed, console)
@@ -98,7 +99,7 @@ def draw_sheet(run: Path) -> None:
     Raises:
         VlarigError: A film cannot be read.
     """
-    filmed = _filmed(run)
+    filmed = films_of(run)
     if not filmed:
         return
     with Ledger.open_read_only(run) as ledger:
@@ -112,20 +113,15 @@ def draw_sheet(run: Path) -> None:
         write_contact_sheet(run / "frames.png", rows)
 
 
-def _filmed(run: Path) -> set[str]:
-    """Names of the films that there are."""
-    return {path.name for path in (run / "videos").glob("[!.]*.mp4")}
-
-
 @contextlib.contextmanager
 def _told_kept(run: Path) -> Iterator[None]:
     """When filming ends early, say what is kept."""
     try:
         yield
     except VlarigError as error:
-        raise VlarigError(f"{error} ({len(_filmed(run))} films are kept in {run / 'videos'})") from error
+        raise VlarigError(f"{error} ({len(films_of(run))} films are kept in {run / 'videos'})") from error
     except KeyboardInterrupt as interrupt:
-        kept = f"{len(_filmed(run))} films are kept in {run / 'videos'}"
+        kept = f"{len(films_of(run))} films are kept in {run / 'videos'}"
         raise type(interrupt)(f"interrupted; {kept}, and the same command goes on from there") from None
 
 

@@ -20,6 +20,7 @@ from ..envs.structure import structure
 from ..results.ledger import Ledger
 from ..results.manifest import Manifest, SuitePlan
 from ..results.records import EpisodeRecord, split_key
+from ..results.run_files import check_links
 from .episode_queue import EpisodeQueue
 from .machine import Machine
 from .placement import SimHost, local_hosts
@@ -114,6 +115,7 @@ def replay_run(
             be kept alive, or a watcher cannot go on.
         KeyboardInterrupt: The user interrupted it, or it was told to terminate.
     """
+    check_links(run)  # logs and films are written there
     manifest = Manifest.load(run)
     with Ledger.open_read_only(run) as ledger:
         for key in sorted(set(keys) - ledger.finished_keys()):

@@ -230,7 +230,7 @@ class Ledger:
 
     def sessions(self) -> list[Session]:
         """The starts of the driver, oldest first."""
-        return [session_value(row) for row in self._read("SELECT * FROM sessions ORDER BY id")]
+        return [session_value(row, self.path) for row in self._read("SELECT * FROM sessions ORDER BY id")]
 
     def counts(self) -> dict[TaskKey, Count]:
         """Finished, successful and given-up episodes by task, all of one moment."""

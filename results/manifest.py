@@ -8,13 +8,23 @@ import os
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from ..envs.errors import VlarigError
+from ..envs.episode import Protocol, check_name
+from ..envs.errors import BadMessageError, VlarigError
+from ..envs.structure import structure
+from ..envs.untrusted import one_line
+from .run_files import own_path
 from .schema import sync_folder
 
 MANIFEST_NAME = "manifest.json"
 MANIFEST_FORMAT = 1
+
+#: Most episodes of a run.
+MAX_EPISODES = 10_000_000
+
+#: Most bytes of a manifest; one of a thousand tasks has a tenth of a million.
+_MAX_BYTES = 1 << 26
 _ADVICE = "use another --run, or drop --run to start a new one"
 
 
@@ -31,8 +41,14 @@ class TaskPlan(_Model):
     """Name of the task within the suite."""
     variant: str
     """Name of the variation; `base` where there is none."""
-    episodes: int
+    episodes: int = Field(ge=1, le=MAX_EPISODES)
     """Episodes that the run owes of it."""
+
+    @field_validator("name", "variant")
+    @classmethod
+    def _part_of_keys(cls, name: str) -> str:
+        check_name("task or variant", name)
+        return name
 
 
 class SuitePlan(_Model):
@@ -44,6 +60,27 @@ class SuitePlan(_Model):
     """The resolved protocol, every field of it, as plain data."""
     tasks: list[TaskPlan]
     """The tasks with their numbers of episodes, in the order of tables."""
+
+    @field_validator("name")
+    @classmethod
+    def _part_of_keys(cls, name: str) -> str:
+        check_name("suite", name)
+        return name
+
+    @field_validator("protocol")
+    @classmethod
+    def _a_protocol(cls, protocol: dict[str, Any]) -> dict[str, Any]:
+        try:
+            structure(Protocol, protocol, "protocol")
+        except BadMessageError as error:
+            raise ValueError(str(error)) from None
+        return protocol
+
+    @model_validator(mode="after")
+    def _each_task_once(self) -> SuitePlan:
+        if len({(task.name, task.variant) for task in self.tasks}) < len(self.tasks):
+            raise ValueError("a task is listed twice")
+        return self
 
     @property
     def protocol_name(self) -> str:
@@ -61,11 +98,11 @@ class Identity(_Model):
 
     suites: list[SuitePlan]
     """The suites with their resolved protocols, tasks, and numbers of episodes."""
-    episodes: int
+    episodes: int = Field(ge=0, le=MAX_EPISODES)
     """Number of episodes in all."""
     episodes_digest: str
     """SHA-256 over the sorted keys of the episodes, each with its payload (scenes, goals, prepared motions)."""
-    seed: int
+    seed: int = Field(ge=-(2**63), lt=2**63)
     """Seed of the run, from which the policy's randomness comes."""
     policy: str
     """Name of the policy as the user gave it: a scripted expert, a checkpoint, an address."""
@@ -85,6 +122,14 @@ class Identity(_Model):
     """What draws the images, for instance `osmesa` or `egl`; image digests are comparable under one renderer alone."""
     vlarig_version: str
     """Version of vlarig."""
+
+    @model_validator(mode="after")
+    def _each_suite_once(self) -> Identity:
+        if len({(suite.name, suite.protocol_name) for suite in self.suites}) < len(self.suites):
+            raise ValueError("a suite is listed twice under one protocol")
+        if (planned := sum(suite.episodes for suite in self.suites)) != self.episodes:
+            raise ValueError(f"episodes is {self.episodes}, but its suites have {planned}")
+        return self
 
     @property
     def policy_label(self) -> str:
@@ -155,11 +200,15 @@ class Manifest(_Model):
         """SHA-256, in hex, over the identity; the record has no part in it."""
         return self.identity.identity_hash()
 
+    def text(self) -> str:
+        """What the file holds."""
+        return json.dumps(self.model_dump(mode="json"), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
     def save(self, run_dir: Path) -> None:
         """Write ``manifest.json`` into ``run_dir``; it appears whole or not at all."""
         path = run_dir / MANIFEST_NAME
         draft = run_dir / f"{MANIFEST_NAME}.{os.getpid()}.new"
-        text = json.dumps(self.model_dump(mode="json"), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+        text = self.text()
         try:
             run_dir.mkdir(parents=True, exist_ok=True)
             draft.unlink(missing_ok=True)
@@ -183,22 +232,37 @@ class Manifest(_Model):
         Raises:
             VlarigError: It is missing, damaged, or from a newer version.
         """
-        path = run_dir / MANIFEST_NAME
+        path = own_path(run_dir, MANIFEST_NAME)
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
+            data = json.loads(_read(path))
+            json.dumps(data, ensure_ascii=False).encode()  # half of a pair of surrogates could be written nowhere
         except FileNotFoundError:
             raise VlarigError(f"{run_dir} holds no run: {path} is missing; `vlarig runs` lists the runs") from None
-        except (OSError, ValueError) as error:
-            raise VlarigError(f"{path} cannot be read as JSON: {error}; bring it back from a copy") from error
+        except (OSError, ValueError, RecursionError) as error:
+            raise VlarigError(f"{path} cannot be read as JSON: {one_line(str(error))}; bring it back from a copy") from error
         version = data.get("format") if isinstance(data, dict) else None
         if isinstance(version, int) and version > MANIFEST_FORMAT:
             raise VlarigError(f"{path} has format {version}, this vlarig reads up to {MANIFEST_FORMAT}; install a newer vlarig")
         try:
-            return cls.model_validate(data)
+            manifest = cls.model_validate(data)
+            manifest.text()  # pages and merged runs write it again
         except ValidationError as error:
-            first = error.errors()[0]
+            first = error.errors(include_url=False)[0]
             where = ".".join(map(str, first["loc"])) or "the whole"
-            raise VlarigError(f"{path} is no manifest: {where}: {first['msg'].lower()}; bring it back from a copy") from error
+            told = one_line(f"{where}: {first['msg'].removeprefix('Value error, ').lower()}")
+            raise VlarigError(f"{path} is no manifest: {told}; bring it back from a copy") from error
+        except (ValueError, RecursionError) as error:
+            raise VlarigError(f"{path} is no manifest: it is nested too deep; bring it back from a copy") from error
+        return manifest
+
+
+def _read(path: Path) -> str:
+    """The text of a manifest."""
+    with path.open("rb") as file:
+        content = file.read(_MAX_BYTES + 1)
+    if len(content) > _MAX_BYTES:
+        raise ValueError(f"it has more than {_MAX_BYTES >> 20} MB")
+    return content.decode("utf-8")
 
 
 def check_same(saved: Manifest, wanted: Manifest, run: str = "") -> None:

@@ -13,6 +13,7 @@ from .bootstrap import Mean, Unit, clustered_mean
 from .ledger import Ledger, TaskKey
 from .manifest import Manifest
 from .records import EpisodeRecord, split_key
+from .run_files import run_name
 from .tables import run_table
 
 #: Fields of every record that can be averaged; a benchmark's own metrics come on top.
@@ -109,7 +110,7 @@ def read_run(run_dir: Path) -> RunRecords:
         for task in suite.tasks:
             key = TaskKey(suite.name, suite.protocol_name, task.name, task.variant)
             tasks[key] = TaskRecords(key, task.episodes, errors[key], finished.get(key, {}))
-    return RunRecords(run_dir.resolve().name, manifest, tasks)
+    return RunRecords(run_name(run_dir), manifest, tasks)
 
 
 def suite_mean(run: RunRecords, suite: str, metric: str = "success", unit: Unit = "task") -> Mean | Incomplete:

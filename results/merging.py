@@ -27,15 +27,18 @@ from .manifest import MANIFEST_NAME, Manifest, identity_differences
 from .planning import surroundings
 from .records import differing_fields
 from .rows import ALL, COUNT_FINISHED, INSERT_EPISODE, SELECT_ONE, SELECT_WHOLE, episode_record
-from .schema import LEDGER_NAME, check_file, connect_read_only, connect_writable, create_file, plain_errors, sync_folder
-
-_CREATE_ORIGINS = """
-CREATE TABLE IF NOT EXISTS origins (
-    session INTEGER PRIMARY KEY REFERENCES sessions (id),
-    run TEXT NOT NULL,
-    number INTEGER NOT NULL
+from .run_files import check_links, films_of, run_name
+from .schema import (
+    CREATE_ORIGINS,
+    LEDGER_NAME,
+    check_file,
+    connect_read_only,
+    connect_writable,
+    create_file,
+    plain_errors,
+    sync_folder,
 )
-"""
+
 #: All sessions, each with where it came from: its own folder where it was not merged in.
 _SELECT_SESSIONS = """
 SELECT sessions.*, COALESCE(origins.run, :run) AS run, COALESCE(origins.number, sessions.id) AS number
@@ -97,6 +100,7 @@ def merge_runs(runs: Sequence[Path], target: Path) -> Merged:
         raise VlarigError(f"there is nothing to merge into {target}; name the folders of other runs")
     manifests = {run: Manifest.load(run) for run in sources}
     sources.sort(key=lambda run: (manifests[run].record.created, str(run)))
+    films = [run / "videos" / film for run in sources for film in sorted(films_of(run))]
     exists = (target / MANIFEST_NAME).exists()
     first = target if exists else sources[0]
     merged = Manifest.load(target) if exists else _merged_manifest([manifests[run] for run in sources], target)
@@ -110,12 +114,13 @@ def merge_runs(runs: Sequence[Path], target: Path) -> Merged:
                 f"{target} is {merged.record.part}, which holds its own episodes alone; give another --run to merge into"
             )
         with RunLock(target):
-            return _add(target, merged, sources, target)
+            check_links(target)
+            return _add(target, merged, sources, films, target)
     if target.exists():
         raise VlarigError(f"{target} exists and is no run; give a --run that is new, or the folder of a run to add to")
     with _draft_of(target) as draft:
         merged.save(draft)
-        return _add(draft, merged, sources, target)
+        return _add(draft, merged, sources, films, target)
 
 
 def _distinct(runs: Sequence[Path]) -> list[Path]:
@@ -173,8 +178,8 @@ def _clear(folder: Path) -> None:
             path.unlink()
 
 
-def _add(folder: Path, manifest: Manifest, runs: Sequence[Path], target: Path) -> Merged:
-    """Add runs to the one that lies in ``folder`` and is called ``target``."""
+def _add(folder: Path, manifest: Manifest, runs: Sequence[Path], films: Sequence[Path], target: Path) -> Merged:
+    """Add runs and their films to the run that lies in ``folder`` and is called ``target``."""
     path = folder / LEDGER_NAME
     if path.exists():
         check_file(path)
@@ -185,7 +190,7 @@ def _add(folder: Path, manifest: Manifest, runs: Sequence[Path], target: Path) -
     conflicts: list[str] = []
     with contextlib.closing(connect_writable(path)) as ledger, plain_errors(path, "written"):
         ledger.execute("BEGIN IMMEDIATE")  # closed before its commit, nothing has happened
-        ledger.execute(_CREATE_ORIGINS)
+        ledger.execute(CREATE_ORIGINS)
         for run in runs:
             with _reading(run) as source:
                 _check_plan(source, manifest)
@@ -208,7 +213,7 @@ def _add(folder: Path, manifest: Manifest, runs: Sequence[Path], target: Path) -
         for statement in _SORT_ATTEMPTS:
             ledger.execute(statement)
         ledger.execute("COMMIT")
-    _take_films(runs, folder)
+    _take_films(films, folder)
     return Merged(target, found, new)
 
 
@@ -259,10 +264,10 @@ def _check_plan(source: _Source, manifest: Manifest) -> None:
 
 def _add_sessions(ledger: sqlite3.Connection, target: Path, source: _Source) -> dict[int | None, int]:
     """Add the source's sessions, but for those that are there; the source's ids to the ledger's."""
-    named = {_origin(row): row["id"] for row in ledger.execute(_SELECT_SESSIONS, {"run": target.resolve().name})}
+    named = {_origin(row): row["id"] for row in ledger.execute(_SELECT_SESSIONS, {"run": run_name(target)})}
     merged_before = any(source.rows("SELECT 1 FROM sqlite_master WHERE name = 'origins'"))
     ids: dict[int | None, int] = {}
-    for row in source.rows(_SELECT_SESSIONS if merged_before else _SELECT_OWN_SESSIONS, {"run": source.run.resolve().name}):
+    for row in source.rows(_SELECT_SESSIONS if merged_before else _SELECT_OWN_SESSIONS, {"run": run_name(source.run)}):
         known = named.get(_origin(row))
         if known is None:
             known = ledger.execute(_INSERT_SESSION, dict(row)).lastrowid
@@ -293,25 +298,24 @@ def _holder(key: str, runs: Sequence[Path]) -> Path:
     raise AssertionError(f"no run has finished {key}")
 
 
-def _take_films(runs: Sequence[Path], folder: Path) -> None:
+def _take_films(films: Sequence[Path], folder: Path) -> None:
     """Take along the films that ``folder`` has not; without a copy where the disk can link them."""
     videos = folder / "videos"
-    for run in runs:
-        for film in sorted((run / "videos").glob("[!.]*.mp4")):
-            if (videos / film.name).exists():
-                continue
-            draft = videos / f".{film.name}.merging"
+    for film in films:
+        if (videos / film.name).exists():
+            continue
+        draft = videos / f".{film.name}.merging"
+        try:
+            videos.mkdir(exist_ok=True)
+            draft.unlink(missing_ok=True)  # of a merge that was killed; a link to a film must not be written to
             try:
-                videos.mkdir(exist_ok=True)
-                draft.unlink(missing_ok=True)  # of a merge that was killed; a link to a film must not be written to
-                try:
-                    os.link(film, draft)
-                except OSError:
-                    shutil.copyfile(film, draft)
-                draft.replace(videos / film.name)
-            except OSError as error:
-                raise VlarigError(
-                    f"the film {film} cannot be copied to {videos}: {error}; free some disk space, then merge again"
-                ) from error
-            finally:
-                draft.unlink(missing_ok=True)
+                os.link(film, draft)
+            except OSError:
+                shutil.copyfile(film, draft)
+            draft.replace(videos / film.name)
+        except OSError as error:
+            raise VlarigError(
+                f"the film {film} cannot be copied to {videos}: {error}; free some disk space, then merge again"
+            ) from error
+        finally:
+            draft.unlink(missing_ok=True)

@@ -19,6 +19,7 @@ from ..envs.errors import VlarigError
 from .ledger import Ledger, TaskKey
 from .manifest import Manifest
 from .records import Attempt, EpisodeRecord, split_key
+from .run_files import run_name
 from .tables import run_table
 
 #: Name, type (as pyarrow calls it) and meaning of every column but the metrics' and the actions.
@@ -74,7 +75,7 @@ def export_parquet(run_dirs: Sequence[Path], file: Path, with_actions: bool = Fa
         VlarigError: A run is damaged, two have the same name, the file cannot be written, or pyarrow is not installed.
     """
     arrow, parquet = _pyarrow("pyarrow"), _pyarrow("pyarrow.parquet")
-    names = [run_dir.resolve().name for run_dir in run_dirs]
+    names = [run_name(run_dir) for run_dir in run_dirs]
     double = [name for name, count in Counter(names).items() if count > 1]
     if double:
         raise VlarigError(f"two of the runs are called {double[0]}; rename one's folder, or export them to two files")
@@ -135,7 +136,7 @@ def _rows(run_dir: Path, manifest: Manifest, with_actions: bool) -> Iterator[dic
     """The run's rows: finished episodes by their keys, then those given up, then those missing."""
     identity = manifest.identity
     run = {
-        "run": run_dir.resolve().name,
+        "run": run_name(run_dir),
         "policy": identity.policy,
         "policy_options": json.dumps(identity.policy_options, sort_keys=True),
         "policy_revision": identity.policy_revision,

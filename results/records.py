@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ..envs.api import Outcome
+from ..envs.untrusted import one_line
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,4 +173,4 @@ def split_key(key: str) -> tuple[str, str, str, str, int, int]:
         return suite, protocol, task, variant, int(start), int(repeat)
     except ValueError:
         wanted = "suite/protocol@version/task/variant/start/repeat"
-        raise ValueError(f"{key!r} is no episode key; expected {wanted}") from None
+        raise ValueError(f"{one_line(repr(key))} is no episode key; expected {wanted}") from None

@@ -13,6 +13,7 @@ import numpy as np
 
 from ..envs.api import Outcome
 from ..envs.errors import VlarigError
+from ..envs.untrusted import one_line
 from .actions import decode_actions, decode_shape, encode_actions
 from .records import Attempt, EpisodeRecord, Session
 
@@ -105,10 +106,10 @@ def episode_record(row: sqlite3.Row, path: Path, with_actions: bool) -> EpisodeR
                 cut_short=bool(row["cut_short"]),
             ),
             reward=math.nan if row["reward"] is None else row["reward"],
-            chunks=tuple(json.loads(row["chunks"])),
+            chunks=_chunks_in(row["chunks"]),
             actions=actions,
-            metrics=json.loads(row["metrics"]),
-            seconds=json.loads(row["seconds"]),
+            metrics=numbers_in(row["metrics"]),
+            seconds=numbers_in(row["seconds"]),
         )
     except (VlarigError, ValueError, TypeError) as error:
         raise VlarigError(
@@ -116,19 +117,60 @@ def episode_record(row: sqlite3.Row, path: Path, with_actions: bool) -> EpisodeR
         ) from error
 
 
+def numbers_in(text: str) -> dict[str, float]:
+    """Numbers by name, out of a column that holds them as JSON.
+
+    Raises:
+        ValueError: It holds something else.
+    """
+    values = _json_in(text)
+    if not isinstance(values, dict) or not all(type(value) in (int, float) for value in values.values()):
+        raise ValueError(f"{one_line(text)!r} is no map of numbers")
+    "".join(values).encode()  # a name that is no Unicode could be written nowhere
+    try:
+        return {name: float(value) for name, value in values.items()}
+    except OverflowError as error:
+        raise ValueError(f"a number is too large: {error}") from None
+
+
+def _chunks_in(text: str) -> tuple[int, ...]:
+    values = _json_in(text)
+    if not isinstance(values, list) or not all(type(value) is int and 0 <= value < 2**31 for value in values):
+        raise ValueError(f"{one_line(text)!r} is no list of numbers of rows")
+    return tuple(values)
+
+
+def _json_in(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError(f"{one_line(text)!r} is nested too deep") from error
+
+
 def attempt_value(row: sqlite3.Row) -> Attempt:
     """The attempt in a row of the table ``attempts``."""
     return Attempt(row["key"], row["number"], row["kind"], row["message"], row["worker"], bool(row["gave_up"]))
 
 
-def session_value(row: sqlite3.Row) -> Session:
-    """The session in a row of the table ``sessions``."""
+def session_value(row: sqlite3.Row, path: Path) -> Session:
+    """The session in a row of the table ``sessions``.
+
+    Raises:
+        VlarigError: The row is damaged.
+    """
+    try:
+        packages = _json_in(row["packages"])
+        "".join(f"{name}{version}" for name, version in packages.items()).encode()
+    except (ValueError, AttributeError) as error:
+        raise VlarigError(
+            f"the ledger {path} holds a damaged record of session {row['id']}: {error}; bring the file back from a copy"
+        ) from error
     return Session(
         git_revision=row["git_revision"],
         host=row["host"],
         workers=row["workers"],
         slots=row["slots"],
-        packages=json.loads(row["packages"]),
+        packages=packages,
         started=row["started"],
         ended=row["ended"],
     )

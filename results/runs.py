@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -11,10 +12,14 @@ from ..envs.errors import VlarigError
 from .ledger import Ledger
 from .lock import LOCK_NAME, RunLock, lock_holder
 from .manifest import MANIFEST_NAME, Manifest, check_same
+from .run_files import check_links, printable, run_name
 from .schema import LEDGER_NAME
 from .shards import owed_episodes
 
 DEFAULT_RUNS = Path("runs")
+
+#: The latest time that is shown, in seconds since 1970: in the year 9999, after which Python's calendar ends.
+_END_OF_TIME = 253_370_764_800
 
 
 def open_run(run_dir: Path, wanted: Manifest) -> Ledger:
@@ -30,9 +35,11 @@ def open_run(run_dir: Path, wanted: Manifest) -> Ledger:
         The run's ledger, which holds the run's lock until it is closed.
 
     Raises:
-        VlarigError: Another process writes the run, its identity differs, its files are damaged, or the folder holds something else.
+        VlarigError: Another process writes the run, its identity differs, its files are damaged, the folder holds something else, or
+            a link leads out of it.
     """
     _check_free(run_dir)
+    check_links(run_dir)
     lock = RunLock(run_dir)
     try:
         if (run_dir / MANIFEST_NAME).exists():
@@ -81,14 +88,25 @@ def find_run(name: Path, runs: Path = DEFAULT_RUNS) -> Path:
 
 
 def run_dirs(directory: Path) -> list[Path]:
-    """The folders directly below ``directory`` that hold a run, sorted by name."""
+    """The folders directly below ``directory`` that hold a run, sorted by name.
+
+    Raises:
+        VlarigError: ``directory`` cannot be read.
+    """
     if not directory.is_dir():
         return []
-    return sorted(folder for folder in directory.iterdir() if not folder.name.startswith(".") and _holds_run(folder))
+    try:
+        folders = list(directory.iterdir())
+    except OSError as error:
+        raise VlarigError(f"the folder {directory} cannot be read: {error.strerror}; name a folder that you may read") from None
+    return sorted(folder for folder in folders if not folder.name.startswith(".") and _holds_run(folder))
 
 
 def _holds_run(folder: Path) -> bool:
-    return (folder / MANIFEST_NAME).is_file() or (folder / LEDGER_NAME).is_file()
+    try:
+        return (folder / MANIFEST_NAME).is_file() or (folder / LEDGER_NAME).is_file()
+    except OSError:  # a folder that only others may look into
+        return False
 
 
 @dataclass(frozen=True)
@@ -133,9 +151,7 @@ def list_runs(directory: Path = DEFAULT_RUNS) -> list[RunSummary]:
 
 def summarize(run_dir: Path) -> RunSummary:
     """The run in ``run_dir`` in one line; problems are told in it, not raised."""
-    files = [run_dir / MANIFEST_NAME, run_dir / LEDGER_NAME, run_dir / f"{LEDGER_NAME}-wal"]
-    changed = datetime.fromtimestamp(max((file.stat().st_mtime for file in files if file.exists()), default=0.0))
-    holder = lock_holder(run_dir)
+    name, changed, holder = run_name(run_dir), _last_change(run_dir), lock_holder(run_dir)
     try:
         manifest = Manifest.load(run_dir)
         expected = sum(owed_episodes(manifest).values())
@@ -145,8 +161,17 @@ def summarize(run_dir: Path) -> RunSummary:
                 counts = ledger.counts().values()
             finished, errors = sum(count.finished for count in counts), sum(count.errors for count in counts)
     except VlarigError as error:
-        return RunSummary(run_dir.name, "", (), 0, 0, 0, "unreadable", changed, str(error))
+        return RunSummary(name, "", (), 0, 0, 0, "unreadable", changed, printable(str(error)))
     state = "being written" if holder else "complete" if finished == expected else "resumable"
     suites, shard = tuple(suite.name for suite in manifest.identity.suites), manifest.record.shard
     policy = manifest.identity.policy
-    return RunSummary(run_dir.name, policy, suites, finished, expected, errors, state, changed, holder or "", shard)
+    return RunSummary(name, policy, suites, finished, expected, errors, state, changed, holder or "", shard)
+
+
+def _last_change(run_dir: Path) -> datetime:
+    """When one of the run's files was changed last; the files may claim any time."""
+    times = [0.0]
+    for name in (MANIFEST_NAME, LEDGER_NAME, f"{LEDGER_NAME}-wal"):
+        with contextlib.suppress(OSError):
+            times.append((run_dir / name).stat().st_mtime)
+    return datetime.fromtimestamp(min(max(times), _END_OF_TIME))

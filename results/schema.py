@@ -9,6 +9,9 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from ..envs.errors import VlarigError
+from ..envs.untrusted import one_line
+from .records import split_key
+from .run_files import own_path
 
 LEDGER_NAME = "ledger.sqlite"
 SCHEMA_VERSION = 1
@@ -76,6 +79,26 @@ PRAGMA user_version = {SCHEMA_VERSION};
 COMMIT;
 """
 
+#: Where the sessions of a merged run came from; a ledger that nothing was merged into has no such table.
+CREATE_ORIGINS = """
+CREATE TABLE IF NOT EXISTS origins (
+    session INTEGER PRIMARY KEY REFERENCES sessions (id),
+    run TEXT NOT NULL,
+    number INTEGER NOT NULL
+)
+"""
+
+#: What SQLite does not check by itself: any value may be in any column.
+_WRONG_VALUES = {
+    "episodes": """success NOT IN (0, 1) OR success_first NOT IN (0, 1) OR success_at_end NOT IN (0, 1) OR cut_short NOT IN (0, 1)
+        OR min(steps, primitives, streak, longest_streak) < 0 OR max(steps, primitives, streak, longest_streak) >= 1 << 31
+        OR key != suite || '/' || protocol || '/' || task || '/' || variant || '/' || start || '/' || repeat""",
+    "attempts": "gave_up NOT IN (0, 1)",
+}
+_SELECT_TABLES = (
+    "SELECT name, sql FROM sqlite_master WHERE type = 'table' AND name IN ('sessions', 'episodes', 'attempts', 'origins')"
+)
+
 
 @contextmanager
 def plain_errors(path: Path, doing: str) -> Generator[None]:
@@ -84,8 +107,8 @@ def plain_errors(path: Path, doing: str) -> Generator[None]:
         yield
     except sqlite3.ProgrammingError:
         raise  # a closed ledger, a wrong statement: our defect, not the user's
-    except (sqlite3.Error, OSError) as error:
-        raise VlarigError(f"the ledger {path} cannot be {doing}: {error}; {_advice(error)}") from error
+    except (sqlite3.Error, UnicodeDecodeError, OSError) as error:  # SQLite quotes damaged text in its messages
+        raise VlarigError(f"the ledger {path} cannot be {doing}: {one_line(str(error))}; {_advice(error)}") from error
 
 
 def _advice(error: Exception) -> str:
@@ -152,6 +175,7 @@ def _connect_uri(path: Path, options: str) -> sqlite3.Connection:
     except sqlite3.Error:
         connection.close()
         raise
+    connection.execute("PRAGMA trusted_schema = OFF")  # the file may come from anyone
     connection.row_factory = sqlite3.Row
     return connection
 
@@ -160,8 +184,10 @@ def check_file(path: Path) -> None:
     """Make sure that the file is a sound ledger of a version that we can read. It is not changed.
 
     Raises:
-        VlarigError: It is missing, no ledger, damaged, or from a newer version.
+        VlarigError: It is missing, no ledger, damaged, from a newer version, or a link that leads out of the run's folder.
     """
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        own_path(path.parent, path.name + suffix)
     if not path.is_file():
         raise VlarigError(f"there is no ledger at {path}; name the folder of a run, which `vlarig runs` lists")
     with plain_errors(path, "read"), path.open("rb") as file:
@@ -181,6 +207,41 @@ def check_file(path: Path) -> None:
         verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         if verdict != "ok":
             raise sqlite3.DatabaseError(f"database disk image is malformed ({' '.join(verdict.split())})")
+        _check_tables(connection, path)
+        _check_values(connection, path)
+
+
+def _check_tables(connection: sqlite3.Connection, path: Path) -> None:
+    """Make sure that the tables are those that were made here: not views, other columns, or with programs of their own."""
+    with closing(sqlite3.connect(":memory:")) as example:
+        example.executescript(_SCHEMA + CREATE_ORIGINS)
+        expected = dict(example.execute(_SELECT_TABLES))
+    found = dict(connection.execute(_SELECT_TABLES))
+    if found.keys() | {"origins"} != expected.keys() or any(expected[name] != sql for name, sql in found.items()):
+        raise VlarigError(f"{path} has not the tables of a ledger of vlarig; bring the ledger back from a copy")
+    if trigger := connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchone():
+        raise VlarigError(f"{path} has a trigger, {trigger[0]!r}, which could change what is written; drop it")
+
+
+def _check_values(connection: sqlite3.Connection, path: Path) -> None:
+    """Make sure that columns hold what they are declared to hold."""
+    for table in ("sessions", "episodes", "attempts"):
+        wrong = [_WRONG_VALUES[table]] if table in _WRONG_VALUES else []
+        for _, name, kind, not_null, _, is_key in connection.execute(f"PRAGMA table_info({table})"):
+            kinds = f"'{kind.lower()}'" if not_null or is_key else f"'{kind.lower()}', 'null'"
+            wrong.append(f"typeof({name}) NOT IN ({kinds})")
+        found = connection.execute(f"SELECT rowid FROM {table} WHERE {' OR '.join(wrong)} LIMIT 1").fetchone()  # noqa: S608
+        if found:
+            raise VlarigError(
+                f"the ledger {path} holds a damaged record: row {found[0]} of {table}; bring the file back from a copy"
+            )
+    for (key,) in connection.execute("SELECT DISTINCT key FROM attempts"):
+        try:
+            *_, start, repeat = split_key(key)
+            if not -(2**63) <= min(start, repeat) <= max(start, repeat) < 2**63:
+                raise ValueError(f"{key!r} has a number beyond 64 bits")
+        except ValueError as error:
+            raise VlarigError(f"the ledger {path} holds a damaged record: {error}; bring the file back from a copy") from error
 
 
 def sync_folder(folder: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from ..envs.errors import VlarigError
 from .ledger import Count, Ledger, TaskKey
 from .manifest import Manifest, SuitePlan
+from .run_files import run_name
 from .shards import owed_episodes
 from .statistics import wilson_interval
 
@@ -148,7 +149,7 @@ def run_table(run_dir: Path) -> RunTable:
         raise VlarigError(
             f"{run_dir} mixes two runs: its ledger holds {found}, against its manifest; bring both back from a copy"
         )
-    return RunTable(run_dir.resolve().name, manifest, suites)
+    return RunTable(run_name(run_dir), manifest, suites)
 
 
 def _suite_table(plan: SuitePlan, owed: dict[TaskKey, int], counts: dict[TaskKey, Count]) -> SuiteTable:

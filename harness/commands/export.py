@@ -11,7 +11,7 @@ from rich.console import Console
 
 from ...envs.errors import VlarigError
 from ...results.parquet import export_parquet
-from ...results.runs import find_run
+from .several import check_run, find_runs, read_each, tell_refused
 
 DESCRIPTION = """Write the episodes of one or more runs into a Parquet file, a row each; errors and missing episodes have rows too.
 
@@ -38,10 +38,12 @@ class ExportConfig:
 
 
 def main(arguments: list[str]) -> int:
-    """Run the command and return its exit status."""
+    """Run the command and return its exit status: 1 where one of several runs could not be read."""
     config = tyro.cli(ExportConfig, args=arguments, prog="vlarig export", description=DESCRIPTION)
     if not config.runs:
         raise VlarigError("no run was named; give its folder, as in `vlarig export runs/expert --out expert.parquet`")
-    count = export_parquet([find_run(run) for run in config.runs], config.out, config.actions)
+    folders, unknown = find_runs(config.runs)
+    readable, refused = read_each(folders, lambda folder: check_run(folder, config.actions))
+    count = export_parquet(readable, config.out, config.actions)
     Console().print(f"{config.out}: {count} episodes", highlight=False, soft_wrap=True, markup=False)
-    return 0
+    return tell_refused([*unknown, *refused])

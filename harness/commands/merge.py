@@ -11,11 +11,13 @@ from rich.console import Console
 
 from ...envs.errors import VlarigError
 from ...results.forms.terminal import print_sheets
+from ...results.manifest import Manifest
 from ...results.merging import merge_runs
 from ...results.rendering import LEGEND, run_sheet
-from ...results.runs import find_run
+from ...results.schema import LEDGER_NAME
 from ...results.tables import run_table
 from ..filming import draw_sheet
+from .several import check_run, find_runs, read_each, tell_refused
 
 DESCRIPTION = """Merge runs of the same identity into one, and print its table: the shards of a sweep, or what two machines began.
 
@@ -41,12 +43,14 @@ class MergeConfig:
 
 
 def main(arguments: list[str]) -> int:
-    """Run the command and return its exit status."""
+    """Run the command and return its exit status: 1 where one of several runs could not be read."""
     config = tyro.cli(MergeConfig, args=arguments, prog="vlarig merge", description=DESCRIPTION)
     if not config.runs:
         raise VlarigError("no run was named; give the folders of runs, as in `vlarig merge runs/a runs/b --run runs/ab`")
     console = Console()
-    merged = merge_runs([find_run(run) for run in config.runs], config.run)
+    folders, unknown = find_runs(config.runs)
+    readable, refused = read_each(folders, _checked)
+    merged = merge_runs(readable, config.run)
     for run, count in merged.found.items():
         console.print(f"{run}: {count} finished episodes", highlight=False, soft_wrap=True)
     console.print(f"{merged.run}: {merged.new} of them are new", highlight=False, soft_wrap=True)
@@ -60,4 +64,13 @@ def main(arguments: list[str]) -> int:
         owed = table.total.expected - table.total.finished
         told = f"{owed} episodes are owed: the sweep's command, without --shard and with --run {merged.run}, runs them"
         console.print(told, highlight=False, soft_wrap=True)
-    return 0
+    return tell_refused([*unknown, *refused])
+
+
+def _checked(folder: Path) -> Path:
+    """The folder of a run that can be read; a driver may have been killed before it made a ledger."""
+    if (folder / LEDGER_NAME).exists():
+        check_run(folder)
+    else:
+        Manifest.load(folder)
+    return folder

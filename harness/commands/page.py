@@ -11,16 +11,17 @@ import tyro
 from rich.console import Console
 
 from ...envs.errors import VlarigError
-from ...results.pages.reading import RunReader
+from ...results.pages.reading import DamagedRunError, RunReader
 from ...results.pages.site import Site, SiteOptions
 from ...results.pages.writing import check_folder, write_site
-from ...results.runs import find_run
+from .several import find_runs, read_each, tell_refused
 
 DESCRIPTION = """Build a site of runs: a leaderboard beside the published numbers, each run, its tasks, its episodes with their films
 and actions, and a comparison of each two runs that played the same.
 
 The site opens from the disk (open DIR/index.html) and can be put on any web server as it is. It is made of what the runs hold at this
-moment; give the same command again to bring it up to date. Films are linked, or copied where the disk cannot link.
+moment; give the same command again to bring it up to date. Films are linked, or copied where the disk cannot link. A run that
+cannot be read is listed with the reason, and the exit status is 1.
 
   vlarig page runs/* --out site
   vlarig page before after --out site --title "Before and after" --no-films
@@ -44,22 +45,33 @@ class PageConfig:
 
 
 def main(arguments: list[str]) -> int:
-    """Run the command and return its exit status."""
+    """Run the command and return its exit status: 1 where a run could not be read, and is listed as such."""
     config = tyro.cli(PageConfig, args=arguments, prog="vlarig page", description=DESCRIPTION)
     if not config.runs:
         raise VlarigError("no run was named; give folders of runs, as in `vlarig page runs/* --out site`")
     if config.out is None:
         raise VlarigError("--out is missing; name the folder of the site, as in `vlarig page runs/* --out site`")
     check_folder(config.out)
-    folders = list({find_run(run).resolve(): find_run(run) for run in config.runs}.values())
     console = Console(highlight=False, soft_wrap=True)
     options = SiteOptions(config.title, config.films, config.comparisons)
     with contextlib.ExitStack() as stack, console.status("reading the runs") as status:
-        readers = [stack.enter_context(contextlib.closing(RunReader.open(folder, one_moment=True))) for folder in folders]
-        site = Site(readers, options)
-        written = write_site(site, config.out, lambda count: status.update(f"{count:,} files"))
+        folders, unknown = find_runs(config.runs)
+        readers, refused = read_each(folders, lambda folder: RunReader.open(folder, one_moment=True))
+        refused += unknown
+        for reader in readers:
+            stack.callback(reader.close)
+        while True:
+            try:
+                site = Site(readers, options, refused)
+                written = write_site(site, config.out, lambda count: status.update(f"{count:,} files"))
+                break
+            except DamagedRunError as damage:  # some damage shows only where an episode's page is made
+                readers.remove(damage.reader)
+                refused.append((damage.reader.name, str(damage)))
+                if not readers:
+                    raise
     size = f"{written.size / 1e6:,.1f} MB"
-    runs = f"{len(folders)} run{'' if len(folders) == 1 else 's'}"
+    runs = f"{len(readers)} run{'' if len(readers) == 1 else 's'}"
     console.print(f"{runs}: {written.files:,} files, {size}; {written.changed:,} new or changed, {written.removed:,} removed")
     console.print(f"open {config.out / 'index.html'}", markup=False)
-    return 0
+    return tell_refused(refused)

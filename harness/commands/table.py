@@ -23,6 +23,7 @@ from ...results.rendering import LEGEND, for_programs, run_sheet
 from ...results.runs import DEFAULT_RUNS, find_run
 from ...results.sheet import Sheet
 from ...results.tables import run_table
+from .several import read_each, tell_refused
 
 DESCRIPTION = """Show the success rates of one or more runs, by suite and task.
 
@@ -63,19 +64,18 @@ class TableConfig:
 
 
 def main(arguments: list[str]) -> int:
-    """Run the command and return its exit status."""
+    """Run the command and return its exit status: 1 where one of several runs could not be read."""
     config = tyro.cli(TableConfig, args=arguments, prog="vlarig table", description=DESCRIPTION)
     if config.layout is not None:
-        _print_layout(config.layout, config)
-        return 0
+        return _print_layout(config.layout, config)
     if not config.runs:
         raise VlarigError("no run was named; give its folder, as in `vlarig table runs/expert`; `vlarig runs` lists the runs")
-    tables = [run_table(find_run(Path(run))) for run in config.runs]
+    tables, refused = read_each(config.runs, lambda run: run_table(find_run(Path(run))))
     if config.format == "json":
         Console().out(for_programs(tables), end="", highlight=False)
     else:
         print_sheets([run_sheet(table) for table in tables], LEGEND, config.format)
-    return 0
+    return tell_refused(refused)
 
 
 def print_sheets(sheets: Sequence[Sheet], legend: str, form: SheetForm = "terminal") -> None:
@@ -90,17 +90,18 @@ def print_sheets(sheets: Sequence[Sheet], legend: str, form: SheetForm = "termin
         console.out(write(sheets, legend), end="", highlight=False)
 
 
-def _print_layout(name: str, config: TableConfig) -> None:
-    layout = make_layout(name, _labelled(config.runs), config.interval)
+def _print_layout(name: str, config: TableConfig) -> int:
+    runs, refused = read_each(config.runs, _read_named)
+    layout = make_layout(name, _labelled(runs), config.interval)
     if config.format == "json":
         Console().out(json.dumps(layout.data(), indent=2, ensure_ascii=False), highlight=False)
     else:
         print_sheets([layout.sheet()], layout.legend, config.format)
+    return tell_refused(refused)
 
 
-def _labelled(runs: Sequence[str]) -> list[tuple[str, RunRecords]]:
+def _labelled(named: Sequence[tuple[str, RunRecords]]) -> list[tuple[str, RunRecords]]:
     """The runs with their labels: those that were given, else the policies' names, with revisions where these are of two policies."""
-    named = [(label, read_run(folder)) for label, folder in map(_named, runs)]
     revisions: dict[str, set[str | None]] = {}
     for _, run in named:
         revisions.setdefault(run.manifest.identity.policy_label, set()).add(run.manifest.identity.policy_revision)
@@ -111,6 +112,12 @@ def _labelled(runs: Sequence[str]) -> list[tuple[str, RunRecords]]:
         own = f"{identity.policy_label} ({identity.policy_revision})" if ambiguous else identity.policy_label
         labelled.append((label or own, run))
     return labelled
+
+
+def _read_named(run: str) -> tuple[str, RunRecords]:
+    """The label, empty for none, and what the run knows."""
+    label, folder = _named(run)
+    return label, read_run(folder)
 
 
 def _named(run: str) -> tuple[str, Path]:

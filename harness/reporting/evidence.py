@@ -13,6 +13,7 @@ from ...results.ledger import Ledger
 from ...results.lock import lock_holder
 from ...results.manifest import Manifest
 from ...results.records import Attempt
+from ...results.run_files import check_links
 from ...results.tables import Tally, run_table
 from .account import ACTIVITIES, Account
 from .events import (
@@ -203,8 +204,9 @@ def gather(run: Path) -> Evidence:
     """The evidence of a run, whether it is finished, running or was killed.
 
     Raises:
-        VlarigError: Manifest or ledger are missing or damaged.
+        VlarigError: Manifest or ledger are missing or damaged, or a link leads out of the run's folder.
     """
+    check_links(run)
     manifest = Manifest.load(run)
     sessions: dict[int, SessionEvidence] = {}
     not_understood = 0

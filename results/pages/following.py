@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ...envs.errors import VlarigError
 from ..manifest import MANIFEST_NAME
+from ..run_files import printable, run_name
 from ..schema import LEDGER_NAME
 from .reading import RunReader
 from .site import Site, SiteOptions, hash_of
@@ -77,7 +78,7 @@ class Follower:
         for folder in folders:
             self._read(folder)
         readers = [self._readers[folder] for folder in folders if folder in self._readers]
-        unreadable = tuple((folder.name, self._unreadable[folder][1]) for folder in folders if folder in self._unreadable)
+        unreadable = tuple((run_name(folder), self._unreadable[folder][1]) for folder in folders if folder in self._unreadable)
         if readers != [reader for _, reader in before] or unreadable != self._site.unreadable:
             self._site = Site(readers, self._options, unreadable)
         self._read_at = time.monotonic()
@@ -97,7 +98,7 @@ class Follower:
         except VlarigError as error:
             if folder in self._readers:
                 self._readers.pop(folder).close()
-            self._unreadable[folder] = (_signature(folder), str(error))
+            self._unreadable[folder] = (_signature(folder), printable(str(error)))
 
 
 def _signature(folder: Path) -> tuple[object, ...]:

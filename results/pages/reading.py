@@ -6,7 +6,6 @@ looked at in little memory, also while it is being written.
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -19,7 +18,8 @@ from ..lock import lock_holder
 from ..manifest import MANIFEST_NAME, Manifest
 from ..measures import RunRecords, TaskRecords
 from ..records import EpisodeRecord, Session, split_key
-from ..rows import SELECT_GIVEN_UP, episode_record, session_value
+from ..rows import SELECT_GIVEN_UP, episode_record, numbers_in, session_value
+from ..run_files import films_of, own_path, run_name
 from ..schema import LEDGER_NAME, connect_read_only, plain_errors
 from ..tables import RunTable, Tally, run_table
 
@@ -28,7 +28,7 @@ ACTIVITIES = ("simulate", "render", "policy", "wait")
 
 _SELECT_NEW = "SELECT rowid, key, success, steps, metrics, seconds FROM episodes WHERE rowid > ? ORDER BY rowid"
 _SELECT_LIST = """
-SELECT key, start, repeat, success, steps, json_extract(seconds, '$.total') AS total FROM episodes WHERE key >= ? AND key < ?
+SELECT key, start, repeat, success, steps, seconds FROM episodes WHERE key >= ? AND key < ?
 """
 _SELECT_ATTEMPTS = """
 SELECT attempts.*, sessions.host FROM attempts LEFT JOIN sessions ON sessions.id = attempts.session WHERE key = ? ORDER BY attempts.id
@@ -72,11 +72,11 @@ class TaskTotals:
         self.successes += success
         self.steps += row["steps"]
         self.repeats = self.repeats or not row["key"].endswith("/0")
-        for name, value in json.loads(row["seconds"]).items():
-            self.seconds[name] = self.seconds.get(name, 0.0) + float(value)
-        for name, value in json.loads(row["metrics"]).items():
+        for name, value in numbers_in(row["seconds"]).items():
+            self.seconds[name] = self.seconds.get(name, 0.0) + value
+        for name, value in numbers_in(row["metrics"]).items():
             total, count = self.metrics.get(name, (0.0, 0))
-            self.metrics[name] = (total + float(value), count + 1)
+            self.metrics[name] = (total + value, count + 1)
 
 
 @dataclass(frozen=True)
@@ -116,6 +116,18 @@ class FailedAttempt:
     written: str
 
 
+class DamagedRunError(VlarigError):
+    """Something of a run cannot be read, which was found when a page of it was made.
+
+    Attributes:
+        reader: The run.
+    """
+
+    def __init__(self, reader: RunReader, reason: str) -> None:
+        super().__init__(reason)
+        self.reader = reader
+
+
 class RunReader:
     """Reads one run; make it with :meth:`open`, and close it. Any thread may call, one at a time.
 
@@ -130,7 +142,7 @@ class RunReader:
     def __init__(self, folder: Path, table: RunTable, connection: sqlite3.Connection) -> None:
         """Use :meth:`open`."""
         self.folder = folder
-        self.name = folder.resolve().name
+        self.name = run_name(folder)
         self.manifest: Manifest = table.manifest
         self.tasks = {
             TaskKey(suite.suite, suite.protocol, row.task, row.variant): TaskTotals()
@@ -191,7 +203,7 @@ class RunReader:
             latest = self._connection.execute("SELECT MAX(id) FROM attempts").fetchone()[0]
             ended = self._connection.execute("SELECT COUNT(*), COUNT(ended) FROM sessions").fetchone()
         self._films = films_of(self.folder)
-        sheet = self.folder / "frames.png"
+        sheet = own_path(self.folder, "frames.png")
         drawn = sheet.stat().st_mtime_ns if sheet.is_file() else 0
         self.version = (self._files, self._last_row, latest, tuple(ended), self.being_written, len(self._films), drawn)
 
@@ -203,7 +215,7 @@ class RunReader:
             raise VlarigError(
                 f"{self.folder} mixes two runs: its ledger holds {row['key']}, against its manifest; bring both back from a copy"
             ) from None
-        except (ValueError, TypeError, AttributeError) as error:
+        except ValueError as error:
             raise VlarigError(
                 f"the ledger {self._ledger} holds a damaged record of {row['key']}: {error}; bring the file back from a copy"
             ) from error
@@ -256,8 +268,8 @@ class RunReader:
                 )
             )
             listed = [
-                Listed(row["key"], row["start"], row["repeat"], bool(row["success"]), row["steps"], row["total"] or 0.0,
-                       failed.get(row["key"], 0))
+                Listed(row["key"], row["start"], row["repeat"], bool(row["success"]), row["steps"],
+                       numbers_in(row["seconds"]).get("total", 0.0), failed.get(row["key"], 0))
                 for row in self._connection.execute(_SELECT_LIST, (low, high))
             ]  # fmt: skip
         finished = self.tasks[task].outcomes
@@ -293,7 +305,7 @@ class RunReader:
     def sessions(self) -> list[Session]:
         """The starts of the driver, oldest first."""
         with plain_errors(self._ledger, "read"):
-            return [session_value(row) for row in self._connection.execute("SELECT * FROM sessions ORDER BY id")]
+            return [session_value(row, self._ledger) for row in self._connection.execute("SELECT * FROM sessions ORDER BY id")]
 
     def film(self, key: str) -> Path | None:
         """The episode's film, if there is one."""
@@ -304,15 +316,6 @@ class RunReader:
         """The run's sheet of pictures, if there is one."""
         path = self.folder / "frames.png"
         return path if path.is_file() else None
-
-
-def films_of(folder: Path) -> frozenset[str]:
-    """File names of a run's films."""
-    try:
-        names = [path.name for path in (folder / "videos").iterdir()]
-    except OSError:
-        return frozenset()
-    return frozenset(name for name in names if name.endswith(".mp4") and not name.startswith("."))
 
 
 def _range(task: TaskKey) -> tuple[str, str]:

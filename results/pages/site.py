@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from ...envs.errors import VlarigError
 from ..comparison import findings
 from . import addresses, comparing, episodes, run_page
 from .data_files import data_file
 from .leaderboard import Board, make_boards
-from .reading import Listed, RunReader
+from .reading import DamagedRunError, Listed, RunReader
 from .templates import Templates
 
 #: What pages load beside data: scripts, style, icon.
@@ -92,7 +94,7 @@ class Site:
         """What is at a path: bytes, or the file that holds them; ``None`` where there is nothing.
 
         Raises:
-            VlarigError: A run is damaged.
+            DamagedRunError: A run is damaged.
         """
         folder, _, rest = path.partition("/")
         if not rest:
@@ -112,7 +114,8 @@ class Site:
             return self._render(path)
         for run, reader in self.runs:
             if path == addresses.run_page(run):
-                return self._run_page(run, reader)
+                with _blaming(reader):
+                    return self._run_page(run, reader)
         for pair in self._pairs:
             if path == addresses.comparison_page(*pair):
                 return self._comparison_page(*pair)
@@ -170,6 +173,10 @@ class Site:
         reader = self._by_id.get(run)
         if reader is None:
             return None
+        with _blaming(reader):
+            return self._run_data(name, run, reader, file)
+
+    def _run_data(self, name: str, run: str, reader: RunReader, file: str) -> bytes | None:
         if file == "run.js":
             return data_file(f"data/{name}", episodes.run_data(reader, run, reader.table().notes))
         numbers = _numbers_in(file)
@@ -232,6 +239,15 @@ class Site:
             return None
         start, _, repeat = place.rpartition("-")
         return reader.film(f"{'/'.join(episodes.task_key(reader, int(number)))}/{start}/{repeat}")
+
+
+@contextmanager
+def _blaming(reader: RunReader) -> Generator[None]:
+    """Say of which run it is that something cannot be read."""
+    try:
+        yield
+    except VlarigError as error:
+        raise DamagedRunError(reader, str(error)) from error
 
 
 def _static(name: str) -> bytes | None:

@@ -51,7 +51,8 @@ def write_site(site: Site, out: Path, done: Callable[[int], None] = lambda count
         done: Is told after each file how many there are.
 
     Raises:
-        VlarigError: The folder holds something else or is being built already, the disk refuses, or a run is damaged.
+        DamagedRunError: A run is damaged.
+        VlarigError: The folder holds something else or is being built already, or the disk refuses.
     """
     check_folder(out)
     try:

@@ -1,0 +1,66 @@
+"""Several runs named at once, as by ``runs/*``: one that cannot be read hides no other."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+from ...envs.errors import VlarigError
+from ...results.ledger import Ledger
+from ...results.run_files import printable
+from ...results.runs import find_run
+from ...results.tables import run_table
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+#: Names of runs that cannot be read, each with the reason.
+Refused = list[tuple[str, str]]
+
+
+def read_each(runs: Iterable[T], read: Callable[[T], U]) -> tuple[list[U], Refused]:
+    """What ``read`` gives for each run, and the runs for which it raises a :class:`VlarigError`.
+
+    Raises:
+        VlarigError: None can be read; the first reason.
+    """
+    found: list[U] = []
+    refused: Refused = []
+    first: VlarigError | None = None
+    for run in runs:
+        try:
+            found.append(read(run))
+        except VlarigError as error:
+            first = first or error
+            refused.append((printable(Path(str(run)).name), printable(str(error))))
+    if first is not None and not found:
+        raise first
+    return found, refused
+
+
+def find_runs(runs: Iterable[Path]) -> tuple[list[Path], Refused]:
+    """The folders of runs, each once. Returns and raises like :func:`read_each`."""
+    folders, refused = read_each(runs, find_run)
+    return list({folder.resolve(): folder for folder in folders}.values()), refused
+
+
+def check_run(folder: Path, with_actions: bool = False) -> Path:
+    """The folder of a run whose episodes can all be read, with their actions or without.
+
+    Raises:
+        VlarigError: Manifest, ledger or a record are missing or damaged.
+    """
+    run_table(folder)
+    with Ledger.open_read_only(folder) as ledger:
+        for _ in ledger.each_record(with_actions):
+            pass
+    return folder
+
+
+def tell_refused(refused: Sequence[tuple[str, str]]) -> int:
+    """Say on the error output which runs were left out and why, and return the command's exit status: 1 where one was."""
+    for name, reason in refused:
+        print(f"vlarig: {name} is left out: {reason}", file=sys.stderr)
+    return 1 if refused else 0

@@ -1,0 +1,75 @@
+"""The files in a run's folder. The folder may have been received from anyone: a link that leads out of it is not followed."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from ..envs.errors import VlarigError
+
+
+def own_path(run_dir: Path, *names: str) -> Path:
+    """The path of a run's file or folder, which need not exist.
+
+    Args:
+        run_dir: Folder of the run; it may itself be a link.
+        names: Names from there on.
+
+    Raises:
+        VlarigError: A link on the way leads out of the run's folder, or a pipe or a device is in the file's place.
+    """
+    path = run_dir.joinpath(*names)
+    home, target = Path(os.path.realpath(run_dir)), Path(os.path.realpath(path))
+    if not target.is_relative_to(home):
+        raise VlarigError(
+            f"{path} is a link that leads out of the run's folder, to {target}, and is not followed; put the file itself there, "
+            "or remove the link"
+        )
+    try:
+        kind = target.stat().st_mode
+    except OSError:
+        return path  # what reads it says why it cannot be read
+    if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
+        raise VlarigError(f"{path} is neither a file nor a folder; remove it, or bring the run back from a copy")
+    return path
+
+
+def check_links(run_dir: Path) -> None:
+    """Make sure that whatever is written into a run's folder stays there.
+
+    Raises:
+        VlarigError: A link below it leads out of it.
+    """
+    for folder, folders, files in os.walk(run_dir):
+        for name in (*folders, *files):
+            path = Path(folder, name)
+            if path.is_symlink():
+                own_path(run_dir, *path.relative_to(run_dir).parts)
+
+
+def films_of(run_dir: Path) -> frozenset[str]:
+    """File names of a run's films.
+
+    Raises:
+        VlarigError: A film, or their folder, is a link that leads out of the run's folder.
+    """
+    try:
+        entries = list(os.scandir(own_path(run_dir, "videos")))
+    except OSError:
+        return frozenset()
+    films = [entry for entry in entries if entry.name.endswith(".mp4") and not entry.name.startswith(".")]
+    for film in films:
+        if not film.is_file(follow_symlinks=False):
+            own_path(run_dir, "videos", film.name)
+    return frozenset(film.name for film in films if film.is_file())
+
+
+def run_name(run_dir: Path) -> str:
+    """The name of a run, which is its folder's, as :func:`printable` text."""
+    return printable(run_dir.resolve().name)
+
+
+def printable(text: str) -> str:
+    r"""``text``, in which a path may be named, with bytes that are no UTF-8 as ``\xff``."""
+    return os.fsencode(text).decode("utf-8", "backslashreplace")

@@ -1,0 +1,320 @@
+"""Run folders that were damaged, or were made by somebody to do damage: each costs one sentence and hides no other run."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from fuzzing.folders import break_run, look_at
+from layout_runs import play
+from sample_runs import make_record, make_run
+
+from vlarig.envs.errors import VlarigError
+from vlarig.harness.commands import export, merge, page, runs, table
+from vlarig.results.ledger import Ledger
+from vlarig.results.manifest import Manifest
+from vlarig.results.merging import merge_runs
+from vlarig.results.pages.following import Follower
+from vlarig.results.pages.site import SiteOptions
+from vlarig.results.records import Session
+from vlarig.results.run_files import own_path
+from vlarig.results.runs import list_runs, open_run, summarize
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = make_run(tmp_path_factory.mktemp("sound") / "run", 3, finished=2, errors=1)
+    with Ledger.open(run) as ledger:
+        ledger.start_session(Session(None, "here", 1, 1, {"numpy": "2"}))
+    return run
+
+
+@pytest.fixture
+def folder(tmp_path: Path, sound: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of a good run and of one to break, which is the working directory."""
+    for name in ("bad", "good"):
+        shutil.copytree(sound, tmp_path / "runs" / name)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+    return tmp_path / "runs"
+
+
+def edit(run: Path, place: str, value: str) -> None:
+    """Put JSON into a place of the manifest, such as ``identity.seed``; a place that is empty is the whole."""
+    data = json.loads((run / "manifest.json").read_text())
+    *way, last = ["data", *place.split(".")] if place else ["data"]
+    holder = {"data": data}
+    for step in way:
+        holder = holder[int(step) if step.isdecimal() else step]
+    holder[int(last) if last.isdecimal() else last] = "MARK"
+    (run / "manifest.json").write_text(json.dumps(holder["data"] if not place else data).replace('"MARK"', value))
+
+
+def change(run: Path, sql: str) -> None:
+    with closing(sqlite3.connect(run / "ledger.sqlite")) as ledger:
+        ledger.executescript(sql)
+
+
+SUITE = "identity.suites.0"
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "told"),
+    [
+        (f"{SUITE}.protocol", "{}", "protocol is no Protocol: missing"),
+        (f"{SUITE}.protocol.version", '"1"', "protocol.version is str, expected int"),
+        (f"{SUITE}.protocol.more", "1", "unknown"),
+        (f"{SUITE}.protocol.cameras", "[[]]", "a map with the fields of camera"),
+        (f"{SUITE}.protocol.wait_action", "[" + "9" * 400 + "]", "too large"),
+        (f"{SUITE}.tasks.0.episodes", "0", "greater than or equal to 1"),
+        (f"{SUITE}.tasks.0.episodes", "1" + "0" * 30, "less than or equal"),
+        (f"{SUITE}.tasks.0.name", '"a/b"', "without '/' and '@'"),
+        (f"{SUITE}.tasks.0.name", '"push_to"', "a task is listed twice"),
+        ("identity.episodes", "8", "its suites have 9"),
+        ("identity.seed", str(2**63), "less than"),
+        ("identity.policy", '"\\ud800"', "surrogates not allowed"),
+        ("identity.policy", "9" * 5000, "cannot be read as JSON"),
+        ("record.config.deep", "[" * 100_000, "cannot be read as JSON"),
+        ("record.config.deep", "[" * 900 + "]" * 900, "nested too deep"),
+        ('record.config.\ud800', "1", "surrogates not allowed"),
+        ("identity.odd\n\x1b[2Jkey", "1", "odd [2Jkey: extra inputs"),
+        ("record.shard", '"0/0"', "shard is '0/0'"),
+        ("", "NaN", "is no manifest"),
+    ],
+)  # fmt: skip
+def test_a_manifest_that_says_something_else(folder: Path, place: str, value: str, told: str) -> None:
+    edit(folder / "bad", place, value)
+    bad, good = sorted(list_runs(folder), key=lambda run: run.name)
+    assert (bad.state, good.state) == ("unreadable", "resumable")
+    assert bad.note.isprintable() and len(bad.note) < 600
+    assert told.lower() in bad.note.lower()
+    assert look_at(folder / "bad") == "refused"
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "UPDATE episodes SET steps = 'many' WHERE start = 1",
+        "UPDATE episodes SET steps = 3000000000 WHERE start = 1",
+        "UPDATE episodes SET success = 7 WHERE start = 1",
+        "UPDATE episodes SET key = NULL WHERE start = 1 AND task = 'stack'",
+        "UPDATE episodes SET key = x'00' WHERE start = 1 AND task = 'stack'",
+        "UPDATE episodes SET task = 'push_to' WHERE start = 1 AND task = 'stack'",
+        "UPDATE episodes SET actions = 'text' WHERE start = 1",
+        "UPDATE attempts SET key = 'no key'",
+        "UPDATE attempts SET key = 'tabletop/standard@1/stack/base/99999999999999999999/0'",
+        "INSERT INTO sessions VALUES (1, x'00', 'h', 1, 1, '{}', '', NULL)",
+        "ALTER TABLE episodes RENAME TO e; CREATE VIEW episodes AS SELECT * FROM e",
+        "ALTER TABLE attempts ADD COLUMN more",
+        "CREATE TRIGGER t AFTER INSERT ON episodes BEGIN DELETE FROM episodes; END",
+    ],
+)
+def test_a_ledger_that_holds_something_else(folder: Path, sql: str) -> None:
+    change(folder / "bad", sql)
+    before = (folder / "bad" / "ledger.sqlite").read_bytes()
+    states = {run.name: run.state for run in list_runs(folder)}
+    assert states == {"bad": "unreadable", "good": "resumable"}
+    for take in (Ledger.open, Ledger.open_read_only):
+        with pytest.raises(VlarigError, match=r"bring|drop it"):
+            take(folder / "bad")
+    assert (folder / "bad" / "ledger.sqlite").read_bytes() == before
+
+
+@pytest.mark.parametrize("column", ["metrics", "seconds"])
+@pytest.mark.parametrize("value", ["[]", '{"a": "1"}', '{"a": ' + "9" * 400 + "}", '{"\\ud800": 1}', "[" * 100_000, "{"])
+def test_a_column_that_holds_other_json(folder: Path, column: str, value: str) -> None:
+    change(folder / "bad", f"UPDATE episodes SET {column} = '{value}' WHERE start = 1")
+    assert look_at(folder / "bad") == "refused"
+
+
+def test_whatever_is_broken_in_a_folder_is_a_sentence(tmp_path: Path, sound: Path) -> None:
+    """A few draws of what was tried a thousand times; with another seed anyone can try more."""
+    seen = set()
+    for seed in range(12):
+        run = shutil.copytree(sound, tmp_path / str(seed))
+        break_run(run, random.Random(seed))
+        seen.add(look_at(run))
+    assert "refused" in seen
+
+
+def test_a_folder_that_only_others_may_read_hides_no_run(folder: Path) -> None:
+    folder.parent.chmod(0o755)
+    (folder / "bad").chmod(0o600)
+    child = os.fork()
+    if child == 0:
+        listed = 255
+        try:
+            os.chdir(folder)  # above are folders that let nobody else pass
+            if os.geteuid() == 0:  # who may look into every folder
+                os.setuid(65534)
+            listed = len(list_runs(Path()))
+        finally:
+            os._exit(listed)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+
+
+def test_a_name_that_is_no_text_and_a_time_that_is_none(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    (folder / "bad").rename(folder / os.fsdecode(b"bad\xff"))
+    os.utime(folder / "good" / "manifest.json", (2**40, 2**40))
+    assert [run.name for run in list_runs(folder)] == ["good", "bad\\xff"]
+    assert runs.main([]) == 0
+    assert "bad\\xff" in capsys.readouterr().out
+
+
+# Several runs at once.
+
+
+def test_a_site_is_built_without_the_run_that_cannot_be_read(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    edit(folder / "bad", f"{SUITE}.protocol", "{}")
+    assert page.main(["runs/bad", "runs/good", "runs/gone", "--out", "site"]) == 1
+    error = capsys.readouterr().err
+    assert "vlarig: bad is left out: runs/bad/manifest.json is no manifest" in error and "unknown run 'gone'" in error
+    index = Path("site/index.html").read_text()
+    assert "run-good.html" in index and "runs/bad/manifest.json is no manifest" in index and "run-bad" not in index
+    with pytest.raises(VlarigError, match="is no manifest"):
+        page.main(["runs/bad", "--out", "other"])
+    assert not Path("other").exists()
+
+
+def test_damage_that_shows_only_on_an_episodes_page_costs_that_run_alone(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    change(folder / "bad", "UPDATE episodes SET actions = substr(actions, 1, 40) WHERE start = 1")
+    assert page.main(["runs/bad", "runs/good", "--out", "site"]) == 1
+    assert "bad is left out: the ledger runs/bad/ledger.sqlite holds a damaged record" in capsys.readouterr().err
+    assert "run-bad" not in Path("site/index.html").read_text()
+    assert not Path("site/run-bad.html").exists() and not Path("site/data/bad").exists()
+    assert Path("site/run-good.html").exists()
+
+
+def test_view_goes_on_beside_a_run_that_cannot_be_read(folder: Path) -> None:
+    edit(folder / "bad", f"{SUITE}.protocol", "{}")
+    follower = Follower(lambda: [folder / "bad", folder / "good"], SiteOptions(live=True))
+    assert follower.state()[1] == "1 run, 0 being written: 6 of 9 episodes finished"
+    index = follower.content("index.html")
+    assert isinstance(index, bytes) and b"is no manifest" in index and b"run-good.html" in index
+    follower.close()
+
+
+@pytest.mark.parametrize("words", [[], ["--format", "json"], ["--layout", "table4"]])
+def test_a_table_has_the_runs_that_can_be_read(folder: Path, capsys: pytest.CaptureFixture, words: list[str]) -> None:
+    edit(folder / "bad", f"{SUITE}.protocol", "{}")
+    play(folder / "fine", "simpler_widowx", per_task=2, policy="fine")
+    assert table.main(["runs/bad", "runs/fine", *words]) == 1
+    output = capsys.readouterr()
+    assert "fine" in output.out and "runs/bad" not in output.out
+    assert output.err.startswith("vlarig: bad is left out: runs/bad/manifest.json is no manifest")
+    with pytest.raises(VlarigError, match="is no manifest"):
+        table.main(["runs/bad", *words])
+
+
+def test_episodes_are_exported_from_the_runs_that_can_be_read(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    change(folder / "bad", "UPDATE episodes SET metrics = '[]' WHERE start = 1")
+    assert export.main(["runs/bad", "runs/good", "--out", "out.parquet"]) == 1
+    output = capsys.readouterr()
+    assert output.out == "out.parquet: 9 episodes\n" and "bad is left out" in output.err
+    with pytest.raises(VlarigError, match="damaged record"):
+        export.main(["runs/bad", "--out", "other.parquet"])
+
+
+def test_runs_that_can_be_read_are_merged(folder: Path, capsys: pytest.CaptureFixture) -> None:
+    change(folder / "bad", "UPDATE episodes SET metrics = '[]' WHERE start = 1")
+    assert merge.main(["runs/bad", "runs/good", "--run", "runs/merged"]) == 1
+    output = capsys.readouterr()
+    assert "runs/good: 6 finished episodes" in output.out and "bad is left out" in output.err
+    assert summarize(folder / "merged").finished == 6
+    with pytest.raises(VlarigError, match="damaged record"):
+        merge.main(["runs/bad", "--run", "runs/other"])
+    assert not Path("runs/other").exists()
+
+
+# Links.
+
+
+@pytest.fixture
+def secret(tmp_path: Path) -> Path:
+    (tmp_path / "secret").mkdir()
+    (tmp_path / "secret" / "key").write_text("secret")
+    return tmp_path / "secret" / "key"
+
+
+FILM = "tabletop_standard@1_stack_base_0_0.mp4"
+
+
+@pytest.mark.parametrize("name", [f"videos/{FILM}", "videos", "frames.png"])
+def test_a_link_to_a_secret_is_not_published(folder: Path, secret: Path, name: str, capsys: pytest.CaptureFixture) -> None:
+    link = folder / "bad" / name
+    link.parent.mkdir(exist_ok=True)
+    if name == "videos":
+        secret = secret.rename(secret.with_name(FILM)).parent
+    link.symlink_to(secret)
+    assert page.main(["runs/bad", "runs/good", "--out", "site"]) == 1
+    assert f"{name} is a link that leads out of the run's folder" in capsys.readouterr().err
+    assert not any(path.read_bytes() == b"secret" for path in Path("site").rglob("*") if path.is_file())
+    follower = Follower(lambda: [folder / "bad", folder / "good"], SiteOptions(live=True))
+    assert follower.content("media/bad/0-0-0.mp4") is None and follower.content("media/bad/frames.png") is None
+    assert follower.state()[1].startswith("1 run")
+    follower.close()
+
+
+def test_a_film_that_becomes_a_link_while_it_is_viewed_is_not_shown(folder: Path, secret: Path, monkeypatch) -> None:
+    monkeypatch.setattr("vlarig.results.pages.following.FRESH", 0.0)
+    (folder / "bad" / "videos").mkdir()
+    film = folder / "bad" / "videos" / FILM
+    film.write_bytes(b"film")
+    follower = Follower(lambda: [folder / "bad"], SiteOptions(live=True))
+    assert follower.content("media/bad/0-0-0.mp4") == film
+    film.unlink()
+    film.symlink_to(secret)
+    assert follower.content("media/bad/0-0-0.mp4") is None
+    follower.close()
+
+
+def test_films_that_are_links_are_not_merged_and_nothing_else_is(folder: Path, secret: Path) -> None:
+    (folder / "bad" / "videos").mkdir()
+    (folder / "bad" / "videos" / FILM).symlink_to(secret)
+    with pytest.raises(VlarigError, match="is a link that leads out"):
+        merge_runs([folder / "bad", folder / "good"], folder / "merged")
+    assert not (folder / "merged").exists()
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "ledger.sqlite", "ledger.sqlite-wal", "ledger.sqlite-journal"])
+def test_manifest_and_ledger_are_the_runs_own(folder: Path, name: str, tmp_path: Path) -> None:
+    target = tmp_path / "elsewhere"
+    if (folder / "bad" / name).exists():
+        (folder / "bad" / name).rename(target)
+    else:
+        target.write_text("mine")
+    (folder / "bad" / name).symlink_to(target)
+    before = target.read_bytes()
+    assert "is a link that leads out of the run's folder" in summarize(folder / "bad").note
+    with pytest.raises(VlarigError, match="is a link that leads out"):
+        open_run(folder / "bad", Manifest.load(folder / "good"))
+    assert target.read_bytes() == before
+
+
+def test_a_run_is_not_resumed_into_files_elsewhere(folder: Path, secret: Path) -> None:
+    """Its workers would write their logs there."""
+    (folder / "bad" / "logs").mkdir()
+    (folder / "bad" / "logs" / "tabletop-worker-0.log").symlink_to(secret)
+    with pytest.raises(VlarigError, match=r"worker-0\.log is a link that leads out"):
+        open_run(folder / "bad", Manifest.load(folder / "bad"))
+
+
+def test_links_within_a_run_and_to_a_run_are_followed(folder: Path) -> None:
+    (folder / "linked").symlink_to(folder / "good")
+    (folder / "good" / "films").mkdir()
+    (folder / "good" / "videos").symlink_to("films")
+    assert own_path(folder / "linked", "videos").is_dir()
+    with open_run(folder / "linked", Manifest.load(folder / "good")) as ledger:
+        assert ledger.write_episode(make_record(2))
+
+
+def test_a_pipe_in_a_files_place_is_not_waited_for(folder: Path) -> None:
+    (folder / "bad" / "manifest.json").unlink()
+    os.mkfifo(folder / "bad" / "manifest.json")
+    assert "is neither a file nor a folder" in summarize(folder / "bad").note
