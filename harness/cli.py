@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import io
 import os
 import sys
 
 from ..envs.errors import VlarigError
+from .printable import printable
 from .termination import exit_status, sigterm_interrupts
 
 #: Command to the module that holds its ``main(arguments) -> exit status``, and a line of help.
@@ -63,14 +65,17 @@ def usage() -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit status: 2 for a mistake of the user's, 130 when interrupted, 143 by SIGTERM."""
     words = sys.argv[1:] if arguments is None else arguments
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # what the terminal's encoding lacks is shown all the same
     try:
         with sigterm_interrupts():
             return _run(words)
     except VlarigError as error:
-        print(f"vlarig: {error}", file=sys.stderr)
+        print(f"vlarig: {printable(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as interrupt:
-        print(f"vlarig: {str(interrupt) or 'interrupted'}", file=sys.stderr)
+        print(f"vlarig: {printable(str(interrupt)) or 'interrupted'}", file=sys.stderr)
         return exit_status(interrupt)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -78,6 +83,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(words: list[str]) -> int:
+    for word in words:
+        if any("\ud800" <= letter <= "\udfff" for letter in word):  # where Python puts bytes that it cannot decode
+            encoding = sys.getfilesystemencoding()
+            raise VlarigError(f"{word!r} is no text in {encoding}; type it in {encoding}, or rename the file that is called so")
     command = words[0] if words else "--help"
     if command in ("-h", "--help", "help"):
         print(usage(), end="")

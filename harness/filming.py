@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.text import Text
 
 from ..benchmarks.registry import load_suite
 from ..envs.errors import VlarigError
@@ -67,7 +68,7 @@ def film_run(run: Path, which: str, console: Console, workers: int | None = None
             replay_run(run, wanted, done, workers, partial(film_of, run))
     if films_of(run) and (wanted or not (run / "frames.png").exists()):
         draw_sheet(run)
-        console.print(f"films: {run / 'videos'}, pictures: {run / 'frames.png'}", highlight=False, soft_wrap=True)
+        console.print(Text(f"films: {run / 'videos'}, pictures: {run / 'frames.png'}"), soft_wrap=True)
     _tell(failed, console)
     return failed
 
@@ -158,7 +159,7 @@ def _tell(failed: Sequence[Replay], console: Console) -> None:
         return
     console.print(f"{_episodes(len(failed))} got no film; the same command tries them again:", style="red", highlight=False)
     for replay in failed[:MOST_TOLD]:
-        console.print(f"  {replay}", markup=False, highlight=False, soft_wrap=True)
+        console.print(Text(f"  {replay}"), soft_wrap=True)
     if len(failed) > MOST_TOLD:
         console.print(f"  and {len(failed) - MOST_TOLD} more", highlight=False)
     if any(replay.differences for replay in failed):

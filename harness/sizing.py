@@ -73,7 +73,7 @@ def choose_size(
     if slots is None:
         reasons.append(_slots_reason(chosen_slots, wanted_slots, len(episodes) < SLOTS * chosen_workers))
     size = f"{chosen_workers} worker{_s(chosen_workers)} x {chosen_slots} slot{_s(chosen_slots)}{asked}"
-    reason = f"{': '.join([size, ', '.join(reasons)] if reasons else [size])}; {memory / GB:.1f} of {machine.memory / GB:.1f} GB free"
+    reason = f"{': '.join([size, ', '.join(reasons)] if reasons else [size])}; {memory_line(memory, machine.memory)}"
     warning = ""
     if memory > machine.memory:
         warning = (
@@ -83,6 +83,11 @@ def choose_size(
     return Size(
         chosen_workers, chosen_slots, memory, memory_share(takes(chosen_slots), chosen_workers, machine), reason, warning
     )
+
+
+def memory_line(needed: int, free: int) -> str:
+    """How much memory a sweep takes, and how much of it there is, in words; both in bytes."""
+    return f"takes about {needed / GB:.1f} GB of memory, {free / GB:.1f} GB are free"
 
 
 def memory_share(expected: int, workers: int, machine: Machine) -> int:

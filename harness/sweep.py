@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
-from rich.console import Console
 
 from ..envs.api import Episode
 from ..envs.background import run_to_end
@@ -48,6 +47,7 @@ from .reporting.journal import Journal
 from .reporting.library_messages import LIBRARY_LOG, library_messages
 from .reporting.progress import Progress, SavingTime, TaskProgress
 from .reporting.reporter import Reporter
+from .screen import Screen
 from .sinks import LedgerSink
 from .termination import Terminated, sigterm_interrupts, until_sigterm
 
@@ -116,7 +116,7 @@ def evaluate(suites: str | tuple[str, ...] | list[str], policy: str | Policy, **
         VlarigError: Something the user can mend. What was measured until then is in the run.
     """
     refuse_unknown_options("evaluate", options, [*SweepConfig.model_fields, "console"])
-    console = options.pop("console", None) or Console(quiet=True)
+    console = options.pop("console", None) or Screen(quiet=True)
     named = policy if isinstance(policy, str) else f"{type(policy).__module__}:{type(policy).__qualname__}"
     try:
         config = SweepConfig(suites=(suites,) if isinstance(suites, str) else tuple(suites), policy=named, **options)

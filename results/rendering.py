@@ -44,7 +44,7 @@ def _cells(tally: Tally) -> tuple[Cell, ...]:
 
 def for_programs(tables: Sequence[RunTable]) -> str:
     """The tables as JSON: a list of runs, rates and intervals as fractions, ending with a newline."""
-    return json.dumps([_run_data(table) for table in tables], indent=2, ensure_ascii=False) + "\n"
+    return json.dumps([_run_data(table) for table in tables], indent=2) + "\n"
 
 
 def _run_data(table: RunTable) -> dict[str, object]:

@@ -205,6 +205,13 @@ def test_links_on_the_pages_lead_somewhere(page):
         assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
+def test_commands_print_through_the_screen():
+    """What a server or a run's name says is text on it; elsewhere rich would take it for markup."""
+    rooms = [path for path in SOURCES if path.relative_to(ROOT).parts[0] in ("harness", "policies", "results")]
+    found = [str(path) for path in rooms if re.search(r"(?<!class Screen\()\bConsole\(|rich\.markup", path.read_text())]
+    assert not found
+
+
 def test_the_readme_shows_the_two_commands():
     assert commands_of(ROOT / "README.md")[:2] == [["python3", "go.py", "demo"], ["python3", "go.py", "test"]]
 

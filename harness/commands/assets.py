@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Annotated
 
-import tyro
-from rich.console import Console
 from rich.filesize import decimal
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from tyro.conf import Positional, UseAppendAction, subcommand
+from tyro.conf import Positional, UseAppendAction
 
 from ...envs.errors import VlarigError
 from ..assets import bundle as assets
 from ..assets.fetch import Watch
+from ..command_line import parse
+from ..screen import Screen
 
 #: Seconds between two lines of progress where there is no terminal.
 LINE_SECONDS = 10.0
@@ -54,11 +52,12 @@ class List:
 
     def run(self) -> None:
         """Print a line for each, and more for what is here or how to get it."""
+        screen = Screen(soft_wrap=True)
         for state in assets.list_bundles(report):
-            print(f"{state.name}: {state.title}")
+            screen.print(f"{state.name}: {state.title}")
             if state.bundle is not None:
-                print(f"  {state.bundle.folder}")
-            print(f"  {state.problem or (state.bundle and state.bundle.contents.summary)}")
+                screen.print(f"  {state.bundle.folder}")
+            screen.print(f"  {state.problem or (state.bundle and state.bundle.contents.summary)}")
 
 
 @dataclass
@@ -85,23 +84,24 @@ class Verify:
 
 def show_contents(state: assets.AssetState) -> None:
     """Print what a bundle's files are."""
+    screen = Screen(soft_wrap=True)
     if state.bundle is None:
-        print(f"{state.name}: not here")
+        screen.print(f"{state.name}: not here")
         return
     contents = state.bundle.contents
-    print(f"{state.name}: {state.bundle.folder}")
-    print(f"  {contents.official} of {contents.total} files are official")
+    screen.print(f"{state.name}: {state.bundle.folder}")
+    screen.print(f"  {contents.official} of {contents.total} files are official")
     note = f", {contents.note}" if contents.note else ""
     for paths, what in (
         (contents.stand_ins, f"stand-ins{note}"), (contents.missing, "missing"), (contents.corrupt, "corrupt")
     ):  # fmt: skip
         if paths:
-            print(f"  {len(paths)} {what}:")
+            screen.print(f"  {len(paths)} {what}:")
             for path in paths:
-                print(f"    {path}")
+                screen.print(f"    {path}")
 
 
-Command = Annotated[Fetch, subcommand("fetch")] | Annotated[List, subcommand("list")] | Annotated[Verify, subcommand("verify")]
+COMMANDS: dict[str, type[Fetch | List | Verify]] = {"fetch": Fetch, "list": List, "verify": Verify}
 
 DESCRIPTION = """Simulators' data files (scenes, objects, initial states) come in bundles. For example:
 
@@ -117,13 +117,13 @@ They are looked for in $VLARIG_ASSETS, then where `fetch` puts them.
 
 def report(line: str) -> None:
     """Print a step to stderr, where progress belongs."""
-    print(line, file=sys.stderr, flush=True)
+    Screen(stderr=True, soft_wrap=True).print(line)
 
 
 @contextmanager
 def progress(name: str, total: int) -> Iterator[Watch]:
     """Show a download on stderr: a bar on a terminal, else a line now and then."""
-    console = Console(stderr=True)
+    console = Screen(stderr=True)
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("files"),
         TextColumn("{task.fields[received]}"), TimeElapsedColumn(),
@@ -144,5 +144,5 @@ def progress(name: str, total: int) -> Iterator[Watch]:
 
 def main(arguments: list[str]) -> int:
     """Run one of the subcommands."""
-    tyro.cli(Command, args=arguments or ["--help"], prog="vlarig assets", description=DESCRIPTION).run()
+    parse(COMMANDS, arguments, "vlarig assets", DESCRIPTION).run()
     return 0

@@ -10,15 +10,16 @@ from typing import Annotated, Any
 
 import tyro
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from ...envs.errors import VlarigError
 from ...results.bootstrap import Mean
 from ...results.comparison import Compared, Comparison, compare_runs, findings, points, points_range
 from ...results.measures import Incomplete
 from ...results.runs import find_run
+from ..command_line import parse
+from ..screen import Screen, print_document
 
 DESCRIPTION = """Compare two runs episode by episode: what the second gained, what it lost, and whether that can be chance.
 
@@ -48,42 +49,38 @@ class CompareConfig:
 
 def main(arguments: list[str]) -> int:
     """Run the command and return its exit status."""
-    config = tyro.cli(CompareConfig, args=arguments, prog="vlarig compare", description=DESCRIPTION)
+    config = parse(CompareConfig, arguments, "vlarig compare", DESCRIPTION)
     if len(config.runs) != 2:
         raise VlarigError(f"{len(config.runs)} runs were named, expected two, as in `vlarig compare runs/before runs/after`")
     first, second = (find_run(run) for run in config.runs)
     comparison = compare_runs(first, second, config.metric)
-    console = Console()
     if config.json:
-        text = json.dumps(comparison_data(comparison, config.metric), indent=2, ensure_ascii=False)
-        console.out(text, highlight=False)
+        print_document(json.dumps(comparison_data(comparison, config.metric), indent=2) + "\n")
     else:
-        _print(console, comparison, config.metric, config.flips)
+        _print(Screen(), comparison, config.metric, config.flips)
     return 0
 
 
-def _print(console: Console, comparison: Comparison, metric: str | None, flips: bool) -> None:
+def _print(console: Screen, comparison: Comparison, metric: str | None, flips: bool) -> None:
     runs = (("first", comparison.first), ("second", comparison.second))
     for place, run in runs:
         identity = run.manifest.identity
-        console.print(
-            f"{place}: [bold]{escape(run.run)}[/]  policy {escape(identity.policy)}, seed {identity.seed}", highlight=False
-        )
+        console.print(Text.assemble(f"{place}: ", (run.run, "bold"), f"  policy {identity.policy}, seed {identity.seed}"))
     console.print(_success_table(comparison.suites))
     if metric:
         console.print(_metric_table(comparison.suites, metric))
     for suite in comparison.suites:
         for line in findings(suite):
-            console.print(f"{suite.suite}: {line}", markup=False, highlight=False, soft_wrap=True)
+            console.print(f"{suite.suite}: {line}", soft_wrap=True)
     if flips:
         for suite in comparison.suites:
             for line in [*(f"gained  {key}" for key in suite.gained), *(f"lost    {key}" for key in suite.lost)]:
-                console.print(line, markup=False, highlight=False, soft_wrap=True)
+                console.print(line, soft_wrap=True)
     for note in comparison.notes:
-        console.print(note, style="yellow", markup=False, highlight=False, soft_wrap=True)
+        console.print(note, style="yellow", soft_wrap=True)
     console.print(
         "difference: second minus first, in points; gained and lost: episodes with success in the second or the first run alone",
-        style="dim", highlight=False,
+        style="dim",
     )  # fmt: skip
 
 
@@ -95,9 +92,9 @@ def _success_table(suites: Sequence[Compared]) -> Table:
     for suite in suites:
         mark = "" if suite.complete else " (incomplete)"
         style = "bold" if suite.complete else "bold yellow"
-        grid.add_row(escape(f"{suite.suite} {suite.protocol}{mark}"), *_cells(suite), style=style)
+        grid.add_row(f"{suite.suite} {suite.protocol}{mark}", *_cells(suite), style=style)
         for part in suite.each_task():
-            grid.add_row("  " + escape(_label(part)), *_cells(part), style=None if part.complete else "yellow")
+            grid.add_row("  " + _label(part), *_cells(part), style=None if part.complete else "yellow")
         grid.add_section()
     return grid
 
@@ -122,17 +119,17 @@ def _cells(part: Compared) -> list[str]:
 def _metric_table(suites: Sequence[Compared], metric: str) -> Table:
     grid = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for name in ("suite", f"{metric}, first", "second", "difference on these tasks", "difference on tasks like these"):
-        grid.add_column(escape(name), overflow="fold")
+        grid.add_column(name, overflow="fold")
     for suite in suites:
         found = suite.metric(metric)
         cells = [found.first, found.second, found.by_start, found.by_task] if found else ["incomplete"] * 4
-        grid.add_row(escape(suite.suite), *(_measured(cell) for cell in cells))
+        grid.add_row(suite.suite, *(_measured(cell) for cell in cells))
     return grid
 
 
 def _measured(mean: Mean | Incomplete | str) -> str:
     if not isinstance(mean, Mean):
-        return escape(str(mean))
+        return str(mean)
     interval = f" ({mean.interval[0]:.4g} to {mean.interval[1]:.4g})" if mean.interval else ""
     return f"{mean.value:.4g}{interval}"
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass, fields
 from typing import Annotated, Any
 
 import tyro
-from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from ...benchmarks.registry import load_suite, load_suites
 from ...benchmarks.suite import Suite, Task, refuse_unknown_tasks
@@ -24,16 +24,21 @@ from ...envs.api import Camera, Episode, Needs, Protocol
 from ...envs.errors import VlarigError
 from ...envs.messages import Start, encode
 from ..assets.bundle import locate_bundle
+from ..command_line import parse
 from ..runtimes.runtime import list_runtimes
+from ..screen import Screen
 from ..workplace import Workplace
+
+#: Letters that a suite's title needs in a line; a narrower screen gets a paragraph for each suite.
+LEAST_TITLE = 30
 
 DESCRIPTION = """List the suites that can be swept, or check that a suite's env keeps the contract.
 
   vlarig envs list
-  vlarig envs list libero_goal    its tasks, and its protocols side by side
-  vlarig envs check tabletop      a minute of real simulation: determinism, isolation, images, limits
-  vlarig envs check               every suite whose runtime is ready
-  vlarig envs check libero_90 --tasks TASK TASK    two of its 90 tasks; all take a quarter of an hour
+  vlarig envs list libero_goal    # its tasks, and its protocols side by side
+  vlarig envs check tabletop      # a minute of real simulation: determinism, isolation, images, limits
+  vlarig envs check               # every suite whose runtime is ready
+  vlarig envs check libero_90 --tasks TASK TASK    # two of its 90 tasks; all take a quarter of an hour
 """
 
 
@@ -59,11 +64,12 @@ class CheckConfig:
     """Only these tasks. Default: all."""
 
 
+COMMANDS: dict[str, type[ListConfig | CheckConfig]] = {"list": ListConfig, "check": CheckConfig}
+
+
 def main(arguments: list[str]) -> int:
     """Parse and run."""
-    config = tyro.extras.subcommand_cli_from_dict(
-        {"list": ListConfig, "check": CheckConfig}, prog="vlarig envs", description=DESCRIPTION, args=arguments
-    )
+    config = parse(COMMANDS, arguments, "vlarig envs", DESCRIPTION)
     if not isinstance(config, CheckConfig):
         for name in config.names:
             show_suite(load_suite(name))
@@ -72,7 +78,8 @@ def main(arguments: list[str]) -> int:
         suites, broken = [load_suite(name) for name in config.names], {}
     else:
         suites, broken = load_suites()
-        suites = [suite for suite in suites if is_ready(suite)]
+        runtimes = ready_runtimes()
+        suites = [suite for suite in suites if readiness(suite, runtimes) == "ready"]
         show_broken(broken)
     refuse_unknown_tasks(config.tasks, suites)
     chosen = [(suite, [task for task in suite.tasks if not config.tasks or task.name in config.tasks]) for suite in suites]
@@ -84,14 +91,19 @@ def show_list() -> int:
     suites, broken = load_suites()
     table = Table(box=None, padding=(0, 2, 0, 0))
     for heading in ("suite", "what", "tasks", "starts", "protocol", "runtime"):
-        table.add_column(heading, no_wrap=heading != "what", overflow="fold")
+        table.add_column(heading, no_wrap=heading != "what", min_width=LEAST_TITLE if heading == "what" else None)
+    blocks = []
+    runtimes = ready_runtimes()
     for suite in suites:
-        ready = readiness(suite)
+        ready = readiness(suite, runtimes)
         starts = sum(len(task.starts) for task in suite.tasks)
         default, more = suite.protocols[0], len(suite.protocols) - 1
         protocol = f"{default.name}@{default.version}" + f" +{more}" * (more > 0)
-        table.add_row(suite.name, suite.title, str(len(suite.tasks)), str(starts), protocol, f"{suite.runtime} ({ready})")
-    Console().print(table)
+        tasks, runtime = len(suite.tasks), f"{suite.runtime} ({ready})"
+        table.add_row(Text(suite.name, "bold"), suite.title, str(tasks), str(starts), protocol, runtime)
+        told = f"{suite.title}; {tasks} tasks, {starts} starts, protocol {protocol}, runtime {runtime}"
+        blocks.append((Text(suite.name, "bold"), told))
+    Screen().print_table(table, blocks)
     show_broken(broken)
     return 0
 
@@ -99,13 +111,13 @@ def show_list() -> int:
 def show_broken(broken: Mapping[str, str]) -> None:
     """Print a line for each suite that cannot be loaded, by name."""
     for name, reason in broken.items():
-        Console(highlight=False, soft_wrap=True).print(f"{name} is broken: {reason}", markup=False)
+        Screen(soft_wrap=True).print(f"{name} is broken: {reason}")
 
 
 def show_suite(suite: Suite) -> None:
     """Print a suite's tasks, and its protocols: what differs side by side, then what they share."""
-    console = Console(highlight=False)
-    console.print(f"[bold]{suite.name}[/]: {suite.title}")
+    console = Screen()
+    console.print(Text.assemble((suite.name, "bold"), f": {suite.title}"))
     console.print(f"tasks, each with {_span(suite)} starts:")
     for task in suite.tasks:
         console.print(f"  {task.name}", soft_wrap=True)
@@ -157,14 +169,14 @@ def _span(suite: Suite) -> str:
     return f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
 
 
-def is_ready(suite: Suite) -> bool:
-    """Whether the suite's runtime and data files are here."""
-    return readiness(suite) == "ready"
+def ready_runtimes() -> set[str]:
+    """Names of the runtimes that are here; finding out starts each adopted one."""
+    return {state.name for state in list_runtimes() if state.runtime is not None}
 
 
-def readiness(suite: Suite) -> str:
-    """``ready``, or what the suite lacks, in a word or two."""
-    if not any(state.name == suite.runtime and state.runtime is not None for state in list_runtimes()):
+def readiness(suite: Suite, runtimes: set[str]) -> str:
+    """``ready``, or what the suite lacks beside these runtimes, in a word or two."""
+    if suite.runtime not in runtimes:
         return "not installed"
     try:
         for name in suite.assets:
@@ -176,26 +188,26 @@ def readiness(suite: Suite) -> str:
 
 def check(suite: Suite, tasks: Sequence[Task]) -> int:
     """Run the checker on these tasks and print its findings as they come; 1 when one failed."""
-    console = Console(highlight=False, soft_wrap=True)
+    console = Screen(soft_wrap=True)
     console.print(f"{suite.name}: {suite.adapter}")
     protocol, began = suite.protocols[0], time.monotonic()
     episodes = [suite.episode(task, start, 0, protocol) for task in tasks for start in task.starts_of(protocol)[:2]]
     tried: Counter[bool] = Counter()
     for task, group in itertools.groupby(run_checker(suite, episodes), lambda finding: finding["task"]):
         keys = " and ".join(episode.key for episode in episodes if episode.task == task)
-        console.print("at the end:" if tried and task == tasks[0].name else f"{task}: {keys}", markup=False)
+        console.print("at the end:" if tried and task == tasks[0].name else f"{task}: {keys}")
         passed = 0
         for finding in group:
             tried[bool(finding["passed"])] += 1
             if not finding["passed"]:
-                console.print(f"[red]FAIL[/]  {finding['check']}")
-                console.print(f"      {finding['message']}", markup=False)
+                console.print(Text.assemble(("FAIL  ", "red"), str(finding["check"])))
+                console.print(f"      {finding['message']}")
             elif task == tasks[0].name:
-                console.print(f"[green]ok[/]    {finding['check']}")
+                console.print(Text.assemble(("ok    ", "green"), str(finding["check"])))
             else:
                 passed += 1
         if passed:
-            console.print(f"[green]ok[/]    {passed} checks that can differ by task")
+            console.print(Text.assemble(("ok    ", "green"), f"{passed} checks that can differ by task"))
     played = f"{len(episodes)} episodes of {len(tasks)} task{'s' * (len(tasks) != 1)}, {time.monotonic() - began:.0f} s"
     console.print(f"{tried[True]} of {tried.total()} checks passed ({played})")
     return int(tried[False] > 0)

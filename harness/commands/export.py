@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 
 from ...envs.errors import VlarigError
 from ...results.parquet import export_parquet
+from ..command_line import parse
+from ..screen import Screen
 from .several import check_run, find_runs, read_each, tell_refused
 
-DESCRIPTION = """Write the episodes of one or more runs into a Parquet file, a row each; errors and missing episodes have rows too.
+DESCRIPTION = r"""Write the episodes of one or more runs into a Parquet file, a row each; errors and missing episodes have rows too.
 
   vlarig export runs/expert --out expert.parquet
   vlarig export runs/* --out episodes.parquet --actions
@@ -39,11 +40,11 @@ class ExportConfig:
 
 def main(arguments: list[str]) -> int:
     """Run the command and return its exit status: 1 where one of several runs could not be read."""
-    config = tyro.cli(ExportConfig, args=arguments, prog="vlarig export", description=DESCRIPTION)
+    config = parse(ExportConfig, arguments, "vlarig export", DESCRIPTION)
     if not config.runs:
         raise VlarigError("no run was named; give its folder, as in `vlarig export runs/expert --out expert.parquet`")
     folders, unknown = find_runs(config.runs)
     readable, refused = read_each(folders, lambda folder: check_run(folder, config.actions))
     count = export_parquet(readable, config.out, config.actions)
-    Console().print(f"{config.out}: {count} episodes", highlight=False, soft_wrap=True, markup=False)
+    Screen(soft_wrap=True).print(f"{config.out}: {count} episodes")
     return tell_refused([*unknown, *refused])

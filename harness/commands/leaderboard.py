@@ -7,9 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal
 
-import tyro
-from rich.console import Console
-from tyro.conf import Positional, UseAppendAction, arg, subcommand
+from tyro.conf import Positional, UseAppendAction, arg
 
 from ...benchmarks.published import load_table
 from ...benchmarks.suite import unknown
@@ -26,6 +24,8 @@ from ...results.leaderboard import (
 from ...results.leaderboard_export import Submission, entries_of_run, entries_of_table
 from ...results.runs import find_run
 from ...results.tables import run_table
+from ..command_line import parse
+from ..screen import Screen
 from .table import SheetForm, print_sheets
 
 DESCRIPTION = """vla-eval's leaderboard (leaderboard/data/leaderboard.json of allenai/vla-evaluation-harness): show it, or add to it.
@@ -105,17 +105,17 @@ class Add:
         kept = [entry for entry in old if _place(entry) not in replaced]
         write_leaderboard(Leaderboard(last_updated=today, results=[*kept, *new]), self.file)
         said = f"{self.file}: {len(new)} entries written, {len(old) - len(kept)} of them in place of older ones"
-        Console().print(said, highlight=False, soft_wrap=True, markup=False)
+        Screen(soft_wrap=True).print(said)
 
 
 def _place(entry: LeaderboardEntry) -> tuple[str, str, str]:
     return entry.benchmark, entry.model, entry.weight_type
 
 
-Command = Annotated[Show, subcommand("show")] | Annotated[Add, subcommand("add")]
+COMMANDS: dict[str, type[Show | Add]] = {"show": Show, "add": Add}
 
 
 def main(arguments: list[str]) -> int:
     """Run one of the subcommands."""
-    tyro.cli(Command, args=arguments or ["--help"], prog="vlarig leaderboard", description=DESCRIPTION).run()
+    parse(COMMANDS, arguments, "vlarig leaderboard", DESCRIPTION).run()
     return 0

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 
 from ...envs.errors import VlarigError
 from ...results.forms.terminal import print_sheets
@@ -16,7 +15,9 @@ from ...results.merging import merge_runs
 from ...results.rendering import LEGEND, run_sheet
 from ...results.schema import LEDGER_NAME
 from ...results.tables import run_table
+from ..command_line import parse
 from ..filming import draw_sheet
+from ..screen import Screen
 from .several import check_run, find_runs, read_each, tell_refused
 
 DESCRIPTION = """Merge runs of the same identity into one, and print its table: the shards of a sweep, or what two machines began.
@@ -44,26 +45,26 @@ class MergeConfig:
 
 def main(arguments: list[str]) -> int:
     """Run the command and return its exit status: 1 where one of several runs could not be read."""
-    config = tyro.cli(MergeConfig, args=arguments, prog="vlarig merge", description=DESCRIPTION)
+    config = parse(MergeConfig, arguments, "vlarig merge", DESCRIPTION)
     if not config.runs:
         raise VlarigError("no run was named; give the folders of runs, as in `vlarig merge runs/a runs/b --run runs/ab`")
-    console = Console()
+    console = Screen()
     folders, unknown = find_runs(config.runs)
     readable, refused = read_each(folders, _checked)
     merged = merge_runs(readable, config.run)
     for run, count in merged.found.items():
-        console.print(f"{run}: {count} finished episodes", highlight=False, soft_wrap=True)
-    console.print(f"{merged.run}: {merged.new} of them are new", highlight=False, soft_wrap=True)
+        console.print(f"{run}: {count} finished episodes", soft_wrap=True)
+    console.print(f"{merged.run}: {merged.new} of them are new", soft_wrap=True)
     try:
         draw_sheet(merged.run)
     except VlarigError as error:
-        console.print(f"frames.png is not drawn: {error}", style="yellow", highlight=False, soft_wrap=True)
+        console.print(f"frames.png is not drawn: {error}", style="yellow", soft_wrap=True)
     table = run_table(merged.run)
     print_sheets(console, [run_sheet(table)], LEGEND)
     if not table.total.complete:
         owed = table.total.expected - table.total.finished
         told = f"{owed} episodes are owed: the sweep's command, without --shard and with --run {merged.run}, runs them"
-        console.print(told, highlight=False, soft_wrap=True)
+        console.print(told, soft_wrap=True)
     return tell_refused([*unknown, *refused])
 
 

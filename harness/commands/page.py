@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 
 from ...envs.errors import VlarigError
 from ...results.pages.reading import DamagedRunError, RunReader
 from ...results.pages.site import Site, SiteOptions
 from ...results.pages.writing import check_folder, write_site
+from ..command_line import parse
+from ..screen import Screen
 from .several import find_runs, read_each, tell_refused
 
 DESCRIPTION = """Build a site of runs: a leaderboard beside the published numbers, each run, its tasks, its episodes with their films
@@ -46,13 +47,13 @@ class PageConfig:
 
 def main(arguments: list[str]) -> int:
     """Run the command and return its exit status: 1 where a run could not be read, and is listed as such."""
-    config = tyro.cli(PageConfig, args=arguments, prog="vlarig page", description=DESCRIPTION)
+    config = parse(PageConfig, arguments, "vlarig page", DESCRIPTION)
     if not config.runs:
         raise VlarigError("no run was named; give folders of runs, as in `vlarig page runs/* --out site`")
     if config.out is None:
         raise VlarigError("--out is missing; name the folder of the site, as in `vlarig page runs/* --out site`")
     check_folder(config.out)
-    console = Console(highlight=False, soft_wrap=True)
+    console = Screen(soft_wrap=True)
     options = SiteOptions(config.title, config.films, config.comparisons)
     with contextlib.ExitStack() as stack, console.status("reading the runs") as status:
         folders, unknown = find_runs(config.runs)
@@ -73,5 +74,5 @@ def main(arguments: list[str]) -> int:
     size = f"{written.size / 1e6:,.1f} MB"
     runs = f"{len(readers)} run{'' if len(readers) == 1 else 's'}"
     console.print(f"{runs}: {written.files:,} files, {size}; {written.changed:,} new or changed, {written.removed:,} removed")
-    console.print(f"open {config.out / 'index.html'}", markup=False)
+    console.print(f"open {config.out / 'index.html'}")
     return tell_refused(refused)

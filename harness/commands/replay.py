@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 from rich.text import Text
 
 from ...envs.errors import VlarigError
 from ...results.runs import find_run
+from ..command_line import parse
 from ..film import need_video_extra
 from ..filming import episode_keys, film_of, film_path, film_run
 from ..replay import WHY_DIFFERENT, Replay, replay_run
+from ..screen import Screen
 
 _STYLES = {"equal": "green", "differs": "red", "failed": "red"}
 
@@ -27,7 +28,7 @@ goes on when it is typed again; episodes that are named are filmed anew.
 
   vlarig replay runs/expert tabletop/standard-execute1@1/stack/base/3/0
   vlarig replay runs/expert --failures
-  vlarig replay runs/expert --all --no-video                check every episode, film none
+  vlarig replay runs/expert --all --no-video                # check every episode, film none
 """
 
 
@@ -51,10 +52,10 @@ class ReplayConfig:
 
 def main(arguments: list[str]) -> int:
     """Parse and run; 1 when an episode differs from its record, or could not be simulated or filmed."""
-    config = tyro.cli(ReplayConfig, prog="vlarig replay", description=DESCRIPTION, args=arguments)
+    config = parse(ReplayConfig, arguments, "vlarig replay", DESCRIPTION)
     _check(config)
     run = find_run(config.run)
-    console = Console(highlight=False, soft_wrap=True)
+    console = Screen(soft_wrap=True)
     which = "all" if config.all else "failures"
     if config.video and not config.keys:
         return 1 if film_run(run, which, console, config.workers) else 0

@@ -9,11 +9,12 @@ from typing import Annotated
 
 import tyro
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from ...results.runs import DEFAULT_RUNS, RunSummary, list_runs
+from ..command_line import parse
+from ..screen import Screen
 
 _STYLES = {"complete": "green", "resumable": "yellow", "being written": "cyan", "unreadable": "red"}
 
@@ -37,37 +38,47 @@ class RunsConfig:
 
 def main(arguments: list[str]) -> int:
     """Run the command and return its exit status."""
-    config = tyro.cli(RunsConfig, args=arguments, prog="vlarig runs", description=DESCRIPTION)
-    console = Console()
+    config = parse(RunsConfig, arguments, "vlarig runs", DESCRIPTION)
+    console = Screen()
     runs = list_runs(config.directory)
     if runs:
-        console.print(_table(runs))
+        console.print_table(_table(runs), map(_block, runs))
     else:
-        console.print(f"No runs in {config.directory}.", markup=False, highlight=False)
+        console.print(f"No runs in {config.directory}.")
     for run in runs:
         if run.note:
             verb = "is being written by " if run.state == "being written" else ""
-            console.print(
-                f"{run.name}: {verb}{run.note}", style=_STYLES[run.state], markup=False, highlight=False, soft_wrap=True
-            )
+            console.print(f"{run.name}: {verb}{run.note}", style=_STYLES[run.state], soft_wrap=True)
     return 0
 
 
 def _table(runs: Sequence[RunSummary]) -> Table:
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    table.add_column("run", style="bold", overflow="fold", min_width=8)
-    table.add_column("policy", overflow="fold", min_width=6)
-    table.add_column("suites", overflow="fold", min_width=8)
-    for name in ("finished", "errors"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("state", no_wrap=True)
-    table.add_column("last change", no_wrap=True)
+    for name in ("run", "policy", "suites", "finished", "errors", "state", "last change"):
+        table.add_column(name, justify="right" if name in ("finished", "errors") else "left", no_wrap=True)
     for run in runs:
-        part = f"shard {run.shard} " if run.shard else ""
-        state = f"{part}[{_STYLES[run.state]}]{run.state}[/]"
-        progress = "-" if run.state == "unreadable" else f"{run.finished}/{run.expected}"
-        errors = f"[red]{run.errors}[/]" if run.errors else "0"
-        changed = run.changed.strftime("%Y-%m-%d %H:%M")
-        suites = escape(", ".join(run.suites))
-        table.add_row(escape(run.name), escape(run.policy), suites, progress, errors, state, changed)
+        errors = Text(str(run.errors), style="red" if run.errors else "")
+        suites = ", ".join(run.suites)
+        table.add_row(Text(run.name, "bold"), run.policy, suites, _progress(run), errors, _state(run), _changed(run))
     return table
+
+
+def _block(run: RunSummary) -> tuple[Text, str]:
+    """The same, for a narrow screen: its name and state, and what there is to say of it."""
+    head = Text.assemble((run.name, "bold"), "  ", _state(run))
+    told = [f"{run.policy} in {', '.join(run.suites)}", f"{_progress(run)} finished"] if run.suites else []
+    errors = [f"{run.errors} errors"] if run.errors else []
+    return head, ", ".join([*told, *errors, f"last change {_changed(run)}"])
+
+
+def _progress(run: RunSummary) -> str:
+    return "-" if run.state == "unreadable" else f"{run.finished}/{run.expected}"
+
+
+def _state(run: RunSummary) -> Text:
+    part = f"shard {run.shard} " if run.shard else ""
+    return Text.assemble(part, (run.state, _STYLES[run.state]))
+
+
+def _changed(run: RunSummary) -> str:
+    return run.changed.strftime("%Y-%m-%d %H:%M")

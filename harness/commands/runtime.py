@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
 
-import tyro
-from tyro.conf import Positional, subcommand
+from tyro.conf import Positional
 
+from ..command_line import parse
 from ..runtimes.runtime import add_runtime, install_runtime, list_runtimes, remove_runtime
+from ..screen import Screen
 
 
 @dataclass
@@ -58,9 +57,10 @@ class List:
 
     def run(self) -> None:
         """Print a line for each, and one more for where it is or how to get it."""
+        screen = Screen(soft_wrap=True)
         for state in list_runtimes():
-            print(f"{state.name}: {state.title}")
-            print(f"  {state.runtime.python if state.runtime else state.problem}")
+            screen.print(f"{state.name}: {state.title}")
+            screen.print(f"  {state.runtime.python if state.runtime else state.problem}")
 
 
 @dataclass
@@ -80,12 +80,7 @@ class Remove:
             report(f"removed {', '.join(map(str, folders))}" if folders else f"forgot the adopted runtime {name!r}")
 
 
-Command = (
-    Annotated[Install, subcommand("install")]
-    | Annotated[Add, subcommand("add")]
-    | Annotated[List, subcommand("list")]
-    | Annotated[Remove, subcommand("remove")]
-)
+COMMANDS: dict[str, type[Install | Add | List | Remove]] = {"install": Install, "add": Add, "list": List, "remove": Remove}
 
 DESCRIPTION = """Each simulator lives in a virtual environment of its own, a runtime. For example:
 
@@ -99,10 +94,10 @@ vlarig runtime add habitat --python ~/miniconda3/envs/habitat/bin/python
 
 def report(line: str) -> None:
     """Print a step to stderr, where progress belongs."""
-    print(line, file=sys.stderr, flush=True)
+    Screen(stderr=True, soft_wrap=True).print(line)
 
 
 def main(arguments: list[str]) -> int:
     """Run one of the subcommands."""
-    tyro.cli(Command, args=arguments or ["--help"], prog="vlarig runtime", description=DESCRIPTION).run()
+    parse(COMMANDS, arguments, "vlarig runtime", DESCRIPTION).run()
     return 0

@@ -15,19 +15,22 @@ import tyro
 from ...envs.access import find_token, is_loopback
 from ...envs.errors import VlarigError
 from ...envs.tls import server_context
+from ..command_line import parse
 from ..machines.env_server import EnvServer, EnvServerConfig
 from ..machines.own_token import own_token
 from ..machines.remote_machines import DEFAULT_PORT
+from ..printable import log_to_stderr
+from ..screen import Screen
 
 DESCRIPTION = """Lend simulators to sweeps that run on another machine: each of their workers is a connection, and ends with it.
 
 The machine needs the suites' runtimes and assets, and the same vlarig as the one that sweeps; where they differ the sweep says so and
 does not begin. SIGTERM or Ctrl-C ends it; a sweep waits an hour for it to come back, and goes on elsewhere meanwhile.
 
-  vlarig serve-envs                                                 for sweeps on this machine alone
-  vlarig serve-envs --host 0.0.0.0 --token-file token               for whoever shows the token
+  vlarig serve-envs                                                 # for sweeps on this machine alone
+  vlarig serve-envs --host 0.0.0.0 --token-file token               # for whoever shows the token
   vlarig serve-envs --host 0.0.0.0 --token-file token --certificate node1.pem --key node1.key
-  vlarig sweep tabletop --policy expert --hosts node1 node2:9000    on the machine that sweeps
+  vlarig sweep tabletop --policy expert --hosts node1 node2:9000    # on the machine that sweeps
 """
 
 
@@ -84,8 +87,8 @@ class ServeEnvs:
 
 def main(arguments: list[str]) -> int:
     """Parse, and serve until a signal."""
-    told = tyro.cli(ServeEnvs, prog="vlarig serve-envs", description=DESCRIPTION, args=arguments)
-    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
+    told = parse(ServeEnvs, arguments, "vlarig serve-envs", DESCRIPTION)
+    log_to_stderr("%(asctime)s %(message)s")
     logging.getLogger("vlarig").setLevel(logging.INFO)
     asyncio.run(_serve(told.config()))
     return 0
@@ -101,14 +104,14 @@ async def _serve(config: EnvServerConfig) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, end)
+    screen = Screen(soft_wrap=True)
     async with EnvServer(config) as server:
         offer = server.offer()
         scheme = "ws" if config.encryption is None else "wss"
         lent = ", ".join(config.suites) or "every installed suite"
-        print(
+        screen.print(
             f"lending {lent} at {scheme}://{config.host}:{server.port}: {offer.workers} workers, "
-            f"{offer.cores} cores, {offer.memory / 10**9:.1f} GB free",
-            flush=True,
+            f"{offer.cores} cores, {offer.memory / 10**9:.1f} GB free"
         )
         await stop.wait()
-    print("stopped", flush=True)
+    screen.print("stopped")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -12,6 +11,7 @@ from ...results.ledger import Ledger
 from ...results.run_files import printable
 from ...results.runs import find_run
 from ...results.tables import run_table
+from ..screen import Screen
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -61,6 +61,7 @@ def check_run(folder: Path, with_actions: bool = False) -> Path:
 
 def tell_refused(refused: Sequence[tuple[str, str]]) -> int:
     """Say on the error output which runs were left out and why, and return the command's exit status: 1 where one was."""
+    screen = Screen(stderr=True, soft_wrap=True)
     for name, reason in refused:
-        print(f"vlarig: {name} is left out: {reason}", file=sys.stderr)
+        screen.print(f"vlarig: {name} is left out: {reason}")
     return 1 if refused else 0

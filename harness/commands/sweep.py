@@ -9,15 +9,16 @@ from collections.abc import Iterator
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 
 from ...envs.errors import VlarigError
 from ...results.forms.terminal import print_sheets
 from ...results.rendering import LEGEND, run_sheet
 from ...results.tables import run_table
+from ..command_line import parse
 from ..plan import SweepConfig
 from ..reporting.events import Failed, Result, TaskResult
 from ..reporting.journal import Journal
+from ..screen import Screen
 from ..sweep import Evaluation, cluster, named_policy, run_sweep
 from ..termination import exit_status
 
@@ -26,14 +27,14 @@ DESCRIPTION = """Run a policy over every episode of one or more suites, and prin
 A sweep that was interrupted, by Ctrl-C, a kill or a power cut, goes on when the same command is typed again; what was finished
 is kept. Workers, slots and batches change how fast a run goes, never what it measures; 'vlarig doctor RUN' says what would help.
 
-  vlarig sweep tabletop --policy expert                     every start of every task
-  vlarig sweep tabletop --policy random --episodes 5        five episodes a task
+  vlarig sweep tabletop --policy expert                     # every start of every task
+  vlarig sweep tabletop --policy random --episodes 5        # five episodes a task
   vlarig sweep tabletop --policy my_policy:MyPolicy --tasks stack push_to --execute 8
   vlarig sweep tabletop --policy expert --episodes 2 --video all
   vlarig sweep tabletop --policy qwen-vla:small --policy-options temperature=1 steps=10
   vlarig sweep libero_spatial libero_goal --policy my_policy:MyPolicy --protocol openpi
   vlarig sweep tabletop --policy expert --json | tail -n 1
-  vlarig sweep tabletop --policy expert --shard 2/4         the second of four parts; 'vlarig merge' puts them together
+  vlarig sweep tabletop --policy expert --shard 2/4         # the second of four parts; 'vlarig merge' puts them together
 """
 
 #: Exit status of a program whose reader went away, as a shell counts it: 128 and the number of SIGPIPE.
@@ -57,7 +58,7 @@ def main(arguments: list[str]) -> int:
     if "--json" in arguments:
         with _claimed_output() as output:
             return _print_events(arguments, output)
-    console = Console()
+    console = Screen()
     with Journal(console) as journal:
         evaluation = _run(arguments, journal)
     print_sheets(console, [run_sheet(run_table(evaluation.run))], LEGEND)
@@ -65,7 +66,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _run(arguments: list[str], journal: Journal) -> Evaluation:
-    config = tyro.cli(_Command, prog="vlarig sweep", description=DESCRIPTION, args=arguments).config
+    config = parse(_Command, arguments, "vlarig sweep", DESCRIPTION).config
     with cluster(config), named_policy(config) as policy:
         return run_sweep(config, policy, journal)
 
@@ -76,7 +77,7 @@ def _status(evaluation: Evaluation) -> int:
 
 def _print_events(arguments: list[str], output: int) -> int:
     """The same with events alone on standard output."""
-    with Journal(Console(quiet=True), output) as journal:
+    with Journal(Screen(quiet=True), output) as journal:
         try:
             with _told_failure(journal):
                 status = _status(_run(arguments, journal))
@@ -84,7 +85,7 @@ def _print_events(arguments: list[str], output: int) -> int:
         except BrokenPipeError as error:
             if not journal.reader_left:
                 raise
-            print(f"vlarig: {error}", file=sys.stderr)
+            Screen(stderr=True, soft_wrap=True).print(f"vlarig: {error}")
             status = READER_LEFT
     return READER_LEFT if journal.reader_left else status
 

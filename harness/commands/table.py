@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
-from rich.console import Console
 
 from ...envs.errors import VlarigError
 from ...results.forms import terminal
@@ -23,6 +22,8 @@ from ...results.rendering import LEGEND, for_programs, run_sheet
 from ...results.runs import DEFAULT_RUNS, find_run
 from ...results.sheet import Sheet
 from ...results.tables import run_table
+from ..command_line import parse
+from ..screen import Screen, print_document
 from .several import read_each, tell_refused
 
 DESCRIPTION = """Show the success rates of one or more runs, by suite and task.
@@ -65,14 +66,14 @@ class TableConfig:
 
 def main(arguments: list[str]) -> int:
     """Run the command and return its exit status: 1 where one of several runs could not be read."""
-    config = tyro.cli(TableConfig, args=arguments, prog="vlarig table", description=DESCRIPTION)
+    config = parse(TableConfig, arguments, "vlarig table", DESCRIPTION)
     if config.layout is not None:
         return _print_layout(config.layout, config)
     if not config.runs:
         raise VlarigError("no run was named; give its folder, as in `vlarig table runs/expert`; `vlarig runs` lists the runs")
     tables, refused = read_each(config.runs, lambda run: run_table(find_run(Path(run))))
     if config.format == "json":
-        Console().out(for_programs(tables), end="", highlight=False)
+        print_document(for_programs(tables))
     else:
         print_sheets([run_sheet(table) for table in tables], LEGEND, config.format)
     return tell_refused(refused)
@@ -80,21 +81,20 @@ def main(arguments: list[str]) -> int:
 
 def print_sheets(sheets: Sequence[Sheet], legend: str, form: SheetForm = "terminal") -> None:
     """Print sheets, and below them what their numbers are."""
-    console = Console()
     if form == "terminal":
-        terminal.print_sheets(console, sheets, legend)
+        terminal.print_sheets(Screen(), sheets, legend)
     elif form == "csv":
-        console.out(for_csv(sheets), end="", highlight=False)
+        print_document(for_csv(sheets))
     else:
         write = {"markdown": for_markdown, "latex": for_latex, "html": for_html}[form]
-        console.out(write(sheets, legend), end="", highlight=False)
+        print_document(write(sheets, legend))
 
 
 def _print_layout(name: str, config: TableConfig) -> int:
     runs, refused = read_each(config.runs, _read_named)
     layout = make_layout(name, _labelled(runs), config.interval)
     if config.format == "json":
-        Console().out(json.dumps(layout.data(), indent=2, ensure_ascii=False), highlight=False)
+        print_document(json.dumps(layout.data(), indent=2) + "\n")
     else:
         print_sheets([layout.sheet()], layout.legend, config.format)
     return tell_refused(refused)

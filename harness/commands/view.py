@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Annotated
 
 import tyro
-from rich.console import Console
 
 from ...envs.errors import VlarigError
 from ...results.pages.following import Follower
 from ...results.pages.serving import PageServer
 from ...results.pages.site import SiteOptions
 from ...results.runs import DEFAULT_RUNS, find_run, run_dirs
+from ..command_line import parse
+from ..screen import Screen
 
 DESCRIPTION = """Look at runs in a browser while they are being written: the site of `vlarig page`, which updates by itself.
 
@@ -40,11 +41,11 @@ class ViewConfig:
 
 def main(arguments: list[str]) -> int:
     """Run the command until it is interrupted, and return its exit status."""
-    config = tyro.cli(ViewConfig, args=arguments, prog="vlarig view", description=DESCRIPTION)
+    config = parse(ViewConfig, arguments, "vlarig view", DESCRIPTION)
     follower = Follower(_folders(config.runs), SiteOptions(config.title, live=True))
-    console = Console(highlight=False, soft_wrap=True)
+    console = Screen(soft_wrap=True)
     with PageServer(follower, config.port) as server:
-        console.print(f"{server.url}  (this machine alone; Ctrl-C ends it)", markup=False)
+        console.print(f"{server.url}  (this machine alone; Ctrl-C ends it)")
         try:
             server.serve_forever()
         except KeyboardInterrupt:

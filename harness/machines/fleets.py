@@ -17,7 +17,7 @@ from ...envs.messages import Offer
 from ..machine import Machine
 from ..placement import SimHost, local_hosts, standing
 from ..simulation.liveness import hang_up
-from ..sizing import Size, choose_size
+from ..sizing import Size, choose_size, memory_line
 from ..workplace import Workplace
 from .remote_machines import RemoteMachine
 from .remote_server import RemoteServer
@@ -121,7 +121,7 @@ class ListedFleet:
         chosen = tuple(sizes(fewest))
         named = list(zip(self.machines, chosen, strict=False))
         reason = f"{sum(size.workers for size in chosen)} workers x {fewest} slots on {used} machines: " + "; ".join(
-            f"{machine.name} {size.workers} ({size.memory / 10**9:.1f} of {offer.memory / 10**9:.1f} GB free)"
+            f"{machine.name} {size.workers} ({memory_line(size.memory, offer.memory)})"
             for (machine, size), offer in zip(named, self.offers, strict=False)
         )
         warnings = tuple(f"{machine.name}: {size.warning}" for machine, size in named if size.warning)

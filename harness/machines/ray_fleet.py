@@ -23,7 +23,7 @@ from ...envs.errors import VlarigError
 from ..machine import Machine
 from ..placement import MachineAwayError, SimHost, standing
 from ..simulation.liveness import within
-from ..sizing import Size, choose_size
+from ..sizing import Size, choose_size, memory_line
 from ..workplace import Workplace
 from .client import SimClient
 from .fleets import Staff
@@ -131,7 +131,7 @@ class RayFleet:
         free = sum(node.memory for node in nodes)
         reason = (
             f"{workers} workers x {slots} slots on {len(nodes)} nodes of a Ray cluster ({sum(node.cores for node in nodes)} cores); "
-            f"{memory / 10**9:.1f} of {free / 10**9:.1f} GB free"
+            f"{memory_line(memory, free)}"
         )
         return Staff((Size(workers, slots, memory, share, reason),), reason)
 

@@ -18,6 +18,7 @@ from rich.text import Text
 
 from ...results.statistics import wilson_interval
 from ..engine import Engine
+from ..printable import printable
 from .account import ACTIVITIES
 from .progress import Progress
 
@@ -61,7 +62,7 @@ async def live_display(console: Console, title: str, progress: Progress, engines
             await asyncio.sleep(LINE_SECONDS)
             console.print(line(progress), highlight=False, soft_wrap=True)
 
-    console.print(title, highlight=False, soft_wrap=True)
+    console.print(Text(printable(title)), soft_wrap=True)
     async with _running(write_lines()):
         yield
 
@@ -88,12 +89,26 @@ def picture(title: str, progress: Progress, activities: Counter[str]) -> Rendera
     shown_suite = None
     for (suite, name), task in progress.tasks.items():
         if suite != shown_suite:
-            tasks.add_row(Text(suite, style="bold"))
+            tasks.add_row(Text(printable(suite), style="bold"))
             shown_suite = suite
         done = ProgressBar(total=max(task.expected, 1), completed=task.finished + task.errors, width=30)
         errors = Text(f"{task.errors} errors", style="red") if task.errors else Text()
-        tasks.add_row(f"  {name}", done, f"{task.finished}/{task.expected}", success(task.successes, task.finished), errors)
-    return Group(Text(title), tasks, Text(), _pace(progress), _slots(activities, progress), _time(progress), *_faults(progress))
+        tasks.add_row(
+            Text(f"  {printable(name)}"),
+            done,
+            f"{task.finished}/{task.expected}",
+            success(task.successes, task.finished),
+            errors,
+        )
+    return Group(
+        Text(printable(title)),
+        tasks,
+        Text(),
+        _pace(progress),
+        _slots(activities, progress),
+        _time(progress),
+        *_faults(progress),
+    )
 
 
 def line(progress: Progress) -> str:
@@ -148,6 +163,5 @@ def _faults(progress: Progress) -> list[Text]:
     if progress.last_fault is None:
         return []
     fault = progress.last_fault
-    return [
-        Text(f"{progress.faults} failed attempts; the latest: {fault.kind} in {fault.key}: {fault.message}", style="yellow")
-    ]
+    latest = printable(f"{fault.kind} in {fault.key}: {fault.message}")
+    return [Text(f"{progress.faults} failed attempts; the latest: {latest}", style="yellow")]

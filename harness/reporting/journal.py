@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Self
 
 from rich.console import Console
+from rich.text import Text
 
+from ..printable import printable
 from .events import LOG_NAME, OLD_LOG_NAME, Event, Note, Warned, line_of
 from .line_writer import LineWriter, LogFile, Pipe
 
@@ -78,13 +80,17 @@ class Journal:
 
     def say(self, text: str, style: str | None = None) -> None:
         """Tell the user a sentence, and whoever else listens."""
-        self.console.print(text, style=style, highlight=False, soft_wrap=True)
+        self._show(text, style)
         self.write(Note(text=text))
 
     def warn(self, text: str) -> None:
         """Tell the user, and whoever else listens, of something to look at."""
-        self.console.print(text, style="yellow", highlight=False, soft_wrap=True)
+        self._show(text, "yellow")
         self.write(Warned(text=text))
+
+    def _show(self, text: str, style: str | None) -> None:
+        """Print a sentence as it is, on whatever console a program gave."""
+        self.console.print(Text(printable(text)), style=style, soft_wrap=True)
 
     def when_reader_leaves(self, act: Callable[[], None]) -> None:
         """Call ``act``, from some thread, when the stream's reader goes away; at once where it has gone already."""

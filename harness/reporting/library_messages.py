@@ -11,6 +11,7 @@ from io import TextIOWrapper
 from pathlib import Path
 
 from ...envs.files import without_links
+from ..printable import PrintableFormatter
 
 LIBRARY_LOG = "driver.log"
 
@@ -38,7 +39,7 @@ def library_messages(path: Path) -> Iterator[None]:
         path: The file; made with the first message.
     """
     file = _QuietFile(path, maxBytes=MOST_BYTES, backupCount=1, delay=True, encoding="utf-8")
-    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    file.setFormatter(PrintableFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     messages: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
     handler = logging.handlers.QueueHandler(messages)
     handler.setLevel(logging.WARNING)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import signal
 from dataclasses import dataclass
@@ -15,6 +14,9 @@ import tyro
 from ...envs.access import find_token
 from ...envs.embodiments import Embodiment
 from ...envs.tls import server_context
+from ...harness.command_line import parse
+from ...harness.printable import log_to_stderr
+from ...harness.screen import Screen
 from ..api import Policy, PolicyError
 from ..batching import Batching
 from ..conventions import find_embodiment
@@ -30,9 +32,10 @@ A second one ends it at once. GET /healthz says OK. What goes wrong in the polic
   vlarig serve-policy --policy qwen-vla:CHECKPOINT --embodiment libero_panda
   vlarig sweep libero_spatial --policy openpi:ws://127.0.0.1:8000
 
-  vlarig serve-policy --policy random --embodiment libero_panda --layout libero       for openpi's own LIBERO client
-  vlarig serve-policy --policy qwen-vla:CHECKPOINT --host 0.0.0.0 --token-file token   clients show the token
-  ... --certificate server.pem --key server.key                                        and connect to wss://HOST:PORT
+  vlarig serve-policy --policy random --embodiment libero_panda --layout libero        # for openpi's own LIBERO client
+  vlarig serve-policy --policy qwen-vla:CHECKPOINT --host 0.0.0.0 --token-file token   # clients show the token
+
+With --certificate server.pem --key server.key it encrypts, and clients connect to wss://HOST:PORT.
 """
 
 
@@ -114,9 +117,9 @@ class ServePolicy:
 
 def main(arguments: list[str]) -> int:
     """Parse, and serve until a signal."""
-    told = tyro.cli(ServePolicy, prog="vlarig serve-policy", description=DESCRIPTION, args=arguments)
+    told = parse(ServePolicy, arguments, "vlarig serve-policy", DESCRIPTION)
     layout, config = find_layout(told.layout), told.server_config()
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    log_to_stderr("%(asctime)s %(levelname)s %(name)s: %(message)s")
     with loaded_policy(told.policy, config.options, told.replicas) as policy:
         asyncio.run(_serve(PolicyServer(policy, _embodiment(told, policy), layout, config)))
     return 0
@@ -144,11 +147,9 @@ async def _serve(server: PolicyServer) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, end)
+    screen = Screen(soft_wrap=True)
     async with server:
         said = server.announcement
-        print(
-            f"serving {said.name} for {said.embodiment.name} at {server.address}, layout {said.layout}",
-            flush=True,
-        )
+        screen.print(f"serving {said.name} for {said.embodiment.name} at {server.address}, layout {said.layout}")
         await stop.wait()
-    print(f"stopped after {server.answered} answers", flush=True)
+    screen.print(f"stopped after {server.answered} answers")

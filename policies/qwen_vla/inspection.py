@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
@@ -101,14 +100,14 @@ def _robots(description: Description) -> list[Table | Text]:
         table.add_column(name, overflow="fold")
     for each in description.embodiments.values():
         table.add_row(
-            escape(each.name),
-            escape(each.robot_tag),
+            each.name,
+            each.robot_tag,
             each.arms,
             f"{each.control_frequency:g}",
             str(chunk_rows(each, description.config.horizon)),
-            escape(", ".join(channel.name for channel in each.channels)),
-            escape(", ".join(each.cameras)),
-            escape(each.statistics_key),
+            ", ".join(channel.name for channel in each.channels),
+            ", ".join(each.cameras),
+            each.statistics_key,
         )
     return [Text("embodiments"), table]
 
@@ -123,7 +122,7 @@ def _statistics(description: Description) -> list[Table | Text]:
         robot = next((each for each in description.embodiments.values() if each.statistics_key == key), None)
         names = [channel.name for channel in robot.channels] if robot else [str(index) for index in range(dataset.actions.size)]
         for name, low, high in zip(names, dataset.actions.q01, dataset.actions.q99, strict=True):
-            table.add_row(escape(name), f"{low:.4g}", f"{high:.4g}")
+            table.add_row(name, f"{low:.4g}", f"{high:.4g}")
         shown += [Text(f"statistics {key}: {dataset.actions.source}"), table]
     return shown
 

@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 from conftest import TESTS
 
+from vlarig.benchmarks.registry import load_suite, suite_names
+from vlarig.harness.commands import envs
+
 
 def installed(folder: Path, name: str, points: str, **modules: str) -> str:
     """A PYTHONPATH under which a distribution with these suites and modules is installed beside the toy suites."""
@@ -137,3 +140,17 @@ def test_a_broken_plugin_does_not_keep_other_suites_from_use(with_broken_plugins
     named = cli("sweep", "program", "--policy", "random", **with_broken_plugins)
     assert named.returncode == 2
     assert "suite 'program' cannot be imported from broken_program:SUITE (SystemExit: 3)" in named.stderr
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_the_list_breaks_no_word(
+    toy_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], width: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    assert envs.show_list() == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= width
+    words = {word for line in lines for word in line.split()}
+    for suite in map(load_suite, suite_names()):
+        assert {suite.name, *suite.title.split()} <= {each.rstrip(":") for each in words} | words
+    assert any("tabletop (not installed)" in line for line in lines)

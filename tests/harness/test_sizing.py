@@ -22,6 +22,7 @@ def test_a_roomy_machine_gets_a_worker_a_core_and_128_slots_on_16() -> None:
         "16 workers x 8 slots: a worker a core (16 cores), slots to simulate in while the policy thinks"
     )
     assert "\n" not in size.reason
+    assert "GB are free" in size.reason.rpartition(", ")[2], "what is free is not what is taken"
     assert not size.warning
 
 

@@ -73,6 +73,25 @@ def test_runs(tmp_path, capsys):
         assert piece in output
 
 
+@pytest.mark.parametrize("width", [80, 120, 200])
+def test_no_name_is_broken_at_any_width(tmp_path, capsys, monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    names = {
+        "tabletop-expert-1f0c9e2b": "expert",
+        "before-finetuning-on-two-hundred-demonstrations": "openpi:ws://10.0.0.1:8000",
+    }
+    for name, policy in names.items():
+        make_run(tmp_path / "runs" / name, policy=policy)
+    make_run(tmp_path / "runs" / "half", finished=2, errors=1)
+    assert runs.main([]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    words = {word for line in lines for word in line.replace(",", " ").split()}
+    assert {*names, *names.values(), "half", "6/30", "complete", "resumable"} <= words
+    one_line_each = any("half" in line and "6/30" in line for line in lines)
+    assert one_line_each == (width > 120)
+    assert max(map(len, lines)) <= width
+
+
 def test_no_runs(tmp_path, capsys):
     assert runs.main([str(tmp_path)]) == 0
     assert "No runs in" in capsys.readouterr().out

@@ -1,0 +1,128 @@
+"""How commands take their words: the options of a dataclass or model, help without noise, and the nearest name for a wrong one."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from itertools import zip_longest
+from typing import Annotated, Any, TypeVar, cast
+
+import tyro
+from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructTypeInfo
+
+from ..envs.errors import VlarigError, suggestion
+from .printable import printable
+
+T = TypeVar("T")
+
+
+def parse(kind: type[T] | Mapping[str, type[T]], words: Sequence[str], prog: str, description: str | None = None) -> T:
+    """What was typed, as a ``kind``; or, of several subcommands, as the kind of the one that the first word names.
+
+    Args:
+        kind: A dataclass or a pydantic model, whose fields are the options; for subcommands, one for each name.
+        words: What was typed after ``prog``.
+        prog: The command.
+        description: What its help begins with. Default: the docstring of ``kind``.
+
+    Raises:
+        VlarigError: An option, its value, or a subcommand is unknown; the nearest is offered.
+        SystemExit: Help was asked for and printed (0), or something else is wrong with the words, which was told (2).
+    """
+    if not isinstance(kind, Mapping):
+        return _parse_options(kind, words, prog, description)
+    name = words[0] if words else "--help"
+    if name in ("-h", "--help"):
+        tyro.extras.subcommand_cli_from_dict(dict(kind), prog=prog, description=description, args=["--help"])
+    if name not in kind:
+        raise VlarigError(f"unknown subcommand {name!r} of {prog}; {suggestion(name, kind)}")
+    return _parse_options(kind[name], words[1:], f"{prog} {name}", None)
+
+
+def _parse_options(kind: type[T], words: Sequence[str], prog: str, description: str | None) -> T:
+    def given(words: Sequence[str]) -> T:
+        config = (tyro.conf.DisallowNone,)
+        return tyro.cli(kind, args=words, prog=prog, description=description, config=config, registry=_registry())
+
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return given(words)
+    except SystemExit as end:
+        if not end.code:
+            raise
+    text = io.StringIO()
+    with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
+        given(["--help"])
+    _check_names(words, prog, text.getvalue())
+    sys.stderr.write(printable(said.getvalue()))
+    raise SystemExit(2)
+
+
+def _check_names(words: Sequence[str], prog: str, text: str) -> None:
+    """Make sure that the options that were typed, and the values of those with a few, are in the help's text.
+
+    Raises:
+        VlarigError: One is not; the nearest is offered.
+    """
+    options = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", text))
+    choices = {option: values.split(",") for option, values in re.findall(r"(--[a-z][a-z0-9-]*) \{([^}\s]+)\}", text)}
+    for word, following in zip_longest(words, words[1:], fillvalue=""):
+        if word == "--":
+            return
+        if not word.startswith("--"):
+            continue
+        name, equals, value = word.partition("=")
+        option = name.replace("_", "-")
+        if option not in options:
+            raise VlarigError(f"unknown option {name!r} of {prog}; {suggestion(option, options)}")
+        value = value if equals else following
+        if value not in choices.get(option, [value]):
+            raise VlarigError(f"unknown value {value!r} of {option} in {prog}; {suggestion(value, choices[option])}")
+
+
+def _registry() -> ConstructorRegistry:
+    """tyro's own rules, with defaults in the help only where there is something to say."""
+    registry = ConstructorRegistry()
+    inside = False
+
+    @registry.struct_rule
+    def _with_hints(info: StructTypeInfo) -> StructConstructorSpec | None:
+        nonlocal inside
+        if inside:
+            return None
+        inside = True
+        try:
+            spec = ConstructorRegistry.get_struct_spec(info)
+        finally:
+            inside = False
+        if not isinstance(spec, StructConstructorSpec):
+            return None
+        hint = tyro.conf.arg(help_behavior_hint=_hint)
+        return replace(
+            spec,
+            fields=tuple(
+                replace(field, type=cast("Any", Annotated[field.type, hint]), helptext=_one_line(field.helptext))
+                for field in spec.fields
+            ),
+        )
+
+    return registry
+
+
+def _one_line(text: str | Callable[[], str | None] | None) -> Callable[[], str | None]:
+    """A docstring without the breaks of its source's lines, when it is asked for."""
+
+    def joined() -> str | None:
+        words = text() if callable(text) else text
+        return None if words is None else " ".join(words.split())
+
+    return joined
+
+
+def _hint(default: str) -> str:
+    return "" if default in ("", "None", "False") else f"(default: {default})"
