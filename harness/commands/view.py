@@ -13,14 +13,16 @@ from ...envs.errors import VlarigError
 from ...results.pages.following import Follower
 from ...results.pages.serving import PageServer
 from ...results.pages.site import SiteOptions
-from ...results.runs import DEFAULT_RUNS, find_run, run_dirs
+from ...results.runs import DEFAULT_RUNS, run_dirs
 from ..command_line import parse
 from ..screen import Screen
+from .several import Refused, find_runs, tell_refused
 
 DESCRIPTION = """Look at runs in a browser while they are being written: the site of `vlarig page`, which updates by itself.
 
-It is served to this machine alone, at 127.0.0.1. Without runs it shows all below runs/, also those that begin later. From another
-machine, forward the port with ssh: ssh -L 8420:127.0.0.1:8420 HOST.
+It is served to you alone, at 127.0.0.1: the address that is printed has a token in it, which other users of the machine do not have.
+Without runs it shows all below runs/, also those that begin later. From another machine, forward the port with ssh
+(ssh -L 8420:127.0.0.1:8420 HOST), and open the same address there.
 
   vlarig view
   vlarig view runs/expert --port 0
@@ -42,10 +44,12 @@ class ViewConfig:
 def main(arguments: list[str]) -> int:
     """Run the command until it is interrupted, and return its exit status."""
     config = parse(ViewConfig, arguments, "vlarig view", DESCRIPTION)
-    follower = Follower(_folders(config.runs), SiteOptions(config.title, live=True))
+    folders, refused = _folders(config.runs)
+    follower = Follower(folders, SiteOptions(config.title, live=True))
+    tell_refused(refused)
     console = Screen(soft_wrap=True)
     with PageServer(follower, config.port) as server:
-        console.print(f"{server.url}  (this machine alone; Ctrl-C ends it)")
+        console.print(f"{server.url}  (for you alone; Ctrl-C ends it)")
         try:
             server.serve_forever()
         except KeyboardInterrupt:
@@ -55,17 +59,17 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def _folders(runs: tuple[Path, ...]) -> Callable[[], list[Path]]:
-    """What gives the folders of the runs: those that were named, or all that there are at the moment.
+def _folders(runs: tuple[Path, ...]) -> tuple[Callable[[], list[Path]], Refused]:
+    """What gives the folders of the runs: those that were named, or all that there are at the moment; and names that are no runs.
 
     Raises:
-        VlarigError: A run that was named does not exist, or there is no folder of runs.
+        VlarigError: No run that was named exists, or there is no folder of runs.
     """
     if runs:
-        named = list({find_run(run).resolve(): find_run(run) for run in runs}.values())
-        return lambda: named
+        named, refused = find_runs(runs)
+        return lambda: named, refused
     if not DEFAULT_RUNS.is_dir():
         raise VlarigError(
             f"there is no folder {DEFAULT_RUNS}; sweep something first, or name folders of runs, as in `vlarig view PATH`"
         )
-    return lambda: run_dirs(DEFAULT_RUNS)
+    return lambda: run_dirs(DEFAULT_RUNS), []

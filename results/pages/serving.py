@@ -1,17 +1,23 @@
-"""Serves a site that follows its runs, to browsers on this machine alone."""
+"""Serves a site that follows its runs, to one user of this machine alone.
+
+The loopback interface is open to every user of the machine, who may not read the runs. So the address has a token in it, as Jupyter's
+has; the browser keeps it in a cookie, and links within the site need none.
+"""
 
 from __future__ import annotations
 
+import hmac
 import json
 import mimetypes
 import re
+import secrets
 import socket
 import sys
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from ...envs.errors import VlarigError
 from .following import Follower
@@ -24,6 +30,8 @@ _OWN_NAMES = (LOOPBACK, "localhost")
 
 _PIECE = 1 << 16
 
+_CLOSED = b"this site is its user's alone: open the address that `vlarig view` printed, with the token in it\n"
+
 
 class PageServer(ThreadingHTTPServer):
     """A server on 127.0.0.1; call ``serve_forever``, and ``server_close`` at the end.
@@ -31,6 +39,9 @@ class PageServer(ThreadingHTTPServer):
     Args:
         follower: What is served.
         port: The port; 0 for any that is free.
+
+    Attributes:
+        token: What a request must show.
 
     Raises:
         VlarigError: The port cannot be used.
@@ -47,11 +58,17 @@ class PageServer(ThreadingHTTPServer):
         except OSError as error:
             raise VlarigError(f"port {port} cannot be served on {LOOPBACK}: {error}; give another --port, or 0") from error
         self.follower = follower
+        self.token = secrets.token_urlsafe(24)
 
     @property
     def url(self) -> str:
-        """Where a browser finds it."""
-        return f"http://{LOOPBACK}:{self.server_address[1]}/"
+        """Where a browser finds it; the token in it is a secret."""
+        return f"http://{LOOPBACK}:{self.server_address[1]}/?token={self.token}"
+
+    @property
+    def cookie(self) -> str:
+        """Name of the cookie that keeps the token; cookies do not tell ports apart."""
+        return f"vlarig-view-{self.server_address[1]}"
 
     def handle_error(self, request: socket.socket | tuple[bytes, socket.socket], client_address: Any) -> None:
         """Tell of what went wrong, unless it is a browser that went away in the middle of an answer."""
@@ -70,6 +87,9 @@ class _Handler(BaseHTTPRequestHandler):
         if host not in _OWN_NAMES:
             self._answer(HTTPStatus.FORBIDDEN, b"this server answers to 127.0.0.1 and localhost alone\n", "text/plain")
             return
+        if not self._may_look():
+            self._answer(HTTPStatus.FORBIDDEN, _CLOSED, "text/plain")
+            return
         path = unquote(urlsplit(self.path).path).removeprefix("/") or "index.html"
         try:
             if path == "version":
@@ -78,7 +98,7 @@ class _Handler(BaseHTTPRequestHandler):
                 return
             content = self.server.follower.content(path)
         except VlarigError as error:
-            self._answer(HTTPStatus.INTERNAL_SERVER_ERROR, f"{error}\n".encode(), "text/plain")
+            self._answer(HTTPStatus.INTERNAL_SERVER_ERROR, f"{error}\n".encode(errors="replace"), "text/plain")
             return
         if content is None:
             self._answer(HTTPStatus.NOT_FOUND, b"there is nothing here\n", "text/plain")
@@ -88,6 +108,18 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(HTTPStatus.OK, content, _type_of(path))
 
     do_HEAD = do_GET  # noqa: N815
+
+    def _may_look(self) -> bool:
+        """Whether the request shows the token, in its address or in its cookie."""
+        cookies = (each.strip().partition("=") for each in (self.headers.get("Cookie") or "").split(";"))
+        return self._has_token() or any(name == self.server.cookie and self._is_token(value) for name, _, value in cookies)
+
+    def _has_token(self) -> bool:
+        """Whether the address has the token in it."""
+        return any(map(self._is_token, parse_qs(urlsplit(self.path).query).get("token", [])))
+
+    def _is_token(self, text: str) -> bool:
+        return hmac.compare_digest(text.encode(errors="replace"), self.server.token.encode())
 
     def _answer(self, status: HTTPStatus, content: bytes, kind: str, **headers: str) -> None:
         self.send_response(status)
@@ -101,6 +133,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(length))
         self.send_header("X-Content-Type-Options", "nosniff")
         self.send_header("Cross-Origin-Resource-Policy", "same-origin")
+        self.send_header("Referrer-Policy", "same-origin")
+        if self._has_token():
+            self.send_header("Set-Cookie", f"{self.server.cookie}={self.server.token}; Path=/; HttpOnly; SameSite=Lax")
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), value)
         self.end_headers()
@@ -132,7 +167,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 def _wanted(header: str | None, size: int) -> tuple[int, int]:
     """From where to where a file is asked for; all of it where the header says nothing that can be met."""
-    found = re.fullmatch(r"bytes=(\d*)-(\d*)", header or "")
+    found = re.fullmatch(r"bytes=([0-9]{0,18})-([0-9]{0,18})", header or "")  # no file is larger
     if found is None or size == 0 or not (found[1] or found[2]):
         return 0, size
     if not found[1]:

@@ -235,7 +235,7 @@ class Site:
         if file == "frames.png":
             return reader.contact_sheet()
         number, _, place = file.removesuffix(".mp4").partition("-")
-        if not file.endswith(".mp4") or not number.isdecimal() or int(number) >= len(reader.tasks):
+        if not file.endswith(".mp4") or not _is_number(number) or int(number) >= len(reader.tasks):
             return None
         start, _, repeat = place.rpartition("-")
         return reader.film(f"{'/'.join(episodes.task_key(reader, int(number)))}/{start}/{repeat}")
@@ -257,8 +257,13 @@ def _static(name: str) -> bytes | None:
 def _numbers_in(file: str) -> list[int]:
     """The numbers of ``task-3.js`` and ``task-3-0.js``; none where it is named otherwise."""
     words = file.removesuffix(".js").split("-")
-    good = file.endswith(".js") and words[0] == "task" and len(words) in (2, 3) and all(word.isdecimal() for word in words[1:])
+    good = file.endswith(".js") and words[0] == "task" and len(words) in (2, 3) and all(map(_is_number, words[1:]))
     return [int(word) for word in words[1:]] if good else []
+
+
+def _is_number(word: str) -> bool:
+    """Whether a word of an address is a number; one of thousands of digits is none that ``int`` takes."""
+    return word.isdecimal() and len(word) < 10
 
 
 def hash_of(version: tuple[object, ...]) -> str:

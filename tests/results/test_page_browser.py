@@ -365,7 +365,8 @@ def test_a_page_follows_the_run(visit, tmp_path, monkeypatch):
         thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
         thread.start()
         try:
-            index, task = visit(server.url), visit(f"{server.url}task.html#expert/0")
+            site = server.url.partition("?")[0]
+            index, task = visit(server.url), visit(f"{site}task.html?token={server.token}#expert/0")
             ready(task)
             index.locator("#follow").filter(has_text="15 of 30").wait_for()
             index.locator("form[data-filters=runs-table]").get_by_label("Search").fill("exp")
@@ -380,7 +381,7 @@ def test_a_page_follows_the_run(visit, tmp_path, monkeypatch):
             assert index.locator("form[data-filters=runs-table]").get_by_label("Search").input_value() == "exp"
             assert index.evaluate("() => document.activeElement.textContent") == "expert"
             assert index.locator("#runs-table th button").count() == 7
-            fresh = visit(f"{server.url}episode.html#expert/tabletop/standard@1/stack/base/5/0")
+            fresh = visit(f"{site}episode.html?token={server.token}#expert/tabletop/standard@1/stack/base/5/0")
             ready(fresh)
             assert re.match("stack, start 5", fresh.locator("h1").inner_text())
         finally:

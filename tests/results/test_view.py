@@ -10,6 +10,8 @@ import socket
 import subprocess
 import sys
 import threading
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from sample_runs import make_record, make_run
@@ -41,6 +43,8 @@ def server(run, monkeypatch):
 
 
 def ask(server, path, method="GET", **headers):
+    """The answer to a browser that was shown the site before."""
+    headers = {"Cookie": f"other=1; {server.cookie}={server.token}"} | headers
     connection = http.client.HTTPConnection(*server.server_address, timeout=20)
     try:
         connection.request(method, path, headers={name.replace("_", "-"): value for name, value in headers.items()})
@@ -77,7 +81,9 @@ def test_the_version_changes_when_the_run_does(server, run):
 @pytest.mark.parametrize(
     "path",
     ["/nothing.html", "/../manifest.json", "/static/../site.py", "/media/expert/../../ledger.sqlite", "/data/expert/task-9.js",
-     "/static/%2e%2e/site.py", "/data/nobody/run.js", "/media/expert/0-0-0.mp4", "/data/expert/task-x.js", "//etc/passwd"],
+     "/static/%2e%2e/site.py", "/data/nobody/run.js", "/media/expert/0-0-0.mp4", "/data/expert/task-x.js", "//etc/passwd",
+     f"/data/expert/task-{'9' * 5000}.js", f"/media/expert/{'9' * 5000}-0-0.mp4"],
+
 )  # fmt: skip
 def test_there_is_nothing_else(server, path):
     assert ask(server, path)[0] == 404
@@ -93,6 +99,25 @@ def test_it_is_this_machines_alone(server):
     assert ask(server, "/", Host="localhost:80")[0] == 200
     for host in ("evil.example", "evil.example:80", "127.0.0.1.evil.example", ""):
         assert ask(server, "/", Host=host)[0] == 403
+
+
+def test_it_is_one_users_alone(server, run):
+    """Others of the machine reach the port, but may be barred from the run's folder."""
+    (run / "videos").mkdir()
+    (run / "videos" / "tabletop_standard@1_stack_base_0_0.mp4").write_bytes(b"film")
+    wrong = f"{server.cookie}={server.token[:-1]}"
+    for path in ("/", "/version", "/run-expert.html", "/data/expert/run.js", "/media/expert/0-0-0.mp4", "/static/page.js"):
+        for request in ({"Cookie": ""}, {"Cookie": wrong}, {"Cookie": f"other={server.token}"}):
+            status, content, headers = ask(server, path, **request)
+            assert (status, headers["Set-Cookie"]) == (403, None) and b"the address that `vlarig view` printed" in content
+        assert ask(server, f"{path}?token={server.token}x", Cookie="")[0] == 403
+        assert ask(server, path, "HEAD", Cookie="")[:2] == (403, b"")
+        assert ask(server, path)[0] == 200
+    status, content, headers = ask(server, server.url.removeprefix(f"http://127.0.0.1:{server.server_address[1]}"), Cookie="")
+    assert status == 200 and b"run-expert.html" in content
+    cookie = headers["Set-Cookie"].split("; ")
+    assert {"HttpOnly", "SameSite=Lax", "Path=/"} == set(cookie[1:])
+    assert ask(server, "/run-expert.html", Cookie=cookie[0])[0] == 200
 
 
 def test_parts_of_a_film(server, run):
@@ -115,7 +140,8 @@ def test_parts_of_a_film(server, run):
         status, content, headers = ask(server, path, Range=wanted)
         assert (status, content) == (206, bytes(range(begin, end)))
         assert headers["Content-Range"] == f"bytes {begin}-{end - 1}/100"
-    for odd in ("bytes=200-300", "rows=1-2", "bytes=-", "bytes=5-2"):
+    long = "9" * 5000
+    for odd in ("bytes=200-300", "rows=1-2", "bytes=-", "bytes=5-2", f"bytes={long}-", f"bytes=0-{long}", f"bytes=-{long}"):
         assert ask(server, path, Range=odd)[:2] == (200, bytes(range(100)))
 
 
@@ -138,9 +164,9 @@ def test_the_command_serves_until_it_is_interrupted(run, tmp_path):
     try:
         address = process.stdout.readline().split()[0]
         assert address.startswith("http://127.0.0.1:")
-        host, port = address.removeprefix("http://").rstrip("/").split(":")
-        connection = http.client.HTTPConnection(host, int(port), timeout=20)
-        connection.request("GET", "/")
+        parts = urlsplit(address)
+        connection = http.client.HTTPConnection(parts.netloc, timeout=20)
+        connection.request("GET", f"{parts.path}?{parts.query}")
         assert b"expert" in connection.getresponse().read()
         connection.close()
         process.send_signal(signal.SIGINT)
@@ -149,6 +175,38 @@ def test_the_command_serves_until_it_is_interrupted(run, tmp_path):
     finally:
         process.kill()
         process.communicate()
+
+
+@pytest.mark.skipif(
+    subprocess.run(
+        ["unshare", "--user", "--map-root-user", "--pid", "--fork", "true"], capture_output=True, check=False
+    ).returncode
+    != 0,
+    reason="this machine lets nobody make a namespace of processes",
+)
+def test_as_the_first_process_of_a_container_it_ends_when_it_is_told_to(run, tmp_path):
+    """The kernel spares such a process every signal that it has no handler for."""
+    process = subprocess.Popen(
+        ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--kill-child", sys.executable, "-u", "-m", "vlarig.harness",
+         "view", "--port", "0"],
+        cwd=tmp_path, stdout=subprocess.PIPE, text=True, env=os.environ | {"COLUMNS": "200"},
+    )  # fmt: skip
+    try:
+        assert process.stdout.readline().startswith("http://127.0.0.1:")
+        (first,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        os.kill(int(first), signal.SIGTERM)
+        assert process.wait(timeout=20) == 0
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_names_that_are_no_runs_hide_no_run(run, tmp_path, monkeypatch, capsys):
+    """The shell puts whatever lies beside runs in the place of runs/*."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "notes.txt").write_text("mine")
+    folders, refused = view._folders((Path("runs/notes.txt"), Path("runs/expert")))
+    assert [folder.name for folder in folders()] == ["expert"] and refused[0][0] == "notes.txt"
 
 
 def test_mistakes_are_one_sentence(tmp_path, monkeypatch):
