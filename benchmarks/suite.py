@@ -9,6 +9,7 @@ from typing import Any
 from ..envs.api import Episode, Protocol
 from ..envs.embodiments import Embodiment
 from ..envs.errors import VlarigError, suggestion
+from ..envs.faults import deed, message_of, traceback_of
 
 
 @dataclass(frozen=True)
@@ -157,8 +158,19 @@ class Suite:
         return episodes
 
     def episode(self, task: Task, start: int, repeat: int, protocol: Protocol) -> Episode:
-        """One episode with its payload."""
-        return Episode(self.name, protocol, task.name, task.variant, start, repeat, self.payload(task, start, protocol))
+        """One episode with its payload.
+
+        Raises:
+            VlarigError: The function that makes payloads raised; the sentence names the line.
+        """
+        try:
+            payload = self.payload(task, start, protocol)
+        except (VlarigError, KeyboardInterrupt):
+            raise
+        except BaseException as error:
+            story = f"suite {self.name!r} {deed(error)} while it made the payload of {task.name}, start {start}: {message_of(error)}"
+            raise VlarigError(story, traceback=traceback_of(error)) from error
+        return Episode(self.name, protocol, task.name, task.variant, start, repeat, payload)
 
 
 def refuse_unknown_tasks(names: Iterable[str], suites: Sequence[Suite]) -> None:

@@ -6,7 +6,6 @@ was seen, what it does to a score, and what to change in the adapter.
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Optional
@@ -16,6 +15,7 @@ from . import checker_rules as rules
 from . import checker_shown as shown
 from .api import Env, Episode
 from .checker_bench import Bench, BrokenPromiseError, Sampler, sample_rows
+from .faults import describe
 
 __all__ = ["CHECKS", "TASK_CHECKS", "Finding", "check_env", "each_finding", "sample_rows"]
 
@@ -162,9 +162,9 @@ def _run(check: Callable[[Bench], None], bench: Bench) -> Finding:
         check(bench)
     except BrokenPromiseError as failure:
         return Finding(task, check.__name__, False, f"{promise} {failure}")
-    except Exception as error:
-        last_line = traceback.format_exception_only(type(error), error)[-1].strip()
-        return Finding(
-            task, check.__name__, False, f"{promise} The check was stopped by an exception: {last_line}", stopped=True
-        )
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        story = f"{promise} The check was stopped by an exception: {describe(error)}"
+        return Finding(task, check.__name__, False, story, stopped=True)
     return Finding(task, check.__name__, True, promise)

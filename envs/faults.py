@@ -20,7 +20,8 @@ def deed(error: BaseException) -> str:
 
 def message_of(error: BaseException) -> str:
     """The exception's own words in one line, and the place of :func:`place_of`."""
-    text = f"status {error.code}" if isinstance(error, SystemExit) else " ".join(str(error).split())[:_LONGEST_MESSAGE]
+    text = f"status {error.code or 0}" if isinstance(error, SystemExit) else str(error)
+    text = " ".join(text.split())[:_LONGEST_MESSAGE]
     return " ".join(filter(None, [text, place_of(error)]))
 
 

@@ -22,7 +22,7 @@ from .structure import structure_named
 from .wire import pack, unpack
 
 #: Raised with every change to a message; both ends must agree.
-WIRE_VERSION = 2
+WIRE_VERSION = 3
 
 #: Kinds of :class:`Failure`.
 BAD_MESSAGE = "bad_message"  # the request was no message of ours, or came out of turn
@@ -145,11 +145,15 @@ class Stepped:
 
 @dataclass(frozen=True)
 class Failure:
-    """A request that was not carried out; ``id`` is -1 where none could be read."""
+    """A request that was not carried out; ``id`` is -1 where none could be read.
+
+    ``traceback`` is for a log: where the adapter's code raised, as text.
+    """
 
     id: int
     kind: str
     message: str
+    traceback: str = ""
 
 
 Message = Union[Hello, Welcome, Offer, Hire, Hired, Start, Started, Step, Stepped, Failure]

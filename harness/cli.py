@@ -9,6 +9,7 @@ import os
 import sys
 
 from ..envs.errors import VlarigError
+from .home import home
 from .printable import printable
 from .termination import exit_status, sigterm_interrupts
 
@@ -72,7 +73,7 @@ def main(arguments: list[str] | None = None) -> int:
         with sigterm_interrupts():
             return _run(words)
     except VlarigError as error:
-        print(f"vlarig: {printable(str(error))}", file=sys.stderr)
+        print(f"vlarig: {printable(str(error))}{_kept_traceback(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as interrupt:
         print(f"vlarig: {printable(str(interrupt)) or 'interrupted'}", file=sys.stderr)
@@ -80,6 +81,19 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+
+
+def _kept_traceback(error: VlarigError) -> str:
+    """Keep the traceback of the user's own code, where no run has kept it; says where it is."""
+    if not error.traceback:
+        return ""
+    log = home() / "logs" / "error.log"
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text(f"{error}\n{error.traceback}", encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    return f" (its traceback is in {log})"
 
 
 def _run(words: list[str]) -> int:

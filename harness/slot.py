@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 
 import numpy as np
@@ -16,6 +17,9 @@ from .placement import SimHost
 
 #: Failed attempts after which an episode is given up for this session.
 MOST_ATTEMPTS = 3
+
+
+logger = logging.getLogger(__name__)
 
 
 class GivenUpError(Exception):
@@ -118,6 +122,8 @@ class SimSlot:
         self._faults += 1
         gave_up = self._faults >= MOST_ATTEMPTS
         attempt = Attempt(self.episode.key, self._faults, fault.kind, str(fault), self.host.name, gave_up)
+        if fault.traceback:
+            logger.warning("%s, attempt %d, on %s\n%s", attempt.key, attempt.number, attempt.worker, fault.traceback)
         if self._note is not None:
             await self._note(attempt)
         if gave_up:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import platform
 import re
@@ -26,7 +27,7 @@ from ..policies.registry import check_members, loaded_policy, parse_options
 from ..results.ledger import Ledger
 from ..results.manifest import Manifest
 from ..results.planning import package_versions, surroundings
-from ..results.records import EpisodeRecord, Session
+from ..results.records import Attempt, EpisodeRecord, Session
 from ..results.runs import open_run
 from ..results.shards import Shard, take_share
 from ..results.tables import Tally, run_table
@@ -41,10 +42,11 @@ from .machines.ray_replicas import ray_replicas
 from .machines.remote_machines import find_machines
 from .plan import SuitePlan, SweepConfig, plan_suites, run_identity
 from .replay import Replay
+from .reporting.bounds import BoundsWatch
 from .reporting.display import live_display
 from .reporting.events import FilmingEnded, FilmingStarted, SessionEnded, SessionStarted, SuiteStarted
 from .reporting.journal import Journal
-from .reporting.library_messages import LIBRARY_LOG, library_messages
+from .reporting.library_messages import LIBRARY_LOG, library_messages, log_of
 from .reporting.progress import Progress, SavingTime, TaskProgress
 from .reporting.reporter import Reporter
 from .screen import Screen
@@ -53,6 +55,8 @@ from .termination import Terminated, sigterm_interrupts, until_sigterm
 
 #: Folder of runs that were given no folder of their own.
 RUNS = Path("runs")
+
+logger = logging.getLogger(__name__)
 
 #: Largest batch where the user names none.
 DEFAULT_BATCH = 64
@@ -180,7 +184,8 @@ def run_sweep(config: SweepConfig, policy: Policy, journal: Journal) -> Evaluati
         make_strict(policy)
     plans = plan_suites(config, policy, journal.say)
     identity = run_identity(config, policy, plans)
-    run = config.run or RUNS / default_run_name(config, identity.identity_hash())
+    shown = config.run or RUNS / default_run_name(config, identity.identity_hash())
+    run = shown.absolute()  # a policy may change the working directory
     suite_notes = {plan.suite.name: plan.suite.note for plan in plans if plan.suite.note}
     manifest = Manifest(identity=identity, record=surroundings(config.model_dump(mode="json"), suite_notes, config.shard))
     plans = _shared_out(config, plans, journal)
@@ -207,13 +212,18 @@ def run_sweep(config: SweepConfig, policy: Policy, journal: Journal) -> Evaluati
                 with sigterm_interrupts():
                     run_to_end(until_sigterm(_sweep(config, policy, fleet, parts, progress, ledger, run, journal)))
             except VlarigError as error:
-                raise VlarigError(f"{error} ({_kept(ledger, run)})") from error
+                log = f"; its traceback is in {shown / 'logs' / LIBRARY_LOG}" if error.traceback else ""
+                if log:
+                    logger.error("%s\n%s", error, error.traceback)
+                raise VlarigError(f"{error} ({_kept(ledger, shown)}{log})") from error
             except (KeyboardInterrupt, asyncio.CancelledError) as interrupt:
-                went_on = f"{_kept(ledger, run)}, and the same command goes on from there"
+                went_on = f"{_kept(ledger, shown)}, and the same command goes on from there"
                 if journal.reader_left:
                     raise BrokenPipeError(f"nobody reads the events any more; {went_on}") from None
                 kind = Terminated if isinstance(interrupt, Terminated) else KeyboardInterrupt
                 raise kind(f"interrupted; {went_on}") from None
+            if (commonest := progress.commonest_fault()) is not None:
+                journal.warn(_told_fault(progress, *commonest, shown))
         finished, errors = ledger.finished_keys(), ledger.error_keys()
     unfilmed = _film(config, run, journal) if config.video != "none" else []
     owed = [episode for plan in plans for episode in plan.episodes if episode.key not in finished]
@@ -279,6 +289,15 @@ def _film(config: SweepConfig, run: Path, journal: Journal) -> list[Replay]:
     return unfilmed
 
 
+def _told_fault(progress: Progress, attempt: Attempt, times: int, run: Path) -> str:
+    """What to say at the end of a sweep that gave episodes up."""
+    given_up = progress.counts().errors
+    return (
+        f"{given_up} episode{'s were' if given_up > 1 else ' was'} given up. The commonest error, in {times} of {progress.faults} "
+        f"failed attempts: {attempt.kind}: {attempt.message.rstrip('.')}. See {log_of(run, attempt)}"
+    )
+
+
 def _kept(ledger: Ledger, run: Path) -> str:
     return f"{len(ledger.finished_keys())} finished episodes are kept in {run}"
 
@@ -339,7 +358,7 @@ async def _sweep(
     roundings: list[Rounding] = []
     title = f"{' '.join(config.suites)}, policy {config.policy}, seed {config.seed}, {run}"
     async with LedgerSink(ledger) as ledger_sink, live_display(journal.console, title, progress, engines):
-        sinks = [SavingTime(ledger_sink, progress), progress, reporter]
+        sinks = [SavingTime(ledger_sink, progress), progress, reporter, BoundsWatch(journal.warn)]
         for part in parts:
             plan, staff, logs = part.plan, part.staff, run / "logs"
             batching = Batching(1 if config.strict else config.batch or min(staff.workers * staff.slots, DEFAULT_BATCH))

@@ -17,6 +17,7 @@ from ..envs.errors import VlarigError, suggestion
 from ..envs.faults import describe, traceback_of
 from .api import Policy, PolicyError
 from .calls import policy_code
+from .option_values import option_values
 
 ENTRY_POINT_GROUP = "vlarig.policies"
 
@@ -67,7 +68,7 @@ def load_policy(name: str, options: Mapping[str, str] | None = None) -> Policy:
     Args:
         name: A known name; ``scheme:argument`` for a checkpoint or a model server (``qwen-vla:small``, ``openpi:ws://host:8000``);
             or ``module:Name`` for any importable class, for which the working directory is searched too.
-        options: What the policy's class is told, by name; it gets them as keyword arguments.
+        options: What the policy's class is told, by name; it gets them as keyword arguments, read by their annotations.
 
     Raises:
         PolicyError: There is none (the nearest names are offered), it cannot be imported or made, or lacks a member.
@@ -85,6 +86,7 @@ def load_policy(name: str, options: Mapping[str, str] | None = None) -> Policy:
         make = _from_entry_point(name)
     given = dict(options or {})
     _check_options(name, make, arguments, given)
+    given = option_values(name, make, given)
     with policy_code(name, "while it was made"):
         policy = make(*arguments, **given)
     check_members(name, policy)

@@ -37,11 +37,15 @@ T = TypeVar("T")
 
 
 class SimulatorFault(Exception):
-    """A request that the simulator did not carry out; ``kind`` is one of the failures of :mod:`vlarig.envs.messages`."""
+    """A request that the simulator did not carry out; ``kind`` is one of the failures of :mod:`vlarig.envs.messages`.
 
-    def __init__(self, kind: str, message: str) -> None:
+    ``traceback`` is the adapter's, as text for a log; empty where it raised nothing.
+    """
+
+    def __init__(self, kind: str, message: str, traceback: str = "") -> None:
         super().__init__(message)
         self.kind = kind
+        self.traceback = traceback
 
 
 class ServerGone(Exception):
@@ -108,7 +112,7 @@ class SimClient:
         if isinstance(answer, Failure):
             if answer.kind == REFUSED:
                 raise VlarigError(answer.message)
-            raise SimulatorFault(answer.kind, answer.message)
+            raise SimulatorFault(answer.kind, answer.message, answer.traceback)
         if not isinstance(answer, expected):
             raise SimulatorFault(ENV_ERROR, f"the simulator answered {type(message).__name__} with {type(answer).__name__}")
         return answer

@@ -157,7 +157,7 @@ class EnvServer:
         except BadMessageError as error:
             await hang_up(connection, 1008, encode(Failure(-1, BAD_MESSAGE, str(error))))
         except VlarigError as error:
-            await hang_up(connection, 1011, encode(Failure(-1, REFUSED, str(error))))
+            await hang_up(connection, 1011, encode(Failure(-1, REFUSED, str(error), error.traceback)))
         except ServerGone as error:
             await hang_up(connection, 1011, encode(Failure(-1, LOST, str(error))))
         except (ConnectionClosed, TimeoutError):

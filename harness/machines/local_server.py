@@ -152,6 +152,6 @@ def _check_said(output: bytes) -> None:
     except ValueError:
         raise ServerGone(f"it ended while it started, saying {lines[-1][:200]!r}") from None
     if "error" in said:
-        raise VlarigError(said["error"])
+        raise VlarigError(said["error"], traceback=said.get("traceback", ""))
     if "died" in said:
         raise ServerGone(said["died"])

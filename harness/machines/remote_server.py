@@ -62,7 +62,7 @@ class RemoteServer:
             hired = decode(await self._connection.recv())
             if isinstance(hired, Failure):
                 story = f"{self._machine.name} ({offer.host}): {hired.message}"
-                raise VlarigError(story) if hired.kind == REFUSED else ServerGone(story)
+                raise VlarigError(story, traceback=hired.traceback) if hired.kind == REFUSED else ServerGone(story)
             if not isinstance(hired, Hired):
                 raise ServerGone(f"it answered Hire with {type(hired).__name__}")
             self._check_alike(hired, offer)

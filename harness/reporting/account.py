@@ -103,6 +103,12 @@ class Account:
         """Requests in a batch on average; 0 without any."""
         return self.load.requests / self.load.batches if self.load.batches else 0.0
 
+    def waits(self) -> dict[str, float]:
+        """Slot seconds of ``wait`` by what was waited for; a worker's turn stands for its answer on the way too."""
+        queued = max(0.0, min(self.load.queued, self.wait - self.recovering))
+        rest = max(0.0, self.wait - self.recovering - queued)
+        return {"a worker's turn": rest, "the policy's turn": queued, "failed attempts": self.recovering}
+
     def shares(self) -> dict[str, float]:
         """Share of each of :data:`ACTIVITIES` in the slot seconds of the chunks that were carried out, from 0 to 1."""
         return {name: share(getattr(self, name), self.played) for name in ACTIVITIES}

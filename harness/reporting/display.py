@@ -19,14 +19,24 @@ from rich.text import Text
 from ...results.statistics import wilson_interval
 from ..engine import Engine
 from ..printable import printable
-from .account import ACTIVITIES
+from .account import share
 from .progress import Progress
 
 #: Seconds between two pictures on a terminal, and between two lines where there is none.
 REFRESH_SECONDS = 0.25
 LINE_SECONDS = 10.0
 
-_COLORS: dict[str, str] = dict(zip(ACTIVITIES, ("green", "cyan", "magenta", "bright_black"), strict=True))
+#: Share from which on a kind of waiting is shown.
+LEAST_WAIT = 0.005
+
+_COLORS = {
+    "simulate": "green",
+    "render": "cyan",
+    "policy": "magenta",
+    "for a worker's turn": "bright_black",
+    "for the policy's turn": "blue",
+    "for failed attempts": "red",
+}
 _SHARE_WIDTH = 40
 
 
@@ -114,7 +124,7 @@ def picture(title: str, progress: Progress, activities: Counter[str]) -> Rendera
 def line(progress: Progress) -> str:
     """The display in one line, for logs."""
     counts = progress.counts()
-    shares = ", ".join(f"{name} {share:.0%}" for name, share in progress.total().shares().items())
+    shares = ", ".join(f"{name} {part:.0%}" for name, part in _parts(progress).items())
     trouble = f", {counts.errors} errors, {progress.faults} failed attempts" if progress.faults else ""
     return (
         f"{time.strftime('%H:%M:%S')}  {counts.finished}/{counts.expected} episodes, "
@@ -151,12 +161,21 @@ def _slots(activities: Counter[str], progress: Progress) -> Text:
 
 def _time(progress: Progress) -> Text:
     text = Text("time   ")
-    shares = progress.total().shares()
-    for name, share in shares.items():
-        text.append("█" * round(share * _SHARE_WIDTH), style=_COLORS[name])
-    for name, share in shares.items():
-        text.append("  ■", style=_COLORS[name]).append(f" {name} {share:.0%}")
+    parts = _parts(progress)
+    for name, part in parts.items():
+        text.append("█" * round(part * _SHARE_WIDTH), style=_COLORS[name])
+    for name, part in parts.items():
+        text.append("  ■", style=_COLORS[name]).append(f" {name} {part:.0%}")
     return text
+
+
+def _parts(progress: Progress) -> dict[str, float]:
+    """Shares of the slots' time; waiting is called by what is waited for: with more slots than workers it costs nothing."""
+    account = progress.total()
+    shares = account.shares()
+    del shares["wait"]
+    waits = {f"for {what}": share(seconds, account.played) for what, seconds in account.waits().items()}
+    return shares | {name: part for name, part in waits.items() if part >= LEAST_WAIT}
 
 
 def _faults(progress: Progress) -> list[Text]:

@@ -9,7 +9,7 @@ from ...envs.messages import MEMORY
 from .account import ACTIVITIES, Account, share
 from .diagnosis import WORTH, Setting, Verdict, bottleneck, diagnose, duration, percent
 from .evidence import Case, Evidence
-from .library_messages import LIBRARY_LOG
+from .library_messages import LIBRARY_LOG, log_of
 
 #: Share below which a line is left out, unless it is one of the four activities.
 LEAST_SHOWN = 0.0005
@@ -92,15 +92,11 @@ def _numbers(case: Case) -> str:
 def _slots(case: Case) -> Iterator[str]:
     account = case.account
     yield f"where the slots' time went ({duration(account.slot_seconds)} of all slots together)"
-    queue = min(account.load.queued, account.wait - account.recovering)
-    waits = {
-        "for the policy's turn": queue,
-        "for failed attempts": account.recovering,
-        "for a worker's turn or its answer": account.wait - account.recovering - queue,
-    }
     remarks = {
         "wait": ", ".join(
-            f"{words} {percent(share(seconds, account.slot_seconds))}" for words, seconds in waits.items() if seconds > 0
+            f"for {what} {percent(share(seconds, account.slot_seconds))}"
+            for what, seconds in account.waits().items()
+            if seconds > 0
         ),
         "ledger": "waiting for the disk",
         "idle": "no episode left for the slot",
@@ -239,7 +235,7 @@ def _failures(evidence: Evidence, case: Case) -> Iterator[Verdict]:
         workers = Counter(attempt.worker for attempt in evidence.attempts)
         worst, count = workers.most_common(1)[0]
         whose = f"all on {worst}" if len(workers) == 1 else f"{count} of them on {worst}"
-        log = evidence.run / "logs" / f"{last.key.split('/')[0]}-{last.worker}.log"
+        log = log_of(evidence.run, last)
         text = (
             f"{len(evidence.attempts)} attempts at episodes failed ({_kinds(evidence)}), {whose}; the latest, on {last.worker}, said: "
             f"{last.message.rstrip('.')}."

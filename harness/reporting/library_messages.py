@@ -11,12 +11,23 @@ from io import TextIOWrapper
 from pathlib import Path
 
 from ...envs.files import without_links
+from ...envs.messages import ENV_ERROR
+from ...results.records import Attempt
 from ..printable import PrintableFormatter
 
 LIBRARY_LOG = "driver.log"
 
 #: Largest size of such a file; one older one is kept.
 MOST_BYTES = 4 * 2**20
+
+
+def log_of(run: Path, attempt: Attempt) -> Path:
+    """The file of a run that says most of why an attempt failed.
+
+    That is the log of its worker, where the worker ran on this machine; what an adapter raises is with its traceback in the driver's.
+    """
+    worker = run / "logs" / f"{attempt.key.split('/')[0]}-{attempt.worker}.log"
+    return run / "logs" / LIBRARY_LOG if attempt.kind == ENV_ERROR or not worker.exists() else worker
 
 
 class _QuietFile(logging.handlers.RotatingFileHandler):

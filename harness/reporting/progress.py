@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -72,6 +72,8 @@ class Progress:
         self._play: _Play | None = None
         self._finishes: deque[float] = deque()
         self._failures: dict[str, float] = {}
+        self._reasons: Counter[tuple[str, str]] = Counter()
+        self._examples: dict[tuple[str, str], Attempt] = {}
 
     def begin(self, suite: str, workers: int, slots: int, starting: float = 0.0, load: Callable[[], Load] = Load) -> None:
         """A suite's episodes are played from now on; to be called, as all of this, from the event loop's thread.
@@ -172,6 +174,9 @@ class Progress:
         """Count a failed attempt, and with an episode's last the error."""
         self.faults += 1
         self.last_fault = attempt
+        reason = attempt.kind, attempt.message
+        self._reasons[reason] += 1
+        self._examples[reason] = attempt
         suite, _, task, *_ = attempt.key.split("/")
         # A simulator that died took the episodes of all its slots along, one that raised an error this episode alone.
         self._failures[attempt.key if attempt.kind == ENV_ERROR else attempt.worker] = time.monotonic()
@@ -182,6 +187,13 @@ class Progress:
         if attempt.gave_up:
             self._failures.pop(attempt.key, None)
             self.tasks[suite, task].errors += 1
+
+    def commonest_fault(self) -> tuple[Attempt, int] | None:
+        """The latest of the failed attempts that said what most of them said, and their number; ``None`` where none was given up."""
+        if not self.counts().errors:
+            return None
+        ((reason, times),) = self._reasons.most_common(1)
+        return self._examples[reason], times
 
     @property
     def elapsed(self) -> float:

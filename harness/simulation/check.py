@@ -11,6 +11,7 @@ from typing import Any
 
 from ...envs.checker import each_finding
 from ...envs.errors import VlarigError
+from ...envs.faults import describe
 from ...envs.messages import Start, decode
 from .simulator import load_adapter
 
@@ -24,5 +25,6 @@ def main(config: dict[str, Any]) -> None:
         try:
             for finding in each_finding(load_adapter(config["adapter"]), episodes):
                 findings.write(json.dumps(asdict(finding)) + "\n")
-        except VlarigError as error:
-            findings.write(json.dumps({"error": str(error)}) + "\n")
+        except BaseException as error:
+            told = str(error) if isinstance(error, VlarigError) else describe(error)
+            findings.write(json.dumps({"error": told}) + "\n")

@@ -143,7 +143,7 @@ class SimulatorProcess:
         """What it says once its adapter stands. Raises like :meth:`receive`, and ``VlarigError`` where it says why it does not."""
         welcome = decode(await self.receive())
         if isinstance(welcome, Failure):
-            raise VlarigError(welcome.message)
+            raise VlarigError(welcome.message, traceback=welcome.traceback)
         if not isinstance(welcome, Welcome):
             raise BadMessageError(f"{self._config.adapter} said {type(welcome).__name__} instead of Welcome")
         self._check_memory()

@@ -23,13 +23,13 @@ from websockets.exceptions import ConnectionClosed
 
 from ...envs.backpressure import PatientConnection
 from ...envs.errors import BadMessageError, VlarigError
+from ...envs.faults import describe
 from ...envs.messages import BAD_MESSAGE, ENV_ERROR, WIRE_VERSION, Failure, Hello, Start, Step, decode, encode
 from ...envs.wire import MAX_MESSAGE_BYTES
 from .config import MOST_SLOTS, ServerConfig
 from .liveness import CLOSE_SECONDS, hang_up, keep_alive, within
 from .process import SimulatorDiedError
 from .requests import Simulator
-from .simulator import describe
 
 #: Seconds that a client may take to introduce itself.
 HELLO_TIMEOUT = 10.0
@@ -199,7 +199,7 @@ async def serve(config: ServerConfig, told: TextIO) -> None:
     try:
         await simulator.load()
     except VlarigError as error:
-        _say(told, {"error": str(error)})
+        _say(told, {"error": str(error), "traceback": error.traceback})
         return
     except SimulatorDiedError as error:
         _say(told, {"died": str(error)})

@@ -14,6 +14,7 @@ from typing import Any
 
 from ...envs.api import Env
 from ...envs.errors import BadMessageError, VlarigError
+from ...envs.faults import describe, traceback_of
 from ...envs.framing import receive_frame, send_frame
 from ...envs.messages import (
     ENV_ERROR,
@@ -41,20 +42,16 @@ def load_adapter(name: str) -> type[Env]:
     module_name, _, class_name = name.partition(":")
     try:
         adapter = getattr(importlib.import_module(module_name), class_name, None)
-    except Exception as error:
+    except BaseException as error:
         traceback.print_exc()
         raise VlarigError(
             f"the adapter {name} cannot be imported by {sys.executable} ({describe(error)}); "
-            "'vlarig doctor' says what the runtime lacks"
+            "'vlarig doctor' says what the runtime lacks",
+            traceback=traceback_of(error),
         ) from None
     if not (isinstance(adapter, type) and issubclass(adapter, Env)):
         raise VlarigError(f"{module_name} has no Env subclass {class_name!r}; name the adapter as module:Class")
     return adapter
-
-
-def describe(error: BaseException) -> str:
-    """An exception in one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split())[:500]
 
 
 @dataclass
@@ -73,10 +70,10 @@ class EnvRack:
             return Stepped(request.id, self._env(request.slot).step_chunk(request.actions))
         except VlarigError as error:
             return Failure(request.id, REFUSED, str(error))
-        except Exception as error:
+        except BaseException as error:  # SystemExit too; KeyboardInterrupt is the adapter's own, since we are on no terminal
             traceback.print_exc()
             self._discard(request.slot)
-            return Failure(request.id, ENV_ERROR, describe(error))
+            return Failure(request.id, ENV_ERROR, describe(error), traceback_of(error))
 
     def _discard(self, slot: int) -> None:
         """Close an env that raised; the slot's next episode gets another one."""
@@ -85,7 +82,7 @@ class EnvRack:
             return
         try:
             env.close()
-        except Exception:
+        except BaseException:
             traceback.print_exc()
 
     def _env(self, slot: int) -> Env:
@@ -102,10 +99,12 @@ def main(config: dict[str, Any]) -> None:
     try:
         adapter = load_adapter(config["adapter"])
         rack = EnvRack(adapter, {0: adapter()})
-    except Exception as error:
-        traceback.print_exc()
-        message = str(error) if isinstance(error, VlarigError) else f"{config['adapter']} cannot start ({describe(error)})"
-        send_frame(channel, encode(Failure(-1, REFUSED, message)))
+    except BaseException as error:
+        refusal = error
+        if not isinstance(error, VlarigError):
+            traceback.print_exc()
+            refusal = VlarigError(f"{config['adapter']} cannot start ({describe(error)})", traceback=traceback_of(error))
+        send_frame(channel, encode(Failure(-1, REFUSED, str(refusal), refusal.traceback)))
         return
     send_frame(channel, encode(Welcome(WIRE_VERSION, adapter.embodiment)))
     while True:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from toy.suite import QUICK, STANDARD, TOY_SUITE, TWO_WAYS_SUITE
 
 from vlarig.benchmarks.registry import load_suite, suite_names
 from vlarig.benchmarks.suite import Task
+from vlarig.envs.api import Protocol
 from vlarig.envs.errors import VlarigError
 
 
@@ -72,3 +74,14 @@ def test_suites_of_others_are_found_by_their_entry_point() -> None:
 def test_unknown_suites_are_refused_with_an_offer(name: str, says: str) -> None:
     with pytest.raises(VlarigError, match=says):
         load_suite(name)
+
+
+@pytest.mark.parametrize("error", [SystemExit(0), KeyError("scene"), GeneratorExit()], ids=lambda error: type(error).__name__)
+def test_a_payload_that_cannot_be_made_is_told_with_its_line(error: BaseException) -> None:
+    def payload(task: Task, start: int, protocol: Protocol) -> dict[str, Any]:
+        raise error
+
+    with pytest.raises(
+        VlarigError, match=r"suite 'toy' (raised|tried to exit).* payload of reach_red, start 0: .*test_suite.py:"
+    ):
+        replace(TOY_SUITE, payload=payload).episodes()

@@ -78,6 +78,22 @@ def test_a_policy_that_fails_in_the_middle_loses_nothing(toy_home: Path, cli) ->
     assert {key: again[key] for key in kept} == kept
 
 
+def test_a_policy_that_exits_is_no_success_and_its_line_and_log_are_named(toy_home: Path, cli) -> None:
+    words = ["sweep", "toy", "--policy", "toy.policies:Leaving", "--run", "r", "--workers", "1", "--slots", "1"]
+    acting = cli(*words)
+    assert acting.returncode == 2
+    assert "the policy 'image-reader' tried to exit while it acted for toy/" in acting.stderr
+    assert f"({TESTS / 'toy' / 'policies.py'}:" in acting.stderr
+    assert "traceback is in r/logs/driver.log" in acting.stderr
+    assert "in _draw\n    sys.exit(0)" in Path("r/logs/driver.log").read_text()
+    making = cli(*words, "--policy-options", "soon=yes")
+    assert making.returncode == 2
+    assert "the policy 'toy.policies:Leaving' tried to exit while it was made: status 0" in making.stderr
+    log = toy_home / "logs" / "error.log"
+    assert f"traceback is in {log}" in making.stderr
+    assert "in __init__\n    sys.exit(0)" in log.read_text()
+
+
 def test_a_missing_runtime_says_what_to_type(toy_home: Path, cli) -> None:
     done = cli("sweep", "tabletop", "--policy", "random")
     assert done.returncode == 2

@@ -13,8 +13,10 @@ from rich.console import Console
 from toy.policies import ImageReader
 
 from vlarig.harness import Rollouts, evaluate
+from vlarig.harness.reporting.account import Account
 from vlarig.harness.reporting.display import line, picture
 from vlarig.harness.reporting.progress import Progress, TaskProgress
+from vlarig.policies.batching import Load
 from vlarig.results.records import Attempt
 
 
@@ -49,6 +51,23 @@ def test_it_shows_counts_intervals_rate_slots_and_shares(progress: Progress) -> 
     assert sum(progress.total().shares().values()) == pytest.approx(1.0)
     assert 0 < progress.total().workers_busy <= 1
     assert "failed attempts" not in text
+
+
+def test_waiting_is_called_by_what_is_waited_for(toy_home: Path) -> None:
+    """With an instant policy and more slots than workers, slots wait for a worker's turn: the policy has nothing to do with it."""
+    counted = Progress({("toy", name): TaskProgress(20) for name in ("reach_red", "reach_blue")}, workers=1)
+    account = Account(simulate=9.0, render=1.0, wait=90.0, recovering=5.0, slot_seconds=100.0, load=Load(queued=15.0))
+    counted.accounts["toy"] = account
+    for text in (shown(counted, Counter()), line(counted)):
+        for words in (
+            "simulate 9%",
+            "policy 0%",
+            "for a worker's turn 70%",
+            "for the policy's turn 15%",
+            "for failed attempts 5%",
+        ):
+            assert words in " ".join(text.split())
+        assert "wait" not in text
 
 
 def test_faults_and_errors_are_in_plain_sight(progress: Progress) -> None:

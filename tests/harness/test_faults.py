@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import itertools
 import os
 import signal
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 from chaos.processes import children
 from comparing import results
+from rich.console import Console
 from toy.env import ToyEnv
 from toy.policies import ImageReader
 from toy.suite import TOY_SUITE
@@ -32,6 +34,7 @@ from vlarig.harness.simulation.simulator import EnvRack
 from vlarig.results.ledger import Ledger
 from vlarig.results.records import Attempt
 
+TOYS = Path(__file__).parents[1] / "toy"
 FAULTY_KEY = "faulty/standard@1/reach_red/base/1/0"
 
 
@@ -68,7 +71,8 @@ def sweep(monkeypatch: pytest.MonkeyPatch, fault: str, run: str) -> tuple[dict, 
     ("kind", "times", "charged", "story"),
     [
         ("crash", 2, "crash", "the simulator's process was ended by SIGABRT"),
-        ("exit", 1, "crash", "the simulator's process exited with status 0"),
+        ("exit", 1, "env_error", "SystemExit: status 0"),
+        ("close", 1, "env_error", "GeneratorExit: "),
         ("orphan", 1, "crash", "the simulator's process was ended by SIGABRT"),
         ("hang", 2, "hang", "the simulator gave no answer within 4 s and was killed"),
         ("stopped", 1, "hang", "the simulator gave no answer within 4 s and was killed"),
@@ -91,6 +95,25 @@ def test_a_fault_is_charged_to_its_episode_and_mended(
     while (left := living(counts)) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert left == []
+
+
+def test_the_end_of_a_sweep_says_the_commonest_error_its_line_and_its_log(
+    counts: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VLARIG_TEST_FAULT", "raise:reach_red/1:3")
+    said = io.StringIO()
+    run = Path("run")
+    evaluation = evaluate("faulty", ImageReader(), workers=1, episodes=2, run=run, console=Console(file=said, width=500))
+    assert (evaluation.complete, evaluation.errors) == (False, 1)
+    (last,) = [line for line in said.getvalue().splitlines() if "given up" in line]
+    line = last.replace(str(Path.cwd()), "")
+    assert line.startswith(
+        "1 episode was given up. The commonest error, in 3 of 3 failed attempts: env_error: RuntimeError: the physics"
+    )
+    assert f"({TOYS / 'faulty.py'}:" in line and line.endswith("in misbehave). See run/logs/driver.log")
+    log = (run / "logs" / "driver.log").read_text()
+    assert f"{FAULTY_KEY}, attempt 3, on worker-0\nTraceback (most recent call last)" in log
+    assert 'raise RuntimeError("the physics exploded")' in log
 
 
 def living(counts: Path) -> list[int]:

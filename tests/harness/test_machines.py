@@ -117,6 +117,19 @@ def test_a_sweep_over_two_machines_equals_one_on_this_machine(neighbours: list[N
     assert said.count(": ended") == said.count(": toy for 127.0.0.1") == 2
 
 
+def test_the_traceback_of_an_adapter_elsewhere_comes_to_the_run(toy_home: Path) -> None:
+    counts = toy_home / "counts"
+    counts.mkdir()
+    machine = Neighbour(VLARIG_TEST_COUNTS=str(counts), VLARIG_TEST_FAULT="raise:reach_red/0:1")
+    try:
+        evaluate("faulty", ImageReader(), hosts=(machine.host,), tasks=("reach_red",), episodes=1, run=Path("far"))
+    finally:
+        machine.kill()
+    (attempt,) = attempts("far")
+    assert attempt.message.startswith("RuntimeError: the physics exploded (")
+    assert 'raise RuntimeError("the physics exploded")' in Path("far/logs/driver.log").read_text()
+
+
 @pytest.mark.usefixtures("impatient")
 def test_a_machine_that_is_lost_costs_nobody_anything_and_its_episodes_are_run_elsewhere(neighbours: list[Neighbour]) -> None:
     class Killer(SlowImageReader):

@@ -6,6 +6,7 @@ import asyncio
 import io
 import itertools
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from comparing import results
 from processes import children_of
 from rich.console import Console
 from sample_runs import make_run
-from toy.policies import ImageReader, SlowImageReader, Told
+from toy.policies import ImageReader, Shouting, SlowImageReader, Told, Wandering
 
 from vlarig.envs.errors import VlarigError
 from vlarig.envs.snapshot import Needs
@@ -48,6 +49,34 @@ def test_a_notebook_sweeps_below_its_running_event_loop(undisturbed: dict) -> No
         return evaluate("toy", ImageReader(), workers=1, slots=2, run=Path("notebook")).run
 
     assert results(asyncio.run(cell())) == undisturbed
+
+
+def test_a_policy_that_changes_the_working_directory_loses_nothing(toy_home: Path) -> None:
+    here, options = Path.cwd(), {"tasks": ("reach_red",), "episodes": 1, "workers": 1, "slots": 1}
+    near = evaluate("toy", ImageReader(), run=Path("near"), **options)
+    try:
+        far = evaluate("toy", Wandering(), run=Path("far"), video="all", **options)
+    finally:
+        os.chdir(here)
+    assert far.complete
+    assert far.run == here / "far"
+    assert results(far.run) == results(near.run)
+    assert len(list((here / "far" / "videos").glob("*.mp4"))) == 1
+    assert (here / "far" / "logs" / "events.jsonl").is_file()
+
+
+def test_actions_beyond_the_bounds_are_warned_of_once(toy_home: Path) -> None:
+    said = io.StringIO()
+    assert evaluate("toy", Shouting(), episodes=3, workers=1, slots=1, console=Console(file=said, width=500)).complete
+    (warning,) = [line for line in said.getvalue().splitlines() if "beyond the bounds" in line]
+    told = re.fullmatch(
+        r"the policy's actions lie beyond the bounds of toy_point: dx from 50 to 50 \(bounds -1 to 1\) in (\d+) of (\d+) steps .*",
+        warning,
+    )
+    assert told is not None and told[1] == told[2]
+    quiet = io.StringIO()
+    evaluate("toy", ImageReader(), episodes=1, console=Console(file=quiet, width=500))
+    assert "beyond the bounds" not in quiet.getvalue()
 
 
 def test_strict_asks_the_policy_one_request_at_a_time_and_changes_nothing(undisturbed: dict) -> None:

@@ -102,3 +102,46 @@ def test_an_object_that_lacks_a_member_is_refused_before_anything_starts(toy_hom
 
 def test_the_names_that_come_with_the_rig() -> None:
     assert {"expert", "random", "zero"} <= set(policy_names())
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "value"),
+    [
+        ("gain", "0.5", 0.5),
+        ("gain", "2", 2.0),
+        ("steps", "4", 4),
+        ("steps", "none", None),
+        ("exact", "true", True),
+        ("exact", "no", False),
+        ("mode", "slow", "slow"),
+        ("size", "2,3", (2, 3)),
+        ("size", "[2, 3]", (2, 3)),
+        ("views", "ego,wrist", ["ego", "wrist"]),
+        ("weights", '{"ego": 0.5}', {"ego": 0.5}),
+        ("either", "3", 3),
+        ("either", "three", "three"),
+        ("anything", "3", "3"),
+        ("made", "3", "3"),
+    ],
+)
+def test_an_option_comes_as_what_it_is_annotated_with(option: str, text: str, value: object) -> None:
+    got = load_policy("toy.policies:Annotated", {option: text}).given[option]
+    assert got == value and type(got) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("option", "text", "expected"),
+    [
+        ("gain", "much", "float"),
+        ("steps", "4.5", "int | None"),
+        ("mode", "medium", "Literal['fast', 'slow']"),
+        ("size", "2", "tuple[int, int]"),
+        ("exact", "perhaps", "bool"),
+    ],
+)
+def test_an_option_that_does_not_fit_is_refused_in_a_sentence(option: str, text: str, expected: str) -> None:
+    with pytest.raises(PolicyError) as refused:
+        load_policy("toy.policies:Annotated", {option: text})
+    said = f"the option {option}='{text}' of the policy 'toy.policies:Annotated' does not fit; expected "
+    assert str(refused.value).startswith(said)
+    assert expected in str(refused.value).replace("typing.", "")

@@ -52,6 +52,10 @@ def misbehave() -> None:
     raise RuntimeError("the physics exploded")
 
 
+def close_a_generator() -> None:
+    raise GeneratorExit
+
+
 def be_stopped() -> None:
     os.kill(os.getpid(), signal.SIGSTOP)
 
@@ -80,6 +84,7 @@ def scribble(noise: bytes) -> None:
 FAULTS: dict[str, Callable[[], object]] = {
     "crash": os.abort,
     "exit": sys.exit,
+    "close": close_a_generator,
     "hang": hang,
     "raise": misbehave,
     "stopped": be_stopped,

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
+import tempfile
 import time
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from vlarig.envs.api import Needs
 from vlarig.policies.api import Reply, Request
+
+if TYPE_CHECKING:
+    from nowhere import Unknown
 
 
 class ImageReader:
@@ -102,3 +109,54 @@ class NeverLoads(ImageReader):
         super().__init__()
         print("loading", flush=True)
         time.sleep(60)
+
+
+class Annotated(ImageReader):
+    """Its options have types."""
+
+    def __init__(
+        self,
+        gain: float = 1.0,
+        steps: int | None = None,
+        exact: bool = False,
+        mode: Literal["fast", "slow"] = "fast",
+        size: tuple[int, int] = (1, 1),
+        views: list[str] | None = None,
+        weights: dict[str, float] | None = None,
+        either: int | str = 0,
+        anything=None,
+        made: Unknown | None = None,
+    ) -> None:
+        super().__init__()
+        given = {"gain": gain, "steps": steps, "exact": exact, "mode": mode, "size": size, "views": views}
+        self.given = given | {"weights": weights, "either": either, "anything": anything, "made": made}
+
+
+class Leaving(ImageReader):
+    """Tries to end the program, as soon as it is made or when it acts."""
+
+    def __init__(self, soon: bool = False) -> None:
+        super().__init__()
+        if soon:
+            sys.exit(0)
+
+    def _draw(self, request: Request) -> np.ndarray:
+        sys.exit(0)
+
+
+class Wandering(ImageReader):
+    """Changes the working directory whenever it acts."""
+
+    def act(self, requests: Sequence[Request]) -> list[Reply]:
+        os.chdir(tempfile.mkdtemp())
+        return super().act(requests)
+
+
+class Shouting(ImageReader):
+    """Its first action is fifty times as large as it may be, and its second overshoots by what nobody minds."""
+
+    def _draw(self, request: Request) -> np.ndarray:
+        actions = super()._draw(request)
+        actions[:, 0] = 50.0
+        actions[:, 1] = 1.001
+        return actions
