@@ -32,7 +32,10 @@ COMMANDS = {
         "look at Qwen-VLA: parameters by part, robots, statistics, prompts; write a preset",
     ),
     "envs": ("vlarig.harness.commands.envs", "list suites and tasks; check an adapter against the env contract"),
-    "runtime": ("vlarig.harness.commands.runtime", "install, adopt, list and remove simulators' virtual environments"),
+    "runtime": (
+        "vlarig.harness.commands.runtime",
+        "simulators' virtual environments: install, adopt, list, remove; run a command in one",
+    ),
     "assets": ("vlarig.harness.commands.assets", "fetch, list and verify simulators' data files"),
     "doctor": ("vlarig.harness.commands.doctor", "what is missing on this machine; with RUN, why a run is slow"),
 }

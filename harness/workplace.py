@@ -73,7 +73,7 @@ class Workplace:
         Raises:
             VlarigError: The adapter's module is not installed where the driver runs.
         """
-        top = self.suite.adapter.partition(":")[0].partition(".")[0]
+        top = adapter_module(self.suite)
         files = {}
         for name in ["vlarig.envs", "vlarig.harness", *([] if top == "vlarig" else [top])]:
             spec = importlib.util.find_spec(name)
@@ -83,3 +83,8 @@ class Workplace:
                 )
             files[name] = spec.origin
         return files
+
+
+def adapter_module(suite: Suite) -> str:
+    """The top-level module of the suite's adapter."""
+    return suite.adapter.partition(":")[0].partition(".")[0]

@@ -51,10 +51,10 @@ def test_add_a_benchmark(tmp_path: Path) -> None:
     type_in("python -m uv pip install --quiet --no-deps --target site .", tmp_path)
     variables = {"PYTHONPATH": str(tmp_path / "site"), "VLARIG_HOME": str(tmp_path / "home")}
     printed = [type_in(line, tmp_path, **variables) for line in others]
-    assert [line.split()[1] for line in others] == ["runtime", "envs", "sweep"]
+    assert [line.split()[1] for line in others] == ["runtime", "envs", "sweep", "runtime"]
     assert re.search(r"(\d+) of \1 checks passed", printed[1])
     assert re.search(r"reach +\d+\.\d +\d+\.\d to \d+\.\d +2 +0 +0", printed[2])
-    type_in("python -m pytest -q -p no:cacheprovider test_point_parity.py", tmp_path, **variables)
+    assert "3 passed" in printed[3]
 
 
 @pytest.mark.slow

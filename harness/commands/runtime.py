@@ -1,13 +1,16 @@
-"""``vlarig runtime``: install, adopt, list and remove simulators' virtual environments."""
+"""``vlarig runtime``: install, adopt, list and remove simulators' virtual environments, and run commands in them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
+import tyro
 from tyro.conf import Positional
 
 from ..command_line import parse
+from ..runtime_command import run_in_runtime
 from ..runtimes.runtime import add_runtime, install_runtime, list_runtimes, remove_runtime
 from ..screen import Screen
 
@@ -80,7 +83,30 @@ class Remove:
             report(f"removed {', '.join(map(str, folders))}" if folders else f"forgot the adopted runtime {name!r}")
 
 
-COMMANDS: dict[str, type[Install | Add | List | Remove]] = {"install": Install, "add": Add, "list": List, "remove": Remove}
+@dataclass
+class Run:
+    """Run a module such as pytest, or python, in a runtime's interpreter, with vlarig and its suites as workers have them.
+
+    The renderer and the data files are those of a sweep. Where the runtime has no pytest, the one beside vlarig is used. For example:
+
+    vlarig runtime run tabletop -- pytest test_parity.py
+
+    vlarig runtime run tabletop -- python -c 'import mujoco; print(mujoco.__version__)'
+    """
+
+    name: Positional[str]
+    """Name of the runtime."""
+    command: Annotated[Positional[tuple[str, ...]], tyro.conf.arg(metavar="-- COMMAND...")] = ()
+    """The module, or python, and its arguments."""
+
+
+COMMANDS: dict[str, type[Install | Add | List | Remove | Run]] = {
+    "install": Install,
+    "add": Add,
+    "list": List,
+    "remove": Remove,
+    "run": Run,
+}
 
 DESCRIPTION = """Each simulator lives in a virtual environment of its own, a runtime. For example:
 
@@ -89,6 +115,8 @@ vlarig runtime list
 vlarig runtime install tabletop
 
 vlarig runtime add habitat --python ~/miniconda3/envs/habitat/bin/python
+
+vlarig runtime run tabletop -- pytest test_parity.py
 """
 
 
@@ -99,5 +127,10 @@ def report(line: str) -> None:
 
 def main(arguments: list[str]) -> int:
     """Run one of the subcommands."""
-    parse(COMMANDS, arguments, "vlarig runtime", DESCRIPTION).run()
+    # What follows -- is not ours to read.
+    split = arguments.index("--") if "--" in arguments else len(arguments)
+    command = parse(COMMANDS, arguments[:split], "vlarig runtime", DESCRIPTION)
+    if isinstance(command, Run):
+        return run_in_runtime(command.name, arguments[split + 1 :] or command.command)
+    command.run()
     return 0

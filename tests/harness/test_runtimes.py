@@ -289,3 +289,13 @@ def test_the_runtimes_that_we_ship_are_whole(name):
     assert spec.lock.read_text().count("--hash=sha256:") >= len(lines)
     assert not any(line.startswith("nvidia-") for line in lines), "no simulator here needs CUDA"
     assert any(line.startswith("torch==") for line in lines) == bool(spec.torch)
+
+
+def test_a_command_runs_in_a_runtime_as_a_worker_does(toy_home: Path, cli) -> None:
+    code = "import sys, toy.env, vlarig.benchmarks.registry as r; print(r.__file__); sys.exit(len(sys.argv))"
+    done = cli("runtime", "run", "toy", "--", "python", "-c", code, "--an_option", PYTHONPATH=str(Path(__file__).parents[1]))
+    assert done.returncode == 2, done.stderr
+    assert "/vlarig/benchmarks/registry.py" in done.stdout, "a link of the command's own, not what is installed"
+    absent = cli("runtime", "run", "toy", "--", "nosuch_module", "--flag")
+    assert absent.returncode == 2
+    assert "has no module 'nosuch_module'" in absent.stderr
