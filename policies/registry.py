@@ -155,7 +155,8 @@ def _import(name: str) -> Callable[[], Any]:
     except BaseException as error:
         if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in _POLICY_EXTRA:
             raise PolicyError(
-                f"{error.name} is not installed, which this policy needs; run: pip install 'vlarig[policy]'"
+                f"{error.name} is not installed, which this policy needs; run: pip install 'vlarig[policy]' "
+                "(without a GPU, run before: python -m uv pip install --torch-backend cpu torch)"
             ) from None
         sentence = f"the policy {name!r} cannot be imported ({describe(error)}); give module:Name, module importable here"
         raise PolicyError(sentence, traceback=traceback_of(error)) from error

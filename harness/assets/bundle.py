@@ -70,14 +70,16 @@ class AssetState:
     Attributes:
         name: Name of the bundle.
         title: What it is, in one line.
-        bundle: What was found; ``None`` where nothing was.
+        bundle: What was found; ``None`` where nothing was, or nothing but an archive.
         problem: Why it cannot be used, with what to do; empty where it can.
+        archive: The archive that is here and was not unpacked yet; only in a listing, which unpacks none.
     """
 
     name: str
     title: str
     bundle: Bundle | None
     problem: str = ""
+    archive: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -115,9 +117,18 @@ def find_bundle(name: str, report: Report = _silent) -> Bundle:
     return state.bundle
 
 
-def list_bundles(report: Report = _silent) -> list[AssetState]:
-    """Every bundle that is known, looked at."""
-    return [look_at_bundle(name, report) for name in bundle_names()]
+def list_bundles() -> list[AssetState]:
+    """Every bundle that is known, looked at; an archive that was not unpacked yet stays so."""
+    return [_packed(name) or look_at_bundle(name) for name in bundle_names()]
+
+
+def _packed(name: str) -> AssetState | None:
+    """The bundle of which nothing is here but an archive; ``None`` where that is not so."""
+    with suppress(VlarigError):
+        place = locate_bundle(name)
+        if place.archive is not None and not place.folder.exists():
+            return AssetState(name, load_bundle(name).title, None, archive=place.archive)
+    return None
 
 
 def look_at_bundle(name: str, report: Report = _silent) -> AssetState:

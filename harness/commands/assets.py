@@ -48,16 +48,23 @@ class Fetch:
 
 @dataclass
 class List:
-    """Show the bundles that are known, where each is, and whether its files are official."""
+    """Show the bundles that are known, where each is, and whether its files are official; an archive is not unpacked for that."""
 
     def run(self) -> None:
         """Print a line for each, and more for what is here or how to get it."""
         screen = Screen(soft_wrap=True)
-        for state in assets.list_bundles(report):
+        for state in assets.list_bundles():
             screen.print(f"{state.name}: {state.title}")
             if state.bundle is not None:
                 screen.print(f"  {state.bundle.folder}")
-            screen.print(f"  {state.problem or (state.bundle and state.bundle.contents.summary)}")
+            if state.archive is not None:
+                size = decimal(state.archive.stat().st_size)
+                screen.print(f"  {state.archive}")
+                screen.print(
+                    f"  packed, {size}; unpacked and checked on the first use, or by: vlarig assets verify {state.name}"
+                )
+            else:
+                screen.print(f"  {state.problem or (state.bundle and state.bundle.contents.summary)}")
 
 
 @dataclass

@@ -25,7 +25,8 @@ try:
     )
 except ImportError as error:
     raise VlarigError(
-        f"Stable-Baselines3 is needed here ({error}); install the extra 'sb3': pip install 'vlarig[sb3]'"
+        f"Stable-Baselines3 is needed here ({error}); install the extra 'sb3': pip install 'vlarig[sb3]' "
+        "(without a GPU, run before: python -m uv pip install --torch-backend cpu torch)"
     ) from None
 
 #: What Stable-Baselines3 is shown.

@@ -84,4 +84,7 @@ def _need_extra() -> None:
         import torch  # noqa: F401
         import transformers  # noqa: F401
     except ModuleNotFoundError as error:
-        raise PolicyError(f"{error.name} is not installed, which Qwen-VLA needs; run: pip install 'vlarig[policy]'") from None
+        raise PolicyError(
+            f"{error.name} is not installed, which Qwen-VLA needs; run: pip install 'vlarig[policy]' "
+            "(without a GPU, run before: python -m uv pip install --torch-backend cpu torch)"
+        ) from None

@@ -413,6 +413,19 @@ def test_the_list(home, given, capsys):
     )
 
 
+def test_the_list_unpacks_nothing(home, given, capsys):
+    archive = given / "toys.tar.gz"
+    archive.write_bytes(packed(FILES, "toys/"))
+    assert cli.main(["assets", "list"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"toys: made-up toys\n  {archive}\n  packed, ")
+    assert said.endswith("unpacked and checked on the first use, or by: vlarig assets verify toys\n")
+    assert not list(home.rglob("toys-*")), "listing writes nothing"
+    assets.find_bundle("toys")
+    assert cli.main(["assets", "list"]) == 0
+    assert "official, 3 files" in capsys.readouterr().out
+
+
 # Downloads.
 
 
