@@ -12,6 +12,12 @@ from websockets.datastructures import Headers
 
 from .errors import VlarigError
 
+#: Fewest characters of a token that other machines may try to guess: 16 of base64 are 96 bits.
+SHORTEST_TOKEN = 16
+
+#: A command that makes a good one, in a file that only its owner can read.
+MAKE_TOKEN = "(umask 077; head -c 32 /dev/urandom | base64 > token)"  # noqa: S105
+
 
 def authorization(token: str) -> dict[str, str]:
     """The HTTP headers that show ``token``; none where it is empty. The scheme is that of openpi's clients."""
@@ -38,14 +44,21 @@ def is_loopback(host: str) -> bool:
 
 
 def refuse_open_door(host: str, token: str) -> None:
-    """Make sure that nobody listens to other machines without asking for a secret.
+    """Make sure that a server that other machines reach has a secret, and one that cannot be guessed.
 
     Raises:
-        VlarigError: He would.
+        VlarigError: It has none, or one of less than :data:`SHORTEST_TOKEN` characters; the sentence does not show it.
     """
-    if not token and not is_loopback(host):
+    if is_loopback(host):
+        return
+    if not token:
         raise VlarigError(
             f"listening on {host} without a token would let anyone in; give --token-file or --token-env, or --host 127.0.0.1"
+        )
+    if len(token) < SHORTEST_TOKEN:
+        raise VlarigError(
+            f"listening on {host} with a token of {len(token)} characters would let in whoever guesses it; expected "
+            f"{SHORTEST_TOKEN} or more: {MAKE_TOKEN} makes one"
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -19,6 +20,12 @@ from .runtimes.spec import Renderer, choose_renderer, load_spec, spec_names
 ONE_THREAD = dict.fromkeys(
     ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "NUMBA_NUM_THREADS"), "1"
 ) | {"LP_NUM_THREADS": "0"}
+
+
+#: Names of environment variables that hold secrets, such as VLARIG_ENVS_TOKEN, HF_TOKEN and AWS_SECRET_ACCESS_KEY, or lead to some.
+SECRET = re.compile(
+    r"(^|_)(TOKENS?|SECRETS?|PASSWORD|PASSWD|CREDENTIALS?|(API|ACCESS|PRIVATE|SECRET)_?KEY|SSH_AUTH_SOCK)(_|$)", re.IGNORECASE
+)
 
 
 @dataclass(frozen=True)
@@ -53,9 +60,10 @@ class Workplace:
         return [str(self.runtime.python), "-I", str(Path(__file__).parent / "simulation" / "worker.py"), role]
 
     def environment(self) -> dict[str, str]:
-        """The worker's environment variables."""
+        """The worker's environment variables: ours without :data:`SECRET` ones, for which no simulator has a use."""
+        ours = {name: value for name, value in os.environ.items() if not SECRET.search(name)}
         folders = {bundle.variable: str(bundle.folder) for bundle in self.assets}
-        return os.environ | ONE_THREAD | ({} if self.renderer is None else self.renderer.environment) | folders
+        return ours | ONE_THREAD | ({} if self.renderer is None else self.renderer.environment) | folders
 
     def code(self) -> str:
         """SHA-256 of the modules that a worker takes from the driver, by name and contents. Raises like :meth:`packages`."""

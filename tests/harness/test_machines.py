@@ -252,6 +252,15 @@ def test_nobody_listens_to_other_machines_without_a_token() -> None:
     )
 
 
+def test_nobody_listens_to_other_machines_with_a_token_that_can_be_guessed(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("x")
+    machine = Neighbour("--host", "0.0.0.0", "--token-file", str(tmp_path / "token"))
+    assert machine.said == (
+        "vlarig: listening on 0.0.0.0 with a token of 1 characters would let in whoever guesses it; expected 16 or more: "
+        "(umask 077; head -c 32 /dev/urandom | base64 > token) makes one\n"
+    )
+
+
 def test_a_machine_with_other_code_is_refused(tmp_path: Path) -> None:
     other = tmp_path / "other"
     for folder in ("toy", "toy.dist-info"):

@@ -327,3 +327,21 @@ def _finished(run: Path) -> int:
             return len(ledger.finished_keys())
     except VlarigError:
         return 0
+
+
+def test_a_simulator_inherits_no_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    secrets = (
+        "VLARIG_ENVS_TOKEN",
+        "VLARIG_POLICY_TOKEN",
+        "HF_TOKEN",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SESSION_TOKEN",
+    )
+    secrets += ("WANDB_API_KEY", "GOOGLE_APPLICATION_CREDENTIALS", "UV_INDEX_OURS_PASSWORD", "my_secret", "SSH_AUTH_SOCK")
+    plain = ("TOKENIZERS_PARALLELISM", "MUJOCO_GL", "KEYBOARD", "SECRETARY")
+    for name in (*secrets, *plain):
+        monkeypatch.setenv(name, "hunter2")
+    environment = Workplace.of(TOY_SUITE).environment()
+    assert {name: environment.get(name) for name in secrets} == dict.fromkeys(secrets)
+    assert {name: environment.get(name) for name in plain} == dict.fromkeys(plain, "hunter2")

@@ -434,7 +434,12 @@ def test_no_more_connections_than_allowed() -> None:
 def test_nothing_but_the_loopback_is_listened_on_without_a_token(host: str) -> None:
     with pytest.raises(VlarigError, match="without a token would let anyone in"):
         ServerConfig(host=host)
-    ServerConfig(host=host, token="secret")
+    with pytest.raises(
+        VlarigError, match=r"a token of 6 characters would let in whoever guesses it; .*base64 > token. makes one"
+    ) as short:
+        ServerConfig(host=host, token="secret")
+    assert "secret" not in str(short.value)
+    ServerConfig(host=host, token="secret" * 3)
 
 
 def test_policies_that_cannot_be_served() -> None:
