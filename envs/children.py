@@ -6,9 +6,18 @@ import asyncio
 import contextlib
 import math
 import os
+import secrets
 import signal
 import subprocess
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Optional
+
+#: Environment variable that marks what a process of ours has started.
+_MARK = "VLARIG_STARTED_BY"
+
+#: Most looks for such processes.
+_KILLS = 10
 
 #: Seconds between two looks at a process that is to be gone soon.
 _POLL_SECONDS = 0.01
@@ -27,6 +36,31 @@ def kill_group(process: subprocess.Popen[Any]) -> None:
     """Kill the process and whatever it has started in its session."""
     with contextlib.suppress(OSError):  # nobody is left in it
         os.killpg(process.pid, signal.SIGKILL)
+
+
+def mark() -> dict[str, str]:
+    """An environment variable by which :func:`kill_marked` finds all that a process has started."""
+    return {_MARK: secrets.token_hex(16)}
+
+
+def kill_marked(environment: Mapping[str, str]) -> None:
+    """Kill whatever was started with the :func:`mark` in ``environment``, in whichever session it is by now (Linux only)."""
+    mark = f"{_MARK}={environment[_MARK]}".encode()
+    for _ in range(_KILLS):  # what is forked while we look is found by the next look
+        found = [process for process in Path("/proc").glob("[0-9]*") if mark in _environment_of(process)]
+        if not found:
+            return
+        for process in found:
+            with contextlib.suppress(OSError):  # it is gone
+                os.kill(int(process.name), signal.SIGKILL)
+
+
+def _environment_of(process: Path) -> list[bytes]:
+    """What a process was started with; nothing where it is gone, has ended, or is somebody else's."""
+    try:
+        return (process / "environ").read_bytes().split(b"\0")
+    except OSError:
+        return []
 
 
 def how_it_ended(status: Optional[int]) -> str:

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from ..envs.children import exits, how_it_ended, kill_group
+from ..envs.children import exits, how_it_ended, kill_group, kill_marked, mark
 from ..envs.errors import BadMessageError
 from ..envs.framing import read_frame, write_frame
 from ..envs.untrusted import one_line
@@ -87,6 +87,7 @@ class ReplicaProcess:
     def __init__(self, number: int, recipe: Recipe) -> None:
         self._number = number
         self._recipe = recipe
+        self._mark = mark()
         self._verdict: str | None = None
         self._last_words = ""
         self._received: asyncio.Queue[Message | BadMessageError | None] = asyncio.Queue()
@@ -226,6 +227,7 @@ class ReplicaProcess:
     async def _bury(self) -> bool:
         """Whether the process is gone, after it was killed."""
         kill_group(self._process)
+        kill_marked(self._mark)
         gone = await exits(self._process, KILL_SECONDS)
         if self._process.stdin is not None:
             with contextlib.suppress(OSError):
@@ -243,7 +245,7 @@ class ReplicaProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env=dict(self._recipe.environment),
+            env={**self._recipe.environment, **self._mark},
             pass_fds=[channel, *self._recipe.files],
             start_new_session=True,
         )

@@ -24,9 +24,9 @@ from websockets.http11 import Request as HttpRequest
 from websockets.http11 import Response
 
 from ..envs.access import checked_token, may_enter, refuse_open_door
-from ..envs.backpressure import PatientConnection
 from ..envs.embodiments import Embodiment
 from ..envs.errors import BadMessageError, VlarigError
+from ..envs.handshakes import Handshakes
 from .announcement import LOST, METADATA_KEY, Announcement
 from .api import Policy, PolicyError, PolicyLost, Request
 from .batching import Answer, Batcher, Batching, horizon_for
@@ -44,9 +44,6 @@ _MAX_ERROR = 500
 
 #: Seconds that requests under way get to be answered when the server stops.
 _STOP_SECONDS = 10.0
-
-#: Seconds that a client gets to agree on encryption.
-_HANDSHAKE_SECONDS = 10.0
 
 #: Seconds that a client gets to end its connection.
 _CLOSE_SECONDS = 2.0
@@ -133,6 +130,7 @@ class PolicyServer:
         self._reader = RequestReader(self.announcement, layout, config.seed, config.execute, freed=self._batcher.forget)
         self._numbers = itertools.count()
         self._connections: set[ServerConnection] = set()
+        self._handshakes = Handshakes()
         self._asked: set[asyncio.Task[Answer]] = set()
         self._under_way = 0
         self._all_answered = asyncio.Event()
@@ -150,6 +148,7 @@ class PolicyServer:
         """
         config = self._config
         await self._stack.enter_async_context(self._batcher)
+        self._handshakes.watch_loop()
         try:
             self._server: Server = await serve(
                 self._handle,
@@ -161,9 +160,8 @@ class PolicyServer:
                 max_size=config.most_bytes,
                 max_queue=1,
                 close_timeout=_CLOSE_SECONDS,
-                create_connection=PatientConnection,
+                **self._handshakes.options(),
                 ssl=config.encryption,
-                ssl_handshake_timeout=_HANDSHAKE_SECONDS if config.encryption else None,
             )
         except OSError as error:
             await self._stack.aclose()
@@ -176,6 +174,7 @@ class PolicyServer:
         """Let nobody in any more, answer what is under way, and end all connections. A policy that still works is awaited."""
         self._stopping = True
         self._server.close(close_connections=False)
+        self._handshakes.close()
         try:
             await asyncio.wait_for(self._all_answered.wait(), _STOP_SECONDS)
         except TimeoutError:

@@ -142,7 +142,7 @@ def look_at_bundle(name: str, report: Report = _silent) -> AssetState:
         place = locate_bundle(name)
         folder = place.folder
         if place.archive is not None:
-            unpack(place.archive, folder, report)
+            unpack(place.archive, folder, spec.most_bytes, report)
             folder = folder / name if (folder / name).is_dir() else folder
         bundle = Bundle(name, folder, check_files(spec, folder))
     except VlarigError as error:
@@ -207,10 +207,11 @@ def fetch_bundle(
             + ", ".join(archives)
         )
     folder = _assets() / name
-    with one_at_a_time(_assets() / f"{name}.lock", f"the assets {name!r}", report):
-        if not (folder.is_dir() and _official(spec, folder)):
-            with made_whole(folder) as scratch:
-                download_files(spec, urls or archives, scratch, report, watch)
+    if not _official(spec, folder):
+        with one_at_a_time(_assets() / f"{name}.lock", f"the assets {name!r}", report):
+            if not _official(spec, folder):
+                with made_whole(folder) as scratch:
+                    download_files(spec, urls or archives, scratch, report, watch)
     report(f"the official assets {name!r} are in {folder}")
     with suppress(VlarigError):
         first = locate_bundle(name)
@@ -220,7 +221,7 @@ def fetch_bundle(
 
 
 def _official(spec: BundleSpec, folder: Path) -> bool:
-    return check_files(spec, folder).official == len(spec.files)
+    return folder.is_dir() and check_files(spec, folder).official == len(spec.files)
 
 
 def _given_folder() -> Path | None:

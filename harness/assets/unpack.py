@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import lzma
+import shutil
 import sys
 import tarfile
 import zlib
@@ -11,9 +13,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from ...envs.errors import VlarigError
+from ...envs.untrusted import one_line
 from ..locking import one_at_a_time
 from .folder import made_whole
 
@@ -25,12 +28,14 @@ else:
 #: What an archive of a bundle may end with, in order of preference.
 SUFFIXES = (".tar.xz", ".tar.gz", ".tar.zst")
 
-#: What reading a damaged archive raises.
-DAMAGED = (tarfile.TarError, lzma.LZMAError, zlib.error, zstd.ZstdError, EOFError)
+#: What reading a damaged archive raises: by its compression, or by headers that say what cannot be.
+DAMAGED = (
+    *(tarfile.TarError, gzip.BadGzipFile, lzma.LZMAError, zlib.error, zstd.ZstdError, EOFError),
+    *(ValueError, ArithmeticError, LookupError),
+)
 
-
-#: Pythons before 3.11.4, such as Debian 12's, have no filters; what they would refuse is refused here, owners and modes apart.
-SAFELY: dict[str, Any] = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+#: Bytes that are copied at a time.
+_PIECE = 2**20
 
 
 class UnsafeMemberError(tarfile.TarError):
@@ -62,48 +67,81 @@ def _sha256(archive: Path, size: int, changed: int) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def unpack(archive: Path, folder: Path, report: Callable[[str], None]) -> None:
-    """Unpack ``archive`` to ``folder``, unless that was done before.
+def unpack(archive: Path, folder: Path, most_bytes: int, report: Callable[[str], None]) -> None:
+    """Unpack ``archive`` to ``folder``, unless that was done before, in which case nothing is written.
 
-    Two processes at the same time wait for each other, and what was interrupted is made anew.
+    Two processes at the same time wait for each other, and what was interrupted is made anew. Contents are all that is taken: files
+    get the modes, owners and times of new ones.
+
+    Args:
+        archive: The archive.
+        folder: The folder.
+        most_bytes: Most bytes that it may hold, its headers included.
+        report: Gets a line when it is unpacked.
 
     Raises:
-        VlarigError: The archive is damaged or holds a file that would lie outside, or the disk is full.
+        VlarigError: The archive is damaged, too large or holds a file that would lie outside, or the disk is full.
     """
+    if folder.is_dir():
+        return
     with one_at_a_time(folder.with_name(f"{folder.name}.lock"), f"the assets in {archive}", report):
         if folder.is_dir():
             return
         report(f"unpacking {archive} to {folder} (once)")
         with made_whole(folder) as scratch:
             try:
-                with _opened(archive) as tar:
+                with _opened(archive, most_bytes) as tar:
                     for member in tar:
-                        _check(member, scratch)
-                        tar.extract(member, scratch, **SAFELY)
+                        _take(tar, member, scratch)
             except UnsafeMemberError as error:
                 raise VlarigError(f"{archive} is not unpacked, since it is unsafe: {error}; replace it") from None
             except DAMAGED as error:
-                raise VlarigError(f"{archive} is damaged ({error}); replace it") from None
+                raise VlarigError(f"{archive} is damaged ({one_line(str(error))}); replace it") from None
 
 
-def _check(member: tarfile.TarInfo, folder: Path) -> None:
-    """Make sure that a member is a plain file or a folder within ``folder``; a bundle has nothing else.
+def _take(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> None:
+    """Write a member, which must be a plain file or a folder within ``folder``; a bundle has nothing else.
 
     Raises:
-        UnsafeMemberError: It is not.
+        UnsafeMemberError: It is something else.
     """
-    if not (member.isfile() or member.isdir()):
-        raise UnsafeMemberError(f"{member.name!r} is neither a file nor a folder")
-    if not (folder / member.name).resolve().is_relative_to(folder.resolve()):
+    if not (member.isfile() or member.isdir()) or member.issparse():
+        raise UnsafeMemberError(f"{member.name!r} is neither a plain file nor a folder")
+    path = folder / member.name
+    if not path.resolve().is_relative_to(folder.resolve()):
         raise UnsafeMemberError(f"{member.name!r} would be extracted outside the destination")
+    content = tar.extractfile(member)
+    if content is None:
+        path.mkdir(parents=True, exist_ok=True)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        shutil.copyfileobj(content, file, _PIECE)
 
 
 @contextmanager
-def _opened(archive: Path) -> Iterator[tarfile.TarFile]:
-    """The archive, ready to be read; before Python 3.14 ``tarfile`` itself knows no ``.zst``."""
-    if archive.suffix == ".zst":
-        with zstd.open(archive, "rb") as plain, tarfile.open(fileobj=plain, mode="r|") as tar:
-            yield tar
-    else:
-        with tarfile.open(archive, "r:gz" if archive.suffix == ".gz" else "r:xz") as tar:
-            yield tar
+def _opened(archive: Path, most_bytes: int) -> Iterator[tarfile.TarFile]:
+    """The archive, ready to be read from its beginning to its end."""
+    opener: Any = {".gz": gzip.open, ".xz": lzma.open, ".zst": zstd.open}[archive.suffix]
+    with opener(archive, "rb") as plain, tarfile.open(fileobj=_Bounded(plain, most_bytes), mode="r|") as tar:
+        yield tar
+
+
+class _Bounded:
+    """What an archive holds, up to a bound: a few megabytes can be decompressed to any number."""
+
+    def __init__(self, plain: IO[bytes], most: int) -> None:
+        self._plain = plain
+        self._most = self._left = most
+
+    def read(self, size: int) -> bytes:
+        """Up to ``size`` bytes more.
+
+        Raises:
+            UnsafeMemberError: There were more than the bound in all.
+        """
+        data = self._plain.read(size)
+        self._left -= len(data)
+        if self._left < 0:
+            raise UnsafeMemberError(f"it holds more than {self._most / 10**9:g} GB, and this bundle holds less")
+        return data

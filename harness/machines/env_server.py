@@ -26,8 +26,8 @@ from websockets.http11 import Request, Response
 from ...benchmarks.registry import load_suite
 from ...benchmarks.suite import unknown
 from ...envs.access import may_enter, refuse_open_door
-from ...envs.backpressure import PatientConnection
 from ...envs.errors import BadMessageError, VlarigError
+from ...envs.handshakes import Handshakes
 from ...envs.messages import BAD_MESSAGE, LOST, REFUSED, WIRE_VERSION, Failure, Hire, Hired, Offer, Welcome, decode, encode
 from ...envs.wire import MAX_MESSAGE_BYTES
 from ..machine import Machine
@@ -86,6 +86,7 @@ class EnvServer:
         self._leases: dict[str, ServerConnection] = {}
         self._numbers: set[int] = set()
         self._connections: set[ServerConnection] = set()
+        self._handshakes = Handshakes()
         for name in config.suites:
             Workplace.of(load_suite(name))
 
@@ -96,6 +97,7 @@ class EnvServer:
             VlarigError: The address cannot be listened on.
         """
         config = self._config
+        self._handshakes.watch_loop()
         try:
             self._server: Server = await serve(
                 self._handle,
@@ -109,7 +111,7 @@ class EnvServer:
                 max_queue=4,
                 ping_interval=None,
                 close_timeout=CLOSE_SECONDS,
-                create_connection=PatientConnection,
+                **self._handshakes.options(),
             )
         except OSError as error:
             reason = error.strerror or error
@@ -119,6 +121,7 @@ class EnvServer:
     async def __aexit__(self, *_: object) -> None:
         """End all connections and their sim servers."""
         self._server.close(close_connections=False)
+        self._handshakes.close()
         for connection in self._connections:
             connection.transport.abort()
         await self._server.wait_closed()

@@ -19,8 +19,11 @@ from ..placement import SimHost, local_hosts, standing
 from ..simulation.liveness import hang_up
 from ..sizing import Size, choose_size, memory_line
 from ..workplace import Workplace
-from .remote_machines import RemoteMachine
+from .remote_machines import MachineBusyError, RemoteMachine
 from .remote_server import RemoteServer
+
+#: Seconds before an env server that is busy when a sweep begins is asked again.
+BUSY_PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0)
 
 
 @dataclass(frozen=True)
@@ -157,7 +160,13 @@ async def survey(machines: Sequence[RemoteMachine]) -> tuple[Offer, ...]:
 
 
 async def _ask(machine: RemoteMachine) -> Offer:
-    connection, offer = await machine.reach()
+    for pause in BUSY_PAUSES:
+        with contextlib.suppress(MachineBusyError):
+            connection, offer = await machine.reach()
+            break
+        await asyncio.sleep(pause)
+    else:
+        connection, offer = await machine.reach()
     await hang_up(connection)
     if offer.workers < 1:
         raise VlarigError(f"all workers of the env server at {machine.url} are in use; wait, or leave it out")

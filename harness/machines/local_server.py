@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ...benchmarks.suite import Suite
+from ...envs.children import kill_marked, mark
 from ...envs.errors import VlarigError
 from ..simulation.config import ServerConfig
 from ..simulation.liveness import KEEPALIVE, within
 from ..workplace import Workplace
 from .client import ServerGone, SimClient
+from .worker_log import WorkerLog
 
 #: Seconds after which a server that was told to end is killed, and after which one that was killed, and is still there, is left behind.
 END_SECONDS = 0.2
@@ -54,6 +56,8 @@ class LocalServer:
         self._log = log
         self._memory_bytes = memory_bytes
         self._process: asyncio.subprocess.Process | None = None
+        self._copying: asyncio.Task[None] | None = None
+        self._mark = mark()
 
     @property
     def suite(self) -> Suite:
@@ -105,7 +109,7 @@ class LocalServer:
         _check_said(await self._process.stdout.read())
 
     async def end(self) -> None:
-        """End the server and its simulator, whatever state they are in."""
+        """End the server, its simulator and all that they started, whatever state they are in."""
         if self._process is None:
             return
         assert self._process.stdin is not None
@@ -120,19 +124,26 @@ class LocalServer:
             with contextlib.suppress(TimeoutError):
                 await within(self._process.wait(), KILL_SECONDS)
         self._process = None
+        kill_marked(self._mark)
+        if self._copying is not None:
+            await asyncio.wait({self._copying}, timeout=END_SECONDS)
+            self._copying.cancel()
+            self._copying = None
 
     async def _spawn(self) -> asyncio.subprocess.Process:
         try:
-            self._log.parent.mkdir(parents=True, exist_ok=True)
-            with self._log.open("ab") as log:
-                return await asyncio.create_subprocess_exec(
+            log = WorkerLog(self._log)
+            with log.written_by_child() as stderr:
+                process = await asyncio.create_subprocess_exec(
                     *self._workplace.command("server"),
                     stdin=asyncio.subprocess.PIPE,
                     stdout=asyncio.subprocess.PIPE,
-                    stderr=log,
-                    env=self._workplace.environment(),
+                    stderr=stderr,
+                    env=self._workplace.environment() | self._mark,
                     start_new_session=True,
                 )
+            self._copying = asyncio.create_task(log.copy())
+            return process
         except OSError as error:
             raise ServerGone(f"it cannot be started ({error})") from None
 

@@ -30,6 +30,10 @@ TOKEN_VARIABLE = "VLARIG_ENVS_TOKEN"  # noqa: S105
 CONNECT_SECONDS = 20.0
 
 
+class MachineBusyError(MachineAwayError):
+    """An env server is there, but has no time for us now."""
+
+
 @dataclass(frozen=True)
 class RemoteMachine:
     """An env server, as ``vlarig serve-envs`` starts one.
@@ -58,7 +62,7 @@ class RemoteMachine:
         """A connection, and what the server offers.
 
         Raises:
-            MachineAwayError: Nobody answers there now.
+            MachineAwayError: Nobody answers there now; ``MachineBusyError`` where it soon may.
             VlarigError: What answers is no env server of this version, or refuses us.
         """
         try:
@@ -92,7 +96,7 @@ class RemoteMachine:
         try:
             return connection, self._checked(decode(await connection.recv()))
         except ConnectionClosed as closed:
-            raise MachineAwayError(f"the env server at {self.url} closed the connection ({closed})") from None
+            raise MachineBusyError(f"the env server at {self.url} closed the connection ({closed})") from None
         except BadMessageError as error:
             connection.transport.abort()
             raise VlarigError(f"what answers at {self.url} is no env server ({error}); mend the address") from None
@@ -109,7 +113,7 @@ class RemoteMachine:
                 f"the env server at {self.url} refuses our token; set {TOKEN_VARIABLE} to its token, or give --hosts-token-file"
             )
         if status == 503:
-            return MachineAwayError(f"the env server at {self.url} has too many connections")
+            return MachineBusyError(f"the env server at {self.url} has too many connections")
         return VlarigError(f"what answers at {self.url} is no env server (HTTP status {status}); mend the address")
 
     def _checked(self, offer: object) -> Offer:

@@ -132,6 +132,7 @@ def home(tmp_path, monkeypatch, server):
     bundles.mkdir()
     (bundles / "toys.toml").write_text(f"""
 title = "made-up toys"
+most_bytes = 40_000_000
 stand_ins_note = "visual only"
 [[sources]]
 repository = "https://example.org/toys"
@@ -306,10 +307,67 @@ def test_a_damaged_archive_and_an_unsafe_one_leave_nothing(home, given, tmp_path
         link.type, link.linkname = tarfile.SYMTYPE, "/etc"
         tar.addfile(link)
     archive.write_bytes(compress(linked.getvalue()))
-    with pytest.raises(VlarigError, match=r"is unsafe: 'toys/link' is neither a file nor a folder; replace it$"):
+    with pytest.raises(VlarigError, match=r"is unsafe: 'toys/link' is neither a plain file nor a folder; replace it$"):
         assets.find_bundle("toys")
     assert left_over(home) == []
     assert not [path for path in (home / "assets").iterdir() if path.is_dir()]
+
+
+def headed(**fields) -> bytes:
+    """An archive of one file whose header says what the fields say."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz", format=tarfile.PAX_FORMAT) as tar:
+        member = tarfile.TarInfo("toys/odd")
+        member.pax_headers = fields
+        tar.addfile(member)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"path": "toys/a\0b"},
+        {"GNU.sparse.major": "1", "GNU.sparse.minor": "0", "GNU.sparse.realsize": "9", "GNU.sparse.name": "toys/odd"},
+        {"GNU.sparse.map": "0,1", "GNU.sparse.size": "1000000000000"},
+        {"GNU.sparse.map": "a,b", "GNU.sparse.size": "1"},
+        {"path": "toys/" + "x" * 5000},
+    ],
+    ids=str,
+)
+def test_an_archive_with_headers_that_cannot_be_is_one_sentence(home, given, fields):
+    (given / "toys.tar.gz").write_bytes(headed(**fields))
+    with pytest.raises(VlarigError, match=r"is damaged|is unsafe|cannot be written"):
+        assets.find_bundle("toys")
+    assert left_over(home) == []
+
+
+def test_times_of_an_archive_are_not_taken(home, given):
+    (given / "toys.tar.gz").write_bytes(headed(mtime="1e300"))
+    with pytest.raises(VlarigError, match="are not whole"):
+        assets.find_bundle("toys")
+
+
+def test_an_archive_that_swells_is_refused_before_it_fills_the_disk(home, given):
+    (given / "toys.tar.gz").write_bytes(packed({"zeros": bytes(50_000_000)}, "toys/"))
+    with pytest.raises(VlarigError, match=r"is unsafe: it holds more than 0.04 GB, and this bundle holds less; replace it$"):
+        assets.find_bundle("toys")
+    assert left_over(home) == []
+
+
+@pytest.mark.parametrize("fetched", [False, True])
+def test_what_is_there_is_used_from_a_home_that_cannot_be_written(home, given, server, monkeypatch, fetched):
+    if fetched:
+        monkeypatch.delenv("VLARIG_ASSETS")
+        assets.fetch_bundle("toys")
+    else:
+        (given / "toys.tar.gz").write_bytes(packed(FILES, "toys/"))
+        assets.find_bundle("toys")
+    (lock,) = (home / "assets").glob("*.lock")
+    lock.unlink()
+    lock.mkdir()  # root may write to a folder that is read-only, but not to a folder as if it were a file
+    assert assets.find_bundle("toys").contents.official == len(FILES)
+    if fetched:
+        assets.fetch_bundle("toys")
 
 
 def test_a_home_that_cannot_be_written_is_said(home, given, monkeypatch):

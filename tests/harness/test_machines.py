@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
@@ -30,8 +31,10 @@ from vlarig.envs.access import authorization
 from vlarig.envs.errors import VlarigError
 from vlarig.envs.messages import Failure, Hire, Hired, Offer, Step, decode, encode
 from vlarig.harness import evaluate, placement
+from vlarig.harness.machines import fleets
 from vlarig.harness.machines.own_token import own_token
-from vlarig.harness.machines.remote_machines import find_machines, parse_address
+from vlarig.harness.machines.remote_machines import MachineBusyError, RemoteMachine, find_machines, parse_address
+from vlarig.harness.placement import MachineAwayError
 from vlarig.results.ledger import Ledger
 
 pytestmark = pytest.mark.usefixtures("toy_home")
@@ -392,3 +395,17 @@ def test_the_page_on_many_machines_names_options_that_exist(cli: Cli) -> None:
         known = cli(command, "--help").stdout
         for option in {option for each, words in commands if each == command for option in re.findall(r"--[a-z-]+", words)}:
             assert option in known, f"vlarig {command} has no {option}"
+
+
+def test_an_env_server_that_is_busy_when_a_sweep_begins_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Busy(RemoteMachine):
+        asked = 0
+
+        async def reach(self) -> NoReturn:
+            Busy.asked += 1
+            raise (MachineBusyError if Busy.asked < 3 else MachineAwayError)("it is busy" if Busy.asked < 3 else "it is away")
+
+    monkeypatch.setattr(fleets, "BUSY_PAUSES", (0.0, 0.0, 0.0, 0.0))
+    with pytest.raises(VlarigError, match="it is away"):
+        asyncio.run(fleets.survey([Busy("ws://node1:8770")]))
+    assert Busy.asked == 3

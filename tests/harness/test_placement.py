@@ -30,6 +30,7 @@ from vlarig.harness import evaluate, placement
 from vlarig.harness.machines import local_server
 from vlarig.harness.machines.client import SimulatorFault
 from vlarig.harness.machines.local_server import LocalServer
+from vlarig.harness.machines.worker_log import KEPT_BYTES, WorkerLog
 from vlarig.harness.placement import MOST_DEATHS_AT_FIRST, MOST_LOSSES, SimHost, local_hosts
 from vlarig.harness.simulation.liveness import Keepalive
 from vlarig.harness.workplace import Workplace
@@ -345,3 +346,40 @@ def test_a_simulator_inherits_no_secret(monkeypatch: pytest.MonkeyPatch) -> None
     environment = Workplace.of(TOY_SUITE).environment()
     assert {name: environment.get(name) for name in secrets} == dict.fromkeys(secrets)
     assert {name: environment.get(name) for name in plain} == dict.fromkeys(plain, "hunter2")
+
+
+def test_what_a_simulator_detached_ends_with_it_and_its_log_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tell_fault(tmp_path, monkeypatch, "none::0")
+    suite = replace(TOY_SUITE, adapter="toy.faulty:DetachingEnv")
+
+    async def run() -> int:
+        async with local_hosts(Workplace.of(suite), 1, Path("logs")):
+            (detached,) = (tmp_path / "counts").iterdir()
+            os.kill(int(detached.name), 0)
+        return int(detached.name)
+
+    detached = asyncio.run(run())
+    deadline = time.monotonic() + 10
+    while is_alive(detached):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    (log,) = Path("logs").iterdir()
+    text = log.read_bytes()
+    assert len(text) < 3 * KEPT_BYTES + 2**17
+    assert text.startswith(b"first words")
+    assert b"[the middle of this log is left out" in text
+    assert b"last words" in text
+
+
+def is_alive(pid: int) -> bool:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    return False
+
+
+def test_a_log_that_is_a_link_is_not_written(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("mine")
+    (tmp_path / "worker-0.log").symlink_to(tmp_path / "precious")
+    with pytest.raises(OSError, match="symbolic link"):
+        WorkerLog(tmp_path / "worker-0.log").add(b"words")
+    assert (tmp_path / "precious").read_text() == "mine"

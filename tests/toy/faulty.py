@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -189,3 +190,13 @@ class UnseededEnv(ToyEnv):
 
     def begin(self, episode: Episode, rng: np.random.Generator) -> str:
         return super().begin(episode, np.random.default_rng() if episode.task == "again_red" else rng)
+
+
+class DetachingEnv(ToyEnv):
+    """Says much, and starts a process in a session of its own, which ``COUNTS`` names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        print("first words", "much " * 2**21, "last words", sep="\n", flush=True)
+        detached = subprocess.Popen(["sleep", "600"], start_new_session=True)
+        Path(os.environ[COUNTS], str(detached.pid)).touch()
