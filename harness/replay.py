@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,9 +27,6 @@ from .sizing import choose_size
 from .slot import GivenUpError, SimSlot
 from .termination import sigterm_interrupts, until_sigterm
 from .workplace import Workplace
-
-#: Image digest of an episode whose policy was shown nothing.
-NO_IMAGES = hashlib.sha256().hexdigest()
 
 #: What to say where an episode differs from its record.
 WHY_DIFFERENT = (
@@ -198,7 +194,7 @@ class _Replayer:
             queue.done()
 
     async def _replay(self, host: SimHost, local: int, episode: Episode, record: EpisodeRecord) -> Replay:
-        slot = SimSlot(host, local, Needs(images=record.image_digest != NO_IMAGES, every_frame=self.watch is not None))
+        slot = SimSlot(host, local, Needs(images=record.saw_images, every_frame=self.watch is not None))
         watcher: Watcher | None = None
         try:
             async for snapshot in _snapshots(slot, episode, record):

@@ -125,4 +125,5 @@ class _Draft:
             image_digest=snapshot.image_digest,
             seconds={**self.seconds, "total": sum(self.seconds.values())},
             worker=last.worker,
+            instruction=snapshot.instruction,
         )

@@ -38,6 +38,7 @@ COLUMNS: tuple[tuple[str, str, str], ...] = (
     ("variant", "string", "name of the variation; `base` where there is none"),
     ("start", "int64", "the benchmark's seed or row of the start"),
     ("repeat", "int64", "counts episodes that share all of the above"),
+    ("instruction", "string", "what the policy was told to do; null where the run is older than this column"),
     ("success", "bool", "success under the protocol's own rule"),
     ("success_first", "bool", "success at any moment"),
     ("success_final", "bool", "success at the end; null where the episode was cut short by success"),
@@ -52,7 +53,7 @@ COLUMNS: tuple[tuple[str, str, str], ...] = (
     ("seconds_total", "float64", "wall seconds in all"),
     ("worker", "string", "name of the process that ran it"),
     ("state_digest", "string", "SHA-256 over the simulator's states"),
-    ("image_digest", "string", "SHA-256 over the images that the policy was shown"),
+    ("image_digest", "string", "SHA-256 over the images that the policy was shown; null where it was shown none"),
     ("error_kind", "string", "what went wrong the last time, where the status is `error`"),
     ("error_message", "string", "what is known of the cause"),
 )  # fmt: skip
@@ -169,10 +170,11 @@ def _rows(run_dir: Path, manifest: Manifest, with_actions: bool) -> Iterator[dic
 
 def _finished(record: EpisodeRecord, with_actions: bool) -> dict[str, Any]:
     plain = ("key", "suite", "protocol", "task", "variant", "start", "repeat", "success", "reward", "steps", "primitives", "worker",
-             "state_digest", "image_digest")  # fmt: skip
+             "state_digest")  # fmt: skip
     outcome = record.outcome
     row = {name: getattr(record, name) for name in plain}
     row |= {"status": "finished", "chunks": list(record.chunks), "success_first": outcome.first}
+    row |= {"instruction": record.instruction or None, "image_digest": record.image_digest if record.saw_images else None}
     row |= {"success_final": None if outcome.cut_short else outcome.final}
     row |= {f"seconds_{name}": seconds for name, seconds in record.seconds.items()}
     row |= {f"metric_{name}": value for name, value in record.metrics.items()}

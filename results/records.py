@@ -14,6 +14,9 @@ import numpy as np
 from ..envs.api import Outcome
 from ..envs.untrusted import one_line
 
+#: Digest of no images at all: the policy was shown none.
+NO_IMAGES = hashlib.sha256().hexdigest()
+
 
 @dataclass(frozen=True, eq=False)
 class EpisodeRecord:
@@ -36,9 +39,10 @@ class EpisodeRecord:
         actions: ``float32[steps, A]``, the executed rows; ``float32[0, A]`` in a record that was read without its actions.
         metrics: The benchmark's own measures at the end.
         state_digest: SHA-256, in hex, over the simulator's states.
-        image_digest: SHA-256, in hex, over the images that the policy was shown.
+        image_digest: SHA-256, in hex, over the images that the policy was shown; :data:`NO_IMAGES` where it was shown none.
         seconds: Wall time by activity: ``simulate``, ``render``, ``policy``, ``wait`` and ``total``.
         worker: Name of the env process that ran the episode.
+        instruction: What the policy was told to do; empty where the ledger is older than this field.
     """
 
     key: str
@@ -60,6 +64,7 @@ class EpisodeRecord:
     image_digest: str
     seconds: dict[str, float]
     worker: str
+    instruction: str = ""
 
     def __post_init__(self) -> None:
         parts = f"{self.suite}/{self.protocol}/{self.task}/{self.variant}/{self.start}/{self.repeat}"
@@ -77,11 +82,16 @@ class EpisodeRecord:
         object.__setattr__(self, "metrics", {name: float(self.metrics[name]) for name in sorted(self.metrics)})
         object.__setattr__(self, "seconds", {name: float(self.seconds[name]) for name in sorted(self.seconds)})
 
+    @property
+    def saw_images(self) -> bool:
+        """Whether the policy was shown images."""
+        return self.image_digest != NO_IMAGES
+
     def result(self) -> dict[str, Any]:
         """The part that two runs of the same episode must agree on, as plain values that compare exactly.
 
-        Timings and the worker are left out. Floats are given by their shortest exact text, so that NaN equals NaN and nothing
-        is rounded; actions by a SHA-256 over their shape and bytes.
+        Timings and the worker are left out, and the instruction, which older ledgers lack. Floats are given by their shortest exact
+        text, so that NaN equals NaN and nothing is rounded; actions by a SHA-256 over their shape and bytes.
 
         Raises:
             ValueError: The record was read without its actions.

@@ -25,11 +25,11 @@ _PLAIN = (
 
 INSERT_EPISODE = """
 INSERT INTO episodes (
-    key, suite, protocol, task, variant, start, repeat, success, success_first, success_at_end, streak,
+    key, suite, protocol, task, variant, start, repeat, instruction, success, success_first, success_at_end, streak,
     longest_streak, cut_short, reward, steps, primitives, chunks, actions, metrics, state_digest, image_digest,
     seconds, worker, session, written
 ) VALUES (
-    :key, :suite, :protocol, :task, :variant, :start, :repeat, :success, :success_first, :success_at_end, :streak,
+    :key, :suite, :protocol, :task, :variant, :start, :repeat, :instruction, :success, :success_first, :success_at_end, :streak,
     :longest_streak, :cut_short, :reward, :steps, :primitives, :chunks, :actions, :metrics, :state_digest, :image_digest,
     :seconds, :worker, :session, :written
 ) ON CONFLICT (key) DO NOTHING
@@ -40,9 +40,9 @@ _PAGE = "FROM episodes WHERE key > :after ORDER BY key LIMIT :most"
 SELECT_WHOLE = f"SELECT * {_PAGE}"
 #: Of the actions only the header, which tells their shape.
 SELECT_LIGHT = f"""
-SELECT key, suite, protocol, task, variant, start, repeat, success, success_first, success_at_end, streak, longest_streak,
-    cut_short, reward, steps, primitives, chunks, substr(actions, 1, 12) AS actions, metrics, state_digest, image_digest,
-    seconds, worker
+SELECT key, suite, protocol, task, variant, start, repeat, instruction, success, success_first, success_at_end, streak,
+    longest_streak, cut_short, reward, steps, primitives, chunks, substr(actions, 1, 12) AS actions, metrics, state_digest,
+    image_digest, seconds, worker
 {_PAGE}
 """
 #: Values for these with which all episodes are read.
@@ -72,6 +72,7 @@ def episode_columns(record: EpisodeRecord) -> dict[str, Any]:
     """What the table ``episodes`` holds of a record, by column."""
     outcome = record.outcome
     return {name: getattr(record, name) for name in _PLAIN} | {
+        "instruction": record.instruction or None,
         "success": int(record.success),
         "success_first": int(outcome.first),
         "success_at_end": int(outcome.final),
@@ -110,6 +111,7 @@ def episode_record(row: sqlite3.Row, path: Path, with_actions: bool) -> EpisodeR
             actions=actions,
             metrics=numbers_in(row["metrics"]),
             seconds=numbers_in(row["seconds"]),
+            instruction=row["instruction"] or "",
         )
     except (VlarigError, ValueError, TypeError) as error:
         raise VlarigError(

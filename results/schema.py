@@ -20,7 +20,8 @@ _SQLITE_HEADER = b"SQLite format 3\x00"
 _BUSY_SECONDS = 30.0
 
 # `success_final` and `held_streak` are null where the protocol ended the episode on success: what would have come later was
-# never seen. `longest_streak` then still is a lower bound.
+# never seen. `longest_streak` then still is a lower bound. `instruction` was added later, within the same version: older ledgers lack
+# the column, and older episodes have null in it.
 _SCHEMA = f"""
 BEGIN;
 CREATE TABLE sessions (
@@ -41,6 +42,7 @@ CREATE TABLE episodes (
     variant TEXT NOT NULL,
     start INTEGER NOT NULL,
     repeat INTEGER NOT NULL,
+    instruction TEXT,
     success INTEGER NOT NULL,
     success_first INTEGER NOT NULL,
     success_at_end INTEGER NOT NULL,
@@ -78,6 +80,9 @@ PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {SCHEMA_VERSION};
 COMMIT;
 """
+
+_OLDER_SCHEMA = _SCHEMA.replace("    instruction TEXT,\n", "")
+_ADD_INSTRUCTIONS = "ALTER TABLE episodes ADD COLUMN instruction TEXT;"
 
 #: Where the sessions of a merged run came from; a ledger that nothing was merged into has no such table.
 CREATE_ORIGINS = """
@@ -143,14 +148,23 @@ def create_file(path: Path) -> None:
 
 
 def connect_writable(path: Path) -> sqlite3.Connection:
-    """A connection that writes: every commit is on the disk when it returns (WAL, ``synchronous=FULL``)."""
+    """A connection that writes: every commit is on the disk when it returns (WAL, ``synchronous=FULL``).
+
+    An older ledger is given the column ``instruction``.
+    """
     with plain_errors(path, "written"):
         connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         connection.row_factory = sqlite3.Row
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
+        if not _has_instructions(connection):
+            connection.execute(_ADD_INSTRUCTIONS)
     return connection
+
+
+def _has_instructions(connection: sqlite3.Connection) -> bool:
+    return any(row["name"] == "instruction" for row in connection.execute("PRAGMA table_info(episodes)"))
 
 
 def connect_read_only(path: Path) -> sqlite3.Connection:
@@ -169,12 +183,14 @@ def _connect_uri(path: Path, options: str) -> sqlite3.Connection:
     uri = f"{path.resolve().as_uri()}?{options}"
     connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     try:
-        connection.execute("SELECT COUNT(*) FROM sqlite_master").fetchone()  # the first statement is what opens the file
+        connection.row_factory = sqlite3.Row
+        has_episodes = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'episodes'").fetchone()
+        if has_episodes and not _has_instructions(connection):  # of this connection alone, in place of the file's table
+            connection.execute("CREATE TEMP VIEW episodes AS SELECT rowid, *, NULL AS instruction FROM main.episodes")
     except sqlite3.Error:
         connection.close()
         raise
     connection.execute("PRAGMA trusted_schema = OFF")  # the file may come from anyone
-    connection.row_factory = sqlite3.Row
     return connection
 
 
@@ -211,21 +227,26 @@ def check_file(path: Path) -> None:
 
 def _check_tables(connection: sqlite3.Connection, path: Path) -> None:
     """Make sure that the tables are those that were made here: not views, other columns, or with programs of their own."""
-    with closing(sqlite3.connect(":memory:")) as example:
-        example.executescript(_SCHEMA + CREATE_ORIGINS)
-        expected = dict(example.execute(_SELECT_TABLES))
     found = dict(connection.execute(_SELECT_TABLES))
-    if found.keys() | {"origins"} != expected.keys() or any(expected[name] != sql for name, sql in found.items()):
+    if not any(_has_tables(found, script) for script in (_SCHEMA, _OLDER_SCHEMA, _OLDER_SCHEMA + _ADD_INSTRUCTIONS)):
         raise VlarigError(f"{path} has not the tables of a ledger of vlarig; bring the ledger back from a copy")
     if trigger := connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchone():
         raise VlarigError(f"{path} has a trigger, {trigger[0]!r}, which could change what is written; drop it")
+
+
+def _has_tables(found: dict[str, str], script: str) -> bool:
+    """Whether the tables, name to SQL, are those that a script makes, with :data:`CREATE_ORIGINS` or without."""
+    with closing(sqlite3.connect(":memory:")) as example:
+        example.executescript(script + CREATE_ORIGINS)
+        expected = dict(example.execute(_SELECT_TABLES))
+    return found.keys() | {"origins"} == expected.keys() and all(expected[name] == sql for name, sql in found.items())
 
 
 def _check_values(connection: sqlite3.Connection, path: Path) -> None:
     """Make sure that columns hold what they are declared to hold."""
     for table in ("sessions", "episodes", "attempts"):
         wrong = [_WRONG_VALUES[table]] if table in _WRONG_VALUES else []
-        for _, name, kind, not_null, _, is_key in connection.execute(f"PRAGMA table_info({table})"):
+        for _, name, kind, not_null, _, is_key in connection.execute(f"PRAGMA main.table_info({table})"):
             kinds = f"'{kind.lower()}'" if not_null or is_key else f"'{kind.lower()}', 'null'"
             wrong.append(f"typeof({name}) NOT IN ({kinds})")
         found = connection.execute(f"SELECT rowid FROM {table} WHERE {' OR '.join(wrong)} LIMIT 1").fetchone()  # noqa: S608

@@ -44,6 +44,7 @@ def make_record(start: int = 0, task: str = "stack", success: bool = True, **cha
         "image_digest": f"{abs(start) + 1:064x}",
         "seconds": {"simulate": 0.5, "render": 0.25, "policy": 0.1, "wait": 0.0, "total": 0.85},
         "worker": "worker 0",
+        "instruction": f"{task} number {start}",
     }
     return EpisodeRecord(**(fields | changes))
 

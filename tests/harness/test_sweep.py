@@ -111,6 +111,13 @@ def test_a_policy_that_asks_for_the_simulators_truth_is_marked_in_its_run(toy_ho
         assert any("acts on the simulator's own truth" in note for note in manifest.notes()) is knows
 
 
+def test_the_ledger_has_what_the_policy_was_told_to_do(toy_home: Path) -> None:
+    run = evaluate("toy", ImageReader(), episodes=1, workers=1).run
+    with Ledger.open_read_only(run) as ledger:
+        told = {record.task: record.instruction for record in ledger.records()}
+    assert told["reach_red"] == "move the point to the red goal"
+
+
 def test_a_protocol_is_chosen_by_name(toy_home: Path) -> None:
     chosen = evaluate("two_ways", ImageReader(), protocol="quick", episodes=1)
     assert {key.split("/")[1] for key in results(chosen.run)} == {"quick@1"}

@@ -4,16 +4,18 @@ import math
 import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from sample_runs import make_episode, make_record
+from sample_runs import make_episode, make_record, make_run
 
 from vlarig.envs.api import Outcome
 from vlarig.envs.errors import VlarigError
 from vlarig.results.ledger import Count, Ledger, TaskKey
+from vlarig.results.merging import merge_runs
 from vlarig.results.records import Attempt, Session, differing_fields
 
 
@@ -62,6 +64,24 @@ def test_records_are_sorted_and_light_unless_asked(ledger):
     assert [record.start for record in light] == [record.start for record in whole] == [2, 5, 9]
     assert [record.actions.shape for record in light] == [(0, 7)] * 3
     assert [record.result() for record in whole] == [make_record(start).result() for start in (2, 5, 9)]
+
+
+def test_a_ledger_from_before_instructions_is_read_resumed_and_merged(tmp_path):
+    old = make_run(tmp_path / "old", finished=2)
+    with closing(sqlite3.connect(old / "ledger.sqlite")) as connection:
+        connection.execute("ALTER TABLE episodes DROP COLUMN instruction")
+    with Ledger.open_read_only(old) as ledger:
+        for with_actions in (False, True):
+            assert [record.instruction for record in ledger.records(with_actions)] == [""] * 6
+        assert ledger.record(make_episode(1).key).start == 1
+    merge_runs([old], tmp_path / "merged")
+    with Ledger.open(old) as ledger:
+        ledger.write_episode(make_record(2))
+        assert not ledger.write_episode(make_record(1)), "an episode with an instruction equals the same one without"
+    merge_runs([old], tmp_path / "merged")
+    with Ledger.open_read_only(tmp_path / "merged") as ledger:
+        told = {record.start: record.instruction for record in ledger.records() if record.task == "stack"}
+    assert told == {0: "", 1: "", 2: "stack number 2"}
 
 
 def test_the_same_result_twice_is_one_result(ledger):

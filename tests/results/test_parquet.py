@@ -19,6 +19,7 @@ from vlarig.harness.cli import main
 from vlarig.results.ledger import Ledger
 from vlarig.results.manifest import Manifest
 from vlarig.results.parquet import COLUMNS, export_parquet
+from vlarig.results.records import NO_IMAGES
 from vlarig.results.schema import LEDGER_NAME
 
 DOCS = Path(__file__).parents[2] / "docs" / "data.md"
@@ -46,6 +47,7 @@ def test_the_rows_are_the_ledgers_records(tmp_path: Path) -> None:
                 "key": record.key, "start": record.start, "success": record.success, "reward": record.reward,
                 "steps": record.steps, "chunks": list(record.chunks), "worker": record.worker,
             }  # fmt: skip
+            assert (row["instruction"], row["image_digest"]) == (record.instruction, record.image_digest)
             assert row["metric_distance"] == record.metrics["distance"]
             assert row["seconds_total"] == record.seconds["total"]
             assert row["actions"] == record.actions.tolist()
@@ -53,9 +55,11 @@ def test_the_rows_are_the_ledgers_records(tmp_path: Path) -> None:
 
 
 def test_numbers_that_are_none_stay_so(tmp_path: Path) -> None:
-    run = play(tmp_path / "run", "simpler_widowx", per_task=1, record={"metrics": {"distance": math.nan}})
+    nothing = {"metrics": {"distance": math.nan}, "image_digest": NO_IMAGES, "instruction": ""}
+    run = play(tmp_path / "run", "simpler_widowx", per_task=1, record=nothing)
     export_parquet([run], tmp_path / "run.parquet")
-    assert pd.read_parquet(tmp_path / "run.parquet").metric_distance.isna().all()
+    rows = pd.read_parquet(tmp_path / "run.parquet")
+    assert all(rows[name].isna().all() for name in ("metric_distance", "image_digest", "instruction"))
 
 
 def test_duckdb_reads_several_runs_in_one_line(tmp_path: Path) -> None:
