@@ -24,6 +24,7 @@ _MARGIN = 12  # pixels around and between pictures
 _FILM_HEIGHT = 256  # views are drawn at least this high, so that small ones can be seen
 _FOOT = 26  # pixels below a film's views, for their names
 _SHEET_HEIGHT = 160
+_POSTER_QUALITY = 80
 _DARK, _PALE, _GREY, _WHITE = (24, 26, 30), (236, 238, 241), (140, 146, 156), (255, 255, 255)
 _INK, _FAINT = (28, 30, 34), (104, 110, 120)
 
@@ -31,8 +32,9 @@ _INK, _FAINT = (28, 30, 34), (104, 110, 120)
 class FilmWriter:
     """Writes an episode as an H.264 film that browsers play: the views side by side, each with its name, below a caption.
 
-    Pictures are encoded as they come, so a long episode takes no more memory than a short one. The film appears when it is whole:
-    end with :meth:`finish`, or with :meth:`discard`, which leaves nothing behind. Any thread may call; calls wait for each other.
+    Pictures are encoded as they come, so a long episode takes no more memory than a short one. The film appears when it is whole,
+    and beside it its poster, a JPEG of the last picture, which shows how the episode ended: end with :meth:`finish`, or with
+    :meth:`discard`, which leaves nothing behind. Any thread may call; calls wait for each other.
 
     Args:
         path: The film, ``*.mp4``.
@@ -50,6 +52,8 @@ class FilmWriter:
             raise ValueError(f"frames_per_second is {frames_per_second}, expected a positive number")
         self._path = path
         self._draft = path.with_name(f".{path.name}.{os.getpid()}.new")
+        self._poster = path.with_suffix(".jpg")
+        self._poster_draft = path.with_name(f".{self._poster.name}.{os.getpid()}.new")
         self._rate = Fraction(frames_per_second).limit_denominator(1000)
         self._caption = caption
         self._turn = threading.Lock()
@@ -84,9 +88,10 @@ class FilmWriter:
                 for view, (left, top, width, height) in self._places.items():
                     picture.paste(_resized(frames[view][index], width, height), (left, top))
                 self._container.mux(self._stream.encode(av.VideoFrame.from_image(picture)))
+                self._last = picture
 
     def finish(self) -> None:
-        """Write what the encoder still holds, and let the film appear. Raises like :meth:`add`."""
+        """Write what the encoder still holds, and let the film and its poster appear. Raises like :meth:`add`."""
         with self._turn, self._plain_errors():
             if self._ended or self._container is None:
                 raise ValueError(
@@ -94,6 +99,8 @@ class FilmWriter:
                 )
             self._container.mux(self._stream.encode(None))
             self._container.close()
+            self._last.save(self._poster_draft, format="JPEG", quality=_POSTER_QUALITY)
+            self._poster_draft.replace(self._poster)  # first: a film that is there counts as done
             self._draft.replace(self._path)
             self._ended = True
 
@@ -104,6 +111,7 @@ class FilmWriter:
                 with contextlib.suppress(OSError):  # a full disk, of which add told
                     self._container.close()
                 self._draft.unlink(missing_ok=True)
+                self._poster_draft.unlink(missing_ok=True)
             self._ended = True
 
     def _open(self, first: dict[str, np.ndarray]) -> None:

@@ -15,7 +15,8 @@ from rich.text import Text
 
 from ..benchmarks.registry import load_suite
 from ..envs.errors import VlarigError
-from ..results.ledger import Ledger
+from ..results.ledger import Ledger, TaskKey
+from ..results.manifest import Manifest
 from ..results.records import EpisodeRecord
 from ..results.run_files import films_of
 from .film import FilmWriter, need_video_extra, read_film, write_contact_sheet
@@ -95,7 +96,9 @@ def film_of(run: Path, record: EpisodeRecord, instruction: str) -> FilmWriter:
 
 
 def draw_sheet(run: Path) -> None:
-    """Draw ``frames.png``: for each task a row of pictures from the first of its films. Without a film nothing is drawn.
+    """Draw ``frames.png``: for each task, in the suites' order, a row of pictures from the first of its films.
+
+    Without a film nothing is drawn.
 
     Raises:
         VlarigError: A film cannot be read.
@@ -105,9 +108,14 @@ def draw_sheet(run: Path) -> None:
         return
     with Ledger.open_read_only(run) as ledger:
         records = [record for record in ledger.records() if film_path(run, record.key).name in filmed]
-    shown = {(record.suite, record.task, record.variant): record for record in reversed(records)}
+    shown = {TaskKey(record.suite, record.protocol, record.task, record.variant): record for record in reversed(records)}
+    tasks = [
+        TaskKey(suite.name, suite.protocol_name, task.name, task.variant)
+        for suite in Manifest.load(run).identity.suites
+        for task in suite.tasks
+    ]
     rows = []
-    for _, record in sorted(shown.items()):
+    for record in (shown[task] for task in tasks if task in shown):
         caption, pictures = read_film(film_path(run, record.key), SHEET_COLUMNS)
         rows.append((f"{record.task} {record.start}, {record.steps} steps, {caption}", pictures))
     if rows:

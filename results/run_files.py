@@ -54,15 +54,24 @@ def films_of(run_dir: Path) -> frozenset[str]:
     Raises:
         VlarigError: A film, or their folder, is a link that leads out of the run's folder.
     """
+    return _videos(run_dir, ".mp4")
+
+
+def posters_of(run_dir: Path) -> frozenset[str]:
+    """File names of the pictures that stand for a run's films. Raises like :func:`films_of`."""
+    return _videos(run_dir, ".jpg")
+
+
+def _videos(run_dir: Path, suffix: str) -> frozenset[str]:
     try:
         entries = list(os.scandir(own_path(run_dir, "videos")))
     except OSError:
         return frozenset()
-    films = [entry for entry in entries if entry.name.endswith(".mp4") and not entry.name.startswith(".")]
-    for film in films:
-        if not film.is_file(follow_symlinks=False):
-            own_path(run_dir, "videos", film.name)
-    return frozenset(film.name for film in films if film.is_file())
+    files = [entry for entry in entries if entry.name.endswith(suffix) and not entry.name.startswith(".")]
+    for file in files:
+        if not file.is_file(follow_symlinks=False):
+            own_path(run_dir, "videos", file.name)
+    return frozenset(file.name for file in files if file.is_file())
 
 
 def run_name(run_dir: Path) -> str:

@@ -40,7 +40,7 @@ def test_a_film_has_what_browsers_want(tmp_path, height, width):
     assert stream.width % 2 == stream.height % 2 == 0
     data = (tmp_path / "videos" / "a.mp4").read_bytes()
     assert data.index(b"moov") < data.index(b"mdat")
-    assert [path.name for path in (tmp_path / "videos").iterdir()] == ["a.mp4"]
+    assert [path.name for path in sorted((tmp_path / "videos").iterdir())] == ["a.jpg", "a.mp4"]
 
 
 def test_a_film_shows_the_frames_in_order(tmp_path):
@@ -88,7 +88,16 @@ def test_a_film_that_is_written_bit_by_bit_is_the_same_and_appears_at_the_end(tm
     film.finish()
     film.discard()
     np.testing.assert_array_equal(read(tmp_path / "bits.mp4")[1], read(tmp_path / "whole.mp4")[1])
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["bits.mp4", "whole.mp4"]
+    names = ["bits.jpg", "bits.mp4", "whole.jpg", "whole.mp4"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+
+
+def test_a_films_poster_is_its_last_picture(tmp_path):
+    write_film(tmp_path / "a.mp4", {"ego": moving_square(10, 64, 128)}, 5, "success: push")
+    poster = np.asarray(Image.open(tmp_path / "a.jpg")).astype(int)
+    last = read(tmp_path / "a.mp4")[1][-1].astype(int)
+    assert poster.shape == last.shape
+    assert np.abs(poster - last).mean() < 3
 
 
 def test_a_film_that_is_given_up_leaves_nothing_and_takes_nothing_more(tmp_path):

@@ -29,7 +29,11 @@ FAULTY_KEY = "faulty/standard@1/reach_red/base/1/0"
 
 
 def films(run: Path) -> set[str]:
-    return {path.name for path in (run / "videos").iterdir()}
+    """Names of the films; each has its poster beside it, and nothing else is there."""
+    found = {path.name for path in (run / "videos").iterdir()}
+    posters = {name for name in found if name.endswith(".jpg")}
+    assert {name.replace(".mp4", ".jpg") for name in found - posters} <= posters
+    return found - posters
 
 
 def names(run: Path, *keys: str) -> set[str]:
@@ -137,6 +141,8 @@ def test_the_sheet_has_a_row_for_every_task_however_filming_went(toy_home: Path)
     both = Image.open(run / "frames.png").size
     assert both[0] == one[0]
     assert both[1] == 2 * one[1]
+    first, second = (np.asarray(Image.open(path / "frames.png"))[: one[1]] for path in (Path("red"), run))
+    np.testing.assert_array_equal(first, second)  # reach_red comes first in the suite, though not in the alphabet
     film_path(run, KEY).unlink()
     assert film_run(run, "all", quiet()) == []
     assert Image.open(run / "frames.png").size == both

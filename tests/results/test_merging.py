@@ -267,7 +267,11 @@ def test_a_run_whose_driver_was_killed_before_it_had_a_ledger_holds_nothing(tmp_
 
 
 def test_films_are_taken_along_and_the_first_stays(tmp_path: Path) -> None:
-    for name, films in (("a", {"1.mp4": b"1", ".2.mp4.77.new": b"half"}), ("b", {"1.mp4": b"other", "2.mp4": b"2"}), ("c", {})):
+    for name, films in (
+        ("a", {"1.mp4": b"1", "1.jpg": b"poster", ".2.mp4.77.new": b"half"}),
+        ("b", {"1.mp4": b"other", "2.mp4": b"2"}),
+        ("c", {}),
+    ):
         make_part(tmp_path / name)
         for film, data in films.items():
             (tmp_path / name / "videos").mkdir(exist_ok=True)
@@ -275,7 +279,7 @@ def test_films_are_taken_along_and_the_first_stays(tmp_path: Path) -> None:
     for target in ("new", "c"):
         merge_runs([tmp_path / "a", tmp_path / "b"], tmp_path / target)
         videos = tmp_path / target / "videos"
-        assert {film.name: film.read_bytes() for film in videos.iterdir()} == {"1.mp4": b"1", "2.mp4": b"2"}
+        assert {film.name: film.read_bytes() for film in videos.iterdir()} == {"1.jpg": b"poster", "1.mp4": b"1", "2.mp4": b"2"}
 
 
 def merge_and_die(moment: int, runs: Sequence[Path], target: Path) -> int:
