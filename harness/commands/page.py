@@ -10,6 +10,7 @@ from typing import Annotated
 import tyro
 
 from ...envs.errors import VlarigError
+from ...results.pages.comparing import Which
 from ...results.pages.reading import DamagedRunError, RunReader
 from ...results.pages.site import Site, SiteOptions
 from ...results.pages.writing import check_folder, write_site
@@ -18,7 +19,7 @@ from ..screen import Screen
 from .several import find_runs, read_each, tell_refused
 
 DESCRIPTION = """Build a site of runs: a leaderboard beside the published numbers, each run, its tasks, its episodes with their films
-and actions, and a comparison of each two runs that played the same.
+and actions, and a comparison of each run with the best one that played the same.
 
 The site opens from the disk (open DIR/index.html) and can be put on any web server as it is. It is made of what the runs hold at this
 moment; give the same command again to bring it up to date. Films are linked, or copied where the disk cannot link. A run that
@@ -41,8 +42,8 @@ class PageConfig:
     """Title of the site."""
     films: bool = True
     """Whether the site has the runs' films and pictures."""
-    comparisons: bool = True
-    """Whether it has a page for each pair of runs that played the same."""
+    comparisons: Which = "best"
+    """Pages that compare two runs which played the same: each run with the best one, all pairs, or none."""
 
 
 def main(arguments: list[str]) -> int:

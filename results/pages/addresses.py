@@ -78,6 +78,11 @@ def film(run: str, number: int, start: int, repeat: int) -> str:
     return f"media/{run}/{number}-{start}-{repeat}.mp4"
 
 
+def poster(run: str, number: int, start: int, repeat: int) -> str:
+    """The picture that stands for an episode's film."""
+    return f"media/{run}/{number}-{start}-{repeat}.jpg"
+
+
 def contact_sheet(run: str) -> str:
     """The sheet of a run's pictures."""
     return f"media/{run}/frames.png"

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import Any
+from typing import Any, Literal
 
 from ...envs.errors import VlarigError
 from ..comparison import Compared, Comparison, compare_records, points, points_range
+from ..manifest import SuitePlan
 from . import addresses
 from .reading import RunReader
+
+#: Which pairs of runs have a page.
+Which = Literal["best", "all", "none"]
 
 
 @dataclass(frozen=True)
@@ -44,14 +48,67 @@ class ComparedRow:
     bounds: tuple[float, float, float] | None = None
 
 
-def comparable_pairs(runs: Sequence[tuple[str, RunReader]]) -> list[tuple[str, str]]:
-    """Ids of the pairs of runs that played a suite under the same protocol, in the order of the site."""
-    plans = [(run, {plan.name: plan.protocol for plan in reader.manifest.identity.suites}) for run, reader in runs]
-    return [
-        (first, second)
-        for (first, ours), (second, theirs) in combinations(plans, 2)
-        if any(theirs.get(name) == protocol for name, protocol in ours.items())
-    ]
+def comparable(one: RunReader, other: RunReader) -> bool:
+    """Whether both runs played a suite under the same protocol."""
+    return bool(_shared(one, other))
+
+
+def chosen_pairs(runs: Sequence[tuple[str, RunReader]], which: Which) -> list[tuple[str, str]]:
+    """Ids of the pairs of runs that have a page, in the order of the site; of each pair the run with the higher rate is second.
+
+    Args:
+        runs: Ids and runs.
+        which: ``best``: each run beside the best of those that played a suite under the same protocol; ``all``: each pair of those;
+            ``none``.
+    """
+    if which == "none":
+        return []
+    if which == "all":
+        return [_directed(one, other) for one, other in combinations(runs, 2) if comparable(one[1], other[1])]
+    pairs: dict[tuple[str, str], None] = {}
+    for name, group in _groups(runs):
+        best = max(sorted(group, key=lambda each: each[1].manifest.record.created), key=lambda each: _standing(each[1], name))
+        pairs |= dict.fromkeys(_directed(each, best) for each in group if each is not best)
+    return list(pairs)
+
+
+def _groups(runs: Sequence[tuple[str, RunReader]]) -> list[tuple[str, list[tuple[str, RunReader]]]]:
+    """Each suite, under each protocol that it was played under, with its runs."""
+    groups: list[tuple[SuitePlan, list[tuple[str, RunReader]]]] = []
+    for run, reader in runs:
+        for plan in reader.manifest.identity.suites:
+            for known, members in groups:
+                if (known.name, known.protocol) == (plan.name, plan.protocol):
+                    members.append((run, reader))
+                    break
+            else:
+                groups.append((plan, [(run, reader)]))
+    return [(plan.name, members) for plan, members in groups]
+
+
+def _standing(reader: RunReader, suite: str) -> tuple[bool, bool, float]:
+    """What the best run of a suite has most of: whether its policy competes, whether it is complete, its success rate."""
+    total = next(each.total for each in reader.table().suites if each.suite == suite)
+    whole = total.complete and reader.manifest.record.shard is None
+    return not reader.manifest.identity.policy_privileged, whole, total.rate or 0.0
+
+
+def _directed(one: tuple[str, RunReader], other: tuple[str, RunReader]) -> tuple[str, str]:
+    """The ids of two runs: the one with the lower rate on what both played first; where they are equal, the older one."""
+    shared = _shared(one[1], other[1])
+    (first, _), (second, _) = sorted((one, other), key=lambda each: (_rate(each[1], shared), each[1].manifest.record.created))
+    return first, second
+
+
+def _shared(one: RunReader, other: RunReader) -> set[str]:
+    """The suites that both runs played under the same protocol."""
+    plans = {plan.name: plan.protocol for plan in one.manifest.identity.suites}
+    return {plan.name for plan in other.manifest.identity.suites if plans.get(plan.name) == plan.protocol}
+
+
+def _rate(reader: RunReader, suites: set[str]) -> float:
+    totals = [suite.total for suite in reader.table().suites if suite.suite in suites]
+    return sum(total.successes for total in totals) / max(1, sum(total.finished for total in totals))
 
 
 def comparison_of(first: RunReader, second: RunReader) -> Comparison | str:

@@ -68,17 +68,31 @@ def _channels(suite: str) -> list[dict[str, Any]] | None:
     ]  # fmt: skip
 
 
-def task_data(reader: RunReader, listed: Sequence[Listed]) -> dict[str, Any]:
-    """The list of a task's episodes, a column for each thing that is known of all."""
+def task_data(reader: RunReader, listed: Sequence[Listed], films: bool) -> dict[str, Any]:
+    """The list of a task's episodes, a column for each thing that is known of all.
+
+    Args:
+        reader: The run.
+        listed: The episodes.
+        films: Whether the site has films.
+    """
+    numbers = {text: number for number, text in enumerate(dict.fromkeys(episode.instruction for episode in listed))}
     return {
+        "instructions": list(numbers),
+        "instruction": [numbers[episode.instruction] for episode in listed],
         "start": [episode.start for episode in listed],
         "repeat": [episode.repeat for episode in listed],
         "outcome": [2 if episode.success is None else int(episode.success) for episode in listed],
         "steps": [episode.steps for episode in listed],
         "seconds": [round(episode.seconds, 2) for episode in listed],
         "failed": [episode.failed_attempts for episode in listed],
-        "film": [int(reader.film(episode.key) is not None) for episode in listed],
+        "film": [_shown(reader, episode.key) if films else 0 for episode in listed],
     }
+
+
+def _shown(reader: RunReader, key: str) -> int:
+    """0 where an episode has no film, 1 where it has, 2 where that has a poster."""
+    return 2 if reader.poster(key) else 1 if reader.film(key) else 0
 
 
 def chunk_data(reader: RunReader, run: str, number: int, listed: Sequence[Listed], films: bool) -> dict[str, Any]:
@@ -99,14 +113,18 @@ def chunk_data(reader: RunReader, run: str, number: int, listed: Sequence[Listed
             episodes[episode.key] = {"outcome": "error", "attempts": attempts}
             continue
         record, written = found[episode.key]
-        film = addresses.film(run, number, record.start, record.repeat) if films and reader.film(record.key) else None
-        episodes[episode.key] = _episode(record) | {"written": written, "attempts": attempts, "film": film}
+        place = (run, number, record.start, record.repeat)
+        film = addresses.film(*place) if films and reader.film(record.key) else None
+        poster = addresses.poster(*place) if film and reader.poster(record.key) else None
+        own = {"written": written, "attempts": attempts, "film": film, "poster": poster}
+        episodes[episode.key] = _episode(record) | own
     return episodes
 
 
 def _episode(record: EpisodeRecord) -> dict[str, Any]:
     outcome = record.outcome
     return {
+        "instruction": record.instruction,
         "outcome": "success" if record.success else "failure",
         "first": outcome.first,
         "final": None if outcome.cut_short else outcome.final,
@@ -119,7 +137,7 @@ def _episode(record: EpisodeRecord) -> dict[str, Any]:
         "metrics": record.metrics,
         "seconds": {name: round(value, 4) for name, value in record.seconds.items()},
         "state_digest": record.state_digest,
-        "image_digest": record.image_digest,
+        "image_digest": record.image_digest if record.saw_images else None,
         "worker": record.worker,
     }
 

@@ -1,7 +1,8 @@
 """Leaderboards: for each benchmark what was published and what the runs measured, in one table.
 
-A number of ours stands where every episode that it is the mean of has a result. Where one is lacking there is none, so that nothing
-incomplete is ranked; how far it came is told in its place. Nor is a scripted expert ranked, which acts on the simulator's own truth.
+A number of ours is there where every episode that it is the mean of has a result. Where one is lacking there is none, so that nothing
+incomplete is ranked; how far it came is told in its place. A scripted expert, which acts on the simulator's own truth, is shown among
+the others by its number, and has no rank: a policy is never first by being the only one that counts, with better numbers below it.
 """
 
 from __future__ import annotations
@@ -50,7 +51,8 @@ class BoardCell:
 
     Attributes:
         text: What is printed.
-        value: What is sorted and ranked by; ``None`` where it is not ranked.
+        value: What is sorted by; ``None`` where there is no number that compares with those beside it.
+        competes: Whether the number takes part in the ranking.
         interval: The 95 % interval, in the column's unit.
         n: Episodes behind it.
         remarks: What must be said of it.
@@ -58,9 +60,15 @@ class BoardCell:
 
     text: str = "–"
     value: float | None = None
+    competes: bool = True
     interval: tuple[float, float] | None = None
     n: int | None = None
     remarks: tuple[str, ...] = ()
+
+    @property
+    def ranked(self) -> bool:
+        """Whether it has a rank in its column."""
+        return self.value is not None and self.competes
 
 
 @dataclass(frozen=True)
@@ -68,10 +76,11 @@ class BoardRow:
     """A method, or a run.
 
     Attributes:
-        label: Its name.
+        label: The method; of a run its policy.
         kind: ``measured`` for a run, else what the paper calls the method.
         source: Where the numbers are from, or under which protocol they were measured.
         cells: Name of a column to the number.
+        run: Name of the run; empty for what was published.
         link: Page of the run; empty for what was published.
         reference: Citation of the method, as printed.
         reference_link: Where to read it.
@@ -81,6 +90,7 @@ class BoardRow:
     kind: str
     source: str
     cells: dict[str, BoardCell]
+    run: str = ""
     link: str = ""
     reference: str = ""
     reference_link: str = ""
@@ -88,7 +98,13 @@ class BoardRow:
     @property
     def ranked(self) -> bool:
         """Whether all of its numbers are."""
-        return all(cell.value is not None for cell in self.cells.values())
+        return all(cell.ranked for cell in self.cells.values())
+
+    @property
+    def shared_remarks(self) -> tuple[str, ...]:
+        """What must be said of each of its numbers, where these are several."""
+        first, *others = self.cells.values() or [BoardCell()]
+        return tuple(remark for remark in first.remarks if others and all(remark in other.remarks for other in others))
 
 
 @dataclass(frozen=True)
@@ -98,7 +114,7 @@ class Board:
     Attributes:
         name: Name of the benchmark, or of a suite that no published table has.
         columns: What was measured; the first ranks the rows.
-        rows: Best first; what is not ranked comes last.
+        rows: Best first, ranked or not; what has no number comes last.
         sources: Where published numbers are from and how they were taken, each with its address.
     """
 
@@ -123,9 +139,10 @@ class Board:
         return any(row.kind == MEASURED for row in self.rows)
 
     def ranks(self) -> list[int | None]:
-        """The rank of each row by the first column; equal numbers share one."""
+        """The rank of each row by the first column; equal numbers share one, and what does not compete is passed over."""
         column = self.columns[0]
-        values = [row.cells.get(column.name, BoardCell()).value for row in self.rows]
+        cells = [row.cells.get(column.name, BoardCell()) for row in self.rows]
+        values = [cell.value if cell.ranked else None for cell in cells]
         better = (lambda a, b: a > b) if column.better == "higher" else (lambda a, b: a < b)
         return [
             None if mine is None else 1 + sum(other is not None and better(other, mine) for other in values) for mine in values
@@ -244,8 +261,7 @@ def _our_cell(number: Number, unit: str) -> BoardCell:
     digits = 1 if unit == "%" else 3
     if number.value is None:
         return BoardCell(f"incomplete ({number.n} finished)", n=number.n, remarks=number.remarks)
-    value = number.value if number.ranked else None
-    return BoardCell(f"{number.value:.{digits}f}", value, number.interval, number.n, number.remarks)
+    return BoardCell(f"{number.value:.{digits}f}", number.value, number.ranked, number.interval, number.n, number.remarks)
 
 
 def _shard_cell(table: RunTable) -> BoardCell:
@@ -261,8 +277,8 @@ def _tally_cell(tally: Tally, table: RunTable, repeats: bool) -> BoardCell:
     low, high = tally.interval
     identity, rate = table.manifest.identity, 100 * tally.rate
     remarks = [*(["starts repeat, which the interval takes for further starts"] if repeats else []), *identity.policy_notes()]
-    value = None if identity.policy_privileged else rate
-    return BoardCell(f"{rate:.1f}", value, (100 * low, 100 * high), tally.finished, tuple(remarks))
+    competes = not identity.policy_privileged
+    return BoardCell(f"{rate:.1f}", rate, competes, (100 * low, 100 * high), tally.finished, tuple(remarks))
 
 
 def _repeats(reader: RunReader, suite: str) -> bool:
@@ -272,7 +288,7 @@ def _repeats(reader: RunReader, suite: str) -> bool:
 def _run_row(run: str, reader: RunReader, plans: Sequence[SuitePlan], cells: dict[str, BoardCell]) -> BoardRow:
     identity = reader.manifest.identity
     protocols = ", ".join(dict.fromkeys(plan.protocol_name for plan in plans))
-    return BoardRow(f"{reader.name}: {identity.policy_label}", MEASURED, protocols, cells, addresses.run_page(run))
+    return BoardRow(identity.policy_label, MEASURED, protocols, cells, reader.name, addresses.run_page(run))
 
 
 def _suite_boards(runs: Sequence[tuple[str, RunReader]], covered: set[str]) -> list[Board]:
@@ -301,12 +317,12 @@ def _suite_boards(runs: Sequence[tuple[str, RunReader]], covered: set[str]) -> l
 
 
 def _checked_tasks(row: BoardRow, columns: Sequence[BoardColumn]) -> BoardRow:
-    """The row; its mean is of other tasks than those of the rows beside it where it played fewer, and then it is not ranked."""
+    """The row; its mean is of other tasks than those of the rows beside it where it played fewer, and then it does not compare."""
     played = [column for column in columns[1:] if column.name in row.cells]
     whole = row.cells["all"]
     if len(played) == len(columns) - 1 or whole.value is None:
         return row
-    told = f"{row.label} played {len(played)} of these {len(columns) - 1} tasks, so its mean is not ranked"
+    told = f"{row.run} played {len(played)} of these {len(columns) - 1} tasks, so its mean is not ranked"
     cells = row.cells | {"all": replace(whole, value=None, remarks=(*whole.remarks, told))}
     return replace(row, cells=cells)
 

@@ -19,7 +19,7 @@ from ..manifest import MANIFEST_NAME, Manifest
 from ..measures import RunRecords, TaskRecords
 from ..records import EpisodeRecord, Session, split_key
 from ..rows import SELECT_GIVEN_UP, episode_record, numbers_in, session_value
-from ..run_files import films_of, own_path, run_name
+from ..run_files import films_of, own_path, posters_of, run_name
 from ..schema import LEDGER_NAME, connect_read_only, plain_errors
 from ..tables import RunTable, Tally, run_table
 
@@ -28,7 +28,7 @@ ACTIVITIES = ("simulate", "render", "policy", "wait")
 
 _SELECT_NEW = "SELECT rowid, key, success, steps, metrics, seconds FROM episodes WHERE rowid > ? ORDER BY rowid"
 _SELECT_LIST = """
-SELECT key, start, repeat, success, steps, seconds FROM episodes WHERE key >= ? AND key < ?
+SELECT key, start, repeat, instruction, success, steps, seconds FROM episodes WHERE key >= ? AND key < ?
 """
 _SELECT_ATTEMPTS = """
 SELECT attempts.*, sessions.host FROM attempts LEFT JOIN sessions ON sessions.id = attempts.session WHERE key = ? ORDER BY attempts.id
@@ -91,6 +91,7 @@ class Listed:
         steps: Rows that were executed.
         seconds: Wall time.
         failed_attempts: Attempts that failed for reasons that are not the policy's.
+        instruction: What the policy was told to do; empty where that is not known.
     """
 
     key: str
@@ -100,6 +101,7 @@ class Listed:
     steps: int
     seconds: float
     failed_attempts: int
+    instruction: str = ""
 
 
 @dataclass(frozen=True)
@@ -202,7 +204,7 @@ class RunReader:
             self._errors = [row["key"] for row in self._connection.execute(SELECT_GIVEN_UP)]
             latest = self._connection.execute("SELECT MAX(id) FROM attempts").fetchone()[0]
             ended = self._connection.execute("SELECT COUNT(*), COUNT(ended) FROM sessions").fetchone()
-        self._films = films_of(self.folder)
+        self._films = films_of(self.folder) | posters_of(self.folder)
         sheet = own_path(self.folder, "frames.png")
         drawn = sheet.stat().st_mtime_ns if sheet.is_file() else 0
         self.version = (self._files, self._last_row, latest, tuple(ended), self.being_written, len(self._films), drawn)
@@ -269,7 +271,7 @@ class RunReader:
             )
             listed = [
                 Listed(row["key"], row["start"], row["repeat"], bool(row["success"]), row["steps"],
-                       numbers_in(row["seconds"]).get("total", 0.0), failed.get(row["key"], 0))
+                       numbers_in(row["seconds"]).get("total", 0.0), failed.get(row["key"], 0), row["instruction"] or "")
                 for row in self._connection.execute(_SELECT_LIST, (low, high))
             ]  # fmt: skip
         finished = self.tasks[task].outcomes
@@ -311,6 +313,22 @@ class RunReader:
         """The episode's film, if there is one."""
         name = f"{key.replace('/', '_')}.mp4"
         return self.folder / "videos" / name if name in self._films else None
+
+    def poster(self, key: str) -> Path | None:
+        """The picture that stands for the episode's film, if there is one."""
+        film = self.film(key)
+        name = f"{film.stem}.jpg" if film else ""
+        return self.folder / "videos" / name if name in self._films else None
+
+    def first_poster(self) -> str | None:
+        """Key of the first episode, by task and start, that has a poster."""
+        if not any(name.endswith(".jpg") for name in self._films):
+            return None
+        for totals in self.tasks.values():
+            for key in sorted(totals.outcomes, key=lambda key: split_key(key)[4:]):
+                if self.poster(key):
+                    return key
+        return None
 
     def contact_sheet(self) -> Path | None:
         """The run's sheet of pictures, if there is one."""

@@ -8,7 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..ledger import TaskKey
 from ..manifest import Manifest
+from ..records import split_key
 from ..tables import RunTable, Tally
 from . import addresses
 from .reading import ACTIVITIES, RunReader, TaskTotals
@@ -122,6 +124,33 @@ def state_of(reader: RunReader, table: RunTable) -> str:
     if table.total.complete:
         return "complete"
     return "being written" if reader.being_written else "incomplete"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture of a rollout: how one of a run's filmed episodes ended.
+
+    Attributes:
+        path: Where it lies in the site.
+        link: The episode's page.
+        label: What it shows.
+    """
+
+    path: str
+    link: str
+    label: str
+
+
+def picture(reader: RunReader, run: str) -> Picture | None:
+    """A picture of the run's first filmed episode, if there is one."""
+    key = reader.first_poster()
+    if key is None:
+        return None
+    *task, start, repeat = split_key(key)
+    number = list(reader.tasks).index(TaskKey(*task))
+    outcome = "success" if reader.tasks[TaskKey(*task)].outcomes[key].success else "failure"
+    label = f"{reader.name}: the end of {task[2]}, start {start}: {outcome}"
+    return Picture(addresses.poster(run, number, start, repeat), addresses.episode_link(run, key), label)
 
 
 def facts(manifest: Manifest) -> list[tuple[str, str]]:

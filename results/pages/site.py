@@ -32,13 +32,13 @@ class SiteOptions:
     Attributes:
         title: Its title.
         films: Whether it has the runs' films and pictures.
-        comparisons: Whether it has a page for each pair of runs that played the same.
+        comparisons: Which pairs of runs that played the same have a page (:func:`~vlarig.results.pages.comparing.chosen_pairs`).
         live: Whether its pages follow what changes, which needs a server.
     """
 
     title: str = "Results"
     films: bool = True
-    comparisons: bool = True
+    comparisons: comparing.Which = "best"
     live: bool = False
 
 
@@ -62,9 +62,9 @@ class Site:
         self.unreadable = tuple(unreadable)
         self._templates = Templates()
         self._by_id = dict(self.runs)
-        self._pairs = comparing.comparable_pairs(self.runs) if options.comparisons else []
         self._listed: tuple[object, list[Listed]] = ((), [])
         self._boards: tuple[object, list[Board]] = ((), [])
+        self._chosen: tuple[object, list[tuple[str, str]]] = ((), [])
         self._comparison: tuple[object, Any] = ((), None)
 
     @property
@@ -84,7 +84,7 @@ class Site:
         yield addresses.RUNS_DATA
         yield addresses.TASK
         yield addresses.EPISODE
-        for first, second in self._pairs:
+        for first, second in self._pairs():
             yield addresses.flips_data(first, second)
             yield addresses.comparison_page(first, second)
         yield from (addresses.run_page(run) for run, _ in self.runs)
@@ -116,10 +116,8 @@ class Site:
             if path == addresses.run_page(run):
                 with _blaming(reader):
                     return self._run_page(run, reader)
-        for pair in self._pairs:
-            if path == addresses.comparison_page(*pair):
-                return self._comparison_page(*pair)
-        return None
+        pair = self._pair(path)
+        return self._comparison_page(*pair) if pair else None
 
     def _render(self, template: str, **values: Any) -> bytes:
         return self._templates.render(template, site=self.options, version=str(hash_of(self.version)), **values)
@@ -136,6 +134,7 @@ class Site:
             "name": reader.name, "page": addresses.run_page(run), "table": table, "policy": reader.manifest.identity.policy_label,
             "suites": ", ".join(f"{suite.suite} {suite.protocol}" for suite in table.suites),
             "state": run_page.state_of(reader, table), "started": reader.manifest.record.created,
+            "picture": run_page.picture(reader, run) if self.options.films else None,
         }  # fmt: skip
 
     def _run_page(self, run: str, reader: RunReader) -> bytes:
@@ -145,9 +144,25 @@ class Site:
             times=run_page.time_lines(reader), facts=run_page.facts(reader.manifest), sessions=reader.sessions(),
             attempt_kinds=reader.attempt_kinds(), given_up=reader.given_up(run_page.MOST_TOLD), most_told=run_page.MOST_TOLD,
             manifest=run_page.manifest_text(reader.manifest), sheet=addresses.contact_sheet(run) if sheet else "",
-            partners=[(self._by_id[other].name, page) for other, page in comparing.partners(run, self._pairs)],
+            partners=[(self._by_id[other].name, page) for other, page in comparing.partners(run, self._pairs())],
             episode_link=lambda key: addresses.episode_link(run, key),
         )  # fmt: skip
+
+    def _pairs(self) -> list[tuple[str, str]]:
+        """The pairs of runs whose pages are linked."""
+        if self._chosen[0] != self.version:
+            self._chosen = (self.version, comparing.chosen_pairs(self.runs, self.options.comparisons))
+        return self._chosen[1]
+
+    def _pair(self, file: str) -> tuple[str, str] | None:
+        """The runs that a file compares; any two that can be, since with a run that is being written the best one changes."""
+        first, _, second = file.removeprefix("compare-").rpartition(".")[0].partition("--")
+        one, other = self._by_id.get(first), self._by_id.get(second)
+        if self.options.comparisons == "none" or one is None or other is None or one is other:
+            return None
+        if file not in (addresses.comparison_page(first, second), addresses.flips_data(first, second).removeprefix("shared/")):
+            return None
+        return (first, second) if comparing.comparable(one, other) else None
 
     def _compared(self, first: str, second: str) -> Any:
         wanted = (first, second, self.version)
@@ -184,7 +199,7 @@ class Site:
             return None
         listed = self._list(run, reader, numbers[0])
         if len(numbers) == 1:
-            return data_file(f"data/{name}", episodes.task_data(reader, listed))
+            return data_file(f"data/{name}", episodes.task_data(reader, listed, self.options.films))
         chunk = listed[numbers[1] * addresses.CHUNK : (numbers[1] + 1) * addresses.CHUNK]
         if not chunk:
             return None
@@ -195,12 +210,12 @@ class Site:
         path = f"shared/{name}"
         if path == addresses.RUNS_DATA:
             return data_file(path, [episodes.run_summary(reader, run) for run, reader in self.runs])
-        for pair in self._pairs:
-            if path == addresses.flips_data(*pair):
-                comparison = self._compared(*pair)
-                empty = {"gained": [], "lost": []}
-                return data_file(path, empty if isinstance(comparison, str) else comparing.flips_data(comparison, *pair))
-        return None
+        pair = self._pair(name)
+        if pair is None:
+            return None
+        comparison = self._compared(*pair)
+        empty = {"gained": [], "lost": []}
+        return data_file(path, empty if isinstance(comparison, str) else comparing.flips_data(comparison, *pair))
 
     def _list(self, run: str, reader: RunReader, number: int) -> list[Listed]:
         """The list of a task's episodes; the latest one is kept, since its chunks are asked for one after the other."""
@@ -224,8 +239,10 @@ class Site:
         for number, (key, totals) in enumerate(reader.tasks.items()):
             for episode in sorted(totals.outcomes):
                 if reader.film(episode):
-                    start, repeat = episode.removeprefix("/".join(key) + "/").split("/")
-                    yield addresses.film(run, number, int(start), int(repeat))
+                    start, repeat = map(int, episode.removeprefix("/".join(key) + "/").split("/"))
+                    yield addresses.film(run, number, start, repeat)
+                    if reader.poster(episode):
+                        yield addresses.poster(run, number, start, repeat)
 
     def _medium(self, name: str) -> Path | None:
         run, _, file = name.partition("/")
@@ -234,11 +251,13 @@ class Site:
             return None
         if file == "frames.png":
             return reader.contact_sheet()
-        number, _, place = file.removesuffix(".mp4").partition("-")
-        if not file.endswith(".mp4") or not _is_number(number) or int(number) >= len(reader.tasks):
+        name, _, kind = file.rpartition(".")
+        find = {"mp4": reader.film, "jpg": reader.poster}.get(kind)
+        number, _, place = name.partition("-")
+        if find is None or not _is_number(number) or int(number) >= len(reader.tasks):
             return None
         start, _, repeat = place.rpartition("-")
-        return reader.film(f"{'/'.join(episodes.task_key(reader, int(number)))}/{start}/{repeat}")
+        return find(f"{'/'.join(episodes.task_key(reader, int(number)))}/{start}/{repeat}")
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from vlarig.results.pages.reading import RunReader
 from vlarig.results.pages.serving import PageServer
 from vlarig.results.pages.site import Site, SiteOptions
 from vlarig.results.pages.writing import write_site
-from vlarig.results.records import Attempt
+from vlarig.results.records import NO_IMAGES, Attempt
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 
@@ -57,7 +57,7 @@ def runs(tmp_path_factory) -> list[Path]:
     with Ledger.create(folder / "other") as ledger:
         for task in TASKS:
             for start in range(60):
-                ledger.write_episode(make_record(start, task, success=start % 5 != 0))
+                ledger.write_episode(make_record(start, task, success=start % 5 != 0, image_digest=NO_IMAGES))
     (first / "videos").mkdir()
     if find_spec("av"):
         from vlarig.harness.film import write_film
@@ -138,7 +138,7 @@ def ready(page) -> None:
 
 def test_from_the_first_page_down_to_an_episode(visit, site):
     page = visit(f"{site}/index.html")
-    page.get_by_role("link", name="expert", exact=True).click()
+    page.locator("#runs-table").get_by_role("link", name="expert", exact=True).click()
     assert page.title() == "expert – Results"
     page.get_by_role("link", name="push_to").click()
     ready(page)
@@ -251,18 +251,17 @@ def test_a_leaderboard_sorts_and_narrows(visit, site):
     table = f"#{section.locator('table').get_attribute('id')}"
     rows = shown_rows(page, table)
     assert [row[0] for row in rows] == ["1", "2", "–"]
-    assert rows[0][1].startswith("other: other") and rows[2][1].startswith("random: ")
-    assert "incomplete (174 of 180)" in rows[2][4]
-    for _ in range(2):
-        section.get_by_role("button", name="Method").click()
-    assert shown_rows(page, table)[0][1].startswith("random: ")
+    assert rows[0][1].split() == ["other", "other"] and rows[2][1].startswith(NASTY) and rows[2][1].endswith("random")
+    assert "incomplete (174 of 180)" in rows[2][2]
+    section.get_by_role("button", name="Method").click()
+    assert shown_rows(page, table)[0][1].startswith(NASTY)
     head = section.get_by_role("button", name="stack")
     head.focus()
     page.keyboard.press("Enter")
     assert head.locator("..").get_attribute("aria-sort") == "descending"
     page.keyboard.press("Enter")
     assert head.locator("..").get_attribute("aria-sort") == "ascending"
-    assert shown_rows(page, table)[-1][1].startswith("random: ")  # what is incomplete stays last, either way
+    assert shown_rows(page, table)[-1][1].startswith(NASTY)  # what is incomplete stays last, either way
     section.get_by_label("ranked only").check()
     assert section.get_by_role("status").inner_text() == "2 of 3 rows"
     section.get_by_label("Search").fill("expert")
@@ -295,6 +294,68 @@ def test_a_phone_shows_it_without_scrolling_sideways(visit, site, name):
         " && e.getBoundingClientRect().right > 361).map((e) => e.outerHTML.slice(0, 80))"
     )
     assert outside == []
+
+
+@pytest.mark.parametrize(("name", "columns"), [("index", 3), ("compare", 4), ("run", 2)])
+def test_a_phone_shows_the_rates_beside_the_names(visit, site, name, columns):
+    page = visit(f"{site}/{PAGES[name]}", viewport={"width": 390, "height": 844}, device_scale_factor=2, is_mobile=True)
+    ready(page)
+    tables = {"index": ".board", "compare": "#compared table", "run": "#tasks-table"}[name]
+    cut = page.evaluate(
+        "([tables, columns]) => [...document.querySelectorAll(`${tables} tr`)].flatMap((row) => [...row.cells].slice(0, columns))"
+        ".filter((cell) => cell.getBoundingClientRect().right > 390).map((cell) => cell.textContent)",
+        [tables, columns],
+    )
+    assert page.locator(tables).count() and cut == []
+
+
+def test_an_expert_is_shown_by_its_rate_and_takes_no_rank(visit, tmp_path):
+    runs = [make_run(tmp_path / "expert", policy_privileged=True), make_run(tmp_path / "mine", policy="mine", finished=10)]
+    make_manifest(policy="poor").save(tmp_path / "poor")
+    with Ledger.create(tmp_path / "poor") as ledger:
+        for task in TASKS:
+            for start in range(10):
+                ledger.write_episode(make_record(start, task, success=False))
+    readers = [RunReader.open(run) for run in (*runs, tmp_path / "poor")]
+    write_site(Site(readers, SiteOptions()), tmp_path / "site")
+    for reader in readers:
+        reader.close()
+    page = visit(f"{(tmp_path / 'site').as_uri()}/index.html")
+    ranks = [(row[0], row[1].split()[0].rstrip("1")) for row in shown_rows(page, "#board-1-table")]
+    assert ranks == [("–", "expert"), ("1", "mine"), ("2", "poor")]
+    page.locator("#board-1").locator("..").get_by_role("button", name="stack").click()
+    assert [(row[0], row[1].split()[0].rstrip("1")) for row in shown_rows(page, "#board-1-table")] == ranks
+
+
+def test_an_episode_says_what_it_asks_for_and_what_was_seen(visit, site):
+    page = visit(f"{site}/{PAGES['episode']}")
+    ready(page)
+    assert page.locator("#instruction").inner_text() == "“stack number 8”"
+    assert make_record(8).image_digest in page.locator("#result").inner_text()
+    page.goto(f"{site}/episode.html#other/tabletop/standard@1/stack/base/8/0")
+    page.locator("#result").get_by_text("none: the policy was shown no images").wait_for()
+    assert NO_IMAGES not in page.locator("#result").inner_text()
+
+
+def test_films_have_posters_on_their_pages_on_the_tasks_and_on_the_first(visit, site):
+    pytest.importorskip("av")
+    page = visit(f"{site}/{PAGES['task']}")
+    ready(page)
+    films = page.locator("#films li")
+    assert [film.inner_text().split("\n") for film in films.all()] == [["✗ failure start 8, 18 steps", "stack number 8"]]
+    poster = films.locator("video").get_attribute("poster")
+    page.get_by_label("Outcome").select_option("success")
+    page.locator("#films-section").wait_for(state="hidden")
+    page.get_by_label("Outcome").select_option("failure")
+    films.get_by_role("link", name="start 8").click()
+    page.wait_for_url("**/episode.html**")
+    ready(page)
+    assert page.locator("#film video").get_attribute("poster") == poster == "media/expert/0-8-0.jpg"
+    page.wait_for_function("() => document.querySelector('video').currentTime > 0")  # the first frame, as the slider says
+    assert page.get_by_role("slider", name="Row").input_value() == "0"
+    page.goto(f"{site}/index.html")
+    page.get_by_role("link", name="expert: the end of stack, start 8: failure").click()
+    page.wait_for_url("**/episode.html**stack/base/8/0")
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -370,7 +431,7 @@ def test_a_page_follows_the_run(visit, tmp_path, monkeypatch):
             ready(task)
             index.locator("#follow").filter(has_text="15 of 30").wait_for()
             index.locator("form[data-filters=runs-table]").get_by_label("Search").fill("exp")
-            index.get_by_role("link", name="expert", exact=True).focus()
+            index.locator("#runs-table").get_by_role("link", name="expert", exact=True).focus()
             task.get_by_label("Outcome").select_option("failure")
             assert task.locator("#count").inner_text() == "2 of 5 episodes"
             with Ledger.open(run) as ledger:

@@ -33,7 +33,7 @@ from vlarig.results.pages.run_page import task_lines, time_lines
 from vlarig.results.pages.site import Site, SiteOptions
 from vlarig.results.pages.writing import MARKER, write_site
 from vlarig.results.planning import episodes_digest, suite_plans
-from vlarig.results.records import Attempt
+from vlarig.results.records import NO_IMAGES, Attempt
 from vlarig.results.tables import run_table
 
 NASTY = "<img src=x onerror=alert(1)>\"'&</script>\u2028"
@@ -102,23 +102,31 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def film(run: Path, key: str, content: bytes = b"a film") -> Path:
+def film(run: Path, key: str, content: bytes = b"a film", poster: bytes = b"") -> Path:
     path = run / "videos" / f"{key.replace('/', '_')}.mp4"
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(content)
+    if poster:
+        path.with_suffix(".jpg").write_bytes(poster)
     return path
 
 
 # The site as a whole.
 
 
+@pytest.fixture
+def now(monkeypatch):
+    """Everything that is asked of a follower is asked anew."""
+    monkeypatch.setattr("vlarig.results.pages.following.FRESH", 0.0)
+
+
 def test_pages_load_nothing_from_elsewhere_and_link_to_what_is_there(tmp_path):
     first, second = make_run(tmp_path / "one"), make_run(tmp_path / "two", policy="random", finished=6, errors=2)
-    film(first, make_record(3, "stack").key)
+    film(first, make_record(3, "stack").key, poster=b"a poster")
     out = build(tmp_path / "site", first, second)
     pages = sorted(out.glob("*.html"))
     assert [path.name for path in pages] == [
-        "compare-one--two.html", "episode.html", "index.html", "run-one.html", "run-two.html", "task.html",
+        "compare-two--one.html", "episode.html", "index.html", "run-one.html", "run-two.html", "task.html",
     ]  # fmt: skip
     for path in pages:
         links = parsed(path)
@@ -178,11 +186,29 @@ def test_an_episode_has_all_that_its_record_has(tmp_path):
     assert episode["reward"] == "inf"
     assert (episode["state_digest"], episode["image_digest"]) == (record.state_digest, record.image_digest)
     assert (episode["steps"], episode["primitives"], episode["worker"]) == (17, 34, "worker 3")
+    assert episode["instruction"] == "stack number 7"
     assert episode["seconds"] == record.seconds
-    assert episode["film"] is None
+    assert (episode["film"], episode["poster"]) == (None, None)
     rows, channels = episode["actions"]["shape"]
     numbers = struct.unpack(f"<{rows * channels}e", zlib.decompress(base64.b64decode(episode["actions"]["data"])))
     np.testing.assert_allclose(np.reshape(numbers, (channels, rows)).T, record.actions, rtol=1e-3)
+
+
+def test_a_policy_that_saw_no_images_has_no_digest_of_them(tmp_path):
+    make_manifest(tasks=("stack",)).save(tmp_path / "run")
+    with Ledger.create(tmp_path / "run") as ledger:
+        ledger.write_episode(make_record(0, image_digest=NO_IMAGES))
+    out = build(tmp_path / "site", tmp_path / "run")
+    assert data_of(out / "data/run/task-0-0.js")[make_episode(0).key]["image_digest"] is None
+
+
+def test_a_list_has_each_instruction_once(tmp_path):
+    make_manifest(tasks=("stack",)).save(tmp_path / "run")
+    with Ledger.create(tmp_path / "run") as ledger:
+        for start, told in enumerate(["put it down", "pick it up", "put it down"]):
+            ledger.write_episode(make_record(start, instruction=told))
+    listed = data_of(build(tmp_path / "site", tmp_path / "run") / "data/run/task-0.js")
+    assert (listed["instructions"], listed["instruction"]) == (["put it down", "pick it up"], [0, 1, 0])
 
 
 def test_the_same_runs_give_the_same_bytes(tmp_path):
@@ -361,18 +387,19 @@ def test_who_acts_on_the_simulators_truth_is_shown_and_not_ranked(tmp_path):
         other = play(tmp_path / suite / "other", suite, policy="mine", success=lambda number: False, **settings)
         board = boards_of(expert, other)[name]
         ours = [(row, rank) for row, rank in zip(board.rows, board.ranks(), strict=True) if row.kind == "measured"]
-        (second, rank), (first, no_rank) = ours
-        assert (second.label, first.label) == ("other: mine", "expert: expert")
+        (first, no_rank), (second, rank) = ours
+        assert (first.label, first.run, second.label, second.run) == ("expert", "expert", "mine", "other")
         assert rank is not None and second.ranked and no_rank is None and not first.ranked
+        assert rank == sum(each is not None for each in board.ranks()), "the expert takes nobody's rank"
         shown = first.cells[board.columns[0].name]
-        assert (shown.text, shown.value, shown.n) == ("100.0", None, second.cells[board.columns[0].name].n)
+        assert (shown.text, shown.value, shown.n) == ("100.0", 100.0, second.cells[board.columns[0].name].n)
         assert shown.interval is not None and told in shown.remarks
 
 
 def test_a_suite_that_nobody_published_has_a_board_for_each_protocol(tmp_path):
     runs = [make_run(tmp_path / "good"), make_run(tmp_path / "half", finished=5)]
     board = boards_of(*runs)["tabletop, standard@1"]
-    assert [row.label for row in board.rows] == ["good: expert", "half: expert"]
+    assert [(row.label, row.run) for row in board.rows] == [("expert", "good"), ("expert", "half")]
     assert [column.heading for column in board.columns] == ["all tasks", *TASKS]
     assert board.ranks() == [1, None]
 
@@ -384,7 +411,7 @@ def test_a_mean_over_fewer_tasks_is_not_ranked_beside_one_over_all(tmp_path):
         for start in range(10):
             ledger.write_episode(make_record(start, "stack"))
     board = boards_of(whole, tmp_path / "easy")["tabletop, standard@1"]
-    assert [row.label for row in board.rows] == ["whole: expert", "easy: expert"]
+    assert [row.run for row in board.rows] == ["whole", "easy"]
     assert board.ranks() == [1, None]
     assert "played 1 of these 3 tasks" in board.remarks[0]
 
@@ -418,9 +445,26 @@ def test_films_come_along_or_stay_away(tmp_path):
     film(run, key, b"another film")
     build(out, run)
     assert (out / "media/run/1-4-0.mp4").read_bytes() == b"another film"
+    assert data_of(out / "data/run/task-1-0.js")[key]["poster"] is None
     build(out, run, films=False)
     assert not (out / "media").exists()
+    assert set(data_of(out / "data/run/task-1.js")["film"]) == {0}
     assert data_of(out / "data/run/task-1-0.js")[key]["film"] is None
+
+
+def test_a_films_poster_comes_along_and_stands_for_the_run_on_the_first_page(tmp_path):
+    run = make_run(tmp_path / "run")
+    for start, task in ((2, "push_to"), (9, "stack"), (8, "stack")):
+        film(run, make_record(start, task).key, poster=f"poster {start}".encode())
+    out = build(tmp_path / "site", run)
+    assert (out / "media/run/1-2-0.jpg").read_bytes() == b"poster 2"
+    assert data_of(out / "data/run/task-1.js")["film"] == [0, 0, 2, 0, 0, 0, 0, 0, 0, 0]
+    assert data_of(out / "data/run/task-1-0.js")[make_record(2, "push_to").key]["poster"] == "media/run/1-2-0.jpg"
+    index = parsed(out / "index.html")
+    assert "media/run/0-8-0.jpg" in index.loaded, "the first task's first film"
+    assert "episode.html#run/tabletop/standard@1/stack/base/8/0" in index.led_to
+    without = parsed(build(tmp_path / "without", run, films=False) / "index.html")
+    assert not [path for path in without.loaded if path.startswith("media")]
 
 
 # Comparisons.
@@ -443,14 +487,66 @@ def test_a_comparison_shows_what_vlarig_compare_says(tmp_path):
     low, high = comparison.suites[0].interval()
     for piece in ("70.0", "80.0", "+10.0", f"{100 * low:+.1f} to {100 * high:+.1f}", "McNemar's exact p = 0.508"):
         assert piece in text
-    assert not list(build(tmp_path / "without", tmp_path / "one", tmp_path / "two", comparisons=False).glob("compare*"))
+    assert not list(build(tmp_path / "without", tmp_path / "one", tmp_path / "two", comparisons="none").glob("compare*"))
 
 
 def test_runs_that_cannot_be_compared_say_why(tmp_path):
     make_run(tmp_path / "one", finished=5)
     make_run(tmp_path / "none", finished=0)
-    text = parsed(build(tmp_path / "site", tmp_path / "one", tmp_path / "none") / "compare-one--none.html").text
+    text = parsed(build(tmp_path / "site", tmp_path / "one", tmp_path / "none") / "compare-none--one.html").text
     assert "have no finished episode in common" in text
+
+
+def make_runs(folder: Path, **rates: int) -> list[Path]:
+    """Runs that succeed in so many of ten episodes of a task."""
+    for name, successes in rates.items():
+        make_manifest(tasks=("stack",), policy=name, policy_privileged=name == "expert").save(folder / name)
+        with Ledger.create(folder / name) as ledger:
+            for start in range(10):
+                ledger.write_episode(make_record(start, success=start < successes))
+    return [folder / name for name in rates]
+
+
+def test_each_run_is_compared_with_the_best_and_the_better_one_comes_second(tmp_path):
+    runs = make_runs(tmp_path, alpha=3, best=8, expert=10, zero=0)
+    out = build(tmp_path / "few", *runs)
+    assert sorted(path.name for path in out.glob("compare*")) == [
+        "compare-alpha--best.html", "compare-best--expert.html", "compare-zero--best.html",
+    ]  # fmt: skip
+    assert "compare-alpha--best.html" in parsed(out / "run-alpha.html").led_to
+    assert {"compare-alpha--best.html", "compare-zero--best.html"} <= set(parsed(out / "run-best.html").led_to)
+    assert "From alpha to best" in parsed(out / "compare-alpha--best.html").text
+    every = sorted(path.name for path in build(tmp_path / "all", *runs, comparisons="all").glob("compare*"))
+    assert every == [
+        "compare-alpha--best.html", "compare-alpha--expert.html", "compare-best--expert.html", "compare-zero--alpha.html",
+        "compare-zero--best.html", "compare-zero--expert.html",
+    ]  # fmt: skip
+
+
+def test_a_run_that_is_not_complete_is_not_the_best(tmp_path):
+    whole = make_run(tmp_path / "whole")
+    make_manifest(policy="lucky").save(tmp_path / "lucky")
+    with Ledger.create(tmp_path / "lucky") as ledger:
+        ledger.write_episode(make_record(1))
+    third = make_run(tmp_path / "third", policy="third", finished=9)
+    out = build(tmp_path / "site", whole, tmp_path / "lucky", third)
+    assert sorted(path.name for path in out.glob("compare*")) == ["compare-third--whole.html", "compare-whole--lucky.html"]
+
+
+def test_a_site_that_follows_compares_any_two_on_demand(tmp_path, now):
+    runs = make_runs(tmp_path, one=1, two=2, three=3)
+    follower = Follower(lambda: runs, SiteOptions(live=True))
+    for path in ("compare-one--two.html", "compare-two--one.html", "shared/compare-two--one.js"):
+        assert follower.content(path) is not None
+    for path in (
+        "compare-one--one.html",
+        "compare-one--four.html",
+        "compare-one--two.js",
+        "shared/compare-one--two.html",
+        "compare-.html",
+    ):
+        assert follower.content(path) is None
+    follower.close()
 
 
 def test_runs_of_other_protocols_have_no_comparison(tmp_path):
@@ -599,12 +695,6 @@ def test_without_jinja_the_extra_is_named(tmp_path, monkeypatch):
 
 
 # Following.
-
-
-@pytest.fixture
-def now(monkeypatch):
-    """Everything that is asked of a follower is asked anew."""
-    monkeypatch.setattr("vlarig.results.pages.following.FRESH", 0.0)
 
 
 def test_a_follower_sees_what_is_written(tmp_path, now):

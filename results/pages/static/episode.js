@@ -40,7 +40,7 @@
       ["worker", episode.worker],
       ["written", episode.written],
       ["digest of the states", digest(episode.state_digest)],
-      ["digest of the images", digest(episode.image_digest)],
+      ["digest of the images", episode.image_digest ? digest(episode.image_digest) : "none: the policy was shown no images"],
     ]));
   };
 
@@ -92,7 +92,7 @@
       place.replaceChildren(element("p", {}, "This site has no film of the episode. Where the run is, this makes one: ", element("code", {}, `vlarig replay ${run.name} ${key}`)));
       return;
     }
-    use(vlarig.film(place, episode.film, `Film of ${task.label}, ${episode.outcome}`, episode.steps, chunks, tell).seek);
+    use(vlarig.film(place, episode.film, episode.poster, `Film of ${task.label}, ${episode.outcome}`, episode.steps, chunks, tell).seek);
   };
 
   const drawTable = (channels, values, chunks) => {
@@ -169,6 +169,7 @@
     vlarig.title(`${task.label}, ${start}`);
     vlarig.crumbs([run.name, run.page], [task.label, vlarig.taskLink(run.id, number)], [start]);
     byId("lead").replaceChildren(vlarig.outcome(episode.outcome), ` – ${run.policy}. `, element("code", {}, ...vlarig.breakable(key)));
+    vlarig.instruction(episode.instruction);
     drawNeighbours(run, task, list, index, taskKey);
     drawElsewhere(await vlarig.load("shared/runs.js"), run, taskKey, key);
     drawAttempts(episode.attempts);

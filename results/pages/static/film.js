@@ -4,16 +4,18 @@
   const { element, svg } = vlarig;
 
   // A film has a frame before the first row and one after each row. Gives { seek(row) }; calls moved(row) as it plays.
-  vlarig.film = (container, path, label, rows, chunks, moved) => {
+  // The poster shows how the episode ended, until the first frame is there.
+  vlarig.film = (container, path, poster, label, rows, chunks, moved) => {
     const frames = rows + 1;
-    const video = element("video", { controls: true, playsinline: true, preload: "metadata", src: path, "aria-label": label });
+    const video = element("video", { controls: true, playsinline: true, preload: "metadata", src: path, poster, "aria-label": label });
     const cursor = svg("line", { class: "cursor", x1: 0, x2: 0, y1: 0, y2: 1 });
     const marks = svg("svg", { class: "timeline", viewBox: `0 0 ${rows} 1`, preserveAspectRatio: "none", role: "img" },
       svg("title", {}, `${chunks.length} chunks; a line where each begins`),
       svg("path", { class: "chunk", d: chunks.map((row) => `M${row},0V1`).join("") }), cursor);
     const row = () => Math.min(rows, Math.floor((video.currentTime / (video.duration || 1)) * frames + 1e-6));
+    let target = 0;
     const seek = (wanted) => {
-      const target = Math.min(Math.max(wanted, 0), rows);
+      target = Math.min(Math.max(wanted, 0), rows);
       cursor.setAttribute("x1", target);
       cursor.setAttribute("x2", target);
       if (video.duration) video.currentTime = ((target + 0.5) / frames) * video.duration;
@@ -26,6 +28,7 @@
       moved(now);
       if (!video.paused && !video.ended && video.isConnected) requestAnimationFrame(follow);
     };
+    video.addEventListener("loadedmetadata", () => seek(target), { once: true }); // else the poster stays, beside another row's numbers
     video.addEventListener("play", follow);
     video.addEventListener("error", () => container.append(element("p", { class: "warning" }, "The film cannot be played.")), { once: true });
     marks.addEventListener("click", (event) => {

@@ -4,8 +4,9 @@
   const { element } = vlarig;
   const PAGE = 50;
 
-  // options: table, form, pager and status (elements); columns: [{ name, heading, number, value(row), cell(row) }]; keeps(row, form).
-  vlarig.listing = ({ table, form, pager, status, columns, keeps, noun }) => {
+  // options: table, form, pager and status (elements); columns: [{ name, heading, number, value(row), cell(row) }]; keeps(row, form);
+  // drawn(rows), where it is given, gets the rows of the page that is shown.
+  vlarig.listing = ({ table, form, pager, status, columns, keeps, noun, drawn = () => {} }) => {
     const query = vlarig.place().query;
     let rows = [];
     let shown = [];
@@ -64,6 +65,7 @@
       pager.hidden = shown.length <= PAGE;
       const told = shown.length === rows.length ? `${vlarig.count(rows.length)} ${noun}` : `${vlarig.count(shown.length)} of ${vlarig.count(rows.length)} ${noun}`;
       if (status.textContent !== told) status.textContent = told;
+      drawn(part);
       remember();
     };
 

@@ -70,6 +70,9 @@
   // A long name that may go on in the next line after _ and /.
   vlarig.breakable = (text) => text.split(/(?<=[_/])/).flatMap((part, index) => (index ? [vlarig.element("wbr"), part] : [part]));
 
+  // What the policy was told to do, in quotation marks; nothing where that is not known.
+  vlarig.instruction = (text) => { document.getElementById("instruction").textContent = text ? `“${text}”` : ""; };
+
   const SIGNS = { success: "✓", failure: "✗", error: "!" };
   vlarig.outcome = (word) => vlarig.element("span", { class: word }, `${SIGNS[word]} ${word}`);
 

@@ -29,7 +29,7 @@
     const better = table.tHead.rows[0].cells[column].dataset.better;
     if (!better) return;
     const rows = [...table.tBodies[0].rows];
-    const numbers = rows.map((row) => value(row, column));
+    const numbers = rows.map((row) => (row.cells[column].dataset.unranked === undefined ? value(row, column) : null));
     rows.forEach((row, index) => {
       const mine = numbers[index];
       const ahead = numbers.filter((other) => other !== null && (better === "higher" ? other > mine : other < mine)).length;
@@ -68,7 +68,8 @@
         || (ranked && !row.dataset.ranked);
     }
     const shown = rows.filter((row) => !row.hidden).length;
-    const told = shown === rows.length ? `${rows.length} rows` : `${shown} of ${rows.length} rows`;
+    const every = `${rows.length} ${rows.length === 1 ? "row" : "rows"}`;
+    const told = shown === rows.length ? every : `${shown} of ${every}`;
     const status = form.querySelector("[role=status]");
     if (status.textContent !== told) status.textContent = told;
   };

@@ -8,7 +8,7 @@
 
   const rowsOf = (data) => data.start.map((start, index) => ({
     start, repeat: data.repeat[index], outcome: data.outcome[index], steps: data.steps[index], seconds: data.seconds[index],
-    failed: data.failed[index], film: data.film[index],
+    failed: data.failed[index], film: data.film[index], instruction: data.instructions[data.instruction[index]],
   }));
 
   const columnsFor = (run, task, repeats) => {
@@ -24,6 +24,22 @@
       { name: "failed", heading: "Failed attempts", number: true, value: (row) => row.failed, cell: (row) => String(row.failed) },
       { name: "film", heading: "Film", value: (row) => -row.film, cell: (row) => (row.film ? "film" : "–") },
     ];
+  };
+
+  // The films of the episodes that are listed, each with its poster, which shows how it ended.
+  const drawFilms = (run, number, task, rows) => {
+    const filmed = rows.filter((row) => row.film);
+    byId("films-section").hidden = !filmed.length;
+    byId("films").replaceChildren(...filmed.map((row) => {
+      const path = `media/${run.id}/${number}-${row.start}-${row.repeat}`;
+      const name = `start ${row.start}${row.repeat ? `, repeat ${row.repeat}` : ""}`;
+      const outcome = run.outcomes[row.outcome];
+      const poster = row.film === 2 ? `${path}.jpg` : null;
+      return element("li", {},
+        element("video", { controls: true, playsinline: true, preload: poster ? "none" : "metadata", src: `${path}.mp4`, poster, "aria-label": `Film of ${name}, ${outcome}` }),
+        element("p", {}, vlarig.outcome(outcome), " ", element("a", { href: vlarig.episodeLink(run.id, `${vlarig.taskKey(task)}/${row.start}/${row.repeat}`) }, name), `, ${row.steps} steps`),
+        row.instruction ? element("p", { class: "soft" }, row.instruction) : null);
+    }));
   };
 
   const keeps = (row, form) => {
@@ -50,13 +66,15 @@
       const run = await vlarig.load(`data/${id}/run.js`);
       const task = run.tasks[number];
       if (!task) throw new Error(`${run.name} has no task number ${words[0]}`);
-      const rows = rowsOf(await vlarig.load(`data/${id}/task-${number}.js`));
+      const data = await vlarig.load(`data/${id}/task-${number}.js`);
+      const rows = rowsOf(data);
       describe(run, task);
+      vlarig.instruction(data.instructions.length === 1 ? data.instructions[0] : "");
       if (shownFor !== `${id}/${number}`) {
         shownFor = `${id}/${number}`;
         listing = vlarig.listing({
           table: byId("episodes"), form: byId("filters"), pager: byId("pager"), status: byId("count"), keeps, noun: "episodes",
-          columns: columnsFor(run, task, rows.some((row) => row.repeat)),
+          columns: columnsFor(run, task, rows.some((row) => row.repeat)), drawn: (part) => drawFilms(run, number, task, part),
         });
       }
       vlarig.problem("");
