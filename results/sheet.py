@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import textwrap
+import unicodedata
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -157,6 +158,11 @@ class Sheet:
     def numbers(self, footnotes: tuple[str, ...]) -> list[int]:
         """The numbers of some footnotes, counted from 1, in order and each once."""
         return [number for number, note in enumerate(self.footnotes, 1) if note in footnotes]
+
+
+def flat(text: str) -> str:
+    """``text`` on one line: forms end a caption, a cell or a paragraph at a line's end. Other control characters go too."""
+    return "".join(" " if unicodedata.category(each) in ("Cc", "Cs", "Zl", "Zp") else each for each in text)
 
 
 def spread_out(sheet: Sheet) -> Sheet:

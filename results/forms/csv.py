@@ -12,7 +12,8 @@ from ..sheet import DASH, Cell, Sheet
 def for_csv(sheets: Sequence[Sheet]) -> str:
     """One header and the lines of all sheets, which have the same columns; ends with a newline.
 
-    A dash is an empty field. Footnotes stand in the last column, since numbers would point to nothing.
+    A dash is an empty field. Footnotes stand in the last column, since numbers would point to nothing. A text that a spreadsheet would
+    take for a formula has an apostrophe before it.
     """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -22,15 +23,27 @@ def for_csv(sheets: Sequence[Sheet]) -> str:
     for column, is_wide in zip(columns, wide, strict=True):
         name = f"{column.group} {column.heading}".strip() if sheets[0].groups else column.heading
         headings += [name, f"{name} low", f"{name} high", f"{name} n"] if is_wide else [name]
-    writer.writerow(["table", "section", sheets[0].corner, *headings, "notes"])
+    writer.writerow(map(_no_formula, ["table", "section", sheets[0].corner, *headings, "notes"]))
     for sheet in sheets:
         for line in sheet.lines:
             fields: list[str] = []
             for cell, is_wide in zip(line.cells, wide, strict=True):
                 fields += _fields(cell, is_wide)
             said = [*line.footnotes, *(note for cell in line.cells for note in cell.footnotes)]
-            writer.writerow([sheet.heading, line.section, line.label, *fields, "; ".join(dict.fromkeys(said))])
+            row = [sheet.heading, line.section, line.label, *fields, "; ".join(dict.fromkeys(said))]
+            writer.writerow(map(_no_formula, row))
     return out.getvalue()
+
+
+def _no_formula(text: str) -> str:
+    """``text``, with an apostrophe before it where it begins a formula; numbers stay as they are."""
+    if not text.startswith(("=", "+", "-", "@", "\t", "\r", "\n")):
+        return text
+    try:
+        float(text)
+    except ValueError:
+        return f"'{text}"
+    return text
 
 
 def _fields(cell: Cell, is_wide: bool) -> list[str]:

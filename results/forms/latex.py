@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from ..sheet import DASH, Cell, Column, Line, Sheet, spread_out
+from ..sheet import DASH, Cell, Column, Line, Sheet, flat, spread_out
 
 _SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -143,7 +143,8 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def plain(text: str) -> str:
-    """``text`` with everything escaped that LaTeX would take for commands, and with commands for what its usual fonts lack."""
+    """``text`` on one line, with all escaped that LaTeX would take for commands, and with commands for what its usual fonts lack."""
+    text = flat(text)  # an empty line within a caption is an error
     pieces, end = [], 0
     for found in _INDEXED.finditer(text):
         pieces += [_escaped(text[end : found.start()]), f"$\\pi_{{{found[1]}}}$"]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
-from ..sheet import Cell, Sheet, spread_out
+from ..sheet import Cell, Sheet, flat, spread_out
 
 _MARKS = {"": ("", ""), "best": ("**", "**"), "second": ("<u>", "</u>")}
 
@@ -15,15 +16,15 @@ def for_markdown(sheets: Sequence[Sheet], legend: str) -> str:
     for sheet in map(spread_out, sheets):
         lines += [f"### {plain(sheet.heading)}", ""]
         if sheet.facts:
-            lines += [", ".join(f"{name} `{value}`" for name, value in sheet.facts.items()), ""]
+            lines += [", ".join(f"{plain(name)} {_code(value)}" for name, value in sheet.facts.items()), ""]
         if sheet.warning:
-            lines += [f"**{plain(sheet.warning)}**", ""]
+            lines += [f"**{plain(sheet.warning.strip())}**", ""]
         lines += [*_grid(sheet), ""]
         for number, note in enumerate(sheet.footnotes, 1):
             lines += [f"{_raised([number])} {plain(note)}", ""]
         for note in sheet.notes:
-            lines += [plain(note), ""]
-    return "\n".join([*lines, plain(legend), ""])
+            lines += [_paragraph(note), ""]
+    return "\n".join([*lines, _paragraph(legend), ""])
 
 
 def _grid(sheet: Sheet) -> list[str]:
@@ -55,6 +56,21 @@ def _raised(numbers: Sequence[int]) -> str:
     return f"<sup>{','.join(map(str, numbers))}</sup>" if numbers else ""
 
 
+def _paragraph(text: str) -> str:
+    """``text`` as a paragraph, whatever it begins like: not a list, nor code for being indented."""
+    return re.sub(
+        r"^([-+=]|\d+(?=[.)]))", lambda found: found[0] + "\\" if found[0].isdecimal() else f"\\{found[0]}", plain(text.strip())
+    )
+
+
+def _code(text: str) -> str:
+    """``text`` as code, between more backticks than it has in a row."""
+    text = flat(text)
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    pad = " " if text.startswith(("`", " ")) or text.endswith(("`", " ")) else ""
+    return f"{fence}{pad}{text}{pad}{fence}"
+
+
 def plain(text: str) -> str:
-    """``text`` with the characters escaped that Markdown would take for markup."""
-    return "".join(f"\\{character}" if character in "\\`*_|<>[]" else character for character in text)
+    """``text`` on one line with the characters escaped that Markdown, or GitHub's, would take for markup."""
+    return "".join(f"\\{character}" if character in "\\`*_|<>[]#~&$" else character for character in flat(text))

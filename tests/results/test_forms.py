@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -138,6 +140,53 @@ def test_names_that_look_like_markup_are_shown_as_they_are() -> None:
             heads = text == NASTY[1]  # the corner
             assert sum(row[0].startswith(text) and row[1].startswith(NASTY[0]) for row in rows) == 1 + heads
     assert terminal([sheet], "").count(NASTY[0]) > 5
+
+
+#: Names of runs, policies and suites, and notes in a manifest, which come from whoever sent the run.
+HOSTILE = (
+    '=HYPERLINK("http://x","y")', "@SUM(1)", "+1+cmd", "-1+1", "\t=1", "a\n\nb", "`x` ``y``", "# x", "- x", "1. x", "    x",
+    "~~x~~ &amp; $a$",
+)  # fmt: skip
+
+
+def hostile_sheet(text: str) -> Sheet:
+    cells = (Cell("-1.5", ("-2.5", "1e3"), 3), Cell(text, footnotes=(text,)))
+    line = Line(text, cells, section=text, footnotes=(text,))
+    columns = (Column("number"), Column(text, text))
+    return Sheet(text, text, columns, (line,), facts={"policy": text}, warning=text, notes=(text,))
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_no_field_is_a_formula_in_a_spreadsheet(text: str) -> None:
+    header, row = csv.reader(io.StringIO(for_csv([hostile_sheet(text)])))
+    fields = [*header, *row]
+    assert not [each for each in fields if each[:1] in ("=", "+", "@", "-", "\t", "\r", "\n") and each not in ("-1.5", "-2.5")]
+    assert {"-1.5", "-2.5", "1e3", "3"} < set(row)
+    assert sum(text in each for each in fields) > 5
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_markdown_shows_names_and_notes_as_they_are(text: str) -> None:
+    """Each paragraph is one, and says what was to be said."""
+    page = (
+        MarkdownIt("commonmark", {"html": True})
+        .enable(["table", "strikethrough"])
+        .render(for_markdown([hostile_sheet(text)], text))
+    )
+    shown = text.replace("\n", " ").replace("\t", " ").strip()
+    for tag in ("h3", "code", "strong", "p"):
+        found = re.findall(rf"<{tag}>(.*?)</{tag}>", page)
+        assert shown in [html.unescape(each).strip() for each in found], tag
+    assert not re.search("<(ul|ol|pre|s|a|h1|em><em)>", page)
+    assert page.count("<h3>") == page.count("<table>") == 1
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_latex_has_no_empty_line_in_a_caption_or_a_cell(text: str) -> None:
+    body = for_latex([hostile_sheet(text)], text)
+    table = body[body.index("\\caption") : body.index("\\end{tabular}")]
+    assert "" not in [line.strip() for line in table.splitlines()]
+    assert "\t" not in body
 
 
 @pytest.mark.parametrize("width", [40, 80, 120])
