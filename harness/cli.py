@@ -7,6 +7,7 @@ import importlib
 import io
 import os
 import sys
+from pathlib import Path
 
 from ..envs.errors import VlarigError
 from .home import home
@@ -104,6 +105,10 @@ def _run(words: list[str]) -> int:
         if any("\ud800" <= letter <= "\udfff" for letter in word):  # where Python puts bytes that it cannot decode
             encoding = sys.getfilesystemencoding()
             raise VlarigError(f"{word!r} is no text in {encoding}; type it in {encoding}, or rename the file that is called so")
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise VlarigError("the working directory is no longer there; change to one that is") from None
     command = words[0] if words else "--help"
     if command in ("-h", "--help", "help"):
         print(usage(), end="")

@@ -24,19 +24,23 @@ def run_sheet(table: RunTable) -> Sheet:
         columns=(Column("success %"), Column("errors"), Column("missing")),
         lines=tuple(lines),
         facts=_facts(table),
-        warning="" if table.total.complete else _progress(table),
+        warning="" if table.total.complete else progress(table.total),
         notes=tuple(table.notes),
         spread=True,
     )
 
 
+def rate_cell(tally: Tally) -> Cell:
+    """The success rate in percent, with its interval and n."""
+    if tally.rate is None:
+        return Cell("-", n=tally.finished)
+    low, high = tally.interval
+    return Cell(f"{100 * tally.rate:.1f}", (f"{100 * low:.1f}", f"{100 * high:.1f}"), tally.finished)
+
+
 def _cells(tally: Tally) -> tuple[Cell, ...]:
-    rate = Cell("-", n=tally.finished)
-    if tally.rate is not None:
-        low, high = tally.interval
-        rate = Cell(f"{100 * tally.rate:.1f}", (f"{100 * low:.1f}", f"{100 * high:.1f}"), tally.finished)
     return (
-        rate,
+        rate_cell(tally),
         Cell(str(tally.errors), tone="error" if tally.errors else ""),
         Cell(str(tally.missing), tone="warning" if tally.missing else ""),
     )
@@ -112,8 +116,8 @@ def _facts(table: RunTable) -> dict[str, str]:
     }
 
 
-def _progress(table: RunTable) -> str:
-    total = table.total
+def progress(total: Tally) -> str:
+    """How far a run is that is not complete, and what to do."""
     return (
         f"incomplete: {total.finished} of {total.expected} episodes finished, {total.errors} errors, {total.missing} missing; "
         "give the run's command again to finish it"

@@ -113,6 +113,7 @@ class Sheet:
         warning: What the whole table lacks; empty where it lacks nothing.
         notes: What must stand below the numbers.
         spread: Whether intervals and numbers of episodes stand in columns of their own in forms for people; else beside the value.
+        turns: Whether it is a matrix, whose lines and columns may change places where it fits better so. Its last column is of all.
     """
 
     title: str
@@ -124,6 +125,7 @@ class Sheet:
     warning: str = ""
     notes: tuple[str, ...] = ()
     spread: bool = False
+    turns: bool = False
 
     @property
     def heading(self) -> str:
@@ -182,3 +184,25 @@ def spread_out(sheet: Sheet) -> Sheet:
                 cells += [Cell(" to ".join(cell.interval) if cell.interval else "-"), Cell(str(cell.n or 0))]
         lines.append(replace(line, cells=tuple(cells)))
     return replace(sheet, columns=tuple(columns), lines=tuple(lines), spread=False)
+
+
+def turned(matrix: Sheet) -> Sheet:
+    """The matrix with its lines as columns."""
+    lines = [
+        Line(column.heading, tuple(line.cells[index] for line in matrix.lines)) for index, column in enumerate(matrix.columns)
+    ]
+    return replace(matrix, corner="task", columns=tuple(Column(line.label) for line in matrix.lines), lines=tuple(lines))
+
+
+def without_intervals(matrix: Sheet) -> Sheet:
+    """The matrix with its values and numbers of episodes alone, which says so."""
+    lines = [replace(line, cells=tuple(replace(cell, interval=None) for cell in line.cells)) for line in matrix.lines]
+    return replace(matrix, lines=tuple(lines), notes=(*matrix.notes, "a wider terminal shows the intervals"))
+
+
+def with_one_n(matrix: Sheet) -> Sheet:
+    """The matrix with the number of episodes beside the last value of each line alone, so that its lines stay low."""
+    lines = [
+        replace(line, cells=(*(replace(cell, n=None) for cell in line.cells[:-1]), line.cells[-1])) for line in matrix.lines
+    ]
+    return replace(matrix, lines=tuple(lines))

@@ -17,11 +17,12 @@ from ...results.forms.html import for_html
 from ...results.forms.latex import for_latex
 from ...results.forms.markdown import for_markdown
 from ...results.layouts import LAYOUTS, make_layout
+from ...results.matrix import matrix_sheets
 from ...results.measures import RunRecords, read_run
 from ...results.rendering import LEGEND, for_programs, run_sheet
 from ...results.runs import DEFAULT_RUNS, find_run
 from ...results.sheet import Sheet
-from ...results.tables import run_table
+from ...results.tables import RunTable, run_table
 from ..command_line import parse
 from ..screen import Screen, print_document
 from .several import read_each, tell_refused
@@ -32,7 +33,12 @@ Each rate stands with its Wilson 95 % interval and n, the number of finished epi
 and episodes that were not run yet, are counted in columns of their own and are part of no rate. A run can be looked at while it
 is being written, and after it was killed. A shard's table is of its own share of the episodes, and says so.
 
+Runs that played a suite under the same protocol make one matrix of it, a row for each run and a column for each task; in a narrow
+terminal the tasks are the rows. What one run alone has played gets a table of its own. JSON is a list of the runs in any case.
+
   vlarig table runs/expert
+  vlarig table runs/*
+  vlarig table before=runs/sft after=runs/rl --per-run
   vlarig table expert octo --format markdown > results.md
   vlarig table runs/* --format json
 
@@ -53,10 +59,12 @@ class TableConfig:
     """What the command can be told."""
 
     runs: tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="[LABEL=]RUN...")]] = ()
-    """Folders of runs, or their names below runs/. With --layout, runs of one label make one row; the label is the policy's name
-    unless it is given."""
+    """Folders of runs, or their names below runs/. A row's label is the policy's name unless it is given; with --layout, runs of one
+    label make one row."""
     layout: Annotated[str | None, tyro.conf.arg(metavar="|".join(LAYOUTS))] = None
     """A table of the paper to put the runs into."""
+    per_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """A table for each run, also of runs that played the same."""
     interval: Literal["start", "task"] = "start"
     """With --layout, what intervals are about: other starts of these tasks, or other tasks of their kind."""
     format: SheetForm | Literal["json"] = "terminal"
@@ -71,12 +79,22 @@ def main(arguments: list[str]) -> int:
         return _print_layout(config.layout, config)
     if not config.runs:
         raise VlarigError("no run was named; give its folder, as in `vlarig table runs/expert`; `vlarig runs` lists the runs")
-    tables, refused = read_each(config.runs, lambda run: run_table(find_run(Path(run))))
+    named, refused = read_each(config.runs, _table_named)
     if config.format == "json":
-        print_document(for_programs(tables))
+        print_document(for_programs([table for _, table in named]))
     else:
-        print_sheets([run_sheet(table) for table in tables], LEGEND, config.format)
+        sheets = [run_sheet(table) for _, table in named] if config.per_run else matrix_sheets(named)
+        if config.format == "csv" and len({sheet.columns for sheet in sheets}) > 1:
+            raise VlarigError(
+                "these runs make tables of different columns, and CSV has one header; name fewer runs, or --per-run"
+            )
+        print_sheets(sheets, LEGEND, config.format)
     return tell_refused(refused)
+
+
+def _table_named(run: str) -> tuple[str, RunTable]:
+    label, folder = _named(run)
+    return label, run_table(folder)
 
 
 def print_sheets(sheets: Sequence[Sheet], legend: str, form: SheetForm = "terminal") -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from rich.box import SIMPLE_HEAD
@@ -10,7 +11,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from ..sheet import Cell, Line, Sheet, spread_out
+from ..sheet import Cell, Line, Sheet, spread_out, turned, with_one_n, without_intervals
 
 _MARKS = {"": "", "best": "bold", "second": "underline"}
 _TONES = {"": "", "warning": "yellow", "error": "red"}
@@ -20,6 +21,10 @@ _ENDLESS = 10_000
 
 #: Letters that a label keeps where the terminal is narrow.
 _LABEL = 20
+
+#: Letters of a matrix's heading that need no second line: as many as an interval has.
+_HEADING = 14
+
 _RAISED = str.maketrans("0123456789,", "⁰¹²³⁴⁵⁶⁷⁸⁹˒")
 
 
@@ -27,13 +32,14 @@ def print_sheets(console: Console, sheets: Sequence[Sheet], legend: str) -> None
     """Print a block for each sheet, and what the numbers are below the last.
 
     Where the console is narrow, labels are folded, and nothing else: a table that is still too wide is printed wider than the console.
+    A matrix is turned where it fits better so; where it does not fit either, its intervals are left out.
     """
-    for sheet in map(spread_out, sheets):
+    for whole in map(spread_out, sheets):
+        sheet = _fitting(console, whole)
         facts = "".join(f"  {name} {value}" for name, value in sheet.facts.items())
         console.print(Text.assemble((sheet.heading, "bold"), (facts, "dim")))
         grid = _grid(sheet)
-        tight = _grid(sheet, longest_label=_LABEL)
-        narrowest = Measurement.get(console, console.options.update(width=_ENDLESS), tight).minimum
+        narrowest = _narrowest(console, sheet)
         if narrowest > console.width:
             grid.width = narrowest
         console.print(grid, crop=False)
@@ -43,6 +49,32 @@ def print_sheets(console: Console, sheets: Sequence[Sheet], legend: str) -> None
             console.print(Text(note, style="yellow"))
         console.print()
     console.print(Text(legend, style="dim"))
+
+
+def _fitting(console: Console, sheet: Sheet) -> Sheet:
+    """The sheet; of a matrix the first arrangement that the console is wide enough for, or the narrowest."""
+    if not sheet.turns:
+        return sheet
+    upright = with_one_n(sheet)
+    arrangements = [each(side) for each in (lambda side: side, without_intervals) for side in (upright, turned(upright))]
+    fitting = (each for each in arrangements if _narrowest(console, each) <= console.width)
+    return next(fitting, None) or min(arrangements, key=lambda each: _narrowest(console, each))
+
+
+def _narrowest(console: Console, sheet: Sheet) -> int:
+    """Letters that a line of the sheet takes with its labels folded."""
+    options = console.options.update(width=_ENDLESS)
+    return Measurement.get(console, options, _grid(sheet, longest_label=_LABEL)).minimum
+
+
+def _folded(heading: str) -> list[str]:
+    """A name on several lines, broken only after a sign that joins its parts."""
+    lines = [""]
+    for part in re.findall(r"[^/:_ -]*[/:_ -]+|[^/:_ -]+", heading):
+        if lines[-1] and len(lines[-1] + part.rstrip()) > _HEADING:
+            lines.append("")
+        lines[-1] += part
+    return [line.rstrip() for line in lines]
 
 
 def _grid(sheet: Sheet, longest_label: int | None = None) -> Table:
@@ -56,7 +88,8 @@ def _grid(sheet: Sheet, longest_label: int | None = None) -> Table:
     for index, column in enumerate(sheet.columns):
         above = column.group if sheet.groups and column.group != shown else ""
         shown = column.group
-        lines = [*([above] if sheet.groups else []), *(column.title_lines if sheet.place else [column.title])]
+        title = _folded(column.title) if sheet.turns else column.title_lines if sheet.place else [column.title]
+        lines = [*([above] if sheet.groups else []), *title]
         heading = Text("\n".join(lines), justify="right")
         cells = [heading, *(_text(sheet, line.cells[index]) for line in sheet.lines)]
         whole = max(line.cell_len for cell in cells for line in cell.split("\n"))

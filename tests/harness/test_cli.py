@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -102,3 +103,41 @@ def test_a_defect_of_ours_keeps_its_traceback(command):
     command(broken)
     with pytest.raises(ZeroDivisionError):
         cli.main(["doctor"])
+
+
+def test_a_working_directory_that_is_gone_is_one_sentence(tmp_path, monkeypatch, capsys):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    for name in cli.COMMANDS:
+        assert cli.main([name]) == 2
+        assert capsys.readouterr().err == "vlarig: the working directory is no longer there; change to one that is\n"
+
+
+def test_an_option_that_is_no_text_is_one_sentence(capsys):
+    for name in cli.COMMANDS:
+        assert cli.main([name, "r\udcff"]) == 2
+        (sentence,) = capsys.readouterr().err.splitlines()
+        assert sentence.startswith("vlarig: 'r\\udcff' is no text in utf-8; ")
+
+
+def test_without_a_home_it_is_said_what_to_set(monkeypatch):
+    from vlarig.harness.home import home
+
+    def none():
+        raise RuntimeError("Could not determine home directory.")
+
+    for name in ("VLARIG_HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pathlib.Path.home", none)
+    with pytest.raises(VlarigError, match="set HOME, or VLARIG_HOME"):
+        home()
+
+
+def test_what_a_terminals_encoding_lacks_is_escaped():
+    code = "from vlarig.harness.cli import main; main(['table', '\N{RIGHTWARDS ARROW}'])"
+    command = [sys.executable, "-X", "utf8=0", "-c", code]
+    done = subprocess.run(command, env=os.environ | {"PYTHONIOENCODING": "ascii"}, capture_output=True, check=False)
+    assert b"\\u2192" in done.stderr
+    assert b"Traceback" not in done.stderr

@@ -28,7 +28,7 @@ def test_table_of_two_runs(tmp_path, capsys):
     make_run(tmp_path / "runs" / "random", finished=3)
     assert table.main(["runs/expert", "random"]) == 0
     output = capsys.readouterr().out
-    assert output.index("expert") < output.index("70.0") < output.index("random") < output.index("(incomplete)")
+    assert output.index("expert") < output.index("70.0") < output.index("66.7") < output.index("incomplete: 9 of 30")
 
 
 def test_json_is_json_even_in_a_narrow_terminal(tmp_path, capsys, monkeypatch):

@@ -1,0 +1,81 @@
+"""Several runs of the same suites as matrices: a line for each run, a column for each task, then all tasks together."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import replace
+
+from .manifest import canonical_json
+from .rendering import progress, rate_cell, run_sheet
+from .sheet import Cell, Column, Line, Sheet
+from .tables import RunTable, SuiteTable
+
+ALL_TASKS = "all tasks"
+
+
+def matrix_sheets(named: Sequence[tuple[str, RunTable]]) -> list[Sheet]:
+    """A matrix for each suite that several runs have played under one protocol, then the tables of what one run alone has played.
+
+    Args:
+        named: The runs, each with its label; an empty one stands for the policy's name, with the run's where two have the same.
+    """
+    tables = [table for _, table in named]
+    played = [_suites(table) for table in tables]
+    counts = Counter(key for suites in played for key in suites)
+    labels = _labels(named)
+    sheets = []
+    for key in (key for key in counts if counts[key] > 1):
+        rows = [
+            (label, table, suites[key]) for label, table, suites in zip(labels, tables, played, strict=True) if key in suites
+        ]
+        sheets.append(_matrix(rows))
+    for table, suites in zip(tables, played, strict=True):
+        alone = tuple(suite for key, suite in suites.items() if counts[key] == 1)
+        sheets += [run_sheet(replace(table, suites=alone))] if alone else []
+    return sheets
+
+
+def _suites(table: RunTable) -> dict[tuple[str, str], SuiteTable]:
+    """The run's suites, by their name and all fields of their protocol."""
+    plans = table.manifest.identity.suites
+    return {(plan.name, canonical_json(plan.protocol)): suite for plan, suite in zip(plans, table.suites, strict=True)}
+
+
+def _labels(named: Sequence[tuple[str, RunTable]]) -> list[str]:
+    labels = [label or table.manifest.identity.policy_label for label, table in named]
+    return [
+        f"{label} ({table.run})" if labels.count(label) > 1 else label
+        for label, (_, table) in zip(labels, named, strict=True)
+    ]  # fmt: skip
+
+
+def _matrix(rows: Sequence[tuple[str, RunTable, SuiteTable]]) -> Sheet:
+    tasks = list(dict.fromkeys(row.label for _, _, suite in rows for row in suite.rows))
+    seeds = {str(table.manifest.identity.seed) for _, table, _ in rows}
+    renderers = {table.manifest.identity.renderer for _, table, _ in rows}
+    differ = len(renderers) > 1 or len(seeds) > 1
+    same = {} if differ else {"renderer": min(renderers), "seed": min(seeds)}
+    lines = []
+    for label, table, suite in rows:
+        rates = {row.label: rate_cell(row.tally) for row in suite.rows}
+        notes = list(table.notes)
+        if not suite.total.complete:
+            notes.append(progress(suite.total))
+        if len(rates) < len(tasks):
+            notes.append(f"{len(rates)} of {len(tasks)} tasks were played: {', '.join(rates)}")
+        if differ:
+            notes.append(f"renderer {table.manifest.identity.renderer}, seed {table.manifest.identity.seed}")
+        total = replace(
+            rate_cell(suite.total), tone="" if suite.total.complete else "warning", footnotes=tuple(notes)
+        )  # fmt: skip
+        lines.append(Line(label, (*(rates.get(task, Cell()) for task in tasks), total)))
+    suite = rows[0][2]
+    return Sheet(
+        title=suite.suite,
+        corner="policy",
+        columns=tuple(Column(name) for name in (*tasks, ALL_TASKS)),
+        lines=tuple(lines),
+        facts={"protocol": suite.protocol} | same,
+        turns=True,
+    )

@@ -1,0 +1,95 @@
+"""Several runs of a suite as one matrix of policies by tasks, in every form."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from sample_runs import PROTOCOL, TASKS, make_episode, make_run
+
+from vlarig.envs.errors import VlarigError
+from vlarig.harness.commands import table
+from vlarig.results.planning import suite_plans
+
+
+@pytest.fixture(autouse=True)
+def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_run(Path("runs/expert"))
+    make_run(Path("runs/random"), policy="random", finished=4, errors=1)
+    make_run(Path("runs/again"), policy="random", seed=7)
+
+
+def printed(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    assert table.main(list(words)) == 0
+    return capsys.readouterr().out
+
+
+def rows_of(text: str) -> dict[str, list[str]]:
+    return {line.split()[0]: line.split()[1:] for line in text.splitlines() if line.strip()}
+
+
+def test_a_row_for_each_run_and_a_column_for_each_task(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    text = printed(capsys, "expert", "random")
+    rows = rows_of(text)
+    assert rows["policy"] == [*TASKS, "all", "tasks"]
+    assert rows["expert"] == ["70.0"] * 4
+    assert rows["random"] == ["75.0", "75.0", "75.0", "75.0¹"]
+    assert "[52.1, 83.3]" in text and "n 30" in text
+    assert "¹ incomplete: 12 of 30 episodes finished, 3 errors, 15 missing" in text
+    assert text.count("protocol standard@1") == 1
+
+
+def test_in_a_narrow_terminal_the_tasks_are_the_rows(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    text = printed(capsys, "before=expert", "after=random")
+    rows = rows_of(text)
+    assert rows["task"] == ["before", "after"]
+    assert rows["open_drawer"] == ["70.0", "75.0"]
+    assert rows["all"] == ["tasks", "70.0", "75.0¹"]
+    assert "[52.1, 83.3]" in text
+    assert max(map(len, text.splitlines())) <= 60
+    monkeypatch.setenv("COLUMNS", "34")
+    text = printed(capsys, "before=expert", "after=random")
+    assert "[52.1, 83.3]" not in text
+    assert "a wider terminal shows the intervals" in " ".join(text.split())
+    assert rows_of(text)["open_drawer"] == ["70.0", "75.0"]
+
+
+def test_runs_of_one_policy_are_told_apart(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "150")
+    text = printed(capsys, "random", "again")
+    assert {"random (random)", "random (again)"} <= {line.split("  ")[0].strip() for line in text.splitlines()}
+    assert "renderer osmesa, seed 7" in text
+
+
+def test_every_form_has_the_matrix(capsys):
+    for form in ("markdown", "latex", "html"):
+        text = printed(capsys, "expert", "random", "--format", form)
+        assert text.count("all tasks") == 1, form
+        assert "incomplete: 12 of 30" in text, form
+    header, expert, random = csv.reader(io.StringIO(printed(capsys, "expert", "random", "--format", "csv")))
+    assert dict(zip(header, expert, strict=True))["all tasks n"] == "30"
+    assert dict(zip(header, random, strict=True))["stack"] == "75.0"
+    assert "incomplete: 12 of 30" in random[-1]
+    assert [run["run"] for run in json.loads(printed(capsys, "expert", "random", "--format", "json"))] == ["expert", "random"]
+
+
+def test_a_table_for_each_run_where_it_is_asked_for_or_nothing_is_shared(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    assert printed(capsys, "expert", "random", "--per-run").count("suite / task") == 2
+    assert printed(capsys, "expert").count("suite / task") == 1
+    longer = replace(PROTOCOL, step_limit=90)
+    episodes = [replace(make_episode(start, task), protocol=longer) for task in TASKS for start in range(10)]
+    make_run(Path("runs/other"), suites=suite_plans(episodes))
+    text = printed(capsys, "expert", "other")
+    assert text.count("suite / task") == 2, "one name for two protocols"
+    text = printed(capsys, "expert", "random", "other")
+    assert text.count("suite / task") == 1 and text.count("all tasks") == 1
+    with pytest.raises(VlarigError, match="--per-run"):
+        table.main(["expert", "random", "other", "--format", "csv"])
