@@ -74,7 +74,8 @@ COMMANDS: dict[str, type[Inspect | Create]] = {"inspect": Inspect, "create": Cre
 def main(arguments: list[str]) -> int:
     """Run one of the subcommands."""
     command = parse(COMMANDS, arguments, "vlarig policy", DESCRIPTION)
-    _need_extra()
+    if not isinstance(command, Inspect) or command.preset != "4b":  # the paper's size is shown without PyTorch
+        _need_extra()
     command.run()
     return 0
 

@@ -20,7 +20,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,7 @@ from ..api import PolicyError
 from ..conventions import embodiment_from_data, embodiment_to_data
 from .backbone import read_backbone_config
 from .config import PRESETS, ModelConfig
+from .description import Description
 from .model import QwenVla, build
 from .normalization import DatasetStatistics, Statistics, statistics_from_data, statistics_to_data
 from .sharing import share
@@ -59,21 +60,6 @@ _DRAWN_IN_PLACE = ("4b",)
 
 #: An id of the hub: ``owner/name``.
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-
-
-@dataclass(frozen=True)
-class Description:
-    """All of a checkpoint but its weights and its tokenizer.
-
-    Attributes:
-        config: The architecture.
-        statistics: Statistics key to quantiles.
-        embodiments: Name to embodiment; empty for random weights, which were trained on none and are tried on any.
-    """
-
-    config: ModelConfig
-    statistics: dict[str, DatasetStatistics] = field(default_factory=dict)
-    embodiments: dict[str, Embodiment] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,26 @@ from rich.table import Table
 from rich.text import Text
 
 from ...envs.embodiments import TABLETOP_PANDA, Embodiment
-from .acceleration import accelerations
-from .checkpoint import Description, describe_checkpoint, find_checkpoint
 from .config import PRESETS
-from .model import build, parameter_counts
-from .policy import chunk_rows
+from .description import Description, chunk_rows
 from .prompt import chat_text, embodiment_prompt
-from .tokenizer import small_tokenizer, token_ids
+
+#: Parameters by part of presets that are shown without PyTorch: the paper's own size. A test counts them in the model.
+SIZES = {
+    "4b": {
+        "block": 70_788_352,
+        "blocks": 1_132_613_632,
+        "action projections": 4_919_872,
+        "vlm projection": 3_933_696,
+        "time embedding": 2_755_584,
+        "output modulation": 4_721_664,
+        "action expert": 1_148_944_448,
+        "vision": 333_514_240,
+        "language model": 4_205_751_296,
+        "value head": 2_561,
+        "total": 5_688_212_545,
+    }
+}
 
 #: Stands for the task's words in the prompts that are shown.
 INSTRUCTION = "put the spoon on the towel"
@@ -28,6 +41,11 @@ def describe(source: str) -> Description:
     Raises:
         PolicyError: There is neither.
     """
+    if source in SIZES:
+        return Description(PRESETS[source]())
+    from .checkpoint import describe_checkpoint, find_checkpoint
+    from .tokenizer import small_tokenizer, token_ids
+
     if source in PRESETS:
         return Description(PRESETS[source](tokens=token_ids(small_tokenizer())))
     return describe_checkpoint(find_checkpoint(source, weights=False))
@@ -38,7 +56,7 @@ def inspection(source: str) -> list[Table | Text]:
     description = describe(source)
     return [
         Text(f"qwen-vla:{source}"),
-        _sizes(description),
+        _sizes(description, SIZES.get(source) or counted(description)),
         _architecture(description),
         *_robots(description),
         *_statistics(description),
@@ -54,12 +72,18 @@ def paper_size(count: int) -> str:
     return f"{count / 1e6:.1f}M" if count >= 5e4 else str(count)
 
 
-def _sizes(description: Description) -> Table:
+def counted(description: Description) -> dict[str, int]:
+    """Parameters by part, counted in a model without weights."""
+    from .model import build, parameter_counts
+
+    return parameter_counts(build(description.config, seed=None, device="meta"))
+
+
+def _sizes(description: Description, counts: dict[str, int]) -> Table:
     table = Table()
     table.add_column("part")
     table.add_column("parameters", justify="right")
     table.add_column("", justify="right")
-    counts = parameter_counts(build(description.config, seed=None, device="meta"))
     expert = description.config.expert
     names = {"block": f"one block of {expert.blocks}", "blocks": "blocks", "vlm projection": "VLM projection"}
     order = [
@@ -138,4 +162,8 @@ def _prompts(description: Description) -> Text:
 
 
 def _accelerations() -> Text:
+    try:
+        from .acceleration import accelerations
+    except ModuleNotFoundError:
+        return Text("faster ways on this machine: not looked for, since PyTorch or transformers is not installed")
     return Text("\n".join(["faster ways on this machine:", *(f"  {each.name}: {each.note}" for each in accelerations())]))

@@ -22,11 +22,11 @@ from ..conventions import differences, refuse_differences
 from ..options import Options, read_options
 from .acceleration import check_acceleration, compile_model, kernels_in_use, use_torch_kernels
 from .checkpoint import Bundle, load
+from .description import chunk_rows
 from .flow import draw, euler, sample_chain, start_noise
 from .inputs import InputBuilder, prompted
 from .layout import ActionLayout
 from .model import Context, coarsest_precision
-from .navigation import WAYPOINTS
 from .normalization import Statistics, bounds_statistics, denormalize, normalize_state, state_bins
 from .recording import Recording, extras_of
 
@@ -328,11 +328,6 @@ class QwenVlaPolicy:
             f"the checkpoint was not trained on {embodiment.name!r}, which {asker!r} is played with; "
             f"it knows {', '.join(sorted(trained))}"
         )
-
-
-def chunk_rows(embodiment: Embodiment, horizon: int) -> int:
-    """Rows that a model of this horizon predicts for a robot: all, or :data:`WAYPOINTS` waypoints."""
-    return min(horizon, WAYPOINTS) if embodiment.arms == "none" else horizon
 
 
 def _device(name: str) -> torch.device:

@@ -9,6 +9,7 @@ from trained_policy import trained_bundle
 
 from vlarig.harness.cli import main
 from vlarig.policies.qwen_vla.checkpoint import save_checkpoint
+from vlarig.policies.qwen_vla.inspection import SIZES, counted, describe
 
 
 def shown(capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -37,6 +38,16 @@ def test_the_papers_sizes_are_printed_as_the_paper_prints_them(capsys: pytest.Ca
         "action expert": "1.15B",
     }
     assert {part: rows[part] for part in paper} == paper
+
+
+def test_the_papers_sizes_are_those_of_the_model_and_are_shown_without_pytorch(cli, tmp_path: Path) -> None:
+    assert counted(describe("4b")) == SIZES["4b"]
+    for name in ("torch", "transformers"):
+        (tmp_path / f"{name}.py").write_text(f"raise ModuleNotFoundError('not installed', name={name!r})")
+    done = cli("policy", "inspect", "--preset", "4b", PYTHONPATH=str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "5,688,212,545" in done.stdout
+    assert "since PyTorch or transformers is not installed" in done.stdout
 
 
 def test_a_checkpoint_is_shown_with_its_robots_ranges_and_prompts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
