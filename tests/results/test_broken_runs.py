@@ -109,7 +109,7 @@ def test_a_manifest_that_says_something_else(folder: Path, place: str, value: st
         "UPDATE episodes SET actions = 'text' WHERE start = 1",
         "UPDATE attempts SET key = 'no key'",
         "UPDATE attempts SET key = 'tabletop/standard@1/stack/base/99999999999999999999/0'",
-        "INSERT INTO sessions VALUES (1, x'00', 'h', 1, 1, '{}', '', NULL)",
+        "UPDATE sessions SET host = x'00'",
         "ALTER TABLE episodes RENAME TO e; CREATE VIEW episodes AS SELECT * FROM e",
         "ALTER TABLE attempts ADD COLUMN more",
         "CREATE TRIGGER t AFTER INSERT ON episodes BEGIN DELETE FROM episodes; END",
