@@ -66,6 +66,11 @@ def load_suite(name: str) -> Suite:
     return suite
 
 
+def suite_source(name: str) -> str:
+    """Full name of the module that the suite is in; empty where there is none of that name."""
+    return _places().get(name, "").partition(":")[0]
+
+
 def _places() -> dict[str, str]:
     """Suite name to ``module:attribute``; nothing is imported."""
     return {point.name: point.value for point in entry_points(group=ENTRY_POINT_GROUP)} | _BUILT_IN

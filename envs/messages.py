@@ -82,11 +82,13 @@ class Hire:
         suite: Name of the suite whose simulator it loads.
         memory: Most bytes that the simulator may take; no bound when ``None``.
         lease: A text of the client's own; an earlier connection with the same one is ended first.
+        renderer: What is to draw the pictures, where the env server's machine has it; empty for its own choice.
     """
 
     suite: str
     memory: Optional[int]
     lease: str
+    renderer: str = ""
 
 
 @dataclass(frozen=True)

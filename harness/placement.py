@@ -16,6 +16,7 @@ from ..benchmarks.suite import Suite
 from ..envs.api import ChunkResult, Episode, Needs, Snapshot
 from ..envs.errors import VlarigError
 from ..envs.messages import CRASH, LOST
+from ..envs.sources import CodeChangedError
 from .machines.client import ServerGone, SimClient, SimulatorFault
 from .machines.local_server import LocalServer
 from .simulation.liveness import within
@@ -75,7 +76,7 @@ class Place(Protocol):
         """Start a server and connect. That may take for ever: it is bounded.
 
         Raises:
-            VlarigError: It says what the user can mend.
+            VlarigError: It says what the user can mend; ``CodeChangedError`` where the code is not what the run began with.
             ServerGone: It died; :class:`MachineAwayError` where nothing can be started for now.
         """
         ...
@@ -236,7 +237,7 @@ class SimHost:
             except ServerGone as gone:
                 story = str(gone)
             except VlarigError as error:
-                if not self._proven:
+                if not self._proven or isinstance(error, CodeChangedError):
                     raise
                 story = str(error)  # what stood once may stand again when memory or the like is there again
             await self._count_death(story)
@@ -265,7 +266,7 @@ class SimHost:
                 self._client = await self._launch_once()
             except (ServerGone, VlarigError) as error:
                 await self.place.end()
-                if waited >= LONGEST_ABSENCE:
+                if waited >= LONGEST_ABSENCE or isinstance(error, CodeChangedError):
                     self.absence = HostLostError(f"{self.name} was away for {waited:.0f} s, and is given up: {error}")
                     return
             else:

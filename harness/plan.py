@@ -11,18 +11,20 @@ from typing import Annotated, Literal, Self
 import tyro
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator, model_validator
 
-from ..benchmarks.registry import load_suite
+from ..benchmarks.registry import load_suite, suite_source
 from ..benchmarks.suite import Suite, refuse_unknown_tasks
 from ..envs.api import Episode, Protocol
 from ..envs.errors import VlarigError
+from ..envs.sources import find_sources, source_hashes
 from ..policies.api import Policy
 from ..policies.batching import execute_for
 from ..policies.calls import check_fit
-from ..policies.registry import parse_options
+from ..policies.registry import parse_options, policy_module
 from ..results.manifest import Identity
 from ..results.planning import episodes_digest, suite_plans
 from ..results.shards import Shard
 from .assets.bundle import find_bundle
+from .policy_state import PolicyState
 from .workplace import Workplace
 
 Count = Annotated[int | None, tyro.conf.arg(metavar="N")]
@@ -75,7 +77,11 @@ class SweepConfig(BaseModel):
     hosts_ca_file: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Certificates of the authorities to trust for wss://, in PEM format. Default: the system's."""
     run: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """Folder of the run. Default: one below runs/ named after what identifies the run, so that the same command goes on."""
+    """Folder of the run. Default: one below runs/ named after what identifies the run, so that the same command goes on; a new one
+    there takes over what its siblings have finished of the same episodes."""
+    fresh: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Play all episodes anew: a run in that folder is renamed (-old-1), and nothing is taken over. The same command without --fresh
+    resumes the new one."""
     video: Literal["none", "failures", "all"] = "none"
     """Which episodes to film, by simulating them again after the sweep."""
     strict: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -169,11 +175,20 @@ def plan_suite(
     return SuitePlan(Workplace.of(suite), resolved, chosen)
 
 
-def run_identity(config: SweepConfig, policy: Policy, plans: Sequence[SuitePlan]) -> Identity:
-    """What identifies the run: not its workers, slots, batches, place or videos."""
+def run_identity(config: SweepConfig, policy: Policy, plans: Sequence[SuitePlan], state: PolicyState | None = None) -> Identity:
+    """What identifies the run: not its workers, slots, batches, place or videos.
+
+    Args:
+        config: The sweep.
+        policy: Its policy.
+        plans: Its suites.
+        state: State of a policy that was given as an object, before it acted; ``None`` for one that was named.
+
+    Raises:
+        VlarigError: Code of a third party cannot be read.
+    """
     episodes = [episode for plan in plans for episode in plan.episodes]
     told, beside = parse_options(config.policy_options), getattr(policy, "transport_options", frozenset())
-    renderers = sorted({renderer.name for plan in plans if (renderer := plan.workplace.renderer) is not None})
     return Identity(
         suites=suite_plans(episodes),
         episodes=len(episodes),
@@ -182,10 +197,30 @@ def run_identity(config: SweepConfig, policy: Policy, plans: Sequence[SuitePlan]
         policy=config.policy,
         policy_options={name: value for name, value in told.items() if name not in beside},
         policy_revision=policy.revision,
+        policy_state=None if state is None else state.sha256,
         policy_privileged=policy.needs.privileged,
         strict=config.strict,
         runtimes={plan.suite.runtime: plan.workplace.runtime.lock_sha256 for plan in plans},
+        sources=_sources(config, plans, state),
         assets={bundle.name: bundle.identity for plan in plans for bundle in plan.workplace.assets},
-        renderer=" ".join(renderers) or "own",
+        renderer=drawn_by(plans),
         vlarig_version=version("vlarig"),
     )
+
+
+def drawn_by(plans: Sequence[SuitePlan]) -> str:
+    """What draws the pictures of the suites, by name; ``own`` where no runtime's needs are known."""
+    return " ".join(sorted({plan.workplace.renderer.name for plan in plans if plan.workplace.renderer is not None})) or "own"
+
+
+def _sources(config: SweepConfig, plans: Sequence[SuitePlan], state: PolicyState | None) -> dict[str, str]:
+    """The third parties' code that the run is made with: its suites, their adapters, and the policy."""
+    adapters = [source for plan in plans for source in plan.workplace.sources]
+    suites = find_sources([suite_source(plan.suite.name) for plan in plans])
+    if state is None:
+        module = policy_module(config.policy)
+        policy = [] if module is None else find_sources([module], folder=Path.cwd())
+    else:
+        policy = find_sources([config.policy.partition(":")[0]], state.modules)
+    hashes = source_hashes({source.root: source for source in [*suites, *policy, *adapters]}.values())
+    return hashes if state is None or state.code is None else hashes | {config.policy: state.code}

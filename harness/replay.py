@@ -17,7 +17,7 @@ from ..envs.background import run_to_end
 from ..envs.errors import VlarigError
 from ..envs.structure import structure
 from ..results.ledger import Ledger
-from ..results.manifest import Manifest, SuitePlan
+from ..results.manifest import Manifest, SuitePlan, package_changes
 from ..results.records import EpisodeRecord, split_key
 from ..results.run_files import check_links
 from .episode_queue import EpisodeQueue
@@ -116,7 +116,8 @@ def replay_run(
     with Ledger.open_read_only(run) as ledger:
         for key in sorted(set(keys) - ledger.finished_keys()):
             ledger.record(key)  # says what is known about it
-        parts = [_part(run, manifest, plan, own) for plan in manifest.identity.suites if (own := _keys_of(plan, keys))]
+        seen = {record.key for record in ledger.each_record() if record.saw_images}
+        parts = [_part(run, manifest, plan, own, seen) for plan in manifest.identity.suites if (own := _keys_of(plan, keys))]
         with sigterm_interrupts():
             run_to_end(until_sigterm(_Replayer(run, ledger, done, watch).replay(parts, workers)))
 
@@ -134,10 +135,16 @@ def _keys_of(plan: SuitePlan, keys: Sequence[str]) -> list[str]:
     return [key for key in keys if split_key(key)[:2] == (plan.name, plan.protocol_name)]
 
 
-def _part(run: Path, manifest: Manifest, plan: SuitePlan, keys: Sequence[str]) -> _Part:
+def _part(run: Path, manifest: Manifest, plan: SuitePlan, keys: Sequence[str], seen: set[str]) -> _Part:
+    """The episodes of one suite; ``seen`` are those whose policy was shown images, which only the run's renderer draws alike."""
     suite = load_suite(plan.name)
     workplace = Workplace.of(suite)
     _check_workplace(run, manifest, workplace)
+    try:
+        workplace = workplace.drawn_by(manifest.identity.renderer.split(), run.name)
+    except VlarigError as error:
+        if not seen.isdisjoint(keys):
+            raise VlarigError(f"the pictures of {run} cannot be compared: {error}") from None
     protocol = structure(Protocol, plan.protocol, "the manifest's protocol")
     parts = [split_key(key) for key in keys]
     return _Part(
@@ -149,9 +156,16 @@ def _check_workplace(run: Path, manifest: Manifest, workplace: Workplace) -> Non
     """Make sure that the run was made with what is here."""
     name = workplace.suite.runtime
     if workplace.runtime.lock_sha256 != manifest.identity.runtimes[name]:
+        changes = package_changes(manifest.record.runtime_packages.get(name, {}), workplace.runtime.packages)
+        advice = (
+            f"bring these packages back in {workplace.runtime.python}, or adopt an interpreter that has them: vlarig runtime add "
+            f"{name} --python PATH"
+            if workplace.runtime.adopted
+            else f"install vlarig {manifest.identity.vlarig_version}, with which it was made, and then: vlarig runtime install {name}"
+        )
         raise VlarigError(
-            f"{run} was made with another version of the runtime {name!r}, so its episodes need not replay; install the version of "
-            "vlarig that made it"
+            f"{run} was made with other packages in the runtime {name!r} ({changes or 'which ones is not known'}), so its episodes "
+            f"need not replay; {advice}"
         )
     for bundle in workplace.assets:
         if bundle.identity != manifest.identity.assets.get(bundle.name):

@@ -7,7 +7,6 @@ import contextlib
 import logging
 import os
 import platform
-import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -40,7 +39,8 @@ from .machines.fleets import Fleet, ListedFleet, LocalFleet, Staff, survey
 from .machines.ray_fleet import RayFleet, connected
 from .machines.ray_replicas import ray_replicas
 from .machines.remote_machines import find_machines
-from .plan import SuitePlan, SweepConfig, plan_suites, run_identity
+from .plan import SuitePlan, SweepConfig, drawn_by, plan_suites, run_identity
+from .policy_state import PolicyState, policy_state
 from .replay import Replay
 from .reporting.bounds import BoundsWatch
 from .reporting.display import live_display
@@ -49,12 +49,10 @@ from .reporting.journal import Journal
 from .reporting.library_messages import LIBRARY_LOG, library_messages, log_of
 from .reporting.progress import Progress, SavingTime, TaskProgress
 from .reporting.reporter import Reporter
+from .run_folder import as_begun, make_room, run_folder, take_over_siblings, why_another
 from .screen import Screen
 from .sinks import LedgerSink
 from .termination import Terminated, sigterm_interrupts, until_sigterm
-
-#: Folder of runs that were given no folder of their own.
-RUNS = Path("runs")
 
 logger = logging.getLogger(__name__)
 
@@ -71,12 +69,14 @@ class Evaluation:
         complete: Whether every episode of the run, or of the shard, is finished.
         errors: Episodes given up in this session; the same command tries them again.
         unfilmed: Episodes that were to be filmed and could not be, with the reason.
+        played: Episodes finished in this session; 0 where the run was complete already.
     """
 
     run: Path
     complete: bool
     errors: int
     unfilmed: tuple[Replay, ...] = ()
+    played: int = 0
 
     def records(self) -> list[EpisodeRecord]:
         """Every finished episode of the run, with its actions."""
@@ -112,7 +112,8 @@ def evaluate(suites: str | tuple[str, ...] | list[str], policy: str | Policy, **
 
     Args:
         suites: Names of the suites, or one name.
-        policy: A policy's name, or a policy.
+        policy: A policy's name, or a policy. All that an object holds, its weights too, belongs to the run's identity, unless its
+            class has ``revision`` as a property, which then has to change with the weights.
         options: The other fields of :class:`~vlarig.harness.plan.SweepConfig`, and ``console``, a rich console for the live
             display (none is shown without it).
 
@@ -138,7 +139,7 @@ def evaluate(suites: str | tuple[str, ...] | list[str], policy: str | Policy, **
         check_members(named, policy)
     with Journal(console) as journal, cluster(config):
         if not isinstance(policy, str):
-            return run_sweep(config, policy, journal)
+            return run_sweep(config, policy, journal, policy_state(policy))
         with named_policy(config) as loaded:
             return run_sweep(config, loaded, journal)
 
@@ -170,8 +171,14 @@ def named_policy(config: SweepConfig) -> Iterator[Policy]:
         yield policy
 
 
-def run_sweep(config: SweepConfig, policy: Policy, journal: Journal) -> Evaluation:
+def run_sweep(config: SweepConfig, policy: Policy, journal: Journal, state: PolicyState | None = None) -> Evaluation:
     """Run the sweep that ``config`` describes, and tell the journal of it.
+
+    Args:
+        config: The sweep.
+        policy: Its policy.
+        journal: Is told.
+        state: State of a policy that was given as an object.
 
     Raises:
         VlarigError: Something the user can mend. What was measured until then is in the run.
@@ -183,15 +190,25 @@ def run_sweep(config: SweepConfig, policy: Policy, journal: Journal) -> Evaluati
     if config.strict:
         make_strict(policy)
     plans = plan_suites(config, policy, journal.say)
-    identity = run_identity(config, policy, plans)
-    shown = config.run or RUNS / default_run_name(config, identity.identity_hash())
+    identity = run_identity(config, policy, plans, state)
+    shown = run_folder(config, identity, plans)
     run = shown.absolute()  # a policy may change the working directory
+    if config.fresh:
+        make_room(shown, journal.say)
+    plans = as_begun(shown, plans)
+    identity = identity.model_copy(update={"renderer": drawn_by(plans)})
     suite_notes = {plan.suite.name: plan.suite.note for plan in plans if plan.suite.note}
-    manifest = Manifest(identity=identity, record=surroundings(config.model_dump(mode="json"), suite_notes, config.shard))
+    packages = {plan.suite.runtime: plan.workplace.runtime.packages for plan in plans}
+    record = surroundings(config.model_dump(mode="json"), suite_notes, config.shard, packages)
+    manifest = Manifest(identity=identity, record=record)
+    if config.run is None and not config.fresh and not run.exists() and (reason := why_another(shown, manifest)):
+        journal.say(reason)
     plans = _shared_out(config, plans, journal)
     fleet = _find_fleet(config, journal)
     with open_run(run, manifest) as ledger:
-        record = manifest.record
+        if config.run is None and not Manifest.load(run).record.fresh:
+            take_over_siblings(shown, manifest, ledger, [each for plan in plans for each in plan.episodes], journal.say)
+        before = ledger.finished_keys()
         parts = _parts(fleet, plans, ledger)
         workers = max((part.staff.workers for part in parts), default=0)
         slots = max((part.staff.workers * part.staff.slots for part in parts), default=0)
@@ -208,6 +225,8 @@ def run_sweep(config: SweepConfig, policy: Policy, journal: Journal) -> Evaluati
                 journal.say(f"{part.plan.suite.name}: {part.staff.reason}")
                 for warning in part.staff.warnings:
                     journal.warn(warning)
+            if not parts and before:
+                journal.say("complete already: nothing was played; --fresh plays it anew")
             try:
                 with sigterm_interrupts():
                     run_to_end(until_sigterm(_sweep(config, policy, fleet, parts, progress, ledger, run, journal)))
@@ -227,14 +246,7 @@ def run_sweep(config: SweepConfig, policy: Policy, journal: Journal) -> Evaluati
         finished, errors = ledger.finished_keys(), ledger.error_keys()
     unfilmed = _film(config, run, journal) if config.video != "none" else []
     owed = [episode for plan in plans for episode in plan.episodes if episode.key not in finished]
-    return Evaluation(run, not owed, len(errors), tuple(unfilmed))
-
-
-def default_run_name(config: SweepConfig, identity_hash: str) -> str:
-    """The folder of a run below :data:`RUNS`: readable, and the same for the same identity."""
-    words = "-".join([*config.suites, *filter(None, [config.protocol]), config.policy])
-    shard = f"-shard-{config.shard.replace('/', '-of-')}" if config.shard else ""
-    return f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', words)[:80]}-{identity_hash[:8]}{shard}"
+    return Evaluation(run, not owed, len(errors), tuple(unfilmed), len(finished - before))
 
 
 def _shared_out(config: SweepConfig, plans: list[SuitePlan], journal: Journal) -> list[SuitePlan]:

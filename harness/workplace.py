@@ -1,4 +1,4 @@
-"""Where a suite's simulator runs on this machine: its interpreter, renderer and data files, and the modules it takes from us."""
+"""Where a suite's simulator runs on this machine: its interpreter, renderer and data files, and the code that it takes from us."""
 
 from __future__ import annotations
 
@@ -6,15 +6,17 @@ import hashlib
 import importlib.util
 import os
 import re
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
 from ..benchmarks.suite import Suite
 from ..envs.errors import VlarigError
+from ..envs.sources import Source, find_sources, source_hashes
 from .assets.bundle import Bundle, find_bundle
 from .runtimes.runtime import Runtime, find_runtime
-from .runtimes.spec import Renderer, choose_renderer, load_spec, spec_names
+from .runtimes.spec import Renderer, choose_renderer, keep_renderer, load_spec, spec_names
 
 #: Numeric libraries are pinned to one thread a process: parallelism is one simulator a core.
 ONE_THREAD = dict.fromkeys(
@@ -37,23 +39,40 @@ class Workplace:
         runtime: The interpreter with the simulator.
         renderer: What draws the pictures; ``None`` for a runtime whose needs the rig does not know.
         assets: The data files that it needs.
+        sources: The adapter's code as it was found, if it is not vlarig's own.
     """
 
     suite: Suite
     runtime: Runtime
     renderer: Renderer | None
     assets: tuple[Bundle, ...] = ()
+    sources: tuple[Source, ...] = ()
 
     @classmethod
     def of(cls, suite: Suite) -> Self:
         """The suite's workplace.
 
         Raises:
-            VlarigError: The runtime, a system library or a data file is missing; the message says what to type.
+            VlarigError: The runtime, a system library, a data file or the adapter is missing; the message says what to type.
         """
         runtime = find_runtime(suite.runtime)
         renderer = choose_renderer(load_spec(suite.runtime)) if suite.runtime in spec_names() else None
-        return cls(suite, runtime, renderer, tuple(find_bundle(name) for name in suite.assets))
+        sources = find_sources([suite.adapter.partition(":")[0]])
+        return cls(suite, runtime, renderer, tuple(find_bundle(name) for name in suite.assets), tuple(sources))
+
+    def drawn_by(self, renderers: Collection[str], run: str) -> Self:
+        """The same with the renderer that a run was begun with, whatever else this machine has.
+
+        Args:
+            renderers: Names of the renderers of all the run's suites.
+            run: Name of the run, for the message.
+
+        Raises:
+            VlarigError: It is not here, or ``VLARIG_RENDERER`` asks for another; the message says what to do.
+        """
+        if self.renderer is None:
+            return self
+        return replace(self, renderer=keep_renderer(load_spec(self.suite.runtime), renderers, self.renderer, run))
 
     def command(self, role: str) -> list[str]:
         """The command line of a worker in that role; see :mod:`vlarig.harness.simulation.worker`."""
@@ -65,14 +84,24 @@ class Workplace:
         folders = {bundle.variable: str(bundle.folder) for bundle in self.assets}
         return ours | ONE_THREAD | ({} if self.renderer is None else self.renderer.environment) | folders
 
+    @property
+    def files(self) -> dict[str, str]:
+        """The adapter's files as they were found, each with its SHA-256; none for an adapter of vlarig's own."""
+        return {str(path): contents for source in self.sources for path, contents in source.files}
+
     def code(self) -> str:
-        """SHA-256 of the modules that a worker takes from the driver, by name and contents. Raises like :meth:`packages`."""
+        """SHA-256 of vlarig's modules that a worker takes from the driver, and of the adapter's code as it was found.
+
+        Raises like :meth:`packages`.
+        """
         digest = hashlib.sha256()
         for name, file in sorted(self.packages().items()):
-            path = Path(file)
-            folder = path.parent
-            for each in sorted(folder.rglob("*.py")) if path.name == "__init__.py" else [path]:
-                digest.update(f"{name} {each.relative_to(folder)} ".encode() + each.read_bytes() + b"\0")
+            if name.startswith("vlarig."):
+                folder = Path(file).parent
+                for each in sorted(folder.rglob("*.py")):
+                    digest.update(f"{name} {each.relative_to(folder)} ".encode() + each.read_bytes() + b"\0")
+        for name, contents in source_hashes(self.sources).items():
+            digest.update(f"{name} {contents}".encode() + b"\0")
         return digest.hexdigest()
 
     def packages(self) -> dict[str, str]:

@@ -45,6 +45,15 @@ def policy_names() -> list[str]:
     return sorted({*_BUILT_IN, *(point.name for point in entry_points(group=ENTRY_POINT_GROUP))})
 
 
+def policy_module(name: str) -> str | None:
+    """The module of a policy that :func:`load_policy` knows by that name; ``None`` for the rig's own."""
+    if name in _BUILT_IN or name.partition(":")[0] in _SCHEMES:
+        return None
+    if ":" not in name:
+        name = next((point.value for point in entry_points(group=ENTRY_POINT_GROUP, name=name)), "")
+    return name.partition(":")[0] or None
+
+
 def parse_options(words: Sequence[str]) -> dict[str, str]:
     """``["steps=4", "temperature=0.6"]`` as a map.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -110,12 +111,16 @@ class Identity(_Model):
     """What the policy was told on the command line, by name."""
     policy_revision: str | None = None
     """What fixes the policy's weights: a hash of the checkpoint or a commit; `None` where it has none."""
+    policy_state: str | None = None
+    """SHA-256 of the state of a policy that was given as an object; `None` for a named one, or one whose revision is computed."""
     policy_privileged: bool = False
     """Whether the policy acts on the simulator's own truth, as scripted experts do; its numbers are not ranked beside others."""
     strict: bool = False
     """Whether `--strict` made the policy's arithmetic independent of how requests are batched."""
     runtimes: dict[str, str] = Field(default_factory=dict)
     """Name of each simulator's runtime, to the SHA-256 of the lock file that it was installed from."""
+    sources: dict[str, str] = Field(default_factory=dict)
+    """Code of third parties that the run is made with (suites, adapters, the policy): name of each file or package, to its SHA-256."""
     assets: dict[str, str] = Field(default_factory=dict)
     """Name of each asset bundle, to what its files are: `official, ...` or how many are stand-ins, then `; sha256 ...`, a hash."""
     renderer: str
@@ -137,8 +142,14 @@ class Identity(_Model):
         return " ".join([self.policy, *(f"{name}={value}" for name, value in sorted(self.policy_options.items()))])
 
     def identity_hash(self) -> str:
-        """SHA-256, in hex, over every field."""
-        return hashlib.sha256(canonical_json(self.model_dump(mode="json")).encode()).hexdigest()
+        """SHA-256, in hex, over every field; over younger ones where they say something, so that older runs keep theirs."""
+        fields = self.model_dump(mode="json")
+        said = {name: value for name, value in fields.items() if value or name not in ("sources", "policy_state")}
+        return hashlib.sha256(canonical_json(said).encode()).hexdigest()
+
+    def beside_episodes(self) -> Identity:
+        """The same without what says which episodes are asked for: runs that agree in it agree in each episode that both have."""
+        return self.model_copy(update={"suites": [], "episodes": 0, "episodes_digest": ""})
 
     def policy_notes(self) -> list[str]:
         """What to say of the policy beside every number of the run: a line where it has an advantage that others have not."""
@@ -172,8 +183,15 @@ class Surroundings(_Model):
     """Start of the run in UTC, ISO 8601."""
     suite_notes: dict[str, str] = Field(default_factory=dict)
     """Name of a suite to what must be said beside its numbers."""
+    runtime_packages: dict[str, dict[str, str]] = Field(default_factory=dict)
+    """Name of each simulator's runtime, to the versions of the packages in it, by name."""
     shard: str | None = None
     """Which part of the run's episodes this folder is to hold, as `I/N`; `None` for all of them."""
+
+    @property
+    def fresh(self) -> bool:
+        """Whether it was to be played anew, with nothing from other runs."""
+        return bool(self.config.get("fresh"))
 
     @property
     def part(self) -> str:
@@ -277,11 +295,41 @@ def check_same(saved: Manifest, wanted: Manifest, run: str = "") -> None:
         VlarigError: Something differs; every differing field is named with both values.
     """
     named = f"the run {run}" if run else "the run"
-    told = "; ".join(f"{name} was {old}, now {new}" for name, old, new in identity_differences(saved.identity, wanted.identity))
+    differences = identity_differences(saved.identity, wanted.identity)
+    told = "; ".join(_difference(saved, wanted, *difference) for difference in differences)
     if told:
         raise VlarigError(f"{named} was started with another identity: {told}; {_ADVICE}")
     if saved.record.shard != wanted.record.shard:
         raise VlarigError(f"{named} was started as {saved.record.part}, now it is to be {wanted.record.part}; {_ADVICE}")
+
+
+def _difference(saved: Manifest, wanted: Manifest, name: str, old: str, new: str) -> str:
+    """One difference in words."""
+    field, _, part = name.partition(".")
+    if field == "sources":
+        return (
+            f"{part} has changed" if "absent" not in (old, new) else f"the code of {part} was {_known(old)}, now {_known(new)}"
+        )
+    if field == "policy_state":
+        return "the policy object has another state"
+    if field == "runtimes":
+        packages = wanted.record.runtime_packages.get(part, {})
+        changes = package_changes(saved.record.runtime_packages.get(part, {}), packages)
+        return f"{name} was {old}, now {new}{changes and f' ({changes})'}"
+    return f"{name} was {old}, now {new}"
+
+
+def _known(value: str) -> str:
+    return "not part of it" if value == "absent" else "part of it"
+
+
+def package_changes(old: Mapping[str, str], new: Mapping[str, str]) -> str:
+    """Which packages changed, from version to version; empty where none did, or where a run from before says no versions."""
+    if not old or not new:
+        return ""
+    changed = [name for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
+    words = [f"{name} {old.get(name, 'absent')} -> {new.get(name, 'absent')}" for name in changed]
+    return ", ".join(words[:8] + ([f"{len(words) - 8} more"] if len(words) > 8 else []))
 
 
 def identity_differences(one: Identity, other: Identity) -> list[tuple[str, str, str]]:

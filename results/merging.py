@@ -15,7 +15,7 @@ import contextlib
 import os
 import shutil
 import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -123,6 +123,41 @@ def merge_runs(runs: Sequence[Path], target: Path) -> Merged:
         return _add(draft, merged, sources, films, target)
 
 
+def take_over(run: Path, source: Path, keys: Collection[str]) -> int:
+    """Copy finished episodes of another run into a run, with their attempts and sessions; all of them, or none.
+
+    The caller holds the run's lock, and knows that both runs would give these episodes the same results. The other run is left as it
+    is, and may be being written.
+
+    Args:
+        run: Folder of the run, which has a ledger.
+        source: Folder of the other run.
+        keys: The episodes that are wanted.
+
+    Returns:
+        How many were copied.
+
+    Raises:
+        VlarigError: A ledger is damaged, or the disk refuses.
+    """
+    path = run / LEDGER_NAME
+    with contextlib.closing(connect_writable(path)) as ledger, plain_errors(path, "written"), _reading(source) as other:
+        found = [row["key"] for row in other.rows("SELECT key FROM episodes ORDER BY key") if row["key"] in keys]
+        if not found:
+            return 0
+        ledger.execute("BEGIN IMMEDIATE")  # closed before its commit, nothing has happened
+        ledger.execute(CREATE_ORIGINS)
+        sessions = _add_sessions(ledger, run, other)
+        copied = 0
+        for key in found:
+            for row in other.rows(SELECT_ONE, (key,)):
+                copied += ledger.execute(INSERT_EPISODE, dict(row) | {"session": sessions.get(row["session"])}).rowcount
+            for row in other.rows("SELECT * FROM attempts WHERE key = ? ORDER BY id", (key,)):
+                ledger.execute(_INSERT_NEW_ATTEMPT, dict(row) | {"session": sessions.get(row["session"])})
+        ledger.execute("COMMIT")
+        return copied
+
+
 def _distinct(runs: Sequence[Path]) -> list[Path]:
     return list({run.resolve(): run for run in reversed(runs)}.values())
 
@@ -131,7 +166,9 @@ def _merged_manifest(manifests: Sequence[Manifest], target: Path) -> Manifest:
     """The manifest of a new merged run: what was asked for first, but all of it, and what must be said beside any of the runs."""
     config = manifests[0].record.config | {"shard": None, "run": str(target)}
     notes = {name: note for manifest in manifests for name, note in manifest.record.suite_notes.items()}
-    return Manifest(identity=manifests[0].identity, record=surroundings(config, notes))
+    return Manifest(
+        identity=manifests[0].identity, record=surroundings(config, notes, None, manifests[0].record.runtime_packages)
+    )
 
 
 def _check_identity(first: Path, wanted: Manifest, run: Path, manifest: Manifest) -> None:

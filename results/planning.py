@@ -8,7 +8,7 @@ import platform
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from importlib import metadata
 from itertools import pairwise
@@ -117,13 +117,19 @@ def package_versions(names: Iterable[str] = PACKAGES) -> dict[str, str]:
     return dict(sorted(versions.items()))
 
 
-def surroundings(config: dict[str, Any], suite_notes: dict[str, str], shard: str | None = None) -> Surroundings:
+def surroundings(
+    config: dict[str, Any],
+    suite_notes: dict[str, str],
+    shard: str | None = None,
+    runtime_packages: Mapping[str, Mapping[str, str]] | None = None,
+) -> Surroundings:
     """The record part of a manifest, for a driver that starts now.
 
     Args:
         config: The whole configuration as plain data.
         suite_notes: Name of a suite to what must be said beside its numbers.
         shard: The part of the episodes that is to be run, as ``I/N``; all when ``None``.
+        runtime_packages: Name of each runtime to the versions of its packages.
     """
     revision, dirty = git_revision()
     return Surroundings(
@@ -136,5 +142,6 @@ def surroundings(config: dict[str, Any], suite_notes: dict[str, str], shard: str
         command=list(sys.argv),
         created=utc_now(),
         suite_notes=suite_notes,
+        runtime_packages={name: dict(sorted(packages.items())) for name, packages in (runtime_packages or {}).items()},
         shard=shard,
     )

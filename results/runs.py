@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -13,10 +15,11 @@ from .ledger import Ledger
 from .lock import LOCK_NAME, RunLock, lock_holder
 from .manifest import MANIFEST_NAME, Manifest, check_same
 from .run_files import check_links, printable, run_name
-from .schema import LEDGER_NAME
+from .schema import LEDGER_NAME, sync_folder
 from .shards import owed_episodes
 
 DEFAULT_RUNS = Path("runs")
+_SET_ASIDE = re.compile(r"-old-[0-9]+$")
 
 #: The latest time that is shown, in seconds since 1970: in the year 9999, after which Python's calendar ends.
 _END_OF_TIME = 253_370_764_800
@@ -68,6 +71,41 @@ def _check_free(run_dir: Path) -> None:
             f"{run_dir} is no run and holds other files ({', '.join(others[:3])}{', ...' * (len(others) > 3)}); "
             "give --run a new or an empty folder"
         )
+
+
+def set_aside(run_dir: Path) -> Path | None:
+    """Rename the run in ``run_dir``, so that another can begin there; all that it holds stays with it.
+
+    Returns:
+        Its folder from now on, ``<name>-old-<number>``; ``None`` where there is no run.
+
+    Raises:
+        VlarigError: It is being written, or cannot be renamed.
+    """
+    if not _holds_run(run_dir):
+        return None
+    place = run_dir.resolve()  # which has a name, where "." has none
+    with RunLock(place):
+        names = (f"{place.name}-old-{number}" for number in itertools.count(1))
+        aside = next(folder for name in names if not (folder := place.with_name(name)).exists())
+        try:
+            place.rename(aside)
+            sync_folder(place.parent)
+        except OSError as error:
+            raise VlarigError(
+                f"the run {run_dir} cannot be renamed to {aside.name}: {error.strerror}; give another --run"
+            ) from None
+    return run_dir.with_name(aside.name) if run_dir.name else aside
+
+
+def sibling_runs(run_dir: Path) -> list[tuple[Path, Manifest]]:
+    """The other runs below the folder that ``run_dir`` is in, the latest first; not those set aside, or that cannot be read."""
+    found = []
+    for folder in run_dirs(run_dir.parent):
+        if folder.name != run_dir.name and not _SET_ASIDE.search(folder.name):
+            with contextlib.suppress(VlarigError):
+                found.append((folder, Manifest.load(folder)))
+    return sorted(found, key=lambda each: each[1].record.created, reverse=True)
 
 
 def find_run(name: Path, runs: Path = DEFAULT_RUNS) -> Path:

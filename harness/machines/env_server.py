@@ -183,6 +183,8 @@ class EnvServer:
         if self._config.suites and hire.suite not in self._config.suites:
             raise unknown("suite", hire.suite, self._config.suites, "this env server")
         workplace = Workplace.of(load_suite(hire.suite))
+        with contextlib.suppress(VlarigError):  # what draws here instead is said to the client, who refuses it
+            workplace = workplace.drawn_by([hire.renderer], "")
         before = self._leases.get(hire.lease)
         if before is not None:
             before.transport.abort()  # its client has lost it, and asks for another

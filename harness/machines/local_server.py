@@ -15,6 +15,7 @@ from typing import NamedTuple
 from ...benchmarks.suite import Suite
 from ...envs.children import kill_marked, mark
 from ...envs.errors import VlarigError
+from ...envs.sources import check_unchanged
 from ..simulation.config import ServerConfig
 from ..simulation.liveness import KEEPALIVE, within
 from ..workplace import Workplace
@@ -84,15 +85,18 @@ class LocalServer:
 
         Raises:
             VlarigError: It says what the user can mend.
+            CodeChangedError: The adapter's code is no longer what the run began with.
             ServerGone: It died.
         """
         suite = self.suite
+        await asyncio.to_thread(check_unchanged, self._workplace.files.items())
         self.address = Address(f"\0vlarig-{secrets.token_hex(16)}", secrets.token_hex(16))
         told = ServerConfig(
             socket=self.address.socket_path,
             token=self.address.token,
             adapter=suite.adapter,
             packages=self._workplace.packages(),
+            files=self._workplace.files,
             load_seconds=suite.patience.load,
             start_seconds=suite.patience.start,
             row_seconds=suite.patience.row,

@@ -11,6 +11,7 @@ from websockets.exceptions import ConnectionClosed
 from ...benchmarks.suite import Suite
 from ...envs.errors import BadMessageError, VlarigError
 from ...envs.messages import REFUSED, Failure, Hire, Hired, Offer, decode, encode
+from ...envs.sources import CodeChangedError
 from ..simulation.liveness import KEEPALIVE, hang_up
 from ..workplace import Workplace
 from .client import ServerGone, SimClient, receive_welcome
@@ -58,7 +59,8 @@ class RemoteServer:
         """
         self._connection, offer = await self._machine.reach()
         try:
-            await self._connection.send(encode(Hire(self.suite.name, self._memory_bytes, self._lease)))
+            renderer = "" if self._workplace.renderer is None else self._workplace.renderer.name
+            await self._connection.send(encode(Hire(self.suite.name, self._memory_bytes, self._lease, renderer)))
             hired = decode(await self._connection.recv())
             if isinstance(hired, Failure):
                 story = f"{self._machine.name} ({offer.host}): {hired.message}"
@@ -83,13 +85,14 @@ class RemoteServer:
         """Make sure that the other machine's simulator is the run's.
 
         Raises:
-            VlarigError: They differ; says in what, and what to type there.
+            VlarigError: They differ; says in what, and what to type there. ``CodeChangedError`` where the code differs.
         """
         ours, place = self._workplace, f"{self._machine.name} ({offer.host})"
         if hired.code != ours.code():
-            raise VlarigError(
-                f"{place} runs other code of vlarig (version {offer.vlarig}) than this machine (version {version('vlarig')}), so its "
-                "results need not be the same; install the same vlarig on both"
+            names = " or ".join(["vlarig", *sorted({source.name for source in ours.sources})])
+            raise CodeChangedError(
+                f"{place} runs other code of {names} (version {offer.vlarig}) than this machine (version {version('vlarig')}) when the "
+                "run began, so its results need not be the same; install the same on both"
             )
         if hired.runtime != ours.runtime.lock_sha256:
             raise VlarigError(

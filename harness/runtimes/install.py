@@ -22,7 +22,7 @@ WORKER_PYTHON = (3, 9)
 #: Runs in the interpreter that is asked about, so it must work in old versions of Python too.
 _QUESTION = """
 import hashlib, importlib, json, sys
-answer = {"version": list(sys.version_info[:3]), "missing": [], "packages": ""}
+answer = {"version": list(sys.version_info[:3]), "missing": [], "packages": "", "versions": {}}
 for name in sys.argv[1:]:
     try:
         importlib.import_module(name)
@@ -30,8 +30,9 @@ for name in sys.argv[1:]:
         answer["missing"].append(name)
 try:
     from importlib.metadata import distributions
-    packages = sorted({"%s==%s" % (d.metadata["Name"].lower().replace("_", "-"), d.version) for d in distributions()})
-    answer["packages"] = hashlib.sha256("\\n".join(packages).encode()).hexdigest()
+    pairs = sorted({(d.metadata["Name"].lower().replace("_", "-"), d.version) for d in distributions()}, reverse=True)
+    answer["packages"] = hashlib.sha256("\\n".join(sorted("%s==%s" % pair for pair in pairs)).encode()).hexdigest()
+    answer["versions"] = dict(pairs)
 except ImportError:
     pass
 print("\\n" + json.dumps(answer))
@@ -45,10 +46,12 @@ class Answer:
     Attributes:
         version: Version of Python.
         packages_sha256: SHA-256, in hex, of its sorted list of ``name==version``.
+        packages: Versions of its packages, by name.
     """
 
     version: tuple[int, ...]
     packages_sha256: str
+    packages: dict[str, str]
 
 
 def ask_interpreter(python: Path, add_line: str) -> Answer:
@@ -77,7 +80,14 @@ def ask_interpreter(python: Path, add_line: str) -> Answer:
     if answer["missing"]:
         names = " ".join(answer["missing"])
         raise VlarigError(f"{python} cannot import {', '.join(answer['missing'])}; run: {python} -m pip install {names}")
-    return Answer(version, answer["packages"])
+    return Answer(version, answer["packages"], answer["versions"])
+
+
+def installed_packages(environment: Path) -> dict[str, str]:
+    """Versions of the packages in a virtual environment, by name, without starting its interpreter."""
+    folders = (path.stem for path in environment.glob("lib/python*/site-packages/*.dist-info"))
+    pairs = sorted(folder.rpartition("-")[::2] for folder in folders)
+    return {name.lower().replace("_", "-"): version for name, version in pairs if name}
 
 
 def make_environment(spec: RuntimeSpec, folder: Path, lock: int, report: Callable[[str], None]) -> None:

@@ -11,9 +11,9 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...envs.errors import VlarigError
@@ -21,7 +21,7 @@ from ..home import home
 from ..locking import one_at_a_time
 from .driver_install import install_driver
 from .drivers import can_install
-from .install import ask_interpreter, check_imports, make_environment
+from .install import ask_interpreter, check_imports, installed_packages, make_environment
 from .spec import Renderer, RuntimeSpec, candidates, choose_renderer, load_spec, spec_names
 
 __all__ = [
@@ -50,12 +50,14 @@ class Runtime:
         python: Its interpreter.
         lock_sha256: Identity of what is installed in it: SHA-256 of the lock, or of an adopted one's list of packages.
         adopted: Whether it was made elsewhere.
+        packages: Versions of what is installed in it, by name.
     """
 
     name: str
     python: Path
     lock_sha256: str
     adopted: bool
+    packages: Mapping[str, str] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True)
@@ -77,12 +79,12 @@ def find_runtime(name: str) -> Runtime:
     adopted = _read_adopted()
     if name in adopted:
         answer = ask_interpreter(Path(adopted[name]), f"vlarig runtime add {name} --python PATH")
-        return Runtime(name, Path(adopted[name]), answer.packages_sha256, adopted=True)
+        return Runtime(name, Path(adopted[name]), answer.packages_sha256, adopted=True, packages=answer.packages)
     spec = load_spec(name, tuple(adopted))
     folder = _folder(spec)
     python = folder / "bin" / "python"
     if (folder / "complete").exists() and python.exists():
-        return Runtime(name, python, spec.lock_sha256, adopted=False)
+        return Runtime(name, python, spec.lock_sha256, adopted=False, packages=installed_packages(folder))
     if (folder / "complete").exists():
         reason = "has lost the Python that it was made with"
     elif any((other / "complete").exists() for other in _installed_folders(name)):
@@ -138,7 +140,7 @@ def add_runtime(name: str, python: Path) -> Runtime:
     answer = ask_interpreter(python, f"vlarig runtime add {name} --python PATH")
     with _lock("adopted", lambda _: None):
         _write_adopted({**_read_adopted(), name: str(python)})
-    return Runtime(name, python, answer.packages_sha256, adopted=True)
+    return Runtime(name, python, answer.packages_sha256, adopted=True, packages=answer.packages)
 
 
 def remove_runtime(name: str) -> list[Path]:

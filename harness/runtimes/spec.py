@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 import tomllib
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,9 @@ from ...envs.errors import VlarigError, suggestion
 from .drivers import Driver, can_install, find_driver, load_driver, too_old
 
 LOCKS = Path(__file__).parent / "locks"
+
+#: Environment variable by which a user asks for renderers.
+RENDERER_VARIABLE = "VLARIG_RENDERER"
 
 
 @dataclass(frozen=True)
@@ -176,13 +180,20 @@ def candidates(spec: RuntimeSpec) -> list[Renderer]:
         VlarigError: No runtime knows one of the names.
     """
     own = {renderer.name: renderer for renderer in spec.renderers}
-    names = [name for word in os.environ.get("VLARIG_RENDERER", "").split(",") if (name := word.strip())]
+    names = [name for word in os.environ.get(RENDERER_VARIABLE, "").split(",") if (name := word.strip())]
     if unknown := [name for name in names if name not in own]:
         known = sorted({renderer["name"] for other in spec_names() for renderer in _read(other).get("renderers", [])})
         for name in unknown:
             if name not in known:
-                raise VlarigError(f"VLARIG_RENDERER names {name!r}, by which no runtime draws; {suggestion(name, known)}")
+                raise VlarigError(f"{RENDERER_VARIABLE} names {name!r}, by which no runtime draws; {suggestion(name, known)}")
     return [own[name] for name in names if name in own] or list(spec.renderers)
+
+
+def asked_renderers(spec: RuntimeSpec) -> list[str]:
+    """Names of the runtime's renderers that ``VLARIG_RENDERER`` asks for; empty where the user leaves the choice to us."""
+    chosen = [renderer.name for renderer in candidates(spec)]
+    words = {word.strip() for word in os.environ.get(RENDERER_VARIABLE, "").split(",")}
+    return [name for name in chosen if name in words]
 
 
 def choose_renderer(spec: RuntimeSpec) -> Renderer:
@@ -200,4 +211,35 @@ def choose_renderer(spec: RuntimeSpec) -> Renderer:
     first = chosen[0]
     raise VlarigError(
         f"the runtime {spec.name!r} cannot draw pictures here: {', '.join(first.missing())} is missing; {first.remedy(spec.name)}"
+    )
+
+
+def keep_renderer(spec: RuntimeSpec, names: Collection[str], chosen: Renderer, run: str) -> Renderer:
+    """The renderer that a run was begun with.
+
+    Args:
+        spec: The runtime.
+        names: Names of the renderers of the run, those of its other runtimes among them.
+        chosen: What is taken where the run names none of this runtime's.
+        run: Name of the run, for the message.
+
+    Raises:
+        VlarigError: It cannot run here, or ``VLARIG_RENDERER`` asks for others.
+    """
+    begun_with = [renderer for renderer in spec.renderers if renderer.name in names]
+    if not begun_with:
+        return chosen
+    advice = f"or begin another run: give another --run, or --fresh; {chosen.name} is here"
+    kept = [renderer for renderer in candidates(spec) if renderer in begun_with]
+    if not kept:
+        raise VlarigError(
+            f"the run {run} is drawn by {begun_with[0].name}, and {RENDERER_VARIABLE} asks for {chosen.name}, which draws other "
+            f"pictures; set {RENDERER_VARIABLE}={begun_with[0].name} to resume it, {advice}"
+        )
+    for renderer in kept:
+        if not renderer.missing():
+            return renderer.ready()
+    raise VlarigError(
+        f"the run {run} is drawn by {kept[0].name}, which is not here any more ({', '.join(kept[0].missing())} is missing); "
+        f"{kept[0].remedy(spec.name)}, {advice}"
     )

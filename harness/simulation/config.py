@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Optional
 
 from .liveness import Keepalive
@@ -26,6 +26,7 @@ class ServerConfig:
         memory_bytes: Most memory that the simulator may take; no bound when ``None``.
         ping_seconds: Between two pings of a client.
         pong_seconds: Longest that a client may take to answer one.
+        files: The adapter's files, each with the SHA-256 that it must have.
     """
 
     socket: str
@@ -38,6 +39,7 @@ class ServerConfig:
     memory_bytes: Optional[int]
     ping_seconds: float
     pong_seconds: float
+    files: dict[str, str] = field(default_factory=dict)
 
     @property
     def keepalive(self) -> Keepalive:

@@ -15,6 +15,7 @@ from ...envs.children import exits, how_it_ended, kill_group
 from ...envs.errors import BadMessageError, VlarigError
 from ...envs.framing import read_frame, write_frame
 from ...envs.messages import CRASH, HANG, MEMORY, Failure, Welcome, decode
+from ...envs.sources import check_unchanged
 from .config import ServerConfig
 from .liveness import TICK
 from .memory import MemoryShare
@@ -47,7 +48,8 @@ class SimulatorProcess:
         """Start the process and wait until its adapter stands.
 
         Raises:
-            VlarigError: The adapter cannot be loaded, and says why; or its share of the memory does not suffice for that.
+            VlarigError: The adapter cannot be loaded, and says why; or its code is no longer what the run began with; or its share of
+                the memory does not suffice.
             SimulatorDiedError: The process died on the way.
         """
         ours, theirs = socket.socketpair()
@@ -63,6 +65,7 @@ class SimulatorProcess:
         self.watch(self._config.load_seconds)
         try:
             welcome = await self._receive_welcome()
+            await asyncio.to_thread(check_unchanged, self._config.files.items())  # now that it has been read
         except EOFError:
             death = await self.bury()
             story = f"{self._config.adapter} did not load: {death}"

@@ -1,0 +1,109 @@
+"""Where a sweep's run is kept, and what it has in common with the runs beside it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ..benchmarks.registry import load_suite
+from ..envs.api import Episode, Protocol
+from ..envs.errors import VlarigError
+from ..envs.structure import structure
+from ..results.ledger import Ledger
+from ..results.manifest import MANIFEST_NAME, Identity, Manifest
+from ..results.merging import take_over
+from ..results.planning import episodes_digest
+from ..results.runs import set_aside, sibling_runs, summarize
+from .plan import SuitePlan, SweepConfig
+from .runtimes.spec import asked_renderers, load_spec
+
+#: Folder of runs that were given no folder of their own.
+RUNS = Path("runs")
+
+
+def run_folder(config: SweepConfig, identity: Identity, plans: Sequence[SuitePlan]) -> Path:
+    """The folder of a run: readable, and the same for the same identity.
+
+    The renderer has a say where the user asks for one, and not where it is what the machine happens to have.
+    """
+    if config.run is not None:
+        return config.run
+    known = [plan.suite.runtime for plan in plans if plan.workplace.renderer is not None]
+    asked = sorted({name for runtime in known for name in asked_renderers(load_spec(runtime))})
+    identity_hash = identity.model_copy(update={"renderer": " ".join(asked)}).identity_hash()
+    words = "-".join([*config.suites, *filter(None, [config.protocol]), config.policy])
+    shard = f"-shard-{config.shard.replace('/', '-of-')}" if config.shard else ""
+    return RUNS / f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', words)[:80]}-{identity_hash[:8]}{shard}"
+
+
+def make_room(run: Path, say: Callable[[str], None]) -> None:
+    """Set the run aside that is in the folder, if there is one. Raises like :func:`~vlarig.results.runs.set_aside`."""
+    aside = set_aside(run)
+    if aside is not None:
+        say(f"played anew: the run that was in {run} is {aside} now")
+
+
+def as_begun(run: Path, plans: list[SuitePlan]) -> list[SuitePlan]:
+    """The plans with the renderers that the run was begun with, if it was.
+
+    Raises:
+        VlarigError: One of them is not here any more, or the user asks for another.
+    """
+    if not (run / MANIFEST_NAME).exists():
+        return plans
+    renderers = Manifest.load(run).identity.renderer.split()
+    return [replace(plan, workplace=plan.workplace.drawn_by(renderers, run.name)) for plan in plans]
+
+
+def why_another(run: Path, wanted: Manifest) -> str:
+    """Why a new run begins although the same command began one before: its code has changed; empty for any other reason."""
+    for folder, manifest in sibling_runs(run):
+        same_but_code = manifest.identity.model_copy(update={"sources": wanted.identity.sources}) == wanted.identity
+        if same_but_code and manifest.record.shard == wanted.record.shard and manifest.identity.sources:
+            before, now = manifest.identity.sources, wanted.identity.sources
+            changed = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
+            told = summarize(folder)
+            finished = f"{told.finished} of {told.expected} finished"
+            return f"{', '.join(changed)} changed since the run {folder} ({finished}), so this is another run"
+    return ""
+
+
+def take_over_siblings(
+    run: Path, wanted: Manifest, ledger: Ledger, episodes: Sequence[Episode], say: Callable[[str], None]
+) -> None:
+    """Copy what runs beside this one have finished of the episodes that it owes.
+
+    Such a run has the same identity but for which episodes it was asked for. Its episodes are made again, and their digest proves that
+    they are those of its manifest, payloads and all.
+    """
+    owed = {episode.key for episode in episodes} - ledger.finished_keys()
+    for folder, manifest in sibling_runs(run) if owed else []:
+        if manifest.identity.beside_episodes() != wanted.identity.beside_episodes():
+            continue
+        shared = owed & _keys_of(manifest.identity, wanted.identity)
+        try:
+            count = take_over(run, folder, shared) if shared else 0
+        except VlarigError as error:
+            say(f"nothing is taken over from {folder}: {error}")
+            continue
+        if count:
+            say(f"{count} finished episode{'s are' if count > 1 else ' is'} taken over from {folder}; --fresh plays all anew")
+            owed -= ledger.finished_keys()
+
+
+def _keys_of(identity: Identity, wanted: Identity) -> set[str]:
+    """Keys of a run's episodes under the protocols of another; none where its episodes cannot be made as they were."""
+    protocols = {plan.name: plan.protocol for plan in wanted.suites}
+    episodes: list[Episode] = []
+    try:
+        for plan in identity.suites:
+            suite, protocol = load_suite(plan.name), structure(Protocol, plan.protocol, "the manifest's protocol")
+            episodes += [each for task in plan.tasks for each in suite.episodes([task.name], task.episodes, protocol)]
+        if episodes_digest(episodes) != identity.episodes_digest:
+            return set()
+    except (VlarigError, ValueError, TypeError):
+        return set()
+    same = {plan.name for plan in identity.suites if protocols.get(plan.name) == plan.protocol}
+    return {episode.key for episode in episodes if episode.suite in same}
