@@ -342,7 +342,7 @@ def test_films_have_posters_on_their_pages_on_the_tasks_and_on_the_first(visit, 
     page = visit(f"{site}/{PAGES['task']}")
     ready(page)
     films = page.locator("#films li")
-    assert [film.inner_text().split("\n") for film in films.all()] == [["✗ failure start 8, 18 steps", "stack number 8"]]
+    assert [film.inner_text().split("\n\n") for film in films.all()] == [["✗ failure start 8, 18 steps", "stack number 8"]]
     poster = films.locator("video").get_attribute("poster")
     page.get_by_label("Outcome").select_option("success")
     page.locator("#films-section").wait_for(state="hidden")
