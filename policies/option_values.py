@@ -55,13 +55,14 @@ def _read(policy: str, name: str, text: str, kind: Any) -> Any:
         return text
     json = "null" if text.lower() == "none" else text
     problem = ""
-    for read, given in (
-        (reader.validate_strings, text),
-        (reader.validate_json, json),
-        (reader.validate_python, text.split(",")),
-    ):
+    readings: list[Callable[[], Any]] = [
+        lambda: reader.validate_strings(text),
+        lambda: reader.validate_json(json),
+        lambda: reader.validate_python(text.split(",")),
+    ]
+    for read in readings:
         try:
-            return read(given)
+            return read()
         except ValidationError as error:
             problem = problem or error.errors()[0]["msg"].lower()
     expected = inspect.formatannotation(kind)

@@ -123,8 +123,10 @@ def _take(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> None:
 def _opened(archive: Path, most_bytes: int) -> Iterator[tarfile.TarFile]:
     """The archive, ready to be read from its beginning to its end."""
     opener: Any = {".gz": gzip.open, ".xz": lzma.open, ".zst": zstd.open}[archive.suffix]
-    with opener(archive, "rb") as plain, tarfile.open(fileobj=_Bounded(plain, most_bytes), mode="r|") as tar:
-        yield tar
+    with opener(archive, "rb") as plain:
+        bounded: Any = _Bounded(plain, most_bytes)  # a stream of tarfile's reads alone
+        with tarfile.open(fileobj=bounded, mode="r|") as tar:
+            yield tar
 
 
 class _Bounded:

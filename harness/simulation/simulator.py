@@ -100,8 +100,9 @@ def main(config: dict[str, Any]) -> None:
         adapter = load_adapter(config["adapter"])
         rack = EnvRack(adapter, {0: adapter()})
     except BaseException as error:
-        refusal = error
-        if not isinstance(error, VlarigError):
+        if isinstance(error, VlarigError):
+            refusal = error
+        else:
             traceback.print_exc()
             refusal = VlarigError(f"{config['adapter']} cannot start ({describe(error)})", traceback=traceback_of(error))
         send_frame(channel, encode(Failure(-1, REFUSED, str(refusal), refusal.traceback)))

@@ -17,7 +17,7 @@ from toy.env import TOY_POINT, ToyEnv
 from toy.suite import TOY_SUITE
 
 from vlarig.envs.api import Camera, ChunkResult, Env, Episode, Needs, Row, Snapshot
-from vlarig.envs.checker import CHECKS, TASK_CHECKS, Finding, check_env
+from vlarig.envs.checker import CHECKS, TASK_CHECKS, check_env
 from vlarig.envs.errors import BadActionError, VlarigError
 
 DOCS = Path(__file__).parents[2] / "docs"
