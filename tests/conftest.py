@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from vlarig.envs.errors import VlarigError
 from vlarig.harness.assets.bundle import find_bundle
@@ -24,6 +25,10 @@ SHARED_ASSETS = TESTS.parents[1] / "shared" / "assets"
 
 #: Folder of tests to the minutes that it may take on two cores; see the end of a run. The whole is to stay below 60.
 BUDGETS = tomllib.loads((TESTS / "budgets.toml").read_text())["minutes"]
+
+# Machines are shared: how long an example takes says nothing.
+settings.register_profile("vlarig", deadline=None)
+settings.load_profile("vlarig")
 
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 

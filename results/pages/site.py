@@ -116,7 +116,7 @@ class Site:
             if path == addresses.run_page(run):
                 with _blaming(reader):
                     return self._run_page(run, reader)
-        pair = self._pair(path)
+        pair = self._pair(path, addresses.comparison_page)
         return self._comparison_page(*pair) if pair else None
 
     def _render(self, template: str, **values: Any) -> bytes:
@@ -154,15 +154,16 @@ class Site:
             self._chosen = (self.version, comparing.chosen_pairs(self.runs, self.options.comparisons))
         return self._chosen[1]
 
-    def _pair(self, file: str) -> tuple[str, str] | None:
-        """The runs that a file compares; any two that can be, since with a run that is being written the best one changes."""
-        first, _, second = file.removeprefix("compare-").rpartition(".")[0].partition("--")
+    def _pair(self, path: str, address: Callable[[str, str], str]) -> tuple[str, str] | None:
+        """The runs that ``path`` compares, one of those that ``address`` makes.
+
+        Any two that can be compared are, since with a run that is being written the best one changes.
+        """
+        first, _, second = Path(path).stem.removeprefix("compare-").partition("--")
         one, other = self._by_id.get(first), self._by_id.get(second)
         if self.options.comparisons == "none" or one is None or other is None or one is other:
             return None
-        if file not in (addresses.comparison_page(first, second), addresses.flips_data(first, second).removeprefix("shared/")):
-            return None
-        return (first, second) if comparing.comparable(one, other) else None
+        return (first, second) if path == address(first, second) and comparing.comparable(one, other) else None
 
     def _compared(self, first: str, second: str) -> Any:
         wanted = (first, second, self.version)
@@ -210,7 +211,7 @@ class Site:
         path = f"shared/{name}"
         if path == addresses.RUNS_DATA:
             return data_file(path, [episodes.run_summary(reader, run) for run, reader in self.runs])
-        pair = self._pair(name)
+        pair = self._pair(path, addresses.flips_data)
         if pair is None:
             return None
         comparison = self._compared(*pair)
