@@ -6,6 +6,7 @@ import importlib
 from importlib.metadata import entry_points
 
 from ..envs.errors import VlarigError
+from ..envs.faults import describe, traceback_of
 from .suite import Suite, unknown
 
 ENTRY_POINT_GROUP = "vlarig.suites"
@@ -58,8 +59,8 @@ def load_suite(name: str) -> Suite:
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a module that is a program may exit
-        reason = f"{type(error).__name__}: {error}"
-        raise VlarigError(f"suite {name!r} cannot be imported from {places[name]} ({reason}); mend or uninstall it") from error
+        sentence = f"suite {name!r} cannot be imported from {places[name]} ({describe(error)}); mend or uninstall it"
+        raise VlarigError(sentence, traceback=traceback_of(error)) from error
     if not isinstance(suite, Suite) or suite.name != name:
         found = f"the suite {suite.name!r}" if isinstance(suite, Suite) else f"of type {type(suite).__name__}"
         raise VlarigError(f"suite {name!r} is registered as {places[name]}, which is {found}; expected a Suite of that name")

@@ -11,6 +11,7 @@ from .api import Outcome
 from .checker_bench import WITHOUT_IMAGES, Bench, Take, broken
 from .embodiments import Embodiment
 from .errors import BadActionError, VlarigError
+from .faults import describe
 
 
 def actions_move_the_robot(bench: Bench) -> None:
@@ -34,7 +35,7 @@ def bad_actions_are_refused(bench: Bench) -> None:
         except BadActionError:
             continue
         except Exception as error:
-            seen = f"{type(error).__name__}: {error}"
+            seen = describe(error)
         do = "leave step_chunk() to the base class, or call check_actions() first and repair nothing"
         broken(f"BadActionError for {name}", seen, why, do)
     bench.complete(take, episode)
@@ -70,7 +71,7 @@ def actions_beyond_the_bounds_are_tolerated(bench: Bench) -> None:
     try:
         state = bench.env.step_chunk(beyond).snapshot.state
     except Exception as error:
-        broken(f"the row {beyond[0].tolist()} is carried out", f"{type(error).__name__}: {error}", why, do)
+        broken(f"the row {beyond[0].tolist()} is carried out", describe(error), why, do)
     if not np.isfinite(state[np.isfinite(before)]).all():
         broken("a finite state after a row beyond the bounds", f"{state.tolist()}", why, do)
 
@@ -172,4 +173,4 @@ def closing_twice_is_harmless(bench: Bench) -> None:
         except Exception as error:
             why = "clean-up after an error closes what is closed already, and the second error hides the first"
             do = "let close() forget the simulator that it has freed"
-            broken("nothing happens", f"{type(error).__name__}: {error}", why, do)
+            broken("nothing happens", describe(error), why, do)
