@@ -64,8 +64,10 @@ def _check_free(run_dir: Path) -> None:
         return
     if not run_dir.is_dir():
         raise VlarigError(f"{run_dir} is a file; give --run a folder")
-    drafts = f"{MANIFEST_NAME}."
-    others = sorted(path.name for path in run_dir.iterdir() if path.name != LOCK_NAME and not path.name.startswith(drafts))
+    ours = (LOCK_NAME, "logs")
+    others = sorted(
+        path.name for path in run_dir.iterdir() if path.name not in ours and not path.name.startswith(f"{MANIFEST_NAME}.")
+    )
     if others:
         raise VlarigError(
             f"{run_dir} is no run and holds other files ({', '.join(others[:3])}{', ...' * (len(others) > 3)}); "

@@ -85,7 +85,7 @@ def test_json_prints_events_and_nothing_else(toy_home: Path, cli) -> None:
     assert [line_of(event) for event in log_of("r") if event] == done.stdout.splitlines()
     assert [event.seconds for event in events] == sorted(event.seconds for event in events)
     (result,) = (event for event in events if isinstance(event, Result))
-    assert (result.run, result.complete, result.status) == ("r", True, 0)
+    assert (result.run, result.complete, result.status) == (str(Path("r").absolute()), True, 0)
     assert [(task.task, task.n, task.errors, task.missing) for task in result.tasks] == [
         ("reach_red", 2, 0, 0),
         ("reach_blue", 2, 0, 0),
@@ -99,8 +99,8 @@ def test_a_resumed_sweep_adds_a_session_to_the_log_and_films_what_is_wanted(toy_
     pytest.importorskip("av")
     first = understood(cli(*SWEEP, "--episodes", 1).stdout)
     again = understood(cli(*SWEEP, "--episodes", 1, "--video", "all").stdout)
-    assert names(again) == ["session_started", "session_ended", "filming_started", "filming_ended", "result"]
-    assert [event.session for event in again] == [2] * 5
+    assert names(again) == ["session_started", "note", "session_ended", "filming_started", "filming_ended", "result"]
+    assert [event.session for event in again] == [2] * 6
     assert log_of("r") == [*first, *again]
 
 
