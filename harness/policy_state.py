@@ -205,7 +205,7 @@ class _Walk:
         return _sha("function", name, *parts)
 
 
-#: What Python adds to each class that is typed in.
+#: What Python adds to each class that is typed in; copying one of its objects adds ``__slotnames__``.
 _OF_A_CLASS = {
     "__module__",
     "__dict__",
@@ -215,7 +215,15 @@ _OF_A_CLASS = {
     "__static_attributes__",
     "__abstractmethods__",
 }
-_OF_A_CLASS |= {"_abc_impl", "__parameters__", "__match_args__", "__annotate__", "__annotate_func__", "__annotations_cache__"}
+_OF_A_CLASS |= {
+    "__slotnames__",
+    "_abc_impl",
+    "__parameters__",
+    "__match_args__",
+    "__annotate__",
+    "__annotate_func__",
+    "__annotations_cache__",
+}
 
 
 def _opened(value: Any) -> Any:
