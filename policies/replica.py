@@ -15,14 +15,16 @@ import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ..envs.errors import BadMessageError, VlarigError
 from ..envs.framing import receive_frame, send_frame
+from ..envs.sources import find_sources, source_hashes
 from ..envs.wire import MAX_MESSAGE_BYTES
 from .api import Policy, PolicyError, Reply
 from .calls import check_fit, horizon_for, make_strict, policy_code, policy_error
-from .registry import loaded_policy
+from .registry import loaded_policy, policy_module
 from .replica_messages import (
     OTHER,
     POLICY,
@@ -84,7 +86,7 @@ def main() -> None:
         try:
             policy = stack.enter_context(loaded_policy(told.policy, told.options))
             with policy_code(told.policy, "while it said what it is"):
-                greeting = encode(_greeting(policy))
+                greeting = encode(_greeting(policy, told.policy))
         except VlarigError as error:
             send_frame(channel, encode(_failure(-1, error)))
             return
@@ -150,7 +152,9 @@ def _given(policy: Policy, number: int, reply: Reply) -> bytes:
     return data
 
 
-def _greeting(policy: Policy) -> Greeting:
+def _greeting(policy: Policy, named: str) -> Greeting:
+    module = policy_module(named)
+
     def told(name: str, otherwise: Any) -> Any:
         return getattr(policy, name, otherwise)
 
@@ -164,6 +168,7 @@ def _greeting(policy: Policy) -> Greeting:
         reads_state=bool(told("reads_state", True)),
         embodiments=tuple(told("embodiments", ())),
         transport_options=tuple(sorted(told("transport_options", ()))),
+        sources={} if module is None else source_hashes(find_sources([module], folder=Path.cwd())),
     )
 
 

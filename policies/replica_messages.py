@@ -26,7 +26,10 @@ POLICY, OTHER = "policy", "other"
 
 @dataclass(frozen=True)
 class Greeting:
-    """What a policy says of itself; the members of :class:`~vlarig.policies.api.Policy`, optional ones with their defaults."""
+    """What a policy says of itself; the members of :class:`~vlarig.policies.api.Policy`, optional ones with their defaults.
+
+    ``sources`` has the name and hash of each of its source files, as :mod:`vlarig.envs.sources` finds them.
+    """
 
     name: str
     revision: str
@@ -37,6 +40,7 @@ class Greeting:
     reads_state: bool
     embodiments: tuple[Embodiment, ...]
     transport_options: tuple[str, ...]
+    sources: dict[str, str]
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,7 @@ def test_an_empty_shard_is_complete_and_says_so(toy_home: Path, cli) -> None:
     assert "shard 5/5: empty: the run has 2 episodes in all" in done.stdout
     assert "shard 5/5 complete" in cli("runs", ".").stdout
     assert "incomplete" not in cli("table", "r").stdout
-    evaluate("toy", ImageReader(), episodes=1, shard="1/5", run=Path("first"))
+    evaluate("toy", "toy.policies:ImageReader", episodes=1, shard="1/5", run=Path("first"))
     assert cli("merge", "r", "first", "--run", "merged").returncode == 0
     assert len(results(Path("merged"))) == 1
 

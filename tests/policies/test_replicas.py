@@ -237,6 +237,22 @@ def test_a_replica_that_dies_in_a_batch_is_started_anew(
 
 
 @pytest.mark.timeout(60)
+def test_a_replica_that_is_started_anew_over_edited_code_is_another_policy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = "from toy.policies import ImageReader\nclass Mine(ImageReader):\n    gain = {}\n"
+    (tmp_path / "edited_policy.py").write_text(code.format(1))
+    monkeypatch.chdir(tmp_path)
+    with loaded_policy("edited_policy:Mine", replicas=1) as policy:
+        (replica,) = policy.replicas  # type: ignore[attr-defined]
+        (tmp_path / "edited_policy.py").write_text(code.format(2))
+        os.kill(replica.pid, signal.SIGKILL)
+        with pytest.raises(PolicyLost):
+            replica.act([request(0, episode_key(0), 0)])
+        with pytest.raises(VlarigError, match="says that it is another policy than before; begin a new run"):
+            replica.revive()
+
+
 def test_a_replica_that_gives_no_answer_is_killed(trap: Path, caplog: pytest.LogCaptureFixture) -> None:
     with replicated(TRAPPED, 1, Patience(answer=1.0), trap=trap) as policy:
         players = Players(policy, Batching(8), list(range(3)), slots=3)
