@@ -41,6 +41,7 @@ RUNTIMES = {"demo": ["tabletop"], "test": ["tabletop", "libero", "simpler"]}
 CERTIFICATES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem")
 HERE = ".".join(map(str, sys.version_info[:2]))
 EXTRAS = {"demo": ["results", "video"], "test": ["dev", "policy", "ray", "results", "video"]}
+SIDE_BY_SIDE = ["-n", "2", "--dist", "loadfile"]  # a file's tests share runs; `test -n 0` is for a debugger
 CHECKS = (["ruff", "format", "--check", "."], ["ruff", "check", "."], ["basedpyright"], ["lint-imports"])
 
 
@@ -81,8 +82,9 @@ def test(pytest_arguments: list[str]) -> int:
         say("checking: {}".format(" ".join(check)))
         if call([tool(check[0]), *check[1:]]):
             failed.append(" ".join(check))
-    say("testing: pytest {}".format(" ".join(pytest_arguments)))
-    status = call([tool("pytest"), *pytest_arguments])
+    command = ["pytest", *SIDE_BY_SIDE, *pytest_arguments]
+    say("testing: {}".format(" ".join(command)))
+    status = call([tool(command[0]), *command[1:]])
     for name in failed:
         say(f"failed, further above: {name}")
     return status or len(failed)
