@@ -15,6 +15,7 @@ from typing import Any
 from ..envs.api import Needs
 from ..envs.errors import VlarigError, suggestion
 from ..envs.faults import describe, traceback_of
+from ..envs.sources import find_sources, source_hashes
 from .api import Policy, PolicyError
 from .calls import policy_code
 from .option_values import option_values
@@ -52,6 +53,16 @@ def policy_module(name: str) -> str | None:
     if ":" not in name:
         name = next((point.value for point in entry_points(group=ENTRY_POINT_GROUP, name=name)), "")
     return name.partition(":")[0] or None
+
+
+def policy_sources(name: str) -> dict[str, str]:
+    """Source files of the policy that :func:`load_policy` knows by that name, each with its hash; none for the rig's own.
+
+    Raises:
+        VlarigError: A file cannot be read.
+    """
+    module = policy_module(name)
+    return {} if module is None else source_hashes(find_sources([module], folder=Path.cwd()))
 
 
 def parse_options(words: Sequence[str]) -> dict[str, str]:

@@ -15,16 +15,14 @@ import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from ..envs.errors import BadMessageError, VlarigError
 from ..envs.framing import receive_frame, send_frame
-from ..envs.sources import find_sources, source_hashes
 from ..envs.wire import MAX_MESSAGE_BYTES
 from .api import Policy, PolicyError, Reply
 from .calls import check_fit, horizon_for, make_strict, policy_code, policy_error
-from .registry import loaded_policy, policy_module
+from .registry import loaded_policy, policy_sources
 from .replica_messages import (
     OTHER,
     POLICY,
@@ -153,8 +151,6 @@ def _given(policy: Policy, number: int, reply: Reply) -> bytes:
 
 
 def _greeting(policy: Policy, named: str) -> Greeting:
-    module = policy_module(named)
-
     def told(name: str, otherwise: Any) -> Any:
         return getattr(policy, name, otherwise)
 
@@ -168,7 +164,7 @@ def _greeting(policy: Policy, named: str) -> Greeting:
         reads_state=bool(told("reads_state", True)),
         embodiments=tuple(told("embodiments", ())),
         transport_options=tuple(sorted(told("transport_options", ()))),
-        sources={} if module is None else source_hashes(find_sources([module], folder=Path.cwd())),
+        sources=policy_sources(named),
     )
 
 

@@ -64,6 +64,7 @@ class ServerConfig:
         strict: Answer one request at a time, in one thread and in float32.
         options: What the policy was told, by name. Clients hear of it with the revision, so that two servers that were told something
             else are not taken for one; the policy's ``transport_options``, which change no answer, are left out.
+        sources: Source files of a third party's policy, each with its hash; clients hear of them in the same way.
         execute: Rows of an answer to a client that does not say how many it wants, from a policy without a horizon of its own.
         seed: What the draws for clients follow from that send no seeds.
         most_connections: Connections at a time.
@@ -77,6 +78,7 @@ class ServerConfig:
     batching: Batching = DEFAULT_BATCHING
     strict: bool = False
     options: Mapping[str, str] = field(default_factory=dict)
+    sources: Mapping[str, str] = field(default_factory=dict)
     execute: int = 8
     seed: int = 0
     most_connections: int = 256
@@ -114,6 +116,7 @@ class PolicyServer:
             batching = Batching(1)
         beside = getattr(policy, "transport_options", frozenset())
         told = [f"{name}={value}" for name, value in sorted(config.options.items()) if name not in beside]
+        told += [f"{name}={sha256[:12]}" for name, sha256 in sorted(config.sources.items())]
         self.announcement = Announcement(
             name=policy.name,
             revision=" ".join([policy.revision, *told]),

@@ -21,7 +21,7 @@ from ..api import Policy, PolicyError
 from ..batching import Batching
 from ..conventions import find_embodiment
 from ..openpi_layouts import find_layout
-from ..registry import loaded_policy, parse_options
+from ..registry import loaded_policy, parse_options, policy_sources
 from ..serving import PolicyServer, ServerConfig
 
 DESCRIPTION = """Serve a policy by openpi's websocket protocol: to a sweep elsewhere, or to any program that uses openpi-client.
@@ -109,6 +109,7 @@ class ServePolicy:
             batching=Batching(self.max_batch, self.wait_ms / 1000, alone_on_failure=True),
             strict=self.strict,
             options=parse_options(self.policy_options),
+            sources=policy_sources(self.policy),
             execute=self.execute,
             seed=self.seed,
             most_connections=self.max_connections,

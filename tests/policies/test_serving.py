@@ -615,6 +615,18 @@ def test_a_server_with_another_policy_does_not_take_a_sweep_over(toy_home: Path,
         evaluate(**sweep, episodes=1)
 
 
+def test_an_edited_policy_is_announced_as_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    announced = []
+    for gain in (1, 2):
+        (tmp_path / "served_policy.py").write_text(f"GAIN = {gain}\n")
+        with served(ImageReader(), sources=ServePolicy("served_policy:Mine").server_config().sources) as server:
+            announced.append(server.announcement.revision)
+    assert announced[0] != announced[1]
+    assert all(revision.startswith("1 served_policy.py=") for revision in announced)
+    assert ServePolicy("random").server_config().sources == {}
+
+
 def test_options_that_change_no_answer_are_not_announced() -> None:
     with served(Told(), options={"patience": "5", "horizon": "10"}) as server:
         assert server.announcement.revision == "1 horizon=10"
