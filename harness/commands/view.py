@@ -49,8 +49,8 @@ def main(arguments: list[str]) -> int:
     tell_refused(refused)
     console = Screen(soft_wrap=True)
     with PageServer(follower, config.port) as server:
-        console.print(f"{server.url}  (for you alone; Ctrl-C ends it)")
         try:
+            console.print(f"{server.url}  (for you alone; Ctrl-C ends it)")
             server.serve_forever()
         except KeyboardInterrupt:
             console.print("ended")
