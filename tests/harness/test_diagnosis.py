@@ -131,13 +131,13 @@ def test_a_simulator_that_crashes(sweep, toy_home: Path, monkeypatch: pytest.Mon
     counts.mkdir()
     monkeypatch.setenv("VLARIG_TEST_COUNTS", str(counts))
     monkeypatch.setenv("VLARIG_TEST_FAULT", "crash:reach_red/1:2")
-    first, *others = sweep("faulty", ImageReader(), workers=1, slots=1, tasks=("reach_red",), episodes=2)
-    assert first.startswith("2 attempts at episodes failed (crash 2), all on worker-0")
-    assert "SIGABRT" in first
-    assert "faulty-worker-0.log for the cause" in first
-    lost = float(first.partition("About ")[2].partition(" %")[0])
+    verdicts = sweep("faulty", ImageReader(), workers=1, slots=1, tasks=("reach_red",), episodes=2)
+    (told,) = (each for each in verdicts if each.startswith("2 attempts at episodes failed (crash 2), all on worker-0"))
+    assert "SIGABRT" in told
+    assert "faulty-worker-0.log for the cause" in told
+    lost = float(told.partition("About ")[2].partition(" %")[0])
     assert 30 < lost <= 100
-    assert not any("neither simulated nor drew" in verdict for verdict in others)
+    assert not any("neither simulated nor drew" in verdict for verdict in verdicts)
 
 
 def test_sessions_that_asked_for_the_same_are_taken_together_and_others_left_out(sweep, capsys) -> None:
