@@ -28,11 +28,6 @@ def suite_names() -> list[str]:
     return sorted(_places())
 
 
-def suite_module(name: str) -> str:
-    """The top-level module that holds the suite of that name; nothing is imported."""
-    return _places()[name].partition(":")[0].partition(".")[0]
-
-
 def load_suites() -> tuple[list[Suite], dict[str, str]]:
     """Every suite that can be swept; and each that cannot be loaded, with the reason: one that is broken hides no other."""
     suites, broken = [], {}
@@ -67,8 +62,8 @@ def load_suite(name: str) -> Suite:
     return suite
 
 
-def suite_source(name: str) -> str:
-    """Full name of the module that the suite is in; empty where there is none of that name."""
+def suite_module(name: str) -> str:
+    """Full name of the module that the suite is in, empty where there is none of that name; nothing is imported."""
     return _places().get(name, "").partition(":")[0]
 
 

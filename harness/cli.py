@@ -27,9 +27,9 @@ COMMANDS = {
     "merge": ("vlarig.harness.commands.merge", "one run out of several, such as the shards of a sweep"),
     "replay": ("vlarig.harness.commands.replay", "re-simulate recorded episodes: check them, make their videos"),
     "serve-envs": ("vlarig.harness.commands.serve_envs", "lend this machine's simulators to sweeps that run elsewhere"),
-    "serve-policy": ("vlarig.policies.commands.serve_policy", "let other programs ask a policy, by openpi's protocol"),
+    "serve-policy": ("vlarig.harness.commands.serve_policy", "let other programs ask a policy, by openpi's protocol"),
     "policy": (
-        "vlarig.policies.commands.policy",
+        "vlarig.harness.commands.policy",
         "look at Qwen-VLA: parameters by part, robots, statistics, prompts; write a preset",
     ),
     "envs": ("vlarig.harness.commands.envs", "list suites and tasks; check an adapter against the env contract"),

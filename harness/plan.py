@@ -11,7 +11,7 @@ from typing import Annotated, Literal, Self
 import tyro
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator, model_validator
 
-from ..benchmarks.registry import load_suite, suite_source
+from ..benchmarks.registry import load_suite, suite_module
 from ..benchmarks.suite import Suite, refuse_unknown_tasks
 from ..envs.api import Episode, Protocol
 from ..envs.errors import VlarigError
@@ -19,7 +19,7 @@ from ..envs.sources import find_sources, source_hashes
 from ..policies.api import Policy
 from ..policies.batching import execute_for
 from ..policies.calls import check_fit
-from ..policies.registry import parse_options, policy_module
+from ..policies.registry import parse_options, policy_sources
 from ..results.manifest import Identity
 from ..results.planning import episodes_digest, suite_plans
 from ..results.shards import Shard
@@ -216,11 +216,8 @@ def drawn_by(plans: Sequence[SuitePlan]) -> str:
 def _sources(config: SweepConfig, plans: Sequence[SuitePlan], state: PolicyState | None) -> dict[str, str]:
     """The third parties' code that the run is made with: its suites, their adapters, and the policy."""
     adapters = [source for plan in plans for source in plan.workplace.sources]
-    suites = find_sources([suite_source(plan.suite.name) for plan in plans])
-    if state is None:
-        module = policy_module(config.policy)
-        policy = [] if module is None else find_sources([module], folder=Path.cwd())
-    else:
-        policy = find_sources([config.policy.partition(":")[0]], state.modules)
+    suites = find_sources([suite_module(plan.suite.name) for plan in plans])
+    named = config.policy.partition(":")[0]
+    policy = policy_sources(config.policy) if state is None else find_sources([named], state.modules)
     hashes = source_hashes({source.root: source for source in [*suites, *policy, *adapters]}.values())
     return hashes if state is None or state.code is None else hashes | {config.policy: state.code}

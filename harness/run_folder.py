@@ -57,9 +57,29 @@ def as_begun(run: Path, plans: list[SuitePlan]) -> list[SuitePlan]:
     return [replace(plan, workplace=plan.workplace.drawn_by(renderers, run.name)) for plan in plans]
 
 
-def why_another(run: Path, wanted: Manifest) -> str:
+def use_siblings(
+    run: Path, new: bool, wanted: Manifest, ledger: Ledger, episodes: Sequence[Episode], say: Callable[[str], None]
+) -> None:
+    """Say why a new run begins where its code has changed, and take over what the runs beside it have finished.
+
+    Args:
+        run: Folder of the run, as the user is shown it.
+        new: Whether the run begins now.
+        wanted: Its manifest.
+        ledger: Its ledger.
+        episodes: The episodes that it consists of.
+        say: Gets a line for what was found.
+    """
+    owed = {episode.key for episode in episodes} - ledger.finished_keys()
+    siblings = sibling_runs(run) if owed else []
+    if new and (reason := _why_another(siblings, wanted)):
+        say(reason)
+    _take_over(run, siblings, wanted, ledger, owed, say)
+
+
+def _why_another(siblings: Sequence[tuple[Path, Manifest]], wanted: Manifest) -> str:
     """Why a new run begins although the same command began one before: its code has changed; empty for any other reason."""
-    for folder, manifest in sibling_runs(run):
+    for folder, manifest in siblings:
         same_but_code = manifest.identity.model_copy(update={"sources": wanted.identity.sources}) == wanted.identity
         if same_but_code and manifest.record.shard == wanted.record.shard and manifest.identity.sources:
             before, now = manifest.identity.sources, wanted.identity.sources
@@ -70,16 +90,20 @@ def why_another(run: Path, wanted: Manifest) -> str:
     return ""
 
 
-def take_over_siblings(
-    run: Path, wanted: Manifest, ledger: Ledger, episodes: Sequence[Episode], say: Callable[[str], None]
+def _take_over(
+    run: Path,
+    siblings: Sequence[tuple[Path, Manifest]],
+    wanted: Manifest,
+    ledger: Ledger,
+    owed: set[str],
+    say: Callable[[str], None],
 ) -> None:
-    """Copy what runs beside this one have finished of the episodes that it owes.
+    """Copy what runs beside this one have finished of the episodes that it owes, by their keys.
 
-    Such a run has the same identity but for which episodes it was asked for. Its episodes are made again, and their digest proves that
+    Such a run has the same identity but for which episodes it consists of. Its episodes are made again, and their digest proves that
     they are those of its manifest, payloads and all.
     """
-    owed = {episode.key for episode in episodes} - ledger.finished_keys()
-    for folder, manifest in sibling_runs(run) if owed else []:
+    for folder, manifest in siblings:
         if manifest.identity.beside_episodes() != wanted.identity.beside_episodes():
             continue
         shared = owed & _keys_of(manifest.identity, wanted.identity)

@@ -61,7 +61,7 @@ def _links(suites: Sequence[Suite]) -> Iterator[Path]:
         for room in ("vlarig.benchmarks", "vlarig.envs", "vlarig.harness"):
             _link(folder, room)
         for suite in suites:
-            for module in (adapter_module(suite), suite_module(suite.name)):
+            for module in (adapter_module(suite), suite_module(suite.name).partition(".")[0]):
                 if module != "vlarig":
                     _link(folder, module)
         yield folder

@@ -49,7 +49,7 @@ from .reporting.journal import Journal
 from .reporting.library_messages import LIBRARY_LOG, library_messages, log_of
 from .reporting.progress import Progress, SavingTime, TaskProgress
 from .reporting.reporter import Reporter
-from .run_folder import as_begun, make_room, run_folder, take_over_siblings, why_another
+from .run_folder import as_begun, make_room, run_folder, use_siblings
 from .screen import Screen
 from .sinks import LedgerSink
 from .termination import Terminated, sigterm_interrupts, until_sigterm
@@ -201,13 +201,12 @@ def run_sweep(config: SweepConfig, policy: Policy, journal: Journal, state: Poli
     packages = {plan.suite.runtime: plan.workplace.runtime.packages for plan in plans}
     record = surroundings(config.model_dump(mode="json"), suite_notes, config.shard, packages)
     manifest = Manifest(identity=identity, record=record)
-    if config.run is None and not config.fresh and not run.exists() and (reason := why_another(shown, manifest)):
-        journal.say(reason)
+    new = not run.exists()
     plans = _shared_out(config, plans, journal)
     fleet = _find_fleet(config, journal)
     with open_run(run, manifest) as ledger:
         if config.run is None and not Manifest.load(run).record.fresh:
-            take_over_siblings(shown, manifest, ledger, [each for plan in plans for each in plan.episodes], journal.say)
+            use_siblings(shown, new, manifest, ledger, [each for plan in plans for each in plan.episodes], journal.say)
         before = ledger.finished_keys()
         parts = _parts(fleet, plans, ledger)
         workers = max((part.staff.workers for part in parts), default=0)

@@ -151,7 +151,7 @@ class Batcher:
             except PolicyLost as loss:
                 self._lose(station, batch, str(loss))
                 await self._revive(station)
-            except Exception as error:  # a defect of ours, or no thread to be had: nobody may be left waiting
+            except Exception as error:  # a defect of ours, or no thread to be had: no request may be left without an answer
                 for asked in batch:
                     asked.settle(error)
 

@@ -15,7 +15,7 @@ from typing import Any
 from ..envs.api import Needs
 from ..envs.errors import VlarigError, suggestion
 from ..envs.faults import describe, traceback_of
-from ..envs.sources import find_sources, source_hashes
+from ..envs.sources import Source, find_sources
 from .api import Policy, PolicyError
 from .calls import policy_code
 from .option_values import option_values
@@ -46,7 +46,7 @@ def policy_names() -> list[str]:
     return sorted({*_BUILT_IN, *(point.name for point in entry_points(group=ENTRY_POINT_GROUP))})
 
 
-def policy_module(name: str) -> str | None:
+def _policy_module(name: str) -> str | None:
     """The module of a policy that :func:`load_policy` knows by that name; ``None`` for the rig's own."""
     if name in _BUILT_IN or name.partition(":")[0] in _SCHEMES:
         return None
@@ -55,14 +55,14 @@ def policy_module(name: str) -> str | None:
     return name.partition(":")[0] or None
 
 
-def policy_sources(name: str) -> dict[str, str]:
-    """Source files of the policy that :func:`load_policy` knows by that name, each with its hash; none for the rig's own.
+def policy_sources(name: str) -> list[Source]:
+    """The source of the policy that :func:`load_policy` knows by that name; none for the rig's own.
 
     Raises:
         VlarigError: A file cannot be read.
     """
-    module = policy_module(name)
-    return {} if module is None else source_hashes(find_sources([module], folder=Path.cwd()))
+    module = _policy_module(name)
+    return [] if module is None else find_sources([module], folder=Path.cwd())
 
 
 def parse_options(words: Sequence[str]) -> dict[str, str]:

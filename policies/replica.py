@@ -19,6 +19,7 @@ from typing import Any
 
 from ..envs.errors import BadMessageError, VlarigError
 from ..envs.framing import receive_frame, send_frame
+from ..envs.sources import source_hashes
 from ..envs.wire import MAX_MESSAGE_BYTES
 from .api import Policy, PolicyError, Reply
 from .calls import check_fit, horizon_for, make_strict, policy_code, policy_error
@@ -164,7 +165,7 @@ def _greeting(policy: Policy, named: str) -> Greeting:
         reads_state=bool(told("reads_state", True)),
         embodiments=tuple(told("embodiments", ())),
         transport_options=tuple(sorted(told("transport_options", ()))),
-        sources=policy_sources(named),
+        sources=source_hashes(policy_sources(named)),
     )
 
 

@@ -75,10 +75,10 @@ def _videos(run_dir: Path, suffix: str) -> frozenset[str]:
 
 
 def run_name(run_dir: Path) -> str:
-    """The name of a run, which is its folder's, as :func:`printable` text."""
-    return printable(run_dir.resolve().name)
+    """The name of a run, which is its folder's, as :func:`utf8_text` gives it."""
+    return utf8_text(run_dir.resolve().name)
 
 
-def printable(text: str) -> str:
+def utf8_text(text: str) -> str:
     r"""``text``, in which a path may be named, with bytes that are no UTF-8 as ``\xff``."""
     return os.fsencode(text).decode("utf-8", "backslashreplace")

@@ -14,7 +14,7 @@ from ..envs.errors import VlarigError
 from .ledger import Ledger
 from .lock import LOCK_NAME, RunLock, lock_holder
 from .manifest import MANIFEST_NAME, Manifest, check_same
-from .run_files import check_links, printable, run_name
+from .run_files import check_links, run_name, utf8_text
 from .schema import LEDGER_NAME, sync_folder
 from .shards import owed_episodes
 
@@ -201,7 +201,7 @@ def summarize(run_dir: Path) -> RunSummary:
                 counts = ledger.counts().values()
             finished, errors = sum(count.finished for count in counts), sum(count.errors for count in counts)
     except VlarigError as error:
-        return RunSummary(name, "", (), 0, 0, 0, "unreadable", changed, printable(str(error)))
+        return RunSummary(name, "", (), 0, 0, 0, "unreadable", changed, utf8_text(str(error)))
     state = "being written" if holder else "complete" if finished == expected else "resumable"
     suites, shard = tuple(suite.name for suite in manifest.identity.suites), manifest.record.shard
     policy = manifest.identity.policy

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from ...envs.errors import VlarigError
 from ...results.ledger import Ledger
-from ...results.run_files import printable
+from ...results.run_files import utf8_text
 from ...results.runs import find_run
 from ...results.tables import run_table
 from ..screen import Screen
@@ -34,7 +34,7 @@ def read_each(runs: Iterable[T], read: Callable[[T], U]) -> tuple[list[U], Refus
             found.append(read(run))
         except VlarigError as error:
             first = first or error
-            refused.append((printable(Path(str(run)).name), printable(str(error))))
+            refused.append((utf8_text(Path(str(run)).name), utf8_text(str(error))))
     if first is not None and not found:
         raise first
     return found, refused

@@ -104,7 +104,7 @@ class Account:
         return self.load.requests / self.load.batches if self.load.batches else 0.0
 
     def waits(self) -> dict[str, float]:
-        """Slot seconds of ``wait`` by what was waited for; a worker's turn stands for its answer on the way too."""
+        """Slot seconds of ``wait`` by what was waited for; a worker's turn includes its answer on the way."""
         queued = max(0.0, min(self.load.queued, self.wait - self.recovering))
         rest = max(0.0, self.wait - self.recovering - queued)
         return {"a worker's turn": rest, "the policy's turn": queued, "failed attempts": self.recovering}

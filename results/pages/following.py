@@ -9,7 +9,7 @@ from pathlib import Path
 
 from ...envs.errors import VlarigError
 from ..manifest import MANIFEST_NAME
-from ..run_files import printable, run_name
+from ..run_files import run_name, utf8_text
 from ..schema import LEDGER_NAME
 from .reading import RunReader
 from .site import Site, SiteOptions, hash_of
@@ -98,7 +98,7 @@ class Follower:
         except VlarigError as error:
             if folder in self._readers:
                 self._readers.pop(folder).close()
-            self._unreadable[folder] = (_signature(folder), printable(str(error)))
+            self._unreadable[folder] = (_signature(folder), utf8_text(str(error)))
 
 
 def _signature(folder: Path) -> tuple[object, ...]:

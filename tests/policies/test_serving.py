@@ -35,9 +35,9 @@ from vlarig.envs.api import Needs, Observation
 from vlarig.envs.embodiments import LIBERO_PANDA, Embodiment
 from vlarig.envs.errors import BadMessageError, VlarigError
 from vlarig.harness import evaluate
+from vlarig.harness.commands.serve_policy import ServePolicy
 from vlarig.policies.api import PolicyError, Reply, Request
 from vlarig.policies.batching import Batching
-from vlarig.policies.commands.serve_policy import ServePolicy
 from vlarig.policies.conventions import embodiment_to_data
 from vlarig.policies.openpi import OpenpiPolicy
 from vlarig.policies.openpi_layouts import VLARIG

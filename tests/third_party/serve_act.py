@@ -24,8 +24,8 @@ from lerobot.policies.factory import make_pre_post_processors
 from lerobot.policies.utils import prepare_observation_for_inference
 
 from vlarig.envs.embodiments import TABLETOP_PANDA, WIDOWX_BRIDGE
+from vlarig.harness.commands.serve_policy import main
 from vlarig.policies.api import PolicyError, Request
-from vlarig.policies.commands.serve_policy import main
 from vlarig.policies.registry import load_policy
 
 IMAGE, STATE, ACTION = "observation.images.image", "observation.state", "action"

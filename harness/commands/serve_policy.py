@@ -13,16 +13,17 @@ import tyro
 
 from ...envs.access import find_token
 from ...envs.embodiments import Embodiment
+from ...envs.sources import source_hashes
 from ...envs.tls import server_context
-from ...harness.command_line import parse
-from ...harness.printable import log_to_stderr
-from ...harness.screen import Screen
-from ..api import Policy, PolicyError
-from ..batching import Batching
-from ..conventions import find_embodiment
-from ..openpi_layouts import find_layout
-from ..registry import loaded_policy, parse_options, policy_sources
-from ..serving import PolicyServer, ServerConfig
+from ...policies.api import Policy, PolicyError
+from ...policies.batching import Batching
+from ...policies.conventions import find_embodiment
+from ...policies.openpi_layouts import find_layout
+from ...policies.registry import loaded_policy, parse_options, policy_sources
+from ...policies.serving import PolicyServer, ServerConfig
+from ..command_line import parse
+from ..printable import log_to_stderr
+from ..screen import Screen
 
 DESCRIPTION = """Serve a policy by openpi's websocket protocol: to a sweep elsewhere, or to any program that uses openpi-client.
 
@@ -109,7 +110,7 @@ class ServePolicy:
             batching=Batching(self.max_batch, self.wait_ms / 1000, alone_on_failure=True),
             strict=self.strict,
             options=parse_options(self.policy_options),
-            sources=policy_sources(self.policy),
+            sources=source_hashes(policy_sources(self.policy)),
             execute=self.execute,
             seed=self.seed,
             most_connections=self.max_connections,

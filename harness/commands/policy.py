@@ -9,9 +9,9 @@ from typing import Annotated
 from rich.text import Text
 from tyro.conf import Positional, arg
 
-from ...harness.command_line import parse
-from ...harness.screen import Screen
-from ..api import PolicyError
+from ...policies.api import PolicyError
+from ..command_line import parse
+from ..screen import Screen
 
 DESCRIPTION = """Look at Qwen-VLA, a checkpoint or a preset, or write a preset to a checkpoint's folder.
 
@@ -32,8 +32,8 @@ class Inspect:
 
     def run(self) -> None:
         """Print all that is known of it."""
-        from ..qwen_vla.config import PRESETS
-        from ..qwen_vla.inspection import inspection
+        from ...policies.qwen_vla.config import PRESETS
+        from ...policies.qwen_vla.inspection import inspection
 
         if (self.checkpoint is None) == (self.preset is None):
             raise PolicyError("name one checkpoint or one preset, as in: vlarig policy inspect --preset small")
@@ -59,8 +59,8 @@ class Create:
 
     def run(self) -> None:
         """Write it."""
-        from ..qwen_vla.checkpoint import load, save_checkpoint
-        from ..qwen_vla.config import PRESETS
+        from ...policies.qwen_vla.checkpoint import load, save_checkpoint
+        from ...policies.qwen_vla.config import PRESETS
 
         if self.preset not in PRESETS:
             raise PolicyError(f"unknown preset {self.preset!r}; presets are {', '.join(PRESETS)}")
