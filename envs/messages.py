@@ -9,20 +9,19 @@ On another machine an env server stands before the sim servers: it says by :clas
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Optional, Union
+import contextlib
+from typing import Optional, Union
 
-import msgpack
+import msgspec
 import numpy as np
 
 from .api import ChunkResult, Episode, Needs, Snapshot
 from .embodiments import Embodiment
 from .errors import BadMessageError
-from .structure import structure_named
-from .wire import pack, unpack
+from .wire import MessageStruct, pack, unpack
 
 #: Raised with every change to a message; both ends must agree.
-WIRE_VERSION = 3
+WIRE_VERSION = 4
 
 #: Kinds of :class:`Failure`.
 BAD_MESSAGE = "bad_message"  # the request was no message of ours, or came out of turn
@@ -37,24 +36,21 @@ LOST = "lost"  # the slot's episode is gone through no fault of its own: its pro
 EPISODE_FAULTS = (ENV_ERROR, CRASH, HANG, MEMORY)
 
 
-@dataclass(frozen=True)
-class Hello:
+class Hello(MessageStruct, frozen=True):
     """The client's first message."""
 
     version: int
     token: str
 
 
-@dataclass(frozen=True)
-class Welcome:
+class Welcome(MessageStruct, frozen=True):
     """The answer: a simulator is loaded, and this is the embodiment that it moves."""
 
     version: int
     embodiment: Embodiment
 
 
-@dataclass(frozen=True)
-class Offer:
+class Offer(MessageStruct, frozen=True):
     """What an env server says first.
 
     Attributes:
@@ -74,8 +70,7 @@ class Offer:
     workers: int
 
 
-@dataclass(frozen=True)
-class Hire:
+class Hire(MessageStruct, frozen=True):
     """Start a sim server for this connection, and end it with it.
 
     Attributes:
@@ -91,8 +86,7 @@ class Hire:
     renderer: str = ""
 
 
-@dataclass(frozen=True)
-class Hired:
+class Hired(MessageStruct, frozen=True):
     """The sim server stands; this is what its results depend on.
 
     Attributes:
@@ -110,8 +104,7 @@ class Hired:
     pid: int
 
 
-@dataclass(frozen=True)
-class Start:
+class Start(MessageStruct, frozen=True):
     """Begin an episode in a slot, whatever went on there before."""
 
     id: int
@@ -120,16 +113,14 @@ class Start:
     needs: Needs
 
 
-@dataclass(frozen=True)
-class Started:
+class Started(MessageStruct, frozen=True):
     """The slot's first moment."""
 
     id: int
     snapshot: Snapshot
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(MessageStruct, frozen=True):
     """Run a chunk, ``float32[H, A]``, in a slot."""
 
     id: int
@@ -137,16 +128,14 @@ class Step:
     actions: np.ndarray
 
 
-@dataclass(frozen=True)
-class Stepped:
+class Stepped(MessageStruct, frozen=True):
     """What the chunk did."""
 
     id: int
     result: ChunkResult
 
 
-@dataclass(frozen=True)
-class Failure:
+class Failure(MessageStruct, frozen=True):
     """A request that was not carried out; ``id`` is -1 where none could be read.
 
     ``traceback`` is for a log: where the adapter's code raised, as text.
@@ -160,18 +149,16 @@ class Failure:
 
 Message = Union[Hello, Welcome, Offer, Hire, Hired, Start, Started, Step, Stepped, Failure]
 
-_KINDS: dict[str, Any] = {
-    kind.__name__: kind for kind in (Hello, Welcome, Offer, Hire, Hired, Start, Started, Step, Stepped, Failure)
-}
-_ANSWERS = (Started.__name__, Stepped.__name__, Failure.__name__)
-
-#: Where an encoded answer has its name and its id: behind the 4 bytes of its head's length, see wire.py.
-_BEGINNING = slice(4, 64)
+#: What an encoded answer begins with behind the 4 bytes of its head's length (see wire.py): up to its id, for each kind.
+_ANSWERS = tuple(
+    bytes([0x81 + len(kind.__struct_fields__)]) + b"".join(map(msgspec.msgpack.encode, ("type", kind.__name__, "id")))
+    for kind in (Started, Stepped, Failure)
+)
 
 
 def encode(message: Message) -> bytes:
     """A message as bytes."""
-    return pack([type(message).__name__, message])
+    return pack(message)
 
 
 def decode(data: bytes | str) -> Message:
@@ -182,7 +169,7 @@ def decode(data: bytes | str) -> Message:
     """
     if isinstance(data, str):
         raise BadMessageError("a text frame; messages are binary msgpack")
-    return structure_named(_KINDS, unpack(data))
+    return unpack(data, Message)
 
 
 def answered_id(data: bytes) -> Optional[int]:
@@ -191,13 +178,10 @@ def answered_id(data: bytes) -> Optional[int]:
     Returns:
         The id, or ``None`` where ``data`` does not begin as an answer does.
     """
-    unpacker = msgpack.Unpacker(max_buffer_size=64)  # so that a few bytes cannot ask for a long list
-    unpacker.feed(data[_BEGINNING])
-    try:
-        if unpacker.read_array_header() != 2 or unpacker.unpack() not in _ANSWERS:
-            return None
-        unpacker.read_map_header()
-        field, value = unpacker.unpack(), unpacker.unpack()
-    except Exception:  # msgpack raises ValueErrors of many kinds, StackError and OutOfData
-        return None
-    return value if field == "id" and type(value) is int else None
+    for opening in _ANSWERS:
+        if data.startswith(opening, 4):
+            begin = 4 + len(opening)
+            for size in (1, 2, 3, 5, 9):  # of a whole number; exactly one of them is neither cut off nor too long
+                with contextlib.suppress(ValueError):
+                    return msgspec.msgpack.decode(data[begin : begin + size], type=int)
+    return None

@@ -1,30 +1,30 @@
-"""The wire's codec: msgpack with typed numpy arrays.
+"""The wire's codec: msgpack with typed numpy arrays, read by msgspec into typed, validated messages.
 
 A message is the length of its head, its head, and the bytes of its arrays one after the other. The head is msgpack, in which an
-extension stands for each array and gives its dtype and shape. So images cost their bytes and no more, and all else is small.
+extension takes the place of each array and gives its dtype and shape. So images cost their bytes and no more, and all else is small.
 
-Nothing is ever unpickled. Whatever arrives is untrusted: lengths, counts, types, dtypes, shapes and depths are checked, and all that
-can go wrong is one :class:`~vlarig.envs.errors.BadMessageError`.
+Nothing is ever unpickled. Whatever arrives is untrusted: lengths, fields, types, dtypes and shapes are checked, and all that can go
+wrong is one :class:`~vlarig.envs.errors.BadMessageError`. The most expensive head within :data:`MAX_HEAD_BYTES`, an array of one byte
+in each three bytes of a field of type ``Any``, takes 0.3 s and 50 MB.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import struct
-from typing import Any, cast
+from typing import Any
 
-import msgpack
+import msgspec
 import numpy as np
 
 from .errors import BadMessageError
-from .untrusted import MAX_DIMENSIONS, Limits, build_array, read_msgpack
+from .untrusted import MAX_DIMENSIONS, build_array, one_line
 
 #: Largest message in bytes, either way. A chunk's answer with 64 frames of two 256x256 views is 25 MB.
 MAX_MESSAGE_BYTES = 64 * 2**20
 
-#: What a head may hold. The answer to a chunk of 64 rows has 7 kB, 700 values and a depth of 5.
-HEAD_LIMITS = Limits(bytes=2**20, values=2**16, items=4096, entries=4096, text=2**20, depth=32)
+#: Largest head in bytes. The answer to a chunk of 64 rows has 7 kB, to one of 4096 rows 0.4 MB.
+MAX_HEAD_BYTES = 2**19
 
 _PREFIX = struct.Struct(">I")
 _ARRAY_EXTENSION = 1
@@ -32,8 +32,12 @@ _DTYPES = tuple(np.dtype(name) for name in ("|u1", "|b1", "<i4", "<i8", "<f4", "
 _NUMBERS = {dtype: number for number, dtype in enumerate(_DTYPES)}
 
 
+class MessageStruct(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag=True):
+    """Base of the messages: a map of its fields, the first of which is ``type``, the class's name."""
+
+
 def pack(value: object) -> bytes:
-    """``value`` as bytes: plain data, numpy arrays and numbers, and dataclasses (as maps of their fields).
+    """``value`` as bytes: structs and dataclasses (as maps of their fields), plain data, numpy arrays and numbers.
 
     Raises:
         BadMessageError: It holds something else, or an array of a dtype that does not travel, or too much beside its arrays.
@@ -44,44 +48,54 @@ def pack(value: object) -> bytes:
         if isinstance(value, np.ndarray):
             array = _sendable(value)
             bodies.append(array)
-            return msgpack.ExtType(_ARRAY_EXTENSION, struct.pack(f"<B{value.ndim}I", _NUMBERS[array.dtype], *value.shape))
+            return msgspec.msgpack.Ext(_ARRAY_EXTENSION, struct.pack(f"<B{value.ndim}I", _NUMBERS[array.dtype], *value.shape))
         if isinstance(value, np.generic):
             return value.item()
-        if dataclasses.is_dataclass(value) and not isinstance(value, type):
-            return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
         raise TypeError(f"values of type {type(value).__name__} do not travel")
 
     try:
-        head = cast("bytes", msgpack.packb(value, default=pack_other))
-    except (TypeError, ValueError, OverflowError, struct.error) as error:
-        raise BadMessageError(f"cannot send {type(value).__name__}: {error}") from None
-    if len(head) > HEAD_LIMITS.bytes:
+        head = msgspec.msgpack.encode(value, enc_hook=pack_other)
+    except (TypeError, ValueError, OverflowError, RecursionError, struct.error) as error:
+        raise BadMessageError(one_line(f"cannot send {type(value).__name__}: {error}")) from None
+    if len(head) > MAX_HEAD_BYTES:
         raise BadMessageError(
-            f"cannot send {type(value).__name__}: {len(head)} bytes beside arrays, at most {HEAD_LIMITS.bytes} are allowed; "
+            f"cannot send {type(value).__name__}: {len(head)} bytes beside arrays, at most {MAX_HEAD_BYTES} are allowed; "
             "make arrays of numbers"
         )
     return b"".join([_PREFIX.pack(len(head)), head, *bodies])
 
 
-def unpack(data: bytes) -> Any:
-    """The plain data and read-only arrays in ``data``; strict about everything.
+def unpack(data: bytes, kind: Any) -> Any:
+    """The ``kind`` in ``data``, with read-only arrays.
+
+    Args:
+        data: What arrived.
+        kind: Type of the value: a struct, a dataclass, a union of structs with tags, or ``Any`` for plain data.
 
     Raises:
-        BadMessageError: ``data`` is not one well-formed message of at most :data:`MAX_MESSAGE_BYTES`.
+        BadMessageError: ``data`` is not one well-formed message of at most :data:`MAX_MESSAGE_BYTES`, or it holds something else.
+            The sentence names the place.
     """
     if len(data) > MAX_MESSAGE_BYTES:
         raise BadMessageError(f"a message of {len(data)} bytes; at most {MAX_MESSAGE_BYTES} are allowed")
     end = _PREFIX.size + int.from_bytes(data[: _PREFIX.size], "big")
     if not _PREFIX.size <= end <= len(data):
         raise BadMessageError(f"a message of {len(data)} bytes cannot have a head that ends at {end}")
+    if end - _PREFIX.size > MAX_HEAD_BYTES:
+        raise BadMessageError(f"a message with {end - _PREFIX.size} bytes beside arrays; at most {MAX_HEAD_BYTES} are allowed")
 
-    def take_array(code: int, described: bytes) -> np.ndarray:
+    def take_array(code: int, described: memoryview) -> np.ndarray:
         nonlocal end
         dtype, shape = _read_description(code, described)
         begin, end = end, end + math.prod(shape) * dtype.itemsize
         return build_array(dtype, shape, data[begin:end])
 
-    value = read_msgpack(data[_PREFIX.size : end], HEAD_LIMITS, take_array)
+    try:
+        value = msgspec.msgpack.decode(memoryview(data)[_PREFIX.size : end], type=kind, ext_hook=take_array)
+    except BadMessageError:
+        raise
+    except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors, as that of text that is no UTF-8 is
+        raise BadMessageError(one_line(f"not a message of ours: {error}")) from None
     if end != len(data):
         raise BadMessageError(f"a message of {len(data)} bytes that ends at {end}")
     return value
@@ -97,7 +111,7 @@ def _sendable(array: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(array, dtype)
 
 
-def _read_description(code: int, described: bytes) -> tuple[np.dtype[Any], tuple[int, ...]]:
+def _read_description(code: int, described: memoryview) -> tuple[np.dtype[Any], tuple[int, ...]]:
     """The dtype and shape that an extension of the head gives."""
     if code != _ARRAY_EXTENSION:
         raise BadMessageError(f"msgpack extension {code}; only {_ARRAY_EXTENSION} (an array) is known")

@@ -15,7 +15,7 @@ from ..benchmarks.registry import load_suite
 from ..envs.api import Episode, Needs, Protocol, Snapshot
 from ..envs.background import run_to_end
 from ..envs.errors import VlarigError
-from ..envs.structure import structure
+from ..envs.untrusted import convert
 from ..results.ledger import Ledger
 from ..results.manifest import Manifest, SuitePlan, package_changes
 from ..results.records import EpisodeRecord, split_key
@@ -145,7 +145,7 @@ def _part(run: Path, manifest: Manifest, plan: SuitePlan, keys: Sequence[str], s
     except VlarigError as error:
         if not seen.isdisjoint(keys):
             raise VlarigError(f"the pictures of {run} cannot be compared: {error}") from None
-    protocol = structure(Protocol, plan.protocol, "the manifest's protocol")
+    protocol = convert(plan.protocol, Protocol, "the manifest's protocol")
     parts = [split_key(key) for key in keys]
     return _Part(
         workplace, [suite.episode(suite.task(task), start, repeat, protocol) for _, _, task, _, start, repeat in parts]

@@ -10,7 +10,7 @@ from pathlib import Path
 from ..benchmarks.registry import load_suite
 from ..envs.api import Episode, Protocol
 from ..envs.errors import VlarigError
-from ..envs.structure import structure
+from ..envs.untrusted import convert
 from ..results.ledger import Ledger
 from ..results.manifest import MANIFEST_NAME, Identity, Manifest
 from ..results.merging import take_over
@@ -123,7 +123,7 @@ def _keys_of(identity: Identity, wanted: Identity) -> set[str]:
     episodes: list[Episode] = []
     try:
         for plan in identity.suites:
-            suite, protocol = load_suite(plan.name), structure(Protocol, plan.protocol, "the manifest's protocol")
+            suite, protocol = load_suite(plan.name), convert(plan.protocol, Protocol, "the manifest's protocol")
             episodes += [each for task in plan.tasks for each in suite.episodes([task.name], task.episodes, protocol)]
         if episodes_digest(episodes) != identity.episodes_digest:
             return set()

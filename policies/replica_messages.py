@@ -8,24 +8,21 @@ are a message each, so that no batch is too large for one.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 
 from ..envs.api import Needs, Observation
 from ..envs.embodiments import Embodiment
 from ..envs.errors import VlarigError
-from ..envs.structure import structure_named
-from ..envs.wire import pack, unpack
+from ..envs.wire import MessageStruct, pack, unpack
 from .api import PolicyError, Reply, Request
 
 #: Kinds of :class:`Failed`: which exception of ours it was.
 POLICY, OTHER = "policy", "other"
 
 
-@dataclass(frozen=True)
-class Greeting:
+class Greeting(MessageStruct, frozen=True):
     """What a policy says of itself; the members of :class:`~vlarig.policies.api.Policy`, optional ones with their defaults.
 
     ``sources`` has the name and hash of each of its source files, as :mod:`vlarig.envs.sources` finds them.
@@ -34,7 +31,7 @@ class Greeting:
     name: str
     revision: str
     needs: Needs
-    horizon: Optional[int]  # noqa: UP045  (the form that structure() reads)
+    horizon: int | None
     rounds_by_batch: bool
     keeps_notes: bool
     reads_state: bool
@@ -43,8 +40,7 @@ class Greeting:
     sources: dict[str, str]
 
 
-@dataclass(frozen=True)
-class Check:
+class Check(MessageStruct, frozen=True):
     """Does the policy fit the suite?"""
 
     id: int
@@ -52,39 +48,34 @@ class Check:
     embodiment: Embodiment
 
 
-@dataclass(frozen=True)
-class MakeStrict:
+class MakeStrict(MessageStruct, frozen=True):
     """Compute in one thread in float32."""
 
     id: int
 
 
-@dataclass(frozen=True)
-class Rows:
+class Rows(MessageStruct, frozen=True):
     """How many rows are answered to this embodiment?"""
 
     id: int
     embodiment: Embodiment
 
 
-@dataclass(frozen=True)
-class Done:
+class Done(MessageStruct, frozen=True):
     """It is done; ``rows`` answers :class:`Rows`."""
 
     id: int
-    rows: Optional[int] = None  # noqa: UP045
+    rows: int | None = None
 
 
-@dataclass(frozen=True)
-class Act:
+class Act(MessageStruct, frozen=True):
     """Answer the ``count`` questions that come next, as one batch."""
 
     id: int
     count: int
 
 
-@dataclass(frozen=True)
-class Question:
+class Question(MessageStruct, frozen=True):
     """A :class:`~vlarig.policies.api.Request`, its observation's parts side by side."""
 
     id: int
@@ -130,8 +121,7 @@ class Question:
         )
 
 
-@dataclass(frozen=True)
-class Acted:
+class Acted(MessageStruct, frozen=True):
     """The batch is answered by the ``count`` replies that come next; ``version`` is the policy's."""
 
     id: int
@@ -139,8 +129,7 @@ class Acted:
     version: int
 
 
-@dataclass(frozen=True)
-class Given:
+class Given(MessageStruct, frozen=True):
     """A :class:`~vlarig.policies.api.Reply`, ``float32[H, A]`` and what travels of its extras."""
 
     id: int
@@ -152,8 +141,7 @@ class Given:
         return Reply(self.actions, self.extras)
 
 
-@dataclass(frozen=True)
-class Failed:
+class Failed(MessageStruct, frozen=True):
     """The policy raised; ``message`` is the whole sentence, ``traceback`` is for a log. ``id`` is -1 where it could not be made."""
 
     id: int
@@ -168,10 +156,6 @@ class Failed:
 
 Message = Greeting | Check | MakeStrict | Rows | Done | Act | Question | Acted | Given | Failed
 
-_KINDS: dict[str, Any] = {
-    kind.__name__: kind for kind in (Greeting, Check, MakeStrict, Rows, Done, Act, Question, Acted, Given, Failed)
-}
-
 
 def encode(message: Message) -> bytes:
     """A message as bytes.
@@ -179,7 +163,7 @@ def encode(message: Message) -> bytes:
     Raises:
         BadMessageError: It holds what does not travel.
     """
-    return pack([type(message).__name__, message])
+    return pack(message)
 
 
 def decode(data: bytes) -> Message:
@@ -188,4 +172,4 @@ def decode(data: bytes) -> Message:
     Raises:
         BadMessageError: There is none; says what is wrong.
     """
-    return structure_named(_KINDS, unpack(data))
+    return unpack(data, Message)

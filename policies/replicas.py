@@ -15,7 +15,6 @@ import os
 import shutil
 import subprocess
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from dataclasses import fields
 from typing import Any, TypeVar
 
 from ..envs.background import BackgroundLoop
@@ -301,11 +300,11 @@ class ReplicatedPolicy(_Announced):
         first, *others = [each.greeting for each in self.replicas]
         assert first is not None
         for other in others:
-            for field in fields(first):
-                mine, theirs = getattr(first, field.name), getattr(other, field.name)
+            for field in first.__struct_fields__:
+                mine, theirs = getattr(first, field), getattr(other, field)
                 if mine != theirs:
                     raise PolicyError(
-                        f"replicas of the policy {name!r} say different things of themselves: {field.name} is {mine!r} and {theirs!r}; "
+                        f"replicas of the policy {name!r} say different things of themselves: {field} is {mine!r} and {theirs!r}; "
                         "leave out --replicas"
                     )
         self._announce(first)

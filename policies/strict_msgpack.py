@@ -1,24 +1,42 @@
 """Messages of msgpack from anyone, with arrays as maps: what the wires of openpi and of vla-eval have in common.
 
-The originals' readers build whatever dtype and shape a message names. Here dtypes, shapes, sizes, counts and depths are checked
-(:mod:`vlarig.envs.untrusted`), and all that can go wrong is one :class:`~vlarig.envs.errors.BadMessageError`.
+The originals' readers build whatever dtype and shape a message names. Here dtypes, shapes, sizes, counts and depths are checked, and
+all that can go wrong is one :class:`~vlarig.envs.errors.BadMessageError` of one line.
+
+A few bytes can ask for much: one byte is a list, which takes sixty of memory; five announce a list of millions, for which msgpack makes
+room before it reads it. So a message's values are counted while they are built. A list or map is counted when it ends, and msgpack lets
+1024 be open at a time and makes room for the items of each at once: up to 1024 times :data:`MAX_ITEMS` values may be there before
+:data:`MAX_VALUES` and :data:`MAX_DEPTH` are looked at.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, NoReturn
 
+import msgpack
 import numpy as np
 
 from ..envs.errors import BadMessageError
-from ..envs.untrusted import MAX_DIMENSIONS, Limits, build_array, read_msgpack
+from ..envs.untrusted import MAX_DIMENSIONS, build_array, one_line
 
 #: Largest message in bytes, either way. Four uncompressed views of 480x640 pixels are 3.7 MB.
 MAX_MESSAGE_BYTES = 16 * 2**20
 
-#: What a message may hold; an array is four values.
-LIMITS = Limits(bytes=MAX_MESSAGE_BYTES, values=20_000, items=1024, entries=256, text=2**16, depth=8)
+#: Most items of all lists and entries of all maps, and the lists and maps themselves; an array is four entries.
+MAX_VALUES = 20_000
+
+#: Most items of one list.
+MAX_ITEMS = 1024
+
+#: Most entries of one map.
+MAX_ENTRIES = 256
+
+#: Longest text, in bytes.
+MAX_TEXT = 2**16
+
+#: Most lists and maps within each other.
+MAX_DEPTH = 8
 
 #: Dtypes that travel: truth values and numbers of one to eight bytes, little-endian.
 DTYPES = ("|b1", "|i1", "|u1", "<i2", "<u2", "<i4", "<u4", "<i8", "<u8", "<f2", "<f4", "<f8")
@@ -36,7 +54,41 @@ def decode(data: bytes | str, object_hook: Callable[[dict[Any, Any]], Any]) -> A
     """
     if isinstance(data, str):
         raise BadMessageError("a message of text; expected msgpack in a binary frame")
-    return read_msgpack(data, LIMITS, read_map=object_hook)
+    if len(data) > MAX_MESSAGE_BYTES:
+        raise BadMessageError(f"a message of {len(data)} bytes; at most {MAX_MESSAGE_BYTES} are allowed")
+    left = MAX_VALUES
+
+    def take_list(values: list[Any]) -> list[Any]:
+        nonlocal left
+        left -= len(values) + 1
+        if left < 0:
+            raise BadMessageError(f"a message of more than {MAX_VALUES} values; send numbers as arrays")
+        return values
+
+    def take_map(entries: list[Any]) -> Any:
+        built = dict(take_list(entries))
+        if len(built) != len(entries):
+            raise BadMessageError("a map that has a key twice")
+        return object_hook(built)
+
+    try:
+        value = msgpack.unpackb(
+            data,
+            list_hook=take_list,
+            object_pairs_hook=take_map,
+            ext_hook=_refuse_extension,
+            raw=False,
+            strict_map_key=True,
+            max_array_len=MAX_ITEMS,
+            max_map_len=MAX_ENTRIES,
+            max_str_len=MAX_TEXT,
+        )
+    except BadMessageError:
+        raise
+    except Exception as error:  # msgpack raises ValueErrors of many kinds, and StackError on deep nesting
+        raise BadMessageError(one_line(f"not a msgpack message ({type(error).__name__}: {error})")) from None
+    _check_depth([value], MAX_DEPTH)
+    return value
 
 
 def read_array(dtype_name: object, shape: object, data: object) -> np.ndarray:
@@ -76,3 +128,20 @@ def dtype_to_send(value: np.ndarray | np.generic) -> np.dtype[Any]:
     if dtype.str not in DTYPES:
         raise TypeError(f"arrays of {value.dtype} do not travel; use one of {', '.join(DTYPES)}")
     return dtype
+
+
+def _refuse_extension(code: int, data: bytes) -> NoReturn:
+    raise BadMessageError(f"not a msgpack message of plain data: it holds extension {code}, of {len(data)} bytes")
+
+
+def _check_depth(values: Iterable[Any], left: int) -> None:
+    """Look for too many lists and maps within each other, and for the one kind of value that msgpack makes by itself."""
+    if left < 0:
+        raise BadMessageError(f"a message that is nested more than {MAX_DEPTH} deep")
+    for each in values:
+        if type(each) is dict:
+            _check_depth(each.values(), left - 1)
+        elif type(each) is list:
+            _check_depth(each, left - 1)
+        elif type(each) is msgpack.Timestamp:
+            raise BadMessageError("not a msgpack message of plain data: it holds a timestamp")

@@ -13,8 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from ..envs.episode import Protocol, check_name
 from ..envs.errors import BadMessageError, VlarigError
-from ..envs.structure import structure
-from ..envs.untrusted import one_line
+from ..envs.untrusted import convert, one_line
 from .run_files import own_path
 from .schema import sync_folder
 
@@ -72,7 +71,7 @@ class SuitePlan(_Model):
     @classmethod
     def _a_protocol(cls, protocol: dict[str, Any]) -> dict[str, Any]:
         try:
-            structure(Protocol, protocol, "protocol")
+            convert(protocol, Protocol, "protocol")
         except BadMessageError as error:
             raise ValueError(str(error)) from None
         return protocol

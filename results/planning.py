@@ -23,7 +23,7 @@ from .rows import utc_now
 
 #: Packages whose versions can move a result, recorded where installed.
 PACKAGES = (
-    "vlarig", "numpy", "gymnasium", "msgpack", "websockets", "pydantic", "mujoco", "robosuite",
+    "vlarig", "numpy", "gymnasium", "msgpack", "msgspec", "websockets", "pydantic", "mujoco", "robosuite",
     "torch", "transformers", "safetensors", "ray",
 )  # fmt: skip
 

@@ -19,6 +19,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import msgpack
+import msgspec
 import numpy as np
 from fuzzing.campaign import BLOCK, Tally, most_memory, play_block
 from fuzzing.decoders import Decoder, all_decoders
@@ -82,6 +83,9 @@ def main() -> int:
     parser.add_argument(
         "--part", nargs=4, metavar=("DECODER", "FIRST", "BLOCKS", "STEP"), help="for the processes that this starts"
     )
+    parser.add_argument(
+        "--decoder", help="play this one alone, and keep what is written of the others, whose code is as it was"
+    )
     parser.add_argument("--out", type=Path, default=DIGEST)
     told = parser.parse_args()
     if told.part:
@@ -89,9 +93,14 @@ def main() -> int:
         play_part(told.seed, name, range(*map(int, numbers)))
         return 0
     blocks = -(-told.messages // BLOCK)
-    versions = {"python": sys.version.split()[0], "msgpack": ".".join(map(str, msgpack.version)), "numpy": np.__version__}
+    codecs = {"msgpack": ".".join(map(str, msgpack.version)), "msgspec": msgspec.__version__}
+    versions = {"python": sys.version.split()[0], **codecs, "numpy": np.__version__}
     digest: dict[str, Any] = {"seed": told.seed, "block": BLOCK, "versions": versions, "decoders": {}}
+    if told.decoder:
+        digest["decoders"] = json.loads(DIGEST.read_text())["decoders"]
     for decoder in all_decoders():
+        if told.decoder not in (None, decoder.name):
+            continue
         digest["decoders"][decoder.name] = played = play_all(told.seed, decoder, blocks, told.processes)
         print(f"{decoder.name}: {played['messages']} messages, {played['violations']} violations, longest decode "
               f"{played['longest_decode_ms']} ms, memory grown by {played['memory_grown_mb']} MB", flush=True)  # fmt: skip

@@ -9,15 +9,32 @@ import itertools
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
 from vlarig.envs import messages, wire
+from vlarig.envs.api import Camera, Episode, Needs, Protocol
 from vlarig.envs.errors import BadMessageError
-from vlarig.envs.untrusted import Limits
 from vlarig.policies import openpi_wire, strict_msgpack
 
 from .campaign import most_memory
 
 Decode = Callable[[bytes], object]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a message may hold: its bytes, items of a list, entries of a map, and bytes of a text."""
+
+    bytes: int
+    items: int
+    entries: int
+    text: int
+
+
+POLICY_LIMITS = Limits(
+    strict_msgpack.MAX_MESSAGE_BYTES, strict_msgpack.MAX_ITEMS, strict_msgpack.MAX_ENTRIES, strict_msgpack.MAX_TEXT
+)
 
 
 def bombs(limits: Limits) -> Iterator[tuple[str, bytes]]:
@@ -55,23 +72,44 @@ def _entries(count: int) -> bytes:
     return b"".join(b"\xa3" + bytes(key) + b"\xa2ab" for key in keys)
 
 
-def wire_bombs() -> Iterator[tuple[str, bytes]]:
-    """Messages of the wire to simulators: heads that are bombs, and as much behind them as there may be."""
-    for name, head in bombs(wire.HEAD_LIMITS):
-        yield name, len(head).to_bytes(4, "big") + head + bytes(2**20)
+def wire_bombs(before: bytes = b"", after: bytes = b"") -> Iterator[tuple[str, bytes]]:
+    """Messages of the wire to simulators: heads that are bombs between two pieces, and as much behind them as there may be."""
+    room = wire.MAX_HEAD_BYTES - len(before) - len(after)
+
+    def message(bomb: bytes, bodies: bytes = bytes(2**20)) -> bytes:
+        head = before + bomb + after
+        return len(head).to_bytes(4, "big") + head + bodies
+
+    for name, bomb in bombs(Limits(room, 2**16 - 1, 2**16 - 1, room - 8)):
+        yield name, message(bomb)
+    for name, item in {"empty lists": b"\x90", "arrays without dimensions": b"\xd4\x01\x00"}.items():
+        count = (room - 5) // len(item)
+        yield f"one list of {name}", message(b"\xdd" + count.to_bytes(4, "big") + item * count, b"\x00" * count)
     for name, dtype in {"one array": b"\x00", "one array of truth values": b"\x01"}.items():
-        size = wire.MAX_MESSAGE_BYTES - 12
-        yield name, b"\x00\x00\x00\x08\xc7\x05\x01" + dtype + size.to_bytes(4, "little") + b"\x02" * size
+        size = wire.MAX_MESSAGE_BYTES - 12 - len(before) - len(after)
+        yield name, message(b"\xc7\x05\x01" + dtype + size.to_bytes(4, "little"), b"\x02" * size)
+
+
+def message_bombs() -> Iterator[tuple[str, bytes]]:
+    """The same as an episode's payload, the field that may hold any plain data."""
+    episode = Episode("toy", Protocol("standard", 1, 40, (Camera("ego", 8, 8),), 8), "reach", "base", 7, payload={"@": "@"})
+    before, after = messages.encode(messages.Start(1, 0, episode, Needs()))[4:].split(b"\xa1@\xa1@")
+    yield from wire_bombs(before + b"\xa1@", after)
 
 
 def policy_bombs() -> Iterator[tuple[str, bytes]]:
     """Messages of the wires to policies."""
-    yield from bombs(strict_msgpack.LIMITS)
+    yield from bombs(POLICY_LIMITS)
+
+
+def unpack_plain(data: bytes) -> Any:
+    """Whatever a message of the wire's form holds."""
+    return wire.unpack(data, Any)
 
 
 DECODERS: dict[str, tuple[Decode, Callable[[], Iterator[tuple[str, bytes]]]]] = {
-    "wire": (wire.unpack, wire_bombs),
-    "messages": (messages.decode, wire_bombs),
+    "wire": (unpack_plain, wire_bombs),
+    "messages": (messages.decode, message_bombs),
     "openpi": (openpi_wire.unpack, policy_bombs),
 }
 

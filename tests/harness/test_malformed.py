@@ -129,13 +129,26 @@ def attacks(address: Address) -> list[Attack]:
             for token in ("", "x", "guess" * 1000, address.token[:-1], address.token + "0", "\x00")
         ),
         *(encode(Hello(version, address.token)) for version in (0, -1, WIRE_VERSION + 1, 2**63)),
-        *(pack(["Hello", fields]) for fields in ({}, [], {"version": WIRE_VERSION}, {"version": WIRE_VERSION, "token": None})),
+        *(
+            pack({"type": "Hello", **fields})
+            for fields in ({}, {"version": WIRE_VERSION}, {"version": WIRE_VERSION, "token": None})
+        ),
         *(*steps, b"", b"\x00" * 4, b"\xff" * 100, MAX_MESSAGE_BYTES * b"\x00"),
     ]
     known = [
         *(
             pack(value)
-            for value in (3, None, [], {}, ["Goodbye", {}], ["Step"], ["Step", {}, {}], [["Step"], {}], {"Step": {}})
+            for value in (
+                3,
+                None,
+                [],
+                {},
+                {"type": "Goodbye"},
+                {"type": "Step"},
+                {"type": ["Step"]},
+                ["Step", {}],
+                {"Step": {}},
+            )
         ),
         *steps[2:],
         encode(Hello(WIRE_VERSION, address.token)),

@@ -97,10 +97,10 @@ GARBAGE = {
     "nothing": b"",
     "text": "GET / HTTP/1.1",
     "deep": b"\x91" * 100_000,
-    "fields of another message": pack(["Step", {"id": 1}]),
+    "fields of another message": pack({"type": "Step", "id": 1}),
     "an answer": encode(Failure(1, "crash", "")),
     "a second greeting": encode(Hello(WIRE_VERSION, "")),
-    "an episode that is none": pack(["Start", {"id": 1, "slot": 0, "episode": {}, "needs": {}}]),
+    "an episode that is none": pack({"type": "Start", "id": 1, "slot": 0, "episode": {}, "needs": {}}),
 }
 
 

@@ -67,11 +67,11 @@ SUITE = "identity.suites.0"
 @pytest.mark.parametrize(
     ("place", "value", "told"),
     [
-        (f"{SUITE}.protocol", "{}", "protocol is no Protocol: missing"),
-        (f"{SUITE}.protocol.version", '"1"', "protocol.version is str, expected int"),
+        (f"{SUITE}.protocol", "{}", "protocol: Object missing required field `name`"),
+        (f"{SUITE}.protocol.version", '"1"', "protocol: Expected `int`, got `str` - at `$.version`"),
         (f"{SUITE}.protocol.more", "1", "unknown"),
-        (f"{SUITE}.protocol.cameras", "[[]]", "a map with the fields of camera"),
-        (f"{SUITE}.protocol.wait_action", "[" + "9" * 400 + "]", "too large"),
+        (f"{SUITE}.protocol.cameras", "[[]]", "Expected `object`, got `array` - at `$.cameras[0]`"),
+        (f"{SUITE}.protocol.wait_action", "[" + "9" * 400 + "]", "Number out of range - at `$.wait_action[0]`"),
         (f"{SUITE}.tasks.0.episodes", "0", "greater than or equal to 1"),
         (f"{SUITE}.tasks.0.episodes", "1" + "0" * 30, "less than or equal"),
         (f"{SUITE}.tasks.0.name", '"a/b"', "without '/' and '@'"),

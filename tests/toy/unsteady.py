@@ -131,8 +131,8 @@ class Odd(Notebook):
         self.kind = extras
 
     def act_one(self, request: Request, batch: int) -> Reply:
-        kinds: dict[str, Any] = {"object": object(), "numbers": {1: 2}, "half": np.zeros(2, np.float16), "deep": []}
-        for _ in range(40):
+        kinds: dict[str, Any] = {"object": object(), "numbers": 2**64, "half": np.zeros(2, np.float16), "deep": []}
+        for _ in range(2000):
             kinds["deep"] = [kinds["deep"]]
         return Reply(super().act_one(request, batch).actions, {"odd": kinds[self.kind]})
 
