@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Optional
 
@@ -32,6 +33,10 @@ class Channel:
     high: float
     rotation: Optional[str] = None
     gripper: Optional[str] = None
+
+    def __post_init__(self) -> None:
+        if not self.low <= self.high:
+            raise ValueError(f"channel {self.name!r} goes from {self.low} to {self.high}, expected a low number and a high one")
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,8 @@ class Embodiment:
     def __post_init__(self) -> None:
         if self.arms not in ("single arm", "dual arms", "none"):
             raise ValueError(f"arms is {self.arms!r}, expected 'single arm', 'dual arms' or 'none'")
+        if not math.isfinite(self.control_frequency):
+            raise ValueError(f"control_frequency is {self.control_frequency}, expected a finite number")
         names = [channel.name for channel in self.channels]
         if len(set(names)) != len(names):
             raise ValueError(f"channel names of {self.name!r} repeat: {names}")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import msgspec
 
 from ..envs.embodiments import Embodiment
+from ..envs.errors import BadMessageError
+from ..envs.untrusted import convert
 from .api import PolicyError
-from .conventions import embodiment_from_data, embodiment_to_data
 from .openpi_wire import pack
 
 #: Key of the announcement in openpi's metadata.
@@ -31,16 +34,6 @@ CLIENT, SLOT, EPISODE, CHUNK, SEED, EXECUTE = (
 #: What the text begins with that a client is sent whose episode is lost through no fault of anybody's; it may begin the episode again.
 LOST = "vlarig/lost: "
 
-_KINDS: dict[str, tuple[type, ...]] = {
-    "name": (str,),
-    "revision": (str,),
-    "horizon": (int, type(None)),
-    "layout": (str,),
-    "reads_images": (bool,),
-    "reads_state": (bool,),
-    "strict": (bool,),
-}
-
 
 @dataclass(frozen=True)
 class Announcement:
@@ -59,7 +52,7 @@ class Announcement:
 
     name: str
     revision: str
-    horizon: int | None
+    horizon: Annotated[int, msgspec.Meta(ge=1)] | None
     layout: str
     reads_images: bool
     reads_state: bool
@@ -76,8 +69,7 @@ class Announcement:
 
     def to_data(self) -> dict[str, Any]:
         """As plain data."""
-        plain = {name: getattr(self, name) for name in _KINDS}
-        return {"version": ANNOUNCEMENT_VERSION, **plain, "embodiment": embodiment_to_data(self.embodiment)}
+        return {"version": ANNOUNCEMENT_VERSION, **msgspec.to_builtins(self)}
 
     @classmethod
     def from_data(cls, data: object) -> Announcement:
@@ -92,15 +84,9 @@ class Announcement:
                 f"the policy server announces itself in version {str(version)[:40]!r} and we speak {ANNOUNCEMENT_VERSION}; "
                 "run the same vlarig on both ends"
             )
-        wanted = {"version", *(field.name for field in fields(cls))}
-        wrong = sorted(wanted ^ set(map(str, data)))
-        if wrong:
-            how = "unknown" if wrong[0] not in wanted else "no"
-            raise PolicyError(
-                f"the policy server's announcement has {how} key {wrong[0][:80]!r}; run the same vlarig on both ends"
+        try:
+            return convert(
+                {key: value for key, value in data.items() if key != "version"}, cls, "the policy server's announcement"
             )
-        for key, kinds in _KINDS.items():
-            value = data[key]
-            if not isinstance(value, kinds) or (key == "horizon" and value is not None and (value is True or value < 1)):
-                raise PolicyError(f"the policy server announces {key} as {str(value)[:80]!r}; run the same vlarig on both ends")
-        return cls(**{key: data[key] for key in _KINDS}, embodiment=embodiment_from_data(data["embodiment"]))
+        except BadMessageError as error:
+            raise PolicyError(f"{error}; run the same vlarig on both ends") from None

@@ -6,50 +6,17 @@ A wrong convention makes no error of its own, only a low score. So a difference 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from ..envs import embodiments
 from ..envs.embodiments import Channel, Embodiment
-from ..envs.errors import suggestion
+from ..envs.errors import BadMessageError, suggestion
+from ..envs.untrusted import convert
 from .api import PolicyError
-
-_TEXT, _OPTIONAL_TEXT, _NUMBER, _TEXTS, _FLAG, _MAP = (
-    "text",
-    "text or null",
-    "a number",
-    "a list of texts",
-    "true or false",
-    "a map",
-)
-_CHANNELS = "a list of channels"
-
-_CHANNEL_FIELDS = {
-    "name": _TEXT,
-    "unit": _TEXT,
-    "kind": _TEXT,
-    "frame": _TEXT,
-    "low": _NUMBER,
-    "high": _NUMBER,
-    "rotation": _OPTIONAL_TEXT,
-    "gripper": _OPTIONAL_TEXT,
-}
-
-_EMBODIMENT_FIELDS = {
-    "name": _TEXT,
-    "robot_tag": _TEXT,
-    "arms": _TEXT,
-    "control_frequency": _NUMBER,
-    "channels": _CHANNELS,
-    "state_layout": _TEXTS,
-    "cameras": _MAP,
-    "statistics_key": _TEXT,
-    "waist": _FLAG,
-    "mobile_base": _FLAG,
-}
 
 #: Differences that a refusal spells out; the others are counted.
 _SHOWN = 3
@@ -57,32 +24,19 @@ _SHOWN = 3
 
 def embodiment_to_data(embodiment: Embodiment) -> dict[str, Any]:
     """The embodiment as plain data for JSON or msgpack; :func:`embodiment_from_data` is the way back."""
-    data = {name: getattr(embodiment, name) for name in _EMBODIMENT_FIELDS}
-    data["channels"] = [{name: getattr(channel, name) for name in _CHANNEL_FIELDS} for channel in embodiment.channels]
-    data["state_layout"] = list(embodiment.state_layout)
-    data["cameras"] = dict(embodiment.cameras)
-    return data
+    return msgspec.to_builtins(embodiment)
 
 
 def embodiment_from_data(data: object) -> Embodiment:
     """The embodiment that :func:`embodiment_to_data` wrote down. ``data`` may come from anyone.
 
     Raises:
-        PolicyError: A key is missing or unknown, or a value is of another type than it should be.
+        PolicyError: A key is missing or unknown, or a value is of another type than it should be; the sentence names the place.
     """
-    fields = _checked(data, _EMBODIMENT_FIELDS, "an embodiment")
-    channels = []
-    for position, each in enumerate(fields["channels"]):
-        channel = _checked(each, _CHANNEL_FIELDS, f"channel {position} of an embodiment")
-        channel["low"], channel["high"] = float(channel["low"]), float(channel["high"])
-        channels.append(Channel(**channel))
-    fields["channels"] = tuple(channels)
-    fields["state_layout"] = tuple(fields["state_layout"])
-    fields["control_frequency"] = float(fields["control_frequency"])
     try:
-        return Embodiment(**fields)
-    except ValueError as error:
-        raise PolicyError(f"an embodiment does not hold together: {error}") from None
+        return convert(data, Embodiment, "this is no embodiment")
+    except BadMessageError as error:
+        raise PolicyError(str(error)) from None
 
 
 def known_embodiments() -> dict[str, Embodiment]:
@@ -223,32 +177,3 @@ def _joined(names: object) -> str:
 
 def _listed(embodiment: Embodiment) -> str:
     return f"{embodiment.action_size} numbers ({_joined([channel.name for channel in embodiment.channels])})"
-
-
-def _checked(data: object, kinds: Mapping[str, str], what: str) -> dict[str, Any]:
-    """A copy of ``data``, which has exactly the keys of ``kinds`` with values of those kinds."""
-    if not isinstance(data, dict):
-        raise PolicyError(f"{what} is a map of {', '.join(kinds)}; got {type(data).__name__}")
-    for key in data:
-        if key not in kinds:
-            raise PolicyError(f"{what} has the unknown key {str(key)[:80]!r}; {suggestion(str(key)[:80], kinds)}")
-    for key, kind in kinds.items():
-        if key not in data:
-            raise PolicyError(f"{what} lacks the key {key!r}; it has to be {kind}")
-        if not _is(data[key], kind):
-            raise PolicyError(f"{key!r} of {what} is {str(data[key])[:80]!r}; it has to be {kind}")
-    return dict(data)
-
-
-def _is(value: object, kind: str) -> bool:
-    if kind == _NUMBER:
-        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    if kind == _FLAG:
-        return isinstance(value, bool)
-    if kind == _MAP:
-        return isinstance(value, dict) and all(isinstance(each, str) for pair in value.items() for each in pair)
-    if kind == _TEXTS:
-        return isinstance(value, (list, tuple)) and all(isinstance(each, str) for each in value)
-    if kind == _CHANNELS:
-        return isinstance(value, (list, tuple))
-    return isinstance(value, str) or (kind == _OPTIONAL_TEXT and value is None)

@@ -94,17 +94,19 @@ def spoiled(**changes: object) -> dict:
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        ([], "an embodiment is a map of name"),
-        (spoiled(colour="red"), "has the unknown key 'colour'"),
-        ({key: value for key, value in spoiled().items() if key != "cameras"}, "lacks the key 'cameras'"),
-        (spoiled(control_frequency="20"), "'control_frequency' of an embodiment is '20'; it has to be a number"),
-        (spoiled(control_frequency=True), "has to be a number"),
-        (spoiled(control_frequency=float("nan")), "has to be a number"),
-        (spoiled(waist=0), "has to be true or false"),
-        (spoiled(state_layout=[1]), "has to be a list of texts"),
-        (spoiled(cameras={"ego": 3}), "has to be a map"),
-        (spoiled(channels=[{"name": "x"}]), "channel 0 of an embodiment lacks the key 'unit'"),
-        (spoiled(channels=[[]]), "channel 0 of an embodiment is a map of"),
+        ([], "this is no embodiment: Expected `object`, got `array`"),
+        (spoiled(colour="red"), "Object contains unknown field `colour`"),
+        ({key: value for key, value in spoiled().items() if key != "cameras"}, "Object missing required field `cameras`"),
+        (spoiled(control_frequency="20"), "Expected `float`, got `str` - at `$.control_frequency`"),
+        (spoiled(control_frequency=True), "Expected `float`, got `bool` - at `$.control_frequency`"),
+        (spoiled(control_frequency=float("nan")), "control_frequency is nan, expected a finite number"),
+        (spoiled(waist=0), "Expected `bool`, got `int` - at `$.waist`"),
+        (spoiled(state_layout=[1]), "Expected `str`, got `int` - at `$.state_layout[0]`"),
+        (spoiled(cameras={"ego": 3}), "Expected `str`, got `int` - at `$.cameras[...]`"),
+        (spoiled(channels=[{"name": "x"}]), "Object missing required field `unit` - at `$.channels[0]`"),
+        (spoiled(channels=[[]]), "Expected `object`, got `array` - at `$.channels[0]`"),
+        (spoiled(channels=[{**spoiled()["channels"][0], "high": float("nan")}]), "channel 'x' goes from -1.0 to nan"),
+        (spoiled(channels=[{**spoiled()["channels"][0], "colour": "red"}]), "unknown field `colour` - at `$.channels[0]`"),
         (spoiled(arms="three arms"), "arms is 'three arms'"),
         (spoiled(channels=spoiled()["channels"][:1] * 2), "repeat"),
     ],
@@ -142,5 +144,5 @@ def test_an_embodiment_is_found_by_name_or_in_a_file(tmp_path: Path) -> None:
     with pytest.raises(PolicyError, match=r"mine\.json cannot be read"):
         find_embodiment(str(path))
     path.write_text("{}")
-    with pytest.raises(PolicyError, match=r"mine\.json: an embodiment lacks the key 'name'"):
+    with pytest.raises(PolicyError, match=r"mine\.json: this is no embodiment: Object missing required field `name`"):
         find_embodiment(str(path))

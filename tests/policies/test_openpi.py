@@ -490,15 +490,23 @@ def test_what_is_announced_need_not_be_declared_and_must_not_be_contradicted() -
                 load_policy(f"openpi:{server.address}", told)
 
 
+NO_ROWS = Announcement("notebook", "4", 0, "vlarig", True, True, False, LIBERO_PANDA).to_data()
+
+
 @pytest.mark.parametrize(
     ("announced", "says"),
     [
         ({"version": 7}, "announces itself in version '7' and we speak 1; run the same vlarig on both ends"),
         ("hello", "announces itself in version 'hello'"),
         ({"version": True}, "announces itself in version 'True'"),
-        ({"version": 1, "name": "x"}, "announcement has no key 'embodiment'"),
+        (
+            {"version": 1, "name": "x"},
+            "announcement: Object missing required field `revision`; run the same vlarig on both ends",
+        ),
+        (NO_ROWS, "announcement: Expected `int` >= 1 - at `$.horizon`; run the same"),
+        ({**NO_ROWS, "horizon": 1, "more": 2}, "announcement: Object contains unknown field `more`"),
     ],
-    ids=["version", "text", "flag", "incomplete"],
+    ids=["version", "text", "flag", "incomplete", "no rows", "unknown"],
 )
 def test_an_announcement_that_is_not_ours_is_refused(announced: object, says: str) -> None:
     with silent_server(metadata={"vlarig": announced}) as (url, _), pytest.raises(PolicyError) as refused:
