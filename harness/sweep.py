@@ -42,6 +42,7 @@ from .machines.remote_machines import find_machines
 from .plan import SuitePlan, SweepConfig, drawn_by, plan_suites, run_identity
 from .policy_state import PolicyState, policy_state
 from .replay import Replay
+from .replicas import replicated_policy
 from .reporting.bounds import BoundsWatch
 from .reporting.display import live_display
 from .reporting.events import FilmingEnded, FilmingStarted, SessionEnded, SessionStarted, SuiteStarted
@@ -162,11 +163,13 @@ def named_policy(config: SweepConfig) -> Iterator[Policy]:
     Raises:
         VlarigError: It cannot be made.
     """
-    told = parse_options(config.policy_options)
-    if config.replicas is not None and config.placement == "ray":
-        loaded = ray_replicas(config.policy, told, config.replicas)
+    options = parse_options(config.policy_options)
+    if config.replicas is None:
+        loaded = loaded_policy(config.policy, options)
+    elif config.placement == "ray":
+        loaded = contextlib.closing(ray_replicas(config.policy, options, config.replicas))
     else:
-        loaded = loaded_policy(config.policy, told, config.replicas)
+        loaded = contextlib.closing(replicated_policy(config.policy, options, config.replicas))
     with loaded as policy:
         yield policy
 

@@ -82,8 +82,7 @@ class Policy(Protocol):
     where one of several replicas died; ``embodiments`` and ``reads_state`` are told to clients where the policy is served;
     ``transport_options`` names options that change no answer (a timeout), which are no part of a run's identity; ``close()`` is called
     once at the end where the policy was loaded by its name; ``version``, an int that a policy in training raises with each update, is
-    kept with every transition. ``replicas``, policies that act side by side in this one's place, are the rig's own business: see
-    :mod:`vlarig.policies.replicas`.
+    kept with every transition. A policy in several processes or on several servers is a :class:`~vlarig.policies.pool.PolicyPool`.
     """
 
     name: str

@@ -1,7 +1,7 @@
 """Batches of requests: slots ask one by one, the policy answers many at a time in a thread of its own.
 
-Where a policy has replicas they answer side by side. An episode keeps to one of them, since a policy may keep notes by slot; where a
-replica dies, the episodes that it had are lost and are begun again, at no charge to anybody.
+The members of a pool answer side by side. An episode keeps to one of them, since a policy may keep notes by slot; where a member is
+gone, the episodes that it had are lost and are begun again, at no charge to anybody.
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from typing import Self
 from .api import Policy, PolicyError, PolicyLost, Request
 from .calls import horizon_for
 from .load import MOST_COMPARED, Load, Rounding, SizeLoad, side_by_side
+from .member_queue import Answer, MemberQueue, Waiting
+from .pool import PolicyPool
 from .replies import execute_for
-from .station import Answer, Asked, Station
 
 __all__ = [
     "MOST_COMPARED",
@@ -61,45 +62,44 @@ class Batching:
 
 
 class Batcher:
-    """Collects requests and has the policy, or its replicas side by side, answer them. Use it as an asynchronous context manager."""
+    """Collects requests and has the policy, or its members side by side, answer them. Use it as an asynchronous context manager."""
 
     def __init__(self, policy: Policy, batching: Batching) -> None:
-        self._policy = policy
         self._batching = batching
-        replicas = getattr(policy, "replicas", None) or [policy]
-        self._stations = [Station(each, number, batching.alone_on_failure) for number, each in enumerate(replicas)]
-        self._working = list(self._stations)
+        count = len(policy.members) if isinstance(policy, PolicyPool) else 1
+        self._queues = [MemberQueue(policy, number, batching.alone_on_failure) for number in range(count)]
+        self._working = list(self._queues)
         """Those that are not given up."""
         self._keeps_notes = getattr(policy, "keeps_notes", True)
-        self._station_of: dict[int, Station] = {}
-        """The station of each slot's episode."""
+        self._queue_of: dict[int, MemberQueue] = {}
+        """The queue of each slot's episode."""
         self._lost: dict[int, str] = {}
         """Slots whose episode was lost, until they begin another one, and how it came."""
         self._losses: Counter[str] = Counter()
         self._given_up: Exception | None = None
         self.playing = 0
-        """How many may still ask; kept by whoever asks, so that a batch does not wait for those that will not."""
+        """How many may still ask; set by the callers, so that a batch does not wait for those that will not."""
 
     async def __aenter__(self) -> Self:
         """Begin to answer."""
-        self._servers = [asyncio.create_task(self._serve(station)) for station in self._stations]
+        self._servers = [asyncio.create_task(self._serve(queue)) for queue in self._queues]
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Stop; a batch that a policy in this process is working on is awaited."""
         for server in self._servers:
             server.cancel()
-        await asyncio.gather(*(station.close() for station in self._stations))
+        await asyncio.gather(*(queue.close() for queue in self._queues))
 
     @property
     def answers(self) -> bool:
-        """Whether who asks now will be answered."""
+        """Whether a request that comes now will be answered."""
         return self._given_up is None and not all(server.done() for server in self._servers)
 
     @property
     def rounding(self) -> Rounding:
         """What batches did to the policy's answers."""
-        measured = [station.rounding for station in self._stations]
+        measured = [queue.rounding for queue in self._queues]
         return Rounding(sum(each.compared for each in measured), max(each.largest for each in measured))
 
     async def ask(self, request: Request) -> Answer:
@@ -107,96 +107,96 @@ class Batcher:
 
         Raises:
             PolicyError: The policy raised, or its reply is not what the request asked for.
-            PolicyLost: The replica that had the episode is gone, and its notes with it; begin the episode again.
-            VlarigError: Replicas die again and again, and none is left.
+            PolicyLost: The member that had the episode is gone, and its notes with it; begin the episode again.
+            VlarigError: Members are lost again and again, and none is left.
         """
-        asked = Asked(request, time.perf_counter(), asyncio.get_running_loop().create_future())
-        self._place(asked)
-        return await asked.answered
+        waiting = Waiting(request, time.perf_counter(), asyncio.get_running_loop().create_future())
+        self._place(waiting)
+        return await waiting.answer
 
     def forget(self, slot: int) -> None:
-        """Nobody asks for this slot's episode any more, so that it no longer counts as work of its replica's."""
-        self._station_of.pop(slot, None)
+        """Nobody asks for this slot's episode any more, so that it no longer counts as its member's work."""
+        self._queue_of.pop(slot, None)
         self._lost.pop(slot, None)
 
     def load(self) -> Load:
-        """What the policy was asked so far; its seconds with those of batches that are under way, of replicas on average."""
-        return side_by_side([station.load() for station in self._stations])
+        """What the policy was asked so far; its seconds with those of batches that are under way, of members on average."""
+        return side_by_side([queue.load() for queue in self._queues])
 
-    def _place(self, asked: Asked) -> None:
+    def _place(self, waiting: Waiting) -> None:
         """Let a request wait where its episode is played; a new episode goes where the fewest are."""
-        slot = asked.request.slot
-        if asked.request.chunk == 0:
+        slot = waiting.request.slot
+        if waiting.request.chunk == 0:
             self.forget(slot)
         if self._given_up is not None:
-            asked.settle(self._given_up)
+            waiting.settle(self._given_up)
         elif slot in self._lost:
-            asked.settle(PolicyLost(self._lost[slot]))
+            waiting.settle(PolicyLost(self._lost[slot]))
         else:
-            if slot not in self._station_of:
-                self._station_of[slot] = self._least_busy()
-            self._station_of[slot].put(asked)
+            if slot not in self._queue_of:
+                self._queue_of[slot] = self._least_busy()
+            self._queue_of[slot].put(waiting)
 
-    def _least_busy(self) -> Station:
-        episodes = Counter(self._station_of.values())
-        return min(self._working, key=lambda station: (not station.standing, episodes[station], station.number))
+    def _least_busy(self) -> MemberQueue:
+        episodes = Counter(self._queue_of.values())
+        return min(self._working, key=lambda queue: (not queue.alive, episodes[queue], queue.number))
 
-    async def _serve(self, station: Station) -> None:
-        while station in self._working:
-            await self._gather(station)
-            size = min(len(station.pending), self._batching.most)
-            batch = [station.pending.popleft() for _ in range(size)]
+    async def _serve(self, queue: MemberQueue) -> None:
+        while queue in self._working:
+            await self._gather(queue)
+            size = min(len(queue.pending), self._batching.most)
+            batch = [queue.pending.popleft() for _ in range(size)]
             try:
-                await station.answer(batch)
+                await queue.answer(batch)
             except PolicyLost as loss:
-                self._lose(station, batch, str(loss))
-                await self._revive(station)
+                self._lose(queue, batch, str(loss))
+                await self._revive(queue)
             except Exception as error:  # a defect of ours, or no thread to be had: no request may be left without an answer
-                for asked in batch:
-                    asked.settle(error)
+                for waiting in batch:
+                    waiting.settle(error)
 
-    async def _gather(self, station: Station) -> None:
+    async def _gather(self, queue: MemberQueue) -> None:
         """Return when a batch should go: it is full, nobody else could join, or it has waited long enough."""
-        while not station.pending:
-            station.arrived.clear()
-            await station.arrived.wait()
+        while not queue.pending:
+            queue.arrived.clear()
+            await queue.arrived.wait()
         deadline = time.monotonic() + self._batching.wait_seconds
-        while len(station.pending) < min(self._batching.most, math.ceil(self.playing / len(self._working))):
+        while len(queue.pending) < min(self._batching.most, math.ceil(self.playing / len(self._working))):
             remaining = deadline - time.monotonic()
             if remaining <= 0:
                 return
-            station.arrived.clear()
+            queue.arrived.clear()
             try:
-                await asyncio.wait_for(station.arrived.wait(), remaining)
+                await asyncio.wait_for(queue.arrived.wait(), remaining)
             except TimeoutError:
                 return
 
-    def _lose(self, station: Station, batch: list[Asked], story: str) -> None:
-        """Deal with a replica's death: what it knew is lost, and what needs nothing of that is asked again, of whoever stands."""
-        station.standing = False
-        for slot in [slot for slot, home in self._station_of.items() if home is station]:
-            del self._station_of[slot]
+    def _lose(self, queue: MemberQueue, batch: list[Waiting], story: str) -> None:
+        """Deal with a member that is gone: what it knew is lost; requests that need nothing of that wait for another member."""
+        queue.alive = False
+        for slot in [slot for slot, home in self._queue_of.items() if home is queue]:
+            del self._queue_of[slot]
             if self._keeps_notes:
                 self._lost[slot] = story
-        for asked in batch:
-            key = asked.request.key
+        for waiting in batch:
+            key = waiting.request.key
             self._losses[key] += 1
             if self._losses[key] > MOST_LOSSES:
-                asked.settle(PolicyError(f"{story}; that happened {self._losses[key]} times while it acted for {key}"))
-        left = [asked for asked in (*batch, *station.pending) if not asked.answered.done()]
-        station.pending.clear()
-        for asked in left:
-            self._place(asked)
+                waiting.settle(PolicyError(f"{story}; that happened {self._losses[key]} times while it acted for {key}"))
+        left = [waiting for waiting in (*batch, *queue.pending) if not waiting.answer.done()]
+        queue.pending.clear()
+        for waiting in left:
+            self._place(waiting)
 
-    async def _revive(self, station: Station) -> None:
-        """Have a station's policy started anew; where that fails the others go on without it, and after the last of them nobody."""
+    async def _revive(self, queue: MemberQueue) -> None:
+        """Bring a member back; where that fails the others go on without it, and after the last of them every request fails."""
         try:
-            await station.revive()
-            station.standing = True
+            await queue.revive()
+            queue.alive = True
         except Exception as error:
-            self._working.remove(station)
+            self._working.remove(queue)
             if self._working:
-                logger.error("%s; %d of %d replicas go on", error, len(self._working), len(self._stations))
+                logger.error("%s; %d of %d replicas go on", error, len(self._working), len(self._queues))
             else:
                 self._given_up = error
-            self._lose(station, [], str(error))
+            self._lose(queue, [], str(error))

@@ -10,6 +10,7 @@ from ..envs.embodiments import Embodiment
 from ..envs.errors import VlarigError
 from ..envs.faults import deed, message_of, traceback_of
 from .api import Policy, PolicyError, PolicyLost
+from .replica_messages import Check, Order, Rows
 
 
 @contextmanager
@@ -74,3 +75,18 @@ def horizon_for(policy: Policy, embodiment: Embodiment) -> int | None:
         return policy.horizon
     with policy_code(policy.name, "while it was asked for its rows"):
         return rows(embodiment)
+
+
+def carry_out(policy: Policy, order: Order) -> int | None:
+    """Have a policy of this process do what an order says; the rows that answer :class:`~.replica_messages.Rows`.
+
+    Raises:
+        PolicyError: It does not fit, cannot, or raised.
+    """
+    if isinstance(order, Rows):
+        return horizon_for(policy, order.embodiment)
+    if isinstance(order, Check):
+        check_fit(policy, order.suite, order.embodiment)
+    else:
+        make_strict(policy)
+    return None

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import itertools
+import contextlib
 import logging
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..envs.embodiments import Embodiment
+from ..envs import backoff
 from .access import refuse_secrets
 from .api import Policy, PolicyError, PolicyLost, Reply, Request
+from .calls import carry_out
 from .openpi import OpenpiPolicy
 from .openpi_pool import ServerGoneError
+from .pool import PolicyPool
+from .replica_messages import Description, Order
 
 T = TypeVar("T")
-
-#: Seconds between two looks at a server that is gone, doubled with every further one, and the longest.
-FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
-
-#: Seconds for which a server that is gone is looked for: its machine may be started anew, or its network mended.
-LONGEST_ABSENCE = 3600.0
-
-#: What the servers must agree on.
-_COMMON = ("name", "revision", "needs", "horizon", "reads_state", "embodiments")
 
 logger = logging.getLogger(__name__)
 
@@ -42,25 +36,27 @@ def openpi_policy(argument: str, **settings: Any) -> Policy:
     addresses = _addresses(argument)
     if len(addresses) == 1:
         return OpenpiPolicy(addresses[0], **settings)
-    return OpenpiServers(addresses, settings)
+    with contextlib.ExitStack() as stack:
+        servers = [stack.enter_context(contextlib.closing(OpenpiServer(address, settings))) for address in addresses]
+        return PolicyPool(servers, stack, _disagreement)
 
 
 class OpenpiServer:
-    """One of several servers. One that is gone is connected with again when it is back.
+    """One of several servers. One that is gone is connected with again when it is back. A :class:`~.pool.Member`.
 
     Args:
         address: Its address.
         settings: The fields of :class:`~vlarig.policies.openpi.Settings`, as typed.
     """
 
+    version = 0
+
     def __init__(self, address: str, settings: dict[str, Any]) -> None:
         self.address = address
+        self.label = f"the policy server at {address}"
         self._settings = settings
-        self._unwanted = threading.Event()
-        self._policy: OpenpiPolicy | None = OpenpiPolicy(address, **settings)
-        self.says = {name: getattr(self._policy, name) for name in _COMMON}
-        """What it says of its policy."""
-        self.name, self.horizon = self._policy.name, self._policy.horizon
+        self._interrupted = threading.Event()
+        self._connect()
 
     def act(self, requests: Sequence[Request]) -> list[Reply]:
         """The server's answer to each request.
@@ -69,129 +65,60 @@ class OpenpiServer:
             PolicyError: The policy failed.
             PolicyLost: The server is gone; :meth:`revive` it.
         """
-        return self.do(lambda policy: policy.act(requests))
+        return self._use(lambda policy: policy.act(requests))
 
-    def do(self, work: Callable[[OpenpiPolicy], T]) -> T:
+    def do(self, order: Order) -> int | None:
+        """Carry out an order; the rows that answer one about rows. Raises like :meth:`act`."""
+        return self._use(lambda policy: carry_out(policy, order))
+
+    def revive(self, orders: Sequence[Order]) -> None:
+        """Wait until the server is there again. It forgot no order: what they make sure of is announced with the policy.
+
+        Raises:
+            PolicyError: It does not come back.
+            PolicyLost: :meth:`interrupt` was called meanwhile.
+        """
+        self._interrupted.clear()
+        patience, story = backoff.Backoff(backoff.LONGEST_ABSENCE), ""
+        while self._policy is None:
+            pause = patience.failed()
+            if pause is None:
+                raise PolicyError(f"{story}; it was away for {patience.paused:.0f} s, and is given up")
+            if self._interrupted.wait(pause):
+                raise PolicyLost(f"{self.label} is gone")
+            try:
+                self._connect()
+                logger.warning("%s is back", self.label)
+            except ServerGoneError as gone:
+                story = str(gone)
+
+    def interrupt(self) -> None:
+        """Do not wait any more for a server that is gone."""
+        self._interrupted.set()
+
+    def close(self) -> None:
+        """End the connections."""
+        policy, self._policy = self._policy, None
+        if policy is not None:
+            policy.close()
+
+    def _connect(self) -> None:
+        self._policy: OpenpiPolicy | None = OpenpiPolicy(self.address, **self._settings)
+        self.description = Description.of(self._policy, {})
+
+    def _use(self, work: Callable[[OpenpiPolicy], T]) -> T:
         """Have the server's policy do something. Raises like :meth:`act`."""
         if self._policy is None:
-            raise PolicyLost(f"the policy server at {self.address} is gone")
+            raise PolicyLost(f"{self.label} is gone")
         try:
             return work(self._policy)
         except ServerGoneError as gone:
             self.close()
             raise PolicyLost(str(gone)) from None
 
-    def revive(self) -> None:
-        """Wait until the server is there again.
 
-        Raises:
-            PolicyError: It does not come back, or serves another policy now.
-            PolicyLost: :meth:`interrupt` was called meanwhile.
-        """
-        waited = 0.0
-        for count in itertools.count():
-            if self._policy is not None:
-                return
-            try:
-                policy = OpenpiPolicy(self.address, **self._settings)
-            except ServerGoneError as gone:
-                if waited >= LONGEST_ABSENCE:
-                    raise PolicyError(f"{gone}; it was away for {waited:.0f} s, and is given up") from None
-                pause = min(FIRST_PAUSE * 2.0**count, LONGEST_PAUSE)
-                waited += pause
-                if self._unwanted.wait(pause):
-                    raise PolicyLost("nobody waits for it any more") from None
-                continue
-            if {name: getattr(policy, name) for name in _COMMON} != self.says:
-                policy.close()
-                raise PolicyError(
-                    f"the policy server at {self.address} came back with another policy; begin a new run for that one"
-                )
-            logger.warning("the policy server at %s is back", self.address)
-            self._policy = policy
-
-    def interrupt(self) -> None:
-        """Do not wait any more for a server that is gone."""
-        self._unwanted.set()
-
-    def close(self) -> None:
-        """End the connections."""
-        if self._policy is not None:
-            self._policy.close()
-            self._policy = None
-
-
-class OpenpiServers:
-    """A policy whose :attr:`replicas` are servers; a :class:`~vlarig.policies.batching.Batcher` asks them. Close it after use.
-
-    Args:
-        addresses: Their addresses.
-        settings: The fields of :class:`~vlarig.policies.openpi.Settings`, as typed.
-
-    Raises:
-        PolicyError: A server is not there, or they do not serve the same policy.
-    """
-
-    transport_options = OpenpiPolicy.transport_options
-    """Options that change no answer."""
-
-    def __init__(self, addresses: Sequence[str], settings: dict[str, Any]) -> None:
-        self.replicas: tuple[OpenpiServer, ...] = ()
-        try:
-            for address in addresses:
-                self.replicas += (OpenpiServer(address, settings),)
-            self._agree()
-        except BaseException:
-            self.close()
-            raise
-
-    def act(self, requests: Sequence[Request]) -> list[Reply]:
-        """The first server's replies, for who asks no batcher."""
-        return _insist(self.replicas[0], lambda policy: policy.act(requests))
-
-    def check(self, suite: str, embodiment: Embodiment) -> None:
-        """Make sure that the policy fits the suite.
-
-        Raises:
-            PolicyError: It does not.
-        """
-        _insist(self.replicas[0], lambda policy: policy.check(suite, embodiment))
-
-    def make_strict(self) -> None:
-        """Make sure that every server computes strictly.
-
-        Raises:
-            PolicyError: One does not say so.
-        """
-        for each in self.replicas:
-            _insist(each, OpenpiPolicy.make_strict)
-
-    def close(self) -> None:
-        """End the connections."""
-        for each in self.replicas:
-            each.close()
-
-    def _agree(self) -> None:
-        """Make sure that all servers say the same, and take it over."""
-        first = self.replicas[0]
-        for other in self.replicas[1:]:
-            for name in _COMMON:
-                if first.says[name] != other.says[name]:
-                    raise PolicyError(
-                        f"the policy servers at {first.address} and {other.address} do not serve the same policy: {name} is "
-                        f"{first.says[name]!r} and {other.says[name]!r}"
-                    )
-        self.name, self.revision = first.says["name"], first.says["revision"]
-        self.needs, self.horizon = first.says["needs"], first.says["horizon"]
-        self.reads_state, self.embodiments = first.says["reads_state"], first.says["embodiments"]
-
-
-def _insist(server: OpenpiServer, work: Callable[[OpenpiPolicy], T]) -> T:
-    while True:
-        try:
-            return server.do(work)
-        except PolicyLost:
-            server.revive()
+def _disagreement(first: OpenpiServer, other: OpenpiServer, difference: str) -> str:
+    return f"the policy servers at {first.address} and {other.address} do not serve the same policy: {difference}"
 
 
 def _addresses(argument: str) -> list[str]:

@@ -114,17 +114,12 @@ def load_policy(name: str, options: Mapping[str, str] | None = None) -> Policy:
 
 
 @contextmanager
-def loaded_policy(name: str, options: Mapping[str, str] | None = None, replicas: int | None = None) -> Iterator[Policy]:
+def loaded_policy(name: str, options: Mapping[str, str] | None = None) -> Iterator[Policy]:
     """The policy of that name for as long as the context lasts; then its connections are closed, if it has a ``close``.
 
-    Args:
-        name: As for :func:`load_policy`.
-        options: As for :func:`load_policy`.
-        replicas: In how many processes of their own it is to act, side by side; ``None``: in this one.
-
-    Raises like :func:`load_policy`, and where the processes die.
+    Takes and raises what :func:`load_policy` does.
     """
-    policy = load_policy(name, options) if replicas is None else _replicated(name, options, replicas)
+    policy = load_policy(name, options)
     try:
         yield policy
     finally:
@@ -132,12 +127,6 @@ def loaded_policy(name: str, options: Mapping[str, str] | None = None, replicas:
             close = getattr(policy, "close", None)
             if close is not None:
                 close()
-
-
-def _replicated(name: str, options: Mapping[str, str] | None, count: int) -> Policy:
-    from .replicas import ReplicatedPolicy  # which is made of processes that import this module
-
-    return ReplicatedPolicy(name, options or {}, count)
 
 
 def _check_options(name: str, make: Callable[[], Any], arguments: list[str], options: dict[str, str]) -> None:

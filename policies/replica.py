@@ -1,6 +1,6 @@
 """A replica: one policy in a process of its own, run as ``python -m vlarig.policies.replica``.
 
-It listens on nothing. It is told on standard input what to load, answers its parent on an inherited socket, and ends with it.
+It listens on nothing. It reads on standard input what to load, answers its parent on an inherited socket, and ends with it.
 """
 
 from __future__ import annotations
@@ -15,29 +15,25 @@ import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from ..envs.errors import BadMessageError, VlarigError
 from ..envs.framing import receive_frame, send_frame
 from ..envs.sources import source_hashes
 from ..envs.wire import MAX_MESSAGE_BYTES
 from .api import Policy, PolicyError, Reply
-from .calls import check_fit, horizon_for, make_strict, policy_code, policy_error
+from .calls import carry_out, policy_code, policy_error
 from .registry import loaded_policy, policy_sources
 from .replica_messages import (
-    OTHER,
-    POLICY,
-    Act,
-    Acted,
-    Check,
+    LOADED,
+    ActReply,
+    ActRequest,
+    Description,
     Done,
     Failed,
-    Given,
-    Greeting,
-    MakeStrict,
     Message,
-    Question,
-    Rows,
+    Order,
+    PackedReply,
+    PackedRequest,
     decode,
     encode,
 )
@@ -46,18 +42,15 @@ from .replies import checked_replies
 #: prctl option: the kernel sends us a signal when the parent dies (linux/prctl.h).
 _PR_SET_PDEATHSIG = 1
 
-#: Most characters of what is said of a failure.
-_LONGEST_SENTENCE = 10_000
-
 
 @dataclass(frozen=True)
-class Told:
-    """What a replica is told, as one line of JSON.
+class Arguments:
+    """What a replica is to load, as one line of JSON on its standard input.
 
     Attributes:
         channel: Number of the inherited socket.
         policy: The policy's name.
-        options: What it is told.
+        options: The policy's options.
         path: Where modules are imported from, as in the parent.
     """
 
@@ -73,72 +66,57 @@ def main() -> None:
     line = sys.stdin.buffer.readline()
     if not line:
         return  # the parent died before that
-    told = Told(**json.loads(line))
+    arguments = Arguments(**json.loads(line))
     threading.Thread(target=_end_with_standard_input, daemon=True).start()
-    sys.path[:] = told.path
-    channel = socket.socket(fileno=told.channel)
+    sys.path[:] = arguments.path
+    channel = socket.socket(fileno=arguments.channel)
     channel.set_inheritable(False)
     with (
         contextlib.suppress(EOFError, ConnectionError),
         contextlib.ExitStack() as stack,
     ):  # the parent does not want us any more
         try:
-            policy = stack.enter_context(loaded_policy(told.policy, told.options))
-            with policy_code(told.policy, "while it said what it is"):
-                greeting = encode(_greeting(policy, told.policy))
+            policy = stack.enter_context(loaded_policy(arguments.policy, arguments.options))
+            with policy_code(arguments.policy, "while it said what it is"):
+                description = encode(Description.of(policy, source_hashes(policy_sources(arguments.policy))), LOADED)
         except VlarigError as error:
-            send_frame(channel, encode(_failure(-1, error)))
+            send_frame(channel, encode(Failed.of(error), LOADED))
             return
-        send_frame(channel, greeting)
+        send_frame(channel, description)
         _serve(policy, channel)
 
 
 def _serve(policy: Policy, channel: socket.socket) -> None:
     while True:
-        request = decode(receive_frame(channel))
-        questions = [decode(receive_frame(channel)) for _ in range(request.count)] if isinstance(request, Act) else []
-        for data in _answers(policy, request, questions):
+        number, message = decode(receive_frame(channel))
+        count = message.count if isinstance(message, ActRequest) else 0
+        batch = [decode(receive_frame(channel))[1] for _ in range(count)]
+        for data in _answers(policy, number, message, batch):
             send_frame(channel, data)
 
 
-def _answers(policy: Policy, request: Message, questions: Sequence[Message]) -> list[bytes]:
+def _answers(policy: Policy, number: int, message: Message, batch: Sequence[Message]) -> list[bytes]:
     """The messages that answer a request, encoded. Whatever the policy does wrong is an answer too."""
-    assert isinstance(request, (Check, MakeStrict, Rows, Act)), request
     try:
-        if isinstance(request, Act):
-            return _acted(policy, request.id, questions)
-        return [encode(_done(policy, request))]
+        if isinstance(message, Order):
+            return [encode(Done(carry_out(policy, message)), number)]
+        replies = checked_replies(policy, [packed.request for packed in batch if isinstance(packed, PackedRequest)])
+        head = encode(ActReply(len(replies), getattr(policy, "version", 0)), number)
+        return [head, *(_packed_reply(policy, number, reply) for reply in replies)]
     except VlarigError as error:
-        return [encode(_failure(request.id, error))]
+        return [encode(Failed.of(error), number)]
     except BaseException as error:  # KeyboardInterrupt too: we are on no terminal, so it is the policy's own
-        return [encode(_failure(request.id, policy_error(policy.name, f"at {type(request).__name__}", error)))]
+        return [encode(Failed.of(policy_error(policy.name, f"at {type(message).__name__}", error)), number)]
 
 
-def _done(policy: Policy, request: Check | MakeStrict | Rows) -> Done:
-    if isinstance(request, Rows):
-        return Done(request.id, horizon_for(policy, request.embodiment))
-    if isinstance(request, Check):
-        check_fit(policy, request.suite, request.embodiment)
-    else:
-        make_strict(policy)
-    return Done(request.id)
-
-
-def _acted(policy: Policy, number: int, questions: Sequence[Message]) -> list[bytes]:
-    requests = [question.request() for question in questions if isinstance(question, Question)]
-    replies = checked_replies(policy, requests)
-    head = encode(Acted(number, len(replies), getattr(policy, "version", 0)))
-    return [head, *(_given(policy, number, reply) for reply in replies)]
-
-
-def _given(policy: Policy, number: int, reply: Reply) -> bytes:
+def _packed_reply(policy: Policy, number: int, reply: Reply) -> bytes:
     """A reply as bytes.
 
     Raises:
         PolicyError: Its extras do not travel.
     """
     try:
-        data = encode(Given(number, reply.actions, reply.extras))
+        data = encode(PackedReply(reply), number)
         if len(data) > MAX_MESSAGE_BYTES:
             raise BadMessageError(f"a reply of {len(data)} bytes; at most {MAX_MESSAGE_BYTES} are allowed")
         if reply.extras:
@@ -149,30 +127,6 @@ def _given(policy: Policy, number: int, reply: Reply) -> bytes:
             "texts, lists and maps by text, or leave out --replicas"
         ) from None
     return data
-
-
-def _greeting(policy: Policy, named: str) -> Greeting:
-    def told(name: str, otherwise: Any) -> Any:
-        return getattr(policy, name, otherwise)
-
-    return Greeting(
-        name=policy.name,
-        revision=policy.revision,
-        needs=policy.needs,
-        horizon=policy.horizon,
-        rounds_by_batch=bool(told("rounds_by_batch", False)),
-        keeps_notes=bool(told("keeps_notes", True)),
-        reads_state=bool(told("reads_state", True)),
-        embodiments=tuple(told("embodiments", ())),
-        transport_options=tuple(sorted(told("transport_options", ()))),
-        sources=source_hashes(policy_sources(named)),
-    )
-
-
-def _failure(number: int, error: VlarigError) -> Failed:
-    sentence = str(error)[:_LONGEST_SENTENCE].encode(errors="replace").decode()
-    story = error.traceback.encode(errors="replace").decode()
-    return Failed(number, POLICY if isinstance(error, PolicyError) else OTHER, sentence, story)
 
 
 def _die_with_parent() -> None:

@@ -1,28 +1,32 @@
-"""The messages between the driver and a replica of its policy, in the wire's own form.
+"""The messages between the driver and a replica of its policy, in the wire's own form. Each travels with the number of its request.
 
-A conversation: the replica sends a :class:`Greeting`, or :class:`Failed` where its policy cannot be made. Then each :class:`Check`,
-:class:`MakeStrict` and :class:`Rows` is answered by :class:`Done`, and an :class:`Act`, after which its :class:`Question` come, by
-:class:`Acted`, after which its :class:`Given` come; each of them by :class:`Failed` where the policy raised. A request and its reply
-are a message each, so that no batch is too large for one.
+A conversation: the replica sends a :class:`Description`, or :class:`Failed` where its policy cannot be made, numbered :data:`LOADED`.
+Then each :data:`Order` is answered by :class:`Done`, and an :class:`ActRequest`, after which its :class:`PackedRequest` messages come,
+by :class:`ActReply`, after which its :class:`PackedReply` messages come; each by :class:`Failed` where the policy raised. A request and
+its reply are a message each, so that no batch is too large for one.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Mapping
 
-import numpy as np
-
-from ..envs.api import Needs, Observation
+from ..envs.api import Needs
 from ..envs.embodiments import Embodiment
 from ..envs.errors import VlarigError
 from ..envs.wire import MessageStruct, pack, unpack
-from .api import PolicyError, Reply, Request
+from .api import Policy, PolicyError, PolicyLost, Reply, Request
+
+#: Number of what a replica sends first.
+LOADED = -1
 
 #: Kinds of :class:`Failed`: which exception of ours it was.
-POLICY, OTHER = "policy", "other"
+POLICY, LOST, OTHER = "policy", "lost", "other"
+
+#: Most characters of what is said of a failure.
+_LONGEST_SENTENCE = 10_000
 
 
-class Greeting(MessageStruct, frozen=True):
+class Description(MessageStruct, frozen=True):
     """What a policy says of itself; the members of :class:`~vlarig.policies.api.Policy`, optional ones with their defaults.
 
     ``sources`` has the name and hash of each of its source files, as :mod:`vlarig.envs.sources` finds them.
@@ -39,11 +43,26 @@ class Greeting(MessageStruct, frozen=True):
     transport_options: tuple[str, ...]
     sources: dict[str, str]
 
+    @classmethod
+    def of(cls, policy: Policy, sources: Mapping[str, str]) -> Description:
+        """The description of a policy of this process; its members are read, which may raise anything."""
+        return cls(
+            name=policy.name,
+            revision=policy.revision,
+            needs=policy.needs,
+            horizon=policy.horizon,
+            rounds_by_batch=bool(getattr(policy, "rounds_by_batch", False)),
+            keeps_notes=bool(getattr(policy, "keeps_notes", True)),
+            reads_state=bool(getattr(policy, "reads_state", True)),
+            embodiments=tuple(getattr(policy, "embodiments", ())),
+            transport_options=tuple(sorted(getattr(policy, "transport_options", ()))),
+            sources=dict(sources),
+        )
+
 
 class Check(MessageStruct, frozen=True):
     """Does the policy fit the suite?"""
 
-    id: int
     suite: str
     embodiment: Embodiment
 
@@ -51,125 +70,86 @@ class Check(MessageStruct, frozen=True):
 class MakeStrict(MessageStruct, frozen=True):
     """Compute in one thread in float32."""
 
-    id: int
-
 
 class Rows(MessageStruct, frozen=True):
     """How many rows are answered to this embodiment?"""
 
-    id: int
     embodiment: Embodiment
 
 
 class Done(MessageStruct, frozen=True):
     """It is done; ``rows`` answers :class:`Rows`."""
 
-    id: int
     rows: int | None = None
 
 
-class Act(MessageStruct, frozen=True):
-    """Answer the ``count`` questions that come next, as one batch."""
+class ActRequest(MessageStruct, frozen=True):
+    """Answer the ``count`` requests that come next, as one batch."""
 
-    id: int
     count: int
 
 
-class Question(MessageStruct, frozen=True):
-    """A :class:`~vlarig.policies.api.Request`, its observation's parts side by side."""
+class PackedRequest(MessageStruct, frozen=True):
+    """One request of a batch."""
 
-    id: int
-    slot: int
-    key: str
-    chunk: int
-    seed: int
-    images: dict[str, np.ndarray]
-    state: np.ndarray
-    instruction: str
-    embodiment: Embodiment
-    execute: int
-    privileged: dict[str, np.ndarray]
-
-    @classmethod
-    def of(cls, number: int, request: Request) -> Question:
-        """The request as part of the batch of that number."""
-        return cls(
-            id=number,
-            slot=request.slot,
-            key=request.key,
-            chunk=request.chunk,
-            seed=request.seed,
-            images=request.observation["images"],
-            state=request.observation["state"],
-            instruction=request.observation["instruction"],
-            embodiment=request.embodiment,
-            execute=request.execute,
-            privileged=request.privileged,
-        )
-
-    def request(self) -> Request:
-        """The request."""
-        return Request(
-            slot=self.slot,
-            key=self.key,
-            chunk=self.chunk,
-            seed=self.seed,
-            observation=Observation(images=self.images, state=self.state, instruction=self.instruction),
-            embodiment=self.embodiment,
-            execute=self.execute,
-            privileged=self.privileged,
-        )
+    request: Request
 
 
-class Acted(MessageStruct, frozen=True):
+class ActReply(MessageStruct, frozen=True):
     """The batch is answered by the ``count`` replies that come next; ``version`` is the policy's."""
 
-    id: int
     count: int
     version: int
 
 
-class Given(MessageStruct, frozen=True):
-    """A :class:`~vlarig.policies.api.Reply`, ``float32[H, A]`` and what travels of its extras."""
+class PackedReply(MessageStruct, frozen=True):
+    """One reply, its actions ``float32[H, A]``, and what travels of its extras."""
 
-    id: int
-    actions: np.ndarray
-    extras: dict[str, Any]
-
-    def reply(self) -> Reply:
-        """The reply."""
-        return Reply(self.actions, self.extras)
+    reply: Reply
 
 
 class Failed(MessageStruct, frozen=True):
-    """The policy raised; ``message`` is the whole sentence, ``traceback`` is for a log. ``id`` is -1 where it could not be made."""
+    """The policy raised; ``message`` is the whole sentence, ``traceback`` is for a log."""
 
-    id: int
     kind: str
     message: str
     traceback: str = ""
 
-    def error(self) -> VlarigError:
+    @classmethod
+    def of(cls, error: VlarigError | PolicyLost) -> Failed:
+        """The exception as an answer."""
+        sentence = str(error)[:_LONGEST_SENTENCE].encode(errors="replace").decode()
+        if isinstance(error, PolicyLost):
+            return cls(LOST, sentence)
+        story = error.traceback.encode(errors="replace").decode()
+        return cls(POLICY if isinstance(error, PolicyError) else OTHER, sentence, story)
+
+    def error(self) -> VlarigError | PolicyLost:
         """The same as the exception to raise."""
+        if self.kind == LOST:
+            return PolicyLost(self.message)
         return (PolicyError if self.kind == POLICY else VlarigError)(self.message, traceback=self.traceback)
 
 
-Message = Greeting | Check | MakeStrict | Rows | Done | Act | Question | Acted | Given | Failed
+#: What a policy is to do besides acting; it is answered by :class:`Done`.
+Order = Check | MakeStrict | Rows
+
+Message = Description | Order | Done | ActRequest | PackedRequest | ActReply | PackedReply | Failed
 
 
-def encode(message: Message) -> bytes:
-    """A message as bytes.
+def encode(message: Message, number: int = 0) -> bytes:
+    """A message and its number as bytes.
 
     Raises:
         BadMessageError: It holds what does not travel.
     """
-    return pack(message)
+    return pack((number, message))
 
 
-def decode(data: bytes) -> Message:
-    """The message in ``data``.
+def decode(data: bytes) -> tuple[int, Message]:
+    """The number and the message in ``data``.
 
     Raises:
         BadMessageError: There is none; says what is wrong.
     """
-    return unpack(data, Message)
+    return unpack(data, tuple[int, Message])

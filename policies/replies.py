@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -13,15 +13,22 @@ from .api import Policy, PolicyError, Reply, Request
 from .calls import horizon_for, policy_code
 
 
-def checked_replies(policy: Policy, requests: Sequence[Request]) -> list[Reply]:
+def checked_replies(
+    policy: Policy, requests: Sequence[Request], act: Callable[[Sequence[Request]], Sequence[Reply]] | None = None
+) -> list[Reply]:
     """The policy's reply to each request, its actions ``float32[H, A]``.
+
+    Args:
+        policy: The policy, or a pool.
+        requests: A batch.
+        act: The ``act`` of one of the pool's members; the policy's own by default.
 
     Raises:
         PolicyError: The policy raised, or its replies are not what was asked for.
         PolicyLost: The policy's process is gone.
     """
     with policy_code(policy.name, f"while it acted for {requests[0].key}"):
-        replies = list(policy.act(requests))
+        replies = list((act or policy.act)(requests))
         if len(replies) != len(requests):
             raise PolicyError(f"the policy {policy.name!r} gave {len(replies)} replies to {len(requests)} requests")
         checked = [_checked(policy, request, reply) for request, reply in zip(requests, replies, strict=True)]

@@ -22,10 +22,10 @@ from rich.table import Table
 
 from vlarig.envs.api import Observation
 from vlarig.envs.embodiments import TABLETOP_PANDA
+from vlarig.harness.replicas import replicated_policy
 from vlarig.policies.api import Request
 from vlarig.policies.qwen_vla.checkpoint import Bundle, Description, load, save_checkpoint
 from vlarig.policies.qwen_vla.model import build, parameter_counts
-from vlarig.policies.replicas import ReplicatedPolicy
 
 
 @dataclass(frozen=True)
@@ -64,9 +64,9 @@ def megabytes(checkpoint: Path, policies: int, replicas: int) -> float:
     with ExitStack() as stack:
         pids: list[int] = []
         for _ in range(policies):
-            policy = ReplicatedPolicy(f"qwen-vla:{checkpoint}", {}, replicas)
+            policy = replicated_policy(f"qwen-vla:{checkpoint}", {}, replicas)
             stack.callback(policy.close)
-            for each in policy.replicas:
+            for each in policy.members:
                 each.act([request()])
                 assert each.pid is not None
                 pids.append(each.pid)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -23,6 +24,7 @@ from ...policies.registry import loaded_policy, parse_options, policy_sources
 from ...policies.serving import PolicyServer, ServerConfig
 from ..command_line import parse
 from ..printable import log_to_stderr
+from ..replicas import replicated_policy
 from ..screen import Screen
 
 DESCRIPTION = """Serve a policy by openpi's websocket protocol: to a sweep elsewhere, or to any program that uses openpi-client.
@@ -122,7 +124,11 @@ def main(arguments: list[str]) -> int:
     told = parse(ServePolicy, arguments, "vlarig serve-policy", DESCRIPTION)
     layout, config = find_layout(told.layout), told.server_config()
     log_to_stderr("%(asctime)s %(levelname)s %(name)s: %(message)s")
-    with loaded_policy(told.policy, config.options, told.replicas) as policy:
+    if told.replicas is None:
+        loaded = loaded_policy(told.policy, config.options)
+    else:
+        loaded = closing(replicated_policy(told.policy, config.options, told.replicas))
+    with loaded as policy:
         asyncio.run(_serve(PolicyServer(policy, _embodiment(told, policy), layout, config)))
     return 0
 

@@ -6,37 +6,25 @@ Ray places them, starts them anew elsewhere when their node is lost, and carries
 from __future__ import annotations
 
 import contextlib
-import itertools
 import math
 import secrets
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-from ...envs.embodiments import Embodiment
 from ...envs.errors import VlarigError
-from ...policies.api import Policy, PolicyError, PolicyLost, Reply, Request
+from ...policies.api import PolicyError, PolicyLost
+from ...policies.pool import MessageMember, PolicyPool
 from ...policies.replica_messages import (
-    OTHER,
-    POLICY,
-    Acted,
-    Check,
+    Description,
     Done,
     Failed,
-    Given,
-    Greeting,
-    MakeStrict,
-    Question,
-    Rows,
+    Message,
+    Order,
     decode,
     encode,
 )
-from ...policies.replicas import Replica, ReplicatedPolicy
-
-T = TypeVar("T")
-
-#: Kind of :class:`~vlarig.policies.replica_messages.Failed` that stands for :class:`~vlarig.policies.api.PolicyLost`.
-LOST = "lost"
+from ..replicas import Replica, replicated_policy
 
 #: Seconds between two looks at whether an answer is still wanted.
 LOOK_SECONDS = 0.2
@@ -50,173 +38,139 @@ class RayReplicaHost:
 
     Args:
         policy: The policy's name.
-        options: What it is told.
+        options: Its options.
         count: How many replicas.
     """
 
     def __init__(self, policy: str, options: Mapping[str, str], count: int) -> None:
         self._life = secrets.token_hex(8)
-        self._make = lambda: ReplicatedPolicy(policy, options, count).replicas
+        self._make = lambda: replicated_policy(policy, options, count).members
         self._made: Sequence[Replica] = ()
         self._making = threading.Lock()
 
-    def greeting(self) -> tuple[str, list[bytes]]:
-        """What tells this life of the actor from others, and what the policy says of itself."""
+    def describe(self) -> tuple[str, list[bytes]]:
+        """What tells this life of the actor from others, and the policy's description."""
 
-        def answers() -> list[bytes]:
+        def answer() -> list[Message]:
             with self._making:
                 self._made = self._made or self._make()
-            greeting = self._made[0].greeting
-            assert greeting is not None
-            return [encode(greeting)]
+            return [self._made[0].description]
 
-        return self._life, self._answered(self._life, answers)
+        return self._life, self._answered(self._life, answer)
 
-    def act(self, life: str, index: int, questions: Sequence[bytes]) -> list[bytes]:
-        """Have a replica answer a batch."""
+    def exchange(self, life: str, index: int, messages: Sequence[bytes]) -> list[bytes]:
+        """A replica's answer to a request."""
+        return self._answered(life, lambda: self._made[index].exchange(_decoded(messages)))
 
-        def answers() -> list[bytes]:
-            replica = self._made[index]
-            asked = [question for question in map(decode, questions) if isinstance(question, Question)]
-            replies = replica.act([question.request() for question in asked])
-            head = Acted(0, len(replies), replica.version)
-            return [encode(head), *(encode(Given(0, reply.actions, reply.extras)) for reply in replies)]
+    def revive(self, life: str, index: int, orders: Sequence[bytes]) -> list[bytes]:
+        """Have a replica started anew where it died."""
 
-        return self._answered(life, answers)
+        def answer() -> list[Message]:
+            self._made[index].revive([order for order in _decoded(orders) if isinstance(order, Order)])
+            return [Done()]
 
-    def tell(self, life: str, index: int, message: bytes) -> list[bytes]:
-        """Have a replica do what is no batch."""
+        return self._answered(life, answer)
 
-        def answers() -> list[bytes]:
-            replica, told, rows = self._made[index], decode(message), None
-            if isinstance(told, Check):
-                replica.check(told.suite, told.embodiment)
-            elif isinstance(told, MakeStrict):
-                replica.make_strict()
-            elif isinstance(told, Rows):
-                rows = replica.rows(told.embodiment)
-            return [encode(Done(0, rows))]
-
-        return self._answered(life, answers)
-
-    def revive(self, index: int) -> list[bytes]:
-        """Have a replica that died started anew, told what it was told before."""
-
-        def answers() -> list[bytes]:
-            self._made[index].revive()
-            return [encode(Done(0))]
-
-        return self._answered(self._life, answers)
-
-    def _answered(self, life: str, answers: Callable[[], list[bytes]]) -> list[bytes]:
-        """What ``answers`` gives, or what went wrong."""
+    def _answered(self, life: str, answer: Callable[[], list[Message]]) -> list[bytes]:
+        """What ``answer`` gives, or what went wrong."""
         try:
             if life != self._life:
                 raise PolicyLost("its node was lost")
-            return answers()
-        except PolicyLost as loss:
-            return [encode(Failed(0, LOST, str(loss)))]
-        except VlarigError as error:
-            return [encode(Failed(0, POLICY if isinstance(error, PolicyError) else OTHER, str(error), error.traceback))]
+            return [encode(message) for message in answer()]
+        except (PolicyLost, VlarigError) as error:
+            return [encode(Failed.of(error))]
 
 
-class RayReplica:
-    """One replica as the driver sees it.
+class RayReplica(MessageMember):
+    """One replica as the driver sees it. A :class:`~vlarig.policies.pool.Member`.
 
     Args:
         number: Its number among all.
+        policy: The policy's name.
         host: Its node's actor.
         index: Its number there.
     """
 
-    def __init__(self, number: int, host: Any, index: int) -> None:
-        self.version = 0
-        self._number = number
+    description: Description
+
+    def __init__(self, number: int, policy: str, host: Any, index: int) -> None:
+        self.label = f"replica {number} of the policy {policy!r}"
         self._host = host
         self._index = index
         self._life = ""
-        self._said: list[Check | MakeStrict] = []
         self._interrupted = threading.Event()
 
-    def greet(self) -> Greeting:
-        """What its policy says of itself, when its actor stands. It goes by the actor's present life from then on.
+    def find(self) -> None:
+        """Wait until its actor is placed, and read the policy's description. It goes by the actor's present life from then on.
 
         Raises:
             PolicyError: The policy cannot be made, and says why.
-            PolicyLost: The actor's node was lost meanwhile.
+            PolicyLost: The actor's node was lost meanwhile, or :meth:`interrupt` was called.
         """
-        self._life, answer = self._get(self._host.greeting.remote(), PLACE_SECONDS)
-        (decoded,) = self._checked(answer)
-        assert isinstance(decoded, Greeting), decoded
-        self.name, self.horizon, self.rounds_by_batch = decoded.name, decoded.horizon, decoded.rounds_by_batch
-        return decoded
+        self._life, answer = self._get(self._host.describe.remote(), PLACE_SECONDS)
+        (description,) = _decoded(answer)
+        assert isinstance(description, Description), description
+        self.description = description
 
-    def act(self, requests: Sequence[Request]) -> list[Reply]:
-        """The policy's reply to each request.
+    def exchange(self, messages: Sequence[Message]) -> list[Message]:
+        """Send a request and return its answer.
 
         Raises:
             PolicyError: The policy failed.
             PolicyLost: The process or its node is gone; :meth:`revive` it.
         """
-        questions = [encode(Question.of(0, request)) for request in requests]
-        head, *replies = self._checked(self._get(self._host.act.remote(self._life, self._index, questions)))
-        assert isinstance(head, Acted), head
-        self.version = head.version
-        return [given.reply() for given in replies if isinstance(given, Given)]
+        self._interrupted.clear()
+        return self._exchange([encode(message) for message in messages])
 
-    def rows(self, embodiment: Embodiment) -> int | None:
-        """Rows of its answers to this embodiment. Raises like :meth:`act`."""
-        (done,) = self._told(Rows(0, embodiment))
-        assert isinstance(done, Done), done
-        return done.rows
-
-    def tell(self, message: Check | MakeStrict) -> None:
-        """Have it do something that it is to do again whenever it is started anew. Raises like :meth:`act`."""
-        self._told(message)
-        self._said.append(message)
-
-    def revive(self) -> None:
+    def revive(self, orders: Sequence[Order]) -> None:
         """Wait until it is there again: its process, or its node's actor, which Ray places anew.
 
         Raises:
             VlarigError: It dies again and again.
             PolicyLost: :meth:`interrupt` was called meanwhile.
         """
+        self._interrupted.clear()
+        before, encoded = self._life, [encode(order) for order in orders]
         while True:
-            before = self._life
-            with contextlib.suppress(_NodeLost):
-                self.greet()
-                self._checked(self._get(self._host.revive.remote(self._index), PLACE_SECONDS))
-                if self._life != before:
-                    for message in self._said:
-                        self._told(message)
+            try:
+                self.find()
+                _decoded(self._get(self._host.revive.remote(self._life, self._index, encoded), PLACE_SECONDS))
+                if self._life != before:  # its process is another one too, and may not have died since
+                    for order in encoded:
+                        self._exchange([order])
                 return
+            except PolicyLost:
+                if self._interrupted.is_set():
+                    raise
 
     def interrupt(self) -> None:
-        """Have what is under way in another thread end at once, with :class:`~vlarig.policies.api.PolicyLost`."""
+        """Have what is under way in another thread end at once, with ``PolicyLost``."""
         self._interrupted.set()
 
-    def _told(self, message: Check | MakeStrict | Rows) -> list[Any]:
-        return self._checked(self._get(self._host.tell.remote(self._life, self._index, encode(message))))
+    def close(self) -> None:
+        """End its actor, and its siblings there."""
+        import ray
+
+        ray.kill(self._host)
+
+    def _exchange(self, messages: Sequence[bytes]) -> list[Message]:
+        return _decoded(self._get(self._host.exchange.remote(self._life, self._index, messages)))
 
     def _get(self, answer: Any, seconds: float = math.inf) -> Any:
         """What Ray brings.
 
         Raises:
-            PolicyLost: It will bring nothing: the actor's process or node is gone, or nobody wants it any more.
+            PolicyLost: It will bring nothing: the actor's process or node is gone, or the call was interrupted.
         """
         import ray
         import ray.exceptions
 
-        for _ in itertools.count():
-            ready, _ = ray.wait([answer], timeout=LOOK_SECONDS)
-            if ready:
-                break
+        while not ray.wait([answer], timeout=LOOK_SECONDS)[0]:
             seconds -= LOOK_SECONDS
             if self._interrupted.is_set():
-                raise PolicyLost(f"replica {self._number} was interrupted")
+                raise PolicyLost(f"{self.label} was interrupted")
             if seconds <= 0:
-                raise PolicyError(f"Ray has no room for replica {self._number} of the policy, or it does not stand in time")
+                raise PolicyError(f"Ray has no room for {self.label}, or it is not ready in time")
         try:
             return ray.get(answer)
         except ray.exceptions.RayTaskError as error:
@@ -224,106 +178,50 @@ class RayReplica:
             story = str(cause) if isinstance(cause, VlarigError) else f"the policy failed ({cause})"
             raise PolicyError(story, traceback=str(error)) from None
         except ray.exceptions.RayError as error:
-            raise _NodeLost(f"replica {self._number} is gone: {str(error).splitlines()[0]}") from None
-
-    def _checked(self, answer: Sequence[bytes]) -> list[Any]:
-        messages = [decode(data) for data in answer]
-        if isinstance(messages[0], Failed):
-            raise PolicyLost(messages[0].message) if messages[0].kind == LOST else messages[0].error()
-        return messages
+            raise PolicyLost(f"{self.label} is gone: {str(error).splitlines()[0]}") from None
 
 
-class RayReplicas:
-    """A policy with :attr:`replicas` on a Ray cluster; a :class:`~vlarig.policies.batching.Batcher` asks them. Close it after use.
+def ray_replicas(policy: str, options: Mapping[str, str], count: int) -> PolicyPool[RayReplica]:
+    """A policy's replicas on the connected Ray cluster. Close it after use.
 
     Args:
         policy: The policy's name.
-        options: What it is told.
-        counts: How many replicas on each of so many nodes.
-        gpus: Whether each takes a GPU, instead of a core.
+        options: Its options.
+        count: How many replicas, on all nodes together.
 
     Raises:
         VlarigError: The policy cannot be made, or Ray has no room for it.
     """
+    import ray
 
-    def __init__(self, policy: str, options: Mapping[str, str], counts: Sequence[int], gpus: bool) -> None:
-        import ray
-
-        self._hosts: list[Any] = []
+    gpus, counts = _spread(count)
+    with contextlib.ExitStack() as stack:
         replicas: list[RayReplica] = []
-        for count in counts:
+        for here in counts:
             options_of_ray: dict[str, Any] = {
                 "max_restarts": -1,
                 "max_task_retries": 0,
-                "max_concurrency": count + 1,
+                "max_concurrency": here + 1,
                 "scheduling_strategy": "SPREAD",
-                "num_cpus": 0 if gpus else count,
-                "num_gpus": count if gpus else 0,
+                "num_cpus": 0 if gpus else here,
+                "num_gpus": here if gpus else 0,
             }
-            self._hosts.append(ray.remote(**options_of_ray)(RayReplicaHost).remote(policy, dict(options), count))
-            replicas += [RayReplica(len(replicas) + index, self._hosts[-1], index) for index in range(count)]
-        self.replicas = tuple(replicas)
+            host: Any = ray.remote(**options_of_ray)(RayReplicaHost).remote(policy, dict(options), here)
+            stack.callback(ray.kill, host)
+            replicas += [RayReplica(len(replicas) + index, policy, host, index) for index in range(here)]
         try:
-            greetings = [replica.greet() for replica in self.replicas]
+            for replica in replicas:
+                replica.find()
         except PolicyLost as loss:
-            self.close()
             raise PolicyError(str(loss)) from None
-        except BaseException:
-            self.close()
-            raise
-        greeting = greetings[0]
-        self.name, self.revision, self.needs, self.horizon = greeting.name, greeting.revision, greeting.needs, greeting.horizon
-        self.rounds_by_batch, self.keeps_notes = greeting.rounds_by_batch, greeting.keeps_notes
-        self.reads_state, self.embodiments = greeting.reads_state, greeting.embodiments
-        self.transport_options = frozenset(greeting.transport_options)
-
-    def act(self, requests: Sequence[Request]) -> list[Reply]:
-        """The first replica's replies, for who asks no batcher."""
-        return self._insist(self.replicas[0], lambda replica: replica.act(requests))
-
-    def check(self, suite: str, embodiment: Embodiment) -> None:
-        """Make sure that the policy fits the suite.
-
-        Raises:
-            PolicyError: It does not.
-        """
-        for each in self.replicas:
-            self._insist(each, lambda replica: replica.tell(Check(0, suite, embodiment)))
-
-    def make_strict(self) -> None:
-        """Have every replica compute in one thread and in float32."""
-        for each in self.replicas:
-            self._insist(each, lambda replica: replica.tell(MakeStrict(0)))
-
-    def rows(self, embodiment: Embodiment) -> int | None:
-        """Rows of each answer to this embodiment; ``None``: as many as a request's ``execute``."""
-        return self._insist(self.replicas[0], lambda replica: replica.rows(embodiment))
-
-    def close(self) -> None:
-        """End the replicas; a second call does nothing."""
-        import ray
-
-        for host in self._hosts:
-            ray.kill(host)
-        self._hosts = []
-
-    def _insist(self, replica: RayReplica, work: Callable[[RayReplica], T]) -> T:
-        while True:
-            try:
-                return work(replica)
-            except PolicyLost:
-                replica.revive()
-
-
-@contextlib.contextmanager
-def ray_replicas(policy: str, options: Mapping[str, str], count: int) -> Iterator[Policy]:
-    """A policy's replicas on the connected Ray cluster, for as long as the context lasts. Raises like :class:`RayReplicas`."""
-    gpus, counts = _spread(count)
-    replicas = RayReplicas(policy, options, counts, gpus)
-    try:
-        yield replicas
-    finally:
-        replicas.close()
+        return PolicyPool(
+            replicas,
+            stack,
+            lambda _, other, difference: (
+                f"replicas of the policy {policy!r} say different things of themselves: {difference}; make the nodes of the Ray "
+                f"cluster alike ({other.label} differs)"
+            ),
+        )
 
 
 def _spread(count: int) -> tuple[bool, list[int]]:
@@ -346,5 +244,9 @@ def _spread(count: int) -> tuple[bool, list[int]]:
     return gpus, [each for each in counts if each]
 
 
-class _NodeLost(PolicyLost):
-    """The actor is gone, and not only its policy's process."""
+def _decoded(answer: Sequence[bytes]) -> list[Message]:
+    """Messages from their bytes; raises what a failure among them says."""
+    messages = [decode(data)[1] for data in answer]
+    if messages and isinstance(messages[0], Failed):
+        raise messages[0].error()
+    return messages

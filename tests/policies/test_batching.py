@@ -17,7 +17,7 @@ from vlarig.envs.api import Needs, Observation
 from vlarig.policies.api import PolicyError, PolicyLost, Reply, Request
 from vlarig.policies.batching import Answer, Batcher, Batching, Load, SizeLoad, execute_for
 from vlarig.policies.load import side_by_side
-from vlarig.policies.station import Station
+from vlarig.policies.member_queue import MemberQueue
 
 
 class Echo:
@@ -233,7 +233,7 @@ def test_a_defect_beside_the_policys_code_leaves_nobody_waiting(monkeypatch: pyt
     def fail(*_: object) -> None:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(Station, "_in_thread", fail)
+    monkeypatch.setattr(MemberQueue, "_in_thread", fail)
     with pytest.raises(RuntimeError, match="can't start new thread"):
         ask_all(Echo(), Batching(4), 3)
 

@@ -12,11 +12,13 @@ from comparing import results
 from served import served
 from toy.policies import ImageReader, SlowImageReader
 
+from vlarig.envs import backoff
 from vlarig.envs.errors import VlarigError
 from vlarig.harness import evaluate
 from vlarig.policies import openpi_servers
 from vlarig.policies.api import PolicyError
 from vlarig.policies.openpi import OpenpiPolicy
+from vlarig.policies.pool import PolicyPool
 from vlarig.policies.registry import load_policy
 from vlarig.results.ledger import Ledger
 
@@ -53,7 +55,7 @@ def test_two_servers_share_the_work_and_give_what_one_gives(tmp_path: Path) -> N
 
 
 def test_a_server_that_goes_away_is_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openpi_servers, "LONGEST_PAUSE", 0.2)
+    monkeypatch.setattr(backoff, "LONGEST_PAUSE", 0.2)
     with served(SlowImageReader()) as one, ExitStack() as stack:
         other = stack.enter_context(served(SlowImageReader()))
 
@@ -70,7 +72,7 @@ def test_a_server_that_goes_away_is_done_without(monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_server_that_comes_back_is_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openpi_servers, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(backoff, "FIRST_PAUSE", 0.01)
     with served(ImageReader()) as server:
         one = openpi_servers.OpenpiServer(server.address, {})
         monkeypatch.setattr(OpenpiPolicy, "act", lambda policy, requests: _raise_gone())
@@ -79,9 +81,42 @@ def test_a_server_that_comes_back_is_used_again(monkeypatch: pytest.MonkeyPatch)
         with pytest.raises(openpi_servers.PolicyLost, match="is gone"):
             one.act([])
         monkeypatch.undo()
-        one.revive()
+        one.revive([])
         assert one.act([]) == []
         one.close()
+
+
+def test_a_server_is_waited_for_by_the_next_batcher_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backoff, "FIRST_PAUSE", 0.01)
+    with served(ImageReader()) as server:
+        one = openpi_servers.OpenpiServer(server.address, {})
+        one.interrupt()  # by a batcher that ends
+        one.close()
+        connect, tries = OpenpiPolicy, iter([_raise_gone, _raise_gone])
+
+        def try_to_connect(address: str) -> OpenpiPolicy:
+            for fail in tries:
+                fail()
+            return connect(address)
+
+        monkeypatch.setattr(openpi_servers, "OpenpiPolicy", try_to_connect)
+        one.revive([])
+        assert one.act([]) == []
+        one.close()
+
+
+def test_a_server_that_comes_back_as_another_policy_is_not_used() -> None:
+    with served(ImageReader()) as one, served(ImageReader()) as other, served(Other()) as changed:
+        pool = load_policy(f"openpi:{one.address},{other.address}")
+        assert isinstance(pool, PolicyPool)
+        first = pool.members[0]
+        first.close()
+        first.address = changed.address
+        with pytest.raises(PolicyError, match=r"the policy server at .* says that it is another policy than before"):
+            pool.revive(first)
+        with pytest.raises(openpi_servers.PolicyLost, match="is gone"):
+            first.act([])
+        pool.close()
 
 
 def _raise_gone() -> None:
@@ -89,14 +124,14 @@ def _raise_gone() -> None:
 
 
 def test_a_server_that_stays_away_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(openpi_servers, "FIRST_PAUSE", 0.01)
-    monkeypatch.setattr(openpi_servers, "LONGEST_ABSENCE", 0.05)
+    monkeypatch.setattr(backoff, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(backoff, "LONGEST_ABSENCE", 0.05)
     with served(ImageReader()) as server:
         one = openpi_servers.OpenpiServer(server.address, {})
     with pytest.raises(openpi_servers.PolicyLost):
-        one.do(lambda policy: policy._pool.exchange([b""]))
+        one._use(lambda policy: policy._pool.exchange([b""]))
     with pytest.raises(PolicyError, match=r"no policy server can be reached at .* away for .* given up"):
-        one.revive()
+        one.revive([])
 
 
 class Other(ImageReader):

@@ -27,17 +27,18 @@ from toy.policies import ImageReader
 from toy.unsteady import Notebook
 from websockets.sync.client import ClientConnection, connect
 
+from vlarig.envs import backoff
 from vlarig.envs.api import Observation
 from vlarig.envs.errors import VlarigError
 from vlarig.harness import evaluate
+from vlarig.harness.replica_process import PATIENCE, Patience
+from vlarig.harness.replicas import Replica, replicated_policy
 from vlarig.policies import batching as batching_module
-from vlarig.policies import replicas as replicas_module
 from vlarig.policies.api import Policy, PolicyError, PolicyLost, Reply, Request, policy_seed
 from vlarig.policies.batching import Batcher, Batching
 from vlarig.policies.openpi_wire import pack
-from vlarig.policies.registry import load_policy, loaded_policy
-from vlarig.policies.replica_process import PATIENCE, Patience
-from vlarig.policies.replicas import ReplicatedPolicy
+from vlarig.policies.pool import PolicyPool
+from vlarig.policies.registry import load_policy
 from vlarig.policies.serving import PolicyServer
 
 NOTEBOOK, FORGETFUL, TRAPPED = (f"toy.unsteady:{name}" for name in ("Notebook", "Forgetful", "Trapped"))
@@ -110,8 +111,8 @@ def expected(policy: Policy, episodes: int) -> dict[str, bytes]:
 
 
 @contextmanager
-def replicated(name: str, count: int = 2, patience: Patience = PATIENCE, **options: Any) -> Iterator[ReplicatedPolicy]:
-    policy = ReplicatedPolicy(name, {key: str(value) for key, value in options.items()}, count, patience)
+def replicated(name: str, count: int = 2, patience: Patience = PATIENCE, **options: Any) -> Iterator[PolicyPool[Replica]]:
+    policy = replicated_policy(name, {key: str(value) for key, value in options.items()}, count, patience)
     try:
         yield policy
     finally:
@@ -125,12 +126,12 @@ def trap(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replicas_module, "FIRST_PAUSE", 0.0)
+    monkeypatch.setattr(backoff, "FIRST_PAUSE", 0.0)
 
 
-def kill(policy: ReplicatedPolicy, number: int) -> int:
+def kill(policy: PolicyPool[Replica], number: int) -> int:
     """Kill a replica; its process id."""
-    pid = policy.replicas[number].pid
+    pid = policy.members[number].pid
     assert pid is not None
     os.kill(pid, signal.SIGKILL)
     return pid
@@ -153,7 +154,7 @@ def test_an_episode_keeps_to_one_replica_and_episodes_are_spread() -> None:
         players.play()
         homes = [{reply.extras["pid"] for reply in replies} for replies in players.replies.values()]
         assert all(len(pids) == 1 for pids in homes)
-        assert Counter(pid for (pid,) in homes) == dict.fromkeys([each.pid for each in policy.replicas], 3)
+        assert Counter(pid for (pid,) in homes) == dict.fromkeys([each.pid for each in policy.members], 3)
 
 
 @pytest.mark.timeout(60)
@@ -173,7 +174,7 @@ def test_killed_replicas_cost_nothing_but_time(name: str, no_pauses: None) -> No
         def kill_some() -> None:
             nonlocal chunks
             chunks += 1
-            standing = [number for number, each in enumerate(policy.replicas) if each.pid not in (None, *killed)]
+            standing = [number for number, each in enumerate(policy.members) if each.pid not in (None, *killed)]
             if chunks % 15 == 0 and len(killed) < 5 and standing:
                 killed.append(kill(policy, standing[len(killed) % len(standing)]))
 
@@ -184,7 +185,7 @@ def test_killed_replicas_cost_nothing_but_time(name: str, no_pauses: None) -> No
 
 
 def test_an_episode_in_mid_course_is_lost_with_its_replica_and_can_be_begun_again() -> None:
-    async def run(policy: ReplicatedPolicy) -> None:
+    async def run(policy: PolicyPool[Replica]) -> None:
         async with Batcher(policy, Batching(4)) as batcher:
             batcher.playing = 2
             for slot in (0, 1):
@@ -203,7 +204,7 @@ def test_an_episode_in_mid_course_is_lost_with_its_replica_and_can_be_begun_agai
 
 
 def test_an_episode_that_has_not_begun_is_not_lost() -> None:
-    async def run(policy: ReplicatedPolicy) -> None:
+    async def run(policy: PolicyPool[Replica]) -> None:
         async with Batcher(policy, Batching(4)) as batcher:
             batcher.playing = 4
             kill(policy, 0)
@@ -218,7 +219,7 @@ def test_a_replica_that_dies_in_a_batch_is_started_anew(
     trap: Path, kind: str, story: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     with replicated(TRAPPED, 2, trap=trap) as policy:
-        before = {each.pid for each in policy.replicas}
+        before = {each.pid for each in policy.members}
         players = Players(policy, Batching(8), list(range(12)))
 
         def set_trap() -> None:
@@ -231,7 +232,7 @@ def test_a_replica_that_dies_in_a_batch_is_started_anew(
         players.after_chunk = set_trap
         assert players.play() == expected(Notebook(), 12)
         assert players.lost > 0
-        assert before != {each.pid for each in policy.replicas}
+        assert before != {each.pid for each in policy.members}
     assert "I feel strange" in caplog.text
     assert f"is gone: it {story}; it said last: I feel strange" in caplog.text
 
@@ -243,14 +244,14 @@ def test_a_replica_that_is_started_anew_over_edited_code_is_another_policy(
     code = "from toy.policies import ImageReader\nclass Mine(ImageReader):\n    gain = {}\n"
     (tmp_path / "edited_policy.py").write_text(code.format(1))
     monkeypatch.chdir(tmp_path)
-    with loaded_policy("edited_policy:Mine", replicas=1) as policy:
-        (replica,) = policy.replicas  # type: ignore[attr-defined]
+    with replicated("edited_policy:Mine", 1) as policy:
+        (replica,) = policy.members
         (tmp_path / "edited_policy.py").write_text(code.format(2))
-        os.kill(replica.pid, signal.SIGKILL)
+        kill(policy, 0)
         with pytest.raises(PolicyLost):
             replica.act([request(0, episode_key(0), 0)])
         with pytest.raises(VlarigError, match="says that it is another policy than before; begin a new run"):
-            replica.revive()
+            policy.revive(replica)
 
 
 def test_a_replica_that_gives_no_answer_is_killed(trap: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -264,7 +265,7 @@ def test_a_replica_that_gives_no_answer_is_killed(trap: Path, caplog: pytest.Log
 
 def test_a_replica_that_is_stopped_and_goes_on_has_lost_nothing(trap: Path) -> None:
     with replicated(TRAPPED, 1, trap=trap) as policy:
-        pid = policy.replicas[0].pid
+        pid = policy.members[0].pid
         assert pid is not None
         trap.write_text("stop")
         players = Players(policy, Batching(8), list(range(3)), slots=3)
@@ -279,7 +280,7 @@ def test_a_replica_that_is_stopped_and_goes_on_has_lost_nothing(trap: Path) -> N
 
         with pytest.raises(PolicyError, match="AssertionError"):  # what it does when it wakes up
             asyncio.run(run())
-        assert policy.replicas[0].pid == pid
+        assert policy.members[0].pid == pid
 
 
 def test_time_in_which_the_driver_was_stopped_is_not_the_replicas_and_its_policy_is_closed_at_the_end(tmp_path: Path) -> None:
@@ -288,9 +289,9 @@ def test_time_in_which_the_driver_was_stopped_is_not_the_replicas_and_its_policy
 
     note = tmp_path / "note"
     with replicated("toy.unsteady:Slow", 1, Patience(answer=1.25), note=note) as policy, ThreadPoolExecutor(1) as threads:
-        asked = threads.submit(policy.replicas[0].act, [request(0, episode_key(0), 0)])
+        asked = threads.submit(policy.members[0].act, [request(0, episode_key(0), 0)])
         time.sleep(0.3)
-        policy._loop.run(stand_still())
+        policy.members[0]._loop.run(stand_still())
         assert len(asked.result()) == 1
         assert not note.exists()
     assert note.read_text() == "closed"
@@ -308,7 +309,7 @@ def test_an_episode_that_kills_replicas_again_and_again_is_named(trap: Path, mon
 
 @pytest.mark.usefixtures("no_pauses")
 def test_a_replica_that_keeps_dying_is_given_up(trap: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replicas_module, "MOST_DEATHS_AT_FIRST", 2)
+    monkeypatch.setattr(backoff, "MOST_FAILURES_AT_FIRST", 2)
     with replicated(TRAPPED, 2, trap=trap) as policy:
         trap.write_text("always-exit")
         with pytest.raises(
@@ -319,15 +320,15 @@ def test_a_replica_that_keeps_dying_is_given_up(trap: Path, monkeypatch: pytest.
 
 @pytest.mark.usefixtures("no_pauses")
 def test_the_others_go_on_without_a_replica_that_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(replicas_module, "MOST_DEATHS_IN_A_ROW", 1)
+    monkeypatch.setattr(backoff, "MOST_FAILURES_IN_A_ROW", 1)
     with replicated("toy.unsteady:Limited", 2, births=tmp_path / "births") as policy:
-        for each in policy.replicas:
+        for each in policy.members:
             each.act([request(0, episode_key(0), 0)])
         players, pid = Players(policy, Batching(8), list(range(20))), kill(policy, 1)
         assert players.play() == expected(Notebook(), 20)
         pids = {reply.extras["pid"] for replies in players.replies.values() for reply in replies}
-        assert pids == {policy.replicas[0].pid}
-        assert policy.replicas[1].pid is None
+        assert pids == {policy.members[0].pid}
+        assert policy.members[1].pid is None
         assert pid not in pids
 
 
@@ -338,14 +339,14 @@ def test_a_policy_that_cannot_be_loaded_is_refused_with_the_sentence_of_the_one_
     for name, options in (("toy.unsteady:Notebok", {}), (NOTEBOOK, {"steps": "4"})):
         with pytest.raises(PolicyError) as here:
             load_policy(name, options)
-        with pytest.raises(PolicyError) as there, loaded_policy(name, options, replicas=2):
+        with pytest.raises(PolicyError) as there, replicated(name, 2, **options):
             pass
         assert str(there.value) == str(here.value)
-    monkeypatch.setattr(replicas_module, "MOST_DEATHS_AT_FIRST", 1)
+    monkeypatch.setattr(backoff, "MOST_FAILURES_AT_FIRST", 1)
     with pytest.raises(VlarigError, match=r"died 2 times .* exited with status 7; it said last: libfoo.so: cannot open shared"):
-        ReplicatedPolicy("toy.unsteady:Stillborn", {}, 1)
+        replicated_policy("toy.unsteady:Stillborn", {}, 1)
     with pytest.raises(PolicyError, match="say different things of themselves: revision is"):
-        ReplicatedPolicy("toy.unsteady:Fickle", {}, 2)
+        replicated_policy("toy.unsteady:Fickle", {}, 2)
 
 
 def test_what_a_policy_raises_is_told_in_its_own_words(trap: Path) -> None:
@@ -367,11 +368,11 @@ def test_what_a_policy_raises_is_told_in_its_own_words(trap: Path) -> None:
 def test_a_replica_whose_policy_tries_to_end_it_lives_on(trap: Path, kind: str) -> None:
     trap.write_text(kind)
     with replicated(TRAPPED, 1, trap=trap) as policy:
-        (pid,) = (replica.pid for replica in policy.replicas)
+        (pid,) = (replica.pid for replica in policy.members)
         with pytest.raises(PolicyError, match=r"tried to exit|raised KeyboardInterrupt"):
             policy.act([request(0, episode_key(0), 0)])
         assert policy.act([request(0, episode_key(0), 0)])
-        assert policy.replicas[0].pid == pid
+        assert policy.members[0].pid == pid
 
 
 def test_members_are_the_policys_own() -> None:
@@ -382,7 +383,7 @@ def test_members_are_the_policys_own() -> None:
         assert (policy.keeps_notes, policy.rounds_by_batch) == (True, False)
         assert policy.rows(TOY_POINT) is None
         policy.act([request(0, episode_key(0), 0)] * 3)
-        assert policy.replicas[0].version == 3
+        assert policy.members[0].version == 3
 
 
 def test_a_replica_that_is_started_anew_is_told_all_that_it_was_told() -> None:
@@ -416,7 +417,7 @@ def test_a_batch_may_be_larger_than_a_message() -> None:
 def test_replicas_take_turns_on_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, 5")
     with replicated(NOTEBOOK, 3) as policy:
-        devices = [each.act([request(0, episode_key(0), 0)])[0].extras["devices"] for each in policy.replicas]
+        devices = [each.act([request(0, episode_key(0), 0)])[0].extras["devices"] for each in policy.members]
     assert devices == ["3", "5", "3"]
 
 
@@ -424,9 +425,9 @@ def test_no_process_is_left(tmp_path: Path) -> None:
     script = tmp_path / "driver.py"
     script.write_text(
         "import sys, time\n"
-        "from vlarig.policies.replicas import ReplicatedPolicy\n"
-        f"policy = ReplicatedPolicy({NOTEBOOK!r}, {{}}, 2)\n"
-        "print(*(each.pid for each in policy.replicas), flush=True)\n"
+        "from vlarig.harness.replicas import replicated_policy\n"
+        f"policy = replicated_policy({NOTEBOOK!r}, {{}}, 2)\n"
+        "print(*(each.pid for each in policy.members), flush=True)\n"
         "time.sleep(100)\n"
     )
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
@@ -444,7 +445,7 @@ def test_no_process_is_left(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(60)
 def test_a_batcher_that_ends_interrupts_what_is_under_way(trap: Path) -> None:
-    async def run(policy: ReplicatedPolicy) -> None:
+    async def run(policy: PolicyPool[Replica]) -> None:
         async with Batcher(policy, Batching(4)) as batcher:
             asked = asyncio.create_task(batcher.ask(request(0, episode_key(0), 0)))
             await asyncio.to_thread(sprung)
@@ -465,7 +466,7 @@ def test_the_answer_to_a_request_that_was_interrupted_is_nobody_elses(tmp_path: 
         return np.float32(reply.actions).tobytes()
 
     with replicated("toy.unsteady:Slow", 1, note=tmp_path / "note") as policy, ThreadPoolExecutor(1) as threads:
-        (replica,) = policy.replicas
+        (replica,) = policy.members
         pid, asked = replica.pid, threads.submit(act, 0)
         while not asked.done():
             replica.interrupt()
@@ -534,7 +535,7 @@ def test_clients_that_left_are_no_longer_counted_as_their_replicas_work() -> Non
         return connections
 
     def asked() -> list[int]:
-        return [each.version for each in policy.replicas]
+        return [each.version for each in policy.members]
 
     with replicated("toy.unsteady:Served", trap="nowhere") as policy, served(policy) as server, ExitStack() as stack:
         connections = ask_all(server, 4)

@@ -6,18 +6,19 @@ import asyncio
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from vlarig.envs.api import Observation
 from vlarig.envs.embodiments import TABLETOP_PANDA
+from vlarig.harness.replicas import Replica, replicated_policy
 from vlarig.policies.api import Request, policy_seed
 from vlarig.policies.batching import Batcher, Batching
+from vlarig.policies.pool import PolicyPool
 from vlarig.policies.qwen_vla.policy import QwenVlaPolicy
-from vlarig.policies.replicas import ReplicatedPolicy
 
 EPISODES, CHUNKS = 6, 2
 
@@ -25,8 +26,8 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def policy() -> Iterator[ReplicatedPolicy]:
-    policy = ReplicatedPolicy("qwen-vla:small", {"temperature": "1"}, 3)
+def policy() -> Iterator[PolicyPool[Replica]]:
+    policy = replicated_policy("qwen-vla:small", {"temperature": "1"}, 3)
     policy.make_strict()
     yield policy
     policy.close()
@@ -63,11 +64,10 @@ def request(slot: int, episode: int, chunk: int) -> Request:
     ],
 )
 def test_strict_answers_are_equal_to_the_bit(
-    policy: ReplicatedPolicy, alone: dict[tuple[int, int], bytes], count: int, backwards: bool, killed: bool
+    policy: PolicyPool[Replica], alone: dict[tuple[int, int], bytes], count: int, backwards: bool, killed: bool
 ) -> None:
-    some = SimpleNamespace(
-        **{name: getattr(policy, name) for name in ("name", "keeps_notes")}, replicas=policy.replicas[:count]
-    )
+    some = PolicyPool(policy.members[:count], ExitStack(), lambda _, __, difference: difference)
+    some.make_strict()
     answers: dict[tuple[int, int], bytes] = {}
 
     async def play(batcher: Batcher, slot: int, episodes: list[int]) -> None:
@@ -77,13 +77,13 @@ def test_strict_answers_are_equal_to_the_bit(
                 answer = await batcher.ask(request(slot, episode, chunk))
                 answers[episode, chunk] = answer.reply.actions.tobytes()
                 if killed and len(answers) == 5:
-                    pid = policy.replicas[0].pid
+                    pid = policy.members[0].pid
                     assert pid is not None
                     os.kill(pid, signal.SIGKILL)
 
     async def run() -> None:
         order = sorted(range(EPISODES), reverse=backwards)
-        async with Batcher(some, Batching(1)) as batcher:  # pyright: ignore[reportArgumentType]
+        async with Batcher(some, Batching(1)) as batcher:
             batcher.playing = 4
             await asyncio.gather(*(play(batcher, slot, order) for slot in range(4)))
 
@@ -91,12 +91,12 @@ def test_strict_answers_are_equal_to_the_bit(
     assert answers == alone
 
 
-def test_weights_are_in_memory_once(policy: ReplicatedPolicy) -> None:
+def test_weights_are_in_memory_once(policy: PolicyPool[Replica]) -> None:
     weights = 4 * 6_363_225  # bytes
-    for replica in policy.replicas:
-        replica.revive()  # one that was killed last
+    for replica in policy.members:
+        policy.revive(replica)  # one that was killed last
         replica.act([request(0, 0, 0)])  # reads them all
-    proportional = [shared_memory(pid) for replica in policy.replicas if (pid := replica.pid) is not None]
+    proportional = [shared_memory(pid) for replica in policy.members if (pid := replica.pid) is not None]
     assert 0.9 * weights < sum(proportional) < 1.2 * weights
     assert max(proportional) < 0.5 * weights
 

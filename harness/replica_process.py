@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import itertools
 import json
 import logging
 import socket
@@ -18,8 +19,8 @@ from ..envs.errors import BadMessageError
 from ..envs.framing import read_frame, write_frame
 from ..envs.untrusted import one_line
 from ..envs.wire import MAX_MESSAGE_BYTES
-from .replica import Told
-from .replica_messages import Acted, Failed, Greeting, Message, decode, encode
+from ..policies.replica import Arguments
+from ..policies.replica_messages import LOADED, ActReply, Description, Failed, Message, decode, encode
 
 #: Seconds between two looks at the process. Waiting is counted in them: however long we were stopped ourselves, by a signal or with the
 #: whole machine, no more than one has passed.
@@ -30,9 +31,6 @@ EXIT_SECONDS = 5.0
 
 #: Seconds after which a process that was killed, and is still there, is left to the kernel: a driver of the graphics card may hold it.
 KILL_SECONDS = 10.0
-
-#: Stands for the number of the request that the greeting answers.
-_GREETING = -1
 
 logger = logging.getLogger("vlarig.policies.replica")
 
@@ -58,12 +56,12 @@ PATIENCE = Patience()
 
 
 @dataclass(frozen=True)
-class Recipe:
+class ReplicaConfig:
     """What a replica is made of.
 
     Attributes:
         policy: The policy's name.
-        options: What it is told.
+        options: The policy's options.
         environment: The process's environment variables.
         files: Open files that it inherits, by their numbers.
         patience: How long it may take.
@@ -80,17 +78,18 @@ class ReplicaProcess:
     """A replica's process: :meth:`load` it, :meth:`exchange` messages until that raises, and :meth:`end` it.
 
     Args:
-        number: Its number among its siblings, for what is told of it.
-        recipe: What it is made of.
+        number: Its number among its siblings, for messages about it.
+        config: What it is made of.
     """
 
-    def __init__(self, number: int, recipe: Recipe) -> None:
+    def __init__(self, number: int, config: ReplicaConfig) -> None:
         self._number = number
-        self._recipe = recipe
+        self._config = config
         self._mark = mark()
         self._verdict: str | None = None
-        self._last_words = ""
-        self._received: asyncio.Queue[Message | BadMessageError | None] = asyncio.Queue()
+        self._last_line = ""
+        self._received: asyncio.Queue[tuple[int, Message] | BadMessageError | None] = asyncio.Queue()
+        self._numbers = itertools.count()
         self._watch(None)
 
     @property
@@ -98,8 +97,8 @@ class ReplicaProcess:
         """Its process id."""
         return self._process.pid
 
-    async def load(self) -> Greeting:
-        """Start the process and wait until its policy stands.
+    async def load(self) -> Description:
+        """Start the process and wait until its policy is loaded.
 
         Raises:
             PolicyError: The policy cannot be made, and says why. (``VlarigError``: or something else that the user can mend.)
@@ -115,36 +114,33 @@ class ReplicaProcess:
         self._reader, self._writer = await asyncio.open_connection(sock=ours, limit=2**20)
         self._tasks = [asyncio.create_task(work) for work in (self._keep_watch(), self._listen(), self._read())]
         try:
-            self._watch(self._recipe.patience.load)
-            greeting = await self._receive(_GREETING)
-            if not isinstance(greeting, Greeting):
-                raise await self._die(f"it said {type(greeting).__name__} instead of Greeting")
+            self._watch(self._config.patience.load)
+            description = await self._receive(LOADED)
+            if not isinstance(description, Description):
+                raise await self._die(f"it said {type(description).__name__} instead of Description")
         except BaseException:
             await self._bury()
             raise
         self._watch(None)
-        return greeting
+        return description
 
-    async def exchange(self, number: int, messages: Sequence[Message]) -> list[Message]:
+    async def exchange(self, messages: Sequence[Message]) -> list[Message]:
         """Send a request, in one or more messages, and return its answer's.
-
-        Args:
-            number: The ``id`` of all of them.
-            messages: The request.
 
         Raises:
             PolicyError: The policy failed.
             VlarigError: It says that the user can mend something.
             ReplicaDied: The process died, or has been dead, or took too long and was killed.
         """
-        frames = [_frame(message) for message in messages]
-        self._watch(self._recipe.patience.answer)
+        number = next(self._numbers)
+        frames = [_frame(message, number) for message in messages]
+        self._watch(self._config.patience.answer)
         try:
             for frame in frames:  # at once: who gives up waiting leaves no half of a request behind
                 write_frame(self._writer, frame)
             await self._writer.drain()
             answer = [await self._receive(number)]
-            if isinstance(answer[0], Acted):
+            if isinstance(answer[0], ActReply):
                 answer += [await self._receive(number) for _ in range(answer[0].count)]
         except OSError:
             raise await self._die() from None
@@ -160,15 +156,16 @@ class ReplicaProcess:
         await self._bury()
 
     async def _receive(self, number: int) -> Message:
-        """The next message with that id: what answers a request that nobody waits for any more is skipped."""
+        """The next message of that number: what answers a request that nobody waits for any more is skipped."""
         while True:
-            message = await self._received.get()
-            if message is None:
-                self._received.put_nowait(None)  # for whoever asks next
+            received = await self._received.get()
+            if received is None:
+                self._received.put_nowait(None)  # for the next caller
                 raise await self._die()
-            if isinstance(message, BadMessageError):
-                raise await self._die(f"it wrote what is no answer ({message})")
-            if getattr(message, "id", _GREETING) != number:
+            if isinstance(received, BadMessageError):
+                raise await self._die(f"it wrote what is no answer ({received})")
+            answered, message = received
+            if answered != number:
                 continue
             if isinstance(message, Failed):
                 raise message.error()
@@ -210,7 +207,7 @@ class ReplicaProcess:
             while data := await reader.read(2**16):
                 *lines, rest = (rest + data.decode(errors="replace")).replace("\r", "\n").split("\n")
                 for line in filter(str.strip, lines):
-                    self._last_words = line
+                    self._last_line = line
                     logger.warning("replica %d: %s", self._number, line)
                 rest = rest[-4096:]
 
@@ -221,7 +218,7 @@ class ReplicaProcess:
             self._verdict = "it closed its end of the line and was killed"
         gone = await self._bury()
         story = self._verdict or f"it {how_it_ended(self._process.returncode)}"
-        said = f"; it said last: {one_line(self._last_words)}" if self._last_words else ""
+        said = f"; it said last: {one_line(self._last_line)}" if self._last_line else ""
         return ReplicaDied(f"{story}{said}" if gone else f"{story}, but does not end{said}")
 
     async def _bury(self) -> bool:
@@ -245,25 +242,25 @@ class ReplicaProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            env={**self._recipe.environment, **self._mark},
-            pass_fds=[channel, *self._recipe.files],
+            env={**self._config.environment, **self._mark},
+            pass_fds=[channel, *self._config.files],
             start_new_session=True,
         )
         assert process.stdin is not None
-        told = Told(channel, self._recipe.policy, dict(self._recipe.options), tuple(sys.path))
+        arguments = Arguments(channel, self._config.policy, dict(self._config.options), tuple(sys.path))
         with contextlib.suppress(OSError):  # it may be dead already, as the line will tell
-            process.stdin.write(json.dumps(dataclasses.asdict(told)).encode() + b"\n")
+            process.stdin.write(json.dumps(dataclasses.asdict(arguments)).encode() + b"\n")
             process.stdin.flush()
         return process
 
 
-def _frame(message: Message) -> bytes:
-    """A message as bytes.
+def _frame(message: Message, number: int) -> bytes:
+    """A message of a request of that number as bytes.
 
     Raises:
         BadMessageError: It cannot be sent.
     """
-    data = encode(message)
+    data = encode(message, number)
     if len(data) > MAX_MESSAGE_BYTES:
         raise BadMessageError(
             f"a request of {len(data)} bytes, and a replica takes at most {MAX_MESSAGE_BYTES}; show smaller or fewer images, or leave "

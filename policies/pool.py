@@ -1,0 +1,188 @@
+"""A pool: one policy in several processes or on several servers, which act side by side.
+
+A :class:`Member` is one of them and knows its transport alone. The pool does what all kinds of members have in common: it makes sure
+that they are the same policy, has each of them carry out what concerns all, also after it was started anew, and remembers how many rows
+they answer. A :class:`~.batching.Batcher` has the members act side by side.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Generic, Protocol, TypeVar
+
+from ..envs.embodiments import Embodiment
+from .api import PolicyError, PolicyLost, Reply, Request
+from .replica_messages import (
+    ActReply,
+    ActRequest,
+    Check,
+    Description,
+    Done,
+    MakeStrict,
+    Message,
+    Order,
+    PackedReply,
+    PackedRequest,
+    Rows,
+)
+
+T = TypeVar("T")
+
+
+class Member(Protocol):
+    """One member of a pool. All but :meth:`interrupt` is called by one thread at a time."""
+
+    label: str
+    """Names it in messages: ``replica 0 of the policy 'random'``."""
+
+    description: Description
+    """What its policy says of itself; read again after :meth:`revive`."""
+
+    version: int
+    """The policy's version when it acted last; 0 for one that does not learn."""
+
+    def act(self, requests: Sequence[Request]) -> list[Reply]:
+        """The policy's reply to each request.
+
+        Raises:
+            PolicyError: The policy failed.
+            PolicyLost: The process or the server is gone, and with it what it knew of its episodes; :meth:`revive` it.
+        """
+        ...
+
+    def do(self, order: Order) -> int | None:
+        """Carry out an order; the rows that answer :class:`~.replica_messages.Rows`. Raises like :meth:`act`."""
+        ...
+
+    def revive(self, orders: Sequence[Order]) -> None:
+        """Bring it back where it is gone, and have it carry out again the orders that it forgot.
+
+        Raises:
+            VlarigError: It is gone for good.
+            PolicyLost: :meth:`interrupt` was called meanwhile.
+        """
+        ...
+
+    def interrupt(self) -> None:
+        """Have what is under way in another thread end at once, with :class:`~.api.PolicyLost`, where that can be done."""
+        ...
+
+    def close(self) -> None:
+        """End it."""
+        ...
+
+
+class MessageMember:
+    """What members have in common that are reached by the messages of :mod:`.replica_messages`."""
+
+    version = 0
+
+    def act(self, requests: Sequence[Request]) -> list[Reply]:
+        """The policy's reply to each request. Raises like :meth:`Member.act`."""
+        batch = [ActRequest(len(requests)), *map(PackedRequest, requests)]
+        head, *replies = self.exchange(batch)
+        assert isinstance(head, ActReply), head
+        self.version = head.version
+        return [packed.reply for packed in replies if isinstance(packed, PackedReply)]
+
+    def do(self, order: Order) -> int | None:
+        """Carry out an order; the rows that answer one about rows. Raises like :meth:`Member.act`."""
+        (done,) = self.exchange([order])
+        assert isinstance(done, Done), done
+        return done.rows
+
+    def exchange(self, messages: Sequence[Message]) -> list[Message]:
+        """Send a request, in one or more messages, and return its answer's. Raises like :meth:`Member.act`."""
+        raise NotImplementedError
+
+
+M = TypeVar("M", bound=Member)
+
+
+class PolicyPool(Generic[M]):
+    """A policy whose members act side by side. Close it after use.
+
+    Args:
+        members: One or more.
+        resources: What is closed with the pool, the members too. It is taken over where the members agree.
+        disagreement: The sentence where two members are not the same policy: made of both, and of ``revision is '1' and '2'``.
+
+    Raises:
+        PolicyError: The members are not the same policy.
+    """
+
+    def __init__(self, members: Sequence[M], resources: contextlib.ExitStack, disagreement: Callable[[M, M, str], str]) -> None:
+        self.members = tuple(members)
+        self._description = described = members[0].description
+        for other in members[1:]:
+            for field in described.__struct_fields__:
+                ours, theirs = getattr(described, field), getattr(other.description, field)
+                if ours != theirs:
+                    raise PolicyError(disagreement(members[0], other, f"{field} is {ours!r} and {theirs!r}"))
+        self.name, self.revision = described.name, described.revision
+        self.needs, self.horizon = described.needs, described.horizon
+        self.rounds_by_batch, self.keeps_notes = described.rounds_by_batch, described.keeps_notes
+        self.reads_state, self.embodiments = described.reads_state, described.embodiments
+        self.transport_options = frozenset(described.transport_options)
+        self._orders: list[Order] = []
+        """What every member has carried out, and does again when it was started anew."""
+        self._rows: dict[str, tuple[Embodiment, int | None]] = {}
+        self._resources = resources.pop_all()
+
+    def act(self, requests: Sequence[Request]) -> list[Reply]:
+        """The first member's replies, for a caller without a batcher."""
+        return self._insist(self.members[0], lambda member: member.act(requests))
+
+    def check(self, suite: str, embodiment: Embodiment) -> None:
+        """Make sure that the policy fits the suite.
+
+        Raises:
+            PolicyError: It does not.
+        """
+        self._order(Check(suite, embodiment))
+
+    def make_strict(self) -> None:
+        """Have every member compute in one thread and in float32.
+
+        Raises:
+            PolicyError: One cannot.
+        """
+        self._order(MakeStrict())
+
+    def rows(self, embodiment: Embodiment) -> int | None:
+        """Rows of each answer to this embodiment; ``None``: as many as a request's ``execute``."""
+        known, rows = self._rows.get(embodiment.name, (None, None))
+        if known != embodiment:
+            rows = self._insist(self.members[0], lambda member: member.do(Rows(embodiment)))
+            self._rows[embodiment.name] = embodiment, rows
+        return rows
+
+    def revive(self, member: M) -> None:
+        """Bring a member back after :class:`~.api.PolicyLost`.
+
+        Raises:
+            VlarigError: It is gone for good, or came back as another policy.
+            PolicyLost: It was interrupted meanwhile.
+        """
+        member.revive(self._orders)
+        if member.description != self._description:
+            member.close()
+            raise PolicyError(f"{member.label} says that it is another policy than before; begin a new run for that one")
+
+    def close(self) -> None:
+        """End the members; a second call does nothing."""
+        self._resources.close()
+
+    def _order(self, order: Order) -> None:
+        for each in self.members:
+            self._insist(each, lambda member: member.do(order))
+        self._orders.append(order)
+
+    def _insist(self, member: M, work: Callable[[M], T]) -> T:
+        """Have a member do something that needs nothing of what it did before, however often it is lost meanwhile."""
+        while True:
+            try:
+                return work(member)
+            except PolicyLost:
+                self.revive(member)
