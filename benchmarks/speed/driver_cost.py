@@ -1,23 +1,22 @@
-"""CPU of the driver for each chunk, from 1 to 128 slots: an instant env sends two 256x256 images a chunk, episodes are committed.
+"""CPU of the driver for each chunk, from 1 to 128 envs: an instant env sends two 256x256 images a chunk, episodes are committed.
 
 Aim: under 1 ms, and flat. Baseline, in the same run: a plain read of as many bytes from a Unix socket pair.
 """
 
 from __future__ import annotations
 
-import asyncio
 import socket
-import statistics
 import threading
 import time
 
-from instant.suite import CHUNKS, INSTANT
-from measured_sweep import InstantPolicy, measure
+from instant.suite import CHUNKS
+from measured_sweep import Cost, measure
 from rich.console import Console
 from rich.table import Table
+from spread import spread
 
 REPEATS = 5
-SLOTS = (1, 2, 8, 32, 128)
+ENVS = (1, 2, 8, 32, 128)
 CHUNKS_A_SWEEP = 2048
 BYTES_A_CHUNK = 2 * 256 * 256 * 3
 
@@ -39,26 +38,20 @@ def plain_read(chunks: int) -> float:
 
 
 def main() -> None:
-    """Measure each number of slots in turn, several times round, and print medians."""
-    episodes = INSTANT.episodes(per_task=CHUNKS_A_SWEEP // CHUNKS)
-    driver: dict[int, list[float]] = {slots: [] for slots in SLOTS}
-    rate: dict[int, list[float]] = {slots: [] for slots in SLOTS}
+    """Measure each number of envs in turn, several times round, and print medians."""
+    costs: dict[int, list[Cost]] = {envs: [] for envs in ENVS}
     floor: list[float] = []
     for _ in range(REPEATS):
         floor.append(plain_read(CHUNKS_A_SWEEP))
-        for slots in SLOTS:
-            workers = min(2, slots)
-            cost = asyncio.run(measure(INSTANT, InstantPolicy(), episodes, workers, slots // workers))
-            driver[slots].append(cost.cpu / cost.chunks * 1e3)
-            rate[slots].append(cost.chunks / cost.wall)
-    table = Table("slots", "driver CPU ms a chunk", "min to max", "chunks/s")
-    for slots in SLOTS:
-        low, high = min(driver[slots]), max(driver[slots])
-        spread = f"{low:.2f} to {high:.2f}"
-        table.add_row(str(slots), f"{statistics.median(driver[slots]):.2f}", spread, f"{statistics.median(rate[slots]):.0f}")
-    console = Console()
+        for envs in ENVS:
+            workers = min(2, envs)
+            costs[envs].append(measure("instant", CHUNKS_A_SWEEP // CHUNKS, workers, envs // workers))
+    table = Table("envs", "driver CPU ms a chunk", "min to max", "chunks/s", "min to max")
+    for envs, turns in costs.items():
+        table.add_row(str(envs), *spread([cost.cpu for cost in turns], 2), *spread([cost.chunks for cost in turns], 0))
+    console = Console(width=130)
     console.print(table)
-    console.print(f"baseline, plain read of the bytes: {statistics.median(floor):.2f} ms a chunk; medians of {REPEATS} turns")
+    console.print(f"baseline, plain read of the bytes: {spread(floor, 2)[0]} ms a chunk; medians of {REPEATS} turns")
 
 
 if __name__ == "__main__":

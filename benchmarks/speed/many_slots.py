@@ -63,8 +63,7 @@ class Sample:
         episodes: Episodes finished a minute.
         driver_ms: Driver's CPU time a chunk, in milliseconds.
         driver: Memory of the driver, in MB.
-        servers: Memory of the sim servers, in MB.
-        simulators: Memory of the simulators, in MB.
+        workers: Memory of the workers, in MB.
         faults: Attempts that failed so far.
     """
 
@@ -75,14 +74,13 @@ class Sample:
     episodes: float
     driver_ms: float
     driver: float
-    servers: float
-    simulators: float
+    workers: float
     faults: int
 
     @property
     def memory(self) -> float:
         """All processes' memory in MB."""
-        return self.driver + self.servers + self.simulators
+        return self.driver + self.workers
 
 
 class Counter:
@@ -154,8 +152,6 @@ def measure(question: Question, slots_a_worker: int, minutes: float, write: csv.
 def _sample(slots: int, began: Moment, before: Moment, now: Moment, faults: int) -> Sample:
     gc.collect()
     driver = psutil.Process()
-    servers = driver.children()
-    simulators = [child for server in servers for child in server.children()]
     wall, rows = now.wall - before.wall, now.rows - before.rows
     return Sample(
         slots=slots,
@@ -165,8 +161,7 @@ def _sample(slots: int, began: Moment, before: Moment, now: Moment, faults: int)
         episodes=(now.episodes - before.episodes) / wall * 60,
         driver_ms=(now.driver_cpu - before.driver_cpu) / max(now.chunks - before.chunks, 1) * 1e3,
         driver=_megabytes([driver]),
-        servers=_megabytes(servers),
-        simulators=_megabytes(simulators),
+        workers=_megabytes(driver.children(recursive=True)),
         faults=faults,
     )
 
@@ -182,9 +177,7 @@ def _megabytes(processes: list[psutil.Process]) -> float:
 
 def _table(title: str, samples: list[Sample]) -> Table:
     """The baseline, then the tenths of the run."""
-    table = Table(
-        title, "minute", "rows/s", "rows/CPU s", "episodes/min", "driver ms/chunk", "memory MB", "driver", "simulators"
-    )
+    table = Table(title, "minute", "rows/s", "rows/CPU s", "episodes/min", "driver ms/chunk", "memory MB", "driver", "workers")
     step = max(1, len(samples) // 10)
     for sample in samples[step - 1 :: step]:
         table.add_row(
@@ -196,7 +189,7 @@ def _table(title: str, samples: list[Sample]) -> Table:
             f"{sample.driver_ms:.2f}",
             f"{sample.memory:.0f}",
             f"{sample.driver:.0f}",
-            f"{sample.simulators:.0f}",
+            f"{sample.workers:.0f}",
         )
     return table
 

@@ -1,8 +1,7 @@
-"""A sweep as the scripts measure it: every slot is warm before the clock starts, everything on the disk before it stops."""
+"""A sweep as the scripts measure it: from the moment when every env has an episode, by the policy's own clock."""
 
 from __future__ import annotations
 
-import asyncio
 import tempfile
 import time
 from collections.abc import Sequence
@@ -11,21 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from vlarig.benchmarks.suite import Suite
-from vlarig.envs.api import Episode, Needs
-from vlarig.harness.engine import Engine, Transition
-from vlarig.harness.episode_queue import EpisodeQueue
-from vlarig.harness.placement import local_hosts
-from vlarig.harness.sinks import LedgerSink
-from vlarig.harness.workplace import Workplace
-from vlarig.policies.api import Policy, Reply, Request
-from vlarig.policies.batching import Batcher, Batching
-from vlarig.results.ledger import Ledger
-from vlarig.results.records import Attempt
+from vlarig.envs.api import Needs
+from vlarig.harness import evaluate
+from vlarig.policies.api import Reply, Request
 
 
 class InstantPolicy:
-    """Reads images and answers at once: sixteen small random rows, drawn beforehand."""
+    """Reads images and answers at once: sixteen small random actions, drawn beforehand."""
 
     name = "instant"
     revision = "1"
@@ -36,8 +27,26 @@ class InstantPolicy:
         self.actions = np.random.default_rng(0).normal(0.0, 0.1, (16, 7)).astype(np.float32)
 
     def act(self, requests: Sequence[Request]) -> list[Reply]:
-        """The same for all."""
-        return [Reply(self.actions)] * len(requests)
+        """The same actions for all."""
+        return [Reply(self.actions.copy()) for _ in requests]
+
+
+class ClockedPolicy(InstantPolicy):
+    """Notes when it is asked.
+
+    Attributes:
+        asked: Seconds by the clock and of the process's CPU, the episode's key and the chunk's index, of each request.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[tuple[float, float, str, int]] = []
+
+    def act(self, requests: Sequence[Request]) -> list[Reply]:
+        """The same actions for all."""
+        wall, cpu = time.perf_counter(), time.process_time()
+        self.asked += [(wall, cpu, request.key, request.chunk) for request in requests]
+        return super().act(requests)
 
 
 @dataclass(frozen=True)
@@ -45,70 +54,39 @@ class Cost:
     """What a sweep took.
 
     Attributes:
-        wall: Seconds by the clock.
-        cpu: Seconds of the driver's CPU, all threads.
-        rows: Rows executed.
-        chunks: Chunks executed.
-        steady_rate: Rows a second until the first slot found no further episode: without the end, in which slots run dry.
+        cpu: Milliseconds of the driver's CPU a chunk, all threads.
+        chunks: Chunks a second.
+        steps: Control steps a second, as long as there is an episode for every env.
+        steps_to_the_end: The same until the last chunk: at the end of a sweep envs run dry one after the other.
     """
 
-    wall: float
     cpu: float
-    rows: int
-    chunks: int
-    steady_rate: float
+    chunks: float
+    steps: float
+    steps_to_the_end: float
 
 
-class SteadyMeter(EpisodeQueue):
-    """A queue, and a sink, that measures the rate for as long as there is an episode for every slot that asks."""
-
-    def __init__(self, episodes: Sequence[Episode]) -> None:
-        super().__init__(episodes)
-        self._began = time.perf_counter()
-        self._rows = 0
-        self.rate = 0.0
-
-    async def take(self, worker: int) -> Episode | None:
-        """The next episode; the first time that there is none ends the measurement."""
-        if not len(self) and not self.rate:
-            self.rate = self._rows / (time.perf_counter() - self._began)
-        return await super().take(worker)
-
-    async def emit(self, transition: Transition) -> None:
-        """Count a chunk's rows."""
-        self._rows += len(transition.result.rows)
-
-    async def fault(self, attempt: Attempt) -> None:
-        """No attempt may fail while something is measured."""
-        raise RuntimeError(str(attempt))
-
-
-async def measure(suite: Suite, policy: Policy, episodes: Sequence[Episode], workers: int, slots: int) -> Cost:
-    """Sweep ``episodes`` into a fresh ledger.
+def measure(suite: str, episodes: int, workers: int, envs: int) -> Cost:
+    """Sweep a suite into a fresh ledger.
 
     Args:
-        suite: Whose episodes they are.
-        policy: Who plays.
-        episodes: What to run.
+        suite: Its name.
+        episodes: Episodes of each task.
         workers: Simulator processes.
-        slots: Episodes under way in each.
+        envs: Episodes under way in each.
+
+    Raises:
+        RuntimeError: An episode was not played, so the figures would say nothing.
     """
+    policy, together = ClockedPolicy(), workers * envs
     with tempfile.TemporaryDirectory() as folder:
-        run = Path(folder)
-        with Ledger.create(run) as ledger:
-            async with (
-                local_hosts(Workplace.of(suite), workers, run) as hosts,
-                Batcher(policy, Batching(min(64, workers * slots))) as batcher,
-            ):
-                for local in range(slots):
-                    await asyncio.gather(*(host.start(local, episodes[0], policy.needs) for host in hosts))
-                wall, cpu = time.perf_counter(), time.process_time()
-                async with LedgerSink(ledger) as sink:
-                    meter = SteadyMeter(episodes)
-                    engine = Engine(hosts, slots, suite.embodiment, policy.needs, batcher, 0, [sink, meter])
-                    await engine.sweep(meter)
-                wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-            records = ledger.records()
-    assert len(records) == len(episodes)
-    rows, chunks = sum(record.steps for record in records), sum(len(record.chunks) for record in records)
-    return Cost(wall, cpu, rows, chunks, meter.rate)
+        run = Path(folder) / "run"
+        done = evaluate(suite, policy, episodes=episodes, workers=workers, slots=envs, batch=min(64, together), run=run)
+        if not done.complete:
+            raise RuntimeError(f"the sweep of {suite!r} gave {done.errors} episodes up")
+        steps_of = {record.key: record.chunks for record in done.records()}
+    begun = [number for number, (_, _, _, chunk) in enumerate(policy.asked) if chunk == 0]
+    asked, dry = policy.asked[begun[together - 1] :], begun[-1] - begun[together - 1]
+    steps = np.cumsum([steps_of[key][chunk] for _, _, key, chunk in asked])
+    walls, cpus = (np.array([each[clock] for each in asked]) - asked[0][clock] for clock in (0, 1))
+    return Cost(cpus[dry] / dry * 1e3, dry / walls[dry], steps[dry - 1] / walls[dry], steps[-1] / walls[-1])

@@ -1,316 +1,409 @@
-"""Latency and throughput of a Qwen-VLA against its batch size, part by part, beside what its operations take at the machine's best.
+"""Time of a Qwen-VLA against its batch size, part by part, beside the time that its operations take at the machine's best.
 
-The floor, measured in the same turns, is the operations of the matrix products over the rate at which the machine multiplies two large
-squares in the same precision. On a GPU a part has to read its weights too, at the rate of a large copy, and the larger of the two is
-the floor; beside it stands the one that follows from the maker's figures. Times on a CPU are the process's CPU time, so that neighbours
-on the machine disturb less; the clock on the wall stands beside it.
+The floor is measured in the same turns: the operations that torch counts in matrix products, convolutions and attention, over the rate
+of the product of two large squares in the same precision. On a GPU a part also has to read its weights, at the rate of a large copy,
+and the larger of the two is the floor. Times on a CPU are the process's CPU time, so that other work on the machine disturbs less.
 
-    python benchmarks/speed/qwen_vla.py
-    python benchmarks/speed/qwen_vla.py --preset 4b --device cuda --dtypes bfloat16 --batches 1 128 --views 1 --compile --training
+    python benchmarks/speed/qwen_vla.py chunk
+    python benchmarks/speed/qwen_vla.py chunk --preset 4b --device cuda --dtypes bfloat16 --batches 1 128 --views 1 --compile
+    python benchmarks/speed/qwen_vla.py training --batch 16 --micro-batch 8
+    python benchmarks/speed/qwen_vla.py profile --batch 16
 """
 
 from __future__ import annotations
 
 import contextlib
-import gc
-import json
 import os
-import platform
 import statistics
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-import qwen_vla_profile
+import numpy as np
 import torch
 import transformers
 import tyro
-from asking import spread
-from qwen_vla_machine import Cost, Machine, Peak
-from qwen_vla_parts import STEPS, Part, Subject
-from qwen_vla_training import Training, measure
 from rich.console import Console
 from rich.table import Table
+from spread import spread
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.profiler import record_function
+from torch.utils.flop_counter import FlopCounterMode
 
+from vlarig.envs.api import Observation
+from vlarig.envs.embodiments import TABLETOP_PANDA
+from vlarig.policies.api import Request
 from vlarig.policies.qwen_vla.acceleration import kernels_in_use, plain
+from vlarig.policies.qwen_vla.backbone import BackboneInputs, hidden_states
+from vlarig.policies.qwen_vla.checkpoint import Bundle, Description
+from vlarig.policies.qwen_vla.config import PRESETS
+from vlarig.policies.qwen_vla.flow import euler, interpolate, masked_velocity_loss, start_noise, target_velocity
+from vlarig.policies.qwen_vla.inputs import InputBuilder, prompted
+from vlarig.policies.qwen_vla.layout import ActionLayout
+from vlarig.policies.qwen_vla.model import Context, build
+from vlarig.policies.qwen_vla.policy import QwenVlaPolicy
+from vlarig.policies.qwen_vla.tokenizer import add_view_tokens, small_tokenizer, token_ids
+from vlarig.policies.qwen_vla.vision import image_features
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+#: Euler steps that are measured; a chunk takes the first.
+STEPS = (4, 10)
+#: Height and width of an observation's pictures: those of the LIBERO evaluators' default protocol.
+PICTURE = 224
 #: A measurement goes through this many samples at least, so that small batches are not measured by the clock's resolution.
 SAMPLES = 16
+#: Side of the squares whose product is the peak; larger ones are no faster on the machines that were tried.
+SQUARE = {"cpu": 1024, "cuda": 8192}
+#: Bytes of the copy that measures the memory, beyond every cache.
+COPIED = 2**30
+#: Operators and modules that are printed of a part's profile.
+LARGEST = 12
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+Work = Callable[[], object]
 
 
 @dataclass(frozen=True)
 class Options:
-    """What to measure."""
+    """Options of every subcommand."""
 
     preset: Literal["4b", "small", "tiny"] = "small"
-    """Whose sizes; the weights are random and made on the device."""
+    """Sizes of the model; the weights are random and made on the device."""
     device: str = "cpu"
     """cpu, cuda or cuda:1."""
     threads: int = 1
     """Threads on a CPU."""
     dtypes: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16")
-    """Precisions of the weights."""
-    batches: tuple[int, ...] = (1, 4, 16, 64)
-    """Batch sizes."""
+    """Precisions of the weights; in training of the matrix products, under autocast."""
     views: Literal[1, 2] = 2
     """Pictures of a sample."""
     turns: int = 5
     """How often everything is measured; medians are printed."""
-    compile: bool = False
-    """Measure it under torch.compile too."""
-    training: bool = False
-    """Measure training steps too, in the last of the precisions."""
-    training_batch: int = 128
-    """Samples of a training step."""
-    micro_batch: int = 32
-    """Samples that go through together in training; halved until they fit the memory."""
-    profile: bool = False
-    """Print what dominates each part, at the largest of the batch sizes, instead of measuring."""
-    json: Path | None = None
-    """Write every measurement to this file."""
 
 
 @dataclass(frozen=True)
-class Turn:
-    """One measurement of a part.
+class Chunk(Options):
+    """Observations to actions, and each part of that."""
+
+    batches: tuple[int, ...] = (1, 4, 16, 64)
+    """Batch sizes."""
+    compile: bool = False
+    """Measure it under torch.compile too."""
+
+
+@dataclass(frozen=True)
+class Training(Options):
+    """Optimiser steps: trained weights and AdamW's moments are float32."""
+
+    batch: int = 128
+    """Samples of a step."""
+    micro_batch: int = 32
+    """Samples that go through together; divides the batch."""
+
+
+@dataclass(frozen=True)
+class Profile(Options):
+    """Operators and modules that take the most time in each part."""
+
+    batch: int = 16
+    """Batch size."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """Something to measure, and its measurements.
 
     Attributes:
-        cost: What it took.
-        floor: Milliseconds at the machine's measured best.
-        rated_floor: The same by the maker's figures, where they are known.
+        name: What it is.
+        samples: Samples that ``work`` goes through.
+        work: Does it once, for all its samples.
+        flops: Its operations; 0 where it multiplies no matrices.
+        read: Bytes of weights that it reads at least.
+        milliseconds: Of each turn.
+        floors: Milliseconds at the machine's best, of each turn.
     """
 
-    cost: Cost
-    floor: float
-    rated_floor: float | None
-
-    @property
-    def ratio(self) -> float:
-        """Times the floor; 0 where there is none."""
-        return self.cost.busy / self.floor if self.floor else 0.0
-
-
-Seen = dict[tuple[str, int, str], list[Turn]]
-"""The turns by variant, batch size and part."""
+    name: str
+    samples: int
+    work: Work
+    flops: float = 0.0
+    read: int = 0
+    milliseconds: list[float] = field(default_factory=list)
+    floors: list[float] = field(default_factory=list)
 
 
-def ways(subject: Subject, compiled: bool) -> dict[str, Callable[[], contextlib.AbstractContextManager[None]]]:
-    """Ways to run the same model, by name: as it is, compiled, and with torch's own kernels where there are others."""
-    found: dict[str, Any] = {
-        "eager": (lambda: torch.compiler.set_stance("force_eager")) if compiled else contextlib.nullcontext
-    }
-    if compiled:
-        found["compiled"] = contextlib.nullcontext
-    if any(kernels_in_use().values()):
-        found["eager, torch's kernels"] = plain
+class Machine:
+    """A device and the way to measure on it."""
+
+    def __init__(self, options: Options) -> None:
+        self.device = torch.device(options.device)
+        self.gpu = self.device.type == "cuda"
+        torch.set_num_threads(options.threads)
+        self.peaks: dict[torch.dtype, list[float]] = {}
+        cpu = Path("/proc/cpuinfo").read_text().partition("model name")[2].partition("\n")[0].strip("\t: ")
+        name = torch.cuda.get_device_name(self.device) if self.gpu else f"{cpu}, {options.threads} threads"
+        kernels = ", ".join(package for package, used in kernels_in_use().items() if used) or "torch's own"
+        self.name = f"{name}; torch {torch.__version__}, transformers {transformers.__version__}; kernels: {kernels}"
+
+    def milliseconds(self, work: Work, count: int = 1) -> float:
+        """Time of one of ``count`` calls: the process's CPU time, or on a GPU the wall time until the device is done."""
+        began = self._clock()
+        for _ in range(count):
+            work()
+        return (self._clock() - began) / count * 1e3
+
+    def _clock(self) -> float:
+        if not self.gpu:
+            return time.process_time()
+        torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+    def peak(self, dtype: torch.dtype) -> tuple[float, float]:
+        """FLOP/s of the product of two large squares; bytes a second that a large copy reads and writes, infinite on a CPU."""
+        side = SQUARE[self.device.type]
+        left, right = (torch.randn(side, side, device=self.device).to(dtype) for _ in range(2))
+        torch.mm(left, right)
+        matmul = 2 * side**3 / self.milliseconds(lambda: torch.mm(left, right), 4) * 1e3
+        self.peaks.setdefault(dtype, []).append(matmul)
+        if not self.gpu:
+            return matmul, float("inf")
+        source, target = torch.empty(2, COPIED, dtype=torch.uint8, device=self.device)
+        target.copy_(source)
+        return matmul, 2 * COPIED / self.milliseconds(lambda: target.copy_(source), 4) * 1e3
+
+    def measure(self, part: Part, peak: tuple[float, float]) -> None:
+        """One more turn of a part."""
+        part.milliseconds.append(self.milliseconds(part.work, max(SAMPLES // part.samples, 1)))
+        part.floors.append(max(part.flops / peak[0], part.read / peak[1]) * 1e3)
+
+
+def operations(work: Work) -> int:
+    """Floating-point operations of ``work``, two for each multiplication with its addition.
+
+    Counted is what torch counts: matrix products, convolutions and attention, forward and backward, padding and the unseen half of a
+    causal attention included. Norms, activations and triangular systems are left out.
+    """
+    # Attention is computed as products, which torch counts on every device.
+    with plain(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        work()
+    return counter.get_total_flops()
+
+
+class Batch(NamedTuple):
+    """A batch on its way through a model: requests, tensors, the backbone's states, and ``bool[B, H, K]``, the valid entries."""
+
+    requests: list[Request]
+    inputs: BackboneInputs
+    context: Context
+    mask: Tensor
+
+
+class Subject:
+    """A preset with random weights, asked for chunks of the embedded suite's robot."""
+
+    def __init__(self, options: Options, device: torch.device, dtype: torch.dtype, compiled: bool = False) -> None:
+        tokenizer = small_tokenizer()
+        add_view_tokens(tokenizer)
+        self.device = device
+        self.config = PRESETS[options.preset](tokens=token_ids(tokenizer))
+        self.model = build(self.config, device=device, dtype=dtype)
+        bundle = Bundle(Description(self.config), self.model, tokenizer, options.preset)
+        self.policy = QwenVlaPolicy.of(bundle, compile=str(compiled).lower(), steps=str(STEPS[0]))
+        self._builder = InputBuilder(self.config, tokenizer)
+        cameras = dict(list(TABLETOP_PANDA.cameras.items())[: options.views])
+        self._robot = replace(TABLETOP_PANDA, cameras=cameras)
+
+    @torch.no_grad()
+    def batch(self, size: int) -> Batch:
+        """Requests of different episodes: other pictures, the same words."""
+        pictures = np.random.default_rng(0).integers(0, 256, (size, 1, PICTURE, PICTURE, 3), np.uint8)
+        state, horizon = np.zeros(len(self._robot.state_layout), np.float32), self.config.horizon
+        requests = []
+        for number, frames in enumerate(pictures):
+            images = dict.fromkeys(self._robot.cameras, frames)
+            seen = Observation(images=images, state=state, instruction="put the red cube in the tray")
+            requests.append(Request(number, f"episode {number}", 0, number, seen, self._robot, execute=horizon))
+        inputs = self._inputs(requests)
+        masks = ActionLayout(horizon, self.config.channels).masks([(horizon, self._robot.action_size)] * size)
+        return Batch(requests, inputs, self.model.encode(inputs), torch.from_numpy(masks).to(self.device))
+
+    def _inputs(self, requests: list[Request]) -> BackboneInputs:
+        samples = [prompted(each.observation, each.embodiment, self.config.horizon) for each in requests]
+        return self._builder.build(samples, self.device)
+
+    @torch.no_grad()
+    def parts(self, size: int) -> list[Part]:
+        """A chunk, then its parts, each with its inputs at hand: they add up to the chunk, but for those indented under another."""
+        requests, inputs, context, mask = self.batch(size)
+        model, inner = self.model, self.model.backbone.model
+        velocity, now = model.velocity_field(context, mask), torch.ones(size, device=self.device)
+        noise = start_noise(range(size), self.config.horizon, self.config.channels, device=self.device)
+        embedding = inner.get_input_embeddings()
+        embedded = embedding(inputs.input_ids)
+        backbone = byte_size(inner) - byte_size(embedding)  # a prompt reads a few rows of the embedding
+        projection = byte_size(model.expert.vlm_projection)
+        expert = byte_size(model.expert) - projection
+
+        def language() -> object:
+            return inner.language_model(inputs_embeds=embedded, position_ids=inputs.positions, use_cache=False)
+
+        works: list[tuple[str, Work, int]] = [
+            ("chunk", lambda: self.policy.act(requests), backbone + projection + STEPS[0] * expert),
+            ("inputs", lambda: self._inputs(requests), 0),
+            ("backbone", lambda: hidden_states(model.backbone, inputs), backbone),
+            ("  vision", lambda: image_features(inner.visual, inputs.pixel_values, inputs.image_grid_thw), 0),
+            ("  language model", language, 0),
+            ("conditioning", lambda: model.condition(context, mask), projection),
+            ("Euler step", lambda: velocity(noise, now), expert),
+            *((f"{steps} Euler steps", partial(euler, velocity, noise, steps), steps * expert) for steps in STEPS),
+        ]
+        return [Part(name, size, work, operations(work), read) for name, work, read in works]
+
+    def step(self, options: Training, dtype: torch.dtype, whole: bool, checkpointed: bool) -> list[Part]:
+        """An optimiser step of all weights or of the expert's alone, with the backbone's states at hand; then AdamW's part of it.
+
+        ``checkpointed`` computes the backbone's activations again in the backward pass.
+        """
+        batch, model = self.batch(options.micro_batch), self.model.train()
+        trained = (model if whole else model.expert).float()
+        model.requires_grad_(False)
+        trained.requires_grad_(True)
+        model.value_head.requires_grad_(False)
+        if checkpointed:
+            model.backbone.gradient_checkpointing_enable()
+        weights = [weight for weight in trained.parameters() if weight.requires_grad]
+        optimizer = torch.optim.AdamW(weights, lr=1e-6, fused=batch.mask.is_cuda)
+        clean, noise = (torch.randn(batch.mask.shape, device=self.device) for _ in range(2))
+        times = torch.rand(options.micro_batch, device=self.device)
+
+        def backward() -> None:
+            with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
+                context = model.encode(batch.inputs) if whole else batch.context
+                predicted = model.velocity(interpolate(clean, noise, times), times, context, batch.mask)
+                loss = masked_velocity_loss(predicted, target_velocity(clean, noise), batch.mask)
+            (loss * options.micro_batch / options.batch).backward()
+
+        def step() -> None:
+            optimizer.zero_grad()
+            for _ in range(options.batch // options.micro_batch):
+                backward()
+            optimizer.step()
+
+        flops = options.batch // options.micro_batch * operations(backward)
+        name = "all" if whole else "expert alone"
+        return [
+            Part(name + ", checkpointed" * checkpointed, options.batch, step, flops),
+            Part("  AdamW", options.batch, optimizer.step),
+        ]
+
+
+def byte_size(module: nn.Module) -> int:
+    """Bytes of a module's weights."""
+    return sum(parameter.nbytes for parameter in module.parameters())
+
+
+def table(parts: Sequence[Part]) -> Table:
+    """Each part's time, and how many times the floor that is."""
+    found = Table("part", "batch", "ms", "min to max", "samples/s", "GFLOP a sample", "/ floor", "min to max")
+    for part in parts:
+        ratios = [spent / floor for spent, floor in zip(part.milliseconds, part.floors, strict=True) if floor]
+        found.add_row(
+            part.name,
+            str(part.samples),
+            *spread(part.milliseconds, 1),
+            f"{part.samples / statistics.median(part.milliseconds) * 1e3:.1f}",
+            *((f"{part.flops / part.samples / 1e9:.3g}", *spread(ratios, 2)) if ratios else ()),
+        )
     return found
 
 
-def ordered(dtypes: tuple[str, ...]) -> list[str]:
-    """bfloat16 first: a policy in float32 puts torch's own kernels in for the rest of the process."""
-    return sorted(dtypes)
+def show_chunk(console: Console, machine: Machine, options: Chunk, dtype: str) -> None:
+    """Measure chunks and their parts: as the model is, compiled, and with torch's own kernels where there are others."""
+    subject = Subject(options, machine.device, DTYPES[dtype], options.compile)
+    ways: dict[str, Any] = {"eager": partial(torch.compiler.set_stance, "force_eager" if options.compile else "default")}
+    if options.compile:
+        ways["compiled"] = contextlib.nullcontext
+    if any(kernels_in_use().values()):
+        ways["eager, torch's kernels"] = plain
+    parts = {way: [part for size in options.batches for part in subject.parts(size)] for way in ways}
+    with torch.no_grad():
+        for turn in range(-2, options.turns):  # the first call compiles, the second may compile again for batches of any size
+            peak = machine.peak(DTYPES[dtype])
+            for way, entered in ways.items():
+                with entered():
+                    for part in parts[way]:
+                        part.work() if turn < 0 else machine.measure(part, peak)
+    console.print(f"{options.views} views, {subject.batch(1).inputs.input_ids.shape[1]} tokens, {STEPS[0]} Euler steps a chunk")
+    for way in ways:
+        console.print(way, table(parts[way]), sep="\n")
 
 
-@torch.no_grad()
-def infer(machine: Machine, options: Options, dtype: torch.dtype) -> tuple[Seen, list[Peak], int, dict[str, float]]:
-    """Measure chunks in turns.
-
-    Returns:
-        The turns, the machine's peak in each turn, tokens of a prompt, and GFLOP of a sample by part.
-    """
-    subject = Subject(options.preset, machine.device, dtype, options.views, options.compile)
-    whole = {batch: [subject.chunk_part(batch), *subject.parts(batch)] for batch in options.batches}
-    work = [(way, batch, part) for way in ways(subject, options.compile) for batch in options.batches for part in whole[batch]]
-    entered = ways(subject, options.compile)
-    for way, _, part in 2 * work:  # the first call compiles, the second may compile again for batches of any size
-        with entered[way]():
-            part.work()
-    seen: Seen = {}
-    peaks = []
-    for _ in range(options.turns):
-        peaks.append(machine.peak(dtype))
-        for way, batch, part in work:
-            with entered[way]():
-                cost = machine.cost(part.work, max(SAMPLES // batch, 1))
-            turn = Turn(cost, floor(part, peaks[-1].matmul, peaks[-1].memory), rated_floor(machine, part, dtype))
-            seen.setdefault((way, batch, part.name), []).append(turn)
-    moment = subject.moment(1)
-    return seen, peaks, moment.tokens, {name: figure / 1e9 for name, figure in asdict(moment.flops).items()}
+def show_training(console: Console, machine: Machine, options: Training, dtype: str) -> None:
+    """Measure training steps: the expert's alone, the whole model's, and that with gradient checkpointing in the backbone."""
+    for whole, checkpointed in ((False, False), (True, False), (True, True)):
+        subject = Subject(options, machine.device, torch.float32 if whole else DTYPES[dtype])
+        parts = subject.step(options, DTYPES[dtype], whole, checkpointed)
+        for _ in range(2):
+            parts[0].work()
+        for _ in range(options.turns):
+            peak = machine.peak(DTYPES[dtype])
+            for part in parts:
+                machine.measure(part, peak)
+        console.print(table(parts))
+        if machine.gpu:
+            console.print(f"{torch.cuda.max_memory_allocated(machine.device) / 1e9:.1f} GB allocated at most")
+            torch.cuda.reset_peak_memory_stats(machine.device)
 
 
-def floor(part: Part, matmul: float, memory: float | None) -> float:
-    """Milliseconds that a part takes at least at these rates."""
-    return max(part.flops / matmul, part.read / memory if memory else 0.0) * 1e3
+def label(model: nn.Module) -> None:
+    """Have the profiler see each call of a module under the name of its class."""
+    ranges: list[record_function] = []
+
+    def enter(module: nn.Module, _: object) -> None:
+        ranges.append(record_function(type(module).__name__))
+        ranges[-1].__enter__()
+
+    def leave(*_: object) -> None:
+        ranges.pop().__exit__(None, None, None)
+
+    for module in model.modules():
+        module.register_forward_pre_hook(enter)
+        module.register_forward_hook(leave)
 
 
-def rated_floor(machine: Machine, part: Part, dtype: torch.dtype) -> float | None:
-    """The floor by the maker's figures."""
-    rated = machine.rated(dtype)
-    return None if rated is None else floor(part, *rated)
-
-
-def chunk_table(seen: Seen, way: str, options: Options, machine: Machine) -> Table:
-    """Observations to actions, by batch size."""
-    rated = any(turn.rated_floor for turn in seen[way, options.batches[0], "act"])
-    busy = "GPU ms" if machine.gpu else "CPU ms"
-    table = Table(
-        "batch", "ms", "min to max", busy, "min to max", "chunks/s", "/ floor", "min to max", *["/ rated floor"] * rated
-    )
-    for batch in options.batches:
-        turns = seen[way, batch, "act"]
-        wall = [turn.cost.wall for turn in turns]
-        by_maker = [turn.cost.busy / turn.rated_floor for turn in turns if turn.rated_floor]
-        table.add_row(
-            str(batch),
-            *spread(wall, 1),
-            *spread([turn.cost.busy for turn in turns], 1),
-            f"{batch / statistics.median(wall) * 1e3:.1f}",
-            *spread([turn.ratio for turn in turns], 1),
-            *([spread(by_maker, 1)[0]] if by_maker else []),
-        )
-    return table
-
-
-def part_table(seen: Seen, way: str, options: Options, machine: Machine) -> Table:
-    """Each part by batch size: milliseconds, and how many times the floor that is."""
-    table = Table(f"{'GPU' if machine.gpu else 'CPU'} ms (/ floor)", *(f"batch {batch}" for batch in options.batches))
-    for name in dict.fromkeys(name for _, _, name in seen):
-        table.add_row(name, *(_cell(seen[way, batch, name]) for batch in options.batches))
-    return table
-
-
-def _cell(turns: Sequence[Turn]) -> str:
-    ratio = statistics.median(turn.ratio for turn in turns)
-    return f"{statistics.median(turn.cost.busy for turn in turns):.2f}" + (f" ({ratio:.1f})" if ratio else "")
-
-
-def trainings(machine: Machine, options: Options, dtype: torch.dtype) -> Iterator[dict[str, Any]]:
-    """Training steps as rows of plain data.
-
-    The expert's alone, with the backbone's states at hand, and the whole model's, without gradient checkpointing and with it in the
-    backbone.
-    """
-    for name, whole, checkpointing, passes in (
-        ("expert alone", False, False, 0),
-        ("all", True, False, 3),
-        ("all, checkpointed", True, True, 4),
-    ):
-        gc.collect()
-        subject = Subject(options.preset, machine.device, torch.float32 if whole else dtype, options.views)
-        moment = subject.moment(min(options.micro_batch, options.training_batch))
-        training = Training(subject.model, moment, whole, checkpointing, dtype)
-        matmul = machine.peak(dtype).matmul
-        sizes = [len(moment.mask) >> halvings for halvings in range(len(moment.mask).bit_length())]
-        fitting = [size for size in sizes if options.training_batch % size == 0]
-        turns = measure(machine, training, options.training_batch, fitting, options.turns)
-        flops = options.training_batch * moment.flops.training(passes)
-        rated = machine.rated(dtype)
-        yield {
-            "training": name,
-            "batch": options.training_batch,
-            "micro_batch": turns[0].micro_batch,
-            "wall_ms": [turn.cost.wall for turn in turns],
-            "busy_ms": [turn.cost.busy for turn in turns],
-            "optimizer_ms": [turn.optimizer.busy for turn in turns],
-            "tflop": flops / 1e12,
-            "floor_ms": flops / matmul * 1e3,
-            "rated_floor_ms": flops / rated[0] * 1e3 if rated else None,
-            "gigabytes": turns[0].gigabytes,
-        }
-        del subject, moment, training
-
-
-def training_table(rows: Sequence[dict[str, Any]]) -> Table:
-    """One line for each way to train."""
-    titles = ("trained", "batch", "micro", "ms", "min to max", "AdamW", "samples/s", "/ floor", "/ rated", "GB")
-    table = Table(*titles)
-    for row in rows:
-        busy = statistics.median(row["busy_ms"])
-        table.add_row(
-            row["training"],
-            str(row["batch"]),
-            str(row["micro_batch"]),
-            *spread(row["busy_ms"], 0),
-            f"{statistics.median(row['optimizer_ms']):.1f}",
-            f"{row['batch'] / busy * 1e3:.1f}",
-            f"{busy / row['floor_ms']:.2f}",
-            f"{busy / row['rated_floor_ms']:.2f}" if row["rated_floor_ms"] else "",
-            f"{row['gigabytes']:.1f}" if row["gigabytes"] else "",
-        )
-    return table
-
-
-def profile(machine: Machine, options: Options, console: Console) -> None:
-    """Print what dominates."""
+def show_profile(console: Console, machine: Machine, options: Profile, dtype: str) -> None:
+    """Print what takes the most time in each part: operators by their own time, then they and modules with all that they call."""
     os.environ["KINETO_LOG_LEVEL"] = "99"  # the profiler reports its own starts and stops
-    batch = max(options.batches)
-    for name in ordered(options.dtypes):
-        subject = Subject(options.preset, machine.device, DTYPES[name], options.views, options.compile)
-        wanted = ("inputs", "  vision", "  language model", "Euler step")
-        with torch.no_grad():
-            parts = [part for part in subject.parts(batch) if part.name in wanted]
-            console.rule(f"{options.preset}, {name}, batch {batch}")
-            for table in qwen_vla_profile.tables(machine, parts, options.turns):
-                console.print(table)
+    unit = "device" if machine.gpu else "cpu"
+    subject = Subject(options, machine.device, DTYPES[dtype])
+    parts = subject.parts(options.batch)
+    label(subject.model)
+    for part in parts:
+        with torch.no_grad(), torch.profiler.profile() as seen:
+            for _ in range(options.turns):
+                part.work()
+        for time_of in (f"self_{unit}_time_total", f"{unit}_time_total"):
+            console.print(f"{part.name.strip()}, {dtype}, batch {options.batch}, {options.turns} turns")
+            print(seen.key_averages().table(sort_by=time_of, row_limit=LARGEST, max_name_column_width=50))
 
 
-def conditions(machine: Machine, options: Options) -> dict[str, Any]:
-    """Where and with what it was measured."""
-    kernels = kernels_in_use() if machine.gpu else {}
-
-    def kernel_of(package: str, name: str) -> str:
-        return f"{name} in bfloat16" if kernels.get(package) else "torch"
-
-    return {
-        "machine": machine.name(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
-        "delta_rule": kernel_of("fla", "flash-linear-attention"),
-        "short_convolution": kernel_of("causal_conv1d", "causal-conv1d"),
-        "options": {name: str(value) for name, value in asdict(options).items()},
-    }
-
-
-def main(options: Options) -> None:
-    """Measure and print; ``--json`` writes every single measurement."""
-    device = torch.device(options.device)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise SystemExit(f"--device {options.device}: torch sees no GPU here; take --device cpu")
-    machine, console = Machine(device, options.threads), Console()
-    if options.profile:
-        profile(machine, options, console)
-        return
-    report: dict[str, Any] = conditions(machine, options) | {"inference": [], "peaks": {}, "training": []}
-    console.print(", ".join(f"{name} {value}" for name, value in report.items() if isinstance(value, str)))
-    for name in ordered(options.dtypes):
-        seen, peaks, tokens, gigaflops = infer(machine, options, DTYPES[name])
-        report["peaks"][name] = [asdict(peak) for peak in peaks]
-        report |= {"tokens": tokens, "gflop_a_sample": gigaflops}
-        report["inference"] += [
-            {"dtype": name, "way": way, "batch": batch, "part": part.strip(), "turns": [asdict(turn) for turn in turns]}
-            for (way, batch, part), turns in seen.items()
-        ]
-        peak = spread([each.matmul / 1e9 for each in peaks], 0)
-        for way in dict.fromkeys(way for way, _, _ in seen):
-            console.rule(f"{options.preset}, {name}, {way}")
-            console.print(f"peak: {peak[0]} GFLOP/s ({peak[1]}), product of two large squares")
-            console.print(f"observations to actions, {STEPS[0]} Euler steps, prompts of {tokens} tokens, {options.views} views")
-            console.print(chunk_table(seen, way, options, machine))
-            console.print(part_table(seen, way, options, machine))
-    console.print(
-        "GFLOP of a sample: " + ", ".join(f"{part} {figure:.4g}" for part, figure in report["gflop_a_sample"].items())
-    )
-    if options.training:
-        report["training"] = list(trainings(machine, options, DTYPES[options.dtypes[-1]]))
-        console.rule(f"{options.preset}, training, products in {options.dtypes[-1]}")
-        console.print(training_table(report["training"]))
-    console.print(f"medians of {options.turns} turns")
-    if options.json:
-        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+def main(options: Chunk | Training | Profile) -> None:
+    """Measure and print."""
+    machine, console = Machine(options), Console(width=130)
+    console.print(f"{machine.name}; {options.turns} turns")
+    show: Any = {Chunk: show_chunk, Training: show_training, Profile: show_profile}[type(options)]
+    for dtype in sorted(
+        options.dtypes
+    ):  # bfloat16 first: a policy in float32 puts torch's own kernels in for the whole process
+        console.rule(f"{options.preset}, {dtype}")
+        show(console, machine, options, dtype)
+    for dtype, peaks in machine.peaks.items():
+        rate, extent = spread([peak / 1e9 for peak in peaks], 0)
+        console.print(f"product of two large squares in {dtype}: {rate} GFLOP/s ({extent})")
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Options, description=__doc__))
+    main(tyro.cli(Chunk | Training | Profile, description=__doc__))

@@ -1,38 +1,26 @@
-"""The counted operations of a Qwen-VLA, which measured speeds are compared with: torch's own count, and known figures of full size."""
+"""The operations that speeds of a Qwen-VLA are compared with, as the speed script counts them: against sums by hand, on small sizes."""
 
-import dataclasses
-import math
+import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+from torch.nn.functional import scaled_dot_product_attention
 
-from vlarig.policies.qwen_vla.backbone import BackboneInputs, positions_of
 from vlarig.policies.qwen_vla.config import PRESETS
-from vlarig.policies.qwen_vla.model import build
-from vlarig.policies.qwen_vla.vision import image_features, image_grids, patchify
 
 SCRIPTS = Path(__file__).parents[3] / "benchmarks" / "speed"
-IMAGE, START, END = 6, 3, 4
 TINY = PRESETS["tiny"]()
-SIZES = (("seven", 7), ("three", 3))
-CONFIGS = {
-    "tiny": TINY,
-    "small": PRESETS["small"](),
-    "multi_mlp": dataclasses.replace(TINY, projection="multi_mlp", projection_embodiments=SIZES),
-    "concat, state": dataclasses.replace(TINY, projection="concat", projection_embodiments=SIZES, state="dit", state_size=8),
-}
 
 
 @pytest.fixture
-def flops(monkeypatch):
-    """The module, which stands beside the scripts that use it."""
+def script(monkeypatch):
     monkeypatch.syspath_prepend(SCRIPTS)
-    import qwen_vla_flops
+    import qwen_vla
 
-    return qwen_vla_flops
+    yield qwen_vla
+    for name in ("qwen_vla", "spread"):
+        sys.modules.pop(name, None)
 
 
 @pytest.fixture(autouse=True)
@@ -43,79 +31,52 @@ def one_thread():
     torch.set_num_threads(before)
 
 
-def counted(work):
-    """Torch's count, with what it leaves out on a CPU: attention, of a causal one the seen half, and triangular solutions."""
-
-    def attention(query, key, value, _dropout=0.0, causal=False, *, out_shape=None, **_):
-        whole = sdpa_flop_count(query, key, value)
-        return whole * (query[2] + 1) // (2 * query[2]) if causal else whole
-
-    def triangular(system, right, *_, out_shape=None, **__):
-        return math.prod(right) * system[-1]
-
-    operators = torch.ops.aten
-    others = {
-        operators._scaled_dot_product_flash_attention_for_cpu: attention,
-        operators.linalg_solve_triangular: triangular,
-    }
-    with FlopCounterMode(display=False, custom_mapping=others) as counter, torch.no_grad():
-        work()
-    return counter.get_total_flops()
+@pytest.fixture
+def subject(script):
+    return script.Subject(script.Options("tiny"), torch.device("cpu"), torch.float32)
 
 
-def prompt(config, tokens, batch):
-    """A batch of prompts of that length with two pictures each."""
-    rng = np.random.default_rng(0)
-    block = [START, *[IMAGE] * config.image_tokens(), END] * 2
-    ids = torch.tensor([block + rng.integers(8, 1024, tokens - len(block)).tolist() for _ in range(batch)])
-    images = torch.from_numpy(rng.integers(0, 256, (2 * batch, *config.image_size, 3), dtype=np.uint8))
-    valid, grids = torch.ones_like(ids, dtype=torch.bool), image_grids(2 * batch, *config.image_size)
-    return BackboneInputs(ids, valid, positions_of(ids, valid, grids, IMAGE), patchify(images), grids)
+def step_by_hand(tokens):
+    """One pass of the expert over the prompt and the chunk, without a state token: two for each multiplication with its addition."""
+    expert, width = TINY.expert, TINY.expert.width
+    length = tokens + TINY.horizon
+    block = 2 * length * (4 * width**2 + 3 * width * expert.mlp_width) + 4 * length**2 * width + 2 * 6 * width**2
+    time = 2 * (expert.time_features * width + width**2) + 2 * 2 * width**2
+    actions = 2 * 2 * TINY.horizon * (TINY.channels * width + width**2)  # in and out
+    return expert.blocks * block + time + actions
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-def test_counts_are_those_of_torch(flops, name):
-    """The language model's within 0.5 %, since its short convolution is padded by three tokens; the others exactly."""
-    config, tokens, batch = CONFIGS[name], 128, 2  # whole pieces of the delta rule: nothing is padded
-    model, inputs = build(config), prompt(config, 128, 2)
-    mask = torch.ones(batch, config.horizon, config.channels, dtype=torch.bool)
-    kind = None if config.projection == "zero_pad" else torch.zeros(batch, dtype=torch.int64)
-    state = torch.zeros(batch, config.state_size) if config.state == "dit" else None
-    expected = flops.count(config, tokens, images=2)
-
-    vision = counted(lambda: image_features(model.backbone.model.visual, inputs.pixel_values, inputs.image_grid_thw))
-    assert vision == batch * expected.vision
-    with torch.no_grad():
-        context = model.encode(inputs)
-    language = counted(lambda: model.encode(inputs)) - vision
-    assert batch * expected.language == pytest.approx(language, rel=0.005)
-    assert counted(lambda: model.condition(context, mask, kind, state)) == batch * expected.condition
-    with torch.no_grad():
-        field = model.velocity_field(context, mask, kind, state)
-    step = counted(lambda: field(torch.zeros(mask.shape), torch.ones(batch)))
-    assert step == batch * expected.step
+def test_products_attention_and_the_backward_pass_are_counted(script):
+    left, right = torch.ones(3, 5, requires_grad=True), torch.ones(5, 7, requires_grad=True)
+    assert script.operations(lambda: left @ right) == 2 * 3 * 5 * 7
+    assert script.operations(lambda: (left @ right).sum().backward()) == 3 * 2 * 3 * 5 * 7
+    query, key = torch.ones(1, 2, 11, 8), torch.ones(1, 2, 13, 8)
+    assert script.operations(lambda: scaled_dot_product_attention(query, key, key)) == 2 * 2 * 2 * 11 * 13 * 8
 
 
-def test_short_pieces_of_the_delta_rule_cost_less_than_padded_ones(flops):
-    whole, part = (flops.count(CONFIGS["small"], tokens, images=1).language for tokens in (128, 127))
-    assert 0.98 < part / whole < 127 / 128
+def test_parts_of_a_chunk(script, subject):
+    """An Euler step by hand; the parts add up to the chunk; two samples take twice as much."""
+    one, two = ({part.name.strip(): part.flops for part in subject.parts(size)} for size in (1, 2))
+    tokens = subject.batch(1).inputs.input_ids.shape[1]
+    assert one["Euler step"] == step_by_hand(tokens)
+    assert one["conditioning"] == 2 * tokens * TINY.text["hidden_size"] * TINY.expert.width
+    assert one["inputs"] == 0
+    assert one["backbone"] == one["vision"] + one["language model"]
+    assert one["chunk"] == one["backbone"] + one["conditioning"] + one["4 Euler steps"]
+    assert one["10 Euler steps"] == 10 * one["Euler step"]
+    assert two == {name: 2 * flops for name, flops in one.items()}
 
 
-def test_full_size(flops):
-    """A 224 x 224 picture and 60 tokens of text, reckoned by hand from the published sizes."""
-    full = flops.count(PRESETS["4b"](), tokens=111, images=1)
-    assert round(full.vision / 1e9) == 125
-    assert round(full.language / 1e9) == 807
-    assert round((full.condition + full.step) / 1e9) == 233
-    assert full.backbone == full.vision + full.language
-    assert full.chunk(4) == full.backbone + full.condition + 4 * full.step
-    assert 128 * full.training(0) / 1e12 == pytest.approx(89.5, abs=0.1)
-    assert 128 * full.training(3) / 1e12 == pytest.approx(447.5, abs=0.1)
+def test_training_takes_three_passes_and_checkpointing_a_fourth(script):
+    def step(**how):
+        subject = script.Subject(script.Options("tiny"), torch.device("cpu"), torch.float32)
+        forward = {part.name.strip(): part.flops for part in subject.parts(2)}
+        return forward, subject.step(script.Training("tiny", batch=4, micro_batch=2), torch.float32, **how)[0].flops / 2
 
-
-def test_weights_of_full_size(flops):
-    """Gigabytes that a chunk reads in bfloat16: the backbone's 3.90B weights once, the expert's 1.15B in each step."""
-    model = build(PRESETS["4b"](), device="meta", dtype=torch.bfloat16)
-    once = flops.weight_bytes(model, 0)
-    assert once / 1e9 == pytest.approx(7.81, abs=0.01)
-    assert (flops.weight_bytes(model, 4) - once) / 4e9 == pytest.approx(2.31, abs=0.01)
+    forward, expert = step(whole=False, checkpointed=False)
+    ahead = forward["conditioning"] + forward["Euler step"]
+    assert expert == pytest.approx(3 * ahead, rel=0.05)  # no gradient reaches the context and the noisy actions
+    _, everything = step(whole=True, checkpointed=False)
+    assert everything == pytest.approx(3 * (ahead + forward["backbone"]), rel=0.05)
+    _, checkpointed = step(whole=True, checkpointed=True)
+    assert checkpointed - everything == pytest.approx(forward["language model"], rel=0.15)

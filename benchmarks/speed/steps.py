@@ -1,0 +1,188 @@
+"""Our loop beside upstream's own in one simulator: CPU of a step, of a reset and of an episode, start-up, and the memory of an env.
+
+Upstream's loop is, in the same process and over the same episode with the same actions: LIBERO's as its evaluators make it, with two
+views at every step and the task loaded anew at every reset; SimplerEnv's on mani-skill 3, with a picture at every step and a plain
+reset; for the embedded suite robosuite's, in our scene with robosuite's own methods put back and no reset but the objects' poses. The
+script says whether both reach the same state, to the last bit. All times but the start-up's are CPU times of one thread, so that other
+work on the machine disturbs less.
+
+    python benchmarks/speed/steps.py tabletop
+    python benchmarks/speed/steps.py libero_object --turns 3
+    python benchmarks/speed/steps.py simpler_widowx --task put_eggplant_in_basket --steps 120 --tasks 4
+"""
+
+from __future__ import annotations
+
+import base64
+import importlib.util
+import json
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.table import Table
+from spread import spread
+
+from vlarig.benchmarks.registry import load_suite
+from vlarig.envs.api import Camera, Episode, Needs
+from vlarig.envs.messages import Start, encode
+from vlarig.harness.workplace import Workplace
+
+CHUNK = 16
+#: Envs and workers that memory is projected to.
+PROJECTED, WORKERS = 128, (2, 16)
+#: Views as upstream draws them; those of the default protocol where they are the same.
+CAMERAS = {
+    "libero": tuple(Camera(view, 256, 256, mirror=True) for view in ("ego", "cam_left_wrist")),
+    "simpler": (Camera("ego", 480, 640),),
+}
+#: What mani-skill's own env makes of an action, so that both loops can be given the same actions.
+OPTIONS = {"simpler": {"rotation": "moving_axes", "predicates": "maniskill3"}}
+NO_PICTURES = "upstream, no pictures"
+
+
+@dataclass(frozen=True)
+class Question:
+    """What to measure."""
+
+    suite: tyro.conf.Positional[Literal["tabletop", "libero_object", "libero_spatial", "simpler_widowx"]]
+    """Name of the suite."""
+    task: str | None = None
+    """One of its tasks. Default: the first."""
+    steps: int = 128
+    """Control steps of an episode."""
+    turns: int = 5
+    """How often everything is measured; medians are printed."""
+    envs: tuple[int, ...] = (1, 2, 8)
+    """Numbers of envs in one process whose memory is measured."""
+    tasks: int = 2
+    """Tasks at once whose memory is measured, an env each."""
+
+
+def start_loops(workplace: Workplace, question: str, starts: Sequence[Start], **told: Any) -> subprocess.Popen[str]:
+    """Start ``loops.py`` in the suite's runtime with a question; its last line is the answer."""
+    command = [str(workplace.runtime.python), "-I", str(Path(__file__).with_name("loops.py")), question]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=workplace.environment())
+    spec = importlib.util.find_spec("vlarig.envs")
+    assert spec is not None
+    assert process.stdin is not None
+    known = {"envs": spec.origin, "adapter": workplace.suite.adapter, "runtime": workplace.suite.runtime}
+    encoded = [base64.b64encode(encode(start)).decode() for start in starts]
+    process.stdin.write(json.dumps({**known, "starts": encoded, **told}) + "\n")
+    process.stdin.flush()
+    return process
+
+
+def ask(workplace: Workplace, question: str, starts: Sequence[Start], **told: Any) -> Any:
+    """The answer to a question.
+
+    Raises:
+        RuntimeError: The process failed; what it wrote is on standard error.
+    """
+    process = start_loops(workplace, question, starts, **told)
+    output, _ = process.communicate()
+    if process.returncode:
+        raise RuntimeError(f"{question} ended with status {process.returncode} in the runtime {workplace.suite.runtime!r}")
+    return json.loads(output.splitlines()[-1])
+
+
+def variants(episode: Episode, runtime: str) -> dict[str, Start]:
+    """Our loops over the episode, by name: the first without pictures, the second with them."""
+    protocol = replace(episode.protocol, stop_on_success=False, step_limit=10_000, task_limits={})
+    if runtime == "simpler":
+        protocol = replace(protocol, gripper="as_given", options=OPTIONS[runtime])
+    drawn = replace(protocol, cameras=CAMERAS.get(runtime, protocol.cameras), execute=CHUNK)
+    return {
+        "ours, no pictures": Start(0, 0, replace(episode, protocol=drawn), Needs(images=False)),
+        f"ours, pictures once in {CHUNK} steps": Start(0, 0, replace(episode, protocol=drawn), Needs()),
+        "ours, pictures at every step": Start(0, 0, replace(episode, protocol=replace(drawn, execute=1)), Needs()),
+        f"ours, default protocol, once in {protocol.execute}": Start(0, 0, replace(episode, protocol=protocol), Needs()),
+    }
+
+
+def draw_actions(runtime: str, steps: int) -> np.ndarray:
+    """Actions ``[steps, 7]`` that move the arm and touch things."""
+    rng = np.random.default_rng(0)
+    if runtime != "simpler":
+        return np.clip(rng.normal(0.0, 0.3, (steps, 7)), -1.0, 1.0)
+    actions = rng.uniform(-1.0, 1.0, (steps, 7)) * [0.02, 0.02, 0.02, 0.1, 0.1, 0.1, 0.0]
+    actions[: steps // 4, 2] -= 0.01  # down to the table, where the contacts are
+    actions[:, 6] = np.arange(steps) // 8 % 2
+    return actions
+
+
+def show_speed(console: Console, workplace: Workplace, question: Question, episode: Episode) -> None:
+    """Measure the loops in turns and print medians."""
+    runtime, ours = workplace.suite.runtime, variants(episode, workplace.suite.runtime)
+    upstreams = {"upstream": True} if runtime == "simpler" else {"upstream": True, NO_PICTURES: False}
+    told = {"actions": draw_actions(runtime, question.steps).tolist(), "turns": question.turns}
+    answer = ask(workplace, "measure", list(ours.values()), loops=list(ours), upstreams=upstreams, **told)
+    costs = {
+        name: {"a step": [step for _, step in turns], "a reset": [reset for reset, _ in turns]}
+        | {"an episode": [reset + question.steps * step for reset, step in turns]}
+        for name, turns in answer["costs"].items()
+    }
+    table = Table(f"{episode.task}, CPU ms", *(f"{head}{kind}" for kind in costs["upstream"] for head in ("", "min to max, ")))
+    for name, kinds in costs.items():
+        table.add_row(name, *(cell for values in kinds.values() for cell in spread(values, 1)))
+    for name, values in answer["parts"].items():
+        table.add_row(name, *spread(values, 1))
+    ratios = Table(
+        "upstream / ours, turn by turn", *(f"{head}{kind}" for kind in costs["upstream"] for head in ("", "min to max, "))
+    )
+    for name in ours:
+        for other in upstreams if "no pictures" in name else ("upstream",):
+            pairs = [
+                [their / our for our, their in zip(costs[name][kind], costs[other][kind], strict=True)] for kind in costs[name]
+            ]
+            ratios.add_row(f"{other} / {name}", *(cell for values in pairs for cell in spread(values, 1)))
+    console.print(table, ratios, sep="\n")
+    same = "yes" if answer["same"] else "no"
+    console.print(f"the same state to the last bit after {question.steps} steps with pictures: {same}; {question.turns} turns")
+
+
+def show_memory(console: Console, workplace: Workplace, question: Question, episode: Episode) -> None:
+    """Measure the memory of envs, of several tasks and of upstream's env, and project to many envs; and the time of a start."""
+    start = Start(0, 0, episode, Needs())
+    others = [each for each in workplace.suite.episodes(per_task=1) if each.task != episode.task]
+    tasks = [start, *(Start(0, 0, each, Needs()) for each in others[: question.tasks - 1])]
+    held = {count: ask(workplace, "memory", [start] * count) for count in sorted({1, *question.envs})}
+    together, upstream = ask(workplace, "memory", tasks), ask(workplace, "upstream_memory", [start])
+    most = max(held)
+    further = (held[most] - held[1]) / max(most - 1, 1)
+    further_task = (together - held[1]) / max(len(tasks) - 1, 1) - further
+    table = Table(f"{episode.task}: one process, after a chunk and pictures", "MB (PSS)")
+    for count, megabytes in held.items():
+        table.add_row(f"{count} envs of the task", f"{megabytes:.0f}")
+    table.add_row(f"{len(tasks)} envs, a task each", f"{together:.0f}")
+    table.add_row("upstream's env, one a process", f"{upstream:.0f}")
+    table.add_row("a further env of the task", f"{further:.1f}")
+    table.add_row("a further task", f"{further_task:.0f}")
+    for workers in WORKERS:
+        total = workers * together + max(PROJECTED - workers * len(tasks), 0) * further
+        table.add_row(f"projected: {PROJECTED} envs, {workers} workers with {len(tasks)} tasks each", f"{total:.0f}")
+    table.add_row(f"projected: {PROJECTED} of upstream's", f"{PROJECTED * upstream:.0f}")
+    console.print(table)
+    first, again = ask(workplace, "start_up", [start])
+    console.print(f"wall seconds to the first picture: {first:.1f}; with the scene loaded again: {again:.1f}")
+
+
+def main(question: Question) -> None:
+    """Measure everything."""
+    console = Console(width=140)
+    suite = load_suite(question.suite)
+    # mani-skill's own starts are those of the protocol of its name
+    protocol = suite.protocol("maniskill3" if suite.runtime == "simpler" else None)
+    episode = suite.episodes([question.task] if question.task else [], per_task=1, protocol=protocol)[0]
+    episode, workplace = replace(episode, protocol=suite.protocol()), Workplace.of(suite)
+    show_speed(console, workplace, question, episode)
+    show_memory(console, workplace, question, episode)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Question, description=__doc__))
