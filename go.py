@@ -3,6 +3,7 @@
 
   python3 go.py demo                 sweep the embedded suite with its scripted expert, to a table and videos
   python3 go.py test [PYTEST ARGS]   check style, types and imports, then run the tests
+  python3 go.py test --quick         the same with the embedded simulator alone, and without slow tests
 
 Both make the environment `.venv` beside this file and the simulators' runtimes in your cache; the second time that takes seconds.
 Missing system libraries are installed where that is allowed (root, or sudo without a password); elsewhere you are told the line.
@@ -56,7 +57,7 @@ def main() -> int:
     require_python()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        set_up(EXTRAS[action], RUNTIMES[action])
+        set_up(EXTRAS[action], RUNTIMES["demo" if "--quick" in rest else action])
         return demo() if action == "demo" else test(rest)
     except KeyboardInterrupt:
         stop("interrupted; the same command takes it up again", 130)

@@ -33,6 +33,27 @@ settings.load_profile("vlarig")
 Cli = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``--quick``."""
+    parser.addoption(
+        "--quick", action="store_true", help="leave out slow tests and those of all simulators but the embedded one"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Carry ``--quick`` out."""
+    if config.getoption("--quick"):
+        left_out = [item for item in items if is_slow(item)]
+        items[:] = [item for item in items if not is_slow(item)]
+        config.hook.pytest_deselected(items=left_out)
+
+
+def is_slow(item: pytest.Item) -> bool:
+    """Whether a test is marked as slow, or needs another simulator than the embedded one."""
+    fixtures = getattr(item, "fixturenames", ())
+    return item.get_closest_marker("slow") is not None or "libero" in fixtures or "simpler" in fixtures
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print what each folder of tests took, beside its budget, the longest first."""
     took: Counter[str] = Counter()

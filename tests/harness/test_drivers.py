@@ -126,7 +126,7 @@ def test_a_driver_that_is_too_old_is_none(system, tmp_path, monkeypatch, version
 
 
 @pytest.fixture
-def simpler(system, monkeypatch):
+def simpler_renderer(system, monkeypatch):
     """Gives a way to see what is chosen, or why nothing is."""
 
     def choose(apt=True):
@@ -139,43 +139,43 @@ def simpler(system, monkeypatch):
     return choose
 
 
-def test_the_renderer_leads_to_its_driver(system, simpler):
+def test_the_renderer_leads_to_its_driver(system, simpler_renderer):
     path = put(system / "lvp_icd.json")
-    renderer = simpler()
+    renderer = simpler_renderer()
     assert renderer.name == "lavapipe"
     assert renderer.environment["VK_DRIVER_FILES"] == str(path)
     assert renderer.environment["VLARIG_SAPIEN_DEVICE"] == "cpu"
     assert str(path) in renderer.origin
 
 
-def test_without_a_driver_the_sentence_says_what_to_do(system, simpler):
+def test_without_a_driver_the_sentence_says_what_to_do(system, simpler_renderer):
     begin = "the runtime 'simpler' cannot draw pictures here: Mesa's software Vulkan driver (lavapipe)"
-    assert simpler() == f"{begin} is missing; run: vlarig runtime install simpler"
-    assert simpler(apt=False).startswith(f"{begin} is missing; install Mesa 23.3 or newer with lavapipe")
+    assert simpler_renderer() == f"{begin} is missing; run: vlarig runtime install simpler"
+    assert simpler_renderer(apt=False).startswith(f"{begin} is missing; install Mesa 23.3 or newer with lavapipe")
     path = put(system / "lvp_icd.json", version="1.1.230")
     old = f"{begin} of Mesa 23.3 or newer (that of {path} is older) is missing; run: vlarig runtime install simpler"
-    assert simpler() == old
+    assert simpler_renderer() == old
 
 
-def test_a_library_beside_the_driver_may_be_missing_too(system, simpler, monkeypatch):
+def test_a_library_beside_the_driver_may_be_missing_too(system, simpler_renderer, monkeypatch):
     monkeypatch.setattr(runtime_spec.ctypes.util, "find_library", lambda name: None)
     put(system / "lvp_icd.json")
-    assert simpler().endswith("cannot draw pictures here: libX11 is missing; run: vlarig runtime install simpler")
-    assert re.search(r"libX11 is missing; run: (sudo )?apt-get install -y libx11-6$", simpler(apt=False))
+    assert simpler_renderer().endswith("cannot draw pictures here: libX11 is missing; run: vlarig runtime install simpler")
+    assert re.search(r"libX11 is missing; run: (sudo )?apt-get install -y libx11-6$", simpler_renderer(apt=False))
     make_private()
-    assert isinstance(simpler(), Renderer), "the private copy has the library beside it"
+    assert isinstance(simpler_renderer(), Renderer), "the private copy has the library beside it"
 
 
-def test_a_card_is_used_where_that_is_asked_for_or_nothing_else_is_here(system, simpler, monkeypatch):
+def test_a_card_is_used_where_that_is_asked_for_or_nothing_else_is_here(system, simpler_renderer, monkeypatch):
     nvidia = put(system / "nvidia_icd.json", "libGLX_nvidia.so.0", "1.3.277")
-    assert simpler().name == "gpu"
-    assert simpler().environment == {"VLARIG_SAPIEN_DEVICE": "cuda", **dict.fromkeys(drivers.VARIABLES, str(nvidia))}
+    assert simpler_renderer().name == "gpu"
+    assert simpler_renderer().environment == {"VLARIG_SAPIEN_DEVICE": "cuda", **dict.fromkeys(drivers.VARIABLES, str(nvidia))}
     put(system / "lvp_icd.json")
-    assert simpler().name == "lavapipe"
+    assert simpler_renderer().name == "lavapipe"
     monkeypatch.setenv("VLARIG_RENDERER", "gpu")
-    assert simpler().name == "gpu"
+    assert simpler_renderer().name == "gpu"
     nvidia.unlink()
-    assert "NVIDIA's Vulkan driver is missing; install the Vulkan part of NVIDIA's driver" in simpler()
+    assert "NVIDIA's Vulkan driver is missing; install the Vulkan part of NVIDIA's driver" in simpler_renderer()
 
 
 def test_an_unknown_driver_is_told_the_nearest():
