@@ -205,9 +205,7 @@ def _suite(name: str, title: str) -> Suite:
         payload=payload,
         assets=("libero",),
         patience=Patience(start=300.0),  # a task's first start compiles its scene: three seconds on a core to itself
-        footprint=Footprint(
-            process=900, slot=6, task=510
-        ),  # benchmarks/speed/libero_steps.py, libero_object's; others take less
+        footprint=Footprint(process=900, slot=6, task=510),  # benchmarks/speed/steps.py, libero_object's; others take less
     )
 
 

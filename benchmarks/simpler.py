@@ -224,7 +224,7 @@ def _task(name: str) -> Task:
     return Task(name, starts=tuple(range(_TASKS[name].scene.starts)), starts_under=starts_under)
 
 
-#: The sink's scene, the larger one, and four tasks at once: benchmarks/speed/simpler_steps.py.
+#: The sink's scene, the larger one, and four tasks at once: benchmarks/speed/steps.py.
 FOOTPRINT = Footprint(process=880, slot=15, task=45)
 
 SIMPLER_WIDOWX = Suite(

@@ -53,7 +53,7 @@ class Footprint:
     """Memory that a worker takes, in MB (10^6 bytes), by which workers and slots are chosen. It is an estimate, and changes no result.
 
     Attributes:
-        process: The sim server, and its simulator with one slot.
+        process: A worker with one slot.
         slot: A further slot of the same task.
         task: A further task at the same time.
     """

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import hmac
 import os
-from ipaddress import ip_address
+import struct
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
-from typing import Optional
+from typing import Optional, Union
 
+from websockets.asyncio.server import ServerConnection
 from websockets.datastructures import Headers
 
 from .errors import VlarigError
@@ -31,6 +33,37 @@ def may_enter(headers: Headers, token: str) -> bool:
     shown = headers.get_all("Authorization")
     expected = authorization(token)["Authorization"].encode()
     return len(shown) == 1 and hmac.compare_digest(shown[0].encode(errors="replace"), expected)
+
+
+def stranger(connection: ServerConnection) -> Optional[int]:
+    """The user whose process is at the other end of a connection within this machine, if it is neither our user nor root.
+
+    Linux says so in ``/proc/net/tcp`` and ``tcp6`` (proc_net(5)); elsewhere, and for other machines, nobody is a stranger.
+    """
+    ends = [
+        {_as_listed(ip_address(address[0]), address[1]), _as_listed(_mapped(ip_address(address[0])), address[1])}
+        for address in (connection.remote_address, connection.local_address)
+    ]
+    for table in ("tcp", "tcp6"):
+        try:
+            lines = Path(f"/proc/net/{table}").read_text().splitlines()[1:]
+        except OSError:
+            continue
+        for _, local, remote, _, _, _, _, user, *_ in map(str.split, lines):
+            if local in ends[0] and remote in ends[1] and int(user) not in (0, os.getuid()):
+                return int(user)
+    return None
+
+
+def _as_listed(address: Union[IPv4Address, IPv6Address], port: int) -> str:
+    """An address as the kernel's tables have it: words of 32 bits in the machine's order, and the port."""
+    words = struct.unpack(f">{len(address.packed) // 4}I", address.packed)
+    return struct.pack(f"={len(words)}I", *words).hex().upper() + f":{port:04X}"
+
+
+def _mapped(address: Union[IPv4Address, IPv6Address]) -> Union[IPv4Address, IPv6Address]:
+    """An address of version 4 as a socket of version 6 has it."""
+    return IPv6Address(f"::ffff:{address}") if isinstance(address, IPv4Address) else address
 
 
 def is_loopback(host: str) -> bool:

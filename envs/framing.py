@@ -1,45 +1,114 @@
-"""Length-prefixed messages on the socket pair between a process and one that it started: a simulator's, a policy's."""
+"""Frames: what travels between a supervisor and its child, on a socket pair, and between machines, in a websocket's message.
+
+A frame is a head of fixed size and a body. Whoever passes a frame on reads and bounds the head; the body is for its receiver.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import socket
 import struct
+from typing import NamedTuple, Union
 
 from .errors import BadMessageError
 from .wire import MAX_MESSAGE_BYTES
 
-_PREFIX = struct.Struct(">I")
+#: Most envs of one worker.
+MOST_ENVS = 1024
+
+#: id, kind, env, steps, size of the body.
+_HEAD = struct.Struct(">IBHIQ")
+
+#: Bytes of an encoded head.
+HEAD_BYTES = _HEAD.size
 
 
-def send_frame(channel: socket.socket, data: bytes) -> None:
-    """Send one message, blocking."""
-    channel.sendall(_PREFIX.pack(len(data)) + data)
+class Frame(NamedTuple):
+    """One message.
+
+    Attributes:
+        id: Number of the request, which its reply repeats; 0 is what a child says first.
+        kind: Which message the body is, by its conversation's numbers.
+        env: Number of the env that a request is for.
+        steps: Steps of a request's chunk, or those that an episode's chunks execute; 0 for everything else.
+        body: The encoded message.
+    """
+
+    id: int
+    kind: int
+    env: int
+    steps: int
+    body: Union[bytes, bytearray]
+
+    def head(self) -> bytes:
+        """The encoded head."""
+        return _HEAD.pack(self.id, self.kind, self.env, self.steps, len(self.body))
 
 
-def receive_frame(channel: socket.socket) -> bytes:
-    """Receive one message, blocking; ``EOFError`` when the other end is gone."""
-    return _receive_exactly(channel, _length(_receive_exactly(channel, _PREFIX.size)))
+class Head(NamedTuple):
+    """A frame's head: the fields of :class:`Frame`, and the size of its body in bytes."""
+
+    id: int
+    kind: int
+    env: int
+    steps: int
+    size: int
+
+    def frame(self, body: Union[bytes, bytearray]) -> Frame:
+        """The frame with that body."""
+        return Frame(self.id, self.kind, self.env, self.steps, body)
 
 
-async def read_frame(reader: asyncio.StreamReader) -> bytes:
-    """Receive one message; ``asyncio.IncompleteReadError`` when the other end is gone."""
-    return await reader.readexactly(_length(await reader.readexactly(_PREFIX.size)))
+def read_head(data: Union[bytes, bytearray], most_bytes: int = MAX_MESSAGE_BYTES) -> Head:
+    """The head in :data:`HEAD_BYTES` bytes.
+
+    Args:
+        data: They.
+        most_bytes: Largest body.
+
+    Raises:
+        BadMessageError: A field is out of its bounds.
+    """
+    head = Head(*_HEAD.unpack(data))
+    if head.size > most_bytes:
+        raise BadMessageError(f"a message of {head.size} bytes; at most {most_bytes} are allowed")
+    if head.env >= MOST_ENVS:
+        raise BadMessageError(f"env {head.env}; a worker's envs are numbered from 0 to {MOST_ENVS - 1}")
+    return head
 
 
-def write_frame(writer: asyncio.StreamWriter, data: bytes) -> None:
-    """Queue one message for sending."""
-    writer.write(_PREFIX.pack(len(data)) + data)
+def frame_of(message: Union[bytes, str]) -> Frame:
+    """The frame in a websocket's message.
+
+    Raises:
+        BadMessageError: It is none.
+    """
+    if isinstance(message, str):
+        raise BadMessageError("a text message; frames are binary")
+    if len(message) < HEAD_BYTES:
+        raise BadMessageError(f"a message of {len(message)} bytes; a frame has {HEAD_BYTES} or more")
+    head = read_head(message[:HEAD_BYTES])
+    if head.size != len(message) - HEAD_BYTES:
+        raise BadMessageError(f"a frame of {len(message)} bytes whose body should have {head.size}")
+    return head.frame(message[HEAD_BYTES:])
 
 
-def _length(prefix: bytes) -> int:
-    (length,) = _PREFIX.unpack(prefix)
-    if length > MAX_MESSAGE_BYTES:
-        raise BadMessageError(f"a message of {length} bytes; at most {MAX_MESSAGE_BYTES} are allowed")
-    return length
+def send_frame(channel: socket.socket, frame: Frame) -> None:
+    """Send one frame, blocking."""
+    channel.sendall(frame.head() + frame.body)
 
 
-def _receive_exactly(channel: socket.socket, count: int) -> bytes:
+def receive_frame(channel: socket.socket, most_bytes: int = MAX_MESSAGE_BYTES) -> Frame:
+    """Receive one frame, blocking.
+
+    Raises:
+        EOFError: The other end is gone.
+        BadMessageError: A field of the head is out of its bounds.
+    """
+    head = read_head(_receive_exactly(channel, HEAD_BYTES), most_bytes)
+    return head.frame(_receive_exactly(channel, head.size))
+
+
+def _receive_exactly(channel: socket.socket, count: int) -> bytearray:
     buffer = bytearray(count)
     view = memoryview(buffer)
     while view:
@@ -50,4 +119,4 @@ def _receive_exactly(channel: socket.socket, count: int) -> bytes:
         if received == 0:
             raise EOFError("the other end of the channel is closed")
         view = view[received:]
-    return bytes(buffer)
+    return buffer

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import struct
-from typing import Any
+from typing import Any, Union
 
 import msgspec
 import numpy as np
@@ -65,7 +65,7 @@ def pack(value: object) -> bytes:
     return b"".join([_PREFIX.pack(len(head)), head, *bodies])
 
 
-def unpack(data: bytes, kind: Any) -> Any:
+def unpack(data: Union[bytes, bytearray], kind: Any) -> Any:
     """The ``kind`` in ``data``, with read-only arrays.
 
     Args:
@@ -84,14 +84,16 @@ def unpack(data: bytes, kind: Any) -> Any:
     if end - _PREFIX.size > MAX_HEAD_BYTES:
         raise BadMessageError(f"a message with {end - _PREFIX.size} bytes beside arrays; at most {MAX_HEAD_BYTES} are allowed")
 
+    view = memoryview(data)
+
     def take_array(code: int, described: memoryview) -> np.ndarray:
         nonlocal end
         dtype, shape = _read_description(code, described)
         begin, end = end, end + math.prod(shape) * dtype.itemsize
-        return build_array(dtype, shape, data[begin:end])
+        return build_array(dtype, shape, bytes(view[begin:end]))
 
     try:
-        value = msgspec.msgpack.decode(memoryview(data)[_PREFIX.size : end], type=kind, ext_hook=take_array)
+        value = msgspec.msgpack.decode(view[_PREFIX.size : end], type=kind, ext_hook=take_array)
     except BadMessageError:
         raise
     except (ValueError, RecursionError) as error:  # msgspec's errors are ValueErrors, as that of text that is no UTF-8 is

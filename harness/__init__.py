@@ -1,10 +1,11 @@
 """Moving episodes: the engine, what it moves them through, and the command line.
 
-``engine`` drives slots, ``placement`` keeps the sim servers that they live in, ``sweep`` and ``rollouts`` are what users start. Around
-them:
+``engine`` drives slots, ``slot`` brings an episode back where its worker died, ``workers`` replaces workers, ``sweep`` and ``rollouts``
+are what users start. Around them:
 
+- ``children``: child processes of every kind, started, watched and ended;
 - ``simulation``: what runs in a simulator's own environment;
-- ``machines``: where servers and policies run, and the line to them;
+- ``machines``: workers on other machines, and the env server that lends them;
 - ``runtimes`` and ``assets``: simulators' environments and data files;
 - ``reporting``: what is told of a sweep;
 - ``gym``: suites as Gymnasium environments;

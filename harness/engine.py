@@ -26,8 +26,8 @@ from ..policies.batching import Batcher
 from ..results.records import Attempt
 from .ensembling import Ensembler
 from .episode_queue import EpisodeQueue
-from .placement import MOST_LOSSES, HostLostError, SimHost
 from .slot import GivenUpError, SimSlot
+from .workers import MOST_LOSSES, Worker, WorkerLostError
 
 
 @dataclass(frozen=True)
@@ -83,8 +83,8 @@ class Slot:
         self._engine = engine
 
     @property
-    def host(self) -> SimHost:
-        """The sim server."""
+    def host(self) -> Worker:
+        """The worker."""
         return self._sim.host
 
     def abandon(self) -> None:
@@ -160,10 +160,10 @@ class Slot:
 
 
 class Engine:
-    """Slots over sim servers, one policy, and the sinks.
+    """Slots over workers, one policy, and the sinks.
 
     Args:
-        hosts: The sim servers, all of one suite.
+        hosts: The workers, all of one suite.
         slots_per_host: Slots in each.
         embodiment: The suite's embodiment.
         needs: What the policy (and the training, for final frames) wants to see.
@@ -175,7 +175,7 @@ class Engine:
 
     def __init__(
         self,
-        hosts: Sequence[SimHost],
+        hosts: Sequence[Worker],
         slots_per_host: int,
         embodiment: Embodiment,
         needs: Needs,
@@ -197,19 +197,19 @@ class Engine:
         if streams and len(streams) != len(self.slots):
             raise ValueError(f"{len(streams)} streams for {len(self.slots)} slots; each slot needs one of its own")
         self._streams = streams
-        self._loss: HostLostError | None = None
+        self._loss: WorkerLostError | None = None
 
-    async def sweep(self, queue: EpisodeQueue, joining: AsyncIterator[tuple[SimHost, int]] | None = None) -> None:
+    async def sweep(self, queue: EpisodeQueue, joining: AsyncIterator[tuple[Worker, int]] | None = None) -> None:
         """Run every episode of the queue; those given up are in the sinks' hands as faults.
 
-        An episode whose sim server, or whose policy's process, is lost is begun again.
+        An episode whose worker, or whose policy's process, is lost is begun again.
 
         Args:
             queue: What to run.
-            joining: Sim servers that come later, each with its number of slots.
+            joining: Workers that come later, each with its number of slots.
 
         Raises:
-            VlarigError: The policy or an env refused, or no sim server is left.
+            VlarigError: The policy or an env refused, or no worker is left.
         """
         playing: list[asyncio.Task[None]] = []
         try:
@@ -242,12 +242,12 @@ class Engine:
         """How many slots are at what."""
         return Counter(slot.activity for slot in self.slots)
 
-    def _add_slot(self, host: SimHost, local: int) -> Slot:
+    def _add_slot(self, host: Worker, local: int) -> Slot:
         sim = SimSlot(host, local, self.needs, self._note)
         self.slots.append(Slot(len(self.slots), sim, self))
         return self.slots[-1]
 
-    async def _let_join(self, joining: AsyncIterator[tuple[SimHost, int]] | None, play: Callable[[Slot], None]) -> None:
+    async def _let_join(self, joining: AsyncIterator[tuple[Worker, int]] | None, play: Callable[[Slot], None]) -> None:
         if joining is not None:
             async for host, slots in joining:
                 for local in range(slots):
@@ -259,7 +259,7 @@ class Engine:
             try:
                 await self._play(slot, episode)
                 queue.done()
-            except (HostLostError, PolicyLost) as loss:
+            except (WorkerLostError, PolicyLost) as loss:
                 await self._put_back(slot, episode, loss, queue)
             finally:
                 self.batcher.playing -= 1
@@ -321,8 +321,8 @@ def _split(wall: float, simulator: dict[str, float], policy: float) -> dict[str,
     return worked | {"wait": max(0.0, wall - sum(worked.values()))}
 
 
-async def _stands(host: SimHost, queue: EpisodeQueue) -> bool:
-    """Wait until a sim server is there; false where it is not before all episodes are done, or is given up."""
+async def _stands(host: Worker, queue: EpisodeQueue) -> bool:
+    """Wait until a worker is there; false where it is not before all episodes are done, or is given up."""
     if host.absence is None:
         return True
     back, over = asyncio.create_task(host.stands_again()), asyncio.create_task(queue.wait_until_over())

@@ -22,10 +22,10 @@ from ..results.records import EpisodeRecord, split_key
 from ..results.run_files import check_links
 from .episode_queue import EpisodeQueue
 from .machine import Machine
-from .placement import SimHost, local_hosts
 from .sizing import choose_size
 from .slot import GivenUpError, SimSlot
 from .termination import sigterm_interrupts, until_sigterm
+from .workers import Worker, local_workers
 from .workplace import Workplace
 
 #: What to say where an episode differs from its record.
@@ -192,7 +192,7 @@ class _Replayer:
             queue = EpisodeQueue(part.episodes)
             try:
                 async with (
-                    local_hosts(part.workplace, count, self.run / "logs" / "replay", size.memory_share) as hosts,
+                    local_workers(part.workplace, count, self.run / "logs" / "replay", size.memory_share) as hosts,
                     asyncio.TaskGroup() as group,
                 ):
                     for host in hosts:
@@ -201,13 +201,13 @@ class _Replayer:
             except BaseExceptionGroup as failures:
                 raise failures.exceptions[0] from None
 
-    async def _play(self, host: SimHost, local: int, queue: EpisodeQueue) -> None:
+    async def _play(self, host: Worker, local: int, queue: EpisodeQueue) -> None:
         while (episode := await queue.take(host.number)) is not None:
             # Read only now: the actions of all episodes need not fit into memory.
             self.done(await self._replay(host, local, episode, self.ledger.record(episode.key)))
             queue.done()
 
-    async def _replay(self, host: SimHost, local: int, episode: Episode, record: EpisodeRecord) -> Replay:
+    async def _replay(self, host: Worker, local: int, episode: Episode, record: EpisodeRecord) -> Replay:
         slot = SimSlot(host, local, Needs(images=record.saw_images, every_frame=self.watch is not None))
         watcher: Watcher | None = None
         try:

@@ -14,44 +14,128 @@ import logging
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from ..envs.background import BackgroundLoop
 from ..envs.backoff import Backoff
-from ..envs.errors import VlarigError
+from ..envs.errors import BadMessageError, VlarigError
+from ..envs.framing import Frame
+from ..envs.messages import CRASH
+from ..envs.untrusted import one_line
 from ..policies.api import SHARED_FILE_VARIABLE, PolicyError, PolicyLost
 from ..policies.pool import MessageMember, PolicyPool
-from ..policies.replica_messages import ActReply, Description, Message, Order
-from .replica_process import PATIENCE, Patience, ReplicaConfig, ReplicaDied, ReplicaProcess
+from ..policies.replica_messages import (
+    MAX_BATCH_BYTES,
+    ActReply,
+    Description,
+    Failed,
+    Message,
+    Order,
+    decode,
+    encode,
+    join,
+    split,
+)
+from .children.child import ChildConfig, ChildDied, Launcher
+from .children.line import Line
 
 T = TypeVar("T")
 
+#: Seconds that a replica gets to close its policy at the end.
+EXIT_SECONDS = 5.0
+
+#: The replicas' own output.
+output_logger = logging.getLogger("vlarig.policies.replica")
 logger = logging.getLogger(__name__)
 
 _DEVICES_VARIABLE = "CUDA_VISIBLE_DEVICES"
 
 
+@dataclass(frozen=True)
+class Patience:
+    """How long a replica may take, in seconds of the time in which we run; much, since what is slow is not broken.
+
+    Attributes:
+        load: To load its policy, which may have to be downloaded.
+        answer: To answer a batch, the first of which may be compiled for.
+    """
+
+    load: float = 3600.0
+    answer: float = 600.0
+
+
+PATIENCE = Patience()
+
+
+@dataclass(frozen=True)
+class ReplicaConfig:
+    """What a replica is made of.
+
+    Attributes:
+        policy: The policy's name.
+        options: The policy's options.
+        environment: The process's environment variables.
+        files: Open files that it inherits, by the environment variable that gets the file's path.
+        patience: How long it may take.
+    """
+
+    policy: str
+    options: Mapping[str, str]
+    environment: Mapping[str, str]
+    files: Mapping[str, int] = field(default_factory=dict)
+    patience: Patience = PATIENCE
+
+
+class _Output:
+    """Passes on to ``logging`` what a policy and its libraries print, and keeps the last line.
+
+    Args:
+        number: The replica's number.
+    """
+
+    def __init__(self, number: int) -> None:
+        self.last_line = ""
+        self._number = number
+        self._rest = ""
+
+    def __call__(self, data: bytes) -> None:
+        *lines, self._rest = (self._rest + data.decode(errors="replace")).replace("\r", "\n").split("\n")
+        for line in filter(str.strip, lines):
+            self.last_line = line
+            output_logger.warning("replica %d: %s", self._number, line)
+        self._rest = self._rest[-4096:]
+
+    def after(self, death: ChildDied) -> str:
+        """How the process died, and what it said last."""
+        return f"{death}; it said last: {one_line(self.last_line)}" if self.last_line else str(death)
+
+
 class Replica(MessageMember):
-    """One replica for as long as it is wanted: its process, the line to it, and its restarts.
+    """One replica for as long as it is wanted: the line to its process, and its restarts.
 
     A :class:`~vlarig.policies.pool.Member`.
 
     Args:
         number: Its number among its siblings.
         config: What its process is made of.
-        loop: Where the process is looked after. Its thread starts the process, and the kernel ends the process with that thread.
+        loop: Where the process is looked after.
+        launcher: Starts it, in the loop.
     """
 
     description: Description
 
-    def __init__(self, number: int, config: ReplicaConfig, loop: BackgroundLoop) -> None:
+    def __init__(self, number: int, config: ReplicaConfig, loop: BackgroundLoop, launcher: Launcher) -> None:
         self.label = f"replica {number} of the policy {config.policy!r}"
         self._number = number
         self._config = config
         self._loop = loop
-        self._process: ReplicaProcess | None = None
-        self._line = asyncio.Lock()
+        self._launcher = launcher
+        self._output = _Output(number)
+        self._line: Line | None = None
+        self._turn = asyncio.Lock()
         self._task: asyncio.Task[Any] | None = None
         self._backoff = Backoff()
         self._story = "it never worked"
@@ -59,7 +143,7 @@ class Replica(MessageMember):
     @property
     def pid(self) -> int | None:
         """Process id, for as long as it lives."""
-        return None if self._process is None else self._process.pid
+        return None if self._line is None else self._line.pid
 
     async def launch(self, orders: Sequence[Order] = ()) -> None:
         """Start the process, again if it dies while it starts, and have it carry out what its predecessor did.
@@ -69,10 +153,10 @@ class Replica(MessageMember):
         """
         while True:
             try:
-                self._process, self.description = await self._launch_once(orders)
+                await self._launch_once(orders)
                 return
-            except ReplicaDied as died:
-                self._story = str(died)
+            except ChildDied as death:
+                self._story = self._output.after(death)
             except VlarigError as error:
                 if not self._backoff.proven:
                     raise
@@ -81,9 +165,9 @@ class Replica(MessageMember):
 
     async def end(self) -> None:
         """End the process."""
-        process, self._process = self._process, None
-        if process is not None:
-            await process.end()
+        line, self._line = self._line, None
+        if line is not None:
+            await line.end(EXIT_SECONDS)
 
     def exchange(self, messages: Sequence[Message]) -> list[Message]:
         """Send a request and return its answer.
@@ -122,7 +206,7 @@ class Replica(MessageMember):
             raise PolicyLost(f"{self.label} was interrupted") from None
 
     async def _alone(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        async with self._line:
+        async with self._turn:
             self._task = asyncio.current_task()
             try:
                 return await work()
@@ -134,30 +218,51 @@ class Replica(MessageMember):
             self._task.cancel()
 
     async def _exchange(self, messages: Sequence[Message]) -> list[Message]:
-        if self._process is None:
+        if self._line is None:
             raise PolicyLost(f"{self.label} was being started anew")
         try:
-            return await self._process.exchange(messages)
-        except ReplicaDied as died:
-            self._process, self._story = None, str(died)
-            logger.warning("%s is gone: %s", self.label, died)
-            raise PolicyLost(f"{self.label} is gone: {died}") from None
+            return await _answer(self._line, messages)
+        except ChildDied as death:
+            self._story = self._output.after(death)
+            await self.end()
+            logger.warning("%s is gone: %s", self.label, self._story)
+            raise PolicyLost(f"{self.label} is gone: {self._story}") from None
 
     async def _revive(self, orders: Sequence[Order]) -> None:
-        if self._process is None:
+        if self._line is None:
             await self._count_death()
             await self.launch(orders)
 
-    async def _launch_once(self, orders: Sequence[Order]) -> tuple[ReplicaProcess, Description]:
-        process = ReplicaProcess(self._number, self._config)
-        description = await process.load()
+    async def _launch_once(self, orders: Sequence[Order]) -> None:
+        config = self._config
+        arguments = {"policy": config.policy, "options": dict(config.options), "path": sys.path}
+        child = await self._launcher.start(
+            ChildConfig(
+                command=[sys.executable, "-P", "-u", "-m", "vlarig.policies.replica"],
+                environment=config.environment,
+                greeting=arguments,
+                load_seconds=config.patience.load,
+                answer_seconds=config.patience.answer,
+                output=self._output,
+                files=config.files,
+                most_bytes=MAX_BATCH_BYTES,
+                name="it",
+            )
+        )
+        try:
+            (description,) = _messages(await child.receive())
+            if not isinstance(description, Description):
+                raise ChildDied(CRASH, f"it said {type(description).__name__} instead of Description and was killed")
+        except BaseException:
+            await child.end()
+            raise
+        self.description, self._line = description, Line(child)
         try:
             for order in orders:
-                await process.exchange([order])
+                await _answer(self._line, [order])
         except BaseException:
-            await process.end()
+            await self.end()
             raise
-        return process, description
 
     async def _count_death(self) -> None:
         """Take note of a death, and wait a while if there was another just before.
@@ -171,6 +276,37 @@ class Replica(MessageMember):
                 f"{self.label} died {self._backoff.failures} times without answering once in between; the last time {self._story}"
             )
         await asyncio.sleep(pause)
+
+
+async def _answer(line: Line, messages: Sequence[Message]) -> list[Message]:
+    """A replica's answer to a request.
+
+    Raises:
+        PolicyError: The policy failed.
+        VlarigError: It says that the user can mend something.
+        ChildDied: The process died, or took too long and was killed.
+    """
+    try:
+        body = join([encode(message) for message in messages])
+    except BadMessageError as error:
+        raise BadMessageError(f"{error}; show smaller or fewer images, or leave out --replicas") from None
+    return _messages(await line.ask(Frame(0, 0, 0, 0, body)))
+
+
+def _messages(frame: Frame) -> list[Message]:
+    """The messages in a replica's reply.
+
+    Raises:
+        VlarigError: The policy failed; what :class:`~vlarig.policies.replica_messages.Failed` says.
+        ChildDied: It is no reply, so that its process is to be ended.
+    """
+    try:
+        messages = [decode(part) for part in split(frame.body)]
+    except BadMessageError as error:
+        raise ChildDied(CRASH, f"it wrote what is no answer ({error}) and was killed") from None
+    if messages and isinstance(messages[0], Failed):
+        raise messages[0].error()
+    return messages
 
 
 def replicated_policy(name: str, options: Mapping[str, str], count: int, patience: Patience = PATIENCE) -> PolicyPool[Replica]:
@@ -189,12 +325,14 @@ def replicated_policy(name: str, options: Mapping[str, str], count: int, patienc
         raise PolicyError(f"{count} replicas of the policy {name!r}; expected 1 or more")
     with contextlib.ExitStack() as stack:
         shared = stack.enter_context(_shared_file())
-        files = () if shared is None else (shared,)
-        environments = itertools.cycle(_environments(shared))
+        files = {} if shared is None else {SHARED_FILE_VARIABLE: shared}
+        environments = itertools.cycle(_environments())
         loop = BackgroundLoop("vlarig-replicas")
         stack.callback(loop.close)
+        launcher = Launcher()
+        stack.callback(lambda: loop.run(launcher.__aexit__()))
         configs = (ReplicaConfig(name, options, environment, files, patience) for environment in environments)
-        replicas = [Replica(number, config, loop) for number, config in zip(range(count), configs, strict=False)]
+        replicas = [Replica(number, config, loop, launcher) for number, config in zip(range(count), configs, strict=False)]
         stack.callback(lambda: loop.run(_end_all(replicas)))
         loop.run(_launch_all(replicas))
         return PolicyPool(
@@ -233,11 +371,10 @@ def _shared_file() -> Iterator[int | None]:
         os.close(number)
 
 
-def _environments(shared: int | None) -> list[dict[str, str]]:
+def _environments() -> list[dict[str, str]]:
     """Environment variables for replicas, in turn: one for each GPU where there are several."""
-    common = dict(os.environ) if shared is None else os.environ | {SHARED_FILE_VARIABLE: f"/proc/self/fd/{shared}"}
     devices = visible_devices()
-    return [common | {_DEVICES_VARIABLE: device} for device in devices] if len(devices) > 1 else [common]
+    return [os.environ | {_DEVICES_VARIABLE: device} for device in devices] if len(devices) > 1 else [dict(os.environ)]
 
 
 def visible_devices() -> list[str]:

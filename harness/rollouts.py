@@ -19,9 +19,9 @@ from ..policies.api import Policy
 from ..policies.batching import Batcher, Batching
 from .engine import Engine, Sink, Transition
 from .machine import Machine
-from .placement import local_hosts
 from .plan import plan_suite
 from .sizing import memory_share
+from .workers import local_workers
 
 
 def episode_stream(suite: Suite, protocol: Protocol, slot: int, slots: int) -> Iterator[Episode]:
@@ -130,7 +130,7 @@ class Rollouts:
     async def _open(self) -> Engine:
         try:
             hosts = await self._stack.enter_async_context(
-                local_hosts(self._plan.workplace, self._workers, self._logs, self._memory_share())
+                local_workers(self._plan.workplace, self._workers, self._logs, self._memory_share())
             )
             batcher = await self._stack.enter_async_context(Batcher(self._policy, self._batching))
         except BaseException:

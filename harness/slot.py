@@ -1,4 +1,4 @@
-"""A slot of a sim server, whose episode survives the simulator."""
+"""A slot of a worker, whose episode survives the simulator."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from ..envs.api import ChunkResult, Episode, Needs, Snapshot
 from ..envs.errors import VlarigError
 from ..envs.messages import ENV_ERROR, EPISODE_FAULTS
 from ..results.records import Attempt
-from .machines.client import SimulatorFault
-from .placement import SimHost
+from .children.line import SimulatorFault
+from .workers import Worker
 
 #: Failed attempts after which an episode is given up for this session.
 MOST_ATTEMPTS = 3
@@ -27,27 +27,25 @@ class GivenUpError(Exception):
 
 
 class SimSlot:
-    """One slot of a sim server: the episode under way in it, and all that it takes to bring it back after a crash.
+    """One slot of a worker: the episode under way in it, and all that it takes to bring it back after a crash.
 
     A simulator that died is brought back by starting the same episode and repeating the recorded actions, which an
     episode's determinism makes exact; the digest of the simulator's states proves it. A chunk whose caller was interrupted
     leaves the simulator where nobody knows, and is mended in the same way.
 
     Args:
-        host: The sim server.
-        local: The slot's number there.
+        host: The worker.
+        env: The slot's number there.
         needs: What the episode's observer wants to receive.
         note: Is told of each attempt that failed.
     """
 
-    def __init__(
-        self, host: SimHost, local: int, needs: Needs, note: Callable[[Attempt], Awaitable[None]] | None = None
-    ) -> None:
+    def __init__(self, host: Worker, env: int, needs: Needs, note: Callable[[Attempt], Awaitable[None]] | None = None) -> None:
         self.host = host
         self.episode: Episode | None = None
         self.snapshot: Snapshot | None = None
         """What the newest episode shows now."""
-        self._local = local
+        self._env = env
         self._needs = needs
         self._note = note
         self._actions: list[np.ndarray] = []
@@ -92,7 +90,7 @@ class SimSlot:
                 if not self._stands:
                     await self._restore()
                     self._stands = True
-                return None if actions is None else await self.host.step(self._local, actions)
+                return None if actions is None else await self.host.step(self._env, actions)
             except asyncio.CancelledError:
                 self._stands = False
                 raise
@@ -103,9 +101,9 @@ class SimSlot:
     async def _restore(self) -> None:
         """Bring the episode back to where it was: from its start, by its recorded actions."""
         assert self.episode is not None
-        snapshot = await self.host.start(self._local, self.episode, self._needs)
+        snapshot = await self.host.start(self._env, self.episode, self._needs)
         for actions in self._actions:
-            snapshot = (await self.host.step(self._local, actions)).snapshot
+            snapshot = (await self.host.step(self._env, actions)).snapshot
         if self.snapshot is not None and snapshot.state_digest != self.snapshot.state_digest:
             raise SimulatorFault(
                 ENV_ERROR,

@@ -80,7 +80,7 @@ class MessageMember:
 
     def act(self, requests: Sequence[Request]) -> list[Reply]:
         """The policy's reply to each request. Raises like :meth:`Member.act`."""
-        batch = [ActRequest(len(requests)), *map(PackedRequest, requests)]
+        batch = [ActRequest(), *map(PackedRequest, requests)]
         head, *replies = self.exchange(batch)
         assert isinstance(head, ActReply), head
         self.version = head.version

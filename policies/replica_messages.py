@@ -1,26 +1,29 @@
-"""The messages between the driver and a replica of its policy, in the wire's own form. Each travels with the number of its request.
+"""The messages between the driver and a replica of its policy, in the wire's own form.
 
-A conversation: the replica sends a :class:`Description`, or :class:`Failed` where its policy cannot be made, numbered :data:`LOADED`.
-Then each :data:`Order` is answered by :class:`Done`, and an :class:`ActRequest`, after which its :class:`PackedRequest` messages come,
-by :class:`ActReply`, after which its :class:`PackedReply` messages come; each by :class:`Failed` where the policy raised. A request and
-its reply are a message each, so that no batch is too large for one.
+A conversation: the replica sends a :class:`Description`, or :class:`Failed` where its policy cannot be made. Then each :data:`Order` is
+answered by :class:`Done`, and an :class:`ActRequest` with its :class:`PackedRequest` messages by :class:`ActReply` with its
+:class:`PackedReply` messages; each by :class:`Failed` where the policy raised. A frame holds what belongs together, message by message,
+so that no batch is too large for one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import struct
+from collections.abc import Mapping, Sequence
 
 from ..envs.api import Needs
 from ..envs.embodiments import Embodiment
-from ..envs.errors import VlarigError
-from ..envs.wire import MessageStruct, pack, unpack
+from ..envs.errors import BadMessageError, VlarigError
+from ..envs.wire import MAX_MESSAGE_BYTES, MessageStruct, pack, unpack
 from .api import Policy, PolicyError, PolicyLost, Reply, Request
-
-#: Number of what a replica sends first.
-LOADED = -1
 
 #: Kinds of :class:`Failed`: which exception of ours it was.
 POLICY, LOST, OTHER = "policy", "lost", "other"
+
+#: Largest body of a frame: a batch of many requests.
+MAX_BATCH_BYTES = 2**32
+
+_SIZE = struct.Struct(">I")
 
 #: Most characters of what is said of a failure.
 _LONGEST_SENTENCE = 10_000
@@ -84,9 +87,7 @@ class Done(MessageStruct, frozen=True):
 
 
 class ActRequest(MessageStruct, frozen=True):
-    """Answer the ``count`` requests that come next, as one batch."""
-
-    count: int
+    """Answer the requests that come next, as one batch."""
 
 
 class PackedRequest(MessageStruct, frozen=True):
@@ -96,9 +97,8 @@ class PackedRequest(MessageStruct, frozen=True):
 
 
 class ActReply(MessageStruct, frozen=True):
-    """The batch is answered by the ``count`` replies that come next; ``version`` is the policy's."""
+    """The batch is answered by the replies that come next; ``version`` is the policy's."""
 
-    count: int
     version: int
 
 
@@ -137,19 +137,45 @@ Order = Check | MakeStrict | Rows
 Message = Description | Order | Done | ActRequest | PackedRequest | ActReply | PackedReply | Failed
 
 
-def encode(message: Message, number: int = 0) -> bytes:
-    """A message and its number as bytes.
+def encode(message: Message) -> bytes:
+    """A message as bytes.
 
     Raises:
-        BadMessageError: It holds what does not travel.
+        BadMessageError: It holds what does not travel, or is too large.
     """
-    return pack((number, message))
+    data = pack(message)
+    if len(data) > MAX_MESSAGE_BYTES:
+        raise BadMessageError(f"{type(message).__name__} has {len(data)} bytes; at most {MAX_MESSAGE_BYTES} are allowed")
+    return data
 
 
-def decode(data: bytes) -> tuple[int, Message]:
-    """The number and the message in ``data``.
+def decode(data: bytes) -> Message:
+    """The message in ``data``.
 
     Raises:
         BadMessageError: There is none; says what is wrong.
     """
-    return unpack(data, tuple[int, Message])
+    return unpack(data, Message)
+
+
+def join(parts: Sequence[bytes]) -> bytes:
+    """Encoded messages as the body of a frame."""
+    return b"".join(piece for part in parts for piece in (_SIZE.pack(len(part)), part))
+
+
+def split(body: bytes | bytearray) -> list[bytes]:
+    """The encoded messages in the body of a frame.
+
+    Raises:
+        BadMessageError: It does not consist of some.
+    """
+    parts, begin = [], 0
+    while begin < len(body):
+        end = begin + _SIZE.size
+        if end <= len(body):
+            begin, end = end, end + _SIZE.unpack_from(body, begin)[0]
+        if end > len(body):
+            raise BadMessageError(f"a part that ends at {end} of {len(body)} bytes")
+        parts.append(bytes(memoryview(body)[begin:end]))
+        begin = end
+    return parts

@@ -13,6 +13,7 @@ import contextlib
 import http
 import itertools
 import logging
+import os
 import ssl
 import time
 from collections.abc import Mapping
@@ -23,7 +24,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request as HttpRequest
 from websockets.http11 import Response
 
-from ..envs.access import checked_token, may_enter, refuse_open_door
+from ..envs.access import checked_token, may_enter, refuse_open_door, stranger
 from ..envs.embodiments import Embodiment
 from ..envs.errors import BadMessageError, VlarigError
 from ..envs.handshakes import Handshakes
@@ -204,6 +205,9 @@ class PolicyServer:
             return connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, "the policy is gone\n")
         if not may_enter(request.headers, self._config.token):
             return connection.respond(http.HTTPStatus.UNAUTHORIZED, "the token is missing or wrong\n")
+        if not self._config.token and (user := stranger(connection)) is not None:
+            sentence = f"user {user} may not use this policy server of user {os.getuid()}, which wants no token\n"
+            return connection.respond(http.HTTPStatus.FORBIDDEN, sentence)
         if len(self._connections) >= self._config.most_connections:
             return connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, "there are too many connections\n")
         return None

@@ -18,3 +18,8 @@ def children_of(pid: int) -> list[int]:
             if int(fields[1]) == pid and fields[0] != "Z":
                 children.append(int(entry.name))
     return [child for child in children if child != os.getpid()]
+
+
+def workers_of(pid: int) -> list[int]:
+    """The living workers or replicas of a driver: the children of its launchers."""
+    return [worker for launcher in children_of(pid) for worker in children_of(launcher)]

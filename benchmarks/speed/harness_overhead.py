@@ -29,7 +29,7 @@ EPISODES_A_TASK = 12
 
 def bare(workplace: Workplace, episodes: list[Episode], actions: np.ndarray) -> float:
     """Steps per second of :data:`WORKERS` bare loops, each with its share of the episodes."""
-    shares = [[Start(0, 0, episode, InstantPolicy.needs) for episode in episodes[number::WORKERS]] for number in range(WORKERS)]
+    shares = [[Start(episode, InstantPolicy.needs) for episode in episodes[number::WORKERS]] for number in range(WORKERS)]
     processes = [start_loops(workplace, "bare", starts, actions=actions.tolist()) for starts in shares]
     for process in processes:
         assert process.stdout is not None

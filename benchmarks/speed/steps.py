@@ -98,10 +98,10 @@ def variants(episode: Episode, runtime: str) -> dict[str, Start]:
         protocol = replace(protocol, gripper="as_given", options=OPTIONS[runtime])
     drawn = replace(protocol, cameras=CAMERAS.get(runtime, protocol.cameras), execute=CHUNK)
     return {
-        "ours, no pictures": Start(0, 0, replace(episode, protocol=drawn), Needs(images=False)),
-        f"ours, pictures once in {CHUNK} steps": Start(0, 0, replace(episode, protocol=drawn), Needs()),
-        "ours, pictures at every step": Start(0, 0, replace(episode, protocol=replace(drawn, execute=1)), Needs()),
-        f"ours, default protocol, once in {protocol.execute}": Start(0, 0, replace(episode, protocol=protocol), Needs()),
+        "ours, no pictures": Start(replace(episode, protocol=drawn), Needs(images=False)),
+        f"ours, pictures once in {CHUNK} steps": Start(replace(episode, protocol=drawn), Needs()),
+        "ours, pictures at every step": Start(replace(episode, protocol=replace(drawn, execute=1)), Needs()),
+        f"ours, default protocol, once in {protocol.execute}": Start(replace(episode, protocol=protocol), Needs()),
     }
 
 
@@ -148,9 +148,9 @@ def show_speed(console: Console, workplace: Workplace, question: Question, episo
 
 def show_memory(console: Console, workplace: Workplace, question: Question, episode: Episode) -> None:
     """Measure the memory of envs, of several tasks and of upstream's env, and project to many envs; and the time of a start."""
-    start = Start(0, 0, episode, Needs())
+    start = Start(episode, Needs())
     others = [each for each in workplace.suite.episodes(per_task=1) if each.task != episode.task]
-    tasks = [start, *(Start(0, 0, each, Needs()) for each in others[: question.tasks - 1])]
+    tasks = [start, *(Start(each, Needs()) for each in others[: question.tasks - 1])]
     held = {count: ask(workplace, "memory", [start] * count) for count in sorted({1, *question.envs})}
     together, upstream = ask(workplace, "memory", tasks), ask(workplace, "upstream_memory", [start])
     most = max(held)

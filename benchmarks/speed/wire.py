@@ -20,6 +20,7 @@ from vlarig.benchmarks.tabletop import TABLETOP
 from vlarig.envs import messages
 from vlarig.envs.api import ChunkResult, Episode, Frames, Needs, Outcome, Row, Snapshot
 from vlarig.envs.untrusted import build_array
+from vlarig.envs.wire import pack, unpack
 
 ROWS = 8
 REPEATS = 500
@@ -37,10 +38,10 @@ def chunk_messages(images: bool) -> list[messages.Message]:
     state = np.linspace(-1, 1, 8, dtype=np.float32)
     snapshot = Snapshot("go", ROWS, ROWS, state, frames, {}, metrics, Outcome(), "a" * 64, "b" * 64, seconds)
     return [
-        messages.Start(1, 0, episode, Needs(images=images)),
-        messages.Started(1, snapshot),
-        messages.Step(2, 0, np.zeros((ROWS, 7), np.float32)),
-        messages.Stepped(2, ChunkResult((Row(0.5, False, False),) * ROWS, snapshot)),
+        messages.Start(episode, Needs(images=images)),
+        messages.Started(snapshot),
+        messages.Step(np.zeros((ROWS, 7), np.float32)),
+        messages.Stepped(ChunkResult((Row(0.5, False, False),) * ROWS, snapshot)),
     ]
 
 
@@ -49,25 +50,19 @@ def with_cattrs() -> Coded:
 
     @dataclass(frozen=True)
     class Start:
-        id: int
-        slot: int
         episode: Episode
         needs: Needs
 
     @dataclass(frozen=True)
     class Started:
-        id: int
         snapshot: Snapshot
 
     @dataclass(frozen=True)
     class Step:
-        id: int
-        slot: int
         actions: np.ndarray
 
     @dataclass(frozen=True)
     class Stepped:
-        id: int
         result: ChunkResult
 
     kinds: dict[str, Any] = {kind.__name__: kind for kind in (Start, Started, Step, Stepped)}
@@ -135,7 +130,7 @@ def _cost(call: Callable[[], object]) -> float:
 
 def main() -> None:
     """Measure and print."""
-    codecs: dict[str, Coded] = {"the wire": (messages.encode, messages.decode), "cattrs": with_cattrs()}
+    codecs: dict[str, Coded] = {"the wire": (pack, lambda data: unpack(data, messages.Message)), "cattrs": with_cattrs()}
     for images in (False, True):
         print(f"{ROWS} rows, {'two 256x256 views' if images else 'no cameras'}; microseconds to encode + to decode")
         for message in chunk_messages(images):

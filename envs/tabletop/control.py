@@ -3,7 +3,7 @@
 robosuite runs its controllers in each of a row's 25 substeps, in Python. Most of that goes into asking again for what does not
 change within a row, or at all (the goal in the world, the pose and the velocity of the arm's base, names and indices, the gripper's
 command), and into six calls for Jacobians where one will do. What is left are the same operations on arrays of the same layout, and
-robosuite's own compiled functions, so that no rounding differs; ``benchmarks/speed/tabletop_steps.py`` compares the states that both
+robosuite's own compiled functions, so that no rounding differs; ``benchmarks/speed/steps.py`` compares the states that both
 reach.
 """
 

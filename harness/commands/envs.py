@@ -20,9 +20,9 @@ from rich.text import Text
 
 from ...benchmarks.registry import load_suite, load_suites
 from ...benchmarks.suite import Suite, Task, refuse_unknown_tasks
-from ...envs.api import Camera, Episode, Needs, Protocol
+from ...envs.api import Camera, Episode, Protocol
 from ...envs.errors import VlarigError
-from ...envs.messages import Start, encode
+from ...envs.wire import pack
 from ..assets.bundle import locate_bundle
 from ..command_line import parse
 from ..runtimes.runtime import list_runtimes
@@ -223,7 +223,7 @@ def run_checker(suite: Suite, episodes: Sequence[Episode]) -> Iterator[dict[str,
     told = {
         "adapter": suite.adapter,
         "packages": workplace.packages(),
-        "episodes": [base64.b64encode(encode(Start(0, 0, episode, Needs()))).decode() for episode in episodes],
+        "episodes": [base64.b64encode(pack(episode)).decode() for episode in episodes],
     }
     with (
         tempfile.TemporaryFile("w+") as errors,

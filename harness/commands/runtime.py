@@ -38,7 +38,7 @@ class Install:
 class Add:
     """Adopt an interpreter made elsewhere, such as a conda environment's.
 
-    It needs Python 3.9 or newer with numpy, gymnasium, msgspec and websockets beside the simulator. For example:
+    It needs Python 3.9 or newer with numpy, gymnasium and msgspec beside the simulator. For example:
 
     vlarig runtime add habitat --python ~/miniconda3/envs/habitat/bin/python
     """

@@ -16,16 +16,16 @@ from ...envs.api import Needs
 from ...envs.background import BackgroundLoop
 from ...envs.errors import VlarigError
 from ..machine import Machine
-from ..placement import local_hosts
 from ..sizing import memory_share
 from ..slot import GivenUpError, SimSlot
+from ..workers import local_workers
 from ..workplace import Workplace
 
 T = TypeVar("T")
 
 
 class SimulatorPool:
-    """A number of slots, spread over sim servers that are started at first use.
+    """A number of slots, spread over workers that are started at first use.
 
     Args:
         suite: Whose simulators they are.
@@ -91,7 +91,7 @@ class SimulatorPool:
         each = math.ceil(self._size / self._workers)
         expected = self._suite.footprint.worker_bytes(each, min(each, len(self._suite.tasks)))
         share = memory_share(expected, self._workers, Machine.here())
-        hosts = await self._stack.enter_async_context(local_hosts(workplace, self._workers, logs, share))
+        hosts = await self._stack.enter_async_context(local_workers(workplace, self._workers, logs, share))
         places = [(host, local) for local in range(each) for host in hosts][: self._size]
         self.slots = [SimSlot(host, local, self._needs) for host, local in places]
 

@@ -1,1 +1,1 @@
-"""Where simulators and policies run, and the line to them: on this machine, on others that lend theirs, or where Ray places them."""
+"""Machines: this one, others that lend their workers by an env server, and those where Ray places workers and replicas."""

@@ -1,7 +1,7 @@
-"""The env server: lends sim servers of this machine to sweeps that run elsewhere.
+"""The env server: lends workers of this machine to sweeps that run elsewhere.
 
-A connection is a sim server: it is started when a client asks for it, and ended with the connection, however that ends. What is said
-on the connection then goes on to the sim server as it is, and back. One port is enough, for any number of sim servers.
+A connection is a worker: it is started when a client asks for it, and ended with the connection, however that ends. Frames then pass
+both ways, and of each the head alone is read. One port is enough, for any number of workers.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import http
 import logging
+import os
 import platform
 import ssl
 from collections.abc import Coroutine
@@ -18,30 +19,31 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from websockets.asyncio.client import ClientConnection
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
 from ...benchmarks.registry import load_suite
 from ...benchmarks.suite import unknown
-from ...envs.access import may_enter, refuse_open_door
+from ...envs.access import may_enter, refuse_open_door, stranger
 from ...envs.errors import BadMessageError, VlarigError
+from ...envs.framing import Frame, frame_of
 from ...envs.handshakes import Handshakes
-from ...envs.messages import BAD_MESSAGE, LOST, REFUSED, WIRE_VERSION, Failure, Hire, Hired, Offer, Welcome, decode, encode
+from ...envs.messages import BAD_MESSAGE, LOST, REFUSED, WIRE_VERSION, Died, Failure, Hire, Hired, Offer, decode, encode
 from ...envs.wire import MAX_MESSAGE_BYTES
+from ..children.child import ChildDied, Launcher
+from ..children.liveness import CLOSE_SECONDS, KEEPALIVE, hang_up, keep_alive, within
+from ..children.simulator import Simulator
+from ..children.worker_log import WorkerLog
 from ..machine import Machine
-from ..placement import START_MARGIN
-from ..simulation.liveness import CLOSE_SECONDS, KEEPALIVE, hang_up, keep_alive, within
+from ..workers import START_MARGIN
 from ..workplace import Workplace
-from .client import ServerGone, reach
-from .local_server import LocalServer
 from .remote_machines import DEFAULT_PORT
 
 #: Seconds that a client may take to say what it wants. One that only wants to know the offer leaves before.
 HIRE_SECONDS = 60.0
 
-#: Connections at a time beside those of sim servers: clients that ask for the offer.
+#: Connections at a time beside those of workers: clients that ask for the offer.
 MORE_CONNECTIONS = 16
 
 logger = logging.getLogger(__name__)
@@ -57,8 +59,8 @@ class EnvServerConfig:
         token: Secret that a client must show; empty for none, on the loopback interface alone.
         encryption: What is shown to clients that connect with TLS; no encryption when ``None``.
         suites: Names of the suites that are lent; all that are installed when empty.
-        workers: Most sim servers at a time; as many as cores when ``None``.
-        logs: Folder of the sim servers' logs.
+        workers: Most workers at a time; as many as cores when ``None``.
+        logs: Folder of the workers' logs.
     """
 
     host: str = "127.0.0.1"
@@ -74,7 +76,7 @@ class EnvServerConfig:
 
 
 class EnvServer:
-    """Lends sim servers. Use it as an asynchronous context manager.
+    """Lends workers. Use it as an asynchronous context manager.
 
     Raises:
         VlarigError: A suite does not exist or is not ready.
@@ -87,6 +89,7 @@ class EnvServer:
         self._numbers: set[int] = set()
         self._connections: set[ServerConnection] = set()
         self._handshakes = Handshakes()
+        self._launcher = Launcher()
         for name in config.suites:
             Workplace.of(load_suite(name))
 
@@ -119,12 +122,13 @@ class EnvServer:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """End all connections and their sim servers."""
+        """End all connections and their workers."""
         self._server.close(close_connections=False)
         self._handshakes.close()
         for connection in self._connections:
             connection.transport.abort()
         await self._server.wait_closed()
+        await self._launcher.__aexit__()
 
     @property
     def port(self) -> int:
@@ -143,6 +147,9 @@ class EnvServer:
             return connection.respond(http.HTTPStatus.OK, "OK\n")
         if not may_enter(request.headers, self._config.token):
             return connection.respond(http.HTTPStatus.UNAUTHORIZED, "the token is missing or wrong\n")
+        if not self._config.token and (user := stranger(connection)) is not None:
+            sentence = f"user {user} may not use this env server of user {os.getuid()}, which wants no token\n"
+            return connection.respond(http.HTTPStatus.FORBIDDEN, sentence)
         if len(self._connections) >= self._most + MORE_CONNECTIONS:
             return connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, "there are too many connections\n")
         return None
@@ -152,60 +159,77 @@ class EnvServer:
         self._connections.add(connection)
         watch = asyncio.create_task(keep_alive(connection, KEEPALIVE))
         try:
-            await connection.send(encode(self.offer()))
-            hire = decode(await within(connection.recv(), HIRE_SECONDS))
+            await _send(connection, encode(self.offer()))
+            hire = decode(frame_of(await within(connection.recv(), HIRE_SECONDS)))
             if not isinstance(hire, Hire):
                 raise BadMessageError(f"{type(hire).__name__} instead of Hire")
             await self._serve(connection, hire)
         except BadMessageError as error:
-            await hang_up(connection, 1008, encode(Failure(-1, BAD_MESSAGE, str(error))))
+            await hang_up(connection, 1008, _message(Failure(BAD_MESSAGE, str(error))))
         except VlarigError as error:
-            await hang_up(connection, 1011, encode(Failure(-1, REFUSED, str(error), error.traceback)))
-        except ServerGone as error:
-            await hang_up(connection, 1011, encode(Failure(-1, LOST, str(error))))
+            await hang_up(connection, 1011, _message(Failure(REFUSED, str(error), error.traceback)))
+        except ChildDied as death:
+            await hang_up(connection, 1011, _message(Died(death.kind, str(death), death.running)))
         except (ConnectionClosed, TimeoutError):
             pass
         except Exception:  # a defect of ours
             logger.exception("a connection failed")
-            await hang_up(connection, 1011, encode(Failure(-1, LOST, "the env server failed; what it printed says how")))
+            await hang_up(connection, 1011, _message(Died(LOST, "the env server failed; what it printed says how", 0)))
         finally:
             watch.cancel()
             connection.transport.abort()
             self._connections.discard(connection)
 
     async def _serve(self, connection: ServerConnection, hire: Hire) -> None:
-        """Start a sim server for a connection, pass on what is said, and end it.
+        """Start a worker for a connection, pass frames on, and end it.
 
         Raises:
             VlarigError: The suite is not lent, or its simulator says what the user can mend.
-            ServerGone: It does not start, or there is no room for it.
+            ChildDied: The worker does not start or has died, or there is no room for it.
+            BadMessageError: The client sent what is no request.
         """
         if self._config.suites and hire.suite not in self._config.suites:
             raise unknown("suite", hire.suite, self._config.suites, "this env server")
         workplace = Workplace.of(load_suite(hire.suite))
-        with contextlib.suppress(VlarigError):  # what draws here instead is said to the client, who refuses it
+        with contextlib.suppress(VlarigError):  # what draws here instead is said to the client, which refuses it
             workplace = workplace.drawn_by([hire.renderer], "")
         before = self._leases.get(hire.lease)
         if before is not None:
-            before.transport.abort()  # its client has lost it, and asks for another
+            before.transport.abort()  # its client has lost it, and wants another
         number = await self._take_number()
         self._leases[hire.lease] = connection
-        server = LocalServer(workplace, self._config.logs / f"{hire.suite}-worker-{number}.log", hire.memory)
         logger.info("worker %d: %s for %s", number, hire.suite, connection.remote_address[0])
         try:
-            await _while_connected(connection, _lend(connection, server, workplace))
+            log = WorkerLog(self._config.logs / f"{hire.suite}-worker-{number}.log")
+            await _while_connected(connection, self._lend(connection, workplace, log, hire.memory))
         finally:
-            await server.end()
             self._numbers.discard(number)
             if self._leases.get(hire.lease) is connection:
                 del self._leases[hire.lease]
             logger.info("worker %d: ended", number)
 
+    async def _lend(self, connection: ServerConnection, workplace: Workplace, log: WorkerLog, memory: int | None) -> None:
+        """Start a worker, and have its client talk to it. Raises like :meth:`_serve`."""
+        seconds = workplace.suite.patience.load + START_MARGIN
+        try:
+            log.open()
+            simulator = await within(Simulator.start(self._launcher, workplace, log.add, memory), seconds)
+        except TimeoutError:
+            raise ChildDied(LOST, "its worker does not stand in time") from None
+        except OSError as error:
+            raise ChildDied(LOST, f"its worker cannot be started ({error})") from None
+        try:
+            await _send(connection, encode(_hired(workplace, simulator.pid)))
+            await _send(connection, simulator.first)
+            await _pass_on(connection, simulator)
+        finally:
+            await simulator.end()
+
     async def _take_number(self) -> int:
-        """The lowest number that no sim server has; one that is just being ended is awaited.
+        """The lowest number that no worker has; one that is just being ended is awaited.
 
         Raises:
-            ServerGone: All are in use.
+            ChildDied: All are in use.
         """
         for _ in range(2):
             free = set(range(self._most)) - self._numbers
@@ -213,7 +237,7 @@ class EnvServer:
                 self._numbers.add(min(free))
                 return min(free)
             await asyncio.sleep(CLOSE_SECONDS)
-        raise ServerGone(f"all {self._most} workers of this env server are in use")
+        raise ChildDied(LOST, f"all {self._most} workers of this env server are in use")
 
 
 async def _while_connected(connection: ServerConnection, work: Coroutine[Any, Any, None]) -> None:
@@ -229,31 +253,6 @@ async def _while_connected(connection: ServerConnection, work: Coroutine[Any, An
         working.result()
 
 
-async def _lend(connection: ServerConnection, server: LocalServer, workplace: Workplace) -> None:
-    """Start a sim server, and have its client talk to it. Raises like :meth:`.machines.local_server.LocalServer.start`."""
-    line, welcome = await _start(server)
-    try:
-        assert server.pid is not None
-        await connection.send(encode(_hired(workplace, server.pid)))
-        await connection.send(encode(welcome))
-        await _pass_on(connection, line)
-    finally:
-        line.transport.abort()
-
-
-async def _start(server: LocalServer) -> tuple[ClientConnection, Welcome]:
-    """Start a sim server; a connection to it, and its greeting. Raises like :meth:`.machines.local_server.LocalServer.start`."""
-
-    async def start() -> tuple[ClientConnection, Welcome]:
-        await server.start()
-        return await reach(*server.address)
-
-    try:
-        return await within(start(), server.suite.patience.load + START_MARGIN)
-    except TimeoutError:
-        raise ServerGone("its sim server does not stand in time") from None
-
-
 def _hired(workplace: Workplace, pid: int) -> Hired:
     return Hired(
         runtime=workplace.runtime.lock_sha256,
@@ -264,21 +263,40 @@ def _hired(workplace: Workplace, pid: int) -> Hired:
     )
 
 
-async def _pass_on(client: ServerConnection, line: ClientConnection) -> None:
-    """Pass messages on as they are, both ways, until either end is gone; then neither is left."""
+async def _pass_on(connection: ServerConnection, simulator: Simulator) -> None:
+    """Pass frames on, both ways, until either end is gone.
 
-    async def pump(source: ServerConnection | ClientConnection, drain: ServerConnection | ClientConnection) -> None:
-        with contextlib.suppress(ConnectionClosed):
-            async for message in source:
-                await drain.send(message)
+    A client whose requests are not taken, or that reads no answers, is not read from: neither piles up here.
 
-    tasks = [
-        asyncio.create_task(pump(client, line)),
-        asyncio.create_task(pump(line, client)),
-        asyncio.create_task(keep_alive(line, KEEPALIVE)),
-    ]
+    Raises:
+        BadMessageError: The client sent what is no request.
+        ChildDied: The worker died.
+    """
+
+    async def requests() -> None:
+        async for message in connection:
+            await simulator.send(frame_of(message))
+            await simulator.sent()
+
+    async def answers() -> None:
+        while True:
+            await _send(connection, await simulator.receive())
+
+    tasks = [asyncio.create_task(requests()), asyncio.create_task(answers())]
     try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
     finally:
         for task in tasks:
             task.cancel()
+        await asyncio.wait(tasks)
+
+
+async def _send(connection: ServerConnection, frame: Frame) -> None:
+    await connection.send(frame.head() + frame.body)
+
+
+def _message(message: Failure | Died) -> bytes:
+    frame = encode(message)
+    return frame.head() + frame.body

@@ -1,4 +1,4 @@
-"""Fleets: on which machines a sweep's sim servers run, and how many on each."""
+"""Fleets: on which machines a sweep's workers run, and how many on each."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from ...benchmarks.suite import Footprint
 from ...envs.api import Episode
 from ...envs.errors import VlarigError
 from ...envs.messages import Offer
+from ..children.liveness import hang_up
 from ..machine import Machine
-from ..placement import SimHost, local_hosts, standing
-from ..simulation.liveness import hang_up
 from ..sizing import Size, choose_size, memory_line
+from ..workers import Worker, local_workers, standing
 from ..workplace import Workplace
 from .remote_machines import MachineBusyError, RemoteMachine
-from .remote_server import RemoteServer
+from .remote_place import RemotePlace
 
 #: Seconds before an env server that is busy when a sweep begins is asked again.
 BUSY_PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0)
@@ -28,7 +28,7 @@ BUSY_PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0)
 
 @dataclass(frozen=True)
 class Staff:
-    """The sim servers that a suite's part of a sweep gets: on each machine that many workers, each with as many slots.
+    """The workers that a suite's part of a sweep gets: on each machine that many workers, each with as many slots.
 
     Attributes:
         sizes: One a machine; all have the same number of slots.
@@ -42,7 +42,7 @@ class Staff:
 
     @property
     def workers(self) -> int:
-        """Sim servers on all machines together."""
+        """Workers on all machines together."""
         return sum(size.workers for size in self.sizes)
 
     @property
@@ -55,15 +55,15 @@ class Fleet(Protocol):
     """The machines of a sweep."""
 
     def staff(self, footprint: Footprint, episodes: Sequence[Episode]) -> Staff:
-        """How many sim servers to start for ``episodes``, at least one of which there is."""
+        """How many workers to start for ``episodes``, at least one of which there is."""
         ...
 
-    def hosts(self, workplace: Workplace, staff: Staff, logs: Path) -> AbstractAsyncContextManager[list[SimHost]]:
-        """The sim servers, started and in the end ended. Raises ``VlarigError`` where one cannot start."""
+    def hosts(self, workplace: Workplace, staff: Staff, logs: Path) -> AbstractAsyncContextManager[list[Worker]]:
+        """The workers, started and in the end ended. Raises ``VlarigError`` where one cannot start."""
         ...
 
-    def joining(self, workplace: Workplace, staff: Staff, logs: Path) -> AsyncIterator[tuple[SimHost, int]] | None:
-        """Sim servers that come later, each with its number of slots; ``None`` where there are none."""
+    def joining(self, workplace: Workplace, staff: Staff, logs: Path) -> AsyncIterator[tuple[Worker, int]] | None:
+        """Workers that come later, each with its number of slots; ``None`` where there are none."""
         ...
 
 
@@ -72,7 +72,7 @@ class LocalFleet:
     """This machine alone.
 
     Attributes:
-        workers: Sim servers that the user asks for, if he does.
+        workers: Workers that the user asks for, if he does.
         slots: Slots that the user asks for, if he does.
     """
 
@@ -84,10 +84,10 @@ class LocalFleet:
         size = choose_size(footprint, episodes, Machine.here(), self.workers, self.slots)
         return Staff((size,), size.reason, (size.warning,) if size.warning else ())
 
-    def hosts(self, workplace: Workplace, staff: Staff, logs: Path) -> AbstractAsyncContextManager[list[SimHost]]:
+    def hosts(self, workplace: Workplace, staff: Staff, logs: Path) -> AbstractAsyncContextManager[list[Worker]]:
         """Processes of ours."""
         (size,) = staff.sizes
-        return local_hosts(workplace, size.workers, logs, size.memory_share)
+        return local_workers(workplace, size.workers, logs, size.memory_share)
 
     def joining(self, workplace: Workplace, staff: Staff, logs: Path) -> None:
         """Nobody joins."""
@@ -100,7 +100,7 @@ class ListedFleet:
     Attributes:
         machines: They.
         offers: What each has, see :func:`survey`.
-        workers: Sim servers a machine that the user asks for, if he does.
+        workers: Workers a machine that the user asks for, if he does.
         slots: Slots that the user asks for, if he does.
     """
 
@@ -131,14 +131,14 @@ class ListedFleet:
         return Staff(chosen, reason, warnings)
 
     @contextlib.asynccontextmanager
-    async def hosts(self, workplace: Workplace, staff: Staff, logs: Path) -> AsyncIterator[list[SimHost]]:
-        """Sim servers hired from the env servers."""
+    async def hosts(self, workplace: Workplace, staff: Staff, logs: Path) -> AsyncIterator[list[Worker]]:
+        """Workers hired from the env servers."""
         places = [
-            (machine, RemoteServer(machine, workplace, size.memory_share))
+            (machine, RemotePlace(machine, workplace, size.memory_share))
             for machine, size in zip(self.machines, staff.sizes, strict=False)
             for _ in range(size.workers)
         ]
-        hosts = [SimHost(number, place, machine.name) for number, (machine, place) in enumerate(places)]
+        hosts = [Worker(number, place, machine.name) for number, (machine, place) in enumerate(places)]
         async with standing(hosts):
             yield hosts
 

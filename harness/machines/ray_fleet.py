@@ -1,4 +1,4 @@
-"""A fleet that Ray places: sim servers on the nodes of a Ray cluster, which may be lost and joined while a sweep runs.
+"""A fleet that Ray places: workers on the nodes of a Ray cluster, which may be lost and joined while a sweep runs.
 
 Ray decides where a worker runs, starts it anew elsewhere when its node is lost, and is asked now and then whether there are more nodes.
 It moves none of our messages: a worker's env server listens on its node, and the sweep connects to it, see :mod:`.machines.env_server`.
@@ -20,16 +20,16 @@ from typing import Any
 from ...benchmarks.suite import Footprint, Suite
 from ...envs.api import Episode
 from ...envs.errors import VlarigError
+from ..children.line import WorkerLine
+from ..children.liveness import within
 from ..machine import Machine
-from ..placement import MachineAwayError, SimHost, standing
-from ..simulation.liveness import within
 from ..sizing import Size, choose_size, memory_line
+from ..workers import MachineAwayError, Worker, standing
 from ..workplace import Workplace
-from .client import SimClient
 from .fleets import Staff
 from .ray_worker import RayWorker, authority
 from .remote_machines import RemoteMachine
-from .remote_server import RemoteServer
+from .remote_place import RemotePlace
 
 #: Variable with Ray's way of authentication, and the only one that is accepted: everybody who reaches a cluster without it can run
 #: any code on its nodes.
@@ -42,8 +42,8 @@ PLACE_SECONDS = 120.0
 LOOK_SECONDS = 2.0
 
 
-class RayServer:
-    """A sim server on whichever node Ray has placed its worker.
+class RayPlace:
+    """Whichever node Ray has placed a worker on.
 
     Args:
         worker: The actor, see :class:`.machines.ray_worker.RayWorker`.
@@ -57,25 +57,16 @@ class RayServer:
         self._token = token
         self._workplace = workplace
         self._memory_bytes = memory_bytes
-        self._server: RemoteServer | None = None
+        self.where = "Ray's logs of the node"
+        """Where its output is."""
 
     @property
     def suite(self) -> Suite:
         """Whose simulator it loads."""
         return self._workplace.suite
 
-    @property
-    def where(self) -> str:
-        """Where its output is."""
-        return "Ray's logs of the node" if self._server is None else self._server.where
-
-    @property
-    def pid(self) -> int | None:
-        """Its process id on its node, for as long as we are connected."""
-        return None if self._server is None else self._server.pid
-
-    async def launch(self) -> SimClient:
-        """Ask Ray where the worker is, and hire its sim server. Raises like :meth:`.machines.remote_server.RemoteServer.launch`."""
+    async def launch(self) -> WorkerLine:
+        """Ask Ray where the worker is, and hire it. Raises like :meth:`.machines.remote_place.RemotePlace.launch`."""
         import ray.exceptions
 
         try:
@@ -84,28 +75,23 @@ class RayServer:
             raise MachineAwayError(f"Ray has placed it nowhere within {PLACE_SECONDS:g} s") from None
         except ray.exceptions.RayError as error:
             raise MachineAwayError(f"Ray cannot run it ({str(error).splitlines()[0]})") from None
-        self._server = RemoteServer(RemoteMachine(url, self._token, authority()), self._workplace, self._memory_bytes)
-        return await self._server.launch()
-
-    async def end(self) -> None:
-        """End the sim server; the worker stays."""
-        if self._server is not None:
-            await self._server.end()
-            self._server = None
+        place = RemotePlace(RemoteMachine(url, self._token, authority()), self._workplace, self._memory_bytes)
+        self.where = place.where
+        return await place.launch()
 
 
 class RayFleet:
     """The nodes of a Ray cluster. Inside :func:`connected` alone.
 
     Args:
-        workers: Sim servers in all that the user asks for, if he does; else one for each core that is free, also of nodes that join.
+        workers: Workers in all that the user asks for, if he does; else one for each core that is free, also of nodes that join.
         slots: Slots that the user asks for, if he does.
     """
 
     def __init__(self, workers: int | None = None, slots: int | None = None) -> None:
         self._workers = workers
         self._slots = slots
-        self._hosts: dict[SimHost, Any] = {}
+        self._hosts: dict[Worker, Any] = {}
         self._numbers = itertools.count()
 
     def staff(self, footprint: Footprint, episodes: Sequence[Episode]) -> Staff:
@@ -136,8 +122,8 @@ class RayFleet:
         return Staff((Size(workers, slots, memory, share, reason),), reason)
 
     @contextlib.asynccontextmanager
-    async def hosts(self, workplace: Workplace, staff: Staff, logs: Path) -> AsyncIterator[list[SimHost]]:
-        """Sim servers as Ray places them, those that join later among them when they are ended."""
+    async def hosts(self, workplace: Workplace, staff: Staff, logs: Path) -> AsyncIterator[list[Worker]]:
+        """Workers as Ray places them, those that join later among them when they are ended."""
         try:
             async with standing([self._hire(workplace, staff) for _ in range(staff.workers)]) as hosts:
                 yield list(hosts)
@@ -146,8 +132,8 @@ class RayFleet:
             for host in list(self._hosts):
                 self._dismiss(host)
 
-    async def joining(self, workplace: Workplace, staff: Staff, logs: Path) -> AsyncIterator[tuple[SimHost, int]]:
-        """A sim server for each core that is more than there were workers."""
+    async def joining(self, workplace: Workplace, staff: Staff, logs: Path) -> AsyncIterator[tuple[Worker, int]]:
+        """A worker for each core that is more than there were workers."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             wanted = (self._workers or math.inf) - len(self._hosts)
@@ -159,7 +145,7 @@ class RayFleet:
                 else:
                     yield host, staff.slots
 
-    def _hire(self, workplace: Workplace, staff: Staff) -> SimHost:
+    def _hire(self, workplace: Workplace, staff: Staff) -> Worker:
         """A worker more, wherever Ray has room for it."""
         import ray
 
@@ -173,11 +159,11 @@ class RayFleet:
             "scheduling_strategy": "SPREAD",
         }
         actor = ray.remote(**options)(RayWorker).remote(workplace.suite.name, token)
-        host = SimHost(next(self._numbers), RayServer(actor, token, workplace, size.memory_share), "ray")
+        host = Worker(next(self._numbers), RayPlace(actor, token, workplace, size.memory_share), "ray")
         self._hosts[host] = actor
         return host
 
-    def _dismiss(self, host: SimHost) -> None:
+    def _dismiss(self, host: Worker) -> None:
         import ray
 
         ray.kill(self._hosts.pop(host))

@@ -246,7 +246,7 @@ def _spread(count: int) -> tuple[bool, list[int]]:
 
 def _decoded(answer: Sequence[bytes]) -> list[Message]:
     """Messages from their bytes; raises what a failure among them says."""
-    messages = [decode(data)[1] for data in answer]
+    messages = [decode(data) for data in answer]
     if messages and isinstance(messages[0], Failed):
         raise messages[0].error()
     return messages

@@ -21,7 +21,7 @@ USE_TLS, TLS_CERTIFICATE, TLS_KEY, TLS_AUTHORITY = (
 
 
 class RayWorker:
-    """An env server for one sim server. It lives as long as its actor, and asks for a token that only its sweep knows.
+    """An env server for one worker. It lives as long as its actor, and asks for a token that only its sweep knows.
 
     Args:
         suite: Name of the suite that it lends.

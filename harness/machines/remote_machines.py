@@ -13,11 +13,12 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 
 from ...envs.access import authorization, checked_token, find_token, is_loopback
 from ...envs.errors import BadMessageError, VlarigError
+from ...envs.framing import frame_of
 from ...envs.messages import WIRE_VERSION, Failure, Offer, decode
 from ...envs.tls import client_context, handshake_failure
 from ...envs.wire import MAX_MESSAGE_BYTES
-from ..placement import MachineAwayError
-from ..simulation.liveness import CLOSE_SECONDS, within
+from ..children.liveness import CLOSE_SECONDS, within
+from ..workers import MachineAwayError
 from .own_token import own_token
 
 #: Port on which env servers listen unless told otherwise.
@@ -94,12 +95,15 @@ class RemoteMachine:
                 f"no env server can be reached at {self.url} ({reason}); start 'vlarig serve-envs' there"
             ) from None
         try:
-            return connection, self._checked(decode(await connection.recv()))
+            return connection, self._checked(decode(frame_of(await connection.recv())))
         except ConnectionClosed as closed:
             raise MachineBusyError(f"the env server at {self.url} closed the connection ({closed})") from None
         except BadMessageError as error:
             connection.transport.abort()
-            raise VlarigError(f"what answers at {self.url} is no env server ({error}); mend the address") from None
+            raise VlarigError(
+                f"what answers at {self.url} is no env server of this version ({error}); mend the address, or install the same vlarig "
+                "on both"
+            ) from None
         except BaseException:
             connection.transport.abort()
             raise

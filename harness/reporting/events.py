@@ -105,7 +105,7 @@ class SuiteEnded(_Event):
 
 
 class WorkerStarted(_Event):
-    """A worker is up; or its sim server, after it died, is being started anew."""
+    """A worker is up, for the first time or after it died."""
 
     event: Literal["worker_started"] = "worker_started"
     suite: str
@@ -113,11 +113,11 @@ class WorkerStarted(_Event):
     worker: str
     """Name of the worker."""
     pid: int | None
-    """Process id of its sim server; `null` where it is on another machine."""
+    """Its process id, on its machine."""
 
 
 class WorkerDied(_Event):
-    """A sim server is gone, with all that ran in it; another one is being started."""
+    """A worker is gone, with all that it held; where it was carrying out a request, that is a failed attempt too."""
 
     event: Literal["worker_died"] = "worker_died"
     suite: str

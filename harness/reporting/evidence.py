@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+from ...envs.messages import CRASH, HANG, MEMORY
 from ...results.ledger import Ledger
 from ...results.lock import lock_holder
 from ...results.manifest import Manifest
@@ -17,6 +18,7 @@ from ...results.run_files import check_links
 from ...results.tables import Tally, run_table
 from .account import ACTIVITIES, Account
 from .events import (
+    AttemptFailed,
     Event,
     FilmingEnded,
     FilmingStarted,
@@ -30,7 +32,7 @@ from .events import (
 )
 
 #: Events that say nothing about speed that the others do not say.
-_BESIDE = ("episode_finished", "attempt_failed", "note", "warning", "worker_started", "error", "result")
+_BESIDE = ("episode_finished", "note", "warning", "worker_started", "error", "result")
 
 
 @dataclass
@@ -48,7 +50,7 @@ class SessionEvidence:
         starting: The suite whose workers were being started at the end, if any, and since when.
         filming: Seconds that films took.
         filming_since: Since when they are being made, if they are.
-        deaths: Sim servers that died, by worker.
+        deaths: How often a worker died, by worker, without an attempt that failed by it.
         slots: What the slots were at when it last told.
         memory: Most bytes of memory that the driver held.
         loads: The machine's load averages.
@@ -89,6 +91,8 @@ class SessionEvidence:
                 self.accounts[event.suite], self.slots, self.starting = event.account, {}, None
             case WorkerDied():
                 self.deaths[event.worker] += 1
+            case AttemptFailed() if event.kind in (CRASH, HANG, MEMORY):
+                self.deaths[event.worker] -= 1
             case FilmingStarted():
                 self.filming_since = event.seconds
             case FilmingEnded() if self.filming_since is not None:

@@ -253,8 +253,8 @@ def _failures(evidence: Evidence, case: Case) -> Iterator[Verdict]:
         told = ", ".join(f"{worker} {count}" for worker, count in deaths.most_common(5))
         yield Verdict(
             lost * account.playing,
-            f"Sim servers died {deaths.total()} times ({told}): something on the machine kills them, often for lack of memory. Take "
-            "fewer --workers or --slots, and look into the system's log.",
+            f"Workers died {deaths.total()} times between requests ({told}): something on the machine kills them, often for lack of "
+            "memory. Take fewer --workers or --slots, and look into the system's log.",
         )
 
 

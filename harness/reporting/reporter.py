@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ...results.records import Attempt
 from ..engine import Engine, Transition
-from ..placement import SimHost
+from ..workers import Worker
 from .account import ACTIVITIES
 from .events import AttemptFailed, EpisodeFinished, ProgressMade, SuiteEnded, WorkerDied, WorkerStarted
 from .journal import Journal
@@ -117,7 +117,7 @@ class Reporter:
 
 
 class _Workers:
-    """The workers of a suite, of which deaths and restarts are told; a simulator that dies in a living worker is a failed attempt."""
+    """The workers of a suite, whose deaths and restarts are told."""
 
     def __init__(self, suite: str, engine: Engine, journal: Journal) -> None:
         self._suite = suite
@@ -145,7 +145,7 @@ class _Workers:
             if now is not None:
                 self._journal.write(WorkerStarted(suite=self._suite, worker=name, pid=now))
 
-    def _tell_absence(self, name: str, host: SimHost) -> None:
+    def _tell_absence(self, name: str, host: Worker) -> None:
         """Say when a worker cannot be had any more, or for the time being, and when it is back."""
         if host.absence is not None and name not in self._away:
             self._away.add(name)

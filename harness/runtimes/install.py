@@ -16,7 +16,7 @@ from .spec import Renderer, RuntimeSpec
 from .steps import run_step
 
 #: What a simulator's worker imports beside the simulator, and the oldest Python that it runs on.
-WORKER_NEEDS = ("numpy", "gymnasium", "msgspec", "websockets")
+WORKER_NEEDS = ("numpy", "gymnasium", "msgspec")
 WORKER_PYTHON = (3, 9)
 
 #: Runs in the interpreter that is asked about, so it must work in old versions of Python too.

@@ -1,27 +1,27 @@
-"""The simulator process: owns the envs of one sim server, one a slot, and runs one request at a time.
+"""The worker: owns envs, and carries out one request at a time.
 
-Whatever happens in here, a segmentation fault or an endless loop, the server that holds the sockets survives it.
+Whatever happens in here, a segmentation fault or an endless loop, its supervisor survives it.
 """
 
 from __future__ import annotations
 
 import importlib
+import os
 import socket
 import sys
 import traceback
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Union
 
 from ...envs.api import Env
 from ...envs.errors import BadMessageError, VlarigError
 from ...envs.faults import describe, traceback_of
-from ...envs.framing import receive_frame, send_frame
+from ...envs.framing import Frame, receive_frame, send_frame
 from ...envs.messages import (
     ENV_ERROR,
     REFUSED,
     WIRE_VERSION,
     Failure,
-    Message,
     Start,
     Started,
     Step,
@@ -56,28 +56,27 @@ def load_adapter(name: str) -> type[Env]:
 
 @dataclass
 class EnvRack:
-    """The envs of a process by slot; all but the first are siblings, so that they can share what their adapter lets them."""
+    """The envs of a process by number; all but the first are siblings, so that they can share what their adapter lets them."""
 
     adapter: type[Env]
     envs: dict[int, Env]
 
-    def answer(self, request: Message) -> Message:
-        """Carry a request out; a failure is an answer too."""
-        assert isinstance(request, (Start, Step))
+    def answer(self, number: int, request: Union[Start, Step]) -> Union[Started, Stepped, Failure]:
+        """Carry out a request for an env; a failure is an answer too."""
         try:
             if isinstance(request, Start):
-                return Started(request.id, self._env(request.slot).open(request.episode, request.needs))
-            return Stepped(request.id, self._env(request.slot).step_chunk(request.actions))
+                return Started(self._env(number).open(request.episode, request.needs))
+            return Stepped(self._env(number).step_chunk(request.actions))
         except VlarigError as error:
-            return Failure(request.id, REFUSED, str(error))
+            return Failure(REFUSED, str(error))
         except BaseException as error:  # SystemExit too; KeyboardInterrupt is the adapter's own, since we are on no terminal
             traceback.print_exc()
-            self._discard(request.slot)
-            return Failure(request.id, ENV_ERROR, describe(error), traceback_of(error))
+            self._discard(number)
+            return Failure(ENV_ERROR, describe(error), traceback_of(error))
 
-    def _discard(self, slot: int) -> None:
-        """Close an env that raised; the slot's next episode gets another one."""
-        env = self.envs.pop(slot, None)
+    def _discard(self, number: int) -> None:
+        """Close an env that raised; the next episode gets another one."""
+        env = self.envs.pop(number, None)
         if env is None:
             return
         try:
@@ -85,17 +84,19 @@ class EnvRack:
         except BaseException:
             traceback.print_exc()
 
-    def _env(self, slot: int) -> Env:
-        if slot not in self.envs:
+    def _env(self, number: int) -> Env:
+        if number not in self.envs:
             first = next(iter(self.envs.values()), None)
-            self.envs[slot] = self.adapter() if first is None else first.sibling()
-        return self.envs[slot]
+            self.envs[number] = self.adapter() if first is None else first.sibling()
+        return self.envs[number]
 
 
 def main(config: dict[str, Any]) -> None:
-    """Serve requests on the inherited socket until the server closes it."""
-    channel = socket.socket(fileno=config["channel"])
-    channel.set_inheritable(False)
+    """Serve the requests that follow on standard input, which is a socket, until it ends."""
+    channel = socket.socket(fileno=os.dup(0))
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
     try:
         adapter = load_adapter(config["adapter"])
         rack = EnvRack(adapter, {0: adapter()})
@@ -105,30 +106,25 @@ def main(config: dict[str, Any]) -> None:
         else:
             traceback.print_exc()
             refusal = VlarigError(f"{config['adapter']} cannot start ({describe(error)})", traceback=traceback_of(error))
-        send_frame(channel, encode(Failure(-1, REFUSED, str(refusal), refusal.traceback)))
+        send_frame(channel, encode(Failure(REFUSED, str(refusal), refusal.traceback)))
         return
     send_frame(channel, encode(Welcome(WIRE_VERSION, adapter.embodiment)))
     while True:
         try:
-            request = decode(receive_frame(channel))
+            request = receive_frame(channel)
         except EOFError:
             return
-        send_frame(channel, encode_answer(rack.answer(request)))
+        send_frame(channel, encode_answer(rack.answer(request.env, decode(request)), request.id))
 
 
-def encode_answer(answer: Message) -> bytes:
-    """An answer as bytes; one that cannot travel becomes a failure that says so."""
-    assert isinstance(answer, (Started, Stepped, Failure))
+def encode_answer(answer: Union[Started, Stepped, Failure], number: int) -> Frame:
+    """An answer to a request; one that cannot travel becomes a failure that says so."""
     try:
-        data = encode(answer)
+        frame = encode(answer, number)
     except BadMessageError as error:
-        return encode(Failure(answer.id, ENV_ERROR, f"the env's answer cannot be sent ({error})"))
-    if len(data) <= MAX_MESSAGE_BYTES:
-        return data
-    return encode(
-        Failure(
-            answer.id,
-            REFUSED,
-            f"the env's answer has {len(data)} bytes, at most {MAX_MESSAGE_BYTES} can be sent; ask for smaller or fewer images",
-        )
-    )
+        return encode(Failure(ENV_ERROR, f"the env's answer cannot be sent ({error})"), number)
+    size = len(frame.body)
+    if size <= MAX_MESSAGE_BYTES:
+        return frame
+    sentence = f"the env's answer has {size} bytes, at most {MAX_MESSAGE_BYTES} can be sent; ask for smaller or fewer images"
+    return encode(Failure(REFUSED, sentence), number)

@@ -1,6 +1,6 @@
 """Entry point of a worker process, run by path in a simulator's own interpreter: ``python -I worker.py ROLE``.
 
-A role is a module beside this one: ``server``, ``simulator`` or ``check``.
+A role is a module beside this one: ``simulator`` or ``check``. Standard input begins with the configuration, one line of JSON.
 
 The simulator's virtual environment holds the simulator and four small libraries, but not vlarig: the few modules that a worker needs
 are taken from where the driver has them, so that both ends always run the same code. Isolated mode keeps the working directory
@@ -47,9 +47,10 @@ def die_with_parent() -> None:
 
 
 def main() -> None:
-    """Read the configuration, one line of JSON on standard input, and become what the command line says."""
+    """Read the configuration, and become what the command line says."""
     die_with_parent()
-    line = sys.stdin.buffer.readline()
+    with open(0, "rb", buffering=0, closefd=False) as standard_input:  # not a byte more: what follows may be frames
+        line = standard_input.readline()
     if not line:
         return  # the parent died before that
     config = json.loads(line)

@@ -12,20 +12,13 @@ from typing import Self
 #: What the driver may be doing when a blow falls; ``any`` is whatever it happens to do.
 MOMENTS = ("reset", "step", "policy", "commit", "any")
 
-#: Kinds of blows and what each can hit: processes; one direction of the line between driver and server (``replies`` flow to the
-#: driver, ``requests`` to the server); the disk, the clock and the ledger's file.
+#: Kinds of blows and what each can hit: processes; the disk, the clock and the ledger's file.
 TARGETS: Mapping[str, tuple[str, ...]] = {
-    "kill": ("driver", "server", "simulator"),
-    "stop": ("driver", "server", "simulator"),
-    "pause": ("driver", "server", "simulator", "all"),
+    "kill": ("driver", "launcher", "simulator"),
+    "stop": ("driver", "launcher", "simulator"),
+    "pause": ("driver", "launcher", "simulator", "all"),
     "hang": ("simulator",),
     "grow": ("simulator",),
-    "cut": ("line",),
-    "half-open": ("replies", "requests"),
-    "slow": ("replies", "requests"),
-    "late": ("replies", "requests"),
-    "double": ("replies", "requests"),
-    "reorder": ("replies", "requests"),
     "clock": ("all",),
     "fill": ("disk",),
     "cut-journal": ("ledger",),
@@ -40,10 +33,10 @@ AFTER_DEATH = ("cut-journal", "tear-checkpoint", "destroy")
 NEEDS_DISK, NEEDS_CLOCK = "fill", "clock"
 
 #: Blows for which the simulator may be charged, by what the attempt is then called.
-CHARGED = {"kill": "crash", "stop": "hang", "hang": "hang", "grow": "memory"}
+CHARGED = {"kill": "crash", "hang": "hang", "grow": "memory"}
 
 #: How long a blow lasts, in seconds, from and to, where it does not last for ever.
-LASTS = {"pause": (0.1, 3.0), "slow": (0.5, 3.0), "late": (0.5, 3.0), "double": (0.5, 3.0), "reorder": (0.5, 3.0)}
+LASTS = {"pause": (0.1, 3.0)}
 
 
 @dataclass(frozen=True)

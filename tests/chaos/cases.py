@@ -43,7 +43,7 @@ LIBERO = Case(
     ),
     2,
     placements=((2, 1), (1, 2)),
-    settings=Settings(load=90.0, start=60.0, row=3.0, ping=2.0, memory=3 * 2**30, gap=(0.5, 2.0)),
+    settings=Settings(load=90.0, start=60.0, row=3.0, margin=2.0, memory=3 * 2**30, gap=(0.5, 2.0)),
     kills=10,
     share=1,
 )
@@ -54,7 +54,7 @@ SIMPLER = Case(
     ),
     2,
     placements=((2, 1), (1, 2)),
-    settings=Settings(load=90.0, start=60.0, row=8.0, ping=2.0, memory=3 * 2**30, gap=(0.5, 2.0)),
+    settings=Settings(load=90.0, start=60.0, row=8.0, margin=2.0, memory=3 * 2**30, gap=(0.5, 2.0)),
     kills=10,
     share=1,
 )

@@ -25,6 +25,13 @@ def children(pid: int) -> list[int]:
     return found
 
 
+def is_launcher(pid: int) -> bool:
+    """Whether the process starts a driver's workers."""
+    with contextlib.suppress(OSError):
+        return b"launcher.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return False
+
+
 def is_stopped(pid: int) -> bool:
     """Whether the process is held by SIGSTOP."""
     try:
@@ -47,7 +54,7 @@ def pause(pids: Sequence[int], seconds: float) -> None:
 
 
 def living(folder: Path) -> list[int]:
-    """Processes that the storm in ``folder`` started, drivers, servers and simulators."""
+    """Processes that the storm in ``folder`` started, drivers, launchers and simulators."""
     mark = f"{STORM}={folder}".encode()
     found = []
     for entry in Path("/proc").iterdir():

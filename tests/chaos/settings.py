@@ -16,7 +16,7 @@ class Settings:
         load: Seconds that a simulator may take to load.
         start: Seconds that an episode's start may take.
         row: Seconds that a row of actions may take.
-        ping: Seconds between pings of a server; one that leaves a ping unanswered for three times as long is held for dead.
+        margin: Seconds that a worker may take to start beside the simulator's load.
         memory: Bytes that a simulator may take.
         gap: Seconds from one blow to the next, from and to.
         disk: The small disk, for blows that fill it.
@@ -25,7 +25,7 @@ class Settings:
     load: float = 15.0
     start: float = 10.0
     row: float = 8.0
-    ping: float = 1.0
+    margin: float = 1.0
     memory: int = 1_500_000_000
     gap: tuple[float, float] = (0.1, 0.6)
     disk: str = ""

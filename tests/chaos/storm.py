@@ -1,7 +1,7 @@
 """The storm inside a driver: it watches what the driver does, and lets blow after blow of its schedule fall.
 
-It changes the driver's process alone, and from outside of the product: the lines to the servers lead through :mod:`chaos.wire`, the
-simulators' adapters are the unruly ones of :mod:`chaos.unruly`, and patience is short.
+It changes the driver's process alone, and from outside of the product: the simulators' adapters are the unruly ones of
+:mod:`chaos.unruly`, and patience is short.
 """
 
 from __future__ import annotations
@@ -23,14 +23,11 @@ from typing import Any
 from chaos.blows import Schedule
 from chaos.settings import Settings
 from chaos.strikes import aim
-from chaos.wire import Wires
 from vlarig.benchmarks.suite import Patience, Suite
-from vlarig.harness import placement, plan
-from vlarig.harness.machines import local_server
-from vlarig.harness.machines.client import SimClient
-from vlarig.harness.placement import SimHost
-from vlarig.harness.simulation.liveness import Keepalive
+from vlarig.envs import backoff
+from vlarig.harness import plan, workers
 from vlarig.harness.simulation.worker import die_with_parent
+from vlarig.harness.workers import Worker
 from vlarig.results.ledger import Ledger
 
 #: Seconds for which a blow waits for its moment before it falls at any other.
@@ -38,7 +35,7 @@ LONGEST_WAIT = 10.0
 
 
 class Storm:
-    """Blows on the driver that it lives in, its servers, their simulators, and all that they share.
+    """Blows on the driver that it lives in, its workers, their launcher, and all that they share.
 
     Args:
         folder: Folder of the storm: its schedule and its settings.
@@ -48,20 +45,18 @@ class Storm:
         self.folder = folder
         self.settings = Settings.load_from(folder)
         self.schedule = Schedule(folder)
-        self.wires = Wires()
         self.random = random.Random(os.getpid())
-        self.hosts: list[SimHost] = []
+        self.hosts: list[Worker] = []
         self._active: Counter[str] = Counter()
-        self._host_at: dict[str, SimHost] = {}
+        self._host_at: dict[str, Worker] = {}
         self._watch()
         self._lose_patience()
-        self._lay_wires()
         faulthandler.register(signal.SIGUSR1)
         die_with_parent()  # a campaign that is ended leaves nothing behind
         threading.Thread(target=self._rage, name="storm", daemon=True).start()
 
     @contextlib.contextmanager
-    def during(self, moment: str, host: SimHost | None = None) -> Iterator[None]:
+    def during(self, moment: str, host: Worker | None = None) -> Iterator[None]:
         """Mark what the driver does meanwhile."""
         self._active[moment] += 1
         if host is not None:
@@ -71,7 +66,7 @@ class Storm:
         finally:
             self._active[moment] -= 1
 
-    def host(self, moment: str) -> SimHost | None:
+    def host(self, moment: str) -> Worker | None:
         """The host that a blow at that moment hits."""
         return self._host_at.get(moment) or (self.random.choice(self.hosts) if self.hosts else None)
 
@@ -92,18 +87,18 @@ class Storm:
         time.sleep(self.random.uniform(0, 0.02 if moment == "reset" else 0.002))
 
     def _watch(self) -> None:
-        begin, start, step, write = SimHost.__aenter__, SimHost.start, SimHost.step, Ledger.write_episode
+        begin, start, step, write = Worker.__aenter__, Worker.start, Worker.step, Ledger.write_episode
 
-        async def watched_begin(host: SimHost) -> SimHost:
+        async def watched_begin(host: Worker) -> Worker:
             self.hosts.append(host)
             host.place._memory_bytes = self.settings.memory
             return await begin(host)
 
-        async def watched_start(host: SimHost, *arguments: Any) -> Any:
+        async def watched_start(host: Worker, *arguments: Any) -> Any:
             with self.during("reset", host):
                 return await start(host, *arguments)
 
-        async def watched_step(host: SimHost, *arguments: Any) -> Any:
+        async def watched_step(host: Worker, *arguments: Any) -> Any:
             with self.during("step", host):
                 return await step(host, *arguments)
 
@@ -111,7 +106,7 @@ class Storm:
             with self.during("commit"):
                 return write(ledger, record)
 
-        SimHost.__aenter__, SimHost.start, SimHost.step = watched_begin, watched_start, watched_step
+        Worker.__aenter__, Worker.start, Worker.step = watched_begin, watched_start, watched_step
         Ledger.write_episode = watched_write
 
     def _lose_patience(self) -> None:
@@ -123,17 +118,8 @@ class Storm:
             return replace(suite, adapter=f"chaos.unruly:{suite.adapter}", patience=patience)
 
         plan.load_suite = impatient
-        local_server.KEEPALIVE = Keepalive(settings.ping, 3 * settings.ping)
-        placement.START_MARGIN = settings.ping
-        placement.FIRST_PAUSE, placement.LONGEST_PAUSE = 0.1, 1.0
-
-    def _lay_wires(self) -> None:
-        connect = SimClient.connect
-
-        async def wired(socket_path: str, *arguments: Any, **options: Any) -> SimClient:
-            return await connect(await self.wires.lay(socket_path), *arguments, **options)
-
-        SimClient.connect = wired
+        workers.START_MARGIN = settings.margin
+        backoff.FIRST_PAUSE, backoff.LONGEST_PAUSE = 0.1, 1.0
 
     def landed(self, blow: Any) -> Any:
         """What a blow calls when it hits."""

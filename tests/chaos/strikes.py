@@ -29,8 +29,6 @@ def aim(blow: Blow, storm: Storm) -> Strike | None:
     if blow.kind == "clock":
         seconds = random.Random(blow.seed).randint(-clock.FURTHEST, clock.FURTHEST)
         return partial(in_order, storm.landed(blow), partial(clock.jump, storm.folder, seconds))
-    if blow.target in ("line", "replies", "requests"):
-        return _aim_at_line(blow, storm)
     victims = _victims(blow, storm)
     if not victims:
         return None
@@ -63,21 +61,13 @@ def _order(path: Path, line: str) -> None:
     draft.replace(path)
 
 
-def _aim_at_line(blow: Blow, storm: Storm) -> Strike | None:
-    host = storm.host(blow.moment)
-    address = None if host is None else getattr(host.place, "address", None)
-    wire = None if address is None else storm.wires.find(address.socket_path)
-    return None if wire is None else partial(storm.wires.strike, wire, blow, storm.landed(blow))
-
-
 def _victims(blow: Blow, storm: Storm) -> list[int]:
     if blow.target == "driver":
         return [os.getpid()]
+    launchers = [pid for pid in processes.children(os.getpid()) if processes.is_launcher(pid)]
+    if blow.target == "launcher":
+        return launchers[:1]
     if blow.target == "all":
-        servers = [host.pid for host in storm.hosts if host.pid is not None]
-        return [*servers, *(child for server in servers for child in processes.children(server)), os.getpid()]
+        return [*launchers, *(child for launcher in launchers for child in processes.children(launcher)), os.getpid()]
     host = storm.host(blow.moment)
-    server = None if host is None else host.pid
-    if server is None:
-        return []
-    return [server] if blow.target == "server" else processes.children(server)[:1]
+    return [] if host is None or host.pid is None else [host.pid]

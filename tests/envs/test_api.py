@@ -550,3 +550,9 @@ def test_process_wide_generators_belong_to_the_slot_whose_turn_it_is() -> None:
         snapshots = [slot.step_chunk(np.full((4, 3), 0.1)).snapshot for slot in slots]
     assert [(snapshot.state_digest, snapshot.image_digest) for snapshot in snapshots] == alone
     assert (random.getstate(), np.random.get_state()[1].tolist()) == outside
+
+
+@pytest.mark.parametrize(("low", "high"), [(1.0, -1.0), (float("nan"), 1.0)])
+def test_a_channel_whose_bounds_are_none_is_refused(low: float, high: float) -> None:
+    with pytest.raises(ValueError, match=r"channel 'dx' goes from .*, expected a low number and a high one"):
+        replace(TOY_POINT.channels[0], low=low, high=high)

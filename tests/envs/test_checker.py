@@ -50,8 +50,8 @@ class GripperSignUnsaid(ToyEnv):
 
 
 @breaks("the_embodiment_is_complete")
-class BoundsInDisorder(ToyEnv):
-    embodiment = replace(TOY_POINT, channels=(replace(TOY_POINT.channels[0], low=1.0, high=-1.0), *TOY_POINT.channels[1:]))
+class BoundsWithoutRoom(ToyEnv):
+    embodiment = replace(TOY_POINT, channels=(replace(TOY_POINT.channels[0], low=1.0, high=1.0), *TOY_POINT.channels[1:]))
 
 
 @breaks("the_embodiment_is_complete")

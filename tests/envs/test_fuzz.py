@@ -75,7 +75,7 @@ def test_a_decoder_that_breaks_the_promise_is_found_out(decode: Any) -> None:
 
 def test_a_value_that_changes_on_its_way_is_found_out() -> None:
     calls = iter(range(100))
-    data = DECODERS["wire"].seeds["Hello"][0]
+    data = DECODERS["wire"].seeds["Died"][0]
     assert judge(DECODERS["wire"], data)[0] == "accepted"
     assert (
         "changed" in judge(replace(DECODERS["wire"], encode=lambda value: b"%d" % next(calls), decode=lambda data: 0), data)[0]

@@ -93,13 +93,18 @@ def wire_bombs(before: bytes = b"", after: bytes = b"") -> Iterator[tuple[str, b
 def message_bombs() -> Iterator[tuple[str, bytes]]:
     """The same as an episode's payload, the field that may hold any plain data."""
     episode = Episode("toy", Protocol("standard", 1, 40, (Camera("ego", 8, 8),), 8), "reach", "base", 7, payload={"@": "@"})
-    before, after = messages.encode(messages.Start(1, 0, episode, Needs()))[4:].split(b"\xa1@\xa1@")
+    before, after = wire.pack(messages.Start(episode, Needs()))[4:].split(b"\xa1@\xa1@")
     yield from wire_bombs(before + b"\xa1@", after)
 
 
 def policy_bombs() -> Iterator[tuple[str, bytes]]:
     """Messages of the wires to policies."""
     yield from bombs(POLICY_LIMITS)
+
+
+def read_message(data: bytes) -> messages.Message:
+    """The message of any kind in the body of a frame."""
+    return wire.unpack(data, messages.Message)
 
 
 def unpack_plain(data: bytes) -> Any:
@@ -109,7 +114,7 @@ def unpack_plain(data: bytes) -> Any:
 
 DECODERS: dict[str, tuple[Decode, Callable[[], Iterator[tuple[str, bytes]]]]] = {
     "wire": (unpack_plain, wire_bombs),
-    "messages": (messages.decode, message_bombs),
+    "messages": (read_message, message_bombs),
     "openpi": (openpi_wire.unpack, policy_bombs),
 }
 

@@ -15,9 +15,10 @@ from vlarig.envs.api import Camera, ChunkResult, Episode, Frames, Needs, Outcome
 from vlarig.envs.embodiments import Channel, Embodiment
 from vlarig.envs.episode import Ensemble
 from vlarig.envs.errors import BadMessageError
-from vlarig.envs.framing import receive_frame, send_frame
-from vlarig.envs.messages import Failure, Hello, Start, Started, Step, Stepped, Welcome
+from vlarig.envs.framing import HEAD_BYTES, Frame, receive_frame, send_frame
+from vlarig.envs.messages import Died, Failure, Start, Started, Step, Stepped, Welcome
 from vlarig.envs.untrusted import one_line
+from vlarig.envs.wire import pack, unpack
 from vlarig.policies import openpi_wire, vla_eval_wire
 from vlarig.policies.announcement import METADATA_KEY, Announcement
 from vlarig.policies.openpi_layouts import VLARIG
@@ -66,7 +67,7 @@ class Decoder:
 def all_decoders() -> list[Decoder]:
     """The wire to simulators first."""
     return [
-        Decoder("wire", _wire_seeds(), WITH_HEAD, messages.decode, messages.encode),
+        Decoder("wire", _wire_seeds(), WITH_HEAD, _read_message, pack),
         Decoder("framing", _framing_seeds(), BYTES, _receive_frames, _framed),
         Decoder("openpi", _openpi_seeds(), PLAIN, openpi_wire.unpack, openpi_wire.pack),
         Decoder("serving", _serving_seeds(), PLAIN, _read_request, _encode_request),
@@ -119,19 +120,23 @@ def _wire_seeds() -> dict[str, list[bytes]]:
     )
     rows = (Row(0.5, True, False), Row(0.0, False, True, 3, True, True, True))
     sent: list[messages.Message] = [
-        Hello(messages.WIRE_VERSION, "a token"),
         Welcome(messages.WIRE_VERSION, ROBOT),
-        Start(1, 0, Episode("toy", plain, "reach_red", "base", 7), Needs()),
-        Start(2**40, 3, Episode("toy", elaborate, "long", "dark", 2**31, 4, payload), Needs(False, True, True, True)),
-        *(Started(3, blind), Started(4, seeing)),
-        *(Step(5, 0, np.zeros((8, 3), np.float32)), Step(6, 1, np.linspace(-1, 1, 14).reshape(2, 7))),
-        *(Stepped(7, ChunkResult(rows[:1], blind)), Stepped(8, ChunkResult(rows * 4, seeing))),
-        *(Failure(-1, messages.BAD_MESSAGE, "a message of 70000000 bytes"), Failure(9, messages.CRASH, "it died")),
+        Start(Episode("toy", plain, "reach_red", "base", 7), Needs()),
+        Start(Episode("toy", elaborate, "long", "dark", 2**31, 4, payload), Needs(False, True, True, True)),
+        *(Started(blind), Started(seeing)),
+        *(Step(np.zeros((8, 3), np.float32)), Step(np.linspace(-1, 1, 14).reshape(2, 7))),
+        *(Stepped(ChunkResult(rows[:1], blind)), Stepped(ChunkResult(rows * 4, seeing))),
+        *(Failure(messages.BAD_MESSAGE, "a message of 70000000 bytes"), Failure(messages.ENV_ERROR, "it raised", "a line")),
+        Died(messages.CRASH, "it died", 9),
     ]
-    return _by_kind([(type(each).__name__, messages.encode(each)) for each in sent])
+    return _by_kind([(type(each).__name__, pack(each)) for each in sent])
 
 
-def _framed(frames: list[bytes]) -> bytes:
+def _read_message(data: bytes) -> messages.Message:
+    return unpack(data, messages.Message)
+
+
+def _framed(frames: list[Frame]) -> bytes:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         for frame in frames:
@@ -141,21 +146,22 @@ def _framed(frames: list[bytes]) -> bytes:
 
 
 def _framing_seeds() -> dict[str, list[bytes]]:
-    return {"frames": [_framed([b"x"]), _framed([b"", b"one", b"x" * 300]), _framed([bytes(range(256)), b"\xff" * 4])]}
+    several = [Frame(1, 0, 0, 0, b""), Frame(2, 3, 4, 5, b"one"), Frame(2**32 - 1, 255, 1023, 2**32 - 1, b"x" * 300)]
+    return {"frames": [_framed(several[1:2]), _framed(several), _framed([Frame(7, 1, 2, 16, bytes(range(256)))])]}
 
 
-def _receive_frames(data: bytes) -> list[bytes]:
+def _receive_frames(data: bytes) -> list[Frame]:
     """The frames in a stream that ends after ``data``; what ends before its frame does is as good as refused."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         ours.sendall(data)
         ours.shutdown(socket.SHUT_WR)
-        frames: list[bytes] = []
+        frames: list[Frame] = []
         left = len(data)
         with contextlib.suppress(EOFError):
             while left:
                 frames.append(receive_frame(theirs))
-                left -= 4 + len(frames[-1])
+                left -= HEAD_BYTES + len(frames[-1].body)
         if left:
             raise BadMessageError(f"the stream ended {left} bytes too early or too late")
     return frames

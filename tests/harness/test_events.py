@@ -182,18 +182,18 @@ def test_a_killed_sweep_leaves_a_log_that_is_gone_on_with(toy_home: Path, cli) -
     assert sum(isinstance(event, EpisodeFinished) for event in after if event) == 16
 
 
-def test_a_dead_sim_server_and_its_successor_are_told(toy_home: Path, cli) -> None:
+def test_a_dead_worker_and_its_successor_are_told(toy_home: Path, cli) -> None:
     process = subprocess.Popen(command([*SLOW_SWEEP, "--workers", "1"]), stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     events = [parse(process.stdout.readline())]
     while events[-1].event != "episode_finished":
         events.append(parse(process.stdout.readline()))
-    os.kill(children_of(process.pid)[0], signal.SIGKILL)
+    os.kill(children_of(process.pid)[0], signal.SIGKILL)  # the launcher: its worker dies with it
     events += understood(process.communicate(timeout=60)[0])
     started, died, again = (event for event in events if event.event.startswith("worker_"))
     assert names([started, died, again]) == ["worker_started", "worker_died", "worker_started"]
     assert started.pid == died.pid != again.pid
-    assert "Sim servers died 1 times (worker-0 1)" in cli("doctor", "r").stdout
+    assert "Workers died 1 times between requests (worker-0 1)" in cli("doctor", "r").stdout
 
 
 def test_a_log_that_cannot_be_written_is_told_once_and_ends_nothing(toy_home: Path) -> None:

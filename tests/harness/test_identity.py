@@ -16,7 +16,6 @@ import numpy as np
 import pytest
 from comparing import results
 from conftest import TESTS, Cli
-from processes import children_of
 from toy.policies import ImageReader
 from toy.suite import TOY_SUITE
 
@@ -24,10 +23,10 @@ from vlarig.envs.errors import VlarigError
 from vlarig.envs.snapshot import Needs
 from vlarig.envs.sources import CodeChangedError
 from vlarig.harness import evaluate
-from vlarig.harness.machines import local_server
-from vlarig.harness.placement import local_hosts
+from vlarig.harness.children.line import SimulatorFault
 from vlarig.harness.replay import replay_run
 from vlarig.harness.runtimes import spec as runtime_spec
+from vlarig.harness.workers import local_workers
 from vlarig.harness.workplace import Workplace
 from vlarig.policies.api import PolicyError
 from vlarig.results import merging
@@ -99,22 +98,18 @@ def test_a_worker_that_is_started_again_over_edited_code_ends_the_sweep(
     episode = suite.episodes(per_task=1)[0]
 
     async def play() -> None:
-        async with local_hosts(Workplace.of(suite), 1, Path("logs")) as (host,):
+        async with local_workers(Workplace.of(suite), 1, Path("logs")) as (host,):
             await host.start(0, episode, Needs())
             with adapter.open("a") as file:
                 file.write("# repaired\n")
             assert host.pid is not None
-            (simulator,) = children_of(host.pid)
-            os.kill(simulator, signal.SIGKILL)
+            os.kill(host.pid, signal.SIGKILL)
             with pytest.raises(CodeChangedError, match=r"edited_adapter_x\.py has changed since the run began"):
                 while True:
                     try:
                         await host.start(0, episode, Needs())
-                    except local_server.ServerGone:
-                        raise
-                    except Exception as error:
-                        if isinstance(error, VlarigError):
-                            raise
+                    except SimulatorFault:
+                        await asyncio.sleep(0.1)
 
     asyncio.run(play())
 

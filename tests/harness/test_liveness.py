@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from vlarig.harness.simulation.liveness import within
+from vlarig.harness.children.liveness import within
 
 
 async def a_moment(seconds: float) -> str:

@@ -22,19 +22,22 @@ import pytest
 from certificates import certificates
 from comparing import results
 from conftest import Cli
-from processes import children_of
+from processes import workers_of
 from toy.policies import ImageReader, SlowImageReader
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from vlarig.envs import backoff
 from vlarig.envs.access import authorization
 from vlarig.envs.errors import VlarigError
-from vlarig.envs.messages import Failure, Hire, Hired, Offer, Step, decode, encode
-from vlarig.harness import evaluate, placement
+from vlarig.envs.framing import frame_of
+from vlarig.envs.messages import Failure, Hire, Hired, Message, Offer, Step, decode, encode
+from vlarig.harness import evaluate
+from vlarig.harness import workers as worker_module
 from vlarig.harness.machines import fleets
 from vlarig.harness.machines.own_token import own_token
 from vlarig.harness.machines.remote_machines import MachineBusyError, RemoteMachine, find_machines, parse_address
-from vlarig.harness.placement import MachineAwayError
+from vlarig.harness.workers import MachineAwayError
 from vlarig.results.ledger import Ledger
 
 pytestmark = pytest.mark.usefixtures("toy_home")
@@ -91,8 +94,8 @@ def neighbours() -> Iterator[list[Neighbour]]:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(placement, "FIRST_PAUSE", 0.05)
-    monkeypatch.setattr(placement, "LONGEST_PAUSE", 0.2)
+    monkeypatch.setattr(backoff, "FIRST_PAUSE", 0.05)
+    monkeypatch.setattr(backoff, "LONGEST_PAUSE", 0.2)
 
 
 def alone(episodes: int) -> dict:
@@ -174,7 +177,7 @@ def test_a_sweep_ends_when_no_machine_comes_back_and_keeps_what_it_has(
                     each.kill()
             return super().act(requests)
 
-    monkeypatch.setattr(placement, "LONGEST_ABSENCE", 1.0)
+    monkeypatch.setattr(worker_module, "LONGEST_ABSENCE", 1.0)
     hosts = tuple(each.host for each in neighbours)
     with pytest.raises(
         VlarigError, match=r"worker-\d was away for .* given up: no env server can be reached at .*finished episodes are kept"
@@ -201,14 +204,14 @@ def test_nothing_is_left_on_a_machine_whose_client_is_killed(neighbours: list[Ne
         ],
     )
     deadline = time.monotonic() + 60
-    while len(children_of(neighbours[0].process.pid)) < 2 and time.monotonic() < deadline:
+    while len(workers_of(neighbours[0].process.pid)) < 2 and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert len(children_of(neighbours[0].process.pid)) == 2
+    assert len(workers_of(neighbours[0].process.pid)) == 2
     os.kill(sweep.pid, signal.SIGKILL)
     sweep.wait()
-    while children_of(neighbours[0].process.pid) and time.monotonic() < deadline:
+    while workers_of(neighbours[0].process.pid) and time.monotonic() < deadline:
         time.sleep(0.02)
-    assert children_of(neighbours[0].process.pid) == []
+    assert workers_of(neighbours[0].process.pid) == []
 
 
 def refusal(*hosts: str, **options: object) -> str:
@@ -335,12 +338,17 @@ def test_an_encrypted_machine_is_checked(tmp_path: Path) -> None:
         machine.end()
 
 
+def message(content: Message) -> bytes:
+    frame = encode(content)
+    return frame.head() + frame.body
+
+
 #: What a client may send instead of hiring: each costs its own connection, and is told why.
 NONSENSE = {
-    "a text": ("hello", "a text frame"),
+    "a text": ("hello", "a text message"),
     "no message": (b"\0" * 100, ""),
-    "another message": (encode(Step(0, 0, np.zeros((1, 3), np.float32))), "Step instead of Hire"),
-    "an unknown suite": (encode(Hire("toi", None, "lease")), "did you mean toy"),
+    "another message": (message(Step(np.zeros((1, 3), np.float32))), "Step instead of Hire"),
+    "an unknown suite": (message(Hire("toi", None, "lease")), "did you mean toy"),
 }
 
 
@@ -350,9 +358,9 @@ def test_a_client_that_talks_nonsense_loses_its_own_connection_alone(neighbours:
 
     async def talk() -> Failure:
         async with connect(neighbours[0].host, additional_headers=authorization(own_token())) as connection:
-            assert isinstance(decode(await connection.recv()), Offer)
+            assert isinstance(decode(frame_of(await connection.recv())), Offer)
             await connection.send(data)
-            failure = decode(await connection.recv())
+            failure = decode(frame_of(await connection.recv()))
             with pytest.raises(ConnectionClosed):
                 await connection.recv()
         assert isinstance(failure, Failure)
@@ -372,8 +380,8 @@ def test_connections_that_say_nothing_keep_nobody_out(neighbours: list[Neighbour
 def test_a_machine_whose_workers_are_all_in_use_is_named(neighbours: list[Neighbour]) -> None:
     async def hire(connection: ClientConnection, lease: str) -> None:
         await connection.recv()
-        await connection.send(encode(Hire("toy", None, lease)))
-        assert isinstance(decode(await connection.recv()), Hired)
+        await connection.send(message(Hire("toy", None, lease)))
+        assert isinstance(decode(frame_of(await connection.recv())), Hired)
 
     async def occupy() -> None:
         show = partial(connect, neighbours[0].host, additional_headers=authorization(own_token()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -39,7 +40,11 @@ def finished(run: Path) -> int:
 
 def replicas() -> list[psutil.Process]:
     """Processes of the policy."""
-    return [each for each in psutil.Process().children() if "vlarig.policies.replica" in each.cmdline()]
+    found = []
+    for each in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):  # it has just ended
+            found += [each] * ("vlarig.policies.replica" in each.cmdline())
+    return found
 
 
 @pytest.mark.parametrize("count", [1, 3])

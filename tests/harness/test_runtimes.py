@@ -252,7 +252,7 @@ def test_what_cannot_be_adopted(locks, tmp_path):
     with pytest.raises(VlarigError, match="use small letters"):
         runtimes.add_runtime("../mine", Path(sys.executable))
     bare, _ = install()
-    with pytest.raises(VlarigError, match=r"cannot import numpy, gymnasium, msgspec, websockets; run: .* -m pip install numpy"):
+    with pytest.raises(VlarigError, match=r"cannot import numpy, gymnasium, msgspec; run: .* -m pip install numpy"):
         runtimes.add_runtime("mine", bare.python)
     old = tmp_path / "old"
     old.write_text("""#!/bin/sh\necho '{"version": [3, 8, 1], "missing": [], "packages": ""}'\n""")

@@ -9,9 +9,9 @@ from comparing import results
 from toy.policies import ImageReader
 
 from vlarig.harness import evaluate
+from vlarig.harness.children import memory as sim_memory
+from vlarig.harness.children.memory import MemoryShare
 from vlarig.harness.machines import fleets
-from vlarig.harness.simulation import memory as sim_memory
-from vlarig.harness.simulation.memory import MemoryShare
 from vlarig.results.ledger import Ledger
 from vlarig.results.records import Attempt
 
@@ -30,14 +30,14 @@ def counts(toy_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def sweep(monkeypatch: pytest.MonkeyPatch, fault: str, slots: int, share: int | None) -> tuple[dict, list[Attempt], str]:
     """Results, attempts and the worker's log of a sweep whose simulator has a share of so many MB."""
     monkeypatch.setenv("VLARIG_TEST_FAULT", fault)
-    local_hosts = fleets.local_hosts
+    local_workers = fleets.local_workers
 
     def limited(workplace, count, logs, *_, **__):
-        return local_hosts(workplace, count, logs, memory_bytes=None if share is None else share * MB)
+        return local_workers(workplace, count, logs, memory_bytes=None if share is None else share * MB)
 
     run = Path(f"run-{share}")
     with monkeypatch.context() as patch:
-        patch.setattr(fleets, "local_hosts", limited)
+        patch.setattr(fleets, "local_workers", limited)
         evaluation = evaluate("hoarding", ImageReader(), workers=1, slots=slots, episodes=8, run=run)
     assert evaluation.complete
     with Ledger.open_read_only(run) as ledger:
@@ -58,14 +58,14 @@ def test_a_leak_over_many_episodes_costs_none(counts: None, monkeypatch: pytest.
     leaking, attempts, log = sweep(monkeypatch, "leak::0", 2, SHARE)
     assert attempts == []
     assert leaking == undisturbed
-    assert "sim server: the simulator grew from" in log
+    assert "supervisor: the simulator grew from" in log
 
 
 def test_a_simulator_that_needs_much_from_the_start_is_left_alone(counts: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """Six slots of 40 MB: three quarters of the share, of which nothing would be gained by starting anew."""
     _, attempts, log = sweep(monkeypatch, "large::0", 6, SHARE)
     assert attempts == []
-    assert "sim server: the simulator grew" not in log
+    assert "supervisor: the simulator grew" not in log
 
 
 def test_a_simulator_that_does_not_fit_stops_before_the_first_episode(counts: None, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,7 +83,4 @@ def test_growth_is_counted_from_when_the_slots_are_at_work(monkeypatch: pytest.M
     for megabytes, leaks in [(700, False), (840, False), (860, True), (840, False)]:
         resident[0] = megabytes * MB
         assert (memory.leak(0) is not None) is leaks
-    assert memory.excess() is None
-    resident[0] = 1001 * MB
-    assert memory.excess() is not None
-    assert MemoryShare(1, None).excess() is None
+    assert MemoryShare(1, None).leak(0) is None

@@ -108,7 +108,7 @@ def test_kills_change_nothing(case: Case, undisturbed: dict, tmp_path: Path) -> 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_kills_do_not_change_what_chunks_are_combined_to(simpler, tmp_path: Path) -> None:
-    kills = [Blow("kill", "simulator", "step"), Blow("kill", "driver", "policy"), Blow("kill", "server", "step")]
+    kills = [Blow("kill", "simulator", "step"), Blow("kill", "driver", "policy"), Blow("kill", "launcher", "step")]
     weather(ENSEMBLED, tmp_path, kills, calm(ENSEMBLED, tmp_path))
 
 

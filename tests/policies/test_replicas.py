@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 from comparing import results
-from processes import children_of
+from processes import children_of, workers_of
 from served import served
 from toy import unsteady
 from toy.env import TOY_POINT
@@ -31,8 +31,7 @@ from vlarig.envs import backoff
 from vlarig.envs.api import Observation
 from vlarig.envs.errors import VlarigError
 from vlarig.harness import evaluate
-from vlarig.harness.replica_process import PATIENCE, Patience
-from vlarig.harness.replicas import Replica, replicated_policy
+from vlarig.harness.replicas import PATIENCE, Patience, Replica, replicated_policy
 from vlarig.policies import batching as batching_module
 from vlarig.policies.api import Policy, PolicyError, PolicyLost, Reply, Request, policy_seed
 from vlarig.policies.batching import Batcher, Batching
@@ -434,11 +433,12 @@ def test_no_process_is_left(tmp_path: Path) -> None:
     driver = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True, env=environment)
     assert driver.stdout is not None
     pids = [int(word) for word in driver.stdout.readline().split()]
-    assert sorted(pids) == sorted(children_of(driver.pid))
+    (launcher,) = children_of(driver.pid)
+    assert sorted(pids) == sorted(children_of(launcher))
     driver.kill()
     driver.wait()
     deadline = time.monotonic() + 20
-    while any(Path(f"/proc/{pid}").exists() for pid in pids):
+    while any(Path(f"/proc/{pid}").exists() for pid in (launcher, *pids)):
         assert time.monotonic() < deadline
         time.sleep(0.05)
 
@@ -557,7 +557,7 @@ def test_the_serve_policy_command_starts_replicas(toy_home: Path, tmp_path: Path
     ) as process:
         assert process.stdout is not None
         assert "serving random for libero_panda" in process.stdout.readline()
-        assert len(children_of(process.pid)) == 2
+        assert len(workers_of(process.pid)) == 2
         process.send_signal(signal.SIGTERM)
         _, error = process.communicate(timeout=20)
     assert (process.returncode, error) == (0, "")

@@ -25,6 +25,7 @@ import numpy as np
 import pytest
 from comparing import results
 from conftest import TESTS, Cli
+from fuzzing.hostile import OPEN
 from served import served
 from toy.env import TOY_POINT
 from toy.policies import ImageReader, Told
@@ -385,6 +386,30 @@ def test_only_who_shows_the_token_is_let_in(monkeypatch: pytest.MonkeyPatch) -> 
         load_policy(f"openpi:{server.address}").close()  # pyright: ignore[reportAttributeAccessIssue]
         assert get(f"{server.address}/healthz") == (200, b"OK\n")
         assert "secret" not in repr(ServerConfig(token="secret"))
+
+
+#: Opens a websocket at a port as another user, and prints the answer.
+STRANGER = """
+import os, socket, sys
+os.setuid(12345)
+with socket.socket(socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET) as line:
+    line.connect((sys.argv[1], int(sys.argv[2])))
+    line.sendall(bytes.fromhex(sys.argv[3]))
+    print(line.recv(4096).decode())
+"""
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_another_user_of_the_machine_is_turned_away_where_no_token_is_wanted(host: str) -> None:
+    with served(Notebook(), host=host) as server:
+        port = server.address.rpartition(":")[2]
+        command = [sys.executable, "-c", STRANGER, host, port, OPEN.hex()]
+        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        assert said.startswith("HTTP/1.1 403")
+        assert "user 12345 may not use this policy server of user 0, which wants no token" in said
+        with client(server.address) as connection:
+            assert ask(connection, seen(7))["actions"][0, 0] == 7
 
 
 def test_web_pages_are_refused() -> None:

@@ -61,11 +61,9 @@ def be_stopped() -> None:
     os.kill(os.getpid(), signal.SIGSTOP)
 
 
-def stop_the_server() -> None:
-    """The sim server is stopped for longer than a chunk may take."""
+def stop_the_launcher() -> None:
+    """What watches the memory is stopped."""
     os.kill(os.getppid(), signal.SIGSTOP)
-    time.sleep(6.0)
-    os.kill(os.getppid(), signal.SIGCONT)
 
 
 def leave_a_child() -> None:
@@ -76,7 +74,7 @@ def leave_a_child() -> None:
 
 
 def scribble(noise: bytes) -> None:
-    """Write to the line to the server."""
+    """Write to the line to the driver."""
     for entry in Path("/proc/self/fd").iterdir():
         if entry.is_symlink() and str(entry.readlink()).startswith("socket:"):
             os.write(int(entry.name), noise)
@@ -89,7 +87,7 @@ FAULTS: dict[str, Callable[[], object]] = {
     "hang": hang,
     "raise": misbehave,
     "stopped": be_stopped,
-    "server-stopped": stop_the_server,
+    "launcher-stopped": stop_the_launcher,
     "orphan": leave_a_child,
     "noise": lambda: scribble(b"warning: the physics is tired\n"),
     "false-answer": lambda: scribble((9).to_bytes(4, "big") + b"no answer"),
@@ -132,7 +130,7 @@ class FaultyEnv(ToyEnv):
 
 
 class StumblingEnv(ToyEnv):
-    """Its processes are stopped while they start: the fault ``kind`` is ``stopped`` or ``server-stopped``, and has no place."""
+    """Its processes are stopped while they start: the fault ``kind`` is ``stopped`` or ``launcher-stopped``, and has no place."""
 
     def __init__(self) -> None:
         super().__init__()

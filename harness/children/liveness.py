@@ -37,7 +37,7 @@ class Keepalive(NamedTuple):
     patience: float
 
 
-#: How the connection between a driver and a sim server is watched, at both ends.
+#: How the connection between a driver and an env server is watched, at both ends.
 KEEPALIVE = Keepalive(interval=20.0, patience=60.0)
 
 
@@ -54,7 +54,7 @@ async def within(awaitable: Awaitable[T], seconds: float) -> T:
             done, _ = await asyncio.wait({task}, timeout=tick)
             if done:
                 return task.result()
-        raise asyncio.TimeoutError
+        raise TimeoutError
     finally:
         if not task.done():
             task.cancel()
@@ -72,7 +72,7 @@ async def keep_alive(connection: Connection, keepalive: Keepalive) -> None:
             await asyncio.sleep(keepalive.interval)
             try:
                 await within(_ping(connection), keepalive.patience)
-            except asyncio.TimeoutError:
+            except TimeoutError:
                 connection.transport.abort()
                 return
 

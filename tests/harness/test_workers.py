@@ -1,10 +1,9 @@
-"""Sim servers that die, are stopped, or do not start: each is replaced, nobody is charged, and nothing waits for ever."""
+"""Workers that die, are stopped, or do not start: each is replaced, no episode is charged, and nothing waits for ever."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import os
 import signal
 import subprocess
@@ -17,22 +16,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from chaos.processes import children, is_stopped
+from chaos.processes import children
 from comparing import results
 from toy.policies import ImageReader
 from toy.suite import STUMBLING_SUITE, TOY_SUITE
 
 from vlarig.benchmarks.suite import Patience
-from vlarig.envs.api import Needs
+from vlarig.envs import backoff
+from vlarig.envs.api import Camera, Needs
 from vlarig.envs.errors import VlarigError
+from vlarig.envs.framing import MOST_ENVS
 from vlarig.envs.messages import CRASH, LOST
-from vlarig.harness import evaluate, placement
-from vlarig.harness.machines import local_server
-from vlarig.harness.machines.client import SimulatorFault
-from vlarig.harness.machines.local_server import LocalServer
-from vlarig.harness.machines.worker_log import KEPT_BYTES, WorkerLog
-from vlarig.harness.placement import MOST_DEATHS_AT_FIRST, MOST_LOSSES, SimHost, local_hosts
-from vlarig.harness.simulation.liveness import Keepalive
+from vlarig.envs.wire import MAX_MESSAGE_BYTES
+from vlarig.harness import evaluate, plan, workers
+from vlarig.harness.children.child import Launcher
+from vlarig.harness.children.line import SimulatorFault
+from vlarig.harness.children.worker_log import KEPT_BYTES, WorkerLog
+from vlarig.harness.workers import MOST_LOSSES, LocalPlace, Worker, local_workers
 from vlarig.harness.workplace import Workplace
 from vlarig.policies.api import Reply, Request
 from vlarig.results.ledger import Ledger
@@ -45,10 +45,9 @@ pytestmark = pytest.mark.usefixtures("toy_home")
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Servers are asked for signs of life every half second, and need not wait long to be started anew."""
-    monkeypatch.setattr(local_server, "KEEPALIVE", Keepalive(0.5, 1.0))
-    monkeypatch.setattr(placement, "START_MARGIN", 2.0)
-    monkeypatch.setattr(placement, "FIRST_PAUSE", 0.01)
+    """Workers need not wait long to be replaced."""
+    monkeypatch.setattr(workers, "START_MARGIN", 2.0)
+    monkeypatch.setattr(backoff, "FIRST_PAUSE", 0.01)
 
 
 def tell_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
@@ -59,16 +58,21 @@ def tell_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str) -> N
 
 
 class Meddler(ImageReader):
-    """Meddles with the driver's children when it is asked for the fifth time."""
+    """Meddles with the workers, or with their launcher, when it is asked for the fifth time."""
 
-    def __init__(self, meddle: Callable[[int], None]) -> None:
+    def __init__(self, meddle: Callable[[int], None], with_launcher: bool) -> None:
         super().__init__()
         self.meddle = meddle
+        self.with_launcher = with_launcher
 
     def act(self, requests: Sequence[Request]) -> list[Reply]:
         if len(self.batches) == 4:
-            for child in children(os.getpid()):
-                self.meddle(child)
+            (launcher,) = children(os.getpid())
+            workers = children(launcher)
+            for pid in [launcher] if self.with_launcher else workers:
+                self.meddle(pid)
+            while self.meddle is kill and any(map(is_alive, workers)):
+                time.sleep(0.01)
         return super().act(requests)
 
 
@@ -80,33 +84,33 @@ def kill(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
 
 
-def kill_simulator(pid: int) -> None:
-    for child in children(pid):
-        os.kill(child, signal.SIGKILL)
-    while children(pid):
-        time.sleep(0.01)
-
-
 @pytest.mark.usefixtures("impatient")
-@pytest.mark.parametrize(("meddle", "workers", "slots"), [(stop, 2, 2), (kill, 2, 2), (kill_simulator, 1, 1)])
-def test_a_server_or_an_idle_simulator_that_is_gone_is_replaced_and_nobody_is_charged(
-    meddle: Callable[[int], None], workers: int, slots: int
+@pytest.mark.parametrize(
+    ("meddle", "with_launcher", "workers", "slots"),
+    [(kill, False, 1, 1), (stop, False, 1, 1), (stop, False, 2, 2), (kill, True, 2, 2), (stop, True, 2, 2)],
+)
+def test_a_launcher_or_an_idle_worker_that_is_gone_is_replaced_and_no_episode_is_charged(
+    monkeypatch: pytest.MonkeyPatch, meddle: Callable[[int], None], with_launcher: bool, workers: int, slots: int
 ) -> None:
+    monkeypatch.setattr(plan, "load_suite", lambda name: replace(TOY_SUITE, patience=Patience(row=0.1)))
     runs = {"undisturbed": lambda pid: None, "disturbed": meddle}
     for name, each in runs.items():
-        assert evaluate("toy", Meddler(each), workers=workers, slots=slots, episodes=2, run=Path(name)).complete
+        policy = Meddler(each, with_launcher)
+        assert evaluate("toy", policy, workers=workers, slots=slots, episodes=2, run=Path(name)).complete
     with Ledger.open_read_only(Path("disturbed")) as ledger:
         assert ledger.attempts() == []
     assert results(Path("disturbed")) == results(Path("undisturbed"))
 
 
 @pytest.mark.usefixtures("impatient")
-@pytest.mark.parametrize("kind", ["stopped", "server-stopped"])
-def test_what_is_stopped_while_it_starts_is_started_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+@pytest.mark.parametrize("kind", ["stopped", "launcher-stopped"])
+def test_what_is_stopped_while_it_starts_costs_time_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     tell_fault(tmp_path, monkeypatch, f"{kind}::1")
 
+    suite = replace(STUMBLING_SUITE, patience=Patience(load=5.0))
+
     async def run() -> int:
-        async with local_hosts(Workplace.of(STUMBLING_SUITE), 1, Path("logs")) as (host,):
+        async with local_workers(Workplace.of(suite), 1, Path("logs")) as (host,):
             return (await host.start(0, EPISODE, Needs())).step
 
     assert asyncio.run(run()) == 0
@@ -119,10 +123,12 @@ def test_a_simulator_that_never_loads_is_given_up(tmp_path: Path, monkeypatch: p
     suite = replace(STUMBLING_SUITE, patience=Patience(load=0.5))
 
     async def run() -> None:
-        async with local_hosts(Workplace.of(suite), 1, Path("logs")):
+        async with local_workers(Workplace.of(suite), 1, Path("logs")):
             pass
 
-    with pytest.raises(VlarigError, match=r"worker-0 died 6 times .*did not load: the simulator gave no answer within 0.5 s"):
+    with pytest.raises(
+        VlarigError, match=r"worker-0 died 6 times .*did not load: the simulator's process was stopped by a signal"
+    ):
         asyncio.run(run())
 
 
@@ -132,7 +138,7 @@ def test_a_server_that_cannot_be_started_is_given_up() -> None:
     nowhere = replace(workplace, runtime=replace(workplace.runtime, python=Path("/nowhere/python")))
 
     async def run() -> None:
-        async with local_hosts(nowhere, 2, Path("logs")):
+        async with local_workers(nowhere, 2, Path("logs")):
             pass
 
     with pytest.raises(VlarigError, match=r"worker-\d died 6 times .*it cannot be started .*No such file"):
@@ -140,16 +146,18 @@ def test_a_server_that_cannot_be_started_is_given_up() -> None:
 
 
 @contextlib.contextmanager
-def killing(host: SimHost, times: int) -> Iterator[None]:
-    """Kill the next servers of a host, each as soon as it is there."""
+def killing(launcher: Launcher, times: int) -> Iterator[None]:
+    """Kill the next children of a launcher, each as soon as it is there."""
 
     def rage() -> None:
-        for before in itertools.accumulate(range(times), lambda *_: host.pid, initial=None):
-            while host.pid in (None, before) and not over.is_set():
-                time.sleep(0.001)
-            if host.pid is not None:
-                with contextlib.suppress(ProcessLookupError):
-                    kill(host.pid)
+        killed: set[int] = set()
+        while len(killed) < times and not over.is_set():
+            for child in list(launcher._children.values()):
+                pid = getattr(child, "pid", None)
+                if pid is not None and pid not in killed:
+                    kill(pid)
+                    killed.add(pid)
+            time.sleep(0.001)
 
     over = threading.Event()
     thread = threading.Thread(target=rage)
@@ -163,19 +171,23 @@ def killing(host: SimHost, times: int) -> Iterator[None]:
 
 @pytest.mark.usefixtures("impatient")
 def test_a_server_that_worked_survives_a_storm_in_which_a_new_one_is_given_up() -> None:
-    storm = MOST_DEATHS_AT_FIRST + 2
+    storm = backoff.MOST_FAILURES_AT_FIRST + 2
 
     async def run() -> None:
-        fresh = SimHost(0, LocalServer(Workplace.of(TOY_SUITE), Path("logs/fresh")))
-        with killing(fresh, storm), pytest.raises(VlarigError, match="died 6 times without carrying out one request"):
-            await fresh.__aenter__()
-        async with local_hosts(Workplace.of(TOY_SUITE), 1, Path("logs")) as (host,):
+        async with Launcher() as launcher:
+            fresh = Worker(0, LocalPlace(launcher, Workplace.of(TOY_SUITE), Path("logs/fresh")))
+            with (
+                killing(launcher, storm),
+                pytest.raises(VlarigError, match="died 6 times without carrying out one request"),
+            ):
+                await fresh.__aenter__()
+        async with local_workers(Workplace.of(TOY_SUITE), 1, Path("logs")) as (host,):
             await host.start(0, EPISODE, Needs())
-            with killing(host, storm):
+            with killing(host.place._launcher, storm):
                 with pytest.raises(SimulatorFault) as fault:
                     while True:
                         await host.step(0, ACTIONS)
-                assert fault.value.kind == LOST
+                assert fault.value.kind in (CRASH, LOST)
             assert (await host.start(0, EPISODE, Needs())).step == 0
 
     asyncio.run(run())
@@ -188,8 +200,8 @@ def test_the_pauses_between_restarts_grow(monkeypatch: pytest.MonkeyPatch) -> No
         pauses.append(seconds)
 
     async def run() -> None:
-        host = SimHost(0, LocalServer(Workplace.of(TOY_SUITE), Path("log")))
-        host._proven = True
+        host = Worker(0, LocalPlace(Launcher(), Workplace.of(TOY_SUITE), Path("log")))
+        host._backoff.succeeded()
         with monkeypatch.context() as patch:
             patch.setattr(asyncio, "sleep", take_note)
             with pytest.raises(VlarigError, match=r"died 13 times .*\(the last time: killed\)"):
@@ -197,19 +209,21 @@ def test_the_pauses_between_restarts_grow(monkeypatch: pytest.MonkeyPatch) -> No
                     await host._count_death("killed")
 
     asyncio.run(run())
-    assert pauses == [0.5, 1, 2, 4, 8, 16, 32, 60, 60, 60, 60]
+    assert pauses == [0, 0.5, 1, 2, 4, 8, 16, 32, 60, 60, 60, 60]
 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("impatient")
 def test_an_episode_that_takes_its_server_along_each_time_is_charged_at_last() -> None:
     async def run() -> None:
-        async with local_hosts(Workplace.of(TOY_SUITE), 1, Path("logs")) as (host,):
+        async with local_workers(Workplace.of(TOY_SUITE), 1, Path("logs")) as (host,):
             kinds = []
             for _ in range(MOST_LOSSES + 2):
                 await host.start(0, EPISODE, Needs())
                 assert host.pid is not None
                 kill(host.pid)
+                while host.pid is not None:  # noqa: ASYNC110  (it has no event)
+                    await asyncio.sleep(0.01)
                 with pytest.raises(SimulatorFault) as fault:
                     await host.step(0, ACTIONS)
                 kinds.append(fault.value.kind)
@@ -224,12 +238,13 @@ import asyncio, sys
 from pathlib import Path
 import numpy as np
 from toy.suite import TOY_SUITE
-from vlarig.envs.api import Needs
-from vlarig.harness.placement import local_hosts
+from vlarig.envs import backoff
+from vlarig.envs.api import Camera, Needs
+from vlarig.harness.workers import local_workers
 from vlarig.harness.workplace import Workplace
 
 async def main():
-    async with local_hosts(Workplace.of(TOY_SUITE), 2, Path("logs")) as hosts:
+    async with local_workers(Workplace.of(TOY_SUITE), 2, Path("logs")) as hosts:
         for host in hosts:
             await host.start(0, TOY_SUITE.episodes(per_task=1)[0], Needs())
         print(*(host.pid for host in hosts), flush=True)
@@ -239,8 +254,9 @@ asyncio.run(main())
 """
 
 
-def test_nothing_is_left_of_a_driver_that_is_killed(tmp_path: Path) -> None:
-    """Neither of its servers, one of which is stopped, nor of their simulators, nor on the disk."""
+@pytest.mark.parametrize("stopped", [lambda workers, launcher: workers[:1], lambda workers, launcher: [launcher, workers[0]]])
+def test_nothing_is_left_of_a_driver_that_is_killed(tmp_path: Path, stopped: Callable[[list[int], int], list[int]]) -> None:
+    """Neither of its workers, one of which is stopped, nor of their launcher, nor on the disk."""
     scratch = tmp_path / "scratch"
     scratch.mkdir()
     driver = subprocess.Popen(
@@ -248,10 +264,12 @@ def test_nothing_is_left_of_a_driver_that_is_killed(tmp_path: Path) -> None:
     )
     with driver:
         assert driver.stdout is not None
-        servers = [int(word) for word in driver.stdout.readline().split()]
-        processes = [*servers, *(child for server in servers for child in children(server))]
-        assert len(processes) == 4
-        stop(servers[0])
+        workers = [int(word) for word in driver.stdout.readline().split()]
+        launcher = parent_of(workers[0])
+        processes = [*workers, launcher]
+        assert parent_of(launcher) == driver.pid
+        for pid in stopped(workers, launcher):
+            stop(pid)
         driver.kill()
     deadline = time.monotonic() + 30
     while any(Path(f"/proc/{pid}").exists() for pid in processes) and time.monotonic() < deadline:
@@ -260,54 +278,22 @@ def test_nothing_is_left_of_a_driver_that_is_killed(tmp_path: Path) -> None:
     assert list(scratch.iterdir()) == []
 
 
-#: A sim server whose simulator stops itself before it has done anything.
-SERVER = """
-import socket, sys, time
-sys.executable = sys.argv[1]
-from vlarig.harness.simulation.config import ServerConfig
-from vlarig.harness.simulation.process import SimulatorProcess
-
-config = ServerConfig("", "", "toy.env:ToyEnv", {}, 60, 60, 60, None, 60, 60)
-print(SimulatorProcess(config)._spawn(socket.socketpair()[1].fileno()).pid, flush=True)
-time.sleep(3600)
-"""
-
-
-def test_a_simulator_that_was_stopped_at_its_very_beginning_dies_with_its_server(tmp_path: Path) -> None:
-    interpreter = tmp_path / "python"
-    interpreter.write_text("#!/bin/sh\nkill -STOP $$\n")
-    interpreter.chmod(0o755)
-    with subprocess.Popen([sys.executable, "-c", SERVER, str(interpreter)], stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout is not None
-        simulator = int(server.stdout.readline())
-        deadline = time.monotonic() + 30
-        while not is_stopped(simulator) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        assert is_stopped(simulator)
-        server.kill()
-    while Path(f"/proc/{simulator}").exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    alive = Path(f"/proc/{simulator}").exists()
-    with contextlib.suppress(ProcessLookupError):
-        kill(simulator)
-    assert not alive
-
-
-#: A sweep whose servers and driver ask each other for signs of life every half second.
+#: A sweep whose workers may take a tenth of a second for a row.
 SWEEP = """
+from dataclasses import replace
 from pathlib import Path
 from toy.policies import SlowImageReader
-from vlarig.harness import evaluate
-from vlarig.harness.machines import local_server
-from vlarig.harness.simulation.liveness import Keepalive
+from toy.suite import TOY_SUITE
+from vlarig.benchmarks.suite import Patience
+from vlarig.harness import evaluate, plan
 
-local_server.KEEPALIVE = Keepalive(0.5, 1.0)
+plan.load_suite = lambda name: replace(TOY_SUITE, patience=Patience(row=0.1))
 evaluate("toy", SlowImageReader(), workers=2, slots=2, episodes=6, run=Path("stopped"))
 """
 
 
 def test_a_driver_that_was_stopped_goes_on_and_nobody_is_charged() -> None:
-    """It is stopped for longer than its servers are patient."""
+    """It is stopped for longer than its workers may take."""
     evaluate("toy", ImageReader(), workers=2, slots=2, episodes=6, run=Path("undisturbed"))
     with subprocess.Popen([sys.executable, "-c", SWEEP]) as driver:
         deadline = time.monotonic() + 60
@@ -320,6 +306,10 @@ def test_a_driver_that_was_stopped_goes_on_and_nobody_is_charged() -> None:
     with Ledger.open_read_only(Path("stopped")) as ledger:
         assert ledger.attempts() == []
     assert results(Path("stopped")) == results(Path("undisturbed"))
+
+
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def _finished(run: Path) -> int:
@@ -353,7 +343,7 @@ def test_what_a_simulator_detached_ends_with_it_and_its_log_is_bounded(tmp_path:
     suite = replace(TOY_SUITE, adapter="toy.faulty:DetachingEnv")
 
     async def run() -> int:
-        async with local_hosts(Workplace.of(suite), 1, Path("logs")):
+        async with local_workers(Workplace.of(suite), 1, Path("logs")):
             (detached,) = (tmp_path / "counts").iterdir()
             os.kill(int(detached.name), 0)
         return int(detached.name)
@@ -383,3 +373,68 @@ def test_a_log_that_is_a_link_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="symbolic link"):
         WorkerLog(tmp_path / "worker-0.log").add(b"words")
     assert (tmp_path / "precious").read_text() == "mine"
+
+
+def test_an_adapter_that_disagrees_with_its_suite_stops_before_the_first_episode() -> None:
+    other = replace(TOY_SUITE, embodiment=replace(TOY_SUITE.embodiment, control_frequency=20.0))
+
+    async def run() -> None:
+        async with local_workers(Workplace.of(other), 1, Path("logs")):
+            pass
+
+    with pytest.raises(
+        VlarigError, match=r"disagree on the embodiment's control_frequency: 20.0 in the suite, 10.0 in the adapter"
+    ):
+        asyncio.run(run())
+
+
+#: Its picture is too large to be sent.
+VAST = replace(EPISODE, protocol=replace(EPISODE.protocol, cameras=(Camera("ego", 4800, 4800),)))
+
+REFUSED = {
+    "a picture that is too large": (VAST, ACTIONS, r"bytes, at most .* can be sent; ask for smaller or fewer images"),
+    "another number of channels": (EPISODE, np.zeros((1, 4), np.float32), r"shape \[1, 4\]"),
+    "no rows": (EPISODE, np.zeros((), np.float32), r"shape \[\]"),
+    "no number": (EPISODE, np.full((1, 3), np.nan, np.float32), "nan"),
+    "more than can be sent": (EPISODE, np.zeros((MAX_MESSAGE_BYTES // 12 + 1, 3), np.float32), "at most .* can be sent"),
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_an_env_refuses_costs_the_worker_nothing(kind: str) -> None:
+    episode, actions, says = REFUSED[kind]
+
+    async def run() -> None:
+        async with local_workers(Workplace.of(TOY_SUITE), 1, Path("logs")) as (worker,):
+            pid = worker.pid
+            await worker.start(0, EPISODE, Needs())
+            with pytest.raises(VlarigError, match=says):
+                await worker.start(1, episode, Needs())
+                await worker.step(1, actions)
+            assert (await worker.step(0, ACTIONS)).snapshot.step == 1
+            assert worker.pid == pid
+
+    asyncio.run(run())
+
+
+def test_there_are_so_many_envs_and_no_more() -> None:
+    async def run() -> None:
+        async with local_workers(Workplace.of(TOY_SUITE), 1, Path("logs")) as (worker,):
+            with pytest.raises(VlarigError, match=f"at most {MOST_ENVS}; take more workers"):
+                await worker.start(MOST_ENVS, EPISODE, Needs())
+
+    asyncio.run(run())
+
+
+def test_a_request_whose_caller_gave_up_waiting_is_carried_out_before_the_envs_next_one() -> None:
+    async def run() -> list[int]:
+        async with local_workers(Workplace.of(TOY_SUITE), 1, Path("logs")) as (worker,):
+            await worker.start(0, EPISODE, Needs())
+            given_up = asyncio.ensure_future(worker.step(0, ACTIONS))
+            await asyncio.sleep(0)
+            given_up.cancel()
+            stepped = await worker.step(0, ACTIONS)
+            begun = await worker.start(0, EPISODE, Needs())
+            return [stepped.snapshot.step, begun.step]
+
+    assert asyncio.run(run()) == [2, 0]

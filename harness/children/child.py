@@ -1,0 +1,457 @@
+"""Child processes: started, watched and ended here, whatever they are; a simulator's worker and a policy's replica are of this kind.
+
+A child talks to us by frames on a socket pair, one reply to each request, in order. It is killed when it gives no answer in time, or
+takes more than its share of the memory; what that is called as a failure is told by :class:`ChildDied`.
+
+Waiting is counted in ticks of our own event loop: however long we were stopped (by a signal, a debugger, a policy that holds the
+interpreter, a suspended machine), no more than one tick has passed, and what a child has answered meanwhile is read first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import math
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from ...envs.errors import BadMessageError
+from ...envs.framing import HEAD_BYTES, Frame, read_head
+from ...envs.messages import CRASH, HANG, LOST, MEMORY
+from ...envs.wire import MAX_MESSAGE_BYTES
+from . import launcher
+from .liveness import TICK, within
+
+#: Seconds that the launcher gets to start a child.
+START_SECONDS = 20.0
+
+#: Seconds that the rest of what a child has printed is waited for.
+LAST_WORDS_SECONDS = 0.2
+
+#: Seconds that the launcher gets to end all children.
+END_SECONDS = 5.0
+
+#: Seconds after which a process that was killed, and is still there, is left to the kernel: a driver of the graphics card may hold it.
+KILL_SECONDS = 10.0
+
+
+#: Seconds between two looks at the launcher when it is to end.
+_POLL_SECONDS = 0.01
+
+
+class ChildDied(Exception):
+    """A child is gone, and all that it held.
+
+    Attributes:
+        kind: Which failure that is: ``crash``, ``hang``, ``memory`` or ``lost`` of :mod:`vlarig.envs.messages`.
+        running: Number of the request that was running; 0 for none.
+    """
+
+    def __init__(self, kind: str, story: str, running: int = 0) -> None:
+        super().__init__(story)
+        self.kind = kind
+        self.running = running
+
+
+@dataclass
+class _Pending:
+    """A request without a reply: its number, the seconds that it may take, and whether the child has got it."""
+
+    id: int
+    patience: float
+    delivered: bool = False
+
+
+@dataclass(frozen=True)
+class ChildConfig:
+    """What a child is made of.
+
+    Attributes:
+        command: Its command line; the program by its full path.
+        environment: Its environment variables.
+        greeting: What it reads first: one line of JSON.
+        load_seconds: Longest that it may take to say its first frame.
+        answer_seconds: Longest that it may take to answer a request for which no other patience is given.
+        output: Gets what it prints.
+        memory_bytes: Most memory that it may take; no bound when ``None``.
+        files: Open files that it inherits, by the environment variable that gets the file's path.
+        most_bytes: Largest body of a frame.
+        name: What it is, for sentences.
+    """
+
+    command: list[str]
+    environment: Mapping[str, str]
+    greeting: Mapping[str, Any]
+    load_seconds: float
+    output: Callable[[bytes], None]
+    memory_bytes: int | None = None
+    files: Mapping[str, int] = field(default_factory=dict)
+    most_bytes: int = MAX_MESSAGE_BYTES
+    name: str = "the simulator"
+    answer_seconds: float = 60.0
+
+    @property
+    def process(self) -> str:
+        """Its process, for sentences."""
+        return self.name if self.name == "it" else f"{self.name}'s process"
+
+
+class Launcher:
+    """Starts children by a launcher's process, see :mod:`.launcher`. Use it as an asynchronous context manager.
+
+    The kernel ends the launcher's children with the thread that entered the context, or the whole process.
+    """
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._starting = asyncio.Lock()
+        self._numbers = itertools.count()
+        self._children: dict[int, Child] = {}
+
+    async def __aenter__(self) -> Self:
+        """The launcher starts with the first child."""
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """End the launcher and all children."""
+        await self._end()
+
+    async def start(self, config: ChildConfig) -> Child:
+        """Start a child; its first frame is to be received.
+
+        Raises:
+            ChildDied: It cannot be started.
+        """
+        child = Child(self, next(self._numbers), config)
+        try:
+            async with self._starting:
+                if self._process is None or self._process.poll() is not None:
+                    await self._end()
+                    await self._open()
+                await within(child._begin(), START_SECONDS)
+        except TimeoutError:
+            assert self._process is not None
+            self._process.kill()  # it is stopped, and started anew for the next child
+            await child.end()
+            raise ChildDied(LOST, f"its launcher did not start it within {START_SECONDS:g} s") from None
+        except OSError as error:
+            await child.end()
+            raise ChildDied(LOST, f"it cannot be started ({error})") from None
+        except BaseException:
+            await child.end()
+            raise
+        return child
+
+    async def _open(self) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            try:
+                # In our session, so that the kernel wakes it when we die while it is stopped at its very beginning; and in a group of
+                # its own, so that a terminal's signals do not reach it.
+                self._process = subprocess.Popen(
+                    [sys.executable, "-I", "-S", launcher.__file__, str(os.getpid())],
+                    stdin=theirs.fileno(),
+                    stdout=subprocess.DEVNULL,
+                    process_group=0,
+                )
+            except OSError:
+                ours.close()
+                raise
+        self._control = ours
+        reader, self._writer = await asyncio.open_connection(sock=ours)
+        self._listener = asyncio.create_task(self._listen(reader))
+
+    async def _end(self) -> None:
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.send_signal(signal.SIGCONT)
+        with contextlib.suppress(OSError):
+            self._control.shutdown(socket.SHUT_RDWR)  # another process may hold this end, too
+        if not await _exits(process, END_SECONDS):
+            process.kill()  # the kernel ends its children
+            await _exits(process, KILL_SECONDS)
+        await self._listener
+        self._writer.transport.abort()
+
+    async def _order(self, order: Mapping[str, Any], files: list[int]) -> None:
+        """Send an order, and files beside it: they travel with a byte that the launcher skips, so that no line is cut in two."""
+        self._wake()
+        while True:
+            with contextlib.suppress(BlockingIOError):
+                socket.send_fds(self._control, [b"\0"], files)
+                break
+            await asyncio.sleep(TICK / 10)
+        self._writer.write(json.dumps(order).encode() + b"\n")
+
+    def _kill(self, number: int) -> None:
+        if self._process is not None:
+            self._wake()
+            self._writer.write(json.dumps({"kill": number}).encode() + b"\n")
+
+    def _wake(self) -> None:
+        """Let the launcher go on, where it was stopped."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
+
+    async def _listen(self, reader: asyncio.StreamReader) -> None:
+        with contextlib.suppress(OSError):
+            async for line in reader:
+                said = json.loads(line)
+                child = self._children.get(said["child"])
+                if child is not None:
+                    child._learn(said)
+        for child in list(self._children.values()):
+            child._learn({"excess": None, "status": -signal.SIGKILL})
+
+
+class Child:
+    """One child process, as :meth:`Launcher.start` makes it.
+
+    :meth:`send` and :meth:`receive` until that raises, then :meth:`end`.
+
+    Attributes:
+        pid: Its process id.
+    """
+
+    pid: int
+
+    def __init__(self, launcher: Launcher, number: int, config: ChildConfig) -> None:
+        self._launcher = launcher
+        self._number = number
+        self._config = config
+        self._pending: deque[_Pending] = deque()
+        self._verdict: tuple[str, str] | None = None
+        self._ended = asyncio.Event()
+        self._status: int | None = None
+        self._problem = ""
+        self._unsent: asyncio.Queue[tuple[_Pending, bytes]] = asyncio.Queue()
+        self._channel: socket.socket | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._began: asyncio.Future[None] | None = None
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can still be given something to do, as far as is known."""
+        return self._verdict is None and not self._ended.is_set()
+
+    async def send(self, frame: Frame, patience: float | None = None) -> None:
+        """Send a request.
+
+        Args:
+            frame: The request.
+            patience: Seconds that it may take from when the one before it was answered; the config's when ``None``.
+        """
+        expected = self._expect(frame.id, self._config.answer_seconds if patience is None else patience)
+        self._unsent.put_nowait((expected, frame.head() + frame.body))
+
+    async def sent(self) -> None:
+        """Wait until all that was to be sent is sent, or the process is gone."""
+        await self._unsent.join()
+
+    async def receive(self) -> Frame:
+        """The reply to the oldest request that has none.
+
+        Raises:
+            ChildDied: There will be none.
+        """
+        try:
+            head = read_head(await self._read(HEAD_BYTES), self._config.most_bytes)
+            if not self._pending or head.id != self._pending[0].id:
+                raise BadMessageError(f"it has the number {head.id}")
+            frame = head.frame(await self._read(head.size))
+        except BadMessageError as error:
+            self.kill(CRASH, f"{self._config.process} wrote what is no answer to its request ({error}) and was killed")
+        except (EOFError, OSError):
+            pass
+        else:
+            self._pending.popleft()
+            self._waited = -TICK
+            return frame
+        raise await self._death()
+
+    def kill(self, kind: str, story: str) -> None:
+        """End the process at once, and what it has said; the first reason counts."""
+        self._verdict = self._verdict or (kind, story)
+        self._launcher._kill(self._number)
+        self._hang_up(socket.SHUT_RDWR)
+
+    async def end(self, seconds: float = 0.0) -> None:
+        """End the process and all that it has started, after ``seconds`` in which it may end by itself."""
+        if seconds and self.alive:
+            self._hang_up(socket.SHUT_WR)
+            with contextlib.suppress(TimeoutError):
+                await within(self._ended.wait(), seconds)
+        self.kill(LOST, "it was ended")
+        await self._wait_for_end()
+        if self._tasks:
+            await asyncio.wait(self._tasks[:1], timeout=LAST_WORDS_SECONDS)
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.wait(self._tasks)
+        if self._channel is not None:
+            self._channel.close()
+        self._launcher._children.pop(self._number, None)
+
+    async def _begin(self) -> None:
+        """Start the process, and its watch."""
+        config, loop = self._config, asyncio.get_running_loop()
+        with contextlib.ExitStack() as stack:
+            self._channel, theirs = socket.socketpair()
+            stack.enter_context(theirs)
+            self._channel.setblocking(False)
+            reading, writing = os.pipe()
+            stack.callback(os.close, writing)
+            self._tasks.append(asyncio.create_task(self._copy(reading)))
+            order = {
+                "start": self._number,
+                "command": config.command,
+                "environment": {**config.environment, launcher.MARK: secrets.token_hex(16)},
+                "files": list(config.files),
+                "memory": config.memory_bytes,
+            }
+            self._began = loop.create_future()
+            self._launcher._children[self._number] = self
+            await self._launcher._order(order, [theirs.fileno(), writing, *config.files.values()])
+            greeting = json.dumps(config.greeting).encode() + b"\n"
+            self._unsent.put_nowait((self._expect(0, config.load_seconds), greeting))
+            self._tasks += [asyncio.create_task(self._watch()), asyncio.create_task(self._transmit())]
+            await self._began
+
+    def _learn(self, said: Mapping[str, Any]) -> None:
+        """Take note of what the launcher says."""
+        if "pid" in said:
+            self.pid = said["pid"]
+        if "excess" in said:
+            kind, story = (LOST, "its launcher ended") if said["excess"] is None else (MEMORY, said["excess"])
+            self._verdict = self._verdict or (kind, f"{self._config.name} {story}" if kind == MEMORY else story)
+        if "status" in said:
+            self._status, self._problem = said["status"], said.get("error", "")
+            self._ended.set()
+            self._hang_up(socket.SHUT_RD)  # what it has said is read, and then comes the end, whoever else holds its end
+        if self._began is not None and not self._began.done():
+            self._began.set_result(None)
+
+    def _expect(self, number: int, patience: float) -> _Pending:
+        if not self._pending:
+            self._waited = -TICK  # the tick that has begun does not count
+        self._pending.append(_Pending(number, patience))
+        return self._pending[-1]
+
+    async def _read(self, count: int) -> bytearray:
+        """So many bytes of what it says; ``EOFError`` where there are not as many."""
+        assert self._channel is not None
+        buffer = bytearray(count)
+        view = memoryview(buffer)
+        while view:
+            received = await asyncio.get_running_loop().sock_recv_into(self._channel, view)
+            if received == 0:
+                raise EOFError
+            view = view[received:]
+        return buffer
+
+    async def _transmit(self) -> None:
+        """Send what is to be sent."""
+        assert self._channel is not None
+        while True:
+            request, data = await self._unsent.get()
+            with contextlib.suppress(OSError):  # it is gone, as its reply tells
+                await asyncio.get_running_loop().sock_sendall(self._channel, data)
+                request.delivered = True
+            self._unsent.task_done()
+
+    async def _watch(self) -> None:
+        """Kill the process where it gives no answer in time."""
+        while not self._ended.is_set():
+            await asyncio.sleep(TICK)
+            self._waited += TICK
+            if not self._pending or self._waited < self._pending[0].patience or self._has_spoken():
+                continue
+            if _is_stopped(self.pid):
+                self.kill(LOST, f"{self._config.process} was stopped by a signal, and was killed")
+            else:
+                self.kill(HANG, f"{self._config.name} gave no answer within {self._pending[0].patience:g} s and was killed")
+
+    def _has_spoken(self) -> bool:
+        """Whether something that it said is to be read."""
+        assert self._channel is not None
+        try:
+            return bool(self._channel.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+        except OSError:
+            return False
+
+    async def _copy(self, reading: int) -> None:
+        """Pass on what it prints, until no process is left that could print more."""
+        reader = asyncio.StreamReader()
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(reading, "rb", buffering=0)
+        )
+        with contextlib.closing(transport):
+            while data := await reader.read(2**16):
+                with contextlib.suppress(OSError):  # the disk is full
+                    self._config.output(data)
+
+    async def _death(self) -> ChildDied:
+        """How it came to its end, which may still be to come."""
+        if self._verdict is None:
+            with contextlib.suppress(TimeoutError):
+                await within(self._ended.wait(), END_SECONDS)
+            if not self._ended.is_set():
+                self.kill(CRASH, f"{self._config.process} closed its end of the line and was killed")
+        gone = await self._wait_for_end()
+        kind, story = self._verdict or self._story()
+        running = next((request.id for request in self._pending if request.delivered), 0)
+        return ChildDied(kind, story if gone else f"{story}, but does not end", running)
+
+    def _story(self) -> tuple[str, str]:
+        if self._problem:
+            return LOST, f"it cannot be started ({self._problem})"
+        return CRASH, f"{self._config.process} {how_it_ended(self._status)}"
+
+    async def _wait_for_end(self) -> bool:
+        """Whether the process is gone, after it was killed."""
+        if self._began is not None:
+            with contextlib.suppress(TimeoutError):
+                await within(self._ended.wait(), KILL_SECONDS)
+        return self._ended.is_set()
+
+    def _hang_up(self, how: int) -> None:
+        if self._channel is not None:
+            with contextlib.suppress(OSError):
+                self._channel.shutdown(how)
+
+
+def how_it_ended(status: int | None) -> str:
+    """An exit status in words: ``exited with status 3``, ``was ended by SIGKILL``."""
+    if status is None or status >= 0:
+        return f"exited with status {status}"
+    names = {number.value: number.name for number in signal.Signals}
+    return f"was ended by {names.get(-status, f'signal {-status}')}"
+
+
+def _is_stopped(pid: int) -> bool:
+    """Whether a signal has stopped the process (Linux only)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "Tt"
+    except OSError:
+        return False
+
+
+async def _exits(process: subprocess.Popen[bytes], seconds: float) -> bool:
+    """Whether the process is gone within so many seconds, counted in ticks of this event loop."""
+    for _ in range(math.ceil(seconds / _POLL_SECONDS)):
+        if process.poll() is not None:
+            return True
+        await asyncio.sleep(_POLL_SECONDS)
+    return False

@@ -1,0 +1,139 @@
+"""A simulator as its supervisor sees it: one child process in the simulator's own environment, on this machine."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from typing import Self
+
+from ...envs.errors import BadMessageError, VlarigError
+from ...envs.framing import Frame
+from ...envs.messages import LOST, MEMORY, START, STEP, Failure, Welcome, decode
+from ...envs.sources import check_unchanged
+from ..workplace import Workplace
+from .child import Child, ChildConfig, ChildDied, Launcher
+from .launcher import excess_of
+from .memory import MemoryShare
+
+
+class Simulator:
+    """A worker's process that has loaded its adapter, as :meth:`start` makes it. Frames pass unread but for their heads.
+
+    Attributes:
+        first: The frame that it sent when it was loaded.
+        welcome: What is in it.
+    """
+
+    first: Frame
+    welcome: Welcome
+
+    def __init__(self, child: Child, workplace: Workplace, output: Callable[[bytes], None], memory_bytes: int | None) -> None:
+        self._child = child
+        self._output = output
+        self._patience = workplace.suite.patience
+        self._memory = MemoryShare(child.pid, memory_bytes)
+        self._steps: dict[int, int] = {}
+
+    @classmethod
+    async def start(
+        cls, launcher: Launcher, workplace: Workplace, output: Callable[[bytes], None], memory_bytes: int | None = None
+    ) -> Self:
+        """Start the process and wait until its adapter is loaded.
+
+        Args:
+            launcher: Starts it.
+            workplace: What it is made of.
+            output: Gets what it prints.
+            memory_bytes: Most memory that it may take; no bound when ``None``.
+
+        Raises:
+            VlarigError: The adapter cannot be loaded, and says why; or its share of the memory does not suffice.
+            CodeChangedError: Its code is no longer what the run began with.
+            ChildDied: The process died on the way.
+        """
+        adapter = workplace.suite.adapter
+        await asyncio.to_thread(check_unchanged, workplace.files.items())
+        config = ChildConfig(
+            command=workplace.command("simulator"),
+            environment=workplace.environment(),
+            greeting={"adapter": adapter, "packages": workplace.packages()},
+            load_seconds=workplace.suite.patience.load,
+            output=output,
+            memory_bytes=memory_bytes,
+        )
+        child = await launcher.start(config)
+        simulator = cls(child, workplace, output, memory_bytes)
+        try:
+            simulator.first = await child.receive()
+            simulator.welcome = _welcome(simulator.first, adapter)
+            excess = excess_of(child.pid, memory_bytes)  # the launcher may look later
+            if excess is not None:
+                raise ChildDied(MEMORY, f"the simulator {excess}")
+            await asyncio.to_thread(check_unchanged, workplace.files.items())  # now that it has been read
+        except ChildDied as death:
+            await child.end()
+            story = f"{adapter} did not load: {death}"
+            raise VlarigError(story) if death.kind == MEMORY else ChildDied(LOST, story) from None
+        except BaseException:
+            await child.end()
+            raise
+        return simulator
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._child.pid
+
+    async def send(self, frame: Frame) -> None:
+        """Send it a request.
+
+        Raises:
+            BadMessageError: It is none.
+        """
+        if frame.kind == START:
+            leak = self._memory.leak(frame.env)
+            if leak is not None:
+                self._child.kill(LOST, f"the simulator {leak}")
+            self._steps[frame.env] = frame.steps
+            await self._child.send(frame, self._patience.start)
+        elif frame.kind == STEP:
+            rows = min(frame.steps, self._steps.get(frame.env, 1))
+            await self._child.send(frame, self._patience.row * max(1, rows))
+        else:
+            raise BadMessageError(f"a message of kind {frame.kind} out of turn; expected Start or Step")
+
+    async def sent(self) -> None:
+        """Wait until all requests are sent, or the process is gone."""
+        await self._child.sent()
+
+    async def receive(self) -> Frame:
+        """Its answer to the oldest request that has none.
+
+        Raises:
+            ChildDied: There will be none.
+        """
+        try:
+            return await self._child.receive()
+        except ChildDied as death:
+            with contextlib.suppress(OSError):  # the disk is full
+                self._output(f"supervisor: {death}\n".encode())
+            raise
+
+    async def end(self, seconds: float = 0.0) -> None:
+        """End the process and all that it has started."""
+        await self._child.end(seconds)
+
+
+def _welcome(frame: Frame, adapter: str) -> Welcome:
+    """What a worker says first.
+
+    Raises:
+        VlarigError: It says why its adapter cannot be loaded.
+    """
+    said = decode(frame)
+    if isinstance(said, Failure):
+        raise VlarigError(said.message, traceback=said.traceback)
+    if not isinstance(said, Welcome):
+        raise BadMessageError(f"{adapter} said {type(said).__name__} instead of Welcome")
+    return said

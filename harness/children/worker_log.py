@@ -1,0 +1,49 @@
+"""A worker's log: what it prints, from its first to its last words, but not all between them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import BinaryIO
+
+from ...envs.files import without_links
+
+#: Bytes of the beginning, and of the end, that a log keeps. It may be this much longer before its middle is left out.
+KEPT_BYTES = 2 * 2**20
+
+LEFT_OUT = b"\n[the middle of this log is left out; its first and last %d MiB are kept]\n" % (KEPT_BYTES // 2**20)
+
+
+class WorkerLog:
+    """A log file of bounded size.
+
+    Args:
+        path: The file; what is there already stays, and counts.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def open(self) -> None:
+        """Make sure that it can be written.
+
+        Raises:
+            OSError: It cannot, or is a symbolic link.
+        """
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._open():
+            pass
+
+    def add(self, data: bytes) -> None:
+        """Append to the file, and leave out its middle where it has become too long."""
+        with self._open() as file:
+            file.write(data)
+            file.flush()
+            if file.tell() > 3 * KEPT_BYTES:
+                file.seek(-KEPT_BYTES, os.SEEK_END)
+                last = file.read()
+                file.truncate(KEPT_BYTES)
+                file.write(LEFT_OUT + last)
+
+    def _open(self) -> BinaryIO:
+        return open(self._path, "a+b", opener=without_links)

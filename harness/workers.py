@@ -1,0 +1,352 @@
+"""Workers for as long as a sweep lasts, wherever they run: replaced when they die, awaited where their machine is away."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+from collections.abc import AsyncIterator, Awaitable, Sequence
+from pathlib import Path
+from typing import Protocol, TypeVar
+
+import numpy as np
+
+from ..benchmarks.suite import Suite
+from ..envs.api import ChunkResult, Episode, Needs, Snapshot
+from ..envs.backoff import LONGEST_ABSENCE, Backoff
+from ..envs.errors import VlarigError
+from ..envs.messages import CRASH, LOST
+from ..envs.sources import CodeChangedError
+from .children.child import ChildDied, Launcher
+from .children.line import SimulatorFault, WorkerLine
+from .children.liveness import within
+from .children.simulator import Simulator
+from .children.worker_log import WorkerLog
+from .workplace import Workplace
+
+T = TypeVar("T")
+
+#: Seconds that a worker may take to start beside what its simulator takes to load; much, for a machine that is busy.
+START_MARGIN = 60.0
+
+#: How often one episode may be lost by deaths that are charged to no episode before it is held to cause them.
+MOST_LOSSES = 10
+
+
+class MachineAwayError(ChildDied):
+    """The machine on which the worker is to run cannot be reached now."""
+
+    def __init__(self, story: str) -> None:
+        super().__init__(LOST, story)
+
+
+class WorkerLostError(VlarigError):
+    """A worker cannot be had, for the time being or for good: its episodes are better run elsewhere."""
+
+
+class Place(Protocol):
+    """Where a worker runs, and how it is started there."""
+
+    @property
+    def suite(self) -> Suite:
+        """Whose simulator it loads."""
+        ...
+
+    @property
+    def where(self) -> str:
+        """Where its output is, for the user."""
+        ...
+
+    async def launch(self) -> WorkerLine:
+        """Start a worker. That may take for ever: it is bounded.
+
+        Raises:
+            VlarigError: It says what the user can mend; ``CodeChangedError`` where the code is not what the run began with.
+            ChildDied: It died; :class:`MachineAwayError` where nothing can be started for now.
+        """
+        ...
+
+
+class LocalPlace:
+    """This machine.
+
+    Args:
+        launcher: Starts the worker.
+        workplace: What it is made of.
+        log: File that gets what it prints.
+        memory_bytes: Most memory that it may take; no bound when ``None``.
+    """
+
+    def __init__(self, launcher: Launcher, workplace: Workplace, log: Path, memory_bytes: int | None = None) -> None:
+        self._launcher = launcher
+        self._workplace = workplace
+        self._log = WorkerLog(log)
+        self._memory_bytes = memory_bytes
+        self.where = str(log)
+
+    @property
+    def suite(self) -> Suite:
+        """Whose simulator it loads."""
+        return self._workplace.suite
+
+    async def launch(self) -> WorkerLine:
+        """Start a worker. Raises like :meth:`.children.simulator.Simulator.start`."""
+        try:
+            self._log.open()
+        except OSError as error:
+            raise ChildDied(LOST, f"it cannot be started ({error})") from None
+        simulator = await Simulator.start(self._launcher, self._workplace, self._log.add, self._memory_bytes)
+        return WorkerLine(simulator, simulator.welcome.embodiment)
+
+
+class Worker:
+    """One worker for as long as the run lasts: the line to it, and its replacements.
+
+    Use it as an asynchronous context manager.
+
+    Args:
+        number: Its number among the run's.
+        place: Where it runs.
+        machine: Name of the machine, if it is not this one.
+    """
+
+    def __init__(self, number: int, place: Place, machine: str = "") -> None:
+        self.number = number
+        self.name = f"{machine}/worker-{number}" if machine else f"worker-{number}"
+        """The worker's name in records."""
+        self.place = place
+        self._line: WorkerLine | None = None
+        self._begun: dict[int, WorkerLine] = {}
+        """The line on which each env's episode began."""
+        self._mending = asyncio.Lock()
+        self._entered = False
+        self._backoff = Backoff()
+        self._losses: dict[int, _Losses] = {}
+        self.absence: WorkerLostError | None = None
+        """Why it is not there; ``None`` while it is, or will be soon."""
+        self._search: asyncio.Task[None] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the worker, for as long as it lives."""
+        return None if self._line is None or self._line.death is not None else self._line.pid
+
+    async def __aenter__(self) -> Worker:
+        """Start the worker.
+
+        Raises:
+            VlarigError: It cannot start, or its embodiment is not the suite's.
+        """
+        try:
+            await self._launch()
+        except BaseException:
+            await self._end()
+            raise
+        self._entered = True
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """End the worker."""
+        await self._end()
+
+    async def start(self, env: int, episode: Episode, needs: Needs) -> Snapshot:
+        """Begin an episode in an env.
+
+        Raises:
+            SimulatorFault: It could not be done; ``lost`` where no episode is to blame.
+            WorkerLostError: The worker is gone; :meth:`stands_again` says when it is there.
+            VlarigError: The env refused.
+        """
+        if env not in self._losses or self._losses[env].key != episode.key:
+            self._losses[env] = _Losses(episode.key)
+        line = self._begun[env] = await self._standing_line()
+        return await self._call(env, line.start(env, episode, needs))
+
+    async def step(self, env: int, actions: np.ndarray) -> ChunkResult:
+        """Run a chunk, ``float32[H, A]``, in an env. Raises like :meth:`start`."""
+        if self.absence is not None:
+            raise self.absence
+        return await self._call(env, self._begun[env].step(env, actions))
+
+    async def stands_again(self) -> bool:
+        """Wait until the worker is there; false where it is given up."""
+        if self._search is not None:
+            await asyncio.wait({self._search})
+        return self.absence is None
+
+    async def _call(self, env: int, answer: Awaitable[T]) -> T:
+        try:
+            result = await answer
+        except SimulatorFault as fault:
+            raise self._loss(env, str(fault)) if fault.kind == LOST else fault from None
+        self._backoff.succeeded()
+        return result
+
+    def _loss(self, env: int, story: str) -> SimulatorFault:
+        """The fault of an episode that was lost: no episode's, unless that happens to the same one again and again."""
+        losses = self._losses.setdefault(env, _Losses(""))
+        losses.count += 1
+        if losses.count <= MOST_LOSSES:
+            return SimulatorFault(LOST, story)
+        times, losses.count = losses.count, 0
+        return SimulatorFault(CRASH, f"its worker died {times} times while it was under way; the last time: {story}")
+
+    async def _standing_line(self) -> WorkerLine:
+        """The line to a worker that lives, once for all that noticed that it had died.
+
+        Raises:
+            WorkerLostError: There is none for now, or it died too often.
+        """
+        async with self._mending:
+            if self.absence is not None:
+                raise self.absence
+            line = self._line
+            if line is not None and line.death is None:
+                return line
+            try:
+                if line is not None and line.death is not None and not line.charged:
+                    await self._count_death(str(line.death))
+                return await self._launch()
+            except WorkerLostError as lost:
+                self.absence = lost
+                raise
+
+    async def _count_death(self, story: str) -> None:
+        """Wait a while if the worker died before.
+
+        Raises:
+            WorkerLostError: It died too often.
+        """
+        pause = self._backoff.failed()
+        if pause is None:
+            raise WorkerLostError(
+                f"{self.name} died {self._backoff.failures} times without carrying out one request in between "
+                f"(the last time: {story}); see {self.place.where}"
+            )
+        await asyncio.sleep(pause)
+
+    async def _launch(self) -> WorkerLine:
+        """Start the worker, again if it dies while it starts.
+
+        Raises:
+            VlarigError: It says what the user can mend; :class:`WorkerLostError` where it dies too often, or its machine is away.
+        """
+        while True:
+            try:
+                return await self._launch_once()
+            except MachineAwayError as away:
+                if self._entered:
+                    self._search = asyncio.create_task(self._seek())
+                raise WorkerLostError(f"{self.name} is away: {away}") from None
+            except ChildDied as death:
+                story = str(death)
+            except VlarigError as error:
+                if not self._backoff.proven or isinstance(error, CodeChangedError):
+                    raise
+                story = str(error)  # what stood once may stand again when memory or the like is there again
+            await self._count_death(story)
+
+    async def _launch_once(self) -> WorkerLine:
+        """Start the worker. Raises like :meth:`Place.launch`."""
+        if self._line is not None:
+            await self._line.end()
+        suite = self.place.suite
+        seconds = suite.patience.load + START_MARGIN
+        try:
+            self._line = await within(self.place.launch(), seconds)
+        except TimeoutError:
+            raise ChildDied(LOST, f"it did not stand after {seconds:g} s") from None
+        if self._line.embodiment != suite.embodiment:
+            raise VlarigError(_embodiment_mismatch(suite, self._line))
+        return self._line
+
+    async def _seek(self) -> None:
+        """Look for a machine that is away, until it is back, or for as long as that makes sense."""
+        backoff, story = Backoff(LONGEST_ABSENCE), ""
+        backoff.failed()
+        while (pause := backoff.failed()) is not None:
+            await asyncio.sleep(pause)
+            try:
+                await self._launch_once()
+            except (ChildDied, VlarigError) as error:
+                story = str(error)
+                if isinstance(error, CodeChangedError):
+                    break
+            else:
+                self.absence = None
+                return
+        self.absence = WorkerLostError(f"{self.name} was away for {backoff.paused:.0f} s, and is given up: {story}")
+
+    async def _end(self) -> None:
+        if self._search is not None:
+            self._search.cancel()
+            await asyncio.wait({self._search})
+        if self._line is not None:
+            await self._line.end()
+
+
+@dataclasses.dataclass
+class _Losses:
+    """How often an episode was lost."""
+
+    key: str
+    count: int = 0
+
+
+def _embodiment_mismatch(suite: Suite, line: WorkerLine) -> str:
+    ours, theirs = suite.embodiment, line.embodiment
+    differing = [name for name in vars(ours) if getattr(ours, name) != getattr(theirs, name)]
+    first = differing[0]
+    return (
+        f"suite {suite.name!r} and its adapter disagree on the embodiment's {first}: "
+        f"{getattr(ours, first)!r} in the suite, {getattr(theirs, first)!r} in the adapter; make them the same constant"
+    )
+
+
+@contextlib.asynccontextmanager
+async def standing(workers: Sequence[Worker]) -> AsyncIterator[Sequence[Worker]]:
+    """Workers that are started side by side and ended together.
+
+    Raises:
+        VlarigError: One cannot start.
+    """
+    try:
+        await _start_all(workers)
+        yield workers
+    finally:
+        await asyncio.gather(*(worker.__aexit__() for worker in workers))
+
+
+@contextlib.asynccontextmanager
+async def local_workers(
+    workplace: Workplace, count: int, logs: Path, memory_bytes: int | None = None
+) -> AsyncIterator[list[Worker]]:
+    """``count`` workers on this machine.
+
+    Args:
+        workplace: What each is made of.
+        count: How many.
+        logs: Folder of the files that get what they print.
+        memory_bytes: Most memory that each one may take; no bound when ``None``.
+
+    Raises:
+        VlarigError: One cannot start.
+    """
+    name = workplace.suite.name
+    async with Launcher() as launcher:
+        places = [
+            LocalPlace(launcher, workplace, logs / f"{name}-worker-{number}.log", memory_bytes) for number in range(count)
+        ]
+        workers = [Worker(number, place) for number, place in enumerate(places)]
+        async with standing(workers):
+            yield workers
+
+
+async def _start_all(workers: Sequence[Worker]) -> None:
+    """Start workers side by side; the first that cannot ends the others."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            for worker in workers:
+                group.create_task(worker.__aenter__())
+    except BaseExceptionGroup as failures:
+        raise failures.exceptions[0] from None

@@ -1,0 +1,396 @@
+"""Children of a launcher: what they may do wrong, who is charged, and that none outlives its driver."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from chaos.processes import children, is_stopped
+
+from vlarig.envs.errors import BadMessageError
+from vlarig.envs.framing import HEAD_BYTES, MOST_ENVS, Frame, frame_of, read_head
+from vlarig.envs.messages import CRASH, HANG, LOST, MEMORY
+from vlarig.envs.wire import MAX_MESSAGE_BYTES
+from vlarig.harness.children.child import Child, ChildConfig, ChildDied, Launcher
+
+MB = 10**6
+
+#: A child that replies to each request with what ``act`` of its program gives for it.
+PROGRAM = """
+import os, socket, struct, sys, time
+line = open(0, "rb", buffering=0, closefd=False).readline()
+channel = socket.socket(fileno=os.dup(0))
+head = struct.Struct(">IBHIQ")
+
+def reply(number, body=b"", kind=0):
+    channel.sendall(head.pack(number, kind, 0, 0, len(body)) + body)
+
+{act}
+
+reply(0, line)
+while True:
+    data = b""
+    while len(data) < head.size:
+        piece = channel.recv(head.size - len(data))
+        if not piece:
+            sys.exit()
+        data += piece
+    number, kind, env, steps, size = head.unpack(data)
+    body = b""
+    while len(body) < size:
+        body += channel.recv(size - len(body))
+    reply(number, act(number, body) or b"")
+"""
+
+
+def program(*lines: str) -> str:
+    """A child whose ``act(number, body)`` consists of these lines."""
+    return PROGRAM.replace("{act}", "\n    ".join(["def act(number, body):", *lines]))
+
+
+def config(*lines: str, load_seconds: float = 30.0, memory_bytes: int | None = None) -> ChildConfig:
+    return ChildConfig(
+        command=[sys.executable, "-I", "-S", "-c", program(*(lines or ["pass"]))],
+        environment=dict(os.environ),
+        greeting={"hello": "child"},
+        load_seconds=load_seconds,
+        output=lambda data: None,
+        memory_bytes=memory_bytes,
+        name="the child",
+    )
+
+
+@asynccontextmanager
+async def started(*lines: str, memory_bytes: int | None = None) -> AsyncIterator[Child]:
+    async with Launcher() as launcher:
+        child = await launcher.start(config(*lines, memory_bytes=memory_bytes))
+        try:
+            assert bytes((await child.receive()).body) == b'{"hello": "child"}\n'
+            yield child
+        finally:
+            await child.end()
+
+
+def order(number: int, body: bytes = b"") -> Frame:
+    return Frame(number, 0, 0, 0, body)
+
+
+async def death_of(child: Child) -> ChildDied:
+    with pytest.raises(ChildDied) as death:
+        await child.receive()
+    return death.value
+
+
+def is_there(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+def test_requests_are_answered_in_order() -> None:
+    async def run() -> list[bytes]:
+        async with started("return body * 200_000") as child:
+            for number in range(1, 6):
+                await child.send(order(number, str(number).encode()), 30)
+            return [bytes((await child.receive()).body) for _ in range(5)]
+
+    assert asyncio.run(run()) == [str(number).encode() * 200_000 for number in range(1, 6)]
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "story"),
+    [
+        ("os.abort()", CRASH, "the child's process was ended by SIGABRT"),
+        ("sys.exit(3)", CRASH, "the child's process exited with status 3"),
+        ("time.sleep(60)", HANG, "the child gave no answer within 0.5 s and was killed"),
+        ("import signal; os.kill(os.getpid(), signal.SIGSTOP)", LOST, "the child's process was stopped by a signal"),
+        ("os.fork() or time.sleep(60); os.abort()", CRASH, "the child's process was ended by SIGABRT"),
+        (
+            "channel.close(); os.close(0); time.sleep(60)",
+            CRASH,
+            "the child's process closed its end of the line and was killed",
+        ),
+        ("reply(number + 1)", CRASH, "wrote what is no answer to its request (it has the number 2) and was killed"),
+        ("reply(number); reply(number)", CRASH, "wrote what is no answer to its request (it has the number 1) and was killed"),
+        ("channel.sendall(b'warning: the physics is tired')", CRASH, "wrote what is no answer to its request"),
+        (f"channel.sendall(head.pack(1, 0, 0, 0, {MAX_MESSAGE_BYTES + 1}))", CRASH, "a message of 67108865 bytes; at most"),
+        (f"channel.sendall(head.pack(1, 0, {MOST_ENVS}, 0, 0))", CRASH, "envs are numbered from 0 to 1023"),
+    ],
+)
+def test_a_death_is_charged_to_the_request_that_was_running(code: str, kind: str, story: str) -> None:
+    async def run() -> ChildDied:
+        async with started(f"if number == 1: {code}" if "\n" not in code else code) as child:
+            patience = 0.5 if "0.5" in story or kind == LOST else 30
+            await child.send(order(1), patience)
+            await child.send(order(2), 30)
+            while True:
+                try:
+                    await child.receive()
+                except ChildDied as death:
+                    return death
+
+    death = asyncio.run(run())
+    assert death.kind == kind
+    assert story in str(death)
+    assert death.running == (2 if "reply(number); reply" in code else 1)
+
+
+def test_an_idle_childs_death_is_charged_to_no_request() -> None:
+    async def run() -> ChildDied:
+        async with started() as child:
+            os.kill(child.pid, signal.SIGKILL)
+            while is_there(child.pid):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            await child.send(order(1), 30)
+            return await death_of(child)
+
+    death = asyncio.run(run())
+    assert (death.kind, death.running) == (CRASH, 0)
+    assert "was ended by SIGKILL" in str(death)
+
+
+def test_growth_beyond_the_share_ends_the_child() -> None:
+    async def run() -> ChildDied:
+        async with started("hoard = b'x' * int(body)", "time.sleep(60 if number == 2 else 0)", memory_bytes=200 * MB) as child:
+            await child.send(order(1, b"100_000_000"), 30)
+            await child.receive()
+            await child.send(order(2, b"300_000_000"), 60)
+            return await death_of(child)
+
+    death = asyncio.run(run())
+    assert (death.kind, death.running) == (MEMORY, 2)
+    assert "its share of the memory is 0.2 GB" in str(death)
+
+
+#: Takes 5 MB more every 20 ms.
+LEAK = ("hoard = []", "while True: hoard.append(b'x' * 5_000_000); time.sleep(0.02)")
+
+
+def test_while_the_interpreter_is_held_a_leak_is_stopped_and_an_answer_is_not_too_late() -> None:
+    """A policy of the driver's may hold the GIL for minutes; here for seconds."""
+    seconds = 4.0
+
+    async def run() -> tuple[ChildDied, bytes, bool]:
+        async with (
+            started(*LEAK, memory_bytes=300 * MB) as leaking,
+            started("time.sleep(0.3)", "return b'in time'") as prompt,
+        ):
+            await leaking.send(order(1), 600)
+            await prompt.send(order(1), 1.0)
+            await asyncio.sleep(0.1)
+            ctypes.PyDLL(None).usleep(int(seconds * 1e6))  # PyDLL keeps the GIL
+            gone = not is_there(leaking.pid)
+            answer = bytes((await prompt.receive()).body)
+            return await death_of(leaking), answer, gone
+
+    death, answer, gone = asyncio.run(run())
+    assert (death.kind, death.running) == (MEMORY, 1)
+    assert gone
+    assert answer == b"in time"
+
+
+def test_a_program_that_is_not_there_is_named() -> None:
+    async def run() -> None:
+        async with Launcher() as launcher:
+            nothing = ChildConfig(["/nowhere/python"], {}, {}, 30, lambda data: None)
+            child = await launcher.start(nothing)
+            death = await death_of(child)
+            assert death.kind == LOST
+            assert "it cannot be started" in str(death)
+            assert "No such file" in str(death)
+            await child.end()
+
+    asyncio.run(run())
+
+
+def test_children_leave_no_file_open_and_no_process() -> None:
+    async def run() -> None:
+        async with Launcher() as launcher:
+            for count in range(12):
+                child = await launcher.start(config())
+                await child.receive()
+                if count % 2:
+                    os.kill(child.pid, signal.SIGKILL)
+                await child.end()
+                if count == 1:
+                    before = open_files(), open_files(launcher._process.pid)
+            assert (open_files(), open_files(launcher._process.pid)) == before
+
+    asyncio.run(run())
+    assert children(os.getpid()) == []
+
+
+def open_files(pid: int | str = "self") -> int:
+    return len(list(Path(f"/proc/{pid}/fd").iterdir()))
+
+
+def test_too_many_open_files_is_no_fault_of_an_episode() -> None:
+    import resource
+
+    async def run() -> None:
+        async with Launcher() as launcher:
+            first = await launcher.start(config())
+            await first.receive()
+            soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (open_files() + 1, hard))
+            try:
+                with pytest.raises(ChildDied, match=r"it cannot be started.*Too many open files") as death:
+                    await launcher.start(config())
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            assert death.value.kind == LOST
+            await first.end()
+
+    asyncio.run(run())
+
+
+def test_what_a_child_inherits(tmp_path: Path) -> None:
+    """The file that it is given, by a path; nothing else of ours, and nothing secret."""
+    given = tmp_path / "given"
+    given.write_text("weights")
+    listing = "return repr((open(os.environ['GIVEN']).read(), len(os.listdir('/proc/self/fd')))).encode()"
+
+    async def run() -> bytes:
+        with given.open() as file:
+            given_config = ChildConfig(
+                command=[sys.executable, "-I", "-S", "-c", program(listing)],
+                environment={"PATH": "/bin"},
+                greeting={},
+                load_seconds=30,
+                output=lambda data: None,
+                files={"GIVEN": file.fileno()},
+            )
+            async with Launcher() as launcher:
+                child = await launcher.start(given_config)
+                await child.receive()
+                await child.send(order(1), 30)
+                said = bytes((await child.receive()).body)
+                await child.end()
+        return said
+
+    # Its standard streams, the channel, the file, and the listing itself.
+    assert asyncio.run(run()) == b"('weights', 6)"
+
+
+#: Starts a worker's first instants again and again, and says when it is in one.
+DRIVER = """
+import asyncio, os, sys
+from vlarig.harness.children.child import ChildConfig, Launcher
+
+async def main():
+    async with Launcher() as launcher:
+        command = [sys.executable, "-I", "-S", "-c", "import time; time.sleep(600)"]
+        config = ChildConfig(command, dict(os.environ), {}, 60, lambda data: None)
+        await launcher.start(config)
+        print(launcher._process.pid, flush=True)
+        while True:
+            await launcher.start(config)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("number", range(6))
+def test_a_driver_that_dies_in_a_workers_first_instant_leaves_no_process(number: int) -> None:
+    """Even numbers: it is killed; odd ones: it is stopped and then killed, and so may be whatever it has just started."""
+    marked = os.environ | {"FIRST_INSTANT": str(time.monotonic_ns())}
+    with subprocess.Popen([sys.executable, "-c", DRIVER], stdout=subprocess.PIPE, text=True, env=marked) as driver:
+        assert driver.stdout is not None
+        launcher = int(driver.stdout.readline())
+        seen = set(children(launcher))
+        while not (new := set(children(launcher)) - seen):
+            pass
+        if number % 2:
+            for pid in (driver.pid, *new):
+                os.kill(pid, signal.SIGSTOP)
+        driver.kill()
+    mark = f"FIRST_INSTANT={marked['FIRST_INSTANT']}".encode()
+    deadline = time.monotonic() + 30
+    while (left := carrying(mark)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert left == []
+
+
+def carrying(mark: bytes) -> list[int]:
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark in (entry / "environ").read_bytes():
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return found
+
+
+def test_a_launcher_that_is_stopped_goes_on_when_it_is_needed() -> None:
+    async def run() -> None:
+        async with Launcher() as launcher:
+            first = await launcher.start(config())
+            await first.receive()
+            assert launcher._process is not None
+            os.kill(launcher._process.pid, signal.SIGSTOP)
+            while not is_stopped(launcher._process.pid):  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            second = await launcher.start(config())
+            await second.receive()
+            for child in (first, second):
+                await child.end()
+
+    asyncio.run(run())
+
+
+def test_another_thread_may_fork_meanwhile() -> None:
+    """A policy forks helpers: they inherit our ends of the lines, and a child's end is noticed nevertheless."""
+
+    async def run() -> ChildDied:
+        async with started("os.abort()") as child:
+            helpers: list[int] = []
+
+            def fork() -> None:
+                helpers.append(os.fork())
+                if not helpers[0]:
+                    signal.pause()
+
+            thread = threading.Thread(target=fork)
+            thread.start()
+            thread.join()
+            try:
+                await child.send(order(1), 30)
+                death = await asyncio.wait_for(death_of(child), 10)
+                await asyncio.wait_for(child.end(), 10)
+            finally:
+                os.kill(helpers[0], signal.SIGKILL)
+                os.waitpid(helpers[0], 0)  # noqa: ASYNC222
+            return death
+
+    assert asyncio.run(run()).running == 1
+
+
+@pytest.mark.parametrize(
+    ("message", "says"),
+    [
+        ("hello", "a text message"),
+        (b"", "a message of 0 bytes"),
+        (b"\0" * (HEAD_BYTES - 1), "bytes; a frame has"),
+        (Frame(1, 0, 0, 0, b"abc").head() + b"ab", "whose body should have 3"),
+        (Frame(1, 0, 0, 0, b"abc").head() + b"abcd", "whose body should have 3"),
+        (b"\xff" * HEAD_BYTES, "at most 67108864 are allowed"),
+    ],
+)
+def test_a_websockets_message_that_is_no_frame(message: bytes | str, says: str) -> None:
+    with pytest.raises(BadMessageError, match=says):
+        frame_of(message)
+
+
+def test_a_frame_travels() -> None:
+    frame = Frame(2**32 - 1, 255, MOST_ENVS - 1, 2**32 - 1, b"body")
+    assert read_head(frame.head()).frame(b"body") == frame
+    assert frame_of(frame.head() + frame.body) == frame
