@@ -38,7 +38,7 @@ def may_enter(headers: Headers, token: str) -> bool:
 def stranger(connection: ServerConnection) -> Optional[int]:
     """The user whose process is at the other end of a connection within this machine, if it is neither our user nor root.
 
-    Linux says so in ``/proc/net/tcp`` and ``tcp6`` (proc_net(5)); elsewhere, and for other machines, nobody is a stranger.
+    Linux says so in ``/proc/net/tcp`` and ``tcp6`` (proc_net(5)); elsewhere, and for other machines, there is no stranger.
     """
     ends = [
         {_as_listed(ip_address(address[0]), address[1]), _as_listed(_mapped(ip_address(address[0])), address[1])}

@@ -11,9 +11,9 @@ import asyncio
 import contextlib
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -24,6 +24,7 @@ from ..envs.messages import CRASH
 from ..policies.api import PolicyLost, Reply, Request, policy_seed
 from ..policies.batching import Batcher
 from ..results.records import Attempt
+from .children.liveness import together
 from .ensembling import Ensembler
 from .episode_queue import EpisodeQueue
 from .slot import GivenUpError, SimSlot
@@ -236,7 +237,7 @@ class Engine:
         Raises:
             VlarigError: A slot's episode failed :data:`~vlarig.harness.slot.MOST_ATTEMPTS` times.
         """
-        return await _together([self._collect_slot(slot, chunks_per_slot) for slot in self.slots])
+        return await together([self._collect_slot(slot, chunks_per_slot) for slot in self.slots])
 
     def activities(self) -> Counter[str]:
         """How many slots are at what."""
@@ -332,13 +333,3 @@ async def _stands(host: Worker, queue: EpisodeQueue) -> bool:
     finally:
         back.cancel()
         over.cancel()
-
-
-async def _together(work: Sequence[Coroutine[Any, Any, Any]]) -> list[Any]:
-    """Run coroutines side by side; the first that raises ends the others, and its exception is raised alone."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(each) for each in work]
-    except BaseExceptionGroup as failures:
-        raise failures.exceptions[0] from None
-    return [task.result() for task in tasks]

@@ -41,6 +41,7 @@ from ..policies.replica_messages import (
 )
 from .children.child import ChildConfig, ChildDied, Launcher
 from .children.line import Line
+from .children.liveness import together
 
 T = TypeVar("T")
 
@@ -334,7 +335,7 @@ def replicated_policy(name: str, options: Mapping[str, str], count: int, patienc
         configs = (ReplicaConfig(name, options, environment, files, patience) for environment in environments)
         replicas = [Replica(number, config, loop, launcher) for number, config in zip(range(count), configs, strict=False)]
         stack.callback(lambda: loop.run(_end_all(replicas)))
-        loop.run(_launch_all(replicas))
+        loop.run(together([replica.launch() for replica in replicas]))
         return PolicyPool(
             replicas,
             stack,
@@ -342,16 +343,6 @@ def replicated_policy(name: str, options: Mapping[str, str], count: int, patienc
                 f"replicas of the policy {name!r} say different things of themselves: {difference}; leave out --replicas"
             ),
         )
-
-
-async def _launch_all(replicas: Sequence[Replica]) -> None:
-    """Start replicas side by side; the first that cannot ends the others."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            for replica in replicas:
-                group.create_task(replica.launch())
-    except BaseExceptionGroup as failures:
-        raise failures.exceptions[0] from None
 
 
 async def _end_all(replicas: Sequence[Replica]) -> None:

@@ -19,7 +19,7 @@ from ..envs.messages import CRASH, LOST
 from ..envs.sources import CodeChangedError
 from .children.child import ChildDied, Launcher
 from .children.line import SimulatorFault, WorkerLine
-from .children.liveness import within
+from .children.liveness import together, within
 from .children.simulator import Simulator
 from .children.worker_log import WorkerLog
 from .workplace import Workplace
@@ -311,7 +311,7 @@ async def standing(workers: Sequence[Worker]) -> AsyncIterator[Sequence[Worker]]
         VlarigError: One cannot start.
     """
     try:
-        await _start_all(workers)
+        await together([worker.__aenter__() for worker in workers])
         yield workers
     finally:
         await asyncio.gather(*(worker.__aexit__() for worker in workers))
@@ -340,13 +340,3 @@ async def local_workers(
         workers = [Worker(number, place) for number, place in enumerate(places)]
         async with standing(workers):
             yield workers
-
-
-async def _start_all(workers: Sequence[Worker]) -> None:
-    """Start workers side by side; the first that cannot ends the others."""
-    try:
-        async with asyncio.TaskGroup() as group:
-            for worker in workers:
-                group.create_task(worker.__aenter__())
-    except BaseExceptionGroup as failures:
-        raise failures.exceptions[0] from None

@@ -1,7 +1,7 @@
 """Child processes: started, watched and ended here, whatever they are; a simulator's worker and a policy's replica are of this kind.
 
 A child talks to us by frames on a socket pair, one reply to each request, in order. It is killed when it gives no answer in time, or
-takes more than its share of the memory; what that is called as a failure is told by :class:`ChildDied`.
+takes more than its share of the memory; :class:`ChildDied` says which failure that is.
 
 Waiting is counted in ticks of our own event loop: however long we were stopped (by a signal, a debugger, a policy that holds the
 interpreter, a suspended machine), no more than one tick has passed, and what a child has answered meanwhile is read first.

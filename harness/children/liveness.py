@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import Awaitable
-from typing import NamedTuple, TypeVar
+from collections.abc import Awaitable, Coroutine, Iterable
+from typing import Any, NamedTuple, TypeVar
 
 from websockets.asyncio.connection import Connection
 from websockets.exceptions import ConnectionClosed
@@ -92,3 +92,13 @@ async def _say_goodbye(connection: Connection, code: int, last_words: bytes | No
     if last_words is not None:
         await connection.send(last_words)
     await connection.close(code)
+
+
+async def together(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Run coroutines side by side; the first that raises ends the others, and its exception is raised alone."""
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(each) for each in work]
+    except BaseExceptionGroup as failures:
+        raise failures.exceptions[0] from None
+    return [task.result() for task in tasks]
