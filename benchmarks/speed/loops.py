@@ -320,8 +320,8 @@ def main() -> None:
     spec = importlib.util.spec_from_file_location("vlarig.envs", told["envs"])
     sys.modules["vlarig.envs"] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(sys.modules["vlarig.envs"])
-    messages = importlib.import_module("vlarig.envs.messages")
-    starts = [messages.decode(base64.b64decode(text)) for text in told["starts"]]
+    messages, wire = importlib.import_module("vlarig.envs.messages"), importlib.import_module("vlarig.envs.wire")
+    starts = [wire.unpack(base64.b64decode(text), messages.Start) for text in told["starts"]]
     module, _, name = told["adapter"].partition(":")
 
     def make() -> Any:

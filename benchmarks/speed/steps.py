@@ -30,7 +30,8 @@ from spread import spread
 
 from vlarig.benchmarks.registry import load_suite
 from vlarig.envs.api import Camera, Episode, Needs
-from vlarig.envs.messages import Start, encode
+from vlarig.envs.messages import Start
+from vlarig.envs.wire import pack
 from vlarig.harness.workplace import Workplace
 
 CHUNK = 16
@@ -72,7 +73,7 @@ def start_loops(workplace: Workplace, question: str, starts: Sequence[Start], **
     assert spec is not None
     assert process.stdin is not None
     known = {"envs": spec.origin, "adapter": workplace.suite.adapter, "runtime": workplace.suite.runtime}
-    encoded = [base64.b64encode(encode(start)).decode() for start in starts]
+    encoded = [base64.b64encode(pack(start)).decode() for start in starts]
     process.stdin.write(json.dumps({**known, "starts": encoded, **told}) + "\n")
     process.stdin.flush()
     return process

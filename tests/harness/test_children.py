@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import os
 import signal
-import subprocess
 import sys
 import threading
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from chaos.drivers import die_in_a_first_instant, hold_the_interpreter
 from chaos.processes import children, is_stopped
 
 from vlarig.envs.errors import BadMessageError
@@ -170,31 +168,12 @@ def test_growth_beyond_the_share_ends_the_child() -> None:
     assert "its share of the memory is 0.2 GB" in str(death)
 
 
-#: Takes 5 MB more every 20 ms.
-LEAK = ("hoard = []", "while True: hoard.append(b'x' * 5_000_000); time.sleep(0.02)")
-
-
 def test_while_the_interpreter_is_held_a_leak_is_stopped_and_an_answer_is_not_too_late() -> None:
     """A policy of the driver's may hold the GIL for minutes; here for seconds."""
-    seconds = 4.0
-
-    async def run() -> tuple[ChildDied, bytes, bool]:
-        async with (
-            started(*LEAK, memory_bytes=300 * MB) as leaking,
-            started("time.sleep(0.3)", "return b'in time'") as prompt,
-        ):
-            await leaking.send(order(1), 600)
-            await prompt.send(order(1), 1.0)
-            await asyncio.sleep(0.1)
-            ctypes.PyDLL(None).usleep(int(seconds * 1e6))  # PyDLL keeps the GIL
-            gone = not is_there(leaking.pid)
-            answer = bytes((await prompt.receive()).body)
-            return await death_of(leaking), answer, gone
-
-    death, answer, gone = asyncio.run(run())
-    assert (death.kind, death.running) == (MEMORY, 1)
-    assert gone
-    assert answer == b"in time"
+    held = hold_the_interpreter(seconds=4)
+    assert (held.leaking.kind, held.leaking.running) == (MEMORY, 1)
+    assert held.gone
+    assert held.answer == b"in time"
 
 
 def test_a_program_that_is_not_there_is_named() -> None:
@@ -280,54 +259,10 @@ def test_what_a_child_inherits(tmp_path: Path) -> None:
     assert asyncio.run(run()) == b"('weights', 6)"
 
 
-#: Starts a worker's first instants again and again, and says when it is in one.
-DRIVER = """
-import asyncio, os, sys
-from vlarig.harness.children.child import ChildConfig, Launcher
-
-async def main():
-    async with Launcher() as launcher:
-        command = [sys.executable, "-I", "-S", "-c", "import time; time.sleep(600)"]
-        config = ChildConfig(command, dict(os.environ), {}, 60, lambda data: None)
-        await launcher.start(config)
-        print(launcher._process.pid, flush=True)
-        while True:
-            await launcher.start(config)
-
-asyncio.run(main())
-"""
-
-
-@pytest.mark.parametrize("number", range(6))
+@pytest.mark.parametrize("number", range(4))
 def test_a_driver_that_dies_in_a_workers_first_instant_leaves_no_process(number: int) -> None:
     """Even numbers: it is killed; odd ones: it is stopped and then killed, and so may be whatever it has just started."""
-    marked = os.environ | {"FIRST_INSTANT": str(time.monotonic_ns())}
-    with subprocess.Popen([sys.executable, "-c", DRIVER], stdout=subprocess.PIPE, text=True, env=marked) as driver:
-        assert driver.stdout is not None
-        launcher = int(driver.stdout.readline())
-        seen = set(children(launcher))
-        while not (new := set(children(launcher)) - seen):
-            pass
-        if number % 2:
-            for pid in (driver.pid, *new):
-                os.kill(pid, signal.SIGSTOP)
-        driver.kill()
-    mark = f"FIRST_INSTANT={marked['FIRST_INSTANT']}".encode()
-    deadline = time.monotonic() + 30
-    while (left := carrying(mark)) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert left == []
-
-
-def carrying(mark: bytes) -> list[int]:
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            if mark in (entry / "environ").read_bytes():
-                found.append(int(entry.name))
-        except OSError:
-            continue
-    return found
+    assert die_in_a_first_instant(stopped=bool(number % 2)).left == []
 
 
 def test_a_launcher_that_is_stopped_goes_on_when_it_is_needed() -> None:
