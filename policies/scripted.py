@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Sequence
-from typing import Protocol
+from pkgutil import resolve_name
+from typing import Any
 
 import numpy as np
 
 from ..envs.api import Needs
 from ..envs.embodiments import Embodiment
 from .api import PolicyError, Reply, Request
+from .experts.motion import ScriptedExpert
 
 
 class ZeroPolicy:
@@ -44,14 +45,6 @@ class RandomPolicy:
         return rng.uniform(space.low, space.high, (request.execute, len(space.low))).astype(np.float32)
 
 
-class Expert(Protocol):
-    """A scripted expert of one suite, closed loop: it answers each request with one row."""
-
-    def act_one(self, request: Request) -> np.ndarray:
-        """The next row, ``float32[1, A]``."""
-        ...
-
-
 #: Suite name to its expert's class, as ``module:Class``; imported when the suite is played.
 EXPERTS = {
     "libero_object": "vlarig.policies.experts.libero:LiberoExpert",
@@ -71,7 +64,7 @@ class ExpertPolicy:
     horizon = 1
 
     def __init__(self) -> None:
-        self._experts: dict[str, Expert] = {}
+        self._experts: dict[str, ScriptedExpert[Any]] = {}
 
     def check(self, suite: str, embodiment: Embodiment) -> None:
         """Make sure that the suite has an expert.
@@ -86,8 +79,7 @@ class ExpertPolicy:
         """One row for each request."""
         return [Reply(self._expert(request.key.partition("/")[0]).act_one(request)) for request in requests]
 
-    def _expert(self, suite: str) -> Expert:
+    def _expert(self, suite: str) -> ScriptedExpert[Any]:
         if suite not in self._experts:
-            module_name, _, class_name = EXPERTS[suite].partition(":")
-            self._experts[suite] = getattr(importlib.import_module(module_name), class_name)()
+            self._experts[suite] = resolve_name(EXPERTS[suite])()
         return self._experts[suite]

@@ -10,27 +10,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from ..api import PolicyError, Request
 from .libero_grasps import TIP, WIDE, Grasp, boxes, choose
-from .motion import Funnel, raised, turn_between
+from .motion import CLOSE, KEEP, OPEN, Funnel, Notes, ScriptedExpert, Target, panda_row, raised, turn_between
 
-#: Gives a place for the grip site, ``float64[3]``, anew in each row.
-Target = Callable[[], np.ndarray]
-
-#: What an action of 1 asks for (robosuite 1.4.0, robosuite/controllers/config/osc_pose.json, ``output_max``).
-METRES = 0.05
-RADIANS = 0.5
-#: Actions are this much larger than the error: the controller covers only a part of the asked way in a row.
+#: Actions are this much larger than the error.
 GAIN = 3.0
-TURN_GAIN = 1.2
-#: Turning faster than this throws the hand off its way: the controller decouples turning from moving only in part.
-TURN_LIMIT = 0.6
-
-OPEN, KEEP, CLOSE = -1.0, 0.0, 1.0
 #: A row moves the fingers by about 1 cm; an opening is kept where it is this near to what it should be.
 SPREAD = 0.008
 
@@ -112,39 +101,26 @@ class Sight:
         return np.concatenate([boxes(points) for name, points in self.points.items() if name != thing])
 
 
-@dataclass
-class Notes:
-    """What the expert keeps of an episode: the script it is in the middle of, and the newest sight, which the script reads."""
-
-    sight: Sight
-    script: Iterator[np.ndarray] = field(default_factory=lambda: iter(()))
-
-
-class LiberoExpert:
+class LiberoExpert(ScriptedExpert[Sight]):
     """Solves the suites by pick and place; what it missed or lost it fetches again."""
 
-    def __init__(self) -> None:
-        self._notes: dict[int, Notes] = {}
+    def _see(self, request: Request) -> Sight:
+        truth: dict[str, dict[str, np.ndarray]] = {"pose": {}, "points": {}}
+        for key, value in request.privileged.items():
+            kind, _, name = key.partition("/")
+            if kind in truth:
+                truth[kind][name] = np.asarray(value, dtype=np.float64)
+        grip = np.asarray(request.privileged["grip"], dtype=np.float64)
+        fingers = np.asarray(request.observation["state"], dtype=np.float64)[6:8]
+        return Sight(grip[:3], grip[3:], float(np.ptp(fingers)), truth["pose"], truth["points"])
 
-    def act_one(self, request: Request) -> np.ndarray:
-        """The next row, ``float32[1, 7]``.
-
-        Raises:
-            PolicyError: The instruction is no pick and place of these suites, or what it names is not in the scene.
-        """
-        sight = _see(request)
-        if request.chunk == 0 or request.slot not in self._notes:
-            task = parse(request.observation["instruction"])
-            for name in (task.thing, task.place):
-                if name not in sight.poses or name not in sight.points:
-                    there = ", ".join(sorted(sight.poses))
-                    raise PolicyError(f"{request.key}: the instruction asks for {name!r}, but in the scene there are {there}")
-            notes = Notes(sight)
-            notes.script = _perform(notes, task)
-            self._notes[request.slot] = notes
-        notes = self._notes[request.slot]
-        notes.sight = sight
-        return np.asarray(next(notes.script), dtype=np.float32)[None]
+    def _script(self, request: Request, notes: Notes[Sight]) -> Iterator[np.ndarray]:
+        task, sight = parse(request.observation["instruction"]), notes.sight
+        for name in (task.thing, task.place):
+            if name not in sight.poses or name not in sight.points:
+                there = ", ".join(sorted(sight.poses))
+                raise PolicyError(f"{request.key}: the instruction asks for {name!r}, but in the scene there are {there}")
+        return _perform(notes, task)
 
 
 def parse(instruction: str) -> Task:
@@ -167,18 +143,7 @@ def parse(instruction: str) -> Task:
     return Task(thing, _PLACES[found["place"]])
 
 
-def _see(request: Request) -> Sight:
-    truth: dict[str, dict[str, np.ndarray]] = {"pose": {}, "points": {}}
-    for key, value in request.privileged.items():
-        kind, _, name = key.partition("/")
-        if kind in truth:
-            truth[kind][name] = np.asarray(value, dtype=np.float64)
-    grip = np.asarray(request.privileged["grip"], dtype=np.float64)
-    fingers = np.asarray(request.observation["state"], dtype=np.float64)[6:8]
-    return Sight(grip[:3], grip[3:], float(np.ptp(fingers)), truth["pose"], truth["points"])
-
-
-def _perform(notes: Notes, task: Task) -> Iterator[np.ndarray]:
+def _perform(notes: Notes[Sight], task: Task) -> Iterator[np.ndarray]:
     """Take the thing and bring it to its place, again and again until it is there; then rest for as long as it stays."""
     tried: list[Grasp] = []
     while True:
@@ -191,7 +156,7 @@ def _perform(notes: Notes, task: Task) -> Iterator[np.ndarray]:
             yield _row(notes.sight, notes.sight.grip, grasp.yaw, OPEN)
 
 
-def _take(notes: Notes, thing: str, grasp: Grasp) -> Iterator[np.ndarray]:
+def _take(notes: Notes[Sight], thing: str, grasp: Grasp) -> Iterator[np.ndarray]:
     """Come down on a thing, which may be nudged meanwhile, and close the fingers until they stand still."""
     offset = grasp.place - notes.sight.where(thing)
 
@@ -218,7 +183,7 @@ def _take(notes: Notes, thing: str, grasp: Grasp) -> Iterator[np.ndarray]:
             return
 
 
-def _bring(notes: Notes, task: Task, yaw: float) -> Iterator[np.ndarray]:
+def _bring(notes: Notes[Sight], task: Task, yaw: float) -> Iterator[np.ndarray]:
     """Carry what is between the fingers above its place, lower it, let go and rise; end at once when it is lost."""
 
     def keeps() -> bool:
@@ -259,7 +224,7 @@ def _bring(notes: Notes, task: Task, yaw: float) -> Iterator[np.ndarray]:
 
 
 def _reach(
-    notes: Notes,
+    notes: Notes[Sight],
     target: Target,
     yaw: float,
     gripper: float,
@@ -281,9 +246,7 @@ def _reach(
 
 def _row(sight: Sight, target: np.ndarray, yaw: float, gripper: float) -> np.ndarray:
     """``float64[7]``: the action that moves the grip site towards a target and the hand upright at a yaw."""
-    move = np.clip((target - sight.grip) / METRES * GAIN, -1.0, 1.0)
-    turn = np.clip(_turn_error(sight.hand, yaw) / RADIANS * TURN_GAIN, -TURN_LIMIT, TURN_LIMIT)
-    return np.concatenate([move, turn, [gripper]])
+    return panda_row(target - sight.grip, _turn_error(sight.hand, yaw), GAIN, gripper)
 
 
 def _spread(fingers: float, opening: float) -> float:

@@ -1,10 +1,67 @@
-"""Geometry that the scripted experts of a hand above a table share. Lengths are in metres, quaternions ``wxyz``."""
+"""What the scripted experts of a hand above a table share: scripts, and geometry. Lengths are in metres, quaternions ``wxyz``."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
 
 import numpy as np
+
+from ..api import Request
+
+SightType = TypeVar("SightType")
+
+#: Gives a place for the grip site, ``float64[3]``, anew in each row.
+Target = Callable[[], np.ndarray]
+
+#: What an action of 1 asks a Panda's controller for (``output_max`` in robosuite 1.4.0, robosuite/controllers/config/osc_pose.json, and
+#: in today's robosuite/controllers/config/default/parts/osc_pose.json).
+METRES = 0.05
+RADIANS = 0.5
+TURN_GAIN = 1.2
+#: Turning faster than this throws the hand off its way: the controller decouples turning from moving only in part.
+TURN_LIMIT = 0.6
+#: A Panda's gripper.
+OPEN, KEEP, CLOSE = -1.0, 0.0, 1.0
+
+
+@dataclass
+class Notes(Generic[SightType]):
+    """What an expert keeps of an episode: the script it is in the middle of, and the newest sight, which the script reads."""
+
+    sight: SightType
+    script: Iterator[np.ndarray] = field(default_factory=lambda: iter(()))
+
+
+class ScriptedExpert(Generic[SightType]):
+    """An expert of one suite, closed loop: it answers each request with the next row of the episode's script, which has no end."""
+
+    def __init__(self) -> None:
+        self._notes: dict[int, Notes[SightType]] = {}
+
+    def act_one(self, request: Request) -> np.ndarray:
+        """The next row, ``float32[1, A]``.
+
+        Raises:
+            PolicyError: The expert does not know the task or understand the instruction, or what that names is not in the scene.
+        """
+        sight = self._see(request)
+        if request.chunk == 0 or request.slot not in self._notes:
+            begun = Notes(sight)
+            begun.script = self._script(request, begun)
+            self._notes[request.slot] = begun
+        notes = self._notes[request.slot]
+        notes.sight = sight
+        return np.asarray(next(notes.script), dtype=np.float32)[None]
+
+    def _see(self, request: Request) -> SightType:
+        """What the expert sees in a row."""
+        raise NotImplementedError
+
+    def _script(self, request: Request, notes: Notes[SightType]) -> Iterator[np.ndarray]:
+        """The rows of an episode that begins, ``float64[A]`` each. Raises like :meth:`act_one`."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
@@ -59,3 +116,16 @@ def turn_between(now: np.ndarray, goal: np.ndarray) -> np.ndarray:
         return np.zeros(3)
     angle = 2.0 * np.arctan2(length, w)
     return v / length * (angle - 2 * np.pi if angle > np.pi else angle)
+
+
+def panda_row(move: np.ndarray, turn: np.ndarray, gain: float, gripper: float) -> np.ndarray:
+    """``float64[7]``: a Panda's action against errors of place and turn.
+
+    Args:
+        move: ``float64[3]``, the way that is left, in the world frame.
+        turn: ``float64[3]``, the rotation vector that is left, in rad about world axes.
+        gain: Actions are this much larger than the way: the controller covers only a part of it in a row.
+        gripper: The gripper's action.
+    """
+    clipped = np.clip(turn / RADIANS * TURN_GAIN, -TURN_LIMIT, TURN_LIMIT)
+    return np.concatenate([np.clip(move / METRES * gain, -1.0, 1.0), clipped, [gripper]])

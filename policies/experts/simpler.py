@@ -8,17 +8,13 @@ It knows its task by the episode's key, and the rest from the simulator's truth,
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 
 import numpy as np
 
 from ...envs.simpler.goals import TABLE_TOP
 from ..api import PolicyError, Request
-from .motion import Funnel, half_turn, quaternion, raised, turn_between, turned
+from .motion import Funnel, Notes, ScriptedExpert, Target, half_turn, quaternion, raised, turn_between, turned
 from .simpler_aims import TASKS, UP, Aim, Sight, Task, closing, yaw_along
-
-#: Gives a place for the hand, ``float64[3]``, anew in each row.
-Target = Callable[[], np.ndarray]
 
 #: Longest way and turn of a row: about as far as BridgeData's rows go, see ``WIDOWX_BRIDGE`` in envs/embodiments.py.
 STEP = 0.035
@@ -58,45 +54,20 @@ LOST = 0.03
 _NAMES = ("hand", "commanded", "base", "pose/source", "pose/target", "settled/source", "extent/source", "extent/target")
 
 
-@dataclass
-class Notes:
-    """What the expert keeps of an episode.
-
-    Attributes:
-        sight: The newest sight, which the script reads.
-        script: What the expert is in the middle of.
-    """
-
-    sight: Sight
-    script: Iterator[np.ndarray] = field(default_factory=lambda: iter(()))
-
-
-class SimplerExpert:
+class SimplerExpert(ScriptedExpert[Sight]):
     """Solves the suites by pick and place; what it missed or lost it fetches again."""
 
-    def __init__(self) -> None:
-        self._notes: dict[int, Notes] = {}
+    def _see(self, request: Request) -> Sight:
+        return Sight(*(np.asarray(request.privileged[name], dtype=np.float64) for name in _NAMES))
 
-    def act_one(self, request: Request) -> np.ndarray:
-        """The next row, ``float32[1, 7]``.
-
-        Raises:
-            PolicyError: The expert does not know the task.
-        """
-        sight = Sight(*(np.asarray(request.privileged[name], dtype=np.float64) for name in _NAMES))
-        if request.chunk == 0 or request.slot not in self._notes:
-            name = request.key.split("/")[2]
-            if name not in TASKS:
-                raise PolicyError(f"{request.key}: the expert does not know the task {name!r}; it knows {', '.join(TASKS)}")
-            notes = Notes(sight)
-            notes.script = _perform(notes, TASKS[name])
-            self._notes[request.slot] = notes
-        notes = self._notes[request.slot]
-        notes.sight = sight
-        return np.asarray(next(notes.script), dtype=np.float32)[None]
+    def _script(self, request: Request, notes: Notes[Sight]) -> Iterator[np.ndarray]:
+        name = request.key.split("/")[2]
+        if name not in TASKS:
+            raise PolicyError(f"{request.key}: the expert does not know the task {name!r}; it knows {', '.join(TASKS)}")
+        return _perform(notes, TASKS[name])
 
 
-def _perform(notes: Notes, task: Task) -> Iterator[np.ndarray]:
+def _perform(notes: Notes[Sight], task: Task) -> Iterator[np.ndarray]:
     """Take the source and bring it to its place, again and again until it is there; then rest for as long as it stays."""
 
     def grip() -> np.ndarray:
@@ -111,7 +82,7 @@ def _perform(notes: Notes, task: Task) -> Iterator[np.ndarray]:
             yield np.array([0.0] * 6 + [OPEN])
 
 
-def _take(notes: Notes, grip: Target) -> Iterator[np.ndarray]:
+def _take(notes: Notes[Sight], grip: Target) -> Iterator[np.ndarray]:
     """Come down on the source, which may be nudged meanwhile, and close the fingers."""
     yaw = _grasp_yaw(notes.sight)
 
@@ -129,7 +100,7 @@ def _take(notes: Notes, grip: Target) -> Iterator[np.ndarray]:
         yield _row(notes, here, yaw, CLOSED)
 
 
-def _bring(notes: Notes, grip: Target, aim: Aim) -> Iterator[np.ndarray]:
+def _bring(notes: Notes[Sight], grip: Target, aim: Aim) -> Iterator[np.ndarray]:
     """Carry what is between the fingers above its place, lower it, let go and rise; end at once when it is lost."""
     start, yaw = notes.sight.hand, notes.sight.yaw
     goal_yaw = yaw if aim.yaw is None else yaw + half_turn(aim.yaw - yaw)
@@ -159,7 +130,7 @@ def _bring(notes: Notes, grip: Target, aim: Aim) -> Iterator[np.ndarray]:
 
 
 def _reach(
-    notes: Notes, target: Target, yaw: float, gripper: float, near: float, keep: Callable[[], bool] = lambda: True
+    notes: Notes[Sight], target: Target, yaw: float, gripper: float, near: float, keep: Callable[[], bool] = lambda: True
 ) -> Iterator[np.ndarray]:
     """Rows towards a target, which is asked for anew in each, until it is near, ``keep`` fails, or the hand does not get on."""
     been: list[np.ndarray] = []
@@ -174,7 +145,7 @@ def _reach(
         yield _row(notes, target(), yaw, gripper)
 
 
-def _row(notes: Notes, place: np.ndarray, yaw: float, gripper: float) -> np.ndarray:
+def _row(notes: Notes[Sight], place: np.ndarray, yaw: float, gripper: float) -> np.ndarray:
     """``float64[7]``: the row that moves the controller's target so that the hand gets nearer to a place, straight down at a yaw."""
     hand, at, rotation = notes.sight.hand[:3], notes.sight.commanded[:3], notes.sight.commanded[3:]
     move = _shortened(hand + GAIN * (place - hand) - at, STEP)

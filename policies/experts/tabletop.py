@@ -2,29 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
 from ...envs.tabletop import layout
 from ..api import Request
-from .motion import Funnel, half_turn, quaternion, raised, turn_between
+from .motion import (
+    CLOSE,
+    KEEP,
+    METRES,
+    OPEN,
+    Funnel,
+    Notes,
+    ScriptedExpert,
+    Target,
+    half_turn,
+    panda_row,
+    quaternion,
+    raised,
+    turn_between,
+)
 from .tabletop_words import Skill, nearest, parse
 
-#: Gives a place for the grip site, ``float64[3]``, anew in each row.
-Target = Callable[[], np.ndarray]
-
-#: What an action of 1 asks for (robosuite/controllers/config/default/parts/osc_pose.json, ``output_max``).
-METRES = 0.05
-RADIANS = 0.5
 #: Actions are this much larger than the error: the controller covers about an eighth of the asked way in a row.
 GAIN = 2.0
-TURN_GAIN = 1.2
-#: Turning faster than this throws the hand off its way: the controller decouples turning from moving only in part.
-TURN_LIMIT = 0.6
-
-OPEN, KEEP, CLOSE = -1.0, 0.0, 1.0
 
 #: Height above the table's top at which the grip site travels: what it holds then passes 6 cm above a standing cylinder.
 TRAVEL_HEIGHT = 0.15
@@ -82,44 +85,23 @@ class Sight:
     places: dict[str, np.ndarray]
 
 
-@dataclass
-class Notes:
-    """What the expert keeps of an episode: the script it is in the middle of, and the newest sight, which the script reads."""
-
-    sight: Sight
-    script: Iterator[np.ndarray] = field(default_factory=lambda: iter(()))
-
-
-class TabletopExpert:
+class TabletopExpert(ScriptedExpert[Sight]):
     """Solves the suite from the instruction and the poses of things; it is not told the goal."""
 
-    def __init__(self) -> None:
-        self._notes: dict[int, Notes] = {}
+    def _see(self, request: Request) -> Sight:
+        truth: dict[str, dict[str, np.ndarray]] = {"object": {}, "tray": {}, "zone": {}}
+        for key, value in request.privileged.items():
+            kind, name = key.split("/", 1)
+            truth[kind][name] = np.asarray(value, dtype=np.float64)
+        places = {name: middle[:2] for kind in ("tray", "zone") for name, middle in truth[kind].items()}
+        state = np.asarray(request.observation["state"], dtype=np.float64)
+        return Sight(state[:3], state[3:6], truth["object"], places)
 
-    def act_one(self, request: Request) -> np.ndarray:
-        """The next row, ``float32[1, 7]``."""
-        sight = _see(request)
-        if request.chunk == 0 or request.slot not in self._notes:
-            notes = Notes(sight)
-            notes.script = _perform(notes, parse(request.observation["instruction"]))
-            self._notes[request.slot] = notes
-        notes = self._notes[request.slot]
-        notes.sight = sight
-        row = next(notes.script, np.zeros(7))
-        return np.asarray(row, dtype=np.float32)[None]
+    def _script(self, request: Request, notes: Notes[Sight]) -> Iterator[np.ndarray]:
+        return _perform(notes, parse(request.observation["instruction"]))
 
 
-def _see(request: Request) -> Sight:
-    truth: dict[str, dict[str, np.ndarray]] = {"object": {}, "tray": {}, "zone": {}}
-    for key, value in request.privileged.items():
-        kind, name = key.split("/", 1)
-        truth[kind][name] = np.asarray(value, dtype=np.float64)
-    places = {name: middle[:2] for kind in ("tray", "zone") for name, middle in truth[kind].items()}
-    state = np.asarray(request.observation["state"], dtype=np.float64)
-    return Sight(state[:3], state[3:6], truth["object"], places)
-
-
-def _perform(notes: Notes, skills: list[Skill]) -> Iterator[np.ndarray]:
+def _perform(notes: Notes[Sight], skills: list[Skill]) -> Iterator[np.ndarray]:
     """One skill after the other; what is named but not there is replaced by what its name resembles most."""
     for skill in skills:
         thing = nearest(skill.thing, notes.sight.objects)
@@ -138,15 +120,14 @@ def _perform(notes: Notes, skills: list[Skill]) -> Iterator[np.ndarray]:
         yield _row(notes.sight, notes.sight.grip, 0.0, OPEN)
 
 
-def _carry(notes: Notes, thing: str, skill: Skill, place: str) -> Iterator[np.ndarray]:
+def _carry(notes: Notes[Sight], thing: str, skill: Skill, place: str) -> Iterator[np.ndarray]:
     """Grasp an object, bring it to its place, let it go and rise; begin again when it was lost on the way."""
     half = _half_height(thing)
     while True:
         yaw, place_yaw = _grasp_yaw(notes.sight, thing, skill.kind)
 
         def above(height: float) -> np.ndarray:
-            middle = notes.sight.objects[thing][:3]
-            return np.array([middle[0], middle[1], height])
+            return raised(notes.sight.objects[thing], height)
 
         grip_height = layout.TABLE_TOP + GRASP_HEIGHT
         yield from _reach(notes, lambda: above(layout.TABLE_TOP + TRAVEL_HEIGHT - 0.03), yaw, OPEN, near=0.012)
@@ -162,7 +143,7 @@ def _carry(notes: Notes, thing: str, skill: Skill, place: str) -> Iterator[np.nd
 
         start = notes.sight.grip.copy()
         high = layout.TABLE_TOP + TRAVEL_HEIGHT
-        yield from _reach(notes, lambda: np.array([start[0], start[1], high]), yaw, CLOSE, near=0.04)
+        yield from _reach(notes, lambda: raised(start, high), yaw, CLOSE, near=0.04)
         if not _holds(notes.sight, thing):
             continue
         floor = _floor(notes.sight, skill, place)
@@ -180,7 +161,7 @@ def _carry(notes: Notes, thing: str, skill: Skill, place: str) -> Iterator[np.nd
             return
 
 
-def _push(notes: Notes, thing: str, zone: str) -> Iterator[np.ndarray]:
+def _push(notes: Notes[Sight], thing: str, zone: str) -> Iterator[np.ndarray]:
     """Come down behind an object, push it along the line to the zone's middle, and step back."""
     narrow = NARROW_ROWS
     while True:
@@ -224,7 +205,7 @@ def _push(notes: Notes, thing: str, zone: str) -> Iterator[np.ndarray]:
 
 
 def _reach(
-    notes: Notes, target: Target, yaw: float, gripper: float, near: float = NEAR, rows: int = 60
+    notes: Notes[Sight], target: Target, yaw: float, gripper: float, near: float = NEAR, rows: int = 60
 ) -> Iterator[np.ndarray]:
     """Rows towards a target, which is asked for anew in each, until it is near; ``rows`` bounds them."""
     for _ in range(rows):
@@ -236,9 +217,7 @@ def _reach(
 
 def _row(sight: Sight, target: np.ndarray, yaw: float, gripper: float) -> np.ndarray:
     """``float64[7]``: the action that moves the grip site towards a target and the hand upright at a yaw."""
-    move = np.clip((target - sight.grip) / METRES * GAIN, -1.0, 1.0)
-    turn = np.clip(_turn_error(sight.turn, yaw) / RADIANS * TURN_GAIN, -TURN_LIMIT, TURN_LIMIT)
-    return np.concatenate([move, turn, [gripper]])
+    return panda_row(target - sight.grip, _turn_error(sight.turn, yaw), GAIN, gripper)
 
 
 def _target(sight: Sight, skill: Skill, place: str) -> np.ndarray:
