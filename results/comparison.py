@@ -16,7 +16,6 @@ from pathlib import Path
 
 from ..envs.errors import VlarigError
 from .bootstrap import Mean, clustered_mean
-from .ledger import TaskKey
 from .manifest import SuitePlan, identity_differences, protocol_differences
 from .measures import Incomplete, RunRecords, TaskRecords, check_metric, gap_of, mean_or_gap, metric_value, read_run
 from .records import EpisodeRecord, split_key
@@ -282,8 +281,7 @@ def _common_suites(first: RunRecords, second: RunRecords) -> list[SuitePlan]:
 
 
 def _suite(plan: SuitePlan, first: RunRecords, second: RunRecords) -> Compared:
-    keys = [TaskKey(plan.name, plan.protocol_name, task.name, task.variant) for task in plan.tasks]
-    tasks = tuple((first.tasks[key], second.tasks[key]) for key in keys if key in second.tasks)
+    tasks = tuple((first.tasks[key], second.tasks[key]) for key in plan.planned if key in second.tasks)
     return Compared(plan.name, plan.protocol_name, tasks)
 
 

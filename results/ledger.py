@@ -16,13 +16,14 @@ from typing import Any, NamedTuple, Self
 
 from ..envs.errors import VlarigError
 from .lock import RunLock
-from .records import Attempt, EpisodeRecord, Session, differing_fields, split_key
+from .records import Attempt, EpisodeRecord, Session, TaskKey, differing_fields
 from .rows import (
     ALL,
     COUNT_FINISHED,
     INSERT_ATTEMPT,
     INSERT_EPISODE,
     INSERT_SESSION,
+    SELECT_ATTEMPTS,
     SELECT_GIVEN_UP,
     SELECT_LIGHT,
     SELECT_ONE,
@@ -36,15 +37,6 @@ from .rows import (
 from .schema import LEDGER_NAME, check_file, connect_read_only, connect_writable, create_file, plain_errors
 
 _Values = tuple[Any, ...] | dict[str, Any]
-
-
-class TaskKey(NamedTuple):
-    """What a row of a table is about."""
-
-    suite: str
-    protocol: str
-    task: str
-    variant: str
 
 
 class Count(NamedTuple):
@@ -111,15 +103,22 @@ class Ledger:
             raise
 
     @classmethod
-    def open_read_only(cls, run_dir: Path) -> Ledger:
+    def open_read_only(cls, run_dir: Path, one_moment: bool = False) -> Ledger:
         """The ledger of ``run_dir``, to look at; also while it is being written, and after its driver was killed.
+
+        Args:
+            run_dir: Folder of the run.
+            one_moment: Whether all that is ever read is to be of one moment, while a driver goes on writing.
 
         Raises:
             VlarigError: It is missing, damaged, no ledger or too new.
         """
         path = run_dir / LEDGER_NAME
         check_file(path)
-        return cls(path, connect_read_only(path), None)
+        connection = connect_read_only(path)
+        if one_moment:
+            connection.execute("BEGIN")
+        return cls(path, connection, None)
 
     def close(self) -> None:
         """Note the session's end, close the file and release the run's lock; a second call does nothing."""
@@ -225,8 +224,8 @@ class Ledger:
 
     def attempts(self, key: str | None = None) -> list[Attempt]:
         """The failed attempts, of one episode or of all, in the order they were written."""
-        wanted = "SELECT * FROM attempts WHERE :key IS NULL OR key = :key ORDER BY id"
-        return [attempt_value(row) for row in self._read(wanted, {"key": key})]
+        wanted = "" if key is None else "WHERE key = :key"
+        return [attempt_value(row) for row in self._read(f"{SELECT_ATTEMPTS} {wanted} ORDER BY attempts.id", {"key": key})]
 
     def sessions(self) -> list[Session]:
         """The starts of the driver, oldest first."""
@@ -239,10 +238,15 @@ class Ledger:
             failed = self._connection.execute(SELECT_GIVEN_UP).fetchall()
         counts = {TaskKey(*row[:4]): Count(row[4], row[5], 0) for row in finished}
         for (key,) in failed:
-            task = TaskKey(*split_key(key)[:4])
+            task = TaskKey.of(key)
             count = counts.get(task, Count(0, 0, 0))
             counts[task] = count._replace(errors=count.errors + 1)
         return counts
+
+    def rows(self, sql: str, values: _Values = ()) -> Iterator[sqlite3.Row]:
+        """The rows of a query, one by one."""
+        with plain_errors(self.path, "read"):
+            yield from self._connection.execute(sql, values)
 
     def _read(self, sql: str, values: _Values = ()) -> list[sqlite3.Row]:
         with self._turn, plain_errors(self.path, "read"):

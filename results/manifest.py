@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from ..envs.episode import Protocol, check_name
 from ..envs.errors import BadMessageError, VlarigError
 from ..envs.untrusted import convert, one_line
+from .records import TaskKey
 from .run_files import own_path
 from .schema import sync_folder
 
@@ -92,6 +93,11 @@ class SuitePlan(_Model):
         """Episodes that the run owes of the suite."""
         return sum(task.episodes for task in self.tasks)
 
+    @property
+    def planned(self) -> dict[TaskKey, int]:
+        """Episodes that the run owes of each task, in the order of tables."""
+        return {TaskKey(self.name, self.protocol_name, task.name, task.variant): task.episodes for task in self.tasks}
+
 
 class Identity(_Model):
     """What identifies a run: with one of these changed, its results would belong to another run."""
@@ -134,6 +140,11 @@ class Identity(_Model):
         if (planned := sum(suite.episodes for suite in self.suites)) != self.episodes:
             raise ValueError(f"episodes is {self.episodes}, but its suites have {planned}")
         return self
+
+    @property
+    def planned(self) -> dict[TaskKey, int]:
+        """Episodes that the run owes of each task, in the order of tables."""
+        return {task: count for suite in self.suites for task, count in suite.planned.items()}
 
     @property
     def policy_label(self) -> str:

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from ..benchmarks.suite import unknown
 from .bootstrap import Mean, Unit, clustered_mean
-from .ledger import Ledger, TaskKey
+from .ledger import Ledger
 from .manifest import Manifest
-from .records import EpisodeRecord, split_key
+from .records import EpisodeRecord, TaskKey
 from .run_files import run_name
-from .tables import run_table
+from .tables import counted_table
 
 #: Fields of every record that can be averaged; a benchmark's own metrics come on top.
 FIELDS = ("success", "reward", "steps", "primitives")
@@ -96,21 +96,25 @@ def read_run(run_dir: Path) -> RunRecords:
     Raises:
         VlarigError: Manifest or ledger are missing or damaged, or do not belong together.
     """
-    run_table(run_dir)  # says so where they do not belong together
     manifest = Manifest.load(run_dir)
     with Ledger.open_read_only(run_dir) as ledger:
+        counted_table(run_dir, manifest, ledger.counts())  # says so where they do not belong together
         given_up = ledger.error_keys()  # before the records: what finishes in between is no error
         records = {record.key: record for record in ledger.records()}
     finished: dict[TaskKey, dict[str, EpisodeRecord]] = {}
     for key, record in records.items():
-        finished.setdefault(_task_of(key), {})[key] = record
-    errors = Counter(_task_of(key) for key in given_up if key not in records)
-    tasks: dict[TaskKey, TaskRecords] = {}
-    for suite in manifest.identity.suites:
-        for task in suite.tasks:
-            key = TaskKey(suite.name, suite.protocol_name, task.name, task.variant)
-            tasks[key] = TaskRecords(key, task.episodes, errors[key], finished.get(key, {}))
-    return RunRecords(run_name(run_dir), manifest, tasks)
+        finished.setdefault(TaskKey.of(key), {})[key] = record
+    errors = Counter(TaskKey.of(key) for key in given_up if key not in records)
+    return task_records(run_name(run_dir), manifest, errors, finished)
+
+
+def task_records(
+    run: str, manifest: Manifest, errors: Counter[TaskKey], finished: Mapping[TaskKey, Mapping[str, EpisodeRecord]]
+) -> RunRecords:
+    """What a run knows, from its name, its manifest, and the errors and finished episodes of each task."""
+    planned = manifest.identity.planned.items()
+    tasks = {task: TaskRecords(task, count, errors[task], finished.get(task, {})) for task, count in planned}
+    return RunRecords(run, manifest, tasks)
 
 
 def suite_mean(run: RunRecords, suite: str, metric: str = "success", unit: Unit = "task") -> Mean | Incomplete:
@@ -163,7 +167,3 @@ def check_metric(run: RunRecords, metric: str) -> None:
 def metric_value(record: EpisodeRecord, metric: str) -> float:
     """The record's metric; NaN where it has none."""
     return float(getattr(record, metric)) if metric in FIELDS else record.metrics.get(metric, math.nan)
-
-
-def _task_of(key: str) -> TaskKey:
-    return TaskKey(*split_key(key)[:4])

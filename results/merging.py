@@ -18,21 +18,19 @@ import sqlite3
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ..envs.errors import VlarigError
-from .ledger import TaskKey
+from .ledger import Ledger
 from .lock import LOCK_NAME, RunLock, lock_holder
 from .manifest import MANIFEST_NAME, Manifest, identity_differences
 from .planning import surroundings
-from .records import differing_fields
-from .rows import ALL, COUNT_FINISHED, INSERT_EPISODE, SELECT_ONE, SELECT_WHOLE, episode_record
+from .records import TaskKey, differing_fields
+from .rows import ALL, ATTEMPT, COUNT_FINISHED, INSERT_EPISODE, SELECT_ONE, SELECT_WHOLE, episode_record, insertion
 from .run_files import check_links, films_of, posters_of, run_name
 from .schema import (
     CREATE_ORIGINS,
     LEDGER_NAME,
     check_file,
-    connect_read_only,
     connect_writable,
     create_file,
     plain_errors,
@@ -45,24 +43,21 @@ SELECT sessions.*, COALESCE(origins.run, :run) AS run, COALESCE(origins.number, 
 FROM sessions LEFT JOIN origins ON origins.session = sessions.id ORDER BY sessions.id
 """
 _SELECT_OWN_SESSIONS = "SELECT *, :run AS run, id AS number FROM sessions ORDER BY id"
-_INSERT_SESSION = """
-INSERT INTO sessions (git_revision, host, workers, slots, packages, started, ended)
-VALUES (:git_revision, :host, :workers, :slots, :packages, :started, :ended)
-"""
-_INSERT_NEW_ATTEMPT = """
-INSERT INTO attempts (key, number, kind, message, worker, gave_up, session, written)
-SELECT :key, :number, :kind, :message, :worker, :gave_up, :session, :written
+_INSERT_SESSION = insertion("sessions", ("git_revision", "host", "workers", "slots", "packages", "started", "ended"))
+_ATTEMPT = ", ".join(ATTEMPT)
+_INSERT_NEW_ATTEMPT = f"""
+INSERT INTO attempts ({_ATTEMPT})
+SELECT :{_ATTEMPT.replace(", ", ", :")}
 WHERE NOT EXISTS (
     SELECT 1 FROM attempts
     WHERE key = :key AND number = :number AND kind = :kind AND message = :message AND session IS :session AND written = :written
 )
-"""
+"""  # noqa: S608
 #: The latest attempt at an episode says whether it was given up, and the latest is the one with the highest id.
 _SORT_ATTEMPTS = (
     "CREATE TEMP TABLE by_time AS SELECT * FROM attempts ORDER BY written, gave_up, id",
     "DELETE FROM attempts",
-    """INSERT INTO attempts (key, number, kind, message, worker, gave_up, session, written)
-    SELECT key, number, kind, message, worker, gave_up, session, written FROM by_time ORDER BY rowid""",
+    f"INSERT INTO attempts ({_ATTEMPT}) SELECT {_ATTEMPT} FROM by_time ORDER BY rowid",  # noqa: S608
     "DROP TABLE by_time",
 )
 
@@ -141,6 +136,8 @@ def take_over(run: Path, source: Path, keys: Collection[str]) -> int:
         VlarigError: A ledger is damaged, or the disk refuses.
     """
     path = run / LEDGER_NAME
+    if not _has_ledger(source):
+        return 0
     with contextlib.closing(connect_writable(path)) as ledger, plain_errors(path, "written"), _reading(source) as other:
         found = [row["key"] for row in other.rows("SELECT key FROM episodes ORDER BY key") if row["key"] in keys]
         if not found:
@@ -228,7 +225,7 @@ def _add(folder: Path, manifest: Manifest, runs: Sequence[Path], films: Sequence
     with contextlib.closing(connect_writable(path)) as ledger, plain_errors(path, "written"):
         ledger.execute("BEGIN IMMEDIATE")  # closed before its commit, nothing has happened
         ledger.execute(CREATE_ORIGINS)
-        for run in runs:
+        for run in filter(_has_ledger, runs):
             with _reading(run) as source:
                 _check_plan(source, manifest)
                 sessions = _add_sessions(ledger, target, source)
@@ -254,57 +251,31 @@ def _add(folder: Path, manifest: Manifest, runs: Sequence[Path], films: Sequence
     return Merged(target, found, new)
 
 
-@dataclass(frozen=True)
-class _Source:
-    """A run that is merged into another, as it is at one moment."""
-
-    run: Path
-    connection: sqlite3.Connection | None  # a driver may have been killed before it made a ledger
-
-    @property
-    def path(self) -> Path:
-        return self.run / LEDGER_NAME
-
-    def rows(self, sql: str, values: tuple[Any, ...] | dict[str, Any] = ()) -> Iterator[sqlite3.Row]:
-        """The rows of a query, one by one."""
-        if self.connection is not None:
-            with plain_errors(self.path, "read"):
-                yield from self.connection.execute(sql, values)
+def _has_ledger(run: Path) -> bool:
+    return (run / LEDGER_NAME).exists()  # a driver may have been killed before it made one
 
 
-@contextlib.contextmanager
-def _reading(run: Path) -> Iterator[_Source]:
-    path = run / LEDGER_NAME
-    if not path.exists():
-        yield _Source(run, None)
-        return
-    check_file(path)
-    with contextlib.closing(connect_read_only(path)) as connection:
-        connection.execute("BEGIN")  # all that is read is of one moment
-        yield _Source(run, connection)
+def _reading(run: Path) -> Ledger:
+    return Ledger.open_read_only(run, one_moment=True)
 
 
-def _check_plan(source: _Source, manifest: Manifest) -> None:
+def _check_plan(source: Ledger, manifest: Manifest) -> None:
     """Make sure that a ledger holds what its manifest plans."""
-    planned = {
-        TaskKey(suite.name, suite.protocol_name, task.name, task.variant): task.episodes
-        for suite in manifest.identity.suites
-        for task in suite.tasks
-    }
+    planned = manifest.identity.planned
     for row in source.rows(COUNT_FINISHED):
         if row[4] > planned.get(TaskKey(*row[:4]), 0):
             raise VlarigError(
-                f"{source.run} mixes two runs: its ledger holds {row[4]} episodes of {'/'.join(row[:4])}, against its manifest; bring "
-                "both back from a copy"
+                f"{source.path.parent} mixes two runs: its ledger holds {row[4]} episodes of {'/'.join(row[:4])}, against its "
+                "manifest; bring both back from a copy"
             )
 
 
-def _add_sessions(ledger: sqlite3.Connection, target: Path, source: _Source) -> dict[int | None, int]:
+def _add_sessions(ledger: sqlite3.Connection, target: Path, source: Ledger) -> dict[int | None, int]:
     """Add the source's sessions, but for those that are there; the source's ids to the ledger's."""
     named = {_origin(row): row["id"] for row in ledger.execute(_SELECT_SESSIONS, {"run": run_name(target)})}
     merged_before = any(source.rows("SELECT 1 FROM sqlite_master WHERE name = 'origins'"))
     ids: dict[int | None, int] = {}
-    for row in source.rows(_SELECT_SESSIONS if merged_before else _SELECT_OWN_SESSIONS, {"run": run_name(source.run)}):
+    for row in source.rows(_SELECT_SESSIONS if merged_before else _SELECT_OWN_SESSIONS, {"run": run_name(source.path.parent)}):
         known = named.get(_origin(row))
         if known is None:
             known = ledger.execute(_INSERT_SESSION, dict(row)).lastrowid
@@ -319,7 +290,7 @@ def _origin(row: sqlite3.Row) -> tuple[str, int, str, str]:
     return row["run"], row["number"], row["host"], row["started"]
 
 
-def _differing(ledger: sqlite3.Connection, path: Path, source: _Source, row: sqlite3.Row) -> str:
+def _differing(ledger: sqlite3.Connection, path: Path, source: Ledger, row: sqlite3.Row) -> str:
     """The fields in which the source's result differs from the one that stands in the ledger; empty where they are equal."""
     standing = ledger.execute(SELECT_ONE, (row["key"],)).fetchone()
     one, other = episode_record(standing, path, with_actions=True), episode_record(row, source.path, with_actions=True)
@@ -328,7 +299,7 @@ def _differing(ledger: sqlite3.Connection, path: Path, source: _Source, row: sql
 
 def _holder(key: str, runs: Sequence[Path]) -> Path:
     """The first of the runs that has finished the episode."""
-    for run in runs:
+    for run in filter(_has_ledger, runs):
         with _reading(run) as source:
             if any(source.rows("SELECT 1 FROM episodes WHERE key = ?", (key,))):
                 return run

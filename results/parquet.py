@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from ..envs.errors import VlarigError
-from .ledger import Ledger, TaskKey
+from .ledger import Ledger
 from .manifest import Manifest
-from .records import Attempt, EpisodeRecord, split_key
+from .records import Attempt, EpisodeRecord, TaskKey, split_key
 from .run_files import run_name
 from .tables import run_table
 
@@ -80,7 +80,9 @@ def export_parquet(run_dirs: Sequence[Path], file: Path, with_actions: bool = Fa
     double = [name for name, count in Counter(names).items() if count > 1]
     if double:
         raise VlarigError(f"two of the runs are called {double[0]}; rename one's folder, or export them to two files")
-    manifests = [_checked_manifest(run_dir) for run_dir in run_dirs]
+    manifests = [
+        run_table(run_dir).manifest for run_dir in run_dirs
+    ]  # says so where manifest and ledger do not belong together
     schema = _schema(arrow, _metric_names(run_dirs), with_actions)
     about = json.dumps([manifest.model_dump(mode="json") for manifest in manifests], sort_keys=True)
     schema = schema.with_metadata({"vlarig": about})
@@ -108,11 +110,6 @@ def _pyarrow(module: str) -> Any:
         return importlib.import_module(module)
     except ImportError:
         raise VlarigError("this needs pyarrow; install it with `pip install 'vlarig[results]'`") from None
-
-
-def _checked_manifest(run_dir: Path) -> Manifest:
-    run_table(run_dir)  # says so where manifest and ledger do not belong together
-    return Manifest.load(run_dir)
 
 
 def _schema(arrow: Any, metrics: Sequence[str], with_actions: bool) -> Any:
@@ -144,24 +141,18 @@ def _rows(run_dir: Path, manifest: Manifest, with_actions: bool) -> Iterator[dic
         "policy_privileged": identity.policy_privileged,
         "seed": identity.seed,
     }
-    left = Counter(
-        {
-            TaskKey(suite.name, suite.protocol_name, task.name, task.variant): task.episodes
-            for suite in identity.suites
-            for task in suite.tasks
-        }
-    )
+    left = Counter(identity.planned)
     finished: set[str] = set()
     with Ledger.open_read_only(run_dir) as ledger:
         given_up = ledger.error_keys()  # before the records: what finishes in between is no error
         last = {attempt.key: attempt for attempt in ledger.attempts()}
         for record in ledger.each_record(with_actions):
-            left[TaskKey(record.suite, record.protocol, record.task, record.variant)] -= 1
+            left[TaskKey.of(record.key)] -= 1
             finished.add(record.key)
             yield run | _finished(record, with_actions)
     for key in given_up:
         if key not in finished:
-            left[TaskKey(*split_key(key)[:4])] -= 1
+            left[TaskKey.of(key)] -= 1
             yield run | _given_up(last[key])
     for task, count in left.items():
         for _ in range(count):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -16,6 +16,24 @@ from ..envs.untrusted import one_line
 
 #: Digest of no images at all: the policy was shown none.
 NO_IMAGES = hashlib.sha256().hexdigest()
+
+
+class TaskKey(NamedTuple):
+    """What a row of a table is about."""
+
+    suite: str
+    protocol: str
+    task: str
+    variant: str
+
+    @classmethod
+    def of(cls, key: str) -> Self:
+        """The task of the episode of that key.
+
+        Raises:
+            ValueError: It is no such key.
+        """
+        return cls(*split_key(key)[:4])
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +61,7 @@ class EpisodeRecord:
         seconds: Wall time by activity: ``simulate``, ``render``, ``policy``, ``wait`` and ``total``.
         worker: Name of the env process that ran the episode.
         instruction: What the policy was told to do; empty where the ledger is older than this field.
+        written: When it was written, in UTC, ISO 8601; the ledger fills it in.
     """
 
     key: str
@@ -65,6 +84,7 @@ class EpisodeRecord:
     seconds: dict[str, float]
     worker: str
     instruction: str = ""
+    written: str = ""
 
     def __post_init__(self) -> None:
         parts = f"{self.suite}/{self.protocol}/{self.task}/{self.variant}/{self.start}/{self.repeat}"
@@ -136,6 +156,8 @@ class Attempt:
         worker: Name of the env process.
         gave_up: Whether this was the last attempt of the session: the episode counts as an error until a later session
             finishes it.
+        host: Name of the machine that the driver ran on; the ledger fills it in.
+        written: When it was written, in UTC, ISO 8601; the ledger fills it in.
     """
 
     key: str
@@ -144,6 +166,8 @@ class Attempt:
     message: str
     worker: str
     gave_up: bool = False
+    host: str = field(default="", compare=False)
+    written: str = field(default="", compare=False)
 
     def __post_init__(self) -> None:
         split_key(self.key)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sqlite3
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,38 +24,31 @@ _PLAIN = (
     "state_digest", "image_digest", "worker",
 )  # fmt: skip
 
-INSERT_EPISODE = """
-INSERT INTO episodes (
-    key, suite, protocol, task, variant, start, repeat, instruction, success, success_first, success_at_end, streak,
-    longest_streak, cut_short, reward, steps, primitives, chunks, actions, metrics, state_digest, image_digest,
-    seconds, worker, session, written
-) VALUES (
-    :key, :suite, :protocol, :task, :variant, :start, :repeat, :instruction, :success, :success_first, :success_at_end, :streak,
-    :longest_streak, :cut_short, :reward, :steps, :primitives, :chunks, :actions, :metrics, :state_digest, :image_digest,
-    :seconds, :worker, :session, :written
-) ON CONFLICT (key) DO NOTHING
-"""
+_EPISODE = (
+    "key", "suite", "protocol", "task", "variant", "start", "repeat", "instruction", "success", "success_first", "success_at_end",
+    "streak", "longest_streak", "cut_short", "reward", "steps", "primitives", "chunks", "actions", "metrics", "state_digest",
+    "image_digest", "seconds", "worker", "session", "written",
+)  # fmt: skip
+ATTEMPT = ("key", "number", "kind", "message", "worker", "gave_up", "session", "written")
+
+
+def insertion(table: str, columns: Sequence[str]) -> str:
+    """The statement that inserts a row whose values are given by the names of the columns."""
+    return f"INSERT INTO {table} ({', '.join(columns)}) VALUES (:{', :'.join(columns)})"  # noqa: S608
+
+
+INSERT_EPISODE = f"{insertion('episodes', _EPISODE)} ON CONFLICT (key) DO NOTHING"
 SELECT_ONE = "SELECT * FROM episodes WHERE key = ?"
 #: At most so many episodes, in the order of their keys, from the one after a key on.
 _PAGE = "FROM episodes WHERE key > :after ORDER BY key LIMIT :most"
 SELECT_WHOLE = f"SELECT * {_PAGE}"
 #: Of the actions only the header, which tells their shape.
-SELECT_LIGHT = f"""
-SELECT key, suite, protocol, task, variant, start, repeat, instruction, success, success_first, success_at_end, streak,
-    longest_streak, cut_short, reward, steps, primitives, chunks, substr(actions, 1, 12) AS actions, metrics, state_digest,
-    image_digest, seconds, worker
-{_PAGE}
-"""
+SELECT_LIGHT = f"SELECT {', '.join(_EPISODE).replace('actions', 'substr(actions, 1, 12) AS actions')} {_PAGE}"
 #: Values for these with which all episodes are read.
 ALL = {"after": "", "most": -1}
-INSERT_ATTEMPT = """
-INSERT INTO attempts (key, number, kind, message, worker, gave_up, session, written)
-VALUES (:key, :number, :kind, :message, :worker, :gave_up, :session, :written)
-"""
-INSERT_SESSION = """
-INSERT INTO sessions (git_revision, host, workers, slots, packages, started)
-VALUES (:git_revision, :host, :workers, :slots, :packages, :started)
-"""
+INSERT_ATTEMPT = insertion("attempts", ATTEMPT)
+SELECT_ATTEMPTS = "SELECT attempts.*, sessions.host FROM attempts LEFT JOIN sessions ON sessions.id = attempts.session"
+INSERT_SESSION = insertion("sessions", ("git_revision", "host", "workers", "slots", "packages", "started"))
 COUNT_FINISHED = "SELECT suite, protocol, task, variant, COUNT(*), SUM(success) FROM episodes GROUP BY 1, 2, 3, 4"
 #: Unfinished episodes whose latest attempt was given up.
 SELECT_GIVEN_UP = """
@@ -112,6 +106,7 @@ def episode_record(row: sqlite3.Row, path: Path, with_actions: bool) -> EpisodeR
             metrics=numbers_in(row["metrics"]),
             seconds=numbers_in(row["seconds"]),
             instruction=row["instruction"] or "",
+            written=row["written"],
         )
     except (VlarigError, ValueError, TypeError) as error:
         raise VlarigError(
@@ -150,8 +145,9 @@ def _json_in(text: str) -> Any:
 
 
 def attempt_value(row: sqlite3.Row) -> Attempt:
-    """The attempt in a row of the table ``attempts``."""
-    return Attempt(row["key"], row["number"], row["kind"], row["message"], row["worker"], bool(row["gave_up"]))
+    """The attempt in a row of :data:`SELECT_ATTEMPTS`."""
+    plain = {name: row[name] for name in ("key", "number", "kind", "message", "worker", "written")}
+    return Attempt(**plain, gave_up=bool(row["gave_up"]), host=row["host"] or "")
 
 
 def session_value(row: sqlite3.Row, path: Path) -> Session:

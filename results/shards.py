@@ -21,8 +21,8 @@ from typing import Self
 
 from ..envs.api import Episode
 from ..envs.errors import VlarigError
-from .ledger import TaskKey
 from .manifest import Manifest
+from .records import TaskKey
 
 
 @dataclass(frozen=True)
@@ -87,10 +87,7 @@ def owed_episodes(manifest: Manifest) -> dict[TaskKey, int]:
     shard = Shard.parse(manifest.record.shard or "1/1")
     owed: dict[TaskKey, int] = {}
     dealt = 0
-    for suite in manifest.identity.suites:
-        for task in suite.tasks:
-            before, dealt = dealt, dealt + task.episodes
-            owed[TaskKey(suite.name, suite.protocol_name, task.name, task.variant)] = shard.share_of(dealt) - shard.share_of(
-                before
-            )
+    for task, episodes in manifest.identity.planned.items():
+        owed[task] = shard.share_of(dealt + episodes) - shard.share_of(dealt)
+        dealt += episodes
     return owed

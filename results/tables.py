@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..envs.errors import VlarigError
-from .ledger import Count, Ledger, TaskKey
+from .ledger import Count, Ledger
 from .manifest import Manifest, SuitePlan
+from .records import TaskKey
 from .run_files import run_name
 from .shards import owed_episodes
 from .statistics import wilson_interval
@@ -141,25 +143,28 @@ def run_table(run_dir: Path) -> RunTable:
     """
     manifest = Manifest.load(run_dir)
     with Ledger.open_read_only(run_dir) as ledger:
-        counts = ledger.counts()
+        return counted_table(run_dir, manifest, ledger.counts())
+
+
+def counted_table(run_dir: Path, manifest: Manifest, counts: Mapping[TaskKey, Count]) -> RunTable:
+    """The table of a run whose episodes have been counted.
+
+    Raises:
+        VlarigError: Manifest and counts do not belong together.
+    """
     owed = owed_episodes(manifest)
     suites = tuple(_suite_table(plan, owed, counts) for plan in manifest.identity.suites)
-    if counts or any(row.tally.missing < 0 for suite in suites for row in suite.rows):
-        found = "results of " + "/".join(next(iter(counts))) if counts else "more results than were planned"
+    stray = [task for task in counts if task not in owed]
+    if stray or any(row.tally.missing < 0 for suite in suites for row in suite.rows):
+        found = "results of " + "/".join(stray[0]) if stray else "more results than were planned"
         raise VlarigError(
             f"{run_dir} mixes two runs: its ledger holds {found}, against its manifest; bring both back from a copy"
         )
     return RunTable(run_name(run_dir), manifest, suites)
 
 
-def _suite_table(plan: SuitePlan, owed: dict[TaskKey, int], counts: dict[TaskKey, Count]) -> SuiteTable:
-    """The suite's table; the counts that are used are taken out of ``counts``."""
-    rows: list[TaskRow] = []
-    for task in plan.tasks:
-        key = TaskKey(plan.name, plan.protocol_name, task.name, task.variant)
-        count = counts.pop(key, Count(0, 0, 0))
-        tally = Tally(owed[key], count.finished, count.successes, count.errors)
-        rows.append(TaskRow(task.name, task.variant, tally))
+def _suite_table(plan: SuitePlan, owed: Mapping[TaskKey, int], counts: Mapping[TaskKey, Count]) -> SuiteTable:
+    rows = (TaskRow(task.task, task.variant, Tally(owed[task], *counts.get(task, ()))) for task in plan.planned)
     return SuiteTable(plan.name, plan.protocol_name, _rule(plan), tuple(rows))
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import zlib
 from collections.abc import Sequence
+from dataclasses import asdict
 from itertools import groupby
 from typing import Any
 
@@ -12,10 +13,9 @@ import numpy as np
 
 from ...benchmarks.registry import load_suite
 from ...envs.errors import VlarigError
-from ..ledger import TaskKey
-from ..records import EpisodeRecord
+from ..records import Attempt, EpisodeRecord, TaskKey
 from . import addresses
-from .reading import FailedAttempt, Listed, RunReader
+from .reading import Listed, RunReader
 
 #: What became of an episode, by the number that stands for it in a task's list.
 OUTCOMES = ("failure", "success", "error")
@@ -105,19 +105,17 @@ def chunk_data(reader: RunReader, run: str, number: int, listed: Sequence[Listed
         listed: The episodes.
         films: Whether the site has films.
     """
-    found = {record.key: (record, written) for record, written in reader.episodes(episode.key for episode in listed)}
     episodes: dict[str, Any] = {}
     for episode in listed:
-        attempts = [_attempt(attempt) for attempt in reader.attempts_at(episode.key)] if episode.failed_attempts else []
-        if episode.key not in found:
+        attempts = [_attempt(attempt) for attempt in reader.ledger.attempts(episode.key)] if episode.failed_attempts else []
+        if episode.success is None:
             episodes[episode.key] = {"outcome": "error", "attempts": attempts}
             continue
-        record, written = found[episode.key]
+        record = reader.ledger.record(episode.key)
         place = (run, number, record.start, record.repeat)
         film = addresses.film(*place) if films and reader.film(record.key) else None
         poster = addresses.poster(*place) if film and reader.poster(record.key) else None
-        own = {"written": written, "attempts": attempts, "film": film, "poster": poster}
-        episodes[episode.key] = _episode(record) | own
+        episodes[episode.key] = _episode(record) | {"attempts": attempts, "film": film, "poster": poster}
     return episodes
 
 
@@ -139,6 +137,7 @@ def _episode(record: EpisodeRecord) -> dict[str, Any]:
         "state_digest": record.state_digest,
         "image_digest": record.image_digest if record.saw_images else None,
         "worker": record.worker,
+        "written": record.written,
     }
 
 
@@ -152,11 +151,10 @@ def packed(actions: np.ndarray) -> dict[str, Any]:
     return {"shape": actions.shape, "data": base64.b64encode(zlib.compress(data, 6)).decode("ascii")}
 
 
-def _attempt(attempt: FailedAttempt) -> dict[str, Any]:
-    return {
-        "number": attempt.number, "kind": attempt.kind, "message": attempt.message, "worker": attempt.worker,
-        "host": attempt.host, "gave_up": attempt.gave_up, "written": attempt.written,
-    }  # fmt: skip
+def _attempt(attempt: Attempt) -> dict[str, Any]:
+    fields = asdict(attempt)
+    del fields["key"]
+    return fields
 
 
 def task_key(reader: RunReader, number: int) -> TaskKey:

@@ -7,31 +7,30 @@ looked at in little memory, also while it is being written.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
 from ...envs.errors import VlarigError
-from ..ledger import TaskKey
+from ..ledger import Count, Ledger
 from ..lock import lock_holder
 from ..manifest import MANIFEST_NAME, Manifest
-from ..measures import RunRecords, TaskRecords
-from ..records import EpisodeRecord, Session, split_key
-from ..rows import SELECT_GIVEN_UP, episode_record, numbers_in, session_value
+from ..measures import RunRecords, task_records
+from ..records import Attempt, EpisodeRecord, TaskKey, split_key
+from ..rows import numbers_in
 from ..run_files import films_of, own_path, posters_of, run_name
-from ..schema import LEDGER_NAME, connect_read_only, plain_errors
-from ..tables import RunTable, Tally, run_table
+from ..schema import LEDGER_NAME
+from ..tables import RunTable, counted_table
 
 #: What an episode's seconds are divided into, and what is left of their total.
 ACTIVITIES = ("simulate", "render", "policy", "wait")
 
 _SELECT_NEW = "SELECT rowid, key, success, steps, metrics, seconds FROM episodes WHERE rowid > ? ORDER BY rowid"
+_SELECT_FAILED = "SELECT key, COUNT(*) FROM attempts WHERE key >= ? AND key < ? GROUP BY key"
 _SELECT_LIST = """
 SELECT key, start, repeat, instruction, success, steps, seconds FROM episodes WHERE key >= ? AND key < ?
-"""
-_SELECT_ATTEMPTS = """
-SELECT attempts.*, sessions.host FROM attempts LEFT JOIN sessions ON sessions.id = attempts.session WHERE key = ? ORDER BY attempts.id
 """
 
 
@@ -104,20 +103,6 @@ class Listed:
     instruction: str = ""
 
 
-@dataclass(frozen=True)
-class FailedAttempt:
-    """A failed attempt as a page shows it; see :class:`~vlarig.results.records.Attempt`."""
-
-    key: str
-    number: int
-    kind: str
-    message: str
-    worker: str
-    host: str
-    gave_up: bool
-    written: str
-
-
 class DamagedRunError(VlarigError):
     """Something of a run cannot be read, which was found when a page of it was made.
 
@@ -137,25 +122,20 @@ class RunReader:
         folder: Folder of the run.
         name: Name of the run.
         manifest: Its manifest.
+        ledger: Its ledger.
         tasks: Its tasks, in the order of the manifest, with their totals.
         version: Changes whenever what the pages show has changed.
     """
 
-    def __init__(self, folder: Path, table: RunTable, connection: sqlite3.Connection) -> None:
+    def __init__(self, folder: Path, manifest: Manifest, ledger: Ledger) -> None:
         """Use :meth:`open`."""
         self.folder = folder
         self.name = run_name(folder)
-        self.manifest: Manifest = table.manifest
-        self.tasks = {
-            TaskKey(suite.suite, suite.protocol, row.task, row.variant): TaskTotals()
-            for suite in table.suites
-            for row in suite.rows
-        }
+        self.manifest = manifest
+        self.ledger = ledger
+        self.tasks = {task: TaskTotals() for task in manifest.identity.planned}
         self.version: tuple[object, ...] = ()
-        self._ledger = folder / LEDGER_NAME
         self._files = _identity_of(folder)
-        self._table = table
-        self._connection = connection
         self._last_row = 0
         self._errors: list[str] = []
         self._films: frozenset[str] = frozenset()
@@ -171,21 +151,20 @@ class RunReader:
         Raises:
             VlarigError: Manifest or ledger are missing or damaged, or do not belong together.
         """
-        table = run_table(folder)
-        connection = connect_read_only(folder / LEDGER_NAME)
+        manifest = Manifest.load(folder)
+        ledger = Ledger.open_read_only(folder, one_moment)
         try:
-            if one_moment:
-                connection.execute("BEGIN")
-            reader = cls(folder, table, connection)
+            reader = cls(folder, manifest, ledger)
             reader.update()
+            reader.table()  # says so where manifest and ledger do not belong together
         except BaseException:
-            connection.close()
+            ledger.close()
             raise
         return reader
 
     def close(self) -> None:
         """Let go of the ledger."""
-        self._connection.close()
+        self.ledger.close()
 
     @property
     def replaced(self) -> bool:
@@ -198,12 +177,11 @@ class RunReader:
         Raises:
             VlarigError: The ledger is damaged, or holds what its manifest does not plan.
         """
-        with plain_errors(self._ledger, "read"):
-            for row in self._connection.execute(_SELECT_NEW, (self._last_row,)):
-                self._count(row)
-            self._errors = [row["key"] for row in self._connection.execute(SELECT_GIVEN_UP)]
-            latest = self._connection.execute("SELECT MAX(id) FROM attempts").fetchone()[0]
-            ended = self._connection.execute("SELECT COUNT(*), COUNT(ended) FROM sessions").fetchone()
+        for row in self.ledger.rows(_SELECT_NEW, (self._last_row,)):
+            self._count(row)
+        self._errors = self.ledger.error_keys()
+        ((latest,),) = self.ledger.rows("SELECT MAX(id) FROM attempts")
+        (ended,) = self.ledger.rows("SELECT COUNT(*), COUNT(ended) FROM sessions")
         self._films = films_of(self.folder) | posters_of(self.folder)
         sheet = own_path(self.folder, "frames.png")
         drawn = sheet.stat().st_mtime_ns if sheet.is_file() else 0
@@ -211,15 +189,14 @@ class RunReader:
 
     def _count(self, row: sqlite3.Row) -> None:
         try:
-            task = TaskKey(*split_key(row["key"])[:4])
-            self.tasks[task].add(row)
+            self.tasks[TaskKey.of(row["key"])].add(row)
         except KeyError:
             raise VlarigError(
                 f"{self.folder} mixes two runs: its ledger holds {row['key']}, against its manifest; bring both back from a copy"
             ) from None
         except ValueError as error:
             raise VlarigError(
-                f"the ledger {self._ledger} holds a damaged record of {row['key']}: {error}; bring the file back from a copy"
+                f"the ledger {self.ledger.path} holds a damaged record of {row['key']}: {error}; bring the file back from a copy"
             ) from error
         self._last_row = row["rowid"]
 
@@ -231,49 +208,27 @@ class RunReader:
     def table(self) -> RunTable:
         """The run's table, of the last :meth:`update`."""
         errors = self._errors_by_task()
-        suites = []
-        for suite in self._table.suites:
-            rows = []
-            for row in suite.rows:
-                key = TaskKey(suite.suite, suite.protocol, row.task, row.variant)
-                totals = self.tasks[key]
-                tally = Tally(row.tally.expected, len(totals.outcomes), totals.successes, errors.get(key, 0))
-                rows.append(replace(row, tally=tally))
-            suites.append(replace(suite, rows=tuple(rows)))
-        return replace(self._table, suites=tuple(suites))
+        counts = {task: Count(0, 0, number) for task, number in errors.items()}
+        counts |= {task: Count(len(each.outcomes), each.successes, errors[task]) for task, each in self.tasks.items()}
+        return counted_table(self.folder, self.manifest, counts)
 
-    def _errors_by_task(self) -> dict[TaskKey, int]:
-        counts: dict[TaskKey, int] = {}
-        for key in self._errors:
-            task = TaskKey(*split_key(key)[:4])
-            counts[task] = counts.get(task, 0) + 1
-        return counts
+    def _errors_by_task(self) -> Counter[TaskKey]:
+        return Counter(map(TaskKey.of, self._errors))
 
     def records(self) -> RunRecords:
         """What the run knows, with records that know nothing but their success: enough for tables of success rates."""
-        errors = self._errors_by_task()
-        tasks: dict[TaskKey, TaskRecords] = {}
-        for suite in self.manifest.identity.suites:
-            for plan in suite.tasks:
-                key = TaskKey(suite.name, suite.protocol_name, plan.name, plan.variant)
-                scored = cast("Mapping[str, EpisodeRecord]", self.tasks[key].outcomes)
-                tasks[key] = TaskRecords(key, plan.episodes, errors.get(key, 0), scored)
-        return RunRecords(self.name, self.manifest, tasks)
+        scored = {task: cast("Mapping[str, EpisodeRecord]", totals.outcomes) for task, totals in self.tasks.items()}
+        return task_records(self.name, self.manifest, self._errors_by_task(), scored)
 
     def listed(self, task: TaskKey) -> list[Listed]:
         """The task's episodes that finished or were given up, by start and repeat."""
         low, high = _range(task)
-        with plain_errors(self._ledger, "read"):
-            failed: dict[str, int] = dict(
-                self._connection.execute(
-                    "SELECT key, COUNT(*) FROM attempts WHERE key >= ? AND key < ? GROUP BY key", (low, high)
-                )
-            )
-            listed = [
-                Listed(row["key"], row["start"], row["repeat"], bool(row["success"]), row["steps"],
-                       numbers_in(row["seconds"]).get("total", 0.0), failed.get(row["key"], 0), row["instruction"] or "")
-                for row in self._connection.execute(_SELECT_LIST, (low, high))
-            ]  # fmt: skip
+        failed: dict[str, int] = dict(self.ledger.rows(_SELECT_FAILED, (low, high)))
+        listed = [
+            Listed(row["key"], row["start"], row["repeat"], bool(row["success"]), row["steps"],
+                   numbers_in(row["seconds"]).get("total", 0.0), failed.get(row["key"], 0), row["instruction"] or "")
+            for row in self.ledger.rows(_SELECT_LIST, (low, high))
+        ]  # fmt: skip
         finished = self.tasks[task].outcomes
         for key in self._errors:
             if low <= key < high and key not in finished:
@@ -281,33 +236,14 @@ class RunReader:
                 listed.append(Listed(key, start, repeat, None, 0, 0.0, failed.get(key, 0)))
         return sorted(listed, key=lambda episode: (episode.start, episode.repeat))
 
-    def episodes(self, keys: Iterable[str]) -> Iterator[tuple[EpisodeRecord, str]]:
-        """Those of the keys that finished, one after the other: the record with its actions, and when it was written."""
-        for key in keys:
-            with plain_errors(self._ledger, "read"):
-                row = self._connection.execute("SELECT * FROM episodes WHERE key = ?", (key,)).fetchone()
-            if row is not None:
-                yield episode_record(row, self._ledger, with_actions=True), row["written"]
-
-    def attempts_at(self, key: str) -> list[FailedAttempt]:
-        """The failed attempts at an episode, oldest first."""
-        with plain_errors(self._ledger, "read"):
-            return [_failed_attempt(row) for row in self._connection.execute(_SELECT_ATTEMPTS, (key,))]
-
     def attempt_kinds(self) -> list[tuple[str, int, int]]:
         """Kinds of failed attempts, with how many there were and how many of them were given up; the most frequent first."""
         wanted = "SELECT kind, COUNT(*) AS n, SUM(gave_up) FROM attempts GROUP BY kind ORDER BY n DESC, kind"
-        with plain_errors(self._ledger, "read"):
-            return [tuple(row) for row in self._connection.execute(wanted)]
+        return [tuple(row) for row in self.ledger.rows(wanted)]
 
-    def given_up(self, most: int) -> list[FailedAttempt]:
+    def given_up(self, most: int) -> list[Attempt]:
         """The last attempt at each of the first ``most`` episodes that have no result because they were given up."""
-        return [self.attempts_at(key)[-1] for key in self._errors[:most]]
-
-    def sessions(self) -> list[Session]:
-        """The starts of the driver, oldest first."""
-        with plain_errors(self._ledger, "read"):
-            return [session_value(row, self._ledger) for row in self._connection.execute("SELECT * FROM sessions ORDER BY id")]
+        return [self.ledger.attempts(key)[-1] for key in self._errors[:most]]
 
     def film(self, key: str) -> Path | None:
         """The episode's film, if there is one."""
@@ -340,19 +276,6 @@ def _range(task: TaskKey) -> tuple[str, str]:
     """Between which texts the keys of a task's episodes are: ``0`` follows ``/``."""
     prefix = "/".join(task)
     return f"{prefix}/", f"{prefix}0"
-
-
-def _failed_attempt(row: sqlite3.Row) -> FailedAttempt:
-    return FailedAttempt(
-        row["key"],
-        row["number"],
-        row["kind"],
-        row["message"],
-        row["worker"],
-        row["host"] or "",
-        bool(row["gave_up"]),
-        row["written"],
-    )
 
 
 def _identity_of(folder: Path) -> tuple[tuple[int, int], ...]:

@@ -8,9 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..ledger import TaskKey
 from ..manifest import Manifest
-from ..records import split_key
+from ..records import TaskKey, split_key
 from ..tables import RunTable, Tally
 from . import addresses
 from .reading import ACTIVITIES, RunReader, TaskTotals

@@ -141,7 +141,7 @@ class Site:
         table, sheet = reader.table(), reader.contact_sheet() if self.options.films else None
         return self._render(
             "run.html", run=reader, table=table, state=run_page.state_of(reader, table), lines=run_page.task_lines(reader, run),
-            times=run_page.time_lines(reader), facts=run_page.facts(reader.manifest), sessions=reader.sessions(),
+            times=run_page.time_lines(reader), facts=run_page.facts(reader.manifest), sessions=reader.ledger.sessions(),
             attempt_kinds=reader.attempt_kinds(), given_up=reader.given_up(run_page.MOST_TOLD), most_told=run_page.MOST_TOLD,
             manifest=run_page.manifest_text(reader.manifest), sheet=addresses.contact_sheet(run) if sheet else "",
             partners=[(self._by_id[other].name, page) for other, page in comparing.partners(run, self._pairs())],
