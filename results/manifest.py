@@ -89,6 +89,11 @@ class SuitePlan(_Model):
         return f"{self.protocol['name']}@{self.protocol['version']}"
 
     @property
+    def conditions(self) -> tuple[str, str]:
+        """Name and protocol, every field of it: numbers of suites that agree in them can be compared."""
+        return self.name, canonical_json(self.protocol)
+
+    @property
     def episodes(self) -> int:
         """Episodes that the run owes of the suite."""
         return sum(task.episodes for task in self.tasks)

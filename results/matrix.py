@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from .manifest import canonical_json
 from .rendering import progress, rate_cell, run_sheet
 from .sheet import Cell, Column, Line, Sheet
 from .tables import RunTable, SuiteTable
@@ -39,7 +38,7 @@ def matrix_sheets(named: Sequence[tuple[str, RunTable]]) -> list[Sheet]:
 def _suites(table: RunTable) -> dict[tuple[str, str], SuiteTable]:
     """The run's suites, by their name and all fields of their protocol."""
     plans = table.manifest.identity.suites
-    return {(plan.name, canonical_json(plan.protocol)): suite for plan, suite in zip(plans, table.suites, strict=True)}
+    return {plan.conditions: suite for plan, suite in zip(plans, table.suites, strict=True)}
 
 
 def _labels(named: Sequence[tuple[str, RunTable]]) -> list[str]:

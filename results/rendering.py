@@ -32,10 +32,10 @@ def run_sheet(table: RunTable) -> Sheet:
 
 def rate_cell(tally: Tally) -> Cell:
     """The success rate in percent, with its interval and n."""
-    if tally.rate is None:
+    if tally.percent is None:
         return Cell("-", n=tally.finished)
-    low, high = tally.interval
-    return Cell(f"{100 * tally.rate:.1f}", (f"{100 * low:.1f}", f"{100 * high:.1f}"), tally.finished)
+    rate, low, high = (f"{number:.1f}" for number in tally.percent)
+    return Cell(rate, (low, high), tally.finished)
 
 
 def _cells(tally: Tally) -> tuple[Cell, ...]:

@@ -51,6 +51,11 @@ class Tally:
         """The rate's Wilson 95 % interval."""
         return wilson_interval(self.successes, self.finished)
 
+    @property
+    def percent(self) -> tuple[float, float, float] | None:
+        """The rate, and its interval's lower and upper bound, in percent; ``None`` where none finished."""
+        return None if self.rate is None else (100 * self.rate, 100 * self.interval[0], 100 * self.interval[1])
+
     def __add__(self, other: Tally) -> Tally:
         return Tally(
             self.expected + other.expected,

@@ -73,14 +73,9 @@ def flips_data(first: str, second: str) -> str:
     return f"shared/compare-{first}--{second}.js"
 
 
-def film(run: str, number: int, start: int, repeat: int) -> str:
-    """The film of an episode."""
-    return f"media/{run}/{number}-{start}-{repeat}.mp4"
-
-
-def poster(run: str, number: int, start: int, repeat: int) -> str:
-    """The picture that stands for an episode's film."""
-    return f"media/{run}/{number}-{start}-{repeat}.jpg"
+def film(run: str, number: int, start: int, repeat: int, kind: str = "mp4") -> str:
+    """The film of an episode; of kind ``jpg`` the picture that stands for it."""
+    return f"media/{run}/{number}-{start}-{repeat}.{kind}"
 
 
 def contact_sheet(run: str) -> str:

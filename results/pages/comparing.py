@@ -3,49 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any, Literal
 
 from ...envs.errors import VlarigError
-from ..comparison import Compared, Comparison, compare_records, points, points_range
-from ..manifest import SuitePlan
+from ..comparison import Comparison, compare_records
 from . import addresses
 from .reading import RunReader
 
 #: Which pairs of runs have a page.
 Which = Literal["best", "all", "none"]
-
-
-@dataclass(frozen=True)
-class ComparedRow:
-    """A suite or a task in two runs, as text; rates are there where both runs are complete.
-
-    Attributes:
-        label: Name of the suite or task.
-        total: Whether it is a suite.
-        complete: Whether both runs are.
-        n: Episodes that both finished.
-        gained: Episodes that the second run alone solved.
-        lost: Episodes that the first run alone solved.
-        first: Success rate of the first run, in percent.
-        second: Success rate of the second run, in percent.
-        difference: Second minus first, in points.
-        interval: Its 95 % interval.
-        bounds: Difference and interval as numbers in points, for the chart; ``None`` where there is no interval.
-    """
-
-    label: str
-    total: bool
-    complete: bool
-    n: int
-    gained: int
-    lost: int
-    first: str = "–"
-    second: str = "–"
-    difference: str = "–"
-    interval: str = "–"
-    bounds: tuple[float, float, float] | None = None
 
 
 def comparable(one: RunReader, other: RunReader) -> bool:
@@ -74,16 +41,11 @@ def chosen_pairs(runs: Sequence[tuple[str, RunReader]], which: Which) -> list[tu
 
 def _groups(runs: Sequence[tuple[str, RunReader]]) -> list[tuple[str, list[tuple[str, RunReader]]]]:
     """Each suite, under each protocol that it was played under, with its runs."""
-    groups: list[tuple[SuitePlan, list[tuple[str, RunReader]]]] = []
+    groups: dict[tuple[str, str], list[tuple[str, RunReader]]] = {}
     for run, reader in runs:
         for plan in reader.manifest.identity.suites:
-            for known, members in groups:
-                if (known.name, known.protocol) == (plan.name, plan.protocol):
-                    members.append((run, reader))
-                    break
-            else:
-                groups.append((plan, [(run, reader)]))
-    return [(plan.name, members) for plan, members in groups]
+            groups.setdefault(plan.conditions, []).append((run, reader))
+    return [(name, members) for (name, _), members in groups.items()]
 
 
 def _standing(reader: RunReader, suite: str) -> tuple[bool, bool, float]:
@@ -102,8 +64,8 @@ def _directed(one: tuple[str, RunReader], other: tuple[str, RunReader]) -> tuple
 
 def _shared(one: RunReader, other: RunReader) -> set[str]:
     """The suites that both runs played under the same protocol."""
-    plans = {plan.name: plan.protocol for plan in one.manifest.identity.suites}
-    return {plan.name for plan in other.manifest.identity.suites if plans.get(plan.name) == plan.protocol}
+    conditions = {plan.conditions for plan in one.manifest.identity.suites}
+    return {plan.name for plan in other.manifest.identity.suites if plan.conditions in conditions}
 
 
 def _rate(reader: RunReader, suites: set[str]) -> float:
@@ -117,29 +79,6 @@ def comparison_of(first: RunReader, second: RunReader) -> Comparison | str:
         return compare_records(first.records(), second.records())
     except VlarigError as error:
         return str(error)
-
-
-def comparison_rows(comparison: Comparison) -> list[ComparedRow]:
-    """Each suite and its tasks."""
-    rows = []
-    for suite in comparison.suites:
-        rows.append(_row(suite, f"{suite.suite} {suite.protocol}", total=True))
-        rows += [_row(part, part.tasks[0][0].label, total=False) for part in suite.each_task()]
-    return rows
-
-
-def _row(part: Compared, label: str, total: bool) -> ComparedRow:
-    pairs = part.pairs
-    row = ComparedRow(label, total, part.complete, pairs.n, pairs.gained, pairs.lost)
-    if not part.complete or pairs.rates is None or pairs.difference is None:
-        return row
-    first, second = (f"{100 * rate:.1f}" for rate in pairs.rates)
-    row = replace(row, first=first, second=second, difference=points(pairs.difference))
-    interval = part.interval()
-    if interval is None:
-        return row
-    low, high = 100 * interval[0], 100 * interval[1]
-    return replace(row, interval=points_range(interval), bounds=(100 * pairs.difference, low, high))
 
 
 def flips_data(comparison: Comparison, first: str, second: str) -> dict[str, Any]:

@@ -58,14 +58,9 @@ def run_summary(reader: RunReader, run: str) -> dict[str, Any]:
 def _channels(suite: str) -> list[dict[str, Any]] | None:
     """What the numbers of an action are; ``None`` where the suite is not installed here."""
     try:
-        channels = load_suite(suite).embodiment.channels
+        return [asdict(channel) for channel in load_suite(suite).embodiment.channels]
     except VlarigError:
         return None
-    return [
-        {"name": channel.name, "unit": channel.unit, "kind": channel.kind, "gripper": channel.gripper, "low": channel.low,
-         "high": channel.high}
-        for channel in channels
-    ]  # fmt: skip
 
 
 def task_data(reader: RunReader, listed: Sequence[Listed], films: bool) -> dict[str, Any]:
@@ -114,7 +109,7 @@ def chunk_data(reader: RunReader, run: str, number: int, listed: Sequence[Listed
         record = reader.ledger.record(episode.key)
         place = (run, number, record.start, record.repeat)
         film = addresses.film(*place) if films and reader.film(record.key) else None
-        poster = addresses.poster(*place) if film and reader.poster(record.key) else None
+        poster = addresses.film(*place, "jpg") if film and reader.poster(record.key) else None
         episodes[episode.key] = _episode(record) | {"attempts": attempts, "film": film, "poster": poster}
     return episodes
 

@@ -12,9 +12,8 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from ...benchmarks.published import TABLES, PublishedColumn, PublishedRow, PublishedTable, load_table
-from ..layouts import LAYOUTS, make_layout
 from ..manifest import SuitePlan
-from ..measured_columns import Number
+from ..measured_columns import Number, measured_number
 from ..tables import RunTable, Tally
 from . import addresses
 from .reading import RunReader
@@ -228,33 +227,17 @@ def _run_rows(
         plans = [plan for plan in reader.manifest.identity.suites if plan.name in wanted]
         if not plans:
             continue
-        numbers = _numbers(columns, reader)
-        cells = {name: _our_cell(number, _unit(columns, name)) for name, number in numbers.items()}
-        if table.shard:
-            cells = {column.name: _shard_cell(table) for column in columns if wanted.intersection(column.suites)}
+        cells: dict[str, BoardCell] = {}
+        records = reader.records()
+        for column in columns:
+            if table.shard and column.suites:
+                cells[column.name] = _shard_cell(table)
+            elif number := measured_number(column, reader.name, [records], "start"):
+                cells[column.name] = _our_cell(number, column.unit)
         for suite in table.suites:
             if suite.suite in suites:
                 cells[f"suite {suite.suite}"] = _tally_cell(suite.total, table, _repeats(reader, suite.suite))
         yield _run_row(run, reader, plans, cells)
-
-
-def _numbers(columns: Sequence[PublishedColumn], reader: RunReader) -> dict[str, Number]:
-    """What the run measured for published columns, by the rules of the paper's tables."""
-    if reader.manifest.record.shard is not None:
-        return {}
-    played = {plan.name for plan in reader.manifest.identity.suites}
-    names = {column.name for column in columns if played.intersection(column.suites)}
-    numbers: dict[str, Number] = {}
-    for layout in LAYOUTS:
-        here = {column.name for column in load_table(layout).columns if column.suites}
-        if here & (names - numbers.keys()):
-            (row,) = make_layout(layout, [(reader.name, reader.records())]).rows
-            numbers = {name: number for name, number in row.numbers.items() if name in names} | numbers
-    return numbers
-
-
-def _unit(columns: Iterable[PublishedColumn], name: str) -> str:
-    return next(column.unit for column in columns if column.name == name)
 
 
 def _our_cell(number: Number, unit: str) -> BoardCell:
@@ -271,14 +254,14 @@ def _shard_cell(table: RunTable) -> BoardCell:
 def _tally_cell(tally: Tally, table: RunTable, repeats: bool) -> BoardCell:
     if table.shard:
         return _shard_cell(table)
-    if tally.rate is None or not tally.complete:
+    if tally.percent is None or not tally.complete:
         counts = f"{tally.finished} of {tally.expected}"
         return BoardCell(f"incomplete ({counts})", n=tally.finished)
-    low, high = tally.interval
-    identity, rate = table.manifest.identity, 100 * tally.rate
+    rate, low, high = tally.percent
+    identity = table.manifest.identity
     remarks = [*(["starts repeat, which the interval takes for further starts"] if repeats else []), *identity.policy_notes()]
     competes = not identity.policy_privileged
-    return BoardCell(f"{rate:.1f}", rate, competes, (100 * low, 100 * high), tally.finished, tuple(remarks))
+    return BoardCell(f"{rate:.1f}", rate, competes, (low, high), tally.finished, tuple(remarks))
 
 
 def _repeats(reader: RunReader, suite: str) -> bool:

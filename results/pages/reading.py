@@ -223,7 +223,7 @@ class RunReader:
     def listed(self, task: TaskKey) -> list[Listed]:
         """The task's episodes that finished or were given up, by start and repeat."""
         low, high = _range(task)
-        failed: dict[str, int] = dict(self.ledger.rows(_SELECT_FAILED, (low, high)))
+        failed: dict[str, int] = {key: count for key, count in self.ledger.rows(_SELECT_FAILED, (low, high))}  # noqa: C416
         listed = [
             Listed(row["key"], row["start"], row["repeat"], bool(row["success"]), row["steps"],
                    numbers_in(row["seconds"]).get("total", 0.0), failed.get(row["key"], 0), row["instruction"] or "")

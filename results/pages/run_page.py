@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from ..manifest import Manifest
 from ..records import TaskKey, split_key
@@ -37,19 +35,6 @@ class TaskLine:
     link: str
     steps: float | None
     metrics: Mapping[str, float | None]
-
-    @property
-    def rate(self) -> str:
-        """The success rate in percent."""
-        return "–" if self.tally.rate is None else f"{100 * self.tally.rate:.1f}"
-
-    @property
-    def bounds(self) -> tuple[float, float, float] | None:
-        """The success rate and its Wilson interval in percent; ``None`` where nothing finished."""
-        if self.tally.rate is None:
-            return None
-        low, high = self.tally.interval
-        return 100 * self.tally.rate, 100 * low, 100 * high
 
 
 @dataclass(frozen=True)
@@ -125,23 +110,8 @@ def state_of(reader: RunReader, table: RunTable) -> str:
     return "being written" if reader.being_written else "incomplete"
 
 
-@dataclass(frozen=True)
-class Picture:
-    """A picture of a rollout: how one of a run's filmed episodes ended.
-
-    Attributes:
-        path: Where it lies in the site.
-        link: The episode's page.
-        label: What it shows.
-    """
-
-    path: str
-    link: str
-    label: str
-
-
-def picture(reader: RunReader, run: str) -> Picture | None:
-    """A picture of the run's first filmed episode, if there is one."""
+def picture(reader: RunReader, run: str) -> dict[str, str] | None:
+    """How the run's first filmed episode ended, if there is one: ``path`` of the picture, ``link`` to the episode, ``label``."""
     key = reader.first_poster()
     if key is None:
         return None
@@ -149,7 +119,8 @@ def picture(reader: RunReader, run: str) -> Picture | None:
     number = list(reader.tasks).index(TaskKey(*task))
     outcome = "success" if reader.tasks[TaskKey(*task)].outcomes[key].success else "failure"
     label = f"{reader.name}: the end of {task[2]}, start {start}: {outcome}"
-    return Picture(addresses.poster(run, number, start, repeat), addresses.episode_link(run, key), label)
+    path = addresses.film(run, number, start, repeat, "jpg")
+    return {"path": path, "link": addresses.episode_link(run, key), "label": label}
 
 
 def facts(manifest: Manifest) -> list[tuple[str, str]]:
@@ -170,9 +141,3 @@ def facts(manifest: Manifest) -> list[tuple[str, str]]:
         "identity": manifest.identity_hash(),
     }
     return [(name, text) for name, text in named.items() if text]
-
-
-def manifest_text(manifest: Manifest) -> str:
-    """The whole manifest as it is saved."""
-    data: dict[str, Any] = manifest.model_dump(mode="json")
-    return json.dumps(data, indent=2, sort_keys=True, ensure_ascii=False)

@@ -6,17 +6,18 @@ import hashlib
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from ...envs.errors import VlarigError
-from ..comparison import findings
+from ..comparison import findings, points, points_range
 from . import addresses, comparing, episodes, run_page
 from .data_files import data_file
-from .leaderboard import Board, make_boards
+from .leaderboard import make_boards
 from .reading import DamagedRunError, Listed, RunReader
-from .templates import Templates
+from .templates import environment
 
 #: What pages load beside data: scripts, style, icon.
 STATIC = (
@@ -60,12 +61,15 @@ class Site:
         self.runs = list(zip(addresses.run_ids(reader.name for reader in readers), readers, strict=True))
         self.options = options
         self.unreadable = tuple(unreadable)
-        self._templates = Templates()
+        self._templates = environment()
         self._by_id = dict(self.runs)
         self._listed: tuple[object, list[Listed]] = ((), [])
-        self._boards: tuple[object, list[Board]] = ((), [])
-        self._chosen: tuple[object, list[tuple[str, str]]] = ((), [])
-        self._comparison: tuple[object, Any] = ((), None)
+        # What was made last is kept until what it was made of has changed.
+        self._boards = lru_cache(1)(lambda version: make_boards(self.runs))
+        self._chosen = lru_cache(1)(lambda version: comparing.chosen_pairs(self.runs, options.comparisons))
+        self._comparison = lru_cache(1)(
+            lambda first, second, version: comparing.comparison_of(self._by_id[first], self._by_id[second])
+        )
 
     @property
     def version(self) -> tuple[object, ...]:
@@ -78,7 +82,8 @@ class Site:
         for run, reader in self.runs:
             yield from self._media(run, reader)
             yield addresses.run_data(run)
-            for number, listed in enumerate(self._list_lengths(reader)):
+            tallies = [row.tally for suite in reader.table().suites for row in suite.rows]
+            for number, listed in enumerate(tally.finished + tally.errors for tally in tallies):
                 yield addresses.task_data(run, number)
                 yield from (addresses.chunk_data(run, number, chunk) for chunk in range(-(-listed // addresses.CHUNK)))
         yield addresses.RUNS_DATA
@@ -108,7 +113,7 @@ class Site:
 
     def _page(self, path: str) -> bytes | None:
         if path == addresses.INDEX:
-            return self._render("index.html", boards=self.boards(), runs=[self._summary(*each) for each in self.runs],
+            return self._render("index.html", boards=self._boards(self.version), runs=[self._summary(*each) for each in self.runs],
                                 unreadable=self.unreadable)  # fmt: skip
         if path in (addresses.TASK, addresses.EPISODE):
             return self._render(path)
@@ -120,13 +125,8 @@ class Site:
         return self._comparison_page(*pair) if pair else None
 
     def _render(self, template: str, **values: Any) -> bytes:
-        return self._templates.render(template, site=self.options, version=str(hash_of(self.version)), **values)
-
-    def boards(self) -> list[Board]:
-        """The leaderboards."""
-        if self._boards[0] != self.version:
-            self._boards = (self.version, make_boards(self.runs))
-        return self._boards[1]
+        page = self._templates.get_template(template)
+        return page.render(site=self.options, version=hash_of(self.version), **values).encode("utf-8")
 
     def _summary(self, run: str, reader: RunReader) -> dict[str, Any]:
         table = reader.table()
@@ -143,16 +143,14 @@ class Site:
             "run.html", run=reader, table=table, state=run_page.state_of(reader, table), lines=run_page.task_lines(reader, run),
             times=run_page.time_lines(reader), facts=run_page.facts(reader.manifest), sessions=reader.ledger.sessions(),
             attempt_kinds=reader.attempt_kinds(), given_up=reader.given_up(run_page.MOST_TOLD), most_told=run_page.MOST_TOLD,
-            manifest=run_page.manifest_text(reader.manifest), sheet=addresses.contact_sheet(run) if sheet else "",
+            manifest=reader.manifest.text().rstrip(), sheet=addresses.contact_sheet(run) if sheet else "",
             partners=[(self._by_id[other].name, page) for other, page in comparing.partners(run, self._pairs())],
             episode_link=lambda key: addresses.episode_link(run, key),
         )  # fmt: skip
 
     def _pairs(self) -> list[tuple[str, str]]:
         """The pairs of runs whose pages are linked."""
-        if self._chosen[0] != self.version:
-            self._chosen = (self.version, comparing.chosen_pairs(self.runs, self.options.comparisons))
-        return self._chosen[1]
+        return self._chosen(self.version)
 
     def _pair(self, path: str, address: Callable[[str, str], str]) -> tuple[str, str] | None:
         """The runs that ``path`` compares, one of those that ``address`` makes.
@@ -165,20 +163,12 @@ class Site:
             return None
         return (first, second) if path == address(first, second) and comparing.comparable(one, other) else None
 
-    def _compared(self, first: str, second: str) -> Any:
-        wanted = (first, second, self.version)
-        if self._comparison[0] != wanted:
-            self._comparison = (wanted, comparing.comparison_of(self._by_id[first], self._by_id[second]))
-        return self._comparison[1]
-
     def _comparison_page(self, first: str, second: str) -> bytes:
-        comparison = self._compared(first, second)
-        told = isinstance(comparison, str)
+        comparison = self._comparison(first, second, self.version)
         return self._render(
             "compare.html", first=self._by_id[first], second=self._by_id[second], first_page=addresses.run_page(first),
-            second_page=addresses.run_page(second), why_not=comparison if told else "",
-            rows=[] if told else comparing.comparison_rows(comparison), notes=() if told else comparison.notes,
-            findings=[] if told else [(suite.suite, findings(suite)) for suite in comparison.suites],
+            second_page=addresses.run_page(second), why_not=comparison if isinstance(comparison, str) else "",
+            comparison=comparison, findings=findings, points=points, points_range=points_range,
             flips=addresses.flips_data(first, second),
         )  # fmt: skip
 
@@ -214,7 +204,7 @@ class Site:
         pair = self._pair(path, addresses.flips_data)
         if pair is None:
             return None
-        comparison = self._compared(*pair)
+        comparison = self._comparison(*pair, self.version)
         empty = {"gained": [], "lost": []}
         return data_file(path, empty if isinstance(comparison, str) else comparing.flips_data(comparison, *pair))
 
@@ -225,10 +215,6 @@ class Site:
             self._listed = ((), [])  # not two at a time
             self._listed = (wanted, reader.listed(episodes.task_key(reader, number)))
         return self._listed[1]
-
-    @staticmethod
-    def _list_lengths(reader: RunReader) -> list[int]:
-        return [row.tally.finished + row.tally.errors for suite in reader.table().suites for row in suite.rows]
 
     # Films and pictures.
 
@@ -243,7 +229,7 @@ class Site:
                     start, repeat = map(int, episode.removeprefix("/".join(key) + "/").split("/"))
                     yield addresses.film(run, number, start, repeat)
                     if reader.poster(episode):
-                        yield addresses.poster(run, number, start, repeat)
+                        yield addresses.film(run, number, start, repeat, "jpg")
 
     def _medium(self, name: str) -> Path | None:
         run, _, file = name.partition("/")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from importlib import resources
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ...envs.errors import VlarigError
 
@@ -13,37 +12,26 @@ if TYPE_CHECKING:
     from markupsafe import Markup
 
 
-class Templates:
-    """Renders pages.
+def environment() -> Environment:
+    """The templates.
 
     Raises:
         VlarigError: The package jinja2 is not installed.
     """
-
-    def __init__(self) -> None:
-        self._environment = _environment()
-
-    def render(self, name: str, **values: Any) -> bytes:
-        """The page of a template with its values."""
-        return self._environment.get_template(name).render(**values).encode("utf-8")
-
-
-def _environment() -> Environment:
     try:
-        from jinja2 import Environment, FunctionLoader, StrictUndefined
+        from jinja2 import Environment, PackageLoader, StrictUndefined
     except ImportError as error:
         raise VlarigError("pages need the package 'jinja2', which is not installed; pip install 'vlarig[results]'") from error
-    folder = resources.files("vlarig.results.pages").joinpath("html")
-    environment = Environment(
+    templates = Environment(
         autoescape=True,
-        loader=FunctionLoader(lambda name: folder.joinpath(name).read_text(encoding="utf-8")),
+        loader=PackageLoader("vlarig.results.pages", "html"),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    environment.filters |= {"duration": _duration, "breakable": _breakable, "moment": _moment, "thousands": _thousands}
-    return environment
+    templates.filters |= {"duration": _duration, "breakable": _breakable, "moment": _moment, "thousands": _thousands}
+    return templates
 
 
 def _duration(seconds: float) -> str:
