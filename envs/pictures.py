@@ -78,16 +78,14 @@ def lanczos3(picture: np.ndarray, height: int, width: int) -> np.ndarray:
     """
     pixels = _scale(picture.astype(np.float32), _lanczos3(picture.shape[0], height), axis=0)
     pixels = _scale(pixels, _lanczos3(picture.shape[1], width), axis=1)
-    return _grey_levels(pixels)
+    return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)  # halves to the even number
 
 
 def cv2_area(picture: np.ndarray, height: int, width: int) -> np.ndarray:
-    """``picture`` scaled down to ``uint8[height, width, 3]``: each pixel is the mean of the area that it covers; equal to upstream's.
+    """``picture`` scaled down to ``uint8[height, width, 3]``: each pixel is the mean of the area that it covers; upstream's own call.
 
     StarVLA resizes so for SimplerEnv, with OpenCV's ``INTER_AREA`` (starVLA/starVLA
-    examples/simBenchmarks/SimplerEnv/eval_files/model2simpler_interface.py@0ed0aad, ``_resize_image``). OpenCV sums up columns, then
-    rows, in float32, and whole numbers where both sides shrink by whole factors (opencv modules/imgproc/src/resize.cpp); for two by
-    two pixels it rounds a half up, elsewhere to the even number.
+    examples/simBenchmarks/SimplerEnv/eval_files/model2simpler_interface.py@0ed0aad, ``_resize_image``).
 
     Raises:
         VlarigError: A side would grow; OpenCV does something else then.
@@ -97,29 +95,16 @@ def cv2_area(picture: np.ndarray, height: int, width: int) -> np.ndarray:
         raise VlarigError(
             f"cv2_area only makes pictures smaller, not {size[0]}x{size[1]} into {height}x{width}; draw larger ones"
         )
-    if size[0] % height or size[1] % width:
-        pixels = _scale(picture, _areas(size[1], width), axis=1)
-        return _grey_levels(_scale(pixels, _areas(size[0], height), axis=0))
-    factors = size[0] // height, size[1] // width
-    sums = picture.reshape(height, factors[0], width, factors[1], 3).sum(axis=(1, 3), dtype=np.int32)
-    if factors == (2, 2):
-        return ((sums + 2) >> 2).astype(np.uint8)
-    return _grey_levels(sums.astype(np.float32) * np.float32(1 / (factors[0] * factors[1])))
+    return _opencv().resize(picture, (width, height), interpolation=_opencv().INTER_AREA)
 
 
 def cv2_linear(picture: np.ndarray, height: int, width: int) -> np.ndarray:
-    """``picture`` in the size ``uint8[height, width, 3]``, each pixel mixed of its two by two neighbours; equal to upstream's.
+    """``picture`` in the size ``uint8[height, width, 3]``, each pixel mixed of its two by two neighbours; upstream's own call.
 
     GR00T's evaluator resizes so for SimplerEnv, with OpenCV's default ``INTER_LINEAR`` (NVIDIA/Isaac-GR00T
-    gr00t/eval/sim/SimplerEnv/simpler_env.py@626af89), which does no antialiasing and mixes in 2048ths (opencv
-    modules/imgproc/src/resize.cpp, ``INTER_RESIZE_COEF_BITS`` and ``VResizeLinear``).
+    gr00t/eval/sim/SimplerEnv/simpler_env.py@626af89), which does no antialiasing.
     """
-    left, right, across = _neighbours(picture.shape[1], width)
-    top, bottom, down = _neighbours(picture.shape[0], height)
-    across, down = across[:, None], down[:, None, None]
-    mixed = ((2048 - across) * picture[:, left] + across * picture[:, right]) >> 4
-    mixed = ((2048 - down) * mixed[top] >> 16) + (down * mixed[bottom] >> 16)
-    return ((mixed + 2) >> 2).astype(np.uint8)
+    return _opencv().resize(picture, (width, height))
 
 
 def through_jpeg(picture: np.ndarray) -> np.ndarray:
@@ -193,7 +178,7 @@ def _samples(size: int, share: float) -> tuple[np.ndarray, np.ndarray, np.ndarra
 def _scale(pixels: np.ndarray, filtered: tuple[np.ndarray, np.ndarray], axis: int) -> np.ndarray:
     """``pixels[h, w, 3]`` with its rows (axis 0) or columns (axis 1) filtered, ``float32``.
 
-    Parts are added one after the other, as TensorFlow and OpenCV do it, so that they round alike.
+    Parts are added one after the other, as TensorFlow does it, so that they round alike.
     """
     firsts, weights = filtered
     shape = [*pixels.shape]
@@ -203,11 +188,6 @@ def _scale(pixels: np.ndarray, filtered: tuple[np.ndarray, np.ndarray], axis: in
         places = np.minimum(firsts + part, pixels.shape[axis] - 1)
         scaled += pixels.take(places, axis) * share.reshape((-1, 1, 1) if axis == 0 else (-1, 1))
     return scaled
-
-
-def _grey_levels(pixels: np.ndarray) -> np.ndarray:
-    """``pixels`` rounded to ``uint8``, halves to the even number."""
-    return np.clip(np.rint(pixels), 0, 255).astype(np.uint8)
 
 
 @functools.lru_cache(maxsize=16)
@@ -228,30 +208,6 @@ def _lanczos3(size: int, wanted: int) -> tuple[np.ndarray, np.ndarray]:
     return firsts, weights / weights.sum(axis=1, keepdims=True)
 
 
-@functools.lru_cache(maxsize=16)
-def _areas(size: int, wanted: int) -> tuple[np.ndarray, np.ndarray]:
-    """For each of ``wanted`` pixels, the first of those that it covers and their shares in it, ``float32[wanted, parts]``.
-
-    OpenCV leaves out what is covered by less than a thousandth (modules/imgproc/src/resize.cpp, ``computeResizeAreaTab``).
-    """
-    step = 1 / (wanted / size)
-    begins = np.arange(wanted)[:, None] * step
-    places = np.floor(begins) + np.arange(int(step) + 2)
-    covered = np.minimum(places + 1, begins + step) - np.maximum(places, begins)
-    shares = np.where(covered > 1e-3, covered, 0) / np.minimum(step, size - begins)
-    shares = shares[:, shares.any(axis=0)]  # the last part may be of no use to any
-    return places[:, 0].astype(int), shares.astype(np.float32)
-
-
-def _neighbours(size: int, wanted: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For each of ``wanted`` pixels: the pixels before and after its middle, and the latter's share, ``int32`` in 2048ths."""
-    middles = ((np.arange(wanted) + 0.5) * (1 / (wanted / size)) - 0.5).astype(np.float32)
-    before = np.floor(middles)
-    shares = np.rint((middles - before) * np.float32(2048)).astype(np.int32)
-    before = before.astype(int)
-    return np.maximum(before, 0), np.minimum(before + 1, size - 1), shares
-
-
 def _pillow() -> Any:
     """Pillow's ``Image`` module; imported here alone, since most protocols do without."""
     try:
@@ -261,6 +217,18 @@ def _pillow() -> Any:
             "this protocol resizes pictures with Pillow, which this runtime lacks; install pillow in it"
         ) from None
     return Image
+
+
+def _opencv() -> Any:
+    """OpenCV, kept to one thread, since a machine's workers are as many as its cores."""
+    try:
+        import cv2
+    except ImportError:
+        raise VlarigError(
+            "this protocol resizes pictures with OpenCV, which this runtime lacks; install opencv-python-headless in it"
+        ) from None
+    cv2.setNumThreads(1)
+    return cv2
 
 
 _METHODS: dict[str, Callable[[np.ndarray, int, int], np.ndarray]] = {

@@ -129,6 +129,14 @@ def test_a_runtime_without_pillow_is_told_what_to_install(method: str, monkeypat
         as_seen(a_picture(32, 32), camera)
 
 
+@pytest.mark.parametrize("method", ["cv2_area", "cv2_linear"])
+def test_a_runtime_without_opencv_is_told_what_to_install(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    camera = Camera("ego", 24, 24, drawn=(32, 32), resize=method)
+    with pytest.raises(VlarigError, match="lacks; install opencv-python-headless"):
+        as_seen(a_picture(32, 32), camera)
+
+
 @pytest.mark.parametrize("method", RESIZE_METHODS)
 def test_every_method_gives_the_seen_size(method: str) -> None:
     camera = Camera("ego", 20, 28, drawn=(32, 48), resize=method, crop=0.8)
