@@ -6,11 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sample_runs import make_record
+from sample_runs import hasty_ledger, make_record
 
 from vlarig.benchmarks.registry import load_suite
 from vlarig.envs.api import Episode
-from vlarig.results.ledger import Ledger
 from vlarig.results.manifest import Identity, Manifest, Surroundings
 from vlarig.results.planning import episodes_digest, suite_plans
 from vlarig.results.records import Attempt
@@ -43,7 +42,7 @@ def play(
         "vlarig_version": "0.1.0",
     }
     Manifest(identity=Identity(**fields | identity), record=Surroundings(**surroundings or {})).save(run_dir)
-    with Ledger.create(run_dir) as ledger:
+    with hasty_ledger(run_dir) as ledger:
         for episodes in planned.values():
             for number, episode in enumerate(episodes):
                 if given_up(episode):

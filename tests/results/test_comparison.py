@@ -4,7 +4,7 @@ import json
 import math
 
 import pytest
-from sample_runs import make_episode, make_manifest, make_record
+from sample_runs import hasty_ledger, make_episode, make_manifest, make_record
 
 from vlarig.envs.errors import VlarigError
 from vlarig.harness.commands import compare
@@ -20,7 +20,7 @@ TASKS = tuple(f"task{number}" for number in range(8))
 def save_run(folder, won, per_task=10, tasks=TASKS, skipped=(), given_up=(), change=None, **changes):
     """A run whose episode ``(task, start)`` succeeds where ``won`` says so; some were never run, some were given up."""
     make_manifest(per_task, tasks=tasks, **changes).save(folder)
-    with Ledger.create(folder) as ledger:
+    with hasty_ledger(folder) as ledger:
         for task in tasks:
             for start in range(per_task):
                 if (task, start) in given_up:
@@ -158,7 +158,7 @@ def test_starts_that_repeat_are_not_taken_for_more(tmp_path):
     def save(folder, won, repeats):
         once = make_manifest(6 * repeats, tasks=TASKS)
         once.save(folder)
-        with Ledger.create(folder) as ledger:
+        with hasty_ledger(folder) as ledger:
             for task in TASKS:
                 for start in range(6):
                     for repeat in range(repeats):

@@ -53,14 +53,15 @@ FORMS: dict[str, Callable[[list[Sheet], str], str]] = {
 }
 
 
-@pytest.fixture
-def sheets(tmp_path: Path) -> dict[str, tuple[list[Sheet], str]]:
+@pytest.fixture(scope="module")
+def sheets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[list[Sheet], str]]:
     """Table 4 with a complete and an incomplete row, Table 7 without any, and two runs."""
-    done = play(tmp_path / "done", "simpler_widowx", policy="mine")
-    part = play(tmp_path / "part", "simpler_widowx", policy="yours", finished=lambda episode: episode.start > 2)
+    folder = tmp_path_factory.mktemp("runs")
+    done = play(folder / "done", "simpler_widowx", policy="mine")
+    part = play(folder / "part", "simpler_widowx", policy="yours", finished=lambda episode: episode.start > 2)
     mixed = make_layout("table4", [("mine", read_run(done)), ("yours", read_run(part))])
     published = make_layout("table7", [])
-    runs = [make_run(tmp_path / "expert"), make_run(tmp_path / "half", finished=4, errors=1)]
+    runs = [make_run(folder / "expert"), make_run(folder / "half", finished=4, errors=1)]
     return {
         "table4": ([mixed.sheet()], mixed.legend),
         "table7": ([published.sheet()], published.legend),

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sample_runs import TASKS, make_episode, make_manifest, make_record, make_run
+from sample_runs import TASKS, hasty_ledger, make_episode, make_manifest, make_record, make_run
 
 from vlarig.envs.errors import VlarigError
 from vlarig.harness.commands import merge
@@ -40,7 +40,7 @@ def make_part(
     """A run of one session that holds these. All sessions start in the same second, as those of an array job may."""
     record = Surroundings(host=host, created=f"2026-01-01T00:00:00+00:00 {run.name}", **surroundings)
     make_manifest().model_copy(update={"record": record}).save(run)
-    with Ledger.create(run) as ledger:
+    with hasty_ledger(run) as ledger:
         ledger.start_session(Session("abc", host, 1, 1, started="2026-01-01T00:00:00+00:00"))
         for each in records:
             ledger.write_episode(each)

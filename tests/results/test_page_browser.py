@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from sample_runs import TASKS, make_episode, make_manifest, make_record, make_run
+from sample_runs import TASKS, hasty_ledger, make_episode, make_manifest, make_record, make_run
 
 from vlarig.results.ledger import Ledger
 from vlarig.results.pages.following import Follower
@@ -48,13 +48,13 @@ def runs(tmp_path_factory) -> list[Path]:
     folder = tmp_path_factory.mktemp("runs")
     first = make_run(folder / "expert", per_task=60, finished=60)
     make_manifest(60, policy=NASTY).save(folder / "random")
-    with Ledger.create(folder / "random") as ledger:
+    with hasty_ledger(folder / "random") as ledger:
         for task in TASKS:
             for start in range(58):
                 ledger.write_episode(make_record(start, task, success=start % 5 != 0))
             ledger.write_attempt(Attempt(make_episode(58, task).key, 1, "crash", NASTY, "worker 0", gave_up=True))
     make_manifest(60, policy="other").save(folder / "other")
-    with Ledger.create(folder / "other") as ledger:
+    with hasty_ledger(folder / "other") as ledger:
         for task in TASKS:
             for start in range(60):
                 ledger.write_episode(make_record(start, task, success=start % 5 != 0, image_digest=NO_IMAGES))

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from layout_runs import play
-from sample_runs import TASKS, make_episode, make_manifest, make_record, make_run
+from sample_runs import TASKS, hasty_ledger, make_episode, make_manifest, make_record, make_run
 
 from vlarig.benchmarks.published import TABLES, load_table
 from vlarig.envs.errors import VlarigError
@@ -407,7 +407,7 @@ def test_a_suite_that_nobody_published_has_a_board_for_each_protocol(tmp_path):
 def test_a_mean_over_fewer_tasks_is_not_ranked_beside_one_over_all(tmp_path):
     whole = make_run(tmp_path / "whole")
     make_manifest(tasks=("stack",)).save(tmp_path / "easy")
-    with Ledger.create(tmp_path / "easy") as ledger:
+    with hasty_ledger(tmp_path / "easy") as ledger:
         for start in range(10):
             ledger.write_episode(make_record(start, "stack"))
     board = boards_of(whole, tmp_path / "easy")["tabletop, standard@1"]
@@ -474,7 +474,7 @@ def test_a_comparison_shows_what_vlarig_compare_says(tmp_path):
     pytest.importorskip("scipy")
     make_run(tmp_path / "one")
     make_manifest(policy="other").save(tmp_path / "two")
-    with Ledger.create(tmp_path / "two") as ledger:
+    with hasty_ledger(tmp_path / "two") as ledger:
         for task in TASKS:
             for start in range(10):
                 ledger.write_episode(make_record(start, task, success=start % 5 != 0))
@@ -501,7 +501,7 @@ def make_runs(folder: Path, **rates: int) -> list[Path]:
     """Runs that succeed in so many of ten episodes of a task."""
     for name, successes in rates.items():
         make_manifest(tasks=("stack",), policy=name, policy_privileged=name == "expert").save(folder / name)
-        with Ledger.create(folder / name) as ledger:
+        with hasty_ledger(folder / name) as ledger:
             for start in range(10):
                 ledger.write_episode(make_record(start, success=start < successes))
     return [folder / name for name in rates]

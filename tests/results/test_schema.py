@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from sample_runs import make_record
+from sample_runs import hasty_ledger, make_record
 
 from vlarig.envs.errors import VlarigError
 from vlarig.results.ledger import Ledger
@@ -17,7 +17,7 @@ from vlarig.results.schema import SCHEMA_VERSION
 @pytest.fixture(scope="module")
 def finished_run(tmp_path_factory):
     run = tmp_path_factory.mktemp("finished") / "run"
-    with Ledger.create(run) as ledger:
+    with hasty_ledger(run) as ledger:
         for start in range(200):
             ledger.write_episode(make_record(start))
     return run
