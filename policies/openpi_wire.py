@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-import msgpack
 import numpy as np
 
 from ..envs.errors import BadMessageError
-from .strict_msgpack import decode, dtype_to_send, read_array, read_dtype
+from .strict_msgpack import array_as_map, array_in_map, decode, dtype_to_send, encode, read_dtype
 
-_ARRAY_KEYS = {b"__ndarray__", b"data", b"dtype", b"shape"}
+_ARRAY_KEYS = (b"__ndarray__", b"data", b"dtype", b"shape")
 _NUMBER_KEYS = {b"__npgeneric__", b"data", b"dtype"}
 
 
@@ -23,10 +22,7 @@ def pack(value: object) -> bytes:
     Raises:
         BadMessageError: It holds something else, or an array of a dtype that does not travel.
     """
-    try:
-        return cast("bytes", msgpack.packb(value, default=_pack_other))
-    except (TypeError, ValueError, OverflowError) as error:
-        raise BadMessageError(f"cannot send {type(value).__name__}: {error}") from None
+    return encode(value, _pack_other, type(value).__name__)
 
 
 def unpack(data: bytes | str) -> Any:
@@ -39,24 +35,14 @@ def unpack(data: bytes | str) -> Any:
 
 
 def _pack_other(value: object) -> object:
-    if not isinstance(value, (np.ndarray, np.generic)):
-        raise TypeError(f"values of type {type(value).__name__} do not travel")
-    dtype = dtype_to_send(value)
     if isinstance(value, np.generic):
-        return {b"__npgeneric__": True, b"data": value.item(), b"dtype": dtype.str}
-    return {
-        b"__ndarray__": True,
-        b"data": value.astype(dtype, copy=False).tobytes(),
-        b"dtype": dtype.str,
-        b"shape": value.shape,
-    }
+        return {b"__npgeneric__": True, b"data": value.item(), b"dtype": dtype_to_send(value).str}
+    return array_as_map(value, _ARRAY_KEYS)
 
 
 def _unpack_map(value: dict[Any, Any]) -> Any:
     if b"__ndarray__" in value:
-        if set(value) != _ARRAY_KEYS:
-            raise BadMessageError("an array has to be a map of __ndarray__, data, dtype and shape")
-        return read_array(value[b"dtype"], value[b"shape"], value[b"data"])
+        return array_in_map(value, _ARRAY_KEYS)
     if b"__npgeneric__" in value:
         return _unpack_number(value)
     return value

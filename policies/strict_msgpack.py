@@ -11,8 +11,8 @@ room before it reads it. So a message's values are counted while they are built.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NoReturn, cast
 
 import msgpack
 import numpy as np
@@ -91,13 +91,39 @@ def decode(data: bytes | str, object_hook: Callable[[dict[Any, Any]], Any]) -> A
     return value
 
 
-def read_array(dtype_name: object, shape: object, data: object) -> np.ndarray:
-    """The array that a message describes, read-only.
+def encode(value: object, default: Callable[[Any], Any], what: str) -> bytes:
+    """``value`` as msgpack; ``default`` makes plain data of what is none, or raises ``TypeError``.
 
     Raises:
-        BadMessageError: It is of a dtype that does not travel, ``shape`` is none, or the bytes do not fill it.
+        BadMessageError: It holds something that does not travel; ``what`` names the value.
     """
-    dtype = read_dtype(dtype_name)
+    try:
+        return cast("bytes", msgpack.packb(value, default=default))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise BadMessageError(f"cannot send {what}: {error}") from None
+
+
+def array_as_map(array: object, keys: Sequence[str | bytes]) -> dict[str | bytes, Any]:
+    """An array as a map with these keys, for its mark, its bytes, its dtype and its shape.
+
+    Raises:
+        TypeError: It is no array, or of a dtype that does not travel.
+    """
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"values of type {type(array).__name__} do not travel")
+    dtype = dtype_to_send(array)
+    return dict(zip(keys, (True, array.astype(dtype, copy=False).tobytes(), dtype.str, array.shape), strict=True))
+
+
+def array_in_map(value: dict[Any, Any], keys: Sequence[str | bytes]) -> np.ndarray:
+    """The array that a map with the mark ``keys[0]`` describes, read-only; ``keys`` as for :func:`array_as_map`.
+
+    Raises:
+        BadMessageError: It has other keys, is of a dtype that does not travel, its shape is none, or the bytes do not fill it.
+    """
+    if set(value) != set(keys):
+        raise BadMessageError("an array has to be a map of __ndarray__, data, dtype and shape")
+    data, dtype, shape = value[keys[1]], read_dtype(value[keys[2]]), value[keys[3]]
     if not (isinstance(shape, list) and len(shape) <= MAX_DIMENSIONS):
         raise BadMessageError(f"an array's shape has to be a list of at most {MAX_DIMENSIONS} sizes")
     if not all(type(size) is int and 0 <= size <= MAX_MESSAGE_BYTES for size in shape):

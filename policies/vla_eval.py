@@ -16,6 +16,7 @@ from pydantic import Field
 
 from ..envs.api import Needs
 from ..envs.embodiments import Embodiment
+from ..envs.untrusted import one_line
 from .access import refuse_secrets
 from .api import PolicyError, Reply, Request
 from .conventions import find_embodiment, refuse_differences
@@ -160,7 +161,8 @@ class VlaEvalPolicy:
     def _fingerprint(self) -> str:
         """What the server says of itself, hashed; the declared revision is beside it."""
         said = hashlib.sha256(pack_payload(self._sessions.hello)).hexdigest()[:8]
-        return f"{self._announced.server}-{self._announced.harness}-{said}"
+        server, version = one_line(self._announced.model_server)[:80], one_line(self._announced.harness_version)[:40]
+        return f"{server}-{version}-{said}"
 
     def _question(self, request: Request) -> Question:
         suite, _, rest = request.key.partition("/")

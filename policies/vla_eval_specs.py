@@ -8,10 +8,12 @@ frames, or the control frequency.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field, ValidationError
 
 from ..envs.embodiments import Embodiment
+from ..envs.untrusted import one_line
 from .api import PolicyError
 
 #: Formats by which a server says nothing.
@@ -36,15 +38,24 @@ _STATE_PARTS = (
     (("gripper",), "gripper1"),
 )
 
-_MAX_PARTS = 64
 
+class Spec(BaseModel, frozen=True, strict=True):
+    """One part of an action or observation, as announced.
 
-@dataclass(frozen=True)
-class Spec:
-    """One part of an action or observation, as announced: how many numbers (0: not said), and the formats that will do."""
+    Attributes:
+        dims: How many numbers; 0 where that is not said.
+        format: Its format.
+        accepts: Other formats that will do.
+    """
 
-    dims: int
-    formats: tuple[str, ...]
+    dims: int = Field(ge=0)
+    format: str
+    accepts: list[str] | None = None
+
+    @property
+    def formats(self) -> dict[str, None]:
+        """The formats that will do, each once, in order."""
+        return dict.fromkeys((self.format, *(self.accepts or ())))
 
     @property
     def says_nothing(self) -> bool:
@@ -52,44 +63,47 @@ class Spec:
         return all(each in _SILENT for each in self.formats)
 
 
-@dataclass(frozen=True)
-class Announced:
+_Specs = Annotated[dict[str, Spec], Field(max_length=64)]
+
+
+class Announced(BaseModel, frozen=True, strict=True):
     """What a server's HELLO says.
 
     Attributes:
-        server: Name of the server's class.
-        harness: Version of vla-eval that it runs.
-        actions: Name of a part of an action to its spec.
-        observations: Name of a part of an observation to its spec; ``None`` where the server announces none at all.
-        sends_state: Whether it asks for the state vector in its ``observation_params``.
+        model_server: Name of the server's class.
+        harness_version: Version of vla-eval that it runs.
+        action_spec: Name of a part of an action to its spec.
+        observation_spec: Name of a part of an observation to its spec; none where the server announces none at all.
+        observation_params: What it asks the benchmark for.
     """
 
-    server: str
-    harness: str
-    actions: Mapping[str, Spec]
-    observations: Mapping[str, Spec] | None
-    sends_state: bool
+    model_server: str = "unnamed"
+    harness_version: str = "unknown"
+    action_spec: _Specs | None = None
+    observation_spec: _Specs | None = None
+    observation_params: dict[str, Any] | None = None
 
     @property
     def image_names(self) -> list[str]:
         """Names of the images that it announces."""
-        return [name for name, spec in (self.observations or {}).items() if _IMAGE_FORMAT in spec.formats]
+        return [one_line(name) for name, spec in (self.observation_spec or {}).items() if _IMAGE_FORMAT in spec.formats]
 
     @property
     def reads_images(self) -> bool:
         """Whether it reads images; one that is silent does."""
-        return self.observations is None or bool(self.image_names)
+        return not self.observation_spec or bool(self.image_names)
 
     @property
     def state(self) -> Spec | None:
         """The spec of the state vector, where there is one."""
-        parts = self.observations or {}
+        parts = self.observation_spec or {}
         return parts.get("state", parts.get("states"))
 
     @property
     def reads_state(self) -> bool:
         """Whether it reads the state vector; one that is silent does."""
-        return self.observations is None or self.sends_state or self.state is not None
+        sends_state = (self.observation_params or {}).get("send_state") is True
+        return not self.observation_spec or sends_state or self.state is not None
 
 
 def read_hello(payload: Mapping[str, Any], where: str) -> Announced:
@@ -102,30 +116,26 @@ def read_hello(payload: Mapping[str, Any], where: str) -> Announced:
     Raises:
         PolicyError: It is not of the form that vla-eval's servers send.
     """
-    params = payload.get("observation_params")
-    if not (params is None or isinstance(params, dict)):
-        raise PolicyError(f"the vla-eval server at {where} announces observation_params that are no map")
-    server, harness = payload.get("model_server", "unnamed"), payload.get("harness_version", "unknown")
-    if not (isinstance(server, str) and isinstance(harness, str)):
-        raise PolicyError(f"the vla-eval server at {where} announces a model_server or a harness_version that is no text")
-    return Announced(
-        server=" ".join(server.split())[:80],
-        harness=" ".join(harness.split())[:40],
-        actions=_specs(payload.get("action_spec"), where) or {},
-        observations=_specs(payload.get("observation_spec"), where),
-        sends_state=params is not None and params.get("send_state") is True,
-    )
+    try:
+        return Announced.model_validate(payload)
+    except ValidationError as error:
+        first = error.errors()[0]
+        what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise PolicyError(
+            f"the vla-eval server at {where} announces what is not of vla-eval's form ({one_line(what)})"
+        ) from None
 
 
 def announced_differences(announced: Announced, env: Embodiment) -> list[str]:
     """What the server announces and ``env`` does otherwise, a phrase each; empty where nothing contradicts."""
     found = []
     expected = _action_parts(env)
-    for name, spec in announced.actions.items():
+    for name, spec in (announced.action_spec or {}).items():
         if spec.says_nothing:
             continue
         if name not in expected:
-            found.append(f"the server's actions have a part {name!r} ({_listed(spec)}) and the env's are {', '.join(expected)}")
+            part = f"the server's actions have a part {one_line(name)!r} ({_listed(spec)})"
+            found.append(f"{part} and the env's are {', '.join(expected)}")
             continue
         dims, formats = expected[name]
         if spec.dims not in (0, dims):
@@ -176,24 +186,5 @@ def _action_parts(env: Embodiment) -> dict[str, tuple[int, tuple[str, ...]]]:
     return parts
 
 
-def _specs(value: object, where: str) -> dict[str, Spec] | None:
-    if value is None:
-        return None
-    wrong = PolicyError(f"the vla-eval server at {where} announces specs that are not of vla-eval's form")
-    if not isinstance(value, dict) or len(value) > _MAX_PARTS:
-        raise wrong
-    specs: dict[str, Spec] = {}
-    for name, spec in value.items():
-        if not (isinstance(name, str) and isinstance(spec, dict)):
-            raise wrong
-        dims, accepts = spec.get("dims"), spec.get("accepts", [])
-        accepts = [] if accepts is None else accepts
-        formats = [spec.get("format"), *(accepts if isinstance(accepts, list) else [None])]
-        if type(dims) is not int or dims < 0 or not all(isinstance(each, str) for each in formats):
-            raise wrong
-        specs[name[:80]] = Spec(dims, tuple(str(each)[:80] for each in formats))
-    return specs or None
-
-
 def _listed(spec: Spec) -> str:
-    return " or ".join(dict.fromkeys(spec.formats))
+    return one_line(" or ".join(spec.formats))

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
-import msgpack
 import numpy as np
 
 from ..envs.errors import BadMessageError
-from .strict_msgpack import MAX_MESSAGE_BYTES, decode, dtype_to_send, read_array
+from .strict_msgpack import MAX_MESSAGE_BYTES, array_as_map, array_in_map, decode, encode
 
 #: Version of the protocol that is spoken here, compared when a connection begins (``PROTOCOL_VERSION`` of messages.py).
 PROTOCOL_VERSION = 1
@@ -31,7 +30,7 @@ HELLO, EPISODE_START, OBSERVATION, ACTION, EPISODE_END, ERROR = (
 )
 _KINDS = (HELLO, EPISODE_START, OBSERVATION, ACTION, EPISODE_END, ERROR)
 
-_ARRAY_KEYS = {"__ndarray__", "data", "dtype", "shape"}
+_ARRAY_KEYS = ("__ndarray__", "data", "dtype", "shape")
 
 
 @dataclass(frozen=True)
@@ -56,10 +55,7 @@ def pack(message: Message) -> bytes:
         BadMessageError: It holds something that does not travel, or is too large.
     """
     value = {"type": message.kind, "payload": message.payload, "seq": message.seq, "timestamp": time.time()}
-    try:
-        data = cast("bytes", msgpack.packb(value, default=_pack_other))
-    except (TypeError, ValueError, OverflowError) as error:
-        raise BadMessageError(f"cannot send {message.kind}: {error}") from None
+    data = encode(value, _pack_other, message.kind)
     if len(data) > MAX_MESSAGE_BYTES:
         raise BadMessageError(f"cannot send {message.kind}: {len(data)} bytes; at most {MAX_MESSAGE_BYTES} are allowed")
     return data
@@ -71,10 +67,7 @@ def pack_payload(payload: dict[str, Any]) -> bytes:
     Raises:
         BadMessageError: It holds something that does not travel.
     """
-    try:
-        return cast("bytes", msgpack.packb(payload, default=_pack_other))
-    except (TypeError, ValueError, OverflowError) as error:
-        raise BadMessageError(f"cannot pack a map of {', '.join(map(str, payload))[:80]}: {error}") from None
+    return encode(payload, _pack_other, f"a map of {', '.join(map(str, payload))[:80]}")
 
 
 def unpack(data: bytes | str) -> Message:
@@ -95,18 +88,8 @@ def unpack(data: bytes | str) -> Message:
 
 
 def _pack_other(value: object) -> object:
-    if isinstance(value, np.generic):
-        return value.item()
-    if not isinstance(value, np.ndarray):
-        raise TypeError(f"values of type {type(value).__name__} do not travel")
-    dtype = dtype_to_send(value)
-    data = np.ascontiguousarray(value, dtype).tobytes()
-    return {"__ndarray__": True, "data": data, "dtype": dtype.str, "shape": list(value.shape)}
+    return value.item() if isinstance(value, np.generic) else array_as_map(value, _ARRAY_KEYS)
 
 
 def _unpack_map(value: dict[Any, Any]) -> Any:
-    if "__ndarray__" not in value:
-        return value
-    if set(value) != _ARRAY_KEYS:
-        raise BadMessageError("an array has to be a map of __ndarray__, data, dtype and shape")
-    return read_array(value["dtype"], value["shape"], value["data"])
+    return array_in_map(value, _ARRAY_KEYS) if "__ndarray__" in value else value
