@@ -19,7 +19,7 @@ from torch.nn import functional
 from transformers import Qwen3_5Config, Qwen3_5ForConditionalGeneration
 
 from ..api import PolicyError
-from .config import BACKBONE_FIELDS, ROPE_FIELDS, TEXT_FIELDS, VISION_FIELDS
+from .config import BACKBONE_4B
 from .vision import image_features
 
 
@@ -158,11 +158,12 @@ def backbone_data(config: Qwen3_5Config) -> dict[str, Any]:
     """A transformers configuration as :attr:`~.config.ModelConfig.backbone` holds it: plain data, what has no weight left out."""
     data = config.to_dict()
     text, vision = data["text_config"], data["vision_config"]
+    stated = BACKBONE_4B["text_config"], BACKBONE_4B["vision_config"]
     rope = {"mrope_interleaved": True, **text["rope_parameters"]}
-    text["rope_parameters"] = {name: rope[name] for name in ROPE_FIELDS if name in rope}
-    data["text_config"] = {name: text[name] for name in TEXT_FIELDS if name in text}
-    data["vision_config"] = {name: vision[name] for name in VISION_FIELDS if name in vision}
-    return {name: data[name] for name in BACKBONE_FIELDS}
+    text["rope_parameters"] = {name: rope[name] for name in stated[0]["rope_parameters"] if name in rope}
+    data["text_config"] = {name: text[name] for name in stated[0] if name in text}
+    data["vision_config"] = {name: vision[name] for name in stated[1] if name in vision}
+    return {name: data[name] for name in BACKBONE_4B}
 
 
 def hidden_states(backbone: Qwen3_5ForConditionalGeneration, inputs: BackboneInputs) -> Tensor:

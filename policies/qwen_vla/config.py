@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,48 +18,7 @@ from ..images import IMAGE_FITS
 PROJECTIONS = ("zero_pad", "multi_mlp", "concat")
 STATES = ("none", "prompt", "dit")
 
-#: The fields of transformers' ``Qwen3_5TextConfig`` that a backbone must state. Transformers' defaults are those of a larger model
-#: than the paper's (4,096 wide instead of 2,560), so a field that is left out would silently be wrong.
-TEXT_FIELDS = (
-    "vocab_size",
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "num_key_value_heads",
-    "head_dim",
-    "hidden_act",
-    "max_position_embeddings",
-    "initializer_range",
-    "rms_norm_eps",
-    "tie_word_embeddings",
-    "rope_parameters",
-    "attention_bias",
-    "attention_dropout",
-    "linear_conv_kernel_dim",
-    "linear_key_head_dim",
-    "linear_value_head_dim",
-    "linear_num_key_heads",
-    "linear_num_value_heads",
-    "layer_types",
-)
-ROPE_FIELDS = ("rope_type", "rope_theta", "partial_rotary_factor", "mrope_section", "mrope_interleaved")
-VISION_FIELDS = (
-    "depth",
-    "hidden_size",
-    "hidden_act",
-    "intermediate_size",
-    "num_heads",
-    "in_channels",
-    "patch_size",
-    "spatial_merge_size",
-    "temporal_patch_size",
-    "out_hidden_size",
-    "num_position_embeddings",
-    "initializer_range",
-)
 TOKEN_FIELDS = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
-BACKBONE_FIELDS = ("text_config", "vision_config", "tie_word_embeddings", *TOKEN_FIELDS)
 
 
 @dataclass(frozen=True)
@@ -87,6 +46,80 @@ QWEN_VOCABULARY = 248_320
 SMALL_TOKENS = SpecialTokens(image_pad=6, video_pad=7, vision_start=3, vision_end=4)
 #: Rows of the embedding of ``small`` and ``tiny``: as many entries as a small tokenizer may have.
 SMALL_VOCABULARY = 1024
+
+
+def _backbone(
+    text: dict[str, Any], vision: dict[str, Any], vocabulary_size: int, tokens: SpecialTokens, interval: int = 2
+) -> dict[str, Any]:
+    """A backbone with these sizes and with what all Qwen3.5 models have in common; one in ``interval`` attentions is full."""
+    layers = text["num_hidden_layers"]
+    return {
+        "text_config": {
+            "vocab_size": vocabulary_size,
+            "hidden_act": "silu",
+            "initializer_range": 0.02,
+            "rms_norm_eps": 1e-6,
+            "tie_word_embeddings": True,
+            "attention_bias": False,
+            "attention_dropout": 0.0,
+            "linear_conv_kernel_dim": 4,
+            "layer_types": ["full_attention" if (layer + 1) % interval == 0 else "linear_attention" for layer in range(layers)],
+            **text,
+        },
+        "vision_config": {
+            "hidden_act": "gelu_pytorch_tanh",
+            "in_channels": 3,
+            "patch_size": 16,
+            "spatial_merge_size": 2,
+            "temporal_patch_size": 2,
+            "initializer_range": 0.02,
+            **vision,
+        },
+        "tie_word_embeddings": True,
+        "image_token_id": tokens.image_pad,
+        "video_token_id": tokens.video_pad,
+        "vision_start_token_id": tokens.vision_start,
+        "vision_end_token_id": tokens.vision_end,
+    }
+
+
+def _rope(theta: float, section: list[int]) -> dict[str, Any]:
+    return {
+        "rope_type": "default",
+        "rope_theta": theta,
+        "partial_rotary_factor": 0.25,
+        "mrope_section": section,
+        "mrope_interleaved": True,
+    }
+
+
+#: The sizes of the public Qwen3.5-4B.
+_TEXT_4B = {
+    "hidden_size": 2560,
+    "intermediate_size": 9216,
+    "num_hidden_layers": 32,
+    "num_attention_heads": 16,
+    "num_key_value_heads": 4,
+    "head_dim": 256,
+    "max_position_embeddings": 262_144,
+    "rope_parameters": _rope(10_000_000.0, [11, 11, 10]),
+    "linear_key_head_dim": 128,
+    "linear_value_head_dim": 128,
+    "linear_num_key_heads": 16,
+    "linear_num_value_heads": 32,
+}
+_VISION_4B = {
+    "depth": 24,
+    "hidden_size": 1024,
+    "intermediate_size": 4096,
+    "num_heads": 16,
+    "out_hidden_size": 2560,
+    "num_position_embeddings": 2304,
+}
+
+#: What a backbone must state is what the paper's states here. Transformers' defaults (``Qwen3_5TextConfig``) are a larger model's
+#: (4,096 wide instead of 2,560), so a field that is left out would silently be wrong.
+BACKBONE_4B = _backbone(_TEXT_4B, _VISION_4B, QWEN_VOCABULARY, QWEN_TOKENS, interval=4)
 
 
 @dataclass(frozen=True)
@@ -130,7 +163,7 @@ class ModelConfig:
 
     Attributes:
         backbone: Configuration of transformers' ``Qwen3_5ForConditionalGeneration`` as plain data; every field of
-            :data:`TEXT_FIELDS` and :data:`VISION_FIELDS` is stated.
+            :data:`BACKBONE_4B` is stated.
         expert: Sizes of the action expert.
         horizon: ``H``, the rows of a chunk (16: paper, section 4.2).
         channels: ``K``, the padded action channels. The paper prints no value; its 4.9M parameters of action projections allow 42
@@ -284,7 +317,7 @@ def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
         raise PolicyError(f"{name} is {value!r}, expected one of {', '.join(choices)}")
 
 
-def _check_keys(what: str, data: Any, known: list[str] | tuple[str, ...], required: tuple[str, ...] = ()) -> None:
+def _check_keys(what: str, data: Any, known: Collection[str], required: Iterable[str] = ()) -> None:
     """Make sure that a map has no unknown key and all the required ones."""
     if not isinstance(data, Mapping):
         raise PolicyError(f"the {what} is {data!r}, expected a map")
@@ -298,12 +331,13 @@ def _check_keys(what: str, data: Any, known: list[str] | tuple[str, ...], requir
 
 def _check_backbone(backbone: dict[str, Any]) -> None:
     """Make sure that the backbone is stated completely and that its sizes fit each other."""
-    _check_keys("backbone", backbone, BACKBONE_FIELDS, BACKBONE_FIELDS)
+    stated = BACKBONE_4B
+    _check_keys("backbone", backbone, stated, stated)
+    for name in ("text_config", "vision_config"):
+        _check_keys(f"backbone's {name}", backbone[name], stated[name], stated[name])
     text, vision = backbone["text_config"], backbone["vision_config"]
-    _check_keys("backbone's text_config", text, TEXT_FIELDS, TEXT_FIELDS)
-    _check_keys("backbone's vision_config", vision, VISION_FIELDS, VISION_FIELDS)
     rope = text["rope_parameters"]
-    _check_keys("backbone's rope_parameters", rope, ROPE_FIELDS, ROPE_FIELDS)
+    _check_keys("backbone's rope_parameters", rope, _TEXT_4B["rope_parameters"], _TEXT_4B["rope_parameters"])
     rotary = int(text["head_dim"] * rope["partial_rotary_factor"])
     side = math.isqrt(vision["num_position_embeddings"])
     tokens = max(backbone[name] for name in TOKEN_FIELDS)
@@ -328,83 +362,16 @@ def _check_backbone(backbone: dict[str, Any]) -> None:
             raise PolicyError(f"the backbone's sizes do not fit each other: {rule}")
 
 
-def _backbone(text: dict[str, Any], vision: dict[str, Any], vocabulary_size: int, tokens: SpecialTokens) -> dict[str, Any]:
-    """A backbone with these sizes and with what all Qwen3.5 models have in common."""
-    layers = text["num_hidden_layers"]
-    interval = text.pop("full_attention_interval")
-    return {
-        "text_config": {
-            "vocab_size": vocabulary_size,
-            "hidden_act": "silu",
-            "initializer_range": 0.02,
-            "rms_norm_eps": 1e-6,
-            "tie_word_embeddings": True,
-            "attention_bias": False,
-            "attention_dropout": 0.0,
-            "linear_conv_kernel_dim": 4,
-            "layer_types": ["full_attention" if (layer + 1) % interval == 0 else "linear_attention" for layer in range(layers)],
-            **text,
-        },
-        "vision_config": {
-            "hidden_act": "gelu_pytorch_tanh",
-            "in_channels": 3,
-            "patch_size": 16,
-            "spatial_merge_size": 2,
-            "temporal_patch_size": 2,
-            "initializer_range": 0.02,
-            **vision,
-        },
-        "tie_word_embeddings": True,
-        "image_token_id": tokens.image_pad,
-        "video_token_id": tokens.video_pad,
-        "vision_start_token_id": tokens.vision_start,
-        "vision_end_token_id": tokens.vision_end,
-    }
-
-
-def _rope(theta: float, section: list[int]) -> dict[str, Any]:
-    return {
-        "rope_type": "default",
-        "rope_theta": theta,
-        "partial_rotary_factor": 0.25,
-        "mrope_section": section,
-        "mrope_interleaved": True,
-    }
-
-
 def qwen_vla_4b(vocabulary_size: int = QWEN_VOCABULARY, tokens: SpecialTokens = QWEN_TOKENS) -> ModelConfig:
     """The paper's model: Qwen3.5-4B and an action expert of 1.15B parameters (paper, section 2.2).
 
-    The backbone's sizes are those of the public Qwen3.5-4B; they give 4,539,265,536 parameters.
+    The backbone's sizes give 4,539,265,536 parameters.
 
     Args:
         vocabulary_size: Rows of the embedding, at least the tokenizer's entries.
         tokens: Ids of the special tokens.
     """
-    text = {
-        "hidden_size": 2560,
-        "intermediate_size": 9216,
-        "num_hidden_layers": 32,
-        "full_attention_interval": 4,
-        "num_attention_heads": 16,
-        "num_key_value_heads": 4,
-        "head_dim": 256,
-        "max_position_embeddings": 262_144,
-        "rope_parameters": _rope(10_000_000.0, [11, 11, 10]),
-        "linear_key_head_dim": 128,
-        "linear_value_head_dim": 128,
-        "linear_num_key_heads": 16,
-        "linear_num_value_heads": 32,
-    }
-    vision = {
-        "depth": 24,
-        "hidden_size": 1024,
-        "intermediate_size": 4096,
-        "num_heads": 16,
-        "out_hidden_size": 2560,
-        "num_position_embeddings": 2304,
-    }
-    return ModelConfig(backbone=_backbone(text, vision, vocabulary_size, tokens))
+    return ModelConfig(backbone=_backbone(_TEXT_4B, _VISION_4B, vocabulary_size, tokens, interval=4))
 
 
 def qwen_vla_small(vocabulary_size: int = SMALL_VOCABULARY, tokens: SpecialTokens = SMALL_TOKENS) -> ModelConfig:
@@ -421,7 +388,6 @@ def qwen_vla_small(vocabulary_size: int = SMALL_VOCABULARY, tokens: SpecialToken
         "hidden_size": 192,
         "intermediate_size": 512,
         "num_hidden_layers": 4,
-        "full_attention_interval": 2,
         "num_attention_heads": 4,
         "num_key_value_heads": 2,
         "head_dim": 64,
@@ -455,7 +421,6 @@ def qwen_vla_tiny(vocabulary_size: int = SMALL_VOCABULARY, tokens: SpecialTokens
         "hidden_size": 32,
         "intermediate_size": 64,
         "num_hidden_layers": 2,
-        "full_attention_interval": 2,
         "num_attention_heads": 2,
         "num_key_value_heads": 1,
         "head_dim": 32,
