@@ -9,11 +9,14 @@ by the clock stand rows a second of CPU time, which say more on a machine with o
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import gc
 import time
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from tempfile import TemporaryDirectory
 
 import psutil
@@ -51,43 +54,32 @@ class Question:
     """CSV file to write the measurements to, a line each as it is taken."""
 
 
-@dataclass(frozen=True)
-class Sample:
-    """What was measured at the end of one interval.
+#: What is measured at the end of each interval, by its name in the CSV file; slots, minutes since every slot had begun and failed
+#: attempts so far are there as well.
+HEADINGS = {
+    "rows": "rows/s",
+    "rows_of_cpu": "rows/CPU s",
+    "episodes": "episodes/min",
+    "driver_ms": "driver ms/chunk",
+    "memory": "memory MB",
+    "driver": "driver",
+    "workers": "workers",
+}
 
-    Attributes:
-        slots: Slots under way.
-        minute: Minutes since every slot had begun.
-        rows: Rows executed a second, by the clock.
-        rows_of_cpu: Rows executed a second of CPU time, of all processes together.
-        episodes: Episodes finished a minute.
-        driver_ms: Driver's CPU time a chunk, in milliseconds.
-        driver: Memory of the driver, in MB.
-        workers: Memory of the workers, in MB.
-        faults: Attempts that failed so far.
-    """
-
-    slots: int
-    minute: float
-    rows: float
-    rows_of_cpu: float
-    episodes: float
-    driver_ms: float
-    driver: float
-    workers: float
-    faults: int
-
-    @property
-    def memory(self) -> float:
-        """All processes' memory in MB."""
-        return self.driver + self.workers
+Sample = dict[str, float]
 
 
 class Counter:
-    """A sink that counts."""
+    """A sink that counts; ``now`` gives the counts with the seconds of the wall, of the driver's CPU and of all processes' CPU."""
 
     def __init__(self) -> None:
         self.rows = self.chunks = self.episodes = self.faults = 0
+
+    def now(self) -> Sample:
+        """Counts and clocks at this moment."""
+        driver = psutil.Process()
+        cpu = {process.pid: sum(process.cpu_times()[:2]) for process in [driver, *driver.children(recursive=True)]}
+        return {**vars(self), "wall": time.monotonic(), "driver_cpu": cpu[driver.pid], "cpu": sum(cpu.values())}
 
     async def emit(self, transition: Transition) -> None:
         """Count a chunk."""
@@ -100,26 +92,7 @@ class Counter:
         self.faults += 1
 
 
-@dataclass(frozen=True)
-class Moment:
-    """Counts and clocks at a moment."""
-
-    wall: float
-    cpu: float
-    driver_cpu: float
-    rows: int
-    chunks: int
-    episodes: int
-
-    @classmethod
-    def now(cls, counter: Counter) -> Moment:
-        """This one."""
-        driver = psutil.Process()
-        cpu = sum(_cpu(process) for process in [driver, *driver.children(recursive=True)])
-        return cls(time.monotonic(), cpu, _cpu(driver), counter.rows, counter.chunks, counter.episodes)
-
-
-def measure(question: Question, slots_a_worker: int, minutes: float, write: csv.DictWriter | None) -> list[Sample]:
+def measure(question: Question, slots_a_worker: int, minutes: float, write: Callable[[Sample], object] | None) -> list[Sample]:
     """Run that many slots in each worker and measure every so often."""
     counter, samples = Counter(), []
     slots = slots_a_worker * question.workers
@@ -136,61 +109,47 @@ def measure(question: Question, slots_a_worker: int, minutes: float, write: csv.
         ) as rollouts,
     ):
         rollouts.collect(1)
-        began = before = Moment.now(counter)
-        while before.wall < began.wall + 60 * minutes:
+        began = before = counter.now()
+        while before["wall"] < began["wall"] + 60 * minutes:
             rollouts.collect(1)
-            if time.monotonic() < before.wall + question.every:
+            if time.monotonic() < before["wall"] + question.every:
                 continue
-            now = Moment.now(counter)
-            samples.append(_sample(slots, began, before, now, counter.faults))
+            now = counter.now()
+            samples.append({"slots": slots, "minute": (now["wall"] - began["wall"]) / 60, **_sample(before, now)})
             if write is not None:
-                write.writerow({name: round(value, 3) for name, value in asdict(samples[-1]).items()})
+                write({name: round(value, 3) for name, value in samples[-1].items()})
             before = now
     return samples
 
 
-def _sample(slots: int, began: Moment, before: Moment, now: Moment, faults: int) -> Sample:
+def _sample(before: Sample, now: Sample) -> Sample:
     gc.collect()
     driver = psutil.Process()
-    wall, rows = now.wall - before.wall, now.rows - before.rows
-    return Sample(
-        slots=slots,
-        minute=(now.wall - began.wall) / 60,
-        rows=rows / wall,
-        rows_of_cpu=rows / max(now.cpu - before.cpu, 1e-9),
-        episodes=(now.episodes - before.episodes) / wall * 60,
-        driver_ms=(now.driver_cpu - before.driver_cpu) / max(now.chunks - before.chunks, 1) * 1e3,
-        driver=_megabytes([driver]),
-        workers=_megabytes(driver.children(recursive=True)),
-        faults=faults,
-    )
-
-
-def _cpu(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return times.user + times.system
+    passed = {name: now[name] - before[name] for name in now}
+    memory, workers = _megabytes([driver]), _megabytes(driver.children(recursive=True))
+    return {
+        "rows": passed["rows"] / passed["wall"],
+        "rows_of_cpu": passed["rows"] / max(passed["cpu"], 1e-9),
+        "episodes": passed["episodes"] / passed["wall"] * 60,
+        "driver_ms": passed["driver_cpu"] / max(passed["chunks"], 1) * 1e3,
+        "memory": memory + workers,
+        "driver": memory,
+        "workers": workers,
+        "faults": now["faults"],
+    }
 
 
 def _megabytes(processes: list[psutil.Process]) -> float:
     return sum(process.memory_full_info().pss for process in processes) / MEGABYTE
 
 
-def _table(title: str, samples: list[Sample]) -> Table:
+def _table(samples: list[Sample]) -> Table:
     """The baseline, then the tenths of the run."""
-    table = Table(title, "minute", "rows/s", "rows/CPU s", "episodes/min", "driver ms/chunk", "memory MB", "driver", "workers")
+    table = Table("slots", "minute", *HEADINGS.values())
     step = max(1, len(samples) // 10)
     for sample in samples[step - 1 :: step]:
-        table.add_row(
-            str(sample.slots),
-            f"{sample.minute:.0f}",
-            f"{sample.rows:.0f}",
-            f"{sample.rows_of_cpu:.0f}",
-            f"{sample.episodes:.0f}",
-            f"{sample.driver_ms:.2f}",
-            f"{sample.memory:.0f}",
-            f"{sample.driver:.0f}",
-            f"{sample.workers:.0f}",
-        )
+        digits = {"driver_ms": 2}
+        table.add_row(*(f"{sample[name]:.{digits.get(name, 0)}f}" for name in ("slots", "minute", *HEADINGS)))
     return table
 
 
@@ -198,31 +157,26 @@ def main() -> None:
     """Measure the baseline, then the slots; print a line for each tenth of the time."""
     question = tyro.cli(Question, description=__doc__)
     console = Console(width=130)
-    file = None if question.out is None else question.out.open("w", newline="", buffering=1)
-    write = None if file is None else csv.DictWriter(file, [field.name for field in fields(Sample)])
-    if write is not None:
-        write.writeheader()
-    baseline = measure(question, 1, question.baseline_minutes, write)
-    samples = measure(question, question.slots // question.workers, question.minutes, write)
-    if file is not None:
-        file.close()
-    console.print(_table("slots", [*baseline[-1:], *samples]))
+    with contextlib.ExitStack() as stack:
+        write = None
+        if question.out is not None:
+            file = stack.enter_context(question.out.open("w", newline="", buffering=1))
+            writer = csv.DictWriter(file, ["slots", "minute", *HEADINGS, "faults"])
+            writer.writeheader()
+            write = writer.writerow
+        baseline = measure(question, 1, question.baseline_minutes, write)
+        samples = measure(question, question.slots // question.workers, question.minutes, write)
+    console.print(_table([*baseline[-1:], *samples]))
     half = len(samples) // 2
-    first, last = samples[:half] or samples, samples[half:]
-    growth = (
-        (_mean([each.memory for each in last]) - _mean([each.memory for each in first])) / max(question.minutes / 2, 1e-9) * 60
-    )
-    rate = _mean([each.rows_of_cpu for each in last]) / _mean([each.rows_of_cpu for each in first])
+    halves = samples[:half] or samples, samples[half:]
+    first, last = ({name: fmean(each[name] for each in part) for name in HEADINGS} for part in halves)
+    growth = (last["memory"] - first["memory"]) / max(question.minutes / 2, 1e-9) * 60
     console.print(
-        f"most memory {max(each.memory for each in samples):.0f} MB; second half against first: memory {growth:+.0f} MB an hour, "
-        f"rows a CPU second {rate:.3f}; {samples[-1].faults} failed attempts"
+        f"most memory {max(each['memory'] for each in samples):.0f} MB; second half against first: memory {growth:+.0f} MB an hour, "
+        f"rows a CPU second {last['rows_of_cpu'] / first['rows_of_cpu']:.3f}; {samples[-1]['faults']} failed attempts"
     )
-    one = baseline[-1].memory / question.workers
+    one = baseline[-1]["memory"] / question.workers
     console.print(f"one slot a worker: {one:.0f} MB each; {question.slots} of them, projected: {one * question.slots:.0f} MB")
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)
 
 
 if __name__ == "__main__":
