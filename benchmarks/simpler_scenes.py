@@ -12,8 +12,9 @@ A pose is ``[x, y, z, qw, qx, qy, qz]`` in m in the world frame. +x points from 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from itertools import permutations, product
 
 Pose = list[float]
@@ -94,16 +95,10 @@ def _standing(place: _Place, height: float, yaw: float) -> Pose:
     return [*place, height, math.cos(yaw / 2), 0.0, 0.0, math.sin(yaw / 2)]
 
 
-def _spoon_and_towel(start: int) -> tuple[Pose, Pose]:
+def _on_square(start: int, yaws: tuple[float, float], source_height: float, target_height: float) -> tuple[Pose, Pose]:
     turned, start = divmod(start, STARTS)
-    spoon, towel = _pairs(*SQUARE)[start // 2]
-    return _standing(spoon, SPOON_HEIGHT, SPOON_YAWS[start % 2] + turned * math.pi), [*towel, TOWEL_HEIGHT, *UNTURNED]
-
-
-def _carrot_and_plate(start: int) -> tuple[Pose, Pose]:
-    turned, start = divmod(start, STARTS)
-    carrot, plate = _pairs(*SQUARE)[start // 2]
-    return _standing(carrot, CARROT_HEIGHT, CARROT_YAWS[start % 2] + turned * math.pi), [*plate, PLATE_HEIGHT, *UNTURNED]
+    source, target = _pairs(*SQUARE)[start // 2]
+    return _standing(source, source_height, yaws[start % 2] + turned * math.pi), [*target, target_height, *UNTURNED]
 
 
 def _cubes(start: int) -> tuple[Pose, Pose]:
@@ -114,18 +109,10 @@ def _cubes(start: int) -> tuple[Pose, Pose]:
     return [*source, CUBE_HEIGHT, *UNTURNED], [*target, CUBE_HEIGHT, *UNTURNED]
 
 
-def _eggplant_and_basket(start: int, turns: tuple[int, ...]) -> tuple[Pose, Pose]:
+def _eggplant_and_basket(start: int, turns: Sequence[int]) -> tuple[Pose, Pose]:
     place, turn = divmod(start, len(turns))
     eggplant = [*EGGPLANT_PLACES[place], EGGPLANT_HEIGHT, *EGGPLANT_TURNS[turns[turn]]]
     return eggplant, [*BASKET_PLACE, BASKET_HEIGHT, *UNTURNED]
-
-
-def _original_eggplant(start: int) -> tuple[Pose, Pose]:
-    return _eggplant_and_basket(start, ORIGINAL_EGGPLANT_TURNS)
-
-
-def _maniskill3_eggplant(start: int) -> tuple[Pose, Pose]:
-    return _eggplant_and_basket(start, tuple(range(len(EGGPLANT_TURNS))))
 
 
 #: Starts 24 to 47 of the three scenes on the table are not upstream's but of the same kind, for suites that need more: the same places
@@ -134,12 +121,22 @@ SPOON_AND_TOWEL = Scene(
     "PutSpoonOnTableClothInScene-v1",
     "bridge_spoon_generated_modified",
     "table_cloth_generated_shorter",
-    _spoon_and_towel,
+    partial(_on_square, yaws=SPOON_YAWS, source_height=SPOON_HEIGHT, target_height=TOWEL_HEIGHT),
     STARTS,
 )
 CARROT_AND_PLATE = Scene(
-    "PutCarrotOnPlateInScene-v1", "bridge_carrot_generated_modified", "bridge_plate_objaverse_larger", _carrot_and_plate, STARTS
+    "PutCarrotOnPlateInScene-v1",
+    "bridge_carrot_generated_modified",
+    "bridge_plate_objaverse_larger",
+    partial(_on_square, yaws=CARROT_YAWS, source_height=CARROT_HEIGHT, target_height=PLATE_HEIGHT),
+    STARTS,
 )
 CUBES = Scene("StackGreenCubeOnYellowCubeBakedTexInScene-v1", "baked_green_cube_3cm", "baked_yellow_cube_3cm", _cubes, STARTS)
-EGGPLANT_AND_BASKET = Scene("PutEggplantInBasketScene-v1", "eggplant", "dummy_sink_target_plane", _original_eggplant, 24)
-MANISKILL3_EGGPLANT = Scene("PutEggplantInBasketScene-v1", "eggplant", "dummy_sink_target_plane", _maniskill3_eggplant, 64)
+EGGPLANT_AND_BASKET = Scene(
+    "PutEggplantInBasketScene-v1",
+    "eggplant",
+    "dummy_sink_target_plane",
+    partial(_eggplant_and_basket, turns=ORIGINAL_EGGPLANT_TURNS),
+    24,
+)
+MANISKILL3_EGGPLANT = replace(EGGPLANT_AND_BASKET, poses=partial(_eggplant_and_basket, turns=range(8)), starts=64)

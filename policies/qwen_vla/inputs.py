@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerFast
 
 from ...envs.api import Observation
@@ -22,7 +23,7 @@ from ..api import PolicyError
 from ..images import fit_image
 from .backbone import BackboneInputs, positions_of
 from .config import ModelConfig
-from .prompt import CHAT_HEAD, CHAT_TAIL, chat_text, embodiment_prompt, view_end, view_start
+from .prompt import chat_text, embodiment_prompt
 from .tokenizer import TokenIds, encode, rows_needed, token_ids
 from .vision import image_grids, patchify
 
@@ -77,10 +78,8 @@ class InputBuilder:
         self._tokens = token_ids(tokenizer)
         _check_fits(config, self._tokens, rows_needed(tokenizer))
         self._config = config
-        self._tokenizer = tokenizer
-        self._tail = encode(tokenizer, CHAT_TAIL)
         self._image_tokens = config.image_tokens()
-        self._head = functools.lru_cache(maxsize=_KEPT_PROMPTS)(self._encode_head)
+        self._encoded = functools.lru_cache(maxsize=_KEPT_PROMPTS)(functools.partial(encode, tokenizer))
 
     def build(self, samples: Sequence[Prompted], device: torch.device | str = "cpu") -> BackboneInputs:
         """The batch of ``samples``, on ``device`` but for the grids.
@@ -92,51 +91,26 @@ class InputBuilder:
         """
         if not samples:
             raise PolicyError("there are no samples; give one or more")
-        sequences = [self.ids(sample.text, [tag for tag, _ in sample.views]) for sample in samples]
-        input_ids = np.full((len(samples), max(map(len, sequences))), self._tokens.pad, np.int64)
-        valid = np.zeros(input_ids.shape, bool)
-        for row, sequence in enumerate(sequences):
-            input_ids[row, : len(sequence)] = sequence
-            valid[row, : len(sequence)] = True
-        images = [self._fitted(image) for sample in samples for _, image in sample.views]
-        return self._tensors(torch.from_numpy(input_ids), torch.from_numpy(valid), images, torch.device(device))
+        sequences = [torch.tensor(self.ids(sample.text, [tag for tag, _ in sample.views])) for sample in samples]
+        input_ids = pad_sequence(sequences, batch_first=True, padding_value=self._tokens.pad)
+        valid = torch.arange(input_ids.shape[1]) < torch.tensor([len(each) for each in sequences])[:, None]
+        config, vision = self._config, self._config.vision
+        patch, merge, frames = vision["patch_size"], vision["spatial_merge_size"], vision["temporal_patch_size"]
+        images = [fit_image(image, *config.image_size, config.image_fit) for sample in samples for _, image in sample.views]
+        pixels, grids = None, None
+        if images:
+            grids = image_grids(len(images), *config.image_size, patch)
+            pixels = patchify(torch.from_numpy(np.stack(images)).to(device), patch, merge, frames)
+        positions = positions_of(input_ids, valid, grids, self._tokens.image_pad, merge)
+        return BackboneInputs(input_ids, valid, positions, pixels, grids).to(device)
 
     def ids(self, text: str, tags: Sequence[str]) -> list[int]:
-        """The ids of a prompt with pictures of these views: those of :meth:`text`, read by the tokenizer."""
-        ids = list(self._head(text))
-        tokens = self._tokens
-        for tag in tags:
-            ids += [tokens.views[view_start(tag)], tokens.vision_start]
-            ids += [tokens.image_pad] * self._image_tokens
-            ids += [tokens.vision_end, tokens.views[view_end(tag)]]
-        return ids + self._tail
+        """The ids of a prompt with pictures of these views."""
+        return self._encoded(chat_text(text, [(tag, self._image_tokens) for tag in tags]))
 
     def text(self, sample: Prompted) -> str:
         """The whole sequence of a sample in words."""
         return chat_text(sample.text, [(tag, self._image_tokens) for tag, _ in sample.views])
-
-    def _encode_head(self, text: str) -> tuple[int, ...]:
-        return tuple(encode(self._tokenizer, CHAT_HEAD + text))
-
-    def _fitted(self, image: np.ndarray) -> np.ndarray:
-        return fit_image(image, *self._config.image_size, self._config.image_fit)
-
-    def _tensors(
-        self, input_ids: torch.Tensor, valid: torch.Tensor, images: list[np.ndarray], device: torch.device
-    ) -> BackboneInputs:
-        vision = self._config.vision
-        patch, merge, frames = vision["patch_size"], vision["spatial_merge_size"], vision["temporal_patch_size"]
-        pixels, grids = None, None
-        if images:
-            grids = image_grids(len(images), *self._config.image_size, patch)
-            pixels = patchify(torch.from_numpy(np.stack(images)).to(device), patch, merge, frames)
-        return BackboneInputs(
-            input_ids=input_ids.to(device),
-            valid=valid.to(device),
-            positions=positions_of(input_ids, valid, grids, self._tokens.image_pad, merge).to(device),
-            pixel_values=pixels,
-            image_grid_thw=grids,
-        )
 
 
 def _check_fits(config: ModelConfig, tokens: TokenIds, rows: int) -> None:
