@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 
 #: Answers whose rounding is measured: of the batches number 1, 2, 4, 8 and so on, so that a long run costs no more.
 MOST_COMPARED = 12
@@ -36,6 +36,9 @@ class SizeLoad:
     requests: int = 0
     seconds: float = 0.0
 
+    def __add__(self, other: SizeLoad) -> SizeLoad:
+        return SizeLoad(self.batches + other.batches, self.requests + other.requests, self.seconds + other.seconds)
+
 
 @dataclass
 class Load:
@@ -67,10 +70,16 @@ class Load:
         if self.batches == 1:
             self.first = seconds
             return
-        size = self.sizes.setdefault(1 << (requests - 1).bit_length(), SizeLoad())
-        size.batches += 1
-        size.requests += requests
-        size.seconds += seconds
+        size = 1 << (requests - 1).bit_length()
+        self.sizes[size] = self.sizes.get(size, SizeLoad()) + SizeLoad(1, requests, seconds)
+
+    def __add__(self, other: Load) -> Load:
+        numbers = {
+            each.name: getattr(self, each.name) + getattr(other, each.name) for each in fields(self) if each.name != "sizes"
+        }
+        both = sorted(self.sizes.keys() | other.sizes.keys())
+        sizes = {size: self.sizes.get(size, SizeLoad()) + other.sizes.get(size, SizeLoad()) for size in both}
+        return Load(**numbers, sizes=sizes)
 
 
 def side_by_side(loads: Sequence[Load]) -> Load:
@@ -78,20 +87,6 @@ def side_by_side(loads: Sequence[Load]) -> Load:
 
     It was asked what all of them were; its busy seconds are theirs on average, so that it is busy all the time where they all are.
     """
-    count = len(loads)
-    sizes: dict[int, SizeLoad] = {}
-    for load in loads:
-        for size, one in load.sizes.items():
-            whole = sizes.setdefault(size, SizeLoad())
-            whole.batches += one.batches
-            whole.requests += one.requests
-            whole.seconds += one.seconds / count
-    return Load(
-        batches=sum(load.batches for load in loads),
-        requests=sum(load.requests for load in loads),
-        seconds=sum(load.seconds for load in loads) / count,
-        queued=sum(load.queued for load in loads),
-        held_back=sum(load.held_back for load in loads),
-        first=sum(load.first for load in loads) / count,
-        sizes={size: sizes[size] for size in sorted(sizes)},
-    )
+    whole, count = sum(loads[1:], loads[0]), len(loads)
+    sizes = {size: replace(each, seconds=each.seconds / count) for size, each in whole.sizes.items()}
+    return replace(whole, seconds=whole.seconds / count, first=whole.first / count, sizes=sizes)

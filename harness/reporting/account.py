@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields
 from typing import Self
 
-from ...policies.batching import Load, SizeLoad
+from ...policies.batching import Load
 
 #: Activities that slot time is divided into, in the order in which they are shown.
 ACTIVITIES = ("simulate", "render", "policy", "wait")
@@ -114,26 +114,7 @@ class Account:
         return {name: share(getattr(self, name), self.played) for name in ACTIVITIES}
 
     def __add__(self, other: Self) -> Self:
-        numbers = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "load"}
-        together = {name: value + getattr(other, name) for name, value in numbers.items()}
-        return type(self)(**together, load=add_loads(self.load, other.load))
-
-
-def add_loads(one: Load, other: Load) -> Load:
-    """What two policies were asked together, or one in two sessions."""
-    sizes = {}
-    for size in sorted(one.sizes.keys() | other.sizes.keys()):
-        mine, theirs = one.sizes.get(size, SizeLoad()), other.sizes.get(size, SizeLoad())
-        sizes[size] = SizeLoad(mine.batches + theirs.batches, mine.requests + theirs.requests, mine.seconds + theirs.seconds)
-    return Load(
-        one.batches + other.batches,
-        one.requests + other.requests,
-        one.seconds + other.seconds,
-        one.queued + other.queued,
-        one.held_back + other.held_back,
-        one.first + other.first,
-        sizes,
-    )
+        return type(self)(**{each.name: getattr(self, each.name) + getattr(other, each.name) for each in fields(self)})
 
 
 def share(part: float, whole: float) -> float:
