@@ -46,23 +46,13 @@ def policy_names() -> list[str]:
     return sorted({*_BUILT_IN, *(point.name for point in entry_points(group=ENTRY_POINT_GROUP))})
 
 
-def _policy_module(name: str) -> str | None:
-    """The module of a policy that :func:`load_policy` knows by that name; ``None`` for the rig's own."""
-    if name in _BUILT_IN or name.partition(":")[0] in _SCHEMES:
-        return None
-    if ":" not in name:
-        name = next((point.value for point in entry_points(group=ENTRY_POINT_GROUP, name=name)), "")
-    return name.partition(":")[0] or None
-
-
 def policy_sources(name: str) -> list[Source]:
     """The source of the policy that :func:`load_policy` knows by that name; none for the rig's own.
 
     Raises:
-        VlarigError: A file cannot be read.
+        VlarigError: There is no such name, or a file cannot be read.
     """
-    module = _policy_module(name)
-    return [] if module is None else find_sources([module], folder=Path.cwd())
+    return find_sources([_place(name)[0].partition(":")[0]], folder=Path.cwd())
 
 
 def parse_options(words: Sequence[str]) -> dict[str, str]:
@@ -93,17 +83,8 @@ def load_policy(name: str, options: Mapping[str, str] | None = None) -> Policy:
     Raises:
         PolicyError: There is none (the nearest names are offered), it cannot be imported or made, or lacks a member.
     """
-    scheme, _, argument = name.partition(":")
-    arguments: list[str] = []
-    if scheme in _SCHEMES:
-        make = _import(_SCHEMES[scheme])
-        arguments = [argument]
-    elif ":" in name:
-        make = _import(name)
-    elif name in _BUILT_IN:
-        make = _import(_BUILT_IN[name])
-    else:
-        make = _from_entry_point(name)
+    place, arguments = _place(name)
+    make = _import(place)
     given = dict(options or {})
     _check_options(name, make, arguments, given)
     given = option_values(name, make, given)
@@ -143,13 +124,19 @@ def _check_options(name: str, make: Callable[[], Any], arguments: list[str], opt
             raise PolicyError(f"the policy {name!r} has no option {option!r}; {takes}")
 
 
-def _from_entry_point(name: str) -> Callable[[], Any]:
-    for point in entry_points(group=ENTRY_POINT_GROUP, name=name):
-        return _import(point.value)
+def _place(name: str) -> tuple[str, list[str]]:
+    """A policy's class as ``module:Name``, and what it is made with besides the options; nothing is imported."""
+    scheme, colon, argument = name.partition(":")
+    if scheme in _SCHEMES:
+        return _SCHEMES[scheme], [argument]
+    if colon:
+        return name, []
+    places = {point.name: point.value for point in entry_points(group=ENTRY_POINT_GROUP)} | _BUILT_IN
+    if name in places:
+        return places[name], []
     schemes = ", ".join(f"{scheme}:..." for scheme in sorted(_SCHEMES))
     raise PolicyError(
-        f"unknown policy {name!r}; {suggestion(name, policy_names())} "
-        f"(checkpoints and servers: {schemes}; any class of yours: module:Name)"
+        f"unknown policy {name!r}; {suggestion(name, places)} (checkpoints and servers: {schemes}; any class of yours: module:Name)"
     )
 
 
