@@ -23,7 +23,7 @@ from .conventions import find_embodiment, refuse_differences
 from .images import fit_image
 from .option_types import ImageSize, Seconds, Views
 from .options import Options, read_options
-from .vla_eval_sessions import Question, Sessions
+from .vla_eval_sessions import Sessions
 from .vla_eval_specs import announced_differences, read_hello
 from .vla_eval_wire import pack_payload
 
@@ -126,7 +126,7 @@ class VlaEvalPolicy:
         Raises:
             PolicyError: The server is gone, fails, lost an episode, or answers something else than actions.
         """
-        answers = self._sessions.ask([self._question(request) for request in requests])
+        answers = self._sessions.ask(requests, [self._observation(request) for request in requests])
         return [Reply(self._actions(answer)) for answer in answers]
 
     def close(self) -> None:
@@ -164,14 +164,12 @@ class VlaEvalPolicy:
         server, version = one_line(self._announced.model_server)[:80], one_line(self._announced.harness_version)[:40]
         return f"{server}-{version}-{said}"
 
-    def _question(self, request: Request) -> Question:
-        suite, _, rest = request.key.partition("/")
-        instruction = request.observation["instruction"]
-        observation: dict[str, Any] = {"images": self._shown(request), "task_description": instruction}
+    def _observation(self, request: Request) -> dict[str, Any]:
+        seen = request.observation
+        observation: dict[str, Any] = {"images": self._shown(request), "task_description": seen["instruction"]}
         if self.reads_state:
-            observation[self._told.state_key] = np.asarray(request.observation["state"], np.float32)
-        task = {"name": instruction, "suite": suite, "episode": rest}
-        return Question(request.slot, request.key, request.chunk, task, observation)
+            observation[self._told.state_key] = np.asarray(seen["state"], np.float32)
+        return observation
 
     def _shown(self, request: Request) -> dict[str, np.ndarray]:
         images, shown = request.observation["images"], {}

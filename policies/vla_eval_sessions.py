@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -16,7 +15,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
 
 from ..envs.background import BackgroundLoop
 from ..envs.errors import BadMessageError
-from .api import PolicyError
+from .api import PolicyError, Request
 from .strict_msgpack import MAX_MESSAGE_BYTES
 from .vla_eval_wire import (
     ACTION,
@@ -31,25 +30,6 @@ from .vla_eval_wire import (
     pack_payload,
     unpack,
 )
-
-
-@dataclass(frozen=True)
-class Question:
-    """What a slot asks: the actions that follow from an observation.
-
-    Attributes:
-        slot: Number of the slot.
-        key: The episode's key.
-        chunk: How many questions this episode asked before.
-        task: What the server is told of the task where the episode begins.
-        observation: What the policy sees.
-    """
-
-    slot: int
-    key: str
-    chunk: int
-    task: dict[str, Any]
-    observation: dict[str, Any]
 
 
 class _Session:
@@ -99,20 +79,24 @@ class Sessions:
             self.close()
             raise
 
-    def ask(self, questions: Sequence[Question]) -> list[dict[str, Any]]:
-        """The payload of the server's answer to each question, in order; all are under way at once.
+    def ask(self, requests: Sequence[Request], observations: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        """The payload of the server's answer to each request, in order; all are under way at once.
 
-        A question that was answered already is answered alike, without asking again: to the server it would be a further step.
+        A request that was answered already is answered alike, without asking again: to the server it would be a further step.
+
+        Args:
+            requests: Each of another slot; their observations are not sent.
+            observations: What is sent instead.
 
         Raises:
             PolicyError: The server is gone, fails, takes too long, or lost the episode.
         """
-        slots = [question.slot for question in questions]
+        slots = [request.slot for request in requests]
         if len(set(slots)) != len(slots):
             raise PolicyError(
                 "a vla-eval server is asked twice for one slot at a time; its sessions answer one after the other"
             )
-        return self._loop.run(self._ask_all(questions))
+        return self._loop.run(self._ask_all(requests, observations))
 
     def close(self) -> None:
         """End all connections; a second call does nothing."""
@@ -123,32 +107,32 @@ class Sessions:
         finally:
             self._loop.close()
 
-    async def _ask_all(self, questions: Sequence[Question]) -> list[dict[str, Any]]:
-        answers = await asyncio.gather(*map(self._ask, questions), return_exceptions=True)
+    async def _ask_all(self, requests: Sequence[Request], observations: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+        answers = await asyncio.gather(*map(self._ask, requests, observations), return_exceptions=True)
         for answer in answers:
             if isinstance(answer, BaseException):
                 raise answer
         return [answer for answer in answers if isinstance(answer, dict)]
 
-    async def _ask(self, question: Question) -> dict[str, Any]:
-        session = self._sessions.pop(question.slot, None)  # back in its place once it has answered
+    async def _ask(self, request: Request, observation: dict[str, Any]) -> dict[str, Any]:
+        session = self._sessions.pop(request.slot, None)  # back in its place once it has answered
         try:
-            if question.chunk == 0:
-                session = await self._begin(session, question)
-            elif session is None or session.key != question.key:
+            if request.chunk == 0:
+                session = await self._begin(session, request)
+            elif session is None or session.key != request.key:
                 raise PolicyError(
-                    f"the vla-eval server at {self._url} was not asked for the beginning of {question.key}, or the connection was lost "
+                    f"the vla-eval server at {self._url} was not asked for the beginning of {request.key}, or the connection was lost "
                     "since; it keeps an episode's state itself, so the episode has to begin anew: type the same command again"
                 )
-            elif question.chunk != session.answered:
-                if question.chunk != session.answered - 1:
+            elif request.chunk != session.answered:
+                if request.chunk != session.answered - 1:
                     raise PolicyError(
-                        f"the vla-eval server at {self._url} is at question {session.answered} of {question.key} and cannot answer "
-                        f"question {question.chunk}; the episode has to begin anew"
+                        f"the vla-eval server at {self._url} is at question {session.answered} of {request.key} and cannot answer "
+                        f"question {request.chunk}; the episode has to begin anew"
                     )
-                self._sessions[question.slot] = session
+                self._sessions[request.slot] = session
                 return session.latest
-            seq = await session.send(OBSERVATION, question.observation)
+            seq = await session.send(OBSERVATION, observation)
             async with asyncio.timeout(self._timeout):
                 answer = await self._receive(session)
         except TimeoutError:
@@ -158,7 +142,7 @@ class Sessions:
             ) from None
         except ConnectionClosed:
             raise PolicyError(
-                f"the vla-eval server at {self._url} closed the connection in the middle of {question.key}; it keeps an episode's "
+                f"the vla-eval server at {self._url} closed the connection in the middle of {request.key}; it keeps an episode's "
                 "state itself, so the episode has to begin anew: type the same command again once the server is up"
             ) from None
         except BaseException:
@@ -170,11 +154,11 @@ class Sessions:
                 f"the vla-eval server at {self._url} sent {answer.kind} number {answer.seq} where an action number {seq} was due; "
                 "it has to answer each observation with one action"
             )
-        session.latest, session.answered = answer.payload, question.chunk + 1
-        self._sessions[question.slot] = session
+        session.latest, session.answered = answer.payload, request.chunk + 1
+        self._sessions[request.slot] = session
         return answer.payload
 
-    async def _begin(self, session: _Session | None, question: Question) -> _Session:
+    async def _begin(self, session: _Session | None, request: Request) -> _Session:
         """Begin an episode in a session that is free, whatever became of the one before."""
         if session is not None:
             try:
@@ -185,8 +169,10 @@ class Sessions:
             session, self._spare = self._spare, None
         if session is None or session.connection.close_code is not None:
             session = await self._connect()
-        session.key, session.answered = question.key, 0
-        await session.send(EPISODE_START, {"task": question.task})
+        session.key, session.answered = request.key, 0
+        suite, _, rest = request.key.partition("/")
+        task = {"name": request.observation["instruction"], "suite": suite, "episode": rest}
+        await session.send(EPISODE_START, {"task": task})
         return session
 
     async def _connect(self) -> _Session:
