@@ -6,6 +6,7 @@ A wrong convention makes no error of its own, only a low score. So a difference 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -98,16 +99,14 @@ def differences(policy: Embodiment, env: Embodiment, reads_state: bool) -> list[
     Names of embodiments, bounds of channels and the key of the statistics are no conventions. The layout of the state counts only
     for a policy that reads it, and the env may have more views than the policy wants.
     """
-    found = []
-    for what, ours, theirs in (
+    controlled = {True: "controlled", False: "absent"}
+    found = _unlike(
         ("the robot", policy.robot_tag, env.robot_tag),
         ("the control frequency", f"{policy.control_frequency:g} Hz", f"{env.control_frequency:g} Hz"),
         ("the robot's arms", policy.arms, env.arms),
-        ("the waist", _controlled(policy.waist), _controlled(env.waist)),
-        ("the mobile base", _controlled(policy.mobile_base), _controlled(env.mobile_base)),
-    ):
-        if ours != theirs:
-            found.append(f"{what} is {ours} for the policy and {theirs} for the env")
+        ("the waist", controlled[policy.waist], controlled[env.waist]),
+        ("the mobile base", controlled[policy.mobile_base], controlled[env.mobile_base]),
+    )
     if policy.action_size != env.action_size:
         found.append(f"the policy's actions are {_listed(policy)} and the env's are {_listed(env)}")
     else:
@@ -149,31 +148,27 @@ def refuse_differences(who: str, suite: str, policy: Embodiment, env: Embodiment
 def _channel_differences(position: int, policy: Channel, env: Channel) -> list[str]:
     if policy.name != env.name:
         return [f"channel {position} of an action is {policy.name} for the policy and {env.name} for the env"]
-    return [
-        f"the {what} of channel {policy.name} is {ours} for the policy and {theirs} for the env"
-        for what, ours, theirs in (
-            ("unit", policy.unit, env.unit),
-            ("kind", policy.kind, env.kind),
-            ("frame", policy.frame, env.frame),
-            ("rotation", policy.rotation, env.rotation),
-            ("gripper convention", _quoted(policy.gripper), _quoted(env.gripper)),
-        )
-        if ours != theirs
-    ]
+    of = f"of channel {policy.name}"
+    return _unlike(
+        (f"the unit {of}", policy.unit, env.unit),
+        (f"the kind {of}", policy.kind, env.kind),
+        (f"the frame {of}", policy.frame, env.frame),
+        (f"the rotation {of}", policy.rotation, env.rotation),
+        (f"the gripper convention {of}", _quoted(policy.gripper), _quoted(env.gripper)),
+    )
 
 
-def _controlled(part: bool) -> str:
-    return "controlled" if part else "absent"
+def _unlike(*pairs: tuple[str, object, object]) -> list[str]:
+    return [f"{what} is {ours} for the policy and {theirs} for the env" for what, ours, theirs in pairs if ours != theirs]
 
 
 def _quoted(text: str | None) -> str:
     return "none" if text is None else repr(text)
 
 
-def _joined(names: object) -> str:
-    assert isinstance(names, (tuple, list, dict))
+def _joined(names: Iterable[str]) -> str:
     return ", ".join(names) or "none"
 
 
 def _listed(embodiment: Embodiment) -> str:
-    return f"{embodiment.action_size} numbers ({_joined([channel.name for channel in embodiment.channels])})"
+    return f"{embodiment.action_size} numbers ({_joined(channel.name for channel in embodiment.channels)})"

@@ -106,9 +106,6 @@ class LerobotPolicy:
             return self._answer(requests)
         return [reply for request in requests for reply in self._answer([request])]
 
-    def close(self) -> None:
-        """Nothing is open: the weights are in memory, and go with this object."""
-
     def _answer(self, requests: Sequence[Request]) -> list[Reply]:
         frame: dict[str, Any] = {"task": [request.observation["instruction"] for request in requests]}
         if self.reads_state:
