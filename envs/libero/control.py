@@ -23,6 +23,8 @@ from robosuite.utils.control_utils import (
     set_goal_orientation,
 )
 
+from ..mujoco_shared import as_slice
+
 #: mj_forwardSkip leaves out what is up to date up to this stage.
 _VELOCITY_STAGE = mujoco.mjtStage.mjSTAGE_VEL.value
 
@@ -188,10 +190,3 @@ class ArmController:
         mujoco.mj_fullM(self._model, self._all_inertia, self._data.qM)
         sight.inertia[:] = self._all_inertia[self._dofs, self._dofs]
         return sight
-
-
-def as_slice(neighbours: list[int]) -> slice:
-    """The slice that takes what the ascending ``neighbours`` take."""
-    first, last = int(neighbours[0]), int(neighbours[-1])
-    assert [int(index) for index in neighbours] == list(range(first, last + 1)), f"{neighbours} are no neighbours"
-    return slice(first, last + 1)

@@ -11,6 +11,7 @@ import numpy as np
 from ..api import Camera, Env, Episode, Row
 from ..embodiments import LIBERO_PANDA
 from ..errors import VlarigError
+from ..mujoco_shared import integration_state
 from .control import ArmController
 from .scene import Scene, Slot
 from .scene_pool import ScenePool
@@ -80,19 +81,17 @@ class LiberoEnv(Env):
         self.scene.enter(self._slot)
         now = self.scene.model.site_rgba.copy()
         self.scene.model.site_rgba[:] = self._site_rgba
-        picture = self.scene.renderer.draw(self._qpos, self.embodiment.cameras[camera.view], camera.height, camera.width)
+        name = self.embodiment.cameras[camera.view]
+        picture = self.scene.canvas.draw(self.scene.model, self._qpos, name, camera.height, camera.width)
         self.scene.model.site_rgba[:] = now
         return picture
 
     def simulator_state(self) -> np.ndarray:
         """MuJoCo's integration state, what the controller remembers, where the fixtures stand, and which sites are seen."""
         self.scene.enter(self._slot)
-        model, kind = self.scene.model, mujoco.mjtState.mjSTATE_INTEGRATION.value
-        state = np.empty(mujoco.mj_stateSize(model, kind))
-        mujoco.mj_getState(model, self._slot.data, state, kind)
-        return np.concatenate(
-            [state, self._control.memory(), model.body_pos.ravel(), model.body_quat.ravel(), model.site_rgba[:, 3]]
-        )
+        model, memory = self.scene.model, self._control.memory()
+        state = integration_state(model, self._slot.data)
+        return np.concatenate([state, memory, model.body_pos.ravel(), model.body_quat.ravel(), model.site_rgba[:, 3]])
 
     def privileged(self) -> dict[str, np.ndarray]:
         """Where things are at the end of the control step, in the world frame.

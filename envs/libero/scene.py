@@ -11,8 +11,8 @@ from typing import Any, Optional
 import mujoco
 import numpy as np
 
+from ..mujoco_shared import Canvas
 from .init_states import read_init_states
-from .renderer import Renderer
 from .shapes import Shape, collision_shape
 from .upstream import CHANGED_BY_RESETS, make_task
 
@@ -25,6 +25,11 @@ FORWARDS_AT_LOAD = 2
 #: appends the task's samplers of joints to one list, so a reset draws that often from them (libero/libero/envs/
 #: bddl_base_domain.py, _add_placement_initializer).
 LOADS_AT_FIRST_RESET = 2
+
+#: Size of upstream's drawing buffer, and its groups of geoms: without collision shapes, with visual ones (robosuite 1.4.0,
+#: utils/binding_utils.py, MjRenderContextOffscreen; environments/base.py, _reset_internal).
+BUFFER = (480, 640)
+COLLISION_GROUP, VISUAL_GROUP = 0, 1
 
 
 @dataclass
@@ -66,7 +71,7 @@ class Scene:
         self._geoms: dict[str, np.ndarray] = {}
         self._shapes: dict[str, Shape] = {}
         self._inside: Optional[Slot] = None
-        self._renderer: Optional[Renderer] = None
+        self._canvas: Optional[Canvas] = None
 
     def new_slot(self) -> Slot:
         """A slot with nothing in it yet; :meth:`reset` fills it."""
@@ -121,11 +126,14 @@ class Scene:
         return success
 
     @property
-    def renderer(self) -> Renderer:
-        """The renderer, made when the first picture is asked for."""
-        if self._renderer is None:
-            self._renderer = Renderer(self.model)
-        return self._renderer
+    def canvas(self) -> Canvas:
+        """What draws the scene, made when the first picture is asked for."""
+        if self._canvas is None:
+            options = mujoco.MjvOption()
+            options.geomgroup[COLLISION_GROUP] = 0
+            options.geomgroup[VISUAL_GROUP] = 1
+            self._canvas = Canvas(self.model, BUFFER, options)
+        return self._canvas
 
     @cached_property
     def bodies(self) -> dict[str, int]:
@@ -140,9 +148,9 @@ class Scene:
 
     def close(self) -> None:
         """Free the graphics context."""
-        if self._renderer is not None:
-            self._renderer.close()
-            self._renderer = None
+        if self._canvas is not None:
+            self._canvas.close()
+            self._canvas = None
 
     def _restore(self, slot: Slot) -> None:
         """The model and the slot as if just compiled."""

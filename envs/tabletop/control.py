@@ -18,6 +18,8 @@ from robosuite.controllers.composite.composite_controller import CompositeContro
 from robosuite.controllers.parts.arm.osc import OperationalSpaceController
 from robosuite.utils.control_utils import nullspace_torques, opspace_matrices, orientation_error
 
+from ..mujoco_shared import as_slice
+
 ARM = "right"
 GRIPPER = "right_gripper"
 
@@ -37,8 +39,8 @@ class ArmController(OperationalSpaceController):
         self._site_position = self._data.site_xpos[self._site]
         self._site_rotation = self._data.site_xmat[self._site].reshape(3, 3)
         joints = params["joint_indexes"]
-        self._arm_qpos = self._data.qpos[_slice(joints["qpos"])]
-        self._arm_dofs = _slice(joints["qvel"])
+        self._arm_qpos = self._data.qpos[as_slice(joints["qpos"])]
+        self._arm_dofs = as_slice(joints["qvel"])
         self._jacobian = np.zeros((2, 3, self._model.nv))
         self._inertia = np.zeros((self._model.nv, self._model.nv))
         super().__init__(control_ori=True, **params)
@@ -98,10 +100,3 @@ class ArmAndGripper(CompositeController):
         arm, gripper = self.part_controller_config[ARM], self.part_controller_config[GRIPPER]
         self.part_controllers[ARM] = ArmController(**arm)
         self.part_controllers[GRIPPER] = controller_factory(GRIPPER, gripper["type"], gripper)
-
-
-def _slice(neighbours: list[int]) -> slice:
-    """The slice that takes what the ascending ``neighbours`` take."""
-    first, last = int(neighbours[0]), int(neighbours[-1])
-    assert [int(index) for index in neighbours] == list(range(first, last + 1)), f"{neighbours} are no neighbours"
-    return slice(first, last + 1)

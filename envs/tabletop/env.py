@@ -9,6 +9,7 @@ import numpy as np
 
 from ..api import Camera, Env, Episode, Row
 from ..embodiments import TABLETOP_PANDA
+from ..mujoco_shared import integration_state
 from . import layout
 from .goals import Goal, Thing, World
 from .render import Renderer
@@ -47,8 +48,6 @@ class TabletopEnv(Env):
         joints = {name: self._data.joint(f"{name}_joint0") for names in self._scene.bodies.values() for name in names}
         self._qpos = {name: joint.qpos for name, joint in joints.items()}
         self._qvel = {name: joint.qvel for name, joint in joints.items()}
-        self._state_kind = mujoco.mjtState.mjSTATE_INTEGRATION.value
-        self._state_size = mujoco.mj_stateSize(self._model, self._state_kind)
 
     def begin(self, episode: Episode, rng: np.random.Generator) -> str:
         """Move and colour the scene's parts; nothing is drawn from ``rng``, a start is literal data."""
@@ -94,10 +93,8 @@ class TabletopEnv(Env):
         ``OSC_POSE`` takes its goal anew from the achieved pose in each row, so it carries nothing over; the gripper adds up its
         commands (robosuite/models/grippers/panda_gripper.py, ``format_action``).
         """
-        state = np.empty(self._state_size)
-        mujoco.mj_getState(self._model, self._data, state, self._state_kind)
         command = self._scene.robots[0].gripper["right"].current_action
-        return np.concatenate([state, np.broadcast_to(command, 2), self._goal.memory()])
+        return np.concatenate([integration_state(self._model, self._data), np.broadcast_to(command, 2), self._goal.memory()])
 
     def privileged(self) -> dict[str, np.ndarray]:
         """Poses by name, in the world frame.
