@@ -15,7 +15,7 @@ from ..envs.episode import Protocol, check_name
 from ..envs.errors import BadMessageError, VlarigError
 from ..envs.untrusted import convert, one_line
 from .records import TaskKey
-from .run_files import own_path
+from .run_files import appearing, own_path
 from .schema import sync_folder
 
 MANIFEST_NAME = "manifest.json"
@@ -240,23 +240,18 @@ class Manifest(_Model):
     def save(self, run_dir: Path) -> None:
         """Write ``manifest.json`` into ``run_dir``; it appears whole or not at all."""
         path = run_dir / MANIFEST_NAME
-        draft = run_dir / f"{MANIFEST_NAME}.{os.getpid()}.new"
         text = self.text()
         try:
             run_dir.mkdir(parents=True, exist_ok=True)
-            draft.unlink(missing_ok=True)
-            with draft.open("w", encoding="utf-8") as file:
+            with appearing(path) as draft, draft.open("w", encoding="utf-8") as file:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
-            draft.replace(path)
             sync_folder(run_dir)
         except OSError as error:
             raise VlarigError(
                 f"{path} cannot be written: {error}; check that the folder is writable, with space left"
             ) from error
-        finally:
-            draft.unlink(missing_ok=True)
 
     @classmethod
     def load(cls, run_dir: Path) -> Manifest:

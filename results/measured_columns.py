@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -12,7 +11,7 @@ from ..benchmarks.suite import Suite
 from ..envs.errors import VlarigError
 from .bootstrap import Unit, clustered_mean
 from .manifest import SuitePlan
-from .measures import Incomplete, RunRecords, TaskRecords, gap_of, metric_value
+from .measures import RunRecords, TaskRecords, gap_of, metric_values, unmeasured
 from .statistics import wilson_interval
 
 
@@ -63,7 +62,7 @@ def measured_number(column: PublishedColumn, label: str, runs: Sequence[RunRecor
         return None
     metric = _metric(column)
     tasks = [task for part in parts for task in part.tasks]
-    values = {key: metric_value(record, metric) for task in tasks for key, record in task.records.items()}
+    values = metric_values(tasks, metric)
     identities = [part.run.manifest.identity for part in parts]
     names = tuple(dict.fromkeys(part.run.run for part in parts))
     lacking = list(_lacking(column, parts, metric))
@@ -115,16 +114,9 @@ def _lacking(column: PublishedColumn, parts: Sequence[_Part], metric: str) -> It
         absent = [task.name for task in suite.tasks if task.name not in tasks and column.task in ("", task.name)]
         if absent:
             yield f"{suite.name} incomplete: not played: {', '.join(absent)}"
-        gap = gap_of(part.tasks) or _unmeasured(part, metric)
+        gap = gap_of(part.tasks) or unmeasured(metric_values(part.tasks, metric))
         if gap is not None:
             yield f"{suite.name} {gap}"
-
-
-def _unmeasured(part: _Part, metric: str) -> Incomplete | None:
-    """Which episodes of a part have no finite number; ``None`` where all have one."""
-    records = {key: record for task in part.tasks for key, record in task.records.items()}
-    keys = tuple(sorted(key for key, record in records.items() if not math.isfinite(metric_value(record, metric))))
-    return Incomplete(len(records), len(records), 0, keys) if keys else None
 
 
 def _metric(column: PublishedColumn) -> str:

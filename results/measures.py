@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -133,8 +133,7 @@ def suite_mean(run: RunRecords, suite: str, metric: str = "success", unit: Unit 
     if not tasks:
         raise unknown("suite", suite, list(dict.fromkeys(key.suite for key in run.tasks)), f"the run {run.run}")
     check_metric(run, metric)
-    values = {key: metric_value(record, metric) for task in tasks for key, record in task.records.items()}
-    return gap_of(tasks) or mean_or_gap(values, unit)
+    return gap_of(tasks) or mean_or_gap(metric_values(tasks, metric), unit)
 
 
 def gap_of(tasks: Sequence[TaskRecords]) -> Incomplete | None:
@@ -149,8 +148,18 @@ def mean_or_gap(values: Mapping[str, float], unit: Unit) -> Mean | Incomplete:
     Raises:
         VlarigError: scipy is not installed.
     """
-    unmeasured = tuple(sorted(key for key, value in values.items() if not math.isfinite(value)))
-    return Incomplete(len(values), len(values), 0, unmeasured) if unmeasured else clustered_mean(values, unit)
+    return unmeasured(values) or clustered_mean(values, unit)
+
+
+def unmeasured(values: Mapping[str, float]) -> Incomplete | None:
+    """Which of the episodes' ``values``, by key, are no finite numbers; ``None`` where all are."""
+    keys = tuple(sorted(key for key, value in values.items() if not math.isfinite(value)))
+    return Incomplete(len(values), len(values), 0, keys) if keys else None
+
+
+def metric_values(tasks: Iterable[TaskRecords], metric: str) -> dict[str, float]:
+    """The metric of each finished episode of some tasks, by key; NaN where it has none."""
+    return {key: metric_value(record, metric) for task in tasks for key, record in task.records.items()}
 
 
 def check_metric(run: RunRecords, metric: str) -> None:

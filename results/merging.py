@@ -26,7 +26,7 @@ from .manifest import MANIFEST_NAME, Manifest, identity_differences
 from .planning import surroundings
 from .records import TaskKey, differing_fields
 from .rows import ALL, ATTEMPT, COUNT_FINISHED, INSERT_EPISODE, SELECT_ONE, SELECT_WHOLE, episode_record, insertion
-from .run_files import check_links, films_of, posters_of, run_name
+from .run_files import check_links, films_of, run_name
 from .schema import (
     CREATE_ORIGINS,
     LEDGER_NAME,
@@ -95,7 +95,7 @@ def merge_runs(runs: Sequence[Path], target: Path) -> Merged:
         raise VlarigError(f"there is nothing to merge into {target}; name the folders of other runs")
     manifests = {run: Manifest.load(run) for run in sources}
     sources.sort(key=lambda run: (manifests[run].record.created, str(run)))
-    films = [run / "videos" / film for run in sources for film in sorted(films_of(run) | posters_of(run))]
+    films = [run / "videos" / film for run in sources for film in sorted(films_of(run, ".jpg"))]
     exists = (target / MANIFEST_NAME).exists()
     first = target if exists else sources[0]
     merged = Manifest.load(target) if exists else _merged_manifest([manifests[run] for run in sources], target)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -19,7 +18,7 @@ from ..envs.errors import VlarigError
 from .ledger import Ledger
 from .manifest import Manifest
 from .records import Attempt, EpisodeRecord, TaskKey, split_key
-from .run_files import run_name
+from .run_files import appearing, run_name
 from .tables import run_table
 
 #: Name, type (as pyarrow calls it) and meaning of every column but the metrics' and the actions.
@@ -86,22 +85,18 @@ def export_parquet(run_dirs: Sequence[Path], file: Path, with_actions: bool = Fa
     schema = _schema(arrow, _metric_names(run_dirs), with_actions)
     about = json.dumps([manifest.model_dump(mode="json") for manifest in manifests], sort_keys=True)
     schema = schema.with_metadata({"vlarig": about})
-    draft = file.with_name(f".{file.name}.{os.getpid()}.new")
     count = 0
     try:
-        with parquet.ParquetWriter(draft, schema, compression="zstd") as writer:
+        with appearing(file) as draft, parquet.ParquetWriter(draft, schema, compression="zstd") as writer:
             for run_dir, manifest in zip(run_dirs, manifests, strict=True):
                 left = _rows(run_dir, manifest, with_actions)
                 while rows := list(islice(left, _ROWS_AT_A_TIME)):
                     writer.write_table(arrow.Table.from_pylist(rows, schema=schema))
                     count += len(rows)
-        draft.replace(file)
     except OSError as error:
         raise VlarigError(
             f"{file} cannot be written: {error}; check that its folder is there, writable, and has space"
         ) from error
-    finally:
-        draft.unlink(missing_ok=True)
     return count
 
 

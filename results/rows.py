@@ -8,8 +8,9 @@ import sqlite3
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import numpy as np
 
 from ..envs.api import Outcome
@@ -120,21 +121,19 @@ def numbers_in(text: str) -> dict[str, float]:
     Raises:
         ValueError: It holds something else.
     """
-    values = _json_in(text)
-    if not isinstance(values, dict) or not all(type(value) in (int, float) for value in values.values()):
-        raise ValueError(f"{one_line(text)!r} is no map of numbers")
-    "".join(values).encode()  # a name that is no Unicode could be written nowhere
     try:
-        return {name: float(value) for name, value in values.items()}
-    except OverflowError as error:
-        raise ValueError(f"a number is too large: {error}") from None
+        values = msgspec.convert(_json_in(text), dict[str, float])
+    except (msgspec.ValidationError, OverflowError):
+        raise ValueError(f"{one_line(text)!r} is no map of numbers") from None
+    "".join(values).encode()  # a name that is no Unicode could be written nowhere
+    return values
 
 
 def _chunks_in(text: str) -> tuple[int, ...]:
-    values = _json_in(text)
-    if not isinstance(values, list) or not all(type(value) is int and 0 <= value < 2**31 for value in values):
-        raise ValueError(f"{one_line(text)!r} is no list of numbers of rows")
-    return tuple(values)
+    try:
+        return msgspec.convert(_json_in(text), tuple[Annotated[int, msgspec.Meta(ge=0, lt=2**31)], ...])
+    except msgspec.ValidationError:
+        raise ValueError(f"{one_line(text)!r} is no list of numbers of rows") from None
 
 
 def _json_in(text: str) -> Any:
@@ -163,12 +162,5 @@ def session_value(row: sqlite3.Row, path: Path) -> Session:
         raise VlarigError(
             f"the ledger {path} holds a damaged record of session {row['id']}: {error}; bring the file back from a copy"
         ) from error
-    return Session(
-        git_revision=row["git_revision"],
-        host=row["host"],
-        workers=row["workers"],
-        slots=row["slots"],
-        packages=packages,
-        started=row["started"],
-        ended=row["ended"],
-    )
+    plain = {name: row[name] for name in ("git_revision", "host", "workers", "slots", "started", "ended")}
+    return Session(**plain, packages=packages)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ..envs.errors import VlarigError
@@ -35,6 +37,18 @@ def own_path(run_dir: Path, *names: str) -> Path:
     return path
 
 
+@contextmanager
+def appearing(path: Path) -> Generator[Path]:
+    """A draft beside ``path``, to be written meanwhile: at the end it takes that place; after an error it is gone."""
+    draft = path.with_name(f"{path.name}.{os.getpid()}.new")
+    draft.unlink(missing_ok=True)
+    try:
+        yield draft
+        draft.replace(path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
 def check_links(run_dir: Path) -> None:
     """Make sure that whatever is written into a run's folder stays there.
 
@@ -48,26 +62,17 @@ def check_links(run_dir: Path) -> None:
                 own_path(run_dir, *path.relative_to(run_dir).parts)
 
 
-def films_of(run_dir: Path) -> frozenset[str]:
-    """File names of a run's films.
+def films_of(run_dir: Path, *pictures: str) -> frozenset[str]:
+    """File names of a run's films, and with ``.jpg`` of the pictures that stand for them.
 
     Raises:
         VlarigError: A film, or their folder, is a link that leads out of the run's folder.
     """
-    return _videos(run_dir, ".mp4")
-
-
-def posters_of(run_dir: Path) -> frozenset[str]:
-    """File names of the pictures that stand for a run's films. Raises like :func:`films_of`."""
-    return _videos(run_dir, ".jpg")
-
-
-def _videos(run_dir: Path, suffix: str) -> frozenset[str]:
     try:
         entries = list(os.scandir(own_path(run_dir, "videos")))
     except OSError:
         return frozenset()
-    files = [entry for entry in entries if entry.name.endswith(suffix) and not entry.name.startswith(".")]
+    files = [entry for entry in entries if entry.name.endswith((".mp4", *pictures)) and not entry.name.startswith(".")]
     for file in files:
         if not file.is_file(follow_symlinks=False):
             own_path(run_dir, "videos", file.name)

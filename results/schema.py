@@ -11,7 +11,7 @@ from pathlib import Path
 from ..envs.errors import VlarigError
 from ..envs.untrusted import one_line
 from .records import split_key
-from .run_files import own_path
+from .run_files import appearing, own_path
 
 LEDGER_NAME = "ledger.sqlite"
 SCHEMA_VERSION = 1
@@ -135,15 +135,12 @@ def create_file(path: Path) -> None:
     """
     if path.exists():
         raise VlarigError(f"{path} exists already; open it to resume the run, or give another --run")
-    draft = path.with_name(f"{path.name}.{os.getpid()}.new")
-    draft.unlink(missing_ok=True)
-    with plain_errors(path, "written"):
-        try:
-            with closing(sqlite3.connect(draft, isolation_level=None)) as connection:
-                connection.executescript(_SCHEMA)
-            draft.replace(path)
-        finally:
-            draft.unlink(missing_ok=True)
+    with (
+        plain_errors(path, "written"),
+        appearing(path) as draft,
+        closing(sqlite3.connect(draft, isolation_level=None)) as connection,
+    ):
+        connection.executescript(_SCHEMA)
     sync_folder(path.parent)
 
 

@@ -84,14 +84,15 @@ def _bodies(sheet: Sheet) -> list[str]:
 def _row(sheet: Sheet, line: Line) -> str:
     style = f' class="{line.level}"' if line.level else ""
     cells = "".join(f"<td>{_text(sheet, cell)}</td>" for cell in line.cells)
-    return f'<tr{style}><th scope="row">{escape(line.label)}{_raised(sheet.numbers(line.footnotes))}</th>{cells}</tr>'
+    return f'<tr{style}><th scope="row">{escape(line.label)}{raised(sheet.numbers(line.footnotes))}</th>{cells}</tr>'
 
 
 def _text(sheet: Sheet, cell: Cell) -> str:
     before, after = {"": ("", ""), "best": ("<b>", "</b>"), "second": ("<u>", "</u>")}[cell.mark]
     small = f" <small>{escape(', '.join(cell.beside))}</small>" if cell.beside else ""
-    return f"{before}{escape(cell.text)}{after}{small}{_raised(sheet.numbers(cell.footnotes))}"
+    return f"{before}{escape(cell.text)}{after}{small}{raised(sheet.numbers(cell.footnotes))}"
 
 
-def _raised(numbers: Sequence[int]) -> str:
+def raised(numbers: Sequence[int]) -> str:
+    """The numbers of footnotes, set higher than the line."""
     return f"<sup>{','.join(map(str, numbers))}</sup>" if numbers else ""

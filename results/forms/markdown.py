@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 
 from ..sheet import Cell, Sheet, flat, spread_out
+from .html import raised
 
 _MARKS = {"": ("", ""), "best": ("**", "**"), "second": ("<u>", "</u>")}
 
@@ -21,7 +22,7 @@ def for_markdown(sheets: Sequence[Sheet], legend: str) -> str:
             lines += [f"**{plain(sheet.warning.strip())}**", ""]
         lines += [*_grid(sheet), ""]
         for number, note in enumerate(sheet.footnotes, 1):
-            lines += [f"{_raised([number])} {plain(note)}", ""]
+            lines += [f"{raised([number])} {plain(note)}", ""]
         for note in sheet.notes:
             lines += [_paragraph(note), ""]
     return "\n".join([*lines, _paragraph(legend), ""])
@@ -36,7 +37,7 @@ def _grid(sheet: Sheet) -> list[str]:
         if line.section != section:
             section = line.section
             lines.append(_row([f"*{plain(section)}*" if section else "", *[""] * len(headings)]))
-        label = plain(line.label) + _raised(sheet.numbers(line.footnotes))
+        label = plain(line.label) + raised(sheet.numbers(line.footnotes))
         cells = [label, *(_text(sheet, cell) for cell in line.cells)]
         lines.append(_row([f"**{cell}**" if cell else "" for cell in cells] if line.level == "total" else cells))
     return lines
@@ -49,11 +50,7 @@ def _row(cells: Sequence[str]) -> str:
 def _text(sheet: Sheet, cell: Cell) -> str:
     before, after = _MARKS[cell.mark]
     small = f" <sub>{plain(', '.join(cell.beside))}</sub>" if cell.beside else ""
-    return f"{before}{plain(cell.text)}{after}{small}{_raised(sheet.numbers(cell.footnotes))}"
-
-
-def _raised(numbers: Sequence[int]) -> str:
-    return f"<sup>{','.join(map(str, numbers))}</sup>" if numbers else ""
+    return f"{before}{plain(cell.text)}{after}{small}{raised(sheet.numbers(cell.footnotes))}"
 
 
 def _paragraph(text: str) -> str:

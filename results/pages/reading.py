@@ -20,7 +20,7 @@ from ..manifest import MANIFEST_NAME, Manifest
 from ..measures import RunRecords, task_records
 from ..records import Attempt, EpisodeRecord, TaskKey, split_key
 from ..rows import numbers_in
-from ..run_files import films_of, own_path, posters_of, run_name
+from ..run_files import films_of, own_path, run_name
 from ..schema import LEDGER_NAME
 from ..tables import RunTable, counted_table
 
@@ -182,7 +182,7 @@ class RunReader:
         self._errors = self.ledger.error_keys()
         ((latest,),) = self.ledger.rows("SELECT MAX(id) FROM attempts")
         (ended,) = self.ledger.rows("SELECT COUNT(*), COUNT(ended) FROM sessions")
-        self._films = films_of(self.folder) | posters_of(self.folder)
+        self._films = films_of(self.folder, ".jpg")
         sheet = own_path(self.folder, "frames.png")
         drawn = sheet.stat().st_mtime_ns if sheet.is_file() else 0
         self.version = (self._files, self._last_row, latest, tuple(ended), self.being_written, len(self._films), drawn)

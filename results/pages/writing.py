@@ -18,6 +18,7 @@ from pathlib import Path
 
 from ...envs.errors import VlarigError
 from ...envs.files import without_links
+from ..run_files import appearing
 from .site import Site
 
 #: By this file a folder is known for an earlier site, which may be replaced.
@@ -112,13 +113,8 @@ def _write(path: Path, content: bytes) -> bool:
     """Write a file, unless it is so already; whether it was written."""
     if path.is_file() and path.stat().st_size == len(content) and path.read_bytes() == content:
         return False
-    draft = _draft_of(path)
-    try:
-        draft.unlink(missing_ok=True)
+    with appearing(path) as draft:
         draft.write_bytes(content)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
     return True
 
 
@@ -130,21 +126,12 @@ def _link(source: Path, path: Path) -> bool:
         same_file = (there.st_ino, there.st_dev) == (status.st_ino, status.st_dev)
         if same_file or (there.st_size, there.st_mtime_ns) == (status.st_size, status.st_mtime_ns):
             return False
-    draft = _draft_of(path)
-    try:
-        draft.unlink(missing_ok=True)
+    with appearing(path) as draft:
         try:
             os.link(source, draft)
         except OSError:
             shutil.copy2(source, draft)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
     return True
-
-
-def _draft_of(path: Path) -> Path:
-    return path.with_name(f".{path.name}.{os.getpid()}.new")
 
 
 def _remove_others(out: Path, paths: set[str]) -> int:
