@@ -11,6 +11,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from ...envs.errors import suggestion
 from ..api import PolicyError
 from ..images import IMAGE_FITS
@@ -278,10 +280,7 @@ class ModelConfig:
 
     def to_data(self) -> dict[str, Any]:
         """The configuration as JSON data."""
-        data = dataclasses.asdict(self)
-        data["projection_embodiments"] = [[name, size] for name, size in self.projection_embodiments]
-        data["image_size"] = list(self.image_size)
-        return data
+        return msgspec.to_builtins(self)
 
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> ModelConfig:

@@ -19,14 +19,12 @@ because the prompt and the statistics are chosen by it. Everything else is ours,
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
 
 from ...envs.embodiments import LIBERO_PANDA, TABLETOP_PANDA, WIDOWX_BRIDGE, Channel, Embodiment
 from ...envs.errors import suggestion
 from ..api import PolicyError
 
 _SIDES = ("left", "right")
-_BOTH_WRISTS = ("cam_left_wrist", "cam_right_wrist")
 
 
 def _deltas(arm: str = "") -> tuple[Channel, ...]:
@@ -67,11 +65,6 @@ def _dual_joints_and_hands(arm: int, hand: int) -> tuple[Channel, ...]:
     return (*arms, *(channel for side in _SIDES for channel in _joints(f"{side}_hand_", hand)))
 
 
-def _names(channels: Iterable[Channel]) -> tuple[str, ...]:
-    """A state that holds what the channels move; of an end effector, the pose that the deltas change."""
-    return tuple(channel.name for channel in channels)
-
-
 def _manipulator(
     name: str,
     robot_tag: str,
@@ -83,14 +76,14 @@ def _manipulator(
     waist: bool = False,
     mobile_base: bool = False,
 ) -> Embodiment:
-    """An embodiment whose state has a number a channel, and whose statistics are its own."""
+    """An embodiment whose statistics are its own, and whose state holds what the channels move: of an end effector, its pose."""
     return Embodiment(
         name=name,
         robot_tag=robot_tag,
         arms=arms,
         control_frequency=control_frequency,
         channels=channels,
-        state_layout=_names(channels),
+        state_layout=tuple(channel.name for channel in channels),
         cameras=cameras,
         statistics_key=name,
         waist=waist,

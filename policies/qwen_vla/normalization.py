@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -55,13 +55,9 @@ class Statistics:
         """``A``."""
         return len(self.q01)
 
-    def to_data(self) -> dict[str, Any]:
-        """As plain JSON data; floats survive it exactly."""
-        return {"q01": list(self.q01), "q99": list(self.q99), "source": self.source}
-
     @classmethod
     def from_data(cls, data: Any) -> Statistics:
-        """The inverse of :meth:`to_data`.
+        """The statistics in plain JSON data, a map of the three.
 
         Raises:
             PolicyError: The data is something else.
@@ -91,11 +87,9 @@ class DatasetStatistics:
 
 
 def statistics_to_data(datasets: Mapping[str, DatasetStatistics]) -> dict[str, Any]:
-    """Statistics by key as plain JSON data, in the order of the keys."""
-    return {
-        key: {"actions": dataset.actions.to_data(), **({"state": dataset.state.to_data()} if dataset.state else {})}
-        for key, dataset in sorted(datasets.items())
-    }
+    """Statistics by key as plain JSON data, in the order of the keys; floats survive it exactly."""
+    parts = {key: {"actions": each.actions, "state": each.state} for key, each in sorted(datasets.items())}
+    return {key: {name: asdict(part) for name, part in each.items() if part is not None} for key, each in parts.items()}
 
 
 def statistics_from_data(data: Any) -> dict[str, DatasetStatistics]:

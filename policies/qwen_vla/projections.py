@@ -51,8 +51,9 @@ class ActionProjection(nn.Module):
         raise NotImplementedError
 
     def last_layers(self) -> list[nn.Linear]:
-        """The layers that give the velocity."""
-        raise NotImplementedError
+        """The layers that give the velocity: the last one of each decoder."""
+        decoders = [part for name, part in self.named_modules() if name.startswith("decoder")]
+        return [last for part in decoders if isinstance(part, nn.Sequential) and isinstance(last := part[-1], nn.Linear)]
 
 
 class ZeroPad(ActionProjection):
@@ -70,10 +71,6 @@ class ZeroPad(ActionProjection):
     def decode(self, tokens: Tensor, embodiment: Tensor | None) -> Tensor:
         """See :meth:`ActionProjection.decode`."""
         return self.decoder(tokens)
-
-    def last_layers(self) -> list[nn.Linear]:
-        """See :meth:`ActionProjection.last_layers`."""
-        return [_last(self.decoder)]
 
 
 class MultiMlp(ActionProjection):
@@ -105,10 +102,6 @@ class MultiMlp(ActionProjection):
         ]
         return _own(each, chosen)
 
-    def last_layers(self) -> list[nn.Linear]:
-        """See :meth:`ActionProjection.last_layers`."""
-        return [_last(decoder) for decoder in self.decoders]
-
 
 class Concat(ActionProjection):
     """One MLP over the actions of all embodiments side by side; each has a segment of its own and zeros elsewhere."""
@@ -134,10 +127,6 @@ class Concat(ActionProjection):
         each = [functional.pad(segment, (0, self.channels - segment.shape[-1])) for segment in segments]
         return _own(each, chosen)
 
-    def last_layers(self) -> list[nn.Linear]:
-        """See :meth:`ActionProjection.last_layers`."""
-        return [_last(self.decoder)]
-
 
 def make_projection(config: ModelConfig) -> ActionProjection:
     """The projection that the configuration names."""
@@ -147,13 +136,6 @@ def make_projection(config: ModelConfig) -> ActionProjection:
     if config.projection == "concat":
         return Concat(sizes, config.channels, config.expert.width)
     return ZeroPad(config.channels, config.expert.width)
-
-
-def _last(layers: nn.Module) -> nn.Linear:
-    """The last layer of what :func:`two_layers` made."""
-    last = list(layers.children())[-1]
-    assert isinstance(last, nn.Linear)
-    return last
 
 
 def _required(embodiment: Tensor | None) -> Tensor:
