@@ -67,11 +67,6 @@ class Footprint:
         return (self.process + self.slot * (slots - 1) + self.task * (tasks - 1)) * 10**6
 
 
-def _no_payload(task: Task, start: int, protocol: Protocol) -> dict[str, Any]:
-    """The payload of a suite whose adapter finds everything by the task's name and the start."""
-    return {}
-
-
 @dataclass(frozen=True)
 class Suite:
     """A benchmark that can be swept.
@@ -85,7 +80,8 @@ class Suite:
         tasks: The tasks, in the order of tables.
         protocols: The named protocols; the first is the default.
         source: Where tasks and protocols come from.
-        payload: Gives the plain data that an episode carries to the adapter, of its task, start and protocol.
+        payload: Gives the plain data that an episode carries to the adapter, of its task, start and protocol; none where the adapter
+            finds everything by the task's name and the start.
         patience: How long its simulator may take for things.
         footprint: Memory that its simulator takes.
         assets: Names of the asset bundles that the simulator reads; the adapter finds the folder of a bundle ``name`` in the
@@ -101,7 +97,7 @@ class Suite:
     tasks: tuple[Task, ...]
     protocols: tuple[Protocol, ...]
     source: str
-    payload: Callable[[Task, int, Protocol], dict[str, Any]] = field(default=_no_payload)
+    payload: Callable[[Task, int, Protocol], dict[str, Any]] = lambda task, start, protocol: {}
     patience: Patience = Patience()
     footprint: Footprint = Footprint()
     assets: tuple[str, ...] = ()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import struct
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import make_dataclass
 from statistics import median
 from typing import Any, get_type_hints
 
@@ -18,7 +18,7 @@ import numpy as np
 
 from vlarig.benchmarks.tabletop import TABLETOP
 from vlarig.envs import messages
-from vlarig.envs.api import ChunkResult, Episode, Frames, Needs, Outcome, Row, Snapshot
+from vlarig.envs.api import ChunkResult, Frames, Needs, Outcome, Row, Snapshot
 from vlarig.envs.untrusted import build_array
 from vlarig.envs.wire import pack, unpack
 
@@ -47,27 +47,10 @@ def chunk_messages(images: bool) -> list[messages.Message]:
 
 def with_cattrs() -> Coded:
     """The same layout, by cattrs and msgpack, as strict about types."""
-
-    @dataclass(frozen=True)
-    class Start:
-        episode: Episode
-        needs: Needs
-
-    @dataclass(frozen=True)
-    class Started:
-        snapshot: Snapshot
-
-    @dataclass(frozen=True)
-    class Step:
-        actions: np.ndarray
-
-    @dataclass(frozen=True)
-    class Stepped:
-        result: ChunkResult
-
-    kinds: dict[str, Any] = {kind.__name__: kind for kind in (Start, Started, Step, Stepped)}
-    for kind in kinds.values():
-        kind.__annotations__ = get_type_hints(kind)
+    kinds: dict[str, Any] = {
+        kind.__name__: make_dataclass(kind.__name__, get_type_hints(kind).items())
+        for kind in (messages.Start, messages.Started, messages.Step, messages.Stepped)
+    }
     dtypes = [np.dtype(name) for name in ("|u1", "|b1", "<i4", "<i8", "<f4", "<f8")]
     converter = cattrs.Converter(forbid_extra_keys=True)
 
