@@ -164,7 +164,10 @@ class OpenpiPolicy:
         announced = self._announced
         if announced is None:
             layout, embodiment = self._declared(told)
-            self.name, self.revision = "openpi", f"{told.revision} {_fingerprint(self._pool.metadata)}"
+            said = hashlib.sha256(pack(self._pool.metadata)).hexdigest()[
+                :8
+            ]  # beside it, what a server says that announces nothing
+            self.name, self.revision = "openpi", f"{told.revision} metadata-{said}"
             self.horizon: int | None = told.horizon
             reads_images, reads_state = True, True
         else:
@@ -173,7 +176,8 @@ class OpenpiPolicy:
             self.name, self.revision = announced.name, announced.identity
             self.horizon = announced.horizon
             reads_images, reads_state = announced.reads_images, announced.reads_state
-        self._layout = _resized(layout, told)
+        size, fit = told.image_size or layout.image_size, told.image_fit or layout.image_fit
+        self._layout = replace(layout, image_size=size, image_fit=fit)
         self._embodiment, self.embodiments = embodiment, (embodiment,)
         self.reads_state = reads_state
         self.needs = Needs(images=reads_images)
@@ -232,13 +236,3 @@ class OpenpiPolicy:
                 f"the policy server at {self._address} answered without an array 'actions'; is it an openpi server?"
             )
         return actions
-
-
-def _resized(layout: ObservationLayout, told: Settings) -> ObservationLayout:
-    """The layout with the images that the user asks for."""
-    return replace(layout, image_size=told.image_size or layout.image_size, image_fit=told.image_fit or layout.image_fit)
-
-
-def _fingerprint(metadata: dict[Any, Any]) -> str:
-    """A hash of what a server says that announces no revision; the declared one is beside it."""
-    return f"metadata-{hashlib.sha256(pack(metadata)).hexdigest()[:8]}"

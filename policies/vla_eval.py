@@ -87,10 +87,13 @@ class VlaEvalPolicy:
             self._sessions.close()
             raise
         self.embodiments = (self._embodiment,)
-        self.needs = Needs(images=self._reads_images)
+        self._views = self._told.images or {}
+        self.needs = Needs(images=self._announced.reads_images or bool(self._views))
         self.reads_state = self._announced.reads_state
         self.horizon: int | None = self._told.horizon
-        self.revision = f"{self._told.revision} {self._fingerprint()}"
+        said = hashlib.sha256(pack_payload(self._sessions.hello)).hexdigest()[:8]  # the declared revision is beside it
+        server, version = one_line(self._announced.model_server)[:80], one_line(self._announced.harness_version)[:40]
+        self.revision = f"{self._told.revision} {server}-{version}-{said}"
 
     def check(self, suite: str, embodiment: Embodiment) -> None:
         """Make sure that the server's policy fits the suite.
@@ -133,14 +136,6 @@ class VlaEvalPolicy:
         """End the connections."""
         self._sessions.close()
 
-    @property
-    def _views(self) -> dict[str, str]:
-        return self._told.images or {}
-
-    @property
-    def _reads_images(self) -> bool:
-        return self._announced.reads_images or self._told.images is not None
-
     def _declared(self) -> Embodiment:
         missing = []
         if self._told.convention is None:
@@ -157,12 +152,6 @@ class VlaEvalPolicy:
                 f"--policy-options {' '.join(missing)}"
             )
         return find_embodiment(self._told.convention)
-
-    def _fingerprint(self) -> str:
-        """What the server says of itself, hashed; the declared revision is beside it."""
-        said = hashlib.sha256(pack_payload(self._sessions.hello)).hexdigest()[:8]
-        server, version = one_line(self._announced.model_server)[:80], one_line(self._announced.harness_version)[:40]
-        return f"{server}-{version}-{said}"
 
     def _observation(self, request: Request) -> dict[str, Any]:
         seen = request.observation

@@ -40,12 +40,11 @@ from .description import Description
 from .model import QwenVla, build
 from .normalization import DatasetStatistics, Statistics, statistics_from_data, statistics_to_data
 from .sharing import share
-from .tokenizer import add_view_tokens, load_tokenizer, save_tokenizer, small_tokenizer, token_ids
+from .tokenizer import TOKENIZER_FILE, add_view_tokens, load_tokenizer, save_tokenizer, small_tokenizer, token_ids
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 WEIGHTS_INDEX_FILE = "model.safetensors.index.json"
-TOKENIZER_FILE = "tokenizer.json"
 STATISTICS_FILE = "statistics.json"
 EMBODIMENTS_FILE = "embodiments.json"
 

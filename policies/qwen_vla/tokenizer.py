@@ -15,12 +15,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
+from huggingface_hub import hf_hub_download
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerFast
 
 from ..api import PolicyError
 from .config import SpecialTokens
 from .prompt import IM_END, IM_START, IMAGE_PAD, VISION_END, VISION_START, view_tokens
+
+TOKENIZER_FILE = "tokenizer.json"
 
 PAD = "<|endoftext|>"
 VIDEO_PAD = "<|video_pad|>"
@@ -82,27 +85,18 @@ def load_tokenizer(source: str | Path) -> PreTrainedTokenizerFast:
     Raises:
         PolicyError: There is none, it cannot be read, or it lacks Qwen's vision tokens.
     """
-    directory = Path(source)
     try:
-        if (directory / "tokenizer.json").is_file():
-            # Read as it is. AutoTokenizer would look into a config.json beside it and make Qwen's class of a small tokenizer.
-            read = Tokenizer.from_file(str(directory / "tokenizer.json"))
-            _check_qwen(read.get_vocab(), str(source))
-            return _wrapped(read)
-        tokenizer = AutoTokenizer.from_pretrained(str(source))
-    except PolicyError:
-        raise
+        # Read as it is. AutoTokenizer would look into a config.json beside it and make Qwen's class of a small tokenizer.
+        local = Path(source) / TOKENIZER_FILE
+        path = str(local) if local.parent.is_dir() else hf_hub_download(str(source), TOKENIZER_FILE)
+        tokenizer = Tokenizer.from_file(path)
     except Exception as error:
         first = str(error).strip().splitlines() or [type(error).__name__]
         raise PolicyError(
             f"no tokenizer can be loaded from {str(source)!r} ({first[0]}); give a directory with tokenizer.json"
         ) from None
-    if not isinstance(tokenizer, PreTrainedTokenizerFast):
-        raise PolicyError(
-            f"the tokenizer of {str(source)!r} is a {type(tokenizer).__name__} without tokenizer.json; give one with it"
-        )
     _check_qwen(tokenizer.get_vocab(), str(source))
-    return tokenizer
+    return _wrapped(tokenizer)
 
 
 def add_view_tokens(tokenizer: PreTrainedTokenizerFast) -> dict[str, int]:
@@ -150,7 +144,7 @@ def encode(tokenizer: PreTrainedTokenizerFast, text: str) -> list[int]:
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerFast, directory: Path) -> None:
     """Write ``tokenizer.json``, from which :func:`load_tokenizer` makes the same tokenizer again."""
-    tokenizer.backend_tokenizer.save(str(directory / "tokenizer.json"))
+    tokenizer.backend_tokenizer.save(str(directory / TOKENIZER_FILE))
 
 
 def small_tokenizer() -> PreTrainedTokenizerFast:
