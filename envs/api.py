@@ -93,7 +93,7 @@ class Env(gymnasium.Env[Observation, np.ndarray], ABC):
 
     def __init__(self) -> None:
         self.episode: Optional[Episode] = None
-        self._generators: tuple[Any, Any] = (random.Random(0).getstate(), np.random.RandomState(0).get_state())
+        self._generators: tuple[Any, Any] = seeded_generators(0)
 
     # Hooks: what an adapter implements.
 
@@ -145,6 +145,7 @@ class Env(gymnasium.Env[Observation, np.ndarray], ABC):
                 raise VlarigError(f"{self.embodiment.name} has no view {camera.view!r}; it has {views}")
         waiting = self._waiting_row(episode.protocol)
         self.episode = episode
+        self._cameras = episode.protocol.cameras
         self._needs = needs
         self._outcome = Outcome()
         self._over = True  # until it has begun
@@ -154,7 +155,7 @@ class Env(gymnasium.Env[Observation, np.ndarray], ABC):
         self._state_hash = hashlib.sha256()
         self._image_hash = hashlib.sha256()
         self._seconds = {"simulate": 0.0, "render": 0.0}
-        self._generators = (random.Random(episode.seed).getstate(), np.random.RandomState(episode.seed).get_state())
+        self._generators = seeded_generators(episode.seed)
         with self._own_generators():
             with self._timed("simulate"):
                 self._instruction = self.begin(episode, np.random.default_rng(episode.seed))
@@ -281,11 +282,6 @@ class Env(gymnasium.Env[Observation, np.ndarray], ABC):
             seconds=seconds,
         )
 
-    @property
-    def _cameras(self) -> tuple[Camera, ...]:
-        assert self.episode is not None
-        return self.episode.protocol.cameras
-
     def _shoot(self) -> None:
         with self._timed("render"):
             images = {camera.view: as_seen(self.render_view(camera.as_drawn), camera) for camera in self._cameras}
@@ -308,22 +304,22 @@ class Env(gymnasium.Env[Observation, np.ndarray], ABC):
     @contextmanager
     def _own_generators(self) -> Iterator[None]:
         """Lend this slot its own process-wide generators, so that slots of one process never share a draw."""
-        outside = _generators()
-        _set_generators(self._generators)
+        outside = generators()
+        set_generators(self._generators)
         try:
             yield
         finally:
-            self._generators = _generators()
-            _set_generators(outside)
+            self._generators = generators()
+            set_generators(outside)
 
     @contextmanager
     def _looking(self) -> Iterator[None]:
         """Give back what is drawn meanwhile, so that a frame more or less does not change the future."""
-        before = _generators()
+        before = generators()
         try:
             yield
         finally:
-            _set_generators(before)
+            set_generators(before)
 
 
 def _decide_grippers(actions: np.ndarray, embodiment: Embodiment, rule: str) -> None:
@@ -338,11 +334,17 @@ def _decide_grippers(actions: np.ndarray, embodiment: Embodiment, rule: str) -> 
         actions[:, columns] = np.sign(numbers) if rule == "sign" else np.where(numbers < 0, -1.0, 1.0)
 
 
-def _generators() -> tuple[Any, Any]:
+def generators() -> tuple[Any, Any]:
     """The states of the process-wide generators."""
     return random.getstate(), np.random.get_state()
 
 
-def _set_generators(states: tuple[Any, Any]) -> None:
+def seeded_generators(seed: int) -> tuple[Any, Any]:
+    """The states of process-wide generators that were just seeded."""
+    return random.Random(seed).getstate(), np.random.RandomState(seed).get_state()
+
+
+def set_generators(states: tuple[Any, Any]) -> None:
+    """Bring the process-wide generators into these states."""
     random.setstate(states[0])
     np.random.set_state(states[1])

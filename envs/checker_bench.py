@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -12,7 +11,7 @@ from typing import Any, NoReturn, Optional
 
 import numpy as np
 
-from .api import Camera, Env, Episode, Needs, Observation, Row, Snapshot
+from .api import Camera, Env, Episode, Needs, Observation, Row, Snapshot, generators, seeded_generators, set_generators
 from .embodiments import Embodiment
 from .errors import VlarigError
 
@@ -245,14 +244,12 @@ def counted_renders(env: Env) -> Iterator[list[str]]:
 @contextmanager
 def disturbed_generators(seed: int) -> Iterator[None]:
     """Process-wide generators in an unusual state, put back afterwards."""
-    before = (random.getstate(), np.random.get_state())
-    random.setstate(random.Random(seed).getstate())
-    np.random.set_state(np.random.RandomState(seed).get_state())
+    before = generators()
+    set_generators(seeded_generators(seed))
     try:
         yield
     finally:
-        random.setstate(before[0])
-        np.random.set_state(before[1])
+        set_generators(before)
 
 
 def _cut(episode: Episode, length: int) -> Episode:

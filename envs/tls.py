@@ -24,9 +24,9 @@ def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    _check_readable(certificate, "certificate")
-    _check_readable(key, "private key")
-    if "-----BEGIN CERTIFICATE-----" not in _text(certificate):
+    text = _read(certificate, "certificate")
+    _read(key, "private key")
+    if "-----BEGIN CERTIFICATE-----" not in text:
         raise VlarigError(
             f"{certificate} holds no certificate in PEM format ('-----BEGIN CERTIFICATE-----'); give the server's"
         )
@@ -54,7 +54,7 @@ def client_context(authority: Optional[Path] = None) -> ssl.SSLContext:
         VlarigError: The file does not read, or holds no certificate.
     """
     if authority is not None:
-        _check_readable(authority, "authority's certificate")
+        _read(authority, "authority's certificate")
     try:
         context = ssl.create_default_context(cafile=authority)
     except ssl.SSLError as error:
@@ -88,18 +88,13 @@ def handshake_failure(error: BaseException, encrypted: bool) -> Optional[str]:
     return None
 
 
-def _check_readable(path: Path, role: str) -> None:
+def _read(path: Path, role: str) -> str:
     try:
-        with path.open("rb"):
-            pass
+        return path.read_text(encoding="utf-8", errors="replace")
     except OSError as error:
         raise VlarigError(
             f"the {role} {path} cannot be read ({error.strerror or error}); give the path of a PEM file"
         ) from None
-
-
-def _text(path: Path) -> str:
-    return path.read_text(encoding="utf-8", errors="replace")
 
 
 def _refuse_password(key: Path) -> NoReturn:

@@ -110,21 +110,21 @@ def sibling_runs(run_dir: Path) -> list[tuple[Path, Manifest]]:
     return sorted(found, key=lambda each: each[1].record.created, reverse=True)
 
 
-def find_run(name: Path, runs: Path = DEFAULT_RUNS) -> Path:
-    """The folder of a run given by its path, or by its name below ``runs``.
+def find_run(name: Path) -> Path:
+    """The folder of a run given by its path, or by its name below :data:`DEFAULT_RUNS`.
 
     Raises:
         VlarigError: There is none; the nearest names are offered.
     """
-    for folder in (name, runs / name):
+    for folder in (name, DEFAULT_RUNS / name):
         if _holds_run(folder):
             return folder
     if name.is_dir():
         inside = [folder.name for folder in run_dirs(name)]
         hint = f"it holds the runs {', '.join(inside[:5])}" if inside else f"it has no {MANIFEST_NAME}"
         raise VlarigError(f"{name} is a folder but no run: {hint}; name the folder of a run")
-    siblings = [folder.name for folder in run_dirs(name.parent if name.parent != Path() else runs)]
-    raise unknown("run", name.name, siblings, str(name.parent if name.parent != Path() else runs))
+    place = name.parent if name.parent != Path() else DEFAULT_RUNS
+    raise unknown("run", name.name, [folder.name for folder in run_dirs(place)], str(place))
 
 
 def run_dirs(directory: Path) -> list[Path]:

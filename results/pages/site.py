@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import contextmanager
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib import resources
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ...envs.errors import VlarigError
-from ..comparison import findings, points, points_range
+from ..comparison import Comparison, findings, points, points_range
 from . import addresses, comparing, episodes, run_page
 from .data_files import data_file
 from .leaderboard import make_boards
@@ -24,6 +24,9 @@ STATIC = (
     "icon.svg", "style.css", "page.js", "tables.js", "listing.js", "task.js", "actions.js", "plot.js", "film.js", "episode.js",
     "flips.js", "follow.js",
 )  # fmt: skip
+
+#: What finds what is at a path, from the path and the words in it.
+_Find = Callable[..., bytes | Path | None]
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,19 @@ class Site:
         self._comparison = lru_cache(1)(
             lambda first, second, version: comparing.comparison_of(self._by_id[first], self._by_id[second])
         )
+        self._routes: dict[str, _Find] = {
+            addresses.INDEX: self._index,
+            f"{addresses.TASK}|{addresses.EPISODE}": self._render,
+            r"run-(.+)\.html": self._of_run(self._run_page),
+            r"compare-(.+?)--(.+)\.html": self._of_pair(self._comparison_page),
+            r"static/(.+)": _static,
+            r"data/([^/]+)/run\.js": self._of_run(self._run_data),
+            r"data/([^/]+)/task-([0-9]{1,9})(?:-([0-9]{1,9}))?\.js": self._of_run(self._task_data),
+            addresses.RUNS_DATA: self._runs_data,
+            r"shared/compare-(.+?)--(.+)\.js": self._of_pair(self._flips_data),
+            r"media/([^/]+)/frames\.png": self._of_run(self._contact_sheet),
+            r"media/([^/]+)/([0-9]{1,9})-(.+)-([^-]+)\.(mp4|jpg)": self._of_run(self._medium),
+        }
 
     @property
     def version(self) -> tuple[object, ...]:
@@ -89,7 +105,7 @@ class Site:
         yield addresses.RUNS_DATA
         yield addresses.TASK
         yield addresses.EPISODE
-        for first, second in self._pairs():
+        for first, second in self._chosen(self.version):
             yield addresses.flips_data(first, second)
             yield addresses.comparison_page(first, second)
         yield from (addresses.run_page(run) for run, _ in self.runs)
@@ -101,28 +117,44 @@ class Site:
         Raises:
             DamagedRunError: A run is damaged.
         """
-        folder, _, rest = path.partition("/")
-        if not rest:
-            return self._page(path)
-        find: dict[str, Callable[[str], bytes | Path | None]] = {
-            "static": _static, "data": self._data, "shared": self._shared, "media": self._medium,
-        }  # fmt: skip
-        return find[folder](rest) if folder in find else None
+        for pattern, find in self._routes.items():
+            if found := re.fullmatch(pattern, path):
+                return find(path, *found.groups())
+        return None
+
+    def _of_run(self, find: _Find) -> _Find:
+        """What ``find`` finds for a run, whose id is the first word of the path; a run that cannot be read is named."""
+
+        def answer(path: str, run: str, *words: str) -> bytes | Path | None:
+            if (reader := self._by_id.get(run)) is None:
+                return None
+            try:
+                return find(path, run, reader, *words)
+            except VlarigError as error:
+                raise DamagedRunError(reader, str(error)) from error
+
+        return answer
+
+    def _of_pair(self, find: _Find) -> _Find:
+        """What ``find`` finds for the comparison of two runs.
+
+        Any two that can be compared are, since with a run that is being written the best one changes.
+        """
+
+        def answer(path: str, first: str, second: str) -> bytes | Path | None:
+            one, other = self._by_id.get(first), self._by_id.get(second)
+            if self.options.comparisons == "none" or one is None or other is None or one is other:
+                return None
+            comparable = comparing.comparable(one, other)
+            return find(path, first, second, self._comparison(first, second, self.version)) if comparable else None
+
+        return answer
 
     # Pages.
 
-    def _page(self, path: str) -> bytes | None:
-        if path == addresses.INDEX:
-            return self._render("index.html", boards=self._boards(self.version), runs=[self._summary(*each) for each in self.runs],
-                                unreadable=self.unreadable)  # fmt: skip
-        if path in (addresses.TASK, addresses.EPISODE):
-            return self._render(path)
-        for run, reader in self.runs:
-            if path == addresses.run_page(run):
-                with _blaming(reader):
-                    return self._run_page(run, reader)
-        pair = self._pair(path, addresses.comparison_page)
-        return self._comparison_page(*pair) if pair else None
+    def _index(self, path: str) -> bytes:
+        runs = [self._summary(*each) for each in self.runs]
+        return self._render(path, boards=self._boards(self.version), runs=runs, unreadable=self.unreadable)
 
     def _render(self, template: str, **values: Any) -> bytes:
         page = self._templates.get_template(template)
@@ -137,34 +169,18 @@ class Site:
             "picture": run_page.picture(reader, run) if self.options.films else None,
         }  # fmt: skip
 
-    def _run_page(self, run: str, reader: RunReader) -> bytes:
+    def _run_page(self, path: str, run: str, reader: RunReader) -> bytes:
         table, sheet = reader.table(), reader.contact_sheet() if self.options.films else None
         return self._render(
             "run.html", run=reader, table=table, state=run_page.state_of(reader, table), lines=run_page.task_lines(reader, run),
             times=run_page.time_lines(reader), facts=run_page.facts(reader.manifest), sessions=reader.ledger.sessions(),
             attempt_kinds=reader.attempt_kinds(), given_up=reader.given_up(run_page.MOST_TOLD), most_told=run_page.MOST_TOLD,
             manifest=reader.manifest.text().rstrip(), sheet=addresses.contact_sheet(run) if sheet else "",
-            partners=[(self._by_id[other].name, page) for other, page in comparing.partners(run, self._pairs())],
+            partners=[(self._by_id[other].name, page) for other, page in comparing.partners(run, self._chosen(self.version))],
             episode_link=lambda key: addresses.episode_link(run, key),
         )  # fmt: skip
 
-    def _pairs(self) -> list[tuple[str, str]]:
-        """The pairs of runs whose pages are linked."""
-        return self._chosen(self.version)
-
-    def _pair(self, path: str, address: Callable[[str, str], str]) -> tuple[str, str] | None:
-        """The runs that ``path`` compares, one of those that ``address`` makes.
-
-        Any two that can be compared are, since with a run that is being written the best one changes.
-        """
-        first, _, second = Path(path).stem.removeprefix("compare-").partition("--")
-        one, other = self._by_id.get(first), self._by_id.get(second)
-        if self.options.comparisons == "none" or one is None or other is None or one is other:
-            return None
-        return (first, second) if path == address(first, second) and comparing.comparable(one, other) else None
-
-    def _comparison_page(self, first: str, second: str) -> bytes:
-        comparison = self._comparison(first, second, self.version)
+    def _comparison_page(self, path: str, first: str, second: str, comparison: Comparison | str) -> bytes:
         return self._render(
             "compare.html", first=self._by_id[first], second=self._by_id[second], first_page=addresses.run_page(first),
             second_page=addresses.run_page(second), why_not=comparison if isinstance(comparison, str) else "",
@@ -174,39 +190,25 @@ class Site:
 
     # Data.
 
-    def _data(self, name: str) -> bytes | None:
-        run, _, file = name.partition("/")
-        reader = self._by_id.get(run)
-        if reader is None:
-            return None
-        with _blaming(reader):
-            return self._run_data(name, run, reader, file)
+    def _run_data(self, path: str, run: str, reader: RunReader) -> bytes:
+        return data_file(path, episodes.run_data(reader, run, reader.table().notes))
 
-    def _run_data(self, name: str, run: str, reader: RunReader, file: str) -> bytes | None:
-        if file == "run.js":
-            return data_file(f"data/{name}", episodes.run_data(reader, run, reader.table().notes))
-        numbers = _numbers_in(file)
-        if not numbers or numbers[0] >= len(reader.tasks):
+    def _task_data(self, path: str, run: str, reader: RunReader, number: str, chunk: str | None) -> bytes | None:
+        """The list of a task's episodes, or all about one chunk of them."""
+        if int(number) >= len(reader.tasks):
             return None
-        listed = self._list(run, reader, numbers[0])
-        if len(numbers) == 1:
-            return data_file(f"data/{name}", episodes.task_data(reader, listed, self.options.films))
-        chunk = listed[numbers[1] * addresses.CHUNK : (numbers[1] + 1) * addresses.CHUNK]
-        if not chunk:
-            return None
-        return data_file(f"data/{name}", episodes.chunk_data(reader, run, numbers[0], chunk, self.options.films))
+        listed = self._list(run, reader, int(number))
+        if chunk is None:
+            return data_file(path, episodes.task_data(reader, listed, self.options.films))
+        some = listed[int(chunk) * addresses.CHUNK : (int(chunk) + 1) * addresses.CHUNK]
+        return data_file(path, episodes.chunk_data(reader, run, int(number), some, self.options.films)) if some else None
 
-    def _shared(self, name: str) -> bytes | None:
-        """What is of several runs."""
-        path = f"shared/{name}"
-        if path == addresses.RUNS_DATA:
-            return data_file(path, [episodes.run_summary(reader, run) for run, reader in self.runs])
-        pair = self._pair(path, addresses.flips_data)
-        if pair is None:
-            return None
-        comparison = self._comparison(*pair, self.version)
+    def _runs_data(self, path: str) -> bytes:
+        return data_file(path, [episodes.run_summary(reader, run) for run, reader in self.runs])
+
+    def _flips_data(self, path: str, first: str, second: str, comparison: Comparison | str) -> bytes:
         empty = {"gained": [], "lost": []}
-        return data_file(path, empty if isinstance(comparison, str) else comparing.flips_data(comparison, *pair))
+        return data_file(path, empty if isinstance(comparison, str) else comparing.flips_data(comparison, first, second))
 
     def _list(self, run: str, reader: RunReader, number: int) -> list[Listed]:
         """The list of a task's episodes; the latest one is kept, since its chunks are asked for one after the other."""
@@ -231,45 +233,18 @@ class Site:
                     if reader.poster(episode):
                         yield addresses.film(run, number, start, repeat, "jpg")
 
-    def _medium(self, name: str) -> Path | None:
-        run, _, file = name.partition("/")
-        reader = self._by_id.get(run)
-        if reader is None or not self.options.films:
+    def _contact_sheet(self, path: str, run: str, reader: RunReader) -> Path | None:
+        return reader.contact_sheet() if self.options.films else None
+
+    def _medium(self, path: str, run: str, reader: RunReader, number: str, start: str, repeat: str, kind: str) -> Path | None:
+        if not self.options.films or int(number) >= len(reader.tasks):
             return None
-        if file == "frames.png":
-            return reader.contact_sheet()
-        name, _, kind = file.rpartition(".")
-        find = {"mp4": reader.film, "jpg": reader.poster}.get(kind)
-        number, _, place = name.partition("-")
-        if find is None or not _is_number(number) or int(number) >= len(reader.tasks):
-            return None
-        start, _, repeat = place.rpartition("-")
+        find = reader.film if kind == "mp4" else reader.poster
         return find(f"{'/'.join(episodes.task_key(reader, int(number)))}/{start}/{repeat}")
 
 
-@contextmanager
-def _blaming(reader: RunReader) -> Generator[None]:
-    """Say of which run it is that something cannot be read."""
-    try:
-        yield
-    except VlarigError as error:
-        raise DamagedRunError(reader, str(error)) from error
-
-
-def _static(name: str) -> bytes | None:
+def _static(path: str, name: str) -> bytes | None:
     return resources.files("vlarig.results.pages").joinpath("static", name).read_bytes() if name in STATIC else None
-
-
-def _numbers_in(file: str) -> list[int]:
-    """The numbers of ``task-3.js`` and ``task-3-0.js``; none where it is named otherwise."""
-    words = file.removesuffix(".js").split("-")
-    good = file.endswith(".js") and words[0] == "task" and len(words) in (2, 3) and all(map(_is_number, words[1:]))
-    return [int(word) for word in words[1:]] if good else []
-
-
-def _is_number(word: str) -> bool:
-    """Whether a word of an address is a number; one of thousands of digits is none that ``int`` takes."""
-    return word.isdecimal() and len(word) < 10
 
 
 def hash_of(version: tuple[object, ...]) -> str:
