@@ -93,8 +93,11 @@ def frame_of(message: Union[bytes, str]) -> Frame:
 
 
 def send_frame(channel: socket.socket, frame: Frame) -> None:
-    """Send one frame, blocking."""
-    channel.sendall(frame.head() + frame.body)
+    """Send one frame, blocking; its body is not copied."""
+    head = frame.head()
+    sent = channel.sendmsg([head, frame.body])
+    if sent < len(head) + len(frame.body):  # a signal came
+        channel.sendall((head + frame.body)[sent:])
 
 
 def receive_frame(channel: socket.socket, most_bytes: int = MAX_MESSAGE_BYTES) -> Frame:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, Union
 
 import msgspec
 import numpy as np
@@ -39,8 +39,8 @@ def convert(value: object, kind: type[T], where: str) -> T:
     return converted
 
 
-def build_array(dtype: np.dtype[Any], shape: Sequence[int], data: bytes) -> np.ndarray:
-    """The array of that dtype, shape and content, read-only.
+def build_array(dtype: np.dtype[Any], shape: Sequence[int], data: Union[bytes, memoryview]) -> np.ndarray:
+    """The array of that dtype, shape and content, read-only; it refers to ``data``.
 
     Raises:
         BadMessageError: The bytes do not fill the shape, or are no values of the dtype.
@@ -51,9 +51,11 @@ def build_array(dtype: np.dtype[Any], shape: Sequence[int], data: bytes) -> np.n
         raise BadMessageError(f"an array of shape {list(shape)} and dtype {dtype} cannot have {len(data)} bytes")
     if math.prod(max(size, 1) for size in shape) * dtype.itemsize > _MAX_EXTENT:
         raise BadMessageError(f"an array of shape {list(shape)}, which is too large")
-    if dtype.kind == "b" and data.translate(None, b"\x00\x01"):
+    if dtype.kind == "b" and bytes(data).translate(None, b"\x00\x01"):
         raise BadMessageError("an array of truth values whose bytes are not all 0 or 1")
-    return np.frombuffer(data, dtype=dtype).reshape(shape)
+    array = np.frombuffer(data, dtype=dtype).reshape(shape)
+    array.flags.writeable = False
+    return array
 
 
 def one_line(text: str) -> str:

@@ -90,7 +90,9 @@ def unpack(data: Union[bytes, bytearray], kind: Any) -> Any:
         nonlocal end
         dtype, shape = _read_description(code, described)
         begin, end = end, end + math.prod(shape) * dtype.itemsize
-        return build_array(dtype, shape, bytes(view[begin:end]))
+        content = view[begin:end]
+        # Pictures refer to the message. All else is copied: a number that is kept would keep the pictures, and needs its alignment.
+        return build_array(dtype, shape, content if dtype == np.uint8 else bytes(content))
 
     try:
         value = msgspec.msgpack.decode(view[_PREFIX.size : end], type=kind, ext_hook=take_array)

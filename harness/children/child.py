@@ -46,6 +46,10 @@ END_SECONDS = 5.0
 KILL_SECONDS = 10.0
 
 
+#: Bytes that a child may send before we read them, where the system allows so many. With two views of 256 x 256 pixels in the kernel's
+#: hands it goes on to the next request.
+SEND_BYTES = 2**20
+
 #: Seconds between two looks at the launcher when it is to end.
 _POLL_SECONDS = 0.01
 
@@ -310,6 +314,7 @@ class Child:
         with contextlib.ExitStack() as stack:
             self._channel, theirs = socket.socketpair()
             stack.enter_context(theirs)
+            theirs.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BYTES)
             self._channel.setblocking(False)
             reading, writing = os.pipe()
             stack.callback(os.close, writing)
