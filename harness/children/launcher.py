@@ -92,6 +92,7 @@ class Launcher:
                 self._watch_memory()
                 self._reap()
         finally:
+            signal.set_wakeup_fd(-1)  # its socket is closed with this call; a child's end may still be signalled
             for child in self._children.values():
                 _kill(child.pid)
             _kill_marked({child.mark for child in self._children.values()})
