@@ -143,16 +143,6 @@ class FilmWriter:
             raise ValueError(f"the encoder does not take the frames of {self._path}: {error}") from error
 
 
-def write_film(path: Path, frames: dict[str, np.ndarray], frames_per_second: float, caption: str = "") -> None:
-    """Write a film of frames that are all there. Arguments and errors are :class:`FilmWriter`'s."""
-    film = FilmWriter(path, frames_per_second, caption)
-    try:
-        film.add(frames)
-        film.finish()
-    finally:
-        film.discard()
-
-
 def read_film(path: Path, count: int) -> tuple[str, list[np.ndarray]]:
     """The caption of a film of ours, and ``count`` of its pictures, spread from the first to the last.
 

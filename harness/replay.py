@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from typing import Protocol as Role
 
 import numpy as np
 
@@ -21,6 +20,7 @@ from ..results.manifest import Manifest, SuitePlan, package_changes
 from ..results.records import EpisodeRecord, split_key
 from ..results.run_files import check_links
 from .episode_queue import EpisodeQueue
+from .film import FilmWriter
 from .machine import Machine
 from .sizing import choose_size
 from .slot import GivenUpError, SimSlot
@@ -67,27 +67,9 @@ class Replay:
         return f"{self.verdict:<7} {self.record.key}: {told}"
 
 
-class Watcher(Role):
-    """Sees one episode while it is simulated again, as :class:`~vlarig.harness.film.FilmWriter` does. Any thread calls.
-
-    A ``ValueError`` that it raises is the episode's, a :class:`~vlarig.envs.errors.VlarigError` ends the whole replay.
-    """
-
-    def add(self, frames: dict[str, np.ndarray]) -> None:
-        """Look at the frames after the reset, then at those of each chunk: view to ``uint8[F, h, w, 3]``."""
-        ...
-
-    def finish(self) -> None:
-        """The episode is over, and equals its record."""
-        ...
-
-    def discard(self) -> None:
-        """There will be no more. Called after :meth:`finish` too, and also while :meth:`add` still runs."""
-        ...
-
-
-#: Gives who watches an episode, of its record and its instruction.
-Watch = Callable[[EpisodeRecord, str], Watcher]
+#: Gives the film that an episode is watched by, of its record and its instruction. A ``ValueError`` that it raises is the episode's, a
+#: :class:`~vlarig.envs.errors.VlarigError` ends the whole replay.
+Watch = Callable[[EpisodeRecord, str], FilmWriter]
 
 
 def replay_run(
@@ -209,7 +191,7 @@ class _Replayer:
 
     async def _replay(self, host: Worker, local: int, episode: Episode, record: EpisodeRecord) -> Replay:
         slot = SimSlot(host, local, Needs(images=record.saw_images, every_frame=self.watch is not None))
-        watcher: Watcher | None = None
+        watcher: FilmWriter | None = None
         try:
             async for snapshot in _snapshots(slot, episode, record):
                 if self.watch is not None:

@@ -15,7 +15,7 @@ from ..results.ledger import Ledger
 from ..results.manifest import MANIFEST_NAME, Identity, Manifest
 from ..results.merging import take_over
 from ..results.planning import episodes_digest
-from ..results.runs import set_aside, sibling_runs, summarize
+from ..results.runs import sibling_runs, summarize
 from .plan import SuitePlan, SweepConfig
 from .runtimes.spec import asked_renderers, load_spec
 
@@ -36,13 +36,6 @@ def run_folder(config: SweepConfig, identity: Identity, plans: Sequence[SuitePla
     words = "-".join([*config.suites, *filter(None, [config.protocol]), config.policy])
     shard = f"-shard-{config.shard.replace('/', '-of-')}" if config.shard else ""
     return RUNS / f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', words)[:80]}-{identity_hash[:8]}{shard}"
-
-
-def make_room(run: Path, say: Callable[[str], None]) -> None:
-    """Set the run aside that is in the folder, if there is one. Raises like :func:`~vlarig.results.runs.set_aside`."""
-    aside = set_aside(run)
-    if aside is not None:
-        say(f"played anew: the run that was in {run} is {aside} now")
 
 
 def as_begun(run: Path, plans: list[SuitePlan]) -> list[SuitePlan]:

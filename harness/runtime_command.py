@@ -15,7 +15,8 @@ from ..benchmarks.registry import load_suites, suite_module
 from ..benchmarks.suite import Suite
 from ..envs.errors import VlarigError
 from .assets.bundle import find_bundle
-from .runtimes.runtime import choose_renderer, find_runtime, load_spec, spec_names
+from .runtimes.runtime import find_runtime
+from .runtimes.spec import choose_renderer, load_spec, spec_names
 from .workplace import ONE_THREAD, adapter_module
 
 #: What pytest consists of. It is pure Python, so that another interpreter can use it; the last two are for those before 3.11.

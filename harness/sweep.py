@@ -27,7 +27,7 @@ from ..results.ledger import Ledger
 from ..results.manifest import Manifest
 from ..results.planning import package_versions, surroundings
 from ..results.records import Attempt, EpisodeRecord, Session
-from ..results.runs import open_run
+from ..results.runs import open_run, set_aside
 from ..results.shards import Shard, take_share
 from ..results.tables import Tally, run_table
 from .engine import Engine
@@ -50,7 +50,7 @@ from .reporting.journal import Journal
 from .reporting.library_messages import LIBRARY_LOG, library_messages, log_of
 from .reporting.progress import Progress, SavingTime, TaskProgress
 from .reporting.reporter import Reporter
-from .run_folder import as_begun, make_room, run_folder, use_siblings
+from .run_folder import as_begun, run_folder, use_siblings
 from .screen import Screen
 from .sinks import LedgerSink
 from .termination import Terminated, sigterm_interrupts, until_sigterm
@@ -196,8 +196,8 @@ def run_sweep(config: SweepConfig, policy: Policy, journal: Journal, state: Poli
     identity = run_identity(config, policy, plans, state)
     shown = run_folder(config, identity, plans)
     run = shown.absolute()  # a policy may change the working directory
-    if config.fresh:
-        make_room(shown, journal.say)
+    if config.fresh and (aside := set_aside(shown)) is not None:
+        journal.say(f"played anew: the run that was in {shown} is {aside} now")
     plans = as_begun(shown, plans)
     identity = identity.model_copy(update={"renderer": drawn_by(plans)})
     suite_notes = {plan.suite.name: plan.suite.note for plan in plans if plan.suite.note}

@@ -14,26 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...envs.errors import VlarigError
+from ..home import home
 from ..locking import one_at_a_time
-from ..runtimes.runtime import home
 from .check import Contents, check_files
 from .fetch import Watch, download_files
 from .folder import made_whole
 from .spec import BundleSpec, bundle_names, load_bundle
 from .unpack import find_archive, unpack, unpacked_name
-
-__all__ = [
-    "AssetState",
-    "Bundle",
-    "Place",
-    "bundle_names",
-    "fetch_bundle",
-    "find_bundle",
-    "list_bundles",
-    "load_bundle",
-    "locate_bundle",
-    "look_at_bundle",
-]
 
 Report = Callable[[str], None]
 

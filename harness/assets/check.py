@@ -10,9 +10,6 @@ from pathlib import Path
 from ...envs.errors import VlarigError
 from .spec import BundleSpec, File
 
-#: File (path, size in bytes, time of change in ns): while it stays the same, so does the file's content.
-Stamp = tuple[str, int, int]
-
 
 @dataclass(frozen=True)
 class Contents:
@@ -85,8 +82,7 @@ def _find(spec: BundleSpec, path: str, folder: Path) -> File | None:
         file = folder / place
         try:
             if file.is_file():
-                status = file.stat()
-                return File(place, _blob_id((str(file), status.st_size, status.st_mtime_ns)))
+                return File(place, blob_id(file))
         except OSError as error:
             raise VlarigError(
                 f"{file} cannot be read: {error.strerror or error}; mend that, or unpack the assets anew"
@@ -94,17 +90,17 @@ def _find(spec: BundleSpec, path: str, folder: Path) -> File | None:
     return None
 
 
-def blob_header(size: int) -> bytes:
-    """What git hashes before a file's content of ``size`` bytes (Pro Git, chapter "Git Objects")."""
-    return b"blob %d\0" % size
+def blob_id(file: Path) -> str:
+    """The file's git blob id, in hex; computed once a process as long as size and time of change stay the same."""
+    status = file.stat()
+    return _blob_id(file, status.st_size, status.st_mtime_ns)
 
 
 @lru_cache(maxsize=2**14)
-def _blob_id(stamp: Stamp) -> str:
-    """The file's git blob id, in hex; computed once a process for suites that share a bundle."""
-    path, size, _ = stamp
-    digest = hashlib.sha1(blob_header(size), usedforsecurity=False)
-    with Path(path).open("rb") as file:
-        while piece := file.read(2**20):
+def _blob_id(file: Path, size: int, changed: int) -> str:
+    """SHA-1 of the content after git's head for it (Pro Git, chapter "Git Objects")."""
+    digest = hashlib.sha1(b"blob %d\0" % size, usedforsecurity=False)
+    with file.open("rb") as content:
+        while piece := content.read(2**20):
             digest.update(piece)
     return digest.hexdigest()

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
+import shutil
 import tarfile
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
 from http.client import HTTPException
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from ...envs.errors import VlarigError
-from .check import blob_header
+from .check import blob_id
 from .spec import BundleSpec, Source
 from .unpack import DAMAGED
 
@@ -62,7 +62,11 @@ def _take(spec: BundleSpec, source: Source, url: str, files: dict[str, str], fol
                     content = archive.extractfile(member) if inside in owed and member.isfile() else None
                     if content is not None:
                         path = owed.pop(inside)
-                        blob = _write(content, folder / path, member.size)
+                        file = folder / path
+                        file.parent.mkdir(parents=True, exist_ok=True)
+                        with file.open("wb") as out:
+                            shutil.copyfileobj(content, out)
+                        blob = blob_id(file)
                         if blob != spec.files[path]:
                             raise VlarigError(
                                 f"{path} in {url} is not the official file (its git blob id is {blob}, expected "
@@ -85,17 +89,6 @@ def _other_place(source: Source, url: str) -> str:
     if url != source.archive:
         return f"the official archive is {source.archive}"
     return "try again, or give a faithful copy of that archive with --url"
-
-
-def _write(content: IO[bytes], file: Path, size: int) -> str:
-    """Save ``content`` and return its git blob id."""
-    digest = hashlib.sha1(blob_header(size), usedforsecurity=False)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("wb") as out:
-        while piece := content.read(PIECE):
-            digest.update(piece)
-            out.write(piece)
-    return digest.hexdigest()
 
 
 class _Download(io.RawIOBase):

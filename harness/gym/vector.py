@@ -114,7 +114,7 @@ class RemoteVectorEnv(SyncVectorEnv):
             if len(values) != self.num_envs:
                 raise VlarigError(f"{name} is a list of {len(values)}; give one for each of the {self.num_envs} environments")
         chosen = np.flatnonzero(which).tolist()
-        begun = self._pool.run(all_of, (self.envs[index].begin(seeds[index], each[index]) for index in chosen))
+        begun = self._pool.run(lambda: all_of(self.envs[index].begin(seeds[index], each[index]) for index in chosen))
         firsts = [self.envs[index].first(first) for index, first in zip(chosen, begun, strict=True)]
         for index, first in zip(chosen, firsts, strict=True):
             self.envs[index].ahead = deque([first])
@@ -132,7 +132,7 @@ class RemoteVectorEnv(SyncVectorEnv):
             over = ", ".join(map(str, np.flatnonzero(self._autoreset_envs)))
             raise VlarigError(f"the episodes of the environments {over} are over; reset them with the option reset_mask")
         rows = self._rows(actions)
-        carried_out = self._pool.run(all_of, (self._carry_out(env, row) for env, row in zip(self.envs, rows, strict=True)))
+        carried_out = self._pool.run(lambda: all_of(map(self._carry_out, self.envs, rows)))
         returned = [deque(make() for make in each) for each in carried_out]
         for env, ahead in zip(self.envs, returned, strict=True):
             env.ahead = ahead

@@ -7,22 +7,9 @@ import queue
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
 
 #: Size at which a log is put aside: 200,000 episodes or so. With the one before it, a log takes twice that at most.
 MOST_LOG_BYTES = 64 * 2**20
-
-
-class Target(Protocol):
-    """Where lines go."""
-
-    def write(self, line: bytes) -> None:
-        """Write a whole line, or raise ``OSError``."""
-        ...
-
-    def close(self) -> None:
-        """Let go of the file."""
-        ...
 
 
 class LogFile:
@@ -98,7 +85,7 @@ class LineWriter:
         failed: Is told, in that thread, of the first line that could not be written. Further ones are tried, and lost as quietly.
     """
 
-    def __init__(self, target: Target, failed: Callable[[OSError], None]) -> None:
+    def __init__(self, target: LogFile | Pipe, failed: Callable[[OSError], None]) -> None:
         self._target = target
         self._failed = failed
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()

@@ -22,23 +22,7 @@ from ..locking import one_at_a_time
 from .driver_install import install_driver
 from .drivers import can_install
 from .install import ask_interpreter, check_imports, installed_packages, make_environment
-from .spec import Renderer, RuntimeSpec, candidates, choose_renderer, load_spec, spec_names
-
-__all__ = [
-    "Renderer",
-    "Runtime",
-    "RuntimeSpec",
-    "RuntimeState",
-    "add_runtime",
-    "choose_renderer",
-    "find_runtime",
-    "home",
-    "install_runtime",
-    "list_runtimes",
-    "load_spec",
-    "remove_runtime",
-    "spec_names",
-]
+from .spec import RuntimeSpec, candidates, choose_renderer, load_spec, spec_names
 
 
 @dataclass(frozen=True)

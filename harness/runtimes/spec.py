@@ -8,9 +8,11 @@ import os
 import re
 import tomllib
 from collections.abc import Collection
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from ...envs.errors import VlarigError, suggestion
 from .drivers import Driver, can_install, find_driver, load_driver, too_old
@@ -90,7 +92,6 @@ class RuntimeSpec:
         probe: Python that fails where the renderer cannot draw; empty when there is none.
         warm_up: Python that is run once after the install, so that what a simulator compiles at first use is compiled by then.
         renderers: In order of preference; empty for a simulator that needs no graphics.
-        lock: The pinned packages, with their hashes.
         torch: Which build of PyTorch the lock pins, as uv's ``--torch-backend`` calls it; empty where it pins none.
     """
 
@@ -98,11 +99,15 @@ class RuntimeSpec:
     title: str
     python: str
     imports: tuple[str, ...]
-    probe: str
-    warm_up: str
-    renderers: tuple[Renderer, ...]
-    lock: Path
+    probe: str = ""
+    warm_up: str = ""
+    renderers: tuple[Renderer, ...] = ()
     torch: str = ""
+
+    @property
+    def lock(self) -> Path:
+        """The pinned packages, with their hashes."""
+        return LOCKS / f"{self.name}.txt"
 
     @property
     def lock_sha256(self) -> str:
@@ -147,27 +152,10 @@ def load_spec(name: str, others: tuple[str, ...] = ()) -> RuntimeSpec:
             f"(an interpreter made elsewhere: vlarig runtime add {name} --python PATH)"
         )
     data = _read(name)
-    renderers = tuple(
-        Renderer(
-            name=entry["name"],
-            libraries=tuple(entry["libraries"]),
-            apt=tuple(entry["apt"]),
-            environment=dict(entry["environment"]),
-            driver=load_driver(entry["driver"]) if "driver" in entry else None,
-        )
-        for entry in data.get("renderers", [])
-    )
-    return RuntimeSpec(
-        name=name,
-        title=data["title"],
-        python=data["python"],
-        imports=tuple(data["imports"]),
-        probe=data.get("probe", ""),
-        warm_up=data.get("warm_up", ""),
-        renderers=renderers,
-        lock=LOCKS / f"{name}.txt",
-        torch=data.get("torch", ""),
-    )
+    for renderer in data.get("renderers", []):
+        if "driver" in renderer:
+            renderer["driver"] = asdict(load_driver(renderer["driver"]))
+    return msgspec.convert({"name": name, **data}, RuntimeSpec)
 
 
 def candidates(spec: RuntimeSpec) -> list[Renderer]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vlarig.envs.errors import VlarigError
-from vlarig.harness.film import FilmWriter, read_film, write_contact_sheet, write_film
+from vlarig.harness.film import FilmWriter, read_film, write_contact_sheet
 
 av = pytest.importorskip("av")
 Image = pytest.importorskip("PIL.Image")
@@ -20,6 +20,15 @@ def moving_square(count: int, height: int, width: int) -> np.ndarray:
         left = int(index / count * (width - height // 4))
         frames[index, height // 3 : height // 3 + height // 4, left : left + height // 4] = 255
     return frames
+
+
+def write_film(path, frames, frames_per_second, caption="") -> None:
+    film = FilmWriter(path, frames_per_second, caption)
+    try:
+        film.add(frames)
+        film.finish()
+    finally:
+        film.discard()
 
 
 def read(path) -> tuple[object, np.ndarray]:

@@ -60,12 +60,14 @@ def runs(tmp_path_factory) -> list[Path]:
                 ledger.write_episode(make_record(start, task, success=start % 5 != 0, image_digest=NO_IMAGES))
     (first / "videos").mkdir()
     if find_spec("av"):
-        from vlarig.harness.film import write_film
+        from vlarig.harness.film import FilmWriter
 
         steps = make_record(8).steps
         pictures = np.zeros((steps + 1, 64, 64, 3), np.uint8)
         pictures[:, :, :] = np.linspace(0, 255, steps + 1).astype(np.uint8)[:, None, None, None]
-        write_film(first / "videos" / f"{make_record(8).key.replace('/', '_')}.mp4", {"ego": pictures}, 20.0, "failure: stack")
+        film = FilmWriter(first / "videos" / f"{make_record(8).key.replace('/', '_')}.mp4", 20.0, "failure: stack")
+        film.add({"ego": pictures})
+        film.finish()
     return [first, folder / "random", folder / "other"]
 
 
