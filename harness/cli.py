@@ -14,32 +14,29 @@ from .home import home
 from .printable import printable
 from .termination import exit_status, sigterm_interrupts
 
-#: Command to the module that holds its ``main(arguments) -> exit status``, and a line of help.
-COMMANDS = {
-    "sweep": ("vlarig.harness.commands.sweep", "run a policy over a suite's episodes; the same command again resumes"),
-    "table": ("vlarig.harness.commands.table", "success rates of runs, with intervals, errors and what is missing"),
-    "compare": ("vlarig.harness.commands.compare", "two runs over the same episodes: which is better, and how surely"),
-    "page": ("vlarig.harness.commands.page", "runs as a site: leaderboard, tasks, episodes with their films"),
-    "view": ("vlarig.harness.commands.view", "the same on this machine alone, following runs that are being written"),
-    "export": ("vlarig.harness.commands.export", "a run's episodes as a Parquet file, for DuckDB, pandas and others"),
-    "leaderboard": ("vlarig.harness.commands.leaderboard", "vla-eval's leaderboard: show it, add entries of ours"),
-    "runs": ("vlarig.harness.commands.runs", "what was run: when, which policy and suite, how far it came"),
-    "merge": ("vlarig.harness.commands.merge", "one run out of several, such as the shards of a sweep"),
-    "replay": ("vlarig.harness.commands.replay", "re-simulate recorded episodes: check them, make their videos"),
-    "serve-envs": ("vlarig.harness.commands.serve_envs", "lend this machine's simulators to sweeps that run elsewhere"),
-    "serve-policy": ("vlarig.harness.commands.serve_policy", "let other programs ask a policy, by openpi's protocol"),
-    "policy": (
-        "vlarig.harness.commands.policy",
-        "look at Qwen-VLA: parameters by part, robots, statistics, prompts; write a preset",
-    ),
-    "envs": ("vlarig.harness.commands.envs", "list suites and tasks; check an adapter against the env contract"),
-    "runtime": (
-        "vlarig.harness.commands.runtime",
-        "simulators' virtual environments: install, adopt, list, remove; run a command in one",
-    ),
-    "assets": ("vlarig.harness.commands.assets", "fetch, list and verify simulators' data files"),
-    "doctor": ("vlarig.harness.commands.doctor", "what is missing on this machine; with RUN, why a run is slow"),
+#: Command to a line of help.
+_HELP = {
+    "sweep": "run a policy over a suite's episodes; the same command again resumes",
+    "table": "success rates of runs, with intervals, errors and what is missing",
+    "compare": "two runs over the same episodes: which is better, and how surely",
+    "page": "runs as a site: leaderboard, tasks, episodes with their films",
+    "view": "the same on this machine alone, following runs that are being written",
+    "export": "a run's episodes as a Parquet file, for DuckDB, pandas and others",
+    "leaderboard": "vla-eval's leaderboard: show it, add entries of ours",
+    "runs": "what was run: when, which policy and suite, how far it came",
+    "merge": "one run out of several, such as the shards of a sweep",
+    "replay": "re-simulate recorded episodes: check them, make their videos",
+    "serve-envs": "lend this machine's simulators to sweeps that run elsewhere",
+    "serve-policy": "let other programs ask a policy, by openpi's protocol",
+    "policy": "look at Qwen-VLA: parameters by part, robots, statistics, prompts; write a preset",
+    "envs": "list suites and tasks; check an adapter against the env contract",
+    "runtime": "simulators' virtual environments: install, adopt, list, remove; run a command in one",
+    "assets": "fetch, list and verify simulators' data files",
+    "doctor": "what is missing on this machine; with RUN, why a run is slow",
 }
+
+#: Command to the module that holds its ``main(arguments) -> exit status``, and a line of help.
+COMMANDS = {name: (f"vlarig.harness.commands.{name.replace('-', '_')}", line) for name, line in _HELP.items()}
 
 EXAMPLES = """\
 examples:

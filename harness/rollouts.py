@@ -18,9 +18,8 @@ from ..envs.errors import VlarigError
 from ..policies.api import Policy
 from ..policies.batching import Batcher, Batching
 from .engine import Engine, Sink, Transition
-from .machine import Machine
 from .plan import plan_suite
-from .sizing import memory_share
+from .sizing import suite_share
 from .workers import local_workers
 
 
@@ -122,16 +121,10 @@ class Rollouts:
         """
         return self._loop.run(self._engine.collect(chunks_per_slot))
 
-    def _memory_share(self) -> int:
-        suite = self._plan.suite
-        expected = suite.footprint.worker_bytes(self._slots, min(self._slots, len(suite.tasks)))
-        return memory_share(expected, self._workers, Machine.here())
-
     async def _open(self) -> Engine:
         try:
-            hosts = await self._stack.enter_async_context(
-                local_workers(self._plan.workplace, self._workers, self._logs, self._memory_share())
-            )
+            share = suite_share(self._plan.suite, self._workers, self._slots)
+            hosts = await self._stack.enter_async_context(local_workers(self._plan.workplace, self._workers, self._logs, share))
             batcher = await self._stack.enter_async_context(Batcher(self._policy, self._batching))
         except BaseException:
             await self._stack.aclose()

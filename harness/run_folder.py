@@ -53,7 +53,10 @@ def as_begun(run: Path, plans: list[SuitePlan]) -> list[SuitePlan]:
 def use_siblings(
     run: Path, new: bool, wanted: Manifest, ledger: Ledger, episodes: Sequence[Episode], say: Callable[[str], None]
 ) -> None:
-    """Say why a new run begins where its code has changed, and take over what the runs beside it have finished.
+    """Say why a new run begins where its code has changed, and copy what the runs beside it have finished, by keys.
+
+    Such a run has the same identity but for which episodes it consists of. Its episodes are made again, and their digest proves that
+    they are those of its manifest, payloads and all.
 
     Args:
         run: Folder of the run, as the user is shown it.
@@ -67,7 +70,18 @@ def use_siblings(
     siblings = sibling_runs(run) if owed else []
     if new and (reason := _why_another(siblings, wanted)):
         say(reason)
-    _take_over(run, siblings, wanted, ledger, owed, say)
+    for folder, manifest in siblings:
+        if manifest.identity.beside_episodes() != wanted.identity.beside_episodes():
+            continue
+        shared = owed & _keys_of(manifest.identity, wanted.identity)
+        try:
+            count = take_over(run, folder, shared) if shared else 0
+        except VlarigError as error:
+            say(f"nothing is taken over from {folder}: {error}")
+            continue
+        if count:
+            say(f"{count} finished episode{'s are' if count > 1 else ' is'} taken over from {folder}; --fresh plays all anew")
+            owed -= ledger.finished_keys()
 
 
 def _why_another(siblings: Sequence[tuple[Path, Manifest]], wanted: Manifest) -> str:
@@ -81,33 +95,6 @@ def _why_another(siblings: Sequence[tuple[Path, Manifest]], wanted: Manifest) ->
             finished = f"{told.finished} of {told.expected} finished"
             return f"{', '.join(changed)} changed since the run {folder} ({finished}), so this is another run"
     return ""
-
-
-def _take_over(
-    run: Path,
-    siblings: Sequence[tuple[Path, Manifest]],
-    wanted: Manifest,
-    ledger: Ledger,
-    owed: set[str],
-    say: Callable[[str], None],
-) -> None:
-    """Copy what runs beside this one have finished of the episodes that it owes, by their keys.
-
-    Such a run has the same identity but for which episodes it consists of. Its episodes are made again, and their digest proves that
-    they are those of its manifest, payloads and all.
-    """
-    for folder, manifest in siblings:
-        if manifest.identity.beside_episodes() != wanted.identity.beside_episodes():
-            continue
-        shared = owed & _keys_of(manifest.identity, wanted.identity)
-        try:
-            count = take_over(run, folder, shared) if shared else 0
-        except VlarigError as error:
-            say(f"nothing is taken over from {folder}: {error}")
-            continue
-        if count:
-            say(f"{count} finished episode{'s are' if count > 1 else ' is'} taken over from {folder}; --fresh plays all anew")
-            owed -= ledger.finished_keys()
 
 
 def _keys_of(identity: Identity, wanted: Identity) -> set[str]:

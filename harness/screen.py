@@ -55,6 +55,11 @@ class Screen(Console):
                 self.print(f"  {line}", soft_wrap=True)
 
 
+def report(line: str) -> None:
+    """Print a step to stderr, where progress belongs."""
+    Screen(stderr=True, soft_wrap=True).print(line)
+
+
 def print_document(text: str) -> None:
     """Print text for a file or another program, such as JSON or LaTeX: as it is, in UTF-8 whatever the terminal's encoding is."""
     if isinstance(sys.stdout, io.TextIOWrapper):

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..benchmarks.suite import Footprint
+from ..benchmarks.suite import Footprint, Suite
 from ..envs.api import Episode
 from .machine import Machine
 
@@ -17,7 +17,6 @@ SLOTS = 8
 #: Share of the free memory that is planned with; the rest is for the driver, the policy's batches and estimates that are wrong.
 USABLE = 0.8
 
-MB = 10**6
 GB = 10**9
 
 
@@ -97,6 +96,11 @@ def memory_share(expected: int, workers: int, machine: Machine) -> int:
     simulator that does nothing wrong must not be killed.
     """
     return max(machine.memory // workers, 2 * expected)
+
+
+def suite_share(suite: Suite, workers: int, slots: int) -> int:
+    """The same for workers with so many slots of a suite on this machine, whatever tasks are played."""
+    return memory_share(suite.footprint.worker_bytes(slots, min(slots, len(suite.tasks))), workers, Machine.here())
 
 
 def _workers_reason(workers: int, machine: Machine, episodes: int, each: int) -> str:

@@ -8,6 +8,7 @@ import logging
 import os
 import platform
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -48,7 +49,7 @@ from .reporting.display import live_display
 from .reporting.events import FilmingEnded, FilmingStarted, SessionEnded, SessionStarted, SuiteStarted
 from .reporting.journal import Journal
 from .reporting.library_messages import LIBRARY_LOG, library_messages, log_of
-from .reporting.progress import Progress, SavingTime, TaskProgress
+from .reporting.progress import Progress, SavingTime
 from .reporting.reporter import Reporter
 from .run_folder import as_begun, run_folder, use_siblings
 from .screen import Screen
@@ -376,7 +377,17 @@ async def _sweep(
         for part in parts:
             plan, staff, logs = part.plan, part.staff, run / "logs"
             batching = Batching(1 if config.strict else config.batch or min(staff.workers * staff.slots, DEFAULT_BATCH))
-            journal.write(_suite_started(part, batching))
+            journal.write(
+                SuiteStarted(
+                    suite=plan.suite.name,
+                    protocol=f"{plan.protocol.name}@{plan.protocol.version}",
+                    owed=len(part.owed),
+                    workers=staff.workers,
+                    slots=staff.slots,
+                    batch=batching.most,
+                    why=staff.reason,
+                )
+            )
             began = time.monotonic()
             async with fleet.hosts(plan.workplace, staff, logs) as hosts, Batcher(policy, batching) as batcher:
                 engine = Engine(hosts, staff.slots, plan.suite.embodiment, policy.needs, batcher, config.seed, sinks)
@@ -399,27 +410,11 @@ def _end(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:
         loop.call_soon_threadsafe(task.cancel)
 
 
-def _suite_started(part: _Part, batching: Batching) -> SuiteStarted:
-    protocol, staff = part.plan.protocol, part.staff
-    return SuiteStarted(
-        suite=part.plan.suite.name,
-        protocol=f"{protocol.name}@{protocol.version}",
-        owed=len(part.owed),
-        workers=staff.workers,
-        slots=staff.slots,
-        batch=batching.most,
-        why=staff.reason,
-    )
-
-
 def _progress(plans: list[SuitePlan], ledger: Ledger, workers: int) -> Progress:
-    tasks: dict[tuple[str, str], TaskProgress] = {}
-    for plan in plans:
-        for episode in plan.episodes:
-            tasks.setdefault((episode.suite, episode.task), TaskProgress(0)).expected += 1
+    expected = Counter((episode.suite, episode.task) for plan in plans for episode in plan.episodes)
+    tasks = {place: Tally(count) for place, count in expected.items()}
     for key, count in ledger.counts().items():
-        tasks[key.suite, key.task].finished += count.finished
-        tasks[key.suite, key.task].successes += count.successes
+        tasks[key.suite, key.task] += Tally(0, count.finished, count.successes)
     return Progress(tasks, workers)
 
 

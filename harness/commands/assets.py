@@ -15,7 +15,7 @@ from ...envs.errors import VlarigError
 from ..assets import bundle as assets
 from ..assets.fetch import Watch
 from ..command_line import parse
-from ..screen import Screen
+from ..screen import Screen, report
 
 #: Seconds between two lines of progress where there is no terminal.
 LINE_SECONDS = 10.0
@@ -120,11 +120,6 @@ vlarig assets verify libero
 
 They are looked for in $VLARIG_ASSETS, then where `fetch` puts them.
 """
-
-
-def report(line: str) -> None:
-    """Print a step to stderr, where progress belongs."""
-    Screen(stderr=True, soft_wrap=True).print(line)
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from tyro.conf import Positional
 from ..command_line import parse
 from ..runtime_command import run_in_runtime
 from ..runtimes.runtime import add_runtime, install_runtime, list_runtimes, remove_runtime
-from ..screen import Screen
+from ..screen import Screen, report
 
 
 @dataclass
@@ -118,11 +118,6 @@ vlarig runtime add habitat --python ~/miniconda3/envs/habitat/bin/python
 
 vlarig runtime run tabletop -- pytest test_parity.py
 """
-
-
-def report(line: str) -> None:
-    """Print a step to stderr, where progress belongs."""
-    Screen(stderr=True, soft_wrap=True).print(line)
 
 
 def main(arguments: list[str]) -> int:

@@ -16,7 +16,7 @@ from ...envs.api import Needs
 from ...envs.background import BackgroundLoop
 from ...envs.errors import VlarigError
 from ..machine import Machine
-from ..sizing import memory_share
+from ..sizing import suite_share
 from ..slot import GivenUpError, SimSlot
 from ..workers import local_workers
 from ..workplace import Workplace
@@ -89,8 +89,7 @@ class SimulatorPool:
     async def _start(self, workplace: Workplace) -> None:
         logs = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="vlarig-")))
         each = math.ceil(self._size / self._workers)
-        expected = self._suite.footprint.worker_bytes(each, min(each, len(self._suite.tasks)))
-        share = memory_share(expected, self._workers, Machine.here())
+        share = suite_share(self._suite, self._workers, each)
         hosts = await self._stack.enter_async_context(local_workers(workplace, self._workers, logs, share))
         places = [(host, local) for local in range(each) for host in hosts][: self._size]
         self.slots = [SimSlot(host, local, self._needs) for host, local in places]

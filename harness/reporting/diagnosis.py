@@ -127,6 +127,11 @@ def diagnose(account: Account, setting: Setting) -> list[Verdict]:
     return sorted(verdicts, key=lambda verdict: -verdict.seconds)
 
 
+def _cause(least: float, part: float, account: Account, text: str) -> list[Verdict]:
+    """A cause that takes this part of the time, from a least part on."""
+    return [Verdict(account.playing * part, text)] if part >= least else []
+
+
 def _policy(account: Account, setting: Setting) -> Verdict:
     load, occupied = account.load, account.workers_occupied
     parts = [
@@ -209,8 +214,6 @@ def _workers(account: Account, setting: Setting) -> Verdict:
 
 def _rendering(account: Account, setting: Setting) -> list[Verdict]:
     part = share(account.render, account.worker_seconds)
-    if part < 0.2:
-        return []
     rows, views = setting.protocol.get("execute", 1), len(setting.protocol.get("cameras", ()))
     parts = [
         f"Drawing pictures takes {percent(part)} of the workers' time: the protocol shows {_count(views, 'view')} every "
@@ -220,32 +223,28 @@ def _rendering(account: Account, setting: Setting) -> list[Verdict]:
     if any(name in setting.renderer for name in ("osmesa", "lavapipe")):
         parts.append(f"{setting.renderer} draws in software: with a GPU, VLARIG_RENDERER=egl (SimplerEnv: gpu) draws there.")
     parts.append(f"Without any picture the sweep would be {_without(part)}.")
-    return [Verdict(account.playing * part, " ".join(parts))]
+    return _cause(0.2, part, account, " ".join(parts))
 
 
 def _resets(account: Account) -> list[Verdict]:
     part = share(account.reset, account.slot_seconds - account.idle)
-    if part < 0.3:
-        return []
     text = (
         f"Episodes were being started for about {percent(part)} of the slots' time. What a reset does is the benchmark's; the first in "
         f"each slot builds its env too, so fewer slots build fewer. Without resets the sweep would be {_without(part)}."
     )
-    return [Verdict(account.playing * part, text)]
+    return _cause(0.3, part, account, text)
 
 
 def _beside(account: Account, setting: Setting) -> list[Verdict]:
     """What the workers did beside simulating, drawing and coming back from failures."""
     beside = account.worker_seconds * account.workers_occupied - account.worked - account.recovering / setting.slots
     part = share(beside, account.worker_seconds)
-    if part < 0.2:
-        return []
     text = (
         f"For {percent(part)} of their time the workers had something to do, but neither simulated nor drew: they built envs, made, "
         f"digested and sent observations, one for every {account.steps / account.chunks:.1f} rows, or waited for a core. Without that "
         f"the sweep would be {_without(part)}."
     )
-    return [Verdict(account.playing * part, text)]
+    return _cause(0.2, part, account, text)
 
 
 def _more_slots_than_needed(account: Account, setting: Setting) -> list[Verdict]:
@@ -293,13 +292,11 @@ def _driver(account: Account, setting: Setting) -> Verdict:
 
 def _no_episode_left(account: Account, setting: Setting) -> list[Verdict]:
     idle = share(account.idle, account.slot_seconds)
-    if idle < 0.1:
-        return []
     text = (
         f"Slots had no episode left for {percent(idle)} of their time: towards the end of a suite the last episodes run alone, and "
         f"{account.episodes} episodes are few for {setting.all_slots} slots. In a longer sweep that is a smaller part."
     )
-    return [Verdict(account.playing * idle, text)]
+    return _cause(0.1, idle, account, text)
 
 
 def _others(account: Account, setting: Setting) -> list[Verdict]:
@@ -323,13 +320,11 @@ def _shared(setting: Setting) -> bool:
 
 def _slow_disk(account: Account) -> list[Verdict]:
     part = share(account.saving, account.slot_seconds)
-    if part < WORTH:
-        return []
     text = (
         f"Slots waited {percent(part)} of their time for the ledger: the disk is slow, and an episode must be on it before it counts. "
         "Put the run on a local disk with --run."
     )
-    return [Verdict(account.playing * part, text)]
+    return _cause(WORTH, part, account, text)
 
 
 def _more_slots(setting: Setting) -> str:

@@ -16,7 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from ...results.statistics import wilson_interval
+from ...results.tables import Tally
 from ..engine import Engine
 from ..printable import printable
 from .account import share
@@ -62,7 +62,7 @@ async def live_display(console: Console, title: str, progress: Progress, engines
                     show()
                     await asyncio.sleep(REFRESH_SECONDS)
 
-            async with _running(draw()):
+            async with running(draw()):
                 yield
             show()
         return
@@ -73,12 +73,13 @@ async def live_display(console: Console, title: str, progress: Progress, engines
             console.print(line(progress), highlight=False, soft_wrap=True)
 
     console.print(Text(printable(title)), soft_wrap=True)
-    async with _running(write_lines()):
+    async with running(write_lines()):
         yield
 
 
 @contextlib.asynccontextmanager
-async def _running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+async def running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+    """Run ``work``, which does not end by itself, for as long as the context lasts."""
     task = asyncio.create_task(work)
     try:
         yield
@@ -107,7 +108,7 @@ def picture(title: str, progress: Progress, activities: Counter[str]) -> Rendera
             Text(f"  {printable(name)}"),
             done,
             f"{task.finished}/{task.expected}",
-            success(task.successes, task.finished),
+            success(task),
             errors,
         )
     return Group(
@@ -128,16 +129,16 @@ def line(progress: Progress) -> str:
     trouble = f", {counts.errors} errors, {progress.faults} failed attempts" if progress.faults else ""
     return (
         f"{time.strftime('%H:%M:%S')}  {counts.finished}/{counts.expected} episodes, "
-        f"success {success(counts.successes, counts.finished)}, {_pace(progress).plain}{trouble}; {shares}"
+        f"success {success(counts)}, {_pace(progress).plain}{trouble}; {shares}"
     )
 
 
-def success(successes: int, finished: int) -> str:
+def success(tally: Tally) -> str:
     """A rate with its 95 % Wilson interval, in percent."""
-    if not finished:
+    if tally.rate is None:
         return "-"
-    low, high = wilson_interval(successes, finished)
-    return f"{100 * successes / finished:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
+    low, high = tally.interval
+    return f"{100 * tally.rate:.1f} % [{100 * low:.1f}, {100 * high:.1f}]"
 
 
 def _pace(progress: Progress) -> Text:

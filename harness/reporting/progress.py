@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from ...envs.messages import ENV_ERROR
 from ...policies.batching import Load
 from ...results.records import Attempt
+from ...results.tables import Tally
 from ..engine import Sink, Transition
 from .account import Account
 
@@ -18,16 +19,6 @@ RATE_WINDOW = 60.0
 
 #: Seconds between two looks at what the slots do.
 LOOK_SECONDS = 0.2
-
-
-@dataclass
-class TaskProgress:
-    """Episodes of one task: how many there are, were finished, succeeded, and were given up."""
-
-    expected: int
-    finished: int = 0
-    successes: int = 0
-    errors: int = 0
 
 
 @dataclass
@@ -59,7 +50,7 @@ class Progress:
         last_fault: The latest of them.
     """
 
-    tasks: dict[tuple[str, str], TaskProgress]
+    tasks: dict[tuple[str, str], Tally]
     workers: int
     accounts: dict[str, Account] = field(default_factory=dict)
     steps: int = 0
@@ -163,9 +154,7 @@ class Progress:
         if not transition.result.over:
             return
         self._failures.pop(episode.key, None)
-        task = self.tasks[episode.suite, episode.task]
-        task.finished += 1
-        task.successes += succeeded(transition)
+        self.tasks[episode.suite, episode.task] += Tally(0, finished=1, successes=int(succeeded(transition)))
         account.episodes += 1
         self.episodes += 1
         self._finishes.append(now)
@@ -186,7 +175,7 @@ class Progress:
             account.given_up += attempt.gave_up
         if attempt.gave_up:
             self._failures.pop(attempt.key, None)
-            self.tasks[suite, task].errors += 1
+            self.tasks[suite, task] += Tally(0, errors=1)
 
     def commonest_fault(self) -> tuple[Attempt, int] | None:
         """The latest of the failed attempts that said what most of them said, and their number; ``None`` where none was given up."""
@@ -203,17 +192,11 @@ class Progress:
     @property
     def left(self) -> int:
         """Episodes that are neither finished nor given up."""
-        return sum(task.expected - task.finished - task.errors for task in self.tasks.values())
+        return self.counts().missing
 
-    def counts(self) -> TaskProgress:
+    def counts(self) -> Tally:
         """All tasks together."""
-        tasks = self.tasks.values()
-        return TaskProgress(
-            sum(task.expected for task in tasks),
-            sum(task.finished for task in tasks),
-            sum(task.successes for task in tasks),
-            sum(task.errors for task in tasks),
-        )
+        return sum(self.tasks.values(), Tally(0))
 
     def total(self) -> Account:
         """The accounts of all suites together."""

@@ -13,6 +13,7 @@ from ...results.records import Attempt
 from ..engine import Engine, Transition
 from ..workers import Worker
 from .account import ACTIVITIES
+from .display import running
 from .events import AttemptFailed, EpisodeFinished, ProgressMade, SuiteEnded, WorkerDied, WorkerStarted
 from .journal import Journal
 from .progress import LOOK_SECONDS, Progress, succeeded
@@ -89,13 +90,10 @@ class Reporter:
         """
         workers = _Workers(suite, engine, self._journal)
         self._progress.begin(suite, workers.count, len(engine.slots), starting, engine.batcher.load)
-        watch = asyncio.create_task(self._watch(suite, engine, workers))
         try:
-            yield
+            async with running(self._watch(suite, engine, workers)):
+                yield
         finally:
-            watch.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await watch
             account = self._progress.account()
             assert account is not None
             self._journal.write(SuiteEnded(suite=suite, account=account))

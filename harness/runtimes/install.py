@@ -8,7 +8,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from ...envs.errors import VlarigError
@@ -39,31 +38,20 @@ print("\\n" + json.dumps(answer))
 """
 
 
-@dataclass(frozen=True)
-class Answer:
-    """What an interpreter says of itself.
-
-    Attributes:
-        version: Version of Python.
-        packages_sha256: SHA-256, in hex, of its sorted list of ``name==version``.
-        packages: Versions of its packages, by name.
-    """
-
-    version: tuple[int, ...]
-    packages_sha256: str
-    packages: dict[str, str]
-
-
-def ask_interpreter(python: Path, add_line: str) -> Answer:
+def ask_interpreter(name: str, python: Path) -> tuple[str, dict[str, str]]:
     """Start an adopted interpreter and check that a worker can run in it.
 
     Args:
+        name: Name of its runtime, for the message.
         python: The interpreter.
-        add_line: What to run in order to adopt another one, for the message.
+
+    Returns:
+        SHA-256, in hex, of its sorted list of ``name==version``, and the versions of its packages by name.
 
     Raises:
         VlarigError: It does not run, is too old, or lacks a package; the message names the pip line.
     """
+    add_line = f"vlarig runtime add {name} --python PATH"
     command = [str(python), "-I", "-c", _QUESTION, *WORKER_NEEDS]
     try:
         run = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
@@ -80,7 +68,7 @@ def ask_interpreter(python: Path, add_line: str) -> Answer:
     if answer["missing"]:
         names = " ".join(answer["missing"])
         raise VlarigError(f"{python} cannot import {', '.join(answer['missing'])}; run: {python} -m pip install {names}")
-    return Answer(version, answer["packages"], answer["versions"])
+    return answer["packages"], answer["versions"]
 
 
 def installed_packages(environment: Path) -> dict[str, str]:

@@ -62,8 +62,7 @@ def find_runtime(name: str) -> Runtime:
     """
     adopted = _read_adopted()
     if name in adopted:
-        answer = ask_interpreter(Path(adopted[name]), f"vlarig runtime add {name} --python PATH")
-        return Runtime(name, Path(adopted[name]), answer.packages_sha256, adopted=True, packages=answer.packages)
+        return _adopted(name, Path(adopted[name]))
     spec = load_spec(name, tuple(adopted))
     folder = _folder(spec)
     python = folder / "bin" / "python"
@@ -121,10 +120,15 @@ def add_runtime(name: str, python: Path) -> Runtime:
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
         raise VlarigError(f"a runtime cannot be called {name!r}; use small letters, digits, - and _")
     python = python.expanduser().absolute()
-    answer = ask_interpreter(python, f"vlarig runtime add {name} --python PATH")
+    runtime = _adopted(name, python)
     with _lock("adopted", lambda _: None):
         _write_adopted({**_read_adopted(), name: str(python)})
-    return Runtime(name, python, answer.packages_sha256, adopted=True, packages=answer.packages)
+    return runtime
+
+
+def _adopted(name: str, python: Path) -> Runtime:
+    packages_sha256, packages = ask_interpreter(name, python)
+    return Runtime(name, python, packages_sha256, adopted=True, packages=packages)
 
 
 def remove_runtime(name: str) -> list[Path]:

@@ -15,15 +15,16 @@ from toy.policies import ImageReader
 from vlarig.harness import Rollouts, evaluate
 from vlarig.harness.reporting.account import Account
 from vlarig.harness.reporting.display import line, picture
-from vlarig.harness.reporting.progress import Progress, TaskProgress
+from vlarig.harness.reporting.progress import Progress
 from vlarig.policies.batching import Load
 from vlarig.results.records import Attempt
+from vlarig.results.tables import Tally
 
 
 @pytest.fixture
 def progress(toy_home: Path) -> Progress:
     """A sweep of two tasks of twenty, in which eight slots played eight chunks each."""
-    counted = Progress({("toy", name): TaskProgress(20) for name in ("reach_red", "reach_blue")}, workers=1)
+    counted = Progress({("toy", name): Tally(20) for name in ("reach_red", "reach_blue")}, workers=1)
     with Rollouts("toy", ImageReader(8), slots=8, sinks=[counted]) as rollouts:
         rollouts.collect(8)
     return counted
@@ -55,7 +56,7 @@ def test_it_shows_counts_intervals_rate_slots_and_shares(progress: Progress) -> 
 
 def test_waiting_is_called_by_what_is_waited_for(toy_home: Path) -> None:
     """With an instant policy and more slots than workers, slots wait for a worker's turn: the policy has nothing to do with it."""
-    counted = Progress({("toy", name): TaskProgress(20) for name in ("reach_red", "reach_blue")}, workers=1)
+    counted = Progress({("toy", name): Tally(20) for name in ("reach_red", "reach_blue")}, workers=1)
     account = Account(simulate=9.0, render=1.0, wait=90.0, recovering=5.0, slot_seconds=100.0, load=Load(queued=15.0))
     counted.accounts["toy"] = account
     for text in (shown(counted, Counter()), line(counted)):

@@ -18,9 +18,10 @@ from vlarig.harness import cli
 from vlarig.harness.printable import PrintableFormatter
 from vlarig.harness.reporting.display import live_display, picture
 from vlarig.harness.reporting.journal import Journal
-from vlarig.harness.reporting.progress import Progress, TaskProgress
+from vlarig.harness.reporting.progress import Progress
 from vlarig.harness.screen import Screen
 from vlarig.results.records import Attempt
+from vlarig.results.tables import Tally
 
 #: A name of a run, and one of a policy: rich's markup and emoji codes; clear screen, clipboard, C1, and a change of direction.
 RUN = "exp[red]1:smile:"
@@ -81,7 +82,7 @@ def test_a_sweeps_sentences_and_display_do_nothing_to_the_terminal():
     """Also on a console that a program gave."""
     said = io.StringIO()
     console = Console(file=said, width=200)
-    progress = Progress({(RUN, POLICY): TaskProgress(2)}, 1)
+    progress = Progress({(RUN, POLICY): Tally(2)}, 1)
     asyncio.run(progress.fault(Attempt("toy/standard@1/reach/base/0/0", 1, "crash", POLICY, "worker 0")))
 
     async def show() -> None:
