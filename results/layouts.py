@@ -14,7 +14,7 @@ from ..benchmarks.suite import unknown
 from ..envs.errors import VlarigError
 from .bootstrap import Unit
 from .manifest import SuitePlan, protocol_differences
-from .measured_columns import Number, measured_number
+from .measured_columns import Number, measured_number, shared
 from .measures import RunRecords
 from .sheet import Cell, Column, Line, Mark, Sheet
 
@@ -42,8 +42,7 @@ class OurRow:
     @property
     def shared_remarks(self) -> tuple[str, ...]:
         """What must be said of each of its numbers, where these are several."""
-        first, *others = self.numbers.values()
-        return tuple(remark for remark in first.remarks if others and all(remark in other.remarks for other in others))
+        return shared(number.remarks for number in self.numbers.values())
 
 
 @dataclass(frozen=True)
@@ -127,11 +126,8 @@ class Layout:
             }  # fmt: skip
             rows.append({"method": row.label, "measured": True, "runs": [_provenance(run) for run in row.runs],
                          "values": values})  # fmt: skip
-        columns = [
-            {"name": column.name, "heading": column.heading, "group": column.group, "benchmark": column.benchmark,
-             "metric": column.metric, "unit": column.unit, "better": column.better}
-            for column in table.columns
-        ]  # fmt: skip
+        said = ("name", "heading", "group", "benchmark", "metric", "unit", "better")
+        columns = [{name: getattr(column, name) for name in said} for column in table.columns]
         return {
             "layout": table.place,
             "title": table.title,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..benchmarks.published import PublishedColumn
@@ -34,6 +34,12 @@ class Number:
     runs: tuple[str, ...]
     remarks: tuple[str, ...]
     ranked: bool = True
+
+
+def shared(remarks: Iterable[tuple[str, ...]]) -> tuple[str, ...]:
+    """The remarks that several numbers have in common, from those of each; none where there is one number."""
+    first, *others = [*remarks] or [()]
+    return tuple(remark for remark in first if others and all(remark in other for other in others))
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ in one transaction. Rows are copied one by one, so a merge takes little memory, 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import sqlite3
@@ -25,7 +26,7 @@ from .lock import LOCK_NAME, RunLock, lock_holder
 from .manifest import MANIFEST_NAME, Manifest, identity_differences
 from .planning import surroundings
 from .records import TaskKey, differing_fields
-from .rows import ALL, ATTEMPT, COUNT_FINISHED, INSERT_EPISODE, SELECT_ONE, SELECT_WHOLE, episode_record, insertion
+from .rows import ATTEMPT, COUNT_FINISHED, INSERT_EPISODE, SELECT_ONE, episode_record, insertion
 from .run_files import check_links, films_of, run_name
 from .schema import (
     CREATE_ORIGINS,
@@ -143,14 +144,7 @@ def take_over(run: Path, source: Path, keys: Collection[str]) -> int:
         if not found:
             return 0
         ledger.execute("BEGIN IMMEDIATE")  # closed before its commit, nothing has happened
-        ledger.execute(CREATE_ORIGINS)
-        sessions = _add_sessions(ledger, run, other)
-        copied = 0
-        for key in found:
-            for row in other.rows(SELECT_ONE, (key,)):
-                copied += ledger.execute(INSERT_EPISODE, dict(row) | {"session": sessions.get(row["session"])}).rowcount
-            for row in other.rows("SELECT * FROM attempts WHERE key = ? ORDER BY id", (key,)):
-                ledger.execute(_INSERT_NEW_ATTEMPT, dict(row) | {"session": sessions.get(row["session"])})
+        copied = sum(new for _, new in _copied(ledger, run, other, found))
         ledger.execute("COMMIT")
         return copied
 
@@ -224,20 +218,15 @@ def _add(folder: Path, manifest: Manifest, runs: Sequence[Path], films: Sequence
     conflicts: list[str] = []
     with contextlib.closing(connect_writable(path)) as ledger, plain_errors(path, "written"):
         ledger.execute("BEGIN IMMEDIATE")  # closed before its commit, nothing has happened
-        ledger.execute(CREATE_ORIGINS)
         for run in filter(_has_ledger, runs):
             with _reading(run) as source:
                 _check_plan(source, manifest)
-                sessions = _add_sessions(ledger, target, source)
-                for row in source.rows(SELECT_WHOLE, ALL):
+                for row, is_new in _copied(ledger, target, source):
                     found[run] += 1
-                    if ledger.execute(INSERT_EPISODE, dict(row) | {"session": sessions.get(row["session"])}).rowcount:
-                        new += 1
-                    elif differing := _differing(ledger, path, source, row):
+                    new += is_new
+                    if not is_new and (differing := _differing(ledger, path, source, row)):
                         other = _holder(row["key"], [target, *runs])
                         conflicts.append(f"episode {row['key']} has different results in {other} and {run}: {differing}")
-                for row in source.rows("SELECT * FROM attempts"):
-                    ledger.execute(_INSERT_NEW_ATTEMPT, dict(row) | {"session": sessions.get(row["session"])})
         if conflicts:
             others = f", and {len(conflicts) - 1} more conflict" if len(conflicts) > 1 else ""
             raise VlarigError(
@@ -268,6 +257,21 @@ def _check_plan(source: Ledger, manifest: Manifest) -> None:
                 f"{source.path.parent} mixes two runs: its ledger holds {row[4]} episodes of {'/'.join(row[:4])}, against its "
                 "manifest; bring both back from a copy"
             )
+
+
+def _copied(
+    ledger: sqlite3.Connection, target: Path, source: Ledger, keys: Sequence[str] | None = None
+) -> Iterator[tuple[sqlite3.Row, bool]]:
+    """Add the source's episodes of these keys, or all, with their attempts and sessions; each episode, and whether it is new."""
+    where, values = (
+        ("", {}) if keys is None else ("WHERE key IN (SELECT value FROM json_each(:keys))", {"keys": json.dumps(keys)})
+    )
+    ledger.execute(CREATE_ORIGINS)
+    sessions = _add_sessions(ledger, target, source)
+    for row in source.rows(f"SELECT * FROM episodes {where} ORDER BY key", values):  # noqa: S608
+        yield row, bool(ledger.execute(INSERT_EPISODE, dict(row) | {"session": sessions.get(row["session"])}).rowcount)
+    for row in source.rows(f"SELECT * FROM attempts {where} ORDER BY id", values):  # noqa: S608
+        ledger.execute(_INSERT_NEW_ATTEMPT, dict(row) | {"session": sessions.get(row["session"])})
 
 
 def _add_sessions(ledger: sqlite3.Connection, target: Path, source: Ledger) -> dict[int | None, int]:

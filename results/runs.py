@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import os
 import re
 from dataclasses import dataclass
 from datetime import datetime
@@ -210,8 +211,16 @@ def summarize(run_dir: Path) -> RunSummary:
 
 def _last_change(run_dir: Path) -> datetime:
     """When one of the run's files was changed last; the files may claim any time."""
-    times = [0.0]
+    latest = max((status.st_mtime for status in file_statuses(run_dir) if status), default=0.0)
+    return datetime.fromtimestamp(min(max(latest, 0.0), _END_OF_TIME))
+
+
+def file_statuses(run_dir: Path) -> list[os.stat_result | None]:
+    """What the disk says of a run's manifest, its ledger, and the ledger's journal; ``None`` for one that is missing."""
+    found: list[os.stat_result | None] = []
     for name in (MANIFEST_NAME, LEDGER_NAME, f"{LEDGER_NAME}-wal"):
-        with contextlib.suppress(OSError):
-            times.append((run_dir / name).stat().st_mtime)
-    return datetime.fromtimestamp(min(max(times), _END_OF_TIME))
+        try:
+            found.append((run_dir / name).stat())
+        except OSError:
+            found.append(None)
+    return found

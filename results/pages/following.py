@@ -8,9 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from ...envs.errors import VlarigError
-from ..manifest import MANIFEST_NAME
 from ..run_files import run_name, utf8_text
-from ..schema import LEDGER_NAME
+from ..runs import file_statuses
 from .reading import RunReader
 from .site import Site, SiteOptions, hash_of
 
@@ -103,11 +102,4 @@ class Follower:
 
 def _signature(folder: Path) -> tuple[object, ...]:
     """What changes when a run that cannot be read may have become readable."""
-    found = []
-    for name in (MANIFEST_NAME, LEDGER_NAME, f"{LEDGER_NAME}-wal"):
-        try:
-            status = (folder / name).stat()
-            found.append((status.st_ino, status.st_size, status.st_mtime_ns))
-        except OSError:
-            found.append(())
-    return tuple(found)
+    return tuple(status and (status.st_ino, status.st_size, status.st_mtime_ns) for status in file_statuses(folder))

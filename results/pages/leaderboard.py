@@ -13,7 +13,7 @@ from typing import Literal
 
 from ...benchmarks.published import TABLES, PublishedColumn, PublishedRow, PublishedTable, load_table
 from ..manifest import SuitePlan
-from ..measured_columns import Number, measured_number
+from ..measured_columns import Number, measured_number, shared
 from ..tables import RunTable, Tally
 from . import addresses
 from .reading import RunReader
@@ -102,8 +102,7 @@ class BoardRow:
     @property
     def shared_remarks(self) -> tuple[str, ...]:
         """What must be said of each of its numbers, where these are several."""
-        first, *others = self.cells.values() or [BoardCell()]
-        return tuple(remark for remark in first.remarks if others and all(remark in other.remarks for other in others))
+        return shared(cell.remarks for cell in self.cells.values())
 
 
 @dataclass(frozen=True)

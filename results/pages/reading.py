@@ -16,12 +16,12 @@ from typing import cast
 from ...envs.errors import VlarigError
 from ..ledger import Count, Ledger
 from ..lock import lock_holder
-from ..manifest import MANIFEST_NAME, Manifest
+from ..manifest import Manifest
 from ..measures import RunRecords, task_records
 from ..records import Attempt, EpisodeRecord, TaskKey, split_key
 from ..rows import numbers_in
 from ..run_files import films_of, own_path, run_name
-from ..schema import LEDGER_NAME
+from ..runs import file_statuses
 from ..tables import RunTable, counted_table
 
 #: What an episode's seconds are divided into, and what is left of their total.
@@ -278,13 +278,7 @@ def _range(task: TaskKey) -> tuple[str, str]:
     return f"{prefix}/", f"{prefix}0"
 
 
-def _identity_of(folder: Path) -> tuple[tuple[int, int], ...]:
+def _identity_of(folder: Path) -> tuple[int, ...]:
     """What tells a run's files from others that take their place: where the disk has the ledger, and when the manifest was written."""
-    found = []
-    for name in (LEDGER_NAME, MANIFEST_NAME):
-        try:
-            status = (folder / name).stat()
-        except OSError:
-            return ()
-        found.append((status.st_ino, status.st_mtime_ns if name == MANIFEST_NAME else 0))
-    return tuple(found)
+    manifest, ledger, _ = file_statuses(folder)
+    return (ledger.st_ino, manifest.st_ino, manifest.st_mtime_ns) if manifest and ledger else ()
