@@ -7,9 +7,9 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ..envs.episode import Protocol, check_name
 from ..envs.errors import BadMessageError, VlarigError
@@ -35,38 +35,30 @@ class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
+def _part_of_keys(kind: str) -> AfterValidator:
+    return AfterValidator(lambda name: check_name(kind, name) or name)
+
+
 class TaskPlan(_Model):
     """How many episodes of a task a run consists of."""
 
-    name: str
+    name: Annotated[str, _part_of_keys("task or variant")]
     """Name of the task within the suite."""
-    variant: str
+    variant: Annotated[str, _part_of_keys("task or variant")]
     """Name of the variation; `base` where there is none."""
     episodes: int = Field(ge=1, le=MAX_EPISODES)
     """Episodes that the run owes of it."""
-
-    @field_validator("name", "variant")
-    @classmethod
-    def _part_of_keys(cls, name: str) -> str:
-        check_name("task or variant", name)
-        return name
 
 
 class SuitePlan(_Model):
     """A suite as it is swept by a run."""
 
-    name: str
+    name: Annotated[str, _part_of_keys("suite")]
     """Name of the suite."""
     protocol: dict[str, Any]
     """The resolved protocol, every field of it, as plain data."""
     tasks: list[TaskPlan]
     """The tasks with their numbers of episodes, in the order of tables."""
-
-    @field_validator("name")
-    @classmethod
-    def _part_of_keys(cls, name: str) -> str:
-        check_name("suite", name)
-        return name
 
     @field_validator("protocol")
     @classmethod
