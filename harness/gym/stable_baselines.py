@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal
 
 import gymnasium
 import numpy as np
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
-from gymnasium.wrappers.vector import DictInfoToList
 
 from ...envs.errors import VlarigError
 from .env import SlotEnv
 from .vector import RemoteVectorEnv
 
 try:
-    from stable_baselines3.common.env_util import is_wrapped  # pyright: ignore[reportMissingImports]
-    from stable_baselines3.common.vec_env.base_vec_env import (  # pyright: ignore[reportMissingImports]
-        VecEnv,
-        VecEnvIndices,
-        VecEnvObs,
-        VecEnvStepReturn,
-    )
+    from stable_baselines3.common.vec_env import DummyVecEnv  # pyright: ignore[reportMissingImports]
+    from stable_baselines3.common.vec_env.base_vec_env import VecEnvObs, VecEnvStepReturn  # pyright: ignore[reportMissingImports]
 except ImportError as error:
     raise VlarigError(
         f"Stable-Baselines3 is needed here ({error}); install the extra 'sb3': pip install 'vlarig[sb3]' "
@@ -33,7 +27,44 @@ except ImportError as error:
 Shown = Literal["state", "privileged state", "images"]
 
 
-class StableBaselinesEnv(VecEnv):
+class _Shown(gymnasium.Wrapper[Any, np.ndarray, dict[str, Any], np.ndarray]):
+    """One environment as Stable-Baselines3 wants it: observations are flat, and words are in the info of a reset."""
+
+    def __init__(self, env: SlotEnv, shown: Shown) -> None:
+        super().__init__(env)
+        self._shown = shown
+        space = env.observation_space
+        assert isinstance(space, spaces.Dict)
+        if shown == "state":
+            self.observation_space = space["state"]
+        elif shown == "privileged state":
+            size = len(self._show({name: box.low for name, box in space.items() if isinstance(box, spaces.Box)}))
+            self.observation_space = spaces.Box(-np.inf, np.inf, (size,), np.float32)
+        else:
+            views = space["images"]
+            assert isinstance(views, spaces.Dict)
+            images = {view: spaces.Box(0, 255, (box.shape or ())[1:], np.uint8) for view, box in views.items()}
+            self.observation_space = spaces.Dict({"state": space["state"], **images})
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        """Begin an episode."""
+        observation, info = self.env.reset(seed=seed, options=options)
+        return self._show(observation), {**info, "instruction": observation["instruction"]}
+
+    def step(self, action: np.ndarray) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        """Run one row of actions, ``float32[A]``."""
+        observation, reward, terminated, truncated, info = self.env.step(action)
+        return self._show(observation), reward, terminated, truncated, info
+
+    def _show(self, observation: dict[str, Any]) -> Any:
+        if self._shown == "state":
+            return observation["state"]
+        if self._shown == "privileged state":
+            return np.concatenate([observation["state"], observation["privileged"]])
+        return {"state": observation["state"], **{view: frames.squeeze(0) for view, frames in observation["images"].items()}}
+
+
+class StableBaselinesEnv(DummyVecEnv):
     """Slots of a suite for Stable-Baselines3's algorithms, over a :class:`.gym.vector.RemoteVectorEnv`.
 
     An episode's last step resets, as everywhere in Stable-Baselines3: ``terminal_observation`` in its info is what was shown last,
@@ -57,84 +88,19 @@ class StableBaselinesEnv(VecEnv):
             raise VlarigError(f"shown is {shown!r}; give 'state', 'privileged state' or 'images'")
         options["images"] = shown == "images"
         options["privileged"] = shown == "privileged state" and (options.get("privileged") or True)
-        self._shown = shown
         self._vector = RemoteVectorEnv(suite, num_envs, workers=workers, autoreset_mode=AutoresetMode.SAME_STEP, **options)
-        self._listing = DictInfoToList(self._vector)
-        super().__init__(num_envs, self._space(), self._vector.single_action_space)
+        super().__init__([partial(_Shown, env, shown) for env in self._vector.envs])
 
     def reset(self) -> VecEnvObs:
         """Begin an episode in every environment, with the seeds and options that were set for this reset."""
-        observations, self.reset_infos = self._listing.reset(seed=self._seeds, options=self._options)  # pyright: ignore[reportArgumentType]
-        for info, instruction in zip(self.reset_infos, observations["instruction"], strict=True):
-            info["instruction"] = instruction
-        self._reset_seeds()
-        self._reset_options()
-        return self._show(observations)
-
-    def step_async(self, actions: np.ndarray) -> None:
-        """Take the rows, ``float32[num_envs, A]``, of the step that :meth:`step_wait` carries out."""
-        self._actions = actions
+        self._vector.begin_ahead(range(self.num_envs), self._seeds, self._options)
+        return super().reset()
 
     def step_wait(self) -> VecEnvStepReturn:
         """Carry out the step; an episode that ends is followed by another."""
-        observations, rewards, terminations, truncations, infos = self._listing.step(self._actions)
-        dones = terminations | truncations
-        for index in np.flatnonzero(dones).tolist():
-            info = infos[index]
-            final, terminal = info.pop("final_info"), info.pop("final_obs")
-            self.reset_infos[index] = {**info, "instruction": observations["instruction"][index]}
-            infos[index] = {**final, "terminal_observation": self._show(terminal)}
-        for info, terminated, truncated in zip(infos, terminations, truncations, strict=True):
-            info["TimeLimit.truncated"] = bool(truncated and not terminated)
-        return self._show(observations), rewards.astype(np.float32), dones, infos
+        self._vector.run_ahead(self.actions)
+        return super().step_wait()
 
     def close(self) -> None:
         """End the simulators; a second call does nothing."""
         self._vector.close()
-
-    def get_attr(self, attr_name: str, indices: VecEnvIndices = None) -> list[Any]:
-        """An attribute of some environments."""
-        return [env.get_wrapper_attr(attr_name) for env in self._chosen(indices)]
-
-    def set_attr(self, attr_name: str, value: Any, indices: VecEnvIndices = None) -> None:
-        """Set an attribute of some environments."""
-        for env in self._chosen(indices):
-            env.set_wrapper_attr(attr_name, value)
-
-    def env_method(self, method_name: str, *method_args: Any, indices: VecEnvIndices = None, **method_kwargs: Any) -> list[Any]:
-        """Call a method of some environments."""
-        return [env.get_wrapper_attr(method_name)(*method_args, **method_kwargs) for env in self._chosen(indices)]
-
-    def env_is_wrapped(self, wrapper_class: type[gymnasium.Wrapper], indices: VecEnvIndices = None) -> list[bool]:
-        """Whether some environments are wrapped; ours never are."""
-        return [is_wrapped(env, wrapper_class) for env in self._chosen(indices)]
-
-    def get_images(self) -> Sequence[np.ndarray | None]:
-        """What each environment renders, ``uint8[h, w, 3]``."""
-        return self._vector.render()
-
-    def _chosen(self, indices: VecEnvIndices) -> list[SlotEnv]:
-        return [self._vector.envs[index] for index in self._get_indices(indices)]
-
-    def _space(self) -> spaces.Space[Any]:
-        """The space of what :meth:`_show` makes."""
-        space = self._vector.single_observation_space
-        assert isinstance(space, spaces.Dict)
-        if self._shown == "state":
-            return space["state"]
-        if self._shown == "privileged state":
-            size = len(self._show({name: box.low for name, box in space.items() if isinstance(box, spaces.Box)}))
-            return spaces.Box(-np.inf, np.inf, (size,), np.float32)
-        views = space["images"]
-        assert isinstance(views, spaces.Dict)
-        images = {view: spaces.Box(0, 255, (box.shape or ())[1:], np.uint8) for view, box in views.items()}
-        return spaces.Dict({"state": space["state"], **images})
-
-    def _show(self, observation: dict[str, Any]) -> Any:
-        """One observation, or a batch of them, as Stable-Baselines3 wants it: flat, and without words."""
-        if self._shown == "state":
-            return observation["state"]
-        if self._shown == "privileged state":
-            return np.concatenate([observation["state"], observation["privileged"]], axis=-1)
-        images = {view: np.squeeze(frames, axis=-4) for view, frames in observation["images"].items()}
-        return {"state": observation["state"], **images}

@@ -101,7 +101,6 @@ class RemoteVectorEnv(SyncVectorEnv):
         Raises:
             VlarigError: An argument does not fit, or an episode cannot be begun.
         """
-        self._check_open()
         which = np.ones(self.num_envs, dtype=np.bool_)
         if isinstance(options, dict) and "reset_mask" in options:
             which = self._mask(options["reset_mask"])
@@ -113,12 +112,16 @@ class RemoteVectorEnv(SyncVectorEnv):
         for name, values in (("seed", seeds), ("options", each)):
             if len(values) != self.num_envs:
                 raise VlarigError(f"{name} is a list of {len(values)}; give one for each of the {self.num_envs} environments")
-        chosen = np.flatnonzero(which).tolist()
-        begun = self._pool.run(lambda: all_of(self.envs[index].begin(seeds[index], each[index]) for index in chosen))
-        firsts = [self.envs[index].first(first) for index, first in zip(chosen, begun, strict=True)]
-        for index, first in zip(chosen, firsts, strict=True):
-            self.envs[index].ahead = deque([first])
+        self.begin_ahead(np.flatnonzero(which).tolist(), seeds, each)
         return super().reset(options={"reset_mask": which})
+
+    def begin_ahead(self, which: Sequence[int], seeds: Sequence[int | None], options: Sequence[dict[str, Any] | None]) -> None:
+        """Carry out the next resets of some environments at the same time, given each environment's seed and options."""
+        self._check_open()
+        begun = self._pool.run(lambda: all_of(self.envs[index].begin(seeds[index], options[index]) for index in which))
+        firsts = [self.envs[index].first(first) for index, first in zip(which, begun, strict=True)]
+        for index, first in zip(which, firsts, strict=True):
+            self.envs[index].ahead = deque([first])
 
     def step(self, actions: np.ndarray) -> VectorStep:
         """Carry out a row in every environment, ``float32[num_envs, A]``.
@@ -127,6 +130,11 @@ class RemoteVectorEnv(SyncVectorEnv):
             VlarigError: A row is not legal, or an environment has to be reset first, and nothing was carried out; or a simulator
                 failed again and again.
         """
+        self.run_ahead(actions)
+        return super().step(np.zeros(self.action_space.shape or ()))  # carried out already
+
+    def run_ahead(self, actions: np.ndarray) -> None:
+        """Carry out the environments' next steps, with the resets that belong to them, at the same time. Raises like :meth:`step`."""
         self._check_open()
         if self.autoreset_mode is AutoresetMode.DISABLED and self._autoreset_envs.any():
             over = ", ".join(map(str, np.flatnonzero(self._autoreset_envs)))
@@ -136,7 +144,6 @@ class RemoteVectorEnv(SyncVectorEnv):
         returned = [deque(make() for make in each) for each in carried_out]
         for env, ahead in zip(self.envs, returned, strict=True):
             env.ahead = ahead
-        return super().step(np.zeros(self.action_space.shape or ()))  # carried out already
 
     def close_extras(self, **_: Any) -> None:
         """End the simulators."""
