@@ -10,7 +10,7 @@ counts once.
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -26,14 +26,6 @@ from vlarig.harness.replicas import replicated_policy
 from vlarig.policies.api import Request
 from vlarig.policies.qwen_vla.checkpoint import Bundle, Description, load, save_checkpoint
 from vlarig.policies.qwen_vla.model import build, parameter_counts
-
-
-@dataclass(frozen=True)
-class Question:
-    """How many replicas."""
-
-    counts: tuple[int, ...] = (1, 2, 4)
-    """Numbers of replicas."""
 
 
 def make_checkpoint(folder: Path) -> int:
@@ -73,20 +65,23 @@ def megabytes(checkpoint: Path, policies: int, replicas: int) -> float:
         return sum(psutil.Process(pid).memory_full_info().pss for pid in pids) / 1e6
 
 
-def main() -> None:
-    """Measure, and print a table."""
-    question = tyro.cli(Question, description=__doc__)
+def main(counts: tuple[int, ...] = (1, 2, 4)) -> None:
+    """Measure, and print a table.
+
+    Args:
+        counts: Numbers of replicas.
+    """
     with TemporaryDirectory() as folder:
         checkpoint = Path(folder) / "checkpoint"
         parameters = make_checkpoint(checkpoint)
         table = Table(title=f"{parameters / 1e6:.0f} M parameters, float32: {parameters * 4 / 1e6:.0f} MB")
         for heading in ("replicas", "MB", "MB as policies of their own"):
             table.add_column(heading, justify="right")
-        for count in question.counts:
+        for count in counts:
             shared, copied = megabytes(checkpoint, 1, count), megabytes(checkpoint, count, 1)
             table.add_row(str(count), f"{shared:.0f}", f"{copied:.0f}")
         Console().print(table)
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main, description=__doc__)

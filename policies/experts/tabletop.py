@@ -105,17 +105,10 @@ def _perform(notes: Notes[Sight], skills: list[Skill]) -> Iterator[np.ndarray]:
     """One skill after the other; what is named but not there is replaced by what its name resembles most."""
     for skill in skills:
         thing = nearest(skill.thing, notes.sight.objects)
-        if skill.kind == "pushed":
-            place = nearest(skill.place, notes.sight.places)
-            if place:
-                yield from _push(notes, thing, place)
-        elif skill.kind == "inside":
-            place = nearest(skill.place, notes.sight.places)
-            if place:
-                yield from _carry(notes, thing, skill, place)
-        else:
-            place = nearest(skill.place, [name for name in notes.sight.objects if name != thing])
-            yield from _carry(notes, thing, skill, place)
+        others = [name for name in notes.sight.objects if name != thing]
+        place = nearest(skill.place, notes.sight.places if skill.kind in ("pushed", "inside") else others)
+        if place:
+            yield from _push(notes, thing, place) if skill.kind == "pushed" else _carry(notes, thing, skill, place)
     while True:
         yield _row(notes.sight, notes.sight.grip, 0.0, OPEN)
 

@@ -88,17 +88,13 @@ def image_features(visual: Any, pixel_values: Tensor, grids: Tensor) -> Tensor:
             f"image grids {sizes} (frames, rows, columns) do not fit {len(pixel_values)} patches; expected one frame an image "
             "and as many patches as rows x columns"
         )
-    if len(set(sizes)) == 1:  # always so with a policy's own pictures
-        _, rows, columns = sizes[0]
-        return _equal_images(visual, pixel_values.reshape(len(sizes), rows * columns, -1), rows, columns).flatten(0, 1)
     images = pixel_values.split(lengths)
-    features: list[Tensor | None] = [None] * len(sizes)
-    for size in dict.fromkeys(sizes):
+    features: dict[int, Tensor] = {}
+    for size in dict.fromkeys(sizes):  # one with a policy's own pictures
         same = [index for index, other in enumerate(sizes) if other == size]
         together = _equal_images(visual, torch.stack([images[index] for index in same]), size[1], size[2])
-        for index, states in zip(same, together, strict=True):
-            features[index] = states
-    return torch.cat([states for states in features if states is not None])
+        features.update(zip(same, together, strict=True))
+    return torch.cat([features[index] for index in range(len(sizes))])
 
 
 def _equal_images(visual: Any, patches: Tensor, rows: int, columns: int) -> Tensor:
