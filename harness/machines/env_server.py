@@ -32,7 +32,7 @@ from ...envs.handshakes import Handshakes
 from ...envs.messages import BAD_MESSAGE, LOST, REFUSED, WIRE_VERSION, Died, Failure, Hire, Hired, Offer, decode, encode
 from ...envs.wire import MAX_MESSAGE_BYTES
 from ..children.child import ChildDied, Launcher
-from ..children.liveness import CLOSE_SECONDS, KEEPALIVE, hang_up, keep_alive, within
+from ..children.liveness import CLOSE_SECONDS, KEEPALIVE, TICK, hang_up, keep_alive, within
 from ..children.simulator import Simulator
 from ..children.worker_log import WorkerLog
 from ..machine import Machine
@@ -87,7 +87,6 @@ class EnvServer:
         self._most = config.workers or Machine.here().cores
         self._leases: dict[str, ServerConnection] = {}
         self._numbers: set[int] = set()
-        self._connections: set[ServerConnection] = set()
         self._handshakes = Handshakes()
         self._launcher = Launcher()
         for name in config.suites:
@@ -124,10 +123,12 @@ class EnvServer:
     async def __aexit__(self, *_: object) -> None:
         """End all connections and their workers."""
         self._server.close(close_connections=False)
-        self._handshakes.close()
-        for connection in self._connections:
-            connection.transport.abort()
-        await self._server.wait_closed()
+        closed = asyncio.ensure_future(self._server.wait_closed())
+        while not closed.done():  # some have shaken hands meanwhile
+            self._handshakes.close()
+            for connection in self._server.connections:
+                connection.transport.abort()
+            await asyncio.wait({closed}, timeout=TICK)
         await self._launcher.__aexit__()
 
     @property
@@ -150,13 +151,12 @@ class EnvServer:
         if not self._config.token and (user := stranger(connection)) is not None:
             sentence = f"user {user} may not use this env server of user {os.getuid()}, which wants no token\n"
             return connection.respond(http.HTTPStatus.FORBIDDEN, sentence)
-        if len(self._connections) >= self._most + MORE_CONNECTIONS:
+        if len(self._server.connections) >= self._most + MORE_CONNECTIONS:
             return connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, "there are too many connections\n")
         return None
 
     async def _handle(self, connection: ServerConnection) -> None:
         """One client. Whatever goes wrong with it costs this connection and no other."""
-        self._connections.add(connection)
         watch = asyncio.create_task(keep_alive(connection, KEEPALIVE))
         try:
             await _send(connection, encode(self.offer()))
@@ -178,7 +178,6 @@ class EnvServer:
         finally:
             watch.cancel()
             connection.transport.abort()
-            self._connections.discard(connection)
 
     async def _serve(self, connection: ServerConnection, hire: Hire) -> None:
         """Start a worker for a connection, pass frames on, and end it.
