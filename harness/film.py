@@ -191,7 +191,10 @@ def write_contact_sheet(path: Path, rows: Sequence[tuple[str, Sequence[np.ndarra
     strips = [[_scaled(_checked(frame), _SHEET_HEIGHT) for frame in frames] for _, frames in rows]
     strong, faint = _font(18), _font(15)
     inner = max(320, *(sum(picture.width + _MARGIN // 2 for picture in strip) - _MARGIN // 2 for strip in strips))
-    labels = [_label_lines(label, strong, faint, inner) for label, _ in rows]
+    labels = [
+        [_fitted(line, faint if index else strong, inner) for index, line in enumerate(label.splitlines() or [""])]
+        for label, _ in rows
+    ]
     heights = [26 + 21 * (len(lines) - 1) + 4 + _SHEET_HEIGHT for lines in labels]
     sheet = Image.new("RGB", (inner + 2 * _MARGIN, sum(heights) + 2 * _MARGIN * len(rows)), _WHITE)
     pen = ImageDraw.Draw(sheet)
@@ -295,12 +298,6 @@ def _font(size: int) -> _Font:
     from PIL import ImageFont
 
     return ImageFont.load_default(size)
-
-
-def _label_lines(label: str, strong: _Font, faint: _Font, width: int) -> list[str]:
-    """The lines of a label, each shortened to ``width`` pixels."""
-    lines = label.splitlines() or [""]
-    return [_fitted(line, faint if index else strong, width) for index, line in enumerate(lines)]
 
 
 def _fitted(text: str, font: _Font, width: int) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import io
 import shutil
 import tarfile
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
@@ -54,9 +54,10 @@ def download_files(spec: BundleSpec, urls: Sequence[str], folder: Path, report: 
 def _take(spec: BundleSpec, source: Source, url: str, files: dict[str, str], folder: Path, watch: Watch) -> int:
     """Write these files of a source: origin in its archive, to path in the bundle. Returns the bytes that came."""
     owed = dict(files)
-    with _Download(url, lambda received: watch(len(files) - len(owed), received)) as download:
+    with closing(_Download(url, lambda received: watch(len(files) - len(owed), received))) as download:
+        stream: Any = download  # of which tarfile reads alone
         try:
-            with tarfile.open(fileobj=download, mode="r|*", bufsize=PIECE) as archive:
+            with tarfile.open(fileobj=stream, mode="r|*", bufsize=PIECE) as archive:
                 for member in archive:
                     inside = member.name.partition("/")[2]
                     content = archive.extractfile(member) if inside in owed and member.isfile() else None
@@ -91,11 +92,10 @@ def _other_place(source: Source, url: str) -> str:
     return "try again, or give a faithful copy of that archive with --url"
 
 
-class _Download(io.RawIOBase):
-    """The bytes at an address, as a file to read; whatever goes wrong on the way is one sentence."""
+class _Download:
+    """The bytes at an address, as tarfile reads a stream; whatever goes wrong on the way is one sentence."""
 
     def __init__(self, url: str, watch: Callable[[int], None]) -> None:
-        super().__init__()
         self._url = url
         self._watch = watch
         self.received = 0
@@ -113,23 +113,18 @@ class _Download(io.RawIOBase):
         length = self._response.headers.get("Content-Length", "")
         self._length = int(length) if length.isdecimal() else None
 
-    def readable(self) -> bool:
-        """It is."""
-        return True
-
     def close(self) -> None:
         """Hang up."""
         self._response.close()
-        super().close()
 
-    def readinto(self, buffer: Any) -> int:
-        """Fill ``buffer`` and return the number of bytes, 0 at the end.
+    def read(self, size: int) -> bytes:
+        """Up to ``size`` bytes more, none at the end.
 
         Raises:
             VlarigError: The connection broke, or ended before everything came.
         """
         try:
-            piece = self._response.read(len(buffer))
+            piece = self._response.read(size)
         except TimeoutError:
             raise self._ended(f"no byte came for {SILENCE:.0f} s") from None
         except (OSError, HTTPException) as error:
@@ -138,8 +133,7 @@ class _Download(io.RawIOBase):
         if not piece and self._length is not None and self.received < self._length:
             raise self._ended(f"{self._length} were announced")
         self._watch(self.received)
-        buffer[: len(piece)] = piece
-        return len(piece)
+        return piece
 
     def _unreachable(self, reason: object) -> VlarigError:
         return VlarigError(

@@ -60,7 +60,7 @@ class SlotEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         self._number = number
         self.render_mode = view.render_mode
         self.metadata = view.metadata
-        self.action_space = view.action_space()
+        self.action_space = view.suite.embodiment.action_space()
         self.observation_space = self._space = view.observation_space(truth_size)
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict[str, Any], dict[str, Any]]:

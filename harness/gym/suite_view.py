@@ -129,10 +129,6 @@ class SuiteView:
         """What Gymnasium's environments say of themselves."""
         return {"render_modes": ["rgb_array"], "render_fps": self.suite.embodiment.control_frequency}
 
-    def action_space(self) -> spaces.Box:
-        """The legal rows, ``float32[A]``."""
-        return self.suite.embodiment.action_space()
-
     def observation_space(self, truth_size: int | None) -> spaces.Dict:
         """The space of observations; ``truth_size`` is how many numbers ``truth`` makes, if there is one."""
         space = observation_space(self.suite.embodiment, self.protocol.cameras)
