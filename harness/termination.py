@@ -6,12 +6,16 @@ every signal that it has no handler for.
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+if TYPE_CHECKING:
+    import asyncio
 
 T = TypeVar("T")
 
@@ -72,6 +76,22 @@ async def until_sigterm(work: Coroutine[Any, Any, T]) -> T:
         if handled:
             loop.remove_signal_handler(signal.SIGTERM)
             signal.signal(signal.SIGTERM, _terminate)
+
+
+def stop_on_signals() -> asyncio.Event:
+    """An event of the running loop that SIGTERM or SIGINT sets; a second signal ends the process at once, whatever still runs."""
+    import asyncio  # as above
+
+    stop = asyncio.Event()
+
+    def end() -> None:
+        if stop.is_set():  # a policy may never come back, and its thread cannot be ended
+            os._exit(1)
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, end)
+    return stop
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import signal
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -21,6 +19,7 @@ from ..machines.own_token import own_token
 from ..machines.remote_machines import DEFAULT_PORT
 from ..printable import log_to_stderr
 from ..screen import Screen
+from ..termination import stop_on_signals
 
 DESCRIPTION = """Lend simulators to sweeps that run on another machine: each of their workers is a connection, and ends with it.
 
@@ -95,15 +94,7 @@ def main(arguments: list[str]) -> int:
 
 
 async def _serve(config: EnvServerConfig) -> None:
-    stop = asyncio.Event()
-
-    def end() -> None:
-        if stop.is_set():
-            os._exit(1)
-        stop.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, end)
+    stop = stop_on_signals()
     screen = Screen(soft_wrap=True)
     async with EnvServer(config) as server:
         offer = server.offer()

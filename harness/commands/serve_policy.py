@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +24,7 @@ from ..command_line import parse
 from ..printable import log_to_stderr
 from ..replicas import replicated_policy
 from ..screen import Screen
+from ..termination import stop_on_signals
 
 DESCRIPTION = """Serve a policy by openpi's websocket protocol: to a sweep elsewhere, or to any program that uses openpi-client.
 
@@ -146,15 +145,7 @@ def _embodiment(told: ServePolicy, policy: Policy) -> Embodiment:
 
 
 async def _serve(server: PolicyServer) -> None:
-    stop = asyncio.Event()
-
-    def end() -> None:
-        if stop.is_set():  # the policy may never come back, and its thread cannot be ended
-            os._exit(1)
-        stop.set()
-
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, end)
+    stop = stop_on_signals()
     screen = Screen(soft_wrap=True)
     async with server:
         said = server.announcement

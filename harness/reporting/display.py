@@ -92,11 +92,8 @@ async def running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
 def picture(title: str, progress: Progress, activities: Counter[str]) -> RenderableType:
     """The whole display, drawn once."""
     tasks = Table.grid(padding=(0, 2))
-    for _ in range(2):
-        tasks.add_column()
-    tasks.add_column(justify="right")
-    tasks.add_column(justify="right")
-    tasks.add_column()
+    for side in ("left", "left", "right", "right", "left"):
+        tasks.add_column(justify=side)
     shown_suite = None
     for (suite, name), task in progress.tasks.items():
         if suite != shown_suite:
