@@ -162,6 +162,7 @@ def test_the_first_run_sets_up_and_the_second_takes_seconds(house):
     assert house.calls() == [install, sweep]
 
 
+@pytest.mark.slow
 def test_tests_add_their_extras_and_pass_arguments_and_status_on(house):
     house.go("demo")
     (house.folder / ".venv" / "kept").touch()
@@ -182,6 +183,7 @@ def test_tests_add_their_extras_and_pass_arguments_and_status_on(house):
     assert (house.folder / ".venv" / "kept").exists()
 
 
+@pytest.mark.slow
 def test_an_environment_whose_python_is_gone_is_made_anew(house):
     house.go("demo")
     for python in (house.folder / ".venv" / "bin").glob("python*"):
@@ -232,6 +234,7 @@ def test_a_working_environment_of_the_users_own_is_built_upon(house):
     assert house.state["extras"] == ["results", "video"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGKILL])
 def test_an_interrupted_set_up_is_taken_up_again(house, sign):
     process = house.start("demo", BACKEND_SLEEP="5")

@@ -56,6 +56,7 @@ def test_a_film_has_a_frame_for_the_start_and_for_every_row(toy_home: Path) -> N
             assert container.metadata["title"] == f"{outcome}: move the point to the {key.split('/')[2][6:]} goal"
 
 
+@pytest.mark.slow
 def test_an_episode_that_does_not_replay_gets_no_film_and_stops_no_other(toy_home: Path, cli) -> None:
     run = evaluate("toy", "toy.policies:ImageReader", episodes=2, run=Path("run")).run
     with sqlite3.connect(run / "ledger.sqlite") as connection:
@@ -74,6 +75,7 @@ def test_an_episode_that_does_not_replay_gets_no_film_and_stops_no_other(toy_hom
     assert evaluate("toy", "toy.policies:ImageReader", episodes=2, run=run, video="all").unfilmed[0].record.key == KEY
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "times"), [("crash", 2), ("hang", 1), ("raise", 1)])
 def test_a_simulator_that_fails_while_it_is_filmed_is_mended(
     toy_home: Path, monkeypatch: pytest.MonkeyPatch, kind: str, times: int
@@ -89,6 +91,7 @@ def test_a_simulator_that_fails_while_it_is_filmed_is_mended(
     np.testing.assert_array_equal(read_film(film_path(run, FAULTY_KEY), 5)[1], undisturbed)
 
 
+@pytest.mark.slow
 def test_an_episode_whose_simulator_fails_again_and_again_gets_no_film_and_stops_no_other(
     toy_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,6 +113,7 @@ def faulty_run(home: Path, monkeypatch: pytest.MonkeyPatch, fault: str) -> Path:
     return run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("interrupt", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_filming_leaves_whole_films_and_goes_on(toy_home: Path, cli, interrupt: signal.Signals) -> None:
     run = evaluate("toy", ImageReader(), episodes=6, run=Path("run")).run

@@ -59,6 +59,7 @@ class Biased(ImageReader):
         return np.clip(super()._draw(request) + self.bias, -1, 1)
 
 
+@pytest.mark.slow
 def test_an_edited_helper_of_a_policy_or_an_edited_adapter_begins_another_run(toy_home: Path, cli: Cli, tmp_path: Path) -> None:
     site = tmp_path / "site"
     for folder in ("toy", "toy.dist-info"):

@@ -150,6 +150,7 @@ def test_a_machine_that_is_lost_costs_nobody_anything_and_its_episodes_are_run_e
     assert attempts("storm") == []
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("impatient")
 def test_machines_that_are_all_lost_are_awaited(neighbours: list[Neighbour]) -> None:
     class Killer(SlowImageReader):
@@ -166,6 +167,7 @@ def test_machines_that_are_all_lost_are_awaited(neighbours: list[Neighbour]) -> 
     assert attempts("storm") == []
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("impatient")
 def test_a_sweep_ends_when_no_machine_comes_back_and_keeps_what_it_has(
     neighbours: list[Neighbour], monkeypatch: pytest.MonkeyPatch

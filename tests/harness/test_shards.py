@@ -29,6 +29,7 @@ def test_what_is_no_shard_is_refused_in_one_sentence(toy_home: Path, cli, shard:
     assert not Path("runs").exists()
 
 
+@pytest.mark.slow
 def test_shards_merge_to_the_undivided_run_and_go_on_as_it(toy_home: Path, cli) -> None:
     words = ["toy", *WORDS, "--episodes", "4"]
     whole = evaluate("toy", ImageReader(), workers=1, episodes=4, run=Path("whole")).run

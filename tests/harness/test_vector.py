@@ -329,6 +329,7 @@ def play_faulty() -> list[Any]:
     return said
 
 
+@pytest.mark.slow
 def test_a_crash_is_noticed_by_nobody_up_to_the_bound(faults: Callable[[str], None]) -> None:
     faults("crash:reach_red/1:0")
     undisturbed = play_faulty()

@@ -587,6 +587,7 @@ def batches(process: subprocess.Popen[str]) -> list[int]:
 TABLETOP = {"convention": "tabletop_panda", "images": "ego:agentview,cam_left_wrist:wrist", "revision": "seen"}
 
 
+@pytest.mark.slow
 def test_a_sweep_of_the_packages_server_equals_one_of_the_same_policy_in_process(
     interpreter: Path, tabletop: Runtime, cli: Any, tmp_path: Path
 ) -> None:
