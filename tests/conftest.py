@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from hypothesis import settings
 
 from vlarig.envs.errors import VlarigError
 from vlarig.harness.assets.bundle import find_bundle
+from vlarig.harness.runtimes import runtime
 from vlarig.harness.runtimes.runtime import Runtime, add_runtime, find_runtime
 
 TESTS = Path(__file__).parent
@@ -41,7 +43,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Carry ``--quick`` out."""
+    """Carry ``--quick`` out, and put files with slow tests first: what is left for the end is short, so that workers end together."""
+    slow = Counter(item.path for item in items if is_slow(item))
+    items.sort(key=lambda item: -slow[item.path])
     if config.getoption("--quick"):
         left_out = [item for item in items if is_slow(item)]
         items[:] = [item for item in items if not is_slow(item)]
@@ -86,6 +90,20 @@ def interruptible() -> None:
     """What the tests start can be interrupted: a shell's background job has SIGINT ignored, and its children inherit that."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interpreter_is_asked_once() -> Iterator[None]:
+    """This interpreter is asked once what it has, not before each sweep of a toy; it has the same as long as the tests run."""
+    ask = runtime.ask_interpreter
+    ask_once = functools.cache(ask)
+
+    def ask_interpreter(name: str, python: Path) -> tuple[str, dict[str, str]]:
+        return (ask_once if python == Path(sys.executable) else ask)(name, python)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(runtime, "ask_interpreter", ask_interpreter)
+        yield
 
 
 @pytest.fixture

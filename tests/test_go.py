@@ -175,7 +175,7 @@ def test_tests_add_their_extras_and_pass_arguments_and_status_on(house):
     programs = [call[0] for call in checks]
     assert programs == ["ruff", "ruff", "basedpyright", "lint-imports", "pytest"]
     said = house.go("test", status=1, BASEDPYRIGHT_STATUS="1")
-    assert house.calls()[-1] == ["pytest", "-n", "2", "--dist", "loadfile"]
+    assert house.calls()[-1] == ["pytest", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
     assert said.endswith("go: failed, further above: basedpyright\n")
     (house.folder / "pyproject.toml").write_text(PYPROJECT + "# changed\n")
     assert "installing vlarig with dev, policy, ray, results, video" in house.go("demo")

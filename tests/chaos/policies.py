@@ -13,23 +13,42 @@ from toy.policies import ImageReader
 
 from chaos import STORM
 from chaos.storm import Storm
+from vlarig.benchmarks.suite import Suite
 from vlarig.envs.api import Needs
+from vlarig.harness import plan
 from vlarig.policies.api import Reply, Request
 from vlarig.policies.scripted import ExpertPolicy, RandomPolicy
 
 
 class InStorm:
-    """A policy that is shown images, so that their digests count, and plays in a storm."""
+    """A policy that is shown images, so that their digests count, and plays in a storm.
+
+    Args:
+        step_limit: Rows after which every suite's episodes end; the suites' own limits when 0.
+    """
 
     needs = Needs(images=True, privileged=True)
 
-    def __init__(self) -> None:
+    def __init__(self, step_limit: int = 0) -> None:
         super().__init__()
+        if step_limit:
+            _shorten_episodes(step_limit)
         self.storm = Storm(Path(os.environ[STORM])) if STORM in os.environ else None
 
     def act(self, requests: Sequence[Request]) -> list[Reply]:
         with self.storm.during("policy") if self.storm else contextlib.nullcontext():
             return super().act(requests)  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def _shorten_episodes(step_limit: int) -> None:
+    """Have every suite that this process plans end its episodes after so many rows. A driver makes its policy before it plans."""
+    load = plan.load_suite
+
+    def shortened(name: str) -> Suite:
+        suite = load(name)
+        return replace(suite, protocols=tuple(replace(protocol, step_limit=step_limit) for protocol in suite.protocols))
+
+    plan.load_suite = shortened
 
 
 class StormPolicy(InStorm, ExpertPolicy):

@@ -50,10 +50,18 @@ def look(disk: SmallDisk, tmp_path: Path) -> dict:
     return results(copy)
 
 
+@pytest.fixture(scope="module")
+def results_of() -> dict[str, dict]:
+    """Undisturbed results by suite, for the whole module."""
+    return {}
+
+
 @pytest.fixture
-def undisturbed(toy_home: Path, cli) -> dict:
-    assert cli(*WORDS, "--run", "undisturbed").returncode == 0
-    return results(Path("undisturbed"))
+def undisturbed(results_of: dict[str, dict], toy_home: Path, cli) -> dict:
+    if "toy" not in results_of:
+        assert cli(*WORDS, "--run", "undisturbed").returncode == 0
+        results_of["toy"] = results(Path("undisturbed"))
+    return results_of["toy"]
 
 
 @pytest.mark.parametrize("room", [0, 60 * KB, 180 * KB])

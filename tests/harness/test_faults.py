@@ -22,6 +22,7 @@ from toy.suite import TOY_SUITE
 
 from vlarig.benchmarks.registry import load_suite
 from vlarig.benchmarks.suite import Patience
+from vlarig.envs import backoff
 from vlarig.envs.api import ChunkResult, Needs, Row
 from vlarig.envs.messages import Failure, Start, Started, Step
 from vlarig.harness import Rollouts, evaluate, plan
@@ -40,6 +41,7 @@ def counts(toy_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = toy_home / "counts"
     folder.mkdir()
     monkeypatch.setenv("VLARIG_TEST_COUNTS", str(folder))
+    monkeypatch.setattr(backoff, "FIRST_PAUSE", 0.01)  # simulators are replaced at once
     return folder
 
 
@@ -78,7 +80,7 @@ def test_a_simulator_that_a_signal_stopped_is_replaced_and_its_episode_is_not_ch
         ("exit", 1, "env_error", "SystemExit: status 0"),
         ("close", 1, "env_error", "GeneratorExit: "),
         ("orphan", 1, "crash", "the simulator's process was ended by SIGABRT"),
-        ("hang", 2, "hang", "the simulator gave no answer within 4 s and was killed"),
+        ("hang", 2, "hang", "the simulator gave no answer within 2 s and was killed"),
         ("raise", 2, "env_error", "RuntimeError: the physics exploded"),
         ("text", 1, "env_error", "the env's answer cannot be read"),
         ("object", 1, "env_error", "the env's answer cannot be sent"),
@@ -186,7 +188,7 @@ def test_a_real_simulator_that_is_stopped_in_mid_chunk_changes_nothing(
     tabletop: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(plan, "load_suite", lambda name: replace(load_suite(name), patience=Patience(row=2.0)))
+    monkeypatch.setattr(plan, "load_suite", lambda name: replace(load_suite(name), patience=Patience(row=1.0)))
     step, chunks = Worker.step, itertools.count()
 
     async def stopping_step(host: Worker, slot: int, actions: np.ndarray) -> ChunkResult:
@@ -196,7 +198,8 @@ def test_a_real_simulator_that_is_stopped_in_mid_chunk_changes_nothing(
         return await step(host, slot, actions)
 
     def play(run: str) -> tuple[dict, list[str]]:
-        assert evaluate("tabletop", "expert", workers=1, slots=2, episodes=1, execute=4, run=Path(run)).complete
+        options = {"workers": 1, "slots": 2, "tasks": ("stack", "push_to"), "episodes": 1, "execute": 4}
+        assert evaluate("tabletop", "expert", run=Path(run), **options).complete
         with Ledger.open_read_only(Path(run)) as ledger:
             return results(Path(run)), [attempt.kind for attempt in ledger.attempts()]
 

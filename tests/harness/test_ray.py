@@ -16,11 +16,13 @@ from toy.policies import ImageReader
 
 from vlarig.envs.errors import VlarigError
 from vlarig.harness import evaluate
+from vlarig.harness.runtimes.runtime import add_runtime
 from vlarig.results.ledger import Ledger
 
 # Looked for, not imported: Ray reads its environment when it is imported.
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed (the extra 'ray')")
 
+TESTS = Path(__file__).parents[1]
 POLICY = "toy.policies:SlowImageReader"
 
 #: What every node's environment says. The token is Ray's own.
@@ -37,21 +39,33 @@ ENVIRONMENT = {
 }
 
 
-@pytest.fixture
-def cluster(toy_home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A cluster of a head, on which nothing is simulated, and two nodes with a core each."""
-    for name, value in ENVIRONMENT.items():
-        monkeypatch.setenv(name, value)
-    from ray.cluster_utils import Cluster
+@pytest.fixture(scope="module")
+def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A cluster's head, on which nothing is simulated, for the whole module; in a home in which the toy suites' runtime is adopted."""
+    variables = ENVIRONMENT | {"VLARIG_HOME": str(tmp_path_factory.mktemp("home")), "PYTHONPATH": str(TESTS)}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        add_runtime("toy", Path(sys.executable))
+        from ray.cluster_utils import Cluster
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
-    try:
-        for _ in range(2):
-            cluster.add_node(num_cpus=1)
-        monkeypatch.setenv("RAY_ADDRESS", cluster.address)
-        yield cluster
-    finally:
-        cluster.shutdown()
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "include_dashboard": False})
+        patch.setenv("RAY_ADDRESS", cluster.address)
+        try:
+            yield cluster
+        finally:
+            cluster.shutdown()
+
+
+@pytest.fixture
+def cluster(head: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """The cluster with two nodes of a core each, whatever the test before left; the working directory is a fresh folder."""
+    monkeypatch.chdir(tmp_path)
+    for node in list(head.worker_nodes)[2:]:
+        head.remove_node(node, allow_graceful=False)
+    while len(head.worker_nodes) < 2:
+        head.add_node(num_cpus=1)
+    return head
 
 
 def finished(run: str) -> int:
@@ -106,12 +120,12 @@ def test_replicas_of_the_policy_are_placed_too_and_outlive_their_nodes(cluster: 
             (6, lambda: cluster.remove_node(first, allow_graceful=False)),
             (10, lambda: cluster.remove_node(second, allow_graceful=False)),
         ],
-        *("--replicas", "2"),
+        *("--replicas", "2", "--workers", "3"),  # one joins; more would take the core that replicas need which lost theirs
     )
 
 
 @pytest.mark.slow
-def test_a_cluster_that_does_not_know_us_lets_us_in_nowhere(cluster: Any, monkeypatch: pytest.MonkeyPatch, cli: Any) -> None:
+def test_a_cluster_that_does_not_know_us_lets_us_in_nowhere(head: Any, cli: Any) -> None:
     done = cli(
         "sweep",
         "toy",

@@ -40,9 +40,17 @@ def everything(collected: list[list[list[Transition]]]) -> list[list[list[dict]]
     return [[[comparable(each) for each in slot] for slot in part] for part in collected]
 
 
+@pytest.fixture(scope="module")
+def by_one_worker() -> list[list[list[Transition]]]:
+    """What one worker collects, once for the whole module."""
+    return []
+
+
 @pytest.fixture
-def collected(toy_home: Path) -> list[list[list[Transition]]]:
-    return collect(workers=1)
+def collected(by_one_worker: list[list[list[Transition]]], toy_home: Path) -> list[list[list[Transition]]]:
+    if not by_one_worker:
+        by_one_worker += collect(workers=1)
+    return by_one_worker
 
 
 def test_workers_do_not_change_what_is_collected(collected: list[list[list[Transition]]]) -> None:

@@ -28,9 +28,17 @@ from vlarig.results.ledger import Ledger
 from vlarig.results.manifest import Manifest
 
 
+@pytest.fixture(scope="module")
+def results_of() -> dict[str, dict]:
+    """Undisturbed results by suite, for the whole module."""
+    return {}
+
+
 @pytest.fixture
-def undisturbed(toy_home: Path) -> dict:
-    return results(evaluate("toy", ImageReader(), workers=1, slots=1, run=Path("undisturbed")).run)
+def undisturbed(results_of: dict[str, dict], toy_home: Path) -> dict:
+    if "toy" not in results_of:
+        results_of["toy"] = results(evaluate("toy", ImageReader(), workers=1, slots=1, run=Path("undisturbed")).run)
+    return results_of["toy"]
 
 
 @pytest.mark.parametrize(("workers", "slots", "batch"), [(1, 8, None), (2, 1, 1), (2, 8, 3), (4, 1, None), (4, 8, 32)])

@@ -18,6 +18,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.wrappers.vector import RecordEpisodeStatistics
 from toy.suite import TOY_SUITE
 
+from vlarig.envs import backoff
 from vlarig.envs.errors import VlarigError
 from vlarig.harness import register_envs
 from vlarig.harness.gym import suite_view
@@ -303,7 +304,8 @@ def test_options_that_do_not_exist_are_refused_in_one_sentence(toy_home: Path) -
 
 @pytest.fixture
 def faults(toy_home: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Sets the fault that the faulty suite's simulators have from now on."""
+    """Sets the fault that the faulty suite's simulators have from now on; they are replaced at once."""
+    monkeypatch.setattr(backoff, "FIRST_PAUSE", 0.01)
 
     def set_fault(fault: str) -> None:
         folder = toy_home / fault.replace(":", "-").replace("/", "-")

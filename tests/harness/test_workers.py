@@ -300,7 +300,7 @@ def test_a_driver_that_was_stopped_goes_on_and_nobody_is_charged() -> None:
         while not _finished(Path("stopped")) and time.monotonic() < deadline:
             time.sleep(0.02)
         stop(driver.pid)
-        time.sleep(3)
+        time.sleep(1.5)
         os.kill(driver.pid, signal.SIGCONT)
         assert driver.wait(120) == 0
     with Ledger.open_read_only(Path("stopped")) as ledger:

@@ -54,7 +54,7 @@ ENSEMBLED = replace(STANDARD, name="ensembled", execute=1, ensemble=Ensemble("ad
 
 #: The same with faults; see :mod:`toy.faulty`.
 FAULTY_SUITE = replace(
-    TOY_SUITE, name="faulty", adapter="toy.faulty:FaultyEnv", protocols=(STANDARD, ENSEMBLED), patience=Patience(row=0.5)
+    TOY_SUITE, name="faulty", adapter="toy.faulty:FaultyEnv", protocols=(STANDARD, ENSEMBLED), patience=Patience(row=0.25)
 )
 DRIFTING_SUITE = replace(TOY_SUITE, name="drifting", adapter="toy.faulty:DriftingEnv")
 LEAKY_SUITE = replace(TOY_SUITE, name="leaky", adapter="toy.faulty:LeakyEnv")
