@@ -27,8 +27,8 @@ ENSEMBLED = replace(
 )
 
 #: Every target once each; the embedded suite's storm has it at every moment.
-OOD_KILLS = [Blow("kill", "launcher", "reset"), Blow("kill", "driver", "step"), Blow("kill", "simulator", "commit")]
-ENSEMBLED_KILLS = [Blow("kill", "simulator", "step"), Blow("kill", "driver", "policy"), Blow("kill", "launcher", "step")]
+OOD_KILLS = [Blow("kill", "driver", "step"), Blow("kill", "launcher", "reset"), Blow("kill", "simulator", "commit")]
+ENSEMBLED_KILLS = [Blow("kill", "driver", "policy"), Blow("kill", "simulator", "step"), Blow("kill", "launcher", "step")]
 
 
 @pytest.fixture(scope="module")
