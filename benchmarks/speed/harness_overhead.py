@@ -1,8 +1,10 @@
 """The harness against a bare loop: steps per second of as many simulator processes, in the same runtime, at 16 steps a chunk.
 
-Aim: 0.97 or more. Both play the same episodes of the embedded suite with the same actions, images where a policy would see them, resets
-included, workers loaded beforehand. The rate is that of the time in which every env has an episode; at the end of a sweep workers run
-dry one after the other, which costs about an episode's time however long the sweep is, and is shown beside it.
+Aim: 0.97 or more. Both play the same episodes of the embedded suite with the same actions, images where a policy would see them,
+resets included, workers loaded beforehand. One bare loop has one env, the other as many as a worker, which run a chunk in turn: a
+second env takes part of the processor's caches from the first. The harness's rate is that of the time in which every env has an
+episode; at the end of a sweep workers run dry one after the other, which costs about an episode's time however long the sweep is, and
+is shown beside it.
 """
 
 from __future__ import annotations
@@ -27,10 +29,10 @@ ENVS = 2
 EPISODES_A_TASK = 12
 
 
-def bare(workplace: Workplace, episodes: list[Episode], actions: np.ndarray) -> float:
-    """Steps per second of :data:`WORKERS` bare loops, each with its share of the episodes."""
+def bare(workplace: Workplace, episodes: list[Episode], actions: np.ndarray, envs: int) -> float:
+    """Steps per second of :data:`WORKERS` bare loops of ``envs`` envs, each with its share of the episodes."""
     shares = [[Start(episode, InstantPolicy.needs) for episode in episodes[number::WORKERS]] for number in range(WORKERS)]
-    processes = [start_loops(workplace, "bare", starts, actions=actions.tolist()) for starts in shares]
+    processes = [start_loops(workplace, "bare", starts, actions=actions.tolist(), envs=envs) for starts in shares]
     for process in processes:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
@@ -45,18 +47,21 @@ def main() -> None:
     """Measure in turns and print medians."""
     suite = load_suite("tabletop")
     workplace, episodes = Workplace.of(suite), suite.episodes(per_task=EPISODES_A_TASK)
-    loops, costs = [], []
+    alone, together, costs = [], [], []
     for _ in range(REPEATS):
-        loops.append(bare(workplace, episodes, InstantPolicy().actions))
+        alone.append(bare(workplace, episodes, InstantPolicy().actions, 1))
         costs.append(measure(suite.name, EPISODES_A_TASK, WORKERS, ENVS))
-    table = Table("", "steps/s, median", "min to max", "/ bare loop", "min to max")
-    table.add_row(f"bare loop, {WORKERS} processes", *spread(loops, 1))
+        together.append(bare(workplace, episodes, InstantPolicy().actions, ENVS))
+    table = Table("", "steps/s, median", "min to max", "/ bare, 1 env", "min to max", f"/ bare, {ENVS} envs", "min to max")
     for name, rates in {
+        f"bare loop, {WORKERS} processes x 1 env": alone,
+        f"bare loop, {WORKERS} processes x {ENVS} envs in turn": together,
         f"harness, {WORKERS} workers x {ENVS} envs": [cost.steps for cost in costs],
         "the same, with the end in which envs run dry": [cost.steps_to_the_end for cost in costs],
     }.items():
-        table.add_row(name, *spread(rates, 1), *spread([rate / loop for rate, loop in zip(rates, loops, strict=True)], 3))
-    console = Console(width=130)
+        shares = ([rate / loop for rate, loop in zip(rates, loops, strict=True)] for loops in (alone, together))
+        table.add_row(name, *spread(rates, 1), *(word for share in shares for word in spread(share, 3)))
+    console = Console(width=150)
     console.print(table)
     cpu, extent = spread([cost.cpu for cost in costs], 2)
     console.print(f"CPU of the driver: {cpu} ms a chunk ({extent}), of 16 steps; {REPEATS} turns")

@@ -290,21 +290,32 @@ def start_up(_: dict[str, Any], make: Callable[[], Any], starts: list[Any]) -> l
 
 
 def bare(told: dict[str, Any], make: Callable[[], Any], starts: list[Any]) -> float:
-    """Steps a second of the episodes back to back, resets included: loads, says so, waits for a line, plays."""
+    """Steps a second of the episodes, resets included, in ``told["envs"]`` envs that run a chunk in turn.
+
+    Loads, says so, waits for a line, plays.
+    """
     env, actions = make(), np.array(told["actions"], dtype=np.float32)
     env.open(starts[0].episode, starts[0].needs)
     env.step_chunk(actions)
+    playing = [env, *(env.sibling() for _ in range(told["envs"] - 1))]
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     sys.stdin.readline()
     steps, began = 0, time.perf_counter()
-    for start in starts:
-        env.open(start.episode, start.needs)
-        over = False
-        while not over:
+    waiting, under_way = iter(starts), set()
+    while playing:
+        for env in list(playing):
+            if env not in under_way:
+                start = next(waiting, None)
+                if start is None:
+                    playing.remove(env)
+                    continue
+                env.open(start.episode, start.needs)
+                under_way.add(env)
             result = env.step_chunk(actions)
             steps += len(result.rows)
-            over = result.over
+            if result.over:
+                under_way.discard(env)
     return steps / (time.perf_counter() - began)
 
 
