@@ -229,7 +229,7 @@ class Child:
         pid: Its process id.
     """
 
-    pid: int
+    pid: int = 0
 
     def __init__(self, launcher: Launcher, number: int, config: ChildConfig) -> None:
         self._launcher = launcher
@@ -309,7 +309,11 @@ class Child:
         self._launcher._children.pop(self._number, None)
 
     async def _begin(self) -> None:
-        """Start the process, and its watch."""
+        """Start the process, and its watch.
+
+        Raises:
+            ChildDied: The launcher could not start it, or ended.
+        """
         config, loop = self._config, asyncio.get_running_loop()
         with contextlib.ExitStack() as stack:
             self._channel, theirs = socket.socketpair()
@@ -333,6 +337,8 @@ class Child:
             self._unsent.put_nowait((self._expect(0, config.load_seconds), greeting))
             self._tasks += [asyncio.create_task(self._watch()), asyncio.create_task(self._transmit())]
             await self._began
+        if not self.pid:
+            raise await self._death()
 
     def _learn(self, said: Mapping[str, Any]) -> None:
         """Take note of what the launcher says."""

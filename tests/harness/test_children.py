@@ -282,6 +282,26 @@ def test_a_launcher_that_is_stopped_goes_on_when_it_is_needed() -> None:
     asyncio.run(run())
 
 
+def test_a_launcher_that_dies_while_it_starts_a_child_is_no_ones_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def run() -> None:
+        async with Launcher() as launcher:
+            first = await launcher.start(config())
+            assert launcher._process is not None
+            os.kill(launcher._process.pid, signal.SIGSTOP)
+            monkeypatch.setattr(launcher, "_wake", lambda: None)
+            starting = asyncio.create_task(launcher.start(config()))
+            await asyncio.sleep(0.2)
+            launcher._process.kill()
+            with pytest.raises(ChildDied, match="its launcher ended") as death:
+                await starting
+            assert death.value.kind == LOST
+            monkeypatch.undo()
+            await first.end()
+            await (await launcher.start(config())).end()
+
+    asyncio.run(run())
+
+
 def test_another_thread_may_fork_meanwhile() -> None:
     """A policy forks helpers: they inherit our ends of the lines, and a child's end is noticed nevertheless."""
 
