@@ -139,4 +139,6 @@ EGGPLANT_AND_BASKET = Scene(
     partial(_eggplant_and_basket, turns=ORIGINAL_EGGPLANT_TURNS),
     24,
 )
-MANISKILL3_EGGPLANT = replace(EGGPLANT_AND_BASKET, poses=partial(_eggplant_and_basket, turns=range(8)), starts=64)
+MANISKILL3_EGGPLANT = replace(
+    EGGPLANT_AND_BASKET, poses=partial(_eggplant_and_basket, turns=range(len(EGGPLANT_TURNS))), starts=64
+)

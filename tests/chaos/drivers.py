@@ -1,6 +1,6 @@
 """What may happen to a driver: it dies in a worker's first instant, or a policy holds its interpreter for a minute.
 
-By hand, after a change to ``harness/children``: ``python tests/chaos/drivers.py`` (a quarter of an hour) writes ``drivers.json`` beside
+By hand, after a change to ``harness/children``: ``python tests/chaos/drivers.py`` (some minutes) writes ``drivers.json`` beside
 this file; ``tests/harness/test_children.py`` plays a part of it.
 """
 
@@ -22,7 +22,7 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from chaos.processes import children
+from chaos.processes import carrying, children, is_launcher
 from vlarig.envs.framing import Frame
 from vlarig.harness.children.child import Child, ChildConfig, ChildDied, Launcher
 
@@ -100,21 +100,21 @@ class Held(NamedTuple):
 
 def die_in_a_first_instant(stopped: bool) -> Death:
     """Kill a driver as soon as a worker more has begun; ``stopped``: stop it and that worker before."""
-    mark = f"FIRST_INSTANT={time.monotonic_ns()}"
-    marked = os.environ | dict([mark.split("=")])
+    mark = "FIRST_INSTANT", str(time.monotonic_ns())
+    marked = os.environ | dict([mark])
     with subprocess.Popen([sys.executable, "-c", DRIVER], stdout=subprocess.PIPE, text=True, env=marked) as driver:
         assert driver.stdout is not None
         launcher = int(driver.stdout.readline())
         seen = set(children(launcher))
         while not (new := set(children(launcher)) - seen):
             pass
-        before_exec = any(_command(pid) == _command(launcher) for pid in new)
+        before_exec = any(map(is_launcher, new))
         if stopped:
             for pid in (driver.pid, *new):
                 os.kill(pid, signal.SIGSTOP)
         driver.kill()
     began = time.monotonic()
-    while (left := _carrying(mark.encode())) and time.monotonic() < began + GONE_SECONDS:
+    while (left := carrying(*mark)) and time.monotonic() < began + GONE_SECONDS:
         time.sleep(0.02)
     return Death(before_exec, left, time.monotonic() - began)
 
@@ -130,8 +130,9 @@ async def _hold_the_interpreter(seconds: float) -> Held:
         await leaking.send(Frame(1, 0, 0, 0, b""), 600)
         await prompt.send(Frame(1, 0, 0, 0, b""), 1.0)
         await asyncio.sleep(0.1)
+        assert launcher._process is not None
         ctypes.PyDLL(None).sleep(int(seconds))  # PyDLL keeps the GIL
-        gone = not _command(leaking.pid)
+        gone = leaking.pid not in children(launcher._process.pid)
         answer = bytes((await prompt.receive()).body)
         try:
             raise AssertionError(f"the leaking child answered {await leaking.receive()}")
@@ -155,25 +156,6 @@ async def _child(launcher: Launcher, what: str, memory_bytes: int | None) -> Chi
     )
     await child.receive()
     return child
-
-
-def _command(pid: int) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return b""
-
-
-def _carrying(mark: bytes) -> list[int]:
-    """Processes that have ``mark`` in their environment."""
-    found = []
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            if mark in (entry / "environ").read_bytes():
-                found.append(int(entry.name))
-        except OSError:
-            continue
-    return found
 
 
 def main() -> None:

@@ -55,7 +55,12 @@ def pause(pids: Sequence[int], seconds: float) -> None:
 
 def living(folder: Path) -> list[int]:
     """Processes that the storm in ``folder`` started, drivers, launchers and simulators."""
-    mark = f"{STORM}={folder}".encode()
+    return carrying(STORM, str(folder))
+
+
+def carrying(variable: str, value: str) -> list[int]:
+    """Processes that have the environment variable with this value."""
+    mark = f"{variable}={value}".encode()
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():

@@ -19,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from processes import children_of
+from chaos.processes import children
 from rich.console import Console
 from toy.policies import ImageReader, Talkative
 
@@ -144,7 +144,7 @@ def test_a_reader_that_goes_away_ends_the_sweep_and_loses_nothing(toy_home: Path
         assert process.wait(30) == 141
     assert said.startswith("vlarig: nobody reads the events any more; ")
     assert said.count("\n") == 1
-    assert not children_of(process.pid)
+    assert not children(process.pid)
     ended = log_of("r")[-1]
     assert isinstance(ended, SessionEnded)
     assert ended.outcome == "interrupted"
@@ -188,7 +188,7 @@ def test_a_dead_worker_and_its_successor_are_told(toy_home: Path, cli) -> None:
     events = [parse(process.stdout.readline())]
     while events[-1].event != "episode_finished":
         events.append(parse(process.stdout.readline()))
-    os.kill(children_of(process.pid)[0], signal.SIGKILL)  # the launcher: its worker dies with it
+    os.kill(children(process.pid)[0], signal.SIGKILL)  # the launcher: its worker dies with it
     events += understood(process.communicate(timeout=60)[0])
     started, died, again = (event for event in events if event.event.startswith("worker_"))
     assert names([started, died, again]) == ["worker_started", "worker_died", "worker_started"]

@@ -14,8 +14,8 @@ import time
 from pathlib import Path
 
 import pytest
+from chaos.processes import children
 from comparing import results
-from processes import children_of
 from rich.console import Console
 from sample_runs import make_run
 from toy.policies import ImageReader, Shouting, SlowImageReader, Told, Wandering
@@ -247,7 +247,7 @@ def test_sigterm_ends_a_sweep_whose_policy_loads(toy_home: Path, first: list[str
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "loading\n"
-        os.kill(children_of(process.pid)[0] if first else process.pid, signal.SIGTERM)
+        os.kill(children(process.pid)[0] if first else process.pid, signal.SIGTERM)
         try:
             _, error = process.communicate(timeout=20)
         finally:
@@ -268,7 +268,7 @@ def test_interrupting_leaves_a_run_that_resumes(toy_home: Path, cli, undisturbed
         assert process.returncode == 128 + interrupt
         assert "goes on" in error
         assert "Traceback" not in error
-        assert not children_of(process.pid)
+        assert not children(process.pid)
     done = cli("sweep", "toy", "--policy", "toy.policies:SlowImageReader", "--run", "r")
     assert done.returncode == 0, done.stderr
     assert results(Path("r")) == undisturbed

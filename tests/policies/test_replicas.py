@@ -18,8 +18,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from chaos.processes import children
 from comparing import results
-from processes import children_of, workers_of
+from processes import workers_of
 from served import served
 from toy import unsteady
 from toy.env import TOY_POINT
@@ -433,8 +434,8 @@ def test_no_process_is_left(tmp_path: Path) -> None:
     driver = subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True, env=environment)
     assert driver.stdout is not None
     pids = [int(word) for word in driver.stdout.readline().split()]
-    (launcher,) = children_of(driver.pid)
-    assert sorted(pids) == sorted(children_of(launcher))
+    (launcher,) = children(driver.pid)
+    assert sorted(pids) == sorted(children(launcher))
     driver.kill()
     driver.wait()
     deadline = time.monotonic() + 20
