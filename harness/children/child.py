@@ -206,8 +206,8 @@ class Launcher:
 
     def _wake(self) -> None:
         """Let the launcher go on, where it was stopped."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGCONT)
+        if self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:
         with contextlib.suppress(OSError):
@@ -383,9 +383,10 @@ class Child:
             self._unsent.task_done()
 
     async def _watch(self) -> None:
-        """Kill the process where it gives no answer in time."""
+        """Kill the process where it gives no answer in time; and have the launcher watch its memory, whatever stopped it."""
         while not self._ended.is_set():
             await asyncio.sleep(TICK)
+            self._launcher._wake()
             self._waited += TICK
             if not self._pending or self._waited < self._pending[0].patience or self._has_spoken():
                 continue

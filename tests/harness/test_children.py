@@ -282,6 +282,23 @@ def test_a_launcher_that_is_stopped_goes_on_when_it_is_needed() -> None:
     asyncio.run(run())
 
 
+def test_a_launcher_that_was_stopped_watches_memory_nevertheless() -> None:
+    async def run() -> ChildDied:
+        leak = ("hoard = []", "while True:", "    hoard.append(b'x' * 2_000_000)", "    time.sleep(0.02)")
+        async with Launcher() as launcher:
+            child = await launcher.start(config(*leak, memory_bytes=100 * MB))
+            await child.receive()
+            assert launcher._process is not None
+            os.kill(launcher._process.pid, signal.SIGSTOP)
+            await child.send(order(1), 10)
+            try:
+                return await death_of(child)
+            finally:
+                await child.end()
+
+    assert asyncio.run(run()).kind == MEMORY
+
+
 def test_a_launcher_that_dies_while_it_starts_a_child_is_no_ones_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     async def run() -> None:
         async with Launcher() as launcher:
