@@ -23,6 +23,7 @@ from chaos.blows import AFTER_DEATH, NEEDS_CLOCK, NEEDS_DISK, Blow, Schedule
 from chaos.cases import Case
 from chaos.judge import attempts_of, compare, finished, sound, without_cause
 from vlarig.envs.errors import VlarigError
+from vlarig.results.lock import lock_holder
 from vlarig.results.schema import LEDGER_NAME
 
 TESTS = Path(__file__).parents[1]
@@ -217,7 +218,8 @@ class Runner:
             time.sleep(0.02)
             landed = self.schedule.landed()
             if landed and landed[-1].name == "stop driver" and processes.is_stopped(driver.pid):
-                self._try_second_driver()
+                if f"process {driver.pid} " in (lock_holder(self._files()) or ""):  # else it was stopped before it took its run
+                    self._try_second_driver()
                 driver.kill()
             if time.monotonic() > deadline:
                 driver.send_signal(signal.SIGUSR1)
