@@ -224,15 +224,11 @@ class Child:
     """One child process, as :meth:`Launcher.start` makes it.
 
     :meth:`send` and :meth:`receive` until that raises, then :meth:`end`.
-
-    Attributes:
-        pid: Its process id.
     """
-
-    pid: int = 0
 
     def __init__(self, launcher: Launcher, number: int, config: ChildConfig) -> None:
         self._launcher = launcher
+        self._pid: int | None = None
         self._number = number
         self._config = config
         self._pending: deque[_Pending] = deque()
@@ -244,6 +240,12 @@ class Child:
         self._channel: socket.socket | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._began: asyncio.Future[None] | None = None
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        assert self._pid is not None, "it has not begun"
+        return self._pid
 
     @property
     def alive(self) -> bool:
@@ -337,13 +339,13 @@ class Child:
             self._unsent.put_nowait((self._expect(0, config.load_seconds), greeting))
             self._tasks += [asyncio.create_task(self._watch()), asyncio.create_task(self._transmit())]
             await self._began
-        if not self.pid:
+        if self._pid is None:
             raise await self._death()
 
     def _learn(self, said: Mapping[str, Any]) -> None:
         """Take note of what the launcher says."""
         if "pid" in said:
-            self.pid = said["pid"]
+            self._pid = said["pid"]
         if "excess" in said:
             kind, story = (LOST, "its launcher ended") if said["excess"] is None else (MEMORY, said["excess"])
             self._verdict = self._verdict or (kind, f"{self._config.name} {story}" if kind == MEMORY else story)
@@ -390,7 +392,7 @@ class Child:
             self._waited += TICK
             if not self._pending or self._waited < self._pending[0].patience or self._has_spoken():
                 continue
-            if _is_stopped(self.pid):
+            if self._pid is not None and _is_stopped(self._pid):
                 self.kill(LOST, f"{self._config.process} was stopped by a signal, and was killed")
             else:
                 self.kill(HANG, f"{self._config.name} gave no answer within {self._pending[0].patience:g} s and was killed")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from chaos.processes import children
+from chaos.processes import children, is_launcher
 from fuzzing.campaign import broken_messages, most_memory
 from fuzzing.decoders import all_decoders
 from fuzzing.hostile import (
@@ -212,7 +212,7 @@ def test_hostile_clients_cost_at_most_their_own_connections(toy_home: Path) -> N
     async def run() -> None:
         async with server() as (port, worker):
             undisturbed = await play(worker)
-            (launcher,) = children(os.getpid())
+            (launcher,) = filter(is_launcher, children(os.getpid()))
             pid, files, memory = worker.pid, open_files(os.getpid()), most_memory(os.getpid())
             unfinished = [b"", OPEN[:50], OPEN]
             async with lingering(lambda: asyncio.open_connection("127.0.0.1", port, limit=1024), unfinished):
@@ -222,7 +222,7 @@ def test_hostile_clients_cost_at_most_their_own_connections(toy_home: Path) -> N
                     assert await play(worker) == undisturbed
                     rounds += 1
                 assert await attacked >= 90
-            assert await settled(lambda: open_files(os.getpid()), files) == files
+            assert await settled(lambda: open_files(os.getpid()), files) <= files
             assert await settled(lambda: len(children(launcher)), 1) == 1
             assert worker.pid == pid
             assert most_memory(os.getpid()) - memory <= GROWTH

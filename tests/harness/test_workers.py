@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from chaos.processes import children
+from chaos.processes import children, is_launcher
 from comparing import results
 from toy.policies import ImageReader
 from toy.suite import STUMBLING_SUITE, TOY_SUITE
@@ -67,7 +67,7 @@ class Meddler(ImageReader):
 
     def act(self, requests: Sequence[Request]) -> list[Reply]:
         if len(self.batches) == 4:
-            (launcher,) = children(os.getpid())
+            (launcher,) = filter(is_launcher, children(os.getpid()))
             workers = children(launcher)
             for pid in [launcher] if self.with_launcher else workers:
                 self.meddle(pid)
@@ -153,10 +153,9 @@ def killing(launcher: Launcher, times: int) -> Iterator[None]:
         killed: set[int] = set()
         while len(killed) < times and not over.is_set():
             for child in list(launcher._children.values()):
-                pid = getattr(child, "pid", None)
-                if pid is not None and pid not in killed:
-                    kill(pid)
-                    killed.add(pid)
+                if child._pid is not None and child._pid not in killed:
+                    kill(child._pid)
+                    killed.add(child._pid)
             time.sleep(0.001)
 
     over = threading.Event()
