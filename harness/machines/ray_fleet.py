@@ -35,8 +35,12 @@ from .remote_place import RemotePlace
 #: any code on its nodes.
 AUTHENTICATION, AUTHENTICATED = "RAY_AUTH_MODE", "token"
 
-#: Seconds that Ray may take to place a worker and to start it, or to notice that its node is lost and to place it again.
+#: Seconds that Ray may take to place a worker and to start it.
 PLACE_SECONDS = 120.0
+
+#: Seconds that it may take to notice that a worker's node is lost and to place it again, before other workers play its episodes; it is
+#: waited for meanwhile.
+PLACE_AGAIN_SECONDS = 15.0
 
 #: Seconds between two looks at the cluster.
 LOOK_SECONDS = 2.0
@@ -57,6 +61,7 @@ class RayPlace:
         self._token = token
         self._workplace = workplace
         self._memory_bytes = memory_bytes
+        self._patience = PLACE_SECONDS
         self.where = "Ray's logs of the node"
         """Where its output is."""
 
@@ -70,14 +75,16 @@ class RayPlace:
         import ray.exceptions
 
         try:
-            url = await within(asyncio.wrap_future(self._worker.address.remote().future()), PLACE_SECONDS)
+            url = await within(asyncio.wrap_future(self._worker.address.remote().future()), self._patience)
         except TimeoutError:
-            raise MachineAwayError(f"Ray has placed it nowhere within {PLACE_SECONDS:g} s") from None
+            raise MachineAwayError(f"Ray has placed it nowhere within {self._patience:g} s") from None
         except ray.exceptions.RayError as error:
             raise MachineAwayError(f"Ray cannot run it ({str(error).splitlines()[0]})") from None
         place = RemotePlace(RemoteMachine(url, self._token, authority()), self._workplace, self._memory_bytes)
         self.where = place.where
-        return await place.launch()
+        line = await place.launch()
+        self._patience = PLACE_AGAIN_SECONDS
+        return line
 
 
 class RayFleet:
