@@ -98,6 +98,7 @@ def test_every_way_of_breaking_is_used_and_what_is_whole_is_accepted(decoder: De
 GROWTH = {"wire": (64, 240), "messages": (64, 240), "openpi": (16, 110)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", GROWTH)
 def test_the_worst_that_a_message_can_ask_for_costs_bounded_memory(name: str) -> None:
     command = [sys.executable, "-m", "fuzzing.bombs", name]

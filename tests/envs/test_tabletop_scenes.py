@@ -29,6 +29,7 @@ def named(goal: dict[str, Any]) -> list[str]:
     return [part[key] for part in parts for key in ("object", "tray", "reference", "base", "zone") if key in part]
 
 
+@pytest.mark.slow
 def test_the_committed_starts_are_what_the_sampler_makes() -> None:
     committed = resources.files("vlarig.benchmarks").joinpath(tabletop.STARTS_FILE).read_text()
     assert committed == tabletop.starts_text()

@@ -66,6 +66,7 @@ def test_a_wrong_option_is_named(toy_home: Path, cli, words: list[str], says: st
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_policy_that_fails_in_the_middle_loses_nothing(toy_home: Path, cli) -> None:
     words = ["sweep", "toy", "--policy", "toy.policies:NotANumber", "--run", "r", "--workers", "1", "--slots", "1"]
     first = cli(*words)

@@ -64,6 +64,7 @@ def undisturbed(results_of: dict[str, dict], toy_home: Path, cli) -> dict:
     return results_of["toy"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("room", [0, 60 * KB, 180 * KB])
 def test_a_full_disk_ends_the_sweep_in_a_sentence_and_loses_nothing(
     disk: SmallDisk, undisturbed: dict, tmp_path: Path, room: int

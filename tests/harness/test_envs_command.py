@@ -39,6 +39,7 @@ def test_a_broken_adapter_is_told_what_to_do(toy_home: Path, cli) -> None:
     assert "What to do:" in done.stdout
 
 
+@pytest.mark.slow
 def test_without_a_name_every_ready_suite_is_checked(toy_home: Path, cli) -> None:
     done = cli("envs", "check", "--tasks", "reach_red", timeout=300)
     assert done.returncode == 1

@@ -133,6 +133,7 @@ def test_an_interrupted_sweep_says_so(toy_home: Path) -> None:
     assert error == f"vlarig: {events[-2].message}\n"
 
 
+@pytest.mark.slow
 def test_a_reader_that_goes_away_ends_the_sweep_and_loses_nothing(toy_home: Path, cli) -> None:
     with subprocess.Popen(command(SLOW_SWEEP), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -162,6 +163,7 @@ def test_a_reader_that_does_not_read_holds_nothing_up(toy_home: Path) -> None:
     assert names(events).count("episode_finished") == 40
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_leaves_a_log_that_is_gone_on_with(toy_home: Path, cli) -> None:
     process = subprocess.Popen(command(SLOW_SWEEP), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     wait_for(lambda: any(isinstance(event, EpisodeFinished) for event in log_of("r")))
@@ -182,6 +184,7 @@ def test_a_killed_sweep_leaves_a_log_that_is_gone_on_with(toy_home: Path, cli) -
     assert sum(isinstance(event, EpisodeFinished) for event in after if event) == 16
 
 
+@pytest.mark.slow
 def test_a_dead_worker_and_its_successor_are_told(toy_home: Path, cli) -> None:
     process = subprocess.Popen(command([*SLOW_SWEEP, "--workers", "1"]), stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None

@@ -202,6 +202,7 @@ def test_episodes_are_replayed_without_films_when_asked(toy_home: Path, cli) -> 
     assert not (run / "videos").exists()
 
 
+@pytest.mark.slow
 def test_a_named_episode_is_filmed_anew_and_alone(toy_home: Path, cli) -> None:
     run = evaluate("toy", ImageReader(), episodes=1, run=Path("run"), video="all").run
     before = {name: (run / "videos" / name).stat().st_mtime_ns for name in films(run)}

@@ -136,6 +136,7 @@ def test_the_traceback_of_an_adapter_elsewhere_comes_to_the_run(toy_home: Path) 
     assert 'raise RuntimeError("the physics exploded")' in Path("far/logs/driver.log").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("impatient")
 def test_a_machine_that_is_lost_costs_nobody_anything_and_its_episodes_are_run_elsewhere(neighbours: list[Neighbour]) -> None:
     class Killer(SlowImageReader):
@@ -354,6 +355,7 @@ NONSENSE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", list(NONSENSE))
 def test_a_client_that_talks_nonsense_loses_its_own_connection_alone(neighbours: list[Neighbour], kind: str) -> None:
     data, told = NONSENSE[kind]

@@ -47,6 +47,7 @@ def replicas() -> list[psutil.Process]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 3])
 def test_a_sweep_with_replicas_equals_one_without(alone: dict, count: int) -> None:
     assert evaluate("toy", POLICY, replicas=count, workers=2, slots=3, episodes=8, run=Path("run")).complete
@@ -54,6 +55,7 @@ def test_a_sweep_with_replicas_equals_one_without(alone: dict, count: int) -> No
     assert replicas() == []
 
 
+@pytest.mark.slow
 def test_replicas_that_are_killed_cost_nobody_anything(alone: dict) -> None:
     run, killed = Path("storm"), []
 

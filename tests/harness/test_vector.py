@@ -97,6 +97,7 @@ def choose(observations: dict[str, Any], rng: np.random.Generator) -> np.ndarray
     return actions
 
 
+@pytest.mark.slow
 def test_a_mode_means_what_gymnasium_says(pair: Pair) -> None:
     rng = np.random.default_rng(0)
     observations, _ = pair.ask(lambda env: env.reset(seed=5))

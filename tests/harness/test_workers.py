@@ -84,6 +84,7 @@ def kill(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize(
     ("meddle", "with_launcher", "workers", "slots"),
@@ -102,6 +103,7 @@ def test_a_launcher_or_an_idle_worker_that_is_gone_is_replaced_and_no_episode_is
     assert results(Path("disturbed")) == results(Path("undisturbed"))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("kind", ["stopped", "launcher-stopped"])
 def test_what_is_stopped_while_it_starts_costs_time_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
@@ -117,6 +119,7 @@ def test_what_is_stopped_while_it_starts_costs_time_alone(tmp_path: Path, monkey
     assert len(list((tmp_path / "counts").iterdir())) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("impatient")
 def test_a_simulator_that_never_loads_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tell_fault(tmp_path, monkeypatch, "stopped::1000")
@@ -253,6 +256,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stopped", [lambda workers, launcher: workers[:1], lambda workers, launcher: [launcher, workers[0]]])
 def test_nothing_is_left_of_a_driver_that_is_killed(tmp_path: Path, stopped: Callable[[list[int], int], list[int]]) -> None:
     """Neither of its workers, one of which is stopped, nor of their launcher, nor on the disk."""
@@ -291,6 +295,7 @@ evaluate("toy", SlowImageReader(), workers=2, slots=2, episodes=6, run=Path("sto
 """
 
 
+@pytest.mark.slow
 def test_a_driver_that_was_stopped_goes_on_and_nobody_is_charged() -> None:
     """It is stopped for longer than its workers may take."""
     evaluate("toy", ImageReader(), workers=2, slots=2, episodes=6, run=Path("undisturbed"))

@@ -92,6 +92,7 @@ def playing(openpi_python: Path, *words: str) -> Iterator[Player]:
         assert server.wait(15) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("name", ["toy", "tabletop"])
 def test_openpi_client_plays_three_whole_episodes(

@@ -54,6 +54,7 @@ def test_two_servers_share_the_work_and_give_what_one_gives(tmp_path: Path) -> N
         assert sweep(f"openpi:{file}", "by-file") == alone
 
 
+@pytest.mark.slow
 def test_a_server_that_goes_away_is_done_without(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backoff, "LONGEST_PAUSE", 0.2)
     with served(SlowImageReader()) as one, ExitStack() as stack:

@@ -283,6 +283,7 @@ def test_a_replica_that_is_stopped_and_goes_on_has_lost_nothing(trap: Path) -> N
         assert policy.members[0].pid == pid
 
 
+@pytest.mark.slow
 def test_time_in_which_the_driver_was_stopped_is_not_the_replicas_and_its_policy_is_closed_at_the_end(tmp_path: Path) -> None:
     async def stand_still() -> None:
         time.sleep(2.5)  # noqa: ASYNC251  (as if a signal had stopped us)
@@ -444,6 +445,7 @@ def test_no_process_is_left(tmp_path: Path) -> None:
         time.sleep(0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(60)
 def test_a_batcher_that_ends_interrupts_what_is_under_way(trap: Path) -> None:
     async def run(policy: PolicyPool[Replica]) -> None:

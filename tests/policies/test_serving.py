@@ -580,6 +580,7 @@ def test_a_served_sweep_equals_one_in_process(toy_home: Path, policy: type, slot
     assert results(run) == local
 
 
+@pytest.mark.slow
 def test_a_server_that_dies_stops_the_sweep_and_the_same_command_goes_on(toy_home: Path, cli: Cli) -> None:
     class Slow(ImageReader):
         def act(self, requests: Sequence[Request]) -> list[Reply]:

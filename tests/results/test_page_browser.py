@@ -394,6 +394,7 @@ def test_the_keyboard_reaches_everything(visit, site, name):
     assert reached == set(wanted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PAGES)
 def test_axe_finds_nothing_in_light_and_dark(visit, site, name):
     axe = pytest.importorskip("axe_playwright_python.sync_playwright")
@@ -420,6 +421,7 @@ def test_every_chart_has_words_and_every_table_a_caption(visit, site):
         assert page.evaluate("() => [...document.querySelectorAll('main, header, footer, nav[aria-label]')].length >= 4")
 
 
+@pytest.mark.slow
 def test_a_page_follows_the_run(visit, tmp_path, monkeypatch):
     monkeypatch.setattr("vlarig.results.pages.following.FRESH", 0.0)
     run = make_run(tmp_path / "expert", finished=5)
