@@ -59,6 +59,8 @@ async def within(awaitable: Awaitable[T], seconds: float) -> T:
         if not task.done():
             task.cancel()
             await asyncio.wait({task}, timeout=TICK)
+        if task.done() and not task.cancelled():
+            task.exception()  # retrieved, also where we were cancelled as it came
 
 
 async def keep_alive(connection: Connection, keepalive: Keepalive) -> None:

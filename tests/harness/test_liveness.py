@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import gc
 import time
 
 import pytest
@@ -56,3 +58,25 @@ def test_a_caller_that_is_cancelled_cancels_what_it_waits_for() -> None:
         assert inner.cancelled()
 
     asyncio.run(run())
+
+
+def test_what_fails_while_it_is_given_up_is_not_reported_as_never_retrieved() -> None:
+    reported: list[dict] = []
+
+    async def run() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda loop, context: reported.append(context))
+
+        async def fails() -> None:
+            tasks.pop().cancel()
+            raise ValueError("too late")
+
+        tasks = [asyncio.create_task(within(fails(), 5.0))]
+        (waiting,) = tasks
+        with contextlib.suppress(asyncio.CancelledError):
+            await waiting
+        waiting = None
+        gc.collect()
+
+    asyncio.run(run())
+    gc.collect()
+    assert reported == []
