@@ -48,11 +48,9 @@ def attempts_of(run: Path) -> list[Attempt]:
 def without_cause(attempts: Sequence[Attempt], landed: Sequence[Blow]) -> list[str]:
     """What was charged more often than the blows account for, in words.
 
-    A blow that kills or holds up a simulator is charged to at most one episode; any other blow to none. A simulator that grows answers
-    nothing meanwhile: it is a hang where a busy machine does not let it grow to its share within the request's patience.
+    A blow that kills or holds up a simulator is charged to at most one episode; any other blow to none.
     """
     due = Counter(CHARGED[blow.kind] for blow in landed if blow.target == "simulator" and blow.kind in CHARGED)
-    due["hang"] += max(0, due["memory"] - sum(attempt.kind == "memory" for attempt in attempts))
     due["crash"] += len(landed) // MOST_LOSSES  # an episode that is lost so often is held to be the cause
     excess = Counter(attempt.kind for attempt in attempts) - due
     return [
