@@ -25,10 +25,11 @@ from ..policies.api import PolicyLost, Reply, Request, policy_seed
 from ..policies.batching import Batcher
 from ..results.records import Attempt
 from .children.liveness import together
+from .children.supervisor import ChildLostError
 from .ensembling import Ensembler
 from .episode_queue import EpisodeQueue
 from .slot import GivenUpError, SimSlot
-from .workers import MOST_LOSSES, Worker, WorkerLostError
+from .workers import MOST_LOSSES, Worker
 
 
 @dataclass(frozen=True)
@@ -198,7 +199,7 @@ class Engine:
         if streams and len(streams) != len(self.slots):
             raise ValueError(f"{len(streams)} streams for {len(self.slots)} slots; each slot needs one of its own")
         self._streams = streams
-        self._loss: WorkerLostError | None = None
+        self._loss: ChildLostError | None = None
 
     async def sweep(self, queue: EpisodeQueue, joining: AsyncIterator[tuple[Worker, int]] | None = None) -> None:
         """Run every episode of the queue; those given up are in the sinks' hands as faults.
@@ -260,7 +261,7 @@ class Engine:
             try:
                 await self._play(slot, episode)
                 queue.done()
-            except (WorkerLostError, PolicyLost) as loss:
+            except (ChildLostError, PolicyLost) as loss:
                 await self._put_back(slot, episode, loss, queue)
             finally:
                 self.batcher.playing -= 1
@@ -326,7 +327,7 @@ async def _stands(host: Worker, queue: EpisodeQueue) -> bool:
     """Wait until a worker is there; false where it is not before all episodes are done, or is given up."""
     if host.absence is None:
         return True
-    back, over = asyncio.create_task(host.stands_again()), asyncio.create_task(queue.wait_until_over())
+    back, over = asyncio.create_task(host.found()), asyncio.create_task(queue.wait_until_over())
     try:
         await asyncio.wait({back, over}, return_when=asyncio.FIRST_COMPLETED)
         return back.done() and back.result()

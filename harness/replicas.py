@@ -20,8 +20,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from ..envs.background import BackgroundLoop
-from ..envs.backoff import Backoff
-from ..envs.errors import BadMessageError, VlarigError
+from ..envs.errors import BadMessageError
 from ..envs.framing import Frame
 from ..envs.messages import CRASH
 from ..envs.untrusted import one_line
@@ -42,6 +41,7 @@ from ..policies.replica_messages import (
 from .children.child import ChildConfig, ChildDied, Launcher
 from .children.line import Line
 from .children.liveness import together
+from .children.supervisor import Supervisor
 
 T = TypeVar("T")
 
@@ -109,13 +109,13 @@ class _Output:
             output_logger.warning("replica %d: %s", self._number, line)
         self._rest = self._rest[-4096:]
 
-    def after(self, death: ChildDied) -> str:
-        """How the process died, and what it said last."""
-        return f"{death}; it said last: {one_line(self.last_line)}" if self.last_line else str(death)
+    def after(self, death: ChildDied) -> ChildDied:
+        """The death, with what the process said last."""
+        return ChildDied(death.kind, f"{death}; it said last: {one_line(self.last_line)}") if self.last_line else death
 
 
 class Replica(MessageMember):
-    """One replica for as long as it is wanted: the line to its process, and its restarts.
+    """One replica for as long as it is wanted.
 
     A :class:`~vlarig.policies.pool.Member`.
 
@@ -135,40 +135,27 @@ class Replica(MessageMember):
         self._loop = loop
         self._launcher = launcher
         self._output = _Output(number)
-        self._line: Line | None = None
+        self._orders: Sequence[Order] = ()
+        self._supervisor = Supervisor(self.label, self._launch)
         self._turn = asyncio.Lock()
         self._task: asyncio.Task[Any] | None = None
-        self._backoff = Backoff()
-        self._story = "it never worked"
 
     @property
     def pid(self) -> int | None:
         """Process id, for as long as it lives."""
-        return None if self._line is None else self._line.pid
+        return self._supervisor.pid
 
-    async def launch(self, orders: Sequence[Order] = ()) -> None:
-        """Start the process, again if it dies while it starts, and have it carry out what its predecessor did.
+    async def start(self) -> None:
+        """Start the process where there is none, after a pause where it keeps dying, and have it carry out what its predecessor did.
 
         Raises:
-            VlarigError: It says what the user can mend, or dies too often.
+            VlarigError: It says what the user can mend, or dies again and again.
         """
-        while True:
-            try:
-                await self._launch_once(orders)
-                return
-            except ChildDied as death:
-                self._story = self._output.after(death)
-            except VlarigError as error:
-                if not self._backoff.proven:
-                    raise
-                self._story = str(error)  # what worked once may work again when memory or the like is there again
-            await self._count_death()
+        await self._supervisor.running()
 
     async def end(self) -> None:
         """End the process."""
-        line, self._line = self._line, None
-        if line is not None:
-            await line.end(EXIT_SECONDS)
+        await self._supervisor.end(EXIT_SECONDS)
 
     def exchange(self, messages: Sequence[Message]) -> list[Message]:
         """Send a request and return its answer.
@@ -179,7 +166,7 @@ class Replica(MessageMember):
         """
         answer = self._run(lambda: self._exchange(messages))
         if isinstance(answer[0], ActReply):
-            self._backoff.succeeded()
+            self._supervisor.succeeded()
         return answer
 
     def revive(self, orders: Sequence[Order]) -> None:
@@ -189,7 +176,8 @@ class Replica(MessageMember):
             VlarigError: It dies again and again.
             PolicyLost: :meth:`interrupt` was called meanwhile.
         """
-        self._run(lambda: self._revive(orders))
+        self._orders = orders
+        self._run(self.start)
 
     def interrupt(self) -> None:
         """Have what is under way in another thread end at once, with ``PolicyLost``; the process lives on."""
@@ -219,22 +207,29 @@ class Replica(MessageMember):
             self._task.cancel()
 
     async def _exchange(self, messages: Sequence[Message]) -> list[Message]:
-        if self._line is None:
-            raise PolicyLost(f"{self.label} was being started anew")
+        line = self._supervisor.line
+        assert line is not None, "it was never started"
         try:
-            return await _answer(self._line, messages)
+            return await _answer(line, messages)
+        except ChildDied as died:
+            death = self._output.after(died)
+            await line.discard(death)
+            logger.warning("%s is gone: %s", self.label, death)
+            raise PolicyLost(f"{self.label} is gone: {death}") from None
+
+    async def _launch(self) -> Line:
+        """Start the process, and have it carry out what its predecessor did.
+
+        Raises:
+            VlarigError: It says what the user can mend.
+            ChildDied: The process died.
+        """
+        try:
+            return await self._launch_process()
         except ChildDied as death:
-            self._story = self._output.after(death)
-            await self.end()
-            logger.warning("%s is gone: %s", self.label, self._story)
-            raise PolicyLost(f"{self.label} is gone: {self._story}") from None
+            raise self._output.after(death) from None
 
-    async def _revive(self, orders: Sequence[Order]) -> None:
-        if self._line is None:
-            await self._count_death()
-            await self.launch(orders)
-
-    async def _launch_once(self, orders: Sequence[Order]) -> None:
+    async def _launch_process(self) -> Line:
         config = self._config
         arguments = {"policy": config.policy, "options": dict(config.options), "path": sys.path}
         child = await self._launcher.start(
@@ -257,26 +252,14 @@ class Replica(MessageMember):
         except BaseException:
             await child.end()
             raise
-        self.description, self._line = description, Line(child)
+        self.description, line = description, Line(child)
         try:
-            for order in orders:
-                await _answer(self._line, [order])
+            for order in self._orders:
+                await _answer(line, [order])
         except BaseException:
-            await self.end()
+            await line.end()
             raise
-
-    async def _count_death(self) -> None:
-        """Take note of a death, and wait a while if there was another just before.
-
-        Raises:
-            VlarigError: It died too often.
-        """
-        pause = self._backoff.failed()
-        if pause is None:
-            raise VlarigError(
-                f"{self.label} died {self._backoff.failures} times without answering once in between; the last time {self._story}"
-            )
-        await asyncio.sleep(pause)
+        return line
 
 
 async def _answer(line: Line, messages: Sequence[Message]) -> list[Message]:
@@ -335,7 +318,7 @@ def replicated_policy(name: str, options: Mapping[str, str], count: int, patienc
         configs = (ReplicaConfig(name, options, environment, files, patience) for environment in environments)
         replicas = [Replica(number, config, loop, launcher) for number, config in zip(range(count), configs, strict=False)]
         stack.callback(lambda: loop.run(_end_all(replicas)))
-        loop.run(together([replica.launch() for replica in replicas]))
+        loop.run(together([replica.start() for replica in replicas]))
         return PolicyPool(
             replicas,
             stack,

@@ -13,14 +13,13 @@ import numpy as np
 
 from ..benchmarks.suite import Suite
 from ..envs.api import ChunkResult, Episode, Needs, Snapshot
-from ..envs.backoff import LONGEST_ABSENCE, Backoff
 from ..envs.errors import VlarigError
 from ..envs.messages import CRASH, LOST
-from ..envs.sources import CodeChangedError
 from .children.child import ChildDied, Launcher
 from .children.line import SimulatorFault, WorkerLine
 from .children.liveness import together, within
 from .children.simulator import Simulator
+from .children.supervisor import ChildLostError, Supervisor
 from .children.worker_log import WorkerLog
 from .workplace import Workplace
 
@@ -31,17 +30,6 @@ START_MARGIN = 60.0
 
 #: How often one episode may be lost by deaths that are charged to no episode before it is held to cause them.
 MOST_LOSSES = 10
-
-
-class MachineAwayError(ChildDied):
-    """The machine on which the worker is to run cannot be reached now."""
-
-    def __init__(self, story: str) -> None:
-        super().__init__(LOST, story)
-
-
-class WorkerLostError(VlarigError):
-    """A worker cannot be had, for the time being or for good: its episodes are better run elsewhere."""
 
 
 class Place(Protocol):
@@ -62,7 +50,7 @@ class Place(Protocol):
 
         Raises:
             VlarigError: It says what the user can mend; ``CodeChangedError`` where the code is not what the run began with.
-            ChildDied: It died; :class:`MachineAwayError` where nothing can be started for now.
+            ChildDied: It died; ``MachineAwayError`` where nothing can be started for now.
         """
         ...
 
@@ -115,21 +103,20 @@ class Worker:
         self.name = f"{machine}/worker-{number}" if machine else f"worker-{number}"
         """The worker's name in records."""
         self.place = place
-        self._line: WorkerLine | None = None
+        self._supervisor = Supervisor(self.name, self._launch, lambda: self.place.where)
         self._begun: dict[int, WorkerLine] = {}
         """The line on which each env's episode began."""
-        self._mending = asyncio.Lock()
-        self._entered = False
-        self._backoff = Backoff()
         self._losses: dict[int, _Losses] = {}
-        self.absence: WorkerLostError | None = None
-        """Why it is not there; ``None`` while it is, or will be soon."""
-        self._search: asyncio.Task[None] | None = None
 
     @property
     def pid(self) -> int | None:
         """Process id of the worker, for as long as it lives."""
-        return None if self._line is None or self._line.death is not None else self._line.pid
+        return self._supervisor.pid
+
+    @property
+    def absence(self) -> ChildLostError | None:
+        """Why it is not there; ``None`` while it is, or will be soon."""
+        return self._supervisor.absence
 
     async def __aenter__(self) -> Worker:
         """Start the worker.
@@ -138,28 +125,27 @@ class Worker:
             VlarigError: It cannot start, or its embodiment is not the suite's.
         """
         try:
-            await self._launch()
+            await self._supervisor.running()
         except BaseException:
-            await self._end()
+            await self._supervisor.end()
             raise
-        self._entered = True
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """End the worker."""
-        await self._end()
+        await self._supervisor.end()
 
     async def start(self, env: int, episode: Episode, needs: Needs) -> Snapshot:
         """Begin an episode in an env.
 
         Raises:
             SimulatorFault: It could not be done; ``lost`` where no episode is to blame.
-            WorkerLostError: The worker is gone; :meth:`stands_again` says when it is there.
+            ChildLostError: The worker is gone; :meth:`found` says when it is there.
             VlarigError: The env refused.
         """
         if env not in self._losses or self._losses[env].key != episode.key:
             self._losses[env] = _Losses(episode.key)
-        line = self._begun[env] = await self._standing_line()
+        line = self._begun[env] = await self._supervisor.running()
         return await self._call(env, line.start(env, episode, needs))
 
     async def step(self, env: int, actions: np.ndarray) -> ChunkResult:
@@ -168,18 +154,16 @@ class Worker:
             raise self.absence
         return await self._call(env, self._begun[env].step(env, actions))
 
-    async def stands_again(self) -> bool:
+    async def found(self) -> bool:
         """Wait until the worker is there; false where it is given up."""
-        if self._search is not None:
-            await asyncio.wait({self._search})
-        return self.absence is None
+        return await self._supervisor.found()
 
     async def _call(self, env: int, answer: Awaitable[T]) -> T:
         try:
             result = await answer
         except SimulatorFault as fault:
             raise self._loss(env, str(fault)) if fault.kind == LOST else fault from None
-        self._backoff.succeeded()
+        self._supervisor.succeeded()
         return result
 
     def _loss(self, env: int, story: str) -> SimulatorFault:
@@ -191,98 +175,18 @@ class Worker:
         times, losses.count = losses.count, 0
         return SimulatorFault(CRASH, f"its worker died {times} times while it was under way; the last time: {story}")
 
-    async def _standing_line(self) -> WorkerLine:
-        """The line to a worker that lives, once for all that noticed that it had died.
-
-        Raises:
-            WorkerLostError: There is none for now, or it died too often.
-        """
-        async with self._mending:
-            if self.absence is not None:
-                raise self.absence
-            line = self._line
-            if line is not None and line.death is None:
-                return line
-            try:
-                if line is not None and line.death is not None and not line.charged:
-                    await self._count_death(str(line.death))
-                return await self._launch()
-            except WorkerLostError as lost:
-                self.absence = lost
-                raise
-
-    async def _count_death(self, story: str) -> None:
-        """Wait a while if the worker died before.
-
-        Raises:
-            WorkerLostError: It died too often.
-        """
-        pause = self._backoff.failed()
-        if pause is None:
-            raise WorkerLostError(
-                f"{self.name} died {self._backoff.failures} times without carrying out one request in between "
-                f"(the last time: {story}); see {self.place.where}"
-            )
-        await asyncio.sleep(pause)
-
     async def _launch(self) -> WorkerLine:
-        """Start the worker, again if it dies while it starts.
-
-        Raises:
-            VlarigError: It says what the user can mend; :class:`WorkerLostError` where it dies too often, or its machine is away.
-        """
-        while True:
-            try:
-                return await self._launch_once()
-            except MachineAwayError as away:
-                if self._entered:
-                    self._search = asyncio.create_task(self._seek())
-                raise WorkerLostError(f"{self.name} is away: {away}") from None
-            except ChildDied as death:
-                story = str(death)
-            except VlarigError as error:
-                if not self._backoff.proven or isinstance(error, CodeChangedError):
-                    raise
-                story = str(error)  # what stood once may stand again when memory or the like is there again
-            await self._count_death(story)
-
-    async def _launch_once(self) -> WorkerLine:
         """Start the worker. Raises like :meth:`Place.launch`."""
-        if self._line is not None:
-            await self._line.end()
         suite = self.place.suite
         seconds = suite.patience.load + START_MARGIN
         try:
-            self._line = await within(self.place.launch(), seconds)
+            line = await within(self.place.launch(), seconds)
         except TimeoutError:
-            raise ChildDied(LOST, f"it did not stand after {seconds:g} s") from None
-        if self._line.embodiment != suite.embodiment:
-            raise VlarigError(_embodiment_mismatch(suite, self._line))
-        return self._line
-
-    async def _seek(self) -> None:
-        """Look for a machine that is away, until it is back, or for as long as that makes sense."""
-        backoff, story = Backoff(LONGEST_ABSENCE), ""
-        backoff.failed()
-        while (pause := backoff.failed()) is not None:
-            await asyncio.sleep(pause)
-            try:
-                await self._launch_once()
-            except (ChildDied, VlarigError) as error:
-                story = str(error)
-                if isinstance(error, CodeChangedError):
-                    break
-            else:
-                self.absence = None
-                return
-        self.absence = WorkerLostError(f"{self.name} was away for {backoff.paused:.0f} s, and is given up: {story}")
-
-    async def _end(self) -> None:
-        if self._search is not None:
-            self._search.cancel()
-            await asyncio.wait({self._search})
-        if self._line is not None:
-            await self._line.end()
+            raise ChildDied(LOST, f"it did not start within {seconds:g} s") from None
+        if line.embodiment != suite.embodiment:
+            await line.end()
+            raise VlarigError(_embodiment_mismatch(suite, line))
+        return line
 
 
 @dataclasses.dataclass

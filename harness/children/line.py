@@ -64,6 +64,9 @@ class Line:
         charged: Whether its death is charged to the request that was running.
     """
 
+    charges = False
+    """Whether a death is charged to the request that was running, where there was one; its caller counts it then."""
+
     def __init__(self, channel: Channel) -> None:
         self.death: ChildDied | None = None
         self.charged = False
@@ -96,6 +99,11 @@ class Line:
         self._listener.cancel()
         await asyncio.wait({self._listener})
 
+    async def discard(self, death: ChildDied) -> None:
+        """End a process that is of no use any more, as one that died so."""
+        await self.end()
+        self.death = death
+
     async def _listen(self) -> None:
         """Hand on each reply, and when the process dies say so to all that wait: only one request was running."""
         try:
@@ -109,7 +117,7 @@ class Line:
         except Exception as error:  # a defect of ours, for which no request may wait for ever
             self.death = ChildDied(LOST, f"the line to the process broke ({error})")
         death = self.death
-        self.charged = death.running in self._waiting and death.kind in EPISODE_FAULTS
+        self.charged = self.charges and death.running in self._waiting and death.kind in EPISODE_FAULTS
         for number, answered in self._waiting.items():
             if not answered.done():
                 answered.set_exception(ChildDied(death.kind if number == death.running else LOST, str(death)))
@@ -122,6 +130,8 @@ class WorkerLine(Line):
     Attributes:
         embodiment: What its simulator moves.
     """
+
+    charges = True
 
     def __init__(self, channel: Channel, embodiment: Embodiment) -> None:
         super().__init__(channel)

@@ -22,9 +22,10 @@ from ...envs.api import Episode
 from ...envs.errors import VlarigError
 from ..children.line import WorkerLine
 from ..children.liveness import within
+from ..children.supervisor import MachineAwayError
 from ..machine import Machine
 from ..sizing import Size, choose_size, memory_line
-from ..workers import MachineAwayError, Worker, standing
+from ..workers import Worker, standing
 from ..workplace import Workplace
 from .fleets import Staff
 from .ray_worker import RayWorker, authority

@@ -18,7 +18,7 @@ from ...envs.messages import WIRE_VERSION, Failure, Offer, decode
 from ...envs.tls import client_context, handshake_failure
 from ...envs.wire import MAX_MESSAGE_BYTES
 from ..children.liveness import CLOSE_SECONDS, within
-from ..workers import MachineAwayError
+from ..children.supervisor import MachineAwayError
 from .own_token import own_token
 
 #: Port on which env servers listen unless told otherwise.

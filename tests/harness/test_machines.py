@@ -34,10 +34,10 @@ from vlarig.envs.framing import frame_of
 from vlarig.envs.messages import Failure, Hire, Hired, Message, Offer, Step, decode, encode
 from vlarig.harness import evaluate
 from vlarig.harness import workers as worker_module
+from vlarig.harness.children.supervisor import MachineAwayError
 from vlarig.harness.machines import fleets
 from vlarig.harness.machines.own_token import own_token
 from vlarig.harness.machines.remote_machines import MachineBusyError, RemoteMachine, find_machines, parse_address
-from vlarig.harness.workers import MachineAwayError
 from vlarig.results.ledger import Ledger
 
 pytestmark = pytest.mark.usefixtures("toy_home")

@@ -203,12 +203,12 @@ def test_the_pauses_between_restarts_grow(monkeypatch: pytest.MonkeyPatch) -> No
 
     async def run() -> None:
         host = Worker(0, LocalPlace(Launcher(), Workplace.of(TOY_SUITE), Path("log")))
-        host._backoff.succeeded()
+        host._supervisor.succeeded()
         with monkeypatch.context() as patch:
             patch.setattr(asyncio, "sleep", take_note)
             with pytest.raises(VlarigError, match=r"died 13 times .*\(the last time: killed\)"):
                 while True:
-                    await host._count_death("killed")
+                    await host._supervisor._count_death("killed")
 
     asyncio.run(run())
     assert pauses == [0, 0.5, 1, 2, 4, 8, 16, 32, 60, 60, 60, 60]

@@ -314,7 +314,7 @@ def test_a_replica_that_keeps_dying_is_given_up(trap: Path, monkeypatch: pytest.
     with replicated(TRAPPED, 2, trap=trap) as policy:
         trap.write_text("always-exit")
         with pytest.raises(
-            VlarigError, match=r"died 3 times without answering once in between; the last time it exited with stat"
+            VlarigError, match=r"died 3 times without carrying out one request in between .the last time: it exited with stat"
         ):
             Players(policy, Batching(1), list(range(3)), slots=1).play()
 

@@ -1,0 +1,148 @@
+"""A supervisor keeps one child running, a worker or a replica: where one died it starts the next, after a pause, or gives it up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Generic, TypeVar
+
+from ...envs.backoff import LONGEST_ABSENCE, Backoff
+from ...envs.errors import VlarigError
+from ...envs.messages import LOST
+from ...envs.sources import CodeChangedError
+from .child import ChildDied
+from .line import Line
+
+L = TypeVar("L", bound=Line)
+
+
+class MachineAwayError(ChildDied):
+    """The machine on which the child is to run cannot be reached now."""
+
+    def __init__(self, story: str) -> None:
+        super().__init__(LOST, story)
+
+
+class ChildLostError(VlarigError):
+    """A child cannot be had, for the time being or for good."""
+
+
+class Supervisor(Generic[L]):
+    """One child for as long as it is wanted: the line to the one that lives, and its replacements.
+
+    Args:
+        name: The child's name in messages.
+        launch: Starts a child, in bounded time, and returns the line to it. It raises ``ChildDied`` where that died,
+            :class:`MachineAwayError` where nothing can be started for now, and ``VlarigError`` with what the user can mend.
+        where: What a user is to look at where the child is given up; empty for nothing.
+    """
+
+    def __init__(self, name: str, launch: Callable[[], Awaitable[L]], where: Callable[[], str] = lambda: "") -> None:
+        self.line: L | None = None
+        """The line to the last child; ``None`` before the first."""
+        self.absence: ChildLostError | None = None
+        """Why there is no child; ``None`` while there is one, or will be soon."""
+        self._name = name
+        self._launch = launch
+        self._where = where
+        self._backoff = Backoff()
+        self._turn = asyncio.Lock()
+        self._search: asyncio.Task[None] | None = None
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the child, for as long as it lives."""
+        return None if self.line is None or self.line.death is not None else self.line.pid
+
+    async def running(self) -> L:
+        """The line to a child that lives, started once for all that wait for it.
+
+        Raises:
+            ChildLostError: It died too often, or its machine is away.
+            VlarigError: It cannot start; that says what the user can mend.
+        """
+        async with self._turn:
+            if self.absence is not None:
+                raise self.absence
+            if self.line is not None and self.line.death is None:
+                return self.line
+            try:
+                if self.line is not None and not self.line.charged:
+                    await self._count_death(str(self.line.death))
+                return await self._start()
+            except ChildLostError as lost:
+                self.absence = lost
+                raise
+
+    def succeeded(self) -> None:
+        """Take note that the child has carried out a request: what it died of before is over."""
+        self._backoff.succeeded()
+
+    async def found(self) -> bool:
+        """Wait while its machine is looked for; false where the child is given up."""
+        if self._search is not None:
+            await asyncio.wait({self._search})
+        return self.absence is None
+
+    async def end(self, seconds: float = 0.0) -> None:
+        """End the child, after ``seconds`` in which it may end by itself."""
+        if self._search is not None:
+            self._search.cancel()
+            await asyncio.wait({self._search})
+        if self.line is not None:
+            await self.line.end(seconds)
+
+    async def _start(self) -> L:
+        """Start a child, again if it dies while it starts. Raises like :meth:`running`."""
+        while True:
+            try:
+                return await self._replace()
+            except MachineAwayError as away:
+                if self.line is not None:
+                    self._search = asyncio.create_task(self._seek())
+                raise ChildLostError(f"{self._name} is away: {away}") from None
+            except ChildDied as death:
+                story = str(death)
+            except VlarigError as error:
+                if not self._backoff.proven or isinstance(error, CodeChangedError):
+                    raise
+                story = str(error)  # what worked once may work again when memory or the like is there again
+            await self._count_death(story)
+
+    async def _replace(self) -> L:
+        if self.line is not None:
+            await self.line.end()
+        self.line = await self._launch()
+        return self.line
+
+    async def _count_death(self, story: str) -> None:
+        """Wait a while if the child died before.
+
+        Raises:
+            ChildLostError: It died too often.
+        """
+        pause = self._backoff.failed()
+        if pause is None:
+            where = self._where()
+            raise ChildLostError(
+                f"{self._name} died {self._backoff.failures} times without carrying out one request in between "
+                f"(the last time: {story})" + f"; see {where}" * bool(where)
+            )
+        await asyncio.sleep(pause)
+
+    async def _seek(self) -> None:
+        """Look for a machine that is away, until it is back, or for as long as that makes sense."""
+        backoff, story = Backoff(LONGEST_ABSENCE), ""
+        backoff.failed()
+        while (pause := backoff.failed()) is not None:
+            await asyncio.sleep(pause)
+            try:
+                await self._replace()
+            except (ChildDied, VlarigError) as error:
+                story = str(error)
+                if isinstance(error, CodeChangedError):
+                    break
+            else:
+                self.absence = None
+                return
+        self.absence = ChildLostError(f"{self._name} was away for {backoff.paused:.0f} s, and is given up: {story}")
