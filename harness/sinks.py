@@ -46,7 +46,7 @@ class LedgerSink:
             VlarigError: The ledger could not be written.
         """
         if self._writes:
-            await asyncio.shield(asyncio.wait(self._writes))
+            await asyncio.shield(asyncio.wait(set(self._writes)))  # a copy: those that end before it begins leave the set
         self._thread.shutdown()
         self._raise_failure()
 

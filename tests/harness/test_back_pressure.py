@@ -110,3 +110,16 @@ def test_a_write_that_fails_reaches_those_who_wait_for_their_turn(tmp_path: Path
 
     with pytest.raises(Exception, match="no such table"):
         asyncio.run(scenario())
+
+
+def test_leaving_while_the_last_write_ends_waits_for_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        written = loop.create_future()
+        written.set_result(None)
+        monkeypatch.setattr(loop, "run_in_executor", lambda *_: written)
+        with Ledger.create(tmp_path) as ledger:
+            async with LedgerSink(ledger) as sink:
+                await sink.fault(Attempt("a/b@1/c/d/0/0", 1, "crash", "", "worker-0"))
+
+    asyncio.run(scenario())

@@ -33,7 +33,7 @@ from vlarig.envs.errors import VlarigError
 from vlarig.envs.framing import frame_of
 from vlarig.envs.messages import Failure, Hire, Hired, Message, Offer, Step, decode, encode
 from vlarig.harness import evaluate
-from vlarig.harness import workers as worker_module
+from vlarig.harness.children import supervisor
 from vlarig.harness.children.supervisor import MachineAwayError
 from vlarig.harness.machines import fleets
 from vlarig.harness.machines.own_token import own_token
@@ -180,7 +180,7 @@ def test_a_sweep_ends_when_no_machine_comes_back_and_keeps_what_it_has(
                     each.kill()
             return super().act(requests)
 
-    monkeypatch.setattr(worker_module, "LONGEST_ABSENCE", 1.0)
+    monkeypatch.setattr(supervisor, "LONGEST_ABSENCE", 1.0)
     hosts = tuple(each.host for each in neighbours)
     with pytest.raises(
         VlarigError, match=r"worker-\d was away for .* given up: no env server can be reached at .*finished episodes are kept"
