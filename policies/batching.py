@@ -10,7 +10,7 @@ import asyncio
 import logging
 import math
 import time
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass
 from typing import Self
 
@@ -188,11 +188,21 @@ class Batcher:
         for waiting in left:
             self._place(waiting)
 
+    def _relieve(self) -> None:
+        """Take what waits for members that are gone, all of it for episodes that no member has begun, to those that are there."""
+        for queue in self._working:
+            if not queue.alive:
+                left, queue.pending = list(queue.pending), deque()
+                for waiting in left:
+                    self._queue_of.pop(waiting.request.slot, None)
+                    self._place(waiting)
+
     async def _revive(self, queue: MemberQueue) -> None:
         """Bring a member back; where that fails the others go on without it, and after the last of them every request fails."""
         try:
             await queue.revive()
             queue.alive = True
+            self._relieve()
         except Exception as error:
             self._working.remove(queue)
             if self._working:

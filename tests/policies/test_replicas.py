@@ -8,9 +8,10 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -39,6 +40,7 @@ from vlarig.policies.batching import Batcher, Batching
 from vlarig.policies.openpi_wire import pack
 from vlarig.policies.pool import PolicyPool
 from vlarig.policies.registry import load_policy
+from vlarig.policies.replica_messages import Order
 from vlarig.policies.serving import PolicyServer
 
 NOTEBOOK, FORGETFUL, TRAPPED = (f"toy.unsteady:{name}" for name in ("Notebook", "Forgetful", "Trapped"))
@@ -317,6 +319,22 @@ def test_a_replica_that_keeps_dying_is_given_up(trap: Path, monkeypatch: pytest.
             VlarigError, match=r"died 3 times without carrying out one request in between .the last time: it exited with stat"
         ):
             Players(policy, Batching(1), list(range(3)), slots=1).play()
+
+
+@pytest.mark.usefixtures("no_pauses")
+def test_what_waits_for_two_replicas_goes_to_the_one_that_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    with replicated(NOTEBOOK, 2) as policy:
+        interrupted = threading.Event()
+
+        def stay_away(orders: Sequence[Order]) -> None:
+            interrupted.wait()
+            raise PolicyLost("it was interrupted")
+
+        monkeypatch.setattr(policy.members[1], "revive", stay_away)
+        monkeypatch.setattr(policy.members[1], "interrupt", interrupted.set)
+        for number in range(2):
+            kill(policy, number)
+        assert Players(policy, Batching(8), list(range(12))).play() == expected(Notebook(), 12)
 
 
 @pytest.mark.usefixtures("no_pauses")
