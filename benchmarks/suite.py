@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,6 +10,9 @@ from ..envs.api import Episode, Protocol
 from ..envs.embodiments import Embodiment
 from ..envs.errors import VlarigError, suggestion
 from ..envs.faults import deed, message_of, traceback_of
+
+#: Variation of the episodes that a policy is trained on.
+TRAINING = "training"
 
 
 @dataclass(frozen=True)
@@ -41,11 +44,13 @@ class Patience:
         load: To load and build its first env.
         start: To start an episode.
         row: To carry out one row of actions.
+        prepare: To try a candidate for an initial state.
     """
 
     load: float = 300.0
     start: float = 120.0
     row: float = 60.0
+    prepare: float = 600.0
 
 
 @dataclass(frozen=True)
@@ -68,6 +73,24 @@ class Footprint:
 
 
 @dataclass(frozen=True)
+class Preparation:
+    """How the initial states of a suite are found beforehand, by ``vlarig prepare``, where not every candidate will do.
+
+    The candidates of a task are tried in the simulator, in the order of their numbers, by :meth:`vlarig.envs.api.Env.prepare`. The
+    first ones that will do become the task's initial states, in that order.
+
+    Attributes:
+        count: Initial states of each task.
+        candidate: Gives the payload of the task's candidate of that number.
+        most: Candidates of a task after which it is given up.
+    """
+
+    count: int
+    candidate: Callable[[Task, int], dict[str, Any]]
+    most: int = 10_000
+
+
+@dataclass(frozen=True)
 class Suite:
     """A benchmark that can be swept.
 
@@ -82,6 +105,12 @@ class Suite:
         source: Where tasks and protocols come from.
         payload: Gives the plain data that an episode carries to the adapter, of its task, start and protocol; none where the adapter
             finds everything by the task's name and the start.
+        training: The same for the initial states that a policy is trained from, of the task and the number of one. There is no end of
+            them, and none is played under any protocol; ``None`` where the suite has no such. An adapter that draws all by the
+            episode's seed gets other seeds for them, so that ``payload`` will do.
+        preparation: How initial states are found beforehand; ``None`` where they are known. The payload of an episode then holds
+            what was found, beside what ``payload`` gives.
+        prepared: Task to what was found for each of its initial states; set by ``vlarig``.
         patience: How long its simulator may take for things.
         footprint: Memory that its simulator takes.
         assets: Names of the asset bundles that the simulator reads; the adapter finds the folder of a bundle ``name`` in the
@@ -98,6 +127,9 @@ class Suite:
     protocols: tuple[Protocol, ...]
     source: str
     payload: Callable[[Task, int, Protocol], dict[str, Any]] = lambda task, start, protocol: {}
+    training: Callable[[Task, int, Protocol], dict[str, Any]] | None = None
+    preparation: Preparation | None = None
+    prepared: Mapping[str, Sequence[dict[str, Any]]] | None = None
     patience: Patience = Patience()
     footprint: Footprint = Footprint()
     assets: tuple[str, ...] = ()
@@ -159,14 +191,35 @@ class Suite:
         Raises:
             VlarigError: The function that makes payloads raised; the sentence names the line.
         """
+        payload = self._made(self.payload, task, start, protocol)
+        if self.prepared is not None:
+            payload = {**payload, **self.prepared[task.name][start]}
+        return Episode(self.name, protocol, task.name, task.variant, start, repeat, payload)
+
+    def training_episode(self, task: Task, number: int, protocol: Protocol) -> Episode:
+        """One episode to train on, of the variation :data:`TRAINING`, from an initial state that no evaluation plays.
+
+        Raises:
+            VlarigError: The suite has none, or the function that makes payloads raised.
+        """
+        if self.training is None:
+            raise VlarigError(
+                f"suite {self.name!r} has no initial states for training, and those of its protocols are for evaluation; give it "
+                "Suite.training, or give episodes of your own"
+            )
+        payload = self._made(self.training, task, number, protocol)
+        return Episode(self.name, protocol, task.name, TRAINING, number, 0, payload)
+
+    def _made(
+        self, make: Callable[[Task, int, Protocol], dict[str, Any]], task: Task, start: int, protocol: Protocol
+    ) -> dict[str, Any]:
         try:
-            payload = self.payload(task, start, protocol)
+            return make(task, start, protocol)
         except (VlarigError, KeyboardInterrupt):
             raise
         except BaseException as error:
             story = f"suite {self.name!r} {deed(error)} while it made the payload of {task.name}, start {start}: {message_of(error)}"
             raise VlarigError(story, traceback=traceback_of(error)) from error
-        return Episode(self.name, protocol, task.name, task.variant, start, repeat, payload)
 
 
 def refuse_unknown_tasks(names: Iterable[str], suites: Sequence[Suite]) -> None:

@@ -131,6 +131,17 @@ class Env(gymnasium.Env[Observation, np.ndarray], ABC):
         """The benchmark's own measures of the episode so far."""
         return {}
 
+    def prepare(self, episode: Episode) -> Optional[dict[str, Any]]:
+        """Try a candidate for an initial state, for suites whose initial states are found beforehand (``vlarig prepare``).
+
+        Args:
+            episode: What begins there, with the candidate's payload. It is not under way, before or afterwards.
+
+        Returns:
+            Plain data that the payload of episodes that begin there holds besides; ``None`` where the candidate will not do.
+        """
+        raise VlarigError(f"{type(self).__name__} prepares nothing; write its prepare(), or leave out the suite's preparation")
+
     def sibling(self) -> Env:
         """A further env for the same process. Override it to share models or a renderer with this one."""
         return type(self)()
@@ -242,7 +253,7 @@ class Env(gymnasium.Env[Observation, np.ndarray], ABC):
         self._outcome = self._outcome.after(row)
         if row.terminated and row.success_at_end:
             self._outcome = replace(self._outcome, cut_short=True)
-        if protocol.stop_on_success and self._outcome.under(protocol.success_rule, protocol.hold_rows):
+        if protocol.stop_on_success and self._outcome.under(protocol.success_rule, protocol.hold_steps):
             self._outcome = replace(self._outcome, cut_short=True)
             row = replace(row, terminated=True)
         used = self._step if protocol.limit_unit == "rows" else self._primitives

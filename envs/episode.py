@@ -103,8 +103,8 @@ class Protocol:
         execute: How many of the predicted rows are run before the policy is asked again.
         stop_on_success: Whether the episode ends as soon as ``success_rule`` is fulfilled.
         success_rule: ``first`` (success at any moment counts), ``final`` (only success at the end counts), ``held`` (success
-            at the end of ``hold_rows`` rows in succession counts).
-        hold_rows: Rows that ``held`` asks for.
+            at the end of ``hold_steps`` rows in succession counts).
+        hold_steps: Rows that ``held`` asks for.
         wait_steps: Rows that the env carries out by itself after its reset and before the first observation, so that objects come
             to rest. They count towards nothing: neither the step limit nor success.
         wait_action: The row that is carried out meanwhile, ``A`` numbers in the env's units; empty without waiting.
@@ -127,7 +127,7 @@ class Protocol:
     repeats: int = 1
     stop_on_success: bool = True
     success_rule: str = "first"
-    hold_rows: int = 1
+    hold_steps: int = 1
     wait_steps: int = 0
     wait_action: tuple[float, ...] = ()
     gripper: str = "as_given"
@@ -146,7 +146,7 @@ class Protocol:
             raise ValueError(f"limit_unit is {self.limit_unit!r}, expected 'rows' or 'primitives'")
         if self.success_rule == "final" and self.stop_on_success:
             raise ValueError("success_rule 'final' scores the end of the episode, so stop_on_success must be false")
-        for name in ("step_limit", "execute", "hold_rows", "repeats"):
+        for name in ("step_limit", "execute", "hold_steps", "repeats"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected 1 or more")
         for task, limit in self.task_limits.items():

@@ -1,11 +1,11 @@
 """The messages between a driver and a worker, and between a driver and an env server.
 
-A worker says :class:`Welcome` first, or :class:`Failure`. Then each :class:`Start` is answered by :class:`Started` and each
-:class:`Step` by :class:`Stepped`, or either by :class:`Failure`, in order. A message travels as a frame, whose head has the request's
-number and env.
+A worker says :class:`Welcome` first, or :class:`Failure`. Then each :class:`Start` is answered by :class:`Started`, each
+:class:`Step` by :class:`Stepped` and each :class:`Prepare` by :class:`Prepared`, or any by :class:`Failure`, in order. A message
+travels as a frame, whose head has the request's number and env.
 
-On another machine an env server says by :class:`Offer` what there is, the client sends :class:`Hire` for a worker of its own and gets
-:class:`Hired`, and then the worker's Welcome. A worker's death is :class:`Died`.
+On another machine an env server says by :class:`Capacity` what there is, the client sends :class:`StartWorker` for a worker of its own
+and gets :class:`WorkerReady`, and then the worker's Welcome. A worker's death is :class:`Died`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .framing import Frame
 from .wire import MessageStruct, pack, unpack
 
 #: Raised with every change to a message; both ends must agree.
-WIRE_VERSION = 5
+WIRE_VERSION = 6
 
 #: Kinds of :class:`Failure`.
 BAD_MESSAGE = "bad_message"  # what came was no message of ours, or came out of turn
@@ -43,7 +43,7 @@ class Welcome(MessageStruct, frozen=True):
     embodiment: Embodiment
 
 
-class Offer(MessageStruct, frozen=True):
+class Capacity(MessageStruct, frozen=True):
     """What an env server says first.
 
     Attributes:
@@ -63,7 +63,7 @@ class Offer(MessageStruct, frozen=True):
     workers: int
 
 
-class Hire(MessageStruct, frozen=True):
+class StartWorker(MessageStruct, frozen=True):
     """Start a worker for this connection, and end it with it.
 
     Attributes:
@@ -79,7 +79,7 @@ class Hire(MessageStruct, frozen=True):
     renderer: str = ""
 
 
-class Hired(MessageStruct, frozen=True):
+class WorkerReady(MessageStruct, frozen=True):
     """The worker is there; this is what its results depend on.
 
     Attributes:
@@ -122,6 +122,18 @@ class Stepped(MessageStruct, frozen=True):
     result: ChunkResult
 
 
+class Prepare(MessageStruct, frozen=True):
+    """Try a candidate for an initial state, see :meth:`~vlarig.envs.api.Env.prepare`."""
+
+    episode: Episode
+
+
+class Prepared(MessageStruct, frozen=True):
+    """What the candidate's episodes carry; ``None`` where it will not do."""
+
+    data: Optional[dict[str, Any]]
+
+
 class Failure(MessageStruct, frozen=True):
     """A request that was not carried out.
 
@@ -141,13 +153,26 @@ class Died(MessageStruct, frozen=True):
     running: int
 
 
-Message = Union[Welcome, Offer, Hire, Hired, Start, Started, Step, Stepped, Failure, Died]
+Message = Union[Welcome, Capacity, StartWorker, WorkerReady, Start, Started, Step, Stepped, Failure, Died, Prepare, Prepared]
 
 #: The messages; a message's place is its frame's kind.
-KINDS: tuple[Any, ...] = (Welcome, Offer, Hire, Hired, Start, Started, Step, Stepped, Failure, Died)
+KINDS: tuple[Any, ...] = (
+    Welcome,
+    Capacity,
+    StartWorker,
+    WorkerReady,
+    Start,
+    Started,
+    Step,
+    Stepped,
+    Failure,
+    Died,
+    Prepare,
+    Prepared,
+)
 
 #: The kinds of a worker's requests, and of its death.
-START, STEP, DIED = map(KINDS.index, (Start, Step, Died))
+START, STEP, DIED, PREPARE = map(KINDS.index, (Start, Step, Died, Prepare))
 
 
 def encode(message: Message, number: int = 0, env: int = 0, steps: int = 0) -> Frame:

@@ -99,11 +99,11 @@ class Outcome:
             longest_streak=max(self.longest_streak, streak),
         )
 
-    def under(self, rule: str, hold_rows: int = 1) -> Optional[bool]:
+    def under(self, rule: str, hold_steps: int = 1) -> Optional[bool]:
         """Success under ``rule``, or ``None`` where the episode ended too early to tell."""
         if rule == "first":
             return self.first
-        if rule == "held" and self.longest_streak >= hold_rows:
+        if rule == "held" and self.longest_streak >= hold_steps:
             return True
         if self.cut_short:
             return None

@@ -20,6 +20,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .evaluator import Evaluator as Evaluator
     from .gym.env import RemoteEnv as RemoteEnv
     from .gym.env import register_envs as register_envs
     from .gym.stable_baselines import StableBaselinesEnv as StableBaselinesEnv
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from .sweep import evaluate as evaluate
 
 _HOMES = {
+    "Evaluator": "evaluator",
     "RemoteEnv": "gym.env",
     "RemoteVectorEnv": "gym.vector",
     "Rollouts": "rollouts",
@@ -36,7 +38,7 @@ _HOMES = {
     "register_envs": "gym.env",
 }
 
-__all__ = ["RemoteEnv", "RemoteVectorEnv", "Rollouts", "StableBaselinesEnv", "evaluate", "register_envs"]
+__all__ = ["Evaluator", "RemoteEnv", "RemoteVectorEnv", "Rollouts", "StableBaselinesEnv", "evaluate", "register_envs"]
 
 
 def __dir__() -> list[str]:

@@ -30,6 +30,7 @@ _HELP = {
     "serve-policy": "let other programs ask a policy, by openpi's protocol",
     "policy": "look at Qwen-VLA: parameters by part, robots, statistics, prompts; write a preset",
     "envs": "list suites and tasks; check an adapter against the env contract",
+    "prepare": "find the initial states of a suite whose every candidate has to be tried, once",
     "runtime": "simulators' virtual environments: install, adopt, list, remove; run a command in one",
     "assets": "fetch, list and verify simulators' data files",
     "doctor": "what is missing on this machine; with RUN, why a run is slow",

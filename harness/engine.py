@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 
@@ -30,6 +30,8 @@ from .ensembling import Ensembler
 from .episode_queue import EpisodeQueue
 from .slot import GivenUpError, SimSlot
 from .workers import MOST_LOSSES, Worker
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,11 @@ class Transition:
     seconds: dict[str, float]
     worker: str
 
+    @property
+    def following(self) -> Request:
+        """The request at the observation after the chunk, for :meth:`~vlarig.policies.api.Policy.value`; never made by the engine."""
+        return replace(self.request, chunk=self.request.chunk + 1, observation=self.observation)
+
 
 class Sink(Protocol):
     """Takes what the engine measures."""
@@ -85,9 +92,9 @@ class Slot:
         self._engine = engine
 
     @property
-    def host(self) -> Worker:
+    def worker(self) -> Worker:
         """The worker."""
-        return self._sim.host
+        return self._sim.worker
 
     def abandon(self) -> None:
         """Forget the episode that is under way."""
@@ -144,7 +151,7 @@ class Slot:
             observation=self.observation,
             next_first=None,
             seconds=seconds,
-            worker=self.host.name,
+            worker=self.worker.name,
         )
 
     def _request(self, episode: Episode, snapshot: Snapshot) -> Request:
@@ -165,40 +172,43 @@ class Engine:
     """Slots over workers, one policy, and the sinks.
 
     Args:
-        hosts: The workers, all of one suite.
-        slots_per_host: Slots in each.
+        workers: The workers, all of one suite.
+        slots_per_worker: Slots in each.
         embodiment: The suite's embodiment.
         needs: What the policy (and the training, for final frames) wants to see.
         batcher: Asks the policy.
         seed: The run's seed.
         sinks: Who takes transitions and faults.
-        streams: For :meth:`collect`: each slot's endless episodes.
+        streams: For :meth:`collect`: each slot's endless episodes. Such a slot waits for a worker whose machine is away.
+        first: Number of the first slot, where several engines have one policy.
     """
 
     def __init__(
         self,
-        hosts: Sequence[Worker],
-        slots_per_host: int,
+        workers: Sequence[Worker],
+        slots_per_worker: int,
         embodiment: Embodiment,
         needs: Needs,
         batcher: Batcher,
         seed: int,
         sinks: Sequence[Sink] = (),
         streams: Sequence[Iterator[Episode]] = (),
+        first: int = 0,
     ) -> None:
+        self._streams = streams
+        self._first = first
         self.embodiment = embodiment
         self.needs = needs
         self.batcher = batcher
         self.seed = seed
         self.sinks = sinks
         self.slots: list[Slot] = []
-        """They; those of hosts that join a sweep later come last."""
-        for local in range(slots_per_host):
-            for host in hosts:
-                self._add_slot(host, local)
-        if streams and len(streams) != len(self.slots):
-            raise ValueError(f"{len(streams)} streams for {len(self.slots)} slots; each slot needs one of its own")
-        self._streams = streams
+        """They; those of workers that join a sweep later come last."""
+        places = [(worker, local) for local in range(slots_per_worker) for worker in workers]
+        if len(streams) > len(places):
+            raise ValueError(f"{len(streams)} streams for {len(places)} slots; each stream needs a slot of its own")
+        for worker, local in places[: len(streams) or None]:
+            self._add_slot(worker, local)
         self._loss: ChildLostError | None = None
 
     async def sweep(self, queue: EpisodeQueue, joining: AsyncIterator[tuple[Worker, int]] | None = None) -> None:
@@ -232,31 +242,32 @@ class Engine:
             assert self._loss is not None
             raise self._loss
 
-    async def collect(self, chunks_per_slot: int) -> list[list[Transition]]:
-        """The next ``chunks_per_slot`` transitions of every slot: ``[slot][chunk]``.
+    async def collect(self, chunks_per_slot: int, keep: Callable[[Transition], T]) -> list[list[T]]:
+        """The next ``chunks_per_slot`` transitions of every slot: ``[slot][chunk]``, of each what ``keep`` gives.
 
         Raises:
-            VlarigError: A slot's episode failed :data:`~vlarig.harness.slot.MOST_ATTEMPTS` times.
+            VlarigError: A slot's episode failed :data:`~vlarig.harness.slot.MOST_ATTEMPTS` times, its worker is gone for good, or the
+                policy lost its notes on it.
         """
-        return await together([self._collect_slot(slot, chunks_per_slot) for slot in self.slots])
+        return await together([self._collect_slot(slot, chunks_per_slot, keep) for slot in self.slots])
 
     def activities(self) -> Counter[str]:
         """How many slots are at what."""
         return Counter(slot.activity for slot in self.slots)
 
-    def _add_slot(self, host: Worker, local: int) -> Slot:
-        sim = SimSlot(host, local, self.needs, self._note)
-        self.slots.append(Slot(len(self.slots), sim, self))
+    def _add_slot(self, worker: Worker, local: int) -> Slot:
+        sim = SimSlot(worker, local, self.needs, self._note, waits=bool(self._streams))
+        self.slots.append(Slot(self._first + len(self.slots), sim, self))
         return self.slots[-1]
 
     async def _let_join(self, joining: AsyncIterator[tuple[Worker, int]] | None, play: Callable[[Slot], None]) -> None:
         if joining is not None:
-            async for host, slots in joining:
+            async for worker, slots in joining:
                 for local in range(slots):
-                    play(self._add_slot(host, local))
+                    play(self._add_slot(worker, local))
 
     async def _sweep_slot(self, slot: Slot, queue: EpisodeQueue) -> None:
-        while (episode := await queue.take(slot.host.number)) is not None:
+        while (episode := await queue.take(slot.worker.number)) is not None:
             self.batcher.playing += 1
             try:
                 await self._play(slot, episode)
@@ -267,8 +278,8 @@ class Engine:
                 self.batcher.playing -= 1
                 self.batcher.forget(slot.number)
                 slot.activity = "idle"
-            if not await _stands(slot.host, queue):
-                self._loss = slot.host.absence or self._loss
+            if not await _stands(slot.worker, queue):
+                self._loss = slot.worker.absence or self._loss
                 return
 
     async def _play(self, slot: Slot, episode: Episode) -> None:
@@ -286,27 +297,27 @@ class Engine:
             queue.put_back(episode)
             return
         story = f"it was lost with what it ran on {times + 1} times; the last time: {loss}"
-        await self._note(Attempt(episode.key, 1, CRASH, story, slot.host.name, gave_up=True))
+        await self._note(Attempt(episode.key, 1, CRASH, story, slot.worker.name, gave_up=True))
         queue.done()
 
-    async def _collect_slot(self, slot: Slot, chunks: int) -> list[Transition]:
-        stream = self._streams[slot.number]
-        transitions = []
+    async def _collect_slot(self, slot: Slot, chunks: int, keep: Callable[[Transition], T]) -> list[T]:
+        stream = self._streams[slot.number - self._first]
+        kept = []
         self.batcher.playing += 1
         try:
             if not slot.under_way:
-                await slot.begin(next(stream))
+                await slot.begin(await _next(stream))
             for _ in range(chunks):
                 transition = await slot.advance()
                 if transition.result.over:
-                    transition = replace(transition, next_first=await slot.begin(next(stream)))
+                    transition = replace(transition, next_first=await slot.begin(await _next(stream)))
                 await self._emit(transition)
-                transitions.append(transition)
-        except GivenUpError as error:
+                kept.append(keep(transition))
+        except (GivenUpError, PolicyLost) as error:
             raise VlarigError(f"slot {slot.number} cannot go on: {error}") from None
         finally:
             self.batcher.playing -= 1
-        return transitions
+        return kept
 
     async def _emit(self, transition: Transition) -> None:
         for sink in self.sinks:
@@ -323,11 +334,16 @@ def _split(wall: float, simulator: dict[str, float], policy: float) -> dict[str,
     return worked | {"wait": max(0.0, wall - sum(worked.values()))}
 
 
-async def _stands(host: Worker, queue: EpisodeQueue) -> bool:
+async def _next(stream: Iterator[Episode]) -> Episode:
+    """A stream's next episode. Drawing one may take a while, in which other slots go on."""
+    return await asyncio.to_thread(next, stream)
+
+
+async def _stands(worker: Worker, queue: EpisodeQueue) -> bool:
     """Wait until a worker is there; false where it is not before all episodes are done, or is given up."""
-    if host.absence is None:
+    if worker.absence is None:
         return True
-    back, over = asyncio.create_task(host.found()), asyncio.create_task(queue.wait_until_over())
+    back, over = asyncio.create_task(worker.found()), asyncio.create_task(queue.wait_until_over())
     try:
         await asyncio.wait({back, over}, return_when=asyncio.FIRST_COMPLETED)
         return back.done() and back.result()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -25,7 +25,9 @@ from ..results.planning import episodes_digest, suite_plans
 from ..results.shards import Shard
 from .assets.bundle import find_bundle
 from .policy_state import PolicyState
-from .workplace import Workplace
+from .preparation import prepared_hash, with_prepared
+from .trackers import TrackerName
+from .worker_spec import WorkerSpec
 
 Count = Annotated[int | None, tyro.conf.arg(metavar="N")]
 
@@ -84,10 +86,12 @@ class SweepConfig(BaseModel):
     resumes the new one."""
     video: Literal["none", "failures", "all"] = "none"
     """Which episodes to film, by simulating them again after the sweep."""
+    track: Annotated[tuple[TrackerName, ...], tyro.conf.arg(metavar="TRACKER...")] = ()
+    """Where else the success rates go at the end: tensorboard (in the run's folder), trackio, wandb."""
     strict: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Make a neural policy's numbers independent of batching: every request alone, one thread, float32."""
 
-    @field_validator("policy_options", "tasks", "hosts", mode="before")
+    @field_validator("policy_options", "tasks", "hosts", "track", mode="before")
     @classmethod
     def _one_or_more(cls, value: object) -> object:
         return (value,) if isinstance(value, str) else value
@@ -125,19 +129,19 @@ class SuitePlan:
     """One suite, resolved.
 
     Attributes:
-        workplace: Where it runs.
+        worker_spec: Where it runs.
         protocol: The protocol, derived where the user or the policy asks for another number of rows.
         episodes: All episodes of the run in this suite.
     """
 
-    workplace: Workplace
+    worker_spec: WorkerSpec
     protocol: Protocol
     episodes: list[Episode]
 
     @property
     def suite(self) -> Suite:
         """The suite."""
-        return self.workplace.suite
+        return self.worker_spec.suite
 
     @property
     def named(self) -> Protocol:
@@ -169,10 +173,12 @@ def plan_suite(
     """Resolve one suite; tasks that it does not have are another suite's. Raises like :func:`plan_suites`."""
     check_fit(policy, suite.name, suite.embodiment)
     named = suite.protocol(protocol)
+    worker_spec = WorkerSpec.of(suite)
+    suite = with_prepared(worker_spec)
     resolved = named.derive(execute=execute_for(policy, suite.embodiment, execute or named.execute))
     own_tasks = [task.name for task in suite.tasks if task.name in tasks]
     chosen = suite.episodes(own_tasks, episodes, resolved) if own_tasks or not tasks else []
-    return SuitePlan(Workplace.of(suite), resolved, chosen)
+    return SuitePlan(replace(worker_spec, suite=suite), resolved, chosen)
 
 
 def run_identity(config: SweepConfig, policy: Policy, plans: Sequence[SuitePlan], state: PolicyState | None = None) -> Identity:
@@ -188,7 +194,7 @@ def run_identity(config: SweepConfig, policy: Policy, plans: Sequence[SuitePlan]
         VlarigError: Code of a third party cannot be read.
     """
     episodes = [episode for plan in plans for episode in plan.episodes]
-    told, beside = parse_options(config.policy_options), getattr(policy, "transport_options", frozenset())
+    told, beside = parse_options(config.policy_options), policy.transport_options
     return Identity(
         suites=suite_plans(episodes),
         episodes=len(episodes),
@@ -198,11 +204,12 @@ def run_identity(config: SweepConfig, policy: Policy, plans: Sequence[SuitePlan]
         policy_options={name: value for name, value in told.items() if name not in beside},
         policy_revision=policy.revision,
         policy_state=None if state is None else state.sha256,
+        prepared={plan.suite.name: prepared_hash(plan.suite) for plan in plans if plan.suite.prepared is not None},
         policy_privileged=policy.needs.privileged,
         strict=config.strict,
-        runtimes={plan.suite.runtime: plan.workplace.runtime.lock_sha256 for plan in plans},
+        runtimes={plan.suite.runtime: plan.worker_spec.runtime.lock_sha256 for plan in plans},
         sources=_sources(config, plans, state),
-        assets={bundle.name: bundle.identity for plan in plans for bundle in plan.workplace.assets},
+        assets={bundle.name: bundle.identity for plan in plans for bundle in plan.worker_spec.assets},
         renderer=drawn_by(plans),
         vlarig_version=version("vlarig"),
     )
@@ -210,12 +217,14 @@ def run_identity(config: SweepConfig, policy: Policy, plans: Sequence[SuitePlan]
 
 def drawn_by(plans: Sequence[SuitePlan]) -> str:
     """What draws the pictures of the suites, by name; ``own`` where no runtime's needs are known."""
-    return " ".join(sorted({plan.workplace.renderer.name for plan in plans if plan.workplace.renderer is not None})) or "own"
+    return (
+        " ".join(sorted({plan.worker_spec.renderer.name for plan in plans if plan.worker_spec.renderer is not None})) or "own"
+    )
 
 
 def _sources(config: SweepConfig, plans: Sequence[SuitePlan], state: PolicyState | None) -> dict[str, str]:
     """The third parties' code that the run is made with: its suites, their adapters, and the policy."""
-    adapters = [source for plan in plans for source in plan.workplace.sources]
+    adapters = [source for plan in plans for source in plan.worker_spec.sources]
     suites = find_sources([suite_module(plan.suite.name) for plan in plans])
     named = config.policy.partition(":")[0]
     policy = policy_sources(config.policy) if state is None else find_sources([named], state.modules)

@@ -25,8 +25,8 @@ from .machine import Machine
 from .sizing import choose_size
 from .slot import GivenUpError, SimSlot
 from .termination import sigterm_interrupts, until_sigterm
+from .worker_spec import WorkerSpec
 from .workers import Worker, local_workers
-from .workplace import Workplace
 
 #: What to say where an episode differs from its record.
 WHY_DIFFERENT = (
@@ -108,7 +108,7 @@ def replay_run(
 class _Part:
     """The episodes of one suite."""
 
-    workplace: Workplace
+    worker_spec: WorkerSpec
     episodes: list[Episode]
 
 
@@ -120,36 +120,36 @@ def _keys_of(plan: SuitePlan, keys: Sequence[str]) -> list[str]:
 def _part(run: Path, manifest: Manifest, plan: SuitePlan, keys: Sequence[str], seen: set[str]) -> _Part:
     """The episodes of one suite; ``seen`` are those whose policy was shown images, which only the run's renderer draws alike."""
     suite = load_suite(plan.name)
-    workplace = Workplace.of(suite)
-    _check_workplace(run, manifest, workplace)
+    worker_spec = WorkerSpec.of(suite)
+    _check_workplace(run, manifest, worker_spec)
     try:
-        workplace = workplace.drawn_by(manifest.identity.renderer.split(), run.name)
+        worker_spec = worker_spec.drawn_by(manifest.identity.renderer.split(), run.name)
     except VlarigError as error:
         if not seen.isdisjoint(keys):
             raise VlarigError(f"the pictures of {run} cannot be compared: {error}") from None
     protocol = convert(plan.protocol, Protocol, "the manifest's protocol")
     parts = [split_key(key) for key in keys]
     return _Part(
-        workplace, [suite.episode(suite.task(task), start, repeat, protocol) for _, _, task, _, start, repeat in parts]
+        worker_spec, [suite.episode(suite.task(task), start, repeat, protocol) for _, _, task, _, start, repeat in parts]
     )
 
 
-def _check_workplace(run: Path, manifest: Manifest, workplace: Workplace) -> None:
+def _check_workplace(run: Path, manifest: Manifest, worker_spec: WorkerSpec) -> None:
     """Make sure that the run was made with what is here."""
-    name = workplace.suite.runtime
-    if workplace.runtime.lock_sha256 != manifest.identity.runtimes[name]:
-        changes = package_changes(manifest.record.runtime_packages.get(name, {}), workplace.runtime.packages)
+    name = worker_spec.suite.runtime
+    if worker_spec.runtime.lock_sha256 != manifest.identity.runtimes[name]:
+        changes = package_changes(manifest.record.runtime_packages.get(name, {}), worker_spec.runtime.packages)
         advice = (
-            f"bring these packages back in {workplace.runtime.python}, or adopt an interpreter that has them: vlarig runtime add "
+            f"bring these packages back in {worker_spec.runtime.python}, or adopt an interpreter that has them: vlarig runtime add "
             f"{name} --python PATH"
-            if workplace.runtime.adopted
+            if worker_spec.runtime.adopted
             else f"install vlarig {manifest.identity.vlarig_version}, with which it was made, and then: vlarig runtime install {name}"
         )
         raise VlarigError(
             f"{run} was made with other packages in the runtime {name!r} ({changes or 'which ones is not known'}), so its episodes "
             f"need not replay; {advice}"
         )
-    for bundle in workplace.assets:
+    for bundle in worker_spec.assets:
         if bundle.identity != manifest.identity.assets.get(bundle.name):
             raise VlarigError(
                 f"{run} was made with other {bundle.name} assets ({manifest.identity.assets.get(bundle.name)}) than are here "
@@ -169,28 +169,28 @@ class _Replayer:
     async def replay(self, parts: Sequence[_Part], workers: int | None) -> None:
         """Replay all parts, one suite after the other."""
         for part in parts:
-            size = choose_size(part.workplace.suite.footprint, part.episodes, Machine.here(), workers, SLOTS)
+            size = choose_size(part.worker_spec.suite.footprint, part.episodes, Machine.here(), workers, SLOTS)
             count = min(size.workers, len(part.episodes))
             queue = EpisodeQueue(part.episodes)
             try:
                 async with (
-                    local_workers(part.workplace, count, self.run / "logs" / "replay", size.memory_share) as hosts,
+                    local_workers(part.worker_spec, count, self.run / "logs" / "replay", size.memory_share) as started,
                     asyncio.TaskGroup() as group,
                 ):
-                    for host in hosts:
+                    for worker in started:
                         for local in range(SLOTS):
-                            group.create_task(self._play(host, local, queue))
+                            group.create_task(self._play(worker, local, queue))
             except BaseExceptionGroup as failures:
                 raise failures.exceptions[0] from None
 
-    async def _play(self, host: Worker, local: int, queue: EpisodeQueue) -> None:
-        while (episode := await queue.take(host.number)) is not None:
+    async def _play(self, worker: Worker, local: int, queue: EpisodeQueue) -> None:
+        while (episode := await queue.take(worker.number)) is not None:
             # Read only now: the actions of all episodes need not fit into memory.
-            self.done(await self._replay(host, local, episode, self.ledger.record(episode.key)))
+            self.done(await self._replay(worker, local, episode, self.ledger.record(episode.key)))
             queue.done()
 
-    async def _replay(self, host: Worker, local: int, episode: Episode, record: EpisodeRecord) -> Replay:
-        slot = SimSlot(host, local, Needs(images=record.saw_images, every_frame=self.watch is not None))
+    async def _replay(self, worker: Worker, local: int, episode: Episode, record: EpisodeRecord) -> Replay:
+        slot = SimSlot(worker, local, Needs(images=record.saw_images, every_frame=self.watch is not None))
         watcher: FilmWriter | None = None
         try:
             async for snapshot in _snapshots(slot, episode, record):
@@ -227,7 +227,7 @@ async def _snapshots(slot: SimSlot, episode: Episode, record: EpisodeRecord) -> 
             if result.over:
                 return
     except VlarigError as error:
-        if slot.host.absence is not None:
+        if slot.worker.absence is not None:
             raise
         raise GivenUpError(str(error)) from error
 

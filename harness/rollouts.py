@@ -1,44 +1,47 @@
-"""Rollouts for RL: exact numbers of chunks from slots that live on between calls."""
+"""Rollouts for RL: exact numbers of chunks from envs that live on between calls, of one suite or several."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Self
+from typing import Generic, Self, TypeVar
 
 from ..benchmarks.registry import load_suite
-from ..benchmarks.suite import Suite
+from ..benchmarks.suite import Suite, Task
 from ..envs.api import Episode, Protocol
 from ..envs.background import BackgroundLoop
 from ..envs.errors import VlarigError
 from ..policies.api import Policy
 from ..policies.batching import Batcher, Batching
+from ..results.records import Attempt
+from .children.liveness import together
 from .engine import Engine, Sink, Transition
-from .plan import plan_suite
-from .sizing import suite_share
-from .workers import local_workers
+from .episode_queue import EpisodeQueue
+from .machines.fleets import Fleet, LocalFleet
+from .plan import SuitePlan, plan_suite
+
+T = TypeVar("T")
 
 
-def episode_stream(suite: Suite, protocol: Protocol, slot: int, slots: int) -> Iterator[Episode]:
-    """The endless episodes of one slot out of ``slots``: together they walk through every start of every task, then again.
+def training_stream(suite: Suite, task: Task, protocol: Protocol, env: int, envs: int) -> Iterator[Episode]:
+    """The endless training episodes of one env out of the ``envs`` that play a task: together they draw every number once.
 
-    It depends on the number of slots, and on nothing else: not on workers, and not on who finishes first.
+    It depends on the number of envs, and on nothing else: not on workers, and not on which env is the quickest.
     """
-    places = [(task, start) for task in suite.tasks for start in task.starts_of(protocol)]
-    for count in itertools.count(slot, slots):
-        task, start = places[count % len(places)]
-        yield suite.episode(task, start, count // len(places), protocol)
+    for number in itertools.count(env, envs):
+        yield suite.training_episode(task, number, protocol)
 
 
 def check_learnable(suite: Suite, protocol: Protocol, policy: Policy) -> None:
-    """Make sure that the simulator is given the very rows that the policy answers with: a log-probability is of no others.
+    """Make sure that the simulator is given the very actions that the policy answers with: a log-probability is of no others.
 
     Raises:
-        VlarigError: The protocol's ensemble would combine them with rows of earlier answers.
+        VlarigError: The protocol's ensemble would combine them with actions of earlier answers.
     """
     if protocol.ensemble is not None and (policy.horizon or protocol.execute) > protocol.execute:
         others = ", ".join(other.name for other in suite.protocols if other.ensemble is None) or f"none in {suite.name!r}"
@@ -48,46 +51,68 @@ def check_learnable(suite: Suite, protocol: Protocol, policy: Policy) -> None:
         )
 
 
+@dataclass(frozen=True)
+class _Group:
+    """The envs of one suite.
+
+    Attributes:
+        plan: The suite.
+        streams: Each env's endless episodes.
+        share: Their part of all envs.
+    """
+
+    plan: SuitePlan
+    streams: list[Iterator[Episode]]
+    share: float
+
+
 class Rollouts:
-    """A policy playing one suite in a fixed number of slots, collected chunk by chunk. Use it as a context manager.
+    """A policy acting in a fixed number of envs, collected chunk by chunk. Use it as a context manager.
 
     Args:
-        suite: Name of the suite.
-        policy: Who plays.
-        protocol: Name of one of the suite's protocols; its default when ``None``.
-        workers: Simulator processes.
-        slots: Episodes under way in each.
-        streams: Each slot's endless episodes, ``workers * slots`` of them; :func:`episode_stream` over the suite when ``None``.
-            None may be under a protocol whose ensemble changes what the policy answered (:func:`check_learnable`).
+        envs: Suite to its number of envs, or to the number for each of its tasks:
+            ``{"tabletop": 8, "simpler_widowx": {"stack_green_on_yellow": 4, "put_spoon_on_towel": 2}}``. Envs of a suite are dealt to
+            its tasks in turn.
+        policy: The policy. Give it new weights between two calls.
+        protocols: Suite to the name of one of its protocols; its default for a suite that is not named.
+        fleet: Where to simulate; this machine when ``None``.
+        streams: Suite to the endless episodes of each of its envs, in place of :func:`training_stream`. None may be under a
+            protocol whose ensemble changes what the policy answered (:func:`check_learnable`).
         seed: Seed of the policy's randomness.
-        batch: Most requests in a batch; as many as there are slots when ``None``.
-        sinks: Who else takes the transitions.
+        batch: Most requests in a batch; as many as there are envs when ``None``.
+        batch_seconds: How long a batch that is not full waits for more requests; at 0, whatever came while the policy was busy makes
+            the next one.
+        sinks: Get every transition too.
         logs: Folder of the workers' logs.
+
+    Raises:
+        VlarigError: A suite, task or protocol does not exist, the policy does not fit, or a suite has no initial states for training.
     """
 
     def __init__(
         self,
-        suite: str,
+        envs: Mapping[str, int | Mapping[str, int]],
         policy: Policy,
         *,
-        protocol: str | None = None,
-        workers: int = 1,
-        slots: int = 1,
-        streams: Sequence[Iterator[Episode]] | None = None,
+        protocols: Mapping[str, str] | None = None,
+        fleet: Fleet | None = None,
+        streams: Mapping[str, Sequence[Iterator[Episode]]] | None = None,
         seed: int = 0,
         batch: int | None = None,
+        batch_seconds: float = 0.0,
         sinks: Sequence[Sink] = (),
         logs: Path = Path("logs"),
     ) -> None:
-        self._plan = plan_suite(load_suite(suite), policy, protocol=protocol)
         self._policy = policy
-        self._workers, self._slots, self._seed, self._sinks, self._logs = workers, slots, seed, sinks, logs
-        self._batching = Batching(batch or workers * slots)
-        total = workers * slots
-        if not streams:
-            check_learnable(self._plan.suite, self._plan.protocol, policy)
-            streams = [episode_stream(self._plan.suite, self._plan.protocol, number, total) for number in range(total)]
-        self._streams = [map(partial(_learnable, self._plan.suite, policy), stream) for stream in streams]
+        self._fleet = fleet or LocalFleet()
+        self._seed, self._sinks, self._logs = seed, list(sinks), logs
+        counts = {name: _task_counts(load_suite(name), wanted) for name, wanted in envs.items()}
+        self.num_envs = sum(sum(tasks.values()) for tasks in counts.values())
+        """Envs in all. Those of the first suite come first, of a suite those of its first task."""
+        self._batching = Batching(batch or self.num_envs, batch_seconds)
+        self._groups = [
+            self._group(name, tasks, (protocols or {}).get(name), (streams or {}).get(name)) for name, tasks in counts.items()
+        ]
 
     def __enter__(self) -> Self:
         """Start the workers.
@@ -98,7 +123,7 @@ class Rollouts:
         self._loop = BackgroundLoop("vlarig-engine")
         self._stack = AsyncExitStack()
         try:
-            self._engine = self._loop.run(self._open())
+            self._engines = self._loop.run(self._open())
         except BaseException:
             self._loop.close()
             raise
@@ -111,27 +136,132 @@ class Rollouts:
         finally:
             self._loop.close()
 
-    def collect(self, chunks_per_slot: int) -> list[list[Transition]]:
-        """The next transitions, ``[slot][chunk]``: exactly ``chunks_per_slot`` of each slot, which may end in mid-episode.
+    def collect(self, chunks: int, keep: Callable[[Transition], T] | None = None) -> list[list[T]]:
+        """The next transitions, ``[env][chunk]``: exactly ``chunks`` of each env, which may end in mid-episode.
 
-        Where a chunk ends an episode, its transition holds the final observation and the next episode's first one.
+        Where a chunk ends an episode, its transition holds the final observation and the next episode's first one. What continues a
+        rollout that was cut is the value at its last transition's :attr:`~.engine.Transition.following`.
+
+        Args:
+            chunks: How many of each env.
+            keep: What to keep of a transition, called as it comes; all of it when ``None``. Two views of 224 x 224 take 0.3 MB in each
+                of its observations.
 
         Raises:
-            VlarigError: The policy misbehaved, or a simulator failed again and again.
+            VlarigError: The policy misbehaved, a simulator failed again and again, or a machine is away for good.
         """
-        return self._loop.run(self._engine.collect(chunks_per_slot))
+        wanted: Callable[[Transition], T] = keep or (lambda transition: transition)  # type: ignore[assignment, return-value]
+        return [env for group in self._loop.run(self._collect(chunks, wanted)) for env in group]
 
-    async def _open(self) -> Engine:
+    def play(self, episodes: Sequence[Episode], keep: Callable[[Transition], T] | None = None) -> dict[str, list[T]]:
+        """Whole episodes on the same workers, such as an evaluation's: key to what is kept of each transition, in order.
+
+        Episodes that :meth:`collect` has under way are left, and it begins new ones. An episode that was given up after failed
+        attempts is missing.
+
+        Args:
+            episodes: Of the suites of these rollouts.
+            keep: As for :meth:`collect`.
+
+        Raises:
+            VlarigError: An episode is of another suite, or as for :meth:`collect`.
+        """
+        wanted: Callable[[Transition], T] = keep or (lambda transition: transition)  # type: ignore[assignment, return-value]
+        kept = _Kept(wanted)
+        self._loop.run(self._play(episodes, kept))
+        return {episode.key: kept.episodes[episode.key] for episode in episodes if episode.key in kept.episodes}
+
+    def _group(
+        self, name: str, tasks: Mapping[str, int], protocol: str | None, given: Sequence[Iterator[Episode]] | None
+    ) -> _Group:
+        plan = plan_suite(load_suite(name), self._policy, protocol=protocol)
+        suite, count = plan.suite, sum(tasks.values())
+        if given is None:
+            check_learnable(suite, plan.protocol, self._policy)
+            given = [
+                training_stream(suite, suite.task(task), plan.protocol, env, number)
+                for task, number in tasks.items()
+                for env in range(number)
+            ]
+            suite.training_episode(suite.tasks[0], 0, plan.protocol)  # refuses a suite that has none
+        if len(given) != count:
+            raise VlarigError(f"{len(given)} streams were given for the {count} envs of {name!r}; give one for each")
+        return _Group(plan, [map(partial(_learnable, suite, self._policy), each) for each in given], count / self.num_envs)
+
+    async def _open(self) -> list[Engine]:
         try:
-            share = suite_share(self._plan.suite, self._workers, self._slots)
-            hosts = await self._stack.enter_async_context(local_workers(self._plan.workplace, self._workers, self._logs, share))
             batcher = await self._stack.enter_async_context(Batcher(self._policy, self._batching))
+            return await together([self._engine(group, batcher) for group in self._groups])
         except BaseException:
             await self._stack.aclose()
             raise
+
+    async def _engine(self, group: _Group, batcher: Batcher) -> Engine:
+        plan, count = group.plan, len(group.streams)
+        fleet = self._fleet.for_envs(count, group.share)
+        episodes = [plan.suite.episode(task, task.starts[0], 0, plan.protocol) for task in plan.suite.tasks]
+        lease = fleet.lease(plan.suite.footprint, (episodes * math.ceil(count / len(episodes)))[:count])
+        workers = await self._stack.enter_async_context(fleet.launch(plan.worker_spec, lease, self._logs))
         needs = replace(self._policy.needs, final_frame=True)
-        embodiment = self._plan.suite.embodiment
-        return Engine(hosts, self._slots, embodiment, needs, batcher, self._seed, self._sinks, self._streams)
+        first = sum(len(before.streams) for before in itertools.takewhile(lambda each: each is not group, self._groups))
+        return Engine(
+            workers, lease.slots, plan.suite.embodiment, needs, batcher, self._seed, self._sinks, group.streams, first
+        )
+
+    async def _collect(self, chunks: int, keep: Callable[[Transition], T]) -> list[list[list[T]]]:
+        return await together([engine.collect(chunks, keep) for engine in self._engines])
+
+    async def _play(self, episodes: Sequence[Episode], kept: _Kept[T]) -> None:
+        names = [group.plan.suite.name for group in self._groups]
+        queues: dict[str, list[Episode]] = {name: [] for name in names}
+        for episode in episodes:
+            if episode.suite not in queues:
+                raise VlarigError(f"the episode {episode.key} is of none of the suites {', '.join(names)}")
+            queues[episode.suite].append(episode)
+        for engine in self._engines:
+            engine.sinks = [*self._sinks, kept]
+        try:
+            await together(
+                [engine.sweep(EpisodeQueue(queues[name])) for name, engine in zip(names, self._engines, strict=True)]
+            )
+        finally:
+            for engine in self._engines:
+                engine.sinks = self._sinks
+
+
+class _Kept(Generic[T]):
+    """Keeps something of each transition, by episode."""
+
+    def __init__(self, keep: Callable[[Transition], T]) -> None:
+        self._keep = keep
+        self.episodes: dict[str, list[T]] = {}
+
+    async def emit(self, transition: Transition) -> None:
+        """Keep it; an episode that begins again is kept from its beginning."""
+        key = transition.episode.key
+        if transition.request.chunk == 0:
+            self.episodes[key] = []
+        self.episodes[key].append(self._keep(transition))
+
+    async def fault(self, attempt: Attempt) -> None:
+        """What was given up is not kept."""
+        if attempt.gave_up:
+            self.episodes.pop(attempt.key, None)
+
+
+def _task_counts(suite: Suite, wanted: int | Mapping[str, int]) -> dict[str, int]:
+    """Envs for each task of a suite.
+
+    Raises:
+        VlarigError: There is no such task, or no env.
+    """
+    if isinstance(wanted, int):
+        each, more = divmod(wanted, len(suite.tasks))
+        wanted = {task.name: each + (place < more) for place, task in enumerate(suite.tasks)}
+    counts = {suite.task(name).name: count for name, count in wanted.items() if count}
+    if not counts or min(counts.values()) < 0:
+        raise VlarigError(f"{wanted} is no number of envs for the tasks of {suite.name!r}; expected 1 or more")
+    return counts
 
 
 def _learnable(suite: Suite, policy: Policy, episode: Episode) -> Episode:

@@ -30,7 +30,7 @@ def run_folder(config: SweepConfig, identity: Identity, plans: Sequence[SuitePla
     """
     if config.run is not None:
         return config.run
-    known = [plan.suite.runtime for plan in plans if plan.workplace.renderer is not None]
+    known = [plan.suite.runtime for plan in plans if plan.worker_spec.renderer is not None]
     asked = sorted({name for runtime in known for name in asked_renderers(load_spec(runtime))})
     identity_hash = identity.model_copy(update={"renderer": " ".join(asked)}).identity_hash()
     words = "-".join([*config.suites, *filter(None, [config.protocol]), config.policy])
@@ -47,7 +47,7 @@ def as_begun(run: Path, plans: list[SuitePlan]) -> list[SuitePlan]:
     if not (run / MANIFEST_NAME).exists():
         return plans
     renderers = Manifest.load(run).identity.renderer.split()
-    return [replace(plan, workplace=plan.workplace.drawn_by(renderers, run.name)) for plan in plans]
+    return [replace(plan, worker_spec=plan.worker_spec.drawn_by(renderers, run.name)) for plan in plans]
 
 
 def use_siblings(

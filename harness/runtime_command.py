@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from importlib import metadata
 from pathlib import Path
 
 from ..benchmarks.registry import load_suites, suite_module
@@ -17,7 +18,7 @@ from ..envs.errors import VlarigError
 from .assets.bundle import find_bundle
 from .runtimes.runtime import find_runtime
 from .runtimes.spec import choose_renderer, load_spec, spec_names
-from .workplace import ONE_THREAD, adapter_module
+from .worker_spec import ONE_THREAD, adapter_module
 
 #: What pytest consists of. It is pure Python, so that another interpreter can use it; the last two are for those before 3.11.
 PYTEST = ("pytest", "_pytest", "py", "pluggy", "iniconfig", "packaging", "pygments", "exceptiongroup", "tomli")
@@ -50,6 +51,8 @@ def run_in_runtime(name: str, command: Sequence[str]) -> int:
                 raise VlarigError(f"the runtime {name!r} ({runtime.python}) has no module {words[1]!r}{beside}")
             for module in PYTEST:
                 _link(folder, module)
+            for described in Path(str(metadata.distribution("pluggy").locate_file(""))).glob("pluggy-*.dist-info"):
+                (folder / described.name).symlink_to(described)  # pytest's first line says its version
         done = subprocess.run([str(runtime.python), "-B", *words], env=environment, check=False)
     return done.returncode if done.returncode >= 0 else 128 - done.returncode
 

@@ -103,7 +103,7 @@ class _Draft:
     def record(self, last: Transition) -> EpisodeRecord:
         """The record, when the last chunk was noted too."""
         episode, snapshot = last.episode, last.result.snapshot
-        success = snapshot.outcome.under(episode.protocol.success_rule, episode.protocol.hold_rows)
+        success = snapshot.outcome.under(episode.protocol.success_rule, episode.protocol.hold_steps)
         assert success is not None, f"{episode.key} ended before its own rule could be told"
         return EpisodeRecord(
             key=episode.key,

@@ -13,6 +13,7 @@ from ..envs.errors import VlarigError
 from ..envs.messages import ENV_ERROR, EPISODE_FAULTS
 from ..results.records import Attempt
 from .children.line import SimulatorFault
+from .children.supervisor import ChildLostError
 from .workers import Worker
 
 #: Failed attempts after which an episode is given up for this session.
@@ -34,20 +35,29 @@ class SimSlot:
     leaves the simulator where nobody knows, and is mended in the same way.
 
     Args:
-        host: The worker.
+        worker: The worker.
         env: The slot's number there.
         needs: What the episode's observer wants to receive.
         note: Is told of each attempt that failed.
+        waits: Whether an episode waits for a worker whose machine is away, until it is there again or given up; else that is raised.
     """
 
-    def __init__(self, host: Worker, env: int, needs: Needs, note: Callable[[Attempt], Awaitable[None]] | None = None) -> None:
-        self.host = host
+    def __init__(
+        self,
+        worker: Worker,
+        env: int,
+        needs: Needs,
+        note: Callable[[Attempt], Awaitable[None]] | None = None,
+        waits: bool = False,
+    ) -> None:
+        self.worker = worker
         self.episode: Episode | None = None
         self.snapshot: Snapshot | None = None
         """What the newest episode shows now."""
         self._env = env
         self._needs = needs
         self._note = note
+        self._waits = waits
         self._actions: list[np.ndarray] = []
 
     @property
@@ -90,10 +100,14 @@ class SimSlot:
                 if not self._stands:
                     await self._restore()
                     self._stands = True
-                return None if actions is None else await self.host.step(self._env, actions)
+                return None if actions is None else await self.worker.step(self._env, actions)
             except asyncio.CancelledError:
                 self._stands = False
                 raise
+            except ChildLostError:
+                self._stands = False
+                if not self._waits or not await self.worker.found():
+                    raise
             except SimulatorFault as fault:
                 self._stands = False
                 await self._charge(fault)
@@ -101,9 +115,9 @@ class SimSlot:
     async def _restore(self) -> None:
         """Bring the episode back to where it was: from its start, by its recorded actions."""
         assert self.episode is not None
-        snapshot = await self.host.start(self._env, self.episode, self._needs)
+        snapshot = await self.worker.start(self._env, self.episode, self._needs)
         for actions in self._actions:
-            snapshot = (await self.host.step(self._env, actions)).snapshot
+            snapshot = (await self.worker.step(self._env, actions)).snapshot
         if self.snapshot is not None and snapshot.state_digest != self.snapshot.state_digest:
             raise SimulatorFault(
                 ENV_ERROR,
@@ -119,7 +133,7 @@ class SimSlot:
         assert self.episode is not None
         self._faults += 1
         gave_up = self._faults >= MOST_ATTEMPTS
-        attempt = Attempt(self.episode.key, self._faults, fault.kind, str(fault), self.host.name, gave_up)
+        attempt = Attempt(self.episode.key, self._faults, fault.kind, str(fault), self.worker.name, gave_up)
         if fault.traceback:
             logger.warning("%s, attempt %d, on %s\n%s", attempt.key, attempt.number, attempt.worker, fault.traceback)
         if self._note is not None:

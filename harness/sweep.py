@@ -9,7 +9,7 @@ import os
 import platform
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -36,18 +36,17 @@ from .episode_queue import EpisodeQueue
 from .film import need_video_extra
 from .filming import film_run
 from .machine import Machine
-from .machines.fleets import Fleet, ListedFleet, LocalFleet, Staff, survey
+from .machines.fleets import Fleet, Lease, LocalFleet, listed_fleet
 from .machines.ray_fleet import RayFleet, connected
 from .machines.ray_replicas import ray_replicas
-from .machines.remote_machines import find_machines
 from .plan import SuitePlan, SweepConfig, drawn_by, plan_suites, run_identity
 from .policy_state import PolicyState, policy_state
 from .replay import Replay
 from .replicas import replicated_policy
 from .reporting.bounds import BoundsWatch
 from .reporting.display import live_display
+from .reporting.event_log import EventLog
 from .reporting.events import FilmingEnded, FilmingStarted, SessionEnded, SessionStarted, SuiteStarted
-from .reporting.journal import Journal
 from .reporting.library_messages import LIBRARY_LOG, library_messages, log_of
 from .reporting.progress import Progress, SavingTime
 from .reporting.reporter import Reporter
@@ -55,6 +54,7 @@ from .run_folder import as_begun, run_folder, use_siblings
 from .screen import Screen
 from .sinks import LedgerSink
 from .termination import Terminated, sigterm_interrupts, until_sigterm
+from .trackers import make_tracker
 
 logger = logging.getLogger(__name__)
 
@@ -98,6 +98,14 @@ class Evaluation:
         """The Wilson 95 % interval of :attr:`success_rate`; ``(0.0, 1.0)`` where no episode finished."""
         return run_table(self.run).total.interval
 
+    def rates(self) -> dict[str, float]:
+        """Success rates as trackers get them: ``eval/success`` of all episodes, and ``eval/KEY`` for each key of :meth:`by_task`.
+
+        What has no finished episode is left out.
+        """
+        by_task = {name: tally.rate for name, tally in self.by_task().items()}
+        return {f"eval/{name}": rate for name, rate in ({"success": self.success_rate} | by_task).items() if rate is not None}
+
     def by_task(self) -> dict[str, Tally]:
         """Each task's tally (``rate``, ``interval``, ``finished``, ``successes``, ``errors``, ``missing``), in the order of the table.
 
@@ -124,6 +132,20 @@ def evaluate(suites: str | tuple[str, ...] | list[str], policy: str | Policy, **
     """
     refuse_unknown_options("evaluate", options, [*SweepConfig.model_fields, "console"])
     console = options.pop("console", None) or Screen(quiet=True)
+    config = sweep_config(suites, policy, **options)
+    with EventLog(console) as event_log, cluster(config):
+        if not isinstance(policy, str):
+            return run_sweep(config, policy, event_log, policy_state(policy))
+        with named_policy(config) as loaded:
+            return run_sweep(config, loaded, event_log)
+
+
+def sweep_config(suites: str | tuple[str, ...] | list[str], policy: str | Policy, **options: Any) -> SweepConfig:
+    """The configuration of a sweep that a program starts; arguments as for :func:`evaluate`.
+
+    Raises:
+        VlarigError: An option is none, has a wrong value, or does not go with a policy that is an object.
+    """
     named = policy if isinstance(policy, str) else f"{type(policy).__module__}:{type(policy).__qualname__}"
     try:
         config = SweepConfig(suites=(suites,) if isinstance(suites, str) else tuple(suites), policy=named, **options)
@@ -139,11 +161,7 @@ def evaluate(suites: str | tuple[str, ...] | list[str], policy: str | Policy, **
         raise VlarigError(f"evaluate got replicas={config.replicas} beside a policy that is made already; name it instead")
     if not isinstance(policy, str):
         check_members(named, policy)
-    with Journal(console) as journal, cluster(config):
-        if not isinstance(policy, str):
-            return run_sweep(config, policy, journal, policy_state(policy))
-        with named_policy(config) as loaded:
-            return run_sweep(config, loaded, journal)
+    return config
 
 
 @contextlib.contextmanager
@@ -175,64 +193,74 @@ def named_policy(config: SweepConfig) -> Iterator[Policy]:
         yield policy
 
 
-def run_sweep(config: SweepConfig, policy: Policy, journal: Journal, state: PolicyState | None = None) -> Evaluation:
-    """Run the sweep that ``config`` describes, and tell the journal of it.
+def run_sweep(
+    config: SweepConfig,
+    policy: Policy,
+    event_log: EventLog,
+    state: PolicyState | None = None,
+    fleet: Fleet | None = None,
+    run_loop: Callable[[Coroutine[Any, Any, None]], None] = run_to_end,
+) -> Evaluation:
+    """Run the sweep that ``config`` describes, and tell the event log of it.
 
     Args:
         config: The sweep.
         policy: Its policy.
-        journal: Is told.
+        event_log: Is told.
         state: State of a policy that was given as an object.
+        fleet: The machines; those that ``config`` names when ``None``.
+        run_loop: Runs the sweep in an event loop.
 
     Raises:
         VlarigError: Something the user can mend. What was measured until then is in the run.
         KeyboardInterrupt: The user ended it.
-        BrokenPipeError: The reader of the journal's stream went away.
+        BrokenPipeError: The reader of the event log's stream went away.
     """
     if config.video != "none":
         need_video_extra()
     if config.strict:
         make_strict(policy)
-    plans = plan_suites(config, policy, journal.say)
+    plans = plan_suites(config, policy, event_log.say)
     identity = run_identity(config, policy, plans, state)
     shown = run_folder(config, identity, plans)
     run = shown.absolute()  # a policy may change the working directory
     if config.fresh and (aside := set_aside(shown)) is not None:
-        journal.say(f"played anew: the run that was in {shown} is {aside} now")
+        event_log.say(f"played anew: the run that was in {shown} is {aside} now")
     plans = as_begun(shown, plans)
     identity = identity.model_copy(update={"renderer": drawn_by(plans)})
     suite_notes = {plan.suite.name: plan.suite.note for plan in plans if plan.suite.note}
-    packages = {plan.suite.runtime: plan.workplace.runtime.packages for plan in plans}
+    packages = {plan.suite.runtime: plan.worker_spec.runtime.packages for plan in plans}
     record = surroundings(config.model_dump(mode="json"), suite_notes, config.shard, packages)
     manifest = Manifest(identity=identity, record=record)
     new = not run.exists()
-    plans = _shared_out(config, plans, journal)
-    fleet = _find_fleet(config, journal)
+    plans = _shared_out(config, plans, event_log)
+    fleet = fleet or find_fleet(config, event_log)
     with open_run(run, manifest) as ledger:
+        trackers = [make_tracker(name, run, "vlarig") for name in config.track]
         if config.run is None and not Manifest.load(run).record.fresh:
-            use_siblings(shown, new, manifest, ledger, [each for plan in plans for each in plan.episodes], journal.say)
+            use_siblings(shown, new, manifest, ledger, [each for plan in plans for each in plan.episodes], event_log.say)
         before = ledger.finished_keys()
         parts = _parts(fleet, plans, ledger)
-        workers = max((part.staff.workers for part in parts), default=0)
-        slots = max((part.staff.workers * part.staff.slots for part in parts), default=0)
+        workers = max((part.lease.workers for part in parts), default=0)
+        slots = max((part.lease.workers * part.lease.slots for part in parts), default=0)
         ledger.start_session(Session(record.git_revision, record.host, workers, slots, package_versions()))
-        journal.open_log(run, len(ledger.sessions()))
+        event_log.open_log(run, len(ledger.sessions()))
         progress = _progress(plans, ledger, workers)
-        with library_messages(run / "logs" / LIBRARY_LOG), _told_session(config, policy, progress, journal):
+        with library_messages(run / "logs" / LIBRARY_LOG), _told_session(config, policy, progress, event_log):
             for note in manifest.notes():
-                journal.say(note, "yellow")
+                event_log.say(note, "yellow")
             for plan in plans:
                 if plan.protocol != plan.named:
-                    journal.say(_derived(plan, policy))
+                    event_log.say(_derived(plan, policy))
             for part in parts:
-                journal.say(f"{part.plan.suite.name}: {part.staff.reason}")
-                for warning in part.staff.warnings:
-                    journal.warn(warning)
+                event_log.say(f"{part.plan.suite.name}: {part.lease.reason}")
+                for warning in part.lease.warnings:
+                    event_log.warn(warning)
             if not parts and before:
-                journal.say("complete already: nothing was played; --fresh plays it anew")
+                event_log.say("complete already: nothing was played; --fresh plays it anew")
             try:
                 with sigterm_interrupts():
-                    run_to_end(until_sigterm(_sweep(config, policy, fleet, parts, progress, ledger, run, journal)))
+                    run_loop(until_sigterm(_sweep(config, policy, fleet, parts, progress, ledger, run, event_log)))
             except VlarigError as error:
                 log = f"; its traceback is in {shown / 'logs' / LIBRARY_LOG}" if error.traceback else ""
                 if log:
@@ -240,19 +268,23 @@ def run_sweep(config: SweepConfig, policy: Policy, journal: Journal, state: Poli
                 raise VlarigError(f"{error} ({_kept(ledger, shown)}{log})") from error
             except (KeyboardInterrupt, asyncio.CancelledError) as interrupt:
                 went_on = f"{_kept(ledger, shown)}, and the same command goes on from there"
-                if journal.reader_left:
+                if event_log.reader_left:
                     raise BrokenPipeError(f"nobody reads the events any more; {went_on}") from None
                 kind = Terminated if isinstance(interrupt, Terminated) else KeyboardInterrupt
                 raise kind(f"interrupted; {went_on}") from None
             if (commonest := progress.commonest_fault()) is not None:
-                journal.warn(_told_fault(progress, *commonest, shown))
+                event_log.warn(_told_fault(progress, *commonest, shown))
         finished, errors = ledger.finished_keys(), ledger.error_keys()
-    unfilmed = _film(config, run, journal) if config.video != "none" else []
+    unfilmed = _film(config, run, event_log) if config.video != "none" else []
     owed = [episode for plan in plans for episode in plan.episodes if episode.key not in finished]
-    return Evaluation(run, not owed, len(errors), tuple(unfilmed), len(finished - before))
+    evaluation = Evaluation(run, not owed, len(errors), tuple(unfilmed), len(finished - before))
+    for tracker in trackers:
+        tracker.log(evaluation.rates(), len(finished))
+        tracker.close()
+    return evaluation
 
 
-def _shared_out(config: SweepConfig, plans: list[SuitePlan], journal: Journal) -> list[SuitePlan]:
+def _shared_out(config: SweepConfig, plans: list[SuitePlan], event_log: EventLog) -> list[SuitePlan]:
     """The plans with those episodes alone that this sweep is to run: all, or its shard's."""
     if config.shard is None:
         return plans
@@ -260,17 +292,17 @@ def _shared_out(config: SweepConfig, plans: list[SuitePlan], journal: Journal) -
     share = take_share(whole, Shard.parse(config.shard))
     keys = {episode.key for episode in share}
     told = f"{len(share)} of the run's {len(whole)} episodes" if share else f"empty: the run has {len(whole)} episodes in all"
-    journal.say(f"shard {config.shard}: {told}")
+    event_log.say(f"shard {config.shard}: {told}")
     return [replace(plan, episodes=[episode for episode in plan.episodes if episode.key in keys]) for plan in plans]
 
 
 @contextlib.contextmanager
-def _told_session(config: SweepConfig, policy: Policy, progress: Progress, journal: Journal) -> Iterator[None]:
-    """Tell the journal of the session's beginning and, however it comes, of its end."""
+def _told_session(config: SweepConfig, policy: Policy, progress: Progress, event_log: EventLog) -> Iterator[None]:
+    """Tell the event log of the session's beginning and, however it comes, of its end."""
     machine, before = Machine.here(), progress.counts()
-    journal.write(
+    event_log.write(
         SessionStarted(
-            run=str(journal.run),
+            run=str(event_log.run),
             pid=os.getpid(),
             host=platform.node(),
             cores=machine.cores,
@@ -292,15 +324,15 @@ def _told_session(config: SweepConfig, policy: Policy, progress: Progress, journ
         raise
     finally:
         counts = progress.counts()
-        journal.write(SessionEnded(outcome=outcome, finished=counts.finished, errors=counts.errors))
+        event_log.write(SessionEnded(outcome=outcome, finished=counts.finished, errors=counts.errors))
 
 
-def _film(config: SweepConfig, run: Path, journal: Journal) -> list[Replay]:
-    """Make the films that are wanted, and tell the journal."""
-    journal.write(FilmingStarted(which=config.video))
-    unfilmed = film_run(run, config.video, journal.console, config.workers)
+def _film(config: SweepConfig, run: Path, event_log: EventLog) -> list[Replay]:
+    """Make the films that are wanted, and tell the event log."""
+    event_log.write(FilmingStarted(which=config.video))
+    unfilmed = film_run(run, config.video, event_log.console, config.workers)
     folder = run / "videos"
-    journal.write(FilmingEnded(films=len(list(folder.glob("*.mp4"))), unfilmed=len(unfilmed), folder=str(folder)))
+    event_log.write(FilmingEnded(films=len(list(folder.glob("*.mp4"))), unfilmed=len(unfilmed), folder=str(folder)))
     return unfilmed
 
 
@@ -323,10 +355,10 @@ class _Part:
 
     plan: SuitePlan
     owed: list[Episode]
-    staff: Staff
+    lease: Lease
 
 
-def _find_fleet(config: SweepConfig, journal: Journal) -> Fleet:
+def find_fleet(config: SweepConfig, event_log: EventLog) -> Fleet:
     """The machines that the sweep is to run on.
 
     Raises:
@@ -334,15 +366,17 @@ def _find_fleet(config: SweepConfig, journal: Journal) -> Fleet:
     """
     if config.placement == "ray":
         return RayFleet(config.workers, config.slots)
-    machines = find_machines(config.hosts, config.host_file, config.hosts_token_file, config.hosts_ca_file)
-    if not machines:
+    fleet = listed_fleet(
+        config.hosts, config.host_file, config.hosts_token_file, config.hosts_ca_file, config.workers, config.slots
+    )
+    if fleet is None:
         return LocalFleet(config.workers, config.slots)
-    for machine in machines:
+    for machine in fleet.machines:
         if machine.in_the_clear:
-            journal.warn(
+            event_log.warn(
                 f"{machine.url} is reached without encryption: whoever is on the way reads the token; see wss:// in the docs"
             )
-    return ListedFleet(tuple(machines), run_to_end(survey(machines)), config.workers, config.slots)
+    return fleet
 
 
 def _parts(fleet: Fleet, plans: list[SuitePlan], ledger: Ledger) -> list[_Part]:
@@ -351,7 +385,7 @@ def _parts(fleet: Fleet, plans: list[SuitePlan], ledger: Ledger) -> list[_Part]:
     for plan in plans:
         owed = [episode for episode in plan.episodes if episode.key not in finished]
         if owed:
-            parts.append(_Part(plan, owed, fleet.staff(plan.suite.footprint, owed)))
+            parts.append(_Part(plan, owed, fleet.lease(plan.suite.footprint, owed)))
     return parts
 
 
@@ -363,42 +397,42 @@ async def _sweep(
     progress: Progress,
     ledger: Ledger,
     run: Path,
-    journal: Journal,
+    event_log: EventLog,
 ) -> None:
     task, loop = asyncio.current_task(), asyncio.get_running_loop()
     assert task is not None
-    journal.when_reader_leaves(partial(_end, loop, task))
-    reporter = Reporter(journal, progress)
+    event_log.when_reader_leaves(partial(_end, loop, task))
+    reporter = Reporter(event_log, progress)
     engines: list[Engine] = []
     roundings: list[Rounding] = []
     title = f"{' '.join(config.suites)}, policy {config.policy}, seed {config.seed}, {run}"
-    async with LedgerSink(ledger) as ledger_sink, live_display(journal.console, title, progress, engines):
-        sinks = [SavingTime(ledger_sink, progress), progress, reporter, BoundsWatch(journal.warn)]
+    async with LedgerSink(ledger) as ledger_sink, live_display(event_log.console, title, progress, engines):
+        sinks = [SavingTime(ledger_sink, progress), progress, reporter, BoundsWatch(event_log.warn)]
         for part in parts:
-            plan, staff, logs = part.plan, part.staff, run / "logs"
-            batching = Batching(1 if config.strict else config.batch or min(staff.workers * staff.slots, DEFAULT_BATCH))
-            journal.write(
+            plan, lease, logs = part.plan, part.lease, run / "logs"
+            batching = Batching(1 if config.strict else config.batch or min(lease.workers * lease.slots, DEFAULT_BATCH))
+            event_log.write(
                 SuiteStarted(
                     suite=plan.suite.name,
                     protocol=f"{plan.protocol.name}@{plan.protocol.version}",
                     owed=len(part.owed),
-                    workers=staff.workers,
-                    slots=staff.slots,
+                    workers=lease.workers,
+                    slots=lease.slots,
                     batch=batching.most,
-                    why=staff.reason,
+                    why=lease.reason,
                 )
             )
             began = time.monotonic()
-            async with fleet.hosts(plan.workplace, staff, logs) as hosts, Batcher(policy, batching) as batcher:
-                engine = Engine(hosts, staff.slots, plan.suite.embodiment, policy.needs, batcher, config.seed, sinks)
+            async with fleet.launch(plan.worker_spec, lease, logs) as workers, Batcher(policy, batching) as batcher:
+                engine = Engine(workers, lease.slots, plan.suite.embodiment, policy.needs, batcher, config.seed, sinks)
                 engines[:] = [engine]
                 async with reporter.watching(plan.suite.name, engine, time.monotonic() - began):
-                    await engine.sweep(EpisodeQueue(part.owed), fleet.joining(plan.workplace, staff, logs))
+                    await engine.sweep(EpisodeQueue(part.owed), fleet.joining(plan.worker_spec, lease, logs))
             roundings.append(batcher.rounding)
     compared = sum(rounding.compared for rounding in roundings)
     if compared:
         largest = max(rounding.largest for rounding in roundings)
-        journal.say(
+        event_log.say(
             f"batching moved the policy's answers by {largest:.1e} at most, in the actions' own units ({compared} were asked for alone "
             "too); --strict makes them exact"
         )

@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 from collections.abc import AsyncIterator, Awaitable, Sequence
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -21,7 +21,7 @@ from .children.liveness import together, within
 from .children.simulator import Simulator
 from .children.supervisor import ChildLostError, Supervisor
 from .children.worker_log import WorkerLog
-from .workplace import Workplace
+from .worker_spec import WorkerSpec
 
 T = TypeVar("T")
 
@@ -60,14 +60,14 @@ class LocalPlace:
 
     Args:
         launcher: Starts the worker.
-        workplace: What it is made of.
+        worker_spec: What it is made of.
         log: File that gets what it prints.
         memory_bytes: Most memory that it may take; no bound when ``None``.
     """
 
-    def __init__(self, launcher: Launcher, workplace: Workplace, log: Path, memory_bytes: int | None = None) -> None:
+    def __init__(self, launcher: Launcher, worker_spec: WorkerSpec, log: Path, memory_bytes: int | None = None) -> None:
         self._launcher = launcher
-        self._workplace = workplace
+        self._worker_spec = worker_spec
         self._log = WorkerLog(log)
         self._memory_bytes = memory_bytes
         self.where = str(log)
@@ -75,7 +75,7 @@ class LocalPlace:
     @property
     def suite(self) -> Suite:
         """Whose simulator it loads."""
-        return self._workplace.suite
+        return self._worker_spec.suite
 
     async def launch(self) -> WorkerLine:
         """Start a worker. Raises like :meth:`.children.simulator.Simulator.start`."""
@@ -83,7 +83,7 @@ class LocalPlace:
             self._log.open()
         except OSError as error:
             raise ChildDied(LOST, f"it cannot be started ({error})") from None
-        simulator = await Simulator.start(self._launcher, self._workplace, self._log.add, self._memory_bytes)
+        simulator = await Simulator.start(self._launcher, self._worker_spec, self._log.add, self._memory_bytes)
         return WorkerLine(simulator, simulator.welcome.embodiment)
 
 
@@ -154,6 +154,12 @@ class Worker:
             raise self.absence
         return await self._call(env, self._begun[env].step(env, actions))
 
+    async def prepare(self, env: int, episode: Episode) -> dict[str, Any] | None:
+        """Try a candidate for an initial state in an env. Raises like :meth:`start`."""
+        self._losses.setdefault(env, _Losses(""))
+        line = await self._supervisor.running()
+        return await self._call(env, line.prepare(env, episode))
+
     async def found(self) -> bool:
         """Wait until the worker is there; false where it is given up."""
         return await self._supervisor.found()
@@ -223,12 +229,12 @@ async def standing(workers: Sequence[Worker]) -> AsyncIterator[Sequence[Worker]]
 
 @contextlib.asynccontextmanager
 async def local_workers(
-    workplace: Workplace, count: int, logs: Path, memory_bytes: int | None = None
+    worker_spec: WorkerSpec, count: int, logs: Path, memory_bytes: int | None = None
 ) -> AsyncIterator[list[Worker]]:
     """``count`` workers on this machine.
 
     Args:
-        workplace: What each is made of.
+        worker_spec: What each is made of.
         count: How many.
         logs: Folder of the files that get what they print.
         memory_bytes: Most memory that each one may take; no bound when ``None``.
@@ -236,10 +242,10 @@ async def local_workers(
     Raises:
         VlarigError: One cannot start.
     """
-    name = workplace.suite.name
+    name = worker_spec.suite.name
     async with Launcher() as launcher:
         places = [
-            LocalPlace(launcher, workplace, logs / f"{name}-worker-{number}.log", memory_bytes) for number in range(count)
+            LocalPlace(launcher, worker_spec, logs / f"{name}-worker-{number}.log", memory_bytes) for number in range(count)
         ]
         workers = [Worker(number, place) for number, place in enumerate(places)]
         async with standing(workers):

@@ -6,9 +6,10 @@ Shapes: ``H`` rows of a chunk, ``A`` action channels of the request's embodiment
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -55,51 +56,137 @@ class Request:
 
 
 @dataclass(frozen=True)
+class Recorded:
+    """What a policy that records adds to a reply, for learning from it.
+
+    Attributes:
+        log_probability: Of what the policy drew for this reply, under the weights of its :attr:`Policy.version`.
+        value: The policy's estimate of the discounted return from the request's observation on.
+        arrays: The policy's own arrays by name, from which it can compute the log-probability under other weights.
+    """
+
+    log_probability: float = 0.0
+    value: float = 0.0
+    arrays: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Reply:
     """The answer to a request.
 
     Attributes:
         actions: ``float32[H, A]`` in the env's own units.
-        extras: What a recording policy adds (log-probability, denoising states, value); opaque to the engine.
+        recorded: What learning needs, where :meth:`Policy.record` asks for it; opaque to the engine.
     """
 
     actions: np.ndarray
-    extras: dict[str, Any] = field(default_factory=dict)
+    recorded: Recorded | None = None
 
 
-class Policy(Protocol):
-    """What the engine asks of a policy. Any class with these members can be named as ``module:Name`` on the command line.
+class Policy(ABC):
+    """The contract of a policy: a batch of requests goes in, a chunk of actions for each comes out.
 
-    The class is made once, with the user's ``--policy-options`` as keyword arguments. ``act`` is called from one thread, never twice
-    at a time, with requests of different episodes, tasks and slots in one batch; its answer to a request must not depend on the
-    others in the batch.
+    A subclass writes :meth:`act`; every other member has a default. On the command line it is named ``module:Name``, and is made once,
+    with the user's ``--policy-options`` as keyword arguments of its ``__init__``, read by their annotations.
 
-    Members more are used where a policy has them: ``check(suite, embodiment)``, called for each suite before anything is
-    started, raises :class:`PolicyError` where the policy does not fit; ``make_strict()``, called for ``--strict``, makes it
-    compute in one thread in float32; ``rows(embodiment)`` says how many rows it answers to whom, where that is not always its
-    ``horizon``; ``rounds_by_batch``, true for a neural policy whose rounding depends on the batch's shape and that may be asked the
-    same twice, has that measured; ``keeps_notes``, false for one whose answer is a function of the request alone, lets an episode go on
-    where one of several replicas died; ``embodiments`` and ``reads_state`` are told to clients where the policy is served;
-    ``transport_options`` names options that change no answer (a timeout), which are no part of a run's identity; ``close()`` is called
-    once at the end where the policy was loaded by its name; ``version``, an int that a policy in training raises with each update, is
-    kept with every transition. A policy in several processes or on several servers is a :class:`~vlarig.policies.pool.PolicyPool`.
+    ``act`` is called from one thread, never twice at a time, with requests of different episodes, tasks and envs in one batch. The
+    reply to a request must not depend on the others in the batch. Other members are called before the first request, between
+    batches, or at the end.
     """
 
     name: str
-    """Names the policy in tables and in the run's identity."""
+    """Names the policy in tables and in the run's identity; the class's name by default."""
 
-    revision: str
-    """Changes whenever the policy would act differently: a version, a checkpoint's hash."""
+    revision: str = "0"
+    """Changes whenever the policy would act differently: a version, a checkpoint's hash. The class's source is part of a run's identity
+    in any case."""
 
-    needs: Needs
+    needs: Needs = Needs()
     """What the policy wants to see."""
 
-    horizon: int | None
-    """``H``, the rows of each answer; ``None`` when it answers with as many as the request's ``execute``."""
+    horizon: int | None = None
+    """``H``, the steps of each reply's chunk; ``None`` when it replies with as many as the request's ``execute``."""
 
+    stateful: bool = True
+    """Whether it keeps something from one chunk of an episode to the next. False for one whose reply is a function of the request
+    alone: an episode then goes on where one of several replicas died."""
+
+    batch_sensitive: bool = False
+    """Whether its rounding depends on the batch's shape, as a neural network's does, and it may be asked the same twice: then that
+    is measured."""
+
+    reads_state: bool = True
+    """Whether it reads the observation's ``state``; clients of a served policy learn it."""
+
+    embodiments: tuple[Embodiment, ...] = ()
+    """The robots that it was made for; empty where it moves any. Clients of a served policy learn it."""
+
+    transport_options: frozenset[str] = frozenset()
+    """Names of options that change no reply (a timeout) and are no part of a run's identity."""
+
+    version: int = 0
+    """Raised by training with each update of the weights; kept with every transition."""
+
+    def __init_subclass__(cls, **arguments: Any) -> None:
+        super().__init_subclass__(**arguments)
+        if not hasattr(cls, "name"):
+            cls.name = cls.__name__
+
+    @abstractmethod
     def act(self, requests: Sequence[Request]) -> Sequence[Reply]:
         """One reply for each request, in order."""
-        ...
+
+    def horizon_for(self, embodiment: Embodiment) -> int | None:
+        """The steps of each chunk for this embodiment, where that is not always :attr:`horizon`."""
+        return self.horizon
+
+    def check(self, suite: str, embodiment: Embodiment) -> None:  # noqa: B027  a default
+        """Make sure that the policy fits a suite; called for each before anything is started.
+
+        Raises:
+            PolicyError: It does not fit; says in what they differ.
+        """
+
+    def strict(self) -> None:  # noqa: B027
+        """Compute in one thread and in float32 from now on, for ``--strict``.
+
+        Raises:
+            PolicyError: It cannot.
+        """
+
+    def record(self, options: Mapping[str, Any] | None) -> None:
+        """From now on draw each reply as learning needs it, and add what it was made of as :attr:`Reply.recorded`.
+
+        Args:
+            options: The policy's own, plain data; ``None`` ends it.
+
+        Raises:
+            PolicyError: The policy cannot be learned from.
+        """
+        raise PolicyError(f"the policy {self.name!r} cannot be learned from: its class has no record()")
+
+    def value(self, requests: Sequence[Request]) -> np.ndarray:
+        """The policy's estimate of the discounted return from each request's observation on, ``float32[N]``; it draws nothing.
+
+        Raises:
+            PolicyError: The policy has no such estimate.
+        """
+        raise PolicyError(f"the policy {self.name!r} has no value(), by which a rollout that was cut is continued in thought")
+
+    def load_weights(self, version: int, state: Mapping[str, Any]) -> None:
+        """Take new weights and set :attr:`version`; called between batches.
+
+        Args:
+            version: Theirs.
+            state: Tensors by name, as in a torch ``state_dict``; those that are missing stay as they are.
+
+        Raises:
+            PolicyError: The policy does not learn, or they are not its own.
+        """
+        raise PolicyError(f"the policy {self.name!r} does not learn: its class has no load_weights()")
+
+    def close(self) -> None:  # noqa: B027
+        """Let go of connections and the like; called once at the end where the policy was loaded by its name."""
 
 
 def policy_seed(run_seed: int, key: str, chunk: int) -> int:

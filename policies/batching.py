@@ -70,7 +70,7 @@ class Batcher:
         self._queues = [MemberQueue(policy, number, batching.alone_on_failure) for number in range(count)]
         self._working = list(self._queues)
         """Those that are not given up."""
-        self._keeps_notes = getattr(policy, "keeps_notes", True)
+        self._stateful = policy.stateful
         self._queue_of: dict[int, MemberQueue] = {}
         """The queue of each slot's episode."""
         self._lost: dict[int, str] = {}
@@ -176,7 +176,7 @@ class Batcher:
         queue.alive = False
         for slot in [slot for slot, home in self._queue_of.items() if home is queue]:
             del self._queue_of[slot]
-            if self._keeps_notes:
+            if self._stateful:
                 self._lost[slot] = story
         for waiting in batch:
             key = waiting.request.key

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from ..envs.embodiments import Embodiment
 from ..envs.errors import VlarigError
 from ..envs.faults import deed, message_of, traceback_of
-from .api import Policy, PolicyError, PolicyLost
-from .replica_messages import Check, Order, Rows
+from .api import Policy, PolicyError, PolicyLost, Request
+from .replica_messages import Check, LoadWeights, Order, Record, Rows
+from .weights import read_weights
 
 
 @contextmanager
@@ -41,40 +46,66 @@ def policy_error(name: str, doing: str, error: BaseException) -> PolicyError:
 
 
 def check_fit(policy: Policy, suite: str, embodiment: Embodiment) -> None:
-    """Ask the policy whether it fits a suite, where it has the member ``check``.
+    """Call the policy's :meth:`~.api.Policy.check`.
 
     Raises:
-        PolicyError: It does not, or it raised.
+        PolicyError: It does not fit the suite, or it raised.
     """
-    check = getattr(policy, "check", None)
-    if check is not None:
-        with policy_code(policy.name, f"while it was checked against {suite}"):
-            check(suite, embodiment)
+    with policy_code(policy.name, f"while it was checked against {suite}"):
+        policy.check(suite, embodiment)
 
 
 def make_strict(policy: Policy) -> None:
-    """Ask the policy to compute in a fixed way (one thread, float32), where it has the member ``make_strict``.
+    """Call the policy's :meth:`~.api.Policy.strict`.
 
     Raises:
         PolicyError: It raised.
     """
-    make = getattr(policy, "make_strict", None)
-    if make is not None:
-        with policy_code(policy.name, "while it was made strict"):
-            make()
+    with policy_code(policy.name, "while it was made strict"):
+        policy.strict()
 
 
 def horizon_for(policy: Policy, embodiment: Embodiment) -> int | None:
-    """Rows of the policy's answers to this embodiment: its ``rows``, where it has that member, else its horizon.
+    """Call the policy's :meth:`~.api.Policy.horizon_for`.
 
     Raises:
         PolicyError: It raised.
     """
-    rows = getattr(policy, "rows", None)
-    if rows is None:
-        return policy.horizon
-    with policy_code(policy.name, "while it was asked for its rows"):
-        return rows(embodiment)
+    with policy_code(policy.name, "while it was asked for its horizon"):
+        return policy.horizon_for(embodiment)
+
+
+def values_of(policy: Policy, requests: Sequence[Request]) -> np.ndarray:
+    """Call the policy's :meth:`~.api.Policy.value`.
+
+    Raises:
+        PolicyError: It has none, it raised, or did not give one number for each request.
+    """
+    with policy_code(policy.name, "while it was asked for values"):
+        values = np.asarray(policy.value(requests), np.float32)
+    if values.shape != (len(requests),):
+        raise PolicyError(f"the policy {policy.name!r} gave values of shape {values.shape} for {len(requests)} requests")
+    return values
+
+
+def record(policy: Policy, options: Mapping[str, Any] | None) -> None:
+    """Call the policy's :meth:`~.api.Policy.record`.
+
+    Raises:
+        PolicyError: It cannot record, or it raised.
+    """
+    with policy_code(policy.name, "while it was made to record"):
+        policy.record(options)
+
+
+def load_weights(policy: Policy, version: int, state: Mapping[str, Any]) -> None:
+    """Call the policy's :meth:`~.api.Policy.load_weights`.
+
+    Raises:
+        PolicyError: It does not learn, the weights are not its own, or it raised.
+    """
+    with policy_code(policy.name, f"while it took the weights of version {version}"):
+        policy.load_weights(version, state)
 
 
 def carry_out(policy: Policy, order: Order) -> int | None:
@@ -87,6 +118,10 @@ def carry_out(policy: Policy, order: Order) -> int | None:
         return horizon_for(policy, order.embodiment)
     if isinstance(order, Check):
         check_fit(policy, order.suite, order.embodiment)
+    elif isinstance(order, Record):
+        record(policy, order.options)
+    elif isinstance(order, LoadWeights):
+        load_weights(policy, order.version, read_weights(Path(order.path)))
     else:
         make_strict(policy)
     return None

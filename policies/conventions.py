@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from importlib.metadata import entry_points
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import msgspec
@@ -16,6 +16,7 @@ import msgspec
 from ..envs import embodiments
 from ..envs.embodiments import Channel, Embodiment
 from ..envs.errors import BadMessageError, suggestion
+from ..envs.plugins import suite_places
 from ..envs.untrusted import convert
 from .api import PolicyError
 
@@ -49,15 +50,15 @@ def known_embodiments() -> dict[str, Embodiment]:
 
 
 def plugin_embodiments() -> tuple[dict[str, Embodiment], list[str]]:
-    """The embodiments of third parties' suites, by name; and the names of those suites that cannot be loaded."""
+    """The embodiments of all suites, by name; and the names of those suites that cannot be loaded."""
     found, broken = {}, []
-    for point in entry_points(group="vlarig.suites"):
+    for name, place in suite_places().items():
         try:
-            embodiment = point.load().embodiment
+            embodiment = resolve_name(place).embodiment
         except KeyboardInterrupt:
             raise
         except BaseException:  # 'vlarig envs list' says what is wrong with it
-            broken.append(point.name)
+            broken.append(name)
         else:
             if isinstance(embodiment, Embodiment):
                 found[embodiment.name] = embodiment

@@ -20,7 +20,7 @@ import numpy as np
 
 from ..envs.api import Needs
 from ..envs.embodiments import Embodiment
-from .api import PolicyError, Reply, Request
+from .api import Policy, PolicyError, Reply, Request
 from .conventions import find_embodiment, refuse_differences
 from .images import fit_image
 from .option_types import Views
@@ -50,7 +50,7 @@ class LerobotOptions(Options):
     """where it computes: cpu, cuda, cuda:1"""
 
 
-class LerobotPolicy:
+class LerobotPolicy(Policy):
     """A policy that LeRobot's ``save_pretrained`` wrote to a directory.
 
     Such a directory says how large its images, its state and its actions are, but not what the numbers mean, so that is declared:
@@ -80,7 +80,7 @@ class LerobotPolicy:
         self.embodiments = (self._embodiment,)
         self.needs = Needs(images=bool(self._model.images))
         self.reads_state = self._model.state_size is not None
-        self.horizon: int | None = self._model.rows
+        self.horizon = self._model.rows
         self.revision = f"{self._model.kind}-{_fingerprint(self._folder)}"
 
     def check(self, suite: str, embodiment: Embodiment) -> None:
@@ -92,9 +92,9 @@ class LerobotPolicy:
         refuse_differences(self.name, suite, self._embodiment, embodiment, self.reads_state)
         self._refuse_unfit(embodiment, f"suite {suite!r}")
 
-    def make_strict(self) -> None:
+    def strict(self) -> None:
         """Compute in one thread and in float32."""
-        self._model.make_strict()
+        self._model.strict()
 
     def act(self, requests: Sequence[Request]) -> list[Reply]:
         """The policy's chunk for each request.
@@ -237,7 +237,7 @@ class _Model:
         self.images = {name: (int(each.shape[1]), int(each.shape[2])) for name, each in config.image_features.items()}
         """Feature to height and width."""
 
-    def make_strict(self) -> None:
+    def strict(self) -> None:
         """Compute in one thread and in float32."""
         self._torch.set_num_threads(1)
         self._policy.float()

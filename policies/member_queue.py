@@ -148,7 +148,7 @@ class MemberQueue:
                 began = time.perf_counter()
                 replies = checked_replies(self._policy, requests, self._member.act)
                 seconds = time.perf_counter() - began
-                version = getattr(self._member, "version", 0)
+                version = self._member.version
                 self._compare(requests, replies)
                 return [Answer(reply, version, seconds) for reply in replies]
         except VlarigError as error:
@@ -158,7 +158,7 @@ class MemberQueue:
 
     def _compare(self, requests: list[Request], replies: list[Reply]) -> None:
         """Have one of the batch's requests answered alone, now and then, and note the difference."""
-        if len(requests) == 1 or not getattr(self._policy, "rounds_by_batch", False):
+        if len(requests) == 1 or not self._policy.batch_sensitive:
             return
         self._batches += 1
         if self._batches.bit_count() > 1 or self.rounding.compared >= MOST_COMPARED:

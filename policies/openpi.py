@@ -21,7 +21,7 @@ from ..envs.errors import BadMessageError
 from ..envs.tls import client_context
 from .access import TOKEN_VARIABLE, refuse_secrets
 from .announcement import CHUNK, CLIENT, EPISODE, EXECUTE, METADATA_KEY, SEED, SLOT, Announcement
-from .api import PolicyError, Reply, Request
+from .api import Policy, PolicyError, Reply, Request
 from .conventions import differences, find_embodiment, refuse_differences
 from .openpi_layouts import LAYOUTS, ObservationLayout, find_layout
 from .openpi_pool import ConnectionPool
@@ -81,7 +81,7 @@ class Settings(Options):
         return None
 
 
-class OpenpiPolicy:
+class OpenpiPolicy(Policy):
     """Plays what an openpi server answers. A batch goes out over several connections at once, so that the server can batch too.
 
     A server of ours (``vlarig serve-policy``) announces whom its policy moves, the observation layout that it wants and how many rows
@@ -126,7 +126,7 @@ class OpenpiPolicy:
         refuse_differences(self.name, suite, self._embodiment, embodiment, self.reads_state)
         self._layout.refuse_unfit(f"suite {suite!r}", embodiment, self.needs.images, self.reads_state)
 
-    def make_strict(self) -> None:
+    def strict(self) -> None:
         """Make sure that the server computes strictly; it cannot be told to from here.
 
         Raises:
@@ -168,7 +168,7 @@ class OpenpiPolicy:
                 :8
             ]  # beside it, what a server says that announces nothing
             self.name, self.revision = "openpi", f"{told.revision} metadata-{said}"
-            self.horizon: int | None = told.horizon
+            self.horizon = told.horizon
             reads_images, reads_state = True, True
         else:
             self._refuse_contradictions(told, announced)

@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+
 from ..envs import backoff
 from .access import refuse_secrets
 from .api import Policy, PolicyError, PolicyLost, Reply, Request
@@ -66,6 +68,14 @@ class OpenpiServer:
             PolicyLost: The server is gone; :meth:`revive` it.
         """
         return self._use(lambda policy: policy.act(requests))
+
+    def value(self, requests: Sequence[Request]) -> np.ndarray:
+        """Servers have no values.
+
+        Raises:
+            PolicyError: Always.
+        """
+        return self._use(lambda policy: policy.value(requests))
 
     def do(self, order: Order) -> int | None:
         """Carry out an order; the rows that answer one about rows. Raises like :meth:`act`."""

@@ -8,24 +8,33 @@ they answer. A :class:`~.batching.Batcher` has the members act side by side.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
-from typing import Generic, Protocol, TypeVar
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
 
 from ..envs.embodiments import Embodiment
-from .api import PolicyError, PolicyLost, Reply, Request
+from .api import Policy, PolicyError, PolicyLost, Reply, Request
 from .replica_messages import (
     ActReply,
     ActRequest,
     Check,
     Description,
     Done,
-    MakeStrict,
+    LoadWeights,
     Message,
     Order,
     PackedReply,
     PackedRequest,
+    Record,
     Rows,
+    Strict,
+    ValueReply,
+    ValueRequest,
 )
+from .weights import save_weights
 
 T = TypeVar("T")
 
@@ -49,6 +58,10 @@ class Member(Protocol):
             PolicyError: The policy failed.
             PolicyLost: The process or the server is gone, and with it what it knew of its episodes; :meth:`revive` it.
         """
+        ...
+
+    def value(self, requests: Sequence[Request]) -> np.ndarray:
+        """The policy's value at each request, ``float32[N]``. Raises like :meth:`act`."""
         ...
 
     def do(self, order: Order) -> int | None:
@@ -86,6 +99,12 @@ class MessageMember:
         self.version = head.version
         return [packed.reply for packed in replies if isinstance(packed, PackedReply)]
 
+    def value(self, requests: Sequence[Request]) -> np.ndarray:
+        """The policy's value at each request, ``float32[N]``. Raises like :meth:`Member.act`."""
+        (reply,) = self.exchange([ValueRequest(), *map(PackedRequest, requests)])
+        assert isinstance(reply, ValueReply), reply
+        return reply.values
+
     def do(self, order: Order) -> int | None:
         """Carry out an order; the rows that answer one about rows. Raises like :meth:`Member.act`."""
         (done,) = self.exchange([order])
@@ -100,7 +119,7 @@ class MessageMember:
 M = TypeVar("M", bound=Member)
 
 
-class PolicyPool(Generic[M]):
+class PolicyPool(Policy, Generic[M]):
     """A policy whose members act side by side. Close it after use.
 
     Args:
@@ -122,12 +141,14 @@ class PolicyPool(Generic[M]):
                     raise PolicyError(disagreement(members[0], other, f"{field} is {ours!r} and {theirs!r}"))
         self.name, self.revision = described.name, described.revision
         self.needs, self.horizon = described.needs, described.horizon
-        self.rounds_by_batch, self.keeps_notes = described.rounds_by_batch, described.keeps_notes
+        self.batch_sensitive, self.stateful = described.batch_sensitive, described.stateful
         self.reads_state, self.embodiments = described.reads_state, described.embodiments
         self.transport_options = frozenset(described.transport_options)
         self._orders: list[Order] = []
         """What every member has carried out, and does again when it was started anew."""
         self._rows: dict[str, tuple[Embodiment, int | None]] = {}
+        self._weights: Path | None = None
+        """Folder of the newest weights."""
         self._resources = resources.pop_all()
 
     def act(self, requests: Sequence[Request]) -> list[Reply]:
@@ -142,16 +163,47 @@ class PolicyPool(Generic[M]):
         """
         self._order(Check(suite, embodiment))
 
-    def make_strict(self) -> None:
+    def strict(self) -> None:
         """Have every member compute in one thread and in float32.
 
         Raises:
             PolicyError: One cannot.
         """
-        self._order(MakeStrict())
+        self._order(Strict())
 
-    def rows(self, embodiment: Embodiment) -> int | None:
-        """Rows of each answer to this embodiment; ``None``: as many as a request's ``execute``."""
+    def record(self, options: Mapping[str, Any] | None) -> None:
+        """Have every member record, or record no more.
+
+        Raises:
+            PolicyError: One cannot.
+        """
+        self._order(Record(None if options is None else dict(options)))
+
+    def value(self, requests: Sequence[Request]) -> np.ndarray:
+        """The first member's values, ``float32[N]``.
+
+        Raises:
+            PolicyError: It has none.
+        """
+        return self._insist(self.members[0], lambda member: member.value(requests))
+
+    def load_weights(self, version: int, state: Mapping[str, Any]) -> None:
+        """Have every member take new weights, one that is started anew later too.
+
+        Raises:
+            PolicyError: The policy does not learn, they are not its own, or there is no room for them.
+        """
+        if self._weights is None:
+            self._weights = Path(self._resources.enter_context(tempfile.TemporaryDirectory(prefix="vlarig-weights-")))
+        file = self._weights / f"{version}.safetensors"
+        save_weights(state, file)
+        self._order(LoadWeights(version, str(file)))
+        self.version = version
+        for other in set(self._weights.iterdir()) - {file}:
+            other.unlink()
+
+    def horizon_for(self, embodiment: Embodiment) -> int | None:
+        """The steps of each chunk for this embodiment; ``None``: as many as a request's ``execute``."""
         known, rows = self._rows.get(embodiment.name, (None, None))
         if known != embodiment:
             rows = self._insist(self.members[0], lambda member: member.do(Rows(embodiment)))
@@ -177,6 +229,8 @@ class PolicyPool(Generic[M]):
     def _order(self, order: Order) -> None:
         for each in self.members:
             self._insist(each, lambda member: member.do(order))
+        if not isinstance(order, Check):  # only the newest counts
+            self._orders = [each for each in self._orders if type(each) is not type(order)]
         self._orders.append(order)
 
     def _insist(self, member: M, work: Callable[[M], T]) -> T:

@@ -37,6 +37,20 @@ _SCHEMES = {
     "vla-eval": "vlarig.policies.vla_eval:VlaEvalPolicy",
 }
 
+#: Members of a policy that are not methods, to their types, in Python and in words.
+_MEMBERS: dict[str, tuple[Any, str]] = {
+    "name": (str, "a str"),
+    "revision": (str, "a str"),
+    "needs": (Needs, "a Needs"),
+    "horizon": ((int, type(None)), "a number of steps, or None"),
+    "stateful": (bool, "True or False"),
+    "batch_sensitive": (bool, "True or False"),
+    "reads_state": (bool, "True or False"),
+    "embodiments": (tuple, "a tuple of embodiments"),
+    "transport_options": ((frozenset, set), "a set of names"),
+    "version": (int, "an int"),
+}
+
 #: Packages that the extra ``policy`` brings.
 _POLICY_EXTRA = ("huggingface_hub", "safetensors", "tokenizers", "torch", "transformers")
 
@@ -105,9 +119,7 @@ def loaded_policy(name: str, options: Mapping[str, str] | None = None) -> Iterat
         yield policy
     finally:
         with policy_code(name, "while it was closed"):
-            close = getattr(policy, "close", None)
-            if close is not None:
-                close()
+            policy.close()
 
 
 def _check_options(name: str, make: Callable[[], Any], arguments: list[str], options: dict[str, str]) -> None:
@@ -167,18 +179,18 @@ def _import(name: str) -> Callable[[], Any]:
 
 
 def check_members(name: str, policy: object) -> None:
-    """Make sure that an object has the members of a policy.
+    """Make sure that an object is a policy, and that what it says of itself is of the right types.
 
     Raises:
-        PolicyError: One is missing or of another type, or the horizon is no number of rows.
+        PolicyError: It is no :class:`~.api.Policy`, a member is of another type, or the horizon is no number of steps.
     """
-    expected: dict[str, Any] = {"name": str, "revision": str, "needs": Needs, "horizon": (int, type(None))}
-    for member, kind in expected.items():
-        wanted = "a number of rows, or None" if member == "horizon" else f"a {kind.__name__}"
-        if not hasattr(policy, member):
-            raise PolicyError(f"the policy {name!r} has no member {member!r}; expected {wanted}, see docs/add-a-policy.md")
+    if not isinstance(policy, Policy):
+        raise PolicyError(
+            f"the policy {name!r} is of the class {type(policy).__name__}, which is no subclass of vlarig.policies.api.Policy; write "
+            f"class {type(policy).__name__}(Policy), see docs/add-a-policy.md"
+        )
+    for member, (kind, wanted) in _MEMBERS.items():
         value = getattr(policy, member)
-        if not isinstance(value, kind) or isinstance(value, bool) or (isinstance(value, int) and value < 1):
+        no_bool = kind is not bool and isinstance(value, bool)
+        if not isinstance(value, kind) or no_bool or (member == "horizon" and value is not None and value < 1):
             raise PolicyError(f"the policy {name!r} has the {member} {value!r}; expected {wanted}, see docs/add-a-policy.md")
-    if not callable(getattr(policy, "act", None)):
-        raise PolicyError(f"the policy {name!r} has no method act(requests); see docs/add-a-policy.md")

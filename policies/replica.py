@@ -15,7 +15,7 @@ from ..envs.errors import BadMessageError, VlarigError
 from ..envs.framing import Frame, receive_frame, send_frame
 from ..envs.sources import source_hashes
 from .api import Policy, PolicyError, Reply
-from .calls import carry_out, policy_code, policy_error
+from .calls import carry_out, policy_code, policy_error, values_of
 from .registry import loaded_policy, policy_sources
 from .replica_messages import (
     MAX_BATCH_BYTES,
@@ -27,6 +27,8 @@ from .replica_messages import (
     Order,
     PackedReply,
     PackedRequest,
+    ValueReply,
+    ValueRequest,
     decode,
     encode,
     join,
@@ -73,8 +75,11 @@ def _answers(policy: Policy, messages: list[Message]) -> list[bytes]:
     try:
         if isinstance(first, Order):
             return [encode(Done(carry_out(policy, first)))]
-        replies = checked_replies(policy, [packed.request for packed in batch if isinstance(packed, PackedRequest)])
-        return [encode(ActReply(getattr(policy, "version", 0))), *(_packed_reply(policy, reply) for reply in replies)]
+        requests = [packed.request for packed in batch if isinstance(packed, PackedRequest)]
+        if isinstance(first, ValueRequest):
+            return [encode(ValueReply(values_of(policy, requests)))]
+        replies = checked_replies(policy, requests)
+        return [encode(ActReply(policy.version)), *(_packed_reply(policy, reply) for reply in replies)]
     except VlarigError as error:
         return [encode(Failed.of(error))]
     except BaseException as error:  # KeyboardInterrupt too: we are on no terminal, so it is the policy's own
@@ -85,15 +90,15 @@ def _packed_reply(policy: Policy, reply: Reply) -> bytes:
     """A reply as bytes.
 
     Raises:
-        PolicyError: Its extras do not travel.
+        PolicyError: What it recorded does not travel.
     """
     try:
         data = encode(PackedReply(reply))
-        if reply.extras:
+        if reply.recorded is not None:
             decode(data)  # what can be packed is not always what may be unpacked
     except BadMessageError as error:
         raise PolicyError(
-            f"the policy {policy.name!r} gave a reply whose extras cannot leave its process ({error}); make them of arrays, numbers, "
+            f"the policy {policy.name!r} recorded what cannot leave its process ({error}); make it of arrays, numbers, "
             "texts, lists and maps by text, or leave out --replicas"
         ) from None
     return data

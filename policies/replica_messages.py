@@ -2,7 +2,8 @@
 
 A conversation: the replica sends a :class:`Description`, or :class:`Failed` where its policy cannot be made. Then each :data:`Order` is
 answered by :class:`Done`, and an :class:`ActRequest` with its :class:`PackedRequest` messages by :class:`ActReply` with its
-:class:`PackedReply` messages; each by :class:`Failed` where the policy raised. A frame holds what belongs together, message by message,
+:class:`PackedReply` messages, a :class:`ValueRequest` with its requests by :class:`ValueReply`; each by :class:`Failed` where the
+policy raised. A frame holds what belongs together, message by message,
 so that no batch is too large for one.
 """
 
@@ -10,6 +11,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
 
 from ..envs.api import Needs
 from ..envs.embodiments import Embodiment
@@ -30,7 +34,7 @@ _LONGEST_SENTENCE = 10_000
 
 
 class Description(MessageStruct, frozen=True):
-    """What a policy says of itself; the members of :class:`~vlarig.policies.api.Policy`, optional ones with their defaults.
+    """What a policy says of itself; the members of :class:`~vlarig.policies.api.Policy`.
 
     ``sources`` has the name and hash of each of its source files, as :mod:`vlarig.envs.sources` finds them.
     """
@@ -39,8 +43,8 @@ class Description(MessageStruct, frozen=True):
     revision: str
     needs: Needs
     horizon: int | None
-    rounds_by_batch: bool
-    keeps_notes: bool
+    batch_sensitive: bool
+    stateful: bool
     reads_state: bool
     embodiments: tuple[Embodiment, ...]
     transport_options: tuple[str, ...]
@@ -54,11 +58,11 @@ class Description(MessageStruct, frozen=True):
             revision=policy.revision,
             needs=policy.needs,
             horizon=policy.horizon,
-            rounds_by_batch=bool(getattr(policy, "rounds_by_batch", False)),
-            keeps_notes=bool(getattr(policy, "keeps_notes", True)),
-            reads_state=bool(getattr(policy, "reads_state", True)),
-            embodiments=tuple(getattr(policy, "embodiments", ())),
-            transport_options=tuple(sorted(getattr(policy, "transport_options", ()))),
+            batch_sensitive=policy.batch_sensitive,
+            stateful=policy.stateful,
+            reads_state=policy.reads_state,
+            embodiments=tuple(policy.embodiments),
+            transport_options=tuple(sorted(policy.transport_options)),
             sources=dict(sources),
         )
 
@@ -70,8 +74,21 @@ class Check(MessageStruct, frozen=True):
     embodiment: Embodiment
 
 
-class MakeStrict(MessageStruct, frozen=True):
+class Strict(MessageStruct, frozen=True):
     """Compute in one thread in float32."""
+
+
+class Record(MessageStruct, frozen=True):
+    """Record from now on, with the policy's own options; no more with ``None``."""
+
+    options: dict[str, Any] | None
+
+
+class LoadWeights(MessageStruct, frozen=True):
+    """Take the weights in a file of the format safetensors."""
+
+    version: int
+    path: str
 
 
 class Rows(MessageStruct, frozen=True):
@@ -90,6 +107,16 @@ class ActRequest(MessageStruct, frozen=True):
     """Answer the requests that come next, as one batch."""
 
 
+class ValueRequest(MessageStruct, frozen=True):
+    """Give the value at each of the requests that come next."""
+
+
+class ValueReply(MessageStruct, frozen=True):
+    """The values, ``float32[N]``."""
+
+    values: np.ndarray
+
+
 class PackedRequest(MessageStruct, frozen=True):
     """One request of a batch."""
 
@@ -103,7 +130,7 @@ class ActReply(MessageStruct, frozen=True):
 
 
 class PackedReply(MessageStruct, frozen=True):
-    """One reply, its actions ``float32[H, A]``, and what travels of its extras."""
+    """One reply, its actions ``float32[H, A]``."""
 
     reply: Reply
 
@@ -132,9 +159,9 @@ class Failed(MessageStruct, frozen=True):
 
 
 #: What a policy is to do besides acting; it is answered by :class:`Done`.
-Order = Check | MakeStrict | Rows
+Order = Check | Strict | Rows | Record | LoadWeights
 
-Message = Description | Order | Done | ActRequest | PackedRequest | ActReply | PackedReply | Failed
+Message = Description | Order | Done | ActRequest | ValueRequest | PackedRequest | ActReply | ValueReply | PackedReply | Failed
 
 
 def encode(message: Message) -> bytes:

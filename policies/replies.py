@@ -82,4 +82,4 @@ def _checked(policy: Policy, request: Request, reply: Reply) -> Reply:
     if len(actions) != rows:
         promised = "the request's execute" if horizon is None else "its horizon"
         raise PolicyError(f"the policy {policy.name!r} answered {request.key} with {len(actions)} rows; {promised} is {rows}")
-    return Reply(np.ascontiguousarray(actions), reply.extras)
+    return Reply(np.ascontiguousarray(actions), reply.recorded)

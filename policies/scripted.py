@@ -10,30 +10,29 @@ import numpy as np
 
 from ..envs.api import Needs
 from ..envs.embodiments import Embodiment
-from .api import PolicyError, Reply, Request
+from ..envs.plugins import expert_places
+from .api import Policy, PolicyError, Reply, Request
 from .experts.motion import ScriptedExpert
 
 
-class ZeroPolicy:
+class ZeroPolicy(Policy):
     """Answers with zeros: a benchmark that it solves is broken."""
 
     name = "zero"
     revision = "1"
     needs = Needs(images=False)
-    horizon = None
 
     def act(self, requests: Sequence[Request]) -> list[Reply]:
         """``execute`` rows of zeros for each request."""
         return [Reply(np.zeros((request.execute, request.embodiment.action_size), np.float32)) for request in requests]
 
 
-class RandomPolicy:
+class RandomPolicy(Policy):
     """Draws every action uniformly between the channels' bounds, from the request's own seed."""
 
     name = "random"
     revision = "1"
     needs = Needs(images=False)
-    horizon = None
 
     def act(self, requests: Sequence[Request]) -> list[Reply]:
         """``execute`` random rows for each request."""
@@ -45,17 +44,7 @@ class RandomPolicy:
         return rng.uniform(space.low, space.high, (request.execute, len(space.low))).astype(np.float32)
 
 
-#: Suite name to its expert's class, as ``module:Class``; imported when the suite is played.
-EXPERTS = {
-    "libero_object": "vlarig.policies.experts.libero:LiberoExpert",
-    "libero_spatial": "vlarig.policies.experts.libero:LiberoExpert",
-    "simpler_ood": "vlarig.policies.experts.simpler:SimplerExpert",
-    "simpler_widowx": "vlarig.policies.experts.simpler:SimplerExpert",
-    "tabletop": "vlarig.policies.experts.tabletop:TabletopExpert",
-}
-
-
-class ExpertPolicy:
+class ExpertPolicy(Policy):
     """Solves the suites that have a scripted expert, by privileged state; it moves the robot by actions alone."""
 
     name = "expert"
@@ -72,8 +61,9 @@ class ExpertPolicy:
         Raises:
             PolicyError: It has none.
         """
-        if suite not in EXPERTS:
-            raise PolicyError(f"suite {suite!r} has no scripted expert; suites with one: {', '.join(sorted(EXPERTS))}")
+        places = expert_places()
+        if suite not in places:
+            raise PolicyError(f"suite {suite!r} has no scripted expert; suites with one: {', '.join(sorted(places))}")
 
     def act(self, requests: Sequence[Request]) -> list[Reply]:
         """One row for each request."""
@@ -81,5 +71,5 @@ class ExpertPolicy:
 
     def _expert(self, suite: str) -> ScriptedExpert[Any]:
         if suite not in self._experts:
-            self._experts[suite] = resolve_name(EXPERTS[suite])()
+            self._experts[suite] = resolve_name(expert_places()[suite])()
         return self._experts[suite]

@@ -109,13 +109,13 @@ class PolicyServer:
                 f"the policy {policy.name!r} needs the simulator's truth, which no client sends; serve another policy"
             )
         check_fit(policy, embodiment.name, embodiment)
-        reads_state = bool(getattr(policy, "reads_state", True))
+        reads_state = policy.reads_state
         layout.refuse_unfit(f"the policy {policy.name!r}", embodiment, policy.needs.images, reads_state)
         batching = config.batching
         if config.strict:
             make_strict(policy)
             batching = Batching(1)
-        beside = getattr(policy, "transport_options", frozenset())
+        beside = policy.transport_options
         told = [f"{name}={value}" for name, value in sorted(config.options.items()) if name not in beside]
         told += [f"{name}={sha256[:12]}" for name, sha256 in sorted(config.sources.items())]
         self.announcement = Announcement(

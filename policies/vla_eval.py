@@ -18,7 +18,7 @@ from ..envs.api import Needs
 from ..envs.embodiments import Embodiment
 from ..envs.untrusted import one_line
 from .access import refuse_secrets
-from .api import PolicyError, Reply, Request
+from .api import Policy, PolicyError, Reply, Request
 from .conventions import find_embodiment, refuse_differences
 from .images import fit_image
 from .option_types import ImageSize, Seconds, Views
@@ -53,7 +53,7 @@ class VlaEvalOptions(Options):
     """seconds that a connection may take"""
 
 
-class VlaEvalPolicy:
+class VlaEvalPolicy(Policy):
     """Plays what a vla-eval model server answers: a connection for each slot, all asked at once, so that the server can batch.
 
     The server announces some of its conventions (a rotation's representation, a gripper's signs), and one that contradicts the env's
@@ -90,7 +90,7 @@ class VlaEvalPolicy:
         self._views = self._told.images or {}
         self.needs = Needs(images=self._announced.reads_images or bool(self._views))
         self.reads_state = self._announced.reads_state
-        self.horizon: int | None = self._told.horizon
+        self.horizon = self._told.horizon
         said = hashlib.sha256(pack_payload(self._sessions.hello)).hexdigest()[:8]  # the declared revision is beside it
         server, version = one_line(self._announced.model_server)[:80], one_line(self._announced.harness_version)[:40]
         self.revision = f"{self._told.revision} {server}-{version}-{said}"
@@ -115,7 +115,7 @@ class VlaEvalPolicy:
                 "(--policy-options announced=ignored where what it announces is not so)"
             )
 
-    def make_strict(self) -> None:
+    def strict(self) -> None:
         """Refuse: such a server cannot be told to compute strictly.
 
         Raises:

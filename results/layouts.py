@@ -12,14 +12,12 @@ from dataclasses import dataclass
 from ..benchmarks.published import PublishedColumn, PublishedRow, PublishedTable, load_table
 from ..benchmarks.suite import unknown
 from ..envs.errors import VlarigError
+from ..envs.plugins import layout_files
 from .bootstrap import Unit
 from .manifest import SuitePlan, protocol_differences
 from .measured_columns import Number, measured_number, shared
 from .measures import RunRecords
 from .sheet import Cell, Column, Line, Mark, Sheet
-
-#: The paper's tables that numbers of ours can stand in.
-LAYOUTS = ("table4", "table7", "table8", "table9", "table11")
 
 #: Heading of the rows that were not published.
 OURS = "Measured with vlarig"
@@ -176,7 +174,7 @@ def make_layout(name: str, runs: Iterable[tuple[str, RunRecords]], unit: Unit = 
     """The paper's table of that name, with a row for each label.
 
     Args:
-        name: One of :data:`LAYOUTS`.
+        name: One of :func:`~vlarig.envs.plugins.layout_files`.
         runs: Labels and runs; runs of one label make one row.
         unit: What the intervals are about: ``start``, other starts of these tasks; ``task``, other tasks of the kind.
 
@@ -184,8 +182,8 @@ def make_layout(name: str, runs: Iterable[tuple[str, RunRecords]], unit: Unit = 
         VlarigError: There is no such layout; a run is a shard; two runs of a label played the same suite; two runs played a suite
             under different protocols; nothing that was played has a column; or scipy is not installed where it is needed.
     """
-    if name not in LAYOUTS:
-        raise unknown("layout", name, LAYOUTS, "vlarig table")
+    if name not in (layouts := layout_files()):
+        raise unknown("layout", name, layouts, "vlarig table")
     table = load_table(name)
     by_label: dict[str, list[RunRecords]] = {}
     for label, run in runs:

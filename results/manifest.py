@@ -125,6 +125,8 @@ class Identity(_Model):
     """Code of third parties that the run is made with (suites, adapters, the policy): name of each file or package, to its SHA-256."""
     assets: dict[str, str] = Field(default_factory=dict)
     """Name of each asset bundle, to what its files are: `official, ...` or how many are stand-ins, then `; sha256 ...`, a hash."""
+    prepared: dict[str, str] = Field(default_factory=dict)
+    """Suites whose initial states were found beforehand, to the SHA-256 of what was found."""
     renderer: str
     """What draws the images, for instance `osmesa` or `egl`; image digests are comparable under one renderer alone."""
     vlarig_version: str

@@ -177,4 +177,4 @@ def _rule(plan: SuitePlan) -> str:
     """The protocol's success rule in words."""
     rule = plan.protocol.get("success_rule", "first")
     words = {"first": "success at any moment", "final": "success at the end"}
-    return words.get(rule) or f"success held for {plan.protocol.get('hold_rows', 1)} rows"
+    return words.get(rule) or f"success held for {plan.protocol.get('hold_steps', 1)} rows"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from vlarig.benchmarks.tabletop import TABLETOP
+from vlarig.benchmarks.tabletop.suite import TABLETOP
 from vlarig.policies.api import Reply, Request
 from vlarig.policies.scripted import ExpertPolicy
 from vlarig.results.records import split_key

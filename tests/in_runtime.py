@@ -8,7 +8,7 @@ from pathlib import Path
 
 from vlarig.benchmarks.registry import load_suite
 from vlarig.envs.api import Env
-from vlarig.harness.workplace import Workplace
+from vlarig.harness.worker_spec import WorkerSpec
 
 #: What pytest consists of; it is pure Python, so another interpreter can use it.
 PYTEST = ("pytest", "_pytest", "py", "pluggy", "iniconfig", "packaging", "pygments")
@@ -32,9 +32,9 @@ def borrow(folder: Path) -> None:
 def run_tests(file: Path, suite: str, folder: Path) -> None:
     """Run the tests of ``file`` where ``suite`` runs, and fail with their output unless all pass and none is skipped."""
     borrow(folder)
-    workplace = Workplace.of(load_suite(suite))
-    command = [workplace.runtime.python, "-B", "-m", "pytest", "-q", "-ra", "--noconftest", "-c", "/dev/null", file]
-    environment = {**workplace.environment(), "PYTHONPATH": str(folder)}
+    worker_spec = WorkerSpec.of(load_suite(suite))
+    command = [worker_spec.runtime.python, "-B", "-m", "pytest", "-q", "-ra", "--noconftest", "-c", "/dev/null", file]
+    environment = {**worker_spec.environment(), "PYTHONPATH": str(folder)}
     done = subprocess.run(
         command, cwd=folder, env=environment, capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
     )

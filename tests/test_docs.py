@@ -43,18 +43,19 @@ def type_in(line: str, folder: Path, **variables: str) -> str:
 
 @pytest.mark.slow
 def test_add_a_benchmark(tmp_path: Path) -> None:
-    page = "add-a-benchmark.md"
-    write_files(page, tmp_path)
-    install, *others = commands(page)
-    assert install == "pip install -e ."
-    # The same, but into a folder of its own, so that the test leaves the environment as it is.
-    type_in("python -m uv pip install --quiet --no-deps --target site .", tmp_path)
+    new, cd, install, *others = commands("add-a-benchmark.md")
+    assert (cd, install) == ("cd my_bench", "pip install -e .")
     variables = {"PYTHONPATH": str(tmp_path / "site"), "VLARIG_HOME": str(tmp_path / "home")}
-    printed = [type_in(line, tmp_path, **variables) for line in others]
+    type_in(new, tmp_path, **variables)
+    # The same, but into a folder of its own, so that the test leaves the environment as it is.
+    type_in("python -m uv pip install --quiet --no-deps --target ../site .", tmp_path / "my_bench")
+    printed = [type_in(line, tmp_path / "my_bench", **variables) for line in others]
     assert [line.split()[1] for line in others] == ["runtime", "envs", "sweep", "runtime"]
     assert re.search(r"(\d+) of \1 checks passed", printed[1])
-    assert re.search(r"reach +\d+\.\d +\d+\.\d to \d+\.\d +2 +0 +0", printed[2])
-    assert "3 passed" in printed[3]
+    assert re.search(r"reach_red +100\.0 +\d+\.\d to 100\.0 +2 +0 +0", printed[2])
+    assert "6 passed" in printed[3]
+    readme = (tmp_path / "my_bench" / "README.md").read_text()
+    assert all(line.replace("--episodes 2", "--episodes 5") in readme for line in (install, *others))
 
 
 @pytest.mark.slow

@@ -14,12 +14,13 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Iterator
 from dataclasses import field
-from importlib import resources
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import ConfigDict, TypeAdapter
 from pydantic.dataclasses import dataclass
 
+from ...envs.plugins import layout_files
 from ..suite import unknown
 
 #: The tables, in the paper's order.
@@ -197,15 +198,19 @@ class PublishedTable:
 
 
 def load_table(name: str) -> PublishedTable:
-    """The table of that name, which is one of :data:`TABLES`.
+    """The table of that name: one of :data:`TABLES`, or a plug-in's layout.
+
+    A plug-in's file holds its ``paper``, too; ours share one.
 
     Raises:
         VlarigError: There is none; the nearest names are offered.
     """
-    if name not in TABLES:
-        raise unknown("published table", name, TABLES, "benchmarks/published")
-    return TypeAdapter(PublishedTable).validate_python(_read(name) | {"paper": _read("paper")})
+    files = {own: Path(__file__).parent / f"{own}.toml" for own in TABLES} | layout_files()
+    if name not in files:
+        raise unknown("published table", name, files, "this installation")
+    table = {"paper": _read(files[name].with_name("paper.toml"))} if name in TABLES else {}
+    return TypeAdapter(PublishedTable).validate_python(table | _read(files[name]))
 
 
-def _read(name: str) -> dict[str, Any]:
-    return tomllib.loads(resources.files("vlarig.benchmarks.published").joinpath(f"{name}.toml").read_text(encoding="utf-8"))
+def _read(file: Path) -> dict[str, Any]:
+    return tomllib.loads(file.read_text(encoding="utf-8"))

@@ -21,7 +21,7 @@ from steps import start_loops
 from vlarig.benchmarks.registry import load_suite
 from vlarig.envs.api import Episode
 from vlarig.envs.messages import Start
-from vlarig.harness.workplace import Workplace
+from vlarig.harness.worker_spec import WorkerSpec
 
 REPEATS = 5
 WORKERS = 2
@@ -29,10 +29,10 @@ ENVS = 2
 EPISODES_A_TASK = 12
 
 
-def bare(workplace: Workplace, episodes: list[Episode], actions: np.ndarray, envs: int) -> float:
+def bare(worker_spec: WorkerSpec, episodes: list[Episode], actions: np.ndarray, envs: int) -> float:
     """Steps per second of :data:`WORKERS` bare loops of ``envs`` envs, each with its share of the episodes."""
     shares = [[Start(episode, InstantPolicy.needs) for episode in episodes[number::WORKERS]] for number in range(WORKERS)]
-    processes = [start_loops(workplace, "bare", starts, actions=actions.tolist(), envs=envs) for starts in shares]
+    processes = [start_loops(worker_spec, "bare", starts, actions=actions.tolist(), envs=envs) for starts in shares]
     for process in processes:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
@@ -46,12 +46,12 @@ def bare(workplace: Workplace, episodes: list[Episode], actions: np.ndarray, env
 def main() -> None:
     """Measure in turns and print medians."""
     suite = load_suite("tabletop")
-    workplace, episodes = Workplace.of(suite), suite.episodes(per_task=EPISODES_A_TASK)
+    worker_spec, episodes = WorkerSpec.of(suite), suite.episodes(per_task=EPISODES_A_TASK)
     alone, together, costs = [], [], []
     for _ in range(REPEATS):
-        alone.append(bare(workplace, episodes, InstantPolicy().actions, 1))
+        alone.append(bare(worker_spec, episodes, InstantPolicy().actions, 1))
         costs.append(measure(suite.name, EPISODES_A_TASK, WORKERS, ENVS))
-        together.append(bare(workplace, episodes, InstantPolicy().actions, ENVS))
+        together.append(bare(worker_spec, episodes, InstantPolicy().actions, ENVS))
     table = Table("", "steps/s, median", "min to max", "/ bare, 1 env", "min to max", f"/ bare, {ENVS} envs", "min to max")
     for name, rates in {
         f"bare loop, {WORKERS} processes x 1 env": alone,

@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vlarig.harness.engine import Transition
+from vlarig.harness.machines.fleets import LocalFleet
 from vlarig.harness.rollouts import Rollouts
 from vlarig.results.records import Attempt
 
@@ -92,6 +93,10 @@ class Counter:
         self.faults += 1
 
 
+def nothing(transition: Transition) -> None:
+    """Keep no transition."""
+
+
 def measure(question: Question, slots_a_worker: int, minutes: float, write: Callable[[Sample], object] | None) -> list[Sample]:
     """Run that many slots in each worker and measure every so often."""
     counter, samples = Counter(), []
@@ -99,19 +104,18 @@ def measure(question: Question, slots_a_worker: int, minutes: float, write: Call
     with (
         TemporaryDirectory() as logs,
         Rollouts(
-            question.suite,
+            {question.suite: slots},
             InstantPolicy(),
-            protocol=question.protocol,
-            workers=question.workers,
-            slots=slots_a_worker,
+            protocols={question.suite: question.protocol} if question.protocol else None,
+            fleet=LocalFleet(question.workers),
             sinks=[counter],
             logs=Path(logs),
         ) as rollouts,
     ):
-        rollouts.collect(1)
+        rollouts.collect(1, nothing)
         began = before = counter.now()
         while before["wall"] < began["wall"] + 60 * minutes:
-            rollouts.collect(1)
+            rollouts.collect(1, nothing)
             if time.monotonic() < before["wall"] + question.every:
                 continue
             now = counter.now()

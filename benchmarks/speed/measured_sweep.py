@@ -12,10 +12,10 @@ import numpy as np
 
 from vlarig.envs.api import Needs
 from vlarig.harness import evaluate
-from vlarig.policies.api import Reply, Request
+from vlarig.policies.api import Policy, Reply, Request
 
 
-class InstantPolicy:
+class InstantPolicy(Policy):
     """Reads images and answers at once: sixteen small random actions, drawn beforehand."""
 
     name = "instant"

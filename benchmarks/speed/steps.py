@@ -32,7 +32,7 @@ from vlarig.benchmarks.registry import load_suite
 from vlarig.envs.api import Camera, Episode, Needs
 from vlarig.envs.messages import Start
 from vlarig.envs.wire import pack
-from vlarig.harness.workplace import Workplace
+from vlarig.harness.worker_spec import WorkerSpec
 
 CHUNK = 16
 #: Envs and workers that memory is projected to.
@@ -65,30 +65,30 @@ class Question:
     """Tasks at once whose memory is measured, an env each."""
 
 
-def start_loops(workplace: Workplace, question: str, starts: Sequence[Start], **told: Any) -> subprocess.Popen[str]:
+def start_loops(worker_spec: WorkerSpec, question: str, starts: Sequence[Start], **told: Any) -> subprocess.Popen[str]:
     """Start ``loops.py`` in the suite's runtime with a question; its last line is the answer."""
-    command = [str(workplace.runtime.python), "-I", str(Path(__file__).with_name("loops.py")), question]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=workplace.environment())
+    command = [str(worker_spec.runtime.python), "-I", str(Path(__file__).with_name("loops.py")), question]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=worker_spec.environment())
     spec = importlib.util.find_spec("vlarig.envs")
     assert spec is not None
     assert process.stdin is not None
-    known = {"envs": spec.origin, "adapter": workplace.suite.adapter, "runtime": workplace.suite.runtime}
+    known = {"envs": spec.origin, "adapter": worker_spec.suite.adapter, "runtime": worker_spec.suite.runtime}
     encoded = [base64.b64encode(pack(start)).decode() for start in starts]
     process.stdin.write(json.dumps({**known, "starts": encoded, **told}) + "\n")
     process.stdin.flush()
     return process
 
 
-def ask(workplace: Workplace, question: str, starts: Sequence[Start], **told: Any) -> Any:
+def ask(worker_spec: WorkerSpec, question: str, starts: Sequence[Start], **told: Any) -> Any:
     """The answer to a question.
 
     Raises:
         RuntimeError: The process failed; what it wrote is on standard error.
     """
-    process = start_loops(workplace, question, starts, **told)
+    process = start_loops(worker_spec, question, starts, **told)
     output, _ = process.communicate()
     if process.returncode:
-        raise RuntimeError(f"{question} ended with status {process.returncode} in the runtime {workplace.suite.runtime!r}")
+        raise RuntimeError(f"{question} ended with status {process.returncode} in the runtime {worker_spec.suite.runtime!r}")
     return json.loads(output.splitlines()[-1])
 
 
@@ -117,12 +117,12 @@ def draw_actions(runtime: str, steps: int) -> np.ndarray:
     return actions
 
 
-def show_speed(console: Console, workplace: Workplace, question: Question, episode: Episode) -> None:
+def show_speed(console: Console, worker_spec: WorkerSpec, question: Question, episode: Episode) -> None:
     """Measure the loops in turns and print medians."""
-    runtime, ours = workplace.suite.runtime, variants(episode, workplace.suite.runtime)
+    runtime, ours = worker_spec.suite.runtime, variants(episode, worker_spec.suite.runtime)
     upstreams = {"upstream": True} if runtime == "simpler" else {"upstream": True, NO_PICTURES: False}
     told = {"actions": draw_actions(runtime, question.steps).tolist(), "turns": question.turns}
-    answer = ask(workplace, "measure", list(ours.values()), loops=list(ours), upstreams=upstreams, **told)
+    answer = ask(worker_spec, "measure", list(ours.values()), loops=list(ours), upstreams=upstreams, **told)
     costs = {
         name: {"a step": [step for _, step in turns], "a reset": [reset for reset, _ in turns]}
         | {"an episode": [reset + question.steps * step for reset, step in turns]}
@@ -147,13 +147,13 @@ def show_speed(console: Console, workplace: Workplace, question: Question, episo
     console.print(f"the same state to the last bit after {question.steps} steps with pictures: {same}; {question.turns} turns")
 
 
-def show_memory(console: Console, workplace: Workplace, question: Question, episode: Episode) -> None:
+def show_memory(console: Console, worker_spec: WorkerSpec, question: Question, episode: Episode) -> None:
     """Measure the memory of envs, of several tasks and of upstream's env, and project to many envs; and the time of a start."""
     start = Start(episode, Needs())
-    others = [each for each in workplace.suite.episodes(per_task=1) if each.task != episode.task]
+    others = [each for each in worker_spec.suite.episodes(per_task=1) if each.task != episode.task]
     tasks = [start, *(Start(each, Needs()) for each in others[: question.tasks - 1])]
-    held = {count: ask(workplace, "memory", [start] * count) for count in sorted({1, *question.envs})}
-    together, upstream = ask(workplace, "memory", tasks), ask(workplace, "upstream_memory", [start])
+    held = {count: ask(worker_spec, "memory", [start] * count) for count in sorted({1, *question.envs})}
+    together, upstream = ask(worker_spec, "memory", tasks), ask(worker_spec, "upstream_memory", [start])
     most = max(held)
     further = (held[most] - held[1]) / max(most - 1, 1)
     further_task = (together - held[1]) / max(len(tasks) - 1, 1) - further
@@ -169,7 +169,7 @@ def show_memory(console: Console, workplace: Workplace, question: Question, epis
         table.add_row(f"projected: {PROJECTED} envs, {workers} workers with {len(tasks)} tasks each", f"{total:.0f}")
     table.add_row(f"projected: {PROJECTED} of upstream's", f"{PROJECTED * upstream:.0f}")
     console.print(table)
-    first, again = ask(workplace, "start_up", [start])
+    first, again = ask(worker_spec, "start_up", [start])
     console.print(f"wall seconds to the first picture: {first:.1f}; with the scene loaded again: {again:.1f}")
 
 
@@ -180,9 +180,9 @@ def main(question: Question) -> None:
     # mani-skill's own starts are those of the protocol of its name
     protocol = suite.protocol("maniskill3" if suite.runtime == "simpler" else None)
     episode = suite.episodes([question.task] if question.task else [], per_task=1, protocol=protocol)[0]
-    episode, workplace = replace(episode, protocol=suite.protocol()), Workplace.of(suite)
-    show_speed(console, workplace, question, episode)
-    show_memory(console, workplace, question, episode)
+    episode, worker_spec = replace(episode, protocol=suite.protocol()), WorkerSpec.of(suite)
+    show_speed(console, worker_spec, question, episode)
+    show_memory(console, worker_spec, question, episode)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import cattrs
 import msgpack
 import numpy as np
 
-from vlarig.benchmarks.tabletop import TABLETOP
+from vlarig.benchmarks.tabletop.suite import TABLETOP
 from vlarig.envs import messages
 from vlarig.envs.api import ChunkResult, Frames, Needs, Outcome, Row, Snapshot
 from vlarig.envs.untrusted import build_array

@@ -30,8 +30,8 @@ HAND = "robot0_right_hand"
 class LiberoEnv(Env):
     """One slot of LIBERO's suites.
 
-    An episode's suite and task name upstream's task, its ``start`` a row of upstream's initial states. The payload may hold another
-    ``instruction``.
+    An episode's suite and task name upstream's task, its ``start`` a row of upstream's initial states, unless the payload says
+    ``sampled``: then upstream's samplers place the objects. The payload holds the ``instruction``.
 
     Args:
         pool: The scenes to share with the process's other slots; a new pool when ``None``.
@@ -45,13 +45,14 @@ class LiberoEnv(Env):
         self._scene: Optional[Scene] = None
 
     def begin(self, episode: Episode, rng: np.random.Generator) -> str:
-        """Place the fixtures by the process-wide generator, as upstream does, and set the start's initial state."""
+        """Place the fixtures by the process-wide generator, as upstream does, and set the start's initial state, if there is one."""
         self._enter_task(episode.suite, episode.task)
-        if not 0 <= episode.start < len(self.scene.init_states):
+        sampled = bool(episode.payload.get("sampled"))
+        if not sampled and not 0 <= episode.start < len(self.scene.init_states):
             raise VlarigError(
                 f"task {episode.task!r} has the starts 0 to {len(self.scene.init_states) - 1}, got {episode.start}"
             )
-        self.scene.reset(self._slot, episode.start)
+        self.scene.reset(self._slot, None if sampled else episode.start)
         self._control = ArmController(self.scene.upstream.robots[0], self.scene.model, self._slot.data)
         self._sample(self._slot.data.qpos.copy())
         return episode.payload["instruction"]

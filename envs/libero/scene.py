@@ -94,10 +94,11 @@ class Scene:
                 getattr(self._inside, name)[:] = getattr(self.model, name)
         self._inside = None
 
-    def reset(self, slot: Slot, start: int) -> None:
+    def reset(self, slot: Slot, start: Optional[int]) -> None:
         """Bring ``slot`` where upstream's ``env.reset(); env.set_init_state(init_states[start])`` brings a fresh process.
 
-        The process-wide generator of numpy must be seeded as ``env.seed`` would; fixtures are placed from it.
+        Without a start, where ``env.reset()`` alone does. The process-wide generator of numpy must be seeded as ``env.seed`` would;
+        fixtures are placed from it, and then objects.
         """
         from robosuite.utils.errors import RandomizationError
 
@@ -111,11 +112,12 @@ class Scene:
                 continue
         mujoco.mj_forward(self.model, slot.data)
         self.upstream.visualize(vis_settings=dict.fromkeys(self.upstream._visualizations, False))
-        state = self.init_states[start]
-        slot.data.time = state[0]
-        slot.data.qpos[:] = state[1 : 1 + self.model.nq]
-        slot.data.qvel[:] = state[1 + self.model.nq :]
-        mujoco.mj_forward(self.model, slot.data)
+        if start is not None:
+            state = self.init_states[start]
+            slot.data.time = state[0]
+            slot.data.qpos[:] = state[1 : 1 + self.model.nq]
+            slot.data.qvel[:] = state[1 + self.model.nq :]
+            mujoco.mj_forward(self.model, slot.data)
         self.upstream._check_success()
         self.upstream._post_process()
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import tomllib
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import NamedTuple
 
 from ...envs.errors import VlarigError, suggestion
-
-BUNDLES = Path(__file__).parent / "bundles"
+from ...envs.plugins import bundle_files
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class File(NamedTuple):
 
 @dataclass(frozen=True)
 class BundleSpec:
-    """A bundle of data files, read from ``bundles/<name>.toml`` and ``bundles/<name>.txt``.
+    """A bundle of data files, read from a plug-in's ``<name>.toml``, with ``<name>.txt`` beside it.
 
     Contents are told by git's blob ids, in hex: upstream's own repositories then say what is official, file by file.
 
@@ -75,7 +74,7 @@ class BundleSpec:
 
 def bundle_names() -> list[str]:
     """Names of the bundles that are known."""
-    return sorted(path.stem for path in BUNDLES.glob("*.toml"))
+    return sorted(bundle_files())
 
 
 def load_bundle(name: str) -> BundleSpec:
@@ -84,10 +83,11 @@ def load_bundle(name: str) -> BundleSpec:
     Raises:
         VlarigError: There is no such bundle; the nearest names are offered.
     """
-    if name not in bundle_names():
-        raise VlarigError(f"unknown assets {name!r}; {suggestion(name, bundle_names())}")
-    data = tomllib.loads((BUNDLES / f"{name}.toml").read_text(encoding="utf-8"))
-    lines = (BUNDLES / f"{name}.txt").read_text(encoding="utf-8").splitlines()
+    files = bundle_files()
+    if name not in files:
+        raise VlarigError(f"unknown assets {name!r}; {suggestion(name, sorted(files))}")
+    data = tomllib.loads(files[name].read_text(encoding="utf-8"))
+    lines = files[name].with_suffix(".txt").read_text(encoding="utf-8").splitlines()
     listed = [line.split("  ", 1) for line in lines if line and not line.startswith("#")]
     elsewhere = data.get("stand_in_paths", {})
     return BundleSpec(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
@@ -12,11 +12,25 @@ from ...envs.api import ChunkResult, Episode, Needs, Snapshot
 from ...envs.embodiments import Embodiment
 from ...envs.errors import BadMessageError, VlarigError
 from ...envs.framing import MOST_ENVS, Frame
-from ...envs.messages import ENV_ERROR, EPISODE_FAULTS, LOST, REFUSED, Failure, Start, Started, Step, Stepped, decode, encode
+from ...envs.messages import (
+    ENV_ERROR,
+    EPISODE_FAULTS,
+    LOST,
+    REFUSED,
+    Failure,
+    Prepare,
+    Prepared,
+    Start,
+    Started,
+    Step,
+    Stepped,
+    decode,
+    encode,
+)
 from ...envs.wire import MAX_MESSAGE_BYTES
 from .child import ChildDied
 
-T = TypeVar("T", Started, Stepped)
+T = TypeVar("T", Started, Stepped, Prepared)
 
 
 class SimulatorFault(Exception):
@@ -151,7 +165,11 @@ class WorkerLine(Line):
         steps = actions.shape[0] if actions.ndim else 0  # a shape that is wrong is the env's to refuse
         return (await self._answer(Step(actions), env, steps, Stepped)).result
 
-    async def _answer(self, message: Start | Step, env: int, steps: int, expected: type[T]) -> T:
+    async def prepare(self, env: int, episode: Episode) -> dict[str, Any] | None:
+        """Try a candidate for an initial state in an env, which has no episode then. Raises like :meth:`start`."""
+        return (await self._answer(Prepare(episode), env, 1, Prepared)).data
+
+    async def _answer(self, message: Start | Step | Prepare, env: int, steps: int, expected: type[T]) -> T:
         if env >= MOST_ENVS:
             raise VlarigError(f"env {env} of a worker, which has at most {MOST_ENVS}; take more workers")
         try:

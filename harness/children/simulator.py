@@ -9,9 +9,9 @@ from typing import Self
 
 from ...envs.errors import BadMessageError, VlarigError
 from ...envs.framing import Frame
-from ...envs.messages import LOST, MEMORY, START, STEP, Failure, Welcome, decode
+from ...envs.messages import LOST, MEMORY, PREPARE, START, STEP, Failure, Welcome, decode
 from ...envs.sources import check_unchanged
-from ..workplace import Workplace
+from ..worker_spec import WorkerSpec
 from .child import Child, ChildConfig, ChildDied, Launcher
 from .launcher import excess_of
 from .memory import MemoryShare
@@ -28,22 +28,24 @@ class Simulator:
     first: Frame
     welcome: Welcome
 
-    def __init__(self, child: Child, workplace: Workplace, output: Callable[[bytes], None], memory_bytes: int | None) -> None:
+    def __init__(
+        self, child: Child, worker_spec: WorkerSpec, output: Callable[[bytes], None], memory_bytes: int | None
+    ) -> None:
         self._child = child
         self._output = output
-        self._patience = workplace.suite.patience
+        self._patience = worker_spec.suite.patience
         self._memory = MemoryShare(child.pid, memory_bytes)
         self._steps: dict[int, int] = {}
 
     @classmethod
     async def start(
-        cls, launcher: Launcher, workplace: Workplace, output: Callable[[bytes], None], memory_bytes: int | None = None
+        cls, launcher: Launcher, worker_spec: WorkerSpec, output: Callable[[bytes], None], memory_bytes: int | None = None
     ) -> Self:
         """Start the process and wait until its adapter is loaded.
 
         Args:
             launcher: Starts it.
-            workplace: What it is made of.
+            worker_spec: What it is made of.
             output: Gets what it prints.
             memory_bytes: Most memory that it may take; no bound when ``None``.
 
@@ -52,25 +54,25 @@ class Simulator:
             CodeChangedError: Its code is no longer what the run began with.
             ChildDied: The process died on the way.
         """
-        adapter = workplace.suite.adapter
-        await asyncio.to_thread(check_unchanged, workplace.files.items())
+        adapter = worker_spec.suite.adapter
+        await asyncio.to_thread(check_unchanged, worker_spec.files.items())
         config = ChildConfig(
-            command=workplace.command("simulator"),
-            environment=workplace.environment(),
-            greeting={"adapter": adapter, "packages": workplace.packages()},
-            load_seconds=workplace.suite.patience.load,
+            command=worker_spec.command("simulator"),
+            environment=worker_spec.environment(),
+            greeting={"adapter": adapter, "packages": worker_spec.packages()},
+            load_seconds=worker_spec.suite.patience.load,
             output=output,
             memory_bytes=memory_bytes,
         )
         child = await launcher.start(config)
-        simulator = cls(child, workplace, output, memory_bytes)
+        simulator = cls(child, worker_spec, output, memory_bytes)
         try:
             simulator.first = await child.receive()
             simulator.welcome = _welcome(simulator.first, adapter)
             excess = excess_of(child.pid, memory_bytes)  # the launcher may look later
             if excess is not None:
                 raise ChildDied(MEMORY, f"the simulator {excess}")
-            await asyncio.to_thread(check_unchanged, workplace.files.items())  # now that it has been read
+            await asyncio.to_thread(check_unchanged, worker_spec.files.items())  # now that it has been read
         except ChildDied as death:
             await child.end()
             story = f"{adapter} did not load: {death}"
@@ -100,8 +102,10 @@ class Simulator:
         elif frame.kind == STEP:
             rows = min(frame.steps, self._steps.get(frame.env, 1))
             await self._child.send(frame, self._patience.row * max(1, rows))
+        elif frame.kind == PREPARE:
+            await self._child.send(frame, self._patience.prepare)
         else:
-            raise BadMessageError(f"a message of kind {frame.kind} out of turn; expected Start or Step")
+            raise BadMessageError(f"a message of kind {frame.kind} out of turn; expected Start, Step or Prepare")
 
     async def sent(self) -> None:
         """Wait until all requests are sent, or the process is gone."""

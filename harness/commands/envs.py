@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
@@ -25,9 +26,10 @@ from ...envs.errors import VlarigError
 from ...envs.wire import pack
 from ..assets.bundle import locate_bundle
 from ..command_line import parse
+from ..new_benchmark import new_benchmark
 from ..runtimes.runtime import list_runtimes
 from ..screen import Screen
-from ..workplace import Workplace
+from ..worker_spec import WorkerSpec
 
 #: Letters that a suite's title needs in a line; a narrower screen gets a paragraph for each suite.
 LEAST_TITLE = 30
@@ -38,6 +40,7 @@ DESCRIPTION = """List the suites that can be swept, or check that a suite's env 
   vlarig envs list libero_goal    # its tasks, and its protocols side by side
   vlarig envs check tabletop      # a minute of real simulation: determinism, isolation, images, limits
   vlarig envs check               # every suite whose runtime is ready
+  vlarig envs new my_bench        # the files of a benchmark of your own
   vlarig envs check libero_90 --tasks TASK TASK    # two of its 90 tasks; all take a quarter of an hour
 """
 
@@ -64,12 +67,24 @@ class CheckConfig:
     """Only these tasks. Default: all."""
 
 
-COMMANDS: dict[str, type[ListConfig | CheckConfig]] = {"list": ListConfig, "check": CheckConfig}
+@dataclass(frozen=True)
+class NewConfig:
+    """Write the files of a benchmark of your own, filled in with a small world that works, and say what to type next."""
+
+    name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
+    """Its name, and its suite's: small letters, digits and _."""
+    to: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
+    """Folder to write to. Default: one of that name, here."""
+
+
+COMMANDS: dict[str, type[ListConfig | CheckConfig | NewConfig]] = {"list": ListConfig, "check": CheckConfig, "new": NewConfig}
 
 
 def main(arguments: list[str]) -> int:
     """Parse and run."""
     config = parse(COMMANDS, arguments, "vlarig envs", DESCRIPTION)
+    if isinstance(config, NewConfig):
+        return write_new(config)
     if not isinstance(config, CheckConfig):
         for name in config.names:
             show_suite(load_suite(name))
@@ -84,6 +99,16 @@ def main(arguments: list[str]) -> int:
     refuse_unknown_tasks(config.tasks, suites)
     chosen = [(suite, [task for task in suite.tasks if not config.tasks or task.name in config.tasks]) for suite in suites]
     return max([check(suite, tasks) for suite, tasks in chosen if tasks], default=0) or int(bool(broken))
+
+
+def write_new(config: NewConfig) -> int:
+    """Write a new benchmark, and print its files and what to type."""
+    folder, console = config.to or Path(config.name), Screen(soft_wrap=True)
+    for file in new_benchmark(config.name, folder):
+        console.print(str(file))
+    for line in (f"pip install -e {folder}", f"vlarig runtime install {config.name}", f"vlarig envs check {config.name}"):
+        console.print(f"next: {line}" if line.startswith("pip") else f"      {line}")
+    return 0
 
 
 def show_list() -> int:
@@ -219,21 +244,21 @@ def run_checker(suite: Suite, episodes: Sequence[Episode]) -> Iterator[dict[str,
     Raises:
         VlarigError: The runtime is not there, the episodes are of one start, or the worker died.
     """
-    workplace = Workplace.of(suite)
+    worker_spec = WorkerSpec.of(suite)
     told = {
         "adapter": suite.adapter,
-        "packages": workplace.packages(),
+        "packages": worker_spec.packages(),
         "episodes": [base64.b64encode(pack(episode)).decode() for episode in episodes],
     }
     with (
         tempfile.TemporaryFile("w+") as errors,
         subprocess.Popen(
-            workplace.command("check"),
+            worker_spec.command("check"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
-            env=workplace.environment(),
+            env=worker_spec.environment(),
         ) as worker,
     ):
         assert worker.stdin is not None

@@ -97,12 +97,12 @@ async def _serve(config: EnvServerConfig) -> None:
     stop = stop_on_signals()
     screen = Screen(soft_wrap=True)
     async with EnvServer(config) as server:
-        offer = server.offer()
+        capacity = server.capacity()
         scheme = "ws" if config.encryption is None else "wss"
         lent = ", ".join(config.suites) or "every installed suite"
         screen.print(
-            f"lending {lent} at {scheme}://{config.host}:{server.port}: {offer.workers} workers, "
-            f"{offer.cores} cores, {offer.memory / 10**9:.1f} GB free"
+            f"lending {lent} at {scheme}://{config.host}:{server.port}: {capacity.workers} workers, "
+            f"{capacity.cores} cores, {capacity.memory / 10**9:.1f} GB free"
         )
         await stop.wait()
     screen.print("stopped")

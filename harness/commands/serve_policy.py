@@ -134,7 +134,7 @@ def main(arguments: list[str]) -> int:
 
 def _embodiment(told: ServePolicy, policy: Policy) -> Embodiment:
     """The embodiment that the user names, one of the policy's own first, or the policy's only one."""
-    own: tuple[Embodiment, ...] = tuple(getattr(policy, "embodiments", ()))
+    own: tuple[Embodiment, ...] = tuple(policy.embodiments)
     if told.embodiment is not None:
         named = [each for each in own if each.name == told.embodiment]
         return named[0] if named else find_embodiment(told.embodiment)

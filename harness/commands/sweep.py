@@ -16,8 +16,8 @@ from ...results.rendering import LEGEND, run_sheet
 from ...results.tables import run_table
 from ..command_line import parse
 from ..plan import SweepConfig
+from ..reporting.event_log import EventLog
 from ..reporting.events import Failed, Result, TaskResult
-from ..reporting.journal import Journal
 from ..screen import Screen
 from ..sweep import Evaluation, cluster, named_policy, run_sweep
 from ..termination import exit_status
@@ -59,16 +59,16 @@ def main(arguments: list[str]) -> int:
         with _claimed_output() as output:
             return _print_events(arguments, output)
     console = Screen()
-    with Journal(console) as journal:
-        evaluation = _run(arguments, journal)
+    with EventLog(console) as event_log:
+        evaluation = _run(arguments, event_log)
     print_sheets(console, [run_sheet(run_table(evaluation.run))], LEGEND)
     return _status(evaluation)
 
 
-def _run(arguments: list[str], journal: Journal) -> Evaluation:
+def _run(arguments: list[str], event_log: EventLog) -> Evaluation:
     config = parse(_Command, arguments, "vlarig sweep", DESCRIPTION).config
     with cluster(config), named_policy(config) as policy:
-        return run_sweep(config, policy, journal)
+        return run_sweep(config, policy, event_log)
 
 
 def _status(evaluation: Evaluation) -> int:
@@ -77,42 +77,42 @@ def _status(evaluation: Evaluation) -> int:
 
 def _print_events(arguments: list[str], output: int) -> int:
     """The same with events alone on standard output."""
-    with Journal(Screen(quiet=True), output) as journal:
+    with EventLog(Screen(quiet=True), output) as event_log:
         try:
-            with _told_failure(journal):
-                status = _status(_run(arguments, journal))
-                journal.write(_result(journal, status))
+            with _told_failure(event_log):
+                status = _status(_run(arguments, event_log))
+                event_log.write(_result(event_log, status))
         except BrokenPipeError as error:
-            if not journal.reader_left:
+            if not event_log.reader_left:
                 raise
             Screen(stderr=True, soft_wrap=True).print(f"vlarig: {error}")
             status = READER_LEFT
-    return READER_LEFT if journal.reader_left else status
+    return READER_LEFT if event_log.reader_left else status
 
 
 @contextlib.contextmanager
-def _told_failure(journal: Journal) -> Iterator[None]:
+def _told_failure(event_log: EventLog) -> Iterator[None]:
     """Whatever ends the command early is an event too, with the result so far after it; it is raised all the same."""
     try:
         yield
     except (Exception, KeyboardInterrupt) as error:
-        if journal.reader_left:  # to whom it would be told
+        if event_log.reader_left:  # to whom it would be told
             raise
         status = 2 if isinstance(error, VlarigError) else exit_status(error) if isinstance(error, KeyboardInterrupt) else 1
         message = str(error) if status > 1 else f"{type(error).__name__}: {error}"
-        journal.write(Failed(message=message or "interrupted"))
-        journal.write(_result(journal, status))
+        event_log.write(Failed(message=message or "interrupted"))
+        event_log.write(_result(event_log, status))
         raise
 
 
-def _result(journal: Journal, status: int) -> Result:
+def _result(event_log: EventLog, status: int) -> Result:
     """The result of the run so far, as far as there is one."""
-    if journal.run is None:
+    if event_log.run is None:
         return Result(run=None, complete=False, status=status, tasks=[])
     try:
-        table = run_table(journal.run)
+        table = run_table(event_log.run)
     except VlarigError:  # the ledger is what went wrong
-        return Result(run=str(journal.run), complete=False, status=status, tasks=[])
+        return Result(run=str(event_log.run), complete=False, status=status, tasks=[])
     tasks = [
         TaskResult(
             suite=suite.suite,
@@ -129,7 +129,7 @@ def _result(journal: Journal, status: int) -> Result:
         for suite in table.suites
         for row in suite.rows
     ]
-    return Result(run=str(journal.run), complete=table.total.complete, status=status, tasks=tasks)
+    return Result(run=str(event_log.run), complete=table.total.complete, status=status, tasks=tasks)
 
 
 @contextlib.contextmanager

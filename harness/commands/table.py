@@ -16,7 +16,7 @@ from ...results.forms.csv import for_csv
 from ...results.forms.html import for_html
 from ...results.forms.latex import for_latex
 from ...results.forms.markdown import for_markdown
-from ...results.layouts import LAYOUTS, make_layout
+from ...results.layouts import make_layout
 from ...results.matrix import matrix_sheets
 from ...results.measures import RunRecords, read_run
 from ...results.rendering import LEGEND, for_programs, run_sheet
@@ -61,8 +61,8 @@ class TableConfig:
     runs: tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="[LABEL=]RUN...")]] = ()
     """Folders of runs, or their names below runs/. A row's label is the policy's name unless it is given; with --layout, runs of one
     label make one row."""
-    layout: Annotated[str | None, tyro.conf.arg(metavar="|".join(LAYOUTS))] = None
-    """A table of the paper to put the runs into."""
+    layout: Annotated[str | None, tyro.conf.arg(metavar="LAYOUT")] = None
+    """A table to put the runs into: the paper's table4, table7, table8, table9 and table11, or a plug-in's."""
     per_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """A table for each run, also of runs that played the same."""
     interval: Literal["start", "task"] = "start"

@@ -18,8 +18,8 @@ from ...envs.errors import VlarigError
 from ..machine import Machine
 from ..sizing import suite_share
 from ..slot import GivenUpError, SimSlot
+from ..worker_spec import WorkerSpec
 from ..workers import local_workers
-from ..workplace import Workplace
 
 T = TypeVar("T")
 
@@ -75,10 +75,10 @@ class SimulatorPool:
             self.slots = []
 
     def _open(self) -> None:
-        workplace = Workplace.of(self._suite)
+        worker_spec = WorkerSpec.of(self._suite)
         loop = BackgroundLoop("vlarig-engine")
         try:
-            loop.run(self._start(workplace))
+            loop.run(self._start(worker_spec))
         except BaseException:
             loop.run(self._stack.aclose())
             loop.close()
@@ -86,13 +86,13 @@ class SimulatorPool:
         self._loop = loop
         atexit.register(self.close)  # later, at the interpreter's end, the loop's thread would answer no more
 
-    async def _start(self, workplace: Workplace) -> None:
+    async def _start(self, worker_spec: WorkerSpec) -> None:
         logs = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="vlarig-")))
         each = math.ceil(self._size / self._workers)
         share = suite_share(self._suite, self._workers, each)
-        hosts = await self._stack.enter_async_context(local_workers(workplace, self._workers, logs, share))
-        places = [(host, local) for local in range(each) for host in hosts][: self._size]
-        self.slots = [SimSlot(host, local, self._needs) for host, local in places]
+        workers = await self._stack.enter_async_context(local_workers(worker_spec, self._workers, logs, share))
+        places = [(worker, local) for local in range(each) for worker in workers][: self._size]
+        self.slots = [SimSlot(worker, local, self._needs) for worker, local in places]
 
 
 async def all_of(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:

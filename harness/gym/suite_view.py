@@ -167,7 +167,7 @@ class SuiteView:
 
     def info(self, snapshot: Snapshot) -> dict[str, Any]:
         """What is told beside an observation; ``is_success`` is success by the protocol's own rule so far."""
-        solved = snapshot.outcome.under(self.protocol.success_rule, self.protocol.hold_rows)
+        solved = snapshot.outcome.under(self.protocol.success_rule, self.protocol.hold_steps)
         return {**snapshot_info(snapshot), "is_success": bool(solved)}
 
     def transition(self, before: Snapshot, result: ChunkResult) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:

@@ -29,21 +29,33 @@ from ...envs.access import may_enter, refuse_open_door, stranger
 from ...envs.errors import BadMessageError, VlarigError
 from ...envs.framing import Frame, frame_of
 from ...envs.handshakes import Handshakes
-from ...envs.messages import BAD_MESSAGE, LOST, REFUSED, WIRE_VERSION, Died, Failure, Hire, Hired, Offer, decode, encode
+from ...envs.messages import (
+    BAD_MESSAGE,
+    LOST,
+    REFUSED,
+    WIRE_VERSION,
+    Capacity,
+    Died,
+    Failure,
+    StartWorker,
+    WorkerReady,
+    decode,
+    encode,
+)
 from ...envs.wire import MAX_MESSAGE_BYTES
 from ..children.child import ChildDied, Launcher
 from ..children.liveness import CLOSE_SECONDS, KEEPALIVE, TICK, hang_up, keep_alive, within
 from ..children.simulator import Simulator
 from ..children.worker_log import WorkerLog
 from ..machine import Machine
+from ..worker_spec import WorkerSpec
 from ..workers import START_MARGIN
-from ..workplace import Workplace
 from .remote_machines import DEFAULT_PORT
 
-#: Seconds that a client may take to say what it wants. One that only wants to know the offer leaves before.
-HIRE_SECONDS = 60.0
+#: Seconds that a client may take to say what it wants. One that only wants to know the capacity leaves before.
+START_WORKER_SECONDS = 60.0
 
-#: Connections at a time beside those of workers: clients that ask for the offer.
+#: Connections at a time beside those of workers: clients that ask for the capacity.
 MORE_CONNECTIONS = 16
 
 logger = logging.getLogger(__name__)
@@ -90,7 +102,7 @@ class EnvServer:
         self._handshakes = Handshakes()
         self._launcher = Launcher()
         for name in config.suites:
-            Workplace.of(load_suite(name))
+            WorkerSpec.of(load_suite(name))
 
     async def __aenter__(self) -> EnvServer:
         """Begin to listen.
@@ -136,11 +148,11 @@ class EnvServer:
         """Where it listens."""
         return self._server.sockets[0].getsockname()[1]
 
-    def offer(self) -> Offer:
+    def capacity(self) -> Capacity:
         """What there is."""
         here = Machine.here()
         free = self._most - len(self._numbers)
-        return Offer(WIRE_VERSION, version("vlarig"), platform.node(), here.cores, here.memory, free)
+        return Capacity(WIRE_VERSION, version("vlarig"), platform.node(), here.cores, here.memory, free)
 
     def _admit(self, connection: ServerConnection, request: Request) -> Response | None:
         """Answer what is not for us; ``None`` lets the connection in."""
@@ -159,11 +171,11 @@ class EnvServer:
         """One client. Whatever goes wrong with it costs this connection and no other."""
         watch = asyncio.create_task(keep_alive(connection, KEEPALIVE))
         try:
-            await _send(connection, encode(self.offer()))
-            hire = decode(frame_of(await within(connection.recv(), HIRE_SECONDS)))
-            if not isinstance(hire, Hire):
-                raise BadMessageError(f"{type(hire).__name__} instead of Hire")
-            await self._serve(connection, hire)
+            await _send(connection, encode(self.capacity()))
+            order = decode(frame_of(await within(connection.recv(), START_WORKER_SECONDS)))
+            if not isinstance(order, StartWorker):
+                raise BadMessageError(f"{type(order).__name__} instead of StartWorker")
+            await self._serve(connection, order)
         except BadMessageError as error:
             await hang_up(connection, 1008, _message(Failure(BAD_MESSAGE, str(error))))
         except VlarigError as error:
@@ -179,7 +191,7 @@ class EnvServer:
             watch.cancel()
             connection.transport.abort()
 
-    async def _serve(self, connection: ServerConnection, hire: Hire) -> None:
+    async def _serve(self, connection: ServerConnection, order: StartWorker) -> None:
         """Start a worker for a connection, pass frames on, and end it.
 
         Raises:
@@ -187,38 +199,38 @@ class EnvServer:
             ChildDied: The worker does not start or has died, or there is no room for it.
             BadMessageError: The client sent what is no request.
         """
-        if self._config.suites and hire.suite not in self._config.suites:
-            raise unknown("suite", hire.suite, self._config.suites, "this env server")
-        workplace = Workplace.of(load_suite(hire.suite))
+        if self._config.suites and order.suite not in self._config.suites:
+            raise unknown("suite", order.suite, self._config.suites, "this env server")
+        worker_spec = WorkerSpec.of(load_suite(order.suite))
         with contextlib.suppress(VlarigError):  # what draws here instead is said to the client, which refuses it
-            workplace = workplace.drawn_by([hire.renderer], "")
-        before = self._leases.get(hire.lease)
+            worker_spec = worker_spec.drawn_by([order.renderer], "")
+        before = self._leases.get(order.lease)
         if before is not None:
             before.transport.abort()  # its client has lost it, and wants another
         number = await self._take_number()
-        self._leases[hire.lease] = connection
-        logger.info("worker %d: %s for %s", number, hire.suite, connection.remote_address[0])
+        self._leases[order.lease] = connection
+        logger.info("worker %d: %s for %s", number, order.suite, connection.remote_address[0])
         try:
-            log = WorkerLog(self._config.logs / f"{hire.suite}-worker-{number}.log")
-            await _while_connected(connection, self._lend(connection, workplace, log, hire.memory))
+            log = WorkerLog(self._config.logs / f"{order.suite}-worker-{number}.log")
+            await _while_connected(connection, self._lend(connection, worker_spec, log, order.memory))
         finally:
             self._numbers.discard(number)
-            if self._leases.get(hire.lease) is connection:
-                del self._leases[hire.lease]
+            if self._leases.get(order.lease) is connection:
+                del self._leases[order.lease]
             logger.info("worker %d: ended", number)
 
-    async def _lend(self, connection: ServerConnection, workplace: Workplace, log: WorkerLog, memory: int | None) -> None:
+    async def _lend(self, connection: ServerConnection, worker_spec: WorkerSpec, log: WorkerLog, memory: int | None) -> None:
         """Start a worker, and have its client talk to it. Raises like :meth:`_serve`."""
-        seconds = workplace.suite.patience.load + START_MARGIN
+        seconds = worker_spec.suite.patience.load + START_MARGIN
         try:
             log.open()
-            simulator = await within(Simulator.start(self._launcher, workplace, log.add, memory), seconds)
+            simulator = await within(Simulator.start(self._launcher, worker_spec, log.add, memory), seconds)
         except TimeoutError:
             raise ChildDied(LOST, "its worker does not stand in time") from None
         except OSError as error:
             raise ChildDied(LOST, f"its worker cannot be started ({error})") from None
         try:
-            await _send(connection, encode(_hired(workplace, simulator.pid)))
+            await _send(connection, encode(_ready(worker_spec, simulator.pid)))
             await _send(connection, simulator.first)
             await _pass_on(connection, simulator)
         finally:
@@ -252,12 +264,12 @@ async def _while_connected(connection: ServerConnection, work: Coroutine[Any, An
         working.result()
 
 
-def _hired(workplace: Workplace, pid: int) -> Hired:
-    return Hired(
-        runtime=workplace.runtime.lock_sha256,
-        renderer="" if workplace.renderer is None else workplace.renderer.name,
-        assets={bundle.name: bundle.identity for bundle in workplace.assets},
-        code=workplace.code(),
+def _ready(worker_spec: WorkerSpec, pid: int) -> WorkerReady:
+    return WorkerReady(
+        runtime=worker_spec.runtime.lock_sha256,
+        renderer="" if worker_spec.renderer is None else worker_spec.renderer.name,
+        assets={bundle.name: bundle.identity for bundle in worker_spec.assets},
+        code=worker_spec.code(),
         pid=pid,
     )
 

@@ -25,9 +25,9 @@ from ..children.liveness import within
 from ..children.supervisor import MachineAwayError
 from ..machine import Machine
 from ..sizing import Size, choose_size, memory_line
+from ..worker_spec import WorkerSpec
 from ..workers import Worker, standing
-from ..workplace import Workplace
-from .fleets import Staff
+from .fleets import Lease
 from .ray_worker import RayWorker, authority
 from .remote_machines import RemoteMachine
 from .remote_place import RemotePlace
@@ -53,14 +53,14 @@ class RayPlace:
     Args:
         worker: The actor, see :class:`.machines.ray_worker.RayWorker`.
         token: Its secret.
-        workplace: What the run says that it is made of.
+        worker_spec: What the run says that it is made of.
         memory_bytes: Most memory that its simulator may take.
     """
 
-    def __init__(self, worker: Any, token: str, workplace: Workplace, memory_bytes: int) -> None:
+    def __init__(self, worker: Any, token: str, worker_spec: WorkerSpec, memory_bytes: int) -> None:
         self._worker = worker
         self._token = token
-        self._workplace = workplace
+        self._worker_spec = worker_spec
         self._memory_bytes = memory_bytes
         self._patience = PLACE_SECONDS
         self.where = "Ray's logs of the node"
@@ -69,10 +69,10 @@ class RayPlace:
     @property
     def suite(self) -> Suite:
         """Whose simulator it loads."""
-        return self._workplace.suite
+        return self._worker_spec.suite
 
     async def launch(self) -> WorkerLine:
-        """Ask Ray where the worker is, and hire it. Raises like :meth:`.machines.remote_place.RemotePlace.launch`."""
+        """Ask Ray where the worker is, and start it. Raises like :meth:`.machines.remote_place.RemotePlace.launch`."""
         import ray.exceptions
 
         try:
@@ -81,7 +81,7 @@ class RayPlace:
             raise MachineAwayError(f"Ray has placed it nowhere within {self._patience:g} s") from None
         except ray.exceptions.RayError as error:
             raise MachineAwayError(f"Ray cannot run it ({str(error).splitlines()[0]})") from None
-        place = RemotePlace(RemoteMachine(url, self._token, authority()), self._workplace, self._memory_bytes)
+        place = RemotePlace(RemoteMachine(url, self._token, authority()), self._worker_spec, self._memory_bytes)
         self.where = place.where
         line = await place.launch()
         self._patience = PLACE_AGAIN_SECONDS
@@ -102,7 +102,12 @@ class RayFleet:
         self._hosts: dict[Worker, Any] = {}
         self._numbers = itertools.count()
 
-    def staff(self, footprint: Footprint, episodes: Sequence[Episode]) -> Staff:
+    def for_envs(self, count: int, share: float) -> RayFleet:
+        """Workers for so many envs, on a share of the cores that are free."""
+        workers = max(1, min(count, round((self._workers or _free_cores()) * share)))
+        return RayFleet(workers, math.ceil(count / workers))
+
+    def lease(self, footprint: Footprint, episodes: Sequence[Episode]) -> Lease:
         """On each node as many as its cores and memory allow.
 
         Raises:
@@ -127,37 +132,39 @@ class RayFleet:
             f"{workers} workers x {slots} slots on {len(nodes)} nodes of a Ray cluster ({sum(node.cores for node in nodes)} cores); "
             f"{memory_line(memory, free)}"
         )
-        return Staff((Size(workers, slots, memory, share, reason),), reason)
+        return Lease((Size(workers, slots, memory, share, reason),), reason)
 
     @contextlib.asynccontextmanager
-    async def hosts(self, workplace: Workplace, staff: Staff, logs: Path) -> AsyncIterator[list[Worker]]:
+    async def launch(self, worker_spec: WorkerSpec, lease: Lease, logs: Path) -> AsyncIterator[list[Worker]]:
         """Workers as Ray places them, those that join later among them when they are ended."""
         try:
-            async with standing([self._hire(workplace, staff) for _ in range(staff.workers)]) as hosts:
+            async with standing([self._start_worker(worker_spec, lease) for _ in range(lease.workers)]) as hosts:
                 yield list(hosts)
         finally:
             await asyncio.gather(*(host.__aexit__() for host in self._hosts))
             for host in list(self._hosts):
                 self._dismiss(host)
 
-    async def joining(self, workplace: Workplace, staff: Staff, logs: Path) -> AsyncIterator[tuple[Worker, int]]:
+    async def joining(self, worker_spec: WorkerSpec, lease: Lease, logs: Path) -> AsyncIterator[tuple[Worker, int]]:
         """A worker for each core that is more than there were workers."""
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             wanted = (self._workers or math.inf) - len(self._hosts)
-            newcomers = [self._hire(workplace, staff) for _ in range(int(min(wanted, await asyncio.to_thread(_free_cores))))]
+            newcomers = [
+                self._start_worker(worker_spec, lease) for _ in range(int(min(wanted, await asyncio.to_thread(_free_cores))))
+            ]
             stand = await asyncio.gather(*(host.__aenter__() for host in newcomers), return_exceptions=True)
             for host, outcome in zip(newcomers, stand, strict=True):
                 if isinstance(outcome, BaseException):  # its node is gone already
                     self._dismiss(host)
                 else:
-                    yield host, staff.slots
+                    yield host, lease.slots
 
-    def _hire(self, workplace: Workplace, staff: Staff) -> Worker:
+    def _start_worker(self, worker_spec: WorkerSpec, lease: Lease) -> Worker:
         """A worker more, wherever Ray has room for it."""
         import ray
 
-        (size,) = staff.sizes
+        (size,) = lease.sizes
         token = secrets.token_hex(16)
         options = {
             "num_cpus": 1,
@@ -166,8 +173,8 @@ class RayFleet:
             "max_task_retries": -1,
             "scheduling_strategy": "SPREAD",
         }
-        actor = ray.remote(**options)(RayWorker).remote(workplace.suite.name, token)
-        host = Worker(next(self._numbers), RayPlace(actor, token, workplace, size.memory_share), "ray")
+        actor = ray.remote(**options)(RayWorker).remote(worker_spec.suite.name, token)
+        host = Worker(next(self._numbers), RayPlace(actor, token, worker_spec, size.memory_share), "ray")
         self._hosts[host] = actor
         return host
 

@@ -8,8 +8,10 @@ from __future__ import annotations
 import contextlib
 import math
 import secrets
+import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ...envs.errors import VlarigError
@@ -19,6 +21,7 @@ from ...policies.replica_messages import (
     Description,
     Done,
     Failed,
+    LoadWeights,
     Message,
     Order,
     decode,
@@ -47,6 +50,7 @@ class RayReplicaHost:
         self._make = lambda: replicated_policy(policy, options, count).members
         self._made: Sequence[Replica] = ()
         self._making = threading.Lock()
+        self._weights: tempfile.TemporaryDirectory[str] | None = None
 
     def describe(self) -> tuple[str, list[bytes]]:
         """What tells this life of the actor from others, and the policy's description."""
@@ -57,6 +61,23 @@ class RayReplicaHost:
             return [self._made[0].description]
 
         return self._life, self._answered(self._life, answer)
+
+    def keep(self, life: str, order: bytes, weights: bytes) -> list[bytes]:
+        """Keep weights for the replicas here, in place of older ones; the order that loads them from there."""
+
+        def answer() -> list[Message]:
+            (load,) = _decoded([order])
+            assert isinstance(load, LoadWeights), load
+            with self._making:
+                self._weights = self._weights or tempfile.TemporaryDirectory(prefix="vlarig-weights-")
+                file = Path(self._weights.name, Path(load.path).name)
+                if not file.exists():
+                    for older in file.parent.iterdir():
+                        older.unlink()
+                    file.write_bytes(weights)
+            return [LoadWeights(load.version, str(file))]
+
+        return self._answered(life, answer)
 
     def exchange(self, life: str, index: int, messages: Sequence[bytes]) -> list[bytes]:
         """A replica's answer to a request."""
@@ -89,15 +110,17 @@ class RayReplica(MessageMember):
         policy: The policy's name.
         host: Its node's actor.
         index: Its number there.
+        weights: What the replicas have in common.
     """
 
     description: Description
 
-    def __init__(self, number: int, policy: str, host: Any, index: int) -> None:
+    def __init__(self, number: int, policy: str, host: Any, index: int, weights: _Weights) -> None:
         self.label = f"replica {number} of the policy {policy!r}"
         self._host = host
         self._index = index
         self._life = ""
+        self._weights = weights
         self._interrupted = threading.Event()
 
     def find(self) -> None:
@@ -122,6 +145,11 @@ class RayReplica(MessageMember):
         self._interrupted.clear()
         return self._exchange([encode(message) for message in messages])
 
+    def do(self, order: Order) -> int | None:
+        """Carry out an order; weights are brought to its node before. Raises like :meth:`exchange`."""
+        self._interrupted.clear()
+        return super().do(self._kept(order))
+
     def revive(self, orders: Sequence[Order]) -> None:
         """Wait until it is there again: its process, or its node's actor, which Ray places anew.
 
@@ -130,10 +158,11 @@ class RayReplica(MessageMember):
             PolicyLost: :meth:`interrupt` was called meanwhile.
         """
         self._interrupted.clear()
-        before, encoded = self._life, [encode(order) for order in orders]
+        before = self._life
         while True:
             try:
                 self.find()
+                encoded = [encode(self._kept(order)) for order in orders]
                 _decoded(self._get(self._host.revive.remote(self._life, self._index, encoded), PLACE_SECONDS))
                 if self._life != before:  # its process is another one too, and may not have died since
                     for order in encoded:
@@ -152,6 +181,15 @@ class RayReplica(MessageMember):
         import ray
 
         ray.kill(self._host)
+
+    def _kept(self, order: Order) -> Order:
+        """The order as it is carried out on the replica's node. Raises like :meth:`exchange`."""
+        if not isinstance(order, LoadWeights):
+            return order
+        answer = self._get(self._host.keep.remote(self._life, encode(order), self._weights.reference(order)))
+        (kept,) = _decoded(answer)
+        assert isinstance(kept, LoadWeights), kept
+        return kept
 
     def _exchange(self, messages: Sequence[bytes]) -> list[Message]:
         return _decoded(self._get(self._host.exchange.remote(self._life, self._index, messages)))
@@ -181,6 +219,22 @@ class RayReplica(MessageMember):
             raise PolicyLost(f"{self.label} is gone: {str(error).splitlines()[0]}") from None
 
 
+class _Weights:
+    """The newest weights in Ray's object store, put there once for all nodes."""
+
+    def __init__(self) -> None:
+        self._path = ""
+        self._reference: Any = None
+
+    def reference(self, order: LoadWeights) -> Any:
+        """What stands for the weights' bytes in a call."""
+        import ray
+
+        if self._path != order.path:
+            self._path, self._reference = order.path, ray.put(Path(order.path).read_bytes())
+        return self._reference
+
+
 def ray_replicas(policy: str, options: Mapping[str, str], count: int) -> PolicyPool[RayReplica]:
     """A policy's replicas on the connected Ray cluster. Close it after use.
 
@@ -197,6 +251,7 @@ def ray_replicas(policy: str, options: Mapping[str, str], count: int) -> PolicyP
     gpus, counts = _spread(count)
     with contextlib.ExitStack() as stack:
         replicas: list[RayReplica] = []
+        weights = _Weights()
         for here in counts:
             options_of_ray: dict[str, Any] = {
                 "max_restarts": -1,
@@ -208,7 +263,7 @@ def ray_replicas(policy: str, options: Mapping[str, str], count: int) -> PolicyP
             }
             host: Any = ray.remote(**options_of_ray)(RayReplicaHost).remote(policy, dict(options), here)
             stack.callback(ray.kill, host)
-            replicas += [RayReplica(len(replicas) + index, policy, host, index) for index in range(here)]
+            replicas += [RayReplica(len(replicas) + index, policy, host, index, weights) for index in range(here)]
         try:
             for replica in replicas:
                 replica.find()

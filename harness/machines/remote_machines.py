@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import ssl
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -14,7 +15,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from ...envs.access import authorization, checked_token, find_token, is_loopback
 from ...envs.errors import BadMessageError, VlarigError
 from ...envs.framing import frame_of
-from ...envs.messages import WIRE_VERSION, Failure, Offer, decode
+from ...envs.messages import WIRE_VERSION, Capacity, Failure, decode
 from ...envs.tls import client_context, handshake_failure
 from ...envs.wire import MAX_MESSAGE_BYTES
 from ..children.liveness import CLOSE_SECONDS, within
@@ -59,8 +60,8 @@ class RemoteMachine:
         """Whether the token and the pictures can be read on the way."""
         return self.url.startswith("ws://") and not _is_here(self.url)
 
-    async def reach(self) -> tuple[ClientConnection, Offer]:
-        """A connection, and what the server offers.
+    async def reach(self) -> tuple[ClientConnection, Capacity]:
+        """A connection, and what the server capacities.
 
         Raises:
             MachineAwayError: Nobody answers there now; ``MachineBusyError`` where it soon may.
@@ -71,7 +72,7 @@ class RemoteMachine:
         except TimeoutError:
             raise MachineAwayError(f"no answer from {self.url} within {CONNECT_SECONDS:g} s") from None
 
-    async def _reach(self) -> tuple[ClientConnection, Offer]:
+    async def _reach(self) -> tuple[ClientConnection, Capacity]:
         try:
             connection = await connect(
                 self.url,
@@ -120,21 +121,21 @@ class RemoteMachine:
             return MachineBusyError(f"the env server at {self.url} has too many connections")
         return VlarigError(f"what answers at {self.url} is no env server (HTTP status {status}); mend the address")
 
-    def _checked(self, offer: object) -> Offer:
-        if isinstance(offer, Failure):
-            raise VlarigError(f"the env server at {self.url} refused the connection: {offer.message}")
-        if not isinstance(offer, Offer):
-            raise BadMessageError(f"{type(offer).__name__} instead of an offer")
-        if offer.version != WIRE_VERSION:
+    def _checked(self, capacity: object) -> Capacity:
+        if isinstance(capacity, Failure):
+            raise VlarigError(f"the env server at {self.url} refused the connection: {capacity.message}")
+        if not isinstance(capacity, Capacity):
+            raise BadMessageError(f"{type(capacity).__name__} instead of Capacity")
+        if capacity.version != WIRE_VERSION:
             raise VlarigError(
-                f"the env server at {self.url} speaks version {offer.version} and we speak {WIRE_VERSION}; install the same vlarig on "
-                "both"
+                f"the env server at {self.url} speaks version {capacity.version} and we speak {WIRE_VERSION}; install the same vlarig "
+                "on both"
             )
-        return offer
+        return capacity
 
 
 def find_machines(
-    addresses: tuple[str, ...], file: Path | None, token_file: Path | None, authority: Path | None
+    addresses: Sequence[str], file: Path | None, token_file: Path | None, authority: Path | None
 ) -> list[RemoteMachine]:
     """The machines that a user names, in order.
 

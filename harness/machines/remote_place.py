@@ -1,4 +1,4 @@
-"""A worker on another machine, hired from the env server there."""
+"""A worker on another machine, ready from the env server there."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from websockets.exceptions import ConnectionClosed
 from ...benchmarks.suite import Suite
 from ...envs.errors import BadMessageError, VlarigError
 from ...envs.framing import Frame, frame_of
-from ...envs.messages import DIED, LOST, REFUSED, Died, Failure, Hire, Hired, Offer, Welcome, decode, encode
+from ...envs.messages import DIED, LOST, REFUSED, Capacity, Died, Failure, StartWorker, Welcome, WorkerReady, decode, encode
 from ...envs.sources import CodeChangedError
 from ..children.child import ChildDied
 from ..children.line import WorkerLine
 from ..children.liveness import KEEPALIVE, hang_up, keep_alive
-from ..workplace import Workplace
+from ..worker_spec import WorkerSpec
 from .remote_machines import RemoteMachine
 
 
@@ -66,20 +66,20 @@ class RemotePlace:
 
     Args:
         machine: Where its env server is.
-        workplace: What the run says that a worker is made of; the other machine has to agree.
+        worker_spec: What the run says that a worker is made of; the other machine has to agree.
         memory_bytes: Most memory that a worker may take; no bound when ``None``.
     """
 
-    def __init__(self, machine: RemoteMachine, workplace: Workplace, memory_bytes: int | None = None) -> None:
+    def __init__(self, machine: RemoteMachine, worker_spec: WorkerSpec, memory_bytes: int | None = None) -> None:
         self._machine = machine
-        self._workplace = workplace
+        self._worker_spec = worker_spec
         self._memory_bytes = memory_bytes
         self._lease = secrets.token_hex(16)
 
     @property
     def suite(self) -> Suite:
         """Whose simulator a worker loads."""
-        return self._workplace.suite
+        return self._worker_spec.suite
 
     @property
     def where(self) -> str:
@@ -87,68 +87,68 @@ class RemotePlace:
         return f"the logs of the env server at {self._machine.url}"
 
     async def launch(self) -> WorkerLine:
-        """Hire a worker. That may take for ever: bound it.
+        """StartWorker a worker. That may take for ever: bound it.
 
         Raises:
             VlarigError: The env server refuses, or what it has is not what the run is made of.
             ChildDied: The worker died; ``MachineAwayError`` where the machine gives no answer.
         """
-        connection, offer = await self._machine.reach()
+        connection, capacity = await self._machine.reach()
         try:
-            hired, welcome = await self._hire(connection, offer)
+            ready, welcome = await self._start_worker(connection, capacity)
         except (BadMessageError, ConnectionClosed) as error:
             connection.transport.abort()
             raise ChildDied(LOST, str(error)) from None
         except BaseException:
             connection.transport.abort()
             raise
-        return WorkerLine(RemoteSimulator(connection, hired.pid), welcome.embodiment)
+        return WorkerLine(RemoteSimulator(connection, ready.pid), welcome.embodiment)
 
-    async def _hire(self, connection: ClientConnection, offer: Offer) -> tuple[Hired, Welcome]:
-        renderer = "" if self._workplace.renderer is None else self._workplace.renderer.name
-        hire = encode(Hire(self.suite.name, self._memory_bytes, self._lease, renderer))
-        await connection.send(hire.head() + hire.body)
-        hired = decode(frame_of(await connection.recv()))
-        if isinstance(hired, (Failure, Died)):
-            story = f"{self._machine.name} ({offer.host}): {hired.message}"
-            if isinstance(hired, Failure) and hired.kind == REFUSED:
-                raise VlarigError(story, traceback=hired.traceback)
+    async def _start_worker(self, connection: ClientConnection, capacity: Capacity) -> tuple[WorkerReady, Welcome]:
+        renderer = "" if self._worker_spec.renderer is None else self._worker_spec.renderer.name
+        order = encode(StartWorker(self.suite.name, self._memory_bytes, self._lease, renderer))
+        await connection.send(order.head() + order.body)
+        ready = decode(frame_of(await connection.recv()))
+        if isinstance(ready, (Failure, Died)):
+            story = f"{self._machine.name} ({capacity.host}): {ready.message}"
+            if isinstance(ready, Failure) and ready.kind == REFUSED:
+                raise VlarigError(story, traceback=ready.traceback)
             raise ChildDied(LOST, story)
-        if not isinstance(hired, Hired):
-            raise BadMessageError(f"it answered Hire with {type(hired).__name__}")
-        self._check_alike(hired, offer)
+        if not isinstance(ready, WorkerReady):
+            raise BadMessageError(f"it answered StartWorker with {type(ready).__name__}")
+        self._check_alike(ready, capacity)
         welcome = decode(frame_of(await connection.recv()))
         if not isinstance(welcome, Welcome):
             raise BadMessageError(f"it said {type(welcome).__name__} instead of Welcome")
-        return hired, welcome
+        return ready, welcome
 
-    def _check_alike(self, hired: Hired, offer: Offer) -> None:
+    def _check_alike(self, ready: WorkerReady, capacity: Capacity) -> None:
         """Make sure that the other machine's simulator is the run's.
 
         Raises:
             VlarigError: They differ; says in what, and what to type there. ``CodeChangedError`` where the code differs.
         """
-        ours, place = self._workplace, f"{self._machine.name} ({offer.host})"
-        if hired.code != ours.code():
+        ours, place = self._worker_spec, f"{self._machine.name} ({capacity.host})"
+        if ready.code != ours.code():
             names = " or ".join(["vlarig", *sorted({source.name for source in ours.sources})])
             raise CodeChangedError(
-                f"{place} runs other code of {names} (version {offer.vlarig}) than this machine (version {version('vlarig')}) when the "
-                "run began, so its results need not be the same; install the same on both"
+                f"{place} runs other code of {names} (version {capacity.vlarig}) than this machine (version {version('vlarig')}) when "
+                "the run began, so its results need not be the same; install the same on both"
             )
-        if hired.runtime != ours.runtime.lock_sha256:
+        if ready.runtime != ours.runtime.lock_sha256:
             raise VlarigError(
-                f"{place} has the runtime {ours.suite.runtime!r} with other packages ({hired.runtime[:12]}) than this machine "
+                f"{place} has the runtime {ours.suite.runtime!r} with other packages ({ready.runtime[:12]}) than this machine "
                 f"({ours.runtime.lock_sha256[:12]}); type 'vlarig runtime install {ours.suite.runtime}' on both"
             )
         renderer = "" if ours.renderer is None else ours.renderer.name
-        if hired.renderer != renderer:
+        if ready.renderer != renderer:
             raise VlarigError(
-                f"{place} draws with {hired.renderer or 'its own means'}, this machine with {renderer or 'its own means'}, so its "
+                f"{place} draws with {ready.renderer or 'its own means'}, this machine with {renderer or 'its own means'}, so its "
                 "pictures need not be the same; 'vlarig doctor' on both says what each has"
             )
         for bundle in ours.assets:
-            if hired.assets.get(bundle.name) != bundle.identity:
+            if ready.assets.get(bundle.name) != bundle.identity:
                 raise VlarigError(
-                    f"{place} has other {bundle.name} assets ({hired.assets.get(bundle.name)}) than this machine ({bundle.identity}); "
+                    f"{place} has other {bundle.name} assets ({ready.assets.get(bundle.name)}) than this machine ({bundle.identity}); "
                     "point VLARIG_ASSETS at the same files on both"
                 )

@@ -242,4 +242,4 @@ class SavingTime:
 def succeeded(transition: Transition) -> bool:
     """Whether an episode that ended with this chunk is a success by its protocol's own rule."""
     protocol = transition.episode.protocol
-    return bool(transition.result.snapshot.outcome.under(protocol.success_rule, protocol.hold_rows))
+    return bool(transition.result.snapshot.outcome.under(protocol.success_rule, protocol.hold_steps))

@@ -14,8 +14,8 @@ from ..engine import Engine, Transition
 from ..workers import Worker
 from .account import ACTIVITIES
 from .display import running
+from .event_log import EventLog
 from .events import AttemptFailed, EpisodeFinished, ProgressMade, SuiteEnded, WorkerDied, WorkerStarted
-from .journal import Journal
 from .progress import LOOK_SECONDS, Progress, succeeded
 
 #: Seconds until a suite's first event of progress, and between two, in the first hour and after it: a policy may run for a week.
@@ -27,15 +27,15 @@ MOST_MESSAGE = 500
 
 
 class Reporter:
-    """Writes events about episodes, attempts, workers and progress to a journal.
+    """Writes events about episodes, attempts, workers and progress to an event log.
 
     Args:
-        journal: Where to.
+        event_log: Where to.
         progress: What was done so far; a sink of its own, to be called before this one.
     """
 
-    def __init__(self, journal: Journal, progress: Progress) -> None:
-        self._journal = journal
+    def __init__(self, event_log: EventLog, progress: Progress) -> None:
+        self._event_log = event_log
         self._progress = progress
         self._spent: dict[int, dict[str, float]] = {}
         self._failed: Counter[str] = Counter()
@@ -51,7 +51,7 @@ class Reporter:
         if not transition.result.over:
             return
         key = transition.episode.key
-        self._journal.write(
+        self._event_log.write(
             EpisodeFinished(
                 key=key,
                 success=succeeded(transition),
@@ -68,7 +68,7 @@ class Reporter:
         self._failed[attempt.key] += 1
         if attempt.gave_up:
             del self._failed[attempt.key]
-        self._journal.write(
+        self._event_log.write(
             AttemptFailed(
                 key=attempt.key,
                 number=attempt.number,
@@ -88,7 +88,7 @@ class Reporter:
             engine: Who plays it; its workers are up.
             starting: Seconds that their start took.
         """
-        workers = _Workers(suite, engine, self._journal)
+        workers = _Workers(suite, engine, self._event_log)
         self._progress.begin(suite, workers.count, len(engine.slots), starting, engine.batcher.load)
         try:
             async with running(self._watch(suite, engine, workers)):
@@ -96,7 +96,7 @@ class Reporter:
         finally:
             account = self._progress.account()
             assert account is not None
-            self._journal.write(SuiteEnded(suite=suite, account=account))
+            self._event_log.write(SuiteEnded(suite=suite, account=account))
             self._progress.end()
 
     async def _watch(self, suite: str, engine: Engine, workers: _Workers) -> None:
@@ -104,23 +104,23 @@ class Reporter:
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             activities = engine.activities()
-            occupied = {slot.host.name for slot in engine.slots if slot.activity in ("simulate", "reset")}
+            occupied = {slot.worker.name for slot in engine.slots if slot.activity in ("simulate", "reset")}
             self._progress.look(activities["reset"], len(engine.slots) - engine.batcher.playing, len(occupied))
             workers.look()
             self._progress.resize(workers.count, len(engine.slots))
             elapsed = self._progress.elapsed
             if elapsed >= due:
                 due = elapsed + (PROGRESS_SECONDS if elapsed < FIRST_HOUR else LATER_PROGRESS_SECONDS)
-                self._journal.write(progress_event(suite, self._progress, activities))
+                self._event_log.write(progress_event(suite, self._progress, activities))
 
 
 class _Workers:
     """The workers of a suite, whose deaths and restarts are told."""
 
-    def __init__(self, suite: str, engine: Engine, journal: Journal) -> None:
+    def __init__(self, suite: str, engine: Engine, event_log: EventLog) -> None:
         self._suite = suite
         self._engine = engine
-        self._journal = journal
+        self._event_log = event_log
         self._pids: dict[str, int | None] = {}
         self._away: set[str] = set()
         self.look()
@@ -132,25 +132,25 @@ class _Workers:
 
     def look(self) -> None:
         """Compare with what was there before."""
-        for name, host in {slot.host.name: slot.host for slot in self._engine.slots}.items():
-            self._tell_absence(name, host)
-            before, now = self._pids.get(name), host.pid
+        for name, worker in {slot.worker.name: slot.worker for slot in self._engine.slots}.items():
+            self._tell_absence(name, worker)
+            before, now = self._pids.get(name), worker.pid
             self._pids[name] = now
             if before == now:
                 continue
             if before is not None:
-                self._journal.write(WorkerDied(suite=self._suite, worker=name, pid=before))
+                self._event_log.write(WorkerDied(suite=self._suite, worker=name, pid=before))
             if now is not None:
-                self._journal.write(WorkerStarted(suite=self._suite, worker=name, pid=now))
+                self._event_log.write(WorkerStarted(suite=self._suite, worker=name, pid=now))
 
-    def _tell_absence(self, name: str, host: Worker) -> None:
+    def _tell_absence(self, name: str, worker: Worker) -> None:
         """Say when a worker cannot be had any more, or for the time being, and when it is back."""
-        if host.absence is not None and name not in self._away:
+        if worker.absence is not None and name not in self._away:
             self._away.add(name)
-            self._journal.warn(f"{host.absence}; its episodes go to the workers that are there")
-        elif host.absence is None and name in self._away:
+            self._event_log.warn(f"{worker.absence}; its episodes go to the workers that are there")
+        elif worker.absence is None and name in self._away:
             self._away.discard(name)
-            self._journal.say(f"{name} is back")
+            self._event_log.say(f"{name} is back")
 
 
 def progress_event(suite: str, progress: Progress, activities: Counter[str]) -> ProgressMade:

@@ -15,9 +15,8 @@ from typing import Any
 import msgspec
 
 from ...envs.errors import VlarigError, suggestion
+from ...envs.plugins import runtime_files
 from .drivers import Driver, can_install, find_driver, load_driver, too_old
-
-LOCKS = Path(__file__).parent / "locks"
 
 #: Environment variable by which a user asks for renderers.
 RENDERER_VARIABLE = "VLARIG_RENDERER"
@@ -82,10 +81,11 @@ def _absence(driver: Driver) -> str:
 
 @dataclass(frozen=True)
 class RuntimeSpec:
-    """A runtime that can be installed, read from ``locks/<name>.toml`` and ``locks/<name>.txt``.
+    """A runtime that can be installed, read from a plug-in's ``<name>.toml``, with ``<name>.txt`` beside it.
 
     Attributes:
         name: Name of the runtime.
+        lock: The pinned packages, with their hashes.
         title: One line for listings.
         python: Versions of Python that it supports, such as ``>=3.11,<3.14``.
         imports: Modules whose import proves the install.
@@ -96,6 +96,7 @@ class RuntimeSpec:
     """
 
     name: str
+    lock: Path
     title: str
     python: str
     imports: tuple[str, ...]
@@ -103,11 +104,6 @@ class RuntimeSpec:
     warm_up: str = ""
     renderers: tuple[Renderer, ...] = ()
     torch: str = ""
-
-    @property
-    def lock(self) -> Path:
-        """The pinned packages, with their hashes."""
-        return LOCKS / f"{self.name}.txt"
 
     @property
     def lock_sha256(self) -> str:
@@ -128,11 +124,11 @@ class RuntimeSpec:
 
 def spec_names() -> list[str]:
     """Names of the runtimes that can be installed."""
-    return sorted(path.stem for path in LOCKS.glob("*.toml"))
+    return sorted(runtime_files())
 
 
-def _read(name: str) -> dict[str, Any]:
-    return tomllib.loads((LOCKS / f"{name}.toml").read_text(encoding="utf-8"))
+def _read(file: Path) -> dict[str, Any]:
+    return tomllib.loads(file.read_text(encoding="utf-8"))
 
 
 def load_spec(name: str, others: tuple[str, ...] = ()) -> RuntimeSpec:
@@ -145,17 +141,21 @@ def load_spec(name: str, others: tuple[str, ...] = ()) -> RuntimeSpec:
     Raises:
         VlarigError: There is no such runtime; the nearest names are offered.
     """
-    known = sorted({*spec_names(), *others})
-    if name not in spec_names():
+    files = runtime_files()
+    if name not in files:
         raise VlarigError(
-            f"unknown runtime {name!r}; {suggestion(name, known)} "
+            f"unknown runtime {name!r}; {suggestion(name, sorted({*files, *others}))} "
             f"(an interpreter made elsewhere: vlarig runtime add {name} --python PATH)"
         )
-    data = _read(name)
+    data = _read(files[name])
     for renderer in data.get("renderers", []):
         if "driver" in renderer:
             renderer["driver"] = asdict(load_driver(renderer["driver"]))
-    return msgspec.convert({"name": name, **data}, RuntimeSpec)
+    return msgspec.convert({"name": name, "lock": str(files[name].with_suffix(".txt")), **data}, RuntimeSpec, dec_hook=_as_path)
+
+
+def _as_path(kind: type, value: Any) -> Any:
+    return Path(value) if kind is Path else value
 
 
 def candidates(spec: RuntimeSpec) -> list[Renderer]:
@@ -170,7 +170,7 @@ def candidates(spec: RuntimeSpec) -> list[Renderer]:
     own = {renderer.name: renderer for renderer in spec.renderers}
     names = [name for word in os.environ.get(RENDERER_VARIABLE, "").split(",") if (name := word.strip())]
     if unknown := [name for name in names if name not in own]:
-        known = sorted({renderer["name"] for other in spec_names() for renderer in _read(other).get("renderers", [])})
+        known = sorted({renderer["name"] for file in runtime_files().values() for renderer in _read(file).get("renderers", [])})
         for name in unknown:
             if name not in known:
                 raise VlarigError(f"{RENDERER_VARIABLE} names {name!r}, by which no runtime draws; {suggestion(name, known)}")

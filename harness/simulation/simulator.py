@@ -22,6 +22,8 @@ from ...envs.messages import (
     REFUSED,
     WIRE_VERSION,
     Failure,
+    Prepare,
+    Prepared,
     Start,
     Started,
     Step,
@@ -61,11 +63,13 @@ class EnvRack:
     adapter: type[Env]
     envs: dict[int, Env]
 
-    def answer(self, number: int, request: Union[Start, Step]) -> Union[Started, Stepped, Failure]:
+    def answer(self, number: int, request: Union[Start, Step, Prepare]) -> Union[Started, Stepped, Prepared, Failure]:
         """Carry out a request for an env; a failure is an answer too."""
         try:
             if isinstance(request, Start):
                 return Started(self._env(number).open(request.episode, request.needs))
+            if isinstance(request, Prepare):
+                return Prepared(self._env(number).prepare(request.episode))
             return Stepped(self._env(number).step_chunk(request.actions))
         except VlarigError as error:
             return Failure(REFUSED, str(error))
@@ -117,7 +121,7 @@ def main(config: dict[str, Any]) -> None:
         send_frame(channel, encode_answer(rack.answer(request.env, decode(request)), request.id))
 
 
-def encode_answer(answer: Union[Started, Stepped, Failure], number: int) -> Frame:
+def encode_answer(answer: Union[Started, Stepped, Prepared, Failure], number: int) -> Frame:
     """An answer to a request; one that cannot travel becomes a failure that says so."""
     try:
         frame = encode(answer, number)

@@ -27,7 +27,7 @@ BASKET_TRAVEL = 1.06
 BASKET_SLIP = 0.06
 
 #: A thing that is put beside the target lies with its long side across the way there. Half its width and half the target's leave a
-#: gap of 3 cm then, in which a finger opens; suites allow 0.13 and more (benchmarks/simpler_ood.py).
+#: gap of 3 cm then, in which a finger opens; suites allow 0.13 and more (benchmarks/simpler/ood.py).
 BESIDE = 0.1
 #: From the towel's middle into its right half, which is 0.05 wide.
 RIGHT_HALF = 0.025

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ...envs.api import Needs, Observation
 from ...envs.embodiments import TABLETOP_PANDA, Embodiment
-from ..api import SHARED_FILE_VARIABLE, PolicyError, Reply, Request
+from ..api import SHARED_FILE_VARIABLE, Policy, PolicyError, Recorded, Reply, Request
 from ..conventions import differences, refuse_differences
 from ..options import Options, read_options
 from .acceleration import check_acceleration, compile_model, kernels_in_use, use_torch_kernels
@@ -28,7 +28,7 @@ from .inputs import InputBuilder, prompted
 from .layout import ActionLayout
 from .model import Context, coarsest_precision
 from .normalization import Statistics, bounds_statistics, denormalize, normalize_state, state_bins
-from .recording import Recording, extras_of
+from .recording import Recording, recorded_of
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -67,7 +67,7 @@ class _Role:
     index: int | None
 
 
-class QwenVlaPolicy:
+class QwenVlaPolicy(Policy):
     """The embedded policy (paper, section 2): ``qwen-vla:CHECKPOINT``, or ``qwen-vla:small`` for a preset with random weights.
 
     An answer's randomness comes from the request's seed alone. Its numbers depend on the others in the batch as far as rounding
@@ -76,8 +76,8 @@ class QwenVlaPolicy:
 
     name = "qwen-vla"
     needs = Needs()
-    rounds_by_batch = True
-    keeps_notes = False
+    batch_sensitive = True
+    stateful = False
 
     def __init__(self, source: str, **options: str) -> None:
         """Load or make it.
@@ -121,11 +121,11 @@ class QwenVlaPolicy:
         self.model = bundle.model
         self.options = options
         self.revision = bundle.revision
-        self.horizon: int | None = config.horizon
-        self.version = 0
-        """Raised by training with each update."""
+        self.horizon = config.horizon
+        self.reads_state = config.state != "none"
+        self.embodiments = tuple(bundle.description.embodiments.values())
         self.recording: Recording | None = None
-        """Set by training: then replies carry extras."""
+        """What to record with each reply, if anything."""
         self._config = config
         self._inputs = InputBuilder(config, bundle.tokenizer)
         self._layout = ActionLayout(config.horizon, config.channels)
@@ -157,7 +157,7 @@ class QwenVlaPolicy:
         """
         self._role_of(embodiment, suite)
 
-    def make_strict(self) -> None:
+    def strict(self) -> None:
         """Compute in one thread, in float32, with torch's own kernels.
 
         Raises:
@@ -171,18 +171,8 @@ class QwenVlaPolicy:
         use_torch_kernels()
         torch.set_num_threads(1)
 
-    @property
-    def reads_state(self) -> bool:
-        """Whether the state vector has a say in the answers."""
-        return self._config.state != "none"
-
-    @property
-    def embodiments(self) -> tuple[Embodiment, ...]:
-        """Whom the checkpoint was trained on; none for random weights."""
-        return tuple(self.bundle.description.embodiments.values())
-
-    def rows(self, embodiment: Embodiment) -> int:
-        """Rows of each answer to this embodiment."""
+    def horizon_for(self, embodiment: Embodiment) -> int:
+        """The steps of each chunk for this embodiment."""
         return self._role_of(embodiment, embodiment.name).rows
 
     # What the engine asks.
@@ -193,6 +183,33 @@ class QwenVlaPolicy:
         with torch.no_grad():
             context = self._context(requests, roles)
             return self._replies(requests, roles, context)
+
+    def record(self, options: Mapping[str, Any] | None) -> None:
+        """Sample chunks with the SDE from now on, and record them.
+
+        Args:
+            options: Fields of :class:`~.recording.Recording`; ``None`` goes back to Euler's steps.
+
+        Raises:
+            PolicyError: An option is unknown or not possible.
+        """
+        self.recording = None if options is None else Recording.of(options)
+
+    def load_weights(self, version: int, state: Mapping[str, Any]) -> None:
+        """Take new weights; those that ``state`` lacks stay as they are.
+
+        Raises:
+            PolicyError: The model has no weight of that name, or one of another shape.
+        """
+        own = self.model.state_dict()
+        for name, tensor in state.items():
+            if name not in own or own[name].shape != tensor.shape:
+                has = f"of shape {tuple(own[name].shape)}" if name in own else "none of that name"
+                raise PolicyError(
+                    f"weights of version {version} have {name!r} of shape {tuple(tensor.shape)}, the model has {has}"
+                )
+        self.model.load_state_dict(dict(state), strict=False)
+        self.version = version
 
     def value(self, requests: Sequence[Request]) -> np.ndarray:
         """The value head's estimate for each observation, ``float32[B]``."""
@@ -216,17 +233,18 @@ class QwenVlaPolicy:
         mask = self._mask(roles)
         embodiment, state = self._indices(roles), self._states(requests, roles)
         velocity = self.model.velocity_field(context, mask, embodiment, state)
-        steps, extras = self.options.steps, [{} for _ in requests]
+        steps = self.options.steps
         if self.recording is None:
             chunks = euler(velocity, self._noise(seeds, self.options.temperature), steps)
+            recorded: Sequence[Recorded | None] = [None] * len(requests)
         else:
             sde = self.recording.sde
             draws = draw(seeds, self._layout.horizon, self._layout.channels, steps, sde, self._device)
             chain = sample_chain(velocity, draws, mask, steps, sde)
             kept = context if self.recording.states else None
-            chunks, extras = chain.actions, extras_of(chain, mask, self.model.value(context), embodiment, state, kept)
+            chunks, recorded = chain.actions, recorded_of(chain, mask, self.model.value(context), embodiment, state, kept)
         taken = self._layout.take_batch(chunks.float().cpu().numpy(), shapes)
-        return [Reply(denormalize(chunk, role.actions), extra) for chunk, role, extra in zip(taken, roles, extras, strict=True)]
+        return [Reply(denormalize(chunk, role.actions), kept) for chunk, role, kept in zip(taken, roles, recorded, strict=True)]
 
     def _mask(self, roles: Sequence[_Role]) -> Tensor:
         masks = self._layout.masks([(role.rows, role.embodiment.action_size) for role in roles])

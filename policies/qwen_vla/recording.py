@@ -1,33 +1,37 @@
 """What training wants to know of an answer: what the policy keeps of it, and its log-probability under changed weights.
 
-Each reply's extras are tensors of one sample on the CPU, so that replies of different batches can be put together anew:
+Each reply's :attr:`~vlarig.policies.api.Recorded.arrays` are numpy arrays of one sample, so that they travel, and replies of different
+batches can be put together anew:
 
-=================== ============================== =======================================================================
-extra               shape                          holds
-=================== ============================== =======================================================================
-``log_probability`` ``float32[]``                  of the stochastic steps, under the weights that sampled them
-``before``          ``float32[N, H, K]``           chunks before the ``N`` stochastic steps
-``after``           ``float32[N, H, K]``           chunks after them
-``step``            ``int64[N]``                   indices of the steps
-``mask``            ``bool[H, K]``                 valid entries
-``value``           ``float32[]``                  the value head's estimate
-``embodiment``      ``int64[]``                    its index, for the projections ``multi_mlp`` and ``concat``
-``state``           ``float32[state_size]``        the normalised state, for the state mode ``dit``
-``states``          ``[S, D]``                     the backbone's states, where :attr:`Recording.states` asks for them
-``positions``       ``int64[3, S]``                their positions, with ``states``
-=================== ============================== =======================================================================
+============== ======================= ==============================================================================
+array          shape                   holds
+============== ======================= ==============================================================================
+``before``     ``float32[N, H, K]``    chunks before the ``N`` stochastic steps
+``after``      ``float32[N, H, K]``    chunks after them
+``step``       ``int64[N]``            indices of the steps
+``mask``       ``bool[H, K]``          valid entries
+``embodiment`` ``int64[]``             its index, for the projections ``multi_mlp`` and ``concat``
+``state``      ``float32[state_size]`` the normalised state, for the state mode ``dit``
+``states``     ``float32[S, D]``       the backbone's states, where :attr:`Recording.states` asks for them; those in
+                                       bfloat16, which numpy has not, as bytes: ``uint8[S, 2 D]``
+``positions``  ``int64[3, S]``         their positions, with ``states``
+============== ======================= ==============================================================================
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
+from typing import Any, Self
 
+import msgspec
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from ..api import PolicyError
+from ...envs.errors import suggestion
+from ..api import PolicyError, Recorded
 from .flow import Chain, SdeNoise, Transitions, recompute_log_probability
 from .model import Context, QwenVla
 
@@ -41,19 +45,33 @@ class Recording:
         states: Whether to keep the backbone's states too, so that an update needs only the action expert.
     """
 
-    sde: SdeNoise
+    sde: SdeNoise = field(default_factory=SdeNoise)
     states: bool = True
 
+    @classmethod
+    def of(cls, options: Mapping[str, Any]) -> Self:
+        """From plain data: ``{"sde": {"level": 0.5}, "states": True}``.
 
-def extras_of(
+        Raises:
+            PolicyError: An option is unknown, of another type, or not possible.
+        """
+        _refuse_unknown(options, cls, "")
+        _refuse_unknown(options.get("sde", {}), SdeNoise, "sde.")
+        try:
+            return msgspec.convert(options, cls)
+        except ValueError as error:
+            raise PolicyError(f"what is to be recorded cannot be: {error}") from None
+
+
+def recorded_of(
     chain: Chain,
     mask: Tensor,
     value: Tensor,
     embodiment: Tensor | None = None,
     state: Tensor | None = None,
     context: Context | None = None,
-) -> list[dict[str, Tensor]]:
-    """The extras of each sample of a batch; every tensor goes to the CPU as a whole, not sample by sample.
+) -> list[Recorded]:
+    """What is recorded of each sample of a batch; every tensor goes to the CPU as a whole, not sample by sample.
 
     Args:
         chain: The sampling.
@@ -64,70 +82,89 @@ def extras_of(
         context: What the backbone made of the prompts, where it is to be kept.
     """
     whole = {
-        "log_probability": chain.log_probability,
         "before": chain.transitions.before,
         "after": chain.transitions.after,
         "step": chain.transitions.step,
         "mask": mask,
-        "value": value,
         **({} if embodiment is None else {"embodiment": embodiment}),
         **({} if state is None else {"state": state}),
     }
-    here = {name: tensor.cpu() for name, tensor in whole.items()}
+    here = {name: tensor.cpu().numpy() for name, tensor in whole.items()}
     # Copies: a view would keep its whole batch in memory.
-    extras = [{name: tensor[index].clone() for name, tensor in here.items()} for index in range(len(mask))]
+    arrays: list[dict[str, np.ndarray]] = [
+        {name: np.array(array[index]) for name, array in here.items()} for index in range(len(mask))
+    ]
     if context is not None:
-        states, positions = context.states.cpu(), context.positions.cpu()
+        states, positions = _bytes_of_bfloat16(context.states.cpu()), context.positions.cpu().numpy()
         for index, length in enumerate(context.valid.sum(1).tolist()):
-            extras[index]["states"] = states[index, :length].clone()
-            extras[index]["positions"] = positions[:, index, :length].clone()
-    return extras
+            arrays[index]["states"] = states[index, :length].copy()
+            arrays[index]["positions"] = positions[:, index, :length].copy()
+    numbers = zip(chain.log_probability.tolist(), value.tolist(), arrays, strict=True)
+    return [Recorded(log_probability, estimate, own) for log_probability, estimate, own in numbers]
 
 
-def recorded_context(extras: Sequence[Mapping[str, Tensor]], device: torch.device | str = "cpu") -> Context:
+def recorded_context(recorded: Sequence[Recorded], device: torch.device | str = "cpu") -> Context:
     """The backbone's states that were kept with some answers, padded to one batch on ``device``.
 
     Raises:
         PolicyError: They were not kept.
     """
-    if not extras or any("states" not in each for each in extras):
+    if not recorded or any("states" not in each.arrays for each in recorded):
         raise PolicyError("an answer was recorded without the backbone's states; record with states=True, or give the context")
-    lengths = torch.tensor([len(each["states"]) for each in extras])
-    states = pad_sequence([each["states"] for each in extras], batch_first=True)
-    positions = pad_sequence([each["positions"].T for each in extras], batch_first=True).permute(2, 0, 1)
+    each_states = [_from_bytes(each.arrays["states"]) for each in recorded]
+    lengths = torch.tensor([len(states) for states in each_states])
+    states = pad_sequence(each_states, batch_first=True)
+    positions = pad_sequence([torch.tensor(each.arrays["positions"]).T for each in recorded], batch_first=True).permute(2, 0, 1)
     valid = torch.arange(states.shape[1]) < lengths[:, None]
     return Context(states.to(device), valid.to(device), positions.to(device))
 
 
 def recompute(
-    model: QwenVla, extras: Sequence[Mapping[str, Tensor]], steps: int, sde: SdeNoise, context: Context | None = None
+    model: QwenVla, recorded: Sequence[Recorded], steps: int, sde: SdeNoise, context: Context | None = None
 ) -> Tensor:
     """How probable recorded steps are under the model's present weights, ``float32[B]``; gradients flow into the model.
 
-    With the weights that sampled them it is ``log_probability`` of the extras, up to rounding.
+    With the weights that sampled them it is their ``log_probability``, up to rounding.
 
     Args:
         model: The network.
-        extras: Of replies of any batches.
+        recorded: Of replies of any batches.
         steps: Euler steps of those answers.
         sde: The recording's.
         context: The backbone's states of the same samples, where they are computed anew; else the recorded ones are taken.
 
     Raises:
-        PolicyError: No context is given and none was recorded, or an extra that the model needs is missing.
+        PolicyError: No context is given and none was recorded, or an array that the model needs is missing.
     """
     device = next(model.parameters()).device
 
     def batch(name: str) -> Tensor:
-        if any(name not in each for each in extras):
+        if any(name not in each.arrays for each in recorded):
             raise PolicyError(f"the recorded answers lack {name!r}, which this model needs; record them with the same model")
-        return torch.stack([each[name] for each in extras]).to(device)
+        return torch.from_numpy(np.stack([each.arrays[name] for each in recorded])).to(device)
 
     mask = batch("mask")
     embodiment = None if model.config.projection == "zero_pad" else batch("embodiment")
     state = batch("state") if model.config.state == "dit" else None
     if context is None:
-        context = recorded_context(extras, device)
+        context = recorded_context(recorded, device)
     field = model.velocity_field(context, mask, embodiment, state)
     stored = Transitions(batch("before"), batch("after"), batch("step"))
     return recompute_log_probability(field, stored, mask, steps, sde)
+
+
+def _bytes_of_bfloat16(states: Tensor) -> np.ndarray:
+    """``[B, S, D]`` as numpy has it: ``float32``, or the bytes of ``bfloat16``, which numpy has not."""
+    return (states.contiguous().view(torch.uint8) if states.dtype == torch.bfloat16 else states.float()).numpy()
+
+
+def _from_bytes(states: np.ndarray) -> Tensor:
+    tensor = torch.tensor(states)  # a copy: what has travelled cannot be written to
+    return tensor.view(torch.bfloat16) if tensor.dtype == torch.uint8 else tensor
+
+
+def _refuse_unknown(options: Mapping[str, Any], kind: Any, place: str) -> None:
+    known = [each.name for each in fields(kind)]
+    for name in options:
+        if name not in known:
+            raise PolicyError(f"nothing called {place}{name} can be recorded; {suggestion(name, known)}")

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from vlarig.benchmarks.libero import EVALUATORS, instruction
+from vlarig.benchmarks.libero.suites import EVALUATORS, instruction
 from vlarig.benchmarks.registry import load_suite
 from vlarig.envs.api import Camera
 from vlarig.envs.embodiments import LIBERO_PANDA, TABLETOP_PANDA

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from vlarig.benchmarks.registry import load_suite, suite_names
-from vlarig.benchmarks.simpler import EVALUATORS, groot_draw, groot_seeds
+from vlarig.benchmarks.simpler.widowx import EVALUATORS, groot_draw, groot_seeds
 from vlarig.benchmarks.suite import Suite
 from vlarig.envs.api import Camera
 from vlarig.envs.embodiments import WIDOWX_BRIDGE

@@ -243,7 +243,7 @@ def test_every_task_has_the_protocols_limit(protocol: str, limit: int) -> None:
     assert {episode.step_limit for episode in SUITE.episodes(per_task=1, protocol=found)} == {limit}
     assert found.task_limits == {}
     base = BASE.protocol(protocol)
-    own = {name: getattr(base, name) for name in ("task_limits", "repeats", "success_rule", "hold_rows")}
+    own = {name: getattr(base, name) for name in ("task_limits", "repeats", "success_rule", "hold_steps")}
     assert replace(found, **own) == base
 
 
@@ -251,7 +251,7 @@ def test_every_task_has_the_protocols_limit(protocol: str, limit: int) -> None:
 def test_a_success_of_a_moment_does_not_count(protocol: str) -> None:
     """What was dropped onto a rim rattles, and for a row now and then touches nothing."""
     found = SUITE.protocol(protocol)
-    assert found.success_rule == "final" or (found.success_rule, found.hold_rows) == ("held", 5)
+    assert found.success_rule == "final" or (found.success_rule, found.hold_steps) == ("held", 5)
 
 
 def test_a_payload_can_be_changed_without_changing_the_next() -> None:

@@ -46,9 +46,9 @@ class Storm:
         self.settings = Settings.load_from(folder)
         self.schedule = Schedule(folder)
         self.random = random.Random(os.getpid())
-        self.hosts: list[Worker] = []
+        self.workers: list[Worker] = []
         self._active: Counter[str] = Counter()
-        self._host_at: dict[str, Worker] = {}
+        self._worker_at: dict[str, Worker] = {}
         self._watch()
         self._lose_patience()
         faulthandler.register(signal.SIGUSR1)
@@ -56,19 +56,19 @@ class Storm:
         threading.Thread(target=self._rage, name="storm", daemon=True).start()
 
     @contextlib.contextmanager
-    def during(self, moment: str, host: Worker | None = None) -> Iterator[None]:
+    def during(self, moment: str, worker: Worker | None = None) -> Iterator[None]:
         """Mark what the driver does meanwhile."""
         self._active[moment] += 1
-        if host is not None:
-            self._host_at[moment] = host
+        if worker is not None:
+            self._worker_at[moment] = worker
         try:
             yield
         finally:
             self._active[moment] -= 1
 
-    def host(self, moment: str) -> Worker | None:
-        """The host that a blow at that moment hits."""
-        return self._host_at.get(moment) or (self.random.choice(self.hosts) if self.hosts else None)
+    def worker(self, moment: str) -> Worker | None:
+        """The worker that a blow at that moment hits."""
+        return self._worker_at.get(moment) or (self.random.choice(self.workers) if self.workers else None)
 
     def _rage(self) -> None:
         while blows := self.schedule.to_come():
@@ -89,18 +89,18 @@ class Storm:
     def _watch(self) -> None:
         begin, start, step, write = Worker.__aenter__, Worker.start, Worker.step, Ledger.write_episode
 
-        async def watched_begin(host: Worker) -> Worker:
-            self.hosts.append(host)
-            host.place._memory_bytes = self.settings.memory
-            return await begin(host)
+        async def watched_begin(worker: Worker) -> Worker:
+            self.workers.append(worker)
+            worker.place._memory_bytes = self.settings.memory
+            return await begin(worker)
 
-        async def watched_start(host: Worker, *arguments: Any) -> Any:
-            with self.during("reset", host):
-                return await start(host, *arguments)
+        async def watched_start(worker: Worker, *arguments: Any) -> Any:
+            with self.during("reset", worker):
+                return await start(worker, *arguments)
 
-        async def watched_step(host: Worker, *arguments: Any) -> Any:
-            with self.during("step", host):
-                return await step(host, *arguments)
+        async def watched_step(worker: Worker, *arguments: Any) -> Any:
+            with self.during("step", worker):
+                return await step(worker, *arguments)
 
         def watched_write(ledger: Ledger, record: Any) -> bool:
             with self.during("commit"):

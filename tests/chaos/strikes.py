@@ -69,5 +69,5 @@ def _victims(blow: Blow, storm: Storm) -> list[int]:
         return launchers[:1]
     if blow.target == "all":
         return [*launchers, *(child for launcher in launchers for child in processes.children(launcher)), os.getpid()]
-    host = storm.host(blow.moment)
-    return [] if host is None or host.pid is None else [host.pid]
+    worker = storm.worker(blow.moment)
+    return [] if worker is None or worker.pid is None else [worker.pid]

@@ -127,7 +127,7 @@ def test_a_change_to_the_same_value_derives_nothing() -> None:
         ({"success_rule": "final"}, "'final' scores the end of the episode, so stop_on_success must be false"),
         ({"step_limit": 0}, "step_limit is 0, expected 1 or more"),
         ({"execute": 0}, "execute is 0, expected 1 or more"),
-        ({"hold_rows": -1}, "hold_rows is -1, expected 1 or more"),
+        ({"hold_steps": -1}, "hold_steps is -1, expected 1 or more"),
         ({"wait_steps": -1}, "wait_steps is -1, expected 0 or more"),
         ({"wait_steps": 5}, "wait_steps is 5 and wait_action is empty"),
         ({"wait_action": (0.0, float("nan"))}, "wait_action is .*nan.*, expected finite numbers"),
@@ -200,7 +200,7 @@ def test_an_episode_stopped_on_success_does_not_tell_what_came_later() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rule", "hold_rows", "stop", "rows", "under"),
+    ("rule", "hold_steps", "stop", "rows", "under"),
     [
         ("first", 1, True, 2, {"first": True, "final": None, "held": True}),
         ("held", 2, True, 5, {"first": True, "final": None, "held": True}),
@@ -209,9 +209,9 @@ def test_an_episode_stopped_on_success_does_not_tell_what_came_later() -> None:
     ],
 )
 def test_an_episode_stops_where_its_rule_is_fulfilled(
-    rule: str, hold_rows: int, stop: bool, rows: int, under: dict[str, bool | None]
+    rule: str, hold_steps: int, stop: bool, rows: int, under: dict[str, bool | None]
 ) -> None:
-    protocol = replace(STANDARD, success_rule=rule, hold_rows=hold_rows, stop_on_success=stop, step_limit=6)
+    protocol = replace(STANDARD, success_rule=rule, hold_steps=hold_steps, stop_on_success=stop, step_limit=6)
     env = Scripted()
     env.ends = ".x.xx."
     env.open(replace(EPISODE, protocol=protocol), NO_IMAGES)
@@ -219,7 +219,7 @@ def test_an_episode_stops_where_its_rule_is_fulfilled(
     last = result.rows[-1]
     assert len(result.rows) == rows
     assert (last.terminated, last.truncated) == (rows < 6, rows == 6)
-    assert {name: result.snapshot.outcome.under(name, hold_rows) for name in under} == under
+    assert {name: result.snapshot.outcome.under(name, hold_steps) for name in under} == under
 
 
 # Actions.
@@ -356,7 +356,7 @@ def test_the_step_limit_counts_primitives_where_the_protocol_says_so() -> None:
 def test_success_at_the_step_limit_is_a_success_and_no_truncation() -> None:
     env = Scripted()
     env.ends = "..x"
-    env.open(replace(EPISODE, protocol=replace(STANDARD, step_limit=3, hold_rows=1)), NO_IMAGES)
+    env.open(replace(EPISODE, protocol=replace(STANDARD, step_limit=3, hold_steps=1)), NO_IMAGES)
     last = env.step_chunk(ACTIONS).rows[-1]
     assert (last.terminated, last.truncated) == (True, False)
 
@@ -404,7 +404,7 @@ def test_frames_come_where_they_are_due_with_their_steps(needs: Needs, steps: li
 def test_a_film_of_an_episode_that_ends_within_a_chunk_ends_with_it() -> None:
     env = Scripted()
     env.ends = ".....x"
-    protocol = replace(STANDARD, execute=4, hold_rows=1)
+    protocol = replace(STANDARD, execute=4, hold_steps=1)
     env.open(replace(EPISODE, protocol=protocol), Needs(every_frame=True))
     env.step_chunk(ACTIONS)
     assert env.step_chunk(ACTIONS).snapshot.frames.steps == (5, 6)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-from importlib import resources
 from itertools import combinations
 from typing import Any
 
 import numpy as np
 import pytest
 
-from vlarig.benchmarks import tabletop
-from vlarig.benchmarks.tabletop_sampler import OBJECT_GAP, TRAY_GAP, sample
+from vlarig.benchmarks.tabletop import suite as tabletop
+from vlarig.benchmarks.tabletop.sampler import OBJECT_GAP, TRAY_GAP, sample
 from vlarig.envs.tabletop import layout
 from vlarig.policies.experts.tabletop_words import nearest, parse
 
@@ -31,7 +30,7 @@ def named(goal: dict[str, Any]) -> list[str]:
 
 @pytest.mark.slow
 def test_the_committed_starts_are_what_the_sampler_makes() -> None:
-    committed = resources.files("vlarig.benchmarks").joinpath(tabletop.STARTS_FILE).read_text()
+    committed = tabletop.STARTS_FILE.read_text()
     assert committed == tabletop.starts_text()
 
 

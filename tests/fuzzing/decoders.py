@@ -89,7 +89,7 @@ def _wire_seeds() -> dict[str, list[bytes]]:
         repeats=2,
         stop_on_success=False,
         success_rule="held",
-        hold_rows=2,
+        hold_steps=2,
         wait_steps=10,
         wait_action=(0.0, 0.5, -1.0),
         gripper="sign",

@@ -29,7 +29,7 @@ from vlarig.envs.errors import VlarigError
 from vlarig.harness import cli, doctor, evaluate, plan, replay
 from vlarig.harness.assets import bundle as assets
 from vlarig.harness.assets import spec as asset_spec
-from vlarig.harness.workplace import Workplace
+from vlarig.harness.worker_spec import WorkerSpec
 from vlarig.results.forms.markdown import for_markdown
 from vlarig.results.forms.terminal import print_sheets
 from vlarig.results.rendering import LEGEND, for_programs, run_sheet
@@ -144,7 +144,7 @@ folders = {{ "." = "sim/data" }}
 "meshes/bowl.msh" = "{blob_id(FLAT_BOWL)}"
 """)
     (bundles / "toys.txt").write_text("# a list\n" + "".join(f"{blob_id(body)}  {path}\n" for path, body in FILES.items()))
-    monkeypatch.setattr(asset_spec, "BUNDLES", bundles)
+    monkeypatch.setattr(asset_spec, "bundle_files", lambda: {path.stem: path for path in bundles.glob("*.toml")})
     monkeypatch.setenv("VLARIG_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("VLARIG_ASSETS", raising=False)
     for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
@@ -155,7 +155,7 @@ folders = {{ "." = "sim/data" }}
 @pytest.fixture
 def two_sources(home, server):
     """The meshes of ``toys`` are of the first place, its starts of another, where they are in the top folder."""
-    description = asset_spec.BUNDLES / "toys.toml"
+    description = asset_spec.bundle_files()["toys"]
     second = f"""folders = {{ meshes = "sim/data/meshes" }}
 [[sources]]
 repository = "https://example.org/starts"
@@ -172,7 +172,7 @@ folders = {{ starts = "." }}
 @pytest.fixture
 def stand_in_elsewhere(home):
     """The replacement of the bowl has a name of its own."""
-    description = asset_spec.BUNDLES / "toys.toml"
+    description = asset_spec.bundle_files()["toys"]
     description.write_text(description.read_text() + '[stand_in_paths]\n"meshes/bowl.msh" = "meshes/bowl.flat"\n')
 
 
@@ -201,10 +201,11 @@ def left_over(home: Path) -> list[str]:
 def start(home: Path, *words: str) -> subprocess.Popen[str]:
     """``vlarig`` in a process of its own that knows the made-up bundle."""
     code = (
-        "import sys; from pathlib import Path; from vlarig.harness.assets import spec; spec.BUNDLES = Path(sys.argv[1]); "
+        "import sys; from pathlib import Path; from vlarig.harness.assets import spec; "
+        "spec.bundle_files = lambda: {'toys': Path(sys.argv[1])}; "
         "from vlarig.harness.cli import main; raise SystemExit(main(sys.argv[2:]))"
     )
-    command = [sys.executable, "-c", code, str(asset_spec.BUNDLES), *words]
+    command = [sys.executable, "-c", code, str(asset_spec.bundle_files()["toys"]), *words]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
@@ -683,10 +684,10 @@ def toy_with_assets(toy_home, given, home, monkeypatch):
 
 def test_a_worker_is_told_the_folder(toy_with_assets, given):
     with pytest.raises(VlarigError, match="run: vlarig assets fetch toys"):
-        Workplace.of(toy_with_assets)
+        WorkerSpec.of(toy_with_assets)
     put(given / "toys")
-    assert Workplace.of(toy_with_assets).environment()["VLARIG_ASSETS_TOYS"] == str(given / "toys")
-    assert "VLARIG_ASSETS_TOYS" not in Workplace.of(TOY_SUITE).environment()
+    assert WorkerSpec.of(toy_with_assets).environment()["VLARIG_ASSETS_TOYS"] == str(given / "toys")
+    assert "VLARIG_ASSETS_TOYS" not in WorkerSpec.of(TOY_SUITE).environment()
 
 
 def test_a_sweep_without_its_assets_starts_nothing(toy_with_assets, server):

@@ -14,6 +14,7 @@ from toy.suite import TOY_SUITE
 
 from vlarig.harness import Rollouts, evaluate
 from vlarig.harness.engine import Transition
+from vlarig.harness.machines.fleets import LocalFleet
 from vlarig.harness.sinks import MOST_WAITING, LedgerSink
 from vlarig.policies.api import Reply, Request
 from vlarig.results.ledger import Ledger
@@ -56,7 +57,7 @@ def settled(count) -> int:
 
 def test_slots_simulate_no_further_than_the_policy_has_answered(toy_home: Path) -> None:
     policy, steps = Pausing(), Steps()
-    with Rollouts("toy", policy, workers=2, slots=8, batch=4, sinks=[steps]) as rollouts:
+    with Rollouts({"toy": 16}, policy, fleet=LocalFleet(2), batch=4, sinks=[steps]) as rollouts:
         collecting = threading.Thread(target=rollouts.collect, args=[3])
         collecting.start()
         try:

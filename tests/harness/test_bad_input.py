@@ -40,15 +40,15 @@ SENTENCES = [
 
 
 @pytest.mark.parametrize(
-    ("words", "says", "offers"), SENTENCES, ids=lambda value: " ".join(value) if isinstance(value, list) else ""
+    ("words", "says", "capacities"), SENTENCES, ids=lambda value: " ".join(value) if isinstance(value, list) else ""
 )
-def test_a_mistake_gets_one_sentence(toy_home: Path, cli, words: list[str], says: str, offers: str) -> None:
+def test_a_mistake_gets_one_sentence(toy_home: Path, cli, words: list[str], says: str, capacities: str) -> None:
     done = cli(*words)
     assert done.returncode == 2
     (sentence,) = done.stderr.strip().splitlines()
     assert sentence.startswith("vlarig: ")
     assert says in sentence
-    assert offers in sentence
+    assert capacities in sentence
 
 
 @pytest.mark.parametrize(

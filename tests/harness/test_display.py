@@ -13,6 +13,7 @@ from rich.console import Console
 from toy.policies import ImageReader
 
 from vlarig.harness import Rollouts, evaluate
+from vlarig.harness.machines.fleets import LocalFleet
 from vlarig.harness.reporting.account import Account
 from vlarig.harness.reporting.display import line, picture
 from vlarig.harness.reporting.progress import Progress
@@ -25,7 +26,7 @@ from vlarig.results.tables import Tally
 def progress(toy_home: Path) -> Progress:
     """A sweep of two tasks of twenty, in which eight slots played eight chunks each."""
     counted = Progress({("toy", name): Tally(20) for name in ("reach_red", "reach_blue")}, workers=1)
-    with Rollouts("toy", ImageReader(8), slots=8, sinks=[counted]) as rollouts:
+    with Rollouts({"toy": 8}, ImageReader(8), fleet=LocalFleet(1), sinks=[counted]) as rollouts:
         rollouts.collect(8)
     return counted
 

@@ -231,7 +231,7 @@ def toy(world, monkeypatch):
     locks.mkdir()
     (locks / "toy.toml").write_text(TOY)
     (locks / "toy.txt").write_text("# nothing\n")
-    monkeypatch.setattr(runtime_spec, "LOCKS", locks)
+    monkeypatch.setattr(runtime_spec, "runtime_files", lambda: {path.stem: path for path in locks.glob("*.toml")})
     monkeypatch.setattr(runtime_spec.ctypes.util, "find_library", lambda name: None)
 
     def install_toy():

@@ -17,7 +17,7 @@ from vlarig.envs.errors import VlarigError
 from vlarig.harness import Rollouts, evaluate
 from vlarig.harness.ensembling import Ensembler
 from vlarig.harness.replay import Replay, replay_run
-from vlarig.harness.rollouts import episode_stream
+from vlarig.harness.rollouts import training_stream
 from vlarig.policies.api import Reply, Request
 from vlarig.results.ledger import Ledger
 
@@ -165,17 +165,17 @@ def test_a_crash_in_mid_episode_does_not_disturb_the_memory(faults: pytest.Monke
 
 def test_what_is_not_the_policys_own_is_not_collected_for_learning(toy_home: Path) -> None:
     with pytest.raises(VlarigError, match=r"'ensembled' combines overlapping answers .* without an ensemble \(standard\)"):
-        Rollouts("faulty", ImageReader(6), protocol="ensembled")
-    streams = [episode_stream(FAULTY_SUITE, ENSEMBLED, 0, 1)]
+        Rollouts({"faulty": 1}, ImageReader(6), protocols={"faulty": "ensembled"})
+    streams = [training_stream(FAULTY_SUITE, FAULTY_SUITE.tasks[0], ENSEMBLED, 0, 1)]
     with (
         pytest.raises(VlarigError, match="'ensembled' combines overlapping answers"),
-        Rollouts("faulty", ImageReader(6), protocol="standard", streams=streams) as rollouts,
+        Rollouts({"faulty": 1}, ImageReader(6), protocols={"faulty": "standard"}, streams={"faulty": streams}) as rollouts,
     ):
         rollouts.collect(1)
 
 
 def test_answers_of_one_row_can_be_learned_from(faults: pytest.MonkeyPatch) -> None:
-    with Rollouts("faulty", ImageReader(1), protocol="ensembled") as rollouts:
+    with Rollouts({"faulty": 1}, ImageReader(1), protocols={"faulty": "ensembled"}) as rollouts:
         (transitions,) = rollouts.collect(3)
     for transition in transitions:
         np.testing.assert_array_equal(transition.actions, transition.reply.actions)

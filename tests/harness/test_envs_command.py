@@ -17,7 +17,9 @@ def installed(folder: Path, name: str, points: str, **modules: str) -> str:
     """A PYTHONPATH under which a distribution with these suites and modules is installed beside the toy suites."""
     site = folder / "site"
     (site / f"{name}.dist-info").mkdir(parents=True)
-    (site / f"{name}.dist-info" / "entry_points.txt").write_text(f"[vlarig.suites]\n{points}\n")
+    (site / f"{name}.dist-info" / "entry_points.txt").write_text(f"[vlarig.plugins]\n{name} = {name}_plugin:PLUGIN\n")
+    suites = dict(point.split(" = ") for point in points.splitlines())
+    (site / f"{name}_plugin.py").write_text(f"from vlarig.envs.plugins import Plugin\nPLUGIN = Plugin(suites={suites!r})\n")
     (site / f"{name}.dist-info" / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n")
     for module, text in modules.items():
         (site / f"{module}.py").write_text(text)

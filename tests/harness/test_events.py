@@ -24,7 +24,8 @@ from rich.console import Console
 from toy.policies import ImageReader, Talkative
 
 from vlarig.harness import evaluate
-from vlarig.harness.reporting import journal
+from vlarig.harness.reporting import event_log
+from vlarig.harness.reporting.event_log import EventLog
 from vlarig.harness.reporting.events import (
     KINDS,
     EpisodeFinished,
@@ -38,7 +39,6 @@ from vlarig.harness.reporting.events import (
     parse,
     read_events,
 )
-from vlarig.harness.reporting.journal import Journal
 from vlarig.harness.reporting.library_messages import library_messages
 from vlarig.harness.reporting.line_writer import LineWriter, LogFile
 
@@ -252,8 +252,8 @@ def test_a_clock_that_jumps_does_not_move_the_seconds(tmp_path: Path, monkeypatc
         def now(cls, tz=None) -> datetime:
             return datetime(next(cls.moments), 1, 1, tzinfo=UTC)
 
-    monkeypatch.setattr(journal, "datetime", Jumping)
-    with Journal(Console(quiet=True)) as told:
+    monkeypatch.setattr(event_log, "datetime", Jumping)
+    with EventLog(Console(quiet=True)) as told:
         told.say("before there is a run")
         told.open_log(tmp_path, 7)
         told.say("in it")

@@ -26,6 +26,7 @@ from vlarig.envs import backoff
 from vlarig.envs.api import ChunkResult, Needs, Row
 from vlarig.envs.messages import Failure, Start, Started, Step
 from vlarig.harness import Rollouts, evaluate, plan
+from vlarig.harness.machines.fleets import LocalFleet
 from vlarig.harness.runtimes.runtime import Runtime
 from vlarig.harness.simulation.simulator import EnvRack
 from vlarig.harness.workers import Worker
@@ -167,7 +168,7 @@ def test_an_episode_that_fails_again_and_again_is_an_error_and_owed_again(
 
 
 def test_an_env_that_comes_back_elsewhere_is_not_believed(counts: Path) -> None:
-    with pytest.raises(Exception, match="the env is not deterministic"), Rollouts("drifting", ImageReader(8)) as rollouts:
+    with pytest.raises(Exception, match="the env is not deterministic"), Rollouts({"drifting": 1}, ImageReader(8)) as rollouts:
         rollouts.collect(3)
         (counts / "die").touch()
         rollouts.collect(1)
@@ -176,7 +177,7 @@ def test_an_env_that_comes_back_elsewhere_is_not_believed(counts: Path) -> None:
 def test_a_crash_does_not_change_what_is_collected(counts: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def actions(fault: str) -> list:
         monkeypatch.setenv("VLARIG_TEST_FAULT", fault)
-        with Rollouts("faulty", ImageReader(8), slots=4, seed=3) as rollouts:
+        with Rollouts({"faulty": 4}, ImageReader(8), fleet=LocalFleet(1), seed=3) as rollouts:
             return [[each.result.snapshot.state_digest for each in slot] for slot in rollouts.collect(12)]
 
     assert actions("crash:reach_red/1:2") == actions("crash:reach_red/1:0")

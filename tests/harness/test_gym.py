@@ -18,8 +18,8 @@ from vlarig.envs.errors import VlarigError
 from vlarig.harness import register_envs
 from vlarig.harness.gym.env import RemoteEnv
 from vlarig.harness.slot import SimSlot
+from vlarig.harness.worker_spec import WorkerSpec
 from vlarig.harness.workers import local_workers
-from vlarig.harness.workplace import Workplace
 
 
 @pytest.fixture
@@ -152,7 +152,7 @@ def test_an_interrupted_step_leaves_the_episode_where_it_was(toy_home: Path) -> 
     rows = np.ones((1, 3), np.float32)
 
     async def play(interrupted: bool) -> str:
-        async with local_workers(Workplace.of(TOY_SUITE), 1, Path("logs")) as (host,):
+        async with local_workers(WorkerSpec.of(TOY_SUITE), 1, Path("logs")) as (host,):
             slot = SimSlot(host, 0, Needs(images=False))
             await slot.begin(TOY_SUITE.episodes(["reach_red"], per_task=1)[0])
             await slot.step(rows)

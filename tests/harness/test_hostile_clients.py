@@ -38,16 +38,16 @@ from vlarig.envs.api import Camera, ChunkResult, Needs
 from vlarig.envs.framing import MOST_ENVS, Frame, frame_of
 from vlarig.envs.messages import (
     BAD_MESSAGE,
+    Capacity,
     Died,
     Failure,
-    Hire,
-    Hired,
     Message,
-    Offer,
     Start,
+    StartWorker,
     Step,
     Stepped,
     Welcome,
+    WorkerReady,
     decode,
     encode,
 )
@@ -55,8 +55,8 @@ from vlarig.envs.wire import MAX_MESSAGE_BYTES, pack
 from vlarig.harness.machines.env_server import EnvServer, EnvServerConfig
 from vlarig.harness.machines.remote_machines import RemoteMachine
 from vlarig.harness.machines.remote_place import RemotePlace
+from vlarig.harness.worker_spec import WorkerSpec
 from vlarig.harness.workers import Worker, standing
-from vlarig.harness.workplace import Workplace
 
 EPISODES = TOY_SUITE.episodes(per_task=4)
 STEP = np.zeros((1, 3), np.float32)
@@ -99,7 +99,7 @@ async def server() -> AsyncIterator[tuple[int, Worker]]:
     config = EnvServerConfig(port=0, token=TOKEN, suites=("toy",), workers=1 + 2 * AT_A_TIME)
     async with EnvServer(config) as env_server:
         machine = RemoteMachine(f"ws://127.0.0.1:{env_server.port}", TOKEN)
-        worker = Worker(0, RemotePlace(machine, Workplace.of(TOY_SUITE)), "here")
+        worker = Worker(0, RemotePlace(machine, WorkerSpec.of(TOY_SUITE)), "here")
         async with standing([worker]):
             yield env_server.port, worker
 
@@ -113,15 +113,15 @@ async def connected(port: int, token: str = TOKEN) -> ClientConnection:
 async def offered(port: int) -> ClientConnection:
     """A connection that has heard the offer."""
     connection = await connected(port)
-    assert isinstance(decode(frame_of(await connection.recv())), Offer)
+    assert isinstance(decode(frame_of(await connection.recv())), Capacity)
     return connection
 
 
 async def hired(port: int) -> ClientConnection:
     """A connection that has a worker."""
     connection = await offered(port)
-    await connection.send(message(Hire("toy", None, os.urandom(8).hex())))
-    assert isinstance(decode(frame_of(await connection.recv())), Hired)
+    await connection.send(message(StartWorker("toy", None, os.urandom(8).hex())))
+    assert isinstance(decode(frame_of(await connection.recv())), WorkerReady)
     assert isinstance(decode(frame_of(await connection.recv())), Welcome)
     return connection
 

@@ -26,8 +26,8 @@ from vlarig.harness import evaluate
 from vlarig.harness.children.line import SimulatorFault
 from vlarig.harness.replay import replay_run
 from vlarig.harness.runtimes import spec as runtime_spec
+from vlarig.harness.worker_spec import WorkerSpec
 from vlarig.harness.workers import local_workers
-from vlarig.harness.workplace import Workplace
 from vlarig.policies.api import PolicyError
 from vlarig.results import merging
 from vlarig.results.ledger import Ledger
@@ -37,11 +37,11 @@ from vlarig.results.runs import list_runs
 POLICY = """
 import numpy as np
 from vlarig.envs.api import Needs
-from vlarig.policies.api import Reply
+from vlarig.policies.api import Policy, Reply
 import gain
 
-class Mine:
-    name, revision, needs, horizon = "mine", "1", Needs(images=False), None
+class Mine(Policy):
+    name, revision, needs = "mine", "1", Needs(images=False)
 
     def act(self, requests):
         return [Reply(np.full((each.execute, each.embodiment.action_size), gain.GAIN, np.float32)) for each in requests]
@@ -92,23 +92,23 @@ def test_a_worker_that_is_started_again_over_edited_code_ends_the_sweep(
     adapter.write_text("from toy.env import ToyEnv\n\n\nclass EditedEnv(ToyEnv):\n    pass\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     suite = replace(TOY_SUITE, adapter="edited_adapter_x:EditedEnv")
-    packages = Workplace.packages
+    packages = WorkerSpec.packages
     monkeypatch.setattr(
-        Workplace, "packages", lambda self: packages(self) | {"toy": str(TESTS / "toy" / "__init__.py")}
+        WorkerSpec, "packages", lambda self: packages(self) | {"toy": str(TESTS / "toy" / "__init__.py")}
     )  # which is not installed in the runtime
     episode = suite.episodes(per_task=1)[0]
 
     async def play() -> None:
-        async with local_workers(Workplace.of(suite), 1, Path("logs")) as (host,):
-            await host.start(0, episode, Needs())
+        async with local_workers(WorkerSpec.of(suite), 1, Path("logs")) as (worker,):
+            await worker.start(0, episode, Needs())
             with adapter.open("a") as file:
                 file.write("# repaired\n")
-            assert host.pid is not None
-            os.kill(host.pid, signal.SIGKILL)
+            assert worker.pid is not None
+            os.kill(worker.pid, signal.SIGKILL)
             with pytest.raises(CodeChangedError, match=r"edited_adapter_x\.py has changed since the run began"):
                 while True:
                     try:
-                        await host.start(0, episode, Needs())
+                        await worker.start(0, episode, Needs())
                     except SimulatorFault:
                         await asyncio.sleep(0.1)
 
@@ -201,7 +201,9 @@ def here(toy_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> set
     (tmp_path / "locks").mkdir()
     (tmp_path / "locks" / "toy.toml").write_text(RENDERERS)
     libraries = {"plain"}
-    monkeypatch.setattr(runtime_spec, "LOCKS", tmp_path / "locks")
+    monkeypatch.setattr(
+        runtime_spec, "runtime_files", lambda: {path.stem: path for path in (tmp_path / "locks").glob("*.toml")}
+    )
     monkeypatch.delenv("VLARIG_RENDERER", raising=False)
     monkeypatch.setattr(runtime_spec.ctypes.util, "find_library", lambda name: f"lib{name}.so" if name in libraries else None)
     return libraries
@@ -233,9 +235,9 @@ def test_a_run_keeps_its_renderer_or_says_what_is_missing(here: set[str], monkey
 
 def test_a_worker_draws_with_the_runs_renderer(here: set[str]) -> None:
     here.add("better")
-    workplace = Workplace.of(TOY_SUITE)
-    assert workplace.environment()["TOY_RENDERER"] == "better"
-    assert workplace.drawn_by(["plain"], "run").environment()["TOY_RENDERER"] == "plain"
+    worker_spec = WorkerSpec.of(TOY_SUITE)
+    assert worker_spec.environment()["TOY_RENDERER"] == "better"
+    assert worker_spec.drawn_by(["plain"], "run").environment()["TOY_RENDERER"] == "plain"
 
 
 def test_a_replay_in_another_runtime_says_which_packages_changed(toy_home: Path) -> None:

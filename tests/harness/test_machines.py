@@ -12,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import NoReturn
@@ -20,7 +20,7 @@ from typing import NoReturn
 import numpy as np
 import pytest
 from certificates import certificates
-from comparing import results
+from comparing import comparable, results
 from conftest import Cli
 from processes import workers_of
 from toy.policies import ImageReader, SlowImageReader
@@ -31,8 +31,8 @@ from vlarig.envs import backoff
 from vlarig.envs.access import authorization
 from vlarig.envs.errors import VlarigError
 from vlarig.envs.framing import frame_of
-from vlarig.envs.messages import Failure, Hire, Hired, Message, Offer, Step, decode, encode
-from vlarig.harness import evaluate
+from vlarig.envs.messages import Capacity, Failure, Message, StartWorker, Step, WorkerReady, decode, encode
+from vlarig.harness import Rollouts, evaluate
 from vlarig.harness.children import supervisor
 from vlarig.harness.children.supervisor import MachineAwayError
 from vlarig.harness.machines import fleets
@@ -166,6 +166,25 @@ def test_machines_that_are_all_lost_are_awaited(neighbours: list[Neighbour]) -> 
     assert evaluate("toy", Killer(), hosts=hosts, slots=2, episodes=8, run=Path("storm")).complete
     assert results(Path("storm")) == alone(8)
     assert attempts("storm") == []
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("impatient")
+def test_what_is_collected_of_two_suites_is_the_same_through_an_env_server_that_is_killed(neighbours: list[Neighbour]) -> None:
+    def collect(fleet: fleets.Fleet, between: Callable[[], None]) -> list[list[dict]]:
+        with Rollouts({"toy": 5, "two_ways": 3}, ImageReader(8), fleet=fleet, seed=3) as rollouts:
+            first = rollouts.collect(4, comparable)
+            between()
+            return first + rollouts.collect(8, comparable)
+
+    def kill_and_start_anew() -> None:
+        (machine, _) = neighbours
+        machine.kill()
+        machine.start(machine.port)
+
+    fleet = fleets.listed_fleet([neighbours[0].host])
+    assert fleet is not None
+    assert collect(fleet, kill_and_start_anew) == collect(fleets.LocalFleet(1), lambda: None)
 
 
 @pytest.mark.slow
@@ -350,8 +369,8 @@ def message(content: Message) -> bytes:
 NONSENSE = {
     "a text": ("hello", "a text message"),
     "no message": (b"\0" * 100, ""),
-    "another message": (message(Step(np.zeros((1, 3), np.float32))), "Step instead of Hire"),
-    "an unknown suite": (message(Hire("toi", None, "lease")), "did you mean toy"),
+    "another message": (message(Step(np.zeros((1, 3), np.float32))), "Step instead of StartWorker"),
+    "an unknown suite": (message(StartWorker("toi", None, "lease")), "did you mean toy"),
 }
 
 
@@ -362,7 +381,7 @@ def test_a_client_that_talks_nonsense_loses_its_own_connection_alone(neighbours:
 
     async def talk() -> Failure:
         async with connect(neighbours[0].host, additional_headers=authorization(own_token())) as connection:
-            assert isinstance(decode(frame_of(await connection.recv())), Offer)
+            assert isinstance(decode(frame_of(await connection.recv())), Capacity)
             await connection.send(data)
             failure = decode(frame_of(await connection.recv()))
             with pytest.raises(ConnectionClosed):
@@ -382,19 +401,19 @@ def test_connections_that_say_nothing_keep_nobody_out(neighbours: list[Neighbour
 
 
 def test_a_machine_whose_workers_are_all_in_use_is_named(neighbours: list[Neighbour]) -> None:
-    async def hire(connection: ClientConnection, lease: str) -> None:
+    async def start_worker(connection: ClientConnection, lease: str) -> None:
         await connection.recv()
-        await connection.send(message(Hire("toy", None, lease)))
-        assert isinstance(decode(frame_of(await connection.recv())), Hired)
+        await connection.send(message(StartWorker("toy", None, lease)))
+        assert isinstance(decode(frame_of(await connection.recv())), WorkerReady)
 
     async def occupy() -> None:
         show = partial(connect, neighbours[0].host, additional_headers=authorization(own_token()))
         async with show() as first, show() as second:
-            await asyncio.gather(hire(first, "first"), hire(second, "second"))
+            await asyncio.gather(start_worker(first, "first"), start_worker(second, "second"))
             said = await asyncio.to_thread(refusal, neighbours[0].host)
             assert "are in use; wait, or leave it out" in said
             async with show() as again:  # who has lost a connection, and comes again, is let in
-                await hire(again, "second")
+                await start_worker(again, "second")
 
     asyncio.run(occupy())
 

@@ -113,13 +113,13 @@ def test_a_computed_revision_is_trusted() -> None:
 
 
 SCRIPT = """
-from vlarig.envs.api import Needs
 from vlarig.harness.policy_state import policy_state
+from vlarig.policies.api import Policy
 SCALE = 1
 def scaled(rows):
     return SCALE * rows
-class Typed:
-    name, revision, needs, horizon = "typed", "1", Needs(), None
+class Typed(Policy):
+    revision = "1"
     def act(self, requests):
         return scaled(2)
 print(policy_state(Typed()).code)

@@ -3,36 +3,45 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
 from comparing import comparable, flat
+from processes import workers_of
+from toy.learner import Learner
 from toy.policies import ImageReader
 from toy.suite import TOY_SUITE
 
+from vlarig.benchmarks.registry import load_suite
 from vlarig.benchmarks.suite import Suite
-from vlarig.benchmarks.tabletop import TABLETOP
+from vlarig.benchmarks.tabletop.suite import TABLETOP
 from vlarig.envs.api import Episode
-from vlarig.harness import Rollouts
+from vlarig.envs.errors import VlarigError
+from vlarig.harness import Rollouts, evaluate
 from vlarig.harness.engine import Transition
-from vlarig.harness.rollouts import episode_stream
+from vlarig.harness.machines.fleets import LocalFleet
+from vlarig.harness.replicas import replicated_policy
+from vlarig.harness.rollouts import training_stream
+from vlarig.results.ledger import Ledger
 
 SLOTS = 8
 
 
 def unequal_streams(suite: Suite) -> list[Iterator[Episode]]:
     """A stream for each slot, whose episodes are at most 9, 12, ... 30 steps long."""
-    standard = suite.protocols[0]
-    return [episode_stream(suite, standard.derive(step_limit=9 + 3 * slot), slot, SLOTS) for slot in range(SLOTS)]
+    task, standard = suite.tasks[0], suite.protocols[0]
+    return [training_stream(suite, task, standard.derive(step_limit=9 + 3 * slot), slot, SLOTS) for slot in range(SLOTS)]
 
 
 def collect(workers: int, suite: Suite = TOY_SUITE) -> list[list[list[Transition]]]:
     """Three times eight chunks from each of the eight slots."""
     policy = ImageReader(horizon=suite.protocols[0].execute)
-    streams = unequal_streams(suite)
-    with Rollouts(suite.name, policy, workers=workers, slots=SLOTS // workers, streams=streams, seed=7) as rollouts:
+    streams = {suite.name: unequal_streams(suite)}
+    with Rollouts({suite.name: SLOTS}, policy, fleet=LocalFleet(workers), streams=streams, seed=7) as rollouts:
         return [rollouts.collect(8) for _ in range(3)]
 
 
@@ -69,7 +78,7 @@ def test_workers_do_not_change_what_is_collected_in_the_embedded_suite(
 
 
 def test_a_protocol_can_be_chosen(toy_home: Path) -> None:
-    with Rollouts("two_ways", ImageReader(), protocol="quick") as rollouts:
+    with Rollouts({"two_ways": 1}, ImageReader(), protocols={"two_ways": "quick"}) as rollouts:
         ((transition,),) = rollouts.collect(1)
     assert transition.request.key.startswith("two_ways/quick@1/")
     assert len(transition.result.rows) == 4
@@ -109,9 +118,110 @@ def test_the_final_and_the_next_first_observation_are_both_there(collected: list
     assert ends >= 3 * SLOTS
 
 
-def test_a_slots_stream_never_ends_and_counts_repeats() -> None:
-    stream = episode_stream(TOY_SUITE, TOY_SUITE.protocols[0], slot=1, slots=2)
-    keys = [next(stream).key for _ in range(21)]
-    assert keys[0] == "toy/standard@1/reach_red/base/1/0"
-    assert keys[20] == "toy/standard@1/reach_red/base/1/1"
-    assert len(set(keys)) == 21
+def test_the_streams_of_a_task_draw_each_training_state_once() -> None:
+    task, protocol = TOY_SUITE.tasks[0], TOY_SUITE.protocols[0]
+    streams = [training_stream(TOY_SUITE, task, protocol, env, 3) for env in range(3)]
+    keys = [next(stream).key for _ in range(4) for stream in streams]
+    assert keys == [f"toy/standard@1/reach_red/training/{number}/0" for number in range(12)]
+
+
+def key_of(transition: Transition) -> str:
+    return transition.episode.key
+
+
+def shown(transition: Transition) -> dict:
+    """All but the env, which may be any for an episode that is played."""
+    return {name: value for name, value in comparable(transition).items() if name != "slot"}
+
+
+@pytest.mark.usefixtures("toy_home")
+def test_envs_are_those_of_the_suites_and_tasks_that_were_asked_for() -> None:
+    wanted = {"toy": {"reach_blue": 3, "reach_red": 1}, "two_ways": 3}
+    with Rollouts(wanted, ImageReader(), protocols={"two_ways": "quick"}, fleet=LocalFleet(2)) as rollouts:
+        assert rollouts.num_envs == 7
+        first = [keys[0] for keys in rollouts.collect(1, key_of)]
+    assert first == [
+        *(f"toy/standard@1/reach_blue/training/{number}/0" for number in range(3)),
+        "toy/standard@1/reach_red/training/0/0",
+        "two_ways/quick@1/reach_red/training/0/0",
+        "two_ways/quick@1/reach_red/training/1/0",
+        "two_ways/quick@1/reach_blue/training/0/0",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("envs", "sentence"),
+    [
+        ({"toy": 0}, "is no number of envs for the tasks of 'toy'; expected 1 or more"),
+        ({"toy": {"reach_green": 1}}, "unknown task 'reach_green'"),
+        ({"toys": 1}, "unknown suite 'toys'"),
+    ],
+)
+def test_envs_that_cannot_be_are_refused(toy_home: Path, envs: dict, sentence: str) -> None:
+    with pytest.raises(VlarigError, match=sentence):
+        Rollouts(envs, ImageReader())
+
+
+def of_two_suites(workers: int) -> list[list[dict]]:
+    with Rollouts({"toy": 5, "two_ways": 3}, ImageReader(8), fleet=LocalFleet(workers), seed=3) as rollouts:
+        return [env for _ in range(2) for env in rollouts.collect(6, comparable)]
+
+
+def test_workers_do_not_change_what_is_collected_of_two_suites(toy_home: Path) -> None:
+    alone = of_two_suites(1)
+    assert of_two_suites(2) == alone
+    assert of_two_suites(4) == alone
+
+
+def test_whole_episodes_are_played_on_the_same_workers_between_two_collections(toy_home: Path) -> None:
+    evaluated = [episode for suite in ("toy", "two_ways") for episode in load_suite(suite).episodes(per_task=2)]
+    with Rollouts({"toy": 2, "two_ways": 2}, ImageReader(8), fleet=LocalFleet(2), seed=3) as rollouts:
+        rollouts.collect(1, key_of)
+        workers = workers_of(os.getpid())
+        played = rollouts.play(evaluated, shown)
+        assert rollouts.play(evaluated[::-1], shown) == played
+        assert sorted(workers_of(os.getpid())) == sorted(workers)
+        after = rollouts.collect(1, lambda transition: (transition.request.chunk, transition.episode.variant))
+    assert list(played) == [episode.key for episode in evaluated]
+    assert after == [[(0, "training")]] * 4
+    evaluate(("toy", "two_ways"), ImageReader(8), seed=3, episodes=2, run=Path("swept"))
+    with Ledger.open_read_only(Path("swept")) as ledger:
+        swept = {record.key: record.state_digest for record in ledger.records()}
+    assert {key: chunks[-1]["digests"][0] for key, chunks in played.items()} == swept
+
+
+def test_an_episode_of_another_suite_is_refused(toy_home: Path) -> None:
+    (episode, *_) = load_suite("two_ways").episodes(per_task=1)
+    with (
+        Rollouts({"toy": 1}, ImageReader()) as rollouts,
+        pytest.raises(VlarigError, match="two_ways/standard@1/reach_red/base/0/0 is of none of the suites toy"),
+    ):
+        rollouts.play([episode])
+
+
+def test_the_value_of_a_cut_rollout_is_taken_at_what_was_seen_last(toy_home: Path) -> None:
+    policy = Learner()
+    policy.load_weights(1, {"gain": np.ones(1, np.float32)})
+    with Rollouts({"toy": 2}, policy) as rollouts:
+        last = [chunks[-1] for chunks in rollouts.collect(2)]
+        following = [chunks[0] for chunks in rollouts.collect(1)]
+    values = policy.value([transition.following for transition in last])
+    np.testing.assert_array_equal(values, policy.value([transition.request for transition in following]))
+
+
+@pytest.mark.usefixtures("toy_home")
+def test_new_weights_and_their_version_are_in_what_is_collected_next() -> None:
+    with (
+        closing(replicated_policy("toy.learner:Learner", {}, 2)) as policy,
+        Rollouts({"toy": 4}, policy, fleet=LocalFleet(2)) as rollouts,
+    ):
+        versions, actions = [], []
+        for version in (1, 2):
+            policy.load_weights(version, {"gain": np.full(1, version / 2, np.float32)})
+            policy.record({"level": 0.5})
+            chunks = [chunk for env in rollouts.collect(2) for chunk in env]
+            versions.append({chunk.policy_version for chunk in chunks})
+            actions.append(np.abs([chunk.actions for chunk in chunks]).max())
+            assert {chunk.reply.recorded.log_probability for chunk in chunks if chunk.reply.recorded} == {-version / 2}
+    assert versions == [{1}, {2}]
+    assert actions == [0.5, 1.0]

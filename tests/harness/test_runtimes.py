@@ -45,7 +45,7 @@ def locks(tmp_path, monkeypatch):
     folder.mkdir()
     (folder / "toy.toml").write_text(TOY)
     (folder / "toy.txt").write_text("# nothing\n")
-    monkeypatch.setattr(runtime_spec, "LOCKS", folder)
+    monkeypatch.setattr(runtime_spec, "runtime_files", lambda: {path.stem: path for path in folder.glob("*.toml")})
     monkeypatch.setenv("VLARIG_HOME", str(tmp_path / "home"))
     monkeypatch.delenv("VLARIG_RENDERER", raising=False)
     monkeypatch.setattr(runtime_spec.ctypes.util, "find_library", lambda name: f"lib{name}.so")

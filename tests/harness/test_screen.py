@@ -17,7 +17,7 @@ from vlarig.envs.errors import VlarigError
 from vlarig.harness import cli
 from vlarig.harness.printable import PrintableFormatter
 from vlarig.harness.reporting.display import live_display, picture
-from vlarig.harness.reporting.journal import Journal
+from vlarig.harness.reporting.event_log import EventLog
 from vlarig.harness.reporting.progress import Progress
 from vlarig.harness.screen import Screen
 from vlarig.results.records import Attempt
@@ -89,9 +89,9 @@ def test_a_sweeps_sentences_and_display_do_nothing_to_the_terminal():
         async with live_display(console, f"{RUN} {POLICY}", progress, []):
             pass
 
-    with Journal(console) as journal:
-        journal.say(f"{RUN} {POLICY}")
-        journal.warn(f"{RUN} {POLICY}")
+    with EventLog(console) as event_log:
+        event_log.say(f"{RUN} {POLICY}")
+        event_log.warn(f"{RUN} {POLICY}")
         asyncio.run(show())
         console.print(picture(f"{RUN} {POLICY}", progress, Counter()))
     text = said.getvalue()

@@ -32,8 +32,8 @@ def sweep(monkeypatch: pytest.MonkeyPatch, fault: str, slots: int, share: int | 
     monkeypatch.setenv("VLARIG_TEST_FAULT", fault)
     local_workers = fleets.local_workers
 
-    def limited(workplace, count, logs, *_, **__):
-        return local_workers(workplace, count, logs, memory_bytes=None if share is None else share * MB)
+    def limited(worker_spec, count, logs, *_, **__):
+        return local_workers(worker_spec, count, logs, memory_bytes=None if share is None else share * MB)
 
     run = Path(f"run-{share}")
     with monkeypatch.context() as patch:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from toy.suite import TOY_SUITE
 
-from vlarig.benchmarks.libero import LIBERO_OBJECT
+from vlarig.benchmarks.libero.suites import LIBERO_OBJECT
 from vlarig.benchmarks.suite import Footprint
-from vlarig.benchmarks.tabletop import TABLETOP
+from vlarig.benchmarks.tabletop.suite import TABLETOP
 from vlarig.harness.machine import Machine
 from vlarig.harness.sizing import GB, choose_size
 

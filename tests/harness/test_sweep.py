@@ -96,7 +96,7 @@ def test_strict_asks_the_policy_one_request_at_a_time_and_changes_nothing(undist
 
 def test_without_strict_what_batching_does_is_measured_and_said(toy_home: Path) -> None:
     class Rounding(SlowImageReader):
-        rounds_by_batch = True
+        batch_sensitive = True
 
     said = io.StringIO()
     evaluate("toy", Rounding(), workers=2, slots=4, episodes=2, console=Console(file=said, width=200))

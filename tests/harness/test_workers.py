@@ -32,8 +32,8 @@ from vlarig.harness import evaluate, plan, workers
 from vlarig.harness.children.child import Launcher
 from vlarig.harness.children.line import SimulatorFault
 from vlarig.harness.children.worker_log import KEPT_BYTES, WorkerLog
+from vlarig.harness.worker_spec import WorkerSpec
 from vlarig.harness.workers import MOST_LOSSES, LocalPlace, Worker, local_workers
-from vlarig.harness.workplace import Workplace
 from vlarig.policies.api import Reply, Request
 from vlarig.results.ledger import Ledger
 
@@ -112,8 +112,8 @@ def test_what_is_stopped_while_it_starts_costs_time_alone(tmp_path: Path, monkey
     suite = replace(STUMBLING_SUITE, patience=Patience(load=5.0))
 
     async def run() -> int:
-        async with local_workers(Workplace.of(suite), 1, Path("logs")) as (host,):
-            return (await host.start(0, EPISODE, Needs())).step
+        async with local_workers(WorkerSpec.of(suite), 1, Path("logs")) as (worker,):
+            return (await worker.start(0, EPISODE, Needs())).step
 
     assert asyncio.run(run()) == 0
     assert len(list((tmp_path / "counts").iterdir())) == 1
@@ -126,7 +126,7 @@ def test_a_simulator_that_never_loads_is_given_up(tmp_path: Path, monkeypatch: p
     suite = replace(STUMBLING_SUITE, patience=Patience(load=0.5))
 
     async def run() -> None:
-        async with local_workers(Workplace.of(suite), 1, Path("logs")):
+        async with local_workers(WorkerSpec.of(suite), 1, Path("logs")):
             pass
 
     with pytest.raises(
@@ -137,8 +137,8 @@ def test_a_simulator_that_never_loads_is_given_up(tmp_path: Path, monkeypatch: p
 
 @pytest.mark.usefixtures("impatient")
 def test_a_server_that_cannot_be_started_is_given_up() -> None:
-    workplace = Workplace.of(TOY_SUITE)
-    nowhere = replace(workplace, runtime=replace(workplace.runtime, python=Path("/nowhere/python")))
+    worker_spec = WorkerSpec.of(TOY_SUITE)
+    nowhere = replace(worker_spec, runtime=replace(worker_spec.runtime, python=Path("/nowhere/python")))
 
     async def run() -> None:
         async with local_workers(nowhere, 2, Path("logs")):
@@ -177,20 +177,20 @@ def test_a_server_that_worked_survives_a_storm_in_which_a_new_one_is_given_up() 
 
     async def run() -> None:
         async with Launcher() as launcher:
-            fresh = Worker(0, LocalPlace(launcher, Workplace.of(TOY_SUITE), Path("logs/fresh")))
+            fresh = Worker(0, LocalPlace(launcher, WorkerSpec.of(TOY_SUITE), Path("logs/fresh")))
             with (
                 killing(launcher, storm),
                 pytest.raises(VlarigError, match="died 6 times without carrying out one request"),
             ):
                 await fresh.__aenter__()
-        async with local_workers(Workplace.of(TOY_SUITE), 1, Path("logs")) as (host,):
-            await host.start(0, EPISODE, Needs())
-            with killing(host.place._launcher, storm):
+        async with local_workers(WorkerSpec.of(TOY_SUITE), 1, Path("logs")) as (worker,):
+            await worker.start(0, EPISODE, Needs())
+            with killing(worker.place._launcher, storm):
                 with pytest.raises(SimulatorFault) as fault:
                     while True:
-                        await host.step(0, ACTIONS)
+                        await worker.step(0, ACTIONS)
                 assert fault.value.kind in (CRASH, LOST)
-            assert (await host.start(0, EPISODE, Needs())).step == 0
+            assert (await worker.start(0, EPISODE, Needs())).step == 0
 
     asyncio.run(run())
 
@@ -202,13 +202,13 @@ def test_the_pauses_between_restarts_grow(monkeypatch: pytest.MonkeyPatch) -> No
         pauses.append(seconds)
 
     async def run() -> None:
-        host = Worker(0, LocalPlace(Launcher(), Workplace.of(TOY_SUITE), Path("log")))
-        host._supervisor.succeeded()
+        worker = Worker(0, LocalPlace(Launcher(), WorkerSpec.of(TOY_SUITE), Path("log")))
+        worker._supervisor.succeeded()
         with monkeypatch.context() as patch:
             patch.setattr(asyncio, "sleep", take_note)
             with pytest.raises(VlarigError, match=r"died 13 times .*\(the last time: killed\)"):
                 while True:
-                    await host._supervisor._count_death("killed")
+                    await worker._supervisor._count_death("killed")
 
     asyncio.run(run())
     assert pauses == [0, 0.5, 1, 2, 4, 8, 16, 32, 60, 60, 60, 60]
@@ -218,16 +218,16 @@ def test_the_pauses_between_restarts_grow(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.usefixtures("impatient")
 def test_an_episode_that_takes_its_server_along_each_time_is_charged_at_last() -> None:
     async def run() -> None:
-        async with local_workers(Workplace.of(TOY_SUITE), 1, Path("logs")) as (host,):
+        async with local_workers(WorkerSpec.of(TOY_SUITE), 1, Path("logs")) as (worker,):
             kinds = []
             for _ in range(MOST_LOSSES + 2):
-                await host.start(0, EPISODE, Needs())
-                assert host.pid is not None
-                kill(host.pid)
-                while host.pid is not None:  # noqa: ASYNC110  (it has no event)
+                await worker.start(0, EPISODE, Needs())
+                assert worker.pid is not None
+                kill(worker.pid)
+                while worker.pid is not None:  # noqa: ASYNC110  (it has no event)
                     await asyncio.sleep(0.01)
                 with pytest.raises(SimulatorFault) as fault:
-                    await host.step(0, ACTIONS)
+                    await worker.step(0, ACTIONS)
                 kinds.append(fault.value.kind)
             assert kinds == [LOST] * MOST_LOSSES + [CRASH, LOST]
 
@@ -243,13 +243,13 @@ from toy.suite import TOY_SUITE
 from vlarig.envs import backoff
 from vlarig.envs.api import Camera, Needs
 from vlarig.harness.workers import local_workers
-from vlarig.harness.workplace import Workplace
+from vlarig.harness.worker_spec import WorkerSpec
 
 async def main():
-    async with local_workers(Workplace.of(TOY_SUITE), 2, Path("logs")) as hosts:
-        for host in hosts:
-            await host.start(0, TOY_SUITE.episodes(per_task=1)[0], Needs())
-        print(*(host.pid for host in hosts), flush=True)
+    async with local_workers(WorkerSpec.of(TOY_SUITE), 2, Path("logs")) as workers:
+        for worker in workers:
+            await worker.start(0, TOY_SUITE.episodes(per_task=1)[0], Needs())
+        print(*(worker.pid for worker in workers), flush=True)
         await asyncio.sleep(3600)
 
 asyncio.run(main())
@@ -337,7 +337,7 @@ def test_a_simulator_inherits_no_secret(monkeypatch: pytest.MonkeyPatch) -> None
     plain = ("TOKENIZERS_PARALLELISM", "MUJOCO_GL", "KEYBOARD", "SECRETARY")
     for name in (*secrets, *plain):
         monkeypatch.setenv(name, "hunter2")
-    environment = Workplace.of(TOY_SUITE).environment()
+    environment = WorkerSpec.of(TOY_SUITE).environment()
     assert {name: environment.get(name) for name in secrets} == dict.fromkeys(secrets)
     assert {name: environment.get(name) for name in plain} == dict.fromkeys(plain, "hunter2")
 
@@ -347,7 +347,7 @@ def test_what_a_simulator_detached_ends_with_it_and_its_log_is_bounded(tmp_path:
     suite = replace(TOY_SUITE, adapter="toy.faulty:DetachingEnv")
 
     async def run() -> int:
-        async with local_workers(Workplace.of(suite), 1, Path("logs")):
+        async with local_workers(WorkerSpec.of(suite), 1, Path("logs")):
             (detached,) = (tmp_path / "counts").iterdir()
             os.kill(int(detached.name), 0)
         return int(detached.name)
@@ -383,7 +383,7 @@ def test_an_adapter_that_disagrees_with_its_suite_stops_before_the_first_episode
     other = replace(TOY_SUITE, embodiment=replace(TOY_SUITE.embodiment, control_frequency=20.0))
 
     async def run() -> None:
-        async with local_workers(Workplace.of(other), 1, Path("logs")):
+        async with local_workers(WorkerSpec.of(other), 1, Path("logs")):
             pass
 
     with pytest.raises(
@@ -409,7 +409,7 @@ def test_what_an_env_refuses_costs_the_worker_nothing(kind: str) -> None:
     episode, actions, says = REFUSED[kind]
 
     async def run() -> None:
-        async with local_workers(Workplace.of(TOY_SUITE), 1, Path("logs")) as (worker,):
+        async with local_workers(WorkerSpec.of(TOY_SUITE), 1, Path("logs")) as (worker,):
             pid = worker.pid
             await worker.start(0, EPISODE, Needs())
             with pytest.raises(VlarigError, match=says):
@@ -423,7 +423,7 @@ def test_what_an_env_refuses_costs_the_worker_nothing(kind: str) -> None:
 
 def test_there_are_so_many_envs_and_no_more() -> None:
     async def run() -> None:
-        async with local_workers(Workplace.of(TOY_SUITE), 1, Path("logs")) as (worker,):
+        async with local_workers(WorkerSpec.of(TOY_SUITE), 1, Path("logs")) as (worker,):
             with pytest.raises(VlarigError, match=f"at most {MOST_ENVS}; take more workers"):
                 await worker.start(MOST_ENVS, EPISODE, Needs())
 
@@ -432,7 +432,7 @@ def test_there_are_so_many_envs_and_no_more() -> None:
 
 def test_a_request_whose_caller_gave_up_waiting_is_carried_out_before_the_envs_next_one() -> None:
     async def run() -> list[int]:
-        async with local_workers(Workplace.of(TOY_SUITE), 1, Path("logs")) as (worker,):
+        async with local_workers(WorkerSpec.of(TOY_SUITE), 1, Path("logs")) as (worker,):
             await worker.start(0, EPISODE, Needs())
             given_up = asyncio.ensure_future(worker.step(0, ACTIONS))
             await asyncio.sleep(0)

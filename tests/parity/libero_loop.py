@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from vlarig.benchmarks import libero
+from vlarig.benchmarks.libero import suites as libero
 from vlarig.envs.api import Camera, Episode, Needs, Row, Snapshot
 from vlarig.envs.libero.env import LiberoEnv
 from vlarig.envs.libero.init_states import read_init_states

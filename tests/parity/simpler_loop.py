@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from vlarig.benchmarks.simpler import SIMPLER_WIDOWX
+from vlarig.benchmarks.simpler.widowx import SIMPLER_WIDOWX
 from vlarig.envs.api import Camera, Episode, Needs, Row
 from vlarig.envs.simpler.env import BridgeEnv
 from vlarig.envs.simpler.upstream import import_upstream

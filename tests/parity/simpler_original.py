@@ -29,7 +29,7 @@ import torch
 from scipy.spatial.transform import Rotation
 from transforms3d.euler import euler2axangle
 
-from vlarig.benchmarks.simpler import SIMPLER_WIDOWX
+from vlarig.benchmarks.simpler.widowx import SIMPLER_WIDOWX
 from vlarig.envs.simpler.judge import Judge
 from vlarig.envs.simpler.rotations import ROTATIONS
 from vlarig.envs.simpler.scene import Scene

@@ -14,13 +14,13 @@ import pytest
 from toy.env import TOY_POINT
 
 from vlarig.envs.api import Needs, Observation
-from vlarig.policies.api import PolicyError, PolicyLost, Reply, Request
+from vlarig.policies.api import Policy, PolicyError, PolicyLost, Reply, Request
 from vlarig.policies.batching import Answer, Batcher, Batching, Load, SizeLoad, execute_for
 from vlarig.policies.load import side_by_side
 from vlarig.policies.member_queue import MemberQueue
 
 
-class Echo:
+class Echo(Policy):
     """Answers with the request's slot, after a while; an uneven version counts its batches."""
 
     name, revision, needs, horizon = "echo", "1", Needs(), 2
@@ -93,7 +93,7 @@ def test_a_policys_failure_is_told_to_all_who_asked() -> None:
 class Rounding(Echo):
     """Its answers move a little with the size of the batch, as a neural network's do."""
 
-    rounds_by_batch = True
+    batch_sensitive = True
 
     def act(self, requests: Sequence[Request]) -> list[Reply]:
         return [Reply(reply.actions + np.float32(len(requests) - 1) / 1024) for reply in super().act(requests)]
@@ -132,7 +132,7 @@ def test_a_robot_may_be_answered_with_fewer_rows_than_the_horizon() -> None:
             super().__init__()
             self.horizon = 16
 
-        def rows(self, embodiment: object) -> int:
+        def horizon_for(self, embodiment: object) -> int:
             return 2
 
     answers, _ = ask_all(Walker(), Batching(2), 2)
@@ -157,9 +157,9 @@ class AloneFails(Rounding):
 
 
 class RowsFail(Echo):
-    """It cannot say how many rows it answers."""
+    """It cannot say how many steps it answers."""
 
-    def rows(self, embodiment: object) -> int:
+    def horizon_for(self, embodiment: object) -> int:
         raise KeyError("robot")
 
 
@@ -172,7 +172,7 @@ class RowsFail(Echo):
             r"answered toy/standard@1/reach_red/base/\d/0 with something of type ndarray; give a vlarig.policies.api.Reply",
         ),
         (AloneFails(), r"the policy 'echo' raised RuntimeError while it acted for .*: out of memory"),
-        (RowsFail(), r"the policy 'echo' raised KeyError while it was asked for its rows: .*"),
+        (RowsFail(), r"the policy 'echo' raised KeyError while it was asked for its horizon: .*"),
     ],
     ids=["arrays", "fails alone", "rows fail"],
 )
@@ -346,8 +346,8 @@ class Losing(Echo):
         return replies
 
 
-@pytest.mark.parametrize("keeps_notes", [True, False])
-def test_what_is_lost_is_told_to_episodes_in_mid_course_alone(keeps_notes: bool) -> None:
+@pytest.mark.parametrize("stateful", [True, False])
+def test_what_is_lost_is_told_to_episodes_in_mid_course_alone(stateful: bool) -> None:
     async def ask(batcher: Batcher, slot: int, chunk: int) -> str:
         try:
             answer = await batcher.ask(replace(request(slot), chunk=chunk))
@@ -357,7 +357,7 @@ def test_what_is_lost_is_told_to_episodes_in_mid_course_alone(keeps_notes: bool)
 
     async def run() -> list[str]:
         policy = Losing()
-        policy.keeps_notes = keeps_notes  # pyright: ignore[reportAttributeAccessIssue]
+        policy.stateful = stateful
         async with Batcher(policy, Batching(4, wait_seconds=5)) as batcher:
             batcher.playing = 2
             await asyncio.gather(ask(batcher, 0, 0), ask(batcher, 1, 0))
@@ -365,7 +365,7 @@ def test_what_is_lost_is_told_to_episodes_in_mid_course_alone(keeps_notes: bool)
             batcher.playing = 1
             return [*said, await ask(batcher, 1, 1), await ask(batcher, 1, 0), await ask(batcher, 1, 1)]
 
-    lost, gone = ("the server was restarted",) * 2 if keeps_notes else ("answer 0", "answer 1")
+    lost, gone = ("the server was restarted",) * 2 if stateful else ("answer 0", "answer 1")
     assert asyncio.run(run()) == [lost, "answer 2", gone, "answer 1", "answer 1"]
 
 

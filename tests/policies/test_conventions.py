@@ -124,7 +124,9 @@ def test_the_robot_of_an_installed_suite_is_found(tmp_path: Path, monkeypatch: p
     with pytest.raises(PolicyError, match="unknown embodiment 'toy_pont'; did you mean toy_point"):
         find_embodiment("toy_pont")
     (tmp_path / "broken.dist-info").mkdir()
-    (tmp_path / "broken.dist-info" / "entry_points.txt").write_text("[vlarig.suites]\nprogram = broken_program:SUITE\n")
+    (tmp_path / "broken.dist-info" / "entry_points.txt").write_text("[vlarig.plugins]\nbroken = broken_plugin:PLUGIN\n")
+    plugin = "from vlarig.envs.plugins import Plugin\nPLUGIN = Plugin(suites={'program': 'broken_program:SUITE'})\n"
+    (tmp_path / "broken_plugin.py").write_text(plugin)
     (tmp_path / "broken_program.py").write_text("raise SystemExit(3)")
     monkeypatch.syspath_prepend(tmp_path)
     assert find_embodiment("toy_point") == TOY_POINT

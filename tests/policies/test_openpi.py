@@ -267,7 +267,7 @@ def test_a_convention_that_does_not_fit_stops_the_run() -> None:
         with pytest.raises(PolicyError, match=r"'openpi'.*does not fit suite 'simpler_widowx'.*5 Hz"):
             policy.check("simpler_widowx", WIDOWX_BRIDGE)
         with pytest.raises(PolicyError, match="does not announce that it is strict; start it with --strict"):
-            policy.make_strict()
+            policy.strict()
 
 
 @pytest.mark.parametrize(

@@ -51,9 +51,9 @@ def test_the_expert_says_which_suites_it_can_play() -> None:
 
 def test_a_class_of_the_working_directory_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "my_own_policy.py").write_text(
-        "from vlarig.envs.api import Needs\n"
-        "class Mine:\n"
-        "    name, revision, needs, horizon = 'mine', '3', Needs(), 4\n"
+        "from vlarig.policies.api import Policy\n"
+        "class Mine(Policy):\n"
+        "    revision, horizon = '3', 4\n"
         "    def act(self, requests): return []\n"
     )
     monkeypatch.chdir(tmp_path)
@@ -78,9 +78,9 @@ def test_unknown_names_are_refused_with_an_offer(name: str, says: str) -> None:
 @pytest.mark.parametrize(
     ("members", "says"),
     [
-        ({"horizon": 0}, r"has the horizon 0; expected a number of rows, or None"),
-        ({"horizon": -3}, r"has the horizon -3; expected a number of rows"),
-        ({"horizon": True}, r"has the horizon True; expected a number of rows"),
+        ({"horizon": 0}, r"has the horizon 0; expected a number of steps, or None"),
+        ({"horizon": -3}, r"has the horizon -3; expected a number of steps"),
+        ({"horizon": True}, r"has the horizon True; expected a number of steps"),
         ({"revision": 7}, r"has the revision 7; expected a str"),
         ({"needs": None}, r"has the needs None; expected a Needs"),
     ],
@@ -96,7 +96,10 @@ def test_members_that_are_no_policys_are_refused(members: dict[str, Any], says: 
 
 
 def test_an_object_that_lacks_a_member_is_refused_before_anything_starts(toy_home: Path) -> None:
-    with pytest.raises(PolicyError, match=r"has no member 'name'; expected a str"):
+    with pytest.raises(
+        PolicyError,
+        match=r"is of the class object, which is no subclass of vlarig.policies.api.Policy; write class object\(Policy\)",
+    ):
         evaluate("toy", object())  # type: ignore[arg-type]
 
 

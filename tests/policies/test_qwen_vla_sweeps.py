@@ -13,9 +13,8 @@ from served import served
 from vlarig.envs.embodiments import TABLETOP_PANDA
 from vlarig.harness.rollouts import Rollouts
 from vlarig.harness.runtimes.runtime import Runtime
-from vlarig.policies.qwen_vla.flow import SdeNoise
 from vlarig.policies.qwen_vla.policy import QwenVlaPolicy
-from vlarig.policies.qwen_vla.recording import Recording, recompute
+from vlarig.policies.qwen_vla.recording import recompute
 from vlarig.policies.registry import load_policy
 
 SWEEP = ("sweep", "tabletop", "--policy-options", "temperature=1", "--tasks", "stack", "push_to", "--episodes", 2)
@@ -50,17 +49,17 @@ def test_a_served_policy_gives_the_results_of_the_same_one_in_process(alone: Pat
 
 def test_rollouts_carry_what_an_update_needs(toy_home: Path) -> None:
     policy = QwenVlaPolicy("tiny", temperature="1")
-    policy.recording = Recording(SdeNoise())
+    policy.record({})
     torch.nn.init.normal_(policy.model.value_head.readout.weight)
-    with Rollouts("toy", policy, workers=1, slots=3, logs=toy_home) as rollouts:
+    with Rollouts({"toy": 3}, policy, logs=toy_home) as rollouts:
         transitions = [each for slot in rollouts.collect(2) for each in slot]
     assert len(transitions) == 6
-    extras = [each.reply.extras for each in transitions]
+    recorded = [each.reply.recorded for each in transitions]
     with torch.no_grad():
-        again = recompute(policy.model, extras, policy.options.steps, policy.recording.sde)
-    stored = torch.stack([each["log_probability"] for each in extras])
+        again = recompute(policy.model, recorded, policy.options.steps, policy.recording.sde)
+    stored = torch.tensor([each.log_probability for each in recorded])
     torch.testing.assert_close((again - stored).exp(), torch.ones(6), atol=1e-4, rtol=0)
     for transition in transitions:
         before, after = policy.value([transition.request, replace(transition.request, observation=transition.observation)])
-        assert before == pytest.approx(float(transition.reply.extras["value"]), abs=1e-5)
+        assert before == pytest.approx(transition.reply.recorded.value, abs=1e-5)
         assert after != before  # what was seen after the chunk, from which an advantage bootstraps

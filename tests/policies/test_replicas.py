@@ -154,7 +154,7 @@ def test_an_episode_keeps_to_one_replica_and_episodes_are_spread() -> None:
     with replicated(NOTEBOOK, 3) as policy:
         players = Players(policy, Batching(4), list(range(9)), slots=9)
         players.play()
-        homes = [{reply.extras["pid"] for reply in replies} for replies in players.replies.values()]
+        homes = [{reply.recorded.arrays["pid"] for reply in replies} for replies in players.replies.values()]
         assert all(len(pids) == 1 for pids in homes)
         assert Counter(pid for (pid,) in homes) == dict.fromkeys([each.pid for each in policy.members], 3)
 
@@ -164,7 +164,7 @@ def test_a_batch_is_full_where_every_replica_has_its_share() -> None:
     with replicated(NOTEBOOK, 2) as policy:
         players = Players(policy, Batching(8, wait_seconds=3600), list(range(6)), slots=6)
         players.play()
-        assert {reply.extras["batch"] for replies in players.replies.values() for reply in replies} == {3}
+        assert {reply.recorded.arrays["batch"] for replies in players.replies.values() for reply in replies} == {3}
 
 
 @pytest.mark.parametrize("name", [NOTEBOOK, FORGETFUL])
@@ -345,7 +345,7 @@ def test_the_others_go_on_without_a_replica_that_is_given_up(tmp_path: Path, mon
             each.act([request(0, episode_key(0), 0)])
         players, pid = Players(policy, Batching(8), list(range(20))), kill(policy, 1)
         assert players.play() == expected(Notebook(), 20)
-        pids = {reply.extras["pid"] for replies in players.replies.values() for reply in replies}
+        pids = {reply.recorded.arrays["pid"] for replies in players.replies.values() for reply in replies}
         assert pids == {policy.members[0].pid}
         assert policy.members[1].pid is None
         assert pid not in pids
@@ -399,30 +399,28 @@ def test_members_are_the_policys_own() -> None:
         own = Notebook()
         for name in ("name", "revision", "needs", "horizon", "embodiments", "reads_state", "transport_options"):
             assert getattr(policy, name) == getattr(own, name), name
-        assert (policy.keeps_notes, policy.rounds_by_batch) == (True, False)
-        assert policy.rows(TOY_POINT) is None
+        assert (policy.stateful, policy.batch_sensitive) == (True, False)
+        assert policy.horizon_for(TOY_POINT) is None
         policy.act([request(0, episode_key(0), 0)] * 3)
         assert policy.members[0].version == 3
 
 
 def test_a_replica_that_is_started_anew_is_told_all_that_it_was_told() -> None:
     with replicated(NOTEBOOK, 1) as policy:
-        policy.make_strict()
+        policy.strict()
         policy.check("toy", TOY_POINT)
         old = kill(policy, 0)
         (reply,) = policy.act([request(0, episode_key(0), 0)])
-        assert reply.extras["pid"] != old
-        assert (reply.extras["strict"], reply.extras["checked"]) == (1, ["toy"])
-        assert reply.extras["note"].dtype == np.uint8
+        assert reply.recorded.arrays["pid"] != old
+        assert (reply.recorded.arrays["strict"], reply.recorded.arrays["checked"]) == (1, ["toy"])
+        assert reply.recorded.arrays["note"].dtype == np.uint8
 
 
 @pytest.mark.parametrize("kind", ["object", "numbers", "half", "deep"])
-def test_extras_that_cannot_travel_are_refused_in_a_sentence(kind: str) -> None:
+def test_recorded_values_that_cannot_travel_are_refused_in_a_sentence(kind: str) -> None:
     with (
-        replicated("toy.unsteady:Odd", 1, extras=kind) as policy,
-        pytest.raises(
-            PolicyError, match=r"'notebook' gave a reply whose extras cannot leave its process \(.*\); make them of arrays"
-        ),
+        replicated("toy.unsteady:Odd", 1, recorded=kind) as policy,
+        pytest.raises(PolicyError, match=r"'notebook' recorded what cannot leave its process \(.*\); make it of arrays"),
     ):
         policy.act([request(0, episode_key(0), 0)])
 
@@ -436,7 +434,7 @@ def test_a_batch_may_be_larger_than_a_message() -> None:
 def test_replicas_take_turns_on_the_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, 5")
     with replicated(NOTEBOOK, 3) as policy:
-        devices = [each.act([request(0, episode_key(0), 0)])[0].extras["devices"] for each in policy.members]
+        devices = [each.act([request(0, episode_key(0), 0)])[0].recorded.arrays["devices"] for each in policy.members]
     assert devices == ["3", "5", "3"]
 
 

@@ -37,7 +37,7 @@ from vlarig.envs.embodiments import LIBERO_PANDA, Embodiment
 from vlarig.envs.errors import BadMessageError, VlarigError
 from vlarig.harness import evaluate
 from vlarig.harness.commands.serve_policy import ServePolicy
-from vlarig.policies.api import PolicyError, Reply, Request
+from vlarig.policies.api import Policy, PolicyError, Reply, Request
 from vlarig.policies.batching import Batching
 from vlarig.policies.conventions import embodiment_to_data
 from vlarig.policies.openpi import OpenpiPolicy
@@ -49,7 +49,7 @@ from vlarig.policies.serving import ServerConfig
 from vlarig.policies.serving_requests import GRACE_SECONDS, MOST_ABSENT, RequestReader
 
 
-class Notebook:
+class Notebook(Policy):
     """Answers with its count of the slot's chunks and with the slot, after a while; cannot bear a state that begins with -13."""
 
     name, revision, needs, horizon = "notebook", "4", Needs(images=False), 2
@@ -383,7 +383,7 @@ def test_only_who_shows_the_token_is_let_in(monkeypatch: pytest.MonkeyPatch) -> 
         with pytest.raises(PolicyError, match=r"refuses connections .HTTP status 401.; set VLARIG_POLICY_TOKEN"):
             load_policy(f"openpi:{server.address}")
         monkeypatch.setenv("VLARIG_POLICY_TOKEN", "secret")
-        load_policy(f"openpi:{server.address}").close()  # pyright: ignore[reportAttributeAccessIssue]
+        load_policy(f"openpi:{server.address}").close()
         assert get(f"{server.address}/healthz") == (200, b"OK\n")
         assert "secret" not in repr(ServerConfig(token="secret"))
 
@@ -481,7 +481,7 @@ def test_strict_answers_one_request_at_a_time_and_says_so() -> None:
     class Strict(Notebook):
         made = 0
 
-        def make_strict(self) -> None:
+        def strict(self) -> None:
             self.made += 1
 
     policy = Strict(0.02)
@@ -493,8 +493,8 @@ def test_strict_answers_one_request_at_a_time_and_says_so() -> None:
 
         list(threads.map(play, range(6)))
         remote = load_policy(f"openpi:{server.address}")
-        remote.make_strict()  # pyright: ignore[reportAttributeAccessIssue]
-        remote.close()  # pyright: ignore[reportAttributeAccessIssue]
+        remote.strict()
+        remote.close()
     assert policy.made == 1
     assert set(policy.batches) == {1}
 
@@ -503,13 +503,13 @@ def test_a_policy_that_answers_some_robots_with_fewer_rows_announces_their_numbe
     class Fewer(Notebook):
         horizon = 16
 
-        def rows(self, embodiment: Embodiment) -> int:
+        def horizon_for(self, embodiment: Embodiment) -> int:
             return 2 if embodiment == TOY_POINT else 16
 
     with served(Fewer()) as server:
         remote = load_policy(f"openpi:{server.address}")
         assert remote.horizon == 2
-        remote.close()  # pyright: ignore[reportAttributeAccessIssue]
+        remote.close()
         with client(server.address) as connection:
             assert len(ask(connection, seen())["actions"]) == 2
 
@@ -663,8 +663,9 @@ def test_options_that_change_no_answer_are_not_announced() -> None:
 STUCK = """
 import time
 from vlarig.envs.api import Needs
+from vlarig.policies.api import Policy
 
-class Stuck:
+class Stuck(Policy):
     name, revision, needs, horizon = "stuck", "1", Needs(images=False), 2
 
     def act(self, requests):

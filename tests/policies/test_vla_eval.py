@@ -372,7 +372,7 @@ def test_addresses_and_servers_that_are_none_are_refused() -> None:
 
 def test_strictness_is_refused_as_it_cannot_be_had() -> None:
     with playing(Scripted(rows())) as policy, pytest.raises(PolicyError, match="leave --strict out"):
-        policy.make_strict()
+        policy.strict()
 
 
 def test_the_revision_follows_from_what_the_server_says_and_the_user() -> None:

@@ -14,7 +14,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from vlarig.benchmarks import libero
+from vlarig.benchmarks.libero import suites as libero
 from vlarig.envs.api import Episode, Needs
 from vlarig.envs.errors import VlarigError
 from vlarig.envs.libero.env import SAMPLED_SUBSTEP, SUBSTEPS, LiberoEnv, rotation_vector

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from transforms3d.euler import euler2mat
 
-from vlarig.benchmarks.simpler import SIMPLER_WIDOWX
-from vlarig.benchmarks.simpler_ood import SIMPLER_OOD
+from vlarig.benchmarks.simpler.ood import SIMPLER_OOD
+from vlarig.benchmarks.simpler.widowx import SIMPLER_WIDOWX
 from vlarig.envs.api import Camera, Env, Episode, Needs
 from vlarig.envs.errors import VlarigError
 from vlarig.envs.simpler.env import BridgeEnv

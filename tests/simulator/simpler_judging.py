@@ -15,8 +15,8 @@ import pytest
 import sapien
 from transforms3d.euler import euler2quat
 
-from vlarig.benchmarks.simpler import SIMPLER_WIDOWX
-from vlarig.benchmarks.simpler_ood import SIMPLER_OOD
+from vlarig.benchmarks.simpler.ood import SIMPLER_OOD
+from vlarig.benchmarks.simpler.widowx import SIMPLER_WIDOWX
 from vlarig.envs.api import Episode, Needs
 from vlarig.envs.simpler.env import BridgeEnv
 from vlarig.envs.simpler.goals import TABLE_TOP, Moment, holds

@@ -12,7 +12,7 @@ import pytest
 from robosuite.controllers import load_composite_controller_config
 from robosuite.environments.manipulation.manipulation_env import ManipulationEnv
 
-from vlarig.benchmarks.tabletop import TABLETOP
+from vlarig.benchmarks.tabletop.suite import TABLETOP
 from vlarig.envs.api import Camera, Episode, Needs
 from vlarig.envs.tabletop import layout
 from vlarig.envs.tabletop.env import TabletopEnv

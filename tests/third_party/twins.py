@@ -8,10 +8,10 @@ import numpy as np
 from third_party.seen import actions_seen
 
 from vlarig.envs.api import Needs
-from vlarig.policies.api import Reply, Request
+from vlarig.policies.api import Policy, Reply, Request
 
 
-class SeenTwin:
+class SeenTwin(Policy):
     """What ``vla_eval_server.py`` answers: whole chunks, or one row at a time of chunks that it keeps."""
 
     name = "vla-eval-twin"

@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from vlarig.envs.api import Needs
-from vlarig.policies.api import Reply, Request
+from vlarig.policies.api import Policy, Reply, Request
 
 if TYPE_CHECKING:
     from nowhere import Unknown
 
 
-class ImageReader:
+class ImageReader(Policy):
     """Its actions are a function of what it sees and of its seed, so a wrong image or a mixed-up slot changes results."""
 
     name = "image-reader"

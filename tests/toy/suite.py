@@ -17,7 +17,7 @@ STANDARD = Protocol(
     cameras=(Camera("ego", 64, 64), Camera("cam_left_wrist", 64, 64)),
     execute=8,
     success_rule="held",
-    hold_rows=2,
+    hold_steps=2,
 )
 
 
@@ -35,6 +35,7 @@ TOY_SUITE = Suite(
     protocols=(STANDARD,),
     source="made for vlarig's tests",
     payload=_payload,
+    training=_payload,
 )
 
 #: Another way to run the same: it waits first, shows small mirrored pictures, and asks the policy more often.

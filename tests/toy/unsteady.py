@@ -15,13 +15,13 @@ import numpy as np
 
 from vlarig.envs.api import Needs
 from vlarig.envs.embodiments import Embodiment
-from vlarig.policies.api import PolicyError, Reply, Request
+from vlarig.policies.api import Policy, PolicyError, Recorded, Reply, Request
 
 from .env import TOY_POINT
 from .policies import ImageReader
 
 
-class Notebook:
+class Notebook(Policy):
     """Its answer is a function of all that it was shown in the episode so far: a request that reaches another replica changes it."""
 
     name, revision, horizon = "notebook", "5", None
@@ -33,7 +33,7 @@ class Notebook:
     def __init__(self) -> None:
         self.notes: dict[int, tuple[str, bytes]] = {}
         self.version = 0
-        self.strict = 0
+        self.times_strict = 0
         self.checked: list[str] = []
 
     def check(self, suite: str, embodiment: Embodiment) -> None:
@@ -41,8 +41,8 @@ class Notebook:
             raise PolicyError("the notebook does not go elsewhere")
         self.checked.append(suite)
 
-    def make_strict(self) -> None:
-        self.strict += 1
+    def strict(self) -> None:
+        self.times_strict += 1
 
     def act(self, requests: Sequence[Request]) -> list[Reply]:
         self.version += len(requests)
@@ -59,16 +59,15 @@ class Notebook:
         self.notes[request.slot] = request.key, note
         rng = np.random.default_rng(list(note))
         actions = rng.uniform(-1, 1, (request.execute, request.embodiment.action_size))
-        said = {"pid": os.getpid(), "batch": batch, "strict": self.strict, "checked": self.checked}
-        return Reply(
-            actions, said | {"devices": os.environ.get("CUDA_VISIBLE_DEVICES", ""), "note": np.frombuffer(note, np.uint8)}
-        )
+        said = {"pid": os.getpid(), "batch": batch, "strict": self.times_strict, "checked": self.checked}
+        said |= {"devices": os.environ.get("CUDA_VISIBLE_DEVICES", ""), "note": np.frombuffer(note, np.uint8)}
+        return Reply(actions, Recorded(arrays=said))
 
 
 class Forgetful(Notebook):
     """It says that it needs no notes, and takes none."""
 
-    keeps_notes = False
+    stateful = False
 
     def act_one(self, request: Request, batch: int) -> Reply:
         self.notes[request.slot] = request.key, b""
@@ -124,17 +123,17 @@ def befall(kind: str) -> None:
 
 
 class Odd(Notebook):
-    """Its extras are what the file says."""
+    """What it records is what its option says."""
 
-    def __init__(self, extras: str) -> None:
+    def __init__(self, recorded: str) -> None:
         super().__init__()
-        self.kind = extras
+        self.kind = recorded
 
     def act_one(self, request: Request, batch: int) -> Reply:
         kinds: dict[str, Any] = {"object": object(), "numbers": 2**64, "half": np.zeros(2, np.float16), "deep": []}
         for _ in range(2000):
             kinds["deep"] = [kinds["deep"]]
-        return Reply(super().act_one(request, batch).actions, {"odd": kinds[self.kind]})
+        return Reply(super().act_one(request, batch).actions, Recorded(arrays={"odd": kinds[self.kind]}))
 
 
 class Stillborn(Notebook):
@@ -163,7 +162,7 @@ class Served(Trapped):
 class ServedReader(ImageReader):
     """A function of each request alone."""
 
-    keeps_notes = False
+    stateful = False
 
 
 class Slow(Notebook):

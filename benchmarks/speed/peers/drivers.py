@@ -16,7 +16,7 @@ from measuring import Command
 
 from vlarig.benchmarks.registry import load_suite
 from vlarig.envs.errors import VlarigError
-from vlarig.harness.workplace import Workplace
+from vlarig.harness.worker_spec import WorkerSpec
 from vlarig.results.ledger import Ledger
 from vlarig.results.tables import run_table
 
@@ -218,7 +218,7 @@ class Vlarig(Driver):
 
     def ready(self) -> None:
         """Its runtime and its data files are there, or a sentence says how to get them."""
-        Workplace.of(load_suite("libero_object"))
+        WorkerSpec.of(load_suite("libero_object"))
 
     def commands(self, job: Job) -> list[Command]:
         """One sweep."""

@@ -7,6 +7,7 @@ import functools
 import inspect
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from transformers.models.qwen3_5 import modeling_qwen3_5
 
 from vlarig.envs.api import Observation
 from vlarig.envs.embodiments import LIBERO_PANDA, TABLETOP_PANDA, WIDOWX_BRIDGE, Embodiment
-from vlarig.policies.api import PolicyError, Reply, Request
+from vlarig.policies.api import PolicyError, Recorded, Reply, Request
 from vlarig.policies.qwen_vla import policy as policy_module
 from vlarig.policies.qwen_vla.acceleration import accelerations, check_acceleration, kernels_in_use, plain
 from vlarig.policies.qwen_vla.checkpoint import Bundle, Description, load, save_checkpoint
@@ -27,7 +28,7 @@ from vlarig.policies.qwen_vla.flow import SdeNoise, euler, start_noise
 from vlarig.policies.qwen_vla.model import build
 from vlarig.policies.qwen_vla.normalization import DatasetStatistics, Statistics, bounds_statistics, denormalize
 from vlarig.policies.qwen_vla.policy import QwenVlaPolicy
-from vlarig.policies.qwen_vla.recording import Recording, recompute
+from vlarig.policies.qwen_vla.recording import Recording, recompute, recorded_context
 from vlarig.policies.registry import load_policy
 
 NAVIGATOR = next(each for each in EMBODIMENTS.values() if each.arms == "none")
@@ -162,7 +163,7 @@ def test_bfloat16_is_what_the_weights_are_and_strict_refuses_it(policy: QwenVlaP
     assert 1e-5 < np.abs(rounded - exact).max() < 0.1
     for each in (half, QwenVlaPolicy.of(half.bundle)):  # in memory the weights say it, not the options
         with pytest.raises(PolicyError, match=r"--strict computes in float32 and the policy's weights are bfloat16"):
-            each.make_strict()
+            each.strict()
 
 
 def test_threads_are_as_many_as_the_option_says_and_one_under_strict() -> None:
@@ -170,7 +171,7 @@ def test_threads_are_as_many_as_the_option_says_and_one_under_strict() -> None:
     try:
         policy = QwenVlaPolicy("tiny", threads="2")
         assert torch.get_num_threads() == 2
-        policy.make_strict()
+        policy.strict()
         assert torch.get_num_threads() == 1
     finally:
         torch.set_num_threads(before)
@@ -224,12 +225,13 @@ def test_the_state_is_normalised_and_padded_before_the_expert_reads_it() -> None
     asked.observation["state"] = np.array([-4, -3, -2, -1, 0, 1, -9, -2], np.float32)
     policy.recording = Recording(SdeNoise())
     replies = policy.act([asked])
-    np.testing.assert_allclose(replies[0].extras["state"], [-1, -0.5, 0, 0.5, 1, 1, -1, 0, 0, 0])
+    state = replies[0].recorded.arrays["state"]
+    np.testing.assert_allclose(state, [-1, -0.5, 0, 0.5, 1, 1, -1, 0, 0, 0])
     assert_ratio_one(policy, replies, policy.recording.sde)
     with torch.no_grad():
         as_it_was, otherwise = (
-            recompute(policy.model, [replies[0].extras | {"state": state}], policy.options.steps, policy.recording.sde)
-            for state in (replies[0].extras["state"], torch.ones(10))
+            recompute(policy.model, [with_arrays(replies[0], {"state": each})], policy.options.steps, policy.recording.sde)
+            for each in (state, np.ones(10, np.float32))
         )
     assert as_it_was != otherwise
 
@@ -243,7 +245,7 @@ def test_every_robot_of_a_batch_goes_through_its_own_projection(projection: str)
         np.testing.assert_allclose(reply.actions, policy.act([each])[0].actions, atol=1e-5)
     policy.recording = Recording(SdeNoise())
     replies = policy.act(asked)
-    assert [int(reply.extras["embodiment"]) for reply in replies] == [1, 0]
+    assert [int(reply.recorded.arrays["embodiment"]) for reply in replies] == [1, 0]
     assert_ratio_one(policy, replies, policy.recording.sde)
     policy.recording = None
     before = [policy.act([each])[0].actions for each in asked]
@@ -282,10 +284,17 @@ def test_a_second_suite_with_a_robot_of_the_same_name_is_looked_at_anew() -> Non
     assert reply.actions.min() >= 5
 
 
+def with_arrays(reply: Reply, others: Mapping[str, np.ndarray] | None = None, without: str = "") -> Recorded:
+    """What was recorded with a reply, with other arrays."""
+    assert reply.recorded is not None
+    arrays = {name: array for name, array in reply.recorded.arrays.items() if name != without}
+    return dataclasses.replace(reply.recorded, arrays=arrays | dict(others or {}))
+
+
 def assert_ratio_one(policy: QwenVlaPolicy, replies: list[Reply], sde: SdeNoise) -> None:
     with torch.no_grad():
-        again = recompute(policy.model, [reply.extras for reply in replies], policy.options.steps, sde)
-    stored = torch.stack([reply.extras["log_probability"] for reply in replies])
+        again = recompute(policy.model, [reply.recorded for reply in replies], policy.options.steps, sde)
+    stored = torch.tensor([reply.recorded.log_probability for reply in replies])
     torch.testing.assert_close((again - stored).exp(), torch.ones(len(replies)), atol=1e-4, rtol=0)
 
 
@@ -299,7 +308,7 @@ def test_recorded_answers_give_ratio_one_with_unchanged_weights(policy: QwenVlaP
         policy.recording = None
     assert_ratio_one(policy, replies, sde)
     assert_ratio_one(policy, replies[2:0:-1], sde)  # in another order, and without the longest
-    without = [{name: tensor for name, tensor in reply.extras.items() if name != "states"} for reply in replies]
+    without = [with_arrays(reply, without="states") for reply in replies]
     with pytest.raises(PolicyError, match=r"recorded without the backbone's states; record with states=True"):
         recompute(policy.model, without, policy.options.steps, sde)
 
@@ -353,7 +362,7 @@ def test_kernels_that_refuse_the_precision_or_the_device_are_not_used(monkeypatc
     assert not any(kernels_in_use().values())
     assert np.isfinite(policy.act([request(1)])[0].actions).all()
     foreign_kernel(monkeypatch)
-    policy.make_strict()
+    policy.strict()
     assert np.isfinite(policy.act([request(1)])[0].actions).all()
 
 
@@ -433,3 +442,59 @@ def test_a_compiled_model_answers_as_the_plain_one() -> None:
         pytest.skip("no compiler for torch.compile on this machine")
     done = subprocess.run([sys.executable, "-c", COMPILED], capture_output=True, text=True, timeout=540, check=False)
     assert done.stdout.strip() == "equal", done.stderr
+
+
+def test_new_weights_make_it_act_as_the_policy_that_they_come_from() -> None:
+    policy, other = QwenVlaPolicy("tiny", seed="1"), QwenVlaPolicy("tiny", seed="2")
+    state = other.model.state_dict()
+    before, wanted = policy.act([request(1)])[0].actions, other.act([request(1)])[0].actions
+    assert not np.array_equal(before, wanted)
+    expert = {name: tensor for name, tensor in state.items() if name.startswith("expert.")}
+    policy.load_weights(1, expert)
+    between = policy.act([request(1)])[0].actions
+    policy.load_weights(2, state)
+    assert policy.version == 2
+    np.testing.assert_array_equal(policy.act([request(1)])[0].actions, wanted)
+    assert not np.array_equal(between, wanted)
+    assert not np.array_equal(between, before)
+
+
+def test_weights_of_another_model_are_refused() -> None:
+    policy = QwenVlaPolicy("tiny")
+    (name, tensor), *_ = policy.model.state_dict().items()
+    with pytest.raises(
+        PolicyError, match=r"weights of version 3 have 'head\.weight' of shape \(2,\), the model has none of that name"
+    ):
+        policy.load_weights(3, {"head.weight": torch.zeros(2)})
+    with pytest.raises(PolicyError, match=rf"have '{name}' of shape \(7,\), the model has of shape"):
+        policy.load_weights(3, {name: tensor.new_zeros(7)})
+    assert policy.version == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"sde": {"lvl": 1}}, r"nothing called sde\.lvl can be recorded; did you mean level\?"),
+        ({"state": True}, r"nothing called state can be recorded; did you mean states or sde\?"),
+        ({"states": 3}, r"what is to be recorded cannot be: .*`bool`.*"),
+        ({"sde": {"level": -1.0}}, r"noise level is -1\.0, expected a number above 0"),
+    ],
+)
+def test_a_recording_that_cannot_be_is_refused(options: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(PolicyError, match=sentence):
+        QwenVlaPolicy("tiny").record(options)
+
+
+def test_states_in_bfloat16_are_recorded_to_the_bit() -> None:
+    policy = QwenVlaPolicy("tiny", dtype="bfloat16")
+    policy.record({"sde": {"noisy": "all"}})
+    replies = policy.act([request(1), request(2, WIDOWX_BRIDGE, views=1)])
+    states = [reply.recorded.arrays["states"] for reply in replies if reply.recorded]
+    assert [each.dtype for each in states] == [np.uint8, np.uint8]
+    context = recorded_context([reply.recorded for reply in replies if reply.recorded])
+    assert context.states.dtype == torch.bfloat16
+    for index, each in enumerate(states):
+        kept = context.states[index, : len(each)].contiguous().view(torch.uint8).numpy()
+        np.testing.assert_array_equal(kept, each)
+    policy.record(None)
+    assert policy.act([request(1)])[0].recorded is None

@@ -28,7 +28,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture(scope="module")
 def policy() -> Iterator[PolicyPool[Replica]]:
     policy = replicated_policy("qwen-vla:small", {"temperature": "1"}, 3)
-    policy.make_strict()
+    policy.strict()
     yield policy
     policy.close()
 
@@ -37,7 +37,7 @@ def policy() -> Iterator[PolicyPool[Replica]]:
 def alone() -> dict[tuple[int, int], bytes]:
     """The answers of the policy in this process, asked one at a time."""
     policy = QwenVlaPolicy("small", temperature="1")
-    policy.make_strict()
+    policy.strict()
     moments = [(episode, chunk) for episode in range(EPISODES) for chunk in range(CHUNKS)]
     return {moment: policy.act([request(0, *moment)])[0].actions.tobytes() for moment in moments}
 
@@ -67,7 +67,7 @@ def test_strict_answers_are_equal_to_the_bit(
     policy: PolicyPool[Replica], alone: dict[tuple[int, int], bytes], count: int, backwards: bool, killed: bool
 ) -> None:
     some = PolicyPool(policy.members[:count], ExitStack(), lambda _, __, difference: difference)
-    some.make_strict()
+    some.strict()
     answers: dict[tuple[int, int], bytes] = {}
 
     async def play(batcher: Batcher, slot: int, episodes: list[int]) -> None:

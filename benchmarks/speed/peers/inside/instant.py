@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from chunks import ROWS, instant_rows, note
 
 from vlarig.envs.api import Needs
-from vlarig.policies.api import Reply, Request
+from vlarig.policies.api import Policy, Reply, Request
 
 
-class InstantPolicy:
+class InstantPolicy(Policy):
     """Is shown both pictures and answers at once."""
 
     name = "instant"

@@ -13,14 +13,19 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ..envs.api import Protocol
-from ..envs.embodiments import WIDOWX_BRIDGE
-from ..envs.errors import VlarigError
-from .simpler import FOOTPRINT, PROTOCOLS
-from .simpler_scenes import CARROT_AND_PLATE, CUBES, SPOON_AND_TOWEL, Scene
-from .suite import Suite, Task
+import numpy as np
+
+from ...envs.api import Protocol
+from ...envs.embodiments import WIDOWX_BRIDGE
+from ...envs.errors import VlarigError
+from ..suite import Suite, Task
+from .scenes import CARROT_AND_PLATE, CUBES, SPOON_AND_TOWEL, Pose, Scene
+from .widowx import FOOTPRINT, PROTOCOLS
 
 Condition = dict[str, Any]
+
+#: Seeds the initial states for training together with the task's number and theirs.
+TRAINING_SEED = 20262
 
 #: The base task's 24 starts, then as many further ones of the same kind.
 STARTS = tuple(range(48))
@@ -128,13 +133,23 @@ def payload(task: Task, start: int, protocol: Protocol) -> dict[str, Any]:
     """
     if start not in STARTS:
         raise VlarigError(f"task {task.name!r} has no start {start}; expected 0 to {STARTS[-1]}")
+    return _payload(task, _TASKS[task.name].scene.objects(start))
+
+
+def training(task: Task, number: int, protocol: Protocol) -> dict[str, Any]:
+    """The same with objects at places that are drawn."""
+    rng = np.random.default_rng([TRAINING_SEED, list(_TASKS).index(task.name), number])
+    return _payload(task, _TASKS[task.name].scene.sampled_objects(rng))
+
+
+def _payload(task: Task, objects: dict[str, Pose]) -> dict[str, Any]:
     definition = _TASKS[task.name]
     scene = definition.scene
     source, target = (scene.target, scene.source) if definition.swapped else (scene.source, scene.target)
     return {
         "instruction": definition.instruction,
         "scene": scene.environment,
-        "objects": scene.objects(start),
+        "objects": objects,
         "source": source,
         "target": target,
         "goal": [dict(condition) for condition in definition.goal],
@@ -143,7 +158,7 @@ def payload(task: Task, start: int, protocol: Protocol) -> dict[str, Any]:
 
 #: Rows in succession (a second) for which the goal must hold where an evaluator takes any row's success: a thing that was dropped onto
 #: the rim of what it should lie beside touches it with interruptions for as long as it rattles.
-HOLD_ROWS = 5
+HOLD_STEPS = 5
 
 
 def _ood(protocol: Protocol) -> Protocol:
@@ -152,7 +167,7 @@ def _ood(protocol: Protocol) -> Protocol:
     The paper scores its benchmarks by StarVLA's evaluator (section 5.1.1), whose 120 rows are the default here too.
     """
     changed = replace(protocol, task_limits={}, repeats=1)
-    return replace(changed, success_rule="held", hold_rows=HOLD_ROWS) if protocol.success_rule == "first" else changed
+    return replace(changed, success_rule="held", hold_steps=HOLD_STEPS) if protocol.success_rule == "first" else changed
 
 
 OOD_PROTOCOLS = tuple(map(_ood, PROTOCOLS))
@@ -165,8 +180,9 @@ SIMPLER_OOD = Suite(
     embodiment=WIDOWX_BRIDGE,
     tasks=tuple(Task(name, STARTS) for name in _TASKS),
     protocols=OOD_PROTOCOLS,
-    source="tasks: Qwen-VLA, section 5.1.4; starts, instructions, limits and thresholds: ours, in benchmarks/simpler_ood.py",
+    source="tasks: Qwen-VLA, section 5.1.4; starts, instructions, limits and thresholds: ours, in benchmarks/simpler/ood.py",
     payload=payload,
+    training=training,
     footprint=FOOTPRINT,
     assets=("simpler_bridge",),
     note="starts, instructions, step limit and success thresholds are vlarig's own; the paper publishes none",

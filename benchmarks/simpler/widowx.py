@@ -1,7 +1,7 @@
 """SimplerEnv's four WidowX tasks, and the protocols of the public evaluators that score policies on them.
 
 The tasks are those of SimplerEnv (Li et al., 2024; simpler-env/SimplerEnv), in the order of its table; scenes and starts are in
-:mod:`vlarig.benchmarks.simpler_scenes`. Published numbers differ in how they were taken, so every evaluator is a protocol of its own,
+:mod:`vlarig.benchmarks.simpler.scenes`. Published numbers differ in how they were taken, so every evaluator is a protocol of its own,
 named after its repository or branch; ``docs/simpler.md`` compares them.
 """
 
@@ -12,14 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from ..envs.api import Camera, Protocol
-from ..envs.embodiments import WIDOWX_BRIDGE
-from ..envs.episode import Ensemble
-from ..envs.errors import VlarigError
-from .simpler_scenes import CARROT_AND_PLATE, CUBES, EGGPLANT_AND_BASKET, MANISKILL3_EGGPLANT, SPOON_AND_TOWEL, Scene
-from .suite import Footprint, Suite, Task
+from ...envs.api import Camera, Protocol
+from ...envs.embodiments import WIDOWX_BRIDGE
+from ...envs.episode import Ensemble
+from ...envs.errors import VlarigError
+from ..suite import Footprint, Suite, Task
+from .scenes import CARROT_AND_PLATE, CUBES, EGGPLANT_AND_BASKET, MANISKILL3_EGGPLANT, SPOON_AND_TOWEL, Pose, Scene
 
 EGGPLANT = "put_eggplant_in_basket"
+
+#: Seeds the initial states for training together with the task's number and theirs.
+TRAINING_SEED = 20261
 
 
 @dataclass(frozen=True)
@@ -197,20 +200,29 @@ def payload(task: Task, start: int, protocol: Protocol) -> dict[str, Any]:
         VlarigError: The protocol has no such start.
     """
     evaluator = protocol.derived_from or protocol.name
-    definition = _TASKS[task.name]
-    scene, instruction = definition.scene, definition.instruction
+    scene = _TASKS[task.name].scene
     if task.name == EGGPLANT and evaluator == "maniskill3":
         scene = MANISKILL3_EGGPLANT
-    if task.name == EGGPLANT and evaluator == "groot":
-        instruction = GROOT_EGGPLANT
     episode_id = groot_draw(start, scene.starts) if evaluator == "groot" and 0 <= start < 2**32 else start
     if not 0 <= episode_id < scene.starts:
         expected = "0 to 4294967295, a seed" if evaluator == "groot" else f"0 to {scene.starts - 1}"
         raise VlarigError(f"task {task.name!r} has no start {start} under protocol {protocol.name!r}; expected {expected}")
+    return _payload(task, evaluator, scene.objects(episode_id))
+
+
+def training(task: Task, number: int, protocol: Protocol) -> dict[str, Any]:
+    """The same with objects at places that are drawn, between those of upstream's starts."""
+    rng = np.random.default_rng([TRAINING_SEED, list(_TASKS).index(task.name), number])
+    return _payload(task, protocol.derived_from or protocol.name, _TASKS[task.name].scene.sampled_objects(rng))
+
+
+def _payload(task: Task, evaluator: str, objects: dict[str, Pose]) -> dict[str, Any]:
+    definition = _TASKS[task.name]
+    scene = definition.scene
     return {
-        "instruction": instruction,
+        "instruction": GROOT_EGGPLANT if task.name == EGGPLANT and evaluator == "groot" else definition.instruction,
         "scene": scene.environment,
-        "objects": scene.objects(episode_id),
+        "objects": objects,
         "source": scene.source,
         "target": scene.target,
         "goal": [{"is": "on_target", "slack": definition.slack, "contact": definition.contact}],
@@ -237,6 +249,7 @@ SIMPLER_WIDOWX = Suite(
     protocols=PROTOCOLS,
     source="simpler-env/ManiSkill2_real2sim@ef7a4d4 put_on_in_scene.py and mani_skill 3.0.1; for protocols see EVALUATORS here",
     payload=payload,
+    training=training,
     footprint=FOOTPRINT,
     assets=("simpler_bridge",),
 )

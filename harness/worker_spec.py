@@ -31,7 +31,7 @@ SECRET = re.compile(
 
 
 @dataclass(frozen=True)
-class Workplace:
+class WorkerSpec:
     """What a worker process is made of.
 
     Attributes:
@@ -50,7 +50,7 @@ class Workplace:
 
     @classmethod
     def of(cls, suite: Suite) -> Self:
-        """The suite's workplace.
+        """The suite's worker_spec.
 
         Raises:
             VlarigError: The runtime, a system library, a data file or the adapter is missing; the message says what to type.

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import json
 from functools import cache
-from importlib import resources
+from pathlib import Path
 from typing import Any
 
-from ..envs.api import Camera, Protocol
-from ..envs.embodiments import TABLETOP_PANDA
-from .suite import Footprint, Suite, Task
-from .tabletop_sampler import MAKERS, sample
+from ...envs.api import Camera, Protocol
+from ...envs.embodiments import TABLETOP_PANDA
+from ..suite import Footprint, Suite, Task
+from .sampler import MAKERS, sample
 
-STARTS_FILE = "tabletop_starts.json"
+STARTS_FILE = Path(__file__).with_name("starts.json")
 STARTS = tuple(range(50))
 
 #: Rows an episode may last. The expert takes about 80 rows for one object and 175 for two, at most 206 where it has to try again; a
@@ -25,7 +25,7 @@ STARTS = tuple(range(50))
 STEP_LIMIT = 240
 
 #: A goal must hold for a quarter of a second: an object that has been let go and topples or rolls on has left it by then.
-HOLD_ROWS = 5
+HOLD_STEPS = 5
 
 STANDARD = Protocol(
     name="standard",
@@ -34,19 +34,24 @@ STANDARD = Protocol(
     cameras=(Camera("ego", 128, 128), Camera("cam_left_wrist", 128, 128)),
     execute=16,
     success_rule="held",
-    hold_rows=HOLD_ROWS,
+    hold_steps=HOLD_STEPS,
 )
 
 
 @cache
 def _committed() -> dict[str, list[dict[str, Any]]]:
     """Task to its committed scenes, in the order of their starts."""
-    return json.loads(resources.files("vlarig.benchmarks").joinpath(STARTS_FILE).read_text())
+    return json.loads(STARTS_FILE.read_text())
 
 
 def payload(task: Task, start: int, protocol: Protocol) -> dict[str, Any]:
     """The scene of a start: from the committed file, or sampled where it is not among them."""
     return _committed()[task.name][start] if start in STARTS else sample(task.name, start)
+
+
+def training(task: Task, number: int, protocol: Protocol) -> dict[str, Any]:
+    """A scene that is sampled with a seed beyond those of the committed starts."""
+    return sample(task.name, len(STARTS) + number)
 
 
 def starts_text() -> str:
@@ -66,7 +71,8 @@ TABLETOP = Suite(
     embodiment=TABLETOP_PANDA,
     tasks=tuple(Task(name, STARTS) for name in MAKERS),
     protocols=(STANDARD,),
-    source="defined here, in benchmarks/tabletop_sampler.py and envs/tabletop/goals.py",
+    source="defined here, in benchmarks/tabletop/sampler.py and envs/tabletop/goals.py",
     payload=payload,
+    training=training,
     footprint=Footprint(process=500, slot=10),  # benchmarks/speed/many_slots.py: 128 slots in two workers took 1.9 GB
 )

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..envs.tabletop import layout
+from ...envs.tabletop import layout
 
 #: Seeds every start together with the task's number and the start; another value is another suite.
 SEED = 20250

@@ -11,14 +11,14 @@ import json
 import re
 from dataclasses import dataclass
 from functools import cache
-from importlib import resources
+from pathlib import Path
 from typing import Any
 
-from ..envs.api import Camera, Protocol
-from ..envs.embodiments import LIBERO_PANDA
-from .suite import Footprint, Patience, Suite, Task
+from ...envs.api import Camera, Protocol
+from ...envs.embodiments import LIBERO_PANDA
+from ..suite import Footprint, Patience, Suite, Task
 
-TASKS_FILE = "libero_tasks.json"
+TASKS = Path(__file__).with_name("tasks.json")
 
 #: Rows of a task's initial states that the evaluators play (``num_trials_per_task`` of all but LeRobot).
 STARTS = tuple(range(50))
@@ -185,10 +185,15 @@ def payload(task: Task, start: int, protocol: Protocol) -> dict[str, Any]:
     return {"instruction": instruction(task.name)}
 
 
+def training(task: Task, number: int, protocol: Protocol) -> dict[str, Any]:
+    """The instruction; objects are placed by upstream's own samplers, seeded by the episode, and not by a file of initial states."""
+    return {**payload(task, number, protocol), "sampled": True}
+
+
 @cache
 def _task_names() -> dict[str, list[str]]:
     """Suite to its tasks, in LIBERO's order."""
-    return json.loads(resources.files("vlarig.benchmarks").joinpath(TASKS_FILE).read_text())
+    return json.loads(TASKS.read_text())
 
 
 def _suite(name: str, title: str) -> Suite:
@@ -203,6 +208,7 @@ def _suite(name: str, title: str) -> Suite:
         protocols=protocols(name),
         source="Lifelong-Robot-Learning/LIBERO libero/libero/benchmark@8f1084e; for protocols see EVALUATORS here",
         payload=payload,
+        training=training,
         assets=("libero",),
         patience=Patience(start=300.0),  # a task's first start compiles its scene: three seconds on a core to itself
         footprint=Footprint(process=900, slot=6, task=510),  # benchmarks/speed/steps.py, libero_object's; others take less

@@ -17,6 +17,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from itertools import permutations, product
 
+import numpy as np
+
 Pose = list[float]
 _Place = tuple[float, float]
 
@@ -35,6 +37,9 @@ EGGPLANT_HEIGHT, BASKET_HEIGHT = 0.933, 1.0
 #: Turns about z that the source has at each place (``quat_configs``).
 SPOON_YAWS = (0.0, math.pi / 2)
 CARROT_YAWS = (math.pi, -math.pi / 2)
+
+#: Middles of source and target are at least so far apart where they are drawn: the nearest of upstream's cubes are.
+APART = 0.1
 
 #: Starts of the tasks on the table: 12 places with two turns each, or 24 places.
 STARTS = 24
@@ -69,6 +74,7 @@ class Scene:
         target: The other model.
         poses: Number of a start to the poses of source and target before they settle.
         starts: How many starts upstream numbers.
+        sample: Poses of source and target, before they settle, drawn for training: the same kind, at places between the numbered ones.
     """
 
     environment: str
@@ -76,10 +82,17 @@ class Scene:
     target: str
     poses: Callable[[int], tuple[Pose, Pose]]
     starts: int
+    sample: Callable[[np.random.Generator], tuple[Pose, Pose]]
 
     def objects(self, start: int) -> dict[str, Pose]:
         """Model to its pose before it settles, in the environment's own order."""
-        source, target = self.poses(start)
+        return self._named(*self.poses(start))
+
+    def sampled_objects(self, rng: np.random.Generator) -> dict[str, Pose]:
+        """The same at a place that is drawn."""
+        return self._named(*self.sample(rng))
+
+    def _named(self, source: Pose, target: Pose) -> dict[str, Pose]:
         return {self.source: source, self.target: target}
 
 
@@ -115,6 +128,25 @@ def _eggplant_and_basket(start: int, turns: Sequence[int]) -> tuple[Pose, Pose]:
     return eggplant, [*BASKET_PLACE, BASKET_HEIGHT, *UNTURNED]
 
 
+def _drawn_on_square(
+    rng: np.random.Generator, half: _Place, apart: float, source_height: float, target_height: float, turned: bool
+) -> tuple[Pose, Pose]:
+    """Anywhere on the rectangle, the middles at least ``apart`` from each other, the source turned by any angle if ``turned``."""
+    while True:
+        source, target = rng.uniform(np.subtract(TABLE_CENTRE, half), np.add(TABLE_CENTRE, half), (2, 2))
+        if np.linalg.norm(source - target) >= apart:
+            break
+    yaw = float(rng.uniform(-math.pi, math.pi)) if turned else 0.0
+    return _standing(tuple(source.tolist()), source_height, yaw), [*target.tolist(), target_height, *UNTURNED]
+
+
+def _drawn_eggplant(rng: np.random.Generator) -> tuple[Pose, Pose]:
+    """Anywhere in the sink between the numbered places, as it lies after one of the falls that were measured."""
+    place = rng.uniform(np.min(EGGPLANT_PLACES, axis=0), np.max(EGGPLANT_PLACES, axis=0)).tolist()
+    turn = EGGPLANT_TURNS[rng.integers(len(EGGPLANT_TURNS))]
+    return [*place, EGGPLANT_HEIGHT, *turn], [*BASKET_PLACE, BASKET_HEIGHT, *UNTURNED]
+
+
 #: Starts 24 to 47 of the three scenes on the table are not upstream's but of the same kind, for suites that need more: the same places
 #: with the source turned by half a turn, and for the cubes, which look alike then, the rectangles between upstream's two squares.
 SPOON_AND_TOWEL = Scene(
@@ -123,6 +155,7 @@ SPOON_AND_TOWEL = Scene(
     "table_cloth_generated_shorter",
     partial(_on_square, yaws=SPOON_YAWS, source_height=SPOON_HEIGHT, target_height=TOWEL_HEIGHT),
     STARTS,
+    partial(_drawn_on_square, half=SQUARE, apart=APART, source_height=SPOON_HEIGHT, target_height=TOWEL_HEIGHT, turned=True),
 )
 CARROT_AND_PLATE = Scene(
     "PutCarrotOnPlateInScene-v1",
@@ -130,14 +163,25 @@ CARROT_AND_PLATE = Scene(
     "bridge_plate_objaverse_larger",
     partial(_on_square, yaws=CARROT_YAWS, source_height=CARROT_HEIGHT, target_height=PLATE_HEIGHT),
     STARTS,
+    partial(_drawn_on_square, half=SQUARE, apart=APART, source_height=CARROT_HEIGHT, target_height=PLATE_HEIGHT, turned=True),
 )
-CUBES = Scene("StackGreenCubeOnYellowCubeBakedTexInScene-v1", "baked_green_cube_3cm", "baked_yellow_cube_3cm", _cubes, STARTS)
+CUBES = Scene(
+    "StackGreenCubeOnYellowCubeBakedTexInScene-v1",
+    "baked_green_cube_3cm",
+    "baked_yellow_cube_3cm",
+    _cubes,
+    STARTS,
+    partial(
+        _drawn_on_square, half=CUBE_SQUARES[1], apart=APART, source_height=CUBE_HEIGHT, target_height=CUBE_HEIGHT, turned=False
+    ),
+)
 EGGPLANT_AND_BASKET = Scene(
     "PutEggplantInBasketScene-v1",
     "eggplant",
     "dummy_sink_target_plane",
     partial(_eggplant_and_basket, turns=ORIGINAL_EGGPLANT_TURNS),
     24,
+    _drawn_eggplant,
 )
 MANISKILL3_EGGPLANT = replace(
     EGGPLANT_AND_BASKET, poses=partial(_eggplant_and_basket, turns=range(len(EGGPLANT_TURNS))), starts=64

@@ -1,4 +1,4 @@
-"""The journal of a sweep: its sentences go to the user's console, its events to the run's log and to programs that listen."""
+"""The event log of a sweep: its sentences go to the user's console, its events to the run's log and to programs that listen."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .line_writer import LineWriter, LogFile, Pipe
 LOG_PATIENCE = 10.0
 
 
-class Journal:
+class EventLog:
     """Tells what happens, to whom it concerns. Any thread may use it. Use it as a context manager.
 
     Args:

@@ -1,0 +1,17 @@
+"""SimplerEnv: its WidowX tasks and their out-of-distribution variants, on mani-skill 3."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ...envs.plugins import Plugin
+
+_HERE = Path(__file__).parent
+_EXPERT = "vlarig.policies.experts.simpler:SimplerExpert"
+
+PLUGIN = Plugin(
+    suites={"simpler_ood": f"{__name__}.ood:SIMPLER_OOD", "simpler_widowx": f"{__name__}.widowx:SIMPLER_WIDOWX"},
+    experts={"simpler_ood": _EXPERT, "simpler_widowx": _EXPERT},
+    runtimes=(_HERE / "runtime" / "simpler.toml",),
+    bundles=(_HERE / "assets" / "simpler_bridge.toml",),
+)

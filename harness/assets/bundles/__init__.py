@@ -1,1 +1,0 @@
-"""Asset bundles as data: ``<name>.toml`` describes one, ``<name>.txt`` lists its files with their hashes."""

@@ -1,0 +1,66 @@
+"""``vlarig prepare``: find a suite's initial states, once, where every candidate has to be tried in the simulator."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from ...benchmarks.registry import load_suite
+from ...benchmarks.suite import Task
+from ...envs.background import run_to_end
+from ...envs.errors import VlarigError
+from ..command_line import parse
+from ..home import home
+from ..machines.fleets import LocalFleet, listed_fleet
+from ..preparation import prepare, prepared_hash, with_prepared
+from ..screen import Screen
+from ..termination import sigterm_interrupts, until_sigterm
+from ..worker_spec import WorkerSpec
+
+DESCRIPTION = """Find the initial states of a suite whose candidates have to be tried first: can an expert do the task from here?
+
+Candidates are tried in order, and the first ones that will do are kept, below vlarig's home, for every sweep to come. A preparation
+that was interrupted goes on when the same command is typed again. Workers change how fast it goes, never what is found.
+
+  vlarig prepare robotwin_easy
+  vlarig prepare robotwin_easy --hosts gpu1 gpu2
+"""
+
+
+@dataclass(frozen=True)
+class PrepareConfig:
+    """What the command can be told."""
+
+    suite: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SUITE")]
+    """The suite."""
+    workers: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Simulator processes. Default: one a core, as far as memory allows."""
+    hosts: Annotated[tuple[str, ...], tyro.conf.arg(metavar="HOST[:PORT]...")] = ()
+    """Machines to do it on instead of this one, each with 'vlarig serve-envs'; as for 'vlarig sweep'."""
+    hosts_token_file: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """File with the token that they ask for."""
+    hosts_ca_file: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Certificates of the authorities to trust for wss://, in PEM format."""
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command and return its exit status."""
+    config = parse(PrepareConfig, arguments, "vlarig prepare", DESCRIPTION)
+    if config.workers is not None and config.workers < 1:
+        raise VlarigError(f"workers is {config.workers}; expected 1 or more")
+    worker_spec, screen = WorkerSpec.of(load_suite(config.suite)), Screen(soft_wrap=True)
+
+    def report(task: Task, number: int, good: bool) -> None:
+        screen.print(f"{task.name}: candidate {number} {'will do' if good else 'will not do'}")
+
+    fleet = listed_fleet(config.hosts, None, config.hosts_token_file, config.hosts_ca_file, config.workers, 1)
+    logs = home() / "prepared" / "logs"
+    with sigterm_interrupts():
+        tried = run_to_end(until_sigterm(prepare(worker_spec, fleet or LocalFleet(config.workers, 1), logs, report)))
+    suite = with_prepared(worker_spec)
+    total = sum(map(len, (suite.prepared or {}).values()))
+    screen.print(f"{suite.name}: {total} initial states, sha256 {prepared_hash(suite)}, in {tried.file}")
+    return 0

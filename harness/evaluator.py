@@ -1,0 +1,128 @@
+"""An evaluator: measures a policy at the steps of somebody's training, on workers that stay warm between calls."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from ..benchmarks.suite import Footprint
+from ..envs.api import Episode
+from ..envs.background import BackgroundLoop
+from ..policies.api import Policy
+from .machines.fleets import Fleet, Lease
+from .policy_state import policy_state
+from .reporting.event_log import EventLog
+from .screen import Screen
+from .sweep import Evaluation, cluster, find_fleet, named_policy, run_sweep, sweep_config
+from .trackers import Tracker, TrackerName, make_tracker
+from .worker_spec import WorkerSpec
+from .workers import Worker
+
+
+class WarmFleet:
+    """A fleet whose workers live on from one sweep to the next. A :class:`~.machines.fleets.Fleet`.
+
+    Args:
+        fleet: Where the workers run.
+        stack: Ends them.
+    """
+
+    def __init__(self, fleet: Fleet, stack: contextlib.AsyncExitStack) -> None:
+        self._fleet = fleet
+        self._stack = stack
+        self._leases: dict[str, Lease] = {}
+        self._workers: dict[str, list[Worker]] = {}
+
+    def for_envs(self, count: int, share: float) -> Fleet:
+        """The fleet's own, not warm."""
+        return self._fleet.for_envs(count, share)
+
+    def lease(self, footprint: Footprint, episodes: Sequence[Episode]) -> Lease:
+        """As many workers as the suite's first sweep was given."""
+        suite = episodes[0].suite
+        if suite not in self._leases:
+            self._leases[suite] = self._fleet.lease(footprint, episodes)
+        return self._leases[suite]
+
+    @contextlib.asynccontextmanager
+    async def launch(self, worker_spec: WorkerSpec, lease: Lease, logs: Path) -> AsyncIterator[list[Worker]]:
+        """The suite's workers, started once."""
+        suite = worker_spec.suite.name
+        if suite not in self._workers:
+            self._workers[suite] = await self._stack.enter_async_context(self._fleet.launch(worker_spec, lease, logs))
+        yield self._workers[suite]
+
+    def joining(self, worker_spec: WorkerSpec, lease: Lease, logs: Path) -> None:
+        """No worker joins."""
+
+
+class Evaluator:
+    """Sweeps suites with the policy of each call. Use it as a context manager.
+
+    Args:
+        suites: Names of the suites, or one name.
+        folder: Gets the run of each call, as ``step-00001000``.
+        trackers: Get the success rates of each call, see :meth:`Evaluation.rates`. One that is named, such as ``tensorboard``, is
+            made for the folder, and closed in the end.
+        options: The other fields of :class:`~vlarig.harness.plan.SweepConfig` but ``run``, such as ``episodes=5`` or ``workers=4``.
+
+    Example::
+
+        with Evaluator("tabletop", Path("runs/mine"), episodes=5) as evaluator:
+            for step in range(10_000):
+                train_a_step(policy)
+                if step % 1000 == 0:
+                    print(evaluator(policy, step).success_rate)
+    """
+
+    def __init__(
+        self, suites: str | Sequence[str], folder: Path, *, trackers: Sequence[Tracker | TrackerName] = (), **options: Any
+    ) -> None:
+        self._suites = (suites,) if isinstance(suites, str) else tuple(suites)
+        self._folder = folder
+        self._trackers = trackers
+        self._options = options
+
+    def __enter__(self) -> Self:
+        """Workers are started by the first call."""
+        self._stack = contextlib.ExitStack()
+        self._tracking = [self._tracker(each) for each in self._trackers]
+        self._loop = BackgroundLoop("vlarig-evaluator")
+        self._stack.callback(self._loop.close)
+        self._workers = contextlib.AsyncExitStack()
+        self._stack.callback(lambda: self._loop.run(self._workers.aclose()))
+        self._fleet: WarmFleet | None = None
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the workers."""
+        self._stack.close()
+
+    def _tracker(self, tracker: Tracker | TrackerName) -> Tracker:
+        if not isinstance(tracker, str):
+            return tracker
+        return self._stack.enter_context(contextlib.closing(make_tracker(tracker, self._folder, self._folder.name)))
+
+    def __call__(self, policy: Policy | str, step: int) -> Evaluation:
+        """Measure a policy at a step of its training; a call that was interrupted is gone on with.
+
+        Args:
+            policy: The policy as it is now, or the name of one, such as ``qwen-vla:CHECKPOINT``.
+            step: Names the run, and is what trackers get.
+
+        Raises:
+            VlarigError: Something the user can mend. What was measured until then is in the run.
+        """
+        config = sweep_config(self._suites, policy, run=self._folder / f"step-{step:08d}", **self._options)
+        with EventLog(Screen(quiet=True)) as event_log:
+            if self._fleet is None:
+                self._stack.enter_context(cluster(config))
+                self._fleet = WarmFleet(find_fleet(config, event_log), self._workers)
+            state = None if isinstance(policy, str) else policy_state(policy)
+            with named_policy(config) if isinstance(policy, str) else contextlib.nullcontext(policy) as playing:
+                evaluation = run_sweep(config, playing, event_log, state, self._fleet, self._loop.run)
+        for tracker in self._tracking:
+            tracker.log(evaluation.rates(), step)
+        return evaluation

@@ -1,1 +1,0 @@
-"""Runtimes as data: ``<name>.toml`` describes one, ``<name>.txt`` pins its packages with their hashes."""

@@ -1,0 +1,109 @@
+"""Trackers: where the numbers of a run or a training go beside the console, step by step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal, Protocol
+
+from ..envs.errors import VlarigError
+
+#: Names of the trackers that come with vlarig.
+TrackerName = Literal["tensorboard", "trackio", "wandb"]
+
+
+class Tracker(Protocol):
+    """Takes numbers as they come."""
+
+    def log(self, numbers: Mapping[str, float], step: int) -> None:
+        """Note numbers by name, such as ``eval/tabletop/push_to``, at a step of the training."""
+        ...
+
+    def close(self) -> None:
+        """Write what is left."""
+        ...
+
+
+class TensorBoard:
+    """Event files in a folder, which ``tensorboard --logdir`` shows.
+
+    Raises:
+        VlarigError: The package tensorboard is not installed.
+    """
+
+    def __init__(self, folder: Path, project: str) -> None:
+        try:
+            from tensorboard.summary import Writer
+        except ImportError:
+            raise _missing("tensorboard") from None
+        self._writer = Writer(str(folder / "tensorboard"))
+
+    def log(self, numbers: Mapping[str, float], step: int) -> None:
+        """Note numbers at a step."""
+        for name, value in numbers.items():
+            self._writer.add_scalar(name, value, step=step)
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Close the files."""
+        self._writer.close()
+
+
+class _Hosted:
+    """A package with the interface of ``wandb``; trackio has the same.
+
+    Raises:
+        VlarigError: The package is not installed.
+    """
+
+    package: str
+
+    def __init__(self, folder: Path, project: str) -> None:
+        from importlib import import_module
+
+        try:
+            self._module = import_module(self.package)
+        except ImportError:
+            raise _missing(self.package) from None
+        self._module.init(project=project, name=folder.name)
+
+    def log(self, numbers: Mapping[str, float], step: int) -> None:
+        """Note numbers at a step."""
+        self._module.log(dict(numbers), step=step)
+
+    def close(self) -> None:
+        """Finish the run."""
+        self._module.finish()
+
+
+class WeightsAndBiases(_Hosted):
+    """Weights & Biases."""
+
+    package = "wandb"
+
+
+class Trackio(_Hosted):
+    """Trackio, of Hugging Face."""
+
+    package = "trackio"
+
+
+def make_tracker(name: str, folder: Path, project: str) -> Tracker:
+    """The tracker of that name.
+
+    Args:
+        name: One of :data:`TrackerName`.
+        folder: The run's folder.
+        project: What hosted trackers file the run under.
+
+    Raises:
+        VlarigError: There is none, or its package is not installed.
+    """
+    known = {"tensorboard": TensorBoard, "trackio": Trackio, "wandb": WeightsAndBiases}
+    if name not in known:
+        raise VlarigError(f"unknown tracker {name!r}; expected one of {', '.join(known)}")
+    return known[name](folder, project)
+
+
+def _missing(package: str) -> VlarigError:
+    return VlarigError(f"{package} is not installed, which --track {package} needs; run: pip install {package}")

@@ -1,0 +1,73 @@
+"""What a policy is trained from is drawn without end, repeats by its number, and is played by no evaluation."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from toy.suite import TOY_SUITE
+
+from vlarig.benchmarks.registry import load_suite
+from vlarig.benchmarks.simpler.scenes import CARROT_AND_PLATE, CUBES, EGGPLANT_AND_BASKET, MANISKILL3_EGGPLANT, SPOON_AND_TOWEL
+from vlarig.benchmarks.suite import Suite
+from vlarig.envs.errors import VlarigError
+
+SUITES = ["tabletop", "libero_object", "libero_10", "simpler_widowx", "simpler_ood"]
+MANY = 200
+
+
+def payloads_of_evaluations(suite: Suite) -> set[str]:
+    """What the episodes of all protocols begin from, of every task."""
+    return {
+        json.dumps([task.name, suite.payload(task, start, protocol)], sort_keys=True)
+        for task, protocol in itertools.product(suite.tasks, suite.protocols)
+        for start in task.starts_of(protocol)
+    }
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_no_evaluation_begins_where_training_does(name: str) -> None:
+    suite = load_suite(name)
+    evaluated, keys = payloads_of_evaluations(suite), set()
+    for task, protocol in itertools.product(suite.tasks[:3], suite.protocols[:2]):
+        for number in range(MANY if name != "tabletop" else 20):
+            episode = suite.training_episode(task, number, protocol)
+            assert json.dumps([task.name, episode.payload], sort_keys=True) not in evaluated
+            keys.add(episode.key)
+    assert keys.isdisjoint(episode.key for protocol in suite.protocols for episode in suite.episodes(protocol=protocol))
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_a_training_state_repeats_by_its_number_and_differs_from_others(name: str) -> None:
+    suite = load_suite(name)
+    task, protocol = suite.tasks[0], suite.protocols[0]
+    first, again, other = (suite.training_episode(task, number, protocol) for number in (3, 3, 4))
+    assert first == again
+    assert first.seed != other.seed
+    assert name.startswith("libero") or first.payload != other.payload
+
+
+@pytest.mark.parametrize("scene", [SPOON_AND_TOWEL, CARROT_AND_PLATE, CUBES, EGGPLANT_AND_BASKET])
+def test_objects_in_simplerenv_stand_between_upstreams_places_and_at_none(scene) -> None:
+    numbered = MANISKILL3_EGGPLANT if scene is EGGPLANT_AND_BASKET else scene
+    places = np.array([np.concatenate([pose[:3] for pose in numbered.poses(start)]) for start in range(numbered.starts)])
+    rng = np.random.default_rng(0)
+    drawn = np.array([np.concatenate([pose[:3] for pose in scene.sample(rng)]) for _ in range(MANY)])
+    assert np.all(drawn >= places.min(0) - 1e-9)
+    assert np.all(drawn <= places.max(0) + 1e-9)
+    assert np.min(np.abs(drawn[:, None] - places[None]).max(2)) > 1e-5
+    for source, target in (scene.sample(rng) for _ in range(MANY)):
+        assert np.linalg.norm(np.subtract(source[:2], target[:2])) >= 0.1
+        for pose in (source, target):
+            assert np.linalg.norm(pose[3:]) == pytest.approx(1, abs=1e-3)
+
+
+def test_a_suite_without_training_states_says_so() -> None:
+    suite = replace(TOY_SUITE, training=None)
+    with pytest.raises(
+        VlarigError, match="'toy' has no initial states for training, and those of its protocols are for evaluation"
+    ):
+        suite.training_episode(suite.tasks[0], 0, suite.protocols[0])

@@ -1,0 +1,131 @@
+"""Initial states that are found beforehand: the same however many workers try, resumed, and part of a run's identity."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from comparing import results
+
+from vlarig.harness import evaluate
+from vlarig.harness.home import home
+from vlarig.results.ledger import Ledger
+from vlarig.results.manifest import Manifest
+
+SUITE = "toy.prepared:PREPARED_SUITE"
+
+
+@pytest.fixture
+def tried(toy_home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Folder with a file for each time that a candidate was tried."""
+    folder = toy_home / "tried"
+    folder.mkdir()
+    monkeypatch.setenv("VLARIG_TEST_TRIED", str(folder))
+    return folder
+
+
+def found() -> str:
+    (file,) = (home() / "prepared").glob("prepared-*.jsonl")
+    return "\n".join(sorted(file.read_text().splitlines()))
+
+
+def good_candidates() -> list[int]:
+    """The first four that begin on the left and kill no simulator."""
+    good = [seed for seed in range(40) if seed != 4 and np.random.default_rng(seed).uniform(-1, 1, 2)[0] < 0]
+    return good[:4]
+
+
+def hash_of(said: str) -> str:
+    return said.rpartition("sha256 ")[2].partition(",")[0]
+
+
+@pytest.mark.usefixtures("tried")
+def test_a_suite_that_is_not_prepared_is_not_swept_and_what_is_found_is_played(cli) -> None:
+    refused = cli("sweep", SUITE, "--policy", "random")
+    assert refused.returncode == 2
+    assert "the initial states of 'prepared' are not all found yet; run: vlarig prepare prepared" in refused.stderr
+    done = cli("prepare", SUITE, "--workers", 2)
+    assert done.returncode == 0, done.stderr
+    assert "reach_red: candidate 4 will not do" in done.stdout
+    assert "prepared: 8 initial states, sha256 " in done.stdout
+    assert evaluate(SUITE, "random", run=Path("run")).complete
+    with Ledger.open_read_only(Path("run")) as ledger:
+        assert sorted({record.start for record in ledger.records()}) == [0, 1, 2, 3]
+    identity = Manifest.load(Path("run")).identity
+    assert identity.prepared == {"prepared": hash_of(done.stdout)}
+    again = cli("prepare", SUITE)
+    assert again.stdout.splitlines()[-1] == done.stdout.splitlines()[-1]
+    assert len(again.stdout.splitlines()) == 1
+
+
+def test_the_first_candidates_that_will_do_are_kept_with_any_number_of_workers(
+    cli, tried: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashes = set()
+    for workers in (1, 2, 3):
+        monkeypatch.setenv("VLARIG_HOME", str(tried.parent / f"home-{workers}"))
+        assert cli("runtime", "add", "toy", "--python", sys.executable).returncode == 0
+        done = cli("prepare", SUITE, "--workers", workers)
+        assert done.returncode == 0, done.stderr
+        hashes.add(hash_of(done.stdout))
+        good = [json.loads(line) for line in found().splitlines()]
+        numbers = sorted(line["number"] for line in good if line["task"] == "reach_red" and line["data"] is not None)
+        assert numbers[:4] == good_candidates()
+    assert len(hashes) == 1
+
+
+@pytest.mark.slow
+def test_a_preparation_that_is_killed_goes_on_and_tries_nothing_twice(cli, tried: Path) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-m", "vlarig.harness", "prepare", SUITE, "--workers", "1"], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    for _ in range(3):
+        process.stdout.readline()
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    decided = found().splitlines()
+    assert len(decided) >= 3
+    with next((home() / "prepared").glob("*.jsonl")).open("a") as file:
+        file.write('{"task": "reach_red", "num')  # cut off by a power cut
+    assert cli("prepare", SUITE, "--workers", 1).returncode == 0
+    lines = [json.loads(line) for line in found().splitlines()]
+    assert max(Counter((line["task"], line["number"]) for line in lines).values()) == 1
+    assert all(json.loads(line) in lines for line in decided)
+    times = Counter(file.name.rpartition("-")[0] for file in tried.iterdir())
+    deadly = {f"{task}-{number}" for task in ("reach_red", "reach_blue") for number in (4,)}
+    assert all(count == 1 for name, count in times.items() if name not in deadly and name != f"reach_red-{len(decided)}")
+
+
+@pytest.mark.usefixtures("tried")
+def test_a_task_with_too_few_candidates_is_given_up_in_a_sentence(cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("hard.py").write_text(
+        "from dataclasses import replace\n"
+        "from toy.prepared import PREPARED_SUITE\n"
+        "HARD = replace(PREPARED_SUITE, preparation=replace(PREPARED_SUITE.preparation, most=6))\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([os.environ.get("PYTHONPATH", ""), str(Path.cwd())]))
+    done = cli("prepare", "hard:HARD")
+    assert done.returncode == 2
+    assert "6 candidates of task 'reach_red' were tried, and" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_suite_whose_states_are_known_needs_no_preparation(toy_home: Path, cli) -> None:
+    done = cli("prepare", "toy")
+    assert done.returncode == 2
+    assert "the initial states of 'toy' are known; there is nothing to prepare" in done.stderr
+
+
+def test_results_do_not_depend_on_who_prepared(cli, tried: Path) -> None:
+    assert cli("prepare", SUITE).returncode == 0
+    assert evaluate(SUITE, "random", run=Path("one"), workers=1, slots=1).complete
+    assert evaluate(SUITE, "random", run=Path("two"), workers=2, slots=2).complete
+    assert results(Path("one")) == results(Path("two"))
