@@ -6,7 +6,7 @@
   python3 go.py test --quick         the same with the embedded simulator alone, and without slow tests
 
 Both make the environment `.venv` beside this file and the simulators' runtimes in your cache; the second time that takes seconds.
-Missing system libraries are installed where that is allowed (root, or sudo without a password); elsewhere you are told the line.
+Missing system libraries are installed where that is allowed (root, or sudo without a password); elsewhere the command is printed.
 """
 
 # pyright: reportPossiblyUnboundVariable=false
@@ -48,20 +48,20 @@ CHECKS = (["ruff", "format", "--check", "."], ["ruff", "check", "."], ["basedpyr
 
 
 def main() -> int:
-    """Read the command line and do what it says; the exit status is the last step's."""
+    """Run the action on the command line; the exit status is the last step's."""
     action, rest = (sys.argv[1] if len(sys.argv) > 1 else "--help"), sys.argv[2:]
     if action in ("-h", "--help"):
         print((__doc__ or "").strip())
         return 0
     if action not in EXTRAS or (rest and action == "demo"):
-        stop(f"go.py knows `demo` and `test [PYTEST ARGS]`, not `{' '.join(sys.argv[1:])}`", 2)
+        stop(f"expected `demo` or `test [PYTEST ARGS]`, not `{' '.join(sys.argv[1:])}`", 2)
     require_python()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
         set_up(EXTRAS[action], RUNTIMES["demo" if "--quick" in rest else action])
         return demo() if action == "demo" else test(rest)
     except KeyboardInterrupt:
-        stop("interrupted; the same command takes it up again", 130)
+        stop("interrupted; the same command continues", 130)
 
 
 def demo() -> int:
@@ -93,7 +93,7 @@ def test(pytest_arguments: list[str]) -> int:
 
 
 def set_up(extras: list[str], runtimes: list[str]) -> None:
-    """Bring system libraries, `.venv` and the simulators' runtimes to where they should be."""
+    """Install system libraries, `.venv` and the simulators' runtimes."""
     if sys.platform != "linux":
         stop(f"vlarig's simulators run on Linux, and this is {sys.platform}; on Windows use WSL")
     lock = os.open(ROOT, os.O_RDONLY)
@@ -114,7 +114,7 @@ def set_up(extras: list[str], runtimes: list[str]) -> None:
 
 
 def require_python() -> None:
-    """Stop, or start again under a Python that will do, where this one is too old or incomplete."""
+    """Restart under a suitable Python where this one is too old or incomplete; stop where there is none."""
     if sys.version_info < (3, 11):
         for other in map(which, ("python3.13", "python3.12", "python3.11")):
             if other and quietly([other, "-c", "pass"])[0] == 0:
@@ -129,19 +129,19 @@ def require_python() -> None:
 
 
 def is_system_python() -> bool:
-    """Whether this Python came with the system, so that the system's packages complete it."""
+    """Whether this Python belongs to the system, so that system packages complete it."""
     return os.path.realpath(sys.executable).startswith("/usr/bin/")
 
 
 def start_again(python: str) -> NoReturn:
-    """Go on as another process, under this interpreter."""
+    """Replace this process by one under another interpreter."""
     os.environ["GO_PY_AGAIN"] = "1"
     os.execv(python, [python, os.path.abspath(__file__), *sys.argv[1:]])
 
 
 def ensure_renderer(runtime: str) -> None:
-    """See that a library is here with which the runtime's simulator can draw pictures; graphics drivers come with the runtime."""
-    with open(os.path.join(ROOT, "harness", "runtimes", "locks", runtime + ".toml"), "rb") as file:
+    """Make sure that a rendering library for the runtime's simulator is installed; graphics drivers come with the runtime."""
+    with open(os.path.join(ROOT, "benchmarks", runtime, "runtime", runtime + ".toml"), "rb") as file:
         renderers = tomllib.load(file)["renderers"]
     wanted = [name.strip() for name in os.environ.get("VLARIG_RENDERER", "").split(",")]
     renderers = [renderer for renderer in renderers if renderer["name"] in wanted] or renderers
@@ -156,11 +156,11 @@ def ensure_renderer(runtime: str) -> None:
             last = renderer is renderers[-1]
             apt_install(renderer["apt"], "pictures need the library {}".format(" ".join(renderer["libraries"])), must=last)
     if not here():
-        stop("no library to draw pictures with was found, although packages for it are installed; try: ldconfig")
+        stop("no rendering library was found, although packages for it are installed; try: ldconfig")
 
 
 def ensure_venv(extras: list[str], lock: int) -> None:
-    """Make `.venv` hold vlarig with these extras; a broken or half-made one is made anew, a foreign one is built upon."""
+    """Make `.venv` hold vlarig with these extras; a broken or incomplete one is made again, one made elsewhere is extended."""
     with open(os.path.join(ROOT, "pyproject.toml"), "rb") as file:
         project = hashlib.sha256(file.read()).hexdigest()
     birth = f"Python {sys.version.split()[0]} in {ROOT}"
@@ -192,7 +192,7 @@ def ensure_venv(extras: list[str], lock: int) -> None:
 
 
 def make_venv(lock: int) -> None:
-    """Make `.venv` in the first of the ways that works with what this machine has."""
+    """Make `.venv` by the first method that works on this machine."""
     say(f"making .venv with Python {sys.version.split()[0]}")
     ways = [[sys.executable, "-m", "venv", VENV], [sys.executable, "-m", "venv", "--without-pip", VENV]]
     if which("uv"):
@@ -213,7 +213,7 @@ def make_venv(lock: int) -> None:
 
 
 def try_ways(ways: list[list[str]], lock: int) -> str | None:
-    """Try ways to make `.venv`; None when one gave an environment that something can install into, else the first's words."""
+    """Try methods to make `.venv`; None when one gave an environment with an installer, else the first one's output."""
     first_words = None
     for way in ways:
         delete(VENV)
@@ -239,7 +239,7 @@ def installers() -> list[list[str]]:
 
 
 def install(extras: list[str], lock: int) -> None:
-    """Install vlarig, editable, with its extras: by uv, which is quick, or by pip, which reads pip's own settings."""
+    """Install vlarig, editable, with its extras: with uv, which is fast, or with pip, which reads pip's own settings."""
     say("installing vlarig with {}".format(", ".join(extras)))
     if not os.path.exists(tool("uv")) and not which("uv"):
         quietly([*installers()[-1], "uv"], lock)
@@ -257,9 +257,9 @@ def install(extras: list[str], lock: int) -> None:
 
 
 def install_first(lock: int) -> None:
-    """Install the builds for the CPU that pyproject.toml names, so that what follows brings no gigabytes of CUDA along.
+    """Install the CPU builds that pyproject.toml names, so that later steps download no gigabytes of CUDA.
 
-    Where the usual index has them not, PyTorch's own has; where neither is reached, what follows may still work.
+    Where the usual index lacks them, PyTorch's own has them; where neither is reached, later steps may still work.
     """
     with open(os.path.join(ROOT, "pyproject.toml"), "rb") as file:
         packages = tomllib.load(file).get("dependency-groups", {}).get("cpu", [])
@@ -271,9 +271,9 @@ def install_first(lock: int) -> None:
 
 
 def use_settings() -> None:
-    """Tell uv of this machine's certificates, and of the package index and the folders of wheels that pip is set to.
+    """Set uv's variables for this machine's certificates, and for pip's package index and folders of wheels.
 
-    By itself it reads none of them.
+    uv reads none of them by itself.
     """
     if any(map(os.path.exists, CERTIFICATES)):
         os.environ.setdefault("UV_SYSTEM_CERTS", "1")
@@ -288,7 +288,7 @@ def use_settings() -> None:
 
 
 def setting_of_pip(name: str) -> str:
-    """A setting of pip's by name, or nothing."""
+    """One of pip's settings by name, or an empty text."""
     variable = "PIP_" + name.upper().replace("-", "_")
     if os.environ.get(variable):
         return os.environ[variable]
@@ -297,7 +297,7 @@ def setting_of_pip(name: str) -> str:
 
 
 def apt_install(packages: list[str], why: str, must: bool = True) -> None:
-    """Install packages of Debian or Ubuntu where that is allowed; otherwise say what to type, and stop."""
+    """Install packages of Debian or Ubuntu where that is allowed; otherwise print the command, and stop."""
     line = "apt-get install -y {}".format(" ".join(packages))
     if not which("apt-get"):
         stop(f"{why}; install it with your system's package manager (on Debian and Ubuntu: {line})")
@@ -310,7 +310,7 @@ def apt_install(packages: list[str], why: str, must: bool = True) -> None:
     status, words = quietly([*apt, "install", "-y", "--no-install-recommends", *packages])
     if status and must:
         tail(words)
-        stop("that failed, above is why; mend it, run: {}{}\nand then this command again".format("sudo " if sudo else "", line))
+        stop("that failed, above is why; fix it, run: {}{}\nand then this command again".format("sudo " if sudo else "", line))
 
 
 def works(code: str) -> bool:
@@ -319,7 +319,7 @@ def works(code: str) -> bool:
 
 
 def write_state(state: dict[str, object]) -> None:
-    """Write what `.venv` is; `{}` says that it is half-made."""
+    """Write the state of `.venv`; `{}` means half-made."""
     with open(STATE + ".new", "w", encoding="utf-8") as file:
         json.dump(state, file)
     os.replace(STATE + ".new", STATE)
@@ -339,7 +339,7 @@ def tool(name: str) -> str:
 
 
 def which(name: str) -> str:
-    """The path of a program on PATH, or nothing."""
+    """The path of a program on PATH, or an empty text."""
     for folder in os.environ.get("PATH", "").split(os.pathsep):
         path = os.path.join(folder, name)
         if os.path.isfile(path) and os.access(path, os.X_OK):
@@ -354,7 +354,7 @@ def call(command: list[str], pass_fds: tuple[int, ...] = ()) -> int:
 
 
 def quietly(command: list[str], lock: int | None = None) -> tuple[int, str]:
-    """Run a command and return its exit status and output; a held lock is passed on, so that it outlives us if need be."""
+    """Run a command and return its exit status and output; a held lock is passed on, so that it may outlive this process."""
     held = () if lock is None else (lock,)
     try:
         process = subprocess.Popen(
@@ -377,16 +377,16 @@ def quietly(command: list[str], lock: int | None = None) -> tuple[int, str]:
 
 
 def end_family(process: subprocess.Popen[str]) -> None:
-    """End a command together with what it started, and wait until it is gone."""
+    """End a command and its child processes, and wait for it."""
     try:
         os.killpg(process.pid, signal.SIGTERM)
-    except OSError:  # it is gone, or runs as root and ends by itself
+    except OSError:  # it has ended, or runs as root and ends by itself
         pass
     process.wait()
 
 
 def quote(path: str) -> str:
-    """The path as the shell wants it."""
+    """The path, quoted for the shell."""
     return f"'{path}'" if " " in path else path
 
 

@@ -1,1 +1,1 @@
-"""What is measured, as data: suites, tasks and protocols, each with its source."""
+"""Benchmarks as data: suites, tasks and protocols, each with its source."""

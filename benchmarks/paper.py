@@ -1,4 +1,4 @@
-"""The tables of the Qwen-VLA paper that rows of ours can stand in."""
+"""The tables of the Qwen-VLA paper that rows of ours can be added to."""
 
 from __future__ import annotations
 

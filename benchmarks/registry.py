@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterable
 
 from ..envs.errors import VlarigError
 from ..envs.faults import describe, traceback_of
-from ..envs.plugins import find_plugins, suite_places
+from ..envs.plugins import Registration, broken_plugins, find_plugins, only, registered_suites
 from .suite import Suite, unknown
 
 
 def suite_names() -> list[str]:
     """Every suite that can be swept."""
-    return sorted(suite_places())
+    return sorted(registered_suites())
 
 
 def load_suites() -> tuple[list[Suite], dict[str, str]]:
@@ -34,26 +35,48 @@ def load_suite(name: str) -> Suite:
         name: A suite's name, or ``module:NAME`` of one that no plug-in registers.
 
     Raises:
-        VlarigError: There is none (the nearest names are offered), or its module cannot be imported, or holds no such suite.
+        VlarigError: There is none (the nearest names are offered), several packages have one of that name, or its module cannot be
+            imported, or holds no such suite.
     """
-    places = suite_places()
-    if name not in places and ":" not in name:
-        raise unknown("suite", name, places, "this installation")
-    place = places.get(name, name)
-    module_name, _, attribute = place.partition(":")
+    found = find_suite(name)
+    module_name, _, attribute = found.place.partition(":")
     try:
         suite = getattr(importlib.import_module(module_name), attribute)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a module that is a program may exit
-        sentence = f"suite {name!r} cannot be imported from {place} ({describe(error)}); mend or uninstall it"
+        owner = f" of the package {found.package}" if found.package else ""
+        sentence = f"suite {name!r}{owner} cannot be imported from {found.place} ({describe(error)}); mend or uninstall it"
         raise VlarigError(sentence, traceback=traceback_of(error)) from error
-    if not isinstance(suite, Suite) or (name in places and suite.name != name):
-        found = f"the suite {suite.name!r}" if isinstance(suite, Suite) else f"of type {type(suite).__name__}"
-        raise VlarigError(f"suite {name!r} is registered as {place}, which is {found}; expected a Suite of that name")
+    if not isinstance(suite, Suite) or (found.package and suite.name != name):
+        what = f"the suite {suite.name!r}" if isinstance(suite, Suite) else f"of type {type(suite).__name__}"
+        raise VlarigError(f"suite {name!r} is registered as {found.place}, which is {what}; expected a Suite of that name")
+    if not found.package and suite.name in (registered := registered_suites()):
+        other = only("suite", suite.name, registered[suite.name])
+        if load_suite(suite.name) is not suite:
+            origin = f" of the package {found.origin}" if found.origin else ""
+            raise VlarigError(
+                f"the suite at {name}{origin} is called {suite.name!r}, as is another at {other.place} of the package {other.package}; "
+                "rename it"
+            )
     return suite
 
 
-def suite_module(name: str) -> str:
-    """Full name of the module that the suite is in, empty where there is none of that name; nothing is imported."""
-    return suite_places().get(name, name if ":" in name else "").partition(":")[0]
+def load_suite_of_run(name: str, typed: Iterable[str]) -> Suite:
+    """The suite of that name in a run whose command named its suites as ``typed``, by name or place; raises like :func:`load_suite`."""
+    places = (load_suite(each) for each in typed if ":" in each)
+    return next((suite for suite in places if suite.name == name), None) or load_suite(name)
+
+
+def find_suite(name: str) -> Registration:
+    """Where a suite is that :func:`load_suite` knows by that name; nothing is imported.
+
+    Raises:
+        VlarigError: There is none, or several packages have one of that name.
+    """
+    registered = registered_suites()
+    if name in registered:
+        return only("suite", name, registered[name])
+    if ":" not in name:
+        raise VlarigError(f"{unknown('suite', name, registered, 'this installation')}{broken_plugins()}")
+    return Registration(name)

@@ -1,4 +1,4 @@
-"""A suite: named tasks with fixed starts, the protocols under which they are run, and the simulator that runs them."""
+"""A suite: named tasks with fixed initial states, the protocols under which they are run, and the simulator that runs them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from ..envs.api import Episode, Protocol
 from ..envs.embodiments import Embodiment
 from ..envs.errors import VlarigError, suggestion
-from ..envs.faults import deed, message_of, traceback_of
+from ..envs.faults import message_of, outcome_of, traceback_of
 
 #: Variation of the episodes that a policy is trained on.
 TRAINING = "training"
@@ -21,19 +21,19 @@ class Task:
 
     Attributes:
         name: Name within the suite.
-        starts: The benchmark's literal seeds or rows of its fixed starts.
+        initial_states: The benchmark's literal seeds of initial states, or their indices.
         variant: Name of the variation; ``base`` where there is none.
-        starts_under: Name of a protocol to its own starts, where an evaluator plays others.
+        initial_states_under: Name of a protocol to its own initial states, where an evaluator plays others.
     """
 
     name: str
-    starts: tuple[int, ...]
+    initial_states: tuple[int, ...]
     variant: str = "base"
-    starts_under: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    initial_states_under: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
-    def starts_of(self, protocol: Protocol) -> tuple[int, ...]:
-        """The starts that are played under a protocol; one that was derived plays those of the protocol it comes from."""
-        return self.starts_under.get(protocol.derived_from or protocol.name, self.starts)
+    def initial_states_of(self, protocol: Protocol) -> tuple[int, ...]:
+        """The initial states that are played under a protocol; one that was derived plays those of the protocol it comes from."""
+        return self.initial_states_under.get(protocol.derived_from or protocol.name, self.initial_states)
 
 
 @dataclass(frozen=True)
@@ -42,34 +42,34 @@ class Patience:
 
     Attributes:
         load: To load and build its first env.
-        start: To start an episode.
-        row: To carry out one row of actions.
+        reset: To begin an episode.
+        step: To carry out one step.
         prepare: To try a candidate for an initial state.
     """
 
     load: float = 300.0
-    start: float = 120.0
-    row: float = 60.0
+    reset: float = 120.0
+    step: float = 60.0
     prepare: float = 600.0
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """Memory that a worker takes, in MB (10^6 bytes), by which workers and slots are chosen. It is an estimate, and changes no result.
+    """Memory that a worker takes, in MB (10^6 bytes), by which workers and envs are chosen. It is an estimate, and changes no result.
 
     Attributes:
-        process: A worker with one slot.
-        slot: A further slot of the same task.
+        process: A worker with one env.
+        env: A further env of the same task.
         task: A further task at the same time.
     """
 
     process: int = 1000
-    slot: int = 250
+    env: int = 250
     task: int = 0
 
-    def worker_bytes(self, slots: int, tasks: int) -> int:
-        """Bytes that a worker takes with ``slots`` slots that play ``tasks`` tasks."""
-        return (self.process + self.slot * (slots - 1) + self.task * (tasks - 1)) * 10**6
+    def worker_bytes(self, envs: int, tasks: int) -> int:
+        """Bytes that a worker takes with ``envs`` envs that play ``tasks`` tasks."""
+        return (self.process + self.env * (envs - 1) + self.task * (tasks - 1)) * 10**6
 
 
 @dataclass(frozen=True)
@@ -103,8 +103,8 @@ class Suite:
         tasks: The tasks, in the order of tables.
         protocols: The named protocols; the first is the default.
         source: Where tasks and protocols come from.
-        payload: Gives the plain data that an episode carries to the adapter, of its task, start and protocol; none where the adapter
-            finds everything by the task's name and the start.
+        payload: Gives the plain data that an episode carries to the adapter, of its task, initial state and protocol; none where the
+            adapter finds everything by the task's name and the initial state.
         training: The same for the initial states that a policy is trained from, of the task and the number of one. There is no end of
             them, and none is played under any protocol; ``None`` where the suite has no such. An adapter that draws all by the
             episode's seed gets other seeds for them, so that ``payload`` will do.
@@ -115,7 +115,7 @@ class Suite:
         footprint: Memory that its simulator takes.
         assets: Names of the asset bundles that the simulator reads; the adapter finds the folder of a bundle ``name`` in the
             environment variable ``VLARIG_ASSETS_<NAME>``.
-        note: What must be said beside every number of the suite; empty where its definitions are a published benchmark's own.
+        note: Note beside every number of the suite; empty where its definitions are a published benchmark's own.
     """
 
     name: str
@@ -126,7 +126,7 @@ class Suite:
     tasks: tuple[Task, ...]
     protocols: tuple[Protocol, ...]
     source: str
-    payload: Callable[[Task, int, Protocol], dict[str, Any]] = lambda task, start, protocol: {}
+    payload: Callable[[Task, int, Protocol], dict[str, Any]] = lambda task, initial_state, protocol: {}
     training: Callable[[Task, int, Protocol], dict[str, Any]] | None = None
     preparation: Preparation | None = None
     prepared: Mapping[str, Sequence[dict[str, Any]]] | None = None
@@ -139,8 +139,8 @@ class Suite:
         if not self.tasks or not self.protocols:
             raise ValueError(f"suite {self.name!r} has no {'protocol' if self.tasks else 'task'}; give it one or more")
         for task in self.tasks:
-            if not task.starts:
-                raise ValueError(f"task {task.name!r} of suite {self.name!r} has no starts; give it one or more")
+            if not task.initial_states:
+                raise ValueError(f"task {task.name!r} of suite {self.name!r} has no initial states; give it one or more")
 
     def task(self, name: str) -> Task:
         """The task of that name.
@@ -171,30 +171,30 @@ class Suite:
 
         Args:
             tasks: Names of the tasks wanted; all when empty.
-            per_task: Episodes of each task: its first starts, then the same starts again as further repeats. Every start as
-                often as the protocol says when ``None``.
+            per_task: Episodes of each task: its first initial states, then the same initial states again as further repeats. Every
+                initial state as often as in the protocol when ``None``.
             protocol: The protocol; the suite's default when ``None``.
         """
         chosen = [self.task(name) for name in tasks] or list(self.tasks)
         resolved = protocol or self.protocols[0]
         episodes = []
         for task in chosen:
-            starts = task.starts_of(resolved)
-            for index in range(len(starts) * resolved.repeats if per_task is None else per_task):
-                repeat, place = divmod(index, len(starts))
-                episodes.append(self.episode(task, starts[place], repeat, resolved))
+            initial_states = task.initial_states_of(resolved)
+            for index in range(len(initial_states) * resolved.repeats if per_task is None else per_task):
+                repeat, place = divmod(index, len(initial_states))
+                episodes.append(self.episode(task, initial_states[place], repeat, resolved))
         return episodes
 
-    def episode(self, task: Task, start: int, repeat: int, protocol: Protocol) -> Episode:
+    def episode(self, task: Task, initial_state: int, repeat: int, protocol: Protocol) -> Episode:
         """One episode with its payload.
 
         Raises:
             VlarigError: The function that makes payloads raised; the sentence names the line.
         """
-        payload = self._made(self.payload, task, start, protocol)
+        payload = self._made(self.payload, task, initial_state, protocol)
         if self.prepared is not None:
-            payload = {**payload, **self.prepared[task.name][start]}
-        return Episode(self.name, protocol, task.name, task.variant, start, repeat, payload)
+            payload = {**payload, **self.prepared[task.name][initial_state]}
+        return Episode(self.name, protocol, task.name, task.variant, initial_state, repeat, payload)
 
     def training_episode(self, task: Task, number: int, protocol: Protocol) -> Episode:
         """One episode to train on, of the variation :data:`TRAINING`, from an initial state that no evaluation plays.
@@ -211,15 +211,16 @@ class Suite:
         return Episode(self.name, protocol, task.name, TRAINING, number, 0, payload)
 
     def _made(
-        self, make: Callable[[Task, int, Protocol], dict[str, Any]], task: Task, start: int, protocol: Protocol
+        self, make: Callable[[Task, int, Protocol], dict[str, Any]], task: Task, initial_state: int, protocol: Protocol
     ) -> dict[str, Any]:
         try:
-            return make(task, start, protocol)
+            return make(task, initial_state, protocol)
         except (VlarigError, KeyboardInterrupt):
             raise
         except BaseException as error:
-            story = f"suite {self.name!r} {deed(error)} while it made the payload of {task.name}, start {start}: {message_of(error)}"
-            raise VlarigError(story, traceback=traceback_of(error)) from error
+            doing = f"while it made the payload of {task.name} {initial_state}"
+            message = f"suite {self.name!r} {outcome_of(error)} {doing}: {message_of(error)}"
+            raise VlarigError(message, traceback=traceback_of(error)) from error
 
 
 def refuse_unknown_tasks(names: Iterable[str], suites: Sequence[Suite]) -> None:

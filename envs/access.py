@@ -1,4 +1,4 @@
-"""Who may connect to a server of ours: on the loopback interface anybody, elsewhere whoever shows a secret."""
+"""Access to a server of ours: free on the loopback interface, elsewhere with a token."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def authorization(token: str) -> dict[str, str]:
 
 
 def may_enter(headers: Headers, token: str) -> bool:
-    """Whether the headers of a request show ``token``, or none is asked for; takes as long for any that is wrong."""
+    """Whether the headers of a request show ``token``, or none is required; takes as long for every wrong one."""
     if not token:
         return True
     shown = headers.get_all("Authorization")
@@ -38,7 +38,7 @@ def may_enter(headers: Headers, token: str) -> bool:
 def stranger(connection: ServerConnection) -> Optional[int]:
     """The user whose process is at the other end of a connection within this machine, if it is neither our user nor root.
 
-    Linux says so in ``/proc/net/tcp`` and ``tcp6`` (proc_net(5)); elsewhere, and for other machines, there is no stranger.
+    Linux lists it in ``/proc/net/tcp`` and ``tcp6`` (proc_net(5)); elsewhere, and for other machines, there is no stranger.
     """
     ends = [
         {_as_listed(ip_address(address[0]), address[1]), _as_listed(_mapped(ip_address(address[0])), address[1])}
@@ -76,7 +76,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def refuse_open_door(host: str, token: str) -> None:
+def refuse_without_token(host: str, token: str) -> None:
     """Make sure that a server that other machines reach has a secret, and one that cannot be guessed.
 
     Raises:
@@ -86,17 +86,17 @@ def refuse_open_door(host: str, token: str) -> None:
         return
     if not token:
         raise VlarigError(
-            f"listening on {host} without a token would let anyone in; give --token-file or --token-env, or --host 127.0.0.1"
+            f"listening on {host} without a token would accept every client; give --token-file or --token-env, or --host 127.0.0.1"
         )
     if len(token) < SHORTEST_TOKEN:
         raise VlarigError(
-            f"listening on {host} with a token of {len(token)} characters would let in whoever guesses it; expected "
+            f"listening on {host} with a token of {len(token)} characters would accept a client that guesses it; expected "
             f"{SHORTEST_TOKEN} or more: {MAKE_TOKEN} makes one"
         )
 
 
 def find_token(variable: Optional[str], file: Optional[Path]) -> str:
-    """The token that a server asks for, or that a client shows; empty where neither place is named.
+    """The token that a server requires, or that a client shows; empty where neither place is named.
 
     Args:
         variable: Environment variable that holds it.

@@ -1,6 +1,6 @@
-"""The env API: the values that the rooms share, and the base class of every adapter.
+"""The env API: the values shared by the packages, and the base class of every adapter.
 
-Shapes: ``A`` action channels of an embodiment, ``S`` numbers of its state vector, ``H`` rows of an action chunk.
+Shapes: ``A`` action channels of an embodiment, ``P`` numbers of its state vector, ``H`` steps of an action chunk.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from .snapshot import (
     Needs,
     Observation,
     Outcome,
-    Row,
     Snapshot,
+    StepResult,
     observation_space,
     observe,
     snapshot_info,
@@ -46,8 +46,8 @@ __all__ = [
     "Observation",
     "Outcome",
     "Protocol",
-    "Row",
     "Snapshot",
+    "StepResult",
     "check_actions",
     "observation_space",
     "observe",
@@ -74,25 +74,27 @@ def check_actions(actions: ArrayLike, embodiment: Embodiment) -> np.ndarray:
     if array.ndim != 2 or array.shape[0] < 1 or array.shape[1] != embodiment.action_size:
         raise BadActionError(f"actions have shape {list(array.shape)}; give {wanted}")
     if not np.isfinite(array).all():
-        row, column = np.argwhere(~np.isfinite(array))[0]
-        name = embodiment.channels[column].name
-        raise BadActionError(f"the action {name!r} of row {row} is {array[row, column]}; give finite numbers")
+        step, channel = np.argwhere(~np.isfinite(array))[0]
+        name = embodiment.channels[channel].name
+        raise BadActionError(f"the action {name!r} of step {step} is {array[step, channel]}; give finite numbers")
     return array
 
 
 class Env(gymnasium.Env[Observation, np.ndarray], ABC):
-    """One slot's simulator: the base class of every adapter.
+    """One env's simulator: the base class of every adapter.
 
     An adapter fills in the hooks ``begin``, ``apply``, ``state``, ``render_view`` and ``simulator_state`` (and, where it has
-    something to tell, ``privileged``, ``metrics``, ``sibling``); the step limit, the success rule, digests, schedules of frames
+    values for them, ``privileged``, ``metrics``, ``sibling``); the step limit, the success rule, digests, schedules of frames
     and Gymnasium's ``reset`` and ``step`` are built from them here. The contract, which ``vlarig envs check`` tests: an episode is a
     function of its :class:`Episode` and the actions alone, whatever ran before in the process.
     """
 
     embodiment: Embodiment
+    """The robot and its control convention."""
 
     def __init__(self) -> None:
         self.episode: Optional[Episode] = None
+        """The episode that was started last."""
         self._generators: tuple[Any, Any] = seeded_generators(0)
 
     # Hooks: what an adapter implements.
@@ -105,23 +107,23 @@ class Env(gymnasium.Env[Observation, np.ndarray], ABC):
         """
 
     @abstractmethod
-    def apply(self, action: np.ndarray) -> Row:
-        """Carry out one row, ``float32[A]``; the step limit and the success rule are not the adapter's business."""
+    def apply(self, action: np.ndarray) -> StepResult:
+        """Carry out one step, ``float32[A]``; the step limit and the success rule are applied by the base class."""
 
     @abstractmethod
     def state(self) -> np.ndarray:
-        """The robot's state, ``float32[S]`` in the embodiment's ``state_layout``."""
+        """The robot's state, ``float32[P]`` in the embodiment's ``state_layout``."""
 
     @abstractmethod
     def render_view(self, camera: Camera) -> np.ndarray:
         """The camera's image of this moment, ``uint8[height, width, 3]``, upright; must not change the simulator's state.
 
-        ``camera`` has the size to draw; what the protocol does to the picture afterwards is not the adapter's business.
+        ``camera`` has the size to draw; the base class applies the protocol's changes to the picture.
         """
 
     @abstractmethod
     def simulator_state(self) -> np.ndarray:
-        """All that decides the future, as one float64 array; it is hashed after the reset and after every row."""
+        """The whole state that decides the future, as one float64 array; it is hashed after the reset and after every step."""
 
     def privileged(self) -> dict[str, np.ndarray]:
         """Simulator truth by name, for scripted experts."""
@@ -132,13 +134,13 @@ class Env(gymnasium.Env[Observation, np.ndarray], ABC):
         return {}
 
     def prepare(self, episode: Episode) -> Optional[dict[str, Any]]:
-        """Try a candidate for an initial state, for suites whose initial states are found beforehand (``vlarig prepare``).
+        """Test a candidate for an initial state, for suites whose initial states are found beforehand (``vlarig prepare``).
 
         Args:
             episode: What begins there, with the candidate's payload. It is not under way, before or afterwards.
 
         Returns:
-            Plain data that the payload of episodes that begin there holds besides; ``None`` where the candidate will not do.
+            Plain data to add to the payload of episodes that begin there; ``None`` where the candidate is unfit.
         """
         raise VlarigError(f"{type(self).__name__} prepares nothing; write its prepare(), or leave out the suite's preparation")
 
@@ -146,15 +148,15 @@ class Env(gymnasium.Env[Observation, np.ndarray], ABC):
         """A further env for the same process. Override it to share models or a renderer with this one."""
         return type(self)()
 
-    # The machinery that every adapter shares.
+    # The part that every adapter shares.
 
     def open(self, episode: Episode, needs: Needs) -> Snapshot:
-        """Start an episode and show its first moment."""
+        """Start an episode and return its first snapshot."""
         for camera in episode.protocol.cameras:
             if camera.view not in self.embodiment.cameras:
                 views = ", ".join(self.embodiment.cameras)
                 raise VlarigError(f"{self.embodiment.name} has no view {camera.view!r}; it has {views}")
-        waiting = self._waiting_row(episode.protocol)
+        waiting = self._waiting_step(episode.protocol)
         self.episode = episode
         self._cameras = episode.protocol.cameras
         self._needs = needs
@@ -177,7 +179,7 @@ class Env(gymnasium.Env[Observation, np.ndarray], ABC):
             return self._snapshot()
 
     def step_chunk(self, actions: np.ndarray) -> ChunkResult:
-        """Run up to ``execute`` rows of ``actions``, ``float32[H, A]``, and stop where the protocol says so.
+        """Run up to ``n_action_steps`` steps of ``actions``, ``float32[H, A]``, and stop where the protocol ends the episode.
 
         Raises:
             BadActionError: The actions have a wrong shape or a value that is not finite.
@@ -187,18 +189,18 @@ class Env(gymnasium.Env[Observation, np.ndarray], ABC):
             state = "no episode was started" if self.episode is None else "the episode is over"
             raise VlarigError(f"the env cannot step: {state}; call reset with an episode first")
         protocol = self.episode.protocol
-        checked = check_actions(actions, self.embodiment)[: protocol.execute]
+        checked = check_actions(actions, self.embodiment)[: protocol.n_action_steps]
         _decide_grippers(checked, self.embodiment, protocol.gripper)
-        rows = []
+        steps = []
         with self._own_generators():
             for action in checked:
-                rows.append(self._run_row(action))
+                steps.append(self._run_step(action))
                 if self._over:
                     break
-                if self._needs.every_frame and len(rows) < len(checked):
+                if self._needs.every_frame and len(steps) < len(checked):
                     with self._looking():
                         self._shoot()
-            return ChunkResult(tuple(rows), self._snapshot())
+            return ChunkResult(tuple(steps), self._snapshot())
 
     def reset(
         self, *, seed: Optional[int] = None, options: Optional[dict[str, Any]] = None
@@ -214,15 +216,15 @@ class Env(gymnasium.Env[Observation, np.ndarray], ABC):
         return observe(snapshot), snapshot_info(snapshot)
 
     def step(self, action: np.ndarray) -> tuple[Observation, float, bool, bool, dict[str, Any]]:
-        """Gymnasium's step: one row, ``[A]``."""
+        """Gymnasium's step: one step, ``[A]``."""
         result = self.step_chunk(check_actions([action], self.embodiment))
-        row = result.rows[0]
-        terminated = row.terminated or row.stopped
-        return observe(result.snapshot), row.reward, terminated, row.truncated, snapshot_info(result.snapshot)
+        step = result.steps[0]
+        terminated = step.terminated or step.stopped
+        return observe(result.snapshot), step.reward, terminated, step.truncated, snapshot_info(result.snapshot)
 
     @property
     def action_space(self) -> spaces.Space[np.ndarray]:  # pyright: ignore[reportIncompatibleVariableOverride]
-        """The embodiment's legal action rows."""
+        """The embodiment's legal actions."""
         return self.embodiment.action_space()
 
     @property
@@ -232,46 +234,46 @@ class Env(gymnasium.Env[Observation, np.ndarray], ABC):
             raise VlarigError("the observation space depends on the episode's protocol; call reset first")
         return observation_space(self.embodiment, self.episode.protocol.cameras)
 
-    def _waiting_row(self, protocol: Protocol) -> np.ndarray:
-        """What is carried out before the first observation, ``float32[A]``."""
-        row, size = np.array(protocol.wait_action, dtype=np.float32), self.embodiment.action_size
-        if protocol.wait_steps and len(row) != size:
+    def _waiting_step(self, protocol: Protocol) -> np.ndarray:
+        """The step that is carried out before the first observation, ``float32[A]``."""
+        step, size = np.array(protocol.wait_action, dtype=np.float32), self.embodiment.action_size
+        if protocol.wait_steps and len(step) != size:
             raise VlarigError(
-                f"wait_action of protocol {protocol.name!r} has {len(row)} numbers; {self.embodiment.name} takes {size} "
+                f"wait_action of protocol {protocol.name!r} has {len(step)} numbers; {self.embodiment.name} takes {size} "
                 f"({', '.join(channel.name for channel in self.embodiment.channels)})"
             )
-        return row
+        return step
 
-    def _run_row(self, action: np.ndarray) -> Row:
+    def _run_step(self, action: np.ndarray) -> StepResult:
         assert self.episode is not None
         protocol = self.episode.protocol
         with self._timed("simulate"):
-            row = self.apply(action)
+            step = self.apply(action)
         self._hash_state()
         self._step += 1
-        self._primitives += row.primitives
-        self._outcome = self._outcome.after(row)
-        if row.terminated and row.success_at_end:
+        self._primitives += step.primitives
+        self._outcome = self._outcome.after(step)
+        if step.terminated and step.success_at_end:
             self._outcome = replace(self._outcome, cut_short=True)
         if protocol.stop_on_success and self._outcome.under(protocol.success_rule, protocol.hold_steps):
             self._outcome = replace(self._outcome, cut_short=True)
-            row = replace(row, terminated=True)
-        used = self._step if protocol.limit_unit == "rows" else self._primitives
-        if used >= self.episode.step_limit and not (row.terminated or row.stopped):
-            row = replace(row, truncated=True)
-        self._over = row.over
-        return row
+            step = replace(step, terminated=True)
+        used = self._step if protocol.limit_unit == "steps" else self._primitives
+        if used >= self.episode.step_limit and not (step.terminated or step.stopped):
+            step = replace(step, truncated=True)
+        self._over = step.over
+        return step
 
     def _snapshot(self) -> Snapshot:
-        """What is shown now; the frames taken since the last snapshot leave with it."""
-        asked_again = not self._over
+        """The snapshot of this moment, with the frames since the last one."""
+        continues = not self._over
         with self._looking():
-            if self._needs.every_frame or (self._needs.images and (asked_again or self._needs.final_frame)):
+            if self._needs.every_frame or (self._needs.images and (continues or self._needs.final_frame)):
                 self._shoot()
             state = np.array(self.state(), dtype=np.float32)
             privileged = self.privileged() if self._needs.privileged else {}
             metrics = self.metrics()
-        if self._needs.images and asked_again:
+        if self._needs.images and continues:
             self._hash_newest_images()
         frames, self._frames = self._frames, []
         seconds, self._seconds = self._seconds, {"simulate": 0.0, "render": 0.0}
@@ -314,7 +316,7 @@ class Env(gymnasium.Env[Observation, np.ndarray], ABC):
 
     @contextmanager
     def _own_generators(self) -> Iterator[None]:
-        """Lend this slot its own process-wide generators, so that slots of one process never share a draw."""
+        """Set this env's own process-wide generators, so that envs of one process never share a draw."""
         outside = generators()
         set_generators(self._generators)
         try:
@@ -325,7 +327,7 @@ class Env(gymnasium.Env[Observation, np.ndarray], ABC):
 
     @contextmanager
     def _looking(self) -> Iterator[None]:
-        """Give back what is drawn meanwhile, so that a frame more or less does not change the future."""
+        """Restore the generators afterwards, so that a frame more or less does not change the future."""
         before = generators()
         try:
             yield
@@ -334,7 +336,7 @@ class Env(gymnasium.Env[Observation, np.ndarray], ABC):
 
 
 def _decide_grippers(actions: np.ndarray, embodiment: Embodiment, rule: str) -> None:
-    """Change the gripper channels of ``actions``, ``float32[H, A]``, as a protocol's ``gripper`` says."""
+    """Change the gripper channels of ``actions``, ``float32[H, A]``, as a protocol's ``gripper`` defines."""
     if rule == "as_given":
         return
     columns = [index for index, channel in enumerate(embodiment.channels) if channel.gripper is not None]
@@ -356,6 +358,6 @@ def seeded_generators(seed: int) -> tuple[Any, Any]:
 
 
 def set_generators(states: tuple[Any, Any]) -> None:
-    """Bring the process-wide generators into these states."""
+    """Set the process-wide generators to these states."""
     random.setstate(states[0])
     np.random.set_state(states[1])

@@ -1,4 +1,4 @@
-"""Connections that do not pile up what their other end does not read."""
+"""Connections that stop reading while the other end does not read."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The env checker: the contract of :class:`~vlarig.envs.api.Env` as a list of promises, each tried on a real adapter.
+"""The env checker: the contract of :class:`~vlarig.envs.api.Env` as a list of promises, each tested on a real adapter.
 
-A promise that is broken makes no error in a sweep; it makes a wrong score. So each failed check says what was expected, what
+A promise that is broken makes no error in a sweep; it makes a wrong score. So each failed check reports what was expected, what
 was seen, what it does to a score, and what to change in the adapter.
 """
 
@@ -14,10 +14,10 @@ from . import checker_repeats as repeats
 from . import checker_rules as rules
 from . import checker_shown as shown
 from .api import Env, Episode
-from .checker_bench import Bench, BrokenPromiseError, Sampler, sample_rows
+from .checker_bench import Bench, BrokenPromiseError, Sampler, sample_steps
 from .faults import describe
 
-__all__ = ["CHECKS", "TASK_CHECKS", "Finding", "check_env", "each_finding", "sample_rows"]
+__all__ = ["CHECKS", "TASK_CHECKS", "Finding", "check_env", "each_finding", "sample_steps"]
 
 #: Every check, in the order of a report; all are tried on the first task. Its name and the first line of its docstring are the promise.
 CHECKS: tuple[Callable[[Bench], None], ...] = (
@@ -29,17 +29,17 @@ CHECKS: tuple[Callable[[Bench], None], ...] = (
     shown.the_images_are_not_blank,
     shown.the_views_differ,
     shown.nothing_is_rendered_unasked,
-    shown.privileged_is_empty_unless_asked,
+    shown.privileged_is_empty_unless_requested,
     shown.the_metrics_are_finite_numbers,
     shown.observations_lie_in_the_observation_space,
-    repeats.different_starts_differ,
+    repeats.different_initial_states_differ,
     repeats.the_digest_sees_what_actions_do,
     repeats.an_episode_played_twice_in_a_row_is_the_same,
     repeats.a_warm_env_repeats_a_fresh_one,
     repeats.an_episode_cut_off_midway_leaves_nothing,
     repeats.outside_generators_have_no_influence,
     repeats.outside_generators_are_left_untouched,
-    repeats.slots_of_one_process_are_independent,
+    repeats.envs_of_one_process_are_independent,
     repeats.rendering_does_not_change_the_future,
     repeats.shown_arrays_are_never_changed_later,
     rules.actions_move_the_robot,
@@ -93,39 +93,39 @@ class Finding:
 
 
 def check_env(
-    make_env: Callable[[], Env], episodes: Sequence[Episode], rows: int = 6, sample: Optional[Sampler] = None
+    make_env: Callable[[], Env], episodes: Sequence[Episode], steps: int = 6, sample: Optional[Sampler] = None
 ) -> list[Finding]:
     """Try every promise of the env contract on the first task, and on each further one those that can differ by task.
 
-    The first task takes some forty resets, two hundred rows and a hundred pictures, which is less than a minute in most simulators; a
+    The first task takes some forty resets, two hundred steps and a hundred pictures, which is less than a minute in most simulators; a
     further one takes about half of that.
 
     Args:
         make_env: Makes a new env, as the adapter's class does; called a few times, and once more for each further task.
-        episodes: Two or more with different starts, of one task or of several; two of each are enough.
-        rows: Length of a test episode, 3 or more.
-        sample: Gives legal action rows that neither solve nor stop an episode; uniform in the middle of the bounds by default.
+        episodes: Two or more with different initial states, of one task or of several; two of each are enough.
+        steps: Length of a test episode, 3 or more.
+        sample: Gives legal actions that neither solve nor stop an episode; uniform in the middle of the bounds by default.
 
     Returns:
         A finding for each check: the first task's in the order of :data:`CHECKS`, with those of each further task, in the order of
         :data:`TASK_CHECKS`, before its last. An exception within a check is a finding too; it ends the checks of a further task.
 
     Raises:
-        VlarigError: The episodes share one start, or ``rows`` is too small.
+        VlarigError: The episodes share one initial state, or ``steps`` is too small.
     """
-    return list(each_finding(make_env, episodes, rows, sample))
+    return list(each_finding(make_env, episodes, steps, sample))
 
 
 def each_finding(
-    make_env: Callable[[], Env], episodes: Sequence[Episode], rows: int = 6, sample: Optional[Sampler] = None
+    make_env: Callable[[], Env], episodes: Sequence[Episode], steps: int = 6, sample: Optional[Sampler] = None
 ) -> Iterator[Finding]:
     """The findings of :func:`check_env`, each as soon as it is known."""
     first, *others = _by_task(episodes)
-    bench = Bench(make_env, [*first, *(other[0] for other in others)], rows, sample)
+    bench = Bench(make_env, [*first, *(other[0] for other in others)], steps, sample)
     for check in CHECKS[:-1]:
         yield _run(check, bench)
     for other in others:
-        alone = len({episode.start for episode in other}) == 1
+        alone = len({episode.initial_state for episode in other}) == 1
         yield from _check_task(bench.of_task([*other, *first] if alone else other))
     yield _run(CHECKS[-1], bench)
 
@@ -157,6 +157,6 @@ def _run(check: Callable[[Bench], None], bench: Bench) -> Finding:
     except KeyboardInterrupt:
         raise
     except BaseException as error:
-        story = f"{promise} The check was stopped by an exception: {describe(error)}"
-        return Finding(task, check.__name__, False, story, stopped=True)
+        message = f"{promise} The check was stopped by an exception: {describe(error)}"
+        return Finding(task, check.__name__, False, message, stopped=True)
     return Finding(task, check.__name__, True, promise)

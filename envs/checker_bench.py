@@ -1,4 +1,4 @@
-"""What the env checks share: the env on test, short episodes played on it in a known order, and failures that teach."""
+"""What the env checks share: the env on test, short episodes played on it in a known order, and failures with advice."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from typing import Any, NoReturn, Optional
 
 import numpy as np
 
-from .api import Camera, Env, Episode, Needs, Observation, Row, Snapshot, generators, seeded_generators, set_generators
+from .api import Camera, Env, Episode, Needs, Observation, Snapshot, StepResult, generators, seeded_generators, set_generators
 from .embodiments import Embodiment
 from .errors import VlarigError
 
-#: Gives ``rows`` action rows, ``float32[rows, A]``, that are legal and neither stop nor solve an episode.
+#: Gives ``steps`` actions, ``float32[steps, A]``, that are legal and neither stop nor solve an episode.
 Sampler = Callable[[Embodiment, np.random.Generator, int], np.ndarray]
 
 WITHOUT_IMAGES = Needs(images=False)
 
 
 class BrokenPromiseError(Exception):
-    """A check failed; the message says what was expected, what was seen, why that matters and what to do."""
+    """A check failed; the message contains what was expected, what was seen, why that matters and what to do."""
 
 
 def broken(expected: str, seen: str, why: str, do: str) -> NoReturn:
@@ -36,27 +36,27 @@ class Take:
 
     Attributes:
         shown: The snapshot of the reset, then one for each chunk.
-        rows: Every row that was run.
+        steps: Every step that was run.
     """
 
     shown: list[Snapshot]
-    rows: list[Row] = field(default_factory=list)
+    steps: list[StepResult] = field(default_factory=list)
 
     @property
     def over(self) -> bool:
         """Whether the episode has ended."""
-        return bool(self.rows) and self.rows[-1].over
+        return bool(self.steps) and self.steps[-1].over
 
     def run(self, env: Env, actions: np.ndarray) -> None:
         """Run a chunk more, unless the episode has ended."""
         if not self.over:
             result = env.step_chunk(actions)
             self.shown.append(result.snapshot)
-            self.rows.extend(result.rows)
+            self.steps.extend(result.steps)
 
     def difference(self, other: Take, images: bool = True) -> Optional[str]:
         """The first digest in which two takes of one episode differ, in words; ``None`` where they are equal."""
-        moments = ((0, "after the reset"), (-1, f"after {len(self.rows)} rows"))
+        moments = ((0, "after the reset"), (-1, f"after {len(self.steps)} steps"))
         for index, moment in moments:
             if self.shown[index].state_digest != other.shown[index].state_digest:
                 return f"the state digest differs {moment}"
@@ -66,7 +66,7 @@ class Take:
 
 
 class Bench:
-    """An env on test. Episodes are cut to ``length`` rows and go on after a success, so that every take has the same shape.
+    """An env on test. Episodes are cut to ``length`` steps and go on after a success, so that every take has the same shape.
 
     A take is preceded on the env by a whole take of the other episode. So a fault of one kind (an episode that leaks into
     the next, a reset that is left out) shows in the check that looks for it, and not in all of them.
@@ -74,10 +74,10 @@ class Bench:
     Attributes:
         env: The warm env.
         first: The episode that most checks play.
-        other: An episode with another start, played between the takes.
+        other: An episode with another initial state, played between the takes.
         episodes: All episodes given, cut like these two.
         payload: The first episode's payload as it was given.
-        actions: ``float32[length, A]``, the rows of every take.
+        actions: ``float32[length, A]``, the steps of every take.
     """
 
     def __init__(
@@ -89,13 +89,15 @@ class Bench:
         env: Optional[Env] = None,
     ) -> None:
         if len({start_of(episode) for episode in episodes}) < 2:
-            raise VlarigError(f"check_env got {len(episodes)} episodes of one start; give two or more with different starts")
+            raise VlarigError(
+                f"check_env got {len(episodes)} episodes of one initial state; give two or more with different initial states"
+            )
         if length < 3:
-            raise VlarigError(f"check_env got rows={length}; give 3 or more, so that an episode has a middle")
+            raise VlarigError(f"check_env got steps={length}; give 3 or more, so that an episode has a middle")
         self.make_env = make_env
         self.env = env or make_env()
         self.siblings: list[Env] = []
-        self.sample = sample or sample_rows
+        self.sample = sample or sample_steps
         self.length = length
         self.episodes = [_cut(episode, length) for episode in episodes]
         self.first = self.episodes[0]
@@ -105,7 +107,7 @@ class Bench:
         self._completed: Optional[str] = None
 
     def of_task(self, episodes: Sequence[Episode]) -> Bench:
-        """The same env on test with another task's episodes: whatever the tasks before have left in it must not be seen."""
+        """The same env on test with another task's episodes: what the tasks before have left in it must not be seen."""
         return Bench(self.make_env, episodes, self.length, self.sample, self.env)
 
     def close_siblings(self) -> None:
@@ -115,7 +117,7 @@ class Bench:
 
     @cached_property
     def reference(self) -> Take:
-        """The first episode with frames at its start and in its middle: what other takes are compared with."""
+        """The first episode with frames at its start and in its middle: the reference of other takes."""
         return self.take(self.first)
 
     @cached_property
@@ -124,17 +126,17 @@ class Bench:
         return self.take(self.other)
 
     @cached_property
-    def rowwise(self) -> Take:
-        """The first episode, a row a chunk, with frames after each."""
+    def stepwise(self) -> Take:
+        """The first episode, one step a chunk, with frames after each."""
         return self.take(self.first, Needs(final_frame=True), chunk=1)
 
     @cached_property
     def gymnasium_steps(self) -> list[tuple[Observation, float, bool, bool, dict[str, Any]]]:
-        """What Gymnasium's reset, put as a step of no row, and step return for the rows of :attr:`rowwise`."""
-        rows = self.actions[: len(self.rowwise.rows)].copy()
+        """What Gymnasium's reset, put as a step of no step, and step return for the steps of :attr:`stepwise`."""
+        steps = self.actions[: len(self.stepwise.steps)].copy()
         self.settle(self.first)
         observation, info = self.env.reset(options={"episode": self.first})
-        steps = [(observation, 0.0, False, False, info), *(self.env.step(row) for row in rows)]
+        steps = [(observation, 0.0, False, False, info), *(self.env.step(step) for step in steps)]
         self.finished(self.first)
         return steps
 
@@ -151,13 +153,13 @@ class Bench:
         return self.play(episode, needs, chunk)
 
     def settle(self, episode: Episode) -> None:
-        """See that the last thing the warm env did is a whole take of another episode."""
+        """Make sure that the last thing the warm env ran is a whole take of another episode."""
         between = self.other if episode.key == self.first.key else self.first
         if self._completed != between.key:
             self.play(between, WITHOUT_IMAGES)
 
     def finished(self, episode: Episode) -> None:
-        """Remember that the warm env has just ended this episode."""
+        """Record that the warm env has just ended this episode."""
         self._completed = episode.key
 
     def play(
@@ -168,17 +170,17 @@ class Bench:
         env: Optional[Env] = None,
         actions: Optional[np.ndarray] = None,
     ) -> Take:
-        """Play an episode now, on ``env`` (``None``: the warm one), ``chunk`` rows at a time (``None``: in two chunks)."""
+        """Play an episode now, on ``env`` (``None``: the warm one), ``chunk`` steps at a time (``None``: in two chunks)."""
         env = env or self.env
         take = Take([self.open(episode, needs, env)])
-        for rows in self.chunks(chunk, actions):
-            take.run(env, rows)
+        for steps in self.chunks(chunk, actions):
+            take.run(env, steps)
         if env is self.env:
             self.finished(episode)
         return take
 
     def open(self, episode: Episode, needs: Needs = Needs(), env: Optional[Env] = None) -> Snapshot:  # noqa: B008
-        """Start an episode, and remember that the warm env is now in the middle of one."""
+        """Start an episode, and record that the warm env is now in the middle of one."""
         if env is None or env is self.env:
             self._completed = None
         return (env or self.env).open(episode, needs)
@@ -187,41 +189,41 @@ class Bench:
         """Play the first episode on the warm env and the other on its sibling, a chunk each in turn."""
         pairs = ((self.env, self.first), (sibling, self.other))
         takes = [Take([self.open(episode, env=env)]) for env, episode in pairs]
-        for rows in self.chunks():
+        for steps in self.chunks():
             for take, (env, _) in zip(takes, pairs):
-                take.run(env, rows.copy())
+                take.run(env, steps.copy())
         return takes[0], takes[1]
 
     def sibling(self) -> Env:
-        """A further slot of this process, closed with the last check."""
+        """A further env of this process, closed with the last check."""
         self.siblings.append(self.env.sibling())
         return self.siblings[-1]
 
     def complete(self, take: Take, episode: Episode) -> None:
-        """Run the rows of a take that was opened on the warm env."""
-        for rows in self.chunks():
-            take.run(self.env, rows)
+        """Run the steps of a take that was opened on the warm env."""
+        for steps in self.chunks():
+            take.run(self.env, steps)
         self.finished(episode)
 
     def chunks(self, chunk: Optional[int] = None, actions: Optional[np.ndarray] = None) -> list[np.ndarray]:
-        """The take's rows, ``chunk`` at a time."""
+        """The take's steps, ``chunk`` at a time."""
         size = chunk or (self.length + 1) // 2
-        rows = self.actions if actions is None else actions
-        return [rows[begin : begin + size].copy() for begin in range(0, len(rows), size)]
+        steps = self.actions if actions is None else actions
+        return [steps[begin : begin + size].copy() for begin in range(0, len(steps), size)]
 
 
 def start_of(episode: Episode) -> tuple[str, str, int]:
     """What decides where an episode starts, but for its repeat."""
-    return episode.task, episode.variant, episode.start
+    return episode.task, episode.variant, episode.initial_state
 
 
-def sample_rows(embodiment: Embodiment, rng: np.random.Generator, rows: int) -> np.ndarray:
-    """Uniform rows in the middle half of each channel's range; an open bound counts as 1 from zero."""
+def sample_steps(embodiment: Embodiment, rng: np.random.Generator, steps: int) -> np.ndarray:
+    """Uniform steps in the middle half of each channel's range; an open bound counts as 1 from zero."""
     low = np.array([channel.low for channel in embodiment.channels], dtype=np.float64)
     high = np.array([channel.high for channel in embodiment.channels], dtype=np.float64)
     low, high = np.where(np.isfinite(low), low, -1.0), np.where(np.isfinite(high), high, 1.0)
     middle, quarter = (low + high) / 2, (high - low) / 4
-    return (middle + quarter * rng.uniform(-1.0, 1.0, (rows, len(low)))).astype(np.float32)
+    return (middle + quarter * rng.uniform(-1.0, 1.0, (steps, len(low)))).astype(np.float32)
 
 
 @contextmanager
@@ -253,5 +255,5 @@ def disturbed_generators(seed: int) -> Iterator[None]:
 
 
 def _cut(episode: Episode, length: int) -> Episode:
-    cut = {"step_limit": length, "limit_unit": "rows", "execute": length + 1, "stop_on_success": False}
+    cut = {"step_limit": length, "limit_unit": "steps", "n_action_steps": length + 1, "stop_on_success": False}
     return replace(episode, protocol=episode.protocol.derive(**cut), payload=copy.deepcopy(episode.payload))

@@ -65,7 +65,7 @@ def outside_generators_are_left_untouched(bench: Bench) -> None:
         after = _generator_states()
     moved = [name for name, state in after.items() if state != before[name]]
     if moved:
-        why = "two slots of one process, or an env and a trainer, then change each other's draws"
+        why = "two envs of one process, or an env and a trainer, then change each other's draws"
         do = "draw from the rng that begin() gets, also in render_view(), state() and metrics()"
         broken("random and numpy.random in the state they were in", f"{' and '.join(moved)} moved", why, do)
 
@@ -75,33 +75,33 @@ def _generator_states() -> dict[str, str]:
     return {"random": repr(random.getstate()), "numpy.random": f"{name} {np.asarray(keys).tolist()} {counters}"}
 
 
-def slots_of_one_process_are_independent(bench: Bench) -> None:
-    """Two slots played in turns give what each gives alone."""
+def envs_of_one_process_are_independent(bench: Bench) -> None:
+    """Two envs played in turns give what each gives alone."""
     references = (bench.reference, bench.other_reference)
     sibling = bench.sibling()
     bench.settle(bench.first)
     bench.play(bench.first, WITHOUT_IMAGES, env=sibling)
     takes = bench.play_in_turns(sibling)
-    for slot, take, reference in zip(("the env", "its sibling"), takes, references):
+    for env, take, reference in zip(("the env", "its sibling"), takes, references):
         difference = take.difference(reference)
         if difference:
-            why = "with more slots in a process the score changes, without an error"
+            why = "with more envs in a process the score changes, without an error"
             do = "keep what an episode changes on the instance, not on the class or the module; share only what is read"
-            broken("equal digests in turns and alone", f"{slot}: {difference}", why, do)
+            broken("equal digests in turns and alone", f"{env}: {difference}", why, do)
 
 
-def different_starts_differ(bench: Bench) -> None:
-    """Episodes with different starts begin in different states."""
-    digests: dict[str, str] = {}
+def different_initial_states_differ(bench: Bench) -> None:
+    """Episodes of a task with different initial states begin in different states."""
+    digests: dict[tuple[str, str, str], str] = {}
     played = {start_of(take): shown for take, shown in ((bench.first, bench.reference), (bench.other, bench.other_reference))}
     for episode in bench.episodes[:4]:
         take = played.get(start_of(episode))
         digest = (take.shown[0] if take else bench.open(episode, WITHOUT_IMAGES)).state_digest
         name = "/".join(map(str, start_of(episode)))
-        twin = digests.setdefault(digest, name)
+        twin = digests.setdefault((episode.task, episode.variant, digest), name)
         if twin != name:
-            why = "a hundred episodes of one start are one measurement, and its interval is far too narrow"
-            do = "use episode.start (and the task and variant) in begin(), and put what was placed into simulator_state()"
+            why = "a hundred episodes of one initial state are one measurement, and its interval is far too narrow"
+            do = "use episode.initial_state in begin(), and put what was placed into simulator_state()"
             broken(f"{twin} and {name} differ after the reset", "equal state digests", why, do)
 
 
@@ -116,8 +116,8 @@ def the_digest_sees_what_actions_do(bench: Bench) -> None:
 
 
 def rendering_does_not_change_the_future(bench: Bench) -> None:
-    """The states are the same with no frame, with a few and with one after every row."""
-    takes = {"no frames": bench.take(bench.first, WITHOUT_IMAGES), "a frame a row": bench.rowwise}
+    """The states are the same with no frame, with a few and with one after every step."""
+    takes = {"no frames": bench.take(bench.first, WITHOUT_IMAGES), "a frame a step": bench.stepwise}
     for frames, take in takes.items():
         difference = bench.reference.difference(take, images=False)
         if difference:
@@ -143,7 +143,7 @@ def shown_arrays_are_never_changed_later(bench: Bench) -> None:
 
 
 def _same_film(bench: Bench, filmed: list[Snapshot], view: str) -> bool:
-    """Whether frames taken within one chunk equal those that were taken after each row."""
+    """Whether frames taken within one chunk equal those that were taken after each step."""
     film = np.concatenate([snapshot.frames.views[view] for snapshot in filmed])
-    single = np.concatenate([snapshot.frames.views[view] for snapshot in bench.rowwise.shown[1:]])
+    single = np.concatenate([snapshot.frames.views[view] for snapshot in bench.stepwise.shown[1:]])
     return np.array_equal(film, single)

@@ -18,13 +18,13 @@ def actions_move_the_robot(bench: Bench) -> None:
     """The state that the policy sees changes under the actions."""
     first, last = (bench.reference.shown[index].state for index in (0, -1))
     if np.array_equal(first, last):
-        why = "a policy that is shown an old state corrects errors that are long mended"
+        why = "a policy that is shown an old state corrects errors that no longer exist"
         do = "read state() from the simulator at each call, and check that apply() reaches the controller"
-        broken(f"another state after {bench.length} rows", f"{last.tolist()} before and after", why, do)
+        broken(f"another state after {bench.length} steps", f"{last.tolist()} before and after", why, do)
 
 
 def bad_actions_are_refused(bench: Bench) -> None:
-    """A wrong shape, NaN, infinity or an array of objects is refused, and the episode goes on as if it had not come."""
+    """A wrong shape, NaN, infinity or an array of objects is refused, and the episode continues unchanged."""
     episode, reference = bench.due()
     take = Take([bench.open(episode)])
     why = "a policy that breaks is scored as if it had meant what the env made of its numbers"
@@ -60,7 +60,7 @@ def _bad_actions(embodiment: Embodiment) -> dict[str, Any]:
 
 
 def actions_beyond_the_bounds_are_tolerated(bench: Bench) -> None:
-    """A row beyond the channels' bounds is carried out as well as the controller can."""
+    """A step beyond the channels' bounds is carried out as well as the controller can."""
     channels = bench.env.embodiment.channels
     bounds = np.array([(c.low, c.high) for c in channels], dtype=np.float32)
     finite = np.isfinite(bounds).all(axis=1)
@@ -71,9 +71,9 @@ def actions_beyond_the_bounds_are_tolerated(bench: Bench) -> None:
     try:
         state = bench.env.step_chunk(beyond).snapshot.state
     except Exception as error:
-        broken(f"the row {beyond[0].tolist()} is carried out", describe(error), why, do)
+        broken(f"the step {beyond[0].tolist()} is carried out", describe(error), why, do)
     if not np.isfinite(state[np.isfinite(before)]).all():
-        broken("a finite state after a row beyond the bounds", f"{state.tolist()}", why, do)
+        broken("a finite state after a step beyond the bounds", f"{state.tolist()}", why, do)
 
 
 def given_values_are_left_unchanged(bench: Bench) -> None:
@@ -83,7 +83,7 @@ def given_values_are_left_unchanged(bench: Bench) -> None:
     given = bench.actions.copy()
     bench.env.step_chunk(given)
     why = "the payload is used again for a second attempt, and the actions are recorded after the step, so both become wrong"
-    do = "copy what begin() and apply() want to change"
+    do = "copy what begin() and apply() change"
     if bench.first.payload != bench.payload:
         broken(f"the payload {bench.payload}", f"{bench.first.payload} after an episode", why, do)
     if not np.array_equal(given, bench.actions):
@@ -97,36 +97,34 @@ def the_step_limit_truncates(bench: Bench) -> None:
     ends = []
     for attempt in range(3):
         actions = bench.sample(bench.env.embodiment, np.random.default_rng(attempt), limit + 1)
-        rows = bench.play(bench.first, WITHOUT_IMAGES, chunk=limit + 1, actions=actions).rows
-        last = rows[-1]
-        if last.truncated and len(rows) == limit:
+        steps = bench.play(bench.first, WITHOUT_IMAGES, chunk=limit + 1, actions=actions).steps
+        last = steps[-1]
+        if last.truncated and len(steps) == limit:
             return
         if not (last.terminated or last.stopped):
-            seen = f"truncated={last.truncated} at row {len(rows)}"
+            seen = f"truncated={last.truncated} at step {len(steps)}"
             do = "switch the simulator's horizon off, and leave the limit to the base class"
-            broken(f"truncated at row {limit}", seen, why, do)
-        ends.append(len(rows))
+            broken(f"truncated at step {limit}", seen, why, do)
+        ends.append(len(steps))
     do = "give check_env a sample of actions that do not end the episode, or stop ending it in apply() without a cause"
-    broken(f"truncated at row {limit}", f"three runs ended by themselves, at rows {ends}", why, do)
+    broken(f"truncated at step {limit}", f"three runs ended by themselves, at steps {ends}", why, do)
 
 
 def waiting_counts_for_nothing(bench: Bench) -> None:
-    """Rows that are waited before the first observation count towards nothing."""
-    protocol, played = bench.first.protocol, len(bench.reference.rows)
+    """Steps that are waited before the first observation count towards nothing."""
+    protocol, played = bench.first.protocol, len(bench.reference.steps)
     action = protocol.wait_action or tuple(float(number) for number in bench.actions[0])
     longer = replace(protocol, name=f"{protocol.name}-waiting", wait_steps=protocol.wait_steps + 2, wait_action=action)
     take = bench.play(replace(bench.first, protocol=longer), WITHOUT_IMAGES, chunk=bench.length)
-    why = "a policy is given less time than the protocol says, or is credited with what the world did by itself"
+    why = "a policy is given less time than the protocol allows, or gets credit for what the world did by itself"
     shown = take.shown[0]
     if shown.step or shown.primitives or shown.outcome != Outcome():
-        seen = f"step {shown.step}, {shown.primitives} primitives, {shown.outcome} after {longer.wait_steps} rows of waiting"
+        seen = f"step {shown.step}, {shown.primitives} primitives, {shown.outcome} after {longer.wait_steps} steps of waiting"
         broken("step 0, no primitives and no outcome yet", seen, why, "leave open() to the base class, which does the waiting")
-    if take.rows[-1].truncated and len(take.rows) < played:
-        do = (
-            "count no rows in apply(); the base class knows the step limit, and a simulator's own horizon is to be switched off"
-        )
-        seen = f"{len(take.rows)} rows after {longer.wait_steps} rows of waiting"
-        broken(f"{played} rows before the limit, as after {protocol.wait_steps} rows of waiting", seen, why, do)
+    if take.steps[-1].truncated and len(take.steps) < played:
+        do = "count no steps in apply(); the base class has the step limit, and a simulator's own horizon is to be switched off"
+        seen = f"{len(take.steps)} steps after {longer.wait_steps} steps of waiting"
+        broken(f"{played} steps before the limit, as after {protocol.wait_steps} steps of waiting", seen, why, do)
 
 
 def the_end_is_final(bench: Bench) -> None:
@@ -136,30 +134,30 @@ def the_end_is_final(bench: Bench) -> None:
         bench.env.step_chunk(bench.actions[:1])
     except VlarigError:
         return
-    why = "rows after the end can still succeed, or fail, and be counted"
+    why = "steps after the end can still succeed, or fail, and be counted"
     do = "leave the check in step_chunk() to the base class"
-    broken("VlarigError for a step after the end", "the row was executed", why, do)
+    broken("VlarigError for a step after the end", "the step was executed", why, do)
 
 
 def no_episode_is_solved_at_its_start(bench: Bench) -> None:
-    """The first row of an episode does not solve it."""
+    """The first step of an episode does not solve it."""
     for take, episode in ((bench.reference, bench.first), (bench.other_reference, bench.other)):
-        row = take.rows[0]
-        if row.success_within or row.success_at_end:
+        step = take.steps[0]
+        if step.success_within or step.success_at_end:
             why = "every policy, and none, then scores there"
-            do = "read success after the world has settled, and check that the predicate asks for the goal of this episode"
-            broken(f"{episode.key} is unsolved after one random row", "success", why, do)
+            do = "read success after the world has settled, and check that the predicate is the goal of this episode"
+            broken(f"{episode.key} is unsolved after one random step", "success", why, do)
 
 
 def step_agrees_with_step_chunk(bench: Bench) -> None:
-    """Gymnasium's step gives what step_chunk gives, row by row."""
+    """Gymnasium's step gives what step_chunk gives, step by step."""
     why = "an RL library and a sweep then measure two different envs"
     do = "leave reset() and step() to the base class; they are made from the same hooks"
-    for index, (step, shown) in enumerate(zip(bench.gymnasium_steps, bench.rowwise.shown)):
+    for index, (step, shown) in enumerate(zip(bench.gymnasium_steps, bench.stepwise.shown)):
         if step[4]["state_digest"] != shown.state_digest:
             broken("equal state digests by step and by step_chunk", f"they differ at step {index}", why, do)
-    for index, row in enumerate(bench.rowwise.rows, start=1):
-        seen, wanted = bench.gymnasium_steps[index][1:4], (row.reward, row.terminated or row.stopped, row.truncated)
+    for index, step in enumerate(bench.stepwise.steps, start=1):
+        seen, wanted = bench.gymnasium_steps[index][1:4], (step.reward, step.terminated or step.stopped, step.truncated)
         if seen != wanted:
             broken(f"(reward, terminated, truncated) = {wanted} at step {index}", f"{seen}", why, do)
 
@@ -172,5 +170,5 @@ def closing_twice_is_harmless(bench: Bench) -> None:
             env.close()
         except Exception as error:
             why = "clean-up after an error closes what is closed already, and the second error hides the first"
-            do = "let close() forget the simulator that it has freed"
+            do = "let close() drop the simulator that it has freed"
             broken("nothing happens", describe(error), why, do)

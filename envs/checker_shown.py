@@ -15,7 +15,7 @@ from .embodiments import Channel
 
 
 def the_embodiment_is_complete(bench: Bench) -> None:
-    """The embodiment names its robot, and every channel says its bounds and its convention."""
+    """The embodiment names its robot, and every channel declares its bounds and its convention."""
     embodiment = bench.env.embodiment
     why = "a policy's numbers are turned into motion by these entries; a wrong one looks like a weak policy"
     for name in ("name", "robot_tag", "statistics_key", "channels", "state_layout", "cameras"):
@@ -33,13 +33,13 @@ def _check_channel(channel: Channel, why: str) -> None:
     if not channel.low < channel.high:
         broken(f"low < high for channel {name!r}", f"{channel.low} and {channel.high}", why, "put the bounds in order")
     if channel.kind not in ("delta", "absolute"):
-        broken(f"kind of channel {name!r} is delta or absolute", f"{channel.kind!r}", why, "say which of the two it is")
+        broken(f"kind of channel {name!r} is delta or absolute", f"{channel.kind!r}", why, "declare one of the two")
     if "grip" in name and channel.gripper is None:
         do = "set gripper to the convention, such as '+1 closes, -1 opens'"
-        broken(f"channel {name!r} says which sign closes", "gripper is None", why, do)
+        broken(f"channel {name!r} declares which sign closes", "gripper is None", why, do)
     if any(part in name for part in ("rotation", "roll", "pitch")) and channel.frame != "joint" and channel.rotation is None:
         do = "set rotation, such as 'axis_angle' or 'euler_xyz'"
-        broken(f"channel {name!r} says its rotation representation", "rotation is None", why, do)
+        broken(f"channel {name!r} declares its rotation representation", "rotation is None", why, do)
 
 
 def the_state_fits_its_layout(bench: Bench) -> None:
@@ -68,7 +68,7 @@ def the_instruction_stays(bench: Bench) -> None:
     if first != last:
         why = "a policy that caches the instruction plays another task than one that reads it each time"
         do = "set the instruction in begin() alone; a task of several goals names them all there"
-        broken(repr(first), f"{last!r} after {bench.length} rows", why, do)
+        broken(repr(first), f"{last!r} after {bench.length} steps", why, do)
 
 
 def the_images_fit_the_protocol(bench: Bench) -> None:
@@ -110,7 +110,7 @@ def _is_blank(image: np.ndarray) -> bool:
 
 
 def nothing_is_rendered_unasked(bench: Bench) -> None:
-    """An observer that wants no images costs no rendering."""
+    """An observer without images costs no rendering."""
     with counted_renders(bench.env) as calls:
         take = bench.take(bench.first, WITHOUT_IMAGES)
     shown = [view for snapshot in take.shown for view in snapshot.frames.views]
@@ -120,8 +120,8 @@ def nothing_is_rendered_unasked(bench: Bench) -> None:
         broken("no call of render_view", f"{len(calls)} calls ({', '.join(sorted(set(calls or shown)))})", why, do)
 
 
-def privileged_is_empty_unless_asked(bench: Bench) -> None:
-    """Simulator truth reaches only an observer that asks for it."""
+def privileged_is_empty_unless_requested(bench: Bench) -> None:
+    """Simulator truth reaches only an observer that requests it."""
     for snapshot in bench.reference.shown:
         if snapshot.privileged:
             why = "a policy that reads the simulator's truth is not measured on what a robot can see"

@@ -12,7 +12,7 @@ from gymnasium import spaces
 
 @dataclass(frozen=True)
 class Channel:
-    """One number of an action row.
+    """One number of an action.
 
     Attributes:
         name: What the number moves, unique within the embodiment (``x``, ``roll``, ``gripper``).
@@ -49,8 +49,8 @@ class Embodiment:
         arms: ``single arm`` or ``dual arms``, the two wordings of the template; ``none`` for a robot that only moves about, whose
             prompt states waypoints instead of control actions (paper, section 2.4).
         control_frequency: Control steps a second, in Hz.
-        channels: The ``A`` action channels, in the order of an action row.
-        state_layout: Names of the ``S`` numbers of the state vector, in order.
+        channels: The ``A`` action channels, in the order of an action.
+        state_layout: Names of the ``P`` numbers of the state vector, in order.
         cameras: View tag to the robot's camera that carries it. Tags are the paper's: ``ego``, ``cam_left_wrist``,
             ``cam_right_wrist``.
         statistics_key: Name of the data set whose quantiles normalise the actions (paper, equation 5).
@@ -84,7 +84,7 @@ class Embodiment:
         return len(self.channels)
 
     def action_space(self) -> spaces.Box:
-        """The legal action rows: ``float32[A]`` between the channels' bounds."""
+        """The legal actions: ``float32[A]`` between the channels' bounds."""
         low = np.array([channel.low for channel in self.channels], dtype=np.float32)
         high = np.array([channel.high for channel in self.channels], dtype=np.float32)
         return spaces.Box(low, high, dtype=np.float32)
@@ -142,9 +142,9 @@ LIBERO_PANDA = Embodiment(
     statistics_key="libero",
 )
 
-#: SimplerEnv's robot for the Bridge tasks: a WidowX 250 S at 5 Hz. Rows are BridgeData V2's, as every evaluator of SimplerEnv takes
+#: SimplerEnv's robot for the Bridge tasks: a WidowX 250 S at 5 Hz. Steps are BridgeData V2's, as every evaluator of SimplerEnv takes
 #: them from the policy (simpler-env/SimplerEnv simpler_env/policies/octo/octo_model.py@4ab7178, ``step``): metres, roll, pitch and yaw,
-#: and how far the gripper is open. The simulator knows no bounds; these are wider than the data's 1 % and 99 % quantiles
+#: and how far the gripper is open. The simulator has no bounds; these are wider than the data's 1 % and 99 % quantiles
 #: (-0.03 to 0.04 m, -0.21 to 0.20 rad). The state is BridgeData's, as GR00T makes it of the simulator's: the hand in the robot's base
 #: frame, its roll, pitch and yaw counted from straight down.
 WIDOWX_BRIDGE = Embodiment(

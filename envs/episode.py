@@ -1,4 +1,4 @@
-"""An episode as a value: the protocol it is run under, and the key that names it for ever."""
+"""An episode as a value: its protocol, and the key that names it for ever."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ENSEMBLE_RULES = ("mean", "adaptive")
 
 @dataclass(frozen=True)
 class Camera:
-    """One view that a protocol asks for, and what is done to its picture before the policy sees it.
+    """One view that a protocol requires, and what is done to its picture before the policy sees it.
 
     The simulator draws an upright picture; then it is mirrored, resized and cropped, in this order, by
     :func:`vlarig.envs.pictures.as_seen`. Most benchmarks need none of that.
@@ -65,14 +65,14 @@ class Camera:
 
 @dataclass(frozen=True)
 class Ensemble:
-    """How a protocol makes one row of the predictions that several chunks hold for the same moment.
+    """How a protocol combines the predictions of several chunks for the same moment into one step.
 
     Attributes:
         rule: ``mean`` (the ``n``-th prediction weighs ``exp(-alpha * n)``, counted from the oldest, so that a positive ``alpha``
-            trusts older ones more), or ``adaptive`` (a prediction weighs ``exp(alpha * c)``, where ``c`` is the cosine between it and
+            weighs older ones more), or ``adaptive`` (a prediction weighs ``exp(alpha * c)``, where ``c`` is the cosine between it and
             the newest one).
-        horizon: How many of the newest chunks are looked at; those that do not reach a moment have no say in its row.
-        alpha: See ``rule``; 0 weighs all predictions alike.
+        horizon: How many of the newest chunks are used; those that do not reach a moment do not count in its step.
+        alpha: See ``rule``; 0 weighs all predictions equally.
     """
 
     rule: str
@@ -97,23 +97,23 @@ class Protocol:
         version: Raised when the meaning of the name changes.
         step_limit: Longest episode, counted in ``limit_unit``.
         task_limits: Task to its own ``step_limit``, for tasks that have another one.
-        repeats: How often each start is played where the user asks for no number of episodes.
-        limit_unit: ``rows`` of actions, or the ``primitives`` that an adapter makes of them (a waypoint is several moves).
+        repeats: How often each initial state is played where the user gives no number of episodes.
+        limit_unit: ``steps`` of actions, or the ``primitives`` that an adapter makes of them (a waypoint is several moves).
         cameras: Views to show to a policy that reads images.
-        execute: How many of the predicted rows are run before the policy is asked again.
+        n_action_steps: How many of the predicted steps are run before the next request.
         stop_on_success: Whether the episode ends as soon as ``success_rule`` is fulfilled.
         success_rule: ``first`` (success at any moment counts), ``final`` (only success at the end counts), ``held`` (success
-            at the end of ``hold_steps`` rows in succession counts).
-        hold_steps: Rows that ``held`` asks for.
-        wait_steps: Rows that the env carries out by itself after its reset and before the first observation, so that objects come
-            to rest. They count towards nothing: neither the step limit nor success.
-        wait_action: The row that is carried out meanwhile, ``A`` numbers in the env's units; empty without waiting.
-        gripper: What becomes of the numbers of gripper channels before a row is carried out: ``as_given``, ``binary`` (below 0
+            at the end of ``hold_steps`` steps in succession counts).
+        hold_steps: Steps that ``held`` requires.
+        wait_steps: Steps that the env carries out by itself after its reset and before the first observation, so that objects come
+            to rest. They count neither towards the step limit nor towards success.
+        wait_action: The step that is carried out meanwhile, ``A`` numbers in the env's units; empty without waiting.
+        gripper: How the numbers of gripper channels change before a step is carried out: ``as_given``, ``binary`` (below 0
             becomes -1, all else +1), ``sign`` (-1 or +1, and 0 stays 0), ``half`` (above 0.5 becomes 1, all else 0). Actions are
             recorded before that.
-        ensemble: How predictions of several chunks for the same moment make the row that is carried out; ``None``: the newest
+        ensemble: How predictions of several chunks for the same moment make the step that is carried out; ``None``: the newest
             chunk's alone. Actions are recorded after that.
-        options: The benchmark's own switches by name, for what its evaluators do differently inside the simulator.
+        options: The benchmark's own switches by name, for differences of its evaluators inside the simulator.
         derived_from: Name of the protocol that this one was derived from; empty for a benchmark's own.
     """
 
@@ -121,8 +121,8 @@ class Protocol:
     version: int
     step_limit: int
     cameras: tuple[Camera, ...]
-    execute: int
-    limit_unit: str = "rows"
+    n_action_steps: int
+    limit_unit: str = "steps"
     task_limits: dict[str, int] = field(default_factory=dict)
     repeats: int = 1
     stop_on_success: bool = True
@@ -142,11 +142,11 @@ class Protocol:
             raise ValueError(f"cameras show a view twice: {', '.join(views)}")
         if self.success_rule not in SUCCESS_RULES:
             raise ValueError(f"success_rule is {self.success_rule!r}, expected one of {', '.join(SUCCESS_RULES)}")
-        if self.limit_unit not in ("rows", "primitives"):
-            raise ValueError(f"limit_unit is {self.limit_unit!r}, expected 'rows' or 'primitives'")
+        if self.limit_unit not in ("steps", "primitives"):
+            raise ValueError(f"limit_unit is {self.limit_unit!r}, expected 'steps' or 'primitives'")
         if self.success_rule == "final" and self.stop_on_success:
             raise ValueError("success_rule 'final' scores the end of the episode, so stop_on_success must be false")
-        for name in ("step_limit", "execute", "hold_steps", "repeats"):
+        for name in ("step_limit", "n_action_steps", "hold_steps", "repeats"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected 1 or more")
         for task, limit in self.task_limits.items():
@@ -155,14 +155,14 @@ class Protocol:
         if self.wait_steps < 0:
             raise ValueError(f"wait_steps is {self.wait_steps}, expected 0 or more")
         if self.wait_steps and not self.wait_action:
-            raise ValueError(f"wait_steps is {self.wait_steps} and wait_action is empty; give the row to carry out meanwhile")
+            raise ValueError(f"wait_steps is {self.wait_steps} and wait_action is empty; give the step to carry out meanwhile")
         if not all(math.isfinite(number) for number in self.wait_action):
             raise ValueError(f"wait_action is {self.wait_action}, expected finite numbers")
         if self.gripper not in GRIPPER_RULES:
             raise ValueError(f"gripper is {self.gripper!r}, expected one of {', '.join(GRIPPER_RULES)}")
 
     def derive(self, **changes: Any) -> Protocol:
-        """The same protocol with other values in some plain fields, named after what differs (``standard-execute8``).
+        """The same protocol with other values in some plain fields, named after the changes (``standard-n_action_steps8``).
 
         A change to the value that a field already has is none: the protocol keeps its name.
 
@@ -207,7 +207,7 @@ class Episode:
         protocol: The resolved protocol.
         task: Name of the task within the suite.
         variant: Name of a variation of the task; ``base`` where a suite has none.
-        start: The benchmark's own literal seed or row of the start, never a position in a list.
+        initial_state: The benchmark's own literal seed of the initial state, or its index, never a position in a list.
         repeat: Counts episodes that share all of the above.
         payload: What the adapter needs to build the episode, as plain data: a scene, a goal, a prepared motion.
     """
@@ -216,7 +216,7 @@ class Episode:
     protocol: Protocol
     task: str
     variant: str
-    start: int
+    initial_state: int
     repeat: int = 0
     payload: dict[str, Any] = field(default_factory=dict)
 
@@ -226,9 +226,9 @@ class Episode:
 
     @property
     def key(self) -> str:
-        """``suite/protocol@version/task/variant/start/repeat``."""
+        """``suite/protocol@version/task/variant/initial_state/repeat``."""
         protocol = f"{self.protocol.name}@{self.protocol.version}"
-        return f"{self.suite}/{protocol}/{self.task}/{self.variant}/{self.start}/{self.repeat}"
+        return f"{self.suite}/{protocol}/{self.task}/{self.variant}/{self.initial_state}/{self.repeat}"
 
     @property
     def step_limit(self) -> int:
@@ -237,6 +237,6 @@ class Episode:
 
     @property
     def seed(self) -> int:
-        """Seed of every generator that the simulator draws from: 32 bits of SHA-256 over suite, task, variant, start, repeat."""
-        identity = f"{self.suite}/{self.task}/{self.variant}/{self.start}/{self.repeat}"
+        """Seed of all that the simulator draws: 32 bits of SHA-256 over suite, task, variant, initial state, repeat."""
+        identity = f"{self.suite}/{self.task}/{self.variant}/{self.initial_state}/{self.repeat}"
         return int.from_bytes(hashlib.sha256(identity.encode()).digest()[:4], "big")

@@ -1,4 +1,4 @@
-"""Errors that a user can cause and mend: each is one sentence, printed without a traceback."""
+"""Errors that a user can cause and correct: each is one sentence, printed without a traceback."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def suggestion(name: str, known: Iterable[str]) -> str:
 
 
 def refuse_unknown_options(what: str, options: Mapping[str, Any], known: Iterable[str]) -> None:
-    """Make sure that ``what`` knows every option that it got by name.
+    """Make sure that ``what`` has every option that it got by name.
 
     Raises:
         VlarigError: It does not; the nearest names are offered.

@@ -1,6 +1,6 @@
-"""Frames: what travels between a supervisor and its child, on a socket pair, and between machines, in a websocket's message.
+"""Frames: the messages between a supervisor and its child, on a socket pair, and between machines, in a websocket's message.
 
-A frame is a head of fixed size and a body. Whoever passes a frame on reads and bounds the head; the body is for its receiver.
+A frame is a head of fixed size and a body. A relay reads and bounds the head; the body is for its receiver.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Frame(NamedTuple):
     """One message.
 
     Attributes:
-        id: Number of the request, which its reply repeats; 0 is what a child says first.
+        id: Number of the request, which its reply repeats; 0 is a child's first message.
         kind: Which message the body is, by its conversation's numbers.
         env: Number of the env that a request is for.
         steps: Steps of a request's chunk, or those that an episode's chunks execute; 0 for everything else.
@@ -62,7 +62,7 @@ def read_head(data: Union[bytes, bytearray], most_bytes: int = MAX_MESSAGE_BYTES
     """The head in :data:`HEAD_BYTES` bytes.
 
     Args:
-        data: They.
+        data: The bytes.
         most_bytes: Largest body.
 
     Raises:
@@ -104,7 +104,7 @@ def receive_frame(channel: socket.socket, most_bytes: int = MAX_MESSAGE_BYTES) -
     """Receive one frame, blocking.
 
     Raises:
-        EOFError: The other end is gone.
+        EOFError: The other end is closed.
         BadMessageError: A field of the head is out of its bounds.
     """
     head = read_head(_receive_exactly(channel, HEAD_BYTES), most_bytes)

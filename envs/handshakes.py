@@ -1,8 +1,8 @@
-"""Connections that have not yet said what they want: a bounded number, so that those who speak always get in.
+"""Connections that have not yet sent a request: a bounded number, so that clients that send one are always accepted.
 
-Whoever connects and says nothing, or is slow to, takes a file descriptor of the server's for as long as it is waited for. So the
-number of such connections is bounded, and one more ends the oldest of the address that has the most of them. Nobody is refused for
-what others do, and a client that speaks at once is let in within milliseconds.
+A client that connects and sends nothing, or sends slowly, takes a file descriptor of the server for as long as the server waits. So the
+number of such connections is bounded, and one more ends the oldest of the address that has the most of them. No client is refused for
+what others do, and a client that sends at once is accepted within milliseconds.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from typing import Any, Optional
 
 from .backpressure import PatientConnection
 
-#: Connections at a time that have not shaken hands.
+#: Connections at a time without a finished handshake.
 MOST_HANDSHAKES = 64
 
-#: Seconds that a client gets to shake hands, and those to agree on encryption before it.
+#: Seconds that a client gets for the handshake, and those to agree on encryption before it.
 HANDSHAKE_SECONDS = 10.0
 
 #: Connections that the kernel takes while the server is busy; those beyond it are tried again after seconds.
 BACKLOG = 512
 
-#: Files that a server wants to be able to open at a time.
+#: Files that a server has to be able to open at a time.
 _MOST_FILES = 4096
 
 #: Seconds between two lines in the log on the same trouble.
@@ -36,7 +36,7 @@ logger = logging.getLogger(__name__)
 
 
 class Handshakes:
-    """The connections of a server that have not shaken hands.
+    """The connections of a server without a finished handshake.
 
     Args:
         most: How many there may be at a time.
@@ -52,7 +52,7 @@ class Handshakes:
         return {"create_connection": self._connection, "open_timeout": HANDSHAKE_SECONDS, "backlog": BACKLOG}
 
     def watch_loop(self) -> None:
-        """Have the running event loop say in a line that there are no file descriptors left, and first take all that may be had."""
+        """Raise the limit of file descriptors, and have the running event loop log in a line that there are none left."""
         _raise_file_limit()
         asyncio.get_running_loop().set_exception_handler(self._log_trouble)
 
@@ -71,13 +71,14 @@ class Handshakes:
                 self._addresses, key=lambda each: counts[self._addresses[each]]
             )  # the first of equals: dicts keep order
             self._say(
-                f"more than {self._most} connections that say nothing, most of them from {self._addresses[oldest]}: the oldest is ended"
+                f"more than {self._most} connections that send nothing, most of them from {self._addresses[oldest]}: the "
+                "oldest is ended"
             )
             del self._addresses[oldest]
             oldest.transport.abort()
 
     def end(self, connection: _Connection) -> None:
-        """A connection has shaken hands, or is gone; a second call does nothing."""
+        """A connection has finished its handshake, or is closed; a second call does nothing."""
         self._addresses.pop(connection, None)
 
     def _connection(self, *arguments: Any, **options: Any) -> _Connection:
@@ -101,7 +102,7 @@ class Handshakes:
 
 
 class _Connection(PatientConnection):
-    """A connection that says when it begins to shake hands, and when it has."""
+    """A connection that reports when its handshake begins, and when it ends."""
 
     handshakes: Handshakes
 

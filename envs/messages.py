@@ -1,10 +1,10 @@
 """The messages between a driver and a worker, and between a driver and an env server.
 
-A worker says :class:`Welcome` first, or :class:`Failure`. Then each :class:`Start` is answered by :class:`Started`, each
+A worker sends :class:`Welcome` first, or :class:`Failure`. Then each :class:`Start` is answered by :class:`Started`, each
 :class:`Step` by :class:`Stepped` and each :class:`Prepare` by :class:`Prepared`, or any by :class:`Failure`, in order. A message
 travels as a frame, whose head has the request's number and env.
 
-On another machine an env server says by :class:`Capacity` what there is, the client sends :class:`StartWorker` for a worker of its own
+On another machine an env server sends :class:`Capacity`, the client sends :class:`StartWorker` for a worker of its own
 and gets :class:`WorkerReady`, and then the worker's Welcome. A worker's death is :class:`Died`.
 """
 
@@ -25,12 +25,12 @@ WIRE_VERSION = 6
 
 #: Kinds of :class:`Failure`.
 BAD_MESSAGE = "bad_message"  # what came was no message of ours, or came out of turn
-REFUSED = "refused"  # the env said in one sentence why it cannot
+REFUSED = "refused"  # the env gave the reason in one sentence
 ENV_ERROR = "env_error"  # the adapter or its simulator raised
 CRASH = "crash"  # the simulator's process died while this request ran
 HANG = "hang"  # the simulator gave no answer in time and was killed
 MEMORY = "memory"  # the simulator took more than its share of the memory while this request ran, and was killed
-LOST = "lost"  # the env's episode is gone through no fault of its own: its process died while another env's request ran
+LOST = "lost"  # the env's episode is lost through no fault of its own: its process died while another env's request ran
 
 #: Failures of the simulator while it ran this very episode.
 EPISODE_FAULTS = (ENV_ERROR, CRASH, HANG, MEMORY)
@@ -44,7 +44,7 @@ class Welcome(MessageStruct, frozen=True):
 
 
 class Capacity(MessageStruct, frozen=True):
-    """What an env server says first.
+    """An env server's first message.
 
     Attributes:
         version: Its :data:`WIRE_VERSION`.
@@ -146,7 +146,7 @@ class Failure(MessageStruct, frozen=True):
 
 
 class Died(MessageStruct, frozen=True):
-    """The worker is gone; ``running`` is the number of the request that was running, 0 for none, and ``kind`` its failure."""
+    """The worker is dead; ``running`` is the number of the request that was running, 0 for none, and ``kind`` its failure."""
 
     kind: str
     message: str
@@ -194,7 +194,7 @@ def decode(frame: Frame) -> Any:
     """The message in a frame.
 
     Raises:
-        BadMessageError: There is none; says what is wrong.
+        BadMessageError: There is none; the message says why.
     """
     if frame.kind >= len(KINDS):
         raise BadMessageError(f"a message of kind {frame.kind}; kinds are numbered from 0 to {len(KINDS) - 1}")

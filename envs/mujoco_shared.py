@@ -10,7 +10,7 @@ MAX_GEOMS = 1000
 
 
 class Canvas:
-    """Draws moments with a graphics context of its own; what ``MUJOCO_GL`` names decides how (``osmesa`` on CPUs, ``egl`` on GPUs).
+    """Draws moments with a graphics context of its own; ``MUJOCO_GL`` selects the renderer (``osmesa`` on CPUs, ``egl`` on GPUs).
 
     Positions are computed in a scratch ``MjData``, so that drawing leaves the simulation untouched.
 

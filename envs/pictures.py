@@ -1,7 +1,7 @@
 """What a protocol does to a camera's picture before the policy sees it: mirror, resize, crop.
 
 Published policies were trained on pictures that went through these very steps, so they are copied to the grey level where that is
-possible; each function says how near it comes. Pictures are ``uint8[height, width, 3]``.
+possible; each function documents its difference. Pictures are ``uint8[height, width, 3]``.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ def as_seen(picture: np.ndarray, camera: Camera) -> np.ndarray:
 
     Args:
         picture: ``uint8[h, w, 3]`` of the size of ``camera.as_drawn``.
-        camera: What the protocol asks for.
+        camera: The camera of the protocol.
 
     Returns:
-        ``uint8[height, width, 3]``, contiguous; the picture itself where nothing is to be done.
+        ``uint8[height, width, 3]``, contiguous; the picture itself where nothing changes.
 
     Raises:
-        VlarigError: There is something to be done, and the picture has another size than the one to draw.
+        VlarigError: The picture has to change, and has another size than the one to draw.
     """
     if not (camera.mirror or camera.resize or camera.crop < 1.0):
         return picture
@@ -39,7 +39,7 @@ def as_seen(picture: np.ndarray, camera: Camera) -> np.ndarray:
     if picture.shape != (drawn.height, drawn.width, 3) or picture.dtype != np.uint8:
         raise VlarigError(
             f"render_view gave {picture.dtype}{list(picture.shape)} for the view {camera.view!r}; "
-            f"expected uint8{[drawn.height, drawn.width, 3]}, the size of the camera that it was asked for"
+            f"expected uint8{[drawn.height, drawn.width, 3]}, the size of the camera in the protocol"
         )
     if camera.mirror:
         picture = picture[:, ::-1]
@@ -178,7 +178,7 @@ def _samples(size: int, share: float) -> tuple[np.ndarray, np.ndarray, np.ndarra
 def _scale(pixels: np.ndarray, filtered: tuple[np.ndarray, np.ndarray], axis: int) -> np.ndarray:
     """``pixels[h, w, 3]`` with its rows (axis 0) or columns (axis 1) filtered, ``float32``.
 
-    Parts are added one after the other, as TensorFlow does it, so that they round alike.
+    Parts are added one after the other, as TensorFlow does it, so that they round in the same way.
     """
     firsts, weights = filtered
     shape = [*pixels.shape]
@@ -209,7 +209,7 @@ def _lanczos3(size: int, wanted: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _pillow() -> Any:
-    """Pillow's ``Image`` module; imported here alone, since most protocols do without."""
+    """Pillow's ``Image`` module; imported here alone, since most protocols do not need it."""
     try:
         from PIL import Image
     except ImportError:

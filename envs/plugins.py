@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import entry_points
+from importlib import metadata
 from pathlib import Path
+from pkgutil import resolve_name
 
+from .errors import VlarigError
 from .faults import describe
 
 #: Entry points of this group name an object of the class :class:`Plugin`, as ``module:NAME``.
@@ -33,32 +35,89 @@ class Plugin:
     layouts: tuple[Path, ...] = ()
 
 
-def find_plugins() -> tuple[dict[str, Plugin], dict[str, str]]:
-    """The installed plug-ins by name, ours last; and each that cannot be loaded, with the reason: one that is broken hides no other."""
-    found: dict[str, Plugin] = {}
+@dataclass(frozen=True)
+class Registration:
+    """What a name is registered for.
+
+    Attributes:
+        place: Where it is, ``module:NAME``.
+        package: The installed package that registers it, as ``NAME VERSION``; empty for a place that the user gave.
+    """
+
+    place: str
+    package: str = ""
+
+    @property
+    def module(self) -> str:
+        """Full name of the module that it is in."""
+        return self.place.partition(":")[0]
+
+    @property
+    def origin(self) -> str:
+        """The installed package that it comes from, as ``NAME VERSION``; empty for a file that is in none."""
+        if self.package:
+            return self.package
+        owners = set(metadata.packages_distributions().get(self.module.partition(".")[0], ()))
+        return " or ".join(f"{owner} {metadata.version(owner)}" for owner in sorted(owners))
+
+
+def registrations(points: Iterable[metadata.EntryPoint]) -> list[tuple[str, Registration]]:
+    """Entry points by name, each with its package."""
+    return [
+        (each.name, Registration(each.value, f"{each.dist.name} {each.dist.version}" if each.dist else "")) for each in points
+    ]
+
+
+def only(kind: str, name: str, found: Sequence[Registration]) -> Registration:
+    """The registration of a name.
+
+    Raises:
+        VlarigError: Several packages register it; the sentence names them.
+    """
+    if len(found) > 1:
+        packages = " and ".join(sorted(each.package for each in found))
+        raise VlarigError(
+            f"{kind} {name!r} is registered by the packages {packages}; uninstall all but one, or rename it there"
+        )
+    return found[0]
+
+
+def find_plugins() -> tuple[list[tuple[str, Plugin]], dict[str, str]]:
+    """The installed plug-ins, ours last, each after its package; and each package whose plug-in is broken, with the reason.
+
+    A plug-in that is broken hides no other.
+    """
+    found: list[tuple[str, Plugin]] = []
     broken: dict[str, str] = {}
-    for point in sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda point: point.value.startswith("vlarig.")):
+    points = metadata.entry_points(group=ENTRY_POINT_GROUP)
+    for _, registration in sorted(registrations(points), key=lambda each: each[1].place.startswith("vlarig.")):
+        package, place = registration.package, registration.place
         try:
-            plugin = point.load()
+            plugin = resolve_name(place)
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # a module that is a program may exit
-            broken[point.name] = f"it cannot be imported from {point.value} ({describe(error)})"
+            broken[package] = f"its plug-in cannot be imported from {place} ({describe(error)}); mend or uninstall the package"
             continue
         if isinstance(plugin, Plugin):
-            found[point.name] = plugin
+            found.append((package, plugin))
         else:
-            broken[point.name] = f"{point.value} is of type {type(plugin).__name__}; expected a Plugin"
+            broken[package] = f"its plug-in {place} is of type {type(plugin).__name__}; expected a Plugin"
     return found, broken
 
 
-def suite_places() -> dict[str, str]:
-    """Name of every suite to where it is, ``module:NAME``; no suite is imported."""
+def broken_plugins() -> str:
+    """The broken plug-ins as the end of a sentence about a name that is not known; empty where there are none."""
+    return "".join(f"; the package {package} is broken: {reason}" for package, reason in find_plugins()[1].items())
+
+
+def registered_suites() -> dict[str, list[Registration]]:
+    """Name of every suite to where it is, once for each package that registers it; no suite is imported."""
     return _merged("suites")
 
 
-def expert_places() -> dict[str, str]:
-    """Name of every suite that has a scripted expert to the expert's class, ``module:Class``."""
+def registered_experts() -> dict[str, list[Registration]]:
+    """Name of every suite that has a scripted expert to the expert's class, once for each package that registers one."""
     return _merged("experts")
 
 
@@ -77,9 +136,13 @@ def layout_files() -> dict[str, Path]:
     return _files("layouts")
 
 
-def _merged(member: str) -> dict[str, str]:
-    return {name: place for plugin in find_plugins()[0].values() for name, place in getattr(plugin, member).items()}
+def _merged(member: str) -> dict[str, list[Registration]]:
+    merged: dict[str, list[Registration]] = {}
+    for package, plugin in find_plugins()[0]:
+        for name, place in getattr(plugin, member).items():
+            merged.setdefault(name, []).append(Registration(place, package))
+    return merged
 
 
 def _files(member: str) -> dict[str, Path]:
-    return {path.stem: path for plugin in find_plugins()[0].values() for path in getattr(plugin, member)}
+    return {path.stem: path for _, plugin in find_plugins()[0] for path in getattr(plugin, member)}

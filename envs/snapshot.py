@@ -1,6 +1,7 @@
-"""What an env shows and answers: rows, outcomes, frames, snapshots, and the observation that a policy sees.
+"""The values that an env returns: steps, outcomes, frames, snapshots, and the observation that a policy sees.
 
-Shapes: ``S`` numbers of the state vector, ``T`` frames of an observation's history, ``F`` frames that are new since the last look.
+Shapes: ``P`` numbers of the state vector, ``M`` frames of an observation's history, ``X`` frames that are new since the last look,
+``h`` and ``w`` height and width of an image in pixels.
 """
 
 from __future__ import annotations
@@ -19,21 +20,22 @@ class Observation(TypedDict):
     """What a policy sees, in the form of a :class:`gymnasium.spaces.Dict` sample."""
 
     images: dict[str, np.ndarray]
-    """View tag to ``uint8[T, h, w, 3]``, upright; empty for a policy that reads no images."""
+    """View tag to ``uint8[M, h, w, 3]``, upright; empty for a policy that reads no images."""
     state: np.ndarray
-    """``float32[S]`` in the embodiment's ``state_layout``."""
+    """``float32[P]`` in the embodiment's ``state_layout``."""
     instruction: str
+    """The task in words."""
 
 
 @dataclass(frozen=True)
 class Needs:
-    """What an episode's observer wants to receive; nothing else is rendered or sent.
+    """What an episode's observer receives; nothing else is rendered or sent.
 
     Attributes:
-        images: Frames of the protocol's cameras where the policy is asked.
+        images: Frames of the protocol's cameras at each request to the policy.
         privileged: The simulator's own truth, for scripted experts alone.
-        final_frame: A frame after the last row too (RL bootstraps a value there; a sweep has no use for it).
-        every_frame: A frame after each row, for a film.
+        final_frame: A frame after the last step too (RL bootstraps a value there; a sweep does not use it).
+        every_frame: A frame after each step, for a film.
     """
 
     images: bool = True
@@ -43,15 +45,15 @@ class Needs:
 
 
 @dataclass(frozen=True)
-class Row:
-    """What one action row did.
+class StepResult:
+    """The result of one action.
 
     Attributes:
-        reward: The simulator's reward over the row.
-        success_within: The task was solved at some moment of the row.
-        success_at_end: The task is solved at the end of the row.
-        primitives: Simulator moves that the row was carried out with.
-        terminated: The episode is over for a reason of its own: a solved task, a failure that cannot be mended.
+        reward: The simulator's reward over the step.
+        success_within: The task was solved at some moment of the step.
+        success_at_end: The task is solved at the end of the step.
+        primitives: Simulator moves that the step was carried out with.
+        terminated: The episode is over for a reason of its own: a solved task, a final failure.
         truncated: The episode is over because the step limit was reached.
         stopped: The policy itself declared the episode finished.
     """
@@ -66,20 +68,20 @@ class Row:
 
     @property
     def over(self) -> bool:
-        """Whether this is the episode's last row."""
+        """Whether this is the episode's last step."""
         return self.terminated or self.truncated or self.stopped
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the rows so far say under every success rule.
+    """The result of the steps so far under every success rule.
 
     Attributes:
         first: Success at some moment.
-        final: Success at the end of the latest row.
-        streak: Rows in succession, up to the latest, that ended in success.
+        final: Success at the end of the latest step.
+        streak: Steps in succession, up to the latest, that ended in success.
         longest_streak: The longest such run so far.
-        cut_short: The protocol ended the episode on success, so what would have come later is unknown.
+        cut_short: The protocol ended the episode on success, so what follows is unknown.
     """
 
     first: bool = False
@@ -88,19 +90,19 @@ class Outcome:
     longest_streak: int = 0
     cut_short: bool = False
 
-    def after(self, row: Row) -> Outcome:
-        """The outcome once ``row`` is counted too."""
-        streak = self.streak + 1 if row.success_at_end else 0
+    def after(self, step: StepResult) -> Outcome:
+        """The outcome once ``step`` is counted too."""
+        streak = self.streak + 1 if step.success_at_end else 0
         return replace(
             self,
-            first=self.first or row.success_within or row.success_at_end,
-            final=row.success_at_end,
+            first=self.first or step.success_within or step.success_at_end,
+            final=step.success_at_end,
             streak=streak,
             longest_streak=max(self.longest_streak, streak),
         )
 
     def under(self, rule: str, hold_steps: int = 1) -> Optional[bool]:
-        """Success under ``rule``, or ``None`` where the episode ended too early to tell."""
+        """Success under ``rule``, or ``None`` where the episode ended too early for a result."""
         if rule == "first":
             return self.first
         if rule == "held" and self.longest_streak >= hold_steps:
@@ -115,8 +117,8 @@ class Frames:
     """Camera images and the steps after which they were taken (0: after the reset).
 
     Attributes:
-        steps: ``F`` step numbers.
-        views: View tag to ``uint8[F, h, w, 3]``, upright.
+        steps: ``X`` step numbers.
+        views: View tag to ``uint8[X, h, w, 3]``, upright.
     """
 
     steps: tuple[int, ...] = ()
@@ -125,18 +127,18 @@ class Frames:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What an env shows after a reset or a chunk.
+    """What an env returns after a reset or a chunk.
 
     Attributes:
         instruction: The task in words.
-        step: Rows executed since the reset.
+        step: Steps executed since the reset.
         primitives: Simulator moves made since the reset.
-        state: ``float32[S]``.
+        state: ``float32[P]``.
         frames: The frames that are new and due.
-        privileged: Simulator truth by name, empty unless asked for.
+        privileged: Simulator truth by name, empty unless requested.
         metrics: The benchmark's own measures so far.
         outcome: Success so far.
-        state_digest: SHA-256, in hex, over the simulator's state after the reset and after every row.
+        state_digest: SHA-256, in hex, over the simulator's state after the reset and after every step.
         image_digest: SHA-256, in hex, over every image that the policy was shown.
         seconds: Time spent since the last snapshot, by activity: ``simulate`` and ``render``.
     """
@@ -156,19 +158,24 @@ class Snapshot:
 
 @dataclass(frozen=True)
 class ChunkResult:
-    """What a chunk of actions did: a row for each that was executed, then what the env shows."""
+    """What a chunk of actions did.
 
-    rows: tuple[Row, ...]
+    Attributes:
+        steps: What each executed step did.
+        snapshot: What the env shows afterwards.
+    """
+
+    steps: tuple[StepResult, ...]
     snapshot: Snapshot
 
     @property
     def over(self) -> bool:
         """Whether the episode ended in this chunk."""
-        return self.rows[-1].over
+        return self.steps[-1].over
 
 
 def observation_space(embodiment: Embodiment, cameras: tuple[Camera, ...]) -> spaces.Space[Observation]:
-    """The space of :class:`Observation` through some cameras, with one frame a view (``T = 1``)."""
+    """The space of :class:`Observation` through some cameras, with one frame a view (``M = 1``)."""
     images: dict[str, spaces.Space[Any]] = {c.view: spaces.Box(0, 255, (1, c.height, c.width, 3), np.uint8) for c in cameras}
     state = spaces.Box(-np.inf, np.inf, (len(embodiment.state_layout),), np.float32)
     instruction = spaces.Text(max_length=1000, charset="".join(map(chr, range(32, 127))))
@@ -177,13 +184,13 @@ def observation_space(embodiment: Embodiment, cameras: tuple[Camera, ...]) -> sp
 
 
 def observe(snapshot: Snapshot) -> Observation:
-    """The observation that a snapshot's newest frame gives (``T = 1``)."""
+    """The observation that a snapshot's newest frame gives (``M = 1``)."""
     images = {view: frames[-1:] for view, frames in snapshot.frames.views.items()}
     return Observation(images=images, state=snapshot.state, instruction=snapshot.instruction)
 
 
 def snapshot_info(snapshot: Snapshot) -> dict[str, Any]:
-    """What Gymnasium's reset and step give as ``info``."""
+    """The ``info`` of Gymnasium's reset and step."""
     return {
         "step": snapshot.step,
         "success": snapshot.outcome.final,

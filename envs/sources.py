@@ -1,9 +1,9 @@
-"""Third parties' source code: which files stand behind a module, and what is in them.
+"""Third parties' source code: the files of a module, and their hashes.
 
-vlarig's own modules have a version, so they are left out here. Of anybody else's module all counts that decides what it does: the whole
-package that it is in, data files included, or its one file; and the local modules that it imports, found in the text of its import
-statements, since a simulator's adapter cannot be imported where the simulator is not installed. What is installed in site-packages
-counts only where it is named itself.
+vlarig's own modules have a version, so they are left out here. Of a third party's module all counts that decides its behaviour: the
+whole package that it is in, data files included, or its one file; and the local modules that it imports, found in the text of its
+import statements, since a simulator's adapter cannot be imported where the simulator is not installed. What is installed in site-
+packages counts only where it is named itself.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Encrypted connections: who serves shows a certificate, who connects checks it.
+"""Encrypted connections: the server shows a certificate, the client checks it.
 
 Both ends take files in PEM format. A context holds no path and may be used for any number of connections.
 """
@@ -44,7 +44,7 @@ def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
 
 
 def client_context(authority: Optional[Path] = None) -> ssl.SSLContext:
-    """How a client checks the certificate that it is shown, and that it is made out to the host that it asked for.
+    """How a client checks the certificate that it is shown, and that it names the host of the address.
 
     Args:
         authority: File with the certificates of the authorities to trust, or a server's own that it signed itself; those of the
@@ -71,7 +71,7 @@ def handshake_failure(error: BaseException, encrypted: bool) -> Optional[str]:
 
     Args:
         error: What connecting raised.
-        encrypted: Whether the address said ``wss://``.
+        encrypted: Whether the address began with ``wss://``.
 
     Returns:
         The words, or ``None`` where it must have been something else.
@@ -98,7 +98,7 @@ def _read(path: Path, role: str) -> str:
 
 
 def _refuse_password(key: Path) -> NoReturn:
-    """OpenSSL would ask for it on the terminal."""
+    """OpenSSL would prompt for it on the terminal."""
     raise VlarigError(f"the private key in {key} has a password; give one without, that only its owner can read")
 
 

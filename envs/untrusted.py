@@ -59,7 +59,7 @@ def build_array(dtype: np.dtype[Any], shape: Sequence[int], data: Union[bytes, m
 
 
 def one_line(text: str) -> str:
-    """``text`` as one printable line of bounded length; parts of it may come from anyone."""
+    """``text`` as one printable line of bounded length; parts of it may come from an untrusted peer."""
     return " ".join("".join(each if each.isprintable() else " " for each in text[:_LONGEST_LINE]).split())
 
 

@@ -23,7 +23,7 @@ from .untrusted import MAX_DIMENSIONS, build_array, one_line
 #: Largest message in bytes, either way. A chunk's answer with 64 frames of two 256x256 views is 25 MB.
 MAX_MESSAGE_BYTES = 64 * 2**20
 
-#: Largest head in bytes. The answer to a chunk of 64 rows has 7 kB, to one of 4096 rows 0.4 MB.
+#: Largest head in bytes. The answer to a chunk of 64 steps has 7 kB, to one of 4096 steps 0.4 MB.
 MAX_HEAD_BYTES = 2**19
 
 _PREFIX = struct.Struct(">I")

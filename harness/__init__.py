@@ -1,15 +1,15 @@
-"""Moving episodes: the engine, what it moves them through, and the command line.
+"""Running episodes: the engine, the workers and machines it runs them on, and the command line.
 
-``engine`` drives slots, ``slot`` brings an episode back where its worker died, ``workers`` replaces workers, ``sweep`` and ``rollouts``
-are what users start. Around them:
+``engine`` drives envs, ``durable_env`` restores episodes after deaths, ``workers`` replaces workers. Users start ``sweep`` and
+``rollouts``. Around them:
 
 - ``children``: child processes of every kind, started, watched and ended;
-- ``simulation``: what runs in a simulator's own environment;
+- ``simulation``: programs that run in a simulator's own environment;
 - ``machines``: workers on other machines, and the env server that lends them;
 - ``runtimes`` and ``assets``: simulators' environments and data files;
-- ``reporting``: what is told of a sweep;
+- ``reporting``: the display, the event log and the diagnosis of a sweep;
 - ``gym``: suites as Gymnasium environments;
-- ``commands``: the command line's.
+- ``commands``: the commands of the command line.
 
 Importing this package loads nothing; its members are loaded where they are first used.
 """

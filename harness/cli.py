@@ -22,13 +22,13 @@ _HELP = {
     "page": "runs as a site: leaderboard, tasks, episodes with their films",
     "view": "the same on this machine alone, following runs that are being written",
     "export": "a run's episodes as a Parquet file, for DuckDB, pandas and others",
-    "leaderboard": "vla-eval's leaderboard: show it, add entries of ours",
-    "runs": "what was run: when, which policy and suite, how far it came",
+    "leaderboard": "vla-eval's leaderboard: show it, add entries of runs",
+    "runs": "runs: when, which policy and suite, how far",
     "merge": "one run out of several, such as the shards of a sweep",
     "replay": "re-simulate recorded episodes: check them, make their videos",
     "serve-envs": "lend this machine's simulators to sweeps that run elsewhere",
-    "serve-policy": "let other programs ask a policy, by openpi's protocol",
-    "policy": "look at Qwen-VLA: parameters by part, robots, statistics, prompts; write a preset",
+    "serve-policy": "serve a policy to other programs, by openpi's protocol",
+    "policy": "inspect Qwen-VLA: parameters by part, robots, statistics, prompts; write a preset",
     "envs": "list suites and tasks; check an adapter against the env contract",
     "prepare": "find the initial states of a suite whose every candidate has to be tried, once",
     "runtime": "simulators' virtual environments: install, adopt, list, remove; run a command in one",
@@ -57,7 +57,7 @@ def usage() -> str:
             "",
             "The rig on which vision-language-action policies are measured in simulation.",
             "",
-            "commands (vlarig COMMAND --help tells more):",
+            "commands (see vlarig COMMAND --help):",
             *lines,
             "",
             EXAMPLES,
@@ -86,7 +86,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _kept_traceback(error: VlarigError) -> str:
-    """Keep the traceback of the user's own code, where no run has kept it; says where it is."""
+    """Keep the traceback of the user's own code, where no run has kept it; returns where it is."""
     if not error.traceback:
         return ""
     log = home() / "logs" / "error.log"
@@ -102,7 +102,7 @@ def _run(words: list[str]) -> int:
     for word in words:
         if any("\ud800" <= letter <= "\udfff" for letter in word):  # where Python puts bytes that it cannot decode
             encoding = sys.getfilesystemencoding()
-            raise VlarigError(f"{word!r} is no text in {encoding}; type it in {encoding}, or rename the file that is called so")
+            raise VlarigError(f"{word!r} is no text in {encoding}; type it in {encoding}, or rename the file of that name")
     try:
         Path.cwd()
     except FileNotFoundError:

@@ -1,15 +1,17 @@
-"""How commands take their words: the options of a dataclass or model, help without noise, and the nearest name for a wrong one."""
+"""Argument parsing of commands: options from a dataclass or model, plain help, and the nearest name for a wrong one."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import re
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from itertools import zip_longest
-from typing import Annotated, Any, TypeVar, cast
+from itertools import takewhile, zip_longest
+from typing import Annotated, Any, NoReturn, TypeVar, cast
 
 import tyro
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructTypeInfo
@@ -21,23 +23,24 @@ T = TypeVar("T")
 
 
 def parse(kind: type[T] | Mapping[str, type[T]], words: Sequence[str], prog: str, description: str | None = None) -> T:
-    """What was typed, as a ``kind``; or, of several subcommands, as the kind of the one that the first word names.
+    """The arguments as a ``kind``; of several subcommands, as the kind of the one that the first word names.
 
     Args:
         kind: A dataclass or a pydantic model, whose fields are the options; for subcommands, one for each name.
-        words: What was typed after ``prog``.
+        words: The arguments after ``prog``.
         prog: The command.
         description: What its help begins with. Default: the docstring of ``kind``.
 
     Raises:
         VlarigError: An option, its value, or a subcommand is unknown; the nearest is offered.
-        SystemExit: Help was asked for and printed (0), or something else is wrong with the words, which was told (2).
+        SystemExit: Help was requested and printed (0), or another error in the arguments was printed (2).
     """
     if not isinstance(kind, Mapping):
         return _parse_options(kind, words, prog, description)
     name = words[0] if words else "--help"
     if name in ("-h", "--help"):
-        tyro.extras.subcommand_cli_from_dict(dict(kind), prog=prog, description=description, args=["--help"])
+        commands: dict[str, Callable[..., Any]] = dict(kind)
+        _print_help(lambda: tyro.extras.subcommand_cli_from_dict(commands, prog=prog, description=description, args=["--help"]))
     if name not in kind:
         raise VlarigError(f"unknown subcommand {name!r} of {prog}; {suggestion(name, kind)}")
     return _parse_options(kind[name], words[1:], f"{prog} {name}", None)
@@ -48,9 +51,11 @@ def _parse_options(kind: type[T], words: Sequence[str], prog: str, description: 
         config = (tyro.conf.DisallowNone,)
         return tyro.cli(kind, args=words, prog=prog, description=description, config=config, registry=_registry())
 
-    said = io.StringIO()
+    if {"-h", "--help"} & set(takewhile("--".__ne__, words)):
+        _print_help(lambda: given(["--help"]))
+    output = io.StringIO()
     try:
-        with contextlib.redirect_stderr(said):
+        with contextlib.redirect_stderr(output):
             return given(words)
     except SystemExit as end:
         if not end.code:
@@ -59,12 +64,36 @@ def _parse_options(kind: type[T], words: Sequence[str], prog: str, description: 
     with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
         given(["--help"])
     _check_names(words, prog, text.getvalue())
-    sys.stderr.write(printable(said.getvalue()))
+    sys.stderr.write(printable(output.getvalue()))
     raise SystemExit(2)
 
 
+class _Captured(io.StringIO):
+    """Standard output's text, with the colours and lines that standard output can show."""
+
+    encoding = property(lambda self: getattr(sys.__stdout__, "encoding", None))  # pyright: ignore[reportAssignmentType]
+
+    def isatty(self) -> bool:
+        return sys.__stdout__ is not None and sys.__stdout__.isatty()
+
+
+def _print_help(show: Callable[[], object]) -> NoReturn:
+    """Print the help that ``show`` prints, with paragraphs wrapped to the terminal's width, which tyro does not do.
+
+    Raises:
+        SystemExit: Always, with status 0.
+    """
+    text = _Captured()
+    with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
+        show()
+    width = shutil.get_terminal_size().columns
+    for line in text.getvalue().splitlines():
+        sys.stdout.write((textwrap.fill(line, width, break_on_hyphens=False) if line[:1].isalpha() else line) + "\n")
+    raise SystemExit(0)
+
+
 def _check_names(words: Sequence[str], prog: str, text: str) -> None:
-    """Make sure that the options that were typed, and the values of those with a few, are in the help's text.
+    """Make sure that the given options, and the values of those with a fixed set, are in the help's text.
 
     Raises:
         VlarigError: One is not; the nearest is offered.
@@ -86,7 +115,7 @@ def _check_names(words: Sequence[str], prog: str, text: str) -> None:
 
 
 def _registry() -> ConstructorRegistry:
-    """tyro's own rules, with defaults in the help only where there is something to say."""
+    """tyro's own rules, with defaults in the help only where they inform."""
     registry = ConstructorRegistry()
     inside = False
 
@@ -115,7 +144,7 @@ def _registry() -> ConstructorRegistry:
 
 
 def _one_line(text: str | Callable[[], str | None] | None) -> Callable[[], str | None]:
-    """A docstring without the breaks of its source's lines, when it is asked for."""
+    """A docstring without the line breaks of its source, made on demand."""
 
     def joined() -> str | None:
         words = text() if callable(text) else text

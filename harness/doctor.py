@@ -1,4 +1,4 @@
-"""What a machine has and lacks: findings of one line each, with the exact command that mends what is missing."""
+"""The check of a machine: findings of one line each, with the exact command that installs what is missing."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class Finding:
 
     Attributes:
         mark: ``ok``, ``missing`` (needed) or ``broken`` (a plug-in that cannot be used), with which the exit status is 1, or
-            ``optional`` (not here, and only some will want it).
-        subject: What was looked at.
-        text: What was found; for the other marks also the command that mends it.
+            ``optional`` (not here, and needed only by some users).
+        subject: What was checked.
+        text: What was found; for the other marks also the command that fixes it.
     """
 
     mark: str
@@ -44,7 +44,7 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Look at everything; takes about as long as the slowest runtime's start."""
+    """Check everything; takes about as long as the slowest runtime's start."""
     states = list_runtimes()
     with ThreadPoolExecutor() as pool:
         about_runtimes = pool.map(lambda state: list(_runtime(state, states)), states)
@@ -140,7 +140,7 @@ def _disk() -> Finding:
     free = shutil.disk_usage(folder).free / GIB
     if free >= DISK_GIB:
         return Finding("ok", "disk", f"{free:.0f} GiB free ({home()})")
-    text = f"{free:.1f} GiB free at {home()}, {DISK_GIB} are wanted; set VLARIG_HOME to a roomier folder"
+    text = f"{free:.1f} GiB free at {home()}, {DISK_GIB} are needed; set VLARIG_HOME to a roomier folder"
     return Finding("missing", "disk", text)
 
 

@@ -1,7 +1,7 @@
-"""The engine: moves episodes through slots, and hands every transition to its sinks.
+"""The engine: moves episodes through envs, and hands every transition to its sinks.
 
-A sweep and RL differ only in where a slot's next episode comes from and in when to stop: :meth:`Engine.sweep` empties a queue that all
-slots share; :meth:`Engine.collect` takes an exact number of chunks from each slot's own endless stream and keeps the slots as they
+A sweep and RL differ only in where an env's next episode comes from and in when to stop: :meth:`Engine.sweep` empties a queue that all
+envs share; :meth:`Engine.collect` takes an exact number of chunks from each env's own endless stream and keeps the envs as they
 are, in mid-episode, for the next call.
 """
 
@@ -26,9 +26,9 @@ from ..policies.batching import Batcher
 from ..results.records import Attempt
 from .children.liveness import together
 from .children.supervisor import ChildLostError
+from .durable_env import DurableEnv, GivenUpError
 from .ensembling import Ensembler
 from .episode_queue import EpisodeQueue
-from .slot import GivenUpError, SimSlot
 from .workers import MOST_LOSSES, Worker
 
 T = TypeVar("T")
@@ -40,14 +40,14 @@ class Transition:
 
     Attributes:
         episode: The episode.
-        request: What the policy was asked, with the observation before the chunk.
-        reply: What it answered.
-        actions: The rows that the simulator was given: the first ``execute`` of the reply's, or what the protocol's ensemble made of
-            them and of earlier replies. The simulator has run as many of them as there are in ``result.rows``.
-        result: What the chunk did.
+        request: The request to the policy, with the observation before the chunk.
+        reply: The policy's reply.
+        actions: The steps sent to the simulator: the first ``n_action_steps`` of the reply's, or the protocol's ensemble of them and of
+            earlier replies. The simulator has run as many of them as there are in ``result.steps``.
+        result: The result of the chunk.
         policy_version: The policy's version when it answered.
         observation: The observation after the chunk; at an episode's end the final one.
-        next_first: The first observation of the slot's next episode where this chunk ended one and the slot goes on.
+        next_first: The first observation of the env's next episode where this chunk ended one and the env goes on.
         seconds: Wall time by activity: ``simulate``, ``render``, ``policy``, ``wait``.
         worker: Name of the worker that ran it.
     """
@@ -77,17 +77,17 @@ class Sink(Protocol):
         ...
 
     async def fault(self, attempt: Attempt) -> None:
-        """Take note of a failed attempt."""
+        """Take a failed attempt."""
         ...
 
 
-class Slot:
-    """One slot as the policy plays it."""
+class PlayedEnv:
+    """One env as the policy plays it."""
 
-    def __init__(self, number: int, sim: SimSlot, engine: Engine) -> None:
+    def __init__(self, number: int, sim: DurableEnv, engine: Engine) -> None:
         self.number = number
         self.activity = "idle"
-        """What the slot does now: ``idle``, ``reset``, ``simulate`` or ``policy``."""
+        """The env's present activity: ``idle``, ``reset``, ``simulate`` or ``policy``."""
         self._sim = sim
         self._engine = engine
 
@@ -109,7 +109,7 @@ class Slot:
         """Start an episode and return its first observation.
 
         Raises:
-            GivenUpError: It could not be started in :data:`~vlarig.harness.slot.MOST_ATTEMPTS` attempts.
+            GivenUpError: It could not be started in :data:`~vlarig.harness.durable_env.MOST_ATTEMPTS` attempts.
         """
         self._ensembler = Ensembler(episode.protocol.ensemble)
         began = time.perf_counter()
@@ -120,10 +120,10 @@ class Slot:
         return self.observation
 
     async def advance(self) -> Transition:
-        """Ask the policy and run one chunk.
+        """Query the policy and run one chunk.
 
         Raises:
-            GivenUpError: The simulator failed :data:`~vlarig.harness.slot.MOST_ATTEMPTS` times in this episode.
+            GivenUpError: The simulator failed :data:`~vlarig.harness.durable_env.MOST_ATTEMPTS` times in this episode.
         """
         episode, snapshot = self._sim.episode, self._sim.snapshot
         assert episode is not None
@@ -133,7 +133,7 @@ class Slot:
         self.activity = "policy"
         answer = await self._engine.batcher.ask(request)
         self.activity = "simulate"
-        actions = self._ensembler.rows(answer.reply.actions, request.execute)
+        actions = self._ensembler.steps(answer.reply.actions, request.n_action_steps)
         result = await self._sim.step(actions)
         self.activity = "idle"
         seconds = _split(time.perf_counter() - began, result.snapshot.seconds, answer.seconds)
@@ -157,36 +157,36 @@ class Slot:
     def _request(self, episode: Episode, snapshot: Snapshot) -> Request:
         chunk = self._sim.chunks
         return Request(
-            slot=self.number,
+            env=self.number,
             key=episode.key,
             chunk=chunk,
             seed=policy_seed(self._engine.seed, episode.key, chunk),
             observation=self.observation,
             embodiment=self._engine.embodiment,
-            execute=episode.protocol.execute,
+            n_action_steps=episode.protocol.n_action_steps,
             privileged=snapshot.privileged,
         )
 
 
 class Engine:
-    """Slots over workers, one policy, and the sinks.
+    """Envs over workers, one policy, and the sinks.
 
     Args:
         workers: The workers, all of one suite.
-        slots_per_worker: Slots in each.
+        num_envs: Envs in all; workers get equally many, or one less.
         embodiment: The suite's embodiment.
-        needs: What the policy (and the training, for final frames) wants to see.
-        batcher: Asks the policy.
+        needs: The needs of the policy (and of the training, for final frames).
+        batcher: Queries the policy.
         seed: The run's seed.
-        sinks: Who takes transitions and faults.
-        streams: For :meth:`collect`: each slot's endless episodes. Such a slot waits for a worker whose machine is away.
-        first: Number of the first slot, where several engines have one policy.
+        sinks: They take transitions and faults.
+        streams: For :meth:`collect`: each env's endless episodes. Such an env waits for a worker whose machine is away.
+        first: Number of the first env, where several engines have one policy.
     """
 
     def __init__(
         self,
         workers: Sequence[Worker],
-        slots_per_worker: int,
+        num_envs: int,
         embodiment: Embodiment,
         needs: Needs,
         batcher: Batcher,
@@ -202,23 +202,22 @@ class Engine:
         self.batcher = batcher
         self.seed = seed
         self.sinks = sinks
-        self.slots: list[Slot] = []
-        """They; those of workers that join a sweep later come last."""
-        places = [(worker, local) for local in range(slots_per_worker) for worker in workers]
-        if len(streams) > len(places):
-            raise ValueError(f"{len(streams)} streams for {len(places)} slots; each stream needs a slot of its own")
-        for worker, local in places[: len(streams) or None]:
-            self._add_slot(worker, local)
+        self.envs: list[PlayedEnv] = []
+        """The envs; those of workers that join a sweep later come last."""
+        if streams and len(streams) != num_envs:
+            raise ValueError(f"{len(streams)} streams for {num_envs} envs; each env needs a stream of its own")
+        for number in range(num_envs):
+            self._add_env(workers[number % len(workers)], number // len(workers))
         self._loss: ChildLostError | None = None
 
     async def sweep(self, queue: EpisodeQueue, joining: AsyncIterator[tuple[Worker, int]] | None = None) -> None:
-        """Run every episode of the queue; those given up are in the sinks' hands as faults.
+        """Run every episode of the queue; those given up reach the sinks as faults.
 
-        An episode whose worker, or whose policy's process, is lost is begun again.
+        An episode whose worker, or whose policy's process, is lost is started again.
 
         Args:
-            queue: What to run.
-            joining: Workers that come later, each with its number of slots.
+            queue: The episodes.
+            joining: Workers that join later, each with its number of envs.
 
         Raises:
             VlarigError: The policy or an env refused, or no worker is left.
@@ -227,11 +226,11 @@ class Engine:
         try:
             async with asyncio.TaskGroup() as group:
 
-                def play(slot: Slot) -> None:
-                    playing.append(group.create_task(self._sweep_slot(slot, queue)))
+                def play(env: PlayedEnv) -> None:
+                    playing.append(group.create_task(self._sweep_env(env, queue)))
 
-                for slot in self.slots:
-                    play(slot)
+                for env in self.envs:
+                    play(env)
                 newcomers = group.create_task(self._let_join(joining, play))
                 for each in playing:  # newcomers too
                     await asyncio.wait({each})
@@ -242,79 +241,79 @@ class Engine:
             assert self._loss is not None
             raise self._loss
 
-    async def collect(self, chunks_per_slot: int, keep: Callable[[Transition], T]) -> list[list[T]]:
-        """The next ``chunks_per_slot`` transitions of every slot: ``[slot][chunk]``, of each what ``keep`` gives.
+    async def collect(self, chunks_per_env: int, keep: Callable[[Transition], T]) -> list[list[T]]:
+        """The next ``chunks_per_env`` transitions of every env: ``[env][chunk]``, of each what ``keep`` gives.
 
         Raises:
-            VlarigError: A slot's episode failed :data:`~vlarig.harness.slot.MOST_ATTEMPTS` times, its worker is gone for good, or the
-                policy lost its notes on it.
+            VlarigError: An env's episode failed :data:`~vlarig.harness.durable_env.MOST_ATTEMPTS` times, its worker is lost,
+                or the policy lost its state of it.
         """
-        return await together([self._collect_slot(slot, chunks_per_slot, keep) for slot in self.slots])
+        return await together([self._collect_env(env, chunks_per_env, keep) for env in self.envs])
 
     def activities(self) -> Counter[str]:
-        """How many slots are at what."""
-        return Counter(slot.activity for slot in self.slots)
+        """Number of envs by activity."""
+        return Counter(env.activity for env in self.envs)
 
-    def _add_slot(self, worker: Worker, local: int) -> Slot:
-        sim = SimSlot(worker, local, self.needs, self._note, waits=bool(self._streams))
-        self.slots.append(Slot(self._first + len(self.slots), sim, self))
-        return self.slots[-1]
+    def _add_env(self, worker: Worker, local: int) -> PlayedEnv:
+        sim = DurableEnv(worker, local, self.needs, self._note, waits=bool(self._streams))
+        self.envs.append(PlayedEnv(self._first + len(self.envs), sim, self))
+        return self.envs[-1]
 
-    async def _let_join(self, joining: AsyncIterator[tuple[Worker, int]] | None, play: Callable[[Slot], None]) -> None:
+    async def _let_join(self, joining: AsyncIterator[tuple[Worker, int]] | None, play: Callable[[PlayedEnv], None]) -> None:
         if joining is not None:
-            async for worker, slots in joining:
-                for local in range(slots):
-                    play(self._add_slot(worker, local))
+            async for worker, envs in joining:
+                for local in range(envs):
+                    play(self._add_env(worker, local))
 
-    async def _sweep_slot(self, slot: Slot, queue: EpisodeQueue) -> None:
-        while (episode := await queue.take(slot.worker.number)) is not None:
+    async def _sweep_env(self, env: PlayedEnv, queue: EpisodeQueue) -> None:
+        while (episode := await queue.take(env.worker.number)) is not None:
             self.batcher.playing += 1
             try:
-                await self._play(slot, episode)
+                await self._play(env, episode)
                 queue.done()
             except (ChildLostError, PolicyLost) as loss:
-                await self._put_back(slot, episode, loss, queue)
+                await self._put_back(env, episode, loss, queue)
             finally:
                 self.batcher.playing -= 1
-                self.batcher.forget(slot.number)
-                slot.activity = "idle"
-            if not await _stands(slot.worker, queue):
-                self._loss = slot.worker.absence or self._loss
+                self.batcher.forget(env.number)
+                env.activity = "idle"
+            if not await _worker_ready(env.worker, queue):
+                self._loss = env.worker.absence or self._loss
                 return
 
-    async def _play(self, slot: Slot, episode: Episode) -> None:
+    async def _play(self, env: PlayedEnv, episode: Episode) -> None:
         """Play an episode until it is over, or given up."""
         with contextlib.suppress(GivenUpError):
-            await slot.begin(episode)
-            while slot.under_way:
-                await self._emit(await slot.advance())
+            await env.begin(episode)
+            while env.under_way:
+                await self._emit(await env.advance())
 
-    async def _put_back(self, slot: Slot, episode: Episode, loss: Exception, queue: EpisodeQueue) -> None:
-        """Have an episode begun again, unless it was lost so often that it is held to be the cause."""
-        slot.abandon()
+    async def _put_back(self, env: PlayedEnv, episode: Episode, loss: Exception, queue: EpisodeQueue) -> None:
+        """Put an episode back into the queue, unless it was lost so often that it counts as the cause."""
+        env.abandon()
         times = queue.times_put_back(episode)
         if times < MOST_LOSSES:
             queue.put_back(episode)
             return
-        story = f"it was lost with what it ran on {times + 1} times; the last time: {loss}"
-        await self._note(Attempt(episode.key, 1, CRASH, story, slot.worker.name, gave_up=True))
+        reason = f"it was lost with its worker or policy {times + 1} times; the last time: {loss}"
+        await self._note(Attempt(episode.key, 1, CRASH, reason, env.worker.name, gave_up=True))
         queue.done()
 
-    async def _collect_slot(self, slot: Slot, chunks: int, keep: Callable[[Transition], T]) -> list[T]:
-        stream = self._streams[slot.number - self._first]
+    async def _collect_env(self, env: PlayedEnv, chunks: int, keep: Callable[[Transition], T]) -> list[T]:
+        stream = self._streams[env.number - self._first]
         kept = []
         self.batcher.playing += 1
         try:
-            if not slot.under_way:
-                await slot.begin(await _next(stream))
+            if not env.under_way:
+                await env.begin(await _next(stream))
             for _ in range(chunks):
-                transition = await slot.advance()
+                transition = await env.advance()
                 if transition.result.over:
-                    transition = replace(transition, next_first=await slot.begin(await _next(stream)))
+                    transition = replace(transition, next_first=await env.begin(await _next(stream)))
                 await self._emit(transition)
                 kept.append(keep(transition))
         except (GivenUpError, PolicyLost) as error:
-            raise VlarigError(f"slot {slot.number} cannot go on: {error}") from None
+            raise VlarigError(f"env {env.number} cannot go on: {error}") from None
         finally:
             self.batcher.playing -= 1
         return kept
@@ -335,12 +334,12 @@ def _split(wall: float, simulator: dict[str, float], policy: float) -> dict[str,
 
 
 async def _next(stream: Iterator[Episode]) -> Episode:
-    """A stream's next episode. Drawing one may take a while, in which other slots go on."""
+    """A stream's next episode. Drawing one may take a while, in which other envs go on."""
     return await asyncio.to_thread(next, stream)
 
 
-async def _stands(worker: Worker, queue: EpisodeQueue) -> bool:
-    """Wait until a worker is there; false where it is not before all episodes are done, or is given up."""
+async def _worker_ready(worker: Worker, queue: EpisodeQueue) -> bool:
+    """Wait until a worker is there; false where all episodes are done before, or it is given up."""
     if worker.absence is None:
         return True
     back, over = asyncio.create_task(worker.found()), asyncio.create_task(queue.wait_until_over())

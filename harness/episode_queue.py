@@ -1,4 +1,4 @@
-"""The queue of a sweep: hands out episodes so that one task's meet the same worker, for as long as there are enough tasks."""
+"""The queue of a sweep: hands out episodes so that a task's episodes run on one worker, while there are enough tasks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..envs.api import Episode
 class EpisodeQueue:
     """The episodes that a sweep still owes. Which worker runs an episode never changes its result.
 
-    Each episode that was taken is either :meth:`done`, or :meth:`put_back` where what it ran on is gone.
+    Each episode that was taken is either :meth:`done`, or :meth:`put_back` where its worker is lost.
     """
 
     def __init__(self, episodes: Iterable[Episode]) -> None:
@@ -25,7 +25,7 @@ class EpisodeQueue:
         self._changed = asyncio.Event()
 
     def __len__(self) -> int:
-        """Episodes that nobody has taken."""
+        """Number of episodes that are not taken."""
         return sum(len(episodes) for episodes in self._by_task.values())
 
     @property
@@ -36,8 +36,7 @@ class EpisodeQueue:
     async def take(self, worker: int) -> Episode | None:
         """The next episode for a worker, or ``None`` when all are done; waits while none is left but one may be put back.
 
-        A worker keeps to its task. When that is done it takes a task that nobody works on, or else helps with the one that has
-        most left.
+        A worker keeps to its task. When that is done it takes a task without a worker, or else helps with the one that has most left.
         """
         while (task := self._choose(worker)) is None:
             if self.over:
@@ -53,7 +52,7 @@ class EpisodeQueue:
         self._changed.set()
 
     def put_back(self, episode: Episode) -> None:
-        """An episode that was taken is to be begun again, by whoever asks next."""
+        """An episode that was taken must be started again, by the next worker."""
         self._by_task[_task(episode)].appendleft(episode)
         self._put_back[episode.key] += 1
         self.done()

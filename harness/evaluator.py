@@ -1,4 +1,4 @@
-"""An evaluator: measures a policy at the steps of somebody's training, on workers that stay warm between calls."""
+"""An evaluator: measures a policy at steps of its training, on workers that stay warm between calls."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .workers import Worker
 
 
 class WarmFleet:
-    """A fleet whose workers live on from one sweep to the next. A :class:`~.machines.fleets.Fleet`.
+    """A fleet whose workers stay alive from one sweep to the next. A :class:`~.machines.fleets.Fleet`.
 
     Args:
         fleet: Where the workers run.
@@ -40,7 +40,7 @@ class WarmFleet:
         return self._fleet.for_envs(count, share)
 
     def lease(self, footprint: Footprint, episodes: Sequence[Episode]) -> Lease:
-        """As many workers as the suite's first sweep was given."""
+        """The lease of the suite's first sweep."""
         suite = episodes[0].suite
         if suite not in self._leases:
             self._leases[suite] = self._fleet.lease(footprint, episodes)
@@ -106,14 +106,14 @@ class Evaluator:
         return self._stack.enter_context(contextlib.closing(make_tracker(tracker, self._folder, self._folder.name)))
 
     def __call__(self, policy: Policy | str, step: int) -> Evaluation:
-        """Measure a policy at a step of its training; a call that was interrupted is gone on with.
+        """Measure a policy at a step of its training; the same call resumes an interrupted one.
 
         Args:
             policy: The policy as it is now, or the name of one, such as ``qwen-vla:CHECKPOINT``.
             step: Names the run, and is what trackers get.
 
         Raises:
-            VlarigError: Something the user can mend. What was measured until then is in the run.
+            VlarigError: Something the user can fix. What was measured until then is in the run.
         """
         config = sweep_config(self._suites, policy, run=self._folder / f"step-{step:08d}", **self._options)
         with EventLog(Screen(quiet=True)) as event_log:

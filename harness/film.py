@@ -38,7 +38,7 @@ class FilmWriter:
 
     Args:
         path: The film, ``*.mp4``.
-        frames_per_second: Speed; the embodiment's control frequency plays an episode in real time when each row has a frame.
+        frames_per_second: Speed; the embodiment's control frequency plays an episode in real time when each step has a frame.
         caption: One line above the pictures, shortened where it does not fit; kept whole as the film's title.
 
     Raises:
@@ -64,10 +64,10 @@ class FilmWriter:
         """Append pictures.
 
         Args:
-            frames: View tag to ``uint8[F, h, w, 3]``, upright, with the same ``F`` for all; the same views and sizes in every call.
+            frames: View tag to ``uint8[X, h, w, 3]``, upright, with the same ``X`` for all; the same views and sizes in every call.
 
         Raises:
-            VlarigError: The disk refuses.
+            VlarigError: The disk cannot be written.
             ValueError: There is no frame, the views do not match, the encoder does not take them, or the film has ended.
         """
         import av
@@ -108,7 +108,7 @@ class FilmWriter:
         """Give the film up, unless it is finished."""
         with self._turn:
             if self._container is not None and not self._ended:
-                with contextlib.suppress(OSError):  # a full disk, of which add told
+                with contextlib.suppress(OSError):  # a full disk, which add reported
                     self._container.close()
                 self._draft.unlink(missing_ok=True)
                 self._poster_draft.unlink(missing_ok=True)
@@ -144,10 +144,10 @@ class FilmWriter:
 
 
 def read_film(path: Path, count: int) -> tuple[str, list[np.ndarray]]:
-    """The caption of a film of ours, and ``count`` of its pictures, spread from the first to the last.
+    """The caption of a film by :class:`FilmWriter`, and ``count`` of its pictures, spread from the first to the last.
 
     Returns:
-        The caption, and ``uint8[h, w, 3]`` each, with the views side by side as they stand in the film.
+        The caption, and ``uint8[h, w, 3]`` each, with the views side by side as in the film.
 
     Raises:
         VlarigError: It cannot be read, or the extra ``video`` is not installed.
@@ -235,10 +235,10 @@ def need_video_extra() -> None:
 
 
 def _frame_count(frames: dict[str, np.ndarray]) -> int:
-    """``F``, which all views share."""
+    """``X``, which all views share."""
     shapes = {view: list(images.shape) for view, images in frames.items()}
     if not frames or len({len(images) for images in frames.values()}) != 1 or not all(map(len, frames.values())):
-        raise ValueError(f"frames have the shapes {shapes}; expected one view or more, uint8[F, h, w, 3] with the same F >= 1")
+        raise ValueError(f"frames have the shapes {shapes}; expected one view or more, uint8[X, h, w, 3] with the same X >= 1")
     for images in frames.values():
         _checked(images[0])
     return len(next(iter(frames.values())))

@@ -1,4 +1,4 @@
-"""Films of a run: its episodes are simulated again, and what they look like is encoded as it comes."""
+"""Films of a run: its episodes are simulated again, and their pictures are encoded as they come."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.text import Text
 
-from ..benchmarks.registry import load_suite
+from ..benchmarks.registry import load_suite_of_run
 from ..envs.errors import VlarigError
 from ..results.ledger import Ledger, TaskKey
 from ..results.manifest import Manifest
@@ -25,11 +25,11 @@ from .replay import WHY_DIFFERENT, Replay, replay_run
 #: Pictures of an episode on the contact sheet.
 SHEET_COLUMNS = 6
 
-#: Seconds between two lines on the progress where there is no terminal.
+#: Seconds between two progress lines where there is no terminal.
 LINE_SECONDS = 10.0
 
-#: Most episodes without a film that are told one by one.
-MOST_TOLD = 20
+#: Most episodes without a film that are listed one by one.
+MOST_LISTED = 20
 
 
 def film_run(run: Path, which: str, console: Console, workers: int | None = None) -> list[Replay]:
@@ -49,7 +49,7 @@ def film_run(run: Path, which: str, console: Console, workers: int | None = None
 
     Raises:
         VlarigError: Nothing can be filmed here: the ``video`` extra, a runtime, data files or disk space are missing.
-        KeyboardInterrupt: The user interrupted it; says what is kept.
+        KeyboardInterrupt: The user interrupted it; the message says what is kept.
     """
     need_video_extra()
     chosen = episode_keys(run, which)
@@ -59,7 +59,7 @@ def film_run(run: Path, which: str, console: Console, workers: int | None = None
     if wanted:
         before = f"; {len(chosen) - len(wanted)} are filmed already" if len(chosen) > len(wanted) else ""
         console.print(f"filming {_episodes(len(wanted))} by simulating them again{before}", highlight=False)
-        with _told_kept(run), _progress(console, len(wanted)) as count:
+        with _kept_on_error(run), _progress(console, len(wanted)) as count:
 
             def done(replay: Replay) -> None:
                 if not replay.proven:
@@ -70,7 +70,7 @@ def film_run(run: Path, which: str, console: Console, workers: int | None = None
     if films_of(run) and (wanted or not (run / "frames.png").exists()):
         draw_sheet(run)
         console.print(Text(f"films: {run / 'videos'}, pictures: {run / 'frames.png'}"), soft_wrap=True)
-    _tell(failed, console)
+    _report(failed, console)
     return failed
 
 
@@ -91,7 +91,7 @@ def film_path(run: Path, key: str) -> Path:
 
 def film_of(run: Path, record: EpisodeRecord, instruction: str) -> FilmWriter:
     """The film of an episode that is simulated again, at the robot's own speed."""
-    speed = load_suite(record.suite).embodiment.control_frequency
+    speed = load_suite_of_run(record.suite, Manifest.load(run).record.suites).embodiment.control_frequency
     return FilmWriter(film_path(run, record.key), speed, f"{'success' if record.success else 'failure'}: {instruction}")
 
 
@@ -117,41 +117,41 @@ def draw_sheet(run: Path) -> None:
     rows = []
     for record in (shown[task] for task in tasks if task in shown):
         caption, pictures = read_film(film_path(run, record.key), SHEET_COLUMNS)
-        rows.append((f"{record.task} {record.start}, {record.steps} steps, {caption}", pictures))
+        rows.append((f"{record.task} {record.initial_state}, {record.steps} steps, {caption}", pictures))
     if rows:
         write_contact_sheet(run / "frames.png", rows)
 
 
 @contextlib.contextmanager
-def _told_kept(run: Path) -> Iterator[None]:
-    """When filming ends early, say what is kept."""
+def _kept_on_error(run: Path) -> Iterator[None]:
+    """Add to an error that ends filming early which films are kept."""
     try:
         yield
     except VlarigError as error:
         raise VlarigError(f"{error} ({len(films_of(run))} films are kept in {run / 'videos'})") from error
     except KeyboardInterrupt as interrupt:
         kept = f"{len(films_of(run))} films are kept in {run / 'videos'}"
-        raise type(interrupt)(f"interrupted; {kept}, and the same command goes on from there") from None
+        raise type(interrupt)(f"interrupted; {kept}, and the same command resumes there") from None
 
 
 @contextlib.contextmanager
 def _progress(console: Console, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal, else a line now and then; gives what to call after each episode, with the number that failed."""
+    """A bar on a terminal, else a line now and then; gives a function to call after each episode, with the number that failed."""
     if console.is_terminal:
         columns = (TextColumn("filming"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
         with Progress(*columns, TextColumn("{task.description}", style="red"), console=console, transient=True) as bar:
             task = bar.add_task("", total=total)
             yield lambda failed: bar.update(task, advance=1, description=f"{failed} failed" if failed else "")
         return
-    began = said = time.monotonic()
+    began = printed = time.monotonic()
     done = 0
 
     def count(failed: int) -> None:
-        nonlocal done, said
+        nonlocal done, printed
         done += 1
         now = time.monotonic()
-        if now - said >= LINE_SECONDS:
-            said = now
+        if now - printed >= LINE_SECONDS:
+            printed = now
             left = timedelta(seconds=round((now - began) / done * (total - done)))
             trouble = f", {failed} failed" if failed else ""
             console.print(
@@ -161,15 +161,15 @@ def _progress(console: Console, total: int) -> Iterator[Callable[[int], None]]:
     yield count
 
 
-def _tell(failed: Sequence[Replay], console: Console) -> None:
-    """Say which episodes have no film, and why."""
+def _report(failed: Sequence[Replay], console: Console) -> None:
+    """Print which episodes have no film, and why."""
     if not failed:
         return
     console.print(f"{_episodes(len(failed))} got no film; the same command tries them again:", style="red", highlight=False)
-    for replay in failed[:MOST_TOLD]:
+    for replay in failed[:MOST_LISTED]:
         console.print(Text(f"  {replay}"), soft_wrap=True)
-    if len(failed) > MOST_TOLD:
-        console.print(f"  and {len(failed) - MOST_TOLD} more", highlight=False)
+    if len(failed) > MOST_LISTED:
+        console.print(f"  and {len(failed) - MOST_LISTED} more", highlight=False)
     if any(replay.differences for replay in failed):
         console.print(WHY_DIFFERENT, highlight=False, soft_wrap=True)
 

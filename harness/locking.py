@@ -1,4 +1,4 @@
-"""What only one process at a time may work on, below vlarig's home."""
+"""Locks for work below vlarig's home that only one process at a time may do."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ def one_at_a_time(path: Path, what: str, report: Callable[[str], None]) -> Itera
 
     Args:
         path: The lock's file.
-        what: What is worked on, for the line that says whom one waits for.
-        report: Gets that line.
+        what: The work under the lock, for the message about a wait.
+        report: Called with that message.
 
     Raises:
         VlarigError: The lock cannot be written.
@@ -45,4 +45,4 @@ def unwritable(folder: Path, error: OSError) -> VlarigError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return VlarigError(f"the disk is full at {folder}; make room, or set VLARIG_HOME to a roomier folder")
     reason = error.strerror or error
-    return VlarigError(f"{folder} cannot be written: {reason}; mend that, or set VLARIG_HOME to another folder")
+    return VlarigError(f"{folder} cannot be written: {reason}; fix that, or set VLARIG_HOME to another folder")

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 #: Names of the files of a control group, by version of the interface: Linux, Documentation/admin-guide/cgroup-{v1/memory,v2}.rst.
 _MEMORY_FILES = {1: ("memory.limit_in_bytes", "memory.usage_in_bytes"), 2: ("memory.max", "memory.current")}
-#: What a group's use counts as used, though the kernel gives it back when it is asked for.
+#: The part of a group's used memory that the kernel frees on demand.
 _RECLAIMABLE = {1: "total_inactive_file", 2: "inactive_file"}
 
 
@@ -19,7 +19,7 @@ class Machine(NamedTuple):
 
     Attributes:
         cores: Cores that can be kept busy at a time, at least 1.
-        memory: Bytes that are free, or that the kernel would free for us.
+        memory: Bytes that are free, or that the kernel would free.
     """
 
     cores: int
@@ -38,7 +38,7 @@ class Machine(NamedTuple):
 
 
 def _free_memory(root: Path) -> int:
-    """``MemAvailable`` of ``/proc/meminfo``, in bytes; half of all memory where the kernel does not tell it."""
+    """``MemAvailable`` of ``/proc/meminfo``, in bytes; half of all memory where the kernel does not report it."""
     for line in _lines(root / "proc" / "meminfo"):
         name, _, value = line.partition(":")
         if name == "MemAvailable":

@@ -1,4 +1,4 @@
-"""The plan of a sweep: from what the user typed to episodes, runtimes and the run's identity, before anything is started."""
+"""The plan of a sweep: from the user's options to episodes, runtimes and the run's identity, before anything is started."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from typing import Annotated, Literal, Self
 import tyro
 from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator, model_validator
 
-from ..benchmarks.registry import load_suite, suite_module
+from ..benchmarks.registry import find_suite, load_suite
 from ..benchmarks.suite import Suite, refuse_unknown_tasks
 from ..envs.api import Episode, Protocol
 from ..envs.errors import VlarigError
 from ..envs.sources import find_sources, source_hashes
 from ..policies.api import Policy
-from ..policies.batching import execute_for
+from ..policies.batching import n_action_steps_for
 from ..policies.calls import check_fit
-from ..policies.registry import parse_options, policy_sources
+from ..policies.registry import find_experts, find_policy, parse_options, policy_sources
 from ..results.manifest import Identity
 from ..results.planning import episodes_digest, suite_plans
 from ..results.shards import Shard
@@ -33,56 +33,56 @@ Count = Annotated[int | None, tyro.conf.arg(metavar="N")]
 
 
 class SweepConfig(BaseModel):
-    """Everything that a sweep can be told; saved whole with the run."""
+    """The configuration of a sweep; saved whole with the run."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     suites: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SUITE...")]
     """Suites to sweep, one after the other; 'vlarig envs list' shows them."""
     policy: Annotated[str, tyro.conf.arg(metavar="POLICY")]
-    """Who plays: expert, random, zero, a registered policy, a checkpoint or model server (qwen-vla:CHECKPOINT, openpi:URL,
+    """Policy to evaluate: expert, random, zero, a registered policy, a checkpoint or model server (qwen-vla:CHECKPOINT, openpi:URL,
     vla-eval:URL, lerobot:FOLDER), or any class of yours as module:Name."""
     policy_options: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE...")] = ()
-    """What the policy is told, such as temperature=0.6; part of the run's identity."""
+    """Options of the policy, such as temperature=0.6; part of the run's identity."""
     tasks: Annotated[tuple[str, ...], tyro.conf.arg(metavar="TASK...")] = ()
     """Only these tasks. Default: all."""
     episodes: Count = None
-    """Episodes of each task: its first starts, then the same starts again. Default: every start once."""
+    """Episodes of each task: its first initial states, then the same initial states again. Default: every initial state once."""
     protocol: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """Protocol to run under, one that every suite has; 'vlarig envs list SUITE' compares them. Default: each suite's first."""
     workers: Count = None
     """Simulator processes. Default: one a core, as far as memory allows."""
-    slots: Count = None
-    """Episodes that each worker has under way at a time, so that it simulates one while the policy thinks about others. Default: 8, as
-    far as memory allows."""
+    num_envs: Count = None
+    """Episodes under way at a time, in all. A worker has several, so that it simulates one while the policy computes actions for
+    others. Default: 8 a worker, as far as memory allows."""
     batch: Count = None
-    """Most requests that the policy answers at once. Default: as many as there are slots, at most 64."""
+    """Most requests that the policy answers at once. Default: as many as there are envs, at most 64."""
     replicas: Count = None
     """Processes of the policy that act side by side; their weights are loaded once a machine. Default: the policy is in the sweep's own
     process."""
     seed: int = 0
     """Seed of the policy's randomness. The simulators' comes from the episodes alone."""
-    execute: Count = None
-    """Rows of each predicted chunk to run before the policy is asked again. Default: the protocol's."""
+    n_action_steps: Count = None
+    """Steps of each predicted chunk to run before the policy is queried again. Default: the protocol's."""
     shard: Annotated[str | None, tyro.conf.arg(metavar="I/N")] = None
     """Run part I of N of the episodes alone, as one of N sweeps that share no machine; 'vlarig merge' puts their runs together."""
     placement: Literal["local", "ray"] = "local"
     """Where to simulate: on this machine, or on the nodes of a Ray cluster, which may be lost and join meanwhile; 'ray' goes by the
-    environment's RAY_ADDRESS, and takes a worker for each of the cluster's cores unless told how many in all."""
+    environment's RAY_ADDRESS, and takes a worker for each of the cluster's cores unless --workers is given."""
     hosts: Annotated[tuple[str, ...], tyro.conf.arg(metavar="HOST[:PORT]...")] = ()
     """Machines on which to simulate instead of this one, each with 'vlarig serve-envs'; wss://HOST:PORT where it encrypts. Workers are
     then counted on each."""
     host_file: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """File with such machines, one a line."""
     hosts_token_file: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """File with the token that they ask for. Default: the environment's VLARIG_ENVS_TOKEN, and on this machine your own."""
+    """File with the token that they require. Default: the environment's VLARIG_ENVS_TOKEN, and on this machine your own."""
     hosts_ca_file: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Certificates of the authorities to trust for wss://, in PEM format. Default: the system's."""
     run: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
-    """Folder of the run. Default: one below runs/ named after what identifies the run, so that the same command goes on; a new one
+    """Folder of the run. Default: one below runs/ named after what identifies the run, so that the same command resumes it; a new one
     there takes over what its siblings have finished of the same episodes."""
     fresh: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Play all episodes anew: a run in that folder is renamed (-old-1), and nothing is taken over. The same command without --fresh
+    """Play all episodes again: a run in that folder is renamed (-old-1), and nothing is taken over. The same command without --fresh
     resumes the new one."""
     video: Literal["none", "failures", "all"] = "none"
     """Which episodes to film, by simulating them again after the sweep."""
@@ -103,7 +103,7 @@ class SweepConfig(BaseModel):
             raise VlarigError("no suite was named; name one or more, as in: vlarig sweep tabletop --policy expert")
         return value
 
-    @field_validator("episodes", "workers", "slots", "batch", "replicas", "execute", mode="after")
+    @field_validator("episodes", "workers", "num_envs", "batch", "replicas", "n_action_steps", mode="after")
     @classmethod
     def _positive(cls, value: int | None, info: ValidationInfo) -> int | None:
         if value is not None and value < 1:
@@ -118,19 +118,21 @@ class SweepConfig(BaseModel):
     @model_validator(mode="after")
     def _alone(self) -> Self:
         if self.strict and self.batch not in (None, 1):
-            raise VlarigError(f"batch is {self.batch}, but strict asks the policy one request at a time; leave out one of them")
+            raise VlarigError(
+                f"batch is {self.batch}, but strict sends the policy one request at a time; leave out one of them"
+            )
         if self.placement == "ray" and (self.hosts or self.host_file):
             raise VlarigError("hosts are named beside placement=ray, which finds its own; leave out one of them")
         return self
 
 
 @dataclass(frozen=True)
-class SuitePlan:
+class PlannedSuite:
     """One suite, resolved.
 
     Attributes:
-        worker_spec: Where it runs.
-        protocol: The protocol, derived where the user or the policy asks for another number of rows.
+        worker_spec: The recipe of its workers.
+        protocol: The protocol, derived where the user or the policy requests another number of steps.
         episodes: All episodes of the run in this suite.
     """
 
@@ -149,8 +151,8 @@ class SuitePlan:
         return self.suite.protocol(self.protocol.derived_from or self.protocol.name)
 
 
-def plan_suites(config: SweepConfig, policy: Policy, report: Callable[[str], None]) -> list[SuitePlan]:
-    """Resolve every suite of the sweep; ``report`` gets a line where something takes a while.
+def plan_suites(config: SweepConfig, policy: Policy, report: Callable[[str], None]) -> list[PlannedSuite]:
+    """Resolve every suite of the sweep; ``report`` is called with a message where something takes a while.
 
     Raises:
         VlarigError: A suite, task, protocol or runtime does not exist or is not ready, or the policy does not fit.
@@ -159,7 +161,9 @@ def plan_suites(config: SweepConfig, policy: Policy, report: Callable[[str], Non
     refuse_unknown_tasks(config.tasks, suites)
     for name in dict.fromkeys(name for suite in suites for name in suite.assets):
         find_bundle(name, report)
-    return [plan_suite(suite, policy, config.tasks, config.episodes, config.execute, config.protocol) for suite in suites]
+    return [
+        plan_suite(suite, policy, config.tasks, config.episodes, config.n_action_steps, config.protocol) for suite in suites
+    ]
 
 
 def plan_suite(
@@ -167,22 +171,24 @@ def plan_suite(
     policy: Policy,
     tasks: Sequence[str] = (),
     episodes: int | None = None,
-    execute: int | None = None,
+    n_action_steps: int | None = None,
     protocol: str | None = None,
-) -> SuitePlan:
+) -> PlannedSuite:
     """Resolve one suite; tasks that it does not have are another suite's. Raises like :func:`plan_suites`."""
     check_fit(policy, suite.name, suite.embodiment)
     named = suite.protocol(protocol)
     worker_spec = WorkerSpec.of(suite)
     suite = with_prepared(worker_spec)
-    resolved = named.derive(execute=execute_for(policy, suite.embodiment, execute or named.execute))
+    resolved = named.derive(n_action_steps=n_action_steps_for(policy, suite.embodiment, n_action_steps or named.n_action_steps))
     own_tasks = [task.name for task in suite.tasks if task.name in tasks]
     chosen = suite.episodes(own_tasks, episodes, resolved) if own_tasks or not tasks else []
-    return SuitePlan(replace(worker_spec, suite=suite), resolved, chosen)
+    return PlannedSuite(replace(worker_spec, suite=suite), resolved, chosen)
 
 
-def run_identity(config: SweepConfig, policy: Policy, plans: Sequence[SuitePlan], state: PolicyState | None = None) -> Identity:
-    """What identifies the run: not its workers, slots, batches, place or videos.
+def run_identity(
+    config: SweepConfig, policy: Policy, plans: Sequence[PlannedSuite], state: PolicyState | None = None
+) -> Identity:
+    """What identifies the run: not its workers, envs, batches, place or videos.
 
     Args:
         config: The sweep.
@@ -194,14 +200,14 @@ def run_identity(config: SweepConfig, policy: Policy, plans: Sequence[SuitePlan]
         VlarigError: Code of a third party cannot be read.
     """
     episodes = [episode for plan in plans for episode in plan.episodes]
-    told, beside = parse_options(config.policy_options), policy.transport_options
+    options, beside = parse_options(config.policy_options), policy.transport_options
     return Identity(
         suites=suite_plans(episodes),
         episodes=len(episodes),
         episodes_digest=episodes_digest(episodes),
         seed=config.seed,
         policy=config.policy,
-        policy_options={name: value for name, value in told.items() if name not in beside},
+        policy_options={name: value for name, value in options.items() if name not in beside},
         policy_revision=policy.revision,
         policy_state=None if state is None else state.sha256,
         prepared={plan.suite.name: prepared_hash(plan.suite) for plan in plans if plan.suite.prepared is not None},
@@ -215,17 +221,31 @@ def run_identity(config: SweepConfig, policy: Policy, plans: Sequence[SuitePlan]
     )
 
 
-def drawn_by(plans: Sequence[SuitePlan]) -> str:
+def drawn_by(plans: Sequence[PlannedSuite]) -> str:
     """What draws the pictures of the suites, by name; ``own`` where no runtime's needs are known."""
     return (
         " ".join(sorted({plan.worker_spec.renderer.name for plan in plans if plan.worker_spec.renderer is not None})) or "own"
     )
 
 
-def _sources(config: SweepConfig, plans: Sequence[SuitePlan], state: PolicyState | None) -> dict[str, str]:
-    """The third parties' code that the run is made with: its suites, their adapters, and the policy."""
+def origins(config: SweepConfig, plans: Sequence[PlannedSuite]) -> dict[str, str]:
+    """``suite NAME``, ``policy NAME`` and ``expert of SUITE``, to the installed package that each comes from, as ``NAME VERSION``.
+
+    An object in no package, such as a file of the user's, is left out.
+    """
+    names = [plan.suite.name for plan in plans]
+    found = {f"suite {name}": find_suite(given) for name, given in zip(names, dict.fromkeys(config.suites), strict=True)}
+    found[f"policy {config.policy}"] = find_policy(config.policy)
+    found |= {f"expert of {suite}": expert for suite, expert in find_experts(config.policy, names).items()}
+    return {name: origin for name, registration in found.items() if (origin := registration.origin)}
+
+
+def _sources(config: SweepConfig, plans: Sequence[PlannedSuite], state: PolicyState | None) -> dict[str, str]:
+    """The third parties' code that the run is made with: its suites, their adapters, the policy, and the experts that it plays by."""
     adapters = [source for plan in plans for source in plan.worker_spec.sources]
-    suites = find_sources([suite_module(plan.suite.name) for plan in plans])
+    experts = find_experts(config.policy, [plan.suite.name for plan in plans])
+    registered = [*map(find_suite, config.suites), *experts.values()]
+    suites = find_sources([each.module for each in registered])
     named = config.policy.partition(":")[0]
     policy = policy_sources(config.policy) if state is None else find_sources([named], state.modules)
     hashes = source_hashes({source.root: source for source in [*suites, *policy, *adapters]}.values())

@@ -1,7 +1,7 @@
-"""What a policy that is given as an object would act by: a hash of all that it holds, such as its weights.
+"""The state of a policy that is given as an object: a hash of all that it holds, such as its weights.
 
-The walk goes where copying the object would go (``__reduce_ex__``), and nothing is serialised. What has no state that could be copied,
-such as a socket, a generator or an open file, cannot be hashed.
+The walk goes where copying the object would go (``__reduce_ex__``), and nothing is serialised. An object without a state that could be
+copied, such as a socket, a generator or an open file, cannot be hashed.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class PolicyState:
     Attributes:
         sha256: Hash of all that it holds, in hex; ``None`` where its revision says all.
         modules: The modules of what it holds.
-        code: Hash of its class, in hex, where that was typed into a notebook or a prompt and has no file; else ``None``.
+        code: Hash of its class, in hex, where that was entered in a notebook or a prompt and has no file; else ``None``.
     """
 
     sha256: str | None
@@ -42,8 +42,8 @@ class PolicyState:
 def policy_state(policy: Policy) -> PolicyState:
     """The state of a policy object as it is now; acting may change it.
 
-    A policy whose class computes ``revision`` by a property is trusted. One that cannot be hashed is taken by its own ``revision``,
-    where that is another than its class's.
+    A policy whose class computes ``revision`` by a property is trusted. One that cannot be hashed is identified by its own
+    ``revision``, where that differs from its class's.
 
     Raises:
         PolicyError: It cannot be hashed, and has no revision of its own.
@@ -76,11 +76,11 @@ def policy_state(policy: Policy) -> PolicyState:
 
 
 class _UnhashableError(Exception):
-    """Something has no state that could be hashed; says what, and where it is."""
+    """Something has no state that could be hashed; the message says what, and where it is."""
 
 
 class _Walk:
-    """Hashes values by what they hold. Names of the modules that their classes and functions are from gather in ``modules``."""
+    """Hashes values by their contents. Names of the modules that their classes and functions are from gather in ``modules``."""
 
     def __init__(self) -> None:
         self.modules: set[str] = set()
@@ -143,7 +143,7 @@ class _Walk:
         return self._object(value, path)
 
     def _object(self, value: Any, path: str) -> bytes:
-        """What copying the object would take along."""
+        """The parts that copying the object would copy."""
         name = f"{type(value).__module__}.{type(value).__qualname__}"
         try:
             reduced = value.__reduce_ex__(4)
@@ -168,7 +168,7 @@ class _Walk:
         return [self.digest(each, f"{path}[{number}]") for number, each in enumerate(values)]
 
     def _items(self, pairs: Iterable[tuple[Any, Any]], path: str, mark: str = "") -> list[bytes]:
-        """The pairs of a map, in an order that is the same however it was filled."""
+        """The pairs of a map, in an order that does not depend on how it was filled."""
         named = [(key, value, f"{path}.{key}" if mark else f"{path}[{key!r:.40}]") for key, value in pairs]
         return sorted(self.digest(key, where) + self.digest(value, where) for key, value, where in named)
 
@@ -180,14 +180,16 @@ class _Walk:
         return _sha("tensor", str(value.dtype), str(tuple(value.shape)), flat)
 
     def _class(self, kind: type, path: str) -> bytes:
-        """A class by its name, since its file is hashed apart; one without a file by all that it says."""
+        """A class by its name, since its file is hashed apart; one without a file by all its members."""
         self.modules.add(kind.__module__)
         name = f"{kind.__module__}.{kind.__qualname__}"
         if not _typed_in(kind.__module__):
             return _sha("class", name)
-        said = {key: value for key, value in vars(kind).items() if not inspect.isgetsetdescriptor(value) and key != "__doc__"}
-        said = {key: value for key, value in said.items() if key not in _OF_A_CLASS}
-        opened = {key: _opened(value) for key, value in said.items()}
+        members = {
+            key: value for key, value in vars(kind).items() if not inspect.isgetsetdescriptor(value) and key != "__doc__"
+        }
+        members = {key: value for key, value in members.items() if key not in _OF_A_CLASS}
+        opened = {key: _opened(value) for key, value in members.items()}
         return _sha("class", name, *self._all(kind.__bases__, path), *self._items(opened.items(), path, "."))
 
     def _function(self, value: FunctionType, path: str) -> bytes:
@@ -205,7 +207,7 @@ class _Walk:
         return _sha("function", name, *parts)
 
 
-#: What Python adds to each class that is typed in; copying one of its objects adds ``__slotnames__``.
+#: What Python adds to each class without a file; copying one of its objects adds ``__slotnames__``.
 _OF_A_CLASS = {
     "__module__",
     "__dict__",
@@ -227,7 +229,7 @@ _OF_A_CLASS |= {
 
 
 def _opened(value: Any) -> Any:
-    """What a member of a class is made of."""
+    """The parts of a class's member."""
     if isinstance(value, staticmethod | classmethod):
         return value.__func__
     if isinstance(value, property):
@@ -244,7 +246,7 @@ def _typed_in(module: str) -> bool:
 
 
 def _named(value: FunctionType) -> Any:
-    """What a function's name leads to."""
+    """The object that a function's name leads to."""
     found: Any = sys.modules.get(value.__module__)
     for part in value.__qualname__.split("."):
         found = getattr(found, part, None)

@@ -1,7 +1,7 @@
-"""Initial states that are found beforehand: candidates are tried in the simulator, once, and the first that will do are kept.
+"""Initial states that are found beforehand: candidates are tried in the simulator, once, and the first that succeed are kept.
 
-What was tried is a file of JSON lines below vlarig's home, a line for each candidate, appended as it is decided: a preparation that was
-ended goes on where it was. It belongs to what decides it: the suite, its adapter's code, its runtime and its data files.
+Results are JSON lines in a file below vlarig's home, a line for each candidate, appended when it is decided, so an interrupted
+preparation resumes. The file's name depends on the suite, its adapter's code, its runtime and its data files.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from ..envs.errors import VlarigError
 from .children.line import SimulatorFault
 from .children.liveness import together
 from .children.supervisor import ChildLostError
+from .durable_env import MOST_ATTEMPTS
 from .home import home
 from .locking import unwritable
 from .machines.fleets import Fleet
-from .slot import MOST_ATTEMPTS
 from .worker_spec import WorkerSpec
 from .workers import Worker
 
@@ -32,10 +32,10 @@ CANDIDATE = "candidate"
 
 
 class Tried:
-    """What was tried of a suite's candidates so far, and the file that has it.
+    """The results of a suite's candidates so far, and their file.
 
     Args:
-        worker_spec: What the suite's workers are made of.
+        worker_spec: The recipe of the suite's workers.
     """
 
     def __init__(self, worker_spec: WorkerSpec) -> None:
@@ -46,7 +46,7 @@ class Tried:
             self._found[line["task"]][line["number"]] = line["data"]
 
     def note(self, task: Task, number: int, data: dict[str, Any] | None) -> None:
-        """Note what came of a candidate.
+        """Write a candidate's result.
 
         Raises:
             VlarigError: It cannot be written, or is no plain data.
@@ -66,7 +66,7 @@ class Tried:
         self._found[task.name][number] = data
 
     def states(self, task: Task) -> list[dict[str, Any]]:
-        """What episodes carry that begin at the task's initial states: of the first candidates that will do, as many as are decided."""
+        """The data of episodes at the task's initial states: of the first candidates that succeed, as far as they are decided."""
         preparation = _preparation(self.suite)
         states, found = [], self._found[task.name]
         for number in range(len(found)):
@@ -81,7 +81,7 @@ class Tried:
         """The next candidate to try; ``None`` where enough are found, or may be among those that were ``taken`` and not yet decided.
 
         Raises:
-            VlarigError: So many were tried that the task is given up.
+            VlarigError: The most candidates were tried, and the task is given up.
         """
         preparation, found = _preparation(self.suite), self._found[task.name]
         number = good = 0
@@ -92,7 +92,7 @@ class Tried:
                 return None
         if number >= preparation.most:
             raise VlarigError(
-                f"{preparation.most} candidates of task {task.name!r} were tried, and {good} will do; expected {preparation.count}"
+                f"{preparation.most} candidates of task {task.name!r} were tried, and {good} succeeded; expected {preparation.count}"
             )
         return number
 
@@ -108,13 +108,13 @@ async def prepare(worker_spec: WorkerSpec, fleet: Fleet, logs: Path, report: Cal
     Which worker tries a candidate, and how many there are, changes nothing.
 
     Args:
-        worker_spec: What the suite's workers are made of.
+        worker_spec: The recipe of the suite's workers.
         fleet: Where they run.
         logs: Folder of their logs.
-        report: Gets each candidate's task and number, and whether it will do.
+        report: Called with each candidate's task and number, and whether it succeeded.
 
     Raises:
-        VlarigError: The adapter cannot prepare, a task has too few candidates that will do, or no worker is left.
+        VlarigError: The adapter cannot prepare, a task has too few candidates that succeed, or no worker is left.
     """
     tried = Tried(worker_spec)
     if tried.complete:
@@ -147,10 +147,10 @@ async def prepare(worker_spec: WorkerSpec, fleet: Fleet, logs: Path, report: Cal
 
     async with fleet.launch(worker_spec, lease, logs) as workers:
         while not tried.complete:
-            standing = [worker for worker in workers if worker.absence is None]
-            if not standing:
+            present = [worker for worker in workers if worker.absence is None]
+            if not present:
                 raise workers[0].absence or AssertionError
-            await together([work(worker) for worker in standing])
+            await together([work(worker) for worker in present])
     return tried
 
 
@@ -158,7 +158,7 @@ def with_prepared(worker_spec: WorkerSpec) -> Suite:
     """The suite with the initial states that were found for it, where it needs some.
 
     Raises:
-        VlarigError: They were not all found yet; says what to type.
+        VlarigError: They were not all found yet; the message has the command that finds them.
     """
     suite = worker_spec.suite
     if suite.preparation is None:
@@ -175,7 +175,7 @@ def prepared_hash(suite: Suite) -> str:
 
 
 async def _try(worker: Worker, episode: Episode) -> dict[str, Any] | None:
-    """What came of a candidate; one that fails the simulator again and again will not do."""
+    """A candidate's result; one that fails the simulator again and again does not succeed."""
     for _ in range(MOST_ATTEMPTS):
         try:
             return await worker.prepare(0, episode)
@@ -201,13 +201,13 @@ def _preparation(suite: Suite) -> Preparation:
 
 
 def _lines(file: Path) -> Sequence[dict[str, Any]]:
-    """The file's lines; a last one that was cut off is none."""
+    """The file's lines, without a last one that was cut off."""
     try:
         text = file.read_text(encoding="utf-8")
     except FileNotFoundError:
         return []
     except (OSError, UnicodeDecodeError) as error:
-        raise VlarigError(f"{file} cannot be read ({error}); delete it, and prepare anew") from None
+        raise VlarigError(f"{file} cannot be read ({error}); delete it, and prepare again") from None
     *lines, cut = text.split("\n")
     if cut:
         file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
@@ -215,12 +215,12 @@ def _lines(file: Path) -> Sequence[dict[str, Any]]:
 
 
 def _digest(worker_spec: WorkerSpec) -> str:
-    """What decides which candidates will do, in 16 digits: the code, the runtime, the data files, and the first candidates."""
+    """A hash, in 16 digits, of what decides which candidates succeed: the code, the runtime, the data files, the first candidates."""
     suite, preparation = worker_spec.suite, _preparation(worker_spec.suite)
-    said = {
+    deciding = {
         "code": worker_spec.code(),
         "runtime": worker_spec.runtime.lock_sha256,
         "assets": {bundle.name: bundle.identity for bundle in worker_spec.assets},
         "candidates": [preparation.candidate(task, 0) for task in suite.tasks],
     }
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:16]

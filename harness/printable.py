@@ -1,4 +1,4 @@
-"""Text of anyone's (names, errors of servers and policies), without what a terminal would obey instead of showing it."""
+"""Untrusted text (names, errors of servers and policies), without control characters that a terminal would obey."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def printable(text: str) -> str:
 
 
 class PrintableFormatter(logging.Formatter):
-    """Lines of a log that somebody looks at with ``tail``."""
+    """Lines of a log that a user may read with ``tail``."""
 
     def format(self, record: logging.LogRecord) -> str:
         """The line."""

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ..benchmarks.registry import load_suite
+from ..benchmarks.registry import load_suite_of_run
 from ..envs.api import Episode, Needs, Protocol, Snapshot
 from ..envs.background import run_to_end
 from ..envs.errors import VlarigError
@@ -19,31 +19,31 @@ from ..results.ledger import Ledger
 from ..results.manifest import Manifest, SuitePlan, package_changes
 from ..results.records import EpisodeRecord, split_key
 from ..results.run_files import check_links
+from .durable_env import DurableEnv, GivenUpError
 from .episode_queue import EpisodeQueue
 from .film import FilmWriter
 from .machine import Machine
 from .sizing import choose_size
-from .slot import GivenUpError, SimSlot
 from .termination import sigterm_interrupts, until_sigterm
 from .worker_spec import WorkerSpec
 from .workers import Worker, local_workers
 
-#: What to say where an episode differs from its record.
+#: The message where an episode differs from its record.
 WHY_DIFFERENT = (
     "an episode differs where the simulator, its renderer or the code has changed since it was recorded, or where its env is not "
     "deterministic ('vlarig envs check' finds out)"
 )
 
-#: Episodes under way in a worker: one is simulated while another's pictures are looked at.
-SLOTS = 2
+#: Episodes under way in a worker: one is simulated while another's pictures are encoded.
+ENVS_PER_WORKER = 2
 
 
 @dataclass(frozen=True)
 class Replay:
-    """What came of simulating an episode again.
+    """The result of simulating an episode again.
 
     Attributes:
-        record: What was recorded.
+        record: The episode's record.
         differences: Fields in which the second simulation differs from the record.
         fault: Why it could not be simulated or watched to its end; empty where it was.
     """
@@ -63,11 +63,11 @@ class Replay:
         return "failed" if self.fault else "differs" if self.differences else "equal"
 
     def __str__(self) -> str:
-        told = self.fault or ", ".join(self.differences) or f"{self.record.steps} steps, every state and image as recorded"
-        return f"{self.verdict:<7} {self.record.key}: {told}"
+        result = self.fault or ", ".join(self.differences) or f"{self.record.steps} steps, every state and image as recorded"
+        return f"{self.verdict:<7} {self.record.key}: {result}"
 
 
-#: Gives the film that an episode is watched by, of its record and its instruction. A ``ValueError`` that it raises is the episode's, a
+#: Makes an episode's film, from its record and its instruction. A ``ValueError`` of the film fails the episode, a
 #: :class:`~vlarig.envs.errors.VlarigError` ends the whole replay.
 Watch = Callable[[EpisodeRecord, str], FilmWriter]
 
@@ -84,14 +84,14 @@ def replay_run(
     Args:
         run: Folder of the run.
         keys: Keys of the episodes.
-        done: Is told what came of each, in the order in which they end.
+        done: Called with the result of each, in the order in which they end.
         workers: Simulator processes; one a core, as far as memory allows, when ``None``.
-        watch: Gives who sees an episode; pictures that nobody sees are not drawn.
+        watch: Makes an episode's film; without it no pictures are drawn beside those for the policy.
 
     Raises:
         VlarigError: The run or an episode does not exist, its runtime or data files are not those it was made with, a worker cannot
-            be kept alive, or a watcher cannot go on.
-        KeyboardInterrupt: The user interrupted it, or it was told to terminate.
+            be kept alive, or a film cannot be written.
+        KeyboardInterrupt: The user interrupted it, or SIGTERM did.
     """
     check_links(run)  # logs and films are written there
     manifest = Manifest.load(run)
@@ -119,7 +119,7 @@ def _keys_of(plan: SuitePlan, keys: Sequence[str]) -> list[str]:
 
 def _part(run: Path, manifest: Manifest, plan: SuitePlan, keys: Sequence[str], seen: set[str]) -> _Part:
     """The episodes of one suite; ``seen`` are those whose policy was shown images, which only the run's renderer draws alike."""
-    suite = load_suite(plan.name)
+    suite = load_suite_of_run(plan.name, manifest.record.suites)
     worker_spec = WorkerSpec.of(suite)
     _check_workplace(run, manifest, worker_spec)
     try:
@@ -130,17 +130,18 @@ def _part(run: Path, manifest: Manifest, plan: SuitePlan, keys: Sequence[str], s
     protocol = convert(plan.protocol, Protocol, "the manifest's protocol")
     parts = [split_key(key) for key in keys]
     return _Part(
-        worker_spec, [suite.episode(suite.task(task), start, repeat, protocol) for _, _, task, _, start, repeat in parts]
+        worker_spec,
+        [suite.episode(suite.task(task), initial_state, repeat, protocol) for _, _, task, _, initial_state, repeat in parts],
     )
 
 
 def _check_workplace(run: Path, manifest: Manifest, worker_spec: WorkerSpec) -> None:
-    """Make sure that the run was made with what is here."""
+    """Make sure that the runtime and the assets are those that the run was made with."""
     name = worker_spec.suite.runtime
     if worker_spec.runtime.lock_sha256 != manifest.identity.runtimes[name]:
         changes = package_changes(manifest.record.runtime_packages.get(name, {}), worker_spec.runtime.packages)
         advice = (
-            f"bring these packages back in {worker_spec.runtime.python}, or adopt an interpreter that has them: vlarig runtime add "
+            f"restore these packages in {worker_spec.runtime.python}, or adopt an interpreter that has them: vlarig runtime add "
             f"{name} --python PATH"
             if worker_spec.runtime.adopted
             else f"install vlarig {manifest.identity.vlarig_version}, with which it was made, and then: vlarig runtime install {name}"
@@ -169,7 +170,7 @@ class _Replayer:
     async def replay(self, parts: Sequence[_Part], workers: int | None) -> None:
         """Replay all parts, one suite after the other."""
         for part in parts:
-            size = choose_size(part.worker_spec.suite.footprint, part.episodes, Machine.here(), workers, SLOTS)
+            size = choose_size(part.worker_spec.suite.footprint, part.episodes, Machine.here(), workers, ENVS_PER_WORKER)
             count = min(size.workers, len(part.episodes))
             queue = EpisodeQueue(part.episodes)
             try:
@@ -178,7 +179,7 @@ class _Replayer:
                     asyncio.TaskGroup() as group,
                 ):
                     for worker in started:
-                        for local in range(SLOTS):
+                        for local in range(ENVS_PER_WORKER):
                             group.create_task(self._play(worker, local, queue))
             except BaseExceptionGroup as failures:
                 raise failures.exceptions[0] from None
@@ -190,17 +191,17 @@ class _Replayer:
             queue.done()
 
     async def _replay(self, worker: Worker, local: int, episode: Episode, record: EpisodeRecord) -> Replay:
-        slot = SimSlot(worker, local, Needs(images=record.saw_images, every_frame=self.watch is not None))
+        env = DurableEnv(worker, local, Needs(images=record.saw_images, every_frame=self.watch is not None))
         watcher: FilmWriter | None = None
         try:
-            async for snapshot in _snapshots(slot, episode, record):
+            async for snapshot in _snapshots(env, episode, record):
                 if self.watch is not None:
                     watcher = watcher or self.watch(record, snapshot.instruction)
-                    await _look(watcher.add, snapshot.frames.views)
-            assert slot.snapshot is not None
-            replay = Replay(record, _differences(record, slot.snapshot))
+                    await _film(watcher.add, snapshot.frames.views)
+            assert env.snapshot is not None
+            replay = Replay(record, _differences(record, env.snapshot))
             if watcher is not None and replay.proven:
-                await _look(watcher.finish)
+                await _film(watcher.finish)
         except GivenUpError as error:
             return Replay(record, fault=str(error).removeprefix(f"{record.key} "))
         else:
@@ -210,32 +211,32 @@ class _Replayer:
                 watcher.discard()
 
 
-async def _snapshots(slot: SimSlot, episode: Episode, record: EpisodeRecord) -> AsyncIterator[Snapshot]:
-    """What the episode shows after the reset and after every recorded chunk, for as long as it lasts.
+async def _snapshots(env: DurableEnv, episode: Episode, record: EpisodeRecord) -> AsyncIterator[Snapshot]:
+    """Snapshots of the episode after the reset and after every recorded chunk, until it ends.
 
     Raises:
         GivenUpError: The simulator fails in it, or its env refuses it.
         VlarigError: The worker cannot be kept alive.
     """
     try:
-        yield await slot.begin(episode)
+        yield await env.begin(episode)
         first = 0
-        for rows in record.chunks:
-            result = await slot.step(record.actions[first : first + rows])
+        for steps in record.chunks:
+            result = await env.step(record.actions[first : first + steps])
             yield result.snapshot
-            first += rows
+            first += steps
             if result.over:
                 return
     except VlarigError as error:
-        if slot.worker.absence is not None:
+        if env.worker.absence is not None:
             raise
         raise GivenUpError(str(error)) from error
 
 
-async def _look(look: Callable[..., None], *frames: dict[str, np.ndarray]) -> None:
-    """Have a watcher look, beside the event loop; what is wrong with an episode's pictures is the episode's."""
+async def _film(write: Callable[..., None], *frames: dict[str, np.ndarray]) -> None:
+    """Write to a film beside the event loop; invalid pictures fail the episode."""
     try:
-        await asyncio.to_thread(look, *frames)
+        await asyncio.to_thread(write, *frames)
     except ValueError as error:
         raise GivenUpError(str(error)) from error
 
@@ -247,7 +248,7 @@ def _differences(record: EpisodeRecord, last: Snapshot) -> tuple[str, ...]:
 
 
 def _measured(shown: EpisodeRecord | Snapshot, steps: int) -> dict[str, Any]:
-    """What a record and a snapshot both say, by name."""
+    """The fields that a record and a snapshot share, by name."""
     return {
         "outcome": shown.outcome,
         "metrics": {name: repr(float(value)) for name, value in shown.metrics.items()},  # NaN equals NaN

@@ -1,6 +1,6 @@
-"""Replicas of a policy: the same one in several processes of this machine, which act side by side and are started anew when they die.
+"""Replicas of a policy: the same policy in several processes of this machine, which act side by side and are restarted when they die.
 
-Every member of a policy that the rig uses works as with the policy in the driver's own process, but for ``value``: a policy in training
+Every member of a policy that the rig uses works as with the policy in the driver's own process, except ``value``: a policy in training
 is not replicated.
 """
 
@@ -57,11 +57,11 @@ _DEVICES_VARIABLE = "CUDA_VISIBLE_DEVICES"
 
 @dataclass(frozen=True)
 class Patience:
-    """How long a replica may take, in seconds of the time in which we run; much, since what is slow is not broken.
+    """Timeouts of a replica, in seconds of the driver's running time; long, since a slow replica is not broken.
 
     Attributes:
-        load: To load its policy, which may have to be downloaded.
-        answer: To answer a batch, the first of which may be compiled for.
+        load: For loading its policy, which may have to be downloaded.
+        answer: For answering a batch; the first may include compilation.
     """
 
     load: float = 3600.0
@@ -73,14 +73,14 @@ PATIENCE = Patience()
 
 @dataclass(frozen=True)
 class ReplicaConfig:
-    """What a replica is made of.
+    """The recipe of a replica.
 
     Attributes:
         policy: The policy's name.
         options: The policy's options.
         environment: The process's environment variables.
         files: Open files that it inherits, by the environment variable that gets the file's path.
-        patience: How long it may take.
+        patience: Its timeouts.
     """
 
     policy: str
@@ -91,7 +91,7 @@ class ReplicaConfig:
 
 
 class _Output:
-    """Passes on to ``logging`` what a policy and its libraries print, and keeps the last line.
+    """Passes the output of a policy and its libraries on to ``logging``, and keeps the last line.
 
     Args:
         number: The replica's number.
@@ -110,19 +110,19 @@ class _Output:
         self._rest = self._rest[-4096:]
 
     def after(self, death: ChildDied) -> ChildDied:
-        """The death, with what the process said last."""
-        return ChildDied(death.kind, f"{death}; it said last: {one_line(self.last_line)}") if self.last_line else death
+        """The death, with the process's last line of output."""
+        return ChildDied(death.kind, f"{death}; its last output: {one_line(self.last_line)}") if self.last_line else death
 
 
 class Replica(MessageMember):
-    """One replica for as long as it is wanted.
+    """One replica, restarted when it dies.
 
     A :class:`~vlarig.policies.pool.Member`.
 
     Args:
         number: Its number among its siblings.
-        config: What its process is made of.
-        loop: Where the process is looked after.
+        config: Its recipe.
+        loop: The event loop that supervises its process.
         launcher: Starts it, in the loop.
     """
 
@@ -146,10 +146,10 @@ class Replica(MessageMember):
         return self._supervisor.pid
 
     async def start(self) -> None:
-        """Start the process where there is none, after a pause where it keeps dying, and have it carry out what its predecessor did.
+        """Start the process where there is none, after a pause where it keeps dying, and repeat its predecessor's orders.
 
         Raises:
-            VlarigError: It says what the user can mend, or dies again and again.
+            VlarigError: It fails with what the user can fix, or dies again and again.
         """
         await self._supervisor.running()
 
@@ -162,7 +162,7 @@ class Replica(MessageMember):
 
         Raises:
             PolicyError: The policy failed.
-            PolicyLost: The process is gone; :meth:`revive` it.
+            PolicyLost: The process is dead; :meth:`revive` it.
         """
         answer = self._run(lambda: self._exchange(messages))
         if isinstance(answer[0], ActReply):
@@ -170,7 +170,7 @@ class Replica(MessageMember):
         return answer
 
     def revive(self, orders: Sequence[Order]) -> None:
-        """Start the process anew where it died, after a pause where it keeps dying.
+        """Restart the process where it died, after a pause where it keeps dying.
 
         Raises:
             VlarigError: It dies again and again.
@@ -180,7 +180,7 @@ class Replica(MessageMember):
         self._run(self.start)
 
     def interrupt(self) -> None:
-        """Have what is under way in another thread end at once, with ``PolicyLost``; the process lives on."""
+        """End at once what is under way in another thread, with ``PolicyLost``; the process lives on."""
         self._loop.run(self._interrupt())
 
     def close(self) -> None:
@@ -188,7 +188,7 @@ class Replica(MessageMember):
         self._loop.run(self.end())
 
     def _run(self, work: Callable[[], Coroutine[Any, Any, T]]) -> T:
-        """Do something on the line, where one thing is done at a time."""
+        """Run ``work`` on the line, one at a time."""
         try:
             return self._loop.run(self._alone(work))
         except concurrent.futures.CancelledError:
@@ -214,14 +214,14 @@ class Replica(MessageMember):
         except ChildDied as died:
             death = self._output.after(died)
             await line.discard(death)
-            logger.warning("%s is gone: %s", self.label, death)
-            raise PolicyLost(f"{self.label} is gone: {death}") from None
+            logger.warning("%s is dead: %s", self.label, death)
+            raise PolicyLost(f"{self.label} is dead: {death}") from None
 
     async def _launch(self) -> Line:
-        """Start the process, and have it carry out what its predecessor did.
+        """Start the process, and repeat its predecessor's orders.
 
         Raises:
-            VlarigError: It says what the user can mend.
+            VlarigError: It fails with what the user can fix.
             ChildDied: The process died.
         """
         try:
@@ -248,7 +248,7 @@ class Replica(MessageMember):
         try:
             (description,) = _messages(await child.receive())
             if not isinstance(description, Description):
-                raise ChildDied(CRASH, f"it said {type(description).__name__} instead of Description and was killed")
+                raise ChildDied(CRASH, f"it sent {type(description).__name__} instead of Description and was killed")
         except BaseException:
             await child.end()
             raise
@@ -267,7 +267,7 @@ async def _answer(line: Line, messages: Sequence[Message]) -> list[Message]:
 
     Raises:
         PolicyError: The policy failed.
-        VlarigError: It says that the user can mend something.
+        VlarigError: It failed with what the user can fix.
         ChildDied: The process died, or took too long and was killed.
     """
     try:
@@ -281,13 +281,13 @@ def _messages(frame: Frame) -> list[Message]:
     """The messages in a replica's reply.
 
     Raises:
-        VlarigError: The policy failed; what :class:`~vlarig.policies.replica_messages.Failed` says.
-        ChildDied: It is no reply, so that its process is to be ended.
+        VlarigError: The policy failed; the error of :class:`~vlarig.policies.replica_messages.Failed`.
+        ChildDied: The frame is no reply; the process must be ended.
     """
     try:
         messages = [decode(part) for part in split(frame.body)]
     except BadMessageError as error:
-        raise ChildDied(CRASH, f"it wrote what is no answer ({error}) and was killed") from None
+        raise ChildDied(CRASH, f"it wrote an invalid reply ({error}) and was killed") from None
     if messages and isinstance(messages[0], Failed):
         raise messages[0].error()
     return messages
@@ -300,10 +300,10 @@ def replicated_policy(name: str, options: Mapping[str, str], count: int, patienc
         name: The policy's name, as for :func:`~vlarig.policies.registry.load_policy`.
         options: Its options.
         count: How many replicas.
-        patience: How long each may take.
+        patience: Timeouts of each.
 
     Raises:
-        VlarigError: The policy cannot be made, as :func:`~vlarig.policies.registry.load_policy` would say it; or its processes die.
+        VlarigError: The policy cannot be made, as from :func:`~vlarig.policies.registry.load_policy`; or its processes die.
     """
     if count < 1:
         raise PolicyError(f"{count} replicas of the policy {name!r}; expected 1 or more")
@@ -323,7 +323,7 @@ def replicated_policy(name: str, options: Mapping[str, str], count: int, patienc
             replicas,
             stack,
             lambda _, __, difference: (
-                f"replicas of the policy {name!r} say different things of themselves: {difference}; leave out --replicas"
+                f"replicas of the policy {name!r} describe themselves differently: {difference}; leave out --replicas"
             ),
         )
 
@@ -334,7 +334,7 @@ async def _end_all(replicas: Sequence[Replica]) -> None:
 
 @contextlib.contextmanager
 def _shared_file() -> Iterator[int | None]:
-    """A file in memory, gone with its last user; ``None`` where the system has no such. See :data:`~.api.SHARED_FILE_VARIABLE`."""
+    """A file in memory, freed with its last user; ``None`` where the system has none. See :data:`~.api.SHARED_FILE_VARIABLE`."""
     if not hasattr(os, "memfd_create"):
         yield None
         return
@@ -352,7 +352,7 @@ def _environments() -> list[dict[str, str]]:
 
 
 def visible_devices() -> list[str]:
-    """The GPUs that a process of ours may use, as :envvar:`CUDA_VISIBLE_DEVICES` names them."""
+    """The GPUs that this process may use, as :envvar:`CUDA_VISIBLE_DEVICES` names them."""
     named = os.environ.get(_DEVICES_VARIABLE)
     if named is not None:
         return [device for device in map(str.strip, named.split(",")) if device]

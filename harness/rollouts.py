@@ -1,4 +1,7 @@
-"""Rollouts for RL: exact numbers of chunks from envs that live on between calls, of one suite or several."""
+"""Rollouts for RL: exact numbers of chunks from envs that live on between calls, of one suite or several.
+
+Shapes: ``N`` envs, ``T`` chunks of a rollout.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ from .children.liveness import together
 from .engine import Engine, Sink, Transition
 from .episode_queue import EpisodeQueue
 from .machines.fleets import Fleet, LocalFleet
-from .plan import SuitePlan, plan_suite
+from .plan import PlannedSuite, plan_suite
 
 T = TypeVar("T")
 
@@ -31,22 +34,22 @@ T = TypeVar("T")
 def training_stream(suite: Suite, task: Task, protocol: Protocol, env: int, envs: int) -> Iterator[Episode]:
     """The endless training episodes of one env out of the ``envs`` that play a task: together they draw every number once.
 
-    It depends on the number of envs, and on nothing else: not on workers, and not on which env is the quickest.
+    It depends only on the number of envs: not on workers, and not on which env is the quickest.
     """
     for number in itertools.count(env, envs):
         yield suite.training_episode(task, number, protocol)
 
 
 def check_learnable(suite: Suite, protocol: Protocol, policy: Policy) -> None:
-    """Make sure that the simulator is given the very actions that the policy answers with: a log-probability is of no others.
+    """Make sure that the simulator executes exactly the policy's actions, to which log-probabilities belong.
 
     Raises:
-        VlarigError: The protocol's ensemble would combine them with actions of earlier answers.
+        VlarigError: The protocol's ensemble combines them with actions of earlier replies.
     """
-    if protocol.ensemble is not None and (policy.horizon or protocol.execute) > protocol.execute:
+    if protocol.ensemble is not None and (policy.horizon or protocol.n_action_steps) > protocol.n_action_steps:
         others = ", ".join(other.name for other in suite.protocols if other.ensemble is None) or f"none in {suite.name!r}"
         raise VlarigError(
-            f"protocol {protocol.name!r} combines overlapping answers of the policy, so what is carried out is not what it answered "
+            f"protocol {protocol.name!r} combines overlapping chunks of the policy, so the executed actions are not the policy's "
             f"and cannot be learned from; choose a protocol without an ensemble ({others})"
         )
 
@@ -61,7 +64,7 @@ class _Group:
         share: Their part of all envs.
     """
 
-    plan: SuitePlan
+    plan: PlannedSuite
     streams: list[Iterator[Episode]]
     share: float
 
@@ -73,15 +76,15 @@ class Rollouts:
         envs: Suite to its number of envs, or to the number for each of its tasks:
             ``{"tabletop": 8, "simpler_widowx": {"stack_green_on_yellow": 4, "put_spoon_on_towel": 2}}``. Envs of a suite are dealt to
             its tasks in turn.
-        policy: The policy. Give it new weights between two calls.
+        policy: The policy. It may get new weights between two calls.
         protocols: Suite to the name of one of its protocols; its default for a suite that is not named.
         fleet: Where to simulate; this machine when ``None``.
         streams: Suite to the endless episodes of each of its envs, in place of :func:`training_stream`. None may be under a
-            protocol whose ensemble changes what the policy answered (:func:`check_learnable`).
+            protocol whose ensemble changes the policy's actions (:func:`check_learnable`).
         seed: Seed of the policy's randomness.
         batch: Most requests in a batch; as many as there are envs when ``None``.
-        batch_seconds: How long a batch that is not full waits for more requests; at 0, whatever came while the policy was busy makes
-            the next one.
+        batch_seconds: How long a batch that is not full waits for more requests; at 0, the requests that came while the policy was
+            busy make the next one.
         sinks: Get every transition too.
         logs: Folder of the workers' logs.
 
@@ -137,10 +140,10 @@ class Rollouts:
             self._loop.close()
 
     def collect(self, chunks: int, keep: Callable[[Transition], T] | None = None) -> list[list[T]]:
-        """The next transitions, ``[env][chunk]``: exactly ``chunks`` of each env, which may end in mid-episode.
+        """The next transitions, ``[N][T]``: exactly ``chunks`` of each env, which may end in mid-episode.
 
-        Where a chunk ends an episode, its transition holds the final observation and the next episode's first one. What continues a
-        rollout that was cut is the value at its last transition's :attr:`~.engine.Transition.following`.
+        Where a chunk ends an episode, its transition holds the final observation and the next episode's first one. A rollout that was
+        cut is bootstrapped with the value at its last transition's :attr:`~.engine.Transition.following`.
 
         Args:
             chunks: How many of each env.
@@ -148,7 +151,7 @@ class Rollouts:
                 of its observations.
 
         Raises:
-            VlarigError: The policy misbehaved, a simulator failed again and again, or a machine is away for good.
+            VlarigError: The policy misbehaved, a simulator failed again and again, or a machine is lost.
         """
         wanted: Callable[[Transition], T] = keep or (lambda transition: transition)  # type: ignore[assignment, return-value]
         return [env for group in self._loop.run(self._collect(chunks, wanted)) for env in group]
@@ -199,14 +202,12 @@ class Rollouts:
     async def _engine(self, group: _Group, batcher: Batcher) -> Engine:
         plan, count = group.plan, len(group.streams)
         fleet = self._fleet.for_envs(count, group.share)
-        episodes = [plan.suite.episode(task, task.starts[0], 0, plan.protocol) for task in plan.suite.tasks]
+        episodes = [plan.suite.episode(task, task.initial_states[0], 0, plan.protocol) for task in plan.suite.tasks]
         lease = fleet.lease(plan.suite.footprint, (episodes * math.ceil(count / len(episodes)))[:count])
         workers = await self._stack.enter_async_context(fleet.launch(plan.worker_spec, lease, self._logs))
         needs = replace(self._policy.needs, final_frame=True)
         first = sum(len(before.streams) for before in itertools.takewhile(lambda each: each is not group, self._groups))
-        return Engine(
-            workers, lease.slots, plan.suite.embodiment, needs, batcher, self._seed, self._sinks, group.streams, first
-        )
+        return Engine(workers, count, plan.suite.embodiment, needs, batcher, self._seed, self._sinks, group.streams, first)
 
     async def _collect(self, chunks: int, keep: Callable[[Transition], T]) -> list[list[list[T]]]:
         return await together([engine.collect(chunks, keep) for engine in self._engines])
@@ -237,14 +238,14 @@ class _Kept(Generic[T]):
         self.episodes: dict[str, list[T]] = {}
 
     async def emit(self, transition: Transition) -> None:
-        """Keep it; an episode that begins again is kept from its beginning."""
+        """Keep it; an episode that restarts is kept from its new beginning."""
         key = transition.episode.key
         if transition.request.chunk == 0:
             self.episodes[key] = []
         self.episodes[key].append(self._keep(transition))
 
     async def fault(self, attempt: Attempt) -> None:
-        """What was given up is not kept."""
+        """Drop an episode that was given up."""
         if attempt.gave_up:
             self.episodes.pop(attempt.key, None)
 

@@ -1,4 +1,4 @@
-"""Where a sweep's run is kept, and what it has in common with the runs beside it."""
+"""The folder of a sweep's run, and the episodes that it shares with the runs beside it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ..benchmarks.registry import load_suite
+from ..benchmarks.registry import load_suite_of_run
 from ..envs.api import Episode, Protocol
 from ..envs.errors import VlarigError
 from ..envs.untrusted import convert
@@ -16,33 +16,33 @@ from ..results.manifest import MANIFEST_NAME, Identity, Manifest
 from ..results.merging import take_over
 from ..results.planning import episodes_digest
 from ..results.runs import sibling_runs, summarize
-from .plan import SuitePlan, SweepConfig
-from .runtimes.spec import asked_renderers, load_spec
+from .plan import PlannedSuite, SweepConfig
+from .runtimes.spec import load_spec, requested_renderers
 
-#: Folder of runs that were given no folder of their own.
+#: Folder of runs without a folder of their own.
 RUNS = Path("runs")
 
 
-def run_folder(config: SweepConfig, identity: Identity, plans: Sequence[SuitePlan]) -> Path:
+def run_folder(config: SweepConfig, identity: Identity, plans: Sequence[PlannedSuite]) -> Path:
     """The folder of a run: readable, and the same for the same identity.
 
-    The renderer has a say where the user asks for one, and not where it is what the machine happens to have.
+    A renderer counts where the user requests it, not where it is the machine's default.
     """
     if config.run is not None:
         return config.run
     known = [plan.suite.runtime for plan in plans if plan.worker_spec.renderer is not None]
-    asked = sorted({name for runtime in known for name in asked_renderers(load_spec(runtime))})
-    identity_hash = identity.model_copy(update={"renderer": " ".join(asked)}).identity_hash()
+    requested = sorted({name for runtime in known for name in requested_renderers(load_spec(runtime))})
+    identity_hash = identity.model_copy(update={"renderer": " ".join(requested)}).identity_hash()
     words = "-".join([*config.suites, *filter(None, [config.protocol]), config.policy])
     shard = f"-shard-{config.shard.replace('/', '-of-')}" if config.shard else ""
     return RUNS / f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', words)[:80]}-{identity_hash[:8]}{shard}"
 
 
-def as_begun(run: Path, plans: list[SuitePlan]) -> list[SuitePlan]:
+def as_begun(run: Path, plans: list[PlannedSuite]) -> list[PlannedSuite]:
     """The plans with the renderers that the run was begun with, if it was.
 
     Raises:
-        VlarigError: One of them is not here any more, or the user asks for another.
+        VlarigError: One of them is not here any more, or the user requests another.
     """
     if not (run / MANIFEST_NAME).exists():
         return plans
@@ -53,18 +53,18 @@ def as_begun(run: Path, plans: list[SuitePlan]) -> list[SuitePlan]:
 def use_siblings(
     run: Path, new: bool, wanted: Manifest, ledger: Ledger, episodes: Sequence[Episode], say: Callable[[str], None]
 ) -> None:
-    """Say why a new run begins where its code has changed, and copy what the runs beside it have finished, by keys.
+    """Report that a new run begins because code has changed, and copy the finished episodes of sibling runs, by keys.
 
-    Such a run has the same identity but for which episodes it consists of. Its episodes are made again, and their digest proves that
-    they are those of its manifest, payloads and all.
+    A sibling run has the same identity except its episodes. Its episodes are made again, and their digest proves that they equal those
+    of its manifest, with their payloads.
 
     Args:
-        run: Folder of the run, as the user is shown it.
+        run: Folder of the run, as shown to the user.
         new: Whether the run begins now.
         wanted: Its manifest.
         ledger: Its ledger.
         episodes: The episodes that it consists of.
-        say: Gets a line for what was found.
+        say: Called with a message for each finding.
     """
     owed = {episode.key for episode in episodes} - ledger.finished_keys()
     siblings = sibling_runs(run) if owed else []
@@ -73,14 +73,14 @@ def use_siblings(
     for folder, manifest in siblings:
         if manifest.identity.beside_episodes() != wanted.identity.beside_episodes():
             continue
-        shared = owed & _keys_of(manifest.identity, wanted.identity)
+        shared = owed & _keys_of(manifest.identity, wanted)
         try:
             count = take_over(run, folder, shared) if shared else 0
         except VlarigError as error:
             say(f"nothing is taken over from {folder}: {error}")
             continue
         if count:
-            say(f"{count} finished episode{'s are' if count > 1 else ' is'} taken over from {folder}; --fresh plays all anew")
+            say(f"{count} finished episode{'s are' if count > 1 else ' is'} taken over from {folder}; --fresh plays all again")
             owed -= ledger.finished_keys()
 
 
@@ -91,19 +91,20 @@ def _why_another(siblings: Sequence[tuple[Path, Manifest]], wanted: Manifest) ->
         if same_but_code and manifest.record.shard == wanted.record.shard and manifest.identity.sources:
             before, now = manifest.identity.sources, wanted.identity.sources
             changed = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
-            told = summarize(folder)
-            finished = f"{told.finished} of {told.expected} finished"
+            summary = summarize(folder)
+            finished = f"{summary.finished} of {summary.expected} finished"
             return f"{', '.join(changed)} changed since the run {folder} ({finished}), so this is another run"
     return ""
 
 
-def _keys_of(identity: Identity, wanted: Identity) -> set[str]:
+def _keys_of(identity: Identity, wanted: Manifest) -> set[str]:
     """Keys of a run's episodes under the protocols of another; none where its episodes cannot be made as they were."""
-    protocols = {plan.name: plan.protocol for plan in wanted.suites}
+    protocols = {plan.name: plan.protocol for plan in wanted.identity.suites}
     episodes: list[Episode] = []
     try:
         for plan in identity.suites:
-            suite, protocol = load_suite(plan.name), convert(plan.protocol, Protocol, "the manifest's protocol")
+            suite = load_suite_of_run(plan.name, wanted.record.suites)
+            protocol = convert(plan.protocol, Protocol, "the manifest's protocol")
             episodes += [each for task in plan.tasks for each in suite.episodes([task.name], task.episodes, protocol)]
         if episodes_digest(episodes) != identity.episodes_digest:
             return set()

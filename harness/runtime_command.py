@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from importlib import metadata
 from pathlib import Path
 
-from ..benchmarks.registry import load_suites, suite_module
+from ..benchmarks.registry import find_suite, load_suites
 from ..benchmarks.suite import Suite
 from ..envs.errors import VlarigError
 from .assets.bundle import find_bundle
@@ -20,7 +20,7 @@ from .runtimes.runtime import find_runtime
 from .runtimes.spec import choose_renderer, load_spec, spec_names
 from .worker_spec import ONE_THREAD, adapter_module
 
-#: What pytest consists of. It is pure Python, so that another interpreter can use it; the last two are for those before 3.11.
+#: The modules of pytest. It is pure Python, so that another interpreter can use it; the last two are for those before 3.11.
 PYTEST = ("pytest", "_pytest", "py", "pluggy", "iniconfig", "packaging", "pygments", "exceptiongroup", "tomli")
 
 
@@ -59,20 +59,20 @@ def run_in_runtime(name: str, command: Sequence[str]) -> int:
 
 @contextmanager
 def _links(suites: Sequence[Suite]) -> Iterator[Path]:
-    """A folder in which the rooms and the suites' own modules are found, and nothing else of this environment."""
+    """A folder with vlarig's packages and the suites' own modules, and nothing else of this environment."""
     with tempfile.TemporaryDirectory(prefix="vlarig-") as text:
         folder = Path(text)
-        for room in ("vlarig.benchmarks", "vlarig.envs", "vlarig.harness"):
-            _link(folder, room)
+        for package in ("vlarig.benchmarks", "vlarig.envs", "vlarig.harness"):
+            _link(folder, package)
         for suite in suites:
-            for module in (adapter_module(suite), suite_module(suite.name).partition(".")[0]):
+            for module in (adapter_module(suite), find_suite(suite.name).module.partition(".")[0]):
                 if module != "vlarig":
                     _link(folder, module)
         yield folder
 
 
 def _link(folder: Path, module: str) -> None:
-    """Have a module or a package, if it is here, found in ``folder``."""
+    """Link a module or a package into ``folder``, if it is here."""
     spec = importlib.util.find_spec(module)
     if spec is None or spec.origin is None:
         return
@@ -87,11 +87,9 @@ def _link(folder: Path, module: str) -> None:
 
 
 def _has(python: Path, module: str, environment: dict[str, str]) -> bool:
-    question = "import importlib.util, sys; sys.exit(importlib.util.find_spec(sys.argv[1]) is None)"
+    probe = "import importlib.util, sys; sys.exit(importlib.util.find_spec(sys.argv[1]) is None)"
     return (
-        subprocess.run(
-            [str(python), "-c", question, module], env=environment, check=False, stderr=subprocess.DEVNULL
-        ).returncode
+        subprocess.run([str(python), "-c", probe, module], env=environment, check=False, stderr=subprocess.DEVNULL).returncode
         == 0
     )
 

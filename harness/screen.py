@@ -34,13 +34,13 @@ class Screen(Console):
         super().__init__(**plain | options)
 
     def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterator[Segment]:
-        """The parts of what is printed; rich's own, which move the cursor, are left as they are."""
+        """The segments of the output; rich's own, which move the cursor, are left as they are."""
         for segment in super().render(renderable, options):
             text = segment.text if segment.control else printable(segment.text)
             yield segment if text == segment.text else Segment(text, segment.style)
 
     def print_table(self, table: Table, blocks: Iterable[tuple[Text, str]]) -> None:
-        """Print a table; where it is too wide for the screen, what it says in paragraphs, so that no name is broken.
+        """Print a table; where it is too wide for the screen, print paragraphs instead, so that no name is broken.
 
         Args:
             table: The table. Its columns have a width that they need, or do not wrap.
@@ -61,7 +61,7 @@ def report(line: str) -> None:
 
 
 def print_document(text: str) -> None:
-    """Print text for a file or another program, such as JSON or LaTeX: as it is, in UTF-8 whatever the terminal's encoding is."""
+    """Print text for a file or another program, such as JSON or LaTeX: as it is, in UTF-8 on any terminal."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8")
     if sys.stdout is not None:  # it was closed

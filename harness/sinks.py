@@ -16,7 +16,7 @@ from .engine import Transition
 
 T = TypeVar("T")
 
-#: Writes that may wait for the disk at a time; whoever brings a further one waits too, so that a slow disk slows a sweep instead of
+#: Writes that may wait for the disk at a time; a caller with a further one waits too, so that a slow disk slows a sweep instead of
 #: filling the memory.
 MOST_WAITING = 64
 
@@ -51,14 +51,14 @@ class LedgerSink:
         self._raise_failure()
 
     async def emit(self, transition: Transition) -> None:
-        """Note a chunk; with an episode's last, write its record."""
+        """Add a chunk; with an episode's last, write its record."""
         self._raise_failure()
-        slot = transition.request.slot
+        env = transition.request.env
         if transition.request.chunk == 0:
-            self._drafts[slot] = _Draft()
-        self._drafts[slot].add(transition)
+            self._drafts[env] = _Draft()
+        self._drafts[env].add(transition)
         if transition.result.over:
-            await self._write(self._ledger.write_episode, self._drafts.pop(slot).record(transition))
+            await self._write(self._ledger.write_episode, self._drafts.pop(env).record(transition))
 
     async def fault(self, attempt: Attempt) -> None:
         """Write a failed attempt."""
@@ -85,40 +85,40 @@ class LedgerSink:
 
 @dataclass
 class _Draft:
-    """What a record needs of an episode's chunks; their pictures, megabytes each, are let go."""
+    """The parts of an episode's chunks that its record needs; their pictures, megabytes each, are dropped."""
 
     actions: list[np.ndarray] = field(default_factory=list)
     reward: float = 0.0
     seconds: dict[str, float] = field(default_factory=dict)
 
     def add(self, transition: Transition) -> None:
-        """Note a chunk."""
-        rows = transition.result.rows
-        self.actions.append(transition.actions[: len(rows)])
-        for row in rows:  # one by one: sum() rounds differently from Python 3.12 on
-            self.reward += row.reward
+        """Add a chunk."""
+        steps = transition.result.steps
+        self.actions.append(transition.actions[: len(steps)])
+        for step in steps:  # one by one: sum() rounds differently from Python 3.12 on
+            self.reward += step.reward
         for name, value in transition.seconds.items():
             self.seconds[name] = self.seconds.get(name, 0.0) + value
 
     def record(self, last: Transition) -> EpisodeRecord:
-        """The record, when the last chunk was noted too."""
+        """The record, after the last chunk."""
         episode, snapshot = last.episode, last.result.snapshot
         success = snapshot.outcome.under(episode.protocol.success_rule, episode.protocol.hold_steps)
-        assert success is not None, f"{episode.key} ended before its own rule could be told"
+        assert success is not None, f"{episode.key} ended before its own rule was decided"
         return EpisodeRecord(
             key=episode.key,
             suite=episode.suite,
             protocol=f"{episode.protocol.name}@{episode.protocol.version}",
             task=episode.task,
             variant=episode.variant,
-            start=episode.start,
+            initial_state=episode.initial_state,
             repeat=episode.repeat,
             success=success,
             outcome=snapshot.outcome,
             reward=self.reward,
             steps=snapshot.step,
             primitives=snapshot.primitives,
-            chunks=tuple(len(rows) for rows in self.actions),
+            chunks=tuple(len(steps) for steps in self.actions),
             actions=np.concatenate(self.actions),
             metrics=snapshot.metrics,
             state_digest=snapshot.state_digest,

@@ -1,4 +1,4 @@
-"""How many workers and slots a sweep gets: from cores, free memory and what its suite takes, said in one line."""
+"""How many workers and envs a sweep gets, from cores, free memory and its suite's footprint, with a one-line reason."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from ..benchmarks.suite import Footprint, Suite
 from ..envs.api import Episode
 from .machine import Machine
 
-#: Slots of a worker where memory does not forbid: enough that its simulator has work while the policy thinks about others, and that
+#: Envs of a worker where memory allows them: enough that its simulator has work while the policy computes for others, and that
 #: the paper's 128 rollouts ("Rollout infrastructure") are 16 cores.
-SLOTS = 8
+ENVS_PER_WORKER = 8
 
-#: Share of the free memory that is planned with; the rest is for the driver, the policy's batches and estimates that are wrong.
+#: Share of the free memory that is planned with; the rest is for the driver, the policy's batches and wrong estimates.
 USABLE = 0.8
 
 GB = 10**9
@@ -22,66 +22,80 @@ GB = 10**9
 
 @dataclass(frozen=True)
 class Size:
-    """Workers and slots of one suite's part of a sweep.
+    """Workers and envs of one suite's part of a sweep.
 
     Attributes:
         workers: Simulator processes.
-        slots: Episodes under way in each.
+        num_envs: Envs of all workers together, and so episodes under way at a time.
         memory: Bytes that the workers are expected to take together.
-        memory_share: Bytes above which a worker's simulator is held for broken, see :func:`memory_share`.
+        memory_share: Bytes above which a worker's simulator counts as broken, see :func:`memory_share`.
         reason: Why these numbers, in one line.
-        warning: What the user should know, in one line, or empty.
+        warning: A warning for the user, in one line, or empty.
     """
 
     workers: int
-    slots: int
+    num_envs: int
     memory: int
     memory_share: int
     reason: str
     warning: str = ""
 
+    @property
+    def envs_per_worker(self) -> int:
+        """Most envs of a worker; one less where they do not divide."""
+        return math.ceil(self.num_envs / self.workers)
+
 
 def choose_size(
-    footprint: Footprint, episodes: Sequence[Episode], machine: Machine, workers: int | None = None, slots: int | None = None
+    footprint: Footprint,
+    episodes: Sequence[Episode],
+    machine: Machine,
+    workers: int | None = None,
+    num_envs: int | None = None,
 ) -> Size:
-    """Workers and slots for ``episodes``, at least one of which there must be.
+    """Workers and envs for ``episodes``, at least one of which there must be.
 
     Args:
-        footprint: What the suite's simulator takes.
-        episodes: What is to be run.
-        machine: What there is.
-        workers: What the user asked for, if anything.
-        slots: What the user asked for, if anything.
+        footprint: Memory of the suite's simulator.
+        episodes: The episodes to run.
+        machine: Cores and memory.
+        workers: The user's number of workers, if given.
+        num_envs: The user's number of envs in all, if given.
     """
     usable = round(machine.memory * USABLE)
-    most_workers = min(workers or machine.cores, len(episodes))
-    wanted_slots = slots or min(SLOTS, math.ceil(len(episodes) / most_workers))
+    most_workers = min(workers or machine.cores, len(episodes), num_envs or len(episodes))
+    wanted = math.ceil(num_envs / most_workers) if num_envs else min(ENVS_PER_WORKER, math.ceil(len(episodes) / most_workers))
 
     def takes(count: int) -> int:
         return footprint.worker_bytes(count, _tasks_at_once(episodes, count))
 
-    chosen_slots = wanted_slots
-    while slots is None and chosen_slots > 1 and most_workers * takes(chosen_slots) > usable:
-        chosen_slots -= 1
-    fitting = max(1, usable // takes(chosen_slots))
-    chosen_workers = most_workers if workers else min(most_workers, fitting)
-    memory = chosen_workers * takes(chosen_slots)
+    each = wanted
+    while num_envs is None and each > 1 and most_workers * takes(each) > usable:
+        each -= 1
+    chosen_workers = most_workers
+    while workers is None and chosen_workers > 1 and chosen_workers * takes(each) > usable:
+        chosen_workers -= 1
+        each = math.ceil(num_envs / chosen_workers) if num_envs else each
+    memory = chosen_workers * takes(each)
 
-    asked = " as asked" if workers and slots else ""
-    reasons = [] if workers else [_workers_reason(chosen_workers, machine, len(episodes), takes(chosen_slots))]
-    if slots is None:
-        reasons.append(_slots_reason(chosen_slots, wanted_slots, len(episodes) < SLOTS * chosen_workers))
-    size = f"{chosen_workers} worker{_s(chosen_workers)} x {chosen_slots} slot{_s(chosen_slots)}{asked}"
+    reasons = [] if workers else [_workers_reason(chosen_workers, machine, len(episodes), takes(each))]
+    if num_envs is None:
+        reasons.append(_envs_reason(each, wanted, len(episodes) < ENVS_PER_WORKER * chosen_workers))
+    chosen_envs = num_envs or chosen_workers * each
+    size = size_in_words(chosen_workers, chosen_envs) + " as requested" * bool(workers and num_envs)
     reason = f"{': '.join([size, ', '.join(reasons)] if reasons else [size])}; {memory_line(memory, machine.memory)}"
     warning = ""
     if memory > machine.memory:
         warning = (
             f"{size} will take about {memory / GB:.1f} GB, and {machine.memory / GB:.1f} GB are free; where memory runs out "
-            "simulators are killed and started anew, so take fewer workers or slots"
+            "simulators are killed and restarted, so take fewer workers or envs"
         )
-    return Size(
-        chosen_workers, chosen_slots, memory, memory_share(takes(chosen_slots), chosen_workers, machine), reason, warning
-    )
+    return Size(chosen_workers, chosen_envs, memory, memory_share(takes(each), chosen_workers, machine), reason, warning)
+
+
+def size_in_words(workers: int, num_envs: int) -> str:
+    """``16 envs in 2 workers``."""
+    return f"{num_envs} env{_s(num_envs)} in {workers} worker{_s(workers)}"
 
 
 def memory_line(needed: int, free: int) -> str:
@@ -90,17 +104,17 @@ def memory_line(needed: int, free: int) -> str:
 
 
 def memory_share(expected: int, workers: int, machine: Machine) -> int:
-    """Bytes above which one of ``workers`` simulators is held for broken: its part of what is free.
+    """Bytes above which one of ``workers`` simulators counts as broken: its part of the free memory.
 
-    However many workers the user asks for, it is at least twice what is expected of a worker: expectations may be too low, and a
-    simulator that does nothing wrong must not be killed.
+    For any number of workers it is at least twice a worker's expected memory: estimates may be too low, and a simulator that works
+    must not be killed.
     """
     return max(machine.memory // workers, 2 * expected)
 
 
-def suite_share(suite: Suite, workers: int, slots: int) -> int:
-    """The same for workers with so many slots of a suite on this machine, whatever tasks are played."""
-    return memory_share(suite.footprint.worker_bytes(slots, min(slots, len(suite.tasks))), workers, Machine.here())
+def suite_share(suite: Suite, workers: int, envs: int) -> int:
+    """The same for workers with ``envs`` envs of a suite on this machine, for any of its tasks."""
+    return memory_share(suite.footprint.worker_bytes(envs, min(envs, len(suite.tasks))), workers, Machine.here())
 
 
 def _workers_reason(workers: int, machine: Machine, episodes: int, each: int) -> str:
@@ -111,19 +125,19 @@ def _workers_reason(workers: int, machine: Machine, episodes: int, each: int) ->
     return f"a worker a core ({machine.cores} core{_s(machine.cores)})"
 
 
-def _slots_reason(slots: int, wanted: int, few: bool) -> str:
-    if slots < wanted:
-        return f"memory is for {slots} slot{_s(slots)} each, not {wanted}"
+def _envs_reason(envs: int, wanted: int, few: bool) -> str:
+    if envs < wanted:
+        return f"memory is for {envs} env{_s(envs)} each, not {wanted}"
     if few:
-        return "a slot for each episode"
-    return "slots to simulate in while the policy thinks about others"
+        return "an env for each episode"
+    return "envs to simulate in while the policy computes for others"
 
 
-def _tasks_at_once(episodes: Sequence[Episode], slots: int) -> int:
+def _tasks_at_once(episodes: Sequence[Episode], envs: int) -> int:
     """Tasks that a worker may have under way at a time: it keeps to one for as long as that has episodes, then begins the next."""
     tasks = len({(episode.task, episode.variant) for episode in episodes})
     per_task = max(1, len(episodes) // tasks)
-    return min(tasks, slots, math.ceil(slots / per_task) + 1)
+    return min(tasks, envs, math.ceil(envs / per_task) + 1)
 
 
 def _s(count: int) -> str:

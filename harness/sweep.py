@@ -39,7 +39,7 @@ from .machine import Machine
 from .machines.fleets import Fleet, Lease, LocalFleet, listed_fleet
 from .machines.ray_fleet import RayFleet, connected
 from .machines.ray_replicas import ray_replicas
-from .plan import SuitePlan, SweepConfig, drawn_by, plan_suites, run_identity
+from .plan import PlannedSuite, SweepConfig, drawn_by, origins, plan_suites, run_identity
 from .policy_state import PolicyState, policy_state
 from .replay import Replay
 from .replicas import replicated_policy
@@ -118,7 +118,7 @@ class Evaluation:
 
 
 def evaluate(suites: str | tuple[str, ...] | list[str], policy: str | Policy, **options: Any) -> Evaluation:
-    """Sweep suites with a policy; a run that was begun is gone on with.
+    """Sweep suites with a policy; a run that was begun is resumed.
 
     Args:
         suites: Names of the suites, or one name.
@@ -128,7 +128,7 @@ def evaluate(suites: str | tuple[str, ...] | list[str], policy: str | Policy, **
             display (none is shown without it).
 
     Raises:
-        VlarigError: Something the user can mend. What was measured until then is in the run.
+        VlarigError: Something the user can fix. What was measured until then is in the run.
     """
     refuse_unknown_options("evaluate", options, [*SweepConfig.model_fields, "console"])
     console = options.pop("console", None) or Screen(quiet=True)
@@ -144,7 +144,7 @@ def sweep_config(suites: str | tuple[str, ...] | list[str], policy: str | Policy
     """The configuration of a sweep that a program starts; arguments as for :func:`evaluate`.
 
     Raises:
-        VlarigError: An option is none, has a wrong value, or does not go with a policy that is an object.
+        VlarigError: An option is unknown, has a wrong value, or does not fit a policy that is an object.
     """
     named = policy if isinstance(policy, str) else f"{type(policy).__module__}:{type(policy).__qualname__}"
     try:
@@ -152,13 +152,13 @@ def sweep_config(suites: str | tuple[str, ...] | list[str], policy: str | Policy
     except ValidationError as error:
         first = error.errors()[0]
         raise VlarigError(f"evaluate cannot take {first['loc'][0]}={first['input']!r}: {first['msg'].lower()}") from None
-    told = parse_options(config.policy_options)
-    if told and not isinstance(policy, str):
+    options = parse_options(config.policy_options)
+    if options and not isinstance(policy, str):
         raise VlarigError(
-            f"evaluate got policy_options {list(config.policy_options)} beside a policy that is made already; name it instead"
+            f"evaluate got policy_options {list(config.policy_options)} beside a policy object; give the policy's name instead"
         )
     if config.replicas and not isinstance(policy, str):
-        raise VlarigError(f"evaluate got replicas={config.replicas} beside a policy that is made already; name it instead")
+        raise VlarigError(f"evaluate got replicas={config.replicas} beside a policy object; give the policy's name instead")
     if not isinstance(policy, str):
         check_members(named, policy)
     return config
@@ -169,7 +169,7 @@ def cluster(config: SweepConfig) -> Iterator[None]:
     """A connection to the Ray cluster, where the sweep is placed on one.
 
     Raises:
-        VlarigError: There is none that can be used.
+        VlarigError: No cluster can be used.
     """
     with connected() if config.placement == "ray" else contextlib.nullcontext():
         yield
@@ -201,18 +201,18 @@ def run_sweep(
     fleet: Fleet | None = None,
     run_loop: Callable[[Coroutine[Any, Any, None]], None] = run_to_end,
 ) -> Evaluation:
-    """Run the sweep that ``config`` describes, and tell the event log of it.
+    """Run the sweep that ``config`` describes, and write its events.
 
     Args:
         config: The sweep.
         policy: Its policy.
-        event_log: Is told.
+        event_log: Gets the events.
         state: State of a policy that was given as an object.
         fleet: The machines; those that ``config`` names when ``None``.
         run_loop: Runs the sweep in an event loop.
 
     Raises:
-        VlarigError: Something the user can mend. What was measured until then is in the run.
+        VlarigError: Something the user can fix. What was measured until then is in the run.
         KeyboardInterrupt: The user ended it.
         BrokenPipeError: The reader of the event log's stream went away.
     """
@@ -225,12 +225,12 @@ def run_sweep(
     shown = run_folder(config, identity, plans)
     run = shown.absolute()  # a policy may change the working directory
     if config.fresh and (aside := set_aside(shown)) is not None:
-        event_log.say(f"played anew: the run that was in {shown} is {aside} now")
+        event_log.say(f"played again: the run that was in {shown} is {aside} now")
     plans = as_begun(shown, plans)
     identity = identity.model_copy(update={"renderer": drawn_by(plans)})
     suite_notes = {plan.suite.name: plan.suite.note for plan in plans if plan.suite.note}
     packages = {plan.suite.runtime: plan.worker_spec.runtime.packages for plan in plans}
-    record = surroundings(config.model_dump(mode="json"), suite_notes, config.shard, packages)
+    record = surroundings(config.model_dump(mode="json"), suite_notes, config.shard, packages, origins(config, plans))
     manifest = Manifest(identity=identity, record=record)
     new = not run.exists()
     plans = _shared_out(config, plans, event_log)
@@ -242,11 +242,11 @@ def run_sweep(
         before = ledger.finished_keys()
         parts = _parts(fleet, plans, ledger)
         workers = max((part.lease.workers for part in parts), default=0)
-        slots = max((part.lease.workers * part.lease.slots for part in parts), default=0)
-        ledger.start_session(Session(record.git_revision, record.host, workers, slots, package_versions()))
+        num_envs = max((part.lease.num_envs for part in parts), default=0)
+        ledger.start_session(Session(record.git_revision, record.host, workers, num_envs, package_versions()))
         event_log.open_log(run, len(ledger.sessions()))
         progress = _progress(plans, ledger, workers)
-        with library_messages(run / "logs" / LIBRARY_LOG), _told_session(config, policy, progress, event_log):
+        with library_messages(run / "logs" / LIBRARY_LOG), _logged_session(config, policy, progress, event_log):
             for note in manifest.notes():
                 event_log.say(note, "yellow")
             for plan in plans:
@@ -257,7 +257,7 @@ def run_sweep(
                 for warning in part.lease.warnings:
                     event_log.warn(warning)
             if not parts and before:
-                event_log.say("complete already: nothing was played; --fresh plays it anew")
+                event_log.say("complete already: nothing was played; --fresh plays it again")
             try:
                 with sigterm_interrupts():
                     run_loop(until_sigterm(_sweep(config, policy, fleet, parts, progress, ledger, run, event_log)))
@@ -267,13 +267,13 @@ def run_sweep(
                     logger.error("%s\n%s", error, error.traceback)
                 raise VlarigError(f"{error} ({_kept(ledger, shown)}{log})") from error
             except (KeyboardInterrupt, asyncio.CancelledError) as interrupt:
-                went_on = f"{_kept(ledger, shown)}, and the same command goes on from there"
+                kept = f"{_kept(ledger, shown)}, and the same command resumes there"
                 if event_log.reader_left:
-                    raise BrokenPipeError(f"nobody reads the events any more; {went_on}") from None
+                    raise BrokenPipeError(f"the reader of the events closed them; {kept}") from None
                 kind = Terminated if isinstance(interrupt, Terminated) else KeyboardInterrupt
-                raise kind(f"interrupted; {went_on}") from None
+                raise kind(f"interrupted; {kept}") from None
             if (commonest := progress.commonest_fault()) is not None:
-                event_log.warn(_told_fault(progress, *commonest, shown))
+                event_log.warn(_fault_summary(progress, *commonest, shown))
         finished, errors = ledger.finished_keys(), ledger.error_keys()
     unfilmed = _film(config, run, event_log) if config.video != "none" else []
     owed = [episode for plan in plans for episode in plan.episodes if episode.key not in finished]
@@ -284,21 +284,21 @@ def run_sweep(
     return evaluation
 
 
-def _shared_out(config: SweepConfig, plans: list[SuitePlan], event_log: EventLog) -> list[SuitePlan]:
-    """The plans with those episodes alone that this sweep is to run: all, or its shard's."""
+def _shared_out(config: SweepConfig, plans: list[PlannedSuite], event_log: EventLog) -> list[PlannedSuite]:
+    """The plans with only the episodes that this sweep runs: all, or its shard's."""
     if config.shard is None:
         return plans
     whole = [episode for plan in plans for episode in plan.episodes]
     share = take_share(whole, Shard.parse(config.shard))
     keys = {episode.key for episode in share}
-    told = f"{len(share)} of the run's {len(whole)} episodes" if share else f"empty: the run has {len(whole)} episodes in all"
-    event_log.say(f"shard {config.shard}: {told}")
+    size = f"{len(share)} of the run's {len(whole)} episodes" if share else f"empty: the run has {len(whole)} episodes in all"
+    event_log.say(f"shard {config.shard}: {size}")
     return [replace(plan, episodes=[episode for episode in plan.episodes if episode.key in keys]) for plan in plans]
 
 
 @contextlib.contextmanager
-def _told_session(config: SweepConfig, policy: Policy, progress: Progress, event_log: EventLog) -> Iterator[None]:
-    """Tell the event log of the session's beginning and, however it comes, of its end."""
+def _logged_session(config: SweepConfig, policy: Policy, progress: Progress, event_log: EventLog) -> Iterator[None]:
+    """Write the events of the session's beginning and, on every way out, of its end."""
     machine, before = Machine.here(), progress.counts()
     event_log.write(
         SessionStarted(
@@ -328,7 +328,7 @@ def _told_session(config: SweepConfig, policy: Policy, progress: Progress, event
 
 
 def _film(config: SweepConfig, run: Path, event_log: EventLog) -> list[Replay]:
-    """Make the films that are wanted, and tell the event log."""
+    """Make the films that are wanted, and write their events."""
     event_log.write(FilmingStarted(which=config.video))
     unfilmed = film_run(run, config.video, event_log.console, config.workers)
     folder = run / "videos"
@@ -336,8 +336,8 @@ def _film(config: SweepConfig, run: Path, event_log: EventLog) -> list[Replay]:
     return unfilmed
 
 
-def _told_fault(progress: Progress, attempt: Attempt, times: int, run: Path) -> str:
-    """What to say at the end of a sweep that gave episodes up."""
+def _fault_summary(progress: Progress, attempt: Attempt, times: int, run: Path) -> str:
+    """The message at the end of a sweep that gave episodes up."""
     given_up = progress.counts().errors
     return (
         f"{given_up} episode{'s were' if given_up > 1 else ' was'} given up. The commonest error, in {times} of {progress.faults} "
@@ -351,35 +351,35 @@ def _kept(ledger: Ledger, run: Path) -> str:
 
 @dataclass(frozen=True)
 class _Part:
-    """What a sweep owes of one suite: at least one episode."""
+    """The episodes of one suite that a sweep owes, at least one."""
 
-    plan: SuitePlan
+    plan: PlannedSuite
     owed: list[Episode]
     lease: Lease
 
 
 def find_fleet(config: SweepConfig, event_log: EventLog) -> Fleet:
-    """The machines that the sweep is to run on.
+    """The machines that the sweep runs on.
 
     Raises:
-        VlarigError: One that the user names is none, or cannot be reached.
+        VlarigError: A machine that the user names is no env server, or cannot be reached.
     """
     if config.placement == "ray":
-        return RayFleet(config.workers, config.slots)
+        return RayFleet(config.workers, config.num_envs)
     fleet = listed_fleet(
-        config.hosts, config.host_file, config.hosts_token_file, config.hosts_ca_file, config.workers, config.slots
+        config.hosts, config.host_file, config.hosts_token_file, config.hosts_ca_file, config.workers, config.num_envs
     )
     if fleet is None:
-        return LocalFleet(config.workers, config.slots)
+        return LocalFleet(config.workers, config.num_envs)
     for machine in fleet.machines:
         if machine.in_the_clear:
             event_log.warn(
-                f"{machine.url} is reached without encryption: whoever is on the way reads the token; see wss:// in the docs"
+                f"{machine.url} is reached without encryption: the token can be read on the way; see wss:// in the docs"
             )
     return fleet
 
 
-def _parts(fleet: Fleet, plans: list[SuitePlan], ledger: Ledger) -> list[_Part]:
+def _parts(fleet: Fleet, plans: list[PlannedSuite], ledger: Ledger) -> list[_Part]:
     finished = ledger.finished_keys()
     parts = []
     for plan in plans:
@@ -410,21 +410,21 @@ async def _sweep(
         sinks = [SavingTime(ledger_sink, progress), progress, reporter, BoundsWatch(event_log.warn)]
         for part in parts:
             plan, lease, logs = part.plan, part.lease, run / "logs"
-            batching = Batching(1 if config.strict else config.batch or min(lease.workers * lease.slots, DEFAULT_BATCH))
+            batching = Batching(1 if config.strict else config.batch or min(lease.num_envs, DEFAULT_BATCH))
             event_log.write(
                 SuiteStarted(
                     suite=plan.suite.name,
                     protocol=f"{plan.protocol.name}@{plan.protocol.version}",
                     owed=len(part.owed),
                     workers=lease.workers,
-                    slots=lease.slots,
+                    num_envs=lease.num_envs,
                     batch=batching.most,
                     why=lease.reason,
                 )
             )
             began = time.monotonic()
             async with fleet.launch(plan.worker_spec, lease, logs) as workers, Batcher(policy, batching) as batcher:
-                engine = Engine(workers, lease.slots, plan.suite.embodiment, policy.needs, batcher, config.seed, sinks)
+                engine = Engine(workers, lease.num_envs, plan.suite.embodiment, policy.needs, batcher, config.seed, sinks)
                 engines[:] = [engine]
                 async with reporter.watching(plan.suite.name, engine, time.monotonic() - began):
                     await engine.sweep(EpisodeQueue(part.owed), fleet.joining(plan.worker_spec, lease, logs))
@@ -433,7 +433,7 @@ async def _sweep(
     if compared:
         largest = max(rounding.largest for rounding in roundings)
         event_log.say(
-            f"batching moved the policy's answers by {largest:.1e} at most, in the actions' own units ({compared} were asked for alone "
+            f"batching moved the policy's answers by {largest:.1e} at most, in the actions' own units ({compared} were computed alone "
             "too); --strict makes them exact"
         )
 
@@ -444,7 +444,7 @@ def _end(loop: asyncio.AbstractEventLoop, task: asyncio.Task[Any]) -> None:
         loop.call_soon_threadsafe(task.cancel)
 
 
-def _progress(plans: list[SuitePlan], ledger: Ledger, workers: int) -> Progress:
+def _progress(plans: list[PlannedSuite], ledger: Ledger, workers: int) -> Progress:
     expected = Counter((episode.suite, episode.task) for plan in plans for episode in plan.episodes)
     tasks = {place: Tally(count) for place, count in expected.items()}
     for key, count in ledger.counts().items():
@@ -452,10 +452,10 @@ def _progress(plans: list[SuitePlan], ledger: Ledger, workers: int) -> Progress:
     return Progress(tasks, workers)
 
 
-def _derived(plan: SuitePlan, policy: Policy) -> str:
+def _derived(plan: PlannedSuite, policy: Policy) -> str:
     standard = plan.named
-    reason = f"the policy predicts {policy.horizon} row{'s' * (policy.horizon != 1)}" if policy.horizon else "as asked"
+    reason = f"the policy predicts {policy.horizon} step{'s' * (policy.horizon != 1)}" if policy.horizon else "as requested"
     return (
         f"{plan.suite.name} runs under protocol {plan.protocol.name}@{plan.protocol.version}, not {standard.name}@{standard.version}: "
-        f"{plan.protocol.execute} of {standard.execute} rows are executed before the policy is asked again ({reason})"
+        f"{plan.protocol.n_action_steps} of {standard.n_action_steps} steps are executed before the policy is queried again ({reason})"
     )

@@ -1,7 +1,7 @@
-"""SIGTERM ends a command as Ctrl-C does: what was begun is put in order, and what was measured is kept.
+"""SIGTERM ends a command as Ctrl-C does: processes are ended, and measured episodes are kept.
 
-That is so at any time, before an event loop runs and after it, and for the first process of a container too, which the kernel spares
-every signal that it has no handler for.
+This holds at any time, before an event loop runs and after it, and for the first process of a container too, to which the kernel
+delivers only signals with a handler.
 """
 
 from __future__ import annotations
@@ -79,13 +79,13 @@ async def until_sigterm(work: Coroutine[Any, Any, T]) -> T:
 
 
 def stop_on_signals() -> asyncio.Event:
-    """An event of the running loop that SIGTERM or SIGINT sets; a second signal ends the process at once, whatever still runs."""
+    """An event of the running loop that SIGTERM or SIGINT sets; a second signal ends the process at once, also during work."""
     import asyncio  # as above
 
     stop = asyncio.Event()
 
     def end() -> None:
-        if stop.is_set():  # a policy may never come back, and its thread cannot be ended
+        if stop.is_set():  # a policy's call may never return, and its thread cannot be ended
             os._exit(1)
         stop.set()
 

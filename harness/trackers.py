@@ -1,4 +1,4 @@
-"""Trackers: where the numbers of a run or a training go beside the console, step by step."""
+"""Trackers: they log the numbers of a run or a training, step by step."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Tracker(Protocol):
     """Takes numbers as they come."""
 
     def log(self, numbers: Mapping[str, float], step: int) -> None:
-        """Note numbers by name, such as ``eval/tabletop/push_to``, at a step of the training."""
+        """Log numbers by name, such as ``eval/tabletop/push_to``, at a step of the training."""
         ...
 
     def close(self) -> None:
@@ -39,7 +39,7 @@ class TensorBoard:
         self._writer = Writer(str(folder / "tensorboard"))
 
     def log(self, numbers: Mapping[str, float], step: int) -> None:
-        """Note numbers at a step."""
+        """Log numbers at a step."""
         for name, value in numbers.items():
             self._writer.add_scalar(name, value, step=step)
         self._writer.flush()
@@ -68,7 +68,7 @@ class _Hosted:
         self._module.init(project=project, name=folder.name)
 
     def log(self, numbers: Mapping[str, float], step: int) -> None:
-        """Note numbers at a step."""
+        """Log numbers at a step."""
         self._module.log(dict(numbers), step=step)
 
     def close(self) -> None:
@@ -94,10 +94,10 @@ def make_tracker(name: str, folder: Path, project: str) -> Tracker:
     Args:
         name: One of :data:`TrackerName`.
         folder: The run's folder.
-        project: What hosted trackers file the run under.
+        project: The run's project in hosted trackers.
 
     Raises:
-        VlarigError: There is none, or its package is not installed.
+        VlarigError: No tracker has that name, or its package is not installed.
     """
     known = {"tensorboard": TensorBoard, "trackio": Trackio, "wandb": WeightsAndBiases}
     if name not in known:

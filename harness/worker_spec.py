@@ -1,4 +1,4 @@
-"""Where a suite's simulator runs on this machine: its interpreter, renderer and data files, and the code that it takes from us."""
+"""Where a suite's simulator runs on this machine: its interpreter, renderer and data files, and the code it takes from the driver."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ SECRET = re.compile(
 
 @dataclass(frozen=True)
 class WorkerSpec:
-    """What a worker process is made of.
+    """The recipe of a worker process.
 
     Attributes:
-        suite: Whose adapter it loads.
+        suite: The suite whose adapter it loads.
         runtime: The interpreter with the simulator.
-        renderer: What draws the pictures; ``None`` for a runtime whose needs the rig does not know.
+        renderer: The renderer of its pictures; ``None`` for a runtime whose needs the rig does not know.
         assets: The data files that it needs.
         sources: The adapter's code as it was found, if it is not vlarig's own.
     """
@@ -50,10 +50,10 @@ class WorkerSpec:
 
     @classmethod
     def of(cls, suite: Suite) -> Self:
-        """The suite's worker_spec.
+        """The recipe of a suite's workers.
 
         Raises:
-            VlarigError: The runtime, a system library, a data file or the adapter is missing; the message says what to type.
+            VlarigError: The runtime, a system library, a data file or the adapter is missing; the message says what to run.
         """
         runtime = find_runtime(suite.runtime)
         renderer = choose_renderer(load_spec(suite.runtime)) if suite.runtime in spec_names() else None
@@ -61,14 +61,14 @@ class WorkerSpec:
         return cls(suite, runtime, renderer, tuple(find_bundle(name) for name in suite.assets), tuple(sources))
 
     def drawn_by(self, renderers: Collection[str], run: str) -> Self:
-        """The same with the renderer that a run was begun with, whatever else this machine has.
+        """The same with the renderer that a run was begun with, also where this machine prefers another.
 
         Args:
             renderers: Names of the renderers of all the run's suites.
             run: Name of the run, for the message.
 
         Raises:
-            VlarigError: It is not here, or ``VLARIG_RENDERER`` asks for another; the message says what to do.
+            VlarigError: It is not here, or ``VLARIG_RENDERER`` requests another; the message says what to do.
         """
         if self.renderer is None:
             return self
@@ -79,10 +79,10 @@ class WorkerSpec:
         return [str(self.runtime.python), "-I", str(Path(__file__).parent / "simulation" / "worker.py"), role]
 
     def environment(self) -> dict[str, str]:
-        """The worker's environment variables: ours without :data:`SECRET` ones, for which no simulator has a use."""
-        ours = {name: value for name, value in os.environ.items() if not SECRET.search(name)}
+        """The worker's environment variables: the driver's without :data:`SECRET` ones, which no simulator needs."""
+        own = {name: value for name, value in os.environ.items() if not SECRET.search(name)}
         folders = {bundle.variable: str(bundle.folder) for bundle in self.assets}
-        return ours | ONE_THREAD | ({} if self.renderer is None else self.renderer.environment) | folders
+        return own | ONE_THREAD | ({} if self.renderer is None else self.renderer.environment) | folders
 
     @property
     def files(self) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Workers for as long as a sweep lasts, wherever they run: replaced when they die, awaited where their machine is away."""
+"""Workers of a sweep, on any machine: replaced when they die, awaited where their machine is away."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from .worker_spec import WorkerSpec
 
 T = TypeVar("T")
 
-#: Seconds that a worker may take to start beside what its simulator takes to load; much, for a machine that is busy.
+#: Seconds that a worker may take to start beside its simulator's loading time; long, for a busy machine.
 START_MARGIN = 60.0
 
-#: How often one episode may be lost by deaths that are charged to no episode before it is held to cause them.
+#: How often one episode may be lost by deaths that are charged to no episode before it counts as their cause.
 MOST_LOSSES = 10
 
 
-class Place(Protocol):
+class WorkerFactory(Protocol):
     """Where a worker runs, and how it is started there."""
 
     @property
     def suite(self) -> Suite:
-        """Whose simulator it loads."""
+        """The suite whose simulator it loads."""
         ...
 
     @property
@@ -46,22 +46,22 @@ class Place(Protocol):
         ...
 
     async def launch(self) -> WorkerLine:
-        """Start a worker. That may take for ever: it is bounded.
+        """Start a worker. This may take for ever: the caller bounds it.
 
         Raises:
-            VlarigError: It says what the user can mend; ``CodeChangedError`` where the code is not what the run began with.
+            VlarigError: It fails with what the user can fix; ``CodeChangedError`` where the code changed since the run began.
             ChildDied: It died; ``MachineAwayError`` where nothing can be started for now.
         """
         ...
 
 
-class LocalPlace:
-    """This machine.
+class LocalWorkerFactory:
+    """Starts a worker on this machine.
 
     Args:
-        launcher: Starts the worker.
-        worker_spec: What it is made of.
-        log: File that gets what it prints.
+        launcher: Starts its process.
+        worker_spec: Its recipe.
+        log: File that gets its output.
         memory_bytes: Most memory that it may take; no bound when ``None``.
     """
 
@@ -74,7 +74,7 @@ class LocalPlace:
 
     @property
     def suite(self) -> Suite:
-        """Whose simulator it loads."""
+        """The suite whose simulator it loads."""
         return self._worker_spec.suite
 
     async def launch(self) -> WorkerLine:
@@ -94,16 +94,16 @@ class Worker:
 
     Args:
         number: Its number among the run's.
-        place: Where it runs.
-        machine: Name of the machine, if it is not this one.
+        factory: Starts it, where it runs.
+        machine: Name of the machine; empty for this one.
     """
 
-    def __init__(self, number: int, place: Place, machine: str = "") -> None:
+    def __init__(self, number: int, factory: WorkerFactory, machine: str = "") -> None:
         self.number = number
         self.name = f"{machine}/worker-{number}" if machine else f"worker-{number}"
         """The worker's name in records."""
-        self.place = place
-        self._supervisor = Supervisor(self.name, self._launch, lambda: self.place.where)
+        self.factory = factory
+        self._supervisor = Supervisor(self.name, self._launch, lambda: self.factory.where)
         self._begun: dict[int, WorkerLine] = {}
         """The line on which each env's episode began."""
         self._losses: dict[int, _Losses] = {}
@@ -115,7 +115,7 @@ class Worker:
 
     @property
     def absence(self) -> ChildLostError | None:
-        """Why it is not there; ``None`` while it is, or will be soon."""
+        """Why there is no worker; ``None`` while there is one, or will be soon."""
         return self._supervisor.absence
 
     async def __aenter__(self) -> Worker:
@@ -140,7 +140,7 @@ class Worker:
 
         Raises:
             SimulatorFault: It could not be done; ``lost`` where no episode is to blame.
-            ChildLostError: The worker is gone; :meth:`found` says when it is there.
+            ChildLostError: The worker is lost; :meth:`found` waits for it.
             VlarigError: The env refused.
         """
         if env not in self._losses or self._losses[env].key != episode.key:
@@ -172,21 +172,21 @@ class Worker:
         self._supervisor.succeeded()
         return result
 
-    def _loss(self, env: int, story: str) -> SimulatorFault:
-        """The fault of an episode that was lost: no episode's, unless that happens to the same one again and again."""
+    def _loss(self, env: int, reason: str) -> SimulatorFault:
+        """The fault of an episode that was lost: charged to the episode only where the same one is lost again and again."""
         losses = self._losses.setdefault(env, _Losses(""))
         losses.count += 1
         if losses.count <= MOST_LOSSES:
-            return SimulatorFault(LOST, story)
+            return SimulatorFault(LOST, reason)
         times, losses.count = losses.count, 0
-        return SimulatorFault(CRASH, f"its worker died {times} times while it was under way; the last time: {story}")
+        return SimulatorFault(CRASH, f"its worker died {times} times while it was under way; the last time: {reason}")
 
     async def _launch(self) -> WorkerLine:
-        """Start the worker. Raises like :meth:`Place.launch`."""
-        suite = self.place.suite
+        """Start the worker. Raises like :meth:`WorkerFactory.launch`."""
+        suite = self.factory.suite
         seconds = suite.patience.load + START_MARGIN
         try:
-            line = await within(self.place.launch(), seconds)
+            line = await within(self.factory.launch(), seconds)
         except TimeoutError:
             raise ChildDied(LOST, f"it did not start within {seconds:g} s") from None
         if line.embodiment != suite.embodiment:
@@ -214,7 +214,7 @@ def _embodiment_mismatch(suite: Suite, line: WorkerLine) -> str:
 
 
 @contextlib.asynccontextmanager
-async def standing(workers: Sequence[Worker]) -> AsyncIterator[Sequence[Worker]]:
+async def started(workers: Sequence[Worker]) -> AsyncIterator[Sequence[Worker]]:
     """Workers that are started side by side and ended together.
 
     Raises:
@@ -234,9 +234,9 @@ async def local_workers(
     """``count`` workers on this machine.
 
     Args:
-        worker_spec: What each is made of.
+        worker_spec: The recipe of each.
         count: How many.
-        logs: Folder of the files that get what they print.
+        logs: Folder of their log files.
         memory_bytes: Most memory that each one may take; no bound when ``None``.
 
     Raises:
@@ -244,9 +244,10 @@ async def local_workers(
     """
     name = worker_spec.suite.name
     async with Launcher() as launcher:
-        places = [
-            LocalPlace(launcher, worker_spec, logs / f"{name}-worker-{number}.log", memory_bytes) for number in range(count)
+        factories = [
+            LocalWorkerFactory(launcher, worker_spec, logs / f"{name}-worker-{number}.log", memory_bytes)
+            for number in range(count)
         ]
-        workers = [Worker(number, place) for number, place in enumerate(places)]
-        async with standing(workers):
+        workers = [Worker(number, factory) for number, factory in enumerate(factories)]
+        async with started(workers):
             yield workers

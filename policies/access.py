@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from .api import PolicyError
 
-#: Environment variable with the token that a server asks for.
+#: Environment variable with the token that a server requires.
 TOKEN_VARIABLE = "VLARIG_POLICY_TOKEN"  # noqa: S105
 
 
@@ -13,7 +13,7 @@ def refuse_secrets(address: str, scheme: str) -> None:
 
     Args:
         address: What the user typed after ``scheme:``.
-        scheme: Names the door in the sentence.
+        scheme: Names the client in the sentence.
 
     Raises:
         PolicyError: It may hold a secret; the sentence does not show it.

@@ -1,4 +1,4 @@
-"""What our policy server says about its policy when a client connects: the part ``vlarig`` of openpi's metadata."""
+"""What our policy server announces of its policy when a client connects: the part ``vlarig`` of openpi's metadata."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ from .openpi_wire import pack
 METADATA_KEY = "vlarig"
 
 #: Raised when the keys below, or those of a request, change their meaning.
-ANNOUNCEMENT_VERSION = 1
+ANNOUNCEMENT_VERSION = 2
 
-#: Keys that a client adds to a request where the server announced itself: who asks (a text of the client's own, the same on all its
+#: Keys that a client adds to a request where the server announced itself: the client (a text of the client's own, the same on all its
 #: connections), and :class:`~vlarig.policies.api.Request`'s fields.
-CLIENT, SLOT, EPISODE, CHUNK, SEED, EXECUTE = (
+CLIENT, ENV, EPISODE, CHUNK, SEED, N_ACTION_STEPS = (
     "vlarig/client",
-    "vlarig/slot",
+    "vlarig/env",
     "vlarig/key",
     "vlarig/chunk",
     "vlarig/seed",
-    "vlarig/execute",
+    "vlarig/n_action_steps",
 )
 
-#: What the text begins with that a client is sent whose episode is lost through no fault of anybody's; it may begin the episode again.
+#: Beginning of the text that a client is sent whose episode is lost through no fault of its own; it may begin the episode again.
 LOST = "vlarig/lost: "
 
 
@@ -41,13 +41,13 @@ class Announcement:
 
     Attributes:
         name: The policy's name.
-        revision: The policy's revision, and after it what the policy was told, as ``name=value``, but for what changes no answer.
-        horizon: Rows of each answer for this embodiment; ``None``: as many as a request's ``vlarig/execute``.
-        layout: Name of the observation layout that it wants.
+        revision: The policy's revision, and after it the policy's options, as ``name=value``, without those that change no answer.
+        horizon: Steps of each answer for this embodiment; ``None``: as many as a request's ``vlarig/n_action_steps``.
+        layout: Name of the observation layout that it reads.
         reads_images: Whether it reads images.
         reads_state: Whether it reads the state vector.
         strict: Whether it answers one request at a time, in one thread and in float32.
-        embodiment: Whom its actions move, and what they mean.
+        embodiment: The embodiment that its actions move, and its conventions.
     """
 
     name: str
@@ -73,7 +73,7 @@ class Announcement:
 
     @classmethod
     def from_data(cls, data: object) -> Announcement:
-        """The announcement that :meth:`to_data` wrote down. ``data`` may come from anyone.
+        """The announcement that :meth:`to_data` wrote down. ``data`` is not trusted.
 
         Raises:
             PolicyError: It is of another version, or a key is missing, unknown or of another type.

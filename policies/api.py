@@ -1,6 +1,6 @@
 """The policy API: a batch of requests goes in, a chunk of actions for each comes out.
 
-Shapes: ``H`` rows of a chunk, ``A`` action channels of the request's embodiment.
+Shapes: ``H`` steps of a chunk, ``A`` action channels of the request's embodiment.
 """
 
 from __future__ import annotations
@@ -18,40 +18,40 @@ from ..envs.embodiments import Embodiment
 from ..envs.errors import VlarigError
 
 #: Environment variable of a replica's process, where it is on Linux: path of a file in memory that is the same for all replicas on the
-#: machine, empty at first and gone with the last of them. It is for what they can share, such as weights.
+#: machine, empty at first and deleted with the last of them. It is for what they can share, such as weights.
 SHARED_FILE_VARIABLE = "VLARIG_SHARED_FILE"
 
 
 class PolicyError(VlarigError):
-    """A policy broke its contract, or does not fit the suite it was asked to play."""
+    """A policy broke its contract, or does not fit the suite."""
 
 
 class PolicyLost(Exception):
-    """The process that a policy ran in is gone, and with it what it knew of the episode; nobody's fault. Begin the episode again."""
+    """The process of a policy is dead, and its state of the episode is lost; no failed attempt counts. Begin the episode again."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """One slot's question: what to do next.
+    """One env's request for its next actions.
 
     Attributes:
-        slot: Number of the slot that asks; a policy that keeps notes keeps them by slot.
+        env: Number of the env; a stateful policy keeps its state by env.
         key: The episode's key.
-        chunk: Chunks executed so far in this episode; at 0 a policy forgets its notes on the slot.
+        chunk: Chunks executed so far in this episode; at 0 a policy resets its state for the env.
         seed: Seed of the policy's own randomness, a function of (run seed, key, chunk).
         observation: What the policy sees.
-        embodiment: Whom it moves.
-        execute: How many rows of the answer will be run.
+        embodiment: The embodiment that the actions move.
+        n_action_steps: How many steps of the answer will be run.
         privileged: Simulator truth by name, empty unless the policy declares that it needs it.
     """
 
-    slot: int
+    env: int
     key: str
     chunk: int
     seed: int
     observation: Observation
     embodiment: Embodiment
-    execute: int
+    n_action_steps: int
     privileged: dict[str, np.ndarray] = field(default_factory=dict)
 
 
@@ -76,7 +76,7 @@ class Reply:
 
     Attributes:
         actions: ``float32[H, A]`` in the env's own units.
-        recorded: What learning needs, where :meth:`Policy.record` asks for it; opaque to the engine.
+        recorded: What learning needs, where :meth:`Policy.record` enables it; opaque to the engine.
     """
 
     actions: np.ndarray
@@ -102,17 +102,17 @@ class Policy(ABC):
     in any case."""
 
     needs: Needs = Needs()
-    """What the policy wants to see."""
+    """What the policy has to see."""
 
     horizon: int | None = None
-    """``H``, the steps of each reply's chunk; ``None`` when it replies with as many as the request's ``execute``."""
+    """``H``, the steps of each reply's chunk; ``None`` when it replies with as many as the request's ``n_action_steps``."""
 
     stateful: bool = True
     """Whether it keeps something from one chunk of an episode to the next. False for one whose reply is a function of the request
     alone: an episode then goes on where one of several replicas died."""
 
     batch_sensitive: bool = False
-    """Whether its rounding depends on the batch's shape, as a neural network's does, and it may be asked the same twice: then that
+    """Whether its rounding depends on the batch's shape, as a neural network's does, and a request may be repeated: then the rounding
     is measured."""
 
     reads_state: bool = True
@@ -144,7 +144,7 @@ class Policy(ABC):
         """Make sure that the policy fits a suite; called for each before anything is started.
 
         Raises:
-            PolicyError: It does not fit; says in what they differ.
+            PolicyError: It does not fit; the message names the difference.
         """
 
     def strict(self) -> None:  # noqa: B027
@@ -166,12 +166,14 @@ class Policy(ABC):
         raise PolicyError(f"the policy {self.name!r} cannot be learned from: its class has no record()")
 
     def value(self, requests: Sequence[Request]) -> np.ndarray:
-        """The policy's estimate of the discounted return from each request's observation on, ``float32[N]``; it draws nothing.
+        """The policy's estimate of the discounted return from each request's observation on, ``float32[B]``; it draws nothing.
 
         Raises:
             PolicyError: The policy has no such estimate.
         """
-        raise PolicyError(f"the policy {self.name!r} has no value(), by which a rollout that was cut is continued in thought")
+        raise PolicyError(
+            f"the policy {self.name!r} has no value(), from which the return of a rollout that was cut is estimated"
+        )
 
     def load_weights(self, version: int, state: Mapping[str, Any]) -> None:
         """Take new weights and set :attr:`version`; called between batches.
@@ -186,7 +188,7 @@ class Policy(ABC):
         raise PolicyError(f"the policy {self.name!r} does not learn: its class has no load_weights()")
 
     def close(self) -> None:  # noqa: B027
-        """Let go of connections and the like; called once at the end where the policy was loaded by its name."""
+        """Close connections and files; called once at the end where the policy was loaded by its name."""
 
 
 def policy_seed(run_seed: int, key: str, chunk: int) -> int:

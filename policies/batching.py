@@ -1,7 +1,7 @@
-"""Batches of requests: slots ask one by one, the policy answers many at a time in a thread of its own.
+"""Batches of requests: envs send them one by one, the policy answers many at a time in a thread of its own.
 
-The members of a pool answer side by side. An episode keeps to one of them, since a policy may keep notes by slot; where a member is
-gone, the episodes that it had are lost and are begun again, at no charge to anybody.
+The members of a pool answer side by side. An episode keeps to one of them, since a policy may keep a state for each env; where a
+member is lost, its episodes are lost too and restart, which counts as no failed attempt.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .calls import horizon_for
 from .load import MOST_COMPARED, Load, Rounding, SizeLoad, side_by_side
 from .member_queue import Answer, MemberQueue, Waiting
 from .pool import PolicyPool
-from .replies import execute_for
+from .replies import n_action_steps_for
 
 __all__ = [
     "MOST_COMPARED",
@@ -29,11 +29,11 @@ __all__ = [
     "Load",
     "Rounding",
     "SizeLoad",
-    "execute_for",
     "horizon_for",
+    "n_action_steps_for",
 ]
 
-#: How often a replica may die while it acts for one episode before that episode is held to kill it.
+#: How often a replica may die while it acts for one episode before that episode counts as the cause.
 MOST_LOSSES = 10
 
 
@@ -46,10 +46,10 @@ class Batching:
 
     Attributes:
         most: Most requests in a batch.
-        wait_seconds: How long a batch that is not full waits for more; it never waits when nobody else could join. At 0,
+        wait_seconds: How long a batch that is not full waits for more; it never waits when no other env could join. At 0,
             whatever arrived while the policy was busy makes the next batch.
-        alone_on_failure: Ask the policy again, one request at a time, where it fails on a batch, so that a failure is told only to
-            whom it concerns. (A sweep ends at the first one anyhow.)
+        alone_on_failure: Repeat a batch on which the policy fails, one request at a time, so that only the requests that fail get
+            the error. (A sweep ends at the first one anyhow.)
     """
 
     most: int
@@ -72,13 +72,13 @@ class Batcher:
         """Those that are not given up."""
         self._stateful = policy.stateful
         self._queue_of: dict[int, MemberQueue] = {}
-        """The queue of each slot's episode."""
+        """The queue of each env's episode."""
         self._lost: dict[int, str] = {}
-        """Slots whose episode was lost, until they begin another one, and how it came."""
+        """Envs whose episode was lost, until they begin another one, and the reason."""
         self._losses: Counter[str] = Counter()
         self._given_up: Exception | None = None
         self.playing = 0
-        """How many may still ask; set by the callers, so that a batch does not wait for those that will not."""
+        """How many envs may still send a request; set by the callers, so that a batch does not wait for the others."""
 
     async def __aenter__(self) -> Self:
         """Begin to answer."""
@@ -106,36 +106,36 @@ class Batcher:
         """The policy's answer.
 
         Raises:
-            PolicyError: The policy raised, or its reply is not what the request asked for.
-            PolicyLost: The member that had the episode is gone, and its notes with it; begin the episode again.
+            PolicyError: The policy raised, or its reply does not fit the request.
+            PolicyLost: The member that had the episode is lost, and its state with it; begin the episode again.
             VlarigError: Members are lost again and again, and none is left.
         """
         waiting = Waiting(request, time.perf_counter(), asyncio.get_running_loop().create_future())
         self._place(waiting)
         return await waiting.answer
 
-    def forget(self, slot: int) -> None:
-        """Nobody asks for this slot's episode any more, so that it no longer counts as its member's work."""
-        self._queue_of.pop(slot, None)
-        self._lost.pop(slot, None)
+    def forget(self, env: int) -> None:
+        """Drop this env's episode, which sends no more requests, from its member's work."""
+        self._queue_of.pop(env, None)
+        self._lost.pop(env, None)
 
     def load(self) -> Load:
-        """What the policy was asked so far; its seconds with those of batches that are under way, of members on average."""
+        """The requests so far; the seconds include those of batches under way, on average over members."""
         return side_by_side([queue.load() for queue in self._queues])
 
     def _place(self, waiting: Waiting) -> None:
         """Let a request wait where its episode is played; a new episode goes where the fewest are."""
-        slot = waiting.request.slot
+        env = waiting.request.env
         if waiting.request.chunk == 0:
-            self.forget(slot)
+            self.forget(env)
         if self._given_up is not None:
             waiting.settle(self._given_up)
-        elif slot in self._lost:
-            waiting.settle(PolicyLost(self._lost[slot]))
+        elif env in self._lost:
+            waiting.settle(PolicyLost(self._lost[env]))
         else:
-            if slot not in self._queue_of:
-                self._queue_of[slot] = self._least_busy()
-            self._queue_of[slot].put(waiting)
+            if env not in self._queue_of:
+                self._queue_of[env] = self._least_busy()
+            self._queue_of[env].put(waiting)
 
     def _least_busy(self) -> MemberQueue:
         episodes = Counter(self._queue_of.values())
@@ -151,12 +151,12 @@ class Batcher:
             except PolicyLost as loss:
                 self._lose(queue, batch, str(loss))
                 await self._revive(queue)
-            except Exception as error:  # a defect of ours, or no thread to be had: no request may be left without an answer
+            except Exception as error:  # a defect of ours, or no thread is available: no request may be left without an answer
                 for waiting in batch:
                     waiting.settle(error)
 
     async def _gather(self, queue: MemberQueue) -> None:
-        """Return when a batch should go: it is full, nobody else could join, or it has waited long enough."""
+        """Return when a batch should go: it is full, no other env could join, or it has waited long enough."""
         while not queue.pending:
             queue.arrived.clear()
             await queue.arrived.wait()
@@ -171,34 +171,34 @@ class Batcher:
             except TimeoutError:
                 return
 
-    def _lose(self, queue: MemberQueue, batch: list[Waiting], story: str) -> None:
-        """Deal with a member that is gone: what it knew is lost; requests that need nothing of that wait for another member."""
+    def _lose(self, queue: MemberQueue, batch: list[Waiting], reason: str) -> None:
+        """Drop a lost member and its state; requests that do not need that state wait for another member."""
         queue.alive = False
-        for slot in [slot for slot, home in self._queue_of.items() if home is queue]:
-            del self._queue_of[slot]
+        for env in [env for env, home in self._queue_of.items() if home is queue]:
+            del self._queue_of[env]
             if self._stateful:
-                self._lost[slot] = story
+                self._lost[env] = reason
         for waiting in batch:
             key = waiting.request.key
             self._losses[key] += 1
             if self._losses[key] > MOST_LOSSES:
-                waiting.settle(PolicyError(f"{story}; that happened {self._losses[key]} times while it acted for {key}"))
+                waiting.settle(PolicyError(f"{reason}; that happened {self._losses[key]} times while it acted for {key}"))
         left = [waiting for waiting in (*batch, *queue.pending) if not waiting.answer.done()]
         queue.pending.clear()
         for waiting in left:
             self._place(waiting)
 
     def _relieve(self) -> None:
-        """Take what waits for members that are gone, all of it for episodes that no member has begun, to those that are there."""
+        """Move the requests that wait for lost members, all of them of episodes that no member has begun, to members that are alive."""
         for queue in self._working:
             if not queue.alive:
                 left, queue.pending = list(queue.pending), deque()
                 for waiting in left:
-                    self._queue_of.pop(waiting.request.slot, None)
+                    self._queue_of.pop(waiting.request.env, None)
                     self._place(waiting)
 
     async def _revive(self, queue: MemberQueue) -> None:
-        """Bring a member back; where that fails the others go on without it, and after the last of them every request fails."""
+        """Restart a member; where that fails the others go on without it, and after the last of them every request fails."""
         try:
             await queue.revive()
             queue.alive = True

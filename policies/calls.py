@@ -12,19 +12,19 @@ import numpy as np
 
 from ..envs.embodiments import Embodiment
 from ..envs.errors import VlarigError
-from ..envs.faults import deed, message_of, traceback_of
+from ..envs.faults import message_of, outcome_of, traceback_of
 from .api import Policy, PolicyError, PolicyLost, Request
-from .replica_messages import Check, LoadWeights, Order, Record, Rows
+from .replica_messages import Check, HorizonFor, LoadWeights, Order, Record
 from .weights import read_weights
 
 
 @contextmanager
 def policy_code(name: str, doing: str) -> Iterator[None]:
-    """Run code of a policy; whatever it raises becomes a :class:`~.api.PolicyError`, ``SystemExit`` and its like too.
+    """Run code of a policy; whatever it raises becomes a :class:`~.api.PolicyError`, ``SystemExit`` too.
 
     Args:
         name: The policy's name.
-        doing: When that is, as the end of the sentence ``the policy NAME raised X ...``.
+        doing: The call, as the end of the sentence ``the policy NAME raised X ...``.
 
     Raises:
         PolicyError: The code raised; the sentence names the line. A ``VlarigError`` and a ``PolicyLost`` of its own are passed on.
@@ -42,7 +42,7 @@ def policy_code(name: str, doing: str) -> Iterator[None]:
 
 def policy_error(name: str, doing: str, error: BaseException) -> PolicyError:
     """What to raise for what a policy's code raised; arguments as for :func:`policy_code`."""
-    return PolicyError(f"the policy {name!r} {deed(error)} {doing}: {message_of(error)}", traceback=traceback_of(error))
+    return PolicyError(f"the policy {name!r} {outcome_of(error)} {doing}: {message_of(error)}", traceback=traceback_of(error))
 
 
 def check_fit(policy: Policy, suite: str, embodiment: Embodiment) -> None:
@@ -71,7 +71,7 @@ def horizon_for(policy: Policy, embodiment: Embodiment) -> int | None:
     Raises:
         PolicyError: It raised.
     """
-    with policy_code(policy.name, "while it was asked for its horizon"):
+    with policy_code(policy.name, "while it gave its horizon"):
         return policy.horizon_for(embodiment)
 
 
@@ -81,7 +81,7 @@ def values_of(policy: Policy, requests: Sequence[Request]) -> np.ndarray:
     Raises:
         PolicyError: It has none, it raised, or did not give one number for each request.
     """
-    with policy_code(policy.name, "while it was asked for values"):
+    with policy_code(policy.name, "while it computed values"):
         values = np.asarray(policy.value(requests), np.float32)
     if values.shape != (len(requests),):
         raise PolicyError(f"the policy {policy.name!r} gave values of shape {values.shape} for {len(requests)} requests")
@@ -109,12 +109,12 @@ def load_weights(policy: Policy, version: int, state: Mapping[str, Any]) -> None
 
 
 def carry_out(policy: Policy, order: Order) -> int | None:
-    """Have a policy of this process do what an order says; the rows that answer :class:`~.replica_messages.Rows`.
+    """Have a policy of this process carry out an order; the number of steps for :class:`~.replica_messages.HorizonFor`.
 
     Raises:
         PolicyError: It does not fit, cannot, or raised.
     """
-    if isinstance(order, Rows):
+    if isinstance(order, HorizonFor):
         return horizon_for(policy, order.embodiment)
     if isinstance(order, Check):
         check_fit(policy, order.suite, order.embodiment)

@@ -16,7 +16,7 @@ import msgspec
 from ..envs import embodiments
 from ..envs.embodiments import Channel, Embodiment
 from ..envs.errors import BadMessageError, suggestion
-from ..envs.plugins import suite_places
+from ..envs.plugins import only, registered_suites
 from ..envs.untrusted import convert
 from .api import PolicyError
 
@@ -30,7 +30,7 @@ def embodiment_to_data(embodiment: Embodiment) -> dict[str, Any]:
 
 
 def embodiment_from_data(data: object) -> Embodiment:
-    """The embodiment that :func:`embodiment_to_data` wrote down. ``data`` may come from anyone.
+    """The embodiment that :func:`embodiment_to_data` wrote down. ``data`` is not trusted.
 
     Raises:
         PolicyError: A key is missing or unknown, or a value is of another type than it should be; the sentence names the place.
@@ -43,7 +43,7 @@ def embodiment_from_data(data: object) -> Embodiment:
 
 def known_embodiments() -> dict[str, Embodiment]:
     """The embodiments that come with the rig, by name: those of its suites, and those of the paper's Table 2."""
-    from .qwen_vla.embodiments import EMBODIMENTS  # not every policy speaks of them
+    from .qwen_vla.embodiments import EMBODIMENTS  # not every policy needs them
 
     own = [value for value in vars(embodiments).values() if isinstance(value, Embodiment)]
     return {**EMBODIMENTS, **{each.name: each for each in own}}
@@ -52,12 +52,12 @@ def known_embodiments() -> dict[str, Embodiment]:
 def plugin_embodiments() -> tuple[dict[str, Embodiment], list[str]]:
     """The embodiments of all suites, by name; and the names of those suites that cannot be loaded."""
     found, broken = {}, []
-    for name, place in suite_places().items():
+    for name, registered in registered_suites().items():
         try:
-            embodiment = resolve_name(place).embodiment
+            embodiment = resolve_name(only("suite", name, registered).place).embodiment
         except KeyboardInterrupt:
             raise
-        except BaseException:  # 'vlarig envs list' says what is wrong with it
+        except BaseException:  # 'vlarig envs list' shows the error
             broken.append(name)
         else:
             if isinstance(embodiment, Embodiment):
@@ -79,7 +79,7 @@ def find_embodiment(name: str) -> Embodiment:
         installed, broken = plugin_embodiments()
         if name in installed:
             return installed[name]
-        unread = f"; not looked at: the broken suites {', '.join(broken)}, see 'vlarig envs list'" if broken else ""
+        unread = f"; not checked: the broken suites {', '.join(broken)}, see 'vlarig envs list'" if broken else ""
         raise PolicyError(
             f"unknown embodiment {name!r}; {suggestion(name, {**installed, **known})} "
             f"(or the path of a JSON file that describes one{unread})"
@@ -98,7 +98,7 @@ def differences(policy: Embodiment, env: Embodiment, reads_state: bool) -> list[
     """What ``policy`` takes for granted and ``env`` does otherwise, a phrase each; empty where the two fit.
 
     Names of embodiments, bounds of channels and the key of the statistics are no conventions. The layout of the state counts only
-    for a policy that reads it, and the env may have more views than the policy wants.
+    for a policy that reads it, and the env may have more views than the policy reads.
     """
     controlled = {True: "controlled", False: "absent"}
     found = _unlike(
@@ -120,16 +120,16 @@ def differences(policy: Embodiment, env: Embodiment, reads_state: bool) -> list[
     missing = [view for view in policy.cameras if view not in env.cameras]
     if missing:
         found.append(
-            f"the policy wants the view{'s' * (len(missing) > 1)} {_joined(missing)} and the env has {_joined(env.cameras)}"
+            f"the policy needs the view{'s' * (len(missing) > 1)} {_joined(missing)} and the env has {_joined(env.cameras)}"
         )
     return found
 
 
-def refuse_differences(who: str, suite: str, policy: Embodiment, env: Embodiment, reads_state: bool) -> None:
+def refuse_differences(name: str, suite: str, policy: Embodiment, env: Embodiment, reads_state: bool) -> None:
     """Make sure that the conventions of a policy fit a suite's.
 
     Args:
-        who: Names the policy in the sentence.
+        name: Names the policy in the sentence.
         suite: Name of the suite.
         policy: What the policy was made for.
         env: The suite's embodiment.
@@ -142,7 +142,7 @@ def refuse_differences(who: str, suite: str, policy: Embodiment, env: Embodiment
     if found:
         more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
         raise PolicyError(
-            f"the policy {who!r} ({policy.name}) does not fit suite {suite!r} ({env.name}): {'; '.join(found[:_SHOWN])}{more}"
+            f"the policy {name!r} ({policy.name}) does not fit suite {suite!r} ({env.name}): {'; '.join(found[:_SHOWN])}{more}"
         )
 
 

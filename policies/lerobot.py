@@ -4,7 +4,7 @@ LeRobot's own policy server unpickles what it is sent, so no such server is spok
 installed, in the sweep's process or, as its dependencies are many, in an environment of its own behind ``vlarig serve-policy``.
 
 Read against huggingface/lerobot 0.4.4: src/lerobot/policies/factory.py, src/lerobot/policies/utils.py
-(``prepare_observation_for_inference``). Shapes: ``B`` batch, ``H`` chunk steps, ``A`` action channels, ``S`` state numbers.
+(``prepare_observation_for_inference``). Shapes: ``B`` batch, ``H`` chunk steps, ``A`` action channels, ``P`` state numbers.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ _WITHOUT_CHANCE = ("act",)
 
 
 class LerobotOptions(Options):
-    """What a user may tell the policy, as ``--policy-options NAME=VALUE``."""
+    """Options of the policy, given as ``--policy-options NAME=VALUE``."""
 
     convention: str | None = None
-    """whom the policy moves: an embodiment's name, or a JSON file with one"""
+    """the embodiment that the policy moves: its name, or a JSON file with one"""
     images: Views | None = None
     """VIEW:FEATURE,..., such as ego:observation.images.image; to be left out where the features bear the views' names"""
     image_fit: Literal["pad", "stretch", "crop"] = "pad"
@@ -53,8 +53,8 @@ class LerobotOptions(Options):
 class LerobotPolicy(Policy):
     """A policy that LeRobot's ``save_pretrained`` wrote to a directory.
 
-    Such a directory says how large its images, its state and its actions are, but not what the numbers mean, so that is declared:
-    silence stops the run. Images get the size that the policy names. As many rows are answered as it would execute (its
+    Such a directory gives the sizes of its images, its state and its actions, but not their conventions, so these are declared:
+    silence stops the run. Images get the size that the policy names. As many steps are answered as it would execute (its
     ``n_action_steps``), each request by itself: a policy that looks back over several steps is refused.
 
     Args:
@@ -68,19 +68,19 @@ class LerobotPolicy(Policy):
     name = "lerobot"
 
     def __init__(self, argument: str, **options: Any) -> None:
-        told = read_options(LerobotOptions, options, f"the policy {self.name!r}")
+        settings = read_options(LerobotOptions, options, f"the policy {self.name!r}")
         self._folder = Path(argument)
-        self._refuse_incomplete(told)
-        self._model = _Model(self._folder, told.device)
-        assert told.convention is not None
-        self._embodiment = find_embodiment(told.convention)
-        self._fit = told.image_fit
-        self._views = self._viewed(told.images)
-        self._refuse_unfit(self._embodiment, f"convention={told.convention}")
+        self._refuse_incomplete(settings)
+        self._model = _Model(self._folder, settings.device)
+        assert settings.convention is not None
+        self._embodiment = find_embodiment(settings.convention)
+        self._fit = settings.image_fit
+        self._views = self._viewed(settings.images)
+        self._refuse_unfit(self._embodiment, f"convention={settings.convention}")
         self.embodiments = (self._embodiment,)
         self.needs = Needs(images=bool(self._model.images))
         self.reads_state = self._model.state_size is not None
-        self.horizon = self._model.rows
+        self.horizon = self._model.steps
         self.revision = f"{self._model.kind}-{_fingerprint(self._folder)}"
 
     def check(self, suite: str, embodiment: Embodiment) -> None:
@@ -100,7 +100,7 @@ class LerobotPolicy(Policy):
         """The policy's chunk for each request.
 
         Raises:
-            PolicyError: The protocol does not show a view that the policy wants.
+            PolicyError: The protocol does not show a view that the policy needs.
         """
         if self._model.kind in _WITHOUT_CHANCE:
             return self._answer(requests)
@@ -118,12 +118,12 @@ class LerobotPolicy(Policy):
         images = request.observation["images"]
         if view not in images:
             raise PolicyError(
-                f"the policy in {self._folder} wants the view {view!r} as {feature}, and the protocol shows "
+                f"the policy in {self._folder} needs the view {view!r} as {feature}, and the protocol shows "
                 f"{', '.join(images) or 'no images'}; choose another protocol, or another view by images={view}:{feature}"
             )
         return fit_image(images[view][-1], *self._model.images[feature], self._fit)
 
-    def _refuse_incomplete(self, told: LerobotOptions) -> None:
+    def _refuse_incomplete(self, settings: LerobotOptions) -> None:
         if not self._folder.is_dir():
             raise PolicyError(
                 f"there is no directory {self._folder}; give one that LeRobot's save_pretrained wrote (a policy of the hub has "
@@ -135,7 +135,7 @@ class LerobotPolicy(Policy):
                 f"{self._folder} lacks {', '.join(missing)}; it has to hold what LeRobot's "
                 "save_pretrained writes of a policy and its processors"
             )
-        if told.convention is None:
+        if settings.convention is None:
             raise PolicyError(
                 f"the policy in {self._folder} does not say what its numbers mean; declare it: --policy-options "
                 "convention=EMBODIMENT (such as libero_panda, or a JSON file)"
@@ -145,7 +145,8 @@ class LerobotPolicy(Policy):
         if importlib.util.find_spec("lerobot") is None:
             raise PolicyError(
                 "lerobot is not installed here; in an environment with vlarig and lerobot run: vlarig serve-policy --policy "
-                f"lerobot:{self._folder} --policy-options convention={told.convention}, and sweep with --policy openpi:ws://127.0.0.1:8000"
+                f"lerobot:{self._folder} --policy-options convention={settings.convention}, and sweep with "
+                "--policy openpi:ws://127.0.0.1:8000"
             )
 
     def _viewed(self, declared: dict[str, str] | None) -> dict[str, str]:
@@ -170,7 +171,7 @@ class LerobotPolicy(Policy):
             )
         return views
 
-    def _refuse_unfit(self, embodiment: Embodiment, who: str) -> None:
+    def _refuse_unfit(self, embodiment: Embodiment, name: str) -> None:
         model, found = self._model, []
         if model.action_size != embodiment.action_size:
             found.append(
@@ -184,7 +185,7 @@ class LerobotPolicy(Policy):
         if missing:
             found.append(f"{embodiment.name} has no view {missing[0]!r}")
         if found:
-            raise PolicyError(f"the policy in {self._folder} does not fit {who}: {'; '.join(found)}")
+            raise PolicyError(f"the policy in {self._folder} does not fit {name}: {'; '.join(found)}")
 
 
 class _Model:
@@ -196,7 +197,7 @@ class _Model:
         from lerobot.policies.factory import get_policy_class, make_pre_post_processors  # pyright: ignore[reportMissingImports]
 
         if device.startswith("cuda") and not torch.cuda.is_available():
-            raise PolicyError(f"device={device} was asked for, and torch finds no such device here; use device=cpu")
+            raise PolicyError(f"device={device} was requested, and torch finds no such device here; use device=cpu")
         self._torch = torch
         try:
             config = PreTrainedConfig.from_pretrained(folder)
@@ -210,16 +211,16 @@ class _Model:
         except PolicyError:
             raise
         except Exception as error:
-            said = str(error).strip().splitlines() or ["no reason given"]
-            raise PolicyError(f"LeRobot cannot load {folder} ({type(error).__name__}: {said[0][:300]})") from error
+            lines = str(error).strip().splitlines() or ["no reason given"]
+            raise PolicyError(f"LeRobot cannot load {folder} ({type(error).__name__}: {lines[0][:300]})") from error
         self._policy.eval()
 
     def _read(self, config: Any, folder: Path) -> None:
-        """Take down what the policy wants, and refuse one that cannot be asked for a chunk at a time."""
+        """Record the policy's inputs, and refuse a policy that cannot answer one chunk at a time."""
         looks_back = int(getattr(config, "n_obs_steps", 1) or 1)
         if looks_back > 1:
             raise PolicyError(
-                f"the policy in {folder} ({config.type}) looks back over {looks_back} steps, but is asked once a chunk and never sees "
+                f"the policy in {folder} ({config.type}) looks back over {looks_back} steps, but gets one request a chunk, without "
                 "the steps between; only policies with n_obs_steps=1 can be played"
             )
         if getattr(config, "temporal_ensemble_coeff", None) is not None:
@@ -230,7 +231,7 @@ class _Model:
         if config.action_feature is None or _ENV_STATE in (config.input_features or {}):
             raise PolicyError(f"the policy in {folder} has no feature {_ACTION!r}, or reads {_ENV_STATE}, which no env shows")
         self.kind = str(config.type)
-        self.rows = int(getattr(config, "n_action_steps", None) or config.chunk_size)
+        self.steps = int(getattr(config, "n_action_steps", None) or config.chunk_size)
         self.action_size = int(config.action_feature.shape[0])
         state = config.robot_state_feature
         self.state_size = None if state is None else int(state.shape[0])
@@ -246,7 +247,7 @@ class _Model:
         """The chunks for a batch of observations, ``float32[B, H, A]``, in the env's own units.
 
         Args:
-            frame: Feature to ``uint8[B, h, w, 3]`` or ``float32[B, S]``, and ``task`` to ``B`` instructions.
+            frame: Feature to ``uint8[B, h, w, 3]`` or ``float32[B, P]``, and ``task`` to ``B`` instructions.
             seed: Seed of what the policy draws.
         """
         torch = self._torch
@@ -254,7 +255,7 @@ class _Model:
         with torch.inference_mode(), torch.random.fork_rng():
             torch.manual_seed(seed)
             self._policy.reset()
-            chunk = self._after(self._policy.predict_action_chunk(self._before(batch))[:, : self.rows])
+            chunk = self._after(self._policy.predict_action_chunk(self._before(batch))[:, : self.steps])
         return chunk.to("cpu", torch.float32).numpy()
 
     def _tensor(self, value: np.ndarray) -> Any:
@@ -289,7 +290,7 @@ def _refuse_code(path: Path) -> None:
 
 
 def _fingerprint(folder: Path) -> str:
-    """Stands for the policy's revision: a hash of all that is loaded."""
+    """The policy's revision: a hash of all that is loaded."""
     digest = hashlib.sha256()
     for path in sorted(folder.glob("*")):
         if path.suffix in (".json", ".safetensors") and path.is_file():

@@ -1,4 +1,4 @@
-"""What a policy was asked, how long it took, and what batches did to its answers: counted while it plays."""
+"""A policy's requests, its seconds, and the effect of batches on its answers: counted during a run."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MOST_COMPARED = 12
 
 @dataclass
 class Rounding:
-    """What the batch's shape did to a neural policy's answers: the same request was asked alone too.
+    """The effect of the batch's shape on a neural policy's answers: the same request was answered alone too.
 
     Attributes:
         compared: Answers that were compared.
@@ -42,7 +42,7 @@ class SizeLoad:
 
 @dataclass
 class Load:
-    """What a policy was asked, and how long it took; loads add up.
+    """A policy's requests, and how long they took; loads add up.
 
     Attributes:
         batches: Batches that were answered.
@@ -85,7 +85,7 @@ class Load:
 def side_by_side(loads: Sequence[Load]) -> Load:
     """The load of replicas that answer side by side, as if of one policy.
 
-    It was asked what all of them were; its busy seconds are theirs on average, so that it is busy all the time where they all are.
+    Its requests are the sum of theirs; its busy seconds are their mean, so that it is busy all the time where they all are.
     """
     whole, count = sum(loads[1:], loads[0]), len(loads)
     sizes = {size: replace(each, seconds=each.seconds / count) for size, each in whole.sizes.items()}

@@ -1,4 +1,4 @@
-"""What waits for one member of a pool, the thread in which it acts, and what it cost. A policy in this process has one of them."""
+"""The queue of one member of a pool, the thread in which it acts, and its load. A policy in this process has one of them."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Waiting:
     answer: asyncio.Future[Answer]
 
     def settle(self, answer: Answer | Exception) -> None:
-        """Hand over the answer, or what went wrong, unless the caller is gone."""
+        """Set the answer or the error, unless the caller was cancelled."""
         if self.answer.done():
             return
         if isinstance(answer, Exception):
@@ -105,7 +105,7 @@ class MemberQueue:
         """Answer a batch that was taken from what waits.
 
         Raises:
-            PolicyLost: The member is gone; no request was answered.
+            PolicyLost: The member is lost; no request was answered.
         """
         requests = [waiting.request for waiting in batch]
         now = time.perf_counter()
@@ -120,7 +120,7 @@ class MemberQueue:
             waiting.settle(answer)
 
     async def revive(self) -> None:
-        """Have the pool bring the member back. Raises like :meth:`~.pool.PolicyPool.revive`."""
+        """Have the pool restart the member. Raises like :meth:`~.pool.PolicyPool.revive`."""
         if self._pool is not None:
             await self._in_thread(partial(self._pool.revive, self._member))
 
@@ -142,7 +142,7 @@ class MemberQueue:
         return answers, time.perf_counter() - began
 
     def _answers(self, requests: list[Request]) -> list[Answer | VlarigError]:
-        """The answer to each request, or what went wrong with it. Runs in the member's thread."""
+        """The answer to each request, or its error. Runs in the member's thread."""
         try:
             with policy_code(self._policy.name, f"while it acted for {requests[0].key}"):
                 began = time.perf_counter()

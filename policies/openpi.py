@@ -20,7 +20,7 @@ from ..envs.embodiments import Embodiment
 from ..envs.errors import BadMessageError
 from ..envs.tls import client_context
 from .access import TOKEN_VARIABLE, refuse_secrets
-from .announcement import CHUNK, CLIENT, EPISODE, EXECUTE, METADATA_KEY, SEED, SLOT, Announcement
+from .announcement import CHUNK, CLIENT, ENV, EPISODE, METADATA_KEY, N_ACTION_STEPS, SEED, Announcement
 from .api import Policy, PolicyError, Reply, Request
 from .conventions import differences, find_embodiment, refuse_differences
 from .openpi_layouts import LAYOUTS, ObservationLayout, find_layout
@@ -31,14 +31,14 @@ from .options import Options, read_options
 
 
 class Settings(Options):
-    """What a user may tell the remote policy, as ``--policy-options NAME=VALUE``."""
+    """Options of the remote policy, given as ``--policy-options NAME=VALUE``."""
 
     layout: str | None = None
-    """Under which keys the server wants its observations."""
+    """The keys of the observations that the server reads."""
     convention: str | None = None
     """What the server's numbers mean: name of an embodiment, or a JSON file with one."""
     horizon: Annotated[int, Field(ge=1)] | None = None
-    """Rows of each answer."""
+    """Steps of each answer."""
     image_size: ImageSize | None = None
     """Size of an image, where it is not the layout's."""
     image_fit: Literal["pad", "stretch", "crop"] | None = None
@@ -76,7 +76,7 @@ class Settings(Options):
             return client_context(self.ca_file)
         if self.ca_file is not None:
             raise PolicyError(
-                f"ca_file={self.ca_file} says whose certificate to trust, and {address} is not encrypted; write wss://"
+                f"ca_file={self.ca_file} names a certificate to trust, and {address} is not encrypted; write wss://"
             )
         return None
 
@@ -84,13 +84,13 @@ class Settings(Options):
 class OpenpiPolicy(Policy):
     """Plays what an openpi server answers. A batch goes out over several connections at once, so that the server can batch too.
 
-    A server of ours (``vlarig serve-policy``) announces whom its policy moves, the observation layout that it wants and how many rows
-    it answers with. Any other announces nothing, and the user has to declare it: silence stops the run, and so does a declaration that
-    contradicts an announcement.
+    A server of ours (``vlarig serve-policy``) announces the embodiment that its policy moves, the observation layout that it reads and
+    its steps an answer. Any other announces nothing, and the user has to declare it: without a declaration the run stops, and so it
+    does where a declaration contradicts an announcement.
 
     Args:
         argument: Address of the server, ``ws://HOST:PORT`` or ``wss://HOST:PORT``.
-        settings: The fields of :class:`Settings`, as typed.
+        settings: The fields of :class:`Settings`, as given.
 
     Raises:
         PolicyError: A setting is wrong or missing, or there is no such server.
@@ -100,18 +100,18 @@ class OpenpiPolicy(Policy):
     """Options that change no answer."""
 
     def __init__(self, argument: str, **settings: Any) -> None:
-        told = read_options(Settings, settings, "the openpi policy")
+        options = read_options(Settings, settings, "the openpi policy")
         refuse_secrets(argument, "openpi")
         if not argument.startswith(("ws://", "wss://")):
             raise PolicyError(f"{argument!r} is no address of a policy server; write openpi:ws://HOST:PORT")
         self._address = argument
-        encryption = told.encryption(argument)
+        encryption = options.encryption(argument)
         self._pool = ConnectionPool(
-            argument, told.token(), told.connections, told.timeout, told.connect_timeout, encryption=encryption
+            argument, options.token(), options.connections, options.timeout, options.connect_timeout, encryption=encryption
         )
         try:
             self._announced = self._read_metadata()
-            self._settle(told)
+            self._settle(options)
         except BaseException:
             self._pool.close()
             raise
@@ -121,13 +121,13 @@ class OpenpiPolicy(Policy):
         """Make sure that the server's policy fits the suite.
 
         Raises:
-            PolicyError: A convention differs, or the layout wants what the suite does not show.
+            PolicyError: A convention differs, or the layout needs what the suite does not show.
         """
         refuse_differences(self.name, suite, self._embodiment, embodiment, self.reads_state)
         self._layout.refuse_unfit(f"suite {suite!r}", embodiment, self.needs.images, self.reads_state)
 
     def strict(self) -> None:
-        """Make sure that the server computes strictly; it cannot be told to from here.
+        """Make sure that the server computes strictly; a client cannot switch that on.
 
         Raises:
             PolicyError: It does not, or does not say so.
@@ -141,8 +141,8 @@ class OpenpiPolicy(Policy):
         """The server's answer to each request.
 
         Raises:
-            PolicyError: The server is gone, fails, or answers something else than actions.
-            PolicyLost: The server says that a replica of its died which had an episode of ours.
+            PolicyError: The connection is lost, the server fails, or its answer holds no actions.
+            PolicyLost: The server reports that the replica with one of our episodes died.
         """
         answers = self._pool.exchange([pack(self._message(request)) for request in requests])
         return [Reply(self._actions(answer)) for answer in answers]
@@ -159,57 +159,56 @@ class OpenpiPolicy(Policy):
         except PolicyError as error:
             raise PolicyError(f"{error} ({self._address})") from None
 
-    def _settle(self, told: Settings) -> None:
-        """Put what was announced and what was declared together."""
+    def _settle(self, options: Settings) -> None:
+        """Merge the announcement with the declared options."""
         announced = self._announced
         if announced is None:
-            layout, embodiment = self._declared(told)
-            said = hashlib.sha256(pack(self._pool.metadata)).hexdigest()[
-                :8
-            ]  # beside it, what a server says that announces nothing
-            self.name, self.revision = "openpi", f"{told.revision} metadata-{said}"
-            self.horizon = told.horizon
+            layout, embodiment = self._declared(options)
+            # A server that announces nothing is identified by its metadata beside the declared revision.
+            digest = hashlib.sha256(pack(self._pool.metadata)).hexdigest()[:8]
+            self.name, self.revision = "openpi", f"{options.revision} metadata-{digest}"
+            self.horizon = options.horizon
             reads_images, reads_state = True, True
         else:
-            self._refuse_contradictions(told, announced)
+            self._refuse_contradictions(options, announced)
             layout, embodiment = find_layout(announced.layout), announced.embodiment
             self.name, self.revision = announced.name, announced.identity
             self.horizon = announced.horizon
             reads_images, reads_state = announced.reads_images, announced.reads_state
-        size, fit = told.image_size or layout.image_size, told.image_fit or layout.image_fit
+        size, fit = options.image_size or layout.image_size, options.image_fit or layout.image_fit
         self._layout = replace(layout, image_size=size, image_fit=fit)
         self._embodiment, self.embodiments = embodiment, (embodiment,)
         self.reads_state = reads_state
         self.needs = Needs(images=reads_images)
 
-    def _declared(self, told: Settings) -> tuple[ObservationLayout, Embodiment]:
-        missing = [name for name in ("layout", "convention", "horizon", "revision") if getattr(told, name) is None]
-        if missing or told.layout is None or told.convention is None:
+    def _declared(self, options: Settings) -> tuple[ObservationLayout, Embodiment]:
+        missing = [name for name in ("layout", "convention", "horizon", "revision") if getattr(options, name) is None]
+        if missing or options.layout is None or options.convention is None:
             examples = {
                 "layout": f"layout=NAME ({', '.join(LAYOUTS)})",
                 "convention": "convention=EMBODIMENT (such as libero_panda, or a JSON file)",
-                "horizon": "horizon=ROWS",
-                "revision": "revision=NAME (of the checkpoint, so that a run is not gone on with another)",
+                "horizon": "horizon=STEPS",
+                "revision": "revision=NAME (of the checkpoint, so that a run is not resumed with another)",
             }
             raise PolicyError(
                 f"the policy server at {self._address} does not say what its numbers mean, or whose they are; declare it: "
                 f"--policy-options {' '.join(examples[name] for name in missing)}"
             )
-        return find_layout(told.layout), find_embodiment(told.convention)
+        return find_layout(options.layout), find_embodiment(options.convention)
 
-    def _refuse_contradictions(self, told: Settings, announced: Announcement) -> None:
+    def _refuse_contradictions(self, options: Settings, announced: Announcement) -> None:
         for name in ("layout", "horizon", "revision"):
-            declared, said = getattr(told, name), getattr(announced, name)
-            if declared is not None and declared != said:
+            declared, served = getattr(options, name), getattr(announced, name)
+            if declared is not None and declared != served:
                 raise PolicyError(
-                    f"the policy server at {self._address} announces {name} {said}, and {name}={declared} was declared; leave it out"
+                    f"the policy server at {self._address} announces {name} {served}, and {name}={declared} was declared; leave it out"
                 )
-        if told.convention is not None:
-            found = differences(find_embodiment(told.convention), announced.embodiment, announced.reads_state)
+        if options.convention is not None:
+            found = differences(find_embodiment(options.convention), announced.embodiment, announced.reads_state)
             if found:
                 raise PolicyError(
                     f"the policy server at {self._address} announces the conventions of {announced.embodiment.name}, and "
-                    f"convention={told.convention} was declared, which differs: {found[0].replace('the env', 'the server')}"
+                    f"convention={options.convention} was declared, which differs: {found[0].replace('the env', 'the server')}"
                 )
 
     def _message(self, request: Request) -> dict[str, Any]:
@@ -217,11 +216,11 @@ class OpenpiPolicy(Policy):
         if self._announced is not None:
             message |= {
                 CLIENT: self._client,
-                SLOT: request.slot,
+                ENV: request.env,
                 EPISODE: request.key,
                 CHUNK: request.chunk,
                 SEED: request.seed,
-                EXECUTE: request.execute,
+                N_ACTION_STEPS: request.n_action_steps,
             }
         return message
 

@@ -1,6 +1,6 @@
-"""Observation layouts: under which keys, and in which form, an openpi server wants to be shown what a policy sees.
+"""Observation layouts: the keys and the form of the observations that an openpi server reads.
 
-Shapes: ``S`` numbers of the state vector, ``T`` frames of an observation's history.
+Shapes: ``P`` numbers of the state vector, ``M`` frames of an observation's history.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class ObservationLayout:
         state: Key of a part of the state vector to how many numbers it takes, in order; ``None``: all that are left.
         image_prefix: What the keys of images begin with where ``images`` is empty.
         image_group: Key of the map that holds the images; empty where they lie beside the others.
-        image_size: Height and width of an image; ``None``: as the env shows it, with its history, ``uint8[T, h, w, 3]``.
+        image_size: Height and width of an image; ``None``: as the env shows it, with its history, ``uint8[M, h, w, 3]``.
         image_fit: How an image gets that size; one of :func:`vlarig.policies.images.fit_image`'s ways.
         channels_first: Whether an image is ``uint8[3, h, w]``, not ``uint8[h, w, 3]``.
     """
@@ -48,7 +48,7 @@ class ObservationLayout:
     image_fit: str = "pad"
     channels_first: bool = False
 
-    def refuse_unfit(self, who: str, embodiment: Embodiment, reads_images: bool, reads_state: bool) -> None:
+    def refuse_unfit(self, name: str, embodiment: Embodiment, reads_images: bool, reads_state: bool) -> None:
         """Make sure that observations of ``embodiment`` can be shown in this layout.
 
         Raises:
@@ -57,14 +57,14 @@ class ObservationLayout:
         missing = [view for view in self.images.values() if view not in embodiment.cameras] if reads_images else []
         if missing:
             raise PolicyError(
-                f"{who}: the layout {self.name!r} shows the view {missing[0]!r}, which {embodiment.name} does not have "
+                f"{name}: the layout {self.name!r} shows the view {missing[0]!r}, which {embodiment.name} does not have "
                 f"(it has {', '.join(embodiment.cameras)}); choose another layout"
             )
         size, counts = len(embodiment.state_layout), list(self.state.values())
         if reads_state and None not in counts and sum(count or 0 for count in counts) != size:
             parts = ", ".join(f"{count} of {key}" for key, count in self.state.items())
             raise PolicyError(
-                f"{who}: the layout {self.name!r} has {parts}, but the state of {embodiment.name} has {size} numbers; "
+                f"{name}: the layout {self.name!r} has {parts}, but the state of {embodiment.name} has {size} numbers; "
                 "choose another layout"
             )
 
@@ -72,7 +72,7 @@ class ObservationLayout:
         """The observation in this layout.
 
         Raises:
-            PolicyError: The env does not show a view that the layout wants.
+            PolicyError: The env does not show a view that the layout needs.
         """
         message: dict[str, Any] = {"prompt": observation["instruction"]}
         message.update(self._split(np.asarray(observation["state"], np.float32)))
@@ -84,7 +84,7 @@ class ObservationLayout:
     def observation(
         self, message: Mapping[str, Any], embodiment: Embodiment, reads_images: bool, reads_state: bool
     ) -> Observation:
-        """The observation in ``message``, which may come from anyone.
+        """The observation in ``message``, which is not trusted.
 
         Raises:
             BadMessageError: A key is missing, or holds something else than it should; the sentence names it.
@@ -139,7 +139,7 @@ class ObservationLayout:
     def _read_image(self, key: str, image: object) -> np.ndarray:
         wanted = "uint8[3, h, w]" if self.channels_first else "uint8[h, w, 3]"
         if self.image_size is None:
-            wanted = f"uint8[T, h, w, 3] or {wanted}"
+            wanted = f"uint8[M, h, w, 3] or {wanted}"
         if isinstance(image, np.ndarray) and image.dtype == np.uint8 and image.size:
             if self.channels_first and image.ndim == 3:
                 image = image.transpose(1, 2, 0)

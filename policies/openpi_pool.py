@@ -24,7 +24,7 @@ from .strict_msgpack import MAX_MESSAGE_BYTES
 _REFUSALS = (1008, 1009)
 
 
-class ServerGoneError(PolicyError):
+class ServerLostError(PolicyError):
     """The server cannot be reached, or does not answer; its policy did nothing wrong."""
 
 
@@ -68,8 +68,8 @@ class ConnectionPool:
         """The server's answer to each message, in order.
 
         Raises:
-            PolicyError: The server is gone, refuses a message, or takes too long.
-            PolicyLost: It says that what it knew of an episode is lost.
+            PolicyError: The connection is lost, or the server refuses a message or takes too long.
+            PolicyLost: It reports that its state of an episode is lost.
         """
         return self._loop.run(self._exchange(messages))
 
@@ -83,7 +83,7 @@ class ConnectionPool:
             self._loop.close()
 
     async def _open(self) -> dict[Any, Any]:
-        """Make the first connection and return what the server says about itself."""
+        """Make the first connection and return the server's metadata."""
         self._room = asyncio.Semaphore(self._most)
         self._idle.append(await self._connect())
         assert self._greeting is not None
@@ -109,7 +109,7 @@ class ConnectionPool:
                 try:
                     return await self._ask_through(connection, message)
                 except ConnectionClosed as closed:
-                    if closed.rcvd is not None and closed.rcvd.code in _REFUSALS:  # another attempt would end alike
+                    if closed.rcvd is not None and closed.rcvd.code in _REFUSALS:  # another attempt would end the same
                         raise self._gone(closed) from None
             try:
                 return await self._ask_through(await self._connect(), message)
@@ -123,18 +123,18 @@ class ConnectionPool:
                 answer = await connection.recv()
         except TimeoutError:
             connection.transport.abort()
-            raise ServerGoneError(
+            raise ServerLostError(
                 f"the policy server at {self._url} gave no answer within {self._timeout:g} s; raise the policy option timeout"
             ) from None
         except asyncio.CancelledError:
             connection.transport.abort()
             raise
-        if isinstance(answer, str):  # openpi's servers send an error as text, its last line says what went wrong
+        if isinstance(answer, str):  # openpi's servers send an error as text, its last line is the error
             connection.transport.abort()
             if answer.startswith(LOST):
                 raise PolicyLost(f"the policy server at {self._url} has lost an episode: {answer.removeprefix(LOST)[:500]}")
-            said = answer.strip().splitlines() or ["no reason given"]
-            raise PolicyError(f"the policy server at {self._url} failed on a request: {said[-1][:500]}")
+            lines = answer.strip().splitlines() or ["no reason given"]
+            raise PolicyError(f"the policy server at {self._url} failed on a request: {lines[-1][:500]}")
         self._idle.append(connection)
         return answer
 
@@ -149,8 +149,8 @@ class ConnectionPool:
                     max_size=MAX_MESSAGE_BYTES,
                     open_timeout=None,
                     close_timeout=1.0,
-                    ping_timeout=self._timeout,  # openpi's server answers no ping while its policy thinks
-                    proxy=None,  # an address is meant as it is typed, whatever http_proxy says
+                    ping_timeout=self._timeout,  # openpi's server answers no ping while its policy computes
+                    proxy=None,  # an address is used as given, whatever http_proxy is
                 )
                 try:
                     greeting = await connection.recv()
@@ -160,7 +160,7 @@ class ConnectionPool:
         except InvalidStatus as refused:
             status = refused.response.status_code
             hint = "; set VLARIG_POLICY_TOKEN to its token" if status == 401 else ""
-            if status == 403:  # a server of ours says why
+            if status == 403:  # a server of ours sends the reason
                 hint = f": {one_line((refused.response.body or b'').decode(errors='replace'))}"
             raise PolicyError(f"the server at {self._url} refuses connections (HTTP status {status}){hint}") from None
         except ConnectionClosed as closed:
@@ -173,7 +173,7 @@ class ConnectionPool:
             reason = f"no answer within {self._connect_timeout:g} s" if isinstance(error, TimeoutError) else str(error)
             if isinstance(error, InvalidHandshake):  # its text may show headers
                 reason = f"what answers is no websocket server: {type(error).__name__}"
-            raise ServerGoneError(
+            raise ServerLostError(
                 f"no policy server can be reached at {self._url} ({reason}); start it, or mend the address"
             ) from None
         except (InvalidURI, ValueError):  # a ValueError for a port that is no number
@@ -190,9 +190,9 @@ class ConnectionPool:
         return connection
 
     def _gone(self, closed: ConnectionClosed) -> PolicyError:
-        how, kind = "without a word", ServerGoneError
+        how, kind = "without a word", ServerLostError
         if closed.rcvd is not None:
-            kind = PolicyError if closed.rcvd.code in _REFUSALS else ServerGoneError
+            kind = PolicyError if closed.rcvd.code in _REFUSALS else ServerLostError
             how = f"with code {closed.rcvd.code}" + f" ({closed.rcvd.reason})" * bool(closed.rcvd.reason)
         return kind(
             f"the policy server at {self._url} closed the connection {how}; see its log, then type the same command again"

@@ -16,7 +16,7 @@ from .access import refuse_secrets
 from .api import Policy, PolicyError, PolicyLost, Reply, Request
 from .calls import carry_out
 from .openpi import OpenpiPolicy
-from .openpi_pool import ServerGoneError
+from .openpi_pool import ServerLostError
 from .pool import PolicyPool
 from .replica_messages import Description, Order
 
@@ -30,7 +30,7 @@ def openpi_policy(argument: str, **settings: Any) -> Policy:
 
     Args:
         argument: An address, some with commas between them, or a file with one a line, in which a ``#`` begins a comment.
-        settings: The fields of :class:`~vlarig.policies.openpi.Settings`, as typed.
+        settings: The fields of :class:`~vlarig.policies.openpi.Settings`, as given.
 
     Raises:
         PolicyError: An address is none or comes twice, a server is not there, or they do not serve the same policy.
@@ -44,11 +44,11 @@ def openpi_policy(argument: str, **settings: Any) -> Policy:
 
 
 class OpenpiServer:
-    """One of several servers. One that is gone is connected with again when it is back. A :class:`~.pool.Member`.
+    """One of several servers; a lost connection is made again when the server is back. A :class:`~.pool.Member`.
 
     Args:
         address: Its address.
-        settings: The fields of :class:`~vlarig.policies.openpi.Settings`, as typed.
+        settings: The fields of :class:`~vlarig.policies.openpi.Settings`, as given.
     """
 
     version = 0
@@ -65,7 +65,7 @@ class OpenpiServer:
 
         Raises:
             PolicyError: The policy failed.
-            PolicyLost: The server is gone; :meth:`revive` it.
+            PolicyLost: The connection is lost; :meth:`revive` it.
         """
         return self._use(lambda policy: policy.act(requests))
 
@@ -78,32 +78,32 @@ class OpenpiServer:
         return self._use(lambda policy: policy.value(requests))
 
     def do(self, order: Order) -> int | None:
-        """Carry out an order; the rows that answer one about rows. Raises like :meth:`act`."""
+        """Carry out an order; the steps that answer one about steps. Raises like :meth:`act`."""
         return self._use(lambda policy: carry_out(policy, order))
 
     def revive(self, orders: Sequence[Order]) -> None:
-        """Wait until the server is there again. It forgot no order: what they make sure of is announced with the policy.
+        """Wait until the server is there again. No order is repeated: what they ensure is announced with the policy.
 
         Raises:
             PolicyError: It does not come back.
             PolicyLost: :meth:`interrupt` was called meanwhile.
         """
         self._interrupted.clear()
-        patience, story = backoff.Backoff(backoff.LONGEST_ABSENCE), ""
+        patience, reason = backoff.Backoff(backoff.LONGEST_ABSENCE), ""
         while self._policy is None:
             pause = patience.failed()
             if pause is None:
-                raise PolicyError(f"{story}; it was away for {patience.paused:.0f} s, and is given up")
+                raise PolicyError(f"{reason}; it was away for {patience.paused:.0f} s, and is given up")
             if self._interrupted.wait(pause):
-                raise PolicyLost(f"{self.label} is gone")
+                raise PolicyLost(f"{self.label} is lost")
             try:
                 self._connect()
                 logger.warning("%s is back", self.label)
-            except ServerGoneError as gone:
-                story = str(gone)
+            except ServerLostError as lost:
+                reason = str(lost)
 
     def interrupt(self) -> None:
-        """Do not wait any more for a server that is gone."""
+        """Stop waiting for a server whose connection is lost."""
         self._interrupted.set()
 
     def close(self) -> None:
@@ -119,12 +119,12 @@ class OpenpiServer:
     def _use(self, work: Callable[[OpenpiPolicy], T]) -> T:
         """Have the server's policy do something. Raises like :meth:`act`."""
         if self._policy is None:
-            raise PolicyLost(f"{self.label} is gone")
+            raise PolicyLost(f"{self.label} is lost")
         try:
             return work(self._policy)
-        except ServerGoneError as gone:
+        except ServerLostError as lost:
             self.close()
-            raise PolicyLost(str(gone)) from None
+            raise PolicyLost(str(lost)) from None
 
 
 def _disagreement(first: OpenpiServer, other: OpenpiServer, difference: str) -> str:

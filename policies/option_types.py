@@ -32,7 +32,7 @@ Pixels = Annotated[int, Field(ge=1, le=4096)]
 #: ``224`` or ``180x320``: height and width of an image, in pixels.
 ImageSize = Annotated[tuple[Pixels, Pixels], BeforeValidator(_size)]
 
-#: ``ego:image,cam_left_wrist:image2``: view tag to the name under which a policy knows it.
+#: ``ego:image,cam_left_wrist:image2``: view tag to the policy's name for it.
 Views = Annotated[dict[str, str], BeforeValidator(_views)]
 
 #: Seconds, more than none.

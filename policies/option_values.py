@@ -51,7 +51,7 @@ def _read(policy: str, name: str, text: str, kind: Any) -> Any:
         return text
     try:
         reader: TypeAdapter[Any] = TypeAdapter(kind)
-    except PydanticUserError:  # a type that no text says
+    except PydanticUserError:  # a type that no text gives
         return text
     json = "null" if text.lower() == "none" else text
     problem = ""

@@ -20,29 +20,29 @@ class Options(BaseModel):
 OptionsType = TypeVar("OptionsType", bound=Options)
 
 
-def read_options(kind: type[OptionsType], given: Mapping[str, Any], who: str) -> OptionsType:
+def read_options(kind: type[OptionsType], given: Mapping[str, Any], policy: str) -> OptionsType:
     """The options that the words of ``given`` say.
 
     Args:
         kind: What there is.
-        given: Name to value, as typed.
-        who: Names the policy in the sentence.
+        given: Name to value, as given on the command line.
+        policy: Names the policy in the sentence.
 
     Raises:
         PolicyError: A name is unknown, a value is not legal, or one that is needed is missing.
     """
     for name in given:
         if name not in kind.model_fields:
-            raise PolicyError(f"{who} has no option {name!r}; {suggestion(name, kind.model_fields)}")
+            raise PolicyError(f"{policy} has no option {name!r}; {suggestion(name, kind.model_fields)}")
     try:
         return kind.model_validate(given)
     except ValidationError as error:
         first = error.errors()[0]
         name = str(first["loc"][0]) if first["loc"] else ""
         if first["type"] == "missing":
-            raise PolicyError(f"{who} needs the option {name}; add {name}=...") from None
+            raise PolicyError(f"{policy} needs the option {name}; add {name}=...") from None
         meaning = kind.model_fields[name].description if name in kind.model_fields else None
         raise PolicyError(
-            f"the option {name}={given.get(name)!r} of {who} is not possible: {first['msg'].lower()}"
+            f"the option {name}={given.get(name)!r} of {policy} is not possible: {first['msg'].lower()}"
             + (f" ({name}: {meaning})" if meaning else "")
         ) from None

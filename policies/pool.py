@@ -1,8 +1,8 @@
 """A pool: one policy in several processes or on several servers, which act side by side.
 
-A :class:`Member` is one of them and knows its transport alone. The pool does what all kinds of members have in common: it makes sure
-that they are the same policy, has each of them carry out what concerns all, also after it was started anew, and remembers how many rows
-they answer. A :class:`~.batching.Batcher` has the members act side by side.
+A :class:`Member` is one of them and contains its transport alone. The pool is common to all kinds of members: it makes sure that they
+are the same policy, sends every order to all of them, also after a restart, and keeps the number of steps of their answers. A
+:class:`~.batching.Batcher` has the members act side by side.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from .replica_messages import (
     Check,
     Description,
     Done,
+    HorizonFor,
     LoadWeights,
     Message,
     Order,
     PackedReply,
     PackedRequest,
     Record,
-    Rows,
     Strict,
     ValueReply,
     ValueRequest,
@@ -46,7 +46,7 @@ class Member(Protocol):
     """Names it in messages: ``replica 0 of the policy 'random'``."""
 
     description: Description
-    """What its policy says of itself; read again after :meth:`revive`."""
+    """The description of its policy; read again after :meth:`revive`."""
 
     version: int
     """The policy's version when it acted last; 0 for one that does not learn."""
@@ -56,29 +56,29 @@ class Member(Protocol):
 
         Raises:
             PolicyError: The policy failed.
-            PolicyLost: The process or the server is gone, and with it what it knew of its episodes; :meth:`revive` it.
+            PolicyLost: The process is dead or the server lost, and with it the state of its episodes; :meth:`revive` it.
         """
         ...
 
     def value(self, requests: Sequence[Request]) -> np.ndarray:
-        """The policy's value at each request, ``float32[N]``. Raises like :meth:`act`."""
+        """The policy's value at each request, ``float32[B]``. Raises like :meth:`act`."""
         ...
 
     def do(self, order: Order) -> int | None:
-        """Carry out an order; the rows that answer :class:`~.replica_messages.Rows`. Raises like :meth:`act`."""
+        """Carry out an order; the steps that answer :class:`~.replica_messages.HorizonFor`. Raises like :meth:`act`."""
         ...
 
     def revive(self, orders: Sequence[Order]) -> None:
-        """Bring it back where it is gone, and have it carry out again the orders that it forgot.
+        """Restart it where it is lost, and have it carry out again the orders that it lost.
 
         Raises:
-            VlarigError: It is gone for good.
+            VlarigError: It cannot be restarted.
             PolicyLost: :meth:`interrupt` was called meanwhile.
         """
         ...
 
     def interrupt(self) -> None:
-        """Have what is under way in another thread end at once, with :class:`~.api.PolicyLost`, where that can be done."""
+        """End the work under way in another thread at once, with :class:`~.api.PolicyLost`, where that can be done."""
         ...
 
     def close(self) -> None:
@@ -87,7 +87,7 @@ class Member(Protocol):
 
 
 class MessageMember:
-    """What members have in common that are reached by the messages of :mod:`.replica_messages`."""
+    """Base of members that use the messages of :mod:`.replica_messages`."""
 
     version = 0
 
@@ -100,16 +100,16 @@ class MessageMember:
         return [packed.reply for packed in replies if isinstance(packed, PackedReply)]
 
     def value(self, requests: Sequence[Request]) -> np.ndarray:
-        """The policy's value at each request, ``float32[N]``. Raises like :meth:`Member.act`."""
+        """The policy's value at each request, ``float32[B]``. Raises like :meth:`Member.act`."""
         (reply,) = self.exchange([ValueRequest(), *map(PackedRequest, requests)])
         assert isinstance(reply, ValueReply), reply
         return reply.values
 
     def do(self, order: Order) -> int | None:
-        """Carry out an order; the rows that answer one about rows. Raises like :meth:`Member.act`."""
+        """Carry out an order; the number of steps for one about steps. Raises like :meth:`Member.act`."""
         (done,) = self.exchange([order])
         assert isinstance(done, Done), done
-        return done.rows
+        return done.steps
 
     def exchange(self, messages: Sequence[Message]) -> list[Message]:
         """Send a request, in one or more messages, and return its answer's. Raises like :meth:`Member.act`."""
@@ -124,7 +124,7 @@ class PolicyPool(Policy, Generic[M]):
 
     Args:
         members: One or more.
-        resources: What is closed with the pool, the members too. It is taken over where the members agree.
+        resources: What is closed with the pool, the members too. The pool owns it where the members agree.
         disagreement: The sentence where two members are not the same policy: made of both, and of ``revision is '1' and '2'``.
 
     Raises:
@@ -145,8 +145,8 @@ class PolicyPool(Policy, Generic[M]):
         self.reads_state, self.embodiments = described.reads_state, described.embodiments
         self.transport_options = frozenset(described.transport_options)
         self._orders: list[Order] = []
-        """What every member has carried out, and does again when it was started anew."""
-        self._rows: dict[str, tuple[Embodiment, int | None]] = {}
+        """The orders that every member has carried out, and carries out again after a restart."""
+        self._steps: dict[str, tuple[Embodiment, int | None]] = {}
         self._weights: Path | None = None
         """Folder of the newest weights."""
         self._resources = resources.pop_all()
@@ -180,7 +180,7 @@ class PolicyPool(Policy, Generic[M]):
         self._order(Record(None if options is None else dict(options)))
 
     def value(self, requests: Sequence[Request]) -> np.ndarray:
-        """The first member's values, ``float32[N]``.
+        """The first member's values, ``float32[B]``.
 
         Raises:
             PolicyError: It has none.
@@ -188,7 +188,7 @@ class PolicyPool(Policy, Generic[M]):
         return self._insist(self.members[0], lambda member: member.value(requests))
 
     def load_weights(self, version: int, state: Mapping[str, Any]) -> None:
-        """Have every member take new weights, one that is started anew later too.
+        """Have every member take new weights, one that restarts later too.
 
         Raises:
             PolicyError: The policy does not learn, they are not its own, or there is no room for them.
@@ -203,24 +203,24 @@ class PolicyPool(Policy, Generic[M]):
             other.unlink()
 
     def horizon_for(self, embodiment: Embodiment) -> int | None:
-        """The steps of each chunk for this embodiment; ``None``: as many as a request's ``execute``."""
-        known, rows = self._rows.get(embodiment.name, (None, None))
+        """The steps of each chunk for this embodiment; ``None``: as many as a request's ``n_action_steps``."""
+        known, steps = self._steps.get(embodiment.name, (None, None))
         if known != embodiment:
-            rows = self._insist(self.members[0], lambda member: member.do(Rows(embodiment)))
-            self._rows[embodiment.name] = embodiment, rows
-        return rows
+            steps = self._insist(self.members[0], lambda member: member.do(HorizonFor(embodiment)))
+            self._steps[embodiment.name] = embodiment, steps
+        return steps
 
     def revive(self, member: M) -> None:
-        """Bring a member back after :class:`~.api.PolicyLost`.
+        """Restart a member after :class:`~.api.PolicyLost`.
 
         Raises:
-            VlarigError: It is gone for good, or came back as another policy.
+            VlarigError: It cannot be restarted, or restarted as another policy.
             PolicyLost: It was interrupted meanwhile.
         """
         member.revive(self._orders)
         if member.description != self._description:
             member.close()
-            raise PolicyError(f"{member.label} says that it is another policy than before; begin a new run for that one")
+            raise PolicyError(f"{member.label} describes another policy than before; begin a new run for that one")
 
     def close(self) -> None:
         """End the members; a second call does nothing."""
@@ -234,7 +234,7 @@ class PolicyPool(Policy, Generic[M]):
         self._orders.append(order)
 
     def _insist(self, member: M, work: Callable[[M], T]) -> T:
-        """Have a member do something that needs nothing of what it did before, however often it is lost meanwhile."""
+        """Have a member do work that needs no state, again after every loss of the member."""
         while True:
             try:
                 return work(member)

@@ -1,4 +1,4 @@
-"""Policies by name: the rig's own, those behind a door (``scheme:argument``), entry points, and any class as ``module:Name``."""
+"""Policies by name: the rig's own, clients of those elsewhere (``scheme:argument``), entry points, and any class as ``module:Name``."""
 
 from __future__ import annotations
 
@@ -8,13 +8,14 @@ import inspect
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from importlib.metadata import entry_points
+from importlib.metadata import entry_points, version
 from pathlib import Path
 from typing import Any
 
 from ..envs.api import Needs
 from ..envs.errors import VlarigError, suggestion
 from ..envs.faults import describe, traceback_of
+from ..envs.plugins import Registration, broken_plugins, only, registered_experts, registrations
 from ..envs.sources import Source, find_sources
 from .api import Policy, PolicyError
 from .calls import policy_code
@@ -66,7 +67,37 @@ def policy_sources(name: str) -> list[Source]:
     Raises:
         VlarigError: There is no such name, or a file cannot be read.
     """
-    return find_sources([_place(name)[0].partition(":")[0]], folder=Path.cwd())
+    return find_sources([find_policy(name).module], folder=Path.cwd())
+
+
+def find_policy(name: str) -> Registration:
+    """Where the class of the policy is that :func:`load_policy` knows by that name; nothing is imported.
+
+    Raises:
+        VlarigError: There is no such name, or several packages register it.
+    """
+    return _place(name)[0]
+
+
+def find_expert(suite: str) -> Registration:
+    """Where the class of a suite's scripted expert is; nothing is imported.
+
+    Raises:
+        VlarigError: The suite has none, or several packages register one.
+    """
+    registered = registered_experts()
+    if suite not in registered:
+        known = ", ".join(sorted(registered))
+        raise PolicyError(f"suite {suite!r} has no scripted expert; suites with one: {known}{broken_plugins()}")
+    return only("the expert of suite", suite, registered[suite])
+
+
+def find_experts(policy: str, suites: Sequence[str]) -> dict[str, Registration]:
+    """The scripted expert by which the policy ``expert`` plays each of these suites; none for any other policy.
+
+    Raises like :func:`find_expert`.
+    """
+    return {suite: find_expert(suite) for suite in suites} if find_policy(policy).place == _BUILT_IN["expert"] else {}
 
 
 def parse_options(words: Sequence[str]) -> dict[str, str]:
@@ -92,13 +123,13 @@ def load_policy(name: str, options: Mapping[str, str] | None = None) -> Policy:
     Args:
         name: A known name; ``scheme:argument`` for a checkpoint or a model server (``qwen-vla:small``, ``openpi:ws://host:8000``);
             or ``module:Name`` for any importable class, for which the working directory is searched too.
-        options: What the policy's class is told, by name; it gets them as keyword arguments, read by their annotations.
+        options: The options of the policy's class, by name, passed as keyword arguments and read by their annotations.
 
     Raises:
         PolicyError: There is none (the nearest names are offered), it cannot be imported or made, or lacks a member.
     """
     place, arguments = _place(name)
-    make = _import(place)
+    make = _import(name, place)
     given = dict(options or {})
     _check_options(name, make, arguments, given)
     given = option_values(name, make, given)
@@ -136,24 +167,26 @@ def _check_options(name: str, make: Callable[[], Any], arguments: list[str], opt
             raise PolicyError(f"the policy {name!r} has no option {option!r}; {takes}")
 
 
-def _place(name: str) -> tuple[str, list[str]]:
-    """A policy's class as ``module:Name``, and what it is made with besides the options; nothing is imported."""
+def _place(name: str) -> tuple[Registration, list[str]]:
+    """Where a policy's class is, and what it is made with besides the options; nothing is imported."""
     scheme, colon, argument = name.partition(":")
-    if scheme in _SCHEMES:
-        return _SCHEMES[scheme], [argument]
+    own = f"vlarig {version('vlarig')}"
     if colon:
-        return name, []
-    places = {point.name: point.value for point in entry_points(group=ENTRY_POINT_GROUP)} | _BUILT_IN
-    if name in places:
-        return places[name], []
+        return (Registration(_SCHEMES[scheme], own), [argument]) if scheme in _SCHEMES else (Registration(name), [])
+    registered = {each: [Registration(place, own)] for each, place in {**_BUILT_IN, **_SCHEMES}.items()}
+    for each, registration in registrations(entry_points(group=ENTRY_POINT_GROUP)):
+        registered.setdefault(each, []).append(registration)
+    if name in registered:
+        return only("policy", name, registered[name]), [argument] if name in _SCHEMES else []
     schemes = ", ".join(f"{scheme}:..." for scheme in sorted(_SCHEMES))
+    known = registered.keys() - _SCHEMES.keys()
     raise PolicyError(
-        f"unknown policy {name!r}; {suggestion(name, places)} (checkpoints and servers: {schemes}; any class of yours: module:Name)"
+        f"unknown policy {name!r}; {suggestion(name, known)} (checkpoints and servers: {schemes}; any class of yours: module:Name)"
     )
 
 
-def _import(name: str) -> Callable[[], Any]:
-    module_name, _, class_name = name.partition(":")
+def _import(name: str, found: Registration) -> Callable[[], Any]:
+    module_name, _, class_name = found.place.partition(":")
     here = str(Path.cwd())
     sys.path.insert(0, here)
     try:
@@ -166,7 +199,9 @@ def _import(name: str) -> Callable[[], Any]:
                 f"{error.name} is not installed, which this policy needs; run: pip install 'vlarig[policy]' "
                 "(without a GPU, run before: python -m uv pip install --torch-backend cpu torch)"
             ) from None
-        sentence = f"the policy {name!r} cannot be imported ({describe(error)}); give module:Name, module importable here"
+        owner = f" of the package {found.package}" if found.package else ""
+        mend = "mend or uninstall it" if owner else "give module:Name, module importable here"
+        sentence = f"the policy {name!r}{owner} cannot be imported ({describe(error)}); {mend}"
         raise PolicyError(sentence, traceback=traceback_of(error)) from error
     finally:
         sys.path.remove(here)
@@ -179,7 +214,7 @@ def _import(name: str) -> Callable[[], Any]:
 
 
 def check_members(name: str, policy: object) -> None:
-    """Make sure that an object is a policy, and that what it says of itself is of the right types.
+    """Make sure that an object is a policy, and that its members are of the right types.
 
     Raises:
         PolicyError: It is no :class:`~.api.Policy`, a member is of another type, or the horizon is no number of steps.

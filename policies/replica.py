@@ -49,12 +49,12 @@ def main() -> None:
     name = arguments["policy"]
     sys.path[:] = arguments["path"]
     with (
-        contextlib.suppress(EOFError, ConnectionError),  # the driver does not want us any more
+        contextlib.suppress(EOFError, ConnectionError),  # the driver closed the connection
         contextlib.ExitStack() as stack,
     ):
         try:
             policy = stack.enter_context(loaded_policy(name, arguments["options"]))
-            with policy_code(name, "while it said what it is"):
+            with policy_code(name, "while it was described"):
                 description = encode(Description.of(policy, source_hashes(policy_sources(name))))
         except VlarigError as error:
             _send(channel, 0, [encode(Failed.of(error))])
@@ -70,7 +70,7 @@ def _send(channel: socket.socket, number: int, parts: list[bytes]) -> None:
 
 
 def _answers(policy: Policy, messages: list[Message]) -> list[bytes]:
-    """The messages that answer a request, encoded. Whatever the policy does wrong is an answer too."""
+    """The messages that answer a request, encoded. A failure of the policy is an answer too."""
     first, *batch = messages
     try:
         if isinstance(first, Order):

@@ -29,12 +29,12 @@ MAX_BATCH_BYTES = 2**32
 
 _SIZE = struct.Struct(">I")
 
-#: Most characters of what is said of a failure.
+#: Most characters of a failure's message.
 _LONGEST_SENTENCE = 10_000
 
 
 class Description(MessageStruct, frozen=True):
-    """What a policy says of itself; the members of :class:`~vlarig.policies.api.Policy`.
+    """A policy's description of itself; the members of :class:`~vlarig.policies.api.Policy`.
 
     ``sources`` has the name and hash of each of its source files, as :mod:`vlarig.envs.sources` finds them.
     """
@@ -91,16 +91,16 @@ class LoadWeights(MessageStruct, frozen=True):
     path: str
 
 
-class Rows(MessageStruct, frozen=True):
-    """How many rows are answered to this embodiment?"""
+class HorizonFor(MessageStruct, frozen=True):
+    """How many steps are answered to this embodiment?"""
 
     embodiment: Embodiment
 
 
 class Done(MessageStruct, frozen=True):
-    """It is done; ``rows`` answers :class:`Rows`."""
+    """It is done; ``steps`` answers :class:`HorizonFor`."""
 
-    rows: int | None = None
+    steps: int | None = None
 
 
 class ActRequest(MessageStruct, frozen=True):
@@ -112,7 +112,7 @@ class ValueRequest(MessageStruct, frozen=True):
 
 
 class ValueReply(MessageStruct, frozen=True):
-    """The values, ``float32[N]``."""
+    """The values, ``float32[B]``."""
 
     values: np.ndarray
 
@@ -148,8 +148,8 @@ class Failed(MessageStruct, frozen=True):
         sentence = str(error)[:_LONGEST_SENTENCE].encode(errors="replace").decode()
         if isinstance(error, PolicyLost):
             return cls(LOST, sentence)
-        story = error.traceback.encode(errors="replace").decode()
-        return cls(POLICY if isinstance(error, PolicyError) else OTHER, sentence, story)
+        trace = error.traceback.encode(errors="replace").decode()
+        return cls(POLICY if isinstance(error, PolicyError) else OTHER, sentence, trace)
 
     def error(self) -> VlarigError | PolicyLost:
         """The same as the exception to raise."""
@@ -159,7 +159,7 @@ class Failed(MessageStruct, frozen=True):
 
 
 #: What a policy is to do besides acting; it is answered by :class:`Done`.
-Order = Check | Strict | Rows | Record | LoadWeights
+Order = Check | Strict | HorizonFor | Record | LoadWeights
 
 Message = Description | Order | Done | ActRequest | ValueRequest | PackedRequest | ActReply | ValueReply | PackedReply | Failed
 
@@ -180,7 +180,7 @@ def decode(data: bytes) -> Message:
     """The message in ``data``.
 
     Raises:
-        BadMessageError: There is none; says what is wrong.
+        BadMessageError: There is none; the message says why.
     """
     return unpack(data, Message)
 

@@ -1,4 +1,4 @@
-"""Replies held against what the policy promised, wherever it runs: here, or in a process of its own."""
+"""Replies checked against what the policy declares, wherever it runs: here, or in a process of its own."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def checked_replies(
         act: The ``act`` of one of the pool's members; the policy's own by default.
 
     Raises:
-        PolicyError: The policy raised, or its replies are not what was asked for.
-        PolicyLost: The policy's process is gone.
+        PolicyError: The policy raised, or its replies do not fit the requests.
+        PolicyLost: The policy's process is dead.
     """
     with policy_code(policy.name, f"while it acted for {requests[0].key}"):
         replies = list((act or policy.act)(requests))
@@ -36,8 +36,8 @@ def checked_replies(
         return checked
 
 
-def execute_for(policy: Policy, embodiment: Embodiment, wanted: int) -> int:
-    """Rows to execute of each chunk: as many as wanted, but no more than the policy predicts."""
+def n_action_steps_for(policy: Policy, embodiment: Embodiment, wanted: int) -> int:
+    """Steps to n_action_steps of each chunk: as many as wanted, but no more than the policy predicts."""
     horizon = horizon_for(policy, embodiment)
     return wanted if horizon is None else min(wanted, horizon)
 
@@ -66,7 +66,7 @@ def _checked(policy: Policy, request: Request, reply: Reply) -> Reply:
     """``reply`` with its actions as ``float32[H, A]``.
 
     Raises:
-        PolicyError: It is no reply, its actions do not fit the embodiment, or they are not as many rows as the policy promises.
+        PolicyError: It is no reply, its actions do not fit the embodiment, or they are not as many steps as the policy promises.
     """
     if not isinstance(reply, Reply):
         raise PolicyError(
@@ -78,8 +78,8 @@ def _checked(policy: Policy, request: Request, reply: Reply) -> Reply:
     except BadActionError as error:
         raise PolicyError(f"the policy {policy.name!r} answered {request.key} badly: {error}") from None
     horizon = horizon_for(policy, request.embodiment)
-    rows = request.execute if horizon is None else horizon
-    if len(actions) != rows:
-        promised = "the request's execute" if horizon is None else "its horizon"
-        raise PolicyError(f"the policy {policy.name!r} answered {request.key} with {len(actions)} rows; {promised} is {rows}")
+    steps = request.n_action_steps if horizon is None else horizon
+    if len(actions) != steps:
+        promised = "the request's n_action_steps" if horizon is None else "its horizon"
+        raise PolicyError(f"the policy {policy.name!r} answered {request.key} with {len(actions)} steps; {promised} is {steps}")
     return Reply(np.ascontiguousarray(actions), reply.recorded)

@@ -10,9 +10,10 @@ import numpy as np
 
 from ..envs.api import Needs
 from ..envs.embodiments import Embodiment
-from ..envs.plugins import expert_places
+from ..envs.faults import describe, traceback_of
 from .api import Policy, PolicyError, Reply, Request
 from .experts.motion import ScriptedExpert
+from .registry import find_expert
 
 
 class ZeroPolicy(Policy):
@@ -23,8 +24,8 @@ class ZeroPolicy(Policy):
     needs = Needs(images=False)
 
     def act(self, requests: Sequence[Request]) -> list[Reply]:
-        """``execute`` rows of zeros for each request."""
-        return [Reply(np.zeros((request.execute, request.embodiment.action_size), np.float32)) for request in requests]
+        """``n_action_steps`` steps of zeros for each request."""
+        return [Reply(np.zeros((request.n_action_steps, request.embodiment.action_size), np.float32)) for request in requests]
 
 
 class RandomPolicy(Policy):
@@ -35,13 +36,13 @@ class RandomPolicy(Policy):
     needs = Needs(images=False)
 
     def act(self, requests: Sequence[Request]) -> list[Reply]:
-        """``execute`` random rows for each request."""
+        """``n_action_steps`` random steps for each request."""
         return [Reply(self._draw(request)) for request in requests]
 
     def _draw(self, request: Request) -> np.ndarray:
         space = request.embodiment.action_space()
         rng = np.random.default_rng(request.seed)
-        return rng.uniform(space.low, space.high, (request.execute, len(space.low))).astype(np.float32)
+        return rng.uniform(space.low, space.high, (request.n_action_steps, len(space.low))).astype(np.float32)
 
 
 class ExpertPolicy(Policy):
@@ -59,17 +60,26 @@ class ExpertPolicy(Policy):
         """Make sure that the suite has an expert.
 
         Raises:
-            PolicyError: It has none.
+            VlarigError: It has none, several packages have one, or it cannot be made.
         """
-        places = expert_places()
-        if suite not in places:
-            raise PolicyError(f"suite {suite!r} has no scripted expert; suites with one: {', '.join(sorted(places))}")
+        self._expert(suite)
 
     def act(self, requests: Sequence[Request]) -> list[Reply]:
-        """One row for each request."""
+        """One step for each request."""
         return [Reply(self._expert(request.key.partition("/")[0]).act_one(request)) for request in requests]
 
     def _expert(self, suite: str) -> ScriptedExpert[Any]:
         if suite not in self._experts:
-            self._experts[suite] = resolve_name(expert_places()[suite])()
+            found = find_expert(suite)
+            what = f"the expert of suite {suite!r}, {found.place} of the package {found.package},"
+            try:
+                expert = resolve_name(found.place)()
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # a module that is a program may exit
+                sentence = f"{what} cannot be made ({describe(error)}); mend or uninstall it"
+                raise PolicyError(sentence, traceback=traceback_of(error)) from error
+            if not isinstance(expert, ScriptedExpert):
+                raise PolicyError(f"{what} is of type {type(expert).__name__}; expected a subclass of ScriptedExpert")
+            self._experts[suite] = expert
         return self._experts[suite]

@@ -1,9 +1,9 @@
-"""The policy server: any policy behind openpi's websocket protocol, its answers batched over all who ask.
+"""The policy server: any policy behind openpi's websocket protocol, its answers batched over all clients.
 
 The protocol is that of Physical-Intelligence/openpi src/openpi/serving/websocket_policy_server.py@15a9616: on a connection the server
-says first what it serves; then each observation gets ``{"actions": float32[H, A], "server_timing": {...}}``. An error is a text and
+first sends what it serves; then each observation gets ``{"actions": float32[H, A], "server_timing": {...}}``. An error is a text and
 the end of its connection. Unlike the original, nothing that a client sends is trusted, and inference never blocks the event loop.
-A client is told what is wrong with its own message; what goes wrong in the policy is for the server's log alone.
+A client is sent the errors in its own message; failures of the policy go to the server's log alone.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request as HttpRequest
 from websockets.http11 import Response
 
-from ..envs.access import checked_token, may_enter, refuse_open_door, stranger
+from ..envs.access import checked_token, may_enter, refuse_without_token, stranger
 from ..envs.embodiments import Embodiment
 from ..envs.errors import BadMessageError, VlarigError
 from ..envs.handshakes import Handshakes
@@ -37,7 +37,7 @@ from .openpi_wire import pack, unpack
 from .serving_requests import RequestReader
 from .strict_msgpack import MAX_MESSAGE_BYTES
 
-#: How requests of many clients are put together, unless one says otherwise.
+#: How requests of many clients are put together, by default.
 DEFAULT_BATCHING = Batching(64, wait_seconds=0.005, alone_on_failure=True)
 
 #: Longest error text that a client is sent, in characters.
@@ -63,11 +63,11 @@ class ServerConfig:
         encryption: The certificate to show, from :func:`~vlarig.envs.tls.server_context`; ``None`` for connections in the clear.
         batching: How requests of all clients are put together.
         strict: Answer one request at a time, in one thread and in float32.
-        options: What the policy was told, by name. Clients hear of it with the revision, so that two servers that were told something
-            else are not taken for one; the policy's ``transport_options``, which change no answer, are left out.
-        sources: Source files of a third party's policy, each with its hash; clients hear of them in the same way.
-        execute: Rows of an answer to a client that does not say how many it wants, from a policy without a horizon of its own.
-        seed: What the draws for clients follow from that send no seeds.
+        options: The policy's options, by name. They are announced with the revision, so that two servers with different options
+            count as two; the policy's ``transport_options``, which change no answer, are left out.
+        sources: Source files of a third party's policy, each with its hash; they are announced in the same way.
+        n_action_steps: Steps of an answer to a client that does not request a number, from a policy without a horizon of its own.
+        seed: Base of the draws for clients that send no seeds.
         most_connections: Connections at a time.
         most_bytes: Size of a message.
     """
@@ -80,13 +80,13 @@ class ServerConfig:
     strict: bool = False
     options: Mapping[str, str] = field(default_factory=dict)
     sources: Mapping[str, str] = field(default_factory=dict)
-    execute: int = 8
+    n_action_steps: int = 8
     seed: int = 0
     most_connections: int = 256
     most_bytes: int = MAX_MESSAGE_BYTES
 
     def __post_init__(self) -> None:
-        refuse_open_door(self.host, self.token)
+        refuse_without_token(self.host, self.token)
         checked_token(self.token, "the server's configuration")
 
 
@@ -95,8 +95,8 @@ class PolicyServer:
 
     Args:
         policy: The policy.
-        embodiment: Whom it moves for all clients.
-        layout: The observation layout that it wants.
+        embodiment: The embodiment that it moves for all clients.
+        layout: The observation layout that it reads.
         config: How to serve it.
 
     Raises:
@@ -116,11 +116,11 @@ class PolicyServer:
             make_strict(policy)
             batching = Batching(1)
         beside = policy.transport_options
-        told = [f"{name}={value}" for name, value in sorted(config.options.items()) if name not in beside]
-        told += [f"{name}={sha256[:12]}" for name, sha256 in sorted(config.sources.items())]
+        options = [f"{name}={value}" for name, value in sorted(config.options.items()) if name not in beside]
+        options += [f"{name}={sha256[:12]}" for name, sha256 in sorted(config.sources.items())]
         self.announcement = Announcement(
             name=policy.name,
-            revision=" ".join([policy.revision, *told]),
+            revision=" ".join([policy.revision, *options]),
             horizon=horizon_for(policy, embodiment),
             layout=layout.name,
             reads_images=policy.needs.images,
@@ -131,11 +131,11 @@ class PolicyServer:
         self._metadata = pack({METADATA_KEY: self.announcement.to_data()})
         self._config = config
         self._batcher = Batcher(policy, batching)
-        self._reader = RequestReader(self.announcement, layout, config.seed, config.execute, freed=self._batcher.forget)
+        self._reader = RequestReader(self.announcement, layout, config.seed, config.n_action_steps, freed=self._batcher.forget)
         self._numbers = itertools.count()
         self._connections: set[ServerConnection] = set()
         self._handshakes = Handshakes()
-        self._asked: set[asyncio.Task[Answer]] = set()
+        self._requests: set[asyncio.Task[Answer]] = set()
         self._under_way = 0
         self._all_answered = asyncio.Event()
         self._all_answered.set()
@@ -175,14 +175,14 @@ class PolicyServer:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Let nobody in any more, answer what is under way, and end all connections. A policy that still works is awaited."""
+        """Refuse new connections, answer the requests under way, and end all connections. A policy that still computes is awaited."""
         self._stopping = True
         self._server.close(close_connections=False)
         self._handshakes.close()
         try:
             await asyncio.wait_for(self._all_answered.wait(), _STOP_SECONDS)
         except TimeoutError:
-            for each in self._asked:
+            for each in self._requests:
                 each.cancel()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._all_answered.wait(), _CLOSE_SECONDS)
@@ -198,15 +198,15 @@ class PolicyServer:
         return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
     def _admit(self, connection: ServerConnection, request: HttpRequest) -> Response | None:
-        """Answer what is not for the policy; ``None`` lets the connection in."""
+        """Answer requests that are not for the policy; ``None`` accepts the connection."""
         if request.path == "/healthz":
             if self._batcher.answers:
                 return connection.respond(http.HTTPStatus.OK, "OK\n")
-            return connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, "the policy is gone\n")
+            return connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, "the policy is lost\n")
         if not may_enter(request.headers, self._config.token):
             return connection.respond(http.HTTPStatus.UNAUTHORIZED, "the token is missing or wrong\n")
         if not self._config.token and (user := stranger(connection)) is not None:
-            sentence = f"user {user} may not use this policy server of user {os.getuid()}, which wants no token\n"
+            sentence = f"user {user} may not use this policy server of user {os.getuid()}, which has no token\n"
             return connection.respond(http.HTTPStatus.FORBIDDEN, sentence)
         if len(self._connections) >= self._config.most_connections:
             return connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, "there are too many connections\n")
@@ -224,7 +224,7 @@ class PolicyServer:
         except VlarigError as error:
             await _refuse(connection, str(error))
         except PolicyLost:
-            await _refuse(connection, f"{LOST}what the policy knew of the episode is gone; begin it again")
+            await _refuse(connection, f"{LOST}the policy's state of the episode is lost; begin the episode again")
         except Exception:
             logger.exception("connection %d failed", number)
             await _refuse(connection, "the server failed on this request; its log says how")
@@ -262,14 +262,14 @@ class PolicyServer:
         return pack({"actions": answer.reply.actions, "server_timing": timing})
 
     async def _ask(self, request: Request) -> Answer:
-        """The policy's answer; what goes wrong in the policy is logged, and the client is told no more than that."""
+        """The policy's answer; the policy's failures are logged, and the client is sent only their occurrence."""
         key = request.key[:200]
-        asked = asyncio.create_task(self._batcher.ask(request))
-        self._asked.add(asked)
+        answer = asyncio.create_task(self._batcher.ask(request))
+        self._requests.add(answer)
         try:
-            return await asked
+            return await answer
         except asyncio.CancelledError:
-            if not asked.cancelled() or not self._stopping:
+            if not answer.cancelled() or not self._stopping:
                 raise
             raise PolicyError(f"the server stops, and its policy has not answered {key} in time") from None
         except PolicyLost:
@@ -279,7 +279,7 @@ class PolicyServer:
             logger.error("the policy failed on request %r\n%s", key, replicas, exc_info=error)
             raise PolicyError(f"the policy failed on this request ({key}); the server's log says how") from None
         finally:
-            self._asked.discard(asked)
+            self._requests.discard(answer)
 
 
 async def _refuse(connection: ServerConnection, text: str) -> None:

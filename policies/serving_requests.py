@@ -1,4 +1,4 @@
-"""From a client's message to a request: whose it is, which chunk of an episode, and which seed its draws follow from."""
+"""From a client's message to a request: its client, its chunk of an episode, and the seed of its draws."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..envs.errors import BadMessageError
-from .announcement import CHUNK, CLIENT, EPISODE, EXECUTE, SEED, SLOT, Announcement
+from .announcement import CHUNK, CLIENT, ENV, EPISODE, N_ACTION_STEPS, SEED, Announcement
 from .api import Request, policy_seed
 from .openpi_layouts import ObservationLayout
 
-#: Slots that a client may have.
-_MOST_SLOTS = 4096
+#: Envs that a client may have.
+_MOST_ENVS = 4096
 
-#: Seconds that the slots of a client without a connection are kept for it: it may have lost one and send its request again.
+#: Seconds that the envs of a client without a connection are kept for it: it may have lost one and send its request again.
 GRACE_SECONDS = 60.0
 
-#: Clients without a connection whose slots are kept; of more, those that left first are forgotten.
+#: Clients without a connection whose envs are kept; of more, those that left first are forgotten.
 MOST_ABSENT = 64
 
 #: What the reader's own names of clients of ours begin with.
@@ -27,26 +27,26 @@ _OURS = "client "
 
 @dataclass
 class _Client:
-    """One client: its connections, and the policy's number of each of its slots."""
+    """One client: its connections, and the policy's number of each of its envs."""
 
     connections: set[int] = field(default_factory=set)
-    slots: dict[int, int] = field(default_factory=dict)
+    envs: dict[int, int] = field(default_factory=dict)
 
 
 class RequestReader:
-    """Reads requests, and keeps the policy's slot numbers apart for clients that all count their own from 0.
+    """Reads requests, and keeps the policy's env numbers apart for clients that all count their own from 0.
 
-    A client of ours says which slot and chunk a request is about, and with which seed to draw; it may use several connections, and
-    come back after it lost the last one. Any other client is one slot a connection: its first request is chunk 0, and its seeds follow
+    A client of ours sends the env, the chunk and the seed of a request; it may use several connections, and
+    reconnect after it lost the last one. Any other client is one env a connection: its first request is chunk 0, and its seeds follow
     from the server's seed and both numbers.
 
     Args:
         announcement: What is served.
         layout: Under which keys observations come.
-        seed: What the draws for clients follow from that send no seeds.
-        execute: Rows for a client that does not say how many it wants.
-        clock: Says the time in seconds.
-        freed: Is told the policy's number of each slot that nobody has any more.
+        seed: Base of the draws for clients that send no seeds.
+        n_action_steps: Steps for a client that does not request a number.
+        clock: Returns the time in seconds.
+        freed: Called with the policy's number of each env that no client has any more.
     """
 
     def __init__(
@@ -54,12 +54,12 @@ class RequestReader:
         announcement: Announcement,
         layout: ObservationLayout,
         seed: int,
-        execute: int,
+        n_action_steps: int,
         clock: Callable[[], float] = time.monotonic,
-        freed: Callable[[int], None] = lambda slot: None,
+        freed: Callable[[int], None] = lambda env: None,
     ) -> None:
         self._announcement, self._layout = announcement, layout
-        self._seed, self._execute = seed, execute
+        self._seed, self._n_action_steps = seed, n_action_steps
         self._clock = clock
         self._freed = freed
         self._clients: dict[str, _Client] = {}
@@ -68,7 +68,7 @@ class RequestReader:
         self._client_of: dict[int, str] = {}
         self._counts: dict[int, int] = {}
         self._free: list[int] = []
-        self._slot_count = 0
+        self._env_count = 0
 
     def read(self, message: Mapping[str, Any], connection: int) -> Request:
         """The request in ``message``, which came over that connection.
@@ -81,67 +81,67 @@ class RequestReader:
         observation = self._layout.observation(message, embodiment, announced.reads_images, announced.reads_state)
         count = self._counts.get(connection, 0)
         if CLIENT in message:
-            who, key = _text(message, CLIENT, 64), _text(message, EPISODE, 1000)
-            slot, chunk = _whole(message, SLOT, _MOST_SLOTS), _whole(message, CHUNK, 10**9)
-            seed, execute = _whole(message, SEED, 2**64), _whole(message, EXECUTE, 1000)
-            number = self._slot_of(f"{_OURS}{who}", slot, chunk, connection, key)
+            name, key = _text(message, CLIENT, 64), _text(message, EPISODE, 1000)
+            env, chunk = _whole(message, ENV, _MOST_ENVS), _whole(message, CHUNK, 10**9)
+            seed, n_action_steps = _whole(message, SEED, 2**64), _whole(message, N_ACTION_STEPS, 1000)
+            number = self._env_of(f"{_OURS}{name}", env, chunk, connection, key)
         else:
-            key, chunk, execute = f"connection/{connection}", count, self._execute
+            key, chunk, n_action_steps = f"connection/{connection}", count, self._n_action_steps
             seed = policy_seed(self._seed, key, chunk)
-            number = self._slot_of(f"connection {connection}", 0, chunk, connection, key)
+            number = self._env_of(f"connection {connection}", 0, chunk, connection, key)
         self._counts[connection] = count + 1
-        return Request(number, key, chunk, seed, observation, embodiment, max(execute, 1))
+        return Request(number, key, chunk, seed, observation, embodiment, max(n_action_steps, 1))
 
     def forget(self, connection: int) -> None:
-        """The connection is over; the slots of a client without another one are free, those of one of ours after a while."""
+        """The connection is over; the envs of a client without another one are free, those of one of ours after a while."""
         self._counts.pop(connection, None)
-        who = self._client_of.pop(connection, None)
-        if who is None:
+        name = self._client_of.pop(connection, None)
+        if name is None:
             return
-        client = self._clients[who]
+        client = self._clients[name]
         client.connections.discard(connection)
         if client.connections:
             return
-        if who.startswith(_OURS):
-            self._left[who] = self._clock()
+        if name.startswith(_OURS):
+            self._left[name] = self._clock()
             self._free_absent()
         else:
-            self._free_slots(who)
+            self._free_envs(name)
 
     def _free_absent(self) -> None:
         """Forget the clients that have been away for too long, and of too many those that left first."""
         now = self._clock()
         while self._left:
-            who, left = next(iter(self._left.items()))
+            name, left = next(iter(self._left.items()))
             if len(self._left) <= MOST_ABSENT and now - left < GRACE_SECONDS:
                 return
-            del self._left[who]
-            self._free_slots(who)
+            del self._left[name]
+            self._free_envs(name)
 
-    def _free_slots(self, who: str) -> None:
-        for number in self._clients.pop(who).slots.values():
+    def _free_envs(self, name: str) -> None:
+        for number in self._clients.pop(name).envs.values():
             self._free.append(number)
             self._freed(number)
 
-    def _slot_of(self, who: str, slot: int, chunk: int, connection: int, key: str) -> int:
-        """The policy's number for a client's slot."""
-        if self._client_of.setdefault(connection, who) != who:
+    def _env_of(self, name: str, env: int, chunk: int, connection: int, key: str) -> int:
+        """The policy's number for a client's env."""
+        if self._client_of.setdefault(connection, name) != name:
             raise BadMessageError(f"{CLIENT!r} changed within a connection; keep to one")
         self._free_absent()
-        self._left.pop(who, None)
-        client = self._clients.setdefault(who, _Client())
+        self._left.pop(name, None)
+        client = self._clients.setdefault(name, _Client())
         client.connections.add(connection)
-        if slot not in client.slots:
-            if chunk:  # the policy has no notes on it, or another episode's
+        if env not in client.envs:
+            if chunk:  # the policy has no state for it, or another episode's
                 raise BadMessageError(
-                    f"{key} is at chunk {chunk}, but its beginning was not seen here (was the server restarted?)"
+                    f"{key} is at chunk {chunk}, but its first request did not arrive here (was the server restarted?)"
                 )
             if self._free:
-                client.slots[slot] = self._free.pop()
+                client.envs[env] = self._free.pop()
             else:
-                client.slots[slot] = self._slot_count
-                self._slot_count += 1
-        return client.slots[slot]
+                client.envs[env] = self._env_count
+                self._env_count += 1
+        return client.envs[env]
 
 
 def _text(message: Mapping[str, Any], key: str, most: int) -> str:

@@ -1,12 +1,13 @@
-"""Messages of msgpack from anyone, with arrays as maps: what the wires of openpi and of vla-eval have in common.
+"""Untrusted messages of msgpack, with arrays as maps: what the wires of openpi and of vla-eval have in common.
 
 The originals' readers build whatever dtype and shape a message names. Here dtypes, shapes, sizes, counts and depths are checked, and
 all that can go wrong is one :class:`~vlarig.envs.errors.BadMessageError` of one line.
 
-A few bytes can ask for much: one byte is a list, which takes sixty of memory; five announce a list of millions, for which msgpack makes
+A few bytes can allocate much: one byte is a list, which takes sixty of memory; five announce a list of millions, for which msgpack
+makes
 room before it reads it. So a message's values are counted while they are built. A list or map is counted when it ends, and msgpack lets
 1024 be open at a time and makes room for the items of each at once: up to 1024 times :data:`MAX_ITEMS` values may be there before
-:data:`MAX_VALUES` and :data:`MAX_DEPTH` are looked at.
+:data:`MAX_VALUES` and :data:`MAX_DEPTH` are checked.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def decode(data: bytes | str, object_hook: Callable[[dict[Any, Any]], Any]) -> A
 
     Args:
         data: What arrived.
-        object_hook: Makes of a map what it stands for, the innermost first; a map that stands for nothing else it returns.
+        object_hook: Converts a map to the value that it encodes, the innermost first; it returns any other map unchanged.
 
     Raises:
         BadMessageError: ``data`` is text, too large, or not one well-formed message; or ``object_hook`` raised it.

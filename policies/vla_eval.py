@@ -1,8 +1,8 @@
 """A remote policy behind vla-eval's protocol: ``vlarig sweep SUITE --policy vla-eval:ws://HOST:PORT``.
 
-Its servers (allenai/vla-evaluation-harness src/vla_eval/model_servers/predict.py, vla-eval 0.8.0) hand out their chunks one row an
-observation, so by default they are asked for every row. One that was started with ``--args.chunk_size=null`` answers with whole chunks;
-``horizon=ROWS`` then says of how many rows.
+Its servers (allenai/vla-evaluation-harness src/vla_eval/model_servers/predict.py, vla-eval 0.8.0) hand out their chunks one step an
+observation, so by default each step is a request. One that was started with ``--args.chunk_size=null`` answers with whole
+chunks; ``horizon=STEPS`` then gives their number of steps.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ from .vla_eval_wire import pack_payload
 
 
 class VlaEvalOptions(Options):
-    """What a user may tell the remote policy, as ``--policy-options NAME=VALUE``."""
+    """Options of the remote policy, given as ``--policy-options NAME=VALUE``."""
 
     convention: str | None = None
-    """whom the server's policy moves: an embodiment's name, or a JSON file with one"""
+    """the embodiment that the server's policy moves: its name, or a JSON file with one"""
     images: Views | None = None
     """VIEW:NAME,..., the server's name for each view that it is shown"""
     image_size: ImageSize | None = None
@@ -42,7 +42,7 @@ class VlaEvalOptions(Options):
     state_key: Annotated[str, Field(min_length=1)] = "states"
     """the server's name for the state vector"""
     horizon: Annotated[int, Field(ge=1, le=4096)] = 1
-    """rows of each answer"""
+    """steps of each answer"""
     announced: Literal["checked", "ignored"] = "checked"
     """ignored where the server announces conventions that are not so"""
     revision: str | None = None
@@ -54,7 +54,7 @@ class VlaEvalOptions(Options):
 
 
 class VlaEvalPolicy(Policy):
-    """Plays what a vla-eval model server answers: a connection for each slot, all asked at once, so that the server can batch.
+    """Plays what a vla-eval model server answers: a connection for each env, all with requests at once, so that the server can batch.
 
     The server announces some of its conventions (a rotation's representation, a gripper's signs), and one that contradicts the env's
     stops the run. It cannot announce units, frames, or which of its images is which view, so the user declares them: silence stops the
@@ -74,12 +74,12 @@ class VlaEvalPolicy(Policy):
     """Options that change no answer."""
 
     def __init__(self, argument: str, **options: Any) -> None:
-        self._told = read_options(VlaEvalOptions, options, f"the policy {self.name!r}")
+        self._options = read_options(VlaEvalOptions, options, f"the policy {self.name!r}")
         refuse_secrets(argument, self.name)
         if not argument.startswith(("ws://", "wss://")):
             raise PolicyError(f"{argument!r} is no address of a model server; write vla-eval:ws://HOST:PORT")
         self._address = argument
-        self._sessions = Sessions(argument, self._told.timeout, self._told.connect_timeout)
+        self._sessions = Sessions(argument, self._options.timeout, self._options.connect_timeout)
         try:
             self._announced = read_hello(self._sessions.hello, argument)
             self._embodiment = self._declared()
@@ -87,13 +87,13 @@ class VlaEvalPolicy(Policy):
             self._sessions.close()
             raise
         self.embodiments = (self._embodiment,)
-        self._views = self._told.images or {}
+        self._views = self._options.images or {}
         self.needs = Needs(images=self._announced.reads_images or bool(self._views))
         self.reads_state = self._announced.reads_state
-        self.horizon = self._told.horizon
-        said = hashlib.sha256(pack_payload(self._sessions.hello)).hexdigest()[:8]  # the declared revision is beside it
+        self.horizon = self._options.horizon
+        digest = hashlib.sha256(pack_payload(self._sessions.hello)).hexdigest()[:8]  # the declared revision is beside it
         server, version = one_line(self._announced.model_server)[:80], one_line(self._announced.harness_version)[:40]
-        self.revision = f"{self._told.revision} {server}-{version}-{said}"
+        self.revision = f"{self._options.revision} {server}-{version}-{digest}"
 
     def check(self, suite: str, embodiment: Embodiment) -> None:
         """Make sure that the server's policy fits the suite.
@@ -108,7 +108,7 @@ class VlaEvalPolicy(Policy):
                     f"images={view}:{self._views[view]} names a view that {embodiment.name} does not have; "
                     f"it has {', '.join(embodiment.cameras)}"
                 )
-        found = announced_differences(self._announced, embodiment) if self._told.announced == "checked" else []
+        found = announced_differences(self._announced, embodiment) if self._options.announced == "checked" else []
         if found:
             raise PolicyError(
                 f"the vla-eval server at {self._address} does not fit suite {suite!r} ({embodiment.name}): {'; '.join(found)} "
@@ -116,18 +116,18 @@ class VlaEvalPolicy(Policy):
             )
 
     def strict(self) -> None:
-        """Refuse: such a server cannot be told to compute strictly.
+        """Refuse: a client cannot make such a server compute strictly.
 
         Raises:
             PolicyError: Always.
         """
-        raise PolicyError(f"the vla-eval server at {self._address} cannot be told to compute strictly; leave --strict out")
+        raise PolicyError(f"the vla-eval server at {self._address} cannot be made to compute strictly; leave --strict out")
 
     def act(self, requests: Sequence[Request]) -> list[Reply]:
         """The server's answer to each request.
 
         Raises:
-            PolicyError: The server is gone, fails, lost an episode, or answers something else than actions.
+            PolicyError: The connection is lost, the server fails or lost an episode, or its answer holds no actions.
         """
         answers = self._sessions.ask(requests, [self._observation(request) for request in requests])
         return [Reply(self._actions(answer)) for answer in answers]
@@ -138,26 +138,26 @@ class VlaEvalPolicy(Policy):
 
     def _declared(self) -> Embodiment:
         missing = []
-        if self._told.convention is None:
+        if self._options.convention is None:
             missing.append("convention=EMBODIMENT (such as libero_panda, or a JSON file)")
-        if self._told.images is None and self._announced.reads_images:
+        if self._options.images is None and self._announced.reads_images:
             names = self._announced.image_names
             known = f"; it announces {', '.join(names)}" if names else ""
             missing.append(f"images=VIEW:NAME,... (such as ego:agentview{known})")
-        if self._told.revision is None:
-            missing.append("revision=NAME (of the checkpoint, so that a run is not gone on with another)")
-        if missing or self._told.convention is None:
+        if self._options.revision is None:
+            missing.append("revision=NAME (of the checkpoint, so that a run is not resumed with another)")
+        if missing or self._options.convention is None:
             raise PolicyError(
                 f"the vla-eval server at {self._address} does not say all that its numbers mean, or whose they are; declare it: "
                 f"--policy-options {' '.join(missing)}"
             )
-        return find_embodiment(self._told.convention)
+        return find_embodiment(self._options.convention)
 
     def _observation(self, request: Request) -> dict[str, Any]:
         seen = request.observation
         observation: dict[str, Any] = {"images": self._shown(request), "task_description": seen["instruction"]}
         if self.reads_state:
-            observation[self._told.state_key] = np.asarray(seen["state"], np.float32)
+            observation[self._options.state_key] = np.asarray(seen["state"], np.float32)
         return observation
 
     def _shown(self, request: Request) -> dict[str, np.ndarray]:
@@ -169,26 +169,30 @@ class VlaEvalPolicy(Policy):
                 )
             image = images[view][-1]
             shown[name] = (
-                image if self._told.image_size is None else fit_image(image, *self._told.image_size, self._told.image_fit)
+                image
+                if self._options.image_size is None
+                else fit_image(image, *self._options.image_size, self._options.image_fit)
             )
         return shown
 
     def _actions(self, payload: dict[str, Any]) -> np.ndarray:
-        """The rows in an answer, ``float32[H, A]``."""
+        """The steps in an answer, ``float32[H, A]``."""
         actions = payload.get("actions", payload.get("action"))
         try:
-            rows = np.asarray(actions, np.float32)
+            steps = np.asarray(actions, np.float32)
         except (TypeError, ValueError):
-            rows = np.zeros(())
-        if rows.ndim not in (1, 2):
-            raise PolicyError(f"the vla-eval server at {self._address} answered without an array 'actions' of one or more rows")
-        rows = rows[None] if rows.ndim == 1 else rows
-        if len(rows) != self.horizon:
-            hint = f"declare horizon={len(rows)}"
-            if len(rows) == 1:
+            steps = np.zeros(())
+        if steps.ndim not in (1, 2):
+            raise PolicyError(
+                f"the vla-eval server at {self._address} answered without an array 'actions' of one or more steps"
+            )
+        steps = steps[None] if steps.ndim == 1 else steps
+        if len(steps) != self.horizon:
+            hint = f"declare horizon={len(steps)}"
+            if len(steps) == 1:
                 hint = "start it with --args.chunk_size=null for whole chunks, or leave horizon out"
             raise PolicyError(
-                f"the vla-eval server at {self._address} answers with {len(rows)} row{'s' * (len(rows) != 1)} at a time and horizon is "
-                f"{self.horizon}; {hint}"
+                f"the vla-eval server at {self._address} answers with {len(steps)} step{'s' * (len(steps) != 1)} at a time and "
+                f"horizon is {self.horizon}; {hint}"
             )
-        return rows
+        return steps

@@ -1,6 +1,6 @@
-"""Sessions with a vla-eval model server: a connection for each slot, with one observation under way in each.
+"""Sessions with a vla-eval model server: a connection for each env, with one observation under way in each.
 
-Such a server keeps notes on every connection: what is left of a chunk, and a history. So a slot keeps its connection through an
+Such a server keeps a state for every connection: what is left of a chunk, and a history. So an env keeps its connection through an
 episode, and an episode whose connection is lost cannot go on.
 """
 
@@ -54,7 +54,7 @@ class _Session:
 
 
 class Sessions:
-    """The sessions of all slots. They begin when they are needed; a first connection is made at once, to hear the server's HELLO.
+    """The sessions of all envs. They begin when they are needed; a first connection is made at once, to read the server's HELLO.
 
     Args:
         url: Address of the server, ``ws://`` or ``wss://``.
@@ -71,7 +71,7 @@ class Sessions:
         self._spare: _Session | None = None
         self._hello = b""
         self.hello: dict[str, Any] = {}
-        """What the server said of itself."""
+        """The server's description of itself."""
         self._loop = BackgroundLoop("vlarig-vla-eval")
         try:
             self._spare = self._loop.run(self._connect())
@@ -82,19 +82,19 @@ class Sessions:
     def ask(self, requests: Sequence[Request], observations: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
         """The payload of the server's answer to each request, in order; all are under way at once.
 
-        A request that was answered already is answered alike, without asking again: to the server it would be a further step.
+        A request that was answered already gets the same answer, without a second message: to the server that would be a further step.
 
         Args:
-            requests: Each of another slot; their observations are not sent.
+            requests: Each of another env; their observations are not sent.
             observations: What is sent instead.
 
         Raises:
-            PolicyError: The server is gone, fails, takes too long, or lost the episode.
+            PolicyError: The connection is lost, the server fails, takes too long, or lost the episode.
         """
-        slots = [request.slot for request in requests]
-        if len(set(slots)) != len(slots):
+        envs = [request.env for request in requests]
+        if len(set(envs)) != len(envs):
             raise PolicyError(
-                "a vla-eval server is asked twice for one slot at a time; its sessions answer one after the other"
+                "a vla-eval server got two requests for one env at a time; its sessions answer one after the other"
             )
         return self._loop.run(self._ask_all(requests, observations))
 
@@ -115,22 +115,22 @@ class Sessions:
         return [answer for answer in answers if isinstance(answer, dict)]
 
     async def _ask(self, request: Request, observation: dict[str, Any]) -> dict[str, Any]:
-        session = self._sessions.pop(request.slot, None)  # back in its place once it has answered
+        session = self._sessions.pop(request.env, None)  # back in its place once it has answered
         try:
             if request.chunk == 0:
                 session = await self._begin(session, request)
             elif session is None or session.key != request.key:
                 raise PolicyError(
-                    f"the vla-eval server at {self._url} was not asked for the beginning of {request.key}, or the connection was lost "
-                    "since; it keeps an episode's state itself, so the episode has to begin anew: type the same command again"
+                    f"the vla-eval server at {self._url} did not get the first request of {request.key}, or the connection was lost "
+                    "since; it keeps an episode's state itself, so the episode has to restart: type the same command again"
                 )
             elif request.chunk != session.answered:
                 if request.chunk != session.answered - 1:
                     raise PolicyError(
-                        f"the vla-eval server at {self._url} is at question {session.answered} of {request.key} and cannot answer "
-                        f"question {request.chunk}; the episode has to begin anew"
+                        f"the vla-eval server at {self._url} is at request {session.answered} of {request.key} and cannot answer "
+                        f"request {request.chunk}; the episode has to restart"
                     )
-                self._sessions[request.slot] = session
+                self._sessions[request.env] = session
                 return session.latest
             seq = await session.send(OBSERVATION, observation)
             async with asyncio.timeout(self._timeout):
@@ -143,7 +143,7 @@ class Sessions:
         except ConnectionClosed:
             raise PolicyError(
                 f"the vla-eval server at {self._url} closed the connection in the middle of {request.key}; it keeps an episode's "
-                "state itself, so the episode has to begin anew: type the same command again once the server is up"
+                "state itself, so the episode has to restart: type the same command again once the server is up"
             ) from None
         except BaseException:
             self._drop(session)
@@ -155,11 +155,11 @@ class Sessions:
                 "it has to answer each observation with one action"
             )
         session.latest, session.answered = answer.payload, request.chunk + 1
-        self._sessions[request.slot] = session
+        self._sessions[request.env] = session
         return answer.payload
 
     async def _begin(self, session: _Session | None, request: Request) -> _Session:
-        """Begin an episode in a session that is free, whatever became of the one before."""
+        """Begin an episode in a session that is free, whatever the state of the one before."""
         if session is not None:
             try:
                 await session.send(EPISODE_END, {})
@@ -185,8 +185,8 @@ class Sessions:
                     max_size=MAX_MESSAGE_BYTES,
                     open_timeout=None,
                     close_timeout=1.0,
-                    ping_interval=None,  # such a server may be deaf for half a minute while its model compiles
-                    proxy=None,  # an address is meant as it is typed, whatever http_proxy says
+                    ping_interval=None,  # such a server may not answer for half a minute while its model compiles
+                    proxy=None,  # an address is used as given, whatever http_proxy is
                 )
                 session = _Session(connection)
                 try:
@@ -226,9 +226,9 @@ class Sessions:
             self._drop(session)
             raise PolicyError(f"the server at {self._url} does not speak vla-eval's protocol ({error})") from None
         if message.kind == ERROR:
-            said = str(message.payload.get("error", message.payload)).strip().splitlines() or ["no reason given"]
+            lines = str(message.payload.get("error", message.payload)).strip().splitlines() or ["no reason given"]
             self._drop(session)
-            raise PolicyError(f"the vla-eval server at {self._url} failed: {said[-1][:500]}; its log says more")
+            raise PolicyError(f"the vla-eval server at {self._url} failed: {lines[-1][:500]}; its log says more")
         return message
 
     @staticmethod

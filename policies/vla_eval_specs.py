@@ -1,7 +1,7 @@
-"""What a vla-eval model server announces of its conventions, compared with what an env takes.
+"""A vla-eval model server's announced conventions, compared with an env's.
 
 Its specs (allenai/vla-evaluation-harness src/vla_eval/specs.py, vla-eval 0.8.0) name a format for each part of an action and of an
-observation: delta or absolute, a rotation's representation, a gripper's signs, the order of a state vector. They say nothing of units,
+observation: delta or absolute, a rotation's representation, a gripper's signs, the order of a state vector. They do not cover units,
 frames, or the control frequency.
 """
 
@@ -16,7 +16,7 @@ from ..envs.embodiments import Embodiment
 from ..envs.untrusted import one_line
 from .api import PolicyError
 
-#: Formats by which a server says nothing.
+#: Formats that announce no convention.
 _SILENT = ("raw", "")
 _IMAGE_FORMAT = "rgb_hwc_uint8"
 
@@ -43,7 +43,7 @@ class Spec(BaseModel, frozen=True, strict=True):
     """One part of an action or observation, as announced.
 
     Attributes:
-        dims: How many numbers; 0 where that is not said.
+        dims: How many numbers; 0 where that is not given.
         format: Its format.
         accepts: Other formats that will do.
     """
@@ -67,14 +67,14 @@ _Specs = Annotated[dict[str, Spec], Field(max_length=64)]
 
 
 class Announced(BaseModel, frozen=True, strict=True):
-    """What a server's HELLO says.
+    """The content of a server's HELLO.
 
     Attributes:
         model_server: Name of the server's class.
         harness_version: Version of vla-eval that it runs.
         action_spec: Name of a part of an action to its spec.
         observation_spec: Name of a part of an observation to its spec; none where the server announces none at all.
-        observation_params: What it asks the benchmark for.
+        observation_params: What it requests of the benchmark.
     """
 
     model_server: str = "unnamed"
@@ -107,7 +107,7 @@ class Announced(BaseModel, frozen=True, strict=True):
 
 
 def read_hello(payload: Mapping[str, Any], where: str) -> Announced:
-    """The announcement in a server's HELLO, which may come from anyone.
+    """The announcement in a server's HELLO, which is not trusted.
 
     Args:
         payload: The message's content.

@@ -1,4 +1,4 @@
-"""Actions as bytes: the compressed form in which a ledger keeps an episode's action rows."""
+"""Actions as bytes: the compressed form in which a ledger keeps an episode's actions."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 
 from ..envs.errors import BadMessageError
 
-#: Most numbers of an episode's actions, counting no rows or no channels as one: an hour at 50 Hz of 90 channels.
+#: Most numbers of an episode's actions, counting no steps or no channels as one: an hour at 50 Hz of 90 channels.
 MAX_NUMBERS = 2**24
 
 _MAGIC = b"ACT1"
-_HEADER = struct.Struct("<4sII")  # magic, rows, action channels
+_HEADER = struct.Struct("<4sII")  # magic, steps, action channels
 
 
 def encode_actions(actions: np.ndarray) -> bytes:
@@ -29,19 +29,19 @@ def encode_actions(actions: np.ndarray) -> bytes:
 
 
 def decode_shape(blob: bytes) -> tuple[int, int]:
-    """Rows and action channels that an encoded array says it has.
+    """Steps and action channels that an encoded array says it has.
 
     Raises:
         BadMessageError: The bytes do not begin like encoded actions, or claim more than :data:`MAX_NUMBERS` numbers.
     """
     if len(blob) < _HEADER.size or blob[: len(_MAGIC)] != _MAGIC:
         raise BadMessageError(f"{len(blob)} bytes are no encoded actions: they do not begin with {_MAGIC!r} and a shape")
-    _, rows, channels = _HEADER.unpack_from(blob)
-    if _numbers(rows, channels) > MAX_NUMBERS:
+    _, steps, channels = _HEADER.unpack_from(blob)
+    if _numbers(steps, channels) > MAX_NUMBERS:
         raise BadMessageError(
-            f"encoded actions claim a shape of [{rows}, {channels}]; at most {MAX_NUMBERS} numbers are allowed"
+            f"encoded actions claim a shape of [{steps}, {channels}]; at most {MAX_NUMBERS} numbers are allowed"
         )
-    return rows, channels
+    return steps, channels
 
 
 def decode_actions(blob: bytes) -> np.ndarray:
@@ -52,20 +52,20 @@ def decode_actions(blob: bytes) -> np.ndarray:
     Raises:
         BadMessageError: The bytes are damaged, cut short, too long, or no encoded actions at all.
     """
-    rows, channels = decode_shape(blob)
-    expected = rows * channels * 4
+    steps, channels = decode_shape(blob)
+    expected = steps * channels * 4
     unpacker = zlib.decompressobj()
     try:
         data = unpacker.decompress(blob[_HEADER.size :], expected + 1)
     except zlib.error as error:
-        raise BadMessageError(f"encoded actions of shape [{rows}, {channels}] are damaged: {error}") from None
+        raise BadMessageError(f"encoded actions of shape [{steps}, {channels}] are damaged: {error}") from None
     if len(data) != expected or not unpacker.eof or unpacker.unused_data:
         whole = "whole" if unpacker.eof and not unpacker.unused_data else "cut short or followed by other bytes"
         raise BadMessageError(
-            f"encoded actions of shape [{rows}, {channels}] hold {len(data)} bytes and are {whole}, expected {expected}"
+            f"encoded actions of shape [{steps}, {channels}] hold {len(data)} bytes and are {whole}, expected {expected}"
         )
-    return np.frombuffer(data, dtype="<f4").reshape(rows, channels).astype(np.float32)
+    return np.frombuffer(data, dtype="<f4").reshape(steps, channels).astype(np.float32)
 
 
-def _numbers(rows: int, channels: int) -> int:
-    return max(rows, 1) * max(channels, 1)
+def _numbers(steps: int, channels: int) -> int:
+    return max(steps, 1) * max(channels, 1)

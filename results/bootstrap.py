@@ -1,11 +1,11 @@
-"""Means over episodes that are not independent of each other: a bootstrap that draws whole tasks, or whole starts.
+"""Means over episodes that are not independent of each other: a bootstrap that draws whole tasks, or whole initial states.
 
-Episodes of a task resemble each other, and so do repeats of a start. Drawn one by one they would pretend to be more than they are. What
-is drawn is a matter of the question:
+Episodes of a task resemble each other, and so do repeats of an initial state. Drawn one by one they would pretend to be more than they
+are. The question determines what is drawn:
 
-- ``task``: how would the policy do on tasks like these? Whole tasks are drawn, with all their episodes and variants.
-- ``start``: how would it do on these tasks, from other starts like these? Within each task whole starts are drawn, with all their
-  repeats. Where starts do not repeat, a start is an episode.
+- ``task``: how does the policy perform on tasks like these? Whole tasks are drawn, with all their episodes and variants.
+- ``initial_state``: how does it perform on these tasks, from other initial states like these? Within each task whole initial states are
+  drawn, with all their repeats. Where initial states do not repeat, an initial state is an episode.
 
 Of the ``m`` clusters of a stratum ``m - 1`` are drawn with replacement, which makes the variance right on average also for few clusters
 (J. N. K. Rao and C. F. J. Wu, "Resampling inference with complex survey data", JASA 83 (1988), 231-241). The interval runs between two
@@ -13,7 +13,7 @@ percentiles of the drawn means. As in Student's t interval they lie further out 
 Teachers Should Know About the Bootstrap", The American Statistician 69 (2015), 371-386: the expanded percentile interval).
 
 The generator is seeded with a SHA-256 over the unit and the sorted keys of the episodes. So a table is the same each time that it is
-printed, nobody can try seeds, and two policies on the same episodes meet the same draws.
+printed, seeds cannot be selected, and two policies on the same episodes get the same draws.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ import numpy as np
 from .records import split_key
 from .statistics import scipy_module
 
-Unit = Literal["task", "start"]
+Unit = Literal["task", "initial_state"]
 
 RESAMPLES = 9_999
 
@@ -48,7 +48,7 @@ class Mean:
 
     Attributes:
         value: The mean; every episode weighs the same.
-        interval: Its lower and upper bound. ``None`` where the clusters cannot tell: there are too few, or they are all alike.
+        interval: Its lower and upper bound. ``None`` where the clusters are too few, or all alike.
         n: Episodes.
         unit: What was drawn as a whole.
         clusters: How many of these there are.
@@ -67,11 +67,11 @@ def clustered_mean(
     """The mean of a number over episodes, with its bootstrap interval.
 
     Args:
-        values: The episodes' keys to their numbers; all finite, and all episodes that the mean is of. Whether they are complete is
-            for the caller to know (:mod:`vlarig.results.measures`).
+        values: The episodes' keys to their numbers; all finite, and all episodes that the mean is of. The caller
+            makes sure that they are complete (:mod:`vlarig.results.measures`).
         unit: What is drawn as a whole; see above.
         confidence: Share of such intervals that cover the true mean.
-        resamples: How often is drawn.
+        resamples: Number of draws.
 
     Raises:
         VlarigError: scipy is not installed.
@@ -95,8 +95,8 @@ def resampled_means(strata: Sequence[np.ndarray], rng: np.random.Generator, resa
 
     Args:
         strata: For each stratum ``float64[clusters, 2]``: the sum of a cluster's values, and how many these are. Two clusters or more.
-        rng: Where the draws come from.
-        resamples: How often is drawn.
+        rng: The generator.
+        resamples: Number of draws.
     """
     totals = np.zeros((resamples, 2))
     for clusters in strata:
@@ -123,14 +123,14 @@ def _interval(
 
 
 def _strata(values: Mapping[str, float], unit: Unit) -> list[np.ndarray]:
-    """The clusters of each stratum as :func:`resampled_means` takes them, in an order that is that of the keys."""
+    """The clusters of each stratum as :func:`resampled_means` takes them, in the order of the keys."""
     strata: dict[tuple[str, ...], dict[tuple[str | int, ...], list[float]]] = {}
     for key in sorted(values):
-        suite, protocol, task, variant, start, _ = split_key(key)
+        suite, protocol, task, variant, initial_state, _ = split_key(key)
         if unit == "task":
             stratum, cluster = (), (suite, protocol, task)
         else:
-            stratum, cluster = (suite, protocol, task, variant), (start,)
+            stratum, cluster = (suite, protocol, task, variant), (initial_state,)
         strata.setdefault(stratum, {}).setdefault(cluster, []).append(values[key])
     return [
         np.array([(math.fsum(inside), len(inside)) for inside in clusters.values()], dtype=np.float64)

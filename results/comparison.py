@@ -1,10 +1,10 @@
 """Two runs on the same episodes: which of them flipped, by how much the success rates differ, and whether that can be chance.
 
-A run plays an episode that is a function of its key, so two policies can be compared start by start. What is hard for both says nothing
-about which is better and drops out; what remains are the episodes that flipped. Where the policies find the same episodes hard, that
-needs fewer episodes than a comparison of two rates. All differences are the second run's value minus the first's.
+A run plays an episode that is a function of its key, so two policies can be compared initial state by initial state. What is hard for
+both says nothing about which is better and drops out; what remains are the episodes that flipped. Where the policies find the same
+episodes hard, that needs fewer episodes than a comparison of two rates. All differences are the second run's value minus the first's.
 
-Where a task is not complete in both runs there is no difference of it and none of its suite: what is missing, is told.
+Where a task is not complete in both runs there is no difference of it or of its suite, but a list of what is missing.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Compared:
     Attributes:
         suite: Name of the suite.
         protocol: The protocol as ``name@version``.
-        tasks: What the first and the second run know of each task that both have, in the order of the first.
+        tasks: The records of the first and the second run for each task that both have, in the order of the first.
     """
 
     suite: str
@@ -92,7 +92,7 @@ class Compared:
 
     @property
     def repeats(self) -> bool:
-        """Whether starts repeat; then episodes are not independent of each other, and McNemar's test is not for them."""
+        """Whether initial states repeat; then episodes are not independent of each other, and McNemar's test does not apply."""
         return len({split_key(key)[:5] for key in self._both}) < len(self._both)
 
     @property
@@ -118,13 +118,13 @@ class Compared:
     @property
     def interval_method(self) -> str:
         """What :meth:`interval` is."""
-        return "bootstrap by start 95 %" if self.repeats else "tango 95 %"
+        return "bootstrap by initial state 95 %" if self.repeats else "tango 95 %"
 
     def interval(self) -> tuple[float, float] | None:
-        """The interval of the difference of the success rates on these tasks, from starts like these.
+        """The interval of the difference of the success rates on these tasks, from initial states like these.
 
-        Tango's where no start repeats, and the bootstrap's over starts elsewhere; ``None`` where the tasks are not complete, or have no
-        episode in common, or where the bootstrap gives none.
+        Tango's where no initial state repeats, and the bootstrap's over initial states elsewhere; ``None`` where the tasks are not
+        complete, or have no episode in common, or where the bootstrap gives none.
 
         Raises:
             VlarigError: scipy is not installed.
@@ -132,11 +132,11 @@ class Compared:
         if not self.complete or not self._both:
             return None
         if self.repeats:
-            return clustered_mean(self._differences("success"), "start").interval
+            return clustered_mean(self._differences("success"), "initial_state").interval
         return tango_interval(self.pairs.gained, self.pairs.lost, self.pairs.n)
 
     def p_value(self) -> float | None:
-        """McNemar's exact p-value; ``None`` where the tasks are not complete, have no episode in common, or where starts repeat.
+        """McNemar's exact p-value; ``None`` where the tasks are not complete or have no episode in common, or where one repeats.
 
         Raises:
             VlarigError: scipy is not installed.
@@ -146,9 +146,9 @@ class Compared:
         return mcnemar_p_value(self.pairs.gained, self.pairs.lost)
 
     def detectable_difference(self) -> float | None:
-        """The smallest difference that so many episodes with so many flips would show four times in five.
+        """The smallest difference that this number of episodes and flips would show four times in five.
 
-        ``None`` where the tasks are not complete, where starts repeat, or where the episodes are too few for any.
+        ``None`` where the tasks are not complete, where initial states repeat, or where the episodes are too few for any.
         """
         n, flips = self.pairs.n, self.pairs.gained + self.pairs.lost
         return detectable_difference(n, flips / n) if self.complete and not self.repeats and n else None
@@ -172,9 +172,9 @@ class Compared:
         differences = self._differences(name)
         return MetricComparison(
             name,
-            first=mean_or_gap({key: metric_value(one, name) for key, (one, _) in self._both.items()}, "start"),
-            second=mean_or_gap({key: metric_value(other, name) for key, (_, other) in self._both.items()}, "start"),
-            by_start=mean_or_gap(differences, "start"),
+            first=mean_or_gap({key: metric_value(one, name) for key, (one, _) in self._both.items()}, "initial_state"),
+            second=mean_or_gap({key: metric_value(other, name) for key, (_, other) in self._both.items()}, "initial_state"),
+            by_initial_state=mean_or_gap(differences, "initial_state"),
             by_task=mean_or_gap(differences, "task"),
         )
 
@@ -201,16 +201,16 @@ class MetricComparison:
 
     Attributes:
         name: Name of the metric.
-        first: Its mean in the first run, drawn by start.
-        second: Its mean in the second run, drawn by start.
-        by_start: Second minus first, on these tasks, from starts like these.
+        first: Its mean in the first run, drawn by initial state.
+        second: Its mean in the second run, drawn by initial state.
+        by_initial_state: Second minus first, on these tasks, from initial states like these.
         by_task: The same, on tasks like these.
     """
 
     name: str
     first: Mean | Incomplete
     second: Mean | Incomplete
-    by_start: Mean | Incomplete
+    by_initial_state: Mean | Incomplete
     by_task: Mean | Incomplete
 
 
@@ -219,10 +219,10 @@ class Comparison:
     """Two runs.
 
     Attributes:
-        first: What the first run knows.
-        second: What the second run knows.
+        first: The first run's records.
+        second: The second run's records.
         suites: The suites that both have, in the order of the first.
-        notes: Lines that must stand below the numbers: in what else the runs differ, and what is left out.
+        notes: Lines below the numbers: other differences of the runs, and what is left out.
     """
 
     first: RunRecords
@@ -237,7 +237,7 @@ def compare_runs(first_dir: Path, second_dir: Path, metric: str | None = None) -
     Args:
         first_dir: Folder of the run to start from.
         second_dir: Folder of the run that may be better or worse.
-        metric: A metric besides success that is to be compared; both runs must have it.
+        metric: A metric besides success to compare; both runs must have it.
 
     Raises:
         VlarigError: A run is missing or damaged; the runs have no suite or no finished episode in common, or were made under different
@@ -249,7 +249,7 @@ def compare_runs(first_dir: Path, second_dir: Path, metric: str | None = None) -
 
 
 def compare_records(first: RunRecords, second: RunRecords, metric: str | None = None) -> Comparison:
-    """The same of runs that were read already. Raises like :func:`compare_runs`, but for what reading finds."""
+    """The same for runs that were read already. Raises like :func:`compare_runs`, except errors of reading."""
     suites = tuple(_suite(plan, first, second) for plan in _common_suites(first, second))
     if not any(suite.pairs.n for suite in suites):
         raise VlarigError(
@@ -299,7 +299,7 @@ def _check_scenes(first: RunRecords, second: RunRecords) -> None:
 
 
 def _notes(first: RunRecords, second: RunRecords, suites: Sequence[Compared]) -> list[str]:
-    """In what the runs differ besides the policy, what is left out, and what must be said beside any number of the runs."""
+    """Differences of the runs besides the policy, what is left out, and the runs' own notes."""
     differences = identity_differences(first.manifest.identity, second.manifest.identity)
     notes = [
         f"the runs also differ in {name}: {one} against {other}"
@@ -319,7 +319,7 @@ def _notes(first: RunRecords, second: RunRecords, suites: Sequence[Compared]) ->
 
 
 def findings(suite: Compared) -> list[str]:
-    """What is to be said of a suite besides its rates, in sentences without their ends."""
+    """Findings on a suite besides its rates, as sentences without full stops."""
     lacking = [f"the {place} run is {gap}" for place, gap in zip(("first", "second"), suite.gaps, strict=True) if gap]
     if lacking:
         return ["; ".join([*lacking, "complete them (give their commands again, merge their shards), then compare"])]
@@ -328,7 +328,9 @@ def findings(suite: Compared) -> list[str]:
     if not pairs.n:
         lines.append("the runs have no episode in common")
     elif p_value is None:
-        lines.append("starts repeat, so the interval is the bootstrap's over starts, and there is no McNemar test")
+        lines.append(
+            "initial states repeat, so the interval is the bootstrap's over initial states, and there is no McNemar test"
+        )
     else:
         p_text = f"= {p_value:.3f}" if p_value >= 0.001 else "< 0.001"
         lines.append(f"McNemar's exact p {p_text} ({pairs.gained} gained, {pairs.lost} lost)")

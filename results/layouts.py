@@ -1,7 +1,7 @@
-"""The paper's tables, with rows of our own below the published ones.
+"""The paper's tables, with our own rows below the published ones.
 
-A row of ours is what one or more runs measured, put together under one label: an author sweeps LIBERO in one run and SimplerEnv in the
-next. A number is there where every episode that it is the mean of has a result; else it is a dash, and a footnote says what is missing.
+One of our rows combines the results of one or more runs under one label: an author sweeps LIBERO in one run and SimplerEnv in the next.
+A number is printed only where every episode of the mean has a result; else it is a dash, and a footnote says what is missing.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class OurRow:
 
     Attributes:
         label: Its label.
-        runs: What it is made of.
-        numbers: Name of a column to the number; a column is missing of which no run played anything.
+        runs: The runs that it combines.
+        numbers: Name of a column to the number; columns of which no run played anything are absent.
     """
 
     label: str
@@ -39,7 +39,7 @@ class OurRow:
 
     @property
     def shared_remarks(self) -> tuple[str, ...]:
-        """What must be said of each of its numbers, where these are several."""
+        """The remarks that all of its numbers have in common, where these are several."""
         return shared(number.remarks for number in self.numbers.values())
 
 
@@ -50,7 +50,7 @@ class Layout:
     Attributes:
         table: What was published.
         rows: What was measured.
-        unit: What the intervals are about: other starts of these tasks, or other tasks of the kind.
+        unit: What the intervals are about: other initial states of these tasks, or other tasks of the kind.
     """
 
     table: PublishedTable
@@ -65,13 +65,13 @@ class Layout:
         if not self.rows:
             return f"{published}. Bold: best; underlined: second best."
         meaning = {
-            "start": "how well the mean on these tasks is known (Wilson; where starts repeat a bootstrap over starts)",
+            "initial_state": "how well the mean on these tasks is known (Wilson; a bootstrap over initial states where they repeat)",
             "task": "what is to be expected on tasks like these (bootstrap over tasks)",
         }[self.unit]
         return f"{published}. {OURS}: 95 % intervals, {meaning}; n: episodes. Bold: best; underlined: second best of all rows."
 
     def sheet(self) -> Sheet:
-        """The table for people; without rows of ours the published ones alone."""
+        """The table for people; without our rows the published ones alone."""
         table, marks = self.table, self.marks()
         lines = [
             Line(
@@ -124,8 +124,8 @@ class Layout:
             }  # fmt: skip
             rows.append({"method": row.label, "measured": True, "runs": [_provenance(run) for run in row.runs],
                          "values": values})  # fmt: skip
-        said = ("name", "heading", "group", "benchmark", "metric", "unit", "better")
-        columns = [{name: getattr(column, name) for name in said} for column in table.columns]
+        fields = ("name", "heading", "group", "benchmark", "metric", "unit", "better")
+        columns = [{name: getattr(column, name) for name in fields} for column in table.columns]
         return {
             "layout": table.place,
             "title": table.title,
@@ -170,13 +170,13 @@ class Layout:
         return Cell(text, interval, number.n, self._mark(number, marks), footnotes=remarks)
 
 
-def make_layout(name: str, runs: Iterable[tuple[str, RunRecords]], unit: Unit = "start") -> Layout:
+def make_layout(name: str, runs: Iterable[tuple[str, RunRecords]], unit: Unit = "initial_state") -> Layout:
     """The paper's table of that name, with a row for each label.
 
     Args:
         name: One of :func:`~vlarig.envs.plugins.layout_files`.
         runs: Labels and runs; runs of one label make one row.
-        unit: What the intervals are about: ``start``, other starts of these tasks; ``task``, other tasks of the kind.
+        unit: What the intervals are about: ``initial_state``, other initial states of these tasks; ``task``, other tasks of the kind.
 
     Raises:
         VlarigError: There is no such layout; a run is a shard; two runs of a label played the same suite; two runs played a suite

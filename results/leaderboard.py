@@ -62,7 +62,7 @@ class LeaderboardEntry(_Model):
     date_added: date
     """Day on which it was made."""
     notes: str = ""
-    """What must be known beside the numbers."""
+    """Remarks on the numbers."""
 
 
 class Leaderboard(_Model):
@@ -105,8 +105,8 @@ class LeaderboardBenchmark:
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a number stands in an entry.
+class EntryField:
+    """The place of a number in an entry.
 
     Attributes:
         benchmark: Key of the benchmark.
@@ -128,23 +128,23 @@ class Place:
 LIBERO_RANKED = ("libero_spatial", "libero_object", "libero_goal", "libero_10")
 
 #: Our suites that vla-eval has too.
-SUITE_PLACES = {
-    **{name: Place("libero", "suite_scores", name) for name in (*LIBERO_RANKED, "libero_90")},
-    "simpler_widowx": Place("simpler_env", "suite_scores", "widowx_vm"),
+SUITE_FIELDS = {
+    **{name: EntryField("libero", "suite_scores", name) for name in (*LIBERO_RANKED, "libero_90")},
+    "simpler_widowx": EntryField("simpler_env", "suite_scores", "widowx_vm"),
 }
 #: Our suites and tasks of which it has the tasks.
-TASK_PLACES = {
-    ("simpler_widowx", "put_spoon_on_towel"): Place("simpler_env", "task_scores", "put_spoon_on_towel_vm"),
-    ("simpler_widowx", "put_carrot_on_plate"): Place("simpler_env", "task_scores", "put_carrot_on_plate_vm"),
-    ("simpler_widowx", "stack_green_on_yellow"): Place("simpler_env", "task_scores", "stack_block_vm"),
-    ("simpler_widowx", "put_eggplant_in_basket"): Place("simpler_env", "task_scores", "put_eggplant_in_basket_vm"),
+TASK_FIELDS = {
+    ("simpler_widowx", "put_spoon_on_towel"): EntryField("simpler_env", "task_scores", "put_spoon_on_towel_vm"),
+    ("simpler_widowx", "put_carrot_on_plate"): EntryField("simpler_env", "task_scores", "put_carrot_on_plate_vm"),
+    ("simpler_widowx", "stack_green_on_yellow"): EntryField("simpler_env", "task_scores", "stack_block_vm"),
+    ("simpler_widowx", "put_eggplant_in_basket"): EntryField("simpler_env", "task_scores", "put_eggplant_in_basket_vm"),
 }
 
 #: Benchmark and column to our suites and task.
 _OURS: dict[tuple[str, str], tuple[tuple[str, ...], str]] = {
     ("libero", "overall_score"): (LIBERO_RANKED, ""),
-    **{(place.benchmark, place.column): ((suite,), "") for suite, place in SUITE_PLACES.items()},
-    **{(place.benchmark, place.column): ((suite,), task) for (suite, task), place in TASK_PLACES.items()},
+    **{(place.benchmark, place.column): ((suite,), "") for suite, place in SUITE_FIELDS.items()},
+    **{(place.benchmark, place.column): ((suite,), task) for (suite, task), place in TASK_FIELDS.items()},
 }
 #: What parts of a benchmark are in whose own metric is no percentage (leaderboard/scripts/validate.py: they are 0 to 100).
 _PERCENT = LeaderboardMetric("success_rate", "%", (0, 100), higher_is_better=True)
@@ -184,12 +184,12 @@ def _read(path: Path, form: TypeAdapter[_T]) -> _T:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the whole"
-        advice = "fetch it anew; what git lfs holds needs `git lfs pull`"
+        advice = "fetch it again; files in git lfs need `git lfs pull`"
         raise VlarigError(f"{path} is not of vla-eval's form: {where}: {first['msg'].lower()}; {advice}") from error
 
 
 def write_leaderboard(board: Leaderboard, path: Path) -> None:
-    """Write ``board`` as vla-eval's ``leaderboard.json``, sorted and laid out as its own check asks for.
+    """Write ``board`` as vla-eval's ``leaderboard.json``, sorted and laid out as its own check requires.
 
     Raises:
         VlarigError: Two entries are of the same model, benchmark and kind of weights, or the file cannot be written.

@@ -18,19 +18,19 @@ from pydantic import ValidationError
 from ..benchmarks.published import Kind, PublishedRow, PublishedTable
 from ..benchmarks.registry import load_suite
 from ..envs.errors import VlarigError
-from .leaderboard import LIBERO_RANKED, SUITE_PLACES, TASK_PLACES, LeaderboardEntry, Place, Weights
+from .leaderboard import LIBERO_RANKED, SUITE_FIELDS, TASK_FIELDS, EntryField, LeaderboardEntry, Weights
 from .tables import RunTable, SuiteTable
 
-#: Name of a published column to its place. A mean ranks LIBERO only beside its four parts, and stands for a robot of RoboCasa only
+#: Name of a published column to its place. A mean ranks LIBERO only beside its four parts, and represents a robot of RoboCasa only
 #: where 100 trials of each task are reported; RoboTwin's entries must say which of two training protocols was followed.
-_COLUMN_PLACES = {
-    "libero": Place("libero", "task_scores", "reported_avg"),
-    "simpler_widowx": SUITE_PLACES["simpler_widowx"],
-    "robotwin_easy": Place("robotwin_v2", "suite_scores", "easy"),
-    "robotwin_hard": Place("robotwin_v2", "suite_scores", "hard"),
-    "robocasa_gr1": Place("robocasa", "task_scores", "reported_avg_gr1"),
+_COLUMN_FIELDS = {
+    "libero": EntryField("libero", "task_scores", "reported_avg"),
+    "simpler_widowx": SUITE_FIELDS["simpler_widowx"],
+    "robotwin_easy": EntryField("robotwin_v2", "suite_scores", "easy"),
+    "robotwin_hard": EntryField("robotwin_v2", "suite_scores", "hard"),
+    "robocasa_gr1": EntryField("robocasa", "task_scores", "reported_avg_gr1"),
 }
-#: What must be said of the paper's numbers there.
+#: Remarks on the paper's numbers there.
 _REMARKS = {
     "libero": "only the mean of the four suites is reported",
     "robotwin_v2": "training protocol (A or B) is not reported",
@@ -46,7 +46,7 @@ _WEIGHTS: dict[Kind, Weights] = {
 
 @dataclass(frozen=True)
 class Submission:
-    """What an entry says of a model and a run does not know.
+    """An entry's facts about a model that a run does not have.
 
     Attributes:
         model: Key of the model.
@@ -74,9 +74,9 @@ def entries_of_table(table: PublishedTable, date_added: date, curated_by: str = 
         VlarigError: vla-eval has none of its benchmarks, the table does not say whether weights are shared, or ``curated_by`` is of
             another form than vla-eval's.
     """
-    columns = [column.name for column in table.columns if column.name in _COLUMN_PLACES]
+    columns = [column.name for column in table.columns if column.name in _COLUMN_FIELDS]
     if not columns:
-        known = ", ".join(_COLUMN_PLACES)
+        known = ", ".join(_COLUMN_FIELDS)
         raise VlarigError(
             f"{table.place} of {table.paper.name} has nothing for vla-eval's leaderboard; columns that have are {known}"
         )
@@ -86,7 +86,7 @@ def entries_of_table(table: PublishedTable, date_added: date, curated_by: str = 
             raise VlarigError(
                 f"{table.place} has a row of kind {row.kind!r}; vla-eval's leaderboard takes {', '.join(_WEIGHTS)}"
             )
-        scores = {_COLUMN_PLACES[name]: row.values[name] for name in columns if name in row.values}
+        scores = {_COLUMN_FIELDS[name]: row.values[name] for name in columns if name in row.values}
         for benchmark, here in _by_benchmark(scores).items():
             remarks = filter(None, [_REMARKS.get(benchmark), table.protocol])
             added = {"curated_by": curated_by, "date_added": date_added, "notes": "; ".join(remarks)}
@@ -141,11 +141,11 @@ def entries_of_run(run: RunTable, submission: Submission) -> list[LeaderboardEnt
             shard, lacks tasks or episodes, or has more episodes of one task than of another), or the submission is not of vla-eval's
             form.
     """
-    placed = [suite for suite in run.suites if suite.suite in SUITE_PLACES]
+    placed = [suite for suite in run.suites if suite.suite in SUITE_FIELDS]
     if not placed:
         held = ", ".join(suite.suite for suite in run.suites)
         raise VlarigError(
-            f"{run.run} has nothing for vla-eval's leaderboard: it holds {held}; wanted is {', '.join(SUITE_PLACES)}"
+            f"{run.run} has nothing for vla-eval's leaderboard: it holds {held}; wanted is {', '.join(SUITE_FIELDS)}"
         )
     if run.manifest.identity.policy_privileged:
         (note,) = run.manifest.identity.policy_notes()
@@ -156,13 +156,13 @@ def entries_of_run(run: RunTable, submission: Submission) -> list[LeaderboardEnt
         raise VlarigError(
             f"{run.run} holds a suite under several protocols; an entry is of one, so sweep each into a run of its own"
         )
-    scores: dict[Place, float] = {}
+    scores: dict[EntryField, float] = {}
     for suite in placed:
         _check_whole(run, suite)
-        scores[SUITE_PLACES[suite.suite]] = _percent(suite.total.successes, suite.total.finished)
+        scores[SUITE_FIELDS[suite.suite]] = _percent(suite.total.successes, suite.total.finished)
         for row in suite.rows:
-            if (suite.suite, row.task) in TASK_PLACES:
-                scores[TASK_PLACES[suite.suite, row.task]] = _percent(row.tally.successes, row.tally.finished)
+            if (suite.suite, row.task) in TASK_FIELDS:
+                scores[TASK_FIELDS[suite.suite, row.task]] = _percent(row.tally.successes, row.tally.finished)
     return [
         _entry(
             model=submission.model,
@@ -175,7 +175,7 @@ def entries_of_run(run: RunTable, submission: Submission) -> list[LeaderboardEnt
             **_containers(here),
             curated_by=submission.curated_by,
             date_added=submission.date_added,
-            notes=_notes(run, [suite for suite in placed if SUITE_PLACES[suite.suite].benchmark == benchmark]),
+            notes=_notes(run, [suite for suite in placed if SUITE_FIELDS[suite.suite].benchmark == benchmark]),
         )
         for benchmark, here in _by_benchmark(scores).items()
     ]
@@ -194,18 +194,18 @@ def _check_whole(run: RunTable, suite: SuiteTable) -> None:
     if len({row.tally.finished for row in suite.rows}) > 1:
         counts = ", ".join(f"{row.label} {row.tally.finished}" for row in suite.rows)
         raise VlarigError(
-            f"{run.run} has unlike many episodes of the tasks of {suite.suite}: {counts}; sweep it with --episodes"
+            f"{run.run} has different numbers of episodes for the tasks of {suite.suite}: {counts}; sweep it with --episodes"
         )
 
 
-def _overall(benchmark: str, scores: dict[Place, float]) -> float | None:
+def _overall(benchmark: str, scores: dict[EntryField, float]) -> float | None:
     """LIBERO's mean of its four suites; the scores of other benchmarks are not to be averaged."""
-    ranked = [scores[SUITE_PLACES[name]] for name in LIBERO_RANKED if SUITE_PLACES[name] in scores]
+    ranked = [scores[SUITE_FIELDS[name]] for name in LIBERO_RANKED if SUITE_FIELDS[name] in scores]
     return round(sum(ranked) / len(ranked), 2) if benchmark == "libero" and len(ranked) == len(LIBERO_RANKED) else None
 
 
 def _notes(run: RunTable, suites: Sequence[SuiteTable]) -> str:
-    """Counts and intervals, what a reader needs to repeat the run, and what must stand beside its numbers."""
+    """Counts and intervals, what a reader needs to repeat the run, and the remarks on its numbers."""
     identity, record = run.manifest.identity, run.manifest.record
     facts = []
     for suite in suites:
@@ -231,14 +231,14 @@ def _entry(**fields: Any) -> LeaderboardEntry:
         ) from error
 
 
-def _by_benchmark(scores: dict[Place, float]) -> dict[str, dict[Place, float]]:
-    grouped: dict[str, dict[Place, float]] = {}
+def _by_benchmark(scores: dict[EntryField, float]) -> dict[str, dict[EntryField, float]]:
+    grouped: dict[str, dict[EntryField, float]] = {}
     for place, score in scores.items():
         grouped.setdefault(place.benchmark, {})[place] = score
     return grouped
 
 
-def _containers(scores: dict[Place, float]) -> dict[str, dict[str, float]]:
+def _containers(scores: dict[EntryField, float]) -> dict[str, dict[str, float]]:
     """One benchmark's scores as the fields of an entry."""
     fields: dict[str, dict[str, float]] = {"suite_scores": {}, "task_scores": {}}
     for place, score in scores.items():

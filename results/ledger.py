@@ -48,7 +48,7 @@ class Count(NamedTuple):
 
 
 class Ledger:
-    """A run's ledger. Make one with :meth:`create`, :meth:`open` or :meth:`open_read_only`, and close it.
+    """A run's ledger. Get one by :meth:`create`, :meth:`open` or :meth:`open_read_only`, and close it.
 
     Once :meth:`write_episode` has returned, the record survives the death of the process and of the machine. All methods may
     be called from any thread, one at a time. A writing ledger holds the run's lock.
@@ -83,7 +83,7 @@ class Ledger:
 
     @classmethod
     def open(cls, run_dir: Path, lock: RunLock | None = None) -> Ledger:
-        """The ledger of ``run_dir``, to go on writing. Arguments are those of :meth:`create`.
+        """The ledger of ``run_dir``, to continue writing. Arguments are those of :meth:`create`.
 
         Raises:
             VlarigError: It is missing, damaged, no ledger or too new, or another process is writing the run.
@@ -104,11 +104,11 @@ class Ledger:
 
     @classmethod
     def open_read_only(cls, run_dir: Path, one_moment: bool = False) -> Ledger:
-        """The ledger of ``run_dir``, to look at; also while it is being written, and after its driver was killed.
+        """The ledger of ``run_dir``, read-only; also while it is being written, and after its driver was killed.
 
         Args:
             run_dir: Folder of the run.
-            one_moment: Whether all that is ever read is to be of one moment, while a driver goes on writing.
+            one_moment: Whether all reads see one snapshot, while a driver continues writing.
 
         Raises:
             VlarigError: It is missing, damaged, no ledger or too new.
@@ -121,7 +121,7 @@ class Ledger:
         return cls(path, connection, None)
 
     def close(self) -> None:
-        """Note the session's end, close the file and release the run's lock; a second call does nothing."""
+        """Record the session's end, close the file and release the run's lock; a second call does nothing."""
         with self._turn:
             try:
                 if self._session is not None:
@@ -136,26 +136,26 @@ class Ledger:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        # A disk that is full lets nobody note the session's end either: what went wrong first is told.
+        # On a full disk the session's end cannot be written either: the first error is the one to report.
         with contextlib.suppress(*([VlarigError] if error is not None else [])):
             self.close()
 
-    # What the driver writes.
+    # Written by the driver.
 
     def start_session(self, session: Session) -> None:
-        """Note a start of the driver; what is written from here on belongs to it, and :meth:`close` ends it."""
+        """Record a start of the driver; later writes belong to this session, and :meth:`close` ends it."""
         packages = json.dumps(session.packages, sort_keys=True)
         row = asdict(session) | {"packages": packages, "started": session.started or utc_now()}
         self._session = self._write(INSERT_SESSION, row).lastrowid
 
     def write_episode(self, record: EpisodeRecord) -> bool:
-        """Write a finished episode, once and for all.
+        """Write a finished episode, permanently.
 
         Returns:
-            Whether it is new; ``False`` where the same result stands already.
+            Whether it is new; ``False`` where the ledger has the same result already.
 
         Raises:
-            VlarigError: A different result for the key stands, or the disk refuses.
+            VlarigError: The ledger has a different result for the key, or a write fails.
             ValueError: The record lacks its actions.
         """
         record.result()
@@ -177,18 +177,18 @@ class Ledger:
         """Add a failed attempt to the log."""
         self._write(INSERT_ATTEMPT, asdict(attempt) | {"session": self._session, "written": utc_now()})
 
-    # What anyone reads.
+    # Read by everyone.
 
     def finished_keys(self) -> set[str]:
-        """Keys of the finished episodes: what the run no longer owes."""
+        """Keys of the finished episodes."""
         return {row["key"] for row in self._read("SELECT key FROM episodes")}
 
     def error_keys(self) -> list[str]:
-        """Keys of the unfinished episodes whose latest attempt was given up, sorted; they are owed on resume."""
+        """Keys of the unfinished episodes whose latest attempt was given up, sorted; a resumed run plays them."""
         return [row["key"] for row in self._read(SELECT_GIVEN_UP)]
 
     def records(self, with_actions: bool = False) -> list[EpisodeRecord]:
-        """All finished episodes, sorted by key, of one moment. Actions are left out (``float32[0, A]``) unless asked for."""
+        """All finished episodes, sorted by key, of one moment. Actions are left out (``float32[0, A]``) unless requested."""
         return self._page(ALL, with_actions)
 
     def each_record(self, with_actions: bool = False, at_a_time: int = 1000) -> Iterator[EpisodeRecord]:
@@ -206,7 +206,7 @@ class Ledger:
         """The finished episode of that key, with its actions.
 
         Raises:
-            VlarigError: There is none; what happened to it, or the nearest keys, are told.
+            VlarigError: There is none; the message has its last attempt, or the nearest keys.
         """
         rows = self._read(SELECT_ONE, (key,))
         if rows:
@@ -228,7 +228,7 @@ class Ledger:
         return [attempt_value(row) for row in self._read(f"{SELECT_ATTEMPTS} {wanted} ORDER BY attempts.id", {"key": key})]
 
     def sessions(self) -> list[Session]:
-        """The starts of the driver, oldest first."""
+        """The driver's sessions, oldest first."""
         return [session_value(row, self.path) for row in self._read("SELECT * FROM sessions ORDER BY id")]
 
     def counts(self) -> dict[TaskKey, Count]:

@@ -1,4 +1,4 @@
-"""The lock that keeps a second driver from writing the same run."""
+"""The lock that prevents a second driver from writing the same run."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _PATIENCE = 0.5  # seconds; longer than a look by `lock_holder` lasts
 
 
 class RunLock:
-    """Exclusive right to write a run, held until :meth:`release` or the end of the process, however that comes.
+    """Exclusive right to write a run, held until :meth:`release` or the end of the process, for whatever reason.
 
-    The operating system keeps the lock (``flock`` on ``<run>/lock``), so nothing stale is left behind by a killed driver. The
-    file itself stays; it says who holds the lock, or held it last. A forked child has no part in the lock: it would hold it
-    for as long as it lives, after the driver's death too.
+    The operating system keeps the lock (``flock`` on ``<run>/lock``), so a killed driver leaves no stale lock. The
+    file itself stays; it names the process that holds the lock, or held it last. A forked child does not inherit the lock: it would
+    hold it after the driver's death too.
     """
 
     def __init__(self, run_dir: Path) -> None:
@@ -68,7 +68,7 @@ class RunLock:
         os.pwrite(self._file, f"process {os.getpid()} on {platform.node()}\n".encode(), 0)
 
     def release(self) -> None:
-        """Give the right back; a second call does nothing."""
+        """Release the lock; a second call does nothing."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
@@ -81,10 +81,10 @@ class RunLock:
 
 
 def lock_holder(run_dir: Path) -> str | None:
-    """Who is writing the run (``process 12 on host``), or ``None`` where nobody is. The run is left as it is."""
+    """The process that is writing the run (``process 12 on host``), or ``None``. The run is not changed."""
     path = run_dir / LOCK_NAME
     try:
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)  # a pipe is not waited for
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)  # do not wait for a pipe
     except OSError:
         return None
     try:

@@ -1,4 +1,4 @@
-"""The manifest of a run: what identifies it, and a record of the surroundings it was started in. Saved as ``manifest.json``."""
+"""The manifest of a run: its identity, and a record of how and where it was started. Saved as ``manifest.json``."""
 
 from __future__ import annotations
 
@@ -26,6 +26,9 @@ MAX_EPISODES = 10_000_000
 
 #: Most bytes of a manifest; one of a thousand tasks has a tenth of a million.
 _MAX_BYTES = 1 << 26
+#: Fields of a protocol under the names that they had in manifests before version 0.2.0.
+_EARLIER_NAMES = {"execute": "n_action_steps", "hold_rows": "hold_steps"}
+
 _ADVICE = "use another --run, or drop --run to start a new one"
 
 
@@ -47,7 +50,7 @@ class TaskPlan(_Model):
     variant: Annotated[str, _part_of_keys("task or variant")]
     """Name of the variation; `base` where there is none."""
     episodes: int = Field(ge=1, le=MAX_EPISODES)
-    """Episodes that the run owes of it."""
+    """Episodes of it in the run."""
 
 
 class SuitePlan(_Model):
@@ -63,6 +66,9 @@ class SuitePlan(_Model):
     @field_validator("protocol")
     @classmethod
     def _a_protocol(cls, protocol: dict[str, Any]) -> dict[str, Any]:
+        protocol = {_EARLIER_NAMES.get(name, name): value for name, value in protocol.items()}
+        if protocol.get("limit_unit") == "rows":
+            protocol["limit_unit"] = "steps"
         try:
             convert(protocol, Protocol, "protocol")
         except BadMessageError as error:
@@ -77,7 +83,7 @@ class SuitePlan(_Model):
 
     @property
     def protocol_name(self) -> str:
-        """The protocol as ``name@version``, the way it stands in keys."""
+        """The protocol as ``name@version``, as in keys."""
         return f"{self.protocol['name']}@{self.protocol['version']}"
 
     @property
@@ -87,7 +93,7 @@ class SuitePlan(_Model):
 
     @property
     def episodes(self) -> int:
-        """Episodes that the run owes of the suite."""
+        """Episodes of the suite in the run."""
         return sum(task.episodes for task in self.tasks)
 
     @property
@@ -110,9 +116,9 @@ class Identity(_Model):
     policy: str
     """Name of the policy as the user gave it: a scripted expert, a checkpoint, an address."""
     policy_options: dict[str, str] = Field(default_factory=dict)
-    """What the policy was told on the command line, by name."""
+    """The policy's options on the command line, by name."""
     policy_revision: str | None = None
-    """What fixes the policy's weights: a hash of the checkpoint or a commit; `None` where it has none."""
+    """What identifies the policy's weights: a hash of the checkpoint or a commit; `None` where it has none."""
     policy_state: str | None = None
     """SHA-256 of the state of a policy that was given as an object; `None` for a named one, or one whose revision is computed."""
     policy_privileged: bool = False
@@ -122,13 +128,13 @@ class Identity(_Model):
     runtimes: dict[str, str] = Field(default_factory=dict)
     """Name of each simulator's runtime, to the SHA-256 of the lock file that it was installed from."""
     sources: dict[str, str] = Field(default_factory=dict)
-    """Code of third parties that the run is made with (suites, adapters, the policy): name of each file or package, to its SHA-256."""
+    """Third-party code in use (suites, adapters, the policy, experts): name of each file or package, to its SHA-256."""
     assets: dict[str, str] = Field(default_factory=dict)
-    """Name of each asset bundle, to what its files are: `official, ...` or how many are stand-ins, then `; sha256 ...`, a hash."""
+    """Name of each asset bundle, to its files' state: `official, ...` or how many are stand-ins, then `; sha256 ...`, a hash."""
     prepared: dict[str, str] = Field(default_factory=dict)
-    """Suites whose initial states were found beforehand, to the SHA-256 of what was found."""
+    """Suites whose initial states were prepared, to the SHA-256 of the result."""
     renderer: str
-    """What draws the images, for instance `osmesa` or `egl`; image digests are comparable under one renderer alone."""
+    """The renderer, for instance `osmesa` or `egl`; image digests are comparable only under one renderer."""
     vlarig_version: str
     """Version of vlarig."""
 
@@ -147,26 +153,26 @@ class Identity(_Model):
 
     @property
     def policy_label(self) -> str:
-        """The policy's name, with what it was told."""
+        """The policy's name, with its options."""
         return " ".join([self.policy, *(f"{name}={value}" for name, value in sorted(self.policy_options.items()))])
 
     def identity_hash(self) -> str:
-        """SHA-256, in hex, over every field; over younger ones where they say something, so that older runs keep theirs."""
+        """SHA-256, in hex, over every field; over newer ones only where they are not empty, so that older runs keep their hash."""
         fields = self.model_dump(mode="json")
-        said = {name: value for name, value in fields.items() if value or name not in ("sources", "policy_state")}
-        return hashlib.sha256(canonical_json(said).encode()).hexdigest()
+        hashed = {name: value for name, value in fields.items() if value or name not in ("sources", "policy_state")}
+        return hashlib.sha256(canonical_json(hashed).encode()).hexdigest()
 
     def beside_episodes(self) -> Identity:
-        """The same without what says which episodes are asked for: runs that agree in it agree in each episode that both have."""
+        """The same without the selection of episodes: runs that agree in it agree in each episode that both have."""
         return self.model_copy(update={"suites": [], "episodes": 0, "episodes_digest": ""})
 
     def policy_notes(self) -> list[str]:
-        """What to say of the policy beside every number of the run: a line where it has an advantage that others have not."""
-        told = f"policy {self.policy_label} acts on the simulator's own truth, so it is not ranked"
-        return [told] if self.policy_privileged else []
+        """Notes on the policy beside every number of the run: a line where it has an advantage over other policies."""
+        note = f"policy {self.policy_label} acts on the simulator's own truth, so it is not ranked"
+        return [note] if self.policy_privileged else []
 
     def asset_notes(self) -> list[str]:
-        """What to say beside every number of the run: a line for each asset bundle whose files are not all official."""
+        """Notes beside every number of the run: a line for each asset bundle whose files are not all official."""
         unofficial = {name: text for name, text in self.assets.items() if not text.startswith("official")}
         return [f"{name} assets: {text.partition('; sha256 ')[0]}" for name, text in sorted(unofficial.items())]
 
@@ -187,19 +193,26 @@ class Surroundings(_Model):
     host: str = ""
     """Name of the machine."""
     command: list[str] = Field(default_factory=list)
-    """The command line, word by word."""
+    """The command line, as a list of arguments."""
     created: str = ""
     """Start of the run in UTC, ISO 8601."""
     suite_notes: dict[str, str] = Field(default_factory=dict)
-    """Name of a suite to what must be said beside its numbers."""
+    """Name of a suite to a note beside its numbers."""
     runtime_packages: dict[str, dict[str, str]] = Field(default_factory=dict)
     """Name of each simulator's runtime, to the versions of the packages in it, by name."""
+    origins: dict[str, str] = Field(default_factory=dict)
+    """`suite NAME`, `policy NAME` and `expert of SUITE`, to the installed package that each comes from, as `NAME VERSION`."""
     shard: str | None = None
-    """Which part of the run's episodes this folder is to hold, as `I/N`; `None` for all of them."""
+    """The shard of the run's episodes in this folder, as `I/N`; `None` for all of them."""
+
+    @property
+    def suites(self) -> list[str]:
+        """The suites as given on the command line, each by its name or as `module:NAME`."""
+        return [each for each in self.config.get("suites") or () if isinstance(each, str)]
 
     @property
     def fresh(self) -> bool:
-        """Whether it was to be played anew, with nothing from other runs."""
+        """Whether it was started with `--fresh`, with nothing from other runs."""
         return bool(self.config.get("fresh"))
 
     @property
@@ -216,19 +229,19 @@ class Manifest(_Model):
     identity: Identity
     """What identifies the run."""
     record: Surroundings = Surroundings()
-    """The surroundings that it was started in."""
+    """How and where it was started."""
 
     def notes(self) -> list[str]:
-        """What to say beside every number of the run, a line each: about its policy, its suites, then its data files."""
+        """Notes beside every number of the run, a line each: on its policy, its suites, then its data files."""
         suites = [f"{name}: {note}" for name, note in self.record.suite_notes.items()]
         return [*self.identity.policy_notes(), *suites, *self.identity.asset_notes()]
 
     def identity_hash(self) -> str:
-        """SHA-256, in hex, over the identity; the record has no part in it."""
+        """SHA-256, in hex, over the identity; the record is not hashed."""
         return self.identity.identity_hash()
 
     def text(self) -> str:
-        """What the file holds."""
+        """The file's content."""
         return json.dumps(self.model_dump(mode="json"), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
     def save(self, run_dir: Path) -> None:
@@ -261,7 +274,7 @@ class Manifest(_Model):
         except FileNotFoundError:
             raise VlarigError(f"{run_dir} holds no run: {path} is missing; `vlarig runs` lists the runs") from None
         except (OSError, ValueError, RecursionError) as error:
-            raise VlarigError(f"{path} cannot be read as JSON: {one_line(str(error))}; bring it back from a copy") from error
+            raise VlarigError(f"{path} cannot be read as JSON: {one_line(str(error))}; restore it from a copy") from error
         version = data.get("format") if isinstance(data, dict) else None
         if isinstance(version, int) and version > MANIFEST_FORMAT:
             raise VlarigError(f"{path} has format {version}, this vlarig reads up to {MANIFEST_FORMAT}; install a newer vlarig")
@@ -271,10 +284,10 @@ class Manifest(_Model):
         except ValidationError as error:
             first = error.errors(include_url=False)[0]
             where = ".".join(map(str, first["loc"])) or "the whole"
-            told = one_line(f"{where}: {first['msg'].removeprefix('Value error, ').lower()}")
-            raise VlarigError(f"{path} is no manifest: {told}; bring it back from a copy") from error
+            reason = one_line(f"{where}: {first['msg'].removeprefix('Value error, ').lower()}")
+            raise VlarigError(f"{path} is no manifest: {reason}; restore it from a copy") from error
         except (ValueError, RecursionError) as error:
-            raise VlarigError(f"{path} is no manifest: it is nested too deep; bring it back from a copy") from error
+            raise VlarigError(f"{path} is no manifest: it is nested too deep; restore it from a copy") from error
         return manifest
 
 
@@ -291,8 +304,8 @@ def check_same(saved: Manifest, wanted: Manifest, run: str = "") -> None:
     """Make sure that a run is resumed with the identity that it was started with, and as the same part of it.
 
     Args:
-        saved: What the run's folder says.
-        wanted: What the command at hand asks for.
+        saved: The run's own manifest.
+        wanted: The manifest of the current command.
         run: Name of the run, for the message.
 
     Raises:
@@ -300,9 +313,9 @@ def check_same(saved: Manifest, wanted: Manifest, run: str = "") -> None:
     """
     named = f"the run {run}" if run else "the run"
     differences = identity_differences(saved.identity, wanted.identity)
-    told = "; ".join(_difference(saved, wanted, *difference) for difference in differences)
-    if told:
-        raise VlarigError(f"{named} was started with another identity: {told}; {_ADVICE}")
+    reasons = "; ".join(_difference(saved, wanted, *difference) for difference in differences)
+    if reasons:
+        raise VlarigError(f"{named} was started with another identity: {reasons}; {_ADVICE}")
     if saved.record.shard != wanted.record.shard:
         raise VlarigError(f"{named} was started as {saved.record.part}, now it is to be {wanted.record.part}; {_ADVICE}")
 
@@ -328,7 +341,7 @@ def _known(value: str) -> str:
 
 
 def package_changes(old: Mapping[str, str], new: Mapping[str, str]) -> str:
-    """Which packages changed, from version to version; empty where none did, or where a run from before says no versions."""
+    """Which packages changed, from version to version; empty where none did, or where an older run has no versions."""
     if not old or not new:
         return ""
     changed = [name for name in sorted({*old, *new}) if old.get(name) != new.get(name)]
@@ -355,7 +368,7 @@ def canonical_json(value: Any) -> str:
 
 
 class _Absent:
-    """Stands for a field that one side lacks."""
+    """Marks a field that one side lacks."""
 
 
 def _differences(old: Any, new: Any, name: str = "") -> list[tuple[str, Any, Any]]:

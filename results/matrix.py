@@ -17,7 +17,7 @@ def matrix_sheets(named: Sequence[tuple[str, RunTable]]) -> list[Sheet]:
     """A matrix for each suite that several runs have played under one protocol, then the tables of what one run alone has played.
 
     Args:
-        named: The runs, each with its label; an empty one stands for the policy's name, with the run's where two have the same.
+        named: The runs, each with its label; an empty one means the policy's name, with the run's where two have the same.
     """
     tables = [table for _, table in named]
     played = [_suites(table) for table in tables]

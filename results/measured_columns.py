@@ -1,4 +1,4 @@
-"""What runs measured for a column of a published table: the number, its interval, and all that must be said of it."""
+"""What runs measured for a column of a published table: the number, its interval, and remarks on it."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Number:
 
     Attributes:
         value: The mean over all episodes; ``None`` where some have no result.
-        interval: Its 95 % interval; ``None`` where there is no value, or where the starts or tasks are too few to tell.
+        interval: Its 95 % interval; ``None`` where there is no value, or where the initial states or tasks are too few.
         n: Episodes with a result.
         runs: Names of the runs that it is from.
-        remarks: What must be said of it: what is missing, and in what it differs from the published numbers.
-        ranked: Whether it competes with the others; not where it is incomplete or the policy acts on the simulator's own truth.
+        remarks: What is missing, and how it differs from the published numbers.
+        ranked: Whether it is ranked; not where it is incomplete or the policy acts on the simulator's own truth.
     """
 
     value: float | None
@@ -58,7 +58,7 @@ def measured_number(column: PublishedColumn, label: str, runs: Sequence[RunRecor
         column: The column.
         label: Label of the row, for messages.
         runs: The row's runs.
-        unit: What the interval is about: ``start``, other starts of these tasks; ``task``, other tasks of the kind.
+        unit: What the interval is about: ``initial_state``, other initial states of these tasks; ``task``, other tasks of the kind.
 
     Raises:
         VlarigError: Two of the runs played the same suite; or scipy is not installed where it is needed.
@@ -77,7 +77,7 @@ def measured_number(column: PublishedColumn, label: str, runs: Sequence[RunRecor
     if lacking:
         return Number(None, None, len(values), names, tuple(remarks), ranked=False)
     if len({len(task.records) for task in tasks}) > 1:
-        remarks.append("its tasks have unlike many episodes; every episode weighs the same")
+        remarks.append("its tasks have different numbers of episodes; every episode weighs the same")
     interval = _interval(values, metric, unit)
     if unit == "task" and interval is None:
         remarks.append("too few tasks, or all alike, for an interval over tasks")
@@ -126,12 +126,12 @@ def _lacking(column: PublishedColumn, parts: Sequence[_Part], metric: str) -> It
 
 
 def _metric(column: PublishedColumn) -> str:
-    """What our records call that which the column is of."""
+    """The name of the column's metric in our records."""
     return "success" if column.metric == "success rate" else column.metric.replace(" ", "_")
 
 
 def _differences(column: PublishedColumn, parts: Sequence[_Part]) -> list[str]:
-    """In what a number differs from the published ones beside it; what holds for several suites is said once."""
+    """How a number differs from the published ones beside it; a remark on several suites is given once."""
     suites_of: dict[str, list[str]] = {}
     assets: dict[str, None] = {}
     for part in parts:
@@ -145,18 +145,18 @@ def _differences(column: PublishedColumn, parts: Sequence[_Part]) -> list[str]:
 
 
 def _other_protocol(column: PublishedColumn, plan: SuitePlan) -> str:
-    """That a run's protocol is not the published numbers'; empty where it is."""
+    """A remark where a run's protocol differs from the published numbers'; else empty."""
     named = plan.protocol.get("derived_from") or plan.protocol["name"]
     if column.suite_protocol and named != column.suite_protocol:
-        return f"protocol {plan.protocol_name}; the protocol {column.suite_protocol} stands for the published numbers'"
+        return f"protocol {plan.protocol_name}; the published numbers' is {column.suite_protocol}"
     return f"protocol {plan.protocol_name}, derived from {named}" if plan.protocol.get("derived_from") else ""
 
 
 def _other_count(suite: Suite, part: _Part) -> str:
-    """That a run plays fewer episodes, or more, than the protocol says; empty where it plays as many."""
+    """A remark where a run plays another number of episodes than the protocol says; else empty."""
     known = [protocol for protocol in suite.protocols if f"{protocol.name}@{protocol.version}" == part.plan.protocol_name]
     standard = {
-        (task.expected, len(suite.task(task.key.task).starts_of(protocol)) * protocol.repeats)
+        (task.expected, len(suite.task(task.key.task).initial_states_of(protocol)) * protocol.repeats)
         for protocol in known
         for task in part.tasks
     }
@@ -167,7 +167,7 @@ def _other_count(suite: Suite, part: _Part) -> str:
 
 
 def _interval(values: Mapping[str, float], metric: str, unit: Unit) -> tuple[float, float] | None:
-    starts = {key.rpartition("/")[0] for key in values}
-    if unit == "start" and metric == "success" and len(starts) == len(values):
+    initial_states = {key.rpartition("/")[0] for key in values}
+    if unit == "initial_state" and metric == "success" and len(initial_states) == len(values):
         return wilson_interval(round(sum(values.values())), len(values))
     return clustered_mean(values, unit).interval

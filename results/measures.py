@@ -1,4 +1,4 @@
-"""What a run measured of a suite, episode by episode; and what it lacks, which is told and never averaged away."""
+"""What a run measured of a suite, episode by episode; and what it lacks, which is reported and never averaged away."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Incomplete:
 
     @property
     def missing(self) -> int:
-        """Episodes of which nothing is known yet."""
+        """Episodes without a result yet."""
         return self.expected - self.finished - self.errors
 
     def __str__(self) -> str:
@@ -50,7 +50,7 @@ class Incomplete:
 
 @dataclass(frozen=True, eq=False)
 class TaskRecords:
-    """What a run knows of a task.
+    """A run's records of a task.
 
     Attributes:
         key: Which task.
@@ -72,7 +72,7 @@ class TaskRecords:
 
 @dataclass(frozen=True, eq=False)
 class RunRecords:
-    """What a run knows.
+    """A run's records.
 
     Attributes:
         run: Name of the run.
@@ -91,7 +91,7 @@ class RunRecords:
 
 
 def read_run(run_dir: Path) -> RunRecords:
-    """All that the run in ``run_dir`` knows, finished or not.
+    """All records of the run in ``run_dir``, finished or not.
 
     Raises:
         VlarigError: Manifest or ledger are missing or damaged, or do not belong together.
@@ -111,7 +111,7 @@ def read_run(run_dir: Path) -> RunRecords:
 def task_records(
     run: str, manifest: Manifest, errors: Counter[TaskKey], finished: Mapping[TaskKey, Mapping[str, EpisodeRecord]]
 ) -> RunRecords:
-    """What a run knows, from its name, its manifest, and the errors and finished episodes of each task."""
+    """A run's records, from its name, its manifest, and the errors and finished episodes of each task."""
     planned = manifest.identity.planned.items()
     tasks = {task: TaskRecords(task, count, errors[task], finished.get(task, {})) for task, count in planned}
     return RunRecords(run, manifest, tasks)
@@ -166,7 +166,7 @@ def check_metric(run: RunRecords, metric: str) -> None:
     """Make sure that at least one episode has the metric.
 
     Raises:
-        VlarigError: None has; what there is is told.
+        VlarigError: None has; the message lists the metrics that there are.
     """
     names = run.metric_names()
     if metric not in names:

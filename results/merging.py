@@ -1,11 +1,11 @@
-"""Merging: one run out of several of the same identity, such as shards, or what another machine began.
+"""Merging: one run out of several of the same identity, such as shards, or unfinished runs of other machines.
 
-The merged run holds the union of their episodes, each once, and all their sessions and attempts. Where a session came from is told by
-the merged ledger's table ``origins``: the name of its run's folder, and its number there. By it a session that is merged again is
-known, so merging twice changes nothing. An episode that several runs finished must have the same result in all of them; the record
-that stands is the one of the run that was started first.
+The merged run holds the union of their episodes, each once, and all their sessions and attempts. The merged ledger's table ``origins``
+records where a session came from: the name of its run's folder, and its number there. It identifies a session that is merged again, so
+merging twice changes nothing. An episode that several runs finished must have the same result in all of them; the merged run keeps the
+record of the run that was started first.
 
-Nothing is half done. A new run is made in a hidden folder beside its place, and renamed when it is whole; a run that exists is added to
+A merge is atomic. A new run is made in a hidden folder beside its place, and renamed when it is complete; an existing run is extended
 in one transaction. Rows are copied one by one, so a merge takes little memory, however large the runs are.
 """
 
@@ -44,7 +44,7 @@ SELECT sessions.*, COALESCE(origins.run, :run) AS run, COALESCE(origins.number, 
 FROM sessions LEFT JOIN origins ON origins.session = sessions.id ORDER BY sessions.id
 """
 _SELECT_OWN_SESSIONS = "SELECT *, :run AS run, id AS number FROM sessions ORDER BY id"
-_INSERT_SESSION = insertion("sessions", ("git_revision", "host", "workers", "slots", "packages", "started", "ended"))
+_INSERT_SESSION = insertion("sessions", ("git_revision", "host", "workers", "num_envs", "packages", "started", "ended"))
 _ATTEMPT = ", ".join(ATTEMPT)
 _INSERT_NEW_ATTEMPT = f"""
 INSERT INTO attempts ({_ATTEMPT})
@@ -79,12 +79,12 @@ class Merged:
 
 
 def merge_runs(runs: Sequence[Path], target: Path) -> Merged:
-    """Merge runs into ``target``: into a new one, or into one of the same identity, to which is added what it lacks.
+    """Merge runs into ``target``: into a new one, or into one of the same identity, to which missing episodes are added.
 
-    Films are taken along. The runs are left as they are, and their logs with them.
+    Films are copied too. The runs and their logs are not changed.
 
     Args:
-        runs: Folders of the runs; ``target`` among them is passed over.
+        runs: Folders of the runs; ``target`` among them is skipped.
         target: Folder of the merged run.
 
     Raises:
@@ -122,8 +122,8 @@ def merge_runs(runs: Sequence[Path], target: Path) -> Merged:
 def take_over(run: Path, source: Path, keys: Collection[str]) -> int:
     """Copy finished episodes of another run into a run, with their attempts and sessions; all of them, or none.
 
-    The caller holds the run's lock, and knows that both runs would give these episodes the same results. The other run is left as it
-    is, and may be being written.
+    The caller holds the run's lock, and has checked that both runs give these episodes the same results. The other run is not changed,
+    and may be being written.
 
     Args:
         run: Folder of the run, which has a ledger.
@@ -134,7 +134,7 @@ def take_over(run: Path, source: Path, keys: Collection[str]) -> int:
         How many were copied.
 
     Raises:
-        VlarigError: A ledger is damaged, or the disk refuses.
+        VlarigError: A ledger is damaged, or a write fails.
     """
     path = run / LEDGER_NAME
     if not _has_ledger(source):
@@ -154,28 +154,29 @@ def _distinct(runs: Sequence[Path]) -> list[Path]:
 
 
 def _merged_manifest(manifests: Sequence[Manifest], target: Path) -> Manifest:
-    """The manifest of a new merged run: what was asked for first, but all of it, and what must be said beside any of the runs."""
+    """The manifest of a new merged run: the first run's, for all episodes, with the notes of all runs."""
     config = manifests[0].record.config | {"shard": None, "run": str(target)}
     notes = {name: note for manifest in manifests for name, note in manifest.record.suite_notes.items()}
     return Manifest(
-        identity=manifests[0].identity, record=surroundings(config, notes, None, manifests[0].record.runtime_packages)
+        identity=manifests[0].identity,
+        record=surroundings(config, notes, None, manifests[0].record.runtime_packages, manifests[0].record.origins),
     )
 
 
 def _check_identity(first: Path, wanted: Manifest, run: Path, manifest: Manifest) -> None:
-    told = "; ".join(
+    reasons = "; ".join(
         f"{name} is {one}, not {other}" for name, other, one in identity_differences(wanted.identity, manifest.identity)
     )
-    if told:
-        raise VlarigError(f"{run} has another identity than {first}: {told}; only runs of the same identity can be merged")
+    if reasons:
+        raise VlarigError(f"{run} has another identity than {first}: {reasons}; only runs of the same identity can be merged")
 
 
 @contextlib.contextmanager
 def _draft_of(target: Path) -> Iterator[Path]:
-    """An empty folder that becomes ``target`` at the end; what a killed merge left there is cleared away.
+    """An empty folder that becomes ``target`` at the end; leftovers of a killed merge are deleted.
 
     Raises:
-        VlarigError: Another process merges into the same run, or the disk refuses.
+        VlarigError: Another process merges into the same run, or a write fails.
     """
     place = target.resolve()  # which has a name, where "." has none
     draft = place.with_name(f".{place.name}.merging")
@@ -255,7 +256,7 @@ def _check_plan(source: Ledger, manifest: Manifest) -> None:
         if row[4] > planned.get(TaskKey(*row[:4]), 0):
             raise VlarigError(
                 f"{source.path.parent} mixes two runs: its ledger holds {row[4]} episodes of {'/'.join(row[:4])}, against its "
-                "manifest; bring both back from a copy"
+                "manifest; restore both from a copy"
             )
 
 
@@ -275,7 +276,7 @@ def _copied(
 
 
 def _add_sessions(ledger: sqlite3.Connection, target: Path, source: Ledger) -> dict[int | None, int]:
-    """Add the source's sessions, but for those that are there; the source's ids to the ledger's."""
+    """Add the source's sessions that are missing; returns the source's ids to the ledger's."""
     named = {_origin(row): row["id"] for row in ledger.execute(_SELECT_SESSIONS, {"run": run_name(target)})}
     merged_before = any(source.rows("SELECT 1 FROM sqlite_master WHERE name = 'origins'"))
     ids: dict[int | None, int] = {}
@@ -290,12 +291,12 @@ def _add_sessions(ledger: sqlite3.Connection, target: Path, source: Ledger) -> d
 
 
 def _origin(row: sqlite3.Row) -> tuple[str, int, str, str]:
-    """What a session is known by, in whichever ledger it stands."""
+    """What identifies a session, in every ledger."""
     return row["run"], row["number"], row["host"], row["started"]
 
 
 def _differing(ledger: sqlite3.Connection, path: Path, source: Ledger, row: sqlite3.Row) -> str:
-    """The fields in which the source's result differs from the one that stands in the ledger; empty where they are equal."""
+    """The fields in which the source's result differs from the ledger's; empty where they are equal."""
     standing = ledger.execute(SELECT_ONE, (row["key"],)).fetchone()
     one, other = episode_record(standing, path, with_actions=True), episode_record(row, source.path, with_actions=True)
     return ", ".join(differing_fields(one, other))
@@ -311,7 +312,7 @@ def _holder(key: str, runs: Sequence[Path]) -> Path:
 
 
 def _take_films(films: Sequence[Path], folder: Path) -> None:
-    """Take along the films and posters that ``folder`` has not; without a copy where the disk can link them."""
+    """Add the films and posters that ``folder`` lacks, as hard links where the disk supports them."""
     videos = folder / "videos"
     for film in films:
         if (videos / film.name).exists():

@@ -1,7 +1,7 @@
 """Episodes as a Parquet file, for DuckDB, pandas, Polars and R: a row for each episode that the runs consist of.
 
-An episode that was given up, or that was not played yet, has a row too, whose ``status`` says so and whose results are null: whoever
-averages sees how many there are.
+An episode that was given up, or that was not played yet, has a row too, whose ``status`` says so and whose results are null. So
+a reader sees how many there are.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ from .tables import run_table
 COLUMNS: tuple[tuple[str, str, str], ...] = (
     ("run", "string", "name of the run's folder"),
     ("policy", "string", "the policy as the sweep named it"),
-    ("policy_options", "string", "what it was told, as JSON"),
+    ("policy_options", "string", "the policy's options, as JSON"),
     ("policy_revision", "string", "what fixes its weights; null where it has none"),
     ("policy_privileged", "bool", "whether the policy acts on the simulator's own truth, as scripted experts do"),
     ("seed", "int64", "seed of the run"),
     ("status", "string", "`finished`, `error` (given up for reasons that are not the policy's) or `missing` (not played yet)"),
-    ("key", "string", "suite/protocol@version/task/variant/start/repeat; null where the episode is missing"),
+    ("key", "string", "suite/protocol@version/task/variant/initial_state/repeat; null where the episode is missing"),
     ("suite", "string", "name of the suite"),
     ("protocol", "string", "the protocol as name@version"),
     ("task", "string", "name of the task within the suite"),
     ("variant", "string", "name of the variation; `base` where there is none"),
-    ("start", "int64", "the benchmark's seed or row of the start"),
+    ("initial_state", "int64", "the benchmark's seed of the initial state, or its index"),
     ("repeat", "int64", "counts episodes that share all of the above"),
-    ("instruction", "string", "what the policy was told to do; null where the run is older than this column"),
+    ("instruction", "string", "the instruction that the policy got; null where the run is older than this column"),
     ("success", "bool", "success under the protocol's own rule"),
     ("success_first", "bool", "success at any moment"),
     ("success_final", "bool", "success at the end; null where the episode was cut short by success"),
     ("reward", "float64", "sum of the simulator's rewards"),
-    ("steps", "int32", "rows of actions that were executed"),
-    ("primitives", "int32", "simulator moves that the rows were carried out with"),
-    ("chunks", "list<int32>", "rows executed in each chunk, in order"),
+    ("steps", "int32", "steps that were executed"),
+    ("primitives", "int32", "simulator moves that the steps were carried out with"),
+    ("chunks", "list<int32>", "steps executed in each chunk, in order"),
     ("seconds_simulate", "float64", "wall seconds in the simulator's physics"),
     ("seconds_render", "float64", "wall seconds drawing pictures"),
     ("seconds_policy", "float64", "wall seconds that the policy took for its batches"),
@@ -69,7 +69,7 @@ def export_parquet(run_dirs: Sequence[Path], file: Path, with_actions: bool = Fa
     Args:
         run_dirs: Folders of the runs.
         file: The file.
-        with_actions: Whether to add a column ``actions``, list<list<float32>>: the executed rows.
+        with_actions: Whether to add a column ``actions``, list<list<float32>>: the executed steps.
 
     Raises:
         VlarigError: A run is damaged, two have the same name, the file cannot be written, or pyarrow is not installed.
@@ -155,8 +155,8 @@ def _rows(run_dir: Path, manifest: Manifest, with_actions: bool) -> Iterator[dic
 
 
 def _finished(record: EpisodeRecord, with_actions: bool) -> dict[str, Any]:
-    plain = ("key", "suite", "protocol", "task", "variant", "start", "repeat", "success", "reward", "steps", "primitives", "worker",
-             "state_digest")  # fmt: skip
+    plain = ("key", "suite", "protocol", "task", "variant", "initial_state", "repeat", "success", "reward", "steps", "primitives",
+             "worker", "state_digest")  # fmt: skip
     outcome = record.outcome
     row = {name: getattr(record, name) for name in plain}
     row |= {"status": "finished", "chunks": list(record.chunks), "success_first": outcome.first}
@@ -168,9 +168,9 @@ def _finished(record: EpisodeRecord, with_actions: bool) -> dict[str, Any]:
 
 
 def _given_up(attempt: Attempt) -> dict[str, Any]:
-    suite, protocol, task, variant, start, repeat = split_key(attempt.key)
+    suite, protocol, task, variant, initial_state, repeat = split_key(attempt.key)
     return {
         "status": "error", "key": attempt.key, "suite": suite, "protocol": protocol, "task": task, "variant": variant,
-        "start": start, "repeat": repeat, "worker": attempt.worker, "error_kind": attempt.kind,
+        "initial_state": initial_state, "repeat": repeat, "worker": attempt.worker, "error_kind": attempt.kind,
         "error_message": attempt.message,
     }  # fmt: skip

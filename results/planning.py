@@ -88,7 +88,7 @@ def git_revision(folder: Path | None = None) -> tuple[str | None, bool | None]:
     """
     here = Path(__file__).resolve()
     if folder is None and _git(here.parent, "ls-files", "--error-unmatch", here.name) is None:
-        return None, None  # installed into an environment that happens to lie in somebody else's checkout
+        return None, None  # installed into an environment inside another project's checkout
     folder = folder or here.parent
     revision = _git(folder, "rev-parse", "HEAD")
     changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
@@ -122,14 +122,16 @@ def surroundings(
     suite_notes: dict[str, str],
     shard: str | None = None,
     runtime_packages: Mapping[str, Mapping[str, str]] | None = None,
+    origins: Mapping[str, str] | None = None,
 ) -> Surroundings:
     """The record part of a manifest, for a driver that starts now.
 
     Args:
         config: The whole configuration as plain data.
-        suite_notes: Name of a suite to what must be said beside its numbers.
-        shard: The part of the episodes that is to be run, as ``I/N``; all when ``None``.
+        suite_notes: Name of a suite to a note beside its numbers.
+        shard: The part of the episodes to run, as ``I/N``; all when ``None``.
         runtime_packages: Name of each runtime to the versions of its packages.
+        origins: ``suite NAME``, ``policy NAME`` and ``expert of SUITE`` to the package that each comes from.
     """
     revision, dirty = git_revision()
     return Surroundings(
@@ -143,5 +145,6 @@ def surroundings(
         created=utc_now(),
         suite_notes=suite_notes,
         runtime_packages={name: dict(sorted(packages.items())) for name, packages in (runtime_packages or {}).items()},
+        origins=dict(origins or {}),
         shard=shard,
     )

@@ -14,7 +14,7 @@ import numpy as np
 from ..envs.api import Outcome
 from ..envs.untrusted import one_line
 
-#: Digest of no images at all: the policy was shown none.
+#: Digest of no images: the policy got none.
 NO_IMAGES = hashlib.sha256().hexdigest()
 
 
@@ -38,29 +38,29 @@ class TaskKey(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class EpisodeRecord:
-    """A finished episode: what was measured, and what it takes to simulate it again.
+    """A finished episode: what was measured, and what is needed to simulate it again.
 
     Attributes:
-        key: The episode's key, ``suite/protocol@version/task/variant/start/repeat``.
+        key: The episode's key, ``suite/protocol@version/task/variant/initial_state/repeat``.
         suite: Name of the suite.
         protocol: The protocol as ``name@version``.
         task: Name of the task within the suite.
         variant: Name of the variation of the task.
-        start: The benchmark's literal seed or row of the start.
+        initial_state: The benchmark's literal seed of the initial state, or its index.
         repeat: Counts episodes that share all of the above.
         success: Success under the protocol's own rule.
         outcome: What the episode says under every rule.
         reward: Sum of the simulator's rewards.
-        steps: Rows of actions that were executed.
-        primitives: Simulator moves that the rows were carried out with.
-        chunks: Rows executed in each chunk, in order.
-        actions: ``float32[steps, A]``, the executed rows; ``float32[0, A]`` in a record that was read without its actions.
+        steps: Steps of actions that were executed.
+        primitives: Simulator moves that the steps were carried out with.
+        chunks: Steps executed in each chunk, in order.
+        actions: ``float32[steps, A]``, the executed steps; ``float32[0, A]`` in a record that was read without its actions.
         metrics: The benchmark's own measures at the end.
         state_digest: SHA-256, in hex, over the simulator's states.
         image_digest: SHA-256, in hex, over the images that the policy was shown; :data:`NO_IMAGES` where it was shown none.
         seconds: Wall time by activity: ``simulate``, ``render``, ``policy``, ``wait`` and ``total``.
         worker: Name of the env process that ran the episode.
-        instruction: What the policy was told to do; empty where the ledger is older than this field.
+        instruction: The instruction that the policy got; empty where the ledger is older than this field.
         written: When it was written, in UTC, ISO 8601; the ledger fills it in.
     """
 
@@ -69,7 +69,7 @@ class EpisodeRecord:
     protocol: str
     task: str
     variant: str
-    start: int
+    initial_state: int
     repeat: int
     success: bool
     outcome: Outcome
@@ -87,17 +87,17 @@ class EpisodeRecord:
     written: str = ""
 
     def __post_init__(self) -> None:
-        parts = f"{self.suite}/{self.protocol}/{self.task}/{self.variant}/{self.start}/{self.repeat}"
+        parts = f"{self.suite}/{self.protocol}/{self.task}/{self.variant}/{self.initial_state}/{self.repeat}"
         if self.key != parts:
             raise ValueError(f"key is {self.key!r}, but the record's other fields say {parts!r}")
         actions = np.array(self.actions, dtype=np.float32, order="C")  # a copy: the record must not change with its source
         if actions.ndim != 2 or actions.shape[0] not in (0, self.steps):
             raise ValueError(f"actions of {self.key} have shape {list(actions.shape)}, expected [{self.steps}, A]")
         if sum(self.chunks) != self.steps:
-            raise ValueError(f"chunks of {self.key} sum to {sum(self.chunks)} rows, expected steps, which is {self.steps}")
+            raise ValueError(f"chunks of {self.key} sum to {sum(self.chunks)} steps, expected steps, which is {self.steps}")
         actions.flags.writeable = False
         object.__setattr__(self, "actions", actions)
-        object.__setattr__(self, "chunks", tuple(int(rows) for rows in self.chunks))
+        object.__setattr__(self, "chunks", tuple(int(steps) for steps in self.chunks))
         object.__setattr__(self, "reward", float(self.reward) + 0.0)  # SQLite keeps no negative zero
         object.__setattr__(self, "metrics", {name: float(self.metrics[name]) for name in sorted(self.metrics)})
         object.__setattr__(self, "seconds", {name: float(self.seconds[name]) for name in sorted(self.seconds)})
@@ -108,7 +108,7 @@ class EpisodeRecord:
         return self.image_digest != NO_IMAGES
 
     def result(self) -> dict[str, Any]:
-        """The part that two runs of the same episode must agree on, as plain values that compare exactly.
+        """The part that must be equal in two runs of the same episode, as plain values that compare exactly.
 
         Timings and the worker are left out, and the instruction, which older ledgers lack. Floats are given by their shortest exact
         text, so that NaN equals NaN and nothing is rounded; actions by a SHA-256 over their shape and bytes.
@@ -181,30 +181,30 @@ class Session:
         git_revision: Commit of the source tree; ``None`` outside a checkout.
         packages: Versions of the installed packages that matter, by name.
         host: Name of the machine.
-        workers: Env processes asked for.
-        slots: Episodes that run at the same time.
+        workers: Number of env processes.
+        num_envs: Number of concurrent envs.
         started: Start in UTC, ISO 8601; the ledger fills it in.
-        ended: End in UTC, ISO 8601; ``None`` while running, and for ever where the driver was killed.
+        ended: End in UTC, ISO 8601; ``None`` while running, and where the driver was killed.
     """
 
     git_revision: str | None
     host: str
     workers: int
-    slots: int
+    num_envs: int
     packages: dict[str, str] = field(default_factory=dict)
     started: str = ""
     ended: str | None = None
 
 
 def split_key(key: str) -> tuple[str, str, str, str, int, int]:
-    """The parts of an episode's key: suite, protocol, task, variant, start, repeat.
+    """The parts of an episode's key: suite, protocol, task, variant, initial state, repeat.
 
     Raises:
         ValueError: It is no such key.
     """
     try:
-        suite, protocol, task, variant, start, repeat = key.split("/")
-        return suite, protocol, task, variant, int(start), int(repeat)
+        suite, protocol, task, variant, initial_state, repeat = key.split("/")
+        return suite, protocol, task, variant, int(initial_state), int(repeat)
     except ValueError:
-        wanted = "suite/protocol@version/task/variant/start/repeat"
+        wanted = "suite/protocol@version/task/variant/initial_state/repeat"
         raise ValueError(f"{one_line(repr(key))} is no episode key; expected {wanted}") from None

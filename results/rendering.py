@@ -104,7 +104,7 @@ def _suite_label(suite: SuiteTable) -> str:
 
 
 def _facts(table: RunTable) -> dict[str, str]:
-    """What must stand beside the numbers for them to mean something."""
+    """What the numbers depend on."""
     identity = table.manifest.identity
     revision = identity.policy_revision
     return {

@@ -21,14 +21,14 @@ from .records import Attempt, EpisodeRecord, Session
 
 #: Columns that hold a field of the record as it is.
 _PLAIN = (
-    "key", "suite", "protocol", "task", "variant", "start", "repeat", "steps", "primitives",
+    "key", "suite", "protocol", "task", "variant", "initial_state", "repeat", "steps", "primitives",
     "state_digest", "image_digest", "worker",
 )  # fmt: skip
 
 _EPISODE = (
-    "key", "suite", "protocol", "task", "variant", "start", "repeat", "instruction", "success", "success_first", "success_at_end",
-    "streak", "longest_streak", "cut_short", "reward", "steps", "primitives", "chunks", "actions", "metrics", "state_digest",
-    "image_digest", "seconds", "worker", "session", "written",
+    "key", "suite", "protocol", "task", "variant", "initial_state", "repeat", "instruction", "success", "success_first",
+    "success_at_end", "streak", "longest_streak", "cut_short", "reward", "steps", "primitives", "chunks", "actions",
+    "metrics", "state_digest", "image_digest", "seconds", "worker", "session", "written",
 )  # fmt: skip
 ATTEMPT = ("key", "number", "kind", "message", "worker", "gave_up", "session", "written")
 
@@ -40,16 +40,16 @@ def insertion(table: str, columns: Sequence[str]) -> str:
 
 INSERT_EPISODE = f"{insertion('episodes', _EPISODE)} ON CONFLICT (key) DO NOTHING"
 SELECT_ONE = "SELECT * FROM episodes WHERE key = ?"
-#: At most so many episodes, in the order of their keys, from the one after a key on.
+#: At most ``:most`` episodes, in the order of their keys, after a key.
 _PAGE = "FROM episodes WHERE key > :after ORDER BY key LIMIT :most"
 SELECT_WHOLE = f"SELECT * {_PAGE}"
-#: Of the actions only the header, which tells their shape.
+#: Of the actions only the header, which has their shape.
 SELECT_LIGHT = f"SELECT {', '.join(_EPISODE).replace('actions', 'substr(actions, 1, 12) AS actions')} {_PAGE}"
 #: Values for these with which all episodes are read.
 ALL = {"after": "", "most": -1}
 INSERT_ATTEMPT = insertion("attempts", ATTEMPT)
 SELECT_ATTEMPTS = "SELECT attempts.*, sessions.host FROM attempts LEFT JOIN sessions ON sessions.id = attempts.session"
-INSERT_SESSION = insertion("sessions", ("git_revision", "host", "workers", "slots", "packages", "started"))
+INSERT_SESSION = insertion("sessions", ("git_revision", "host", "workers", "num_envs", "packages", "started"))
 COUNT_FINISHED = "SELECT suite, protocol, task, variant, COUNT(*), SUM(success) FROM episodes GROUP BY 1, 2, 3, 4"
 #: Unfinished episodes whose latest attempt was given up.
 SELECT_GIVEN_UP = """
@@ -111,7 +111,7 @@ def episode_record(row: sqlite3.Row, path: Path, with_actions: bool) -> EpisodeR
         )
     except (VlarigError, ValueError, TypeError) as error:
         raise VlarigError(
-            f"the ledger {path} holds a damaged record of {row['key']}: {error}; bring the file back from a copy"
+            f"the ledger {path} holds a damaged record of {row['key']}: {error}; restore the file from a copy"
         ) from error
 
 
@@ -133,7 +133,7 @@ def _chunks_in(text: str) -> tuple[int, ...]:
     try:
         return msgspec.convert(_json_in(text), tuple[Annotated[int, msgspec.Meta(ge=0, lt=2**31)], ...])
     except msgspec.ValidationError:
-        raise ValueError(f"{one_line(text)!r} is no list of numbers of rows") from None
+        raise ValueError(f"{one_line(text)!r} is no list of numbers of steps") from None
 
 
 def _json_in(text: str) -> Any:
@@ -160,7 +160,7 @@ def session_value(row: sqlite3.Row, path: Path) -> Session:
         "".join(f"{name}{version}" for name, version in packages.items()).encode()
     except (ValueError, AttributeError) as error:
         raise VlarigError(
-            f"the ledger {path} holds a damaged record of session {row['id']}: {error}; bring the file back from a copy"
+            f"the ledger {path} holds a damaged record of session {row['id']}: {error}; restore the file from a copy"
         ) from error
-    plain = {name: row[name] for name in ("git_revision", "host", "workers", "slots", "started", "ended")}
+    plain = {name: row[name] for name in ("git_revision", "host", "workers", "num_envs", "started", "ended")}
     return Session(**plain, packages=packages)

@@ -33,13 +33,13 @@ def own_path(run_dir: Path, *names: str) -> Path:
     except OSError:
         return path  # what reads it says why it cannot be read
     if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
-        raise VlarigError(f"{path} is neither a file nor a folder; remove it, or bring the run back from a copy")
+        raise VlarigError(f"{path} is neither a file nor a folder; remove it, or restore the run from a copy")
     return path
 
 
 @contextmanager
 def appearing(path: Path) -> Generator[Path]:
-    """A draft beside ``path``, to be written meanwhile: at the end it takes that place; after an error it is gone."""
+    """A draft beside ``path`` to write to: at the end it replaces ``path``; after an error it is deleted."""
     draft = path.with_name(f"{path.name}.{os.getpid()}.new")
     draft.unlink(missing_ok=True)
     try:
@@ -50,7 +50,7 @@ def appearing(path: Path) -> Generator[Path]:
 
 
 def check_links(run_dir: Path) -> None:
-    """Make sure that whatever is written into a run's folder stays there.
+    """Make sure that files written into a run's folder stay there.
 
     Raises:
         VlarigError: A link below it leads out of it.
@@ -63,7 +63,7 @@ def check_links(run_dir: Path) -> None:
 
 
 def films_of(run_dir: Path, *pictures: str) -> frozenset[str]:
-    """File names of a run's films, and with ``.jpg`` of the pictures that stand for them.
+    """File names of a run's films, and with ``.jpg`` of their posters.
 
     Raises:
         VlarigError: A film, or their folder, is a link that leads out of the run's folder.

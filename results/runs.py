@@ -29,11 +29,11 @@ _END_OF_TIME = 253_370_764_800
 def open_run(run_dir: Path, wanted: Manifest) -> Ledger:
     """Start the run in ``run_dir``, or resume it where it was started before with the same identity.
 
-    A driver that is killed at any moment in here leaves a folder that the next call takes up.
+    A driver that is killed at any moment in here leaves a folder that the next call completes.
 
     Args:
         run_dir: Folder of the run; made where it is missing.
-        wanted: The manifest of what is asked for now; saved where the run is new.
+        wanted: The manifest of the current command; saved where the run is new.
 
     Returns:
         The run's ledger, which holds the run's lock until it is closed.
@@ -49,7 +49,7 @@ def open_run(run_dir: Path, wanted: Manifest) -> Ledger:
         if (run_dir / MANIFEST_NAME).exists():
             check_same(Manifest.load(run_dir), wanted, run_dir.name)
         elif (run_dir / LEDGER_NAME).exists():
-            raise VlarigError(f"{run_dir} holds a ledger but no {MANIFEST_NAME}; bring that back, or give another --run")
+            raise VlarigError(f"{run_dir} holds a ledger but no {MANIFEST_NAME}; restore that, or give another --run")
         else:
             wanted.save(run_dir)
     except BaseException:
@@ -60,7 +60,7 @@ def open_run(run_dir: Path, wanted: Manifest) -> Ledger:
 
 
 def _check_free(run_dir: Path) -> None:
-    """Make sure that a run may be in ``run_dir``: it is one, or nothing but what a driver leaves that was killed at its start."""
+    """Make sure that a run may be in ``run_dir``: it is one, or has only the files of a driver that was killed at its start."""
     if not run_dir.exists() or _holds_run(run_dir):
         return
     if not run_dir.is_dir():
@@ -77,7 +77,7 @@ def _check_free(run_dir: Path) -> None:
 
 
 def set_aside(run_dir: Path) -> Path | None:
-    """Rename the run in ``run_dir``, so that another can begin there; all that it holds stays with it.
+    """Rename the run in ``run_dir``, so that another can start there; its files stay with it.
 
     Returns:
         Its folder from now on, ``<name>-old-<number>``; ``None`` where there is no run.
@@ -146,7 +146,7 @@ def run_dirs(directory: Path) -> list[Path]:
 def _holds_run(folder: Path) -> bool:
     try:
         return (folder / MANIFEST_NAME).is_file() or (folder / LEDGER_NAME).is_file()
-    except OSError:  # a folder that only others may look into
+    except OSError:  # a folder that this user may not read
         return False
 
 
@@ -163,7 +163,7 @@ class RunSummary:
         errors: Episodes given up for reasons that are not the policy's.
         state: ``complete``, ``resumable``, ``being written``, or ``unreadable``.
         changed: Last change of the run's files, in local time.
-        note: Who is writing it, or why it cannot be read.
+        note: The process that is writing it, or why it cannot be read.
         shard: Which part of its run it is, as ``I/N``; ``None`` for a whole one.
     """
 
@@ -191,7 +191,7 @@ def list_runs(directory: Path = DEFAULT_RUNS) -> list[RunSummary]:
 
 
 def summarize(run_dir: Path) -> RunSummary:
-    """The run in ``run_dir`` in one line; problems are told in it, not raised."""
+    """The run in ``run_dir`` in one line, with problems in its note instead of an exception."""
     name, changed, holder = run_name(run_dir), _last_change(run_dir), lock_holder(run_dir)
     try:
         manifest = Manifest.load(run_dir)

@@ -14,14 +14,14 @@ from .records import split_key
 from .run_files import appearing, own_path
 
 LEDGER_NAME = "ledger.sqlite"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 APPLICATION_ID = 0x766C6172  # "vlar", in SQLite's field for the kind of file
 _SQLITE_HEADER = b"SQLite format 3\x00"
 _BUSY_SECONDS = 30.0
 
-# `success_final` and `held_streak` are null where the protocol ended the episode on success: what would have come later was
-# never seen. `longest_streak` then still is a lower bound. `instruction` was added later, within the same version: older ledgers lack
-# the column, and older episodes have null in it.
+# `success_final` and `held_streak` are null where the protocol ended the episode on success: what would have followed was
+# never seen. `longest_streak` then still is a lower bound. The first
+# ledgers lack `instruction`; before version 2 `initial_state` was called `start`, and `num_envs` `slots`.
 _SCHEMA = f"""
 BEGIN;
 CREATE TABLE sessions (
@@ -29,7 +29,7 @@ CREATE TABLE sessions (
     git_revision TEXT,
     host TEXT NOT NULL,
     workers INTEGER NOT NULL,
-    slots INTEGER NOT NULL,
+    num_envs INTEGER NOT NULL,
     packages TEXT NOT NULL,
     started TEXT NOT NULL,
     ended TEXT
@@ -40,7 +40,7 @@ CREATE TABLE episodes (
     protocol TEXT NOT NULL,
     task TEXT NOT NULL,
     variant TEXT NOT NULL,
-    start INTEGER NOT NULL,
+    initial_state INTEGER NOT NULL,
     repeat INTEGER NOT NULL,
     instruction TEXT,
     success INTEGER NOT NULL,
@@ -81,10 +81,25 @@ PRAGMA user_version = {SCHEMA_VERSION};
 COMMIT;
 """
 
-_OLDER_SCHEMA = _SCHEMA.replace("    instruction TEXT,\n", "")
+_VERSION_1 = _SCHEMA.replace("initial_state INTEGER", "start INTEGER").replace("num_envs INTEGER", "slots INTEGER")
+_WITHOUT_INSTRUCTIONS = _VERSION_1.replace("    instruction TEXT,\n", "")
 _ADD_INSTRUCTIONS = "ALTER TABLE episodes ADD COLUMN instruction TEXT;"
+_RENAME_COLUMNS = """
+ALTER TABLE episodes RENAME COLUMN start TO initial_state;
+ALTER TABLE sessions RENAME COLUMN slots TO num_envs;
+PRAGMA user_version = 2;
+"""
+#: Every script that may have made a ledger's tables.
+_SCHEMAS = (
+    _SCHEMA,
+    _VERSION_1,
+    _VERSION_1 + _RENAME_COLUMNS,
+    _WITHOUT_INSTRUCTIONS,
+    _WITHOUT_INSTRUCTIONS + _ADD_INSTRUCTIONS,
+    _WITHOUT_INSTRUCTIONS + _ADD_INSTRUCTIONS + _RENAME_COLUMNS,
+)
 
-#: Where the sessions of a merged run came from; a ledger that nothing was merged into has no such table.
+#: The origins of a merged run's sessions; a ledger without merged sessions has no such table.
 CREATE_ORIGINS = """
 CREATE TABLE IF NOT EXISTS origins (
     session INTEGER PRIMARY KEY REFERENCES sessions (id),
@@ -97,7 +112,7 @@ CREATE TABLE IF NOT EXISTS origins (
 _WRONG_VALUES = {
     "episodes": """success NOT IN (0, 1) OR success_first NOT IN (0, 1) OR success_at_end NOT IN (0, 1) OR cut_short NOT IN (0, 1)
         OR min(steps, primitives, streak, longest_streak) < 0 OR max(steps, primitives, streak, longest_streak) >= 1 << 31
-        OR key != suite || '/' || protocol || '/' || task || '/' || variant || '/' || start || '/' || repeat""",
+        OR key != suite || '/' || protocol || '/' || task || '/' || variant || '/' || initial_state || '/' || repeat""",
     "attempts": "gave_up NOT IN (0, 1)",
 }
 _SELECT_TABLES = (
@@ -111,7 +126,7 @@ def plain_errors(path: Path, doing: str) -> Generator[None]:
     try:
         yield
     except sqlite3.ProgrammingError:
-        raise  # a closed ledger, a wrong statement: our defect, not the user's
+        raise  # a closed ledger, a wrong statement: our bug, not the user's mistake
     except (sqlite3.Error, UnicodeDecodeError, OSError) as error:  # SQLite quotes damaged text in its messages
         raise VlarigError(f"the ledger {path} cannot be {doing}: {one_line(str(error))}; {_advice(error)}") from error
 
@@ -121,14 +136,14 @@ def _advice(error: Exception) -> str:
     if "full" in text:
         return "free some disk space and give the same command again"
     if "malformed" in text or "not a database" in text:
-        return "the file is damaged: bring it back from a copy, or start a new run; nothing was changed"
+        return "the file is damaged: restore it from a copy, or start a new run; nothing was changed"
     if "locked" in text or "busy" in text:
         return "another program keeps it locked: close that and try again"
     return "check that its folder exists on a local disk, is writable, and has space left"
 
 
 def create_file(path: Path) -> None:
-    """Make an empty ledger; it appears under its name only when it is whole.
+    """Make an empty ledger; it appears under its name only when it is complete.
 
     Raises:
         VlarigError: There is one already.
@@ -147,7 +162,7 @@ def create_file(path: Path) -> None:
 def connect_writable(path: Path) -> sqlite3.Connection:
     """A connection that writes: every commit is on the disk when it returns (WAL, ``synchronous=FULL``).
 
-    An older ledger is given the column ``instruction``.
+    An earlier ledger gets the current columns.
     """
     with plain_errors(path, "written"):
         connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
@@ -155,17 +170,20 @@ def connect_writable(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA journal_mode = WAL")
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
-        if not _has_instructions(connection):
-            connection.execute(_ADD_INSTRUCTIONS)
+        columns = _columns(connection)
+        upgrade = _ADD_INSTRUCTIONS * ("instruction" not in columns) + _RENAME_COLUMNS * ("start" in columns)
+        if upgrade:
+            connection.executescript(f"BEGIN IMMEDIATE; {upgrade} COMMIT;")
     return connection
 
 
-def _has_instructions(connection: sqlite3.Connection) -> bool:
-    return any(row["name"] == "instruction" for row in connection.execute("PRAGMA table_info(episodes)"))
+def _columns(connection: sqlite3.Connection) -> set[str]:
+    """The columns of the episodes' table; empty where there is none."""
+    return {row["name"] for row in connection.execute("PRAGMA main.table_info(episodes)")}
 
 
 def connect_read_only(path: Path) -> sqlite3.Connection:
-    """A connection that cannot write, beside a writer, after a killed one, or in a folder where nobody may write."""
+    """A connection that cannot write, beside a writer, after a killed one, or in a read-only folder."""
     with plain_errors(path, "read"):
         try:
             return _connect_uri(path, "mode=ro")
@@ -181,9 +199,13 @@ def _connect_uri(path: Path, options: str) -> sqlite3.Connection:
     connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     try:
         connection.row_factory = sqlite3.Row
-        has_episodes = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'episodes'").fetchone()
-        if has_episodes and not _has_instructions(connection):  # of this connection alone, in place of the file's table
-            connection.execute("CREATE TEMP VIEW episodes AS SELECT rowid, *, NULL AS instruction FROM main.episodes")
+        if "start" in (columns := _columns(connection)):  # views of this connection alone, in place of the file's tables
+            added = "" if "instruction" in columns else ", NULL AS instruction"
+            connection.execute(
+                f"CREATE TEMP VIEW episodes AS SELECT rowid, *, start AS initial_state{added} FROM main.episodes"  # noqa: S608
+            )
+            if any(row["name"] == "slots" for row in connection.execute("PRAGMA main.table_info(sessions)")):
+                connection.execute("CREATE TEMP VIEW sessions AS SELECT *, slots AS num_envs FROM main.sessions")
     except sqlite3.Error:
         connection.close()
         raise
@@ -204,12 +226,12 @@ def check_file(path: Path) -> None:
     with plain_errors(path, "read"), path.open("rb") as file:
         header = file.read(len(_SQLITE_HEADER))
     if header != _SQLITE_HEADER:
-        raise VlarigError(f"{path} is no ledger: it does not begin like an SQLite file; bring it back from a copy")
+        raise VlarigError(f"{path} is no ledger: it does not begin like an SQLite file; restore it from a copy")
     with closing(connect_read_only(path)) as connection, plain_errors(path, "read"):
         application = connection.execute("PRAGMA application_id").fetchone()[0]
         version = connection.execute("PRAGMA user_version").fetchone()[0]
         if application != APPLICATION_ID:
-            raise VlarigError(f"{path} is an SQLite file but no ledger of vlarig; bring the ledger back from a copy")
+            raise VlarigError(f"{path} is an SQLite file but no ledger of vlarig; restore the ledger from a copy")
         if version > SCHEMA_VERSION:
             raise VlarigError(
                 f"the ledger {path} has schema version {version}, this vlarig reads up to {SCHEMA_VERSION}; "
@@ -225,8 +247,8 @@ def check_file(path: Path) -> None:
 def _check_tables(connection: sqlite3.Connection, path: Path) -> None:
     """Make sure that the tables are those that were made here: not views, other columns, or with programs of their own."""
     found = dict(connection.execute(_SELECT_TABLES))
-    if not any(_has_tables(found, script) for script in (_SCHEMA, _OLDER_SCHEMA, _OLDER_SCHEMA + _ADD_INSTRUCTIONS)):
-        raise VlarigError(f"{path} has not the tables of a ledger of vlarig; bring the ledger back from a copy")
+    if not any(_has_tables(found, script) for script in _SCHEMAS):
+        raise VlarigError(f"{path} lacks the tables of a ledger of vlarig; restore the ledger from a copy")
     if trigger := connection.execute("SELECT name FROM sqlite_master WHERE type = 'trigger'").fetchone():
         raise VlarigError(f"{path} has a trigger, {trigger[0]!r}, which could change what is written; drop it")
 
@@ -249,15 +271,15 @@ def _check_values(connection: sqlite3.Connection, path: Path) -> None:
         found = connection.execute(f"SELECT rowid FROM {table} WHERE {' OR '.join(wrong)} LIMIT 1").fetchone()  # noqa: S608
         if found:
             raise VlarigError(
-                f"the ledger {path} holds a damaged record: row {found[0]} of {table}; bring the file back from a copy"
+                f"the ledger {path} holds a damaged record: row {found[0]} of {table}; restore the file from a copy"
             )
     for (key,) in connection.execute("SELECT DISTINCT key FROM attempts"):
         try:
-            *_, start, repeat = split_key(key)
-            if not -(2**63) <= min(start, repeat) <= max(start, repeat) < 2**63:
+            *_, initial_state, repeat = split_key(key)
+            if not -(2**63) <= min(initial_state, repeat) <= max(initial_state, repeat) < 2**63:
                 raise ValueError(f"{key!r} has a number beyond 64 bits")
         except ValueError as error:
-            raise VlarigError(f"the ledger {path} holds a damaged record: {error}; bring the file back from a copy") from error
+            raise VlarigError(f"the ledger {path} holds a damaged record: {error}; restore the file from a copy") from error
 
 
 def sync_folder(folder: Path) -> None:

@@ -1,12 +1,12 @@
-"""Shards: fixed parts of a run's episodes, for machines that know nothing of each other.
+"""Shards: fixed parts of a run's episodes, for machines without a connection.
 
-Shard ``2/4`` runs the second quarter. The episodes are dealt like cards, one to each shard in turn. Two things about the deck:
+Shard ``2/4`` runs the second quarter. The episodes are dealt like cards, one to each shard in turn. Two rules:
 
-- Each task's episodes are shuffled first. Benchmarks number their starts in some order, often of difficulty or layout. Dealt in that
-  order to as many shards as a task has starts, shard ``k`` would get start ``k`` of every task, and all that is hard or easy about it.
-  The shuffle sorts by :attr:`Episode.seed`, a hash of suite, task, variant, start and repeat: it is the same on every machine for ever,
-  needs no generator, and puts the same starts into a shard under every protocol and for every policy.
-- Dealing goes on from one task, and one suite, to the next without starting over. So shards differ by one episode at most, in all and
+- Each task's episodes are shuffled first. Benchmarks number their initial states in some order, often of difficulty. Dealt in that
+  order to as many shards as a task has initial states, shard ``k`` would get initial state ``k`` of every task, and all that is hard or
+  easy about it. The shuffle sorts by :attr:`Episode.seed`, a hash of suite, task, variant, initial state and repeat: it is the same on
+  every machine for ever, needs no generator, and puts the same initial states into a shard under every protocol and for every policy.
+- Dealing continues from one task, and one suite, to the next without starting over. So shards differ by one episode at most, in all and
   in every task.
 
 A shard has the identity of the whole run: its results belong to the whole run, and :mod:`vlarig.results.merging` puts them together.
@@ -75,15 +75,15 @@ def take_share(episodes: Sequence[Episode], shard: Shard) -> list[Episode]:
     deck = [
         episode
         for tasks in suites.values()
-        for starts in tasks.values()
-        for episode in sorted(starts, key=lambda start: (start.seed, start.start, start.repeat))
+        for initial_states in tasks.values()
+        for episode in sorted(initial_states, key=lambda episode: (episode.seed, episode.initial_state, episode.repeat))
     ]
     share = {episode.key for episode in deck[shard.number - 1 :: shard.count]}
     return [episode for episode in episodes if episode.key in share]
 
 
 def owed_episodes(manifest: Manifest) -> dict[TaskKey, int]:
-    """How many episodes of each task a run's folder is to hold: a shard's share, or all of them."""
+    """The number of episodes of each task in a run's folder: a shard's share, or all of them."""
     shard = Shard.parse(manifest.record.shard or "1/1")
     owed: dict[TaskKey, int] = {}
     dealt = 0

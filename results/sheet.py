@@ -1,6 +1,6 @@
-"""A table as its reader sees it, apart from any form: columns, lines, marks, intervals and footnotes.
+"""A table independent of its format: columns, lines, marks, intervals and footnotes.
 
-:mod:`vlarig.results.forms` writes sheets down: for a terminal, in Markdown, LaTeX, CSV and HTML.
+:mod:`vlarig.results.forms` writes sheets: for a terminal, in Markdown, LaTeX, CSV and HTML.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import unicodedata
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-#: What stands where there is no number.
+#: Shown where there is no number.
 DASH = "–"
 
 #: The best number of a column, or its second best.
 Mark = Literal["", "best", "second"]
 
-#: What colour may say besides the words: that something is lacking, or went wrong.
+#: What colour may show besides the words: that something is missing, or failed.
 Tone = Literal["", "warning", "error"]
 
 _ARROWS = {"": "", "higher": " ↑", "lower": " ↓"}
@@ -61,7 +61,7 @@ class Cell:
         n: Episodes behind it.
         mark: Whether it is the best of its column, or the second best.
         tone: What its colour says.
-        footnotes: What must be said of it.
+        footnotes: Remarks on it.
     """
 
     text: str = DASH
@@ -73,7 +73,7 @@ class Cell:
 
     @property
     def beside(self) -> list[str]:
-        """Interval and number of episodes as they stand beside the value, or below it."""
+        """Interval and number of episodes as printed beside the value, or below it."""
         interval = [f"[{self.interval[0]}, {self.interval[1]}]"] if self.interval else []
         return interval if self.n is None else [*interval, f"n {self.n}"]
 
@@ -87,8 +87,8 @@ class Line:
         cells: A cell for each column.
         level: ``total`` for a sum of the lines below it, ``part`` for one of these.
         tone: What its colour says.
-        footnotes: What must be said of all its cells.
-        section: Heading under which it stands; empty where there is none.
+        footnotes: Remarks on all its cells.
+        section: Heading above it; empty where there is none.
     """
 
     label: str
@@ -111,8 +111,8 @@ class Sheet:
         place: Which table of a paper it is; empty for one of ours.
         facts: What the numbers depend on, by name.
         warning: What the whole table lacks; empty where it lacks nothing.
-        notes: What must stand below the numbers.
-        spread: Whether intervals and numbers of episodes stand in columns of their own in forms for people; else beside the value.
+        notes: Lines below the numbers.
+        spread: Whether intervals and numbers of episodes have columns of their own in forms for people; else they are beside the value.
         turns: Whether it is a matrix, whose lines and columns may change places where it fits better so. Its last column is of all.
     """
 
@@ -146,7 +146,7 @@ class Sheet:
 
     @property
     def groups(self) -> list[tuple[str, int]]:
-        """Headings above the columns' own, each with the number of columns below it; empty where they would tell nothing apart."""
+        """Headings above the columns' own, each with the number of columns below it; empty where they would distinguish nothing."""
         if len({column.group for column in self.columns}) < 2:
             return []
         groups: list[tuple[str, int]] = []
@@ -168,7 +168,7 @@ def flat(text: str) -> str:
 
 
 def spread_out(sheet: Sheet) -> Sheet:
-    """The sheet with intervals and numbers of episodes in columns of their own, where it asks for that."""
+    """The sheet with intervals and numbers of episodes in columns of their own, where ``spread`` is set."""
     if not sheet.spread:
         return sheet
     wide = [any(line.cells[index].n is not None for line in sheet.lines) for index in range(len(sheet.columns))]

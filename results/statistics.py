@@ -1,6 +1,6 @@
 """Statistics of success rates, in closed form: intervals, two policies on the same episodes, and how many episodes it takes.
 
-What the live display shows needs the standard library alone. What needs scipy imports it when it is called.
+The live display's functions need only the standard library. Functions that need scipy import it when they are called.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from ..envs.errors import VlarigError
 def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
     """The Wilson score interval of a success probability.
 
-    Unlike the textbook interval it stays within [0, 1] and remains honest for few episodes and for rates near 0 or 1.
+    Unlike the textbook interval it stays within [0, 1] and keeps its coverage for few episodes and for rates near 0 or 1.
     Source: E. B. Wilson, "Probable Inference, the Law of Succession, and Statistical Inference", JASA 22 (1927), 209-212.
 
     Args:
@@ -45,7 +45,7 @@ def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[f
 def mcnemar_p_value(gained: int, lost: int) -> float:
     """The exact, two-sided p-value of McNemar's test: two policies that played the same episodes are equally good.
 
-    Only the episodes that flipped count. Were the policies equally good, each of them had flipped either way with probability 1/2.
+    Only the episodes that flipped count. If the policies were equally good, each would flip either way with probability 1/2.
     Source: Q. McNemar, "Note on the sampling error of the difference between correlated proportions or percentages",
     Psychometrika 12 (1947), 153-157; exact by the binomial distribution.
 
@@ -64,7 +64,7 @@ def mcnemar_p_value(gained: int, lost: int) -> float:
 def tango_interval(gained: int, lost: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
     """Tango's score interval of the difference of two success probabilities, measured on the same episodes.
 
-    A difference is in the interval when McNemar's score test, generalised to that difference, does not refuse it.
+    A difference is in the interval when McNemar's score test, generalised to that difference, does not reject it.
     Source: T. Tango, "Equivalence test and confidence interval for the difference in proportions for the paired-sample design",
     Statistics in Medicine 17 (1998), 891-908.
 
@@ -108,7 +108,7 @@ def _tango_lower(gained: int, lost: int, n: int, z: float) -> float:
 
 
 def unpaired_episodes(first: float, second: float, power: float = 0.8, level: float = 0.05) -> int:
-    """Episodes that each of two policies has to play to be told apart, where they play different ones.
+    """Episodes that each of two policies has to play to show a difference, where they play different ones.
 
     Source: J. L. Fleiss, B. Levin and M. C. Paik, "Statistical Methods for Rates and Proportions", 3rd ed. (2003), section 4.2,
     without the correction for continuity; R's ``power.prop.test`` says the same.
@@ -123,7 +123,7 @@ def unpaired_episodes(first: float, second: float, power: float = 0.8, level: fl
         if not 0 <= value <= 1:
             raise ValueError(f"{name} is {value}, expected a probability")
     if first == second:
-        raise ValueError(f"both success probabilities are {first}; no number of episodes tells equal policies apart")
+        raise ValueError(f"both success probabilities are {first}; no number of episodes distinguishes equal policies apart")
     pooled = (first + second) / 2
     under_none = _two_sided(1 - level) * math.sqrt(2 * pooled * (1 - pooled))
     under_this = _quantile(power, "power") * math.sqrt(first * (1 - first) + second * (1 - second))
@@ -131,7 +131,7 @@ def unpaired_episodes(first: float, second: float, power: float = 0.8, level: fl
 
 
 def paired_episodes(gained: float, lost: float, power: float = 0.8, level: float = 0.05) -> int:
-    """Episodes that two policies have to play to be told apart by :func:`mcnemar_p_value`, where both play the same ones.
+    """Episodes that two policies have to play to show a difference by :func:`mcnemar_p_value`, where both play the same ones.
 
     A search for the first number at which :func:`mcnemar_power` is enough. It begins with the closed form of R. J. Connor, "Sample
     size for testing differences in proportions for the paired-sample design", Biometrics 43 (1987), 207-211, which is for the
@@ -148,7 +148,7 @@ def paired_episodes(gained: float, lost: float, power: float = 0.8, level: float
     """
     _check_flips(gained, lost)
     if gained == lost:
-        raise ValueError(f"as much is gained as lost, {gained}; no number of episodes tells equal policies apart")
+        raise ValueError(f"as much is gained as lost, {gained}; no number of episodes distinguishes equal policies")
     flipped, difference = gained + lost, gained - lost
     under_none = _two_sided(1 - level) * math.sqrt(flipped)
     under_this = _quantile(power, "power") * math.sqrt(flipped - difference**2)

@@ -1,4 +1,4 @@
-"""Tables of results: what a run's manifest owes against what its ledger holds, for each task and suite."""
+"""Tables of results: the planned episodes of a run's manifest against the results in its ledger, for each task and suite."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Tally:
 
     @property
     def missing(self) -> int:
-        """Episodes of which nothing is known yet; no part of the rate."""
+        """Episodes without a result yet; no part of the rate."""
         return self.expected - self.finished - self.errors
 
     @property
@@ -123,12 +123,12 @@ class RunTable:
 
     @property
     def total(self) -> Tally:
-        """All episodes of the run; a progress count, whose rate mixes suites and is shown nowhere."""
+        """All episodes of the run; a progress count, whose rate mixes suites and is never shown."""
         return sum((suite.total for suite in self.suites), Tally(0))
 
     @property
     def notes(self) -> list[str]:
-        """Lines that must stand below the numbers: that they are of a part, and in what the run differs from an official benchmark."""
+        """Lines below the numbers: that they are of a shard, and how the run differs from an official benchmark."""
         if self.shard is None:
             return self.manifest.notes()
         share = f"shard {self.shard}: {self.total.expected} of the run's {self.manifest.identity.episodes} episodes"
@@ -162,9 +162,7 @@ def counted_table(run_dir: Path, manifest: Manifest, counts: Mapping[TaskKey, Co
     stray = [task for task in counts if task not in owed]
     if stray or any(row.tally.missing < 0 for suite in suites for row in suite.rows):
         found = "results of " + "/".join(stray[0]) if stray else "more results than were planned"
-        raise VlarigError(
-            f"{run_dir} mixes two runs: its ledger holds {found}, against its manifest; bring both back from a copy"
-        )
+        raise VlarigError(f"{run_dir} mixes two runs: its ledger holds {found}, against its manifest; restore both from a copy")
     return RunTable(run_name(run_dir), manifest, suites)
 
 
@@ -177,4 +175,4 @@ def _rule(plan: SuitePlan) -> str:
     """The protocol's success rule in words."""
     rule = plan.protocol.get("success_rule", "first")
     words = {"first": "success at any moment", "final": "success at the end"}
-    return words.get(rule) or f"success held for {plan.protocol.get('hold_steps', 1)} rows"
+    return words.get(rule) or f"success held for {plan.protocol.get('hold_steps', 1)} steps"

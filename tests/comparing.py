@@ -21,13 +21,13 @@ def comparable(transition: Transition) -> dict[str, Any]:
     """All of a transition but its timings and its worker."""
     snapshot = transition.result.snapshot
     return {
-        "slot": transition.request.slot,
+        "env": transition.request.env,
         "key": transition.request.key,
         "chunk": transition.request.chunk,
         "seed": transition.request.seed,
         "seen": flat(transition.request.observation),
         "actions": flat(transition.reply.actions),
-        "rows": transition.result.rows,
+        "steps": transition.result.steps,
         "outcome": snapshot.outcome,
         "metrics": snapshot.metrics,
         "digests": (snapshot.state_digest, snapshot.image_digest),

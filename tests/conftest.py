@@ -59,7 +59,7 @@ def is_slow(item: pytest.Item) -> bool:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print what each folder of tests took, beside its budget, the longest first."""
+    """Print each folder's minutes, beside its budget, the longest first."""
     took: Counter[str] = Counter()
     for reports in terminalreporter.stats.values():
         for report in reports:
@@ -87,19 +87,19 @@ def shared_assets() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def interruptible() -> None:
-    """What the tests start can be interrupted: a shell's background job has SIGINT ignored, and its children inherit that."""
+    """Child processes of tests can be interrupted: a shell's background job has SIGINT ignored, and its children inherit that."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def interpreter_is_asked_once() -> Iterator[None]:
-    """This interpreter is asked once what it has, not before each sweep of a toy; it has the same as long as the tests run."""
-    ask = runtime.ask_interpreter
-    ask_once = functools.cache(ask)
+    """This interpreter is inspected once, not before each sweep of a toy; its packages stay the same while the tests run."""
+    inspect = runtime.ask_interpreter
+    inspect_once = functools.cache(inspect)
 
     def ask_interpreter(name: str, python: Path) -> tuple[str, dict[str, str]]:
-        return (ask_once if python == Path(sys.executable) else ask)(name, python)
+        return (inspect_once if python == Path(sys.executable) else inspect)(name, python)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runtime, "ask_interpreter", ask_interpreter)
@@ -149,7 +149,7 @@ def simpler() -> Runtime:
 
 
 def run_cli(*words: str | Path | int, timeout: float = 120, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run ``vlarig`` in a process of its own and return what it said."""
+    """Run ``vlarig`` in a process of its own and return its output."""
     return subprocess.run(
         [sys.executable, "-m", "vlarig.harness", *map(str, words)],
         capture_output=True,

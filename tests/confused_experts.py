@@ -9,12 +9,12 @@ from vlarig.policies.api import Reply, Request
 from vlarig.policies.scripted import ExpertPolicy
 from vlarig.results.records import split_key
 
-#: A start gets the instruction of the start so many further on, of the same task.
+#: An initial state gets the instruction of the one this many further on, of the same task.
 SHIFT = 17
 
 
 class ShuffledExpert(ExpertPolicy):
-    """Is told another start's instruction."""
+    """The expert with another initial state's instruction."""
 
     name = "shuffled-expert"
 
@@ -26,15 +26,15 @@ class ShuffledExpert(ExpertPolicy):
         return Request(**{**vars(request), "observation": observation})
 
     def instruction(self, request: Request) -> str:
-        _, _, task, _, start, _ = split_key(request.key)
-        starts = TABLETOP.task(task).starts
-        return TABLETOP.payload(TABLETOP.task(task), starts[(start + SHIFT) % len(starts)], TABLETOP.protocols[0])[
-            "instruction"
-        ]
+        _, _, task, _, initial_state, _ = split_key(request.key)
+        initial_states = TABLETOP.task(task).initial_states
+        return TABLETOP.payload(
+            TABLETOP.task(task), initial_states[(initial_state + SHIFT) % len(initial_states)], TABLETOP.protocols[0]
+        )["instruction"]
 
 
 class PermutedExpert(ShuffledExpert):
-    """Is told the right instruction with every name replaced by the next one of its kind in the scene."""
+    """The expert with the right instruction, in which every name is replaced by the next one of its kind in the scene."""
 
     name = "permuted-expert"
 

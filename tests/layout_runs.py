@@ -28,7 +28,7 @@ def play(
     surroundings: dict[str, Any] | None = None,
     **identity: Any,
 ) -> Path:
-    """A run over suites; ``success`` is told the number of the episode in its suite."""
+    """A run over suites; ``success`` gets the index of the episode in its suite."""
     planned = {name: _episodes(name, protocol, tasks, per_task) for name in suites}
     every = [episode for episodes in planned.values() for episode in episodes]
     fields: dict[str, Any] = {
@@ -52,7 +52,7 @@ def play(
                         "key": episode.key, "suite": episode.suite, "variant": episode.variant,
                         "protocol": f"{episode.protocol.name}@{episode.protocol.version}", "repeat": episode.repeat,
                     }  # fmt: skip
-                    made = make_record(episode.start, episode.task, success(number), **names | (record or {}))
+                    made = make_record(episode.initial_state, episode.task, success(number), **names | (record or {}))
                     ledger.write_episode(made)
     return run_dir
 

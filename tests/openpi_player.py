@@ -1,7 +1,7 @@
-"""Runs where openpi-client is installed and vlarig is not: shows a policy server what it reads, and passes the actions on.
+"""Runs where openpi-client is installed and vlarig is not: sends its input to a policy server, and passes the actions on.
 
 On standard input come observations, one after the other: a 4-byte length and the arrays ``ego``, ``wrist``, ``state`` and ``prompt`` as
-npz. What the server answers goes to standard output in the same form. Images are resized as openpi's examples/libero/main.py does.
+npz. The server's answers go to standard output in the same form. Images are resized as openpi's examples/libero/main.py does.
 """
 
 import io
@@ -22,8 +22,8 @@ def write(**arrays):
 
 def main():
     client = WebsocketClientPolicy("127.0.0.1", int(sys.argv[1]), api_key=sys.argv[2])
-    said = client.get_server_metadata()["vlarig"]
-    write(name=np.array(said["name"]), horizon=np.array(said["horizon"]), layout=np.array(said["layout"]))
+    metadata = client.get_server_metadata()["vlarig"]
+    write(name=np.array(metadata["name"]), horizon=np.array(metadata["horizon"]), layout=np.array(metadata["layout"]))
     while head := sys.stdin.buffer.read(4):
         seen = np.load(io.BytesIO(sys.stdin.buffer.read(*struct.unpack("<I", head))))
         element = {

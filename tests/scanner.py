@@ -109,16 +109,16 @@ class _Scan:
                 yield "torch.load that is passed on"
 
     def _call(self, call: ast.Call, name: str) -> Iterator[str]:
-        said = {keyword.arg: keyword.value for keyword in call.keywords}
-        if _is(name, "torch.load", "torch.serialization.load") and not _literal(said.get("weights_only"), True):
+        keywords = {keyword.arg: keyword.value for keyword in call.keywords}
+        if _is(name, "torch.load", "torch.serialization.load") and not _literal(keywords.get("weights_only"), True):
             yield "torch.load without weights_only=True"
         if _is(name, "torch.save", "torch.serialization.save") and not (call.args and _is_state(call.args[0])):
             yield "torch.save of what is no state_dict()"
-        if _is(name, "numpy.load") and (len(call.args) > 2 or None in said):
+        if _is(name, "numpy.load") and (len(call.args) > 2 or None in keywords):
             yield "numpy.load with who knows what"
-        if _is(name, "numpy.save") and not _literal(said.get("allow_pickle"), False):
+        if _is(name, "numpy.save") and not _literal(keywords.get("allow_pickle"), False):
             yield "numpy.save without allow_pickle=False"
-        if _is(name, "yaml.load", "yaml.load_all") and _last([*call.args[1:2], said.get("Loader")]) not in (
+        if _is(name, "yaml.load", "yaml.load_all") and _last([*call.args[1:2], keywords.get("Loader")]) not in (
             "SafeLoader",
             "CSafeLoader",
         ):
@@ -129,11 +129,11 @@ class _Scan:
             "shell": False,
             "trust_remote_code": False,
         }.items():
-            if keyword in said and not _literal(said[keyword], harmless):
+            if keyword in keywords and not _literal(keywords[keyword], harmless):
                 yield f"{keyword} that is not {harmless}"
         owner, _, method = name.rpartition(".")
         weights = method == "from_pretrained" and not self._test and not re.search("Config|Tokenizer|Processor", owner)
-        if weights and not _literal(said.get("use_safetensors"), True):
+        if weights and not _literal(keywords.get("use_safetensors"), True):
             yield "from_pretrained without use_safetensors=True"
         if method == "import_module" and call.args and isinstance(call.args[0], ast.Constant):
             yield from self._modules(iter([str(call.args[0].value)]))

@@ -1,4 +1,4 @@
-"""``go.py`` for real, in a small house whose only stub is the project itself: its packages need no download."""
+"""``go.py`` for real, in a small checkout whose only stub is the project itself: its packages need no download."""
 
 from __future__ import annotations
 
@@ -78,10 +78,11 @@ class House:
             "PIP_CONFIG_FILE": os.devnull,
             "UV_OFFLINE": "1",
         }
-        (folder / "harness" / "runtimes" / "locks").mkdir(parents=True)
+        folder.mkdir(parents=True)
         shutil.copy(ROOT / "go.py", folder)
         for runtime in ("tabletop", "libero", "simpler"):
-            spec = folder / "harness" / "runtimes" / "locks" / f"{runtime}.toml"
+            spec = folder / "benchmarks" / runtime / "runtime" / f"{runtime}.toml"
+            spec.parent.mkdir(parents=True)
             spec.write_text("renderers = [{name = 'c', libraries = ['c'], apt = []}]")
         (folder / "pyproject.toml").write_text(PYPROJECT)
         (folder / "backend.py").write_text(BACKEND)
@@ -94,14 +95,14 @@ class House:
         return subprocess.Popen(command, cwd="/", env=environment, text=True, **streams)
 
     def go(self, *arguments: str, status: int = 0, **variables: str) -> str:
-        """Run ``go.py`` and return what it said."""
+        """Run ``go.py`` and return its output."""
         process = self.start(*arguments, **variables)
-        said, _ = process.communicate(timeout=120)
-        assert process.returncode == status, said
-        return said
+        output, _ = process.communicate(timeout=120)
+        assert process.returncode == status, output
+        return output
 
     def calls(self) -> list[list[str]]:
-        """How the project's programs were called since the last look."""
+        """The calls of the project's programs since the last call of this method."""
         path = self.folder / "calls"
         lines = path.read_text().splitlines() if path.exists() else []
         path.unlink(missing_ok=True)
@@ -109,7 +110,7 @@ class House:
 
     @property
     def state(self) -> dict:
-        """What ``.venv`` says of itself."""
+        """The state file of ``.venv``."""
         return json.loads((self.folder / ".venv" / "vlarig-setup.json").read_text())
 
 
@@ -148,17 +149,17 @@ def programs(tmp_path, monkeypatch):
 
 
 def test_the_first_run_sets_up_and_the_second_takes_seconds(house):
-    said = house.go("demo")
-    assert "making .venv" in said
-    assert "installing vlarig with results, video" in said
+    output = house.go("demo")
+    assert "making .venv" in output
+    assert "installing vlarig with results, video" in output
     install = ["vlarig", "runtime", "install", "tabletop"]
     sweep = ["vlarig", "sweep", "tabletop", "--policy", "expert", "--episodes", "2", "--video", "all"]
     assert house.calls() == [install, sweep]
     began = time.monotonic()
-    said = house.go("demo")
+    output = house.go("demo")
     assert time.monotonic() - began < 5
-    assert "making" not in said
-    assert "installing" not in said
+    assert "making" not in output
+    assert "installing" not in output
     assert house.calls() == [install, sweep]
 
 
@@ -167,16 +168,16 @@ def test_tests_add_their_extras_and_pass_arguments_and_status_on(house):
     house.go("demo")
     (house.folder / ".venv" / "kept").touch()
     house.calls()
-    said = house.go("test", "-k", "a b", status=3, PYTEST_STATUS="3")
-    assert "making" not in said
+    output = house.go("test", "-k", "a b", status=3, PYTEST_STATUS="3")
+    assert "making" not in output
     assert house.state["extras"] == ["dev", "policy", "ray", "results", "train", "video"]
     install, *checks = house.calls()
     assert install == ["vlarig", "runtime", "install", "tabletop", "libero", "simpler"]
     programs = [call[0] for call in checks]
     assert programs == ["ruff", "ruff", "basedpyright", "lint-imports", "pytest"]
-    said = house.go("test", status=1, BASEDPYRIGHT_STATUS="1")
+    output = house.go("test", status=1, BASEDPYRIGHT_STATUS="1")
     assert house.calls()[-1] == ["pytest", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
-    assert said.endswith("go: failed, further above: basedpyright\n")
+    assert output.endswith("go: failed, further above: basedpyright\n")
     (house.folder / "pyproject.toml").write_text(PYPROJECT + "# changed\n")
     assert "installing vlarig with dev, policy, ray, results, train, video" in house.go("demo")
     assert "installing" not in house.go("demo")
@@ -189,8 +190,8 @@ def test_an_environment_whose_python_is_gone_is_made_anew(house):
     for python in (house.folder / ".venv" / "bin").glob("python*"):
         python.unlink()
         python.symlink_to("/nowhere/python")
-    said = house.go("demo")
-    assert "removing the old .venv" in said
+    output = house.go("demo")
+    assert "removing the old .venv" in output
     assert house.state["extras"] == ["results", "video"]
 
 
@@ -286,7 +287,8 @@ def test_without_anything_the_line_to_type_is_said(go, house, programs, monkeypa
 
 
 def test_a_missing_library_is_named_with_the_line_to_type(go, programs, monkeypatch, capsys):
-    shutil.copy(ROOT / "harness" / "runtimes" / "locks" / "tabletop.toml", Path(go.ROOT) / "harness" / "runtimes" / "locks")
+    spec = Path("benchmarks", "tabletop", "runtime", "tabletop.toml")
+    shutil.copy(ROOT / spec, Path(go.ROOT) / spec)
     monkeypatch.setattr(go.ctypes.util, "find_library", lambda name: None)
     monkeypatch.setattr(go.os, "geteuid", lambda: 1000)
     with pytest.raises(SystemExit):
@@ -299,7 +301,8 @@ def test_a_missing_library_is_named_with_the_line_to_type(go, programs, monkeypa
 
 
 def test_several_renderers_may_be_asked_for(go, programs, monkeypatch, capsys):
-    shutil.copy(ROOT / "harness" / "runtimes" / "locks" / "tabletop.toml", Path(go.ROOT) / "harness" / "runtimes" / "locks")
+    spec = Path("benchmarks", "tabletop", "runtime", "tabletop.toml")
+    shutil.copy(ROOT / spec, Path(go.ROOT) / spec)
     monkeypatch.setattr(go.ctypes.util, "find_library", lambda name: None)
     monkeypatch.setenv("VLARIG_RENDERER", "lavapipe, egl")
     with pytest.raises(SystemExit):
@@ -308,7 +311,8 @@ def test_several_renderers_may_be_asked_for(go, programs, monkeypatch, capsys):
 
 
 def test_a_graphics_driver_is_left_to_the_runtime(go, programs, monkeypatch):
-    shutil.copy(ROOT / "harness" / "runtimes" / "locks" / "simpler.toml", Path(go.ROOT) / "harness" / "runtimes" / "locks")
+    simpler = Path("benchmarks", "simpler", "runtime", "simpler.toml")
+    shutil.copy(ROOT / simpler, Path(go.ROOT) / simpler)
     monkeypatch.setattr(go.ctypes.util, "find_library", lambda name: None)
     for names in ("", "gpu", "osmesa"):
         monkeypatch.setenv("VLARIG_RENDERER", names)
@@ -317,7 +321,8 @@ def test_a_graphics_driver_is_left_to_the_runtime(go, programs, monkeypatch):
 
 @pytest.mark.parametrize("user", [0, 1000])
 def test_a_missing_library_is_installed_where_that_is_allowed(go, programs, monkeypatch, tmp_path, user):
-    shutil.copy(ROOT / "harness" / "runtimes" / "locks" / "tabletop.toml", Path(go.ROOT) / "harness" / "runtimes" / "locks")
+    spec = Path("benchmarks", "tabletop", "runtime", "tabletop.toml")
+    shutil.copy(ROOT / spec, Path(go.ROOT) / spec)
     log = tmp_path / "log"
     monkeypatch.setattr(go.ctypes.util, "find_library", lambda name: name if log.exists() and "-y" in log.read_text() else None)
     monkeypatch.setattr(go.os, "geteuid", lambda: user)
@@ -339,8 +344,8 @@ def test_an_old_python_is_told_so(go, programs, monkeypatch, capsys):
     assert "needs Python 3.11 or newer" in capsys.readouterr().err
 
 
-def test_a_wrong_word_is_told_the_right_ones(house):
-    assert "`demo` and `test" in house.go("dmeo", status=2)
+def test_a_wrong_word_gets_the_right_ones(house):
+    assert "`demo` or `test" in house.go("dmeo", status=2)
     assert "python3 go.py demo" in house.go("--help")
 
 
@@ -351,6 +356,6 @@ def test_ci_runs_the_readmes_command(tmp_path, programs):
     shutil.copy(ROOT / ".ci" / "run", ci)
     programs("python3", 'echo "$PWD: $* $(ls -d "$VLARIG_ASSETS")"')
     environment = {**os.environ, "PATH": f"{os.environ['PATH']}:/usr/bin:/bin", "VLARIG_ASSETS": ""}
-    said = subprocess.run([ci / "run"], env=environment, text=True, capture_output=True, check=True, cwd="/").stdout
-    assert said.startswith(f"{tmp_path / 'checkout'}: go.py test")
-    assert said.strip().endswith("shared/assets")
+    output = subprocess.run([ci / "run"], env=environment, text=True, capture_output=True, check=True, cwd="/").stdout
+    assert output.startswith(f"{tmp_path / 'checkout'}: go.py test")
+    assert output.strip().endswith("shared/assets")

@@ -1,6 +1,6 @@
-"""The suites with scripted experts can be solved, and in the embedded one only by those who read.
+"""The suites with scripted experts can be solved, and the embedded one only by reading the instruction.
 
-The full sweeps, of all starts, are run by hand; ``tests/sweeps`` holds their digests. Here a part of each is run again.
+The full sweeps, of all initial states, are run by hand; ``tests/sweeps`` holds their digests. Here a part of each is run again.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Sweep:
         tasks: How many tasks it has.
         least: Least share of successes in every task.
         most: Greatest share of successes in every task.
-        again: Starts of each task to run again.
+        again: Initial states of each task to run again.
         episodes: Episodes of each task in the full sweep.
         some: Tasks to run again; all when empty.
     """
@@ -116,5 +116,5 @@ def test_a_part_of_the_full_sweep_comes_out_again(request: pytest.FixtureRequest
     for record in records:
         success, steps, digest = full["episodes"][record.key]
         assert record.success == success, record.key
-        if same_processor:  # elsewhere the last bits may be others, and contacts make rows of them
+        if same_processor:  # on other machines the last bits may differ, and contacts amplify them
             assert (record.steps, record.state_digest[:16]) == (steps, digest), record.key

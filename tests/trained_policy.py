@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from vlarig.envs.embodiments import LIBERO_PANDA, WIDOWX_BRIDGE
-from vlarig.policies.qwen_vla.checkpoint import Bundle, Description, load
+from vlarig.policies.qwen_vla.checkpoint import Description, LoadedPolicy, load
 from vlarig.policies.qwen_vla.normalization import DatasetStatistics, Statistics, bounds_statistics
 
 
-def trained_bundle() -> Bundle:
+def trained_bundle() -> LoadedPolicy:
     """A tiny model that says it was trained on two robots."""
     bundle = load("tiny", seed=3)
     statistics = {
@@ -15,4 +15,6 @@ def trained_bundle() -> Bundle:
         "bridge": DatasetStatistics(bounds_statistics(WIDOWX_BRIDGE)),
     }
     embodiments = {each.name: each for each in (LIBERO_PANDA, WIDOWX_BRIDGE)}
-    return Bundle(Description(bundle.description.config, statistics, embodiments), bundle.model, bundle.tokenizer, "in memory")
+    return LoadedPolicy(
+        Description(bundle.description.config, statistics, embodiments), bundle.model, bundle.tokenizer, "in memory"
+    )

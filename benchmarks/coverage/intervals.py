@@ -1,9 +1,9 @@
-"""How often the intervals of vlarig.results hold the truth.
+"""How often the intervals of vlarig.results contain the true value.
 
     python benchmarks/coverage/intervals.py --help
 
 The coverage of Wilson's, Tango's and Newcombe's intervals is exact: the probabilities of all outcomes whose interval holds the truth
-are summed. That of the clustered bootstrap is simulated. Every table has a row for each number of episodes (or tasks). In it stand the
+are summed. That of the clustered bootstrap is simulated. Every table has a row for each number of episodes (or tasks) with the
 mean and the lowest coverage over a grid of success rates, the share of the grid that is covered in less than 93 % of all cases, and
 the mean width of the interval.
 """
@@ -27,7 +27,7 @@ from scipy.stats import binom
 from vlarig.results.bootstrap import Unit, clustered_mean
 from vlarig.results.statistics import tango_interval, wilson_interval
 
-#: Success rates of two policies, and how far their successes go together (the correlation, phi).
+#: Success rates of two policies, and the correlation of their successes (phi).
 RATES = (0.05, 0.1, 0.3, 0.5, 0.7, 0.9, 0.95)
 CORRELATIONS = (0.0, 0.3, 0.6)
 NOMINAL, LOW = 0.95, 0.93
@@ -94,7 +94,7 @@ def newcombe_interval(both: int, gained: int, lost: int, neither: int) -> tuple[
 
 
 def paired_grid() -> list[tuple[np.ndarray, float]]:
-    """Probabilities of both, gained, lost and neither, each with the difference that they stand for."""
+    """Probabilities of both, gained, lost and neither, each with the difference that they mean."""
     grid = []
     for first, second, phi in itertools.product(RATES, RATES, CORRELATIONS):
         both = first * second + phi * math.sqrt(first * (1 - first) * second * (1 - second))
@@ -129,14 +129,14 @@ def paired_row(name: str, interval: Interval, n: int) -> Row:
 
 
 def clustered_row(name: str, unit: Unit | None, tasks: int, config: CoverageConfig) -> Row:
-    """The bootstrap, or Wilson's interval where ``unit`` is none, over suites whose tasks are drawn, with 20 starts each."""
+    """The bootstrap, or Wilson's interval where ``unit`` is none, over suites whose tasks are drawn, with 20 initial states each."""
     coverage, width = [], []
     for mean, spread in itertools.product((0.3, 0.5, 0.8), (1.0, 4.0, 16.0)):
         rng = np.random.default_rng([tasks, round(10 * mean), round(spread)])
         rates = rng.beta(spread * mean, spread * (1 - mean), (config.simulations, tasks, 1))
         outcomes = rng.random((config.simulations, tasks, 20)) < rates
         found = [_interval(outcome, unit, config.resamples) for outcome in outcomes]
-        # By task the truth is the mean of all such tasks, by start that of the tasks that were drawn.
+        # By task the truth is the mean of all such tasks, by initial state that of the tasks that were drawn.
         truths = rates.mean(axis=(1, 2)) if unit == "start" else np.full(config.simulations, mean)
         coverage.append(np.mean([low <= truth <= high for (low, high), truth in zip(found, truths, strict=True)]))
         width.append(np.mean([high - low for low, high in found]))
@@ -192,7 +192,7 @@ def main() -> None:
     units: dict[str, Unit | None] = {
         "bootstrap by task": "task",
         "Wilson, for tasks like these": None,
-        "bootstrap by start": "start",
+        "bootstrap by initial state": "start",
     }
     many = [clustered_row(name, unit, tasks, config) for name, unit in units.items() for tasks in config.tasks]
     console.print(table_of(f"Suites of 20 starts a task, {config.simulations} simulations in 9 cases", "tasks", many))

@@ -1,8 +1,8 @@
 """LIBERO's five suites, and the protocols of the public evaluators that score policies on them.
 
 Suites, tasks and their order are those of LIBERO (Liu et al., 2023; Lifelong-Robot-Learning/LIBERO libero/libero/benchmark/
-libero_suite_task_map.py@8f1084e). Each task has fifty starts: the rows of its file of initial states. Published numbers differ in how
-they were taken, so every evaluator is a protocol of its own, named after its repository; ``docs/libero.md`` compares them.
+libero_suite_task_map.py@8f1084e). Each task has fifty initial states: the rows of its file of initial states. Published numbers differ
+in how they were taken, so every evaluator is a protocol of its own, named after its repository; ``docs/libero.md`` compares them.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ from ..suite import Footprint, Patience, Suite, Task
 TASKS = Path(__file__).with_name("tasks.json")
 
 #: Rows of a task's initial states that the evaluators play (``num_trials_per_task`` of all but LeRobot).
-STARTS = tuple(range(50))
+INITIAL_STATES = tuple(range(50))
 
-#: Rows an episode may last: openvla-oft experiments/robot/libero/run_libero_eval.py@213c5ff, ``TASK_MAX_STEPS``; the same numbers in
+#: Steps an episode may last: openvla-oft experiments/robot/libero/run_libero_eval.py@213c5ff, ``TASK_MAX_STEPS``; the same numbers in
 #: starVLA examples/simBenchmarks/LIBERO/eval_files/eval_libero.py@0ed0aad and openpi examples/libero/main.py@15a9616.
 STEP_LIMITS = {"libero_spatial": 220, "libero_object": 280, "libero_goal": 300, "libero_10": 520, "libero_90": 400}
 
 #: LeRobot gives LIBERO-Spatial more time: lerobot src/lerobot/envs/libero.py@7427f31, ``TASK_SUITE_MAX_STEPS``.
 LEROBOT_STEP_LIMITS = STEP_LIMITS | {"libero_spatial": 280}
 
-#: All four let the objects fall first: ``num_steps_wait`` rows that leave the arm where it is and open the gripper.
+#: All four let the objects fall first: ``num_steps_wait`` steps that leave the arm where it is and open the gripper.
 WAIT_STEPS = 10
 WAIT_ACTION = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0)
 
 
 @dataclass(frozen=True)
 class Evaluator:
-    """Where a protocol comes from, and what of its evaluator is recorded here but not reproduced.
+    """A protocol's source, and the settings of its evaluator that are recorded here but not reproduced.
 
     Our episodes are seeded from their keys, one by one; a seed set once for a process makes an episode depend on those before it.
 
     Attributes:
         repository: Its GitHub repository.
         commit: The commit at which the files were read.
-        files: Where the protocol's numbers stand.
+        files: Where the protocol's numbers are.
         process_seed: Seed of the process-wide generators, set once.
         env_seed: Seed given to LIBERO's env: once for each task, or to its first episode.
         seed_per_episode: Whether each further episode of a task gets the next ``env_seed``.
@@ -124,39 +124,41 @@ def protocols(suite: str) -> tuple[Protocol, ...]:
             "starvla",
             STEP_LIMITS[suite],
             _cameras(height=224, width=224, drawn=(256, 256), resize="pil_bilinear"),
-            execute=8,  # the whole chunk: starvla_cotrain_libero.yaml, ``action_horizon``
+            n_action_steps=8,  # the whole chunk: starvla_cotrain_libero.yaml, ``action_horizon``
             gripper="binary",
         ),
         _protocol(
             "openvla-oft",
             STEP_LIMITS[suite],
             _cameras(height=224, width=224, drawn=(256, 256), resize="jpeg_lanczos3", crop=0.9),
-            execute=8,  # run_libero_eval.py, ``num_open_loop_steps``
+            n_action_steps=8,  # run_libero_eval.py, ``num_open_loop_steps``
             gripper="sign",
         ),
         _protocol(
             "openpi",
             STEP_LIMITS[suite],
             _cameras(height=224, width=224, drawn=(256, 256), resize="pil_bilinear"),
-            execute=5,  # main.py, ``replan_steps``
+            n_action_steps=5,  # main.py, ``replan_steps``
         ),
         _protocol(
             "lerobot",
             LEROBOT_STEP_LIMITS[suite],
             _cameras(height=360, width=360),
-            execute=10,  # docs/source/libero.mdx, ``--policy.n_action_steps=10`` of its published results
+            n_action_steps=10,  # docs/source/libero.mdx, ``--policy.n_action_steps=10`` of its published results
         ),
     )
 
 
-def _protocol(name: str, step_limit: int, cameras: tuple[Camera, ...], execute: int, gripper: str = "as_given") -> Protocol:
+def _protocol(
+    name: str, step_limit: int, cameras: tuple[Camera, ...], n_action_steps: int, gripper: str = "as_given"
+) -> Protocol:
     """What the evaluators have in common: waiting, and a first success that ends the episode."""
     return Protocol(
         name=name,
         version=1,
         step_limit=step_limit,
         cameras=cameras,
-        execute=execute,
+        n_action_steps=n_action_steps,
         wait_steps=WAIT_STEPS,
         wait_action=WAIT_ACTION,
         gripper=gripper,
@@ -171,7 +173,7 @@ def _cameras(**size: Any) -> tuple[Camera, ...]:
 def instruction(task: str) -> str:
     """The instruction of a task: its name's words, without the scene that the names of LIBERO-100 begin with.
 
-    This is what LIBERO calls a task's language and what its evaluators tell a policy (libero/libero/benchmark/__init__.py@8f1084e,
+    This is what LIBERO calls a task's language and what its evaluators send a policy (libero/libero/benchmark/__init__.py@8f1084e,
     ``grab_language_from_filename``); the sentence in the task's bddl file may be another.
 
     >>> instruction("KITCHEN_SCENE10_close_the_top_drawer_of_the_cabinet")
@@ -180,7 +182,7 @@ def instruction(task: str) -> str:
     return re.sub(r"^[A-Z_]+SCENE\d+_", "", task).replace("_", " ")
 
 
-def payload(task: Task, start: int, protocol: Protocol) -> dict[str, Any]:
+def payload(task: Task, initial_state: int, protocol: Protocol) -> dict[str, Any]:
     """The instruction; all else is found by the names of suite and task."""
     return {"instruction": instruction(task.name)}
 
@@ -197,7 +199,7 @@ def _task_names() -> dict[str, list[str]]:
 
 
 def _suite(name: str, title: str) -> Suite:
-    tasks = tuple(Task(task, STARTS) for task in _task_names()[name])
+    tasks = tuple(Task(task, INITIAL_STATES) for task in _task_names()[name])
     return Suite(
         name=name,
         title=title,
@@ -210,8 +212,8 @@ def _suite(name: str, title: str) -> Suite:
         payload=payload,
         training=training,
         assets=("libero",),
-        patience=Patience(start=300.0),  # a task's first start compiles its scene: three seconds on a core to itself
-        footprint=Footprint(process=900, slot=6, task=510),  # benchmarks/speed/steps.py, libero_object's; others take less
+        patience=Patience(reset=300.0),  # a task's first episode compiles its scene: three seconds on a core to itself
+        footprint=Footprint(process=900, env=6, task=510),  # benchmarks/speed/steps.py, libero_object's; others take less
     )
 
 

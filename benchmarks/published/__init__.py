@@ -1,7 +1,7 @@
 """Numbers that the paper publishes, as data: a TOML file for each table, and for each figure whose numbers the text states.
 
-They stand here as they are printed. Nothing is computed, converted or completed, marks (bold, underlined) are the paper's own, and
-where they or the text are odd a note says so. What robots did outside a simulator (Tables 5 and 6) is left out.
+They are given as printed. Nothing is computed, converted or completed, marks (bold, underlined) are the paper's own, and
+where they or the text are odd a note states it. What robots did outside a simulator (Tables 5 and 6) is left out.
 
 >>> table = load_table("table4")
 >>> row = table.rows[3]
@@ -28,8 +28,8 @@ TABLES = (
     "table4", "table7", "table8", "table9", "figure6a", "figure6b", "figure6c", "figure7a", "table10", "table11", "table12",
 )  # fmt: skip
 
-#: What a method is beside the others, in the paper's words: trained for one benchmark or for all (section 5.1.1), fine-tuned for what
-#: is tested or not (5.1.4, 5.1.5), an open-source baseline of which neither is said (5.1.3), or a variant of the paper's own (5.2).
+#: A method's kind, in the paper's words: trained for one benchmark or for all (section 5.1.1), fine-tuned for what
+#: is tested or not (5.1.4, 5.1.5), an open-source baseline with neither stated (5.1.3), or a variant of the paper's own (5.2).
 Kind = Literal["specialist", "generalist", "fine-tuned", "zero-shot", "baseline", "ablation"]
 
 _CONFIG = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -42,7 +42,7 @@ class PublishedPaper:
     Attributes:
         name: Short name.
         title: Full title.
-        authors: Whom to name.
+        authors: The authors to name.
         year: Year of publication.
         url: Where to read it.
         references: Citation as printed to its address, as far as the paper gives one.
@@ -70,7 +70,7 @@ class PublishedColumn:
         group: Heading above that of several columns; empty where there is none.
         suites: Names of our suites over which it is the mean; empty where we have none.
         task: Name of the task of that suite; empty for all of them.
-        suite_protocol: Name of the protocol of those suites that stands for the paper's.
+        suite_protocol: Name of the protocol of those suites that corresponds to the paper's.
     """
 
     name: str
@@ -91,10 +91,10 @@ class PublishedRow:
 
     Attributes:
         method: Name of the method.
-        kind: What it is beside the others.
+        kind: Its kind.
         values: Name of a column to the number; a column is missing where a dash is printed.
         reference: Citation as printed; empty for the paper's own.
-        group: Heading under which it stands; empty where there is none.
+        group: Heading above it; empty where there is none.
         bold: Names of the columns whose number is printed bold.
         underlined: Names of the columns whose number is printed underlined.
     """
@@ -115,14 +115,14 @@ class PublishedRow:
 
 @dataclass(frozen=True, config=_CONFIG)
 class PublishedNumber:
-    """One number with all that it takes to stand alone.
+    """One number with all that describes it.
 
     Attributes:
         value: The number, in the column's unit.
         text: The number as printed.
         column: What was measured.
         row: Of which method.
-        protocol: How, as far as the paper says.
+        protocol: How, as far as the paper states it.
         source: Paper, table, row and column.
     """
 
@@ -142,7 +142,7 @@ class PublishedTable:
         paper: Where it is published.
         place: Number of the table or figure.
         title: What it shows, in our words.
-        protocol: How the numbers were taken, as far as the paper says.
+        protocol: How the numbers were taken, as far as the paper states it.
         columns: What was measured.
         rows: The methods, in the paper's order.
         section: Section of the paper; empty where there are none.

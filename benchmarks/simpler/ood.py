@@ -1,11 +1,12 @@
-"""SimplerEnv-OOD: six tasks in SimplerEnv's scenes that ask for something else than BridgeData's tasks do.
+"""SimplerEnv-OOD: six tasks in SimplerEnv's scenes whose goals differ from those of BridgeData's tasks.
 
-The paper names the tasks and says in a sentence what each asks for (section 5.1.4, Table 8). It gives no starts, no instructions, no
-limit and no thresholds, and we know of nobody who does. So **all of those are ours**, each with its reason here, and numbers of this
-suite are not the paper's. Every rate of its best policy is a multiple of 1/48, which is why each task has 48 starts.
+The paper names the tasks and describes each in a sentence (section 5.1.4, Table 8). It gives no initial states, no
+instructions, no limit and no thresholds, and we know of no other source. So **all of those are ours**, each with its reason here, and
+numbers of this suite are not the paper's. Every rate of its best policy is a multiple of 1/48, which is why each task has 48 initial
+states.
 
 What must not count as success is what shaped the goals: an object that was not moved, or was moved and brought back; one that is
-still held, or still rolls; a target that was pushed instead; a place on top where beside was asked for, and the other way round.
+still held, or still rolls; a target that was pushed instead; a place on top where beside was requested, and the other way round.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ Condition = dict[str, Any]
 #: Seeds the initial states for training together with the task's number and theirs.
 TRAINING_SEED = 20262
 
-#: The base task's 24 starts, then as many further ones of the same kind.
-STARTS = tuple(range(48))
+#: The base task's 24 initial states, then as many further ones of the same kind.
+INITIAL_STATES = tuple(range(48))
 
 #: Half the sizes of the models' boxes in m (info_bridge_custom_v0.json of the assets): the towel and the plate, whose boxes are square,
 #: and the short and long sides of what is set down beside them.
@@ -38,13 +39,13 @@ SPOON_SHORT, CARROT_SHORT, CARROT_LONG = 0.0173, 0.016, 0.0575
 #: An object counts as moved from 3 cm on: upstream's ``moved_correct_obj`` and ``moved_wrong_obj``.
 MOVED = 0.03
 #: A held or pushed object moves 2 cm or more in a control step of 0.2 s. In mani-skill 3 an untouched carrot rocks for ever, at up to
-#: 0.051 m/s over all starts, which this must let pass.
+#: 0.051 m/s over all initial states, which this must let pass.
 STILL = 0.1
 #: Middles lie 1.0 (spoon) or 1.8 cm (carrot) above the table, up to 1 cm more on top of the other object; an upright carrot's at 5.8.
 LYING = 0.035
-#: Beyond what settling and touching do to a distance, below anything that a policy would mean.
+#: Beyond what settling and touching do to a distance, below any deliberate move of a policy.
 FARTHER = 0.01
-#: Starts put the two objects 15 or 21 cm apart. Beside is not somewhere: at most 5 cm further than the nearest of them.
+#: Initial states put the two objects 15 or 21 cm apart. Beside means near: at most 5 cm further than the nearest of them.
 REACH = 0.20
 #: A carrot that points to the plate is next to it if a gap of at most 2 cm, about a finger, is left.
 GAP = 0.02
@@ -62,7 +63,7 @@ _BESIDE: list[Condition] = [*_SET_DOWN, {"is": "low", "below": LYING}, {"is": "a
 
 @dataclass(frozen=True)
 class _Definition:
-    """What a task is made of: its scene, its words, its goal, and whether source and target change places."""
+    """A task: its scene, its words, its goal, and whether source and target change places."""
 
     scene: Scene
     instruction: str
@@ -125,15 +126,15 @@ _TASKS = {
 }
 
 
-def payload(task: Task, start: int, protocol: Protocol) -> dict[str, Any]:
+def payload(task: Task, initial_state: int, protocol: Protocol) -> dict[str, Any]:
     """The scene, the instruction and the goal of an episode, as :class:`~vlarig.envs.simpler.env.BridgeEnv` takes them.
 
     Raises:
-        VlarigError: There is no such start.
+        VlarigError: There is no such initial state.
     """
-    if start not in STARTS:
-        raise VlarigError(f"task {task.name!r} has no start {start}; expected 0 to {STARTS[-1]}")
-    return _payload(task, _TASKS[task.name].scene.objects(start))
+    if initial_state not in INITIAL_STATES:
+        raise VlarigError(f"task {task.name!r} has no initial state {initial_state}; expected 0 to {INITIAL_STATES[-1]}")
+    return _payload(task, _TASKS[task.name].scene.objects(initial_state))
 
 
 def training(task: Task, number: int, protocol: Protocol) -> dict[str, Any]:
@@ -156,15 +157,15 @@ def _payload(task: Task, objects: dict[str, Pose]) -> dict[str, Any]:
     }
 
 
-#: Rows in succession (a second) for which the goal must hold where an evaluator takes any row's success: a thing that was dropped onto
-#: the rim of what it should lie beside touches it with interruptions for as long as it rattles.
+#: Steps in succession (a second) for which the goal must hold where an evaluator takes any step's success: a thing that was dropped
+#: onto the rim of what it should lie beside touches it with interruptions for as long as it rattles.
 HOLD_STEPS = 5
 
 
 def _ood(protocol: Protocol) -> Protocol:
-    """An evaluator's protocol for these tasks: each start once, and one limit for all tasks.
+    """An evaluator's protocol for these tasks: each initial state once, and one limit for all tasks.
 
-    The paper scores its benchmarks by StarVLA's evaluator (section 5.1.1), whose 120 rows are the default here too.
+    The paper scores its benchmarks by StarVLA's evaluator (section 5.1.1), whose 120 steps are the default here too.
     """
     changed = replace(protocol, task_limits={}, repeats=1)
     return replace(changed, success_rule="held", hold_steps=HOLD_STEPS) if protocol.success_rule == "first" else changed
@@ -178,12 +179,12 @@ SIMPLER_OOD = Suite(
     adapter="vlarig.envs.simpler.env:BridgeEnv",
     runtime="simpler",
     embodiment=WIDOWX_BRIDGE,
-    tasks=tuple(Task(name, STARTS) for name in _TASKS),
+    tasks=tuple(Task(name, INITIAL_STATES) for name in _TASKS),
     protocols=OOD_PROTOCOLS,
-    source="tasks: Qwen-VLA, section 5.1.4; starts, instructions, limits and thresholds: ours, in benchmarks/simpler/ood.py",
+    source="tasks: Qwen-VLA, section 5.1.4; initial states, instructions, limits and thresholds: ours, in benchmarks/simpler/ood.py",
     payload=payload,
     training=training,
     footprint=FOOTPRINT,
     assets=("simpler_bridge",),
-    note="starts, instructions, step limit and success thresholds are vlarig's own; the paper publishes none",
+    note="initial states, instructions, step limit and success thresholds are vlarig's own; the paper publishes none",
 )

@@ -1,4 +1,4 @@
-"""SimplerEnv's Bridge scenes: where the objects of each start stand before they settle.
+"""SimplerEnv's Bridge scenes: where the objects of each initial state are before they settle.
 
 Positions and turns are upstream's own grids, numbered as upstream numbers its episodes: simpler-env/ManiSkill2_real2sim
 mani_skill2_real2sim/envs/custom_scenes/put_on_in_scene.py@ef7a4d4, and the port in mani_skill 3.0.1, envs/tasks/digital_twins/
@@ -41,8 +41,8 @@ CARROT_YAWS = (math.pi, -math.pi / 2)
 #: Middles of source and target are at least so far apart where they are drawn: the nearest of upstream's cubes are.
 APART = 0.1
 
-#: Starts of the tasks on the table: 12 places with two turns each, or 24 places.
-STARTS = 24
+#: Initial states of the tasks on the table: 12 places with two turns each, or 24 places.
+INITIAL_STATES = 24
 
 #: Places of the eggplant, in upstream's order: two of x with four of y each (``xy_center``, ``half_span_x``, ``half_span_y``).
 EGGPLANT_PLACES = tuple(product((-0.115, -0.095), (0.191, 0.201, 0.211, 0.221)))
@@ -72,8 +72,8 @@ class Scene:
         environment: mani-skill 3's environment whose scene it is.
         source: Model that the base task moves.
         target: The other model.
-        poses: Number of a start to the poses of source and target before they settle.
-        starts: How many starts upstream numbers.
+        poses: Number of an initial state to the poses of source and target before they settle.
+        initial_states: How many initial states upstream numbers.
         sample: Poses of source and target, before they settle, drawn for training: the same kind, at places between the numbered ones.
     """
 
@@ -81,12 +81,12 @@ class Scene:
     source: str
     target: str
     poses: Callable[[int], tuple[Pose, Pose]]
-    starts: int
+    initial_states: int
     sample: Callable[[np.random.Generator], tuple[Pose, Pose]]
 
-    def objects(self, start: int) -> dict[str, Pose]:
+    def objects(self, initial_state: int) -> dict[str, Pose]:
         """Model to its pose before it settles, in the environment's own order."""
-        return self._named(*self.poses(start))
+        return self._named(*self.poses(initial_state))
 
     def sampled_objects(self, rng: np.random.Generator) -> dict[str, Pose]:
         """The same at a place that is drawn."""
@@ -108,22 +108,22 @@ def _standing(place: _Place, height: float, yaw: float) -> Pose:
     return [*place, height, math.cos(yaw / 2), 0.0, 0.0, math.sin(yaw / 2)]
 
 
-def _on_square(start: int, yaws: tuple[float, float], source_height: float, target_height: float) -> tuple[Pose, Pose]:
-    turned, start = divmod(start, STARTS)
-    source, target = _pairs(*SQUARE)[start // 2]
-    return _standing(source, source_height, yaws[start % 2] + turned * math.pi), [*target, target_height, *UNTURNED]
+def _on_square(initial_state: int, yaws: tuple[float, float], source_height: float, target_height: float) -> tuple[Pose, Pose]:
+    turned, initial_state = divmod(initial_state, INITIAL_STATES)
+    source, target = _pairs(*SQUARE)[initial_state // 2]
+    return _standing(source, source_height, yaws[initial_state % 2] + turned * math.pi), [*target, target_height, *UNTURNED]
 
 
-def _cubes(start: int) -> tuple[Pose, Pose]:
+def _cubes(initial_state: int) -> tuple[Pose, Pose]:
     narrow, wide = CUBE_SQUARES
     mixed = ((narrow[0], wide[1]), (wide[0], narrow[1]))
     pairs = [pair for rectangle in (*CUBE_SQUARES, *mixed) for pair in _pairs(*rectangle)]
-    source, target = pairs[start]
+    source, target = pairs[initial_state]
     return [*source, CUBE_HEIGHT, *UNTURNED], [*target, CUBE_HEIGHT, *UNTURNED]
 
 
-def _eggplant_and_basket(start: int, turns: Sequence[int]) -> tuple[Pose, Pose]:
-    place, turn = divmod(start, len(turns))
+def _eggplant_and_basket(initial_state: int, turns: Sequence[int]) -> tuple[Pose, Pose]:
+    place, turn = divmod(initial_state, len(turns))
     eggplant = [*EGGPLANT_PLACES[place], EGGPLANT_HEIGHT, *EGGPLANT_TURNS[turns[turn]]]
     return eggplant, [*BASKET_PLACE, BASKET_HEIGHT, *UNTURNED]
 
@@ -147,14 +147,14 @@ def _drawn_eggplant(rng: np.random.Generator) -> tuple[Pose, Pose]:
     return [*place, EGGPLANT_HEIGHT, *turn], [*BASKET_PLACE, BASKET_HEIGHT, *UNTURNED]
 
 
-#: Starts 24 to 47 of the three scenes on the table are not upstream's but of the same kind, for suites that need more: the same places
+#: Initial states 24 to 47 of the three scenes on the table are ours, of the same kind, for suites that need more: the same places
 #: with the source turned by half a turn, and for the cubes, which look alike then, the rectangles between upstream's two squares.
 SPOON_AND_TOWEL = Scene(
     "PutSpoonOnTableClothInScene-v1",
     "bridge_spoon_generated_modified",
     "table_cloth_generated_shorter",
     partial(_on_square, yaws=SPOON_YAWS, source_height=SPOON_HEIGHT, target_height=TOWEL_HEIGHT),
-    STARTS,
+    INITIAL_STATES,
     partial(_drawn_on_square, half=SQUARE, apart=APART, source_height=SPOON_HEIGHT, target_height=TOWEL_HEIGHT, turned=True),
 )
 CARROT_AND_PLATE = Scene(
@@ -162,7 +162,7 @@ CARROT_AND_PLATE = Scene(
     "bridge_carrot_generated_modified",
     "bridge_plate_objaverse_larger",
     partial(_on_square, yaws=CARROT_YAWS, source_height=CARROT_HEIGHT, target_height=PLATE_HEIGHT),
-    STARTS,
+    INITIAL_STATES,
     partial(_drawn_on_square, half=SQUARE, apart=APART, source_height=CARROT_HEIGHT, target_height=PLATE_HEIGHT, turned=True),
 )
 CUBES = Scene(
@@ -170,7 +170,7 @@ CUBES = Scene(
     "baked_green_cube_3cm",
     "baked_yellow_cube_3cm",
     _cubes,
-    STARTS,
+    INITIAL_STATES,
     partial(
         _drawn_on_square, half=CUBE_SQUARES[1], apart=APART, source_height=CUBE_HEIGHT, target_height=CUBE_HEIGHT, turned=False
     ),
@@ -184,5 +184,5 @@ EGGPLANT_AND_BASKET = Scene(
     _drawn_eggplant,
 )
 MANISKILL3_EGGPLANT = replace(
-    EGGPLANT_AND_BASKET, poses=partial(_eggplant_and_basket, turns=range(len(EGGPLANT_TURNS))), starts=64
+    EGGPLANT_AND_BASKET, poses=partial(_eggplant_and_basket, turns=range(len(EGGPLANT_TURNS))), initial_states=64
 )

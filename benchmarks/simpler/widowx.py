@@ -1,6 +1,6 @@
 """SimplerEnv's four WidowX tasks, and the protocols of the public evaluators that score policies on them.
 
-The tasks are those of SimplerEnv (Li et al., 2024; simpler-env/SimplerEnv), in the order of its table; scenes and starts are in
+The tasks are those of SimplerEnv (Li et al., 2024; simpler-env/SimplerEnv), in the order of its table; scenes and initial states are in
 :mod:`vlarig.benchmarks.simpler.scenes`. Published numbers differ in how they were taken, so every evaluator is a protocol of its own,
 named after its repository or branch; ``docs/simpler.md`` compares them.
 """
@@ -27,12 +27,12 @@ TRAINING_SEED = 20261
 
 @dataclass(frozen=True)
 class Evaluator:
-    """Where a protocol comes from, and what of its evaluator is recorded here but not reproduced.
+    """A protocol's source, and the settings of its evaluator that are recorded here but not reproduced.
 
     Attributes:
         repository: Its GitHub repository.
         commit: The commit at which the files were read.
-        files: Where the protocol's numbers stand.
+        files: Where the protocol's numbers are.
         simulator: What it runs the tasks on.
         trials: Episodes of each task behind its published numbers, or of its script where it publishes none.
         aside: What else it does.
@@ -60,7 +60,7 @@ EVALUATORS = {
             "examples/simBenchmarks/SimplerEnv/train_files/starvla_cotrain_oxe.yaml",
         ),
         simulator=_ORIGINAL,
-        trials=96,  # 24 starts, ``TSET_NUM=4``
+        trials=96,  # 24 initial states, ``TSET_NUM=4``
         aside="makes a new env for every episode",
     ),
     "simplerenv": Evaluator(
@@ -73,7 +73,7 @@ EVALUATORS = {
             "simpler_env/utils/action/action_ensemble.py",
         ),
         simulator=_ORIGINAL,
-        trials=72,  # 24 starts, ``init_rng`` 0, 2 and 4
+        trials=72,  # 24 initial states, ``init_rng`` 0, 2 and 4
         aside="makes a new env for every episode; seeds its policy with 0, 2 and 4 once a process; Octo sees the last two pictures",
     ),
     "maniskill3": Evaluator(
@@ -86,7 +86,8 @@ EVALUATORS = {
         ),
         simulator="mani_skill 3, on a GPU where several envs run at once",
         trials=100,
-        aside="numbers its episodes on and on, which plays every start again after 24 (64 for the eggplant); Octo as in `simplerenv`",
+        aside="numbers its episodes on and on, which plays every initial state again after 24 (64 for the eggplant); Octo as in "
+        "`simplerenv`",
     ),
     "groot": Evaluator(
         repository="NVIDIA/Isaac-GR00T",
@@ -99,7 +100,7 @@ EVALUATORS = {
         ),
         simulator="squarefk/SimplerEnv@8a2d286; the tasks of its ManiSkill2_real2sim are youliangtan/ManiSkill2_real2sim@c2a9e87's",
         trials=200,  # of GR00T N1.6: the table in its README at 4e62473; later ones have 100
-        aside="counts the first episodes that finish, of five envs that play the same starts; N1.7's numbers are of other seeds",
+        aside="counts the first episodes that finish, of five envs with the same initial states; N1.7's numbers are of other seeds",
     ),
 }
 
@@ -112,10 +113,10 @@ STARVLA = Protocol(
     version=1,
     step_limit=120,  # star_bridge.sh, ``--max-episode-steps``, the same for all tasks
     cameras=(Camera("ego", 224, 224, drawn=_DRAWN, resize="cv2_area"),),  # ``_resize_image``
-    execute=1,
+    n_action_steps=1,
     repeats=4,  # star_bridge.sh, ``TSET_NUM``
     stop_on_success=False,
-    success_rule="final",  # maniskill2_evaluator.py: ``done`` of the last row, where the limit truncates
+    success_rule="final",  # maniskill2_evaluator.py: ``done`` of the last step, where the limit truncates
     gripper="half",
     ensemble=Ensemble("adaptive", horizon=7, alpha=0.1),
     options={"rotation": "fixed_axes", "predicates": "original"},
@@ -140,17 +141,17 @@ GROOT = Protocol(
     version=1,
     step_limit=300,  # README.md, ``--max-episode-steps``
     cameras=(Camera("ego", 256, 256, drawn=_DRAWN, resize="cv2_linear"),),  # simpler_env.py, ``cv2.resize`` as it comes
-    execute=4,  # README.md, ``--n-action-steps`` for the WidowX
+    n_action_steps=4,  # README.md, ``--n-action-steps`` for the WidowX
     repeats=5,  # README.md, ``--n-envs``; see groot_seeds
     gripper="half",
     options={"rotation": "rotation_vector", "predicates": "original"},
 )
-#: Ours, for policies that answer with whole chunks: the paper's 16 rows (section 5.1.1; StarVLA's ``action_horizon``) are carried out.
-CHUNKED = replace(STARVLA, name="chunked", execute=16, ensemble=None)
+#: Ours, for policies that answer with whole chunks: the paper's 16 steps (section 5.1.1; StarVLA's ``action_horizon``) are carried out.
+CHUNKED = replace(STARVLA, name="chunked", n_action_steps=16, ensemble=None)
 PROTOCOLS = (STARVLA, SIMPLERENV, MANISKILL3, GROOT, CHUNKED)
 
-#: Episodes behind the numbers that GR00T N1.6 published, by the envs that play each start.
-GROOT_STARTS = EVALUATORS["groot"].trials // GROOT.repeats
+#: Episodes behind the numbers that GR00T N1.6 published, by the envs that play each initial state.
+GROOT_INITIAL_STATES = EVALUATORS["groot"].trials // GROOT.repeats
 
 #: The fork's words (put_on_in_scene.py, ``get_language_instruction``).
 GROOT_EGGPLANT = "put the eggplant in the yellow basket"
@@ -159,9 +160,9 @@ GROOT_EGGPLANT = "put the eggplant in the yellow basket"
 def groot_seeds(count: int) -> tuple[int, ...]:
     """The literal seeds of the first episodes of every env that GR00T's evaluator makes.
 
-    It gives none unless told to. An env of ManiSkill2_real2sim seeds itself with 2022 when it is made, and a reset without a seed draws
+    It gives none by default. An env of ManiSkill2_real2sim seeds itself with 2022 when it is made, and a reset without a seed draws
     one from the generator of the seed before (mani_skill2_real2sim/envs/sapien_env.py@ef7a4d4, ``set_main_rng``, ``set_episode_rng``).
-    So all of its envs play the same starts. Its maintainers say that N1.6's numbers are of seed 2022 (NVIDIA/Isaac-GR00T#685).
+    So all of its envs play the same states. According to its maintainers N1.6's numbers are of seed 2022 (NVIDIA/Isaac-GR00T#685).
     """
     seeds = [2022]
     for _ in range(count):
@@ -169,14 +170,14 @@ def groot_seeds(count: int) -> tuple[int, ...]:
     return tuple(seeds[1:])
 
 
-def groot_draw(seed: int, starts: int) -> int:
-    """The start that ManiSkill2_real2sim draws for a seed (put_on_in_scene.py@ef7a4d4, ``PutOnBridgeInSceneEnv.reset``)."""
-    return int(np.random.RandomState(seed).randint(starts))
+def groot_draw(seed: int, initial_states: int) -> int:
+    """The initial state that ManiSkill2_real2sim draws for a seed (put_on_in_scene.py@ef7a4d4, ``PutOnBridgeInSceneEnv.reset``)."""
+    return int(np.random.RandomState(seed).randint(initial_states))
 
 
 @dataclass(frozen=True)
 class _Definition:
-    """What a task is made of: its scene, its words, and what its success asks for."""
+    """A task: its scene, its words, and what its success requires."""
 
     scene: Scene
     instruction: str
@@ -193,25 +194,31 @@ _TASKS = {
 }
 
 
-def payload(task: Task, start: int, protocol: Protocol) -> dict[str, Any]:
+def payload(task: Task, initial_state: int, protocol: Protocol) -> dict[str, Any]:
     """The scene, the instruction and the goal of an episode, as :class:`~vlarig.envs.simpler.env.BridgeEnv` takes them.
 
     Raises:
-        VlarigError: The protocol has no such start.
+        VlarigError: The protocol has no such initial state.
     """
     evaluator = protocol.derived_from or protocol.name
     scene = _TASKS[task.name].scene
     if task.name == EGGPLANT and evaluator == "maniskill3":
         scene = MANISKILL3_EGGPLANT
-    episode_id = groot_draw(start, scene.starts) if evaluator == "groot" and 0 <= start < 2**32 else start
-    if not 0 <= episode_id < scene.starts:
-        expected = "0 to 4294967295, a seed" if evaluator == "groot" else f"0 to {scene.starts - 1}"
-        raise VlarigError(f"task {task.name!r} has no start {start} under protocol {protocol.name!r}; expected {expected}")
+    episode_id = (
+        groot_draw(initial_state, scene.initial_states)
+        if evaluator == "groot" and 0 <= initial_state < 2**32
+        else initial_state
+    )
+    if not 0 <= episode_id < scene.initial_states:
+        expected = "0 to 4294967295, a seed" if evaluator == "groot" else f"0 to {scene.initial_states - 1}"
+        raise VlarigError(
+            f"task {task.name!r} has no initial state {initial_state} under protocol {protocol.name!r}; expected {expected}"
+        )
     return _payload(task, evaluator, scene.objects(episode_id))
 
 
 def training(task: Task, number: int, protocol: Protocol) -> dict[str, Any]:
-    """The same with objects at places that are drawn, between those of upstream's starts."""
+    """The same with objects at places that are drawn, between those of upstream's initial states."""
     rng = np.random.default_rng([TRAINING_SEED, list(_TASKS).index(task.name), number])
     return _payload(task, protocol.derived_from or protocol.name, _TASKS[task.name].scene.sampled_objects(rng))
 
@@ -230,14 +237,14 @@ def _payload(task: Task, evaluator: str, objects: dict[str, Pose]) -> dict[str, 
 
 
 def _task(name: str) -> Task:
-    starts_under = {"groot": groot_seeds(GROOT_STARTS)}
+    initial_states_under = {"groot": groot_seeds(GROOT_INITIAL_STATES)}
     if name == EGGPLANT:
-        starts_under["maniskill3"] = tuple(range(MANISKILL3_EGGPLANT.starts))
-    return Task(name, starts=tuple(range(_TASKS[name].scene.starts)), starts_under=starts_under)
+        initial_states_under["maniskill3"] = tuple(range(MANISKILL3_EGGPLANT.initial_states))
+    return Task(name, initial_states=tuple(range(_TASKS[name].scene.initial_states)), initial_states_under=initial_states_under)
 
 
 #: The sink's scene, the larger one, and four tasks at once: benchmarks/speed/steps.py.
-FOOTPRINT = Footprint(process=880, slot=15, task=45)
+FOOTPRINT = Footprint(process=880, env=15, task=45)
 
 SIMPLER_WIDOWX = Suite(
     name="simpler_widowx",

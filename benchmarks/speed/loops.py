@@ -30,7 +30,7 @@ PICTURES = 8
 class Robosuite:
     """The tabletop scene as robosuite runs a scene, placed as our env is.
 
-    It has what ours does without: robosuite's observables of the robot, its controllers' own code, its visual meshes, materials and
+    It has what ours omits: robosuite's observables of the robot, its controllers' own code, its visual meshes, materials and
     lamps. It has no observables of objects and no reward, which robosuite's own tasks have.
     """
 
@@ -79,11 +79,11 @@ class Robosuite:
             self.scene.raw_model.body(name).pos[:] = env._model.body(name).pos
         self.poses = {body: env._pose(body).copy() for names in self.scene.bodies.values() for body in names}
 
-    def begin(self, anew: bool = False) -> None:
-        """Put the robot and the objects back."""
+    def begin(self, rebuilt: bool = False) -> None:
+        """Reset the robot and the objects."""
         if (
             self.seeing
-        ):  # robosuite makes its graphics context the current one when it is made, and trusts that nothing else draws
+        ):  # robosuite makes its graphics context the current one when it is made, and assumes that nothing else draws
             self.scene.sim._render_context_offscreen.gl_ctx.make_current()
         self.scene.place({body: pose.copy() for body, pose in self.poses.items()})
 
@@ -92,7 +92,7 @@ class Robosuite:
         self.scene.step(action.astype(np.float64))
 
     def states(self, env: Any) -> list[tuple[Any, Any]]:
-        """What our env and this one hold, by pairs."""
+        """The states of our env and of this one, by pairs."""
         return [(env._data.qpos, self.scene.raw_data.qpos), (env._data.qvel, self.scene.raw_data.qvel)]
 
     def bare(self, env: Any) -> Callable[[], Any]:
@@ -101,7 +101,7 @@ class Robosuite:
 
 
 class Libero:
-    """Upstream's env as the evaluators make it; without pictures, what it offers for that. The task is loaded anew at every reset."""
+    """Upstream's env as the evaluators make it; without pictures, its class for that. The task is loaded again at every reset."""
 
     def __init__(self, episode: Any, seeing: bool) -> None:
         from vlarig.envs.libero.init_states import read_init_states
@@ -118,12 +118,12 @@ class Libero:
             self.env = ControlEnv(bddl_file_name=bddl, use_camera_obs=False, has_offscreen_renderer=False)
         self.seeing, self.episode = seeing, episode
         states = read_init_states(assets / "init_files" / episode.suite / f"{episode.task}.pruned_init")
-        self.initial_state = states[episode.start]
+        self.initial_state = states[episode.initial_state]
 
     def follow(self, env: Any) -> None:
         """Nothing: the initial state is a file's."""
 
-    def begin(self, anew: bool = False) -> None:
+    def begin(self, rebuilt: bool = False) -> None:
         """The evaluators' reset, seeded with the episode's seed."""
         if self.seeing and self.env.sim._render_context_offscreen is not None:
             self.env.sim._render_context_offscreen.gl_ctx.make_current()
@@ -138,12 +138,12 @@ class Libero:
         self.env.step(action.tolist())
 
     def states(self, env: Any) -> list[tuple[Any, Any]]:
-        """What our env and this one hold, by pairs."""
-        return [(env._slot.data.qpos, self.env.sim.data.qpos), (env._slot.data.qvel, self.env.sim.data.qvel)]
+        """The states of our env and of this one, by pairs."""
+        return [(env._env_state.data.qpos, self.env.sim.data.qpos), (env._env_state.data.qvel, self.env.sim.data.qvel)]
 
     def bare(self, env: Any) -> Callable[[], Any]:
         """A control step's bare physics, from our env's state."""
-        return bare_mujoco(env.scene.model, env._slot.data)
+        return bare_mujoco(env.scene.model, env._env_state.data)
 
 
 class ManiSkill:
@@ -160,16 +160,16 @@ class ManiSkill:
         BaseDigitalTwinEnv._objects_to_remove_from_greenscreen = []
         BaseDigitalTwinEnv._rgb_overlay_images = {}
         how = {"obs_mode": "rgb+segmentation", "num_envs": 1, "sim_backend": "cpu", "render_backend": "cpu"}
-        self.env, self.start = gymnasium.make(episode.payload["scene"], **how), episode.start
+        self.env, self.start = gymnasium.make(episode.payload["scene"], **how), episode.initial_state
 
     def follow(self, env: Any) -> None:
         """Nothing: the start is a number of upstream's."""
 
-    def begin(self, anew: bool = False) -> None:
-        """The evaluator's plain reset; ``anew`` builds the scene again, as ours begins every episode."""
+    def begin(self, rebuilt: bool = False) -> None:
+        """The evaluator's plain reset; with ``rebuilt`` it builds the scene again, as ours does in every episode."""
         import torch
 
-        options = {"episode_id": torch.tensor([self.start]), **({"reconfigure": True} if anew else {})}
+        options = {"episode_id": torch.tensor([self.start]), **({"reconfigure": True} if rebuilt else {})}
         self.env.reset(seed=0, options=options)
 
     def step(self, action: np.ndarray) -> None:
@@ -177,7 +177,7 @@ class ManiSkill:
         self.env.step(action * np.float32([1, 1, 1, 1, 1, 1, 2]) - np.float32([0, 0, 0, 0, 0, 0, 1]))
 
     def states(self, env: Any) -> list[tuple[Any, Any]]:
-        """What our env and this one hold, by pairs."""
+        """The states of our env and of this one, by pairs."""
         return list(zip(*(_simpler_state(task) for task in (env.scene.upstream, self.env.unwrapped)), strict=True))
 
     def bare(self, env: Any) -> Callable[[], Any]:
@@ -212,34 +212,34 @@ def cpu(work: Callable[[], Any], count: int = 1) -> float:
 
 def play(env: Any, start: Any, actions: np.ndarray) -> None:
     """Our loop over an episode that has begun."""
-    execute = start.episode.protocol.execute
-    for step in range(0, len(actions), execute):
-        env.step_chunk(actions[step : step + execute])
+    n_action_steps = start.episode.protocol.n_action_steps
+    for step in range(0, len(actions), n_action_steps):
+        env.step_chunk(actions[step : step + n_action_steps])
 
 
-def measure(told: dict[str, Any], make: Callable[[], Any], starts: list[Any]) -> dict[str, Any]:
+def measure(request: dict[str, Any], make: Callable[[], Any], starts: list[Any]) -> dict[str, Any]:
     """CPU milliseconds of a reset and of a step by loop, those of a picture and of bare physics; and whether states are equal.
 
-    The first of ``starts`` is without pictures, the second with them. States are those of the loops with pictures: LIBERO's env without
-    cameras ends in another state than its env with them.
+    The first of ``starts`` is without pictures, the second with them. States are those of the loops with pictures: LIBERO's env
+    without cameras ends in another state than its env with them.
     """
-    env, actions = make(), np.array(told["actions"], dtype=np.float32)
+    env, actions = make(), np.array(request["actions"], dtype=np.float32)
     theirs, same = {}, False
-    for name, seeing in told["upstreams"].items():
+    for name, seeing in request["upstreams"].items():
         ours = starts[1 if seeing else 0]
         env.open(ours.episode, ours.needs)
-        theirs[name] = UPSTREAM[told["runtime"]](ours.episode, seeing)
+        theirs[name] = UPSTREAM[request["runtime"]](ours.episode, seeing)
         theirs[name].follow(env)
         play(env, ours, actions)
-        theirs[name].begin(anew=True)
+        theirs[name].begin(rebuilt=True)
         for action in actions:
             theirs[name].step(action)
         if seeing:
             same = all(np.array_equal(mine, yours) for mine, yours in theirs[name].states(env))
-    costs: dict[str, list[tuple[float, float]]] = {name: [] for name in (*told["loops"], *theirs)}
+    costs: dict[str, list[tuple[float, float]]] = {name: [] for name in (*request["loops"], *theirs)}
     parts: dict[str, list[float]] = {}
-    for _ in range(told["turns"]):
-        for name, start in zip(told["loops"], starts, strict=True):
+    for _ in range(request["turns"]):
+        for name, start in zip(request["loops"], starts, strict=True):
             reset = cpu(partial(env.open, start.episode, start.needs))
             costs[name].append((reset, cpu(partial(play, env, start, actions)) / len(actions)))
         for camera in starts[1].episode.protocol.cameras:
@@ -254,18 +254,18 @@ def measure(told: dict[str, Any], make: Callable[[], Any], starts: list[Any]) ->
 
 
 def memory(_: dict[str, Any], make: Callable[[], Any], starts: list[Any]) -> float:
-    """MB of this process when each start's env has begun and stepped."""
+    """MB of this process when each initial state's env has begun and stepped."""
     envs = [make()]
     envs += [envs[0].sibling() for _ in starts[1:]]
     for env, start in zip(envs, starts, strict=True):
         env.open(start.episode, start.needs)
-        env.step_chunk(np.zeros((start.episode.protocol.execute, 7), dtype=np.float32))
+        env.step_chunk(np.zeros((start.episode.protocol.n_action_steps, 7), dtype=np.float32))
     return proportional_megabytes()
 
 
-def upstream_memory(told: dict[str, Any], _: Callable[[], Any], starts: list[Any]) -> float:
+def upstream_memory(request: dict[str, Any], _: Callable[[], Any], starts: list[Any]) -> float:
     """The same of upstream's env with pictures; MuJoCo's cache of files is off, as in ours."""
-    upstream = UPSTREAM[told["runtime"]](starts[0].episode, True)
+    upstream = UPSTREAM[request["runtime"]](starts[0].episode, True)
     upstream.begin()
     upstream.step(np.zeros(7, dtype=np.float32))
     return proportional_megabytes()
@@ -289,15 +289,15 @@ def start_up(_: dict[str, Any], make: Callable[[], Any], starts: list[Any]) -> l
     return seconds
 
 
-def bare(told: dict[str, Any], make: Callable[[], Any], starts: list[Any]) -> float:
-    """Steps a second of the episodes, resets included, in ``told["envs"]`` envs that run a chunk in turn.
+def bare(request: dict[str, Any], make: Callable[[], Any], starts: list[Any]) -> float:
+    """Steps a second of the episodes, resets included, in ``request["envs"]`` envs that run a chunk in turn.
 
-    Loads, says so, waits for a line, plays.
+    Loads, writes ``ready``, waits for a line, plays.
     """
-    env, actions = make(), np.array(told["actions"], dtype=np.float32)
+    env, actions = make(), np.array(request["actions"], dtype=np.float32)
     env.open(starts[0].episode, starts[0].needs)
     env.step_chunk(actions)
-    playing = [env, *(env.sibling() for _ in range(told["envs"] - 1))]
+    playing = [env, *(env.sibling() for _ in range(request["envs"] - 1))]
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     sys.stdin.readline()
@@ -313,7 +313,7 @@ def bare(told: dict[str, Any], make: Callable[[], Any], starts: list[Any]) -> fl
                 env.open(start.episode, start.needs)
                 under_way.add(env)
             result = env.step_chunk(actions)
-            steps += len(result.rows)
+            steps += len(result.steps)
             if result.over:
                 under_way.discard(env)
     return steps / (time.perf_counter() - began)
@@ -324,21 +324,21 @@ ANSWERS = {each.__name__: each for each in (measure, memory, upstream_memory, st
 
 def main() -> None:
     """Answer the question on standard input."""
-    told = json.loads(sys.stdin.readline())
+    request = json.loads(sys.stdin.readline())
     room = ModuleType("vlarig")
     room.__path__ = []
     sys.modules["vlarig"] = room
-    spec = importlib.util.spec_from_file_location("vlarig.envs", told["envs"])
+    spec = importlib.util.spec_from_file_location("vlarig.envs", request["envs"])
     sys.modules["vlarig.envs"] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(sys.modules["vlarig.envs"])
     messages, wire = importlib.import_module("vlarig.envs.messages"), importlib.import_module("vlarig.envs.wire")
-    starts = [wire.unpack(base64.b64decode(text), messages.Start) for text in told["starts"]]
-    module, _, name = told["adapter"].partition(":")
+    starts = [wire.unpack(base64.b64decode(text), messages.Start) for text in request["starts"]]
+    module, _, name = request["adapter"].partition(":")
 
     def make() -> Any:
         return getattr(importlib.import_module(module), name)()
 
-    answer = ANSWERS[sys.argv[1]](told, make, starts)
+    answer = ANSWERS[sys.argv[1]](request, make, starts)
     sys.stdout.write(json.dumps(answer) + "\n")
     sys.stdout.flush()
     os._exit(0)  # upstream's renderers raise while an interpreter ends

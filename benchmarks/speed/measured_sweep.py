@@ -32,20 +32,20 @@ class InstantPolicy(Policy):
 
 
 class ClockedPolicy(InstantPolicy):
-    """Notes when it is asked.
+    """Records the time of each request.
 
     Attributes:
-        asked: Seconds by the clock and of the process's CPU, the episode's key and the chunk's index, of each request.
+        requested: Seconds by the clock and of the process's CPU, the episode's key and the chunk's index, of each request.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.asked: list[tuple[float, float, str, int]] = []
+        self.requested: list[tuple[float, float, str, int]] = []
 
     def act(self, requests: Sequence[Request]) -> list[Reply]:
         """The same actions for all."""
         wall, cpu = time.perf_counter(), time.process_time()
-        self.asked += [(wall, cpu, request.key, request.chunk) for request in requests]
+        self.requested += [(wall, cpu, request.key, request.chunk) for request in requests]
         return super().act(requests)
 
 
@@ -76,17 +76,19 @@ def measure(suite: str, episodes: int, workers: int, envs: int) -> Cost:
         envs: Episodes under way in each.
 
     Raises:
-        RuntimeError: An episode was not played, so the figures would say nothing.
+        RuntimeError: An episode was not played, so the figures would mean nothing.
     """
     policy, together = ClockedPolicy(), workers * envs
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder) / "run"
-        done = evaluate(suite, policy, episodes=episodes, workers=workers, slots=envs, batch=min(64, together), run=run)
+        done = evaluate(
+            suite, policy, episodes=episodes, workers=workers, num_envs=workers * envs, batch=min(64, together), run=run
+        )
         if not done.complete:
             raise RuntimeError(f"the sweep of {suite!r} gave {done.errors} episodes up")
         steps_of = {record.key: record.chunks for record in done.records()}
-    begun = [number for number, (_, _, _, chunk) in enumerate(policy.asked) if chunk == 0]
-    asked, dry = policy.asked[begun[together - 1] :], begun[-1] - begun[together - 1]
-    steps = np.cumsum([steps_of[key][chunk] for _, _, key, chunk in asked])
-    walls, cpus = (np.array([each[clock] for each in asked]) - asked[0][clock] for clock in (0, 1))
+    begun = [number for number, (_, _, _, chunk) in enumerate(policy.requested) if chunk == 0]
+    requested, dry = policy.requested[begun[together - 1] :], begun[-1] - begun[together - 1]
+    steps = np.cumsum([steps_of[key][chunk] for _, _, key, chunk in requested])
+    walls, cpus = (np.array([each[clock] for each in requested]) - requested[0][clock] for clock in (0, 1))
     return Cost(cpus[dry] / dry * 1e3, dry / walls[dry], steps[dry - 1] / walls[dry], steps[-1] / walls[-1])

@@ -74,7 +74,7 @@ def main() -> None:
 
 
 def make_run(run: Path, episodes: int, rows: int) -> None:
-    """A run of the embedded suite's tasks with more starts than it has, written in one transaction."""
+    """A run of the embedded suite's tasks with more initial states than it has, written in one transaction."""
     suite = load_suite("tabletop")
     per_task = episodes // len(suite.tasks)
     (plan,) = suite_plans(suite.episodes((), 1))
@@ -93,21 +93,22 @@ def make_run(run: Path, episodes: int, rows: int) -> None:
     rng = np.random.default_rng(0)
     with sqlite3.connect(run / "ledger.sqlite") as connection:
         for task in plan.tasks:
-            for start in range(per_task):
-                record = make_record(plan, task.name, start, rows, rng)
+            for initial_state in range(per_task):
+                record = make_record(plan, task.name, initial_state, rows, rng)
                 connection.execute(
                     INSERT_EPISODE, episode_columns(record) | {"session": None, "written": "2026-01-01T00:00:00+00:00"}
                 )
 
 
-def make_record(plan: SuitePlan, task: str, start: int, rows: int, rng: np.random.Generator) -> EpisodeRecord:
-    """An episode whose arm wanders and whose gripper opens and closes, in chunks of 16 rows."""
+def make_record(plan: SuitePlan, task: str, initial_state: int, rows: int, rng: np.random.Generator) -> EpisodeRecord:
+    """An episode with a random walk of the arm and a gripper that opens and closes, in chunks of 16 steps."""
     actions = np.clip(np.cumsum(rng.normal(0, 0.1, (rows, 7)), axis=0), -1, 1).astype(np.float32)
     actions[:, 6] = np.where(np.arange(rows) % 60 < 30, -1, 1)
     success = bool(rng.random() < 0.7)
     return EpisodeRecord(
-        key=f"{plan.name}/{plan.protocol_name}/{task}/base/{start}/0", suite=plan.name, protocol=plan.protocol_name, task=task,
-        variant="base", start=start, repeat=0, success=success, outcome=Outcome(first=success, final=success), reward=float(success),
+        key=f"{plan.name}/{plan.protocol_name}/{task}/base/{initial_state}/0", suite=plan.name, protocol=plan.protocol_name, task=task,
+        variant="base", initial_state=initial_state, repeat=0, success=success, outcome=Outcome(first=success, final=success),
+        reward=float(success),
         steps=rows, primitives=rows, chunks=(*[16] * (rows // 16), *([rows % 16] if rows % 16 else [])), actions=actions,
         metrics={"distance": float(rng.random())}, state_digest=rng.bytes(32).hex(), image_digest=rng.bytes(32).hex(),
         seconds={"simulate": 2.0, "render": 1.0, "policy": 0.5, "wait": 0.25, "total": 3.8}, worker="worker-0",
@@ -129,7 +130,7 @@ def build(run: Path, site: Path) -> dict[str, float]:
     }
 
 
-def open_pages(site: Path, starts: int) -> dict[str, dict[str, float]]:
+def open_pages(site: Path, initial_states: int) -> dict[str, dict[str, float]]:
     """Milliseconds from the start of the navigation until a page can be used."""
     from playwright.sync_api import sync_playwright
 
@@ -142,7 +143,7 @@ def open_pages(site: Path, starts: int) -> dict[str, dict[str, float]]:
             for turn in range(TURNS + 1):
                 context = browser.new_context()
                 page = context.new_page()
-                address = pattern.format(episode=_episode(site, 997 * (turn + 1) % starts))
+                address = pattern.format(episode=_episode(site, 997 * (turn + 1) % initial_states))
                 page.goto(f"{site.as_uri()}/{address}")
                 page.wait_for_function(drawn, polling=5)
                 times.append(page.evaluate(_QUIET))
@@ -155,11 +156,11 @@ def open_pages(site: Path, starts: int) -> dict[str, dict[str, float]]:
     return figures
 
 
-def _episode(site: Path, start: int) -> str:
+def _episode(site: Path, initial_state: int) -> str:
     """The address of an episode of the first task."""
     text = (site / "data/big/run.js").read_text()
     task = json.loads(text.partition(",\n")[2].removesuffix(");\n"))["tasks"][0]
-    return f"episode.html#big/{task['suite']}/{task['protocol']}/{task['task']}/{task['variant']}/{start}/0"
+    return f"episode.html#big/{task['suite']}/{task['protocol']}/{task['task']}/{task['variant']}/{initial_state}/0"
 
 
 if __name__ == "__main__":

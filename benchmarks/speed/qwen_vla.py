@@ -39,7 +39,7 @@ from vlarig.envs.embodiments import TABLETOP_PANDA
 from vlarig.policies.api import Request
 from vlarig.policies.qwen_vla.acceleration import kernels_in_use, plain
 from vlarig.policies.qwen_vla.backbone import BackboneInputs, hidden_states
-from vlarig.policies.qwen_vla.checkpoint import Bundle, Description
+from vlarig.policies.qwen_vla.checkpoint import Description, LoadedPolicy
 from vlarig.policies.qwen_vla.config import PRESETS
 from vlarig.policies.qwen_vla.flow import euler, interpolate, masked_velocity_loss, start_noise, target_velocity
 from vlarig.policies.qwen_vla.inputs import InputBuilder, prompted
@@ -202,7 +202,7 @@ class Batch(NamedTuple):
 
 
 class Subject:
-    """A preset with random weights, asked for chunks of the embedded suite's robot."""
+    """A preset with random weights, which computes chunks of the embedded suite's robot."""
 
     def __init__(self, options: Options, device: torch.device, dtype: torch.dtype, compiled: bool = False) -> None:
         tokenizer = small_tokenizer()
@@ -210,7 +210,7 @@ class Subject:
         self.device = device
         self.config = PRESETS[options.preset](tokens=token_ids(tokenizer))
         self.model = build(self.config, device=device, dtype=dtype)
-        bundle = Bundle(Description(self.config), self.model, tokenizer, options.preset)
+        bundle = LoadedPolicy(Description(self.config), self.model, tokenizer, options.preset)
         self.policy = QwenVlaPolicy.of(bundle, compile=str(compiled).lower(), steps=str(STEPS[0]))
         self._builder = InputBuilder(self.config, tokenizer)
         cameras = dict(list(TABLETOP_PANDA.cameras.items())[: options.views])
@@ -225,7 +225,7 @@ class Subject:
         for number, frames in enumerate(pictures):
             images = dict.fromkeys(self._robot.cameras, frames)
             seen = Observation(images=images, state=state, instruction="put the red cube in the tray")
-            requests.append(Request(number, f"episode {number}", 0, number, seen, self._robot, execute=horizon))
+            requests.append(Request(number, f"episode {number}", 0, number, seen, self._robot, n_action_steps=horizon))
         inputs = self._inputs(requests)
         masks = ActionLayout(horizon, self.config.channels).masks([(horizon, self._robot.action_size)] * size)
         return Batch(requests, inputs, self.model.encode(inputs), torch.from_numpy(masks).to(self.device))
@@ -376,7 +376,7 @@ def label(model: nn.Module) -> None:
 
 def show_profile(console: Console, machine: Machine, options: Profile, dtype: str) -> None:
     """Print what takes the most time in each part: operators by their own time, then they and modules with all that they call."""
-    os.environ["KINETO_LOG_LEVEL"] = "99"  # the profiler reports its own starts and stops
+    os.environ["KINETO_LOG_LEVEL"] = "99"  # the profiler reports its own initial states and stops
     unit = "device" if machine.gpu else "cpu"
     subject = Subject(options, machine.device, DTYPES[dtype])
     parts = subject.parts(options.batch)

@@ -1,4 +1,4 @@
-"""Memory that replicas of Qwen-VLA take on a CPU, beside as many policies that know nothing of each other.
+"""Memory that replicas of Qwen-VLA take on a CPU, beside as many separate policies.
 
 The checkpoint is made here: the preset `small` with a backbone sixteen layers deep and 1,024 wide, 227 M parameters that are all alike,
 since no number depends on them. Memory is the proportional set size of all replicas after each has answered, so that what they share
@@ -24,7 +24,7 @@ from vlarig.envs.api import Observation
 from vlarig.envs.embodiments import TABLETOP_PANDA
 from vlarig.harness.replicas import replicated_policy
 from vlarig.policies.api import Request
-from vlarig.policies.qwen_vla.checkpoint import Bundle, Description, load, save_checkpoint
+from vlarig.policies.qwen_vla.checkpoint import Description, LoadedPolicy, load, save_checkpoint
 from vlarig.policies.qwen_vla.model import build, parameter_counts
 
 
@@ -40,7 +40,7 @@ def make_checkpoint(folder: Path) -> int:
     model = build(config, None)
     for parameter in model.parameters():
         parameter.data.fill_(0.01)
-    save_checkpoint(folder, Bundle(Description(config), model, small.tokenizer, "alike"))
+    save_checkpoint(folder, LoadedPolicy(Description(config), model, small.tokenizer, "alike"))
     return parameter_counts(model)["total"]
 
 
@@ -52,7 +52,7 @@ def request() -> Request:
 
 
 def megabytes(checkpoint: Path, policies: int, replicas: int) -> float:
-    """Memory of so many policies, each with so many replicas, while all stand."""
+    """Memory of N policies, each with M replicas, while all run."""
     with ExitStack() as stack:
         pids: list[int] = []
         for _ in range(policies):

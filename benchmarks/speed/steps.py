@@ -1,9 +1,9 @@
 """Our loop beside upstream's own in one simulator: CPU of a step, of a reset and of an episode, start-up, and the memory of an env.
 
 Upstream's loop is, in the same process and over the same episode with the same actions: LIBERO's as its evaluators make it, with two
-views at every step and the task loaded anew at every reset; SimplerEnv's on mani-skill 3, with a picture at every step and a plain
+views at every step and the task loaded again at every reset; SimplerEnv's on mani-skill 3, with a picture at every step and a plain
 reset; for the embedded suite robosuite's, in our scene with robosuite's own methods put back and no reset but the objects' poses. The
-script says whether both reach the same state, to the last bit. All times but the start-up's are CPU times of one thread, so that other
+script checks that both reach the same state, to the last bit. All times but the start-up's are CPU times of one thread, so that other
 work on the machine disturbs less.
 
     python benchmarks/speed/steps.py tabletop
@@ -48,7 +48,7 @@ NO_PICTURES = "upstream, no pictures"
 
 
 @dataclass(frozen=True)
-class Question:
+class Settings:
     """What to measure."""
 
     suite: tyro.conf.Positional[Literal["tabletop", "libero_object", "libero_spatial", "simpler_widowx"]]
@@ -65,7 +65,7 @@ class Question:
     """Tasks at once whose memory is measured, an env each."""
 
 
-def start_loops(worker_spec: WorkerSpec, question: str, starts: Sequence[Start], **told: Any) -> subprocess.Popen[str]:
+def start_loops(worker_spec: WorkerSpec, question: str, starts: Sequence[Start], **options: Any) -> subprocess.Popen[str]:
     """Start ``loops.py`` in the suite's runtime with a question; its last line is the answer."""
     command = [str(worker_spec.runtime.python), "-I", str(Path(__file__).with_name("loops.py")), question]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=worker_spec.environment())
@@ -74,18 +74,18 @@ def start_loops(worker_spec: WorkerSpec, question: str, starts: Sequence[Start],
     assert process.stdin is not None
     known = {"envs": spec.origin, "adapter": worker_spec.suite.adapter, "runtime": worker_spec.suite.runtime}
     encoded = [base64.b64encode(pack(start)).decode() for start in starts]
-    process.stdin.write(json.dumps({**known, "starts": encoded, **told}) + "\n")
+    process.stdin.write(json.dumps({**known, "starts": encoded, **options}) + "\n")
     process.stdin.flush()
     return process
 
 
-def ask(worker_spec: WorkerSpec, question: str, starts: Sequence[Start], **told: Any) -> Any:
+def ask(worker_spec: WorkerSpec, question: str, starts: Sequence[Start], **options: Any) -> Any:
     """The answer to a question.
 
     Raises:
         RuntimeError: The process failed; what it wrote is on standard error.
     """
-    process = start_loops(worker_spec, question, starts, **told)
+    process = start_loops(worker_spec, question, starts, **options)
     output, _ = process.communicate()
     if process.returncode:
         raise RuntimeError(f"{question} ended with status {process.returncode} in the runtime {worker_spec.suite.runtime!r}")
@@ -97,12 +97,12 @@ def variants(episode: Episode, runtime: str) -> dict[str, Start]:
     protocol = replace(episode.protocol, stop_on_success=False, step_limit=10_000, task_limits={})
     if runtime == "simpler":
         protocol = replace(protocol, gripper="as_given", options=OPTIONS[runtime])
-    drawn = replace(protocol, cameras=CAMERAS.get(runtime, protocol.cameras), execute=CHUNK)
+    drawn = replace(protocol, cameras=CAMERAS.get(runtime, protocol.cameras), n_action_steps=CHUNK)
     return {
         "ours, no pictures": Start(replace(episode, protocol=drawn), Needs(images=False)),
         f"ours, pictures once in {CHUNK} steps": Start(replace(episode, protocol=drawn), Needs()),
-        "ours, pictures at every step": Start(replace(episode, protocol=replace(drawn, execute=1)), Needs()),
-        f"ours, default protocol, once in {protocol.execute}": Start(replace(episode, protocol=protocol), Needs()),
+        "ours, pictures at every step": Start(replace(episode, protocol=replace(drawn, n_action_steps=1)), Needs()),
+        f"ours, default protocol, once in {protocol.n_action_steps}": Start(replace(episode, protocol=protocol), Needs()),
     }
 
 
@@ -117,15 +117,15 @@ def draw_actions(runtime: str, steps: int) -> np.ndarray:
     return actions
 
 
-def show_speed(console: Console, worker_spec: WorkerSpec, question: Question, episode: Episode) -> None:
+def show_speed(console: Console, worker_spec: WorkerSpec, settings: Settings, episode: Episode) -> None:
     """Measure the loops in turns and print medians."""
     runtime, ours = worker_spec.suite.runtime, variants(episode, worker_spec.suite.runtime)
     upstreams = {"upstream": True} if runtime == "simpler" else {"upstream": True, NO_PICTURES: False}
-    told = {"actions": draw_actions(runtime, question.steps).tolist(), "turns": question.turns}
-    answer = ask(worker_spec, "measure", list(ours.values()), loops=list(ours), upstreams=upstreams, **told)
+    options = {"actions": draw_actions(runtime, settings.steps).tolist(), "turns": settings.turns}
+    answer = ask(worker_spec, "measure", list(ours.values()), loops=list(ours), upstreams=upstreams, **options)
     costs = {
         name: {"a step": [step for _, step in turns], "a reset": [reset for reset, _ in turns]}
-        | {"an episode": [reset + question.steps * step for reset, step in turns]}
+        | {"an episode": [reset + settings.steps * step for reset, step in turns]}
         for name, turns in answer["costs"].items()
     }
     table = Table(f"{episode.task}, CPU ms", *(f"{head}{kind}" for kind in costs["upstream"] for head in ("", "min to max, ")))
@@ -144,15 +144,15 @@ def show_speed(console: Console, worker_spec: WorkerSpec, question: Question, ep
             ratios.add_row(f"{other} / {name}", *(cell for values in pairs for cell in spread(values, 1)))
     console.print(table, ratios, sep="\n")
     same = "yes" if answer["same"] else "no"
-    console.print(f"the same state to the last bit after {question.steps} steps with pictures: {same}; {question.turns} turns")
+    console.print(f"the same state to the last bit after {settings.steps} steps with pictures: {same}; {settings.turns} turns")
 
 
-def show_memory(console: Console, worker_spec: WorkerSpec, question: Question, episode: Episode) -> None:
-    """Measure the memory of envs, of several tasks and of upstream's env, and project to many envs; and the time of a start."""
+def show_memory(console: Console, worker_spec: WorkerSpec, settings: Settings, episode: Episode) -> None:
+    """Measure the memory of envs, of several tasks and of upstream's env, project to many envs; and the time of a reset."""
     start = Start(episode, Needs())
     others = [each for each in worker_spec.suite.episodes(per_task=1) if each.task != episode.task]
-    tasks = [start, *(Start(each, Needs()) for each in others[: question.tasks - 1])]
-    held = {count: ask(worker_spec, "memory", [start] * count) for count in sorted({1, *question.envs})}
+    tasks = [start, *(Start(each, Needs()) for each in others[: settings.tasks - 1])]
+    held = {count: ask(worker_spec, "memory", [start] * count) for count in sorted({1, *settings.envs})}
     together, upstream = ask(worker_spec, "memory", tasks), ask(worker_spec, "upstream_memory", [start])
     most = max(held)
     further = (held[most] - held[1]) / max(most - 1, 1)
@@ -173,17 +173,17 @@ def show_memory(console: Console, worker_spec: WorkerSpec, question: Question, e
     console.print(f"wall seconds to the first picture: {first:.1f}; with the scene loaded again: {again:.1f}")
 
 
-def main(question: Question) -> None:
+def main(settings: Settings) -> None:
     """Measure everything."""
     console = Console(width=140)
-    suite = load_suite(question.suite)
-    # mani-skill's own starts are those of the protocol of its name
+    suite = load_suite(settings.suite)
+    # mani-skill's own initial states are those of the protocol of its name
     protocol = suite.protocol("maniskill3" if suite.runtime == "simpler" else None)
-    episode = suite.episodes([question.task] if question.task else [], per_task=1, protocol=protocol)[0]
+    episode = suite.episodes([settings.task] if settings.task else [], per_task=1, protocol=protocol)[0]
     episode, worker_spec = replace(episode, protocol=suite.protocol()), WorkerSpec.of(suite)
-    show_speed(console, worker_spec, question, episode)
-    show_memory(console, worker_spec, question, episode)
+    show_speed(console, worker_spec, settings, episode)
+    show_memory(console, worker_spec, settings, episode)
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Question, description=__doc__))
+    main(tyro.cli(Settings, description=__doc__))

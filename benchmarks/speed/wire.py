@@ -18,11 +18,11 @@ import numpy as np
 
 from vlarig.benchmarks.tabletop.suite import TABLETOP
 from vlarig.envs import messages
-from vlarig.envs.api import ChunkResult, Frames, Needs, Outcome, Row, Snapshot
+from vlarig.envs.api import ChunkResult, Frames, Needs, Outcome, Snapshot, StepResult
 from vlarig.envs.untrusted import build_array
 from vlarig.envs.wire import pack, unpack
 
-ROWS = 8
+STEPS = 8
 REPEATS = 500
 TURNS = 7
 
@@ -30,18 +30,18 @@ Coded = tuple[Callable[[Any], bytes], Callable[[bytes], Any]]
 
 
 def chunk_messages(images: bool) -> list[messages.Message]:
-    """What an episode's begin and a chunk of 8 rows send, with two views of 256x256 pixels or without cameras."""
+    """What an episode's begin and a chunk of 8 steps send, with two views of 256x256 pixels or without cameras."""
     (episode, *_) = TABLETOP.episodes(per_task=1)
     views = {view: np.zeros((1, 256, 256, 3), np.uint8) for view in ("ego", "cam_left_wrist")} if images else {}
-    frames = Frames((ROWS,), views) if images else Frames()
+    frames = Frames((STEPS,), views) if images else Frames()
     metrics, seconds = {"distance": 0.25, "height": 0.5}, {"simulate": 0.5, "render": 0.25}
     state = np.linspace(-1, 1, 8, dtype=np.float32)
-    snapshot = Snapshot("go", ROWS, ROWS, state, frames, {}, metrics, Outcome(), "a" * 64, "b" * 64, seconds)
+    snapshot = Snapshot("go", STEPS, STEPS, state, frames, {}, metrics, Outcome(), "a" * 64, "b" * 64, seconds)
     return [
         messages.Start(episode, Needs(images=images)),
         messages.Started(snapshot),
-        messages.Step(np.zeros((ROWS, 7), np.float32)),
-        messages.Stepped(ChunkResult((Row(0.5, False, False),) * ROWS, snapshot)),
+        messages.Step(np.zeros((STEPS, 7), np.float32)),
+        messages.Stepped(ChunkResult((StepResult(0.5, False, False),) * STEPS, snapshot)),
     ]
 
 
@@ -115,11 +115,11 @@ def main() -> None:
     """Measure and print."""
     codecs: dict[str, Coded] = {"the wire": (pack, lambda data: unpack(data, messages.Message)), "cattrs": with_cattrs()}
     for images in (False, True):
-        print(f"{ROWS} rows, {'two 256x256 views' if images else 'no cameras'}; microseconds to encode + to decode")
+        print(f"{STEPS} steps, {'two 256x256 views' if images else 'no cameras'}; microseconds to encode + to decode")
         for message in chunk_messages(images):
             figures = {name: measure(coded, message) for name, coded in codecs.items()}
-            told = ", ".join(f"{name} {encoding:.0f} + {decoding:.0f}" for name, (encoding, decoding) in figures.items())
-            print(f"  {type(message).__name__}: {told}")
+            listed = ", ".join(f"{name} {encoding:.0f} + {decoding:.0f}" for name, (encoding, decoding) in figures.items())
+            print(f"  {type(message).__name__}: {listed}")
 
 
 if __name__ == "__main__":

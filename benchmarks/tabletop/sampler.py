@@ -1,4 +1,4 @@
-"""Samples the starts of the tabletop suite: scenes, instructions and goals from an explicit seed.
+"""Samples the initial states of the tabletop suite: scenes, instructions and goals from an explicit seed.
 
 Every scene holds two cubes and two cylinders in the same two colours, so each object has a twin of its shape in the other colour and a
 twin of its colour in the other shape; where a container is named there are two in different colours. No word of an instruction can
@@ -15,7 +15,7 @@ import numpy as np
 
 from ...envs.tabletop import layout
 
-#: Seeds every start together with the task's number and the start; another value is another suite.
+#: Seeds every initial state together with the task's number and the initial state; another value is another suite.
 SEED = 20250
 
 #: Where middles of things may lie on the table: seen by the ego camera, and reached by a gripper that points straight down.
@@ -43,14 +43,14 @@ Scene = dict[str, Any]
 _Goal = tuple[str, dict[str, Any]]
 
 
-def sample(task: str, start: int) -> Scene:
-    """The scene of a start, the same for ever: ``objects``, ``trays``, ``zones``, ``instruction`` and ``goal``, as plain data.
+def sample(task: str, initial_state: int) -> Scene:
+    """The scene of an initial state, the same for ever: ``objects``, ``trays``, ``zones``, ``instruction`` and ``goal``, as plain data.
 
     Raises:
         KeyError: The task is unknown.
     """
     make, trays, zones = MAKERS[task]
-    rng = np.random.default_rng([SEED, list(MAKERS).index(task), start])
+    rng = np.random.default_rng([SEED, list(MAKERS).index(task), initial_state])
     colours = _draw(rng, list(layout.OBJECT_COLOURS), 2)
     things = [(f"{colour} {shape}", shape, colour) for shape in layout.SHAPES for colour in colours]
     tray_names = [f"{colour} tray" for colour in _draw(rng, list(layout.TRAY_COLOURS), trays)]

@@ -1,8 +1,8 @@
-"""The embedded suite: five language-conditioned tasks on a table, with fixed starts and experts that solve them.
+"""The embedded suite: five language-conditioned tasks on a table, with fixed initial states and experts that solve them.
 
 The tasks differ in what counts as success, not in names alone: into a container, beside another object on a side, on top of another,
-pushed without lifting, and two things in an order. The committed starts, 0 to 49, are for evaluation. Any other start is sampled when
-it is asked for, by the function that made the committed ones: an endless supply for training that never meets them.
+pushed without lifting, and two things in an order. The committed initial states, 0 to 49, are for evaluation. Any other is
+sampled on request, by the function that made the committed ones: an endless supply for training that never meets them.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from ...envs.embodiments import TABLETOP_PANDA
 from ..suite import Footprint, Suite, Task
 from .sampler import MAKERS, sample
 
-STARTS_FILE = Path(__file__).with_name("starts.json")
-STARTS = tuple(range(50))
+INITIAL_STATES_FILE = Path(__file__).with_name("initial_states.json")
+INITIAL_STATES = tuple(range(50))
 
-#: Rows an episode may last. The expert takes about 80 rows for one object and 175 for two, at most 206 where it has to try again; a
+#: Steps an episode may last. The expert takes about 80 steps for one object and 175 for two, at most 206 where it has to try again; a
 #: fifth more is left to slower policies.
 STEP_LIMIT = 240
 
@@ -32,7 +32,7 @@ STANDARD = Protocol(
     version=1,
     step_limit=STEP_LIMIT,
     cameras=(Camera("ego", 128, 128), Camera("cam_left_wrist", 128, 128)),
-    execute=16,
+    n_action_steps=16,
     success_rule="held",
     hold_steps=HOLD_STEPS,
 )
@@ -40,25 +40,25 @@ STANDARD = Protocol(
 
 @cache
 def _committed() -> dict[str, list[dict[str, Any]]]:
-    """Task to its committed scenes, in the order of their starts."""
-    return json.loads(STARTS_FILE.read_text())
+    """Task to its committed scenes, in the order of their initial states."""
+    return json.loads(INITIAL_STATES_FILE.read_text())
 
 
-def payload(task: Task, start: int, protocol: Protocol) -> dict[str, Any]:
-    """The scene of a start: from the committed file, or sampled where it is not among them."""
-    return _committed()[task.name][start] if start in STARTS else sample(task.name, start)
+def payload(task: Task, initial_state: int, protocol: Protocol) -> dict[str, Any]:
+    """The scene of an initial state: from the committed file, or sampled where it is not among them."""
+    return _committed()[task.name][initial_state] if initial_state in INITIAL_STATES else sample(task.name, initial_state)
 
 
 def training(task: Task, number: int, protocol: Protocol) -> dict[str, Any]:
-    """A scene that is sampled with a seed beyond those of the committed starts."""
-    return sample(task.name, len(STARTS) + number)
+    """A scene that is sampled with a seed beyond those of the committed initial states."""
+    return sample(task.name, len(INITIAL_STATES) + number)
 
 
-def starts_text() -> str:
-    """What the committed file holds, made anew by the sampler: one line a scene."""
+def initial_states_text() -> str:
+    """The content of the committed file, as the sampler makes it: one line a scene."""
     tasks = []
     for task in MAKERS:
-        scenes = ",\n".join(json.dumps(sample(task, start), separators=(",", ":")) for start in STARTS)
+        scenes = ",\n".join(json.dumps(sample(task, initial_state), separators=(",", ":")) for initial_state in INITIAL_STATES)
         tasks.append(f'"{task}":[\n{scenes}\n]')
     return "{\n" + ",\n".join(tasks) + "\n}\n"
 
@@ -69,10 +69,10 @@ TABLETOP = Suite(
     adapter="vlarig.envs.tabletop.env:TabletopEnv",
     runtime="tabletop",
     embodiment=TABLETOP_PANDA,
-    tasks=tuple(Task(name, STARTS) for name in MAKERS),
+    tasks=tuple(Task(name, INITIAL_STATES) for name in MAKERS),
     protocols=(STANDARD,),
     source="defined here, in benchmarks/tabletop/sampler.py and envs/tabletop/goals.py",
     payload=payload,
     training=training,
-    footprint=Footprint(process=500, slot=10),  # benchmarks/speed/many_slots.py: 128 slots in two workers took 1.9 GB
+    footprint=Footprint(process=500, env=10),  # benchmarks/speed/many_envs.py: 128 envs in two workers took 1.9 GB
 )

@@ -2,7 +2,7 @@
 
     python docs/examples/learn_to_push.py --help
 
-It trains on starts that the suite never evaluates on (100 and up, a new one for each episode), and judges the policy on the 50
+It trains on initial states that the suite never evaluates on (100 and up, a new one for each episode), and judges the policy on the 50
 committed ones, by the suite's own rule, with deterministic actions. In the folder ``--out`` it leaves ``curve.csv``, ``curve.png`` and
 the policy, ``model.zip``.
 
@@ -30,14 +30,14 @@ from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.utils import LinearSchedule
 from stable_baselines3.common.vec_env import VecEnv, VecEnvWrapper, VecMonitor
 
-from vlarig.envs.api import Row, Snapshot
+from vlarig.envs.api import Snapshot, StepResult
 from vlarig.envs.tabletop.layout import SHAPES, TABLE_TOP, ZONE_HALF
 from vlarig.harness.gym.stable_baselines import StableBaselinesEnv
 from vlarig.results.statistics import wilson_interval
 
 #: Starts to train on; the suite's own are 0 to 49.
-TRAINING_STARTS = range(100, 1_000_000)
-EVALUATION_STARTS = range(50)
+TRAINING_INITIAL_STATES = range(100, 1_000_000)
+EVALUATION_INITIAL_STATES = range(50)
 
 #: The hand is to come to this far behind the object's middle and this high above the table, down a funnel: for each metre that it is
 #: further than ``FUNNEL_FLOOR`` from above that place it is to be ``FUNNEL_SLOPE`` metres higher, at most ``FUNNEL_TOP``.
@@ -48,10 +48,10 @@ FUNNEL_FLOOR, FUNNEL_SLOPE, FUNNEL_TOP = 0.015, 4.0, 0.10
 #: So near to the zone's middle, along either of its sides, the object is all on it.
 ON_ZONE = ZONE_HALF - SHAPES["cube"].half_size[0]
 
-#: The vertical part of a row is scaled by this: a hand that presses down or pulls up while it pushes tilts the object.
+#: The vertical part of a step is scaled by this: a hand that presses down or pulls up while it pushes tilts the object.
 VERTICAL = 0.5
 
-#: Fingers further open than this are told to close, in metres from the hand's middle.
+#: Fingers further open than this get a closing command, in metres from the hand's middle.
 FINGERS_OPEN = 0.018
 
 
@@ -103,14 +103,14 @@ def worth(snapshot: Snapshot) -> float:
     return float(-10.0 * push.left[0] - 2.0 * push.to_go + 0.5 * snapshot.outcome.final)
 
 
-def reward(before: Snapshot, row: Row, after: Snapshot) -> float:
-    """What the row gained in worth, less the price of its time; a prize or a fine at an end that is no timeout."""
-    end = 0.0 if not row.terminated else 5.0 if row.success_at_end else -2.0
+def reward(before: Snapshot, step: StepResult, after: Snapshot) -> float:
+    """What the step gained in worth, less the price of its time; a prize or a fine at an end that is no timeout."""
+    end = 0.0 if not step.terminated else 5.0 if step.success_at_end else -2.0
     return worth(after) - worth(before) - 0.005 + end
 
 
 class PushFrame(VecEnvWrapper):
-    """Shows the push's frame, ``float32[12]``, and takes rows in it, ``float32[3]``: forward, across, and up."""
+    """Shows the push's frame, ``float32[12]``, and takes steps in it, ``float32[3]``: forward, across, and up."""
 
     def __init__(self, venv: VecEnv) -> None:
         super().__init__(venv, spaces.Box(-np.inf, np.inf, (12,), np.float32), spaces.Box(-1.0, 1.0, (3,), np.float32))
@@ -121,14 +121,14 @@ class PushFrame(VecEnvWrapper):
         return self._show(self._seen)
 
     def step_async(self, actions: np.ndarray) -> None:
-        """Turn rows of the push's frame into the robot's."""
+        """Turn steps of the push's frame into the robot's."""
         along, turn = self._push(self._seen).along, self._seen[:, 3:6]
         forward, across = actions[:, :1], actions[:, 1:2]
         plane = forward * along + across * np.stack([-along[:, 1], along[:, 0]], axis=1)
         upright = np.stack([-turn[:, 0], -turn[:, 1], self._yaw_error(self._seen)], axis=1)
         close = self._seen[:, 6:7] > FINGERS_OPEN
-        rows = np.concatenate([plane, VERTICAL * actions[:, 2:], np.clip(2.4 * upright, -0.6, 0.6), close], axis=1)
-        self.venv.step_async(np.clip(rows, -1.0, 1.0).astype(np.float32))
+        steps = np.concatenate([plane, VERTICAL * actions[:, 2:], np.clip(2.4 * upright, -0.6, 0.6), close], axis=1)
+        self.venv.step_async(np.clip(steps, -1.0, 1.0).astype(np.float32))
 
     def step_wait(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[dict[str, Any]]]:
         """Carry out the step."""
@@ -158,14 +158,14 @@ class PushFrame(VecEnvWrapper):
         return np.concatenate([5.0 * push.hand, 5.0 * push.left, np.tanh(fine), off, angles], axis=-1).astype(np.float32)
 
 
-def make_env(num_envs: int, workers: int | None, starts: Sequence[int]) -> VecEnv:
+def make_env(num_envs: int, workers: int | None, initial_states: Sequence[int]) -> VecEnv:
     """The task in many environments."""
     env = StableBaselinesEnv(
         "tabletop",
         num_envs,
         workers=workers,
         task="push_to",
-        start=starts,
+        initial_state=initial_states,
         shown="privileged state",
         privileged=named_things,
         reward=reward,
@@ -173,12 +173,12 @@ def make_env(num_envs: int, workers: int | None, starts: Sequence[int]) -> VecEn
     return VecMonitor(PushFrame(env))
 
 
-def evaluate(model: PPO, env: VecEnv, starts: Sequence[int]) -> tuple[int, float]:
-    """Play every start once, without exploring; return the number of successes and the mean return."""
+def evaluate(model: PPO, env: VecEnv, initial_states: Sequence[int]) -> tuple[int, float]:
+    """Play every initial state once, without exploring; return the number of successes and the mean return."""
     successes, returns = 0, []
-    for first in range(0, len(starts), env.num_envs):
-        batch = starts[first : first + env.num_envs]
-        env.set_options([{"start": batch[min(index, len(batch) - 1)]} for index in range(env.num_envs)])
+    for first in range(0, len(initial_states), env.num_envs):
+        batch = initial_states[first : first + env.num_envs]
+        env.set_options([{"initial_state": batch[min(index, len(batch) - 1)]} for index in range(env.num_envs)])
         seen = env.reset()
         playing = np.arange(env.num_envs) < len(batch)
         while playing.any():
@@ -203,11 +203,11 @@ class Point:
 
 
 class Curve(BaseCallback):
-    """Evaluates before the first update, then each time that so many rows were trained on, and after the last."""
+    """Evaluates before the first update, then after every ``every`` steps of training, and after the last."""
 
-    def __init__(self, env: VecEnv, starts: Sequence[int], every: int, out: Path) -> None:
+    def __init__(self, env: VecEnv, initial_states: Sequence[int], every: int, out: Path) -> None:
         super().__init__()
-        self._env, self._starts, self._every, self._out = env, starts, every, out
+        self._env, self._starts, self._every, self._out = env, initial_states, every, out
         self._points: list[Point] = []
 
     def _on_rollout_start(self) -> None:
@@ -243,7 +243,7 @@ def write(points: Sequence[Point], out: Path) -> None:
     rates = [100 * point.successes / point.episodes for point in points]
     axes.fill_between(steps, [100 * point.low for point in points], [100 * point.high for point in points], alpha=0.2)
     axes.plot(steps, rates, marker="o", label="success (95 % interval)")
-    axes.set(xlabel="rows trained on", ylabel="success on the committed starts, %", ylim=(0, 100), xlim=(0, None))
+    axes.set(xlabel="steps trained on", ylabel="success on the committed initial states, %", ylim=(0, 100), xlim=(0, None))
     second = axes.twinx()
     second.plot(steps, [point.mean_return for point in points], color="tab:orange", linestyle="--", label="mean return")
     second.set_ylabel("mean return (shaped)")
@@ -257,22 +257,22 @@ def main(
     envs: int = 25,
     workers: int | None = None,
     every: int = 15_000,
-    episodes: int = len(EVALUATION_STARTS),
+    episodes: int = len(EVALUATION_INITIAL_STATES),
     seed: int = 0,
 ) -> None:
     """Train, and evaluate on the way.
 
     Args:
         out: Folder to write to.
-        steps: Rows to train on.
+        steps: Steps to train on.
         envs: Environments to train in, and as many to evaluate in.
         workers: Simulator processes of either; one a core when left out.
-        every: Rows between two evaluations.
-        episodes: Committed starts to evaluate on, the first ones.
-        seed: Of the policy's weights and of the order of starts.
+        every: Steps between two evaluations.
+        episodes: Committed initial states to evaluate on, the first ones.
+        seed: Of the policy's weights and of the order of initial states.
     """
     out.mkdir(parents=True, exist_ok=True)
-    training, evaluation = make_env(envs, workers, TRAINING_STARTS), make_env(envs, workers, EVALUATION_STARTS)
+    training, evaluation = make_env(envs, workers, TRAINING_INITIAL_STATES), make_env(envs, workers, EVALUATION_INITIAL_STATES)
     try:
         model = PPO(
             "MlpPolicy",
@@ -288,7 +288,7 @@ def main(
             seed=seed,
             device="cpu",
         )
-        model.learn(steps, callback=Curve(evaluation, EVALUATION_STARTS[:episodes], every, out))
+        model.learn(steps, callback=Curve(evaluation, EVALUATION_INITIAL_STATES[:episodes], every, out))
     finally:
         training.close()
         evaluation.close()

@@ -31,7 +31,7 @@ _VELOCITY_STAGE = mujoco.mjtStage.mjSTAGE_VEL.value
 
 @dataclass
 class Sight:
-    """What the controller knows of the arm, as of one physics step.
+    """The controller's state of the arm, as of one physics step.
 
     Matrices lie column by column, as upstream's indexing leaves them: the order of a matrix decides how a product is rounded.
 
@@ -61,12 +61,12 @@ class Sight:
 
 
 class ArmController:
-    """The controller of one slot's arm and gripper.
+    """The controller of one env's arm and gripper.
 
     Args:
         robot: Upstream's robot of the same model, freshly reset; gains, limits and indices are read from it.
         model: The compiled model.
-        data: The slot's simulation.
+        data: The env's simulation.
     """
 
     def __init__(self, robot: Any, model: mujoco.MjModel, data: mujoco.MjData) -> None:
@@ -118,7 +118,7 @@ class ArmController:
     def reset(self) -> None:
         """Forget the episode.
 
-        Upstream's controller looks at the arm when it is made, before the initial state is set, and not again until its first torque is
+        Upstream's controller reads the arm when it is made, before the initial state is set, and not again until its first torque is
         out; so an episode's first goal and first torque follow from the arm's home pose.
         """
         self._first = True

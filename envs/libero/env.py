@@ -8,12 +8,12 @@ from typing import Optional
 import mujoco
 import numpy as np
 
-from ..api import Camera, Env, Episode, Row
+from ..api import Camera, Env, Episode, StepResult
 from ..embodiments import LIBERO_PANDA
 from ..errors import VlarigError
 from ..mujoco_shared import integration_state
 from .control import ArmController
-from .scene import Scene, Slot
+from .scene import EnvState, Scene
 from .scene_pool import ScenePool
 
 #: Physics steps of 2 ms in a control step of 50 ms (robosuite 1.4.0, macros.py; LIBERO's 20 Hz).
@@ -28,13 +28,13 @@ HAND = "robot0_right_hand"
 
 
 class LiberoEnv(Env):
-    """One slot of LIBERO's suites.
+    """One env of LIBERO's suites.
 
-    An episode's suite and task name upstream's task, its ``start`` a row of upstream's initial states, unless the payload says
+    An episode's suite and task name upstream's task, its ``initial_state`` a row of upstream's initial states, unless the payload says
     ``sampled``: then upstream's samplers place the objects. The payload holds the ``instruction``.
 
     Args:
-        pool: The scenes to share with the process's other slots; a new pool when ``None``.
+        pool: The scenes to share with the process's other envs; a new pool when ``None``.
     """
 
     embodiment = LIBERO_PANDA
@@ -45,22 +45,22 @@ class LiberoEnv(Env):
         self._scene: Optional[Scene] = None
 
     def begin(self, episode: Episode, rng: np.random.Generator) -> str:
-        """Place the fixtures by the process-wide generator, as upstream does, and set the start's initial state, if there is one."""
+        """Place the fixtures by the process-wide generator, as upstream does, and set the initial state, if there is one."""
         self._enter_task(episode.suite, episode.task)
         sampled = bool(episode.payload.get("sampled"))
-        if not sampled and not 0 <= episode.start < len(self.scene.init_states):
+        if not sampled and not 0 <= episode.initial_state < len(self.scene.init_states):
             raise VlarigError(
-                f"task {episode.task!r} has the starts 0 to {len(self.scene.init_states) - 1}, got {episode.start}"
+                f"task {episode.task!r} has the initial states 0 to {len(self.scene.init_states) - 1}, got {episode.initial_state}"
             )
-        self.scene.reset(self._slot, None if sampled else episode.start)
-        self._control = ArmController(self.scene.upstream.robots[0], self.scene.model, self._slot.data)
-        self._sample(self._slot.data.qpos.copy())
+        self.scene.reset(self._env_state, None if sampled else episode.initial_state)
+        self._control = ArmController(self.scene.upstream.robots[0], self.scene.model, self._env_state.data)
+        self._sample(self._env_state.data.qpos.copy())
         return episode.payload["instruction"]
 
-    def apply(self, action: np.ndarray) -> Row:
+    def apply(self, action: np.ndarray) -> StepResult:
         """One control step of 50 ms."""
-        model, data = self.scene.model, self._slot.data
-        self.scene.enter(self._slot)
+        model, data = self.scene.model, self._env_state.data
+        self.scene.enter(self._env_state)
         for substep in range(SUBSTEPS):
             self._control.evaluate()
             if substep == 0:
@@ -71,7 +71,7 @@ class LiberoEnv(Env):
             if before is not None:
                 self._sample(before)
         success = self.scene.succeeds()
-        return Row(float(success), success, success)
+        return StepResult(float(success), success, success)
 
     def state(self) -> np.ndarray:
         """``float32[8]``: grip site in the world frame, the hand's rotation vector, fingers; as upstream sampled them."""
@@ -79,7 +79,7 @@ class LiberoEnv(Env):
 
     def render_view(self, camera: Camera) -> np.ndarray:
         """The view at the moment that upstream samples."""
-        self.scene.enter(self._slot)
+        self.scene.enter(self._env_state)
         now = self.scene.model.site_rgba.copy()
         self.scene.model.site_rgba[:] = self._site_rgba
         name = self.embodiment.cameras[camera.view]
@@ -88,20 +88,20 @@ class LiberoEnv(Env):
         return picture
 
     def simulator_state(self) -> np.ndarray:
-        """MuJoCo's integration state, what the controller remembers, where the fixtures stand, and which sites are seen."""
-        self.scene.enter(self._slot)
+        """MuJoCo's integration state, the controller's state, where the fixtures are, and which sites are seen."""
+        self.scene.enter(self._env_state)
         model, memory = self.scene.model, self._control.memory()
-        state = integration_state(model, self._slot.data)
+        state = integration_state(model, self._env_state.data)
         return np.concatenate([state, memory, model.body_pos.ravel(), model.body_quat.ravel(), model.site_rgba[:, 3]])
 
     def privileged(self) -> dict[str, np.ndarray]:
         """Where things are at the end of the control step, in the world frame.
 
         ``pose/<name>`` is ``float64[7]``, position and quaternion ``wxyz`` of each object's and fixture's body; ``points/<name>`` is
-        ``float64[n, 3]``, points that span its collision geometry; ``grip`` is ``float64[7]``, the grip site's position and the
+        ``float64[points, 3]``, points that span its collision geometry; ``grip`` is ``float64[7]``, the grip site's position and the
         hand's quaternion.
         """
-        data = self._slot.data
+        data = self._env_state.data
         truth = {"grip": np.concatenate([data.site_xpos[self._grip_site], data.xquat[self._hand]])}
         for name, body in self.scene.bodies.items():
             truth[f"pose/{name}"] = np.concatenate([data.xpos[body], data.xquat[body]])
@@ -109,7 +109,7 @@ class LiberoEnv(Env):
         return truth
 
     def sibling(self) -> LiberoEnv:
-        """A further slot that shares scenes with this one."""
+        """A further env that shares scenes with this one."""
         return type(self)(self._pool)
 
     def close(self) -> None:
@@ -121,12 +121,12 @@ class LiberoEnv(Env):
 
     @property
     def scene(self) -> Scene:
-        """The scene of the task that the slot plays."""
+        """The scene of the task that the env plays."""
         assert self._scene is not None, "no episode was started"
         return self._scene
 
     def _enter_task(self, suite: str, task: str) -> None:
-        """Have a slot of the task's scene."""
+        """Have an env of the task's scene."""
         if self._scene is not None and self._task == (suite, task):
             return
         self.close()
@@ -134,7 +134,7 @@ class LiberoEnv(Env):
         self._scene = self._pool.borrow(suite, task)
         np.random.set_state(generator)
         self._task = (suite, task)
-        self._slot: Slot = self._scene.new_slot()
+        self._env_state: EnvState = self._scene.new_env_state()
         robot = self._scene.upstream.robots[0]
         self._grip_site = robot.eef_site_id
         self._hand = self._scene.model.body(HAND).id
@@ -145,7 +145,7 @@ class LiberoEnv(Env):
 
         Positions of bodies are those that the last physics step began with, at ``qpos``; joints are already a step further.
         """
-        data = self._slot.data
+        data = self._env_state.data
         self._qpos = qpos
         self._site_rgba = self.scene.model.site_rgba.copy()
         self._position = data.site_xpos[self._grip_site].copy()

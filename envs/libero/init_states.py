@@ -1,4 +1,4 @@
-"""LIBERO's initial states: one file a task, read without torch and without running what a pickle says.
+"""LIBERO's initial states: one file a task, read without torch and without running a pickle's code.
 
 Upstream saves a numpy array by ``torch.save``: a zip archive whose ``data.pkl`` is a pickle of that array (libero/libero/benchmark/
 __init__.py, ``get_task_init_states``). Its operations are listed here, not carried out: the array's shape, type and bytes are literals
@@ -18,7 +18,7 @@ from ..errors import VlarigError
 
 
 def read_init_states(path: Path) -> np.ndarray:
-    """A task's initial states, ``float64[starts, 1 + nq + nv]``: MuJoCo's time, positions and velocities.
+    """A task's initial states, ``float64[states, 1 + nq + nv]``: MuJoCo's time, positions and velocities.
 
     Raises:
         VlarigError: There is no such file, or it does not hold one matrix of 64-bit floats.

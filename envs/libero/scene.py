@@ -1,4 +1,4 @@
-"""One task of LIBERO, loaded once in a process for all slots that play it."""
+"""One task of LIBERO, loaded once in a process for all envs that play it."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ COLLISION_GROUP, VISUAL_GROUP = 0, 1
 
 
 @dataclass
-class Slot:
-    """What distinguishes the slots of one scene.
+class EnvState:
+    """What distinguishes the envs of one scene.
 
     Attributes:
         data: The simulation.
-        body_pos: Positions of the bodies in their parents, ``float64[nbody, 3]``: fixtures stand elsewhere in each episode.
+        body_pos: Positions of the bodies in their parents, ``float64[nbody, 3]``: fixtures are elsewhere in each episode.
         body_quat: Their orientations, ``float64[nbody, 4]``.
         site_rgba: Colours of the sites, ``float32[nsite, 4]``: a stove's burner is seen when it is on.
     """
@@ -52,7 +52,7 @@ class Slot:
 class Scene:
     """A task's compiled model, upstream's own samplers and predicates over it, and its renderer.
 
-    The slots of a scene differ in their ``MjData`` and in three small arrays of the model; whoever's turn it is has these put in
+    The envs of a scene differ in their ``MjData`` and in three small arrays of the model; the env whose turn it is has these put in
     place (:meth:`enter`). All the rest, meshes and textures above all, is shared.
 
     Args:
@@ -70,66 +70,66 @@ class Scene:
         self._samplers = list(self.upstream.object_property_initializers)
         self._geoms: dict[str, np.ndarray] = {}
         self._shapes: dict[str, Shape] = {}
-        self._inside: Optional[Slot] = None
+        self._inside: Optional[EnvState] = None
         self._canvas: Optional[Canvas] = None
 
-    def new_slot(self) -> Slot:
-        """A slot with nothing in it yet; :meth:`reset` fills it."""
-        return Slot(mujoco.MjData(self.model), *(self.upstream.pristine[name].copy() for name in CHANGED_BY_RESETS))
+    def new_env_state(self) -> EnvState:
+        """An env with nothing in it yet; :meth:`reset` fills it."""
+        return EnvState(mujoco.MjData(self.model), *(self.upstream.pristine[name].copy() for name in CHANGED_BY_RESETS))
 
-    def enter(self, slot: Slot) -> None:
-        """Make ``slot`` the one that upstream's code and the model's arrays speak of."""
-        if self._inside is slot:
+    def enter(self, env: EnvState) -> None:
+        """Make ``env`` the one that upstream's code and the model's arrays speak of."""
+        if self._inside is env:
             return
         self.leave()
         for name in CHANGED_BY_RESETS:
-            getattr(self.model, name)[:] = getattr(slot, name)
-        self.upstream.sim.data._data = slot.data
-        self._inside = slot
+            getattr(self.model, name)[:] = getattr(env, name)
+        self.upstream.sim.data._data = env.data
+        self._inside = env
 
     def leave(self) -> None:
-        """Keep what the slot inside changed in the model."""
+        """Keep what the env inside changed in the model."""
         if self._inside is not None:
             for name in CHANGED_BY_RESETS:
                 getattr(self._inside, name)[:] = getattr(self.model, name)
         self._inside = None
 
-    def reset(self, slot: Slot, start: Optional[int]) -> None:
-        """Bring ``slot`` where upstream's ``env.reset(); env.set_init_state(init_states[start])`` brings a fresh process.
+    def reset(self, env: EnvState, initial_state: Optional[int]) -> None:
+        """Bring ``env`` where upstream's ``env.reset(); env.set_init_state(init_states[initial_state])`` brings a fresh process.
 
-        Without a start, where ``env.reset()`` alone does. The process-wide generator of numpy must be seeded as ``env.seed`` would;
-        fixtures are placed from it, and then objects.
+        Without an initial state, where ``env.reset()`` alone does. The process-wide generator of numpy must be seeded as ``env.seed``
+        would; fixtures are placed from it, and then objects.
         """
         from robosuite.utils.errors import RandomizationError
 
         for loads in itertools.count(LOADS_AT_FIRST_RESET):
-            self._restore(slot)
+            self._restore(env)
             self.upstream.object_property_initializers = self._samplers * loads
             try:
                 self.upstream._reset_internal()
                 break
-            except RandomizationError:  # upstream loads the task anew and draws again (env_wrapper.py, ControlEnv.reset)
+            except RandomizationError:  # upstream loads the task again and draws again (env_wrapper.py, ControlEnv.reset)
                 continue
-        mujoco.mj_forward(self.model, slot.data)
+        mujoco.mj_forward(self.model, env.data)
         self.upstream.visualize(vis_settings=dict.fromkeys(self.upstream._visualizations, False))
-        if start is not None:
-            state = self.init_states[start]
-            slot.data.time = state[0]
-            slot.data.qpos[:] = state[1 : 1 + self.model.nq]
-            slot.data.qvel[:] = state[1 + self.model.nq :]
-            mujoco.mj_forward(self.model, slot.data)
+        if initial_state is not None:
+            state = self.init_states[initial_state]
+            env.data.time = state[0]
+            env.data.qpos[:] = state[1 : 1 + self.model.nq]
+            env.data.qvel[:] = state[1 + self.model.nq :]
+            mujoco.mj_forward(self.model, env.data)
         self.upstream._check_success()
         self.upstream._post_process()
 
     def succeeds(self) -> bool:
-        """Upstream's verdict on the slot inside, after which what changes its looks with its state (a stove) does so."""
+        """Upstream's verdict on the env inside, after which what changes its looks with its state (a stove) does so."""
         success = bool(self.upstream._check_success())
         self.upstream._post_process()
         return success
 
     @property
     def canvas(self) -> Canvas:
-        """What draws the scene, made when the first picture is asked for."""
+        """The scene's renderer, made for the first picture."""
         if self._canvas is None:
             options = mujoco.MjvOption()
             options.geomgroup[COLLISION_GROUP] = 0
@@ -154,14 +154,14 @@ class Scene:
             self._canvas.close()
             self._canvas = None
 
-    def _restore(self, slot: Slot) -> None:
-        """The model and the slot as if just compiled."""
-        self.enter(slot)
+    def _restore(self, env: EnvState) -> None:
+        """The model and the env as if just compiled."""
+        self.enter(env)
         for name in CHANGED_BY_RESETS:
             getattr(self.model, name)[:] = self.upstream.pristine[name]
-        mujoco.mj_resetData(self.model, slot.data)
+        mujoco.mj_resetData(self.model, env.data)
         for _ in range(FORWARDS_AT_LOAD):
-            mujoco.mj_forward(self.model, slot.data)
+            mujoco.mj_forward(self.model, env.data)
 
     def _check_contact(self, first: Any, second: Any) -> bool:
         """Upstream's ``MujocoEnv.check_contact`` for two objects, over all contacts at once."""

@@ -1,4 +1,4 @@
-"""The scenes of a process: each task is loaded once, for as long as a slot plays it and a little longer."""
+"""The scenes of a process: each task is loaded once, for as long as an env plays it and a little longer."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from dataclasses import dataclass, field
 from .scene import Scene
 from .upstream import assets_folder
 
-#: Scenes kept although no slot plays them. A sweep runs task by task and seldom comes back, and a scene with its renderer takes half a
-#: gigabyte where loading it takes two seconds; one more than is played saves the turn of a slot that is early.
+#: Scenes kept although no env plays them. A sweep runs task by task and seldom comes back, and a scene with its renderer takes half a
+#: gigabyte where loading it takes two seconds; one more than is played saves the turn of an env that is early.
 IDLE_SCENES = 1
 
 
 @dataclass
 class ScenePool:
-    """Lends scenes to the slots of a process."""
+    """Lends scenes to the envs of a process."""
 
     _scenes: OrderedDict[tuple[str, str], Scene] = field(default_factory=OrderedDict)
     _players: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     def borrow(self, suite: str, task: str) -> Scene:
-        """The task's scene, loaded if nobody has it. Give it back by :meth:`give_back`."""
+        """The task's scene, loaded if no env has it. Give it back by :meth:`give_back`."""
         key = (suite, task)
         if key not in self._scenes:
             self._scenes[key] = Scene(assets_folder(), suite, task)

@@ -1,4 +1,4 @@
-"""Points that span what a thing touches with, for whoever plans a grasp."""
+"""Points that span what a thing touches with, for planning a grasp."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ class Shape:
     """The collision geoms below a body, as points.
 
     Attributes:
-        local: Points in the frames of their geoms, ``float64[n, 3]``, in m.
-        geoms: The geom of each point, ``int[n]``.
+        local: Points in the frames of their geoms, ``float64[points, 3]``, in m.
+        geoms: The geom of each point, ``int[points]``.
     """
 
     local: np.ndarray
     geoms: np.ndarray
 
     def in_world(self, data: mujoco.MjData) -> np.ndarray:
-        """The points now, ``float64[n, 3]``, in the world frame."""
+        """The points now, ``float64[points, 3]``, in the world frame."""
         rotations = data.geom_xmat[self.geoms].reshape(-1, 3, 3)
         return np.einsum("nij,nj->ni", rotations, self.local) + data.geom_xpos[self.geoms]
 
@@ -43,7 +43,7 @@ def collision_shape(model: mujoco.MjModel, body: int) -> Shape:
 
 
 def _points(model: mujoco.MjModel, geom: int) -> np.ndarray:
-    """``float64[n, 3]``: points that span a geom, in its own frame."""
+    """``float64[points, 3]``: points that span a geom, in its own frame."""
     kinds = mujoco.mjtGeom
     kind, size = model.geom_type[geom], model.geom_size[geom]
     if kind == kinds.mjGEOM_MESH:

@@ -84,10 +84,10 @@ def _keeping_pristine(problem: type) -> type:
 
 
 def import_upstream(assets: Path) -> None:
-    """Import upstream's package, the first time that a process asks for it.
+    """Import upstream's package, once a process.
 
-    It asks for folders on the terminal unless a settings file names them, and looks for ``assets`` beside itself, then on the net,
-    unless told (libero/libero/__init__.py).
+    It prompts for folders on the terminal unless a settings file names them, and looks for ``assets`` beside itself, then on the net,
+    by default (libero/libero/__init__.py).
     """
     if "libero.libero.envs" in sys.modules:
         return

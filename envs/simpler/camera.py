@@ -33,7 +33,7 @@ class OverlaidCamera:
         size = self._photograph.shape[:2]
         if (height, width) != size:
             raise VlarigError(
-                f"the view was asked for in {height} x {width}, and its photograph has {size[0]} x {size[1]}; "
+                f"the view was requested in {height} x {width}, and its photograph has {size[0]} x {size[1]}; "
                 "draw it in that size and have the protocol resize it"
             )
         self._upstream.scene.sub_scenes[0].update_render()

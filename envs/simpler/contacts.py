@@ -1,4 +1,4 @@
-"""Who touches whom: impulses between bodies in the last physics step, and whether the gripper holds an object."""
+"""Contacts: impulses between bodies in the last physics step, and whether the gripper holds an object."""
 
 from __future__ import annotations
 

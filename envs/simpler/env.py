@@ -8,7 +8,7 @@ import numpy as np
 from transforms3d.euler import mat2euler
 from transforms3d.quaternions import qconjugate, qmult, quat2mat
 
-from ..api import Camera, Env, Episode, Row
+from ..api import Camera, Env, Episode, StepResult
 from ..embodiments import WIDOWX_BRIDGE
 from ..errors import VlarigError
 from .judge import Judge
@@ -21,7 +21,7 @@ STRAIGHT_DOWN = np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]])
 
 
 class BridgeEnv(Env):
-    """One slot of SimplerEnv's WidowX tasks.
+    """One env of SimplerEnv's WidowX tasks.
 
     The payload is the episode: ``instruction``; ``scene``, upstream's environment; ``objects``, model to pose before settling
     (position in m and quaternion ``wxyz``, in the world frame); ``source`` and ``target``, two of the models; ``goal``, conditions
@@ -51,14 +51,14 @@ class BridgeEnv(Env):
         self._judge = Judge(self.scene, self._source, self._target, payload["goal"], options.get("predicates", ""))
         return payload["instruction"]
 
-    def apply(self, action: np.ndarray) -> Row:
+    def apply(self, action: np.ndarray) -> StepResult:
         """One control step of 0.2 s."""
         move, angles = action[:3].astype(np.float64), self._rotation(action[3:6].astype(np.float64))
         if self._about_the_hand:
             move += swing(angles, self.scene.lead())
         self.scene.step(np.concatenate([move, angles, [2 * action[6] - 1]]).astype(np.float32))
         success = self._judge.judge()
-        return Row(float(success), success, success)
+        return StepResult(float(success), success, success)
 
     def state(self) -> np.ndarray:
         """``float32[7]``: the hand in the base frame, roll, pitch and yaw from straight down, and how far the gripper is open."""
@@ -73,7 +73,7 @@ class BridgeEnv(Env):
         return self.scene.camera.draw(camera.height, camera.width)
 
     def simulator_state(self) -> np.ndarray:
-        """Bodies, joints, what the controller remembers, and what the judge does."""
+        """Bodies, joints, and the states of the controller and of the judge."""
         return np.concatenate([self.scene.physics_state(), self._judge.memory()])
 
     def metrics(self) -> dict[str, float]:
@@ -83,7 +83,7 @@ class BridgeEnv(Env):
     def privileged(self) -> dict[str, np.ndarray]:
         """Where things are, in the world frame.
 
-        ``hand``, ``commanded`` (where the controller wants the hand), ``base``, ``pose/source``, ``pose/target``: ``float64[7]``,
+        ``hand``, ``commanded`` (the controller's target of the hand), ``base``, ``pose/source``, ``pose/target``: ``float64[7]``,
         position and quaternion ``wxyz``; ``settled/source``, ``settled/target``: ``float64[3]``, the positions at the start;
         ``extent/source``, ``extent/target``: ``float64[3]``, the sides of the models' boxes along their own axes; ``joints``:
         ``float64[8]``.
@@ -105,7 +105,7 @@ class BridgeEnv(Env):
 
     @property
     def scene(self) -> Scene:
-        """The scene that the slot plays in."""
+        """The scene that the env plays in."""
         assert self._scene is not None, "no episode was started"
         return self._scene
 

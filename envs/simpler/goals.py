@@ -1,4 +1,4 @@
-"""Conditions of success, as plain data from the benchmark: what a goal says about one moment.
+"""Conditions of success, as plain data from the benchmark: the predicates of a goal over one moment.
 
 A goal is a list of conditions that must hold together, each a dict whose ``is`` names it (``{"is": "offset", "axis": "y", "low": 0.05,
 "high": None}``). Conditions know neither tasks nor simulator. Lengths are in m; +x points from the table to the robot, which is down in
@@ -24,7 +24,7 @@ AXES = {"x": 0, "y": 1, "z": 2}
 
 @dataclass(frozen=True)
 class Moment:
-    """What conditions look at.
+    """What conditions read.
 
     Attributes:
         source: Middle of the object to be moved, ``float64[3]``, in the world frame.
@@ -38,7 +38,7 @@ class Moment:
         half_source: Half the source's box as it was turned at the start, ``float64[3]``.
         half_target: Half the target's.
         reach: How far apart the two may be in the plane, for the benchmark's own predicate.
-        carried: Whether the target alone carries the source, as the protocol tells it.
+        carried: Whether the target alone carries the source, by the protocol's rule.
     """
 
     source: np.ndarray
@@ -68,7 +68,9 @@ def holds(goal: list[dict[str, Any]], moment: Moment) -> bool:
     """
     if not goal:
         raise VlarigError("the goal has no condition, so that anything would be a success")
-    verdicts = [_holds(condition, moment) for condition in goal]  # each, for a wrong one is to be named whatever the others say
+    verdicts = [
+        _holds(condition, moment) for condition in goal
+    ]  # each, so that a wrong one is named whatever the others return
     return all(verdicts)
 
 
@@ -94,7 +96,7 @@ def within(value: float, low: Optional[float], high: Optional[float]) -> bool:
 
 
 def on_target(moment: Moment, slack: float, contact: bool) -> bool:
-    """SimplerEnv's own predicate: over the target, not higher than it may lie, and carried by it where ``contact`` asks for that."""
+    """SimplerEnv's own predicate: over the target, not higher than it may lie, and carried by it where ``contact`` requires that."""
     height = moment.above[2]
     over = plane(moment.above) <= moment.reach
     low = height > 0 and height - moment.half_target[2] - moment.half_source[2] <= slack

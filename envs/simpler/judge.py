@@ -1,4 +1,4 @@
-"""What the benchmark measures after every row: its own statistics and its own success, as the original or as mani-skill 3 decides."""
+"""What the benchmark measures after every step: its own statistics and its own success, as the original or as mani-skill 3 decides."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .scene import Scene
 #: Values of a protocol's option ``predicates``.
 PREDICATES = ("original", "maniskill3")
 
-#: Rows in succession that count as a ``consecutive_grasp`` (ManiSkill2_real2sim put_on_in_scene.py@ef7a4d4; the same in mani-skill 3).
+#: Steps in succession that count as a ``consecutive_grasp`` (ManiSkill2_real2sim put_on_in_scene.py@ef7a4d4; the same in mani-skill 3).
 CONSECUTIVE_GRASPS = 5
 #: An object that went further than this, in m, was moved (same place).
 MOVED = 0.03
@@ -31,8 +31,8 @@ CARRYING_FORCE = 0.05
 class Judge:
     """Judges one episode.
 
-    The original looks at the centres of mass, and lets the source touch nothing but the target and the robot; mani-skill 3 looks at the
-    middles of the models and asks for a force between source and target, whatever else carries the source. They also tell a grasp
+    The original uses the centres of mass, and allows the source to touch nothing but the target and the robot; mani-skill 3 uses the
+    middles of the models and requires a force between source and target, whatever else carries the source. They also detect a grasp
     differently. Sources: simpler-env/ManiSkill2_real2sim mani_skill2_real2sim/envs/custom_scenes/put_on_in_scene.py@ef7a4d4,
     ``evaluate``; mani_skill 3.0.1, envs/tasks/digital_twins/bridge_dataset_eval/base_env.py, ``_evaluate``.
 
@@ -63,7 +63,7 @@ class Judge:
         )
 
     def judge(self) -> bool:
-        """Take note of this moment and say whether the goal is reached."""
+        """Record this moment and return whether the goal is reached."""
         contacts = Contacts(self._scene, self._source)
         grasped = contacts.grasped(*(ORIGINAL_GRASP if self._original else MANISKILL3_GRASP), as_force=not self._original)
         self._grasps = self._grasps + 1 if grasped else 0

@@ -1,6 +1,6 @@
-"""What evaluators make of a row's rotation, as the angles that mani-skill's controller takes, and what it does to the hand's place.
+"""What evaluators make of a step's rotation, as the angles that mani-skill's controller takes, and what it does to the hand's place.
 
-A row holds roll, pitch and yaw as BridgeData has them. The controller turns the hand's target by a rotation that it reads as angles
+A step holds roll, pitch and yaw as BridgeData has them. The controller turns the hand's target by a rotation that it reads as angles
 about the moving axes x, y, z (mani_skill 3.0.1, agents/controllers/pd_ee_pose.py, ``euler_angles_to_matrix(delta_rot, "XYZ")``); the
 original benchmark's took a rotation vector. For the small turns of a control step the readings hardly differ.
 
@@ -40,7 +40,7 @@ def rotation_vector(angles: np.ndarray) -> np.ndarray:
 
 
 def moving_axes(angles: np.ndarray) -> np.ndarray:
-    """Turns about the moving axes x, y, z: mani-skill 3's env, given the row as it is."""
+    """Turns about the moving axes x, y, z: mani-skill 3's env, given the step as it is."""
     return angles
 
 
@@ -63,7 +63,7 @@ def swing(angles: np.ndarray, lead: np.ndarray) -> np.ndarray:
     return euler2mat(*angles, axes=MOVING_XYZ) @ lead - lead
 
 
-#: Values of a protocol's option ``rotation`` that stand for the original's controller.
+#: Values of a protocol's option ``rotation`` that select the original's controller.
 ABOUT_THE_HAND = frozenset({"fixed_axes", "rotation_vector"})
 
 #: Value of a protocol's option ``rotation`` to what it does: roll, pitch, yaw, ``float64[3]`` in rad, to the controller's angles.

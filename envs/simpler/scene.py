@@ -1,4 +1,4 @@
-"""One scene of upstream's: brought to a start, moved by a row, looked at."""
+"""One scene of upstream's: set to an initial state, moved by a step, rendered."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ class Scene:
     def reset(self, objects: dict[str, list[float]]) -> None:
         """Place the objects and the robot as upstream does in an env that was just made.
 
-        That is upstream's reset with ``reconfigure``, at a small part of its price: PhysX's scene is made anew, and what is in it is
-        kept. A scene that was used before remembers contacts and the order of bodies, and the last bits of an episode in it would
+        That is upstream's reset with ``reconfigure``, at a small part of its price: PhysX's scene is made again, and what is in it is
+        kept. A scene that was used before keeps contacts and the order of bodies, and the last bits of an episode in it would
         depend on the episodes before.
 
         Args:
@@ -115,11 +115,11 @@ class Scene:
         return pose_numbers(self.links["ee_gripper_link"].entity_pose)
 
     def commanded(self) -> np.ndarray:
-        """Where the controller wants the hand, ``float64[7]``."""
+        """The controller's target of the hand, ``float64[7]``."""
         return pose_numbers(self.robot.pose * self._target_pose().sp)
 
     def lead(self) -> np.ndarray:
-        """From the hand to where the controller wants it, ``float64[3]`` in the base frame."""
+        """From the hand to the controller's target, ``float64[3]`` in the base frame."""
         hand = self.robot.pose.inv() * self.links["ee_gripper_link"].entity_pose
         return self._target_pose().sp.p.astype(np.float64) - hand.p
 
@@ -133,7 +133,7 @@ class Scene:
         return min(max((fingers - FINGER_CLOSED) / (FINGER_OPEN - FINGER_CLOSED), 0.0), 1.0)
 
     def physics_state(self) -> np.ndarray:
-        """What decides the physics' future, as one ``float64`` array: bodies, joints, and what the controller remembers."""
+        """The state that decides the physics' future, as one ``float64`` array: bodies, joints, and the controller's state."""
         numbers = [self.robot.qpos, self.robot.qvel, *(joint.drive_target for joint in self.robot.active_joints)]
         for body in self.bodies.values():
             numbers += [pose_numbers(body.entity.pose), body.linear_velocity, body.angular_velocity]
@@ -160,7 +160,7 @@ class Scene:
         self.upstream.scene.px = physics
 
     def _target_pose(self) -> Any:
-        """Where upstream's controller wants the hand, in the base frame."""
+        """The target of upstream's controller for the hand, in the base frame."""
         return self.upstream.agent.controller.controllers["arm"]._target_pose
 
     def _place_robot(self, pose: sapien.Pose, joints: list[float]) -> None:

@@ -37,7 +37,7 @@ def assets_folder() -> Path:
 
 
 def import_upstream() -> None:
-    """Import mani-skill, the first time that a process asks for it; it reads the place of its data files then."""
+    """Import mani-skill, once a process; it reads the place of its data files then."""
     if "mani_skill.envs" in sys.modules:
         return
     os.environ["MS_ASSET_DIR"] = str(assets_folder())
@@ -45,7 +45,7 @@ def import_upstream() -> None:
 
     torch.set_num_threads(1)  # its tensors have a handful of numbers
     with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):
-        warnings.simplefilter("ignore")  # SAPIEN says that it uses the Vulkan loader that it brings along
+        warnings.simplefilter("ignore")  # SAPIEN warns that it uses the Vulkan loader that it brings along
         importlib.import_module("mani_skill.envs")  # which registers the tasks
     from mani_skill import logger
 

@@ -1,7 +1,7 @@
 """robosuite's ``OSC_POSE`` and ``GRIP`` for one arm that is bolted down: the same torques to the last bit with less work.
 
-robosuite runs its controllers in each of a row's 25 substeps, in Python. Most of that goes into asking again for what does not
-change within a row, or at all (the goal in the world, the pose and the velocity of the arm's base, names and indices, the gripper's
+robosuite runs its controllers in each of a step's 25 substeps, in Python. Most of that goes into computing again what does not
+change within a step, or at all (the goal in the world, the pose and the velocity of the arm's base, names and indices, the gripper's
 command), and into six calls for Jacobians where one will do. What is left are the same operations on arrays of the same layout, and
 robosuite's own compiled functions, so that no rounding differs; ``benchmarks/speed/steps.py`` compares the states that both
 reach.
@@ -71,13 +71,13 @@ class ArmController(OperationalSpaceController):
         self.new_update = False
 
     def set_goal(self, action: np.ndarray) -> None:
-        """Set the row's goal: ``action`` is ``float64[6]`` from -1 to 1, relative to the achieved pose, in the base frame."""
+        """Set the step's goal: ``action`` is ``float64[6]`` from -1 to 1, relative to the achieved pose, in the base frame."""
         super().set_goal(action)
         self._wanted_position = self.origin_pos + np.dot(self.origin_ori, self.goal_pos)
         self._wanted_rotation = np.dot(self.origin_ori, self.goal_ori)
 
     def run_controller(self) -> np.ndarray:
-        """``float64[7]``: the torques of one substep towards the row's goal."""
+        """``float64[7]``: the torques of one substep towards the step's goal."""
         self.update()
         turn = orientation_error(self._wanted_rotation, self.ref_ori_mat)
         force = self.kp[:3] * (self._wanted_position - self.ref_pos) - self.kd[:3] * self.ref_pos_vel

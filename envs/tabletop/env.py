@@ -7,7 +7,7 @@ from typing import Any, Optional
 import mujoco
 import numpy as np
 
-from ..api import Camera, Env, Episode, Row
+from ..api import Camera, Env, Episode, StepResult
 from ..embodiments import TABLETOP_PANDA
 from ..mujoco_shared import integration_state
 from . import layout
@@ -25,10 +25,10 @@ GRIPPER = "gripper"
 
 
 class TabletopEnv(Env):
-    """One slot of the tabletop suite.
+    """One env of the tabletop suite.
 
     The payload is the scene: ``objects`` (name, shape, colour, x, y, yaw), ``trays`` and ``zones`` (name, colour, x, y),
-    ``instruction`` and ``goal`` (see :mod:`.goals`). The adapter knows no tasks.
+    ``instruction`` and ``goal`` (see :mod:`.goals`). The adapter has no tasks.
 
     Args:
         renderer: The renderer to share; a new one when ``None``.
@@ -50,7 +50,7 @@ class TabletopEnv(Env):
         self._qvel = {name: joint.qvel for name, joint in joints.items()}
 
     def begin(self, episode: Episode, rng: np.random.Generator) -> str:
-        """Move and colour the scene's parts; nothing is drawn from ``rng``, a start is literal data."""
+        """Move and colour the scene's parts; nothing is drawn from ``rng``, an initial state is literal data."""
         scene = episode.payload
         self._goal = Goal(scene["goal"])
         self._places = {}
@@ -67,11 +67,11 @@ class TabletopEnv(Env):
         self._scene.place(poses)
         return scene["instruction"]
 
-    def apply(self, action: np.ndarray) -> Row:
+    def apply(self, action: np.ndarray) -> StepResult:
         """One control step of 50 ms."""
         self._scene.step(action.astype(np.float64))
         success = self._goal.update(self._world())
-        return Row(float(success), success, success, terminated=self._goal.failed)
+        return StepResult(float(success), success, success, terminated=self._goal.failed)
 
     def state(self) -> np.ndarray:
         """``float32[8]``: grip site in the world frame, rotation vector from :data:`STRAIGHT_DOWN` about world axes, fingers."""
@@ -88,9 +88,9 @@ class TabletopEnv(Env):
         return self._renderer.render(self._model, self._data.qpos, source, camera.height, camera.width)
 
     def simulator_state(self) -> np.ndarray:
-        """MuJoCo's integration state, the gripper's accumulated command, and what the goal remembers.
+        """MuJoCo's integration state, the gripper's accumulated command, and the goal's state.
 
-        ``OSC_POSE`` takes its goal anew from the achieved pose in each row, so it carries nothing over; the gripper adds up its
+        ``OSC_POSE`` takes its goal again from the achieved pose in each step, so it carries nothing over; the gripper adds up its
         commands (robosuite/models/grippers/panda_gripper.py, ``format_action``).
         """
         command = self._scene.robots[0].gripper["right"].current_action
@@ -111,15 +111,15 @@ class TabletopEnv(Env):
         return {"failed_for_good": float(self._goal.failed), "parts_done": float(self._goal.done)}
 
     def sibling(self) -> TabletopEnv:
-        """A further slot that draws with this one's renderer."""
+        """A further env that draws with this one's renderer."""
         return type(self)(self._renderer)
 
     def close(self) -> None:
-        """Free the shared graphics context; it is made again if a slot draws once more."""
+        """Free the shared graphics context; it is made again if an env draws once more."""
         self._renderer.close()
 
     def _set_static(self, kind: str, wanted: list[dict[str, Any]], colours: dict[str, tuple[float, float, float]]) -> None:
-        """Move the scene's trays or zones to where the payload wants them and park the rest."""
+        """Move the scene's trays or zones to the payload's places and park the rest."""
         if len(wanted) > layout.CONTAINERS:
             raise ValueError(f"the payload has {len(wanted)} {kind}s, the scene {layout.CONTAINERS}")
         for index in range(layout.CONTAINERS):

@@ -1,7 +1,7 @@
 """Success predicates: what it means that an object is in a tray, beside another, on another, pushed into a zone, or done in order.
 
 A goal is plain data from the benchmark (``{"kind": "inside", "object": "red cube", "tray": "white tray"}``); the predicates see the
-world through :class:`Thing` alone and know neither tasks nor simulator. Every predicate asks that the objects rest and that the
+world through :class:`Thing` alone and depend on neither tasks nor simulator. Every predicate requires that objects rest and that the
 gripper has let go: a passing or held object is not a placed one.
 """
 
@@ -19,7 +19,7 @@ from . import layout
 REST_SPEED = 0.02
 REST_TURN = 0.4
 
-#: Least and greatest distance between the middles of objects that stand beside each other: half a centimetre of air at least, two
+#: Least and greatest distance between the middles of objects that are beside each other: half a centimetre of air at least, two
 #: object widths of it at most.
 BESIDE = (0.05, 0.13)
 #: How far the line between them may lean, as an offset across the named direction.
@@ -90,7 +90,7 @@ class World:
 
 
 class Goal:
-    """A goal and what it remembers of the episode: parts that were done in order, and a failure that cannot be mended.
+    """A goal and its state of the episode: parts that were done in order, and a final failure.
 
     Attributes:
         spec: The goal as data.
@@ -108,7 +108,7 @@ class Goal:
         return np.array([self.done, self.failed], dtype=np.float64)
 
     def update(self, world: World) -> bool:
-        """Look at the world after a row; return whether the goal is reached now."""
+        """Check the world after a step; return whether the goal is reached now."""
         if self.spec["kind"] == "pushed":
             self.failed = self.failed or world.things[self.spec["object"]].lowest > LIFT_LIMIT
         if self.spec["kind"] == "ordered":
@@ -148,13 +148,13 @@ def holds(spec: dict[str, Any], world: World) -> bool:
 
 
 def _inside(thing: Thing, tray: np.ndarray) -> bool:
-    """Its middle is within the walls and it stands or lies on the tray's floor (or leans on a wall), not on another object."""
+    """Its middle is within the walls and it is on the tray's floor (or leans on a wall), not on another object."""
     away = np.abs(thing.position[:2] - tray)
     return bool(away.max() < layout.TRAY_HALF and thing.lowest < layout.TRAY_FLOOR + HEIGHT_SLACK)
 
 
 def _beside(thing: Thing, reference: Thing, side: str) -> bool:
-    """Both stand on the table; left and right are those of the ego image, whose right is the world's ``y``."""
+    """Both are on the table; left and right are those of the ego image, whose right is the world's ``y``."""
     across, along = (thing.position - reference.position)[:2]
     distance = -along if side == "left" else along
     on_table = max(thing.lowest, reference.lowest) < HEIGHT_SLACK
@@ -162,7 +162,7 @@ def _beside(thing: Thing, reference: Thing, side: str) -> bool:
 
 
 def _stacked(thing: Thing, base: Thing) -> bool:
-    """The upper object's underside lies on the lower one's top, and the lower one stands on the table."""
+    """The upper object's underside lies on the lower one's top, and the lower one is on the table."""
     offset = float(np.linalg.norm((thing.position - base.position)[:2]))
     gap = thing.lowest - (base.lowest + 2 * base.reach)
     return bool(offset < STACK_OFFSET and abs(gap) < HEIGHT_SLACK and base.placed and base.lowest < HEIGHT_SLACK)

@@ -1,4 +1,4 @@
-"""Sizes and colours of the tabletop scene, as plain data that the simulator, the sampler of starts and the expert share.
+"""Sizes and colours of the tabletop scene, as plain data that the simulator, the sampler of initial states and the expert share.
 
 Lengths are in metres and half sizes are half of an extent, as MuJoCo has them. The world frame is robosuite's: ``x`` points from the
 robot to the ego camera, ``y`` to the right of the ego image, ``z`` up; the table's top is the plane ``z = TABLE_TOP``.
@@ -25,7 +25,7 @@ class Shape:
     count: int
 
 
-#: 4.5 cm across, so that 8 cm of gripper opening leave room for an error of 1.5 cm. The cylinder's extra height tells it from a cube
+#: 4.5 cm across, so that 8 cm of gripper opening leave room for an error of 1.5 cm. The cylinder's height distinguishes it from a cube
 #: when a wall hides its foot; it stays below the hand, whose underside is 6 cm above the table when the fingers grasp.
 SHAPES = {
     "cube": Shape((0.0225, 0.0225, 0.0225), 2),

@@ -1,4 +1,4 @@
-"""The renderer that all tabletop slots of a process share."""
+"""The renderer that all tabletop envs of a process share."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from .scene import DRAWN_GROUPS
 
 
 class Renderer:
-    """Draws any slot's moment with one graphics context, which is made when the first image is asked for.
+    """Draws any env's moment with one graphics context, which is made for the first image.
 
-    The compiled scenes of all slots have the same meshes and textures, so what was uploaded for one serves all; what differs
-    (poses, colours) is read from the slot's own model and data.
+    The compiled scenes of all envs have the same meshes and textures, so what was uploaded for one serves all; what differs
+    (poses, colours) is read from the env's own model and data.
     """
 
     def __init__(self) -> None:

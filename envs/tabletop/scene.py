@@ -2,7 +2,7 @@
 
 Per episode nothing is compiled: static parts are moved by ``body_pos``, colours are written to ``geom_rgba``, objects are placed in
 ``qpos``. The visual meshes are cut out of the model before it is compiled: the scene is drawn from its collision geometry, which is
-25 times cheaper to draw and makes a slot small.
+25 times cheaper to draw and makes an env small.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ with quiet_robosuite():
 #: Where unused trays and zones wait: below the floor, which hides them; static bodies collide with nothing static.
 PARKED = (0.0, 0.0, -1.0)
 
-#: The ego camera looks at the middle of the workspace from in front of the table, high enough to see into the trays.
+#: The ego camera points at the middle of the workspace from in front of the table, high enough to see into the trays.
 EGO_POSITION = (0.72, 0.0, 1.47)
 EGO_TARGET = (-0.07, 0.0, 0.875)
 EGO_FOVY = 39.0
@@ -72,11 +72,11 @@ class _Task(ManipulationTask):
     """A model without robosuite's map from geoms to instances, which would look for the visual meshes that were cut out."""
 
     def generate_id_mappings(self, sim: Any) -> None:
-        """Nothing here asks for the map."""
+        """Nothing here uses the map."""
 
 
 class TabletopScene(ManipulationEnv):
-    """The robosuite environment: steps the Panda under ``OSC_POSE`` and knows its bodies by name.
+    """The robosuite environment: steps the Panda under ``OSC_POSE`` and finds its bodies by name.
 
     Attributes:
         bodies: Shape to the names of its bodies in the compiled scene.
@@ -123,7 +123,7 @@ class TabletopScene(ManipulationEnv):
         """Run the controllers for one substep.
 
         Does what robosuite's own method does for a single arm (robosuite/robots/fixed_base_robot.py, ``control``) without the checks
-        and the histories that it keeps for observables. The gripper's command holds for the row.
+        and the histories that it keeps for observables. The gripper's command holds for the step.
         """
         if policy_step:
             controller = self.robots[0].composite_controller
@@ -147,7 +147,7 @@ class TabletopScene(ManipulationEnv):
         return False
 
     def _setup_observables(self) -> dict[str, Any]:
-        """None: robosuite would update them in each of the 25 substeps of a row."""
+        """None: robosuite would update them in each of the 25 substeps of a step."""
         return {}
 
     def _load_model(self) -> None:

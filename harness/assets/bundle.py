@@ -1,8 +1,8 @@
-"""Simulators' data files: looked for, checked file by file, told apart from stand-ins, fetched from upstream.
+"""Simulators' data files: found, checked file by file, distinguished from stand-ins, fetched from upstream.
 
-A bundle ``libero`` is looked for in ``$VLARIG_ASSETS`` (a folder ``libero`` or an archive ``libero.tar.xz``), then in
+A bundle ``libero`` is searched in ``$VLARIG_ASSETS`` (a folder ``libero`` or an archive ``libero.tar.xz``), then in
 ``<home>/assets/libero``, where :func:`fetch_bundle` puts the official files. An archive is unpacked to
-``<home>/assets/libero-<first 12 digits of its hash>``. Nothing is downloaded unless it is asked for.
+``<home>/assets/libero-<first 12 digits of its hash>``. Nothing is downloaded without a request.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Bundle:
     Attributes:
         name: Name of the bundle.
         folder: The folder that holds its files.
-        contents: What the files are.
+        contents: The files, checked.
     """
 
     name: str
@@ -41,12 +41,12 @@ class Bundle:
 
     @property
     def identity(self) -> str:
-        """What a run's manifest records: equal for equal files on every machine."""
+        """The bundle's identity in a run's manifest: equal for equal files on every machine."""
         return self.contents.identity
 
     @property
     def variable(self) -> str:
-        """The environment variable that tells an adapter the folder."""
+        """The environment variable that gives an adapter the folder."""
         return f"VLARIG_ASSETS_{self.name.upper()}"
 
 
@@ -56,8 +56,8 @@ class AssetState:
 
     Attributes:
         name: Name of the bundle.
-        title: What it is, in one line.
-        bundle: What was found; ``None`` where nothing was, or nothing but an archive.
+        title: One line for listings.
+        bundle: The bundle; ``None`` where nothing was found, or only an archive.
         problem: Why it cannot be used, with what to do; empty where it can.
         archive: The archive that is here and was not unpacked yet; only in a listing, which unpacks none.
     """
@@ -70,7 +70,7 @@ class AssetState:
 
 
 @dataclass(frozen=True)
-class Place:
+class FoundBundle:
     """Where a bundle was found.
 
     Attributes:
@@ -85,7 +85,7 @@ class Place:
 
 
 def _silent(line: str) -> None:
-    """Report to nobody."""
+    """Report nothing."""
 
 
 def find_bundle(name: str, report: Report = _silent) -> Bundle:
@@ -93,24 +93,24 @@ def find_bundle(name: str, report: Report = _silent) -> Bundle:
 
     Args:
         name: Name of the bundle.
-        report: Gets a line where something takes a while.
+        report: Called with a message where something takes a while.
 
     Raises:
         VlarigError: It is unknown, not here, or files of it are missing or corrupt; the message says what to do.
     """
-    state = look_at_bundle(name, report)
+    state = inspect_bundle(name, report)
     if state.bundle is None or state.problem:
         raise VlarigError(state.problem)
     return state.bundle
 
 
 def list_bundles() -> list[AssetState]:
-    """Every bundle that is known, looked at; an archive that was not unpacked yet stays so."""
-    return [_packed(name) or look_at_bundle(name) for name in bundle_names()]
+    """Every known bundle, inspected; an archive that was not unpacked yet stays so."""
+    return [_packed(name) or inspect_bundle(name) for name in bundle_names()]
 
 
 def _packed(name: str) -> AssetState | None:
-    """The bundle of which nothing is here but an archive; ``None`` where that is not so."""
+    """The bundle of which only an archive is here; ``None`` for any other."""
     with suppress(VlarigError):
         place = locate_bundle(name)
         if place.archive is not None and not place.folder.exists():
@@ -118,8 +118,8 @@ def _packed(name: str) -> AssetState | None:
     return None
 
 
-def look_at_bundle(name: str, report: Report = _silent) -> AssetState:
-    """What is here of the bundle; like :func:`find_bundle`, but what is wrong is told, not raised.
+def inspect_bundle(name: str, report: Report = _silent) -> AssetState:
+    """The state of the bundle on this machine; like :func:`find_bundle`, but a problem is returned, not raised.
 
     Raises:
         VlarigError: There is no such bundle.
@@ -142,7 +142,7 @@ def look_at_bundle(name: str, report: Report = _silent) -> AssetState:
     return AssetState(name, spec.title, bundle, f"the assets {name!r} in {folder} are not whole: {faults}; {place.remedy}")
 
 
-def locate_bundle(name: str) -> Place:
+def locate_bundle(name: str) -> FoundBundle:
     """Where the bundle is; nothing is read, unpacked or downloaded.
 
     Raises:
@@ -153,12 +153,12 @@ def locate_bundle(name: str) -> Place:
     given = _given_folder()
     if given is not None:
         if (given / name).is_dir():
-            return Place(given / name, None, f"replace that folder, or unset VLARIG_ASSETS and {fetch}")
+            return FoundBundle(given / name, None, f"replace that folder, or unset VLARIG_ASSETS and {fetch}")
         if archive := find_archive(given, name):
             folder = _assets() / unpacked_name(archive, name)
-            return Place(folder, archive, f"delete {folder}, so that it is unpacked anew, or replace {archive}")
+            return FoundBundle(folder, archive, f"delete {folder}, so that it is unpacked again, or replace {archive}")
     if (_assets() / name).is_dir():
-        return Place(_assets() / name, None, fetch)
+        return FoundBundle(_assets() / name, None, fetch)
     looked = f"neither in {given} (VLARIG_ASSETS) nor in" if given is not None else "not in"
     raise VlarigError(
         f"the assets {name!r} ({spec.title}) are {looked} {_assets()}; {fetch}, or set VLARIG_ASSETS to a folder that holds "
@@ -169,16 +169,15 @@ def locate_bundle(name: str) -> Place:
 def fetch_bundle(
     name: str, urls: Sequence[str] = (), report: Report = _silent, watch: Watch = lambda files, received: None
 ) -> Path:
-    """Download the bundle's official files to ``<home>/assets/<name>``; at once done where they are there.
+    """Download the bundle's official files to ``<home>/assets/<name>``; nothing is done where they exist.
 
-    Two at the same time wait for each other. What was interrupted leaves nothing behind but a scratch folder that the next
-    download deletes.
+    Two downloads at the same time wait for each other. An interrupted one leaves a scratch folder, which the next download deletes.
 
     Args:
         name: Name of the bundle.
         urls: Where to get copies of the official archives, one for each source; the official places where empty.
-        report: Gets a line for each step.
-        watch: Gets the number of files that are complete and of bytes that have come.
+        report: Called with a message for each step.
+        watch: Called with the number of complete files and of received bytes.
 
     Returns:
         The folder of the files.

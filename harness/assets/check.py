@@ -1,4 +1,4 @@
-"""What a folder of assets holds: each file official, a known stand-in, corrupt or missing; told by the files' contents."""
+"""The check of a folder of assets: each file is official, a known stand-in, corrupt or missing, by the files' contents."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def check_files(spec: BundleSpec, folder: Path) -> Contents:
 
 
 def _find(spec: BundleSpec, path: str, folder: Path) -> File | None:
-    """What lies in ``folder`` at an official file's ``path``, or else where its known replacement would lie."""
+    """The file in ``folder`` at an official file's ``path``, or else at the path of its known replacement."""
     places = [path, spec.stand_ins[path].path] if path in spec.stand_ins else [path]
     for place in places:
         file = folder / place
@@ -85,7 +85,7 @@ def _find(spec: BundleSpec, path: str, folder: Path) -> File | None:
                 return File(place, blob_id(file))
         except OSError as error:
             raise VlarigError(
-                f"{file} cannot be read: {error.strerror or error}; mend that, or unpack the assets anew"
+                f"{file} cannot be read: {error.strerror or error}; fix that, or unpack the assets again"
             ) from None
     return None
 

@@ -32,8 +32,8 @@ def download_files(spec: BundleSpec, urls: Sequence[str], folder: Path, report: 
         spec: The bundle.
         urls: Where the archive of each source is: upstream's own address or a copy's, by http, https or file.
         folder: An empty folder; the caller deletes it where this fails.
-        report: Gets a line for each archive.
-        watch: Is told of the progress.
+        report: Called with a message for each archive.
+        watch: Called with the progress.
 
     Raises:
         VlarigError: An archive cannot be had, ends early, lacks a file, or holds another content.
@@ -93,7 +93,7 @@ def _other_place(source: Source, url: str) -> str:
 
 
 class _Download:
-    """The bytes at an address, as tarfile reads a stream; whatever goes wrong on the way is one sentence."""
+    """The bytes at an address, as tarfile reads a stream; every failure is a :class:`VlarigError` of one sentence."""
 
     def __init__(self, url: str, watch: Callable[[int], None]) -> None:
         self._url = url
@@ -102,10 +102,10 @@ class _Download:
         if url.partition(":")[0] not in ("http", "https", "file"):
             raise VlarigError(f"--url is {url!r}; expected an address that begins with https://, http:// or file://")
         try:
-            self._response = urllib.request.urlopen(url, timeout=SILENCE)  # noqa: S310 (the scheme was looked at)
+            self._response = urllib.request.urlopen(url, timeout=SILENCE)  # noqa: S310 (the scheme was checked)
         except urllib.error.HTTPError as error:
             raise VlarigError(
-                f"{url} answers with HTTP status {error.code} ({error.reason}); look whether it is right and may be read from "
+                f"{url} answers with HTTP status {error.code} ({error.reason}); check that it is right and may be read from "
                 "here, or give a copy with --url"
             ) from None
         except (OSError, HTTPException, ValueError) as error:
@@ -114,7 +114,7 @@ class _Download:
         self._length = int(length) if length.isdecimal() else None
 
     def close(self) -> None:
-        """Hang up."""
+        """Close the connection."""
         self._response.close()
 
     def read(self, size: int) -> bytes:
@@ -137,7 +137,7 @@ class _Download:
 
     def _unreachable(self, reason: object) -> VlarigError:
         return VlarigError(
-            f"{self._url} cannot be reached ({reason}); look at the network, set HTTPS_PROXY where a proxy is needed, or give a "
+            f"{self._url} cannot be reached ({reason}); check the network, set HTTPS_PROXY where a proxy is needed, or give a "
             "copy with --url"
         )
 

@@ -14,7 +14,7 @@ from ..locking import unwritable
 def made_whole(folder: Path) -> Iterator[Path]:
     """A scratch folder that takes the place of ``folder`` when the context ends well, and vanishes otherwise.
 
-    What a killed process left of its scratch folder is deleted by the next one. To be used under a lock.
+    The next process deletes the scratch folder of a killed one. Use it under a lock.
 
     Raises:
         VlarigError: The disk is full, or something cannot be written.

@@ -50,7 +50,7 @@ class File(NamedTuple):
 class BundleSpec:
     """A bundle of data files, read from a plug-in's ``<name>.toml``, with ``<name>.txt`` beside it.
 
-    Contents are told by git's blob ids, in hex: upstream's own repositories then say what is official, file by file.
+    Contents are identified by git's blob ids, in hex, so upstream's own repositories say what is official, file by file.
 
     Attributes:
         name: Name of the bundle.

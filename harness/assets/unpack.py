@@ -25,7 +25,7 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-#: What an archive of a bundle may end with, in order of preference.
+#: Suffixes of a bundle's archive, in order of preference.
 SUFFIXES = (".tar.xz", ".tar.gz", ".tar.zst")
 
 #: What reading a damaged archive raises: by its compression, or by headers that say what cannot be.
@@ -57,7 +57,7 @@ def unpacked_name(archive: Path, name: str) -> str:
         status = archive.stat()
         return f"{name}-{_sha256(archive, status.st_size, status.st_mtime_ns)[:12]}"
     except OSError as error:
-        raise VlarigError(f"{archive} cannot be read: {error.strerror or error}; mend that, or move it away") from None
+        raise VlarigError(f"{archive} cannot be read: {error.strerror or error}; fix that, or move it away") from None
 
 
 @lru_cache(maxsize=16)
@@ -70,8 +70,8 @@ def _sha256(archive: Path, size: int, changed: int) -> str:
 def unpack(archive: Path, folder: Path, most_bytes: int, report: Callable[[str], None]) -> None:
     """Unpack ``archive`` to ``folder``, unless that was done before, in which case nothing is written.
 
-    Two processes at the same time wait for each other, and what was interrupted is made anew. Contents are all that is taken: files
-    get the modes, owners and times of new ones.
+    Two processes at the same time wait for each other, and what was interrupted is made again. Only contents are taken: files get the
+    modes, owners and times of new ones.
 
     Args:
         archive: The archive.
@@ -130,7 +130,7 @@ def _opened(archive: Path, most_bytes: int) -> Iterator[tarfile.TarFile]:
 
 
 class _Bounded:
-    """What an archive holds, up to a bound: a few megabytes can be decompressed to any number."""
+    """An archive's contents, up to a bound: a few megabytes can be decompressed to any number."""
 
     def __init__(self, plain: IO[bytes], most: int) -> None:
         self._plain = plain

@@ -1,10 +1,10 @@
-"""Child processes: started, watched and ended here, whatever they are; a simulator's worker and a policy's replica are of this kind.
+"""Child processes, a simulator's worker or a policy's replica: started, watched and ended here.
 
-A child talks to us by frames on a socket pair, one reply to each request, in order. It is killed when it gives no answer in time, or
-takes more than its share of the memory; :class:`ChildDied` says which failure that is.
+A child exchanges frames with the driver on a socket pair, one reply to each request, in order. It is killed when it does not reply in
+time, or takes more than its share of the memory; :class:`ChildDied` names the failure.
 
-Waiting is counted in ticks of our own event loop: however long we were stopped (by a signal, a debugger, a policy that holds the
-interpreter, a suspended machine), no more than one tick has passed, and what a child has answered meanwhile is read first.
+Waiting is counted in ticks of the driver's event loop. A stop of any length (a signal, a debugger, a policy that holds the interpreter,
+a suspended machine) counts as one tick at most, and replies that arrived meanwhile are read first.
 """
 
 from __future__ import annotations
@@ -36,41 +36,40 @@ from .liveness import TICK, within
 #: Seconds that the launcher gets to start a child.
 START_SECONDS = 20.0
 
-#: Seconds that the rest of what a child has printed is waited for.
+#: Seconds to wait for the rest of a child's output.
 LAST_WORDS_SECONDS = 0.2
 
 #: Seconds that the launcher gets to end all children.
 END_SECONDS = 5.0
 
-#: Seconds after which a process that was killed, and is still there, is left to the kernel: a driver of the graphics card may hold it.
+#: Seconds after which a killed process that is still there is left to the kernel: a graphics driver may hold it.
 KILL_SECONDS = 10.0
 
-
-#: Bytes that a child may send before we read them, where the system allows so many. With two views of 256 x 256 pixels in the kernel's
-#: hands it goes on to the next request.
+#: Size of a child's send buffer in bytes, where the system allows it. It holds two views of 256 x 256 pixels, so that the child goes on
+#: to the next request before the driver reads them.
 SEND_BYTES = 2**20
 
-#: Seconds between two looks at the launcher when it is to end.
+#: Seconds between two checks whether the launcher has ended.
 _POLL_SECONDS = 0.01
 
 
 class ChildDied(Exception):
-    """A child is gone, and all that it held.
+    """A child died, and its state is lost.
 
     Attributes:
-        kind: Which failure that is: ``crash``, ``hang``, ``memory`` or ``lost`` of :mod:`vlarig.envs.messages`.
+        kind: The failure: ``crash``, ``hang``, ``memory`` or ``lost`` of :mod:`vlarig.envs.messages`.
         running: Number of the request that was running; 0 for none.
     """
 
-    def __init__(self, kind: str, story: str, running: int = 0) -> None:
-        super().__init__(story)
+    def __init__(self, kind: str, reason: str, running: int = 0) -> None:
+        super().__init__(reason)
         self.kind = kind
         self.running = running
 
 
 @dataclass
 class _Pending:
-    """A request without a reply: its number, the seconds that it may take, and whether the child has got it."""
+    """A request without a reply: its number, its timeout in seconds, and whether the child has received it."""
 
     id: int
     patience: float
@@ -79,19 +78,19 @@ class _Pending:
 
 @dataclass(frozen=True)
 class ChildConfig:
-    """What a child is made of.
+    """How a child is started and watched.
 
     Attributes:
         command: Its command line; the program by its full path.
         environment: Its environment variables.
-        greeting: What it reads first: one line of JSON.
-        load_seconds: Longest that it may take to say its first frame.
-        answer_seconds: Longest that it may take to answer a request for which no other patience is given.
-        output: Gets what it prints.
+        greeting: One line of JSON that it reads first.
+        load_seconds: Timeout of its first frame.
+        answer_seconds: Timeout of a request that has no patience of its own.
+        output: Called with its output.
         memory_bytes: Most memory that it may take; no bound when ``None``.
         files: Open files that it inherits, by the environment variable that gets the file's path.
         most_bytes: Largest body of a frame.
-        name: What it is, for sentences.
+        name: Its name in messages.
     """
 
     command: list[str]
@@ -107,7 +106,7 @@ class ChildConfig:
 
     @property
     def process(self) -> str:
-        """Its process, for sentences."""
+        """Its process's name in messages."""
         return self.name if self.name == "it" else f"{self.name}'s process"
 
 
@@ -146,7 +145,7 @@ class Launcher:
                 await within(child._begin(), START_SECONDS)
         except TimeoutError:
             assert self._process is not None
-            self._process.kill()  # it is stopped, and started anew for the next child
+            self._process.kill()  # it is stopped; the next child restarts it
             await child.end()
             raise ChildDied(LOST, f"its launcher did not start it within {START_SECONDS:g} s") from None
         except OSError as error:
@@ -161,8 +160,8 @@ class Launcher:
         ours, theirs = socket.socketpair()
         with theirs:
             try:
-                # In our session, so that the kernel wakes it when we die while it is stopped at its very beginning; and in a group of
-                # its own, so that a terminal's signals do not reach it.
+                # In the driver's session, so that the kernel wakes it when the driver dies while it is stopped at its very beginning;
+                # in a group of its own, so that a terminal's signals do not reach it.
                 self._process = subprocess.Popen(
                     [sys.executable, "-I", "-S", launcher.__file__, str(os.getpid())],
                     stdin=theirs.fileno(),
@@ -190,7 +189,7 @@ class Launcher:
         self._writer.transport.abort()
 
     async def _order(self, order: Mapping[str, Any], files: list[int]) -> None:
-        """Send an order, and files beside it: they travel with a byte that the launcher skips, so that no line is cut in two."""
+        """Send an order and its files: they travel with a byte that the launcher skips, so that no line is cut in two."""
         self._wake()
         while True:
             with contextlib.suppress(BlockingIOError):
@@ -205,17 +204,17 @@ class Launcher:
             self._writer.write(json.dumps({"kill": number}).encode() + b"\n")
 
     def _wake(self) -> None:
-        """Let the launcher go on, where it was stopped."""
+        """Continue the launcher where it was stopped."""
         if self._process is not None:
             self._process.send_signal(signal.SIGCONT)
 
     async def _listen(self, reader: asyncio.StreamReader) -> None:
         with contextlib.suppress(OSError):
             async for line in reader:
-                said = json.loads(line)
-                child = self._children.get(said["child"])
+                report = json.loads(line)
+                child = self._children.get(report["child"])
                 if child is not None:
-                    child._learn(said)
+                    child._learn(report)
         for child in list(self._children.values()):
             child._learn({"excess": None, "status": -signal.SIGKILL})
 
@@ -249,7 +248,7 @@ class Child:
 
     @property
     def alive(self) -> bool:
-        """Whether it can still be given something to do, as far as is known."""
+        """Whether it accepts requests, as far as is known."""
         return self._verdict is None and not self._ended.is_set()
 
     async def send(self, frame: Frame, patience: float | None = None) -> None:
@@ -257,13 +256,13 @@ class Child:
 
         Args:
             frame: The request.
-            patience: Seconds that it may take from when the one before it was answered; the config's when ``None``.
+            patience: Timeout in seconds, counted from the reply to the request before it; the config's when ``None``.
         """
         expected = self._expect(frame.id, self._config.answer_seconds if patience is None else patience)
         self._unsent.put_nowait((expected, frame.head() + frame.body))
 
     async def sent(self) -> None:
-        """Wait until all that was to be sent is sent, or the process is gone."""
+        """Wait until all requests are sent, or the process is dead."""
         await self._unsent.join()
 
     async def receive(self) -> Frame:
@@ -278,7 +277,7 @@ class Child:
                 raise BadMessageError(f"it has the number {head.id}")
             frame = head.frame(await self._read(head.size))
         except BadMessageError as error:
-            self.kill(CRASH, f"{self._config.process} wrote what is no answer to its request ({error}) and was killed")
+            self.kill(CRASH, f"{self._config.process} wrote an invalid reply ({error}) and was killed")
         except (EOFError, OSError):
             pass
         else:
@@ -287,9 +286,9 @@ class Child:
             return frame
         raise await self._death()
 
-    def kill(self, kind: str, story: str) -> None:
-        """End the process at once, and what it has said; the first reason counts."""
-        self._verdict = self._verdict or (kind, story)
+    def kill(self, kind: str, reason: str) -> None:
+        """End the process at once and discard its unread replies; the first reason counts."""
+        self._verdict = self._verdict or (kind, reason)
         self._launcher._kill(self._number)
         self._hang_up(socket.SHUT_RDWR)
 
@@ -311,7 +310,7 @@ class Child:
         self._launcher._children.pop(self._number, None)
 
     async def _begin(self) -> None:
-        """Start the process, and its watch.
+        """Start the process and its watch.
 
         Raises:
             ChildDied: The launcher could not start it, or ended.
@@ -342,17 +341,17 @@ class Child:
         if self._pid is None:
             raise await self._death()
 
-    def _learn(self, said: Mapping[str, Any]) -> None:
-        """Take note of what the launcher says."""
-        if "pid" in said:
-            self._pid = said["pid"]
-        if "excess" in said:
-            kind, story = (LOST, "its launcher ended") if said["excess"] is None else (MEMORY, said["excess"])
-            self._verdict = self._verdict or (kind, f"{self._config.name} {story}" if kind == MEMORY else story)
-        if "status" in said:
-            self._status, self._problem = said["status"], said.get("error", "")
+    def _learn(self, report: Mapping[str, Any]) -> None:
+        """Record a report of the launcher."""
+        if "pid" in report:
+            self._pid = report["pid"]
+        if "excess" in report:
+            kind, reason = (LOST, "its launcher ended") if report["excess"] is None else (MEMORY, report["excess"])
+            self._verdict = self._verdict or (kind, f"{self._config.name} {reason}" if kind == MEMORY else reason)
+        if "status" in report:
+            self._status, self._problem = report["status"], report.get("error", "")
             self._ended.set()
-            self._hang_up(socket.SHUT_RD)  # what it has said is read, and then comes the end, whoever else holds its end
+            self._hang_up(socket.SHUT_RD)  # buffered replies are read, then EOF comes, also where another process holds its end
         if self._began is not None and not self._began.done():
             self._began.set_result(None)
 
@@ -363,7 +362,7 @@ class Child:
         return self._pending[-1]
 
     async def _read(self, count: int) -> bytearray:
-        """So many bytes of what it says; ``EOFError`` where there are not as many."""
+        """Read ``count`` bytes from the child; ``EOFError`` where there are fewer."""
         assert self._channel is not None
         buffer = bytearray(count)
         view = memoryview(buffer)
@@ -375,17 +374,17 @@ class Child:
         return buffer
 
     async def _transmit(self) -> None:
-        """Send what is to be sent."""
+        """Send the queued requests."""
         assert self._channel is not None
         while True:
             request, data = await self._unsent.get()
-            with contextlib.suppress(OSError):  # it is gone, as its reply tells
+            with contextlib.suppress(OSError):  # it is dead; receive raises
                 await asyncio.get_running_loop().sock_sendall(self._channel, data)
                 request.delivered = True
             self._unsent.task_done()
 
     async def _watch(self) -> None:
-        """Kill the process where it gives no answer in time; and have the launcher watch its memory, whatever stopped it."""
+        """Kill the process where it does not reply in time; continue a stopped launcher, which watches its memory."""
         while not self._ended.is_set():
             await asyncio.sleep(TICK)
             self._launcher._wake()
@@ -398,7 +397,7 @@ class Child:
                 self.kill(HANG, f"{self._config.name} gave no answer within {self._pending[0].patience:g} s and was killed")
 
     def _has_spoken(self) -> bool:
-        """Whether something that it said is to be read."""
+        """Whether a part of a reply can be read."""
         assert self._channel is not None
         try:
             return bool(self._channel.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
@@ -406,7 +405,7 @@ class Child:
             return False
 
     async def _copy(self, reading: int) -> None:
-        """Pass on what it prints, until no process is left that could print more."""
+        """Pass on its output until no process holds the pipe."""
         reader = asyncio.StreamReader()
         transport, _ = await asyncio.get_running_loop().connect_read_pipe(
             lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(reading, "rb", buffering=0)
@@ -417,24 +416,24 @@ class Child:
                     self._config.output(data)
 
     async def _death(self) -> ChildDied:
-        """How it came to its end, which may still be to come."""
+        """How the process ended; waits for its end."""
         if self._verdict is None:
             with contextlib.suppress(TimeoutError):
                 await within(self._ended.wait(), END_SECONDS)
             if not self._ended.is_set():
                 self.kill(CRASH, f"{self._config.process} closed its end of the line and was killed")
-        gone = await self._wait_for_end()
-        kind, story = self._verdict or self._story()
+        ended = await self._wait_for_end()
+        kind, reason = self._verdict or self._reason()
         running = next((request.id for request in self._pending if request.delivered), 0)
-        return ChildDied(kind, story if gone else f"{story}, but does not end", running)
+        return ChildDied(kind, reason if ended else f"{reason}, but does not end", running)
 
-    def _story(self) -> tuple[str, str]:
+    def _reason(self) -> tuple[str, str]:
         if self._problem:
             return LOST, f"it cannot be started ({self._problem})"
         return CRASH, f"{self._config.process} {how_it_ended(self._status)}"
 
     async def _wait_for_end(self) -> bool:
-        """Whether the process is gone, after it was killed."""
+        """Wait for the end of a killed process; false where it does not end in time."""
         if self._began is not None:
             with contextlib.suppress(TimeoutError):
                 await within(self._ended.wait(), KILL_SECONDS)
@@ -463,7 +462,7 @@ def _is_stopped(pid: int) -> bool:
 
 
 async def _exits(process: subprocess.Popen[bytes], seconds: float) -> bool:
-    """Whether the process is gone within so many seconds, counted in ticks of this event loop."""
+    """Whether the process ends within ``seconds``, counted in ticks of this event loop."""
     for _ in range(math.ceil(seconds / _POLL_SECONDS)):
         if process.poll() is not None:
             return True

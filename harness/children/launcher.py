@@ -3,10 +3,10 @@
 It runs as ``python -I -S launcher.py DRIVER_PID`` with its end of a socket pair as standard input, and imports the standard library
 alone. It exists for what the driver cannot do itself:
 
-- The driver has several threads, so nothing may run in it between fork and exec. The launcher has one: a child of its own asks the
-  kernel, before its first instruction, to die with the launcher.
+- The driver has several threads, so nothing may run in it between fork and exec. The launcher has one: its forked child sets,
+  before exec, that the kernel kills it when the launcher dies.
 - The driver's interpreter may be held by a policy for minutes. The launcher watches memory meanwhile.
-- The driver may be killed at any moment. The launcher then kills every child, whatever it has started and whatever state it is in.
+- The driver may be killed at any moment. The launcher then kills every child, in whatever state, and all that it has started.
 
 Both ends send lines of JSON. The driver sends ``{"start": n, "command": [...], "environment": {...}, "files": [...], "memory": b}``,
 before it a byte 0 with the descriptors of the child's standard input, its output, and ``files``, which are the environment variables
@@ -31,24 +31,24 @@ from typing import Any
 #: prctl option: the kernel sends the process a signal when its parent dies (linux/prctl.h).
 _PR_SET_PDEATHSIG = 1
 
-#: Environment variable that marks all that a child has started, in whichever session it is by now.
+#: Environment variable that marks all processes that a child has started, in any process session.
 MARK = "VLARIG_STARTED_BY"
 
-#: Seconds between two looks at the children's memory, and at whether the driver lives.
+#: Seconds between two checks of the children's memory, and of whether the driver lives.
 TICK = 0.25
 
 #: Descriptors that one message carries at most.
 MOST_FILES = 8
 
-#: Most looks for the processes that a child has left: what is forked during one look is found by the next.
-_LOOKS = 10
+#: Most scans for the processes that a child has left: a process forked during one scan is found by the next.
+_SCANS = 10
 
 _GB = 10**9
 
 
 @dataclass
 class _Process:
-    """A child: its process id, its most bytes of memory, its mark, and where it says why it could not begin."""
+    """A child: its process id, its most bytes of memory, its mark, and the pipe with the error of a failed exec."""
 
     pid: int
     memory: int | None
@@ -72,7 +72,7 @@ class Launcher:
         self._descriptors: list[int] = []
 
     def run(self) -> None:
-        """Serve until the driver ends the connection or is gone; then end all children."""
+        """Serve until the driver ends the connection or dies; then end all children."""
         self._control.setblocking(False)
         woken, wake = socket.socketpair()
         woken.setblocking(False)
@@ -156,7 +156,7 @@ class Launcher:
             self._say(number, status=status, **({"error": error} if error else {}))
 
     def _say(self, number: int, **members: Any) -> None:
-        """Tell the driver; one that reads nothing for long is stopped, and gets what fits."""
+        """Report to the driver; a stopped driver that reads nothing gets what fits into the buffer."""
         self._control.settimeout(TICK)
         with contextlib.suppress(OSError):
             self._control.sendall(json.dumps({"child": number, **members}).encode() + b"\n")
@@ -164,7 +164,7 @@ class Launcher:
 
 
 def _spawn(order: dict[str, Any], descriptors: list[int]) -> tuple[int, int]:
-    """Fork and execute; the child's process id, and where it writes why it cannot begin.
+    """Fork and execute; the child's process id, and the pipe to which it writes why exec failed.
 
     This does not wait for exec, as subprocess does: a child that is stopped before it would stop the launcher.
     """
@@ -196,7 +196,7 @@ def _spawn(order: dict[str, Any], descriptors: list[int]) -> tuple[int, int]:
 
 
 def die_with_parent(number: int) -> None:
-    """Have the kernel send this process a signal when its parent dies, whatever it does then, or stopped (Linux only)."""
+    """Have the kernel send this process a signal when its parent dies, also where this process is stopped (Linux only)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
 
@@ -208,12 +208,12 @@ def excess_of(pid: int, share: int | None) -> str | None:
         return None
     return (
         f"grew to {resident / _GB:.1f} GB, its share of the memory is {share / _GB:.1f} GB; "
-        "fewer slots or workers make shares larger"
+        "fewer envs or workers make shares larger"
     )
 
 
 def resident_bytes(pid: int) -> int:
-    """Memory of a process that is not paged out; 0 where the system does not tell (it is not Linux, or the process is gone)."""
+    """Resident memory of a process in bytes; 0 where it is unknown (the system is not Linux, or the process is dead)."""
     try:
         pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     except (OSError, IndexError):
@@ -222,16 +222,16 @@ def resident_bytes(pid: int) -> int:
 
 
 def _kill(pid: int) -> None:
-    """Kill a child that was not awaited yet, and its group; one that has just been forked has none."""
+    """Kill a child that was not awaited yet, and its group; a child that has just been forked has none."""
     for kill in (os.killpg, os.kill):
         with contextlib.suppress(OSError):
             kill(pid, signal.SIGKILL)
 
 
 def _kill_marked(marks: set[str]) -> None:
-    """Kill whatever has one of the marks in its environment (Linux only)."""
+    """Kill every process with one of the marks in its environment (Linux only)."""
     wanted = {f"{MARK}={mark}".encode() for mark in marks}
-    for _ in range(_LOOKS if wanted else 0):
+    for _ in range(_SCANS if wanted else 0):
         found = [process for process in Path("/proc").glob("[0-9]*") if wanted.intersection(_environment_of(process))]
         if not found:
             return
@@ -241,7 +241,7 @@ def _kill_marked(marks: set[str]) -> None:
 
 
 def _environment_of(process: Path) -> list[bytes]:
-    """What a process was started with; nothing where it is gone, has ended, or is another user's."""
+    """The environment variables a process was started with; none where it has ended, or is another user's."""
     try:
         return (process / "environ").read_bytes().split(b"\0")
     except OSError:

@@ -58,7 +58,7 @@ class Channel(Protocol):
         ...
 
     async def receive(self) -> Frame:
-        """The answer to the oldest request that has none.
+        """The reply to the oldest request that has none.
 
         Raises:
             ChildDied: There will be none.
@@ -71,7 +71,7 @@ class Channel(Protocol):
 
 
 class Line:
-    """A line to a child's process, for as long as that lives: many requests at a time, each with one reply.
+    """A line to a child's process while it lives: many requests at a time, each with one reply.
 
     Attributes:
         death: How the process died; ``None`` while it lives, as far as is known.
@@ -95,7 +95,7 @@ class Line:
         return self._channel.pid
 
     async def ask(self, frame: Frame) -> Frame:
-        """The reply to a request; the frame's number is given here.
+        """The reply to a request; the frame gets its number here.
 
         Raises:
             ChildDied: The process died; ``lost`` where another request was running.
@@ -114,12 +114,12 @@ class Line:
         await asyncio.wait({self._listener})
 
     async def discard(self, death: ChildDied) -> None:
-        """End a process that is of no use any more, as one that died so."""
+        """End a process that is of no use any more, and record ``death`` as its end."""
         await self.end()
         self.death = death
 
     async def _listen(self) -> None:
-        """Hand on each reply, and when the process dies say so to all that wait: only one request was running."""
+        """Hand on each reply; when the process dies, fail all pending requests: only one of them was running."""
         try:
             while True:
                 frame = await self._channel.receive()
@@ -128,7 +128,7 @@ class Line:
                     answered.set_result(frame)
         except ChildDied as death:
             self.death = death
-        except Exception as error:  # a defect of ours, for which no request may wait for ever
+        except Exception as error:  # a defect here must not leave a request waiting for ever
             self.death = ChildDied(LOST, f"the line to the process broke ({error})")
         death = self.death
         self.charged = self.charges and death.running in self._waiting and death.kind in EPISODE_FAULTS
@@ -156,13 +156,13 @@ class WorkerLine(Line):
 
         Raises:
             SimulatorFault: The simulator could not, or died.
-            VlarigError: The env refused in one sentence.
+            VlarigError: The env refused, with one sentence.
         """
-        return (await self._answer(Start(episode, needs), env, episode.protocol.execute, Started)).snapshot
+        return (await self._answer(Start(episode, needs), env, episode.protocol.n_action_steps, Started)).snapshot
 
     async def step(self, env: int, actions: np.ndarray) -> ChunkResult:
         """Run a chunk, ``float32[H, A]``, in an env. Raises like :meth:`start`."""
-        steps = actions.shape[0] if actions.ndim else 0  # a shape that is wrong is the env's to refuse
+        steps = actions.shape[0] if actions.ndim else 0  # the env refuses a wrong shape
         return (await self._answer(Step(actions), env, steps, Stepped)).result
 
     async def prepare(self, env: int, episode: Episode) -> dict[str, Any] | None:
@@ -175,7 +175,7 @@ class WorkerLine(Line):
         try:
             frame = encode(message, 0, env, steps)
         except BadMessageError as error:
-            raise VlarigError(f"the request does not travel: {error}") from None
+            raise VlarigError(f"the request cannot be encoded: {error}") from None
         if len(frame.body) > MAX_MESSAGE_BYTES:
             raise VlarigError(f"a request of {len(frame.body)} bytes; at most {MAX_MESSAGE_BYTES} can be sent")
         try:
@@ -183,7 +183,7 @@ class WorkerLine(Line):
         except ChildDied as death:
             raise SimulatorFault(death.kind, str(death)) from None
         except BadMessageError as error:
-            raise SimulatorFault(ENV_ERROR, f"the env's answer cannot be read ({error})") from None
+            raise SimulatorFault(ENV_ERROR, f"the env's reply cannot be read ({error})") from None
         if isinstance(answer, Failure):
             if answer.kind == REFUSED:
                 raise VlarigError(answer.message)

@@ -1,8 +1,7 @@
-"""Bounded waits, and connections whose other end may be stopped, half open or gone.
+"""Bounded waits, and connections whose other end may be stopped, half open or closed.
 
-Nothing that waits for another process may wait for ever, and nothing may blame another process for time in which we were stopped
-ourselves (by a signal, a debugger, a suspended machine). So time is counted in ticks of our own event loop: however long we did not
-run, no more than one tick has passed.
+Every wait for another process is bounded, and no wait counts time in which this process itself was stopped (by a signal, a debugger, a
+suspended machine). So time is counted in ticks of this process's event loop: a stop of any length counts as one tick at most.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from websockets.exceptions import ConnectionClosed
 
 T = TypeVar("T")
 
-#: Seconds between two looks at what is waited for.
+#: Seconds between two checks of a wait.
 TICK = 0.25
 
 #: Seconds that the other end of a connection gets to say goodbye.
@@ -42,7 +41,7 @@ KEEPALIVE = Keepalive(interval=20.0, patience=60.0)
 
 
 async def within(awaitable: Awaitable[T], seconds: float) -> T:
-    """The result of ``awaitable``, which may take ``seconds`` of the time in which we run; it is cancelled where it takes longer.
+    """The result of ``awaitable``, which may take ``seconds`` of this process's running time; it is cancelled where it takes longer.
 
     Raises:
         asyncio.TimeoutError: It took longer.
@@ -60,14 +59,14 @@ async def within(awaitable: Awaitable[T], seconds: float) -> T:
             task.cancel()
             await asyncio.wait({task}, timeout=TICK)
         if task.done() and not task.cancelled():
-            task.exception()  # retrieved, also where we were cancelled as it came
+            task.exception()  # retrieved, also where this wait was cancelled as it came
 
 
 async def keep_alive(connection: Connection, keepalive: Keepalive) -> None:
     """Ping the other end for as long as it answers, then break the connection.
 
     It replaces the keepalive of websockets, whose ping first waits, without bound, until the other end has read what was sent before:
-    it would never notice a process that is stopped and reads nothing.
+    it never notices a process that is stopped and reads nothing.
     """
     with contextlib.suppress(ConnectionClosed):
         while True:

@@ -1,19 +1,19 @@
-"""A simulator's share of the machine's memory: when it should be replaced before it takes more, which would be its end."""
+"""A simulator's share of the machine's memory: when to replace its process before it exceeds the share and is killed."""
 
 from __future__ import annotations
 
 from .launcher import resident_bytes
 
-#: How much of the room between what a simulator takes once its envs are at work and what it may take is for what it forgets to
-#: give back. When so much is used up it is replaced where an episode begins, which costs no episode. The rest is for what one episode
-#: takes beyond others, and for what a leak adds until an episode begins.
+#: Part of the room for leaks; the room is the share less the memory of a simulator whose envs all run. When this part is used up, the
+#: process is replaced where an episode begins, which costs no episode. The rest is for an episode that needs more memory than others,
+#: and for what a leak adds until an episode begins.
 ROOM_FOR_LEAKS = 0.5
 
 _GB = 10**9
 
 
 class MemoryShare:
-    """What one simulator process takes of its share.
+    """One simulator process's use of its share.
 
     Args:
         pid: The process.
@@ -29,9 +29,8 @@ class MemoryShare:
     def leak(self, env: int) -> str | None:
         """Why the process should be replaced before an episode begins in ``env``, in words; ``None`` if it should not.
 
-        Each env takes memory when it begins its first episode in the process. What the process has when a env begins its second
-        is what it needs, and no fresh process would do with less; growth is counted from there. So every process carries some
-        episodes to their ends, however small the share is.
+        Each env takes memory when it begins its first episode in the process. The memory at the first second episode of an env is what
+        a fresh process needs too; growth is counted from there. So every process finishes some episodes, also with a small share.
         """
         if self._share is None:
             return None

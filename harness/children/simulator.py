@@ -18,11 +18,11 @@ from .memory import MemoryShare
 
 
 class Simulator:
-    """A worker's process that has loaded its adapter, as :meth:`start` makes it. Frames pass unread but for their heads.
+    """A worker's process that has loaded its adapter, as :meth:`start` makes it. Only the heads of frames are read.
 
     Attributes:
         first: The frame that it sent when it was loaded.
-        welcome: What is in it.
+        welcome: That frame's message.
     """
 
     first: Frame
@@ -45,14 +45,14 @@ class Simulator:
 
         Args:
             launcher: Starts it.
-            worker_spec: What it is made of.
-            output: Gets what it prints.
+            worker_spec: Its recipe.
+            output: Called with its output.
             memory_bytes: Most memory that it may take; no bound when ``None``.
 
         Raises:
-            VlarigError: The adapter cannot be loaded, and says why; or its share of the memory does not suffice.
-            CodeChangedError: Its code is no longer what the run began with.
-            ChildDied: The process died on the way.
+            VlarigError: The adapter cannot be loaded, and says why; or its share of the memory is too small.
+            CodeChangedError: Its code changed since the run began.
+            ChildDied: The process died while it loaded.
         """
         adapter = worker_spec.suite.adapter
         await asyncio.to_thread(check_unchanged, worker_spec.files.items())
@@ -69,14 +69,14 @@ class Simulator:
         try:
             simulator.first = await child.receive()
             simulator.welcome = _welcome(simulator.first, adapter)
-            excess = excess_of(child.pid, memory_bytes)  # the launcher may look later
+            excess = excess_of(child.pid, memory_bytes)  # the launcher may check later
             if excess is not None:
                 raise ChildDied(MEMORY, f"the simulator {excess}")
             await asyncio.to_thread(check_unchanged, worker_spec.files.items())  # now that it has been read
         except ChildDied as death:
             await child.end()
-            story = f"{adapter} did not load: {death}"
-            raise VlarigError(story) if death.kind == MEMORY else ChildDied(LOST, story) from None
+            reason = f"{adapter} did not load: {death}"
+            raise VlarigError(reason) if death.kind == MEMORY else ChildDied(LOST, reason) from None
         except BaseException:
             await child.end()
             raise
@@ -91,28 +91,28 @@ class Simulator:
         """Send it a request.
 
         Raises:
-            BadMessageError: It is none.
+            BadMessageError: The frame is no request.
         """
         if frame.kind == START:
             leak = self._memory.leak(frame.env)
             if leak is not None:
                 self._child.kill(LOST, f"the simulator {leak}")
             self._steps[frame.env] = frame.steps
-            await self._child.send(frame, self._patience.start)
+            await self._child.send(frame, self._patience.reset)
         elif frame.kind == STEP:
-            rows = min(frame.steps, self._steps.get(frame.env, 1))
-            await self._child.send(frame, self._patience.row * max(1, rows))
+            steps = min(frame.steps, self._steps.get(frame.env, 1))
+            await self._child.send(frame, self._patience.step * max(1, steps))
         elif frame.kind == PREPARE:
             await self._child.send(frame, self._patience.prepare)
         else:
             raise BadMessageError(f"a message of kind {frame.kind} out of turn; expected Start, Step or Prepare")
 
     async def sent(self) -> None:
-        """Wait until all requests are sent, or the process is gone."""
+        """Wait until all requests are sent, or the process is dead."""
         await self._child.sent()
 
     async def receive(self) -> Frame:
-        """Its answer to the oldest request that has none.
+        """Its reply to the oldest request that has none.
 
         Raises:
             ChildDied: There will be none.
@@ -130,14 +130,14 @@ class Simulator:
 
 
 def _welcome(frame: Frame, adapter: str) -> Welcome:
-    """What a worker says first.
+    """A worker's first message.
 
     Raises:
-        VlarigError: It says why its adapter cannot be loaded.
+        VlarigError: The adapter cannot be loaded; the message says why.
     """
-    said = decode(frame)
-    if isinstance(said, Failure):
-        raise VlarigError(said.message, traceback=said.traceback)
-    if not isinstance(said, Welcome):
-        raise BadMessageError(f"{adapter} said {type(said).__name__} instead of Welcome")
-    return said
+    reply = decode(frame)
+    if isinstance(reply, Failure):
+        raise VlarigError(reply.message, traceback=reply.traceback)
+    if not isinstance(reply, Welcome):
+        raise BadMessageError(f"{adapter} sent {type(reply).__name__} instead of Welcome")
+    return reply

@@ -19,22 +19,22 @@ L = TypeVar("L", bound=Line)
 class MachineAwayError(ChildDied):
     """The machine on which the child is to run cannot be reached now."""
 
-    def __init__(self, story: str) -> None:
-        super().__init__(LOST, story)
+    def __init__(self, reason: str) -> None:
+        super().__init__(LOST, reason)
 
 
 class ChildLostError(VlarigError):
-    """A child cannot be had, for the time being or for good."""
+    """There is no child, for now or permanently."""
 
 
 class Supervisor(Generic[L]):
-    """One child for as long as it is wanted: the line to the one that lives, and its replacements.
+    """Keeps one child running: the line to the child that lives, and its replacements.
 
     Args:
         name: The child's name in messages.
-        launch: Starts a child, in bounded time, and returns the line to it. It raises ``ChildDied`` where that died,
-            :class:`MachineAwayError` where nothing can be started for now, and ``VlarigError`` with what the user can mend.
-        where: What a user is to look at where the child is given up; empty for nothing.
+        launch: Starts a child, in bounded time, and returns the line to it. It raises ``ChildDied`` where the child died,
+            :class:`MachineAwayError` where nothing can be started for now, and ``VlarigError`` with what the user can fix.
+        where: What a user should read where the child is given up, such as a log's path; empty for nothing.
     """
 
     def __init__(self, name: str, launch: Callable[[], Awaitable[L]], where: Callable[[], str] = lambda: "") -> None:
@@ -59,7 +59,7 @@ class Supervisor(Generic[L]):
 
         Raises:
             ChildLostError: It died too often, or its machine is away.
-            VlarigError: It cannot start; that says what the user can mend.
+            VlarigError: It cannot start; the message says what the user can fix.
         """
         async with self._turn:
             if self.absence is not None:
@@ -75,7 +75,7 @@ class Supervisor(Generic[L]):
                 raise
 
     def succeeded(self) -> None:
-        """Take note that the child has carried out a request: what it died of before is over."""
+        """Record that the child has carried out a request: its deaths before no longer count."""
         self._backoff.succeeded()
 
     async def found(self) -> bool:
@@ -102,12 +102,12 @@ class Supervisor(Generic[L]):
                     self._search = asyncio.create_task(self._seek())
                 raise ChildLostError(f"{self._name} is away: {away}") from None
             except ChildDied as death:
-                story = str(death)
+                reason = str(death)
             except VlarigError as error:
                 if not self._backoff.proven or isinstance(error, CodeChangedError):
                     raise
-                story = str(error)  # what worked once may work again when memory or the like is there again
-            await self._count_death(story)
+                reason = str(error)  # it worked once, so it may work again, for example when memory is free
+            await self._count_death(reason)
 
     async def _replace(self) -> L:
         if self.line is not None:
@@ -115,8 +115,8 @@ class Supervisor(Generic[L]):
         self.line = await self._launch()
         return self.line
 
-    async def _count_death(self, story: str) -> None:
-        """Wait a while if the child died before.
+    async def _count_death(self, reason: str) -> None:
+        """Count a death; wait if the child died before.
 
         Raises:
             ChildLostError: It died too often.
@@ -126,23 +126,23 @@ class Supervisor(Generic[L]):
             where = self._where()
             raise ChildLostError(
                 f"{self._name} died {self._backoff.failures} times without carrying out one request in between "
-                f"(the last time: {story})" + f"; see {where}" * bool(where)
+                f"(the last time: {reason})" + f"; see {where}" * bool(where)
             )
         await asyncio.sleep(pause)
 
     async def _seek(self) -> None:
-        """Look for a machine that is away, until it is back, or for as long as that makes sense."""
-        backoff, story = Backoff(LONGEST_ABSENCE), ""
+        """Retry a machine that is away until it is back, for :data:`~.backoff.LONGEST_ABSENCE` seconds at most."""
+        backoff, reason = Backoff(LONGEST_ABSENCE), ""
         backoff.failed()
         while (pause := backoff.failed()) is not None:
             await asyncio.sleep(pause)
             try:
                 await self._replace()
             except (ChildDied, VlarigError) as error:
-                story = str(error)
+                reason = str(error)
                 if isinstance(error, CodeChangedError):
                     break
             else:
                 self.absence = None
                 return
-        self.absence = ChildLostError(f"{self._name} was away for {backoff.paused:.0f} s, and is given up: {story}")
+        self.absence = ChildLostError(f"{self._name} was away for {backoff.paused:.0f} s, and is given up: {reason}")

@@ -1,4 +1,4 @@
-"""A worker's log: what it prints, from its first to its last words, but not all between them."""
+"""A worker's log: the beginning and the end of its output."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class WorkerLog:
     """A log file of bounded size.
 
     Args:
-        path: The file; what is there already stays, and counts.
+        path: The file; its present content stays, and counts.
     """
 
     def __init__(self, path: Path) -> None:

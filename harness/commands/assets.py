@@ -6,7 +6,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Annotated
 
+import tyro
 from rich.filesize import decimal
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from tyro.conf import Positional, UseAppendAction
@@ -25,14 +27,14 @@ LINE_SECONDS = 10.0
 class Fetch:
     """Download official files from upstream, each checked against upstream's own hash.
 
-    What is here already takes no time; what was interrupted is made anew. For example:
+    A bundle that is here already takes no time; an interrupted one is made again. For example:
 
     vlarig assets fetch libero
     """
 
-    names: Positional[tuple[str, ...]]
+    names: Annotated[Positional[tuple[str, ...]], tyro.conf.arg(metavar="NAME...")]
     """Names of bundles; `vlarig assets list` shows them."""
-    url: UseAppendAction[tuple[str, ...]] = ()
+    url: Annotated[UseAppendAction[tuple[str, ...]], tyro.conf.arg(metavar="URL")] = ()
     """Where a copy of upstream's archive is (http, https or file), checked in the same way; once for each archive."""
 
     def run(self) -> None:
@@ -40,7 +42,7 @@ class Fetch:
         if not self.names:
             raise VlarigError("no assets were named; name one or more, as in: vlarig assets fetch libero")
         if self.url and len(self.names) > 1:
-            raise VlarigError(f"--url is for one bundle, but {len(self.names)} were asked for; fetch them one by one")
+            raise VlarigError(f"--url is for one bundle, but {len(self.names)} were named; fetch them one by one")
         for name in self.names:
             with progress(name, len(assets.load_bundle(name).files)) as watch:
                 assets.fetch_bundle(name, self.url, report, watch)
@@ -76,12 +78,12 @@ class Verify:
     vlarig assets verify libero
     """
 
-    names: Positional[tuple[str, ...]] = ()
+    names: Annotated[Positional[tuple[str, ...]], tyro.conf.arg(metavar="[NAME...]")] = ()
     """Names of bundles. Default: all that are here."""
 
     def run(self) -> None:
         """Check each and print what was found."""
-        states = [assets.look_at_bundle(name, report) for name in self.names or assets.bundle_names()]
+        states = [assets.inspect_bundle(name, report) for name in self.names or assets.bundle_names()]
         for state in states:
             show_contents(state)
         problems = [state.problem for state in states if state.problem and (self.names or state.bundle is not None)]
@@ -118,7 +120,7 @@ vlarig assets fetch libero
 
 vlarig assets verify libero
 
-They are looked for in $VLARIG_ASSETS, then where `fetch` puts them.
+They are searched in $VLARIG_ASSETS, then where `fetch` puts them.
 """
 
 
@@ -132,13 +134,13 @@ def progress(name: str, total: int) -> Iterator[Watch]:
     )  # fmt: skip
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(name, total=total, received="", start=True)
-        said = time.monotonic()
+        printed = time.monotonic()
 
         def watch(files: int, received: int) -> None:
-            nonlocal said
+            nonlocal printed
             bar.update(task, completed=files, received=decimal(received))
-            if not console.is_terminal and time.monotonic() - said > LINE_SECONDS:
-                said = time.monotonic()
+            if not console.is_terminal and time.monotonic() - printed > LINE_SECONDS:
+                printed = time.monotonic()
                 report(f"  {files} of {total} files, {decimal(received)}")
 
         yield watch

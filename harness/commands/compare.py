@@ -21,11 +21,11 @@ from ...results.runs import find_run
 from ..command_line import parse
 from ..screen import Screen, print_document
 
-DESCRIPTION = """Compare two runs episode by episode: what the second gained, what it lost, and whether that can be chance.
+DESCRIPTION = """Compare two runs episode by episode: the second's gains and losses, and whether they can be chance.
 
-Only episodes that both runs finished are compared, and only where both are complete; else you are told what is missing. Beside the
-difference of the success rates stands its 95 % interval, and below it McNemar's exact p-value. What of the difference is to be
-expected on other tasks of the kind is told apart. docs/statistics.md explains each number.
+Only episodes that both runs finished are compared, and only where both are complete; else the command lists what is missing. The
+difference of the success rates has its 95 % interval beside it, and McNemar's exact p-value below it. The difference to expect on other
+tasks of the kind is a number of its own. docs/statistics.md explains each number.
 
   vlarig compare runs/before runs/after
   vlarig compare before after --flips
@@ -35,7 +35,7 @@ expected on other tasks of the kind is told apart. docs/statistics.md explains e
 
 @dataclass(frozen=True)
 class CompareConfig:
-    """What the command can be told."""
+    """The command's options."""
 
     runs: tyro.conf.Positional[Annotated[tuple[Path, ...], tyro.conf.arg(metavar="FIRST SECOND")]] = ()
     """Folders of two runs, or their names below runs/."""
@@ -122,7 +122,7 @@ def _metric_table(suites: Sequence[Compared], metric: str) -> Table:
         grid.add_column(name, overflow="fold")
     for suite in suites:
         found = suite.metric(metric)
-        cells = [found.first, found.second, found.by_start, found.by_task] if found else ["incomplete"] * 4
+        cells = [found.first, found.second, found.by_initial_state, found.by_task] if found else ["incomplete"] * 4
         grid.add_row(suite.suite, *(_measured(cell) for cell in cells))
     return grid
 

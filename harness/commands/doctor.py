@@ -27,10 +27,10 @@ change; it may be finished, running or killed.
 
 @dataclass(frozen=True)
 class DoctorConfig:
-    """What the command can be told."""
+    """The command's options."""
 
     run: tyro.conf.Positional[Annotated[Path | None, tyro.conf.arg(metavar="[RUN]")]] = None
-    """Folder of a run, or its name below runs/. Default: this machine is looked at."""
+    """Folder of a run, or its name below runs/. Default: check this machine."""
 
 
 def main(arguments: list[str]) -> int:

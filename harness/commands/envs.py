@@ -47,7 +47,7 @@ DESCRIPTION = """List the suites that can be swept, or check that a suite's env 
 
 @dataclass(frozen=True)
 class ListConfig:
-    """List suites with their tasks, starts, protocols and runtimes."""
+    """List suites with their tasks, initial states, protocols and runtimes."""
 
     names: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[NAME...]")] = ()
     """Suites to describe: every task, and every protocol with what differs. Default: a line for each suite."""
@@ -55,10 +55,10 @@ class ListConfig:
 
 @dataclass(frozen=True)
 class CheckConfig:
-    """Check suites' envs, each in its own runtime; every failed check says what to do about it.
+    """Check suites' envs, each in its own runtime; every failed check comes with advice.
 
-    Two starts of each task are played, again and again. The first task gets every check, each further one those that can differ by
-    task. That takes seconds a task in most simulators.
+    Two initial states of each task are played, again and again. The first task gets every check, each further one those that can differ
+    by task. That takes seconds a task in most simulators.
     """
 
     names: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="[NAME...]")] = ()
@@ -69,7 +69,7 @@ class CheckConfig:
 
 @dataclass(frozen=True)
 class NewConfig:
-    """Write the files of a benchmark of your own, filled in with a small world that works, and say what to type next."""
+    """Write the files of a benchmark of your own, filled in with a small world that works, and print the next commands."""
 
     name: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
     """Its name, and its suite's: small letters, digits and _."""
@@ -102,12 +102,17 @@ def main(arguments: list[str]) -> int:
 
 
 def write_new(config: NewConfig) -> int:
-    """Write a new benchmark, and print its files and what to type."""
+    """Write a new benchmark, and print its files and the next commands."""
     folder, console = config.to or Path(config.name), Screen(soft_wrap=True)
     for file in new_benchmark(config.name, folder):
         console.print(str(file))
-    for line in (f"pip install -e {folder}", f"vlarig runtime install {config.name}", f"vlarig envs check {config.name}"):
-        console.print(f"next: {line}" if line.startswith("pip") else f"      {line}")
+    commands = (
+        f"pip install -e {folder}",
+        f"vlarig runtime install {config.name}",
+        f"VLARIG_ASSETS={folder}/assets vlarig envs check {config.name}",
+    )
+    for line in commands:
+        console.print(f"next: {line}" if line is commands[0] else f"      {line}")
     return 0
 
 
@@ -115,19 +120,19 @@ def show_list() -> int:
     """Print a line for each suite, and for each that is broken."""
     suites, broken = load_suites()
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for heading in ("suite", "what", "tasks", "starts", "protocol", "runtime"):
+    for heading in ("suite", "what", "tasks", "initial states", "protocol", "runtime"):
         table.add_column(heading, no_wrap=heading != "what", min_width=LEAST_TITLE if heading == "what" else None)
     blocks = []
     runtimes = ready_runtimes()
     for suite in suites:
         ready = readiness(suite, runtimes)
-        starts = sum(len(task.starts) for task in suite.tasks)
+        initial_states = sum(len(task.initial_states) for task in suite.tasks)
         default, more = suite.protocols[0], len(suite.protocols) - 1
         protocol = f"{default.name}@{default.version}" + f" +{more}" * (more > 0)
         tasks, runtime = len(suite.tasks), f"{suite.runtime} ({ready})"
-        table.add_row(Text(suite.name, "bold"), suite.title, str(tasks), str(starts), protocol, runtime)
-        told = f"{suite.title}; {tasks} tasks, {starts} starts, protocol {protocol}, runtime {runtime}"
-        blocks.append((Text(suite.name, "bold"), told))
+        table.add_row(Text(suite.name, "bold"), suite.title, str(tasks), str(initial_states), protocol, runtime)
+        summary = f"{suite.title}; {tasks} tasks, {initial_states} initial states, protocol {protocol}, runtime {runtime}"
+        blocks.append((Text(suite.name, "bold"), summary))
     Screen().print_table(table, blocks)
     show_broken(broken)
     return 0
@@ -143,7 +148,7 @@ def show_suite(suite: Suite) -> None:
     """Print a suite's tasks, and its protocols: what differs side by side, then what they share."""
     console = Screen()
     console.print(Text.assemble((suite.name, "bold"), f": {suite.title}"))
-    console.print(f"tasks, each with {_span(suite)} starts:")
+    console.print(f"tasks, each with {_span(suite)} initial states:")
     for task in suite.tasks:
         console.print(f"  {task.name}", soft_wrap=True)
     described = [describe_protocol(protocol) for protocol in suite.protocols]
@@ -176,7 +181,7 @@ def describe_protocol(protocol: Protocol) -> dict[str, str]:
 
 
 def describe_camera(camera: Camera) -> str:
-    """What a policy sees through a camera, in words."""
+    """A camera's picture, in words."""
     words = [f"{camera.height} x {camera.width}"]
     if camera.drawn:
         words.append(f"drawn {camera.drawn[0]} x {camera.drawn[1]}")
@@ -190,7 +195,7 @@ def describe_camera(camera: Camera) -> str:
 
 
 def _span(suite: Suite) -> str:
-    counts = sorted({len(task.starts) for task in suite.tasks})
+    counts = sorted({len(task.initial_states) for task in suite.tasks})
     return f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
 
 
@@ -216,7 +221,11 @@ def check(suite: Suite, tasks: Sequence[Task]) -> int:
     console = Screen(soft_wrap=True)
     console.print(f"{suite.name}: {suite.adapter}")
     protocol, began = suite.protocols[0], time.monotonic()
-    episodes = [suite.episode(task, start, 0, protocol) for task in tasks for start in task.starts_of(protocol)[:2]]
+    episodes = [
+        suite.episode(task, initial_state, 0, protocol)
+        for task in tasks
+        for initial_state in task.initial_states_of(protocol)[:2]
+    ]
     tried: Counter[bool] = Counter()
     for task, group in itertools.groupby(run_checker(suite, episodes), lambda finding: finding["task"]):
         keys = " and ".join(episode.key for episode in episodes if episode.task == task)
@@ -242,10 +251,10 @@ def run_checker(suite: Suite, episodes: Sequence[Episode]) -> Iterator[dict[str,
     """The findings (fields of :class:`~vlarig.envs.checker.Finding`) for a suite's env, as they come from a worker in its runtime.
 
     Raises:
-        VlarigError: The runtime is not there, the episodes are of one start, or the worker died.
+        VlarigError: The runtime is not there, the episodes are of one initial state, or the worker died.
     """
     worker_spec = WorkerSpec.of(suite)
-    told = {
+    request = {
         "adapter": suite.adapter,
         "packages": worker_spec.packages(),
         "episodes": [base64.b64encode(pack(episode)).decode() for episode in episodes],
@@ -264,7 +273,7 @@ def run_checker(suite: Suite, episodes: Sequence[Episode]) -> Iterator[dict[str,
         assert worker.stdin is not None
         assert worker.stdout is not None
         with contextlib.suppress(BrokenPipeError), worker.stdin:
-            worker.stdin.write(json.dumps(told) + "\n")
+            worker.stdin.write(json.dumps(request) + "\n")
         found = False
         for line in worker.stdout:
             finding = json.loads(line)

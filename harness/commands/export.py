@@ -12,7 +12,7 @@ from ...envs.errors import VlarigError
 from ...results.parquet import export_parquet
 from ..command_line import parse
 from ..screen import Screen
-from .several import check_run, find_runs, read_each, tell_refused
+from .several import check_run, find_runs, read_each, report_refused
 
 DESCRIPTION = r"""Write the episodes of one or more runs into a Parquet file, a row each; errors and missing episodes have rows too.
 
@@ -28,7 +28,7 @@ docs/data.md says what the columns are.
 
 @dataclass(frozen=True)
 class ExportConfig:
-    """What the command can be told."""
+    """The command's options."""
 
     out: Annotated[Path, tyro.conf.arg(metavar="FILE")]
     """The file; one that is there is replaced."""
@@ -47,4 +47,4 @@ def main(arguments: list[str]) -> int:
     readable, refused = read_each(folders, lambda folder: check_run(folder, config.actions))
     count = export_parquet(readable, config.out, config.actions)
     Screen(soft_wrap=True).print(f"{config.out}: {count} episodes")
-    return tell_refused([*unknown, *refused])
+    return report_refused([*unknown, *refused])

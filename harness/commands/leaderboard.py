@@ -1,4 +1,4 @@
-"""``vlarig leaderboard``: vla-eval's leaderboard, shown here, and entries of ours for it."""
+"""``vlarig leaderboard``: vla-eval's leaderboard, shown here, and entries of runs for it."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Show:
                 raise unknown("benchmark", key, named, str(self.file))
         if self.format == "csv" and len(self.benchmarks) != 1:
             raise VlarigError("benchmarks have different columns, and CSV has one header; name one of them")
-        layouts = [Layout(named[key], (), "start") for key in self.benchmarks or named]
+        layouts = [Layout(named[key], (), "initial_state") for key in self.benchmarks or named]
         print_sheets([layout.sheet() for layout in layouts], layouts[0].legend if layouts else "", self.format)
 
 
@@ -93,9 +93,9 @@ class Add:
         if self.runs:
             if self.model is None or self.name is None or self.weights is None:
                 raise VlarigError("entries of runs need --model, --name and --weights; give all three")
-            told = Submission(self.model, self.name, self.weights, today, self.curated_by, self.params, self.paper)
+            submission = Submission(self.model, self.name, self.weights, today, self.curated_by, self.params, self.paper)
             for run in self.runs:
-                new += entries_of_run(run_table(find_run(run)), told)
+                new += entries_of_run(run_table(find_run(run)), submission)
         for table in self.published:
             new += entries_of_table(load_table(table), today, self.curated_by)
         if not new:
@@ -104,8 +104,8 @@ class Add:
         replaced = {_place(entry) for entry in new}
         kept = [entry for entry in old if _place(entry) not in replaced]
         write_leaderboard(Leaderboard(last_updated=today, results=[*kept, *new]), self.file)
-        said = f"{self.file}: {len(new)} entries written, {len(old) - len(kept)} of them in place of older ones"
-        Screen(soft_wrap=True).print(said)
+        message = f"{self.file}: {len(new)} entries written, {len(old) - len(kept)} of them in place of older ones"
+        Screen(soft_wrap=True).print(message)
 
 
 def _place(entry: LeaderboardEntry) -> tuple[str, str, str]:

@@ -18,15 +18,15 @@ from ...results.tables import run_table
 from ..command_line import parse
 from ..filming import draw_sheet
 from ..screen import Screen
-from .several import check_run, find_runs, read_each, tell_refused
+from .several import check_run, find_runs, read_each, report_refused
 
 DESCRIPTION = """Merge runs of the same identity into one, and print its table: the shards of a sweep, or what two machines began.
 
-Every episode counts once. An episode that several runs finished must have the same result in all of them; else nothing is merged,
-and you are told which it is and how the results differ. DIR is a new run, or a whole run of the same identity, to which is added
-what it lacks. The runs themselves are left as they are. Films are taken along.
+Every episode counts once. An episode that several runs finished must have the same result in all of them; else nothing is merged, and
+the message names the episode and the difference. DIR is a new run, or a run of the same identity, to which missing episodes are added.
+The merged runs stay as they are. Films are copied too.
 
-What the merged run still owes is finished by the sweep's command, without --shard and with --run DIR.
+The sweep's command, without --shard and with --run DIR, finishes the episodes that the merged run still owes.
 
   vlarig merge runs/tabletop-expert-1f0c9e2b-shard-* --run runs/tabletop-expert
   vlarig merge here/expert there/expert --run runs/expert
@@ -35,7 +35,7 @@ What the merged run still owes is finished by the sweep's command, without --sha
 
 @dataclass(frozen=True)
 class MergeConfig:
-    """What the command can be told."""
+    """The command's options."""
 
     run: Annotated[Path, tyro.conf.arg(metavar="DIR")]
     """Folder of the merged run."""
@@ -63,9 +63,9 @@ def main(arguments: list[str]) -> int:
     print_sheets(console, [run_sheet(table)], LEGEND)
     if not table.total.complete:
         owed = table.total.expected - table.total.finished
-        told = f"{owed} episodes are owed: the sweep's command, without --shard and with --run {merged.run}, runs them"
-        console.print(told, soft_wrap=True)
-    return tell_refused([*unknown, *refused])
+        message = f"{owed} episodes are owed: the sweep's command, without --shard and with --run {merged.run}, runs them"
+        console.print(message, soft_wrap=True)
+    return report_refused([*unknown, *refused])
 
 
 def _checked(folder: Path) -> Path:

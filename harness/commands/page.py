@@ -16,13 +16,13 @@ from ...results.pages.site import Site, SiteOptions
 from ...results.pages.writing import check_folder, write_site
 from ..command_line import parse
 from ..screen import Screen
-from .several import find_runs, read_each, tell_refused
+from .several import find_runs, read_each, report_refused
 
 DESCRIPTION = """Build a site of runs: a leaderboard beside the published numbers, each run, its tasks, its episodes with their films
 and actions, and a comparison of each run with the best one that played the same.
 
-The site opens from the disk (open DIR/index.html) and can be put on any web server as it is. It is made of what the runs hold at this
-moment; give the same command again to bring it up to date. Films are linked, or copied where the disk cannot link. A run that
+The site opens from the disk (open DIR/index.html) and can be put on any web server as it is. It shows the runs' present
+contents; give the same command again to bring it up to date. Films are linked, or copied where the disk cannot link. A run that
 cannot be read is listed with the reason, and the exit status is 1.
 
   vlarig page runs/* --out site
@@ -32,7 +32,7 @@ cannot be read is listed with the reason, and the exit status is 1.
 
 @dataclass(frozen=True)
 class PageConfig:
-    """What the command can be told."""
+    """The command's options."""
 
     runs: tyro.conf.Positional[Annotated[tuple[Path, ...], tyro.conf.arg(metavar="RUN...")]] = ()
     """Folders of runs, or their names below runs/."""
@@ -76,4 +76,4 @@ def main(arguments: list[str]) -> int:
     runs = f"{len(readers)} run{'' if len(readers) == 1 else 's'}"
     console.print(f"{runs}: {written.files:,} files, {size}; {written.changed:,} new or changed, {written.removed:,} removed")
     console.print(f"open {config.out / 'index.html'}")
-    return tell_refused(refused)
+    return report_refused(refused)

@@ -1,4 +1,4 @@
-"""``vlarig policy``: look at the embedded policy, or write one to a folder."""
+"""``vlarig policy``: inspect the embedded policy, or write one to a folder."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ...policies.api import PolicyError
 from ..command_line import parse
 from ..screen import Screen
 
-DESCRIPTION = """Look at Qwen-VLA, a checkpoint or a preset, or write a preset to a checkpoint's folder.
+DESCRIPTION = """Inspect Qwen-VLA, a checkpoint or a preset, or write a preset to a checkpoint's folder.
 
   vlarig policy inspect --preset 4b          # parameters by part, as the paper prints them
   vlarig policy inspect FOLDER               # a checkpoint: its sizes, robots, statistics and prompts
@@ -65,7 +65,7 @@ class Create:
         if self.preset not in PRESETS:
             raise PolicyError(f"unknown preset {self.preset!r}; presets are {', '.join(PRESETS)}")
         save_checkpoint(self.out, load(self.preset, seed=self.seed, backbone=self.backbone))
-        Screen(soft_wrap=True).print(f"written to {self.out}; look at it with: vlarig policy inspect {self.out}")
+        Screen(soft_wrap=True).print(f"written to {self.out}; inspect it with: vlarig policy inspect {self.out}")
 
 
 COMMANDS: dict[str, type[Inspect | Create]] = {"inspect": Inspect, "create": Create}

@@ -22,8 +22,8 @@ from ..worker_spec import WorkerSpec
 
 DESCRIPTION = """Find the initial states of a suite whose candidates have to be tried first: can an expert do the task from here?
 
-Candidates are tried in order, and the first ones that will do are kept, below vlarig's home, for every sweep to come. A preparation
-that was interrupted goes on when the same command is typed again. Workers change how fast it goes, never what is found.
+Candidates are tried in order, and the first that succeed are kept, below vlarig's home, for later sweeps. The same command resumes an
+interrupted preparation. Workers change its speed, never its result.
 
   vlarig prepare robotwin_easy
   vlarig prepare robotwin_easy --hosts gpu1 gpu2
@@ -32,7 +32,7 @@ that was interrupted goes on when the same command is typed again. Workers chang
 
 @dataclass(frozen=True)
 class PrepareConfig:
-    """What the command can be told."""
+    """The command's options."""
 
     suite: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SUITE")]
     """The suite."""
@@ -41,7 +41,7 @@ class PrepareConfig:
     hosts: Annotated[tuple[str, ...], tyro.conf.arg(metavar="HOST[:PORT]...")] = ()
     """Machines to do it on instead of this one, each with 'vlarig serve-envs'; as for 'vlarig sweep'."""
     hosts_token_file: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """File with the token that they ask for."""
+    """File with the token that they require."""
     hosts_ca_file: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Certificates of the authorities to trust for wss://, in PEM format."""
 
@@ -54,7 +54,7 @@ def main(arguments: list[str]) -> int:
     worker_spec, screen = WorkerSpec.of(load_suite(config.suite)), Screen(soft_wrap=True)
 
     def report(task: Task, number: int, good: bool) -> None:
-        screen.print(f"{task.name}: candidate {number} {'will do' if good else 'will not do'}")
+        screen.print(f"{task.name}: candidate {number} {'succeeded' if good else 'failed'}")
 
     fleet = listed_fleet(config.hosts, None, config.hosts_token_file, config.hosts_ca_file, config.workers, 1)
     logs = home() / "prepared" / "logs"

@@ -23,10 +23,10 @@ _STYLES = {"equal": "green", "differs": "red", "failed": "red"}
 DESCRIPTION = """Simulate recorded episodes again from their recorded actions, check every digest, and film them.
 
 The policy is not needed: its actions are in the run. An episode that does not come out exactly as recorded is reported, and gets no
-film. Films are in the run's folder videos/. With --failures or --all those that exist are kept, so that a call that was interrupted
-goes on when it is typed again; episodes that are named are filmed anew.
+film. Films are in the run's folder videos/. With --failures or --all those that exist are kept, so that the same command resumes
+an interrupted one; episodes that are named are filmed again.
 
-  vlarig replay runs/expert tabletop/standard-execute1@1/stack/base/3/0
+  vlarig replay runs/expert tabletop/standard-n_action_steps1@1/stack/base/3/0
   vlarig replay runs/expert --failures
   vlarig replay runs/expert --all --no-video                # check every episode, film none
 """
@@ -34,7 +34,7 @@ goes on when it is typed again; episodes that are named are filmed anew.
 
 @dataclass(frozen=True)
 class ReplayConfig:
-    """What the command can be told."""
+    """The command's options."""
 
     run: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="RUN")]]
     """Folder of the run, or its name below runs/."""
@@ -82,7 +82,7 @@ def _check(config: ReplayConfig) -> None:
     """Make sure that the episodes are named in one way.
 
     Raises:
-        VlarigError: They are not, or the number of workers is none.
+        VlarigError: They are not, or the number of workers is invalid.
     """
     ways = [name for name, given in (("keys", config.keys), ("--failures", config.failures), ("--all", config.all)) if given]
     if len(ways) != 1:

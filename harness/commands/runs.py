@@ -21,7 +21,7 @@ _STYLES = {"complete": "green", "resumable": "yellow", "being written": "cyan", 
 DESCRIPTION = """List the runs in a folder, latest first: policy, suites, progress, errors and state.
 
 A run is complete, resumable (give its command again), being written by a process at this moment, or unreadable (the reason is
-told below the list). A shard is complete when its own share of the run's episodes is.
+shown below the list). A shard is complete when its own share of the run's episodes is.
 
   vlarig runs
   vlarig runs experiments/october
@@ -30,7 +30,7 @@ told below the list). A shard is complete when its own share of the run's episod
 
 @dataclass(frozen=True)
 class RunsConfig:
-    """What the command can be told."""
+    """The command's options."""
 
     directory: tyro.conf.Positional[Annotated[Path, tyro.conf.arg(metavar="DIR")]] = DEFAULT_RUNS
     """Folder that holds the runs."""
@@ -64,11 +64,11 @@ def _table(runs: Sequence[RunSummary]) -> Table:
 
 
 def _block(run: RunSummary) -> tuple[Text, str]:
-    """The same, for a narrow screen: its name and state, and what there is to say of it."""
+    """The same, for a narrow screen: its name and state, and the facts about it."""
     head = Text.assemble((run.name, "bold"), "  ", _state(run))
-    told = [f"{run.policy} in {', '.join(run.suites)}", f"{_progress(run)} finished"] if run.suites else []
+    facts = [f"{run.policy} in {', '.join(run.suites)}", f"{_progress(run)} finished"] if run.suites else []
     errors = [f"{run.errors} errors"] if run.errors else []
-    return head, ", ".join([*told, *errors, f"last change {_changed(run)}"])
+    return head, ", ".join([*facts, *errors, f"last change {_changed(run)}"])
 
 
 def _progress(run: RunSummary) -> str:

@@ -19,13 +19,13 @@ from ..screen import Screen, report
 class Install:
     """Make runtimes from their locked lists of packages.
 
-    One that is there already takes no time; one that was interrupted is made anew. A graphics driver that a runtime needs and the
+    One that is there already takes no time; one that was interrupted is made again. A graphics driver that a runtime needs and the
     system lacks is unpacked beside it, where that can be done. For example:
 
     vlarig runtime install tabletop
     """
 
-    names: Positional[tuple[str, ...]]
+    names: Annotated[Positional[tuple[str, ...]], tyro.conf.arg(metavar="NAME...")]
     """Names of runtimes; `vlarig runtime list` shows them."""
 
     def run(self) -> None:
@@ -43,13 +43,13 @@ class Add:
     vlarig runtime add habitat --python ~/miniconda3/envs/habitat/bin/python
     """
 
-    name: Positional[str]
+    name: Annotated[Positional[str], tyro.conf.arg(metavar="NAME")]
     """Name that suites know the runtime by."""
     python: Path
     """The interpreter."""
 
     def run(self) -> None:
-        """Check it and write it down."""
+        """Check it and register it."""
         runtime = add_runtime(self.name, self.python)
         report(f"the runtime {runtime.name!r} is {runtime.python}")
 
@@ -73,7 +73,7 @@ class Remove:
     vlarig runtime remove tabletop
     """  # noqa: D415 (the first line leads to the example)
 
-    names: Positional[tuple[str, ...]]
+    names: Annotated[Positional[tuple[str, ...]], tyro.conf.arg(metavar="NAME...")]
     """Names of runtimes."""
 
     def run(self) -> None:
@@ -94,7 +94,7 @@ class Run:
     vlarig runtime run tabletop -- python -c 'import mujoco; print(mujoco.__version__)'
     """
 
-    name: Positional[str]
+    name: Annotated[Positional[str], tyro.conf.arg(metavar="NAME")]
     """Name of the runtime."""
     command: Annotated[Positional[tuple[str, ...]], tyro.conf.arg(metavar="-- COMMAND...")] = ()
     """The module, or python, and its arguments."""
@@ -122,7 +122,7 @@ vlarig runtime run tabletop -- pytest test_parity.py
 
 def main(arguments: list[str]) -> int:
     """Run one of the subcommands."""
-    # What follows -- is not ours to read.
+    # Arguments after -- belong to the command.
     split = arguments.index("--") if "--" in arguments else len(arguments)
     command = parse(COMMANDS, arguments[:split], "vlarig runtime", DESCRIPTION)
     if isinstance(command, Run):

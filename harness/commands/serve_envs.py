@@ -23,11 +23,11 @@ from ..termination import stop_on_signals
 
 DESCRIPTION = """Lend simulators to sweeps that run on another machine: each of their workers is a connection, and ends with it.
 
-The machine needs the suites' runtimes and assets, and the same vlarig as the one that sweeps; where they differ the sweep says so and
-does not begin. SIGTERM or Ctrl-C ends it; a sweep waits an hour for it to come back, and goes on elsewhere meanwhile.
+The machine needs the suites' runtimes and assets, and the same vlarig as the one that sweeps; where they differ the sweep reports
+it and does not begin. SIGTERM or Ctrl-C ends the server; a sweep waits an hour for it to come back, and uses other workers meanwhile.
 
   vlarig serve-envs                                                 # for sweeps on this machine alone
-  vlarig serve-envs --host 0.0.0.0 --token-file token               # for whoever shows the token
+  vlarig serve-envs --host 0.0.0.0 --token-file token               # for clients that show the token
   vlarig serve-envs --host 0.0.0.0 --token-file token --certificate node1.pem --key node1.key
   vlarig sweep tabletop --policy expert --hosts node1 node2:9000    # on the machine that sweeps
 """
@@ -35,12 +35,12 @@ does not begin. SIGTERM or Ctrl-C ends it; a sweep waits an hour for it to come 
 
 @dataclass(frozen=True)
 class ServeEnvs:
-    """What ``vlarig serve-envs`` can be told."""
+    """Options of ``vlarig serve-envs``."""
 
     suites: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SUITE...")] = ()
     """Suites to lend. Default: all whose runtimes are installed."""
     host: str = "127.0.0.1"
-    """Address to listen on. Any but the loopback interface's asks for a token."""
+    """Address to listen on. Any but the loopback interface's requires a token."""
     port: int = DEFAULT_PORT
     """Port to listen on; 0 for any that is free."""
     token_env: Annotated[str | None, tyro.conf.arg(metavar="VARIABLE")] = None
@@ -86,10 +86,10 @@ class ServeEnvs:
 
 def main(arguments: list[str]) -> int:
     """Parse, and serve until a signal."""
-    told = parse(ServeEnvs, arguments, "vlarig serve-envs", DESCRIPTION)
+    options = parse(ServeEnvs, arguments, "vlarig serve-envs", DESCRIPTION)
     log_to_stderr("%(asctime)s %(message)s")
     logging.getLogger("vlarig").setLevel(logging.INFO)
-    asyncio.run(_serve(told.config()))
+    asyncio.run(_serve(options.config()))
     return 0
 
 

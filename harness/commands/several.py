@@ -59,8 +59,8 @@ def check_run(folder: Path, with_actions: bool = False) -> Path:
     return folder
 
 
-def tell_refused(refused: Sequence[tuple[str, str]]) -> int:
-    """Say on the error output which runs were left out and why, and return the command's exit status: 1 where one was."""
+def report_refused(refused: Sequence[tuple[str, str]]) -> int:
+    """Print on standard error which runs were left out and why, and return the command's exit status: 1 where one was."""
     screen = Screen(stderr=True, soft_wrap=True)
     for name, reason in refused:
         screen.print(f"vlarig: {name} is left out: {reason}")

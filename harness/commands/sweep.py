@@ -24,12 +24,12 @@ from ..termination import exit_status
 
 DESCRIPTION = """Run a policy over every episode of one or more suites, and print success with 95 % intervals.
 
-A sweep that was interrupted, by Ctrl-C, a kill or a power cut, goes on when the same command is typed again; what was finished
-is kept. Workers, slots and batches change how fast a run goes, never what it measures; 'vlarig doctor RUN' says what would help.
+The same command resumes a sweep that was interrupted, by Ctrl-C, a kill or a power cut; finished episodes are kept. Workers, envs and
+batches change a run's speed, never its results; 'vlarig doctor RUN' says what would make it faster.
 
-  vlarig sweep tabletop --policy expert                     # every start of every task
+  vlarig sweep tabletop --policy expert                     # every initial state of every task
   vlarig sweep tabletop --policy random --episodes 5        # five episodes a task
-  vlarig sweep tabletop --policy my_policy:MyPolicy --tasks stack push_to --execute 8
+  vlarig sweep tabletop --policy my_policy:MyPolicy --tasks stack push_to --n-action-steps 8
   vlarig sweep tabletop --policy expert --episodes 2 --video all
   vlarig sweep tabletop --policy qwen-vla:small --policy-options temperature=1 steps=10
   vlarig sweep libero_spatial libero_goal --policy my_policy:MyPolicy --protocol openpi
@@ -37,12 +37,12 @@ is kept. Workers, slots and batches change how fast a run goes, never what it me
   vlarig sweep tabletop --policy expert --shard 2/4         # the second of four parts; 'vlarig merge' puts them together
 """
 
-#: Exit status of a program whose reader went away, as a shell counts it: 128 and the number of SIGPIPE.
+#: Exit status of a program whose reader closed its pipe, as a shell counts it: 128 and the number of SIGPIPE.
 READER_LEFT = 141
 
 
 class _Command(SweepConfig):
-    """What can be typed: the sweep, and how it is told."""
+    """The command's options: the sweep, and the form of its output."""
 
     as_json: Annotated[bool, tyro.conf.arg(name="json"), tyro.conf.FlagCreatePairsOff] = False
     """Print events, one JSON object a line, and nothing else on standard output; the last is the result."""
@@ -54,7 +54,7 @@ class _Command(SweepConfig):
 
 
 def main(arguments: list[str]) -> int:
-    """Parse and run; 0 when every episode is finished and filmed as asked, 1 when some could not be."""
+    """Parse and run; 0 when every episode is finished and filmed as requested, 1 when some could not be."""
     if "--json" in arguments:
         with _claimed_output() as output:
             return _print_events(arguments, output)
@@ -79,7 +79,7 @@ def _print_events(arguments: list[str], output: int) -> int:
     """The same with events alone on standard output."""
     with EventLog(Screen(quiet=True), output) as event_log:
         try:
-            with _told_failure(event_log):
+            with _failure_events(event_log):
                 status = _status(_run(arguments, event_log))
                 event_log.write(_result(event_log, status))
         except BrokenPipeError as error:
@@ -91,12 +91,12 @@ def _print_events(arguments: list[str], output: int) -> int:
 
 
 @contextlib.contextmanager
-def _told_failure(event_log: EventLog) -> Iterator[None]:
-    """Whatever ends the command early is an event too, with the result so far after it; it is raised all the same."""
+def _failure_events(event_log: EventLog) -> Iterator[None]:
+    """Write an error that ends the command early as an event, and the result so far after it; then raise the error."""
     try:
         yield
     except (Exception, KeyboardInterrupt) as error:
-        if event_log.reader_left:  # to whom it would be told
+        if event_log.reader_left:  # no reader is left for these events
             raise
         status = 2 if isinstance(error, VlarigError) else exit_status(error) if isinstance(error, KeyboardInterrupt) else 1
         message = str(error) if status > 1 else f"{type(error).__name__}: {error}"
@@ -111,7 +111,7 @@ def _result(event_log: EventLog, status: int) -> Result:
         return Result(run=None, complete=False, status=status, tasks=[])
     try:
         table = run_table(event_log.run)
-    except VlarigError:  # the ledger is what went wrong
+    except VlarigError:  # the ledger cannot be read
         return Result(run=str(event_log.run), complete=False, status=status, tasks=[])
     tasks = [
         TaskResult(
@@ -134,7 +134,7 @@ def _result(event_log: EventLog, status: int) -> Result:
 
 @contextlib.contextmanager
 def _claimed_output() -> Iterator[int]:
-    """Standard output for us alone, as a file descriptor; what policies and libraries print there goes to standard error."""
+    """Standard output for events alone, as a file descriptor; what policies and libraries print there goes to standard error."""
     sys.stdout.flush()
     output = os.dup(1)
     os.dup2(2, 1)

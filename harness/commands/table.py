@@ -1,4 +1,4 @@
-"""`vlarig table`: success rates of runs with their intervals, and the paper's tables with rows of our own."""
+"""`vlarig table`: success rates of runs with their intervals, and the paper's tables with rows of these runs."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from ...results.sheet import Sheet
 from ...results.tables import RunTable, run_table
 from ..command_line import parse
 from ..screen import Screen, print_document
-from .several import read_each, tell_refused
+from .several import read_each, report_refused
 
 DESCRIPTION = """Show the success rates of one or more runs, by suite and task.
 
-Each rate stands with its Wilson 95 % interval and n, the number of finished episodes. Episodes that a simulator's error ended,
-and episodes that were not run yet, are counted in columns of their own and are part of no rate. A run can be looked at while it
+Each rate has its Wilson 95 % interval and n, the number of finished episodes. Episodes that a simulator's error ended,
+and episodes that were not run yet, are counted in columns of their own and are part of no rate. A run can be shown while it
 is being written, and after it was killed. A shard's table is of its own share of the episodes, and says so.
 
 Runs that played a suite under the same protocol make one matrix of it, a row for each run and a column for each task; in a narrow
-terminal the tasks are the rows. What one run alone has played gets a table of its own. JSON is a list of the runs in any case.
+terminal the tasks are the rows. A suite that only one run played gets a table of its own. JSON is a list of the runs in any case.
 
   vlarig table runs/expert
   vlarig table runs/*
@@ -43,7 +43,7 @@ terminal the tasks are the rows. What one run alone has played gets a table of i
   vlarig table runs/* --format json
 
 With --layout it is one of the paper's tables, with the published rows and one of yours for each policy; without runs the published
-rows alone. The best number of a column is bold, the second underlined. What is incomplete has no number, but a footnote.
+rows alone. The best number of a column is bold, the second underlined. An incomplete cell has no number, but a footnote.
 
   vlarig table --layout table4
   vlarig table --layout table4 runs/libero runs/simpler --format latex > table4.tex
@@ -56,7 +56,7 @@ SheetForm = Literal["terminal", "markdown", "latex", "csv", "html"]
 
 @dataclass(frozen=True)
 class TableConfig:
-    """What the command can be told."""
+    """The command's options."""
 
     runs: tyro.conf.Positional[Annotated[tuple[str, ...], tyro.conf.arg(metavar="[LABEL=]RUN...")]] = ()
     """Folders of runs, or their names below runs/. A row's label is the policy's name unless it is given; with --layout, runs of one
@@ -65,8 +65,8 @@ class TableConfig:
     """A table to put the runs into: the paper's table4, table7, table8, table9 and table11, or a plug-in's."""
     per_run: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """A table for each run, also of runs that played the same."""
-    interval: Literal["start", "task"] = "start"
-    """With --layout, what intervals are about: other starts of these tasks, or other tasks of their kind."""
+    interval: Literal["initial_state", "task"] = "initial_state"
+    """With --layout, what intervals cover: other initial states of these tasks, or other tasks of their kind."""
     format: SheetForm | Literal["json"] = "terminal"
     """A table with colours, a Markdown page to paste, LaTeX for the package booktabs, CSV for spreadsheets, a page of HTML, or JSON
     for programs."""
@@ -89,7 +89,7 @@ def main(arguments: list[str]) -> int:
                 "these runs make tables of different columns, and CSV has one header; name fewer runs, or --per-run"
             )
         print_sheets(sheets, LEGEND, config.format)
-    return tell_refused(refused)
+    return report_refused(refused)
 
 
 def _table_named(run: str) -> tuple[str, RunTable]:
@@ -98,7 +98,7 @@ def _table_named(run: str) -> tuple[str, RunTable]:
 
 
 def print_sheets(sheets: Sequence[Sheet], legend: str, form: SheetForm = "terminal") -> None:
-    """Print sheets, and below them what their numbers are."""
+    """Print sheets, with an explanation of their numbers below."""
     if form == "terminal":
         terminal.print_sheets(Screen(), sheets, legend)
     elif form == "csv":
@@ -115,7 +115,7 @@ def _print_layout(name: str, config: TableConfig) -> int:
         print_document(json.dumps(layout.data(), indent=2) + "\n")
     else:
         print_sheets([layout.sheet()], layout.legend, config.format)
-    return tell_refused(refused)
+    return report_refused(refused)
 
 
 def _labelled(named: Sequence[tuple[str, RunRecords]]) -> list[tuple[str, RunRecords]]:

@@ -16,9 +16,9 @@ from ...results.pages.site import SiteOptions
 from ...results.runs import DEFAULT_RUNS, run_dirs
 from ..command_line import parse
 from ..screen import Screen
-from .several import Refused, find_runs, tell_refused
+from .several import Refused, find_runs, report_refused
 
-DESCRIPTION = """Look at runs in a browser while they are being written: the site of `vlarig page`, which updates by itself.
+DESCRIPTION = """Show runs in a browser while they are being written: the site of `vlarig page`, which updates by itself.
 
 It is served to you alone, at 127.0.0.1: the address that is printed has a token in it, which other users of the machine do not have.
 Without runs it shows all below runs/, also those that begin later. From another machine, forward the port with ssh
@@ -31,7 +31,7 @@ Without runs it shows all below runs/, also those that begin later. From another
 
 @dataclass(frozen=True)
 class ViewConfig:
-    """What the command can be told."""
+    """The command's options."""
 
     runs: tyro.conf.Positional[Annotated[tuple[Path, ...], tyro.conf.arg(metavar="RUN...")]] = ()
     """Folders of runs, or their names below runs/. Default: all runs below runs/."""
@@ -46,7 +46,7 @@ def main(arguments: list[str]) -> int:
     config = parse(ViewConfig, arguments, "vlarig view", DESCRIPTION)
     folders, refused = _folders(config.runs)
     follower = Follower(folders, SiteOptions(config.title, live=True))
-    tell_refused(refused)
+    report_refused(refused)
     console = Screen(soft_wrap=True)
     with PageServer(follower, config.port) as server:
         try:
@@ -60,7 +60,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _folders(runs: tuple[Path, ...]) -> tuple[Callable[[], list[Path]], Refused]:
-    """What gives the folders of the runs: those that were named, or all that there are at the moment; and names that are no runs.
+    """A function that returns the runs' folders, those named or all that exist at the moment; and the names that are no runs.
 
     Raises:
         VlarigError: No run that was named exists, or there is no folder of runs.

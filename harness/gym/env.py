@@ -1,4 +1,4 @@
-"""Suites as Gymnasium environments: one slot in a simulator process of its own."""
+"""Suites as Gymnasium environments: one env in a simulator process of its own."""
 
 from __future__ import annotations
 
@@ -34,20 +34,20 @@ def register_envs() -> None:
             )
 
 
-class SlotEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
-    """One slot of a pool of simulators, which somebody else ends.
+class SuiteEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
+    """One env of a pool of simulators, which the pool's owner ends.
 
-    Which episode a reset begins follows Gymnasium's seeding: the same seed gives the same sequence of tasks and starts. A
-    constructor's or reset option's ``task`` and ``start`` fix them; the reset option ``episode`` fixes everything.
+    Which episode a reset begins follows Gymnasium's seeding: the same seed gives the same sequence of tasks and initial states. A
+    constructor's or reset option's ``task`` and ``initial_state`` fix them; the reset option ``episode`` fixes everything.
 
-    A simulator that crashes in mid-episode is brought back to where it was; the caller notices the time that it takes.
-    What the caller gives is what is carried out: a protocol's ``ensemble``, which is about the answers of a policy, does not apply.
+    A simulator that crashes in mid-episode is restored to its state; the caller only waits longer.
+    The caller's actions are executed as given: a protocol's ``ensemble``, which combines a policy's chunks, does not apply.
 
     Args:
-        view: What is shown of the suite.
+        view: The view of the suite.
         pool: The simulators.
-        number: The slot's number in the pool.
-        truth_size: What :func:`truth_size` said.
+        number: The env's number in the pool.
+        truth_size: The result of :func:`truth_size`.
 
     Attributes:
         snapshot: The newest snapshot; ``None`` before the first reset.
@@ -68,14 +68,14 @@ class SlotEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         return self.first(self._pool.run(self.begin, seed, options))
 
     def step(self, action: np.ndarray) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
-        """Run one row of actions, ``float32[A]``."""
+        """Run one step, ``float32[A]``."""
         before = self.snapshot
         result = self._pool.run(self.run_chunk, np.asarray(action)[None])
         assert before is not None
         return self._view.transition(before, result)
 
     def step_chunk(self, actions: np.ndarray) -> ChunkResult:
-        """Run up to the protocol's ``execute`` rows of ``actions``, ``float32[H, A]``."""
+        """Run up to the protocol's ``n_action_steps`` steps of ``actions``, ``float32[H, A]``."""
         return self._pool.run(self.run_chunk, actions)
 
     def render(self) -> np.ndarray | None:
@@ -88,14 +88,14 @@ class SlotEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         """Begin an episode, in the pool's loop."""
         super().reset(seed=seed)
         episode = self._view.draw(self.np_random, options or {})
-        self.snapshot = await self._pool.slots[self._number].begin(episode)
+        self.snapshot = await self._pool.envs[self._number].begin(episode)
         return episode, self.snapshot
 
     async def run_chunk(self, actions: np.ndarray) -> ChunkResult:
         """Run a chunk, in the pool's loop."""
         if self.snapshot is None:
             raise VlarigError("the env cannot step: no episode was started; call reset first")
-        result = await self._pool.slots[self._number].step(np.asarray(actions, dtype=np.float32))
+        result = await self._pool.envs[self._number].step(np.asarray(actions, dtype=np.float32))
         self.snapshot = result.snapshot
         return result
 
@@ -117,21 +117,21 @@ class SlotEnv(gymnasium.Env[dict[str, Any], np.ndarray]):
         return observation, {**self._view.info(snapshot), "key": episode.key}
 
 
-class RemoteEnv(SlotEnv):
-    """One slot of a suite, simulated in the suite's own runtime.
+class RemoteEnv(SuiteEnv):
+    """One env of a suite, simulated in the suite's own runtime.
 
     Args:
         suite: Name of the suite.
-        options: What :meth:`.gym.suite_view.SuiteView.of` takes: ``task``, ``start``, ``images``, ``privileged``, ``reward``,
+        options: What :meth:`.gym.suite_view.SuiteView.of` takes: ``task``, ``initial_state``, ``images``, ``privileged``, ``reward``,
             ``render_mode``, ``protocol``.
     """
 
-    metadata = {"render_modes": ["rgb_array"]}  # what gymnasium.make looks at before there is a suite
+    metadata = {"render_modes": ["rgb_array"]}  # what gymnasium.make reads before there is a suite
 
     def __init__(self, suite: str, **options: Any) -> None:
         SuiteView.refuse_unknown_options(suite, options)
         view = SuiteView.of(suite, **options)
-        pool = SimulatorPool(view.suite, view.needs, slots=1)
+        pool = SimulatorPool(view.suite, view.needs, envs=1)
         super().__init__(view, pool, 0, truth_size(view, pool))
 
     def close(self) -> None:
@@ -145,7 +145,7 @@ def truth_size(view: SuiteView, pool: SimulatorPool) -> int | None:
         return None
     episode = view.draw(np.random.default_rng(0), {})
     try:
-        return len(view.truth(pool.run(lambda: pool.slots[0].begin(episode))))
+        return len(view.truth(pool.run(lambda: pool.envs[0].begin(episode))))
     except BaseException:
         pool.close()
         raise

@@ -1,4 +1,4 @@
-"""Slots in simulators of our own, for callers that are not asynchronous."""
+"""Envs in simulators of this process, for callers that are not asynchronous."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from ...benchmarks.suite import Suite
 from ...envs.api import Needs
 from ...envs.background import BackgroundLoop
 from ...envs.errors import VlarigError
+from ..durable_env import DurableEnv, GivenUpError
 from ..machine import Machine
 from ..sizing import suite_share
-from ..slot import GivenUpError, SimSlot
 from ..worker_spec import WorkerSpec
 from ..workers import local_workers
 
@@ -25,31 +25,31 @@ T = TypeVar("T")
 
 
 class SimulatorPool:
-    """A number of slots, spread over workers that are started at first use.
+    """A number of envs, spread over workers that are started at first use.
 
     Args:
-        suite: Whose simulators they are.
-        needs: What is to be shown.
-        slots: How many slots.
-        workers: Simulator processes; one a core, and no more than slots, when ``None``.
+        suite: The simulators' suite.
+        needs: What snapshots must contain.
+        envs: How many envs.
+        workers: Simulator processes; one a core, and no more than envs, when ``None``.
 
     Attributes:
-        slots: The slots, once they have been used; neighbours are in different processes.
+        envs: The envs, once they have been used; neighbours are in different processes.
     """
 
-    def __init__(self, suite: Suite, needs: Needs, slots: int, workers: int | None = None) -> None:
-        if slots < 1 or (workers is not None and workers < 1):
-            raise VlarigError(f"{slots} environments on {workers} workers were asked for; give 1 or more of each")
-        self.slots: list[SimSlot] = []
+    def __init__(self, suite: Suite, needs: Needs, envs: int, workers: int | None = None) -> None:
+        if envs < 1 or (workers is not None and workers < 1):
+            raise VlarigError(f"{envs} environments on {workers} workers were requested; give 1 or more of each")
+        self.envs: list[DurableEnv] = []
         self._suite = suite
         self._needs = needs
-        self._size = slots
-        self._workers = min(workers or Machine.here().cores, slots)
+        self._size = envs
+        self._workers = min(workers or Machine.here().cores, envs)
         self._loop: BackgroundLoop | None = None
         self._stack = AsyncExitStack()
 
     def run(self, work: Callable[..., Coroutine[Any, Any, T]], *arguments: Any) -> T:
-        """Run ``work(*arguments)``, which may use the slots, and return its result.
+        """Run ``work(*arguments)``, which may use the envs, and return its result.
 
         Raises:
             VlarigError: A simulator cannot be started, refuses, or failed again and again.
@@ -63,7 +63,7 @@ class SimulatorPool:
             raise VlarigError(f"{error}; reset to go on with another episode") from None
 
     def close(self) -> None:
-        """End the simulators; a second call does nothing, and :meth:`run` starts them anew."""
+        """End the simulators; a second call does nothing, and :meth:`run` restarts them."""
         if self._loop is None:
             return
         loop, self._loop = self._loop, None
@@ -72,7 +72,7 @@ class SimulatorPool:
             loop.run(self._stack.aclose())
         finally:
             loop.close()
-            self.slots = []
+            self.envs = []
 
     def _open(self) -> None:
         worker_spec = WorkerSpec.of(self._suite)
@@ -92,7 +92,7 @@ class SimulatorPool:
         share = suite_share(self._suite, self._workers, each)
         workers = await self._stack.enter_async_context(local_workers(worker_spec, self._workers, logs, share))
         places = [(worker, local) for local in range(each) for worker in workers][: self._size]
-        self.slots = [SimSlot(worker, local, self._needs) for worker, local in places]
+        self.envs = [DurableEnv(worker, local, self._needs) for worker, local in places]
 
 
 async def all_of(work: Iterable[Coroutine[Any, Any, T]]) -> list[T]:

@@ -1,4 +1,4 @@
-"""Many slots of a suite as Stable-Baselines3's ``VecEnv``; needs the extra ``sb3``."""
+"""Many envs of a suite as Stable-Baselines3's ``VecEnv``; needs the extra ``sb3``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 
 from ...envs.errors import VlarigError
-from .env import SlotEnv
+from .env import SuiteEnv
 from .vector import RemoteVectorEnv
 
 try:
@@ -23,14 +23,14 @@ except ImportError as error:
         "(without a GPU, run before: python -m uv pip install --torch-backend cpu torch)"
     ) from None
 
-#: What Stable-Baselines3 is shown.
+#: Forms of the observations.
 Shown = Literal["state", "privileged state", "images"]
 
 
 class _Shown(gymnasium.Wrapper[Any, np.ndarray, dict[str, Any], np.ndarray]):
-    """One environment as Stable-Baselines3 wants it: observations are flat, and words are in the info of a reset."""
+    """One environment in Stable-Baselines3's form: observations are flat, and words are in the info of a reset."""
 
-    def __init__(self, env: SlotEnv, shown: Shown) -> None:
+    def __init__(self, env: SuiteEnv, shown: Shown) -> None:
         super().__init__(env)
         self._shown = shown
         space = env.observation_space
@@ -52,7 +52,7 @@ class _Shown(gymnasium.Wrapper[Any, np.ndarray, dict[str, Any], np.ndarray]):
         return self._show(observation), {**info, "instruction": observation["instruction"]}
 
     def step(self, action: np.ndarray) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
-        """Run one row of actions, ``float32[A]``."""
+        """Run one step, ``float32[A]``."""
         observation, reward, terminated, truncated, info = self.env.step(action)
         return self._show(observation), reward, terminated, truncated, info
 
@@ -65,7 +65,7 @@ class _Shown(gymnasium.Wrapper[Any, np.ndarray, dict[str, Any], np.ndarray]):
 
 
 class StableBaselinesEnv(DummyVecEnv):
-    """Slots of a suite for Stable-Baselines3's algorithms, over a :class:`.gym.vector.RemoteVectorEnv`.
+    """Envs of a suite for Stable-Baselines3's algorithms, over a :class:`.gym.vector.RemoteVectorEnv`.
 
     An episode's last step resets, as everywhere in Stable-Baselines3: ``terminal_observation`` in its info is what was shown last,
     and ``TimeLimit.truncated`` says whether the step limit ended it. ``is_success`` is success by the protocol's own rule.
@@ -74,11 +74,11 @@ class StableBaselinesEnv(DummyVecEnv):
     Args:
         suite: Name of the suite.
         num_envs: How many environments.
-        shown: ``state`` (``float32[S]``, the robot's state), ``privileged state`` (``float32[S + P]``, the simulator's truth behind
+        shown: ``state`` (``float32[P]``, the robot's state), ``privileged state`` (``float32[P + V]``, the simulator's truth behind
             it), or ``images`` (a dict of ``state`` and a ``uint8[h, w, 3]`` for each view).
         workers: Simulator processes; one a core, and no more than environments, when ``None``.
-        options: What :meth:`.gym.suite_view.SuiteView.of` takes: ``task``, ``start``, ``privileged`` (a function that makes the ``P``
-            numbers), ``reward``, ``render_mode``, ``protocol``.
+        options: What :meth:`.gym.suite_view.SuiteView.of` takes: ``task``, ``initial_state``, ``privileged`` (a function that makes the
+            ``V`` numbers), ``reward``, ``render_mode``, ``protocol``.
     """
 
     def __init__(

@@ -1,4 +1,7 @@
-"""A suite as Gymnasium sees it: the spaces, the episode that a reset begins, observations, rewards and infos."""
+"""A suite as Gymnasium sees it: the spaces, the episode that a reset begins, observations, rewards and infos.
+
+Shapes: ``V`` numbers of the simulator's truth.
+"""
 
 from __future__ import annotations
 
@@ -17,25 +20,26 @@ from ...envs.api import (
     Episode,
     Needs,
     Protocol,
-    Row,
     Snapshot,
+    StepResult,
     observation_space,
     observe,
     snapshot_info,
 )
 from ...envs.errors import VlarigError, refuse_unknown_options
 
-#: Makes a vector, ``float32[P]``, of what the simulator shows, its truth (``snapshot.privileged``) included.
+#: Makes a vector, ``float32[V]``, of a snapshot, its truth (``snapshot.privileged``) included.
 Truth = Callable[[Snapshot], np.ndarray]
 
-#: Gives the reward of a row: what was shown before it, what it did, and what is shown after it.
-Reward = Callable[[Snapshot, Row, Snapshot], float]
+#: Gives the reward of a step, from the snapshot before it, the step, and the snapshot after it.
+Reward = Callable[[Snapshot, StepResult, Snapshot], float]
 
 
 def flat_truth(snapshot: Snapshot) -> np.ndarray:
-    """The simulator's whole truth as one vector, ``float32[P]``: the arrays of ``snapshot.privileged``, flat, by their names sorted.
+    """The simulator's whole truth as one vector, ``float32[V]``: the arrays of ``snapshot.privileged``, flat, by their names sorted.
 
-    Names are the suite's own, such as ``object/red cube``; where colours change from start to start, so does what is first.
+    Names are the suite's own, such as ``object/red cube``; where colours change from one initial state to another, so does what is
+    first.
     """
     arrays = [np.ravel(snapshot.privileged[name]) for name in sorted(snapshot.privileged)]
     return np.concatenate(arrays, dtype=np.float32) if arrays else np.zeros(0, np.float32)
@@ -43,13 +47,13 @@ def flat_truth(snapshot: Snapshot) -> np.ndarray:
 
 @dataclass(frozen=True)
 class SuiteView:
-    """What an environment shows of a suite; :meth:`of` makes it of what a user types.
+    """An environment's view of a suite; :meth:`of` makes it from a user's options.
 
     Attributes:
         suite: The suite.
         protocol: The protocol of its episodes.
         task: Only this task; any when ``None``.
-        starts: Only these starts; any of a task's own when ``None``.
+        initial_states: Only these initial states; any of a task's own when ``None``.
         images: Whether observations hold images.
         truth: Makes the observation's ``privileged``; it has none when ``None``.
         reward: Replaces the suite's reward; never its success, nor when an episode ends.
@@ -59,7 +63,7 @@ class SuiteView:
     suite: Suite
     protocol: Protocol
     task: str | None
-    starts: Sequence[int] | None
+    initial_states: Sequence[int] | None
     images: bool
     truth: Truth | None
     reward: Reward | None
@@ -71,7 +75,7 @@ class SuiteView:
         suite: str,
         *,
         task: str | None = None,
-        start: int | Sequence[int] | None = None,
+        initial_state: int | Sequence[int] | None = None,
         images: bool = True,
         privileged: bool | Truth = False,
         reward: Reward | None = None,
@@ -83,30 +87,30 @@ class SuiteView:
         Args:
             suite: Name of the suite.
             task: Only this task; any when ``None``.
-            start: Only this start, or one of these (a ``range`` for instance); any of the task's own when ``None``.
+            initial_state: Only this initial state, or one of these (a ``range`` for instance); any of the task's own when ``None``.
             images: Whether observations hold ``images``; without them nothing is drawn, unless for ``render_mode``.
             privileged: Whether observations hold ``privileged``, the simulator's truth as :func:`flat_truth` orders it; or a
-                function of your own that makes ``float32[P]`` of a snapshot.
-            reward: Takes the snapshot before a row, the row and the snapshot after it, and gives a reward in place of the suite's.
-                The snapshots hold the simulator's truth. It changes what is learned; success stays what the suite says.
+                function of your own that makes ``float32[V]`` of a snapshot.
+            reward: Takes the snapshot before a step, the step and the snapshot after it, and gives a reward in place of the suite's.
+                The snapshots hold the simulator's truth. It changes what is learned; success stays the suite's.
             render_mode: ``rgb_array`` or ``None``.
             protocol: Name of one of the suite's protocols; its default when ``None``.
 
         Raises:
-            VlarigError: The suite, the task or the protocol does not exist, no start is left, or another option makes no sense.
+            VlarigError: The suite, the task or the protocol does not exist, no initial state is left, or another option makes no sense.
         """
         if render_mode not in (None, "rgb_array"):
             raise VlarigError(f"render_mode is {render_mode!r}; expected 'rgb_array' or None")
         if reward is not None and not callable(reward):
-            raise VlarigError(f"reward is {reward!r}; give a function(before, row, after), or None for the suite's own")
+            raise VlarigError(f"reward is {reward!r}; give a function(before, step, after), or None for the suite's own")
         loaded = load_suite(suite)
         if task is not None:
             loaded.task(task)
-        starts = [int(start)] if isinstance(start, (int, np.integer)) else start
-        if starts is not None and len(starts) == 0:
-            raise VlarigError("start names no start; leave it out, or give one or more")
+        initial_states = [int(initial_state)] if isinstance(initial_state, (int, np.integer)) else initial_state
+        if initial_states is not None and len(initial_states) == 0:
+            raise VlarigError("initial_state names no initial state; leave it out, or give one or more")
         truth = privileged if callable(privileged) else flat_truth if privileged else None
-        return cls(loaded, loaded.protocol(protocol), task, starts, images, truth, reward, render_mode)
+        return cls(loaded, loaded.protocol(protocol), task, initial_states, images, truth, reward, render_mode)
 
     @classmethod
     def refuse_unknown_options(cls, suite: str, options: Mapping[str, Any], more: Sequence[str] = ()) -> None:
@@ -120,13 +124,13 @@ class SuiteView:
 
     @property
     def needs(self) -> Needs:
-        """What the simulator is asked to show."""
+        """What the simulator's snapshots must contain."""
         frames = self.images or self.render_mode is not None
         return Needs(images=frames, final_frame=frames, privileged=self.truth is not None or self.reward is not None)
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """What Gymnasium's environments say of themselves."""
+        """The ``metadata`` of a Gymnasium environment."""
         return {"render_modes": ["rgb_array"], "render_fps": self.suite.embodiment.control_frequency}
 
     def observation_space(self, truth_size: int | None) -> spaces.Dict:
@@ -139,25 +143,25 @@ class SuiteView:
         return spaces.Dict(parts)
 
     def draw(self, rng: np.random.Generator, options: Mapping[str, Any]) -> Episode:
-        """The episode that a reset begins: options fix ``episode``, or ``task`` and ``start``; what is left open is drawn.
+        """The episode that a reset begins: options fix ``episode``, or ``task`` and ``initial_state``; what is left open is drawn.
 
         Raises:
             VlarigError: There is no such option, or no such task.
         """
-        refuse_unknown_options("reset", options, ["episode", "task", "start"])
+        refuse_unknown_options("reset", options, ["episode", "task", "initial_state"])
         if options.get("episode") is not None:
             return options["episode"]
         tasks = self.suite.tasks
         name = options.get("task", self.task)
         task = tasks[int(rng.integers(len(tasks)))] if name is None else self.suite.task(name)
-        start = options.get("start")
-        if start is None:
-            starts = task.starts_of(self.protocol) if self.starts is None else self.starts
-            start = starts[int(rng.integers(len(starts)))]
-        return self.suite.episode(task, int(start), 0, self.protocol)
+        initial_state = options.get("initial_state")
+        if initial_state is None:
+            initial_states = task.initial_states_of(self.protocol) if self.initial_states is None else self.initial_states
+            initial_state = initial_states[int(rng.integers(len(initial_states)))]
+        return self.suite.episode(task, int(initial_state), 0, self.protocol)
 
     def observation(self, snapshot: Snapshot) -> dict[str, Any]:
-        """What is shown of a moment, an element of the observation space."""
+        """The observation of a snapshot, an element of the observation space."""
         seen: dict[str, Any] = {**observe(snapshot)}
         if not self.images:
             del seen["images"]
@@ -166,12 +170,12 @@ class SuiteView:
         return seen
 
     def info(self, snapshot: Snapshot) -> dict[str, Any]:
-        """What is told beside an observation; ``is_success`` is success by the protocol's own rule so far."""
+        """The info beside an observation; ``is_success`` is success by the protocol's own rule so far."""
         solved = snapshot.outcome.under(self.protocol.success_rule, self.protocol.hold_steps)
         return {**snapshot_info(snapshot), "is_success": bool(solved)}
 
     def transition(self, before: Snapshot, result: ChunkResult) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
-        """What Gymnasium's ``step`` returns for a chunk of one row."""
-        after, (row,) = result.snapshot, result.rows
-        reward = row.reward if self.reward is None else float(self.reward(before, row, after))
-        return self.observation(after), reward, row.terminated or row.stopped, row.truncated, self.info(after)
+        """What Gymnasium's ``step`` returns for a chunk of one step."""
+        after, (step,) = result.snapshot, result.steps
+        reward = step.reward if self.reward is None else float(self.reward(before, step, after))
+        return self.observation(after), reward, step.terminated or step.stopped, step.truncated, self.info(after)

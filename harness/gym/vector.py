@@ -1,4 +1,4 @@
-"""Many slots of a suite as one of Gymnasium's vector environments: all of a step are asked at the same time."""
+"""Many envs of a suite as one of Gymnasium's vector environments: all of a step run at the same time."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 
 from ...envs.api import check_actions
 from ...envs.errors import VlarigError
-from .env import SlotEnv, truth_size
+from .env import SuiteEnv, truth_size
 from .simulator_pool import SimulatorPool, all_of
 from .suite_view import SuiteView
 
@@ -21,8 +21,8 @@ from .suite_view import SuiteView
 VectorStep = tuple[dict[str, Any], np.ndarray, np.ndarray, np.ndarray, dict[str, Any]]
 
 
-class _Slot(SlotEnv):
-    """A slot whose next steps and resets may have been carried out already, beside those of other slots.
+class _AheadEnv(SuiteEnv):
+    """An env whose next steps and resets may have been carried out already, beside those of other envs.
 
     Attributes:
         ahead: What these steps and resets return.
@@ -37,34 +37,33 @@ class _Slot(SlotEnv):
         return self.ahead.popleft() if self.ahead else super().reset(seed=seed, options=options)
 
     def step(self, action: np.ndarray) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
-        """Run one row of actions, ``float32[A]``."""
+        """Run one step, ``float32[A]``."""
         return self.ahead.popleft() if self.ahead else super().step(action)
 
 
 class RemoteVectorEnv(SyncVectorEnv):
-    """Slots of a suite, spread over simulator processes, with the meaning of Gymnasium's own ``SyncVectorEnv`` over as many envs.
+    """Envs of a suite, spread over simulator processes, with the meaning of Gymnasium's own ``SyncVectorEnv`` over as many envs.
 
     The modes are Gymnasium's. ``NEXT_STEP``: the step after an episode's last resets the environment, ignores its action and
     gives reward 0. ``SAME_STEP``: an episode's last step resets too; its observation and info are in the infos, as ``final_obs``
     and ``final_info``. ``DISABLED``: the caller resets, with the option ``reset_mask``, ``bool[num_envs]``.
 
-    Each environment draws its own episodes, as :class:`.gym.env.SlotEnv` says. A simulator that crashes is brought back to where it
-    was.
+    Each environment draws its own episodes, as :class:`.gym.env.SuiteEnv` says. A simulator that crashes is restored to its state.
 
     Args:
         suite: Name of the suite.
         num_envs: How many environments.
         workers: Simulator processes; one a core, and no more than environments, when ``None``.
         autoreset_mode: An ``AutoresetMode`` or its value, such as ``NextStep``.
-        copy: Whether what is returned is the caller's to keep; otherwise the arrays of observations are written anew by each step.
-        options: What :meth:`.gym.suite_view.SuiteView.of` takes: ``task``, ``start``, ``images``, ``privileged``, ``reward``,
+        copy: Whether the returned arrays of observations are copies; otherwise each step overwrites them.
+        options: What :meth:`.gym.suite_view.SuiteView.of` takes: ``task``, ``initial_state``, ``images``, ``privileged``, ``reward``,
             ``render_mode``, ``protocol``.
 
     Attributes:
-        envs: The environments, each a :class:`.gym.env.SlotEnv`.
+        envs: The environments, each a :class:`.gym.env.SuiteEnv`.
     """
 
-    envs: list[_Slot]  # pyright: ignore[reportIncompatibleVariableOverride]
+    envs: list[_AheadEnv]  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def __init__(
         self,
@@ -82,8 +81,8 @@ class RemoteVectorEnv(SyncVectorEnv):
         self._view = view
         self._pool = SimulatorPool(view.suite, view.needs, num_envs, workers)
         size = truth_size(view, self._pool)
-        slots = [partial(_Slot, view, self._pool, number, size) for number in range(num_envs)]
-        super().__init__(slots, copy, autoreset_mode=mode)
+        envs = [partial(_AheadEnv, view, self._pool, number, size) for number in range(num_envs)]
+        super().__init__(envs, copy, autoreset_mode=mode)
 
     def reset(  # pyright: ignore[reportIncompatibleMethodOverride]
         self,
@@ -124,10 +123,10 @@ class RemoteVectorEnv(SyncVectorEnv):
             self.envs[index].ahead = deque([first])
 
     def step(self, actions: np.ndarray) -> VectorStep:
-        """Carry out a row in every environment, ``float32[num_envs, A]``.
+        """Carry out a step in every environment, ``float32[num_envs, A]``.
 
         Raises:
-            VlarigError: A row is not legal, or an environment has to be reset first, and nothing was carried out; or a simulator
+            VlarigError: A step is not legal, or an environment has to be reset first, and nothing was carried out; or a simulator
                 failed again and again.
         """
         self.run_ahead(actions)
@@ -139,8 +138,8 @@ class RemoteVectorEnv(SyncVectorEnv):
         if self.autoreset_mode is AutoresetMode.DISABLED and self._autoreset_envs.any():
             over = ", ".join(map(str, np.flatnonzero(self._autoreset_envs)))
             raise VlarigError(f"the episodes of the environments {over} are over; reset them with the option reset_mask")
-        rows = self._rows(actions)
-        carried_out = self._pool.run(lambda: all_of(map(self._carry_out, self.envs, rows)))
+        steps = self._steps(actions)
+        carried_out = self._pool.run(lambda: all_of(map(self._carry_out, self.envs, steps)))
         returned = [deque(make() for make in each) for each in carried_out]
         for env, ahead in zip(self.envs, returned, strict=True):
             env.ahead = ahead
@@ -157,8 +156,8 @@ class RemoteVectorEnv(SyncVectorEnv):
             raise VlarigError("reset_mask leaves out environments that were never reset; reset all of them once")
         return mask
 
-    def _rows(self, actions: Any) -> list[np.ndarray | None]:
-        """The row of each environment, ``float32[A]``; ``None`` where its action is ignored, since it is about to be reset."""
+    def _steps(self, actions: Any) -> list[np.ndarray | None]:
+        """The step of each environment, ``float32[A]``; ``None`` where its action is ignored, since it is about to be reset."""
         try:
             given = np.asarray(actions, dtype=np.float32)
         except (TypeError, ValueError):
@@ -168,15 +167,15 @@ class RemoteVectorEnv(SyncVectorEnv):
         ignored = (
             self._autoreset_envs if self.autoreset_mode is AutoresetMode.NEXT_STEP else np.zeros_like(self._autoreset_envs)
         )
-        rows = check_actions(np.where(ignored[:, None], 0.0, given), self._view.suite.embodiment)
-        return [None if ignored[index] else row for index, row in enumerate(rows)]
+        steps = check_actions(np.where(ignored[:, None], 0.0, given), self._view.suite.embodiment)
+        return [None if ignored[index] else step for index, step in enumerate(steps)]
 
-    async def _carry_out(self, env: _Slot, row: np.ndarray | None) -> list[Callable[[], Any]]:
-        """Carry out a row, or a reset, or the one and then the other; gives what makes of each what Gymnasium's method returns."""
-        if row is None:
+    async def _carry_out(self, env: _AheadEnv, step: np.ndarray | None) -> list[Callable[[], Any]]:
+        """Carry out a step, a reset, or a step and then a reset; gives functions that make the results of Gymnasium's methods."""
+        if step is None:
             return [partial(env.first, await env.begin())]
         before = env.snapshot
-        result = await env.run_chunk(row[None])
+        result = await env.run_chunk(step[None])
         assert before is not None
         ran = partial(self._view.transition, before, result)
         if not result.over or self.autoreset_mode is not AutoresetMode.SAME_STEP:
@@ -192,7 +191,7 @@ def _mode(mode: AutoresetMode | str) -> AutoresetMode:
     """The mode of that value.
 
     Raises:
-        VlarigError: There is none.
+        VlarigError: No mode has that value.
     """
     try:
         return AutoresetMode(mode)

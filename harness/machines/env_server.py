@@ -1,7 +1,7 @@
 """The env server: lends workers of this machine to sweeps that run elsewhere.
 
-A connection is a worker: it is started when a client asks for it, and ended with the connection, however that ends. Frames then pass
-both ways, and of each the head alone is read. One port is enough, for any number of workers.
+A connection is a worker: it starts when a client requests it, and ends with the connection. Frames pass both ways, and only their heads
+are read. One port serves any number of workers.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from websockets.http11 import Request, Response
 
 from ...benchmarks.registry import load_suite
 from ...benchmarks.suite import unknown
-from ...envs.access import may_enter, refuse_open_door, stranger
+from ...envs.access import may_enter, refuse_without_token, stranger
 from ...envs.errors import BadMessageError, VlarigError
 from ...envs.framing import Frame, frame_of
 from ...envs.handshakes import Handshakes
@@ -52,10 +52,10 @@ from ..worker_spec import WorkerSpec
 from ..workers import START_MARGIN
 from .remote_machines import DEFAULT_PORT
 
-#: Seconds that a client may take to say what it wants. One that only wants to know the capacity leaves before.
+#: Seconds that a client may take to send its request. One that only reads the capacity leaves before.
 START_WORKER_SECONDS = 60.0
 
-#: Connections at a time beside those of workers: clients that ask for the capacity.
+#: Connections at a time beside those of workers, for clients that read the capacity.
 MORE_CONNECTIONS = 16
 
 logger = logging.getLogger(__name__)
@@ -69,8 +69,8 @@ class EnvServerConfig:
         host: Address to listen on.
         port: Port to listen on; 0 for any that is free.
         token: Secret that a client must show; empty for none, on the loopback interface alone.
-        encryption: What is shown to clients that connect with TLS; no encryption when ``None``.
-        suites: Names of the suites that are lent; all that are installed when empty.
+        encryption: Certificate and key for TLS; no encryption when ``None``.
+        suites: Names of the suites that are lent; all installed ones when empty.
         workers: Most workers at a time; as many as cores when ``None``.
         logs: Folder of the workers' logs.
     """
@@ -84,7 +84,7 @@ class EnvServerConfig:
     logs: Path = Path("logs")
 
     def __post_init__(self) -> None:
-        refuse_open_door(self.host, self.token)
+        refuse_without_token(self.host, self.token)
 
 
 class EnvServer:
@@ -105,7 +105,7 @@ class EnvServer:
             WorkerSpec.of(load_suite(name))
 
     async def __aenter__(self) -> EnvServer:
-        """Begin to listen.
+        """Start listening.
 
         Raises:
             VlarigError: The address cannot be listened on.
@@ -145,17 +145,17 @@ class EnvServer:
 
     @property
     def port(self) -> int:
-        """Where it listens."""
+        """The port on which it listens."""
         return self._server.sockets[0].getsockname()[1]
 
     def capacity(self) -> Capacity:
-        """What there is."""
+        """What this machine can lend now."""
         here = Machine.here()
         free = self._most - len(self._numbers)
         return Capacity(WIRE_VERSION, version("vlarig"), platform.node(), here.cores, here.memory, free)
 
     def _admit(self, connection: ServerConnection, request: Request) -> Response | None:
-        """Answer what is not for us; ``None`` lets the connection in."""
+        """Refuse a connection, or answer ``/healthz``; ``None`` accepts the connection."""
         if request.path == "/healthz":
             return connection.respond(http.HTTPStatus.OK, "OK\n")
         if not may_enter(request.headers, self._config.token):
@@ -168,7 +168,7 @@ class EnvServer:
         return None
 
     async def _handle(self, connection: ServerConnection) -> None:
-        """One client. Whatever goes wrong with it costs this connection and no other."""
+        """Serve one client. An error ends this connection and no other."""
         watch = asyncio.create_task(keep_alive(connection, KEEPALIVE))
         try:
             await _send(connection, encode(self.capacity()))
@@ -184,9 +184,9 @@ class EnvServer:
             await hang_up(connection, 1011, _message(Died(death.kind, str(death), death.running)))
         except (ConnectionClosed, TimeoutError):
             pass
-        except Exception:  # a defect of ours
+        except Exception:  # a defect of this program
             logger.exception("a connection failed")
-            await hang_up(connection, 1011, _message(Died(LOST, "the env server failed; what it printed says how", 0)))
+            await hang_up(connection, 1011, _message(Died(LOST, "the env server failed; its output has the traceback", 0)))
         finally:
             watch.cancel()
             connection.transport.abort()
@@ -195,18 +195,18 @@ class EnvServer:
         """Start a worker for a connection, pass frames on, and end it.
 
         Raises:
-            VlarigError: The suite is not lent, or its simulator says what the user can mend.
+            VlarigError: The suite is not lent, or its simulator fails with what the user can fix.
             ChildDied: The worker does not start or has died, or there is no room for it.
-            BadMessageError: The client sent what is no request.
+            BadMessageError: The client sent an invalid request.
         """
         if self._config.suites and order.suite not in self._config.suites:
             raise unknown("suite", order.suite, self._config.suites, "this env server")
         worker_spec = WorkerSpec.of(load_suite(order.suite))
-        with contextlib.suppress(VlarigError):  # what draws here instead is said to the client, which refuses it
+        with contextlib.suppress(VlarigError):  # the client learns which renderer draws here instead, and refuses it
             worker_spec = worker_spec.drawn_by([order.renderer], "")
         before = self._leases.get(order.lease)
         if before is not None:
-            before.transport.abort()  # its client has lost it, and wants another
+            before.transport.abort()  # its client has lost it, and requests another
         number = await self._take_number()
         self._leases[order.lease] = connection
         logger.info("worker %d: %s for %s", number, order.suite, connection.remote_address[0])
@@ -220,13 +220,13 @@ class EnvServer:
             logger.info("worker %d: ended", number)
 
     async def _lend(self, connection: ServerConnection, worker_spec: WorkerSpec, log: WorkerLog, memory: int | None) -> None:
-        """Start a worker, and have its client talk to it. Raises like :meth:`_serve`."""
+        """Start a worker, and connect it to its client. Raises like :meth:`_serve`."""
         seconds = worker_spec.suite.patience.load + START_MARGIN
         try:
             log.open()
             simulator = await within(Simulator.start(self._launcher, worker_spec, log.add, memory), seconds)
         except TimeoutError:
-            raise ChildDied(LOST, "its worker does not stand in time") from None
+            raise ChildDied(LOST, "its worker did not start in time") from None
         except OSError as error:
             raise ChildDied(LOST, f"its worker cannot be started ({error})") from None
         try:
@@ -237,7 +237,7 @@ class EnvServer:
             await simulator.end()
 
     async def _take_number(self) -> int:
-        """The lowest number that no worker has; one that is just being ended is awaited.
+        """The lowest number that no worker has; waits for a worker that is just ending.
 
         Raises:
             ChildDied: All are in use.
@@ -252,12 +252,12 @@ class EnvServer:
 
 
 async def _while_connected(connection: ServerConnection, work: Coroutine[Any, Any, None]) -> None:
-    """Do ``work`` until the client is gone: to load a simulator may take minutes."""
-    working, gone = asyncio.create_task(work), asyncio.create_task(connection.wait_closed())
+    """Do ``work`` until the connection is closed: loading a simulator may take minutes."""
+    working, closed = asyncio.create_task(work), asyncio.create_task(connection.wait_closed())
     try:
-        await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({working, closed}, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        gone.cancel()
+        closed.cancel()
         working.cancel()
         await asyncio.wait({working})
     if not working.cancelled():
@@ -275,12 +275,12 @@ def _ready(worker_spec: WorkerSpec, pid: int) -> WorkerReady:
 
 
 async def _pass_on(connection: ServerConnection, simulator: Simulator) -> None:
-    """Pass frames on, both ways, until either end is gone.
+    """Pass frames on, both ways, until either end closes.
 
-    A client whose requests are not taken, or that reads no answers, is not read from: neither piles up here.
+    While the simulator takes no requests, or the client reads no answers, nothing more is read: frames do not pile up here.
 
     Raises:
-        BadMessageError: The client sent what is no request.
+        BadMessageError: The client sent an invalid request.
         ChildDied: The worker died.
     """
 

@@ -18,27 +18,29 @@ from ...envs.errors import VlarigError
 from ...envs.messages import Capacity
 from ..children.liveness import hang_up
 from ..machine import Machine
-from ..sizing import Size, choose_size, memory_line
+from ..sizing import Size, choose_size, memory_line, size_in_words
 from ..worker_spec import WorkerSpec
-from ..workers import Worker, local_workers, standing
+from ..workers import Worker, local_workers, started
 from .remote_machines import MachineBusyError, RemoteMachine, find_machines
-from .remote_place import RemotePlace
+from .remote_worker import RemoteWorkerFactory
 
-#: Seconds before an env server that is busy when a sweep begins is asked again.
+#: Seconds before each retry of an env server that is busy when a sweep begins.
 BUSY_PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0)
 
 
 @dataclass(frozen=True)
 class Lease:
-    """The workers that a suite's part of a sweep gets: on each machine that many workers, each with as many slots.
+    """The workers that a suite's part of a sweep gets on each machine.
 
     Attributes:
-        sizes: One a machine; all have the same number of slots.
+        sizes: Workers and memory, one a machine.
+        num_envs: Envs of all workers together, which get equally many of them, or one less.
         reason: Why these numbers, in one line.
-        warnings: What the user should know, a line each.
+        warnings: Warnings for the user, a line each.
     """
 
     sizes: tuple[Size, ...]
+    num_envs: int
     reason: str
     warnings: tuple[str, ...] = ()
 
@@ -47,29 +49,24 @@ class Lease:
         """Workers on all machines together."""
         return sum(size.workers for size in self.sizes)
 
-    @property
-    def slots(self) -> int:
-        """Episodes under way in each."""
-        return self.sizes[0].slots
-
 
 class Fleet(Protocol):
     """The machines of a sweep."""
 
     def for_envs(self, count: int, share: float) -> Fleet:
-        """The same for exactly so many envs, or a few more where they do not divide; ``share`` of the cores is theirs."""
+        """The same fleet for exactly ``count`` envs, on a ``share`` of the cores."""
         ...
 
     def lease(self, footprint: Footprint, episodes: Sequence[Episode]) -> Lease:
-        """How many workers to start for ``episodes``, at least one of which there is."""
+        """How many workers to start for ``episodes``, of which there is at least one."""
         ...
 
     def launch(self, worker_spec: WorkerSpec, lease: Lease, logs: Path) -> AbstractAsyncContextManager[list[Worker]]:
-        """The workers, started and in the end ended. Raises ``VlarigError`` where one cannot start."""
+        """The workers, started on entry and ended on exit. Raises ``VlarigError`` where one cannot start."""
         ...
 
     def joining(self, worker_spec: WorkerSpec, lease: Lease, logs: Path) -> AsyncIterator[tuple[Worker, int]] | None:
-        """Workers that come later, each with its number of slots; ``None`` where there are none."""
+        """Workers that join later, each with its number of envs; ``None`` where the fleet does not grow."""
         ...
 
 
@@ -78,30 +75,30 @@ class LocalFleet:
     """This machine alone.
 
     Attributes:
-        workers: Workers that the user asks for, if he does.
-        slots: Slots that the user asks for, if he does.
+        workers: Workers; as many as cores and memory allow when ``None``.
+        num_envs: Envs in all; as many as memory allows when ``None``.
     """
 
     workers: int | None = None
-    slots: int | None = None
+    num_envs: int | None = None
 
     def for_envs(self, count: int, share: float) -> LocalFleet:
-        """Workers for so many envs, on a share of the cores."""
+        """The same for ``count`` envs, on a share of the cores."""
         workers = _workers_for(count, self.workers or Machine.here().cores, share)
-        return LocalFleet(workers, math.ceil(count / workers))
+        return LocalFleet(workers, count)
 
     def lease(self, footprint: Footprint, episodes: Sequence[Episode]) -> Lease:
-        """As many as cores and memory allow."""
-        size = choose_size(footprint, episodes, Machine.here(), self.workers, self.slots)
-        return Lease((size,), size.reason, (size.warning,) if size.warning else ())
+        """As many workers as cores and memory allow."""
+        size = choose_size(footprint, episodes, Machine.here(), self.workers, self.num_envs)
+        return Lease((size,), size.num_envs, size.reason, (size.warning,) if size.warning else ())
 
     def launch(self, worker_spec: WorkerSpec, lease: Lease, logs: Path) -> AbstractAsyncContextManager[list[Worker]]:
-        """Processes of ours."""
+        """Child processes of the driver."""
         (size,) = lease.sizes
         return local_workers(worker_spec, size.workers, logs, size.memory_share)
 
     def joining(self, worker_spec: WorkerSpec, lease: Lease, logs: Path) -> None:
-        """Nobody joins."""
+        """The fleet does not grow."""
 
 
 @dataclass(frozen=True)
@@ -109,65 +106,65 @@ class ListedFleet:
     """Machines that the user names, with an env server on each.
 
     Attributes:
-        machines: They.
-        capacities: What each has, see :func:`survey`.
-        workers: Workers a machine that the user asks for, if he does.
-        slots: Slots that the user asks for, if he does.
+        machines: The machines.
+        capacities: The capacity of each, see :func:`survey`.
+        workers: Workers a machine; as many as cores and memory allow when ``None``.
+        num_envs: Envs in all; as many as memory allows when ``None``.
     """
 
     machines: tuple[RemoteMachine, ...]
     capacities: tuple[Capacity, ...]
     workers: int | None = None
-    slots: int | None = None
+    num_envs: int | None = None
 
     def for_envs(self, count: int, share: float) -> ListedFleet:
-        """Workers for so many envs, on a share of each machine's cores."""
+        """The same for ``count`` envs, on a share of each machine's cores."""
         machines = min(len(self.machines), count)
         cores = min(self.workers or min(capacity.cores, capacity.workers) for capacity in self.capacities)
         workers = _workers_for(math.ceil(count / machines), cores, share)
-        return replace(self, workers=workers, slots=math.ceil(count / (machines * workers)))
+        return replace(self, workers=workers, num_envs=count)
 
     def lease(self, footprint: Footprint, episodes: Sequence[Episode]) -> Lease:
-        """On each machine as many as its cores and memory allow, for an equal share of the episodes."""
-        used = min(len(self.machines), len(episodes))
-        shares = [episodes[number::used] for number in range(used)]
-
-        def sizes(slots: int | None) -> list[Size]:
-            return [
-                choose_size(
-                    footprint, share, Machine(min(capacity.cores, capacity.workers), capacity.memory), self.workers, slots
-                )
-                for share, capacity in zip(shares, self.capacities, strict=False)
-            ]
-
-        fewest = min(size.slots for size in sizes(self.slots))
-        chosen = tuple(sizes(fewest))
+        """On each machine as many workers as its cores and memory allow, for an equal share of the episodes."""
+        used = min(len(self.machines), len(episodes), self.num_envs or len(episodes))
+        parts = [
+            (episodes[number::used], Machine(min(capacity.cores, capacity.workers), capacity.memory))
+            for number, capacity in enumerate(self.capacities[:used])
+        ]
+        first = [choose_size(footprint, part, machine, self.workers) for part, machine in parts]
+        workers = sum(size.workers for size in first)
+        each = math.ceil(self.num_envs / workers) if self.num_envs else min(size.envs_per_worker for size in first)
+        chosen = [
+            choose_size(footprint, part, machine, size.workers, size.workers * each)
+            for (part, machine), size in zip(parts, first, strict=True)
+        ]
         named = list(zip(self.machines, chosen, strict=False))
-        reason = f"{sum(size.workers for size in chosen)} workers x {fewest} slots on {used} machines: " + "; ".join(
+        num_envs = self.num_envs or workers * each
+        reason = f"{size_in_words(workers, num_envs)} on {used} machines: " + "; ".join(
             f"{machine.name} {size.workers} ({memory_line(size.memory, capacity.memory)})"
             for (machine, size), capacity in zip(named, self.capacities, strict=False)
         )
         warnings = tuple(f"{machine.name}: {size.warning}" for machine, size in named if size.warning)
-        return Lease(chosen, reason, warnings)
+        return Lease(tuple(chosen), num_envs, reason, warnings)
 
     @contextlib.asynccontextmanager
     async def launch(self, worker_spec: WorkerSpec, lease: Lease, logs: Path) -> AsyncIterator[list[Worker]]:
-        """Workers ready from the env servers."""
+        """Workers lent by the env servers."""
         places = [
-            (machine, RemotePlace(machine, worker_spec, size.memory_share))
+            (machine, RemoteWorkerFactory(machine, worker_spec, size.memory_share))
             for machine, size in zip(self.machines, lease.sizes, strict=False)
             for _ in range(size.workers)
         ]
-        hosts = [Worker(number, place, machine.name) for number, (machine, place) in enumerate(places)]
-        async with standing(hosts):
-            yield hosts
+        workers = [Worker(number, place, machine.name) for number, (machine, place) in enumerate(places)]
+        async with started(workers):
+            yield workers
 
     def joining(self, worker_spec: WorkerSpec, lease: Lease, logs: Path) -> None:
-        """Nobody joins; a machine that was away and comes back is awaited by its workers."""
+        """The fleet does not grow; the workers of a machine that is away wait for it."""
 
 
-def _workers_for(envs: int, cores: int, share: float) -> int:
-    return max(1, min(envs, round(cores * share)))
+def _workers_for(num_envs: int, cores: int, share: float) -> int:
+    return max(1, min(num_envs, round(cores * share)))
 
 
 def listed_fleet(
@@ -176,33 +173,33 @@ def listed_fleet(
     token_file: Path | None = None,
     ca_file: Path | None = None,
     workers: int | None = None,
-    slots: int | None = None,
+    num_envs: int | None = None,
 ) -> ListedFleet | None:
     """The fleet of the machines that are named, ``None`` where none is.
 
     Arguments as for :func:`~.remote_machines.find_machines` and :class:`ListedFleet`.
 
     Raises:
-        VlarigError: One that is named is none, cannot be reached, refuses us, or has no worker to spare.
+        VlarigError: A named machine is no env server, cannot be reached, refuses the token, or has no worker to spare.
     """
     machines = find_machines(hosts, host_file, token_file, ca_file)
-    return ListedFleet(tuple(machines), run_to_end(survey(machines)), workers, slots) if machines else None
+    return ListedFleet(tuple(machines), run_to_end(survey(machines)), workers, num_envs) if machines else None
 
 
 async def survey(machines: Sequence[RemoteMachine]) -> tuple[Capacity, ...]:
-    """What each machine has.
+    """The capacity of each machine.
 
     Raises:
-        VlarigError: One cannot be reached, refuses us, or has no worker to spare.
+        VlarigError: A machine cannot be reached, refuses the token, or has no worker to spare.
     """
-    capacities = await asyncio.gather(*map(_ask, machines), return_exceptions=True)
+    capacities = await asyncio.gather(*map(_capacity_of, machines), return_exceptions=True)
     for capacity in capacities:
         if isinstance(capacity, BaseException):
             raise capacity if isinstance(capacity, VlarigError) else VlarigError(str(capacity))
     return tuple(capacity for capacity in capacities if isinstance(capacity, Capacity))
 
 
-async def _ask(machine: RemoteMachine) -> Capacity:
+async def _capacity_of(machine: RemoteMachine) -> Capacity:
     for pause in BUSY_PAUSES:
         with contextlib.suppress(MachineBusyError):
             connection, capacity = await machine.reach()

@@ -1,4 +1,4 @@
-"""A secret of this user's, which servers on the loopback interface ask for: other users of the machine can reach that interface too."""
+"""A secret of this user, required by servers on the loopback interface, which other users of the machine can reach too."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..home import home
 
 
 def own_token() -> str:
-    """The secret, kept in a file that only its owner can read; made when it is asked for the first time.
+    """The secret, kept in a file that only its owner can read; made with the first call.
 
     Raises:
         VlarigError: The file cannot be written or read.
@@ -34,6 +34,6 @@ def _make(path: Path) -> None:
     draft = path.with_name(f"token-{secrets.token_hex(8)}")
     with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(f"{secrets.token_urlsafe(32)}\n")
-    with contextlib.suppress(FileExistsError):  # somebody else was quicker
+    with contextlib.suppress(FileExistsError):  # another process was quicker
         os.link(draft, path)
     draft.unlink()

@@ -1,7 +1,7 @@
 """A fleet that Ray places: workers on the nodes of a Ray cluster, which may be lost and joined while a sweep runs.
 
-Ray decides where a worker runs, starts it anew elsewhere when its node is lost, and is asked now and then whether there are more nodes.
-It moves none of our messages: a worker's env server listens on its node, and the sweep connects to it, see :mod:`.machines.env_server`.
+Ray decides where a worker runs, and restarts it elsewhere when its node is lost; the sweep polls it for new nodes. Ray carries none of
+the sweep's messages: a worker's env server listens on its node, and the sweep connects to it, see :mod:`.machines.env_server`.
 """
 
 from __future__ import annotations
@@ -24,36 +24,35 @@ from ..children.line import WorkerLine
 from ..children.liveness import within
 from ..children.supervisor import MachineAwayError
 from ..machine import Machine
-from ..sizing import Size, choose_size, memory_line
+from ..sizing import Size, choose_size, memory_line, size_in_words
 from ..worker_spec import WorkerSpec
-from ..workers import Worker, standing
+from ..workers import Worker, started
 from .fleets import Lease
 from .ray_worker import RayWorker, authority
 from .remote_machines import RemoteMachine
-from .remote_place import RemotePlace
+from .remote_worker import RemoteWorkerFactory
 
-#: Variable with Ray's way of authentication, and the only one that is accepted: everybody who reaches a cluster without it can run
-#: any code on its nodes.
+#: Variable with Ray's way of authentication, and the only accepted value: any program that reaches a cluster without it can run any
+#: code on the nodes.
 AUTHENTICATION, AUTHENTICATED = "RAY_AUTH_MODE", "token"
 
 #: Seconds that Ray may take to place a worker and to start it.
 PLACE_SECONDS = 120.0
 
-#: Seconds that it may take to notice that a worker's node is lost and to place it again, before other workers play its episodes; it is
-#: waited for meanwhile.
+#: Seconds that Ray may take to notice that a worker's node is lost and to place the worker again; then other workers play its episodes.
 PLACE_AGAIN_SECONDS = 15.0
 
-#: Seconds between two looks at the cluster.
-LOOK_SECONDS = 2.0
+#: Seconds between two queries of the cluster's free cores.
+POLL_SECONDS = 2.0
 
 
-class RayPlace:
-    """Whichever node Ray has placed a worker on.
+class RayWorkerFactory:
+    """Starts a worker on the node where Ray has placed it.
 
     Args:
         worker: The actor, see :class:`.machines.ray_worker.RayWorker`.
         token: Its secret.
-        worker_spec: What the run says that it is made of.
+        worker_spec: The worker's recipe by the run.
         memory_bytes: Most memory that its simulator may take.
     """
 
@@ -68,11 +67,11 @@ class RayPlace:
 
     @property
     def suite(self) -> Suite:
-        """Whose simulator it loads."""
+        """The suite whose simulator it loads."""
         return self._worker_spec.suite
 
     async def launch(self) -> WorkerLine:
-        """Ask Ray where the worker is, and start it. Raises like :meth:`.machines.remote_place.RemotePlace.launch`."""
+        """Find the worker's node, and start it there. Raises like :meth:`.machines.remote_worker.RemoteWorkerFactory.launch`."""
         import ray.exceptions
 
         try:
@@ -81,7 +80,7 @@ class RayPlace:
             raise MachineAwayError(f"Ray has placed it nowhere within {self._patience:g} s") from None
         except ray.exceptions.RayError as error:
             raise MachineAwayError(f"Ray cannot run it ({str(error).splitlines()[0]})") from None
-        place = RemotePlace(RemoteMachine(url, self._token, authority()), self._worker_spec, self._memory_bytes)
+        place = RemoteWorkerFactory(RemoteMachine(url, self._token, authority()), self._worker_spec, self._memory_bytes)
         self.where = place.where
         line = await place.launch()
         self._patience = PLACE_AGAIN_SECONDS
@@ -89,79 +88,81 @@ class RayPlace:
 
 
 class RayFleet:
-    """The nodes of a Ray cluster. Inside :func:`connected` alone.
+    """The nodes of a Ray cluster. Use it inside :func:`connected` only.
 
     Args:
-        workers: Workers in all that the user asks for, if he does; else one for each core that is free, also of nodes that join.
-        slots: Slots that the user asks for, if he does.
+        workers: Workers in all; one for each free core, also of nodes that join, when ``None``.
+        num_envs: Envs in all, without those of workers on nodes that join; as many as memory allows when ``None``.
     """
 
-    def __init__(self, workers: int | None = None, slots: int | None = None) -> None:
+    def __init__(self, workers: int | None = None, num_envs: int | None = None) -> None:
         self._workers = workers
-        self._slots = slots
-        self._hosts: dict[Worker, Any] = {}
+        self._num_envs = num_envs
+        self._actors: dict[Worker, Any] = {}
         self._numbers = itertools.count()
 
     def for_envs(self, count: int, share: float) -> RayFleet:
-        """Workers for so many envs, on a share of the cores that are free."""
+        """The same for ``count`` envs, on a share of the free cores."""
         workers = max(1, min(count, round((self._workers or _free_cores()) * share)))
-        return RayFleet(workers, math.ceil(count / workers))
+        return RayFleet(workers, count)
 
     def lease(self, footprint: Footprint, episodes: Sequence[Episode]) -> Lease:
-        """On each node as many as its cores and memory allow.
+        """On each node as many workers as its cores and memory allow.
 
         Raises:
             VlarigError: The cluster has no core to spare.
         """
         nodes = _nodes()
         if not nodes:
-            raise VlarigError(
-                "the Ray cluster has no node with a core for us; start one with 'ray start --address=HEAD --num-cpus=N'"
-            )
-        sizes = [choose_size(footprint, episodes, node, None, self._slots) for node in nodes]
-        slots = min(size.slots for size in sizes)
-        sizes = [choose_size(footprint, episodes, node, None, slots) for node in nodes]
+            raise VlarigError("the Ray cluster has no node with a core; start one with 'ray start --address=HEAD --num-cpus=N'")
+        sizes = [choose_size(footprint, episodes, node) for node in nodes]
         room = min(sum(size.workers for size in sizes), _free_cores())
         if room < 1:
             raise VlarigError("no core of the Ray cluster is free; wait, add a node, or take fewer --replicas")
-        workers = min(self._workers or room, room, len(episodes))
+        workers = min(self._workers or room, room, len(episodes), self._num_envs or room)
+        each = math.ceil(self._num_envs / workers) if self._num_envs else min(size.envs_per_worker for size in sizes)
+        num_envs = self._num_envs or workers * each
+        sizes = [
+            choose_size(footprint, episodes, node, size.workers, size.workers * each)
+            for node, size in zip(nodes, sizes, strict=True)
+        ]
         share = min(size.memory_share for size in sizes)
         memory = workers * max(size.memory // size.workers for size in sizes)
         free = sum(node.memory for node in nodes)
         reason = (
-            f"{workers} workers x {slots} slots on {len(nodes)} nodes of a Ray cluster ({sum(node.cores for node in nodes)} cores); "
+            f"{size_in_words(workers, num_envs)} on {len(nodes)} nodes of a Ray cluster ({sum(node.cores for node in nodes)} cores); "
             f"{memory_line(memory, free)}"
         )
-        return Lease((Size(workers, slots, memory, share, reason),), reason)
+        return Lease((Size(workers, num_envs, memory, share, reason),), num_envs, reason)
 
     @contextlib.asynccontextmanager
     async def launch(self, worker_spec: WorkerSpec, lease: Lease, logs: Path) -> AsyncIterator[list[Worker]]:
         """Workers as Ray places them, those that join later among them when they are ended."""
         try:
-            async with standing([self._start_worker(worker_spec, lease) for _ in range(lease.workers)]) as hosts:
-                yield list(hosts)
+            async with started([self._start_worker(worker_spec, lease) for _ in range(lease.workers)]) as workers:
+                yield list(workers)
         finally:
-            await asyncio.gather(*(host.__aexit__() for host in self._hosts))
-            for host in list(self._hosts):
-                self._dismiss(host)
+            await asyncio.gather(*(worker.__aexit__() for worker in self._actors))
+            for worker in list(self._actors):
+                self._dismiss(worker)
 
     async def joining(self, worker_spec: WorkerSpec, lease: Lease, logs: Path) -> AsyncIterator[tuple[Worker, int]]:
-        """A worker for each core that is more than there were workers."""
+        """A worker for each core that becomes free."""
         while True:
-            await asyncio.sleep(LOOK_SECONDS)
-            wanted = (self._workers or math.inf) - len(self._hosts)
+            await asyncio.sleep(POLL_SECONDS)
+            wanted = (self._workers or math.inf) - len(self._actors)
             newcomers = [
                 self._start_worker(worker_spec, lease) for _ in range(int(min(wanted, await asyncio.to_thread(_free_cores))))
             ]
-            stand = await asyncio.gather(*(host.__aenter__() for host in newcomers), return_exceptions=True)
-            for host, outcome in zip(newcomers, stand, strict=True):
-                if isinstance(outcome, BaseException):  # its node is gone already
-                    self._dismiss(host)
+            outcomes = await asyncio.gather(*(worker.__aenter__() for worker in newcomers), return_exceptions=True)
+            for worker, outcome in zip(newcomers, outcomes, strict=True):
+                if isinstance(outcome, BaseException):  # its node is lost already
+                    self._dismiss(worker)
                 else:
-                    yield host, lease.slots
+                    yield worker, lease.sizes[0].envs_per_worker
 
     def _start_worker(self, worker_spec: WorkerSpec, lease: Lease) -> Worker:
-        """A worker more, wherever Ray has room for it."""
+        """One more worker, on a node of Ray's choice."""
         import ray
 
         (size,) = lease.sizes
@@ -174,14 +175,14 @@ class RayFleet:
             "scheduling_strategy": "SPREAD",
         }
         actor = ray.remote(**options)(RayWorker).remote(worker_spec.suite.name, token)
-        host = Worker(next(self._numbers), RayPlace(actor, token, worker_spec, size.memory_share), "ray")
-        self._hosts[host] = actor
-        return host
+        worker = Worker(next(self._numbers), RayWorkerFactory(actor, token, worker_spec, size.memory_share), "ray")
+        self._actors[worker] = actor
+        return worker
 
-    def _dismiss(self, host: Worker) -> None:
+    def _dismiss(self, worker: Worker) -> None:
         import ray
 
-        ray.kill(self._hosts.pop(host))
+        ray.kill(self._actors.pop(worker))
 
 
 @contextlib.contextmanager
@@ -189,11 +190,11 @@ def connected() -> Iterator[None]:
     """A connection to the Ray cluster that the environment's ``RAY_ADDRESS`` names, or that runs on this machine.
 
     Raises:
-        VlarigError: Ray is not installed, there is no cluster, or it lets everybody in.
+        VlarigError: Ray is not installed, there is no cluster, or it has no authentication.
     """
     if os.environ.setdefault(AUTHENTICATION, AUTHENTICATED).lower() != AUTHENTICATED:
         raise VlarigError(
-            f"{AUTHENTICATION} is {os.environ[AUTHENTICATION]!r}: whoever reaches such a Ray cluster can run anything on its nodes; "
+            f"{AUTHENTICATION} is {os.environ[AUTHENTICATION]!r}: any program that reaches the Ray cluster can run code on its nodes; "
             "start it with RAY_AUTH_MODE=token, here and on every node"
         )
     try:
@@ -218,14 +219,14 @@ def connected() -> Iterator[None]:
 
 
 def _free_cores() -> int:
-    """Cores of the cluster that nobody has asked for."""
+    """Cores of the cluster that are not reserved."""
     import ray
 
     return int(ray.available_resources().get("CPU", 0))
 
 
 def _nodes() -> list[Machine]:
-    """What the cluster's living nodes have for us."""
+    """Cores and memory of the cluster's living nodes."""
     import ray
 
     found = []

@@ -1,6 +1,6 @@
 """Replicas of a policy on the nodes of a Ray cluster: some on each node, where the weights are loaded once.
 
-Ray places them, starts them anew elsewhere when their node is lost, and carries requests and replies, as bytes of the wire's own form.
+Ray places them, restarts them elsewhere when their node is lost, and carries requests and replies as bytes of the wire's own form.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from ...policies.replica_messages import (
 )
 from ..replicas import Replica, replicated_policy
 
-#: Seconds between two looks at whether an answer is still wanted.
-LOOK_SECONDS = 0.2
+#: Seconds between two checks whether an answer is still wanted.
+POLL_SECONDS = 0.2
 
 #: Seconds that Ray may take to place replicas and to start them, weights included.
 PLACE_SECONDS = 1800.0
@@ -53,7 +53,7 @@ class RayReplicaHost:
         self._weights: tempfile.TemporaryDirectory[str] | None = None
 
     def describe(self) -> tuple[str, list[bytes]]:
-        """What tells this life of the actor from others, and the policy's description."""
+        """An id of this life of the actor, and the policy's description."""
 
         def answer() -> list[Message]:
             with self._making:
@@ -63,7 +63,7 @@ class RayReplicaHost:
         return self._life, self._answered(self._life, answer)
 
     def keep(self, life: str, order: bytes, weights: bytes) -> list[bytes]:
-        """Keep weights for the replicas here, in place of older ones; the order that loads them from there."""
+        """Store weights for the replicas of this node, in place of older ones; returns the order that loads them from there."""
 
         def answer() -> list[Message]:
             (load,) = _decoded([order])
@@ -84,7 +84,7 @@ class RayReplicaHost:
         return self._answered(life, lambda: self._made[index].exchange(_decoded(messages)))
 
     def revive(self, life: str, index: int, orders: Sequence[bytes]) -> list[bytes]:
-        """Have a replica started anew where it died."""
+        """Restart a replica that died."""
 
         def answer() -> list[Message]:
             self._made[index].revive([order for order in _decoded(orders) if isinstance(order, Order)])
@@ -93,7 +93,7 @@ class RayReplicaHost:
         return self._answered(life, answer)
 
     def _answered(self, life: str, answer: Callable[[], list[Message]]) -> list[bytes]:
-        """What ``answer`` gives, or what went wrong."""
+        """The result of ``answer``, or its error, encoded."""
         try:
             if life != self._life:
                 raise PolicyLost("its node was lost")
@@ -110,7 +110,7 @@ class RayReplica(MessageMember):
         policy: The policy's name.
         host: Its node's actor.
         index: Its number there.
-        weights: What the replicas have in common.
+        weights: The weights that the replicas share.
     """
 
     description: Description
@@ -124,10 +124,10 @@ class RayReplica(MessageMember):
         self._interrupted = threading.Event()
 
     def find(self) -> None:
-        """Wait until its actor is placed, and read the policy's description. It goes by the actor's present life from then on.
+        """Wait until its actor is placed, and read the policy's description and the id of the actor's present life.
 
         Raises:
-            PolicyError: The policy cannot be made, and says why.
+            PolicyError: The policy cannot be made; the message says why.
             PolicyLost: The actor's node was lost meanwhile, or :meth:`interrupt` was called.
         """
         self._life, answer = self._get(self._host.describe.remote(), PLACE_SECONDS)
@@ -140,18 +140,18 @@ class RayReplica(MessageMember):
 
         Raises:
             PolicyError: The policy failed.
-            PolicyLost: The process or its node is gone; :meth:`revive` it.
+            PolicyLost: The process or its node is dead; :meth:`revive` it.
         """
         self._interrupted.clear()
         return self._exchange([encode(message) for message in messages])
 
     def do(self, order: Order) -> int | None:
-        """Carry out an order; weights are brought to its node before. Raises like :meth:`exchange`."""
+        """Carry out an order; weights are copied to its node first. Raises like :meth:`exchange`."""
         self._interrupted.clear()
         return super().do(self._kept(order))
 
     def revive(self, orders: Sequence[Order]) -> None:
-        """Wait until it is there again: its process, or its node's actor, which Ray places anew.
+        """Wait until its process has restarted, or Ray has placed its node's actor again.
 
         Raises:
             VlarigError: It dies again and again.
@@ -164,7 +164,7 @@ class RayReplica(MessageMember):
                 self.find()
                 encoded = [encode(self._kept(order)) for order in orders]
                 _decoded(self._get(self._host.revive.remote(self._life, self._index, encoded), PLACE_SECONDS))
-                if self._life != before:  # its process is another one too, and may not have died since
+                if self._life != before:  # its process is a new one too, which may not have the orders
                     for order in encoded:
                         self._exchange([order])
                 return
@@ -173,7 +173,7 @@ class RayReplica(MessageMember):
                     raise
 
     def interrupt(self) -> None:
-        """Have what is under way in another thread end at once, with ``PolicyLost``."""
+        """End at once what is under way in another thread, with ``PolicyLost``."""
         self._interrupted.set()
 
     def close(self) -> None:
@@ -195,16 +195,16 @@ class RayReplica(MessageMember):
         return _decoded(self._get(self._host.exchange.remote(self._life, self._index, messages)))
 
     def _get(self, answer: Any, seconds: float = math.inf) -> Any:
-        """What Ray brings.
+        """The result of a call to the actor.
 
         Raises:
-            PolicyLost: It will bring nothing: the actor's process or node is gone, or the call was interrupted.
+            PolicyLost: There will be none: the actor's process or node is dead, or the call was interrupted.
         """
         import ray
         import ray.exceptions
 
-        while not ray.wait([answer], timeout=LOOK_SECONDS)[0]:
-            seconds -= LOOK_SECONDS
+        while not ray.wait([answer], timeout=POLL_SECONDS)[0]:
+            seconds -= POLL_SECONDS
             if self._interrupted.is_set():
                 raise PolicyLost(f"{self.label} was interrupted")
             if seconds <= 0:
@@ -213,10 +213,10 @@ class RayReplica(MessageMember):
             return ray.get(answer)
         except ray.exceptions.RayTaskError as error:
             cause = error.cause
-            story = str(cause) if isinstance(cause, VlarigError) else f"the policy failed ({cause})"
-            raise PolicyError(story, traceback=str(error)) from None
+            reason = str(cause) if isinstance(cause, VlarigError) else f"the policy failed ({cause})"
+            raise PolicyError(reason, traceback=str(error)) from None
         except ray.exceptions.RayError as error:
-            raise PolicyLost(f"{self.label} is gone: {str(error).splitlines()[0]}") from None
+            raise PolicyLost(f"{self.label} is dead: {str(error).splitlines()[0]}") from None
 
 
 class _Weights:
@@ -227,7 +227,7 @@ class _Weights:
         self._reference: Any = None
 
     def reference(self, order: LoadWeights) -> Any:
-        """What stands for the weights' bytes in a call."""
+        """A reference to the weights' bytes in Ray's object store."""
         import ray
 
         if self._path != order.path:
@@ -273,7 +273,7 @@ def ray_replicas(policy: str, options: Mapping[str, str], count: int) -> PolicyP
             replicas,
             stack,
             lambda _, other, difference: (
-                f"replicas of the policy {policy!r} say different things of themselves: {difference}; make the nodes of the Ray "
+                f"replicas of the policy {policy!r} describe themselves differently: {difference}; make the nodes of the Ray "
                 f"cluster alike ({other.label} differs)"
             ),
         )
@@ -289,7 +289,7 @@ def _spread(count: int) -> tuple[bool, list[int]]:
     room = room or [int(node.get("CPU", 0)) for node in nodes if node.get("CPU", 0) >= 1]
     if sum(room) < count:
         raise VlarigError(
-            f"{count} replicas of the policy were asked for, and the Ray cluster has {sum(room)} {'GPUs' if gpus else 'cores'} for them"
+            f"{count} replicas of the policy were requested, and the Ray cluster has {sum(room)} {'GPUs' if gpus else 'cores'} for them"
         )
     counts = [0] * len(room)
     for _ in range(count):
@@ -300,7 +300,7 @@ def _spread(count: int) -> tuple[bool, list[int]]:
 
 
 def _decoded(answer: Sequence[bytes]) -> list[Message]:
-    """Messages from their bytes; raises what a failure among them says."""
+    """Decode messages; raises the error of a failure among them."""
     messages = [decode(data) for data in answer]
     if messages and isinstance(messages[0], Failed):
         raise messages[0].error()

@@ -21,7 +21,7 @@ USE_TLS, TLS_CERTIFICATE, TLS_KEY, TLS_AUTHORITY = (
 
 
 class RayWorker:
-    """An env server for one worker. It lives as long as its actor, and asks for a token that only its sweep knows.
+    """An env server for one worker. It lives as long as its actor, and requires a token that only its sweep has.
 
     Args:
         suite: Name of the suite that it lends.
@@ -46,7 +46,7 @@ class RayWorker:
         self._server = self._loop.run(self._open(config))
 
     def address(self) -> str:
-        """Where the env server listens."""
+        """The env server's address."""
         scheme = "ws" if self._encryption is None else "wss"
         host = f"[{self._host}]" if ":" in self._host else self._host
         return f"{scheme}://{host}:{self._server.port}"
@@ -56,7 +56,7 @@ class RayWorker:
 
 
 def authority() -> Path | None:
-    """File with the authorities that a client of these servers trusts, where Ray encrypts."""
+    """File with the authorities that a client of these servers trusts; ``None`` where Ray does not encrypt."""
     file = os.environ.get(TLS_AUTHORITY)
     return Path(file) if file and os.environ.get(USE_TLS) == "1" else None
 

@@ -1,4 +1,4 @@
-"""Other machines on which simulators run: their addresses, and how they are reached."""
+"""Other machines on which simulators run: their addresses, and connections to them."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from ..children.liveness import CLOSE_SECONDS, within
 from ..children.supervisor import MachineAwayError
 from .own_token import own_token
 
-#: Port on which env servers listen unless told otherwise.
+#: Default port of env servers.
 DEFAULT_PORT = 8770
 
-#: Environment variable with the token that env servers ask for.
+#: Environment variable with the token that env servers require.
 TOKEN_VARIABLE = "VLARIG_ENVS_TOKEN"  # noqa: S105
 
 #: Seconds that a connection, and then the server's first message, may take.
@@ -33,7 +33,7 @@ CONNECT_SECONDS = 20.0
 
 
 class MachineBusyError(MachineAwayError):
-    """An env server is there, but has no time for us now."""
+    """An env server answers, but is busy now."""
 
 
 @dataclass(frozen=True)
@@ -61,11 +61,11 @@ class RemoteMachine:
         return self.url.startswith("ws://") and not _is_here(self.url)
 
     async def reach(self) -> tuple[ClientConnection, Capacity]:
-        """A connection, and what the server capacities.
+        """A connection, and the server's capacity.
 
         Raises:
-            MachineAwayError: Nobody answers there now; ``MachineBusyError`` where it soon may.
-            VlarigError: What answers is no env server of this version, or refuses us.
+            MachineAwayError: No server answers there now; ``MachineBusyError`` where it is busy.
+            VlarigError: What answers is no env server of this version, or refuses the token.
         """
         try:
             return await within(self._reach(), CONNECT_SECONDS)
@@ -83,7 +83,7 @@ class RemoteMachine:
                 open_timeout=None,
                 close_timeout=CLOSE_SECONDS,
                 ping_interval=None,
-                proxy=None,  # an address is meant as it is typed, whatever http_proxy says
+                proxy=None,  # addresses are used as given, whatever http_proxy says
             )
         except InvalidStatus as refused:
             raise self._refusal(refused.response.status_code) from None
@@ -102,7 +102,7 @@ class RemoteMachine:
         except BadMessageError as error:
             connection.transport.abort()
             raise VlarigError(
-                f"what answers at {self.url} is no env server of this version ({error}); mend the address, or install the same vlarig "
+                f"what answers at {self.url} is no env server of this version ({error}); fix the address, or install the same vlarig "
                 "on both"
             ) from None
         except BaseException:
@@ -119,7 +119,7 @@ class RemoteMachine:
             )
         if status == 503:
             return MachineBusyError(f"the env server at {self.url} has too many connections")
-        return VlarigError(f"what answers at {self.url} is no env server (HTTP status {status}); mend the address")
+        return VlarigError(f"what answers at {self.url} is no env server (HTTP status {status}); fix the address")
 
     def _checked(self, capacity: object) -> Capacity:
         if isinstance(capacity, Failure):
@@ -146,7 +146,7 @@ def find_machines(
         authority: File with the authorities to trust.
 
     Raises:
-        VlarigError: A file cannot be read, or an address is none or comes twice.
+        VlarigError: A file cannot be read, or an address is invalid or comes twice.
     """
     texts = list(addresses)
     if file is not None:
@@ -163,17 +163,17 @@ def find_machines(
     for url in urls:
         if urls.count(url) > 1:
             raise VlarigError(f"the host {url} is named twice; name each once")
-    told = find_token(None, token_file) or checked_token(
+    token = find_token(None, token_file) or checked_token(
         os.environ.get(TOKEN_VARIABLE, ""), f"the environment variable {TOKEN_VARIABLE}"
     )
-    return [RemoteMachine(url, told or (own_token() if _is_here(url) else ""), authority) for url in urls]
+    return [RemoteMachine(url, token or (own_token() if _is_here(url) else ""), authority) for url in urls]
 
 
 def parse_address(text: str) -> str:
     """``HOST``, ``HOST:PORT``, ``ws://HOST:PORT`` or ``wss://HOST:PORT`` as a full address.
 
     Raises:
-        VlarigError: It is none, or holds a secret, which the sentence does not show.
+        VlarigError: It is no address, or holds a secret, which the message does not show.
     """
     if "@" in text or "?" in text:
         raise VlarigError(

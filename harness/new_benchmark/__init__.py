@@ -28,7 +28,7 @@ def new_benchmark(name: str, folder: Path) -> list[Path]:
         raise VlarigError(f"there is a suite {name!r} already; take another name")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise VlarigError(f"{folder} holds something already; name another folder by --to")
-    names = {"name": name, "Name": "".join(word.capitalize() for word in name.split("_"))}
+    names = {"name": name, "NAME": name.upper(), "Name": "".join(word.capitalize() for word in name.split("_"))}
     written = []
     for template in sorted(TEMPLATE.rglob("*.template")):
         relative = template.relative_to(TEMPLATE).with_suffix("")

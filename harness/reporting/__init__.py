@@ -1,1 +1,1 @@
-"""What is told of a sweep: while it runs, in its log, and when somebody asks why it was slow."""
+"""Reports of a sweep: the live display, the event log, and the diagnosis of its speed."""

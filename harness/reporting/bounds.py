@@ -10,19 +10,19 @@ from ...envs.embodiments import Embodiment
 from ...results.records import Attempt
 from ..engine import Transition
 
-#: Part of a channel's range by which an action may lie beyond it unsaid: networks overshoot by a little.
+#: Part of a channel's range by which an action may exceed it without a warning: networks overshoot by a little.
 TOLERANCE = 0.01
 
 
 class _Seen:
-    """What was seen of one embodiment's actions.
+    """Statistics of one embodiment's actions.
 
     Attributes:
         low, high: The bounds, ``float64[A]``.
         least, most: Least and greatest values so far, ``float64[A]``.
         beyond: Steps that lay beyond, ``int64[A]``.
         steps: Steps in all.
-        said: Channels that were warned of.
+        reported: Channels with a warning.
     """
 
     def __init__(self, embodiment: Embodiment) -> None:
@@ -31,11 +31,11 @@ class _Seen:
         self.least, self.most = np.full_like(self.low, np.inf), np.full_like(self.high, -np.inf)
         self.beyond = np.zeros(len(self.low), np.int64)
         self.steps = 0
-        self.said: set[int] = set()
+        self.reported: set[int] = set()
         self._margin = TOLERANCE * (self.high - self.low)
 
     def add(self, actions: np.ndarray) -> None:
-        """Take note of ``float32[H, A]``."""
+        """Add a chunk, ``float32[H, A]``."""
         self.steps += len(actions)
         np.minimum(self.least, actions.min(axis=0), out=self.least)
         np.maximum(self.most, actions.max(axis=0), out=self.most)
@@ -46,7 +46,7 @@ class BoundsWatch:
     """A sink that warns once of each channel whose actions lie beyond its bounds, when the first such episode is over.
 
     Args:
-        warn: Takes the sentence.
+        warn: Called with the message.
     """
 
     def __init__(self, warn: Callable[[str], None]) -> None:
@@ -54,29 +54,29 @@ class BoundsWatch:
         self._seen: dict[str, _Seen] = {}
 
     async def emit(self, transition: Transition) -> None:
-        """Look at the steps of a chunk."""
+        """Check the steps of a chunk."""
         embodiment = transition.request.embodiment
         seen = self._seen.get(embodiment.name)
         if seen is None:
             seen = self._seen[embodiment.name] = _Seen(embodiment)
         seen.add(transition.actions)
         if transition.result.over:
-            self._tell(embodiment, seen)
+            self._report(embodiment, seen)
 
     async def fault(self, attempt: Attempt) -> None:
         """A failed attempt says nothing about actions."""
 
-    def _tell(self, embodiment: Embodiment, seen: _Seen) -> None:
-        new = [number for number in np.flatnonzero(seen.beyond).tolist() if number not in seen.said]
+    def _report(self, embodiment: Embodiment, seen: _Seen) -> None:
+        new = [number for number in np.flatnonzero(seen.beyond).tolist() if number not in seen.reported]
         if not new:
             return
-        seen.said.update(new)
-        told = ", ".join(
+        seen.reported.update(new)
+        ranges = ", ".join(
             f"{embodiment.channels[number].name} from {seen.least[number]:.4g} to {seen.most[number]:.4g} (bounds "
             f"{seen.low[number]:.4g} to {seen.high[number]:.4g}) in {seen.beyond[number]}"
             for number in new
         )
         self._warn(
-            f"the policy's actions lie beyond the bounds of {embodiment.name}: {told} of {seen.steps} steps so far; the env clips "
+            f"the policy's actions lie beyond the bounds of {embodiment.name}: {ranges} of {seen.steps} steps so far; the env clips "
             "them, so check their scale and the policy's normalisation"
         )

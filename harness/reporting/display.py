@@ -1,4 +1,4 @@
-"""The live display of a sweep: progress, success with its interval, rate, time left, slots, and where the time goes."""
+"""The live display of a sweep: progress, success with its interval, rate, time left, envs, and where the time goes."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from rich.text import Text
 from ...results.tables import Tally
 from ..engine import Engine
 from ..printable import printable
-from .account import share
 from .progress import Progress
+from .time_breakdown import share
 
-#: Seconds between two pictures on a terminal, and between two lines where there is none.
+#: Seconds between two frames on a terminal, and between two lines where there is none.
 REFRESH_SECONDS = 0.25
 LINE_SECONDS = 10.0
 
-#: Share from which on a kind of waiting is shown.
+#: Smallest share of a kind of waiting that is shown.
 LEAST_WAIT = 0.005
 
 _COLORS = {
@@ -45,9 +45,9 @@ async def live_display(console: Console, title: str, progress: Progress, engines
     """Show the sweep for as long as the context lasts: a live picture on a terminal, else a line now and then.
 
     Args:
-        console: Where to.
+        console: The console.
         title: First line.
-        progress: What was done so far.
+        progress: The sweep's progress.
         engines: The engines at work; none before the first suite is loaded.
     """
     if console.is_terminal:
@@ -79,7 +79,7 @@ async def live_display(console: Console, title: str, progress: Progress, engines
 
 @contextlib.asynccontextmanager
 async def running(work: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
-    """Run ``work``, which does not end by itself, for as long as the context lasts."""
+    """Run ``work``, which does not end by itself, while the context lasts."""
     task = asyncio.create_task(work)
     try:
         yield
@@ -113,7 +113,7 @@ def picture(title: str, progress: Progress, activities: Counter[str]) -> Rendera
         tasks,
         Text(),
         _pace(progress),
-        _slots(activities, progress),
+        _envs(activities, progress),
         _time(progress),
         *_faults(progress),
     )
@@ -147,14 +147,14 @@ def _pace(progress: Progress) -> Text:
     return Text(f"{rate:.1f} episodes/min, {steps:.0f} steps/s, {elapsed} elapsed, {remaining}")
 
 
-def _slots(activities: Counter[str], progress: Progress) -> Text:
+def _envs(activities: Counter[str], progress: Progress) -> Text:
     words = {"simulate": "simulating", "policy": "asking the policy", "reset": "resetting", "idle": "idle"}
     parts = [f"{activities[name]} {word}" for name, word in words.items() if activities[name]]
     busy = sum(activities.values()) - activities["idle"]
-    account = progress.total()
-    stations = f"{progress.workers} workers {account.workers_busy:.0%} busy, policy {account.policy_busy:.0%}"
-    batches = f" in batches of {account.mean_batch:.1f}" if account.mean_batch else ""
-    return Text(f"slots  {busy}/{sum(activities.values())} busy: {', '.join(parts)}; {stations}{batches}")
+    breakdown = progress.total()
+    busyness = f"{progress.workers} workers {breakdown.workers_busy:.0%} busy, policy {breakdown.policy_busy:.0%}"
+    batches = f" in batches of {breakdown.mean_batch:.1f}" if breakdown.mean_batch else ""
+    return Text(f"envs  {busy}/{sum(activities.values())} busy: {', '.join(parts)}; {busyness}{batches}")
 
 
 def _time(progress: Progress) -> Text:
@@ -168,11 +168,11 @@ def _time(progress: Progress) -> Text:
 
 
 def _parts(progress: Progress) -> dict[str, float]:
-    """Shares of the slots' time; waiting is called by what is waited for: with more slots than workers it costs nothing."""
-    account = progress.total()
-    shares = account.shares()
+    """Shares of the envs' time; waiting is called by what is waited for: with more envs than workers it costs nothing."""
+    breakdown = progress.total()
+    shares = breakdown.shares()
     del shares["wait"]
-    waits = {f"for {what}": share(seconds, account.played) for what, seconds in account.waits().items()}
+    waits = {f"for {what}": share(seconds, breakdown.played) for what, seconds in breakdown.waits().items()}
     return shares | {name: part for name, part in waits.items() if part >= LEAST_WAIT}
 
 

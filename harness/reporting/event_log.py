@@ -1,4 +1,4 @@
-"""The event log of a sweep: its sentences go to the user's console, its events to the run's log and to programs that listen."""
+"""The event log of a sweep: messages go to the user's console, events to the run's log and to programs that listen."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ LOG_PATIENCE = 10.0
 
 
 class EventLog:
-    """Tells what happens, to whom it concerns. Any thread may use it. Use it as a context manager.
+    """Writes events to the run's log and to a stream, and messages to the console. Thread-safe. Use it as a context manager.
 
     Args:
-        console: Where sentences for the user go.
-        stream: File descriptor that every event is written to, a line each, as it happens; none without it.
+        console: Gets messages for the user.
+        stream: File descriptor that every event is written to as it happens, a line each; no stream when ``None``.
     """
 
     def __init__(self, console: Console, stream: int | None = None) -> None:
@@ -32,7 +32,7 @@ class EventLog:
         self.run: Path | None = None
         """Folder of the run, once there is one."""
         self.reader_left = False
-        """Whether the reader of the stream has gone away."""
+        """Whether the reader of the stream has closed it."""
         self._began = time.monotonic()
         self._session = 0
         self._early: list[Event] = []
@@ -44,14 +44,14 @@ class EventLog:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Wait until everything is written; for the log's disk not for ever."""
+        """Wait until everything is written, for the log's disk :data:`LOG_PATIENCE` seconds at most."""
         if self._log is not None:
             self._log.close(LOG_PATIENCE)
         if self._stream is not None:
             self._stream.close()
 
     def open_log(self, run: Path, session: int) -> None:
-        """Keep events in the run's log from now on, those that came before too.
+        """Write events to the run's log from now on, after those that came before.
 
         Args:
             run: Folder of the run.
@@ -65,7 +65,7 @@ class EventLog:
             self._log.write(line_of(event.model_copy(update={"session": session})))
 
     def write(self, event: Event) -> None:
-        """Tell the log and the stream of an event."""
+        """Write an event to the log and the stream."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         stamp = {"time": now, "seconds": round(time.monotonic() - self._began, 3), "session": self._session}
         event = event.model_copy(update=stamp)
@@ -79,21 +79,21 @@ class EventLog:
                 writer.write(line)
 
     def say(self, text: str, style: str | None = None) -> None:
-        """Tell the user a sentence, and whoever else listens."""
+        """Show the user a message, and write it as an event."""
         self._show(text, style)
         self.write(Note(text=text))
 
     def warn(self, text: str) -> None:
-        """Tell the user, and whoever else listens, of something to look at."""
+        """Show the user a warning, and write it as an event."""
         self._show(text, "yellow")
         self.write(Warned(text=text))
 
     def _show(self, text: str, style: str | None) -> None:
-        """Print a sentence as it is, on whatever console a program gave."""
+        """Print a message without markup or terminal codes."""
         self.console.print(Text(printable(text)), style=style, soft_wrap=True)
 
     def when_reader_leaves(self, act: Callable[[], None]) -> None:
-        """Call ``act``, from some thread, when the stream's reader goes away; at once where it has gone already."""
+        """Call ``act``, from some thread, when the stream's reader closes it; at once where it is closed already."""
         self._on_reader_left = act
         if self.reader_left:
             act()

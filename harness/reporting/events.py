@@ -1,7 +1,7 @@
-"""The events of a sweep: what its log holds, what ``--json`` prints, and what ``vlarig doctor RUN`` reads. One JSON object a line.
+"""The events of a sweep, which its log holds, ``--json`` prints, and ``vlarig doctor RUN`` reads. One JSON object a line.
 
-An event's fields are those of its class, which is the one definition that writer, reader and documentation share. Unknown names and
-fields are errors where an event is made; a reader passes over lines that it does not understand.
+An event's fields are those of its class, which writer, reader and documentation share. Unknown names and fields are errors where an
+event is made; a reader skips lines that it cannot parse.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from .account import Account
+from .time_breakdown import TimeBreakdown
 
 LOG_NAME = "events.jsonl"
 
@@ -22,7 +22,7 @@ OLD_LOG_NAME = "events.1.jsonl"
 
 
 class _Event(BaseModel):
-    """What every event has beside its own fields; on a line its name, ``event``, comes first."""
+    """The fields that every event has; on a line the event's name, ``event``, comes first."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
@@ -57,7 +57,7 @@ class SessionStarted(_Event):
     finished: int
     """Those that earlier sessions finished."""
     config: dict[str, Any]
-    """All that the sweep was told."""
+    """The sweep's configuration."""
     packages: dict[str, str]
     """Versions of the packages that matter, by name, with `python`."""
 
@@ -86,12 +86,12 @@ class SuiteStarted(_Event):
     """Episodes to be run."""
     workers: int
     """Simulator processes."""
-    slots: int
-    """Episodes under way in each."""
+    num_envs: int
+    """Episodes under way at a time, in all."""
     batch: int
-    """Most requests that the policy is asked at once."""
+    """Largest batch of the policy."""
     why: str
-    """Why so many workers and slots."""
+    """The reason for the numbers of workers and envs."""
 
 
 class SuiteEnded(_Event):
@@ -100,7 +100,7 @@ class SuiteEnded(_Event):
     event: Literal["suite_ended"] = "suite_ended"
     suite: str
     """Name of the suite."""
-    account: Account
+    breakdown: TimeBreakdown
     """Where its time went."""
 
 
@@ -117,7 +117,7 @@ class WorkerStarted(_Event):
 
 
 class WorkerDied(_Event):
-    """A worker is gone, with all that it held; where it was carrying out a request, that is a failed attempt too."""
+    """A worker died, and its state is lost; where it was carrying out a request, that is a failed attempt too."""
 
     event: Literal["worker_died"] = "worker_died"
     suite: str
@@ -137,9 +137,9 @@ class EpisodeFinished(_Event):
     success: bool
     """Success by the protocol's own rule."""
     steps: int
-    """Rows that were carried out."""
+    """Steps that were carried out."""
     chunks: int
-    """Times that the policy was asked."""
+    """Queries of the policy."""
     spent: dict[str, float]
     """Seconds by activity: `simulate`, `render`, `policy`, `wait`."""
     worker: str
@@ -159,7 +159,7 @@ class AttemptFailed(_Event):
     kind: str
     """What went wrong: `crash`, `hang`, `memory`, `env_error`."""
     message: str
-    """What is known about the cause."""
+    """The cause, as far as it is known."""
     worker: str
     """Name of the worker."""
     gave_up: bool
@@ -187,7 +187,7 @@ class ProgressMade(_Event):
     seconds_left: float | None
     """Seconds that the rest takes at the present rate; `null` while there is no rate."""
     shares: dict[str, float]
-    """Share of `simulate`, `render`, `policy` and `wait` in the slots' time, from 0 to 1, for this suite."""
+    """Share of `simulate`, `render`, `policy` and `wait` in the envs' time, from 0 to 1, for this suite."""
     workers_busy: float
     """Share of their time in which the workers simulated or rendered, from 0 to 1, for this suite."""
     workers_occupied: float
@@ -196,34 +196,34 @@ class ProgressMade(_Event):
     """Share of the time in which the policy was busy, from 0 to 1, for this suite."""
     mean_batch: float
     """Requests in a batch on average, for this suite."""
-    slots: dict[str, int]
-    """How many slots are at what now: `simulate`, `policy`, `reset`, `idle`."""
+    envs: dict[str, int]
+    """Number of envs by present activity: `simulate`, `policy`, `reset`, `idle`."""
     cpu: float
     """Cores that the driver has kept busy on average, for this suite."""
     memory: int | None
-    """Bytes of memory that the driver holds; `null` where the system does not tell."""
+    """Bytes of memory that the driver holds; `null` where it is unknown."""
     load: float | None
     """The machine's load average of a minute, of all that runs on it."""
     suite: str
     """The suite that is being played."""
-    account: Account
+    breakdown: TimeBreakdown
     """Where its time went so far."""
 
 
 class Note(_Event):
-    """Something that must be said beside the numbers, or that takes a while."""
+    """A message beside the numbers, or about something that takes a while."""
 
     event: Literal["note"] = "note"
     text: str
-    """The sentence."""
+    """The message."""
 
 
 class Warned(_Event):
-    """Something that the user should look at; the sweep goes on."""
+    """A message that the user should read; the sweep goes on."""
 
     event: Literal["warning"] = "warning"
     text: str
-    """The sentence."""
+    """The message."""
 
 
 class FilmingStarted(_Event):
@@ -247,11 +247,11 @@ class FilmingEnded(_Event):
 
 
 class Failed(_Event):
-    """The command ends early, with this sentence."""
+    """The command ends early, with this message."""
 
     event: Literal["error"] = "error"
     message: str
-    """The sentence."""
+    """The message."""
 
 
 class TaskResult(BaseModel):
@@ -290,7 +290,7 @@ class Result(_Event):
     complete: bool
     """Whether every episode has a result."""
     status: int
-    """Exit status: 0 complete, 1 incomplete, 2 a mistake that can be mended, 130 interrupted, 143 by SIGTERM."""
+    """Exit status: 0 complete, 1 incomplete, 2 a mistake that the user can fix, 130 interrupted, 143 by SIGTERM."""
     tasks: list[TaskResult]
     """The result of each task."""
 
@@ -336,19 +336,19 @@ def parse(line: str | bytes) -> Event:
     """The event on a line.
 
     Raises:
-        ValueError: It is none that this version knows, or cut short.
+        ValueError: It is no event of this version, or cut short.
     """
     return _ADAPTER.validate_json(line)
 
 
 def read_events(folder: Path, leave_out: Collection[str] = ()) -> Iterator[Event | None]:
-    """The events of a log, oldest first, and ``None`` for each line that cannot be understood.
+    """The events of a log, oldest first, and ``None`` for each line that cannot be parsed.
 
-    The last line of a log whose writer was killed, or is just writing, may be torn: that is no such line.
+    The last line of a log whose writer was killed, or is just writing, may be torn: it gives nothing.
 
     Args:
         folder: The run's folder of logs.
-        leave_out: Names of events to pass over; lines begin with the name, so these cost next to nothing.
+        leave_out: Names of events to skip; lines begin with the name, so these cost next to nothing.
     """
     skipped = tuple(f'{{"event":"{name}"'.encode() for name in leave_out)
     for name in (OLD_LOG_NAME, LOG_NAME):

@@ -1,4 +1,4 @@
-"""What a run left behind about its speed: the sessions of its log, the failed attempts of its ledger, and its disk."""
+"""What a run recorded about its speed: the sessions of its log, the failed attempts of its ledger, and its disk."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from ...results.manifest import Manifest
 from ...results.records import Attempt
 from ...results.run_files import check_links
 from ...results.tables import Tally, run_table
-from .account import ACTIVITIES, Account
 from .events import (
     AttemptFailed,
     Event,
@@ -30,28 +29,29 @@ from .events import (
     WorkerDied,
     read_events,
 )
+from .time_breakdown import ACTIVITIES, TimeBreakdown
 
-#: Events that say nothing about speed that the others do not say.
+#: Events without further information about speed.
 _BESIDE = ("episode_finished", "note", "warning", "worker_started", "error", "result")
 
 
 @dataclass
 class SessionEvidence:
-    """What one start of the driver said.
+    """The log of one start of the driver.
 
     Attributes:
-        number: Which one, from 1.
+        number: Its number, from 1.
         started: How it began; ``None`` where that line is lost.
         ended: How it ended; ``None`` where it still runs, or was killed.
         first: Seconds at which its first suite was started; ``None`` where it came to none.
-        last: Seconds at which it said its last word.
+        last: Seconds of its last event.
         suites: Name of a suite to its start.
-        accounts: Name of a suite to where its time went, as far as it told.
+        breakdowns: Name of a suite to where its time went, as far as it was logged.
         starting: The suite whose workers were being started at the end, if any, and since when.
         filming: Seconds that films took.
         filming_since: Since when they are being made, if they are.
         deaths: How often a worker died, by worker, without an attempt that failed by it.
-        slots: What the slots were at when it last told.
+        envs: The envs' activities at its last report.
         memory: Most bytes of memory that the driver held.
         loads: The machine's load averages.
     """
@@ -62,17 +62,17 @@ class SessionEvidence:
     first: float | None = None
     last: float = 0.0
     suites: dict[str, SuiteStarted] = field(default_factory=dict)
-    accounts: dict[str, Account] = field(default_factory=dict)
+    breakdowns: dict[str, TimeBreakdown] = field(default_factory=dict)
     starting: tuple[str, float] | None = None
     filming: float = 0.0
     filming_since: float | None = None
     deaths: Counter[str] = field(default_factory=Counter)
-    slots: dict[str, int] = field(default_factory=dict)
+    envs: dict[str, int] = field(default_factory=dict)
     memory: int = 0
     loads: list[float] = field(default_factory=list)
 
     def take(self, event: Event) -> None:
-        """Take note of one of its events."""
+        """Add one of its events."""
         self.last = max(self.last, event.seconds)
         match event:
             case SessionStarted():
@@ -84,11 +84,11 @@ class SessionEvidence:
                 self.suites[event.suite] = event
                 self.starting = (event.suite, event.seconds)
             case ProgressMade():
-                self.accounts[event.suite], self.slots, self.starting = event.account, event.slots, None
+                self.breakdowns[event.suite], self.envs, self.starting = event.breakdown, event.envs, None
                 self.memory = max(self.memory, event.memory or 0)
                 self.loads += [] if event.load is None else [event.load]
             case SuiteEnded():
-                self.accounts[event.suite], self.slots, self.starting = event.account, {}, None
+                self.breakdowns[event.suite], self.envs, self.starting = event.breakdown, {}, None
             case WorkerDied():
                 self.deaths[event.worker] += 1
             case AttemptFailed() if event.kind in (CRASH, HANG, MEMORY):
@@ -101,12 +101,12 @@ class SessionEvidence:
                 pass
 
     @property
-    def asked(self) -> Any:
-        """What decides how fast it is: what the user asked for, and where."""
+    def settings(self) -> Any:
+        """What decides how fast it is: the user's settings and the machine."""
         if self.started is None:
             return None
         config = self.started.config
-        return [config.get(name) for name in ("workers", "slots", "batch", "strict", "replicas", "placement", "hosts")] + [
+        return [config.get(name) for name in ("workers", "num_envs", "batch", "strict", "replicas", "placement", "hosts")] + [
             self.started.cores,
             self.started.host,
         ]
@@ -114,11 +114,11 @@ class SessionEvidence:
 
 @dataclass(frozen=True)
 class Case:
-    """The sessions that are looked at: the latest that played, and those that asked for the same before it.
+    """The sessions that are diagnosed: the latest that played, and those before it with the same settings.
 
     Attributes:
-        sessions: They, oldest first.
-        left_out: How many others told of their time.
+        sessions: The sessions, oldest first.
+        left_out: Number of other sessions that logged their time.
     """
 
     sessions: list[SessionEvidence]
@@ -126,32 +126,32 @@ class Case:
 
     @classmethod
     def of(cls, sessions: Sequence[SessionEvidence]) -> Self | None:
-        """The case to look at; ``None`` where no session told of its time."""
-        told = [session for session in sessions if session.accounts or session.starting]
-        if not told:
+        """The case to diagnose; ``None`` where no session logged its time."""
+        timed = [session for session in sessions if session.breakdowns or session.starting]
+        if not timed:
             return None
-        played = [session for session in told if any(account.chunks for account in session.accounts.values())]
-        latest = (played or told)[-1]
-        alike = [session for session in told if session.asked == latest.asked]
-        return cls(alike, len(told) - len(alike))
+        played = [session for session in timed if any(breakdown.chunks for breakdown in session.breakdowns.values())]
+        latest = (played or timed)[-1]
+        alike = [session for session in timed if session.settings == latest.settings]
+        return cls(alike, len(timed) - len(alike))
 
     @property
-    def account(self) -> Account:
+    def breakdown(self) -> TimeBreakdown:
         """Where the time of all their suites went."""
-        return sum(self.by_suite().values(), Account())
+        return sum(self.by_suite().values(), TimeBreakdown())
 
-    def by_suite(self) -> dict[str, Account]:
+    def by_suite(self) -> dict[str, TimeBreakdown]:
         """Where the time of each suite went."""
-        together: dict[str, Account] = {}
+        together: dict[str, TimeBreakdown] = {}
         for session in self.sessions:
-            for suite, account in session.accounts.items():
-                together[suite] = together.get(suite, Account()) + account
+            for suite, breakdown in session.breakdowns.items():
+                together[suite] = together.get(suite, TimeBreakdown()) + breakdown
         return together
 
     def started(self, suite: str) -> SuiteStarted | None:
         """How a suite was started in the session that played it longest: one that ends a run has work for few."""
         sessions = [session for session in self.sessions if suite in session.suites]
-        longest = max(sessions, key=lambda session: session.accounts.get(suite, Account()).playing, default=None)
+        longest = max(sessions, key=lambda session: session.breakdowns.get(suite, TimeBreakdown()).playing, default=None)
         return None if longest is None else longest.suites[suite]
 
     def phases(self) -> dict[str, float]:
@@ -163,11 +163,11 @@ class Case:
             session.filming + (0.0 if session.filming_since is None else session.last - session.filming_since)
             for session in self.sessions
         )
-        account = self.account
+        breakdown = self.breakdown
         phases = {
             "preparing": before,
-            "starting": account.starting + under_way,
-            "playing": account.playing,
+            "starting": breakdown.starting + under_way,
+            "playing": breakdown.playing,
             "filming": filming,
         }
         return phases | {"rest": max(0.0, total - sum(phases.values()))}
@@ -175,17 +175,17 @@ class Case:
 
 @dataclass
 class Evidence:
-    """All of it.
+    """All that a run recorded about its speed.
 
     Attributes:
         run: Folder of the run.
         manifest: Its manifest.
         tally: Its episodes, counted.
-        holder: Who is writing it; ``None`` where nobody is.
-        sessions: What its sessions said; those that said nothing are missing.
-        started: How many sessions there were, by the ledger.
+        holder: The process that is writing it; ``None`` where none is.
+        sessions: Its sessions; those that logged nothing are missing.
+        started: Number of sessions, by the ledger.
         attempts: Its failed attempts, of all sessions.
-        spent: Slot seconds by activity of all finished episodes, by the ledger; empty where the log tells more.
+        spent: Env seconds by activity of all finished episodes, by the ledger; empty where the log has more.
         not_understood: Lines of the log that are cut short or of another version.
         free: Bytes that are free on its disk.
         size: Bytes of its ledger.
@@ -219,10 +219,10 @@ def gather(run: Path) -> Evidence:
             not_understood += 1
         elif event.session:
             sessions.setdefault(event.session, SessionEvidence(event.session)).take(event)
-    told = any(session.accounts for session in sessions.values())
+    timed = any(session.breakdowns for session in sessions.values())
     with Ledger.open_read_only(run) as ledger:
         started, attempts = len(ledger.sessions()), ledger.attempts()
-        records = [] if told else ledger.records()
+        records = [] if timed else ledger.records()
         size = ledger.path.stat().st_size
     return Evidence(
         run=run,

@@ -1,4 +1,4 @@
-"""What ``vlarig doctor RUN`` says: where the time of a run went, and why."""
+"""The report of ``vlarig doctor RUN``: where the time of a run went, and why."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections import Counter
 from collections.abc import Iterator
 
 from ...envs.messages import MEMORY
-from .account import ACTIVITIES, Account, share
 from .diagnosis import WORTH, Setting, Verdict, bottleneck, diagnose, duration, percent
 from .evidence import Case, Evidence
 from .library_messages import LIBRARY_LOG, log_of
+from .time_breakdown import ACTIVITIES, TimeBreakdown, share
 
 #: Share below which a line is left out, unless it is one of the four activities.
 LEAST_SHOWN = 0.0005
 
-#: Sessions that are told one by one.
+#: Most sessions that are listed by number.
 MOST_NUMBERS = 6
 
 #: Free space below which a run is in danger.
@@ -34,9 +34,9 @@ def explain(evidence: Evidence) -> list[str]:
         *lines,
         *_sessions(evidence, case),
         "",
-        *_slots(case),
+        *_envs(case),
         "",
-        *_stations(evidence, case),
+        *_busyness(evidence, case),
         "",
         *_why(verdicts, case),
         *_beware(evidence),
@@ -74,7 +74,7 @@ def _sessions(evidence: Evidence, case: Case) -> Iterator[str]:
         if (started := case.started(suite)) is not None:
             yield f"  {suite}: {started.why}; batches of {started.batch} at most"
     if case.left_out:
-        yield f"  left out: {case.left_out} session(s) with other workers, slots or batches, or on another machine"
+        yield f"  left out: {case.left_out} session(s) with other workers, envs or batches, or on another machine"
     silent = evidence.started - len(evidence.sessions)
     if silent > 0:
         yield f"  not known: what {silent} session(s) without a log did"
@@ -89,65 +89,67 @@ def _numbers(case: Case) -> str:
     return f"session{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"
 
 
-def _slots(case: Case) -> Iterator[str]:
-    account = case.account
-    yield f"where the slots' time went ({duration(account.slot_seconds)} of all slots together)"
+def _envs(case: Case) -> Iterator[str]:
+    breakdown = case.breakdown
+    yield f"where the envs' time went ({duration(breakdown.env_seconds)} of all envs together)"
     remarks = {
         "wait": ", ".join(
-            f"for {what} {percent(share(seconds, account.slot_seconds))}"
-            for what, seconds in account.waits().items()
+            f"for {what} {percent(share(seconds, breakdown.env_seconds))}"
+            for what, seconds in breakdown.waits().items()
             if seconds > 0
         ),
         "ledger": "waiting for the disk",
-        "idle": "no episode left for the slot",
+        "idle": "no episode left for the env",
         "rest": "chunks that are under way, or were given up",
     }
-    parts = {name: getattr(account, name) for name in ACTIVITIES}
-    parts |= {"ledger": account.saving, "idle": account.idle, "rest": account.rest}
+    parts = {name: getattr(breakdown, name) for name in ACTIVITIES}
+    parts |= {"ledger": breakdown.saving, "idle": breakdown.idle, "rest": breakdown.rest}
     for name, seconds in parts.items():
-        if name in ACTIVITIES or share(seconds, account.slot_seconds) >= LEAST_SHOWN:
-            yield _line(name, percent(share(seconds, account.slot_seconds)), remarks.get(name, ""))
+        if name in ACTIVITIES or share(seconds, breakdown.env_seconds) >= LEAST_SHOWN:
+            yield _line(name, percent(share(seconds, breakdown.env_seconds)), remarks.get(name, ""))
 
 
-def _stations(evidence: Evidence, case: Case) -> Iterator[str]:
-    account = case.account
-    playing = max(account.playing, 1e-9)
-    yield f"how busy everything was while episodes were played ({duration(account.playing)})"
+def _busyness(evidence: Evidence, case: Case) -> Iterator[str]:
+    breakdown = case.breakdown
+    playing = max(breakdown.playing, 1e-9)
+    yield f"how busy everything was while episodes were played ({duration(breakdown.playing)})"
     yield _line(
-        "workers", percent(account.workers_occupied), f"had something to do; {percent(account.workers_busy)}: simulated or drew"
+        "workers",
+        percent(breakdown.workers_occupied),
+        f"had something to do; {percent(breakdown.workers_busy)}: simulated or drew",
     )
-    load = account.load
+    load = breakdown.load
     each = load.seconds / max(load.batches, 1)
-    answers = f"batches of {account.mean_batch:.1f} on average, {duration(each)} each; the first took {duration(load.first)}"
-    yield _line("policy", percent(account.policy_busy), answers)
-    late = duration(account.late / max(account.looks, 1))
+    answers = f"batches of {breakdown.mean_batch:.1f} on average, {duration(each)} each; the first took {duration(load.first)}"
+    yield _line("policy", percent(breakdown.policy_busy), answers)
+    late = duration(breakdown.late / max(breakdown.looks, 1))
     memory = max(session.memory for session in case.sessions)
     held = f", {memory / 1e6:.0f} MB of memory" if memory else ""
     yield _line(
         "driver",
-        percent(share(account.loop_cpu, playing)),
-        f"of a core for moving messages, {late} late on average; {account.driver_cpu / playing:.1f} cores in all{held}",
+        percent(share(breakdown.loop_cpu, playing)),
+        f"of a core for moving messages, {late} late on average; {breakdown.driver_cpu / playing:.1f} cores in all{held}",
     )
-    yield _line("resets", percent(share(account.reset, account.slot_seconds)), "of the slots' time, about")
+    yield _line("resets", percent(share(breakdown.reset, breakdown.env_seconds)), "of the envs' time, about")
     loads = [load for session in case.sessions for load in session.loads]
     if loads:
         yield _line("machine", f"{sum(loads) / len(loads):.1f}", f"load on average, on {_cores(case)} cores")
     if evidence.attempts:
         yield _line("attempts", str(len(evidence.attempts)), f"failed ({_kinds(evidence)}), in all sessions")
     yield _line("disk", f"{evidence.free / 2**30:.1f}", f"GiB free; the ledger has {evidence.size / 1e6:.1f} MB")
-    accounts = case.by_suite()
-    if len(accounts) > 1:
+    breakdowns = case.by_suite()
+    if len(breakdowns) > 1:
         yield ""
         yield "by suite"
-        for suite, own in accounts.items():
+        for suite, own in breakdowns.items():
             busy = f"workers {percent(own.workers_occupied)}, policy {percent(own.policy_busy)}"
             yield f"  {suite}: {duration(own.playing)}, {own.episodes} episodes, {busy}"
 
 
 def _why(verdicts: list[Verdict], case: Case) -> Iterator[str]:
-    if not case.account.chunks:
-        now = ", ".join(f"{count} {name}" for name, count in case.sessions[-1].slots.items() if count)
-        yield f"not known: what holds it up, since no chunk was carried out yet (slots: {now or 'none at work'})"
+    if not case.breakdown.chunks:
+        now = ", ".join(f"{count} {name}" for name, count in case.sessions[-1].envs.items() if count)
+        yield f"not known: what holds it up, since no chunk was carried out yet (envs: {now or 'none at work'})"
     if verdicts:
         yield "why, the most weighty first"
     for number, verdict in enumerate(verdicts, 1):
@@ -155,15 +157,15 @@ def _why(verdicts: list[Verdict], case: Case) -> Iterator[str]:
 
 
 def _verdicts(evidence: Evidence, case: Case) -> list[Verdict]:
-    """What is to be said, weighed over all suites and sessions."""
+    """The causes, weighed over all suites and sessions."""
     groups: dict[str, list[str]] = {}
-    accounts = case.by_suite()
-    for suite, account in accounts.items():
-        groups.setdefault(bottleneck(account), []).append(suite)
+    breakdowns = case.by_suite()
+    for suite, breakdown in breakdowns.items():
+        groups.setdefault(bottleneck(breakdown), []).append(suite)
     verdicts = [*_failures(evidence, case), *_phases(case)]
     for suites in groups.values():
-        account = sum((accounts[suite] for suite in suites), Account())
-        found = diagnose(account, _setting(evidence, case, suites))
+        breakdown = sum((breakdowns[suite] for suite in suites), TimeBreakdown())
+        found = diagnose(breakdown, _setting(evidence, case, suites))
         if len(groups) > 1:
             found = [Verdict(verdict.seconds, f"{', '.join(suites)}: {verdict.text}") for verdict in found]
         verdicts += found
@@ -176,16 +178,16 @@ def _setting(evidence: Evidence, case: Case, suites: list[str]) -> Setting:
     started = [each for suite in suites if (each := case.started(suite)) is not None]
     identity = evidence.manifest.identity
     loads = [load for session in case.sessions for load in session.loads]
-    largest = max(started, key=lambda each: each.workers * each.slots, default=None)
+    largest = max(started, key=lambda each: each.num_envs, default=None)
     return Setting(
         suites=tuple(suites),
         cores=_cores(case),
         workers=largest.workers if largest else 1,
-        slots=largest.slots if largest else 1,
+        num_envs=largest.num_envs if largest else 1,
         batch=largest.batch if largest else 1,
         episodes=max((each.owed for each in started), default=1),
         why=largest.why if largest else "",
-        asked_for_workers=any(
+        workers_given=any(
             session.started is not None and session.started.config.get("workers") is not None for session in case.sessions
         ),
         strict=identity.strict,
@@ -201,7 +203,7 @@ def _cores(case: Case) -> int:
 
 
 def _phases(case: Case) -> Iterator[Verdict]:
-    """What of a session is not play."""
+    """The parts of the sessions beside playing."""
     phases = case.phases()
     total = sum(phases.values())
     sentences = {
@@ -212,7 +214,7 @@ def _phases(case: Case) -> Iterator[Verdict]:
         ),
         "starting": (
             0.1,
-            "Starting the workers took {}. It is paid once a suite and session, whatever the number of episodes: run more of them in "
+            "Starting the workers took {}. It is paid once a suite and session, for any number of episodes: run more of them in "
             "one sweep.",
         ),
         "filming": (
@@ -228,8 +230,8 @@ def _phases(case: Case) -> Iterator[Verdict]:
 
 def _failures(evidence: Evidence, case: Case) -> Iterator[Verdict]:
     """Attempts that failed, and workers that died."""
-    account = case.account
-    lost = share(account.recovering + (account.rest if account.given_up else 0.0), account.slot_seconds)
+    breakdown = case.breakdown
+    lost = share(breakdown.recovering + (breakdown.rest if breakdown.given_up else 0.0), breakdown.env_seconds)
     if evidence.attempts:
         last = evidence.attempts[-1]
         workers = Counter(attempt.worker for attempt in evidence.attempts)
@@ -237,24 +239,24 @@ def _failures(evidence: Evidence, case: Case) -> Iterator[Verdict]:
         whose = f"all on {worst}" if len(workers) == 1 else f"{count} of them on {worst}"
         log = log_of(evidence.run, last)
         text = (
-            f"{len(evidence.attempts)} attempts at episodes failed ({_kinds(evidence)}), {whose}; the latest, on {last.worker}, said: "
+            f"{len(evidence.attempts)} attempts at episodes failed ({_kinds(evidence)}), {whose}; the latest, on {last.worker}: "
             f"{last.message.rstrip('.')}."
         )
-        if account.slot_seconds:
-            text += f" About {percent(lost)} of the slots' time was lost by it."
+        if breakdown.env_seconds:
+            text += f" About {percent(lost)} of the envs' time was lost by it."
         if evidence.tally.errors:
             text += f" {evidence.tally.errors} episodes are given up for now; the same command tries them again."
         text += f" Look into {log} for the cause."
         if last.kind == MEMORY or "SIGKILL" in last.message:
-            text += " Where memory is short, take fewer --workers, of which each may then use more, or fewer --slots."
-        yield Verdict(lost * account.playing, text)
+            text += " Where memory is short, take fewer --workers, of which each may then use more, or fewer --num-envs."
+        yield Verdict(lost * breakdown.playing, text)
     deaths = sum((session.deaths for session in case.sessions), Counter[str]())
     if deaths:
-        told = ", ".join(f"{worker} {count}" for worker, count in deaths.most_common(5))
+        counts = ", ".join(f"{worker} {count}" for worker, count in deaths.most_common(5))
         yield Verdict(
-            lost * account.playing,
-            f"Workers died {deaths.total()} times between requests ({told}): something on the machine kills them, often for lack of "
-            "memory. Take fewer --workers or --slots, and look into the system's log.",
+            lost * breakdown.playing,
+            f"Workers died {deaths.total()} times between requests ({counts}): something on the machine kills them, often for lack of "
+            "memory. Take fewer --workers or --num-envs, and look into the system's log.",
         )
 
 
@@ -280,7 +282,7 @@ def _libraries(evidence: Evidence) -> Iterator[str]:
 
 
 def _without_log(evidence: Evidence) -> Iterator[str]:
-    """What the ledger alone tells."""
+    """The report from the ledger alone."""
     yield (
         "There is no log of where its time went: the run was merged of shards, made by an older vlarig, or too short, or its logs/ "
         "cannot be written."
@@ -288,15 +290,15 @@ def _without_log(evidence: Evidence) -> Iterator[str]:
     total = sum(evidence.spent.values())
     if total:
         yield ""
-        yield "where the slots' time went, in finished episodes"
+        yield "where the envs' time went, in finished episodes"
         for name, seconds in evidence.spent.items():
             yield _line(name, percent(share(seconds, total)), "")
         most = max(evidence.spent, key=lambda name: evidence.spent[name])
         advice = {
             "simulate": "most of it is simulation: more --workers, up to one a core, share it",
             "render": "most of it is drawing: a GPU renderer (VLARIG_RENDERER) draws faster, and longer chunks draw less",
-            "policy": "most of it is the policy: a faster device, or larger batches by more --slots",
-            "wait": "most of it is waiting for the policy's or a worker's turn; a sweep with a log tells for which",
+            "policy": "most of it is the policy: a faster device, or larger batches by more --num-envs",
+            "wait": "most of it is waiting for the policy's or a worker's turn; a sweep with a log shows for which",
         }
         yield ""
         yield f"why: {advice[most]}"

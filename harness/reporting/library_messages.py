@@ -1,4 +1,4 @@
-"""What libraries have to say while a sweep runs goes to a file of the run, not into the user's display."""
+"""Log messages of libraries during a sweep go to a file of the run, not into the user's display."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ MOST_BYTES = 4 * 2**20
 
 
 def log_of(run: Path, attempt: Attempt) -> Path:
-    """The file of a run that says most of why an attempt failed.
+    """The file of a run that says most about why an attempt failed.
 
-    That is the log of its worker, where the worker ran on this machine; what an adapter raises is with its traceback in the driver's.
+    That is its worker's log, where the worker ran on this machine; an adapter's exception is in the driver's log, with its traceback.
     """
     worker = run / "logs" / f"{attempt.key.split('/')[0]}-{attempt.worker}.log"
     return run / "logs" / LIBRARY_LOG if attempt.kind == ENV_ERROR or not worker.exists() else worker
 
 
 class _QuietFile(logging.handlers.RotatingFileHandler):
-    """A log file whose troubles are nobody's: the run's own log tells of the same disk."""
+    """A log file whose errors are ignored: the run's own log reports the same disk."""
 
     def _open(self) -> TextIOWrapper:
         return open(self.baseFilename, "a", encoding=self.encoding, opener=without_links)
@@ -44,7 +44,7 @@ class _QuietFile(logging.handlers.RotatingFileHandler):
 def library_messages(path: Path) -> Iterator[None]:
     """Write warnings and errors of Python's ``logging`` to a file for as long as the context lasts.
 
-    Whatever else listens to ``logging`` still hears them. A thread writes, so that nobody waits for the disk.
+    Other handlers of ``logging`` still get them. A thread writes, so that no caller waits for the disk.
 
     Args:
         path: The file; made with the first message.

@@ -1,4 +1,4 @@
-"""Lines written by a thread of their own, so that nobody waits for a disk, or for a slow reader of a pipe."""
+"""Lines written by a thread of their own, so that no caller waits for a disk, or for a slow reader of a pipe."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ MOST_LOG_BYTES = 64 * 2**20
 
 
 class LogFile:
-    """A file that lines are appended to, and that is put aside when it has grown too large; it is opened when there is a line.
+    """A file that lines are appended to, opened with the first line and put aside when it has grown too large.
 
-    Each line is handed to the operating system at once, so what was written survives the death of this process. One that was cut
-    short, by a kill or a full disk, is ended before the next.
+    Each line is handed to the operating system at once, so it survives the death of this process. A line that was cut short, by a kill
+    or a full disk, is ended before the next.
 
     Args:
         path: The file.
-        old: Where it is put aside; what was there before is lost.
-        most_bytes: Size from which on it is.
+        old: Its path when put aside; an older file there is lost.
+        most_bytes: Size from which it is put aside.
     """
 
     def __init__(self, path: Path, old: Path, most_bytes: int = MOST_LOG_BYTES) -> None:
@@ -40,7 +40,7 @@ class LogFile:
                 self._file = self._open()
             _write_all(self._file, line)
         except OSError:
-            self.close()  # the next line opens it anew, and finds what was cut short
+            self.close()  # the next line opens it again, and ends the one that was cut short
             raise
 
     def close(self) -> None:
@@ -63,7 +63,7 @@ class LogFile:
 
 
 class Pipe:
-    """A file descriptor of somebody else's, such as standard output; a line at a time goes out, however slow its reader is."""
+    """A file descriptor of another owner, such as standard output; it is written line by line, at its reader's speed."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
@@ -74,7 +74,7 @@ class Pipe:
         _write_all(self._descriptor, line)
 
     def close(self) -> None:
-        """Nothing: it is somebody else's."""
+        """Do nothing: its owner closes it."""
 
 
 class LineWriter:
@@ -82,7 +82,7 @@ class LineWriter:
 
     Args:
         target: Where they go.
-        failed: Is told, in that thread, of the first line that could not be written. Further ones are tried, and lost as quietly.
+        failed: Called, in that thread, with the first line's error. Further lines are tried, and lost without a call.
     """
 
     def __init__(self, target: LogFile | Pipe, failed: Callable[[OSError], None]) -> None:
@@ -93,7 +93,7 @@ class LineWriter:
         self._thread.start()
 
     def write(self, line: str) -> None:
-        """Write a line, some time soon; it is given without its end."""
+        """Queue a line, without its line end."""
         self._lines.put(line)
 
     def close(self, patience: float | None = None) -> None:
@@ -102,14 +102,14 @@ class LineWriter:
         self._thread.join(patience)
 
     def _write_lines(self) -> None:
-        told = False
+        reported = False
         while (line := self._lines.get()) is not None:
             try:
                 self._target.write(line.encode() + b"\n")
             except OSError as error:
-                if not told:
+                if not reported:
                     self._failed(error)
-                told = True
+                reported = True
         self._target.close()
 
 

@@ -1,4 +1,4 @@
-"""What a sweep has done so far: a sink that counts, for the display, the log and programs alike."""
+"""The progress of a sweep: a sink that counts, for the display, the log and programs."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from ...policies.batching import Load
 from ...results.records import Attempt
 from ...results.tables import Tally
 from ..engine import Sink, Transition
-from .account import Account
+from .time_breakdown import TimeBreakdown
 
-#: Seconds of the past by which the present rate is judged.
+#: Seconds over which the present rate is measured.
 RATE_WINDOW = 60.0
 
-#: Seconds between two looks at what the slots do.
+#: Seconds between two samples of the envs' activities.
 LOOK_SECONDS = 0.2
 
 
 @dataclass
 class _Play:
-    """The suite that is being played: since when, by how many since when, and what had been used before."""
+    """The suite that is being played: its workers and envs, since when, and the CPU time used before."""
 
     suite: str
     workers: int
-    slots: int
+    num_envs: int
     load: Callable[[], Load]
     since: float
     sized: float
@@ -38,13 +38,13 @@ class _Play:
 
 @dataclass
 class Progress:
-    """Counts episodes, steps and slot time over a session.
+    """Counts episodes, steps and env time over a session.
 
     Attributes:
         tasks: Suite and task to its counts; what earlier sessions finished is in them from the start.
         workers: Simulator processes.
-        accounts: Suite to where its time went in this session.
-        steps: Rows executed in this session.
+        breakdowns: Suite to where its time went in this session.
+        steps: Steps executed in this session.
         episodes: Episodes finished in this session.
         faults: Failed attempts of this session.
         last_fault: The latest of them.
@@ -52,7 +52,7 @@ class Progress:
 
     tasks: dict[tuple[str, str], Tally]
     workers: int
-    accounts: dict[str, Account] = field(default_factory=dict)
+    breakdowns: dict[str, TimeBreakdown] = field(default_factory=dict)
     steps: int = 0
     episodes: int = 0
     faults: int = 0
@@ -66,70 +66,70 @@ class Progress:
         self._reasons: Counter[tuple[str, str]] = Counter()
         self._examples: dict[tuple[str, str], Attempt] = {}
 
-    def begin(self, suite: str, workers: int, slots: int, starting: float = 0.0, load: Callable[[], Load] = Load) -> None:
-        """A suite's episodes are played from now on; to be called, as all of this, from the event loop's thread.
+    def begin(self, suite: str, workers: int, num_envs: int, starting: float = 0.0, load: Callable[[], Load] = Load) -> None:
+        """A suite's episodes are played from now on; call this, like all methods, from the event loop's thread.
 
         Args:
             suite: Name of the suite.
             workers: Simulator processes.
-            slots: Slots in all.
+            num_envs: Envs in all.
             starting: Seconds that it took until the workers were up.
-            load: Tells what the policy was asked so far.
+            load: Returns the policy's load so far.
         """
         self.end()
         self.workers = workers
-        self.accounts[suite] = Account(starting=starting)
+        self.breakdowns[suite] = TimeBreakdown(starting=starting)
         now = time.monotonic()
-        self._play = _Play(suite, workers, slots, load, now, now, now, time.process_time(), time.thread_time())
+        self._play = _Play(suite, workers, num_envs, load, now, now, now, time.process_time(), time.thread_time())
 
-    def resize(self, workers: int, slots: int) -> None:
-        """From now on there are so many workers and slots: some joined."""
+    def resize(self, workers: int, num_envs: int) -> None:
+        """Set the numbers of workers and envs from now on: some joined."""
         play = self._play
-        if play is not None and (workers, slots) != (play.workers, play.slots):
-            self.account()
-            self.workers, play.workers, play.slots = workers, workers, slots
+        if play is not None and (workers, num_envs) != (play.workers, play.num_envs):
+            self.breakdown()
+            self.workers, play.workers, play.num_envs = workers, workers, num_envs
 
     def end(self) -> None:
         """The suite that was played is done with."""
-        self.account()
+        self.breakdown()
         self._play = None
 
-    def account(self) -> Account | None:
-        """The account of the suite that is being played, brought up to date."""
+    def breakdown(self) -> TimeBreakdown | None:
+        """The breakdown of the suite that is being played, brought up to date."""
         play = self._play
         if play is None:
             return None
-        account = self.accounts[play.suite]
+        breakdown = self.breakdowns[play.suite]
         now = time.monotonic()
-        account.playing = now - play.since
-        account.worker_seconds += (now - play.sized) * play.workers
-        account.slot_seconds += (now - play.sized) * play.slots
+        breakdown.playing = now - play.since
+        breakdown.worker_seconds += (now - play.sized) * play.workers
+        breakdown.env_seconds += (now - play.sized) * play.num_envs
         play.sized = now
-        # A slot that had no work when it was looked at may have had some shortly before, which is counted already.
-        account.idle = min(account.idle, max(0.0, account.slot_seconds - account.played - account.saving))
-        account.driver_cpu = time.process_time() - play.process_cpu
-        account.loop_cpu = time.thread_time() - play.loop_cpu
-        account.load = play.load()
-        return account
+        # An env that had no work when it was sampled may have had some shortly before, which is counted already.
+        breakdown.idle = min(breakdown.idle, max(0.0, breakdown.env_seconds - breakdown.played - breakdown.saving))
+        breakdown.driver_cpu = time.process_time() - play.process_cpu
+        breakdown.loop_cpu = time.thread_time() - play.loop_cpu
+        breakdown.load = play.load()
+        return breakdown
 
     def look(self, resetting: int, without_work: int, occupied: int) -> None:
-        """Take note of what slots and workers do now, as what they did since the last look.
+        """Sample the activities of envs and workers; they count for the time since the last sample.
 
         Args:
-            resetting: How many slots start an episode.
-            without_work: How many slots have no episode left.
+            resetting: How many envs start an episode.
+            without_work: How many envs have no episode left.
             occupied: How many workers have a request to carry out.
         """
         play = self._play
         if play is None:
             return
-        account, now = self.accounts[play.suite], time.monotonic()
+        breakdown, now = self.breakdowns[play.suite], time.monotonic()
         passed, play.looked = now - play.looked, now
-        account.idle += without_work * passed
-        account.reset += resetting * passed
-        account.occupied += occupied * passed
-        account.looks += 1
-        account.late += max(0.0, passed - LOOK_SECONDS)
+        breakdown.idle += without_work * passed
+        breakdown.reset += resetting * passed
+        breakdown.occupied += occupied * passed
+        breakdown.looks += 1
+        breakdown.late += max(0.0, passed - LOOK_SECONDS)
 
     async def emit(self, transition: Transition) -> None:
         """Count a chunk, and with an episode's last the episode."""
@@ -140,22 +140,22 @@ class Progress:
             assert self._play is not None
             self._play.since -= passed
             self._play.sized -= passed
-        account = self.accounts[self._play.suite]
-        account.simulate += seconds["simulate"]
-        account.render += seconds["render"]
-        account.policy += seconds["policy"]
-        account.wait += seconds["wait"]
-        account.chunks += 1
-        account.steps += len(transition.result.rows)
-        self.steps += len(transition.result.rows)
+        breakdown = self.breakdowns[self._play.suite]
+        breakdown.simulate += seconds["simulate"]
+        breakdown.render += seconds["render"]
+        breakdown.policy += seconds["policy"]
+        breakdown.wait += seconds["wait"]
+        breakdown.chunks += 1
+        breakdown.steps += len(transition.result.steps)
+        self.steps += len(transition.result.steps)
         now = time.monotonic()
         if self._failures and max(self._failures.get(name, 0.0) for name in (transition.worker, episode.key)) > now - passed:
-            account.recovering += seconds["wait"]
+            breakdown.recovering += seconds["wait"]
         if not transition.result.over:
             return
         self._failures.pop(episode.key, None)
         self.tasks[episode.suite, episode.task] += Tally(0, finished=1, successes=int(succeeded(transition)))
-        account.episodes += 1
+        breakdown.episodes += 1
         self.episodes += 1
         self._finishes.append(now)
 
@@ -167,18 +167,18 @@ class Progress:
         self._reasons[reason] += 1
         self._examples[reason] = attempt
         suite, _, task, *_ = attempt.key.split("/")
-        # A simulator that died took the episodes of all its slots along, one that raised an error this episode alone.
+        # A simulator that died took the episodes of all its envs along, one that raised an error this episode alone.
         self._failures[attempt.key if attempt.kind == ENV_ERROR else attempt.worker] = time.monotonic()
-        account = self.accounts.get(suite)
-        if account is not None:
-            account.attempts += 1
-            account.given_up += attempt.gave_up
+        breakdown = self.breakdowns.get(suite)
+        if breakdown is not None:
+            breakdown.attempts += 1
+            breakdown.given_up += attempt.gave_up
         if attempt.gave_up:
             self._failures.pop(attempt.key, None)
             self.tasks[suite, task] += Tally(0, errors=1)
 
     def commonest_fault(self) -> tuple[Attempt, int] | None:
-        """The latest of the failed attempts that said what most of them said, and their number; ``None`` where none was given up."""
+        """The latest failed attempt with the commonest message, and their number; ``None`` where no episode was given up."""
         if not self.counts().errors:
             return None
         ((reason, times),) = self._reasons.most_common(1)
@@ -198,10 +198,10 @@ class Progress:
         """All tasks together."""
         return sum(self.tasks.values(), Tally(0))
 
-    def total(self) -> Account:
-        """The accounts of all suites together."""
-        self.account()
-        return sum(self.accounts.values(), Account())
+    def total(self) -> TimeBreakdown:
+        """The breakdowns of all suites together."""
+        self.breakdown()
+        return sum(self.breakdowns.values(), TimeBreakdown())
 
     def episodes_per_second(self) -> float:
         """The present rate, over the last :data:`RATE_WINDOW` seconds."""
@@ -217,7 +217,7 @@ class Progress:
 
 
 class SavingTime:
-    """A sink before another one, that counts the seconds for which that keeps its slots waiting.
+    """A sink before another one, that counts the seconds for which the other keeps its envs waiting.
 
     Args:
         sink: The other one.
@@ -232,7 +232,7 @@ class SavingTime:
         """Hand on a chunk."""
         began = time.perf_counter()
         await self._sink.emit(transition)
-        self._progress.accounts[transition.episode.suite].saving += time.perf_counter() - began
+        self._progress.breakdowns[transition.episode.suite].saving += time.perf_counter() - began
 
     async def fault(self, attempt: Attempt) -> None:
         """Hand on a failed attempt."""

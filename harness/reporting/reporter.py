@@ -1,4 +1,4 @@
-"""The reporter of a sweep: a sink that makes events of what the engine measures, and that looks at the sweep now and then."""
+"""The reporter of a sweep: a sink that makes events of what the engine measures, and that samples the sweep periodically."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from pathlib import Path
 from ...results.records import Attempt
 from ..engine import Engine, Transition
 from ..workers import Worker
-from .account import ACTIVITIES
 from .display import running
 from .event_log import EventLog
 from .events import AttemptFailed, EpisodeFinished, ProgressMade, SuiteEnded, WorkerDied, WorkerStarted
 from .progress import LOOK_SECONDS, Progress, succeeded
+from .time_breakdown import ACTIVITIES
 
 #: Seconds until a suite's first event of progress, and between two, in the first hour and after it: a policy may run for a week.
 FIRST_PROGRESS_SECONDS, PROGRESS_SECONDS, LATER_PROGRESS_SECONDS = 2.0, 10.0, 60.0
@@ -30,8 +30,8 @@ class Reporter:
     """Writes events about episodes, attempts, workers and progress to an event log.
 
     Args:
-        event_log: Where to.
-        progress: What was done so far; a sink of its own, to be called before this one.
+        event_log: The event log.
+        progress: The sweep's progress; a sink of its own, to be called before this one.
     """
 
     def __init__(self, event_log: EventLog, progress: Progress) -> None:
@@ -41,11 +41,11 @@ class Reporter:
         self._failed: Counter[str] = Counter()
 
     async def emit(self, transition: Transition) -> None:
-        """Note a chunk; with an episode's last, tell of the episode."""
-        slot = transition.request.slot
+        """Count a chunk; with an episode's last, write the episode's event."""
+        env = transition.request.env
         if transition.request.chunk == 0:
-            self._spent[slot] = dict.fromkeys(ACTIVITIES, 0.0)
-        spent = self._spent[slot]
+            self._spent[env] = dict.fromkeys(ACTIVITIES, 0.0)
+        spent = self._spent[env]
         for name in ACTIVITIES:
             spent[name] += transition.seconds[name]
         if not transition.result.over:
@@ -57,14 +57,14 @@ class Reporter:
                 success=succeeded(transition),
                 steps=transition.result.snapshot.step,
                 chunks=transition.request.chunk + 1,
-                spent=self._spent.pop(slot),
+                spent=self._spent.pop(env),
                 worker=transition.worker,
                 attempt=self._failed.pop(key, 0) + 1,
             )
         )
 
     async def fault(self, attempt: Attempt) -> None:
-        """Tell of a failed attempt."""
+        """Write a failed attempt's event."""
         self._failed[attempt.key] += 1
         if attempt.gave_up:
             del self._failed[attempt.key]
@@ -81,22 +81,22 @@ class Reporter:
 
     @contextlib.asynccontextmanager
     async def watching(self, suite: str, engine: Engine, starting: float) -> AsyncIterator[None]:
-        """Tell of a suite's workers and progress for as long as the context lasts, and at its end where its time went.
+        """Write events of a suite's workers and progress while the context lasts, and its time breakdown at the end.
 
         Args:
             suite: Name of the suite.
-            engine: Who plays it; its workers are up.
+            engine: The engine that plays it; its workers are up.
             starting: Seconds that their start took.
         """
         workers = _Workers(suite, engine, self._event_log)
-        self._progress.begin(suite, workers.count, len(engine.slots), starting, engine.batcher.load)
+        self._progress.begin(suite, workers.count, len(engine.envs), starting, engine.batcher.load)
         try:
             async with running(self._watch(suite, engine, workers)):
                 yield
         finally:
-            account = self._progress.account()
-            assert account is not None
-            self._event_log.write(SuiteEnded(suite=suite, account=account))
+            breakdown = self._progress.breakdown()
+            assert breakdown is not None
+            self._event_log.write(SuiteEnded(suite=suite, breakdown=breakdown))
             self._progress.end()
 
     async def _watch(self, suite: str, engine: Engine, workers: _Workers) -> None:
@@ -104,10 +104,10 @@ class Reporter:
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             activities = engine.activities()
-            occupied = {slot.worker.name for slot in engine.slots if slot.activity in ("simulate", "reset")}
-            self._progress.look(activities["reset"], len(engine.slots) - engine.batcher.playing, len(occupied))
+            occupied = {env.worker.name for env in engine.envs if env.activity in ("simulate", "reset")}
+            self._progress.look(activities["reset"], len(engine.envs) - engine.batcher.playing, len(occupied))
             workers.look()
-            self._progress.resize(workers.count, len(engine.slots))
+            self._progress.resize(workers.count, len(engine.envs))
             elapsed = self._progress.elapsed
             if elapsed >= due:
                 due = elapsed + (PROGRESS_SECONDS if elapsed < FIRST_HOUR else LATER_PROGRESS_SECONDS)
@@ -115,7 +115,7 @@ class Reporter:
 
 
 class _Workers:
-    """The workers of a suite, whose deaths and restarts are told."""
+    """Watches a suite's workers for deaths and restarts."""
 
     def __init__(self, suite: str, engine: Engine, event_log: EventLog) -> None:
         self._suite = suite
@@ -131,9 +131,9 @@ class _Workers:
         return len(self._pids)
 
     def look(self) -> None:
-        """Compare with what was there before."""
-        for name, worker in {slot.worker.name: slot.worker for slot in self._engine.slots}.items():
-            self._tell_absence(name, worker)
+        """Compare the workers with those at the last call, and write events of the changes."""
+        for name, worker in {env.worker.name: env.worker for env in self._engine.envs}.items():
+            self._report_absence(name, worker)
             before, now = self._pids.get(name), worker.pid
             self._pids[name] = now
             if before == now:
@@ -143,8 +143,8 @@ class _Workers:
             if now is not None:
                 self._event_log.write(WorkerStarted(suite=self._suite, worker=name, pid=now))
 
-    def _tell_absence(self, name: str, worker: Worker) -> None:
-        """Say when a worker cannot be had any more, or for the time being, and when it is back."""
+    def _report_absence(self, name: str, worker: Worker) -> None:
+        """Report when a worker is away or lost, and when it is back."""
         if worker.absence is not None and name not in self._away:
             self._away.add(name)
             self._event_log.warn(f"{worker.absence}; its episodes go to the workers that are there")
@@ -155,8 +155,8 @@ class _Workers:
 
 def progress_event(suite: str, progress: Progress, activities: Counter[str]) -> ProgressMade:
     """How far a sweep is while it plays ``suite``."""
-    account, counts = progress.account(), progress.counts()
-    assert account is not None
+    breakdown, counts = progress.breakdown(), progress.counts()
+    assert breakdown is not None
     return ProgressMade(
         expected=counts.expected,
         finished=counts.finished,
@@ -166,17 +166,17 @@ def progress_event(suite: str, progress: Progress, activities: Counter[str]) -> 
         episodes_per_minute=60 * progress.episodes_per_second(),
         steps_per_second=progress.steps / max(progress.elapsed, 1e-9),
         seconds_left=progress.seconds_left(),
-        shares=account.shares(),
-        workers_busy=account.workers_busy,
-        workers_occupied=account.workers_occupied,
-        policy_busy=account.policy_busy,
-        mean_batch=account.mean_batch,
-        slots=dict(activities),
-        cpu=account.driver_cpu / max(account.playing, 1e-9),
+        shares=breakdown.shares(),
+        workers_busy=breakdown.workers_busy,
+        workers_occupied=breakdown.workers_occupied,
+        policy_busy=breakdown.policy_busy,
+        mean_batch=breakdown.mean_batch,
+        envs=dict(activities),
+        cpu=breakdown.driver_cpu / max(breakdown.playing, 1e-9),
         memory=_resident_bytes(),
         load=_machine_load(),
         suite=suite,
-        account=account,
+        breakdown=breakdown,
     )
 
 

@@ -1,1 +1,1 @@
-"""Simulators' own environments: Python packages from a lock, graphics drivers, and what installs them."""
+"""Simulators' own environments: Python packages from a lock, graphics drivers, and their installation."""

@@ -3,7 +3,7 @@
 apt does the work with folders of its own: it takes the machine's own sources, checks their signatures and the packages' hashes as
 ever, and resolves which packages the driver needs that are not installed here. They are unpacked beside each other, and a manifest
 with the absolute path of the driver's library leads to them. A file ``complete`` says that the copy came to its end; a folder without
-it is made anew.
+it is made again.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def install_driver(driver: Driver, packages: Iterable[str], wanted: Callable[[],
     Args:
         driver: The driver.
         packages: Further packages to put beside it, such as libraries that a simulator loads.
-        wanted: Says whether it is still needed when our turn comes.
-        report: Gets a line for each step.
+        wanted: Whether it is still needed once the lock is taken.
+        report: Called with a message for each step.
 
     Raises:
         VlarigError: A step failed, or what can be had is too old.
@@ -68,7 +68,7 @@ def install_driver(driver: Driver, packages: Iterable[str], wanted: Callable[[],
 
 
 def _download(driver: Driver, packages: list[str], folder: Path, lock: int, report: Callable[[str], None]) -> list[Path]:
-    """Download packages, and those that they need and this machine lacks, into a folder of our own."""
+    """Download packages, and those that they need and this machine lacks, into a private folder."""
     codename = _codename()
     sources = list(own_sources(codename))
     if not sources:
@@ -94,7 +94,7 @@ def _download(driver: Driver, packages: list[str], folder: Path, lock: int, repo
     install += [f"--target-release={newer}"] if newer else []
     run_step([*apt, "update"], lock, report)  # a source that fails may be one that is not needed
     if not run_step([*install, *packages], lock, report):
-        raise VlarigError(f"{driver.title} could not be downloaded (above is why); mend that, or {driver.advice}")
+        raise VlarigError(f"{driver.title} could not be downloaded (above is why); fix that, or {driver.advice}")
     return sorted((folder / "cache" / "archives").glob("*.deb"))
 
 

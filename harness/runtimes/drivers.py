@@ -1,8 +1,8 @@
-"""Vulkan drivers: which ones simulators draw with, and where one of them is on this machine.
+"""Vulkan drivers: those that simulators draw with, and where they are on this machine.
 
-A driver is found by its manifest, a JSON file that names its library (Khronos, Vulkan-Loader, docs/LoaderDriverInterface.md). Looked
-through are the manifests that the user names in ``VK_DRIVER_FILES``, then the private copy below vlarig's home, which
-:mod:`vlarig.harness.runtimes.driver_install` makes, then the system's folders. A simulator is told of the one that was found and of no
+A driver is found by its manifest, a JSON file that names its library (Khronos, Vulkan-Loader, docs/LoaderDriverInterface.md). The
+search goes through the manifests that the user names in ``VK_DRIVER_FILES``, then the private copy below vlarig's home, which
+:mod:`vlarig.harness.runtimes.driver_install` makes, then the system's folders. A simulator gets the driver that was found, and no
 other.
 """
 
@@ -29,13 +29,13 @@ VARIABLES = ("VK_DRIVER_FILES", "VK_ICD_FILENAMES")
 
 @dataclass(frozen=True)
 class Driver:
-    """A Vulkan driver that a renderer may ask for.
+    """A Vulkan driver that a renderer may need.
 
     Attributes:
-        name: What a runtime's description calls it.
-        title: What it is, for messages.
+        name: Its name in a runtime's description.
+        title: Its title in messages.
         library: Regular expression for the file name of its library.
-        oldest: Oldest version that will do, in words.
+        oldest: Oldest version that works, in words.
         headers: The version of Vulkan's headers, the third number of a manifest's ``api_version``, that this version was built with.
         package: Package of Debian and Ubuntu that brings it; empty where it comes with the hardware.
         advice: How to get it where no package can be fetched.
@@ -50,7 +50,7 @@ class Driver:
     advice: str
 
 
-#: SAPIEN 3.0.3 wants descriptor indexing, which Mesa 22.3.6's lavapipe lacks and 25.0.7's has (both tried here); it came with the
+#: SAPIEN 3.0.3 needs descriptor indexing, which Mesa 22.3.6's lavapipe lacks and 25.0.7's has (both tried here); it came with the
 #: descriptors' rewrite in Mesa 23.3, whose headers are 267 (Mesa, docs/relnotes/23.3.0.rst).
 LAVAPIPE = Driver(
     name="lavapipe",
@@ -90,7 +90,7 @@ class Manifest:
 
     @classmethod
     def read(cls, path: Path) -> Manifest | None:
-        """The manifest in that file, or ``None`` where it is none or its library is gone."""
+        """The manifest in that file, or ``None`` where it is invalid or its library is missing."""
         try:
             about = json.loads(path.read_text(encoding="utf-8"))["ICD"]
             library, version = str(about["library_path"]), str(about.get("api_version", ""))
@@ -106,7 +106,7 @@ class Manifest:
         return re.match(driver.library, Path(self.library).name) is not None
 
     def is_new_enough(self, driver: Driver) -> bool:
-        """Whether the driver is not older than it may be; one of unknown age is given a try."""
+        """Whether the driver is new enough; one of unknown age counts as new enough."""
         return self.headers is None or self.headers >= driver.headers
 
 
@@ -116,7 +116,7 @@ class FoundDriver:
 
     Attributes:
         manifest: Its manifest.
-        origin: Where it comes from and which it is, for people.
+        origin: Its origin and version, for messages.
         folders: Folders of libraries that came with it.
     """
 
@@ -126,11 +126,11 @@ class FoundDriver:
 
     def environment(self) -> dict[str, str]:
         """Environment variables that make a simulator use it, and it alone."""
-        told = {variable: str(self.manifest.path) for variable in VARIABLES}
+        variables = {variable: str(self.manifest.path) for variable in VARIABLES}
         if self.folders:
             others = [path for path in [os.environ.get("LD_LIBRARY_PATH", "")] if path]
-            told["LD_LIBRARY_PATH"] = os.pathsep.join([*map(str, self.folders), *others])
-        return told
+            variables["LD_LIBRARY_PATH"] = os.pathsep.join([*map(str, self.folders), *others])
+        return variables
 
     def has_library(self, name: str) -> bool:
         """Whether a library, as the linker names it, came with the driver."""
@@ -141,7 +141,7 @@ def load_driver(name: str) -> Driver:
     """The driver of that name.
 
     Raises:
-        VlarigError: There is none.
+        VlarigError: No driver has that name.
     """
     if name not in DRIVERS:
         raise VlarigError(f"unknown graphics driver {name!r}; {suggestion(name, sorted(DRIVERS))}")
@@ -149,14 +149,14 @@ def load_driver(name: str) -> Driver:
 
 
 def find_driver(driver: Driver) -> FoundDriver | None:
-    """The driver, where a version of it that will do is on this machine; what the user names is not asked for its age."""
+    """The driver, where a new enough version is on this machine; a driver that the user names may have any age."""
     if named := _named(driver):
         return named[0]
     return next((found for found in _unnamed(driver) if found.manifest.is_new_enough(driver)), None)
 
 
 def too_old(driver: Driver) -> Manifest | None:
-    """A manifest of the driver whose version will not do, for messages."""
+    """A manifest of the driver whose version is too old, for messages."""
     return next((found.manifest for found in _unnamed(driver) if not found.manifest.is_new_enough(driver)), None)
 
 
@@ -177,12 +177,12 @@ def library_folders(root: Path) -> tuple[Path, ...]:
 
 
 def _unnamed(driver: Driver) -> list[FoundDriver]:
-    """The driver in all places but those that the user names, of whatever version."""
+    """The driver in all places but those that the user names, of any version."""
     return [*_private(driver), *_installed(driver)]
 
 
 def _named(driver: Driver) -> list[FoundDriver]:
-    """What the user names in the environment."""
+    """The drivers that the user names in the environment."""
     variable = next((name for name in VARIABLES if os.environ.get(name)), None)
     if variable is None:
         return []
@@ -202,7 +202,7 @@ def _private(driver: Driver) -> list[FoundDriver]:
 
 
 def _installed(driver: Driver) -> list[FoundDriver]:
-    """What the system has."""
+    """The drivers of the system."""
     found = []
     for folder in SYSTEM_FOLDERS:
         for path in sorted((Path(folder).expanduser() / "vulkan" / "icd.d").glob("*.json")):

@@ -1,4 +1,4 @@
-"""The processes behind a runtime: making its virtual environment with uv, and asking an interpreter what it holds."""
+"""The processes behind a runtime: making its virtual environment with uv, and probing an interpreter's packages."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ...envs.errors import VlarigError
 from .spec import Renderer, RuntimeSpec
 from .steps import run_step
 
-#: What a simulator's worker imports beside the simulator, and the oldest Python that it runs on.
+#: Packages that a simulator's worker imports beside the simulator, and the oldest Python that it runs on.
 WORKER_NEEDS = ("numpy", "gymnasium", "msgspec")
 WORKER_PYTHON = (3, 9)
 
-#: Runs in the interpreter that is asked about, so it must work in old versions of Python too.
-_QUESTION = """
+#: Runs in the runtime's interpreter, so it must work in old versions of Python too.
+_PROBE = """
 import hashlib, importlib, json, sys
 answer = {"version": list(sys.version_info[:3]), "missing": [], "packages": "", "versions": {}}
 for name in sys.argv[1:]:
@@ -52,7 +52,7 @@ def ask_interpreter(name: str, python: Path) -> tuple[str, dict[str, str]]:
         VlarigError: It does not run, is too old, or lacks a package; the message names the pip line.
     """
     add_line = f"vlarig runtime add {name} --python PATH"
-    command = [str(python), "-I", "-c", _QUESTION, *WORKER_NEEDS]
+    command = [str(python), "-I", "-c", _PROBE, *WORKER_NEEDS]
     try:
         run = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
         answer = json.loads(run.stdout.strip().rpartition("\n")[2])
@@ -85,10 +85,10 @@ def make_environment(spec: RuntimeSpec, folder: Path, lock: int, report: Callabl
         spec: The runtime.
         folder: Where to make it.
         lock: File descriptor of the held lock; children keep it, so that no second install starts beside an orphan.
-        report: Gets a line for each step.
+        report: Called with a message for each step.
 
     Raises:
-        VlarigError: A step failed; its last words were reported.
+        VlarigError: A step failed; its last output was reported.
     """
     tool = _uv()
     wanted = sys.executable if spec.accepts(sys.version_info[:2]) else spec.python
@@ -111,15 +111,15 @@ def make_environment(spec: RuntimeSpec, folder: Path, lock: int, report: Callabl
             return
     raise VlarigError(
         f"the packages of the runtime {spec.name!r} could not be installed (above is why); "
-        f"mend that, then run: vlarig runtime install {spec.name}"
+        f"fix that, then run: vlarig runtime install {spec.name}"
     )
 
 
 def check_imports(spec: RuntimeSpec, python: Path, renderer: Renderer, timeout: float = 300, warm_up: bool = False) -> None:
-    """Import the runtime's modules in it, draw with the renderer, and warm up if that is asked for.
+    """Import the runtime's modules in it, draw with the renderer, and warm up where ``warm_up`` is set.
 
     Raises:
-        VlarigError: That failed; the message ends with the last line of what it printed.
+        VlarigError: That failed; the message ends with the last line of the output.
     """
     code = f"import {', '.join(spec.imports)}\n{spec.probe}\n{spec.warm_up if warm_up else ''}"
     environment = {**os.environ, **renderer.environment}
@@ -136,7 +136,7 @@ def check_imports(spec: RuntimeSpec, python: Path, renderer: Renderer, timeout: 
     if failed:
         raise VlarigError(
             f"the runtime {spec.name!r} does not work with the renderer {renderer.name!r} ({words}); try another renderer with "
-            f"VLARIG_RENDERER, or make it anew: vlarig runtime remove {spec.name} && vlarig runtime install {spec.name}"
+            f"VLARIG_RENDERER, or make it again: vlarig runtime remove {spec.name} && vlarig runtime install {spec.name}"
         )
 
 

@@ -1,7 +1,7 @@
 """Simulators' virtual environments: made from a lock or adopted from elsewhere, found by name, removed.
 
 An installed runtime lives in ``<home>/runtimes/<name>-<first 12 digits of the lock's hash>``, so a changed lock is another folder.
-A file ``complete`` in it says that the install came to its end; a folder without it is made anew. An adopted runtime is a line in
+A file ``complete`` in it says that the install came to its end; a folder without it is made again. An adopted runtime is a line in
 ``<home>/runtimes/adopted.json``.
 """
 
@@ -32,9 +32,9 @@ class Runtime:
     Attributes:
         name: Name of the runtime.
         python: Its interpreter.
-        lock_sha256: Identity of what is installed in it: SHA-256 of the lock, or of an adopted one's list of packages.
+        lock_sha256: Identity of its packages: SHA-256 of the lock, or of an adopted one's list of packages.
         adopted: Whether it was made elsewhere.
-        packages: Versions of what is installed in it, by name.
+        packages: Versions of its packages, by name.
     """
 
     name: str
@@ -78,13 +78,13 @@ def find_runtime(name: str) -> Runtime:
 
 
 def install_runtime(name: str, report: Callable[[str], None]) -> Runtime:
-    """Make the runtime's virtual environment from its lock, and a copy of its graphics driver; at once done where they are there.
+    """Make the runtime's virtual environment from its lock, and a copy of its graphics driver; nothing is done where both exist.
 
-    Two installs at the same time wait for each other, and one that was interrupted is made anew.
+    Two installs at the same time wait for each other, and one that was interrupted is made again.
 
     Args:
         name: Name of the runtime.
-        report: Gets a line for each step.
+        report: Called with a message for each step.
 
     Raises:
         VlarigError: It is unknown, adopted, or cannot be installed.
@@ -167,7 +167,7 @@ def list_runtimes() -> list[RuntimeState]:
 
 
 def _ensure_driver(spec: RuntimeSpec, report: Callable[[str], None]) -> bool:
-    """Make a copy of the driver of the renderer that is preferred, where it lacks one and a copy can be made; whether one was made."""
+    """Copy the preferred renderer's driver, where it is missing and can be copied; returns whether a copy was made."""
     try:
         first = next(iter(candidates(spec)), None)
         if first is None or first.driver is None or not first.missing() or not can_install(first.driver):

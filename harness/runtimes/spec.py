@@ -18,7 +18,7 @@ from ...envs.errors import VlarigError, suggestion
 from ...envs.plugins import runtime_files
 from .drivers import Driver, can_install, find_driver, load_driver, too_old
 
-#: Environment variable by which a user asks for renderers.
+#: Environment variable by which a user requests renderers.
 RENDERER_VARIABLE = "VLARIG_RENDERER"
 
 
@@ -27,12 +27,12 @@ class Renderer:
     """One way in which a simulator can draw pictures.
 
     Attributes:
-        name: What ``VLARIG_RENDERER`` calls it.
+        name: Its name in ``VLARIG_RENDERER``.
         libraries: Shared libraries that it needs, as the linker names them (``OSMesa`` for ``libOSMesa.so``).
         apt: Packages of Debian and Ubuntu that bring them.
         environment: Environment variables that make the simulator use it.
         driver: Vulkan driver that it needs; ``None`` where the libraries are all.
-        origin: Which driver was found, for people; empty before one was looked for.
+        origin: The driver that was found, for messages; empty before the search.
     """
 
     name: str
@@ -53,7 +53,7 @@ class Renderer:
         return missing if self.driver is None or found else [_absence(self.driver), *missing]
 
     def remedy(self, runtime: str) -> str:
-        """What to do in order to get what is missing.
+        """How to install what is missing.
 
         Args:
             runtime: Name of the runtime whose renderer it is; installing it makes a private copy of a driver where that can be done.
@@ -90,7 +90,7 @@ class RuntimeSpec:
         python: Versions of Python that it supports, such as ``>=3.11,<3.14``.
         imports: Modules whose import proves the install.
         probe: Python that fails where the renderer cannot draw; empty when there is none.
-        warm_up: Python that is run once after the install, so that what a simulator compiles at first use is compiled by then.
+        warm_up: Python that is run once after the install, so that code which a simulator compiles at first use is compiled.
         renderers: In order of preference; empty for a simulator that needs no graphics.
         torch: Which build of PyTorch the lock pins, as uv's ``--torch-backend`` calls it; empty where it pins none.
     """
@@ -177,18 +177,18 @@ def candidates(spec: RuntimeSpec) -> list[Renderer]:
     return [own[name] for name in names if name in own] or list(spec.renderers)
 
 
-def asked_renderers(spec: RuntimeSpec) -> list[str]:
-    """Names of the runtime's renderers that ``VLARIG_RENDERER`` asks for; empty where the user leaves the choice to us."""
+def requested_renderers(spec: RuntimeSpec) -> list[str]:
+    """Names of the runtime's renderers that ``VLARIG_RENDERER`` requests; empty for a default."""
     chosen = [renderer.name for renderer in candidates(spec)]
     words = {word.strip() for word in os.environ.get(RENDERER_VARIABLE, "").split(",")}
     return [name for name in chosen if name in words]
 
 
 def choose_renderer(spec: RuntimeSpec) -> Renderer:
-    """The first of the runtime's renderers that this machine has all of; ``VLARIG_RENDERER`` asks for some by name.
+    """The first of the runtime's renderers that this machine has all of; ``VLARIG_RENDERER`` requests some by name.
 
     Raises:
-        VlarigError: No renderer can run here, or those asked for cannot, or are unknown.
+        VlarigError: No renderer can run here, or those requested cannot, or are unknown.
     """
     if not spec.renderers:
         return Renderer("none", (), (), {})
@@ -208,11 +208,11 @@ def keep_renderer(spec: RuntimeSpec, names: Collection[str], chosen: Renderer, r
     Args:
         spec: The runtime.
         names: Names of the renderers of the run, those of its other runtimes among them.
-        chosen: What is taken where the run names none of this runtime's.
+        chosen: The renderer where the run names none of this runtime's.
         run: Name of the run, for the message.
 
     Raises:
-        VlarigError: It cannot run here, or ``VLARIG_RENDERER`` asks for others.
+        VlarigError: It cannot run here, or ``VLARIG_RENDERER`` requests others.
     """
     begun_with = [renderer for renderer in spec.renderers if renderer.name in names]
     if not begun_with:
@@ -221,7 +221,7 @@ def keep_renderer(spec: RuntimeSpec, names: Collection[str], chosen: Renderer, r
     kept = [renderer for renderer in candidates(spec) if renderer in begun_with]
     if not kept:
         raise VlarigError(
-            f"the run {run} is drawn by {begun_with[0].name}, and {RENDERER_VARIABLE} asks for {chosen.name}, which draws other "
+            f"the run {run} is drawn by {begun_with[0].name}, and {RENDERER_VARIABLE} requests {chosen.name}, which draws other "
             f"pictures; set {RENDERER_VARIABLE}={begun_with[0].name} to resume it, {advice}"
         )
     for renderer in kept:

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-#: Where systems keep their certificates, a company's own among them; uv uses these only when told.
+#: Where systems keep their certificates, a company's own among them; uv uses these only by an option.
 CERTIFICATES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem")
 
 #: Settings of pip that say where packages are, and uv's variables for the same. Not ``extra-index-url``: pip takes the best version of
@@ -18,13 +18,13 @@ PACKAGE_SETTINGS = {"index-url": "UV_DEFAULT_INDEX", "find-links": "UV_FIND_LINK
 
 
 def run_step(command: list[str], lock: int, report: Callable[[str], None], quiet: bool = False) -> bool:
-    """Run a program: its progress bars go to a terminal, elsewhere only a failure's last words are reported.
+    """Run a program: its progress bars go to a terminal, elsewhere only a failure's last output is reported.
 
     Args:
         command: The program and its arguments.
         lock: File descriptor of the held lock; children keep it, so that no second install starts beside an orphan.
-        report: Gets the last words.
-        quiet: Say nothing, whatever happens.
+        report: Called with the last output.
+        quiet: Report nothing.
 
     Returns:
         Whether it ended with exit status 0; a program that is not there did not.
@@ -47,7 +47,7 @@ def run_step(command: list[str], lock: int, report: Callable[[str], None], quiet
 
 
 def package_settings() -> dict[str, str]:
-    """Where pip is told to find packages, as uv's environment variables; uv reads none of pip's settings by itself.
+    """pip's package indexes as uv's environment variables; uv reads none of pip's settings by itself.
 
     pip's own variables win over its files, and a later file over an earlier one (pip's documentation, "Configuration").
     """

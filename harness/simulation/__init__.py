@@ -1,5 +1,5 @@
-"""What runs in a simulator's own environment: the worker that steps it, and the env checker.
+"""Programs in a simulator's own environment: the worker that steps it, and the env checker.
 
-The environment may be of an older Python and holds little but the simulator, so these modules run on Python 3.9 and import neither the
-other rooms nor the rest of this one.
+The environment may have an older Python and few packages beside the simulator, so these modules run on Python 3.9 and import, of
+vlarig, only ``envs`` and each other.
 """

@@ -26,5 +26,5 @@ def main(config: dict[str, Any]) -> None:
             for finding in each_finding(load_adapter(config["adapter"]), episodes):
                 findings.write(json.dumps(asdict(finding)) + "\n")
         except BaseException as error:
-            told = str(error) if isinstance(error, VlarigError) else describe(error)
-            findings.write(json.dumps({"error": told}) + "\n")
+            message = str(error) if isinstance(error, VlarigError) else describe(error)
+            findings.write(json.dumps({"error": message}) + "\n")

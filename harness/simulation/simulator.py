@@ -1,6 +1,6 @@
 """The worker: owns envs, and carries out one request at a time.
 
-Whatever happens in here, a segmentation fault or an endless loop, its supervisor survives it.
+Its supervisor survives every failure here, such as a segmentation fault or an endless loop.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def load_adapter(name: str) -> type[Env]:
 
 @dataclass
 class EnvRack:
-    """The envs of a process by number; all but the first are siblings, so that they can share what their adapter lets them."""
+    """The envs of a process by number; all but the first are siblings, so that they can share what their adapter allows."""
 
     adapter: type[Env]
     envs: dict[int, Env]
@@ -73,7 +73,9 @@ class EnvRack:
             return Stepped(self._env(number).step_chunk(request.actions))
         except VlarigError as error:
             return Failure(REFUSED, str(error))
-        except BaseException as error:  # SystemExit too; KeyboardInterrupt is the adapter's own, since we are on no terminal
+        except (
+            BaseException
+        ) as error:  # SystemExit too; KeyboardInterrupt is the adapter's own, since this process has no terminal
             traceback.print_exc()
             self._discard(number)
             return Failure(ENV_ERROR, describe(error), traceback_of(error))
@@ -122,7 +124,7 @@ def main(config: dict[str, Any]) -> None:
 
 
 def encode_answer(answer: Union[Started, Stepped, Prepared, Failure], number: int) -> Frame:
-    """An answer to a request; one that cannot travel becomes a failure that says so."""
+    """The frame of a reply; a reply that cannot be encoded becomes a failure with the reason."""
     try:
         frame = encode(answer, number)
     except BadMessageError as error:
@@ -130,5 +132,5 @@ def encode_answer(answer: Union[Started, Stepped, Prepared, Failure], number: in
     size = len(frame.body)
     if size <= MAX_MESSAGE_BYTES:
         return frame
-    sentence = f"the env's answer has {size} bytes, at most {MAX_MESSAGE_BYTES} can be sent; ask for smaller or fewer images"
+    sentence = f"the env's answer has {size} bytes, at most {MAX_MESSAGE_BYTES} can be sent; request smaller or fewer images"
     return encode(Failure(REFUSED, sentence), number)

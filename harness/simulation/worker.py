@@ -4,7 +4,7 @@ A role is a module beside this one: ``simulator`` or ``check``. Standard input b
 
 The simulator's virtual environment holds the simulator and four small libraries, but not vlarig: the few modules that a worker needs
 are taken from where the driver has them, so that both ends always run the same code. Isolated mode keeps the working directory
-off the import path, where our room ``envs`` would otherwise be found as a top-level package.
+off the import path, where vlarig's ``envs`` would otherwise be found as a top-level package.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import signal
 import sys
 from pathlib import Path
 
-#: prctl option: the kernel sends us a signal when the parent dies (linux/prctl.h).
+#: prctl option: the kernel sends this process a signal when the parent dies (linux/prctl.h).
 _PR_SET_PDEATHSIG = 1
 
 
@@ -30,7 +30,7 @@ class PackageFinder:
         self.namespaces = {name.rpartition(".")[0] for name in files} - {""}
 
     def find_spec(self, name: str, path: object = None, target: object = None) -> importlib.machinery.ModuleSpec | None:
-        """The import system's question, answered for our packages alone."""
+        """Find vlarig's packages, and no others, for the import system."""
         if name in self.files:
             file = Path(self.files[name])
             folder = [str(file.parent)] if file.name == "__init__.py" else None
@@ -41,15 +41,15 @@ class PackageFinder:
 
 
 def die_with_parent() -> None:
-    """Have the kernel kill us with our parent, whatever we are doing then, or stopped (Linux only)."""
+    """Have the kernel kill this process with its parent, also where it is stopped (Linux only)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def main() -> None:
-    """Read the configuration, and become what the command line says."""
+    """Read the configuration, and run the role that the command line names."""
     die_with_parent()
-    with open(0, "rb", buffering=0, closefd=False) as standard_input:  # not a byte more: what follows may be frames
+    with open(0, "rb", buffering=0, closefd=False) as standard_input:  # not a byte more: frames may follow
         line = standard_input.readline()
     if not line:
         return  # the parent died before that

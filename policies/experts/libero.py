@@ -1,7 +1,7 @@
 """The expert of LIBERO's object and spatial suites: it picks one thing up and places it, in a closed loop.
 
 It takes the goal's names from the instruction, and the rest from the simulator's truth: ``pose/<name>`` (``float64[7]``, position
-and quaternion ``wxyz``) and ``points/<name>`` (``float64[n, 3]``, the eight corners of each box that collides) of every object and
+and quaternion ``wxyz``) and ``points/<name>`` (``float64[points, 3]``, the eight corners of each box that collides) of every object and
 fixture, and ``grip`` (``float64[7]``, position of the grip site, quaternion ``wxyz`` of the hand), all in the world frame.
 Lengths are in metres; those without a source were found by trying.
 """
@@ -16,14 +16,14 @@ import numpy as np
 
 from ..api import PolicyError, Request
 from .libero_grasps import TIP, WIDE, Grasp, boxes, choose
-from .motion import CLOSE, KEEP, OPEN, Funnel, Notes, ScriptedExpert, Target, panda_row, raised, turn_between
+from .motion import CLOSE, KEEP, OPEN, EpisodeState, Funnel, ScriptedExpert, Target, panda_row, raised, turn_between
 
 #: Actions are this much larger than the error.
 GAIN = 3.0
-#: A row moves the fingers by about 1 cm; an opening is kept where it is this near to what it should be.
+#: A step moves the fingers by about 1 cm; an opening is kept where it is this near to what it should be.
 SPREAD = 0.008
 
-#: What stands within this of the straight way, seen from above, has to be passed above it.
+#: A thing within this of the straight way, seen from above, has to be passed above it.
 CORRIDOR = 0.1
 #: Room below the grip site, and below the lowest point of what is carried, on the way; how much of it may be missing while moving on.
 APPROACH_ROOM = 0.05
@@ -34,13 +34,13 @@ FUNNEL = Funnel(floor=0.005, slope=8.0, top=0.07)
 
 NEAR = 0.005
 TURNED = 0.06
-#: A hand that moves less than ``STUCK`` in so many rows does not get on; no way takes more than ``MOST_ROWS``.
+#: A hand that moves less than ``STUCK`` in this many steps does not get on; no way takes more than ``MOST_STEPS``.
 PATIENCE = 12
 STUCK = 0.01
-MOST_ROWS = 60
-#: Rows that the fingers are given to close at least and at most, and to open; they stand still when they move less in a row.
-CLOSE_ROWS = (10, 14)
-OPEN_ROWS = 7
+MOST_STEPS = 60
+#: Steps that the fingers are given to close at least and at most, and to open; they count as still when they move less in a step.
+CLOSE_STEPS = (10, 14)
+OPEN_STEPS = 7
 STILL = 0.0005
 #: What ends further than this from the grip site, along the world's axes, is lost.
 LOST = 0.012
@@ -76,14 +76,14 @@ class Task:
 
 @dataclass(frozen=True)
 class Sight:
-    """What the expert sees in one row.
+    """What the expert sees in one step.
 
     Attributes:
         grip: ``float64[3]``, the grip site.
         hand: ``float64[4]``, the hand's quaternion ``wxyz``.
         fingers: Distance between the fingers.
         poses: Name to ``float64[7]``, position and quaternion ``wxyz``.
-        points: Name to ``float64[n, 3]``, points that span what collides.
+        points: Name to ``float64[points, 3]``, points that span what collides.
     """
 
     grip: np.ndarray
@@ -97,7 +97,7 @@ class Sight:
         return self.poses[name][:3]
 
     def obstacles(self, thing: str) -> np.ndarray:
-        """``float64[m, 8, 3]``: the boxes of everything but one thing."""
+        """``float64[boxes, 8, 3]``: the boxes of everything but one thing."""
         return np.concatenate([boxes(points) for name, points in self.points.items() if name != thing])
 
 
@@ -114,20 +114,20 @@ class LiberoExpert(ScriptedExpert[Sight]):
         fingers = np.asarray(request.observation["state"], dtype=np.float64)[6:8]
         return Sight(grip[:3], grip[3:], float(np.ptp(fingers)), truth["pose"], truth["points"])
 
-    def _script(self, request: Request, notes: Notes[Sight]) -> Iterator[np.ndarray]:
-        task, sight = parse(request.observation["instruction"]), notes.sight
+    def _script(self, request: Request, state: EpisodeState[Sight]) -> Iterator[np.ndarray]:
+        task, sight = parse(request.observation["instruction"]), state.sight
         for name in (task.thing, task.place):
             if name not in sight.poses or name not in sight.points:
                 there = ", ".join(sorted(sight.poses))
-                raise PolicyError(f"{request.key}: the instruction asks for {name!r}, but in the scene there are {there}")
-        return _perform(notes, task)
+                raise PolicyError(f"{request.key}: the instruction names {name!r}, but in the scene there are {there}")
+        return _perform(state, task)
 
 
 def parse(instruction: str) -> Task:
-    """What an instruction asks for, by the names of bodies.
+    """What an instruction requests, by the names of bodies.
 
     A thing's body is named after it. The spatial suite has two black bowls, and the one that is meant is ``akita_black_bowl_1`` in
-    each of its tasks, wherever the instruction says it stands (LIBERO libero/libero/bddl_files/libero_spatial, ``obj_of_interest``).
+    each of its tasks, wherever the instruction places it (LIBERO libero/libero/bddl_files/libero_spatial, ``obj_of_interest``).
 
     Raises:
         PolicyError: It is not worded like the instructions of the object and spatial suites.
@@ -143,60 +143,60 @@ def parse(instruction: str) -> Task:
     return Task(thing, _PLACES[found["place"]])
 
 
-def _perform(notes: Notes[Sight], task: Task) -> Iterator[np.ndarray]:
+def _perform(state: EpisodeState[Sight], task: Task) -> Iterator[np.ndarray]:
     """Take the thing and bring it to its place, again and again until it is there; then rest for as long as it stays."""
     tried: list[Grasp] = []
     while True:
-        sight = notes.sight
+        sight = state.sight
         grasp = choose(sight.points[task.thing], sight.obstacles(task.thing), sight.where(task.place), tried)
         tried.append(grasp)
-        yield from _take(notes, task.thing, grasp)
-        yield from _bring(notes, task, grasp.yaw)
-        while _placed(notes.sight, task):
-            yield _row(notes.sight, notes.sight.grip, grasp.yaw, OPEN)
+        yield from _take(state, task.thing, grasp)
+        yield from _bring(state, task, grasp.yaw)
+        while _placed(state.sight, task):
+            yield _step(state.sight, state.sight.grip, grasp.yaw, OPEN)
 
 
-def _take(notes: Notes[Sight], thing: str, grasp: Grasp) -> Iterator[np.ndarray]:
-    """Come down on a thing, which may be nudged meanwhile, and close the fingers until they stand still."""
-    offset = grasp.place - notes.sight.where(thing)
+def _take(state: EpisodeState[Sight], thing: str, grasp: Grasp) -> Iterator[np.ndarray]:
+    """Come down on a thing, which may be nudged meanwhile, and close the fingers until they are still."""
+    offset = grasp.place - state.sight.where(thing)
 
     def place() -> np.ndarray:
-        return notes.sight.where(thing) + offset
+        return state.sight.where(thing) + offset
 
     def above() -> np.ndarray:
-        now = notes.sight
+        now = state.sight
         return _passing(now.grip, place(), _highest(now, now.grip, place()) + APPROACH_ROOM)
 
     def down() -> np.ndarray:
-        return FUNNEL.over(place(), notes.sight.grip)
+        return FUNNEL.over(place(), state.sight.grip)
 
     for target, near in ((above, 0.02), (down, NEAR)):
-        for row in _reach(notes, target, grasp.yaw, OPEN, near):
-            row[6] = _spread(notes.sight.fingers, grasp.opening)
-            yield row
+        for step in _reach(state, target, grasp.yaw, OPEN, near):
+            step[6] = _spread(state.sight.fingers, grasp.opening)
+            yield step
     here = place()
-    least, most = CLOSE_ROWS
+    least, most = CLOSE_STEPS
     for count in range(most):
-        before = notes.sight.fingers
-        yield _row(notes.sight, here, grasp.yaw, CLOSE)
-        if count >= least and abs(before - notes.sight.fingers) < STILL:
+        before = state.sight.fingers
+        yield _step(state.sight, here, grasp.yaw, CLOSE)
+        if count >= least and abs(before - state.sight.fingers) < STILL:
             return
 
 
-def _bring(notes: Notes[Sight], task: Task, yaw: float) -> Iterator[np.ndarray]:
+def _bring(state: EpisodeState[Sight], task: Task, yaw: float) -> Iterator[np.ndarray]:
     """Carry what is between the fingers above its place, lower it, let go and rise; end at once when it is lost."""
 
     def keeps() -> bool:
-        points = notes.sight.points[task.thing]
-        beyond = np.maximum(points.min(0) - notes.sight.grip, notes.sight.grip - points.max(0))
+        points = state.sight.points[task.thing]
+        beyond = np.maximum(points.min(0) - state.sight.grip, state.sight.grip - points.max(0))
         return bool(beyond.max() < LOST)
 
     def below() -> float:
         """How far the thing reaches down below the grip site; it may swing there."""
-        return float(notes.sight.grip[2] - notes.sight.points[task.thing][:, 2].min())
+        return float(state.sight.grip[2] - state.sight.points[task.thing][:, 2].min())
 
     def final() -> np.ndarray:
-        now = notes.sight
+        now = state.sight
         place = now.where(task.place)[2]
         if task.place != _PLACES["in the basket"]:
             return over(place + below())
@@ -205,46 +205,46 @@ def _bring(notes: Notes[Sight], task: Task, yaw: float) -> Iterator[np.ndarray]:
 
     def over(height: float) -> np.ndarray:
         """Where the grip site has to be for the thing's middle to be over that of its place."""
-        now = notes.sight
+        now = state.sight
         return raised(now.where(task.place) + now.grip - now.where(task.thing), height)
 
     def across() -> np.ndarray:
-        now = notes.sight
+        now = state.sight
         passing = _highest(now, now.grip, now.where(task.place), without=task.thing) + below() + CARRY_ROOM
         return _passing(now.grip, over(passing), passing)
 
-    yield from _reach(notes, across, yaw, CLOSE, near=0.012, keep=keeps)
-    yield from _reach(notes, lambda: FUNNEL.over(final(), notes.sight.grip), yaw, CLOSE, keep=keeps)
+    yield from _reach(state, across, yaw, CLOSE, near=0.012, keep=keeps)
+    yield from _reach(state, lambda: FUNNEL.over(final(), state.sight.grip), yaw, CLOSE, keep=keeps)
     if not keeps():
         return
-    here = notes.sight.grip
-    for _ in range(OPEN_ROWS):
-        yield _row(notes.sight, here, yaw, OPEN)
-    yield from _reach(notes, lambda: raised(here, here[2] + RISE), yaw, OPEN, near=0.02)
+    here = state.sight.grip
+    for _ in range(OPEN_STEPS):
+        yield _step(state.sight, here, yaw, OPEN)
+    yield from _reach(state, lambda: raised(here, here[2] + RISE), yaw, OPEN, near=0.02)
 
 
 def _reach(
-    notes: Notes[Sight],
+    state: EpisodeState[Sight],
     target: Target,
     yaw: float,
     gripper: float,
     near: float = NEAR,
     keep: Callable[[], bool] = lambda: True,
 ) -> Iterator[np.ndarray]:
-    """Rows towards a target, which is asked for anew in each, until it is near, ``keep`` fails, or the hand does not get on."""
+    """Steps towards a target, which is computed again in each, until it is near, ``keep`` fails, or the hand does not get on."""
     been: list[np.ndarray] = []
     while True:
-        now = notes.sight
+        now = state.sight
         turned = np.linalg.norm(_turn_error(now.hand, yaw)) < TURNED * max(1.0, near / NEAR)
         if (np.linalg.norm(target() - now.grip) < near and turned) or not keep():
             return
         been.append(np.concatenate([now.grip, now.hand]))
-        if (len(been) > PATIENCE and np.linalg.norm(been[-1] - been[-PATIENCE]) < STUCK) or len(been) > MOST_ROWS:
+        if (len(been) > PATIENCE and np.linalg.norm(been[-1] - been[-PATIENCE]) < STUCK) or len(been) > MOST_STEPS:
             return
-        yield _row(notes.sight, target(), yaw, gripper)
+        yield _step(state.sight, target(), yaw, gripper)
 
 
-def _row(sight: Sight, target: np.ndarray, yaw: float, gripper: float) -> np.ndarray:
+def _step(sight: Sight, target: np.ndarray, yaw: float, gripper: float) -> np.ndarray:
     """``float64[7]``: the action that moves the grip site towards a target and the hand upright at a yaw."""
     return panda_row(target - sight.grip, _turn_error(sight.hand, yaw), GAIN, gripper)
 

@@ -1,7 +1,7 @@
 """Where to take hold of a thing: grasps of a two-fingered hand that points straight down, from the boxes that things are made of.
 
 Lengths are in metres. The hand is the Franka gripper of robosuite 1.4.0 (robosuite/models/assets/grippers/panda_gripper.xml); its
-sizes are those of its collision meshes as compiled. A grasp is told by the place of the grip site, between the finger tips, and by
+sizes are those of its collision meshes as compiled. A grasp is given by the place of the grip site, between the finger tips, and by
 a yaw. Costs and rooms without a source were found by trying.
 """
 
@@ -73,8 +73,8 @@ def choose(points: np.ndarray, obstacles: np.ndarray, goal: np.ndarray, tried: S
     """The best grasp of a thing: across its narrowest width, or by the rim of what is too wide for the hand.
 
     Args:
-        points: ``float64[n, 3]``, the thing fills what they span, in the world frame.
-        obstacles: ``float64[m, 8, 3]``, corners of the boxes that everything else is made of.
+        points: ``float64[points, 3]``, the thing fills what they span, in the world frame.
+        obstacles: ``float64[boxes, 8, 3]``, corners of the boxes that everything else is made of.
         goal: ``float64[3]``, where the thing's middle is to be carried.
         tried: Grasps that failed; what resembles them comes last.
     """
@@ -89,10 +89,10 @@ def choose(points: np.ndarray, obstacles: np.ndarray, goal: np.ndarray, tried: S
 
 
 def boxes(points: np.ndarray) -> np.ndarray:
-    """``float64[m, 8, 3]``: the corners of the boxes that a thing is made of.
+    """``float64[boxes, 8, 3]``: the corners of the boxes that a thing is made of.
 
     Args:
-        points: ``float64[n, 3]``, eight corners for each box in turn; points of another number are put into one upright box.
+        points: ``float64[points, 3]``, eight corners for each box in turn; points of another number are put into one upright box.
     """
     if len(points) % 8 == 0:
         return points.reshape(-1, 8, 3)

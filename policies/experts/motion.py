@@ -12,55 +12,55 @@ from ..api import Request
 
 SightType = TypeVar("SightType")
 
-#: Gives a place for the grip site, ``float64[3]``, anew in each row.
+#: Gives a place for the grip site, ``float64[3]``, again in each step.
 Target = Callable[[], np.ndarray]
 
-#: What an action of 1 asks a Panda's controller for (``output_max`` in robosuite 1.4.0, robosuite/controllers/config/osc_pose.json, and
+#: What an action of 1 is for a Panda's controller (``output_max`` in robosuite 1.4.0, robosuite/controllers/config/osc_pose.json, and
 #: in today's robosuite/controllers/config/default/parts/osc_pose.json).
 METRES = 0.05
 RADIANS = 0.5
 TURN_GAIN = 1.2
-#: Turning faster than this throws the hand off its way: the controller decouples turning from moving only in part.
+#: Faster turning moves the hand off its way: the controller decouples turning from moving only in part.
 TURN_LIMIT = 0.6
 #: A Panda's gripper.
 OPEN, KEEP, CLOSE = -1.0, 0.0, 1.0
 
 
 @dataclass
-class Notes(Generic[SightType]):
-    """What an expert keeps of an episode: the script it is in the middle of, and the newest sight, which the script reads."""
+class EpisodeState(Generic[SightType]):
+    """An expert's state of an episode: the script under way, and the newest sight, which the script reads."""
 
     sight: SightType
     script: Iterator[np.ndarray] = field(default_factory=lambda: iter(()))
 
 
 class ScriptedExpert(Generic[SightType]):
-    """An expert of one suite, closed loop: it answers each request with the next row of the episode's script, which has no end."""
+    """An expert of one suite, closed loop: it answers each request with the next step of the episode's script, which has no end."""
 
     def __init__(self) -> None:
-        self._notes: dict[int, Notes[SightType]] = {}
+        self._states: dict[int, EpisodeState[SightType]] = {}
 
     def act_one(self, request: Request) -> np.ndarray:
-        """The next row, ``float32[1, A]``.
+        """The next step, ``float32[1, A]``.
 
         Raises:
-            PolicyError: The expert does not know the task or understand the instruction, or what that names is not in the scene.
+            PolicyError: The task or the instruction is unknown to the expert, or what that names is not in the scene.
         """
         sight = self._see(request)
-        if request.chunk == 0 or request.slot not in self._notes:
-            begun = Notes(sight)
+        if request.chunk == 0 or request.env not in self._states:
+            begun = EpisodeState(sight)
             begun.script = self._script(request, begun)
-            self._notes[request.slot] = begun
-        notes = self._notes[request.slot]
-        notes.sight = sight
-        return np.asarray(next(notes.script), dtype=np.float32)[None]
+            self._states[request.env] = begun
+        state = self._states[request.env]
+        state.sight = sight
+        return np.asarray(next(state.script), dtype=np.float32)[None]
 
     def _see(self, request: Request) -> SightType:
-        """What the expert sees in a row."""
+        """What the expert sees in a step."""
         raise NotImplementedError
 
-    def _script(self, request: Request, notes: Notes[SightType]) -> Iterator[np.ndarray]:
-        """The rows of an episode that begins, ``float64[A]`` each. Raises like :meth:`act_one`."""
+    def _script(self, request: Request, state: EpisodeState[SightType]) -> Iterator[np.ndarray]:
+        """The steps of an episode that begins, ``float64[A]`` each. Raises like :meth:`act_one`."""
         raise NotImplementedError
 
 
@@ -69,7 +69,7 @@ class Funnel:
     """How a hand comes down: from above, or it rises and tries again.
 
     Attributes:
-        floor: How far the hand may be beside its target for nothing.
+        floor: How far the hand may be beside its target without being raised.
         slope: How much higher it has to be for each metre further.
         top: How much higher at most.
     """
@@ -124,7 +124,7 @@ def panda_row(move: np.ndarray, turn: np.ndarray, gain: float, gripper: float) -
     Args:
         move: ``float64[3]``, the way that is left, in the world frame.
         turn: ``float64[3]``, the rotation vector that is left, in rad about world axes.
-        gain: Actions are this much larger than the way: the controller covers only a part of it in a row.
+        gain: Actions are this much larger than the way: the controller covers only a part of it in a step.
         gripper: The gripper's action.
     """
     clipped = np.clip(turn / RADIANS * TURN_GAIN, -TURN_LIMIT, TURN_LIMIT)

@@ -1,6 +1,6 @@
 """The expert of SimplerEnv's WidowX tasks and of those out of distribution: it picks one thing up and places it, in a closed loop.
 
-It knows its task by the episode's key, and the rest from the simulator's truth, all in the world frame: ``hand``, ``commanded``,
+It reads its task from the episode's key, and the rest from the simulator's truth, all in the world frame: ``hand``, ``commanded``,
 ``base``, ``pose/source``, ``pose/target`` (``float64[7]``, position and quaternion ``wxyz``), ``settled/source``, ``extent/source`` and
 ``extent/target`` (``float64[3]``). Lengths are in metres; those without a source were found by trying.
 """
@@ -13,13 +13,13 @@ import numpy as np
 
 from ...envs.simpler.goals import TABLE_TOP
 from ..api import PolicyError, Request
-from .motion import Funnel, Notes, ScriptedExpert, Target, half_turn, quaternion, raised, turn_between, turned
+from .motion import EpisodeState, Funnel, ScriptedExpert, Target, half_turn, quaternion, raised, turn_between, turned
 from .simpler_aims import TASKS, UP, Aim, Sight, Task, closing, yaw_along
 
-#: Longest way and turn of a row: about as far as BridgeData's rows go, see ``WIDOWX_BRIDGE`` in envs/embodiments.py.
+#: Longest way and turn of a step: about as far as BridgeData's steps go, see ``WIDOWX_BRIDGE`` in envs/embodiments.py.
 STEP = 0.035
 TURN = 0.2
-#: In a row the hand covers about half the way to the controller's target, so it is sent this much further.
+#: In a step the hand covers about half the way to the controller's target, so it is sent this much further.
 GAIN = 1.5
 OPEN, CLOSED = 1.0, 0.0
 
@@ -41,13 +41,13 @@ CLOSELY = 0.0025
 TURNED = 0.08
 #: How much of the height may be missing when it moves on.
 SAGGING = 0.02
-#: A hand that moves less than ``STUCK`` in so many rows does not get on; no way takes more than ``MOST_ROWS``.
+#: A hand that moves less than ``STUCK`` in this many steps does not get on; no way takes more than ``MOST_STEPS``.
 PATIENCE = 3
 STUCK = 0.002
-MOST_ROWS = 25
-#: Rows in which the fingers close on a thing, and let go of it.
-CLOSE_ROWS = 3
-OPEN_ROWS = 2
+MOST_STEPS = 25
+#: Steps in which the fingers close on a thing, and let go of it.
+CLOSE_STEPS = 3
+OPEN_STEPS = 2
 #: A thing whose grip is further than this from the hand is lost.
 LOST = 0.03
 
@@ -60,97 +60,97 @@ class SimplerExpert(ScriptedExpert[Sight]):
     def _see(self, request: Request) -> Sight:
         return Sight(*(np.asarray(request.privileged[name], dtype=np.float64) for name in _NAMES))
 
-    def _script(self, request: Request, notes: Notes[Sight]) -> Iterator[np.ndarray]:
+    def _script(self, request: Request, state: EpisodeState[Sight]) -> Iterator[np.ndarray]:
         name = request.key.split("/")[2]
         if name not in TASKS:
             raise PolicyError(f"{request.key}: the expert does not know the task {name!r}; it knows {', '.join(TASKS)}")
-        return _perform(notes, TASKS[name])
+        return _perform(state, TASKS[name])
 
 
-def _perform(notes: Notes[Sight], task: Task) -> Iterator[np.ndarray]:
+def _perform(state: EpisodeState[Sight], task: Task) -> Iterator[np.ndarray]:
     """Take the source and bring it to its place, again and again until it is there; then rest for as long as it stays."""
 
     def grip() -> np.ndarray:
         """``float64[3]``: where the source is held."""
-        return notes.sight.source[:3] + turned(notes.sight.source[3:], np.array([task.grip, 0.0, 0.0]))
+        return state.sight.source[:3] + turned(state.sight.source[3:], np.array([task.grip, 0.0, 0.0]))
 
     while True:
-        yield from _take(notes, grip)
-        aim = task.aim(notes.sight)
-        yield from _bring(notes, grip, aim)
-        while np.linalg.norm(notes.sight.source[:2] - aim.place[:2]) < aim.slip:
+        yield from _take(state, grip)
+        aim = task.aim(state.sight)
+        yield from _bring(state, grip, aim)
+        while np.linalg.norm(state.sight.source[:2] - aim.place[:2]) < aim.slip:
             yield np.array([0.0] * 6 + [OPEN])
 
 
-def _take(notes: Notes[Sight], grip: Target) -> Iterator[np.ndarray]:
+def _take(state: EpisodeState[Sight], grip: Target) -> Iterator[np.ndarray]:
     """Come down on the source, which may be nudged meanwhile, and close the fingers."""
-    yaw = _grasp_yaw(notes.sight)
+    yaw = _grasp_yaw(state.sight)
 
     def place() -> np.ndarray:
         here = grip()
         return raised(here, max(here[2] - DEEPER, TABLE_TOP + TIP))
 
     def above() -> np.ndarray:
-        return APPROACH.over(place() + HOVER * UP, notes.sight.hand)
+        return APPROACH.over(place() + HOVER * UP, state.sight.hand)
 
-    yield from _reach(notes, above, yaw, OPEN, ROUGHLY)
-    yield from _reach(notes, lambda: FUNNEL.over(place(), notes.sight.hand), yaw, OPEN, CLOSELY)
+    yield from _reach(state, above, yaw, OPEN, ROUGHLY)
+    yield from _reach(state, lambda: FUNNEL.over(place(), state.sight.hand), yaw, OPEN, CLOSELY)
     here = place()
-    for _ in range(CLOSE_ROWS):
-        yield _row(notes, here, yaw, CLOSED)
+    for _ in range(CLOSE_STEPS):
+        yield _step(state, here, yaw, CLOSED)
 
 
-def _bring(notes: Notes[Sight], grip: Target, aim: Aim) -> Iterator[np.ndarray]:
+def _bring(state: EpisodeState[Sight], grip: Target, aim: Aim) -> Iterator[np.ndarray]:
     """Carry what is between the fingers above its place, lower it, let go and rise; end at once when it is lost."""
-    start, yaw = notes.sight.hand, notes.sight.yaw
+    start, yaw = state.sight.hand, state.sight.yaw
     goal_yaw = yaw if aim.yaw is None else yaw + half_turn(aim.yaw - yaw)
 
     def keeps() -> bool:
-        return bool(np.linalg.norm(grip() - notes.sight.hand[:3]) < LOST)
+        return bool(np.linalg.norm(grip() - state.sight.hand[:3]) < LOST)
 
     def carried(height: float) -> np.ndarray:
         """Where the hand has to be for the source's middle to be above its place, at a height."""
-        return raised(aim.place, height) + notes.sight.hand[:3] - notes.sight.source[:3]
+        return raised(aim.place, height) + state.sight.hand[:3] - state.sight.source[:3]
 
     def up() -> np.ndarray:
         return raised(start, carried(aim.travel)[2])
 
     def down() -> np.ndarray:
-        return FUNNEL.over(carried(aim.place[2]), notes.sight.hand)
+        return FUNNEL.over(carried(aim.place[2]), state.sight.hand)
 
-    yield from _reach(notes, up, yaw, CLOSED, SAGGING, keeps)
-    yield from _reach(notes, lambda: carried(aim.travel), goal_yaw, CLOSED, ROUGHLY, keeps)
-    yield from _reach(notes, down, goal_yaw, CLOSED, NEAR, keeps)
+    yield from _reach(state, up, yaw, CLOSED, SAGGING, keeps)
+    yield from _reach(state, lambda: carried(aim.travel), goal_yaw, CLOSED, ROUGHLY, keeps)
+    yield from _reach(state, down, goal_yaw, CLOSED, NEAR, keeps)
     if not keeps():
         return
-    here = notes.sight.commanded[:3]
-    for _ in range(OPEN_ROWS):
-        yield _row(notes, here, goal_yaw, OPEN)
-    yield from _reach(notes, lambda: here + RISE * UP, goal_yaw, OPEN, SAGGING)
+    here = state.sight.commanded[:3]
+    for _ in range(OPEN_STEPS):
+        yield _step(state, here, goal_yaw, OPEN)
+    yield from _reach(state, lambda: here + RISE * UP, goal_yaw, OPEN, SAGGING)
 
 
 def _reach(
-    notes: Notes[Sight], target: Target, yaw: float, gripper: float, near: float, keep: Callable[[], bool] = lambda: True
+    state: EpisodeState[Sight], target: Target, yaw: float, gripper: float, near: float, keep: Callable[[], bool] = lambda: True
 ) -> Iterator[np.ndarray]:
-    """Rows towards a target, which is asked for anew in each, until it is near, ``keep`` fails, or the hand does not get on."""
+    """Steps towards a target, which is computed again in each, until it is near, ``keep`` fails, or the hand does not get on."""
     been: list[np.ndarray] = []
     while keep():
-        hand = notes.sight.hand
+        hand = state.sight.hand
         turn = np.linalg.norm(turn_between(hand[3:], _downwards(yaw)))
         if np.linalg.norm(target() - hand[:3]) < near and turn < TURNED:
             return
         been.append(hand)
-        if (len(been) > PATIENCE and np.linalg.norm(been[-1] - been[-PATIENCE]) < STUCK) or len(been) > MOST_ROWS:
+        if (len(been) > PATIENCE and np.linalg.norm(been[-1] - been[-PATIENCE]) < STUCK) or len(been) > MOST_STEPS:
             return
-        yield _row(notes, target(), yaw, gripper)
+        yield _step(state, target(), yaw, gripper)
 
 
-def _row(notes: Notes[Sight], place: np.ndarray, yaw: float, gripper: float) -> np.ndarray:
-    """``float64[7]``: the row that moves the controller's target so that the hand gets nearer to a place, straight down at a yaw."""
-    hand, at, rotation = notes.sight.hand[:3], notes.sight.commanded[:3], notes.sight.commanded[3:]
+def _step(state: EpisodeState[Sight], place: np.ndarray, yaw: float, gripper: float) -> np.ndarray:
+    """``float64[7]``: the step that moves the controller's target so that the hand gets nearer to a place, straight down at a yaw."""
+    hand, at, rotation = state.sight.hand[:3], state.sight.commanded[:3], state.sight.commanded[3:]
     move = _shortened(hand + GAIN * (place - hand) - at, STEP)
     turn = _shortened(turn_between(rotation, _downwards(yaw)), TURN)
-    to_base = notes.sight.base[3:] * [1, -1, -1, -1]
+    to_base = state.sight.base[3:] * [1, -1, -1, -1]
     return np.concatenate([turned(to_base, move), _fixed_angles(turned(to_base, turn)), [gripper]])
 
 

@@ -20,7 +20,7 @@ DROP = 0.003
 CARRY_ROOM = 0.05
 
 #: An eggplant is let go so far above the basket's floor, and carried so high that it and the fingers clear the sink's walls, which end
-#: at 0.997 (the ``sink`` stands at 0.88 and is 0.117 high: models/sink/collision.obj of the assets).
+#: at 0.997 (the ``sink`` is at 0.88 and is 0.117 high: models/sink/collision.obj of the assets).
 BASKET_DROP = 0.06
 BASKET_TRAVEL = 1.06
 #: Within this of the basket's middle it counts. Upstream allows 0.079: half the diagonal of the target's box, and 0.003.
@@ -48,7 +48,7 @@ UP = np.array([0.0, 0.0, 1.0])
 
 @dataclass(frozen=True)
 class Sight:
-    """What the expert sees in one row, in the world frame.
+    """What the expert sees in one step, in the world frame.
 
     Attributes:
         hand: ``float64[7]``, position between the fingers and quaternion ``wxyz``.

@@ -14,8 +14,8 @@ from .motion import (
     KEEP,
     METRES,
     OPEN,
+    EpisodeState,
     Funnel,
-    Notes,
     ScriptedExpert,
     Target,
     half_turn,
@@ -26,7 +26,7 @@ from .motion import (
 )
 from .tabletop_words import Skill, nearest, parse
 
-#: Actions are this much larger than the error: the controller covers about an eighth of the asked way in a row.
+#: Actions are this much larger than the error: the controller covers about an eighth of the requested way in a step.
 GAIN = 2.0
 
 #: Height above the table's top at which the grip site travels: what it holds then passes 6 cm above a standing cylinder.
@@ -48,9 +48,9 @@ FUNNEL = Funnel(floor=0.004, slope=8.0, top=0.07)
 
 NEAR = 0.006
 TURNED = 0.06
-#: Rows in which the fingers close on an object or let go of it.
-CLOSE_ROWS = 6
-OPEN_ROWS = 7
+#: Steps in which the fingers close on an object or let go of it.
+CLOSE_STEPS = 6
+OPEN_STEPS = 7
 
 #: A push begins this far behind the object's middle; while it lasts, the grip site is about ``PUSH_CONTACT`` behind it.
 PUSH_BEHIND = 0.075
@@ -62,15 +62,15 @@ PUSH_PRESS = 0.1
 #: A push that ends further than this from the zone's middle, along a side of it, is made again.
 PUSH_ACCEPTED = 0.03
 PUSH_DONE = 0.012
-#: Rows of closing after which the fingers are 2.5 cm apart: two points of contact that keep the object between them.
-NARROW_ROWS = 2
-#: Rows of closing that lead there from fully open fingers.
+#: Steps of closing after which the fingers are 2.5 cm apart: two points of contact that keep the object between them.
+NARROW_STEPS = 2
+#: Steps of closing that lead there from fully open fingers.
 NARROW_AGAIN = 7
 
 
 @dataclass(frozen=True)
 class Sight:
-    """What the expert sees in one row.
+    """What the expert sees in one step.
 
     Attributes:
         grip: ``float64[3]``, the grip site in the world frame, in m.
@@ -86,7 +86,7 @@ class Sight:
 
 
 class TabletopExpert(ScriptedExpert[Sight]):
-    """Solves the suite from the instruction and the poses of things; it is not told the goal."""
+    """Solves the suite from the instruction and the poses of things; it does not read the goal."""
 
     def _see(self, request: Request) -> Sight:
         truth: dict[str, dict[str, np.ndarray]] = {"object": {}, "tray": {}, "zone": {}}
@@ -97,80 +97,80 @@ class TabletopExpert(ScriptedExpert[Sight]):
         state = np.asarray(request.observation["state"], dtype=np.float64)
         return Sight(state[:3], state[3:6], truth["object"], places)
 
-    def _script(self, request: Request, notes: Notes[Sight]) -> Iterator[np.ndarray]:
-        return _perform(notes, parse(request.observation["instruction"]))
+    def _script(self, request: Request, state: EpisodeState[Sight]) -> Iterator[np.ndarray]:
+        return _perform(state, parse(request.observation["instruction"]))
 
 
-def _perform(notes: Notes[Sight], skills: list[Skill]) -> Iterator[np.ndarray]:
+def _perform(state: EpisodeState[Sight], skills: list[Skill]) -> Iterator[np.ndarray]:
     """One skill after the other; what is named but not there is replaced by what its name resembles most."""
     for skill in skills:
-        thing = nearest(skill.thing, notes.sight.objects)
-        others = [name for name in notes.sight.objects if name != thing]
-        place = nearest(skill.place, notes.sight.places if skill.kind in ("pushed", "inside") else others)
+        thing = nearest(skill.thing, state.sight.objects)
+        others = [name for name in state.sight.objects if name != thing]
+        place = nearest(skill.place, state.sight.places if skill.kind in ("pushed", "inside") else others)
         if place:
-            yield from _push(notes, thing, place) if skill.kind == "pushed" else _carry(notes, thing, skill, place)
+            yield from _push(state, thing, place) if skill.kind == "pushed" else _carry(state, thing, skill, place)
     while True:
-        yield _row(notes.sight, notes.sight.grip, 0.0, OPEN)
+        yield _step(state.sight, state.sight.grip, 0.0, OPEN)
 
 
-def _carry(notes: Notes[Sight], thing: str, skill: Skill, place: str) -> Iterator[np.ndarray]:
+def _carry(state: EpisodeState[Sight], thing: str, skill: Skill, place: str) -> Iterator[np.ndarray]:
     """Grasp an object, bring it to its place, let it go and rise; begin again when it was lost on the way."""
     half = _half_height(thing)
     while True:
-        yaw, place_yaw = _grasp_yaw(notes.sight, thing, skill.kind)
+        yaw, place_yaw = _grasp_yaw(state.sight, thing, skill.kind)
 
         def above(height: float) -> np.ndarray:
-            return raised(notes.sight.objects[thing], height)
+            return raised(state.sight.objects[thing], height)
 
         grip_height = layout.TABLE_TOP + GRASP_HEIGHT
-        yield from _reach(notes, lambda: above(layout.TABLE_TOP + TRAVEL_HEIGHT - 0.03), yaw, OPEN, near=0.012)
-        yield from _reach(notes, lambda: FUNNEL.over(above(grip_height), notes.sight.grip), yaw, OPEN)
-        for _ in range(CLOSE_ROWS):
-            yield _row(notes.sight, above(grip_height), yaw, CLOSE)
+        yield from _reach(state, lambda: above(layout.TABLE_TOP + TRAVEL_HEIGHT - 0.03), yaw, OPEN, near=0.012)
+        yield from _reach(state, lambda: FUNNEL.over(above(grip_height), state.sight.grip), yaw, OPEN)
+        for _ in range(CLOSE_STEPS):
+            yield _step(state.sight, above(grip_height), yaw, CLOSE)
 
         def carried(height: float) -> np.ndarray:
             """Where the grip site has to be for the object's middle to be over its place, its underside at ``height``."""
-            middle = notes.sight.objects[thing][:3]
-            wanted = np.array([*_target(notes.sight, skill, place), layout.TABLE_TOP + height + half])
-            return wanted + notes.sight.grip - middle
+            middle = state.sight.objects[thing][:3]
+            wanted = np.array([*_target(state.sight, skill, place), layout.TABLE_TOP + height + half])
+            return wanted + state.sight.grip - middle
 
-        start = notes.sight.grip.copy()
+        start = state.sight.grip.copy()
         high = layout.TABLE_TOP + TRAVEL_HEIGHT
-        yield from _reach(notes, lambda: raised(start, high), yaw, CLOSE, near=0.04)
-        if not _holds(notes.sight, thing):
+        yield from _reach(state, lambda: raised(start, high), yaw, CLOSE, near=0.04)
+        if not _holds(state.sight, thing):
             continue
-        floor = _floor(notes.sight, skill, place)
-        yield from _reach(notes, lambda: raised(carried(floor), high), place_yaw, CLOSE, near=0.008)
+        floor = _floor(state.sight, skill, place)
+        yield from _reach(state, lambda: raised(carried(floor), high), place_yaw, CLOSE, near=0.008)
         yield from _reach(
-            notes, lambda: FUNNEL.over(carried(floor + DROP), notes.sight.grip), place_yaw, CLOSE, near=0.006, rows=40
+            state, lambda: FUNNEL.over(carried(floor + DROP), state.sight.grip), place_yaw, CLOSE, near=0.006, steps=40
         )
-        if not _holds(notes.sight, thing):
+        if not _holds(state.sight, thing):
             continue
-        where = notes.sight.grip.copy()
-        for _ in range(OPEN_ROWS):
-            yield _row(notes.sight, where, place_yaw, OPEN)
-        yield from _reach(notes, lambda: where + np.array([0.0, 0.0, RISE]), place_yaw, OPEN, near=0.02)
-        if _settled(notes.sight, thing, skill, place, floor):
+        where = state.sight.grip.copy()
+        for _ in range(OPEN_STEPS):
+            yield _step(state.sight, where, place_yaw, OPEN)
+        yield from _reach(state, lambda: where + np.array([0.0, 0.0, RISE]), place_yaw, OPEN, near=0.02)
+        if _settled(state.sight, thing, skill, place, floor):
             return
 
 
-def _push(notes: Notes[Sight], thing: str, zone: str) -> Iterator[np.ndarray]:
+def _push(state: EpisodeState[Sight], thing: str, zone: str) -> Iterator[np.ndarray]:
     """Come down behind an object, push it along the line to the zone's middle, and step back."""
-    narrow = NARROW_ROWS
+    narrow = NARROW_STEPS
     while True:
-        middle = notes.sight.objects[thing][:2].copy()
-        way = notes.sight.places[zone] - middle
+        middle = state.sight.objects[thing][:2].copy()
+        way = state.sight.places[zone] - middle
         along = way / np.linalg.norm(way)
         yaw = half_turn(np.arctan2(along[1], along[0]))
         behind = middle - along * PUSH_BEHIND
         for height, near in ((TRAVEL_HEIGHT - 0.05, 0.012), (PUSH_HEIGHT, NEAR)):
             target = np.array([*behind, layout.TABLE_TOP + height])
-            for row in _reach(notes, lambda target=target: target, yaw, KEEP, near=near):
-                row[6] = CLOSE if narrow > 0 else KEEP
+            for step in _reach(state, lambda target=target: target, yaw, KEEP, near=near):
+                step[6] = CLOSE if narrow > 0 else KEEP
                 narrow -= 1
-                yield row
+                yield step
         for _ in range(80):
-            sight = notes.sight
+            sight = state.sight
             middle = sight.objects[thing][:2]
             way = sight.places[zone] - middle
             left = float(way @ along)
@@ -184,31 +184,31 @@ def _push(notes: Notes[Sight], thing: str, zone: str) -> Iterator[np.ndarray]:
             if np.linalg.norm(sideways) > 0.03:
                 break
             speed = min(PUSH_SPEED, 0.3 + left * 8.0)
-            row = _row(sight, np.array([*sight.grip[:2], layout.TABLE_TOP + PUSH_HEIGHT]), yaw, KEEP)
-            row[:2] = np.clip(along * speed - sideways / METRES * GAIN, -1.0, 1.0)
-            row[2] = np.clip(row[2], -PUSH_PRESS, PUSH_PRESS)
-            yield row
-        back = notes.sight.grip[:2] - along * 0.06
-        yield from _reach(notes, lambda: np.array([*back, layout.TABLE_TOP + PUSH_HEIGHT + 0.005]), yaw, OPEN, near=0.015)
+            step = _step(sight, np.array([*sight.grip[:2], layout.TABLE_TOP + PUSH_HEIGHT]), yaw, KEEP)
+            step[:2] = np.clip(along * speed - sideways / METRES * GAIN, -1.0, 1.0)
+            step[2] = np.clip(step[2], -PUSH_PRESS, PUSH_PRESS)
+            yield step
+        back = state.sight.grip[:2] - along * 0.06
+        yield from _reach(state, lambda: np.array([*back, layout.TABLE_TOP + PUSH_HEIGHT + 0.005]), yaw, OPEN, near=0.015)
         narrow = NARROW_AGAIN
         up = np.array([*back, layout.TABLE_TOP + TRAVEL_HEIGHT - 0.05])
-        yield from _reach(notes, lambda: up, yaw, OPEN, near=0.02)
-        if np.abs(notes.sight.places[zone] - notes.sight.objects[thing][:2]).max() < PUSH_ACCEPTED:
+        yield from _reach(state, lambda: up, yaw, OPEN, near=0.02)
+        if np.abs(state.sight.places[zone] - state.sight.objects[thing][:2]).max() < PUSH_ACCEPTED:
             return
 
 
 def _reach(
-    notes: Notes[Sight], target: Target, yaw: float, gripper: float, near: float = NEAR, rows: int = 60
+    state: EpisodeState[Sight], target: Target, yaw: float, gripper: float, near: float = NEAR, steps: int = 60
 ) -> Iterator[np.ndarray]:
-    """Rows towards a target, which is asked for anew in each, until it is near; ``rows`` bounds them."""
-    for _ in range(rows):
-        error = target() - notes.sight.grip
-        if np.linalg.norm(error) < near and np.linalg.norm(_turn_error(notes.sight.turn, yaw)) < TURNED * max(1.0, near / NEAR):
+    """Steps towards a target, which is computed again in each, until it is near; ``steps`` bounds them."""
+    for _ in range(steps):
+        error = target() - state.sight.grip
+        if np.linalg.norm(error) < near and np.linalg.norm(_turn_error(state.sight.turn, yaw)) < TURNED * max(1.0, near / NEAR):
             return
-        yield _row(notes.sight, target(), yaw, gripper)
+        yield _step(state.sight, target(), yaw, gripper)
 
 
-def _row(sight: Sight, target: np.ndarray, yaw: float, gripper: float) -> np.ndarray:
+def _step(sight: Sight, target: np.ndarray, yaw: float, gripper: float) -> np.ndarray:
     """``float64[7]``: the action that moves the grip site towards a target and the hand upright at a yaw."""
     return panda_row(target - sight.grip, _turn_error(sight.turn, yaw), GAIN, gripper)
 

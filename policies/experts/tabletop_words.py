@@ -33,7 +33,7 @@ class Skill:
 
 
 def parse(instruction: str) -> list[Skill]:
-    """The skills that an instruction asks for, in order; empty when it says nothing known."""
+    """The skills that an instruction requests, in order; empty when it contains none."""
     skills = []
     for part in re.split(r",?\s*\bthen\b\s*", instruction.lower().strip(" .")):
         for kind, pattern in _PATTERNS:

@@ -1,6 +1,6 @@
-"""Faster ways to the same chunk: which there are here, and the check that it is the same.
+"""Faster ways to the same chunk, and the check that it stays the same.
 
-``torch.compile`` is used where it is asked for. Kernels of flash-linear-attention and causal-conv1d are taken by transformers itself
+``torch.compile`` is used on request. Kernels of flash-linear-attention and causal-conv1d are taken by transformers itself
 where they are installed, whatever the device and the precision; they are made for a GPU, and flash-linear-attention refuses float32.
 The policy therefore lets them be for bfloat16 on a GPU alone. Whatever is taken has to give the plain model's chunks up to
 :data:`LARGEST_DIFFERENCE`.
@@ -37,9 +37,9 @@ class Acceleration:
     """One faster way.
 
     Attributes:
-        name: What it is called.
+        name: Its name.
         available: Whether it could be used on this machine.
-        note: What is known of it here.
+        note: Its state on this machine.
     """
 
     name: str
@@ -48,7 +48,7 @@ class Acceleration:
 
 
 def accelerations() -> list[Acceleration]:
-    """Every faster way that is known, and whether this machine has it."""
+    """Every known faster way, and whether this machine has it."""
     compiler = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
     has_compiler = importlib.util.find_spec("triton") is not None if torch.cuda.is_available() else compiler is not None
     found = [
@@ -67,7 +67,7 @@ def accelerations() -> list[Acceleration]:
 
 
 def compile_model(model: QwenVla) -> None:
-    """Have torch compile what an answer spends its time in, for batches and prompts of any size; it happens at the first chunk."""
+    """Have torch compile the costly parts of an answer, for batches and prompts of any size; it happens at the first chunk."""
     model.expert.compile(dynamic=True)
     model.backbone.model.language_model.compile(dynamic=True)
 
@@ -133,7 +133,7 @@ def _is_foreign(function: Any) -> bool:
     """Whether a wrapper of transformers calls another function than the torch one that it wraps.
 
     What it calls is a variable of its closure (transformers integrations/hub_kernels.py,
-    ``use_kernel_func_from_hub_with_fallback``, v5.23.0); a wrapper of another make is taken for foreign.
+    ``use_kernel_func_from_hub_with_fallback``, v5.23.0); another kind of wrapper counts as foreign.
     """
     own = inspect.unwrap(function)
     if function is own:

@@ -1,12 +1,12 @@
 """The action expert: a single-stream diffusion transformer that predicts the flow's velocity (paper, section 2.2).
 
-The backbone's states and the noisy chunk stand in one sequence and attend to each other in both directions. The flow time steers every
+The backbone's states and the noisy chunk are in one sequence and attend to each other in both directions. The flow time steers every
 block through AdaLN (Peebles and Xie, "Scalable diffusion models with transformers"), and rotary positions go on where the prompt's end.
 
 What does not change between Euler steps (projected states, positions, masks) is made once for a chunk, in :class:`Conditioning`.
 
-Shapes: ``B`` samples, ``S`` prompt tokens, ``H`` and ``K`` rows and channels of a chunk, ``D`` the expert's width, ``L`` the joint
-sequence: ``S``, one state token where there is one, ``H``.
+Shapes: ``B`` samples, ``S`` prompt tokens, ``H`` and ``K`` steps and channels of a chunk, ``D`` the expert's width, ``R`` rotary
+dimensions, ``L`` the joint sequence: the prompt, one state token where there is one, the chunk.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Conditioning:
         sin: The same of the sines.
         attend: ``bool[B, 1, 1, L]``, the keys that may be seen; ``None`` where nothing is padded.
         mask: ``bool[B, H, K]``, the valid entries of the chunk.
-        embodiment: ``int64[B]``, or ``None`` where the action projection asks for none.
+        embodiment: ``int64[B]``, or ``None`` where the action projection needs none.
     """
 
     tokens: Tensor
@@ -114,7 +114,7 @@ class ActionExpert(nn.Module):
         self.output_modulation = Float32Linear(expert.width, 2 * expert.width)
 
     def reset(self) -> None:
-        """Draw the weights anew from torch's current generators: Xavier, and near zero where AdaLN-Zero has zeros."""
+        """Draw the weights again from torch's current generators: Xavier, and near zero where AdaLN-Zero has zeros."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
@@ -184,7 +184,7 @@ class ActionExpert(nn.Module):
     def forward(self, noisy: Tensor, time: Tensor, conditioning: Conditioning) -> Tensor:
         """The velocity ``float32[B, H, K]``, zero outside the mask.
 
-        Whatever stands in masked entries of ``noisy`` changes nothing: they are emptied before the action projection, and no token
+        The values in masked entries of ``noisy`` change nothing: they are emptied before the action projection, and no token
         attends to a row without a valid entry.
 
         Args:
@@ -227,7 +227,7 @@ def sinusoids(time: Tensor, features: int) -> Tensor:
 
 
 def following_positions(positions: Tensor, valid: Tensor, count: int) -> Tensor:
-    """The prompt's positions, continued: token ``i`` after the prompt stands at its largest position + 1 + ``i`` in every section.
+    """The prompt's positions, continued: token ``i`` after the prompt is at its largest position + 1 + ``i`` in every section.
 
     Args:
         positions: ``int64[3, B, S]``.

@@ -3,7 +3,7 @@
 Positions are computed here and always passed on: transformers computes them in a Python loop that waits for the device, and keeps what
 it found in the module (``rope_deltas``), where the next call may use it. No cache is kept; the action expert reads hidden states.
 
-Shapes: ``B`` samples, ``S`` tokens (padded on the right), ``N`` images of the whole batch, ``P`` patches in all, ``D`` the backbone's
+Shapes: ``B`` samples, ``S`` tokens (padded on the right), ``I`` images of the whole batch, ``Q`` patches in all, ``D`` the backbone's
 width.
 """
 
@@ -31,8 +31,8 @@ class BackboneInputs:
         input_ids: ``int64[B, S]``, padded on the right with any legal id.
         valid: ``bool[B, S]``, false at padding.
         positions: ``int64[3, B, S]`` from :func:`positions_of`: frame, row and column of each token.
-        pixel_values: ``float32[P, 1536]`` of all images, sample after sample; ``None`` where there is none.
-        image_grid_thw: ``int64[N, 3]``, frames, rows and columns of patches of each image; stays on the CPU.
+        pixel_values: ``float32[Q, 1536]`` of all images, sample after sample; ``None`` where there is none.
+        image_grid_thw: ``int64[I, 3]``, frames, rows and columns of patches of each image; stays on the CPU.
     """
 
     input_ids: Tensor
@@ -56,12 +56,12 @@ def positions_of(input_ids: Tensor, valid: Tensor, image_grid_thw: Tensor | None
     """Multi-section RoPE positions, as transformers' ``Qwen3_5Model.get_rope_index`` gives them.
 
     Text counts on by one in all three sections. An image's tokens have its row and its column counted from the position at which it
-    starts, and the text after it goes on past its longer side. A run of image tokens is an image: between two of them stands text.
+    starts, and the text after it goes on past its longer side. A run of image tokens is an image: between two of them is text.
 
     Args:
         input_ids: ``int64[B, S]``.
         valid: ``bool[B, S]``; padding gets position 0.
-        image_grid_thw: ``int64[N, 3]``, the images in the order of their tokens, or ``None``.
+        image_grid_thw: ``int64[I, 3]``, the images in the order of their tokens, or ``None``.
         image_token: Id of ``<|image_pad|>``.
         merge: Side of a merge block, in patches.
 
@@ -69,7 +69,7 @@ def positions_of(input_ids: Tensor, valid: Tensor, image_grid_thw: Tensor | None
         ``int64[3, B, S]``.
 
     Raises:
-        PolicyError: The image tokens are not those of the grids (looked at on the CPU alone, where looking is free).
+        PolicyError: The image tokens are not those of the grids (checked on the CPU alone, where the check is free).
     """
     image = (input_ids == image_token) & valid  # [B, S]
     begins = image & ~functional.pad(image, (1, 0))[:, :-1]

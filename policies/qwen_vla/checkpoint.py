@@ -7,7 +7,7 @@ file                   holds
 ``model.safetensors``  the weights; of a large model several files, and ``model.safetensors.index.json``
 ``tokenizer.json``     the tokenizer, view tokens included
 ``statistics.json``    quantiles of actions and states by data set (paper, equation 5)
-``embodiments.json``   whom the policy was trained on, each with its control convention
+``embodiments.json``   the embodiments of the policy's training, each with its control convention
 ====================== ===============================================================================================
 
 Nothing in it is code, and nothing is unpickled.
@@ -51,7 +51,7 @@ EMBODIMENTS_FILE = "embodiments.json"
 #: Raised when the files' meaning changes.
 FORMAT = 1
 
-#: What ``config.json`` says beside the architecture, so that tools know whose folder it is.
+#: What ``config.json`` holds beside the architecture, so that tools recognise the folder.
 MODEL_TYPE = "qwen_vla"
 
 #: Presets whose weights a CPU draws in minutes; they differ between kinds of devices.
@@ -62,7 +62,7 @@ _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 @dataclass(frozen=True)
-class Bundle:
+class LoadedPolicy:
     """A policy in memory.
 
     Attributes:
@@ -86,7 +86,7 @@ def load(
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
     shared: Path | None = None,
-) -> Bundle:
+) -> LoadedPolicy:
     """The policy that ``source`` names.
 
     Args:
@@ -137,7 +137,7 @@ def find_checkpoint(source: str, weights: bool = True) -> Path:
         raise PolicyError(f"there is no folder {source!r}, and the hub has not given it ({first}); check the name") from None
 
 
-def save_checkpoint(folder: Path, bundle: Bundle, largest_file: str = "5GB") -> None:
+def save_checkpoint(folder: Path, bundle: LoadedPolicy, largest_file: str = "5GB") -> None:
     """Write a checkpoint.
 
     Args:
@@ -191,7 +191,7 @@ def describe_checkpoint(folder: Path) -> Description:
 
 def load_checkpoint(
     folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32, shared: Path | None = None
-) -> Bundle:
+) -> LoadedPolicy:
     """The policy in a folder; arguments as for :func:`load`.
 
     Raises like :func:`describe_checkpoint`, and where weights or tokenizer do not fit.
@@ -207,12 +207,12 @@ def load_checkpoint(
 
     others = _digests([folder / name for name in (CONFIG_FILE, TOKENIZER_FILE, STATISTICS_FILE, EMBODIMENTS_FILE)])
     weights = fill() if shared is None else share(model, shared, fill)
-    return Bundle(description, model, tokenizer, f"sha256 {hashlib.sha256((others + weights).encode()).hexdigest()}")
+    return LoadedPolicy(description, model, tokenizer, f"sha256 {hashlib.sha256((others + weights).encode()).hexdigest()}")
 
 
 def _preset(
     name: str, seed: int, backbone: str | None, device: torch.device | str, dtype: torch.dtype, shared: Path | None
-) -> Bundle:
+) -> LoadedPolicy:
     """A preset with random weights; with a trained backbone only the action expert's and the value head's are random."""
     if not 0 <= seed < 2**64:
         raise PolicyError(f"seed={seed} has more than 64 bits or is negative; choose one from 0 to 2^64 - 1")
@@ -231,7 +231,7 @@ def _preset(
 
     model = drawn() if shared is None else build(config, seed=None, device=device, dtype=dtype)
     weights = _weights_hash(model) if shared is None else share(model, shared, fill)
-    return Bundle(Description(config), model, tokenizer, f"{name}, seed {seed}, sha256 {weights}")
+    return LoadedPolicy(Description(config), model, tokenizer, f"{name}, seed {seed}, sha256 {weights}")
 
 
 def _own_weights(model: QwenVla) -> Iterator[tuple[str, Tensor]]:
@@ -366,7 +366,7 @@ def _read(path: Path) -> Any:
 
 
 def _named(path: Path, read: Any) -> Any:
-    """What ``read`` gives; its complaint with the file's name before it."""
+    """What ``read`` gives; its error with the file's name before it."""
     try:
         return read()
     except PolicyError as error:

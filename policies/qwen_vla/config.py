@@ -167,7 +167,7 @@ class ModelConfig:
         backbone: Configuration of transformers' ``Qwen3_5ForConditionalGeneration`` as plain data; every field of
             :data:`BACKBONE_4B` is stated.
         expert: Sizes of the action expert.
-        horizon: ``H``, the rows of a chunk (16: paper, section 4.2).
+        horizon: ``H``, the steps of a chunk (16: paper, section 4.2).
         channels: ``K``, the padded action channels. The paper prints no value; its 4.9M parameters of action projections allow 42
             to 73, and 64 holds the widest embodiment.
         projection: How actions of different sizes enter and leave (paper, section 5.2.2): ``zero_pad``, ``multi_mlp``, ``concat``.

@@ -1,4 +1,4 @@
-"""What a checkpoint says of itself: architecture, statistics, robots. It needs no PyTorch."""
+"""A checkpoint's description of itself: architecture, statistics, robots. It needs no PyTorch."""
 
 from __future__ import annotations
 
@@ -25,6 +25,6 @@ class Description:
     embodiments: dict[str, Embodiment] = field(default_factory=dict)
 
 
-def chunk_rows(embodiment: Embodiment, horizon: int) -> int:
-    """Rows that a model of this horizon predicts for a robot: all, or :data:`~.navigation.WAYPOINTS` waypoints."""
+def chunk_steps(embodiment: Embodiment, horizon: int) -> int:
+    """Steps that a model of this horizon predicts for a robot: all, or :data:`~.navigation.WAYPOINTS` waypoints."""
     return min(horizon, WAYPOINTS) if embodiment.arms == "none" else horizon

@@ -1,11 +1,11 @@
 """Human hands as actions: wrist motion and eigengrasps, 32 channels for two hands (paper, section 3.2.2).
 
-A row holds the left hand, then the right; for each: 3 numbers of translation (m), 3 of rotation as an axis times an angle (rad), 10
+A step holds the left hand, then the right; for each: 3 numbers of translation (m), 3 of rotation as an axis times an angle (rad), 10
 eigengrasp coefficients. Translation and rotation are the transform from the wrist's frame where the chunk begins to the wrist's frame
-at the row, ``inverse(T_0) T_t``: the wrist as seen from its own first frame. The paper leaves open how the left hand's joint pose
+at the step, ``inverse(T_0) T_t``: the wrist as seen from its own first frame. The paper leaves open how the left hand's joint pose
 relates to the right one's; one basis serves both, so a data set that mirrors one of them does so before.
 
-Shapes: ``H`` rows, ``N`` poses, ``G`` eigengrasps, ``...`` any number of axes. Poses are homogeneous matrices ``[..., 4, 4]``.
+Shapes: ``H`` steps, ``J`` poses, ``G`` eigengrasps, ``...`` any number of axes. Poses are homogeneous matrices ``[..., 4, 4]``.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def rotation_matrix(axis_angle: np.ndarray) -> np.ndarray:
 def axis_angle(rotation: np.ndarray) -> np.ndarray:
     """The inverse of :func:`rotation_matrix`, ``float64[..., 3]``, with an angle in 0 to pi; at pi either axis is a right answer.
 
-    By the quaternion, of which 4 times the products of any two of its numbers stand in a rotation matrix: the row of those products
+    By the quaternion, of which 4 times the products of any two of its numbers are in a rotation matrix: the row of those products
     with the largest square is far from zero, so neither small angles nor those near pi lose digits.
 
     Args:
@@ -80,7 +80,7 @@ def wrist_channels(poses: np.ndarray, initial: np.ndarray) -> np.ndarray:
     """Translation and rotation of a wrist relative to where it was at first, ``float64[H, 6]``.
 
     Args:
-        poses: The wrist's frame at each row, ``[H, 4, 4]``.
+        poses: The wrist's frame at each step, ``[H, 4, 4]``.
         initial: Its frame where the chunk begins, ``[4, 4]``, in the same world.
 
     Raises:
@@ -128,7 +128,7 @@ class Eigengrasps:
         """Fits them to the joint poses of all data sets; each component's largest entry is positive, which settles its sign.
 
         Args:
-            poses: ``[N, 45]``.
+            poses: ``[J, 45]``.
             count: ``G``.
 
         Raises:
@@ -148,11 +148,11 @@ class Eigengrasps:
         return cls(mean, components * np.where(largest < 0, -1.0, 1.0), variance[:count] / (total if total > 0 else 1.0))
 
     def encode(self, poses: np.ndarray) -> np.ndarray:
-        """The coefficients of joint poses, ``float64[N, G]`` for ``[N, 45]``."""
+        """The coefficients of joint poses, ``float64[J, G]`` for ``[J, 45]``."""
         return (_columns(poses, JOINT_POSE, "hand poses") - self.mean) @ self.components.T
 
     def decode(self, coefficients: np.ndarray) -> np.ndarray:
-        """The joint poses that coefficients stand for, ``float64[N, 45]`` for ``[N, G]``."""
+        """The joint poses that coefficients encode, ``float64[J, 45]`` for ``[J, G]``."""
         return self.mean + _columns(coefficients, len(self.components), "eigengrasp coefficients") @ self.components
 
     def to_data(self) -> dict[str, Any]:
@@ -181,7 +181,7 @@ class Eigengrasps:
 
 @dataclass(frozen=True)
 class HandMotion:
-    """A hand over the rows of a chunk.
+    """A hand over the steps of a chunk.
 
     Attributes:
         wrist: Its wrist's frame, ``float64[H, 4, 4]``.
@@ -195,10 +195,10 @@ class HandMotion:
 def hands_to_actions(
     left: HandMotion, right: HandMotion, initial_left: np.ndarray, initial_right: np.ndarray, eigengrasps: Eigengrasps
 ) -> np.ndarray:
-    """Both hands as action rows, ``float64[H, 32]``.
+    """Both hands as actions, ``float64[H, 32]``.
 
     Args:
-        left: The left hand at each row.
+        left: The left hand at each step.
         right: The right hand.
         initial_left: The left wrist's frame where the chunk begins, ``[4, 4]``.
         initial_right: The right wrist's.
@@ -236,7 +236,7 @@ def actions_to_hands(
 
 
 def _rigid(poses: np.ndarray) -> np.ndarray:
-    """The poses in float64, after a look whether they are rigid transforms."""
+    """The poses in float64, checked to be rigid transforms."""
     poses = np.asarray(poses, dtype=np.float64)
     if poses.ndim not in (2, 3) or poses.shape[-2:] != (4, 4):
         raise PolicyError(f"wrist poses have the shape {poses.shape}, expected homogeneous matrices of 4 by 4")

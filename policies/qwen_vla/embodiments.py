@@ -2,16 +2,16 @@
 
 The paper prints a name, the number of arms and the action types; ``"Δ EEF"`` becomes six channels an arm, ``"Abs Joint"`` one a
 joint, ``"G"`` one a hand, and ``"DH"`` one for each driven joint of a dexterous hand. Each action type is an embodiment of its own,
-because the prompt and the statistics are chosen by it. Everything else is ours, and says here why:
+because the prompt and the statistics are chosen by it. Everything else is ours, for these reasons:
 
-* **Robot tags** are the names of Table 2. The prompt is "the sole interface" that tells the model of the control convention (section
+* **Robot tags** are the names of Table 2. The prompt is "the sole interface" that gives the model the control convention (section
   1), yet the template has no other place for it. So where a robot has several action types, the first one that Table 2 lists has the
   plain name, and the others say what they are behind it: ``Mobile ALOHA (joint control)``. No two conventions share a prompt.
-* **Modifiers** describe the platform, not the channels ("the current platform", section 2.3): a robot that stands on a mobile base
-  is said to have one, although Table 2 lists no action type that moves it.
+* **Modifiers** describe the platform, not the channels ("the current platform", section 2.3): a robot that is on a mobile base
+  counts as having one, although Table 2 lists no action type that moves it.
 * **Control frequencies** are those of a public data set of the robot, since a prompt's frequency is "the dataset's original"
   (section 2.3); each is named below.
-* **Cameras.** ``ego`` is the robot's own head camera, or the one camera that looks at the whole scene where it has no head;
+* **Cameras.** ``ego`` is the robot's own head camera, or the one camera that sees the whole scene where it has no head;
   ``cam_third_person`` is a scene camera besides it. A single arm's wrist camera is ``cam_left_wrist``, as LIBERO's is here.
 * **Bounds** of robots without an adapter are wide; nothing but :meth:`~vlarig.envs.embodiments.Embodiment.action_space` reads them.
 """
@@ -108,7 +108,7 @@ FRANKA_JOINT = _manipulator(
 )
 
 #: RoboMIND's two Franka arms (``franka_fr3_dual``: 12 numbers of end effectors, 16 of joints and grippers). It prints no rate: 30 Hz
-#: is that of its cameras. Where its side cameras look is not said, so they carry no tag.
+#: is that of its cameras. The direction of its side cameras is not published, so they carry no tag.
 _FRANKA_DUAL_CAMERAS = {"ego": "camera_top", "cam_third_person": "camera_front"}
 FRANKA_DUAL_EEF = _manipulator("franka_dual_eef", "Franka Panda", 30.0, _dual_deltas(), _FRANKA_DUAL_CAMERAS)
 FRANKA_DUAL_JOINT = _manipulator(
@@ -201,7 +201,7 @@ def _human_channels() -> tuple[Channel, ...]:
 REAL_HUMAN = _manipulator("real_human", "Real Human", 30.0, _human_channels(), {"ego": "image"})
 
 #: RoboCasa-GR1's robot: 29 joint angles at 20 Hz, in the order of StarVLA's checkpoints (starVLA/starVLA@0ed0aad
-#: examples/simBenchmarks/Robocasa_tabletop; robocasa/robocasa-gr1-tabletop-tasks@4840e67). The paper says nothing of its channels.
+#: examples/simBenchmarks/Robocasa_tabletop; robocasa/robocasa-gr1-tabletop-tasks@4840e67). The paper does not describe its channels.
 ROBOCASA_GR1 = _manipulator(
     "robocasa_gr1",
     "Fourier GR-1 (joint control)",
@@ -232,9 +232,9 @@ ROBOTWIN_ALOHA = _manipulator(
 def _walker(name: str) -> Embodiment:
     """VLN-CE's agent: a waypoint is a displacement in the ground plane and a turn, from one waypoint to the next (section 2.4).
 
-    The tag is ours. Frequency is that of the paper's navigation videos (section 3.2.4); the simulator itself knows no clock. Bounds
+    The tag is ours. Frequency is that of the paper's navigation videos (section 3.2.4); the simulator itself has no clock. Bounds
     are far beyond its steps of 0.25 m and 15 or 30 degrees (jacobkrantz/VLN-CE@729d141 habitat_extensions/config). The state is
-    empty: a walker knows where it is from its pictures alone.
+    empty: a walker locates itself by its pictures alone.
     """
     return Embodiment(
         name=name,
@@ -290,7 +290,7 @@ BENCHMARKS: dict[str, Embodiment] = {
     "RxR": VLNCE_RXR,
 }
 
-#: Every embodiment that the project knows, by name.
+#: Every embodiment of the project, by name.
 EMBODIMENTS: dict[str, Embodiment] = {known.name: known for known in (*TABLE_2, *BENCHMARKS.values())}
 
 

@@ -1,9 +1,9 @@
 """Flow matching over action chunks: the loss, the time samplers, Euler sampling, and the SDE whose steps have a log-probability.
 
 Time runs from 0, the clean chunk, to 1, the noise (paper, section 2.5). A velocity field is any callable from a noisy chunk and
-its time to the velocity; this module knows no model.
+its time to the velocity; this module contains no model.
 
-Shapes: ``B`` samples, ``H`` rows of a chunk, ``K`` padded channels, ``S`` denoising steps, ``N`` stored transitions of a sample.
+Shapes: ``B`` samples, ``H`` steps of a chunk, ``K`` padded channels, ``F`` denoising steps, ``E`` stored denoising steps of a sample.
 
 Everything random comes from numpy's generators, one a sample, so that a draw depends neither on the other samples of the batch nor
 on the device. Torch's would not do: its CPU generator keeps 32 bits of a seed, and what it draws depends on how much is drawn at once.
@@ -46,7 +46,7 @@ def target_velocity(clean: Tensor, noise: Tensor) -> Tensor:
 def sample_losses(predicted: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     """The action loss of each sample, ``float32[B]``: the squared error averaged over each channel's valid steps, then over channels.
 
-    Source: paper, equations 1 and 2. Entries outside the mask have no gradient at all, whatever stands there. A sample without a valid
+    Source: paper, equations 1 and 2. Entries outside the mask have no gradient at all, whatever their values. A sample without a valid
     entry has the loss 0.
 
     Args:
@@ -150,7 +150,7 @@ def euler(velocity: Velocity, start: Tensor, steps: int) -> Tensor:
     Args:
         velocity: The field.
         start: Noise, ``[B, H, K]``, from :func:`start_noise`; the steps are taken in its precision.
-        steps: ``S``; the published ones of the field are 4 to 10.
+        steps: ``F``; the published ones of the field are 4 to 10.
     """
     _check_steps(steps)
     chunk = start
@@ -161,11 +161,11 @@ def euler(velocity: Velocity, start: Tensor, steps: int) -> Tensor:
 
 
 def step_time(step: Tensor, steps: int) -> Tensor:
-    """The time at which a denoising step starts, ``float32[...]``: 1 for step 0, ``1 / S`` for the last one.
+    """The time at which a denoising step starts, ``float32[...]``: 1 for step 0, ``1 / F`` for the last one.
 
     Args:
-        step: Index of the step in 0 to ``S - 1``, integers of any shape.
-        steps: ``S``.
+        step: Index of the step in 0 to ``F - 1``, integers of any shape.
+        steps: ``F``.
     """
     return 1 - step.float() / steps
 
@@ -205,7 +205,7 @@ def sde_step(chunk: Tensor, velocity: Tensor, step: Tensor, steps: int, sde: Sde
 
         mean = x - d v - d g^2 / (2 t) (x + (1 - t) v)        std = g sqrt(d)        g^2 = a^2 t / (1 - t)
 
-    ``g`` has a pole at t = 1; there ``1 - t`` of the next time, ``1 / S``, stands in the denominator, so the first step's standard
+    ``g`` has a pole at t = 1; there ``1 - t`` of the next time, ``1 / S``, is in the denominator, so the first step's standard
     deviation is ``a``. With t = 1 - k / S this becomes, without a division by t::
 
         mean = x - v / S - a^2 / (2 max(k, 1)) (x + k / S v)        std = a sqrt((S - k) / (max(k, 1) S))
@@ -217,7 +217,7 @@ def sde_step(chunk: Tensor, velocity: Tensor, step: Tensor, steps: int, sde: Sde
         chunk: The chunk ``x`` before the step, ``[B, H, K]``.
         velocity: The field there, ``[B, H, K]``.
         step: Index ``k`` of the step, integers ``[B]``.
-        steps: ``S``.
+        steps: ``F``.
         sde: Level and temperature.
 
     Returns:
@@ -253,8 +253,8 @@ class Draws:
 
     Attributes:
         start: Where sampling starts, ``float32[B, H, K]``, the temperature applied.
-        step: Indices of the stochastic steps, ``int64[B, N]``.
-        noise: Standard normal noise of those steps, ``float32[B, N, H, K]``.
+        step: Indices of the stochastic steps, ``int64[B, E]``.
+        noise: Standard normal noise of those steps, ``float32[B, E, H, K]``.
     """
 
     start: Tensor
@@ -271,7 +271,7 @@ def draw(
         seeds: One a sample, of 64 bits.
         horizon: ``H``.
         channels: ``K``.
-        steps: ``S``.
+        steps: ``F``.
         sde: Which steps are noisy, and the temperature of the start.
         device: Where to put it; the numbers are the same on each.
     """
@@ -288,13 +288,13 @@ def draw(
 
 
 @dataclass(frozen=True)
-class Transitions:
+class DenoisingSteps:
     """The stochastic steps of a sampling, kept to ask later how probable they are under changed weights.
 
     Attributes:
-        before: Chunks before the steps, ``[B, N, H, K]``.
-        after: Chunks after them, ``[B, N, H, K]``.
-        step: Indices of the steps, ``int64[B, N]``.
+        before: Chunks before the steps, ``[B, E, H, K]``.
+        after: Chunks after them, ``[B, E, H, K]``.
+        step: Indices of the steps, ``int64[B, E]``.
     """
 
     before: Tensor
@@ -308,24 +308,24 @@ class Chain:
 
     Attributes:
         actions: Clean chunks, ``float32[B, H, K]``; outside the mask they mean nothing.
-        transitions: The stochastic steps.
+        denoising_steps: The stochastic steps.
         log_probability: Of those steps together, ``float32[B]``.
     """
 
     actions: Tensor
-    transitions: Transitions
+    denoising_steps: DenoisingSteps
     log_probability: Tensor
 
 
 @torch.no_grad()
 def sample_chain(velocity: Velocity, draws: Draws, mask: Tensor, steps: int, sde: SdeNoise) -> Chain:
-    """Samples chunks in ``S`` steps, those in ``draws`` stochastic and the others Euler's.
+    """Samples chunks in ``F`` steps, those in ``draws`` stochastic and the others Euler's.
 
     Args:
         velocity: The field.
         draws: From :func:`draw`, for the same ``steps`` and ``sde``.
         mask: Valid entries, ``bool[B, H, K]``.
-        steps: ``S``.
+        steps: ``F``.
         sde: Level, temperature and reduction.
     """
     _check_steps(steps)
@@ -335,7 +335,7 @@ def sample_chain(velocity: Velocity, draws: Draws, mask: Tensor, steps: int, sde
     for index in range(steps):
         step = torch.full((len(chunk),), index, device=chunk.device)
         direction = _precise(velocity(chunk, step_time(step, steps)))
-        chosen = (draws.step == index)[:, :, None, None]  # [B, N, 1, 1], at most one of N
+        chosen = (draws.step == index)[:, :, None, None]  # [B, E, 1, 1], at most one of E
         mean, std = sde_step(chunk, direction, step, steps, sde)
         noise = torch.where(chosen, draws.noise, 0.0).sum(1)
         following = torch.where(chosen.any(1), mean + std * noise, chunk - direction / steps)
@@ -343,11 +343,11 @@ def sample_chain(velocity: Velocity, draws: Draws, mask: Tensor, steps: int, sde
         after = torch.where(chosen, following[:, None], after)
         log_probability = log_probability + gaussian_log_probability(following, mean, std, mask & chosen.any(1))
         chunk = following
-    return Chain(chunk, Transitions(before, after, draws.step), _reduce(log_probability, mask, draws.step, sde))
+    return Chain(chunk, DenoisingSteps(before, after, draws.step), _reduce(log_probability, mask, draws.step, sde))
 
 
-def recompute_log_probability(velocity: Velocity, stored: Transitions, mask: Tensor, steps: int, sde: SdeNoise) -> Tensor:
-    """The log-probability of stored steps under a velocity field, ``float32[B]``: one pass of the field for each of the ``N``.
+def recompute_log_probability(velocity: Velocity, stored: DenoisingSteps, mask: Tensor, steps: int, sde: SdeNoise) -> Tensor:
+    """The log-probability of stored steps under a velocity field, ``float32[B]``: one pass of the field for each of the ``E``.
 
     With the weights that sampled them it is what :func:`sample_chain` returned. Gradients flow into the field.
 
@@ -355,7 +355,7 @@ def recompute_log_probability(velocity: Velocity, stored: Transitions, mask: Ten
         velocity: The field, of the same samples in the same order.
         stored: Steps of an earlier sampling.
         mask: Valid entries, ``bool[B, H, K]``.
-        steps: ``S`` of that sampling.
+        steps: ``F`` of that sampling.
         sde: Level, temperature and reduction of that sampling.
     """
     total = torch.zeros(len(mask), device=mask.device)
@@ -377,7 +377,7 @@ def _precise(tensor: Tensor) -> Tensor:
 
 
 def _check_steps(steps: int) -> None:
-    _check(steps >= 1, f"{steps} denoising steps were asked for, expected 1 or more")
+    _check(steps >= 1, f"{steps} denoising steps were requested, expected 1 or more")
 
 
 def _check(true: bool, sentence: str) -> None:

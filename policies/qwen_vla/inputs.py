@@ -3,7 +3,7 @@
 Samples of one batch may differ in their text, their views and the length of a view's history; shorter sequences are padded on the
 right. The text of a task comes back with every chunk of its episodes, so its ids are kept.
 
-Shapes: ``B`` samples, ``S`` tokens of the longest sequence, ``N`` pictures of the whole batch, ``P`` patches of them.
+Shapes: ``B`` samples, ``S`` tokens of the longest sequence, ``I`` pictures of the whole batch, ``Q`` patches of them.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def prompted(observation: Observation, embodiment: Embodiment, chunk_size: int, 
 
     Args:
         observation: What the policy sees; an embodiment's view that it lacks is left out.
-        embodiment: Who acts.
-        chunk_size: Rows to predict.
+        embodiment: The robot that acts.
+        chunk_size: Steps to predict.
         state: The bins of the state, where it goes into the prompt.
 
     Raises:
@@ -61,7 +61,7 @@ def prompted(observation: Observation, embodiment: Embodiment, chunk_size: int, 
         if tag not in embodiment.cameras:
             raise PolicyError(f"{embodiment.name} has no view {tag!r}; it has {', '.join(embodiment.cameras)}")
         if frames.ndim != 4:
-            raise PolicyError(f"the view {tag!r} has shape {list(frames.shape)}; expected frames, [T, height, width, 3]")
+            raise PolicyError(f"the view {tag!r} has shape {list(frames.shape)}; expected frames, [M, height, width, 3]")
     text = embodiment_prompt(embodiment, observation["instruction"], chunk_size, state)
     return Prompted(text, tuple((tag, frame) for tag in embodiment.cameras if tag in images for frame in images[tag]))
 
@@ -71,7 +71,7 @@ class InputBuilder:
 
     Raises:
         PolicyError: The tokenizer lacks a token, has other ids than the model's configuration, or more entries than the model has
-            rows.
+            steps.
     """
 
     def __init__(self, config: ModelConfig, tokenizer: PreTrainedTokenizerFast) -> None:
@@ -114,7 +114,7 @@ class InputBuilder:
 
 
 def _check_fits(config: ModelConfig, tokens: TokenIds, rows: int) -> None:
-    """Make sure that the model and the tokenizer speak of the same ids."""
+    """Make sure that the model and the tokenizer use the same ids."""
     for name, ours in (
         ("image_token_id", tokens.image_pad),
         ("video_token_id", tokens.video_pad),

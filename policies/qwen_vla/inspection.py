@@ -7,7 +7,7 @@ from rich.text import Text
 
 from ...envs.embodiments import TABLETOP_PANDA, Embodiment
 from .config import PRESETS
-from .description import Description, chunk_rows
+from .description import Description, chunk_steps
 from .prompt import chat_text, embodiment_prompt
 
 #: Parameters by part of presets that are shown without PyTorch: the paper's own size. A test counts them in the model.
@@ -27,7 +27,7 @@ SIZES = {
     }
 }
 
-#: Stands for the task's words in the prompts that are shown.
+#: Placeholder of the task's words in the prompts that are shown.
 INSTRUCTION = "put the spoon on the towel"
 
 #: Parts that belong to the one before, and are indented.
@@ -52,7 +52,7 @@ def describe(source: str) -> Description:
 
 
 def inspection(source: str) -> list[Table | Text]:
-    """All that is known of a policy, for a rich console; a text's lines are not to be wrapped. Raises like :func:`describe`."""
+    """The description of a policy, for a rich console; a text's lines are not to be wrapped. Raises like :func:`describe`."""
     description = describe(source)
     return [
         Text(f"qwen-vla:{source}"),
@@ -110,7 +110,7 @@ def _architecture(description: Description) -> Text:
         f"vision          width {vision['hidden_size']}, {vision['depth']} layers; images {height} x {width} ({config.image_fit}), "
         f"{config.image_tokens()} tokens each",
         f"action expert   width {expert.width}, {expert.blocks} blocks, {expert.heads} heads, SwiGLU {expert.mlp_width}",
-        f"chunk           H = {config.horizon} rows, K = {config.channels} channels; projection {config.projection}, "
+        f"chunk           H = {config.horizon} steps, K = {config.channels} channels; projection {config.projection}, "
         f"state {config.state}",
     ]
     return Text("\n".join([*lines, ""]))
@@ -120,7 +120,7 @@ def _robots(description: Description) -> list[Table | Text]:
     if not description.embodiments:
         return [Text("embodiments: none (random weights): any robot is played, actions are scaled to its channels' bounds\n")]
     table = Table()
-    for name in ("name", "robot", "arms", "Hz", "rows", "channels", "views", "statistics"):
+    for name in ("name", "robot", "arms", "Hz", "steps", "channels", "views", "statistics"):
         table.add_column(name, overflow="fold")
     for each in description.embodiments.values():
         table.add_row(
@@ -128,7 +128,7 @@ def _robots(description: Description) -> list[Table | Text]:
             each.robot_tag,
             each.arms,
             f"{each.control_frequency:g}",
-            str(chunk_rows(each, description.config.horizon)),
+            str(chunk_steps(each, description.config.horizon)),
             ", ".join(channel.name for channel in each.channels),
             ", ".join(each.cameras),
             each.statistics_key,
@@ -156,7 +156,7 @@ def _prompts(description: Description) -> Text:
     robots: list[Embodiment] = list(description.embodiments.values()) or [TABLETOP_PANDA]
     texts = ["prompt (each picture's tokens shown once):"]
     for each in robots:
-        prompt = embodiment_prompt(each, INSTRUCTION, chunk_rows(each, description.config.horizon))
+        prompt = embodiment_prompt(each, INSTRUCTION, chunk_steps(each, description.config.horizon))
         texts.append(chat_text(prompt, [(tag, 1) for tag in each.cameras]))
     return Text("\n".join(texts))
 

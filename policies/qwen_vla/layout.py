@@ -1,10 +1,10 @@
-"""Where an embodiment's actions stand in the chunk that all embodiments share (paper, section 2.4).
+"""Where an embodiment's actions are in the chunk that all embodiments share (paper, section 2.4).
 
-The ``A`` numbers of an action row take the leading channels of ``K``, the rows of a shorter chunk the leading ones of ``H``; the rest
-is zero, and a mask says which entries are valid.
+The ``A`` numbers of an action take the leading channels of ``K``, the steps of a shorter chunk the leading ones of ``H``; the rest
+is zero, and a mask marks the valid entries.
 
-Shapes: ``B`` samples, ``H`` rows and ``K`` channels of the shared chunk, ``T`` rows of a task's own chunk (the paper's ``H_task``),
-``A`` channels of an embodiment.
+Shapes: ``B`` samples, ``H`` steps and ``K`` channels of the shared chunk, ``A`` channels of an embodiment. ``steps`` are those of a
+task's own chunk (the paper's ``H_task``).
 """
 
 from __future__ import annotations
@@ -32,32 +32,32 @@ class ActionLayout:
     def __post_init__(self) -> None:
         if self.horizon < 1 or self.channels < 1:
             raise PolicyError(
-                f"an action chunk of {self.horizon} rows and {self.channels} channels was asked for, expected 1 or more"
+                f"an action chunk of {self.horizon} steps and {self.channels} channels was requested, expected 1 or more"
             )
 
-    def mask(self, rows: int, size: int) -> np.ndarray:
-        """The valid entries, ``bool[H, K]``: the first ``rows`` of the chunk in the first ``size`` channels.
+    def mask(self, steps: int, size: int) -> np.ndarray:
+        """The valid entries, ``bool[H, K]``: the first ``steps`` of the chunk in the first ``size`` channels.
 
         Raises:
-            PolicyError: ``rows`` is not in 1 to ``H``, or ``size`` not in 1 to ``K``.
+            PolicyError: ``steps`` is not in 1 to ``H``, or ``size`` not in 1 to ``K``.
         """
         if not 1 <= size <= self.channels:
             raise PolicyError(
-                f"an action row of {size} channels does not fit the model's {self.channels}; take a model with as many channels or more"
+                f"an action of {size} channels does not fit the model's {self.channels}; take a model with as many channels or more"
             )
-        if not 1 <= rows <= self.horizon:
+        if not 1 <= steps <= self.horizon:
             raise PolicyError(
-                f"a chunk of {rows} rows does not fit the model's horizon of {self.horizon}; cut the chunk or take a longer model"
+                f"a chunk of {steps} steps does not fit the model's horizon of {self.horizon}; cut the chunk or take a longer model"
             )
         mask = np.zeros((self.horizon, self.channels), dtype=bool)
-        mask[:rows, :size] = True
+        mask[:steps, :size] = True
         return mask
 
     def place(self, actions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Puts a chunk in the leading rows and channels.
+        """Puts a chunk in the leading steps and channels.
 
         Args:
-            actions: ``[T, A]``.
+            actions: ``[steps, A]``.
 
         Returns:
             ``float32[H, K]``, zero where there is no action, and its mask, ``bool[H, K]``.
@@ -66,7 +66,7 @@ class ActionLayout:
             PolicyError: The chunk does not fit, or holds a number that is not finite.
         """
         if np.ndim(actions) != 2:
-            raise PolicyError(f"an action chunk has the shape {np.shape(actions)}, expected (rows, channels)")
+            raise PolicyError(f"an action chunk has the shape {np.shape(actions)}, expected (steps, channels)")
         mask = self.mask(*actions.shape)
         if not np.isfinite(actions).all():
             raise PolicyError("an action chunk holds a number that is not finite; drop the trajectory that it comes from")
@@ -74,25 +74,25 @@ class ActionLayout:
         chunk[: actions.shape[0], : actions.shape[1]] = actions
         return chunk, mask
 
-    def take(self, chunk: np.ndarray, rows: int, size: int) -> np.ndarray:
-        """The inverse of :meth:`place`: a copy of the valid entries, ``[T, A]`` in the chunk's type.
+    def take(self, chunk: np.ndarray, steps: int, size: int) -> np.ndarray:
+        """The inverse of :meth:`place`: a copy of the valid entries, ``[steps, A]`` in the chunk's type.
 
         Args:
             chunk: ``[H, K]``.
-            rows: ``T``.
+            steps: Steps of the task's own chunk.
             size: ``A``.
 
         Raises:
-            PolicyError: The chunk has another shape than this layout, or ``rows`` and ``size`` do not fit it.
+            PolicyError: The chunk has another shape than this layout, or ``steps`` and ``size`` do not fit it.
         """
         if chunk.shape != (self.horizon, self.channels):
             raise PolicyError(f"a chunk has the shape {chunk.shape}, expected {(self.horizon, self.channels)}")
-        self.mask(rows, size)
-        return chunk[:rows, :size].copy()
+        self.mask(steps, size)
+        return chunk[:steps, :size].copy()
 
     def masks(self, shapes: Sequence[tuple[int, int]]) -> np.ndarray:
         """The masks of a batch, ``bool[B, H, K]``, of each sample's ``(T, A)``."""
-        return np.stack([self.mask(rows, size) for rows, size in shapes])
+        return np.stack([self.mask(steps, size) for steps, size in shapes])
 
     def place_batch(self, chunks: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         """:meth:`place` for chunks of different embodiments: ``float32[B, H, K]`` and ``bool[B, H, K]``."""
@@ -103,4 +103,4 @@ class ActionLayout:
         """:meth:`take` for a batch ``[B, H, K]``, of each sample's ``(T, A)``."""
         if len(chunks) != len(shapes):
             raise PolicyError(f"{len(chunks)} chunks came with {len(shapes)} shapes, expected as many")
-        return [self.take(chunk, rows, size) for chunk, (rows, size) in zip(chunks, shapes, strict=True)]
+        return [self.take(chunk, steps, size) for chunk, (steps, size) in zip(chunks, shapes, strict=True)]

@@ -1,6 +1,6 @@
-"""Qwen-VLA: the backbone reads what is seen and said, the action expert turns noise into a chunk of actions (paper, section 2.2).
+"""Qwen-VLA: the backbone reads images and text, the action expert turns noise into a chunk of actions (paper, section 2.2).
 
-Shapes: ``B`` samples, ``S`` prompt tokens, ``H`` and ``K`` rows and channels of a chunk, ``D`` the backbone's width.
+Shapes: ``B`` samples, ``S`` prompt tokens, ``H`` and ``K`` steps and channels of a chunk, ``D`` the backbone's width.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .value_head import ValueHead
 
 @dataclass(frozen=True)
 class Context:
-    """What the backbone made of a batch of prompts; enough for the action expert and the value head.
+    """The backbone's output for a batch of prompts; enough for the action expert and the value head.
 
     Attributes:
         states: ``[B, S, D]``, zero at padding.
@@ -73,7 +73,7 @@ class QwenVla(nn.Module):
     def velocity_field(
         self, context: Context, mask: Tensor, embodiment: Tensor | None = None, state: Tensor | None = None
     ) -> Callable[[Tensor, Tensor], Tensor]:
-        """``(noisy[B, H, K], time[B]) -> float32[B, H, K]``: the velocity in this context, for samplers that ask for it repeatedly."""
+        """``(noisy[B, H, K], time[B]) -> float32[B, H, K]``: the velocity in this context, for samplers that call it repeatedly."""
         conditioning = self.condition(context, mask, embodiment, state)
         return lambda noisy, time: self.expert(noisy, time, conditioning)
 
@@ -89,7 +89,7 @@ class QwenVla(nn.Module):
         """The flow's velocity, from clean to noise: ``float32[B, H, K]``, zero outside the mask.
 
         Args:
-            noisy: ``[B, H, K]``; what stands outside the mask is not read.
+            noisy: ``[B, H, K]``; the values outside the mask are not read.
             time: ``[B]``, 0 (clean) to 1 (noise).
             context: From :meth:`encode`.
             mask: ``bool[B, H, K]``, the valid entries.

@@ -1,14 +1,14 @@
 """Navigation's waypoints: (dx, dy, dtheta), a displacement and a heading change in the ground plane (paper, sections 2.4, 3.2.4, 4.1).
 
 The paper does not say which axes, units or frame of reference it means. Ours: x forward, y to the left, in metres; theta
-counter-clockwise seen from above, in rad; each waypoint is told in the frame of the one before it, the first in the agent's own.
+counter-clockwise seen from above, in rad; each waypoint is given in the frame of the one before it, the first in the agent's own.
 Axes and signs are those of the field's evaluators (InternRobotics/InternNav internnav/model/utils/vln_utils.py@7a5c624), which add
 displacements up in the frame of the chunk's first pose instead; :func:`absolute_poses` from the origin gives positions in that frame.
 
-As each waypoint is relative to the one before it, the window can slide: after an agent has gone ``k`` of them, the others still hold
-from where it stands, and it may replan after any number.
+As each waypoint is relative to the one before it, the window can slide: after an agent has passed ``k`` of them, the others still hold
+from where it is, and it may replan after any number.
 
-Shapes: ``H`` waypoints of a chunk, ``N`` waypoints of a trajectory. A pose is (x, y, theta) in one fixed frame of the plane.
+Shapes: ``H`` waypoints of a chunk, ``J`` waypoints of a trajectory. A pose is (x, y, theta) in one fixed frame of the plane.
 """
 
 from __future__ import annotations
@@ -29,15 +29,15 @@ def wrap_angle(angle: np.ndarray) -> np.ndarray:
 
 
 def relative_waypoints(poses: np.ndarray) -> np.ndarray:
-    """The waypoints between successive poses, ``float64[N, 3]``.
+    """The waypoints between successive poses, ``float64[J, 3]``.
 
     Args:
-        poses: ``[N + 1, 3]``, the first being the agent's own.
+        poses: ``[J + 1, 3]``, the first being the agent's own.
 
     Raises:
         PolicyError: The poses have another shape.
     """
-    poses = _rows(poses, "poses")
+    poses = _steps(poses, "poses")
     if len(poses) == 0:
         raise PolicyError("there are no poses, expected the agent's own at least")
     moves = np.diff(poses[:, :2], axis=0)
@@ -45,17 +45,17 @@ def relative_waypoints(poses: np.ndarray) -> np.ndarray:
 
 
 def absolute_poses(start: np.ndarray, waypoints: np.ndarray) -> np.ndarray:
-    """The inverse of :func:`relative_waypoints`: the poses that the waypoints lead through, ``float64[N + 1, 3]``.
+    """The inverse of :func:`relative_waypoints`: the poses that the waypoints lead through, ``float64[J + 1, 3]``.
 
     Args:
         start: The agent's own pose, ``[3]``; it is the first of the result, its heading in (-pi, pi].
-        waypoints: ``[N, 3]``.
+        waypoints: ``[J, 3]``.
 
     Raises:
         PolicyError: The waypoints, or the start, have another shape.
     """
-    waypoints = _rows(waypoints, "waypoints")
-    (start,) = _rows(np.asarray(start)[None], "the start")
+    waypoints = _steps(waypoints, "waypoints")
+    (start,) = _steps(np.asarray(start)[None], "the start")
     headings = start[2] + np.concatenate(([0.0], np.cumsum(waypoints[:, 2])))
     moves = _turn(waypoints[:, :2], headings[:-1])
     positions = start[:2] + np.concatenate((np.zeros((1, 2)), np.cumsum(moves, axis=0)))
@@ -63,19 +63,19 @@ def absolute_poses(start: np.ndarray, waypoints: np.ndarray) -> np.ndarray:
 
 
 def window(waypoints: np.ndarray, first: int, horizon: int = WAYPOINTS) -> np.ndarray:
-    """The chunk to learn at a moment of a trajectory, ``float64[H, 3]``: the next waypoints, and staying where one is after the last.
+    """The chunk to learn at a moment of a trajectory, ``float64[H, 3]``: the next waypoints, and no motion after the last.
 
     That a chunk which no longer moves means that the agent has arrived is our choice; the paper has no rule for stopping.
 
     Args:
-        waypoints: Those of the whole trajectory, ``[N, 3]``.
-        first: Index of the window's first waypoint in 0 to ``N``.
+        waypoints: Those of the whole trajectory, ``[J, 3]``.
+        first: Index of the window's first waypoint in 0 to ``J``.
         horizon: ``H``.
 
     Raises:
         PolicyError: The waypoints have another shape, or the window starts outside the trajectory.
     """
-    waypoints = _rows(waypoints, "waypoints")
+    waypoints = _steps(waypoints, "waypoints")
     if not 0 <= first <= len(waypoints):
         raise PolicyError(f"a window starts at waypoint {first} of {len(waypoints)}, expected 0 to {len(waypoints)}")
     chunk = np.zeros((horizon, 3))
@@ -85,12 +85,12 @@ def window(waypoints: np.ndarray, first: int, horizon: int = WAYPOINTS) -> np.nd
 
 
 def _turn(moves: np.ndarray, angles: np.ndarray) -> np.ndarray:
-    """Plane vectors ``[N, 2]`` turned counter-clockwise by angles ``[N]``."""
+    """Plane vectors ``[J, 2]`` turned counter-clockwise by angles ``[J]``."""
     cos, sin = np.cos(angles), np.sin(angles)
     return np.column_stack((cos * moves[:, 0] - sin * moves[:, 1], sin * moves[:, 0] + cos * moves[:, 1]))
 
 
-def _rows(array: np.ndarray, what: str) -> np.ndarray:
+def _steps(array: np.ndarray, what: str) -> np.ndarray:
     array = np.asarray(array, dtype=np.float64)
     if array.ndim != 2 or array.shape[1] != 3:
         raise PolicyError(f"{what} have the shape {array.shape}, expected rows of (x, y, theta)")

@@ -2,7 +2,7 @@
 
 Everything is computed in float64 and returned in the type that came, or in float64 where integers came.
 
-Shapes: ``T`` rows of a trajectory, ``A`` channels; a leading ``...`` is any number of axes.
+Shapes: ``J`` steps of a trajectory, ``A`` channels; a leading ``...`` is any number of axes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ STATE_BINS = 256
 class Statistics:
     """The range of each channel that is mapped to -1 to 1.
 
-    A channel whose two quantiles are equal is constant: it is normalised to 0, and comes back as its constant whatever the model says.
+    A channel with two equal quantiles is constant: it is normalised to 0, and restored to its constant whatever the model predicts.
 
     Attributes:
         q01: 1st percentile of each of the ``A`` channels, in the data's own units.
@@ -75,7 +75,7 @@ class Statistics:
 
 @dataclass(frozen=True)
 class DatasetStatistics:
-    """What a checkpoint knows about a data set, kept by the embodiments' ``statistics_key``.
+    """A checkpoint's statistics of a data set, kept by the embodiments' ``statistics_key``.
 
     Attributes:
         actions: Of the action channels.
@@ -125,25 +125,27 @@ def find_statistics(datasets: Mapping[str, DatasetStatistics], key: str) -> Data
 
 
 def statistics_of(trajectories: Iterable[np.ndarray], source: str) -> Statistics:
-    """The 1st and 99th percentiles of each channel over the rows of all trajectories (paper, section 3.2.1).
+    """The 1st and 99th percentiles of each channel over the steps of all trajectories (paper, section 3.2.1).
 
     Args:
-        trajectories: Actions or states, ``[T, A]`` each, ``T`` of any size.
+        trajectories: Actions or states, ``[J, A]`` each, ``J`` of any size.
         source: The data set's name.
 
     Raises:
-        PolicyError: There is no row, trajectories differ in ``A``, or a number is not finite.
+        PolicyError: There is no step, trajectories differ in ``A``, or a number is not finite.
     """
     arrays = [np.asarray(trajectory, dtype=np.float64) for trajectory in trajectories]
     shapes = {array.shape[1:] for array in arrays}
     if len(shapes) != 1 or any(array.ndim != 2 for array in arrays):
         raise PolicyError(
-            f"trajectories of {source!r} have rows of the shapes {sorted(shapes)}, expected one number of channels"
+            f"trajectories of {source!r} have steps of the shapes {sorted(shapes)}, expected one number of channels"
         )
-    rows = np.concatenate(arrays)
-    if len(rows) == 0 or not np.isfinite(rows).all():
-        raise PolicyError(f"the {len(rows)} rows of {source!r} give no quantiles, expected at least one, all of finite numbers")
-    q01, q99 = np.quantile(rows, [0.01, 0.99], axis=0)
+    steps = np.concatenate(arrays)
+    if len(steps) == 0 or not np.isfinite(steps).all():
+        raise PolicyError(
+            f"the {len(steps)} steps of {source!r} give no quantiles, expected at least one, all of finite numbers"
+        )
+    q01, q99 = np.quantile(steps, [0.01, 0.99], axis=0)
     return Statistics(tuple(q01.tolist()), tuple(q99.tolist()), source)
 
 
@@ -186,7 +188,7 @@ def denormalize(values: np.ndarray, statistics: Statistics) -> np.ndarray:
 
 
 def normalize_state(state: np.ndarray, statistics: Statistics) -> np.ndarray:
-    """:func:`normalize` for a state that an env sent, ``[..., S]``.
+    """:func:`normalize` for a state that an env sent, ``[..., P]``.
 
     Raises:
         PolicyError: The state has another size than the statistics, or holds a number that is not finite.
@@ -197,14 +199,14 @@ def normalize_state(state: np.ndarray, statistics: Statistics) -> np.ndarray:
 
 
 def state_bins(state: np.ndarray, statistics: Statistics) -> np.ndarray:
-    """Which of 256 equal bins each number of the state falls into, ``int64[..., S]`` in 0 to 255 (paper, section 5.2.4).
+    """Which of 256 equal bins each number of the state falls into, ``int64[..., P]`` in 0 to 255 (paper, section 5.2.4).
 
     The paper does not print the bins' edges. Ours divide -1 to 1 of the normalised state, as the field's prompts do
     (Physical-Intelligence/openpi src/openpi/models/tokenizer.py@15a9616): a number at or below the 1st percentile is in bin 0, at or
     above the 99th in bin 255, one that never changes in bin 128.
 
     Args:
-        state: ``[..., S]`` in the embodiment's own units.
+        state: ``[..., P]`` in the embodiment's own units.
         statistics: The state's own, not the actions'.
 
     Raises:
@@ -216,7 +218,7 @@ def state_bins(state: np.ndarray, statistics: Statistics) -> np.ndarray:
 
 @dataclass(frozen=True)
 class GripperConvention:
-    """What the numbers of a gripper channel mean.
+    """The convention of a gripper channel's numbers.
 
     Attributes:
         open: The number that opens the gripper all the way.

@@ -21,8 +21,8 @@ from ..api import SHARED_FILE_VARIABLE, Policy, PolicyError, Recorded, Reply, Re
 from ..conventions import differences, refuse_differences
 from ..options import Options, read_options
 from .acceleration import check_acceleration, compile_model, kernels_in_use, use_torch_kernels
-from .checkpoint import Bundle, load
-from .description import chunk_rows
+from .checkpoint import LoadedPolicy, load
+from .description import chunk_steps
 from .flow import draw, euler, sample_chain, start_noise
 from .inputs import InputBuilder, prompted
 from .layout import ActionLayout
@@ -34,7 +34,7 @@ _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 class QwenVlaOptions(Options):
-    """What can be said of a Qwen-VLA beside its checkpoint."""
+    """Options of a Qwen-VLA beside its checkpoint."""
 
     steps: int = Field(default=4, ge=1, le=1000)
     """Euler steps of a chunk, 'a few' in the paper."""
@@ -63,7 +63,7 @@ class _Role:
     embodiment: Embodiment
     actions: Statistics
     state: Statistics | None
-    rows: int
+    steps: int
     index: int | None
 
 
@@ -71,7 +71,7 @@ class QwenVlaPolicy(Policy):
     """The embedded policy (paper, section 2): ``qwen-vla:CHECKPOINT``, or ``qwen-vla:small`` for a preset with random weights.
 
     An answer's randomness comes from the request's seed alone. Its numbers depend on the others in the batch as far as rounding
-    does; ``--strict`` asks one by one.
+    does; ``--strict`` computes one request at a time.
     """
 
     name = "qwen-vla"
@@ -90,7 +90,7 @@ class QwenVlaPolicy(Policy):
             PolicyError: There is no such policy, or an option is not possible.
         """
         chosen = read_options(QwenVlaOptions, options, f"qwen-vla:{source}")
-        transformers.logging.set_verbosity_error()  # it would tell of each kernel that is not installed; inspect does so
+        transformers.logging.set_verbosity_error()  # it would warn of each kernel that is not installed; inspect lists them
         device = _device(chosen.device)
         if device.type == "cpu":
             torch.set_num_threads(chosen.threads)
@@ -106,7 +106,7 @@ class QwenVlaPolicy(Policy):
         self._open(bundle, chosen)
 
     @classmethod
-    def of(cls, bundle: Bundle, **options: Any) -> QwenVlaPolicy:
+    def of(cls, bundle: LoadedPolicy, **options: Any) -> QwenVlaPolicy:
         """The policy of a model in memory, as training has it; options as on the command line.
 
         Precision and device are those of its weights, whatever the options say, and torch's threads stay as they are.
@@ -115,7 +115,7 @@ class QwenVlaPolicy(Policy):
         policy._open(bundle, read_options(QwenVlaOptions, options, "qwen-vla"))
         return policy
 
-    def _open(self, bundle: Bundle, options: QwenVlaOptions) -> None:
+    def _open(self, bundle: LoadedPolicy, options: QwenVlaOptions) -> None:
         config = bundle.description.config
         self.bundle = bundle
         self.model = bundle.model
@@ -147,13 +147,13 @@ class QwenVlaPolicy(Policy):
         if remedies:
             check_acceleration(self._probe, self._dtype, remedies)
 
-    # What the sweep asks before it starts.
+    # What the sweep calls before it starts.
 
     def check(self, suite: str, embodiment: Embodiment) -> None:
         """Make sure that the checkpoint was made for this robot, and for this convention of controlling it.
 
         Raises:
-            PolicyError: It was not; the sentence says in what they differ.
+            PolicyError: It was not; the sentence names the difference.
         """
         self._role_of(embodiment, suite)
 
@@ -173,12 +173,12 @@ class QwenVlaPolicy(Policy):
 
     def horizon_for(self, embodiment: Embodiment) -> int:
         """The steps of each chunk for this embodiment."""
-        return self._role_of(embodiment, embodiment.name).rows
+        return self._role_of(embodiment, embodiment.name).steps
 
-    # What the engine asks.
+    # What the engine calls.
 
     def act(self, requests: Sequence[Request]) -> list[Reply]:
-        """A chunk for each request: ``float32[rows, A]``, denormalised by the embodiment's statistics."""
+        """A chunk for each request: ``float32[steps, A]``, denormalised by the embodiment's statistics."""
         roles = [self._role_of(request.embodiment, request.key) for request in requests]
         with torch.no_grad():
             context = self._context(requests, roles)
@@ -224,12 +224,12 @@ class QwenVlaPolicy(Policy):
             if self._config.state == "prompt":
                 bins = state_bins(request.observation["state"], self._state_statistics(role)).tolist()
             seen = {tag: frames for tag, frames in request.observation["images"].items() if tag in role.embodiment.cameras}
-            samples.append(prompted({**request.observation, "images": seen}, role.embodiment, role.rows, bins))
+            samples.append(prompted({**request.observation, "images": seen}, role.embodiment, role.steps, bins))
         return self.model.encode(self._inputs.build(samples, self._device))
 
     def _replies(self, requests: Sequence[Request], roles: Sequence[_Role], context: Context) -> list[Reply]:
         seeds = [request.seed for request in requests]
-        shapes = [(role.rows, role.embodiment.action_size) for role in roles]
+        shapes = [(role.steps, role.embodiment.action_size) for role in roles]
         mask = self._mask(roles)
         embodiment, state = self._indices(roles), self._states(requests, roles)
         velocity = self.model.velocity_field(context, mask, embodiment, state)
@@ -247,11 +247,11 @@ class QwenVlaPolicy(Policy):
         return [Reply(denormalize(chunk, role.actions), kept) for chunk, role, kept in zip(taken, roles, recorded, strict=True)]
 
     def _mask(self, roles: Sequence[_Role]) -> Tensor:
-        masks = self._layout.masks([(role.rows, role.embodiment.action_size) for role in roles])
+        masks = self._layout.masks([(role.steps, role.embodiment.action_size) for role in roles])
         return torch.from_numpy(masks).to(self._device)
 
     def _indices(self, roles: Sequence[_Role]) -> Tensor | None:
-        """``int64[B]`` for the action projections that ask for it."""
+        """``int64[B]`` for the action projections that need it."""
         if self._config.projection == "zero_pad":
             return None
         return torch.tensor([role.index for role in roles], device=self._device)
@@ -266,7 +266,7 @@ class QwenVlaPolicy(Policy):
     def _probe(self) -> Tensor:
         """Normalised chunks, ``float32[3, H, K]``, of made-up moments in which each view of the first robot shows grey noise.
 
-        The first is asked for by itself, the other two as one batch with prompts of different lengths: neither batches nor padding
+        The first is computed by itself, the other two as one batch with prompts of different lengths: neither batches nor padding
         take the way of a single sample.
         """
         trained = self.bundle.description.embodiments
@@ -279,7 +279,7 @@ class QwenVlaPolicy(Policy):
                 state=np.zeros(len(embodiment.state_layout), np.float32),
                 instruction=instruction,
             )
-            requests.append(Request(0, "probe", 0, 0, observation, embodiment, execute=1))
+            requests.append(Request(0, "probe", 0, 0, observation, embodiment, n_action_steps=1))
         return torch.cat([self._normalized_chunks(requests[:1]), self._normalized_chunks(requests[1:])])
 
     def _normalized_chunks(self, requests: Sequence[Request]) -> Tensor:
@@ -328,10 +328,10 @@ class QwenVlaPolicy(Policy):
             known = self._trained_as(embodiment, asker)
             dataset = description.statistics[known.statistics_key]
             actions, state = dataset.actions, dataset.state
-        rows = chunk_rows(known, self._config.horizon)
-        self._layout.mask(rows, known.action_size)  # refuses what does not fit
+        steps = chunk_steps(known, self._config.horizon)
+        self._layout.mask(steps, known.action_size)  # refuses what does not fit
         self._config.check_embodiment(known.name, known.action_size)
-        return _Role(known, actions, state, rows, self._config.embodiment_index(known.name))
+        return _Role(known, actions, state, steps, self._config.embodiment_index(known.name))
 
     def _trained_as(self, embodiment: Embodiment, asker: str) -> Embodiment:
         """The embodiment of the checkpoint that ``embodiment`` is."""

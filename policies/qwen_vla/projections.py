@@ -42,7 +42,7 @@ class ActionProjection(nn.Module):
 
         Args:
             actions: The noisy chunk.
-            embodiment: ``int64[B]``, indices in ``projection_embodiments``; ``zero_pad`` does not look at it.
+            embodiment: ``int64[B]``, indices in ``projection_embodiments``; ``zero_pad`` does not read it.
         """
         raise NotImplementedError
 

@@ -7,7 +7,7 @@ The template is the paper's, to the letter (section 2.3):
 
 What it leaves open is decided here:
 
-* A bracket stands or falls alone, commas and all: ``dual arms, waist``, ``dual arms, and mobile base``, ``dual arms, waist, and
+* A bracket is kept or dropped alone, commas and all: ``dual arms, waist``, ``dual arms, and mobile base``, ``dual arms, waist, and
   mobile base``.
 * A whole frequency is printed without a fraction (``20 Hz``), any other with at most two digits of it (``16.67 Hz``).
 * The instruction keeps its words and its case. White space is stripped from its ends and a run of it becomes one blank; periods at
@@ -82,17 +82,17 @@ def embodiment_prompt(embodiment: Embodiment, instruction: str, chunk_size: int,
     """The prompt of an embodiment and a task (paper, section 2.3; navigation: section 2.4).
 
     Args:
-        embodiment: Who is to act.
+        embodiment: The robot that is to act.
         instruction: The task in words.
-        chunk_size: Rows to predict, or waypoints.
+        chunk_size: Steps to predict, or waypoints.
         state: The bins of a state vector, where the state goes into the prompt (section 5.2.4: 256 bins, so 0 to 255).
 
     Raises:
-        PolicyError: The instruction is empty, no Unicode text or holds a control token, the chunk has no rows, or a bin is no whole
+        PolicyError: The instruction is empty, no Unicode text or holds a control token, the chunk has no steps, or a bin is no whole
             number of 0 to 255.
     """
     if chunk_size < 1:
-        raise PolicyError(f"the prompt asks for {chunk_size} actions; ask for 1 or more")
+        raise PolicyError(f"the prompt requests {chunk_size} actions; expected 1 or more")
     words = _instruction(instruction)
     bins = "" if state is None else state_words(state)
     if embodiment.arms == "none":

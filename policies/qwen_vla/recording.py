@@ -1,18 +1,18 @@
-"""What training wants to know of an answer: what the policy keeps of it, and its log-probability under changed weights.
+"""What training needs of an answer: what the policy keeps of it, and its log-probability under changed weights.
 
 Each reply's :attr:`~vlarig.policies.api.Recorded.arrays` are numpy arrays of one sample, so that they travel, and replies of different
-batches can be put together anew:
+batches can be put together again:
 
 ============== ======================= ==============================================================================
 array          shape                   holds
 ============== ======================= ==============================================================================
-``before``     ``float32[N, H, K]``    chunks before the ``N`` stochastic steps
-``after``      ``float32[N, H, K]``    chunks after them
-``step``       ``int64[N]``            indices of the steps
+``before``     ``float32[E, H, K]``    chunks before the ``E`` stochastic steps
+``after``      ``float32[E, H, K]``    chunks after them
+``step``       ``int64[E]``            indices of the steps
 ``mask``       ``bool[H, K]``          valid entries
 ``embodiment`` ``int64[]``             its index, for the projections ``multi_mlp`` and ``concat``
 ``state``      ``float32[state_size]`` the normalised state, for the state mode ``dit``
-``states``     ``float32[S, D]``       the backbone's states, where :attr:`Recording.states` asks for them; those in
+``states``     ``float32[S, D]``       the backbone's states, where :attr:`Recording.states` requests them; those in
                                        bfloat16, which numpy has not, as bytes: ``uint8[S, 2 D]``
 ``positions``  ``int64[3, S]``         their positions, with ``states``
 ============== ======================= ==============================================================================
@@ -32,13 +32,13 @@ from torch.nn.utils.rnn import pad_sequence
 
 from ...envs.errors import suggestion
 from ..api import PolicyError, Recorded
-from .flow import Chain, SdeNoise, Transitions, recompute_log_probability
+from .flow import Chain, DenoisingSteps, SdeNoise, recompute_log_probability
 from .model import Context, QwenVla
 
 
 @dataclass(frozen=True)
 class Recording:
-    """What training wants to know of each answer; chunks are then sampled with the SDE, at its own temperature.
+    """What training needs of each answer; chunks are then sampled with the SDE, at its own temperature.
 
     Attributes:
         sde: Which steps are stochastic, and how much.
@@ -77,14 +77,14 @@ def recorded_of(
         chain: The sampling.
         mask: ``bool[B, H, K]``.
         value: ``float32[B]``.
-        embodiment: ``int64[B]``, where the action projection asks for it.
+        embodiment: ``int64[B]``, where the action projection needs it.
         state: ``float32[B, state_size]``, where the action expert reads it.
         context: What the backbone made of the prompts, where it is to be kept.
     """
     whole = {
-        "before": chain.transitions.before,
-        "after": chain.transitions.after,
-        "step": chain.transitions.step,
+        "before": chain.denoising_steps.before,
+        "after": chain.denoising_steps.after,
+        "step": chain.denoising_steps.step,
         "mask": mask,
         **({} if embodiment is None else {"embodiment": embodiment}),
         **({} if state is None else {"state": state}),
@@ -131,7 +131,7 @@ def recompute(
         recorded: Of replies of any batches.
         steps: Euler steps of those answers.
         sde: The recording's.
-        context: The backbone's states of the same samples, where they are computed anew; else the recorded ones are taken.
+        context: The backbone's states of the same samples, where they are recomputed; else the recorded ones are taken.
 
     Raises:
         PolicyError: No context is given and none was recorded, or an array that the model needs is missing.
@@ -149,7 +149,7 @@ def recompute(
     if context is None:
         context = recorded_context(recorded, device)
     field = model.velocity_field(context, mask, embodiment, state)
-    stored = Transitions(batch("before"), batch("after"), batch("step"))
+    stored = DenoisingSteps(batch("before"), batch("after"), batch("step"))
     return recompute_log_probability(field, stored, mask, steps, sde)
 
 

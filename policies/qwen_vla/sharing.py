@@ -41,7 +41,7 @@ def share(model: nn.Module, file: Path, fill: Callable[[], str]) -> str:
     with file.open("r+b", buffering=0) as opened:
         fcntl.flock(opened, fcntl.LOCK_EX)  # until it is closed
         filled = _filled(opened)
-        if not filled:  # or whoever began to has not come to its end
+        if not filled:  # or the process that began to has not finished
             opened.truncate(end)
             _place(tensors, torch.UntypedStorage.from_file(str(file), shared=True, nbytes=end))
             name = fill()

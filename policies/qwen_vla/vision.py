@@ -4,7 +4,7 @@ Transformers' own forward pass splits its attention into one call for each image
 so here they go through each block together, and the patch embedding is a matrix product instead of a convolution. The weights and the
 arithmetic are those of transformers' ``Qwen3_5VisionModel`` (models/qwen3_5/modeling_qwen3_5.py, v5.23.0), and a test compares results.
 
-Shapes: ``N`` images of ``gh x gw`` patches, ``P`` patches in all, ``D`` the tower's width.
+Shapes: ``I`` images of ``gh x gw`` patches, ``Q`` patches in all, ``D`` the tower's width.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ _ROTARY_BASE = 10_000.0
 def patchify(images: Tensor, patch: int = 16, merge: int = 2, frames: int = 2) -> Tensor:
     """Images as rows of pixels, as transformers' ``Qwen2VLImageProcessor`` makes them.
 
-    Patches stand in the order of their merge blocks, so that the ``merge x merge`` patches of one token are neighbours; a single
+    Patches are in the order of their merge blocks, so that the ``merge x merge`` patches of one token are neighbours; a single
     image is repeated over the patch's ``frames``. Pixels are scaled to -1 to 1.
 
     Args:
-        images: ``uint8[N, h, w, 3]``, sides in multiples of ``patch * merge``.
+        images: ``uint8[I, h, w, 3]``, sides in multiples of ``patch * merge``.
         patch: Side of a patch.
         merge: Side of a merge block, in patches.
         frames: Frames of a patch.
 
     Returns:
-        ``float32[N * gh * gw, 3 * frames * patch * patch]``.
+        ``float32[I * gh * gw, 3 * frames * patch * patch]``.
 
     Raises:
         PolicyError: The images have another type or shape.
@@ -49,7 +49,7 @@ def patchify(images: Tensor, patch: int = 16, merge: int = 2, frames: int = 2) -
         or images.shape[2] % unit
     ):
         raise PolicyError(
-            f"images are {str(images.dtype).removeprefix('torch.')}{list(images.shape)}, expected uint8[N, h, w, 3] with sides in "
+            f"images are {str(images.dtype).removeprefix('torch.')}{list(images.shape)}, expected uint8[I, h, w, 3] with sides in "
             f"multiples of {unit}; resize them first"
         )
     count, height, width, colours = images.shape
@@ -63,7 +63,7 @@ def patchify(images: Tensor, patch: int = 16, merge: int = 2, frames: int = 2) -
 
 
 def image_grids(count: int, height: int, width: int, patch: int = 16) -> Tensor:
-    """``int64[N, 3]``: frames, rows and columns of patches of ``count`` images of that size."""
+    """``int64[I, 3]``: frames, rows and columns of patches of ``count`` images of that size."""
     return torch.tensor([[1, height // patch, width // patch]]).expand(count, 3).contiguous()
 
 
@@ -72,11 +72,11 @@ def image_features(visual: Any, pixel_values: Tensor, grids: Tensor) -> Tensor:
 
     Args:
         visual: The backbone's vision tower, ``Qwen3_5VisionModel``.
-        pixel_values: ``[P, 3 * frames * patch * patch]`` from :func:`patchify`, image after image.
-        grids: ``int64[N, 3]``; best left on the CPU, where reading it waits for nothing.
+        pixel_values: ``[Q, 3 * frames * patch * patch]`` from :func:`patchify`, image after image.
+        grids: ``int64[I, 3]``; best left on the CPU, where reading it waits for nothing.
 
     Returns:
-        ``[P / merge^2, D_lm]``.
+        ``[Q / merge^2, D_lm]``.
 
     Raises:
         PolicyError: The patches are not as many as the grids say, or an image has several frames.
@@ -98,7 +98,7 @@ def image_features(visual: Any, pixel_values: Tensor, grids: Tensor) -> Tensor:
 
 
 def _equal_images(visual: Any, patches: Tensor, rows: int, columns: int) -> Tensor:
-    """States ``[N, blocks, D_lm]`` of the patches ``[N, rows * columns, pixels]`` of images of one size."""
+    """States ``[I, blocks, D_lm]`` of the patches ``[I, rows * columns, pixels]`` of images of one size."""
     count = len(patches)
     embed = visual.patch_embed.proj  # a 3-D convolution over single patches: a matrix product, and faster as one
     hidden = functional.linear(patches.to(embed.weight.dtype), embed.weight.flatten(1), embed.bias)
@@ -113,7 +113,7 @@ def _equal_images(visual: Any, patches: Tensor, rows: int, columns: int) -> Tens
 
 
 def _block(block: Any, hidden: Tensor, cos: Tensor, sin: Tensor) -> Any:
-    """One transformer block over ``hidden[N, L, D]``; attention stays within an image."""
+    """One transformer block over ``hidden[I, patches, D]``; attention stays within an image."""
     count, length, width = hidden.shape
     attention = block.attn
     qkv = attention.qkv(block.norm1(hidden)).reshape(count, length, 3, attention.num_heads, -1)
@@ -124,7 +124,7 @@ def _block(block: Any, hidden: Tensor, cos: Tensor, sin: Tensor) -> Any:
 
 
 def _rotate(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotates ``heads[N, heads, L, width]`` in float32."""
+    """Rotates ``heads[I, heads, patches, width]`` in float32."""
     precise = heads.float()
     first, second = precise.chunk(2, dim=-1)
     return (precise * cos + torch.cat((-second, first), dim=-1) * sin).to(heads.dtype)
@@ -138,7 +138,7 @@ def _in_blocks(table: Tensor, merge: int) -> Tensor:
 
 
 def _position_embedding(visual: Any, rows: int, columns: int) -> Tensor:
-    """The learned square of positions, bilinearly resampled to the image's grid: ``float32[L, D]``."""
+    """The learned square of positions, bilinearly resampled to the image's grid: ``float32[patches, D]``."""
     weights = visual.pos_embed.weight
     side = round(weights.shape[0] ** 0.5)
     square = weights.float().reshape(1, side, side, -1).permute(0, 3, 1, 2)
@@ -147,7 +147,7 @@ def _position_embedding(visual: Any, rows: int, columns: int) -> Tensor:
 
 
 def _rotary_table(visual: Any, rows: int, columns: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cosines and sines ``float32[L, head width]``: a quarter of them turns with the row, a quarter with the column, and again."""
+    """Cosines and sines ``float32[patches, head width]``: a quarter turns with the row, a quarter with the column, and again."""
     half = visual.config.hidden_size // visual.config.num_heads // 2
     frequencies = _ROTARY_BASE ** -(torch.arange(0, half, 2, device=device, dtype=torch.float32) / half)
     by_row = torch.arange(rows, device=device)[:, None, None] * frequencies

@@ -12,8 +12,8 @@ from ..sheet import DASH, Cell, Sheet
 def for_csv(sheets: Sequence[Sheet]) -> str:
     """One header and the lines of all sheets, which have the same columns; ends with a newline.
 
-    A dash is an empty field. Footnotes stand in the last column, since numbers would point to nothing. A text that a spreadsheet would
-    take for a formula has an apostrophe before it.
+    A dash is an empty field. Footnotes are in the last column, since their numbers would refer to nothing. A text that a spreadsheet
+    would read as a formula gets a leading apostrophe.
     """
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -29,8 +29,8 @@ def for_csv(sheets: Sequence[Sheet]) -> str:
             fields: list[str] = []
             for cell, is_wide in zip(line.cells, wide, strict=True):
                 fields += _fields(cell, is_wide)
-            said = [*line.footnotes, *(note for cell in line.cells for note in cell.footnotes)]
-            row = [sheet.heading, line.section, line.label, *fields, "; ".join(dict.fromkeys(said))]
+            notes = [*line.footnotes, *(note for cell in line.cells for note in cell.footnotes)]
+            row = [sheet.heading, line.section, line.label, *fields, "; ".join(dict.fromkeys(notes))]
             writer.writerow(map(_no_formula, row))
     return out.getvalue()
 

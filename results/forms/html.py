@@ -1,4 +1,4 @@
-"""Sheets as a page of HTML that needs nothing else; tables have captions and scopes, so that a screen reader can tell them."""
+"""Sheets as a self-contained HTML page; tables have captions and scopes for screen readers."""
 
 from __future__ import annotations
 

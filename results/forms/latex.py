@@ -39,7 +39,7 @@ _INDEXED = re.compile(r"π([0-9]+(?:\.[0-9]+)?)")
 def for_latex(sheets: Sequence[Sheet], legend: str) -> str:
     r"""A ``table`` for each sheet, after the comment that names the package; ends with a newline.
 
-    What is lacking and the footnotes stand below the rules, so that they go where the table goes.
+    What is missing and the footnotes are below the rules, so that they stay with the table.
     """
     blocks = [_table(sheet, legend) for sheet in map(spread_out, sheets)]
     return "\n".join(["% \\usepackage{booktabs}", *blocks])

@@ -1,4 +1,4 @@
-"""Where things are in a site. All pages lie side by side in one folder, so links between them are file names."""
+"""Paths in a site. All pages are in one folder, so links between them are file names."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import re
 from collections.abc import Iterable
 from urllib.parse import quote
 
-#: Episodes in a data file: few enough that one episode is shown at once, enough that a large run has few files.
+#: Episodes in a data file: few enough that one episode loads instantly, enough that a large run has few files.
 CHUNK = 50
 
 INDEX, TASK, EPISODE = "index.html", "task.html", "episode.html"
 
-#: The data file that says which runs there are, and what they played.
+#: The data file that lists the runs and their tasks.
 RUNS_DATA = "shared/runs.js"
 
 
 def run_ids(names: Iterable[str]) -> list[str]:
-    """A short name for each run that is good in file names and links everywhere, and unlike the others also where case is ignored.
+    """A short name for each run that is valid in file names and links everywhere, and unique also where case is ignored.
 
-    None has ``--`` in it, which stands between two of them.
+    None contains ``--``, which separates two of them.
     """
     ids: list[str] = []
     taken: set[str] = set()
@@ -54,7 +54,7 @@ def episode_link(run: str, key: str) -> str:
 
 
 def run_data(run: str) -> str:
-    """The data file that says what a run consists of."""
+    """The data file with a run's tasks."""
     return f"data/{run}/run.js"
 
 
@@ -73,9 +73,9 @@ def flips_data(first: str, second: str) -> str:
     return f"shared/compare-{first}--{second}.js"
 
 
-def film(run: str, number: int, start: int, repeat: int, kind: str = "mp4") -> str:
-    """The film of an episode; of kind ``jpg`` the picture that stands for it."""
-    return f"media/{run}/{number}-{start}-{repeat}.{kind}"
+def film(run: str, number: int, initial_state: int, repeat: int, kind: str = "mp4") -> str:
+    """The film of an episode; of kind ``jpg`` its poster."""
+    return f"media/{run}/{number}-{initial_state}-{repeat}.{kind}"
 
 
 def contact_sheet(run: str) -> str:

@@ -49,7 +49,7 @@ def _groups(runs: Sequence[tuple[str, RunReader]]) -> list[tuple[str, list[tuple
 
 
 def _standing(reader: RunReader, suite: str) -> tuple[bool, bool, float]:
-    """What the best run of a suite has most of: whether its policy competes, whether it is complete, its success rate."""
+    """The sort key of a suite's best run: whether its policy is ranked, whether it is complete, its success rate."""
     total = next(each.total for each in reader.table().suites if each.suite == suite)
     whole = total.complete and reader.manifest.record.shard is None
     return not reader.manifest.identity.policy_privileged, whole, total.rate or 0.0
@@ -74,7 +74,7 @@ def _rate(reader: RunReader, suites: set[str]) -> float:
 
 
 def comparison_of(first: RunReader, second: RunReader) -> Comparison | str:
-    """The comparison, or the sentence on why there is none."""
+    """The comparison, or the reason why there is none."""
     try:
         return compare_records(first.records(), second.records())
     except VlarigError as error:

@@ -1,6 +1,6 @@
-"""Data files: what a page's script needs beyond the page, as scripts that register themselves.
+"""Data files: the data of a page's scripts, as scripts that register themselves.
 
-A page that was opened from a file may not read JSON beside it, but may load a script. So data come as a script of one call.
+A page that was opened from a file may not read JSON beside it, but may load a script. So a data file is a script of one call.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ def data_file(path: str, value: Any) -> bytes:
     """The data file at ``path``.
 
     Args:
-        path: Where it lies in the site, which is what its page asks for it by.
+        path: Its path in the site, by which its page requests it.
         value: Plain data. Floats that are not finite become their names.
     """
     return f"vlarig.arrived({_literal(path)},\n{_literal(value)});\n".encode("ascii")

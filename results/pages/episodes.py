@@ -17,17 +17,17 @@ from ..records import Attempt, EpisodeRecord, TaskKey
 from . import addresses
 from .reading import Listed, RunReader
 
-#: What became of an episode, by the number that stands for it in a task's list.
+#: Outcomes of an episode, by their numbers in a task's list.
 OUTCOMES = ("failure", "success", "error")
 
 
 def run_data(reader: RunReader, run: str, notes: Sequence[str]) -> dict[str, Any]:
-    """What the pages of a run's tasks and episodes say about the run.
+    """The data about a run on the pages of its tasks and episodes.
 
     Args:
         reader: The run.
         run: Its id in the site.
-        notes: What must be said beside its numbers.
+        notes: Notes beside its numbers.
     """
     table = reader.table()
     tasks = [
@@ -51,12 +51,12 @@ def run_data(reader: RunReader, run: str, notes: Sequence[str]) -> dict[str, Any
 
 
 def run_summary(reader: RunReader, run: str) -> dict[str, Any]:
-    """What the pages of other runs' episodes say about the run: its name, and which tasks it has."""
+    """The data about a run on the pages of other runs' episodes: its name, and its tasks."""
     return {"id": run, "name": reader.name, "tasks": ["/".join(key) for key in reader.tasks]}
 
 
 def _channels(suite: str) -> list[dict[str, Any]] | None:
-    """What the numbers of an action are; ``None`` where the suite is not installed here."""
+    """The action channels; ``None`` where the suite is not installed here."""
     try:
         return [asdict(channel) for channel in load_suite(suite).embodiment.channels]
     except VlarigError:
@@ -64,7 +64,7 @@ def _channels(suite: str) -> list[dict[str, Any]] | None:
 
 
 def task_data(reader: RunReader, listed: Sequence[Listed], films: bool) -> dict[str, Any]:
-    """The list of a task's episodes, a column for each thing that is known of all.
+    """The list of a task's episodes, as columns.
 
     Args:
         reader: The run.
@@ -75,7 +75,7 @@ def task_data(reader: RunReader, listed: Sequence[Listed], films: bool) -> dict[
     return {
         "instructions": list(numbers),
         "instruction": [numbers[episode.instruction] for episode in listed],
-        "start": [episode.start for episode in listed],
+        "initial_state": [episode.initial_state for episode in listed],
         "repeat": [episode.repeat for episode in listed],
         "outcome": [2 if episode.success is None else int(episode.success) for episode in listed],
         "steps": [episode.steps for episode in listed],
@@ -107,7 +107,7 @@ def chunk_data(reader: RunReader, run: str, number: int, listed: Sequence[Listed
             episodes[episode.key] = {"outcome": "error", "attempts": attempts}
             continue
         record = reader.ledger.record(episode.key)
-        place = (run, number, record.start, record.repeat)
+        place = (run, number, record.initial_state, record.repeat)
         film = addresses.film(*place) if films and reader.film(record.key) else None
         poster = addresses.film(*place, "jpg") if film and reader.poster(record.key) else None
         episodes[episode.key] = _episode(record) | {"attempts": attempts, "film": film, "poster": poster}
@@ -139,7 +139,7 @@ def _episode(record: EpisodeRecord) -> dict[str, Any]:
 def packed(actions: np.ndarray) -> dict[str, Any]:
     """``actions``, ``float32[H, A]``, for a script: the numbers of one channel after the other in half precision, zlib, base64.
 
-    Half precision has three digits, which is more than a picture shows, and halves what a site weighs.
+    Half precision has three digits, which is more than a picture shows, and halves the size of a site.
     """
     with np.errstate(over="ignore"):  # beyond 65,504 it says infinite
         data = actions.T.astype("<f2").tobytes()

@@ -13,21 +13,21 @@ from ..runs import file_statuses
 from .reading import RunReader
 from .site import Site, SiteOptions, hash_of
 
-#: Seconds for which what was read is taken for the present.
+#: Seconds for which a reading counts as current.
 FRESH = 1.0
 
 
 class Follower:
     """Keeps a site up to date. Any thread may call.
 
-    What a run's ledger has gained is read when somebody asks, and at most once a second; nothing happens while nobody does.
+    New ledger entries are read on request, and at most once a second; without requests nothing is read.
     """
 
     def __init__(self, folders: Callable[[], list[Path]], options: SiteOptions) -> None:
         """A site of runs.
 
         Args:
-            folders: Gives the folders of the runs, which may be others each time.
+            folders: Returns the folders of the runs, which may change between calls.
             options: How the site is made.
         """
         self._folders = folders
@@ -39,7 +39,7 @@ class Follower:
         self._read_at = -FRESH
 
     def content(self, path: str) -> bytes | Path | None:
-        """What is at a path of the site at this moment, as :meth:`~vlarig.results.pages.site.Site.content` says it.
+        """The current content at a path of the site, as from :meth:`~vlarig.results.pages.site.Site.content`.
 
         Raises:
             VlarigError: A run was damaged in between.
@@ -61,7 +61,7 @@ class Follower:
             ), f"{runs}, {written} being written: {finished:,} of {expected:,} episodes finished"
 
     def close(self) -> None:
-        """Let go of the ledgers."""
+        """Close the ledgers."""
         with self._turn:
             for reader in self._readers.values():
                 reader.close()
@@ -83,7 +83,7 @@ class Follower:
         self._read_at = time.monotonic()
 
     def _read(self, folder: Path) -> None:
-        """Bring one run up to date; what is wrong with it is told on the first page."""
+        """Update one run; the first page shows its errors."""
         reader = self._readers.get(folder)
         try:
             if reader is not None and reader.replaced:
@@ -101,5 +101,5 @@ class Follower:
 
 
 def _signature(folder: Path) -> tuple[object, ...]:
-    """What changes when a run that cannot be read may have become readable."""
+    """A value that changes when an unreadable run may have become readable."""
     return tuple(status and (status.st_ino, status.st_size, status.st_mtime_ns) for status in file_statuses(folder))

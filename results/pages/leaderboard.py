@@ -1,8 +1,8 @@
 """Leaderboards: for each benchmark what was published and what the runs measured, in one table.
 
-A number of ours is there where every episode that it is the mean of has a result. Where one is lacking there is none, so that nothing
-incomplete is ranked; how far it came is told in its place. A scripted expert, which acts on the simulator's own truth, is shown among
-the others by its number, and has no rank: a policy is never first by being the only one that counts, with better numbers below it.
+One of our numbers is shown only where every episode of the mean has a result, so that nothing incomplete is ranked; else the progress
+is shown in its place. A scripted expert, which acts on the simulator's own truth, is sorted among the others by its number, but has no
+rank: so a policy is never first only because it is the only one ranked, with better numbers below it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ..tables import RunTable, Tally
 from . import addresses
 from .reading import RunReader
 
-#: What a row of ours is beside the published ones.
+#: The kind of our rows beside the published ones.
 MEASURED = "measured"
 
 #: A suite of more tasks has no column for each; they are on the runs' pages.
@@ -49,12 +49,12 @@ class BoardCell:
     """A number, or why there is none.
 
     Attributes:
-        text: What is printed.
-        value: What is sorted by; ``None`` where there is no number that compares with those beside it.
-        competes: Whether the number takes part in the ranking.
+        text: The printed text.
+        value: The sort key; ``None`` where there is no number comparable with those beside it.
+        competes: Whether the number is ranked.
         interval: The 95 % interval, in the column's unit.
         n: Episodes behind it.
-        remarks: What must be said of it.
+        remarks: Remarks on it.
     """
 
     text: str = "–"
@@ -101,7 +101,7 @@ class BoardRow:
 
     @property
     def shared_remarks(self) -> tuple[str, ...]:
-        """What must be said of each of its numbers, where these are several."""
+        """The remarks that all of its numbers have in common, where these are several."""
         return shared(cell.remarks for cell in self.cells.values())
 
 
@@ -128,7 +128,7 @@ class Board:
 
     @property
     def remarks(self) -> list[str]:
-        """What must be said of numbers, each sentence once."""
+        """The remarks on all numbers, each once."""
         return list(dict.fromkeys(remark for row in self.rows for cell in row.cells.values() for remark in cell.remarks))
 
     @property
@@ -137,7 +137,7 @@ class Board:
         return any(row.kind == MEASURED for row in self.rows)
 
     def ranks(self) -> list[int | None]:
-        """The rank of each row by the first column; equal numbers share one, and what does not compete is passed over."""
+        """The rank of each row by the first column; equal numbers share one, and rows that do not compete are skipped."""
         column = self.columns[0]
         cells = [row.cells.get(column.name, BoardCell()) for row in self.rows]
         values = [cell.value if cell.ranked else None for cell in cells]
@@ -231,7 +231,7 @@ def _run_rows(
         for column in columns:
             if table.shard and column.suites:
                 cells[column.name] = _shard_cell(table)
-            elif number := measured_number(column, reader.name, [records], "start"):
+            elif number := measured_number(column, reader.name, [records], "initial_state"):
                 cells[column.name] = _our_cell(number, column.unit)
         for suite in table.suites:
             if suite.suite in suites:
@@ -258,7 +258,10 @@ def _tally_cell(tally: Tally, table: RunTable, repeats: bool) -> BoardCell:
         return BoardCell(f"incomplete ({counts})", n=tally.finished)
     rate, low, high = tally.percent
     identity = table.manifest.identity
-    remarks = [*(["starts repeat, which the interval takes for further starts"] if repeats else []), *identity.policy_notes()]
+    remarks = [
+        *(["initial states repeat, which the interval counts as further ones"] if repeats else []),
+        *identity.policy_notes(),
+    ]
     competes = not identity.policy_privileged
     return BoardCell(f"{rate:.1f}", rate, competes, (low, high), tally.finished, tuple(remarks))
 
@@ -299,13 +302,13 @@ def _suite_boards(runs: Sequence[tuple[str, RunReader]], covered: set[str]) -> l
 
 
 def _checked_tasks(row: BoardRow, columns: Sequence[BoardColumn]) -> BoardRow:
-    """The row; its mean is of other tasks than those of the rows beside it where it played fewer, and then it does not compare."""
+    """The row; where it played fewer tasks than the rows beside it, its mean is not comparable."""
     played = [column for column in columns[1:] if column.name in row.cells]
     whole = row.cells["all"]
     if len(played) == len(columns) - 1 or whole.value is None:
         return row
-    told = f"{row.run} played {len(played)} of these {len(columns) - 1} tasks, so its mean is not ranked"
-    cells = row.cells | {"all": replace(whole, value=None, remarks=(*whole.remarks, told))}
+    remark = f"{row.run} played {len(played)} of these {len(columns) - 1} tasks, so its mean is not ranked"
+    cells = row.cells | {"all": replace(whole, value=None, remarks=(*whole.remarks, remark))}
     return replace(row, cells=cells)
 
 

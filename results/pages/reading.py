@@ -1,7 +1,7 @@
-"""A run as its pages read it: totals that grow with the ledger, and its episodes a few at a time.
+"""Reads a run for its pages: totals that grow with the ledger, and its episodes a few at a time.
 
-Of an episode no more is kept than whether it succeeded. All else is read where a page shows it, so that a run of any size can be
-looked at in little memory, also while it is being written.
+Of an episode only its success is kept in memory. All else is read when a page shows it, so that a run of any size can be
+shown in little memory, also while it is being written.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from ..run_files import films_of, own_path, run_name
 from ..runs import file_statuses
 from ..tables import RunTable, counted_table
 
-#: What an episode's seconds are divided into, and what is left of their total.
+#: The activities of an episode's seconds, and the rest of their total.
 ACTIVITIES = ("simulate", "render", "policy", "wait")
 
 _SELECT_NEW = "SELECT rowid, key, success, steps, metrics, seconds FROM episodes WHERE rowid > ? ORDER BY rowid"
 _SELECT_FAILED = "SELECT key, COUNT(*) FROM attempts WHERE key >= ? AND key < ? GROUP BY key"
 _SELECT_LIST = """
-SELECT key, start, repeat, instruction, success, steps, seconds FROM episodes WHERE key >= ? AND key < ?
+SELECT key, initial_state, repeat, instruction, success, steps, seconds FROM episodes WHERE key >= ? AND key < ?
 """
 
 
 @dataclass(frozen=True)
 class Scored:
-    """All that is kept of a finished episode."""
+    """The data kept of a finished episode."""
 
     success: bool
 
@@ -46,15 +46,15 @@ _SUCCESS, _FAILURE = Scored(True), Scored(False)
 
 @dataclass
 class TaskTotals:
-    """What the finished episodes of a task come to.
+    """Totals over the finished episodes of a task.
 
     Attributes:
         outcomes: Whether each succeeded, by its key.
         successes: How many did.
-        steps: Rows that were executed in all of them.
+        steps: Steps that were executed in all of them.
         seconds: Their seconds by activity, and their ``total``.
         metrics: Name of a metric to the sum of its values and their number.
-        repeats: Whether a start was played more than once.
+        repeats: Whether an initial state was played more than once.
     """
 
     outcomes: dict[str, Scored] = field(default_factory=dict)
@@ -65,7 +65,7 @@ class TaskTotals:
     repeats: bool = False
 
     def add(self, row: sqlite3.Row) -> None:
-        """Count an episode in."""
+        """Add an episode."""
         success = bool(row["success"])
         self.outcomes[row["key"]] = _SUCCESS if success else _FAILURE
         self.successes += success
@@ -84,17 +84,17 @@ class Listed:
 
     Attributes:
         key: Its key.
-        start: The benchmark's literal start.
-        repeat: Which repeat of that start.
+        initial_state: The benchmark's literal seed of the initial state, or its index.
+        repeat: Which repeat of that initial state.
         success: Whether it succeeded; ``None`` where it was given up.
-        steps: Rows that were executed.
+        steps: Steps that were executed.
         seconds: Wall time.
         failed_attempts: Attempts that failed for reasons that are not the policy's.
-        instruction: What the policy was told to do; empty where that is not known.
+        instruction: The instruction that the policy got; empty where that is not known.
     """
 
     key: str
-    start: int
+    initial_state: int
     repeat: int
     success: bool | None
     steps: int
@@ -104,7 +104,7 @@ class Listed:
 
 
 class DamagedRunError(VlarigError):
-    """Something of a run cannot be read, which was found when a page of it was made.
+    """A part of a run cannot be read, found when a page of it was made.
 
     Attributes:
         reader: The run.
@@ -146,7 +146,7 @@ class RunReader:
 
         Args:
             folder: Folder of the run.
-            one_moment: Whether all that is ever read is to be of one moment, while a driver goes on writing.
+            one_moment: Whether all reads see one snapshot, while a driver continues writing.
 
         Raises:
             VlarigError: Manifest or ledger are missing or damaged, or do not belong together.
@@ -163,12 +163,12 @@ class RunReader:
         return reader
 
     def close(self) -> None:
-        """Let go of the ledger."""
+        """Close the ledger."""
         self.ledger.close()
 
     @property
     def replaced(self) -> bool:
-        """Whether another run lies in the folder now, or none."""
+        """Whether the folder holds another run now, or none."""
         return _identity_of(self.folder) != self._files
 
     def update(self) -> None:
@@ -192,17 +192,17 @@ class RunReader:
             self.tasks[TaskKey.of(row["key"])].add(row)
         except KeyError:
             raise VlarigError(
-                f"{self.folder} mixes two runs: its ledger holds {row['key']}, against its manifest; bring both back from a copy"
+                f"{self.folder} mixes two runs: its ledger holds {row['key']}, against its manifest; restore both from a copy"
             ) from None
         except ValueError as error:
             raise VlarigError(
-                f"the ledger {self.ledger.path} holds a damaged record of {row['key']}: {error}; bring the file back from a copy"
+                f"the ledger {self.ledger.path} holds a damaged record of {row['key']}: {error}; restore the file from a copy"
             ) from error
         self._last_row = row["rowid"]
 
     @property
     def being_written(self) -> bool:
-        """Whether a driver is at work on the run."""
+        """Whether a driver is writing the run."""
         return lock_holder(self.folder) is not None
 
     def table(self) -> RunTable:
@@ -216,25 +216,25 @@ class RunReader:
         return Counter(map(TaskKey.of, self._errors))
 
     def records(self) -> RunRecords:
-        """What the run knows, with records that know nothing but their success: enough for tables of success rates."""
+        """The run's records, with success as their only result: enough for tables of success rates."""
         scored = {task: cast("Mapping[str, EpisodeRecord]", totals.outcomes) for task, totals in self.tasks.items()}
         return task_records(self.name, self.manifest, self._errors_by_task(), scored)
 
     def listed(self, task: TaskKey) -> list[Listed]:
-        """The task's episodes that finished or were given up, by start and repeat."""
+        """The task's episodes that finished or were given up, by initial state and repeat."""
         low, high = _range(task)
         failed: dict[str, int] = {key: count for key, count in self.ledger.rows(_SELECT_FAILED, (low, high))}  # noqa: C416
         listed = [
-            Listed(row["key"], row["start"], row["repeat"], bool(row["success"]), row["steps"],
+            Listed(row["key"], row["initial_state"], row["repeat"], bool(row["success"]), row["steps"],
                    numbers_in(row["seconds"]).get("total", 0.0), failed.get(row["key"], 0), row["instruction"] or "")
             for row in self.ledger.rows(_SELECT_LIST, (low, high))
         ]  # fmt: skip
         finished = self.tasks[task].outcomes
         for key in self._errors:
             if low <= key < high and key not in finished:
-                *_, start, repeat = split_key(key)
-                listed.append(Listed(key, start, repeat, None, 0, 0.0, failed.get(key, 0)))
-        return sorted(listed, key=lambda episode: (episode.start, episode.repeat))
+                *_, initial_state, repeat = split_key(key)
+                listed.append(Listed(key, initial_state, repeat, None, 0, 0.0, failed.get(key, 0)))
+        return sorted(listed, key=lambda episode: (episode.initial_state, episode.repeat))
 
     def attempt_kinds(self) -> list[tuple[str, int, int]]:
         """Kinds of failed attempts, with how many there were and how many of them were given up; the most frequent first."""
@@ -251,13 +251,13 @@ class RunReader:
         return self.folder / "videos" / name if name in self._films else None
 
     def poster(self, key: str) -> Path | None:
-        """The picture that stands for the episode's film, if there is one."""
+        """The poster of the episode's film, if there is one."""
         film = self.film(key)
         name = f"{film.stem}.jpg" if film else ""
         return self.folder / "videos" / name if name in self._films else None
 
     def first_poster(self) -> str | None:
-        """Key of the first episode, by task and start, that has a poster."""
+        """Key of the first episode, by task and initial state, that has a poster."""
         if not any(name.endswith(".jpg") for name in self._films):
             return None
         for totals in self.tasks.values():
@@ -273,12 +273,12 @@ class RunReader:
 
 
 def _range(task: TaskKey) -> tuple[str, str]:
-    """Between which texts the keys of a task's episodes are: ``0`` follows ``/``."""
+    """The range of texts that holds the keys of a task's episodes: ``0`` follows ``/``."""
     prefix = "/".join(task)
     return f"{prefix}/", f"{prefix}0"
 
 
 def _identity_of(folder: Path) -> tuple[int, ...]:
-    """What tells a run's files from others that take their place: where the disk has the ledger, and when the manifest was written."""
+    """What distinguishes a run's files from later ones in their place: the ledger's inode, and the manifest's time of writing."""
     manifest, ledger, _ = file_statuses(folder)
     return (ledger.st_ino, manifest.st_ino, manifest.st_mtime_ns) if manifest and ledger else ()

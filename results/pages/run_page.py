@@ -1,4 +1,4 @@
-"""What the page of one run shows: its tasks, where its time went, what failed, and what it was made with."""
+"""The content of one run's page: its tasks, time breakdown, failures, policy and versions."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from ..tables import RunTable, Tally
 from . import addresses
 from .reading import ACTIVITIES, RunReader, TaskTotals
 
-#: Episodes without a result that a run's page names one by one.
-MOST_TOLD = 100
+#: Most episodes without a result that a run's page lists.
+MOST_LISTED = 100
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class TaskLine:
         label: Its name.
         total: Whether it is a suite.
         tally: Its episodes.
-        link: Where its episodes are listed; empty for a suite.
-        steps: Mean number of rows of an episode; ``None`` without a finished one.
+        link: The list of its episodes; empty for a suite.
+        steps: Mean number of steps of an episode; ``None`` without a finished one.
         metrics: Means of the benchmark's own measures, by name; ``None`` where a finished episode has no finite number.
     """
 
@@ -39,12 +39,12 @@ class TaskLine:
 
 @dataclass(frozen=True)
 class TimeLine:
-    """Where the time of some episodes went.
+    """The time breakdown of some episodes.
 
     Attributes:
-        label: What it is of.
+        label: The task, or all.
         seconds: Seconds in all.
-        shares: Activity to its share in percent; ``rest`` is what no activity accounts for.
+        shares: Activity to its share in percent; ``rest`` is time outside all activities.
     """
 
     label: str
@@ -85,7 +85,7 @@ def _mean_steps(parts: Sequence[TaskTotals]) -> float | None:
 
 
 def time_lines(reader: RunReader) -> list[TimeLine]:
-    """Where the time of the whole run went, then of each task; nothing where no episode has finished."""
+    """The time breakdown of the whole run, then of each task; nothing where no episode has finished."""
     lines = [("all tasks", list(reader.tasks.values()))] if len(reader.tasks) > 1 else []
     labels = [row.label for suite in reader.table().suites for row in suite.rows]
     lines += [(label, [totals]) for label, totals in zip(labels, reader.tasks.values(), strict=True)]
@@ -104,7 +104,7 @@ def _time_line(label: str, parts: Sequence[TaskTotals]) -> TimeLine | None:
 
 
 def state_of(reader: RunReader, table: RunTable) -> str:
-    """How far a run is, in a word or two."""
+    """A run's progress, in a word or two."""
     if table.total.complete:
         return "complete"
     return "being written" if reader.being_written else "incomplete"
@@ -115,16 +115,16 @@ def picture(reader: RunReader, run: str) -> dict[str, str] | None:
     key = reader.first_poster()
     if key is None:
         return None
-    *task, start, repeat = split_key(key)
+    *task, initial_state, repeat = split_key(key)
     number = list(reader.tasks).index(TaskKey(*task))
     outcome = "success" if reader.tasks[TaskKey(*task)].outcomes[key].success else "failure"
-    label = f"{reader.name}: the end of {task[2]}, start {start}: {outcome}"
-    path = addresses.film(run, number, start, repeat, "jpg")
+    label = f"{reader.name}: the end of {task[2]}, initial state {initial_state}: {outcome}"
+    path = addresses.film(run, number, initial_state, repeat, "jpg")
     return {"path": path, "link": addresses.episode_link(run, key), "label": label}
 
 
 def facts(manifest: Manifest) -> list[tuple[str, str]]:
-    """What a run was made with, for readers."""
+    """The run's policy, protocols, versions and machine, for readers."""
     identity, record = manifest.identity, manifest.record
     dirty = " with uncommitted changes" if record.git_dirty else ""
     named = {

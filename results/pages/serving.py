@@ -25,23 +25,23 @@ from .following import Follower
 #: The only address that is served.
 LOOPBACK = "127.0.0.1"
 
-#: By these names a browser on this machine may call it. Another name may lead here from anybody's page (DNS rebinding).
+#: The host names that a browser on this machine may use. Any other web page can point its own name here (DNS rebinding).
 _OWN_NAMES = (LOOPBACK, "localhost")
 
 _PIECE = 1 << 16
 
-_CLOSED = b"this site is its user's alone: open the address that `vlarig view` printed, with the token in it\n"
+_CLOSED = b"this site is private: open the address that `vlarig view` printed, with the token in it\n"
 
 
 class PageServer(ThreadingHTTPServer):
     """A server on 127.0.0.1; call ``serve_forever``, and ``server_close`` at the end.
 
     Args:
-        follower: What is served.
+        follower: The site to serve.
         port: The port; 0 for any that is free.
 
     Attributes:
-        token: What a request must show.
+        token: The token that a request must carry.
 
     Raises:
         VlarigError: The port cannot be used.
@@ -62,16 +62,16 @@ class PageServer(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        """Where a browser finds it; the token in it is a secret."""
+        """The site's address; the token in it is a secret."""
         return f"http://{LOOPBACK}:{self.server_address[1]}/?token={self.token}"
 
     @property
     def cookie(self) -> str:
-        """Name of the cookie that keeps the token; cookies do not tell ports apart."""
+        """Name of the cookie that keeps the token, with the port: cookies do not distinguish ports."""
         return f"vlarig-view-{self.server_address[1]}"
 
     def handle_error(self, request: socket.socket | tuple[bytes, socket.socket], client_address: Any) -> None:
-        """Tell of what went wrong, unless it is a browser that went away in the middle of an answer."""
+        """Report an error, unless a browser closed the connection in the middle of an answer."""
         if not isinstance(sys.exception(), (ConnectionError, TimeoutError)):
             super().handle_error(request, client_address)
 
@@ -82,10 +82,10 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = 30
 
     def do_GET(self) -> None:
-        """Answer with what is at the path."""
+        """Answer with the content at the path."""
         host = (self.headers.get("Host") or "").rpartition(":")[0] or self.headers.get("Host")
         if host not in _OWN_NAMES:
-            self._answer(HTTPStatus.FORBIDDEN, b"this server answers to 127.0.0.1 and localhost alone\n", "text/plain")
+            self._answer(HTTPStatus.FORBIDDEN, b"this server answers only to 127.0.0.1 and localhost\n", "text/plain")
             return
         if not self._may_look():
             self._answer(HTTPStatus.FORBIDDEN, _CLOSED, "text/plain")
@@ -93,8 +93,8 @@ class _Handler(BaseHTTPRequestHandler):
         path = unquote(urlsplit(self.path).path).removeprefix("/") or "index.html"
         try:
             if path == "version":
-                version, told = self.server.follower.state()
-                self._answer(HTTPStatus.OK, json.dumps({"version": version, "told": told}).encode(), "application/json")
+                version, progress = self.server.follower.state()
+                self._answer(HTTPStatus.OK, json.dumps({"version": version, "progress": progress}).encode(), "application/json")
                 return
             content = self.server.follower.content(path)
         except VlarigError as error:
@@ -110,7 +110,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_HEAD = do_GET  # noqa: N815
 
     def _may_look(self) -> bool:
-        """Whether the request shows the token, in its address or in its cookie."""
+        """Whether the request has the token, in its address or in its cookie."""
         cookies = (each.strip().partition("=") for each in (self.headers.get("Cookie") or "").split(";"))
         return self._has_token() or any(name == self.server.cookie and self._is_token(value) for name, _, value in cookies)
 
@@ -141,7 +141,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def _send_file(self, path: Path) -> None:
-        """Send a film or a picture, or the part of it that is asked for: browsers jump within films."""
+        """Send a film or a picture, or the requested part of it: browsers seek within films."""
         try:
             with path.open("rb") as file:
                 size = path.stat().st_size
@@ -162,11 +162,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-        """A page that asks every two seconds is nothing to tell of."""
+        """Log nothing: a page sends a request every two seconds."""
 
 
 def _wanted(header: str | None, size: int) -> tuple[int, int]:
-    """From where to where a file is asked for; all of it where the header says nothing that can be met."""
+    """The requested range of a file; all of it where the header has no valid range."""
     found = re.fullmatch(r"bytes=([0-9]{0,18})-([0-9]{0,18})", header or "")  # no file is larger
     if found is None or size == 0 or not (found[1] or found[2]):
         return 0, size

@@ -19,25 +19,25 @@ from .leaderboard import make_boards
 from .reading import DamagedRunError, Listed, RunReader
 from .templates import environment
 
-#: What pages load beside data: scripts, style, icon.
+#: Files that pages load besides data: scripts, style, icon.
 STATIC = (
     "icon.svg", "style.css", "page.js", "tables.js", "listing.js", "task.js", "actions.js", "plot.js", "film.js", "episode.js",
     "flips.js", "follow.js",
 )  # fmt: skip
 
-#: What finds what is at a path, from the path and the words in it.
+#: Finds the content at a path, from the path and the words in it.
 _Find = Callable[..., bytes | Path | None]
 
 
 @dataclass(frozen=True)
 class SiteOptions:
-    """How a site is made.
+    """Options of a site.
 
     Attributes:
         title: Its title.
         films: Whether it has the runs' films and pictures.
         comparisons: Which pairs of runs that played the same have a page (:func:`~vlarig.results.pages.comparing.chosen_pairs`).
-        live: Whether its pages follow what changes, which needs a server.
+        live: Whether its pages follow changes, which needs a server.
     """
 
     title: str = "Results"
@@ -47,7 +47,7 @@ class SiteOptions:
 
 
 class Site:
-    """A site of some runs; a page is made when it is asked for.
+    """A site of some runs; a page is made on request.
 
     Attributes:
         runs: Ids and runs.
@@ -58,7 +58,7 @@ class Site:
 
         Args:
             readers: The runs, in the order in which they are shown.
-            options: How it is made.
+            options: Its options.
             unreadable: Names of runs that cannot be read, each with the reason.
         """
         self.runs = list(zip(addresses.run_ids(reader.name for reader in readers), readers, strict=True))
@@ -67,7 +67,7 @@ class Site:
         self._templates = environment()
         self._by_id = dict(self.runs)
         self._listed: tuple[object, list[Listed]] = ((), [])
-        # What was made last is kept until what it was made of has changed.
+        # The latest results are kept until their sources have changed.
         self._boards = lru_cache(1)(lambda version: make_boards(self.runs))
         self._chosen = lru_cache(1)(lambda version: comparing.chosen_pairs(self.runs, options.comparisons))
         self._comparison = lru_cache(1)(
@@ -93,7 +93,7 @@ class Site:
         return tuple((run, reader.version) for run, reader in self.runs) + self.unreadable
 
     def paths(self) -> Iterator[str]:
-        """Every path: what pages need before the pages, and the first page last."""
+        """Every path: the pages' data before the pages, and the first page last."""
         yield from (f"static/{name}" for name in STATIC if name != "follow.js" or self.options.live)
         for run, reader in self.runs:
             yield from self._media(run, reader)
@@ -112,7 +112,7 @@ class Site:
         yield addresses.INDEX
 
     def content(self, path: str) -> bytes | Path | None:
-        """What is at a path: bytes, or the file that holds them; ``None`` where there is nothing.
+        """The content at a path: bytes, or the file that holds them; ``None`` where there is nothing.
 
         Raises:
             DamagedRunError: A run is damaged.
@@ -123,7 +123,7 @@ class Site:
         return None
 
     def _of_run(self, find: _Find) -> _Find:
-        """What ``find`` finds for a run, whose id is the first word of the path; a run that cannot be read is named."""
+        """The result of ``find`` for a run, whose id is the first word of the path; an error names a run that cannot be read."""
 
         def answer(path: str, run: str, *words: str) -> bytes | Path | None:
             if (reader := self._by_id.get(run)) is None:
@@ -136,9 +136,9 @@ class Site:
         return answer
 
     def _of_pair(self, find: _Find) -> _Find:
-        """What ``find`` finds for the comparison of two runs.
+        """The result of ``find`` for the comparison of two runs.
 
-        Any two that can be compared are, since with a run that is being written the best one changes.
+        Any two comparable runs are accepted, since with a run that is being written the best one changes.
         """
 
         def answer(path: str, first: str, second: str) -> bytes | Path | None:
@@ -174,7 +174,7 @@ class Site:
         return self._render(
             "run.html", run=reader, table=table, state=run_page.state_of(reader, table), lines=run_page.task_lines(reader, run),
             times=run_page.time_lines(reader), facts=run_page.facts(reader.manifest), sessions=reader.ledger.sessions(),
-            attempt_kinds=reader.attempt_kinds(), given_up=reader.given_up(run_page.MOST_TOLD), most_told=run_page.MOST_TOLD,
+            attempt_kinds=reader.attempt_kinds(), given_up=reader.given_up(run_page.MOST_LISTED), most_listed=run_page.MOST_LISTED,
             manifest=reader.manifest.text().rstrip(), sheet=addresses.contact_sheet(run) if sheet else "",
             partners=[(self._by_id[other].name, page) for other, page in comparing.partners(run, self._chosen(self.version))],
             episode_link=lambda key: addresses.episode_link(run, key),
@@ -211,7 +211,7 @@ class Site:
         return data_file(path, empty if isinstance(comparison, str) else comparing.flips_data(comparison, first, second))
 
     def _list(self, run: str, reader: RunReader, number: int) -> list[Listed]:
-        """The list of a task's episodes; the latest one is kept, since its chunks are asked for one after the other."""
+        """The list of a task's episodes; the latest one is kept, since its chunks are requested one after the other."""
         wanted = (run, number, reader.version)
         if self._listed[0] != wanted:
             self._listed = ((), [])  # not two at a time
@@ -228,19 +228,21 @@ class Site:
         for number, (key, totals) in enumerate(reader.tasks.items()):
             for episode in sorted(totals.outcomes):
                 if reader.film(episode):
-                    start, repeat = map(int, episode.removeprefix("/".join(key) + "/").split("/"))
-                    yield addresses.film(run, number, start, repeat)
+                    initial_state, repeat = map(int, episode.removeprefix("/".join(key) + "/").split("/"))
+                    yield addresses.film(run, number, initial_state, repeat)
                     if reader.poster(episode):
-                        yield addresses.film(run, number, start, repeat, "jpg")
+                        yield addresses.film(run, number, initial_state, repeat, "jpg")
 
     def _contact_sheet(self, path: str, run: str, reader: RunReader) -> Path | None:
         return reader.contact_sheet() if self.options.films else None
 
-    def _medium(self, path: str, run: str, reader: RunReader, number: str, start: str, repeat: str, kind: str) -> Path | None:
+    def _medium(
+        self, path: str, run: str, reader: RunReader, number: str, initial_state: str, repeat: str, kind: str
+    ) -> Path | None:
         if not self.options.films or int(number) >= len(reader.tasks):
             return None
         find = reader.film if kind == "mp4" else reader.poster
-        return find(f"{'/'.join(episodes.task_key(reader, int(number)))}/{start}/{repeat}")
+        return find(f"{'/'.join(episodes.task_key(reader, int(number)))}/{initial_state}/{repeat}")
 
 
 def _static(path: str, name: str) -> bytes | None:

@@ -44,7 +44,7 @@ def _duration(seconds: float) -> str:
 
 
 def _breakable(text: str) -> Markup:
-    """A long name that may go on in the next line after ``_`` and ``/``."""
+    """A long name that may break after ``_`` and ``/``."""
     from markupsafe import Markup, escape
 
     return Markup("<wbr>").join(escape(part) for part in re.split(r"(?<=[_/])", text))

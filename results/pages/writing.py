@@ -1,9 +1,8 @@
 """A site in a folder.
 
-Every file appears whole, by renaming, and what a page needs comes before the page. So whoever reads a site while it is made anew sees
-pages and data that are whole, some of them from before. What is unchanged is not touched, and what is no longer part of the site goes
-last. A build that is killed leaves a site that the next one completes. Two builds of one folder would each remove what the other wrote,
-so the first one has the folder to itself.
+Every file is written by an atomic rename, and a page's data before the page. So a reader during a rebuild sees complete pages and data,
+some of them old. Unchanged files are not touched, and files that are no longer part of the site are removed last. The next build
+completes one that was killed. Two builds of one folder would each remove the other's files, so the first one locks the folder.
 """
 
 from __future__ import annotations
@@ -21,20 +20,20 @@ from ...envs.files import without_links
 from ..run_files import appearing
 from .site import Site
 
-#: By this file a folder is known for an earlier site, which may be replaced.
+#: This file marks a folder as an earlier site, which may be replaced.
 MARKER = "vlarig-site.json"
 _MARKED = b'{"format": 1, "made_by": "vlarig page"}\n'
 
 
 @dataclass(frozen=True)
 class Written:
-    """What writing a site came to.
+    """The result of writing a site.
 
     Attributes:
         files: Files of the site.
         size: Bytes in all of them.
         changed: Files that are new or were changed.
-        removed: Files of the earlier site that are gone.
+        removed: Files of the earlier site that were removed.
     """
 
     files: int
@@ -49,11 +48,11 @@ def write_site(site: Site, out: Path, done: Callable[[int], None] = lambda count
     Args:
         site: The site.
         out: The folder: new, empty, or with an earlier site.
-        done: Is told after each file how many there are.
+        done: Called after each file with the number of files so far.
 
     Raises:
         DamagedRunError: A run is damaged.
-        VlarigError: The folder holds something else or is being built already, or the disk refuses.
+        VlarigError: The folder holds something else or is being built already, or a write fails.
     """
     check_folder(out)
     try:
@@ -91,10 +90,10 @@ def check_folder(out: Path) -> None:
 
 @contextmanager
 def _held(out: Path) -> Iterator[None]:
-    """Mark the folder as a site, and keep other builds out of it; a killed process leaves nothing held.
+    """Mark the folder as a site, and lock it; a killed process leaves no lock.
 
     Raises:
-        VlarigError: Another build is at work in it.
+        VlarigError: Another build holds the lock.
     """
     with open(out / MARKER, "a+b", opener=without_links) as marker:
         try:
@@ -110,7 +109,7 @@ def _held(out: Path) -> Iterator[None]:
 
 
 def _write(path: Path, content: bytes) -> bool:
-    """Write a file, unless it is so already; whether it was written."""
+    """Write a file, unless it has these bytes already; returns whether it was written."""
     if path.is_file() and path.stat().st_size == len(content) and path.read_bytes() == content:
         return False
     with appearing(path) as draft:
@@ -119,7 +118,7 @@ def _write(path: Path, content: bytes) -> bool:
 
 
 def _link(source: Path, path: Path) -> bool:
-    """Let a file of a run be there too, without a copy where the disk can link; whether anything was done."""
+    """Add a file of a run, as a hard link where the disk supports it; returns whether anything changed."""
     status = source.stat()
     if path.is_file():
         there = path.stat()
@@ -135,7 +134,7 @@ def _link(source: Path, path: Path) -> bool:
 
 
 def _remove_others(out: Path, paths: set[str]) -> int:
-    """Remove what is no part of the site any more."""
+    """Remove files that are no longer part of the site."""
     removed = 0
     for folder, _, files in os.walk(out, topdown=False):
         for name in files:

@@ -37,10 +37,10 @@ def upstream() -> Path:
 
 
 @pytest.mark.parametrize(("name", "tasks"), SUITES.items())
-def test_a_suite_has_its_tasks_with_fifty_starts(name: str, tasks: int) -> None:
+def test_a_suite_has_its_tasks_with_fifty_initial_states(name: str, tasks: int) -> None:
     suite = load_suite(name)
     assert len(suite.tasks) == len({task.name for task in suite.tasks}) == tasks
-    assert {task.starts for task in suite.tasks} == {tuple(range(50))}
+    assert {task.initial_states for task in suite.tasks} == {tuple(range(50))}
     assert (suite.runtime, suite.assets, suite.embodiment.name) == ("libero", ("libero",), "libero_panda")
 
 
@@ -102,7 +102,7 @@ def both(**size: Any) -> tuple[Camera, Camera]:
 
 
 @pytest.mark.parametrize(
-    ("protocol", "execute", "gripper", "cameras"),
+    ("protocol", "n_action_steps", "gripper", "cameras"),
     [
         ("starvla", 8, "binary", both(height=224, width=224, drawn=(256, 256), resize="pil_bilinear")),
         ("openvla-oft", 8, "sign", both(height=224, width=224, drawn=(256, 256), resize="jpeg_lanczos3", crop=0.9)),
@@ -112,12 +112,12 @@ def both(**size: Any) -> tuple[Camera, Camera]:
 )
 @pytest.mark.parametrize("name", SUITES)
 def test_a_protocol_holds_its_evaluators_numbers(
-    name: str, protocol: str, execute: int, gripper: str, cameras: tuple[Camera, Camera]
+    name: str, protocol: str, n_action_steps: int, gripper: str, cameras: tuple[Camera, Camera]
 ) -> None:
     found = load_suite(name).protocol(protocol)
-    assert (found.execute, found.gripper, found.cameras) == (execute, gripper, cameras)
+    assert (found.n_action_steps, found.gripper, found.cameras) == (n_action_steps, gripper, cameras)
     limit = 280 if (name, protocol) == ("libero_spatial", "lerobot") else LIMITS[name]
-    assert (found.step_limit, found.limit_unit) == (limit, "rows")
+    assert (found.step_limit, found.limit_unit) == (limit, "steps")
     assert (found.wait_steps, found.wait_action) == (10, (0, 0, 0, 0, 0, 0, -1))
     assert (found.success_rule, found.stop_on_success, found.version) == ("first", True, 1)
 

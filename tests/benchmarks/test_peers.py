@@ -20,7 +20,7 @@ MODULES = ("cells", "drivers", "environments", "measuring", "records", "table")
 
 @pytest.fixture(scope="module")
 def peers():
-    """The modules, which stand beside the script that uses them."""
+    """The modules, which are beside the script that uses them."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(SCRIPTS)
         yield SimpleNamespace(**{name: importlib.import_module(name) for name in MODULES})
@@ -85,7 +85,7 @@ def test_every_cell_has_a_driver(peers):
     assert {cell.way for cell in peers.cells.all_cells() if cell.peer == "vlarig"} <= set(peers.drivers.DRIVERS["vlarig"]._WAYS)
 
 
-def test_speed_is_a_median_beside_upstreams_and_memory_a_slots(peers, tmp_path):
+def test_speed_is_a_median_beside_upstreams_and_memory_a_envs(peers, tmp_path):
     records = peers.records.Records(tmp_path)
     cells = [cell for cell in peers.cells.all_cells(["libero_object"]) if cell.policy == "instant" and not cell.killed]
     one, two, ours, four = (
@@ -94,10 +94,10 @@ def test_speed_is_a_median_beside_upstreams_and_memory_a_slots(peers, tmp_path):
             ("upstream", "1 process"),
             ("upstream", "2 processes"),
             ("vlarig", "defaults"),
-            ("vlarig", "1 worker, 4 slots"),
+            ("vlarig", "1 worker, 4 envs"),
         ]
     )
-    alone = next(cell for cell in cells if (cell.peer, cell.way) == ("vlarig", "1 worker, 1 slot"))
+    alone = next(cell for cell in cells if (cell.peer, cell.way) == ("vlarig", "1 worker, 1 env"))
     for turn, wall in enumerate([100.0, 50.0, 25.0]):
         records.add(one, turn, played(1000, wall, cpu=wall))
     records.add(two, 0, played(1000, 25.0, memory=2500.0))
@@ -108,12 +108,12 @@ def test_speed_is_a_median_beside_upstreams_and_memory_a_slots(peers, tmp_path):
     assert rows["upstream, 1 process"]["steps/s"] == "20.0 (10.0 to 40.0)"
     assert rows["upstream, 1 process"]["CPU ms a step"] == "50.0"
     assert rows["vlarig, defaults"]["upstream's loop = 1"] == "12.50"
-    assert rows["upstream, 2 processes"]["MB a further slot"] == "1,500"
-    assert rows["vlarig, 1 worker, 4 slots"]["MB a further slot"] == "10"
+    assert rows["upstream, 2 processes"]["MB a further env"] == "1,500"
+    assert rows["vlarig, 1 worker, 4 envs"]["MB a further env"] == "10"
     assert len(rows) == 5, "a cell that was not measured has a row"
 
 
-def test_what_failed_has_no_speed_and_is_told_in_its_own_words(peers, tmp_path):
+def test_a_failure_has_no_speed_and_keeps_its_message(peers, tmp_path):
     records = peers.records.Records(tmp_path)
     (broken,) = (cell for cell in peers.cells.all_cells() if cell.way.endswith("async"))
     records.add(broken, 0, played(500, 30.0, status=1, said="AttributeError: no 'envs' | here"))
@@ -125,7 +125,7 @@ def test_what_failed_has_no_speed_and_is_told_in_its_own_words(peers, tmp_path):
 def test_what_a_kill_cost(peers, tmp_path):
     records = peers.records.Records(tmp_path)
     cells = [cell for cell in peers.cells.all_cells() if cell.killed]
-    names = [("upstream", "1 process", "main"), ("vlarig", "1 worker, 1 slot", "simulator")]
+    names = [("upstream", "1 process", "main"), ("vlarig", "1 worker, 1 env", "simulator")]
     theirs, ours = (next(cell for cell in cells if (cell.peer, cell.way, cell.killed) == name) for name in names)
     records.add(theirs, 0, killed(3, 6, 0, 6))
     records.add(ours, 0, killed(6, 0, 6, 6, said="1 attempt(s) failed: crash"))
@@ -174,7 +174,7 @@ def test_packages_are_pinned(peers, name):
 
 def test_peers_play_on_the_simulator_that_ours_plays_on(peers):
     locked = dict(
-        re.findall(r"^([\w.-]+)==(\S+)", (ROOT / "harness" / "runtimes" / "locks" / "libero.txt").read_text(), re.MULTILINE)
+        re.findall(r"^([\w.-]+)==(\S+)", (ROOT / "benchmarks" / "libero" / "runtime" / "libero.txt").read_text(), re.MULTILINE)
     )
     for name in ("upstream", "vla-eval", "lerobot"):
         pinned = peers.environments.requirements(name)

@@ -54,7 +54,7 @@ def read_method(raw: str) -> tuple[str, str]:
 
 
 def carried_on(cells: list[str]) -> list[str]:
-    """A heading stands over the cells up to the next."""
+    """A heading is over the cells up to the next."""
     filled: list[str] = []
     for cell in cells:
         filled.append(cell or (filled[-1] if filled else ""))
@@ -62,7 +62,7 @@ def carried_on(cells: list[str]) -> list[str]:
 
 
 def read_headings(lines: list[list[str]], labels: int) -> list[tuple[str, str]]:
-    """For each column of numbers what stands over it and above that, with its arrow."""
+    """For each column of numbers the two headings above it, with its arrow."""
     width = max(map(len, lines))
     rows = [[*line, *[""] * (width - len(line))][labels:] for line in lines]
     if len(rows) == 1:
@@ -75,8 +75,8 @@ def printed(paper: str, number: int) -> tuple[list[tuple[str, str]], list[tuple[
     """A table's headings and its rows' labels, each with the heading above it, and its cells."""
     header, labels = LAYOUTS[number]
     lines = paper.splitlines()
-    start = next(index for index, line in enumerate(lines) if line.startswith(f"Table {number}:"))
-    body = [line.split("\t") for line in takewhile(lambda line: line.strip(), lines[start + 2 :])]
+    first = next(index for index, line in enumerate(lines) if line.startswith(f"Table {number}:"))
+    body = [line.split("\t") for line in takewhile(lambda line: line.strip(), lines[first + 2 :])]
     headings = read_headings(body[:header], labels)
     rows, cells, group = [], [], ""
     for line in body[header:]:
@@ -285,7 +285,7 @@ def test_rates_of_figure_6_are_counts_of_the_episodes_of_our_protocol(name):
     assert {number.text for number in table.numbers()} <= possible
 
 
-def test_a_number_stands_alone():
+def test_a_number_describes_itself():
     number = next(number for number in load_table("table4").numbers() if number.row.method == "ABot-M0")
     assert (number.value, number.text, number.row.kind, number.column.suites[0]) == (
         98.6,

@@ -22,8 +22,8 @@ PROTOCOLS = ["starvla", "simplerenv", "maniskill3", "groot", "chunked"]
 HALF = math.sqrt(0.5)
 
 
-def payload(task: str, start: int, protocol: str = "starvla", suite: Suite = SUITE) -> dict[str, Any]:
-    return suite.payload(suite.task(task), start, suite.protocol(protocol))
+def payload(task: str, initial_state: int, protocol: str = "starvla", suite: Suite = SUITE) -> dict[str, Any]:
+    return suite.payload(suite.task(task), initial_state, suite.protocol(protocol))
 
 
 def counts(protocol: str) -> list[int]:
@@ -96,16 +96,18 @@ POSES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("task", "protocol", "start", "source", "target"), POSES)
-def test_a_start_is_upstreams(task: str, protocol: str, start: int, source: list[float], target: list[float]) -> None:
-    assert list(payload(task, start, protocol)["objects"].values()) == [pytest.approx(source), pytest.approx(target)]
+@pytest.mark.parametrize(("task", "protocol", "initial_state", "source", "target"), POSES)
+def test_an_initial_state_is_upstreams(
+    task: str, protocol: str, initial_state: int, source: list[float], target: list[float]
+) -> None:
+    assert list(payload(task, initial_state, protocol)["objects"].values()) == [pytest.approx(source), pytest.approx(target)]
 
 
 def test_the_originals_three_eggplants_turn_as_their_yaws_do() -> None:
     """0, 45 and -45 degrees: the second is turned to the left of the first, the third to its right."""
 
-    def heading(start: int) -> float:
-        w, x, y, z = payload("put_eggplant_in_basket", start)["objects"]["eggplant"][3:]
+    def heading(initial_state: int) -> float:
+        w, x, y, z = payload("put_eggplant_in_basket", initial_state)["objects"]["eggplant"][3:]
         return math.atan2(2 * (x * y + w * z), 1 - 2 * (y * y + z * z))
 
     assert heading(1) > heading(0) + 0.3
@@ -114,12 +116,14 @@ def test_the_originals_three_eggplants_turn_as_their_yaws_do() -> None:
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("task", TASKS)
-def test_no_start_is_there_twice(task: str, protocol: str) -> None:
+def test_no_initial_state_is_there_twice(task: str, protocol: str) -> None:
     found = SUITE.task(task)
-    starts = found.starts_of(SUITE.protocol(protocol))
-    assert len(set(starts)) == len(starts)
+    initial_states = found.initial_states_of(SUITE.protocol(protocol))
+    assert len(set(initial_states)) == len(initial_states)
     if protocol != "groot":
-        assert len({json.dumps(payload(task, start, protocol)["objects"]) for start in starts}) == len(starts)
+        assert len({json.dumps(payload(task, initial_state, protocol)["objects"]) for initial_state in initial_states}) == len(
+            initial_states
+        )
 
 
 @pytest.mark.parametrize(
@@ -136,9 +140,11 @@ def test_a_sweep_plays_as_many_episodes_as_the_evaluator(protocol: str, episodes
     assert counts(protocol) == episodes
 
 
-def test_maniskill3s_hundred_episodes_wrap_around_its_starts() -> None:
+def test_maniskill3s_hundred_episodes_wrap_around_its_initial_states() -> None:
     episodes = SUITE.episodes(["put_carrot_on_plate"], 100, SUITE.protocol("maniskill3"))
-    assert [(episode.start, episode.repeat) for episode in episodes] == [(index % 24, index // 24) for index in range(100)]
+    assert [(episode.initial_state, episode.repeat) for episode in episodes] == [
+        (index % 24, index // 24) for index in range(100)
+    ]
 
 
 # GR00T's starts.
@@ -148,11 +154,11 @@ def test_groots_seeds_follow_from_each_other() -> None:
     """Seeds of one env as `RandomState(2022).randint(2**32)` and so on give them; what they draw, of 24."""
     assert groot_seeds(4) == (40194941, 2089909345, 891525380, 2559782944)
     assert [groot_draw(seed, 24) for seed in groot_seeds(8)] == [1, 4, 0, 16, 1, 17, 2, 22]
-    assert SUITE.task("stack_green_on_yellow").starts_of(SUITE.protocol("groot")) == groot_seeds(40)
+    assert SUITE.task("stack_green_on_yellow").initial_states_of(SUITE.protocol("groot")) == groot_seeds(40)
     assert len({groot_draw(seed, 24) for seed in groot_seeds(40)}) == 21
 
 
-def test_a_seed_of_groot_is_a_start_of_the_original() -> None:
+def test_a_seed_of_groot_is_an_initial_state_of_the_original() -> None:
     for task in TASKS:
         assert payload(task, 2089909345, "groot")["objects"] == payload(task, 4)["objects"]
 
@@ -170,7 +176,7 @@ def camera(size: int, resize: str) -> tuple[Camera]:
 
 
 @pytest.mark.parametrize(
-    ("protocol", "limits", "cameras", "ensemble", "execute", "success_rule", "rotation", "predicates"),
+    ("protocol", "limits", "cameras", "ensemble", "n_action_steps", "success_rule", "rotation", "predicates"),
     [
         ("starvla", [120] * 4, camera(224, "cv2_area"), Ensemble("adaptive", 7, 0.1), 1, "final", "fixed_axes", "original"),
         ("simplerenv", [60, 60, 60, 120], camera(256, "lanczos3"), Ensemble("mean", 4), 1, "final", "fixed_axes", "original"),
@@ -180,15 +186,15 @@ def camera(size: int, resize: str) -> tuple[Camera]:
     ],
 )
 def test_a_protocol_holds_its_evaluators_numbers(
-    protocol: str, limits: list[int], cameras: tuple[Camera], ensemble: Ensemble | None, execute: int,
+    protocol: str, limits: list[int], cameras: tuple[Camera], ensemble: Ensemble | None, n_action_steps: int,
     success_rule: str, rotation: str, predicates: str,
 ) -> None:  # fmt: skip
     found = SUITE.protocol(protocol)
     assert [SUITE.episodes([task], 1, found)[0].step_limit for task in TASKS] == limits
-    assert (found.cameras, found.ensemble, found.execute) == (cameras, ensemble, execute)
+    assert (found.cameras, found.ensemble, found.n_action_steps) == (cameras, ensemble, n_action_steps)
     assert (found.success_rule, found.stop_on_success) == (success_rule, success_rule == "first")
     assert found.options == {"rotation": rotation, "predicates": predicates}
-    assert (found.gripper, found.version, found.limit_unit, found.wait_steps) == ("half", 1, "rows", 0)
+    assert (found.gripper, found.version, found.limit_unit, found.wait_steps) == ("half", 1, "steps", 0)
 
 
 def test_starvla_is_the_default_and_only_ours_has_no_evaluator() -> None:
@@ -212,10 +218,15 @@ def test_a_protocol_says_where_it_comes_from(protocol: str, repository: str, com
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
-def test_a_derived_protocol_plays_the_same_starts(protocol: str) -> None:
+def test_a_derived_protocol_plays_the_same_initial_states(protocol: str) -> None:
     plain = SUITE.protocol(protocol)
-    for one, other in zip(SUITE.episodes(protocol=plain), SUITE.episodes(protocol=plain.derive(execute=3)), strict=True):
-        assert (one.task, one.start, one.repeat, one.payload) == (other.task, other.start, other.repeat, other.payload)
+    for one, other in zip(SUITE.episodes(protocol=plain), SUITE.episodes(protocol=plain.derive(n_action_steps=3)), strict=True):
+        assert (one.task, one.initial_state, one.repeat, one.payload) == (
+            other.task,
+            other.initial_state,
+            other.repeat,
+            other.payload,
+        )
 
 
 def test_a_limit_of_ones_own_holds_for_every_task() -> None:
@@ -224,18 +235,18 @@ def test_a_limit_of_ones_own_holds_for_every_task() -> None:
 
 
 @pytest.mark.parametrize(
-    ("task", "start", "protocol", "says"),
+    ("task", "initial_state", "protocol", "says"),
     [
         (
             "put_carrot_on_plate",
             24,
             "starvla",
-            "'put_carrot_on_plate' has no start 24 under protocol 'starvla'; expected 0 to 23",
+            "'put_carrot_on_plate' has no initial state 24 under protocol 'starvla'; expected 0 to 23",
         ),
-        ("put_eggplant_in_basket", 64, "maniskill3", "no start 64 under protocol 'maniskill3'; expected 0 to 63"),
-        ("put_eggplant_in_basket", -1, "groot", "no start -1 under protocol 'groot'; expected 0 to 4294967295, a seed"),
+        ("put_eggplant_in_basket", 64, "maniskill3", "no initial state 64 under protocol 'maniskill3'; expected 0 to 63"),
+        ("put_eggplant_in_basket", -1, "groot", "no initial state -1 under protocol 'groot'; expected 0 to 4294967295, a seed"),
     ],
 )
-def test_a_start_that_is_not_there_is_refused(task: str, start: int, protocol: str, says: str) -> None:
+def test_an_initial_state_that_is_not_there_is_refused(task: str, initial_state: int, protocol: str, says: str) -> None:
     with pytest.raises(VlarigError, match=says):
-        payload(task, start, protocol)
+        payload(task, initial_state, protocol)

@@ -1,4 +1,4 @@
-"""SimplerEnv-OOD: 48 sound starts a task, and goals that what was asked for fulfils and what comes near it does not."""
+"""SimplerEnv-OOD: 48 sound starts a task, and goals that the requested outcome fulfils and a near miss does not."""
 
 from __future__ import annotations
 
@@ -35,41 +35,47 @@ SIZES = {
 TABLE = 0.8695
 
 
-def payload(task: str, start: int, suite: Any = SUITE) -> dict[str, Any]:
-    return suite.payload(suite.task(task), start, suite.protocols[0])
+def payload(task: str, initial_state: int, suite: Any = SUITE) -> dict[str, Any]:
+    return suite.payload(suite.task(task), initial_state, suite.protocols[0])
 
 
 # Starts.
 
 
-def test_six_tasks_of_48_starts_played_once_whatever_the_protocol() -> None:
+def test_six_tasks_of_48_initial_states_played_once_whatever_the_protocol() -> None:
     assert [task.name for task in SUITE.tasks] == list(SCENES)
     assert [protocol.name for protocol in SUITE.protocols] == [protocol.name for protocol in BASE.protocols]
     for protocol in SUITE.protocols:
         episodes = SUITE.episodes(protocol=protocol)
         assert (len(episodes), {episode.repeat for episode in episodes}) == (6 * 48, {0})
-        assert {episode.start for episode in episodes} == set(range(48))
+        assert {episode.initial_state for episode in episodes} == set(range(48))
 
 
 @pytest.mark.parametrize("task", SCENES)
-def test_the_first_half_is_the_base_tasks_and_no_start_is_there_twice(task: str) -> None:
-    for start in range(24):
-        base = payload(SCENES[task], start, BASE)
-        assert (payload(task, start)["scene"], payload(task, start)["objects"]) == (base["scene"], base["objects"])
-    assert len({json.dumps(payload(task, start)["objects"]) for start in range(48)}) == 48
+def test_the_first_half_is_the_base_tasks_and_no_initial_state_is_there_twice(task: str) -> None:
+    for initial_state in range(24):
+        base = payload(SCENES[task], initial_state, BASE)
+        assert (payload(task, initial_state)["scene"], payload(task, initial_state)["objects"]) == (
+            base["scene"],
+            base["objects"],
+        )
+    assert len({json.dumps(payload(task, initial_state)["objects"]) for initial_state in range(48)}) == 48
 
 
-def test_the_further_starts_turn_what_is_moved_by_half_a_turn() -> None:
+def test_the_further_initial_states_turn_what_is_moved_by_half_a_turn() -> None:
     for task in ("MoveAway", "PutFront"):
-        for start in range(24):
-            (one, target), (other, its_target) = (list(payload(task, k)["objects"].values()) for k in (start, start + 24))
+        for initial_state in range(24):
+            (one, target), (other, its_target) = (
+                list(payload(task, k)["objects"].values()) for k in (initial_state, initial_state + 24)
+            )
             assert (one[:3], target) == (other[:3], its_target)
             assert float(np.dot(one[3:], other[3:])) == pytest.approx(0.0, abs=1e-12)  # quaternions half a turn apart
 
 
 def test_the_further_cubes_stand_at_the_corners_of_two_rectangles() -> None:
     places = [
-        [tuple(np.round(pose[:2], 6)) for pose in payload("StackYellow", start)["objects"].values()] for start in (24, 36)
+        [tuple(np.round(pose[:2], 6)) for pose in payload("StackYellow", initial_state)["objects"].values()]
+        for initial_state in (24, 36)
     ]
     assert places == [[(-0.21, -0.1), (-0.21, 0.1)], [(-0.26, -0.05), (-0.26, 0.05)]]
 
@@ -83,10 +89,10 @@ def half_box(model: str, pose: list[float]) -> np.ndarray:
 
 @pytest.mark.parametrize("task", SCENES)
 def test_objects_stand_clear_of_each_other(task: str) -> None:
-    for start in range(48):
-        (one, at), (other, there) = payload(task, start)["objects"].items()
+    for initial_state in range(48):
+        (one, at), (other, there) = payload(task, initial_state)["objects"].items()
         gaps = np.abs(np.subtract(at[:2], there[:2])) - half_box(one, at) - half_box(other, there)
-        assert gaps.max() > 0.025, start
+        assert gaps.max() > 0.025, initial_state
 
 
 def moment(found: dict[str, Any], **changes: Any) -> Moment:
@@ -112,20 +118,20 @@ def moment(found: dict[str, Any], **changes: Any) -> Moment:
 
 
 @pytest.mark.parametrize("task", SCENES)
-def test_nothing_is_solved_at_a_start_nor_by_a_touch_there(task: str) -> None:
-    for start in range(48):
-        found = payload(task, start)
-        assert not holds(found["goal"], moment(found)), start
+def test_nothing_is_solved_at_an_initial_state_nor_by_a_touch_there(task: str) -> None:
+    for initial_state in range(48):
+        found = payload(task, initial_state)
+        assert not holds(found["goal"], moment(found)), initial_state
         nudged = moment(found).source + np.array([0.0, 0.02, 0.0])
-        assert not holds(found["goal"], moment(found, source=nudged, above=nudged - moment(found).target)), start
+        assert not holds(found["goal"], moment(found, source=nudged, above=nudged - moment(found).target)), initial_state
 
 
 # Goals.
 
 
-def put(task: str, x: float, y: float, z: float = 0.012, start: int = 4, **changes: Any) -> bool:
+def put(task: str, x: float, y: float, z: float = 0.012, initial_state: int = 4, **changes: Any) -> bool:
     """Whether the goal holds with the source's middle there: ``x`` and ``y`` from the target's, ``z`` above the table."""
-    found = payload(task, start)
+    found = payload(task, initial_state)
     target = np.asarray(changes.get("target", moment(found).target))
     source = np.array([target[0] + x, target[1] + y, TABLE + z])
     return holds(found["goal"], moment(found, **{"source": source, "above": source - target, **changes}))
@@ -149,7 +155,7 @@ SOLVED = [
 
 
 @pytest.mark.parametrize(("task", "outcome"), SOLVED)
-def test_what_was_asked_for_counts(task: str, outcome: dict[str, Any]) -> None:
+def test_the_requested_outcome_counts(task: str, outcome: dict[str, Any]) -> None:
     assert put(task, **outcome)
 
 
@@ -193,7 +199,7 @@ def test_it_does_not_count_where_the_other_thing_was_moved(task: str, outcome: d
         ("StackYellow", {"x": 0.0, "y": 0.0, "z": -0.015, "carried": True}),  # the other way round
     ],
 )  # fmt: skip
-def test_what_was_not_asked_for_does_not_count(task: str, outcome: dict[str, Any]) -> None:
+def test_another_outcome_does_not_count(task: str, outcome: dict[str, Any]) -> None:
     assert not put(task, **outcome)
 
 
@@ -249,7 +255,7 @@ def test_every_task_has_the_protocols_limit(protocol: str, limit: int) -> None:
 
 @pytest.mark.parametrize("protocol", ["starvla", "simplerenv", "maniskill3", "groot", "chunked"])
 def test_a_success_of_a_moment_does_not_count(protocol: str) -> None:
-    """What was dropped onto a rim rattles, and for a row now and then touches nothing."""
+    """What was dropped onto a rim rattles, and for a step now and then touches nothing."""
     found = SUITE.protocol(protocol)
     assert found.success_rule == "final" or (found.success_rule, found.hold_steps) == ("held", 5)
 
@@ -265,7 +271,7 @@ def test_it_is_said_that_the_definitions_are_ours() -> None:
     assert "ours" in SUITE.source
 
 
-@pytest.mark.parametrize("start", [48, -1])
-def test_a_start_that_is_not_there_is_refused(start: int) -> None:
-    with pytest.raises(VlarigError, match=f"'PutFront' has no start {start}; expected 0 to 47"):
-        payload("PutFront", start)
+@pytest.mark.parametrize("initial_state", [48, -1])
+def test_an_initial_state_that_is_not_there_is_refused(initial_state: int) -> None:
+    with pytest.raises(VlarigError, match=f"'PutFront' has no initial state {initial_state}; expected 0 to 47"):
+        payload("PutFront", initial_state)

@@ -22,9 +22,9 @@ MANY = 200
 def payloads_of_evaluations(suite: Suite) -> set[str]:
     """What the episodes of all protocols begin from, of every task."""
     return {
-        json.dumps([task.name, suite.payload(task, start, protocol)], sort_keys=True)
+        json.dumps([task.name, suite.payload(task, initial_state, protocol)], sort_keys=True)
         for task, protocol in itertools.product(suite.tasks, suite.protocols)
-        for start in task.starts_of(protocol)
+        for initial_state in task.initial_states_of(protocol)
     }
 
 
@@ -53,7 +53,12 @@ def test_a_training_state_repeats_by_its_number_and_differs_from_others(name: st
 @pytest.mark.parametrize("scene", [SPOON_AND_TOWEL, CARROT_AND_PLATE, CUBES, EGGPLANT_AND_BASKET])
 def test_objects_in_simplerenv_stand_between_upstreams_places_and_at_none(scene) -> None:
     numbered = MANISKILL3_EGGPLANT if scene is EGGPLANT_AND_BASKET else scene
-    places = np.array([np.concatenate([pose[:3] for pose in numbered.poses(start)]) for start in range(numbered.starts)])
+    places = np.array(
+        [
+            np.concatenate([pose[:3] for pose in numbered.poses(initial_state)])
+            for initial_state in range(numbered.initial_states)
+        ]
+    )
     rng = np.random.default_rng(0)
     drawn = np.array([np.concatenate([pose[:3] for pose in scene.sample(rng)]) for _ in range(MANY)])
     assert np.all(drawn >= places.min(0) - 1e-9)

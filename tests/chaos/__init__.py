@@ -1,6 +1,6 @@
-"""Chaos: real sweeps in storms of kills, stops, broken lines, full disks and torn ledgers, whose results must not change.
+"""Chaos: real sweeps under storms of kills, stops, broken lines, full disks and torn ledgers, whose results must not change.
 
-``python tests/chaos --help`` says how a long storm is run by hand; ``tests/harness/test_storm.py`` runs short ones.
+``python tests/chaos --help`` explains how to run a long storm by hand; ``tests/harness/test_storm.py`` runs short ones.
 """
 
 #: Environment variable: folder of the storm; without it there is none.

@@ -1,4 +1,4 @@
-"""Blows: what a storm does, to what, and at which moment; and the schedule of those that are still to come."""
+"""Blows: the faults of a storm, their targets and moments; and the schedule of pending ones."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 
-#: What the driver may be doing when a blow falls; ``any`` is whatever it happens to do.
+#: The driver's activity when a blow falls; ``any`` is every activity.
 MOMENTS = ("reset", "step", "policy", "commit", "any")
 
 #: Kinds of blows and what each can hit: processes; the disk, the clock and the ledger's file.
@@ -32,10 +32,10 @@ AFTER_DEATH = ("cut-journal", "tear-checkpoint", "destroy")
 #: Blows that need a small disk or a clock that can be moved.
 NEEDS_DISK, NEEDS_CLOCK = "fill", "clock"
 
-#: Blows for which the simulator may be charged, by what the attempt is then called.
+#: Blows that may cause a failed attempt, by the attempt's kind.
 CHARGED = {"kill": "crash", "hang": "hang", "grow": "memory"}
 
-#: How long a blow lasts, in seconds, from and to, where it does not last for ever.
+#: How long a blow lasts, in seconds, from and to, where it ends.
 LASTS = {"pause": (0.1, 3.0)}
 
 
@@ -97,7 +97,7 @@ def every_kill() -> list[tuple[str, str]]:
 class Schedule:
     """The blows of a storm, in a folder: those to come in ``schedule``, those that fell in ``landed``.
 
-    A blow is crossed out on the disk just before it falls, so the next driver goes on with the rest.
+    A blow is removed from the schedule on the disk just before it falls, so the next driver continues with the rest.
     """
 
     def __init__(self, folder: Path) -> None:

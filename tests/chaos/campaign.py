@@ -1,4 +1,4 @@
-"""A campaign: many storms over several simulators, some at a time; killed at any moment it goes on where it was."""
+"""A campaign: many storms over several simulators, some in parallel; a killed campaign continues where it was."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def _endless_others(kinds: Sequence[str], rng: random.Random) -> Iterator[tuple[
 
 
 def run_campaign(campaign: Campaign) -> bool:
-    """Run what is left of a campaign and write its report; whether nothing differs and nothing is wrong."""
+    """Run the rest of a campaign and write its report; returns whether there are no differences and no problems."""
     campaign.out.mkdir(parents=True, exist_ok=True)
     out = campaign.out.resolve()
     kinds = list(campaign.blows) or possible_kinds(out / "disk")
@@ -142,20 +142,20 @@ def run_campaign(campaign: Campaign) -> bool:
                 minutes = (time.monotonic() - began) / 60
                 to_go = campaign.kills - kills_before - kills_now
                 _say(
-                    f"{storm.name}: {_told(storm, outcome)}; {kills_before + kills_now} of {campaign.kills} kills, "
+                    f"{storm.name}: {_summary(storm, outcome)}; {kills_before + kills_now} of {campaign.kills} kills, "
                     f"{kills_now / minutes:.1f} a minute, {to_go / max(kills_now, 1) * minutes:.0f} min to go"
                 )
                 for line in [*outcome.differences, *outcome.problems]:
                     _say(f"  {storm.name}: {line}")
                 write_report(out, campaign, storms, outcomes)
         except KeyboardInterrupt:
-            _say("interrupted; the same command goes on")
-            os._exit(130)  # the storms under way end with us, and nobody judges what that looks like
+            _say("interrupted; the same command continues")
+            os._exit(130)  # running storms end with this process, and are not judged
     write_report(out, campaign, storms, outcomes)
     return not any(outcome.differences or outcome.problems for outcome in outcomes.values())
 
 
-def _told(storm: PlannedStorm, outcome: Outcome) -> str:
+def _summary(storm: PlannedStorm, outcome: Outcome) -> str:
     return (
         f"{storm.kills} kills, {len(storm.blows) - storm.kills} other blows, {outcome.drivers} drivers, {outcome.runs} runs, "
         f"{outcome.episodes} episodes, {len(outcome.differences)} differences, {len(outcome.problems)} problems, "
@@ -164,7 +164,7 @@ def _told(storm: PlannedStorm, outcome: Outcome) -> str:
 
 
 def undisturbed(case: Case, folder: Path) -> dict[str, Any]:
-    """The results of the case's sweep without a storm; a run that is there already is gone on with."""
+    """The results of the case's sweep without a storm; an existing run is resumed."""
     run = folder / "run"
     folder.mkdir(parents=True, exist_ok=True)
     run_calm(case, run)

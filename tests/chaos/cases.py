@@ -15,7 +15,7 @@ class Case:
     Attributes:
         words: Its command line.
         episodes: Episodes that it has.
-        placements: Workers and slots of its drivers, in turn.
+        placements: Workers and envs of its drivers, in turn.
         settings: How hard the storm blows, and how patient the rig is.
         kills: Kills of one storm in a long campaign.
         share: Its part of a campaign's kills, beside the other cases' shares.
@@ -32,7 +32,7 @@ class Case:
 TOY = Case(
     ("sweep", "toy", "--policy", "chaos.policies:ReadingStormPolicy", "--episodes", "8"),
     16,
-    settings=Settings(load=10.0, row=1.0, gap=(0.05, 0.3)),
+    settings=Settings(load=10.0, step=1.0, gap=(0.05, 0.3)),
 )
 TABLETOP = Case(("sweep", "tabletop", "--policy", "chaos.policies:StormPolicy", "--episodes", "2"), 10)
 LIBERO = Case(
@@ -43,7 +43,7 @@ LIBERO = Case(
     ),
     2,
     placements=((2, 1), (1, 2)),
-    settings=Settings(load=90.0, start=60.0, row=3.0, margin=2.0, memory=3 * 2**30, gap=(0.5, 2.0)),
+    settings=Settings(load=90.0, reset=60.0, step=3.0, margin=2.0, memory=3 * 2**30, gap=(0.5, 2.0)),
     kills=10,
     share=1,
 )
@@ -54,7 +54,7 @@ SIMPLER = Case(
     ),
     2,
     placements=((2, 1), (1, 2)),
-    settings=Settings(load=90.0, start=60.0, row=8.0, margin=2.0, memory=3 * 2**30, gap=(0.5, 2.0)),
+    settings=Settings(load=90.0, reset=60.0, step=8.0, margin=2.0, memory=3 * 2**30, gap=(0.5, 2.0)),
     kills=10,
     share=1,
 )

@@ -12,7 +12,7 @@ FURTHEST = 36 * 3600
 
 
 def make_clock(folder: Path) -> dict[str, str]:
-    """Make a clock in ``folder``, telling the right time for now; the environment variables of processes that shall go by it."""
+    """Make a clock in ``folder``, which shows the right time at first; returns the environment variables of processes that use it."""
     offset = folder / "clock"
     if not offset.exists():
         offset.write_bytes(struct.pack("=q", 0))
@@ -20,6 +20,6 @@ def make_clock(folder: Path) -> dict[str, str]:
 
 
 def jump(folder: Path, seconds: int) -> None:
-    """Set the clock off by ``seconds`` from the right time, at once, for all processes that go by it."""
+    """Set the clock off by ``seconds`` from the right time, at once, for all processes that use it."""
     with (folder / "clock").open("r+b") as file:
         file.write(struct.pack("=q", seconds))

@@ -1,4 +1,4 @@
-"""A small disk that can be filled: a file system in memory, in a mount namespace of its own, gone with the process that holds it."""
+"""A small disk that can be filled: a file system in memory, in a mount namespace that ends with the process that holds it."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class SmallDisk:
 
     Attributes:
         inside: Its folder as processes see it that were started by :attr:`enter`.
-        outside: The same folder for everybody else; SQLite cannot open files by this path.
-        enter: Beginning of the command line of a process that shall see the disk.
+        outside: The same folder for other processes; SQLite cannot open files by this path.
+        enter: Beginning of the command line of a process that uses the disk.
     """
 
     inside: Path
@@ -29,7 +29,7 @@ class SmallDisk:
 
 @contextmanager
 def small_disk(folder: Path, megabytes: int = 4) -> Iterator[SmallDisk | None]:
-    """A disk with that much room at ``folder``, which is made; ``None`` where the system lets us mount nothing."""
+    """A disk with that much room at ``folder``, which is made; ``None`` where the system allows no mount."""
     folder.mkdir(parents=True, exist_ok=True)
     mount = f"mount -t tmpfs -o size={megabytes}m,mode=700 none {shlex.quote(str(folder))} && echo ready && exec cat"
     command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mount]

@@ -1,4 +1,4 @@
-"""What may happen to a driver: it dies in a worker's first instant, or a policy holds its interpreter for a minute.
+"""Faults of a driver: it dies in a worker's first instant, or a policy blocks its interpreter for a minute.
 
 By hand, after a change to ``harness/children``: ``python tests/chaos/drivers.py`` (some minutes) writes ``drivers.json`` beside
 this file; ``tests/harness/test_children.py`` plays a part of it.
@@ -28,7 +28,7 @@ from vlarig.harness.children.child import Child, ChildConfig, ChildDied, Launche
 
 DIGEST = Path(__file__).with_suffix(".json")
 
-#: Seconds in which whatever a dead driver has started is to be gone.
+#: Seconds within which the child processes of a dead driver must have ended.
 GONE_SECONDS = 30.0
 
 #: Most bytes that a leaking child may take.
@@ -71,12 +71,12 @@ time.sleep(600)
 
 
 class Death(NamedTuple):
-    """What a driver's death in a worker's first instant came to.
+    """The result of a driver's death in a worker's first instant.
 
     Attributes:
         before_exec: Whether the worker had not yet become its program.
         left: Processes that outlived the driver.
-        seconds: Until all were gone.
+        seconds: Until all had ended.
     """
 
     before_exec: bool
@@ -85,21 +85,21 @@ class Death(NamedTuple):
 
 
 class Held(NamedTuple):
-    """What became of two children while their driver's interpreter was held.
+    """The ends of two children whose driver's interpreter was blocked.
 
     Attributes:
         leaking: How the one that leaked ended.
-        gone: Whether that one was dead when the interpreter was let go.
-        answer: What the other one, which had answered in time, is held to have said.
+        dead: Whether that one was dead when the interpreter was released.
+        answer: The driver's reading of the other one, which had answered in time.
     """
 
     leaking: ChildDied
-    gone: bool
+    dead: bool
     answer: bytes
 
 
 def die_in_a_first_instant(stopped: bool) -> Death:
-    """Kill a driver as soon as a worker more has begun; ``stopped``: stop it and that worker before."""
+    """Kill a driver as soon as one more worker has started; ``stopped``: stop it and that worker before."""
     mark = "FIRST_INSTANT", str(time.monotonic_ns())
     marked = os.environ | dict([mark])
     with subprocess.Popen([sys.executable, "-c", DRIVER], stdout=subprocess.PIPE, text=True, env=marked) as driver:
@@ -120,7 +120,7 @@ def die_in_a_first_instant(stopped: bool) -> Death:
 
 
 def hold_the_interpreter(seconds: float) -> Held:
-    """Hold this process's interpreter while one child leaks and another one answers."""
+    """Block this process's interpreter while one child leaks and another one answers."""
     return asyncio.run(_hold_the_interpreter(seconds))
 
 
@@ -132,12 +132,12 @@ async def _hold_the_interpreter(seconds: float) -> Held:
         await asyncio.sleep(0.1)
         assert launcher._process is not None
         ctypes.PyDLL(None).sleep(int(seconds))  # PyDLL keeps the GIL
-        gone = leaking.pid not in children(launcher._process.pid)
+        dead = leaking.pid not in children(launcher._process.pid)
         answer = bytes((await prompt.receive()).body)
         try:
             raise AssertionError(f"the leaking child answered {await leaking.receive()}")
         except ChildDied as death:
-            return Held(death, gone, answer)
+            return Held(death, dead, answer)
         finally:
             await leaking.end()
             await prompt.end()
@@ -159,7 +159,7 @@ async def _child(launcher: Launcher, what: str, memory_bytes: int | None) -> Chi
 
 
 def main() -> None:
-    """Play all of it and write the digest."""
+    """Run all faults and write the digest."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--deaths", type=int, default=500)
     parser.add_argument("--seconds", type=int, default=60, help="for which the interpreter is held")
@@ -182,7 +182,7 @@ def main() -> None:
         "interpreter held": {
             "seconds": arguments.seconds,
             "leaking child": f"{held.leaking.kind}: {held.leaking}",
-            "gone before the interpreter was let go": held.gone,
+            "gone before the interpreter was let go": held.dead,
             "answer of the other child": held.answer.decode(),
         },
     }

@@ -1,4 +1,4 @@
-"""What must hold of a run after a storm, whatever happened."""
+"""The conditions that a run must meet after every storm."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ def attempts_of(run: Path) -> list[Attempt]:
 
 
 def without_cause(attempts: Sequence[Attempt], landed: Sequence[Blow]) -> list[str]:
-    """What was charged more often than the blows account for, in words.
+    """Failed attempts beyond those that the blows explain, in words.
 
-    A blow that kills or holds up a simulator is charged to at most one episode; any other blow to none.
+    A blow that kills or blocks a simulator causes at most one failed attempt; any other blow none.
     """
     due = Counter(CHARGED[blow.kind] for blow in landed if blow.target == "simulator" and blow.kind in CHARGED)
-    due["crash"] += len(landed) // MOST_LOSSES  # an episode that is lost so often is held to be the cause
+    due["crash"] += len(landed) // MOST_LOSSES  # an episode that is lost so often counts as the cause
     excess = Counter(attempt.kind for attempt in attempts) - due
     return [
         f"{attempt.kind}, {due[attempt.kind]} times due: {attempt.key}: {attempt.message}"

@@ -1,4 +1,4 @@
-"""Policies that play in a storm: each begins it when the driver makes the policy, and is itself one of the storm's moments."""
+"""Policies for storms: each starts the storm when the driver makes the policy, and acting is one of the storm's moments."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from vlarig.policies.scripted import ExpertPolicy, RandomPolicy
 
 
 class InStorm:
-    """A policy that is shown images, so that their digests count, and plays in a storm.
+    """A policy for storms that gets images, so that their digests are compared.
 
     Args:
-        step_limit: Rows after which every suite's episodes end; the suites' own limits when 0.
+        step_limit: Steps after which every suite's episodes end; the suites' own limits when 0.
     """
 
     needs = Needs(images=True, privileged=True)
@@ -41,7 +41,7 @@ class InStorm:
 
 
 def _shorten_episodes(step_limit: int) -> None:
-    """Have every suite that this process plans end its episodes after so many rows. A driver makes its policy before it plans."""
+    """Make every suite that this process plans end its episodes after ``step_limit`` steps. A policy is made before the planning."""
     load = plan.load_suite
 
     def shortened(name: str) -> Suite:
@@ -64,17 +64,17 @@ class WanderingStormPolicy(InStorm, RandomPolicy):
 
 
 class FarsightedStormPolicy(WanderingStormPolicy):
-    """Answers with sixteen random rows, however many are carried out."""
+    """Answers with sixteen random steps, however many are carried out."""
 
     name = "farsighted-storm"
     horizon = 16
 
     def act(self, requests: Sequence[Request]) -> list[Reply]:
-        return super().act([replace(request, execute=self.horizon) for request in requests])
+        return super().act([replace(request, n_action_steps=self.horizon) for request in requests])
 
 
 class ReadingStormPolicy(InStorm, ImageReader):
-    """Acts by what it sees in a storm, and takes its time, so that the toy's episodes last."""
+    """Acts by its observations in a storm, and slowly, so that the toy's episodes last."""
 
     name = "reading-storm"
 

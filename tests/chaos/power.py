@@ -1,4 +1,4 @@
-"""What a power loss, or a worse accident, leaves of a ledger: done to the files of a run whose driver is dead."""
+"""The effects of a power loss, or a worse accident, on a ledger: applied to the files of a run whose driver is dead."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from vlarig.results.schema import LEDGER_NAME
 
 #: Sizes of SQLite's write-ahead log (sqlite.org/fileformat2.html, section 4.1): its header, and that of each frame.
 HEADER, FRAME_HEADER = 32, 24
-#: SQLite's page size where nothing else is asked for, as by the ledger.
+#: SQLite's default page size, which the ledger uses.
 PAGE = 4096
-#: Where SQLite's index of that log tells how many of its frames a checkpoint may have copied (sqlite.org/walformat.html, section 2.1).
+#: Where SQLite's index of that log says how many of its frames a checkpoint may have copied (sqlite.org/walformat.html, section 2.1).
 ATTEMPTED = 128
 #: A disk writes whole sectors.
 SECTOR = 512
@@ -24,7 +24,7 @@ def journal_of(run: Path) -> Path:
 
 
 def cut_journal(run: Path, rng: random.Random) -> int:
-    """Cut the write-ahead log off at any byte that no disk was asked to keep before a checkpoint; how many bytes are left.
+    """Cut the write-ahead log off at any byte that was not synced before a checkpoint; returns how many bytes are left.
 
     That is harder than a power loss, in which a disk keeps what it acknowledged. But frames of which a checkpoint may have copied
     pages into the main file are kept: SQLite has the log synced before, and would repair the main file from them.
@@ -59,8 +59,8 @@ def _synced(run: Path) -> int:
 def tear_checkpoint(run: Path, rng: random.Random) -> int:
     """Leave the main file as a power loss in the middle of a checkpoint leaves it.
 
-    SQLite syncs the log before a checkpoint copies its pages, and notes in the log's index that it begins, so the log is whole; of the
-    copied pages any may have reached the disk, some by a part of their sectors. How many did is returned.
+    SQLite syncs the log before a checkpoint copies its pages, and records the checkpoint's start in the log's index, so the log is
+    whole. Any of the copied pages may have reached the disk, some by a part of their sectors. Returns how many did.
     """
     _note_attempt(run)
     pages, page_size = committed_pages(journal_of(run))
@@ -83,11 +83,11 @@ def committed_pages(journal: Path) -> tuple[dict[int, bytes], int]:
     salts = data[16:24]
     committed: dict[int, bytes] = {}
     pending: dict[int, bytes] = {}
-    for start in range(HEADER, len(data) - FRAME_HEADER - page_size + 1, FRAME_HEADER + page_size):
-        number, is_commit = struct.unpack(">II", data[start : start + 8])
-        if data[start + 8 : start + 16] != salts:
+    for frame in range(HEADER, len(data) - FRAME_HEADER - page_size + 1, FRAME_HEADER + page_size):
+        number, is_commit = struct.unpack(">II", data[frame : frame + 8])
+        if data[frame + 8 : frame + 16] != salts:
             break  # a frame of the log's earlier round
-        pending[number] = data[start + FRAME_HEADER : start + FRAME_HEADER + page_size]
+        pending[number] = data[frame + FRAME_HEADER : frame + FRAME_HEADER + page_size]
         if is_commit:
             committed |= pending
             pending = {}

@@ -1,4 +1,4 @@
-"""Small libraries in C that are loaded into a process before all others, to change what the system tells it or to note what it asks."""
+"""Small libraries in C that are loaded into a process before all others, to change the system's answers or to record its calls."""
 
 from __future__ import annotations
 

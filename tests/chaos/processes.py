@@ -1,4 +1,4 @@
-"""Processes of a storm: found by what started them and by the storm's name in their environment."""
+"""Processes of a storm: found by their parent and by the storm's name in their environment."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def is_stopped(pid: int) -> bool:
 
 
 def pause(pids: Sequence[int], seconds: float) -> None:
-    """Stop processes, ours among them perhaps, and have another process let them go on after a while."""
+    """Stop processes, perhaps this one too, and have another process continue them after a while."""
     words = " ".join(map(str, pids))
     subprocess.Popen(
         ["sh", "-c", f"kill -STOP {words}; sleep {seconds}; kill -CONT {words}"],
@@ -75,9 +75,9 @@ def await_end(folder: Path, seconds: float) -> list[str]:
     deadline = time.monotonic() + seconds
     while (left := living(folder)) and time.monotonic() < deadline:
         time.sleep(0.05)
-    told = []
+    lines = []
     for pid in left:
         with contextlib.suppress(OSError):
-            told.append(Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode())
+            lines.append(Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode())
             os.kill(pid, signal.SIGKILL)
-    return told
+    return lines

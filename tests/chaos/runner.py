@@ -43,12 +43,12 @@ EXCUSES = ("full", "times without carrying out one request")
 
 @dataclass
 class Outcome:
-    """What became of a storm; saved after each of its drivers, so that a killed campaign goes on.
+    """The result of a storm; saved after each of its drivers, so that a killed campaign continues.
 
     Attributes:
         done: Whether the storm is over.
         landed: Blows that hit, by name.
-        landed_before: Blows that had hit when the run at hand was begun.
+        landed_before: Blows that had hit when the current run started.
         drivers: Drivers that were started.
         runs: Runs that were finished, and compared.
         episodes: Episodes of those runs.
@@ -87,7 +87,7 @@ class Runner:
 
     Args:
         case: The sweep.
-        folder: Folder of the storm; one that was begun is gone on with.
+        folder: Folder of the storm; an unfinished one is continued.
         blows: The storm's blows.
         expected: The results of an undisturbed run, by key.
     """
@@ -164,7 +164,7 @@ class Runner:
 
     @property
     def _hopeless(self) -> bool:
-        """Whether so many drivers were started that it will never end."""
+        """Whether so many drivers were started that the storm will not end."""
         return self.outcome.drivers > MOST_DRIVERS_A_BLOW * len(self.blows) + 20
 
     def _drive(self, calm: bool = False) -> None:
@@ -195,18 +195,18 @@ class Runner:
             self._seen = set()
 
     def _words(self) -> list[str]:
-        workers, slots = next(self._placements)
-        return [*self.case.words, "--run", str(self._run()), "--workers", str(workers), "--slots", str(slots)]
+        workers, envs = next(self._placements)
+        return [*self.case.words, "--run", str(self._run()), "--workers", str(workers), "--num-envs", str(workers * envs)]
 
     def _start(self, words: list[str], calm: bool) -> subprocess.Popen[bytes]:
         marks = {} if calm else {STORM: str(self.folder)}
-        self._said = self.folder / "said"
-        with self._said.open("wb") as said, (self.folder / "shown").open("wb") as shown:
+        self._errors = self.folder / "stderr"
+        with self._errors.open("wb") as errors, (self.folder / "stdout").open("wb") as output:
             return subprocess.Popen(
                 [*(self._disk.enter if self._disk else []), sys.executable, "-m", "vlarig.harness", *words],
                 stdin=subprocess.DEVNULL,
-                stdout=shown,
-                stderr=said,
+                stdout=output,
+                stderr=errors,
                 env=self._environment | marks,
                 start_new_session=True,  # so that Ctrl-C ends the campaign alone, which is no blow
             )
@@ -232,19 +232,19 @@ class Runner:
 
     def _try_second_driver(self) -> None:
         second = self._start(self._words(), calm=True)
-        status, said = second.wait(timeout=60), self._said.read_text()
-        self._blame(f"a second driver beside a stopped one ended with {status}: {said}", "is being written by" not in said)
+        status, errors = second.wait(timeout=60), self._errors.read_text()
+        self._blame(f"a second driver beside a stopped one ended with {status}: {errors}", "is being written by" not in errors)
 
     def _judge_end(self, status: int, last: Blow | None) -> None:
-        said = self._said.read_text()
-        self._blame(f"the driver printed a traceback: {said[-3000:]}", "Traceback" in said)
+        errors = self._errors.read_text()
+        self._blame(f"the driver printed a traceback: {errors[-3000:]}", "Traceback" in errors)
         if status == -signal.SIGKILL:
-            self._blame("the driver was killed by nobody", last is None or not last.ends_driver)
+            self._blame("the driver was killed by no blow", last is None or not last.ends_driver)
         elif status == 2:
-            excused = any(excuse in said for excuse in EXCUSES) and len(said.splitlines()) == 1
-            self._blame(f"the sweep ended: {said}", not excused)
+            excused = any(excuse in errors for excuse in EXCUSES) and len(errors.splitlines()) == 1
+            self._blame(f"the sweep ended: {errors}", not excused)
         elif status not in (0, 1):
-            self._blame(f"the driver ended with {status}: {said[-2000:]}", status != -signal.SIGABRT)
+            self._blame(f"the driver ended with {status}: {errors[-2000:]}", status != -signal.SIGABRT)
 
     def _judge_run(self, status: int) -> None:
         run = self._look()
@@ -287,9 +287,9 @@ class Runner:
         power.destroy(run, rng)
         left = (run / LEDGER_NAME).read_bytes()
         driver = self._start(self._words(), calm=True)
-        status, said = driver.wait(timeout=60), self._said.read_text()
+        status, errors = driver.wait(timeout=60), self._errors.read_text()
         self._blame(
-            f"over a destroyed ledger the driver ended with {status}: {said}", status != 2 or len(said.splitlines()) != 1
+            f"over a destroyed ledger the driver ended with {status}: {errors}", status != 2 or len(errors.splitlines()) != 1
         )
         self._blame("a destroyed ledger was changed", (run / LEDGER_NAME).read_bytes() != left)
         shutil.rmtree(run)
@@ -301,7 +301,7 @@ class Runner:
 
 
 def run_calm(case: Case, run: Path) -> None:
-    """Run the case's sweep without a storm, in one worker with one slot."""
+    """Run the case's sweep without a storm, in one worker with one env."""
     command = [
         sys.executable,
         "-m",
@@ -311,7 +311,7 @@ def run_calm(case: Case, run: Path) -> None:
         run,
         "--workers",
         "1",
-        "--slots",
+        "--num-envs",
         "1",
         "--batch",
         "1",

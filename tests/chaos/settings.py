@@ -14,8 +14,8 @@ class Settings:
 
     Attributes:
         load: Seconds that a simulator may take to load.
-        start: Seconds that an episode's start may take.
-        row: Seconds that a row of actions may take.
+        reset: Seconds that a reset may take.
+        step: Seconds that a step may take.
         margin: Seconds that a worker may take to start beside the simulator's load.
         memory: Bytes that a simulator may take.
         gap: Seconds from one blow to the next, from and to.
@@ -23,8 +23,8 @@ class Settings:
     """
 
     load: float = 15.0
-    start: float = 10.0
-    row: float = 8.0
+    reset: float = 10.0
+    step: float = 8.0
     margin: float = 1.0
     memory: int = 1_500_000_000
     gap: tuple[float, float] = (0.1, 0.6)

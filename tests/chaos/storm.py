@@ -1,7 +1,7 @@
-"""The storm inside a driver: it watches what the driver does, and lets blow after blow of its schedule fall.
+"""The storm inside a driver: it watches the driver's activity, and strikes the blows of its schedule one after the other.
 
-It changes the driver's process alone, and from outside of the product: the simulators' adapters are the unruly ones of
-:mod:`chaos.unruly`, and patience is short.
+It changes only the driver's process, without changing the product: the simulators' adapters are the unruly ones of
+:mod:`chaos.unruly`, and timeouts are short.
 """
 
 from __future__ import annotations
@@ -52,12 +52,12 @@ class Storm:
         self._watch()
         self._lose_patience()
         faulthandler.register(signal.SIGUSR1)
-        die_with_parent()  # a campaign that is ended leaves nothing behind
+        die_with_parent()  # an ended campaign leaves no process behind
         threading.Thread(target=self._rage, name="storm", daemon=True).start()
 
     @contextlib.contextmanager
     def during(self, moment: str, worker: Worker | None = None) -> Iterator[None]:
-        """Mark what the driver does meanwhile."""
+        """Mark the driver's current activity."""
         self._active[moment] += 1
         if worker is not None:
             self._worker_at[moment] = worker
@@ -91,7 +91,7 @@ class Storm:
 
         async def watched_begin(worker: Worker) -> Worker:
             self.workers.append(worker)
-            worker.place._memory_bytes = self.settings.memory
+            worker.factory._memory_bytes = self.settings.memory
             return await begin(worker)
 
         async def watched_start(worker: Worker, *arguments: Any) -> Any:
@@ -111,7 +111,7 @@ class Storm:
 
     def _lose_patience(self) -> None:
         settings, load = self.settings, plan.load_suite
-        patience = Patience(settings.load, settings.start, settings.row)
+        patience = Patience(settings.load, settings.reset, settings.step)
 
         def impatient(name: str) -> Suite:
             suite = load(name)

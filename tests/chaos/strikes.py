@@ -21,7 +21,7 @@ Strike = Callable[[], None]
 
 
 def aim(blow: Blow, storm: Storm) -> Strike | None:
-    """What carries the blow out; ``None`` where nothing that it could hit is there at this moment."""
+    """The function that strikes the blow; ``None`` where it has no target at this moment."""
     if blow.kind in AFTER_DEATH:
         return partial(signal_all, [os.getpid()], signal.SIGKILL, storm.landed(blow))
     if blow.kind == "fill":
@@ -41,7 +41,7 @@ def aim(blow: Blow, storm: Storm) -> Strike | None:
 
 
 def signal_all(pids: list[int], number: signal.Signals, landed: Strike) -> None:
-    """Note the blow and send the signal; one to ourselves is the last thing that we do."""
+    """Record the blow and send the signal; a signal to this process ends it."""
     landed()
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):

@@ -28,7 +28,7 @@ def __getattr__(name: str) -> Any:
 
 
 def unruly(adapter: Any) -> Any:
-    """The adapter, looking for orders before each row."""
+    """The adapter, which checks for orders before each step."""
 
     class Unruly(adapter):
         def apply(self, action: Any) -> Any:

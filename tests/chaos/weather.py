@@ -1,4 +1,4 @@
-"""Short storms as tests: blows fall on a case's sweep until all have hit, and nothing comes of it."""
+"""Short storms as tests: blows fall on a case's sweep until all have hit, and its results do not change."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def assert_placed_alike(
     placement: tuple[int, int, int],
     expected: dict[str, Any],
 ) -> None:
-    """Sweep with so many workers, slots and requests a batch: every episode is as ``expected``."""
-    workers, slots, batch = placement
-    done = cli(*case.words, "--run", run, "--workers", workers, "--slots", slots, "--batch", batch, timeout=600)
+    """Sweep with these numbers of workers, envs and requests a batch: every episode is as ``expected``."""
+    workers, envs, batch = placement
+    done = cli(*case.words, "--run", run, "--workers", workers, "--num-envs", workers * envs, "--batch", batch, timeout=600)
     assert done.returncode == 0, done.stderr
     assert results(run) == expected

@@ -87,24 +87,24 @@ def main() -> int:
         "--decoder", help="play this one alone, and keep what is written of the others, whose code is as it was"
     )
     parser.add_argument("--out", type=Path, default=DIGEST)
-    told = parser.parse_args()
-    if told.part:
-        name, *numbers = told.part
-        play_part(told.seed, name, range(*map(int, numbers)))
+    options = parser.parse_args()
+    if options.part:
+        name, *numbers = options.part
+        play_part(options.seed, name, range(*map(int, numbers)))
         return 0
-    blocks = -(-told.messages // BLOCK)
+    blocks = -(-options.messages // BLOCK)
     codecs = {"msgpack": ".".join(map(str, msgpack.version)), "msgspec": msgspec.__version__}
     versions = {"python": sys.version.split()[0], **codecs, "numpy": np.__version__}
-    digest: dict[str, Any] = {"seed": told.seed, "block": BLOCK, "versions": versions, "decoders": {}}
-    if told.decoder:
+    digest: dict[str, Any] = {"seed": options.seed, "block": BLOCK, "versions": versions, "decoders": {}}
+    if options.decoder:
         digest["decoders"] = json.loads(DIGEST.read_text())["decoders"]
     for decoder in all_decoders():
-        if told.decoder not in (None, decoder.name):
+        if options.decoder not in (None, decoder.name):
             continue
-        digest["decoders"][decoder.name] = played = play_all(told.seed, decoder, blocks, told.processes)
+        digest["decoders"][decoder.name] = played = play_all(options.seed, decoder, blocks, options.processes)
         print(f"{decoder.name}: {played['messages']} messages, {played['violations']} violations, longest decode "
               f"{played['longest_decode_ms']} ms, memory grown by {played['memory_grown_mb']} MB", flush=True)  # fmt: skip
-    told.out.write_text(json.dumps(digest, indent=1) + "\n")
+    options.out.write_text(json.dumps(digest, indent=1) + "\n")
     return 1 if any(played["violations"] for played in digest["decoders"].values()) else 0
 
 

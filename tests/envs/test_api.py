@@ -18,8 +18,8 @@ from vlarig.envs.api import (
     Episode,
     Needs,
     Outcome,
-    Row,
     Snapshot,
+    StepResult,
     check_actions,
     observation_space,
     observe,
@@ -28,7 +28,7 @@ from vlarig.envs.errors import BadActionError, VlarigError
 from vlarig.envs.pictures import as_seen
 
 LENGTH = 12
-ENDLESS = replace(STANDARD, name="endless", step_limit=LENGTH, stop_on_success=False, execute=4)
+ENDLESS = replace(STANDARD, name="endless", step_limit=LENGTH, stop_on_success=False, n_action_steps=4)
 EPISODE = replace(TOY_SUITE.episodes(["reach_red"], per_task=1)[0], protocol=ENDLESS)
 ACTIONS = np.random.default_rng(0).uniform(-1, 1, (LENGTH, 3)).astype(np.float32)
 
@@ -36,10 +36,10 @@ NO_IMAGES = Needs(images=False)
 
 
 def play(needs: Needs, actions: np.ndarray = ACTIONS, episode: Episode = EPISODE, env: Env | None = None) -> list[Snapshot]:
-    """Every snapshot of an episode, in chunks of ``execute`` rows."""
+    """Every snapshot of an episode, in chunks of ``n_action_steps`` steps."""
     env = env or ToyEnv()
-    first, execute = env.open(episode, needs), episode.protocol.execute
-    chunks = (actions[begin : begin + execute] for begin in range(0, len(actions), execute))
+    first, n_action_steps = env.open(episode, needs), episode.protocol.n_action_steps
+    chunks = (actions[begin : begin + n_action_steps] for begin in range(0, len(actions), n_action_steps))
     return [first, *(env.step_chunk(chunk).snapshot for chunk in chunks)]
 
 
@@ -48,61 +48,65 @@ def frame_steps(shown: list[Snapshot]) -> list[tuple[int, ...]]:
     return [snapshot.frames.steps for snapshot in shown]
 
 
-def row(solved: bool, within: bool = False, **end: bool) -> Row:
-    """A row that ends solved, or not."""
-    return Row(reward=0.0, success_within=within, success_at_end=solved, **end)
+def step(solved: bool, within: bool = False, **end: bool) -> StepResult:
+    """A step that ends solved, or not."""
+    return StepResult(reward=0.0, success_within=within, success_at_end=solved, **end)
 
 
 def outcome(ends: str) -> Outcome:
-    """The outcome of rows that end solved (``x``) or not (``.``)."""
+    """The outcome of steps that end solved (``x``) or not (``.``)."""
     result = Outcome()
     for end in ends:
-        result = result.after(row(end == "x"))
+        result = result.after(step(end == "x"))
     return result
 
 
 class Scripted(ToyEnv):
-    """A toy env whose rows end solved where ``ends`` has an ``x``, of ``primitives`` moves each."""
+    """A toy env whose steps end solved where ``ends`` has an ``x``, of ``primitives`` moves each."""
 
     ends = "." * 100
     primitives = 1
 
-    def apply(self, action: np.ndarray) -> Row:
-        """The scripted row."""
+    def apply(self, action: np.ndarray) -> StepResult:
+        """The scripted step."""
         super().apply(action)
         solved = self.ends[self._step] == "x"
-        return Row(float(solved), solved, solved, primitives=self.primitives)
+        return StepResult(float(solved), solved, solved, primitives=self.primitives)
 
 
 # An episode's identity.
 
 
-def test_a_key_names_suite_protocol_task_variant_start_and_repeat() -> None:
+def test_a_key_names_suite_protocol_task_variant_initial_state_and_repeat() -> None:
     episode = Episode("toy", STANDARD, "reach_red", "base", 3, repeat=2)
     assert episode.key == "toy/standard@1/reach_red/base/3/2"
-    assert replace(episode, protocol=STANDARD.derive(execute=4)).key == "toy/standard-execute4@1/reach_red/base/3/2"
+    assert (
+        replace(episode, protocol=STANDARD.derive(n_action_steps=4)).key == "toy/standard-n_action_steps4@1/reach_red/base/3/2"
+    )
 
 
 @pytest.mark.parametrize(
-    ("suite", "task", "variant", "start", "repeat", "seed"),
+    ("suite", "task", "variant", "initial_state", "repeat", "seed"),
     [
         ("toy", "reach_red", "base", 3, 0, 953995245),
         ("toy", "reach_red", "base", 3, 1, 334109372),
         ("simpler_widowx", "put_spoon", "base", 0, 0, 1155887053),
     ],
 )
-def test_a_seed_is_the_same_number_for_ever(suite: str, task: str, variant: str, start: int, repeat: int, seed: int) -> None:
-    assert Episode(suite, STANDARD, task, variant, start, repeat).seed == seed
+def test_a_seed_is_the_same_number_for_ever(
+    suite: str, task: str, variant: str, initial_state: int, repeat: int, seed: int
+) -> None:
+    assert Episode(suite, STANDARD, task, variant, initial_state, repeat).seed == seed
 
 
 def test_the_protocol_and_the_payload_do_not_move_the_seed() -> None:
-    other = replace(EPISODE, protocol=STANDARD.derive(execute=3), payload={"goal": "blue"})
+    other = replace(EPISODE, protocol=STANDARD.derive(n_action_steps=3), payload={"goal": "blue"})
     assert other.seed == EPISODE.seed
 
 
-def test_a_suite_repeats_its_starts_when_more_episodes_are_asked_for() -> None:
+def test_a_suite_repeats_its_initial_states_for_more_episodes() -> None:
     episodes = TOY_SUITE.episodes(["reach_blue"], per_task=22)
-    assert [(episode.start, episode.repeat) for episode in episodes[19:]] == [(19, 0), (0, 1), (1, 1)]
+    assert [(episode.initial_state, episode.repeat) for episode in episodes[19:]] == [(19, 0), (0, 1), (1, 1)]
     assert len({episode.key for episode in TOY_SUITE.episodes()}) == 40
 
 
@@ -110,23 +114,23 @@ def test_a_suite_repeats_its_starts_when_more_episodes_are_asked_for() -> None:
 
 
 def test_a_derived_protocol_is_named_after_what_differs() -> None:
-    derived = STANDARD.derive(execute=4, step_limit=30)
-    assert (derived.name, derived.execute, derived.step_limit) == ("standard-execute4-step_limit30", 4, 30)
-    assert derived.name == STANDARD.derive(step_limit=30, execute=4).name
+    derived = STANDARD.derive(n_action_steps=4, step_limit=30)
+    assert (derived.name, derived.n_action_steps, derived.step_limit) == ("standard-n_action_steps4-step_limit30", 4, 30)
+    assert derived.name == STANDARD.derive(step_limit=30, n_action_steps=4).name
 
 
 def test_a_change_to_the_same_value_derives_nothing() -> None:
-    assert STANDARD.derive(execute=STANDARD.execute) is STANDARD
+    assert STANDARD.derive(n_action_steps=STANDARD.n_action_steps) is STANDARD
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"success_rule": "once"}, "success_rule is 'once', expected one of first, final, held"),
-        ({"limit_unit": "seconds"}, "limit_unit is 'seconds', expected 'rows' or 'primitives'"),
+        ({"limit_unit": "seconds"}, "limit_unit is 'seconds', expected 'steps' or 'primitives'"),
         ({"success_rule": "final"}, "'final' scores the end of the episode, so stop_on_success must be false"),
         ({"step_limit": 0}, "step_limit is 0, expected 1 or more"),
-        ({"execute": 0}, "execute is 0, expected 1 or more"),
+        ({"n_action_steps": 0}, "n_action_steps is 0, expected 1 or more"),
         ({"hold_steps": -1}, "hold_steps is -1, expected 1 or more"),
         ({"wait_steps": -1}, "wait_steps is -1, expected 0 or more"),
         ({"wait_steps": 5}, "wait_steps is 5 and wait_action is empty"),
@@ -189,7 +193,7 @@ def test_an_episode_played_to_its_end_has_an_outcome_under_every_rule(
 
 
 def test_success_within_a_row_counts_for_first_alone() -> None:
-    result = Outcome().after(row(solved=False, within=True))
+    result = Outcome().after(step(solved=False, within=True))
     assert (result.under("first"), result.under("final"), result.under("held")) == (True, False, False)
 
 
@@ -200,7 +204,7 @@ def test_an_episode_stopped_on_success_does_not_tell_what_came_later() -> None:
 
 
 @pytest.mark.parametrize(
-    ("rule", "hold_steps", "stop", "rows", "under"),
+    ("rule", "hold_steps", "stop", "steps", "under"),
     [
         ("first", 1, True, 2, {"first": True, "final": None, "held": True}),
         ("held", 2, True, 5, {"first": True, "final": None, "held": True}),
@@ -209,16 +213,16 @@ def test_an_episode_stopped_on_success_does_not_tell_what_came_later() -> None:
     ],
 )
 def test_an_episode_stops_where_its_rule_is_fulfilled(
-    rule: str, hold_steps: int, stop: bool, rows: int, under: dict[str, bool | None]
+    rule: str, hold_steps: int, stop: bool, steps: int, under: dict[str, bool | None]
 ) -> None:
     protocol = replace(STANDARD, success_rule=rule, hold_steps=hold_steps, stop_on_success=stop, step_limit=6)
     env = Scripted()
     env.ends = ".x.xx."
     env.open(replace(EPISODE, protocol=protocol), NO_IMAGES)
     result = env.step_chunk(ACTIONS)
-    last = result.rows[-1]
-    assert len(result.rows) == rows
-    assert (last.terminated, last.truncated) == (rows < 6, rows == 6)
+    last = result.steps[-1]
+    assert len(result.steps) == steps
+    assert (last.terminated, last.truncated) == (steps < 6, steps == 6)
     assert {name: result.snapshot.outcome.under(name, hold_steps) for name in under} == under
 
 
@@ -236,8 +240,8 @@ def test_good_actions_become_float32() -> None:
         (np.zeros(3), r"actions have shape \[3\]; give \[H, 3\] for toy_point \(dx, dy, grip\)"),
         (np.zeros((2, 7)), r"actions have shape \[2, 7\]; give \[H, 3\]"),
         (np.zeros((0, 3)), r"actions have shape \[0, 3\]"),
-        ([[0, 0, 0], [0, float("nan"), 0]], "the action 'dy' of row 1 is nan; give finite numbers"),
-        ([[0, 0, float("-inf")]], "the action 'grip' of row 0 is -inf; give finite numbers"),
+        ([[0, 0, 0], [0, float("nan"), 0]], "the action 'dy' of step 1 is nan; give finite numbers"),
+        ([[0, 0, float("-inf")]], "the action 'grip' of step 0 is -inf; give finite numbers"),
         ([[object()] * 3], r"actions are no array of real numbers \(list\); give float32\[H, 3\]"),
         ([[0, 0, 0], [0]], r"actions are no array of real numbers \(list\)"),
         ("left", r"actions are no array of real numbers \(str\)"),
@@ -252,21 +256,21 @@ def test_bad_actions_are_named(actions: Any, message: str) -> None:
         check_actions(actions, TOY_POINT)
 
 
-def test_no_more_than_execute_rows_of_a_chunk_are_run() -> None:
+def test_no_more_than_execute_steps_of_a_chunk_are_run() -> None:
     env = ToyEnv()
     env.open(EPISODE, NO_IMAGES)
     result = env.step_chunk(ACTIONS)
-    assert (len(result.rows), result.snapshot.step, result.over) == (4, 4, False)
+    assert (len(result.steps), result.snapshot.step, result.over) == (4, 4, False)
 
 
 class Noting(ToyEnv):
-    """A toy env that keeps the rows that it was told to carry out."""
+    """A toy env that records its steps."""
 
     def begin(self, episode: Episode, rng: np.random.Generator) -> str:
         self.carried_out: list[list[float]] = []
         return super().begin(episode, rng)
 
-    def apply(self, action: np.ndarray) -> Row:
+    def apply(self, action: np.ndarray) -> StepResult:
         assert action.dtype == np.float32
         self.carried_out.append(action.tolist())
         return super().apply(action)
@@ -283,7 +287,7 @@ class Noting(ToyEnv):
 def test_the_gripper_is_moved_as_the_protocol_says(rule: str, grippers: list[float]) -> None:
     env, actions = Noting(), np.array([[0.5, -0.25, g] for g in (-0.75, -0.0, 0.0, 0.25, 2.0)], np.float32)
     given = actions.copy()
-    env.open(replace(EPISODE, protocol=ENDLESS.derive(gripper=rule, execute=5)), NO_IMAGES)
+    env.open(replace(EPISODE, protocol=ENDLESS.derive(gripper=rule, n_action_steps=5)), NO_IMAGES)
     env.step_chunk(actions)
     assert env.carried_out == [[0.5, -0.25, gripper] for gripper in grippers]
     np.testing.assert_array_equal(actions, given)
@@ -302,8 +306,8 @@ def test_waiting_moves_the_world_and_counts_for_nothing() -> None:
     moved = plain.step_chunk(np.array([WAITING.wait_action] * 3)).snapshot
     np.testing.assert_array_equal(waited.state, moved.state)
     assert (waited.step, waited.primitives, waited.frames.steps, waited.outcome) == (0, 0, (0,), Outcome())
-    rows = [row for _ in range(3) for row in env.step_chunk(ACTIONS).rows]
-    assert [entry.truncated for entry in rows] == [False] * (LENGTH - 1) + [True]
+    steps = [step for _ in range(3) for step in env.step_chunk(ACTIONS).steps]
+    assert [entry.truncated for entry in steps] == [False] * (LENGTH - 1) + [True]
 
 
 def test_the_digest_begins_after_the_waiting() -> None:
@@ -320,13 +324,13 @@ def test_success_while_waiting_is_none() -> None:
     assert env.open(replace(EPISODE, protocol=protocol), NO_IMAGES).outcome == Outcome()
 
 
-def test_the_gripper_rule_leaves_the_waiting_row_as_it_is() -> None:
+def test_the_gripper_rule_leaves_the_waiting_step_as_it_is() -> None:
     env = Noting()
     env.open(replace(EPISODE, protocol=replace(WAITING, gripper="binary", wait_action=(0.0, 0.0, 0.5))), NO_IMAGES)
     assert env.carried_out == [[0.0, 0.0, 0.5]] * 3
 
 
-def test_a_waiting_row_of_another_robot_is_refused() -> None:
+def test_a_waiting_step_of_another_robot_is_refused() -> None:
     protocol = replace(WAITING, wait_action=(0.0,) * 7)
     with pytest.raises(
         VlarigError, match=r"wait_action of protocol 'waiting' has 7 numbers; toy_point takes 3 \(dx, dy, grip\)"
@@ -337,19 +341,19 @@ def test_a_waiting_row_of_another_robot_is_refused() -> None:
 # The end of an episode.
 
 
-def test_the_step_limit_counts_rows() -> None:
+def test_the_step_limit_counts_steps() -> None:
     env = ToyEnv()
     env.open(replace(EPISODE, protocol=ENDLESS.derive(step_limit=6)), NO_IMAGES)
-    rows = (*env.step_chunk(ACTIONS).rows, *env.step_chunk(ACTIONS).rows)
-    assert [entry.truncated for entry in rows] == [False] * 5 + [True]
+    steps = (*env.step_chunk(ACTIONS).steps, *env.step_chunk(ACTIONS).steps)
+    assert [entry.truncated for entry in steps] == [False] * 5 + [True]
 
 
 def test_the_step_limit_counts_primitives_where_the_protocol_says_so() -> None:
     env = Scripted()
     env.primitives = 3
-    env.open(replace(EPISODE, protocol=ENDLESS.derive(step_limit=10, limit_unit="primitives", execute=8)), NO_IMAGES)
+    env.open(replace(EPISODE, protocol=ENDLESS.derive(step_limit=10, limit_unit="primitives", n_action_steps=8)), NO_IMAGES)
     result = env.step_chunk(ACTIONS)
-    assert [entry.truncated for entry in result.rows] == [False, False, False, True]
+    assert [entry.truncated for entry in result.steps] == [False, False, False, True]
     assert (result.snapshot.step, result.snapshot.primitives) == (4, 12)
 
 
@@ -357,7 +361,7 @@ def test_success_at_the_step_limit_is_a_success_and_no_truncation() -> None:
     env = Scripted()
     env.ends = "..x"
     env.open(replace(EPISODE, protocol=replace(STANDARD, step_limit=3, hold_steps=1)), NO_IMAGES)
-    last = env.step_chunk(ACTIONS).rows[-1]
+    last = env.step_chunk(ACTIONS).steps[-1]
     assert (last.terminated, last.truncated) == (True, False)
 
 
@@ -404,7 +408,7 @@ def test_frames_come_where_they_are_due_with_their_steps(needs: Needs, steps: li
 def test_a_film_of_an_episode_that_ends_within_a_chunk_ends_with_it() -> None:
     env = Scripted()
     env.ends = ".....x"
-    protocol = replace(STANDARD, execute=4, hold_steps=1)
+    protocol = replace(STANDARD, n_action_steps=4, hold_steps=1)
     env.open(replace(EPISODE, protocol=protocol), Needs(every_frame=True))
     env.step_chunk(ACTIONS)
     assert env.step_chunk(ACTIONS).snapshot.frames.steps == (5, 6)
@@ -415,7 +419,7 @@ def test_nothing_is_rendered_for_a_policy_that_reads_no_images(monkeypatch: pyte
     play(NO_IMAGES)
 
 
-def test_privileged_state_comes_only_when_asked_for() -> None:
+def test_privileged_state_comes_only_on_request() -> None:
     assert play(NO_IMAGES)[0].privileged == {}
     assert set(play(Needs(images=False, privileged=True))[0].privileged) == {"position", "goal"}
 
@@ -424,11 +428,11 @@ def test_privileged_state_comes_only_when_asked_for() -> None:
 
 
 def test_the_adapter_draws_and_the_protocol_does_the_rest() -> None:
-    asked: list[Camera] = []
+    requested: list[Camera] = []
 
     class Drawing(ToyEnv):
         def render_view(self, camera: Camera) -> np.ndarray:
-            asked.append(camera)
+            requested.append(camera)
             return super().render_view(camera)
 
     cameras = (
@@ -437,13 +441,13 @@ def test_the_adapter_draws_and_the_protocol_does_the_rest() -> None:
     )
     env, episode = Drawing(), replace(EPISODE, protocol=replace(ENDLESS, cameras=cameras))
     observation, _ = env.reset(options={"episode": episode})
-    assert asked == [Camera("ego", 48, 64), Camera("cam_left_wrist", 8, 8)]
+    assert requested == [Camera("ego", 48, 64), Camera("cam_left_wrist", 8, 8)]
     assert {view: image.shape for view, image in observation["images"].items()} == {
         "ego": (1, 24, 32, 3),
         "cam_left_wrist": (1, 8, 8, 3),
     }
     assert env.observation_space.contains(observation)
-    np.testing.assert_array_equal(observation["images"]["ego"][0], as_seen(env.render_view(asked[0]), cameras[0]))
+    np.testing.assert_array_equal(observation["images"]["ego"][0], as_seen(env.render_view(requested[0]), cameras[0]))
 
 
 def test_a_picture_of_another_size_than_the_one_to_draw_is_refused() -> None:
@@ -469,7 +473,7 @@ def test_the_image_digest_is_of_what_the_policy_was_shown(needs: Needs) -> None:
 
 
 def test_the_state_digest_does_not_depend_on_frames_or_chunks() -> None:
-    one_by_one = play(NO_IMAGES, episode=replace(EPISODE, protocol=ENDLESS.derive(execute=1)))
+    one_by_one = play(NO_IMAGES, episode=replace(EPISODE, protocol=ENDLESS.derive(n_action_steps=1)))
     assert play(Needs(every_frame=True))[-1].state_digest == play(NO_IMAGES)[-1].state_digest == one_by_one[-1].state_digest
 
 
@@ -520,7 +524,7 @@ class DrawsFromGlobals(ToyEnv):
         self.position = self.position + np.random.uniform(-0.1, 0.1, 2)
         return instruction
 
-    def apply(self, action: np.ndarray) -> Row:
+    def apply(self, action: np.ndarray) -> StepResult:
         self.position = self.position + random.uniform(-0.01, 0.01) + np.random.normal(0.0, 0.01, 2)
         return super().apply(action)
 
@@ -535,19 +539,22 @@ def digests(env: ToyEnv, episode: Episode, needs: Needs) -> tuple[str, str]:
     return snapshot.state_digest, snapshot.image_digest
 
 
-def test_process_wide_generators_belong_to_the_slot_whose_turn_it_is() -> None:
-    env, episodes = DrawsFromGlobals(), [replace(EPISODE, protocol=ENDLESS, start=start) for start in (1, 2)]
+def test_process_wide_generators_belong_to_the_env_whose_turn_it_is() -> None:
+    env, episodes = (
+        DrawsFromGlobals(),
+        [replace(EPISODE, protocol=ENDLESS, initial_state=initial_state) for initial_state in (1, 2)],
+    )
     alone = [digests(env, episode, Needs()) for episode in episodes]
     assert alone[0] != alone[1]
     np.random.seed(123)
     random.seed(123)
     outside = (random.getstate(), np.random.get_state()[1].tolist())
     assert [digests(env, episode, Needs(every_frame=True)) for episode in episodes] == alone
-    slots = [DrawsFromGlobals() for _ in episodes]
-    for slot, episode in zip(slots, episodes, strict=True):
-        slot.open(episode, Needs())
+    envs = [DrawsFromGlobals() for _ in episodes]
+    for each, episode in zip(envs, episodes, strict=True):
+        each.open(episode, Needs())
     for _ in range(2):
-        snapshots = [slot.step_chunk(np.full((4, 3), 0.1)).snapshot for slot in slots]
+        snapshots = [each.step_chunk(np.full((4, 3), 0.1)).snapshot for each in envs]
     assert [(snapshot.state_digest, snapshot.image_digest) for snapshot in snapshots] == alone
     assert (random.getstate(), np.random.get_state()[1].tolist()) == outside
 

@@ -28,11 +28,11 @@ def test_it_runs_coroutines_in_its_thread_until_it_is_closed() -> None:
         return threading.current_thread().name
 
     async def fail() -> None:
-        raise KeyError("told to the caller")
+        raise KeyError("raised in the caller")
 
     loop = BackgroundLoop("for-a-test")
     assert loop.run(thread_name()) == "for-a-test"
-    with pytest.raises(KeyError, match="told to the caller"):
+    with pytest.raises(KeyError, match="raised in the caller"):
         loop.run(fail())
     assert not loop.closed
     for _ in range(2):  # a second call does nothing

@@ -1,4 +1,4 @@
-"""Pauses between tries grow up to a bound, and something that keeps failing is given up."""
+"""Pauses between tries grow up to a bound, and work that keeps failing is given up."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def test_something_that_never_worked_is_given_up_after_five_failures() -> None:
     assert pauses(Backoff()) == [0, 0.5, 1, 2, 4]
 
 
-def test_something_that_worked_is_tried_for_five_minutes_and_each_success_begins_anew() -> None:
+def test_something_that_worked_is_tried_for_five_minutes_and_each_success_restarts_the_count() -> None:
     backoff = Backoff()
     for _ in range(2):
         backoff.succeeded()

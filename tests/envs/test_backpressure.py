@@ -18,11 +18,11 @@ PINGS = frame(0x9, b"x" * 125) * 1000
 @pytest.mark.parametrize("most_sent", [100 * 2**20, 0])
 def test_answers_to_pings_do_not_pile_up(most_sent: int) -> None:
     """A client sends pings for as long as the server takes them, and reads the answers only then."""
-    heard: list[str | bytes] = []
+    received: list[str | bytes] = []
 
     async def listen(connection: ServerConnection) -> None:
         async for message in connection:
-            heard.append(message)
+            received.append(message)
             await connection.send(message)
 
     async def run() -> None:
@@ -44,10 +44,10 @@ def test_answers_to_pings_do_not_pile_up(most_sent: int) -> None:
             writer.transport.abort()
 
     asyncio.run(asyncio.wait_for(run(), 60))
-    assert heard == [b"done"]
+    assert received == [b"done"]
 
 
-def test_two_who_send_much_at_once_do_not_wait_for_each_other() -> None:
+def test_two_ends_that_send_much_at_once_do_not_wait_for_each_other() -> None:
     message = bytes(5 * 10**6)
 
     async def echo(connection: ServerConnection) -> None:

@@ -1,11 +1,9 @@
-"""The env checker passes a correct adapter, and each of its checks catches the fault that it is there for."""
+"""The env checker passes a correct adapter, and each of its checks finds its own fault."""
 
 from __future__ import annotations
 
 import random
 import re
-import sys
-import types
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +14,7 @@ import pytest
 from toy.env import TOY_POINT, ToyEnv
 from toy.suite import TOY_SUITE
 
-from vlarig.envs.api import Camera, ChunkResult, Env, Episode, Needs, Row, Snapshot
+from vlarig.envs.api import Camera, ChunkResult, Env, Episode, Needs, Snapshot, StepResult
 from vlarig.envs.checker import CHECKS, TASK_CHECKS, check_env
 from vlarig.envs.errors import BadActionError, VlarigError
 
@@ -85,7 +83,7 @@ class InstructionBlank(ToyEnv):
 
 @breaks("the_instruction_stays")
 class InstructionGrows(ToyEnv):
-    def apply(self, action: np.ndarray) -> Row:
+    def apply(self, action: np.ndarray) -> StepResult:
         self._instruction += " now"
         return super().apply(action)
 
@@ -116,12 +114,12 @@ class OneCameraForAllViews(ToyEnv):
 
 @breaks("nothing_is_rendered_unasked")
 class RendersAtEveryRow(ToyEnv):
-    def apply(self, action: np.ndarray) -> Row:
+    def apply(self, action: np.ndarray) -> StepResult:
         self.render_view(Camera("ego", 8, 8))
         return super().apply(action)
 
 
-@breaks("privileged_is_empty_unless_asked")
+@breaks("privileged_is_empty_unless_requested")
 class TruthForEverybody(ToyEnv):
     def open(self, episode: Episode, needs: Needs) -> Snapshot:
         return super().open(episode, replace(needs, privileged=True))
@@ -149,7 +147,7 @@ class StepInDoublePrecision(ToyEnv):
 # Broken adapters: what repeats.
 
 
-@breaks("different_starts_differ")
+@breaks("different_initial_states_differ")
 class StartIgnored(ToyEnv):
     def begin(self, episode: Episode, rng: np.random.Generator) -> str:
         return super().begin(episode, np.random.default_rng(7))
@@ -166,8 +164,8 @@ class SameTaskNotRebuilt(ToyEnv):
     latest: Any = None
 
     def begin(self, episode: Episode, rng: np.random.Generator) -> str:
-        position = self.position if self.latest == episode.start else None
-        self.latest = episode.start
+        position = self.position if self.latest == episode.initial_state else None
+        self.latest = episode.initial_state
         instruction = super().begin(episode, rng)
         self.position = self.position if position is None else position
         return instruction
@@ -186,16 +184,16 @@ class FirstEpisodeIsSpecial(ToyEnv):
 
 @breaks("an_episode_cut_off_midway_leaves_nothing")
 class ClearedAtTheEndOnly(ToyEnv):
-    rows = 0
+    steps = 0
 
     def begin(self, episode: Episode, rng: np.random.Generator) -> str:
         instruction = super().begin(episode, rng)
-        self.position += 1e-9 * (self.rows % episode.protocol.step_limit)
-        self.rows = 0
+        self.position += 1e-9 * (self.steps % episode.protocol.step_limit)
+        self.steps = 0
         return instruction
 
-    def apply(self, action: np.ndarray) -> Row:
-        self.rows += 1
+    def apply(self, action: np.ndarray) -> StepResult:
+        self.steps += 1
         return super().apply(action)
 
 
@@ -218,7 +216,7 @@ class DrawsOutside(ToyEnv):
         return super().open(episode, needs)
 
 
-@breaks("slots_of_one_process_are_independent")
+@breaks("envs_of_one_process_are_independent")
 class PositionOnTheClass(ToyEnv):
     shared: ClassVar[dict[str, np.ndarray]] = {}
 
@@ -240,12 +238,12 @@ class RenderingMovesTheWorld(ToyEnv):
 
 @breaks("shown_arrays_are_never_changed_later")
 class TruthIsTheLiveArray(ToyEnv):
-    def apply(self, action: np.ndarray) -> Row:
+    def apply(self, action: np.ndarray) -> StepResult:
         position = self.position
-        row = super().apply(action)
+        step = super().apply(action)
         position[:] = self.position
         self.position = position
-        return row
+        return step
 
     def privileged(self) -> dict[str, np.ndarray]:
         return {"position": self.position}
@@ -289,7 +287,7 @@ class StumblesOverBadActions(ToyEnv):
 
 @breaks("actions_beyond_the_bounds_are_tolerated")
 class RefusesLargeActions(ToyEnv):
-    def apply(self, action: np.ndarray) -> Row:
+    def apply(self, action: np.ndarray) -> StepResult:
         if np.abs(action).max() > 1:
             raise ValueError("the action is out of bounds")
         return super().apply(action)
@@ -312,25 +310,25 @@ class ScalesInPlace(ToyEnv):
 
 @breaks("the_step_limit_truncates")
 class HorizonOfItsOwn(ToyEnv):
-    def apply(self, action: np.ndarray) -> Row:
+    def apply(self, action: np.ndarray) -> StepResult:
         return replace(super().apply(action), truncated=self._step == 3)
 
 
 @breaks("the_step_limit_truncates")
 class EndsByItself(ToyEnv):
-    def apply(self, action: np.ndarray) -> Row:
+    def apply(self, action: np.ndarray) -> StepResult:
         return replace(super().apply(action), terminated=self._step == 4)
 
 
 @breaks("waiting_counts_for_nothing")
 class HorizonFromTheReset(ToyEnv):
     def begin(self, episode: Episode, rng: np.random.Generator) -> str:
-        self.rows, self.limit = 0, episode.protocol.step_limit
+        self.steps, self.limit = 0, episode.protocol.step_limit
         return super().begin(episode, rng)
 
-    def apply(self, action: np.ndarray) -> Row:
-        self.rows += 1
-        return replace(super().apply(action), truncated=self.rows == self.limit)
+    def apply(self, action: np.ndarray) -> StepResult:
+        self.steps += 1
+        return replace(super().apply(action), truncated=self.steps == self.limit)
 
 
 @breaks("waiting_counts_for_nothing")
@@ -348,7 +346,7 @@ class GoesOnAfterTheEnd(ToyEnv):
 
 @breaks("no_episode_is_solved_at_its_start")
 class SolvedBeforeItSettles(ToyEnv):
-    def apply(self, action: np.ndarray) -> Row:
+    def apply(self, action: np.ndarray) -> StepResult:
         return replace(super().apply(action), success_within=self._step == 0)
 
 
@@ -371,7 +369,7 @@ class ClosesOnce(ToyEnv):
 
     def close(self) -> None:
         if self.closed:
-            raise RuntimeError("the renderer is gone")
+            raise RuntimeError("the renderer is closed")
         self.closed = True
 
 
@@ -433,7 +431,7 @@ class ThirdMovedByRendering(ToyEnv):
     ("adapter", "check"),
     [
         (ThirdWithoutSeed, "an_episode_played_twice_in_a_row_is_the_same"),
-        (ThirdOfOneStart, "different_starts_differ"),
+        (ThirdOfOneStart, "different_initial_states_differ"),
         (ThirdBlind, "the_images_are_not_blank"),
         (ThirdMovedByRendering, "rendering_does_not_change_the_future"),
     ],
@@ -479,11 +477,11 @@ def test_an_exception_is_a_finding_and_the_other_checks_still_run() -> None:
     assert by_name["the_embodiment_is_complete"].passed
     state = by_name["the_state_fits_its_layout"]
     assert (state.task, state.passed, state.stopped) == ("reach_red", False, True)
-    told = (
+    expected = (
         "The state is one finite float32 number for each name of the state layout. "
         f"The check was stopped by an exception: RuntimeError: no such sensor ({__file__}:"
     )
-    assert state.message.startswith(told), "the adapter's own line is named"
+    assert state.message.startswith(expected), "the adapter's own line is named"
     assert state.message.endswith(", in metrics)")
 
 
@@ -495,43 +493,43 @@ def test_the_process_wide_generators_are_left_as_they_were() -> None:
     assert (random.getstate(), np.random.get_state()[1].tolist()) == expected  # type: ignore[index,union-attr]
 
 
-def test_episodes_of_one_start_are_refused() -> None:
-    with pytest.raises(VlarigError, match="2 episodes of one start; give two or more with different starts"):
+def test_episodes_of_one_initial_state_are_refused() -> None:
+    with pytest.raises(VlarigError, match="2 episodes of one initial state; give two or more with different initial states"):
         check_env(ToyEnv, [EPISODES[0], replace(EPISODES[0], repeat=1)])
 
 
 def test_episodes_without_a_middle_are_refused() -> None:
-    with pytest.raises(VlarigError, match="rows=2; give 3 or more"):
-        check_env(ToyEnv, EPISODES, rows=2)
+    with pytest.raises(VlarigError, match="steps=2; give 3 or more"):
+        check_env(ToyEnv, EPISODES, steps=2)
 
 
-@pytest.mark.parametrize("rows", [3, 4, 11])
-def test_the_length_of_the_test_episodes_is_free(rows: int) -> None:
-    assert failures(ToyEnv, rows=rows) == {}
+@pytest.mark.parametrize("steps", [3, 4, 11])
+def test_the_length_of_the_test_episodes_is_free(steps: int) -> None:
+    assert failures(ToyEnv, steps=steps) == {}
 
 
 def test_a_sample_of_its_own_serves_an_env_that_some_actions_end() -> None:
     class StopsWhenGripping(ToyEnv):
-        def apply(self, action: np.ndarray) -> Row:
+        def apply(self, action: np.ndarray) -> StepResult:
             return replace(super().apply(action), stopped=bool(action[2] > 0))
 
-    def open_handed(embodiment: Any, rng: np.random.Generator, rows: int) -> np.ndarray:
-        return np.column_stack([rng.uniform(-1, 1, (rows, 2)), np.full(rows, -1.0)]).astype(np.float32)
+    def open_handed(embodiment: Any, rng: np.random.Generator, steps: int) -> np.ndarray:
+        return np.column_stack([rng.uniform(-1, 1, (steps, 2)), np.full(steps, -1.0)]).astype(np.float32)
 
     assert set(failures(StopsWhenGripping)) == {"the_step_limit_truncates"}
     assert failures(StopsWhenGripping, sample=open_handed) == {}
 
 
 def test_a_check_stays_small_enough_for_a_slow_simulator() -> None:
-    counts = {"reset": 0, "row": 0, "view": 0}
+    counts = {"reset": 0, "step": 0, "view": 0}
 
     class Counting(ToyEnv):
         def begin(self, episode: Episode, rng: np.random.Generator) -> str:
             counts["reset"] += 1
             return super().begin(episode, rng)
 
-        def apply(self, action: np.ndarray) -> Row:
-            counts["row"] += 1
+        def apply(self, action: np.ndarray) -> StepResult:
+            counts["step"] += 1
             return super().apply(action)
 
         def render_view(self, camera: Camera) -> np.ndarray:
@@ -540,30 +538,12 @@ def test_a_check_stays_small_enough_for_a_slow_simulator() -> None:
 
     check_env(Counting, EPISODES)
     assert counts["reset"] <= 40
-    assert counts["row"] <= 240
+    assert counts["step"] <= 240
     assert counts["view"] <= 160
     first = dict(counts)
-    counts.update(reset=0, row=0, view=0)
+    counts.update(reset=0, step=0, view=0)
     check_env(Counting, THREE_TASKS)
     further = {name: (counts[name] - first[name]) / 2 for name in counts}
     assert further["reset"] <= 24
-    assert further["row"] <= 140
+    assert further["step"] <= 140
     assert further["view"] <= 80
-
-
-def code_blocks(page: str) -> dict[str, str]:
-    """The files that a page of the documentation shows, by name."""
-    blocks = re.findall(r"```\w*\n# file: (\S+)\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), re.DOTALL)
-    return dict(blocks)
-
-
-def test_the_benchmark_of_the_documentation_passes_every_check(monkeypatch: pytest.MonkeyPatch) -> None:
-    blocks = code_blocks("add-a-benchmark.md")
-    for name in ("my_point_env", "my_point_suite"):
-        module = types.ModuleType(name)
-        monkeypatch.setitem(sys.modules, name, module)
-        exec(compile(blocks[f"{name}.py"], f"{name}.py", "exec"), module.__dict__)
-    suite = sys.modules["my_point_suite"].POINT
-    module, adapter = suite.adapter.split(":")
-    findings = check_env(getattr(sys.modules[module], adapter), suite.episodes(per_task=3))
-    assert [finding for finding in findings if not finding.passed] == []

@@ -1,6 +1,6 @@
-"""Messages broken by the million: every decoder of others' bytes refuses them in one way, or what it makes of them is a message.
+"""Messages broken by the million: every decoder of untrusted bytes refuses them in one way, or returns a message.
 
-The millions are played by hand (``python tests/envs/fuzz_wire.py``), and ``fuzz_wire.json`` tells what became of them. Here a part of
+The millions run by hand (``python tests/envs/fuzz_wire.py``), and ``fuzz_wire.json`` has their outcomes. Here a part of
 them is played again.
 """
 
@@ -51,8 +51,8 @@ def test_a_part_of_the_million_comes_out_again(decoder: Decoder) -> None:
     assert tally.kinds.total() == BLOCK == DIGEST["block"]
     codecs = {"msgpack": ".".join(map(str, msgpack.version)), "msgspec": msgspec.__version__}
     if codecs.items() <= DIGEST["versions"].items():
-        told = "the decoders, the messages or their mutations changed; run tests/envs/fuzz_wire.py"
-        assert dict(sorted(tally.kinds.items())) == DIGEST["decoders"][decoder.name]["first_block"], told
+        hint = "the decoders, the messages or their mutations changed; run tests/envs/fuzz_wire.py"
+        assert dict(sorted(tally.kinds.items())) == DIGEST["decoders"][decoder.name]["first_block"], hint
 
 
 def raises(error: Exception) -> Any:

@@ -1,4 +1,4 @@
-"""A server has room for who speaks, however many connect and say nothing."""
+"""A server accepts a client that sends, however many connect and send nothing."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ async def echo(connection: ServerConnection) -> None:
         await connection.send(message)
 
 
-def test_one_more_that_is_silent_ends_the_oldest_and_who_speaks_gets_in(caplog: pytest.LogCaptureFixture) -> None:
+def test_one_more_silent_connection_ends_the_oldest_and_a_sender_is_accepted(caplog: pytest.LogCaptureFixture) -> None:
     async def run() -> None:
         handshakes = Handshakes(4)
         async with serve(echo, "127.0.0.1", 0, **handshakes.options()) as server:
@@ -28,13 +28,13 @@ def test_one_more_that_is_silent_ends_the_oldest_and_who_speaks_gets_in(caplog: 
             async with connect(f"ws://127.0.0.1:{port}") as client:
                 await client.send("hello")
                 assert await client.recv() == "hello"
-                gone = [reader.at_eof() or reader.exception() is not None for reader, _ in (other, *silent)]
-                assert gone == [False, *[True] * 18, False, False]
+                closed = [reader.at_eof() or reader.exception() is not None for reader, _ in (other, *silent)]
+                assert closed == [False, *[True] * 18, False, False]
             handshakes.close()  # or the server would wait for them when it ends
 
     asyncio.run(asyncio.wait_for(run(), 60))
     (record,) = caplog.records
-    assert record.getMessage() == "more than 4 connections that say nothing, most of them from 127.0.0.1: the oldest is ended"
+    assert record.getMessage() == "more than 4 connections that send nothing, most of them from 127.0.0.1: the oldest is ended"
 
 
 def test_a_lack_of_file_descriptors_is_a_line_and_not_a_flood(caplog: pytest.LogCaptureFixture) -> None:

@@ -122,7 +122,7 @@ def test_a_crop_of_everything_changes_nothing_and_a_smaller_one_shows_the_middle
 
 
 @pytest.mark.parametrize("method", ["pil_bilinear", "jpeg_lanczos3"])
-def test_a_runtime_without_pillow_is_told_what_to_install(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_runtime_without_pillow_names_what_to_install(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "PIL", None)
     camera = Camera("ego", 24, 24, drawn=(32, 32), resize=method)
     with pytest.raises(VlarigError, match="lacks; install pillow"):
@@ -130,7 +130,7 @@ def test_a_runtime_without_pillow_is_told_what_to_install(method: str, monkeypat
 
 
 @pytest.mark.parametrize("method", ["cv2_area", "cv2_linear"])
-def test_a_runtime_without_opencv_is_told_what_to_install(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_runtime_without_opencv_names_what_to_install(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cv2", None)
     camera = Camera("ego", 24, 24, drawn=(32, 32), resize=method)
     with pytest.raises(VlarigError, match="lacks; install opencv-python-headless"):

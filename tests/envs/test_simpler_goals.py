@@ -1,4 +1,4 @@
-"""Conditions of success in SimplerEnv's scenes: both sides of every bound, and goals that make no sense."""
+"""Conditions of success in SimplerEnv's scenes: both sides of every bound, and goals that are not valid."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BESIDE = Moment(
     reach=0.075,
     carried=False,
 )
-#: Far less than matters to anybody, and far more than what is lost in a sum.
+#: Far less than matters, and far more than what is lost in a sum.
 A_BIT = 1e-9
 
 ON = {"is": "on_target", "slack": 0.02, "contact": False}
@@ -135,7 +135,7 @@ def test_a_condition_that_makes_no_sense_is_named(condition: dict[str, Any], mes
         holds([never, condition], BESIDE)
 
 
-def test_a_goal_asks_for_something() -> None:
+def test_a_goal_is_not_empty() -> None:
     with pytest.raises(VlarigError, match="the goal has no condition"):
         holds([], BESIDE)
 

@@ -1,4 +1,4 @@
-"""The tabletop suite's data: what the committed starts promise, without a simulator."""
+"""The tabletop suite's data: what the committed initial states promise, without a simulator."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TASKS = SUITE.tasks
 
 
 def scenes(task: Any) -> list[dict[str, Any]]:
-    return [SUITE.payload(task, start, tabletop.STANDARD) for start in task.starts]
+    return [SUITE.payload(task, number, tabletop.STANDARD) for number in task.initial_states]
 
 
 def named(goal: dict[str, Any]) -> list[str]:
@@ -29,19 +29,19 @@ def named(goal: dict[str, Any]) -> list[str]:
 
 
 @pytest.mark.slow
-def test_the_committed_starts_are_what_the_sampler_makes() -> None:
-    committed = tabletop.STARTS_FILE.read_text()
-    assert committed == tabletop.starts_text()
+def test_the_committed_initial_states_are_what_the_sampler_makes() -> None:
+    committed = tabletop.INITIAL_STATES_FILE.read_text()
+    assert committed == tabletop.initial_states_text()
 
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
-def test_there_are_fifty_different_starts(task: Any) -> None:
-    assert task.starts == tuple(range(50))
+def test_there_are_fifty_different_initial_states(task: Any) -> None:
+    assert task.initial_states == tuple(range(50))
     assert len({json.dumps(scene, sort_keys=True) for scene in scenes(task)}) == 50
     assert len({scene["instruction"] for scene in scenes(task)}) > 20
 
 
-def test_other_starts_are_sampled_and_never_repeat_a_committed_one() -> None:
+def test_other_initial_states_are_sampled_and_never_repeat_a_committed_one() -> None:
     for task in TASKS:
         committed = [scene["objects"] for scene in scenes(task)]
         further = SUITE.payload(task, 1_000_003, tabletop.STANDARD)
@@ -66,14 +66,14 @@ def test_the_instruction_names_just_what_the_goal_uses(task: Any) -> None:
     for scene in scenes(task):
         names = [thing["name"] for kind in ("objects", "trays", "zones") for thing in scene[kind]]
         assert len(set(names)) == len(names)
-        said = sorted((name for name in names if f"the {name}" in scene["instruction"]), key=scene["instruction"].index)
-        assert said == named(scene["goal"])
+        mentioned = sorted((name for name in names if f"the {name}" in scene["instruction"]), key=scene["instruction"].index)
+        assert mentioned == named(scene["goal"])
         if "side" in scene["goal"]:
             assert f"to the {scene['goal']['side']} of" in scene["instruction"]
 
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
-def test_nothing_touches_at_the_start(task: Any) -> None:
+def test_nothing_touches_at_the_initial_state(task: Any) -> None:
     for scene in scenes(task):
         spots = [np.array([thing["x"], thing["y"]]) for thing in scene["objects"]]
         assert all(np.linalg.norm(a - b) >= OBJECT_GAP for a, b in combinations(spots, 2))

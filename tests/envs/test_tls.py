@@ -1,4 +1,4 @@
-"""Certificates and their files: what is wrong with one is said in a sentence, and nobody is asked for a password."""
+"""Certificates and their files: every error is one sentence, and no password is prompted for."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_an_authoritys_file(tmp_path: Path, damage: Callable[[Path], object], sa
     assert says in str(error.value)
 
 
-def test_without_a_file_the_systems_authorities_are_asked() -> None:
+def test_without_a_file_the_systems_authorities_are_used() -> None:
     context = client_context()
     assert context.verify_mode == ssl.CERT_REQUIRED
     assert context.check_hostname

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from toy.suite import TOY_SUITE
 
-from vlarig.envs.api import Camera, ChunkResult, Episode, Frames, Needs, Outcome, Row, Snapshot
+from vlarig.envs.api import Camera, ChunkResult, Episode, Frames, Needs, Outcome, Snapshot, StepResult
 from vlarig.envs.errors import BadMessageError
 from vlarig.envs.framing import Frame
 from vlarig.envs.messages import KINDS, Failure, Message, Start, Step, Stepped, decode, encode
@@ -33,12 +33,12 @@ def message() -> list[Message]:
     suite = TOY_SUITE
     (episode, *_) = suite.episodes(per_task=1)
     frames = Frames((3,), {"ego": np.arange(48, dtype=np.uint8).reshape(1, 4, 4, 3)})
-    rows = (Row(0.5, True, False), Row(0.0, False, False, primitives=3, truncated=True))
+    steps = (StepResult(0.5, True, False), StepResult(0.0, False, False, primitives=3, truncated=True))
     snapshot = Snapshot(
         "go", 3, 4, np.ones(3, np.float32), frames, {"pose": np.eye(3)}, {"d": 0.25}, Outcome(True), "a", "b", {}
     )
     step = Step(np.zeros((2, 3), np.float32))
-    return [Start(episode, Needs(images=False)), Stepped(ChunkResult(rows, snapshot)), step, Failure("crash", "x")]
+    return [Start(episode, Needs(images=False)), Stepped(ChunkResult(steps, snapshot)), step, Failure("crash", "x")]
 
 
 def read(data: bytes) -> Message:
@@ -83,13 +83,13 @@ def test_every_field_of_a_protocol_arrives() -> None:
 
 def test_a_camera_that_cannot_be_shown_is_refused_with_its_place() -> None:
     (episode, *_) = TOY_SUITE.episodes(per_task=1)
-    told = asdict(episode)
-    told["protocol"]["cameras"][1]["drawn"] = [0, 64]
+    data = asdict(episode)
+    data["protocol"]["cameras"][1]["drawn"] = [0, 64]
     with pytest.raises(
         BadMessageError,
         match=r"^the episode: camera 'cam_left_wrist' is drawn as .* - at `\$\.protocol\.cameras\[1\]`$",
     ):
-        convert(told, Episode, "the episode")
+        convert(data, Episode, "the episode")
 
 
 @given(st.binary(max_size=200))
@@ -209,9 +209,9 @@ def test_what_is_within_the_limits_arrives() -> None:
         assert np.array_equal(arrived, value) if isinstance(value, np.ndarray) else arrived == value
     frames = Frames(tuple(range(64)), {view: np.zeros((64, 256, 256, 3), np.uint8) for view in ("ego", "wrist")})
     snapshot = Snapshot("go", 3, 4, np.ones(3, np.float32), frames, {}, {}, Outcome(True), "a", "b", {})
-    arrived = decode(encode(Stepped(ChunkResult((Row(0.5, True, False),) * 64, snapshot))))
+    arrived = decode(encode(Stepped(ChunkResult((StepResult(0.5, True, False),) * 64, snapshot))))
     assert isinstance(arrived, Stepped)
-    assert len(arrived.result.rows) == 64
+    assert len(arrived.result.steps) == 64
     assert arrived.result.snapshot.frames.views["wrist"].shape == (64, 256, 256, 3)
 
 
@@ -243,11 +243,11 @@ def test_what_would_be_refused_is_not_sent(value: object, says: str) -> None:
 @given(st.text(min_size=1))
 def test_a_refusal_is_one_printable_line_whatever_is_named(name: str) -> None:
     (episode, *_) = TOY_SUITE.episodes(per_task=1)
-    told = asdict(episode)
-    told["protocol"]["cameras"] = [{"view": name, "height": 8, "width": 8}] * 2
-    told["payload"] = {}
+    data = asdict(episode)
+    data["protocol"]["cameras"] = [{"view": name, "height": 8, "width": 8}] * 2
+    data["payload"] = {}
     with pytest.raises(BadMessageError, match="cameras show a view twice") as refusal:
-        convert(told, Episode, "the episode")
+        convert(data, Episode, "the episode")
     assert str(refusal.value).isprintable()
     with pytest.raises(BadMessageError) as refusal:
         read(pack({**DIED, name: 1}))
@@ -271,6 +271,6 @@ def test_objects_do_not_travel() -> None:
 
 def test_a_protocol_that_breaks_its_own_rules_is_refused() -> None:
     plain = unpack(pack(message()[0]), Any)
-    plain["episode"]["protocol"]["execute"] = 0
-    with pytest.raises(BadMessageError, match="execute is 0"):
+    plain["episode"]["protocol"]["n_action_steps"] = 0
+    with pytest.raises(BadMessageError, match="n_action_steps is 0"):
         read(pack(plain))

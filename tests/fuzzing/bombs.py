@@ -1,6 +1,6 @@
-"""The largest things that a message within its limits may ask for; run as a program, what they cost.
+"""The largest values that a message within its limits may require; run as a program, their cost.
 
-``python -m fuzzing.bombs DECODER`` prints by how many MB decoding all of them made the process grow.
+``python -m fuzzing.bombs DECODER`` prints by how many MB decoding all of them makes the process grow.
 """
 
 from __future__ import annotations

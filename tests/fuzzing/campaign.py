@@ -1,4 +1,4 @@
-"""What must hold for every message, counted over blocks of messages that each follow from a seed of their own."""
+"""The conditions for every message, counted over blocks of messages, each drawn from its own seed."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ LONGEST_REFUSAL = 400
 
 @dataclass
 class Tally:
-    """What became of messages.
+    """The outcomes of messages.
 
     Attributes:
-        kinds: Kind of the valid message and what became of the broken one (``accepted`` or ``refused``), to how often.
-        ways: The first way in which it was broken and what became of it, to how often.
-        violations: The first messages for which the promise did not hold, in hex, and what happened.
+        kinds: Kind of the valid message and outcome of the broken one (``accepted`` or ``refused``), to their count.
+        ways: The first way in which it was broken and its outcome, to their count.
+        violations: The first messages for which the conditions did not hold, in hex, and what happened.
         longest: Most processor time that decoding one took, in seconds.
     """
 
@@ -39,7 +39,7 @@ class Tally:
 
 
 def play_block(decoder: Decoder, seed: int, block: int, size: int = BLOCK) -> Tally:
-    """Break ``size`` messages and look what the decoder makes of them."""
+    """Break ``size`` messages and count the decoder's outcomes."""
     mutator = Mutator(decoder.seeds, decoder.form, random.Random(f"{seed} {decoder.name} {block}"))
     tally = Tally()
     for _ in range(size):

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from vlarig.envs import messages
-from vlarig.envs.api import Camera, ChunkResult, Episode, Frames, Needs, Outcome, Protocol, Row, Snapshot
+from vlarig.envs.api import Camera, ChunkResult, Episode, Frames, Needs, Outcome, Protocol, Snapshot, StepResult
 from vlarig.envs.embodiments import Channel, Embodiment
 from vlarig.envs.episode import Ensemble
 from vlarig.envs.errors import BadMessageError
@@ -83,7 +83,7 @@ def _wire_seeds() -> dict[str, list[bytes]]:
         version=3,
         step_limit=300,
         cameras=(Camera("ego", 24, 32, drawn=(48, 64), mirror=True, resize="jpeg_lanczos3", crop=0.9), Camera("wrist", 8, 8)),
-        execute=5,
+        n_action_steps=5,
         limit_unit="primitives",
         task_limits={"long": 520},
         repeats=2,
@@ -118,14 +118,14 @@ def _wire_seeds() -> dict[str, list[bytes]]:
         image_digest="d" * 64,
         seconds={"simulate": 0.5, "render": 0.25},
     )
-    rows = (Row(0.5, True, False), Row(0.0, False, True, 3, True, True, True))
+    steps = (StepResult(0.5, True, False), StepResult(0.0, False, True, 3, True, True, True))
     sent: list[messages.Message] = [
         Welcome(messages.WIRE_VERSION, ROBOT),
         Start(Episode("toy", plain, "reach_red", "base", 7), Needs()),
         Start(Episode("toy", elaborate, "long", "dark", 2**31, 4, payload), Needs(False, True, True, True)),
         *(Started(blind), Started(seeing)),
         *(Step(np.zeros((8, 3), np.float32)), Step(np.linspace(-1, 1, 14).reshape(2, 7))),
-        *(Stepped(ChunkResult(rows[:1], blind)), Stepped(ChunkResult(rows * 4, seeing))),
+        *(Stepped(ChunkResult(steps[:1], blind)), Stepped(ChunkResult(steps * 4, seeing))),
         *(Failure(messages.BAD_MESSAGE, "a message of 70000000 bytes"), Failure(messages.ENV_ERROR, "it raised", "a line")),
         Died(messages.CRASH, "it died", 9),
     ]
@@ -198,7 +198,7 @@ def _openpi_seeds() -> dict[str, list[bytes]]:
 
 
 def _serving_seeds() -> dict[str, list[bytes]]:
-    keys = {"client": "me", "slot": 3, "key": "an episode", "chunk": 0, "seed": 2**64 - 1, "execute": 8}
+    keys = {"client": "me", "env": 3, "key": "an episode", "chunk": 0, "seed": 2**64 - 1, "n_action_steps": 8}
     ours = _observation(**{f"vlarig/{key}": value for key, value in keys.items()})
     history = np.zeros((4, 8, 8, 3), np.uint8)
     theirs = _observation(**{"observation/images/cam_left_wrist": history, "observation/state": [0.5, np.float32(0), 1]})
@@ -213,16 +213,23 @@ def _read_request(data: bytes) -> Any:
         raise BadMessageError("a request has to be a map")
     try:
         with np.errstate(over="ignore"):
-            return RequestReader(_announcement(), VLARIG, seed=0, execute=8).read(message, connection=0)
+            return RequestReader(_announcement(), VLARIG, seed=0, n_action_steps=8).read(message, connection=0)
     except BadMessageError as error:
         raise BadMessageError(one_line(str(error))) from None
 
 
 def _encode_request(request: Any) -> bytes:
     """The request as the message that it came from, in the form in which we send one."""
-    told = {"client": "me", "slot": 0, "key": request.key, "chunk": 0, "seed": request.seed, "execute": request.execute}
+    fields = {
+        "client": "me",
+        "env": 0,
+        "key": request.key,
+        "chunk": 0,
+        "seed": request.seed,
+        "n_action_steps": request.n_action_steps,
+    }
     shown = VLARIG.message(request.observation)
-    return openpi_wire.pack({**shown, **{f"vlarig/{key}": value for key, value in told.items()}})
+    return openpi_wire.pack({**shown, **{f"vlarig/{key}": value for key, value in fields.items()}})
 
 
 def _vla_eval_seeds() -> dict[str, list[bytes]]:

@@ -54,7 +54,7 @@ _SCHEMA_CHANGES = (
 
 
 def break_run(run: Path, draw: random.Random) -> str:
-    """Break a run's folder in one way, or in several; what was done, in words."""
+    """Break a run's folder in one way, or in several; returns the changes in words."""
     ways = draw.choices((_break_text, _break_bytes, _break_column, _break_schema, _break_file), (8, 2, 8, 1, 1))
     return "; ".join(way(run, draw) for way in ways)
 
@@ -132,19 +132,19 @@ def _break_file(run: Path, draw: random.Random) -> str:
 
 
 def look_at(run: Path) -> str:
-    """``read`` or ``refused``: what comes of a run's folder wherever it is read; anything but a sentence is raised."""
+    """``read`` or ``refused``: the outcome wherever a run's folder is read; an error that is no single sentence is raised."""
     summary = summarize(run)
-    told = [summary.note]
+    notes = [summary.note]
     f"{summary.name} {summary.policy} {summary.suites} {summary.note}".encode()
     for read in (run_table, read_run, _all_pages):
         try:
             read(run)
         except VlarigError as error:
-            told.append(str(error))
-    for sentence in told:
+            notes.append(str(error))
+    for sentence in notes:
         sentence.encode()
         assert sentence.isprintable() and len(sentence) < 1000, sentence[:2000]
-    return "refused" if any(told) else "read"
+    return "refused" if any(notes) else "read"
 
 
 def _all_pages(run: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a hostile client may do to a websocket server before it has said anything that a decoder could refuse."""
+"""Attacks of a hostile client on a websocket server before the first message that a decoder could refuse."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def frame(
         opcode: What it is.
         payload: What it holds.
         final: Whether its message ends with it.
-        reserved: The three reserved bits; 4 stands for a compressed one.
+        reserved: The three reserved bits; 4 means a compressed one.
         masked: Whether it is masked, as a client's have to be.
         length: The length that it claims to have, if another than it has.
     """
@@ -64,7 +64,7 @@ HANDSHAKES = {
     "an old HTTP": OPEN.replace(b"HTTP/1.1", b"HTTP/1.0"),
 }
 
-#: What no client may send on an open websocket, whoever it is.
+#: Data that no client may send on an open websocket.
 FRAMES = {
     "a compressed frame": frame(BINARY, b"\x00", reserved=4),
     "reserved bits": frame(BINARY, b"x", reserved=3),
@@ -76,13 +76,13 @@ FRAMES = {
     "a ping in parts": frame(PING, b"x", final=False),
     "a ping that is too long": frame(PING, b"x" * 126),
     "a close of one byte": frame(CLOSE, b"\x03"),
-    "a close that nobody may send": frame(CLOSE, (1005).to_bytes(2, "big")),
+    "a close with a forbidden code": frame(CLOSE, (1005).to_bytes(2, "big")),
     "a close with a broken reason": frame(CLOSE, (1000).to_bytes(2, "big") + b"\xff"),
     "text that is none": frame(TEXT, b"\xff\xfe"),
     "a frame of 64 GB": frame(BINARY, b"", length=2**36),
     "a frame of more than there can be": frame(BINARY, b"", length=2**64 - 1),
     "a thousand pings, then noise": frame(PING, b"x" * 125) * 1000 + b"\xff" * 10,
-    "pongs that nobody asked for, then noise": frame(PONG, b"x" * 125) * 1000 + b"\xff" * 10,
+    "unsolicited pongs, then noise": frame(PONG, b"x" * 125) * 1000 + b"\xff" * 10,
     "parts without an end": frame(BINARY, b"x", final=False) + frame(CONTINUATION, b"", final=False) * 5000,
     "large parts without an end": frame(BINARY, b"", final=False) + frame(CONTINUATION, bytes(2**20), final=False) * 65,
 }
@@ -99,7 +99,7 @@ async def hear_out(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, d
 
 
 async def messages_until_the_end(connection: ClientConnection) -> list[bytes | str]:
-    """What a server still says before it ends the connection."""
+    """The server's remaining output before it ends the connection."""
     heard: list[bytes | str] = []
     with contextlib.suppress(ConnectionClosed):
         while True:
@@ -109,7 +109,7 @@ async def messages_until_the_end(connection: ClientConnection) -> list[bytes | s
 
 @contextlib.asynccontextmanager
 async def lingering(dial: Callable[[], Awaitable[Line]], beginnings: list[bytes]) -> AsyncIterator[None]:
-    """For as long as the context lasts connections stand that have begun something, do not go on, and read nothing."""
+    """While the context lasts, connections are open that have sent an incomplete request, do not continue, and read nothing."""
     lines = []
     try:
         for beginning in beginnings:
@@ -122,7 +122,7 @@ async def lingering(dial: Callable[[], Awaitable[Line]], beginnings: list[bytes]
 
 
 async def all_at_once(attacks: list[Attack], at_a_time: int) -> int:
-    """Let everybody attack in a random order, so many at a time; returns how many they were."""
+    """Run all attacks in a random order, ``at_a_time`` in parallel; returns their number."""
     turn = asyncio.Semaphore(at_a_time)
 
     async def one(attack: Attack) -> None:

@@ -23,7 +23,7 @@ class Raw:
 
 
 def read(data: bytes) -> Any:
-    """The tree that well-formed msgpack stands for."""
+    """The tree of well-formed msgpack."""
     return msgpack.unpackb(
         data,
         object_pairs_hook=lambda pairs: Map([list(pair) for pair in pairs]),

@@ -40,7 +40,7 @@ if sys.version_info >= (3, 14):
 else:
     from backports import zstd
 
-FILES = {"meshes/bowl.msh": b"bowl", "meshes/plate.msh": b"plate" * 10_000, "starts/0.txt": b"0 1 2\n"}
+FILES = {"meshes/bowl.msh": b"bowl", "meshes/plate.msh": b"plate" * 10_000, "initial_states/0.txt": b"0 1 2\n"}
 FLAT_BOWL = b"flat bowl"
 OFFICIAL = "/official.tar.gz"
 SECOND = "/second.tar.gz"
@@ -70,8 +70,8 @@ def upstream(files: dict[str, bytes] = FILES) -> bytes:
     return packed({"README.md": b"read me", **{f"sim/data/{path}": content for path, content in files.items()}}, "Toys-1234/")
 
 
-#: The archive of a second place, which has the starts alone.
-STARTS = packed({"0.txt": FILES["starts/0.txt"], "LICENSE": b"as you like"}, "Starts-5678/")
+#: The archive of a second place, which has the initial states alone.
+INITIAL_STATES = packed({"0.txt": FILES["initial_states/0.txt"], "LICENSE": b"as you like"}, "Starts-5678/")
 
 
 class Server(ThreadingHTTPServer):
@@ -81,7 +81,7 @@ class Server(ThreadingHTTPServer):
 
     def __init__(self) -> None:
         self.pages: dict[str, tuple[bytes, int | None]] = {}
-        self.asked: list[str] = []
+        self.requested: list[str] = []
         #: While it is not set, the second half of every body is held back.
         self.gate = threading.Event()
         self.gate.set()
@@ -89,7 +89,7 @@ class Server(ThreadingHTTPServer):
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                server.asked.append(self.path)
+                server.requested.append(self.path)
                 if self.path not in server.pages:
                     self.send_error(404)
                     return
@@ -154,19 +154,19 @@ folders = {{ "." = "sim/data" }}
 
 @pytest.fixture
 def two_sources(home, server):
-    """The meshes of ``toys`` are of the first place, its starts of another, where they are in the top folder."""
+    """The meshes of ``toys`` are of the first place, its initial states of another, where they are in the top folder."""
     description = asset_spec.bundle_files()["toys"]
     second = f"""folders = {{ meshes = "sim/data/meshes" }}
 [[sources]]
-repository = "https://example.org/starts"
+repository = "https://example.org/initial_states"
 commit = "5678"
 archive = "{server.url(SECOND)}"
 licence = "Apache-2.0"
-folders = {{ starts = "." }}
+folders = {{ initial_states = "." }}
 """
     description.write_text(description.read_text().replace('folders = { "." = "sim/data" }\n', second))
     server.pages[OFFICIAL] = (upstream({path: body for path, body in FILES.items() if path.startswith("meshes")}), None)
-    server.pages[SECOND] = (STARTS, None)
+    server.pages[SECOND] = (INITIAL_STATES, None)
 
 
 @pytest.fixture
@@ -219,7 +219,7 @@ def until(condition) -> None:
 # Where assets are found.
 
 
-def test_what_is_not_here_is_named_with_what_to_type(home, given, monkeypatch):
+def test_a_missing_bundle_is_named_with_its_command(home, given, monkeypatch):
     advice = "run: vlarig assets fetch toys, or set VLARIG_ASSETS to a folder that holds toys/ or toys\\.tar\\.xz$"
     with pytest.raises(
         VlarigError, match=rf"^the assets 'toys' \(made-up toys\) are neither in {given} .* nor in .*; {advice}"
@@ -245,16 +245,16 @@ def test_the_users_folder_goes_first_then_its_archive_then_the_home(home, given)
     assert assets.find_bundle("toys").folder == given / "toys"
 
 
-def test_an_archive_is_unpacked_once_and_another_content_anew(home, given):
+def test_an_archive_is_unpacked_once_and_other_content_again(home, given):
     archive = given / "toys.tar.gz"
     archive.write_bytes(packed(FILES, "toys/"))
-    said: list[str] = []
-    first = assets.find_bundle("toys", said.append).folder
+    output: list[str] = []
+    first = assets.find_bundle("toys", output.append).folder
     assert first.parent.name == f"toys-{hashlib.sha256(archive.read_bytes()).hexdigest()[:12]}"
-    assert assets.find_bundle("toys", said.append).folder == first
-    assert [line.split()[0] for line in said] == ["unpacking"]
+    assert assets.find_bundle("toys", output.append).folder == first
+    assert [line.split()[0] for line in output] == ["unpacking"]
     archive.write_bytes(packed({**FILES, "more.txt": b"more"}, "toys/"))
-    second = assets.find_bundle("toys", said.append).folder
+    second = assets.find_bundle("toys", output.append).folder
     assert second != first
     assert (second / "more.txt").exists()
 
@@ -267,7 +267,7 @@ def test_other_compressions_need_no_program(home, given, monkeypatch, suffix):
     assert assets.find_bundle("toys").contents.official == len(FILES)
 
 
-def test_an_interrupted_unpack_is_made_anew(home, given):
+def test_an_interrupted_unpack_is_repeated(home, given):
     archive = given / "toys.tar.gz"
     archive.write_bytes(packed(FILES, "toys/"))
     digest = hashlib.sha256(archive.read_bytes()).hexdigest()[:12]
@@ -281,9 +281,9 @@ def test_an_interrupted_unpack_is_made_anew(home, given):
 def test_two_unpacks_at_once_do_not_collide(home, given):
     (given / "toys.tar.gz").write_bytes(packed(FILES | {str(number): os.urandom(2**20) for number in range(20)}, "toys/"))
     processes = [start(home, "assets", "verify", "toys") for _ in range(2)]
-    said = [process.communicate(timeout=60) for process in processes]
-    assert [process.returncode for process in processes] == [0, 0], said
-    assert sum("unpacking" in errors for _, errors in said) == 1
+    output = [process.communicate(timeout=60) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], output
+    assert sum("unpacking" in errors for _, errors in output) == 1
     assert left_over(home) == []
 
 
@@ -371,17 +371,17 @@ def test_what_is_there_is_used_from_a_home_that_cannot_be_written(home, given, s
         assets.fetch_bundle("toys")
 
 
-def test_a_home_that_cannot_be_written_is_said(home, given, monkeypatch):
+def test_a_home_that_cannot_be_written_is_reported(home, given, monkeypatch):
     (given / "toys.tar.gz").write_bytes(packed(FILES, "toys/"))
     home.write_text("in the way")
-    with pytest.raises(VlarigError, match=r"cannot be written: Not a directory; mend that, or set VLARIG_HOME"):
+    with pytest.raises(VlarigError, match=r"cannot be written: Not a directory; fix that, or set VLARIG_HOME"):
         assets.find_bundle("toys")
 
 
 # What the files are.
 
 
-def test_official_stand_in_corrupt_and_missing_are_told_apart(home, given, capsys):
+def test_official_stand_in_corrupt_and_missing_are_distinguished(home, given, capsys):
     folder = put(given / "toys")
     assert assets.find_bundle("toys").contents.summary == "official, 3 files"
 
@@ -397,14 +397,14 @@ def test_official_stand_in_corrupt_and_missing_are_told_apart(home, given, capsy
         VlarigError, match=r"are not whole: 1 file is corrupt \(meshes/plate\.msh\); replace that folder, or unset"
     ):
         assets.find_bundle("toys")
-    (folder / "starts" / "0.txt").unlink()
+    (folder / "initial_states" / "0.txt").unlink()
     assert cli.main(["assets", "verify", "toys"]) == 2
-    said = capsys.readouterr()
-    assert "  1 of 3 files are official\n  1 stand-ins" not in said.out
-    for line in ("0 of 3 files are official", "1 missing:\n    starts/0.txt", "1 corrupt:\n    meshes/plate.msh"):
-        assert line in said.out
-    assert said.err.count("\n") == 1
-    assert "1 file is missing (starts/0.txt) and 1 file is corrupt (meshes/plate.msh)" in said.err
+    output = capsys.readouterr()
+    assert "  1 of 3 files are official\n  1 stand-ins" not in output.out
+    for line in ("0 of 3 files are official", "1 missing:\n    initial_states/0.txt", "1 corrupt:\n    meshes/plate.msh"):
+        assert line in output.out
+    assert output.err.count("\n") == 1
+    assert "1 file is missing (initial_states/0.txt) and 1 file is corrupt (meshes/plate.msh)" in output.err
 
 
 def test_a_stand_in_may_lie_at_another_path(stand_in_elsewhere, given):
@@ -455,7 +455,7 @@ def test_equal_files_have_an_equal_identity_everywhere(home, given):
     assert assets.find_bundle("toys").identity[-12:] != first.identity[-12:]
 
 
-def test_verify_speaks_of_what_is_not_here_only_when_it_is_named(home, capsys):
+def test_verify_reports_a_missing_bundle_only_when_it_is_named(home, capsys):
     assert cli.main(["assets", "verify"]) == 0
     assert capsys.readouterr().out == "toys: not here\n"
     assert cli.main(["assets", "verify", "toys"]) == 2
@@ -476,9 +476,9 @@ def test_the_list_unpacks_nothing(home, given, capsys):
     archive = given / "toys.tar.gz"
     archive.write_bytes(packed(FILES, "toys/"))
     assert cli.main(["assets", "list"]) == 0
-    said = capsys.readouterr().out
-    assert said.startswith(f"toys: made-up toys\n  {archive}\n  packed, ")
-    assert said.endswith("unpacked and checked on the first use, or by: vlarig assets verify toys\n")
+    output = capsys.readouterr().out
+    assert output.startswith(f"toys: made-up toys\n  {archive}\n  packed, ")
+    assert output.endswith("unpacked and checked on the first use, or by: vlarig assets verify toys\n")
     assert not list(home.rglob("toys-*")), "listing writes nothing"
     assets.find_bundle("toys")
     assert cli.main(["assets", "list"]) == 0
@@ -494,11 +494,11 @@ def test_fetch_gets_the_official_files_and_no_others(home, server, capsys):
     assert {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()} == FILES
     assert assets.find_bundle("toys").identity.startswith("official, 3 files; ")
     assert cli.main(["assets", "fetch", "toys"]) == 0
-    assert server.asked == [OFFICIAL], "what is here is not downloaded again"
+    assert server.requested == [OFFICIAL], "what is here is not downloaded again"
     assert f"the official assets 'toys' are in {folder}" in capsys.readouterr().err
 
 
-def test_fetch_mends_what_is_not_official(home):
+def test_fetch_replaces_files_that_are_not_official(home):
     put(home / "assets" / "toys", {**FILES, "meshes/bowl.msh": b"b", "junk": b""})
     with pytest.raises(VlarigError, match=r"corrupt \(meshes/bowl\.msh\); run: vlarig assets fetch toys$"):
         assets.find_bundle("toys")
@@ -518,16 +518,16 @@ def test_a_copy_is_taken_from_where_the_user_says(home, server, tmp_path):
     copy.write_bytes(upstream())
     assets.fetch_bundle("toys", [copy.as_uri()])
     assert assets.find_bundle("toys").contents.official == 3
-    assert server.asked == []
+    assert server.requested == []
 
 
 def test_a_bundle_may_come_from_several_places(two_sources, home, server):
-    said: list[str] = []
+    output: list[str] = []
     seen: list[tuple[int, int]] = []
-    folder = assets.fetch_bundle("toys", (), said.append, lambda files, received: seen.append((files, received)))
+    folder = assets.fetch_bundle("toys", (), output.append, lambda files, received: seen.append((files, received)))
     assert {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()} == FILES
-    assert server.asked == [OFFICIAL, SECOND]
-    assert said[:2] == [
+    assert server.requested == [OFFICIAL, SECOND]
+    assert output[:2] == [
         f"downloading 2 files of 'toys' from {server.url()} (licence: MIT)",
         f"downloading 1 files of 'toys' from {server.url(SECOND)} (licence: Apache-2.0)",
     ]
@@ -538,7 +538,7 @@ def test_a_bundle_may_come_from_several_places(two_sources, home, server):
 def test_copies_are_as_many_as_the_places(two_sources, home, server, tmp_path, capsys):
     first, second = tmp_path / "first.tar.gz", tmp_path / "second.tar.gz"
     first.write_bytes(upstream())
-    second.write_bytes(STARTS)
+    second.write_bytes(INITIAL_STATES)
     assert cli.main(["assets", "fetch", "toys", "--url", first.as_uri()]) == 2
     assert capsys.readouterr().err == (
         f"vlarig: 1 --url were given, but 'toys' comes from 2 archives; give a copy of each, in this order: {server.url()}, "
@@ -550,7 +550,7 @@ def test_copies_are_as_many_as_the_places(two_sources, home, server, tmp_path, c
     )
     assert cli.main(["assets", "fetch", "toys", "--url", first.as_uri(), "--url", second.as_uri()]) == 0
     assert assets.find_bundle("toys").contents.official == 3
-    assert server.asked == []
+    assert server.requested == []
 
 
 def test_where_one_of_the_places_fails_nothing_is_installed(two_sources, home, server):
@@ -585,10 +585,10 @@ BAD = {
 
 @pytest.mark.parametrize("kind", BAD)
 def test_a_bad_download_is_one_sentence_and_leaves_nothing(home, server, kind):
-    path, page, told = BAD[kind]
+    path, page, message = BAD[kind]
     if page is not None:
         server.pages[path] = page
-    with pytest.raises(VlarigError, match=told) as caught:
+    with pytest.raises(VlarigError, match=message) as caught:
         assets.fetch_bundle("toys", [server.url(path)])
     assert "\n" not in str(caught.value)
     assert "nothing was installed" in str(caught.value) or kind == "a status"
@@ -597,7 +597,7 @@ def test_a_bad_download_is_one_sentence_and_leaves_nothing(home, server, kind):
 
 
 def test_addresses_that_cannot_be_reached(home, tmp_path):
-    with pytest.raises(VlarigError, match=r"^http://127\.0\.0\.1:9/x cannot be reached \(.*\); look at the network"):
+    with pytest.raises(VlarigError, match=r"^http://127\.0\.0\.1:9/x cannot be reached \(.*\); check the network"):
         assets.fetch_bundle("toys", ["http://127.0.0.1:9/x"])
     with pytest.raises(VlarigError, match=r"cannot be reached \(.*No such file"):
         assets.fetch_bundle("toys", [(tmp_path / "absent.tar.gz").as_uri()])
@@ -613,7 +613,7 @@ def test_a_connection_that_goes_silent_is_given_up(home, server, monkeypatch):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full to write to")
-def test_a_full_disk_is_said(home, monkeypatch):
+def test_a_full_disk_is_reported(home, monkeypatch):
     real = Path.open
 
     def full(path: Path, mode: str = "r", *arguments, **options):
@@ -625,7 +625,7 @@ def test_a_full_disk_is_said(home, monkeypatch):
     assert left_over(home) == []
 
 
-def test_a_killed_download_is_made_anew(home, server):
+def test_a_killed_download_is_repeated(home, server):
     server.gate.clear()
     process = start(home, "assets", "fetch", "toys")
     until(lambda: (home / "assets" / "toys.partial").exists())
@@ -642,7 +642,7 @@ def test_a_killed_download_is_made_anew(home, server):
 def test_an_interrupted_download_leaves_nothing(home, server):
     server.gate.clear()
     process = start(home, "assets", "fetch", "toys")
-    until(lambda: server.asked and (home / "assets" / "toys.partial").exists())
+    until(lambda: server.requested and (home / "assets" / "toys.partial").exists())
     process.send_signal(signal.SIGINT)
     errors = process.communicate(timeout=30)[1]
     assert (process.returncode, errors.splitlines()[-1]) == (130, "vlarig: interrupted")
@@ -652,13 +652,13 @@ def test_an_interrupted_download_leaves_nothing(home, server):
 def test_two_fetches_at_once_download_once(home, server):
     server.gate.clear()
     first = start(home, "assets", "fetch", "toys")
-    until(lambda: server.asked)
+    until(lambda: server.requested)
     second = start(home, "assets", "fetch", "toys")
     assert second.stderr is not None
     assert second.stderr.readline() == "waiting for another process that works on the assets 'toys'\n"
     server.gate.set()
     assert [first.wait(30), second.wait(30)] == [0, 0]
-    assert server.asked == [OFFICIAL]
+    assert server.requested == [OFFICIAL]
     for process in (first, second):
         process.communicate()
 
@@ -667,7 +667,7 @@ def test_a_mistake_with_the_command_is_one_sentence(home, capsys):
     assert cli.main(["assets", "fetch"]) == 2
     assert "no assets were named" in capsys.readouterr().err
     assert cli.main(["assets", "fetch", "toys", "toys", "--url", "http://x"]) == 2
-    assert "--url is for one bundle, but 2 were asked for" in capsys.readouterr().err
+    assert "--url is for one bundle, but 2 were named" in capsys.readouterr().err
 
 
 # Sweeps.
@@ -682,7 +682,7 @@ def toy_with_assets(toy_home, given, home, monkeypatch):
     return suite
 
 
-def test_a_worker_is_told_the_folder(toy_with_assets, given):
+def test_a_worker_gets_the_folder(toy_with_assets, given):
     with pytest.raises(VlarigError, match="run: vlarig assets fetch toys"):
         WorkerSpec.of(toy_with_assets)
     put(given / "toys")
@@ -694,10 +694,10 @@ def test_a_sweep_without_its_assets_starts_nothing(toy_with_assets, server):
     with pytest.raises(VlarigError, match="run: vlarig assets fetch toys"):
         evaluate("toy", ImageReader(), episodes=1, run=Path("run"))
     assert not Path("run").exists()
-    assert server.asked == [], "a sweep never downloads"
+    assert server.requested == [], "a sweep never downloads"
 
 
-def test_stand_ins_are_said_by_sweep_manifest_and_tables(toy_with_assets, given):
+def test_stand_ins_are_noted_by_sweep_manifest_and_tables(toy_with_assets, given):
     put(given / "toys", {**FILES, "meshes/bowl.msh": FLAT_BOWL})
     note = "toys assets: 1 of 3 files are stand-ins for the official ones (visual only)"
     console = Console(width=200, record=True, file=io.StringIO())
@@ -724,10 +724,10 @@ def test_a_sweep_says_that_it_unpacks(toy_with_assets, given):
     assert console.export_text().startswith(f"unpacking {given / 'toys.tar.gz'} to ")
 
 
-def test_a_replay_asks_for_the_assets_of_its_run(toy_with_assets, given, monkeypatch):
+def test_a_replay_requires_the_assets_of_its_run(toy_with_assets, given, monkeypatch):
     put(given / "toys", {**FILES, "meshes/bowl.msh": FLAT_BOWL})
     run = evaluate("toy", ImageReader(), episodes=1, run=Path("run")).run
-    monkeypatch.setattr(replay, "load_suite", lambda name: toy_with_assets)
+    monkeypatch.setattr(replay, "load_suite_of_run", lambda name, typed: toy_with_assets)
     key = "toy/standard@1/reach_red/base/0/0"
     replay.replay_run(run, [key], lambda replayed: None)
     put(given / "toys")
@@ -743,7 +743,7 @@ def test_official_assets_need_no_note(toy_with_assets, given):
     assert "toys" not in for_markdown([run_sheet(table)], LEGEND)
 
 
-def test_the_doctor_says_what_to_type(home, given):
+def test_the_doctor_gives_the_command(home, given):
     suite = replace(TOY_SUITE, assets=("toys",))
 
     def line(*runtimes: str) -> doctor.Finding:
@@ -760,11 +760,11 @@ def test_the_doctor_says_what_to_type(home, given):
     assert not [path for path in home.rglob("*") if path.is_dir() and path.name.startswith("toys")], "a doctor writes nothing"
     put(given / "toys")
     assert line().text == f"official, 3 files ({given / 'toys'})"
-    (given / "toys" / "starts" / "0.txt").unlink()
+    (given / "toys" / "initial_states" / "0.txt").unlink()
     assert line("toy").mark == "missing"
 
 
-# What we ship.
+# The bundles in this repository.
 
 
 @pytest.mark.parametrize("name", assets.bundle_names())

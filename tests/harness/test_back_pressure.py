@@ -22,7 +22,7 @@ from vlarig.results.records import Attempt
 
 
 class Pausing(ImageReader):
-    """Answers as many batches of at most four as it is told to."""
+    """Answers as many batches of at most four as its test allows."""
 
     def __init__(self) -> None:
         super().__init__(8)
@@ -47,7 +47,7 @@ class Steps:
 
 
 def settled(count) -> int:
-    """What ``count()`` is when it no longer grows."""
+    """The value of ``count()`` when it no longer grows."""
     last = -1
     while last != count():
         last = count()
@@ -55,7 +55,7 @@ def settled(count) -> int:
     return last
 
 
-def test_slots_simulate_no_further_than_the_policy_has_answered(toy_home: Path) -> None:
+def test_envs_simulate_no_further_than_the_policy_has_answered(toy_home: Path) -> None:
     policy, steps = Pausing(), Steps()
     with Rollouts({"toy": 16}, policy, fleet=LocalFleet(2), batch=4, sinks=[steps]) as rollouts:
         collecting = threading.Thread(target=rollouts.collect, args=[3])
@@ -92,7 +92,7 @@ def test_a_slow_disk_slows_the_sweep_and_queues_no_more_than_the_bound(monkeypat
 
     monkeypatch.setattr(LedgerSink, "_write", watched)
     monkeypatch.setattr(Ledger, "write_episode", slowly)
-    evaluation = evaluate("toy", ImageReader(), workers=2, slots=8, episodes=6)
+    evaluation = evaluate("toy", ImageReader(), workers=2, num_envs=16, episodes=6)
     assert evaluation.complete
     assert len(evaluation.records()) == 6 * len(TOY_SUITE.tasks)
     assert most == 2

@@ -1,4 +1,4 @@
-"""Every mistake of a user's gets one clear sentence and a status that is not zero, and costs nothing that was measured."""
+"""Every mistake of a user gets one clear sentence and a non-zero status, and loses no measured episode."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ SENTENCES = [
     (["sweep", "toy", "--policy", "expert"], "suite 'toy' has no scripted expert", "tabletop"),
     (["sweep", "toy", "--policy", "toy.policies:ImageReadr"], "no policy 'ImageReadr'", "did you mean ImageReader"),
     (["sweep", "toy", "--policy", "toy_policees:ImageReader"], "cannot be imported", "No module named 'toy_policees'"),
-    (["sweep", "toy", "--policy", "toy.env:ToyEnv"], "no member 'name'", "add-a-policy.md"),
+    (["sweep", "toy", "--policy", "toy.env:ToyEnv"], "no subclass of vlarig.policies.api.Policy", "add-a-policy.md"),
     (["sweep", "toy", "--policy", "toy.policies:WrongShape"], "actions have shape [10, 6]", "give [H, 3] for toy_point (dx, dy, grip)"),
-    (["sweep", "toy", "--policy", "toy.policies:NotANumber"], "the action 'dy' of row 2 is nan", "finished episodes are kept"),
+    (["sweep", "toy", "--policy", "toy.policies:NotANumber"], "the action 'dy' of step 2 is nan", "finished episodes are kept"),
     (["sweep", "toy", "--policy", "toy.policies:Raising"], "raised KeyError", "ego_view"),
     (["sweep", "toy", "--policy", "toy.policies:Silent"], "gave 0 replies to", "requests"),
-    (["sweep", "toy", "--policy", "random", "--slots", "0"], "slots is 0", "expected 1 or more"),
-    (["sweep", "toy", "--policy", "random", "--strict", "--batch", "4"], "batch is 4, but strict asks", "one request at a time"),
+    (["sweep", "toy", "--policy", "random", "--num-envs", "0"], "num_envs is 0", "expected 1 or more"),
+    (["sweep", "toy", "--policy", "random", "--strict", "--batch", "4"], "batch is 4, but strict sends", "one request at a time"),
     (["sweep", "--policy", "random"], "no suite was named", "vlarig sweep tabletop"),
     (["envs", "check", "toy", "--tasks", "reach_rd"], "unknown task 'reach_rd' in toy", "did you mean reach_red"),
     (["envs", "check", "toyy"], "unknown suite 'toyy'", "did you mean toy"),
@@ -40,35 +40,35 @@ SENTENCES = [
 
 
 @pytest.mark.parametrize(
-    ("words", "says", "capacities"), SENTENCES, ids=lambda value: " ".join(value) if isinstance(value, list) else ""
+    ("words", "message", "advice"), SENTENCES, ids=lambda value: " ".join(value) if isinstance(value, list) else ""
 )
-def test_a_mistake_gets_one_sentence(toy_home: Path, cli, words: list[str], says: str, capacities: str) -> None:
+def test_a_mistake_gets_one_sentence(toy_home: Path, cli, words: list[str], message: str, advice: str) -> None:
     done = cli(*words)
     assert done.returncode == 2
     (sentence,) = done.stderr.strip().splitlines()
     assert sentence.startswith("vlarig: ")
-    assert says in sentence
-    assert capacities in sentence
+    assert message in sentence
+    assert advice in sentence
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("words", "message"),
     [
         (["sweep", "toy", "--policy", "random", "--vidoe", "all"], "--vidoe"),
         (["sweep", "toy"], "--policy"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_a_wrong_option_is_named(toy_home: Path, cli, words: list[str], says: str) -> None:
+def test_a_wrong_option_is_named(toy_home: Path, cli, words: list[str], message: str) -> None:
     done = cli(*words)
     assert done.returncode == 2
-    assert says in done.stderr
+    assert message in done.stderr
     assert "Traceback" not in done.stderr
 
 
 @pytest.mark.slow
 def test_a_policy_that_fails_in_the_middle_loses_nothing(toy_home: Path, cli) -> None:
-    words = ["sweep", "toy", "--policy", "toy.policies:NotANumber", "--run", "r", "--workers", "1", "--slots", "1"]
+    words = ["sweep", "toy", "--policy", "toy.policies:NotANumber", "--run", "r", "--workers", "1", "--num-envs", "1"]
     first = cli(*words)
     kept = results(Path("r"))
     assert f"{len(kept)} finished episodes are kept in r" in first.stderr
@@ -80,7 +80,7 @@ def test_a_policy_that_fails_in_the_middle_loses_nothing(toy_home: Path, cli) ->
 
 
 def test_a_policy_that_exits_is_no_success_and_its_line_and_log_are_named(toy_home: Path, cli) -> None:
-    words = ["sweep", "toy", "--policy", "toy.policies:Leaving", "--run", "r", "--workers", "1", "--slots", "1"]
+    words = ["sweep", "toy", "--policy", "toy.policies:Leaving", "--run", "r", "--workers", "1", "--num-envs", "1"]
     acting = cli(*words)
     assert acting.returncode == 2
     assert "the policy 'image-reader' tried to exit while it acted for toy/" in acting.stderr
@@ -95,14 +95,14 @@ def test_a_policy_that_exits_is_no_success_and_its_line_and_log_are_named(toy_ho
     assert "in __init__\n    sys.exit(0)" in log.read_text()
 
 
-def test_a_missing_runtime_says_what_to_type(toy_home: Path, cli) -> None:
+def test_a_missing_runtime_comes_with_its_command(toy_home: Path, cli) -> None:
     done = cli("sweep", "tabletop", "--policy", "random")
     assert done.returncode == 2
     assert "vlarig runtime install tabletop" in done.stderr
     assert not Path("runs").exists()
 
 
-def test_a_missing_system_library_says_what_to_type(
+def test_a_missing_system_library_comes_with_its_command(
     toy_home: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     add_runtime("tabletop", Path(sys.executable))

@@ -1,4 +1,4 @@
-"""Children of a launcher: what they may do wrong, who is charged, and that none outlives its driver."""
+"""Children of a launcher: their failures, the requests that are charged, and that none outlives its driver."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from vlarig.harness.children.child import Child, ChildConfig, ChildDied, Launche
 
 MB = 10**6
 
-#: A child that replies to each request with what ``act`` of its program gives for it.
+#: A child that replies to each request with the result of ``act`` in its program.
 PROGRAM = """
 import os, socket, struct, sys, time
 line = open(0, "rb", buffering=0, closefd=False).readline()
@@ -104,7 +104,7 @@ def test_requests_are_answered_in_order() -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "kind", "story"),
+    ("code", "kind", "reason"),
     [
         ("os.abort()", CRASH, "the child's process was ended by SIGABRT"),
         ("sys.exit(3)", CRASH, "the child's process exited with status 3"),
@@ -116,17 +116,17 @@ def test_requests_are_answered_in_order() -> None:
             CRASH,
             "the child's process closed its end of the line and was killed",
         ),
-        ("reply(number + 1)", CRASH, "wrote what is no answer to its request (it has the number 2) and was killed"),
-        ("reply(number); reply(number)", CRASH, "wrote what is no answer to its request (it has the number 1) and was killed"),
-        ("channel.sendall(b'warning: the physics is tired')", CRASH, "wrote what is no answer to its request"),
+        ("reply(number + 1)", CRASH, "wrote an invalid reply (it has the number 2) and was killed"),
+        ("reply(number); reply(number)", CRASH, "wrote an invalid reply (it has the number 1) and was killed"),
+        ("channel.sendall(b'warning: the physics is tired')", CRASH, "wrote an invalid reply"),
         (f"channel.sendall(head.pack(1, 0, 0, 0, {MAX_MESSAGE_BYTES + 1}))", CRASH, "a message of 67108865 bytes; at most"),
         (f"channel.sendall(head.pack(1, 0, {MOST_ENVS}, 0, 0))", CRASH, "envs are numbered from 0 to 1023"),
     ],
 )
-def test_a_death_is_charged_to_the_request_that_was_running(code: str, kind: str, story: str) -> None:
+def test_a_death_is_charged_to_the_request_that_was_running(code: str, kind: str, reason: str) -> None:
     async def run() -> ChildDied:
         async with started(f"if number == 1: {code}" if "\n" not in code else code) as child:
-            patience = 0.5 if "0.5" in story or kind == LOST else 30
+            patience = 0.5 if "0.5" in reason or kind == LOST else 30
             await child.send(order(1), patience)
             await child.send(order(2), 30)
             while True:
@@ -137,7 +137,7 @@ def test_a_death_is_charged_to_the_request_that_was_running(code: str, kind: str
 
     death = asyncio.run(run())
     assert death.kind == kind
-    assert story in str(death)
+    assert reason in str(death)
     assert death.running == (2 if "reply(number); reply" in code else 1)
 
 
@@ -172,7 +172,7 @@ def test_while_the_interpreter_is_held_a_leak_is_stopped_and_an_answer_is_not_to
     """A policy of the driver's may hold the GIL for minutes; here for seconds."""
     held = hold_the_interpreter(seconds=4)
     assert (held.leaking.kind, held.leaking.running) == (MEMORY, 1)
-    assert held.gone
+    assert held.dead
     assert held.answer == b"in time"
 
 
@@ -232,7 +232,7 @@ def test_too_many_open_files_is_no_fault_of_an_episode() -> None:
 
 
 def test_what_a_child_inherits(tmp_path: Path) -> None:
-    """The file that it is given, by a path; nothing else of ours, and nothing secret."""
+    """The child gets its file, by a path; nothing else of the driver's, and nothing secret."""
     given = tmp_path / "given"
     given.write_text("weights")
     listing = "return repr((open(os.environ['GIVEN']).read(), len(os.listdir('/proc/self/fd')))).encode()"
@@ -251,9 +251,9 @@ def test_what_a_child_inherits(tmp_path: Path) -> None:
                 child = await launcher.start(given_config)
                 await child.receive()
                 await child.send(order(1), 30)
-                said = bytes((await child.receive()).body)
+                content = bytes((await child.receive()).body)
                 await child.end()
-        return said
+        return content
 
     # Its standard streams, the channel, the file, and the listing itself.
     assert asyncio.run(run()) == b"('weights', 6)"
@@ -299,7 +299,7 @@ def test_a_launcher_that_was_stopped_watches_memory_nevertheless() -> None:
     assert asyncio.run(run()).kind == MEMORY
 
 
-def test_a_launcher_that_dies_while_it_starts_a_child_is_no_ones_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_launcher_that_dies_while_it_starts_a_child_charges_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
     async def run() -> None:
         async with Launcher() as launcher:
             first = await launcher.start(config())
@@ -320,7 +320,7 @@ def test_a_launcher_that_dies_while_it_starts_a_child_is_no_ones_fault(monkeypat
 
 
 def test_another_thread_may_fork_meanwhile() -> None:
-    """A policy forks helpers: they inherit our ends of the lines, and a child's end is noticed nevertheless."""
+    """A policy forks helpers: they inherit the driver's ends of the lines, and a child's end is noticed nevertheless."""
 
     async def run() -> ChildDied:
         async with started("os.abort()") as child:
@@ -347,7 +347,7 @@ def test_another_thread_may_fork_meanwhile() -> None:
 
 
 @pytest.mark.parametrize(
-    ("message", "says"),
+    ("message", "error"),
     [
         ("hello", "a text message"),
         (b"", "a message of 0 bytes"),
@@ -357,8 +357,8 @@ def test_another_thread_may_fork_meanwhile() -> None:
         (b"\xff" * HEAD_BYTES, "at most 67108864 are allowed"),
     ],
 )
-def test_a_websockets_message_that_is_no_frame(message: bytes | str, says: str) -> None:
-    with pytest.raises(BadMessageError, match=says):
+def test_a_websockets_message_that_is_no_frame(message: bytes | str, error: str) -> None:
+    with pytest.raises(BadMessageError, match=error):
         frame_of(message)
 
 

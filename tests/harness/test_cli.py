@@ -50,8 +50,8 @@ def test_the_root_imports_nothing_heavy():
 
 def test_help_lists_every_command(capsys):
     assert cli.main([]) == 0
-    said = capsys.readouterr().out
-    assert all(f"  {name} " in said for name in cli.COMMANDS)
+    output = capsys.readouterr().out
+    assert all(f"  {name} " in output for name in cli.COMMANDS)
 
 
 def test_version(capsys):
@@ -105,11 +105,11 @@ def test_a_defect_of_ours_keeps_its_traceback(command):
         cli.main(["doctor"])
 
 
-def test_a_working_directory_that_is_gone_is_one_sentence(tmp_path, monkeypatch, capsys):
-    gone = tmp_path / "gone"
-    gone.mkdir()
-    monkeypatch.chdir(gone)
-    gone.rmdir()
+def test_a_deleted_working_directory_is_one_sentence(tmp_path, monkeypatch, capsys):
+    deleted = tmp_path / "gone"
+    deleted.mkdir()
+    monkeypatch.chdir(deleted)
+    deleted.rmdir()
     for name in cli.COMMANDS:
         assert cli.main([name]) == 2
         assert capsys.readouterr().err == "vlarig: the working directory is no longer there; change to one that is\n"
@@ -122,7 +122,7 @@ def test_an_option_that_is_no_text_is_one_sentence(capsys):
         assert sentence.startswith("vlarig: 'r\\udcff' is no text in utf-8; ")
 
 
-def test_without_a_home_it_is_said_what_to_set(monkeypatch):
+def test_without_a_home_the_message_says_what_to_set(monkeypatch):
     from vlarig.harness.home import home
 
     def none():

@@ -70,7 +70,7 @@ def test_every_help_is_without_noise_and_its_examples_can_be_pasted(words, capsy
 
 
 @pytest.mark.parametrize(
-    ("words", "says"),
+    ("words", "message"),
     [
         ("sweep tabletop --polcy expert", "unknown option '--polcy' of vlarig sweep; did you mean --policy"),
         ("sweep tabletop --polcy=expert", "unknown option '--polcy' of vlarig sweep; did you mean --policy"),
@@ -84,10 +84,10 @@ def test_every_help_is_without_noise_and_its_examples_can_be_pasted(words, capsy
         ("doctor --foo", "unknown option '--foo' of vlarig doctor; known are: --help"),
     ],
 )
-def test_a_wrong_word_gets_the_nearest(words, says, capsys):
+def test_a_wrong_word_gets_the_nearest(words, message, capsys):
     assert cli.main(words.split()) == 2
     (sentence,) = capsys.readouterr().err.splitlines()
-    assert sentence.startswith(f"vlarig: {says}")
+    assert sentence.startswith(f"vlarig: {message}")
 
 
 def test_what_is_missing_is_named(capsys):

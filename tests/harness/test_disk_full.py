@@ -22,7 +22,7 @@ WORDS = ("sweep", "toy", "--policy", "toy.policies:ImageReader", "--workers", "1
 def disk(toy_home: Path, tmp_path: Path) -> Iterator[SmallDisk]:
     with small_disk(tmp_path / "disk") as disk:
         if disk is None:
-            pytest.skip("this system lets nobody mount a file system in memory")
+            pytest.skip("this system does not allow mounting a file system in memory")
         yield disk
 
 

@@ -1,4 +1,4 @@
-"""The live display says how far a sweep is, how sure, how fast, and where the time goes."""
+"""The live display shows a sweep's progress, its interval, its rate, and where the time goes."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from toy.policies import ImageReader
 
 from vlarig.harness import Rollouts, evaluate
 from vlarig.harness.machines.fleets import LocalFleet
-from vlarig.harness.reporting.account import Account
 from vlarig.harness.reporting.display import line, picture
 from vlarig.harness.reporting.progress import Progress
+from vlarig.harness.reporting.time_breakdown import TimeBreakdown
 from vlarig.policies.batching import Load
 from vlarig.results.records import Attempt
 from vlarig.results.tables import Tally
@@ -24,7 +24,7 @@ from vlarig.results.tables import Tally
 
 @pytest.fixture
 def progress(toy_home: Path) -> Progress:
-    """A sweep of two tasks of twenty, in which eight slots played eight chunks each."""
+    """A sweep of two tasks of twenty, in which eight envs played eight chunks each."""
     counted = Progress({("toy", name): Tally(20) for name in ("reach_red", "reach_blue")}, workers=1)
     with Rollouts({"toy": 8}, ImageReader(8), fleet=LocalFleet(1), sinks=[counted]) as rollouts:
         rollouts.collect(8)
@@ -37,7 +37,7 @@ def shown(progress: Progress, activities: Counter[str]) -> str:
     return console.file.getvalue()
 
 
-def test_it_shows_counts_intervals_rate_slots_and_shares(progress: Progress) -> None:
+def test_it_shows_counts_intervals_rate_envs_and_shares(progress: Progress) -> None:
     text = shown(progress, Counter(simulate=5, policy=2, idle=1))
     assert progress.episodes >= 8
     assert f"{progress.tasks['toy', 'reach_red'].finished}/20" in text
@@ -55,11 +55,11 @@ def test_it_shows_counts_intervals_rate_slots_and_shares(progress: Progress) -> 
     assert "failed attempts" not in text
 
 
-def test_waiting_is_called_by_what_is_waited_for(toy_home: Path) -> None:
-    """With an instant policy and more slots than workers, slots wait for a worker's turn: the policy has nothing to do with it."""
+def test_waiting_is_named_by_its_cause(toy_home: Path) -> None:
+    """With an instant policy and more envs than workers, envs wait for a worker's turn: the policy has nothing to do with it."""
     counted = Progress({("toy", name): Tally(20) for name in ("reach_red", "reach_blue")}, workers=1)
-    account = Account(simulate=9.0, render=1.0, wait=90.0, recovering=5.0, slot_seconds=100.0, load=Load(queued=15.0))
-    counted.accounts["toy"] = account
+    breakdown = TimeBreakdown(simulate=9.0, render=1.0, wait=90.0, recovering=5.0, env_seconds=100.0, load=Load(queued=15.0))
+    counted.breakdowns["toy"] = breakdown
     for text in (shown(counted, Counter()), line(counted)):
         for words in (
             "simulate 9%",
@@ -86,18 +86,18 @@ def test_faults_and_errors_are_in_plain_sight(progress: Progress) -> None:
     assert "1 errors, 2 failed attempts" in line(progress)
 
 
-def test_slots_are_never_idle_for_longer_than_they_did_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Idleness is looked at now and then; what was measured exactly comes first, so the parts add up to the whole."""
+def test_envs_are_never_idle_for_longer_than_they_did_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Idleness is sampled; what was measured exactly comes first, so the parts add up to the whole."""
     clock = [0.0]
     monkeypatch.setattr("vlarig.harness.reporting.progress.time.monotonic", lambda: clock[0])
     counted = Progress({}, workers=1)
-    counted.begin("toy", workers=1, slots=2)
-    account = counted.accounts["toy"]
-    account.simulate, account.saving = 1.6, 0.1
+    counted.begin("toy", workers=1, num_envs=2)
+    breakdown = counted.breakdowns["toy"]
+    breakdown.simulate, breakdown.saving = 1.6, 0.1
     clock[0] = 1.0
     counted.look(resetting=0, without_work=1, occupied=1)
-    account = counted.account()
-    assert (account.slot_seconds, account.idle, account.rest) == (2.0, pytest.approx(0.3), pytest.approx(0.0))
+    breakdown = counted.breakdown()
+    assert (breakdown.env_seconds, breakdown.idle, breakdown.rest) == (2.0, pytest.approx(0.3), pytest.approx(0.0))
 
 
 def test_a_sweep_draws_it_on_a_terminal(toy_home: Path) -> None:

@@ -1,4 +1,4 @@
-"""The doctor's findings: a line each, with what to type."""
+"""The doctor's findings: a line each, with the command that fixes it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ HERE = RuntimeState("tabletop", "here", Runtime("tabletop", Path("/cache/tableto
 
 @pytest.fixture
 def runtimes(monkeypatch):
-    """Gives a way to say which runtimes there are; installed ones work, and draw."""
+    """A function that sets which runtimes there are; installed ones work, and draw."""
 
     def put(*states):
         monkeypatch.setattr(doctor, "list_runtimes", lambda: list(states))
@@ -38,19 +38,19 @@ def lines(capsys, status):
 
 def test_a_machine_that_has_everything(runtimes, capsys):
     runtimes(HERE, ADOPTED)
-    said = lines(capsys, 0)
+    findings = lines(capsys, 0)
     assert {"python", "vlarig", "uv", "runtime tabletop", "renderer of tabletop", "runtime mine", "disk", "machine"} <= set(
-        said
+        findings
     )
-    assert "imports mujoco, robosuite, draws" in said["runtime tabletop"]
-    assert "osmesa" in said["renderer of tabletop"]
+    assert "imports mujoco, robosuite, draws" in findings["runtime tabletop"]
+    assert "osmesa" in findings["renderer of tabletop"]
 
 
 def test_without_any_runtime_one_is_missing(runtimes, capsys):
     runtimes(ABSENT)
-    said = lines(capsys, 1)
-    assert said["runtime absent"].startswith("missing   ")
-    assert said["runtime absent"].endswith("run: vlarig runtime install absent")
+    findings = lines(capsys, 1)
+    assert findings["runtime absent"].startswith("missing   ")
+    assert findings["runtime absent"].endswith("run: vlarig runtime install absent")
 
 
 def test_with_one_runtime_the_others_are_optional(runtimes, capsys):
@@ -64,9 +64,9 @@ def test_no_renderer_is_missing(runtimes, capsys, monkeypatch):
 
     runtimes(HERE)
     monkeypatch.setattr(doctor, "choose_renderer", none)
-    said = lines(capsys, 1)
-    assert said["renderer of tabletop"].startswith("missing")
-    assert said["renderer of tabletop"].endswith("apt-get install -y libosmesa6")
+    findings = lines(capsys, 1)
+    assert findings["renderer of tabletop"].startswith("missing")
+    assert findings["renderer of tabletop"].endswith("apt-get install -y libosmesa6")
 
 
 def test_the_driver_that_was_found_is_named(runtimes, capsys, monkeypatch):
@@ -91,10 +91,10 @@ def test_no_video_is_optional_and_no_room_is_missing(runtimes, capsys, monkeypat
     runtimes(HERE)
     monkeypatch.setattr(doctor.importlib.util, "find_spec", lambda name: None)
     monkeypatch.setattr(doctor, "DISK_GIB", 10**9)
-    said = lines(capsys, 1)
-    assert said["video"].startswith("optional")
-    assert "-m pip install" in said["video"]
-    assert said["disk"].startswith("missing")
+    findings = lines(capsys, 1)
+    assert findings["video"].startswith("optional")
+    assert "-m pip install" in findings["video"]
+    assert findings["disk"].startswith("missing")
 
 
 def test_it_is_quick_on_this_machine():

@@ -13,7 +13,7 @@ from vlarig.harness.runtimes import spec as runtime_spec
 from vlarig.harness.runtimes.driver_install import install_driver, own_sources
 from vlarig.harness.runtimes.drivers import LAVAPIPE, find_driver, private_folder
 
-#: Writes down how it was called and with which sources, and brings two packages unless it is told to fail.
+#: Writes down how it was called and with which sources, and brings two packages unless it is set to fail.
 APT_GET = """
 echo "$@" >> "$WORLD/calls"
 for word in "$@"; do
@@ -159,7 +159,7 @@ def test_a_release_that_is_new_enough_needs_no_other_suite(world):
 
 
 @pytest.mark.parametrize("harm", ["interrupted", "failed"])
-def test_one_that_did_not_come_to_its_end_is_made_anew(world, harm):
+def test_an_incomplete_copy_is_made_again(world, harm):
     if harm == "interrupted":
         install(world)
         (private_folder(LAVAPIPE) / "complete").unlink()
@@ -187,13 +187,13 @@ def test_one_that_is_too_old_is_refused(world):
 def test_without_a_network_the_last_words_are_shown(world):
     (world / "no-network").touch()
     lines = []
-    with pytest.raises(VlarigError, match="could not be downloaded \\(above is why\\); mend that, or install Mesa"):
+    with pytest.raises(VlarigError, match="could not be downloaded \\(above is why\\); fix that, or install Mesa"):
         install_driver(LAVAPIPE, [], lambda: True, lines.append)
     assert "  cannot be reached" in lines
     assert "  unable to locate package" in lines
 
 
-def test_without_a_source_for_the_release_that_is_said(world):
+def test_a_missing_source_for_the_release_is_reported(world):
     (world / "os-release").write_text("VERSION_CODENAME=forky\n")
     with pytest.raises(VlarigError, match="apt has no source for forky"):
         install(world)
@@ -226,7 +226,7 @@ environment = { THREADS = "1" }
 
 @pytest.fixture
 def toy(world, monkeypatch):
-    """A runtime that needs the driver; gives a way to install it, and what that said."""
+    """A runtime that needs the driver; gives a function that installs it and returns its messages."""
     locks = world / "locks"
     locks.mkdir()
     (locks / "toy.toml").write_text(TOY)
@@ -243,9 +243,9 @@ def toy(world, monkeypatch):
 
 
 def test_installing_a_runtime_brings_its_driver(toy):
-    said = toy()
-    assert any(line.startswith("downloading Mesa's software Vulkan driver") for line in said)
-    assert said[-2] == "trying it: json, pictures by lavapipe"
+    output = toy()
+    assert any(line.startswith("downloading Mesa's software Vulkan driver") for line in output)
+    assert output[-2] == "trying it: json, pictures by lavapipe"
     renderer = runtimes.choose_renderer(runtimes.load_spec("toy"))
     assert renderer.environment["THREADS"] == "1"
     assert len(toy()) == 1, "all is there"
@@ -257,9 +257,9 @@ def test_installing_a_runtime_brings_its_driver(toy):
 
 def test_a_driver_that_cannot_be_had_leaves_a_runtime_that_says_so(toy, world):
     (world / "no-network").touch()
-    said = toy()
-    assert any(line.startswith("no driver to draw with: Mesa's software Vulkan driver") for line in said)
+    output = toy()
+    assert any(line.startswith("no driver to draw with: Mesa's software Vulkan driver") for line in output)
     cannot = "not tried yet: the runtime 'toy' cannot draw pictures here: Mesa's software Vulkan driver (lavapipe), libX11 is missing"
-    assert f"{cannot}; run: vlarig runtime install toy" in said
+    assert f"{cannot}; run: vlarig runtime install toy" in output
     (world / "no-network").unlink()
     assert toy()[-2] == "trying it: json, pictures by lavapipe"

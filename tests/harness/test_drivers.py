@@ -56,7 +56,7 @@ def found_path(driver=LAVAPIPE):
 
 
 @pytest.mark.parametrize("name", ["lvp_icd.json", f"lvp_icd.{platform.machine()}.json"])
-def test_the_systems_driver_is_told_to_the_simulator_and_no_other(system, name):
+def test_the_simulator_gets_the_systems_driver_and_no_other(system, name):
     path = put(system / name)
     put(system / "radeon_icd.json", "libvulkan_radeon.so")
     found = find_driver(LAVAPIPE)
@@ -65,7 +65,7 @@ def test_the_systems_driver_is_told_to_the_simulator_and_no_other(system, name):
     assert found.origin == f"the system's ({path})"
 
 
-def test_what_is_no_such_driver_is_passed_over(system, tmp_path):
+def test_other_manifests_are_skipped(system, tmp_path):
     put(system / "lvp_icd.sparc.json")
     put(system / "intel_icd.json", "libvulkan_intel.so")
     put(system / "lvp_gone_icd.json", str(tmp_path / "gone" / "libvulkan_lvp.so"))
@@ -127,7 +127,7 @@ def test_a_driver_that_is_too_old_is_none(system, tmp_path, monkeypatch, version
 
 @pytest.fixture
 def simpler_renderer(system, monkeypatch):
-    """Gives a way to see what is chosen, or why nothing is."""
+    """A function that returns the chosen renderer, or why there is none."""
 
     def choose(apt=True):
         monkeypatch.setattr(drivers.shutil, "which", lambda name: f"/usr/bin/{name}" if apt else None)
@@ -166,7 +166,7 @@ def test_a_library_beside_the_driver_may_be_missing_too(system, simpler_renderer
     assert isinstance(simpler_renderer(), Renderer), "the private copy has the library beside it"
 
 
-def test_a_card_is_used_where_that_is_asked_for_or_nothing_else_is_here(system, simpler_renderer, monkeypatch):
+def test_a_card_is_used_where_requested_or_nothing_else_is_here(system, simpler_renderer, monkeypatch):
     nvidia = put(system / "nvidia_icd.json", "libGLX_nvidia.so.0", "1.3.277")
     assert simpler_renderer().name == "gpu"
     assert simpler_renderer().environment == {"VLARIG_SAPIEN_DEVICE": "cuda", **dict.fromkeys(drivers.VARIABLES, str(nvidia))}
@@ -178,7 +178,7 @@ def test_a_card_is_used_where_that_is_asked_for_or_nothing_else_is_here(system, 
     assert "NVIDIA's Vulkan driver is missing; install the Vulkan part of NVIDIA's driver" in simpler_renderer()
 
 
-def test_an_unknown_driver_is_told_the_nearest():
+def test_an_unknown_driver_gets_the_nearest_name():
     with pytest.raises(VlarigError, match="unknown graphics driver 'lavapip'; did you mean lavapipe\\?"):
         load_driver("lavapip")
 

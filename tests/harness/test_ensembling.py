@@ -1,4 +1,4 @@
-"""Overlapping predictions become one row as benchmarks' evaluators make it, and a record holds the rows that were carried out."""
+"""Overlapping predictions become one step as benchmarks' evaluators make it, and a record holds the steps that were carried out."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from vlarig.harness.rollouts import training_stream
 from vlarig.policies.api import Reply, Request
 from vlarig.results.ledger import Ledger
 
-#: Twelve chunks of 16 rows, and what the evaluators' own classes made of them, one after the other, with numpy 2.4:
+#: Twelve chunks of 16 steps, and what the evaluators' own classes made of them, one after the other, with numpy 2.4:
 #: ``adaptive`` and ``adaptive_float32`` are ``AdaptiveEnsembler(7, 0.1)`` of starVLA/starVLA
 #: examples/simBenchmarks/SimplerEnv/eval_files/adaptive_ensemble.py@0ed0aad, given the chunks as float64 and as float32; ``mean`` and
 #: ``mean_aged`` are ``ActionEnsembler(4, 0.0)`` and ``ActionEnsembler(4, 0.5)`` of simpler-env/SimplerEnv
-#: simpler_env/utils/action/action_ensemble.py@4ab7178, given the first four rows of each.
+#: simpler_env/utils/action/action_ensemble.py@4ab7178, given the first four steps of each.
 GOLDEN = Path(__file__).parent / "data" / "ensembles.npz"
 
 
@@ -35,9 +35,9 @@ def golden() -> dict[str, np.ndarray]:
         return dict(file)
 
 
-def play(ensemble: Ensemble | None, chunks: Sequence[np.ndarray] | np.ndarray, execute: int = 1) -> np.ndarray:
+def play(ensemble: Ensemble | None, chunks: Sequence[np.ndarray] | np.ndarray, n_action_steps: int = 1) -> np.ndarray:
     ensembler = Ensembler(ensemble)
-    return np.concatenate([ensembler.rows(chunk, execute) for chunk in chunks])
+    return np.concatenate([ensembler.steps(chunk, n_action_steps) for chunk in chunks])
 
 
 @pytest.mark.parametrize(
@@ -48,44 +48,44 @@ def play(ensemble: Ensemble | None, chunks: Sequence[np.ndarray] | np.ndarray, e
         ("mean_aged", Ensemble("mean", 4, 0.5), 4),
     ],
 )
-def test_rows_are_those_of_the_evaluators(golden: dict[str, np.ndarray], name: str, ensemble: Ensemble, length: int) -> None:
-    rows = play(ensemble, golden["chunks"][:, :length])
-    assert rows.dtype == np.float32
-    np.testing.assert_array_equal(rows, golden[name].astype(np.float32))
+def test_steps_are_those_of_the_evaluators(golden: dict[str, np.ndarray], name: str, ensemble: Ensemble, length: int) -> None:
+    steps = play(ensemble, golden["chunks"][:, :length])
+    assert steps.dtype == np.float32
+    np.testing.assert_array_equal(steps, golden[name].astype(np.float32))
 
 
 def test_starvlas_own_rounding_is_the_only_difference(golden: dict[str, np.ndarray]) -> None:
     """StarVLA's server answers with float32, in which its client goes on to work."""
-    rows = play(Ensemble("adaptive", 7, 0.1), golden["chunks"])
-    np.testing.assert_allclose(rows, golden["adaptive_float32"], rtol=0, atol=2 * np.finfo(np.float32).eps)
+    steps = play(Ensemble("adaptive", 7, 0.1), golden["chunks"])
+    np.testing.assert_allclose(steps, golden["adaptive_float32"], rtol=0, atol=2 * np.finfo(np.float32).eps)
 
 
-def telling_chunks(lengths: Sequence[int], execute: int) -> list[np.ndarray]:
-    """Chunks whose rows say which moment they are for (first channel) and which chunk they are of (a 1 in its own channel)."""
+def telling_chunks(lengths: Sequence[int], n_action_steps: int) -> list[np.ndarray]:
+    """Chunks whose steps say which moment they are for (first channel) and which chunk they are of (a 1 in its own channel)."""
     chunks = []
     for number, length in enumerate(lengths):
         chunk = np.zeros((length, 1 + len(lengths)), np.float32)
-        chunk[:, 0] = number * execute + np.arange(length)
+        chunk[:, 0] = number * n_action_steps + np.arange(length)
         chunk[:, 1 + number] = 1
         chunks.append(chunk)
     return chunks
 
 
-@pytest.mark.parametrize("execute", [1, 2, 3])
+@pytest.mark.parametrize("n_action_steps", [1, 2, 3])
 @pytest.mark.parametrize("rule", ["mean", "adaptive"])
-def test_predictions_for_one_moment_are_combined(rule: str, execute: int) -> None:
-    rows = play(Ensemble(rule, 3, 0.5), telling_chunks([7] * 6, execute), execute)
-    np.testing.assert_allclose(rows[:, 0], np.arange(6 * execute), rtol=1e-6)
-    np.testing.assert_allclose(rows[:, 1:].sum(axis=1), 1, rtol=1e-6)
-    for moment, row in enumerate(rows):
-        newest = moment // execute
-        reaching = [chunk for chunk in range(max(0, newest - 2), newest + 1) if moment - chunk * execute < 7]
-        assert list(np.flatnonzero(row[1:])) == reaching
+def test_predictions_for_one_moment_are_combined(rule: str, n_action_steps: int) -> None:
+    steps = play(Ensemble(rule, 3, 0.5), telling_chunks([7] * 6, n_action_steps), n_action_steps)
+    np.testing.assert_allclose(steps[:, 0], np.arange(6 * n_action_steps), rtol=1e-6)
+    np.testing.assert_allclose(steps[:, 1:].sum(axis=1), 1, rtol=1e-6)
+    for moment, step in enumerate(steps):
+        newest = moment // n_action_steps
+        reaching = [chunk for chunk in range(max(0, newest - 2), newest + 1) if moment - chunk * n_action_steps < 7]
+        assert list(np.flatnonzero(step[1:])) == reaching
 
 
 def test_a_chunk_that_does_not_reach_a_moment_has_no_say() -> None:
-    rows = play(Ensemble("mean", 7), telling_chunks([2, 4, 2, 2, 1], 1))
-    assert [list(np.flatnonzero(row[1:])) for row in rows] == [[0], [0, 1], [1, 2], [1, 2, 3], [1, 3, 4]]
+    steps = play(Ensemble("mean", 7), telling_chunks([2, 4, 2, 2, 1], 1))
+    assert [list(np.flatnonzero(step[1:])) for step in steps] == [[0], [0, 1], [1, 2], [1, 2, 3], [1, 3, 4]]
 
 
 def test_a_positive_alpha_of_the_mean_trusts_older_predictions() -> None:
@@ -94,21 +94,21 @@ def test_a_positive_alpha_of_the_mean_trusts_older_predictions() -> None:
 
 
 def test_adaptive_trusts_predictions_that_agree_with_the_newest() -> None:
-    agrees, contradicts, newest = (np.array([row] * 3, np.float32) for row in ([1, 0.1], [-1, 0.1], [1, 0]))
+    agrees, contradicts, newest = (np.array([step] * 3, np.float32) for step in ([1, 0.1], [-1, 0.1], [1, 0]))
     plain = play(Ensemble("mean", 3), [agrees, contradicts, newest])[-1]
     trusting = play(Ensemble("adaptive", 3, 2.0), [agrees, contradicts, newest])[-1]
     assert trusting[0] > plain[0] + 0.3
 
 
 @pytest.mark.parametrize("ensemble", [None, Ensemble("adaptive", 1, 0.1), Ensemble("mean", 1)])
-def test_without_overlap_rows_are_the_policys_own(golden: dict[str, np.ndarray], ensemble: Ensemble | None) -> None:
+def test_without_overlap_steps_are_the_policys_own(golden: dict[str, np.ndarray], ensemble: Ensemble | None) -> None:
     np.testing.assert_array_equal(play(ensemble, golden["chunks"]), golden["chunks"][:, 0])
     np.testing.assert_array_equal(play(Ensemble("adaptive", 7, 0.1), golden["chunks"][:, :1]), golden["chunks"][:, 0])
 
 
 @pytest.mark.parametrize("alpha", [-1e4, 1e4])
 @pytest.mark.parametrize("rule", ["mean", "adaptive"])
-def test_rows_are_finite_whatever_the_alpha(golden: dict[str, np.ndarray], rule: str, alpha: float) -> None:
+def test_steps_are_finite_for_any_alpha(golden: dict[str, np.ndarray], rule: str, alpha: float) -> None:
     chunks = golden["chunks"].copy()
     chunks[3:5] = 0
     assert np.isfinite(play(Ensemble(rule, 7, alpha), chunks)).all()
@@ -130,7 +130,7 @@ class Remembering(ImageReader):
 
 @pytest.fixture
 def faults(toy_home: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """A simulator that has not crashed yet, and does not until it is told to."""
+    """A simulator that has not crashed yet, and does not until the test lets it."""
     (toy_home / "counts").mkdir()
     monkeypatch.setenv("VLARIG_TEST_COUNTS", str(toy_home / "counts"))
     monkeypatch.setenv("VLARIG_TEST_FAULT", "crash:reach_red/1:0")
@@ -138,10 +138,10 @@ def faults(toy_home: Path, monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatc
 
 
 def sweep(policy: ImageReader, run: str) -> dict[str, dict]:
-    return results(evaluate("faulty", policy, protocol="ensembled", workers=1, slots=2, episodes=2, run=Path(run)).run)
+    return results(evaluate("faulty", policy, protocol="ensembled", workers=1, num_envs=2, episodes=2, run=Path(run)).run)
 
 
-def test_ensembled_rows_are_carried_out_recorded_and_replayed(faults: pytest.MonkeyPatch) -> None:
+def test_ensembled_steps_are_carried_out_recorded_and_replayed(faults: pytest.MonkeyPatch) -> None:
     policy = Remembering()
     sweep(policy, "run")
     with Ledger.open_read_only(Path("run")) as ledger:
@@ -163,18 +163,18 @@ def test_a_crash_in_mid_episode_does_not_disturb_the_memory(faults: pytest.Monke
     assert len(list((toy_home / "counts").iterdir())) == 2
 
 
-def test_what_is_not_the_policys_own_is_not_collected_for_learning(toy_home: Path) -> None:
-    with pytest.raises(VlarigError, match=r"'ensembled' combines overlapping answers .* without an ensemble \(standard\)"):
+def test_actions_changed_by_an_ensemble_are_not_collected_for_learning(toy_home: Path) -> None:
+    with pytest.raises(VlarigError, match=r"'ensembled' combines overlapping chunks .* without an ensemble \(standard\)"):
         Rollouts({"faulty": 1}, ImageReader(6), protocols={"faulty": "ensembled"})
     streams = [training_stream(FAULTY_SUITE, FAULTY_SUITE.tasks[0], ENSEMBLED, 0, 1)]
     with (
-        pytest.raises(VlarigError, match="'ensembled' combines overlapping answers"),
+        pytest.raises(VlarigError, match="'ensembled' combines overlapping chunks"),
         Rollouts({"faulty": 1}, ImageReader(6), protocols={"faulty": "standard"}, streams={"faulty": streams}) as rollouts,
     ):
         rollouts.collect(1)
 
 
-def test_answers_of_one_row_can_be_learned_from(faults: pytest.MonkeyPatch) -> None:
+def test_answers_of_one_step_can_be_learned_from(faults: pytest.MonkeyPatch) -> None:
     with Rollouts({"faulty": 1}, ImageReader(1), protocols={"faulty": "ensembled"}) as rollouts:
         (transitions,) = rollouts.collect(3)
     for transition in transitions:

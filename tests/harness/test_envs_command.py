@@ -34,7 +34,7 @@ def test_the_embedded_suite_keeps_the_contract(tabletop: object, cli) -> None:
     assert "115 of 115 checks passed (10 episodes of 5 tasks, " in done.stdout  # 31 on the first task, 21 on each further one
 
 
-def test_a_broken_adapter_is_told_what_to_do(toy_home: Path, cli) -> None:
+def test_a_broken_adapter_gets_advice(toy_home: Path, cli) -> None:
     done = cli("envs", "check", "leaky")
     assert done.returncode == 1
     assert "FAIL  an_episode_played_twice_in_a_row_is_the_same" in done.stdout
@@ -55,7 +55,7 @@ from dataclasses import replace
 from toy.suite import TOY_SUITE
 from vlarig.benchmarks.suite import Task
 
-TASKS = (*TOY_SUITE.tasks, Task("again_red", starts=(7, 9, 11)))
+TASKS = (*TOY_SUITE.tasks, Task("again_red", initial_states=(7, 9, 11)))
 SUITE = replace(TOY_SUITE, name="unseeded", adapter="toy.faulty:UnseededEnv", tasks=TASKS)
 """
 
@@ -79,7 +79,7 @@ def test_a_suites_protocols_are_compared(toy_home: Path, cli) -> None:
     described = cli("envs", "list", "two_ways").stdout
     rows = {line.split()[0]: line.split()[1:] for line in described.splitlines() if line.strip()}
     assert rows["protocol"] == ["standard@1", "quick@1"]
-    assert rows["execute"] == ["8", "4"]
+    assert rows["n_action_steps"] == ["8", "4"]
     assert rows["gripper"] == ["as_given", "binary"]
     assert rows["ego"] == ["64", "x", "64", "32", "x", "32"]
     assert "mirrored" in rows
@@ -94,7 +94,7 @@ def test_the_list_says_which_runtime_is_ready(toy_home: Path, cli) -> None:
     assert "standard@1" in lines["tabletop"]
 
 
-#: Plug-ins that cannot be used: the module's text, and what is said of it.
+#: Plug-ins that cannot be used: the module's text, and the message about it.
 BROKEN = {
     "raising": ("1 / 0", "ZeroDivisionError: division by zero ("),
     "misspelt": ("def", "SyntaxError"),
@@ -142,7 +142,10 @@ def test_a_broken_plugin_does_not_keep_other_suites_from_use(with_broken_plugins
     assert cli("sweep", "toy", "--policy", "random", "--episodes", "1", **with_broken_plugins).returncode == 0
     named = cli("sweep", "program", "--policy", "random", **with_broken_plugins)
     assert named.returncode == 2
-    assert "suite 'program' cannot be imported from broken_program:SUITE (SystemExit: status 3 (" in named.stderr
+    assert (
+        "suite 'program' of the package broken 1 cannot be imported from broken_program:SUITE (SystemExit: status 3 ("
+        in named.stderr
+    )
 
 
 @pytest.mark.parametrize("width", [80, 120])

@@ -13,7 +13,7 @@ from vlarig.harness.episode_queue import EpisodeQueue
 
 
 @given(st.integers(0, 12), st.lists(st.integers(0, 3), min_size=1, max_size=60))
-def test_every_episode_is_handed_out_once_whoever_asks(per_task: int, workers: list[int]) -> None:
+def test_every_episode_is_handed_out_once_to_any_worker(per_task: int, workers: list[int]) -> None:
     episodes = TOY_SUITE.episodes(per_task=per_task)
     taken = []
 

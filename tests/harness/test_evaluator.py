@@ -1,4 +1,4 @@
-"""The evaluator inside somebody's training: numbers that change with the weights, and workers that stay."""
+"""The evaluator inside a training: numbers that change with the weights, and workers that stay."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def test_in_the_trainer_of_transformers() -> None:
             return {"loss": ((self.gain - target) ** 2).mean()}
 
     class Evaluate(TrainerCallback):
-        """What a user adds to a Trainer of theirs."""
+        """A callback that a user adds to a Trainer."""
 
         def __init__(self, evaluator: Evaluator) -> None:
             self.evaluator, self.policy, self.rates = evaluator, Learner(), []

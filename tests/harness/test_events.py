@@ -1,4 +1,4 @@
-"""A sweep tells what happens: to a log that survives everything, and to programs that listen."""
+"""A sweep writes events: to a log that survives everything, and to programs that listen."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from vlarig.harness.reporting.library_messages import library_messages
 from vlarig.harness.reporting.line_writer import LineWriter, LogFile
 
 SWEEP = ["sweep", "toy", "--policy", "toy.policies:Talkative", "--run", "r", "--json"]
-SLOW_SWEEP = [*SWEEP[:3], "toy.policies:SlowImageReader", *SWEEP[4:], "--episodes", "8", "--slots", "2"]
+SLOW_SWEEP = [*SWEEP[:3], "toy.policies:SlowImageReader", *SWEEP[4:], "--episodes", "8", "--num-envs", "2"]
 
 
 def command(words: list[str]) -> list[str]:
@@ -73,7 +73,7 @@ def names(events: list[Event]) -> list[str]:
 
 
 def test_json_prints_events_and_nothing_else(toy_home: Path, cli) -> None:
-    done = cli(*SWEEP, "--episodes", 2, "--workers", 2, "--slots", 1)
+    done = cli(*SWEEP, "--episodes", 2, "--workers", 2, "--num-envs", 2)
     assert done.returncode == 0, done.stderr
     events = understood(done.stdout)
     assert names(events)[0] == "session_started"
@@ -114,7 +114,7 @@ def test_a_mistake_is_an_event_a_sentence_and_a_status(toy_home: Path, cli) -> N
 
 
 def test_a_policys_failure_ends_the_run_with_what_there_is(toy_home: Path, cli) -> None:
-    done = cli("sweep", "toy", "--policy", "toy.policies:NotANumber", "--workers", 1, "--slots", 1, "--json")
+    done = cli("sweep", "toy", "--policy", "toy.policies:NotANumber", "--workers", 1, "--num-envs", 1, "--json")
     events = understood(done.stdout)
     assert done.returncode == events[-1].status == 2
     assert names(events)[-3:] == ["session_ended", "error", "result"]
@@ -141,10 +141,10 @@ def test_a_reader_that_goes_away_ends_the_sweep_and_loses_nothing(toy_home: Path
             pass
         process.stdout.close()
         assert process.stderr is not None
-        said = process.stderr.read()
+        output = process.stderr.read()
         assert process.wait(30) == 141
-    assert said.startswith("vlarig: nobody reads the events any more; ")
-    assert said.count("\n") == 1
+    assert output.startswith("vlarig: the reader of the events closed them; ")
+    assert output.count("\n") == 1
     assert not children(process.pid)
     ended = log_of("r")[-1]
     assert isinstance(ended, SessionEnded)
@@ -164,7 +164,7 @@ def test_a_reader_that_does_not_read_holds_nothing_up(toy_home: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_killed_sweep_leaves_a_log_that_is_gone_on_with(toy_home: Path, cli) -> None:
+def test_a_killed_sweep_leaves_a_log_that_is_continued(toy_home: Path, cli) -> None:
     process = subprocess.Popen(command(SLOW_SWEEP), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     wait_for(lambda: any(isinstance(event, EpisodeFinished) for event in log_of("r")))
     process.kill()
@@ -185,7 +185,7 @@ def test_a_killed_sweep_leaves_a_log_that_is_gone_on_with(toy_home: Path, cli) -
 
 
 @pytest.mark.slow
-def test_a_dead_worker_and_its_successor_are_told(toy_home: Path, cli) -> None:
+def test_a_dead_worker_and_its_successor_are_events(toy_home: Path, cli) -> None:
     process = subprocess.Popen(command([*SLOW_SWEEP, "--workers", "1"]), stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     events = [parse(process.stdout.readline())]
@@ -199,11 +199,11 @@ def test_a_dead_worker_and_its_successor_are_told(toy_home: Path, cli) -> None:
     assert "Workers died 1 times between requests (worker-0 1)" in cli("doctor", "r").stdout
 
 
-def test_a_log_that_cannot_be_written_is_told_once_and_ends_nothing(toy_home: Path) -> None:
+def test_a_log_that_cannot_be_written_is_reported_once_and_ends_nothing(toy_home: Path) -> None:
     Path("r/logs/events.jsonl").mkdir(parents=True)
-    said = io.StringIO()
-    assert evaluate("toy", ImageReader(), episodes=2, run=Path("r"), console=Console(file=said, width=200)).complete
-    assert said.getvalue().count("cannot be written (Is a directory); the sweep goes on without it") == 1
+    output = io.StringIO()
+    assert evaluate("toy", ImageReader(), episodes=2, run=Path("r"), console=Console(file=output, width=200)).complete
+    assert output.getvalue().count("cannot be written (Is a directory); the sweep goes on without it") == 1
 
 
 class Disk:
@@ -224,14 +224,14 @@ class Disk:
 
 
 def test_lines_are_written_again_when_there_is_room_again() -> None:
-    told: list[OSError] = []
+    errors: list[OSError] = []
     disk = Disk(2)
-    writer = LineWriter(disk, told.append)
+    writer = LineWriter(disk, errors.append)
     for line in "abcd":
         writer.write(line)
     writer.close()
     assert disk.written == [b"c\n", b"d\n", b"closed"]
-    assert [error.errno for error in told] == [errno.ENOSPC]
+    assert [error.errno for error in errors] == [errno.ENOSPC]
 
 
 def test_a_log_that_has_grown_too_large_is_put_aside(tmp_path: Path) -> None:
@@ -253,11 +253,11 @@ def test_a_clock_that_jumps_does_not_move_the_seconds(tmp_path: Path, monkeypatc
             return datetime(next(cls.moments), 1, 1, tzinfo=UTC)
 
     monkeypatch.setattr(event_log, "datetime", Jumping)
-    with EventLog(Console(quiet=True)) as told:
-        told.say("before there is a run")
-        told.open_log(tmp_path, 7)
-        told.say("in it")
-        told.warn("beware")
+    with EventLog(Console(quiet=True)) as log:
+        log.say("before there is a run")
+        log.open_log(tmp_path, 7)
+        log.say("in it")
+        log.warn("beware")
     events = list(read_events(tmp_path / "logs"))
     assert [event.time for event in events] == [f"{year}-01-01T00:00:00.000Z" for year in (2000, 1000, 3000)]
     assert [event.session for event in events] == [7, 7, 7]
@@ -288,24 +288,24 @@ def test_what_libraries_log_is_kept_from_the_terminal_only_while_a_sweep_runs(to
 
 
 def test_an_account_adds_up(toy_home: Path) -> None:
-    evaluate("toy", ImageReader(), workers=1, slots=4, run=Path("r"))
-    (account,) = (event.account for event in log_of("r") if isinstance(event, SuiteEnded))
+    evaluate("toy", ImageReader(), workers=1, num_envs=4, run=Path("r"))
+    (breakdown,) = (event.breakdown for event in log_of("r") if isinstance(event, SuiteEnded))
     spent = [event.spent for event in log_of("r") if isinstance(event, EpisodeFinished)]
     for name in ("simulate", "render", "policy", "wait"):
-        assert getattr(account, name) == pytest.approx(sum(each[name] for each in spent), abs=0.01)
-    assert account.slot_seconds == pytest.approx(4 * account.playing, rel=1e-3)
-    whole = account.played + account.saving + account.idle + account.rest
-    assert whole == pytest.approx(account.slot_seconds, rel=0.1)
-    assert account.worked <= account.worker_seconds
-    assert (account.episodes, account.load.requests) == (40, account.chunks)
+        assert getattr(breakdown, name) == pytest.approx(sum(each[name] for each in spent), abs=0.01)
+    assert breakdown.env_seconds == pytest.approx(4 * breakdown.playing, rel=1e-3)
+    whole = breakdown.played + breakdown.saving + breakdown.idle + breakdown.rest
+    assert whole == pytest.approx(breakdown.env_seconds, rel=0.1)
+    assert breakdown.worked <= breakdown.worker_seconds
+    assert (breakdown.episodes, breakdown.load.requests) == (40, breakdown.chunks)
 
 
 def test_the_page_lists_every_event_with_its_fields() -> None:
     page = (Path(__file__).parents[2] / "docs" / "getting-started.md").read_text()
     rows = re.findall(r"^\| `(\w+)` \| [^|]+ \| ((?:`\w+`(?:, )?)+) \|$", page, re.MULTILINE)
-    told = {name: re.findall(r"\w+", fields) for name, fields in rows}
+    documented = {name: re.findall(r"\w+", fields) for name, fields in rows}
     common = {"event", "time", "seconds", "session"}
-    assert told == {name: [field for field in kind.model_fields if field not in common] for name, kind in KINDS.items()}
+    assert documented == {name: [field for field in kind.model_fields if field not in common] for name, kind in KINDS.items()}
 
 
 def test_every_event_explains_itself() -> None:

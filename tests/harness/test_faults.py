@@ -23,7 +23,7 @@ from toy.suite import TOY_SUITE
 from vlarig.benchmarks.registry import load_suite
 from vlarig.benchmarks.suite import Patience
 from vlarig.envs import backoff
-from vlarig.envs.api import ChunkResult, Needs, Row
+from vlarig.envs.api import ChunkResult, Needs, StepResult
 from vlarig.envs.messages import Failure, Start, Started, Step
 from vlarig.harness import Rollouts, evaluate, plan
 from vlarig.harness.machines.fleets import LocalFleet
@@ -62,7 +62,7 @@ def undisturbed(results_of: dict[str, dict], counts: Path, monkeypatch: pytest.M
 
 def sweep(monkeypatch: pytest.MonkeyPatch, fault: str, run: str) -> tuple[dict, list[Attempt], bool]:
     monkeypatch.setenv("VLARIG_TEST_FAULT", fault)
-    evaluation = evaluate("faulty", ImageReader(), workers=1, slots=4, episodes=4, run=Path(run))
+    evaluation = evaluate("faulty", ImageReader(), workers=1, num_envs=4, episodes=4, run=Path(run))
     with Ledger.open_read_only(Path(run)) as ledger:
         return results(Path(run)), ledger.attempts(), evaluation.complete
 
@@ -75,7 +75,7 @@ def test_a_simulator_that_a_signal_stopped_is_replaced_and_its_episode_is_not_ch
 
 
 @pytest.mark.parametrize(
-    ("kind", "times", "charged", "story"),
+    ("kind", "times", "charged", "reason"),
     [
         ("crash", 2, "crash", "the simulator's process was ended by SIGABRT"),
         ("exit", 1, "env_error", "SystemExit: status 0"),
@@ -83,18 +83,18 @@ def test_a_simulator_that_a_signal_stopped_is_replaced_and_its_episode_is_not_ch
         ("orphan", 1, "crash", "the simulator's process was ended by SIGABRT"),
         ("hang", 2, "hang", "the simulator gave no answer within 2 s and was killed"),
         ("raise", 2, "env_error", "RuntimeError: the physics exploded"),
-        ("text", 1, "env_error", "the env's answer cannot be read"),
+        ("text", 1, "env_error", "the env's reply cannot be read"),
         ("object", 1, "env_error", "the env's answer cannot be sent"),
-        ("noise", 1, "crash", "wrote what is no answer to its request"),
-        ("false-answer", 1, "crash", "wrote what is no answer to its request"),
+        ("noise", 1, "crash", "wrote an invalid reply"),
+        ("false-answer", 1, "crash", "wrote an invalid reply"),
     ],
 )
 def test_a_fault_is_charged_to_its_episode_and_mended(
-    undisturbed: dict, counts: Path, monkeypatch: pytest.MonkeyPatch, kind: str, times: int, charged: str, story: str
+    undisturbed: dict, counts: Path, monkeypatch: pytest.MonkeyPatch, kind: str, times: int, charged: str, reason: str
 ) -> None:
     disturbed, attempts, complete = sweep(monkeypatch, f"{kind}:reach_red/1:{times}", "disturbed")
     assert [(attempt.key, attempt.kind, attempt.gave_up) for attempt in attempts] == [(FAULTY_KEY, charged, False)] * times
-    assert all(story in attempt.message for attempt in attempts)
+    assert all(reason in attempt.message for attempt in attempts)
     assert complete
     assert disturbed == undisturbed
     deadline = time.monotonic() + 30
@@ -107,11 +107,11 @@ def test_the_end_of_a_sweep_says_the_commonest_error_its_line_and_its_log(
     counts: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("VLARIG_TEST_FAULT", "raise:reach_red/1:3")
-    said = io.StringIO()
+    output = io.StringIO()
     run = Path("run")
-    evaluation = evaluate("faulty", ImageReader(), workers=1, episodes=2, run=run, console=Console(file=said, width=500))
+    evaluation = evaluate("faulty", ImageReader(), workers=1, episodes=2, run=run, console=Console(file=output, width=500))
     assert (evaluation.complete, evaluation.errors) == (False, 1)
-    (last,) = [line for line in said.getvalue().splitlines() if "given up" in line]
+    (last,) = [line for line in output.getvalue().splitlines() if "given up" in line]
     line = last.replace(str(Path.cwd()), "")
     assert line.startswith(
         "1 episode was given up. The commonest error, in 3 of 3 failed attempts: env_error: RuntimeError: the physics"
@@ -123,7 +123,7 @@ def test_the_end_of_a_sweep_says_the_commonest_error_its_line_and_its_log(
 
 
 def living(counts: Path) -> list[int]:
-    """Processes that are left of a sweep, told by their environment."""
+    """Processes that are left of a sweep, found by their environment."""
     found = []
     for environment in Path("/proc").glob("[0-9]*/environ"):
         with contextlib.suppress(OSError):
@@ -178,7 +178,7 @@ def test_a_crash_does_not_change_what_is_collected(counts: Path, monkeypatch: py
     def actions(fault: str) -> list:
         monkeypatch.setenv("VLARIG_TEST_FAULT", fault)
         with Rollouts({"faulty": 4}, ImageReader(8), fleet=LocalFleet(1), seed=3) as rollouts:
-            return [[each.result.snapshot.state_digest for each in slot] for slot in rollouts.collect(12)]
+            return [[each.result.snapshot.state_digest for each in env] for env in rollouts.collect(12)]
 
     assert actions("crash:reach_red/1:2") == actions("crash:reach_red/1:0")
 
@@ -189,17 +189,17 @@ def test_a_real_simulator_that_is_stopped_in_mid_chunk_changes_nothing(
     tabletop: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(plan, "load_suite", lambda name: replace(load_suite(name), patience=Patience(row=1.0)))
+    monkeypatch.setattr(plan, "load_suite", lambda name: replace(load_suite(name), patience=Patience(step=1.0)))
     step, chunks = Worker.step, itertools.count()
 
-    async def stopping_step(host: Worker, slot: int, actions: np.ndarray) -> ChunkResult:
+    async def stopping_step(worker: Worker, env: int, actions: np.ndarray) -> ChunkResult:
         if next(chunks) == 10:
-            assert host.pid is not None
-            asyncio.get_running_loop().call_later(0.02, os.kill, host.pid, signal.SIGSTOP)
-        return await step(host, slot, actions)
+            assert worker.pid is not None
+            asyncio.get_running_loop().call_later(0.02, os.kill, worker.pid, signal.SIGSTOP)
+        return await step(worker, env, actions)
 
     def play(run: str) -> tuple[dict, list[str]]:
-        options = {"workers": 1, "slots": 2, "tasks": ("stack", "push_to"), "episodes": 1, "execute": 4}
+        options = {"workers": 1, "num_envs": 2, "tasks": ("stack", "push_to"), "episodes": 1, "n_action_steps": 4}
         assert evaluate("tabletop", "expert", run=Path(run), **options).complete
         with Ledger.open_read_only(Path(run)) as ledger:
             return results(Path(run)), [attempt.kind for attempt in ledger.attempts()]
@@ -225,7 +225,7 @@ def test_a_real_env_that_raises_leaves_its_neighbours_alone(
     for times in (0, 1):
         monkeypatch.setenv("VLARIG_TEST_FAULT", f"raise:stack/0:{times}")
         run = Path(f"run{times}")
-        options = {"workers": 1, "slots": 4, "batch": 4, "tasks": ("stack",), "episodes": 4}
+        options = {"workers": 1, "num_envs": 4, "batch": 4, "tasks": ("stack",), "episodes": 4}
         evaluate("tabletop", ImageReader(16), run=run, **options)
         with Ledger.open_read_only(run) as ledger:
             found.append((results(run), [(attempt.key.split("/", 2)[2], attempt.kind) for attempt in ledger.attempts()]))
@@ -236,18 +236,18 @@ def test_a_real_env_that_raises_leaves_its_neighbours_alone(
 
 
 class FragileEnv(ToyEnv):
-    """Raises in every row, and where it is stubborn when it is closed too."""
+    """Raises in every step, and where it is stubborn when it is closed too."""
 
     closed: list[FragileEnv] = []
     stubborn = False
 
-    def apply(self, action: np.ndarray) -> Row:
+    def apply(self, action: np.ndarray) -> StepResult:
         raise RuntimeError("the physics exploded")
 
     def close(self) -> None:
         self.closed.append(self)
         if self.stubborn:
-            raise RuntimeError("the window is gone already")
+            raise RuntimeError("the window is closed already")
 
 
 @pytest.mark.parametrize("stubborn", [False, True])
@@ -255,8 +255,8 @@ def test_an_env_that_raised_is_closed(monkeypatch: pytest.MonkeyPatch, stubborn:
     monkeypatch.setattr(FragileEnv, "closed", [])
     monkeypatch.setattr(FragileEnv, "stubborn", stubborn)
     rack = EnvRack(FragileEnv, {})
-    for slot in range(2):
-        assert isinstance(rack.answer(slot, Start(TOY_SUITE.episodes(per_task=1)[0], Needs())), Started)
+    for env in range(2):
+        assert isinstance(rack.answer(env, Start(TOY_SUITE.episodes(per_task=1)[0], Needs())), Started)
     broken, other = rack.envs[0], rack.envs[1]
     failure = rack.answer(0, Step(np.zeros((1, 3), np.float32)))
     assert isinstance(failure, Failure)

@@ -39,7 +39,7 @@ def read(path) -> tuple[object, np.ndarray]:
 
 
 @pytest.mark.parametrize(("height", "width"), [(64, 64), (97, 131), (300, 301)])
-def test_a_film_has_what_browsers_want(tmp_path, height, width):
+def test_a_film_has_the_form_that_browsers_play(tmp_path, height, width):
     frames = {"ego": moving_square(12, height, width), "cam_left_wrist": moving_square(12, 64, 64)}
     write_film(tmp_path / "videos" / "a.mp4", frames, 20.0, "put the red cube on the blue cube")
     stream, decoded = read(tmp_path / "videos" / "a.mp4")
@@ -131,7 +131,7 @@ def test_views_that_change_in_mid_film_are_refused(tmp_path):
     film.discard()
 
 
-def test_a_disk_that_refuses_is_told_in_one_sentence(tmp_path):
+def test_a_disk_that_refuses_is_reported_in_one_sentence(tmp_path):
     (tmp_path / "videos").touch()
     film = FilmWriter(tmp_path / "videos" / "a.mp4", 10)
     with pytest.raises(VlarigError, match=r"the film .*a\.mp4 cannot be written: .*; check that its folder is writable"):
@@ -143,8 +143,8 @@ def test_a_disk_that_refuses_is_told_in_one_sentence(tmp_path):
 def test_pictures_of_a_film_are_the_views_side_by_side(tmp_path, caption):
     frames = {"ego": moving_square(10, 256, 256), "wrist": moving_square(10, 256, 320)[:, ::-1]}
     write_film(tmp_path / "a.mp4", frames, 10, caption)
-    told, pictures = read_film(tmp_path / "a.mp4", 4)
-    assert told == caption
+    title, pictures = read_film(tmp_path / "a.mp4", 4)
+    assert title == caption
     for picture, moment in zip(pictures, (0, 3, 6, 9), strict=True):
         assert picture.shape == (256, 256 + 12 + 320, 3)
         for view, left in (("ego", 0), ("wrist", 268)):
@@ -176,7 +176,7 @@ def test_an_empty_contact_sheet_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("package", ["av", "PIL"])
-def test_a_missing_extra_is_told_with_its_remedy(tmp_path, monkeypatch, package):
+def test_a_missing_extra_is_reported_with_its_remedy(tmp_path, monkeypatch, package):
     for name in [name for name in sys.modules if name.split(".")[0] == package]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)

@@ -1,4 +1,4 @@
-"""Films of a run: all that were asked for, whatever happens on the way, and none that shows something else."""
+"""Films of a run: all that were requested, also after faults, and none that shows something else."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def quiet() -> Console:
     return Console(quiet=True)
 
 
-def test_a_film_has_a_frame_for_the_start_and_for_every_row(toy_home: Path) -> None:
+def test_a_film_has_a_frame_for_the_initial_state_and_for_every_step(toy_home: Path) -> None:
     run = evaluate("toy", ImageReader(), episodes=2, run=Path("run"), video="all").run
     assert films(run) == names(run)
     for key, result in results(run).items():
@@ -77,7 +77,7 @@ def test_an_episode_that_does_not_replay_gets_no_film_and_stops_no_other(toy_hom
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("kind", "times"), [("crash", 2), ("hang", 1), ("raise", 1)])
-def test_a_simulator_that_fails_while_it_is_filmed_is_mended(
+def test_a_simulator_that_fails_while_it_is_filmed_is_replaced(
     toy_home: Path, monkeypatch: pytest.MonkeyPatch, kind: str, times: int
 ) -> None:
     run = faulty_run(toy_home, monkeypatch, "none:none/0:0")
@@ -126,7 +126,7 @@ def test_interrupted_filming_leaves_whole_films_and_goes_on(toy_home: Path, cli,
     process.send_signal(interrupt)
     _, error = process.communicate(timeout=60)
     assert process.returncode == 128 + interrupt
-    assert "films are kept in run/videos, and the same command goes on from there" in error
+    assert "films are kept in run/videos, and the same command resumes there" in error
     assert len(error.splitlines()) == 1
     kept = {name: (run / "videos" / name).stat().st_mtime_ns for name in films(run)}
     assert kept.keys() < names(run)
@@ -137,7 +137,7 @@ def test_interrupted_filming_leaves_whole_films_and_goes_on(toy_home: Path, cli,
     assert {name: (run / "videos" / name).stat().st_mtime_ns for name in kept} == kept
 
 
-def test_the_sheet_has_a_row_for_every_task_however_filming_went(toy_home: Path) -> None:
+def test_the_sheet_has_a_row_for_every_task_also_after_interruptions(toy_home: Path) -> None:
     """The first call films one task alone; the sheet of the second shows both."""
     run = evaluate("toy", ImageReader(), episodes=1, tasks=("reach_red",), run=Path("red"), video="all").run
     one = Image.open(run / "frames.png").size
@@ -164,7 +164,7 @@ def test_a_full_disk_ends_the_filming_at_once(toy_home: Path, monkeypatch: pytes
     assert films(run) == set()
 
 
-def test_what_the_encoder_does_not_take_costs_its_own_film_alone(toy_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_frames_that_the_encoder_refuses_fail_only_their_own_film(toy_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Picky(FilmWriter):
         def add(self, frames: dict[str, np.ndarray]) -> None:
             if "blue" in self._caption:
@@ -178,21 +178,21 @@ def test_what_the_encoder_does_not_take_costs_its_own_film_alone(toy_home: Path,
     assert films(run) == {name for name in names(run) if "red" in name}
 
 
-def test_many_unfilmed_episodes_are_told_in_short(toy_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_many_unfilmed_episodes_are_listed_in_short(toy_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = evaluate("toy", ImageReader(), episodes=3, run=Path("run")).run
     with sqlite3.connect(run / "ledger.sqlite") as connection:
         connection.execute("UPDATE episodes SET metrics = '{}'")
     connection.close()
-    monkeypatch.setattr(filming, "MOST_TOLD", 4)
+    monkeypatch.setattr(filming, "MOST_LISTED", 4)
     console = Console(file=io.StringIO(), width=200, record=True)
     assert len(film_run(run, "all", console)) == 6
-    said = console.export_text()
-    assert "6 episodes got no film" in said
-    assert said.count(": metrics\n") == 4
-    assert "and 2 more" in said
+    output = console.export_text()
+    assert "6 episodes got no film" in output
+    assert output.count(": metrics\n") == 4
+    assert "and 2 more" in output
 
 
-def test_episodes_are_replayed_without_films_when_asked(toy_home: Path, cli) -> None:
+def test_episodes_are_replayed_without_films_when_requested(toy_home: Path, cli) -> None:
     run = evaluate("toy", ImageReader(), episodes=2, run=Path("run")).run
     failures = [key for key, result in results(run).items() if not result["success"]]
     for option, wanted in (("--failures", failures), ("--all", list(results(run)))):
@@ -203,7 +203,7 @@ def test_episodes_are_replayed_without_films_when_asked(toy_home: Path, cli) -> 
 
 
 @pytest.mark.slow
-def test_a_named_episode_is_filmed_anew_and_alone(toy_home: Path, cli) -> None:
+def test_a_named_episode_is_filmed_again_and_alone(toy_home: Path, cli) -> None:
     run = evaluate("toy", ImageReader(), episodes=1, run=Path("run"), video="all").run
     before = {name: (run / "videos" / name).stat().st_mtime_ns for name in films(run)}
     done = cli("replay", "run", KEY)

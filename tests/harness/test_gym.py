@@ -13,11 +13,11 @@ from gymnasium.utils.env_checker import check_env
 from toy.env import ToyEnv
 from toy.suite import TOY_SUITE
 
-from vlarig.envs.api import Needs, Row, Snapshot
+from vlarig.envs.api import Needs, Snapshot, StepResult
 from vlarig.envs.errors import VlarigError
 from vlarig.harness import register_envs
+from vlarig.harness.durable_env import DurableEnv
 from vlarig.harness.gym.env import RemoteEnv
-from vlarig.harness.slot import SimSlot
 from vlarig.harness.worker_spec import WorkerSpec
 from vlarig.harness.workers import local_workers
 
@@ -62,23 +62,23 @@ def test_the_same_seed_gives_the_same_sequence_of_episodes(env: gymnasium.Env) -
     assert len(set(keys())) > 2
 
 
-def test_a_task_and_a_start_can_be_fixed(env: gymnasium.Env) -> None:
-    assert env.reset(options={"task": "reach_red", "start": 3})[1]["key"] == "toy/standard@1/reach_red/base/3/0"
+def test_a_task_and_an_initial_state_can_be_fixed(env: gymnasium.Env) -> None:
+    assert env.reset(options={"task": "reach_red", "initial_state": 3})[1]["key"] == "toy/standard@1/reach_red/base/3/0"
     with pytest.raises(VlarigError, match="did you mean reach_red"):
         env.reset(options={"task": "reach_rd"})
 
 
-def test_starts_to_draw_from_can_be_named(env: gymnasium.Env) -> None:
-    with gymnasium.make("vlarig/toy", task="reach_red", start=range(1000, 1003), images=False) as some:
-        starts = {some.reset(seed=seed)[1]["key"].split("/")[-2] for seed in range(20)}
-    assert starts == {"1000", "1001", "1002"}
-    with pytest.raises(VlarigError, match="start names no start"):
-        gymnasium.make("vlarig/toy", start=[])
+def test_initial_states_to_draw_from_can_be_named(env: gymnasium.Env) -> None:
+    with gymnasium.make("vlarig/toy", task="reach_red", initial_state=range(1000, 1003), images=False) as some:
+        initial_states = {some.reset(seed=seed)[1]["key"].split("/")[-2] for seed in range(20)}
+    assert initial_states == {"1000", "1001", "1002"}
+    with pytest.raises(VlarigError, match="initial_state names no initial state"):
+        gymnasium.make("vlarig/toy", initial_state=[])
 
 
 def test_the_simulators_truth_can_be_shown_and_a_reward_made_of_it(toy_home: Path) -> None:
-    def reward(before: Snapshot, row: Row, after: Snapshot) -> float:
-        return 100 * (after.step - before.step) + float(after.privileged["position"][0]) + row.reward
+    def reward(before: Snapshot, step: StepResult, after: Snapshot) -> float:
+        return 100 * (after.step - before.step) + float(after.privileged["position"][0]) + step.reward
 
     register_envs()
     with gymnasium.make("vlarig/toy", images=False, privileged=True, reward=reward) as env:
@@ -96,7 +96,7 @@ def test_the_simulators_truth_can_be_shown_and_a_reward_made_of_it(toy_home: Pat
         assert env.observation_space["privileged"].shape == (1,)
 
 
-def test_a_truth_that_differs_from_task_to_task_is_told(toy_home: Path) -> None:
+def test_a_truth_that_differs_from_task_to_task_is_reported(toy_home: Path) -> None:
     register_envs()
 
     def truth(snapshot: Snapshot) -> np.ndarray:
@@ -117,13 +117,13 @@ def test_pictures_can_be_rendered_though_none_are_observed(toy_home: Path) -> No
         assert env.render().shape == (64, 64, 3)
 
 
-def test_a_crash_is_noticed_by_nobody_up_to_the_bound(toy_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_crashes_up_to_the_bound_are_invisible(toy_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def play(times: int) -> tuple[list[str], RemoteEnv]:
         counts = toy_home / f"counts-{times}"
         counts.mkdir()
         monkeypatch.setenv("VLARIG_TEST_COUNTS", str(counts))
         monkeypatch.setenv("VLARIG_TEST_FAULT", f"crash:reach_red/1:{times}")
-        env = RemoteEnv("faulty", task="reach_red", start=1, images=False)
+        env = RemoteEnv("faulty", task="reach_red", initial_state=1, images=False)
         env.reset(seed=0)
         rng = np.random.default_rng(0)
         digests = []
@@ -149,19 +149,19 @@ def test_a_crash_is_noticed_by_nobody_up_to_the_bound(toy_home: Path, monkeypatc
 
 
 def test_an_interrupted_step_leaves_the_episode_where_it_was(toy_home: Path) -> None:
-    rows = np.ones((1, 3), np.float32)
+    steps = np.ones((1, 3), np.float32)
 
     async def play(interrupted: bool) -> str:
-        async with local_workers(WorkerSpec.of(TOY_SUITE), 1, Path("logs")) as (host,):
-            slot = SimSlot(host, 0, Needs(images=False))
-            await slot.begin(TOY_SUITE.episodes(["reach_red"], per_task=1)[0])
-            await slot.step(rows)
+        async with local_workers(WorkerSpec.of(TOY_SUITE), 1, Path("logs")) as (worker,):
+            env = DurableEnv(worker, 0, Needs(images=False))
+            await env.begin(TOY_SUITE.episodes(["reach_red"], per_task=1)[0])
+            await env.step(steps)
             if interrupted:
-                lost = asyncio.create_task(slot.step(-rows))
+                lost = asyncio.create_task(env.step(-steps))
                 await asyncio.sleep(0)  # it has been sent
                 lost.cancel()
                 await asyncio.wait([lost])
-            return (await slot.step(rows)).snapshot.state_digest
+            return (await env.step(steps)).snapshot.state_digest
 
     assert asyncio.run(play(True)) == asyncio.run(play(False))
 
@@ -187,14 +187,14 @@ def test_an_option_that_does_not_exist_gets_the_nearest_one(toy_home: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("options", "says"),
+    ("options", "message"),
     [
         ({"render_mode": "human"}, "render_mode is 'human'; expected 'rgb_array' or None"),
-        ({"reward": 3}, r"reward is 3; give a function\(before, row, after\)"),
+        ({"reward": 3}, r"reward is 3; give a function\(before, step, after\)"),
     ],
 )
-def test_an_option_of_the_wrong_kind_is_refused_before_anything_starts(toy_home: Path, options: dict, says: str) -> None:
-    with pytest.raises(VlarigError, match=says):
+def test_an_option_of_the_wrong_kind_is_refused_before_anything_starts(toy_home: Path, options: dict, message: str) -> None:
+    with pytest.raises(VlarigError, match=message):
         RemoteEnv("toy", **options)
 
 

@@ -54,9 +54,9 @@ from vlarig.envs.messages import (
 from vlarig.envs.wire import MAX_MESSAGE_BYTES, pack
 from vlarig.harness.machines.env_server import EnvServer, EnvServerConfig
 from vlarig.harness.machines.remote_machines import RemoteMachine
-from vlarig.harness.machines.remote_place import RemotePlace
+from vlarig.harness.machines.remote_worker import RemoteWorkerFactory
 from vlarig.harness.worker_spec import WorkerSpec
-from vlarig.harness.workers import Worker, standing
+from vlarig.harness.workers import Worker, started
 
 EPISODES = TOY_SUITE.episodes(per_task=4)
 STEP = np.zeros((1, 3), np.float32)
@@ -84,7 +84,7 @@ async def play(worker: Worker) -> list[bytes]:
             result = ChunkResult((), await worker.start(env, episode, Needs(final_frame=True)))
             while True:
                 shown.append(pack(Stepped(replace(result, snapshot=replace(result.snapshot, seconds={})))))
-                if result.rows and result.over:
+                if result.steps and result.over:
                     break
                 result = await worker.step(env, draw.uniform(-1, 1, (8, 3)).astype(np.float32))
         return shown
@@ -99,8 +99,8 @@ async def server() -> AsyncIterator[tuple[int, Worker]]:
     config = EnvServerConfig(port=0, token=TOKEN, suites=("toy",), workers=1 + 2 * AT_A_TIME)
     async with EnvServer(config) as env_server:
         machine = RemoteMachine(f"ws://127.0.0.1:{env_server.port}", TOKEN)
-        worker = Worker(0, RemotePlace(machine, WorkerSpec.of(TOY_SUITE)), "here")
-        async with standing([worker]):
+        worker = Worker(0, RemoteWorkerFactory(machine, WorkerSpec.of(TOY_SUITE)), "here")
+        async with started([worker]):
             yield env_server.port, worker
 
 
@@ -111,7 +111,7 @@ async def connected(port: int, token: str = TOKEN) -> ClientConnection:
 
 
 async def offered(port: int) -> ClientConnection:
-    """A connection that has heard the offer."""
+    """A connection that has received the capacity."""
     connection = await connected(port)
     assert isinstance(decode(frame_of(await connection.recv())), Capacity)
     return connection
@@ -127,7 +127,7 @@ async def hired(port: int) -> ClientConnection:
 
 
 def check_failure(answer: bytes | str) -> None:
-    """Make sure that a client heard in one line what was wrong."""
+    """Make sure that a client received its error in one line."""
     failure = decode(frame_of(answer))
     assert isinstance(failure, (Failure, Died)), failure
     assert 0 < len(failure.message) <= 600
@@ -135,7 +135,7 @@ def check_failure(answer: bytes | str) -> None:
 
 
 def attacks(port: int) -> list[Attack]:
-    """Hostile clients; each looks itself whether it was turned away as it should."""
+    """Hostile clients; each checks that it was refused as expected."""
     garbage = [
         *(b"", b"\x00" * 4, b"\xff" * 100, b"\xff" * 19, MAX_MESSAGE_BYTES * b"\x00"),
         *(Frame(1, kind, 0, 0, b"\xc0").head() + b"\xc0" for kind in (0, 9, 10, 255)),
@@ -158,21 +158,21 @@ def attacks(port: int) -> list[Attack]:
         with pytest.raises(InvalidStatus):
             await connected(port, token)
 
-    async def break_a_frame(data: bytes, door: Callable[[int], Awaitable[ClientConnection]]) -> None:
-        connection = await door(port)
+    async def break_a_frame(data: bytes, connect_to: Callable[[int], Awaitable[ClientConnection]]) -> None:
+        connection = await connect_to(port)
         connection.transport.write(data)
         for answer in await messages_until_the_end(connection):
             check_failure(answer)
 
-    async def send(data: bytes | str, door: Callable[[int], Awaitable[ClientConnection]]) -> None:
-        connection = await door(port)
+    async def send(data: bytes | str, connect_to: Callable[[int], Awaitable[ClientConnection]]) -> None:
+        connection = await connect_to(port)
         with contextlib.suppress(ConnectionClosed):  # before it had read all
             await connection.send(data)
         for answer in await messages_until_the_end(connection):
             check_failure(answer)
 
     async def leave(data: bytes) -> None:
-        """Go away in the middle of everything."""
+        """Disconnect in the middle of every step."""
         connection = await hired(port)
         for env in range(4):
             await connection.send(message(Start(EPISODES[0], Needs()), env + 1, env, 8))
@@ -183,7 +183,11 @@ def attacks(port: int) -> list[Attack]:
         *(lambda data=data: shake_no_hands(data) for data in HANDSHAKES.values()),
         *(lambda token=token: show(token) for token in ("", "x", TOKEN[:-1], TOKEN + "0", "guess" * 1000)),
         *(lambda data=data: break_a_frame(data, offered) for data in FRAMES.values()),
-        *(lambda data=data, door=door: send(data, door) for data in garbage for door in (offered, hired)),
+        *(
+            lambda data=data, connect_to=connect_to: send(data, connect_to)
+            for data in garbage
+            for connect_to in (offered, hired)
+        ),
         *(lambda data=data: send(data, offered) for data in known),
         *(lambda data=data: send(data, hired) for data in for_a_worker),
         *(lambda text=text: send(text, offered) for text in ("hello", "", "{}")),
@@ -191,7 +195,7 @@ def attacks(port: int) -> list[Attack]:
     ]
 
 
-def test_pings_whose_answers_nobody_reads_do_not_pile_up(toy_home: Path) -> None:
+def test_pings_whose_answers_are_not_read_do_not_pile_up(toy_home: Path) -> None:
     async def run() -> None:
         async with server() as (port, worker):
             memory = most_memory(os.getpid())
@@ -250,7 +254,7 @@ def test_a_client_that_reads_nothing_costs_others_nothing(toy_home: Path) -> Non
     asyncio.run(run())
 
 
-def test_the_refusal_of_what_is_no_request_says_so(toy_home: Path) -> None:
+def test_an_invalid_request_is_refused_with_the_reason(toy_home: Path) -> None:
     async def run() -> Failure:
         async with server() as (port, _):
             connection = await hired(port)
@@ -260,4 +264,4 @@ def test_the_refusal_of_what_is_no_request_says_so(toy_home: Path) -> None:
 
     failure = asyncio.run(run())
     assert failure.kind == BAD_MESSAGE
-    assert "out of turn; expected Start or Step" in failure.message
+    assert "out of turn; expected Start, Step or Prepare" in failure.message

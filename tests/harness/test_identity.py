@@ -1,4 +1,4 @@
-"""Whatever changes a number changes the identity of its run, and the same identity is not played twice."""
+"""Every change that can change a number changes the identity of its run, and the same identity is not played twice."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Mine(Policy):
     name, revision, needs = "mine", "1", Needs(images=False)
 
     def act(self, requests):
-        return [Reply(np.full((each.execute, each.embodiment.action_size), gain.GAIN, np.float32)) for each in requests]
+        return [Reply(np.full((each.n_action_steps, each.embodiment.action_size), gain.GAIN, np.float32)) for each in requests]
 """
 
 
@@ -146,8 +146,8 @@ def test_more_episodes_play_what_is_missing_and_fewer_play_nothing(toy_home: Pat
     assert (fresh.run, fresh.played) == (three.run, 6)
     assert results(fresh.run) == undisturbed == results(three.run.with_name(f"{three.run.name}-old-1"))
     assert {three.run.name, f"{three.run.name}-old-1"} < {run.name for run in list_runs()}
-    said = cli("sweep", "toy", "--policy", "random", "--episodes", "3").stdout
-    assert "complete already: nothing was played; --fresh plays it anew" in said
+    output = cli("sweep", "toy", "--policy", "random", "--episodes", "3").stdout
+    assert "complete already: nothing was played; --fresh plays it again" in output
 
 
 def test_a_fresh_run_that_was_interrupted_is_resumed_without_what_it_was_not_to_take(toy_home: Path) -> None:
@@ -228,7 +228,7 @@ def test_a_run_keeps_its_renderer_or_says_what_is_missing(here: set[str], monkey
     assert (fresh.run, Manifest.load(fresh.run).identity.renderer) == (first.run, "better")
     here.add("plain")
     monkeypatch.setenv("VLARIG_RENDERER", "plain")
-    with pytest.raises(VlarigError, match="is drawn by better, and VLARIG_RENDERER asks for plain"):
+    with pytest.raises(VlarigError, match="is drawn by better, and VLARIG_RENDERER requests plain"):
         evaluate("toy", ImageReader(), episodes=1, run=fresh.run)
     assert evaluate("toy", ImageReader(), episodes=1).run != fresh.run
 
@@ -248,8 +248,8 @@ def test_a_replay_in_another_runtime_says_which_packages_changed(toy_home: Path)
     data["identity"]["runtimes"]["toy"] = "0" * 64
     data["record"]["runtime_packages"]["toy"] |= {"numpy": "1.0", "gone": "2"}
     path.write_text(json.dumps(data))
-    told = rf"\(gone 2 -> absent, numpy 1\.0 -> {np.__version__}\).*bring these packages back in {sys.executable}"
-    with pytest.raises(VlarigError, match=told):
+    message = rf"\(gone 2 -> absent, numpy 1\.0 -> {np.__version__}\).*restore these packages in {sys.executable}"
+    with pytest.raises(VlarigError, match=message):
         replay_run(run, list(results(run)), print)
     with pytest.raises(VlarigError, match=rf"runtimes\.toy was .*numpy 1\.0 -> {np.__version__}"):
         evaluate("toy", "random", episodes=1, run=run)

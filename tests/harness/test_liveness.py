@@ -1,4 +1,4 @@
-"""Waiting has an end, and time in which we did not run ourselves does not count."""
+"""Waiting has an end, and time in which this process did not run does not count."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ async def a_moment(seconds: float) -> str:
     return "done"
 
 
-def test_what_ends_in_time_gives_its_result() -> None:
+def test_work_that_ends_in_time_gives_its_result() -> None:
     assert asyncio.run(within(a_moment(0.3), 5.0)) == "done"
 
 
-def test_what_does_not_end_is_cancelled() -> None:
+def test_work_that_does_not_end_is_cancelled() -> None:
     async def run() -> None:
         waited_for = asyncio.ensure_future(a_moment(3600))
         with pytest.raises(asyncio.TimeoutError):

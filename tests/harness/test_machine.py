@@ -1,4 +1,4 @@
-"""What may be used of a machine, read from kernel files as containers and clusters have them."""
+"""The cores and memory that a process may use, read from kernel files as containers and clusters have them."""
 
 from __future__ import annotations
 

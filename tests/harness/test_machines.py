@@ -1,4 +1,4 @@
-"""A sweep on other machines gives equal results, also where they come and go; nobody gets in who should not."""
+"""A sweep on other machines gives equal results, also where they come and go; only authorised clients are admitted."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ pytestmark = pytest.mark.usefixtures("toy_home")
 
 
 class Neighbour:
-    """``vlarig serve-envs`` in a process of its own: another machine, as far as a sweep can tell."""
+    """``vlarig serve-envs`` in a process of its own: another machine, from a sweep's view."""
 
     def __init__(self, *words: str, **variables: str) -> None:
         self._words, self._variables = words, variables
@@ -59,12 +59,12 @@ class Neighbour:
             env=os.environ | self._variables,
         )
         assert self.process.stdout is not None
-        self.said = self.process.stdout.readline()
-        found = re.search(r"at (wss?)://[^ ]*:([0-9]+):", self.said)
+        self.output = self.process.stdout.readline()
+        found = re.search(r"at (wss?)://[^ ]*:([0-9]+):", self.output)
         if found is None:
             self.process.wait(30)
             assert self.process.stderr is not None
-            self.said = self.process.stderr.read()
+            self.output = self.process.stderr.read()
             return
         self.port = int(found[2])
         self.host = f"{found[1]}://127.0.0.1:{self.port}"
@@ -74,7 +74,7 @@ class Neighbour:
         self.process.wait(30)
 
     def end(self) -> str:
-        """Stop it; what it said on standard error."""
+        """Stop it; returns its standard error."""
         self.process.terminate()
         _, errors = self.process.communicate(timeout=30)
         return errors
@@ -100,7 +100,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def alone(episodes: int) -> dict:
     run = Path("alone")
-    evaluate("toy", ImageReader(), workers=1, slots=1, episodes=episodes, run=run)
+    evaluate("toy", ImageReader(), workers=1, num_envs=1, episodes=episodes, run=run)
     return results(run)
 
 
@@ -116,11 +116,11 @@ def workers(run: str) -> set[str]:
 
 def test_a_sweep_over_two_machines_equals_one_on_this_machine(neighbours: list[Neighbour]) -> None:
     hosts = tuple(each.host for each in neighbours)
-    assert evaluate("toy", ImageReader(), hosts=hosts, slots=2, episodes=8, run=Path("spread")).complete
+    assert evaluate("toy", ImageReader(), hosts=hosts, num_envs=8, episodes=8, run=Path("spread")).complete
     assert results(Path("spread")) == alone(8)
     assert {worker.partition("/")[0] for worker in workers("spread")} == {host.partition("://")[2] for host in hosts}
-    said = neighbours[0].end()
-    assert said.count(": ended") == said.count(": toy for 127.0.0.1") == 2
+    output = neighbours[0].end()
+    assert output.count(": ended") == output.count(": toy for 127.0.0.1") == 2
 
 
 def test_the_traceback_of_an_adapter_elsewhere_comes_to_the_run(toy_home: Path) -> None:
@@ -138,7 +138,7 @@ def test_the_traceback_of_an_adapter_elsewhere_comes_to_the_run(toy_home: Path) 
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("impatient")
-def test_a_machine_that_is_lost_costs_nobody_anything_and_its_episodes_are_run_elsewhere(neighbours: list[Neighbour]) -> None:
+def test_a_lost_machine_charges_no_episode_and_its_episodes_run_elsewhere(neighbours: list[Neighbour]) -> None:
     class Killer(SlowImageReader):
         def act(self, requests):
             if len(self.batches) == 4:
@@ -146,7 +146,7 @@ def test_a_machine_that_is_lost_costs_nobody_anything_and_its_episodes_are_run_e
             return super().act(requests)
 
     hosts = tuple(each.host for each in neighbours)
-    assert evaluate("toy", Killer(), hosts=hosts, slots=2, episodes=8, run=Path("storm")).complete
+    assert evaluate("toy", Killer(), hosts=hosts, num_envs=8, episodes=8, run=Path("storm")).complete
     assert results(Path("storm")) == alone(8)
     assert attempts("storm") == []
 
@@ -163,7 +163,7 @@ def test_machines_that_are_all_lost_are_awaited(neighbours: list[Neighbour]) -> 
             return super().act(requests)
 
     hosts = tuple(each.host for each in neighbours)
-    assert evaluate("toy", Killer(), hosts=hosts, slots=2, episodes=8, run=Path("storm")).complete
+    assert evaluate("toy", Killer(), hosts=hosts, num_envs=8, episodes=8, run=Path("storm")).complete
     assert results(Path("storm")) == alone(8)
     assert attempts("storm") == []
 
@@ -177,14 +177,14 @@ def test_what_is_collected_of_two_suites_is_the_same_through_an_env_server_that_
             between()
             return first + rollouts.collect(8, comparable)
 
-    def kill_and_start_anew() -> None:
+    def kill_and_restart() -> None:
         (machine, _) = neighbours
         machine.kill()
         machine.start(machine.port)
 
     fleet = fleets.listed_fleet([neighbours[0].host])
     assert fleet is not None
-    assert collect(fleet, kill_and_start_anew) == collect(fleets.LocalFleet(1), lambda: None)
+    assert collect(fleet, kill_and_restart) == collect(fleets.LocalFleet(1), lambda: None)
 
 
 @pytest.mark.slow
@@ -204,8 +204,8 @@ def test_a_sweep_ends_when_no_machine_comes_back_and_keeps_what_it_has(
     with pytest.raises(
         VlarigError, match=r"worker-\d was away for .* given up: no env server can be reached at .*finished episodes are kept"
     ):
-        evaluate("toy", Killer(), hosts=hosts, slots=2, episodes=8, run=Path("storm"))
-    assert evaluate("toy", Killer(), slots=2, episodes=8, run=Path("storm")).complete
+        evaluate("toy", Killer(), hosts=hosts, num_envs=8, episodes=8, run=Path("storm"))
+    assert evaluate("toy", Killer(), num_envs=4, episodes=8, run=Path("storm")).complete
     assert results(Path("storm")) == alone(8)
 
 
@@ -242,9 +242,7 @@ def refusal(*hosts: str, **options: object) -> str:
     return str(refused.value)
 
 
-def test_who_shows_no_token_or_a_wrong_one_is_turned_away_and_no_token_is_told(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_or_wrong_token_is_refused_and_no_token_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     secret = tmp_path / "secret"
     secret.write_text("open sesame\n")
     machine = Neighbour("--token-file", str(secret))
@@ -275,16 +273,17 @@ def test_on_this_machine_only_its_owner_gets_in(
 
 def test_nobody_listens_to_other_machines_without_a_token() -> None:
     machine = Neighbour("--host", "0.0.0.0")
-    assert machine.said == (
-        "vlarig: listening on 0.0.0.0 without a token would let anyone in; give --token-file or --token-env, or --host 127.0.0.1\n"
+    assert machine.output == (
+        "vlarig: listening on 0.0.0.0 without a token would accept every client; give --token-file or --token-env, "
+        "or --host 127.0.0.1\n"
     )
 
 
 def test_nobody_listens_to_other_machines_with_a_token_that_can_be_guessed(tmp_path: Path) -> None:
     (tmp_path / "token").write_text("x")
     machine = Neighbour("--host", "0.0.0.0", "--token-file", str(tmp_path / "token"))
-    assert machine.said == (
-        "vlarig: listening on 0.0.0.0 with a token of 1 characters would let in whoever guesses it; expected 16 or more: "
+    assert machine.output == (
+        "vlarig: listening on 0.0.0.0 with a token of 1 characters would accept a client that guesses it; expected 16 or more: "
         "(umask 077; head -c 32 /dev/urandom | base64 > token) makes one\n"
     )
 
@@ -302,7 +301,7 @@ def test_a_machine_with_other_code_is_refused(tmp_path: Path) -> None:
         machine.end()
 
 
-def test_what_is_no_env_server_is_told_in_a_sentence(neighbours: list[Neighbour]) -> None:
+def test_another_server_is_reported_in_a_sentence(neighbours: list[Neighbour]) -> None:
     assert "no env server can be reached at ws://127.0.0.1:9 (" in refusal("127.0.0.1:9")
     assert "is named twice" in refusal(neighbours[0].host, neighbours[0].host)
     secure = neighbours[0].host.replace("ws://", "wss://")
@@ -324,7 +323,7 @@ def test_addresses(text: str, url: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["http://node1", "node1:http", "", "ws://", "node1/path", "node1:99999"])
-def test_what_is_no_address(text: str) -> None:
+def test_invalid_addresses(text: str) -> None:
     with pytest.raises(VlarigError, match="is no address of an env server"):
         parse_address(text)
 
@@ -365,7 +364,7 @@ def message(content: Message) -> bytes:
     return frame.head() + frame.body
 
 
-#: What a client may send instead of hiring: each costs its own connection, and is told why.
+#: What a client may send instead of a request for a worker: each ends its own connection, with the reason.
 NONSENSE = {
     "a text": ("hello", "a text message"),
     "no message": (b"\0" * 100, ""),
@@ -377,7 +376,7 @@ NONSENSE = {
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", list(NONSENSE))
 def test_a_client_that_talks_nonsense_loses_its_own_connection_alone(neighbours: list[Neighbour], kind: str) -> None:
-    data, told = NONSENSE[kind]
+    data, reason = NONSENSE[kind]
 
     async def talk() -> Failure:
         async with connect(neighbours[0].host, additional_headers=authorization(own_token())) as connection:
@@ -389,11 +388,11 @@ def test_a_client_that_talks_nonsense_loses_its_own_connection_alone(neighbours:
         assert isinstance(failure, Failure)
         return failure
 
-    assert told in asyncio.run(talk()).message
+    assert reason in asyncio.run(talk()).message
     assert evaluate("toy", ImageReader(), hosts=(neighbours[0].host,), episodes=1, run=Path("run")).complete
 
 
-def test_connections_that_say_nothing_keep_nobody_out(neighbours: list[Neighbour]) -> None:
+def test_silent_connections_keep_no_client_out(neighbours: list[Neighbour]) -> None:
     with contextlib.ExitStack() as stack:
         for _ in range(8):
             stack.enter_context(socket.create_connection(("127.0.0.1", neighbours[0].port)))
@@ -410,9 +409,9 @@ def test_a_machine_whose_workers_are_all_in_use_is_named(neighbours: list[Neighb
         show = partial(connect, neighbours[0].host, additional_headers=authorization(own_token()))
         async with show() as first, show() as second:
             await asyncio.gather(start_worker(first, "first"), start_worker(second, "second"))
-            said = await asyncio.to_thread(refusal, neighbours[0].host)
-            assert "are in use; wait, or leave it out" in said
-            async with show() as again:  # who has lost a connection, and comes again, is let in
+            output = await asyncio.to_thread(refusal, neighbours[0].host)
+            assert "are in use; wait, or leave it out" in output
+            async with show() as again:  # a client that has lost its connection is admitted again
                 await start_worker(again, "second")
 
     asyncio.run(occupy())
@@ -428,15 +427,15 @@ def test_the_page_on_many_machines_names_options_that_exist(cli: Cli) -> None:
             assert option in known, f"vlarig {command} has no {option}"
 
 
-def test_an_env_server_that_is_busy_when_a_sweep_begins_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_env_server_that_is_busy_when_a_sweep_begins_is_retried(monkeypatch: pytest.MonkeyPatch) -> None:
     class Busy(RemoteMachine):
-        asked = 0
+        calls = 0
 
         async def reach(self) -> NoReturn:
-            Busy.asked += 1
-            raise (MachineBusyError if Busy.asked < 3 else MachineAwayError)("it is busy" if Busy.asked < 3 else "it is away")
+            Busy.calls += 1
+            raise (MachineBusyError if Busy.calls < 3 else MachineAwayError)("it is busy" if Busy.calls < 3 else "it is away")
 
     monkeypatch.setattr(fleets, "BUSY_PAUSES", (0.0, 0.0, 0.0, 0.0))
     with pytest.raises(VlarigError, match="it is away"):
         asyncio.run(fleets.survey([Busy("ws://node1:8770")]))
-    assert Busy.asked == 3
+    assert Busy.calls == 3

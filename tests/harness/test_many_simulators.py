@@ -25,7 +25,7 @@ def test_one_table(tabletop: Runtime, libero: Runtime, simpler: Runtime, cli, tm
     words = ["sweep", *TASKS, "--policy", "expert", "--episodes", 1, "--tasks", *TASKS.values()]
     done = cli(*words, "--run", run, "--workers", 1, timeout=600)
     assert done.returncode == 0, done.stderr
-    assert "simpler_ood: starts, instructions, step limit and success thresholds are vlarig's own" in done.stdout
+    assert "simpler_ood: initial states, instructions, step limit and success thresholds are vlarig's own" in done.stdout
     table = cli("table", run, "--format", "json")
     (block,) = json.loads(table.stdout)
     found = {

@@ -1,4 +1,4 @@
-"""What `vlarig envs new` refuses; that what it writes works is followed step by step by the tests of docs/add-a-benchmark.md."""
+"""Refusals of `vlarig envs new`; the tests of docs/add-a-benchmark.md follow step by step that its files work."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
         (["fresh", "--to", "."], ". holds something already; name another folder by --to"),
     ],
 )
-def test_what_cannot_be_written_is_refused_and_nothing_is_touched(
+def test_invalid_names_and_folders_are_refused_and_nothing_is_touched(
     cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], sentence: str
 ) -> None:
     monkeypatch.chdir(tmp_path)

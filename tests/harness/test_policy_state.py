@@ -69,10 +69,10 @@ def test_equal_objects_are_equal_and_looking_changes_nothing() -> None:
         lambda policy: policy.part.gains.update(x=1.5),
         lambda policy: policy.noise.random(),
         lambda policy: setattr(policy, "part", [policy.part]),
-        lambda policy: setattr(policy, "draw", lambda rows: rows + 1),
+        lambda policy: setattr(policy, "draw", lambda steps: steps + 1),
     ],
 )
-def test_whatever_it_holds_counts(change: Any) -> None:
+def test_every_member_counts(change: Any) -> None:
     policy = Holding()
     change(policy)
     assert sha(policy) != sha(Holding())
@@ -94,7 +94,7 @@ def test_the_weights_of_a_network_count_and_its_mode() -> None:
     assert before != sha(Holding(network=network().eval()))
 
 
-def test_what_cannot_be_hashed_is_refused_in_a_sentence() -> None:
+def test_a_policy_that_cannot_be_hashed_is_refused_in_a_sentence() -> None:
     with socket.socket() as connection:
         policy = Holding(parts=[{"line": connection}])
         with pytest.raises(
@@ -116,8 +116,8 @@ SCRIPT = """
 from vlarig.harness.policy_state import policy_state
 from vlarig.policies.api import Policy
 SCALE = 1
-def scaled(rows):
-    return SCALE * rows
+def scaled(steps):
+    return SCALE * steps
 class Typed(Policy):
     revision = "1"
     def act(self, requests):

@@ -1,4 +1,4 @@
-"""What a run listens on, by the kernel's word: nothing that another machine could reach, unless it is told."""
+"""Sockets on which a run listens, by the kernel's tables: none that another machine could reach, unless requested."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def listening(process: psutil.Process) -> Iterator[tuple[str, int]]:
 
 
 class Scanning(ImageReader):
-    """Looks, while everything runs, at what this process and the simulators listen on."""
+    """Records, while everything runs, the sockets on which this process and the simulators listen."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class Scanning(ImageReader):
 @pytest.mark.usefixtures("toy_home")
 def test_a_sweep_listens_on_nothing() -> None:
     policy = Scanning()
-    assert evaluate("toy", policy, workers=2, slots=2, episodes=2, run=Path("run")).complete
+    assert evaluate("toy", policy, workers=2, num_envs=4, episodes=2, run=Path("run")).complete
     assert policy.processes >= 3
     assert policy.found == set()
 
@@ -70,7 +70,7 @@ def test_a_sweep_of_a_real_simulator_listens_on_nothing(tmp_path: Path) -> None:
     [("serve-envs", "--port", "0"), ("serve-policy", "--port", "0", "--policy", "random", "--embodiment", "libero_panda")],
     ids=lambda words: words[0],
 )
-def test_a_server_listens_on_loopback_alone_unless_told(words: tuple[str, ...]) -> None:
+def test_a_server_listens_on_loopback_alone_by_default(words: tuple[str, ...]) -> None:
     server = subprocess.Popen([sys.executable, "-m", "vlarig.harness", *words], stdout=subprocess.PIPE, env=os.environ)
     with server:
         assert server.stdout is not None

@@ -1,4 +1,4 @@
-"""Initial states that are found beforehand: the same however many workers try, resumed, and part of a run's identity."""
+"""Initial states that are found beforehand: the same for any number of workers, resumed, and part of a run's identity."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def good_candidates() -> list[int]:
     return good[:4]
 
 
-def hash_of(said: str) -> str:
-    return said.rpartition("sha256 ")[2].partition(",")[0]
+def hash_of(output: str) -> str:
+    return output.rpartition("sha256 ")[2].partition(",")[0]
 
 
 @pytest.mark.usefixtures("tried")
@@ -53,11 +53,11 @@ def test_a_suite_that_is_not_prepared_is_not_swept_and_what_is_found_is_played(c
     assert "the initial states of 'prepared' are not all found yet; run: vlarig prepare prepared" in refused.stderr
     done = cli("prepare", SUITE, "--workers", 2)
     assert done.returncode == 0, done.stderr
-    assert "reach_red: candidate 4 will not do" in done.stdout
+    assert "reach_red: candidate 4 failed" in done.stdout
     assert "prepared: 8 initial states, sha256 " in done.stdout
     assert evaluate(SUITE, "random", run=Path("run")).complete
     with Ledger.open_read_only(Path("run")) as ledger:
-        assert sorted({record.start for record in ledger.records()}) == [0, 1, 2, 3]
+        assert sorted({record.initial_state for record in ledger.records()}) == [0, 1, 2, 3]
     identity = Manifest.load(Path("run")).identity
     assert identity.prepared == {"prepared": hash_of(done.stdout)}
     again = cli("prepare", SUITE)
@@ -124,8 +124,8 @@ def test_a_suite_whose_states_are_known_needs_no_preparation(toy_home: Path, cli
     assert "the initial states of 'toy' are known; there is nothing to prepare" in done.stderr
 
 
-def test_results_do_not_depend_on_who_prepared(cli, tried: Path) -> None:
+def test_results_do_not_depend_on_the_preparing_worker(cli, tried: Path) -> None:
     assert cli("prepare", SUITE).returncode == 0
-    assert evaluate(SUITE, "random", run=Path("one"), workers=1, slots=1).complete
-    assert evaluate(SUITE, "random", run=Path("two"), workers=2, slots=2).complete
+    assert evaluate(SUITE, "random", run=Path("one"), workers=1, num_envs=1).complete
+    assert evaluate(SUITE, "random", run=Path("two"), workers=2, num_envs=4).complete
     assert results(Path("one")) == results(Path("two"))

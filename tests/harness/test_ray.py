@@ -11,15 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from comparing import results
+from comparing import comparable, results
 from toy.policies import ImageReader
 
 from vlarig.envs.errors import VlarigError
-from vlarig.harness import evaluate
+from vlarig.harness import Rollouts, evaluate
+from vlarig.harness.machines.fleets import Fleet, LocalFleet
+from vlarig.harness.machines.ray_fleet import RayFleet, connected
 from vlarig.harness.runtimes.runtime import add_runtime
 from vlarig.results.ledger import Ledger
 
-# Looked for, not imported: Ray reads its environment when it is imported.
+# Found, not imported: Ray reads its environment when it is imported.
 pytestmark = pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed (the extra 'ray')")
 
 TESTS = Path(__file__).parents[1]
@@ -31,7 +33,7 @@ ENVIRONMENT = {
     "RAY_AUTH_TOKEN": "only-for-these-tests-0123456789abcdef",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
-    # A node is held for lost after a few seconds, not after a minute.
+    # A node counts as lost after a few seconds, not after a minute.
     "RAY_health_check_initial_delay_ms": "1000",
     "RAY_health_check_period_ms": "1000",
     "RAY_health_check_timeout_ms": "2000",
@@ -59,7 +61,7 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @pytest.fixture
 def cluster(head: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The cluster with two nodes of a core each, whatever the test before left; the working directory is a fresh folder."""
+    """The cluster with two nodes of a core each, independent of the test before; the working directory is a fresh folder."""
     monkeypatch.chdir(tmp_path)
     for node in list(head.worker_nodes)[2:]:
         head.remove_node(node, allow_graceful=False)
@@ -77,8 +79,20 @@ def finished(run: str) -> int:
 
 
 def storm(troubles: list[tuple[int, Callable[[], Any]]], *words: str) -> None:
-    """Sweep on the cluster, and do each trouble when so many episodes are finished; the result must be an undisturbed one's."""
-    command = [sys.executable, "-m", "vlarig.harness", "sweep", "toy", "--policy", POLICY, "--episodes", "16", "--slots", "2"]
+    """Sweep on the cluster, and do each trouble when its number of episodes is finished; the result must be an undisturbed one's."""
+    command = [
+        sys.executable,
+        "-m",
+        "vlarig.harness",
+        "sweep",
+        "toy",
+        "--policy",
+        POLICY,
+        "--episodes",
+        "16",
+        "--num-envs",
+        "2",
+    ]
     driver = subprocess.Popen([*command, "--placement", "ray", "--run", "storm", *words], stderr=subprocess.PIPE, text=True)
     try:
         for count, trouble in troubles:
@@ -86,13 +100,13 @@ def storm(troubles: list[tuple[int, Callable[[], Any]]], *words: str) -> None:
                 time.sleep(0.02)
             assert driver.poll() is None, "it was over before the storm"
             trouble()
-        _, said = driver.communicate(timeout=200)
+        _, output = driver.communicate(timeout=200)
     finally:
         driver.kill()
-    assert driver.returncode == 0, said
+    assert driver.returncode == 0, output
     with Ledger.open_read_only(Path("storm")) as ledger:
         assert ledger.attempts() == []
-    evaluate("toy", POLICY, workers=1, slots=1, episodes=16, run=Path("alone"))
+    evaluate("toy", POLICY, workers=1, num_envs=1, episodes=16, run=Path("alone"))
     assert results(Path("storm")) == results(Path("alone"))
 
 
@@ -125,6 +139,17 @@ def test_replicas_of_the_policy_are_placed_too_and_outlive_their_nodes(cluster: 
 
 
 @pytest.mark.slow
+def test_what_is_collected_on_the_cluster_is_the_same_as_here(cluster: Any) -> None:
+    def collect(fleet: Fleet) -> list[list[dict[str, Any]]]:
+        with Rollouts({"toy": 3, "two_ways": 2}, ImageReader(8), fleet=fleet, seed=3) as rollouts:
+            return rollouts.collect(6, comparable)
+
+    with connected():
+        there = collect(RayFleet())
+    assert there == collect(LocalFleet(1))
+
+
+@pytest.mark.slow
 def test_a_cluster_that_does_not_know_us_lets_us_in_nowhere(head: Any, cli: Any) -> None:
     done = cli(
         "sweep",
@@ -142,7 +167,7 @@ def test_a_cluster_that_does_not_know_us_lets_us_in_nowhere(head: Any, cli: Any)
 
 def test_a_cluster_without_authentication_is_refused(toy_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
-    with pytest.raises(VlarigError, match="whoever reaches such a Ray cluster can run anything on its nodes"):
+    with pytest.raises(VlarigError, match="any program that reaches the Ray cluster can run code on its nodes"):
         evaluate("toy", ImageReader(), placement="ray", episodes=1)
 
 

@@ -15,15 +15,15 @@ from toy.policies import ImageReader
 
 from vlarig.envs.api import Frames, Needs, Snapshot
 from vlarig.harness import evaluate, replay
+from vlarig.harness.durable_env import DurableEnv
 from vlarig.harness.replay import Replay, replay_run
-from vlarig.harness.slot import SimSlot
 from vlarig.results.records import EpisodeRecord
 
 KEY = "toy/standard@1/reach_red/base/0/0"
 
 
 class Watching:
-    """Collects what a watcher is shown."""
+    """Collects a watcher's frames."""
 
     def __init__(self) -> None:
         self.shots: list[dict[str, np.ndarray]] = []
@@ -63,7 +63,7 @@ def test_recorded_episodes_come_out_again(toy_home: Path, policy: object, worker
         assert frames.ended == ["finish", "discard"]
 
 
-def test_what_a_watcher_cannot_look_at_costs_its_own_episode_alone(toy_home: Path) -> None:
+def test_pictures_that_a_watcher_refuses_fail_only_their_own_episode(toy_home: Path) -> None:
     class Blind(Watching):
         def add(self, frames: dict[str, np.ndarray]) -> None:
             super().add(frames)
@@ -87,20 +87,22 @@ def test_what_a_watcher_cannot_look_at_costs_its_own_episode_alone(toy_home: Pat
 
 
 def test_without_a_watcher_only_what_the_policy_saw_is_drawn(toy_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[Needs] = []
-    monkeypatch.setattr(replay, "SimSlot", lambda host, local, needs: asked.append(needs) or SimSlot(host, local, needs))
+    needed: list[Needs] = []
+    monkeypatch.setattr(
+        replay, "DurableEnv", lambda worker, local, needs: needed.append(needs) or DurableEnv(worker, local, needs)
+    )
     for policy, images in ((ImageReader(), True), ("random", False)):
         run = evaluate("toy", policy, episodes=1).run
         replays: list[Replay] = []
         replay_run(run, list(results(run)), replays.append)
         assert [each.verdict for each in replays] == ["equal"] * 2
-        assert asked[-2:] == [Needs(images=images, every_frame=False)] * 2
+        assert needed[-2:] == [Needs(images=images, every_frame=False)] * 2
 
 
 @pytest.mark.parametrize(
     ("column", "value"), [("state_digest", "0" * 64), ("image_digest", "1" * 64), ("metrics", '{"distance": 0.125}')]
 )
-def test_a_record_that_is_not_what_happened_is_found_out(toy_home: Path, cli, column: str, value: str) -> None:
+def test_a_false_record_is_detected(toy_home: Path, cli, column: str, value: str) -> None:
     run = evaluate("toy", ImageReader(), episodes=1, run=Path("run")).run
     with sqlite3.connect(run / "ledger.sqlite") as connection:
         connection.execute(f"UPDATE episodes SET {column} = ? WHERE key = ?", (value, KEY))

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("toy_home")
 
 @pytest.fixture
 def alone() -> dict:
-    evaluate("toy", POLICY, workers=1, slots=1, episodes=8, run=Path("alone"))
+    evaluate("toy", POLICY, workers=1, num_envs=1, episodes=8, run=Path("alone"))
     return results(Path("alone"))
 
 
@@ -50,13 +50,13 @@ def replicas() -> list[psutil.Process]:
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 3])
 def test_a_sweep_with_replicas_equals_one_without(alone: dict, count: int) -> None:
-    assert evaluate("toy", POLICY, replicas=count, workers=2, slots=3, episodes=8, run=Path("run")).complete
+    assert evaluate("toy", POLICY, replicas=count, workers=2, num_envs=6, episodes=8, run=Path("run")).complete
     assert results(Path("run")) == alone
     assert replicas() == []
 
 
 @pytest.mark.slow
-def test_replicas_that_are_killed_cost_nobody_anything(alone: dict) -> None:
+def test_killed_replicas_charge_no_episode(alone: dict) -> None:
     run, killed = Path("storm"), []
 
     def kill() -> None:
@@ -69,7 +69,7 @@ def test_replicas_that_are_killed_cost_nobody_anything(alone: dict) -> None:
 
     thread = threading.Thread(target=kill)
     thread.start()
-    assert evaluate("toy", POLICY, replicas=2, workers=2, slots=2, episodes=8, run=run).complete
+    assert evaluate("toy", POLICY, replicas=2, workers=2, num_envs=4, episodes=8, run=run).complete
     thread.join()
     assert len(set(killed)) == 4
     assert results(run) == alone
@@ -78,7 +78,7 @@ def test_replicas_that_are_killed_cost_nobody_anything(alone: dict) -> None:
 
 
 def test_a_policy_that_is_made_already_has_no_replicas() -> None:
-    with pytest.raises(VlarigError, match="got replicas=2 beside a policy that is made already; name it instead"):
+    with pytest.raises(VlarigError, match="got replicas=2 beside a policy object; give the policy's name instead"):
         evaluate("toy", ImageReader(), replicas=2)
 
 

@@ -1,4 +1,4 @@
-"""What RL collects: exact numbers of chunks, the same for any number of workers, with both observations at every reset."""
+"""Rollouts for RL: exact numbers of chunks, the same for any number of workers, with both observations at every reset."""
 
 from __future__ import annotations
 
@@ -28,30 +28,33 @@ from vlarig.harness.replicas import replicated_policy
 from vlarig.harness.rollouts import training_stream
 from vlarig.results.ledger import Ledger
 
-SLOTS = 8
+ENVS_PER_WORKER = 8
 
 
 def unequal_streams(suite: Suite) -> list[Iterator[Episode]]:
-    """A stream for each slot, whose episodes are at most 9, 12, ... 30 steps long."""
+    """A stream for each env, whose episodes are at most 9, 12, ... 30 steps long."""
     task, standard = suite.tasks[0], suite.protocols[0]
-    return [training_stream(suite, task, standard.derive(step_limit=9 + 3 * slot), slot, SLOTS) for slot in range(SLOTS)]
+    return [
+        training_stream(suite, task, standard.derive(step_limit=9 + 3 * env), env, ENVS_PER_WORKER)
+        for env in range(ENVS_PER_WORKER)
+    ]
 
 
 def collect(workers: int, suite: Suite = TOY_SUITE) -> list[list[list[Transition]]]:
-    """Three times eight chunks from each of the eight slots."""
-    policy = ImageReader(horizon=suite.protocols[0].execute)
+    """Three times eight chunks from each of the eight envs."""
+    policy = ImageReader(horizon=suite.protocols[0].n_action_steps)
     streams = {suite.name: unequal_streams(suite)}
-    with Rollouts({suite.name: SLOTS}, policy, fleet=LocalFleet(workers), streams=streams, seed=7) as rollouts:
+    with Rollouts({suite.name: ENVS_PER_WORKER}, policy, fleet=LocalFleet(workers), streams=streams, seed=7) as rollouts:
         return [rollouts.collect(8) for _ in range(3)]
 
 
 def everything(collected: list[list[list[Transition]]]) -> list[list[list[dict]]]:
-    return [[[comparable(each) for each in slot] for slot in part] for part in collected]
+    return [[[comparable(each) for each in env] for env in part] for part in collected]
 
 
 @pytest.fixture(scope="module")
 def by_one_worker() -> list[list[list[Transition]]]:
-    """What one worker collects, once for the whole module."""
+    """The transitions of one worker, once for the whole module."""
     return []
 
 
@@ -81,17 +84,17 @@ def test_a_protocol_can_be_chosen(toy_home: Path) -> None:
     with Rollouts({"two_ways": 1}, ImageReader(), protocols={"two_ways": "quick"}) as rollouts:
         ((transition,),) = rollouts.collect(1)
     assert transition.request.key.startswith("two_ways/quick@1/")
-    assert len(transition.result.rows) == 4
+    assert len(transition.result.steps) == 4
 
 
-def test_exactly_as_many_chunks_as_asked_for(collected: list[list[list[Transition]]]) -> None:
-    assert [[len(slot) for slot in part] for part in collected] == [[8] * SLOTS] * 3
+def test_exactly_as_many_chunks_as_requested(collected: list[list[list[Transition]]]) -> None:
+    assert [[len(env) for env in part] for part in collected] == [[8] * ENVS_PER_WORKER] * 3
 
 
 def test_episodes_cross_the_cuts(collected: list[list[list[Transition]]]) -> None:
     crossings = 0
-    for slot in range(SLOTS):
-        for before, after in itertools.pairwise(part[slot] for part in collected):
+    for env in range(ENVS_PER_WORKER):
+        for before, after in itertools.pairwise(part[env] for part in collected):
             last, first = before[-1], after[0]
             if not last.result.over:
                 assert (first.request.key, first.request.chunk) == (last.request.key, last.request.chunk + 1)
@@ -102,8 +105,8 @@ def test_episodes_cross_the_cuts(collected: list[list[list[Transition]]]) -> Non
 
 def test_the_final_and_the_next_first_observation_are_both_there(collected: list[list[list[Transition]]]) -> None:
     ends = 0
-    for slot in range(SLOTS):
-        chunks = [transition for part in collected for transition in part[slot]]
+    for env in range(ENVS_PER_WORKER):
+        chunks = [transition for part in collected for transition in part[env]]
         for transition, following in itertools.pairwise(chunks):
             if not transition.result.over:
                 assert transition.next_first is None
@@ -115,7 +118,7 @@ def test_the_final_and_the_next_first_observation_are_both_there(collected: list
             for observation in (transition.observation, transition.next_first):
                 assert observation["images"]["ego"].shape == (1, 64, 64, 3)
             assert not np.array_equal(transition.observation["state"], transition.next_first["state"])
-    assert ends >= 3 * SLOTS
+    assert ends >= 3 * ENVS_PER_WORKER
 
 
 def test_the_streams_of_a_task_draw_each_training_state_once() -> None:
@@ -131,11 +134,11 @@ def key_of(transition: Transition) -> str:
 
 def shown(transition: Transition) -> dict:
     """All but the env, which may be any for an episode that is played."""
-    return {name: value for name, value in comparable(transition).items() if name != "slot"}
+    return {name: value for name, value in comparable(transition).items() if name != "env"}
 
 
 @pytest.mark.usefixtures("toy_home")
-def test_envs_are_those_of_the_suites_and_tasks_that_were_asked_for() -> None:
+def test_envs_are_those_of_the_requested_suites_and_tasks() -> None:
     wanted = {"toy": {"reach_blue": 3, "reach_red": 1}, "two_ways": 3}
     with Rollouts(wanted, ImageReader(), protocols={"two_ways": "quick"}, fleet=LocalFleet(2)) as rollouts:
         assert rollouts.num_envs == 7

@@ -70,7 +70,7 @@ def test_install_then_find(locks):
     assert install()[1] == [f"the runtime 'toy' is ready: {runtime.python.parents[1]}"]
 
 
-def test_an_interrupted_install_is_made_anew(locks):
+def test_an_interrupted_install_is_repeated(locks):
     runtime, _ = install()
     folder = runtime.python.parents[1]
     (folder / "complete").unlink()
@@ -81,7 +81,7 @@ def test_an_interrupted_install_is_made_anew(locks):
     assert not (folder / "half").exists()
 
 
-def test_a_runtime_that_lost_its_python_is_made_anew(locks):
+def test_a_runtime_that_lost_its_python_is_made_again(locks):
     runtime, _ = install()
     runtime.python.unlink()
     with pytest.raises(VlarigError, match="has lost the Python"):
@@ -104,14 +104,14 @@ def test_a_changed_lock_is_another_runtime(locks):
 
 
 def test_two_installs_at_once_do_not_collide(locks):
-    said = [[], []]
-    threads = [threading.Thread(target=runtimes.install_runtime, args=("toy", lines.append)) for lines in said]
+    reports = [[], []]
+    threads = [threading.Thread(target=runtimes.install_runtime, args=("toy", lines.append)) for lines in reports]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert sum("making a virtual environment" in line for line in [*said[0], *said[1]]) == 1
-    assert said[0][-1] == said[1][-1] == f"the runtime 'toy' is ready: {runtimes.find_runtime('toy').python.parents[1]}"
+    assert sum("making a virtual environment" in line for line in [*reports[0], *reports[1]]) == 1
+    assert reports[0][-1] == reports[1][-1] == f"the runtime 'toy' is ready: {runtimes.find_runtime('toy').python.parents[1]}"
 
 
 def test_packages_that_cannot_be_had_are_an_error(locks, monkeypatch):
@@ -132,15 +132,15 @@ def test_a_runtime_that_cannot_draw_is_an_error(locks, monkeypatch):
 
 @pytest.fixture
 def uv(tmp_path, monkeypatch):
-    """A uv that notes how it is called, and finds a pinned build only where it is told of PyTorch's own index."""
-    notes, path = tmp_path / "notes", tmp_path / "uv"
+    """A uv that records its calls, and finds a pinned build only where PyTorch's own index is given."""
+    calls, path = tmp_path / "notes", tmp_path / "uv"
     script = (
         'echo "$UV_FIND_LINKS|$*" >> NOTES\n[ "$1" = venv ] && exec UV "$@"\n[ "${*#*--torch-backend}" != "$*" ] || exit $PLAIN'
     )
-    path.write_text("#!/bin/sh\n" + script.replace("NOTES", str(notes)).replace("UV ", f"{find_uv_bin()} "))
+    path.write_text("#!/bin/sh\n" + script.replace("NOTES", str(calls)).replace("UV ", f"{find_uv_bin()} "))
     path.chmod(0o755)
     monkeypatch.setattr(runtime_install, "_uv", lambda: str(path))
-    return lambda: [line.partition("|") for line in notes.read_text().splitlines() if "pip" in line]
+    return lambda: [line.partition("|") for line in calls.read_text().splitlines() if "pip" in line]
 
 
 @pytest.mark.parametrize(("plain", "backend"), [("0", False), ("1", True)])
@@ -154,7 +154,7 @@ def test_a_build_of_pytorch_is_looked_for_at_its_makers_last(locks, monkeypatch,
     assert len(lines) == 4, "the trial says nothing"
 
 
-def test_uv_is_told_of_pips_settings(locks, monkeypatch, uv, tmp_path):
+def test_uv_gets_pips_settings(locks, monkeypatch, uv, tmp_path):
     monkeypatch.setenv("PLAIN", "0")
     for variable in ("UV_FIND_LINKS", "PIP_FIND_LINKS"):
         monkeypatch.delenv(variable, raising=False)
@@ -185,7 +185,7 @@ def test_pips_index_is_uvs_unless_uv_has_one(monkeypatch, tmp_path):
     assert steps.package_settings() == {}
 
 
-def test_without_graphics_it_is_installed_and_the_missing_library_said(locks, monkeypatch):
+def test_without_graphics_it_is_installed_and_the_missing_library_named(locks, monkeypatch):
     monkeypatch.setattr(runtime_spec.ctypes.util, "find_library", lambda name: None)
     _, lines = install()
     assert any("libgood is missing" in line for line in lines)
@@ -201,7 +201,7 @@ def test_renderers_are_taken_in_order_of_preference(locks, monkeypatch):
         runtimes.choose_renderer(spec)
 
 
-def test_renderers_are_asked_for_by_name_for_all_runtimes_at_once(locks, monkeypatch):
+def test_renderers_are_requested_by_name_for_all_runtimes_at_once(locks, monkeypatch):
     (locks / "other.toml").write_text(TOY.replace('"good"', '"fine"'))
     toy, other = runtimes.load_spec("toy"), runtimes.load_spec("other")
 
@@ -261,7 +261,7 @@ def test_what_cannot_be_adopted(locks, tmp_path):
         runtimes.add_runtime("mine", old)
 
 
-def test_a_spoilt_list_of_adopted_runtimes_says_what_to_do(locks):
+def test_a_spoilt_list_of_adopted_runtimes_is_refused_with_advice(locks):
     (runtimes.home() / "runtimes").mkdir(parents=True)
     (runtimes.home() / "runtimes" / "adopted.json").write_text("[")
     with pytest.raises(VlarigError, match="delete it and add them again"):

@@ -1,4 +1,4 @@
-"""What others named or sent reaches the terminal as text: no markup, no control characters."""
+"""Untrusted names and messages reach the terminal as text: no markup, no control characters."""
 
 from __future__ import annotations
 
@@ -64,9 +64,9 @@ def test_names_are_shown_as_they_are(
 ) -> None:
     cli.main(words)
     captured = capsys.readouterr()
-    said = captured.out + captured.err
-    assert not [sign for sign in OBEYED if sign in said]
-    assert all(name in said for name in shows), said
+    output = captured.out + captured.err
+    assert not [sign for sign in OBEYED if sign in output]
+    assert all(name in output for name in shows), output
 
 
 def test_a_servers_error_does_nothing_to_the_terminal(monkeypatch, capsys):
@@ -80,8 +80,8 @@ def test_a_servers_error_does_nothing_to_the_terminal(monkeypatch, capsys):
 
 def test_a_sweeps_sentences_and_display_do_nothing_to_the_terminal():
     """Also on a console that a program gave."""
-    said = io.StringIO()
-    console = Console(file=said, width=200)
+    output = io.StringIO()
+    console = Console(file=output, width=200)
     progress = Progress({(RUN, POLICY): Tally(2)}, 1)
     asyncio.run(progress.fault(Attempt("toy/standard@1/reach/base/0/0", 1, "crash", POLICY, "worker 0")))
 
@@ -94,17 +94,17 @@ def test_a_sweeps_sentences_and_display_do_nothing_to_the_terminal():
         event_log.warn(f"{RUN} {POLICY}")
         asyncio.run(show())
         console.print(picture(f"{RUN} {POLICY}", progress, Counter()))
-    text = said.getvalue()
+    text = output.getvalue()
     assert text.count(f"{RUN} [/b]x[2J]52") == 4
     assert "crash in toy/standard@1/reach/base/0/0: [/b]x[2J]52" in text
     assert not [sign for sign in OBEYED if sign in text]
 
 
 def test_a_screen_keeps_its_own_colours_and_columns():
-    said = io.StringIO()
-    screen = Screen(file=said, force_terminal=True, width=40, color_system="standard")
+    output = io.StringIO()
+    screen = Screen(file=output, force_terminal=True, width=40, color_system="standard")
     screen.print(Text(POLICY, style="red"))
-    assert said.getvalue() == f"\x1b[31m{SHOWN_POLICY}\x1b[0m\n"
+    assert output.getvalue() == f"\x1b[31m{SHOWN_POLICY}\x1b[0m\n"
 
 
 def test_a_log_that_is_looked_at_holds_no_control_characters():

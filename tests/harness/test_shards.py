@@ -20,7 +20,7 @@ WORDS = ["--policy", "toy.policies:ImageReader"]
     ("shard", "wanted"),
     [("0/4", "I from 1 to 4"), ("5/4", "I from 1 to 4"), ("2", "as in 2/4"), ("a/b", "as in 2/4"), ("3/0", "N of 1 or more")],
 )
-def test_what_is_no_shard_is_refused_in_one_sentence(toy_home: Path, cli, shard: str, wanted: str) -> None:
+def test_an_invalid_shard_is_refused_in_one_sentence(toy_home: Path, cli, shard: str, wanted: str) -> None:
     done = cli("sweep", "toy", *WORDS, "--shard", shard)
     assert done.returncode == 2
     (sentence,) = done.stderr.splitlines()
@@ -80,8 +80,8 @@ def test_a_shard_has_a_folder_of_its_own_and_says_what_it_is(toy_home: Path, cli
     assert all(task["missing"] == 0 for task in first_data["suites"][0]["tasks"])
 
 
-def test_a_folder_goes_on_as_what_it_was_begun_as(toy_home: Path) -> None:
-    """The identity of a shard is the whole run's, so this is not told by the identity."""
+def test_a_folder_keeps_the_shard_it_was_begun_with(toy_home: Path) -> None:
+    """The identity of a shard is the whole run's, so the identity does not show this."""
     for name, shard in (("first", "1/2"), ("whole", None)):
         evaluate("toy", ImageReader(), episodes=1, shard=shard, run=Path(name))
     before = results(Path("first"))

@@ -1,4 +1,4 @@
-"""A simulator that grows costs no other episode anything, and one that leaks slowly costs no episode at all."""
+"""A simulator that grows charges only its own episode, and one that leaks slowly charges none."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def counts(toy_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VLARIG_TEST_COUNTS", str(folder))
 
 
-def sweep(monkeypatch: pytest.MonkeyPatch, fault: str, slots: int, share: int | None) -> tuple[dict, list[Attempt], str]:
-    """Results, attempts and the worker's log of a sweep whose simulator has a share of so many MB."""
+def sweep(monkeypatch: pytest.MonkeyPatch, fault: str, envs: int, share: int | None) -> tuple[dict, list[Attempt], str]:
+    """Results, attempts and the worker's log of a sweep whose simulator has a share of that many MB."""
     monkeypatch.setenv("VLARIG_TEST_FAULT", fault)
     local_workers = fleets.local_workers
 
@@ -38,7 +38,7 @@ def sweep(monkeypatch: pytest.MonkeyPatch, fault: str, slots: int, share: int | 
     run = Path(f"run-{share}")
     with monkeypatch.context() as patch:
         patch.setattr(fleets, "local_workers", limited)
-        evaluation = evaluate("hoarding", ImageReader(), workers=1, slots=slots, episodes=8, run=run)
+        evaluation = evaluate("hoarding", ImageReader(), workers=1, num_envs=envs, episodes=8, run=run)
     assert evaluation.complete
     with Ledger.open_read_only(run) as ledger:
         return results(run), ledger.attempts(), (run / "logs" / "hoarding-worker-0.log").read_text()
@@ -48,7 +48,7 @@ def test_growth_beyond_the_share_is_charged_to_the_episode_that_runs(counts: Non
     undisturbed, _, _ = sweep(monkeypatch, "none::0", 2, None)
     disturbed, attempts, _ = sweep(monkeypatch, "grow:reach_red/1:2", 2, SHARE)
     assert [(attempt.key, attempt.kind) for attempt in attempts] == [("hoarding/standard@1/reach_red/base/1/0", "memory")] * 2
-    assert "its share of the memory is 0.4 GB; fewer slots or workers make shares larger" in attempts[0].message
+    assert "its share of the memory is 0.4 GB; fewer envs or workers make shares larger" in attempts[0].message
     assert disturbed == undisturbed
 
 
@@ -62,7 +62,7 @@ def test_a_leak_over_many_episodes_costs_none(counts: None, monkeypatch: pytest.
 
 
 def test_a_simulator_that_needs_much_from_the_start_is_left_alone(counts: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Six slots of 40 MB: three quarters of the share, of which nothing would be gained by starting anew."""
+    """Six envs of 40 MB: three quarters of the share, of which a restart would gain nothing."""
     _, attempts, log = sweep(monkeypatch, "large::0", 6, SHARE)
     assert attempts == []
     assert "supervisor: the simulator grew" not in log
@@ -73,13 +73,13 @@ def test_a_simulator_that_does_not_fit_stops_before_the_first_episode(counts: No
         sweep(monkeypatch, "none::0", 1, 20)
 
 
-def test_growth_is_counted_from_when_the_slots_are_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_growth_is_counted_from_when_the_envs_are_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
     resident = [100 * MB]
     monkeypatch.setattr(sim_memory, "resident_bytes", lambda pid: resident[0])
     memory = MemoryShare(1, 1000 * MB)
-    for slot in range(4):
+    for env in range(4):
         resident[0] += 150 * MB
-        assert memory.leak(slot) is None
+        assert memory.leak(env) is None
     for megabytes, leaks in [(700, False), (840, False), (860, True), (840, False)]:
         resident[0] = megabytes * MB
         assert (memory.leak(0) is not None) is leaks

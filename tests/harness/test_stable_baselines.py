@@ -1,4 +1,4 @@
-"""Stable-Baselines3 over our suites, tried in an environment that has it."""
+"""Stable-Baselines3 over vlarig's suites, tried in an environment that has it."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def run(*words: str | Path) -> str:
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_what_stable_baselines3_makes_of_our_suites(tabletop: object, python: Path) -> None:
-    said = run(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", HERE / "stable_baselines_cases.py")
-    assert "passed" in said
-    assert "skipped" not in said
+    output = run(python, "-m", "pytest", "-q", "-p", "no:cacheprovider", HERE / "stable_baselines_cases.py")
+    assert "passed" in output
+    assert "skipped" not in output
 
 
 @pytest.mark.slow
@@ -40,8 +40,8 @@ def test_the_pages_programs_run(tabletop: object, python: Path, tmp_path: Path) 
     page = (REPOSITORY / "docs" / "gymnasium.md").read_text()
     programs = re.findall(r"^```python\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
     assert len(programs) == 4
-    said = [run(python, "-c", program) for program in programs]
-    assert re.match(r"push the \w+ \w+ into the \w+ zone \[[-. \d]+\]$", said[2])
+    output = [run(python, "-c", program) for program in programs]
+    assert re.match(r"push the \w+ \w+ into the \w+ zone \[[-. \d]+\]$", output[2])
 
 
 @pytest.mark.slow
@@ -50,7 +50,7 @@ def test_the_example_trains_evaluates_and_draws(tabletop: object, python: Path, 
     script = REPOSITORY / "docs" / "examples" / "learn_to_push.py"
     run(python, script, "--out", tmp_path, "--steps", "80", "--envs", "2", "--workers", "1", "--episodes", "2")
     first, last = csv.DictReader((tmp_path / "curve.csv").open())
-    assert [row["steps"] for row in (first, last)] == ["0", "80"]
+    assert [step["steps"] for step in (first, last)] == ["0", "80"]
     assert (first["successes"], first["episodes"], first["low"]) == ("0", "2", "0.0")
     assert float(first["high"]) == pytest.approx(0.6576, abs=1e-3)  # Wilson's, of none out of two
     assert float(first["mean_return"]) < 0

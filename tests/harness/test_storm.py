@@ -1,4 +1,4 @@
-"""Sweeps of the embedded suite and of the toy give equal results however they are placed, and whatever happens to them on the way.
+"""Sweeps of the embedded suite and of the toy give equal results on any placement, and under every kind of fault.
 
 These storms are short; ``python tests/chaos`` runs long ones by hand.
 """
@@ -19,7 +19,7 @@ from chaos.disk import small_disk
 from chaos.preload import can_compile
 from chaos.weather import assert_placed_alike, assert_unharmed
 
-#: One start of each task.
+#: One initial state of each task.
 CASE = replace(TABLETOP, words=("sweep", "tabletop", "--policy", "chaos.policies:StormPolicy", "--episodes", "1"), episodes=5)
 
 #: Every kind of moment of every target of a kill.
@@ -35,7 +35,7 @@ def calm(tabletop, tmp_path_factory) -> dict[str, Any]:
 
 
 def possible(pairs: list[tuple[str, str]], folder: Path) -> list[tuple[str, str]]:
-    """Those of the blows that this machine lets us strike."""
+    """The blows that this machine permits."""
     with small_disk(folder) as disk:
         impossible = {NEEDS_DISK} if disk is None else set()
     impossible |= set() if can_compile() else {NEEDS_CLOCK}
@@ -58,7 +58,7 @@ def test_kills_change_nothing(calm: dict[str, Any], tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_every_blow_changes_nothing(calm: dict[str, Any], tmp_path: Path) -> None:
-    impatient = replace(CASE, settings=replace(CASE.settings, row=4.0))  # which is what a hang and a stopped simulator cost
+    impatient = replace(CASE, settings=replace(CASE.settings, step=4.0))  # which is what a hang and a stopped simulator cost
     assert_unharmed(impatient, tmp_path, drawn(EVERY_KIND, tmp_path), calm)
 
 

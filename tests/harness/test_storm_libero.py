@@ -1,4 +1,4 @@
-"""Sweeps of LIBERO give equal results however they are placed, and when a driver, a launcher or a simulator is killed."""
+"""Sweeps of LIBERO give equal results on any placement, and when a driver, a launcher or a simulator is killed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sweeps of SimplerEnv give equal results however they are placed, and when a driver, a launcher or a simulator is killed."""
+"""Sweeps of SimplerEnv give equal results on any placement, and when a driver, a launcher or a simulator is killed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from chaos.weather import assert_placed_alike, assert_unharmed
 CHUNKED = ("--protocol", "chunked", "--policy", "chaos.policies:WanderingStormPolicy", "--policy-options", "step_limit=48")
 BOTH = replace(SIMPLER, words=("sweep", "simpler_widowx", "simpler_ood", "--episodes", "1", *CHUNKED), episodes=10)
 OOD = replace(SIMPLER, words=("sweep", "simpler_ood", "--episodes", "1", *CHUNKED), episodes=6)
-#: The default protocol: a picture in every row, and a row that is made of the chunks before.
+#: The default protocol: a picture in every step, and a step that is made of the chunks before.
 ENSEMBLED = replace(
     SIMPLER,
     words=(

@@ -1,4 +1,4 @@
-"""A sweep gives the same results however it is run, resumes where it was, and refuses what does not belong to it."""
+"""A sweep gives the same results under any settings of speed, resumes, and refuses a folder of another run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from chaos.processes import children
 from comparing import results
 from rich.console import Console
 from sample_runs import make_run
-from toy.policies import ImageReader, Shouting, SlowImageReader, Told, Wandering
+from toy.policies import ImageReader, Shouting, SlowImageReader, Wandering, WithOptions
 
 from vlarig.envs.errors import VlarigError
 from vlarig.envs.snapshot import Needs
@@ -37,30 +37,28 @@ def results_of() -> dict[str, dict]:
 @pytest.fixture
 def undisturbed(results_of: dict[str, dict], toy_home: Path) -> dict:
     if "toy" not in results_of:
-        results_of["toy"] = results(evaluate("toy", ImageReader(), workers=1, slots=1, run=Path("undisturbed")).run)
+        results_of["toy"] = results(evaluate("toy", ImageReader(), workers=1, num_envs=1, run=Path("undisturbed")).run)
     return results_of["toy"]
 
 
-@pytest.mark.parametrize(("workers", "slots", "batch"), [(1, 8, None), (2, 1, 1), (2, 8, 3), (4, 1, None), (4, 8, 32)])
-def test_workers_slots_and_batches_do_not_change_results(
-    undisturbed: dict, workers: int, slots: int, batch: int | None
-) -> None:
+@pytest.mark.parametrize(("workers", "envs", "batch"), [(1, 8, None), (2, 1, 1), (2, 8, 3), (4, 1, None), (4, 8, 32)])
+def test_workers_envs_and_batches_do_not_change_results(undisturbed: dict, workers: int, envs: int, batch: int | None) -> None:
     policy = ImageReader()
-    run = evaluate("toy", policy, workers=workers, slots=slots, batch=batch, run=Path("other")).run
+    run = evaluate("toy", policy, workers=workers, num_envs=workers * envs, batch=batch, run=Path("other")).run
     assert results(run) == undisturbed
     assert len(undisturbed) == 40
-    assert max(policy.batches) <= (batch or workers * slots)
+    assert max(policy.batches) <= (batch or workers * envs)
 
 
 def test_a_notebook_sweeps_below_its_running_event_loop(undisturbed: dict) -> None:
     async def cell() -> Path:
-        return evaluate("toy", ImageReader(), workers=1, slots=2, run=Path("notebook")).run
+        return evaluate("toy", ImageReader(), workers=1, num_envs=2, run=Path("notebook")).run
 
     assert results(asyncio.run(cell())) == undisturbed
 
 
 def test_a_policy_that_changes_the_working_directory_loses_nothing(toy_home: Path) -> None:
-    here, options = Path.cwd(), {"tasks": ("reach_red",), "episodes": 1, "workers": 1, "slots": 1}
+    here, options = Path.cwd(), {"tasks": ("reach_red",), "episodes": 1, "workers": 1, "num_envs": 1}
     near = evaluate("toy", ImageReader(), run=Path("near"), **options)
     try:
         far = evaluate("toy", Wandering(), run=Path("far"), video="all", **options)
@@ -74,42 +72,42 @@ def test_a_policy_that_changes_the_working_directory_loses_nothing(toy_home: Pat
 
 
 def test_actions_beyond_the_bounds_are_warned_of_once(toy_home: Path) -> None:
-    said = io.StringIO()
-    assert evaluate("toy", Shouting(), episodes=3, workers=1, slots=1, console=Console(file=said, width=500)).complete
-    (warning,) = [line for line in said.getvalue().splitlines() if "beyond the bounds" in line]
-    told = re.fullmatch(
+    output = io.StringIO()
+    assert evaluate("toy", Shouting(), episodes=3, workers=1, num_envs=1, console=Console(file=output, width=500)).complete
+    (warning,) = [line for line in output.getvalue().splitlines() if "beyond the bounds" in line]
+    match = re.fullmatch(
         r"the policy's actions lie beyond the bounds of toy_point: dx from 50 to 50 \(bounds -1 to 1\) in (\d+) of (\d+) steps .*",
         warning,
     )
-    assert told is not None and told[1] == told[2]
+    assert match is not None and match[1] == match[2]
     quiet = io.StringIO()
     evaluate("toy", ImageReader(), episodes=1, console=Console(file=quiet, width=500))
     assert "beyond the bounds" not in quiet.getvalue()
 
 
-def test_strict_asks_the_policy_one_request_at_a_time_and_changes_nothing(undisturbed: dict) -> None:
+def test_strict_sends_the_policy_one_request_at_a_time_and_changes_nothing(undisturbed: dict) -> None:
     policy = ImageReader()
-    run = evaluate("toy", policy, workers=2, slots=2, strict=True, run=Path("strict")).run
+    run = evaluate("toy", policy, workers=2, num_envs=4, strict=True, run=Path("strict")).run
     assert set(policy.batches) == {1}
     assert results(run) == undisturbed
 
 
-def test_without_strict_what_batching_does_is_measured_and_said(toy_home: Path) -> None:
+def test_without_strict_the_effect_of_batching_is_measured_and_reported(toy_home: Path) -> None:
     class Rounding(SlowImageReader):
         batch_sensitive = True
 
-    said = io.StringIO()
-    evaluate("toy", Rounding(), workers=2, slots=4, episodes=2, console=Console(file=said, width=200))
-    assert "batching moved the policy's answers by 0.0e+00 at most" in said.getvalue()
-    assert "were asked for alone too); --strict makes them exact" in said.getvalue()
+    output = io.StringIO()
+    evaluate("toy", Rounding(), workers=2, num_envs=8, episodes=2, console=Console(file=output, width=200))
+    assert "batching moved the policy's answers by 0.0e+00 at most" in output.getvalue()
+    assert "were computed alone too); --strict makes them exact" in output.getvalue()
 
 
 def test_a_policy_with_a_short_horizon_gets_a_protocol_of_its_own(toy_home: Path) -> None:
     run = evaluate("toy", ImageReader(horizon=3), episodes=1).run
-    assert {key.split("/")[1] for key in results(run)} == {"standard-execute3@1"}
+    assert {key.split("/")[1] for key in results(run)} == {"standard-n_action_steps3@1"}
 
 
-def test_a_policy_that_asks_for_the_simulators_truth_is_marked_in_its_run(toy_home: Path) -> None:
+def test_a_policy_that_needs_the_simulators_truth_is_marked_in_its_run(toy_home: Path) -> None:
     class Knowing(ImageReader):
         needs = Needs(privileged=True)
 
@@ -119,11 +117,11 @@ def test_a_policy_that_asks_for_the_simulators_truth_is_marked_in_its_run(toy_ho
         assert any("acts on the simulator's own truth" in note for note in manifest.notes()) is knows
 
 
-def test_the_ledger_has_what_the_policy_was_told_to_do(toy_home: Path) -> None:
+def test_the_ledger_has_the_instructions(toy_home: Path) -> None:
     run = evaluate("toy", ImageReader(), episodes=1, workers=1).run
     with Ledger.open_read_only(run) as ledger:
-        told = {record.task: record.instruction for record in ledger.records()}
-    assert told["reach_red"] == "move the point to the red goal"
+        instructions = {record.task: record.instruction for record in ledger.records()}
+    assert instructions["reach_red"] == "move the point to the red goal"
 
 
 def test_a_protocol_is_chosen_by_name(toy_home: Path) -> None:
@@ -135,10 +133,10 @@ def test_a_protocol_is_chosen_by_name(toy_home: Path) -> None:
     assert default.run != chosen.run
 
 
-def test_rows_to_execute_are_derived_from_the_chosen_protocol(toy_home: Path, cli) -> None:
+def test_steps_to_execute_are_derived_from_the_chosen_protocol(toy_home: Path, cli) -> None:
     words = ["--policy", "toy.policies:ImageReader", "--episodes", "1", "--protocol", "quick"]
-    asked = cli("sweep", "two_ways", *words, "--execute", "2")
-    assert "runs under protocol quick-execute2@1, not quick@1: 2 of 4 rows are executed" in asked.stdout
+    derived = cli("sweep", "two_ways", *words, "--n-action-steps", "2")
+    assert "runs under protocol quick-n_action_steps2@1, not quick@1: 2 of 4 steps are executed" in derived.stdout
     assert "runs under protocol" not in cli("sweep", "two_ways", *words).stdout
 
 
@@ -157,7 +155,7 @@ def test_the_same_command_goes_on_and_runs_nothing_twice(toy_home: Path) -> None
     ("changed", "named"),
     [
         ({"seed": 1}, "seed was 0, now 1"),
-        ({"execute": 4}, "execute"),
+        ({"n_action_steps": 4}, "n_action_steps"),
         ({"episodes": 3}, "episodes was 4, now 6"),
         ({"strict": True}, "strict"),
     ],
@@ -171,14 +169,14 @@ def test_a_run_of_another_identity_is_refused_naming_the_difference(toy_home: Pa
     assert results(Path("run")) == before
 
 
-def test_what_a_policy_is_told_belongs_to_the_run_but_for_what_changes_no_answer(toy_home: Path) -> None:
-    Told.closed.clear()
-    first = evaluate("toy", "toy.policies:Told", episodes=1, policy_options=("horizon=4", "patience=2"))
-    assert {record.key.split("/")[1] for record in first.records()} == {"standard-execute4@1"}
-    again = evaluate("toy", "toy.policies:Told", episodes=1, policy_options=("patience=3", "horizon=4"))
+def test_policy_options_belong_to_the_run_except_those_that_change_no_answer(toy_home: Path) -> None:
+    WithOptions.closed.clear()
+    first = evaluate("toy", "toy.policies:WithOptions", episodes=1, policy_options=("horizon=4", "patience=2"))
+    assert {record.key.split("/")[1] for record in first.records()} == {"standard-n_action_steps4@1"}
+    again = evaluate("toy", "toy.policies:WithOptions", episodes=1, policy_options=("patience=3", "horizon=4"))
     assert again.run == first.run
-    assert evaluate("toy", "toy.policies:Told", episodes=1, policy_options=("horizon=5",)).run != first.run
-    assert Told.closed == ["2", "3", "1"]
+    assert evaluate("toy", "toy.policies:WithOptions", episodes=1, policy_options=("horizon=5",)).run != first.run
+    assert WithOptions.closed == ["2", "3", "1"]
 
 
 @pytest.mark.parametrize(
@@ -186,12 +184,12 @@ def test_what_a_policy_is_told_belongs_to_the_run_but_for_what_changes_no_answer
     [
         (("horizon",), r"the policy option 'horizon' is no name=value"),
         (("horizon=4", "horizon=5"), r"the policy option 'horizon' is given twice"),
-        (("horizn=4",), r"the policy 'toy.policies:Told' has no option 'horizn'; did you mean horizon"),
+        (("horizn=4",), r"the policy 'toy.policies:WithOptions' has no option 'horizn'; did you mean horizon"),
     ],
 )
 def test_options_that_a_policy_does_not_take_are_refused(toy_home: Path, options: tuple[str, ...], sentence: str) -> None:
     with pytest.raises(VlarigError, match=sentence):
-        evaluate("toy", "toy.policies:Told", policy_options=options)
+        evaluate("toy", "toy.policies:WithOptions", policy_options=options)
 
 
 def test_an_evaluation_has_the_rates_of_its_table(toy_home: Path) -> None:
@@ -223,18 +221,18 @@ def test_an_option_that_does_not_exist_gets_the_nearest_one(toy_home: Path, opti
         evaluate("toy", "random", **options)
 
 
-def test_one_text_stands_for_a_list_of_one(toy_home: Path) -> None:
-    evaluation = evaluate("toy", "toy.policies:Told", tasks="reach_red", policy_options="horizon=4", episodes=1)
+def test_one_text_counts_as_a_list_of_one(toy_home: Path) -> None:
+    evaluation = evaluate("toy", "toy.policies:WithOptions", tasks="reach_red", policy_options="horizon=4", episodes=1)
     assert list(evaluation.by_task()) == ["reach_red"]
-    assert {record.protocol for record in evaluation.records()} == {"standard-execute4@1"}
+    assert {record.protocol for record in evaluation.records()} == {"standard-n_action_steps4@1"}
     with pytest.raises(VlarigError, match="no machine:1"):
         evaluate("toy", "random", hosts="no machine:1")
 
 
-def test_more_episodes_than_starts_are_repeats(toy_home: Path) -> None:
+def test_more_episodes_than_initial_states_are_repeats(toy_home: Path) -> None:
     run = evaluate("toy", "random", tasks=("reach_red",), episodes=22).run
     keys = {key.removeprefix("toy/standard@1/reach_red/base/") for key in results(run)}
-    assert keys == {f"{start}/0" for start in range(20)} | {"0/1", "1/1"}
+    assert keys == {f"{initial_state}/0" for initial_state in range(20)} | {"0/1", "1/1"}
 
 
 @pytest.mark.parametrize(
@@ -266,7 +264,7 @@ def test_interrupting_leaves_a_run_that_resumes(toy_home: Path, cli, undisturbed
         process.send_signal(interrupt)
         _, error = process.communicate(timeout=20)
         assert process.returncode == 128 + interrupt
-        assert "goes on" in error
+        assert "resumes there" in error
         assert "Traceback" not in error
         assert not children(process.pid)
     done = cli("sweep", "toy", "--policy", "toy.policies:SlowImageReader", "--run", "r")

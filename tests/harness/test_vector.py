@@ -1,4 +1,4 @@
-"""Suites as Gymnasium vector environments: each autoreset mode means what Gymnasium's own vector environment makes of it."""
+"""Suites as Gymnasium vector environments: each autoreset mode equals that of Gymnasium's own vector environment."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ ENVS = 3
 
 @dataclass(frozen=True)
 class Pair:
-    """Ours on two workers, and Gymnasium's own over as many envs of ours, in one autoreset mode."""
+    """A RemoteVectorEnv on two workers, and a SyncVectorEnv of as many RemoteEnvs, in one autoreset mode."""
 
     mode: AutoresetMode
     ours: RemoteVectorEnv
     theirs: SyncVectorEnv
 
-    def ask(self, question: Callable[[VectorEnv], Any], where: str = "") -> Any:
-        """Ask both, and make sure that they answer alike."""
+    def compare(self, question: Callable[[VectorEnv], Any], where: str = "") -> Any:
+        """Call both, and make sure that their results are equal."""
         ours, theirs = question(self.ours), question(self.theirs)
         assert_same(ours, theirs, where)
         return ours
@@ -90,7 +90,7 @@ def assert_same(ours: Any, theirs: Any, where: str = "") -> None:
 
 
 def choose(observations: dict[str, Any], rng: np.random.Generator) -> np.ndarray:
-    """Rows that solve the first environment's episodes, which end early, and wander about in the others."""
+    """Steps that solve the first environment's episodes, which end early, and wander about in the others."""
     actions = rng.uniform(-1, 1, (ENVS, 3)).astype(np.float32)
     goal, position = observations["privileged"][0, :2], observations["privileged"][0, 2:]
     actions[0, :2] = np.clip((goal - position) * 10, -1, 1)
@@ -100,16 +100,16 @@ def choose(observations: dict[str, Any], rng: np.random.Generator) -> np.ndarray
 @pytest.mark.slow
 def test_a_mode_means_what_gymnasium_says(pair: Pair) -> None:
     rng = np.random.default_rng(0)
-    observations, _ = pair.ask(lambda env: env.reset(seed=5))
+    observations, _ = pair.compare(lambda env: env.reset(seed=5))
     over, ended = np.zeros(ENVS, bool), np.zeros(ENVS, int)
     for step in range(90):
         actions = choose(observations, rng)
         if over.any() and (pair.mode is AutoresetMode.DISABLED or ended.sum() % 2):
-            pair.ask(lambda env: env.reset(options={"reset_mask": over.copy()}), f"reset before step {step}")
+            pair.compare(lambda env: env.reset(options={"reset_mask": over.copy()}), f"reset before step {step}")
         elif pair.mode is AutoresetMode.NEXT_STEP:
             actions[over] = np.nan  # ignored, since these are being reset
-        observations, _, terminations, truncations, _ = pair.ask(lambda env: env.step(actions), f"step {step}")
-        pair.ask(lambda env: env.render(), f"picture {step}")
+        observations, _, terminations, truncations, _ = pair.compare(lambda env: env.step(actions), f"step {step}")
+        pair.compare(lambda env: env.render(), f"picture {step}")
         over = terminations | truncations
         ended += over
     assert ended[0] > 3
@@ -118,30 +118,30 @@ def test_a_mode_means_what_gymnasium_says(pair: Pair) -> None:
 
 def test_some_environments_can_be_reset_in_mid_episode(pair: Pair) -> None:
     rng = np.random.default_rng(1)
-    pair.ask(lambda env: env.reset(seed=[3, 4, 8], options={"task": "reach_red"}))
+    pair.compare(lambda env: env.reset(seed=[3, 4, 8], options={"task": "reach_red"}))
     for mask, seed, options in (
         ([True, False, True], None, {}),
-        ([False, True, False], 20, {"task": "reach_blue", "start": 4}),
+        ([False, True, False], 20, {"task": "reach_blue", "initial_state": 4}),
         ([True, True, False], [None, 7, 9], {}),
         ([False, False, True], None, {}),
     ):
         for _ in range(4):
             actions = rng.uniform(-1, 1, (ENVS, 3)).astype(np.float32)
-            pair.ask(lambda env: env.step(actions))
-        _, infos = pair.ask(lambda env: env.reset(seed=seed, options={"reset_mask": np.array(mask), **options}))
+            pair.compare(lambda env: env.step(actions))
+        _, infos = pair.compare(lambda env: env.reset(seed=seed, options={"reset_mask": np.array(mask), **options}))
         assert infos["_key"].tolist() == mask
-    pair.ask(lambda env: env.step(actions))
-    pair.ask(lambda env: env.reset())
-    pair.ask(lambda env: env.np_random_seed)
+    pair.compare(lambda env: env.step(actions))
+    pair.compare(lambda env: env.reset())
+    pair.compare(lambda env: env.np_random_seed)
 
 
 def test_seeds_and_options_name_the_episodes(pair: Pair) -> None:
     for seed in (7, [4, 5, 6], None):
-        pair.ask(lambda env: env.reset(seed=seed))
-        pair.ask(lambda env: env.np_random_seed)
-    pair.ask(lambda env: env.call("reset", seed=3))
-    _, infos = pair.ours.reset(options=[{"task": "reach_red", "start": start} for start in (4, 2, 0)])
-    assert infos["key"].tolist() == [f"toy/standard@1/reach_red/base/{start}/0" for start in (4, 2, 0)]
+        pair.compare(lambda env: env.reset(seed=seed))
+        pair.compare(lambda env: env.np_random_seed)
+    pair.compare(lambda env: env.call("reset", seed=3))
+    _, infos = pair.ours.reset(options=[{"task": "reach_red", "initial_state": initial_state} for initial_state in (4, 2, 0)])
+    assert infos["key"].tolist() == [f"toy/standard@1/reach_red/base/{initial_state}/0" for initial_state in (4, 2, 0)]
     with pytest.raises(VlarigError, match=r"seed is a list of 2; give one for each of the 3 environments"):
         pair.ours.reset(seed=[1, 2])
 
@@ -155,14 +155,14 @@ def test_spaces_and_attributes_are_those_of_gymnasiums_own(pair: Pair) -> None:
         "metadata",
         "num_envs",
     ):
-        pair.ask(lambda env: getattr(env, name))
+        pair.compare(lambda env: getattr(env, name))
     assert pair.ours.metadata["autoreset_mode"] is pair.mode
-    observations, _ = pair.ask(lambda env: env.reset(seed=0))
+    observations, _ = pair.compare(lambda env: env.reset(seed=0))
     assert pair.ours.observation_space.contains(observations)
-    pair.ask(lambda env: env.set_attr("nickname", ["a", "b", "c"]))
-    pair.ask(lambda env: env.set_attr("mood", "calm"))
-    assert pair.ask(lambda env: env.get_attr("nickname")) == ("a", "b", "c")
-    assert pair.ask(lambda env: env.call("mood")) == ("calm",) * ENVS
+    pair.compare(lambda env: env.set_attr("nickname", ["a", "b", "c"]))
+    pair.compare(lambda env: env.set_attr("mood", "calm"))
+    assert pair.compare(lambda env: env.get_attr("nickname")) == ("a", "b", "c")
+    assert pair.compare(lambda env: env.call("mood")) == ("calm",) * ENVS
     with pytest.raises(ValueError, match="equal to the number of environments"):
         pair.ours.set_attr("nickname", ["a", "b"])
 
@@ -172,7 +172,7 @@ def test_gymnasiums_own_statistics_come_out_the_same(pair: Pair) -> None:
         return  # the wrapper counts by itself when an episode begins
     wrapped = Pair(pair.mode, *(RecordEpisodeStatistics(env) for env in (pair.ours, pair.theirs)))
     rng = np.random.default_rng(0)
-    wrapped.ask(lambda env: env.reset(seed=1))
+    wrapped.compare(lambda env: env.reset(seed=1))
     ends = 0
     for _ in range(85):
         actions = rng.uniform(-1, 1, (ENVS, 3)).astype(np.float32)
@@ -210,17 +210,17 @@ def test_environments_share_workers_and_these_work_at_the_same_time(
     for _ in range(3):
         env.step(np.zeros((2, 3), np.float32))
     env.close()
-    assert [len(list((tmp_path / str(row)).iterdir())) for row in range(3)] == [2, 2, 2]
+    assert [len(list((tmp_path / str(step)).iterdir())) for step in range(3)] == [2, 2, 2]
 
 
 def test_more_environments_than_workers_share_processes(env: RemoteVectorEnv) -> None:
     env.reset(seed=0)
-    processes = [slot.host.pid for slot in env._pool.slots]
+    processes = [each.worker.pid for each in env._pool.envs]
     assert len(processes) == ENVS
     assert len(set(processes)) == 2
 
 
-def test_what_is_returned_is_the_callers_unless_told_otherwise(toy_home: Path) -> None:
+def test_returned_arrays_are_the_callers_by_default(toy_home: Path) -> None:
     for copy in (True, False):
         env = RemoteVectorEnv("toy", 2, workers=1, copy=copy)
         before, _ = env.reset(seed=0)
@@ -239,7 +239,7 @@ def test_bad_actions_are_refused_before_anything_moves(env: RemoteVectorEnv) -> 
     env.reset(seed=0)
     bad = np.zeros((ENVS, 3), np.float32)
     bad[2, 1] = np.nan
-    with pytest.raises(VlarigError, match="the action 'dy' of row 2 is nan"):
+    with pytest.raises(VlarigError, match="the action 'dy' of step 2 is nan"):
         env.step(bad)
     with pytest.raises(VlarigError, match=r"actions have shape \[2, 3\]; give float32\[3, 3\]"):
         env.step(bad[:2])
@@ -247,27 +247,27 @@ def test_bad_actions_are_refused_before_anything_moves(env: RemoteVectorEnv) -> 
     assert infos["step"].tolist() == [1] * ENVS
 
 
-def test_an_episode_that_is_over_must_be_reset_where_nobody_else_does(toy_home: Path) -> None:
+def test_an_episode_that_is_over_must_be_reset_where_autoreset_is_off(toy_home: Path) -> None:
     env = RemoteVectorEnv("two_ways", 2, workers=1, images=False, autoreset_mode="Disabled")
-    rows = np.zeros((2, 3), np.float32)
+    steps = np.zeros((2, 3), np.float32)
     with pytest.raises(VlarigError, match="call reset first"):
-        env.step(rows)
+        env.step(steps)
     with pytest.raises(VlarigError, match="reset all of them once"):
         env.reset(options={"reset_mask": np.array([True, False])})
     env.reset(seed=0)
     for _ in range(20):
-        env.step(rows)
+        env.step(steps)
     env.reset(options={"reset_mask": np.array([True, False])})
     for _ in range(20):
-        result = env.step(rows)
+        result = env.step(steps)
     assert result[3].tolist() == [False, True]
     with pytest.raises(VlarigError, match="the episodes of the environments 1 are over"):
-        env.step(rows)
+        env.step(steps)
     for mask in ([False, True], np.array([0, 1]), np.array([False, False]), np.array([True])):
         with pytest.raises(VlarigError, match=r"give a numpy array, bool\[2\], with a True in it"):
             env.reset(options={"reset_mask": mask})
     env.reset(options={"reset_mask": np.array([False, True])})
-    assert env.step(rows)[4]["step"].tolist() == [21, 1]
+    assert env.step(steps)[4]["step"].tolist() == [21, 1]
     env.close()
 
 
@@ -287,7 +287,7 @@ def test_a_program_that_forgets_to_close_ends(toy_home: Path) -> None:
         "    __del__ = RemoteVectorEnv.close  # as Gymnasium's own did up to 1.2\n"
         "env = Env('toy', 2)\n"
         "env.reset()\n"
-        "print(*(slot.host.pid for slot in env._pool.slots))"
+        "print(*(env.worker.pid for env in env._pool.envs))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stderr) == (0, "")
@@ -320,20 +320,22 @@ def faults(toy_home: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], N
 def play_faulty() -> list[Any]:
     """Two episodes in each of three environments on two workers; the middle one's first episode is the one that fails."""
     env = RemoteVectorEnv("faulty", ENVS, workers=2, autoreset_mode="SameStep")
-    said: list[Any] = [env.reset(seed=0, options=[{"task": "reach_red", "start": start} for start in range(ENVS)])]
+    results: list[Any] = [
+        env.reset(seed=0, options=[{"task": "reach_red", "initial_state": initial_state} for initial_state in range(ENVS)])
+    ]
     rng = np.random.default_rng(0)
     try:
-        said += [env.step(rng.uniform(-1, 1, (ENVS, 3)).astype(np.float32)) for _ in range(60)]
+        results += [env.step(rng.uniform(-1, 1, (ENVS, 3)).astype(np.float32)) for _ in range(60)]
     except VlarigError as error:
-        said.append(str(error))
-        said.append(env.reset(seed=0, options={"task": "reach_blue"})[1]["key"].tolist())
-        said.append(env.step(np.zeros((ENVS, 3), np.float32))[4]["step"].tolist())
+        results.append(str(error))
+        results.append(env.reset(seed=0, options={"task": "reach_blue"})[1]["key"].tolist())
+        results.append(env.step(np.zeros((ENVS, 3), np.float32))[4]["step"].tolist())
     env.close()
-    return said
+    return results
 
 
 @pytest.mark.slow
-def test_a_crash_is_noticed_by_nobody_up_to_the_bound(faults: Callable[[str], None]) -> None:
+def test_crashes_up_to_the_bound_are_invisible(faults: Callable[[str], None]) -> None:
     faults("crash:reach_red/1:0")
     undisturbed = play_faulty()
     faults("crash:reach_red/1:2")

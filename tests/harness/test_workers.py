@@ -33,7 +33,7 @@ from vlarig.harness.children.child import Launcher
 from vlarig.harness.children.line import SimulatorFault
 from vlarig.harness.children.worker_log import KEPT_BYTES, WorkerLog
 from vlarig.harness.worker_spec import WorkerSpec
-from vlarig.harness.workers import MOST_LOSSES, LocalPlace, Worker, local_workers
+from vlarig.harness.workers import MOST_LOSSES, LocalWorkerFactory, Worker, local_workers
 from vlarig.policies.api import Reply, Request
 from vlarig.results.ledger import Ledger
 
@@ -45,12 +45,12 @@ pytestmark = pytest.mark.usefixtures("toy_home")
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Workers need not wait long to be replaced."""
+    """Workers are replaced after short pauses."""
     monkeypatch.setattr(workers, "START_MARGIN", 2.0)
     monkeypatch.setattr(backoff, "FIRST_PAUSE", 0.01)
 
 
-def tell_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
+def inject_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
     folder = tmp_path / "counts"
     folder.mkdir()
     monkeypatch.setenv("VLARIG_TEST_COUNTS", str(folder))
@@ -58,7 +58,7 @@ def tell_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str) -> N
 
 
 class Meddler(ImageReader):
-    """Meddles with the workers, or with their launcher, when it is asked for the fifth time."""
+    """Meddles with the workers, or with their launcher, at its fifth query."""
 
     def __init__(self, meddle: Callable[[int], None], with_launcher: bool) -> None:
         super().__init__()
@@ -87,17 +87,17 @@ def kill(pid: int) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize(
-    ("meddle", "with_launcher", "workers", "slots"),
+    ("meddle", "with_launcher", "workers", "envs"),
     [(kill, False, 1, 1), (stop, False, 1, 1), (stop, False, 2, 2), (kill, True, 2, 2), (stop, True, 2, 2)],
 )
-def test_a_launcher_or_an_idle_worker_that_is_gone_is_replaced_and_no_episode_is_charged(
-    monkeypatch: pytest.MonkeyPatch, meddle: Callable[[int], None], with_launcher: bool, workers: int, slots: int
+def test_a_dead_launcher_or_idle_worker_is_replaced_and_no_episode_is_charged(
+    monkeypatch: pytest.MonkeyPatch, meddle: Callable[[int], None], with_launcher: bool, workers: int, envs: int
 ) -> None:
-    monkeypatch.setattr(plan, "load_suite", lambda name: replace(TOY_SUITE, patience=Patience(row=0.1)))
+    monkeypatch.setattr(plan, "load_suite", lambda name: replace(TOY_SUITE, patience=Patience(step=0.1)))
     runs = {"undisturbed": lambda pid: None, "disturbed": meddle}
     for name, each in runs.items():
         policy = Meddler(each, with_launcher)
-        assert evaluate("toy", policy, workers=workers, slots=slots, episodes=2, run=Path(name)).complete
+        assert evaluate("toy", policy, workers=workers, num_envs=workers * envs, episodes=2, run=Path(name)).complete
     with Ledger.open_read_only(Path("disturbed")) as ledger:
         assert ledger.attempts() == []
     assert results(Path("disturbed")) == results(Path("undisturbed"))
@@ -107,7 +107,7 @@ def test_a_launcher_or_an_idle_worker_that_is_gone_is_replaced_and_no_episode_is
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("kind", ["stopped", "launcher-stopped"])
 def test_what_is_stopped_while_it_starts_costs_time_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    tell_fault(tmp_path, monkeypatch, f"{kind}::1")
+    inject_fault(tmp_path, monkeypatch, f"{kind}::1")
 
     suite = replace(STUMBLING_SUITE, patience=Patience(load=5.0))
 
@@ -122,7 +122,7 @@ def test_what_is_stopped_while_it_starts_costs_time_alone(tmp_path: Path, monkey
 @pytest.mark.slow
 @pytest.mark.usefixtures("impatient")
 def test_a_simulator_that_never_loads_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tell_fault(tmp_path, monkeypatch, "stopped::1000")
+    inject_fault(tmp_path, monkeypatch, "stopped::1000")
     suite = replace(STUMBLING_SUITE, patience=Patience(load=0.5))
 
     async def run() -> None:
@@ -177,7 +177,7 @@ def test_a_server_that_worked_survives_a_storm_in_which_a_new_one_is_given_up() 
 
     async def run() -> None:
         async with Launcher() as launcher:
-            fresh = Worker(0, LocalPlace(launcher, WorkerSpec.of(TOY_SUITE), Path("logs/fresh")))
+            fresh = Worker(0, LocalWorkerFactory(launcher, WorkerSpec.of(TOY_SUITE), Path("logs/fresh")))
             with (
                 killing(launcher, storm),
                 pytest.raises(VlarigError, match="died 6 times without carrying out one request"),
@@ -185,7 +185,7 @@ def test_a_server_that_worked_survives_a_storm_in_which_a_new_one_is_given_up() 
                 await fresh.__aenter__()
         async with local_workers(WorkerSpec.of(TOY_SUITE), 1, Path("logs")) as (worker,):
             await worker.start(0, EPISODE, Needs())
-            with killing(worker.place._launcher, storm):
+            with killing(worker.factory._launcher, storm):
                 with pytest.raises(SimulatorFault) as fault:
                     while True:
                         await worker.step(0, ACTIONS)
@@ -202,7 +202,7 @@ def test_the_pauses_between_restarts_grow(monkeypatch: pytest.MonkeyPatch) -> No
         pauses.append(seconds)
 
     async def run() -> None:
-        worker = Worker(0, LocalPlace(Launcher(), WorkerSpec.of(TOY_SUITE), Path("log")))
+        worker = Worker(0, LocalWorkerFactory(Launcher(), WorkerSpec.of(TOY_SUITE), Path("log")))
         worker._supervisor.succeeded()
         with monkeypatch.context() as patch:
             patch.setattr(asyncio, "sleep", take_note)
@@ -234,7 +234,7 @@ def test_an_episode_that_takes_its_server_along_each_time_is_charged_at_last() -
     asyncio.run(run())
 
 
-#: A driver that says when it works, and goes on until it is ended.
+#: A driver that prints when it works, and goes on until it is ended.
 DRIVER = """
 import asyncio, sys
 from pathlib import Path
@@ -281,7 +281,7 @@ def test_nothing_is_left_of_a_driver_that_is_killed(tmp_path: Path, stopped: Cal
     assert list(scratch.iterdir()) == []
 
 
-#: A sweep whose workers may take a tenth of a second for a row.
+#: A sweep whose workers may take a tenth of a second for a step.
 SWEEP = """
 from dataclasses import replace
 from pathlib import Path
@@ -290,15 +290,15 @@ from toy.suite import TOY_SUITE
 from vlarig.benchmarks.suite import Patience
 from vlarig.harness import evaluate, plan
 
-plan.load_suite = lambda name: replace(TOY_SUITE, patience=Patience(row=0.1))
-evaluate("toy", SlowImageReader(), workers=2, slots=2, episodes=6, run=Path("stopped"))
+plan.load_suite = lambda name: replace(TOY_SUITE, patience=Patience(step=0.1))
+evaluate("toy", SlowImageReader(), workers=2, num_envs=4, episodes=6, run=Path("stopped"))
 """
 
 
 @pytest.mark.slow
-def test_a_driver_that_was_stopped_goes_on_and_nobody_is_charged() -> None:
+def test_a_driver_that_was_stopped_goes_on_and_no_episode_is_charged() -> None:
     """It is stopped for longer than its workers may take."""
-    evaluate("toy", ImageReader(), workers=2, slots=2, episodes=6, run=Path("undisturbed"))
+    evaluate("toy", ImageReader(), workers=2, num_envs=4, episodes=6, run=Path("undisturbed"))
     with subprocess.Popen([sys.executable, "-c", SWEEP]) as driver:
         deadline = time.monotonic() + 60
         while not _finished(Path("stopped")) and time.monotonic() < deadline:
@@ -343,7 +343,7 @@ def test_a_simulator_inherits_no_secret(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_what_a_simulator_detached_ends_with_it_and_its_log_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tell_fault(tmp_path, monkeypatch, "none::0")
+    inject_fault(tmp_path, monkeypatch, "none::0")
     suite = replace(TOY_SUITE, adapter="toy.faulty:DetachingEnv")
 
     async def run() -> int:
@@ -396,9 +396,9 @@ def test_an_adapter_that_disagrees_with_its_suite_stops_before_the_first_episode
 VAST = replace(EPISODE, protocol=replace(EPISODE.protocol, cameras=(Camera("ego", 4800, 4800),)))
 
 REFUSED = {
-    "a picture that is too large": (VAST, ACTIONS, r"bytes, at most .* can be sent; ask for smaller or fewer images"),
+    "a picture that is too large": (VAST, ACTIONS, r"bytes, at most .* can be sent; request smaller or fewer images"),
     "another number of channels": (EPISODE, np.zeros((1, 4), np.float32), r"shape \[1, 4\]"),
-    "no rows": (EPISODE, np.zeros((), np.float32), r"shape \[\]"),
+    "no steps": (EPISODE, np.zeros((), np.float32), r"shape \[\]"),
     "no number": (EPISODE, np.full((1, 3), np.nan, np.float32), "nan"),
     "more than can be sent": (EPISODE, np.zeros((MAX_MESSAGE_BYTES // 12 + 1, 3), np.float32), "at most .* can be sent"),
 }
@@ -406,13 +406,13 @@ REFUSED = {
 
 @pytest.mark.parametrize("kind", REFUSED)
 def test_what_an_env_refuses_costs_the_worker_nothing(kind: str) -> None:
-    episode, actions, says = REFUSED[kind]
+    episode, actions, message = REFUSED[kind]
 
     async def run() -> None:
         async with local_workers(WorkerSpec.of(TOY_SUITE), 1, Path("logs")) as (worker,):
             pid = worker.pid
             await worker.start(0, EPISODE, Needs())
-            with pytest.raises(VlarigError, match=says):
+            with pytest.raises(VlarigError, match=message):
                 await worker.start(1, episode, Needs())
                 await worker.step(1, actions)
             assert (await worker.step(0, ACTIONS)).snapshot.step == 1

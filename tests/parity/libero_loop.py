@@ -2,7 +2,7 @@
 
 The loop is that of the public evaluators: make ``OffScreenRenderEnv``, seed it, reset it, set an initial state, wait ten steps, then
 act, with both cameras drawn at every step. It is seeded with each episode's own seed. Drawing takes nine tenths of upstream's time, so
-pictures that no test looks at are left blank, but for one episode of ``DRAWN_THROUGHOUT``.
+pictures that no test reads are left blank, but for one episode of ``DRAWN_THROUGHOUT``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import pytest
 from PIL import Image
 
 from vlarig.benchmarks.libero import suites as libero
-from vlarig.envs.api import Camera, Episode, Needs, Row, Snapshot
+from vlarig.envs.api import Camera, Episode, Needs, Snapshot, StepResult
 from vlarig.envs.libero.env import LiberoEnv
 from vlarig.envs.libero.init_states import read_init_states
 from vlarig.envs.libero.upstream import assets_folder, import_upstream, make_task
@@ -84,15 +84,15 @@ class Upstream:
         self.states = read_init_states(assets / "init_files" / suite / f"{task}.pruned_init")
 
     def draw_here(self) -> None:
-        """Upstream makes its graphics context the current one when it makes it, and trusts that nobody else draws."""
+        """Upstream makes its graphics context the current one when it makes it, and assumes that nothing else draws."""
         self.env.sim._render_context_offscreen.gl_ctx.make_current()
 
-    def reset(self, seed: int, start: int) -> dict[str, np.ndarray]:
+    def reset(self, seed: int, initial_state: int) -> dict[str, np.ndarray]:
         self.draw_here()
         with blank():
             self.env.seed(seed)
             self.env.reset()
-            self.env.set_init_state(self.states[start])
+            self.env.set_init_state(self.states[initial_state])
             for _ in range(libero.WAIT_STEPS - 1):
                 self.env.step(WAIT)
         return self.env.step(WAIT)[0]
@@ -128,10 +128,10 @@ class Watched(LiberoEnv):
         self.seen: list[list[np.ndarray]] = []
         return super().begin(episode, rng)
 
-    def apply(self, action: np.ndarray) -> Row:
-        row = super().apply(action)
-        self.seen.append(everything(self.scene.model, self._slot.data))
-        return row
+    def apply(self, action: np.ndarray) -> StepResult:
+        step = super().apply(action)
+        self.seen.append(everything(self.scene.model, self._env_state.data))
+        return step
 
 
 def assert_same_sight(snapshot: Snapshot, observation: dict[str, np.ndarray], cameras: tuple[Camera, ...]) -> None:
@@ -152,39 +152,41 @@ def axis_angle(quaternion: np.ndarray) -> np.ndarray:
     return np.zeros(3) if math.isclose(sine, 0.0) else quaternion[:3] * 2.0 * math.acos(quaternion[3]) / sine
 
 
-def wanted(suite: str, task: str, start: int, **protocol: Any) -> Episode:
+def wanted(suite: str, task: str, initial_state: int, **protocol: Any) -> Episode:
     chosen = SUITES[suite]
-    changed = replace(chosen.protocols[0], name="parity", execute=CHUNK, **protocol)
-    return chosen.episode(chosen.task(task), start, 0, changed)
+    changed = replace(chosen.protocols[0], name="parity", n_action_steps=CHUNK, **protocol)
+    return chosen.episode(chosen.task(task), initial_state, 0, changed)
 
 
-def compare(ours: Watched, theirs: Upstream, episode: Episode, actions: np.ndarray, throughout: bool = False) -> list[Row]:
+def compare(
+    ours: Watched, theirs: Upstream, episode: Episode, actions: np.ndarray, throughout: bool = False
+) -> list[StepResult]:
     """Play an episode on both; compare states, rewards and success at every step, sights at every chunk's end and at the last.
 
     Upstream draws where sights are compared, or ``throughout``.
     """
     cameras = episode.protocol.cameras
     snapshot = ours.open(episode, Needs(final_frame=True))
-    observation = theirs.reset(episode.seed, episode.start)
+    observation = theirs.reset(episode.seed, episode.initial_state)
     ours.seen = ours.seen[-1:]
-    states, verdicts, rows = [theirs.state()], [], []
+    states, verdicts, steps = [theirs.state()], [], []
     assert_same_sight(snapshot, observation, cameras)
     for index in range(0, len(actions), CHUNK):
         chunk = actions[index : index + CHUNK]
         result = ours.step_chunk(chunk)
-        rows += result.rows
-        for number, action in enumerate(chunk[: len(result.rows)], 1):
-            observation, reward, done = theirs.step(action, throughout or number == len(result.rows))
+        steps += result.steps
+        for number, action in enumerate(chunk[: len(result.steps)], 1):
+            observation, reward, done = theirs.step(action, throughout or number == len(result.steps))
             verdicts.append((reward, done))
             states.append(theirs.state())
         assert_same_sight(result.snapshot, observation, cameras)
         if result.over:
             break
-    assert [(row.reward, row.success_at_end) for row in rows] == verdicts
+    assert [(step.reward, step.success_at_end) for step in steps] == verdicts
     for mine, yours in zip(ours.seen, states, strict=True):
         for one, other in zip(mine, yours, strict=True):
             np.testing.assert_array_equal(one, other)
-    return rows
+    return steps
 
 
 @pytest.fixture(autouse=True)
@@ -216,28 +218,28 @@ def upstream() -> Iterator[Callable[[str, str], Upstream]]:
     made.clear()
 
 
-@pytest.mark.parametrize(("suite", "number", "start", "actor"), EPISODES)
+@pytest.mark.parametrize(("suite", "number", "initial_state", "actor"), EPISODES)
 def test_the_loop(
-    ours: Watched, upstream: Callable[[str, str], Upstream], suite: str, number: int, start: int, actor: str
+    ours: Watched, upstream: Callable[[str, str], Upstream], suite: str, number: int, initial_state: int, actor: str
 ) -> None:
     """Strong random actions that press the open, then the closed hand into the scene; and episodes that succeed, to the terminal frame.
 
-    Upstream's env loads the task anew at each reset, so its second episode, here the expert's with an object, equals ours too where its
+    Upstream's env loads the task again at each reset, so its second episode, here the expert's with an object, equals ours where its
     samplers do not pile up.
     """
     task = SUITES[suite].tasks[number].name
     theirs = upstream(suite, task)
     if actor == "random":
-        rows = compare(ours, theirs, wanted(suite, task, start), random_actions(start))
-        assert len(rows) == CHUNKS * CHUNK
+        steps = compare(ours, theirs, wanted(suite, task, initial_state), random_actions(initial_state))
+        assert len(steps) == CHUNKS * CHUNK
         return
-    key = f"{suite}|starvla-execute1@1|{task}|base|{start}|0"
+    key = f"{suite}|starvla-n_action_steps1@1|{task}|base|{initial_state}|0"
     # With the pictures as drawn, since their resizing is compared above.
     drawn = tuple(Camera(camera.view, 256, 256, mirror=True) for camera in libero.protocols(suite)[0].cameras)
-    episode = wanted(suite, task, start, cameras=drawn)
-    rows = compare(ours, theirs, episode, RECORDED[key], throughout=key == DRAWN_THROUGHOUT)
-    assert rows[-1].success_at_end
-    assert not any(row.success_at_end for row in rows[:-1])
+    episode = wanted(suite, task, initial_state, cameras=drawn)
+    steps = compare(ours, theirs, episode, RECORDED[key], throughout=key == DRAWN_THROUGHOUT)
+    assert steps[-1].success_at_end
+    assert not any(step.success_at_end for step in steps[:-1])
 
 
 def random_actions(seed: int) -> np.ndarray:
@@ -252,14 +254,14 @@ def test_a_stove_glows_in_the_frame_in_which_upstream_shows_it(ours: Watched) ->
     suite, task, knob = "libero_goal", "put_the_bowl_on_the_plate", "flat_stove_1_button"
     theirs, episode = Upstream(suite, task), wanted(suite, task, 0)
     ours.open(episode, Needs())
-    theirs.reset(episode.seed, episode.start)
+    theirs.reset(episode.seed, episode.initial_state)
     redness = []
     for turned_on in (False, True, True, True, False, False):
-        for data in (ours._slot.data, theirs.env.sim.data._data):
+        for data in (ours._env_state.data, theirs.env.sim.data._data):
             data.joint(knob).qpos[:] = float(turned_on)
-        row = np.array([WAIT], dtype=np.float32)
-        snapshot = ours.step_chunk(row).snapshot
-        observation, _, _ = theirs.step(row[0])
+        step = np.array([WAIT], dtype=np.float32)
+        snapshot = ours.step_chunk(step).snapshot
+        observation, _, _ = theirs.step(step[0])
         assert_same_sight(snapshot, observation, episode.protocol.cameras)
         picture = snapshot.frames.views["ego"][-1].astype(int)
         redness.append(int((picture[..., 0] - picture[..., 1] > 100).sum()))
@@ -268,7 +270,7 @@ def test_a_stove_glows_in_the_frame_in_which_upstream_shows_it(ours: Watched) ->
 
 
 def test_a_placement_that_fails_is_drawn_again(ours: Watched) -> None:
-    """Upstream loads the task anew when its samplers find no place; here the first try of both is made to fail after its draws."""
+    """Upstream loads the task again when its samplers find no place; here the first try of both is made to fail after its draws."""
     suite, task = "libero_10", SUITES["libero_10"].tasks[3].name
     episode, actions = wanted(suite, task, 2), np.tile(np.array(WAIT, dtype=np.float32), (CHUNK, 1))
     theirs = Upstream(suite, task)

@@ -18,24 +18,24 @@ import pytest
 import torch
 
 from vlarig.benchmarks.simpler.widowx import SIMPLER_WIDOWX
-from vlarig.envs.api import Camera, Episode, Needs, Row
+from vlarig.envs.api import Camera, Episode, Needs, StepResult
 from vlarig.envs.simpler.env import BridgeEnv
 from vlarig.envs.simpler.upstream import import_upstream
 
 CHUNK = 16
 CHUNKS = 3
 VIEW = "3rd_view_camera"
-#: mani-skill's own env: its camera, its reading of a row, its predicates, its starts.
+#: mani-skill's own env: its camera, its reading of a step, its predicates, its initial states.
 PLAIN = replace(
     SIMPLER_WIDOWX.protocol("maniskill3"),
     cameras=(Camera("ego", 480, 640),),
-    execute=CHUNK,
+    n_action_steps=CHUNK,
     ensemble=None,
     gripper="as_given",
     options={"rotation": "moving_axes", "predicates": "maniskill3"},
 )
 TASKS = [task.name for task in SIMPLER_WIDOWX.tasks]
-#: Rows of the scripted expert in episodes that it solved, by task and start.
+#: Steps of the scripted expert in episodes that it solved, by task and initial state.
 RECORDED = np.load(Path(__file__).with_name("simpler_actions.npz"))
 
 
@@ -69,7 +69,7 @@ class Upstream:
 
 
 def everything(task: Any) -> np.ndarray:
-    """All that PhysX tells of the objects and the robot, and where the controller wants the hand and the joints."""
+    """PhysX's whole state of the objects and the robot, and the controller's targets of the hand and the joints."""
     (robot,) = task.agent.robot._objs
     numbers = [robot.pose.p, robot.pose.q, robot.qpos, robot.qvel]
     numbers += [joint.drive_target for joint in robot.active_joints]
@@ -90,16 +90,16 @@ class Watched(BridgeEnv):
         self.states.append(everything(self.scene.upstream))
         return instruction
 
-    def apply(self, action: np.ndarray) -> Row:
-        row = super().apply(action)
+    def apply(self, action: np.ndarray) -> StepResult:
+        step = super().apply(action)
         self.states.append(everything(self.scene.upstream))
         grasps = {name: bool(value) for name, value in self.metrics().items() if "grasp" in name}
-        self.verdicts.append({"success": row.success_at_end, **grasps})
-        return row
+        self.verdicts.append({"success": step.success_at_end, **grasps})
+        return step
 
 
-def wanted(task: str, start: int) -> Episode:
-    return SIMPLER_WIDOWX.episode(SIMPLER_WIDOWX.task(task), start, 0, PLAIN)
+def wanted(task: str, initial_state: int) -> Episode:
+    return SIMPLER_WIDOWX.episode(SIMPLER_WIDOWX.task(task), initial_state, 0, PLAIN)
 
 
 def compare(
@@ -107,13 +107,13 @@ def compare(
 ) -> list[dict[str, bool]]:
     """Play an episode on both; compare states and verdicts at every step, pictures at the start and at every chunk's end."""
     snapshot = ours.open(episode, Needs(final_frame=True))
-    np.testing.assert_array_equal(snapshot.frames.views["ego"][-1], theirs.reset(episode.start))
+    np.testing.assert_array_equal(snapshot.frames.views["ego"][-1], theirs.reset(episode.initial_state))
     states, verdicts = [theirs.state()], []
     for index in range(0, len(actions), CHUNK):
         chunk = actions[index : index + CHUNK]
         result = ours.step_chunk(chunk)
-        for row in chunk:
-            picture, info = theirs.step(np.float32([*row[:6], 2 * row[6] - 1]))
+        for step in chunk:
+            picture, info = theirs.step(np.float32([*step[:6], 2 * step[6] - 1]))
             states.append(theirs.state())
             verdicts.append({name: info[name] for name in ("success", "is_src_obj_grasped", "consecutive_grasp")})
         np.testing.assert_array_equal(result.snapshot.frames.views["ego"][-1], picture)
@@ -135,15 +135,15 @@ def task(request: pytest.FixtureRequest) -> Iterator[tuple[str, Upstream]]:
     theirs.env.close()
 
 
-@pytest.mark.parametrize("start", [3, 10])
-def test_the_loop(ours: Watched, task: tuple[str, Upstream], start: int) -> None:
-    """Strong random actions that press the open and the closed hand into the scene; to the limit of 60 rows of three tasks."""
+@pytest.mark.parametrize("initial_state", [3, 10])
+def test_the_loop(ours: Watched, task: tuple[str, Upstream], initial_state: int) -> None:
+    """Strong random actions that press the open and the closed hand into the scene; to the limit of 60 steps of three tasks."""
     name, theirs = task
-    rng = np.random.default_rng(start)
+    rng = np.random.default_rng(initial_state)
     actions = rng.uniform(-1.0, 1.0, (CHUNKS * CHUNK, 7)).astype(np.float32) * np.float32([0.05] * 3 + [0.3] * 3 + [0.0])
     actions[:CHUNK, 2] -= 0.02
     actions[:, 6] = np.arange(len(actions)) // 8 % 2
-    compare(ours, theirs, wanted(name, start), actions)
+    compare(ours, theirs, wanted(name, initial_state), actions)
 
 
 def test_an_episode_that_succeeds(ours: Watched, task: tuple[str, Upstream]) -> None:
@@ -159,24 +159,24 @@ def test_starts_are_upstreams(task: tuple[str, Upstream]) -> None:
     """Of every episode id, the poses before settling."""
     name, theirs = task
     places, turns = theirs.task.xyz_configs.numpy(), theirs.task.quat_configs.numpy()
-    starts = SIMPLER_WIDOWX.task(name).starts_of(PLAIN)
-    assert starts == tuple(range(len(places) * len(turns)))
-    for start in starts:
-        payload = wanted(name, start).payload
+    initial_states = SIMPLER_WIDOWX.task(name).initial_states_of(PLAIN)
+    assert initial_states == tuple(range(len(places) * len(turns)))
+    for initial_state in initial_states:
+        payload = wanted(name, initial_state).payload
         assert list(payload["objects"]) == list(theirs.task.objs)
         assert (payload["source"], payload["target"]) == (theirs.task.source_obj_name, theirs.task.target_obj_name)
-        place, turn = divmod(start, len(turns))
+        place, turn = divmod(initial_state, len(turns))
         upstreams = np.concatenate([places[place], turns[turn]], axis=-1)
         np.testing.assert_allclose(list(payload["objects"].values()), upstreams, atol=1e-7)
     assert theirs.task.get_language_instruction() == [wanted(name, 0).payload["instruction"]]
 
 
 def test_where_things_come_to_rest(ours: Watched, task: tuple[str, Upstream]) -> None:
-    """Also at the eggplant's start 61, from which it falls out of the sink, upstream's too."""
+    """Also at the eggplant's initial state 61, from which it falls out of the sink, upstream's too."""
     name, theirs = task
-    for start in (0, 23, 61 if name == "put_eggplant_in_basket" else 12):
-        ours.open(wanted(name, start), Needs(images=False))
-        theirs.reset(start)
+    for initial_state in (0, 23, 61 if name == "put_eggplant_in_basket" else 12):
+        ours.open(wanted(name, initial_state), Needs(images=False))
+        theirs.reset(initial_state)
         np.testing.assert_array_equal(ours.states[0], theirs.state())
 
 

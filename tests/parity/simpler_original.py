@@ -1,6 +1,6 @@
 """Judging and rotations against the original benchmark's code; runs under the Python of the ``simpler`` runtime.
 
-The original runs on SAPIEN 2, which the runtime does not have, so ``simpler_original.npz`` holds what its own code said of moments that
+The original runs on SAPIEN 2, which the runtime does not have, so ``simpler_original.npz`` has its own code's results for moments that
 were made up by chance. Of simpler-env/ManiSkill2_real2sim@ef7a4d4, unchanged, ran ``_initialize_actors`` and ``evaluate`` of
 ``PutCarrotOnPlateInScene``, ``PutSpoonOnTableClothInScene`` and ``PutEggplantInBasketScene`` (envs/custom_scenes/put_on_in_scene.py and
 move_near_in_scene.py), ``WidowX.check_grasp`` (agents/robots/widowx.py), and what these call in utils/, on stand-ins for SAPIEN's
@@ -11,7 +11,7 @@ actors, contacts and poses. Of 48 episodes with 12 moments each it holds
 * of a moment: ``poses``, theirs; ``fingers``, quaternions of the left and the right finger; ``contact_bodies``, ``contact_points`` and
   ``contact_impulses``: of up to 8 contacts which of ``BODIES`` meet (-1: no contact), at how many points, and the impulse on the first
   of them at each, in N s;
-* what the original said: ``success``; ``grasped``, at the moment; ``statistics``, see ``STATISTICS``.
+* what the original returned: ``success``; ``grasped``, at the moment; ``statistics``, see ``STATISTICS``.
 
 Distances come within 3 micrometres of a bound, impulses within 0.03 % and angles within 0.003 degrees.
 """
@@ -43,7 +43,7 @@ STATISTICS = ("moved_correct_obj", "moved_wrong_obj", "is_src_obj_grasped", "con
 
 
 class Body:
-    """A body of SAPIEN 3's, as far as judging looks at it."""
+    """A body of SAPIEN 3's, as far as judging reads it."""
 
     def __init__(self, name: str) -> None:
         self.entity = SimpleNamespace(name=name if name in LINKS else f"scene-0_{name}", pose=sapien.Pose())
@@ -106,7 +106,7 @@ def goal_of(task: str) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("flavour", range(len(TASKS)), ids=TASKS)
 def test_moments_are_judged_as_the_original_judges_them(flavour: int) -> None:
-    """Success and the statistics of every moment, and the grasp, which a condition tells."""
+    """Success and the statistics of every moment, and the grasp, by its condition."""
     episodes = np.flatnonzero(MOMENTS["flavour"] == flavour)
     found: dict[str, list[Any]] = {"success": [], "grasped": [], "statistics": []}
     for episode in episodes:
@@ -140,7 +140,7 @@ ANGLES = np.concatenate(
         np.zeros((1, 3)),
     ]
 )
-#: Hands that the rows turn, in the base frame, and what the controllers want of them.
+#: Hands that the steps turn, in the base frame, and what the controllers want of them.
 HAND = sapien.Pose([0.25, -0.02, 0.13], Rotation.from_euler("xyz", [0.3, 1.4, -0.2]).as_quat()[[3, 0, 1, 2]])
 WANTED = sapien.Pose([0.27, 0.01, 0.1], Rotation.from_euler("xyz", [0.1, 1.5, -0.4]).as_quat()[[3, 0, 1, 2]])
 WAY = [0.01, -0.02, 0.015]

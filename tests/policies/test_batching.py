@@ -1,4 +1,4 @@
-"""Batches: bounded, not waiting for those who will not come, each reply to its own request."""
+"""Batches: bounded, not waiting for envs that send nothing, each reply to its own request."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from toy.env import TOY_POINT
 
 from vlarig.envs.api import Needs, Observation
 from vlarig.policies.api import Policy, PolicyError, PolicyLost, Reply, Request
-from vlarig.policies.batching import Answer, Batcher, Batching, Load, SizeLoad, execute_for
+from vlarig.policies.batching import Answer, Batcher, Batching, Load, SizeLoad, n_action_steps_for
 from vlarig.policies.load import side_by_side
 from vlarig.policies.member_queue import MemberQueue
 
 
 class Echo(Policy):
-    """Answers with the request's slot, after a while; an uneven version counts its batches."""
+    """Answers with the request's env, after a while; an uneven version counts its batches."""
 
     name, revision, needs, horizon = "echo", "1", Needs(), 2
     version = 7
@@ -32,21 +32,21 @@ class Echo(Policy):
 
     def act(self, requests: Sequence[Request]) -> list[Reply]:
         time.sleep(self.seconds)
-        self.batches.append([request.slot for request in requests])
-        return [Reply(np.full((2, 3), request.slot, np.float32)) for request in requests]
+        self.batches.append([request.env for request in requests])
+        return [Reply(np.full((2, 3), request.env, np.float32)) for request in requests]
 
 
-def request(slot: int) -> Request:
+def request(env: int) -> Request:
     observation = Observation(images={}, state=np.zeros(3, np.float32), instruction="go")
-    return Request(slot, f"toy/standard@1/reach_red/base/{slot}/0", 0, 0, observation, TOY_POINT, 2)
+    return Request(env, f"toy/standard@1/reach_red/base/{env}/0", 0, 0, observation, TOY_POINT, 2)
 
 
-def ask_all(policy: Echo, batching: Batching, slots: int, playing: int | None = None) -> tuple[list[Answer], float]:
+def ask_all(policy: Echo, batching: Batching, envs: int, playing: int | None = None) -> tuple[list[Answer], float]:
     async def run() -> tuple[list[Answer], float]:
         async with Batcher(policy, batching) as batcher:
-            batcher.playing = slots if playing is None else playing
+            batcher.playing = envs if playing is None else playing
             began = time.monotonic()
-            answers = await asyncio.gather(*(batcher.ask(request(slot)) for slot in range(slots)))
+            answers = await asyncio.gather(*(batcher.ask(request(env)) for env in range(envs)))
             return answers, time.monotonic() - began
 
     return asyncio.run(run())
@@ -62,7 +62,7 @@ def test_each_reply_reaches_its_request_and_no_batch_is_too_large() -> None:
     assert all(answer.seconds >= 0.01 for answer in answers)
 
 
-def test_a_batch_does_not_wait_for_slots_that_are_not_there() -> None:
+def test_a_batch_does_not_wait_for_envs_that_are_not_there() -> None:
     policy = Echo()
     _, seconds = ask_all(policy, Batching(8, wait_seconds=5.0), 4)
     assert seconds < 2.0
@@ -79,14 +79,14 @@ def test_a_batch_waits_no_longer_than_it_may() -> None:
 def test_batches_of_one_answer_everyone_alone() -> None:
     policy = Echo(0.01)
     answers, _ = ask_all(policy, Batching(1, wait_seconds=5.0), 6)
-    assert policy.batches == [[slot] for slot in range(6)]
+    assert policy.batches == [[env] for env in range(6)]
     assert [answer.reply.actions[0, 0] for answer in answers] == list(range(6))
 
 
-def test_a_policys_failure_is_told_to_all_who_asked() -> None:
+def test_a_policys_failure_reaches_every_request_of_the_batch() -> None:
     policy = Echo()
     policy.horizon = 3
-    with pytest.raises(PolicyError, match="with 2 rows; its horizon is 3"):
+    with pytest.raises(PolicyError, match="with 2 steps; its horizon is 3"):
         ask_all(policy, Batching(4), 3)
 
 
@@ -99,12 +99,12 @@ class Rounding(Echo):
         return [Reply(reply.actions + np.float32(len(requests) - 1) / 1024) for reply in super().act(requests)]
 
 
-def rounding_of(policy: Echo, batching: Batching, slots: int, times: int) -> tuple[int, float]:
+def rounding_of(policy: Echo, batching: Batching, envs: int, times: int) -> tuple[int, float]:
     async def run() -> tuple[int, float]:
         async with Batcher(policy, batching) as batcher:
-            batcher.playing = slots
+            batcher.playing = envs
             for _ in range(times):
-                await asyncio.gather(*(batcher.ask(request(slot)) for slot in range(slots)))
+                await asyncio.gather(*(batcher.ask(request(env)) for env in range(envs)))
             return batcher.rounding.compared, batcher.rounding.largest
 
     return asyncio.run(run())
@@ -121,12 +121,12 @@ def test_what_batching_does_to_the_answers_is_measured_now_and_then() -> None:
 @pytest.mark.parametrize(
     ("policy", "most"), [(Rounding(), 1), (Echo(), 3)], ids=["batches of one", "a policy that does not say so"]
 )
-def test_nobody_is_asked_twice_for_nothing(policy: Echo, most: int) -> None:
+def test_no_request_is_repeated_without_need(policy: Echo, most: int) -> None:
     assert rounding_of(policy, Batching(most, wait_seconds=1), 3, 4) == (0, 0.0)
     assert sum(map(len, policy.batches)) == 12
 
 
-def test_a_robot_may_be_answered_with_fewer_rows_than_the_horizon() -> None:
+def test_a_robot_may_be_answered_with_fewer_steps_than_the_horizon() -> None:
     class Walker(Echo):
         def __init__(self) -> None:
             super().__init__()
@@ -137,18 +137,18 @@ def test_a_robot_may_be_answered_with_fewer_rows_than_the_horizon() -> None:
 
     answers, _ = ask_all(Walker(), Batching(2), 2)
     assert [answer.reply.actions.shape for answer in answers] == [(2, 3), (2, 3)]
-    assert execute_for(Walker(), TOY_POINT, 8) == 2
+    assert n_action_steps_for(Walker(), TOY_POINT, 8) == 2
 
 
 class Bare(Echo):
-    """A newcomer's policy: it answers with arrays."""
+    """A policy with a common mistake: it answers with arrays."""
 
     def act(self, requests: Sequence[Request]) -> list[Reply]:
         return [reply.actions for reply in super().act(requests)]  # pyright: ignore[reportReturnType]
 
 
 class AloneFails(Rounding):
-    """It cannot be asked alone."""
+    """It fails on a request alone."""
 
     def act(self, requests: Sequence[Request]) -> list[Reply]:
         if len(requests) == 1:
@@ -156,8 +156,8 @@ class AloneFails(Rounding):
         return super().act(requests)
 
 
-class RowsFail(Echo):
-    """It cannot say how many steps it answers."""
+class StepsFail(Echo):
+    """Its ``horizon_for`` raises."""
 
     def horizon_for(self, embodiment: object) -> int:
         raise KeyError("robot")
@@ -172,11 +172,11 @@ class RowsFail(Echo):
             r"answered toy/standard@1/reach_red/base/\d/0 with something of type ndarray; give a vlarig.policies.api.Reply",
         ),
         (AloneFails(), r"the policy 'echo' raised RuntimeError while it acted for .*: out of memory"),
-        (RowsFail(), r"the policy 'echo' raised KeyError while it was asked for its horizon: .*"),
+        (StepsFail(), r"the policy 'echo' raised KeyError while it gave its horizon: .*"),
     ],
-    ids=["arrays", "fails alone", "rows fail"],
+    ids=["arrays", "fails alone", "steps fail"],
 )
-def test_whatever_a_policy_does_wrong_is_told_to_who_asked(policy: Echo, sentence: str) -> None:
+def test_every_failure_of_a_policy_reaches_its_request(policy: Echo, sentence: str) -> None:
     with pytest.raises(PolicyError, match=sentence):
         ask_all(policy, Batching(3, wait_seconds=1), 3)
 
@@ -216,8 +216,8 @@ def test_whatever_a_policy_raises_is_an_answer_and_the_next_request_is_answered_
     async def run() -> None:
         async with Batcher(Raises(error), Batching(4)) as batcher:
             batcher.playing = 2
-            told = await asyncio.gather(*(batcher.ask(request(slot)) for slot in range(2)), return_exceptions=True)
-            for each in told:
+            answers = await asyncio.gather(*(batcher.ask(request(env)) for env in range(2)), return_exceptions=True)
+            for each in answers:
                 assert isinstance(each, PolicyError)
                 assert re.search(sentence, str(each))
                 assert f"({__file__}:" in str(each), "the line that raised is named"
@@ -229,7 +229,7 @@ def test_whatever_a_policy_raises_is_an_answer_and_the_next_request_is_answered_
 
 
 @pytest.mark.timeout(20)
-def test_a_defect_beside_the_policys_code_leaves_nobody_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_defect_beside_the_policys_code_leaves_no_request_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("can't start new thread")
 
@@ -249,7 +249,7 @@ class Reusing(Echo):
         return [Reply(self.fill(request)) for request in requests]
 
     def fill(self, request: Request) -> np.ndarray:
-        self.buffer[:] = request.slot
+        self.buffer[:] = request.env
         return self.buffer
 
 
@@ -258,7 +258,7 @@ class OneArray(Echo):
 
     def act(self, requests: Sequence[Request]) -> list[Reply]:
         together = np.zeros((len(requests), 2, 3), np.float32)
-        together[:] = np.array([request.slot for request in requests])[:, None, None]
+        together[:] = np.array([request.env for request in requests])[:, None, None]
         return [Reply(each) for each in together]
 
 
@@ -280,12 +280,12 @@ def test_a_buffer_that_is_used_again_changes_no_answer() -> None:
     assert [answer.reply.actions[0, 0] for answer in answers] == [5, 5, 5]
 
 
-def load_of(policy: Echo, batching: Batching, slots: int, times: int = 1) -> Load:
+def load_of(policy: Echo, batching: Batching, envs: int, times: int = 1) -> Load:
     async def run() -> Load:
         async with Batcher(policy, batching) as batcher:
-            batcher.playing = slots
+            batcher.playing = envs
             for _ in range(times):
-                await asyncio.gather(*(batcher.ask(request(slot)) for slot in range(slots)))
+                await asyncio.gather(*(batcher.ask(request(env)) for env in range(envs)))
             return batcher.load()
 
     return asyncio.run(run())
@@ -307,15 +307,15 @@ def test_requests_that_a_full_batch_leaves_behind_are_counted() -> None:
 
 
 class Deliberate(Echo):
-    """Says when it is asked, and answers when it is told to."""
+    """Sets ``entered`` at a request, and answers once ``released`` is set."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.asked, self.told = threading.Event(), threading.Event()
+        self.entered, self.released = threading.Event(), threading.Event()
 
     def act(self, requests: Sequence[Request]) -> list[Reply]:
-        self.asked.set()
-        assert self.told.wait(20)
+        self.entered.set()
+        assert self.released.wait(20)
         return super().act(requests)
 
 
@@ -324,11 +324,11 @@ def test_a_batch_that_is_under_way_counts_for_its_seconds() -> None:
         policy = Deliberate()
         async with Batcher(policy, Batching(1)) as batcher:
             batcher.playing = 1
-            asked = asyncio.create_task(batcher.ask(request(0)))
-            await asyncio.to_thread(policy.asked.wait, 20)
+            answer = asyncio.create_task(batcher.ask(request(0)))
+            await asyncio.to_thread(policy.entered.wait, 20)
             early = batcher.load()
-            policy.told.set()
-            await asked
+            policy.released.set()
+            await answer
             return early, batcher.load()
 
     early, late = asyncio.run(run())
@@ -337,7 +337,7 @@ def test_a_batch_that_is_under_way_counts_for_its_seconds() -> None:
 
 
 class Losing(Echo):
-    """A door to a process that is gone when it is asked for the second time, and there again the next time."""
+    """A client of a process that is dead at its second request, and alive again at the next."""
 
     def act(self, requests: Sequence[Request]) -> list[Reply]:
         replies = super().act(requests)
@@ -347,10 +347,10 @@ class Losing(Echo):
 
 
 @pytest.mark.parametrize("stateful", [True, False])
-def test_what_is_lost_is_told_to_episodes_in_mid_course_alone(stateful: bool) -> None:
-    async def ask(batcher: Batcher, slot: int, chunk: int) -> str:
+def test_a_loss_reaches_episodes_under_way_alone(stateful: bool) -> None:
+    async def ask(batcher: Batcher, env: int, chunk: int) -> str:
         try:
-            answer = await batcher.ask(replace(request(slot), chunk=chunk))
+            answer = await batcher.ask(replace(request(env), chunk=chunk))
         except PolicyLost as lost:
             return str(lost)
         return f"answer {answer.reply.actions[0, 0]:g}"
@@ -361,12 +361,12 @@ def test_what_is_lost_is_told_to_episodes_in_mid_course_alone(stateful: bool) ->
         async with Batcher(policy, Batching(4, wait_seconds=5)) as batcher:
             batcher.playing = 2
             await asyncio.gather(ask(batcher, 0, 0), ask(batcher, 1, 0))
-            said = await asyncio.gather(ask(batcher, 0, 1), ask(batcher, 2, 0))
+            first = await asyncio.gather(ask(batcher, 0, 1), ask(batcher, 2, 0))
             batcher.playing = 1
-            return [*said, await ask(batcher, 1, 1), await ask(batcher, 1, 0), await ask(batcher, 1, 1)]
+            return [*first, await ask(batcher, 1, 1), await ask(batcher, 1, 0), await ask(batcher, 1, 1)]
 
-    lost, gone = ("the server was restarted",) * 2 if stateful else ("answer 0", "answer 1")
-    assert asyncio.run(run()) == [lost, "answer 2", gone, "answer 1", "answer 1"]
+    lost, second = ("the server was restarted",) * 2 if stateful else ("answer 0", "answer 1")
+    assert asyncio.run(run()) == [lost, "answer 2", second, "answer 1", "answer 1"]
 
 
 def test_the_load_of_replicas_is_that_of_one_that_is_busy_as_they_are_on_average() -> None:

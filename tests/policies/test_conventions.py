@@ -52,7 +52,7 @@ def test_every_known_embodiment_survives_json() -> None:
             "the rotation of channel rotation_x is euler_xyz for the policy and axis_angle",
         ),
         (with_channel(6, gripper="1 opens, 0 closes"), "the gripper convention of channel gripper is '1 opens, 0 closes'"),
-        (replace(LIBERO_PANDA, cameras=LIBERO_PANDA.cameras | {"cam_right_wrist": "w"}), "wants the view cam_right_wrist and"),
+        (replace(LIBERO_PANDA, cameras=LIBERO_PANDA.cameras | {"cam_right_wrist": "w"}), "needs the view cam_right_wrist and"),
         (replace(LIBERO_PANDA, state_layout=("joint_0",)), "reads the state as [joint_0] and the env gives [position_x,"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
@@ -130,7 +130,7 @@ def test_the_robot_of_an_installed_suite_is_found(tmp_path: Path, monkeypatch: p
     (tmp_path / "broken_program.py").write_text("raise SystemExit(3)")
     monkeypatch.syspath_prepend(tmp_path)
     assert find_embodiment("toy_point") == TOY_POINT
-    with pytest.raises(PolicyError, match="not looked at: the broken suites program, see 'vlarig envs list'"):
+    with pytest.raises(PolicyError, match="not checked: the broken suites program, see 'vlarig envs list'"):
         find_embodiment("nowhere")
 
 

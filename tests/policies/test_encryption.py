@@ -1,4 +1,4 @@
-"""Policy servers that encrypt: who trusts their certificate is served, and every disagreement is told in a sentence."""
+"""Policy servers that encrypt: a client that trusts their certificate is served, and every disagreement is one sentence."""
 
 from __future__ import annotations
 
@@ -64,12 +64,12 @@ def refusal(address: str, **options: str) -> str:
     return str(error.value)
 
 
-def test_a_certificate_that_nobody_trusts(made: Certificates, encryption: ssl.SSLContext, tmp_path: Path) -> None:
+def test_a_certificate_without_a_trusted_authority(made: Certificates, encryption: ssl.SSLContext, tmp_path: Path) -> None:
     with served(ImageReader(), encryption=encryption) as server:
         for options in ({}, {"ca_file": str(certificates(tmp_path).authority)}):
-            said = refusal(server.address, **options)
-            assert f"the policy server at {server.address} cannot be used: its certificate is not accepted: " in said
-            assert "the policy option ca_file names it" in said
+            reason = refusal(server.address, **options)
+            assert f"the policy server at {server.address} cannot be used: its certificate is not accepted: " in reason
+            assert "the policy option ca_file names it" in reason
 
 
 def test_a_certificate_that_is_made_out_to_another_host(tmp_path: Path) -> None:
@@ -78,13 +78,15 @@ def test_a_certificate_that_is_made_out_to_another_host(tmp_path: Path) -> None:
         assert "certificate is not valid for '127.0.0.1'" in refusal(server.address, ca_file=str(other.authority))
 
 
-def test_ends_that_disagree_on_encryption_are_told_so(made: Certificates, encryption: ssl.SSLContext) -> None:
+def test_ends_that_disagree_on_encryption_get_that_reason(made: Certificates, encryption: ssl.SSLContext) -> None:
     with served(ImageReader(), encryption=encryption) as server:
-        said = refusal(server.address.replace("wss://", "ws://"))
-        assert "it ended the connection without an answer; if it serves with encryption, write wss:// instead of ws://" in said
+        reason = refusal(server.address.replace("wss://", "ws://"))
+        assert (
+            "it ended the connection without an answer; if it serves with encryption, write wss:// instead of ws://" in reason
+        )
     with served(ImageReader()) as server:
-        said = refusal(server.address.replace("ws://", "wss://"), ca_file=str(made.authority))
-        assert "it does not answer in TLS; if it serves without encryption, write ws:// instead of wss://" in said
+        reason = refusal(server.address.replace("ws://", "wss://"), ca_file=str(made.authority))
+        assert "it does not answer in TLS; if it serves without encryption, write ws:// instead of wss://" in reason
         assert "is not encrypted; write wss://" in refusal(server.address, ca_file=str(made.authority))
     assert "cannot be read (No such file or directory)" in str(refused_file("nowhere.pem"))
 
@@ -95,7 +97,7 @@ def refused_file(name: str) -> Exception:
     return error.value
 
 
-def test_who_does_not_speak_tls_disturbs_nobody(
+def test_a_client_without_tls_disturbs_no_other(
     made: Certificates, encryption: ssl.SSLContext, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.ERROR)

@@ -1,4 +1,4 @@
-"""What training asks of a policy: to record, to value, and to take new weights; in this process and in replicas."""
+"""What training needs of a policy: to record, to value, and to take new weights; in this process and in replicas."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_a_policy_that_does_not_learn_says_so() -> None:
         policy.load_weights(1, {})
 
 
-def test_replicas_take_new_weights_and_those_started_anew_the_newest() -> None:
+def test_replicas_take_new_weights_and_restarted_ones_the_newest() -> None:
     alone = Learner()
     with replicas(2) as policy:
         untrained = answers(policy)
@@ -91,16 +91,16 @@ def test_weights_that_are_anothers_are_refused_and_the_replica_lives_on() -> Non
 
 def test_values_and_recordings_of_replicas_are_those_of_the_policy() -> None:
     alone = Learner()
-    asked: list[Request] = [request(0.5), request(-0.5)]
+    requests: list[Request] = [request(0.5), request(-0.5)]
     with replicas(2) as policy:
         some: list[Policy] = [alone, policy]
         for each in some:
             each.load_weights(1, {"gain": np.full(1, 0.5, np.float32)})
-        np.testing.assert_array_equal(policy.value(asked), alone.value(asked))
-        assert policy.members[0].act(asked)[0].recorded is None
+        np.testing.assert_array_equal(policy.value(requests), alone.value(requests))
+        assert policy.members[0].act(requests)[0].recorded is None
         policy.record({"level": 0.5})
-        recorded = [member.act(asked)[1].recorded for member in policy.members]
+        recorded = [member.act(requests)[1].recorded for member in policy.members]
         assert [(each.log_probability, each.value, each.arrays["level"]) for each in recorded if each] == [(-0.5, 1.0, 0.5)] * 2
         assert [each.arrays["pid"] for each in recorded if each] == [member.pid for member in policy.members]
         policy.record(None)
-        assert policy.members[1].act(asked)[0].recorded is None
+        assert policy.members[1].act(requests)[0].recorded is None

@@ -71,7 +71,7 @@ def test_a_folder_that_names_code_to_run_is_refused(folder: Path, name: str, ste
         load_policy(f"lerobot:{folder}", OPTIONS)
 
 
-def test_without_lerobot_the_way_to_serve_it_is_told(folder: Path) -> None:
+def test_without_lerobot_the_message_names_the_way_to_serve_it(folder: Path) -> None:
     with pytest.raises(PolicyError, match=r"lerobot is not installed here; .*run: vlarig serve-policy --policy lerobot:"):
         load_policy(f"lerobot:{folder}", OPTIONS)
 
@@ -141,7 +141,7 @@ def test_chunks_are_what_lerobots_own_loop_plays(act: Act) -> None:
         ("feature", r"has no image 'observation.images.front'; it has observation.images.image"),
         ("view", r"does not fit convention=tabletop_panda: tabletop_panda has no view 'ceiling'"),
         ("suite", r"does not fit suite 'simpler_widowx' \(widowx_bridge\)"),
-        ("device", r"device=cuda was asked for, and torch finds no such device here; use device=cpu"),
+        ("device", r"device=cuda was requested, and torch finds no such device here; use device=cpu"),
         ("size", r"its state has 8 numbers and that of widowx_bridge 7"),
         ("weights", r"LeRobot cannot load \S+ \(RuntimeError: .*ACTPolicy"),
         ("history", r"\(diffusion\) looks back over 2 steps"),
@@ -149,9 +149,9 @@ def test_chunks_are_what_lerobots_own_loop_plays(act: Act) -> None:
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_sentence(act: Act, case: str, words: str) -> None:
-    said = act.facts["refusals"][case]
-    assert re.search(words, said), said
-    assert "\n" not in said
+    message = act.facts["refusals"][case]
+    assert re.search(words, message), message
+    assert "\n" not in message
 
 
 @pytest.mark.slow
@@ -162,7 +162,7 @@ def test_a_lerobot_policy_drives_a_sweep(act: Act, tabletop: Runtime, cli: Any, 
     assert done.returncode == 0, done.stderr
     episodes = results(tmp_path / "run")
     assert {key.split("/")[2] for key in episodes} == set(tasks)
-    assert {key.split("/")[1] for key in episodes} == {"standard-execute8@1"}
+    assert {key.split("/")[1] for key in episodes} == {"standard-n_action_steps8@1"}
     act.process.send_signal(signal.SIGTERM)
     assert act.process.stdout is not None
     chunks = sum(-(-episode["steps"] // 8) for episode in episodes.values())

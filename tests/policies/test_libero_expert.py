@@ -50,7 +50,7 @@ def turned(grasp: Grasp) -> float:
 
 @dataclass
 class World:
-    """A hand that goes where it is told, and things that move with it when it closes on one of their boxes.
+    """A hand that follows its actions, and things that move with it when it closes on one of their boxes.
 
     ``slips`` is how often what was grasped falls before it stays in the hand; ``rests`` the height at which a thing comes to lie.
     """
@@ -67,14 +67,14 @@ class World:
     held: bool = False
     grasps: int = 0
 
-    def request(self, chunk: int, slot: int = 0) -> Request:
-        """What the expert is asked in this moment."""
+    def request(self, chunk: int, env: int = 0) -> Request:
+        """The request to the expert at this moment."""
         truth = {f"points/{name}": points for name, points in self.points.items()}
         truth |= {f"pose/{name}": np.array([*place, 1.0, 0.0, 0.0, 0.0]) for name, place in self.where.items()}
         truth["grip"] = np.array([*self.grip, 0.0, np.cos(self.yaw / 2), np.sin(self.yaw / 2), 0.0])
         state = np.array([*self.grip, 0.0, 0.0, 0.0, self.opening / 2, -self.opening / 2], np.float32)
         seen = Observation(images={}, state=state, instruction=self.instruction)
-        return Request(slot, "libero_object/standard@1/task/base/0/0", chunk, 0, seen, TOY_POINT, 1, truth)
+        return Request(env, "libero_object/standard@1/task/base/0/0", chunk, 0, seen, TOY_POINT, 1, truth)
 
     def move(self, action: np.ndarray) -> None:
         """Carry out ``float32[7]``."""
@@ -126,11 +126,11 @@ def bowl_world() -> World:
     return World(BOWL, "akita_black_bowl_1", "plate_1", points, {name: np.array(place) for name, place in where.items()})
 
 
-def play(world: World, rows: int) -> list[np.ndarray]:
+def play(world: World, steps: int) -> list[np.ndarray]:
     expert = LiberoExpert()
     actions = []
-    for row in range(rows):
-        (action,) = expert.act_one(world.request(row))
+    for step in range(steps):
+        (action,) = expert.act_one(world.request(step))
         world.move(action)
         actions.append(action)
     return actions
@@ -167,7 +167,7 @@ def test_an_instruction_of_another_suite_is_refused_by_name() -> None:
 def test_a_thing_that_is_not_in_the_scene_is_refused_by_name() -> None:
     world = butter_world()
     del world.where["butter_1"]
-    with pytest.raises(PolicyError, match=r"asks for 'butter_1', but in the scene there are basket_1, milk_1"):
+    with pytest.raises(PolicyError, match=r"names 'butter_1', but in the scene there are basket_1, milk_1"):
         LiberoExpert().act_one(world.request(0))
 
 
@@ -183,7 +183,7 @@ def test_a_tall_thing_is_taken_near_its_top() -> None:
     assert 0.11 < grasp.place[2] < 0.13
 
 
-def test_fingers_keep_away_from_what_stands_beside() -> None:
+def test_fingers_keep_away_from_things_beside() -> None:
     points = box((0.1, -0.1, 0.04), (0.025, 0.024, 0.04))
     assert turned(choose(points, NOTHING, FAR)) == pytest.approx(0)
     neighbour = box((0.1, -0.04, 0.04), (0.02, 0.02, 0.04))
@@ -202,7 +202,7 @@ def test_a_bowl_is_taken_by_the_middle_of_a_part_of_its_wall_on_the_side_of_the_
     assert abs(closing @ outwards) == pytest.approx(1, abs=1e-6)
 
 
-def test_a_bowl_is_not_taken_where_something_stands_beside_it_nor_again_where_that_failed() -> None:
+def test_a_bowl_is_not_taken_where_something_is_beside_it_nor_again_where_that_failed() -> None:
     goal = np.array([-0.1, 0.2, 0.0])
     first = choose(bowl(-0.1, 0.0), NOTHING, goal)
     outwards = np.array([np.cos(first.side), np.sin(first.side)])
@@ -229,13 +229,13 @@ def test_the_thing_ends_at_its_place_and_is_left_there(world: World) -> None:
         np.testing.assert_allclose(action, [0, 0, 0, 0, 0, 0, -1], atol=0.01)
 
 
-def test_what_is_carried_passes_above_what_stands_in_the_way() -> None:
+def test_what_is_carried_passes_above_what_is_in_the_way() -> None:
     world, expert = butter_world(), LiberoExpert()
-    for row in range(200):
-        world.move(expert.act_one(world.request(row))[0])
+    for step in range(200):
+        world.move(expert.act_one(world.request(step))[0])
         butter, milk = world.points["butter_1"], world.points["milk_1"]
         apart = np.maximum(milk.min(0) - butter.max(0), butter.min(0) - milk.max(0))
-        assert apart.max() > 0, f"the butter meets the milk in row {row}"
+        assert apart.max() > 0, f"the butter meets the milk in step {step}"
 
 
 def test_a_thing_that_slips_is_fetched_again_at_once() -> None:
@@ -247,12 +247,12 @@ def test_a_thing_that_slips_is_fetched_again_at_once() -> None:
 
 def test_a_new_episode_forgets_the_last_one() -> None:
     used, other = LiberoExpert(), bowl_world()
-    for row in range(60):
-        other.move(used.act_one(other.request(row))[0])
+    for step in range(60):
+        other.move(used.act_one(other.request(step))[0])
     world = butter_world()
-    for row in range(40):
-        action = used.act_one(world.request(row))
-        if row == 0:
+    for step in range(40):
+        action = used.act_one(world.request(step))
+        if step == 0:
             np.testing.assert_array_equal(action, LiberoExpert().act_one(world.request(0)))
         world.move(action[0])
     alone = butter_world()
@@ -260,11 +260,11 @@ def test_a_new_episode_forgets_the_last_one() -> None:
     np.testing.assert_array_equal(world.grip, alone.grip)
 
 
-def test_slots_do_not_meet() -> None:
+def test_envs_do_not_meet() -> None:
     expert, worlds = LiberoExpert(), (butter_world(), bowl_world())
-    for row in range(80):
-        for slot, world in enumerate(worlds):
-            world.move(expert.act_one(world.request(row, slot))[0])
+    for step in range(80):
+        for env, world in enumerate(worlds):
+            world.move(expert.act_one(world.request(step, env))[0])
     for world, alone in zip(worlds, (butter_world(), bowl_world()), strict=True):
         play(alone, 80)
         np.testing.assert_array_equal(world.grip, alone.grip)

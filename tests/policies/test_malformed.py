@@ -48,13 +48,13 @@ SHOWN = {"Authorization": f"Api-Key {TOKEN}"}
 #: Hostile connections at a time.
 AT_A_TIME = 16
 
-#: MB that the server may grow by: the largest message as it arrives, put together and taken apart, for some who send one at a time.
+#: MB that the server may grow by: the largest message as it arrives, put together and taken apart, for a few senders of one at a time.
 GROWTH = 150
 
 
 @contextmanager
 def serving(folder: Path) -> Iterator[tuple[int, int]]:
-    """The command that serves the toy's policy: its process and its port. It must have nothing to complain about in the end."""
+    """The command that serves the toy's policy: its process and its port. It must have logged no error in the end."""
     file = folder / "point.json"
     file.write_text(json.dumps(embodiment_to_data(TOY_POINT)))
     words = ["--policy", "toy.policies:ImageReader", "--embodiment", str(file), "--port", "0", "--token-env", "SERVED"]
@@ -84,7 +84,7 @@ def serving(folder: Path) -> Iterator[tuple[int, int]]:
 def request(chunk: int, **more: Any) -> bytes:
     image = np.full((8, 8, 3), chunk, np.uint8)
     shown = {"observation/images/ego": image, "observation/state": np.zeros(3, np.float32), "prompt": "go"}
-    keys = {"client": "good", "slot": 0, "key": "an episode", "chunk": chunk, "seed": 7 * chunk, "execute": 10} | more
+    keys = {"client": "good", "env": 0, "key": "an episode", "chunk": chunk, "seed": 7 * chunk, "n_action_steps": 10} | more
     return pack({**shown, **{f"vlarig/{key}": value for key, value in keys.items()}})
 
 
@@ -105,12 +105,12 @@ async def play(connection: ClientConnection) -> list[bytes]:
 
 
 def attacks(port: int) -> list[Attack]:
-    """Hostile clients; each looks itself whether it was turned away as it should."""
+    """Hostile clients; each checks that it was refused as it should be."""
     (decoder,) = (each for each in all_decoders() if each.name == "serving")
     messages = [
         *broken_messages(decoder, 120),
         *(b"", bytes(MAX_MESSAGE_BYTES), bytes(MAX_MESSAGE_BYTES + 1), b"\x91" * MAX_MESSAGE_BYTES, "hello", "", "{}"),
-        *(request(5, client="stranger"), request(0, slot=-1), request(0, client=""), request(0, execute=10**6)),
+        *(request(5, client="stranger"), request(0, env=-1), request(0, client=""), request(0, n_action_steps=10**6)),
     ]
 
     async def shake_no_hands(data: bytes) -> None:
@@ -132,19 +132,19 @@ def attacks(port: int) -> list[Attack]:
     async def send(data: bytes | str) -> None:
         connection = await connected(port)
         sending = asyncio.create_task(connection.send(data))
-        heard = await messages_until_the_end(connection)
+        received = await messages_until_the_end(connection)
         await asyncio.wait([sending])
         sending.exception()
         if len(data) <= MAX_MESSAGE_BYTES:
-            (text,) = heard
+            (text,) = received
             check_refusal(text)
         else:
-            assert heard == []
+            assert received == []
 
     async def leave(chunk: int) -> None:
-        """Go away with a request under way."""
+        """Disconnect with a request under way."""
         connection = await connected(port)
-        await connection.send(request(0, client=f"gone {chunk}"))
+        await connection.send(request(0, client=f"closed {chunk}"))
         connection.transport.write(frame(BINARY, b"", length=1000))
         connection.transport.abort()
 
@@ -168,7 +168,7 @@ def attacks(port: int) -> list[Attack]:
 
 
 def check_refusal(text: bytes | str) -> None:
-    """Make sure that a client was told in one line what was wrong."""
+    """Make sure that a client got the error in one line."""
     assert isinstance(text, str), text
     assert 0 < len(text) <= 500
     assert len(text.splitlines()) == 1
@@ -176,7 +176,7 @@ def check_refusal(text: bytes | str) -> None:
     assert TESTS.name not in text.split("/")
 
 
-def test_pings_whose_answers_nobody_reads_do_not_pile_up(toy_home: Path, tmp_path: Path) -> None:
+def test_pings_with_unread_answers_do_not_pile_up(toy_home: Path, tmp_path: Path) -> None:
     async def run(pid: int, port: int) -> None:
         memory = most_memory(pid)
         line = await asyncio.open_connection("127.0.0.1", port, limit=1024)

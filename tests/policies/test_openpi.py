@@ -1,4 +1,4 @@
-"""The door to openpi servers: its wire, its layouts, and what stops a run before its first episode."""
+"""The client of openpi servers: its wire, its layouts, and what stops a run before its first episode."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ def observation(**views: np.ndarray) -> Observation:
     return Observation(images=views or {"ego": EGO, "cam_left_wrist": WRIST}, state=STATE, instruction="pick it up")
 
 
-def request(slot: int = 0, embodiment: Any = LIBERO_PANDA, seen: Observation | None = None) -> Request:
-    return Request(slot, f"a/b@1/c/base/{slot}/0", 0, slot, seen or observation(), embodiment, 5)
+def request(env: int = 0, embodiment: Any = LIBERO_PANDA, seen: Observation | None = None) -> Request:
+    return Request(env, f"a/b@1/c/base/{env}/0", 0, env, seen or observation(), embodiment, 5)
 
 
 # The wire.
@@ -150,7 +150,7 @@ def test_the_libero_layout_is_the_one_of_openpis_own_client() -> None:
     message = LIBERO.message(observation())
     assert set(message) == {"observation/image", "observation/wrist_image", "observation/state", "prompt"}
     assert message["observation/image"].shape == message["observation/wrist_image"].shape == (224, 224, 3)
-    assert not message["observation/wrist_image"][:28].any()  # 96 of 128 rows: padded above and below, not stretched
+    assert not message["observation/wrist_image"][:28].any()  # 96 of 128 steps: padded above and below, not stretched
     assert message["observation/wrist_image"][112].any()
     np.testing.assert_array_equal(message["observation/state"], STATE)
     assert message["prompt"] == "pick it up"
@@ -190,7 +190,7 @@ def test_what_a_layout_writes_it_reads(layout: Any) -> None:
             assert abs(float(image.mean()) - float(history[-1].mean())) < 2
 
 
-# Settings and conventions, against a server that says nothing, as openpi's own do.
+# Settings and conventions, against a server without an announcement, as openpi's own are.
 
 
 @contextmanager
@@ -207,11 +207,11 @@ def silent_server(
         try:
             for data in connection:
                 got.append(unpack(data) | {"connection": id(connection)})
-                said = answer(got[-1])
-                if said is None:
+                reply = answer(got[-1])
+                if reply is None:
                     connection.socket.close()
                     return
-                connection.send(said if isinstance(said, (str, bytes)) else pack(said))
+                connection.send(reply if isinstance(reply, (str, bytes)) else pack(reply))
         except (ConnectionClosed, OSError):
             pass
 
@@ -237,7 +237,7 @@ def remote(url: str, **settings: str) -> Iterator[OpenpiPolicy]:
         policy.close()  # a second call does nothing
 
 
-def test_a_declared_server_is_asked_in_its_layout_over_many_connections() -> None:
+def test_a_declared_server_gets_its_layout_over_many_connections() -> None:
     def answer(message: dict) -> dict:
         time.sleep(0.2)
         return {"actions": np.full((10, 7), message["observation/state"][0]), "server_timing": {"infer_ms": 200.0}}
@@ -245,7 +245,7 @@ def test_a_declared_server_is_asked_in_its_layout_over_many_connections() -> Non
     with silent_server(answer) as (url, got), remote(url, **DECLARED) as policy:
         policy.check("libero_goal", LIBERO_PANDA)
         assert (policy.name, policy.horizon) == ("openpi", 10)
-        requests = [request(slot, seen=observation() | {"state": np.full(8, slot, np.float32)}) for slot in range(8)]
+        requests = [request(env, seen=observation() | {"state": np.full(8, env, np.float32)}) for env in range(8)]
         began = time.monotonic()
         replies = policy.act(requests)
         assert time.monotonic() - began < 1.0
@@ -255,10 +255,10 @@ def test_a_declared_server_is_asked_in_its_layout_over_many_connections() -> Non
 
 
 @pytest.mark.parametrize("missing", ["layout", "convention", "horizon", "revision"])
-def test_silence_stops_the_run_and_says_what_to_type(missing: str) -> None:
-    told = {name: value for name, value in DECLARED.items() if name != missing}
+def test_a_server_without_an_announcement_stops_the_run_with_the_options_to_give(missing: str) -> None:
+    options = {name: value for name, value in DECLARED.items() if name != missing}
     with silent_server() as (url, _), pytest.raises(PolicyError, match="does not say what its numbers mean") as refused:
-        load_policy(f"openpi:{url}", told)
+        load_policy(f"openpi:{url}", options)
     assert f"--policy-options {missing}=" in str(refused.value)
 
 
@@ -271,7 +271,7 @@ def test_a_convention_that_does_not_fit_stops_the_run() -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "suite", "embodiment", "says"),
+    ("options", "suite", "embodiment", "says"),
     [
         (
             {"convention": "widowx_bridge"},
@@ -293,8 +293,10 @@ def test_a_convention_that_does_not_fit_stops_the_run() -> None:
         ),
     ],
 )
-def test_a_layout_that_the_suite_cannot_fill_stops_the_run(told: dict, suite: str, embodiment: Embodiment, says: str) -> None:
-    with silent_server() as (url, _), remote(url, **DECLARED | told) as policy, pytest.raises(PolicyError) as refused:
+def test_a_layout_that_the_suite_cannot_fill_stops_the_run(
+    options: dict, suite: str, embodiment: Embodiment, says: str
+) -> None:
+    with silent_server() as (url, _), remote(url, **DECLARED | options) as policy, pytest.raises(PolicyError) as refused:
         policy.check(suite, embodiment)
     assert f"suite {suite!r}: the layout" in str(refused.value)
     assert says in str(refused.value)
@@ -308,21 +310,21 @@ def test_a_convention_may_come_from_a_file(tmp_path: Path) -> None:
 
 
 def test_images_get_the_size_that_is_declared() -> None:
-    told = DECLARED | {"image_size": "64x48", "image_fit": "stretch"}
-    with silent_server() as (url, got), remote(url, **told) as policy:
+    options = DECLARED | {"image_size": "64x48", "image_fit": "stretch"}
+    with silent_server() as (url, got), remote(url, **options) as policy:
         policy.act([request()])
     assert got[0]["observation/image"].shape == (64, 48, 3)
     assert got[0]["observation/wrist_image"][0].any()
 
 
 @pytest.mark.parametrize(
-    ("told", "says"),
+    ("options", "says"),
     [
         ({"layuot": "libero"}, "has no option 'layuot'; did you mean layout"),
         ({"horizon": "ten"}, "the option horizon='ten' of the openpi policy is not possible"),
         (
             {"horizon": "0"},
-            "horizon='0' of the openpi policy is not possible: input should be greater than or equal to 1 (horizon: Rows",
+            "horizon='0' of the openpi policy is not possible: input should be greater than or equal to 1 (horizon: Steps",
         ),
         ({"timeout": "-1"}, "timeout='-1' of the openpi policy is not possible"),
         ({"image_size": "small"}, "image_size='small' of the openpi policy is not possible"),
@@ -337,14 +339,14 @@ def test_images_get_the_size_that_is_declared() -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_wrong_setting_gets_one_sentence(told: dict, says: str) -> None:
+def test_a_wrong_setting_gets_one_sentence(options: dict, says: str) -> None:
     with silent_server() as (url, _), pytest.raises(VlarigError) as refused:
-        load_policy(f"openpi:{url}", DECLARED | told)
+        load_policy(f"openpi:{url}", DECLARED | options)
     assert says in str(refused.value)
     assert "\n" not in str(refused.value)
 
 
-def test_an_address_where_nobody_listens_or_that_is_none() -> None:
+def test_an_address_without_a_server_or_that_is_none() -> None:
     with silent_server() as (url, _):
         pass
     with pytest.raises(PolicyError, match="no policy server can be reached at ws://127"):
@@ -417,7 +419,7 @@ def test_a_server_that_speaks_something_else(metadata: str | bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "says"),
+    ("reply", "says"),
     [
         (
             "Traceback (most recent call last):\n  File ...\nKeyError: 'observation/image'",
@@ -427,10 +429,10 @@ def test_a_server_that_speaks_something_else(metadata: str | bytes) -> None:
         ({"action": np.zeros((10, 7))}, "answered without an array 'actions'"),
         (None, "closed the connection"),
     ],
-    ids=["error", "garbage", "no actions", "gone"],
+    ids=["error", "garbage", "no actions", "closed"],
 )
-def test_an_answer_that_is_none_is_told_in_one_sentence(said: object, says: str) -> None:
-    with silent_server(lambda _: said) as (url, _), remote(url, **DECLARED) as policy, pytest.raises(PolicyError) as refused:
+def test_a_malformed_answer_gives_one_sentence(reply: object, says: str) -> None:
+    with silent_server(lambda _: reply) as (url, _), remote(url, **DECLARED) as policy, pytest.raises(PolicyError) as refused:
         policy.act([request()])
     assert says in str(refused.value)
     assert "\n" not in str(refused.value)
@@ -440,8 +442,8 @@ def test_a_server_that_takes_too_long() -> None:
     def answer(_: dict) -> None:
         time.sleep(1.0)
 
-    told = DECLARED | {"timeout": "0.2"}
-    with silent_server(answer) as (url, _), remote(url, **told) as policy, pytest.raises(PolicyError) as refused:
+    options = DECLARED | {"timeout": "0.2"}
+    with silent_server(answer) as (url, _), remote(url, **options) as policy, pytest.raises(PolicyError) as refused:
         policy.act([request()])
     assert "gave no answer within 0.2 s; raise the policy option timeout" in str(refused.value)
 
@@ -478,7 +480,7 @@ def test_what_is_announced_need_not_be_declared_and_must_not_be_contradicted() -
                 policy.check("libero_goal", LIBERO_PANDA)
         with remote(server.address, layout="vlarig", horizon="10"):
             pass
-        for told, says in [
+        for options, says in [
             ({"layout": "libero"}, "announces layout vlarig, and layout=libero was declared"),
             ({"horizon": "5"}, "announces horizon 10, and horizon=5 was declared"),
             (
@@ -487,26 +489,26 @@ def test_what_is_announced_need_not_be_declared_and_must_not_be_contradicted() -
             ),
         ]:
             with pytest.raises(PolicyError, match=says):
-                load_policy(f"openpi:{server.address}", told)
+                load_policy(f"openpi:{server.address}", options)
 
 
-NO_ROWS = Announcement("notebook", "4", 0, "vlarig", True, True, False, LIBERO_PANDA).to_data()
+NO_STEPS = Announcement("notebook", "4", 0, "vlarig", True, True, False, LIBERO_PANDA).to_data()
 
 
 @pytest.mark.parametrize(
     ("announced", "says"),
     [
-        ({"version": 7}, "announces itself in version '7' and we speak 1; run the same vlarig on both ends"),
+        ({"version": 7}, "announces itself in version '7' and we speak 2; run the same vlarig on both ends"),
         ("hello", "announces itself in version 'hello'"),
         ({"version": True}, "announces itself in version 'True'"),
         (
-            {"version": 1, "name": "x"},
+            {"version": 2, "name": "x"},
             "announcement: Object missing required field `revision`; run the same vlarig on both ends",
         ),
-        (NO_ROWS, "announcement: Expected `int` >= 1 - at `$.horizon`; run the same"),
-        ({**NO_ROWS, "horizon": 1, "more": 2}, "announcement: Object contains unknown field `more`"),
+        (NO_STEPS, "announcement: Expected `int` >= 1 - at `$.horizon`; run the same"),
+        ({**NO_STEPS, "horizon": 1, "more": 2}, "announcement: Object contains unknown field `more`"),
     ],
-    ids=["version", "text", "flag", "incomplete", "no rows", "unknown"],
+    ids=["version", "text", "flag", "incomplete", "no steps", "unknown"],
 )
 def test_an_announcement_that_is_not_ours_is_refused(announced: object, says: str) -> None:
     with silent_server(metadata={"vlarig": announced}) as (url, _), pytest.raises(PolicyError) as refused:

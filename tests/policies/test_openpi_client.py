@@ -103,7 +103,7 @@ def test_openpi_client_plays_three_whole_episodes(
     path = tmp_path / "embodiment.json"
     path.write_text(json.dumps(embodiment_to_data(suite.embodiment)))
     register_envs()
-    local, asked = ImageReader(), 0
+    local, chunk = ImageReader(), 0
     words = ["--policy", "toy.policies:ImageReader", "--embodiment", str(path), "--layout", "libero"]
     with playing(openpi_python, *words) as player, gymnasium.make(f"vlarig/{name}", disable_env_checker=True) as env:
         assert {key: value.item() for key, value in player.greeting.items()} == {
@@ -111,34 +111,36 @@ def test_openpi_client_plays_three_whole_episodes(
             "horizon": 10,
             "layout": "libero",
         }
-        for start in range(3):
-            observation, _ = env.reset(seed=start, options={"task": suite.tasks[0].name, "start": start})
-            over, rows = False, 0
+        for initial_state in range(3):
+            observation, _ = env.reset(
+                seed=initial_state, options={"task": suite.tasks[0].name, "initial_state": initial_state}
+            )
+            over, steps = False, 0
             while not over:
                 answer = player.ask(observation)
-                np.testing.assert_array_equal(answer["actions"], in_process(local, suite.embodiment, observation, asked))
-                asked += 1
+                np.testing.assert_array_equal(answer["actions"], in_process(local, suite.embodiment, observation, chunk))
+                chunk += 1
                 result: Any = env.unwrapped.step_chunk(answer["actions"])  # pyright: ignore[reportAttributeAccessIssue]
                 observation = Observation(
                     images={view: frames[-1:] for view, frames in result.snapshot.frames.views.items()},
                     state=result.snapshot.state,
                     instruction=result.snapshot.instruction,
                 )
-                rows += len(result.rows)
+                steps += len(result.steps)
                 over = result.over
-            print(f"{name}, start {start}: {rows} rows, success {result.snapshot.outcome.first}")
-            assert rows > 0
-        told = player.ask(observation | {"instruction": ""})
-        assert "Error in inference server:\n'prompt' has to be a text" in str(told["error"])
-    assert asked >= 3
+            print(f"{name}, start {initial_state}: {steps} steps, success {result.snapshot.outcome.first}")
+            assert steps > 0
+        refused = player.ask(observation | {"instruction": ""})
+        assert "Error in inference server:\n'prompt' has to be a text" in str(refused["error"])
+    assert chunk >= 3
 
 
-def in_process(policy: ImageReader, embodiment: Any, observation: Observation, asked: int) -> np.ndarray:
+def in_process(policy: ImageReader, embodiment: Any, observation: Observation, chunk: int) -> np.ndarray:
     """What the policy answers without a server, shown what openpi-client shows it."""
     images = {view: fit_image(frames[-1], 224, 224, "pad")[None] for view, frames in observation["images"].items()}
     shown = Observation(images=images, state=observation["state"], instruction=observation["instruction"])
-    seed = policy_seed(0, "connection/0", asked)
-    (reply,) = policy.act([Request(0, "connection/0", asked, seed, shown, embodiment, 8)])
+    seed = policy_seed(0, "connection/0", chunk)
+    (reply,) = policy.act([Request(0, "connection/0", chunk, seed, shown, embodiment, 8)])
     return reply.actions
 
 

@@ -1,4 +1,4 @@
-"""Several servers of one policy: they share a sweep's episodes, and one that goes away costs nobody anything."""
+"""Several servers of one policy: they share a sweep's episodes, and the loss of one costs no episode."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("toy_home")
 
 
 def sweep(policy: str | ImageReader, run: str, episodes: int = 8) -> dict:
-    assert evaluate("toy", policy, workers=2, slots=3, episodes=episodes, run=Path(run)).complete
+    assert evaluate("toy", policy, workers=2, num_envs=6, episodes=episodes, run=Path(run)).complete
     with Ledger.open_read_only(Path(run)) as ledger:
         assert ledger.attempts() == []
     return results(Path(run))
@@ -76,10 +76,10 @@ def test_a_server_that_comes_back_is_used_again(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(backoff, "FIRST_PAUSE", 0.01)
     with served(ImageReader()) as server:
         one = openpi_servers.OpenpiServer(server.address, {})
-        monkeypatch.setattr(OpenpiPolicy, "act", lambda policy, requests: _raise_gone())
+        monkeypatch.setattr(OpenpiPolicy, "act", lambda policy, requests: _raise_lost())
         with pytest.raises(openpi_servers.PolicyLost):
             one.act([])
-        with pytest.raises(openpi_servers.PolicyLost, match="is gone"):
+        with pytest.raises(openpi_servers.PolicyLost, match="is lost"):
             one.act([])
         monkeypatch.undo()
         one.revive([])
@@ -93,7 +93,7 @@ def test_a_server_is_waited_for_by_the_next_batcher_too(monkeypatch: pytest.Monk
         one = openpi_servers.OpenpiServer(server.address, {})
         one.interrupt()  # by a batcher that ends
         one.close()
-        connect, tries = OpenpiPolicy, iter([_raise_gone, _raise_gone])
+        connect, tries = OpenpiPolicy, iter([_raise_lost, _raise_lost])
 
         def try_to_connect(address: str) -> OpenpiPolicy:
             for fail in tries:
@@ -113,15 +113,15 @@ def test_a_server_that_comes_back_as_another_policy_is_not_used() -> None:
         first = pool.members[0]
         first.close()
         first.address = changed.address
-        with pytest.raises(PolicyError, match=r"the policy server at .* says that it is another policy than before"):
+        with pytest.raises(PolicyError, match=r"the policy server at .* describes another policy than before"):
             pool.revive(first)
-        with pytest.raises(openpi_servers.PolicyLost, match="is gone"):
+        with pytest.raises(openpi_servers.PolicyLost, match="is lost"):
             first.act([])
         pool.close()
 
 
-def _raise_gone() -> None:
-    raise openpi_servers.ServerGoneError("the policy server is gone")
+def _raise_lost() -> None:
+    raise openpi_servers.ServerLostError("the policy server is lost")
 
 
 def test_a_server_that_stays_away_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,6 +152,6 @@ def test_servers_of_different_policies_are_refused() -> None:
 def test_what_is_neither_an_address_nor_a_file(tmp_path: Path) -> None:
     with pytest.raises(PolicyError, match="is no address of a policy server, and no file with addresses"):
         load_policy("openpi:gpu1")
-    (tmp_path / "empty").write_text("# nobody\n")
+    (tmp_path / "empty").write_text("# no address\n")
     with pytest.raises(PolicyError, match="names no policy server"):
         load_policy(f"openpi:{tmp_path / 'empty'}")

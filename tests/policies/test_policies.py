@@ -1,4 +1,4 @@
-"""Policies by name, and what the scripted ones promise."""
+"""Policies by name, and the contract of the scripted ones."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from vlarig.policies.api import PolicyError, Request, policy_seed
 from vlarig.policies.registry import check_members, load_policy, policy_names
 
 
-def request(seed: int = 5, slot: int = 0, key: str = "toy/standard@1/reach_red/base/0/0") -> Request:
+def request(seed: int = 5, env: int = 0, key: str = "toy/standard@1/reach_red/base/0/0") -> Request:
     observation = Observation(images={}, state=np.zeros(3, np.float32), instruction="move the point to the red goal")
-    return Request(slot, key, 0, seed, observation, TOY_POINT, execute=8)
+    return Request(env, key, 0, seed, observation, TOY_POINT, n_action_steps=8)
 
 
 def test_seeds_are_the_same_for_ever_and_differ_by_run_episode_and_chunk() -> None:
@@ -30,7 +30,7 @@ def test_seeds_are_the_same_for_ever_and_differ_by_run_episode_and_chunk() -> No
 def test_random_actions_follow_from_the_request_alone() -> None:
     policy = load_policy("random")
     (alone,) = policy.act([request(5)])
-    among = policy.act([request(1, slot=1), request(5, slot=2), request(9, slot=3)])
+    among = policy.act([request(1, env=1), request(5, env=2), request(9, env=3)])
     np.testing.assert_array_equal(alone.actions, among[1].actions)
     assert not np.array_equal(among[0].actions, among[2].actions)
     assert alone.actions.shape == (8, 3)
@@ -145,6 +145,6 @@ def test_an_option_comes_as_what_it_is_annotated_with(option: str, text: str, va
 def test_an_option_that_does_not_fit_is_refused_in_a_sentence(option: str, text: str, expected: str) -> None:
     with pytest.raises(PolicyError) as refused:
         load_policy("toy.policies:Annotated", {option: text})
-    said = f"the option {option}='{text}' of the policy 'toy.policies:Annotated' does not fit; expected "
-    assert str(refused.value).startswith(said)
+    sentence = f"the option {option}='{text}' of the policy 'toy.policies:Annotated' does not fit; expected "
+    assert str(refused.value).startswith(sentence)
     assert expected in str(refused.value).replace("typing.", "")

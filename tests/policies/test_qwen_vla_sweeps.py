@@ -24,7 +24,9 @@ SWEEP = ("sweep", "tabletop", "--policy-options", "temperature=1", "--tasks", "s
 def alone(tabletop: Runtime, module_cli, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A strict sweep in process, with one worker."""
     run = tmp_path_factory.mktemp("runs") / "alone"
-    done = module_cli(*SWEEP, "--policy", "qwen-vla:tiny", "--strict", "--workers", 1, "--slots", 1, "--run", run, timeout=280)
+    done = module_cli(
+        *SWEEP, "--policy", "qwen-vla:tiny", "--strict", "--workers", 1, "--num-envs", 1, "--run", run, timeout=280
+    )
     assert done.returncode == 0, done.stderr
     assert "batching moved" not in done.stdout
     return run
@@ -32,7 +34,7 @@ def alone(tabletop: Runtime, module_cli, tmp_path_factory: pytest.TempPathFactor
 
 @pytest.mark.slow
 def test_strict_results_do_not_depend_on_workers(alone: Path, cli, tmp_path: Path) -> None:
-    done = cli(*SWEEP, "--policy", "qwen-vla:tiny", "--strict", "--workers", 4, "--slots", 2, "--run", tmp_path, timeout=280)
+    done = cli(*SWEEP, "--policy", "qwen-vla:tiny", "--strict", "--workers", 4, "--num-envs", 8, "--run", tmp_path, timeout=280)
     assert done.returncode == 0, done.stderr
     assert results(tmp_path) == results(alone)
 
@@ -52,7 +54,7 @@ def test_rollouts_carry_what_an_update_needs(toy_home: Path) -> None:
     policy.record({})
     torch.nn.init.normal_(policy.model.value_head.readout.weight)
     with Rollouts({"toy": 3}, policy, logs=toy_home) as rollouts:
-        transitions = [each for slot in rollouts.collect(2) for each in slot]
+        transitions = [each for env in rollouts.collect(2) for each in env]
     assert len(transitions) == 6
     recorded = [each.reply.recorded for each in transitions]
     with torch.no_grad():

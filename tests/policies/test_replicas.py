@@ -1,4 +1,4 @@
-"""Replicas: one policy in several processes gives the results of one in this process, whichever of them die on the way."""
+"""Replicas: one policy in several processes gives the results of one in this process, whichever of them die in between."""
 
 from __future__ import annotations
 
@@ -49,13 +49,13 @@ NOTEBOOK, FORGETFUL, TRAPPED = (f"toy.unsteady:{name}" for name in ("Notebook", 
 CHUNKS = 4
 
 
-def request(slot: int, key: str, chunk: int, size: int = 4) -> Request:
-    rng = np.random.default_rng([slot, chunk])
+def request(env: int, key: str, chunk: int, size: int = 4) -> Request:
+    rng = np.random.default_rng([env, chunk])
     image = rng.integers(0, 256, (1, size, size, 3), np.uint8)
     observation = Observation(
         images={"ego": image}, state=rng.normal(size=3).astype(np.float32), instruction=f"go on with {key}"
     )
-    return Request(slot, key, chunk, policy_seed(0, key, chunk), observation, TOY_POINT, 2, {"goal": rng.normal(size=2)})
+    return Request(env, key, chunk, policy_seed(0, key, chunk), observation, TOY_POINT, 2, {"goal": rng.normal(size=2)})
 
 
 def episode_key(number: int) -> str:
@@ -63,15 +63,15 @@ def episode_key(number: int) -> str:
 
 
 class Players:
-    """Slots that play episodes as an engine does; one that was lost is begun again."""
+    """Envs that play episodes as an engine does; one that was lost restarts."""
 
-    def __init__(self, policy: Policy, batching: Batching, order: list[int], slots: int = 6, size: int = 4) -> None:
-        self.policy, self.batching, self.slots, self.size = policy, batching, slots, size
+    def __init__(self, policy: Policy, batching: Batching, order: list[int], envs: int = 6, size: int = 4) -> None:
+        self.policy, self.batching, self.envs, self.size = policy, batching, envs, size
         self.left = list(order)
         self.replies: dict[str, list[Reply]] = {}
         self.lost = 0
-        self.answered = [0] * slots
-        """Chunks of the episode that each slot plays."""
+        self.answered = [0] * envs
+        """Chunks of the episode that each env plays."""
         self.after_chunk: Callable[[], None] = lambda: None
 
     def play(self) -> dict[str, bytes]:
@@ -81,25 +81,25 @@ class Players:
 
     async def _play(self) -> None:
         async with Batcher(self.policy, self.batching) as self.batcher:
-            self.batcher.playing = self.slots
-            await asyncio.gather(*(self._slot(slot) for slot in range(self.slots)))
+            self.batcher.playing = self.envs
+            await asyncio.gather(*(self._env(env) for env in range(self.envs)))
 
-    async def _slot(self, slot: int) -> None:
+    async def _env(self, env: int) -> None:
         while self.left:
             key = episode_key(self.left.pop(0))
             while key not in self.replies:
                 try:
-                    self.replies[key] = [await self._chunk(slot, key, chunk) for chunk in range(CHUNKS)]
+                    self.replies[key] = [await self._chunk(env, key, chunk) for chunk in range(CHUNKS)]
                 except PolicyLost:
                     self.lost += 1
         self.batcher.playing -= 1
-        self.batcher.forget(slot)
+        self.batcher.forget(env)
 
-    async def _chunk(self, slot: int, key: str, chunk: int) -> Reply:
+    async def _chunk(self, env: int, key: str, chunk: int) -> Reply:
         number = int(key.split("/")[-2])
-        asked = request(number, key, chunk, self.size)  # what it sees is the episode's, whichever slot plays it
-        answer = await self.batcher.ask(Request(**{**vars(asked), "slot": slot}))
-        self.answered[slot] = chunk + 1
+        sent = request(number, key, chunk, self.size)  # what it sees is the episode's, whichever env plays it
+        answer = await self.batcher.ask(Request(**{**vars(sent), "env": env}))
+        self.answered[env] = chunk + 1
         self.after_chunk()
         return answer.reply
 
@@ -152,7 +152,7 @@ def test_results_are_those_of_the_policy_in_this_process(count: int, most: int) 
 
 def test_an_episode_keeps_to_one_replica_and_episodes_are_spread() -> None:
     with replicated(NOTEBOOK, 3) as policy:
-        players = Players(policy, Batching(4), list(range(9)), slots=9)
+        players = Players(policy, Batching(4), list(range(9)), envs=9)
         players.play()
         homes = [{reply.recorded.arrays["pid"] for reply in replies} for replies in players.replies.values()]
         assert all(len(pids) == 1 for pids in homes)
@@ -162,7 +162,7 @@ def test_an_episode_keeps_to_one_replica_and_episodes_are_spread() -> None:
 @pytest.mark.timeout(60)
 def test_a_batch_is_full_where_every_replica_has_its_share() -> None:
     with replicated(NOTEBOOK, 2) as policy:
-        players = Players(policy, Batching(8, wait_seconds=3600), list(range(6)), slots=6)
+        players = Players(policy, Batching(8, wait_seconds=3600), list(range(6)), envs=6)
         players.play()
         assert {reply.recorded.arrays["batch"] for replies in players.replies.values() for reply in replies} == {3}
 
@@ -190,10 +190,10 @@ def test_an_episode_in_mid_course_is_lost_with_its_replica_and_can_be_begun_agai
     async def run(policy: PolicyPool[Replica]) -> None:
         async with Batcher(policy, Batching(4)) as batcher:
             batcher.playing = 2
-            for slot in (0, 1):
-                await batcher.ask(request(slot, episode_key(slot), 0))
+            for env in (0, 1):
+                await batcher.ask(request(env, episode_key(env), 0))
             kill(policy, 0)
-            with pytest.raises(PolicyLost, match=r"replica 0 of the policy .* is gone: it was ended by SIGKILL"):
+            with pytest.raises(PolicyLost, match=r"replica 0 of the policy .* is dead: it was ended by SIGKILL"):
                 await batcher.ask(request(0, episode_key(0), 1))
             with pytest.raises(PolicyLost):
                 await batcher.ask(request(0, episode_key(0), 1))
@@ -210,25 +210,23 @@ def test_an_episode_that_has_not_begun_is_not_lost() -> None:
         async with Batcher(policy, Batching(4)) as batcher:
             batcher.playing = 4
             kill(policy, 0)
-            await asyncio.gather(*(batcher.ask(request(slot, episode_key(slot), 0)) for slot in range(4)))
+            await asyncio.gather(*(batcher.ask(request(env, episode_key(env), 0)) for env in range(4)))
 
     with replicated(NOTEBOOK) as policy:
         asyncio.run(run(policy))
 
 
-@pytest.mark.parametrize(("kind", "story"), [("die", "was ended by SIGKILL"), ("exit", "exited with status 3")])
-def test_a_replica_that_dies_in_a_batch_is_started_anew(
-    trap: Path, kind: str, story: str, caplog: pytest.LogCaptureFixture
-) -> None:
+@pytest.mark.parametrize(("kind", "reason"), [("die", "was ended by SIGKILL"), ("exit", "exited with status 3")])
+def test_a_replica_that_dies_in_a_batch_restarts(trap: Path, kind: str, reason: str, caplog: pytest.LogCaptureFixture) -> None:
     with replicated(TRAPPED, 2, trap=trap) as policy:
         before = {each.pid for each in policy.members}
         players = Players(policy, Batching(8), list(range(12)))
 
         def set_trap() -> None:
-            """Whoever has the episode that has just begun is gone when it is to go on."""
-            begun = next(slot for slot, chunks in enumerate(players.answered) if chunks)
+            """The replica of the episode that has just begun is dead when it is to go on."""
+            begun = next(env for env, chunks in enumerate(players.answered) if chunks)
             trap.with_name("ready").write_text(f"{kind} {episode_key(begun)}")
-            trap.with_name("ready").rename(trap)  # at once: who comes upon half a trap lets it go
+            trap.with_name("ready").rename(trap)  # at once: a replica that finds half a trap ignores it
             players.after_chunk = lambda: None
 
         players.after_chunk = set_trap
@@ -236,13 +234,11 @@ def test_a_replica_that_dies_in_a_batch_is_started_anew(
         assert players.lost > 0
         assert before != {each.pid for each in policy.members}
     assert "I feel strange" in caplog.text
-    assert f"is gone: it {story}; it said last: I feel strange" in caplog.text
+    assert f"is dead: it {reason}; its last output: I feel strange" in caplog.text
 
 
 @pytest.mark.timeout(60)
-def test_a_replica_that_is_started_anew_over_edited_code_is_another_policy(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_replica_that_restarts_over_edited_code_is_another_policy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     code = "from toy.policies import ImageReader\nclass Mine(ImageReader):\n    gain = {}\n"
     (tmp_path / "edited_policy.py").write_text(code.format(1))
     monkeypatch.chdir(tmp_path)
@@ -252,13 +248,13 @@ def test_a_replica_that_is_started_anew_over_edited_code_is_another_policy(
         kill(policy, 0)
         with pytest.raises(PolicyLost):
             replica.act([request(0, episode_key(0), 0)])
-        with pytest.raises(VlarigError, match="says that it is another policy than before; begin a new run"):
+        with pytest.raises(VlarigError, match="describes another policy than before; begin a new run"):
             policy.revive(replica)
 
 
 def test_a_replica_that_gives_no_answer_is_killed(trap: Path, caplog: pytest.LogCaptureFixture) -> None:
     with replicated(TRAPPED, 1, Patience(answer=1.0), trap=trap) as policy:
-        players = Players(policy, Batching(8), list(range(3)), slots=3)
+        players = Players(policy, Batching(8), list(range(3)), envs=3)
         trap.write_text("hang")
         assert players.play() == expected(Notebook(), 3)
         assert not trap.exists()
@@ -270,7 +266,7 @@ def test_a_replica_that_is_stopped_and_goes_on_has_lost_nothing(trap: Path) -> N
         pid = policy.members[0].pid
         assert pid is not None
         trap.write_text("stop")
-        players = Players(policy, Batching(8), list(range(3)), slots=3)
+        players = Players(policy, Batching(8), list(range(3)), envs=3)
 
         def wake() -> None:
             while "T (stopped)" not in Path(f"/proc/{pid}/status").read_text():
@@ -292,10 +288,10 @@ def test_time_in_which_the_driver_was_stopped_is_not_the_replicas_and_its_policy
 
     note = tmp_path / "note"
     with replicated("toy.unsteady:Slow", 1, Patience(answer=1.25), note=note) as policy, ThreadPoolExecutor(1) as threads:
-        asked = threads.submit(policy.members[0].act, [request(0, episode_key(0), 0)])
+        answer = threads.submit(policy.members[0].act, [request(0, episode_key(0), 0)])
         time.sleep(0.3)
         policy.members[0]._loop.run(stand_still())
-        assert len(asked.result()) == 1
+        assert len(answer.result()) == 1
         assert not note.exists()
     assert note.read_text() == "closed"
 
@@ -307,7 +303,7 @@ def test_an_episode_that_kills_replicas_again_and_again_is_named(trap: Path, mon
         policy.act([request(0, episode_key(0), 0)])
         trap.write_text(f"always-die {episode_key(1)}")
         with pytest.raises(PolicyError, match=rf"SIGKILL.*; that happened 3 times while it acted for {episode_key(1)}"):
-            Players(policy, Batching(1), list(range(3)), slots=1).play()
+            Players(policy, Batching(1), list(range(3)), envs=1).play()
 
 
 @pytest.mark.usefixtures("no_pauses")
@@ -318,7 +314,7 @@ def test_a_replica_that_keeps_dying_is_given_up(trap: Path, monkeypatch: pytest.
         with pytest.raises(
             VlarigError, match=r"died 3 times without carrying out one request in between .the last time: it exited with stat"
         ):
-            Players(policy, Batching(1), list(range(3)), slots=1).play()
+            Players(policy, Batching(1), list(range(3)), envs=1).play()
 
 
 @pytest.mark.usefixtures("no_pauses")
@@ -362,20 +358,22 @@ def test_a_policy_that_cannot_be_loaded_is_refused_with_the_sentence_of_the_one_
             pass
         assert str(there.value) == str(here.value)
     monkeypatch.setattr(backoff, "MOST_FAILURES_AT_FIRST", 1)
-    with pytest.raises(VlarigError, match=r"died 2 times .* exited with status 7; it said last: libfoo.so: cannot open shared"):
+    with pytest.raises(
+        VlarigError, match=r"died 2 times .* exited with status 7; its last output: libfoo.so: cannot open shared"
+    ):
         replicated_policy("toy.unsteady:Stillborn", {}, 1)
-    with pytest.raises(PolicyError, match="say different things of themselves: revision is"):
+    with pytest.raises(PolicyError, match="describe themselves differently: revision is"):
         replicated_policy("toy.unsteady:Fickle", {}, 2)
 
 
-def test_what_a_policy_raises_is_told_in_its_own_words(trap: Path) -> None:
+def test_what_a_policy_raises_keeps_its_message(trap: Path) -> None:
     trap.write_text("raise")
     with replicated(TRAPPED, trap=trap) as policy:
         sentence = (
             f"the policy 'notebook' raised KeyError while it acted for {episode_key(0)}: 'ego_view' ({unsteady.__file__}:"
         )
         with pytest.raises(PolicyError) as raised:
-            Players(policy, Batching(1), [0], slots=1).play()
+            Players(policy, Batching(1), [0], envs=1).play()
         assert str(raised.value).startswith(sentence)
         assert "KeyError: 'ego_view'" in raised.value.traceback
         with pytest.raises(PolicyError, match="does not go elsewhere"):
@@ -405,7 +403,7 @@ def test_members_are_the_policys_own() -> None:
         assert policy.members[0].version == 3
 
 
-def test_a_replica_that_is_started_anew_is_told_all_that_it_was_told() -> None:
+def test_a_replica_that_restarts_gets_all_its_orders_again() -> None:
     with replicated(NOTEBOOK, 1) as policy:
         policy.strict()
         policy.check("toy", TOY_POINT)
@@ -427,7 +425,7 @@ def test_recorded_values_that_cannot_travel_are_refused_in_a_sentence(kind: str)
 
 def test_a_batch_may_be_larger_than_a_message() -> None:
     with replicated(NOTEBOOK, 1) as policy:
-        requests = [request(slot, episode_key(slot), 0, size=600) for slot in range(70)]  # 75 MB of pictures
+        requests = [request(env, episode_key(env), 0, size=600) for env in range(70)]  # 75 MB of pictures
         assert len(policy.act(requests)) == 70
 
 
@@ -466,9 +464,9 @@ def test_no_process_is_left(tmp_path: Path) -> None:
 def test_a_batcher_that_ends_interrupts_what_is_under_way(trap: Path) -> None:
     async def run(policy: PolicyPool[Replica]) -> None:
         async with Batcher(policy, Batching(4)) as batcher:
-            asked = asyncio.create_task(batcher.ask(request(0, episode_key(0), 0)))
+            answer = asyncio.create_task(batcher.ask(request(0, episode_key(0), 0)))
             await asyncio.to_thread(sprung)
-            asked.cancel()
+            answer.cancel()
 
     def sprung() -> None:
         while trap.exists():
@@ -479,19 +477,19 @@ def test_a_batcher_that_ends_interrupts_what_is_under_way(trap: Path) -> None:
         asyncio.run(run(policy))
 
 
-def test_the_answer_to_a_request_that_was_interrupted_is_nobody_elses(tmp_path: Path) -> None:
+def test_the_answer_to_a_request_that_was_interrupted_goes_to_no_other(tmp_path: Path) -> None:
     def act(episode: int) -> bytes:
         (reply,) = replica.act([request(0, episode_key(episode), 0)])
         return np.float32(reply.actions).tobytes()
 
     with replicated("toy.unsteady:Slow", 1, note=tmp_path / "note") as policy, ThreadPoolExecutor(1) as threads:
         (replica,) = policy.members
-        pid, asked = replica.pid, threads.submit(act, 0)
-        while not asked.done():
+        pid, answer = replica.pid, threads.submit(act, 0)
+        while not answer.done():
             replica.interrupt()
             time.sleep(0.1)
         with pytest.raises(PolicyLost, match="was interrupted"):
-            asked.result()
+            answer.result()
         (reply,) = Notebook().act([request(0, episode_key(1), 0)])
         assert act(1) == np.float32(reply.actions).tobytes()
         assert replica.pid == pid
@@ -523,19 +521,19 @@ def test_a_served_sweep_goes_on_where_replicas_die(toy_home: Path) -> None:
                 kill(policy, number)
 
         killed = threads.submit(kill_both)
-        run = evaluate("toy", f"openpi:{server.address}", episodes=6, workers=1, slots=4, run=Path("served")).run
+        run = evaluate("toy", f"openpi:{server.address}", episodes=6, workers=1, num_envs=4, run=Path("served")).run
         killed.result()
     assert results(run) == local
 
 
-def test_a_client_is_told_that_its_episode_is_lost(trap: Path) -> None:
+def test_a_client_gets_the_loss_of_its_episode(trap: Path) -> None:
     with replicated("toy.unsteady:Served", 1, trap=trap) as policy, served(policy) as server:
         remote: Any = load_policy(f"openpi:{server.address}")
         try:
             remote.act([request(0, episode_key(0), 0)])
             kill(policy, 0)
             with pytest.raises(
-                PolicyLost, match="has lost an episode: what the policy knew of the episode is gone; begin it again"
+                PolicyLost, match="has lost an episode: the policy's state of the episode is lost; begin the episode again"
             ):
                 remote.act([request(0, episode_key(0), 1)])
             for chunk in range(2):
@@ -548,25 +546,23 @@ def test_clients_that_left_are_no_longer_counted_as_their_replicas_work() -> Non
     def ask_all(server: PolicyServer, count: int) -> list[ClientConnection]:
         connections = [stack.enter_context(connect(server.address, compression=None)) for _ in range(count)]
         for connection in connections:
-            connection.recv(timeout=5)  # what the server says about itself
+            connection.recv(timeout=5)  # the server's metadata
             connection.send(pack({"observation/state": np.zeros(3, np.float32), "prompt": "go"}))
             assert isinstance(connection.recv(timeout=10), bytes)
         return connections
 
-    def asked() -> list[int]:
+    def chunks() -> list[int]:
         return [each.version for each in policy.members]
 
     with replicated("toy.unsteady:Served", trap="nowhere") as policy, served(policy) as server, ExitStack() as stack:
         connections = ask_all(server, 4)
-        assert asked() == [2, 2]
-        for left, number in enumerate(
-            (1, 3, 0, 2)
-        ):  # the first replica's last: their slots are the first to be given out again
+        assert chunks() == [2, 2]
+        for left, number in enumerate((1, 3, 0, 2)):  # the first replica's last: their envs are the first to be given out again
             connections[number].close()
             while len(server._connections) > 3 - left:
                 time.sleep(0.01)
         ask_all(server, 2)
-        assert asked() == [3, 3]
+        assert chunks() == [3, 3]
 
 
 def test_the_serve_policy_command_starts_replicas(toy_home: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The policy server: it batches over all who ask, trusts nobody, and a sweep through it equals one in process."""
+"""The policy server: it batches over all clients, trusts none, and a sweep through it equals one in process."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from conftest import TESTS, Cli
 from fuzzing.hostile import OPEN
 from served import served
 from toy.env import TOY_POINT
-from toy.policies import ImageReader, Told
+from toy.policies import ImageReader, WithOptions
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
@@ -50,7 +50,7 @@ from vlarig.policies.serving_requests import GRACE_SECONDS, MOST_ABSENT, Request
 
 
 class Notebook(Policy):
-    """Answers with its count of the slot's chunks and with the slot, after a while; cannot bear a state that begins with -13."""
+    """Answers with its count of the env's chunks and with the env, after a while; raises on a state that begins with -13."""
 
     name, revision, needs, horizon = "notebook", "4", Needs(images=False), 2
 
@@ -58,7 +58,7 @@ class Notebook(Policy):
         self.seconds = seconds
         self.batches: list[int] = []
         self.requests: list[Request] = []
-        self.notes: dict[int, int] = {}
+        self.states: dict[int, int] = {}
 
     def act(self, requests: Sequence[Request]) -> list[Reply]:
         time.sleep(self.seconds)
@@ -70,15 +70,15 @@ class Notebook(Policy):
         first = request.observation["state"][0]
         if first == -13:
             raise ValueError("thirteen\nTraceback (most recent call last)")
-        self.notes[request.slot] = 0 if request.chunk == 0 else self.notes[request.slot] + 1
-        return Reply(np.tile(np.array([first, self.notes[request.slot], request.slot], np.float32), (2, 1)))
+        self.states[request.env] = 0 if request.chunk == 0 else self.states[request.env] + 1
+        return Reply(np.tile(np.array([first, self.states[request.env], request.env], np.float32), (2, 1)))
 
 
 @contextmanager
 def client(url: str, token: str = "") -> Iterator[ClientConnection]:
     headers = {"Authorization": f"Api-Key {token}"} if token else None
     with connect(url, additional_headers=headers, compression=None, max_size=None, close_timeout=1) as connection:
-        unpack(connection.recv(timeout=5))  # what the server says about itself
+        unpack(connection.recv(timeout=5))  # the server's metadata
         yield connection
 
 
@@ -93,7 +93,7 @@ def ask(connection: ClientConnection, message: Any) -> Any:
 
 
 def refused(url: str, message: Any) -> str:
-    """What a client is told whose message is no good; its connection must end with code 1011."""
+    """The answer to a client whose message is malformed; its connection must end with code 1011."""
     with client(url) as connection:
         text = ask(connection, message)
         assert isinstance(text, str), "the message was answered"
@@ -107,11 +107,11 @@ def refused(url: str, message: Any) -> str:
 def test_many_clients_are_answered_in_batches_each_with_its_own() -> None:
     policy = Notebook(0.05)
     with served(policy, batching=Batching(16, wait_seconds=0.2)) as server, ThreadPoolExecutor(24) as threads:
-        everyone = threading.Barrier(24)
+        all_clients = threading.Barrier(24)
 
         def play(number: int) -> list[Any]:
             with client(server.address) as connection:
-                everyone.wait(10)
+                all_clients.wait(10)
                 return [ask(connection, seen(number)) for _ in range(5)]
 
         answers = list(threads.map(play, range(24)))
@@ -144,12 +144,12 @@ def test_a_plain_clients_seeds_differ_by_connection_and_request_and_follow_from_
     assert not set(seeds(1)) & set(first)
 
 
-def ours(who: str, slot: int, chunk: int, **more: Any) -> dict[str, Any]:
-    keys = {"client": who, "slot": slot, "key": f"{who}/{slot}", "chunk": chunk, "seed": 2**64 - 1, "execute": 3}
+def ours(client: str, env: int, chunk: int, **more: Any) -> dict[str, Any]:
+    keys = {"client": client, "env": env, "key": f"{client}/{env}", "chunk": chunk, "seed": 2**64 - 1, "n_action_steps": 3}
     return seen(**{f"vlarig/{key}": value for key, value in keys.items()}) | more
 
 
-def test_slots_of_different_clients_are_kept_apart_and_may_change_connections() -> None:
+def test_envs_of_different_clients_are_kept_apart_and_may_change_connections() -> None:
     policy = Notebook()
     with served(policy) as server, client(server.address) as a, client(server.address) as b, client(server.address) as other:
         assert ask(a, ours("me", 0, 0))["actions"][0, 1] == 0
@@ -157,10 +157,10 @@ def test_slots_of_different_clients_are_kept_apart_and_may_change_connections() 
         assert ask(other, ours("you", 0, 1))["actions"][0, 1] == 1
         assert ask(b, ours("me", 0, 1))["actions"][0, 1] == 1
         assert ask(a, ours("me", 0, 2))["actions"][0, 1] == 2
-        assert {request.slot for request in policy.requests} == {0, 1}
+        assert {request.env for request in policy.requests} == {0, 1}
         assert policy.requests[0].seed == 2**64 - 1
-        assert policy.requests[0].execute == 3
-        assert "beginning was not seen here" in refused(server.address, ours("they", 0, 3))
+        assert policy.requests[0].n_action_steps == 3
+        assert "first request did not arrive here" in refused(server.address, ours("they", 0, 3))
 
 
 def request_of_ours(chunk: int) -> Request:
@@ -180,7 +180,7 @@ def test_an_episode_goes_on_after_all_connections_were_lost() -> None:
             connection.transport.abort()
         time.sleep(0.3)
         (reply,) = remote.act([request_of_ours(2)])
-        assert reply.actions[0, 1] == 2  # the policy's notes are those of this episode
+        assert reply.actions[0, 1] == 2  # the policy's state is that of this episode
         remote.close()
 
 
@@ -189,18 +189,18 @@ def reader_of(now: list[float]) -> RequestReader:
         return RequestReader(server.announcement, VLARIG, 0, 8, lambda: now[0])
 
 
-def test_a_client_that_stays_away_is_forgotten_and_its_slot_used_again() -> None:
+def test_a_client_that_stays_away_is_forgotten_and_its_env_used_again() -> None:
     now = [0.0]
     reader = reader_of(now)
-    assert reader.read(ours("me", 0, 0), 1).slot == 0
+    assert reader.read(ours("me", 0, 0), 1).env == 0
     reader.forget(1)
     now[0] = GRACE_SECONDS - 1
-    assert reader.read(ours("you", 0, 0), 2).slot == 1
-    assert reader.read(ours("me", 0, 1), 3).slot == 0
+    assert reader.read(ours("you", 0, 0), 2).env == 1
+    assert reader.read(ours("me", 0, 1), 3).env == 0
     reader.forget(3)
     now[0] += GRACE_SECONDS + 1
-    assert reader.read(ours("she", 0, 0), 4).slot == 0
-    with pytest.raises(BadMessageError, match="its beginning was not seen here"):
+    assert reader.read(ours("other", 0, 0), 4).env == 0
+    with pytest.raises(BadMessageError, match="its first request did not arrive here"):
         reader.read(ours("me", 0, 2), 5)
 
 
@@ -209,11 +209,11 @@ def test_of_many_clients_that_are_away_those_that_left_last_are_remembered() -> 
     for number in range(MOST_ABSENT + 3):
         reader.read(ours(str(number), 0, 0), number)
         reader.forget(number)
-    with pytest.raises(BadMessageError, match="its beginning was not seen here"):
+    with pytest.raises(BadMessageError, match="its first request did not arrive here"):
         reader.read(ours("2", 0, 1), 1001)
-    assert reader.read(ours("3", 0, 1), 1002).slot == 3
-    for number in range(2000, 2000 + MOST_ABSENT * 3):  # others' clients cannot come back, so nothing is kept
-        assert reader.read(seen(), number).slot <= MOST_ABSENT
+    assert reader.read(ours("3", 0, 1), 1002).env == 3
+    for number in range(2000, 2000 + MOST_ABSENT * 3):  # other clients cannot reconnect, so nothing is kept
+        assert reader.read(seen(), number).env <= MOST_ABSENT
         reader.forget(number)
 
 
@@ -233,7 +233,7 @@ BAD = [
         "failed on this request (me/0); the server's log says how",
     ),
     (ours("me", 0, 0, **{"vlarig/seed": -1}), "'vlarig/seed' has to be a whole number"),
-    (ours("me", 5000, 0), "'vlarig/slot' has to be a whole number from 0 to 4095"),
+    (ours("me", 5000, 0), "'vlarig/env' has to be a whole number from 0 to 4095"),
     (ours("me", 0, 0, **{"vlarig/key": 3}), "'vlarig/key' has to be a text"),
     (ours("x" * 65, 0, 0), "'vlarig/client' has to be a text of at most 64 characters"),
     (
@@ -245,7 +245,7 @@ BAD = [
 ]
 
 
-def test_a_bad_message_is_told_why_in_a_sentence_and_costs_its_own_connection_alone() -> None:
+def test_a_bad_message_gets_its_reason_in_a_sentence_and_costs_its_own_connection_alone() -> None:
     with served(Notebook()) as server, client(server.address) as bystander:
         for message, says in BAD:
             text = refused(server.address, message)
@@ -261,7 +261,7 @@ IMAGES = [
     ({"observation/images/back": np.zeros((8, 8, 3), np.uint8)}, "toy_point has no view 'back'; it has ego, cam_left_wrist"),
     (
         {"observation/images/ego": np.zeros((8, 8), np.uint8)},
-        "has to be an image, uint8[T, h, w, 3] or uint8[h, w, 3]; got uint8[8, 8]",
+        "has to be an image, uint8[M, h, w, 3] or uint8[h, w, 3]; got uint8[8, 8]",
     ),
     ({"observation/images/ego": np.zeros((8, 8, 3))}, "got float64[8, 8, 3]"),
     ({"observation/images/ego": "jpeg"}, "got str"),
@@ -312,7 +312,7 @@ def test_what_goes_wrong_in_the_policy_is_for_the_servers_log_alone(caplog: pyte
     assert "FileNotFoundError" in caplog.text
 
 
-def test_a_request_that_the_policy_fails_on_costs_nobody_else_in_its_batch() -> None:
+def test_a_request_that_the_policy_fails_on_costs_no_other_in_its_batch() -> None:
     policy = Notebook(0.05)
     with served(policy) as server, ThreadPoolExecutor(8) as threads, client(server.address) as busy:
         together = threading.Barrier(8)
@@ -349,10 +349,10 @@ def test_a_poisoned_request_costs_its_own_client_alone() -> None:
         assert get(f"{server.address}/healthz") == (200, b"OK\n")
 
 
-def test_a_server_whose_policy_is_gone_is_not_healthy(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_whose_policy_is_lost_is_not_healthy(monkeypatch: pytest.MonkeyPatch) -> None:
     with served(Notebook()) as server:
         monkeypatch.setattr(type(server._batcher), "answers", False)
-        assert get(f"{server.address}/healthz") == (503, b"the policy is gone\n")
+        assert get(f"{server.address}/healthz") == (503, b"the policy is lost\n")
 
 
 def test_a_message_that_is_too_large_ends_its_connection() -> None:
@@ -372,7 +372,7 @@ def get(url: str) -> tuple[int, bytes]:
         return error.code, error.read()
 
 
-def test_only_who_shows_the_token_is_let_in(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_clients_with_the_token_are_accepted(monkeypatch: pytest.MonkeyPatch) -> None:
     with served(Notebook(), token="secret") as server:
         for wrong in ("", "secre", "secrets", "sécret"):
             with pytest.raises(InvalidStatus) as status, client(server.address, wrong):
@@ -405,9 +405,9 @@ def test_another_user_of_the_machine_is_turned_away_where_no_token_is_wanted(hos
     with served(Notebook(), host=host) as server:
         port = server.address.rpartition(":")[2]
         command = [sys.executable, "-c", STRANGER, host, port, OPEN.hex()]
-        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        assert said.startswith("HTTP/1.1 403")
-        assert "user 12345 may not use this policy server of user 0, which wants no token" in said
+        answer = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        assert answer.startswith("HTTP/1.1 403")
+        assert "user 12345 may not use this policy server of user 0, which has no token" in answer
         with client(server.address) as connection:
             assert ask(connection, seen(7))["actions"][0, 0] == 7
 
@@ -425,9 +425,9 @@ def test_web_pages_are_refused() -> None:
 def test_a_token_that_no_header_can_carry_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, token: str) -> None:
     (tmp_path / "token").write_text(token)
     monkeypatch.setenv("HELD", token)
-    for told in ({"token_file": tmp_path / "token"}, {"token_env": "HELD"}):
+    for options in ({"token_file": tmp_path / "token"}, {"token_env": "HELD"}):
         with pytest.raises(VlarigError, match=r"holds a token of more than one line of printable ASCII") as wrong:
-            ServePolicy("random", **told).server_config()
+            ServePolicy("random", **options).server_config()
         assert token not in str(wrong.value)
     with pytest.raises(VlarigError, match="holds a token of more"):
         ServerConfig(token=token)
@@ -457,10 +457,10 @@ def test_no_more_connections_than_allowed() -> None:
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.0.1", "example.org", ""])
 def test_nothing_but_the_loopback_is_listened_on_without_a_token(host: str) -> None:
-    with pytest.raises(VlarigError, match="without a token would let anyone in"):
+    with pytest.raises(VlarigError, match="without a token would accept every client"):
         ServerConfig(host=host)
     with pytest.raises(
-        VlarigError, match=r"a token of 6 characters would let in whoever guesses it; .*base64 > token. makes one"
+        VlarigError, match=r"a token of 6 characters would accept a client that guesses it; .*base64 > token. makes one"
     ) as short:
         ServerConfig(host=host, token="secret")
     assert "secret" not in str(short.value)
@@ -499,7 +499,7 @@ def test_strict_answers_one_request_at_a_time_and_says_so() -> None:
     assert set(policy.batches) == {1}
 
 
-def test_a_policy_that_answers_some_robots_with_fewer_rows_announces_their_number() -> None:
+def test_a_policy_that_answers_some_robots_with_fewer_steps_announces_their_number() -> None:
     class Fewer(Notebook):
         horizon = 16
 
@@ -518,7 +518,7 @@ def test_what_is_under_way_is_answered_before_the_server_stops() -> None:
     with ThreadPoolExecutor(1) as threads, ExitStack() as stack:
         with served(Notebook(0.5)) as server:
             connection = stack.enter_context(client(server.address))
-            stack.enter_context(client(server.address))  # an idle one does not hold the server up
+            stack.enter_context(client(server.address))  # an idle one does not delay the server
             answer = threads.submit(ask, connection, seen(7))
             time.sleep(0.2)
             began = time.monotonic()
@@ -541,10 +541,10 @@ def test_a_policy_that_does_not_come_back_is_given_up(monkeypatch: pytest.Monkey
             connection = stack.enter_context(client(server.address))
             connection.send(pack(seen()))
             time.sleep(0.2)
-            heard = threads.submit(last_words, connection)
+            last = threads.submit(last_words, connection)
             began = time.monotonic()
-        said, when = heard.result()
-    assert said == "the server stops, and its policy has not answered connection/0 in time"
+        text, when = last.result()
+    assert text == "the server stops, and its policy has not answered connection/0 in time"
     assert when - began < 1.0
 
 
@@ -568,12 +568,12 @@ def test_clients_that_never_pause_do_not_hold_the_server_up() -> None:
 # A sweep through the server.
 
 
-@pytest.mark.parametrize(("policy", "slots", "connections"), [(ImageReader, 8, 64), (RandomPolicy, 3, 1)])
-def test_a_served_sweep_equals_one_in_process(toy_home: Path, policy: type, slots: int, connections: int) -> None:
+@pytest.mark.parametrize(("policy", "envs", "connections"), [(ImageReader, 8, 64), (RandomPolicy, 3, 1)])
+def test_a_served_sweep_equals_one_in_process(toy_home: Path, policy: type, envs: int, connections: int) -> None:
     local = results(evaluate("toy", policy(), episodes=6, workers=1, run=Path("local")).run)
     with served(policy(), batching=Batching(4, wait_seconds=0.01)) as server:
         remote = f"openpi:{server.address}"
-        options = {"policy_options": (f"connections={connections}",), "slots": slots}
+        options = {"policy_options": (f"connections={connections}",), "num_envs": 2 * envs}
         run = evaluate("toy", remote, episodes=6, workers=1, run=Path("served"), **options).run
         assert server.answered >= 12
     assert len(local) == 12
@@ -606,7 +606,7 @@ def test_a_server_that_dies_stops_the_sweep_and_the_same_command_goes_on(toy_hom
     assert results(Path("r")) == local
 
 
-def test_a_server_whose_policy_was_told_something_else_does_not_take_a_sweep_over(toy_home: Path) -> None:
+def test_a_server_whose_policy_has_other_options_does_not_take_a_sweep_over(toy_home: Path) -> None:
     def options(*words: str) -> dict[str, Any]:
         return {"options": ServePolicy("toy.policies:ImageReader", words).server_config().options}
 
@@ -654,7 +654,7 @@ def test_an_edited_policy_is_announced_as_another(tmp_path: Path, monkeypatch: p
 
 
 def test_options_that_change_no_answer_are_not_announced() -> None:
-    with served(Told(), options={"patience": "5", "horizon": "10"}) as server:
+    with served(WithOptions(), options={"patience": "5", "horizon": "10"}) as server:
         assert server.announcement.revision == "1 horizon=10"
 
 
@@ -736,13 +736,16 @@ def test_a_second_signal_ends_the_command_at_once(toy_home: Path, embodiment_fil
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--policy", "random"], "whom does the policy 'random' move? Name one by --embodiment"),
+        (["--policy", "random"], "the policy 'random' needs an embodiment: name one by --embodiment"),
         (["--policy", "random", "--embodiment", "libero_pand"], "unknown embodiment 'libero_pand'; did you mean libero_panda"),
         (
             ["--policy", "random", "--embodiment", "libero_panda", "--layout", "librero"],
             "unknown layout 'librero'; did you mean libero",
         ),
-        (["--policy", "random", "--embodiment", "libero_panda", "--host", "0.0.0.0"], "without a token would let anyone in"),
+        (
+            ["--policy", "random", "--embodiment", "libero_panda", "--host", "0.0.0.0"],
+            "without a token would accept every client",
+        ),
         (["--policy", "random", "--embodiment", "libero_panda", "--token-env", "NO_SUCH"], "NO_SUCH holds no token"),
         (["--policy", "random", "--embodiment", "libero_panda", "--max-batch", "0"], "--max-batch is 0; expected 1 or more"),
         (["--policy", "random", "--embodiment", "libero_panda", "--port", "80000"], "--port is 80000; expected 0 to 65535"),

@@ -43,16 +43,16 @@ def wxyz(rotation: Rotation) -> np.ndarray:
     return rotation.as_quat()[[3, 0, 1, 2]]
 
 
-def episode(task: str, start: int = 0, protocol: str = "starvla") -> Episode:
+def episode(task: str, initial_state: int = 0, protocol: str = "starvla") -> Episode:
     suite = load_suite("simpler_widowx" if task in WIDOWX else "simpler_ood")
     (found,) = (each for each in suite.tasks if each.name == task)
     (rules,) = (each for each in suite.protocols if each.name == protocol)
-    return Episode(suite.name, rules, task, "base", start, 0, suite.payload(found, start, rules))
+    return Episode(suite.name, rules, task, "base", initial_state, 0, suite.payload(found, initial_state, rules))
 
 
 @dataclass
 class World:
-    """A hand that covers half of the way to the controller's target in a row, and a box that it moves when it closes around it.
+    """A hand that covers half of the way to the controller's target in a step, and a box that it moves when it closes around it.
 
     ``slips`` is how often what was grasped falls before it stays in the hand; ``base`` is how the robot's base is turned.
     """
@@ -81,8 +81,8 @@ class World:
     def extents(self) -> list[np.ndarray]:
         return [np.array(MODELS[name][0]) for name in self.names]
 
-    def request(self, chunk: int, slot: int = 0) -> Request:
-        """What the expert is asked in this moment."""
+    def request(self, chunk: int, env: int = 0) -> Request:
+        """The request to the expert at this moment."""
         truth = {
             "hand": np.array([*self.hand, *wxyz(self.turn)]),
             "commanded": np.array([*self.aim, *wxyz(self.aim_turn)]),
@@ -94,22 +94,22 @@ class World:
             truth[f"settled/{role}"] = self.settled[index]
             truth[f"extent/{role}"] = self.extents[index]
         seen = Observation(images={}, state=np.zeros(7, np.float32), instruction=self.episode.payload["instruction"])
-        return Request(slot, self.episode.key, chunk, 0, seen, WIDOWX_BRIDGE, 1, truth)
+        return Request(env, self.episode.key, chunk, 0, seen, WIDOWX_BRIDGE, 1, truth)
 
-    def move(self, row: np.ndarray) -> None:
+    def move(self, step: np.ndarray) -> None:
         """Carry out ``float32[7]``, in the base's frame and about its fixed axes."""
-        assert row.shape == (7,)
-        assert np.linalg.norm(row[:3]) < 0.0351
-        assert np.abs(row[3:6]).max() < 0.201
-        assert row[6] in (0.0, 1.0)
-        self.aim = self.aim + self.base.apply(row[:3])
-        self.aim_turn = self.base * Rotation.from_euler("xyz", row[3:6]) * self.base.inv() * self.aim_turn
+        assert step.shape == (7,)
+        assert np.linalg.norm(step[:3]) < 0.0351
+        assert np.abs(step[3:6]).max() < 0.201
+        assert step[6] in (0.0, 1.0)
+        self.aim = self.aim + self.base.apply(step[:3])
+        self.aim_turn = self.base * Rotation.from_euler("xyz", step[3:6]) * self.base.inv() * self.aim_turn
         hand, turn = self.hand, self.turn
         self.hand = hand + 0.5 * (self.aim - hand)
         self.hand[2] = max(self.hand[2], TABLE_TOP + 0.0155)
         self.turn = Rotation.from_rotvec(0.5 * (self.aim_turn * turn.inv()).as_rotvec()) * turn
-        if row[6] == 1.0 or (self.slips and self.hand[2] > TABLE_TOP + 0.06 and self.held):
-            self.slips -= self.held and row[6] == 0.0
+        if step[6] == 1.0 or (self.slips and self.hand[2] > TABLE_TOP + 0.06 and self.held):
+            self.slips -= self.held and step[6] == 0.0
             self.drop()
         elif not self.held and self.around():
             self.held = True
@@ -135,7 +135,7 @@ class World:
         self.held = False
 
     def solved(self) -> bool:
-        """What the suite's own goal says."""
+        """The result of the suite's own goal."""
         halves = [extent / 2 for extent in self.extents]
         beside = np.abs(self.places[0] - self.places[1])[:2]
         upon = bool((beside < halves[1][:2]).all()) and not self.held
@@ -162,11 +162,11 @@ class World:
         return bool((np.abs(ends - self.places[1])[:, :2] < self.extents[1][:2] / 2).all(1).any())
 
 
-def play(world: World, rows: int) -> list[np.ndarray]:
+def play(world: World, steps: int) -> list[np.ndarray]:
     expert = SimplerExpert()
     actions = []
-    for row in range(rows):
-        (action,) = expert.act_one(world.request(row))
+    for step in range(steps):
+        (action,) = expert.act_one(world.request(step))
         world.move(action)
         actions.append(action)
     return actions
@@ -178,8 +178,8 @@ def state(world: World) -> np.ndarray:
 
 @pytest.mark.parametrize("task", WIDOWX + OOD)
 def test_every_task_ends_as_its_suite_wants_it_and_is_left_so(task: str) -> None:
-    for start in range(0, 24 if task in WIDOWX else 48, 5):
-        world = World(episode(task, start))
+    for initial_state in range(0, 24 if task in WIDOWX else 48, 5):
+        world = World(episode(task, initial_state))
         actions = play(world, 60)
         assert world.solved(), f"{world.episode.key}: {world.places}"
         assert world.grasps == 1
@@ -188,10 +188,10 @@ def test_every_task_ends_as_its_suite_wants_it_and_is_left_so(task: str) -> None
             np.testing.assert_array_equal(action, [0, 0, 0, 0, 0, 0, 1])
 
 
-def test_rows_are_in_the_frame_of_the_base_wherever_it_looks() -> None:
-    (row,) = SimplerExpert().act_one(World(episode("put_spoon_on_towel")).request(0))
-    assert (row[:2] > 0).all()  # the spoon is away from the robot and to the picture's left, and the base's axes point there
-    assert row[2] < 0
+def test_steps_are_in_the_frame_of_the_base_wherever_it_looks() -> None:
+    (step,) = SimplerExpert().act_one(World(episode("put_spoon_on_towel")).request(0))
+    assert (step[:2] > 0).all()  # the spoon is away from the robot and to the picture's left, and the base's axes point there
+    assert step[2] < 0
     for degrees in (0, 90, 200):
         world = World(episode("PutFront", 3), base=Rotation.from_euler("z", degrees, degrees=True))
         play(world, 60)
@@ -208,11 +208,11 @@ def test_angles_turn_about_fixed_axes() -> None:
 @pytest.mark.parametrize("task", ["put_spoon_on_towel", "put_carrot_on_plate", "put_eggplant_in_basket"])
 def test_fingers_close_across_the_thing_once_it_is_between_them(task: str) -> None:
     world, expert = World(episode(task, 1)), SimplerExpert()
-    rows = 0
-    while (action := expert.act_one(world.request(rows))[0])[6] == 1.0:
+    steps = 0
+    while (action := expert.act_one(world.request(steps))[0])[6] == 1.0:
         world.move(action)
-        rows += 1
-    assert 5 < rows < 20
+        steps += 1
+    assert 5 < steps < 20
     along = world.turns[0].apply([1.0, 0.0, 0.0])
     off = world.hand - world.places[0]
     assert abs(world.turn.apply([0.0, 1.0, 0.0]) @ along) < 0.1
@@ -228,10 +228,10 @@ def test_a_block_is_taken_without_turning_to_its_other_side() -> None:
 
 def test_what_is_carried_passes_above_the_other_thing() -> None:
     world, expert = World(episode("stack_green_on_yellow", 14)), SimplerExpert()
-    for row in range(60):
-        world.move(expert.act_one(world.request(row))[0])
+    for step in range(60):
+        world.move(expert.act_one(world.request(step))[0])
         beside = np.abs(world.places[0] - world.places[1])
-        assert beside[:2].max() > 0.03 or beside[2] > 0.0299, f"the blocks meet in row {row}"
+        assert beside[:2].max() > 0.03 or beside[2] > 0.0299, f"the blocks meet in step {step}"
 
 
 def test_a_thing_that_slips_is_fetched_again_at_once() -> None:
@@ -243,40 +243,40 @@ def test_a_thing_that_slips_is_fetched_again_at_once() -> None:
 
 def test_a_thing_that_was_taken_away_is_brought_back() -> None:
     world, expert = World(episode("stack_green_on_yellow", 4)), SimplerExpert()
-    for row in range(120):
-        if row == 60:
+    for step in range(120):
+        if step == 60:
             assert world.solved()
             world.places[0] = world.settled[0].copy()
-        world.move(expert.act_one(world.request(row))[0])
+        world.move(expert.act_one(world.request(step))[0])
     assert world.grasps == 2
     assert world.solved()
 
 
 def test_a_place_out_of_reach_is_not_chosen() -> None:
     for task in ("MoveAway", "PlaceNear"):
-        for start in range(1, 48, 6):
-            world = World(episode(task, start))
+        for initial_state in range(1, 48, 6):
+            world = World(episode(task, initial_state))
             play(world, 40)
             assert np.linalg.norm(world.places[0][:2] - [0.147, 0.028]) < 0.455
 
 
 def test_a_new_episode_forgets_the_last_one() -> None:
     used, other = SimplerExpert(), World(episode("PutFront", 30))
-    for row in range(20):
-        other.move(used.act_one(other.request(row))[0])
+    for step in range(20):
+        other.move(used.act_one(other.request(step))[0])
     world, alone = World(episode("put_spoon_on_towel")), World(episode("put_spoon_on_towel"))
-    for row in range(40):
-        world.move(used.act_one(world.request(row))[0])
+    for step in range(40):
+        world.move(used.act_one(world.request(step))[0])
     play(alone, 40)
     np.testing.assert_array_equal(state(world), state(alone))
 
 
-def test_slots_do_not_meet() -> None:
+def test_envs_do_not_meet() -> None:
     names = ("stack_green_on_yellow", "PlaceNear")
     expert, worlds = SimplerExpert(), [World(episode(name, 7)) for name in names]
-    for row in range(40):
-        for slot, world in enumerate(worlds):
-            world.move(expert.act_one(world.request(row, slot))[0])
+    for step in range(40):
+        for env, world in enumerate(worlds):
+            world.move(expert.act_one(world.request(step, env))[0])
     for world, name in zip(worlds, names, strict=True):
         alone = World(episode(name, 7))
         play(alone, 40)
@@ -302,7 +302,7 @@ def test_the_suites_have_the_expert(task: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_it_solves_starts_of_each_task_in_the_simulator(simpler: Runtime, tmp_path: Path) -> None:
+def test_it_solves_initial_states_of_each_task_in_the_simulator(simpler: Runtime, tmp_path: Path) -> None:
     """Under mani-skill's readings and predicates; parts of the default protocol's sweep are run again in test_sweeps.py."""
     suites = ("simpler_widowx", "simpler_ood")
     evaluation = evaluate(suites, "expert", episodes=2, protocol="maniskill3", run=tmp_path / "run")

@@ -1,4 +1,4 @@
-"""Messages of others' clients and servers are read within limits, whatever they stand for."""
+"""Messages of others' clients and servers are read within limits, whatever they encode."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ HOSTILE = [
 
 
 @pytest.mark.parametrize(("data", "says"), HOSTILE, ids=[says for _, says in HOSTILE])
-def test_what_asks_for_too_much_or_means_two_things_is_refused(data: bytes, says: str) -> None:
+def test_what_allocates_too_much_or_means_two_things_is_refused(data: bytes, says: str) -> None:
     with pytest.raises(BadMessageError) as refusal:
         unpack(data)
     assert says in str(refusal.value)

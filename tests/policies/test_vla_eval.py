@@ -1,4 +1,4 @@
-"""The door to vla-eval's model servers: its wire, what stops a run before its first episode, and a sweep against the real package."""
+"""The client of vla-eval's model servers: its wire, what stops a run before its first episode, and a sweep against the real package."""
 
 from __future__ import annotations
 
@@ -64,19 +64,19 @@ SPECS = {
 }
 
 
-def request(slot: int = 0, chunk: int = 0, key: str = "libero_object/openpi@1/soup/base/3/0", shape: Any = None) -> Request:
+def request(env: int = 0, chunk: int = 0, key: str = "libero_object/openpi@1/soup/base/3/0", shape: Any = None) -> Request:
     image = EGO if shape is None else np.zeros((1, *shape, 3), np.uint8)
-    observation = {"images": {"ego": image}, "state": STATE + slot, "instruction": f"pick up {slot}"}
-    return Request(slot, key, chunk, 1, observation, LIBERO_PANDA, 8)  # type: ignore[arg-type]
+    observation = {"images": {"ego": image}, "state": STATE + env, "instruction": f"pick up {env}"}
+    return Request(env, key, chunk, 1, observation, LIBERO_PANDA, 8)  # type: ignore[arg-type]
 
 
 class Scripted:
-    """A server that says what a test tells it to, and takes down what it hears."""
+    """A server that answers with a test's script, and records what it receives."""
 
     def __init__(self, answer: Callable[[Scripted, Message], Message | bytes | str | None], **hello: Any) -> None:
         self.answer = answer
         self.hello = {"harness_version": "0.8.0", "protocol_version": 1, "model_server": "Mine", "capabilities": {}, **hello}
-        self.heard: list[tuple[int, Message]] = []
+        self.received: list[tuple[int, Message]] = []
         self.connections = 0
         self.under_way = self.most_under_way = 0
         self.lock = threading.Lock()
@@ -86,7 +86,7 @@ class Scripted:
         number = self.connections
         for data in connection:
             message = unpack(data)
-            self.heard.append((number, message))
+            self.received.append((number, message))
             if message.kind == HELLO:
                 connection.send(pack(Message(HELLO, self.hello, message.seq)))
             elif (answer := self.answer(self, message)) is not None:
@@ -96,11 +96,11 @@ class Scripted:
                 connection.send(pack(answer) if isinstance(answer, Message) else answer)
 
     def kinds(self, connection: int) -> list[str]:
-        return [message.kind for number, message in self.heard if number == connection]
+        return [message.kind for number, message in self.received if number == connection]
 
 
-def rows(count: int | None = None, value: float = 0.5) -> Callable[[Scripted, Message], Message | None]:
-    """Answers every observation with ``count`` rows, or with one row without a dimension for rows."""
+def steps(count: int | None = None, value: float = 0.5) -> Callable[[Scripted, Message], Message | None]:
+    """Answers every observation with ``count`` steps, or with one step without a dimension for steps."""
 
     def answer(_: Scripted, message: Message) -> Message | None:
         actions = np.full((7,) if count is None else (count, 7), value, np.float32)
@@ -228,7 +228,7 @@ def test_what_libero_servers_announce_fits_libero() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "env", "words"),
+    ("hello", "env", "words"),
     [
         (changed("rotation", format="euler_xyz"), LIBERO_PANDA, "the rotation is euler_xyz for the server and axis_angle"),
         (changed("rotation", format="rot6d_interleaved", dims=6), LIBERO_PANDA, "the rotation has 6 numbers"),
@@ -239,12 +239,12 @@ def test_what_libero_servers_announce_fits_libero() -> None:
         (hello(), WIDOWX_BRIDGE, "the gripper is binary_close_positive for the server and continuous_01"),
     ],
 )
-def test_an_announced_convention_that_the_env_does_not_share_is_found(said: dict, env: Embodiment, words: str) -> None:
-    assert words in "; ".join(announced_differences(read_hello(said, "here"), env))
+def test_an_announced_convention_that_the_env_does_not_share_is_found(hello: dict, env: Embodiment, words: str) -> None:
+    assert words in "; ".join(announced_differences(read_hello(hello, "here"), env))
 
 
 @pytest.mark.parametrize(
-    "said",
+    "hello",
     [
         {},
         {"action_spec": {"actions": {"name": "raw", "dims": 0, "format": "raw"}}},
@@ -253,8 +253,8 @@ def test_an_announced_convention_that_the_env_does_not_share_is_found(said: dict
         changed("state", format="joint_positions", accepts=["eef_pos3_axisangle3_gripper2"]),
     ],
 )
-def test_silence_and_what_else_is_accepted_contradict_nothing(said: dict) -> None:
-    assert announced_differences(read_hello(said, "here"), LIBERO_PANDA) == []
+def test_silence_and_what_else_is_accepted_contradict_nothing(hello: dict) -> None:
+    assert announced_differences(read_hello(hello, "here"), LIBERO_PANDA) == []
 
 
 def test_states_have_vla_evals_names() -> None:
@@ -264,7 +264,7 @@ def test_states_have_vla_evals_names() -> None:
 
 
 @pytest.mark.parametrize(
-    "said",
+    "hello",
     [
         {"action_spec": [1]},
         {"action_spec": {"position": 3}},
@@ -279,23 +279,23 @@ def test_states_have_vla_evals_names() -> None:
         {"model_server": np.zeros(2)},
     ],
 )
-def test_a_hello_of_another_form_is_refused(said: dict) -> None:
+def test_a_hello_of_another_form_is_refused(hello: dict) -> None:
     with pytest.raises(PolicyError, match="the vla-eval server at here announces"):
-        read_hello(said, "here")
+        read_hello(hello, "here")
 
 
 def test_a_hello_with_arrays_is_compared_whole_and_one_of_another_version_refused() -> None:
-    with playing(Scripted(rows(), more=np.zeros(3))) as policy:
-        policy.act([request(slot) for slot in range(3)])  # a HELLO for each
+    with playing(Scripted(steps(), more=np.zeros(3))) as policy:
+        policy.act([request(env) for env in range(3)])  # a HELLO for each
     with (
         pytest.raises(PolicyError, match="of vla-eval's protocol and we speak 1"),
-        playing(Scripted(rows(), protocol_version=np.ones(2))),
+        playing(Scripted(steps(), protocol_version=np.ones(2))),
     ):
         pass
 
 
 def test_a_mismatch_stops_before_the_first_episode() -> None:
-    with playing(Scripted(rows(), **changed("gripper", format="binary_close_negative"))) as policy:
+    with playing(Scripted(steps(), **changed("gripper", format="binary_close_negative"))) as policy:
         with pytest.raises(PolicyError, match=r"does not fit suite 'libero_object' .*binary_close_negative.*announced=ignored"):
             policy.check("libero_object", LIBERO_PANDA)
         with pytest.raises(PolicyError, match="does not fit suite 'simpler_widowx'"):
@@ -322,7 +322,7 @@ def playing_with(policy: VlaEvalPolicy, **settings: str) -> VlaEvalPolicy:
 )
 def test_what_no_server_announces_has_to_be_declared(leave_out: str, words: str) -> None:
     with (
-        playing(Scripted(rows(), **SPECS)) as policy,
+        playing(Scripted(steps(), **SPECS)) as policy,
         pytest.raises(PolicyError, match=words),
     ):
         VlaEvalPolicy(policy._address, **{name: value for name, value in DECLARED.items() if name != leave_out})
@@ -330,14 +330,14 @@ def test_what_no_server_announces_has_to_be_declared(leave_out: str, words: str)
 
 def test_a_server_that_announces_no_images_is_shown_none() -> None:
     spec = {"state": SPECS["observation_spec"]["state"]}
-    server = Scripted(rows(), observation_spec=spec)
+    server = Scripted(steps(), observation_spec=spec)
     with playing(server, images="ego:agentview") as policy:
         assert policy.needs.images  # the user insists
         blind = VlaEvalPolicy(policy._address, convention="libero_panda", revision="1")
         assert not blind.needs.images
         blind.act([request()])
         blind.close()
-    assert server.heard[-1][1].payload["images"] == {}
+    assert server.received[-1][1].payload["images"] == {}
 
 
 @pytest.mark.parametrize(
@@ -353,7 +353,7 @@ def test_a_server_that_announces_no_images_is_shown_none() -> None:
     ],
 )
 def test_settings_that_are_wrong_are_named(settings: dict[str, str], words: str) -> None:
-    with pytest.raises(PolicyError, match=words), playing(Scripted(rows()), **settings):
+    with pytest.raises(PolicyError, match=words), playing(Scripted(steps()), **settings):
         pass
 
 
@@ -365,18 +365,18 @@ def test_addresses_and_servers_that_are_none_are_refused() -> None:
         load_policy("vla-eval:ws://127.0.0.1:9", DECLARED)
     with (
         pytest.raises(PolicyError, match="speaks version 2 of vla-eval's protocol"),
-        playing(Scripted(rows(), protocol_version=2)),
+        playing(Scripted(steps(), protocol_version=2)),
     ):
         pass
 
 
 def test_strictness_is_refused_as_it_cannot_be_had() -> None:
-    with playing(Scripted(rows())) as policy, pytest.raises(PolicyError, match="leave --strict out"):
+    with playing(Scripted(steps())) as policy, pytest.raises(PolicyError, match="leave --strict out"):
         policy.strict()
 
 
 def test_the_revision_follows_from_what_the_server_says_and_the_user() -> None:
-    with playing(Scripted(rows(), **SPECS)) as first, playing(Scripted(rows())) as second:
+    with playing(Scripted(steps(), **SPECS)) as first, playing(Scripted(steps())) as second:
         assert first.revision.startswith("pi0-step-30000 Mine-0.8.0-")
         assert first.revision != second.revision
         assert playing_with(first, revision="another").revision == first.revision.replace("pi0-step-30000", "another")
@@ -385,11 +385,11 @@ def test_the_revision_follows_from_what_the_server_says_and_the_user() -> None:
 # Episodes.
 
 
-def test_an_episode_is_begun_for_each_slot_and_ended_before_the_next() -> None:
-    server = Scripted(rows())
+def test_an_episode_is_begun_for_each_env_and_ended_before_the_next() -> None:
+    server = Scripted(steps())
     with playing(server) as policy:
         for chunk in range(3):
-            replies = policy.act([request(slot, chunk) for slot in (0, 1)])
+            replies = policy.act([request(env, chunk) for env in (0, 1)])
         policy.act([request(1, 0, "libero_object/openpi@1/soup/base/4/0")])
     assert [reply.actions.tolist() for reply in replies] == [[[0.5] * 7]] * 2
     assert server.connections == 2
@@ -399,12 +399,12 @@ def test_an_episode_is_begun_for_each_slot_and_ended_before_the_next() -> None:
 
 
 def test_the_server_is_shown_images_state_and_instruction_as_they_are() -> None:
-    server = Scripted(rows())
+    server = Scripted(steps())
     with playing(server, images="ego:primary", state_key="state") as policy:
         policy.act([request(2)])
-    start, seen = (message.payload for _, message in server.heard[-2:])
-    assert start["task"]["suite"] == "libero_object"
-    assert seen["task_description"] == start["task"]["name"] == "pick up 2"
+    initial_state, seen = (message.payload for _, message in server.received[-2:])
+    assert initial_state["task"]["suite"] == "libero_object"
+    assert seen["task_description"] == initial_state["task"]["name"] == "pick up 2"
     np.testing.assert_array_equal(seen["images"]["primary"], EGO[-1])
     np.testing.assert_array_equal(seen["state"], STATE + 2)
     assert seen["state"].dtype == np.float32
@@ -412,15 +412,15 @@ def test_the_server_is_shown_images_state_and_instruction_as_they_are() -> None:
 
 @pytest.mark.parametrize(("fit", "black"), [("pad", True), ("stretch", False), ("crop", False)])
 def test_images_get_the_declared_size(fit: str, black: bool) -> None:
-    server = Scripted(rows())
+    server = Scripted(steps())
     with playing(server, image_size="24", image_fit=fit) as policy:
         policy.act([request()])
-    image = server.heard[-1][1].payload["images"]["agentview"]
+    image = server.received[-1][1].payload["images"]["agentview"]
     assert image.shape == (24, 24, 3)
     assert (not image[0].any()) == black
 
 
-def test_all_slots_are_under_way_at_once() -> None:
+def test_all_envs_are_under_way_at_once() -> None:
     def answer(server: Scripted, message: Message) -> Message | None:
         if message.kind != OBSERVATION:
             return None
@@ -436,13 +436,13 @@ def test_all_slots_are_under_way_at_once() -> None:
 
     server = Scripted(answer)
     with playing(server) as policy:
-        replies = policy.act([request(slot) for slot in range(4)])
+        replies = policy.act([request(env) for env in range(4)])
     assert server.most_under_way == 4
     assert [reply.actions[0, 0] for reply in replies] == [0, 1, 2, 3]
 
 
 def test_whole_chunks_are_taken_where_they_are_declared() -> None:
-    with playing(Scripted(rows(16)), horizon="16") as policy:
+    with playing(Scripted(steps(16)), horizon="16") as policy:
         assert policy.horizon == 16
         assert policy.act([request()])[0].actions.shape == (16, 7)
 
@@ -450,17 +450,17 @@ def test_whole_chunks_are_taken_where_they_are_declared() -> None:
 @pytest.mark.parametrize(
     ("count", "horizon", "words"),
     [
-        (16, "1", "answers with 16 rows at a time and horizon is 1; declare horizon=16"),
-        (None, "16", r"answers with 1 row at a time and horizon is 16; start it with --args.chunk_size=null for whole chunks"),
+        (16, "1", "answers with 16 steps at a time and horizon is 1; declare horizon=16"),
+        (None, "16", r"answers with 1 step at a time and horizon is 16; start it with --args.chunk_size=null for whole chunks"),
     ],
 )
-def test_another_number_of_rows_than_declared_is_refused_with_advice(count: int | None, horizon: str, words: str) -> None:
-    with playing(Scripted(rows(count)), horizon=horizon) as policy, pytest.raises(PolicyError, match=words):
+def test_another_number_of_steps_than_declared_is_refused_with_advice(count: int | None, horizon: str, words: str) -> None:
+    with playing(Scripted(steps(count)), horizon=horizon) as policy, pytest.raises(PolicyError, match=words):
         policy.act([request()])
 
 
 def test_a_repeated_question_is_answered_alike_without_a_further_step() -> None:
-    server = Scripted(lambda server, message: rows(value=len(server.heard))(server, message))
+    server = Scripted(lambda server, message: steps(value=len(server.received))(server, message))
     with playing(server) as policy:
         policy.act([request()])
         first, again = (policy.act([request(chunk=1)])[0].actions for _ in range(2))
@@ -470,8 +470,8 @@ def test_a_repeated_question_is_answered_alike_without_a_further_step() -> None:
     assert server.kinds(1).count(OBSERVATION) == 3
 
 
-def test_an_episode_begins_anew_after_it_was_cut_off() -> None:
-    server = Scripted(rows())
+def test_an_episode_restarts_after_it_was_cut_off() -> None:
+    server = Scripted(steps())
     with playing(server) as policy:
         policy.act([request()])
         policy.act([request(chunk=1)])
@@ -480,26 +480,26 @@ def test_an_episode_begins_anew_after_it_was_cut_off() -> None:
 
 
 def test_the_middle_of_an_episode_that_the_server_does_not_know_is_refused() -> None:
-    with playing(Scripted(rows())) as policy:
-        with pytest.raises(PolicyError, match=r"was not asked for the beginning of libero_object.*type the same command again"):
+    with playing(Scripted(steps())) as policy:
+        with pytest.raises(PolicyError, match=r"did not get the first request of libero_object.*type the same command again"):
             policy.act([request(chunk=4)])
         policy.act([request()])
-        with pytest.raises(PolicyError, match="was not asked for the beginning of another"):
+        with pytest.raises(PolicyError, match="did not get the first request of another"):
             policy.act([request(chunk=1, key="another/openpi@1/soup/base/3/0")])
         policy.act([request()])
-        with pytest.raises(PolicyError, match=r"is at question 1 of .* and cannot answer question 5"):
+        with pytest.raises(PolicyError, match=r"is at request 1 of .* and cannot answer request 5"):
             policy.act([request(chunk=5)])
 
 
-def test_a_connection_lost_in_mid_episode_is_told_and_the_next_episode_gets_a_new_one() -> None:
+def test_a_connection_lost_in_mid_episode_is_reported_and_the_next_episode_gets_a_new_one() -> None:
     def answer(server: Scripted, message: Message) -> Message | str | None:
-        observations = sum(each.kind == OBSERVATION for _, each in server.heard)
-        return "hang up" if observations == 2 and message.kind == OBSERVATION else rows()(server, message)
+        observations = sum(each.kind == OBSERVATION for _, each in server.received)
+        return "hang up" if observations == 2 and message.kind == OBSERVATION else steps()(server, message)
 
     server = Scripted(answer)
     with playing(server) as policy:
         policy.act([request()])
-        with pytest.raises(PolicyError, match=r"closed the connection in the middle of libero_object.*has to begin anew"):
+        with pytest.raises(PolicyError, match=r"closed the connection in the middle of libero_object.*has to restart"):
             policy.act([request(chunk=1)])
         with pytest.raises(PolicyError, match="connection was lost"):
             policy.act([request(chunk=1)])
@@ -514,7 +514,10 @@ def test_a_connection_lost_in_mid_episode_is_told_and_the_next_episode_gets_a_ne
             lambda _, m: Message(ERROR, {"error": "observation_failed: CUDA\nout of memory"}, m.seq),
             "failed: out of memory; its log",
         ),
-        (lambda _, m: Message(ERROR, {"error": "start"}, m.seq) if m.kind == EPISODE_START else None, "failed: start; its log"),
+        (
+            lambda _, m: Message(ERROR, {"error": "initial_state"}, m.seq) if m.kind == EPISODE_START else None,
+            "failed: initial_state; its log",
+        ),
         (lambda _, m: Message(ACTION, {"actions": np.zeros(7)}, m.seq + 5), "where an action number 3 was due"),
         (lambda _, m: Message(HELLO, {}, m.seq), "sent hello"),
         (lambda _, m: Message(ACTION, {"thoughts": 1}, m.seq) if m.kind == OBSERVATION else None, "without an array 'actions'"),
@@ -535,18 +538,18 @@ def test_a_server_that_misbehaves_is_named_in_one_sentence(answer: Any, words: s
 
 
 def test_an_observation_that_is_too_large_is_not_sent() -> None:
-    with playing(Scripted(rows())) as policy, pytest.raises(PolicyError, match=r"does not travel.* bytes; at most"):
+    with playing(Scripted(steps())) as policy, pytest.raises(PolicyError, match=r"does not travel.* bytes; at most"):
         policy.act([request(shape=(2400, 2400))])
 
 
-def test_a_slot_is_not_asked_twice_at_a_time() -> None:
-    with playing(Scripted(rows())) as policy, pytest.raises(PolicyError, match="asked twice for one slot"):
+def test_an_env_has_one_request_at_a_time() -> None:
+    with playing(Scripted(steps())) as policy, pytest.raises(PolicyError, match="got two requests for one env"):
         policy.act([request(), request()])
 
 
 def test_the_views_of_the_protocol_have_to_be_there() -> None:
     with (
-        playing(Scripted(rows()), images="ego:a,cam_left_wrist:b") as policy,
+        playing(Scripted(steps()), images="ego:a,cam_left_wrist:b") as policy,
         pytest.raises(PolicyError, match="cam_left_wrist:b names a view that the protocol does not show; it shows ego"),
     ):
         policy.act([request()])
@@ -562,11 +565,11 @@ def interpreter() -> Path:
 
 
 @contextmanager
-def package_server(interpreter: Path, rows: int, columns: int, chunk_size: int) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+def package_server(interpreter: Path, steps: int, columns: int, chunk_size: int) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """vla-eval's own server in a process and an environment of its own."""
     script = Path(__file__).parents[1] / "third_party" / "vla_eval_server.py"
     with subprocess.Popen(
-        list(map(str, (interpreter, script, rows, columns, chunk_size))),
+        list(map(str, (interpreter, script, steps, columns, chunk_size))),
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
         text=True,
@@ -593,41 +596,41 @@ def test_a_sweep_of_the_packages_server_equals_one_of_the_same_policy_in_process
 ) -> None:
     tasks = ["push_to", "stack", "pick_into"]
     options = [f"{name}={value}" for name, value in TABLETOP.items()]
-    with package_server(interpreter, rows=16, columns=7, chunk_size=0) as (url, process):
-        words = ["--episodes", "1", "--workers", "2", "--slots", "2", "--tasks", *tasks, "--run", tmp_path / "remote"]
+    with package_server(interpreter, steps=16, columns=7, chunk_size=0) as (url, process):
+        words = ["--episodes", "1", "--workers", "2", "--num-envs", "4", "--tasks", *tasks, "--run", tmp_path / "remote"]
         missing = cli("sweep", "tabletop", "--policy", f"vla-eval:{url}", *words)
         assert missing.returncode == 2
         assert "--policy-options convention=EMBODIMENT" in missing.stderr
         done = cli("sweep", "tabletop", "--policy", f"vla-eval:{url}", "--policy-options", *options, "horizon=16", *words)
         assert done.returncode == 0, done.stderr
-        asked = batches(process)
+        sizes = batches(process)
     twin = evaluate("tabletop", SeenTwin(16, keeps=False), workers=1, episodes=1, tasks=tuple(tasks), run=tmp_path / "twin")
     assert results(tmp_path / "remote") == results(twin.run)
     assert len(results(twin.run)) == 3
-    assert sum(asked) == sum(-(-episode["steps"] // 16) for episode in results(twin.run).values())
+    assert sum(sizes) == sum(-(-episode["steps"] // 16) for episode in results(twin.run).values())
 
 
-def test_a_server_that_keeps_its_chunks_is_asked_for_every_row(interpreter: Path, toy_home: Path) -> None:
+def test_a_server_that_keeps_its_chunks_gets_a_request_every_step(interpreter: Path, toy_home: Path) -> None:
     Path("toy.json").write_text(json.dumps(embodiment_to_data(TOY_POINT)))
-    with package_server(interpreter, rows=8, columns=3, chunk_size=8) as (url, process):
+    with package_server(interpreter, steps=8, columns=3, chunk_size=8) as (url, process):
         policy = VlaEvalPolicy(url, **TABLETOP | {"convention": "toy.json", "announced": "ignored"})
-        run = evaluate("toy", policy, workers=2, slots=2, episodes=3, run=Path("remote")).run
+        run = evaluate("toy", policy, workers=2, num_envs=4, episodes=3, run=Path("remote")).run
         policy.close()
-        asked = batches(process)
-    twin = evaluate("toy", SeenTwin(8, keeps=True), workers=1, slots=1, episodes=3, run=Path("twin"))
+        sizes = batches(process)
+    twin = evaluate("toy", SeenTwin(8, keeps=True), workers=1, num_envs=1, episodes=3, run=Path("twin"))
     assert results(run) == results(twin.run)
     assert len(results(run)) == 6
-    assert sum(asked) == sum(-(-episode["steps"] // 8) for episode in results(run).values())
+    assert sum(sizes) == sum(-(-episode["steps"] // 8) for episode in results(run).values())
 
 
-def test_the_packages_server_batches_what_slots_ask_together(interpreter: Path) -> None:
-    with package_server(interpreter, rows=1, columns=7, chunk_size=0) as (url, process):
+def test_the_packages_server_batches_what_envs_ask_together(interpreter: Path) -> None:
+    with package_server(interpreter, steps=1, columns=7, chunk_size=0) as (url, process):
         policy = VlaEvalPolicy(url, **DECLARED)
-        together = [policy.act([request(slot, chunk) for slot in range(8)]) for chunk in range(3)]
+        together = [policy.act([request(env, chunk) for env in range(8)]) for chunk in range(3)]
         policy.close()
-        asked = batches(process)
-    assert sum(asked) == 24
-    assert max(asked) > 1
+        sizes = batches(process)
+    assert sum(sizes) == 24
+    assert max(sizes) > 1
     assert len({reply.actions.tobytes() for reply in together[0]}) == 8
     assert [reply.actions.tolist() for reply in together[0]] == [reply.actions.tolist() for reply in together[2]]
 
@@ -635,7 +638,7 @@ def test_the_packages_server_batches_what_slots_ask_together(interpreter: Path) 
 def test_a_suite_of_another_convention_is_refused_before_anything_is_started(
     interpreter: Path, tabletop: Runtime, tmp_path: Path
 ) -> None:
-    with package_server(interpreter, rows=8, columns=7, chunk_size=8) as (url, _):
+    with package_server(interpreter, steps=8, columns=7, chunk_size=8) as (url, _):
         policy = VlaEvalPolicy(url, **DECLARED | {"convention": "widowx_bridge"})
         with pytest.raises(VlarigError, match="does not fit suite 'tabletop'"):
             evaluate("tabletop", policy, episodes=1, run=tmp_path / "run")

@@ -1,4 +1,4 @@
-"""The clustered bootstrap: what it must not depend on, what it must cover, and where it says that it cannot tell."""
+"""The clustered bootstrap: what it must not depend on, what it must cover, and where it gives no interval."""
 
 import math
 import sys
@@ -15,21 +15,27 @@ from vlarig.results.bootstrap import clustered_mean, resampled_means
 from vlarig.results.statistics import wilson_interval
 
 
-def key(task: int, start: int = 0, repeat: int = 0, variant: str = "base") -> str:
-    return f"suite/standard@1/task{task}/{variant}/{start}/{repeat}"
+def key(task: int, initial_state: int = 0, repeat: int = 0, variant: str = "base") -> str:
+    return f"suite/standard@1/task{task}/{variant}/{initial_state}/{repeat}"
 
 
-def table(tasks: int, starts: int, rate: float = 0.5, seed: int = 0) -> dict[str, float]:
-    """Successes of as many starts of each task, the tasks of different difficulty."""
+def table(tasks: int, initial_states: int, rate: float = 0.5, seed: int = 0) -> dict[str, float]:
+    """Successes of as many initial states of each task, the tasks of different difficulty."""
     rng = np.random.default_rng(seed)
     rates = rng.beta(4 * rate, 4 * (1 - rate), tasks)
-    return {key(task, start): float(rng.random() < rates[task]) for task in range(tasks) for start in range(starts)}
+    return {
+        key(task, initial_state): float(rng.random() < rates[task])
+        for task in range(tasks)
+        for initial_state in range(initial_states)
+    }
 
 
 @settings(deadline=None)
 @given(st.lists(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=5), min_size=6, max_size=12), st.randoms())
 def test_bounds_order_and_repetition(tasks, shuffler):
-    values = {key(task, start): value for task, inside in enumerate(tasks) for start, value in enumerate(inside)}
+    values = {
+        key(task, initial_state): value for task, inside in enumerate(tasks) for initial_state, value in enumerate(inside)
+    }
     mean = clustered_mean(values, resamples=199)
     assert mean.value == pytest.approx(np.mean(list(values.values())), rel=1e-9, abs=1e-6)
     assert (mean.n, mean.clusters, mean.unit) == (len(values), len(tasks), "task")
@@ -53,7 +59,7 @@ def test_the_scale_and_the_zero_of_a_metric_do_not_matter(shift, scale):
 
 
 def test_it_is_drawn_from_the_episodes_identity():
-    """Two policies on the same episodes meet the same draws: what one gained everywhere, its interval gained too."""
+    """Two policies on the same episodes get the same draws: what one gained everywhere, its interval gained too."""
     values = {name: value + 0.01 * number for number, (name, value) in enumerate(table(8, 5).items())}
     better = clustered_mean({name: value + 1 for name, value in values.items()})
     low, high = clustered_mean(values).interval
@@ -82,7 +88,7 @@ def test_the_draws_do_not_depend_on_how_many_are_held_at_once(monkeypatch):
         np.testing.assert_allclose(resampled_means(strata, np.random.default_rng(0), 500), whole, rtol=1e-12)
 
 
-def test_memory_does_not_grow_with_the_starts():
+def test_memory_does_not_grow_with_the_initial_states():
     strata = [np.ones((20_000, 2))]
     tracemalloc.start()
     resampled_means(strata, np.random.default_rng(0), 200)
@@ -92,7 +98,7 @@ def test_memory_does_not_grow_with_the_starts():
 
 
 def covered(simulate, truth: float, unit: str, simulations: int = 400) -> float:
-    """How often the interval holds the truth."""
+    """How often the interval contains the true value."""
     held = 0
     for number in range(simulations):
         low, high = clustered_mean(simulate(np.random.default_rng(number)), unit, resamples=999).interval
@@ -106,7 +112,9 @@ def test_coverage_of_tasks_like_these():
     def simulate(rng):
         rates = rng.beta(2, 2, 10)
         outcomes = rng.random((10, 20)) < rates[:, None]
-        return {key(task, start): float(outcomes[task, start]) for task in range(10) for start in range(20)}
+        return {
+            key(task, initial_state): float(outcomes[task, initial_state]) for task in range(10) for initial_state in range(20)
+        }
 
     def naive(number):
         values = simulate(np.random.default_rng(number)).values()
@@ -117,36 +125,41 @@ def test_coverage_of_tasks_like_these():
     assert np.mean([naive(number) for number in range(400)]) < 0.75
 
 
-def test_coverage_of_starts_like_these():
-    """Four tasks of fixed difficulty, whose starts repeat three times, mostly with the same outcome."""
+def test_coverage_of_initial_states_like_these():
+    """Four tasks of fixed difficulty, whose initial states repeat three times, mostly with the same outcome."""
     difficulty = [0.3, 0.5, 0.7, 0.9]
 
     def simulate(rng):
         values = {}
         for task, rate in enumerate(difficulty):
-            for start in range(15):
+            for initial_state in range(15):
                 outcome = rng.random() < rate
                 for repeat in range(3):
                     other = rng.random() < rate
-                    values[key(task, start, repeat)] = float(other if rng.random() < 0.2 else outcome)
+                    values[key(task, initial_state, repeat)] = float(other if rng.random() < 0.2 else outcome)
         return values
 
-    assert 0.91 < covered(simulate, float(np.mean(difficulty)), "start") < 0.98
+    assert 0.91 < covered(simulate, float(np.mean(difficulty)), "initial_state") < 0.98
 
 
 def test_repeats_of_a_deterministic_policy_add_nothing():
     once = table(3, 20)
     thrice = {name[:-1] + str(repeat): value for name, value in once.items() for repeat in range(3)}
-    alone, repeated = clustered_mean(once, "start"), clustered_mean(thrice, "start")
+    alone, repeated = clustered_mean(once, "initial_state"), clustered_mean(thrice, "initial_state")
     assert (repeated.n, repeated.clusters) == (180, 60)
     assert repeated.value == alone.value
     assert repeated.interval == pytest.approx(alone.interval, abs=0.02)
 
 
 def test_variants_of_a_task_are_one_cluster():
-    values = {key(task, start, variant=variant): 0.0 for task in range(7) for start in range(2) for variant in ("base", "dark")}
+    values = {
+        key(task, initial_state, variant=variant): 0.0
+        for task in range(7)
+        for initial_state in range(2)
+        for variant in ("base", "dark")
+    }
     assert clustered_mean(values).clusters == 7
-    assert clustered_mean(values, "start").clusters == 28
+    assert clustered_mean(values, "initial_state").clusters == 28
 
 
 def test_few_or_equal_clusters_cannot_tell():
@@ -155,7 +168,7 @@ def test_few_or_equal_clusters_cannot_tell():
     assert clustered_mean({key(task): 1.0 for task in range(10)}).interval is None
     assert clustered_mean({key(task): 0.1 for task in range(10)}).interval is None
     single = table(2, 10) | {key(9): 1.0}
-    assert clustered_mean(single, "start").interval is None
+    assert clustered_mean(single, "initial_state").interval is None
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])

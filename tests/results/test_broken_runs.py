@@ -1,4 +1,4 @@
-"""Run folders that were damaged, or were made by somebody to do damage: each costs one sentence and hides no other run."""
+"""Run folders that were damaged, or were made to do damage: each causes one message and hides no other run."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ SUITE = "identity.suites.0"
 
 
 @pytest.mark.parametrize(
-    ("place", "value", "told"),
+    ("place", "value", "reason"),
     [
         (f"{SUITE}.protocol", "{}", "protocol: Object missing required field `name`"),
         (f"{SUITE}.protocol.version", '"1"', "protocol: Expected `int`, got `str` - at `$.version`"),
@@ -88,25 +88,25 @@ SUITE = "identity.suites.0"
         ("", "NaN", "is no manifest"),
     ],
 )  # fmt: skip
-def test_a_manifest_that_says_something_else(folder: Path, place: str, value: str, told: str) -> None:
+def test_a_manifest_that_says_something_else(folder: Path, place: str, value: str, reason: str) -> None:
     edit(folder / "bad", place, value)
     bad, good = sorted(list_runs(folder), key=lambda run: run.name)
     assert (bad.state, good.state) == ("unreadable", "resumable")
     assert bad.note.isprintable() and len(bad.note) < 600
-    assert told.lower() in bad.note.lower()
+    assert reason.lower() in bad.note.lower()
     assert look_at(folder / "bad") == "refused"
 
 
 @pytest.mark.parametrize(
     "sql",
     [
-        "UPDATE episodes SET steps = 'many' WHERE start = 1",
-        "UPDATE episodes SET steps = 3000000000 WHERE start = 1",
-        "UPDATE episodes SET success = 7 WHERE start = 1",
-        "UPDATE episodes SET key = NULL WHERE start = 1 AND task = 'stack'",
-        "UPDATE episodes SET key = x'00' WHERE start = 1 AND task = 'stack'",
-        "UPDATE episodes SET task = 'push_to' WHERE start = 1 AND task = 'stack'",
-        "UPDATE episodes SET actions = 'text' WHERE start = 1",
+        "UPDATE episodes SET steps = 'many' WHERE initial_state = 1",
+        "UPDATE episodes SET steps = 3000000000 WHERE initial_state = 1",
+        "UPDATE episodes SET success = 7 WHERE initial_state = 1",
+        "UPDATE episodes SET key = NULL WHERE initial_state = 1 AND task = 'stack'",
+        "UPDATE episodes SET key = x'00' WHERE initial_state = 1 AND task = 'stack'",
+        "UPDATE episodes SET task = 'push_to' WHERE initial_state = 1 AND task = 'stack'",
+        "UPDATE episodes SET actions = 'text' WHERE initial_state = 1",
         "UPDATE attempts SET key = 'no key'",
         "UPDATE attempts SET key = 'tabletop/standard@1/stack/base/99999999999999999999/0'",
         "UPDATE sessions SET host = x'00'",
@@ -121,7 +121,7 @@ def test_a_ledger_that_holds_something_else(folder: Path, sql: str) -> None:
     states = {run.name: run.state for run in list_runs(folder)}
     assert states == {"bad": "unreadable", "good": "resumable"}
     for take in (Ledger.open, Ledger.open_read_only):
-        with pytest.raises(VlarigError, match=r"bring|drop it"):
+        with pytest.raises(VlarigError, match=r"restore|drop it"):
             take(folder / "bad")
     assert (folder / "bad" / "ledger.sqlite").read_bytes() == before
 
@@ -129,7 +129,7 @@ def test_a_ledger_that_holds_something_else(folder: Path, sql: str) -> None:
 @pytest.mark.parametrize("column", ["metrics", "seconds"])
 @pytest.mark.parametrize("value", ["[]", '{"a": "1"}', '{"a": ' + "9" * 400 + "}", '{"\\ud800": 1}', "[" * 100_000, "{"])
 def test_a_column_that_holds_other_json(folder: Path, column: str, value: str) -> None:
-    change(folder / "bad", f"UPDATE episodes SET {column} = '{value}' WHERE start = 1")
+    change(folder / "bad", f"UPDATE episodes SET {column} = '{value}' WHERE initial_state = 1")
     assert look_at(folder / "bad") == "refused"
 
 
@@ -150,7 +150,7 @@ def test_a_folder_that_only_others_may_read_hides_no_run(folder: Path) -> None:
     if child == 0:
         listed = 255
         try:
-            os.chdir(folder)  # above are folders that let nobody else pass
+            os.chdir(folder)  # above are folders that bar other users
             if os.geteuid() == 0:  # who may look into every folder
                 os.setuid(65534)
             listed = len(list_runs(Path()))
@@ -183,7 +183,7 @@ def test_a_site_is_built_without_the_run_that_cannot_be_read(folder: Path, capsy
 
 
 def test_damage_that_shows_only_on_an_episodes_page_costs_that_run_alone(folder: Path, capsys: pytest.CaptureFixture) -> None:
-    change(folder / "bad", "UPDATE episodes SET actions = substr(actions, 1, 40) WHERE start = 1")
+    change(folder / "bad", "UPDATE episodes SET actions = substr(actions, 1, 40) WHERE initial_state = 1")
     assert page.main(["runs/bad", "runs/good", "--out", "site"]) == 1
     assert "bad is left out: the ledger runs/bad/ledger.sqlite holds a damaged record" in capsys.readouterr().err
     assert "run-bad" not in Path("site/index.html").read_text()
@@ -213,7 +213,7 @@ def test_a_table_has_the_runs_that_can_be_read(folder: Path, capsys: pytest.Capt
 
 
 def test_episodes_are_exported_from_the_runs_that_can_be_read(folder: Path, capsys: pytest.CaptureFixture) -> None:
-    change(folder / "bad", "UPDATE episodes SET metrics = '[]' WHERE start = 1")
+    change(folder / "bad", "UPDATE episodes SET metrics = '[]' WHERE initial_state = 1")
     assert export.main(["runs/bad", "runs/good", "--out", "out.parquet"]) == 1
     output = capsys.readouterr()
     assert output.out == "out.parquet: 9 episodes\n" and "bad is left out" in output.err
@@ -222,7 +222,7 @@ def test_episodes_are_exported_from_the_runs_that_can_be_read(folder: Path, caps
 
 
 def test_runs_that_can_be_read_are_merged(folder: Path, capsys: pytest.CaptureFixture) -> None:
-    change(folder / "bad", "UPDATE episodes SET metrics = '[]' WHERE start = 1")
+    change(folder / "bad", "UPDATE episodes SET metrics = '[]' WHERE initial_state = 1")
     assert merge.main(["runs/bad", "runs/good", "--run", "runs/merged"]) == 1
     output = capsys.readouterr()
     assert "runs/good: 6 finished episodes" in output.out and "bad is left out" in output.err

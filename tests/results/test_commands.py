@@ -1,4 +1,4 @@
-"""`vlarig table` and `vlarig runs` as a user types them."""
+"""`vlarig table` and `vlarig runs` as a user runs them."""
 
 import json
 

@@ -18,28 +18,28 @@ TASKS = tuple(f"task{number}" for number in range(8))
 
 
 def save_run(folder, won, per_task=10, tasks=TASKS, skipped=(), given_up=(), change=None, **changes):
-    """A run whose episode ``(task, start)`` succeeds where ``won`` says so; some were never run, some were given up."""
+    """A run whose episode ``(task, initial state)`` succeeds where ``won`` says so; some were never run, some were given up."""
     make_manifest(per_task, tasks=tasks, **changes).save(folder)
     with hasty_ledger(folder) as ledger:
         for task in tasks:
-            for start in range(per_task):
-                if (task, start) in given_up:
+            for initial_state in range(per_task):
+                if (task, initial_state) in given_up:
                     ledger.write_attempt(
-                        Attempt(make_episode(start, task).key, 1, "crash", "signal 9", "worker 0", gave_up=True)
+                        Attempt(make_episode(initial_state, task).key, 1, "crash", "signal 9", "worker 0", gave_up=True)
                     )
-                elif (task, start) not in skipped:
-                    more = change(task, start) if change else {}
-                    ledger.write_episode(make_record(start, task, success=bool(won(task, start)), **more))
+                elif (task, initial_state) not in skipped:
+                    more = change(task, initial_state) if change else {}
+                    ledger.write_episode(make_record(initial_state, task, success=bool(won(task, initial_state)), **more))
     return folder
 
 
-def half(task, start):
-    return start % 2 == 0
+def half(task, initial_state):
+    return initial_state % 2 == 0
 
 
-def more_than_half(task, start):
-    """What ``half`` wins but start 0 of every task, and starts 1, 3 and 5 besides."""
-    return start != 0 and (start % 2 == 0 or start < 6)
+def more_than_half(task, initial_state):
+    """What ``half`` wins except initial state 0 of every task, and also 1, 3 and 5."""
+    return initial_state != 0 and (initial_state % 2 == 0 or initial_state < 6)
 
 
 @pytest.fixture
@@ -55,7 +55,7 @@ def test_flips_are_found_and_counted(runs):
     assert suite.interval() == tango_interval(24, 8, 80)
     assert suite.p_value() == pytest.approx(0.0070, abs=5e-5)
     assert suite.lost == [make_episode(0, task).key for task in TASKS]
-    assert suite.gained[:3] == [make_episode(start).key.replace("stack", "task0") for start in (1, 3, 5)]
+    assert suite.gained[:3] == [make_episode(initial_state).key.replace("stack", "task0") for initial_state in (1, 3, 5)]
     assert [part.pairs for part in suite.each_task()] == [Pairs(4, 3, 1, 2)] * 8
 
 
@@ -69,8 +69,8 @@ def test_the_other_way_round_the_signs_change(runs):
 
 
 def test_tasks_that_differ_widen_what_is_expected_of_others(tmp_path):
-    first = save_run(tmp_path / "first", lambda task, start: start < 5)
-    second = save_run(tmp_path / "second", lambda task, start: start < (10 if task in TASKS[:3] else 4))
+    first = save_run(tmp_path / "first", lambda task, initial_state: initial_state < 5)
+    second = save_run(tmp_path / "second", lambda task, initial_state: initial_state < (10 if task in TASKS[:3] else 4))
     (suite,) = compare_runs(first, second).suites
     low, high = suite.interval()
     wide = suite.on_tasks_like_these()
@@ -102,7 +102,7 @@ def test_what_is_missing_or_an_error_is_never_averaged_away(tmp_path, runs):
 def test_a_suite_has_a_mean_or_says_what_it_lacks(tmp_path, runs):
     mean = suite_mean(read_run(runs[1]), "tabletop")
     assert (mean.value, mean.n, mean.clusters) == (pytest.approx(0.7), 80, 8)
-    steps = suite_mean(read_run(runs[1]), "tabletop", "steps", "start")
+    steps = suite_mean(read_run(runs[1]), "tabletop", "steps", "initial_state")
     assert steps.value == pytest.approx(14.5)  # 10 + start
     assert steps.interval[0] < 14.5 < steps.interval[1]
     lacking = save_run(tmp_path / "lacking", half, given_up={("task1", 2)})
@@ -121,8 +121,8 @@ def test_a_suite_has_a_mean_or_says_what_it_lacks(tmp_path, runs):
 
 
 def test_a_metric_that_is_nan_once_has_no_mean(tmp_path, runs):
-    def change(task, start):
-        return {"metrics": {"distance": math.nan if (task, start) == ("task3", 3) else 1.0}}
+    def change(task, initial_state):
+        return {"metrics": {"distance": math.nan if (task, initial_state) == ("task3", 3) else 1.0}}
 
     run = read_run(save_run(tmp_path / "nan", half, change=change))
     missing = suite_mean(run, "tabletop", "distance")
@@ -134,36 +134,38 @@ def test_a_metric_that_is_nan_once_has_no_mean(tmp_path, runs):
     (suite,) = compare_runs(runs[0], tmp_path / "nan", "distance").suites
     found = suite.metric("distance")
     assert found.first.n == 80
-    assert found.second == found.by_start == found.by_task == missing
+    assert found.second == found.by_initial_state == found.by_task == missing
 
 
 def test_a_metric_is_compared_episode_by_episode(tmp_path):
     """Each is worth two more: a difference beyond doubt, though the episodes differ a lot among themselves."""
 
-    def change(task, start):
-        return {"reward": 2.0 + make_record(start).reward + 0.01 * (TASKS.index(task) + start % 3)}
+    def change(task, initial_state):
+        return {"reward": 2.0 + make_record(initial_state).reward + 0.01 * (TASKS.index(task) + initial_state % 3)}
 
     first, second = save_run(tmp_path / "first", half), save_run(tmp_path / "second", half, change=change)
     (suite,) = compare_runs(first, second, "reward").suites
     found = suite.metric("reward")
-    assert found.by_start.value == pytest.approx(found.second.value - found.first.value)
-    low, high = found.by_start.interval
-    assert 2.0 < low < found.by_start.value < high < 2.1
+    assert found.by_initial_state.value == pytest.approx(found.second.value - found.first.value)
+    low, high = found.by_initial_state.interval
+    assert 2.0 < low < found.by_initial_state.value < high < 2.1
     assert found.first.interval[1] - found.first.interval[0] > 5 * (high - low)
 
 
 def test_starts_that_repeat_are_not_taken_for_more(tmp_path):
-    """Five repeats of each start with the same outcome say as much as one: no McNemar, and an interval over starts."""
+    """Five repeats of each initial state with the same outcome say as much as one: no McNemar, and an interval over initial states."""
 
     def save(folder, won, repeats):
         once = make_manifest(6 * repeats, tasks=TASKS)
         once.save(folder)
         with hasty_ledger(folder) as ledger:
             for task in TASKS:
-                for start in range(6):
+                for initial_state in range(6):
                     for repeat in range(repeats):
-                        key = make_episode(start, task).key[:-1] + str(repeat)
-                        ledger.write_episode(make_record(start, task, success=won(task, start), key=key, repeat=repeat))
+                        key = make_episode(initial_state, task).key[:-1] + str(repeat)
+                        ledger.write_episode(
+                            make_record(initial_state, task, success=won(task, initial_state), key=key, repeat=repeat)
+                        )
         return folder
 
     (alone,) = compare_runs(save(tmp_path / "a1", half, 1), save(tmp_path / "b1", more_than_half, 1)).suites
@@ -236,7 +238,8 @@ def test_no_common_episode_is_refused(tmp_path, runs):
         compare_runs(runs[0], save_run(tmp_path / "own", half, tasks=("own",)))
     with pytest.raises(VlarigError, match="no finished episode in common"):
         compare_runs(
-            runs[0], save_run(tmp_path / "new", half, skipped={(task, start) for task in TASKS for start in range(10)})
+            runs[0],
+            save_run(tmp_path / "new", half, skipped={(task, initial_state) for task in TASKS for initial_state in range(10)}),
         )
 
 
@@ -301,8 +304,10 @@ def test_the_command_for_programs(runs, capsys, monkeypatch):
     (suite,) = data["suites"]
     assert (suite["n"], suite["gained"], suite["lost"], suite["difference"]) == (80, 24, 8, pytest.approx(0.2))
     assert suite["interval"] == list(tango_interval(24, 8, 80))
-    assert suite["metric"]["by_start"]["value"] == 0.0
-    assert suite["tasks"][2]["gained_keys"] == [f"tabletop/standard@1/task2/base/{start}/0" for start in (1, 3, 5)]
+    assert suite["metric"]["by_initial_state"]["value"] == 0.0
+    assert suite["tasks"][2]["gained_keys"] == [
+        f"tabletop/standard@1/task2/base/{initial_state}/0" for initial_state in (1, 3, 5)
+    ]
     assert suite["lacking"] == {"first": None, "second": None}
 
 

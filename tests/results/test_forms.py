@@ -20,18 +20,19 @@ from rich.console import Console
 from sample_runs import make_run
 
 from vlarig.benchmarks.registry import load_suite
+from vlarig.envs.plugins import layout_files
 from vlarig.results.forms.csv import for_csv
 from vlarig.results.forms.html import for_html
 from vlarig.results.forms.latex import for_latex
 from vlarig.results.forms.markdown import for_markdown
 from vlarig.results.forms.terminal import print_sheets
-from vlarig.results.layouts import LAYOUTS, make_layout
+from vlarig.results.layouts import make_layout
 from vlarig.results.measures import read_run
 from vlarig.results.rendering import LEGEND, run_sheet
 from vlarig.results.sheet import Cell, Column, Line, Sheet
 from vlarig.results.tables import run_table
 
-#: What the forms wrote when somebody looked at it; VLARIG_WRITE_GOLDEN=1 writes them anew, to be looked at again.
+#: Reviewed output of the forms; VLARIG_WRITE_GOLDEN=1 writes it again, for another review.
 GOLDEN = Path(__file__).parent / "golden"
 
 #: Names that every form would take for something else.
@@ -58,7 +59,7 @@ def sheets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[list[She
     """Table 4 with a complete and an incomplete row, Table 7 without any, and two runs."""
     folder = tmp_path_factory.mktemp("runs")
     done = play(folder / "done", "simpler_widowx", policy="mine")
-    part = play(folder / "part", "simpler_widowx", policy="yours", finished=lambda episode: episode.start > 2)
+    part = play(folder / "part", "simpler_widowx", policy="yours", finished=lambda episode: episode.initial_state > 2)
     mixed = make_layout("table4", [("mine", read_run(done)), ("yours", read_run(part))])
     published = make_layout("table7", [])
     runs = [make_run(folder / "expert"), make_run(folder / "half", finished=4, errors=1)]
@@ -143,7 +144,7 @@ def test_names_that_look_like_markup_are_shown_as_they_are() -> None:
     assert terminal([sheet], "").count(NASTY[0]) > 5
 
 
-#: Names of runs, policies and suites, and notes in a manifest, which come from whoever sent the run.
+#: Names of runs, policies and suites, and notes in a manifest, which are untrusted.
 HOSTILE = (
     '=HYPERLINK("http://x","y")', "@SUM(1)", "+1+cmd", "-1+1", "\t=1", "a\n\nb", "`x` ``y``", "# x", "- x", "1. x", "    x",
     "~~x~~ &amp; $a$",
@@ -168,7 +169,7 @@ def test_no_field_is_a_formula_in_a_spreadsheet(text: str) -> None:
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_markdown_shows_names_and_notes_as_they_are(text: str) -> None:
-    """Each paragraph is one, and says what was to be said."""
+    """Each paragraph is one, with the expected text."""
     page = (
         MarkdownIt("commonmark", {"html": True})
         .enable(["table", "strikethrough"])
@@ -191,7 +192,7 @@ def test_latex_has_no_empty_line_in_a_caption_or_a_cell(text: str) -> None:
 
 
 @pytest.mark.parametrize("width", [40, 80, 120])
-@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize("name", layout_files())
 def test_no_number_is_cut_off_in_a_narrow_terminal(name: str, width: int) -> None:
     layout = make_layout(name, [])
     text = terminal([layout.sheet()], layout.legend, width)
@@ -238,7 +239,7 @@ def test_csv_is_a_table_of_numbers(sheets: dict, name: str) -> None:
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="there is no pdflatex on this machine to compile with")
 def test_latex_compiles(sheets: dict, tmp_path: Path) -> None:
     tables = [for_latex(*sheets[name]) for name in sheets]
-    tables += [for_latex([layout.sheet()], layout.legend) for layout in (make_layout(name, []) for name in LAYOUTS)]
+    tables += [for_latex([layout.sheet()], layout.legend) for layout in (make_layout(name, []) for name in layout_files())]
     tables.append(for_latex([nasty_sheet()], ""))
     body = "\n".join(tables)
     page = "\\documentclass{article}\n\\usepackage{booktabs}\n\\begin{document}\n" + body + "\n\\end{document}\n"

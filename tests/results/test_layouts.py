@@ -1,4 +1,4 @@
-"""The paper's tables: what is published stands as it is published, and a row of ours has a number only where nothing is missing."""
+"""The paper's tables: published numbers are unchanged, and our rows have a number only where nothing is missing."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from layout_runs import play
 
 from vlarig.benchmarks.published import load_table
 from vlarig.envs.errors import VlarigError
+from vlarig.envs.plugins import layout_files
 from vlarig.harness.cli import main
 from vlarig.results.bootstrap import clustered_mean
-from vlarig.results.layouts import LAYOUTS, OURS, Layout, make_layout
+from vlarig.results.layouts import OURS, Layout, make_layout
 from vlarig.results.measures import read_run
 from vlarig.results.schema import LEDGER_NAME
 from vlarig.results.sheet import DASH, Cell, Line
@@ -40,7 +41,7 @@ def cell(made: Layout, column: str, row: int = 0) -> Cell:
     return our_lines(made)[row].cells[names.index(column)]
 
 
-@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize("name", layout_files())
 def test_without_runs_the_published_rows_stand_alone(name: str) -> None:
     table, sheet = load_table(name), layout(name).sheet()
     assert [line.label for line in sheet.lines] == [
@@ -90,21 +91,21 @@ def test_runs_of_one_label_are_one_row_and_a_benchmark_is_the_mean_of_its_suites
 
 
 @pytest.mark.parametrize(
-    ("told", "says"),
+    ("changes", "says"),
     [
         (
-            {"finished": lambda episode: episode.start % 2 == 0},
+            {"finished": lambda episode: episode.initial_state % 2 == 0},
             "simpler_widowx incomplete: 192 of 384 episodes finished, 192 missing",
         ),
         (
-            {"given_up": lambda episode: episode.start == 3},
+            {"given_up": lambda episode: episode.initial_state == 3},
             "simpler_widowx incomplete: 368 of 384 episodes finished, 16 errors",
         ),
         ({"tasks": ("stack_green_on_yellow",)}, "simpler_widowx incomplete: not played: put_spoon_on_towel"),
     ],
 )
-def test_what_is_incomplete_has_no_number(tmp_path: Path, told: dict, says: str) -> None:
-    made = layout("table4", play(tmp_path / "run", "simpler_widowx", **told))
+def test_what_is_incomplete_has_no_number(tmp_path: Path, changes: dict, says: str) -> None:
+    made = layout("table4", play(tmp_path / "run", "simpler_widowx", **changes))
     shown = cell(made, "simpler_widowx")
     assert (shown.text, shown.interval, shown.mark) == ("incomplete", None, "")
     assert any(says in note for note in shown.footnotes)
@@ -127,7 +128,7 @@ def test_another_metric_than_success_has_a_number_where_every_episode_has_one(
         assert shown.text == "incomplete"
         assert any("384 without a finite number, such as simpler_widowx/starvla@1/" in note for note in shown.footnotes)
     else:
-        assert (shown.text, shown.interval) == ("12.3", None)  # all alike: the bootstrap cannot tell
+        assert (shown.text, shown.interval) == ("12.3", None)  # all alike: the bootstrap gives no interval
 
 
 def test_what_several_suites_share_is_said_once(tmp_path: Path) -> None:
@@ -183,10 +184,10 @@ def test_what_holds_for_a_whole_row_is_said_at_its_label(tmp_path: Path) -> None
     assert "0 of 2 episodes finished" in missing
 
 
-def test_repeated_starts_are_drawn_together(tmp_path: Path) -> None:
+def test_repeated_initial_states_are_drawn_together(tmp_path: Path) -> None:
     run = play(tmp_path / "run", "simpler_widowx", success=lambda number: number % 3 == 0)
     records = {key: float(record.success) for task in read_run(run).tasks.values() for key, record in task.records.items()}
-    mean = clustered_mean(records, "start")
+    mean = clustered_mean(records, "initial_state")
     assert mean.interval is not None
     assert cell(layout("table4", run), "simpler_widowx").interval == tuple(f"{100 * bound:.1f}" for bound in mean.interval)
 
@@ -218,8 +219,8 @@ def test_differences_of_protocol_suite_and_assets_are_footnotes(tmp_path: Path) 
 
 def test_runs_under_different_protocols_are_refused(tmp_path: Path) -> None:
     runs = {name: play(tmp_path / name, "libero_goal", protocol=name, per_task=1) for name in ("starvla", "openpi")}
-    told = r"^starvla played libero_goal under starvla@1 and openpi under openpi@1, which differ in .*execute \(8 against 5\)"
-    with pytest.raises(VlarigError, match=told):
+    message = r"^starvla played libero_goal under starvla@1 and openpi under openpi@1, which differ in .*n_action_steps \(8 against 5\)"
+    with pytest.raises(VlarigError, match=message):
         layout("table4", **runs)
 
 
@@ -274,9 +275,9 @@ def test_the_command_groups_runs_by_policy_and_tells_revisions_apart(
 
 def test_an_unknown_layout_gets_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["table", "--layout", "tabel4"]) != 0
-    said = capsys.readouterr().err.strip()
-    assert said.count("\n") == 0
-    assert "unknown layout 'tabel4' in vlarig table; did you mean table4" in said
+    output = capsys.readouterr().err.strip()
+    assert output.count("\n") == 0
+    assert "unknown layout 'tabel4' in vlarig table; did you mean table4" in output
 
 
 def test_a_truncated_ledger_gets_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -284,6 +285,6 @@ def test_a_truncated_ledger_gets_one_sentence(tmp_path: Path, capsys: pytest.Cap
     ledger = run / LEDGER_NAME
     ledger.write_bytes(ledger.read_bytes()[: 3 * 4096 + 100])
     assert main(["table", "--layout", "table4", str(run)]) != 0
-    said = capsys.readouterr().err.strip()
-    assert said.count("\n") == 0
-    assert str(ledger) in said
+    output = capsys.readouterr().err.strip()
+    assert output.count("\n") == 0
+    assert str(ledger) in output

@@ -39,17 +39,17 @@ NUMBER = st.floats(allow_nan=True, allow_infinity=True)
 
 @settings(max_examples=50, deadline=None)
 @given(
-    start=st.integers(-(2**63), 2**63 - 1),
+    initial_state=st.integers(-(2**63), 2**63 - 1),
     reward=NUMBER,
     metrics=st.dictionaries(st.text(), NUMBER),
     outcome=st.builds(Outcome, st.booleans(), st.booleans(), st.integers(0, 99), st.integers(0, 99), st.booleans()),
     task=st.text(st.characters(codec="utf-8", exclude_characters="/@"), min_size=1),
 )
-@example(start=-1, reward=math.nan, metrics={"angle": math.nan, "low": -0.0}, outcome=Outcome(), task="stack")
-@example(start=0, reward=-0.0, metrics={"": math.inf}, outcome=Outcome(), task="\0'")
-def test_whatever_is_measured_comes_back(tmp_path_factory, start, reward, metrics, outcome, task):
+@example(initial_state=-1, reward=math.nan, metrics={"angle": math.nan, "low": -0.0}, outcome=Outcome(), task="stack")
+@example(initial_state=0, reward=-0.0, metrics={"": math.inf}, outcome=Outcome(), task="\0'")
+def test_whatever_is_measured_comes_back(tmp_path_factory, initial_state, reward, metrics, outcome, task):
     run = tmp_path_factory.mktemp("run")
-    record = make_record(start, task, reward=reward, metrics=metrics, outcome=outcome)
+    record = make_record(initial_state, task, reward=reward, metrics=metrics, outcome=outcome)
     with Ledger.create(run) as ledger:
         ledger.write_episode(record)
         assert ledger.write_episode(record) is False
@@ -58,30 +58,58 @@ def test_whatever_is_measured_comes_back(tmp_path_factory, start, reward, metric
 
 
 def test_records_are_sorted_and_light_unless_asked(ledger):
-    for start in (5, 2, 9):
-        ledger.write_episode(make_record(start))
+    for initial_state in (5, 2, 9):
+        ledger.write_episode(make_record(initial_state))
     light, whole = ledger.records(), ledger.records(with_actions=True)
-    assert [record.start for record in light] == [record.start for record in whole] == [2, 5, 9]
+    assert [record.initial_state for record in light] == [record.initial_state for record in whole] == [2, 5, 9]
     assert [record.actions.shape for record in light] == [(0, 7)] * 3
-    assert [record.result() for record in whole] == [make_record(start).result() for start in (2, 5, 9)]
+    assert [record.result() for record in whole] == [make_record(initial_state).result() for initial_state in (2, 5, 9)]
+
+
+def make_old(run, with_instructions):
+    """Make a run's ledger as version 1 had it."""
+    with closing(sqlite3.connect(run / "ledger.sqlite")) as connection:
+        connection.executescript(
+            "ALTER TABLE episodes RENAME COLUMN initial_state TO start;"
+            "ALTER TABLE sessions RENAME COLUMN num_envs TO slots;"
+            "PRAGMA user_version = 1;"
+        )
+        if not with_instructions:
+            connection.execute("ALTER TABLE episodes DROP COLUMN instruction")
+
+
+def test_a_ledger_of_version_1_is_read_resumed_and_merged(tmp_path):
+    old = make_run(tmp_path / "old", finished=2)
+    with Ledger.open(old) as ledger:
+        ledger.start_session(Session("abc", "here", workers=2, num_envs=4))
+        before = [record.result() for record in ledger.records(with_actions=True)]
+    make_old(old, with_instructions=True)
+    with Ledger.open_read_only(old) as ledger:
+        assert [record.result() for record in ledger.records(with_actions=True)] == before
+        assert ledger.sessions()[-1].num_envs == 4
+    with Ledger.open(old) as ledger:
+        assert ledger.write_episode(make_record(2))
+        assert ledger.sessions()[-1].num_envs == 4
+    with Ledger.open_read_only(old) as ledger:
+        assert len(ledger.records()) == len(before) + 1
+    merge_runs([old], tmp_path / "merged")
 
 
 def test_a_ledger_from_before_instructions_is_read_resumed_and_merged(tmp_path):
     old = make_run(tmp_path / "old", finished=2)
-    with closing(sqlite3.connect(old / "ledger.sqlite")) as connection:
-        connection.execute("ALTER TABLE episodes DROP COLUMN instruction")
+    make_old(old, with_instructions=False)
     with Ledger.open_read_only(old) as ledger:
         for with_actions in (False, True):
             assert [record.instruction for record in ledger.records(with_actions)] == [""] * 6
-        assert ledger.record(make_episode(1).key).start == 1
+        assert ledger.record(make_episode(1).key).initial_state == 1
     merge_runs([old], tmp_path / "merged")
     with Ledger.open(old) as ledger:
         ledger.write_episode(make_record(2))
         assert not ledger.write_episode(make_record(1)), "an episode with an instruction equals the same one without"
     merge_runs([old], tmp_path / "merged")
     with Ledger.open_read_only(tmp_path / "merged") as ledger:
-        told = {record.start: record.instruction for record in ledger.records() if record.task == "stack"}
-    assert told == {0: "", 1: "", 2: "stack number 2"}
+        instructions = {record.initial_state: record.instruction for record in ledger.records() if record.task == "stack"}
+    assert instructions == {0: "", 1: "", 2: "stack number 2"}
 
 
 def test_the_same_result_twice_is_one_result(ledger):
@@ -100,8 +128,8 @@ def test_a_different_result_is_refused_by_key_and_field(ledger):
 
 
 def test_an_unknown_key_offers_the_nearest(ledger):
-    for start in range(300):
-        ledger.write_episode(make_record(start, "push_to" if start % 2 else "stack"))
+    for initial_state in range(300):
+        ledger.write_episode(make_record(initial_state, "push_to" if initial_state % 2 else "stack"))
     with pytest.raises(
         VlarigError, match=r"unknown episode 'tabletop/standard@1/stak/base/4/0'.*did you mean .*/stack/base/4/0"
     ):
@@ -123,13 +151,15 @@ def test_outcomes_are_null_where_they_could_not_be_seen(ledger):
     ledger.write_episode(make_record(1, outcome=Outcome(first=True, final=True, streak=1, longest_streak=1, cut_short=True)))
     ledger.write_episode(make_record(2, outcome=Outcome(first=True, final=False, streak=0, longest_streak=4)))
     with sqlite3.connect(ledger.path) as connection:
-        rows = connection.execute("SELECT success_first, success_final, held_streak FROM episodes ORDER BY start").fetchall()
+        rows = connection.execute(
+            "SELECT success_first, success_final, held_streak FROM episodes ORDER BY initial_state"
+        ).fetchall()
     connection.close()
     assert rows == [(1, None, None), (1, 0, 4)]
 
 
 def test_errors_are_the_given_up_episodes_that_did_not_finish_later(ledger):
-    keys = [make_episode(start).key for start in range(4)]
+    keys = [make_episode(initial_state).key for initial_state in range(4)]
     for key in keys[:3]:
         ledger.write_attempt(Attempt(key, 1, "crash", "signal 11", "worker 0"))
         ledger.write_attempt(Attempt(key, 2, "crash", "signal 11", "worker 0", gave_up=True))
@@ -144,7 +174,7 @@ def test_errors_are_the_given_up_episodes_that_did_not_finish_later(ledger):
 
 
 def test_sessions_tell_when_the_driver_ran(tmp_path):
-    session = Session("abc", "here", workers=2, slots=4, packages={"numpy": "2.0"})
+    session = Session("abc", "here", workers=2, num_envs=4, packages={"numpy": "2.0"})
     with Ledger.create(tmp_path) as ledger:
         ledger.start_session(session)
         running = ledger.sessions()[0]
@@ -153,7 +183,7 @@ def test_sessions_tell_when_the_driver_ran(tmp_path):
         ended = ledger.sessions()
     assert running.started.endswith("+00:00")
     assert running.ended is None
-    assert (ended[0].packages, ended[0].slots) == ({"numpy": "2.0"}, 4)
+    assert (ended[0].packages, ended[0].num_envs) == ({"numpy": "2.0"}, 4)
     assert ended[0].ended is not None
     assert ended[1].ended is None
 
@@ -170,8 +200,8 @@ def test_writing_from_one_thread_and_reading_from_another(ledger):
     reader = threading.Thread(target=look)
     reader.start()
     with ThreadPoolExecutor(1) as pool:
-        for start in range(100):
-            pool.submit(ledger.write_episode, make_record(start)).result()
+        for initial_state in range(100):
+            pool.submit(ledger.write_episode, make_record(initial_state)).result()
     stop.set()
     reader.join()
     assert seen == sorted(seen)
@@ -181,11 +211,11 @@ def test_writing_from_one_thread_and_reading_from_another(ledger):
 def test_a_reader_beside_the_writer_sees_each_commit(ledger):
     run = ledger.path.parent
     with Ledger.open_read_only(run) as reader:
-        for start in range(5):
-            ledger.write_episode(make_record(start))
-            assert len(reader.finished_keys()) == start + 1
+        for initial_state in range(5):
+            ledger.write_episode(make_record(initial_state))
+            assert len(reader.finished_keys()) == initial_state + 1
             with Ledger.open_read_only(run) as late:
-                assert len(late.records(with_actions=True)) == start + 1
+                assert len(late.records(with_actions=True)) == initial_state + 1
         with pytest.raises(VlarigError, match=r"cannot be written.*readonly"):
             reader.write_episode(make_record(9))
 

@@ -41,7 +41,7 @@ def test_the_surroundings_do_not_identify_a_run():
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "reason"),
     [
         ({"seed": 7}, "seed was 0, now 7"),
         ({"policy": "octo"}, 'policy was "expert", now "octo"'),
@@ -54,9 +54,9 @@ def test_the_surroundings_do_not_identify_a_run():
         ({"suites": suite_plans([])}, r"suites\[tabletop\] was present, now absent"),
     ],
 )
-def test_every_difference_is_told_with_both_values(change, told):
+def test_every_difference_is_named_with_both_values(change, reason):
     with pytest.raises(
-        VlarigError, match=f"^the run expert-1 was started with another identity: {told}; use another --run, or"
+        VlarigError, match=f"^the run expert-1 was started with another identity: {reason}; use another --run, or"
     ):
         check_same(make_manifest(), changed(make_manifest(), **change), "expert-1")
     assert changed(make_manifest(), **change).identity_hash() != make_manifest().identity_hash()
@@ -64,13 +64,13 @@ def test_every_difference_is_told_with_both_values(change, told):
 
 def test_differences_within_protocols_and_tasks_are_told_by_name():
     plan = make_manifest().identity.suites[0]
-    derived = plan.model_copy(update={"protocol": plan.protocol | {"execute": 4}, "tasks": plan.tasks[:2]})
+    derived = plan.model_copy(update={"protocol": plan.protocol | {"n_action_steps": 4}, "tasks": plan.tasks[:2]})
     with pytest.raises(VlarigError) as caught:
         check_same(make_manifest(), changed(make_manifest(), suites=[derived], seed=1))
-    told = str(caught.value)
-    assert "suites[tabletop].protocol.execute was 8, now 4; " in told
-    assert "suites[tabletop].tasks[open_drawer/base] was " in told
-    assert "seed was 0, now 1; " in told
+    reason = str(caught.value)
+    assert "suites[tabletop].protocol.n_action_steps was 8, now 4; " in reason
+    assert "suites[tabletop].tasks[open_drawer/base] was " in reason
+    assert "seed was 0, now 1; " in reason
 
 
 def test_one_is_not_true():
@@ -93,7 +93,7 @@ def test_missing(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "reason"),
     [
         ("{", "cannot be read as JSON"),
         ("[]", "is no manifest"),
@@ -101,9 +101,9 @@ def test_missing(tmp_path):
         (json.dumps({"format": MANIFEST_FORMAT + 1, "news": 1}), "install a newer vlarig"),
     ],
 )
-def test_damaged_or_newer(tmp_path, text, told):
+def test_damaged_or_newer(tmp_path, text, reason):
     (tmp_path / "manifest.json").write_text(text)
-    with pytest.raises(VlarigError, match=told) as caught:
+    with pytest.raises(VlarigError, match=reason) as caught:
         Manifest.load(tmp_path)
     assert "\n" not in str(caught.value)
 

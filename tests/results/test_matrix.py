@@ -85,7 +85,7 @@ def test_a_table_for_each_run_where_it_is_asked_for_or_nothing_is_shared(capsys,
     assert printed(capsys, "expert", "random", "--per-run").count("suite / task") == 2
     assert printed(capsys, "expert").count("suite / task") == 1
     longer = replace(PROTOCOL, step_limit=90)
-    episodes = [replace(make_episode(start, task), protocol=longer) for task in TASKS for start in range(10)]
+    episodes = [replace(make_episode(initial_state, task), protocol=longer) for task in TASKS for initial_state in range(10)]
     make_run(Path("runs/other"), suites=suite_plans(episodes))
     text = printed(capsys, "expert", "other")
     assert text.count("suite / task") == 2, "one name for two protocols"

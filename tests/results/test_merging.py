@@ -31,7 +31,7 @@ from vlarig.results.records import Attempt, EpisodeRecord, Session
 from vlarig.results.runs import open_run, run_dirs
 from vlarig.results.tables import run_table
 
-EPISODES = [(start, task) for task in TASKS[:2] for start in range(3)]
+EPISODES = [(initial_state, task) for task in TASKS[:2] for initial_state in range(3)]
 
 
 def make_part(
@@ -135,7 +135,7 @@ def test_where_everything_came_from_is_kept(tmp_path: Path) -> None:
     merge_runs([tmp_path / "ab"], tmp_path / "again")
     origin = "JOIN sessions ON session = sessions.id JOIN origins USING (session)"
     for run in (tmp_path / "ab", tmp_path / "again"):
-        assert rows(run, f"SELECT start, run, origins.number, host FROM episodes {origin} ORDER BY start") == [
+        assert rows(run, f"SELECT initial_state, run, origins.number, host FROM episodes {origin} ORDER BY initial_state") == [
             (0, "a", 1, "machine a"),
             (1, "b", 1, "machine b"),
         ]
@@ -307,11 +307,11 @@ def merge_and_die(moment: int, runs: Sequence[Path], target: Path) -> int:
 
 @pytest.mark.parametrize("exists", [False, True], ids=["new", "existing"])
 def test_a_kill_leaves_nothing_half(tmp_path: Path, exists: bool) -> None:
-    for name, starts in (("a", range(4)), ("b", range(3, 8))):
-        make_part(tmp_path / name, [make_record(start) for start in starts])
+    for name, initial_states in (("a", range(4)), ("b", range(3, 8))):
+        make_part(tmp_path / name, [make_record(initial_state) for initial_state in initial_states])
         (tmp_path / name / "videos").mkdir()
         (tmp_path / name / "videos" / f"{name}.mp4").write_bytes(b"film")
-    keys = {make_record(start).key for start in range(8)}
+    keys = {make_record(initial_state).key for initial_state in range(8)}
     out = tmp_path / "out"
     allowed = [set(), keys]
     if exists:

@@ -50,14 +50,14 @@ def runs(tmp_path_factory) -> list[Path]:
     make_manifest(60, policy=NASTY).save(folder / "random")
     with hasty_ledger(folder / "random") as ledger:
         for task in TASKS:
-            for start in range(58):
-                ledger.write_episode(make_record(start, task, success=start % 5 != 0))
+            for initial_state in range(58):
+                ledger.write_episode(make_record(initial_state, task, success=initial_state % 5 != 0))
             ledger.write_attempt(Attempt(make_episode(58, task).key, 1, "crash", NASTY, "worker 0", gave_up=True))
     make_manifest(60, policy="other").save(folder / "other")
     with hasty_ledger(folder / "other") as ledger:
         for task in TASKS:
-            for start in range(60):
-                ledger.write_episode(make_record(start, task, success=start % 5 != 0, image_digest=NO_IMAGES))
+            for initial_state in range(60):
+                ledger.write_episode(make_record(initial_state, task, success=initial_state % 5 != 0, image_digest=NO_IMAGES))
     (first / "videos").mkdir()
     if find_spec("av"):
         from vlarig.harness.film import FilmWriter
@@ -149,18 +149,18 @@ def test_from_the_first_page_down_to_an_episode(visit, site):
     page.get_by_role("link", name="3", exact=True).click()
     page.wait_for_url("**/episode.html**")
     ready(page)
-    assert page.locator("h1").inner_text() == "push_to, start 3"
+    assert page.locator("h1").inner_text() == "push_to, initial state 3"
     assert "✓ success" in page.locator("#lead").inner_text()
     record = make_record(3, "push_to")
     assert record.state_digest in page.locator("#result").inner_text()
     assert page.locator("#plots svg").count() == 7
     page.get_by_role("link", name="Next episode").click()
-    page.wait_for_function("() => document.querySelector('h1').textContent === 'push_to, start 4'")
+    page.wait_for_function("() => document.querySelector('h1').textContent === 'push_to, initial state 4'")
     assert "✗ failure" in page.locator("#lead").inner_text()
     page.get_by_role("link", name="Next failure").click()
-    page.wait_for_function("() => document.querySelector('h1').textContent === 'push_to, start 8'")
+    page.wait_for_function("() => document.querySelector('h1').textContent === 'push_to, initial state 8'")
     page.go_back()
-    page.wait_for_function("() => document.querySelector('h1').textContent === 'push_to, start 4'")
+    page.wait_for_function("() => document.querySelector('h1').textContent === 'push_to, initial state 4'")
 
 
 def test_a_list_is_narrowed_sorted_and_paged_and_remembers_it(visit, site):
@@ -194,18 +194,18 @@ def test_the_slider_moves_film_curves_and_numbers(visit, site):
     ready(page)
     record = make_record(8)
     page.wait_for_function("() => document.querySelector('video').duration > 0")
-    page.get_by_role("slider", name="Row").focus()
+    page.get_by_role("slider", name="Step").focus()
     for _ in range(3):
         page.keyboard.press("ArrowRight")
-    told = page.locator("output").inner_text()
-    assert told.startswith(f"before row 4 of {record.steps}, chunk 1 of 2: x ")
-    assert f"x {record.actions[3][0]:.3g}"[:5] in told
+    shown = page.locator("output").inner_text()
+    assert shown.startswith(f"before step 4 of {record.steps}, chunk 1 of 2: x ")
+    assert f"x {record.actions[3][0]:.3g}"[:5] in shown
     assert page.locator("#plots .cursor").first.get_attribute("x1") == "3"
     page.wait_for_function("() => !document.querySelector('video').seeking")
     fraction = page.evaluate("() => document.querySelector('video').currentTime / document.querySelector('video').duration")
     assert fraction == pytest.approx(3.5 / (record.steps + 1), abs=0.1 / (record.steps + 1))
     page.get_by_role("button", name="Next chunk").click()
-    assert "before row 9 of 18, chunk 2 of 2, new:" in page.locator("output").inner_text()
+    assert "before step 9 of 18, chunk 2 of 2, new:" in page.locator("output").inner_text()
     page.get_by_role("button", name="Next chunk").click()
     assert "the end" in page.locator("output").inner_text()
     page.get_by_text("The actions as a table").click()
@@ -232,7 +232,7 @@ def test_names_that_look_like_markup_are_text(visit, site):
 
 
 def test_addresses_that_lead_nowhere_say_so(visit, site, problems):
-    for address, told in [
+    for address, message in [
         ("task.html", "the address names no run"),
         ("task.html#expert/7", "expert has no task number 7"),
         ("episode.html#expert/tabletop/standard@1/stack/base/99/0", "expert has no result of"),
@@ -240,10 +240,10 @@ def test_addresses_that_lead_nowhere_say_so(visit, site, problems):
         ("episode.html#..%2F..%2Fsecret/a/b/c/d/0/0", "the address names no episode"),
     ]:
         page = visit(f"{site}/{address}")
-        page.get_by_role("alert").filter(has_text=told).wait_for()
-    page = visit(f"{site}/task.html#nobody/0")
-    page.get_by_role("alert").filter(has_text="data/nobody/run.js is not there").wait_for()
-    assert all("nobody" in problem or "ERR_FILE_NOT_FOUND" in problem for problem in problems)
+        page.get_by_role("alert").filter(has_text=message).wait_for()
+    page = visit(f"{site}/task.html#unknown/0")
+    page.get_by_role("alert").filter(has_text="data/unknown/run.js is not there").wait_for()
+    assert all("unknown" in problem or "ERR_FILE_NOT_FOUND" in problem for problem in problems)
     problems.clear()
 
 
@@ -316,8 +316,8 @@ def test_an_expert_is_shown_by_its_rate_and_takes_no_rank(visit, tmp_path):
     make_manifest(policy="poor").save(tmp_path / "poor")
     with Ledger.create(tmp_path / "poor") as ledger:
         for task in TASKS:
-            for start in range(10):
-                ledger.write_episode(make_record(start, task, success=False))
+            for initial_state in range(10):
+                ledger.write_episode(make_record(initial_state, task, success=False))
     readers = [RunReader.open(run) for run in (*runs, tmp_path / "poor")]
     write_site(Site(readers, SiteOptions()), tmp_path / "site")
     for reader in readers:
@@ -344,19 +344,21 @@ def test_films_have_posters_on_their_pages_on_the_tasks_and_on_the_first(visit, 
     page = visit(f"{site}/{PAGES['task']}")
     ready(page)
     films = page.locator("#films li")
-    assert [film.inner_text().split("\n\n") for film in films.all()] == [["✗ failure start 8, 18 steps", "stack number 8"]]
+    assert [film.inner_text().split("\n\n") for film in films.all()] == [
+        ["✗ failure initial state 8, 18 steps", "stack number 8"]
+    ]
     poster = films.locator("video").get_attribute("poster")
     page.get_by_label("Outcome").select_option("success")
     page.locator("#films-section").wait_for(state="hidden")
     page.get_by_label("Outcome").select_option("failure")
-    films.get_by_role("link", name="start 8").click()
+    films.get_by_role("link", name="initial state 8").click()
     page.wait_for_url("**/episode.html**")
     ready(page)
     assert page.locator("#film video").get_attribute("poster") == poster == "media/expert/0-8-0.jpg"
     page.wait_for_function("() => document.querySelector('video').currentTime > 0")  # the first frame, as the slider says
-    assert page.get_by_role("slider", name="Row").input_value() == "0"
+    assert page.get_by_role("slider", name="Step").input_value() == "0"
     page.goto(f"{site}/index.html")
-    page.get_by_role("link", name="expert: the end of stack, start 8: failure").click()
+    page.get_by_role("link", name="expert: the end of stack, initial state 8: failure").click()
     page.wait_for_url("**/episode.html**stack/base/8/0")
 
 
@@ -448,7 +450,7 @@ def test_a_page_follows_the_run(visit, tmp_path, monkeypatch):
             assert index.locator("#runs-table th button").count() == 7
             fresh = visit(f"{site}episode.html?token={server.token}#expert/tabletop/standard@1/stack/base/5/0")
             ready(fresh)
-            assert re.match("stack, start 5", fresh.locator("h1").inner_text())
+            assert re.match("stack, initial state 5", fresh.locator("h1").inner_text())
         finally:
             server.shutdown()
             thread.join()

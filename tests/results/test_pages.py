@@ -1,4 +1,4 @@
-"""Pages: what a site of runs shows, that it shows what it is told to, and that nothing else is ever replaced."""
+"""Pages: what a site of runs shows, that its options decide what is shown, and that nothing else is ever replaced."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def film(run: Path, key: str, content: bytes = b"a film", poster: bytes = b"") -
 
 @pytest.fixture
 def now(monkeypatch):
-    """Everything that is asked of a follower is asked anew."""
+    """A follower reads everything again."""
     monkeypatch.setattr("vlarig.results.pages.following.FRESH", 0.0)
 
 
@@ -142,16 +142,16 @@ def test_pages_load_nothing_from_elsewhere_and_link_to_what_is_there(tmp_path):
 def test_every_episode_is_listed_once_and_has_its_data(tmp_path):
     run = make_run(tmp_path / "run", per_task=130, finished=120, errors=3)
     out = build(tmp_path / "site", run)
-    told = data_of(out / "data/run/run.js")
-    assert [task["task"] for task in told["tasks"]] == list(TASKS)
+    run_data = data_of(out / "data/run/run.js")
+    assert [task["task"] for task in run_data["tasks"]] == list(TASKS)
     listed = data_of(out / "data/run/task-1.js")
-    assert listed["start"] == list(range(123))
-    assert listed["outcome"] == [int(start % 4 != 0) for start in range(120)] + [2] * 3
+    assert listed["initial_state"] == list(range(123))
+    assert listed["outcome"] == [int(initial_state % 4 != 0) for initial_state in range(120)] + [2] * 3
     assert listed["failed"] == [0] * 120 + [2] * 3
     chunks = [data_of(out / f"data/run/task-1-{chunk}.js") for chunk in range(3)]
     assert [len(chunk) for chunk in chunks] == [50, 50, 23]
     keys = [key for chunk in chunks for key in chunk]
-    assert keys == [make_episode(start, "push_to").key for start in range(123)]
+    assert keys == [make_episode(initial_state, "push_to").key for initial_state in range(123)]
     assert not (out / "data/run/task-1-3.js").exists()
     assert chunks[2][keys[-1]]["outcome"] == "error"
     assert [attempt["gave_up"] for attempt in chunks[2][keys[-1]]["attempts"]] == [False, True]
@@ -205,8 +205,8 @@ def test_a_policy_that_saw_no_images_has_no_digest_of_them(tmp_path):
 def test_a_list_has_each_instruction_once(tmp_path):
     make_manifest(tasks=("stack",)).save(tmp_path / "run")
     with Ledger.create(tmp_path / "run") as ledger:
-        for start, told in enumerate(["put it down", "pick it up", "put it down"]):
-            ledger.write_episode(make_record(start, instruction=told))
+        for initial_state, instruction in enumerate(["put it down", "pick it up", "put it down"]):
+            ledger.write_episode(make_record(initial_state, instruction=instruction))
     listed = data_of(build(tmp_path / "site", tmp_path / "run") / "data/run/task-0.js")
     assert (listed["instructions"], listed["instruction"]) == (["put it down", "pick it up"], [0, 1, 0])
 
@@ -243,16 +243,16 @@ def test_time_that_no_activity_accounts_for_is_the_rest(tmp_path):
 
 def test_tasks_of_like_names_keep_their_episodes_apart(tmp_path):
     names = [("stack", "base"), ("stack", "base2"), ("stack", "ba")]
-    episodes = [make_episode(start, task, variant=variant) for task, variant in names for start in range(2)]
+    episodes = [make_episode(initial_state, task, variant=variant) for task, variant in names for initial_state in range(2)]
     identity = make_manifest().identity.model_copy(
         update={"suites": suite_plans(episodes), "episodes": len(episodes), "episodes_digest": episodes_digest(episodes)}
     )
     make_manifest().model_copy(update={"identity": identity}).save(tmp_path / "run")
     with Ledger.create(tmp_path / "run") as ledger:
         for episode in episodes:
-            ledger.write_episode(make_record(episode.start, variant=episode.variant, key=episode.key))
+            ledger.write_episode(make_record(episode.initial_state, variant=episode.variant, key=episode.key))
     out = build(tmp_path / "site", tmp_path / "run")
-    assert [data_of(out / f"data/run/task-{number}.js")["start"] for number in range(3)] == [[0, 1]] * 3
+    assert [data_of(out / f"data/run/task-{number}.js")["initial_state"] for number in range(3)] == [[0, 1]] * 3
     assert list(data_of(out / "data/run/task-1-0.js")) == [episode.key for episode in episodes[2:4]]
 
 
@@ -287,8 +287,8 @@ def test_names_that_look_like_markup_are_shown_as_they_are(tmp_path):
         assert "onerror" not in links.attributes
         assert NASTY in links.text
     assert all("<img" not in content.decode() for name, content in files_of(out).items() if name.startswith("data/"))
-    told = data_of(out / "data/run-i/run.js")
-    assert told["tasks"][0]["task"] == task and NASTY in told["policy"]
+    run_data = data_of(out / "data/run-i/run.js")
+    assert run_data["tasks"][0]["task"] == task and NASTY in run_data["policy"]
     episodes = data_of(out / "data/run-i/task-0-0.js")
     assert episodes[make_episode(1, task).key]["attempts"][0]["message"] == NASTY
     links = parsed(out / "run-run-i.html")
@@ -366,7 +366,9 @@ def test_the_best_comes_first_and_what_has_no_number_last(better, wanted):
 
 
 def test_what_is_incomplete_is_told_and_never_ranked(tmp_path):
-    run = play(tmp_path / "part", "simpler_widowx", success=lambda number: True, finished=lambda episode: episode.start > 0)
+    run = play(
+        tmp_path / "part", "simpler_widowx", success=lambda number: True, finished=lambda episode: episode.initial_state > 0
+    )
     board = boards_of(run)["SimplerEnv"]
     assert board.rows[-1].kind == "measured"
     cell = board.rows[-1].cells["simpler_widowx"]
@@ -379,7 +381,7 @@ def test_what_is_incomplete_is_told_and_never_ranked(tmp_path):
 
 
 def test_who_acts_on_the_simulators_truth_is_shown_and_not_ranked(tmp_path):
-    told = "policy expert acts on the simulator's own truth, so it is not ranked"
+    remark = "policy expert acts on the simulator's own truth, so it is not ranked"
     for suite, name in (("simpler_widowx", "SimplerEnv"), ("tabletop", "tabletop, standard@1")):
         protocol = "starvla" if suite == "simpler_widowx" else "standard"
         settings = {"protocol": protocol, "per_task": 2}
@@ -390,10 +392,10 @@ def test_who_acts_on_the_simulators_truth_is_shown_and_not_ranked(tmp_path):
         (first, no_rank), (second, rank) = ours
         assert (first.label, first.run, second.label, second.run) == ("expert", "expert", "mine", "other")
         assert rank is not None and second.ranked and no_rank is None and not first.ranked
-        assert rank == sum(each is not None for each in board.ranks()), "the expert takes nobody's rank"
+        assert rank == sum(each is not None for each in board.ranks()), "the expert takes no rank"
         shown = first.cells[board.columns[0].name]
         assert (shown.text, shown.value, shown.n) == ("100.0", 100.0, second.cells[board.columns[0].name].n)
-        assert shown.interval is not None and told in shown.remarks
+        assert shown.interval is not None and remark in shown.remarks
 
 
 def test_a_suite_that_nobody_published_has_a_board_for_each_protocol(tmp_path):
@@ -408,8 +410,8 @@ def test_a_mean_over_fewer_tasks_is_not_ranked_beside_one_over_all(tmp_path):
     whole = make_run(tmp_path / "whole")
     make_manifest(tasks=("stack",)).save(tmp_path / "easy")
     with hasty_ledger(tmp_path / "easy") as ledger:
-        for start in range(10):
-            ledger.write_episode(make_record(start, "stack"))
+        for initial_state in range(10):
+            ledger.write_episode(make_record(initial_state, "stack"))
     board = boards_of(whole, tmp_path / "easy")["tabletop, standard@1"]
     assert [row.run for row in board.rows] == ["whole", "easy"]
     assert board.ranks() == [1, None]
@@ -433,7 +435,7 @@ def test_films_come_along_or_stay_away(tmp_path):
     run = make_run(tmp_path / "run")
     key = make_record(4, "push_to").key
     source = film(run, key)
-    film(run, "somebody/else@1/task/base/0/0")
+    film(run, "other/else@1/task/base/0/0")
     (run / "frames.png").write_bytes(b"a picture")
     out = build(tmp_path / "site", run)
     assert sorted(path.name for path in (out / "media/run").iterdir()) == ["1-4-0.mp4", "frames.png"]
@@ -454,8 +456,8 @@ def test_films_come_along_or_stay_away(tmp_path):
 
 def test_a_films_poster_comes_along_and_stands_for_the_run_on_the_first_page(tmp_path):
     run = make_run(tmp_path / "run")
-    for start, task in ((2, "push_to"), (9, "stack"), (8, "stack")):
-        film(run, make_record(start, task).key, poster=f"poster {start}".encode())
+    for initial_state, task in ((2, "push_to"), (9, "stack"), (8, "stack")):
+        film(run, make_record(initial_state, task).key, poster=f"poster {initial_state}".encode())
     out = build(tmp_path / "site", run)
     assert (out / "media/run/1-2-0.jpg").read_bytes() == b"poster 2"
     assert data_of(out / "data/run/task-1.js")["film"] == [0, 0, 2, 0, 0, 0, 0, 0, 0, 0]
@@ -476,8 +478,8 @@ def test_a_comparison_shows_what_vlarig_compare_says(tmp_path):
     make_manifest(policy="other").save(tmp_path / "two")
     with hasty_ledger(tmp_path / "two") as ledger:
         for task in TASKS:
-            for start in range(10):
-                ledger.write_episode(make_record(start, task, success=start % 5 != 0))
+            for initial_state in range(10):
+                ledger.write_episode(make_record(initial_state, task, success=initial_state % 5 != 0))
     out = build(tmp_path / "site", tmp_path / "one", tmp_path / "two")
     comparison = compare_runs(tmp_path / "one", tmp_path / "two")
     flips = data_of(out / "shared/compare-one--two.js")
@@ -498,12 +500,12 @@ def test_runs_that_cannot_be_compared_say_why(tmp_path):
 
 
 def make_runs(folder: Path, **rates: int) -> list[Path]:
-    """Runs that succeed in so many of ten episodes of a task."""
+    """Runs that succeed in this many of ten episodes of a task."""
     for name, successes in rates.items():
         make_manifest(tasks=("stack",), policy=name, policy_privileged=name == "expert").save(folder / name)
         with hasty_ledger(folder / name) as ledger:
-            for start in range(10):
-                ledger.write_episode(make_record(start, success=start < successes))
+            for initial_state in range(10):
+                ledger.write_episode(make_record(initial_state, success=initial_state < successes))
     return [folder / name for name in rates]
 
 
@@ -636,7 +638,7 @@ def test_a_build_reads_one_moment_while_the_run_goes_on(tmp_path):
     write_site(Site([reader], SiteOptions()), tmp_path / "site")
     reader.close()
     assert data_of(tmp_path / "site/data/run/run.js")["tasks"][0]["finished"] == 5
-    assert data_of(tmp_path / "site/data/run/task-0.js")["start"] == [0, 1, 2, 3, 4]
+    assert data_of(tmp_path / "site/data/run/task-0.js")["initial_state"] == [0, 1, 2, 3, 4]
 
 
 # The command, and what is wrong.
@@ -646,8 +648,8 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     make_run(Path("runs/one"))
     assert page.main(["one", "runs/one", "--out", "site", "--title", "Mine"]) == 0
-    said = capsys.readouterr().out
-    assert re.search(r"1 run: \d+ files, \d+\.\d MB; \d+ new or changed, 0 removed\nopen site/index.html", said)
+    output = capsys.readouterr().out
+    assert re.search(r"1 run: \d+ files, \d+\.\d MB; \d+ new or changed, 0 removed\nopen site/index.html", output)
     assert "<h1>Mine</h1>" in Path("site/index.html").read_text()
     assert page.main(["one", "--out", "site", "--title", "Mine"]) == 0
     assert "; 0 new or changed, 0 removed" in capsys.readouterr().out
@@ -674,11 +676,11 @@ def test_a_damaged_ledger_is_one_sentence(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = make_run(Path("runs/one"))
     with sqlite3.connect(run / "ledger.sqlite") as connection:
-        connection.execute("UPDATE episodes SET actions = x'00' WHERE start = 3 AND task = 'stack'")
+        connection.execute("UPDATE episodes SET actions = x'00' WHERE initial_state = 3 AND task = 'stack'")
     with pytest.raises(VlarigError, match=r"holds a damaged record of tabletop/standard@1/stack/base/3/0"):
         page.main(["one", "--out", "site"])
     with sqlite3.connect(run / "ledger.sqlite") as connection:
-        connection.execute("UPDATE episodes SET seconds = '[1]' WHERE start = 3 AND task = 'stack'")
+        connection.execute("UPDATE episodes SET seconds = '[1]' WHERE initial_state = 3 AND task = 'stack'")
     with pytest.raises(VlarigError, match=r"holds a damaged record of tabletop/standard@1/stack/base/3/0"):
         page.main(["one", "--out", "site"])
     (run / "ledger.sqlite").write_bytes(b"SQLite format 3\0" + bytes(5000))
@@ -700,14 +702,14 @@ def test_without_jinja_the_extra_is_named(tmp_path, monkeypatch):
 def test_a_follower_sees_what_is_written(tmp_path, now):
     run = make_run(tmp_path / "run", finished=5)
     follower = Follower(lambda: [run], SiteOptions(live=True))
-    before, told = follower.state()
-    assert told == "1 run, 0 being written: 15 of 30 episodes finished"
+    before, progress = follower.state()
+    assert progress == "1 run, 0 being written: 15 of 30 episodes finished"
     assert follower.state()[0] == before
     with Ledger.open(run) as ledger:
         ledger.write_episode(make_record(5, "stack", success=False))
-        after, told = follower.state()
-        assert after != before and told == "1 run, 1 being written: 16 of 30 episodes finished"
-        assert b'"start":[0,1,2,3,4,5]' in follower.content("data/run/task-0.js")
+        after, progress = follower.state()
+        assert after != before and progress == "1 run, 1 being written: 16 of 30 episodes finished"
+        assert b'"initial_state":[0,1,2,3,4,5]' in follower.content("data/run/task-0.js")
         ledger.write_attempt(Attempt(make_episode(6, "stack").key, 1, "crash", "signal 11", "worker 0", gave_up=True))
         assert follower.state()[0] != after
     assert b"signal 11" in follower.content("run-run.html")

@@ -43,8 +43,8 @@ def test_the_rows_are_the_ledgers_records(tmp_path: Path) -> None:
     rows = pyarrow.parquet.read_table(tmp_path / "run.parquet").to_pylist()
     with Ledger.open_read_only(run) as ledger:
         for row, record in zip(rows, ledger.records(with_actions=True), strict=True):
-            assert {name: row[name] for name in ("key", "start", "success", "reward", "steps", "chunks", "worker")} == {
-                "key": record.key, "start": record.start, "success": record.success, "reward": record.reward,
+            assert {name: row[name] for name in ("key", "initial_state", "success", "reward", "steps", "chunks", "worker")} == {
+                "key": record.key, "initial_state": record.initial_state, "success": record.success, "reward": record.reward,
                 "steps": record.steps, "chunks": list(record.chunks), "worker": record.worker,
             }  # fmt: skip
             assert (row["instruction"], row["image_digest"]) == (record.instruction, record.image_digest)

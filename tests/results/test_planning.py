@@ -10,7 +10,7 @@ from sample_runs import make_episode
 
 from vlarig.results.planning import episodes_digest, git_revision, package_versions, suite_plans, surroundings
 
-EPISODES = [make_episode(start, task) for start in range(3) for task in ("stack", "push_to")]
+EPISODES = [make_episode(initial_state, task) for initial_state in range(3) for task in ("stack", "push_to")]
 
 
 def test_the_digest_is_for_ever():
@@ -45,7 +45,7 @@ def test_the_digest_refuses_what_it_cannot_tell_apart():
 
 
 def test_one_name_for_two_protocols_is_refused():
-    other = replace(EPISODES[0], protocol=replace(EPISODES[0].protocol, execute=1))
+    other = replace(EPISODES[0], protocol=replace(EPISODES[0].protocol, n_action_steps=1))
     with pytest.raises(ValueError, match="both called 'standard@1'"):
         suite_plans([EPISODES[1], other])
 

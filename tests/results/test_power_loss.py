@@ -22,7 +22,7 @@ from vlarig.results.records import Session
 from vlarig.results.runs import open_run
 
 TESTS = Path(__file__).parents[1]
-RECORDS = [make_record(start) for start in range(40)]
+RECORDS = [make_record(initial_state) for initial_state in range(40)]
 
 
 class Killed(NamedTuple):
@@ -146,7 +146,7 @@ def test_a_destroyed_ledger_is_refused_and_left_as_it_is(killed: Killed, tmp_pat
     power.destroy(run, random.Random(seed))
     left = {path.name: path.read_bytes() for path in run.iterdir() if path.name != "lock"}
     for take in (Ledger.open, Ledger.open_read_only, lambda folder: open_run(folder, make_manifest())):
-        with pytest.raises(VlarigError, match=r"bring (the file|it) back from a copy") as caught:
+        with pytest.raises(VlarigError, match=r"restore (the file|it) from a copy") as caught:
             take(run)
         assert "\n" not in str(caught.value)
     assert left == {name: (run / name).read_bytes() for name in left}

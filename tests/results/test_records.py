@@ -1,4 +1,4 @@
-"""Records: what has to agree between two runs of an episode, and what has not."""
+"""Records: which fields have to agree between two runs of an episode."""
 
 import dataclasses
 import math
@@ -74,8 +74,15 @@ NAMES = st.text(st.characters(exclude_characters="/@", codec="utf-8"), min_size=
 
 
 @given(NAMES, NAMES, NAMES, NAMES, st.integers(), st.integers(0))
-def test_a_key_splits_into_its_parts(suite, protocol, task, variant, start, repeat):
-    assert split_key(f"{suite}/{protocol}/{task}/{variant}/{start}/{repeat}") == (suite, protocol, task, variant, start, repeat)
+def test_a_key_splits_into_its_parts(suite, protocol, task, variant, initial_state, repeat):
+    assert split_key(f"{suite}/{protocol}/{task}/{variant}/{initial_state}/{repeat}") == (
+        suite,
+        protocol,
+        task,
+        variant,
+        initial_state,
+        repeat,
+    )
 
 
 def test_an_attempt_at_no_episode_is_refused():

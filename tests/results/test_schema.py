@@ -18,8 +18,8 @@ from vlarig.results.schema import SCHEMA_VERSION
 def finished_run(tmp_path_factory):
     run = tmp_path_factory.mktemp("finished") / "run"
     with hasty_ledger(run) as ledger:
-        for start in range(200):
-            ledger.write_episode(make_record(start))
+        for initial_state in range(200):
+            ledger.write_episode(make_record(initial_state))
     return run
 
 
@@ -92,20 +92,20 @@ def test_overwritten_pages(run):
 
 def test_damaged_actions_are_told_by_key_and_hide_no_other_record(run):
     connection = sqlite3.connect(run / "ledger.sqlite")
-    connection.execute("UPDATE episodes SET actions = substr(actions, 1, 40) WHERE start = 7")
+    connection.execute("UPDATE episodes SET actions = substr(actions, 1, 40) WHERE initial_state = 7")
     connection.commit()
     connection.close()
     with Ledger.open_read_only(run) as ledger:
         with pytest.raises(VlarigError, match=rf"damaged record of {make_record(7).key}: encoded actions"):
             ledger.record(make_record(7).key)
-        assert ledger.record(make_record(8).key).start == 8
+        assert ledger.record(make_record(8).key).initial_state == 8
         assert len(ledger.records()) == 200
 
 
 @pytest.mark.parametrize("state", ["finished", "killed"])
 def test_a_copy_in_a_folder_where_nobody_may_write_can_be_read(run, state):
     with tempfile.TemporaryDirectory() as folder, Ledger.open(run) as ledger:
-        Path(folder).chmod(0o755)  # pytest's own folders let nobody else pass
+        Path(folder).chmod(0o755)  # pytest's own folders bar other users
         if state == "finished":
             ledger.close()
         else:
@@ -120,7 +120,7 @@ def test_a_copy_in_a_folder_where_nobody_may_write_can_be_read(run, state):
 
 
 def count_records_as_nobody(run: Path) -> int:
-    """The number of records that a process without the right to write can read, whoever runs the tests."""
+    """The number of records that a process without the right to write can read, whichever user runs the tests."""
     child = os.fork()
     if child == 0:
         records = 255

@@ -28,10 +28,10 @@ def plans(draw: st.DrawFn) -> list[Episode]:
     """Episodes of some suites and tasks, task by task."""
     sizes = draw(st.lists(st.lists(st.integers(1, 12), max_size=4), max_size=3))
     return [
-        make_episode(start, f"task{number}", f"suite{place}")
+        make_episode(initial_state, f"task{number}", f"suite{place}")
         for place, tasks in enumerate(sizes)
         for number, size in enumerate(tasks)
-        for start in range(size)
+        for initial_state in range(size)
     ]
 
 
@@ -59,30 +59,33 @@ def test_what_a_manifest_says_is_owed_is_what_the_shard_takes(episodes: list[Epi
 
 
 def test_the_split_is_the_same_for_ever() -> None:
-    """A change here would mix the shards of runs that were begun before with those that are begun after it."""
+    """A change here would mix the shards of runs started before it with those started after it."""
     share = take_share(load_suite("libero_goal").episodes(), Shard(2, 50))
     # The second of each task's starts when these are sorted by SHA-256 of "libero_goal/TASK/base/START/0", by the first 32 bits.
-    assert [episode.start for episode in share] == [17, 14, 45, 19, 30, 41, 15, 39, 21, 38]
+    assert [episode.initial_state for episode in share] == [17, 14, 45, 19, 30, 41, 15, 39, 21, 38]
 
 
-def test_with_as_many_shards_as_starts_a_shard_does_not_get_the_same_start_of_every_task() -> None:
+def test_with_as_many_shards_as_initial_states_a_shard_does_not_get_the_same_initial_state_of_every_task() -> None:
     episodes = load_suite("libero_goal").episodes()
     for number in range(1, 51):
         share = take_share(episodes, Shard(number, 50))
         assert len({episode.task for episode in share}) == len(share) == 10
-        assert Counter(episode.start for episode in share).most_common(1)[0][1] <= 4
+        assert Counter(episode.initial_state for episode in share).most_common(1)[0][1] <= 4
 
 
-def test_a_shard_has_the_same_starts_under_every_protocol() -> None:
-    episodes = [make_episode(start) for start in range(20)]
-    derived = [replace(episode, protocol=PROTOCOL.derive(execute=2)) for episode in episodes]
-    starts = [[episode.start for episode in take_share(each, Shard(1, 3))] for each in (episodes, derived)]
-    assert starts[0] == starts[1]
+def test_a_shard_has_the_same_initial_states_under_every_protocol() -> None:
+    episodes = [make_episode(initial_state) for initial_state in range(20)]
+    derived = [replace(episode, protocol=PROTOCOL.derive(n_action_steps=2)) for episode in episodes]
+    initial_states = [[episode.initial_state for episode in take_share(each, Shard(1, 3))] for each in (episodes, derived)]
+    assert initial_states[0] == initial_states[1]
 
 
 def test_a_shard_keeps_the_order_of_the_plan() -> None:
-    starts = [episode.start for episode in take_share([make_episode(start) for start in range(30)], Shard(1, 2))]
-    assert starts == sorted(starts)
+    initial_states = [
+        episode.initial_state
+        for episode in take_share([make_episode(initial_state) for initial_state in range(30)], Shard(1, 2))
+    ]
+    assert initial_states == sorted(initial_states)
 
 
 @pytest.mark.parametrize(

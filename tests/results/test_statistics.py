@@ -234,7 +234,7 @@ def test_too_few_flips_show_nothing():
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "call",
     [
         lambda: unpaired_episodes(0.5, 0.5),
         lambda: unpaired_episodes(0.5, 1.5),
@@ -245,9 +245,9 @@ def test_too_few_flips_show_nothing():
         lambda: detectable_difference(10, 1.5),
     ],
 )
-def test_impossible_plans_are_refused(asked):
+def test_impossible_plans_are_refused(call):
     with pytest.raises(ValueError, match=r"expected|equal policies"):
-        asked()
+        call()
 
 
 # scipy is an extra.
@@ -261,10 +261,10 @@ def test_what_is_shown_while_a_sweep_runs_needs_no_scipy():
 
 
 @pytest.mark.parametrize(
-    "asked", [lambda: mcnemar_p_value(1, 2), lambda: tango_interval(1, 2, 5), lambda: mcnemar_power(5, 0.2, 0.1)]
+    "call", [lambda: mcnemar_p_value(1, 2), lambda: tango_interval(1, 2, 5), lambda: mcnemar_power(5, 0.2, 0.1)]
 )
-def test_without_scipy_one_sentence_says_what_to_type(asked, monkeypatch):
+def test_without_scipy_one_sentence_says_what_to_run(call, monkeypatch):
     for name in ("scipy", "scipy.stats", "scipy.optimize"):
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(VlarigError, match=r"^scipy is not installed, .*pip install 'vlarig\[results\]'$"):
-        asked()
+        call()

@@ -1,4 +1,4 @@
-"""A driver that is killed while it writes loses nothing that it was told is written."""
+"""A driver that is killed while it writes loses no record whose write was acknowledged."""
 
 import signal
 import subprocess
@@ -30,7 +30,7 @@ while True:
 
 
 def write_until_killed(run: Path, commits: int) -> list[int]:
-    """Starts that a writer acknowledged until it was killed, ``commits`` commits after it began."""
+    """Initial states that a writer acknowledged until it was killed, ``commits`` commits after it began."""
     command = [sys.executable, "-c", WRITER, str(run)]
     environment = {"PYTHONPATH": str(Path(__file__).parents[1])}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
@@ -50,9 +50,9 @@ def test_every_acknowledged_commit_survives_kills(tmp_path, looking):
     for commits in (1, 40, 130, 7, 250):
         acknowledged += write_until_killed(run, commits)
         reader = Ledger.open_read_only(run)
-        assert {make_record(start).key for start in acknowledged} <= reader.finished_keys()
-        for start in acknowledged[-3:]:
-            assert reader.record(make_record(start).key).result() == make_record(start).result()
+        assert {make_record(initial_state).key for initial_state in acknowledged} <= reader.finished_keys()
+        for initial_state in acknowledged[-3:]:
+            assert reader.record(make_record(initial_state).key).result() == make_record(initial_state).result()
         if looking:
             readers.append(reader)
         else:
@@ -62,8 +62,8 @@ def test_every_acknowledged_commit_survives_kills(tmp_path, looking):
         reader.close()
     assert len(acknowledged) >= 428
     with Ledger.open(run) as ledger:
-        records = sorted(ledger.records(with_actions=True), key=lambda record: record.start)
-        assert [record.start for record in records] == list(range(len(records)))
-        assert all(record.result() == make_record(record.start).result() for record in records)
+        records = sorted(ledger.records(with_actions=True), key=lambda record: record.initial_state)
+        assert [record.initial_state for record in records] == list(range(len(records)))
+        assert all(record.result() == make_record(record.initial_state).result() for record in records)
         assert [session.ended for session in ledger.sessions()] == [None] * 5
     assert len(records) - len(acknowledged) <= 5  # a kill may fall between a commit and its acknowledgement

@@ -60,9 +60,9 @@ def test_a_run_without_results_shows_no_rate(tmp_path):
 def test_a_run_is_shown_while_it_is_written(tmp_path):
     run = make_run(tmp_path / "run", finished=0)
     with Ledger.open(run) as ledger:
-        for start in range(3):
-            ledger.write_episode(make_record(start, "stack"))
-            assert run_table(run).total.finished == start + 1
+        for initial_state in range(3):
+            ledger.write_episode(make_record(initial_state, "stack"))
+            assert run_table(run).total.finished == initial_state + 1
 
 
 def test_markdown(tmp_path):

@@ -42,7 +42,7 @@ def server(run, monkeypatch):
     follower.close()
 
 
-def ask(server, path, method="GET", **headers):
+def fetch(server, path, method="GET", **headers):
     """The answer to a browser that was shown the site before."""
     headers = {"Cookie": f"other=1; {server.cookie}={server.token}"} | headers
     connection = http.client.HTTPConnection(*server.server_address, timeout=20)
@@ -59,46 +59,46 @@ def test_pages_data_and_scripts_are_served(server):
         ("/", "text/html"), ("/run-expert.html", "text/html"), ("/static/page.js", "text/javascript"),
         ("/static/style.css", "text/css"), ("/data/expert/task-0.js?v=1", "text/javascript"),
     ]:  # fmt: skip
-        status, content, headers = ask(server, path)
+        status, content, headers = fetch(server, path)
         assert (status, headers["Content-Type"]) == (200, f"{kind}; charset=utf-8")
         assert len(content) == int(headers["Content-Length"]) > 0
         assert headers["Cache-Control"] == "no-store"
-    assert b"follow.js" in ask(server, "/")[1]
-    status, content, headers = ask(server, "/", "HEAD")
+    assert b"follow.js" in fetch(server, "/")[1]
+    status, content, headers = fetch(server, "/", "HEAD")
     assert (status, content) == (200, b"") and int(headers["Content-Length"]) > 1000
 
 
 def test_the_version_changes_when_the_run_does(server, run):
-    before = json.loads(ask(server, "/version")[1])
-    assert before["told"] == "1 run, 0 being written: 15 of 30 episodes finished"
-    assert json.loads(ask(server, "/version")[1]) == before
+    before = json.loads(fetch(server, "/version")[1])
+    assert before["progress"] == "1 run, 0 being written: 15 of 30 episodes finished"
+    assert json.loads(fetch(server, "/version")[1]) == before
     with Ledger.open(run) as ledger:
         ledger.write_episode(make_record(5, "stack"))
-    after = json.loads(ask(server, "/version")[1])
-    assert after["version"] != before["version"] and "16 of 30" in after["told"]
+    after = json.loads(fetch(server, "/version")[1])
+    assert after["version"] != before["version"] and "16 of 30" in after["progress"]
 
 
 @pytest.mark.parametrize(
     "path",
     ["/nothing.html", "/../manifest.json", "/static/../site.py", "/media/expert/../../ledger.sqlite", "/data/expert/task-9.js",
-     "/static/%2e%2e/site.py", "/data/nobody/run.js", "/media/expert/0-0-0.mp4", "/data/expert/task-x.js", "//etc/passwd",
+     "/static/%2e%2e/site.py", "/data/unknown/run.js", "/media/expert/0-0-0.mp4", "/data/expert/task-x.js", "//etc/passwd",
      f"/data/expert/task-{'9' * 5000}.js", f"/media/expert/{'9' * 5000}-0-0.mp4"],
 
 )  # fmt: skip
 def test_there_is_nothing_else(server, path):
-    assert ask(server, path)[0] == 404
+    assert fetch(server, path)[0] == 404
 
 
 def test_only_asking_is_possible(server):
-    assert ask(server, "/", "POST")[0] == 501
-    assert ask(server, "/", "DELETE")[0] == 501
+    assert fetch(server, "/", "POST")[0] == 501
+    assert fetch(server, "/", "DELETE")[0] == 501
 
 
 def test_it_is_this_machines_alone(server):
     assert server.server_address[0] == "127.0.0.1"
-    assert ask(server, "/", Host="localhost:80")[0] == 200
+    assert fetch(server, "/", Host="localhost:80")[0] == 200
     for host in ("evil.example", "evil.example:80", "127.0.0.1.evil.example", ""):
-        assert ask(server, "/", Host=host)[0] == 403
+        assert fetch(server, "/", Host=host)[0] == 403
 
 
 def test_it_is_one_users_alone(server, run):
@@ -108,23 +108,23 @@ def test_it_is_one_users_alone(server, run):
     wrong = f"{server.cookie}={server.token[:-1]}"
     for path in ("/", "/version", "/run-expert.html", "/data/expert/run.js", "/media/expert/0-0-0.mp4", "/static/page.js"):
         for request in ({"Cookie": ""}, {"Cookie": wrong}, {"Cookie": f"other={server.token}"}):
-            status, content, headers = ask(server, path, **request)
+            status, content, headers = fetch(server, path, **request)
             assert (status, headers["Set-Cookie"]) == (403, None) and b"the address that `vlarig view` printed" in content
-        assert ask(server, f"{path}?token={server.token}x", Cookie="")[0] == 403
-        assert ask(server, path, "HEAD", Cookie="")[:2] == (403, b"")
-        assert ask(server, path)[0] == 200
-    status, content, headers = ask(server, server.url.removeprefix(f"http://127.0.0.1:{server.server_address[1]}"), Cookie="")
+        assert fetch(server, f"{path}?token={server.token}x", Cookie="")[0] == 403
+        assert fetch(server, path, "HEAD", Cookie="")[:2] == (403, b"")
+        assert fetch(server, path)[0] == 200
+    status, content, headers = fetch(server, server.url.removeprefix(f"http://127.0.0.1:{server.server_address[1]}"), Cookie="")
     assert status == 200 and b"run-expert.html" in content
     cookie = headers["Set-Cookie"].split("; ")
     assert {"HttpOnly", "SameSite=Lax", "Path=/"} == set(cookie[1:])
-    assert ask(server, "/run-expert.html", Cookie=cookie[0])[0] == 200
+    assert fetch(server, "/run-expert.html", Cookie=cookie[0])[0] == 200
 
 
 def test_parts_of_a_film(server, run):
     (run / "videos").mkdir()
     (run / "videos" / "tabletop_standard@1_stack_base_0_0.mp4").write_bytes(bytes(range(100)))
     path = "/media/expert/0-0-0.mp4"
-    status, content, headers = ask(server, path)
+    status, content, headers = fetch(server, path)
     assert (status, content, headers["Accept-Ranges"], headers["Content-Type"]) == (
         200,
         bytes(range(100)),
@@ -137,12 +137,12 @@ def test_parts_of_a_film(server, run):
         ("bytes=-5", 95, 100),
         ("bytes=50-999", 50, 100),
     ]:
-        status, content, headers = ask(server, path, Range=wanted)
+        status, content, headers = fetch(server, path, Range=wanted)
         assert (status, content) == (206, bytes(range(begin, end)))
         assert headers["Content-Range"] == f"bytes {begin}-{end - 1}/100"
     long = "9" * 5000
     for odd in ("bytes=200-300", "rows=1-2", "bytes=-", "bytes=5-2", f"bytes={long}-", f"bytes=0-{long}", f"bytes=-{long}"):
-        assert ask(server, path, Range=odd)[:2] == (200, bytes(range(100)))
+        assert fetch(server, path, Range=odd)[:2] == (200, bytes(range(100)))
 
 
 def test_a_port_that_is_taken_or_is_none_is_one_sentence(run):
@@ -182,7 +182,7 @@ def test_the_command_serves_until_it_is_interrupted(run, tmp_path):
         ["unshare", "--user", "--map-root-user", "--pid", "--fork", "true"], capture_output=True, check=False
     ).returncode
     != 0,
-    reason="this machine lets nobody make a namespace of processes",
+    reason="this machine allows no new namespace of processes",
 )
 def test_as_the_first_process_of_a_container_it_ends_when_it_is_told_to(run, tmp_path):
     """The kernel spares such a process every signal that it has no handler for."""

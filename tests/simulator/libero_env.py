@@ -32,29 +32,29 @@ TASKS = (STOVE, DRAWER, PLAIN)
 INITIAL_STATES = "5cc4c3e50498838098e55b31893e567107148da12c866565a04f4a9012f58dcc"
 
 BLIND = Needs(images=False)
-ROWS = 24
+STEPS = 24
 #: Prints the digests of one episode in a process of its own.
 FRESH = """
 import sys
 sys.path[:0] = {path!r}
 import libero_env as t
-print(*t.digests(t.LiberoEnv(), t.episode({task!r}, {start}), t.Needs()))
+print(*t.digests(t.LiberoEnv(), t.episode({task!r}, {initial_state}), t.Needs()))
 """
 
 
-def episode(task: tuple[str, str], start: int) -> Episode:
+def episode(task: tuple[str, str], initial_state: int) -> Episode:
     suite = SUITES[task[0]]
-    return suite.episode(suite.task(task[1]), start, 0, suite.protocols[0])
+    return suite.episode(suite.task(task[1]), initial_state, 0, suite.protocols[0])
 
 
-def actions(start: int) -> np.ndarray:
-    return np.random.default_rng(start).uniform(-1.0, 1.0, (ROWS, 7))
+def actions(initial_state: int) -> np.ndarray:
+    return np.random.default_rng(initial_state).uniform(-1.0, 1.0, (STEPS, 7))
 
 
 def digests(env: LiberoEnv, wanted: Episode, needs: Needs) -> tuple[str, str]:
     """Run an episode with random actions and return its digests of states and images."""
     snapshot = env.open(wanted, needs)
-    for chunk in actions(wanted.start).reshape(-1, 8, 7):
+    for chunk in actions(wanted.initial_state).reshape(-1, 8, 7):
         snapshot = env.step_chunk(chunk).snapshot
     return snapshot.state_digest, snapshot.image_digest
 
@@ -64,8 +64,10 @@ def env() -> LiberoEnv:
     return LiberoEnv()
 
 
-def in_a_fresh_process(task: tuple[str, str], start: int) -> tuple[str, str]:
-    script = FRESH.format(path=[str(p) for p in (__file__.rsplit("/", 1)[0], *sys.path)], task=task, start=start)
+def in_a_fresh_process(task: tuple[str, str], initial_state: int) -> tuple[str, str]:
+    script = FRESH.format(
+        path=[str(p) for p in (__file__.rsplit("/", 1)[0], *sys.path)], task=task, initial_state=initial_state
+    )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL)
     states, images = done.stdout.split()
     return states, images
@@ -73,14 +75,14 @@ def in_a_fresh_process(task: tuple[str, str], start: int) -> tuple[str, str]:
 
 @pytest.fixture(scope="module")
 def fresh() -> dict[tuple[str, str], tuple[str, str]]:
-    """The digests of each task's start 3 in a fresh process; two processes at a time."""
+    """The digests of each task's initial state 3 in a fresh process; two processes at a time."""
     with ThreadPoolExecutor(2) as pool:
         return dict(zip(TASKS, pool.map(lambda task: in_a_fresh_process(task, 3), TASKS)))
 
 
 @pytest.mark.parametrize("earlier", [1, 2, 10])
 def test_a_warm_episode_equals_a_fresh_one(env: LiberoEnv, fresh: dict, earlier: int) -> None:
-    """Whether the task before was the same or another, and whatever was drawn; several in each scene, which is dear to make."""
+    """Whether the task before was the same or another, and whatever was drawn; several in each scene, which is expensive to make."""
     for index in range(earlier):
         digests(env, episode(TASKS[index * 3 // earlier], index), Needs(images=index % 3 == 1))
     for task in TASKS:
@@ -95,7 +97,7 @@ def test_every_reset_begins_with_the_model_as_compiled(env: LiberoEnv, monkeypat
     monkeypatch.setattr(upstream, "_reset_internal", lambda: (seen.append(model.body_pos.copy()), reset()))
     env.open(episode(STOVE, 1), BLIND)
     assert np.array_equal(seen[0], upstream.pristine["body_pos"])
-    assert not np.array_equal(seen[0], model.body_pos), "the fixtures stand elsewhere by now"
+    assert not np.array_equal(seen[0], model.body_pos), "the fixtures are elsewhere by now"
 
 
 def test_drawing_does_not_change_the_state(env: LiberoEnv, fresh: dict) -> None:
@@ -104,38 +106,38 @@ def test_drawing_does_not_change_the_state(env: LiberoEnv, fresh: dict) -> None:
 
 
 @pytest.mark.parametrize("tasks", [(STOVE, STOVE), (STOVE, PLAIN)])
-def test_interleaved_slots_equal_sequential_ones(env: LiberoEnv, tasks: tuple) -> None:
-    """Slots share a task's model, whose fixtures stand elsewhere in each; or play two tasks."""
-    wanted = [episode(task, start) for start, task in enumerate(tasks, 1)]
+def test_interleaved_envs_equal_sequential_ones(env: LiberoEnv, tasks: tuple) -> None:
+    """Envs share a task's model, whose fixtures are elsewhere in each; or play two tasks."""
+    wanted = [episode(task, initial_state) for initial_state, task in enumerate(tasks, 1)]
     alone = [digests(env, one, Needs()) for one in wanted]
-    slots = [env, env.sibling()]
-    snapshots = [slot.open(one, Needs()) for slot, one in zip(slots, wanted)]
-    for index in range(0, ROWS, 8):
-        for slot, one in enumerate(wanted):
-            snapshots[slot] = slots[slot].step_chunk(actions(one.start)[index : index + 8]).snapshot
+    envs = [env, env.sibling()]
+    snapshots = [each.open(one, Needs()) for each, one in zip(envs, wanted)]
+    for index in range(0, STEPS, 8):
+        for place, one in enumerate(wanted):
+            snapshots[place] = envs[place].step_chunk(actions(one.initial_state)[index : index + 8]).snapshot
     assert [(snapshot.state_digest, snapshot.image_digest) for snapshot in snapshots] == alone
 
 
-def test_a_stove_glows_in_its_own_slot_alone(env: LiberoEnv) -> None:
-    slots = [env, env.sibling()]
-    for slot in slots:
-        slot.open(episode(STOVE, 0), BLIND)
-    env._slot.data.joint("flat_stove_1_button").qpos[:] = 1.0
-    results = [slot.step_chunk(np.zeros((2, 7))) for slot in slots]
-    assert [result.rows[0].success_at_end for result in results] == [True, False]
-    lit, dark = (slot._slot.site_rgba if slot is not slots[1] else slot.scene.model.site_rgba for slot in slots)
+def test_a_stove_glows_in_its_own_env_alone(env: LiberoEnv) -> None:
+    envs = [env, env.sibling()]
+    for each in envs:
+        each.open(episode(STOVE, 0), BLIND)
+    env._env_state.data.joint("flat_stove_1_button").qpos[:] = 1.0
+    results = [each.step_chunk(np.zeros((2, 7))) for each in envs]
+    assert [result.steps[0].success_at_end for result in results] == [True, False]
+    lit, dark = (each._env_state.site_rgba if each is not envs[1] else each.scene.model.site_rgba for each in envs)
     assert (lit != dark).any()
     assert np.array_equal(lit[:, :3], dark[:, :3])
 
 
-def test_slots_of_a_task_share_its_model(env: LiberoEnv) -> None:
+def test_envs_of_a_task_share_its_model(env: LiberoEnv) -> None:
     env.open(episode(PLAIN, 0), Needs())
     before = resident_megabytes()
-    slots = [env.sibling() for _ in range(4)]
-    for slot in slots:
-        slot.open(episode(PLAIN, 1), Needs())
-        slot.step_chunk(actions(1)[:4])
-    assert (resident_megabytes() - before) / len(slots) < 40
+    envs = [env.sibling() for _ in range(4)]
+    for each in envs:
+        each.open(episode(PLAIN, 1), Needs())
+        each.step_chunk(actions(1)[:4])
+    assert (resident_megabytes() - before) / len(envs) < 40
 
 
 def resident_megabytes() -> float:
@@ -154,15 +156,15 @@ def test_the_burner_and_the_fixtures_are_part_of_the_state(env: LiberoEnv) -> No
 
 def test_success_is_seen(env: LiberoEnv) -> None:
     env.open(episode(STOVE, 0), BLIND)
-    assert not any(row.success_at_end for row in env.step_chunk(np.zeros((8, 7))).rows)
-    env._slot.data.joint("flat_stove_1_button").qpos[:] = 1.0
+    assert not any(step.success_at_end for step in env.step_chunk(np.zeros((8, 7))).steps)
+    env._env_state.data.joint("flat_stove_1_button").qpos[:] = 1.0
     result = env.step_chunk(np.zeros((8, 7)))
-    assert len(result.rows) == 1
-    assert (result.rows[0].reward, result.rows[0].success_at_end, result.over) == (1.0, True, True)
+    assert len(result.steps) == 1
+    assert (result.steps[0].reward, result.steps[0].success_at_end, result.over) == (1.0, True, True)
 
 
 def test_no_torch_and_no_question(env: LiberoEnv) -> None:
-    """Upstream asks on the terminal when it is imported the first time; the fresh processes above had no terminal to ask on."""
+    """Upstream prompts on the terminal at its first import; the fresh processes above had no terminal."""
     env.open(episode(STOVE, 0), BLIND)
     assert "torch" not in sys.modules
     assert Path(os.environ["LIBERO_CONFIG_PATH"]) != Path.home() / ".libero"
@@ -195,11 +197,11 @@ def test_damaged_initial_states_are_named(tmp_path: Path) -> None:
 
 def test_bad_episodes_are_named(env: LiberoEnv) -> None:
     good = episode(STOVE, 0)
-    with pytest.raises(VlarigError, match="starts 0 to 49, got 50"):
+    with pytest.raises(VlarigError, match="initial states 0 to 49, got 50"):
         env.open(Episode(good.suite, good.protocol, good.task, "base", 50, 0, good.payload), BLIND)
     with pytest.raises(VlarigError, match="no task 'fly'"):
         env.open(Episode(good.suite, good.protocol, "fly", "base", 0, 0, good.payload), BLIND)
-    assert digests(env, episode(STOVE, 3), BLIND), "the slot still works"
+    assert digests(env, episode(STOVE, 3), BLIND), "the env still works"
 
 
 def test_the_sampled_substep_is_upstreams() -> None:

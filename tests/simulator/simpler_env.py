@@ -25,35 +25,35 @@ TASKS = (EGGPLANT, CUBES, SPOON, CARROT)
 CHUNKED = SIMPLER_WIDOWX.protocol("chunked")
 
 BLIND = Needs(images=False)
-ROWS = 32
+STEPS = 32
 #: Prints the digests of one episode in a process of its own.
 FRESH = """
 import sys
 sys.path[:0] = {path!r}
 import simpler_env as t
-print(*t.digests(t.BridgeEnv(), t.episode({task!r}, {start}), t.Needs()))
+print(*t.digests(t.BridgeEnv(), t.episode({task!r}, {initial_state}), t.Needs()))
 """
 
 
-def episode(task: str, start: int) -> Episode:
-    return SIMPLER_WIDOWX.episode(SIMPLER_WIDOWX.task(task), start, 0, CHUNKED)
+def episode(task: str, initial_state: int) -> Episode:
+    return SIMPLER_WIDOWX.episode(SIMPLER_WIDOWX.task(task), initial_state, 0, CHUNKED)
 
 
 def actions(seed: int) -> np.ndarray:
-    """Rows that press the hand into the scene and close it there, now and then."""
+    """Steps that press the hand into the scene and close it there, now and then."""
     rng = np.random.default_rng(seed)
-    rows = rng.uniform(-1.0, 1.0, (ROWS, 7))
-    rows[:, :3] *= 0.03
-    rows[:, 3:6] *= 0.2
-    rows[:12, 2] -= 0.015
-    rows[:, 6] = (np.arange(ROWS) // 12 + seed) % 2
-    return rows.astype(np.float32)
+    steps = rng.uniform(-1.0, 1.0, (STEPS, 7))
+    steps[:, :3] *= 0.03
+    steps[:, 3:6] *= 0.2
+    steps[:12, 2] -= 0.015
+    steps[:, 6] = (np.arange(STEPS) // 12 + seed) % 2
+    return steps.astype(np.float32)
 
 
 def digests(env: Env, wanted: Episode, needs: Needs, chunks: int = 2) -> tuple[str, str]:
     """Run an episode and return its digests of states and images."""
     snapshot = env.open(wanted, needs)
-    for chunk in actions(wanted.start).reshape(-1, 16, 7)[:chunks]:
+    for chunk in actions(wanted.initial_state).reshape(-1, 16, 7)[:chunks]:
         snapshot = env.step_chunk(chunk).snapshot
     return snapshot.state_digest, snapshot.image_digest
 
@@ -63,8 +63,10 @@ def env() -> BridgeEnv:
     return BridgeEnv()
 
 
-def in_a_fresh_process(task: str, start: int) -> tuple[str, str]:
-    script = FRESH.format(path=[str(p) for p in (__file__.rsplit("/", 1)[0], *sys.path)], task=task, start=start)
+def in_a_fresh_process(task: str, initial_state: int) -> tuple[str, str]:
+    script = FRESH.format(
+        path=[str(p) for p in (__file__.rsplit("/", 1)[0], *sys.path)], task=task, initial_state=initial_state
+    )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL)
     states, images = done.stdout.split()
     return states, images
@@ -72,14 +74,14 @@ def in_a_fresh_process(task: str, start: int) -> tuple[str, str]:
 
 @pytest.fixture(scope="module")
 def fresh() -> dict[str, tuple[str, str]]:
-    """The digests of each task's start 5 in a fresh process; two processes at a time."""
+    """The digests of each task's initial state 5 in a fresh process; two processes at a time."""
     with ThreadPoolExecutor(2) as pool:
         return dict(zip(TASKS, pool.map(lambda task: in_a_fresh_process(task, 5), TASKS)))
 
 
 @pytest.mark.parametrize("earlier", [1, 2, 10])
 def test_a_warm_episode_equals_a_fresh_one(fresh: dict, earlier: int) -> None:
-    """Whether the scene before was the same or another, whatever was drawn, and in the middle of whatever it was left."""
+    """Whether the scene before was the same or another, whatever was drawn, and wherever its episode was stopped."""
     env = BridgeEnv()
     for task in TASKS:
         for index in range(earlier):
@@ -97,16 +99,16 @@ def test_drawing_does_not_change_the_state(env: BridgeEnv, fresh: dict) -> None:
 @pytest.mark.parametrize("others", [(CARROT, EGGPLANT, CUBES), (CARROT, CARROT)])
 def test_scenes_of_one_process_do_not_touch_each_other(env: BridgeEnv, others: tuple[str, ...]) -> None:
     """Upstream keeps overlays in class attributes: there, a table's photograph would lie behind the sink."""
-    wanted = [episode(task, start) for start, task in enumerate(others, 1)]
+    wanted = [episode(task, initial_state) for initial_state, task in enumerate(others, 1)]
     alone = [digests(env, one, Needs()) for one in wanted]
-    slots = [env, *(env.sibling() for _ in others[1:])]
-    snapshots = [slot.open(one, Needs()) for slot, one in zip(slots, wanted)]
-    for index in range(0, ROWS, 16):
-        for place, (slot, one) in enumerate(zip(slots, wanted)):
-            snapshots[place] = slot.step_chunk(actions(one.start)[index : index + 16]).snapshot
+    envs = [env, *(env.sibling() for _ in others[1:])]
+    snapshots = [each.open(one, Needs()) for each, one in zip(envs, wanted)]
+    for index in range(0, STEPS, 16):
+        for place, (each, one) in enumerate(zip(envs, wanted)):
+            snapshots[place] = each.step_chunk(actions(one.initial_state)[index : index + 16]).snapshot
     assert [(snapshot.state_digest, snapshot.image_digest) for snapshot in snapshots] == alone
-    for slot in slots[1:]:
-        slot.close()
+    for each in envs[1:]:
+        each.close()
     assert digests(env, wanted[0], Needs()) == alone[0], "after the others have closed"
 
 
@@ -129,16 +131,16 @@ def test_tasks_of_a_scene_share_it(env: BridgeEnv) -> None:
     np.testing.assert_array_equal(env.privileged()["pose/source"], before["pose/target"])
 
 
-def test_a_further_slot_takes_little_memory(env: BridgeEnv) -> None:
+def test_a_further_env_takes_little_memory(env: BridgeEnv) -> None:
     env.open(episode(CARROT, 0), Needs())
     before = resident_megabytes()
-    slots = [env.sibling() for _ in range(4)]
-    for slot in slots:
-        slot.open(episode(CARROT, 1), Needs())
-        slot.step_chunk(actions(1)[:4])
-    assert (resident_megabytes() - before) / len(slots) < 60
-    for slot in slots:
-        slot.close()
+    envs = [env.sibling() for _ in range(4)]
+    for each in envs:
+        each.open(episode(CARROT, 1), Needs())
+        each.step_chunk(actions(1)[:4])
+    assert (resident_megabytes() - before) / len(envs) < 60
+    for each in envs:
+        each.close()
 
 
 def test_scenes_that_are_left_behind_are_freed() -> None:
@@ -159,22 +161,22 @@ def resident_megabytes() -> float:
 
 def test_the_state_is_the_hands_in_the_base_frame(env: BridgeEnv) -> None:
     """BridgeData's: forward, left, up; angles from a hand that points straight down; the gripper is open at first."""
-    start = env.open(episode(CARROT, 0), BLIND).state
-    assert 0.2 < start[0] < 0.4, "in front of the base"
-    assert abs(start[1]) < 0.05
-    assert 0.05 < start[2] < 0.3, "above it"
-    assert np.abs(start[3:6]).max() < 0.1
-    assert start[6] == 1.0
-    rows = np.zeros((16, 7), dtype=np.float32)
-    rows[:4, 1], rows[:4, 2] = 0.02, 0.01
-    rows[8:12, 5] = 0.15  # when the hand is there: turned on its way, it would end elsewhere
-    end = env.step_chunk(rows).snapshot.state
-    np.testing.assert_allclose(end[:3] - start[:3], [0.0, 0.08, 0.04], atol=0.005)
-    np.testing.assert_allclose(end[3:6] - start[3:6], [0.0, 0.0, 0.6], atol=0.03)
+    initial_state = env.open(episode(CARROT, 0), BLIND).state
+    assert 0.2 < initial_state[0] < 0.4, "in front of the base"
+    assert abs(initial_state[1]) < 0.05
+    assert 0.05 < initial_state[2] < 0.3, "above it"
+    assert np.abs(initial_state[3:6]).max() < 0.1
+    assert initial_state[6] == 1.0
+    steps = np.zeros((16, 7), dtype=np.float32)
+    steps[:4, 1], steps[:4, 2] = 0.02, 0.01
+    steps[8:12, 5] = 0.15  # when the hand is there: turned on its way, it would end elsewhere
+    end = env.step_chunk(steps).snapshot.state
+    np.testing.assert_allclose(end[:3] - initial_state[:3], [0.0, 0.08, 0.04], atol=0.005)
+    np.testing.assert_allclose(end[3:6] - initial_state[3:6], [0.0, 0.0, 0.6], atol=0.03)
     assert end[6] < 0.1
 
 
-def test_the_target_turns_as_the_row_says(env: BridgeEnv) -> None:
+def test_the_target_turns_as_the_step_says(env: BridgeEnv) -> None:
     """About the base's fixed axes, as the original benchmark does; mani-skill 3 reads the same numbers otherwise."""
     angles = np.array([0.3, -0.4, 0.5])
     found = {}
@@ -192,28 +194,28 @@ def test_the_target_turns_as_the_row_says(env: BridgeEnv) -> None:
 
 @pytest.mark.parametrize("option", ["fixed_axes", "rotation_vector", "moving_axes", "maniskill3"])
 def test_the_target_swings_as_in_the_original(env: BridgeEnv, option: str) -> None:
-    """``ee_align2`` of the original's controller (pd_ee_pose.py@ef7a4d4), in its own words: turned about where the hand is now."""
+    """``ee_align2`` of the original's controller (pd_ee_pose.py@ef7a4d4), as it defines it: turned about where the hand is now."""
     import sapien
 
     protocol = replace(CHUNKED, options=CHUNKED.options | {"rotation": option})
     env.open(replace(episode(CARROT, 0), protocol=protocol), BLIND)
-    row = np.float32([0.03, -0.02, 0.01, 0.1, -0.1, 0.2, 1])
+    step = np.float32([0.03, -0.02, 0.01, 0.1, -0.1, 0.2, 1])
     for _ in range(4):
         now = sapien.Pose(env.scene.base()[:3], env.scene.base()[3:]).inv() * sapien.Pose(
             env.scene.hand()[:3], env.scene.hand()[3:]
         )
         before = env.scene._target_pose().sp
-        env.step_chunk(row[None])
+        env.step_chunk(step[None])
         after = env.scene._target_pose().sp
         turn = sapien.Pose(q=(after * before.inv()).q)
-        swung = sapien.Pose(now.p) * sapien.Pose(row[:3]) * turn * sapien.Pose(now.p).inv() * before
-        expected = swung.p if option in ("fixed_axes", "rotation_vector") else before.p + row[:3]
+        swung = sapien.Pose(now.p) * sapien.Pose(step[:3]) * turn * sapien.Pose(now.p).inv() * before
+        expected = swung.p if option in ("fixed_axes", "rotation_vector") else before.p + step[:3]
         np.testing.assert_allclose(after.p, expected, atol=1e-6)
-    assert np.linalg.norm(swung.p - before.p - row[:3]) > 1e-3, "the hand lags behind, so it matters"
+    assert np.linalg.norm(swung.p - before.p - step[:3]) > 1e-3, "the hand lags behind, so it matters"
 
 
 def target_turn(env: BridgeEnv) -> np.ndarray:
-    """Where the controller wants the hand to point."""
+    """The direction of the controller's target of the hand."""
     pose = env.scene.upstream.agent.controller.controllers["arm"]._target_pose
     return pose.to_transformation_matrix()[0, :3, :3].numpy()
 
@@ -221,8 +223,8 @@ def target_turn(env: BridgeEnv) -> np.ndarray:
 def test_the_gripper_closes_below_a_half(env: BridgeEnv) -> None:
     for share, opens in ((0.6, True), (0.4, False)):
         env.open(episode(CARROT, 0), BLIND)
-        rows = np.tile(np.float32([0, 0, 0, 0, 0, 0, share]), (6, 1))
-        assert (env.step_chunk(rows).snapshot.state[6] > 0.9) == opens
+        steps = np.tile(np.float32([0, 0, 0, 0, 0, 0, share]), (6, 1))
+        assert (env.step_chunk(steps).snapshot.state[6] > 0.9) == opens
 
 
 @pytest.mark.parametrize(("task", "photograph"), [(SPOON, "bridge_real_eval_1.png"), (EGGPLANT, "bridge_sink.png")])
@@ -262,11 +264,11 @@ def test_bad_episodes_are_named(env: BridgeEnv, monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(VlarigError, match="no Bridge scene 'Kitchen-v1'; expected one of PutCarrot"):
         env.open(replace(good, payload=good.payload | {"scene": "Kitchen-v1"}), BLIND)
     small = replace(CHUNKED, cameras=(Camera("ego", 100, 100),))
-    with pytest.raises(VlarigError, match="asked for in 100 x 100, and its photograph has 480 x 640"):
+    with pytest.raises(VlarigError, match="requested in 100 x 100, and its photograph has 480 x 640"):
         env.open(replace(good, protocol=small), Needs())
     monkeypatch.setenv(ASSETS_VARIABLE, "/nowhere")
     from vlarig.envs.simpler.upstream import assets_folder
 
     with pytest.raises(VlarigError, match="'/nowhere', expected a folder with data/tasks"):
         assets_folder()
-    assert digests(env, good, BLIND), "the slot still works"
+    assert digests(env, good, BLIND), "the env still works"

@@ -1,4 +1,4 @@
-"""What counts as success in SimplerEnv's scenes, and what comes near it and does not; runs under the Python of the ``simpler`` runtime.
+"""Success in SimplerEnv's scenes, and near misses that do not count; runs under the Python of the ``simpler`` runtime.
 
 Things are put where an outcome would leave them, come to rest there, and are judged. A wrong outcome must be refused by the condition
 that is meant for it: the tests name every condition that refuses it.
@@ -26,18 +26,18 @@ SPOON, CARROT, CUBES, EGGPLANT = (task.name for task in SIMPLER_WIDOWX.tasks)
 OOD = [task.name for task in SIMPLER_OOD.tasks]
 BLIND = Needs(images=False)
 OPEN, CLOSED = 1.0, 0.0
-#: Rows in which a thing comes to rest, and rows in which it is judged then.
+#: Steps in which a thing comes to rest, and steps in which it is judged then.
 SETTLING, JUDGED = 8, 8
 #: Heights above the table's top at which things are let go to fall on a towel or a plate, and on a cube, in m.
 DROP, DROP_ON_CUBE = 0.03, 0.046
 ACROSS = np.pi / 2
 
-#: Starts: the source stands right of the target and behind it; right of it; and the first one, of cubes and the eggplant.
+#: Initial states: the source is right of the target and behind it; right of it; and the first one, of cubes and the eggplant.
 DIAGONAL, ABREAST, FIRST = 8, 6, 0
 
 
 @dataclass(frozen=True)
-class Place:
+class Spot:
     """Where the source is put: ``x`` and ``y`` from the target, turned by ``yaw``; lying there, or falling from ``drop``."""
 
     x: float
@@ -61,10 +61,10 @@ class Judged(BridgeEnv):
         assert self.episode is not None
         return self.episode.payload["goal"]
 
-    def wait(self, rows: int, gripper: float = OPEN) -> list[bool]:
-        """Let rows pass in which the hand stays; whether each ends in success."""
-        result = self.step_chunk(np.tile(np.float32([0, 0, 0, 0, 0, 0, gripper]), (rows, 1)))
-        return [row.success_at_end for row in result.rows]
+    def wait(self, steps: int, gripper: float = OPEN) -> list[bool]:
+        """Let steps pass in which the hand stays; whether each ends in success."""
+        result = self.step_chunk(np.tile(np.float32([0, 0, 0, 0, 0, 0, gripper]), (steps, 1)))
+        return [step.success_at_end for step in result.steps]
 
     def put(self, model: str, position: Any, yaw: float = 0.0) -> None:
         """Put an object somewhere, at rest."""
@@ -74,14 +74,14 @@ class Judged(BridgeEnv):
         body.set_angular_velocity(np.zeros(3))
         body.wake_up()
 
-    def put_source(self, place: Place) -> None:
+    def put_source(self, place: Spot) -> None:
         target = self.scene.pose(self._target)
         lying = self._judge.settled[self._source][2] + 0.002
         height = lying if place.drop is None else TABLE_TOP + place.drop
         self.put(self._source, [target[0] + place.x, target[1] + place.y, height], place.yaw)
 
     def verdict(self) -> tuple[float, set[str]]:
-        """Let things come to rest; the share of moments then that are a success, and what refuses all of them."""
+        """Wait until things rest; the share of moments then that are a success, and the conditions that refuse all of them."""
         self.wait(SETTLING)
         self.moments.clear()
         share = float(np.mean(self.wait(JUDGED)))
@@ -106,16 +106,16 @@ class Judged(BridgeEnv):
         raise AssertionError(f"the hand does not reach {place}")
 
 
-#: An env for each scene, for a scene is dear to make.
-Slots = defaultdict[str, Judged]
+#: An env for each scene, since a scene is expensive to make.
+Envs = defaultdict[str, Judged]
 
 
 @pytest.fixture(scope="module")
-def slots() -> Slots:
+def envs() -> Envs:
     return defaultdict(Judged)
 
 
-def start(slots: Slots, task: str, number: int, predicates: str = "original", **poses: Any) -> Judged:
+def start(envs: Envs, task: str, number: int, predicates: str = "original", **poses: Any) -> Judged:
     """Begin an episode; ``poses`` replaces those before settling, by role."""
     suite = SUITES[task]
     chunked = suite.protocol("chunked")
@@ -124,12 +124,12 @@ def start(slots: Slots, task: str, number: int, predicates: str = "original", **
         name="judging",
         step_limit=1000,
         task_limits={},
-        execute=1000,
+        n_action_steps=1000,
         options=chunked.options | {"predicates": predicates},
     )
     episode = suite.episode(suite.task(task), number, 0, protocol)
     objects = episode.payload["objects"] | {episode.payload[role]: pose for role, pose in poses.items()}
-    env = slots[episode.payload["scene"]]
+    env = envs[episode.payload["scene"]]
     env.open(replace(episode, payload=episode.payload | {"objects": objects}), BLIND)
     return env
 
@@ -141,31 +141,31 @@ def under_both(cases: list[Any], place_of_task: int) -> list[Any]:
 
 
 RIGHT = [
-    ("MoveAway", DIAGONAL, Place(-0.2, 0.2)),
-    ("MoveAway", ABREAST, Place(0.05, 0.2, ACROSS)),
-    ("MoveRight", DIAGONAL, Place(0.0, 0.1)),
-    ("MoveRight", DIAGONAL, Place(0.055, 0.12)),
-    ("MoveRight", DIAGONAL, Place(0.0, 0.13, ACROSS)),
-    ("PlaceNear", DIAGONAL, Place(0.0, 0.08)),
-    ("PlaceNear", DIAGONAL, Place(-0.08, 0.0, ACROSS)),
-    ("PlaceNear", DIAGONAL, Place(0.0, 0.125, ACROSS)),
-    ("PlaceRight", DIAGONAL, Place(0.0, 0.03, 0.0, DROP)),
-    ("PlaceRight", DIAGONAL, Place(0.0, 0.03, ACROSS, DROP)),
-    ("PutFront", ABREAST, Place(0.1, 0.0, ACROSS)),
-    ("PutFront", ABREAST, Place(0.13, 0.03)),
-    ("StackYellow", FIRST, Place(0.0, 0.0, 0.0, DROP_ON_CUBE)),
-    ("StackYellow", FIRST, Place(0.01, -0.008, 0.6, DROP_ON_CUBE)),
-    (SPOON, DIAGONAL, Place(0.0, 0.0, 0.0, DROP)),
-    (SPOON, DIAGONAL, Place(0.0, 0.06, ACROSS, DROP)),
-    (CARROT, DIAGONAL, Place(0.0, 0.0, 0.0, DROP)),
-    (CUBES, FIRST, Place(0.01, -0.008, 0.6, DROP_ON_CUBE)),
-    (EGGPLANT, FIRST, Place(0.0, 0.0, 0.0, 0.14)),
+    ("MoveAway", DIAGONAL, Spot(-0.2, 0.2)),
+    ("MoveAway", ABREAST, Spot(0.05, 0.2, ACROSS)),
+    ("MoveRight", DIAGONAL, Spot(0.0, 0.1)),
+    ("MoveRight", DIAGONAL, Spot(0.055, 0.12)),
+    ("MoveRight", DIAGONAL, Spot(0.0, 0.13, ACROSS)),
+    ("PlaceNear", DIAGONAL, Spot(0.0, 0.08)),
+    ("PlaceNear", DIAGONAL, Spot(-0.08, 0.0, ACROSS)),
+    ("PlaceNear", DIAGONAL, Spot(0.0, 0.125, ACROSS)),
+    ("PlaceRight", DIAGONAL, Spot(0.0, 0.03, 0.0, DROP)),
+    ("PlaceRight", DIAGONAL, Spot(0.0, 0.03, ACROSS, DROP)),
+    ("PutFront", ABREAST, Spot(0.1, 0.0, ACROSS)),
+    ("PutFront", ABREAST, Spot(0.13, 0.03)),
+    ("StackYellow", FIRST, Spot(0.0, 0.0, 0.0, DROP_ON_CUBE)),
+    ("StackYellow", FIRST, Spot(0.01, -0.008, 0.6, DROP_ON_CUBE)),
+    (SPOON, DIAGONAL, Spot(0.0, 0.0, 0.0, DROP)),
+    (SPOON, DIAGONAL, Spot(0.0, 0.06, ACROSS, DROP)),
+    (CARROT, DIAGONAL, Spot(0.0, 0.0, 0.0, DROP)),
+    (CUBES, FIRST, Spot(0.01, -0.008, 0.6, DROP_ON_CUBE)),
+    (EGGPLANT, FIRST, Spot(0.0, 0.0, 0.0, 0.14)),
 ]
 
 
 @pytest.mark.parametrize(("predicates", "task", "number", "place"), under_both(RIGHT, 0))
-def test_a_right_outcome_counts(slots: Slots, predicates: str, task: str, number: int, place: Place) -> None:
-    env = start(slots, task, number, predicates)
+def test_a_right_outcome_counts(envs: Envs, predicates: str, task: str, number: int, place: Spot) -> None:
+    env = start(envs, task, number, predicates)
     env.put_source(place)
     share, refusing = env.verdict()
     assert share > 0.8, refusing
@@ -178,76 +178,76 @@ def test_a_right_outcome_counts(slots: Slots, predicates: str, task: str, number
 
 
 WRONG = [
-    ("nearer", "MoveAway", DIAGONAL, Place(0.0, 0.15), {"farther"}),
-    ("on top", "MoveAway", DIAGONAL, Place(0.0, 0.0, 0.0, DROP), {"apart", "farther"}),
-    ("on top", "MoveRight", DIAGONAL, Place(0.0, 0.0, 0.0, DROP), {"apart", "offset y"}),
-    ("half on the towel", "MoveRight", DIAGONAL, Place(0.0, 0.08, ACROSS), {"apart"}),
-    ("left", "MoveRight", DIAGONAL, Place(0.0, -0.1), {"offset y"}),
-    ("right, and far behind", "MoveRight", DIAGONAL, Place(-0.1, 0.1), {"offset x"}),
-    ("right, and far in front", "MoveRight", ABREAST, Place(0.1, 0.1), {"offset x"}),
-    ("too far", "MoveRight", DIAGONAL, Place(0.0, 0.22), {"offset y"}),
-    ("on top", "PlaceNear", DIAGONAL, Place(0.0, 0.0, 0.0, DROP), {"apart"}),
-    ("on the rim", "PlaceNear", DIAGONAL, Place(0.055, 0.0, ACROSS, DROP), {"apart"}),
-    ("leaning on the rim", "PlaceNear", DIAGONAL, Place(0.08, 0.0), {"apart"}),
-    ("too far", "PlaceNear", DIAGONAL, Place(0.0, 0.15), {"distance"}),
-    ("left half", "PlaceRight", DIAGONAL, Place(0.0, -0.03, 0.0, DROP), {"offset y"}),
-    ("beside it", "PlaceRight", DIAGONAL, Place(0.0, 0.1), {"touching", "offset y"}),
-    ("more beside than on it", "PlaceRight", DIAGONAL, Place(0.0, 0.08, ACROSS), {"offset y"}),
-    ("over the front edge", "PlaceRight", ABREAST, Place(0.08, 0.03), {"offset x"}),
-    ("behind", "PutFront", ABREAST, Place(-0.1, 0.0, ACROSS), {"offset x"}),
-    ("beside", "PutFront", ABREAST, Place(0.0, -0.1), {"offset x", "offset y"}),
-    ("in front, and far right", "PutFront", ABREAST, Place(0.1, 0.1), {"offset y"}),
-    ("on top", "PutFront", ABREAST, Place(0.0, 0.0, 0.0, DROP), {"apart", "offset x"}),
-    ("on the front rim", "PutFront", ABREAST, Place(0.055, 0.0, ACROSS, DROP), {"apart"}),
-    ("too far", "PutFront", ABREAST, Place(0.22, 0.0), {"offset x"}),
-    ("beside", "StackYellow", FIRST, Place(0.031, 0.0), {"on_target"}),
-    ("beside", SPOON, DIAGONAL, Place(0.0, 0.09), {"on_target"}),
-    ("beside", CARROT, DIAGONAL, Place(0.0, 0.09), {"on_target"}),
-    ("beside", CUBES, FIRST, Place(0.031, 0.0), {"on_target"}),
-    ("back in the sink", EGGPLANT, FIRST, Place(0.0, 0.13, 0.0, 0.12), {"on_target"}),
+    ("nearer", "MoveAway", DIAGONAL, Spot(0.0, 0.15), {"farther"}),
+    ("on top", "MoveAway", DIAGONAL, Spot(0.0, 0.0, 0.0, DROP), {"apart", "farther"}),
+    ("on top", "MoveRight", DIAGONAL, Spot(0.0, 0.0, 0.0, DROP), {"apart", "offset y"}),
+    ("half on the towel", "MoveRight", DIAGONAL, Spot(0.0, 0.08, ACROSS), {"apart"}),
+    ("left", "MoveRight", DIAGONAL, Spot(0.0, -0.1), {"offset y"}),
+    ("right, and far behind", "MoveRight", DIAGONAL, Spot(-0.1, 0.1), {"offset x"}),
+    ("right, and far in front", "MoveRight", ABREAST, Spot(0.1, 0.1), {"offset x"}),
+    ("too far", "MoveRight", DIAGONAL, Spot(0.0, 0.22), {"offset y"}),
+    ("on top", "PlaceNear", DIAGONAL, Spot(0.0, 0.0, 0.0, DROP), {"apart"}),
+    ("on the rim", "PlaceNear", DIAGONAL, Spot(0.055, 0.0, ACROSS, DROP), {"apart"}),
+    ("leaning on the rim", "PlaceNear", DIAGONAL, Spot(0.08, 0.0), {"apart"}),
+    ("too far", "PlaceNear", DIAGONAL, Spot(0.0, 0.15), {"distance"}),
+    ("left half", "PlaceRight", DIAGONAL, Spot(0.0, -0.03, 0.0, DROP), {"offset y"}),
+    ("beside it", "PlaceRight", DIAGONAL, Spot(0.0, 0.1), {"touching", "offset y"}),
+    ("more beside than on it", "PlaceRight", DIAGONAL, Spot(0.0, 0.08, ACROSS), {"offset y"}),
+    ("over the front edge", "PlaceRight", ABREAST, Spot(0.08, 0.03), {"offset x"}),
+    ("behind", "PutFront", ABREAST, Spot(-0.1, 0.0, ACROSS), {"offset x"}),
+    ("beside", "PutFront", ABREAST, Spot(0.0, -0.1), {"offset x", "offset y"}),
+    ("in front, and far right", "PutFront", ABREAST, Spot(0.1, 0.1), {"offset y"}),
+    ("on top", "PutFront", ABREAST, Spot(0.0, 0.0, 0.0, DROP), {"apart", "offset x"}),
+    ("on the front rim", "PutFront", ABREAST, Spot(0.055, 0.0, ACROSS, DROP), {"apart"}),
+    ("too far", "PutFront", ABREAST, Spot(0.22, 0.0), {"offset x"}),
+    ("beside", "StackYellow", FIRST, Spot(0.031, 0.0), {"on_target"}),
+    ("beside", SPOON, DIAGONAL, Spot(0.0, 0.09), {"on_target"}),
+    ("beside", CARROT, DIAGONAL, Spot(0.0, 0.09), {"on_target"}),
+    ("beside", CUBES, FIRST, Spot(0.031, 0.0), {"on_target"}),
+    ("back in the sink", EGGPLANT, FIRST, Spot(0.0, 0.13, 0.0, 0.12), {"on_target"}),
 ]
 
 
 @pytest.mark.parametrize(("predicates", "name", "task", "number", "place", "reasons"), under_both(WRONG, 1))
 def test_a_wrong_outcome_does_not_count(
-    slots: Slots, predicates: str, name: str, task: str, number: int, place: Place, reasons: set[str]
+    envs: Envs, predicates: str, name: str, task: str, number: int, place: Spot, reasons: set[str]
 ) -> None:
-    env = start(slots, task, number, predicates)
+    env = start(envs, task, number, predicates)
     env.put_source(place)
     assert env.verdict() == (0.0, reasons)
 
 
 @pytest.mark.parametrize("task", SUITES)
-def test_doing_nothing_does_not_count(slots: Slots, task: str) -> None:
+def test_doing_nothing_does_not_count(envs: Envs, task: str) -> None:
     for number in (0, 11, 22):
-        env = start(slots, task, number)
+        env = start(envs, task, number)
         assert not any(env.wait(JUDGED))
         assert set(env.metrics().values()) == {0.0}
 
 
-#: Where each goal that asks for a move is reached on the table: the source's place, from a target that stands at ``TARGET``.
+#: Where each goal that requires a move is reached on the table: the source's place, from a target at ``TARGET``.
 TARGET = {SPOON: (-0.1, -0.05, 0.875), CARROT: (-0.1, -0.05, 0.8695)}
 REACHED = [
-    ("MoveAway", SPOON, Place(-0.1, 0.2), {"moved", "farther"}),
-    ("MoveRight", SPOON, Place(0.0, 0.1), {"moved"}),
-    ("PlaceNear", CARROT, Place(0.0, 0.08), {"moved"}),
-    ("PlaceRight", SPOON, Place(0.0, 0.03), {"moved"}),
-    ("PutFront", CARROT, Place(0.1, 0.0, ACROSS), {"moved"}),
+    ("MoveAway", SPOON, Spot(-0.1, 0.2), {"moved", "farther"}),
+    ("MoveRight", SPOON, Spot(0.0, 0.1), {"moved"}),
+    ("PlaceNear", CARROT, Spot(0.0, 0.08), {"moved"}),
+    ("PlaceRight", SPOON, Spot(0.0, 0.03), {"moved"}),
+    ("PutFront", CARROT, Spot(0.1, 0.0, ACROSS), {"moved"}),
 ]
 
 
-def start_reached(slots: Slots, task: str, like: str, place: Place) -> Judged:
+def start_reached(envs: Envs, task: str, like: str, place: Spot) -> Judged:
     """Begin with the source where it belongs already."""
     x, y, z = TARGET[like]
     source = [x + place.x, y + place.y, TABLE_TOP + DROP, *euler2quat(0, 0, place.yaw)]
-    return start(slots, task, 0, source=source, target=[x, y, z, 1.0, 0.0, 0.0, 0.0])
+    return start(envs, task, 0, source=source, target=[x, y, z, 1.0, 0.0, 0.0, 0.0])
 
 
 @pytest.mark.parametrize(("task", "like", "place", "reasons"), REACHED)
 def test_what_was_not_moved_or_was_brought_back_does_not_count(
-    slots: Slots, task: str, like: str, place: Place, reasons: set[str]
+    envs: Envs, task: str, like: str, place: Spot, reasons: set[str]
 ) -> None:
-    env = start_reached(slots, task, like, place)
+    env = start_reached(envs, task, like, place)
     assert env.verdict() == (0.0, reasons)
     before = env.scene.pose(env._source)
     env.put(env._source, [-0.3, 0.2, before[2] + 0.01])
@@ -258,9 +258,9 @@ def test_what_was_not_moved_or_was_brought_back_does_not_count(
 
 
 @pytest.mark.parametrize(("task", "like", "place", "reasons"), REACHED)
-def test_the_target_is_not_to_be_moved_instead(slots: Slots, task: str, like: str, place: Place, reasons: set[str]) -> None:
+def test_the_target_is_not_to_be_moved_instead(envs: Envs, task: str, like: str, place: Spot, reasons: set[str]) -> None:
     """Two things may be brought together from either side; the source must be the one that was carried."""
-    env = start_reached(slots, task, like, Place(place.x + 0.05, place.y, place.yaw))
+    env = start_reached(envs, task, like, Spot(place.x + 0.05, place.y, place.yaw))
     target = env.scene.pose(env._target)[:3]
     env.put(env._target, target + np.array([0.05, 0.0, 0.0]))
     env.wait(1)
@@ -271,9 +271,9 @@ def test_the_target_is_not_to_be_moved_instead(slots: Slots, task: str, like: st
 
 
 @pytest.mark.parametrize(("task", "number", "place"), [case for case in RIGHT if case[0] in {case[0] for case in REACHED}])
-def test_the_target_is_not_to_be_shoved_on_the_way(slots: Slots, task: str, number: int, place: Place) -> None:
+def test_the_target_is_not_to_be_shoved_on_the_way(envs: Envs, task: str, number: int, place: Spot) -> None:
     """The source lies where it should, from where the target is by now."""
-    env = start(slots, task, number)
+    env = start(envs, task, number)
     env.put(env._target, env.scene.pose(env._target)[:3] + np.array([0.02, -0.03, 0.0]))
     env.put_source(place)
     assert env.verdict() == (0.0, {"target_stayed"})
@@ -281,17 +281,17 @@ def test_the_target_is_not_to_be_shoved_on_the_way(slots: Slots, task: str, numb
 
 #: Where the hand holds the source; how high its middle and the hand are above the table; what else refuses it once it is lifted.
 HELD = [
-    ("MoveAway", DIAGONAL, Place(-0.1, 0.22), 0.011, 0.02, {"low"}),
-    ("MoveRight", DIAGONAL, Place(0.0, 0.11), 0.011, 0.02, {"low"}),
-    ("PlaceNear", DIAGONAL, Place(0.0, 0.085), 0.019, 0.02, {"low"}),
-    ("PlaceRight", DIAGONAL, Place(0.0, 0.03), 0.02, 0.028, {"low", "touching"}),
-    ("PutFront", ABREAST, Place(0.1, 0.0), 0.019, 0.02, {"low"}),
-    ("StackYellow", FIRST, Place(0.0, 0.0), 0.046, 0.05, {"on_target"}),
+    ("MoveAway", DIAGONAL, Spot(-0.1, 0.22), 0.011, 0.02, {"low"}),
+    ("MoveRight", DIAGONAL, Spot(0.0, 0.11), 0.011, 0.02, {"low"}),
+    ("PlaceNear", DIAGONAL, Spot(0.0, 0.085), 0.019, 0.02, {"low"}),
+    ("PlaceRight", DIAGONAL, Spot(0.0, 0.03), 0.02, 0.028, {"low", "touching"}),
+    ("PutFront", ABREAST, Spot(0.1, 0.0), 0.019, 0.02, {"low"}),
+    ("StackYellow", FIRST, Spot(0.0, 0.0), 0.046, 0.05, {"on_target"}),
 ]
 
 
-def hold(env: Judged, place: Place, height: float, hand: float) -> None:
-    """Put the source between the open fingers, which stand at a place on the table, and close them."""
+def hold(env: Judged, place: Spot, height: float, hand: float) -> None:
+    """Put the source between the open fingers, which are at a place on the table, and close them."""
     target = env.scene.pose(env._target)
     above = np.array([target[0] + place.x, target[1] + place.y, 1.0])
     env.steer(above)
@@ -309,9 +309,9 @@ def lift(env: Judged, way: float, gripper: float) -> None:
 @pytest.mark.parametrize("predicates", ["original", "maniskill3"])
 @pytest.mark.parametrize(("task", "number", "place", "height", "hand", "reasons"), HELD)
 def test_what_is_held_does_not_count_until_it_is_let_go(
-    slots: Slots, task: str, number: int, place: Place, height: float, hand: float, reasons: set[str], predicates: str
+    envs: Envs, task: str, number: int, place: Spot, height: float, hand: float, reasons: set[str], predicates: str
 ) -> None:
-    env = start(slots, task, number, predicates)
+    env = start(envs, task, number, predicates)
     hold(env, place, height, hand)
     env.moments.clear()
     assert not any(env.wait(JUDGED, CLOSED))
@@ -329,9 +329,9 @@ def test_what_is_held_does_not_count_until_it_is_let_go(
 
 
 @pytest.mark.parametrize("predicates", ["original", "maniskill3"])
-def test_a_consecutive_grasp_lasts_five_rows(slots: Slots, predicates: str) -> None:
-    env = start(slots, "MoveRight", DIAGONAL, predicates)
-    hold(env, Place(0.0, 0.11), 0.011, 0.02)
+def test_a_consecutive_grasp_lasts_five_steps(envs: Envs, predicates: str) -> None:
+    env = start(envs, "MoveRight", DIAGONAL, predicates)
+    hold(env, Spot(0.0, 0.11), 0.011, 0.02)
     held = next(count for count, moment in enumerate(reversed(env.moments)) if not moment.grasped)
     assert 0 < held < 5
     assert env.metrics()["consecutive_grasp"] == 0.0
@@ -342,8 +342,8 @@ def test_a_consecutive_grasp_lasts_five_rows(slots: Slots, predicates: str) -> N
 
 
 @pytest.mark.parametrize(("task", "number", "place"), [case for case in RIGHT if case[0] in OOD])
-def test_what_still_moves_does_not_count(slots: Slots, task: str, number: int, place: Place) -> None:
-    env = start(slots, task, number)
+def test_what_still_moves_does_not_count(envs: Envs, task: str, number: int, place: Spot) -> None:
+    env = start(envs, task, number)
     env.put_source(place)
     env.verdict()
     env.scene.bodies[env._source].set_linear_velocity(np.array([0.2, 0.0, 0.0]))
@@ -370,15 +370,15 @@ def refused_part(env: Judged) -> str:
 @pytest.mark.parametrize(
     ("task", "number", "place", "height"),
     [
-        (SPOON, DIAGONAL, Place(0.0, 0.0), 0.07),
-        (CARROT, DIAGONAL, Place(0.0, 0.0), 0.08),
-        (CUBES, FIRST, Place(0.0, 0.0), 0.07),
-        (EGGPLANT, FIRST, Place(0.0, 0.0), 0.19),
+        (SPOON, DIAGONAL, Spot(0.0, 0.0), 0.07),
+        (CARROT, DIAGONAL, Spot(0.0, 0.0), 0.08),
+        (CUBES, FIRST, Spot(0.0, 0.0), 0.07),
+        (EGGPLANT, FIRST, Spot(0.0, 0.0), 0.19),
     ],
 )
-def test_what_hangs_above_the_target_does_not_count(slots: Slots, task: str, number: int, place: Place, height: float) -> None:
-    """As in the moment in which it is let go, too high; the benchmark's own predicate does not ask whether it is held."""
-    env = start(slots, task, number)
+def test_what_hangs_above_the_target_does_not_count(envs: Envs, task: str, number: int, place: Spot, height: float) -> None:
+    """As in the moment in which it is let go, too high; the benchmark's own predicate does not check whether it is held."""
+    env = start(envs, task, number)
     env.put_source(replace(place, drop=height))
     assert not env._judge.judge()
     moment = env.moments[-1]
@@ -386,48 +386,48 @@ def test_what_hangs_above_the_target_does_not_count(slots: Slots, task: str, num
     assert holds([{**env.goal[0], "contact": False}], replace(moment, above=moment.above - np.array([0.0, 0.0, 0.05])))
 
 
-def test_a_spoon_may_lie_on_the_table_in_part(slots: Slots) -> None:
-    """Upstream says so; so a spoon that lies against the towel's edge counts too."""
-    for place, counts in ((Place(0.0, 0.07, ACROSS), True), (Place(0.0, 0.06), True), (Place(0.0, 0.08), False)):
-        env = start(slots, SPOON, DIAGONAL)
+def test_a_spoon_may_lie_on_the_table_in_part(envs: Envs) -> None:
+    """This is upstream's rule, so a spoon that lies against the towel's edge counts too."""
+    for place, counts in ((Spot(0.0, 0.07, ACROSS), True), (Spot(0.0, 0.06), True), (Spot(0.0, 0.08), False)):
+        env = start(envs, SPOON, DIAGONAL)
         env.put_source(place)
         share, _ = env.verdict()
         assert (share > 0.8) == counts
     assert refused_part(env) == "reach"
 
 
-def test_the_original_wants_the_carrot_on_the_plate_alone(slots: Slots) -> None:
-    """One end on the rim, the other on the table: mani-skill 3 is content with a push from the plate."""
+def test_the_original_wants_the_carrot_on_the_plate_alone(envs: Envs) -> None:
+    """One end on the rim, the other on the table: mani-skill 3 accepts a push from the plate."""
     shares = {}
     for predicates in ("original", "maniskill3"):
-        env = start(slots, CARROT, DIAGONAL, predicates)
-        env.put_source(Place(0.055, 0.0, ACROSS, DROP))
+        env = start(envs, CARROT, DIAGONAL, predicates)
+        env.put_source(Spot(0.055, 0.0, ACROSS, DROP))
         shares[predicates], _ = env.verdict()
         if predicates == "original":
             assert refused_part(env) == "contact"
     assert shares == {"original": 0.0, "maniskill3": 1.0}
 
 
-def test_a_carrot_beside_the_plate_lacks_contact_alone(slots: Slots) -> None:
+def test_a_carrot_beside_the_plate_lacks_contact_alone(envs: Envs) -> None:
     for predicates in ("original", "maniskill3"):
-        env = start(slots, CARROT, DIAGONAL, predicates)
-        env.put_source(Place(0.0, 0.075))
+        env = start(envs, CARROT, DIAGONAL, predicates)
+        env.put_source(Spot(0.0, 0.075))
         assert env.verdict() == (0.0, {"on_target"})
         assert refused_part(env) == "contact"
 
 
-def test_a_stacked_cube_counts_while_it_is_held(slots: Slots) -> None:
-    """Upstream's predicate lets the robot touch it; SimplerEnv-OOD's asks for more."""
+def test_a_stacked_cube_counts_while_it_is_held(envs: Envs) -> None:
+    """Upstream's predicate allows the robot to touch it; SimplerEnv-OOD's requires more."""
     for task, counts in ((CUBES, True), ("StackYellow", False)):
-        env = start(slots, task, FIRST)
-        hold(env, Place(0.0, 0.0), 0.046, 0.05)
+        env = start(envs, task, FIRST)
+        hold(env, Spot(0.0, 0.0), 0.046, 0.05)
         assert env.wait(JUDGED, CLOSED) == [counts] * JUDGED
 
 
 @pytest.mark.parametrize("task", [CUBES, "StackYellow"])
 @pytest.mark.parametrize("upper", ["baked_green_cube_3cm", "baked_yellow_cube_3cm"])
-def test_the_block_that_was_named_must_be_on_top(slots: Slots, task: str, upper: str) -> None:
-    env = start(slots, task, FIRST)
+def test_the_block_that_was_named_must_be_on_top(envs: Envs, task: str, upper: str) -> None:
+    env = start(envs, task, FIRST)
     (lower,) = env.scene.bodies.keys() - {upper}
     env.put(upper, [*env.scene.pose(lower)[:2], TABLE_TOP + DROP_ON_CUBE])
     counts = (task == "StackYellow") == (upper == "baked_yellow_cube_3cm")

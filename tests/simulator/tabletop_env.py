@@ -19,28 +19,28 @@ from vlarig.envs.tabletop.env import TabletopEnv
 from vlarig.envs.tabletop.scene import TabletopScene, quiet_robosuite
 
 BLIND = Needs(images=False)
-ROWS = 48
+STEPS = 48
 #: Prints the digest of one episode in a process of its own.
 FRESH = """
 import sys
 sys.path[:0] = {path!r}
 import tabletop_env as t
-print(t.digest(t.TabletopEnv(), t.episode({task!r}, {start}), t.BLIND))
+print(t.digest(t.TabletopEnv(), t.episode({task!r}, {initial_state}), t.BLIND))
 """
 
 
-def episode(task: str, start: int) -> Episode:
-    return TABLETOP.episode(TABLETOP.task(task), start, 0, TABLETOP.protocols[0])
+def episode(task: str, initial_state: int) -> Episode:
+    return TABLETOP.episode(TABLETOP.task(task), initial_state, 0, TABLETOP.protocols[0])
 
 
-def actions(start: int) -> np.ndarray:
-    return np.random.default_rng(start).uniform(-1.0, 1.0, (ROWS, 7))
+def actions(initial_state: int) -> np.ndarray:
+    return np.random.default_rng(initial_state).uniform(-1.0, 1.0, (STEPS, 7))
 
 
 def digest(env: TabletopEnv, wanted: Episode, needs: Needs) -> str:
     """Run an episode with random actions and return its state digest."""
     snapshot = env.open(wanted, needs)
-    for chunk in actions(wanted.start).reshape(-1, 16, 7):
+    for chunk in actions(wanted.initial_state).reshape(-1, 16, 7):
         snapshot = env.step_chunk(chunk).snapshot
     return snapshot.state_digest
 
@@ -53,7 +53,7 @@ def env() -> TabletopEnv:
 @pytest.fixture(scope="module")
 def fresh() -> str:
     """The digest of (stack, 3) in a fresh process."""
-    script = FRESH.format(path=[str(p) for p in (__file__.rsplit("/", 1)[0], *sys.path)], task="stack", start=3)
+    script = FRESH.format(path=[str(p) for p in (__file__.rsplit("/", 1)[0], *sys.path)], task="stack", initial_state=3)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     return done.stdout.strip()
 
@@ -70,15 +70,15 @@ def test_drawing_does_not_change_the_state(env: TabletopEnv, fresh: str) -> None
     assert digest(env, episode("stack", 3), Needs(every_frame=True)) == fresh
 
 
-def test_interleaved_slots_equal_sequential_ones(env: TabletopEnv) -> None:
+def test_interleaved_envs_equal_sequential_ones(env: TabletopEnv) -> None:
     wanted = [episode("pick_into", 1), episode("push_to", 2)]
     alone = [digest(env, one, Needs()) for one in wanted]
-    slots = [env, env.sibling()]
-    snapshots = [slot.open(one, Needs()) for slot, one in zip(slots, wanted)]
+    envs = [env, env.sibling()]
+    snapshots = [each.open(one, Needs()) for each, one in zip(envs, wanted)]
     images = [snapshot.frames.views["ego"].copy() for snapshot in snapshots]
-    for index in range(0, ROWS, 16):
-        for slot, one in enumerate(wanted):
-            snapshots[slot] = slots[slot].step_chunk(actions(one.start)[index : index + 16]).snapshot
+    for index in range(0, STEPS, 16):
+        for place, one in enumerate(wanted):
+            snapshots[place] = envs[place].step_chunk(actions(one.initial_state)[index : index + 16]).snapshot
     assert [snapshot.state_digest for snapshot in snapshots] == alone
     for one, image in zip(wanted, images):
         assert np.array_equal(env.open(one, Needs()).frames.views["ego"], image)
@@ -97,7 +97,7 @@ def test_views_are_upright_and_show_the_named_colours(env: TabletopEnv) -> None:
 def test_nothing_is_solved_by_waiting(env: TabletopEnv) -> None:
     for task in TABLETOP.tasks:
         env.open(episode(task.name, 7), BLIND)
-        assert not any(row.success_at_end for row in env.step_chunk(np.zeros((16, 7))).rows)
+        assert not any(step.success_at_end for step in env.step_chunk(np.zeros((16, 7))).steps)
 
 
 SPOTS = {"red cube": (-0.1, -0.2), "blue cube": (-0.1, 0.2), "red cylinder": (0.1, -0.2), "blue cylinder": (0.1, 0.2)}
@@ -128,11 +128,11 @@ def judge(env: TabletopEnv, goal: dict[str, Any], *moves: dict[str, tuple[float,
     for move in moves:
         for name, position in move.items():
             env._pose(env._bodies[name])[:3] = position
-        rows = [env.apply(np.zeros(7, dtype=np.float32)) for _ in range(12)]
-    return rows[-1].success_at_end
+        steps = [env.apply(np.zeros(7, dtype=np.float32)) for _ in range(12)]
+    return steps[-1].success_at_end
 
 
-def test_inside_asks_for_the_object_and_the_tray(env: TabletopEnv) -> None:
+def test_inside_requires_the_object_and_the_tray(env: TabletopEnv) -> None:
     white, black = (*TRAYS["white tray"], FLOOR), (*TRAYS["black tray"], FLOOR)
     assert judge(env, inside(), {"red cube": white})
     assert not judge(env, inside(), {"blue cube": white})
@@ -163,7 +163,7 @@ def test_a_held_object_is_not_placed(env: TabletopEnv) -> None:
 
 
 @pytest.mark.parametrize(("side", "y"), [("left", -0.085), ("right", 0.085)])
-def test_beside_asks_for_the_side_and_the_distance(env: TabletopEnv, side: str, y: float) -> None:
+def test_beside_requires_the_side_and_the_distance(env: TabletopEnv, side: str, y: float) -> None:
     goal = {"kind": "beside", "object": "red cube", "reference": "blue cube", "side": side}
     x0, y0 = SPOTS["blue cube"]
     assert judge(env, goal, {"red cube": (x0, y0 + y, TABLE)})
@@ -172,7 +172,7 @@ def test_beside_asks_for_the_side_and_the_distance(env: TabletopEnv, side: str, 
     assert not judge(env, goal, {"red cube": (x0 - 0.085, y0, TABLE)})
 
 
-def test_stacked_asks_for_the_order(env: TabletopEnv) -> None:
+def test_stacked_requires_the_order(env: TabletopEnv) -> None:
     goal = {"kind": "stacked", "object": "red cube", "base": "blue cube"}
     on_blue = (*SPOTS["blue cube"], TABLE + 0.045)
     assert judge(env, goal, {"red cube": on_blue})
@@ -205,7 +205,7 @@ def test_a_failure_for_good_ends_the_episode(env: TabletopEnv) -> None:
     env._pose(env._bodies["red cube"])[2] += 0.05
     result = env.step_chunk(np.zeros((16, 7)))
     assert result.over
-    assert len(result.rows) == 1
+    assert len(result.steps) == 1
     assert not result.snapshot.outcome.first
 
 
@@ -235,16 +235,16 @@ def robosuite_scene() -> TabletopScene:
         return RobosuiteScene()
 
 
-@pytest.mark.parametrize("start", [0, 1, 2])
-def test_the_controller_is_robosuites_own_to_the_last_bit(env: TabletopEnv, start: int) -> None:
-    """The fast controller and robosuite's reach the same positions and velocities in each of 80 rows of strong random actions."""
+@pytest.mark.parametrize("initial_state", [0, 1, 2])
+def test_the_controller_is_robosuites_own_to_the_last_bit(env: TabletopEnv, initial_state: int) -> None:
+    """The fast controller and robosuite's reach the same positions and velocities in each of 80 steps of strong random actions."""
     theirs = robosuite_scene()
-    wanted = episode("pick_into", start)
+    wanted = episode("pick_into", initial_state)
     env.open(wanted, BLIND)
     for name in (f"{kind}_{number}" for kind in ("tray", "zone") for number in range(2)):
         theirs.raw_model.body(name).pos[:] = env._model.body(name).pos
     theirs.place({body: env._pose(body).copy() for names in theirs.bodies.values() for body in names})
-    rng = np.random.default_rng(start)
+    rng = np.random.default_rng(initial_state)
     bias = rng.uniform(-1.0, 1.0, 7)
     for _ in range(80):
         action = np.clip(bias + rng.normal(0.0, 0.5, 7), -1.0, 1.0).astype(np.float32)

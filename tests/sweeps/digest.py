@@ -35,7 +35,7 @@ def digest(run: Path) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    rows = digest(Path(sys.argv[1]))
-    episodes = ",\n".join(f"  {json.dumps(key)}: {json.dumps(row)}" for key, row in rows.pop("episodes").items())
-    head = ",\n".join(f" {json.dumps(key)}: {json.dumps(value)}" for key, value in rows.items())
+    steps = digest(Path(sys.argv[1]))
+    episodes = ",\n".join(f"  {json.dumps(key)}: {json.dumps(step)}" for key, step in steps.pop("episodes").items())
+    head = ",\n".join(f" {json.dumps(key)}: {json.dumps(value)}" for key, value in steps.items())
     sys.stdout.write(f'{{\n{head},\n "episodes": {{\n{episodes}\n }}\n}}\n')

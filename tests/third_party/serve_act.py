@@ -2,7 +2,7 @@
 
     python serve_act.py FOLDER
 
-It has LeRobot write a policy to FOLDER/act, prints what :class:`LerobotPolicy` made of that as a line of JSON, then serves it.
+It has LeRobot write a policy to FOLDER/act, prints the loaded :class:`LerobotPolicy` as a line of JSON, then serves it.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from vlarig.policies.registry import load_policy
 
 IMAGE, STATE, ACTION = "observation.images.image", "observation.state", "action"
 OPTIONS = {"convention": "tabletop_panda", "images": f"ego:{IMAGE}"}
-ROWS = 8
+STEPS = 8
 
 
 def features() -> dict[str, Any]:
@@ -53,7 +53,7 @@ def make_act(folder: Path) -> None:
         "n_vae_encoder_layers": 1,
         "latent_dim": 8,
     }
-    config = ACTConfig(chunk_size=16, n_action_steps=ROWS, pretrained_backbone_weights=None, **small, **features())
+    config = ACTConfig(chunk_size=16, n_action_steps=STEPS, pretrained_backbone_weights=None, **small, **features())
     statistics = {
         IMAGE: {"mean": torch.full((3, 1, 1), 0.5), "std": torch.full((3, 1, 1), 0.25)},
         STATE: {"mean": torch.zeros(8), "std": torch.ones(8)},
@@ -71,39 +71,39 @@ def requests(count: int) -> list[Request]:
     rng = np.random.default_rng(3)
     return [
         Request(
-            slot=slot,
-            key=f"tabletop/standard@1/stack/base/{slot}/0",
+            env=env,
+            key=f"tabletop/standard@1/stack/base/{env}/0",
             chunk=0,
-            seed=slot,
+            seed=env,
             observation={
                 "images": {"ego": rng.integers(0, 255, (1, 64, 64, 3), np.uint8)},
                 "state": rng.normal(size=8).astype(np.float32),
                 "instruction": "stack the blocks",
             },
             embodiment=TABLETOP_PANDA,
-            execute=16,
+            n_action_steps=16,
         )
-        for slot in range(count)
+        for env in range(count)
     ]
 
 
 def as_lerobot_plays(folder: Path, request: Request) -> np.ndarray:
-    """The rows that LeRobot's own loop would execute, ``float32[ROWS, 7]``."""
+    """The steps that LeRobot's own loop would execute, ``float32[STEPS, 7]``."""
     config = PreTrainedConfig.from_pretrained(folder)
     config.pretrained_backbone_weights = None
     policy = ACTPolicy.from_pretrained(folder, config=config)
     before, after = make_pre_post_processors(config, str(folder))
     policy.reset()
-    rows = []
-    for _ in range(ROWS):
+    steps = []
+    for _ in range(STEPS):
         seen = {IMAGE: request.observation["images"]["ego"][-1].copy(), STATE: request.observation["state"].copy()}
         frame = prepare_observation_for_inference(seen, torch.device("cpu"), task="stack the blocks")
-        rows.append(after(policy.select_action(before(frame)))[0].numpy())
-    return np.stack(rows)
+        steps.append(after(policy.select_action(before(frame)))[0].numpy())
+    return np.stack(steps)
 
 
 def refusal(folder: Path, check: bool = False, **changes: str | None) -> str:
-    """What is said to a wrong option, or of a wrong directory."""
+    """The error for a wrong option or a wrong directory."""
     options = {name: value for name, value in (OPTIONS | changes).items() if value is not None}
     try:
         policy = load_policy(f"lerobot:{folder}", options)
@@ -131,10 +131,10 @@ def make_diffusion(folder: Path) -> Path:
 
 
 def facts(folder: Path) -> dict[str, Any]:
-    policy, asked = load_policy(f"lerobot:{folder}", OPTIONS), requests(3)
-    alone = np.stack([policy.act([request])[0].actions for request in asked])
-    together = np.stack([reply.actions for reply in policy.act(asked)])
-    theirs = np.stack([as_lerobot_plays(folder, request) for request in asked])
+    policy, batch = load_policy(f"lerobot:{folder}", OPTIONS), requests(3)
+    alone = np.stack([policy.act([request])[0].actions for request in batch])
+    together = np.stack([reply.actions for reply in policy.act(batch)])
+    theirs = np.stack([as_lerobot_plays(folder, request) for request in batch])
     return {
         "shape": together.shape,
         "horizon": policy.horizon,
@@ -142,7 +142,7 @@ def facts(folder: Path) -> dict[str, Any]:
         "from_lerobot": float(np.abs(alone - theirs).max()),
         "from_alone": float(np.abs(alone - together).max()),
         "between_requests": float(np.abs(alone[0] - alone[1]).max()),
-        "same_again": bool((np.stack([reply.actions for reply in policy.act(asked)]) == together).all()),
+        "same_again": bool((np.stack([reply.actions for reply in policy.act(batch)]) == together).all()),
         "refusals": {
             "images": refusal(folder, images=None),
             "feature": refusal(folder, images="ego:observation.images.front"),

@@ -1,4 +1,4 @@
-"""What Stable-Baselines3 makes of our suites; run by ``tests/harness/test_stable_baselines.py`` in an environment that has it."""
+"""Our suites under Stable-Baselines3; run by ``tests/harness/test_stable_baselines.py`` in an environment that has it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.preprocessing import check_for_nested_spaces, is_image_space
 from stable_baselines3.common.vec_env import DummyVecEnv, VecMonitor, VecNormalize, VecTransposeImage
 
-from vlarig.envs.api import Row, Snapshot
+from vlarig.envs.api import Snapshot, StepResult
 from vlarig.envs.errors import VlarigError
 from vlarig.harness import register_envs
 from vlarig.harness.gym.env import RemoteEnv
@@ -90,7 +90,7 @@ def test_it_says_what_stable_baselines3s_own_env_says(make: Callable[..., Stable
     assert ours.action_space == theirs.action_space
     for env in (ours, theirs):
         assert env.seed(5) == [5, 6, 7]
-        env.set_options([{"task": "reach_red", "start": start} for start in range(ENVS)])
+        env.set_options([{"task": "reach_red", "initial_state": number} for number in range(ENVS)])
     assert_same(ours.reset(), theirs.reset(), "reset")
     rng = np.random.default_rng(0)
     ends = 0
@@ -99,8 +99,8 @@ def test_it_says_what_stable_baselines3s_own_env_says(make: Callable[..., Stable
         (*mine, infos), (*others, their_infos) = ours.step(actions), theirs.step(actions)
         assert_same(mine, others, f"step {step}")
         assert_same(infos, their_infos, f"infos of step {step}")
-        told = [{name: value for name, value in info.items() if name != "instruction"} for info in ours.reset_infos]
-        assert_same(told, theirs.reset_infos, f"reset infos of step {step}")
+        shared = [{name: value for name, value in info.items() if name != "instruction"} for info in ours.reset_infos]
+        assert_same(shared, theirs.reset_infos, f"reset infos of step {step}")
         ends += int(mine[2].sum())
         for info, done in zip(infos, mine[2], strict=True):
             assert ("terminal_observation" in info) == done
@@ -145,7 +145,7 @@ def test_attributes_and_methods_of_chosen_environments(make: Callable[..., Stabl
     env.set_attr("mood", "bold", indices=1)
     assert env.get_attr("mood") == ["calm", "bold", "calm"]
     assert env.env_is_wrapped(Monitor) == [False] * ENVS
-    ((_, info),) = env.env_method("reset", indices=1, options={"task": "reach_red", "start": 4})
+    ((_, info),) = env.env_method("reset", indices=1, options={"task": "reach_red", "initial_state": 4})
     assert info["key"] == "toy/standard@1/reach_red/base/4/0"
     seen = env.reset()
     tiles = env.render()
@@ -154,15 +154,15 @@ def test_attributes_and_methods_of_chosen_environments(make: Callable[..., Stabl
     assert all(np.array_equal(image, ego) for image, ego in zip(env.get_images(), seen["ego"], strict=True))
 
 
-def progress(before: Snapshot, row: Row, after: Snapshot) -> float:
-    """How much nearer the row brought the point to its goal, and a reward for being there."""
+def progress(before: Snapshot, step: StepResult, after: Snapshot) -> float:
+    """How much nearer the step brought the point to its goal, and a reward for being there."""
     nearer = [np.linalg.norm(each.privileged["goal"] - each.privileged["position"]) for each in (before, after)]
-    return float(nearer[0] - nearer[1]) + row.success_at_end
+    return float(nearer[0] - nearer[1]) + step.success_at_end
 
 
 def test_a_reward_of_ones_own_changes_no_success(make: Callable[..., StableBaselinesEnv]) -> None:
-    env = make(shown="state", reward=progress, start=range(4))
-    plain = make(shown="state", start=range(4))
+    env = make(shown="state", reward=progress, initial_state=range(4))
+    plain = make(shown="state", initial_state=range(4))
     rng = np.random.default_rng(0)
     for each in (env, plain):
         each.seed(3)
@@ -207,7 +207,7 @@ def test_ppo_trains_saves_and_loads_on_the_embedded_suite(
 ) -> None:
     monkeypatch.undo()
     register_envs()
-    env = make("tabletop", 2, shown="privileged state", task="push_to", start=range(100, 200))
+    env = make("tabletop", 2, shown="privileged state", task="push_to", initial_state=range(100, 200))
     assert env.observation_space.shape == (8 + 4 * 7 + 2 * 3,)
     wrapped = VecNormalize(VecMonitor(env))
     model = PPO("MlpPolicy", wrapped, n_steps=32, batch_size=32, n_epochs=2, seed=0, device="cpu")

@@ -1,4 +1,4 @@
-"""Policies in process that do what a third party's server does, to compare a sweep through its door with."""
+"""Policies in process that do what a third party's server does, to compare a sweep through its client with."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from vlarig.policies.api import Policy, Reply, Request
 
 
 class SeenTwin(Policy):
-    """What ``vla_eval_server.py`` answers: whole chunks, or one row at a time of chunks that it keeps."""
+    """What ``vla_eval_server.py`` answers: whole chunks, or one step at a time of chunks that it keeps."""
 
     name = "vla-eval-twin"
     revision = "1"
     needs = Needs()
 
-    def __init__(self, rows: int, keeps: bool) -> None:
-        self._rows, self._keeps = rows, keeps
-        self.horizon: int | None = 1 if keeps else rows
+    def __init__(self, steps: int, keeps: bool) -> None:
+        self._steps, self._keeps = steps, keeps
+        self.horizon: int | None = 1 if keeps else steps
         self._kept: dict[int, np.ndarray] = {}
 
     def act(self, requests: Sequence[Request]) -> list[Reply]:
         return [Reply(self._act(request)) for request in requests]
 
     def _act(self, request: Request) -> np.ndarray:
-        row = request.chunk % self._rows if self._keeps else 0
-        if row == 0:
+        step = request.chunk % self._steps if self._keeps else 0
+        if step == 0:
             seen = request.observation
             images = {"agentview": seen["images"]["ego"][-1], "wrist": seen["images"]["cam_left_wrist"][-1]}
-            self._kept[request.slot] = actions_seen(
-                images, seen["state"], seen["instruction"], (self._rows, request.embodiment.action_size)
+            self._kept[request.env] = actions_seen(
+                images, seen["state"], seen["instruction"], (self._steps, request.embodiment.action_size)
             )
-        chunk = self._kept[request.slot]
-        return chunk[row : row + 1] if self._keeps else chunk
+        chunk = self._kept[request.env]
+        return chunk[step : step + 1] if self._keeps else chunk

@@ -1,6 +1,6 @@
-"""A model server of vla-eval's, run in an environment that has the package: its actions follow from all that it is sent.
+"""A model server of vla-eval's, run in an environment that has the package: its actions depend on its whole input.
 
-    python vla_eval_server.py ROWS COLUMNS CHUNK_SIZE     CHUNK_SIZE 0: none, so that whole chunks are answered
+    python vla_eval_server.py STEPS COLUMNS CHUNK_SIZE     CHUNK_SIZE 0: none, so that whole chunks are answered
 
 It prints its port, then for each batch that it predicts how many observations are in it.
 """
@@ -22,9 +22,9 @@ from vla_eval.specs import GRIPPER_CLOSE_POS, IMAGE_RGB, LANGUAGE, POSITION_DELT
 class SeenServer(PredictModelServer):
     """Predicts in batches."""
 
-    def __init__(self, rows: int, columns: int, chunk_size: int | None) -> None:
+    def __init__(self, steps: int, columns: int, chunk_size: int | None) -> None:
         super().__init__(chunk_size=chunk_size, max_batch_size=4, max_wait_time=0.05)
-        self.shape = rows, columns
+        self.shape = steps, columns
 
     def predict_batch(self, obs_batch: list[dict[str, Any]], ctx_batch: list[Any]) -> list[dict[str, Any]]:
         print(len(obs_batch), flush=True)
@@ -40,10 +40,10 @@ class SeenServer(PredictModelServer):
         return {"agentview": IMAGE_RGB, "wrist": IMAGE_RGB, "state": STATE_EEF_POS_AA_GRIP, "language": LANGUAGE}
 
 
-async def main(rows: int, columns: int, chunk_size: int) -> None:
+async def main(steps: int, columns: int, chunk_size: int) -> None:
     async with anyio.create_task_group() as group:
         print(
-            await group.start(partial(serve_async, SeenServer(rows, columns, chunk_size or None), "127.0.0.1", 0)), flush=True
+            await group.start(partial(serve_async, SeenServer(steps, columns, chunk_size or None), "127.0.0.1", 0)), flush=True
         )
 
 

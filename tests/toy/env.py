@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
-from vlarig.envs.api import Camera, Env, Episode, Row
+from vlarig.envs.api import Camera, Env, Episode, StepResult
 from vlarig.envs.embodiments import Channel, Embodiment
 
-#: An action of 1 moves the point by this much a row; the plane reaches from -1 to 1 on both axes.
+#: An action of 1 moves the point by this much a step; the plane reaches from -1 to 1 on both axes.
 STEP_LENGTH = 0.1
 #: The task is solved within this distance of the goal.
 GOAL_RADIUS = 0.1
@@ -46,12 +46,12 @@ class ToyEnv(Env):
         self.goal: str = episode.payload["goal"]
         return f"move the point to the {self.goal} goal"
 
-    def apply(self, action: np.ndarray) -> Row:
+    def apply(self, action: np.ndarray) -> StepResult:
         legal = np.clip(action, -1.0, 1.0).astype(np.float64)
         self.position = np.clip(self.position + STEP_LENGTH * legal[:2], -1.0, 1.0)
         self.grip = float(legal[2])
         solved = self._distance() < GOAL_RADIUS
-        return Row(reward=float(solved), success_within=solved, success_at_end=solved)
+        return StepResult(reward=float(solved), success_within=solved, success_at_end=solved)
 
     def state(self) -> np.ndarray:
         return np.array([*self.position, self.grip], dtype=np.float32)

@@ -13,20 +13,20 @@ from pathlib import Path
 import numpy as np
 
 from toy.env import ToyEnv
-from vlarig.envs.api import Episode, Row
+from vlarig.envs.api import Episode, StepResult
 
 #: Environment variable: the fault, as ``kind:task/start:times``; ``times`` faults happen, then no more.
 FAULT = "VLARIG_TEST_FAULT"
 #: Environment variable: folder in which the faults that happened are counted.
 COUNTS = "VLARIG_TEST_COUNTS"
-#: Row of the episode in which the fault happens.
-FAULTY_ROW = 12
+#: Step of the episode in which the fault happens.
+FAULTY_STEP = 12
 #: Bytes of a block of memory, and how many of them a simulator that grows takes.
 BLOCK, BLOCKS = 40 * 10**6, 20
 
 
-def told() -> tuple[str, str, int]:
-    """Kind, place and times of the fault; where there is none it happens no time."""
+def planned_fault() -> tuple[str, str, int]:
+    """Kind, place and times of the fault; where there is none, ``times`` is 0."""
     kind, place, times = os.environ.get(FAULT, "none::0").split(":")
     return kind, place, int(times)
 
@@ -62,7 +62,7 @@ def be_stopped() -> None:
 
 
 def stop_the_launcher() -> None:
-    """What watches the memory is stopped."""
+    """Stop the process that watches the memory."""
     os.kill(os.getppid(), signal.SIGSTOP)
 
 
@@ -74,7 +74,7 @@ def leave_a_child() -> None:
 
 
 def scribble(noise: bytes) -> None:
-    """Write to the line to the driver."""
+    """Write to the socket to the driver."""
     for entry in Path("/proc/self/fd").iterdir():
         if entry.is_symlink() and str(entry.readlink()).startswith("socket:"):
             os.write(int(entry.name), noise)
@@ -94,7 +94,7 @@ FAULTS: dict[str, Callable[[], object]] = {
 }
 #: After a crash, faults of the next processes while they load.
 RELAPSES: dict[str, Callable[[], object]] = {"crash-twice": os.abort, "crash-without-memory": run_out_of_memory}
-#: Faults of what the env shows, not of what it does.
+#: Faults of the env's values, not of its actions.
 MEASURES = {"text": "far", "object": object()}
 
 
@@ -103,20 +103,20 @@ class FaultyEnv(ToyEnv):
 
     def __init__(self) -> None:
         super().__init__()
-        kind, _, times = told()
+        kind, _, times = planned_fault()
         if kind in RELAPSES and any(Path(os.environ[COUNTS]).iterdir()) and again(times):
             RELAPSES[kind]()
 
     def begin(self, episode: Episode, rng: np.random.Generator) -> str:
-        self.row = 0
+        self.step = 0
         self.shown: dict[str, object] = {}
         return super().begin(episode, rng)
 
-    def apply(self, action: np.ndarray) -> Row:
+    def apply(self, action: np.ndarray) -> StepResult:
         assert self.episode is not None
-        kind, place, times = told()
-        self.row += 1
-        if place == f"{self.episode.task}/{self.episode.start}" and self.row == FAULTY_ROW and again(times):
+        kind, place, times = planned_fault()
+        self.step += 1
+        if place == f"{self.episode.task}/{self.episode.initial_state}" and self.step == FAULTY_STEP and again(times):
             if kind in MEASURES:
                 self.shown = {"distance": MEASURES[kind]}
             elif kind in RELAPSES:
@@ -134,35 +134,35 @@ class StumblingEnv(ToyEnv):
 
     def __init__(self) -> None:
         super().__init__()
-        kind, _, times = told()
+        kind, _, times = planned_fault()
         if again(times):
             os.kill(os.getpid() if kind == "stopped" else os.getppid(), signal.SIGSTOP)
 
 
 class HoardingEnv(ToyEnv):
-    """Keeps memory: each episode's where the fault ``kind`` is ``leak``, each slot's where it is ``large``; or grows in one episode."""
+    """Keeps memory: each episode's where the fault ``kind`` is ``leak``, each env's where it is ``large``; or grows in one episode."""
 
     hoard: list[bytes] = []
 
     def __init__(self) -> None:
         super().__init__()
-        if told()[0] == "large":
+        if planned_fault()[0] == "large":
             self.hoard.append(b"\x01" * BLOCK)
 
     def begin(self, episode: Episode, rng: np.random.Generator) -> str:
-        kind, place, times = told()
+        kind, place, times = planned_fault()
         if kind == "leak":
             self.hoard.append(b"\x01" * BLOCK)
-        if kind == "grow" and place == f"{episode.task}/{episode.start}" and again(times):
+        if kind == "grow" and place == f"{episode.task}/{episode.initial_state}" and again(times):
             self.hoard.extend(b"\x01" * BLOCK for _ in range(BLOCKS))
             hang()
         return super().begin(episode, rng)
 
 
 class DriftingEnv(ToyEnv):
-    """Each process plays it a little differently, and dies when it is told to."""
+    """Each process plays it a little differently, and dies when a file says so."""
 
-    def apply(self, action: np.ndarray) -> Row:
+    def apply(self, action: np.ndarray) -> StepResult:
         die = Path(os.environ[COUNTS], "die")
         if die.exists():
             die.unlink()
@@ -184,14 +184,14 @@ class LeakyEnv(ToyEnv):
 
 
 class UnseededEnv(ToyEnv):
-    """Draws the start of one task without a seed."""
+    """Draws the initial state of one task without a seed."""
 
     def begin(self, episode: Episode, rng: np.random.Generator) -> str:
         return super().begin(episode, np.random.default_rng() if episode.task == "again_red" else rng)
 
 
 class DetachingEnv(ToyEnv):
-    """Says much, and starts a process in a session of its own, which ``COUNTS`` names."""
+    """Prints much, and starts a process in a session of its own, which ``COUNTS`` names."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import numpy as np
 
-from toy.faulty import again, misbehave, told
-from vlarig.envs.api import Row
+from toy.faulty import again, misbehave, planned_fault
+from vlarig.envs.api import StepResult
 from vlarig.envs.tabletop.env import TabletopEnv
 
 
 class FragileTabletopEnv(TabletopEnv):
-    """Raises in the fifth row of one episode."""
+    """Raises in the fifth step of one episode."""
 
-    def apply(self, action: np.ndarray) -> Row:
+    def apply(self, action: np.ndarray) -> StepResult:
         assert self.episode is not None
-        _, place, times = told()
-        if place == f"{self.episode.task}/{self.episode.start}" and self._step == 4 and again(times):
+        _, place, times = planned_fault()
+        if place == f"{self.episode.task}/{self.episode.initial_state}" and self._step == 4 and again(times):
             misbehave()
         return super().apply(action)

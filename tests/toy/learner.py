@@ -15,7 +15,7 @@ from .env import STEP_LENGTH
 
 
 class Learner(Policy):
-    """It goes towards the goal by a part of the way that its one weight ``gain`` gives: 0 never moves, 1 succeeds."""
+    """It moves towards the goal by the part of the way that is its one weight ``gain``: 0 never moves, 1 succeeds."""
 
     name = "learner"
     horizon = 4

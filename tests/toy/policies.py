@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class ImageReader(Policy):
-    """Its actions are a function of what it sees and of its seed, so a wrong image or a mixed-up slot changes results."""
+    """Its actions are a function of what it sees and of its seed, so a wrong image or a mixed-up env changes results."""
 
     name = "image-reader"
     revision = "1"
@@ -37,11 +37,11 @@ class ImageReader(Policy):
     def _draw(self, request: Request) -> np.ndarray:
         pixels = sum(int(image.sum()) for image in request.observation["images"].values())
         rng = np.random.default_rng([request.seed, pixels])
-        return rng.uniform(-1, 1, (self.horizon or request.execute, request.embodiment.action_size)).astype(np.float32)
+        return rng.uniform(-1, 1, (self.horizon or request.n_action_steps, request.embodiment.action_size)).astype(np.float32)
 
 
 class SlowImageReader(ImageReader):
-    """The same, thinking for a while."""
+    """The same, after a pause."""
 
     def act(self, requests: Sequence[Request]) -> list[Reply]:
         time.sleep(0.1)
@@ -49,7 +49,7 @@ class SlowImageReader(ImageReader):
 
 
 class Talkative(ImageReader):
-    """It prints what it thinks, as policies of others do, and logs what it does not like."""
+    """It prints, as third-party policies do, and logs warnings."""
 
     def act(self, requests: Sequence[Request]) -> list[Reply]:
         print("thinking")
@@ -58,7 +58,7 @@ class Talkative(ImageReader):
 
 
 class WrongShape(ImageReader):
-    """Answers with six channels whatever is asked."""
+    """Answers every request with six channels."""
 
     def _draw(self, request: Request) -> np.ndarray:
         return np.zeros((10, 6), np.float32)
@@ -88,8 +88,8 @@ class Silent(ImageReader):
         return []
 
 
-class Told(ImageReader):
-    """It is told its horizon, and how patient it shall be, which changes no answer."""
+class WithOptions(ImageReader):
+    """Its options are its horizon, and its patience, which changes no answer."""
 
     transport_options = frozenset({"patience"})
     closed: list[str] = []
@@ -99,11 +99,11 @@ class Told(ImageReader):
         self.patience = patience
 
     def close(self) -> None:
-        Told.closed.append(self.patience)
+        WithOptions.closed.append(self.patience)
 
 
 class NeverLoads(ImageReader):
-    """Says that it loads, and does so for a minute."""
+    """Prints that it loads, and loads for a minute."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -153,7 +153,7 @@ class Wandering(ImageReader):
 
 
 class Shouting(ImageReader):
-    """Its first action is fifty times as large as it may be, and its second overshoots by what nobody minds."""
+    """Its first action is fifty times as large as it may be, and its second overshoots by what is tolerated."""
 
     def _draw(self, request: Request) -> np.ndarray:
         actions = super()._draw(request)

@@ -18,11 +18,11 @@ from .suite import TOY_SUITE
 
 
 class PreparedEnv(ToyEnv):
-    """Begins where it was found out to."""
+    """Begins at the prepared place."""
 
     def prepare(self, episode: Episode) -> dict[str, Any] | None:
         if (folder := os.environ.get("VLARIG_TEST_TRIED")) is not None:
-            (Path(folder) / f"{episode.task}-{episode.start}-{os.getpid()}").touch()
+            (Path(folder) / f"{episode.task}-{episode.initial_state}-{os.getpid()}").touch()
         if episode.payload["seed"] == 4:
             os.kill(os.getpid(), signal.SIGKILL)
         x, y = np.random.default_rng(episode.payload["seed"]).uniform(-1, 1, 2)
@@ -42,6 +42,6 @@ PREPARED_SUITE = replace(
     TOY_SUITE,
     name="prepared",
     adapter="toy.prepared:PreparedEnv",
-    tasks=tuple(Task(task.name, starts=tuple(range(4))) for task in TOY_SUITE.tasks),
+    tasks=tuple(Task(task.name, initial_states=tuple(range(4))) for task in TOY_SUITE.tasks),
     preparation=Preparation(count=4, candidate=candidate, most=40),
 )

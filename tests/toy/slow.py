@@ -1,4 +1,4 @@
-"""The toy simulator, slow at what a test wants it to be slow at."""
+"""The toy simulator, slow where a test makes it slow."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ import time
 import numpy as np
 
 from toy.env import ToyEnv
-from vlarig.envs.api import Camera, Episode, Row
+from vlarig.envs.api import Camera, Episode, StepResult
 
-#: Environment variable: seconds by what takes them, as in ``row=0.01,view=0.2,start=1``.
+#: Environment variable: seconds by what takes them, as in ``step=0.01,view=0.2,reset=1``.
 SLOW = "VLARIG_TEST_SLOW"
 
 
 class SlowEnv(ToyEnv):
-    """Sleeps on its way."""
+    """Sleeps in its hooks."""
 
     def begin(self, episode: Episode, rng: np.random.Generator) -> str:
-        self._sleep("start")
+        self._sleep("reset")
         return super().begin(episode, rng)
 
-    def apply(self, action: np.ndarray) -> Row:
-        self._sleep("row")
+    def apply(self, action: np.ndarray) -> StepResult:
+        self._sleep("step")
         return super().apply(action)
 
     def state(self) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The toy simulator's suite: two tasks of twenty starts."""
+"""The toy simulator's suite: two tasks of twenty initial states."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ STANDARD = Protocol(
     version=1,
     step_limit=40,
     cameras=(Camera("ego", 64, 64), Camera("cam_left_wrist", 64, 64)),
-    execute=8,
+    n_action_steps=8,
     success_rule="held",
     hold_steps=2,
 )
 
 
-def _payload(task: Task, start: int, protocol: Protocol) -> dict[str, Any]:
+def _payload(task: Task, initial_state: int, protocol: Protocol) -> dict[str, Any]:
     return {"goal": task.name.split("_")[1]}
 
 
@@ -31,31 +31,31 @@ TOY_SUITE = Suite(
     adapter="toy.env:ToyEnv",
     runtime="toy",
     embodiment=TOY_POINT,
-    tasks=tuple(Task(name, starts=tuple(range(20))) for name in ("reach_red", "reach_blue")),
+    tasks=tuple(Task(name, initial_states=tuple(range(20))) for name in ("reach_red", "reach_blue")),
     protocols=(STANDARD,),
     source="made for vlarig's tests",
     payload=_payload,
     training=_payload,
 )
 
-#: Another way to run the same: it waits first, shows small mirrored pictures, and asks the policy more often.
+#: Another way to run the same: it waits first, shows small mirrored pictures, and sends more requests.
 QUICK = replace(
     STANDARD,
     name="quick",
     cameras=(Camera("ego", 32, 32, mirror=True), Camera("cam_left_wrist", 32, 32, mirror=True)),
-    execute=4,
+    n_action_steps=4,
     wait_steps=2,
     wait_action=(1.0, 0.0, -1.0),
     gripper="binary",
 )
 TWO_WAYS_SUITE = replace(TOY_SUITE, name="two_ways", protocols=(STANDARD, QUICK))
 
-#: Rows that several chunks have a say in.
-ENSEMBLED = replace(STANDARD, name="ensembled", execute=1, ensemble=Ensemble("adaptive", horizon=4, alpha=1.0))
+#: Steps that are combined from several chunks.
+ENSEMBLED = replace(STANDARD, name="ensembled", n_action_steps=1, ensemble=Ensemble("adaptive", horizon=4, alpha=1.0))
 
 #: The same with faults; see :mod:`toy.faulty`.
 FAULTY_SUITE = replace(
-    TOY_SUITE, name="faulty", adapter="toy.faulty:FaultyEnv", protocols=(STANDARD, ENSEMBLED), patience=Patience(row=0.25)
+    TOY_SUITE, name="faulty", adapter="toy.faulty:FaultyEnv", protocols=(STANDARD, ENSEMBLED), patience=Patience(step=0.25)
 )
 DRIFTING_SUITE = replace(TOY_SUITE, name="drifting", adapter="toy.faulty:DriftingEnv")
 LEAKY_SUITE = replace(TOY_SUITE, name="leaky", adapter="toy.faulty:LeakyEnv")

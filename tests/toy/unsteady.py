@@ -1,4 +1,4 @@
-"""Policies for replicas: one that keeps notes on its episodes, and what can befall its process."""
+"""Policies for replicas: one with a state of its episodes, and the failures of its process."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .policies import ImageReader
 
 
 class Notebook(Policy):
-    """Its answer is a function of all that it was shown in the episode so far: a request that reaches another replica changes it."""
+    """Its answer is a function of all observations of the episode so far: a request that reaches another replica changes it."""
 
     name, revision, horizon = "notebook", "5", None
     needs = Needs(privileged=True)
@@ -31,7 +31,7 @@ class Notebook(Policy):
     transport_options = frozenset({"patience"})
 
     def __init__(self) -> None:
-        self.notes: dict[int, tuple[str, bytes]] = {}
+        self.states: dict[int, tuple[str, bytes]] = {}
         self.version = 0
         self.times_strict = 0
         self.checked: list[str] = []
@@ -49,33 +49,33 @@ class Notebook(Policy):
         return [self.act_one(request, len(requests)) for request in requests]
 
     def act_one(self, request: Request, batch: int) -> Reply:
-        key, note = ("", b"") if request.chunk == 0 else self.notes[request.slot]
+        key, state = ("", b"") if request.chunk == 0 else self.states[request.env]
         assert request.chunk == 0 or key == request.key, (key, request.key)
         shown = [request.seed, request.observation["instruction"], sorted(request.observation["images"])]
-        hashed = hashlib.sha256(note + repr(shown).encode())
+        hashed = hashlib.sha256(state + repr(shown).encode())
         for array in (request.observation["state"], *request.observation["images"].values(), *request.privileged.values()):
             hashed.update(array.tobytes())
-        note = hashed.digest()
-        self.notes[request.slot] = request.key, note
-        rng = np.random.default_rng(list(note))
-        actions = rng.uniform(-1, 1, (request.execute, request.embodiment.action_size))
-        said = {"pid": os.getpid(), "batch": batch, "strict": self.times_strict, "checked": self.checked}
-        said |= {"devices": os.environ.get("CUDA_VISIBLE_DEVICES", ""), "note": np.frombuffer(note, np.uint8)}
-        return Reply(actions, Recorded(arrays=said))
+        state = hashed.digest()
+        self.states[request.env] = request.key, state
+        rng = np.random.default_rng(list(state))
+        actions = rng.uniform(-1, 1, (request.n_action_steps, request.embodiment.action_size))
+        arrays = {"pid": os.getpid(), "batch": batch, "strict": self.times_strict, "checked": self.checked}
+        arrays |= {"devices": os.environ.get("CUDA_VISIBLE_DEVICES", ""), "note": np.frombuffer(state, np.uint8)}
+        return Reply(actions, Recorded(arrays=arrays))
 
 
 class Forgetful(Notebook):
-    """It says that it needs no notes, and takes none."""
+    """It declares that it keeps no state, and keeps none."""
 
     stateful = False
 
     def act_one(self, request: Request, batch: int) -> Reply:
-        self.notes[request.slot] = request.key, b""
+        self.states[request.env] = request.key, b""
         return super().act_one(request, batch)
 
 
 class Trapped(Notebook):
-    """Ends, hangs or dies as a file says that is there when it acts; the file is gone then, unless it says ``always``."""
+    """Ends, hangs or dies as a file says that is there when it acts; the file is deleted then, unless it says ``always``."""
 
     def __init__(self, trap: str) -> None:
         super().__init__()
@@ -94,9 +94,9 @@ class Trapped(Notebook):
             self.trap.rename(mine)  # one replica alone can
         except FileNotFoundError:
             return ""
-        said = mine.read_text()
-        kind, _, whom = said.partition(" ")
-        if not any(whom in request.key for request in requests):
+        order = mine.read_text()
+        kind, _, wanted = order.partition(" ")
+        if not any(wanted in request.key for request in requests):
             mine.rename(self.trap)
             return ""
         if kind.startswith("always-"):
@@ -123,7 +123,7 @@ def befall(kind: str) -> None:
 
 
 class Odd(Notebook):
-    """What it records is what its option says."""
+    """It records what its option names."""
 
     def __init__(self, recorded: str) -> None:
         super().__init__()
@@ -137,7 +137,7 @@ class Odd(Notebook):
 
 
 class Stillborn(Notebook):
-    """Its process dies before it stands."""
+    """Its process dies before it is ready."""
 
     def __init__(self) -> None:
         sys.stderr.write("libfoo.so: cannot open shared object file\n")
@@ -166,7 +166,7 @@ class ServedReader(ImageReader):
 
 
 class Slow(Notebook):
-    """It thinks for a while, and leaves a note when it is closed."""
+    """It computes for a while, and leaves a note when it is closed."""
 
     def __init__(self, note: str) -> None:
         super().__init__()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from vlarig.envs.api import Camera, Env, Episode, Row
+from vlarig.envs.api import Camera, Env, Episode, StepResult
 from vlarig.envs.embodiments import TABLETOP_PANDA
 
 
 class InstantEnv(Env):
-    """Counts its rows; its images are noise, drawn once."""
+    """Counts its steps; its images are noise, drawn once."""
 
     embodiment = TABLETOP_PANDA
 
@@ -19,13 +19,13 @@ class InstantEnv(Env):
 
     def begin(self, episode: Episode, rng: np.random.Generator) -> str:
         """Start counting."""
-        self._rows = 0
+        self._steps = 0
         return "do nothing"
 
-    def apply(self, action: np.ndarray) -> Row:
+    def apply(self, action: np.ndarray) -> StepResult:
         """Count."""
-        self._rows += 1
-        return Row(reward=0.0, success_within=False, success_at_end=False)
+        self._steps += 1
+        return StepResult(reward=0.0, success_within=False, success_at_end=False)
 
     def state(self) -> np.ndarray:
         """Eight zeros."""
@@ -37,4 +37,4 @@ class InstantEnv(Env):
 
     def simulator_state(self) -> np.ndarray:
         """The count."""
-        return np.array([self._rows], dtype=np.float64)
+        return np.array([self._steps], dtype=np.float64)

@@ -1,4 +1,4 @@
-"""The suite over :class:`~instant.env.InstantEnv`: episodes of eight chunks of sixteen rows."""
+"""The suite over :class:`~instant.env.InstantEnv`: episodes of eight chunks of sixteen steps."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ INSTANT = Suite(
     adapter="instant.env:InstantEnv",
     runtime="tabletop",
     embodiment=TABLETOP_PANDA,
-    tasks=(Task("wait", starts=tuple(range(100_000))),),
+    tasks=(Task("wait", initial_states=tuple(range(100_000))),),
     protocols=(
         Protocol(
             name="standard",
             version=1,
             step_limit=16 * CHUNKS,
             cameras=(Camera("ego", 256, 256), Camera("cam_left_wrist", 256, 256)),
-            execute=16,
+            n_action_steps=16,
         ),
     ),
     source="made for measuring",

@@ -35,7 +35,7 @@ from vlarig.envs.errors import VlarigError
 
 
 @dataclass(frozen=True)
-class Question:
+class Settings:
     """What to measure."""
 
     out: Path = Path("peers")
@@ -47,7 +47,7 @@ class Question:
     suites: tuple[str, ...] = SUITES
     """Suites whose first task is played."""
     steps: int | None = None
-    """Rows of an episode, to try the scripts out; vlarig plays whole episodes all the same. Default: the suite's own."""
+    """Steps of an episode, to try the scripts out; vlarig plays whole episodes all the same. Default: the suite's own."""
     only: str = ""
     """Only cells whose name has this in it."""
     page: Path | None = None
@@ -90,13 +90,13 @@ def measure(cell: Cell, turn: int, out: Path, records: Records) -> None:
 
 def main() -> None:
     """Measure what is left, then write and print the tables."""
-    question = tyro.cli(Question, description=__doc__)
+    settings = tyro.cli(Settings, description=__doc__)
     console = Console(width=150)
-    cells = [cell for cell in all_cells(question.suites, question.episodes, question.steps) if question.only in cell.key]
-    question.out.mkdir(parents=True, exist_ok=True)
-    records = Records(question.out)
-    left = todo(cells, question.turns, records)
-    if question.dry:
+    cells = [cell for cell in all_cells(settings.suites, settings.episodes, settings.steps) if settings.only in cell.key]
+    settings.out.mkdir(parents=True, exist_ok=True)
+    records = Records(settings.out)
+    left = todo(cells, settings.turns, records)
+    if settings.dry:
         console.print(
             "\n".join(f"turn {turn}: {cell.key}" for cell, turn in left) or "nothing is left to measure", markup=False
         )
@@ -107,15 +107,15 @@ def main() -> None:
     for number, (cell, turn) in enumerate(left, 1):
         console.print(f"{number} of {len(left)}: turn {turn}, {cell.key}", markup=False)
         try:
-            measure(cell, turn, question.out, records)
-        except RuntimeError as error:  # the others are measured all the same, and this one when the command is typed again
+            measure(cell, turn, settings.out, records)
+        except RuntimeError as error:  # the others are measured all the same, and this one when the command runs again
             console.print(f"not measured: {error}", markup=False)
     text = render(cells, records)
-    (question.out / "results.json").write_text(json.dumps(summary(cells, records), indent=1) + "\n", encoding="utf-8")
-    (question.out / "table.md").write_text(text + "\n", encoding="utf-8")
+    (settings.out / "results.json").write_text(json.dumps(summary(cells, records), indent=1) + "\n", encoding="utf-8")
+    (settings.out / "table.md").write_text(text + "\n", encoding="utf-8")
     console.print(Markdown(text))
-    if question.page is not None:
-        place(question.page, text)
+    if settings.page is not None:
+        place(settings.page, text)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How each peer is driven: its command lines for a cell, and what it says of its own result. Nobody is patched."""
+"""How each peer is driven: its command lines for a cell, and its own result. No peer is patched."""
 
 from __future__ import annotations
 
@@ -42,26 +42,26 @@ class Job:
     server: str = ""
 
     @property
-    def notes(self) -> Path:
-        """Where the policy notes what it was asked."""
+    def record(self) -> Path:
+        """Where the policy records its requests."""
         return self.folder / "notes"
 
     def command(self, name: str, words: list[str], variables: dict[str, str]) -> Command:
         """A command line in this job's folder."""
-        told = {"PEERS_NOTES": str(self.notes)} if self.cell.killed else {}
-        asked = {"PEERS_POLICY": self.policy} if self.policy else {}
-        return Command(words, variables | told | asked, self.folder, name)
+        recording = {"PEERS_NOTES": str(self.record)} if self.cell.killed else {}
+        policy = {"PEERS_POLICY": self.policy} if self.policy else {}
+        return Command(words, variables | recording | policy, self.folder, name)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a peer's result says.
+    """A peer's own result.
 
     Attributes:
         episodes: Episodes in the result.
-        steps: Rows that they took together.
-        failed: Episodes that the result counts as having gone wrong, apart from failures of the policy; or attempts that did.
-        said: What it says of that, in its own words.
+        steps: Steps that they took together.
+        failed: Episodes that the result counts as failed, apart from failures of the policy; or attempts that did.
+        said: Its message on the failures.
     """
 
     episodes: int = 0
@@ -74,11 +74,11 @@ class Driver(ABC):
     """How one peer is driven."""
 
     name = ""
-    #: Whether it brings the policy ``small`` along, and needs none served.
+    #: Whether it runs the policy ``small`` itself, without a policy server.
     embeds = False
 
     def ready(self) -> None:
-        """Make what it needs; once, before anything is measured."""
+        """Prepare what it needs; once, before any measurement."""
         interpreter(self.name)
 
     def server(self, job: Job) -> Command | None:
@@ -95,7 +95,7 @@ class Driver(ABC):
 
     @abstractmethod
     def outcome(self, job: Job) -> Outcome:
-        """What its result says; an empty one where there is none."""
+        """Its own result; an empty one where there is none."""
 
 
 class Upstream(Driver):
@@ -108,8 +108,8 @@ class Upstream(Driver):
         python, cell = interpreter(self.name), job.cell
         words = [str(python), str(INSIDE / "upstream_loop.py"), cell.suite, str(cell.steps)]
         return [
-            job.command(f"loop{part}", [*words, *map(str, range(part, cell.episodes, cell.slots))], environment(python))
-            for part in range(cell.slots)
+            job.command(f"loop{part}", [*words, *map(str, range(part, cell.episodes, cell.envs))], environment(python))
+            for part in range(cell.envs)
         ]
 
     def outcome(self, job: Job) -> Outcome:
@@ -144,8 +144,8 @@ class VlaEval(Driver):
         words = [str(python.with_name("vla-eval")), "run", "--no-docker", "-c", "config.yaml", "--output-dir", "out"]
         if cell.way == "1 shard":
             return [job.command("shard0", words, environment(python))]
-        named = [*words, "--eval-id", "ours", "--num-shards", str(cell.slots), "--shard-id"]
-        return [job.command(f"shard{shard}", [*named, str(shard)], environment(python)) for shard in range(cell.slots)]
+        named = [*words, "--eval-id", "ours", "--num-shards", str(cell.envs), "--shard-id"]
+        return [job.command(f"shard{shard}", [*named, str(shard)], environment(python)) for shard in range(cell.envs)]
 
     def summing_up(self, job: Job) -> list[Command]:
         """Shards leave a recording, of which its aggregate is made by hand."""
@@ -161,11 +161,11 @@ class VlaEval(Driver):
         paths = list((job.folder / "out").glob("*_aggregate.json"))
         if not paths:
             return Outcome()
-        told = json.loads(paths[0].read_text(encoding="utf-8"))
-        episodes = [episode for task in told["tasks"] for episode in task["episodes"]]
-        said = f"partial, {len(told['queue_unfinished'])} unfinished" if told.get("partial") else ""
+        result = json.loads(paths[0].read_text(encoding="utf-8"))
+        episodes = [episode for task in result["tasks"] for episode in task["episodes"]]
+        message = f"partial, {len(result['queue_unfinished'])} unfinished" if result.get("partial") else ""
         failed = sum(bool(episode.get("failure_reason")) for episode in episodes)
-        return Outcome(len(episodes), sum(episode["steps"] for episode in episodes), failed, said)
+        return Outcome(len(episodes), sum(episode["steps"] for episode in episodes), failed, message)
 
 
 class Lerobot(Driver):
@@ -177,7 +177,7 @@ class Lerobot(Driver):
         """One process; 256 x 256 instead of its 360 x 360."""
         python, cell = interpreter(self.name), job.cell
         options = {
-            "policy.type": "rows",
+            "policy.type": "steps",
             "policy.device": "cpu",
             "env.type": "libero",
             "env.task": cell.suite,
@@ -185,7 +185,7 @@ class Lerobot(Driver):
             "env.observation_height": 256,
             "env.observation_width": 256,
             "env.episode_length": cell.steps,
-            "eval.batch_size": cell.slots,
+            "eval.batch_size": cell.envs,
             "eval.n_episodes": cell.episodes,
             "output_dir": "out",
         }
@@ -195,36 +195,36 @@ class Lerobot(Driver):
         return [job.command("lerobot", words, environment(python))]
 
     def outcome(self, job: Job) -> Outcome:
-        """Its eval_info.json, which counts episodes but not their rows; none of them succeeds, so each took all."""
+        """Its eval_info.json, which counts episodes but not their steps; none of them succeeds, so each took all."""
         path = job.folder / "out" / "eval_info.json"
         if not path.exists():
             return Outcome(said=_last_words(job.folder / "lerobot.log"))
-        told = json.loads(path.read_text(encoding="utf-8"))["overall"]
-        if told["pc_success"]:
-            raise VlarigError(f"an episode of LeRobot's succeeded by chance, so its rows are not known; see {path}")
-        return Outcome(told["n_episodes"], told["n_episodes"] * job.cell.steps)
+        result = json.loads(path.read_text(encoding="utf-8"))["overall"]
+        if result["pc_success"]:
+            raise VlarigError(f"an episode of LeRobot's succeeded by chance, so its steps are not known; see {path}")
+        return Outcome(result["n_episodes"], result["n_episodes"] * job.cell.steps)
 
 
 class Vlarig(Driver):
-    """``vlarig sweep``, as one types it."""
+    """``vlarig sweep``, as a user runs it."""
 
     name = "vlarig"
     embeds = True
     _WAYS = {
         "defaults": [],
-        "1 worker, 1 slot": ["--workers", "1", "--slots", "1"],
-        "1 worker, 4 slots": ["--workers", "1", "--slots", "4"],
+        "1 worker, 1 env": ["--workers", "1", "--num-envs", "1"],
+        "1 worker, 4 envs": ["--workers", "1", "--num-envs", "4"],
     }
 
     def ready(self) -> None:
-        """Its runtime and its data files are there, or a sentence says how to get them."""
+        """Its runtime and its data files are there, or the message names the command that gets them."""
         WorkerSpec.of(load_suite("libero_object"))
 
     def commands(self, job: Job) -> list[Command]:
         """One sweep."""
         cell = job.cell
         policy = "instant:InstantPolicy" if cell.policy == "instant" else "qwen-vla:small"
-        words = [*VLARIG, "sweep", cell.suite, "--policy", policy, "--protocol", "openpi", "--execute", "16"]
+        words = [*VLARIG, "sweep", cell.suite, "--policy", policy, "--protocol", "openpi", "--n-action-steps", "16"]
         words += ["--tasks", _first_task(cell.suite), "--episodes", str(cell.episodes), "--run", "run", *self._WAYS[cell.way]]
         return [job.command("sweep", words, environment(Path(sys.executable)))]
 
@@ -237,9 +237,9 @@ class Vlarig(Driver):
             missing = run_table(run).total.missing
         except VlarigError:
             return Outcome()
-        said = [f"{missing} missing"] if missing else []
-        said += [f"{count} attempt(s) failed: {kind}" for kind, count in Counter(each.kind for each in attempts).items()]
-        return Outcome(len(records), sum(record.steps for record in records), len(attempts), ", ".join(said))
+        messages = [f"{missing} missing"] if missing else []
+        messages += [f"{count} attempt(s) failed: {kind}" for kind, count in Counter(each.kind for each in attempts).items()]
+        return Outcome(len(records), sum(record.steps for record in records), len(attempts), ", ".join(messages))
 
 
 DRIVERS: dict[str, Driver] = {driver.name: driver for driver in (Upstream(), VlaEval(), Lerobot(), Vlarig())}

@@ -23,7 +23,7 @@ from vlarig.harness.locking import one_at_a_time
 HERE = Path(__file__).parent
 INSIDE = HERE / "inside"
 
-#: Software rendering in one thread, for all alike; it is what vlarig gives its own simulators.
+#: Software rendering in one thread, for all; vlarig sets the same for its own simulators.
 RENDERING = {"MUJOCO_GL": "osmesa", "PYOPENGL_PLATFORM": "osmesa", "LP_NUM_THREADS": "0"}
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
 
@@ -31,7 +31,7 @@ ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_
 IMPORTS = {
     "upstream": ("torch", "libero.libero.envs", "libero.libero.benchmark", "openpi_client.websocket_client_policy"),
     "vla-eval": ("torch", "libero.libero.envs", "vla_eval.cli.main", "vla_eval.orchestrator", "vla_eval_server"),
-    "lerobot": ("libero.libero.envs", "lerobot.scripts.lerobot_eval", "lerobot_policy_rows.modeling_rows"),
+    "lerobot": ("libero.libero.envs", "lerobot.scripts.lerobot_eval", "lerobot_policy_steps.modeling_steps"),
 }
 
 
@@ -58,7 +58,7 @@ def interpreter(peer: str) -> Path:
     """The peer's Python; its environment is made where it is not there yet.
 
     Raises:
-        VlarigError: It cannot be made; the message ends with what uv said.
+        VlarigError: It cannot be made; the message ends with uv's.
     """
     assets = find_bundle("libero").folder
     lists = b"".join(path.read_bytes() for path in sorted(HERE.glob("requirements-*.txt")))
@@ -81,8 +81,8 @@ def environment(python: Path) -> dict[str, str]:
     path = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
     variables = {"PATH": path, "PYTHONPATH": str(INSIDE), "PYTHONUNBUFFERED": "1"}
     config = python.parents[1] / "libero"
-    told = {"LIBERO_CONFIG_PATH": str(config), "HF_HUB_OFFLINE": "1"} if config.is_dir() else {}
-    return os.environ | RENDERING | ONE_THREAD | variables | told
+    offline = {"LIBERO_CONFIG_PATH": str(config), "HF_HUB_OFFLINE": "1"} if config.is_dir() else {}
+    return os.environ | RENDERING | ONE_THREAD | variables | offline
 
 
 def _install(python: Path, packages: Path) -> None:
@@ -101,7 +101,7 @@ def _uv(*words: str) -> None:
 
 
 def _place_assets(folder: Path, assets: Path) -> None:
-    """Tell hf-libero where its tasks and initial states are (else it asks on standard input), and link the rest beside it."""
+    """Write where hf-libero's tasks and initial states are (else it prompts on standard input), and link the rest beside it."""
     (library,) = (folder / "lib").glob("python*/site-packages/libero/libero")
     (library / "assets").symlink_to(assets / "assets")
     names = {"benchmark_root": "", "bddl_files": "bddl_files", "init_states": "init_files", "datasets": "", "assets": "assets"}

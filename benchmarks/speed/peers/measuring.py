@@ -16,10 +16,10 @@ from pathlib import Path
 import psutil
 
 MEGABYTE = 2**20
-#: prctl's PR_SET_CHILD_SUBREAPER (linux/prctl.h): whoever loses its parent becomes our child, so that we can wait for it and count it.
+#: prctl's PR_SET_CHILD_SUBREAPER (linux/prctl.h): a process that loses its parent becomes our child and is waited for and counted.
 SUBREAPER = 36
 POLL = 0.05
-#: Seconds until the memory is first looked at, and at most between two looks; until then half as long as it has run. To look at a
+#: Seconds until the memory is first read, and at most between two readings; until then half as long as it has run. To read a
 #: gigabyte takes some 17 ms.
 FIRST_LOOK, LONGEST_PAUSE = 0.5, 15.0
 PATIENCE = 1800.0
@@ -87,7 +87,7 @@ def serving(command: Command, ready: str) -> Iterator[tuple[psutil.Process, str]
     """A server for as long as the block lasts, and what the pattern's group matched in its output.
 
     Raises:
-        RuntimeError: It ended, or did not say that it is ready.
+        RuntimeError: It ended, or did not report that it is ready.
     """
     process = start(command)
     try:

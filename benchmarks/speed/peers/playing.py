@@ -1,4 +1,4 @@
-"""A cell, played once: its servers started, its commands run and measured, a process of it killed where that is asked for."""
+"""A cell, played once: its servers started, its commands run and measured, a process of it killed where the cell requires that."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ class Played:
 
     Attributes:
         measured: What its commands took; the first time, where they were typed twice.
-        outcome: What its result says in the end.
-        after_kill: What its result said after the kill, before the same command was typed again.
+        outcome: Its result in the end.
+        after_kill: Its result after the kill, before the same command ran again.
         again: What that took.
-        begun: Episodes begun before the kill, or by those whom it did not hit, and by the same command again.
+        begun: Episodes begun before the kill, or by processes that it did not hit, and by the same command again.
     """
 
     measured: Measured
@@ -72,7 +72,7 @@ def _servers(driver: Driver, job: Job) -> Iterator[tuple[Job, list[psutil.Proces
 
 
 class Striker:
-    """Kills once, when the episode that is to be struck has begun and its first rows are under way.
+    """Kills once, when the episode that is to be struck has begun and its first steps are under way.
 
     The simulator's process is the one with the most memory; with two commands, that of the last of them.
 
@@ -95,18 +95,18 @@ class Striker:
 
 
 def _under_way(job: Job) -> bool:
-    """Whether the episode that is to be struck has been asked for its second chunk (the first of several at a time: a chunk)."""
-    words = job.notes.read_text(encoding="ascii").split() if job.notes.exists() else []
+    """Whether the episode of the kill is at its second request (the first of several at a time: a request)."""
+    words = job.record.read_text(encoding="ascii").split() if job.record.exists() else []
     begins = [index for index, word in enumerate(words) if word == "begin"]
     return len(begins) >= STRUCK and words[begins[STRUCK - 1] :].count("chunk") >= 2
 
 
 def _begun(job: Job) -> int:
-    return job.notes.read_text(encoding="ascii").split().count("begin") if job.notes.exists() else 0
+    return job.record.read_text(encoding="ascii").split().count("begin") if job.record.exists() else 0
 
 
 def _outcome(driver: Driver, job: Job) -> Outcome:
-    """What the result says, summed up where the peer wants that done by hand."""
+    """The result, summed up where the peer needs that done by hand."""
     for command in driver.summing_up(job):
         start(command).wait()
     return driver.outcome(job)

@@ -50,7 +50,7 @@ class Records:
 
 
 def todo(cells: Sequence[Cell], turns: int, records: Records) -> list[tuple[Cell, int]]:
-    """What is left to measure: turn by turn, so that what disturbs the machine for a while disturbs all alike."""
+    """What is left to measure: turn by turn, so that a disturbance of the machine affects all in the same way."""
     return [
         (cell, turn) for turn in range(turns) for cell in cells if not (cell.once and turn > 0) and not records.has(cell, turn)
     ]

@@ -32,7 +32,7 @@ def speed_table(cells: Sequence[Cell], records: Records) -> str:
     measured = [(cell, numbers) for cell in cells if (numbers := figures(records.of(cell)))]
     if not measured:
         return ""
-    baseline = next((numbers.rate for cell, numbers in measured if cell.peer == "upstream" and cell.slots == 1), None)
+    baseline = next((numbers.rate for cell, numbers in measured if cell.peer == "upstream" and cell.envs == 1), None)
     rows = [
         [
             f"{cell.peer}, {cell.way}",
@@ -45,7 +45,7 @@ def speed_table(cells: Sequence[Cell], records: Records) -> str:
         ]
         for cell, numbers in measured
     ]
-    titles = ["", "episodes", "steps/s", "upstream's loop = 1", "CPU ms a step", "MB in all", "MB a further slot"]
+    titles = ["", "episodes", "steps/s", "upstream's loop = 1", "CPU ms a step", "MB in all", "MB a further env"]
     return markdown(titles, rows)
 
 
@@ -56,11 +56,11 @@ def _spread(numbers: Figures) -> str:
 
 
 def _further(cell: Cell, numbers: Figures, measured: Sequence[tuple[Cell, Figures]]) -> str:
-    """Memory of a slot more, beside the same peer's one slot with as many workers: upstream's and vla-eval's slots are processes."""
-    alone = next((each for other, each in measured if other.peer == cell.peer and other.slots == 1), None)
-    if alone is None or cell.slots == 1 or cell.way == "defaults":
+    """Memory of an env more, beside the same peer's one env with as many workers: upstream's and vla-eval's envs are processes."""
+    alone = next((each for other, each in measured if other.peer == cell.peer and other.envs == 1), None)
+    if alone is None or cell.envs == 1 or cell.way == "defaults":
         return ""
-    return f"{(numbers.memory - alone.memory) / (cell.slots - 1):,.0f}"
+    return f"{(numbers.memory - alone.memory) / (cell.envs - 1):,.0f}"
 
 
 def failure_list(cells: Sequence[Cell], records: Records) -> str:
@@ -69,9 +69,9 @@ def failure_list(cells: Sequence[Cell], records: Records) -> str:
     for cell in cells:
         for line in records.of(cell)[:1]:
             if any(line["measured"]["statuses"]):
-                said = line["outcome"]["said"] or "nothing"
+                message = line["outcome"]["said"] or "nothing"
                 lines.append(
-                    f"- {cell.peer}, {cell.way} (`{cell.suite}`): exit status {_statuses(line['measured'])}; it said `{said}`"
+                    f"- {cell.peer}, {cell.way} (`{cell.suite}`): exit status {_statuses(line['measured'])}; it said `{message}`"
                 )
     return "\n".join(lines)
 

@@ -13,12 +13,12 @@
       element("thead", {}, element("tr", {}, ...heads.map((head) => element("th", { scope: "col" }, head)))),
       element("tbody", {}, ...rows.map(([first, ...others]) => element("tr", {}, element("th", { scope: "row" }, first), ...others.map((text) => element("td", {}, text)))))));
 
-  // The first rows of the chunks, of runs of chunks that executed equally many rows.
+  // The first steps of the chunks, of runs of chunks that executed equally many steps.
   const chunkStarts = (chunks) => {
-    const starts = [];
-    let row = 0;
-    for (const [rows, count] of chunks) for (let index = 0; index < count; index += 1) { starts.push(row); row += rows; }
-    return starts;
+    const begins = [];
+    let step = 0;
+    for (const [steps, count] of chunks) for (let index = 0; index < count; index += 1) { begins.push(step); step += steps; }
+    return begins;
   };
 
   const yes = (value) => (value === null ? "not seen: the episode ended on success" : value ? "yes" : "no");
@@ -30,7 +30,7 @@
       ["outcome", vlarig.outcome(episode.outcome)],
       ["success at any moment", yes(episode.first)],
       ["success at the end", yes(episode.final)],
-      ["longest success", episode.held === null ? yes(null) : `${episode.held} rows`],
+      ["longest success", episode.held === null ? yes(null) : `${episode.held} steps`],
       ["steps", vlarig.count(episode.steps)],
       ["moves of the simulator", vlarig.count(episode.primitives)],
       ["chunks", vlarig.count(chunkStarts(episode.chunks).length)],
@@ -50,23 +50,23 @@
       attempts.map((each) => [String(each.number), each.kind, each.message, each.worker, each.host, each.written, each.gave_up ? "yes" : "no"])));
   };
 
-  // The slider is where all meets: the film, the curves and the numbers of a row.
+  // The slider is where all meets: the film, the curves and the numbers of a step.
   const drawActions = (run, task, key, episode, channels, values) => {
     const chunks = chunkStarts(episode.chunks);
-    const slider = element("input", { type: "range", id: "row", min: 0, max: episode.steps, value: 0, step: 1 });
-    const output = element("output", { for: "row" });
-    const chunkOf = (row) => chunks.findLastIndex((first) => first <= row);
+    const slider = element("input", { type: "range", id: "step", min: 0, max: episode.steps, value: 0, step: 1 });
+    const output = element("output", { for: "step" });
+    const chunkOf = (step) => chunks.findLastIndex((first) => first <= step);
     let follow = () => {};
-    const tell = (row) => {
-      slider.value = row;
-      for (const mark of marks) mark(row);
-      if (row >= episode.steps) { output.textContent = `after row ${episode.steps}: the end`; return; }
-      const chunk = chunkOf(row);
-      const fresh = chunks[chunk] === row ? ", new" : "";
-      const numbers = channels.map((channel, index) => `${channel.name} ${vlarig.digits(values[index][row])}`).join(", ");
-      output.textContent = `before row ${row + 1} of ${episode.steps}, chunk ${chunk + 1} of ${chunks.length}${fresh}: ${numbers}`;
+    const update = (step) => {
+      slider.value = step;
+      for (const mark of marks) mark(step);
+      if (step >= episode.steps) { output.textContent = `after step ${episode.steps}: the end`; return; }
+      const chunk = chunkOf(step);
+      const fresh = chunks[chunk] === step ? ", new" : "";
+      const numbers = channels.map((channel, index) => `${channel.name} ${vlarig.digits(values[index][step])}`).join(", ");
+      output.textContent = `before step ${step + 1} of ${episode.steps}, chunk ${chunk + 1} of ${chunks.length}${fresh}: ${numbers}`;
     };
-    const seek = (row) => { const wanted = Math.min(Math.max(row, 0), episode.steps); follow(wanted); tell(wanted); };
+    const seek = (step) => { const wanted = Math.min(Math.max(step, 0), episode.steps); follow(wanted); update(wanted); };
     byId("plots").replaceChildren();
     byId("plots").className = "plots";
     const marks = values.map((numbers, index) => vlarig.plot(byId("plots"), channels[index], numbers, chunks, seek));
@@ -77,41 +77,41 @@
     };
     slider.addEventListener("input", () => seek(Number(slider.value)));
     byId("scrubber").replaceChildren(element("div", { class: "scrubber" },
-      element("label", { for: "row" }, "Row"), slider, output,
+      element("label", { for: "step" }, "Step"), slider, output,
       element("div", { class: "film-buttons" },
-        go("Previous chunk", (row) => chunks.findLast((first) => first < row) ?? 0), go("Back one row", (row) => row - 1),
-        go("On one row", (row) => row + 1), go("Next chunk", (row) => chunks.find((first) => first > row) ?? episode.steps))));
-    drawFilm(run, key, task, episode, chunks, tell, (player) => { follow = player; });
-    tell(0);
+        go("Previous chunk", (step) => chunks.findLast((first) => first < step) ?? 0), go("Back one step", (step) => step - 1),
+        go("On one step", (step) => step + 1), go("Next chunk", (step) => chunks.find((first) => first > step) ?? episode.steps))));
+    drawFilm(run, key, task, episode, chunks, update, (player) => { follow = player; });
+    update(0);
     drawTable(channels, values, chunks);
   };
 
-  const drawFilm = (run, key, task, episode, chunks, tell, use) => {
+  const drawFilm = (run, key, task, episode, chunks, update, use) => {
     const place = byId("film");
     if (!episode.film) {
       place.replaceChildren(element("p", {}, "This site has no film of the episode. Where the run is, this makes one: ", element("code", {}, `vlarig replay ${run.name} ${key}`)));
       return;
     }
-    use(vlarig.film(place, episode.film, episode.poster, `Film of ${task.label}, ${episode.outcome}`, episode.steps, chunks, tell).seek);
+    use(vlarig.film(place, episode.film, episode.poster, `Film of ${task.label}, ${episode.outcome}`, episode.steps, chunks, update).seek);
   };
 
   const drawTable = (channels, values, chunks) => {
     const details = byId("actions-details");
-    const starts = new Set(chunks);
+    const begins = new Set(chunks);
     details.open = false;
     byId("actions-table").replaceChildren();
     details.ontoggle = () => {
       if (!details.open || byId("actions-table").hasChildNodes()) return;
-      const rows = (values[0] || []).map((_, row) => [String(row + 1), starts.has(row) ? "new" : "", ...values.map((numbers) => vlarig.digits(numbers[row]))]);
-      byId("actions-table").append(table("Actions", "The rows that were executed, with three digits", ["Row", "Chunk", ...channels.map((channel) => (channel.unit ? `${channel.name} (${channel.unit})` : channel.name))], rows));
+      const rows = (values[0] || []).map((_, step) => [String(step + 1), begins.has(step) ? "new" : "", ...values.map((numbers) => vlarig.digits(numbers[step]))]);
+      byId("actions-table").append(table("Actions", "The steps that were executed, with three digits", ["Step", "Chunk", ...channels.map((channel) => (channel.unit ? `${channel.name} (${channel.unit})` : channel.name))], rows));
     };
   };
 
   const drawNeighbours = (run, task, list, index, key) => {
-    const link = (text, to) => (to === undefined || to < 0 || to >= list.start.length ? null
-      : element("a", { href: vlarig.episodeLink(run.id, `${key}/${list.start[to]}/${list.repeat[to]}`) }, text));
+    const link = (text, to) => (to === undefined || to < 0 || to >= list.initial_state.length ? null
+      : element("a", { href: vlarig.episodeLink(run.id, `${key}/${list.initial_state[to]}/${list.repeat[to]}`) }, text));
     const failed = (step) => {
-      for (let to = index + step; to >= 0 && to < list.start.length; to += step) if (list.outcome[to] === 0) return to;
+      for (let to = index + step; to >= 0 && to < list.initial_state.length; to += step) if (list.outcome[to] === 0) return to;
       return undefined;
     };
     byId("neighbours").replaceChildren(...[
@@ -132,8 +132,8 @@
     const number = run.tasks.findIndex((task) => vlarig.taskKey(task) === taskKey);
     if (number < 0) throw new Error(`${run.name} has no task ${taskKey}`);
     const list = await vlarig.load(`data/${id}/task-${number}.js`);
-    const [start, repeat] = words.slice(4).map(Number);
-    const index = list.start.findIndex((each, place) => each === start && list.repeat[place] === repeat);
+    const [state, repeat] = words.slice(4).map(Number);
+    const index = list.initial_state.findIndex((each, place) => each === state && list.repeat[place] === repeat);
     if (index < 0) throw new Error(`${run.name} has no result of ${words.join("/")}`);
     const chunk = await vlarig.load(`data/${id}/task-${number}-${Math.floor(index / run.chunk)}.js`);
     return { run, task: run.tasks[number], number, taskKey, list, index, episode: chunk[words.join("/")] };
@@ -165,9 +165,9 @@
   };
 
   const show = async ({ run, task, number, taskKey, list, index, episode }, key) => {
-    const start = `start ${list.start[index]}${list.repeat[index] ? `, repeat ${list.repeat[index]}` : ""}`;
-    vlarig.title(`${task.label}, ${start}`);
-    vlarig.crumbs([run.name, run.page], [task.label, vlarig.taskLink(run.id, number)], [start]);
+    const shown = `initial state ${list.initial_state[index]}${list.repeat[index] ? `, repeat ${list.repeat[index]}` : ""}`;
+    vlarig.title(`${task.label}, ${shown}`);
+    vlarig.crumbs([run.name, run.page], [task.label, vlarig.taskLink(run.id, number)], [shown]);
     byId("lead").replaceChildren(vlarig.outcome(episode.outcome), ` – ${run.policy}. `, element("code", {}, ...vlarig.breakable(key)));
     vlarig.instruction(episode.instruction);
     drawNeighbours(run, task, list, index, taskKey);

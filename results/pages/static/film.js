@@ -1,9 +1,9 @@
-// An episode's film, with a mark where the policy was asked for a new chunk, and buttons that go from frame to frame.
+// An episode's film, with a mark at each new chunk, and buttons that go from frame to frame.
 "use strict";
 (() => {
   const { element, svg } = vlarig;
 
-  // A film has a frame before the first row and one after each row. Gives { seek(row) }; calls moved(row) as it plays.
+  // A film has a frame before the first step and one after each step. Gives { seek(row) }; calls moved(row) as it plays.
   // The poster shows how the episode ended, until the first frame is there.
   vlarig.film = (container, path, poster, label, rows, chunks, moved) => {
     const frames = rows + 1;

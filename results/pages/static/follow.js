@@ -1,4 +1,4 @@
-// Follows runs that are being written: asks for the state of the runs, and where that is new replaces what has changed in the page.
+// Follows runs that are being written: requests the runs' version, and where that is new replaces the parts of the page that changed.
 "use strict";
 (() => {
   const EVERY = 2000; // milliseconds
@@ -7,7 +7,7 @@
   const served = new Map(); // id of a part of the page: its HTML as it came
 
   const parts = (root) => [...root.querySelectorAll("[data-live]")];
-  const tell = (place, text) => { if (place.textContent !== text) place.textContent = text; };
+  const show = (place, text) => { if (place.textContent !== text) place.textContent = text; };
 
   // How to find again what has the focus, when the part that it is in is replaced.
   const again = (element) => (element.id ? `#${CSS.escape(element.id)}` : element.hasAttribute("href") ? `a[href="${CSS.escape(element.getAttribute("href"))}"]` : "");
@@ -32,19 +32,19 @@
     document.dispatchEvent(new CustomEvent("vlarig:changed"));
   };
 
-  const ask = async () => {
+  const poll = async () => {
     try {
       const answer = await fetch("version", { cache: "no-store" });
       if (!answer.ok) throw new Error(`the server says ${answer.status}`);
-      const { version, told } = await answer.json();
+      const { version, progress: text } = await answer.json();
       if (version !== vlarig.version) await replace();
-      tell(progress, told);
-      tell(trouble, "");
+      show(progress, text);
+      show(trouble, "");
     } catch {
-      tell(trouble, "The server does not answer; trying again.");
+      show(trouble, "The server does not answer; trying again.");
     }
-    setTimeout(ask, EVERY);
+    setTimeout(poll, EVERY);
   };
 
-  ask();
+  poll();
 })();

@@ -63,8 +63,8 @@
       back.setAttribute("aria-disabled", String(page === 0));
       on.setAttribute("aria-disabled", String(page >= last()));
       pager.hidden = shown.length <= PAGE;
-      const told = shown.length === rows.length ? `${vlarig.count(rows.length)} ${noun}` : `${vlarig.count(shown.length)} of ${vlarig.count(rows.length)} ${noun}`;
-      if (status.textContent !== told) status.textContent = told;
+      const text = shown.length === rows.length ? `${vlarig.count(rows.length)} ${noun}` : `${vlarig.count(shown.length)} of ${vlarig.count(rows.length)} ${noun}`;
+      if (status.textContent !== text) status.textContent = text;
       drawn(part);
       remember();
     };

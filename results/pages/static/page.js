@@ -2,23 +2,23 @@
 "use strict";
 (() => {
   const vlarig = (window.vlarig = {});
-  const asked = new Map(); // path: how to tell who asked for it
+  const pending = new Map(); // path: the resolvers of its promise
   const kept = new Map(); // path: the promise of its data, the latest few
   const MOST_KEPT = 12;
   const live = document.querySelector("meta[name=vlarig-version]");
 
-  // Which state of the runs is shown; empty on a site that does not change.
+  // The version of the runs on this page; empty on a static site.
   vlarig.version = live ? live.content : "";
 
   // A data file calls this when it is loaded.
-  vlarig.arrived = (path, data) => asked.get(path)?.resolve(data);
+  vlarig.arrived = (path, data) => pending.get(path)?.resolve(data);
 
   // The data of a file, as a promise. A page that was opened from a disk may not read JSON, but may load a script.
   vlarig.load = (path) => {
     const known = kept.get(path);
     if (known) return known;
     const loading = new Promise((resolve, reject) => {
-      asked.set(path, { resolve, reject });
+      pending.set(path, { resolve, reject });
       const script = document.createElement("script");
       script.src = vlarig.version ? `${path}?${vlarig.version}` : path;
       script.onload = () => { script.remove(); reject(new Error(`${path} holds something else`)); };
@@ -67,10 +67,10 @@
   vlarig.taskLink = (run, number) => `task.html#${run}/${number}`;
   vlarig.taskKey = (task) => [task.suite, task.protocol, task.task, task.variant].join("/");
 
-  // A long name that may go on in the next line after _ and /.
+  // A long name that may break after _ and /.
   vlarig.breakable = (text) => text.split(/(?<=[_/])/).flatMap((part, index) => (index ? [vlarig.element("wbr"), part] : [part]));
 
-  // What the policy was told to do, in quotation marks; nothing where that is not known.
+  // The instruction, in quotation marks; nothing where it is not known.
   vlarig.instruction = (text) => { document.getElementById("instruction").textContent = text ? `“${text}”` : ""; };
 
   const SIGNS = { success: "✓", failure: "✗", error: "!" };

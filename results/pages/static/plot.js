@@ -1,4 +1,4 @@
-// Actions as curves, one small chart for each channel, with a line at each new chunk and at the row that is looked at.
+// Actions as curves, one small chart for each channel, with a line at each new chunk and at the current step.
 "use strict";
 (() => {
   const { element, svg } = vlarig;
@@ -18,7 +18,7 @@
     return `${row ? "V" : "M0,"}${y}H${row + 1}`;
   }).join("");
 
-  // channel: { name, unit, gripper }; chunks: the first rows of the chunks. Gives what to call with the row that is looked at.
+  // channel: { name, unit, gripper }; chunks: the first steps of the chunks. Returns a function that takes the current step.
   vlarig.plot = (container, channel, numbers, chunks, seek) => {
     const rows = numbers.length;
     const [low, high] = bounds(numbers);

@@ -69,9 +69,9 @@
     }
     const shown = rows.filter((row) => !row.hidden).length;
     const every = `${rows.length} ${rows.length === 1 ? "row" : "rows"}`;
-    const told = shown === rows.length ? every : `${shown} of ${every}`;
+    const count = shown === rows.length ? every : `${shown} of ${every}`;
     const status = form.querySelector("[role=status]");
-    if (status.textContent !== told) status.textContent = told;
+    if (status.textContent !== count) status.textContent = count;
   };
 
   const begin = () => {

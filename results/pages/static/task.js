@@ -6,17 +6,17 @@
   let listing = null;
   let shownFor = "";
 
-  const rowsOf = (data) => data.start.map((start, index) => ({
-    start, repeat: data.repeat[index], outcome: data.outcome[index], steps: data.steps[index], seconds: data.seconds[index],
+  const rowsOf = (data) => data.initial_state.map((state, index) => ({
+    initial_state: state, repeat: data.repeat[index], outcome: data.outcome[index], steps: data.steps[index], seconds: data.seconds[index],
     failed: data.failed[index], film: data.film[index], instruction: data.instructions[data.instruction[index]],
   }));
 
   const columnsFor = (run, task, repeats) => {
     const key = vlarig.taskKey(task);
-    const link = (row) => element("a", { href: vlarig.episodeLink(run.id, `${key}/${row.start}/${row.repeat}`) }, String(row.start));
+    const link = (row) => element("a", { href: vlarig.episodeLink(run.id, `${key}/${row.initial_state}/${row.repeat}`) }, String(row.initial_state));
     const without = (row, text) => (row.outcome === 2 ? "–" : text);
     return [
-      { name: "start", heading: "Start", number: true, value: (row) => row.start, cell: link },
+      { name: "initial_state", heading: "Initial state", number: true, value: (row) => row.initial_state, cell: link },
       ...(repeats ? [{ name: "repeat", heading: "Repeat", number: true, value: (row) => row.repeat, cell: (row) => String(row.repeat) }] : []),
       { name: "outcome", heading: "Outcome", value: (row) => run.outcomes[row.outcome], cell: (row) => vlarig.outcome(run.outcomes[row.outcome]) },
       { name: "steps", heading: "Steps", number: true, value: (row) => row.steps, cell: (row) => without(row, String(row.steps)) },
@@ -31,21 +31,21 @@
     const filmed = rows.filter((row) => row.film);
     byId("films-section").hidden = !filmed.length;
     byId("films").replaceChildren(...filmed.map((row) => {
-      const path = `media/${run.id}/${number}-${row.start}-${row.repeat}`;
-      const name = `start ${row.start}${row.repeat ? `, repeat ${row.repeat}` : ""}`;
+      const path = `media/${run.id}/${number}-${row.initial_state}-${row.repeat}`;
+      const name = `initial state ${row.initial_state}${row.repeat ? `, repeat ${row.repeat}` : ""}`;
       const outcome = run.outcomes[row.outcome];
       const poster = row.film === 2 ? `${path}.jpg` : null;
       return element("li", {},
         element("video", { controls: true, playsinline: true, preload: poster ? "none" : "metadata", src: `${path}.mp4`, poster, "aria-label": `Film of ${name}, ${outcome}` }),
-        element("p", {}, vlarig.outcome(outcome), " ", element("a", { href: vlarig.episodeLink(run.id, `${vlarig.taskKey(task)}/${row.start}/${row.repeat}`) }, name), `, ${row.steps} steps`),
+        element("p", {}, vlarig.outcome(outcome), " ", element("a", { href: vlarig.episodeLink(run.id, `${vlarig.taskKey(task)}/${row.initial_state}/${row.repeat}`) }, name), `, ${row.steps} steps`),
         row.instruction ? element("p", { class: "soft" }, row.instruction) : null);
     }));
   };
 
   const keeps = (row, form) => {
-    const { outcome, start, film, failed } = form.elements;
+    const { outcome, initial_state: state, film, failed } = form.elements;
     return (!outcome.value || row.outcome === Number(outcome.value))
-      && (!start.value.trim() || String(row.start) === start.value.trim())
+      && (!state.value.trim() || String(row.initial_state) === state.value.trim())
       && (!film.checked || row.film) && (!failed.checked || row.failed);
   };
 

@@ -177,7 +177,7 @@ def test_hidden_states_are_transformers_own(backbone, name):
     assert (mine[~inputs.valid] == 0).all()
 
 
-def test_what_stands_in_the_padding_changes_nothing(backbone):
+def test_values_in_the_padding_change_nothing(backbone):
     inputs = batch([[3, (4, 4), 5], [30]], pad_to=40)
     other_ids = torch.where(inputs.valid, inputs.input_ids, IMAGE)
     assert torch.equal(positions_of(other_ids, inputs.valid, inputs.image_grid_thw, IMAGE), inputs.positions)

@@ -182,24 +182,24 @@ def test_a_source_that_is_none_is_refused(source: str) -> None:
 
 def test_a_hub_that_does_not_answer_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(PolicyError, match="there is no folder 'someone/qwen-vla', and the hub has not given it"):
-        load("someone/qwen-vla")
+    with pytest.raises(PolicyError, match="there is no folder 'owner/qwen-vla', and the hub has not given it"):
+        load("owner/qwen-vla")
 
 
 @pytest.mark.parametrize(("weights", "patterns"), [(True, {"*.json", "*.safetensors"}), (False, {"*.json"})])
 def test_weights_are_downloaded_where_they_are_needed(
     saved: Path, monkeypatch: pytest.MonkeyPatch, weights: bool, patterns: set[str]
 ) -> None:
-    asked: list[set[str]] = []
+    requested: list[set[str]] = []
 
     def download(source: str, allow_patterns: list[str]) -> str:
-        asked.append(set(allow_patterns))
+        requested.append(set(allow_patterns))
         return str(saved)
 
     monkeypatch.setattr(checkpoint, "snapshot_download", download)
-    source = "someone/qwen-vla"
+    source = "owner/qwen-vla"
     assert (load(source).description if weights else describe(source)) == describe_checkpoint(saved)
-    assert asked == [patterns]
+    assert requested == [patterns]
 
 
 @pytest.mark.parametrize("seed", [-1, 2**64])

@@ -11,10 +11,10 @@ import torch
 from vlarig.policies.api import PolicyError
 from vlarig.policies.qwen_vla.flow import (
     Beta,
+    DenoisingSteps,
     Draws,
     SdeNoise,
     SigmoidNormal,
-    Transitions,
     draw,
     euler,
     interpolate,
@@ -41,8 +41,8 @@ def one_thread():
 
 def masks(*shapes):
     mask = torch.zeros(len(shapes), H, K, dtype=torch.bool)
-    for index, (rows, size) in enumerate(shapes):
-        mask[index, :rows, :size] = True
+    for index, (steps, size) in enumerate(shapes):
+        mask[index, :steps, :size] = True
     return mask
 
 
@@ -154,10 +154,10 @@ def test_a_perfect_velocity_field_integrates_to_the_data():
     torch.testing.assert_close(euler(field, normal(4, H, K, seed=11), 10), clean, rtol=0, atol=1e-6)
 
 
-def test_the_field_is_asked_at_the_times_from_noise_to_clean():
-    asked = []
-    euler(lambda x, t: asked.append(t) or x, torch.zeros(3, H, K), 4)
-    assert torch.stack(asked).tolist() == [[time] * 3 for time in (1.0, 0.75, 0.5, 0.25)]
+def test_the_field_is_evaluated_at_the_times_from_noise_to_clean():
+    times = []
+    euler(lambda x, t: times.append(t) or x, torch.zeros(3, H, K), 4)
+    assert torch.stack(times).tolist() == [[time] * 3 for time in (1.0, 0.75, 0.5, 0.25)]
     assert step_time(torch.tensor([0, 3]), 4).tolist() == [1.0, 0.25]
 
 
@@ -275,8 +275,8 @@ def test_the_log_probability_is_that_of_torch_distributions(noisy, temperature, 
     chain = sample_chain(field, draw(SEEDS, H, K, 4, sde), MASK, 4, sde)
     expected = torch.zeros(len(SEEDS), dtype=torch.float64)
     for index, valid in enumerate(MASK):
-        for n, k in enumerate(chain.transitions.step[index].tolist()):
-            x, after = chain.transitions.before[index, n], chain.transitions.after[index, n]
+        for n, k in enumerate(chain.denoising_steps.step[index].tolist()):
+            x, after = chain.denoising_steps.before[index, n], chain.denoising_steps.after[index, n]
             t = 1 - k / 4
             v = field(x[None], torch.tensor([t]))[0].detach()
             g = 0.5 * math.sqrt(t / (1 - t if k else 1 / 4))
@@ -284,7 +284,7 @@ def test_the_log_probability_is_that_of_torch_distributions(noisy, temperature, 
             normal_ = torch.distributions.Normal(mean.double(), temperature * g * math.sqrt(1 / 4))
             expected[index] += normal_.log_prob(after.double())[valid].sum()
         if reduction == "mean":
-            expected[index] /= valid.sum() * chain.transitions.step.shape[1]
+            expected[index] /= valid.sum() * chain.denoising_steps.step.shape[1]
     torch.testing.assert_close(chain.log_probability.double(), expected, rtol=1e-5, atol=1e-4)
 
 
@@ -292,34 +292,34 @@ def test_the_log_probability_is_that_of_torch_distributions(noisy, temperature, 
 def test_unchanged_weights_give_the_ratio_1_and_changed_ones_do_not(noisy):
     field, sde = Field(), SdeNoise(noisy=noisy)
     chain = sample_chain(field, draw(SEEDS, H, K, 4, sde), MASK, 4, sde)
-    again = recompute_log_probability(field, chain.transitions, MASK, 4, sde)
+    again = recompute_log_probability(field, chain.denoising_steps, MASK, 4, sde)
     ratio = (again - chain.log_probability).exp()
     assert (ratio - 1).abs().max() < 1e-5
     assert again.requires_grad
-    other = recompute_log_probability(Field(seed=1), chain.transitions, MASK, 4, sde)
+    other = recompute_log_probability(Field(seed=1), chain.denoising_steps, MASK, 4, sde)
     assert ((other - chain.log_probability).exp() - 1).abs().min() > 1e-3
 
 
 def test_a_step_in_the_direction_of_the_gradient_makes_the_chunk_more_probable():
     field, sde = Field(), SdeNoise()
     chain = sample_chain(field, draw(SEEDS, H, K, 4, sde), MASK, 4, sde)
-    recompute_log_probability(field, chain.transitions, MASK, 4, sde).sum().backward()
+    recompute_log_probability(field, chain.denoising_steps, MASK, 4, sde).sum().backward()
     with torch.no_grad():
         for parameter in field.parameters():
             parameter += 1e-4 * parameter.grad
-    assert recompute_log_probability(field, chain.transitions, MASK, 4, sde).sum() > chain.log_probability.sum()
+    assert recompute_log_probability(field, chain.denoising_steps, MASK, 4, sde).sum() > chain.log_probability.sum()
 
 
 def test_padded_entries_do_not_move_the_log_probability():
     field, sde = Field(), SdeNoise(noisy="all")
-    stored = sample_chain(field, draw(SEEDS, H, K, 4, sde), MASK, 4, sde).transitions
+    stored = sample_chain(field, draw(SEEDS, H, K, 4, sde), MASK, 4, sde).denoising_steps
     padding = ~MASK[:, None].expand_as(stored.after)
     drifting = lambda x, t: torch.where(MASK, field(x, t), math.nan)  # noqa: E731
-    moved = Transitions(stored.before, torch.where(padding, 1e6, stored.after), stored.step)
-    asked = recompute_log_probability(field, stored, MASK, 4, sde)
-    assert torch.equal(recompute_log_probability(drifting, moved, MASK, 4, sde), asked)
+    moved = DenoisingSteps(stored.before, torch.where(padding, 1e6, stored.after), stored.step)
+    recomputed = recompute_log_probability(field, stored, MASK, 4, sde)
+    assert torch.equal(recompute_log_probability(drifting, moved, MASK, 4, sde), recomputed)
     wider = recompute_log_probability(field, stored, torch.ones_like(MASK), 4, sde)
-    assert (wider - asked).abs()[:3].min() > 1  # so there was something to leave out
+    assert (wider - recomputed).abs()[:3].min() > 1  # so there was something to leave out
 
 
 def test_the_one_stochastic_step_is_the_one_drawn_and_the_others_are_eulers():
@@ -330,9 +330,9 @@ def test_the_one_stochastic_step_is_the_one_drawn_and_the_others_are_eulers():
     chunk = draws.start
     for k in range(steps):
         # Until its own step a sample is where Euler's steps bring it.
-        torch.testing.assert_close(chain.transitions.before[k, 0], chunk[k])
+        torch.testing.assert_close(chain.denoising_steps.before[k, 0], chunk[k])
         chunk = chunk - field(chunk, torch.full((4,), 1 - k / steps)).detach() / steps
-    torch.testing.assert_close(chain.transitions.after[3, 0], chain.actions[3])
+    torch.testing.assert_close(chain.denoising_steps.after[3, 0], chain.actions[3])
     assert not torch.allclose(chain.actions[3], chunk[3])
     torch.testing.assert_close(euler(field, draws.start, steps), chunk)
 
@@ -340,7 +340,7 @@ def test_the_one_stochastic_step_is_the_one_drawn_and_the_others_are_eulers():
 def test_a_chain_of_all_steps_joins_on():
     sde = SdeNoise(noisy="all")
     chain = sample_chain(Field(), draw(SEEDS, H, K, 4, sde), MASK, 4, sde)
-    stored = chain.transitions
+    stored = chain.denoising_steps
     assert stored.step.tolist() == [[0, 1, 2, 3]] * 4
     assert torch.equal(stored.after[:, :-1], stored.before[:, 1:])
     assert torch.equal(stored.after[:, -1], chain.actions)
@@ -356,7 +356,7 @@ def test_a_draw_depends_on_its_seed_alone(noisy):
     for name in ("start", "step", "noise"):
         assert torch.equal(getattr(together, name)[2:3], getattr(alone, name))
     assert torch.equal(together.start, start_noise(SEEDS, H, K, temperature=0.6))
-    assert len({tuple(row) for row in together.start[:, 0].tolist()}) == 4
+    assert len({tuple(step) for step in together.start[:, 0].tolist()}) == 4
 
 
 def test_seeds_that_agree_in_their_lower_half_are_different_seeds():

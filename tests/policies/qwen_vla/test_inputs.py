@@ -1,4 +1,4 @@
-"""Batches for the backbone: what stands where, and that samples do not mix."""
+"""Batches for the backbone: the order of their tokens, and that samples do not mix."""
 
 from __future__ import annotations
 
@@ -72,9 +72,9 @@ def test_a_batch_is_padded_on_the_right_and_its_pictures_stand_in_order() -> Non
     lengths = batch.valid.sum(dim=1).tolist()
     assert lengths == [len(encode(SMALL, BUILDER.text(sample))) for sample in SAMPLES]
     assert batch.input_ids.shape == batch.valid.shape == (3, max(lengths)) == batch.positions.shape[1:]
-    for row, length in enumerate(lengths):
-        assert batch.valid[row, :length].all()
-        assert (batch.input_ids[row, length:] == TOKENS.pad).all()
+    for step, length in enumerate(lengths):
+        assert batch.valid[step, :length].all()
+        assert (batch.input_ids[step, length:] == TOKENS.pad).all()
     assert batch.image_grid_thw is not None
     assert batch.pixel_values is not None
     assert batch.image_grid_thw.tolist() == [[1, HEIGHT // 16, WIDTH // 16]] * 5
@@ -85,11 +85,11 @@ def test_a_batch_is_padded_on_the_right_and_its_pictures_stand_in_order() -> Non
 def test_a_sample_alone_is_the_same_as_in_a_batch() -> None:
     batch = BUILDER.build(SAMPLES)
     patches = 0
-    for row, sample in enumerate(SAMPLES):
+    for step, sample in enumerate(SAMPLES):
         alone = BUILDER.build([sample])
         length = alone.input_ids.shape[1]
-        assert torch.equal(alone.input_ids[0], batch.input_ids[row, :length])
-        assert torch.equal(alone.positions[:, 0], batch.positions[:, row, :length])
+        assert torch.equal(alone.input_ids[0], batch.input_ids[step, :length])
+        assert torch.equal(alone.positions[:, 0], batch.positions[:, step, :length])
         if not sample.views:
             assert alone.pixel_values is None
             assert alone.image_grid_thw is None

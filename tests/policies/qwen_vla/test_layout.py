@@ -1,4 +1,4 @@
-"""Where actions stand in the shared chunk, and that they come back as they went in."""
+"""Where actions are in the shared chunk, and that a round trip keeps them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from vlarig.policies.qwen_vla.layout import ActionLayout
 LAYOUT = ActionLayout(horizon=16, channels=64)
 
 
-def chunk(rows: int, size: int) -> np.ndarray:
-    return np.random.default_rng(rows * size).normal(size=(rows, size)).astype(np.float32)
+def chunk(steps: int, size: int) -> np.ndarray:
+    return np.random.default_rng(steps * size).normal(size=(steps, size)).astype(np.float32)
 
 
-def test_actions_take_the_leading_channels_and_rows_and_the_rest_is_zero():
+def test_actions_take_the_leading_channels_and_steps_and_the_rest_is_zero():
     actions = chunk(8, 3)
     placed, mask = LAYOUT.place(actions)
     assert placed.shape == mask.shape == (16, 64)
@@ -45,16 +45,16 @@ def test_what_is_taken_is_a_copy():
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: LAYOUT.place(chunk(16, 65)), "action row of 65 channels does not fit the model's 64"),
-        (lambda: LAYOUT.place(chunk(17, 7)), "chunk of 17 rows does not fit the model's horizon of 16"),
-        (lambda: LAYOUT.mask(16, 0), "row of 0 channels"),
-        (lambda: LAYOUT.place(np.zeros((0, 7))), "chunk of 0 rows"),
-        (lambda: LAYOUT.place(np.zeros(7)), r"shape \(7,\), expected \(rows, channels\)"),
+        (lambda: LAYOUT.place(chunk(16, 65)), "action of 65 channels does not fit the model's 64"),
+        (lambda: LAYOUT.place(chunk(17, 7)), "chunk of 17 steps does not fit the model's horizon of 16"),
+        (lambda: LAYOUT.mask(16, 0), "action of 0 channels"),
+        (lambda: LAYOUT.place(np.zeros((0, 7))), "chunk of 0 steps"),
+        (lambda: LAYOUT.place(np.zeros(7)), r"shape \(7,\), expected \(steps, channels\)"),
         (lambda: LAYOUT.place(np.full((2, 7), np.nan)), "not finite"),
         (lambda: LAYOUT.take(np.zeros((8, 64)), 8, 7), r"shape \(8, 64\), expected \(16, 64\)"),
-        (lambda: LAYOUT.take(np.zeros((16, 64)), 17, 7), "chunk of 17 rows"),
+        (lambda: LAYOUT.take(np.zeros((16, 64)), 17, 7), "chunk of 17 steps"),
         (lambda: LAYOUT.take_batch(np.zeros((2, 16, 64)), [(8, 7)]), "2 chunks came with 1 shapes"),
-        (lambda: ActionLayout(0, 64), "0 rows and 64 channels"),
+        (lambda: ActionLayout(0, 64), "0 steps and 64 channels"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_a_sentence(make, words):

@@ -41,13 +41,13 @@ def prompts(config, samples, seed=0):
     """Inputs of samples, each (tokens of text, images, tokens of text)."""
     rng = np.random.default_rng(seed)
     block = [START, *[IMAGE] * config.image_tokens(), END]
-    rows, images = [], []
+    steps, images = [], []
     for before, count, after in samples:
-        rows.append(rng.integers(8, 1024, before).tolist() + block * count + rng.integers(8, 1024, after).tolist())
+        steps.append(rng.integers(8, 1024, before).tolist() + block * count + rng.integers(8, 1024, after).tolist())
         images += [rng.integers(0, 256, (*config.image_size, 3), dtype=np.uint8) for _ in range(count)]
-    length = max(len(row) for row in rows)
-    ids = torch.tensor([row + [0] * (length - len(row)) for row in rows])
-    valid = torch.tensor([[True] * len(row) + [False] * (length - len(row)) for row in rows])
+    length = max(len(step) for step in steps)
+    ids = torch.tensor([step + [0] * (length - len(step)) for step in steps])
+    valid = torch.tensor([[True] * len(step) + [False] * (length - len(step)) for step in steps])
     if not images:
         return BackboneInputs(ids, valid, positions_of(ids, valid, None, IMAGE))
     grids = image_grids(len(images), *config.image_size)
@@ -57,14 +57,14 @@ def prompts(config, samples, seed=0):
 
 
 def chunk(config, sizes, seed=1):
-    """Noise, times and a mask of samples, each (rows, channels), and what the configuration's options need."""
+    """Noise, times and a mask of samples, each (steps, channels), and what the configuration's options need."""
     generator = torch.Generator().manual_seed(seed)
     count = len(sizes)
     noisy = torch.randn(count, config.horizon, config.channels, generator=generator)
     time = torch.rand(count, generator=generator)
     mask = torch.zeros(noisy.shape, dtype=torch.bool)
-    for sample, (rows, channels) in enumerate(sizes):
-        mask[sample, :rows, :channels] = True
+    for sample, (steps, channels) in enumerate(sizes):
+        mask[sample, :steps, :channels] = True
     options = {}
     if config.projection != "zero_pad":
         actions = [size for _, size in config.projection_embodiments]
@@ -158,7 +158,7 @@ def test_concat_gives_each_embodiment_a_segment_of_its_own():
 
 @pytest.mark.parametrize("name", VARIANTS)
 @pytest.mark.parametrize("filler", [1e6, float("nan")])
-def test_what_stands_in_masked_entries_changes_no_valid_entry(name, filler):
+def test_values_in_masked_entries_change_no_valid_entry(name, filler):
     config = VARIANTS[name]
     model = build(config)
     noisy, time, mask, options = chunk(config, [(16, 7), (8, 3), (12, 14)])
@@ -170,7 +170,7 @@ def test_what_stands_in_masked_entries_changes_no_valid_entry(name, filler):
 
 
 def test_a_short_chunk_is_what_a_short_model_makes_of_it():
-    """Rows past the task's chunk are not seen at all: the same weights with a horizon of 8 give the same."""
+    """Steps past the task's chunk are not seen at all: the same weights with a horizon of 8 give the same."""
     short = dataclasses.replace(TINY, horizon=8)
     noisy, time, mask, _ = chunk(TINY, [(8, 7), (8, 3)])
     model, other = build(TINY), build(short)
@@ -203,12 +203,12 @@ def test_a_sample_alone_and_in_a_padded_batch_agree(name):
             )
             images += count
             alone = model.encode(one)
-            row = slice(index, index + 1)
-            own = {option: value[row] for option, value in options.items()}
+            step = slice(index, index + 1)
+            own = {option: value[step] for option, value in options.items()}
             torch.testing.assert_close(alone.states[0], context.states[index, :length], rtol=1e-5, atol=1e-5)
-            found = model.velocity(noisy[row], time[row], alone, mask[row], **own)
-            torch.testing.assert_close(found, together[row], rtol=1e-5, atol=1e-5)
-            torch.testing.assert_close(model.value(alone), values[row])
+            found = model.velocity(noisy[step], time[step], alone, mask[step], **own)
+            torch.testing.assert_close(found, together[step], rtol=1e-5, atol=1e-5)
+            torch.testing.assert_close(model.value(alone), values[step])
 
 
 def test_no_attention_mask_is_passed_where_nothing_is_padded():

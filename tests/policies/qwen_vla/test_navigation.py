@@ -23,7 +23,7 @@ def test_x_is_forward_y_to_the_left_and_theta_counter_clockwise():
     np.testing.assert_allclose(relative_waypoints(poses), expected, atol=1e-15)
 
 
-def test_each_waypoint_is_told_in_the_frame_of_the_one_before_it():
+def test_each_waypoint_is_in_the_frame_of_the_one_before_it():
     square = np.tile([1.0, 0.0, np.pi / 2], (4, 1))  # a step forward and a left turn, four times: a square
     poses = absolute_poses(np.zeros(3), square)
     np.testing.assert_allclose(poses[:, :2], [[0, 0], [1, 0], [1, 1], [0, 1], [0, 0]], atol=1e-15)
@@ -57,8 +57,8 @@ def test_angles_wrap_into_minus_pi_to_pi():
 def test_after_some_waypoints_the_others_still_hold():
     waypoints = relative_waypoints(walk(9, seed=2))
     whole = absolute_poses(np.array([1.0, 2.0, 0.3]), waypoints)
-    for gone in range(WAYPOINTS + 1):
-        np.testing.assert_allclose(absolute_poses(whole[gone], waypoints[gone:]), whole[gone:], atol=1e-12)
+    for passed in range(WAYPOINTS + 1):
+        np.testing.assert_allclose(absolute_poses(whole[passed], waypoints[passed:]), whole[passed:], atol=1e-12)
 
 
 def test_a_window_slides_over_the_trajectory_and_ends_in_standing_still():

@@ -32,10 +32,10 @@ RANGE = Statistics((-0.5, 1.0, 3.0), (0.25, 100.0, 3.0), "a test")  # the last c
 EPSILON = np.finfo(np.float64).eps
 
 
-def test_the_quantiles_are_over_the_rows_of_all_trajectories():
-    rows = np.arange(1001, dtype=np.float64)[:, None] * [1.0, -2.0] + [0.0, 5.0]
-    rows = np.random.default_rng(0).permutation(rows)
-    statistics = statistics_of([rows[:3], rows[3:900], rows[900:]], "ramp")
+def test_the_quantiles_are_over_the_steps_of_all_trajectories():
+    steps = np.arange(1001, dtype=np.float64)[:, None] * [1.0, -2.0] + [0.0, 5.0]
+    steps = np.random.default_rng(0).permutation(steps)
+    statistics = statistics_of([steps[:3], steps[3:900], steps[900:]], "ramp")
     assert statistics.q01 == pytest.approx((10.0, 5 - 1980.0))
     assert statistics.q99 == pytest.approx((990.0, 5 - 20.0))
     assert statistics.source == "ramp"
@@ -67,8 +67,8 @@ def test_the_round_trip_is_exact_to_rounding_within_the_quantiles(low, width, sh
 
 def test_the_quantiles_themselves_come_back_exactly():
     statistics = Statistics((0.1, -0.3), (0.7, 1.1), "odd numbers")
-    for row in (statistics.q01, statistics.q99):
-        np.testing.assert_array_equal(denormalize(normalize(np.array(row), statistics), statistics), row)
+    for step in (statistics.q01, statistics.q99):
+        np.testing.assert_array_equal(denormalize(normalize(np.array(step), statistics), statistics), step)
 
 
 def test_a_constant_channel_is_0_and_comes_back_as_its_constant():
@@ -96,9 +96,9 @@ def test_actions_by_channel_bounds_are_always_legal(embodiment):
 
 
 def test_statistics_survive_json_exactly():
-    rows = np.random.default_rng(1).normal(size=(100, 5))
+    steps = np.random.default_rng(1).normal(size=(100, 5))
     datasets = {
-        "libero": DatasetStatistics(statistics_of([rows], "libero"), statistics_of([rows * 3], "libero's state")),
+        "libero": DatasetStatistics(statistics_of([steps], "libero"), statistics_of([steps * 3], "libero's state")),
         "bridge": DatasetStatistics(bounds_statistics(WIDOWX_BRIDGE)),
     }
     assert statistics_from_data(json.loads(json.dumps(statistics_to_data(datasets)))) == datasets
@@ -139,7 +139,7 @@ def test_bad_statistics_are_refused_in_a_sentence(data, words):
     [
         ([], "expected one number of channels"),
         ([np.zeros((2, 3)), np.zeros((2, 4))], "expected one number of channels"),
-        ([np.zeros((0, 3))], "0 rows of 'bad' give no quantiles"),
+        ([np.zeros((0, 3))], "0 steps of 'bad' give no quantiles"),
         ([np.full((2, 3), np.inf)], "all of finite numbers"),
     ],
 )

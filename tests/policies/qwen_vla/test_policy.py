@@ -22,7 +22,7 @@ from vlarig.envs.embodiments import LIBERO_PANDA, TABLETOP_PANDA, WIDOWX_BRIDGE,
 from vlarig.policies.api import PolicyError, Recorded, Reply, Request
 from vlarig.policies.qwen_vla import policy as policy_module
 from vlarig.policies.qwen_vla.acceleration import accelerations, check_acceleration, kernels_in_use, plain
-from vlarig.policies.qwen_vla.checkpoint import Bundle, Description, load, save_checkpoint
+from vlarig.policies.qwen_vla.checkpoint import Description, LoadedPolicy, load, save_checkpoint
 from vlarig.policies.qwen_vla.embodiments import EMBODIMENTS
 from vlarig.policies.qwen_vla.flow import SdeNoise, euler, start_noise
 from vlarig.policies.qwen_vla.model import build
@@ -42,8 +42,8 @@ def request(seed: int, embodiment: Embodiment = TABLETOP_PANDA, frames: int = 1,
         state=rng.normal(size=len(embodiment.state_layout)).astype(np.float32),
         instruction=changes.pop("instruction", "put the red cube in the tray"),
     )
-    fields = {"slot": 0, "key": f"suite/p@1/task/base/{seed}/0", "chunk": 0, "seed": 2**63 + seed}
-    return Request(**fields | changes, observation=observation, embodiment=embodiment, execute=8)
+    fields = {"env": 0, "key": f"suite/p@1/task/base/{seed}/0", "chunk": 0, "seed": 2**63 + seed}
+    return Request(**fields | changes, observation=observation, embodiment=embodiment, n_action_steps=8)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def policy() -> QwenVlaPolicy:
 
 def test_an_answer_follows_from_the_request_alone(policy: QwenVlaPolicy) -> None:
     (alone,) = policy.act([request(1)])
-    among = policy.act([request(2, instruction="stack the blue cube on the red one"), request(1, slot=5), request(3)])
+    among = policy.act([request(2, instruction="stack the blue cube on the red one"), request(1, env=5), request(3)])
     np.testing.assert_allclose(among[1].actions, alone.actions, atol=1e-5)
     (again,) = policy.act([request(1)])
     np.testing.assert_array_equal(again.actions, alone.actions)
@@ -161,7 +161,7 @@ def test_bfloat16_is_what_the_weights_are_and_strict_refuses_it(policy: QwenVlaP
     assert half.model.backbone.model.language_model.embed_tokens.weight.dtype == torch.bfloat16
     rounded, exact = half.act([request(1)])[0].actions, policy.act([request(1)])[0].actions
     assert 1e-5 < np.abs(rounded - exact).max() < 0.1
-    for each in (half, QwenVlaPolicy.of(half.bundle)):  # in memory the weights say it, not the options
+    for each in (half, QwenVlaPolicy.of(half.bundle)):  # in memory the weights decide it, not the options
         with pytest.raises(PolicyError, match=r"--strict computes in float32 and the policy's weights are bfloat16"):
             each.strict()
 
@@ -179,14 +179,14 @@ def test_threads_are_as_many_as_the_option_says_and_one_under_strict() -> None:
 
 @pytest.mark.parametrize(("temperature", "steps"), [("1", "4"), ("0.6", "4"), ("0.6", "1"), ("0.6", "10")])
 def test_a_chunk_is_eulers_from_noise_of_that_temperature(policy: QwenVlaPolicy, temperature: str, steps: str) -> None:
-    asked = request(1, WIDOWX_BRIDGE, views=1)
+    bridge = request(1, WIDOWX_BRIDGE, views=1)
     (role,) = roles = [policy._role_of(WIDOWX_BRIDGE, "suite")]
     with torch.no_grad():
-        field = policy.model.velocity_field(policy._context([asked], roles), policy._mask(roles))
-        chunk = euler(field, float(temperature) * start_noise([asked.seed], 16, 64, 1.0), int(steps))
+        field = policy.model.velocity_field(policy._context([bridge], roles), policy._mask(roles))
+        chunk = euler(field, float(temperature) * start_noise([bridge.seed], 16, 64, 1.0), int(steps))
     expected = denormalize(chunk[0, :, :7].numpy(), role.actions)
-    told = QwenVlaPolicy.of(policy.bundle, temperature=temperature, steps=steps)
-    np.testing.assert_allclose(told.act([asked])[0].actions, expected, atol=1e-6)
+    tuned = QwenVlaPolicy.of(policy.bundle, temperature=temperature, steps=steps)
+    np.testing.assert_allclose(tuned.act([bridge])[0].actions, expected, atol=1e-6)
 
 
 def test_a_checkpoints_policy_answers_as_the_one_that_was_saved(tmp_path: Path) -> None:
@@ -196,11 +196,11 @@ def test_a_checkpoints_policy_answers_as_the_one_that_was_saved(tmp_path: Path) 
     np.testing.assert_array_equal(QwenVlaPolicy(str(tmp_path / "saved")).act([request(1, LIBERO_PANDA)])[0].actions, expected)
 
 
-def changed(bundle: Bundle, **fields: Any) -> Bundle:
+def changed(bundle: LoadedPolicy, **fields: Any) -> LoadedPolicy:
     """Another architecture with the same robots, and weights of its own."""
     config = dataclasses.replace(bundle.description.config, **fields)
     description = dataclasses.replace(bundle.description, config=config)
-    return Bundle(description, build(config, 0), bundle.tokenizer, "in memory")
+    return LoadedPolicy(description, build(config, 0), bundle.tokenizer, "in memory")
 
 
 @pytest.mark.parametrize("state", ["prompt", "dit"])
@@ -221,10 +221,10 @@ def test_the_state_is_normalised_and_padded_before_the_expert_reads_it() -> None
     libero = DatasetStatistics(bounds_statistics(LIBERO_PANDA), Statistics((-4.0,) * 8, (0.0,) * 8, "made up"))
     description = dataclasses.replace(bundle.description, statistics=bundle.description.statistics | {"libero": libero})
     policy = QwenVlaPolicy.of(dataclasses.replace(bundle, description=description))
-    asked = request(1, LIBERO_PANDA)
-    asked.observation["state"] = np.array([-4, -3, -2, -1, 0, 1, -9, -2], np.float32)
+    libero = request(1, LIBERO_PANDA)
+    libero.observation["state"] = np.array([-4, -3, -2, -1, 0, 1, -9, -2], np.float32)
     policy.recording = Recording(SdeNoise())
-    replies = policy.act([asked])
+    replies = policy.act([libero])
     state = replies[0].recorded.arrays["state"]
     np.testing.assert_allclose(state, [-1, -0.5, 0, 0.5, 1, 1, -1, 0, 0, 0])
     assert_ratio_one(policy, replies, policy.recording.sde)
@@ -240,19 +240,19 @@ def test_the_state_is_normalised_and_padded_before_the_expert_reads_it() -> None
 def test_every_robot_of_a_batch_goes_through_its_own_projection(projection: str) -> None:
     sizes = (("widowx_bridge", 7), ("libero_panda", 7))
     policy = QwenVlaPolicy.of(changed(trained_bundle(), projection=projection, projection_embodiments=sizes))
-    asked = [request(1, LIBERO_PANDA), request(2, WIDOWX_BRIDGE, views=1)]
-    for each, reply in zip(asked, policy.act(asked), strict=True):
+    requests = [request(1, LIBERO_PANDA), request(2, WIDOWX_BRIDGE, views=1)]
+    for each, reply in zip(requests, policy.act(requests), strict=True):
         np.testing.assert_allclose(reply.actions, policy.act([each])[0].actions, atol=1e-5)
     policy.recording = Recording(SdeNoise())
-    replies = policy.act(asked)
+    replies = policy.act(requests)
     assert [int(reply.recorded.arrays["embodiment"]) for reply in replies] == [1, 0]
     assert_ratio_one(policy, replies, policy.recording.sde)
     policy.recording = None
-    before = [policy.act([each])[0].actions for each in asked]
+    before = [policy.act([each])[0].actions for each in requests]
     (*_, last) = policy.model.expert.action_projection.last_layers()
     with torch.no_grad():
         last.weight[-7:] *= 3  # of the second robot of the two alone
-    after = [policy.act([each])[0].actions for each in asked]
+    after = [policy.act([each])[0].actions for each in requests]
     assert np.abs(after[0] - before[0]).max() > 1e-4
     np.testing.assert_array_equal(after[1], before[1])
 
@@ -272,7 +272,7 @@ def test_a_presets_projection_refuses_a_robot_that_it_has_no_weights_for(sizes: 
         policy.check("libero_goal", LIBERO_PANDA)
 
 
-def test_a_second_suite_with_a_robot_of_the_same_name_is_looked_at_anew() -> None:
+def test_a_second_suite_with_a_robot_of_the_same_name_is_checked_again() -> None:
     trained = QwenVlaPolicy.of(trained_bundle())
     trained.check("libero_goal", LIBERO_PANDA)
     with pytest.raises(PolicyError, match=r"does not fit suite 'other'.*control frequency"):
@@ -317,9 +317,9 @@ def test_values_are_the_value_heads_of_the_valid_tokens_mean() -> None:
     policy = QwenVlaPolicy("tiny")
     readout = policy.model.value_head.readout
     torch.nn.init.normal_(readout.weight)
-    asked = [request(1), request(2, instruction="put the red cube in the tray, then the blue one on it", views=1)]
-    values = policy.value(asked)
-    for each, value in zip(asked, values, strict=True):
+    requests = [request(1), request(2, instruction="put the red cube in the tray, then the blue one on it", views=1)]
+    values = policy.value(requests)
+    for each, value in zip(requests, values, strict=True):
         with torch.no_grad():
             mean = policy._context([each], [policy._role_of(each.embodiment, "suite")]).states[0].mean(0)  # alone: no padding
             by_hand = float(mean @ readout.weight[0] + readout.bias[0])
@@ -373,24 +373,24 @@ def test_kernels_that_refuse_the_precision_or_the_device_are_not_used(monkeypatc
 def test_kernels_are_used_and_compared_for_bfloat16_on_a_gpu(
     options: dict[str, Any], remedies: list[str] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As on a GPU: the policy is told that its weights lie there."""
-    asked: list[Any] = []
+    """As on a GPU: the policy's weights seem to lie there."""
+    checks: list[Any] = []
     opening = QwenVlaPolicy.of(load("tiny", dtype=torch.bfloat16))
     foreign_kernel(monkeypatch)
-    monkeypatch.setattr(policy_module, "check_acceleration", lambda probe, dtype, remedies: asked.append((dtype, remedies)))
+    monkeypatch.setattr(policy_module, "check_acceleration", lambda probe, dtype, remedies: checks.append((dtype, remedies)))
     opening.options = opening.options.model_copy(update=options)
     opening._device = torch.device("cuda")
     opening._accelerate()
-    assert asked == ([(torch.bfloat16, remedies)] if remedies else [])
+    assert checks == ([(torch.bfloat16, remedies)] if remedies else [])
     assert any(kernels_in_use().values()) == bool(remedies)
 
 
 def test_a_compiled_model_is_compared_when_it_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[Any] = []
-    monkeypatch.setattr(policy_module, "check_acceleration", lambda probe, dtype, remedies: asked.append((dtype, remedies)))
+    checks: list[Any] = []
+    monkeypatch.setattr(policy_module, "check_acceleration", lambda probe, dtype, remedies: checks.append((dtype, remedies)))
     QwenVlaPolicy("tiny", compile="true")
     QwenVlaPolicy("tiny")
-    assert asked == [(torch.float32, ["drop compile=true"])]
+    assert checks == [(torch.float32, ["drop compile=true"])]
 
 
 def test_the_comparison_covers_single_samples_batches_and_padding(policy: QwenVlaPolicy) -> None:
@@ -414,7 +414,7 @@ def test_presets_play_every_robot(policy: QwenVlaPolicy) -> None:
         policy.check("any", embodiment)
 
 
-#: What a user's process does: it loads the policy compiled, which compares itself, and asks it.
+#: What a user's process does: it loads the policy compiled, which compares itself, and calls it.
 COMPILED = """
 import numpy as np
 from vlarig.envs.api import Observation

@@ -23,11 +23,11 @@ def wide(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_papers_sizes_are_printed_as_the_paper_prints_them(capsys: pytest.CaptureFixture[str]) -> None:
-    rows = {}
+    steps = {}
     for line in shown(capsys, "inspect", "--preset", "4b").splitlines():
         cells = [cell.strip() for cell in line.split("│")]
         if len(cells) == 5:
-            rows[cells[1]] = cells[2]
+            steps[cells[1]] = cells[2]
     paper = {
         "one block of 16": "70.8M",
         "blocks": "1.13B",
@@ -37,7 +37,7 @@ def test_the_papers_sizes_are_printed_as_the_paper_prints_them(capsys: pytest.Ca
         "output modulation": "4.7M",
         "action expert": "1.15B",
     }
-    assert {part: rows[part] for part in paper} == paper
+    assert {part: steps[part] for part in paper} == paper
 
 
 def test_the_papers_sizes_are_those_of_the_model_and_are_shown_without_pytorch(cli, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from vlarig.policies.qwen_vla.prompt import VIEW_TAGS, chat_text, embodiment_pro
 
 GOLDEN = Path(__file__).parent / "golden"
 
-#: An instruction as the benchmark gives it, and the rows that the paper predicts (16 actions, 8 waypoints: section 4.1).
+#: An instruction as the benchmark gives it, and the steps that the paper predicts (16 actions, 8 waypoints: section 4.1).
 TASKS = {
     "tabletop": ("put the red cube in the white tray", 16),
     "LIBERO": ("pick up the alphabet soup and place it in the basket", 16),
@@ -47,19 +47,21 @@ def sequence(embodiment: Embodiment, instruction: str, chunk_size: int, history:
 
 
 def test_table_2_golden() -> None:
-    told = [f"== {each.name}\n{sequence(each, 'pick up the bowl', 16)}" for each in TABLE_2]
-    assert "\n".join(told) == (GOLDEN / "table_2.txt").read_text(encoding="utf-8")
+    prompts = [f"== {each.name}\n{sequence(each, 'pick up the bowl', 16)}" for each in TABLE_2]
+    assert "\n".join(prompts) == (GOLDEN / "table_2.txt").read_text(encoding="utf-8")
 
 
 def test_benchmarks_golden() -> None:
     assert TASKS.keys() == BENCHMARKS.keys()
-    told = [f"== {name}\n{sequence(BENCHMARKS[name], *task, history=2 if task[1] == 8 else 1)}" for name, task in TASKS.items()]
-    assert "\n".join(told) == (GOLDEN / "benchmarks.txt").read_text(encoding="utf-8")
+    prompts = [
+        f"== {name}\n{sequence(BENCHMARKS[name], *task, history=2 if task[1] == 8 else 1)}" for name, task in TASKS.items()
+    ]
+    assert "\n".join(prompts) == (GOLDEN / "benchmarks.txt").read_text(encoding="utf-8")
 
 
 def test_no_two_action_types_share_a_prompt() -> None:
-    told = [embodiment_prompt(each, "pick up the bowl", 16) for each in TABLE_2]
-    assert len(set(told)) == len(told)
+    prompts = [embodiment_prompt(each, "pick up the bowl", 16) for each in TABLE_2]
+    assert len(set(prompts)) == len(prompts)
     assert "Mobile ALOHA (joint control) with dual arms, and mobile base." in embodiment_prompt(ROBOTWIN_ALOHA, "wave", 16)
 
 
@@ -80,7 +82,7 @@ def test_the_template_is_the_papers() -> None:
         (True, True, "with dual arms, waist, and mobile base. The"),
     ],
 )
-def test_each_modifier_stands_alone(waist: bool, mobile_base: bool, expected: str) -> None:
+def test_each_modifier_is_independent(waist: bool, mobile_base: bool, expected: str) -> None:
     robot = replace(GR1_EEF, waist=waist, mobile_base=mobile_base)
     assert expected in embodiment_prompt(robot, "wave", 16)
 
@@ -97,7 +99,7 @@ def test_instructions_end_in_one_period(given: str) -> None:
     assert embodiment_prompt(TABLETOP_PANDA, given, 16).endswith(" task: Open the drawer.")
 
 
-def test_the_state_stands_before_the_instruction_as_in_the_papers_example() -> None:
+def test_the_state_precedes_the_instruction_as_in_the_papers_example() -> None:
     state = [34, 128, 67, 200, 55, 12, 88]
     prompt = embodiment_prompt(TABLETOP_PANDA, "pick up the bowl", 16, state)
     assert prompt.endswith("the following task: state: [34, 128, 67, 200, 55, 12, 88] pick up the bowl.")
@@ -113,7 +115,7 @@ def test_a_state_that_is_no_bin_is_refused(state: list[int]) -> None:
     ("instruction", "chunk_size", "message"),
     [
         (" . ", 16, "say in words what is to be done"),
-        ("wave", 0, "asks for 0 actions; ask for 1 or more"),
+        ("wave", 0, "requests 0 actions; expected 1 or more"),
         ("look at <|image_pad|>", 16, r"holds '<\|image_pad\|>', which looks like a control token"),
         ("wave\ud83d", 16, "give whole Unicode characters"),
     ],
@@ -158,7 +160,7 @@ def test_action_sizes_follow_from_the_action_types_and_fit_the_models_channels()
     assert all(each.action_size <= 64 for each in EMBODIMENTS.values())
 
 
-def test_rows_are_laid_out_as_the_data_sets_have_them() -> None:
+def test_steps_are_laid_out_as_the_data_sets_have_them() -> None:
     names = [channel.name for channel in ROBOTWIN_ALOHA.channels]
     assert (names[0], names[6], names[7], names[13]) == ("left_joint_1", "left_gripper", "right_joint_1", "right_gripper")
     parts = [channel.name.rpartition("_joint_")[0] for channel in ROBOCASA_GR1.channels]

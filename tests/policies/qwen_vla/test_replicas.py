@@ -35,20 +35,20 @@ def policy() -> Iterator[PolicyPool[Replica]]:
 
 @pytest.fixture(scope="module")
 def alone() -> dict[tuple[int, int], bytes]:
-    """The answers of the policy in this process, asked one at a time."""
+    """The answers of the policy in this process, one request at a time."""
     policy = QwenVlaPolicy("small", temperature="1")
     policy.strict()
     moments = [(episode, chunk) for episode in range(EPISODES) for chunk in range(CHUNKS)]
     return {moment: policy.act([request(0, *moment)])[0].actions.tobytes() for moment in moments}
 
 
-def request(slot: int, episode: int, chunk: int) -> Request:
+def request(env: int, episode: int, chunk: int) -> Request:
     rng = np.random.default_rng([episode, chunk])
     images = {view: rng.integers(0, 256, (1, 96, 96, 3), np.uint8) for view in TABLETOP_PANDA.cameras}
     words = " ".join(["put the cube in the tray"] * (1 + episode % 3))
     observation = Observation(images=images, state=rng.normal(size=8).astype(np.float32), instruction=words)
     key = f"toy/standard@1/reach/base/{episode}/0"
-    return Request(slot, key, chunk, policy_seed(0, key, chunk), observation, TABLETOP_PANDA, 8)
+    return Request(env, key, chunk, policy_seed(0, key, chunk), observation, TABLETOP_PANDA, 8)
 
 
 @pytest.mark.parametrize(
@@ -70,11 +70,11 @@ def test_strict_answers_are_equal_to_the_bit(
     some.strict()
     answers: dict[tuple[int, int], bytes] = {}
 
-    async def play(batcher: Batcher, slot: int, episodes: list[int]) -> None:
+    async def play(batcher: Batcher, env: int, episodes: list[int]) -> None:
         while episodes:
             episode = episodes.pop()
             for chunk in range(CHUNKS):
-                answer = await batcher.ask(request(slot, episode, chunk))
+                answer = await batcher.ask(request(env, episode, chunk))
                 answers[episode, chunk] = answer.reply.actions.tobytes()
                 if killed and len(answers) == 5:
                     pid = policy.members[0].pid
@@ -85,7 +85,7 @@ def test_strict_answers_are_equal_to_the_bit(
         order = sorted(range(EPISODES), reverse=backwards)
         async with Batcher(some, Batching(1)) as batcher:
             batcher.playing = 4
-            await asyncio.gather(*(play(batcher, slot, order) for slot in range(4)))
+            await asyncio.gather(*(play(batcher, env, order) for env in range(4)))
 
     asyncio.run(run())
     assert answers == alone

@@ -1,7 +1,7 @@
-"""What every peer's policy answers, and the notes by which the runner follows it. Needs numpy, and openpi-client to ask a policy.
+"""The answers of every peer's policy, and the record by which the runner follows it. Needs numpy, and openpi-client to call a policy.
 
-``PEERS_POLICY`` is the address of a policy that is served by openpi's protocol; without it sixteen rows are answered at once.
-``PEERS_NOTES`` is a file to note in when an episode begins and when a chunk is asked for; without it nothing is noted.
+``PEERS_POLICY`` is the address of a policy that is served by openpi's protocol; without it sixteen steps are answered at once.
+``PEERS_NOTES`` is a file that records when an episode begins and when a chunk is requested; without it nothing is recorded.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ from typing import Any
 
 import numpy as np
 
-ROWS = 16
+STEPS = 16
 SIGMA = 0.02
 #: Side of the pictures that a served policy is sent, as in openpi's LIBERO example.
 SENT = 224
 
 
-def instant_rows() -> np.ndarray:
-    """Small random rows for the arm, ``float32[16, 7]``; the gripper stays open, so that a rule of a peer's for it changes nothing."""
-    rows = np.random.default_rng(0).normal(0.0, SIGMA, (ROWS, 7)).astype(np.float32)
-    rows[:, -1] = -1.0
-    return rows
+def instant_steps() -> np.ndarray:
+    """Small random steps for the arm, ``float32[16, 7]``; the gripper stays open, so that a rule of a peer's for it changes nothing."""
+    steps = np.random.default_rng(0).normal(0.0, SIGMA, (STEPS, 7)).astype(np.float32)
+    steps[:, -1] = -1.0
+    return steps
 
 
 def note(word: str) -> None:
-    """Append a word to the notes, if there are any."""
+    """Append a word to the record, if there is one."""
     path = os.environ.get("PEERS_NOTES")
     if path:
         with open(path, "a", encoding="ascii") as file:  # noqa: PTH123
@@ -33,10 +33,10 @@ def note(word: str) -> None:
 
 
 class Chunks:
-    """Answers with chunks of rows."""
+    """Answers with chunks of steps."""
 
     def __init__(self) -> None:
-        self._rows = instant_rows()
+        self._steps = instant_steps()
         self._client: Any = None
         address = os.environ.get("PEERS_POLICY")
         if address:
@@ -48,7 +48,7 @@ class Chunks:
         """``float32[16, 7]`` for two upright pictures ``uint8[256, 256, 3]``, a state ``float[8]`` and an instruction."""
         note("chunk")
         if self._client is None:
-            return self._rows
+            return self._steps
         from openpi_client.image_tools import resize_with_pad
 
         shown = {
@@ -57,4 +57,4 @@ class Chunks:
             "observation/state": np.asarray(state, np.float32),
             "prompt": instruction,
         }
-        return np.asarray(self._client.infer(shown)["actions"], np.float32)[:ROWS]
+        return np.asarray(self._client.infer(shown)["actions"], np.float32)[:STEPS]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from chunks import ROWS, instant_rows, note
+from chunks import STEPS, instant_steps, note
 
 from vlarig.envs.api import Needs
 from vlarig.policies.api import Policy, Reply, Request
@@ -16,10 +16,10 @@ class InstantPolicy(Policy):
     name = "instant"
     revision = "1"
     needs = Needs()
-    horizon = ROWS
+    horizon = STEPS
 
     def __init__(self) -> None:
-        self._rows = instant_rows()
+        self._steps = instant_steps()
 
     def act(self, requests: Sequence[Request]) -> list[Reply]:
         """The same for all."""
@@ -27,4 +27,4 @@ class InstantPolicy(Policy):
             if request.chunk == 0:
                 note("begin")
             note("chunk")
-        return [Reply(self._rows)] * len(requests)
+        return [Reply(self._steps)] * len(requests)

@@ -24,8 +24,8 @@ WAIT_ACTION = [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0]
 SEED = 7
 
 
-def main(suite_name: str, steps: int, starts: list[int]) -> None:
-    """Play the episodes and say how they went."""
+def main(suite_name: str, steps: int, initial_states: list[int]) -> None:
+    """Play the episodes and print their results."""
     suite = benchmark.get_benchmark_dict()[suite_name]()
     task, states = suite.get_task(0), suite.get_task_init_states(0)
     bddl = os.path.join(get_libero_path("bddl_files"), task.problem_folder, task.bddl_file)  # noqa: PTH118
@@ -33,26 +33,26 @@ def main(suite_name: str, steps: int, starts: list[int]) -> None:
     env.seed(SEED)
     chunks = Chunks()
     played = solved = 0
-    for start in starts:
+    for initial_state in initial_states:
         note("begin")
         env.reset()
-        seen = env.set_init_state(states[start])
+        seen = env.set_init_state(states[initial_state])
         for _ in range(WAIT_STEPS):
             seen, _, _, _ = env.step(WAIT_ACTION)
-        rows: deque[np.ndarray] = deque()
+        steps: deque[np.ndarray] = deque()
         for _ in range(steps):
             ego, wrist = seen["agentview_image"][::-1, ::-1], seen["robot0_eye_in_hand_image"][::-1, ::-1]
-            if not rows:
+            if not steps:
                 rotation = quat2axisangle(seen["robot0_eef_quat"])
                 state = np.concatenate([seen["robot0_eef_pos"], rotation, seen["robot0_gripper_qpos"]])
-                rows.extend(chunks.chunk(ego, wrist, state, task.language))
-            seen, _, done, _ = env.step(rows.popleft().tolist())
+                steps.extend(chunks.chunk(ego, wrist, state, task.language))
+            seen, _, done, _ = env.step(steps.popleft().tolist())
             played += 1
             if done:
                 solved += 1
                 break
     env.close()
-    sys.stdout.write(json.dumps({"episodes": len(starts), "steps": played, "successes": solved}) + "\n")
+    sys.stdout.write(json.dumps({"episodes": len(initial_states), "steps": played, "successes": solved}) + "\n")
 
 
 if __name__ == "__main__":

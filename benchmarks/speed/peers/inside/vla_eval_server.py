@@ -1,4 +1,4 @@
-"""A model server of vla-eval's that answers with our chunks, and prints its port. Like all, it hands out a row of a chunk at a time."""
+"""A model server of vla-eval's that answers with our chunks, and prints its port. Like all, it sends a step of a chunk at a time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 import anyio
-from chunks import ROWS, Chunks, note
+from chunks import STEPS, Chunks, note
 from vla_eval.model_servers.predict import PredictModelServer
 from vla_eval.model_servers.serve import serve_async
 from vla_eval.specs import GRIPPER_CLOSE_POS, IMAGE_RGB, LANGUAGE, POSITION_DELTA, ROTATION_AA, STATE_EEF_POS_AA_GRIP, DimSpec
@@ -17,7 +17,7 @@ class ChunkServer(PredictModelServer):
     """Answers what :class:`Chunks` does."""
 
     def __init__(self) -> None:
-        super().__init__(chunk_size=ROWS)
+        super().__init__(chunk_size=STEPS)
         self._chunks = Chunks()
 
     async def on_episode_start(self, config: dict[str, Any], ctx: Any) -> None:

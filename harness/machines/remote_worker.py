@@ -1,4 +1,4 @@
-"""A worker on another machine, ready from the env server there."""
+"""A worker on another machine, lent by the env server there."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class RemoteSimulator:
 
     async def send(self, frame: Frame) -> None:
         """Send a request."""
-        with contextlib.suppress(ConnectionClosed):  # as the next answer tells
+        with contextlib.suppress(ConnectionClosed):  # receive raises
             await self._connection.send(frame.head() + frame.body)
 
     async def receive(self) -> Frame:
@@ -61,12 +61,12 @@ class RemoteSimulator:
         await hang_up(self._connection)
 
 
-class RemotePlace:
-    """Another machine.
+class RemoteWorkerFactory:
+    """Starts a worker on another machine.
 
     Args:
-        machine: Where its env server is.
-        worker_spec: What the run says that a worker is made of; the other machine has to agree.
+        machine: The machine's env server.
+        worker_spec: The worker's recipe by the run; the other machine has to agree.
         memory_bytes: Most memory that a worker may take; no bound when ``None``.
     """
 
@@ -78,7 +78,7 @@ class RemotePlace:
 
     @property
     def suite(self) -> Suite:
-        """Whose simulator a worker loads."""
+        """The suite whose simulator a worker loads."""
         return self._worker_spec.suite
 
     @property
@@ -87,10 +87,10 @@ class RemotePlace:
         return f"the logs of the env server at {self._machine.url}"
 
     async def launch(self) -> WorkerLine:
-        """StartWorker a worker. That may take for ever: bound it.
+        """Start a worker. This may take for ever: bound it.
 
         Raises:
-            VlarigError: The env server refuses, or what it has is not what the run is made of.
+            VlarigError: The env server refuses, or its worker differs from the run's recipe.
             ChildDied: The worker died; ``MachineAwayError`` where the machine gives no answer.
         """
         connection, capacity = await self._machine.reach()
@@ -110,23 +110,23 @@ class RemotePlace:
         await connection.send(order.head() + order.body)
         ready = decode(frame_of(await connection.recv()))
         if isinstance(ready, (Failure, Died)):
-            story = f"{self._machine.name} ({capacity.host}): {ready.message}"
+            reason = f"{self._machine.name} ({capacity.host}): {ready.message}"
             if isinstance(ready, Failure) and ready.kind == REFUSED:
-                raise VlarigError(story, traceback=ready.traceback)
-            raise ChildDied(LOST, story)
+                raise VlarigError(reason, traceback=ready.traceback)
+            raise ChildDied(LOST, reason)
         if not isinstance(ready, WorkerReady):
             raise BadMessageError(f"it answered StartWorker with {type(ready).__name__}")
         self._check_alike(ready, capacity)
         welcome = decode(frame_of(await connection.recv()))
         if not isinstance(welcome, Welcome):
-            raise BadMessageError(f"it said {type(welcome).__name__} instead of Welcome")
+            raise BadMessageError(f"it sent {type(welcome).__name__} instead of Welcome")
         return ready, welcome
 
     def _check_alike(self, ready: WorkerReady, capacity: Capacity) -> None:
         """Make sure that the other machine's simulator is the run's.
 
         Raises:
-            VlarigError: They differ; says in what, and what to type there. ``CodeChangedError`` where the code differs.
+            VlarigError: They differ; the message says in what, and what to run there. ``CodeChangedError`` where the code differs.
         """
         ours, place = self._worker_spec, f"{self._machine.name} ({capacity.host})"
         if ready.code != ours.code():

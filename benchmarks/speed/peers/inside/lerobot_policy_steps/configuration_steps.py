@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from lerobot.configs.policies import PreTrainedConfig
 
 
-@PreTrainedConfig.register_subclass("rows")
+@PreTrainedConfig.register_subclass("steps")
 @dataclass
-class RowsConfig(PreTrainedConfig):
+class StepsConfig(PreTrainedConfig):
     """Nothing to configure; it is not trained."""
 
     observation_delta_indices = action_delta_indices = reward_delta_indices = None

@@ -1,4 +1,4 @@
-"""The policy: a chunk of rows for each env, then one row at a time, as LeRobot's own chunked policies do it."""
+"""The policy: a chunk of steps for each env, then one step at a time, as LeRobot's own chunked policies do it."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from chunks import Chunks, note
 from lerobot.policies.pretrained import PreTrainedPolicy
 from torch import Tensor
 
-from .configuration_rows import RowsConfig
+from .configuration_steps import StepsConfig
 
 
-class RowsPolicy(PreTrainedPolicy):
+class StepsPolicy(PreTrainedPolicy):
     """Answers what :class:`Chunks` does."""
 
-    config_class = RowsConfig
-    name = "rows"
+    config_class = StepsConfig
+    name = "steps"
 
-    def __init__(self, config: RowsConfig, **kwargs: object) -> None:
+    def __init__(self, config: StepsConfig, **kwargs: object) -> None:
         super().__init__(config)
         self._chunks = Chunks()
-        self._rows: deque[Tensor] = deque()
+        self._steps: deque[Tensor] = deque()
 
     def reset(self) -> None:
         """An episode begins in every env."""
         note("begin")
-        self._rows.clear()
+        self._steps.clear()
 
     def predict_action_chunk(self, batch: dict[str, Tensor], **kwargs: object) -> Tensor:
         """``float32[B, 16, 7]``."""
@@ -38,9 +38,9 @@ class RowsPolicy(PreTrainedPolicy):
 
     def select_action(self, batch: dict[str, Tensor], **kwargs: object) -> Tensor:
         """``float32[B, 7]``."""
-        if not self._rows:
-            self._rows.extend(self.predict_action_chunk(batch).unbind(1))
-        return self._rows.popleft()
+        if not self._steps:
+            self._steps.extend(self.predict_action_chunk(batch).unbind(1))
+        return self._steps.popleft()
 
     def forward(self, batch: dict[str, Tensor]) -> tuple[Tensor, None]:
         """Not trained."""

@@ -1,4 +1,4 @@
-"""Where the time of a sweep goes: an account of one suite in one session, whose parts add up to the whole."""
+"""Where the time of a sweep goes: an breakdown of one suite in one session, whose parts add up to the whole."""
 
 from __future__ import annotations
 
@@ -7,47 +7,47 @@ from typing import Self
 
 from ...policies.batching import Load
 
-#: Activities that slot time is divided into, in the order in which they are shown.
+#: Activities that env time is divided into, in the order in which they are shown.
 ACTIVITIES = ("simulate", "render", "policy", "wait")
 
 
 @dataclass
-class Account:
-    """Where the time of a suite's part of a session went; accounts add up.
+class TimeBreakdown:
+    """Where the time of a suite's part of a session went; breakdowns add up.
 
-    Slot seconds are seconds of all slots together: eight slots that play for a minute make 480. They are divided into ``simulate``,
+    Env seconds are seconds of all envs together: eight envs that play for a minute make 480. They are divided into ``simulate``,
     ``render``, ``policy``, ``wait``, ``saving``, ``idle`` and what :meth:`rest` gives.
 
     Attributes:
         starting: Seconds until all workers were up.
         playing: Seconds from then until the last episode ended.
         worker_seconds: ``playing`` times the workers.
-        slot_seconds: ``playing`` times the slots.
-        simulate: Slot seconds in which the slot's episode was simulated.
-        render: Slot seconds in which its pictures were drawn.
-        policy: Slot seconds in which the policy worked on its request.
-        wait: Slot seconds in which it waited: for the policy's or the worker's turn, or for its simulator to be brought back.
+        env_seconds: ``playing`` times the envs.
+        simulate: Env seconds in which the env's episode was simulated.
+        render: Env seconds in which its pictures were drawn.
+        policy: Env seconds in which the policy worked on its request.
+        wait: Env seconds in which it waited: for the policy's or the worker's turn, or for its simulator to be restored.
         recovering: Those of ``wait`` in chunks during which an attempt failed on the same worker.
-        saving: Slot seconds in which it waited for the ledger, because the disk was slow.
-        idle: Slot seconds in which there was no episode left for it; looked at a few times a second.
-        reset: Slot seconds in which an episode was being started, whatever was done meanwhile; looked at likewise.
-        occupied: Worker seconds in which a worker had a request to carry out; looked at likewise.
+        saving: Env seconds in which it waited for the ledger, because the disk was slow.
+        idle: Env seconds in which there was no episode left for it; sampled a few times a second.
+        reset: Env seconds in which an episode was being started; sampled likewise.
+        occupied: Worker seconds in which a worker had a request to carry out; sampled likewise.
         episodes: Finished episodes.
         chunks: Chunks that were carried out.
-        steps: Rows that were carried out.
+        steps: Steps that were carried out.
         attempts: Attempts that failed.
         given_up: Episodes that were given up.
-        load: What the policy was asked.
+        load: The policy's load.
         driver_cpu: Seconds of CPU that the driver used, with a policy that computes in it.
         loop_cpu: Those of the thread that moves the messages.
-        looks: How often this thread was looked at.
-        late: Seconds by which it came too late to these looks, all together.
+        looks: Number of samples.
+        late: Seconds by which the samples came too late, all together.
     """
 
     starting: float = 0.0
     playing: float = 0.0
     worker_seconds: float = 0.0
-    slot_seconds: float = 0.0
+    env_seconds: float = 0.0
     simulate: float = 0.0
     render: float = 0.0
     policy: float = 0.0
@@ -70,13 +70,13 @@ class Account:
 
     @property
     def played(self) -> float:
-        """Slot seconds of the chunks that were carried out."""
+        """Env seconds of the chunks that were carried out."""
         return self.simulate + self.render + self.policy + self.wait
 
     @property
     def rest(self) -> float:
-        """Slot seconds of chunks that are under way or were given up."""
-        return max(0.0, self.slot_seconds - self.played - self.saving - self.idle)
+        """Env seconds of chunks that are under way or were given up."""
+        return max(0.0, self.env_seconds - self.played - self.saving - self.idle)
 
     @property
     def worked(self) -> float:
@@ -104,13 +104,13 @@ class Account:
         return self.load.requests / self.load.batches if self.load.batches else 0.0
 
     def waits(self) -> dict[str, float]:
-        """Slot seconds of ``wait`` by what was waited for; a worker's turn includes its answer on the way."""
+        """Env seconds of ``wait`` by what was waited for; a worker's turn includes its answer on the way."""
         queued = max(0.0, min(self.load.queued, self.wait - self.recovering))
         rest = max(0.0, self.wait - self.recovering - queued)
         return {"a worker's turn": rest, "the policy's turn": queued, "failed attempts": self.recovering}
 
     def shares(self) -> dict[str, float]:
-        """Share of each of :data:`ACTIVITIES` in the slot seconds of the chunks that were carried out, from 0 to 1."""
+        """Share of each of :data:`ACTIVITIES` in the env seconds of the chunks that were carried out, from 0 to 1."""
         return {name: share(getattr(self, name), self.played) for name in ACTIVITIES}
 
     def __add__(self, other: Self) -> Self:

@@ -1,10 +1,10 @@
-"""Many slots for a long time: memory, rate and the driver's share, minute by minute, of rollouts with pictures.
+"""Many envs for a long time: memory, rate and the driver's share, minute by minute, of rollouts with pictures.
 
-Aim for the embedded suite: 128 slots within 16 GB, steady over an hour. Baseline, in the same run: one slot a worker, which is what
-most evaluators run. Memory is the proportional set size of every process, so that what workers share counts once. Beside rows a second
-by the clock stand rows a second of CPU time, which say more on a machine with other work on it.
+Aim for the embedded suite: 128 envs within 16 GB, steady over an hour. Baseline, in the same run: one env a worker, which is what
+most evaluators run. Memory is the proportional set size of every process, so that what workers share counts once. Beside steps a second
+by the clock are steps a second of CPU time, which mean more on a machine with other work on it.
 
-    python benchmarks/speed/many_slots.py tabletop --slots 128 --minutes 60 --out many_slots.csv
+    python benchmarks/speed/many_envs.py tabletop --num-envs 128 --minutes 60 --out many_envs.csv
 """
 
 from __future__ import annotations
@@ -34,32 +34,32 @@ MEGABYTE = 2**20
 
 
 @dataclass(frozen=True)
-class Question:
-    """How many slots for how long."""
+class Settings:
+    """How many envs for how long."""
 
     suite: tyro.conf.Positional[str] = "tabletop"
     """Name of the suite."""
     protocol: str | None = None
     """Name of one of its protocols; its default when left out."""
-    slots: int = 128
-    """Slots of all workers together."""
+    envs: int = 128
+    """Envs of all workers together."""
     workers: int = 2
     """Simulator processes."""
     minutes: float = 60.0
-    """How long to measure, after every slot has begun."""
+    """How long to measure, after every env has begun."""
     baseline_minutes: float = 1.0
-    """How long to measure one slot a worker before that."""
+    """How long to measure one env a worker before that."""
     every: float = 60.0
     """Seconds between two measurements."""
     out: Path | None = None
     """CSV file to write the measurements to, a line each as it is taken."""
 
 
-#: What is measured at the end of each interval, by its name in the CSV file; slots, minutes since every slot had begun and failed
+#: What is measured at the end of each interval, by its name in the CSV file; envs, minutes since every env had begun and failed
 #: attempts so far are there as well.
 HEADINGS = {
-    "rows": "rows/s",
-    "rows_of_cpu": "rows/CPU s",
+    "steps": "steps/s",
+    "steps_of_cpu": "steps/CPU s",
     "episodes": "episodes/min",
     "driver_ms": "driver ms/chunk",
     "memory": "memory MB",
@@ -74,7 +74,7 @@ class Counter:
     """A sink that counts; ``now`` gives the counts with the seconds of the wall, of the driver's CPU and of all processes' CPU."""
 
     def __init__(self) -> None:
-        self.rows = self.chunks = self.episodes = self.faults = 0
+        self.steps = self.chunks = self.episodes = self.faults = 0
 
     def now(self) -> Sample:
         """Counts and clocks at this moment."""
@@ -85,7 +85,7 @@ class Counter:
     async def emit(self, transition: Transition) -> None:
         """Count a chunk."""
         self.chunks += 1
-        self.rows += len(transition.result.rows)
+        self.steps += len(transition.result.steps)
         self.episodes += transition.result.over
 
     async def fault(self, attempt: Attempt) -> None:
@@ -97,17 +97,17 @@ def nothing(transition: Transition) -> None:
     """Keep no transition."""
 
 
-def measure(question: Question, slots_a_worker: int, minutes: float, write: Callable[[Sample], object] | None) -> list[Sample]:
-    """Run that many slots in each worker and measure every so often."""
+def measure(settings: Settings, envs_a_worker: int, minutes: float, write: Callable[[Sample], object] | None) -> list[Sample]:
+    """Run that many envs in each worker and measure every so often."""
     counter, samples = Counter(), []
-    slots = slots_a_worker * question.workers
+    envs = envs_a_worker * settings.workers
     with (
         TemporaryDirectory() as logs,
         Rollouts(
-            {question.suite: slots},
+            {settings.suite: envs},
             InstantPolicy(),
-            protocols={question.suite: question.protocol} if question.protocol else None,
-            fleet=LocalFleet(question.workers),
+            protocols={settings.suite: settings.protocol} if settings.protocol else None,
+            fleet=LocalFleet(settings.workers),
             sinks=[counter],
             logs=Path(logs),
         ) as rollouts,
@@ -116,10 +116,10 @@ def measure(question: Question, slots_a_worker: int, minutes: float, write: Call
         began = before = counter.now()
         while before["wall"] < began["wall"] + 60 * minutes:
             rollouts.collect(1, nothing)
-            if time.monotonic() < before["wall"] + question.every:
+            if time.monotonic() < before["wall"] + settings.every:
                 continue
             now = counter.now()
-            samples.append({"slots": slots, "minute": (now["wall"] - began["wall"]) / 60, **_sample(before, now)})
+            samples.append({"envs": envs, "minute": (now["wall"] - began["wall"]) / 60, **_sample(before, now)})
             if write is not None:
                 write({name: round(value, 3) for name, value in samples[-1].items()})
             before = now
@@ -132,8 +132,8 @@ def _sample(before: Sample, now: Sample) -> Sample:
     passed = {name: now[name] - before[name] for name in now}
     memory, workers = _megabytes([driver]), _megabytes(driver.children(recursive=True))
     return {
-        "rows": passed["rows"] / passed["wall"],
-        "rows_of_cpu": passed["rows"] / max(passed["cpu"], 1e-9),
+        "steps": passed["steps"] / passed["wall"],
+        "steps_of_cpu": passed["steps"] / max(passed["cpu"], 1e-9),
         "episodes": passed["episodes"] / passed["wall"] * 60,
         "driver_ms": passed["driver_cpu"] / max(passed["chunks"], 1) * 1e3,
         "memory": memory + workers,
@@ -149,38 +149,40 @@ def _megabytes(processes: list[psutil.Process]) -> float:
 
 def _table(samples: list[Sample]) -> Table:
     """The baseline, then the tenths of the run."""
-    table = Table("slots", "minute", *HEADINGS.values())
+    table = Table("envs", "minute", *HEADINGS.values())
     step = max(1, len(samples) // 10)
     for sample in samples[step - 1 :: step]:
         digits = {"driver_ms": 2}
-        table.add_row(*(f"{sample[name]:.{digits.get(name, 0)}f}" for name in ("slots", "minute", *HEADINGS)))
+        table.add_row(*(f"{sample[name]:.{digits.get(name, 0)}f}" for name in ("envs", "minute", *HEADINGS)))
     return table
 
 
 def main() -> None:
-    """Measure the baseline, then the slots; print a line for each tenth of the time."""
-    question = tyro.cli(Question, description=__doc__)
+    """Measure the baseline, then the envs; print a line for each tenth of the time."""
+    settings = tyro.cli(Settings, description=__doc__)
     console = Console(width=130)
     with contextlib.ExitStack() as stack:
         write = None
-        if question.out is not None:
-            file = stack.enter_context(question.out.open("w", newline="", buffering=1))
-            writer = csv.DictWriter(file, ["slots", "minute", *HEADINGS, "faults"])
+        if settings.out is not None:
+            file = stack.enter_context(settings.out.open("w", newline="", buffering=1))
+            writer = csv.DictWriter(file, ["envs", "minute", *HEADINGS, "faults"])
             writer.writeheader()
             write = writer.writerow
-        baseline = measure(question, 1, question.baseline_minutes, write)
-        samples = measure(question, question.slots // question.workers, question.minutes, write)
+        baseline = measure(settings, 1, settings.baseline_minutes, write)
+        samples = measure(settings, settings.num_envs // settings.workers, settings.minutes, write)
     console.print(_table([*baseline[-1:], *samples]))
     half = len(samples) // 2
     halves = samples[:half] or samples, samples[half:]
     first, last = ({name: fmean(each[name] for each in part) for name in HEADINGS} for part in halves)
-    growth = (last["memory"] - first["memory"]) / max(question.minutes / 2, 1e-9) * 60
+    growth = (last["memory"] - first["memory"]) / max(settings.minutes / 2, 1e-9) * 60
     console.print(
         f"most memory {max(each['memory'] for each in samples):.0f} MB; second half against first: memory {growth:+.0f} MB an hour, "
-        f"rows a CPU second {last['rows_of_cpu'] / first['rows_of_cpu']:.3f}; {samples[-1]['faults']} failed attempts"
+        f"steps a CPU second {last['steps_of_cpu'] / first['steps_of_cpu']:.3f}; {samples[-1]['faults']} failed attempts"
     )
-    one = baseline[-1]["memory"] / question.workers
-    console.print(f"one slot a worker: {one:.0f} MB each; {question.slots} of them, projected: {one * question.slots:.0f} MB")
+    one = baseline[-1]["memory"] / settings.workers
+    console.print(
+        f"one env a worker: {one:.0f} MB each; {settings.num_envs} of them, projected: {one * settings.num_envs:.0f} MB"
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A slot of a worker, whose episode survives the simulator."""
+"""An env of a worker, whose episode survives the simulator."""
 
 from __future__ import annotations
 
@@ -27,19 +27,20 @@ class GivenUpError(Exception):
     """An episode failed :data:`MOST_ATTEMPTS` times for reasons that are not the policy's."""
 
 
-class SimSlot:
-    """One slot of a worker: the episode under way in it, and all that it takes to bring it back after a crash.
+class DurableEnv:
+    """One env of a worker: the episode under way in it, and what restores it after a crash.
 
-    A simulator that died is brought back by starting the same episode and repeating the recorded actions, which an
-    episode's determinism makes exact; the digest of the simulator's states proves it. A chunk whose caller was interrupted
-    leaves the simulator where nobody knows, and is mended in the same way.
+    After a simulator's death the same episode is started and the recorded actions are repeated, which an episode's determinism makes
+    exact; the digest of the simulator's states proves it. A chunk whose caller was interrupted leaves the simulator in an unknown
+    state, and is restored in the same way.
 
     Args:
         worker: The worker.
-        env: The slot's number there.
-        needs: What the episode's observer wants to receive.
-        note: Is told of each attempt that failed.
-        waits: Whether an episode waits for a worker whose machine is away, until it is there again or given up; else that is raised.
+        env: The env's number there.
+        needs: The needs of the episode's observer.
+        note: Called with each failed attempt.
+        waits: Whether an episode waits for a worker whose machine is away, until it is back or given up; if not,
+            ``ChildLostError`` is raised.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class SimSlot:
         self.worker = worker
         self.episode: Episode | None = None
         self.snapshot: Snapshot | None = None
-        """What the newest episode shows now."""
+        """The present snapshot of the newest episode."""
         self._env = env
         self._needs = needs
         self._note = note
@@ -66,7 +67,7 @@ class SimSlot:
         return len(self._actions)
 
     async def begin(self, episode: Episode) -> Snapshot:
-        """Start an episode and return what it shows first.
+        """Start an episode and return its first snapshot.
 
         Raises:
             GivenUpError: It could not be started in :data:`MOST_ATTEMPTS` attempts.
@@ -76,7 +77,7 @@ class SimSlot:
         self.snapshot = None
         self._actions = []
         self._faults = 0
-        self._stands = False
+        self._ready = False
         await self._insist(None)
         assert self.snapshot is not None
         return self.snapshot
@@ -97,23 +98,23 @@ class SimSlot:
         """Run a chunk (or, without one, just start the episode), as often as it takes up to the bound."""
         while True:
             try:
-                if not self._stands:
+                if not self._ready:
                     await self._restore()
-                    self._stands = True
+                    self._ready = True
                 return None if actions is None else await self.worker.step(self._env, actions)
             except asyncio.CancelledError:
-                self._stands = False
+                self._ready = False
                 raise
             except ChildLostError:
-                self._stands = False
+                self._ready = False
                 if not self._waits or not await self.worker.found():
                     raise
             except SimulatorFault as fault:
-                self._stands = False
+                self._ready = False
                 await self._charge(fault)
 
     async def _restore(self) -> None:
-        """Bring the episode back to where it was: from its start, by its recorded actions."""
+        """Restore the episode from its start, by its recorded actions."""
         assert self.episode is not None
         snapshot = await self.worker.start(self._env, self.episode, self._needs)
         for actions in self._actions:
