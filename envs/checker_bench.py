@@ -132,7 +132,7 @@ class Bench:
 
     @cached_property
     def gymnasium_steps(self) -> list[tuple[Observation, float, bool, bool, dict[str, Any]]]:
-        """What Gymnasium's reset, put as a step of no step, and step return for the steps of :attr:`stepwise`."""
+        """The results of Gymnasium's ``reset`` (as if a step) and ``step`` for the steps of :attr:`stepwise`."""
         steps = self.actions[: len(self.stepwise.steps)].copy()
         self.settle(self.first)
         observation, info = self.env.reset(options={"episode": self.first})

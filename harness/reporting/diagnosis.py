@@ -231,8 +231,8 @@ def _rendering(breakdown: TimeBreakdown, setting: Setting) -> list[Verdict]:
 def _resets(breakdown: TimeBreakdown) -> list[Verdict]:
     part = share(breakdown.reset, breakdown.env_seconds - breakdown.idle)
     text = (
-        f"Episodes were being started for about {percent(part)} of the envs' time. A reset's work is the benchmark's; the first in "
-        f"each env builds its env too, so fewer envs build fewer. Without resets the sweep would be {_without(part)}."
+        f"Episodes were being started for about {percent(part)} of the envs' time. A reset's work is the benchmark's; the first one "
+        f"also builds the env, so fewer envs mean fewer builds. Without resets the sweep would be {_without(part)}."
     )
     return _cause(0.3, part, breakdown, text)
 
