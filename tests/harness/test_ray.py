@@ -111,6 +111,17 @@ def storm(troubles: list[tuple[int, Callable[[], Any]]], *words: str) -> None:
 
 
 @pytest.mark.slow
+def test_what_is_collected_on_the_cluster_is_the_same_as_here(cluster: Any) -> None:
+    def collect(fleet: Fleet) -> list[list[dict[str, Any]]]:
+        with Rollouts({"toy": 3, "two_ways": 2}, ImageReader(8), fleet=fleet, seed=3) as rollouts:
+            return rollouts.collect(6, comparable)
+
+    with connected():
+        there = collect(RayFleet())
+    assert there == collect(LocalFleet(1))
+
+
+@pytest.mark.slow
 def test_nodes_are_lost_and_join_while_a_sweep_runs(cluster: Any) -> None:
     first, second = cluster.worker_nodes
     storm(
@@ -136,17 +147,6 @@ def test_replicas_of_the_policy_are_placed_too_and_outlive_their_nodes(cluster: 
         ],
         *("--replicas", "2", "--workers", "3"),  # one joins; more would take the core that replicas need which lost theirs
     )
-
-
-@pytest.mark.slow
-def test_what_is_collected_on_the_cluster_is_the_same_as_here(cluster: Any) -> None:
-    def collect(fleet: Fleet) -> list[list[dict[str, Any]]]:
-        with Rollouts({"toy": 3, "two_ways": 2}, ImageReader(8), fleet=fleet, seed=3) as rollouts:
-            return rollouts.collect(6, comparable)
-
-    with connected():
-        there = collect(RayFleet())
-    assert there == collect(LocalFleet(1))
 
 
 @pytest.mark.slow
