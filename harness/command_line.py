@@ -60,10 +60,7 @@ def _parse_options(kind: type[T], words: Sequence[str], prog: str, description: 
     except SystemExit as end:
         if not end.code:
             raise
-    text = io.StringIO()
-    with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
-        given(["--help"])
-    _check_names(words, prog, text.getvalue())
+    _check_names(words, prog, _printed(lambda: given(["--help"]), io.StringIO()))
     sys.stderr.write(printable(output.getvalue()))
     raise SystemExit(2)
 
@@ -83,13 +80,17 @@ def _print_help(show: Callable[[], object]) -> NoReturn:
     Raises:
         SystemExit: Always, with status 0.
     """
-    text = _Captured()
-    with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
-        show()
     width = shutil.get_terminal_size().columns
-    for line in text.getvalue().splitlines():
+    for line in _printed(show, _Captured()).splitlines():
         sys.stdout.write((textwrap.fill(line, width, break_on_hyphens=False) if line[:1].isalpha() else line) + "\n")
     raise SystemExit(0)
+
+
+def _printed(show: Callable[[], object], text: io.StringIO) -> str:
+    """What ``show`` prints to standard output, caught in ``text``, until it ends or exits."""
+    with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
+        show()
+    return text.getvalue()
 
 
 def _check_names(words: Sequence[str], prog: str, text: str) -> None:

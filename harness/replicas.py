@@ -1,7 +1,7 @@
 """Replicas of a policy: the same policy in several processes of this machine, which act side by side and are restarted when they die.
 
-Every member of a policy that the rig uses works as with the policy in the driver's own process, except ``value``: a policy in training
-is not replicated.
+Every member of a policy works as with the policy in the driver's own process. ``record`` and ``load_weights`` reach each replica, also
+one that restarts later; the first one answers ``value``.
 """
 
 from __future__ import annotations

@@ -131,7 +131,11 @@ class ListedFleet:
             (episodes[number::used], Machine(min(capacity.cores, capacity.workers), capacity.memory))
             for number, capacity in enumerate(self.capacities[:used])
         ]
-        first = [choose_size(footprint, part, machine, self.workers) for part, machine in parts]
+        shares = [len(range(number, self.num_envs, used)) if self.num_envs else None for number in range(used)]
+        first = [
+            choose_size(footprint, part, machine, self.workers, share)
+            for (part, machine), share in zip(parts, shares, strict=True)
+        ]
         workers = sum(size.workers for size in first)
         each = math.ceil(self.num_envs / workers) if self.num_envs else min(size.envs_per_worker for size in first)
         chosen = [
@@ -150,12 +154,12 @@ class ListedFleet:
     @contextlib.asynccontextmanager
     async def launch(self, worker_spec: WorkerSpec, lease: Lease, logs: Path) -> AsyncIterator[list[Worker]]:
         """Workers lent by the env servers."""
-        places = [
+        factories = [
             (machine, RemoteWorkerFactory(machine, worker_spec, size.memory_share))
             for machine, size in zip(self.machines, lease.sizes, strict=False)
             for _ in range(size.workers)
         ]
-        workers = [Worker(number, place, machine.name) for number, (machine, place) in enumerate(places)]
+        workers = [Worker(number, factory, machine.name) for number, (machine, factory) in enumerate(factories)]
         async with started(workers):
             yield workers
 

@@ -80,9 +80,9 @@ class RayWorkerFactory:
             raise MachineAwayError(f"Ray has placed it nowhere within {self._patience:g} s") from None
         except ray.exceptions.RayError as error:
             raise MachineAwayError(f"Ray cannot run it ({str(error).splitlines()[0]})") from None
-        place = RemoteWorkerFactory(RemoteMachine(url, self._token, authority()), self._worker_spec, self._memory_bytes)
-        self.where = place.where
-        line = await place.launch()
+        factory = RemoteWorkerFactory(RemoteMachine(url, self._token, authority()), self._worker_spec, self._memory_bytes)
+        self.where = factory.where
+        line = await factory.launch()
         self._patience = PLACE_AGAIN_SECONDS
         return line
 

@@ -8,7 +8,10 @@ from toy.suite import TOY_SUITE
 from vlarig.benchmarks.libero.suites import LIBERO_OBJECT
 from vlarig.benchmarks.suite import Footprint
 from vlarig.benchmarks.tabletop.suite import TABLETOP
+from vlarig.envs.messages import Capacity
 from vlarig.harness.machine import Machine
+from vlarig.harness.machines.fleets import ListedFleet
+from vlarig.harness.machines.remote_machines import RemoteMachine
 from vlarig.harness.sizing import GB, choose_size
 
 MANY = TABLETOP.episodes()
@@ -73,6 +76,15 @@ def test_requested_envs_go_to_as_many_workers_as_memory_has_room_for() -> None:
     size = choose_size(Footprint(process=2000, env=100), MANY, Machine(16, 15 * GB), num_envs=24)
     assert (size.workers, size.num_envs, size.envs_per_worker) == (5, 24, 5)
     assert size.memory <= 12 * GB
+
+
+@pytest.mark.parametrize(("num_envs", "workers"), [(2, [1, 1]), (3, [2, 1]), (12, [4, 2])])
+def test_no_machine_starts_workers_for_which_there_is_no_env(num_envs: int, workers: list[int]) -> None:
+    capacities = tuple(Capacity(6, "0", name, cores, 128 * GB, cores) for name, cores in (("big", 4), ("small", 2)))
+    machines = tuple(RemoteMachine(f"ws://{capacity.host}:8770") for capacity in capacities)
+    lease = ListedFleet(machines, capacities, num_envs=num_envs).lease(TABLETOP.footprint, MANY)
+    assert [size.workers for size in lease.sizes] == workers
+    assert lease.num_envs == num_envs
 
 
 def test_a_wish_beyond_memory_is_granted_with_a_warning() -> None:
