@@ -48,6 +48,7 @@ class Announcement:
         reads_state: Whether it reads the state vector.
         strict: Whether it answers one request at a time, in one thread and in float32.
         embodiment: The embodiment that its actions move, and its conventions.
+        table_note: The policy's note beside its numbers; empty where it has none.
     """
 
     name: str
@@ -58,6 +59,7 @@ class Announcement:
     reads_state: bool
     strict: bool
     embodiment: Embodiment
+    table_note: Annotated[str, msgspec.Meta(max_length=1000)] = ""
 
     @property
     def identity(self) -> str:

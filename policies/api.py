@@ -77,10 +77,13 @@ class Reply:
     Attributes:
         actions: ``float32[H, A]`` in the env's own units.
         recorded: What learning needs, where :meth:`Policy.record` enables it; opaque to the engine.
+        stages: The stage that each of the ``H`` steps belongs to, in words ("grasp the red cube"); ``None`` from a policy that knows
+            none. The stages segment a recorded episode.
     """
 
     actions: np.ndarray
     recorded: Recorded | None = None
+    stages: tuple[str, ...] | None = None
 
 
 class Policy(ABC):
@@ -120,6 +123,9 @@ class Policy(ABC):
 
     embodiments: tuple[Embodiment, ...] = ()
     """The robots that it was made for; empty where it moves any. Clients of a served policy learn it."""
+
+    table_note: str = ""
+    """A note beside every number that it gets, such as that it plays zero-shot; empty where there is none."""
 
     transport_options: frozenset[str] = frozenset()
     """Names of options that change no reply (a timeout) and are no part of a run's identity."""
@@ -195,3 +201,8 @@ def policy_seed(run_seed: int, key: str, chunk: int) -> int:
     """The seed of a policy's draw: 64 bits of SHA-256 over the run's seed, the episode's key and the chunk's index."""
     identity = f"{run_seed}/{key}/{chunk}"
     return int.from_bytes(hashlib.sha256(identity.encode()).digest()[:8], "big")
+
+
+def weights_revision(revision: str, version: int) -> str:
+    """The revision of a policy that took new weights in training: from its own and their version."""
+    return revision if version == 0 else f"{revision}, weights {version}"

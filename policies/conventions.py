@@ -108,6 +108,18 @@ def differences(policy: Embodiment, env: Embodiment, reads_state: bool) -> list[
         ("the waist", controlled[policy.waist], controlled[env.waist]),
         ("the mobile base", controlled[policy.mobile_base], controlled[env.mobile_base]),
     )
+    found += number_differences(policy, env, reads_state)
+    missing = [view for view in policy.cameras if view not in env.cameras]
+    if missing:
+        found.append(
+            f"the policy needs the view{'s' * (len(missing) > 1)} {_joined(missing)} and the env has {_joined(env.cameras)}"
+        )
+    return found
+
+
+def number_differences(policy: Embodiment, env: Embodiment, reads_state: bool) -> list[str]:
+    """The part of :func:`differences` that is about the numbers: an action's channels, and the state's layout where it is read."""
+    found = []
     if policy.action_size != env.action_size:
         found.append(f"the policy's actions are {_listed(policy)} and the env's are {_listed(env)}")
     else:
@@ -116,11 +128,6 @@ def differences(policy: Embodiment, env: Embodiment, reads_state: bool) -> list[
     if reads_state and policy.state_layout != env.state_layout:
         found.append(
             f"the policy reads the state as [{_joined(policy.state_layout)}] and the env gives [{_joined(env.state_layout)}]"
-        )
-    missing = [view for view in policy.cameras if view not in env.cameras]
-    if missing:
-        found.append(
-            f"the policy needs the view{'s' * (len(missing) > 1)} {_joined(missing)} and the env has {_joined(env.cameras)}"
         )
     return found
 

@@ -175,6 +175,7 @@ class OpenpiPolicy(Policy):
             self.name, self.revision = announced.name, announced.identity
             self.horizon = announced.horizon
             reads_images, reads_state = announced.reads_images, announced.reads_state
+            self.table_note = announced.table_note
         size, fit = options.image_size or layout.image_size, options.image_fit or layout.image_fit
         self._layout = replace(layout, image_size=size, image_fit=fit)
         self._embodiment, self.embodiments = embodiment, (embodiment,)

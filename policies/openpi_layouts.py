@@ -58,7 +58,7 @@ class ObservationLayout:
         if missing:
             raise PolicyError(
                 f"{name}: the layout {self.name!r} shows the view {missing[0]!r}, which {embodiment.name} does not have "
-                f"(it has {', '.join(embodiment.cameras)}); choose another layout"
+                f"(it has {', '.join(embodiment.cameras) or 'none'}); choose another layout"
             )
         size, counts = len(embodiment.state_layout), list(self.state.values())
         if reads_state and None not in counts and sum(count or 0 for count in counts) != size:
@@ -126,13 +126,15 @@ class ObservationLayout:
         keys = self.images
         if not keys:
             keys = {key: key.removeprefix(self.image_prefix) for key in holder if str(key).startswith(self.image_prefix)}
-            if not keys:
+            if not keys and embodiment.cameras:
                 views = ", ".join(f"{self.image_prefix}{view}" for view in embodiment.cameras)
                 raise BadMessageError(f"the message shows no image; expected one or more of {views}")
         images = {}
         for key, view in keys.items():
             if view not in embodiment.cameras:
-                raise BadMessageError(f"{embodiment.name} has no view {view[:80]!r}; it has {', '.join(embodiment.cameras)}")
+                raise BadMessageError(
+                    f"{embodiment.name} has no view {view[:80]!r}; it has {', '.join(embodiment.cameras) or 'none'}"
+                )
             images[view] = self._read_image(key, holder.get(key))
         return images
 

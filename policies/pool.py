@@ -16,7 +16,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import numpy as np
 
 from ..envs.embodiments import Embodiment
-from .api import Policy, PolicyError, PolicyLost, Reply, Request
+from .api import Policy, PolicyError, PolicyLost, Reply, Request, weights_revision
 from .replica_messages import (
     ActReply,
     ActRequest,
@@ -143,6 +143,7 @@ class PolicyPool(Policy, Generic[M]):
         self.needs, self.horizon = described.needs, described.horizon
         self.batch_sensitive, self.stateful = described.batch_sensitive, described.stateful
         self.reads_state, self.embodiments = described.reads_state, described.embodiments
+        self.table_note = described.table_note
         self.transport_options = frozenset(described.transport_options)
         self._orders: list[Order] = []
         """The orders that every member has carried out, and carries out again after a restart."""
@@ -198,7 +199,7 @@ class PolicyPool(Policy, Generic[M]):
         file = self._weights / f"{version}.safetensors"
         save_weights(state, file)
         self._order(LoadWeights(version, str(file)))
-        self.version = version
+        self.version, self.revision = version, weights_revision(self._description.revision, version)
         for other in set(self._weights.iterdir()) - {file}:
             other.unlink()
 

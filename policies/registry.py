@@ -48,6 +48,7 @@ _MEMBERS: dict[str, tuple[Any, str]] = {
     "batch_sensitive": (bool, "True or False"),
     "reads_state": (bool, "True or False"),
     "embodiments": (tuple, "a tuple of embodiments"),
+    "table_note": (str, "a str"),
     "transport_options": ((frozenset, set), "a set of names"),
     "version": (int, "an int"),
 }

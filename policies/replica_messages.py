@@ -47,6 +47,7 @@ class Description(MessageStruct, frozen=True):
     stateful: bool
     reads_state: bool
     embodiments: tuple[Embodiment, ...]
+    table_note: str
     transport_options: tuple[str, ...]
     sources: dict[str, str]
 
@@ -62,6 +63,7 @@ class Description(MessageStruct, frozen=True):
             stateful=policy.stateful,
             reads_state=policy.reads_state,
             embodiments=tuple(policy.embodiments),
+            table_note=policy.table_note,
             transport_options=tuple(sorted(policy.transport_options)),
             sources=dict(sources),
         )

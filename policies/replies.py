@@ -66,7 +66,8 @@ def _checked(policy: Policy, request: Request, reply: Reply) -> Reply:
     """``reply`` with its actions as ``float32[H, A]``.
 
     Raises:
-        PolicyError: It is no reply, its actions do not fit the embodiment, or they are not as many steps as the policy promises.
+        PolicyError: It is no reply, its actions do not fit the embodiment, they are not as many steps as the policy promises, or its
+            stages are not as many.
     """
     if not isinstance(reply, Reply):
         raise PolicyError(
@@ -82,4 +83,27 @@ def _checked(policy: Policy, request: Request, reply: Reply) -> Reply:
     if len(actions) != steps:
         promised = "the request's n_action_steps" if horizon is None else "its horizon"
         raise PolicyError(f"the policy {policy.name!r} answered {request.key} with {len(actions)} steps; {promised} is {steps}")
-    return Reply(np.ascontiguousarray(actions), reply.recorded)
+    return Reply(np.ascontiguousarray(actions), reply.recorded, _checked_stages(policy, request, reply.stages, len(actions)))
+
+
+def _checked_stages(policy: Policy, request: Request, stages: object, steps: int) -> tuple[str, ...] | None:
+    """The stages of a reply of so many steps.
+
+    Raises:
+        PolicyError: They are not one text a step.
+    """
+    if stages is None:
+        return None
+    if (
+        isinstance(stages, (str, bytes))
+        or not isinstance(stages, Sequence)
+        or not all(isinstance(each, str) for each in stages)
+    ):
+        raise PolicyError(
+            f"the policy {policy.name!r} answered {request.key} with stages {stages!r}; give a text for each step"
+        )
+    if len(stages) != steps:
+        raise PolicyError(
+            f"the policy {policy.name!r} answered {request.key} with {len(stages)} stages for {steps} steps; give one a step"
+        )
+    return tuple(stages)

@@ -66,7 +66,7 @@ class ExpertPolicy(Policy):
 
     def act(self, requests: Sequence[Request]) -> list[Reply]:
         """One step for each request."""
-        return [Reply(self._expert(request.key.partition("/")[0]).act_one(request)) for request in requests]
+        return [self._expert(request.key.partition("/")[0]).reply(request) for request in requests]
 
     def _expert(self, suite: str) -> ScriptedExpert[Any]:
         if suite not in self._experts:

@@ -127,6 +127,7 @@ class PolicyServer:
             reads_state=reads_state,
             strict=config.strict,
             embodiment=embodiment,
+            table_note=policy.table_note,
         )
         self._metadata = pack({METADATA_KEY: self.announcement.to_data()})
         self._config = config

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from vlarig.envs.embodiments import LIBERO_PANDA, WIDOWX_BRIDGE
 from vlarig.policies.qwen_vla.checkpoint import Description, LoadedPolicy, load
+from vlarig.policies.qwen_vla.egocentric import Eigengrasps
+from vlarig.policies.qwen_vla.embodiments import REAL_HUMAN
 from vlarig.policies.qwen_vla.normalization import DatasetStatistics, Statistics, bounds_statistics
 
 
@@ -18,3 +22,12 @@ def trained_bundle() -> LoadedPolicy:
     return LoadedPolicy(
         Description(bundle.description.config, statistics, embodiments), bundle.model, bundle.tokenizer, "in memory"
     )
+
+
+def human_bundle() -> LoadedPolicy:
+    """A tiny model that says it was trained on human hands."""
+    bundle = load("tiny", seed=3)
+    eigengrasps = Eigengrasps.fit([np.random.default_rng(0).normal(size=(200, 45))])
+    statistics = {"real_human": DatasetStatistics(bounds_statistics(REAL_HUMAN))}
+    description = Description(bundle.description.config, statistics, {"real_human": REAL_HUMAN}, eigengrasps)
+    return LoadedPolicy(description, bundle.model, bundle.tokenizer, "in memory")

@@ -152,13 +152,20 @@ def _perform(state: EpisodeState[Sight], task: Task) -> Iterator[np.ndarray]:
         tried.append(grasp)
         yield from _take(state, task.thing, grasp)
         yield from _bring(state, task, grasp.yaw)
+        state.stage = "wait"
         while _placed(state.sight, task):
             yield _step(state.sight, state.sight.grip, grasp.yaw, OPEN)
+
+
+def _words(name: str) -> str:
+    """A body's name in words: ``the plate`` for ``plate_1``."""
+    return f"the {name.rsplit('_', 1)[0].replace('_', ' ')}"
 
 
 def _take(state: EpisodeState[Sight], thing: str, grasp: Grasp) -> Iterator[np.ndarray]:
     """Come down on a thing, which may be nudged meanwhile, and close the fingers until they are still."""
     offset = grasp.place - state.sight.where(thing)
+    state.stage = f"reach {_words(thing)}"
 
     def place() -> np.ndarray:
         return state.sight.where(thing) + offset
@@ -175,6 +182,7 @@ def _take(state: EpisodeState[Sight], thing: str, grasp: Grasp) -> Iterator[np.n
             step[6] = _spread(state.sight.fingers, grasp.opening)
             yield step
     here = place()
+    state.stage = f"grasp {_words(thing)}"
     least, most = CLOSE_STEPS
     for count in range(most):
         before = state.sight.fingers
@@ -213,13 +221,16 @@ def _bring(state: EpisodeState[Sight], task: Task, yaw: float) -> Iterator[np.nd
         passing = _highest(now, now.grip, now.where(task.place), without=task.thing) + below() + CARRY_ROOM
         return _passing(now.grip, over(passing), passing)
 
+    state.stage = f"carry {_words(task.thing)} to {_words(task.place)}"
     yield from _reach(state, across, yaw, CLOSE, near=0.012, keep=keeps)
+    state.stage = f"place {_words(task.thing)} {next(words for words, place in _PLACES.items() if place == task.place)}"
     yield from _reach(state, lambda: FUNNEL.over(final(), state.sight.grip), yaw, CLOSE, keep=keeps)
     if not keeps():
         return
     here = state.sight.grip
     for _ in range(OPEN_STEPS):
         yield _step(state.sight, here, yaw, OPEN)
+    state.stage = f"retreat from {_words(task.place)}"
     yield from _reach(state, lambda: raised(here, here[2] + RISE), yaw, OPEN, near=0.02)
 
 

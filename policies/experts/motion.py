@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
-from ..api import Request
+from ..api import Reply, Request
 
 SightType = TypeVar("SightType")
 
@@ -28,10 +28,17 @@ OPEN, KEEP, CLOSE = -1.0, 0.0, 1.0
 
 @dataclass
 class EpisodeState(Generic[SightType]):
-    """An expert's state of an episode: the script under way, and the newest sight, which the script reads."""
+    """An expert's state of an episode.
+
+    Attributes:
+        sight: The newest sight, which the script reads.
+        script: The script under way.
+        stage: What the script is doing, in words; it sets them before the first step of each stage. Empty where it names none.
+    """
 
     sight: SightType
     script: Iterator[np.ndarray] = field(default_factory=lambda: iter(()))
+    stage: str = ""
 
 
 class ScriptedExpert(Generic[SightType]):
@@ -39,6 +46,16 @@ class ScriptedExpert(Generic[SightType]):
 
     def __init__(self) -> None:
         self._states: dict[int, EpisodeState[SightType]] = {}
+
+    def reply(self, request: Request) -> Reply:
+        """The next step, ``float32[1, A]``, and its stage.
+
+        Raises:
+            PolicyError: Like :meth:`act_one`.
+        """
+        actions = self.act_one(request)
+        stage = self._states[request.env].stage
+        return Reply(actions, stages=(stage,) if stage else None)
 
     def act_one(self, request: Request) -> np.ndarray:
         """The next step, ``float32[1, A]``.

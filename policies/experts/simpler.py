@@ -78,6 +78,7 @@ def _perform(state: EpisodeState[Sight], task: Task) -> Iterator[np.ndarray]:
         yield from _take(state, grip)
         aim = task.aim(state.sight)
         yield from _bring(state, grip, aim)
+        state.stage = "wait"
         while np.linalg.norm(state.sight.source[:2] - aim.place[:2]) < aim.slip:
             yield np.array([0.0] * 6 + [OPEN])
 
@@ -85,6 +86,7 @@ def _perform(state: EpisodeState[Sight], task: Task) -> Iterator[np.ndarray]:
 def _take(state: EpisodeState[Sight], grip: Target) -> Iterator[np.ndarray]:
     """Come down on the source, which may be nudged meanwhile, and close the fingers."""
     yaw = _grasp_yaw(state.sight)
+    state.stage = "reach the object"
 
     def place() -> np.ndarray:
         here = grip()
@@ -96,6 +98,7 @@ def _take(state: EpisodeState[Sight], grip: Target) -> Iterator[np.ndarray]:
     yield from _reach(state, above, yaw, OPEN, ROUGHLY)
     yield from _reach(state, lambda: FUNNEL.over(place(), state.sight.hand), yaw, OPEN, CLOSELY)
     here = place()
+    state.stage = "grasp the object"
     for _ in range(CLOSE_STEPS):
         yield _step(state, here, yaw, CLOSED)
 
@@ -118,14 +121,18 @@ def _bring(state: EpisodeState[Sight], grip: Target, aim: Aim) -> Iterator[np.nd
     def down() -> np.ndarray:
         return FUNNEL.over(carried(aim.place[2]), state.sight.hand)
 
+    state.stage = "lift the object"
     yield from _reach(state, up, yaw, CLOSED, SAGGING, keeps)
+    state.stage = "carry the object to its place"
     yield from _reach(state, lambda: carried(aim.travel), goal_yaw, CLOSED, ROUGHLY, keeps)
+    state.stage = "place the object"
     yield from _reach(state, down, goal_yaw, CLOSED, NEAR, keeps)
     if not keeps():
         return
     here = state.sight.commanded[:3]
     for _ in range(OPEN_STEPS):
         yield _step(state, here, goal_yaw, OPEN)
+    state.stage = "retreat from the object"
     yield from _reach(state, lambda: here + RISE * UP, goal_yaw, OPEN, SAGGING)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from .motion import (
     raised,
     turn_between,
 )
-from .tabletop_words import Skill, nearest, parse
+from .tabletop_words import Skill, nearest, parse, program
 
 #: Actions are this much larger than the error: the controller covers about an eighth of the requested way in a step.
 GAIN = 2.0
@@ -68,6 +68,12 @@ NARROW_STEPS = 2
 NARROW_AGAIN = 7
 
 
+#: Height of the tallest thing that is on the bare table.
+TALLEST = 2 * max(shape.half_size[2] for shape in layout.SHAPES.values())
+#: Kinds of skills that motion programs alone have: they set things down among others.
+PROGRAM_KINDS = ("tray", "zone", "near", "on", "spot")
+
+
 @dataclass(frozen=True)
 class Sight:
     """What the expert sees in one step.
@@ -86,29 +92,37 @@ class Sight:
 
 
 class TabletopExpert(ScriptedExpert[Sight]):
-    """Solves the suite from the instruction and the poses of things; it does not read the goal."""
+    """Solves the suites by the poses of things and the motion program, or else the instruction; it does not read the goal."""
 
     def _see(self, request: Request) -> Sight:
         truth: dict[str, dict[str, np.ndarray]] = {"object": {}, "tray": {}, "zone": {}}
         for key, value in request.privileged.items():
-            kind, name = key.split("/", 1)
-            truth[kind][name] = np.asarray(value, dtype=np.float64)
+            kind, _, name = key.partition("/")
+            if kind in truth:
+                truth[kind][name] = np.asarray(value, dtype=np.float64)
         places = {name: middle[:2] for kind in ("tray", "zone") for name, middle in truth[kind].items()}
         state = np.asarray(request.observation["state"], dtype=np.float64)
         return Sight(state[:3], state[3:6], truth["object"], places)
 
     def _script(self, request: Request, state: EpisodeState[Sight]) -> Iterator[np.ndarray]:
+        if "program" in request.privileged:
+            return _perform(state, program(bytes(request.privileged["program"])))
         return _perform(state, parse(request.observation["instruction"]))
 
 
 def _perform(state: EpisodeState[Sight], skills: list[Skill]) -> Iterator[np.ndarray]:
     """One skill after the other; what is named but not there is replaced by what its name resembles most."""
-    for skill in skills:
+    for number, skill in enumerate(skills):
         thing = nearest(skill.thing, state.sight.objects)
         others = [name for name in state.sight.objects if name != thing]
-        place = nearest(skill.place, state.sight.places if skill.kind in ("pushed", "inside") else others)
-        if place:
-            yield from _push(state, thing, place) if skill.kind == "pushed" else _carry(state, thing, skill, place)
+        place = nearest(skill.place, state.sight.places if skill.on_places else others) if skill.kind != "spot" else ""
+        if place or skill.kind == "spot":
+            found = replace(skill, thing=thing, place=place)
+            if skill.kind == "pushed":
+                yield from _push(state, thing, place, NARROW_AGAIN if number else NARROW_STEPS)
+            else:
+                yield from _carry(state, thing, found, place)
+    state.stage = "wait"
     while True:
         yield _step(state.sight, state.sight.grip, 0.0, OPEN)
 
@@ -118,13 +132,18 @@ def _carry(state: EpisodeState[Sight], thing: str, skill: Skill, place: str) -> 
     half = _half_height(thing)
     while True:
         yaw, place_yaw = _grasp_yaw(state.sight, thing, skill.kind)
+        if skill.kind in PROGRAM_KINDS:
+            place_yaw = _place_yaw(state.sight, skill, yaw)
+        travel = TRAVEL_HEIGHT + _towering(state.sight, thing)
+        state.stage = f"reach the {thing}"
 
         def above(height: float) -> np.ndarray:
             return raised(state.sight.objects[thing], height)
 
         grip_height = layout.TABLE_TOP + GRASP_HEIGHT
-        yield from _reach(state, lambda: above(layout.TABLE_TOP + TRAVEL_HEIGHT - 0.03), yaw, OPEN, near=0.012)
+        yield from _reach(state, lambda: above(layout.TABLE_TOP + travel - 0.03), yaw, OPEN, near=0.012)
         yield from _reach(state, lambda: FUNNEL.over(above(grip_height), state.sight.grip), yaw, OPEN)
+        state.stage = f"grasp the {thing}"
         for _ in range(CLOSE_STEPS):
             yield _step(state.sight, above(grip_height), yaw, CLOSE)
 
@@ -135,12 +154,15 @@ def _carry(state: EpisodeState[Sight], thing: str, skill: Skill, place: str) -> 
             return wanted + state.sight.grip - middle
 
         start = state.sight.grip.copy()
-        high = layout.TABLE_TOP + TRAVEL_HEIGHT
+        high = layout.TABLE_TOP + travel
+        state.stage = f"lift the {thing}"
         yield from _reach(state, lambda: raised(start, high), yaw, CLOSE, near=0.04)
         if not _holds(state.sight, thing):
             continue
         floor = _floor(state.sight, skill, place)
+        state.stage = f"carry the {thing} to the {place or 'table'}"
         yield from _reach(state, lambda: raised(carried(floor), high), place_yaw, CLOSE, near=0.008)
+        state.stage = f"place the {thing} {skill.words}"
         yield from _reach(
             state, lambda: FUNNEL.over(carried(floor + DROP), state.sight.grip), place_yaw, CLOSE, near=0.006, steps=40
         )
@@ -149,26 +171,28 @@ def _carry(state: EpisodeState[Sight], thing: str, skill: Skill, place: str) -> 
         where = state.sight.grip.copy()
         for _ in range(OPEN_STEPS):
             yield _step(state.sight, where, place_yaw, OPEN)
+        state.stage = f"retreat from the {thing}"
         yield from _reach(state, lambda: where + np.array([0.0, 0.0, RISE]), place_yaw, OPEN, near=0.02)
         if _settled(state.sight, thing, skill, place, floor):
             return
 
 
-def _push(state: EpisodeState[Sight], thing: str, zone: str) -> Iterator[np.ndarray]:
-    """Come down behind an object, push it along the line to the zone's middle, and step back."""
-    narrow = NARROW_STEPS
+def _push(state: EpisodeState[Sight], thing: str, zone: str, narrow: int) -> Iterator[np.ndarray]:
+    """Come down behind an object, push it along the line to the zone's middle, and step back; ``narrow`` steps close the fingers."""
     while True:
         middle = state.sight.objects[thing][:2].copy()
         way = state.sight.places[zone] - middle
         along = way / np.linalg.norm(way)
         yaw = half_turn(np.arctan2(along[1], along[0]))
         behind = middle - along * PUSH_BEHIND
+        state.stage = f"reach behind the {thing}"
         for height, near in ((TRAVEL_HEIGHT - 0.05, 0.012), (PUSH_HEIGHT, NEAR)):
             target = np.array([*behind, layout.TABLE_TOP + height])
             for step in _reach(state, lambda target=target: target, yaw, KEEP, near=near):
                 step[6] = CLOSE if narrow > 0 else KEEP
                 narrow -= 1
                 yield step
+        state.stage = f"push the {thing} into the {zone}"
         for _ in range(80):
             sight = state.sight
             middle = sight.objects[thing][:2]
@@ -188,6 +212,7 @@ def _push(state: EpisodeState[Sight], thing: str, zone: str) -> Iterator[np.ndar
             step[:2] = np.clip(along * speed - sideways / METRES * GAIN, -1.0, 1.0)
             step[2] = np.clip(step[2], -PUSH_PRESS, PUSH_PRESS)
             yield step
+        state.stage = f"retreat from the {thing}"
         back = state.sight.grip[:2] - along * 0.06
         yield from _reach(state, lambda: np.array([*back, layout.TABLE_TOP + PUSH_HEIGHT + 0.005]), yaw, OPEN, near=0.015)
         narrow = NARROW_AGAIN
@@ -217,6 +242,9 @@ def _target(sight: Sight, skill: Skill, place: str) -> np.ndarray:
     """``float64[2]``: where the carried object's middle belongs."""
     if skill.kind == "inside":
         return sight.places[place]
+    if skill.kind in PROGRAM_KINDS:
+        start = np.zeros(2) if skill.kind == "spot" else sight.places[place] if skill.on_places else sight.objects[place][:2]
+        return start + skill.offset
     middle = sight.objects[place][:2]
     if skill.kind == "beside":
         return middle + np.array([0.0, -BESIDE_DISTANCE if skill.side == "left" else BESIDE_DISTANCE])
@@ -225,9 +253,9 @@ def _target(sight: Sight, skill: Skill, place: str) -> np.ndarray:
 
 def _floor(sight: Sight, skill: Skill, place: str) -> float:
     """Height above the table's top of what the object is set down on."""
-    if skill.kind == "inside":
+    if skill.kind in ("inside", "tray"):
         return layout.TRAY_FLOOR
-    if skill.kind == "stacked":
+    if skill.kind in ("stacked", "on"):
         return float(sight.objects[place][2]) - layout.TABLE_TOP + _half_height(place)
     return 0.0
 
@@ -245,7 +273,7 @@ def _settled(sight: Sight, thing: str, skill: Skill, place: str, floor: float) -
     middle = sight.objects[thing][:3]
     slip = float(np.linalg.norm(middle[:2] - _target(sight, skill, place)))
     sunk = abs(middle[2] - layout.TABLE_TOP - floor - _half_height(thing))
-    return slip < SLIP and (sunk < SLIP or skill.kind == "inside")
+    return slip < SLIP and (sunk < SLIP or skill.kind in ("inside", "tray"))
 
 
 def _grasp_yaw(sight: Sight, thing: str, kind: str) -> tuple[float, float]:
@@ -266,9 +294,28 @@ def _grasp_yaw(sight: Sight, thing: str, kind: str) -> tuple[float, float]:
     return yaw, float(np.sign(yaw or 1.0) * max(abs(yaw), BESIDE_YAW))
 
 
-def _finger_room(sight: Sight, thing: str, yaw: float) -> float:
-    """Least distance from the open fingers to other objects and to tray walls."""
-    middle = sight.objects[thing][:2]
+def _place_yaw(sight: Sight, skill: Skill, yaw: float) -> float:
+    """The hand's yaw for setting an object down among others: along the walls of a tray, else where the fingers find room."""
+    if skill.kind == "tray":
+        return 0.0
+    target = _target(sight, skill, skill.place)
+
+    def worth(choice: float) -> float:
+        return min(_finger_room(sight, skill.thing, choice, target), 0.03) - 0.005 * abs(choice - yaw)
+
+    return float(max(np.deg2rad(np.arange(-75.0, 76.0, 15.0)), key=worth))
+
+
+def _towering(sight: Sight, thing: str) -> float:
+    """How much higher than anything on the bare table the highest other object is, in m; 0 where nothing is stacked."""
+    tops = [pose[2] + _half_height(name) for name, pose in sight.objects.items() if name != thing]
+    above = max(tops, default=0.0) - layout.TABLE_TOP - TALLEST
+    return float(above) if above > 0.01 else 0.0
+
+
+def _finger_room(sight: Sight, thing: str, yaw: float, at: np.ndarray | None = None) -> float:
+    """Least distance from the open fingers to other objects and to tray walls, with the object in its place or ``at`` another."""
+    middle = sight.objects[thing][:2] if at is None else at
     line = np.array([-np.sin(yaw), np.cos(yaw)])
     room = np.inf
     for finger in (middle + 0.05 * line, middle - 0.05 * line):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -20,16 +21,32 @@ class Skill:
     """One thing to do with one object.
 
     Attributes:
-        kind: ``inside``, ``beside``, ``stacked`` or ``pushed``.
+        kind: ``inside``, ``beside``, ``stacked`` or ``pushed``; in programs also ``tray`` and ``zone`` (onto a part of it), ``near``
+            (at an offset from another object), ``on`` (onto another object, wherever that is) and ``spot`` (onto the bare table).
         thing: The object to move, as the instruction words it.
-        place: Where to: a tray, a zone, or another object, as the instruction words it.
+        place: Where to: a tray, a zone, or another object, as the instruction words it; empty for ``spot``.
         side: ``left`` or ``right`` for ``beside``, else the empty string.
+        offset: What is aimed at, in m from the place's middle; for ``spot`` in the world frame.
     """
 
     kind: str
     thing: str
     place: str
     side: str = ""
+    offset: tuple[float, float] = (0.0, 0.0)
+
+    @property
+    def on_places(self) -> bool:
+        """Whether ``place`` is a tray or a zone."""
+        return self.kind in ("inside", "pushed", "tray", "zone")
+
+    @property
+    def words(self) -> str:
+        """Where the object goes, with a preposition."""
+        if self.kind == "beside":
+            return f"to the {self.side} of the {self.place}"
+        prepositions = {"inside": "in", "tray": "in", "zone": "on", "pushed": "into", "near": "next to"}
+        return f"{prepositions.get(self.kind, 'on')} the {self.place or 'table'}"
 
 
 def parse(instruction: str) -> list[Skill]:
@@ -43,6 +60,11 @@ def parse(instruction: str) -> list[Skill]:
                 skills.append(Skill(kind, words["object"], words["place"], words.get("side", "")))
                 break
     return skills
+
+
+def program(text: bytes) -> list[Skill]:
+    """The skills of an episode's motion program, which is JSON: a list of objects with the fields of :class:`Skill`."""
+    return [Skill(**{**step, "offset": tuple(step.get("offset", (0.0, 0.0)))}) for step in json.loads(text)]
 
 
 def nearest(wording: str, names: Iterable[str]) -> str:

@@ -2,8 +2,8 @@
 
 ``torch.compile`` is used on request. Kernels of flash-linear-attention and causal-conv1d are taken by transformers itself
 where they are installed, whatever the device and the precision; they are made for a GPU, and flash-linear-attention refuses float32.
-The policy therefore lets them be for bfloat16 on a GPU alone. Whatever is taken has to give the plain model's chunks up to
-:data:`LARGEST_DIFFERENCE`.
+A model that computes in anything but bfloat16 on a GPU is therefore made to compute without them, others of its process are not.
+Whatever is taken has to give the plain model's chunks up to :data:`LARGEST_DIFFERENCE`.
 """
 
 from __future__ import annotations
@@ -12,19 +12,20 @@ import contextlib
 import importlib.util
 import inspect
 import shutil
+import types
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers.models.qwen3_5 import modeling_qwen3_5
 
 from ..api import PolicyError
 from .model import QwenVla
 
-#: Largest difference that a faster way may make to a number of a normalised chunk, by the weights' precision. In bfloat16 two orders
-#: of summation differ by its rounding already, 3.4e-2 at most where that was measured.
+#: Largest difference that a faster way may make to a number of a normalised chunk, by the precision it computes in. In bfloat16 two
+#: orders of summation differ by its rounding already, 3.4e-2 at most where that was measured.
 LARGEST_DIFFERENCE = {torch.float32: 1e-4, torch.bfloat16: 5e-2}
 
 #: Package to the functions of transformers that use it where it is installed
@@ -77,21 +78,50 @@ def kernels_in_use() -> dict[str, bool]:
     return {package: _is_foreign(getattr(modeling_qwen3_5, name)) for package, name in _KERNELS.items()}
 
 
-def use_torch_kernels() -> None:
-    """Have transformers compute with torch's own functions from now on.
+def choose_kernels(model: QwenVla, device: torch.device) -> bool:
+    """Leave the model the kernels that transformers has where they are made for it: in bfloat16 on a GPU.
 
-    It finds them as globals of its module, so this is for the whole process and for good: every Qwen3.5 in it computes so.
+    Args:
+        model: The network.
+        device: Where it computes.
+
+    Returns:
+        Whether it computes with any.
     """
-    for name in _KERNELS.values():
-        setattr(modeling_qwen3_5, name, inspect.unwrap(getattr(modeling_qwen3_5, name)))
+    if model.compute == torch.bfloat16 and device.type == "cuda":
+        return any(kernels_in_use().values())
+    use_torch_kernels(model)
+    return False
 
 
-def check_acceleration(chunks: Callable[[], Tensor], dtype: torch.dtype, remedies: Sequence[str]) -> float:
+def use_torch_kernels(model: QwenVla) -> None:
+    """Have this model's linear attentions compute with torch's own functions from now on.
+
+    Transformers' layer finds them as globals of its module; each layer of the model gets that method with other globals. Where no
+    kernel is in use nothing changes: torch.compile cannot trace a method with other globals than its module's.
+    """
+    if not any(kernels_in_use().values()):
+        return
+    own = {name: inspect.unwrap(getattr(modeling_qwen3_5, name)) for name in _KERNELS.values()}
+    for layer in _linear_attentions(model):
+        method = inspect.unwrap(type(layer).forward)
+        plain_method = types.FunctionType(
+            method.__code__, method.__globals__ | own, method.__name__, method.__defaults__, method.__closure__
+        )
+        plain_method.__kwdefaults__ = method.__kwdefaults__
+        layer.forward = types.MethodType(plain_method, layer)
+
+
+def _linear_attentions(model: QwenVla) -> list[nn.Module]:
+    return [each for each in model.modules() if isinstance(each, modeling_qwen3_5.Qwen3_5GatedDeltaNet)]
+
+
+def check_acceleration(model: QwenVla, chunks: Callable[[], Tensor], remedies: Sequence[str]) -> float:
     """Compare chunks as they are computed now with those of the plain model.
 
     Args:
-        chunks: Computes normalised chunks, the same whenever it is called.
-        dtype: Precision of the weights.
+        model: The network.
+        chunks: Computes normalised chunks with it, the same whenever it is called.
         remedies: What to do about each faster way that is on: ``drop compile=true``.
 
     Returns:
@@ -100,14 +130,14 @@ def check_acceleration(chunks: Callable[[], Tensor], dtype: torch.dtype, remedie
     Raises:
         PolicyError: It is too large, or what is faster does not run.
     """
-    with plain():
+    with plain(model):
         expected = chunks()
     try:
         difference = float((chunks() - expected).abs().max())
     except Exception as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise PolicyError(f"the accelerated model does not run here ({first}); {' or '.join(remedies)}") from None
-    largest = LARGEST_DIFFERENCE[torch.float32 if dtype == torch.float32 else torch.bfloat16]
+    largest = LARGEST_DIFFERENCE[model.compute]
     if not difference <= largest:
         raise PolicyError(
             f"the accelerated model differs from the plain one by {difference:.1e} of a chunk's range, more than "
@@ -117,16 +147,18 @@ def check_acceleration(chunks: Callable[[], Tensor], dtype: torch.dtype, remedie
 
 
 @contextlib.contextmanager
-def plain() -> Iterator[None]:
-    """Compute without compiled code and with torch's own kernels."""
-    before = {name: getattr(modeling_qwen3_5, name) for name in _KERNELS.values()}
-    use_torch_kernels()
+def plain(model: QwenVla) -> Iterator[None]:
+    """Compute without compiled code and with torch's own kernels, in this model."""
+    before = [(layer, vars(layer).get("forward")) for layer in _linear_attentions(model)]
+    use_torch_kernels(model)
     try:
         with torch.compiler.set_stance("force_eager"):
             yield
     finally:
-        for name, function in before.items():
-            setattr(modeling_qwen3_5, name, function)
+        for layer, forward in before:
+            vars(layer).pop("forward", None)
+            if forward is not None:
+                layer.forward = forward
 
 
 def _is_foreign(function: Any) -> bool:

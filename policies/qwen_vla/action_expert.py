@@ -3,8 +3,6 @@
 The backbone's states and the noisy chunk are in one sequence and attend to each other in both directions. The flow time steers every
 block through AdaLN (Peebles and Xie, "Scalable diffusion models with transformers"), and rotary positions go on where the prompt's end.
 
-What does not change between Euler steps (projected states, positions, masks) is made once for a chunk, in :class:`Conditioning`.
-
 Shapes: ``B`` samples, ``S`` prompt tokens, ``H`` and ``K`` steps and channels of a chunk, ``D`` the expert's width, ``R`` rotary
 dimensions, ``L`` the joint sequence: the prompt, one state token where there is one, the chunk.
 """
@@ -12,11 +10,11 @@ dimensions, ``L`` the joint sequence: the prompt, one state token where there is
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ..api import PolicyError
 from .config import ModelConfig
@@ -31,28 +29,7 @@ TIME_SCALE = 1000.0
 TIME_BASE = 10_000.0
 
 
-@dataclass(frozen=True)
-class Conditioning:
-    """All that a chunk's velocity depends on besides the noisy chunk and the time.
-
-    Attributes:
-        tokens: ``[B, L - H, D]``, the projected prompt, then the state token where there is one.
-        cos: ``float32[B, 1, L, R]`` over the rotary dimensions ``R``.
-        sin: The same of the sines.
-        attend: ``bool[B, 1, 1, L]``, the keys that may be seen; ``None`` where nothing is padded.
-        mask: ``bool[B, H, K]``, the valid entries of the chunk.
-        embodiment: ``int64[B]``, or ``None`` where the action projection needs none.
-    """
-
-    tokens: Tensor
-    cos: Tensor
-    sin: Tensor
-    attend: Tensor | None
-    mask: Tensor
-    embodiment: Tensor | None
-
-
-class Block(nn.Module):
+class Block(GradientCheckpointingLayer):
     """Joint self-attention and a SwiGLU, each shifted, scaled and gated by the flow time (AdaLN-Zero, six times ``D``)."""
 
     def __init__(self, width: int, heads: int, mlp_width: int) -> None:
@@ -70,19 +47,20 @@ class Block(nn.Module):
         """``[B, L, D]``.
 
         Args:
-            tokens: ``[B, L, D]``.
-            condition: ``[B, D]``, made of the flow time.
+            tokens: ``float32[B, L, D]``; they stay in float32 under autocast, which rounds what matrices multiply.
+            condition: ``float32[B, D]``, made of the flow time.
             cos: ``[B, 1, L, R]``.
             sin: ``[B, 1, L, R]``.
             attend: ``bool[B, 1, 1, L]`` or ``None``.
         """
-        shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = self.modulation(condition).unsqueeze(1).chunk(6, dim=-1)
+        modulation = self.modulation(condition).float().unsqueeze(1)  # under autocast too: 1 + scale has no room in bfloat16
+        shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = modulation.chunk(6, dim=-1)
         tokens = tokens + gate_1 * self._attention(modulate(tokens, shift_1, scale_1), cos, sin, attend)
         return tokens + gate_2 * self._mlp(modulate(tokens, shift_2, scale_2))
 
     def _attention(self, tokens: Tensor, cos: Tensor, sin: Tensor, attend: Tensor | None) -> Tensor:
         batch, length, width = tokens.shape
-        qkv = self.qkv(tokens).to(tokens.dtype)  # under autocast the norms stay in the residual's precision
+        qkv = self.qkv(tokens).float()
         query, key, value = qkv.reshape(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
         query = rotate(self.query_norm(query), cos, sin)
         key = rotate(self.key_norm(key), cos, sin)
@@ -95,17 +73,19 @@ class Block(nn.Module):
 
 
 class ActionExpert(nn.Module):
-    """From a noisy chunk, its time and its :class:`Conditioning` to the velocity."""
+    """From a noisy chunk, its time, the backbone's states and a mask to the velocity; ``H`` is the chunk's own."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         expert = config.expert
-        self.horizon = config.horizon
         self.channels = config.channels
         self.time_features = expert.time_features
         self.state_size = config.state_size
-        self.sections: tuple[int, ...] = tuple(config.rope["mrope_section"])
-        self.rope_theta = float(config.rope["rope_theta"])
+        self.rotary_axes: Tensor
+        self.rotary_frequencies: Tensor
+        axes, frequencies = rotary_frequencies(tuple(config.rope["mrope_section"]), float(config.rope["rope_theta"]))
+        self.register_buffer("rotary_axes", axes, persistent=False)
+        self.register_buffer("rotary_frequencies", frequencies, persistent=False)
         self.vlm_projection = nn.Linear(config.text["hidden_size"], expert.width)
         self.action_projection: ActionProjection = make_projection(config)
         self.state_projection = two_layers(config.state_size, expert.width, expert.width) if config.state == "dit" else None
@@ -127,18 +107,25 @@ class ActionExpert(nn.Module):
         for layer in (*modulations, *self.action_projection.last_layers()):
             nn.init.normal_(layer.weight, std=NEAR_ZERO)
 
-    def condition(
+    def forward(
         self,
+        noisy: Tensor,
+        time: Tensor,
         states: Tensor,
         valid: Tensor,
         positions: Tensor,
         mask: Tensor,
         embodiment: Tensor | None = None,
         state: Tensor | None = None,
-    ) -> Conditioning:
-        """What stays the same over the Euler steps of a chunk.
+    ) -> Tensor:
+        """The velocity ``float32[B, H, K]``, zero outside the mask.
+
+        The values in masked entries of ``noisy`` change nothing: they are emptied before the action projection, and no token
+        attends to a step without a valid entry. No weight depends on ``H``.
 
         Args:
+            noisy: ``[B, H, K]``.
+            time: ``[B]``, 0 (clean) to 1 (noise).
             states: ``[B, S, D_vlm]`` of the backbone.
             valid: ``bool[B, S]``.
             positions: ``int64[3, B, S]``.
@@ -149,68 +136,43 @@ class ActionExpert(nn.Module):
         Raises:
             PolicyError: A shape does not fit, or a state is missing or not wanted.
         """
-        batch = states.shape[0]
-        if mask.shape != (batch, self.horizon, self.channels) or mask.dtype != torch.bool:
+        self._check(noisy, time, states, mask, state)
+        embedded = functional.silu(self.time_embedding(sinusoids(time, self.time_features)))  # float32 [B, D]
+        actions = self.action_projection.encode(noisy.float().masked_fill(~mask, 0.0), embodiment)
+        tokens, keys = [self.vlm_projection(states.float()).float()], [valid]
+        if self.state_projection is not None:
+            tokens.append(self.state_projection(state).unsqueeze(1))
+            keys.append(valid.new_ones(len(valid), 1))
+        sequence, attend = torch.cat([*tokens, actions], dim=1), torch.cat([*keys, mask.any(dim=-1)], dim=1)
+        along = following_positions(positions, valid, attend.shape[1] - valid.shape[1])
+        cos, sin = (each.unsqueeze(1) for each in rotary_table(along, self.rotary_axes, self.rotary_frequencies))
+        # Where nothing is padded, attention is faster without a mask. To look costs a GPU its lead over the CPU.
+        keys_seen = None if attend.device.type == "cpu" and bool(attend.all()) else attend[:, None, None, :]
+        for block in self.blocks:
+            sequence = block(sequence, embedded, cos, sin, keys_seen)
+        shift, scale = self.output_modulation(embedded).unsqueeze(1).chunk(2, dim=-1)
+        output = modulate(sequence[:, -noisy.shape[1] :], shift, scale)
+        return self.action_projection.decode(output, embodiment).masked_fill(~mask, 0.0)
+
+    def _check(self, noisy: Tensor, time: Tensor, states: Tensor, mask: Tensor, state: Tensor | None) -> None:
+        batch = len(states)
+        if mask.ndim != 3 or (mask.shape[0], mask.shape[2]) != (batch, self.channels) or mask.dtype != torch.bool:
             raise PolicyError(
                 f"the action mask is {str(mask.dtype).removeprefix('torch.')}{list(mask.shape)}, "
-                f"expected bool{[batch, self.horizon, self.channels]}"
+                f"expected bool[{batch}, H, {self.channels}]"
             )
-        weight = self.vlm_projection.weight
-        tokens = [self.vlm_projection(states.to(weight.dtype)).to(weight.dtype)]
-        keys = [valid]
-        if self.state_projection is not None:
-            if state is None or state.shape != (batch, self.state_size):
-                given = "none" if state is None else list(state.shape)
-                raise PolicyError(
-                    f"the state is {given}, expected {[batch, self.state_size]}; this model reads the state as a token"
-                )
-            tokens.append(self.state_projection(state).unsqueeze(1).to(weight.dtype))
-            keys.append(valid.new_ones(batch, 1))
-        elif state is not None:
-            raise PolicyError("a state is given to an action expert that reads none; build the model with state 'dit'")
-        keys.append(mask.any(dim=-1))
-        attend = torch.cat(keys, dim=1)
-        following = attend.shape[1] - valid.shape[1]
-        cos, sin = rotary_table(following_positions(positions, valid, following), self.sections, self.rope_theta)
-        return Conditioning(
-            tokens=torch.cat(tokens, dim=1),
-            cos=cos.unsqueeze(1),
-            sin=sin.unsqueeze(1),
-            attend=None if bool(attend.all()) else attend[:, None, None, :],
-            mask=mask,
-            embodiment=embodiment,
-        )
-
-    def forward(self, noisy: Tensor, time: Tensor, conditioning: Conditioning) -> Tensor:
-        """The velocity ``float32[B, H, K]``, zero outside the mask.
-
-        The values in masked entries of ``noisy`` change nothing: they are emptied before the action projection, and no token
-        attends to a row without a valid entry.
-
-        Args:
-            noisy: ``[B, H, K]``.
-            time: ``[B]``, 0 (clean) to 1 (noise).
-            conditioning: From :meth:`condition`.
-
-        Raises:
-            PolicyError: ``noisy`` or ``time`` has another shape.
-        """
-        given = conditioning
-        if noisy.shape != given.mask.shape or time.shape != noisy.shape[:1]:
+        if noisy.shape != mask.shape or time.shape != (batch,):
             raise PolicyError(
                 f"the noisy chunk is {list(noisy.shape)} and its time {list(time.shape)}, "
-                f"expected {list(given.mask.shape)} and {list(given.mask.shape[:1])}"
+                f"expected {list(mask.shape)} and {[batch]}"
             )
-        empty = ~given.mask
-        embedded = functional.silu(self.time_embedding(sinusoids(time, self.time_features)))  # float32 [B, D]
-        actions = self.action_projection.encode(noisy.float().masked_fill(empty, 0.0), given.embodiment)
-        tokens = torch.cat([given.tokens, actions.to(given.tokens.dtype)], dim=1)
-        condition, cos, sin = embedded.to(tokens.dtype), given.cos.to(tokens.dtype), given.sin.to(tokens.dtype)
-        for block in self.blocks:
-            tokens = block(tokens, condition, cos, sin, given.attend)
-        shift, scale = self.output_modulation(embedded).unsqueeze(1).chunk(2, dim=-1)
-        output = modulate(tokens[:, -self.horizon :].float(), shift, scale)
-        return self.action_projection.decode(output, given.embodiment).masked_fill(empty, 0.0)
+        if self.state_projection is None and state is not None:
+            raise PolicyError("a state is given to an action expert that reads none; build the model with state 'dit'")
+        if self.state_projection is not None and (state is None or state.shape != (batch, self.state_size)):
+            given = "none" if state is None else list(state.shape)
+            raise PolicyError(
+                f"the state is {given}, expected {[batch, self.state_size]}; this model reads the state as a token"
+            )
 
 
 def modulate(tokens: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -242,25 +204,33 @@ def following_positions(positions: Tensor, valid: Tensor, count: int) -> Tensor:
     return torch.cat([positions, following.expand(3, -1, -1)], dim=2)
 
 
-def rotary_table(positions: Tensor, sections: tuple[int, ...], theta: float) -> tuple[Tensor, Tensor]:
-    """Cosines and sines of interleaved multi-section RoPE, the backbone's own (transformers ``Qwen3_5TextRotaryEmbedding``, v5.23.0).
+def rotary_frequencies(sections: tuple[int, ...], theta: float) -> tuple[Tensor, Tensor]:
+    """Interleaved multi-section RoPE, the backbone's own (transformers ``Qwen3_5TextRotaryEmbedding``, v5.23.0).
 
     Frequency ``i`` turns with the row for ``i = 1, 4, 7, ...``, with the column for ``i = 2, 5, 8, ...``, as many as their sections
     say, and with the frame otherwise.
 
     Args:
-        positions: ``int64[3, B, L]``: frame, row, column.
-        sections: Frequencies of each of the three.
+        sections: Frequencies of frame, row and column, ``R / 2`` in all.
         theta: Base of the frequencies.
 
     Returns:
-        Two ``float32[B, L, R]`` with ``R`` twice the sum of the sections.
+        ``int64[R / 2]``, the axis that each frequency turns with, and ``float32[R / 2]``, the frequencies.
     """
-    count = sum(sections)
-    index = torch.arange(count, device=positions.device)
-    frequencies = theta ** -(index.float() / count)
-    axis = torch.where(index < 3 * torch.tensor(sections, device=index.device)[index % 3], index % 3, 0)
-    angles = positions.movedim(0, -1)[..., axis].float() * frequencies  # [B, L, count]
+    index = torch.arange(sum(sections))
+    axes = torch.where(index < 3 * torch.tensor(sections)[index % 3], index % 3, 0)
+    return axes, theta ** -(index.float() / sum(sections))
+
+
+def rotary_table(positions: Tensor, axes: Tensor, frequencies: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosines and sines of the positions, two ``float32[B, L, R]``.
+
+    Args:
+        positions: ``int64[3, B, L]``: frame, row, column.
+        axes: From :func:`rotary_frequencies`.
+        frequencies: From :func:`rotary_frequencies`.
+    """
+    angles = positions.movedim(0, -1)[..., axes].float() * frequencies  # [B, L, R / 2]
     angles = torch.cat([angles, angles], dim=-1)
     return angles.cos(), angles.sin()
 

@@ -3,13 +3,17 @@
 Positions are computed here and always passed on: transformers computes them in a Python loop that waits for the device, and keeps what
 it found in the module (``rope_deltas``), where the next call may use it. No cache is kept; the action expert reads hidden states.
 
-Shapes: ``B`` samples, ``S`` tokens (padded on the right), ``I`` images of the whole batch, ``Q`` patches in all, ``D`` the backbone's
-width.
+A picture here is a still or a temporal patch of a video, two frames. Qwen3.5 gives each temporal patch a span of tokens of its own,
+with its time in words before it, so that both have one grid and count their positions alike.
+
+Shapes: ``B`` samples, ``S`` tokens (padded on the right), ``I`` pictures of the whole batch, ``Q`` patches in all, ``Y`` tokens to
+learn, ``D`` the backbone's width.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,19 +24,21 @@ from transformers import Qwen3_5Config, Qwen3_5ForConditionalGeneration
 
 from ..api import PolicyError
 from .config import BACKBONE_4B
-from .vision import image_features
+from .vision import image_features, use_grouped_attention
 
 
 @dataclass(frozen=True)
 class BackboneInputs:
-    """A batch of prompts with their images.
+    """A batch of prompts and conversations with their pictures.
 
     Attributes:
         input_ids: ``int64[B, S]``, padded on the right with any legal id.
         valid: ``bool[B, S]``, false at padding.
         positions: ``int64[3, B, S]`` from :func:`positions_of`: frame, row and column of each token.
-        pixel_values: ``float32[Q, 1536]`` of all images, sample after sample; ``None`` where there is none.
-        image_grid_thw: ``int64[I, 3]``, frames, rows and columns of patches of each image; stays on the CPU.
+        pixel_values: ``float32[Q, 1536]`` of all pictures, in the order of their tokens; ``None`` where there is none.
+        image_grid_thw: ``int64[I, 3]``, frames (always 1), rows and columns of patches of each picture; stays on the CPU.
+        labelled: ``int64[Y]``, the places in ``[B * S]`` whose next token is to be learned; ``None`` where no sample is a conversation.
+        targets: ``int64[Y]``, the ids of those next tokens.
     """
 
     input_ids: Tensor
@@ -40,38 +46,51 @@ class BackboneInputs:
     positions: Tensor
     pixel_values: Tensor | None = None
     image_grid_thw: Tensor | None = None
+    labelled: Tensor | None = None
+    targets: Tensor | None = None
 
-    def to(self, device: torch.device | str) -> BackboneInputs:
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> BackboneInputs:
         """The same on a device, but for the grids, which are read on the CPU."""
-        return BackboneInputs(
-            input_ids=self.input_ids.to(device),
-            valid=self.valid.to(device),
-            positions=self.positions.to(device),
-            pixel_values=None if self.pixel_values is None else self.pixel_values.to(device),
-            image_grid_thw=self.image_grid_thw,
-        )
+        return self._changed(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> BackboneInputs:
+        """The same in pinned memory, but for the grids."""
+        return self._changed(torch.Tensor.pin_memory)
+
+    def _changed(self, change: Callable[[Tensor], Tensor]) -> BackboneInputs:
+        tensors = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "image_grid_thw"}
+        changed = {name: change(tensor) for name, tensor in tensors.items() if isinstance(tensor, Tensor)}
+        return replace(self, **changed)
 
 
-def positions_of(input_ids: Tensor, valid: Tensor, image_grid_thw: Tensor | None, image_token: int, merge: int = 2) -> Tensor:
+def positions_of(
+    input_ids: Tensor,
+    valid: Tensor,
+    image_grid_thw: Tensor | None,
+    image_token: int,
+    video_token: int | None = None,
+    merge: int = 2,
+) -> Tensor:
     """Multi-section RoPE positions, as transformers' ``Qwen3_5Model.get_rope_index`` gives them.
 
-    Text counts on by one in all three sections. An image's tokens have its row and its column counted from the position at which it
-    starts, and the text after it goes on past its longer side. A run of image tokens is an image: between two of them is text.
+    Text counts on by one in all three sections. A picture's tokens have its row and its column counted from the position at which it
+    starts, and the text after it goes on past its longer side. A run of picture tokens is a picture: between two of them is text.
 
     Args:
         input_ids: ``int64[B, S]``.
         valid: ``bool[B, S]``; padding gets position 0.
-        image_grid_thw: ``int64[I, 3]``, the images in the order of their tokens, or ``None``.
+        image_grid_thw: ``int64[I, 3]``, the pictures in the order of their tokens, or ``None``.
         image_token: Id of ``<|image_pad|>``.
+        video_token: Id of ``<|video_pad|>``, where the batch may have videos.
         merge: Side of a merge block, in patches.
 
     Returns:
         ``int64[3, B, S]``.
 
     Raises:
-        PolicyError: The image tokens are not those of the grids (checked on the CPU alone, where the check is free).
+        PolicyError: The picture tokens are not those of the grids (checked on the CPU alone, where the check is free).
     """
-    image = (input_ids == image_token) & valid  # [B, S]
+    image = _picture_tokens(input_ids, valid, image_token, video_token)  # [B, S]
     begins = image & ~functional.pad(image, (1, 0))[:, :-1]
     grids = torch.zeros((0, 3), dtype=torch.int64) if image_grid_thw is None else image_grid_thw
     if input_ids.device.type == "cpu":
@@ -81,15 +100,23 @@ def positions_of(input_ids: Tensor, valid: Tensor, image_grid_thw: Tensor | None
     grid = grids[torch.where(image, number, len(grids) - 1)]  # [B, S, 3]
     rows, columns = grid[..., 1] // merge, grid[..., 2] // merge
 
-    # How far each token moves the count: text by one, an image's first token by the image's longer side, its others not at all.
+    # How far each token moves the count: text by one, a picture's first token by its longer side, its others not at all.
     step = torch.where(image, begins * torch.maximum(rows, columns), 1) * valid
     before = step.cumsum(dim=1) - step
     index = torch.arange(image.shape[1], device=image.device).expand_as(image)
-    first = torch.where(begins, index, 0).cummax(dim=1).values  # where the image of this token begins
+    first = torch.where(begins, index, 0).cummax(dim=1).values  # where the picture of this token begins
     start = torch.where(image, before.gather(1, first), before)
     within = torch.where(image, index - first, 0)
     offsets = torch.stack([within // (rows * columns), within // columns % rows, within % columns])
     return (start + offsets) * valid
+
+
+def _picture_tokens(input_ids: Tensor, valid: Tensor, image_token: int, video_token: int | None) -> Tensor:
+    """``bool[B, S]``, the places that the vision tower's states take."""
+    picture = input_ids == image_token
+    if video_token is not None:
+        picture |= input_ids == video_token
+    return picture & valid
 
 
 def _check_images(image: Tensor, begins: Tensor, grids: Tensor, merge: int) -> None:
@@ -108,7 +135,9 @@ def make_backbone(backbone: dict[str, Any]) -> Qwen3_5ForConditionalGeneration:
     Args:
         backbone: :attr:`~.config.ModelConfig.backbone`.
     """
-    return Qwen3_5ForConditionalGeneration(Qwen3_5Config(**backbone))
+    model = Qwen3_5ForConditionalGeneration(Qwen3_5Config(**backbone))
+    use_grouped_attention(model)
+    return model
 
 
 def read_backbone_config(source: str | Path) -> dict[str, Any]:
@@ -151,6 +180,7 @@ def load_backbone(
         )
     if backbone is not None:
         _check_same(backbone, backbone_data(model.config), str(source))
+    use_grouped_attention(model)
     return model
 
 
@@ -166,20 +196,58 @@ def backbone_data(config: Qwen3_5Config) -> dict[str, Any]:
     return {name: data[name] for name in BACKBONE_4B}
 
 
-def hidden_states(backbone: Qwen3_5ForConditionalGeneration, inputs: BackboneInputs) -> Tensor:
-    """Last hidden states ``[B, S, D]``; at padding they are zero.
+def hidden_states(
+    backbone: Qwen3_5ForConditionalGeneration,
+    inputs: BackboneInputs,
+    compute: torch.dtype = torch.float32,
+    with_vision: bool = False,
+) -> Tensor:
+    """Last hidden states ``float32[B, S, D]``; at padding they are zero.
 
     No attention mask is passed: every layer is causal, so padding on the right cannot reach a valid token, and without a mask the
     attention takes its fastest path.
+
+    Args:
+        backbone: The backbone.
+        inputs: The prompts.
+        compute: The precision that the tokens' embeddings are rounded to.
+        with_vision: Run the vision tower where there are no pictures too, without an effect on the states.
+    """
+    embedded = embed(backbone, inputs, compute, with_vision)
+    output = backbone.model.language_model(inputs_embeds=embedded, position_ids=inputs.positions, use_cache=False)
+    return output.last_hidden_state.masked_fill(~inputs.valid.unsqueeze(-1), 0.0)
+
+
+def embed(
+    backbone: Qwen3_5ForConditionalGeneration,
+    inputs: BackboneInputs,
+    compute: torch.dtype = torch.float32,
+    with_vision: bool = False,
+) -> Tensor:
+    """What the language model reads, ``float32[B, S, D]``: tokens, and in their places the pictures' states.
+
+    The arguments are those of :func:`hidden_states`.
     """
     model = backbone.model
-    embedded = model.get_input_embeddings()(inputs.input_ids)
+    embedded = model.get_input_embeddings()(inputs.input_ids).to(compute).float()
     if inputs.pixel_values is not None and inputs.image_grid_thw is not None and len(inputs.image_grid_thw):
         features = image_features(model.visual, inputs.pixel_values, inputs.image_grid_thw).to(embedded.dtype)
-        image = (inputs.input_ids == backbone.config.image_token_id) & inputs.valid
-        embedded = embedded.masked_scatter(image.unsqueeze(-1), features)
-    output = model.language_model(inputs_embeds=embedded, position_ids=inputs.positions, use_cache=False)
-    return output.last_hidden_state.masked_fill(~inputs.valid.unsqueeze(-1), 0.0)
+        config = backbone.config
+        pictures = _picture_tokens(inputs.input_ids, inputs.valid, config.image_token_id, config.video_token_id)
+        # By index: the backward pass of masked_scatter waits for the device.
+        places = pictures.flatten().argsort(descending=True, stable=True)[: len(features)]
+        embedded = embedded.flatten(0, 1).index_copy(0, places, features).view_as(embedded)
+    elif with_vision:
+        embedded = embedded + 0 * _blank_picture(model.visual, embedded.device).sum()
+    return embedded
+
+
+def _blank_picture(visual: Any, device: torch.device) -> Tensor:
+    """The features of a grey picture of one token, ``[1, D]``."""
+    config = visual.config
+    side = config.spatial_merge_size
+    pixels = config.in_channels * config.temporal_patch_size * config.patch_size**2
+    return image_features(visual, torch.zeros(side * side, pixels, device=device), torch.tensor([[1, side, side]]))
 
 
 def _unloadable(what: str, source: str | Path, error: Exception) -> PolicyError:

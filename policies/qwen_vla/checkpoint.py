@@ -8,6 +8,7 @@ file                   holds
 ``tokenizer.json``     the tokenizer, view tokens included
 ``statistics.json``    quantiles of actions and states by data set (paper, equation 5)
 ``embodiments.json``   the embodiments of the policy's training, each with its control convention
+``eigengrasps.json``   what the eigengrasp channels of human hands mean; only where an embodiment has such channels
 ====================== ===============================================================================================
 
 Nothing in it is code, and nothing is unpickled.
@@ -27,7 +28,8 @@ from typing import Any
 import torch
 from huggingface_hub import save_torch_state_dict, snapshot_download
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, distributed
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedTokenizerFast
 
 from ...envs.embodiments import Embodiment
@@ -37,6 +39,7 @@ from ..conventions import embodiment_from_data, embodiment_to_data
 from .backbone import read_backbone_config
 from .config import PRESETS, ModelConfig
 from .description import Description
+from .egocentric import Eigengrasps
 from .model import QwenVla, build
 from .normalization import DatasetStatistics, Statistics, statistics_from_data, statistics_to_data
 from .sharing import share
@@ -47,6 +50,7 @@ WEIGHTS_FILE = "model.safetensors"
 WEIGHTS_INDEX_FILE = "model.safetensors.index.json"
 STATISTICS_FILE = "statistics.json"
 EMBODIMENTS_FILE = "embodiments.json"
+EIGENGRASPS_FILE = "eigengrasps.json"
 
 #: Raised when the files' meaning changes.
 FORMAT = 1
@@ -66,7 +70,7 @@ class LoadedPolicy:
     """A policy in memory.
 
     Attributes:
-        description: Architecture, statistics and embodiments.
+        description: Architecture, statistics, embodiments and eigengrasps.
         model: The network.
         tokenizer: Its tokenizer.
         revision: Changes whenever one of the three does: a SHA-256 over the checkpoint's files, or over a preset's weights.
@@ -85,6 +89,7 @@ def load(
     backbone: str | None = None,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
+    compute: torch.dtype | None = None,
     shared: Path | None = None,
 ) -> LoadedPolicy:
     """The policy that ``source`` names.
@@ -96,6 +101,7 @@ def load(
         backbone: For a preset: folder or hub id of a trained Qwen3.5, whose weights, sizes and tokenizer it takes.
         device: Where to put the weights.
         dtype: Their precision.
+        compute: Precision to compute in; by default the weights'.
         shared: A file in memory for weights on the CPU, which several processes have that load the same, see :func:`~.sharing.share`.
 
     Raises:
@@ -104,12 +110,12 @@ def load(
     if torch.device(device).type != "cpu":
         shared = None
     if source in PRESETS:
-        return _preset(source, seed, backbone, device, dtype, shared)
+        return _preset(source, seed, backbone, device, dtype, compute, shared)
     if backbone is not None:
         raise PolicyError(
             f"backbone={backbone} was given beside the checkpoint {source!r}, which has its own; give it with a preset"
         )
-    return load_checkpoint(find_checkpoint(source), device, dtype, shared)
+    return load_checkpoint(find_checkpoint(source), device, dtype, compute, shared)
 
 
 def find_checkpoint(source: str, weights: bool = True) -> Path:
@@ -138,7 +144,7 @@ def find_checkpoint(source: str, weights: bool = True) -> Path:
 
 
 def save_checkpoint(folder: Path, bundle: LoadedPolicy, largest_file: str = "5GB") -> None:
-    """Write a checkpoint.
+    """Write a checkpoint. Where processes share the weights (FSDP2), all of them call it, and the first one writes.
 
     Args:
         folder: Where to; made if need be.
@@ -150,14 +156,23 @@ def save_checkpoint(folder: Path, bundle: LoadedPolicy, largest_file: str = "5GB
     """
     if (folder / CONFIG_FILE).exists():
         raise PolicyError(f"{folder} holds a checkpoint already; name another folder")
+    weights = {
+        name: tensor.full_tensor().cpu() if isinstance(tensor, DTensor) else tensor
+        for name, tensor in _own_weights(bundle.model)
+    }
+    if distributed.is_initialized() and distributed.get_rank():
+        return
     folder.mkdir(parents=True, exist_ok=True)
     description = bundle.description
-    save_torch_state_dict(dict(_own_weights(bundle.model)), folder, max_shard_size=largest_file)
+    save_torch_state_dict(weights, folder, max_shard_size=largest_file)
     save_tokenizer(bundle.tokenizer, folder)
     for path in _weight_files(folder):
         path.chmod((folder / TOKENIZER_FILE).stat().st_mode)  # safetensors lets the owner alone read its files
     _write(folder / STATISTICS_FILE, statistics_to_data(description.statistics))
     _write(folder / EMBODIMENTS_FILE, [embodiment_to_data(each) for each in description.embodiments.values()])
+    (folder / EIGENGRASPS_FILE).unlink(missing_ok=True)  # of a checkpoint that was not written to its end
+    if description.eigengrasps is not None:
+        _write(folder / EIGENGRASPS_FILE, description.eigengrasps.to_data())
     head = {"model_type": MODEL_TYPE, "architectures": ["QwenVla"], "format": FORMAT}
     _write(folder / CONFIG_FILE, head | description.config.to_data())  # last: a folder with it is whole
 
@@ -186,11 +201,17 @@ def describe_checkpoint(folder: Path) -> Description:
     embodiments = _named(folder / EMBODIMENTS_FILE, lambda: _embodiments(_read(folder / EMBODIMENTS_FILE)))
     for embodiment in embodiments.values():
         _check_fits(folder, config, statistics, embodiment)
-    return Description(config, statistics, embodiments)
+    path = folder / EIGENGRASPS_FILE
+    eigengrasps = _named(path, lambda: Eigengrasps.from_data(_read(path))) if path.exists() else None
+    return _named(path, lambda: Description(config, statistics, embodiments, eigengrasps))
 
 
 def load_checkpoint(
-    folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32, shared: Path | None = None
+    folder: Path,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    compute: torch.dtype | None = None,
+    shared: Path | None = None,
 ) -> LoadedPolicy:
     """The policy in a folder; arguments as for :func:`load`.
 
@@ -199,19 +220,27 @@ def load_checkpoint(
     description = describe_checkpoint(folder)
     files = _weight_files(folder)
     tokenizer = load_tokenizer(folder)
-    model = build(description.config, seed=None, device=device, dtype=dtype)
+    model = build(description.config, seed=None, device=device, dtype=dtype, compute=compute)
 
     def fill() -> str:
         _fill(model, files)
         return _digests(files)
 
-    others = _digests([folder / name for name in (CONFIG_FILE, TOKENIZER_FILE, STATISTICS_FILE, EMBODIMENTS_FILE)])
+    names = [CONFIG_FILE, TOKENIZER_FILE, STATISTICS_FILE, EMBODIMENTS_FILE]
+    names += [EIGENGRASPS_FILE] if description.eigengrasps is not None else []
+    others = _digests([folder / name for name in names])
     weights = fill() if shared is None else share(model, shared, fill)
     return LoadedPolicy(description, model, tokenizer, f"sha256 {hashlib.sha256((others + weights).encode()).hexdigest()}")
 
 
 def _preset(
-    name: str, seed: int, backbone: str | None, device: torch.device | str, dtype: torch.dtype, shared: Path | None
+    name: str,
+    seed: int,
+    backbone: str | None,
+    device: torch.device | str,
+    dtype: torch.dtype,
+    compute: torch.dtype | None,
+    shared: Path | None,
 ) -> LoadedPolicy:
     """A preset with random weights; with a trained backbone only the action expert's and the value head's are random."""
     if not 0 <= seed < 2**64:
@@ -223,24 +252,24 @@ def _preset(
         config = dataclasses.replace(config, backbone=read_backbone_config(backbone))
 
     def drawn() -> QwenVla:
-        return build(config, seed, backbone, device if name in _DRAWN_IN_PLACE else "cpu", dtype).to(device)
+        return build(config, seed, backbone, device if name in _DRAWN_IN_PLACE else "cpu", dtype, compute).to(device)
 
     def fill() -> str:
         model.load_state_dict(drawn().state_dict())
         return _weights_hash(model)
 
-    model = drawn() if shared is None else build(config, seed=None, device=device, dtype=dtype)
+    model = drawn() if shared is None else build(config, seed=None, device=device, dtype=dtype, compute=compute)
     weights = _weights_hash(model) if shared is None else share(model, shared, fill)
     return LoadedPolicy(Description(config), model, tokenizer, f"{name}, seed {seed}, sha256 {weights}")
 
 
 def _own_weights(model: QwenVla) -> Iterator[tuple[str, Tensor]]:
-    """Weights by name, those that share memory with an earlier one (the head that is the embedding) left out."""
+    """Weights by name, those that are an earlier one (the head that is the embedding) left out; of a sharded model its own shards."""
     seen: set[int] = set()
-    for name, tensor in model.state_dict().items():
-        if tensor.data_ptr() not in seen:
-            seen.add(tensor.data_ptr())
-            yield name, tensor
+    for name, tensor in model.state_dict(keep_vars=True).items():
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            yield name, tensor.detach()
 
 
 def _fill(model: QwenVla, files: list[Path]) -> None:

@@ -29,7 +29,7 @@ class SpecialTokens:
 
     Attributes:
         image_pad: ``<|image_pad|>``, of which an image has one for each merged patch.
-        video_pad: ``<|video_pad|>``; videos are fed as single frames, so it never occurs.
+        video_pad: ``<|video_pad|>``, of which a temporal patch of a video has one for each merged patch.
         vision_start: ``<|vision_start|>``, before an image.
         vision_end: ``<|vision_end|>``, after an image.
     """

@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from ...envs.embodiments import Embodiment
+from ..api import PolicyError
 from .config import ModelConfig
+from .egocentric import Eigengrasps, eigengrasps_of
 from .navigation import WAYPOINTS
 from .normalization import DatasetStatistics
 
@@ -18,11 +20,25 @@ class Description:
         config: The architecture.
         statistics: Statistics key to quantiles.
         embodiments: Name to embodiment; empty for random weights, which were trained on none and are tried on any.
+        eigengrasps: What the eigengrasp channels of human hands mean; needed where an embodiment has such channels.
+
+    Raises:
+        PolicyError: An embodiment has eigengrasp channels, and there are no eigengrasps or not as many.
     """
 
     config: ModelConfig
     statistics: dict[str, DatasetStatistics] = field(default_factory=dict)
     embodiments: dict[str, Embodiment] = field(default_factory=dict)
+    eigengrasps: Eigengrasps | None = None
+
+    def __post_init__(self) -> None:
+        known = 0 if self.eigengrasps is None else len(self.eigengrasps.components)
+        for name, embodiment in self.embodiments.items():
+            if (needed := eigengrasps_of(embodiment)) not in (0, known):
+                raise PolicyError(
+                    f"{name!r} has {needed} eigengrasps a hand, and the description has {known}; give those that its actions were "
+                    "made with"
+                )
 
 
 def chunk_steps(embodiment: Embodiment, horizon: int) -> int:

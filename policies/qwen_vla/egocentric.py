@@ -10,12 +10,14 @@ Shapes: ``H`` steps, ``J`` poses, ``G`` eigengrasps, ``...`` any number of axes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from ...envs.embodiments import Embodiment
 from ..api import PolicyError
 
 #: Numbers of a hand's joint pose: axis-angle rotations of 15 joints (paper, section 3.2.2).
@@ -109,7 +111,7 @@ def wrist_poses(channels: np.ndarray, initial: np.ndarray) -> np.ndarray:
     return initial @ relative
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Eigengrasps:
     """Principal components of the hand's joint pose (paper, section 3.2.2).
 
@@ -123,29 +125,45 @@ class Eigengrasps:
     components: np.ndarray
     explained: np.ndarray
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Eigengrasps) and self.to_data() == other.to_data()
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.mean.tolist()))
+
     @classmethod
-    def fit(cls, poses: np.ndarray, count: int = EIGENGRASPS) -> Eigengrasps:
+    def fit(cls, poses: Iterable[np.ndarray], count: int = EIGENGRASPS) -> Eigengrasps:
         """Fits them to the joint poses of all data sets; each component's largest entry is positive, which settles its sign.
 
+        The arrays are read once, one after the other. Their means and scatter matrices are joined without loss of digits to a mean
+        that is far from zero (Chan, Golub and LeVeque 1983, "Algorithms for computing the sample variance").
+
         Args:
-            poses: ``[J, 45]``.
+            poses: Arrays ``[J, 45]``, ``J`` of any size.
             count: ``G``.
 
         Raises:
-            PolicyError: There are too few poses for ``count`` components, or they have another shape.
+            PolicyError: There are too few poses for ``count`` components, they have another shape, or a number is not finite.
         """
-        poses = _columns(poses, JOINT_POSE, "hand poses")
-        if len(poses) <= count or not 1 <= count <= JOINT_POSE:
-            raise PolicyError(
-                f"{count} eigengrasps cannot be fitted to {len(poses)} poses of {JOINT_POSE} numbers; take more poses"
-            )
-        mean = poses.mean(0)
-        _, singular, rows = np.linalg.svd(poses - mean, full_matrices=False)
-        components = rows[:count]
+        total, mean, scatter = 0, np.zeros(JOINT_POSE), np.zeros((JOINT_POSE, JOINT_POSE))
+        for array in poses:
+            part = _columns(array, JOINT_POSE, "arrays of hand poses")
+            if len(part) == 0:
+                continue
+            centre = part.mean(0)
+            off, share = centre - mean, len(part) / (total + len(part))
+            scatter += (part - centre).T @ (part - centre) + total * share * np.outer(off, off)
+            mean += share * off
+            total += len(part)
+        if total <= count or not 1 <= count <= JOINT_POSE:
+            raise PolicyError(f"{count} eigengrasps cannot be fitted to {total} poses of {JOINT_POSE} numbers; take more poses")
+        if not np.isfinite(scatter).all():
+            raise PolicyError("a hand pose holds a number that is not finite; leave its trajectory out")
+        variances, columns = np.linalg.eigh(scatter)  # the smallest first
+        variances, components = variances[::-1].clip(0), columns.T[::-1][:count]
         largest = np.take_along_axis(components, np.abs(components).argmax(1)[:, None], axis=1)
-        variance = singular**2
-        total = variance.sum()
-        return cls(mean, components * np.where(largest < 0, -1.0, 1.0), variance[:count] / (total if total > 0 else 1.0))
+        whole = variances.sum()
+        return cls(mean, components * np.where(largest < 0, -1.0, 1.0), variances[:count] / (whole if whole > 0 else 1.0))
 
     def encode(self, poses: np.ndarray) -> np.ndarray:
         """The coefficients of joint poses, ``float64[J, G]`` for ``[J, 45]``."""
@@ -172,11 +190,19 @@ class Eigengrasps:
             mean, components, explained = (np.array(data[name], np.float64) for name in ("mean", "components", "explained"))
             if mean.shape != (JOINT_POSE,) or components.shape != (len(explained), JOINT_POSE) or explained.ndim != 1:
                 raise ValueError
+            if not (np.isfinite(mean).all() and np.allclose(components @ components.T, np.eye(len(explained)))):
+                raise ValueError
         except (TypeError, ValueError):
             raise PolicyError(
-                f"eigengrasps are expected as a mean of {JOINT_POSE} numbers, components and explained shares"
+                f"eigengrasps are expected as a mean of {JOINT_POSE} numbers, orthonormal components and explained shares"
             ) from None
         return cls(mean, components, explained)
+
+
+def eigengrasps_of(embodiment: Embodiment) -> int:
+    """How many eigengrasps of each hand an embodiment's channels have, by the channels' names; 0 where it has no such hands."""
+    found = (re.fullmatch(r"(?:left|right)_eigengrasp_(\d+)", channel.name) for channel in embodiment.channels)
+    return max((int(number[1]) for number in found if number), default=0)
 
 
 @dataclass(frozen=True)

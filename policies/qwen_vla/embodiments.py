@@ -1,6 +1,6 @@
-"""The robots of the paper's Table 2, and those of its benchmarks that have no adapter in ``envs/`` yet, as data.
+"""The robots of the paper as data: those of Table 2, of its language-action data, of its benchmarks, and a car.
 
-The paper prints a name, the number of arms and the action types; ``"Δ EEF"`` becomes six channels an arm, ``"Abs Joint"`` one a
+Table 2 prints a name, the number of arms and the action types; ``"Δ EEF"`` becomes six channels an arm, ``"Abs Joint"`` one a
 joint, ``"G"`` one a hand, and ``"DH"`` one for each driven joint of a dexterous hand. Each action type is an embodiment of its own,
 because the prompt and the statistics are chosen by it. Everything else is ours, for these reasons:
 
@@ -12,7 +12,8 @@ because the prompt and the statistics are chosen by it. Everything else is ours,
 * **Control frequencies** are those of a public data set of the robot, since a prompt's frequency is "the dataset's original"
   (section 2.3); each is named below.
 * **Cameras.** ``ego`` is the robot's own head camera, or the one camera that sees the whole scene where it has no head;
-  ``cam_third_person`` is a scene camera besides it. A single arm's wrist camera is ``cam_left_wrist``, as LIBERO's is here.
+  ``cam_third_person`` is a scene camera besides it. A single arm's wrist camera is ``cam_left_wrist``, as LIBERO's is here. Robots of
+  data without pictures have none.
 * **Bounds** of robots without an adapter are wide; nothing but :meth:`~vlarig.envs.embodiments.Embodiment.action_space` reads them.
 """
 
@@ -200,8 +201,9 @@ def _human_channels() -> tuple[Channel, ...]:
 #: 30 Hz is EgoDex's rate (arXiv 2505.11709) and that of Ego4D's videos.
 REAL_HUMAN = _manipulator("real_human", "Real Human", 30.0, _human_channels(), {"ego": "image"})
 
-#: RoboCasa-GR1's robot: 29 joint angles at 20 Hz, in the order of StarVLA's checkpoints (starVLA/starVLA@0ed0aad
-#: examples/simBenchmarks/Robocasa_tabletop; robocasa/robocasa-gr1-tabletop-tasks@4840e67). The paper does not describe its channels.
+#: RoboCasa-GR1's robot. The paper has its arms and its size, "bimanual humanoid" (section 5.1.1) and "29-DoF whole-body" (section
+#: 5.2.2). What the 29 are and their order are those of StarVLA's checkpoints: joint angles at 20 Hz (starVLA/starVLA@0ed0aad
+#: examples/simBenchmarks/Robocasa_tabletop; robocasa/robocasa-gr1-tabletop-tasks@4840e67).
 ROBOCASA_GR1 = _manipulator(
     "robocasa_gr1",
     "Fourier GR-1 (joint control)",
@@ -226,6 +228,30 @@ ROBOTWIN_ALOHA = _manipulator(
         "cam_third_person": "front_camera",
     },
     mobile_base=True,
+)
+
+
+def _language_action_arm(name: str, robot_tag: str, joints: int) -> Embodiment:
+    """A single arm of the language-action data: planned trajectories at 50 Hz that no camera saw (section 3.2.3).
+
+    The data hold joint positions, end effector poses and gripper states, and the paper leaves the representation open ("a variety of
+    action representations"). Ours is the absolute angle of each joint and the gripper. The planner's paths are in joint space, so this
+    is the data's own format, which the paper preserves elsewhere (section 3.2.1); an end effector's pose follows from the angles, and
+    not the reverse where an arm has seven; and at 50 Hz a change of pose from one step to the next is a few millimetres. Table 2 has
+    the type as "Abs Joint + G".
+    """
+    return _manipulator(name, robot_tag, 50.0, (*_joints("", joints), *_gripper()), {}, arms="single arm")
+
+
+#: The six in the paper's order. The number of each one's joints is its maker's. Only the Panda has another action type here, so it
+#: alone says which this is; its 50 Hz make it another prompt than :data:`FRANKA_JOINT`'s.
+LANGUAGE_ACTION: tuple[Embodiment, ...] = (
+    _language_action_arm("franka_language_action", "Franka Panda (joint control)", 7),
+    _language_action_arm("ur10e", "UR10e", 6),
+    _language_action_arm("ur5e", "UR5e", 6),
+    _language_action_arm("kinova_gen3", "Kinova Gen3", 7),
+    _language_action_arm("tm12", "TM12", 6),
+    _language_action_arm("xarm7", "xArm7", 7),
 )
 
 
@@ -256,6 +282,29 @@ def _walker(name: str) -> Embodiment:
 #: The two data sets have agents of different size and step, hence statistics of their own.
 VLNCE_R2R = _walker("vlnce_r2r")
 VLNCE_RXR = _walker("vlnce_rxr")
+
+#: A car whose future path, or another road user's, is predicted: "the precise future spatial trajectory of the agent or
+#: surrounding entities in continuous coordinate space" (section 2.1). The paper prints no channels, rate or horizon. Ours are
+#: those of NAVSIM, from which part of its driving data is made (section 3.2.5): poses (x, y, heading) in the frame of the car at
+#: the moment of the picture, x forward, y to the left, heading counter-clockwise, one each half second (autonomousvision/navsim
+#: navsim/common/dataclasses.py@0811876, ``Trajectory``). Its four seconds are eight waypoints, as many as navigation's. Poses in
+#: one frame serve for other road users too: these begin elsewhere, and displacements would not say where. The task says who is
+#: meant. The bounds allow 50 m/s. The state is empty.
+CAR = Embodiment(
+    name="car",
+    robot_tag="car",
+    arms="none",
+    control_frequency=2.0,
+    channels=(
+        Channel("x", "m", "absolute", "car", -200.0, 200.0),
+        Channel("y", "m", "absolute", "car", -200.0, 200.0),
+        Channel("heading", "rad", "absolute", "car", -math.pi, math.pi),
+    ),
+    state_layout=(),
+    cameras={"ego": "cam_f0"},
+    statistics_key="car",
+    mobile_base=True,
+)
 
 #: Table 2 in its order; a row with several action types, or with one and two arms, is several embodiments.
 TABLE_2: tuple[Embodiment, ...] = (
@@ -291,7 +340,7 @@ BENCHMARKS: dict[str, Embodiment] = {
 }
 
 #: Every embodiment of the project, by name.
-EMBODIMENTS: dict[str, Embodiment] = {known.name: known for known in (*TABLE_2, *BENCHMARKS.values())}
+EMBODIMENTS: dict[str, Embodiment] = {known.name: known for known in (*TABLE_2, *LANGUAGE_ACTION, *BENCHMARKS.values(), CAR)}
 
 
 def embodiment_named(name: str) -> Embodiment:

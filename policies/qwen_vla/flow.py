@@ -3,7 +3,8 @@
 Time runs from 0, the clean chunk, to 1, the noise (paper, section 2.5). A velocity field is any callable from a noisy chunk and
 its time to the velocity; this module contains no model.
 
-Shapes: ``B`` samples, ``H`` steps of a chunk, ``K`` padded channels, ``F`` denoising steps, ``E`` stored denoising steps of a sample.
+Shapes: ``B`` samples, ``H`` steps of a chunk, ``K`` padded channels, ``F`` denoising steps, of which a sample has ``Z`` with
+noise and ``E`` scored.
 
 Everything random comes from numpy's generators, one a sample, so that a draw depends neither on the other samples of the batch nor
 on the device. Torch's would not do: its CPU generator keeps 32 bits of a seed, and what it draws depends on how much is drawn at once.
@@ -14,7 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args, get_type_hints
 
 import numpy as np
 import torch
@@ -60,10 +61,35 @@ def sample_losses(predicted: Tensor, target: Tensor, mask: Tensor) -> Tensor:
     return channel_losses.sum(1) / (valid_steps > 0).sum(1).clamp(min=1)
 
 
-def masked_velocity_loss(predicted: Tensor, target: Tensor, mask: Tensor) -> Tensor:
-    """The action loss of a batch, a ``float32`` scalar: the mean of :func:`sample_losses` over the samples that have valid entries."""
-    samples = mask.any(2).any(1).sum().clamp(min=1)
-    return sample_losses(predicted, target, mask).sum() / samples
+@dataclass(frozen=True)
+class Loss:
+    """A loss as its sum and what it was summed over, so that micro-batches and processes add up to what one batch would give.
+
+    Attributes:
+        sum: ``float32`` scalar.
+        count: How many terms it has: samples of an action loss, tokens of a language loss; ``float32`` scalar.
+    """
+
+    sum: Tensor
+    count: Tensor
+
+    @property
+    def mean(self) -> Tensor:
+        """The sum by the count, 0 where there is nothing."""
+        return self.sum / self.count.clamp(min=1)
+
+    def __add__(self, other: Loss) -> Loss:
+        return Loss(self.sum + other.sum, self.count + other.count)
+
+
+def action_loss(each: Tensor, mask: Tensor) -> Loss:
+    """The action loss of a batch: over the samples that have valid entries.
+
+    Args:
+        each: From :func:`sample_losses`, ``[B]``.
+        mask: ``bool[B, H, K]``.
+    """
+    return Loss(each.sum(), mask.any(2).any(1).sum().float())
 
 
 @dataclass(frozen=True)
@@ -171,34 +197,55 @@ def step_time(step: Tensor, steps: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class SdeNoise:
+class Sde:
     """How the ODE is made an SDE, so that a chunk has a log-probability (paper, section 4.2).
 
+    ============= ==================== ================= ========================================
+    form          noise                scored            passes of the expert: act, score again
+    ============= ==================== ================= ========================================
+    ``score_one`` at every step        one, drawn        ``F``, 1
+    ``noise_one`` at one step, drawn   that one          ``F``, 1
+    ``score_all`` at every step        all of them       ``F``, ``F``
+    ============= ==================== ================= ========================================
+
+    ``score_one`` is the paper's, by its words: "injecting controlled noise at each Euler denoising step" and "randomly select a single
+    denoising step per rollout for the log-probability estimate". ``noise_one`` is RLinf's, with which the paper ran: what is scored is
+    then all that was drawn after the start, so the ratio is the exact one of the chunk given its start. ``score_all`` is the
+    exact one too, at ``F`` passes for each update.
+
     Attributes:
+        steps: ``F``, denoising steps of a chunk.
+        form: Where noise is, and what is scored.
+        drawn: Whether the one step is drawn for each ``sample``, or shared by the ``batch`` (RLinf's); a shared one is the first
+            sample's, so it depends on which requests came together.
         level: Noise level ``a`` of ``g(t) = a sqrt(t / (1 - t))``. 0.5 is RLinf's (RLinf/RLinf
             rlinf/models/embodiment/openpi/openpi_action_model.py@a3816b5), Flow-GRPO's is 0.7 (yifan123/flow_grpo
             flow_grpo/diffusers_patch/sd3_sde_with_logprob.py@54809b5).
-        noisy: Which steps are stochastic: ``one``, drawn for each sample (the paper's), the others being Euler's; or ``all``.
-        temperature: Scales every Gaussian: the start, and the noise of a step.
-        reduction: Whether the log-probability of a chunk is the ``sum`` over its valid entries (the density itself, RLinf's) or their
+        temperature: Scales every Gaussian: the start, and the noise of a step; 1.0 is the paper's in rollouts.
+        reduction: Whether the log-probability of a chunk is the ``sum`` over its scored entries (the density itself, RLinf's) or their
             ``mean`` (Flow-GRPO's).
     """
 
+    steps: int = 4
+    form: Literal["score_one", "noise_one", "score_all"] = "score_one"
+    drawn: Literal["sample", "batch"] = "sample"
     level: float = 0.5
-    noisy: Literal["one", "all"] = "one"
     temperature: float = 1.0
     reduction: Literal["sum", "mean"] = "sum"
 
     def __post_init__(self) -> None:
+        _check_steps(self.steps)
         _check(
             self.level > 0, f"the SDE's noise level is {self.level}, expected a number above 0; without noise use Euler's steps"
         )
         _check(self.temperature > 0, f"the SDE's temperature is {self.temperature}, expected above 0; at 0 there is no density")
-        _check(self.noisy in ("one", "all"), f"the SDE's noisy steps are {self.noisy!r}, expected 'one' or 'all'")
-        _check(self.reduction in ("sum", "mean"), f"the SDE's reduction is {self.reduction!r}, expected 'sum' or 'mean'")
+        for name in ("form", "drawn", "reduction"):
+            choices = get_args(get_type_hints(Sde)[name])
+            value = getattr(self, name)
+            _check(value in choices, f"the SDE's {name} is {value!r}, expected one of {', '.join(choices)}")
 
 
-def sde_step(chunk: Tensor, velocity: Tensor, step: Tensor, steps: int, sde: SdeNoise) -> tuple[Tensor, Tensor]:
+def sde_step(chunk: Tensor, velocity: Tensor, step: Tensor, sde: Sde) -> tuple[Tensor, Tensor]:
     """The Gaussian of the chunk after one step of the SDE that has the ODE's marginals: its mean and its standard deviation.
 
     With the time ``t``, the step's length ``d = 1 / S`` and the score ``-(x + (1 - t) v) / t`` of the interpolant::
@@ -210,20 +257,19 @@ def sde_step(chunk: Tensor, velocity: Tensor, step: Tensor, steps: int, sde: Sde
 
         mean = x - v / S - a^2 / (2 max(k, 1)) (x + k / S v)        std = a sqrt((S - k) / (max(k, 1) S))
 
-    Source: the flow SDE of Flow-GRPO and RLinf (files at :class:`SdeNoise`). Computed in float32 at least, since a ratio of
+    Source: the flow SDE of Flow-GRPO and RLinf (files at :class:`Sde`). Computed in float32 at least, since a ratio of
     densities needs it.
 
     Args:
         chunk: The chunk ``x`` before the step, ``[B, H, K]``.
         velocity: The field there, ``[B, H, K]``.
         step: Index ``k`` of the step, integers ``[B]``.
-        steps: ``F``.
-        sde: Level and temperature.
+        sde: Number of steps, level and temperature.
 
     Returns:
         The mean ``[B, H, K]`` and the standard deviation ``[B, 1, 1]``.
     """
-    chunk, velocity = _precise(chunk), _precise(velocity)
+    chunk, velocity, steps = _precise(chunk), _precise(velocity), sde.steps
     index = step.to(chunk.dtype)[:, None, None]
     divisor = index.clamp(min=1)
     drift = sde.level**2 / (2 * divisor) * (chunk + index / steps * velocity)
@@ -253,43 +299,47 @@ class Draws:
 
     Attributes:
         start: Where sampling starts, ``float32[B, H, K]``, the temperature applied.
-        step: Indices of the stochastic steps, ``int64[B, E]``.
-        noise: Standard normal noise of those steps, ``float32[B, E, H, K]``.
+        noisy: Indices of the steps with noise, ``int64[B, Z]``.
+        noise: Standard normal noise of those steps, ``float32[B, Z, H, K]``.
+        scored: Indices of the steps that the log-probability is of, ``int64[B, E]``.
     """
 
     start: Tensor
-    step: Tensor
+    noisy: Tensor
     noise: Tensor
+    scored: Tensor
 
 
-def draw(
-    seeds: Sequence[int], horizon: int, channels: int, steps: int, sde: SdeNoise, device: str | torch.device = "cpu"
-) -> Draws:
+def draw(seeds: Sequence[int], horizon: int, channels: int, sde: Sde, device: str | torch.device = "cpu") -> Draws:
     """What :func:`sample_chain` needs to know about chance; it starts where :func:`start_noise` does for the same seeds.
 
     Args:
         seeds: One a sample, of 64 bits.
         horizon: ``H``.
         channels: ``K``.
-        steps: ``F``.
-        sde: Which steps are noisy, and the temperature of the start.
+        sde: Which steps are noisy and scored, and the temperature of the start.
         device: Where to put it; the numbers are the same on each.
     """
-    _check_steps(steps)
-    starts, indices, noises = [], [], []
+    every = np.arange(sde.steps)
+    starts, noisy, noises, scored = [], [], [], []
     for seed in seeds:
         generator = np.random.default_rng(seed)
         starts.append(generator.standard_normal((horizon, channels), dtype=np.float32))
-        index = generator.integers(steps, size=1) if sde.noisy == "one" else np.arange(steps)
-        indices.append(index.astype(np.int64))
-        noises.append(generator.standard_normal((len(index), horizon, channels), dtype=np.float32))
-    start, step, noise = (torch.from_numpy(np.stack(arrays)).to(device) for arrays in (starts, indices, noises))
-    return Draws(sde.temperature * start, step, noise)
+        one = generator.integers(sde.steps, size=1)
+        if sde.drawn == "batch" and scored:
+            one = scored[0]
+        scored.append(every if sde.form == "score_all" else one)
+        noisy.append(one if sde.form == "noise_one" else every)
+        noises.append(generator.standard_normal((len(noisy[-1]), horizon, channels), dtype=np.float32))
+    start, with_noise, noise, chosen = (
+        torch.from_numpy(np.stack(arrays)).to(device) for arrays in (starts, noisy, noises, scored)
+    )
+    return Draws(sde.temperature * start, with_noise, noise, chosen)
 
 
 @dataclass(frozen=True)
 class DenoisingSteps:
-    """The stochastic steps of a sampling, kept to ask later how probable they are under changed weights.
+    """The scored steps of a sampling, kept to ask later how probable they are under changed weights.
 
     Attributes:
         before: Chunks before the steps, ``[B, E, H, K]``.
@@ -308,7 +358,7 @@ class Chain:
 
     Attributes:
         actions: Clean chunks, ``float32[B, H, K]``; outside the mask they mean nothing.
-        denoising_steps: The stochastic steps.
+        denoising_steps: The scored steps.
         log_probability: Of those steps together, ``float32[B]``.
     """
 
@@ -318,35 +368,35 @@ class Chain:
 
 
 @torch.no_grad()
-def sample_chain(velocity: Velocity, draws: Draws, mask: Tensor, steps: int, sde: SdeNoise) -> Chain:
-    """Samples chunks in ``F`` steps, those in ``draws`` stochastic and the others Euler's.
+def sample_chain(velocity: Velocity, draws: Draws, scored: Tensor, sde: Sde) -> Chain:
+    """Samples chunks in ``F`` steps; those without noise are Euler's.
 
     Args:
         velocity: The field.
-        draws: From :func:`draw`, for the same ``steps`` and ``sde``.
-        mask: Valid entries, ``bool[B, H, K]``.
-        steps: ``F``.
-        sde: Level, temperature and reduction.
+        draws: From :func:`draw`, for the same ``sde``.
+        scored: Entries that the log-probability is of, ``bool[B, H, K]``: valid ones of executed steps.
+        sde: Number of steps, level, temperature and reduction.
     """
-    _check_steps(steps)
     chunk = _precise(draws.start)
-    before, after = torch.zeros_like(draws.noise), torch.zeros_like(draws.noise)
+    kept = (*draws.scored.shape, *chunk.shape[1:])
+    before, after = chunk.new_zeros(kept), chunk.new_zeros(kept)
     log_probability = torch.zeros(len(chunk), device=chunk.device)
-    for index in range(steps):
+    for index in range(sde.steps):
         step = torch.full((len(chunk),), index, device=chunk.device)
-        direction = _precise(velocity(chunk, step_time(step, steps)))
-        chosen = (draws.step == index)[:, :, None, None]  # [B, E, 1, 1], at most one of E
-        mean, std = sde_step(chunk, direction, step, steps, sde)
-        noise = torch.where(chosen, draws.noise, 0.0).sum(1)
-        following = torch.where(chosen.any(1), mean + std * noise, chunk - direction / steps)
+        direction = _precise(velocity(chunk, step_time(step, sde.steps)))
+        noisy = (draws.noisy == index)[:, :, None, None]  # [B, Z, 1, 1], at most one of Z
+        mean, std = sde_step(chunk, direction, step, sde)
+        noise = torch.where(noisy, draws.noise, 0.0).sum(1)
+        following = torch.where(noisy.any(1), mean + std * noise, chunk - direction / sde.steps)
+        chosen = (draws.scored == index)[:, :, None, None]  # [B, E, 1, 1], at most one of E
         before = torch.where(chosen, chunk[:, None], before)
         after = torch.where(chosen, following[:, None], after)
-        log_probability = log_probability + gaussian_log_probability(following, mean, std, mask & chosen.any(1))
+        log_probability = log_probability + gaussian_log_probability(following, mean, std, scored & chosen.any(1))
         chunk = following
-    return Chain(chunk, DenoisingSteps(before, after, draws.step), _reduce(log_probability, mask, draws.step, sde))
+    return Chain(chunk, DenoisingSteps(before, after, draws.scored), _reduce(log_probability, scored, draws.scored, sde))
 
 
-def recompute_log_probability(velocity: Velocity, stored: DenoisingSteps, mask: Tensor, steps: int, sde: SdeNoise) -> Tensor:
+def recompute_log_probability(velocity: Velocity, stored: DenoisingSteps, scored: Tensor, sde: Sde) -> Tensor:
     """The log-probability of stored steps under a velocity field, ``float32[B]``: one pass of the field for each of the ``E``.
 
     With the weights that sampled them it is what :func:`sample_chain` returned. Gradients flow into the field.
@@ -354,21 +404,20 @@ def recompute_log_probability(velocity: Velocity, stored: DenoisingSteps, mask: 
     Args:
         velocity: The field, of the same samples in the same order.
         stored: Steps of an earlier sampling.
-        mask: Valid entries, ``bool[B, H, K]``.
-        steps: ``F`` of that sampling.
-        sde: Level, temperature and reduction of that sampling.
+        scored: That sampling's, ``bool[B, H, K]``.
+        sde: That sampling's.
     """
-    total = torch.zeros(len(mask), device=mask.device)
+    total = torch.zeros(len(scored), device=scored.device)
     for n in range(stored.step.shape[1]):
         before, step = stored.before[:, n], stored.step[:, n]
-        mean, std = sde_step(before, velocity(before, step_time(step, steps)), step, steps, sde)
-        total = total + gaussian_log_probability(stored.after[:, n], mean, std, mask)
-    return _reduce(total, mask, stored.step, sde)
+        mean, std = sde_step(before, velocity(before, step_time(step, sde.steps)), step, sde)
+        total = total + gaussian_log_probability(stored.after[:, n], mean, std, scored)
+    return _reduce(total, scored, stored.step, sde)
 
 
-def _reduce(total: Tensor, mask: Tensor, step: Tensor, sde: SdeNoise) -> Tensor:
-    """The sum itself, or divided by the valid entries of all stochastic steps."""
-    return total if sde.reduction == "sum" else total / (mask.sum((1, 2)) * step.shape[1]).clamp(min=1)
+def _reduce(total: Tensor, scored: Tensor, step: Tensor, sde: Sde) -> Tensor:
+    """The sum itself, or divided by the scored entries of all scored steps."""
+    return total if sde.reduction == "sum" else total / (scored.sum((1, 2)) * step.shape[1]).clamp(min=1)
 
 
 def _precise(tensor: Tensor) -> Tensor:

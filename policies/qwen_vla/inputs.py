@@ -1,19 +1,21 @@
-"""From prompts and pictures to the tensors that the backbone takes.
+"""From prompts, conversations and pictures to the tensors that the backbone takes.
 
-Samples of one batch may differ in their text, their views and the length of a view's history; shorter sequences are padded on the
-right. The text of a task comes back with every chunk of its episodes, so its ids are kept.
+Samples of one batch may differ in their kind, their text, their pictures' number and size; shorter sequences are padded on the right.
+The prompt of a task comes back with every chunk of its episodes, so its ids are kept.
 
-Shapes: ``B`` samples, ``S`` tokens of the longest sequence, ``I`` pictures of the whole batch, ``Q`` patches of them.
+Shapes: ``B`` samples, ``S`` tokens of the longest sequence, ``I`` pictures of the whole batch, ``Q`` patches of them, ``Y`` tokens to
+learn.
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedTokenizerFast
 
@@ -23,9 +25,10 @@ from ..api import PolicyError
 from ..images import fit_image
 from .backbone import BackboneInputs, positions_of
 from .config import ModelConfig
+from .conversation import Conversation, Limits, fitted, segments
 from .prompt import chat_text, embodiment_prompt
 from .tokenizer import TokenIds, encode, rows_needed, token_ids
-from .vision import image_grids, patchify
+from .vision import patchify
 
 #: Prompts whose ids are kept; a sweep has some hundreds.
 _KEPT_PROMPTS = 4096
@@ -44,7 +47,13 @@ class Prompted:
     views: tuple[tuple[str, np.ndarray], ...] = ()
 
 
-def prompted(observation: Observation, embodiment: Embodiment, chunk_size: int, state: Sequence[int] | None = None) -> Prompted:
+def prompted(
+    observation: Observation,
+    embodiment: Embodiment,
+    chunk_size: int,
+    state: Sequence[int] | None = None,
+    task_family: str | None = None,
+) -> Prompted:
     """The sample that an observation makes: views in the order of the embodiment's cameras, each view's frames oldest first.
 
     Args:
@@ -52,6 +61,7 @@ def prompted(observation: Observation, embodiment: Embodiment, chunk_size: int, 
         embodiment: The robot that acts.
         chunk_size: Steps to predict.
         state: The bins of the state, where it goes into the prompt.
+        task_family: The task identifier, where the prompt states it.
 
     Raises:
         PolicyError: The observation has a view that the embodiment has not, or the prompt cannot be made.
@@ -59,50 +69,129 @@ def prompted(observation: Observation, embodiment: Embodiment, chunk_size: int, 
     images = observation["images"]
     for tag, frames in images.items():
         if tag not in embodiment.cameras:
-            raise PolicyError(f"{embodiment.name} has no view {tag!r}; it has {', '.join(embodiment.cameras)}")
+            raise PolicyError(f"{embodiment.name} has no view {tag!r}; it has {', '.join(embodiment.cameras) or 'none'}")
         if frames.ndim != 4:
             raise PolicyError(f"the view {tag!r} has shape {list(frames.shape)}; expected frames, [M, height, width, 3]")
-    text = embodiment_prompt(embodiment, observation["instruction"], chunk_size, state)
+    text = embodiment_prompt(embodiment, observation["instruction"], chunk_size, state, task_family)
     return Prompted(text, tuple((tag, frame) for tag in embodiment.cameras if tag in images for frame in images[tag]))
+
+
+@dataclass(frozen=True, eq=False)
+class _Sequence:
+    """One sample as tokens and pictures.
+
+    Attributes:
+        ids: Its tokens.
+        learned: Which of them are learned.
+        pictures: ``uint8[1, h, w, 3]`` of each still, ``uint8[frames, h, w, 3]`` of each temporal patch of a video.
+    """
+
+    ids: list[int]
+    learned: list[int]
+    pictures: list[np.ndarray]
 
 
 class InputBuilder:
     """Makes batches for one model with one tokenizer.
+
+    Args:
+        config: The model's architecture.
+        tokenizer: The model's tokenizer.
+        limits: Bounds of conversations.
 
     Raises:
         PolicyError: The tokenizer lacks a token, has other ids than the model's configuration, or more entries than the model has
             steps.
     """
 
-    def __init__(self, config: ModelConfig, tokenizer: PreTrainedTokenizerFast) -> None:
+    def __init__(self, config: ModelConfig, tokenizer: PreTrainedTokenizerFast, limits: Limits | None = None) -> None:
         self._tokens = token_ids(tokenizer)
         _check_fits(config, self._tokens, rows_needed(tokenizer))
-        self._config = config
+        self._config, self._tokenizer = config, tokenizer
+        self._limits = limits or Limits()
         self._image_tokens = config.image_tokens()
-        self._encoded = functools.lru_cache(maxsize=_KEPT_PROMPTS)(functools.partial(encode, tokenizer))
+        self._encode = functools.partial(encode, tokenizer)
+        self._encoded = functools.lru_cache(maxsize=_KEPT_PROMPTS)(self._encode)
 
-    def build(self, samples: Sequence[Prompted], device: torch.device | str = "cpu") -> BackboneInputs:
+    def __reduce__(self) -> tuple[type[InputBuilder], tuple[ModelConfig, PreTrainedTokenizerFast, Limits]]:
+        """Pickled as its arguments, for the workers of a DataLoader; the prompts that it keeps stay behind."""
+        return type(self), (self._config, self._tokenizer, self._limits)
+
+    def build(self, samples: Sequence[Prompted | Conversation], device: torch.device | str = "cpu") -> BackboneInputs:
         """The batch of ``samples``, on ``device`` but for the grids.
 
         Pictures go there as bytes and are cut into patches there: a patch row is 8 times as large as the picture it is made of.
 
         Raises:
-            PolicyError: There are no samples, or a picture is none.
+            PolicyError: There are no samples, a picture is none, or a conversation is too long.
         """
         if not samples:
             raise PolicyError("there are no samples; give one or more")
-        sequences = [torch.tensor(self.ids(sample.text, [tag for tag, _ in sample.views])) for sample in samples]
-        input_ids = pad_sequence(sequences, batch_first=True, padding_value=self._tokens.pad)
-        valid = torch.arange(input_ids.shape[1]) < torch.tensor([len(each) for each in sequences])[:, None]
-        config, vision = self._config, self._config.vision
+        sequences = [self._conversed(each) if isinstance(each, Conversation) else self._prompted(each) for each in samples]
+        return self._batch(sequences, any(isinstance(each, Conversation) for each in samples), device)
+
+    def unanswered(self, conversation: Conversation, device: torch.device | str = "cpu") -> BackboneInputs:
+        """A conversation up to where its last answer begins, as a batch of one with nothing to learn.
+
+        Raises:
+            PolicyError: A picture is none, or the conversation is too long.
+        """
+        whole = self._conversed(conversation, answered=False)
+        return self._batch([whole], False, device)
+
+    def _batch(self, sequences: list[_Sequence], learns: bool, device: torch.device | str) -> BackboneInputs:
+        input_ids = pad_sequence([torch.tensor(each.ids) for each in sequences], True, self._tokens.pad)
+        valid = torch.arange(input_ids.shape[1]) < torch.tensor([len(each.ids) for each in sequences])[:, None]
+        pictures = [picture for each in sequences for picture in each.pictures]
+        vision, tokens = self._config.vision, self._tokens
+        patch, merge = vision["patch_size"], vision["spatial_merge_size"]
+        grids = torch.tensor([[1, each.shape[1] // patch, each.shape[2] // patch] for each in pictures]) if pictures else None
+        pixels = self._patches(pictures, device) if pictures else None
+        positions = positions_of(input_ids, valid, grids, tokens.image_pad, tokens.video_pad, merge)
+        labelled, targets = None, None
+        if learns:
+            learned = [(row, index) for row, each in enumerate(sequences) for index in each.learned]
+            labelled = torch.tensor([row * input_ids.shape[1] + index - 1 for row, index in learned])
+            targets = torch.tensor([sequences[row].ids[index] for row, index in learned])
+        return BackboneInputs(input_ids, valid, positions, pixels, grids, labelled, targets).to(device)
+
+    def _prompted(self, sample: Prompted) -> _Sequence:
+        config = self._config
+        pictures = [fit_image(image, *config.image_size, config.image_fit)[None] for _, image in sample.views]
+        return _Sequence(self.ids(sample.text, [tag for tag, _ in sample.views]), [], pictures)
+
+    def _conversed(self, sample: Conversation, answered: bool = True) -> _Sequence:
+        """The sequence of a conversation, with its last answer or up to where that begins."""
+        vision = self._config.vision
+        unit, frames = vision["patch_size"] * vision["spatial_merge_size"], vision["temporal_patch_size"]
+        seen = [fitted(item, self._limits, unit, frames) for item in sample.seen()]
+        tokens = [pictures[0].shape[1] * pictures[0].shape[2] // unit**2 for pictures in seen]
+        ids: list[int] = []
+        learned: list[int] = []
+        parts = list(segments(sample, tokens, frames))
+        for text, taught in parts if answered else parts[:-2]:  # the last two are the answer and what ends the sequence
+            part = self._encode(text)
+            learned += range(len(ids), len(ids) + len(part)) if taught else ()
+            ids += part
+        if len(ids) > self._limits.max_tokens:
+            raise PolicyError(
+                f"a conversation has {len(ids)} tokens, {ids.count(self._tokens.image_pad)} of them for pictures and "
+                f"{ids.count(self._tokens.video_pad)} for videos; the limit is {self._limits.max_tokens}, see Limits"
+            )
+        return _Sequence(ids, learned, [picture for pictures in seen for picture in pictures])
+
+    def _patches(self, pictures: list[np.ndarray], device: torch.device | str) -> Tensor:
+        """``float32[Q, pixels]`` of all pictures in their order; those of one shape are cut together."""
+        vision = self._config.vision
         patch, merge, frames = vision["patch_size"], vision["spatial_merge_size"], vision["temporal_patch_size"]
-        images = [fit_image(image, *config.image_size, config.image_fit) for sample in samples for _, image in sample.views]
-        pixels, grids = None, None
-        if images:
-            grids = image_grids(len(images), *config.image_size, patch)
-            pixels = patchify(torch.from_numpy(np.stack(images)).to(device), patch, merge, frames)
-        positions = positions_of(input_ids, valid, grids, self._tokens.image_pad, merge)
-        return BackboneInputs(input_ids, valid, positions, pixels, grids).to(device)
+        cut: dict[tuple[int, ...], Iterator[Tensor]] = {}
+        for shape in dict.fromkeys(each.shape for each in pictures):
+            same = np.stack([each for each in pictures if each.shape == shape])
+            patches = patchify(torch.from_numpy(same).to(device), patch, merge, frames)
+            if len(same) == len(pictures):
+                return patches
+            cut[shape] = iter(patches.chunk(len(same)))
+        return torch.cat([next(cut[each.shape]) for each in pictures])
 
     def ids(self, text: str, tags: Sequence[str]) -> list[int]:
         """The ids of a prompt with pictures of these views."""

@@ -60,6 +60,7 @@ def inspection(source: str) -> list[Table | Text]:
         _architecture(description),
         *_robots(description),
         *_statistics(description),
+        *_eigengrasps(description),
         _prompts(description),
         _accelerations(),
     ]
@@ -130,7 +131,7 @@ def _robots(description: Description) -> list[Table | Text]:
             f"{each.control_frequency:g}",
             str(chunk_steps(each, description.config.horizon)),
             ", ".join(channel.name for channel in each.channels),
-            ", ".join(each.cameras),
+            ", ".join(each.cameras) or "none",
             each.statistics_key,
         )
     return [Text("embodiments"), table]
@@ -149,6 +150,14 @@ def _statistics(description: Description) -> list[Table | Text]:
             table.add_row(name, f"{low:.4g}", f"{high:.4g}")
         shown += [Text(f"statistics {key}: {dataset.actions.source}"), table]
     return shown
+
+
+def _eigengrasps(description: Description) -> list[Text]:
+    known = description.eigengrasps
+    if known is None:
+        return []
+    share = known.explained.sum()
+    return [Text(f"eigengrasps: {len(known.components)} components explain {share:.1%} of the variance of hand poses\n")]
 
 
 def _prompts(description: Description) -> Text:

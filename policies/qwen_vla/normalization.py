@@ -18,6 +18,7 @@ import numpy as np
 from ...envs.embodiments import Embodiment
 from ...envs.errors import suggestion
 from ..api import PolicyError
+from .quantiles import exact_quantiles
 
 #: Bins of a state number in the prompt (paper, section 5.2.4).
 STATE_BINS = 256
@@ -125,27 +126,17 @@ def find_statistics(datasets: Mapping[str, DatasetStatistics], key: str) -> Data
 
 
 def statistics_of(trajectories: Iterable[np.ndarray], source: str) -> Statistics:
-    """The 1st and 99th percentiles of each channel over the steps of all trajectories (paper, section 3.2.1).
+    """The 1st and 99th percentiles of each channel over the steps of all trajectories (paper, section 3.2.1), exactly.
 
     Args:
-        trajectories: Actions or states, ``[J, A]`` each, ``J`` of any size.
+        trajectories: Actions or states, ``[J, A]`` each, ``J`` of any size: a list, or a data set that is read anew each time it is
+            iterated. Memory does not grow with it, see :mod:`~.quantiles`.
         source: The data set's name.
 
     Raises:
-        PolicyError: There is no step, trajectories differ in ``A``, or a number is not finite.
+        PolicyError: There is no step, trajectories differ in ``A``, a number is not finite, or a second iteration gives other steps.
     """
-    arrays = [np.asarray(trajectory, dtype=np.float64) for trajectory in trajectories]
-    shapes = {array.shape[1:] for array in arrays}
-    if len(shapes) != 1 or any(array.ndim != 2 for array in arrays):
-        raise PolicyError(
-            f"trajectories of {source!r} have steps of the shapes {sorted(shapes)}, expected one number of channels"
-        )
-    steps = np.concatenate(arrays)
-    if len(steps) == 0 or not np.isfinite(steps).all():
-        raise PolicyError(
-            f"the {len(steps)} steps of {source!r} give no quantiles, expected at least one, all of finite numbers"
-        )
-    q01, q99 = np.quantile(steps, [0.01, 0.99], axis=0)
+    q01, q99 = exact_quantiles(trajectories, (0.01, 0.99), source)
     return Statistics(tuple(q01.tolist()), tuple(q99.tolist()), source)
 
 

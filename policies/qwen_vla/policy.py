@@ -17,18 +17,21 @@ from torch import Tensor
 
 from ...envs.api import Needs, Observation
 from ...envs.embodiments import TABLETOP_PANDA, Embodiment
-from ..api import SHARED_FILE_VARIABLE, Policy, PolicyError, Recorded, Reply, Request
+from ..api import SHARED_FILE_VARIABLE, Policy, PolicyError, Recorded, Reply, Request, weights_revision
 from ..conventions import differences, refuse_differences
 from ..options import Options, read_options
-from .acceleration import check_acceleration, compile_model, kernels_in_use, use_torch_kernels
+from .acceleration import check_acceleration, choose_kernels, compile_model, use_torch_kernels
+from .backbone import BackboneInputs
 from .checkpoint import LoadedPolicy, load
 from .description import chunk_steps
-from .flow import draw, euler, sample_chain, start_noise
-from .inputs import InputBuilder, prompted
+from .flow import Velocity, draw, euler, sample_chain, start_noise
+from .inputs import InputBuilder
 from .layout import ActionLayout
-from .model import Context, coarsest_precision
-from .normalization import Statistics, bounds_statistics, denormalize, normalize_state, state_bins
+from .model import Context
+from .moments import Moment, Role, prompt_of, state_of
+from .normalization import bounds_statistics, denormalize
 from .recording import Recording, recorded_of
+from .zero_shot import refuse_trained, refuse_unknown_source, table_note, transferred, was_trained_on
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -42,6 +45,8 @@ class QwenVlaOptions(Options):
     """Standard deviation of the noise that a chunk starts from; 0.6 is the paper's at evaluation (section 4.2)."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Precision of the weights; what the flow is computed in stays float32."""
+    compute: Literal["float32", "bfloat16"] | None = None
+    """Precision that matrices are multiplied in; by default that of the weights."""
     device: str = "auto"
     """Where to compute: cpu, cuda, cuda:1; auto takes a GPU where there is one."""
     threads: int = Field(default=1, ge=1)
@@ -54,17 +59,25 @@ class QwenVlaOptions(Options):
     """Seed of a preset's random weights, of 64 bits."""
     backbone: str | None = None
     """For a preset: folder or hub id of a trained Qwen3.5 to take the backbone from."""
+    zero_shot: str | None = None
+    """For robots that the checkpoint was not trained on: the one of its embodiments whose statistics to keep (section 4.2)."""
 
 
 @dataclass(frozen=True)
-class _Role:
-    """One embodiment, as this checkpoint plays it."""
+class Prepared:
+    """A batch of requests as the model takes it, on its device.
 
-    embodiment: Embodiment
-    actions: Statistics
-    state: Statistics | None
-    steps: int
-    index: int | None
+    Attributes:
+        inputs: The prompts and pictures.
+        mask: ``bool[B, H, K]``, the valid entries of the chunks.
+        embodiment: ``int64[B]``, for the projections that need it.
+        state: ``float32[B, state_size]``, for the state mode ``dit``.
+    """
+
+    inputs: BackboneInputs
+    mask: Tensor
+    embodiment: Tensor | None
+    state: Tensor | None
 
 
 class QwenVlaPolicy(Policy):
@@ -101,6 +114,7 @@ class QwenVlaPolicy(Policy):
             backbone=chosen.backbone,
             device=device,
             dtype=_DTYPES[chosen.dtype],
+            compute=_DTYPES[chosen.compute or chosen.dtype],
             shared=None if shared is None else Path(shared),
         )
         self._open(bundle, chosen)
@@ -109,15 +123,17 @@ class QwenVlaPolicy(Policy):
     def of(cls, bundle: LoadedPolicy, **options: Any) -> QwenVlaPolicy:
         """The policy of a model in memory, as training has it; options as on the command line.
 
-        Precision and device are those of its weights, whatever the options say, and torch's threads stay as they are.
+        Precisions and device are the model's, whatever the options say, and torch's threads stay as they are.
         """
         policy = cls.__new__(cls)
         policy._open(bundle, read_options(QwenVlaOptions, options, "qwen-vla"))
         return policy
 
     def _open(self, bundle: LoadedPolicy, options: QwenVlaOptions) -> None:
+        refuse_unknown_source(options.zero_shot, bundle.description.embodiments)
         config = bundle.description.config
         self.bundle = bundle
+        self.table_note = table_note(options.zero_shot)
         self.model = bundle.model
         self.options = options
         self.revision = bundle.revision
@@ -129,9 +145,8 @@ class QwenVlaPolicy(Policy):
         self._config = config
         self._inputs = InputBuilder(config, bundle.tokenizer)
         self._layout = ActionLayout(config.horizon, config.channels)
-        self._roles: dict[str, tuple[Embodiment, _Role]] = {}
+        self._roles: dict[str, tuple[Embodiment, Role]] = {}
         self._device = next(bundle.model.parameters()).device
-        self._dtype = coarsest_precision(bundle.model)
         self._accelerate()
 
     def _accelerate(self) -> None:
@@ -140,12 +155,12 @@ class QwenVlaPolicy(Policy):
         if self.options.compile:
             compile_model(self.model)
             remedies.append("drop compile=true")
-        if self.options.kernels == "off" or self._device.type != "cuda" or self._dtype != torch.bfloat16:
-            use_torch_kernels()
-        elif any(kernels_in_use().values()):
+        if self.options.kernels == "off":
+            use_torch_kernels(self.model)
+        elif choose_kernels(self.model, self._device):
             remedies.append("give kernels=off")
         if remedies:
-            check_acceleration(self._probe, self._dtype, remedies)
+            check_acceleration(self.model, self._probe, remedies)
 
     # What the sweep calls before it starts.
 
@@ -153,36 +168,58 @@ class QwenVlaPolicy(Policy):
         """Make sure that the checkpoint was made for this robot, and for this convention of controlling it.
 
         Raises:
-            PolicyError: It was not; the sentence names the difference.
+            PolicyError: It was not; the sentence names the difference. Or it was, and is to play it zero-shot.
         """
+        if self.options.zero_shot is not None:
+            refuse_trained(self.bundle.description.embodiments, embodiment, suite, self.reads_state)
         self._role_of(embodiment, suite)
 
     def strict(self) -> None:
         """Compute in one thread, in float32, with torch's own kernels.
 
         Raises:
-            PolicyError: The weights are in another precision.
+            PolicyError: It computes in another precision.
         """
-        if self._dtype != torch.float32:
+        if self.model.compute != torch.float32:
             raise PolicyError(
-                f"--strict computes in float32 and the policy's weights are {str(self._dtype).removeprefix('torch.')}; "
-                "drop --strict or the option dtype"
+                f"--strict computes in float32 and the policy in {str(self.model.compute).removeprefix('torch.')}; "
+                "drop --strict or the options dtype and compute"
             )
-        use_torch_kernels()
+        use_torch_kernels(self.model)
         torch.set_num_threads(1)
 
     def horizon_for(self, embodiment: Embodiment) -> int:
         """The steps of each chunk for this embodiment."""
-        return self._role_of(embodiment, embodiment.name).steps
+        return chunk_steps(self._role_of(embodiment, embodiment.name).embodiment, self._config.horizon)
 
     # What the engine calls.
 
     def act(self, requests: Sequence[Request]) -> list[Reply]:
         """A chunk for each request: ``float32[steps, A]``, denormalised by the embodiment's statistics."""
-        roles = [self._role_of(request.embodiment, request.key) for request in requests]
         with torch.no_grad():
-            context = self._context(requests, roles)
-            return self._replies(requests, roles, context)
+            prepared = self.prepare(requests)
+            return self._replies(requests, prepared, self.model.encode(prepared.inputs))
+
+    def prepare(self, requests: Sequence[Request]) -> Prepared:
+        """What the model takes of a batch of requests.
+
+        Raises:
+            PolicyError: The checkpoint was not made for a robot of theirs, or an observation is not legal.
+        """
+        config, moments = self._config, self._moments(requests)
+        masks = self._layout.masks([(each.steps, each.role.embodiment.action_size) for each in moments])
+        index = None if config.projection == "zero_pad" else torch.tensor([each.role.index for each in moments])
+        state = torch.from_numpy(np.stack([state_of(each, config) for each in moments])) if config.state == "dit" else None
+        return Prepared(
+            inputs=self._inputs.build([prompt_of(each, config) for each in moments], self._device),
+            mask=torch.from_numpy(masks).to(self._device),
+            embodiment=None if index is None else index.to(self._device),
+            state=None if state is None else state.to(self._device),
+        )
+
+    def encode(self, requests: Sequence[Request]) -> Context:
+        """What the backbone makes of a batch of requests; gradients flow into it where they are enabled."""
+        return self.model.encode(self.prepare(requests).inputs)
 
     def record(self, options: Mapping[str, Any] | None) -> None:
         """Sample chunks with the SDE from now on, and record them.
@@ -209,68 +246,56 @@ class QwenVlaPolicy(Policy):
                     f"weights of version {version} have {name!r} of shape {tuple(tensor.shape)}, the model has {has}"
                 )
         self.model.load_state_dict(dict(state), strict=False)
-        self.version = version
+        self.version, self.revision = version, weights_revision(self.bundle.revision, version)
 
     def value(self, requests: Sequence[Request]) -> np.ndarray:
         """The value head's estimate for each observation, ``float32[B]``."""
-        roles = [self._role_of(request.embodiment, request.key) for request in requests]
         with torch.no_grad():
-            return self.model.value(self._context(requests, roles)).cpu().numpy()
+            return self.model.value(self.encode(requests)).cpu().numpy()
 
-    def _context(self, requests: Sequence[Request], roles: Sequence[_Role]) -> Context:
-        samples = []
-        for request, role in zip(requests, roles, strict=True):
-            bins = None
-            if self._config.state == "prompt":
-                bins = state_bins(request.observation["state"], self._state_statistics(role)).tolist()
-            seen = {tag: frames for tag, frames in request.observation["images"].items() if tag in role.embodiment.cameras}
-            samples.append(prompted({**request.observation, "images": seen}, role.embodiment, role.steps, bins))
-        return self.model.encode(self._inputs.build(samples, self._device))
-
-    def _replies(self, requests: Sequence[Request], roles: Sequence[_Role], context: Context) -> list[Reply]:
-        seeds = [request.seed for request in requests]
-        shapes = [(role.steps, role.embodiment.action_size) for role in roles]
-        mask = self._mask(roles)
-        embodiment, state = self._indices(roles), self._states(requests, roles)
-        velocity = self.model.velocity_field(context, mask, embodiment, state)
-        steps = self.options.steps
+    def _replies(self, requests: Sequence[Request], prepared: Prepared, context: Context) -> list[Reply]:
+        moments, seeds = self._moments(requests), [request.seed for request in requests]
+        shapes = [(each.steps, each.role.embodiment.action_size) for each in moments]
+        velocity = self._velocity(prepared, context)
         if self.recording is None:
-            chunks = euler(velocity, self._noise(seeds, self.options.temperature), steps)
+            chunks = euler(velocity, self._noise(seeds, self.options.temperature), self.options.steps)
             recorded: Sequence[Recorded | None] = [None] * len(requests)
         else:
-            sde = self.recording.sde
-            draws = draw(seeds, self._layout.horizon, self._layout.channels, steps, sde, self._device)
-            chain = sample_chain(velocity, draws, mask, steps, sde)
+            sde, executed = self.recording.sde, [request.n_action_steps for request in requests]
+            draws = draw(seeds, self._layout.horizon, self._layout.channels, sde, self._device)
+            run = torch.arange(self._layout.horizon) < torch.tensor(executed)[:, None]
+            chain = sample_chain(velocity, draws, prepared.mask & run[:, :, None].to(self._device), sde)
             kept = context if self.recording.states else None
-            chunks, recorded = chain.actions, recorded_of(chain, mask, self.model.value(context), embodiment, state, kept)
+            value = self.model.value(context)
+            chunks = chain.actions
+            recorded = recorded_of(chain, shapes, executed, value, prepared.embodiment, prepared.state, kept)
         taken = self._layout.take_batch(chunks.float().cpu().numpy(), shapes)
-        return [Reply(denormalize(chunk, role.actions), kept) for chunk, role, kept in zip(taken, roles, recorded, strict=True)]
+        return [
+            Reply(denormalize(chunk, each.role.actions), kept)
+            for chunk, each, kept in zip(taken, moments, recorded, strict=True)
+        ]
 
-    def _mask(self, roles: Sequence[_Role]) -> Tensor:
-        masks = self._layout.masks([(role.steps, role.embodiment.action_size) for role in roles])
-        return torch.from_numpy(masks).to(self._device)
+    def _velocity(self, prepared: Prepared, context: Context) -> Velocity:
+        """The velocity field of a batch."""
+        mask, embodiment, state = prepared.mask, prepared.embodiment, prepared.state
+        return lambda noisy, time: self.model.velocity(noisy, time, context, mask, embodiment, state)
 
-    def _indices(self, roles: Sequence[_Role]) -> Tensor | None:
-        """``int64[B]`` for the action projections that need it."""
-        if self._config.projection == "zero_pad":
-            return None
-        return torch.tensor([role.index for role in roles], device=self._device)
-
-    def _states(self, requests: Sequence[Request], roles: Sequence[_Role]) -> Tensor | None:
-        """``float32[B, state_size]`` where the action expert reads the state."""
-        if self._config.state != "dit":
-            return None
-        padded = [self._padded_state(request, role) for request, role in zip(requests, roles, strict=True)]
-        return torch.from_numpy(np.stack(padded)).to(self._device)
+    def _moments(self, requests: Sequence[Request]) -> list[Moment]:
+        roles = [self._role_of(request.embodiment, request.key) for request in requests]
+        horizon = self._config.horizon
+        return [
+            Moment(request.observation, role, chunk_steps(role.embodiment, horizon))
+            for request, role in zip(requests, roles, strict=True)
+        ]
 
     def _probe(self) -> Tensor:
-        """Normalised chunks, ``float32[3, H, K]``, of made-up moments in which each view of the first robot shows grey noise.
+        """Normalised chunks, ``float32[3, H, K]``, of made-up moments in which each view of the robot with the most shows grey noise.
 
         The first is computed by itself, the other two as one batch with prompts of different lengths: neither batches nor padding
         take the way of a single sample.
         """
         trained = self.bundle.description.embodiments
-        embodiment = next(iter(trained.values()), TABLETOP_PANDA)
+        embodiment = max(trained.values(), key=lambda each: len(each.cameras), default=TABLETOP_PANDA)
         noise = np.random.default_rng(0).integers(0, 256, (1, *self._config.image_size, 3), np.uint8)
         requests = []
         for instruction in ("put the red cube in the tray", "push it", "put the red cube in the tray, then the blue one on it"):
@@ -284,67 +309,48 @@ class QwenVlaPolicy(Policy):
 
     def _normalized_chunks(self, requests: Sequence[Request]) -> Tensor:
         """``float32[B, H, K]`` at temperature 1, zero outside the masks."""
-        roles = [self._role_of(request.embodiment, request.key) for request in requests]
-        mask = self._mask(roles)
         with torch.no_grad():
-            context = self._context(requests, roles)
-            velocity = self.model.velocity_field(context, mask, self._indices(roles), self._states(requests, roles))
-            return euler(velocity, self._noise(range(len(requests)), 1.0), self.options.steps) * mask
+            prepared = self.prepare(requests)
+            velocity = self._velocity(prepared, self.model.encode(prepared.inputs))
+            return euler(velocity, self._noise(range(len(requests)), 1.0), self.options.steps) * prepared.mask
 
     def _noise(self, seeds: Sequence[int], temperature: float) -> Tensor:
         return start_noise(seeds, self._layout.horizon, self._layout.channels, temperature, self._device)
 
-    def _padded_state(self, request: Request, role: _Role) -> np.ndarray:
-        """The normalised state in the leading numbers of ``float32[state_size]``."""
-        state = normalize_state(request.observation["state"], self._state_statistics(role))
-        if len(state) > self._config.state_size:
-            raise PolicyError(
-                f"the state of {role.embodiment.name!r} has {len(state)} numbers, the model reads {self._config.state_size}; "
-                "it was trained for others"
-            )
-        padded = np.zeros(self._config.state_size, np.float32)
-        padded[: len(state)] = state
-        return padded
-
-    def _state_statistics(self, role: _Role) -> Statistics:
-        if role.state is None:
-            raise PolicyError(
-                f"the model reads the state, and the checkpoint has no statistics of the state of {role.embodiment.name!r}"
-            )
-        return role.state
-
-    def _role_of(self, embodiment: Embodiment, asker: str) -> _Role:
+    def _role_of(self, embodiment: Embodiment, asker: str) -> Role:
         seen, role = self._roles.get(embodiment.name, (None, None))
         if role is None or seen != embodiment:  # two suites may have a robot of one name and control it differently
             role = self._make_role(embodiment, asker)
             self._roles[embodiment.name] = embodiment, role
         return role
 
-    def _make_role(self, embodiment: Embodiment, asker: str) -> _Role:
+    def _make_role(self, embodiment: Embodiment, asker: str) -> Role:
         description = self.bundle.description
         if not description.embodiments:
-            known, actions, state = embodiment, bounds_statistics(embodiment), None
+            known, source, actions, state = embodiment, embodiment, bounds_statistics(embodiment), None
         else:
-            known = self._trained_as(embodiment, asker)
-            dataset = description.statistics[known.statistics_key]
+            known, source = self._trained_as(embodiment, asker)
+            dataset = description.statistics[source.statistics_key]
             actions, state = dataset.actions, dataset.state
-        steps = chunk_steps(known, self._config.horizon)
-        self._layout.mask(steps, known.action_size)  # refuses what does not fit
-        self._config.check_embodiment(known.name, known.action_size)
-        return _Role(known, actions, state, steps, self._config.embodiment_index(known.name))
+        self._layout.mask(chunk_steps(known, self._config.horizon), known.action_size)  # refuses what does not fit
+        self._config.check_embodiment(source.name, known.action_size)
+        return Role(known, actions, state, self._config.embodiment_index(source.name))
 
-    def _trained_as(self, embodiment: Embodiment, asker: str) -> Embodiment:
-        """The embodiment of the checkpoint that ``embodiment`` is."""
+    def _trained_as(self, embodiment: Embodiment, asker: str) -> tuple[Embodiment, Embodiment]:
+        """The embodiment to prompt with, and the checkpoint's one whose numbers it has; they differ in zero-shot transfer alone."""
         trained = self.bundle.description.embodiments
+        zero_shot = self.options.zero_shot
+        if zero_shot is not None and not was_trained_on(trained, embodiment, self.reads_state):
+            return transferred(trained[zero_shot], embodiment, asker, self.reads_state), trained[zero_shot]
         if embodiment.name in trained:
             refuse_differences(self.name, asker, trained[embodiment.name], embodiment, self.reads_state)
-            return trained[embodiment.name]
+            return trained[embodiment.name], trained[embodiment.name]
         for each in trained.values():
             if not differences(each, embodiment, self.reads_state):
-                return each
+                return each, each
         raise PolicyError(
             f"the checkpoint was not trained on {embodiment.name!r}, which {asker!r} is played with; "
-            f"it knows {', '.join(sorted(trained))}"
+            f"it knows {', '.join(sorted(trained))}; the option zero_shot=NAME plays it with the statistics of one of these"
         )
 
 

@@ -7,12 +7,24 @@ layers: the paper's count of 4.9M parameters at width 1,536 needs a ``D x D`` la
 
 from __future__ import annotations
 
+import contextlib
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ..api import PolicyError
 from .config import ModelConfig
+
+
+def computing(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractContextManager[object]:
+    """Multiply matrices in ``dtype`` for the block, float32 or bfloat16, whatever the autocast around it.
+
+    Without autocast's cache: it would keep the rounded copies of all weights until the end of the block.
+    """
+    if not torch.amp.is_autocast_available(device.type):
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16, cache_enabled=False)
 
 
 class Float32Linear(nn.Linear):
@@ -24,7 +36,7 @@ class Float32Linear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002  (torch's own name)
         """``float32[..., out]`` of ``[..., in]``."""
-        with torch.autocast(input.device.type, enabled=False):
+        with computing(input.device, torch.float32):
             bias = None if self.bias is None else self.bias.float()
             return functional.linear(input.float(), self.weight.float(), bias)
 

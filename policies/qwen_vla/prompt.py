@@ -14,6 +14,8 @@ What it leaves open is decided here:
   its end give way to the template's own, which is not doubled.
 * "For VLN samples the prompt analogously states the navigation convention and waypoint horizon" (section 2.4) without printing
   how; :data:`NAVIGATION_TEMPLATE` is our wording. It leaves out the frequency, which a waypoint has not.
+* The optional task identifier ``z`` "identifies the task family when needed" (section 2.1), and the paper says no more of it. Where it
+  is given, a sentence before the request states it: ``The task family is manipulation.``
 * The state, where it goes into the prompt at all, precedes the instruction, as in the paper's example (section 5.2.4):
   ``state: [34, 128, 67, 200, 55, 12, 88] pick up the bowl``.
 
@@ -35,14 +37,14 @@ from ...envs.embodiments import Embodiment
 from ..api import PolicyError
 
 MANIPULATION_TEMPLATE = (
-    "The robot is {robot_tag} with {arms}{modifiers}. The control frequency is {frequency} Hz. "
+    "The robot is {robot_tag} with {arms}{modifiers}. The control frequency is {frequency} Hz. {family}"
     "Please predict the next {chunk_size} control actions to execute the following task: {state}{instruction}."
 )
 
 #: Ours, after the template above; the convention is the one of section 2.4, "encoding relative displacement and heading change in
 #: the ground plane".
 NAVIGATION_TEMPLATE = (
-    "The robot is {robot_tag} with mobile base. The navigation convention is ({channels}) per waypoint in the ground plane. "
+    "The robot is {robot_tag} with mobile base. The navigation convention is ({channels}) per waypoint in the ground plane. {family}"
     "Please predict the next {chunk_size} waypoints to execute the following task: {state}{instruction}."
 )
 
@@ -59,8 +61,8 @@ IMAGE_PAD = "<|image_pad|>"
 CHAT_HEAD = f"{IM_START}user\n"
 CHAT_TAIL = f"{IM_END}\n{IM_START}assistant\n"
 
-#: What a tokenizer could take for one of its control tokens.
-_CONTROL_TOKEN = re.compile(r"<\|[^<>|]*\|>")
+#: What a tokenizer could take for one of its control tokens: ``<|...|>``, and Qwen's tags of reasoning and of tools.
+_CONTROL_TOKEN = re.compile(r"<\|[^<>|]*\|>|</?(?:think|tool_call|tool_response)>")
 
 
 def view_start(tag: str) -> str:
@@ -78,7 +80,13 @@ def view_tokens() -> tuple[str, ...]:
     return tuple(token(tag) for tag in VIEW_TAGS for token in (view_start, view_end))
 
 
-def embodiment_prompt(embodiment: Embodiment, instruction: str, chunk_size: int, state: Sequence[int] | None = None) -> str:
+def embodiment_prompt(
+    embodiment: Embodiment,
+    instruction: str,
+    chunk_size: int,
+    state: Sequence[int] | None = None,
+    task_family: str | None = None,
+) -> str:
     """The prompt of an embodiment and a task (paper, section 2.3; navigation: section 2.4).
 
     Args:
@@ -86,19 +94,24 @@ def embodiment_prompt(embodiment: Embodiment, instruction: str, chunk_size: int,
         instruction: The task in words.
         chunk_size: Steps to predict, or waypoints.
         state: The bins of a state vector, where the state goes into the prompt (section 5.2.4: 256 bins, so 0 to 255).
+        task_family: The task identifier ``z`` in words, such as ``manipulation``; ``None`` leaves it out.
 
     Raises:
-        PolicyError: The instruction is empty, no Unicode text or holds a control token, the chunk has no steps, or a bin is no whole
-            number of 0 to 255.
+        PolicyError: The instruction or the task family is empty, no Unicode text or holds a control token, the chunk has no steps, or a
+            bin is no whole number of 0 to 255.
     """
     if chunk_size < 1:
         raise PolicyError(f"the prompt requests {chunk_size} actions; expected 1 or more")
-    words = _instruction(instruction)
+    words = _words(instruction, "instruction", "say in words what is to be done")
+    family = (
+        "" if task_family is None else f"The task family is {_words(task_family, 'task family', 'name it or leave it out')}. "
+    )
     bins = "" if state is None else state_words(state)
     if embodiment.arms == "none":
         return NAVIGATION_TEMPLATE.format(
             robot_tag=embodiment.robot_tag,
             channels=", ".join(channel.name for channel in embodiment.channels),
+            family=family,
             chunk_size=chunk_size,
             state=bins,
             instruction=words,
@@ -109,6 +122,7 @@ def embodiment_prompt(embodiment: Embodiment, instruction: str, chunk_size: int,
         arms=embodiment.arms,
         modifiers=modifiers,
         frequency=frequency_words(embodiment.control_frequency),
+        family=family,
         chunk_size=chunk_size,
         state=bins,
         instruction=words,
@@ -147,15 +161,29 @@ def view_text(tag: str, tokens: int) -> str:
     return f"{view_start(tag)}{VISION_START}{IMAGE_PAD * tokens}{VISION_END}{view_end(tag)}"
 
 
-def _instruction(instruction: str) -> str:
-    words = " ".join(instruction.split()).rstrip(". ")
-    if not words:
-        raise PolicyError(f"the instruction is {instruction!r}; say in words what is to be done")
+def check_words(what: str, words: str) -> None:
+    """Make sure that words can stand in a sequence.
+
+    Args:
+        what: Their name in the error: ``instruction``.
+        words: They.
+
+    Raises:
+        PolicyError: They are no Unicode text or hold a control token.
+    """
     if any("\ud800" <= sign <= "\udfff" for sign in words):
-        raise PolicyError(f"the instruction is {instruction!r}, with half of a character in it; give whole Unicode characters")
+        raise PolicyError(f"the {what} is {words[:80]!r}, with half of a character in it; give whole Unicode characters")
     found = _CONTROL_TOKEN.search(words)
     if found:
-        raise PolicyError(f"the instruction holds {found[0]!r}, which looks like a control token; take it out")
+        raise PolicyError(f"the {what} holds {found[0]!r}, which looks like a control token; take it out")
+
+
+def _words(text: str, what: str, advice: str) -> str:
+    """The words of a text that goes into the prompt; ``what`` names it, and ``advice`` is for an empty one."""
+    words = " ".join(text.split()).rstrip(". ")
+    if not words:
+        raise PolicyError(f"the {what} is {text!r}; {advice}")
+    check_words(what, words)
     return words
 
 

@@ -1,15 +1,15 @@
-"""What training needs of an answer: what the policy keeps of it, and its log-probability under changed weights.
+"""What RL needs of an answer: what the policy keeps of it, how that becomes a batch, and its log-probability under other weights.
 
-Each reply's :attr:`~vlarig.policies.api.Recorded.arrays` are numpy arrays of one sample, so that they travel, and replies of different
-batches can be put together again:
+Each reply's :attr:`~vlarig.policies.api.Recorded.arrays` are numpy arrays of one sample, so that they cross process borders, and
+replies of different batches can be put together again. Only valid entries are kept:
 
 ============== ======================= ==============================================================================
 array          shape                   holds
 ============== ======================= ==============================================================================
-``before``     ``float32[E, H, K]``    chunks before the ``E`` stochastic steps
-``after``      ``float32[E, H, K]``    chunks after them
+``before``     ``float32[E, H, A]``    chunks before the ``E`` scored steps: the task's own ``H``, real channels ``A``
+``after``      ``float32[E, H, A]``    chunks after them
 ``step``       ``int64[E]``            indices of the steps
-``mask``       ``bool[H, K]``          valid entries
+``executed``   ``int64[]``             steps of the chunk that the env runs; the log-probability is of those alone
 ``embodiment`` ``int64[]``             its index, for the projections ``multi_mlp`` and ``concat``
 ``state``      ``float32[state_size]`` the normalised state, for the state mode ``dit``
 ``states``     ``float32[S, D]``       the backbone's states, where :attr:`Recording.states` requests them; those in
@@ -32,20 +32,22 @@ from torch.nn.utils.rnn import pad_sequence
 
 from ...envs.errors import suggestion
 from ..api import PolicyError, Recorded
-from .flow import Chain, DenoisingSteps, SdeNoise, recompute_log_probability
+from .backbone import BackboneInputs
+from .flow import Chain, DenoisingSteps, Sde, recompute_log_probability
 from .model import Context, QwenVla
+from .tensors import changed
 
 
 @dataclass(frozen=True)
 class Recording:
-    """What training needs of each answer; chunks are then sampled with the SDE, at its own temperature.
+    """What RL needs of each answer; chunks are then sampled with the SDE, with its own steps and temperature.
 
     Attributes:
-        sde: Which steps are stochastic, and how much.
+        sde: Number of steps, which of them are stochastic and scored, and how much noise.
         states: Whether to keep the backbone's states too, so that an update needs only the action expert.
     """
 
-    sde: SdeNoise = field(default_factory=SdeNoise)
+    sde: Sde = field(default_factory=Sde)
     states: bool = True
 
     @classmethod
@@ -56,7 +58,7 @@ class Recording:
             PolicyError: An option is unknown, of another type, or not possible.
         """
         _refuse_unknown(options, cls, "")
-        _refuse_unknown(options.get("sde", {}), SdeNoise, "sde.")
+        _refuse_unknown(options.get("sde", {}), Sde, "sde.")
         try:
             return msgspec.convert(options, cls)
         except ValueError as error:
@@ -65,7 +67,8 @@ class Recording:
 
 def recorded_of(
     chain: Chain,
-    mask: Tensor,
+    shapes: Sequence[tuple[int, int]],
+    executed: Sequence[int],
     value: Tensor,
     embodiment: Tensor | None = None,
     state: Tensor | None = None,
@@ -75,24 +78,27 @@ def recorded_of(
 
     Args:
         chain: The sampling.
-        mask: ``bool[B, H, K]``.
+        shapes: ``(H, A)`` of each sample: the task's own steps, real channels.
+        executed: Steps of each sample's chunk that are run.
         value: ``float32[B]``.
         embodiment: ``int64[B]``, where the action projection needs it.
         state: ``float32[B, state_size]``, where the action expert reads it.
         context: What the backbone made of the prompts, where it is to be kept.
     """
-    whole = {
-        "before": chain.denoising_steps.before,
-        "after": chain.denoising_steps.after,
-        "step": chain.denoising_steps.step,
-        "mask": mask,
-        **({} if embodiment is None else {"embodiment": embodiment}),
-        **({} if state is None else {"state": state}),
+    steps = chain.denoising_steps
+    before, after, step = (tensor.cpu().numpy() for tensor in (steps.before, steps.after, steps.step))
+    extra = {
+        name: tensor.cpu().numpy() for name, tensor in (("embodiment", embodiment), ("state", state)) if tensor is not None
     }
-    here = {name: tensor.cpu().numpy() for name, tensor in whole.items()}
-    # Copies: a view would keep its whole batch in memory.
     arrays: list[dict[str, np.ndarray]] = [
-        {name: np.array(array[index]) for name, array in here.items()} for index in range(len(mask))
+        {  # copies: a view would keep its whole batch in memory
+            "before": before[index, :, :h, :c].copy(),
+            "after": after[index, :, :h, :c].copy(),
+            "step": step[index].copy(),
+            "executed": np.array(executed[index], np.int64),
+            **{name: np.array(array[index]) for name, array in extra.items()},
+        }
+        for index, (h, c) in enumerate(shapes)
     ]
     if context is not None:
         states, positions = _bytes_of_bfloat16(context.states.cpu()), context.positions.cpu().numpy()
@@ -103,54 +109,147 @@ def recorded_of(
     return [Recorded(log_probability, estimate, own) for log_probability, estimate, own in numbers]
 
 
-def recorded_context(recorded: Sequence[Recorded], device: torch.device | str = "cpu") -> Context:
-    """The backbone's states that were kept with some answers, padded to one batch on ``device``.
+@dataclass(frozen=True)
+class RecordedBatch:
+    """Recorded answers as tensors of one batch, padded to the longest; all on one device.
 
-    Raises:
-        PolicyError: They were not kept.
+    Attributes:
+        log_probability: ``float32[B]``, as it was when they were drawn.
+        value: ``float32[B]``, as it was then.
+        steps: The scored steps, chunks ``[B, E, H, K]``.
+        mask: ``bool[B, H, K]``, the valid entries.
+        scored: ``bool[B, H, K]``, those of executed steps.
+        embodiment: ``int64[B]``, where it was recorded.
+        state: ``float32[B, state_size]``, where it was recorded.
+        context: What the backbone made of the prompts, where it was recorded.
     """
-    if not recorded or any("states" not in each.arrays for each in recorded):
-        raise PolicyError("an answer was recorded without the backbone's states; record with states=True, or give the context")
-    each_states = [_from_bytes(each.arrays["states"]) for each in recorded]
-    lengths = torch.tensor([len(states) for states in each_states])
-    states = pad_sequence(each_states, batch_first=True)
-    positions = pad_sequence([torch.tensor(each.arrays["positions"]).T for each in recorded], batch_first=True).permute(2, 0, 1)
-    valid = torch.arange(states.shape[1]) < lengths[:, None]
-    return Context(states.to(device), valid.to(device), positions.to(device))
+
+    log_probability: Tensor
+    value: Tensor
+    steps: DenoisingSteps
+    mask: Tensor
+    scored: Tensor
+    embodiment: Tensor | None = None
+    state: Tensor | None = None
+    context: Context | None = None
+
+    @classmethod
+    def stack(cls, recorded: Sequence[Recorded], channels: int) -> Self:
+        """A batch on the CPU.
+
+        Args:
+            recorded: Of replies of any batches, in which prompts, chunks and robots may differ.
+            channels: ``K`` of the model.
+
+        Raises:
+            PolicyError: There are none, or an array is missing from some of them or is no such array.
+        """
+        if not recorded:
+            raise PolicyError("there are no recorded answers to put together; give one or more")
+
+        def arrays(name: str) -> list[np.ndarray] | None:
+            found = [each.arrays[name] for each in recorded if name in each.arrays]
+            if found and len(found) < len(recorded):
+                raise PolicyError(f"{len(found)} of {len(recorded)} recorded answers have {name!r}; record all of them alike")
+            return found or None
+
+        def required(name: str) -> list[np.ndarray]:
+            found = arrays(name)
+            if found is None:
+                raise PolicyError(f"the recorded answers lack {name!r}; they are no answers of a Qwen-VLA that records")
+            return found
+
+        def stacked(name: str) -> Tensor | None:
+            found = arrays(name)
+            return None if found is None else torch.from_numpy(np.stack(found))
+
+        before, after = required("before"), required("after")
+        horizon = max(array.shape[1] for array in before)
+        shape = (len(before), before[0].shape[0], horizon, channels)
+        chunks = np.zeros((2, *shape), np.float32)
+        mask = np.zeros((shape[0], horizon, channels), bool)
+        for index, (first, second) in enumerate(zip(before, after, strict=True)):
+            _, h, c = first.shape
+            chunks[0, index, :, :h, :c], chunks[1, index, :, :h, :c] = first, second
+            mask[index, :h, :c] = True
+        executed = np.stack(required("executed"))[:, None, None]
+        states, positions = arrays("states"), arrays("positions")
+        context = None if states is None or positions is None else _padded(states, positions)
+        return cls(
+            log_probability=torch.tensor([each.log_probability for each in recorded]),
+            value=torch.tensor([each.value for each in recorded]),
+            steps=DenoisingSteps(
+                torch.from_numpy(chunks[0]), torch.from_numpy(chunks[1]), torch.from_numpy(np.stack(required("step")))
+            ),
+            mask=torch.from_numpy(mask),
+            scored=torch.from_numpy(mask & (np.arange(horizon)[:, None] < executed)),
+            embodiment=stacked("embodiment"),
+            state=stacked("state"),
+            context=context,
+        )
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+        """The same on a device."""
+        return changed(self, lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Self:
+        """The same in pinned memory, from which a GPU copies without waiting."""
+        return changed(self, Tensor.pin_memory)
+
+    def __len__(self) -> int:
+        """``B``."""
+        return len(self.value)
 
 
-def recompute(
-    model: QwenVla, recorded: Sequence[Recorded], steps: int, sde: SdeNoise, context: Context | None = None
-) -> Tensor:
-    """How probable recorded steps are under the model's present weights, ``float32[B]``; gradients flow into the model.
+@dataclass(frozen=True)
+class Evaluated:
+    """Recorded answers under a model's present weights.
 
-    With the weights that sampled them it is their ``log_probability``, up to rounding.
+    Attributes:
+        log_probability: ``float32[B]``; gradients flow into the action expert, and into the backbone where it was run again.
+        value: ``float32[B]``; gradients flow into the value head alone.
+    """
+
+    log_probability: Tensor
+    value: Tensor
+
+
+def evaluate(model: QwenVla, recorded: RecordedBatch, sde: Sde, inputs: BackboneInputs | None = None) -> Evaluated:
+    """How probable recorded chunks are under the model's present weights, and what their observations are worth.
+
+    With the weights that drew them it is what was recorded, up to rounding.
 
     Args:
         model: The network.
-        recorded: Of replies of any batches.
-        steps: Euler steps of those answers.
+        recorded: On the model's device.
         sde: The recording's.
-        context: The backbone's states of the same samples, where they are recomputed; else the recorded ones are taken.
+        inputs: The prompts of the same samples, to run the backbone again; without them the recorded states are taken.
 
     Raises:
-        PolicyError: No context is given and none was recorded, or an array that the model needs is missing.
+        PolicyError: No inputs are given and no states were recorded, or an array that the model needs is missing.
     """
-    device = next(model.parameters()).device
-
-    def batch(name: str) -> Tensor:
-        if any(name not in each.arrays for each in recorded):
-            raise PolicyError(f"the recorded answers lack {name!r}, which this model needs; record them with the same model")
-        return torch.from_numpy(np.stack([each.arrays[name] for each in recorded])).to(device)
-
-    mask = batch("mask")
-    embodiment = None if model.config.projection == "zero_pad" else batch("embodiment")
-    state = batch("state") if model.config.state == "dit" else None
+    context = recorded.context if inputs is None else model.encode(inputs)
     if context is None:
-        context = recorded_context(recorded, device)
-    field = model.velocity_field(context, mask, embodiment, state)
-    stored = DenoisingSteps(batch("before"), batch("after"), batch("step"))
-    return recompute_log_probability(field, stored, mask, steps, sde)
+        raise PolicyError(
+            "the answers were recorded without the backbone's states; record with states=True, or give the inputs"
+        )
+    for name, needed in (("embodiment", model.config.projection != "zero_pad"), ("state", model.config.state == "dit")):
+        if needed and getattr(recorded, name) is None:
+            raise PolicyError(f"the recorded answers lack {name!r}, which this model needs; record them with the same model")
+
+    def velocity(noisy: Tensor, time: Tensor) -> Tensor:
+        return model.velocity(noisy, time, context, recorded.mask, recorded.embodiment, recorded.state)
+
+    log_probability = recompute_log_probability(velocity, recorded.steps, recorded.scored, sde)
+    return Evaluated(log_probability, model.value(context))
+
+
+def _padded(states: Sequence[np.ndarray], positions: Sequence[np.ndarray]) -> Context:
+    """The backbone's states of several samples as one batch."""
+    padded = pad_sequence([_from_bytes(each) for each in states], batch_first=True)
+    lengths = torch.tensor([len(each) for each in states])
+    places = pad_sequence([torch.tensor(each).T for each in positions], batch_first=True).permute(2, 0, 1)
+    return Context(padded, torch.arange(padded.shape[1]) < lengths[:, None], places.contiguous())
 
 
 def _bytes_of_bfloat16(states: Tensor) -> np.ndarray:

@@ -1,35 +1,46 @@
-"""The backbone's vision tower, run over whole batches of images.
+"""The backbone's vision tower, run over all pictures of a batch at once.
 
-Transformers' own forward pass splits its attention into one call for each image, 24 layers deep; all images of a policy have one size,
-so here they go through each block together, and the patch embedding is a matrix product instead of a convolution. The weights and the
-arithmetic are those of transformers' ``Qwen3_5VisionModel`` (models/qwen3_5/modeling_qwen3_5.py, v5.23.0), and a test compares results.
+The blocks and the merger are transformers' own modules (``Qwen3_5VisionModel``, models/qwen3_5/modeling_qwen3_5.py, v5.23.0), so that
+sharding and gradient checkpointing find the calls they hook. Two things are done otherwise, and a test compares the results:
 
-Shapes: ``I`` images of ``gh x gw`` patches, ``Q`` patches in all, ``D`` the tower's width.
+* Attention. Transformers' SDPA path makes one call for each picture, 24 layers deep. :func:`attend_by_length` takes pictures of equal
+  length together; :func:`use_grouped_attention` sets it.
+* The patch embedding is a matrix product. As a 3-D convolution over single patches it takes five times as long on a CPU.
+
+A picture is a still, or the two frames of a video's temporal patch.
+
+Shapes: ``I`` pictures of ``gh x gw`` patches, ``Q`` patches in all, ``D`` the tower's width.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import groupby
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
+from transformers import AttentionInterface, PreTrainedModel
 
 from ..api import PolicyError
 
 #: Base of the tower's rotary embedding (transformers modeling_rope_utils.py, ``default_theta``, v5.23.0).
 _ROTARY_BASE = 10_000.0
 
+#: Name of :func:`attend_by_length` in transformers. It makes one attention call for the whole batch, with the pictures' lengths, where
+#: the name contains ``flash`` (``Qwen3_5VisionAttention.forward`` and ``is_flash_attention_requested``, v5.2.0 to v5.23.0).
+_ATTENTION = "flash_by_length"
+
 
 def patchify(images: Tensor, patch: int = 16, merge: int = 2, frames: int = 2) -> Tensor:
-    """Images as rows of pixels, as transformers' ``Qwen2VLImageProcessor`` makes them.
+    """Pictures as rows of pixels, as transformers' ``Qwen2VLImageProcessor`` makes them.
 
-    Patches are in the order of their merge blocks, so that the ``merge x merge`` patches of one token are neighbours; a single
-    image is repeated over the patch's ``frames``. Pixels are scaled to -1 to 1.
+    Patches are in the order of their merge blocks, so that the ``merge x merge`` patches of one token are neighbours; a still is
+    repeated over the patch's ``frames``. Pixels are scaled to -1 to 1.
 
     Args:
-        images: ``uint8[I, h, w, 3]``, sides in multiples of ``patch * merge``.
+        images: Stills ``uint8[I, h, w, 3]``, or ``uint8[I, frames, h, w, 3]``; sides in multiples of ``patch * merge``.
         patch: Side of a patch.
         merge: Side of a merge block, in patches.
         frames: Frames of a patch.
@@ -41,93 +52,131 @@ def patchify(images: Tensor, patch: int = 16, merge: int = 2, frames: int = 2) -
         PolicyError: The images have another type or shape.
     """
     unit = patch * merge
+    stacked = images.unsqueeze(1) if images.ndim == 4 else images
     if (
         images.dtype != torch.uint8
-        or images.ndim != 4
-        or images.shape[3] != 3
-        or images.shape[1] % unit
-        or images.shape[2] % unit
+        or stacked.ndim != 5
+        or stacked.shape[1] not in (1, frames)
+        or stacked.shape[4] != 3
+        or stacked.shape[2] % unit
+        or stacked.shape[3] % unit
     ):
         raise PolicyError(
-            f"images are {str(images.dtype).removeprefix('torch.')}{list(images.shape)}, expected uint8[I, h, w, 3] with sides in "
-            f"multiples of {unit}; resize them first"
+            f"images are {str(images.dtype).removeprefix('torch.')}{list(images.shape)}, expected uint8[I, h, w, 3] or "
+            f"uint8[I, {frames}, h, w, 3] with sides in multiples of {unit}; resize them first"
         )
-    count, height, width, colours = images.shape
+    count, given, height, width, colours = stacked.shape
     rows, columns = height // patch, width // patch
-    pixels = images.permute(0, 3, 1, 2).float() / 127.5 - 1.0
-    blocks = pixels.reshape(count, colours, rows // merge, merge, patch, columns // merge, merge, patch)
+    pixels = stacked.permute(0, 1, 4, 2, 3).float() / 127.5 - 1.0
+    blocks = pixels.reshape(count, given, colours, rows // merge, merge, patch, columns // merge, merge, patch)
     # To: image, block row, block column, row, column, colour, frame, y, x.
-    ordered = blocks.permute(0, 2, 5, 3, 6, 1, 4, 7).unsqueeze(6)
+    ordered = blocks.permute(0, 3, 6, 4, 7, 2, 1, 5, 8)
     repeated = ordered.expand(*ordered.shape[:6], frames, *ordered.shape[7:])
     return repeated.reshape(count * rows * columns, colours * frames * patch * patch)
 
 
 def image_grids(count: int, height: int, width: int, patch: int = 16) -> Tensor:
-    """``int64[I, 3]``: frames, rows and columns of patches of ``count`` images of that size."""
+    """``int64[I, 3]``: frames, rows and columns of patches of ``count`` pictures of that size."""
     return torch.tensor([[1, height // patch, width // patch]]).expand(count, 3).contiguous()
 
 
+def use_grouped_attention(backbone: PreTrainedModel) -> None:
+    """Have the vision tower of ``backbone`` attend by :func:`attend_by_length`; results stay the same up to rounding."""
+    AttentionInterface.register(_ATTENTION, attend_by_length)
+    backbone.set_attn_implementation({"vision_config": _ATTENTION})
+
+
+def attend_by_length(
+    module: Any,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    cu_seq_lens_q: Tensor | None = None,
+    picture_lengths: Sequence[int] | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Attention within each picture, in one call for neighbours of equal length; an attention function of transformers.
+
+    Args:
+        module: Unused.
+        query: ``[1, heads, Q, width]``.
+        key: As ``query``.
+        value: As ``query``.
+        attention_mask: Unused.
+        scaling: Factor of the products.
+        dropout: Probability.
+        cu_seq_lens_q: ``int32[I + 1]``, where each picture begins, and ``Q``, as transformers' own tower gives it.
+        picture_lengths: Patches of each picture, as :func:`image_features` gives them, so that no tensor is read.
+
+    Returns:
+        ``[1, Q, heads, width]``.
+    """
+    lengths = picture_lengths
+    if lengths is None:
+        lengths = [query.shape[2]] if cu_seq_lens_q is None else cu_seq_lens_q.diff().tolist()
+    counts = [(length, len(list(run))) for length, run in groupby(lengths)]
+    parts = (each[0].split([length * count for length, count in counts], dim=1) for each in (query, key, value))
+    mixed: list[Tensor] = []
+    for (length, count), *part in zip(counts, *parts, strict=True):
+        # Each is [count, heads, length, width].
+        query_, key_, value_ = (each.unflatten(1, (count, length)).transpose(0, 1) for each in part)
+        each = functional.scaled_dot_product_attention(query_, key_, value_, dropout_p=dropout, scale=scaling)
+        mixed.append(each.transpose(1, 2).flatten(0, 1))
+    return (mixed[0] if len(mixed) == 1 else torch.cat(mixed)).unsqueeze(0), None
+
+
 def image_features(visual: Any, pixel_values: Tensor, grids: Tensor) -> Tensor:
-    """One state for each merge block of each image, in the order of the images.
+    """One state for each merge block of each picture, in the order of the pictures.
 
     Args:
         visual: The backbone's vision tower, ``Qwen3_5VisionModel``.
-        pixel_values: ``[Q, 3 * frames * patch * patch]`` from :func:`patchify`, image after image.
+        pixel_values: ``[Q, 3 * frames * patch * patch]`` from :func:`patchify`, picture after picture.
         grids: ``int64[I, 3]``; best left on the CPU, where reading it waits for nothing.
 
     Returns:
         ``[Q / merge^2, D_lm]``.
 
     Raises:
-        PolicyError: The patches are not as many as the grids say, or an image has several frames.
+        PolicyError: The patches are not as many as the grids say, or a grid has several frames.
     """
-    sizes = [tuple(size) for size in grids.tolist()]
-    lengths = [frames * rows * columns for frames, rows, columns in sizes]
-    if sum(lengths) != len(pixel_values) or any(frames != 1 for frames, _, _ in sizes):
+    sizes = [(rows, columns) for _, rows, columns in grids.tolist()]
+    lengths = [rows * columns for rows, columns in sizes]
+    if sum(lengths) != len(pixel_values) or any(frames != 1 for frames in grids[:, 0].tolist()):
         raise PolicyError(
-            f"image grids {sizes} (frames, rows, columns) do not fit {len(pixel_values)} patches; expected one frame an image "
-            "and as many patches as rows x columns"
+            f"image grids {grids.tolist()} (frames, rows, columns) do not fit {len(pixel_values)} patches; expected one frame an "
+            "image and as many patches as rows x columns"
         )
-    images = pixel_values.split(lengths)
-    features: dict[int, Tensor] = {}
-    for size in dict.fromkeys(sizes):  # one with a policy's own pictures
-        same = [index for index, other in enumerate(sizes) if other == size]
-        together = _equal_images(visual, torch.stack([images[index] for index in same]), size[1], size[2])
-        features.update(zip(same, together, strict=True))
-    return torch.cat([features[index] for index in range(len(sizes))])
+    # Pictures of one size beside each other.
+    order = sorted(range(len(sizes)), key=lambda index: (lengths[index], sizes[index]))
+    groups = [(rows, columns, len(list(run))) for (rows, columns), run in groupby(sizes[index] for index in order)]
+    patches = _in_order(pixel_values, lengths, order)
+    lengths = [lengths[index] for index in order]
 
-
-def _equal_images(visual: Any, patches: Tensor, rows: int, columns: int) -> Tensor:
-    """States ``[I, blocks, D_lm]`` of the patches ``[I, rows * columns, pixels]`` of images of one size."""
-    count = len(patches)
-    embed = visual.patch_embed.proj  # a 3-D convolution over single patches: a matrix product, and faster as one
+    embed = visual.patch_embed.proj
     hidden = functional.linear(patches.to(embed.weight.dtype), embed.weight.flatten(1), embed.bias)
-    hidden = hidden + _position_embedding(visual, rows, columns).to(hidden.dtype)
-    cos, sin = _rotary_table(visual, rows, columns, hidden.device)
+    learned = [_position_embedding(visual, rows, columns).repeat(count, 1) for rows, columns, count in groups]
+    hidden = hidden + torch.cat(learned).to(hidden.dtype)
+    angles = torch.cat(
+        [_rotary_angles(visual, rows, columns, hidden.device).repeat(count, 1) for rows, columns, count in groups]
+    )
+    rotary = angles.cos(), angles.sin()
+    begins = torch.tensor([0, *lengths], dtype=torch.int32).cumsum(0, dtype=torch.int32)
     for block in visual.blocks:
-        if visual.training and getattr(block, "gradient_checkpointing", False):
-            hidden = checkpoint(_block, block, hidden, cos, sin, use_reentrant=False)
-        else:
-            hidden = _block(block, hidden, cos, sin)
-    return visual.merger(hidden).reshape(count, -1, visual.config.out_hidden_size)
+        hidden = block(hidden, cu_seqlens=begins, max_seqlen=max(lengths), position_embeddings=rotary, picture_lengths=lengths)
+    merged = visual.merger(hidden)
+    blocks = [length // visual.config.spatial_merge_size**2 for length in lengths]
+    return _in_order(merged, blocks, sorted(range(len(order)), key=order.__getitem__))
 
 
-def _block(block: Any, hidden: Tensor, cos: Tensor, sin: Tensor) -> Any:
-    """One transformer block over ``hidden[I, patches, D]``; attention stays within an image."""
-    count, length, width = hidden.shape
-    attention = block.attn
-    qkv = attention.qkv(block.norm1(hidden)).reshape(count, length, 3, attention.num_heads, -1)
-    query, key, value = qkv.permute(2, 0, 3, 1, 4).unbind(0)
-    mixed = functional.scaled_dot_product_attention(_rotate(query, cos, sin), _rotate(key, cos, sin), value)
-    hidden = hidden + attention.proj(mixed.transpose(1, 2).reshape(count, length, width))
-    return hidden + block.mlp(block.norm2(hidden))
-
-
-def _rotate(heads: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotates ``heads[I, heads, patches, width]`` in float32."""
-    precise = heads.float()
-    first, second = precise.chunk(2, dim=-1)
-    return (precise * cos + torch.cat((-second, first), dim=-1) * sin).to(heads.dtype)
+def _in_order(rows: Tensor, lengths: list[int], order: list[int]) -> Tensor:
+    """The rows of pictures of these lengths, picture ``order[0]`` first."""
+    if order == list(range(len(order))):
+        return rows
+    parts = rows.split(lengths)
+    return torch.cat([parts[index] for index in order])
 
 
 def _in_blocks(table: Tensor, merge: int) -> Tensor:
@@ -146,13 +195,12 @@ def _position_embedding(visual: Any, rows: int, columns: int) -> Tensor:
     return _in_blocks(grid[0].permute(1, 2, 0), visual.config.spatial_merge_size)
 
 
-def _rotary_table(visual: Any, rows: int, columns: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cosines and sines ``float32[patches, head width]``: a quarter turns with the row, a quarter with the column, and again."""
+def _rotary_angles(visual: Any, rows: int, columns: int, device: torch.device) -> Tensor:
+    """``float32[patches, head width]``: a quarter of the width turns with the row, a quarter with the column, and again."""
     half = visual.config.hidden_size // visual.config.num_heads // 2
     frequencies = _ROTARY_BASE ** -(torch.arange(0, half, 2, device=device, dtype=torch.float32) / half)
     by_row = torch.arange(rows, device=device)[:, None, None] * frequencies
     by_column = torch.arange(columns, device=device)[None, :, None] * frequencies
     shape = (rows, columns, len(frequencies))
     angles = torch.cat([by_row.expand(shape), by_column.expand(shape)], dim=-1)
-    angles = _in_blocks(torch.cat([angles, angles], dim=-1), visual.config.spatial_merge_size)
-    return angles.cos(), angles.sin()
+    return _in_blocks(torch.cat([angles, angles], dim=-1), visual.config.spatial_merge_size)

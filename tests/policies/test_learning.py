@@ -54,7 +54,7 @@ def test_a_policy_that_does_not_learn_says_so() -> None:
 def test_replicas_take_new_weights_and_restarted_ones_the_newest() -> None:
     alone = Learner()
     with replicas(2) as policy:
-        untrained = answers(policy)
+        untrained, base = answers(policy), policy.revision
         for version, gain in ((1, 0.25), (2, 1.0)):
             state = {"gain": np.array([gain], np.float32)}
             alone.load_weights(version, state)
@@ -63,6 +63,7 @@ def test_replicas_take_new_weights_and_restarted_ones_the_newest() -> None:
             assert answers(policy) == [expected] * 2
             assert [member.version for member in policy.members] == [version] * 2
             assert policy.version == version
+            assert policy.revision == f"{base}, weights {version}"
         assert untrained != answers(policy)
         pid = policy.members[0].pid
         assert pid is not None

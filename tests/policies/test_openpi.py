@@ -190,6 +190,16 @@ def test_what_a_layout_writes_it_reads(layout: Any) -> None:
             assert abs(float(image.mean()) - float(history[-1].mean())) < 2
 
 
+def test_a_robot_without_cameras_sends_no_image() -> None:
+    blind = replace(LIBERO_PANDA, cameras={})
+    message = unpack(pack(VLARIG.message({**observation(), "images": {}})))
+    assert VLARIG.observation(message, blind, reads_images=True, reads_state=True)["images"] == {}
+    with pytest.raises(BadMessageError, match="the message shows no image"):
+        VLARIG.observation(message, LIBERO_PANDA, reads_images=True, reads_state=True)
+    with pytest.raises(BadMessageError, match="libero_panda has no view 'ego'; it has none"):
+        VLARIG.observation(VLARIG.message(observation(ego=EGO)), blind, reads_images=True, reads_state=True)
+
+
 # Settings and conventions, against a server without an announcement, as openpi's own are.
 
 
@@ -470,9 +480,12 @@ def test_a_server_that_comes_back_as_another_is_refused() -> None:
 
 
 def test_what_is_announced_need_not_be_declared_and_must_not_be_contradicted() -> None:
-    with served(ImageReader(), TOY_POINT) as server:
+    noted = ImageReader()
+    noted.table_note = "zero-shot"
+    with served(noted, TOY_POINT) as server:
         with remote(server.address) as policy:
             assert (policy.name, policy.horizon, policy.needs.images, policy.reads_state) == ("image-reader", 10, True, True)
+            assert policy.table_note == "zero-shot"
             assert policy.revision.startswith("image-reader 1 ")
             assert policy.embodiments == (TOY_POINT,)
             policy.check("toy", TOY_POINT)

@@ -14,7 +14,7 @@ from vlarig.envs.embodiments import TABLETOP_PANDA
 from vlarig.harness.rollouts import Rollouts
 from vlarig.harness.runtimes.runtime import Runtime
 from vlarig.policies.qwen_vla.policy import QwenVlaPolicy
-from vlarig.policies.qwen_vla.recording import recompute
+from vlarig.policies.qwen_vla.recording import RecordedBatch, evaluate
 from vlarig.policies.registry import load_policy
 
 SWEEP = ("sweep", "tabletop", "--policy-options", "temperature=1", "--tasks", "stack", "push_to", "--episodes", 2)
@@ -58,7 +58,7 @@ def test_rollouts_carry_what_an_update_needs(toy_home: Path) -> None:
     assert len(transitions) == 6
     recorded = [each.reply.recorded for each in transitions]
     with torch.no_grad():
-        again = recompute(policy.model, recorded, policy.options.steps, policy.recording.sde)
+        again = evaluate(policy.model, RecordedBatch.stack(recorded, 64), policy.recording.sde).log_probability
     stored = torch.tensor([each.log_probability for each in recorded])
     torch.testing.assert_close((again - stored).exp(), torch.ones(6), atol=1e-4, rtol=0)
     for transition in transitions:

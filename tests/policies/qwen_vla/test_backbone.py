@@ -1,8 +1,12 @@
-"""The backbone: its inputs, positions and images against transformers' own, loading, and that padding changes nothing."""
+"""The backbone: its inputs, positions and pictures against transformers' own, loading, and that padding changes nothing."""
+
+import copy
 
 import numpy as np
 import pytest
 import torch
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
 from transformers import Qwen2VLImageProcessorPil, Qwen3_5ForConditionalGeneration
 
 from vlarig.policies.api import PolicyError
@@ -18,7 +22,7 @@ from vlarig.policies.qwen_vla.config import PRESETS
 from vlarig.policies.qwen_vla.model import build
 from vlarig.policies.qwen_vla.vision import image_features, image_grids, patchify
 
-IMAGE, START, END = 6, 3, 4
+IMAGE, VIDEO, START, END = 6, 7, 3, 4
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -34,28 +38,57 @@ def backbone():
     return build(PRESETS["tiny"](), seed=0).backbone
 
 
+@pytest.fixture(scope="module")
+def reference(backbone):
+    """The same weights with transformers' own attention, one call for each picture."""
+    other = copy.deepcopy(backbone)
+    other.set_attn_implementation("sdpa")
+    return other
+
+
 def batch(samples, pad_to=0):
-    """Inputs of samples, each a list of texts (a number of tokens) and images ((rows, columns) of patches)."""
+    """Inputs of samples: each a list of texts (a number of tokens), images ((rows, columns) of patches) and videos (patches before)."""
     rng = np.random.default_rng(0)
-    rows, grids = [], []
+    rows, grids, pixels = [], [], []
     for sample in samples:
         row = []
         for piece in sample:
-            if isinstance(piece, tuple):
-                grids.append([1, *piece])
-                row += [START, *[IMAGE] * (piece[0] * piece[1] // 4), END]
-            else:
+            if not isinstance(piece, tuple):
                 row += rng.integers(8, 1024, piece).tolist()
+                continue
+            *patches, height, width = piece
+            for _ in range(*patches or [1]):
+                grids.append([1, height, width])
+                frames = rng.integers(0, 256, (1, 2 if patches else 1, 16 * height, 16 * width, 3), dtype=np.uint8)
+                pixels.append(patchify(torch.from_numpy(frames)))
+                row += [9] * bool(patches) + [START, *[VIDEO if patches else IMAGE] * (height * width // 4), END]
         rows.append(row)
     length = max(pad_to, *(len(row) for row in rows))
     ids = torch.tensor([row + [0] * (length - len(row)) for row in rows])
     valid = torch.tensor([[True] * len(row) + [False] * (length - len(row)) for row in rows])
     grid = torch.tensor(grids) if grids else None
-    pixels = None
-    if grids:
-        patches = [rng.integers(0, 256, (1, 16 * h, 16 * w, 3), dtype=np.uint8) for _, h, w in grids]
-        pixels = torch.cat([patchify(torch.from_numpy(image)) for image in patches])
-    return BackboneInputs(ids, valid, positions_of(ids, valid, grid, IMAGE), pixels, grid)
+    return BackboneInputs(ids, valid, positions_of(ids, valid, grid, IMAGE, VIDEO), torch.cat(pixels) if pixels else None, grid)
+
+
+def upstream(samples, inputs):
+    """What transformers takes for the same batch: images and videos apart, a video with one grid of all its patches."""
+    seen = [piece for sample in samples for piece in sample if isinstance(piece, tuple)]
+    images = torch.tensor([[1, *piece] for piece in seen if len(piece) == 2])
+    videos = torch.tensor([piece for piece in seen if len(piece) == 3])
+    given = {
+        "input_ids": inputs.input_ids,
+        "attention_mask": inputs.valid.long(),
+        "mm_token_type_ids": ((inputs.input_ids == IMAGE) + 2 * (inputs.input_ids == VIDEO)).int(),
+        "image_grid_thw": images if len(images) else None,
+        "video_grid_thw": videos if len(videos) else None,
+    }
+    if seen:
+        lengths = [int(np.prod(piece)) for piece in seen]
+        parts = list(zip(inputs.pixel_values.split(lengths), seen, strict=True))
+        for name, axes in (("pixel_values", 2), ("pixel_values_videos", 3)):
+            chosen = [part for part, piece in parts if len(piece) == axes]
+            given[name] = torch.cat(chosen) if chosen else None
+    return given
 
 
 BATCHES = {
@@ -63,6 +96,7 @@ BATCHES = {
     "one image": [[3, (4, 4), 5]],
     "image first and last": [[(4, 4), 5], [5, (4, 4)], [(4, 4)]],
     "sizes and numbers": [[3, (4, 6), 5, (6, 2), 1], [20], [(2, 2), (8, 4), 2, (2, 2), 30], [1, (2, 12)]],
+    "videos": [[3, (3, 4, 6), 5], [(4, 4), 2, (2, 4, 6), (6, 4), 3], [7], [(1, 2, 2), (1, 8, 2)]],
 }
 
 
@@ -70,29 +104,33 @@ BATCHES = {
 @pytest.mark.parametrize("pad_to", [0, 70])
 def test_positions_are_transformers_own(backbone, name, pad_to):
     inputs = batch(BATCHES[name], pad_to)
-    kinds = (inputs.input_ids == IMAGE).int()
-    expected, _ = backbone.model.get_rope_index(
-        inputs.input_ids, kinds, image_grid_thw=inputs.image_grid_thw, attention_mask=inputs.valid.long()
-    )
-    assert torch.equal(inputs.positions, expected)
+    assert torch.equal(inputs.positions, expected_positions(backbone, BATCHES[name], inputs))
+
+
+def expected_positions(backbone, samples, inputs):
+    given = upstream(samples, inputs)
+    kinds = given.pop("mm_token_type_ids")
+    return backbone.model.get_rope_index(mm_token_type_ids=kinds, **given)[0]
+
+
+def random_samples(rng):
+    """Text, images and videos of several sizes in any order."""
+
+    def piece():
+        kind = rng.integers(3)
+        if kind == 0:
+            return int(rng.integers(1, 9))
+        return (*rng.integers(1, 4, kind - 1).tolist(), *(2 * rng.integers(1, 5, 2)).tolist())
+
+    return [[piece() for _ in range(rng.integers(1, 7))] for _ in range(rng.integers(1, 6))]
 
 
 def test_positions_of_random_batches_are_transformers_own(backbone):
     rng = np.random.default_rng(1)
-    for _ in range(25):
-        samples = [
-            [
-                int(rng.integers(1, 9)) if rng.random() < 0.5 else tuple((2 * rng.integers(1, 5, 2)).tolist())
-                for _ in range(rng.integers(1, 7))
-            ]
-            for _ in range(rng.integers(1, 6))
-        ]
+    for _ in range(40):
+        samples = random_samples(rng)
         inputs = batch(samples)
-        kinds = (inputs.input_ids == IMAGE).int()
-        expected, _ = backbone.model.get_rope_index(
-            inputs.input_ids, kinds, image_grid_thw=inputs.image_grid_thw, attention_mask=inputs.valid.long()
-        )
-        assert torch.equal(inputs.positions, expected), samples
+        assert torch.equal(inputs.positions, expected_positions(backbone, samples, inputs)), samples
 
 
 @pytest.mark.parametrize("grids", [[[1, 4, 4]], [[1, 4, 4], [1, 4, 6]], [[1, 4, 6], [1, 4, 4], [1, 4, 4]]])
@@ -125,33 +163,83 @@ def test_images_of_another_type_or_size_are_refused():
         patchify(torch.zeros(1, 64, 64, 3))
     with pytest.raises(PolicyError, match="multiples of 32"):
         patchify(torch.zeros(1, 64, 60, 3, dtype=torch.uint8))
+    with pytest.raises(PolicyError, match=r"\[1, 3, 64, 64, 3\], expected .* or uint8\[I, 2, h, w, 3\]"):
+        patchify(torch.zeros(1, 3, 64, 64, 3, dtype=torch.uint8))
 
 
-@pytest.mark.parametrize("name", ["one image", "image first and last", "sizes and numbers"])
-def test_vision_tower_gives_what_transformers_gives(backbone, name):
+def test_the_two_frames_of_a_temporal_patch_are_both_seen():
+    first, second = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (2, 32, 64, 3), dtype=np.uint8))
+    both = patchify(torch.stack([first, second])[None]).unflatten(1, (3, 2, 256))
+    assert torch.equal(both[:, :, 0], patchify(first[None]).unflatten(1, (3, 2, 256))[:, :, 0])
+    assert torch.equal(both[:, :, 1], patchify(second[None]).unflatten(1, (3, 2, 256))[:, :, 1])
+
+
+@pytest.mark.parametrize("name", ["one image", "image first and last", "sizes and numbers", "videos"])
+def test_vision_tower_gives_what_transformers_gives(backbone, reference, name):
     inputs = batch(BATCHES[name])
     with torch.no_grad():
-        expected = backbone.model.visual(inputs.pixel_values, grid_thw=inputs.image_grid_thw).pooler_output
+        expected = reference.model.visual(inputs.pixel_values, grid_thw=inputs.image_grid_thw).pooler_output
         mine = image_features(backbone.model.visual, inputs.pixel_values, inputs.image_grid_thw)
+        split = image_features(reference.model.visual, inputs.pixel_values, inputs.image_grid_thw)
     assert expected.std() > 1e-3
     torch.testing.assert_close(mine, expected, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(split, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_pictures_of_one_length_are_attended_to_in_one_call(backbone, monkeypatch):
+    calls = []
+    attention = torch.nn.functional.scaled_dot_product_attention
+    monkeypatch.setattr(
+        torch.nn.functional,
+        "scaled_dot_product_attention",
+        lambda query, *others, **options: calls.append(tuple(query.shape)) or attention(query, *others, **options),
+    )
+    inputs = batch([[(4, 6), (4, 4), 1, (2, 4, 4)], [(6, 4), (4, 4)]])
+    image_features(backbone.model.visual, inputs.pixel_values, inputs.image_grid_thw)
+    assert calls == [(4, 2, 16, 16), (2, 2, 24, 16)]  # pictures, heads, patches, width; the tower has one block
 
 
 def test_vision_gradients_are_the_same_with_checkpointing(backbone):
     inputs = batch([[(4, 4), (4, 4)]])
-    visual = backbone.model.visual
-    found = []
+    other = copy.deepcopy(backbone).train()
+    visual = other.model.visual
+    found, calls = [], []
+    visual.blocks[0].mlp.register_forward_pre_hook(lambda *_: calls.append(len(found)))
     for on in (False, True):
-        visual.train()
         if on:
-            visual.blocks[0].gradient_checkpointing = True
+            other.activation_checkpointing_enable()
         visual.zero_grad()
         image_features(visual, inputs.pixel_values, inputs.image_grid_thw).square().sum().backward()
         found.append([parameter.grad.clone() for parameter in visual.parameters()])
-        visual.blocks[0].gradient_checkpointing = False
-    visual.eval()
-    visual.zero_grad()
     assert all(torch.equal(first, second) for first, second in zip(*found, strict=True))
+    assert calls == [0, 1, 1]  # computed again for the gradient
+
+
+def test_vision_blocks_can_be_sharded(backbone, tmp_path):
+    """Under FSDP2 a block has whole weights only while it is called itself."""
+
+    class Tower(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.visual = copy.deepcopy(backbone.model.visual)
+
+        def forward(self, pixels, grids):
+            return image_features(self.visual, pixels, grids)
+
+    inputs = batch([[(4, 4), 2, (6, 4)]])
+    expected = image_features(backbone.model.visual, inputs.pixel_values, inputs.image_grid_thw)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meeting", rank=0, world_size=1)
+    try:
+        tower, mesh = Tower(), init_device_mesh("cpu", (1,))
+        for block in tower.visual.blocks:
+            fully_shard(block, mesh=mesh)
+        fully_shard(tower, mesh=mesh)
+        found = tower(inputs.pixel_values, inputs.image_grid_thw)
+        found.square().sum().backward()
+        assert all(parameter.grad is not None for parameter in tower.parameters())
+    finally:
+        torch.distributed.destroy_process_group()
+    assert torch.equal(found, expected)
 
 
 def test_patches_that_do_not_fit_the_grids_are_refused(backbone):
@@ -161,17 +249,20 @@ def test_patches_that_do_not_fit_the_grids_are_refused(backbone):
 
 
 @pytest.mark.parametrize("name", BATCHES)
-def test_hidden_states_are_transformers_own(backbone, name):
-    inputs = batch(BATCHES[name], pad_to=70)
+def test_hidden_states_are_transformers_own(backbone, reference, name):
+    check_states(backbone, reference, BATCHES[name], pad_to=70)
+
+
+def test_hidden_states_of_random_batches_are_transformers_own(backbone, reference):
+    rng = np.random.default_rng(2)
+    for _ in range(8):
+        check_states(backbone, reference, random_samples(rng))
+
+
+def check_states(backbone, reference, samples, pad_to=0):
+    inputs = batch(samples, pad_to)
     with torch.no_grad():
-        expected = backbone.model(
-            input_ids=inputs.input_ids,
-            attention_mask=inputs.valid.long(),
-            pixel_values=inputs.pixel_values,
-            image_grid_thw=inputs.image_grid_thw,
-            mm_token_type_ids=(inputs.input_ids == IMAGE).int(),
-            use_cache=False,
-        ).last_hidden_state
+        expected = reference.model(**upstream(samples, inputs), use_cache=False).last_hidden_state
         mine = hidden_states(backbone, inputs)
     torch.testing.assert_close(mine[inputs.valid], expected[inputs.valid], rtol=1e-4, atol=1e-5)
     assert (mine[~inputs.valid] == 0).all()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from trained_policy import trained_bundle
+from trained_policy import human_bundle, trained_bundle
 
 from vlarig.policies.api import PolicyError
 from vlarig.policies.qwen_vla import checkpoint
@@ -169,6 +171,68 @@ def test_what_does_not_fit_is_refused_in_one_sentence(copied: Path, spoil: Calla
     assert "\n" not in str(caught.value)
 
 
+@pytest.fixture(scope="module")
+def human(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("human") / "tiny"
+    save_checkpoint(folder, human_bundle())
+    return folder
+
+
+def test_eigengrasps_come_back_to_the_bit_and_are_part_of_the_revision(human: Path, tmp_path: Path) -> None:
+    loaded = load_checkpoint(human)
+    assert loaded.description == human_bundle().description
+    for path in human.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    assert load_checkpoint(tmp_path).revision == loaded.revision
+    edit("eigengrasps.json", lambda data: data["mean"].reverse())(tmp_path)
+    assert load_checkpoint(tmp_path).revision != loaded.revision
+    assert describe_checkpoint(tmp_path) != loaded.description
+
+
+def test_a_checkpoint_without_eigengrasps_has_the_revision_that_it_always_had(saved: Path) -> None:
+    names = ("config.json", "tokenizer.json", "statistics.json", "embodiments.json", "model.safetensors")
+    lines = "".join(f"{name} {hashlib.sha256((saved / name).read_bytes()).hexdigest()}\n" for name in names)
+    assert load_checkpoint(saved).revision == f"sha256 {hashlib.sha256(lines.encode()).hexdigest()}"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "sentence"),
+    [
+        (
+            lambda folder: (folder / "eigengrasps.json").unlink(),
+            r"eigengrasps\.json: 'real_human' has 10 eigengrasps a hand, and the description has 0; give those",
+        ),
+        (
+            edit("eigengrasps.json", lambda data: [data[name].pop() for name in ("components", "explained")]),
+            r"eigengrasps\.json: 'real_human' has 10 eigengrasps a hand, and the description has 9",
+        ),
+        (cut_off("eigengrasps.json"), r"eigengrasps\.json does not read as JSON"),
+        (edit("eigengrasps.json", lambda data: data.pop("mean")), r"eigengrasps\.json: eigengrasps are expected as a mean"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_hands_without_their_eigengrasps_are_refused(
+    human: Path, tmp_path: Path, spoil: Callable[[Path], object], sentence: str
+) -> None:
+    for path in human.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    spoil(tmp_path)
+    with pytest.raises(PolicyError, match=sentence) as caught:
+        describe_checkpoint(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_hands_without_eigengrasps_are_not_even_described(tmp_path: Path) -> None:
+    with pytest.raises(PolicyError, match="'real_human' has 10 eigengrasps a hand, and the description has 0"):
+        dataclasses.replace(human_bundle().description, eigengrasps=None)
+
+
+def test_eigengrasps_of_a_checkpoint_that_was_not_finished_are_not_taken_over(human: Path, tmp_path: Path) -> None:
+    (tmp_path / "eigengrasps.json").write_bytes((human / "eigengrasps.json").read_bytes())
+    save_checkpoint(tmp_path, trained_bundle())
+    assert describe_checkpoint(tmp_path).eigengrasps is None
+
+
 def test_a_checkpoint_is_not_written_over(saved: Path) -> None:
     with pytest.raises(PolicyError, match="holds a checkpoint already; name another folder"):
         save_checkpoint(saved, trained_bundle())
@@ -214,7 +278,7 @@ def test_a_presets_weights_are_drawn_on_the_cpu_and_moved(monkeypatch: pytest.Mo
     monkeypatch.setattr(
         checkpoint,
         "build",
-        lambda config, seed, backbone, device, dtype: places.append(str(device)) or made(config, None, device="meta"),
+        lambda config, seed, backbone, device, dtype, compute: places.append(str(device)) or made(config, None, device="meta"),
     )
     monkeypatch.setattr(checkpoint, "_weights_hash", lambda model: "none")
     load("small", device="meta")

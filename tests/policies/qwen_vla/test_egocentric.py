@@ -14,11 +14,13 @@ from vlarig.policies.qwen_vla.egocentric import (
     HandMotion,
     actions_to_hands,
     axis_angle,
+    eigengrasps_of,
     hands_to_actions,
     rotation_matrix,
     wrist_channels,
     wrist_poses,
 )
+from vlarig.policies.qwen_vla.embodiments import EMBODIMENTS
 
 ANGLES = (0.0, 1e-300, 1e-12, 1e-8, 1e-4, 0.1, 1.0, 2.5, np.pi - 1e-4, np.pi - 1e-8, np.pi - 1e-12)
 
@@ -99,7 +101,7 @@ def hand_poses(rank, count=2000, seed=0, noise=0.0):
 
 def test_a_known_low_rank_hand_is_recovered():
     data, mean, directions, spread = hand_poses(rank=4, count=50_000, noise=0.001)
-    grasps = Eigengrasps.fit(data)
+    grasps = Eigengrasps.fit([data])
     assert grasps.components.shape == (10, 45)
     np.testing.assert_allclose(grasps.mean, mean, atol=0.02)
     alike = np.abs(np.sum(grasps.components[:4] * directions, axis=1))
@@ -110,14 +112,14 @@ def test_a_known_low_rank_hand_is_recovered():
 
 def test_a_hand_of_ten_modes_comes_back_exactly():
     data, *_ = hand_poses(rank=10)
-    grasps = Eigengrasps.fit(data)
+    grasps = Eigengrasps.fit([data])
     np.testing.assert_allclose(grasps.decode(grasps.encode(data)), data, atol=1e-12)
     assert grasps.explained.sum() == pytest.approx(1)
 
 
 def test_the_fit_is_that_of_the_covariances_eigenvectors():
     data, *_ = hand_poses(rank=20, noise=0.01)
-    grasps = Eigengrasps.fit(data)
+    grasps = Eigengrasps.fit([data])
     values, vectors = np.linalg.eigh(np.cov(data.T))
     values, vectors = values[::-1], vectors[:, ::-1].T[:10]
     largest = vectors[np.arange(10), np.abs(vectors).argmax(1)]
@@ -127,17 +129,36 @@ def test_the_fit_is_that_of_the_covariances_eigenvectors():
     np.testing.assert_allclose(grasps.encode(data).var(0, ddof=1), values[:10], rtol=1e-9)
 
 
+@pytest.mark.parametrize("offset", [0.0, 1e4])
+def test_poses_that_come_in_parts_give_the_singular_vectors_of_all(offset):
+    data = hand_poses(rank=20, noise=0.01)[0] + offset
+    cuts = [0, 1, 1, 500, 507]
+    grasps = Eigengrasps.fit(iter(np.split(data, cuts)))
+    _, singular, rows = np.linalg.svd(data - data.mean(0), full_matrices=False)
+    signs = np.sign(rows[np.arange(45), np.abs(rows).argmax(1)])
+    tolerance = 1e-10 if offset == 0 else 1e-8  # the data themselves have digits of 1e-12 then
+    np.testing.assert_allclose(grasps.mean, data.mean(0), rtol=1e-13)
+    np.testing.assert_allclose(grasps.components, (rows * signs[:, None])[:10], atol=tolerance)
+    np.testing.assert_allclose(grasps.explained, (singular**2 / (singular**2).sum())[:10], atol=1e-12)
+
+
 def test_the_sign_is_settled_so_that_mirrored_data_has_the_same_components():
     data, *_ = hand_poses(rank=20)
-    mirrored = Eigengrasps.fit(2 * data.mean(0) - data)
-    np.testing.assert_allclose(mirrored.components, Eigengrasps.fit(data).components, atol=1e-9)
+    mirrored = Eigengrasps.fit([2 * data.mean(0) - data])
+    np.testing.assert_allclose(mirrored.components, Eigengrasps.fit([data]).components, atol=1e-9)
 
 
 def test_eigengrasps_survive_json_exactly():
-    grasps = Eigengrasps.fit(hand_poses(rank=20)[0])
+    grasps = Eigengrasps.fit([hand_poses(rank=20)[0]])
     back = Eigengrasps.from_data(json.loads(json.dumps(grasps.to_data())))
     for name in ("mean", "components", "explained"):
         np.testing.assert_array_equal(getattr(back, name), getattr(grasps, name))
+    assert (back, hash(back)) == (grasps, hash(grasps))
+    assert back != Eigengrasps(grasps.mean + 1, grasps.components, grasps.explained)
+
+
+def test_the_eigengrasp_channels_of_human_hands_are_known_by_name():
+    assert {name: eigengrasps_of(each) for name, each in EMBODIMENTS.items() if eigengrasps_of(each)} == {"real_human": 10}
 
 
 # --- the 32 channels ---
@@ -145,7 +166,7 @@ def test_eigengrasps_survive_json_exactly():
 
 def test_two_hands_become_32_channels_and_come_back():
     joints, *_ = hand_poses(rank=10, count=64)
-    grasps = Eigengrasps.fit(joints)
+    grasps = Eigengrasps.fit([joints])
     left, right = HandMotion(poses(16, 1), joints[:16]), HandMotion(poses(16, 2), joints[16:32])
     start_left, start_right = poses(2, 3)
     actions = hands_to_actions(left, right, start_left, start_right, grasps)
@@ -165,6 +186,10 @@ def sheared():
     return matrix
 
 
+def eigengrasps_data(**changed):
+    return {"mean": np.zeros(45), "components": np.eye(10, 45), "explained": np.full(10, 0.05)} | changed
+
+
 @pytest.mark.parametrize(
     ("make", "words"),
     [
@@ -173,9 +198,14 @@ def sheared():
         (lambda: wrist_channels(np.full((1, 4, 4), np.nan), np.eye(4)), "not a rotation"),
         (lambda: wrist_channels(np.zeros((1, 3, 4)), np.eye(4)), r"shape \(1, 3, 4\), expected homogeneous"),
         (lambda: wrist_poses(np.zeros((2, 7)), np.eye(4)), r"shape \(2, 7\), expected rows of 6"),
-        (lambda: Eigengrasps.fit(np.zeros((10, 45))), "10 eigengrasps cannot be fitted to 10 poses"),
-        (lambda: Eigengrasps.fit(np.zeros((100, 44))), "expected rows of 45"),
+        (lambda: Eigengrasps.fit([np.zeros((4, 45)), np.zeros((6, 45))]), "10 eigengrasps cannot be fitted to 10 poses"),
+        (lambda: Eigengrasps.fit([]), "10 eigengrasps cannot be fitted to 0 poses"),
+        (lambda: Eigengrasps.fit([np.zeros((100, 45)), np.zeros((100, 44))]), r"shape \(100, 44\), expected rows of 45"),
+        (lambda: Eigengrasps.fit(np.zeros((100, 45))), r"arrays of hand poses have the shape \(45,\), expected rows of 45"),
+        (lambda: Eigengrasps.fit([np.full((100, 45), np.nan)]), "a hand pose holds a number that is not finite"),
         (lambda: Eigengrasps.from_data({"mean": [0.0]}), "eigengrasps are expected as"),
+        (lambda: Eigengrasps.from_data(eigengrasps_data(mean=np.full(45, np.nan))), "a mean of 45 numbers"),
+        (lambda: Eigengrasps.from_data(eigengrasps_data(components=2 * np.eye(10, 45))), "orthonormal components"),
     ],
 )
 def test_what_is_no_hand_is_refused_in_a_sentence(make, words):

@@ -13,12 +13,13 @@ from vlarig.policies.qwen_vla.flow import (
     Beta,
     DenoisingSteps,
     Draws,
-    SdeNoise,
+    Loss,
+    Sde,
     SigmoidNormal,
+    action_loss,
     draw,
     euler,
     interpolate,
-    masked_velocity_loss,
     recompute_log_probability,
     sample_chain,
     sample_losses,
@@ -53,6 +54,10 @@ def normal(*shape, seed=0, dtype=torch.float32):
 # --- the loss ---
 
 
+def velocity_loss(predicted: torch.Tensor, target: torch.Tensor, mask: torch.Tensor) -> Loss:
+    return action_loss(sample_losses(predicted, target, mask), mask)
+
+
 def test_the_interpolant_is_the_clean_chunk_at_0_and_the_noise_at_1():
     clean, noise = normal(3, H, K, seed=1), normal(3, H, K, seed=2)
     chunks = interpolate(clean, noise, torch.tensor([0.0, 1.0, 0.25]))
@@ -70,14 +75,14 @@ def test_the_loss_averages_over_steps_then_channels_then_samples():
     first = (error[0, :4, 0].mean() + error[0, :2, 1].mean() + error[0, :4, 2].mean()) / 3
     second = error[1, :8, :7].mean()
     torch.testing.assert_close(sample_losses(predicted, target, mask).double(), torch.stack((first, second)))
-    torch.testing.assert_close(masked_velocity_loss(predicted, target, mask).double(), (first + second) / 2)
+    torch.testing.assert_close(velocity_loss(predicted, target, mask).mean.double(), (first + second) / 2)
 
 
 def test_a_sample_counts_the_same_whatever_its_size():
     mask = masks((1, 1), (8, 12))
     target = torch.zeros(2, H, K)
     predicted = torch.ones(2, H, K, requires_grad=True)
-    masked_velocity_loss(predicted, target, mask).backward()
+    velocity_loss(predicted, target, mask).mean.backward()
     assert predicted.grad is not None
     assert predicted.grad[0].sum() == pytest.approx(predicted.grad[1].sum().item(), rel=1e-6) == pytest.approx(1.0)
 
@@ -87,7 +92,7 @@ def test_masked_entries_get_exactly_zero_gradient():
     predicted, target = normal(2, H, K, seed=5), normal(2, H, K, seed=6)
     predicted[~mask], target[~mask] = math.inf, math.nan
     predicted.requires_grad_()
-    loss = masked_velocity_loss(predicted, target, mask)
+    loss = velocity_loss(predicted, target, mask).mean
     loss.backward()
     assert predicted.grad is not None
     assert loss.isfinite()
@@ -95,15 +100,24 @@ def test_masked_entries_get_exactly_zero_gradient():
     assert (predicted.grad[mask] != 0).all()
 
 
+def test_two_micro_batches_are_one_batch():
+    predicted, target = normal(3, H, K, seed=7), normal(3, H, K, seed=8)
+    mask = masks((8, 7), (2, 1), (0, 0))
+    whole = velocity_loss(predicted, target, mask)
+    halves = velocity_loss(predicted[:1], target[:1], mask[:1]) + velocity_loss(predicted[1:], target[1:], mask[1:])
+    torch.testing.assert_close(halves.mean, whole.mean)
+    assert halves.count == whole.count == 2
+
+
 def test_a_sample_without_actions_neither_counts_nor_breaks_the_loss():
     predicted, target = normal(2, H, K, seed=7), normal(2, H, K, seed=8)
-    alone = masked_velocity_loss(predicted[:1], target[:1], masks((8, 7)))
-    torch.testing.assert_close(masked_velocity_loss(predicted, target, masks((8, 7), (0, 0))), alone)
+    alone = velocity_loss(predicted[:1], target[:1], masks((8, 7))).mean
+    torch.testing.assert_close(velocity_loss(predicted, target, masks((8, 7), (0, 0))).mean, alone)
 
 
 def test_the_loss_of_half_precision_is_computed_in_float32():
     predicted = torch.full((1, H, K), 300.0, dtype=torch.float16)  # its square is beyond float16
-    loss = masked_velocity_loss(predicted, torch.zeros(1, H, K), masks((8, 7)))
+    loss = velocity_loss(predicted, torch.zeros(1, H, K), masks((8, 7))).mean
     assert loss.dtype == torch.float32
     assert loss == 90_000
 
@@ -174,19 +188,19 @@ def gaussian_field(mean, std):
 
 def marginal(steps, level, index=None, count=400_000):
     """Mean and standard deviation of what N(0.7, 0.4^2) becomes, with the step of that index stochastic, or all of them."""
-    sde = SdeNoise(level or 0.5, "all" if index is None else "one")
+    sde = Sde(steps, "score_all" if index is None else "noise_one", level=level or 0.5)
     field, start = gaussian_field(0.7, 0.4), normal(1, count, 1, seed=steps)
     if level is None:
         actions = euler(field, start, steps)
     elif steps <= 10:
         step = torch.tensor([list(range(steps)) if index is None else [index]])
-        draws = Draws(start, step, normal(1, step.shape[1], count, 1, seed=99))
-        actions = sample_chain(field, draws, torch.ones(1, count, 1, dtype=torch.bool), steps, sde).actions
+        draws = Draws(start, step, normal(1, step.shape[1], count, 1, seed=99), step)
+        actions = sample_chain(field, draws, torch.ones(1, count, 1, dtype=torch.bool), sde).actions
     else:  # one step at a time: the noise of all of them would not fit
         actions, generator = start, torch.Generator().manual_seed(99)
         for k in range(steps):
             step = torch.tensor([k])
-            mean, std = sde_step(actions, field(actions, step_time(step, steps)), step, steps, sde)
+            mean, std = sde_step(actions, field(actions, step_time(step, steps)), step, sde)
             actions = mean.float() + std.float() * torch.randn(actions.shape, generator=generator)
     return actions.mean().item(), actions.std().item()
 
@@ -218,11 +232,11 @@ def test_one_stochastic_step_of_four_stays_close_to_the_ode(index, expected):
 def test_the_steps_standard_deviations_have_the_closed_form(steps, stds):
     step = torch.arange(steps)
     zeros = torch.zeros(steps, 1, 1)
-    _, std = sde_step(zeros, zeros, step, steps, SdeNoise(0.5))
+    _, std = sde_step(zeros, zeros, step, Sde(steps, level=0.5))
     assert std.shape == (steps, 1, 1)
     assert std.flatten()[: len(stds)].tolist() == pytest.approx(stds, abs=6e-4)
     assert std[-1].item() == pytest.approx(0.5 / math.sqrt(steps * (steps - 1)))
-    _, halved = sde_step(zeros, zeros, step, steps, SdeNoise(0.5, temperature=0.5))
+    _, halved = sde_step(zeros, zeros, step, Sde(steps, level=0.5, temperature=0.5))
     torch.testing.assert_close(halved, std / 2)
 
 
@@ -231,7 +245,7 @@ def test_the_step_is_the_published_one():
     steps, level = 5, 0.7
     x, v = normal(steps, H, K, seed=12, dtype=torch.float64), normal(steps, H, K, seed=13, dtype=torch.float64)
     step = torch.arange(steps)
-    mean, std = sde_step(x, v, step, steps, SdeNoise(level))
+    mean, std = sde_step(x, v, step, Sde(steps, level=level))
     for k in range(steps):
         t, d = 1 - k / steps, 1 / steps
         g = level * math.sqrt(t / (1 - t if k else 1 / steps))
@@ -243,7 +257,7 @@ def test_the_step_is_the_published_one():
 
 def test_the_step_is_computed_in_float32():
     half = torch.ones(1, H, K, dtype=torch.bfloat16)
-    mean, std = sde_step(half, half, torch.tensor([1]), 4, SdeNoise())
+    mean, std = sde_step(half, half, torch.tensor([1]), Sde())
     assert mean.dtype == std.dtype == torch.float32
 
 
@@ -265,14 +279,15 @@ class Field(torch.nn.Module):
 
 MASK = masks((8, 7), (5, 3), (1, 1), (8, 12))
 SEEDS = (2**63 + 1, 7, 8, 9)
+FORMS = ("score_one", "noise_one", "score_all")
 
 
-@pytest.mark.parametrize("noisy", ["one", "all"])
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("temperature", [1.0, 0.6])
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
-def test_the_log_probability_is_that_of_torch_distributions(noisy, temperature, reduction):
-    field, sde = Field(), SdeNoise(0.5, noisy, temperature, reduction)
-    chain = sample_chain(field, draw(SEEDS, H, K, 4, sde), MASK, 4, sde)
+def test_the_log_probability_is_that_of_torch_distributions(form, temperature, reduction):
+    field, sde = Field(), Sde(form=form, temperature=temperature, reduction=reduction)
+    chain = sample_chain(field, draw(SEEDS, H, K, sde), MASK, sde)
     expected = torch.zeros(len(SEEDS), dtype=torch.float64)
     for index, valid in enumerate(MASK):
         for n, k in enumerate(chain.denoising_steps.step[index].tolist()):
@@ -288,45 +303,45 @@ def test_the_log_probability_is_that_of_torch_distributions(noisy, temperature, 
     torch.testing.assert_close(chain.log_probability.double(), expected, rtol=1e-5, atol=1e-4)
 
 
-@pytest.mark.parametrize("noisy", ["one", "all"])
-def test_unchanged_weights_give_the_ratio_1_and_changed_ones_do_not(noisy):
-    field, sde = Field(), SdeNoise(noisy=noisy)
-    chain = sample_chain(field, draw(SEEDS, H, K, 4, sde), MASK, 4, sde)
-    again = recompute_log_probability(field, chain.denoising_steps, MASK, 4, sde)
+@pytest.mark.parametrize("form", FORMS)
+def test_unchanged_weights_give_the_ratio_1_and_changed_ones_do_not(form):
+    field, sde = Field(), Sde(form=form)
+    chain = sample_chain(field, draw(SEEDS, H, K, sde), MASK, sde)
+    again = recompute_log_probability(field, chain.denoising_steps, MASK, sde)
     ratio = (again - chain.log_probability).exp()
     assert (ratio - 1).abs().max() < 1e-5
     assert again.requires_grad
-    other = recompute_log_probability(Field(seed=1), chain.denoising_steps, MASK, 4, sde)
+    other = recompute_log_probability(Field(seed=1), chain.denoising_steps, MASK, sde)
     assert ((other - chain.log_probability).exp() - 1).abs().min() > 1e-3
 
 
 def test_a_step_in_the_direction_of_the_gradient_makes_the_chunk_more_probable():
-    field, sde = Field(), SdeNoise()
-    chain = sample_chain(field, draw(SEEDS, H, K, 4, sde), MASK, 4, sde)
-    recompute_log_probability(field, chain.denoising_steps, MASK, 4, sde).sum().backward()
+    field, sde = Field(), Sde()
+    chain = sample_chain(field, draw(SEEDS, H, K, sde), MASK, sde)
+    recompute_log_probability(field, chain.denoising_steps, MASK, sde).sum().backward()
     with torch.no_grad():
         for parameter in field.parameters():
             parameter += 1e-4 * parameter.grad
-    assert recompute_log_probability(field, chain.denoising_steps, MASK, 4, sde).sum() > chain.log_probability.sum()
+    assert recompute_log_probability(field, chain.denoising_steps, MASK, sde).sum() > chain.log_probability.sum()
 
 
 def test_padded_entries_do_not_move_the_log_probability():
-    field, sde = Field(), SdeNoise(noisy="all")
-    stored = sample_chain(field, draw(SEEDS, H, K, 4, sde), MASK, 4, sde).denoising_steps
+    field, sde = Field(), Sde(form="score_all")
+    stored = sample_chain(field, draw(SEEDS, H, K, sde), MASK, sde).denoising_steps
     padding = ~MASK[:, None].expand_as(stored.after)
     drifting = lambda x, t: torch.where(MASK, field(x, t), math.nan)  # noqa: E731
     moved = DenoisingSteps(stored.before, torch.where(padding, 1e6, stored.after), stored.step)
-    recomputed = recompute_log_probability(field, stored, MASK, 4, sde)
-    assert torch.equal(recompute_log_probability(drifting, moved, MASK, 4, sde), recomputed)
-    wider = recompute_log_probability(field, stored, torch.ones_like(MASK), 4, sde)
+    recomputed = recompute_log_probability(field, stored, MASK, sde)
+    assert torch.equal(recompute_log_probability(drifting, moved, MASK, sde), recomputed)
+    wider = recompute_log_probability(field, stored, torch.ones_like(MASK), sde)
     assert (wider - recomputed).abs()[:3].min() > 1  # so there was something to leave out
 
 
 def test_the_one_stochastic_step_is_the_one_drawn_and_the_others_are_eulers():
-    field, sde, steps = Field(), SdeNoise(), 4
-    draws = draw(SEEDS, H, K, steps, sde)
-    quiet = Draws(draws.start, torch.tensor([[0], [1], [2], [3]]), draws.noise)
-    chain = sample_chain(field, quiet, MASK, steps, sde)
+    sde, steps = Sde(form="noise_one"), 4
+    field, draws = Field(), draw(SEEDS, H, K, sde)
+    step = torch.tensor([[0], [1], [2], [3]])
+    chain = sample_chain(field, Draws(draws.start, step, draws.noise, step), MASK, sde)
     chunk = draws.start
     for k in range(steps):
         # Until its own step a sample is where Euler's steps bring it.
@@ -338,22 +353,64 @@ def test_the_one_stochastic_step_is_the_one_drawn_and_the_others_are_eulers():
 
 
 def test_a_chain_of_all_steps_joins_on():
-    sde = SdeNoise(noisy="all")
-    chain = sample_chain(Field(), draw(SEEDS, H, K, 4, sde), MASK, 4, sde)
+    sde = Sde(form="score_all")
+    chain = sample_chain(Field(), draw(SEEDS, H, K, sde), MASK, sde)
     stored = chain.denoising_steps
     assert stored.step.tolist() == [[0, 1, 2, 3]] * 4
     assert torch.equal(stored.after[:, :-1], stored.before[:, 1:])
     assert torch.equal(stored.after[:, -1], chain.actions)
 
 
+def test_one_of_all_noisy_steps_is_scored():
+    """The paper's words: the chunk is that of noise at every step, the log-probability that of the one step drawn."""
+    field, paper, joint = Field(), Sde(form="score_one"), Sde(form="score_all")
+    draws = draw(SEEDS, H, K, paper)
+    assert draws.noisy.tolist() == [[0, 1, 2, 3]] * 4
+    whole = sample_chain(field, draw(SEEDS, H, K, joint), MASK, joint)
+    one = sample_chain(field, draws, MASK, paper)
+    torch.testing.assert_close(one.actions, whole.actions)
+    for index, (step,) in enumerate(draws.scored.tolist()):
+        torch.testing.assert_close(one.denoising_steps.before[index, 0], whole.denoising_steps.before[index, step])
+        torch.testing.assert_close(one.denoising_steps.after[index, 0], whole.denoising_steps.after[index, step])
+
+
+def test_steps_that_are_not_executed_are_not_scored():
+    field, sde = Field(), Sde()
+    draws = draw(SEEDS, H, K, sde)
+    executed = MASK & (torch.arange(H) < 3)[:, None]
+    chain = sample_chain(field, draws, executed, sde)
+    stored = chain.denoising_steps
+    later = DenoisingSteps(stored.before, torch.where(executed[:, None], stored.after, 9.0), stored.step)
+    torch.testing.assert_close(recompute_log_probability(field, later, executed, sde), chain.log_probability)
+    assert (sample_chain(field, draws, MASK, sde).log_probability - chain.log_probability).abs()[0] > 1
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_an_update_costs_as_many_passes_as_the_table_says(form):
+    calls = []
+    sde, field = Sde(steps=5, form=form), Field()
+    spy = lambda x, t: calls.append(t) or field(x, t)  # noqa: E731
+    chain = sample_chain(spy, draw(SEEDS, H, K, sde), MASK, sde)
+    assert len(calls) == 5
+    recompute_log_probability(spy, chain.denoising_steps, MASK, sde)
+    assert len(calls) == 5 + (5 if form == "score_all" else 1)
+
+
 # --- chance ---
 
 
-@pytest.mark.parametrize("noisy", ["one", "all"])
-def test_a_draw_depends_on_its_seed_alone(noisy):
-    sde = SdeNoise(noisy=noisy, temperature=0.6)
-    together, alone = draw(SEEDS, H, K, 4, sde), draw(SEEDS[2:3], H, K, 4, sde)
-    for name in ("start", "step", "noise"):
+def test_a_step_is_drawn_for_each_sample_or_for_the_batch():
+    own, shared = draw(range(40), H, K, Sde()), draw(range(40), H, K, Sde(drawn="batch"))
+    assert set(own.scored.flatten().tolist()) == {0, 1, 2, 3}
+    assert shared.scored.flatten().tolist() == [own.scored[0].item()] * 40
+    assert torch.equal(own.noise, shared.noise)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_draw_depends_on_its_seed_alone(form):
+    sde = Sde(form=form, temperature=0.6)
+    together, alone = draw(SEEDS, H, K, sde), draw(SEEDS[2:3], H, K, sde)
+    for name in ("start", "noisy", "noise", "scored"):
         assert torch.equal(getattr(together, name)[2:3], getattr(alone, name))
     assert torch.equal(together.start, start_noise(SEEDS, H, K, temperature=0.6))
     assert len({tuple(step) for step in together.start[:, 0].tolist()}) == 4
@@ -365,13 +422,13 @@ def test_seeds_that_agree_in_their_lower_half_are_different_seeds():
 
 
 def test_the_noise_is_standard_normal_and_the_step_uniform():
-    draws = draw(range(2000), H, K, 4, SdeNoise())
+    draws = draw(range(2000), H, K, Sde())
     for noise in (draws.start, draws.noise):
         assert noise.mean() == pytest.approx(0, abs=0.01)
         assert noise.std() == pytest.approx(1, abs=0.01)
-    shares = torch.bincount(draws.step.flatten(), minlength=4) / 2000
+    shares = torch.bincount(draws.scored.flatten(), minlength=4) / 2000
     assert shares.tolist() == pytest.approx([0.25] * 4, abs=0.04)
-    assert torch.corrcoef(torch.stack((draws.start.flatten(), draws.noise.flatten())))[0, 1].abs() < 0.01
+    assert torch.corrcoef(torch.stack((draws.start.flatten(), draws.noise[:, 0].flatten())))[0, 1].abs() < 0.01
 
 
 def test_the_temperature_scales_the_start():
@@ -382,9 +439,11 @@ def test_the_temperature_scales_the_start():
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: SdeNoise(level=0), "noise level is 0"),
-        (lambda: SdeNoise(temperature=0), "temperature is 0"),
-        (lambda: SdeNoise(noisy="two"), "noisy steps are 'two', expected 'one' or 'all'"),  # type: ignore[arg-type]
+        (lambda: Sde(level=0), "noise level is 0"),
+        (lambda: Sde(temperature=0), "temperature is 0"),
+        (lambda: Sde(form="two"), "form is 'two', expected one of score_one, noise_one, score_all"),  # type: ignore[arg-type]
+        (lambda: Sde(drawn="all"), "drawn is 'all', expected one of sample, batch"),  # type: ignore[arg-type]
+        (lambda: Sde(steps=0), "0 denoising steps"),
         (lambda: Beta(toward="left"), "expected 'clean' or 'noise'"),  # type: ignore[arg-type]
         (lambda: SigmoidNormal(std=0), "std is 0"),
         (lambda: euler(Field(), torch.zeros(1, H, K), 0), "0 denoising steps"),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
+from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from vlarig.envs.embodiments import TABLETOP_PANDA, WIDOWX_BRIDGE
 from vlarig.policies.api import PolicyError
 from vlarig.policies.images import fit_image
 from vlarig.policies.qwen_vla.config import PRESETS
-from vlarig.policies.qwen_vla.embodiments import ROBOTWIN_ALOHA, VLNCE_RXR
+from vlarig.policies.qwen_vla.conversation import Conversation, Limits, Picture, Turn, Video, fitted
+from vlarig.policies.qwen_vla.embodiments import ROBOTWIN_ALOHA, VLNCE_RXR, embodiment_named
 from vlarig.policies.qwen_vla.inputs import InputBuilder, Prompted, prompted
 from vlarig.policies.qwen_vla.prompt import IMAGE_PAD, chat_text, embodiment_prompt
 from vlarig.policies.qwen_vla.tokenizer import encode, small_tokenizer, token_ids
@@ -100,6 +102,75 @@ def test_a_sample_alone_is_the_same_as_in_a_batch() -> None:
         patches += len(alone.pixel_values)
 
 
+def test_a_builder_that_went_to_another_process_makes_the_same_batches() -> None:
+    MIXING.build(MIXED)  # it keeps prompts by now
+    again, batch = ForkingPickler.loads(ForkingPickler.dumps(MIXING)).build(MIXED), MIXING.build(MIXED)
+    for field in fields(batch):
+        assert torch.equal(getattr(again, field.name), getattr(batch, field.name)), field.name
+
+
+def test_a_robot_without_cameras_and_a_task_family_are_in_the_text() -> None:
+    sample = prompted(observation("wave"), embodiment_named("ur10e"), 16, task_family="manipulation")
+    assert "50 Hz. The task family is manipulation. Please" in sample.text
+    assert sample.views == ()
+
+
+#: Conversations with pictures of other sizes than a policy's.
+CONVERSATIONS = [
+    Conversation((Turn("user", (Picture(picture(7, 40, 100)), "What is it?")), Turn("assistant", ("A red cube.",)))),
+    Conversation(
+        (
+            Turn("user", (Video(np.stack([picture(8, 70, 70)] * 3), (0.0, 1.0, 2.0)), "What moves?")),
+            Turn("assistant", ("Nothing.",)),
+            Turn("user", (Picture(picture(9, 90, 40), frame=1), "And now?")),
+            Turn("assistant", ("The cube.",)),
+        )
+    ),
+]
+MIXED = [CONVERSATIONS[0], SAMPLES[0], CONVERSATIONS[1], SAMPLES[1]]
+LIMITS = Limits(min_pixels=1024, max_pixels=8192)
+MIXING = InputBuilder(CONFIG, SMALL, LIMITS)
+
+
+def test_answers_alone_are_learned() -> None:
+    batch = MIXING.build(MIXED)
+    assert batch.labelled is not None
+    assert batch.targets is not None
+    length = batch.input_ids.shape[1]
+    assert torch.equal(batch.input_ids.flatten()[batch.labelled + 1], batch.targets)
+    rows = batch.labelled // length
+    learned = [SMALL.decode(batch.targets[rows == row]) for row in range(len(MIXED))]
+    assert learned == ["A red cube.<|im_end|>", "", "Nothing.<|im_end|>The cube.<|im_end|>", ""]
+    assert BUILDER.build(SAMPLES).labelled is None
+    assert BUILDER.build(SAMPLES).targets is None
+
+
+def test_prompts_and_conversations_are_the_same_alone_and_in_one_batch() -> None:
+    batch = MIXING.build(MIXED)
+    assert batch.pixel_values is not None
+    assert batch.image_grid_thw is not None
+    assert batch.image_grid_thw.tolist() == [[1, 2, 6], [1, 4, 4], [1, 4, 4], [1, 4, 4], [1, 4, 4], [1, 6, 2]]
+    patches = 0
+    for row, sample in enumerate(MIXED):
+        alone = MIXING.build([sample])
+        length = alone.input_ids.shape[1]
+        assert torch.equal(alone.input_ids[0], batch.input_ids[row, :length])
+        assert torch.equal(alone.positions[:, 0], batch.positions[:, row, :length])
+        if alone.pixel_values is not None:
+            assert torch.equal(alone.pixel_values, batch.pixel_values[patches : patches + len(alone.pixel_values)])
+            patches += len(alone.pixel_values)
+    assert patches == len(batch.pixel_values)
+    last = fitted(CONVERSATIONS[1].seen()[1], LIMITS, 32, 2)[0]
+    assert torch.equal(batch.pixel_values[-12:], patchify(torch.from_numpy(last)))
+
+
+def test_a_conversation_that_is_too_long_is_refused() -> None:
+    with pytest.raises(
+        PolicyError, match=r"has \d+ tokens, 78 of them for pictures and 0 for videos; the limit is 80, see Limits"
+    ):
+        InputBuilder(CONFIG, SMALL, Limits(max_tokens=80)).build([CONVERSATIONS[0]])
+
+
 def test_a_batch_without_pictures_has_none() -> None:
     batch = BUILDER.build([SAMPLES[1], SAMPLES[1]])
     assert batch.pixel_values is None
@@ -121,6 +192,8 @@ def test_what_is_unknown_is_refused() -> None:
         prompted(observation("wave", cam_left_wrist=picture(0)[None]), WIDOWX_BRIDGE, 16)
     with pytest.raises(PolicyError, match=r"the view 'ego' has shape \[.*\]; expected frames"):
         prompted(observation("wave", ego=picture(0)), WIDOWX_BRIDGE, 16)
+    with pytest.raises(PolicyError, match="ur10e has no view 'ego'; it has none"):
+        prompted(observation("wave", ego=picture(0)[None]), embodiment_named("ur10e"), 16)
     with pytest.raises(PolicyError, match="there are no samples"):
         BUILDER.build([])
     with pytest.raises(PolicyError, match="unknown view 'back'"):

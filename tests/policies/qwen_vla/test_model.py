@@ -9,7 +9,7 @@ from transformers.models.qwen3_5.configuration_qwen3_5 import Qwen3_5TextConfig
 from transformers.models.qwen3_5.modeling_qwen3_5 import Qwen3_5TextRotaryEmbedding, apply_rotary_pos_emb
 
 from vlarig.policies.api import PolicyError
-from vlarig.policies.qwen_vla.action_expert import following_positions, rotary_table, rotate
+from vlarig.policies.qwen_vla.action_expert import following_positions, rotary_frequencies, rotary_table, rotate
 from vlarig.policies.qwen_vla.backbone import BackboneInputs, positions_of
 from vlarig.policies.qwen_vla.config import PRESETS
 from vlarig.policies.qwen_vla.model import Context, build, cast_parameters, parameter_counts
@@ -127,7 +127,6 @@ def test_every_mode_runs_and_depends_on_all_it_is_given(name):
         assert found.dtype == torch.float32
         assert (found[~mask] == 0).all()
         assert found[mask].std() > 0.02  # random weights still give actions
-        assert torch.equal(model.velocity_field(context, mask, **options)(noisy, time), found)
 
         def changed(**replaced):
             given = {"noisy": noisy, "time": time, "context": context, "mask": mask, **options, **replaced}
@@ -171,14 +170,27 @@ def test_values_in_masked_entries_change_no_valid_entry(name, filler):
 
 def test_a_short_chunk_is_what_a_short_model_makes_of_it():
     """Steps past the task's chunk are not seen at all: the same weights with a horizon of 8 give the same."""
-    short = dataclasses.replace(TINY, horizon=8)
     noisy, time, mask, _ = chunk(TINY, [(8, 7), (8, 3)])
-    model, other = build(TINY), build(short)
+    model = build(TINY)
     with torch.no_grad():
         context = model.encode(prompts(TINY, [(5, 1, 4), (3, 1, 6)]))
         padded = model.velocity(noisy, time, context, mask)[:, :8]
-        alone = other.velocity(noisy[:, :8], time, context, mask[:, :8])
+        alone = model.velocity(noisy[:, :8], time, context, mask[:, :8])
     torch.testing.assert_close(padded, alone, rtol=1e-5, atol=1e-6)
+
+
+def test_a_whole_trajectory_is_one_chunk():
+    """T2A predicts whole sequences in one pass (paper, section 5.2.1); no weight depends on their length."""
+    model = build(TINY)
+    chunks = dataclasses.replace(TINY, horizon=50)
+    noisy, time, mask, _ = chunk(chunks, [(50, 7), (31, 7)])
+    with torch.no_grad():
+        context = model.encode(prompts(TINY, [(5, 0, 4), (3, 0, 6)]))
+        found = model.velocity(noisy, time, context, mask)
+        assert found.shape == (2, 50, 64)
+        moved = model.velocity(noisy.index_fill(1, torch.tensor([49]), 3.0), time, context, mask)
+    assert (moved[0, :49] != found[0, :49]).any()  # its last step is seen by its first ones
+    assert torch.equal(moved[1], found[1])
 
 
 @pytest.mark.parametrize("name", VARIANTS)
@@ -216,10 +228,16 @@ def test_no_attention_mask_is_passed_where_nothing_is_padded():
     with torch.no_grad():
         full = model.encode(prompts(TINY, [(5, 1, 4), (5, 1, 4)]))
         ragged = model.encode(prompts(TINY, [(5, 1, 4), (5, 1, 3)]))
-    mask, short = chunk(TINY, [(16, 7), (16, 3)])[2], chunk(TINY, [(16, 7), (15, 7)])[2]
-    assert model.condition(full, mask).attend is None
-    assert model.condition(full, short).attend.shape == (2, 1, 1, full.valid.shape[1] + 16)
-    assert (~model.condition(ragged, mask).attend).sum() == 1
+    noisy, time, mask, _ = chunk(TINY, [(16, 7), (16, 3)])
+    short = chunk(TINY, [(16, 7), (15, 7)])[2]
+    seen = []
+    model.expert.blocks[0].register_forward_pre_hook(lambda _, arguments: seen.append(arguments[-1]))
+    with torch.no_grad():
+        for context, valid in ((full, mask), (full, short), (ragged, mask)):
+            model.velocity(noisy, time, context, valid)
+    assert seen[0] is None
+    assert seen[1].shape == (2, 1, 1, full.valid.shape[1] + 16)
+    assert (~seen[2]).sum() == 1
 
 
 def test_gradients_reach_every_weight():
@@ -281,7 +299,7 @@ def test_rotary_positions_are_the_backbone_s(sections, theta):
     positions = torch.randint(0, 300, (3, 2, 9))
     query, key = torch.randn(2, 3, 9, head), torch.randn(2, 3, 9, head)
     cos, sin = theirs(query, positions)
-    mine = rotary_table(positions, tuple(sections), theta)
+    mine = rotary_table(positions, *rotary_frequencies(tuple(sections), theta))
     torch.testing.assert_close(mine[0], cos, rtol=0, atol=5e-5)  # angles up to 300 in float32
     torch.testing.assert_close(mine[1], sin, rtol=0, atol=5e-5)
     expected = apply_rotary_pos_emb(query, key, cos, sin)
@@ -343,18 +361,47 @@ def test_half_precision_stays_near(name):
         found = half.velocity(noisy, time, context, mask, **options)
         assert found.dtype == half.value(context).dtype == torch.float32
         assert 0 < (found - expected).abs().max() < 0.05 * expected.abs().max()
-        with torch.autocast("cpu", torch.bfloat16):
-            mixed = full.velocity(noisy, time, full.encode(inputs), mask, **options)
-        assert mixed.dtype == torch.float32
-        assert 0 < (mixed - expected).abs().max() < 0.05 * expected.abs().max()
+
+
+def test_weights_in_bfloat16_give_what_float32_weights_give_that_compute_in_it():
+    """So a replica that acts with half the memory has the log-probabilities that the update computes with its float32 weights."""
+    acting, updating = build(VARIANTS["state"], dtype=torch.bfloat16), build(VARIANTS["state"], compute=torch.bfloat16)
+    assert updating.expert.vlm_projection.weight.dtype == torch.float32
+    noisy, time, mask, options = chunk(VARIANTS["state"], [(16, 7), (8, 3)])
+    inputs = prompts(VARIANTS["state"], [(5, 1, 4), (3, 0, 2)])
+    for model in (acting, updating):
+        torch.nn.init.constant_(model.value_head.readout.weight, 0.1)
+    with torch.no_grad():
+        contexts = [model.encode(inputs) for model in (acting, updating)]
+        assert torch.equal(contexts[0].states, contexts[1].states)
+        assert torch.equal(acting.value(contexts[0]), updating.value(contexts[1]))
+        velocities = [model.velocity(noisy, time, contexts[0], mask, **options) for model in (acting, updating)]
+        assert torch.equal(*velocities)
+        precise = build(VARIANTS["state"])
+        with torch.autocast("cpu", torch.bfloat16):  # the caller's does not matter: the model has a precision of its own
+            assert torch.equal(precise.encode(inputs).states, build(VARIANTS["state"]).encode(inputs).states)
+        assert not torch.equal(precise.encode(inputs).states, contexts[0].states.float())
+
+
+def test_weights_do_not_compute_in_more_than_they_have():
+    with pytest.raises(PolicyError, match="weights in bfloat16 cannot compute in float32"):
+        build(TINY, dtype=torch.bfloat16, compute=torch.float32)
+    with pytest.raises(PolicyError, match="weights in float16 cannot compute in float16"):
+        build(TINY, dtype=torch.float16)
 
 
 def test_half_precision_leaves_what_the_ratio_needs():
     model = build(VARIANTS["state"])
     buffers = {name: buffer.clone() for name, buffer in model.named_buffers()}
     cast_parameters(model, torch.bfloat16)
-    precise = {name.split(".")[1] for name, weights in model.named_parameters() if weights.dtype == torch.float32}
-    assert precise == {"action_projection", "state_projection", "time_embedding", "output_modulation", "readout"}
+    precise = {name for name, weights in model.named_parameters() if weights.dtype == torch.float32}
+    flow = ("action_projection", "state_projection", "time_embedding", "output_modulation", "readout")
+    assert all(name in precise for name, _ in model.named_parameters() if name.split(".")[1] in flow)
+    others = {name.rsplit(".", 2)[-2] for name in precise if name.split(".")[1] not in flow}
+    assert others <= {"norm", "norm1", "norm2", "q_norm", "k_norm", "query_norm", "key_norm", "pos_embed", "linear_attn"} | {
+        "input_layernorm",
+        "post_attention_layernorm",
+    }
     assert any("inv_freq" in name for name in buffers)
     assert all(torch.equal(buffer, buffers[name]) for name, buffer in model.named_buffers())
     assert model.backbone.lm_head.weight is model.backbone.model.language_model.embed_tokens.weight
@@ -365,7 +412,8 @@ def test_velocities_of_two_precise_times_differ():
     model = build(TINY, dtype=torch.bfloat16)
     noisy, _, mask, _ = chunk(TINY, [(16, 7)])
     with torch.no_grad():
-        field = model.velocity_field(model.encode(prompts(TINY, [(5, 1, 4)])), mask)
+        context = model.encode(prompts(TINY, [(5, 1, 4)]))
+        field = lambda chunk, time: model.velocity(chunk, time, context, mask)  # noqa: E731
         first = field(noisy, torch.tensor([0.9]))
         assert not torch.equal(first, field(noisy, torch.tensor([0.9002])))
         assert not torch.equal(first, field(noisy * 1.0002, torch.tensor([0.9])))
@@ -376,8 +424,8 @@ def test_velocities_of_two_precise_times_differ():
     [
         ("zero_pad", {"noisy": torch.zeros(1, 16, 63)}, r"noisy chunk is \[1, 16, 63\].*expected \[1, 16, 64\]"),
         ("zero_pad", {"time": torch.zeros(2)}, r"its time \[2\]"),
-        ("zero_pad", {"mask": torch.ones(1, 16, 64)}, r"action mask is float32\[1, 16, 64\], expected bool\[1, 16, 64\]"),
-        ("zero_pad", {"mask": torch.ones(1, 8, 64, dtype=torch.bool)}, r"action mask is bool\[1, 8, 64\]"),
+        ("zero_pad", {"mask": torch.ones(1, 16, 64)}, r"action mask is float32\[1, 16, 64\], expected bool\[1, H, 64\]"),
+        ("zero_pad", {"mask": torch.ones(1, 8, 63, dtype=torch.bool)}, r"action mask is bool\[1, 8, 63\]"),
         ("zero_pad", {"state": torch.zeros(1, 8)}, "reads none"),
         ("state", {"state": None}, r"the state is none, expected \[1, 8\]"),
         ("state", {"state": torch.zeros(1, 7)}, r"the state is \[1, 7\], expected \[1, 8\]"),

@@ -7,7 +7,7 @@ import functools
 import inspect
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +23,13 @@ from vlarig.policies.api import PolicyError, Recorded, Reply, Request
 from vlarig.policies.qwen_vla import policy as policy_module
 from vlarig.policies.qwen_vla.acceleration import accelerations, check_acceleration, kernels_in_use, plain
 from vlarig.policies.qwen_vla.checkpoint import Description, LoadedPolicy, load, save_checkpoint
-from vlarig.policies.qwen_vla.embodiments import EMBODIMENTS
-from vlarig.policies.qwen_vla.flow import SdeNoise, euler, start_noise
+from vlarig.policies.qwen_vla.embodiments import EMBODIMENTS, embodiment_named
+from vlarig.policies.qwen_vla.flow import Sde, euler, start_noise
+from vlarig.policies.qwen_vla.inputs import Prompted
 from vlarig.policies.qwen_vla.model import build
 from vlarig.policies.qwen_vla.normalization import DatasetStatistics, Statistics, bounds_statistics, denormalize
 from vlarig.policies.qwen_vla.policy import QwenVlaPolicy
-from vlarig.policies.qwen_vla.recording import Recording, recompute, recorded_context
+from vlarig.policies.qwen_vla.recording import RecordedBatch, Recording, evaluate
 from vlarig.policies.registry import load_policy
 
 NAVIGATOR = next(each for each in EMBODIMENTS.values() if each.arms == "none")
@@ -162,7 +163,7 @@ def test_bfloat16_is_what_the_weights_are_and_strict_refuses_it(policy: QwenVlaP
     rounded, exact = half.act([request(1)])[0].actions, policy.act([request(1)])[0].actions
     assert 1e-5 < np.abs(rounded - exact).max() < 0.1
     for each in (half, QwenVlaPolicy.of(half.bundle)):  # in memory the weights decide it, not the options
-        with pytest.raises(PolicyError, match=r"--strict computes in float32 and the policy's weights are bfloat16"):
+        with pytest.raises(PolicyError, match=r"--strict computes in float32 and the policy in bfloat16"):
             each.strict()
 
 
@@ -180,9 +181,10 @@ def test_threads_are_as_many_as_the_option_says_and_one_under_strict() -> None:
 @pytest.mark.parametrize(("temperature", "steps"), [("1", "4"), ("0.6", "4"), ("0.6", "1"), ("0.6", "10")])
 def test_a_chunk_is_eulers_from_noise_of_that_temperature(policy: QwenVlaPolicy, temperature: str, steps: str) -> None:
     bridge = request(1, WIDOWX_BRIDGE, views=1)
-    (role,) = roles = [policy._role_of(WIDOWX_BRIDGE, "suite")]
+    role = policy._role_of(WIDOWX_BRIDGE, "suite")
     with torch.no_grad():
-        field = policy.model.velocity_field(policy._context([bridge], roles), policy._mask(roles))
+        context, mask = policy.encode([bridge]), policy.prepare([bridge]).mask
+        field = lambda noisy, time: policy.model.velocity(noisy, time, context, mask)  # noqa: E731
         chunk = euler(field, float(temperature) * start_noise([bridge.seed], 16, 64, 1.0), int(steps))
     expected = denormalize(chunk[0, :, :7].numpy(), role.actions)
     tuned = QwenVlaPolicy.of(policy.bundle, temperature=temperature, steps=steps)
@@ -223,14 +225,14 @@ def test_the_state_is_normalised_and_padded_before_the_expert_reads_it() -> None
     policy = QwenVlaPolicy.of(dataclasses.replace(bundle, description=description))
     libero = request(1, LIBERO_PANDA)
     libero.observation["state"] = np.array([-4, -3, -2, -1, 0, 1, -9, -2], np.float32)
-    policy.recording = Recording(SdeNoise())
+    policy.recording = Recording(Sde())
     replies = policy.act([libero])
     state = replies[0].recorded.arrays["state"]
     np.testing.assert_allclose(state, [-1, -0.5, 0, 0.5, 1, 1, -1, 0, 0, 0])
     assert_ratio_one(policy, replies, policy.recording.sde)
     with torch.no_grad():
         as_it_was, otherwise = (
-            recompute(policy.model, [with_arrays(replies[0], {"state": each})], policy.options.steps, policy.recording.sde)
+            evaluated(policy, [with_arrays(replies[0], {"state": each})], policy.recording.sde).log_probability
             for each in (state, np.ones(10, np.float32))
         )
     assert as_it_was != otherwise
@@ -243,7 +245,7 @@ def test_every_robot_of_a_batch_goes_through_its_own_projection(projection: str)
     requests = [request(1, LIBERO_PANDA), request(2, WIDOWX_BRIDGE, views=1)]
     for each, reply in zip(requests, policy.act(requests), strict=True):
         np.testing.assert_allclose(reply.actions, policy.act([each])[0].actions, atol=1e-5)
-    policy.recording = Recording(SdeNoise())
+    policy.recording = Recording(Sde())
     replies = policy.act(requests)
     assert [int(reply.recorded.arrays["embodiment"]) for reply in replies] == [1, 0]
     assert_ratio_one(policy, replies, policy.recording.sde)
@@ -291,16 +293,20 @@ def with_arrays(reply: Reply, others: Mapping[str, np.ndarray] | None = None, wi
     return dataclasses.replace(reply.recorded, arrays=arrays | dict(others or {}))
 
 
-def assert_ratio_one(policy: QwenVlaPolicy, replies: list[Reply], sde: SdeNoise) -> None:
+def evaluated(policy: QwenVlaPolicy, recorded: list[Any], sde: Sde) -> Any:
+    return evaluate(policy.model, RecordedBatch.stack(recorded, 64), sde)
+
+
+def assert_ratio_one(policy: QwenVlaPolicy, replies: list[Reply], sde: Sde) -> None:
     with torch.no_grad():
-        again = recompute(policy.model, [reply.recorded for reply in replies], policy.options.steps, sde)
+        again = evaluated(policy, [reply.recorded for reply in replies], sde).log_probability
     stored = torch.tensor([reply.recorded.log_probability for reply in replies])
     torch.testing.assert_close((again - stored).exp(), torch.ones(len(replies)), atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("noisy", ["one", "all"])
-def test_recorded_answers_give_ratio_one_with_unchanged_weights(policy: QwenVlaPolicy, noisy: Any) -> None:
-    sde = SdeNoise(noisy=noisy)
+@pytest.mark.parametrize("form", ["score_one", "noise_one", "score_all"])
+def test_recorded_answers_give_ratio_one_with_unchanged_weights(policy: QwenVlaPolicy, form: Any) -> None:
+    sde = Sde(steps=3, form=form)
     policy.recording = Recording(sde)
     try:
         replies = policy.act([request(1), request(2, WIDOWX_BRIDGE, views=1), request(3, NAVIGATOR, frames=3, views=1)])
@@ -310,7 +316,9 @@ def test_recorded_answers_give_ratio_one_with_unchanged_weights(policy: QwenVlaP
     assert_ratio_one(policy, replies[2:0:-1], sde)  # in another order, and without the longest
     without = [with_arrays(reply, without="states") for reply in replies]
     with pytest.raises(PolicyError, match=r"recorded without the backbone's states; record with states=True"):
-        recompute(policy.model, without, policy.options.steps, sde)
+        evaluated(policy, without, sde)
+    with pytest.raises(PolicyError, match=r"2 of 3 recorded answers have 'states'; record all of them alike"):
+        evaluated(policy, [without[0], replies[1].recorded, replies[2].recorded], sde)
 
 
 def test_values_are_the_value_heads_of_the_valid_tokens_mean() -> None:
@@ -321,14 +329,17 @@ def test_values_are_the_value_heads_of_the_valid_tokens_mean() -> None:
     values = policy.value(requests)
     for each, value in zip(requests, values, strict=True):
         with torch.no_grad():
-            mean = policy._context([each], [policy._role_of(each.embodiment, "suite")]).states[0].mean(0)  # alone: no padding
+            mean = policy.encode([each]).states[0].mean(0)  # alone: no padding
             by_hand = float(mean @ readout.weight[0] + readout.bias[0])
         assert value == pytest.approx(by_hand, abs=1e-5)
     assert values[0] != values[1]
 
 
 def test_faster_ways_are_compared_with_the_plain_one(monkeypatch: pytest.MonkeyPatch, policy: QwenVlaPolicy) -> None:
-    assert check_acceleration(policy._probe, torch.float32, ["drop it"]) == 0
+    assert check_acceleration(policy.model, policy._probe, ["drop it"]) == 0
+    right_chunks = policy._probe()
+    opening = QwenVlaPolicy.of(load("tiny"))
+    with_kernels(opening)
     right = modeling_qwen3_5.torch_chunk_gated_delta_rule
 
     def wrong(*args: Any, **kwargs: Any) -> Any:
@@ -338,9 +349,16 @@ def test_faster_ways_are_compared_with_the_plain_one(monkeypatch: pytest.MonkeyP
     wrong.__wrapped__ = inspect.unwrap(right)  # type: ignore[attr-defined]
     monkeypatch.setattr(modeling_qwen3_5, "torch_chunk_gated_delta_rule", wrong)
     with pytest.raises(PolicyError, match=r"differs from the plain one by .* of a chunk's range, more than 1e-04; drop it"):
-        check_acceleration(policy._probe, torch.float32, ["drop it"])
-    with plain():
-        assert modeling_qwen3_5.torch_chunk_gated_delta_rule is not wrong
+        check_acceleration(opening.model, opening._probe, ["drop it"])
+    with plain(opening.model):
+        torch.testing.assert_close(opening._probe(), right_chunks)
+    assert (opening._probe() - right_chunks).abs().max() > 1e-4
+
+
+def with_kernels(policy: QwenVlaPolicy) -> None:
+    """As for bfloat16 on a GPU: its layers take the kernels that transformers has."""
+    for layer in policy.model.backbone.model.language_model.layers:
+        vars(getattr(layer, "linear_attn", layer)).pop("forward", None)
 
 
 def foreign_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -359,11 +377,13 @@ def test_kernels_that_refuse_the_precision_or_the_device_are_not_used(monkeypatc
     foreign_kernel(monkeypatch)
     assert kernels_in_use() == {"fla": True, "causal_conv1d": False}
     policy = QwenVlaPolicy("tiny")
-    assert not any(kernels_in_use().values())
     assert np.isfinite(policy.act([request(1)])[0].actions).all()
-    foreign_kernel(monkeypatch)
     policy.strict()
     assert np.isfinite(policy.act([request(1)])[0].actions).all()
+    assert any(kernels_in_use().values())  # by other models of the process
+    other = load("tiny").model
+    with pytest.raises(AssertionError, match="this kernel takes bfloat16"):
+        other.encode(policy.prepare([request(1)]).inputs)
 
 
 @pytest.mark.parametrize(
@@ -376,18 +396,24 @@ def test_kernels_are_used_and_compared_for_bfloat16_on_a_gpu(
     """As on a GPU: the policy's weights seem to lie there."""
     checks: list[Any] = []
     opening = QwenVlaPolicy.of(load("tiny", dtype=torch.bfloat16))
+    with_kernels(opening)
     foreign_kernel(monkeypatch)
-    monkeypatch.setattr(policy_module, "check_acceleration", lambda probe, dtype, remedies: checks.append((dtype, remedies)))
+    monkeypatch.setattr(
+        policy_module, "check_acceleration", lambda model, probe, remedies: checks.append((model.compute, remedies))
+    )
     opening.options = opening.options.model_copy(update=options)
     opening._device = torch.device("cuda")
     opening._accelerate()
     assert checks == ([(torch.bfloat16, remedies)] if remedies else [])
-    assert any(kernels_in_use().values()) == bool(remedies)
+    linear = opening.model.backbone.model.language_model.layers[0].linear_attn
+    assert ("forward" in vars(linear)) == (remedies is None)
 
 
 def test_a_compiled_model_is_compared_when_it_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     checks: list[Any] = []
-    monkeypatch.setattr(policy_module, "check_acceleration", lambda probe, dtype, remedies: checks.append((dtype, remedies)))
+    monkeypatch.setattr(
+        policy_module, "check_acceleration", lambda model, probe, remedies: checks.append((model.compute, remedies))
+    )
     QwenVlaPolicy("tiny", compile="true")
     QwenVlaPolicy("tiny")
     assert checks == [(torch.float32, ["drop compile=true"])]
@@ -395,23 +421,42 @@ def test_a_compiled_model_is_compared_when_it_is_loaded(monkeypatch: pytest.Monk
 
 def test_the_comparison_covers_single_samples_batches_and_padding(policy: QwenVlaPolicy) -> None:
     seen = set()
-    forward = policy.model.expert.forward
-
-    def spy(noisy: torch.Tensor, time: torch.Tensor, conditioning: Any) -> torch.Tensor:
-        seen.add((len(noisy), conditioning.attend is not None))
-        return forward(noisy, time, conditioning)
-
-    policy.model.expert.forward = spy  # type: ignore[method-assign]
-    try:
-        assert policy._probe().shape == (3, 16, 64)
-    finally:
-        del policy.model.expert.forward
+    hook = policy.model.expert.blocks[0].register_forward_pre_hook(
+        lambda _, arguments: seen.add((len(arguments[0]), arguments[-1] is not None))
+    )
+    assert policy._probe().shape == (3, 16, 64)
+    hook.remove()
     assert seen == {(1, False), (2, True)}
+
+
+def test_the_comparison_shows_pictures_although_a_robot_has_no_cameras() -> None:
+    bundle = trained_bundle()
+    blind = dataclasses.replace(LIBERO_PANDA, name="blind", cameras={})
+    robots = {"blind": blind, **bundle.description.embodiments}
+    policy = QwenVlaPolicy.of(
+        dataclasses.replace(bundle, description=dataclasses.replace(bundle.description, embodiments=robots))
+    )
+    views = [[tag for tag, _ in sample.views] for sample in built(policy, policy._probe)]
+    assert views == [["ego", "cam_left_wrist"]] * 3
+
+
+def built(policy: QwenVlaPolicy, call: Callable[[], object]) -> list[Prompted]:
+    """The samples that the model reads during a call."""
+    samples: list[Prompted] = []
+    build_batch = policy._inputs.build
+    policy._inputs.build = lambda batch, device: (samples.extend(batch), build_batch(batch, device))[1]  # type: ignore[method-assign]
+    try:
+        call()
+    finally:
+        del policy._inputs.build
+    return samples
 
 
 def test_presets_play_every_robot(policy: QwenVlaPolicy) -> None:
     for embodiment in EMBODIMENTS.values():
         policy.check("any", embodiment)
+    blind = [request(seed, embodiment_named("ur10e"), instruction="push the box") for seed in (1, 2)]
+    assert [reply.actions.shape for reply in policy.act([*blind, request(3)])] == [(16, 7)] * 3
 
 
 #: What a user's process does: it loads the policy compiled, which compares itself, and calls it.
@@ -454,6 +499,7 @@ def test_new_weights_make_it_act_as_the_policy_that_they_come_from() -> None:
     between = policy.act([request(1)])[0].actions
     policy.load_weights(2, state)
     assert policy.version == 2
+    assert policy.revision == f"{policy.bundle.revision}, weights 2"
     np.testing.assert_array_equal(policy.act([request(1)])[0].actions, wanted)
     assert not np.array_equal(between, wanted)
     assert not np.array_equal(between, before)
@@ -487,11 +533,12 @@ def test_a_recording_that_cannot_be_is_refused(options: dict[str, Any], sentence
 
 def test_states_in_bfloat16_are_recorded_to_the_bit() -> None:
     policy = QwenVlaPolicy("tiny", dtype="bfloat16")
-    policy.record({"sde": {"noisy": "all"}})
+    policy.record({"sde": {"form": "score_all"}})
     replies = policy.act([request(1), request(2, WIDOWX_BRIDGE, views=1)])
     states = [reply.recorded.arrays["states"] for reply in replies if reply.recorded]
     assert [each.dtype for each in states] == [np.uint8, np.uint8]
-    context = recorded_context([reply.recorded for reply in replies if reply.recorded])
+    context = RecordedBatch.stack([reply.recorded for reply in replies if reply.recorded], 64).context
+    assert context is not None
     assert context.states.dtype == torch.bfloat16
     for index, each in enumerate(states):
         kept = context.states[index, : len(each)].contiguous().view(torch.uint8).numpy()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from trained_policy import trained_bundle
+from trained_policy import human_bundle, trained_bundle
 
 from vlarig.harness.cli import main
 from vlarig.policies.qwen_vla.checkpoint import save_checkpoint
@@ -60,6 +60,17 @@ def test_a_checkpoint_is_shown_with_its_robots_ranges_and_prompts(tmp_path: Path
     )
     assert "<|ego_start|><|vision_start|><|image_pad|><|vision_end|><|ego_end|>" in text
     assert "unproven here" in text
+
+
+def test_eigengrasps_are_shown_with_what_they_explain(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bundle = human_bundle()
+    save_checkpoint(tmp_path / "human", bundle)
+    assert bundle.description.eigengrasps is not None
+    share = 100 * bundle.description.eigengrasps.explained.sum()
+    assert 20 < share < 60
+    assert f"10 components explain {share:.1f}% of the variance of hand poses" in shown(
+        capsys, "inspect", str(tmp_path / "human")
+    )
 
 
 def test_a_preset_is_written_and_played_from_its_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,11 +9,14 @@ import pytest
 
 from vlarig.envs.embodiments import TABLETOP_PANDA, WIDOWX_BRIDGE, Embodiment
 from vlarig.policies.api import PolicyError
+from vlarig.policies.qwen_vla.description import chunk_steps
 from vlarig.policies.qwen_vla.embodiments import (
     AIRBOT_MMK2,
     BENCHMARKS,
+    CAR,
     EMBODIMENTS,
     GR1_EEF,
+    LANGUAGE_ACTION,
     MOBILE_ALOHA_EEF,
     REAL_HUMAN,
     ROBOCASA_GR1,
@@ -60,9 +63,55 @@ def test_benchmarks_golden() -> None:
 
 
 def test_no_two_action_types_share_a_prompt() -> None:
-    prompts = [embodiment_prompt(each, "pick up the bowl", 16) for each in TABLE_2]
-    assert len(set(prompts)) == len(prompts)
+    conventions = (*TABLE_2, *LANGUAGE_ACTION, VLNCE_R2R, CAR)
+    assert len({embodiment_prompt(each, "pick up the bowl", 16) for each in conventions}) == len(conventions)
     assert "Mobile ALOHA (joint control) with dual arms, and mobile base." in embodiment_prompt(ROBOTWIN_ALOHA, "wave", 16)
+
+
+def test_the_six_arms_of_the_language_action_data_have_their_joints_and_no_pictures() -> None:
+    """Section 3.2.3 names them in this order, and 50 Hz."""
+    assert [(each.robot_tag, each.action_size) for each in LANGUAGE_ACTION] == [
+        ("Franka Panda (joint control)", 8),
+        ("UR10e", 7),
+        ("UR5e", 7),
+        ("Kinova Gen3", 8),
+        ("TM12", 7),
+        ("xArm7", 8),
+    ]
+    assert sequence(LANGUAGE_ACTION[1], "push the box", 16) == (
+        "<|im_start|>user\nThe robot is UR10e with single arm. The control frequency is 50 Hz. Please predict the next 16 control "
+        "actions to execute the following task: push the box.<|im_end|>\n<|im_start|>assistant\n"
+    )
+    for each in LANGUAGE_ACTION:
+        assert {channel.kind for channel in each.channels} == {"absolute"}
+        assert each.channels[-1].name == "gripper"
+
+
+def test_a_car_is_asked_for_poses_in_its_own_frame() -> None:
+    assert embodiment_prompt(CAR, "turn left at the crossing", 8) == (
+        "The robot is car with mobile base. The navigation convention is (x, y, heading) per waypoint in the ground plane. "
+        "Please predict the next 8 waypoints to execute the following task: turn left at the crossing."
+    )
+    assert {(channel.kind, channel.frame) for channel in CAR.channels} == {("absolute", "car")}
+    assert chunk_steps(CAR, 16) == 8  # four seconds at 2 Hz
+
+
+@pytest.mark.parametrize(("robot", "before"), [(TABLETOP_PANDA, "is 20 Hz. "), (CAR, "in the ground plane. ")])
+def test_the_task_family_is_a_sentence_of_its_own_where_it_is_given(robot: Embodiment, before: str) -> None:
+    plain, stated = (embodiment_prompt(robot, "go on", 8, None, family) for family in (None, " trajectory \nprediction."))
+    assert stated == plain.replace(before, f"{before}The task family is trajectory prediction. ")
+
+
+@pytest.mark.parametrize(
+    ("family", "message"),
+    [
+        ("", "the task family is ''; name it or leave it out"),
+        ("<|im_end|>", r"the task family holds '<\|im_end\|>', which looks like a control token"),
+    ],
+)
+def test_a_task_family_that_cannot_be_said_is_refused(family: str, message: str) -> None:
+    with pytest.raises(PolicyError, match=message):
+        embodiment_prompt(TABLETOP_PANDA, "wave", 16, None, family)
 
 
 def test_the_template_is_the_papers() -> None:

@@ -1,0 +1,130 @@
+"""Quantiles in passes over the data: numpy's own to the bit, in memory that does not grow."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from vlarig.policies.api import PolicyError
+from vlarig.policies.qwen_vla.quantiles import exact_quantiles
+
+RANDOM = np.random.default_rng(0)
+
+
+def check(*trajectories: np.ndarray, fractions: tuple[float, ...] = (0.01, 0.99)) -> None:
+    """The quantiles are numpy's of all steps in float64, to the bit; a negative zero counts as zero."""
+    ours = exact_quantiles(list(trajectories), fractions, "drawn")
+    theirs = np.quantile(np.concatenate(trajectories, dtype=np.float64), fractions, axis=0)
+    np.testing.assert_array_equal((ours + 0.0).view(np.uint64), (theirs + 0.0).view(np.uint64))
+
+
+KINDS: dict[str, Callable[[int], np.ndarray]] = {
+    "float64": lambda count: RANDOM.normal(size=(count, 3)),
+    "float32": lambda count: RANDOM.normal(size=(count, 3)).astype(np.float32),
+    "float16": lambda count: RANDOM.normal(size=(count, 3)).astype(np.float16),
+    "integers": lambda count: RANDOM.integers(-300, 300, (count, 3)),
+    "bytes": lambda count: RANDOM.integers(0, 256, (count, 3), np.uint8),
+    "large integers": lambda count: RANDOM.integers(-(2**62), 2**62, (count, 3)),
+    "all negative": lambda count: -RANDOM.gamma(2.0, size=(count, 3)) - 1,
+    "a gripper at -1 and 1": lambda count: np.where(RANDOM.random((count, 3)) < (0.009, 0.011, 0.5), -1.0, 1.0),
+    "few values": lambda count: RANDOM.choice([-0.3, 0.1, 0.7], (count, 3)),
+    "constants": lambda count: np.full((count, 3), (0.1, -0.1, 0.0)),
+    "zeros of both signs": lambda count: RANDOM.choice([-0.0, 0.0], (count, 3)),
+    "denormals": lambda count: RANDOM.integers(-1000, 1000, (count, 3)) * 5e-324,
+    "huge ranges": lambda count: RANDOM.normal(size=(count, 3)) * 10.0 ** RANDOM.integers(-307, 307, (count, 3)),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("count", [1, 2, 3, 99, 100, 101, 102, 201, 5000])
+def test_the_quantiles_are_numpys_to_the_bit(kind: str, count: int) -> None:
+    steps = KINDS[kind](count)
+    check(*np.split(steps, sorted(RANDOM.integers(0, count + 1, 3))))
+
+
+@given(
+    values=st.lists(st.floats(allow_nan=False, allow_infinity=False, min_value=-1e307, max_value=1e307), min_size=1),
+    fractions=st.tuples(*[st.floats(0, 1)] * 3),
+)
+def test_so_are_those_of_any_numbers_at_any_fraction(values: list[float], fractions: tuple[float, ...]) -> None:
+    check(np.array(values)[:, None], fractions=fractions)
+
+
+def test_long_trajectories_and_many_short_ones_of_several_types_are_one_data_set() -> None:
+    short = [RANDOM.normal(size=(RANDOM.integers(0, 9), 2)).astype(np.float32) for _ in range(1000)]
+    check(RANDOM.normal(size=(150_000, 2)), *short, RANDOM.integers(-2, 2, (10, 2)))
+
+
+class DataSet:
+    """Trajectories that are made when they are read, in another order each time."""
+
+    def __init__(self, count: int, channels: int, dtype: type = np.float32) -> None:
+        self.count, self.channels, self.dtype = count, channels, dtype
+        self.read = 0
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for seed in RANDOM.permutation(self.count):
+            self.read += 1
+            yield np.random.default_rng(seed).normal(size=(100, self.channels)).astype(self.dtype)
+
+
+def test_memory_does_not_grow_with_the_data() -> None:
+    peaks = []
+    for count in (50, 500):
+        tracemalloc.start()
+        exact_quantiles(DataSet(count, 64), (0.01, 0.99), "made")
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 1.05 * peaks[0]
+    assert peaks[1] < 50e6
+
+
+@pytest.mark.parametrize(("dtype", "passes"), [(np.float32, 3), (np.float64, 5)])
+def test_float32_takes_three_passes_and_float64_five(dtype: type, passes: int) -> None:
+    data = DataSet(10, 2, dtype)
+    exact_quantiles(data, (0.01, 0.99), "made")
+    assert data.read == passes * 10 + 1  # the first one tells the number of channels
+
+
+class Exhausted:
+    """Iterable again and again, but empty after the first time."""
+
+    def __init__(self) -> None:
+        self._trajectories = iter([np.ones((5, 2)), np.full((5, 2), 0.1)])
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        yield from self._trajectories
+
+
+class Growing(DataSet):
+    def __iter__(self) -> Iterator[np.ndarray]:
+        self.count += 1
+        return super().__iter__()
+
+
+@pytest.mark.parametrize(
+    ("trajectories", "words"),
+    [
+        (iter([np.zeros((2, 3))]), "'bad' can be iterated only once, .* give a list or a data set"),
+        ((np.zeros((2, 3)) for _ in range(2)), "can be iterated only once"),
+        (Exhausted(), "'bad' are others when they are iterated again; give the same in every pass"),
+        (Growing(3, 2), "are others when they are iterated again"),
+        ([], "'bad' hold 0 steps"),
+        ([np.zeros((0, 3))], "'bad' hold 0 steps"),
+        ([np.zeros((2, 3)), np.zeros((2, 4))], r"trajectory 1 of 'bad' has the shape \(2, 4\), expected \(steps, channels\)"),
+        ([np.zeros((2, 0))], r"trajectory 0 of 'bad' has the shape \(2, 0\)"),
+        (np.zeros((2, 3)), r"trajectory 0 of 'bad' has the shape \(3,\)"),
+        ([np.zeros((2, 3, 4))], r"has the shape \(2, 3, 4\)"),
+        ([np.zeros((2, 3)), np.array([[0, np.nan, 0]])], "trajectory 1 of 'bad' holds a number that is not finite"),
+        ([np.full((2, 3), -np.inf)], "trajectory 0 of 'bad' holds a number that is not finite; leave it out or repair it"),
+    ],
+)
+def test_trajectories_without_quantiles_are_refused_in_a_sentence(trajectories: object, words: str) -> None:
+    with pytest.raises(PolicyError, match=words) as refused:
+        exact_quantiles(trajectories, (0.01, 0.99), "bad")  # type: ignore[arg-type]
+    assert "\n" not in str(refused.value)
