@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from ..envs.api import Episode, Protocol
 from ..envs.embodiments import Embodiment
 from ..envs.errors import VlarigError, suggestion
@@ -108,6 +110,8 @@ class Suite:
         training: The same for the initial states that a policy is trained from, of the task and the number of one. There is no end of
             them, and none is played under any protocol; ``None`` where the suite has no such. An adapter that draws all by the
             episode's seed gets other seeds for them, so that ``payload`` will do.
+        assorted: Draws the payload of a scene that is only looked at, with more variety than the tasks' scenes have: labels of its
+            pictures are vision-language data; ``None`` where the tasks' scenes serve.
         preparation: How initial states are found beforehand; ``None`` where they are known. The payload of an episode then holds
             what was found, beside what ``payload`` gives.
         prepared: Task to what was found for each of its initial states; set by ``vlarig``.
@@ -128,6 +132,7 @@ class Suite:
     source: str
     payload: Callable[[Task, int, Protocol], dict[str, Any]] = lambda task, initial_state, protocol: {}
     training: Callable[[Task, int, Protocol], dict[str, Any]] | None = None
+    assorted: Callable[[np.random.Generator], dict[str, Any]] | None = None
     preparation: Preparation | None = None
     prepared: Mapping[str, Sequence[dict[str, Any]]] | None = None
     patience: Patience = Patience()
@@ -209,6 +214,25 @@ class Suite:
             )
         payload = self._made(self.training, task, number, protocol)
         return Episode(self.name, protocol, task.name, TRAINING, number, 0, payload)
+
+    def training_episodes(self, tasks: Sequence[str], per_task: int, protocol: Protocol) -> list[Episode]:
+        """The first ``per_task`` episodes to train on of each task, task by task; all tasks when none is named.
+
+        Raises:
+            VlarigError: As :meth:`training_episode`.
+        """
+        chosen = [self.task(name) for name in tasks] or list(self.tasks)
+        return [self.training_episode(task, number, protocol) for task in chosen for number in range(per_task)]
+
+    def episode_again(self, task: str, variant: str, initial_state: int, repeat: int, protocol: Protocol) -> Episode:
+        """The episode that the parts of a key name, for evaluation or for training.
+
+        Raises:
+            VlarigError: The suite has no such task, or as :meth:`episode`.
+        """
+        if variant == TRAINING:
+            return self.training_episode(self.task(task), initial_state, protocol)
+        return self.episode(self.task(task), initial_state, repeat, protocol)
 
     def _made(
         self, make: Callable[[Task, int, Protocol], dict[str, Any]], task: Task, initial_state: int, protocol: Protocol

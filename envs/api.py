@@ -23,6 +23,7 @@ from .embodiments import Embodiment
 from .episode import Camera, Episode, Protocol
 from .errors import BadActionError, VlarigError
 from .pictures import as_seen
+from .scene_objects import SceneObject, objects_as_seen
 from .snapshot import (
     ChunkResult,
     Frames,
@@ -46,6 +47,7 @@ __all__ = [
     "Observation",
     "Outcome",
     "Protocol",
+    "SceneObject",
     "Snapshot",
     "StepResult",
     "check_actions",
@@ -83,9 +85,9 @@ def check_actions(actions: ArrayLike, embodiment: Embodiment) -> np.ndarray:
 class Env(gymnasium.Env[Observation, np.ndarray], ABC):
     """One env's simulator: the base class of every adapter.
 
-    An adapter fills in the hooks ``begin``, ``apply``, ``state``, ``render_view`` and ``simulator_state`` (and, where it has
-    values for them, ``privileged``, ``metrics``, ``sibling``); the step limit, the success rule, digests, schedules of frames
-    and Gymnasium's ``reset`` and ``step`` are built from them here. The contract, which ``vlarig envs check`` tests: an episode is a
+    An adapter fills in the hooks ``begin``, ``apply``, ``state``, ``render_view`` and ``simulator_state`` (and, where it has values for
+    them, ``privileged``, ``describe``, ``metrics``, ``sibling``); the step limit, the success rule, digests, schedules of frames and
+    Gymnasium's ``reset`` and ``step`` are built from them here. The contract, which ``vlarig envs check`` tests: an episode is a
     function of its :class:`Episode` and the actions alone, whatever ran before in the process.
     """
 
@@ -129,6 +131,13 @@ class Env(gymnasium.Env[Observation, np.ndarray], ABC):
         """Simulator truth by name, for scripted experts."""
         return {}
 
+    def describe(self, camera: Camera) -> list[SceneObject]:
+        """What :meth:`render_view` shows of this moment, with boxes in its pixels; must not change the simulator's state.
+
+        Described are the things that an instruction may name, not the robot, the table or the room.
+        """
+        return []
+
     def metrics(self) -> dict[str, float]:
         """The benchmark's own measures of the episode so far."""
         return {}
@@ -165,6 +174,7 @@ class Env(gymnasium.Env[Observation, np.ndarray], ABC):
         self._step = 0
         self._primitives = 0
         self._frames: list[tuple[int, dict[str, np.ndarray]]] = []
+        self._states: list[np.ndarray] = []
         self._state_hash = hashlib.sha256()
         self._image_hash = hashlib.sha256()
         self._seconds = {"simulate": 0.0, "render": 0.0}
@@ -272,10 +282,12 @@ class Env(gymnasium.Env[Observation, np.ndarray], ABC):
                 self._shoot()
             state = np.array(self.state(), dtype=np.float32)
             privileged = self.privileged() if self._needs.privileged else {}
+            objects = self._described() if self._needs.objects else {}
             metrics = self.metrics()
         if self._needs.images and continues:
             self._hash_newest_images()
         frames, self._frames = self._frames, []
+        states, self._states = self._states, []
         seconds, self._seconds = self._seconds, {"simulate": 0.0, "render": 0.0}
         views = [camera.view for camera in self._cameras] if frames else []
         return Snapshot(
@@ -286,6 +298,7 @@ class Env(gymnasium.Env[Observation, np.ndarray], ABC):
             frames=Frames(
                 steps=tuple(step for step, _ in frames),
                 views={view: np.stack([images[view] for _, images in frames]) for view in views},
+                **({"states": np.stack(states)} if states else {}),
             ),
             privileged=privileged,
             metrics=metrics,
@@ -293,12 +306,19 @@ class Env(gymnasium.Env[Observation, np.ndarray], ABC):
             state_digest=self._state_hash.hexdigest(),
             image_digest=self._image_hash.hexdigest(),
             seconds=seconds,
+            objects=objects,
         )
 
     def _shoot(self) -> None:
         with self._timed("render"):
             images = {camera.view: as_seen(self.render_view(camera.as_drawn), camera) for camera in self._cameras}
             self._frames.append((self._step, images))
+        if self._needs.every_frame:
+            self._states.append(np.array(self.state(), dtype=np.float32))
+
+    def _described(self) -> dict[str, tuple[SceneObject, ...]]:
+        with self._timed("render"):
+            return {camera.view: objects_as_seen(self.describe(camera.as_drawn), camera) for camera in self._cameras}
 
     def _hash_newest_images(self) -> None:
         _, images = self._frames[-1]

@@ -13,6 +13,10 @@ RESIZE_METHODS = ("pil_bilinear", "jpeg_lanczos3", "lanczos3", "cv2_area", "cv2_
 ENSEMBLE_RULES = ("mean", "adaptive")
 
 
+#: More channels than any robot has: a longer action is a mistake, and would not fit in a message's head.
+MOST_CHANNELS = 1024
+
+
 @dataclass(frozen=True)
 class Camera:
     """One view that a protocol requires, and what is done to its picture before the policy sees it.
@@ -156,6 +160,10 @@ class Protocol:
             raise ValueError(f"wait_steps is {self.wait_steps}, expected 0 or more")
         if self.wait_steps and not self.wait_action:
             raise ValueError(f"wait_steps is {self.wait_steps} and wait_action is empty; give the step to carry out meanwhile")
+        if len(self.wait_action) > MOST_CHANNELS:
+            raise ValueError(
+                f"wait_action has {len(self.wait_action)} numbers; expected {MOST_CHANNELS} at most, one a channel"
+            )
         if not all(math.isfinite(number) for number in self.wait_action):
             raise ValueError(f"wait_action is {self.wait_action}, expected finite numbers")
         if self.gripper not in GRIPPER_RULES:

@@ -2,11 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
 import mujoco
 import numpy as np
 
+from .scene_objects import SceneObject, box_of
+
 #: Most geoms in a picture (robosuite 1.4.0, utils/binding_utils.py).
 MAX_GEOMS = 1000
+
+
+#: How much wider a picture is drawn to see how much of a thing lies beyond the edge of another.
+WIDER = 3.0
+
+
+@dataclass(frozen=True, eq=False)
+class Thing:
+    """What may be found in a picture.
+
+    Attributes:
+        name: As an instruction would call it.
+        kind: The noun of the name.
+        colour: The colour in the name, or the empty string.
+        geoms: Ids of its geoms, ``int[geoms]``.
+    """
+
+    name: str
+    kind: str
+    colour: str
+    geoms: np.ndarray
 
 
 class Canvas:
@@ -41,6 +68,56 @@ class Canvas:
             height: In pixels.
             width: In pixels.
         """
+        self._look(model, qpos, camera)
+        return self._rendered(height, width)
+
+    def find(
+        self, model: mujoco.MjModel, qpos: np.ndarray, camera: str, height: int, width: int, things: Sequence[Thing]
+    ) -> list[SceneObject]:
+        """Those of ``things`` that the camera's picture shows, to the pixel: what hides what is decided by drawing them.
+
+        A thing's ``visible`` compares the picture with one of the thing alone, a wider one at the picture's edge. The first four
+        arguments are :meth:`draw`'s.
+        """
+        self._look(model, qpos, camera)
+        geoms = self._scene.geoms[: self._scene.ngeom]
+        ids = [geom.segid for geom in geoms]
+        owner = np.full(model.ngeom, -1)
+        for index, thing in enumerate(things):
+            owner[thing.geoms] = index
+        is_geom = mujoco.mjtObj.mjOBJ_GEOM.value
+        owners = np.array([owner[geom.objid] if geom.objtype == is_geom and geom.objid >= 0 else -1 for geom in geoms])
+        of_id = np.full(max(ids, default=-1) + 2, -1)  # one more for the background, whose id is -1
+        of_id[np.array(ids) + 1] = owners
+        flags = (mujoco.mjtRndFlag.mjRND_SEGMENT.value, mujoco.mjtRndFlag.mjRND_IDCOLOR.value)
+        self._scene.flags[list(flags)] = 1
+        try:
+            seen = of_id[self._segments(height, width)]
+            found = []
+            for index, thing in enumerate(things):
+                mask = seen == index
+                box = box_of(mask)
+                if box is None:
+                    continue
+                for geom, its, number in zip(geoms, owners, ids):
+                    geom.segid = number if its == index else -1  # which is not drawn
+                at_the_edge = box[0] == 0 or box[1] == 0 or box[2] == width or box[3] == height
+                alone = self._count_beyond(height, width) if at_the_edge else np.count_nonzero(self._segments(height, width))
+                visible = np.count_nonzero(mask) / max(alone, 1)
+                found.append(self._scene_object(model.camera(camera).id, thing, box, min(visible, 1.0)))
+        finally:
+            self._scene.flags[list(flags)] = 0
+        return found
+
+    def _scene_object(self, camera: int, thing: Thing, box: Any, visible: float) -> SceneObject:
+        position = self._scratch.geom_xpos[thing.geoms].mean(axis=0)
+        backwards = self._scratch.cam_xmat[camera].reshape(3, 3)[:, 2]  # a camera of MuJoCo looks along its -z axis
+        depth = float((self._scratch.cam_xpos[camera] - position) @ backwards)
+        x, y, z = (float(number) for number in position)
+        return SceneObject(thing.name, thing.kind, thing.colour, box, (x, y, z), depth, visible)
+
+    def _look(self, model: mujoco.MjModel, qpos: np.ndarray, camera: str) -> None:
+        """Prepare the scene of a moment for the camera."""
         self._gl.make_current()
         self._scratch.qpos[:] = qpos
         mujoco.mj_kinematics(model, self._scratch)
@@ -49,11 +126,37 @@ class Canvas:
         self._view.fixedcamid = model.camera(camera).id
         everything = mujoco.mjtCatBit.mjCAT_ALL.value
         mujoco.mjv_updateScene(model, self._scratch, self._options, None, self._view, everything, self._scene)
+
+    def _rendered(self, height: int, width: int) -> np.ndarray:
         area = mujoco.MjrRect(0, 0, width, height)
         mujoco.mjr_render(area, self._scene, self._context)
         picture = np.empty((height, width, 3), dtype=np.uint8)
         mujoco.mjr_readPixels(picture, None, area, self._context)
         return np.ascontiguousarray(picture[::-1])
+
+    def upload(self, model: mujoco.MjModel, texture: int) -> None:
+        """Draw with what the model's texture of that number holds now."""
+        self._gl.make_current()
+        mujoco.mjr_uploadTexture(model, self._context, texture)
+
+    def _count_beyond(self, height: int, width: int) -> float:
+        """Pixels that what is drawn takes, with those beyond the edges of the picture; from a picture of :data:`WIDER` its angle."""
+        views = self._scene.camera  # one for each eye
+        kept = [(each.frustum_center, each.frustum_width, each.frustum_bottom, each.frustum_top) for each in views]
+        try:
+            self._set_frustum([tuple(WIDER * side for side in each) for each in kept])
+            return np.count_nonzero(self._segments(height, width)) * WIDER**2
+        finally:
+            self._set_frustum(kept)
+
+    def _set_frustum(self, sides: list[tuple[float, ...]]) -> None:
+        for each, (center, across, bottom, top) in zip(self._scene.camera, sides):
+            each.frustum_center, each.frustum_width = center, across
+            each.frustum_bottom, each.frustum_top = bottom, top
+
+    def _segments(self, height: int, width: int) -> np.ndarray:
+        """One more than the id of what each pixel shows, ``int64[height, width]``; 0 is the background."""
+        return self._rendered(height, width).astype(np.int64) @ np.array([1, 1 << 8, 1 << 16])
 
     def close(self) -> None:
         """Free the context."""

@@ -14,6 +14,7 @@ from gymnasium import spaces
 
 from .embodiments import Embodiment
 from .episode import Camera
+from .scene_objects import SceneObject
 
 
 class Observation(TypedDict):
@@ -35,13 +36,15 @@ class Needs:
         images: Frames of the protocol's cameras at each request to the policy.
         privileged: The simulator's own truth, for scripted experts alone.
         final_frame: A frame after the last step too (RL bootstraps a value there; a sweep does not use it).
-        every_frame: A frame after each step, for a film.
+        every_frame: A frame after each step, for a film or a recording, with the state beside it.
+        objects: What the frames show, see :meth:`~vlarig.envs.api.Env.describe`: labels of vision-language data.
     """
 
     images: bool = True
     privileged: bool = False
     final_frame: bool = False
     every_frame: bool = False
+    objects: bool = False
 
 
 @dataclass(frozen=True)
@@ -119,10 +122,12 @@ class Frames:
     Attributes:
         steps: ``X`` step numbers.
         views: View tag to ``uint8[X, h, w, 3]``, upright.
+        states: ``float32[X, P]``, the robot's state beside each frame, where a frame after each step is needed; else empty.
     """
 
     steps: tuple[int, ...] = ()
     views: dict[str, np.ndarray] = field(default_factory=dict)
+    states: np.ndarray = field(default_factory=lambda: np.zeros((0, 0), np.float32))
 
 
 @dataclass(frozen=True)
@@ -141,6 +146,7 @@ class Snapshot:
         state_digest: SHA-256, in hex, over the simulator's state after the reset and after every step.
         image_digest: SHA-256, in hex, over every image that the policy was shown.
         seconds: Time spent since the last snapshot, by activity: ``simulate`` and ``render``.
+        objects: View tag to what its newest frame shows, empty unless requested.
     """
 
     instruction: str
@@ -154,6 +160,7 @@ class Snapshot:
     state_digest: str
     image_digest: str
     seconds: dict[str, float]
+    objects: dict[str, tuple[SceneObject, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

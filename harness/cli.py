@@ -25,19 +25,27 @@ _HELP = {
     "leaderboard": "vla-eval's leaderboard: show it, add entries of runs",
     "runs": "runs: when, which policy and suite, how far",
     "merge": "one run out of several, such as the shards of a sweep",
+    "record": "play a suite's episodes into a LeRobotDataset, to train on",
     "replay": "re-simulate recorded episodes: check them, make their videos",
     "serve-envs": "lend this machine's simulators to sweeps that run elsewhere",
     "serve-policy": "serve a policy to other programs, by openpi's protocol",
     "policy": "inspect Qwen-VLA: parameters by part, robots, statistics, prompts; write a preset",
     "envs": "list suites and tasks; check an adapter against the env contract",
     "prepare": "find the initial states of a suite whose every candidate has to be tried, once",
+    "train": "train a Qwen-VLA: a stage of the paper's recipe",
+    "data": "a training's mixture: what is in it, and what a model would misread",
     "runtime": "simulators' virtual environments: install, adopt, list, remove; run a command in one",
     "assets": "fetch, list and verify simulators' data files",
     "doctor": "what is missing on this machine; with RUN, why a run is slow",
 }
 
+#: Commands of other rooms.
+_ELSEWHERE = {"train": "vlarig.training.command", "data": "vlarig.training.data.command"}
+
 #: Command to the module that holds its ``main(arguments) -> exit status``, and a line of help.
-COMMANDS = {name: (f"vlarig.harness.commands.{name.replace('-', '_')}", line) for name, line in _HELP.items()}
+COMMANDS = {
+    name: (_ELSEWHERE.get(name, f"vlarig.harness.commands.{name.replace('-', '_')}"), line) for name, line in _HELP.items()
+}
 
 EXAMPLES = """\
 examples:

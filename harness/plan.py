@@ -48,6 +48,8 @@ class SweepConfig(BaseModel):
     """Only these tasks. Default: all."""
     episodes: Count = None
     """Episodes of each task: its first initial states, then the same initial states again. Default: every initial state once."""
+    initial_states: Annotated[Literal["evaluation", "training"], tyro.conf.Suppress] = "evaluation"
+    """Where episodes begin: at the protocol's initial states, or at those that are for training, which no protocol evaluates."""
     protocol: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """Protocol to run under, one that every suite has; 'vlarig envs list SUITE' compares them. Default: each suite's first."""
     workers: Count = None
@@ -161,8 +163,10 @@ def plan_suites(config: SweepConfig, policy: Policy, report: Callable[[str], Non
     refuse_unknown_tasks(config.tasks, suites)
     for name in dict.fromkeys(name for suite in suites for name in suite.assets):
         find_bundle(name, report)
+    training = config.initial_states == "training"
     return [
-        plan_suite(suite, policy, config.tasks, config.episodes, config.n_action_steps, config.protocol) for suite in suites
+        plan_suite(suite, policy, config.tasks, config.episodes, config.n_action_steps, config.protocol, training)
+        for suite in suites
     ]
 
 
@@ -173,15 +177,25 @@ def plan_suite(
     episodes: int | None = None,
     n_action_steps: int | None = None,
     protocol: str | None = None,
+    training: bool = False,
 ) -> PlannedSuite:
-    """Resolve one suite; tasks that it does not have are another suite's. Raises like :func:`plan_suites`."""
+    """Resolve one suite; tasks that it does not have are another suite's. Raises like :func:`plan_suites`.
+
+    With ``training``, ``episodes`` of each task begin where none is evaluated.
+    """
     check_fit(policy, suite.name, suite.embodiment)
     named = suite.protocol(protocol)
     worker_spec = WorkerSpec.of(suite)
     suite = with_prepared(worker_spec)
     resolved = named.derive(n_action_steps=n_action_steps_for(policy, suite.embodiment, n_action_steps or named.n_action_steps))
     own_tasks = [task.name for task in suite.tasks if task.name in tasks]
-    chosen = suite.episodes(own_tasks, episodes, resolved) if own_tasks or not tasks else []
+    chosen: list[Episode] = []
+    if own_tasks or not tasks:
+        chosen = (
+            suite.training_episodes(own_tasks, episodes or 1, resolved)
+            if training
+            else suite.episodes(own_tasks, episodes, resolved)
+        )
     return PlannedSuite(replace(worker_spec, suite=suite), resolved, chosen)
 
 

@@ -131,7 +131,7 @@ def _part(run: Path, manifest: Manifest, plan: SuitePlan, keys: Sequence[str], s
     parts = [split_key(key) for key in keys]
     return _Part(
         worker_spec,
-        [suite.episode(suite.task(task), initial_state, repeat, protocol) for _, _, task, _, initial_state, repeat in parts],
+        [suite.episode_again(task, variant, state, repeat, protocol) for _, _, task, variant, state, repeat in parts],
     )
 
 

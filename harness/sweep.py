@@ -31,7 +31,7 @@ from ..results.records import Attempt, EpisodeRecord, Session
 from ..results.runs import open_run, set_aside
 from ..results.shards import Shard, take_share
 from ..results.tables import Tally, run_table
-from .engine import Engine
+from .engine import Engine, Sink
 from .episode_queue import EpisodeQueue
 from .film import need_video_extra
 from .filming import film_run
@@ -41,6 +41,7 @@ from .machines.ray_fleet import RayFleet, connected
 from .machines.ray_replicas import ray_replicas
 from .plan import PlannedSuite, SweepConfig, drawn_by, origins, plan_suites, run_identity
 from .policy_state import PolicyState, policy_state
+from .recorder import Recorder
 from .replay import Replay
 from .replicas import replicated_policy
 from .reporting.bounds import BoundsWatch
@@ -200,6 +201,7 @@ def run_sweep(
     state: PolicyState | None = None,
     fleet: Fleet | None = None,
     run_loop: Callable[[Coroutine[Any, Any, None]], None] = run_to_end,
+    recorder: Recorder | None = None,
 ) -> Evaluation:
     """Run the sweep that ``config`` describes, and write its events.
 
@@ -210,6 +212,7 @@ def run_sweep(
         state: State of a policy that was given as an object.
         fleet: The machines; those that ``config`` names when ``None``.
         run_loop: Runs the sweep in an event loop.
+        recorder: Keeps the episodes' pictures and states too.
 
     Raises:
         VlarigError: Something the user can fix. What was measured until then is in the run.
@@ -228,7 +231,9 @@ def run_sweep(
         event_log.say(f"played again: the run that was in {shown} is {aside} now")
     plans = as_begun(shown, plans)
     identity = identity.model_copy(update={"renderer": drawn_by(plans)})
-    suite_notes = {plan.suite.name: plan.suite.note for plan in plans if plan.suite.note}
+    suite_notes = {
+        plan.suite.name: text for plan in plans if (text := "; ".join(filter(None, [plan.suite.note, policy.table_note])))
+    }
     packages = {plan.suite.runtime: plan.worker_spec.runtime.packages for plan in plans}
     record = surroundings(config.model_dump(mode="json"), suite_notes, config.shard, packages, origins(config, plans))
     manifest = Manifest(identity=identity, record=record)
@@ -260,7 +265,7 @@ def run_sweep(
                 event_log.say("complete already: nothing was played; --fresh plays it again")
             try:
                 with sigterm_interrupts():
-                    run_loop(until_sigterm(_sweep(config, policy, fleet, parts, progress, ledger, run, event_log)))
+                    run_loop(until_sigterm(_sweep(config, policy, fleet, parts, progress, ledger, run, event_log, recorder)))
             except VlarigError as error:
                 log = f"; its traceback is in {shown / 'logs' / LIBRARY_LOG}" if error.traceback else ""
                 if log:
@@ -398,6 +403,7 @@ async def _sweep(
     ledger: Ledger,
     run: Path,
     event_log: EventLog,
+    recorder: Recorder | None,
 ) -> None:
     task, loop = asyncio.current_task(), asyncio.get_running_loop()
     assert task is not None
@@ -407,7 +413,11 @@ async def _sweep(
     roundings: list[Rounding] = []
     title = f"{' '.join(config.suites)}, policy {config.policy}, seed {config.seed}, {run}"
     async with LedgerSink(ledger) as ledger_sink, live_display(event_log.console, title, progress, engines):
-        sinks = [SavingTime(ledger_sink, progress), progress, reporter, BoundsWatch(event_log.warn)]
+        sinks: list[Sink] = [SavingTime(ledger_sink, progress), progress, reporter, BoundsWatch(event_log.warn)]
+        needs = policy.needs
+        if recorder is not None:
+            sinks.insert(0, SavingTime(recorder, progress))  # first: what the ledger calls finished is recorded
+            needs = replace(needs, every_frame=True)
         for part in parts:
             plan, lease, logs = part.plan, part.lease, run / "logs"
             batching = Batching(1 if config.strict else config.batch or min(lease.num_envs, DEFAULT_BATCH))
@@ -424,7 +434,7 @@ async def _sweep(
             )
             began = time.monotonic()
             async with fleet.launch(plan.worker_spec, lease, logs) as workers, Batcher(policy, batching) as batcher:
-                engine = Engine(workers, lease.num_envs, plan.suite.embodiment, policy.needs, batcher, config.seed, sinks)
+                engine = Engine(workers, lease.num_envs, plan.suite.embodiment, needs, batcher, config.seed, sinks)
                 engines[:] = [engine]
                 async with reporter.watching(plan.suite.name, engine, time.monotonic() - began):
                     await engine.sweep(EpisodeQueue(part.owed), fleet.joining(plan.worker_spec, lease, logs))

@@ -2,14 +2,15 @@
 
 Suites, tasks and their order are those of LIBERO (Liu et al., 2023; Lifelong-Robot-Learning/LIBERO libero/libero/benchmark/
 libero_suite_task_map.py@8f1084e). Each task has fifty initial states: the rows of its file of initial states. Published numbers differ
-in how they were taken, so every evaluator is a protocol of its own, named after its repository; ``docs/libero.md`` compares them.
+in how they were taken, so every evaluator is a protocol of its own, named after its repository, and so is the Qwen-VLA paper's
+setting; ``docs/libero.md`` compares them.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ STEP_LIMITS = {"libero_spatial": 220, "libero_object": 280, "libero_goal": 300, 
 #: LeRobot gives LIBERO-Spatial more time: lerobot src/lerobot/envs/libero.py@7427f31, ``TASK_SUITE_MAX_STEPS``.
 LEROBOT_STEP_LIMITS = STEP_LIMITS | {"libero_spatial": 280}
 
-#: All four let the objects fall first: ``num_steps_wait`` steps that leave the arm where it is and open the gripper.
+#: All let the objects fall first: ``num_steps_wait`` steps that leave the arm where it is and open the gripper.
 WAIT_STEPS = 10
 WAIT_ACTION = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0)
 
@@ -50,6 +51,7 @@ class Evaluator:
         seed_per_episode: Whether each further episode of a task gets the next ``env_seed``.
         trials: Episodes of each task.
         ensembling: What is done with overlapping predictions.
+        taken_over: What the protocol has from elsewhere, where not all of it is this evaluator's own.
     """
 
     repository: str
@@ -60,22 +62,28 @@ class Evaluator:
     trials: int
     seed_per_episode: bool = False
     ensembling: str = "none"
+    taken_over: str = ""
 
+
+_STARVLA = Evaluator(
+    repository="starVLA/starVLA",
+    commit="0ed0aad2c83f587714f6167ef60cf7218b786590",
+    files=(
+        "examples/simBenchmarks/LIBERO/eval_files/eval_libero.py",
+        "examples/simBenchmarks/LIBERO/eval_files/model2libero_interface.py",
+        "examples/simBenchmarks/LIBERO/train_files/starvla_cotrain_libero.yaml",
+    ),
+    process_seed=7,
+    env_seed=7,
+    trials=50,
+    ensembling="none; an AdaptiveEnsembler (horizon 3, alpha 0.1) is made and never called",
+)
 
 #: Protocol to its source. Trials and seeds are the defaults of the evaluators' command lines.
 EVALUATORS = {
-    "starvla": Evaluator(
-        repository="starVLA/starVLA",
-        commit="0ed0aad2c83f587714f6167ef60cf7218b786590",
-        files=(
-            "examples/simBenchmarks/LIBERO/eval_files/eval_libero.py",
-            "examples/simBenchmarks/LIBERO/eval_files/model2libero_interface.py",
-            "examples/simBenchmarks/LIBERO/train_files/starvla_cotrain_libero.yaml",
-        ),
-        process_seed=7,
-        env_seed=7,
-        trials=50,
-        ensembling="none; an AdaptiveEnsembler (horizon 3, alpha 0.1) is made and never called",
+    "starvla": _STARVLA,
+    "qwen-vla": replace(
+        _STARVLA, taken_over="chunks of 16 actions: Qwen-VLA, section 5.1.1; all else, which it does not print: StarVLA's"
     ),
     "openvla-oft": Evaluator(
         repository="moojink/openvla-oft",
@@ -119,14 +127,18 @@ EVALUATORS = {
 
 def protocols(suite: str) -> tuple[Protocol, ...]:
     """The protocols of a suite, the default first."""
+    starvla = _protocol(
+        "starvla",
+        STEP_LIMITS[suite],
+        _cameras(height=224, width=224, drawn=(256, 256), resize="pil_bilinear"),
+        n_action_steps=8,  # the whole chunk: starvla_cotrain_libero.yaml, ``action_horizon``
+        gripper="binary",
+    )
     return (
-        _protocol(
-            "starvla",
-            STEP_LIMITS[suite],
-            _cameras(height=224, width=224, drawn=(256, 256), resize="pil_bilinear"),
-            n_action_steps=8,  # the whole chunk: starvla_cotrain_libero.yaml, ``action_horizon``
-            gripper="binary",
-        ),
+        starvla,
+        # The paper sets the chunk to 16 and evaluates as StarVLA does (section 5.1.1), which executes whole chunks. It prints no waits,
+        # cameras, picture sizes, limits, success rule or initial states: they are StarVLA's.
+        replace(starvla, name="qwen-vla", n_action_steps=16),
         _protocol(
             "openvla-oft",
             STEP_LIMITS[suite],

@@ -1,4 +1,4 @@
-"""The embedded suite: tabletop tasks of our own on robosuite, without data files."""
+"""The embedded suites: tabletop tasks of our own on robosuite, without data files."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from ...envs.plugins import Plugin
 
 PLUGIN = Plugin(
-    suites={"tabletop": f"{__name__}.suite:TABLETOP"},
-    experts={"tabletop": "vlarig.policies.experts.tabletop:TabletopExpert"},
+    suites={"tabletop": f"{__name__}.suite:TABLETOP", "tabletop_tasks": f"{__name__}.generated:TABLETOP_TASKS"},
+    experts=dict.fromkeys(("tabletop", "tabletop_tasks"), "vlarig.policies.experts.tabletop:TabletopExpert"),
     runtimes=(Path(__file__).parent / "runtime" / "tabletop.toml",),
 )

@@ -59,7 +59,7 @@ def sample(task: str, initial_state: int) -> Scene:
     instruction, goal = make(rng, names, tray_names, zone_names)
     while True:
         spots = {name: np.round(rng.uniform(LOW, HIGH), 4) for name in (*names, *tray_names, *zone_names)}
-        if _fits(spots, names, tray_names, zone_names) and _suits(goal, spots, names):
+        if fits(spots, names, tray_names, zone_names) and _suits(goal, spots, names):
             break
     return {
         "instruction": instruction,
@@ -120,7 +120,8 @@ def _at(spot: np.ndarray) -> dict[str, float]:
     return {"x": float(spot[0]), "y": float(spot[1])}
 
 
-def _reached(point: np.ndarray) -> bool:
+def reached(point: np.ndarray) -> bool:
+    """Whether the hand gets to a point, and behind what is there."""
     return bool(np.linalg.norm(point - BASE) < REACH and point[0] > LOW[0] - RUN_UP)
 
 
@@ -129,9 +130,9 @@ def _beyond_square(point: np.ndarray, middle: np.ndarray, half: float) -> float:
     return float(np.linalg.norm(np.maximum(np.abs(point - middle) - half, 0.0)))
 
 
-def _fits(spots: dict[str, np.ndarray], names: list[str], trays: list[str], zones: list[str]) -> bool:
+def fits(spots: dict[str, np.ndarray], names: list[str], trays: list[str], zones: list[str]) -> bool:
     """Whether all is in reach and nothing is in the way of anything."""
-    if not all(_reached(spot) for spot in spots.values()):
+    if not all(reached(spot) for spot in spots.values()):
         return False
     if any(np.linalg.norm(spots[a] - spots[b]) < OBJECT_GAP for a, b in combinations(names, 2)):
         return False
@@ -148,7 +149,7 @@ def _suits(goal: dict[str, Any], spots: dict[str, np.ndarray], names: list[str])
     if goal["kind"] == "beside":
         spot = spots[goal["reference"]] + np.array([0.0, BESIDE_DISTANCE * (-1 if goal["side"] == "left" else 1)])
         others = [name for name in names if name not in (goal["object"], goal["reference"])]
-        inside = bool(np.all(spot > LOW) and np.all(spot < HIGH) and _reached(spot))
+        inside = bool(np.all(spot > LOW) and np.all(spot < HIGH) and reached(spot))
         free = all(np.linalg.norm(spots[name] - spot) > SPOT_GAP for name in others)
         return inside and free and bool(np.linalg.norm(spots[goal["object"]] - spot) > TRAVEL)
     if goal["kind"] == "pushed":
@@ -158,11 +159,11 @@ def _suits(goal: dict[str, Any], spots: dict[str, np.ndarray], names: list[str])
             return False
         behind = begin - (end - begin) / length * RUN_UP
         others = [name for name in names if name != goal["object"]]
-        return _reached(behind) and all(_from_lane(spots[name], behind, end) > LANE for name in others)
+        return reached(behind) and all(from_lane(spots[name], behind, end) > LANE for name in others)
     return True
 
 
-def _from_lane(point: np.ndarray, begin: np.ndarray, end: np.ndarray) -> float:
+def from_lane(point: np.ndarray, begin: np.ndarray, end: np.ndarray) -> float:
     """Distance from a point to the line between two others."""
     along = np.clip((point - begin) @ (end - begin) / ((end - begin) @ (end - begin)), 0.0, 1.0)
     return float(np.linalg.norm(point - begin - along * (end - begin)))

@@ -15,6 +15,8 @@ from typing import Any
 from ...envs.api import Camera, Protocol
 from ...envs.embodiments import TABLETOP_PANDA
 from ..suite import Footprint, Suite, Task
+from .assorted import assorted
+from .randomization import randomized, ranges_of
 from .sampler import MAKERS, sample
 
 INITIAL_STATES_FILE = Path(__file__).with_name("initial_states.json")
@@ -46,12 +48,13 @@ def _committed() -> dict[str, list[dict[str, Any]]]:
 
 def payload(task: Task, initial_state: int, protocol: Protocol) -> dict[str, Any]:
     """The scene of an initial state: from the committed file, or sampled where it is not among them."""
-    return _committed()[task.name][initial_state] if initial_state in INITIAL_STATES else sample(task.name, initial_state)
+    scene = _committed()[task.name][initial_state] if initial_state in INITIAL_STATES else sample(task.name, initial_state)
+    return {**scene, **ranges_of(protocol)}
 
 
 def training(task: Task, number: int, protocol: Protocol) -> dict[str, Any]:
     """A scene that is sampled with a seed beyond those of the committed initial states."""
-    return sample(task.name, len(INITIAL_STATES) + number)
+    return {**sample(task.name, len(INITIAL_STATES) + number), **ranges_of(protocol)}
 
 
 def initial_states_text() -> str:
@@ -70,9 +73,10 @@ TABLETOP = Suite(
     runtime="tabletop",
     embodiment=TABLETOP_PANDA,
     tasks=tuple(Task(name, INITIAL_STATES) for name in MAKERS),
-    protocols=(STANDARD,),
+    protocols=(STANDARD, randomized(STANDARD)),
     source="defined here, in benchmarks/tabletop/sampler.py and envs/tabletop/goals.py",
     payload=payload,
     training=training,
+    assorted=assorted,
     footprint=Footprint(process=500, env=10),  # benchmarks/speed/many_envs.py: 128 envs in two workers took 1.9 GB
 )

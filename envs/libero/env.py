@@ -11,10 +11,12 @@ import numpy as np
 from ..api import Camera, Env, Episode, StepResult
 from ..embodiments import LIBERO_PANDA
 from ..errors import VlarigError
-from ..mujoco_shared import integration_state
+from ..mujoco_shared import Thing, integration_state
+from ..scene_objects import SceneObject
 from .control import ArmController
 from .scene import EnvState, Scene
 from .scene_pool import ScenePool
+from .words import words_of
 
 #: Physics steps of 2 ms in a control step of 50 ms (robosuite 1.4.0, macros.py; LIBERO's 20 Hz).
 SUBSTEPS = 25
@@ -107,6 +109,19 @@ class LiberoEnv(Env):
             truth[f"pose/{name}"] = np.concatenate([data.xpos[body], data.xquat[body]])
             truth[f"points/{name}"] = self.scene.shape(name).in_world(data)
         return truth
+
+    def describe(self, camera: Camera) -> list[SceneObject]:
+        """Objects and fixtures at the moment that upstream samples, under the names of the instructions."""
+        self.scene.enter(self._env_state)
+        model = self.scene.model
+        roots = model.body_rootid[model.geom_bodyid]
+        things = []
+        for name, body in self.scene.bodies.items():
+            words = words_of(name)
+            if words is not None:
+                things.append(Thing(" ".join(words).strip(), words[1], words[0], np.flatnonzero(roots == body)))
+        source = self.embodiment.cameras[camera.view]
+        return self.scene.canvas.find(model, self._qpos, source, camera.height, camera.width, things)
 
     def sibling(self) -> LiberoEnv:
         """A further env that shares scenes with this one."""

@@ -11,6 +11,7 @@ from transforms3d.quaternions import qconjugate, qmult, quat2mat
 from ..api import Camera, Env, Episode, StepResult
 from ..embodiments import WIDOWX_BRIDGE
 from ..errors import VlarigError
+from ..scene_objects import SceneObject, box_of
 from .judge import Judge
 from .rotations import ABOUT_THE_HAND, ROTATIONS, swing
 from .scene import Scene
@@ -18,6 +19,18 @@ from .scene import Scene
 #: The hand's rotation in the base frame that BridgeData's roll, pitch and yaw are counted from: it points straight down
 #: (NVIDIA/Isaac-GR00T gr00t/eval/sim/SimplerEnv/simpler_env.py, ``default_rot``).
 STRAIGHT_DOWN = np.array([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [-1.0, 0.0, 0.0]])
+
+
+#: Colour and noun of upstream's models, in the words of the instructions.
+WORDS = {
+    "bridge_spoon_generated_modified": ("", "spoon"),
+    "table_cloth_generated_shorter": ("", "towel"),
+    "bridge_carrot_generated_modified": ("", "carrot"),
+    "bridge_plate_objaverse_larger": ("", "plate"),
+    "baked_green_cube_3cm": ("green", "block"),
+    "baked_yellow_cube_3cm": ("yellow", "block"),
+    "eggplant": ("", "eggplant"),
+}
 
 
 class BridgeEnv(Env):
@@ -96,6 +109,18 @@ class BridgeEnv(Env):
             truth[f"settled/{role}"] = self._judge.settled[model]
             truth[f"extent/{role}"] = scene.extent(model)
         return truth
+
+    def describe(self, camera: Camera) -> list[SceneObject]:
+        """The objects. The sink's basket is a part of the photograph, of which the simulator knows nothing."""
+        entities = {model: body.entity for model, body in self.scene.bodies.items() if model in WORDS}
+        found = []
+        for model, (mask, visible, depth) in self.scene.camera.find(camera.height, camera.width, entities).items():
+            colour, kind = WORDS[model]
+            x, y, z = (float(number) for number in self.scene.pose(model)[:3])
+            box = box_of(mask)
+            if box is not None:
+                found.append(SceneObject(f"{colour} {kind}".strip(), kind, colour, box, (x, y, z), depth, visible))
+        return found
 
     def close(self) -> None:
         """Free the scene."""

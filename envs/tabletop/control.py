@@ -70,6 +70,11 @@ class ArmController(OperationalSpaceController):
         self.mass_matrix = self._inertia[self._arm_dofs, self._arm_dofs].copy(order="F")
         self.new_update = False
 
+    def soften(self, stiffness: np.ndarray, damping: np.ndarray) -> None:
+        """Multiply the gains: ``float64[2]`` factors on stiffness and on damping ratio, of position and rotation."""
+        self.kp = self.kp * np.repeat(stiffness, 3)
+        self.kd = self.kd * np.repeat(np.sqrt(stiffness) * damping, 3)
+
     def set_goal(self, action: np.ndarray) -> None:
         """Set the step's goal: ``action`` is ``float64[6]`` from -1 to 1, relative to the achieved pose, in the base frame."""
         super().set_goal(action)

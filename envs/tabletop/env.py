@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, Optional
 
 import mujoco
@@ -9,11 +10,15 @@ import numpy as np
 
 from ..api import Camera, Env, Episode, StepResult
 from ..embodiments import TABLETOP_PANDA
-from ..mujoco_shared import integration_state
+from ..mujoco_shared import Thing, integration_state
+from ..scene_objects import SceneObject
 from . import layout
-from .goals import Goal, Thing, World
+from .goals import Goal
+from .randomization import Look, draw
 from .render import Renderer
 from .scene import PARKED, TabletopScene
+from .world import Thing as Judged
+from .world import World
 
 #: The gripper's orientation when it points straight down with its fingers side by side along ``y``; the columns are its axes in the
 #: world. The state's rotation is measured from here, so that it stays near zero, where an axis-angle vector has no jumps.
@@ -28,7 +33,8 @@ class TabletopEnv(Env):
     """One env of the tabletop suite.
 
     The payload is the scene: ``objects`` (name, shape, colour, x, y, yaw), ``trays`` and ``zones`` (name, colour, x, y),
-    ``instruction`` and ``goal`` (see :mod:`.goals`). The adapter has no tasks.
+    ``instruction`` and ``goal`` (see :mod:`.goals`). It may have ``randomization`` (see :mod:`.randomization`) and ``program``, the
+    skills that reach the goal, which the adapter hands to experts. The adapter has no tasks.
 
     Args:
         renderer: The renderer to share; a new one when ``None``.
@@ -42,6 +48,8 @@ class TabletopEnv(Env):
         self._scene = TabletopScene()
         self._model = self._scene.raw_model
         self._data = self._scene.raw_data
+        self._look = Look(self._model)
+        self._program: Optional[np.ndarray] = None
         self._grip_site = self._model.site(GRIP_SITE).id
         self._fingers = [int(self._model.joint(name).qposadr[0]) for name in FINGER_JOINTS]
         self._geom_owner = self._owners()
@@ -50,21 +58,28 @@ class TabletopEnv(Env):
         self._qvel = {name: joint.qvel for name, joint in joints.items()}
 
     def begin(self, episode: Episode, rng: np.random.Generator) -> str:
-        """Move and colour the scene's parts; nothing is drawn from ``rng``, an initial state is literal data."""
+        """Move and colour the scene's parts; from ``rng`` comes the randomisation alone, an initial state is literal data."""
         scene = episode.payload
+        drawn = draw(scene["randomization"], rng) if "randomization" in scene else None
+        self._look.restore()
+        if drawn is not None:
+            self._look.show(drawn)
         self._goal = Goal(scene["goal"])
         self._places = {}
+        self._shown: list[tuple[str, str, str]] = []  # colour, kind and body
         for kind, colours in (("tray", layout.TRAY_COLOURS), ("zone", layout.ZONE_COLOURS)):
             self._set_static(kind, scene[f"{kind}s"], colours)
         self._bodies = self._assign_bodies(scene["objects"])
         poses = {}
-        for thing in scene["objects"]:
+        for index, thing in enumerate(scene["objects"]):
             body = self._bodies[thing["name"]]
             self._colour(body, layout.OBJECT_COLOURS[thing["colour"]])
+            self._shown.append((thing["colour"], thing["shape"], body))
             height = layout.TABLE_TOP + layout.SHAPES[thing["shape"]].half_size[2]
-            half = thing["yaw"] / 2
-            poses[body] = np.array([thing["x"], thing["y"], height, np.cos(half), 0.0, 0.0, np.sin(half)])
-        self._scene.place(poses)
+            x, y, yaw = np.array([thing["x"], thing["y"], thing["yaw"]]) + (0.0 if drawn is None else drawn.objects[index])
+            poses[body] = np.array([x, y, height, np.cos(yaw / 2), 0.0, 0.0, np.sin(yaw / 2)])
+        self._scene.place(poses, drawn)
+        self._program = np.frombuffer(json.dumps(scene["program"]).encode(), np.uint8) if "program" in scene else None
         return scene["instruction"]
 
     def apply(self, action: np.ndarray) -> StepResult:
@@ -85,7 +100,7 @@ class TabletopEnv(Env):
     def render_view(self, camera: Camera) -> np.ndarray:
         """The view, drawn by the shared renderer."""
         source = self.embodiment.cameras[camera.view]
-        return self._renderer.render(self._model, self._data.qpos, source, camera.height, camera.width)
+        return self._renderer.render(self._model, self._data.qpos, source, camera.height, camera.width, self._look.textures)
 
     def simulator_state(self) -> np.ndarray:
         """MuJoCo's integration state, the gripper's accumulated command, and the goal's state.
@@ -100,11 +115,21 @@ class TabletopEnv(Env):
         """Poses by name, in the world frame.
 
         ``object/<name>`` is ``float64[7]``, position and quaternion ``wxyz``; ``tray/<name>`` and ``zone/<name>`` are ``float64[3]``,
-        the middle of the underside.
+        the middle of the underside. ``program`` is ``uint8[bytes]``, the payload's motion program as JSON, where it has one.
         """
         truth = {f"object/{name}": self._pose(body).copy() for name, body in self._bodies.items()}
         truth.update({key: np.array([*middle, layout.TABLE_TOP]) for key, middle in self._places.items()})
+        if self._program is not None:
+            truth["program"] = self._program
         return truth
+
+    def describe(self, camera: Camera) -> list[SceneObject]:
+        """Its objects, trays and zones."""
+        things = [Thing(f"{colour} {kind}", kind, colour, self._geoms_of(body)) for colour, kind, body in self._shown]
+        source = self.embodiment.cameras[camera.view]
+        return self._renderer.find(
+            self._model, self._data.qpos, source, camera.height, camera.width, things, self._look.textures
+        )
 
     def metrics(self) -> dict[str, float]:
         """``failed_for_good``: a push that lifted, an order that was broken. ``parts_done``: parts of an ordered goal."""
@@ -129,6 +154,7 @@ class TabletopEnv(Env):
                 self._places[f"{kind}/{spec['name']}"] = np.array([spec["x"], spec["y"]])
                 self._model.body(body).pos[:] = (spec["x"], spec["y"], layout.TABLE_TOP)
                 self._colour(body, colours[spec["colour"]])
+                self._shown.append((spec["colour"], kind, body))
             else:
                 self._model.body(body).pos[:] = PARKED
 
@@ -176,6 +202,6 @@ class TabletopEnv(Env):
             rotation = np.empty(9)
             mujoco.mju_quat2Mat(rotation, pose[3:])
             speed, turn = float(np.linalg.norm(velocity[:3])), float(np.linalg.norm(velocity[3:]))
-            things[name] = Thing(body.split("_")[0], pose[:3].copy(), rotation.reshape(3, 3), speed, turn, body in held)
+            things[name] = Judged(body.split("_")[0], pose[:3].copy(), rotation.reshape(3, 3), speed, turn, body in held)
         places = {key.split("/", 1)[1]: middle for key, middle in self._places.items()}
         return World(things, places)

@@ -2,22 +2,18 @@
 
 A goal is plain data from the benchmark (``{"kind": "inside", "object": "red cube", "tray": "white tray"}``); the predicates see the
 world through :class:`Thing` alone and depend on neither tasks nor simulator. Every predicate requires that objects rest and that the
-gripper has let go: a passing or held object is not a placed one.
+gripper has let go: a passing or held object is not a placed one. ``all``, ``any`` and ``not`` compose predicates
+(:mod:`.predicates`), ``ordered`` wants its parts one after the other.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from . import layout
-
-#: An object slower than this rests. The solver leaves less than 1 mm/s in an object that lies still, a released one that still
-#: rocks or slides has several cm/s.
-REST_SPEED = 0.02
-REST_TURN = 0.4
+from . import layout, predicates
+from .world import HEIGHT_SLACK, STACK_OFFSET, Thing, World
 
 #: Least and greatest distance between the middles of objects that are beside each other: half a centimetre of air at least, two
 #: object widths of it at most.
@@ -25,68 +21,10 @@ BESIDE = (0.05, 0.13)
 #: How far the line between them may lean, as an offset across the named direction.
 BESIDE_ACROSS = 0.045
 
-#: An upper object's middle must be over the lower one's top face, whose half width is 2.25 cm.
-STACK_OFFSET = 0.02
-#: Slack of heights: contacts give by less than 1 mm, the thinnest wrong thing that could be between is a tray's floor of 4 mm.
-HEIGHT_SLACK = 0.003
-
 #: A pushed object's middle ends this near to the zone's along both sides: all of the object's width is on the zone.
 PUSHED_WITHIN = layout.ZONE_HALF - layout.SHAPES["cube"].half_size[0]
 #: A pushed object's lowest point may rise this far above the table; a push tilts or drags it by less, a grasp lifts it by more.
 LIFT_LIMIT = 0.01
-
-
-@dataclass(frozen=True)
-class Thing:
-    """A movable object at one moment.
-
-    Attributes:
-        shape: ``cube`` or ``cylinder``.
-        position: ``float64[3]``, its middle in the world frame, in m.
-        rotation: ``float64[3, 3]``, its axes in the world frame as columns.
-        speed: Linear speed in m/s.
-        turn: Angular speed in rad/s.
-        held: Whether it touches any part of the gripper.
-    """
-
-    shape: str
-    position: np.ndarray
-    rotation: np.ndarray
-    speed: float
-    turn: float
-    held: bool
-
-    @property
-    def reach(self) -> float:
-        """How far the object extends below and above its middle as it is turned now, in m."""
-        half = np.array(layout.SHAPES[self.shape].half_size)
-        along = np.abs(self.rotation[2])
-        if self.shape == "cylinder":
-            return float(half[2] * along[2] + half[0] * np.hypot(along[0], along[1]))
-        return float(half @ along)
-
-    @property
-    def lowest(self) -> float:
-        """Height of its lowest point above the table's top, in m."""
-        return float(self.position[2] - layout.TABLE_TOP - self.reach)
-
-    @property
-    def placed(self) -> bool:
-        """Whether it rests and the gripper has let go."""
-        return self.speed < REST_SPEED and self.turn < REST_TURN and not self.held
-
-
-@dataclass(frozen=True)
-class World:
-    """What a goal is judged on.
-
-    Attributes:
-        things: The movable objects by name.
-        places: Middles of trays and zones by name, ``float64[2]`` in the table's plane.
-    """
-
-    things: dict[str, Thing]
-    places: dict[str, np.ndarray]
 
 
 class Goal:
@@ -109,8 +47,7 @@ class Goal:
 
     def update(self, world: World) -> bool:
         """Check the world after a step; return whether the goal is reached now."""
-        if self.spec["kind"] == "pushed":
-            self.failed = self.failed or world.things[self.spec["object"]].lowest > LIFT_LIMIT
+        self.failed = self.failed or any(world.things[name].lowest > LIFT_LIMIT for name in _pushed(self.spec))
         if self.spec["kind"] == "ordered":
             return self._in_order([holds(part, world) for part in self.spec["parts"]])
         return not self.failed and holds(self.spec, world)
@@ -130,6 +67,12 @@ def holds(spec: dict[str, Any], world: World) -> bool:
         ValueError: The kind of goal is unknown.
     """
     kind = spec["kind"]
+    if kind in ("all", "any"):
+        return (all if kind == "all" else any)(holds(part, world) for part in spec["parts"])
+    if kind == "not":
+        return not holds(spec["part"], world)
+    if kind in predicates.KINDS:
+        return predicates.KINDS[kind](spec, world)
     thing = world.things[spec["object"]]
     if not thing.placed:
         return False
@@ -144,7 +87,17 @@ def holds(spec: dict[str, Any], world: World) -> bool:
     if kind == "pushed":
         away = np.abs(thing.position[:2] - world.places[spec["zone"]])
         return bool(thing.lowest < HEIGHT_SLACK and away.max() < PUSHED_WITHIN)
-    raise ValueError(f"goal kind is {kind!r}, expected inside, beside, stacked, pushed or ordered")
+    raise ValueError(
+        f"goal kind is {kind!r}, expected inside, beside, stacked, pushed, all, any, not, "
+        f"{', '.join(predicates.KINDS)}; ordered only outermost"
+    )
+
+
+def _pushed(spec: dict[str, Any]) -> list[str]:
+    """Names of the objects that a goal wants pushed, in any of its parts."""
+    if spec["kind"] == "pushed":
+        return [spec["object"]]
+    return [name for part in spec.get("parts", []) for name in _pushed(part)]
 
 
 def _inside(thing: Thing, tray: np.ndarray) -> bool:

@@ -11,12 +11,13 @@ import logging
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Optional
 
 import mujoco
 import numpy as np
 
-from . import layout
+from . import layout, textures
+from .randomization import FLOOR_TEXTURE, TABLE_TEXTURE, Draw
 
 
 @contextmanager
@@ -113,11 +114,22 @@ class TabletopScene(ManipulationEnv):
         """MuJoCo's own data."""
         return self.sim.data._data
 
-    def place(self, poses: dict[str, np.ndarray]) -> None:
-        """Soft-reset the scene with its bodies at ``poses``: name to ``float64[7]``, position and quaternion ``wxyz``."""
+    def place(self, poses: dict[str, np.ndarray], drawn: Optional[Draw] = None) -> None:
+        """Soft-reset the scene.
+
+        Args:
+            poses: Body to ``float64[7]``, position and quaternion ``wxyz``.
+            drawn: What the arm begins away from its usual angles, and factors on the controller's gains; none without it.
+        """
         self._poses = poses
+        robot = self.robots[0]
+        robot.init_qpos = np.array(robot.robot_model.init_qpos)
+        if drawn is not None:
+            robot.init_qpos = robot.init_qpos + drawn.joints
         with quiet_robosuite():
             self.reset()
+        if drawn is not None:
+            self.robots[0].composite_controller.part_controllers[ARM].soften(drawn.stiffness, drawn.damping)
 
     def _pre_action(self, action: np.ndarray, policy_step: bool = False) -> None:
         """Run the controllers for one substep.
@@ -185,6 +197,7 @@ class TabletopScene(ManipulationEnv):
                 world.remove(geom)
         _light(root, world)
         _drop_unused_assets(root)
+        _add_textures(root)
         return ET.tostring(root, encoding="unicode")
 
     def _reset_internal(self) -> None:
@@ -277,6 +290,18 @@ def _light(root: ET.Element, world: ET.Element) -> None:
     visual = root.find("visual")
     assert visual is not None
     visual.append(ET.Element("headlight", lamp))
+
+
+def _add_textures(root: ET.Element) -> None:
+    """Add the textures that randomised episodes write to and show; as compiled no geom has them."""
+    assets = root.find("asset")
+    assert assets is not None
+    side = str(textures.SIDE)
+    for name, repeat in ((FLOOR_TEXTURE, "2 2"), (TABLE_TEXTURE, "1 1")):
+        flat = {"type": "2d", "builtin": "flat", "rgb1": "1 1 1", "width": side, "height": side}
+        assets.append(ET.Element("texture", {"name": name, **flat}))
+        given = {"texture": name, "texrepeat": repeat, "specular": "0", "shininess": "0", "reflectance": "0"}
+        assets.append(ET.Element("material", {"name": name, **given}))
 
 
 def _drop_unused_assets(root: ET.Element) -> None:

@@ -6,6 +6,7 @@ import ast
 import hashlib
 import json
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -105,6 +106,7 @@ def both(**size: Any) -> tuple[Camera, Camera]:
     ("protocol", "n_action_steps", "gripper", "cameras"),
     [
         ("starvla", 8, "binary", both(height=224, width=224, drawn=(256, 256), resize="pil_bilinear")),
+        ("qwen-vla", 16, "binary", both(height=224, width=224, drawn=(256, 256), resize="pil_bilinear")),
         ("openvla-oft", 8, "sign", both(height=224, width=224, drawn=(256, 256), resize="jpeg_lanczos3", crop=0.9)),
         ("openpi", 5, "as_given", both(height=224, width=224, drawn=(256, 256), resize="pil_bilinear")),
         ("lerobot", 10, "as_given", both(height=360, width=360)),
@@ -127,14 +129,25 @@ def test_starvla_is_the_default(name: str) -> None:
     assert (
         [protocol.name for protocol in load_suite(name).protocols]
         == list(EVALUATORS)
-        == ["starvla", "openvla-oft", "openpi", "lerobot"]
+        == ["starvla", "qwen-vla", "openvla-oft", "openpi", "lerobot"]
     )
+
+
+@pytest.mark.parametrize("name", SUITES)
+def test_the_papers_setting_is_starvlas_evaluation_with_whole_chunks_of_16(name: str) -> None:
+    suite = load_suite(name)
+    assert suite.protocol("qwen-vla") == replace(suite.protocol("starvla"), name="qwen-vla", n_action_steps=16)
+    assert suite.protocol("starvla").n_action_steps == 8
+    source = EVALUATORS["qwen-vla"]
+    assert "Qwen-VLA, section 5.1.1" in source.taken_over
+    assert replace(source, taken_over="") == EVALUATORS["starvla"]
 
 
 @pytest.mark.parametrize(
     ("protocol", "repository", "commit", "process_seed", "env_seed", "per_episode", "trials"),
     [
         ("starvla", "starVLA/starVLA", "0ed0aad2", 7, 7, False, 50),
+        ("qwen-vla", "starVLA/starVLA", "0ed0aad2", 7, 7, False, 50),
         ("openvla-oft", "moojink/openvla-oft", "213c5ff8", 7, 0, False, 50),
         ("openpi", "Physical-Intelligence/openpi", "15a9616a", 7, 7, False, 50),
         ("lerobot", "huggingface/lerobot", "7427f318", 1000, 1000, True, 10),

@@ -15,6 +15,7 @@ from vlarig.harness.command_line import parse
 #: Commands with subcommands, and these.
 SUBCOMMANDS = {
     "assets": ("fetch", "list", "verify"),
+    "data": ("inspect", "check", "synthesize", "render-questions"),
     "envs": ("list", "check"),
     "leaderboard": ("show", "add"),
     "policy": ("inspect", "create"),

@@ -35,6 +35,7 @@ from vlarig.envs.messages import Capacity, Failure, Message, StartWorker, Step, 
 from vlarig.harness import Rollouts, evaluate
 from vlarig.harness.children import supervisor
 from vlarig.harness.children.supervisor import MachineAwayError
+from vlarig.harness.commands import record
 from vlarig.harness.machines import fleets
 from vlarig.harness.machines.own_token import own_token
 from vlarig.harness.machines.remote_machines import MachineBusyError, RemoteMachine, find_machines, parse_address
@@ -121,6 +122,24 @@ def test_a_sweep_over_two_machines_equals_one_on_this_machine(neighbours: list[N
     assert {worker.partition("/")[0] for worker in workers("spread")} == {host.partition("://")[2] for host in hosts}
     output = neighbours[0].end()
     assert output.count(": ended") == output.count(": toy for 127.0.0.1") == 2
+
+
+def test_a_recording_over_two_machines_equals_one_on_this_machine(neighbours: list[Neighbour]) -> None:
+    words = ["toy", "--policy", "toy.policies:Finder", "--episodes", "3"]
+    assert record.main([*words, "--to", "spread", "--num-envs", "8", "--hosts", *[each.host for each in neighbours]]) == 0
+    assert record.main([*words, "--to", "alone", "--workers", "1"]) == 0
+    spread, here = (
+        {
+            file.relative_to(folder): file.read_bytes()
+            for file in folder.rglob("*.*")
+            if file.suffix in (".json", ".parquet", ".mp4")
+        }
+        for folder in (Path("spread"), Path("alone"))
+    )
+    for made in (spread, here):
+        del made[Path("run/manifest.json")]  # which has the hosts
+    assert spread == here
+    assert len(spread) > 6
 
 
 def test_the_traceback_of_an_adapter_elsewhere_comes_to_the_run(toy_home: Path) -> None:

@@ -117,6 +117,15 @@ def test_a_policy_that_needs_the_simulators_truth_is_marked_in_its_run(toy_home:
         assert any("acts on the simulator's own truth" in note for note in manifest.notes()) is knows
 
 
+def test_what_a_policy_says_of_its_numbers_is_noted_in_its_run(toy_home: Path) -> None:
+    policy = ImageReader()
+    policy.table_note = "zero-shot: of its own"
+    output = io.StringIO()
+    run = evaluate("toy", policy, episodes=1, workers=1, console=Console(file=output, width=200)).run
+    assert "toy: zero-shot: of its own" in Manifest.load(run).notes()
+    assert "toy: zero-shot: of its own" in output.getvalue()
+
+
 def test_the_ledger_has_the_instructions(toy_home: Path) -> None:
     run = evaluate("toy", ImageReader(), episodes=1, workers=1).run
     with Ledger.open_read_only(run) as ledger:

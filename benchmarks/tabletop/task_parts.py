@@ -1,0 +1,182 @@
+"""What generated tasks are composed of: predicates and skills as data, and what suits a placement."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from .sampler import BESIDE_DISTANCE, LANE, PUSH, RUN_UP, from_lane, reached
+from .scenes import Layout
+
+#: From the middle of a tray or zone to each of two objects in it: along ``x``, so that the fingers open clear of the walls.
+HALVES = ((0.031, 0.0), (-0.031, 0.0))
+#: Distance at which things are set side by side.
+SIDE = BESIDE_DISTANCE
+
+Data = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a task is in one placement.
+
+    Attributes:
+        goal: The success predicate (envs/tabletop/goals.py).
+        program: The skills that reach it, in order.
+        words: What the templates' names stand for.
+    """
+
+    goal: Data
+    program: list[Data]
+    words: dict[str, str] = field(default_factory=dict)
+
+
+Maker = Callable[[Layout, np.random.Generator], "Made | None"]
+
+
+@dataclass(frozen=True)
+class Template:
+    """One task.
+
+    Attributes:
+        make: What it is in a placement.
+        words: Wordings of its instruction.
+        moves: Objects that are moved; a task of more than one is long-horizon.
+    """
+
+    make: Maker
+    words: tuple[str, ...]
+    moves: int = 1
+
+
+def shape_of(name: str) -> str:
+    """An object's shape."""
+    return name.split()[1]
+
+
+def colour_of(name: str) -> str:
+    """The colour of a thing."""
+    return name.split(maxsplit=1)[0]
+
+
+def of_shape(scene: Layout, shape: str) -> list[str]:
+    """The scene's objects of a shape."""
+    return [name for name in scene.names if shape_of(name) == shape]
+
+
+def of_colour(scene: Layout, colour: str) -> list[str]:
+    """The scene's objects of a colour."""
+    return [name for name in scene.names if colour_of(name) == colour]
+
+
+def drawn(rng: np.random.Generator, choices: Sequence[Any]) -> list[Any]:
+    """The choices in a drawn order."""
+    return [choices[index] for index in rng.permutation(len(choices))]
+
+
+def all_of(*parts: Data) -> Data:
+    """All of these at once."""
+    return {"kind": "all", "parts": list(parts)}
+
+
+def one_after_the_other(*parts: Data) -> Data:
+    """These in this order; it is the outermost part of a goal."""
+    return {"kind": "ordered", "parts": list(parts)}
+
+
+def in_tray(thing: str, tray: str) -> Data:
+    """The thing is in the tray, alone or not."""
+    return {"kind": "in_tray", "object": thing, "tray": tray}
+
+
+def in_zone(thing: str, zone: str) -> Data:
+    """The thing is on the zone."""
+    return {"kind": "in_zone", "object": thing, "zone": zone}
+
+
+def on_top(thing: str, base: str) -> Data:
+    """The thing lies on the base."""
+    return {"kind": "on", "object": thing, "base": base}
+
+
+def still(scene: Layout, *names: str) -> list[Data]:
+    """These stay where they began."""
+    return [
+        {"kind": "untouched", "object": name, "x": float(scene.spots[name][0]), "y": float(scene.spots[name][1])}
+        for name in names
+    ]
+
+
+def others(scene: Layout, *names: str) -> list[str]:
+    """The scene's other objects."""
+    return [name for name in scene.names if name not in names]
+
+
+def carry(kind: str, thing: str, place: str = "", offset: Sequence[float] | np.ndarray = (0.0, 0.0)) -> Data:
+    """The skill that carries a thing to its place, at an offset in m from its middle."""
+    step: Data = {"kind": kind, "thing": thing, "place": place}
+    return step if not any(offset) else {**step, "offset": [round(float(number), 4) for number in offset]}
+
+
+def to_spot(thing: str, spot: np.ndarray) -> Data:
+    """The skill that carries a thing to a spot of the table."""
+    return carry("spot", thing, "", spot)
+
+
+def with_tray(make: Callable[[Layout, np.random.Generator, str], Made | None]) -> Maker:
+    """A maker that needs a tray gets one of the scene's."""
+    return lambda scene, rng: make(scene, rng, drawn(rng, scene.trays)[0]) if scene.trays else None
+
+
+def with_zone(make: Callable[[Layout, np.random.Generator, str], Made | None]) -> Maker:
+    """A maker that needs a zone gets one of the scene's."""
+    return lambda scene, rng: make(scene, rng, drawn(rng, scene.zones)[0]) if scene.zones else None
+
+
+#: Side of another object to the way there in the world frame; sides are those of the ego view.
+SIDES = {"left": (0.0, -SIDE), "right": (0.0, SIDE), "front": (SIDE, 0.0), "behind": (-SIDE, 0.0)}
+
+
+def can_push(scene: Layout, thing: str, zone: str) -> bool:
+    """Whether a thing can be pushed into a zone: neither too near nor too far, with a free lane."""
+    begin, end = scene.spots[thing], scene.spots[zone]
+    length = float(np.linalg.norm(end - begin))
+    if not PUSH[0] < length < PUSH[1]:
+        return False
+    behind = begin - (end - begin) / length * RUN_UP
+    clear = all(from_lane(scene.spots[name], behind, end) > LANE for name in others(scene, thing))
+    walls = all(from_lane(scene.spots[name], behind, end) > LANE + 0.06 for name in scene.trays)
+    return reached(behind) and clear and walls
+
+
+def pushed(thing: str, zone: str) -> Data:
+    """The thing is on the zone and was never lifted."""
+    return {"kind": "pushed", "object": thing, "zone": zone}
+
+
+def beside_it(scene: Layout, rng: np.random.Generator, thing: str, other: str, besides: tuple[str, ...] = ()) -> Data | None:
+    """The skill that puts a thing next to another, on a side where there is room."""
+    for side in drawn(rng, list(SIDES.values())):
+        spot = scene.spots[other] + side
+        if scene.free(spot, (thing, other, *besides)) and np.linalg.norm(scene.spots[thing] - scene.spots[other]) > 0.14:
+            return carry("near", thing, other, side)
+    return None
+
+
+def grouped(*names: str) -> Data:
+    """The things are together."""
+    return {"kind": "grouped", "objects": list(names)}
+
+
+def free_spot(scene: Layout, rng: np.random.Generator, thing: str, **wanted: tuple[float, float]) -> np.ndarray | None:
+    """A free spot within ranges of ``x`` and ``y``, away from where the thing is."""
+    for _ in range(60):
+        spot = np.round(rng.uniform((-0.16, -0.23), (0.10, 0.23)), 3)
+        if any(not least <= spot["xy".index(axis)] <= most for axis, (least, most) in wanted.items()):
+            continue
+        if scene.free(spot, (thing,), 0.12) and np.linalg.norm(spot - scene.spots[thing]) > 0.08:
+            return spot
+    return None

@@ -1,0 +1,498 @@
+"""Makes a LeRobotDataset v3.0 of recorded episodes.
+
+The format's files and fields are LeRobot's (huggingface/lerobot 0.4.4, src/lerobot/datasets/utils.py and lerobot_dataset.py): several
+episodes share a Parquet file of numbers and a film of each view, and ``meta/`` says where each of them begins. Ours are beside them:
+``meta/vlarig.json`` (the robot, which picture is which view, quantiles, how it was recorded) and ``meta/vlarig_episodes.parquet`` (of
+each episode its key, seed, success, digests, caption and subtasks). The same episodes give the same bytes. Needs the extra
+``data``.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..envs.embodiments import Embodiment
+from ..envs.errors import VlarigError
+from ..policies.qwen_vla.normalization import DatasetStatistics, Statistics, statistics_to_data
+from ..policies.qwen_vla.quantiles import exact_quantiles
+from ..results.records import EpisodeRecord
+from ..results.schema import sync_folder
+from .lerobot_episode import CODEC_NAME, EpisodeSteps, pixel_format, read_steps
+from .lerobot_stats import QUANTILES, number_stats, picture_stats
+
+#: The version of the format (``CODEBASE_VERSION`` of lerobot_dataset.py).
+VERSION = "v3.0"
+
+#: LeRobot's defaults (utils.py): most files in a folder, and MB (2^20 bytes) after which the next file begins.
+FILES_A_CHUNK, DATA_MB, VIDEO_MB = 1000, 100, 200
+
+DATA_PATH = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
+VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
+EPISODES_PATH = "meta/episodes/chunk-000/file-000.parquet"
+
+#: A view's pictures are called this and its tag.
+PICTURES = "observation.images."
+
+#: The last of the files to appear: a folder that has it is a whole dataset.
+INFO = "meta/info.json"
+
+
+@dataclass(frozen=True)
+class RecordedEpisode:
+    """One episode of the dataset.
+
+    Attributes:
+        record: Its record in the run's ledger.
+        seed: Seed of all that the simulator drew.
+        place: Folder with its films and numbers, by :class:`~.lerobot_episode.EpisodeDraft`.
+    """
+
+    record: EpisodeRecord
+    seed: int
+    place: Path
+
+
+class _File(NamedTuple):
+    """A place in the numbered files of one kind."""
+
+    chunk: int
+    file: int
+
+    @classmethod
+    def number(cls, number: int) -> _File:
+        return cls(*divmod(number, FILES_A_CHUNK))
+
+
+def write_dataset(
+    folder: Path,
+    episodes: Sequence[RecordedEpisode],
+    embodiment: Embodiment,
+    about: dict[str, Any],
+    data_mb: float = DATA_MB,
+    video_mb: float = VIDEO_MB,
+) -> None:
+    """Write the dataset into ``folder``, in place of one that is there.
+
+    A death at any moment leaves a folder without ``meta/info.json``, or the whole dataset.
+
+    Args:
+        folder: The dataset's folder; other files in it are left alone.
+        episodes: The episodes, in the dataset's order.
+        embodiment: Their robot.
+        about: How they were recorded: plain data for ``meta/vlarig.json``.
+        data_mb: Size after which the next file of numbers begins, in MB.
+        video_mb: The same for films.
+
+    Raises:
+        VlarigError: There is no episode, a recorded episode does not read or does not fit its record, or the folder cannot be
+            written.
+    """
+    if not episodes:
+        raise VlarigError(f"there is no episode to write into {folder}: none succeeded; --keep-failures keeps the others too")
+    draft = folder / ".draft"
+    shutil.rmtree(draft, ignore_errors=True)
+    try:
+        _Writer(draft, episodes, embodiment, about, data_mb, video_mb).write()
+        for name in ("meta", "data", "videos"):  # meta first: what is there no longer is no dataset
+            shutil.rmtree(folder / name, ignore_errors=True)
+        for name in ("data", "videos", "meta"):
+            if (draft / name).exists():
+                (draft / name).rename(folder / name)
+        sync_folder(folder)
+        shutil.rmtree(draft)
+    except OSError as error:
+        raise VlarigError(f"the dataset {folder} cannot be written: {error}; check that there is space left") from error
+    except ImportError as error:
+        raise VlarigError(f"a dataset needs {error.name}, which is not installed; pip install 'vlarig[data]'") from None
+
+
+class _Writer:
+    """Writes one dataset."""
+
+    def __init__(
+        self,
+        folder: Path,
+        episodes: Sequence[RecordedEpisode],
+        embodiment: Embodiment,
+        about: dict[str, Any],
+        data_mb: float,
+        video_mb: float,
+    ) -> None:
+        self._folder = folder
+        self._episodes = episodes
+        self._embodiment = embodiment
+        self._about = about
+        self._data_bytes, self._video_bytes = data_mb * 2**20, video_mb * 2**20
+        first = read_steps(episodes[0].place)
+        self._sizes = first.sizes
+        self._tasks = list(dict.fromkeys(each.record.instruction or each.record.task for each in episodes))
+        labels = (label for each in episodes for label in self._steps(each).subtasks)
+        self._subtasks = list(dict.fromkeys(labels))
+        self._lengths = [each.record.steps for each in episodes]
+
+    def write(self) -> None:
+        """Write all of it, ``meta/info.json`` last."""
+        (self._folder / "meta" / "episodes" / "chunk-000").mkdir(parents=True)
+        rows: list[dict[str, Any]] = [{} for _ in self._episodes]
+        self._write_data(rows)
+        for view in self._sizes:
+            self._write_films(view, rows)
+        self._write_episodes(rows)
+        _write_names(self._folder / "meta" / "tasks.parquet", "task_index", self._tasks)
+        if self._subtasks:
+            _write_names(self._folder / "meta" / "subtasks.parquet", "subtask_index", self._subtasks)
+        self._write_ours()
+        self._write_statistics()
+        _write_json(self._folder / INFO, self._info())
+        for file in sorted(self._folder.rglob("*")):
+            if file.is_file():
+                _sync(file)
+
+    def _steps(self, episode: RecordedEpisode) -> EpisodeSteps:
+        steps = read_steps(episode.place)
+        if len(steps.actions) != episode.record.steps or steps.sizes != self._sizes:
+            raise VlarigError(
+                f"the recorded episode {episode.place} has {len(steps.actions)} steps and views {steps.sizes}; its record has "
+                f"{episode.record.steps} steps, and the first episode the views {self._sizes}; record into another folder"
+            )
+        return steps
+
+    def _task(self, episode: RecordedEpisode) -> str:
+        return episode.record.instruction or episode.record.task
+
+    def _columns(self, number: int, steps: EpisodeSteps) -> dict[str, np.ndarray]:
+        """The numbers of an episode by feature, in the order of the features."""
+        length, begin = self._lengths[number], sum(self._lengths[:number])
+        frames = np.arange(length)
+        columns = {
+            "observation.state": steps.states,
+            "action": steps.actions,
+            "timestamp": (frames / self._embodiment.control_frequency).astype(np.float32),
+            "frame_index": frames,
+            "episode_index": np.full(length, number),
+            "index": begin + frames,
+            "task_index": np.full(length, self._tasks.index(self._task(self._episodes[number]))),
+        }
+        if self._subtasks:
+            if not steps.subtasks:
+                raise VlarigError(
+                    f"{self._episodes[number].record.key} names no subtasks and others do; record all by one policy"
+                )
+            columns["subtask_index"] = np.array([self._subtasks.index(label) for label in steps.subtasks])
+        return columns
+
+    def _write_data(self, rows: list[dict[str, Any]]) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        number, size, begin, writer = 0, 0, 0, None
+        try:
+            for index, episode in enumerate(self._episodes):
+                steps = self._steps(episode)
+                columns = self._columns(index, steps)
+                table = pa.table({name: _arrow(values) for name, values in columns.items()})
+                if writer is not None and size + table.nbytes > self._data_bytes:
+                    writer.close()
+                    writer, number, size = None, number + 1, 0
+                file = _File.number(number)
+                if writer is None:
+                    path = self._folder / DATA_PATH.format(chunk_index=file.chunk, file_index=file.file)
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    writer = pq.ParquetWriter(path, table.schema, compression="snappy")
+                writer.write_table(table)
+                size += table.nbytes
+                length = self._lengths[index]
+                rows[index].update(
+                    {
+                        "episode_index": index,
+                        "tasks": [self._task(episode)],
+                        "length": length,
+                        "data/chunk_index": file.chunk,
+                        "data/file_index": file.file,
+                        "dataset_from_index": begin,
+                        "dataset_to_index": begin + length,
+                    }
+                )
+                begin += length
+                stats = {name: number_stats(values) for name, values in columns.items()}
+                stats |= {f"{PICTURES}{view}": picture_stats(each, length) for view, each in steps.histograms.items()}
+                rows[index]["stats"] = stats
+        finally:
+            if writer is not None:
+                writer.close()
+
+    def _write_films(self, view: str, rows: list[dict[str, Any]]) -> None:
+        """Join the episodes' films of a view, by their compressed pictures."""
+        key, rate = f"{PICTURES}{view}", Fraction(self._embodiment.control_frequency).limit_denominator(1000)
+        for number, indices in enumerate(self._shared_films(view)):
+            file = _File.number(number)
+            path = self._folder / VIDEO_PATH.format(video_key=key, chunk_index=file.chunk, file_index=file.file)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _join_films(path, [self._episodes[index].place / f"{view}.mp4" for index in indices], rate)
+            begin = 0
+            for index in indices:
+                end = begin + self._lengths[index]
+                rows[index] |= {
+                    f"videos/{key}/chunk_index": file.chunk,
+                    f"videos/{key}/file_index": file.file,
+                    f"videos/{key}/from_timestamp": float(begin / rate),
+                    f"videos/{key}/to_timestamp": float(end / rate),
+                }
+                begin = end
+
+    def _shared_films(self, view: str) -> Iterator[list[int]]:
+        """The episodes of each film."""
+        indices: list[int] = []
+        size = 0
+        for index, episode in enumerate(self._episodes):
+            more = (episode.place / f"{view}.mp4").stat().st_size
+            if indices and size + more > self._video_bytes:
+                yield indices
+                indices, size = [], 0
+            indices.append(index)
+            size += more
+        yield indices
+
+    def _write_episodes(self, rows: list[dict[str, Any]]) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        for row in rows:
+            stats = row.pop("stats")
+            row |= {f"stats/{name}/{kind}": value for name, each in stats.items() for kind, value in each.items()}
+            row |= {"meta/episodes/chunk_index": 0, "meta/episodes/file_index": 0}
+        pq.write_table(pa.Table.from_pylist(rows), self._folder / EPISODES_PATH, compression="snappy")
+
+    def _write_ours(self) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        rows = [
+            {
+                "episode_index": index,
+                "key": episode.record.key,
+                "seed": episode.seed,
+                "success": episode.record.success,
+                "instruction": self._task(episode),
+                "steps": episode.record.steps,
+                "reward": episode.record.reward,
+                "metrics": json.dumps(episode.record.metrics, sort_keys=True),
+                "state_digest": episode.record.state_digest,
+                "image_digest": episode.record.image_digest,
+                "caption": steps.caption or None,
+                "subtasks": subtask_segments(steps.subtasks),
+            }
+            for index, episode in enumerate(self._episodes)
+            for steps in [self._steps(episode)]
+        ]
+        segments = pa.list_(pa.struct([("subtask", pa.string()), ("begin", pa.int64()), ("end", pa.int64())]))
+        schema = pa.schema(
+            [
+                ("episode_index", pa.int64()),
+                ("key", pa.string()),
+                ("seed", pa.int64()),
+                ("success", pa.bool_()),
+                ("instruction", pa.string()),
+                ("steps", pa.int64()),
+                ("reward", pa.float64()),
+                ("metrics", pa.string()),
+                ("state_digest", pa.string()),
+                ("image_digest", pa.string()),
+                ("caption", pa.string()),
+                ("subtasks", segments),
+            ]
+        )
+        pq.write_table(pa.Table.from_pylist(rows, schema), self._folder / "meta" / "vlarig_episodes.parquet")
+
+    def _write_statistics(self) -> None:
+        """``meta/stats.json``, and ``meta/vlarig.json`` with the same quantiles."""
+        number = {name: _total_stats(_Column(self._episodes, name)) for name in ("states", "actions")}
+        stats = {"observation.state": number["states"], "action": number["actions"]}
+        columns = [self._columns(index, self._steps(each)) for index, each in enumerate(self._episodes)]
+        for name in columns[0]:
+            if name not in stats:
+                stats[name] = number_stats(np.concatenate([each[name] for each in columns]))
+        for view in self._sizes:
+            total = sum((self._steps(each).histograms[view] for each in self._episodes), np.zeros((3, 256), np.int64))
+            stats[f"{PICTURES}{view}"] = picture_stats(total, sum(self._lengths))
+        _write_json(self._folder / "meta" / "stats.json", stats)
+        ours = {
+            name: Statistics(tuple(each["q01"]), tuple(each["q99"]), str(self._about.get("name", "recorded")))
+            for name, each in number.items()
+        }
+        state = ours["states"] if self._embodiment.state_layout else None
+        data = {
+            "version": 1,
+            "embodiment": asdict(self._embodiment),
+            "cameras": {f"{PICTURES}{view}": view for view in self._sizes},
+            "statistics": statistics_to_data({self._embodiment.statistics_key: DatasetStatistics(ours["actions"], state)}),
+            **self._about,
+        }
+        _write_json(self._folder / "meta" / "vlarig.json", data)
+
+    def _info(self) -> dict[str, Any]:
+        frequency = self._embodiment.control_frequency
+        rate = int(frequency) if float(frequency).is_integer() else frequency
+        features: dict[str, Any] = {}
+        for view, (height, width) in self._sizes.items():
+            features[f"{PICTURES}{view}"] = {
+                "dtype": "video",
+                "shape": [height, width, 3],
+                "names": ["height", "width", "channels"],
+                "info": {
+                    "video.height": height,
+                    "video.width": width,
+                    "video.codec": CODEC_NAME,
+                    "video.pix_fmt": pixel_format(height, width),
+                    "video.is_depth_map": False,
+                    "video.fps": rate,
+                    "video.channels": 3,
+                    "has_audio": False,
+                },
+            }
+        names = {
+            "observation.state": list(self._embodiment.state_layout),
+            "action": [channel.name for channel in self._embodiment.channels],
+        }
+        for name, each in names.items():
+            features[name] = {"dtype": "float32", "shape": [len(each)], "names": each}
+        single = ["timestamp", "frame_index", "episode_index", "index", "task_index", *["subtask_index"][: len(self._subtasks)]]
+        for name in single:
+            features[name] = {"dtype": "float32" if name == "timestamp" else "int64", "shape": [1], "names": None}
+        return {
+            "codebase_version": VERSION,
+            "robot_type": self._embodiment.name,
+            "total_episodes": len(self._episodes),
+            "total_frames": sum(self._lengths),
+            "total_tasks": len(self._tasks),
+            "chunks_size": FILES_A_CHUNK,
+            "data_files_size_in_mb": DATA_MB,
+            "video_files_size_in_mb": VIDEO_MB,
+            "fps": rate,
+            "splits": {"train": f"0:{len(self._episodes)}"},
+            "data_path": DATA_PATH,
+            "video_path": VIDEO_PATH,
+            "features": features,
+        }
+
+
+def subtask_segments(labels: Sequence[str]) -> list[dict[str, Any]]:
+    """Runs of the same label: ``subtask``, ``begin`` and ``end``, the step after its last."""
+    segments: list[dict[str, Any]] = []
+    begin = 0
+    for label, run in itertools.groupby(labels):
+        end = begin + len(list(run))
+        segments.append({"subtask": label, "begin": begin, "end": end})
+        begin = end
+    return segments
+
+
+@dataclass(frozen=True)
+class _Column:
+    """The states or the actions of all episodes, read anew at each pass."""
+
+    episodes: Sequence[RecordedEpisode]
+    name: str
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for episode in self.episodes:
+            steps = read_steps(episode.place)
+            yield steps.states if self.name == "states" else steps.actions
+
+
+def _total_stats(column: _Column) -> dict[str, Any]:
+    """The statistics over all episodes, in passes over them."""
+    count, total, squares = 0, 0.0, 0.0
+    low, high = np.inf, -np.inf
+    for values in column:
+        each = values.astype(np.float64)
+        count, total, squares = count + len(each), total + each.sum(0), squares + (each**2).sum(0)
+        low, high = np.minimum(low, each.min(0)), np.maximum(high, each.max(0))
+    mean = np.asarray(total) / count
+    std = np.sqrt(np.maximum(np.asarray(squares) / count - mean**2, 0.0))
+    stats = {"min": low, "max": high, "mean": mean, "std": std}
+    quantiles = exact_quantiles(column, tuple(QUANTILES.values()), column.name)
+    stats |= dict(zip(QUANTILES, quantiles, strict=True))
+    return {name: np.asarray(value).tolist() for name, value in stats.items()} | {"count": [count]}
+
+
+def _join_films(path: Path, films: Sequence[Path], rate: Fraction) -> None:
+    """One film out of several that were encoded alike; nothing is encoded again.
+
+    Raises:
+        VlarigError: One does not read.
+    """
+    import av
+    from av.error import FFmpegError
+
+    try:
+        with av.open(str(path), "w", format="mp4") as joined:
+            stream, begin = None, 0
+            for film in films:
+                with av.open(str(film)) as source:
+                    own = source.streams.video[0]
+                    if stream is None:
+                        stream = joined.add_stream_from_template(own)
+                    for packet in source.demux(own):
+                        if packet.pts is None:
+                            continue
+                        assert packet.time_base is not None
+                        place = begin + round(packet.pts * packet.time_base * rate)
+                        packet.pts = packet.dts = round(place / rate / packet.time_base)
+                        packet.stream = stream
+                        joined.mux(packet)
+                    begin += own.frames
+    except FFmpegError as error:
+        raise VlarigError(f"a film beside {films[0]} cannot be joined: {error}; record into another folder") from error
+
+
+def _arrow(values: np.ndarray) -> Any:
+    """A column: single numbers, or lists of a fixed length; a feature of one number is no list (utils.py, hf_features)."""
+    import pyarrow as pa
+
+    if values.ndim == 1 or values.shape[1] == 1:
+        return pa.array(values.ravel())
+    return pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), values.shape[1])
+
+
+def _write_names(path: Path, number: str, names: Sequence[str]) -> None:
+    """Names with their numbers, as pandas stores a table whose index they are; LeRobot reads it by pandas."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    index = "__index_level_0__"
+    text = {"pandas_type": "unicode", "numpy_type": "object"}
+    about = {
+        "index_columns": [index],
+        "column_indexes": [{"name": None, "field_name": None, **text, "metadata": {"encoding": "UTF-8"}}],
+        "columns": [
+            {"name": number, "field_name": number, "pandas_type": "int64", "numpy_type": "int64", "metadata": None},
+            {"name": None, "field_name": index, **text, "metadata": None},
+        ],
+        "creator": {"library": "pyarrow", "version": pa.__version__},
+        "pandas_version": "2.0.0",
+    }
+    table = pa.table({number: pa.array(range(len(names)), pa.int64()), index: pa.array(names, pa.string())})
+    pq.write_table(table.replace_schema_metadata({"pandas": json.dumps(about)}), path)
+
+
+def _write_json(path: Path, data: dict[str, Any]) -> None:
+    path.write_text(json.dumps(data, indent=4, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def _sync(file: Path) -> None:
+    descriptor = os.open(file, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

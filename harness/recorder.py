@@ -1,0 +1,241 @@
+"""Recording: a sweep whose episodes become a dataset.
+
+Each episode is written beside the run while it is played, and is whole on the disk before the ledger calls it finished. So a death at
+any moment loses the episodes that were under way and no other, and the same command goes on. At the end the episodes are joined
+into one dataset in the order of the plan, which does not depend on workers, envs or kills.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..benchmarks.registry import load_suite, load_suite_of_run
+from ..envs.api import Episode, Protocol
+from ..envs.embodiments import Embodiment
+from ..envs.errors import VlarigError
+from ..envs.untrusted import convert
+from ..results.ledger import Ledger
+from ..results.manifest import Manifest
+from ..results.records import Attempt, split_key
+from .engine import Transition
+from .lerobot_episode import EpisodeDraft, need_data_extra
+from .lerobot_writer import INFO, RecordedEpisode, write_dataset
+
+#: What a folder of a recording holds beside the dataset: the run, the episodes that are not joined yet, and its settings.
+RUN, STAGING, SETTINGS = "run", "staging", "recording.json"
+
+
+class Recorder:
+    """A sink that writes each episode's pictures, states and actions below a folder, until it is joined with others.
+
+    Args:
+        folder: Where episodes are kept.
+        frequency: Steps a second.
+        keep_failures: Whether to keep episodes that did not succeed.
+    """
+
+    def __init__(self, folder: Path, frequency: float, keep_failures: bool = False) -> None:
+        self._folder = folder
+        self._frequency = frequency
+        self._keep_failures = keep_failures
+        self._drafts: dict[int, tuple[str, EpisodeDraft]] = {}
+        self._cleaned = False
+
+    async def emit(self, transition: Transition) -> None:
+        """Write a chunk; with an episode's last, keep the episode or give it up.
+
+        Raises:
+            VlarigError: The disk cannot be written, or the simulator sent no frame of a step.
+        """
+        await asyncio.to_thread(self._write, transition)
+
+    async def fault(self, attempt: Attempt) -> None:
+        """Give up the episode of an attempt that was the last."""
+        if attempt.gave_up:
+            for env, (key, _) in list(self._drafts.items()):
+                if key == attempt.key:
+                    self._drop(env)
+
+    def close(self) -> None:
+        """Give up the episodes that are under way."""
+        for env in list(self._drafts):
+            self._drop(env)
+
+    def _write(self, transition: Transition) -> None:
+        episode, env = transition.episode, transition.request.env
+        if transition.request.chunk == 0:
+            self._drop(env)
+            self._drafts[env] = (episode.key, self._begin(env))
+        _, draft = self._drafts[env]
+        pictures, states = steps_of(transition)
+        count = len(transition.result.steps)
+        draft.add(pictures, states, transition.actions[:count], (transition.reply.stages or ())[:count])
+        if not transition.result.over:
+            return
+        protocol = episode.protocol
+        if self._keep_failures or transition.result.snapshot.outcome.under(protocol.success_rule, protocol.hold_steps):
+            draft.finish(place_of(self._folder, episode.key))
+            del self._drafts[env]
+        else:
+            self._drop(env)
+
+    def _begin(self, env: int) -> EpisodeDraft:
+        if not self._cleaned:  # not before: only now the run is known to be ours alone
+            for left in self._folder.glob(".draft-*"):
+                shutil.rmtree(left)
+            self._cleaned = True
+        return EpisodeDraft(self._folder / f".draft-{env}", self._frequency)
+
+    def _drop(self, env: int) -> None:
+        if env in self._drafts:
+            self._drafts.pop(env)[1].discard()
+
+
+def steps_of(transition: Transition) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """The pictures and states before each step of a chunk: view to ``uint8[X, h, w, 3]``, and ``float32[X, P]``.
+
+    Raises:
+        VlarigError: The simulator sent no frame and state of a step.
+    """
+    count = len(transition.result.steps)
+    before, frames = transition.request.observation, transition.result.snapshot.frames
+    last = transition.result.snapshot.step
+    if frames.steps != tuple(range(last - count + 1, last + 1)) or len(frames.states) != count or not before["images"]:
+        raise VlarigError(
+            f"{transition.episode.key} sent frames of the steps {list(frames.steps)} with {len(frames.states)} states, where each of "
+            f"{count} steps up to {last} needs both; the protocol must show a camera"
+        )
+    pictures = {view: np.concatenate([before["images"][view][-1:], images[:-1]]) for view, images in frames.views.items()}
+    return pictures, np.concatenate([before["state"][None], frames.states[:-1]])
+
+
+def place_of(folder: Path, key: str) -> Path:
+    """Where an episode is kept until it is joined with others."""
+    return folder / re.sub(r"[^A-Za-z0-9_.@-]", lambda sign: "_" if sign[0] == "/" else f"%{ord(sign[0]):x}", key)
+
+
+@dataclass(frozen=True)
+class RecordingPlan:
+    """What is recorded, and where.
+
+    Attributes:
+        folder: The dataset's folder; the run is below it.
+        suite: Name or place of the suite, as it was typed.
+        keep_failures: Whether episodes that did not succeed are kept.
+    """
+
+    folder: Path
+    suite: str
+    keep_failures: bool
+
+    @property
+    def run(self) -> Path:
+        """The run's folder."""
+        return self.folder / RUN
+
+    @property
+    def staging(self) -> Path:
+        """Where episodes are kept until they are joined."""
+        return self.folder / STAGING
+
+    def begin(self) -> Recorder:
+        """Check the folder, or make it, and return the sink.
+
+        Raises:
+            VlarigError: The folder holds something else, or a recording of other settings; the extra ``data`` is not installed.
+        """
+        need_data_extra()
+        suite = load_suite(self.suite)
+        settings = {"keep_failures": self.keep_failures}
+        known = self.folder / SETTINGS
+        if known.exists():
+            before = json.loads(known.read_text())
+            if before != settings:
+                raise VlarigError(
+                    f"{self.folder} was begun with keep_failures={before.get('keep_failures')}, and now it is {self.keep_failures}; "
+                    "give the same, or another folder"
+                )
+        else:
+            others = [path.name for path in self.folder.iterdir()] if self.folder.is_dir() else []
+            if others or (self.folder.exists() and not self.folder.is_dir()):
+                raise VlarigError(
+                    f"{self.folder} holds something else ({', '.join(sorted(others)[:3])}); give a new or an empty folder"
+                )
+            self.folder.mkdir(parents=True, exist_ok=True)
+            draft = known.with_suffix(".new")
+            draft.write_text(json.dumps(settings))
+            draft.replace(known)
+        self.staging.mkdir(exist_ok=True)
+        return Recorder(self.staging, suite.embodiment.control_frequency, self.keep_failures)
+
+    def finish(self, complete: bool) -> int:
+        """Make the dataset of the finished episodes, and return how many it has.
+
+        Episodes stay where they are until all of the run are finished, so that the same command can try the others again.
+
+        Args:
+            complete: Whether all are.
+
+        Raises:
+            VlarigError: No episode is kept, or what was recorded does not read.
+        """
+        if complete and (self.folder / INFO).exists() and not any(self.staging.iterdir()):
+            shutil.rmtree(self.staging)
+        if complete and not self.staging.exists():
+            return int(json.loads((self.folder / INFO).read_text())["total_episodes"])
+        episodes, embodiment, about = self._episodes()
+        write_dataset(self.folder, episodes, embodiment, about)
+        if complete:
+            gone = self.staging.with_name(".staging-old")
+            self.staging.rename(gone)
+            shutil.rmtree(gone)
+        return len(episodes)
+
+    def _episodes(self) -> tuple[list[RecordedEpisode], Embodiment, dict[str, Any]]:
+        manifest = Manifest.load(self.run)
+        (plan,) = manifest.identity.suites
+        suite = load_suite_of_run(plan.name, manifest.record.suites)
+        protocol = convert(plan.protocol, Protocol, "the manifest's protocol")
+        order = {(task.name, task.variant): place for place, task in enumerate(plan.tasks)}
+        episodes: dict[tuple[int, int, int], RecordedEpisode] = {}
+        with Ledger.open_read_only(self.run) as ledger:
+            for record in ledger.each_record():
+                if not (record.success or self.keep_failures):
+                    continue
+                _, _, task, variant, initial_state, repeat = split_key(record.key)
+                place = place_of(self.staging, record.key)
+                if not place.is_dir():
+                    raise VlarigError(f"{record.key} is finished, but {place} is not there; record into another folder")
+                seed = Episode(suite.name, protocol, task, variant, initial_state, repeat).seed
+                episodes[order[task, variant], initial_state, repeat] = RecordedEpisode(record, seed, place)
+        about = {
+            "name": suite.name,
+            "recording": {
+                "suite": suite.name,
+                "protocol": plan.protocol_name,
+                "tasks": [{"task": task.name, "variant": task.variant, "episodes": task.episodes} for task in plan.tasks],
+                "policy": manifest.identity.policy,
+                "policy_options": manifest.identity.policy_options,
+                "policy_revision": manifest.identity.policy_revision,
+                "policy_privileged": manifest.identity.policy_privileged,
+                "seed": manifest.identity.seed,
+                "renderer": manifest.identity.renderer,
+                "keep_failures": self.keep_failures,
+                "vlarig_version": manifest.identity.vlarig_version,
+            },
+        }
+        return [episodes[place] for place in sorted(episodes)], suite.embodiment, about
+
+
+def mb_of(folder: Path, names: Sequence[str] = ("data", "videos", "meta")) -> float:
+    """Size of a dataset's files, in MB (10^6 bytes)."""
+    return sum(file.stat().st_size for name in names for file in (folder / name).rglob("*") if file.is_file()) / 1e6
