@@ -1,0 +1,96 @@
+"""``vlarig data``: what it shows of a mixture, and what it refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from made_up_datasets import Motions, Talk
+
+from vlarig.policies.qwen_vla.checkpoint import load
+from vlarig.policies.qwen_vla.normalization import DatasetStatistics, Statistics
+from vlarig.training.data.checking import check
+from vlarig.training.data.command import main
+from vlarig.training.data.dataset import Dataset
+from vlarig.training.data.mixture import mix
+
+TINY = load("tiny")
+
+
+def sentences(*datasets: Dataset) -> list[str]:
+    problems = check(mix(datasets, [1.0] * len(datasets)), TINY.description.config, TINY.tokenizer, samples=30)
+    return [f"{problem.where}: {problem.sentence}" for problem in problems]
+
+
+@pytest.fixture
+def mixture(tmp_path: Path) -> Path:
+    file = tmp_path / "mix.toml"
+    file.write_text(
+        "[[datasets]]\nsource = 'made_up_datasets:broken'\nname = 'libero'\n[[datasets]]\nsource = 'made_up_datasets:Talk'\n"
+    )
+    return file
+
+
+def test_inspection_shows_shares_counts_ranges_and_what_is_broken(mixture: Path, capsys: Any) -> None:
+    page = mixture.parent / "page.html"
+    assert main(["inspect", str(mixture), "--samples", "30", "--page", str(page)]) == 0
+    shown = capsys.readouterr().out
+    for words in ("95.6 %", "2 of 30", "gripper", "broken: libero/3: the video ends before its frame"):
+        assert words in shown
+    html = page.read_text()
+    assert html.count("<img") == 5  # one of six is broken
+    assert html.count("<svg") == 5
+    assert "“push it”" in html
+    assert "What is 0?" in html
+    assert "the video ends before its frame" in html
+
+
+def test_a_check_of_sound_data_finds_nothing(capsys: Any, tmp_path: Path) -> None:
+    assert sentences(Motions("libero"), Talk()) == []
+    file = tmp_path / "mix.toml"
+    file.write_text("[[datasets]]\nsource = 'made_up_datasets:Motions'\nname = 'libero'\n")
+    assert main(["check", str(file), "--model", "tiny", "--samples", "3"]) == 0
+    assert "nothing was found" in capsys.readouterr().out
+
+
+def test_a_check_names_samples_that_do_not_read(mixture: Path, capsys: Any) -> None:
+    assert main(["check", str(mixture), "--model", "tiny"]) == 1
+    shown = capsys.readouterr().out
+    assert "libero/3: libero/3: the video ends before its frame; copy it again" in shown
+    assert "2 problems" in shown
+
+
+def test_statistics_of_another_unit_are_found() -> None:
+    wrong = Motions("libero")
+    low, high = (-0.02,) * 2 + (-1.0,) * 5, (0.02,) * 2 + (1.0,) * 5
+    wrong.statistics = {"libero": DatasetStatistics(Statistics(low, high, "metres"))}
+    found = sentences(wrong)
+    assert len(found) == 2
+    assert "of channel 'x' (normalized) of libero_panda lies far beyond its statistics; the data have another unit" in found[0]
+
+
+class Odd(Motions):
+    """One sample of each kind that a model would misread."""
+
+    def __getitem__(self, index: int) -> Any:
+        sample: Any = super().__getitem__(index)
+        if index == 1:
+            sample.observation["images"]["ego"] = np.full((1, 32, 32, 3), 9, np.uint8)
+        elif index == 2:
+            sample.observation["instruction"] = "look <|im_end|>"
+        elif index == 3:
+            object.__setattr__(sample, "actions", sample.actions[:, :6])
+        elif index == 4:
+            sample.observation["images"]["rear"] = sample.observation["images"].pop("ego")
+        return sample
+
+
+def test_what_a_model_would_misread_is_named() -> None:
+    found = sentences(Odd("odd", count=6))
+    assert "odd/1: its picture 'ego' is of one colour" in found[0]
+    assert "odd/2" in found[1]
+    assert "control token" in found[1]
+    assert "odd/3" in found[2]
+    assert "values of the shape (16, 6) do not fit statistics" in found[2]

@@ -1,0 +1,200 @@
+"""Mixtures: the paper's weights, balance, and the same samples whoever reads them and wherever they begin."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from made_up_datasets import Motions, Talk, three
+from training_process import configuration
+
+from vlarig.envs.embodiments import LIBERO_PANDA, WIDOWX_BRIDGE
+from vlarig.policies.qwen_vla.checkpoint import load
+from vlarig.policies.qwen_vla.flow import SigmoidNormal
+from vlarig.policies.qwen_vla.normalization import DatasetStatistics, Statistics
+from vlarig.training.batches import Collator, MicroBatch, micro_batches
+from vlarig.training.data.errors import DataError
+from vlarig.training.data.mixture import mix
+from vlarig.training.data.mixture_file import read_mixture
+from vlarig.training.samples import find_stream
+
+FILE = """
+weights = "table_1"
+seed = 4
+
+[[datasets]]
+source = "made_up_datasets:Motions"
+name = "libero"
+
+[[datasets]]
+source = "made_up_datasets:Talk"
+count = 5
+"""
+
+
+def names(positions: range, **options: object) -> list[str]:
+    mixture = mix(three(), **options)  # type: ignore[arg-type]
+    return [mixture[position].name for position in positions]
+
+
+def test_table_1s_weights_are_divided_by_samples_and_renormalised() -> None:
+    mixture = mix(three(), "table_1")
+    total = 74.2 + 3.4
+    assert mixture.shares == pytest.approx([74.2 / total / 3, 74.2 / total * 2 / 3, 3.4 / total])
+    counts = Counter(mixture[position].name.split("/")[0] for position in range(1000))
+    assert counts["talk"] == pytest.approx(1000 * 3.4 / total, abs=3)
+
+
+def test_t2a_takes_a_fifth_synthetic_and_no_words_alone() -> None:
+    synthetic = Motions("made", family="synthetic_simulation", robot=WIDOWX_BRIDGE, count=9)
+    mixture = mix([Motions("libero"), synthetic, Talk()], "t2a")
+    assert mixture.shares == pytest.approx([0.8, 0.2])
+    assert {mixture[position].name.split("/")[0] for position in range(200)} == {"libero", "made"}
+    with pytest.raises(DataError, match=r"no dataset is of the families synthetic_simulation, robot_manipulation"):
+        mix([Talk()], "t2a")
+
+
+def test_balance_is_over_embodiments_and_then_tasks() -> None:
+    mixture = mix(three(), "balanced")
+    assert [source.name for source in mixture.sources] == [
+        "libero: lift", "libero: push", "bridge: lift", "bridge: push", "talk: talk"
+    ]  # fmt: skip
+    assert mixture.shares == pytest.approx([1 / 6, 1 / 6, 1 / 6, 1 / 6, 1 / 3])
+
+
+def test_an_epoch_has_every_sample_once() -> None:
+    mixture = mix([Motions("libero")], [1.0])
+    first, second = ([mixture[position].name for position in range(begin, begin + 30)] for begin in (0, 30))
+    assert sorted(first) == sorted(second) == sorted(f"libero/{index}" for index in range(30))
+    assert first != second
+
+
+def test_a_position_gives_the_same_sample_wherever_reading_begins() -> None:
+    whole = names(range(300))
+    assert names(range(100, 300)) == whole[100:]
+    assert names(range(299, -1, -1)) == whole[::-1]
+    assert names(range(300), seed=1) != whole
+
+
+def test_broken_samples_end_it_or_are_replaced_alike_everywhere() -> None:
+    datasets = [Motions("libero", broken=(3, 5)), Talk()]
+    strict = mix(datasets)
+    with pytest.raises(DataError, match=r"libero/[35]: the video ends before its frame"):
+        _ = [strict[position] for position in range(40)]
+    skipping, again = (mix(datasets, skip_broken=True) for _ in range(2))
+    found = [skipping[position].name for position in range(200)]
+    assert not {"libero/3", "libero/5"} & set(found)
+    assert [again[position].name for position in range(199, -1, -1)] == found[::-1]
+    hopeless = mix([Motions("libero", count=3, broken=(0, 1, 2))], [1.0], skip_broken=True)
+    with pytest.raises(DataError, match="the video ends"):
+        _ = hopeless[0]
+
+
+def test_datasets_that_contradict_each_other_are_refused() -> None:
+    other = Motions("other")
+    other.statistics = {"libero": DatasetStatistics(Statistics((0.0,) * 7, (1.0,) * 7, "other"))}
+    with pytest.raises(DataError, match=r"other and libero both have statistics 'libero', which differ"):
+        mix([Motions("libero"), other])
+    with pytest.raises(DataError, match="a mixture has no dataset"):
+        mix([])
+    with pytest.raises(DataError, match=r"the weights \[1\.0\] do not fit 3 datasets"):
+        mix(three(), [1.0])
+    with pytest.raises(DataError, match="empty: lift has no samples"):
+        mix([Motions("empty", count=0)], "balanced")
+
+
+def test_a_file_names_datasets_and_options(tmp_path: Path) -> None:
+    (tmp_path / "mix.toml").write_text(FILE)
+    stream = find_stream(f"mixture:{tmp_path / 'mix.toml'}", {})
+    same = mix([Motions("libero"), Talk(count=5)], seed=4)
+    assert [stream[position].name for position in range(50)] == [same[position].name for position in range(50)]
+    assert stream.embodiments == (LIBERO_PANDA,)
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("weights = = 1", "does not read as TOML"),
+        ("wheights = 'balanced'", "has an unknown name 'wheights'; did you mean weights"),
+        ("[[datasets]]\nsource = 'lerobt'", "has a dataset of the source 'lerobt'"),
+        ("[[datasets]]\nsource = 'made_up_datasets:Moti'", "'made_up_datasets:Moti' in .* cannot be imported"),
+        ("[[datasets]]\nsource = 'made_up_datasets:Motions'\nnme = 'a'", "does not take its options"),
+        (
+            "[[datasets]]\nsource = 'made_up_datasets:Talk'\nweight = 1.0\n[[datasets]]\nsource = 'made_up_datasets:Talk'",
+            "gives weights to 1 of 2 datasets; give all one, or none",
+        ),
+    ],
+)
+def test_a_file_that_cannot_be_is_one_sentence(tmp_path: Path, text: str, sentence: str) -> None:
+    (tmp_path / "mix.toml").write_text(text)
+    with pytest.raises(DataError, match=sentence) as caught:
+        read_mixture(tmp_path / "mix.toml")
+    assert "\n" not in str(caught.value)
+    with pytest.raises(DataError, match="there is no mixture"):
+        read_mixture(tmp_path / "absent.toml")
+
+
+def batches(workers: int, rank: int = 0, world: int = 1, first: int = 0) -> Iterator[MicroBatch]:
+    config = configuration("steps=16", "batch_size=64", "micro_batch_size=16", f"data.workers={workers}")
+    stream, bundle = mix(three(), seed=2), load("tiny")
+    collator = Collator(bundle.description.config, bundle.tokenizer, stream.statistics, SigmoidNormal(), seed=0)
+    return micro_batches(config, stream, collator, rank, world, first)
+
+
+def digests(found: Iterator[MicroBatch]) -> list[str]:
+    """A digest of each micro-batch: names, ids, pictures, chunks, noise."""
+    result = []
+    for each in found:
+        whole = hashlib.sha256("".join(each.names).encode())
+        inputs, chunks = each.batch.inputs, each.batch.chunks
+        tensors = [
+            inputs.input_ids,
+            inputs.pixel_values,
+            *(() if chunks is None else (chunks.clean, chunks.noise, chunks.time)),
+        ]
+        for tensor in tensors:
+            if tensor is not None:
+                whole.update(tensor.numpy().tobytes())
+        result.append(whole.hexdigest())
+    return result
+
+
+@pytest.fixture(scope="module")
+def thousand() -> list[str]:
+    """The digests of the first 1,024 samples, 16 by 16, by one process without workers."""
+    return digests(batches(0))
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_workers_give_the_same_thousand_samples(thousand: list[str], workers: int) -> None:
+    assert digests(batches(workers)) == thousand
+
+
+def test_two_processes_share_the_same_thousand_samples(thousand: list[str]) -> None:
+    shares = [digests(batches(0, rank, 2)) for rank in (0, 1)]
+    assert [each for pair in zip(*shares, strict=True) for each in pair] == thousand
+
+
+def test_after_a_kill_the_next_samples_are_the_same(thousand: list[str]) -> None:
+    """In a process of its own, which begins where another was killed."""
+    code = (
+        "import sys; sys.path[:0] = sys.argv[1:3]\n"
+        "from test_mixture import batches, digests\n"
+        "print('\\n'.join(digests(batches(0, first=9))))"
+    )
+    here = Path(__file__)
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(here.parent), str(here.parents[2])], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == thousand[9 * 4 :]
+
+
+def test_a_step_puts_samples_of_a_dataset_together() -> None:
+    kinds = [{name.split("/")[0] for name in each.names} for each in batches(0)]
+    assert sum(len(kind) > 1 for kind in kinds) < len(kinds) * 0.6
+    assert any(kind == {"talk", "bridge"} or kind == {"talk"} for kind in kinds)

@@ -1,0 +1,223 @@
+"""Conversations from JSONL files: both layouts, pictures and videos, any order, and each kind of bad input in one sentence."""
+
+from __future__ import annotations
+
+import copy
+import json
+from multiprocessing.reduction import ForkingPickler
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from PIL import Image
+
+from vlarig.policies.qwen_vla.config import PRESETS
+from vlarig.policies.qwen_vla.conversation import Picture, Video
+from vlarig.policies.qwen_vla.inputs import InputBuilder
+from vlarig.policies.qwen_vla.tokenizer import small_tokenizer
+from vlarig.training.data.errors import DataError
+from vlarig.training.data.vision_language import VisionLanguageDataset
+
+ANSWER = {"role": "assistant", "content": "A cube."}
+
+
+def asked(*parts: Any) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": [*parts, {"type": "text", "text": "What is it?"}]}, ANSWER]}
+
+
+def write(folder: Path, *lines: dict[str, Any] | str, name: str = "data.jsonl") -> Path:
+    text = "".join((line if isinstance(line, str) else json.dumps(line)) + "\n" for line in lines)
+    (folder / name).write_text(text)
+    return folder / name
+
+
+def shade(number: int) -> int:
+    """The grey of a film's frame, far enough from its neighbours' to survive encoding."""
+    return min(20 + 20 * number, 240)
+
+
+def film(path: Path, frames: int = 10, rate: int = 5) -> Path:
+    """Frame ``n`` is of grey ``shade(n)``."""
+    with av.open(str(path), "w", options={"movflags": "faststart"}) as container:
+        stream = container.add_stream("libx264", rate=rate, options={"crf": "1", "g": "1"})
+        stream.width, stream.height, stream.pix_fmt = 64, 32, "yuv420p"
+        for number in range(frames):
+            pixels = np.full((32, 64, 3), shade(number), np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+def greys(video: Video) -> list[int]:
+    """The numbers of a film's frames."""
+    return [round((float(frame.mean()) - 20) / 20) for frame in video.frames]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    pixels = np.zeros((20, 30, 3), np.uint8)
+    for number in range(3):
+        Image.fromarray(pixels + number).save(tmp_path / f"{number}.png")
+    return tmp_path
+
+
+def test_pictures_keep_their_order_and_tags(folder: Path) -> None:
+    parts = [
+        {"type": "image", "path": "1.png", "frame": 1, "view": "front left"},
+        {"type": "text", "text": "and"},
+        {"type": "image", "image": "2.png"},
+    ]
+    sample = VisionLanguageDataset(write(folder, asked(*parts)), family="driving_vqa")[0]
+    first, words, second, question = sample.conversation.turns[0].content
+    assert isinstance(first, Picture)
+    assert isinstance(second, Picture)
+    assert (first.frame, first.view, first.image.max(), second.image.max()) == (1, "front left", 1, 2)
+    assert (words, question) == ("and", "What is it?")
+    assert sample.name == "data/0"
+
+
+def test_llavas_layout_reads_as_the_same_conversation(folder: Path) -> None:
+    llava = {
+        "id": "x7",
+        "image": ["0.png", "1.png"],
+        "conversations": [
+            {"from": "system", "value": "Be brief."},
+            {"from": "human", "value": "<image>\n<image>\nWhat differs?"},
+            {"from": "gpt", "value": "The shade."},
+        ],
+    }
+    ours = {
+        "messages": [
+            {"role": "system", "content": "Be brief."},
+            {
+                "role": "user",
+                "content": [
+                    {"type": "image", "path": "0.png"},
+                    {"type": "image", "path": "1.png"},
+                    {"type": "text", "text": "What differs?"},
+                ],
+            },
+            {"role": "assistant", "content": "The shade."},
+        ]
+    }
+    dataset = VisionLanguageDataset(write(folder, llava, ours))
+    builder = InputBuilder(PRESETS["tiny"](), small_tokenizer())
+    one, other = (builder.build([dataset[index].conversation]) for index in (0, 1))
+    assert dataset[0].name == "data/x7"
+    assert one.input_ids.tolist() == other.input_ids.tolist()
+    assert one.pixel_values is not None
+    assert one.pixel_values.equal(other.pixel_values)
+
+
+def test_lines_are_read_in_any_order_over_files_and_blank_ones(folder: Path) -> None:
+    (folder / "set").mkdir()
+    write(folder / "set", *[{**asked(), "id": number} for number in range(5)], "", {**asked(), "id": 5}, name="a.jsonl")
+    write(folder / "set", {**asked(), "id": 6}, "\r", name="b.jsonl")
+    dataset = copy.deepcopy(VisionLanguageDataset(folder / "set"))
+    assert len(bytes(ForkingPickler.dumps(dataset))) < 2000  # what a worker of a DataLoader gets
+    assert len(dataset) == 7
+    assert [dataset[index].name for index in (6, 0, 5, 3)] == ["set/6", "set/0", "set/5", "set/3"]
+    assert dataset.tasks == {"set": range(7)}
+    with pytest.raises(IndexError):
+        dataset[7]
+
+
+@pytest.mark.parametrize(
+    ("part", "numbers", "seconds"),
+    [
+        ({"fps": 5}, list(range(10)), [0.2 * number for number in range(10)]),
+        ({"fps": 2}, [0, 2, 5, 7], [0, 0.5, 1.0, 1.5]),  # the frame that is shown then
+        ({"fps": 5, "begin": 1.0, "end": 1.6}, [5, 6, 7], [0, 0.2, 0.4]),
+    ],
+)
+def test_a_video_is_read_at_its_rate(folder: Path, part, numbers, seconds) -> None:
+    film(folder / "v.mp4")
+    dataset = VisionLanguageDataset(write(folder, asked({"type": "video", "path": "v.mp4", **part})))
+    (video,) = dataset[0].conversation.seen()
+    assert isinstance(video, Video)
+    assert greys(video) == numbers
+    assert np.allclose(video.seconds, seconds)
+
+
+def test_a_long_video_is_thinned_evenly(folder: Path) -> None:
+    film(folder / "v.mp4")
+    line = asked({"type": "video", "path": "v.mp4", "fps": 5})
+    (video,) = VisionLanguageDataset(write(folder, line), max_frames=4)[0].conversation.seen()
+    assert isinstance(video, Video)
+    assert greys(video) == [0, 2, 5, 7]
+    line = asked({"type": "video", "path": ["0.png", "1.png", "2.png"], "seconds": [0, 3, 7]})
+    (video,) = VisionLanguageDataset(write(folder, line), max_frames=2)[0].conversation.seen()
+    assert isinstance(video, Video)
+    assert ([frame.max() for frame in video.frames], video.seconds) == ([0, 1], (0, 3))
+
+
+def test_boxes_in_pixels_become_thousandths(folder: Path) -> None:
+    line = asked({"type": "image", "path": "0.png"})
+    line["messages"][1] = {"role": "assistant", "content": '{"bbox_2d": [15, 5, 30, 20], "label": "cube"}'}
+    dataset = VisionLanguageDataset(write(folder, line), boxes="pixels", family="spatial_grounding")
+    assert dataset[0].conversation.turns[1].content == ('{"bbox_2d": [500, 250, 1000, 1000], "label": "cube"}',)
+
+
+def boxed(box: str) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": "Where?"}, {"role": "assistant", "content": f'{{"bbox_2d": {box}}}'}]}
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"messages": [', "line 2 is no JSON"),
+        ("[]   ", "line 2 is a JSON list; expected an object"),
+        ({"text": "hello"}, "has the keys text; expected 'messages', or 'conversations'"),
+        (asked({"type": "image", "path": "none.png"}), r"its picture .*none.png is missing"),
+        (asked({"type": "image", "path": "data.jsonl"}), r"its picture .*data.jsonl does not read"),
+        (asked({"type": "image"}), "an image has the path None"),
+        (asked({"type": "sound", "path": "x"}), "has the part .*; expected type text, image or video"),
+        (asked({"type": "video", "path": "none.mp4"}), r"its video .*none.mp4 is missing"),
+        (asked({"type": "video", "path": "v.mp4", "fps": 0}), "a video has the fps 0"),
+        (asked({"type": "video", "path": ["0.png"], "seconds": [0, 1]}), "a video of 1 pictures has the seconds"),
+        (asked({"type": "video", "path": "0.png", "begin": 7}), "nothing from 7.00 s"),
+        (asked({"type": "image", "path": "0.png", "frame": "1"}), "does not read"),
+        ({"messages": [{"role": "user", "content": "Why?"}]}, "has turns of user; expected"),
+        ({"messages": [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": " "}]}, "the assistant is empty"),
+        (
+            {"image": "0.png", "conversations": [{"from": "human", "value": "Why?"}]},
+            "1 of its images have no place, 0.png first",
+        ),
+        ({"conversations": [{"from": "human", "value": "<image>Why?"}]}, "more places <image> than it has images"),
+        (boxed("[0, 0, 1280, 720]"), r"the box \[0, 0, 1280, 720\]; expected left, top, right, bottom in thousandths"),
+    ],
+)
+def test_a_bad_line_is_one_sentence_with_its_place(folder: Path, line, message) -> None:
+    dataset = VisionLanguageDataset(write(folder, asked(), line, asked()))
+    with pytest.raises(DataError, match=message) as raised:
+        dataset[1]
+    assert "data.jsonl line 2 " in str(raised.value)
+    assert "\n" not in str(raised.value)
+    assert dataset[2].conversation.turns[1].content == ("A cube.",)
+
+
+@pytest.mark.parametrize("kept", [0.3, 0.8])
+def test_a_truncated_video_is_named(folder: Path, kept: float) -> None:
+    whole = film(folder / "v.mp4", frames=30).read_bytes()
+    (folder / "v.mp4").write_bytes(whole[: int(len(whole) * kept)])
+    dataset = VisionLanguageDataset(write(folder, asked({"type": "video", "path": "v.mp4", "fps": 5})))
+    with pytest.raises(DataError, match=r"line 1 does not read: its video .*v.mp4 (is truncated|does not decode)"):
+        dataset[0]
+
+
+def test_a_truncated_picture_is_named(folder: Path) -> None:
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(folder / "t.png")
+    (folder / "t.png").write_bytes((folder / "t.png").read_bytes()[:3000])
+    with pytest.raises(DataError, match=r"its picture .*t.png does not read"):
+        VisionLanguageDataset(write(folder, asked({"type": "image", "path": "t.png"})))[0]
+
+
+def test_a_source_without_lines_is_refused(folder: Path) -> None:
+    with pytest.raises(DataError, match="cannot be read"):
+        VisionLanguageDataset(folder / "none.jsonl")
+    with pytest.raises(DataError, match="holds no line"):
+        VisionLanguageDataset(write(folder, name="empty.jsonl"))
+    with pytest.raises(DataError, match="expected one of robot_manipulation"):
+        VisionLanguageDataset(write(folder, asked()), family="vqa")  # pyright: ignore[reportArgumentType]

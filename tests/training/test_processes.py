@@ -1,0 +1,119 @@
+"""Trainings in processes of their own: several give what one gives, and a killed one goes on as if nothing had been."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from vlarig.policies.qwen_vla.checkpoint import load
+
+SCRIPT = Path(__file__).parents[1] / "training_process.py"
+
+
+def launch(run: Path, *overrides: str, count: int = 1, kill_at: int | str = "never") -> subprocess.CompletedProcess[str]:
+    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", str(count), "--standalone"] if count > 1 else []
+    words = [sys.executable, *torchrun, str(SCRIPT), str(run), str(run.parent / f"{run.name}.jsonl"), str(kill_at), *overrides]
+    return subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+
+
+def losses(run: Path, name: str = "train/loss") -> dict[int, float]:
+    lines = [json.loads(line) for line in (run.parent / f"{run.name}.jsonl").read_text().splitlines()]
+    return {line["step"]: line[name] for line in lines}
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return load_file(run / "policy" / "model.safetensors")
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """20 steps by one process."""
+    run = tmp_path_factory.mktemp("runs") / "alone"
+    done = launch(run)
+    assert done.returncode == 0, done.stderr
+    return run
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """20 steps by two processes that share the weights."""
+    run = tmp_path_factory.mktemp("runs") / "two"
+    done = launch(run, count=2)
+    assert done.returncode == 0, done.stderr
+    return run
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_losses_of_one(alone: Path, two: Path) -> None:
+    for name in ("train/loss", "train/gradient_norm", "train/weight_norm"):
+        expected, found = losses(alone, name), losses(two, name)
+        assert list(found) == list(range(1, 21))
+        assert found == pytest.approx(expected, rel=2e-5), name
+
+
+@pytest.mark.slow
+def test_a_sharded_model_is_exported_with_every_tensor(alone: Path, two: Path) -> None:
+    expected, found = weights(alone), weights(two)
+    assert found.keys() == expected.keys()
+    begun = load("tiny").model.state_dict()
+    for part in ("visual", "language_model", "expert"):
+        assert any((found[name] - begun[name]).abs().max() > 1e-3 for name in found if part in name), part
+    for name, tensor in found.items():
+        torch.testing.assert_close(tensor, expected[name], rtol=1e-3, atol=1e-4, msg=lambda text, name=name: f"{name}: {text}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("count", [1, 4])
+def test_a_checkpoint_of_two_processes_is_loaded_by_any_number(two: Path, tmp_path: Path, count: int) -> None:
+    run = tmp_path / "run"
+    checkpoint = "checkpoints/step-00000010"
+    (run / "checkpoints").mkdir(parents=True)
+    shutil.copy(two / "config.json", run / "config.json")
+    shutil.copytree(two / checkpoint, run / checkpoint)
+    done = launch(run, count=count)
+    assert done.returncode == 0, done.stderr
+    found = losses(run)
+    assert list(found) == list(range(11, 21))
+    assert found == pytest.approx({step: losses(two)[step] for step in found}, rel=2e-5)
+
+
+@pytest.mark.slow
+def test_killed_at_ten_random_steps_it_is_bit_equal_to_the_undisturbed(alone: Path, tmp_path: Path) -> None:
+    run = tmp_path / "killed"
+    kills = random.Random(7).choices(range(20), k=10)
+    done = []
+    for step in sorted(kills):
+        ended = launch(run, "checkpoints.every=1", kill_at=step)
+        done.append(ended.returncode)
+    assert done == [-9] * 10
+    ended = launch(run, "checkpoints.every=1")
+    assert ended.returncode == 0, ended.stderr
+    found, expected = weights(run), weights(alone)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert losses(run) == losses(alone)
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_no_number_is_reported_with_the_samples_of_all_processes(tmp_path: Path) -> None:
+    done = launch(tmp_path / "run", "optimizer.expert.lr=1e30", "optimizer.clip=1e30", "micro_batch_size=4", count=2)
+    (sentence,) = {line for line in done.stderr.splitlines() if "has the action loss nan" in line}  # of both, the same
+    step = int(sentence.split()[1]) - 1
+    named = {int(number) for number in re.findall(r"random/(\d+)", sentence)}
+    assert len(named) == 5
+    assert named == {step * 8 + each for each in range(5)}
+
+
+@pytest.mark.slow
+def test_processes_that_do_not_divide_the_batch_are_refused(tmp_path: Path) -> None:
+    done = launch(tmp_path / "run", "batch_size=6", "micro_batch_size=2", count=2)
+    assert "batch_size 6 makes 3 micro-batches of 2, which 2 processes cannot share out evenly" in done.stderr

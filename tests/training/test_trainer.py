@@ -1,0 +1,239 @@
+"""The loop: what it writes, what it resumes, what it refuses, and that it learns."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from demonstrations import Mixed, Random
+from safetensors.torch import load_file
+from training_process import configuration
+
+from vlarig.envs.embodiments import LIBERO_PANDA, WIDOWX_BRIDGE
+from vlarig.policies.api import Request
+from vlarig.policies.qwen_vla.checkpoint import load
+from vlarig.policies.qwen_vla.flow import SigmoidNormal
+from vlarig.policies.qwen_vla.policy import QwenVlaPolicy
+from vlarig.training.batches import Collator
+from vlarig.training.config import TrainConfig, TrainingError
+from vlarig.training.trainer import Stopped, train
+
+
+class Numbers:
+    """A reporter that keeps what it gets."""
+
+    def __init__(self) -> None:
+        self.first = -1
+        self.numbers: dict[int, dict[str, float]] = {}
+
+    def start(self, step: int, steps: int) -> None:
+        self.first = step
+
+    def report(self, step: int, numbers: dict[str, float]) -> None:
+        self.numbers.setdefault(step, {}).update(numbers)
+
+    def note(self, sentence: str) -> None:
+        pass
+
+
+def trained(config: TrainConfig, run: Path, stream: Any = None) -> Numbers:
+    reporter = Numbers()
+    train(config, run, reporter, stream or Mixed())
+    return reporter
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "policy" / "model.safetensors")
+
+
+def test_micro_batches_give_the_step_of_the_whole_batch(tmp_path: Path) -> None:
+    """Samples of several lengths and robots in different micro-batches: their losses count as in one batch."""
+    for size in (1, 4, 8):
+        found = trained(configuration("steps=4", f"micro_batch_size={size}"), tmp_path / str(size)).numbers
+        if size == 1:
+            expected = found
+        for step, numbers in found.items():
+            for name in ("train/loss", "train/gradient_norm", "train/weight_norm"):
+                assert numbers[name] == pytest.approx(expected[step][name], rel=2e-5), (size, step, name)
+
+
+def test_the_trained_policy_plays_the_streams_robots(tmp_path: Path) -> None:
+    trained(configuration("steps=3", "optimizer.ema=0.5"), tmp_path)
+    policy = QwenVlaPolicy(str(tmp_path / "policy"))
+    assert [each.name for each in policy.embodiments] == ["libero_panda", "widowx_bridge"]
+    for robot in (LIBERO_PANDA, WIDOWX_BRIDGE):
+        policy.check("suite", robot)
+        sample = Random(embodiments=(robot, robot))[0]
+        (reply,) = policy.act([Request(0, "key", 0, 1, sample.observation, robot, 16)])
+        assert reply.actions.shape == (16, 7)
+    saved = json.loads((tmp_path / "config.json").read_text())
+    assert saved["optimizer"]["ema"] == 0.5
+    assert saved["objective"]["language_weight"] == 0.1
+
+
+def test_steps_after_an_episodes_end_are_masked() -> None:
+    sample = dataclasses.replace(Random()[0], actions=Random()[0].actions[:5], horizon=16)
+    bundle = load("tiny")
+    collator = Collator(bundle.description.config, bundle.tokenizer, Random().statistics, SigmoidNormal(), seed=0)
+    batch = collator([(0, sample)]).batch
+    assert batch.chunks is not None
+    assert batch.chunks.mask[0].any(1).tolist() == [True] * 5 + [False] * 11
+    assert "predict the next 16 control actions" in bundle.tokenizer.decode(batch.inputs.input_ids[0])
+    assert batch.chunks.mask[0, 0].sum() == 7
+
+
+def test_frozen_parts_stay_and_the_others_move(tmp_path: Path) -> None:
+    trained(configuration("steps=2", "model.frozen=['vision', 'language', 'value_head']"), tmp_path)
+    begun = QwenVlaPolicy("tiny").model.state_dict()
+    moved = {name.split(".")[0] for name, tensor in weights(tmp_path).items() if not torch.equal(tensor, begun[name])}
+    assert moved == {"expert"}
+
+
+@pytest.mark.parametrize("compute", ["float32", "bfloat16"])
+def test_activation_checkpointing_changes_no_bit(tmp_path: Path, compute: str) -> None:
+    for parts in ("[]", "['vision', 'language', 'expert']"):
+        run = tmp_path / str(len(parts))
+        trained(configuration("steps=2", f"model.compute={compute}", f"model.checkpointed={parts}"), run)
+    kept, recomputed = (weights(tmp_path / str(len(parts))) for parts in ("[]", "['vision', 'language', 'expert']"))
+    assert all(torch.equal(kept[name], recomputed[name]) for name in kept)
+    assert {tensor.dtype for tensor in kept.values()} == {torch.float32}
+
+
+def test_batches_made_by_other_processes_are_the_same(tmp_path: Path) -> None:
+    here = trained(configuration("steps=2"), tmp_path / "here").numbers
+    there = trained(configuration("steps=2", "data.workers=1"), tmp_path / "there").numbers
+    assert {step: numbers["train/loss"] for step, numbers in there.items()} == {
+        step: numbers["train/loss"] for step, numbers in here.items()
+    }
+
+
+def test_without_pictures_no_picture_is_seen(tmp_path: Path) -> None:
+    class Pictures(Random):
+        def __getitem__(self, position: int) -> Any:
+            sample = super().__getitem__(position)
+            for frames in sample.observation["images"].values():
+                frames[:] = self.broken[0]
+            return sample
+
+    runs = [
+        trained(configuration("steps=2", "data.pictures=false"), tmp_path / str(grey), Pictures(broken=(grey,))).numbers
+        for grey in (100, 200)
+    ]
+    assert runs[0][2]["train/loss"] == runs[1][2]["train/loss"]
+
+
+def test_sigterm_saves_and_the_same_call_goes_on_bit_equal(tmp_path: Path) -> None:
+    class Signalling(Mixed):
+        def __getitem__(self, position: int) -> Any:
+            if position == 3 * 8 + 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return super().__getitem__(position)
+
+    config = configuration("steps=6", "checkpoints.every=100")
+    undisturbed = trained(config, tmp_path / "undisturbed")
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Stopped, match=r"stopped and saved after step 3; the same command goes on"):
+        trained(config, tmp_path / "run", Signalling())
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert [each.name for each in (tmp_path / "run" / "checkpoints").iterdir()] == ["step-00000003"]
+    resumed = trained(config, tmp_path / "run")
+    assert resumed.first == 3
+    assert [resumed.numbers[step]["train/loss"] for step in (4, 5, 6)] == [
+        undisturbed.numbers[step]["train/loss"] for step in (4, 5, 6)
+    ]
+    found, expected = weights(tmp_path / "run"), weights(tmp_path / "undisturbed")
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_the_average_is_resumed_too(tmp_path: Path) -> None:
+    config = configuration("steps=4", "optimizer.ema=0.9", "checkpoints.every=2", "checkpoints.keep=2")
+    trained(config, tmp_path / "whole")
+    shutil.copytree(tmp_path / "whole", tmp_path / "half")
+    shutil.rmtree(tmp_path / "half" / "checkpoints" / "step-00000004")
+    assert trained(config, tmp_path / "half").first == 2
+    found, expected = weights(tmp_path / "half"), weights(tmp_path / "whole")
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_old_checkpoints_are_removed(tmp_path: Path) -> None:
+    trained(configuration("steps=5", "checkpoints.every=1", "checkpoints.keep=2"), tmp_path)
+    assert sorted(each.name for each in (tmp_path / "checkpoints").iterdir()) == ["step-00000004", "step-00000005"]
+
+
+def test_a_loss_that_is_no_number_stops_and_names_the_samples(tmp_path: Path) -> None:
+    for workers in (0, 1):
+        config = configuration("steps=6", "checkpoints.every=1", f"data.workers={workers}")
+        with pytest.raises(TrainingError, match=r"^the sample 'random/29' does not fit: .*not finite[^\n]*$"):
+            trained(config, tmp_path / str(workers), Random(broken=(29,)))
+        assert (tmp_path / str(workers) / "checkpoints" / "step-00000003").is_dir()
+    explosive = configuration("steps=40", "checkpoints.every=1", "optimizer.expert.lr=1e30", "optimizer.clip=1e30")
+    with pytest.raises(
+        TrainingError, match=r"step \d+ has the action loss nan.* with the samples random/\d+, .*newest"
+    ) as caught:
+        trained(explosive, tmp_path / "rate")
+    assert "mend the data or lower the learning rates" in str(caught.value)
+    newest = max((tmp_path / "rate" / "checkpoints").iterdir())
+    assert str(newest) in str(caught.value)
+    assert int(newest.name[-8:]) < int(str(caught.value).split()[1])
+
+
+def test_another_training_and_another_model_are_refused(tmp_path: Path) -> None:
+    config = configuration("steps=2")
+    trained(config, tmp_path / "run")
+    with pytest.raises(
+        TrainingError, match=r"is another training: it differs in steps \(2 and 3\), seed \(0 and 1\); name another"
+    ):
+        trained(configuration("steps=3", "seed=1"), tmp_path / "run")
+    trained(configuration("steps=2", "track=[]", "report_every=2", "data.workers=1"), tmp_path / "run")  # these may change
+    other = configuration("steps=2", "model.source=small")
+    shutil.copytree(tmp_path / "run" / "checkpoints", tmp_path / "other" / "checkpoints")
+    with pytest.raises(TrainingError, match=r"is a checkpoint of another model: its backbone\.text_config\.layer_types is"):
+        trained(other, tmp_path / "other")
+
+
+def test_a_broken_checkpoint_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    config = configuration("steps=2")
+    trained(config, tmp_path)
+    (newest,) = (tmp_path / "checkpoints").iterdir()
+    next(newest.glob("*.distcp")).write_bytes(b"broken")
+    with pytest.raises(
+        TrainingError, match=r"step-00000002 cannot be loaded .*; remove it to go on from the checkpoint before"
+    ):
+        trained(config, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("source", "sentence"),
+    [
+        ("demonstrations", "expected mixture:FILE, or module:NAME"),
+        ("nowhere:Stream", "cannot be imported"),
+        ("demonstrations:Absent", "cannot be imported"),
+    ],
+)
+def test_a_source_that_is_none_is_refused(tmp_path: Path, source: str, sentence: str) -> None:
+    with pytest.raises(TrainingError, match=sentence):
+        train(configuration(f"data.source={source}"), tmp_path, Numbers())
+
+
+def test_options_that_a_source_does_not_take_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"does not take data\.options .*'tasks'"):
+        train(configuration("data.options={tasks = 3}"), tmp_path, Numbers())
+
+
+def test_it_can_train_in_a_thread(tmp_path: Path) -> None:
+    """Signals are the main thread's alone; elsewhere it trains without."""
+    done: list[Numbers] = []
+    thread = threading.Thread(target=lambda: done.append(trained(configuration("steps=1"), tmp_path)))
+    thread.start()
+    deadline = time.monotonic() + 60
+    thread.join(deadline - time.monotonic())
+    assert done

@@ -1,0 +1,150 @@
+"""Checkpoints of a training, by ``torch.distributed.checkpoint``: written by any number of processes, read by any other.
+
+A checkpoint holds weights, the optimiser's state, the average if there is one, and the step, from which learning rates, the position
+in the data, and every random draw follow. A folder is written under another name first, so one that is there is whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.state_dict import (
+    StateDictOptions,
+    get_model_state_dict,
+    get_optimizer_state_dict,
+    set_model_state_dict,
+    set_optimizer_state_dict,
+)
+from torch.distributed.checkpoint.state_dict_loader import load
+from torch.distributed.checkpoint.state_dict_saver import save
+from torch.distributed.tensor import DTensor
+
+from .config import TrainingError
+from .learner import Learner
+
+#: Beside torch's files.
+PROGRESS_FILE = "training.json"
+
+
+class Checkpoints:
+    """Those of a run.
+
+    Args:
+        folder: Holds a folder for each.
+        keep: How many of the newest are kept.
+    """
+
+    def __init__(self, folder: Path, keep: int) -> None:
+        self.folder = folder
+        self._keep = keep
+
+    def newest(self) -> Path | None:
+        """The newest checkpoint, if there is one."""
+        found = sorted(each for each in self.folder.glob("step-*") if (each / PROGRESS_FILE).is_file())
+        return found[-1] if found else None
+
+    def save(self, learner: Learner, step: int) -> Path:
+        """Write a checkpoint after so many steps; all processes call it together."""
+        target = self.folder / f"step-{step:08d}"
+        partial = self.folder / f".{target.name}"
+        processes = learner.processes
+        if processes.first:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(partial, ignore_errors=True)
+        processes.wait()
+        with _quiet():
+            save(_state(learner), checkpoint_id=partial, no_dist=processes.mesh is None)
+        processes.wait()
+        if processes.first:
+            progress = {"step": step, "model": learner.model.config.to_data(), "processes": processes.world}
+            (partial / PROGRESS_FILE).write_text(json.dumps(progress, indent=2) + "\n", encoding="utf-8")
+            shutil.rmtree(target, ignore_errors=True)
+            partial.rename(target)
+            for old in sorted(self.folder.glob("step-*"))[: -self._keep]:
+                shutil.rmtree(old)
+        processes.wait()
+        return target
+
+
+def resume(learner: Learner, folder: Path) -> int:
+    """Take a checkpoint's state; all processes call it together, as many as there are now.
+
+    Returns:
+        The steps that were made before it.
+
+    Raises:
+        TrainingError: It is another model's, or does not read.
+    """
+    progress = _progress(folder)
+    theirs, ours = progress["model"], json.loads(json.dumps(learner.model.config.to_data()))
+    if theirs != ours:
+        where = _first_difference(theirs, ours)
+        raise TrainingError(f"{folder} is a checkpoint of another model: {where}; name another run, or train that model")
+    state = _state(learner)
+    try:
+        with _quiet():
+            load(state, checkpoint_id=folder, no_dist=learner.processes.mesh is None)
+    except (CheckpointException, OSError, ValueError, RuntimeError) as error:
+        reasons = [each for each, _ in error.failures.values()] if isinstance(error, CheckpointException) else [error]
+        first = " ".join(f"{type(reasons[0]).__name__}: {reasons[0]}".split())
+        raise TrainingError(f"{folder} cannot be loaded ({first}); remove it to go on from the checkpoint before") from error
+    set_model_state_dict(learner.model, state["model"])
+    set_optimizer_state_dict(learner.model, learner.optimizer, state["optimizer"])
+    if learner.average is not None:
+        for name, tensor in learner.average.state.items():
+            tensor.copy_(state["average"][name])
+    return int(progress["step"])
+
+
+def full_weights(learner: Learner) -> dict[str, torch.Tensor] | None:
+    """All weights as whole tensors on the CPU of the first process, those of the average in their place; ``None`` in the others.
+
+    All processes call it together.
+    """
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    weights: dict[str, Any] = get_model_state_dict(learner.model, options=options)
+    if learner.average is not None:
+        for name, tensor in learner.average.state.items():
+            weights[name] = (tensor.full_tensor() if isinstance(tensor, DTensor) else tensor).cpu()
+    return weights if learner.processes.first else None
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without torch's warning that there is one process alone."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)
+        yield
+
+
+def _state(learner: Learner) -> dict[str, Any]:
+    state: dict[str, Any] = {
+        "model": get_model_state_dict(learner.model),
+        "optimizer": get_optimizer_state_dict(learner.model, learner.optimizer),
+    }
+    if learner.average is not None:
+        state["average"] = learner.average.state
+    return state
+
+
+def _progress(folder: Path) -> dict[str, Any]:
+    try:
+        return json.loads((folder / PROGRESS_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise TrainingError(f"{folder} is no checkpoint of a training ({error}); name RUN/checkpoints/step-N") from None
+
+
+def _first_difference(theirs: Any, ours: Any, path: str = "") -> str:
+    if isinstance(theirs, dict) and isinstance(ours, dict):
+        for name in dict.fromkeys((*theirs, *ours)):
+            if theirs.get(name) != ours.get(name):
+                return _first_difference(theirs.get(name), ours.get(name), f"{path}.{name}".strip("."))
+    return f"its {path} is {theirs!r}, this model's is {ours!r}"

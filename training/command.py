@@ -1,0 +1,66 @@
+"""``vlarig train``: a supervised stage of the recipe, from its configuration to a policy."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from ..harness.command_line import parse
+from ..harness.screen import Screen
+from ..harness.trackers import TrackerName
+from .config import TrainingError, read_config
+
+DESCRIPTION = """Train a Qwen-VLA: a stage of the paper's recipe (t2a, cpt, sft).
+
+The configuration is the stage's defaults, then --config, then each --override; the whole of it is saved as RUN/config.json. The same
+command resumes an interrupted training. On several GPUs: torchrun --nproc-per-node 8 -m vlarig.harness train ...
+
+  vlarig train sft --run runs/sft --override model.source=small data.source=my_data:stream
+  vlarig train sft --run runs/sft --config sft.toml
+"""
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """The command's options."""
+
+    stage: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="STAGE")]
+    """t2a, cpt or sft."""
+    run: Annotated[Path, tyro.conf.arg(metavar="FOLDER")]
+    """Folder of the run; one that was begun is resumed."""
+    config: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Configuration in TOML or JSON, such as another run's config.json."""
+    track: Annotated[tuple[TrackerName, ...] | None, tyro.conf.arg(metavar="TRACKER...")] = None
+    """Trackers of the training's numbers: tensorboard (the default), trackio, wandb."""
+    override: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE...")] = ()
+    """Single values, such as optimizer.expert.lr=3e-4."""
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command and return its exit status."""
+    options = parse(TrainOptions, arguments, "vlarig train", DESCRIPTION)
+    track = () if options.track is None else (f"track={list(options.track)}",)
+    config = read_config(options.stage, options.config, (*options.override, *track))
+    try:
+        import torch
+
+        from .reporting import ConsoleReporter, SilentReporter
+        from .trainer import train
+    except ModuleNotFoundError as error:
+        raise TrainingError(
+            f"{error.name} is not installed, which training needs; run: pip install 'vlarig[policy,train]'"
+        ) from None
+    if not torch.cuda.is_available():
+        torch.set_num_threads(1)  # processes that train share the cores
+    first = os.environ.get("RANK", "0") == "0"
+    title = f"{config.stage} of {config.model.source}"
+    shown = ConsoleReporter(Screen(), options.run, config.track, title) if first else contextlib.nullcontext(SilentReporter())
+    with shown as reporter:
+        policy = train(config, options.run, reporter)
+        reporter.note(f"the trained policy: qwen-vla:{policy}")
+    return 0

@@ -1,0 +1,141 @@
+"""``vlarig data``: look into a mixture and check it, before a GPU is spent on it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from ...harness.command_line import parse
+from ...harness.screen import Screen
+from ..config import TrainingError
+from .synthetic.options import Count, SynthesizeOptions
+
+DESCRIPTION = """Look into the mixture that a training is to learn from, check it, and make data for one.
+
+  vlarig data inspect mix.toml --page page.html
+  vlarig data check mix.toml --model small
+  vlarig data synthesize --to synth --arm ur5e --template pick_place --shards 0-3
+  vlarig data render-questions tabletop --scenes 1000 --to asked
+"""
+
+File = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MIXTURE")]
+
+
+@dataclass(frozen=True)
+class InspectOptions:
+    """Show what is in a mixture: shares, counts, hours, ranges, instructions; with --page, pictures and action curves."""
+
+    mixture: File
+    """The mixture's TOML file."""
+    samples: Count = 200
+    """Samples of each dataset to read."""
+    page: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Write a page of examples, one HTML file."""
+    examples: Count = 6
+    """Examples of each dataset on the page."""
+
+
+@dataclass(frozen=True)
+class CheckOptions:
+    """Refuse what a model would misread: channels, units, statistics, prompts, pictures. Exit status 1 where there is anything."""
+
+    mixture: File
+    """The mixture's TOML file."""
+    model: Annotated[str, tyro.conf.arg(metavar="SOURCE")] = "small"
+    """Preset or checkpoint that is to be trained."""
+    samples: Count = 200
+    """Samples of each dataset to read."""
+
+
+@dataclass(frozen=True)
+class QuestionsOptions:
+    """Render scenes of a suite and write questions about them, with the simulator's own answers. The same command goes on."""
+
+    suite: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SUITE")]
+    """The suite."""
+    scenes: Count
+    """How many scenes."""
+    to: Annotated[Path, tyro.conf.arg(metavar="FOLDER")]
+    """Folder of the data."""
+    held_out: bool = False
+    """Scenes that no training has, for scoring."""
+    seed: Count = 0
+    """Another seed gives other scenes."""
+    questions: Count = 4
+    """Most questions on a picture."""
+    workers: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Simulator processes; one a core by default."""
+
+
+def main(arguments: list[str]) -> int:
+    """Run the command and return its exit status."""
+    kinds = {
+        "inspect": InspectOptions,
+        "check": CheckOptions,
+        "synthesize": SynthesizeOptions,
+        "render-questions": QuestionsOptions,
+    }
+    options = parse(kinds, arguments, "vlarig data", DESCRIPTION)
+    try:
+        if isinstance(options, InspectOptions):
+            return _inspect(options)
+        if isinstance(options, SynthesizeOptions):
+            return _synthesize(options)
+        return _render(options) if isinstance(options, QuestionsOptions) else _check(options)
+    except ModuleNotFoundError as error:
+        raise TrainingError(f"{error.name} is not installed; run: pip install 'vlarig[policy,train,results]'") from None
+
+
+def _inspect(options: InspectOptions) -> int:
+    from .inspection import look, show, write_page
+    from .mixture_file import read_mixture
+
+    found, screen = look(read_mixture(options.mixture), options.samples, options.examples), Screen()
+    show(found, screen)
+    if options.page is not None:
+        write_page(found, options.page)
+        screen.print(f"the page: {options.page}", soft_wrap=True)
+    return 0
+
+
+def _synthesize(options: SynthesizeOptions) -> int:
+    from .synthetic.generate import synthesize
+
+    screen = Screen(soft_wrap=True)
+    for task, report, new in synthesize(options):
+        screen.print(f"{task.path}: {report}" + ("" if new else " (was there)"))
+    return 0
+
+
+def _render(options: QuestionsOptions) -> int:
+    from .render_questions import SPLITS, RenderOptions, render_questions
+
+    screen, split = Screen(soft_wrap=True), SPLITS[1 if options.held_out else 0]
+    given = {name: value for name, value in asdict(options).items() if name != "held_out"}
+    done = render_questions(
+        RenderOptions(**given, split=split), lambda there, wanted: screen.print(f"{there} of {wanted} scenes")
+    )
+    screen.print(f"questions: {done.questions}")
+    return 0
+
+
+def _check(options: CheckOptions) -> int:
+    from ...policies.qwen_vla.checkpoint import find_checkpoint
+    from ...policies.qwen_vla.config import PRESETS
+    from ...policies.qwen_vla.inspection import describe
+    from ...policies.qwen_vla.tokenizer import add_view_tokens, load_tokenizer, small_tokenizer
+    from .checking import check
+    from .mixture_file import read_mixture
+
+    config = describe(options.model).config
+    tokenizer = small_tokenizer() if options.model in PRESETS else load_tokenizer(find_checkpoint(options.model, weights=False))
+    add_view_tokens(tokenizer)
+    screen, count = Screen(soft_wrap=True), 0
+    for problem in check(read_mixture(options.mixture), config, tokenizer, options.samples):
+        count += 1
+        screen.print(f"{problem.where}: {problem.sentence}")
+    screen.print("nothing was found" if not count else f"{count} problems")
+    return 1 if count else 0

@@ -1,0 +1,58 @@
+"""A dataset: finite, read in any order. The mixture makes an endless stream of one or many."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from ...envs.embodiments import Embodiment
+from ...policies.qwen_vla.normalization import DatasetStatistics
+from ..samples import Sample
+from .families import Family
+
+
+class Dataset(Protocol):
+    """Samples by index. It is pickled where batches are made in processes of their own."""
+
+    @property
+    def name(self) -> str:
+        """Names it in errors and pages: ``bridge``, ``synthetic/pick_place/ur5e``."""
+        ...
+
+    @property
+    def family(self) -> Family:
+        """Its family of the mixture."""
+        ...
+
+    @property
+    def embodiments(self) -> tuple[Embodiment, ...]:
+        """The robots of its samples; none for vision-language data."""
+        ...
+
+    @property
+    def statistics(self) -> Mapping[str, DatasetStatistics]:
+        """Quantiles by the embodiments' ``statistics_key``, which are stored with the data."""
+        ...
+
+    @property
+    def tasks(self) -> Mapping[str, Sequence[int]]:
+        """The indices of each task's samples, by which tasks are balanced."""
+        ...
+
+    @property
+    def hours(self) -> float | None:
+        """Hours of motion; ``None`` where nothing moves."""
+        ...
+
+    def __len__(self) -> int:
+        """Samples."""
+        ...
+
+    def __getitem__(self, index: int) -> Sample:
+        """The sample of that index, the same whenever it is read.
+
+        Raises:
+            DataError: It does not read.
+            IndexError: There is none.
+        """
+        ...

@@ -1,0 +1,116 @@
+"""Frames of a recording: out of a video, or out of a folder of pictures. Needs the extra ``video``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .errors import DataError
+
+#: Endings of the pictures in a folder.
+PICTURES = (".jpg", ".jpeg", ".png")
+
+#: A frame that is further ahead than this is reached by a new seek instead of decoding all before it.
+_SEEK_SECONDS = 4.0
+
+
+def read_frames(path: Path, indices: Sequence[int]) -> np.ndarray:
+    """Frames by their index from 0, ``uint8[X, h, w, 3]`` in the order of ``indices``, which may repeat.
+
+    Args:
+        path: A video of constant rate, or a folder of pictures (:data:`PICTURES`) whose names sort in the order of time.
+        indices: ``X`` of them.
+
+    Raises:
+        DataError: There is no such file, it does not decode, or it has no such frame.
+    """
+    if not indices:
+        raise DataError(f"no frame of {path} is wanted, expected one at least")
+    if min(indices) < 0:
+        raise DataError(f"frame {min(indices)} of {path} is wanted, expected 0 or more")
+    found = _from_folder(path, set(indices)) if path.is_dir() else _from_video(path, sorted(set(indices)))
+    shapes = {picture.shape for picture in found.values()}
+    if len(shapes) > 1:
+        raise DataError(f"frames of {path} differ in size: {sorted(shapes)}; scale them to one size")
+    return np.stack([found[index] for index in indices])
+
+
+def frame_rate(path: Path) -> float:
+    """Frames a second of a video.
+
+    Raises:
+        DataError: It is no video, or says no rate.
+    """
+    with _opened(path) as container:
+        rate = container.streams.video[0].average_rate
+    if not rate:
+        raise DataError(f"the video {path} says no rate; write it again with a constant one")
+    return float(rate)
+
+
+def _opened(path: Path) -> Any:
+    try:
+        import av
+        from av.error import FFmpegError
+    except ImportError:
+        raise DataError("videos need the extra 'video'; pip install 'vlarig[video]'") from None
+    try:
+        container = av.open(str(path))
+    except (OSError, FFmpegError) as error:
+        raise DataError(f"the video {path} does not open ({error}); check that it is there and whole") from None
+    if not container.streams.video:
+        container.close()
+        raise DataError(f"{path} has no video in it; name the file with the pictures")
+    return container
+
+
+def _from_video(path: Path, wanted: list[int]) -> dict[int, np.ndarray]:
+    """The wanted frames, which are sorted. A frame's index is its time times the rate, so the rate has to be constant."""
+    with _opened(path) as container:
+        from av.error import FFmpegError
+
+        stream = container.streams.video[0]
+        if not stream.average_rate or not stream.time_base:
+            raise DataError(f"the video {path} says no rate; write it again with a constant one")
+        stream.codec_context.thread_count = 1  # the loader has a process a core
+        rate, base, start = stream.average_rate, stream.time_base, stream.start_time or 0
+        found: dict[int, np.ndarray] = {}
+        pending, last = list(wanted), -1
+        try:
+            while pending:
+                container.seek(start + int(pending[0] / rate / base), stream=stream)
+                before = len(pending)
+                for frame in container.decode(stream):
+                    last = round((frame.pts - start) * base * rate) if frame.pts is not None else last + 1
+                    if last >= pending[0]:
+                        if last > pending[0]:
+                            break
+                        found[pending.pop(0)] = frame.to_ndarray(format="rgb24")
+                        if not pending or pending[0] - last > _SEEK_SECONDS * rate:
+                            break
+                if len(pending) == before:
+                    raise DataError(
+                        f"the video {path} has no frame {pending[0]}, the last that decodes is {last}; is it whole?"
+                    )
+        except FFmpegError as error:
+            raise DataError(f"the video {path} does not decode at frame {pending[0]} ({error}); is it whole?") from None
+    return found
+
+
+def _from_folder(path: Path, wanted: set[int]) -> dict[int, np.ndarray]:
+    from PIL import Image, UnidentifiedImageError
+
+    files = sorted(file for file in path.iterdir() if file.suffix.lower() in PICTURES)
+    if max(wanted) >= len(files):
+        raise DataError(f"the folder {path} has {len(files)} pictures, frame {max(wanted)} is wanted; is it whole?")
+    found = {}
+    for index in sorted(wanted):
+        try:
+            with Image.open(files[index]) as picture:
+                found[index] = np.asarray(picture.convert("RGB"))
+        except (OSError, UnidentifiedImageError) as error:
+            raise DataError(f"the picture {files[index]} does not read ({error}); is it whole?") from None
+    return found

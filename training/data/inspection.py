@@ -1,0 +1,207 @@
+"""``vlarig data inspect``: what is in a mixture, as tables and as a page of pictures and action curves."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from rich.table import Table
+from rich.text import Text
+
+from ...harness.screen import Screen
+from ...policies.qwen_vla.conversation import Picture
+from ..samples import ActionSample, LanguageSample, Sample
+from .checking import spread
+from .dataset import Dataset
+from .errors import DataError
+from .mixture import Mixture
+
+#: Height of a picture on the page, in pixels.
+_HEIGHT = 128
+#: Most pictures of a sample on the page.
+_MOST_PICTURES = 6
+#: Most sentences about broken samples of a dataset.
+_MOST_BROKEN = 12
+#: A plot's size, and its colours (ColorBrewer's "Dark2" and "Set1", which differ in lightness too).
+_PLOT = (360, 128)
+_COLOURS = ("#1b9e77", "#d95f02", "#7570b3", "#e7298a", "#66a61e", "#e6ab02", "#a6761d", "#666666", "#377eb8", "#984ea3")
+
+
+@dataclass
+class Seen:
+    """What some samples of a dataset show.
+
+    Attributes:
+        dataset: The dataset.
+        share: Of the mixture.
+        looked_at: Samples that were read.
+        broken: Sentences about those that did not read.
+        instructions: How often each instruction came.
+        lengths: Steps of the chunks.
+        ranges: Embodiment to least and largest number of each channel, ``[2, A]``.
+        examples: Some of the samples.
+    """
+
+    dataset: Dataset
+    share: float
+    looked_at: int = 0
+    broken: list[str] = field(default_factory=list)
+    instructions: Counter[str] = field(default_factory=Counter)
+    lengths: Counter[int] = field(default_factory=Counter)
+    ranges: dict[str, np.ndarray] = field(default_factory=dict)
+    examples: list[Sample] = field(default_factory=list)
+
+
+def look(mixture: Mixture, samples: int, examples: int) -> list[Seen]:
+    """Read samples of each dataset, spread over it.
+
+    Args:
+        mixture: The mixture.
+        samples: How many of each.
+        examples: How many of those to keep.
+    """
+    shares = [0.0] * len(mixture.datasets)
+    for source, share in zip(mixture.sources, mixture.shares, strict=True):
+        shares[source.dataset] += share
+    return [_look(dataset, share, samples, examples) for dataset, share in zip(mixture.datasets, shares, strict=True)]
+
+
+def _look(dataset: Dataset, share: float, samples: int, examples: int) -> Seen:
+    seen, indices = Seen(dataset, share), spread(dataset, samples)
+    kept = {indices[place] for place in np.linspace(0, len(indices) - 1, min(examples, len(indices))).astype(int)}
+    for index in indices:
+        try:
+            sample = dataset[index]
+        except DataError as error:
+            seen.broken.append(str(error))
+            continue
+        seen.looked_at += 1
+        if index in kept:
+            seen.examples.append(sample)
+        if isinstance(sample, ActionSample):
+            seen.instructions[sample.observation["instruction"]] += 1
+            seen.lengths[len(sample.actions)] += 1
+            ends = np.stack((sample.actions.min(0), sample.actions.max(0)))
+            known = seen.ranges.setdefault(sample.embodiment.name, ends)
+            known[0], known[1] = np.minimum(known[0], ends[0]), np.maximum(known[1], ends[1])
+    return seen
+
+
+def show(found: list[Seen], screen: Screen) -> None:
+    """Print the datasets, then the channels of each robot, then what is broken."""
+    columns = ("dataset", "family", "share", "samples", "hours", "tasks", "robots", "instructions", "broken")
+    whole, blocks = Table(), []
+    for name in columns:
+        whole.add_column(name, justify="left" if name in ("dataset", "family", "robots") else "right", no_wrap=True)
+    for seen in found:
+        dataset = seen.dataset
+        cells = (
+            dataset.name,
+            dataset.family.replace("_", " "),
+            f"{100 * seen.share:.1f} %",
+            f"{len(dataset):,}",
+            "" if dataset.hours is None else f"{dataset.hours:,.1f}",
+            str(len(dataset.tasks)),
+            ", ".join(each.name for each in dataset.embodiments),
+            str(len(seen.instructions)) if seen.instructions else "",
+            f"{len(seen.broken)} of {seen.looked_at + len(seen.broken)}",
+        )
+        whole.add_row(*cells)
+        rest = ", ".join(f"{name}: {cell}" for name, cell in zip(columns[1:], cells[1:], strict=True) if cell)
+        blocks.append((Text(dataset.name), rest))
+    screen.print_table(whole, blocks)
+    for seen in found:
+        if seen.ranges:
+            screen.print(_channels(seen))
+        for sentence in seen.broken[:_MOST_BROKEN]:
+            screen.print(f"broken: {sentence}", soft_wrap=True)
+
+
+def _channels(seen: Seen) -> Table:
+    table = Table(title=seen.dataset.name, title_justify="left")
+    for name in ("robot", "channel", "unit", "1 %", "99 %", "least seen", "most seen"):
+        table.add_column(name, justify="left" if name in ("robot", "channel", "unit") else "right")
+    for embodiment in seen.dataset.embodiments:
+        if embodiment.name not in seen.ranges:
+            continue
+        statistics = seen.dataset.statistics[embodiment.statistics_key].actions
+        least, most = seen.ranges[embodiment.name]
+        for index, channel in enumerate(embodiment.channels):
+            numbers = (statistics.q01[index], statistics.q99[index], least[index], most[index])
+            table.add_row(embodiment.name, channel.name, channel.unit, *(f"{number:.4g}" for number in numbers))
+    return table
+
+
+def write_page(found: list[Seen], file: Path) -> None:
+    """One HTML file that needs nothing else: for each dataset its figures, and its examples with pictures and curves."""
+    from jinja2 import Environment, PackageLoader, select_autoescape
+
+    environment = Environment(loader=PackageLoader("vlarig.training.data", "html"), autoescape=select_autoescape())
+    datasets = [
+        {
+            "name": seen.dataset.name,
+            "family": seen.dataset.family.replace("_", " "),
+            "share": f"{100 * seen.share:.1f} %",
+            "samples": f"{len(seen.dataset):,}",
+            "hours": "" if seen.dataset.hours is None else f"{seen.dataset.hours:,.1f} hours",
+            "instructions": seen.instructions.most_common(12),
+            "broken": seen.broken[:_MOST_BROKEN],
+            "examples": [_example(sample) for sample in seen.examples],
+        }
+        for seen in found
+    ]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(environment.get_template("mixture.html").render(datasets=datasets), encoding="utf-8")
+
+
+def _example(sample: Sample) -> dict[str, Any]:
+    if isinstance(sample, LanguageSample):
+        turns = [
+            (turn.role, "".join(item if isinstance(item, str) else " [picture] " for item in turn.content))
+            for turn in sample.conversation.turns
+        ]
+        images = [item.image if isinstance(item, Picture) else item.frames[0] for item in sample.conversation.seen()]
+        return {"name": sample.name, "turns": turns, "pictures": [("", _picture(image)) for image in images[:_MOST_PICTURES]]}
+    views = [(tag, frames[-1]) for tag, frames in sample.observation["images"].items()]
+    return {
+        "name": sample.name,
+        "robot": sample.embodiment.robot_tag,
+        "instruction": sample.observation["instruction"],
+        "pictures": [(tag, _picture(image)) for tag, image in views[:_MOST_PICTURES]],
+        "curves": _curves(sample),
+        "plot": _PLOT,
+    }
+
+
+def _picture(image: np.ndarray) -> str:
+    """A JPEG as the page's own text."""
+    picture = Image.fromarray(np.ascontiguousarray(image))
+    picture.thumbnail((4 * _HEIGHT, _HEIGHT))
+    data = io.BytesIO()
+    picture.save(data, "JPEG", quality=85)
+    return base64.b64encode(data.getvalue()).decode()
+
+
+def _curves(sample: ActionSample) -> list[dict[str, str]]:
+    """Each channel over the chunk, scaled to its own range, as points of an SVG polyline."""
+    actions = np.asarray(sample.actions, np.float64)
+    low, high = actions.min(0), actions.max(0)
+    shares = np.where(high > low, (actions - low) / np.where(high > low, high - low, 1.0), 0.5)
+    width, height = _PLOT
+    across = np.linspace(0, width, len(actions)) if len(actions) > 1 else np.array([0.0])
+    return [
+        {
+            "name": f"{channel.name} {low[index]:.3g} to {high[index]:.3g} {channel.unit}",
+            "colour": _COLOURS[index % len(_COLOURS)],
+            "points": " ".join(
+                f"{x:.1f},{y:.1f}" for x, y in zip(across, 4 + (height - 8) * (1 - shares[:, index]), strict=True)
+            ),
+        }
+        for index, channel in enumerate(sample.embodiment.channels)
+    ]

@@ -1,0 +1,208 @@
+"""The mixture: an endless stream of several datasets by weight, the same for any number of processes (paper, sections 2.5 and 3.2).
+
+A position's source and turn come from the :class:`~.schedule.Schedule`, the turn's sample from an endless shuffling of the source. So
+nothing is remembered: a training that was killed reads on exactly where it was.
+
+Named weights:
+
+* ``table_1``: the pretraining mixture's (paper, Table 1). A family's weight is divided among its datasets by their samples. Families
+  that are absent are left out and the others' weights scaled up, as 74.2 : 3.7 stay when they are alone.
+* ``t2a``: 20 % synthetic simulation and 80 % real robots (paper, section 5.2.1), each divided by samples.
+* ``balanced``: every embodiment as often as any other, and every task of an embodiment as often as its others (paper, section 3.1,
+  "embodiment-balanced and task-balanced sampling"). Vision-language data count as one embodiment with a dataset for each task.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from ...envs.embodiments import Embodiment
+from ...policies.qwen_vla.normalization import DatasetStatistics
+from ..samples import Sample, Stream
+from .dataset import Dataset
+from .errors import DataError
+from .families import TABLE_1, Family
+from .schedule import Schedule, shuffled
+
+WeightsName = Literal["table_1", "t2a", "balanced"]
+
+#: Shares of the two kinds of data in T2A (paper, section 5.2.1).
+T2A: dict[Family, float] = {"synthetic_simulation": 20.0, "robot_manipulation": 80.0}
+
+#: Samples that are tried in the place of one that does not read, where those are skipped.
+_MOST_TRIES = 20
+
+
+@dataclass(frozen=True)
+class Source:
+    """What the schedule divides positions among: samples of one dataset, all or those of a task.
+
+    Attributes:
+        dataset: Its number in the mixture.
+        weight: Its share, of any sum.
+        indices: Its samples.
+        name: Names it where the shares are shown.
+    """
+
+    dataset: int
+    weight: float
+    indices: Sequence[int]
+    name: str
+
+
+def weighted(datasets: Sequence[Dataset], weights: Sequence[float]) -> list[Source]:
+    """Each dataset with a weight of its own."""
+    return [
+        Source(number, weight, range(len(dataset)), dataset.name)
+        for number, (dataset, weight) in enumerate(zip(datasets, weights, strict=True))
+    ]
+
+
+def by_family(datasets: Sequence[Dataset], table: Mapping[Family, float]) -> list[Source]:
+    """Each family with its weight in a table, divided among its datasets by their samples; what the table lacks is left out.
+
+    Raises:
+        DataError: No dataset is of a family of the table.
+    """
+    samples: Counter[Family] = Counter()
+    for dataset in datasets:
+        samples[dataset.family] += len(dataset)
+    sources = [
+        Source(number, table[each.family] * len(each) / samples[each.family], range(len(each)), each.name)
+        for number, each in enumerate(datasets)
+        if each.family in table
+    ]
+    if not sources:
+        found = ", ".join(sorted(samples)) or "none"
+        raise DataError(f"no dataset is of the families {', '.join(table)} (found: {found}); choose other weights")
+    return sources
+
+
+def balanced(datasets: Sequence[Dataset]) -> list[Source]:
+    """Embodiments as often as each other, and the tasks of each."""
+    groups: dict[str, list[tuple[int, str, Sequence[int]]]] = {}
+    for number, dataset in enumerate(datasets):
+        robots = ", ".join(each.name for each in dataset.embodiments) or "vision-language"
+        tasks = dataset.tasks if dataset.embodiments else {dataset.name: range(len(dataset))}
+        groups.setdefault(robots, []).extend((number, task, indices) for task, indices in tasks.items())
+    return [
+        Source(number, 1 / len(tasks), indices, f"{datasets[number].name}: {task}")
+        for tasks in groups.values()
+        for number, task, indices in tasks
+    ]
+
+
+class Mixture(Stream):
+    """Datasets as a stream. It pickles where they do.
+
+    Args:
+        datasets: One or more.
+        sources: Made of them by one of the functions here.
+        seed: Of the order.
+        skip_broken: Take another sample of the same source for one that does not read, instead of ending the training.
+
+    Raises:
+        DataError: A source is empty, or two datasets have other statistics under one key.
+    """
+
+    def __init__(
+        self, datasets: Sequence[Dataset], sources: Sequence[Source], seed: int = 0, skip_broken: bool = False
+    ) -> None:
+        for source in sources:
+            if not len(source.indices):
+                raise DataError(f"{source.name} has no samples; leave it out")
+        self.datasets = tuple(datasets)
+        self.sources = tuple(sources)
+        self.seed = seed
+        self.skip_broken = skip_broken
+        self.embodiments = _embodiments(datasets)
+        self.statistics = _statistics(datasets)
+        self._schedule = Schedule([source.weight for source in sources], seed)
+
+    @property
+    def shares(self) -> list[float]:
+        """Each source's share of the stream."""
+        total = sum(source.weight for source in self.sources)
+        return [source.weight / total for source in self.sources]
+
+    def place(self, position: int) -> tuple[int, int]:
+        """The dataset of a position, and the index of its sample there."""
+        number, turn = self._schedule[position]
+        return self._index(number, turn, 0)
+
+    def bucket(self, position: int) -> int:
+        """The dataset of a position: its samples are of about one length."""
+        return self.sources[self._schedule[position][0]].dataset
+
+    def __getitem__(self, position: int) -> Sample:
+        """The sample at a position.
+
+        Raises:
+            DataError: It does not read, and broken samples are not skipped, or too many in a row are broken.
+        """
+        number, turn = self._schedule[position]
+        attempt = 0
+        while True:
+            dataset, index = self._index(number, turn, attempt)
+            try:
+                return self.datasets[dataset][index]
+            except DataError:
+                attempt += 1
+                if not self.skip_broken or attempt == _MOST_TRIES:
+                    raise
+
+    def _index(self, number: int, turn: int, attempt: int) -> tuple[int, int]:
+        source = self.sources[number]
+        return source.dataset, source.indices[shuffled(turn, len(source.indices), (self.seed, number, attempt))]
+
+
+def mix(
+    datasets: Sequence[Dataset], weights: WeightsName | Sequence[float] = "table_1", seed: int = 0, skip_broken: bool = False
+) -> Mixture:
+    """A mixture with named weights, or with one for each dataset.
+
+    Raises:
+        DataError: There is no dataset, or the weights do not fit them.
+    """
+    if not datasets:
+        raise DataError("a mixture has no dataset; name one or more")
+    if weights == "table_1":
+        sources = by_family(datasets, TABLE_1)
+    elif weights == "t2a":
+        sources = by_family(datasets, T2A)
+    elif weights == "balanced":
+        sources = balanced(datasets)
+    elif isinstance(weights, str) or len(weights) != len(datasets):
+        raise DataError(
+            f"the weights {weights!r} do not fit {len(datasets)} datasets; give one each, or table_1, t2a or balanced"
+        )
+    else:
+        sources = weighted(datasets, weights)
+    return Mixture(datasets, sources, seed, skip_broken)
+
+
+def _embodiments(datasets: Sequence[Dataset]) -> tuple[Embodiment, ...]:
+    known: dict[str, Embodiment] = {}
+    for dataset in datasets:
+        for each in dataset.embodiments:
+            if known.setdefault(each.name, each) != each:
+                raise DataError(
+                    f"{dataset.name} has another robot under the name {each.name!r} than a dataset before it; rename one"
+                )
+    return tuple(known.values())
+
+
+def _statistics(datasets: Sequence[Dataset]) -> dict[str, DatasetStatistics]:
+    known: dict[str, tuple[str, DatasetStatistics]] = {}
+    for dataset in datasets:
+        for key, each in dataset.statistics.items():
+            first, statistics = known.setdefault(key, (dataset.name, each))
+            if statistics != each:
+                raise DataError(
+                    f"{dataset.name} and {first} both have statistics {key!r}, which differ: a policy has one of each; give one of the "
+                    "robots another statistics_key, or fit the two together"
+                )
+    return {key: statistics for key, (_, statistics) in known.items()}

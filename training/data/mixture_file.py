@@ -1,0 +1,105 @@
+"""A mixture's file: which datasets, with which options and weights.
+
+.. code-block:: toml
+
+    weights = "table_1"        # or t2a, balanced; or each dataset has a weight of its own
+    seed = 0
+    skip_broken = false        # true: another sample in the place of one that does not read
+
+    [[datasets]]
+    source = "lerobot"         # a kind below, or module:NAME of a callable that gives a Dataset
+    folder = "data/tabletop"   # its options
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from ...envs.errors import suggestion
+from ..samples import imported
+from .dataset import Dataset
+from .errors import DataError
+from .mixture import Mixture, mix
+
+#: Kind of data to the callable that opens it, as one dataset or as several.
+KINDS: dict[str, str] = {
+    "lerobot": "vlarig.training.data.lerobot:open_lerobot",
+    "synthetic": "vlarig.training.data.synthetic.dataset:synthetic_datasets",
+    "conversations": "vlarig.training.data.vision_language:VisionLanguageDataset",
+    "questions": "vlarig.training.data.render_questions:open_questions",
+    "walks": "vlarig.training.data.navigation:NavigationDataset",
+    "egodex": "vlarig.training.data.mixture_file:open_egodex",
+    "vitra": "vlarig.training.data.mixture_file:open_vitra",
+}
+
+
+def read_mixture(file: str | Path) -> Mixture:
+    """The mixture that a file names; paths in it are relative to its folder.
+
+    Raises:
+        DataError: The file or a dataset does not read, or they do not fit each other.
+    """
+    path = Path(file)
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"there is no mixture {path}; name its TOML file") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} does not read as TOML ({error})") from None
+    entries = data.pop("datasets", [])
+    known = ("weights", "seed", "skip_broken")
+    for name in data:
+        if name not in known:
+            raise DataError(f"{path} has an unknown name {name!r}; {suggestion(name, (*known, 'datasets'))}")
+    own = [entry.pop("weight", None) for entry in entries]
+    opened = [open_datasets(entry, path) for entry in entries]
+    if "weights" not in data and None not in own:
+        totals = [sum(map(len, each)) for each in opened]
+        data["weights"] = [
+            weight * len(dataset) / total for weight, each, total in zip(own, opened, totals, strict=True) for dataset in each
+        ]
+    elif any(weight is not None for weight in own):
+        raise DataError(
+            f"{path} gives weights to {sum(w is not None for w in own)} of {len(own)} datasets; give all one, or none"
+        )
+    return mix([dataset for each in opened for dataset in each], **data)
+
+
+def open_egodex(folder: Path, **options: Any) -> Dataset:
+    """EgoDex's episodes, see :class:`~.egodex.EgoDex`."""
+    from .egocentric import HandDataset
+    from .egodex import EgoDex
+
+    return HandDataset(EgoDex(folder, **options))
+
+
+def open_vitra(folder: Path, videos: str, **options: Any) -> Dataset:
+    """VITRA's episodes, see :class:`~.vitra.Vitra`."""
+    from .egocentric import HandDataset
+    from .vitra import Vitra
+
+    return HandDataset(Vitra(folder, Path(videos), **options))
+
+
+def open_datasets(entry: dict[str, Any], file: Path) -> list[Dataset]:
+    """The datasets of an entry; its ``folder`` or ``file`` is the callable's first argument.
+
+    Raises:
+        DataError: Its source is unknown, or does not take the options.
+    """
+    options = {name: value for name, value in entry.items() if name != "source"}
+    source = str(entry.get("source", ""))
+    if ":" not in source and source not in KINDS:
+        raise DataError(f"{file} has a dataset of the source {source!r}; {suggestion(source, KINDS)} (or module:NAME of yours)")
+    place = [file.parent / options.pop(name) for name in ("folder", "file") if name in options]
+    try:
+        make = imported(KINDS.get(source, source))
+    except (ImportError, AttributeError) as error:
+        raise DataError(f"the source {source!r} in {file} cannot be imported ({error})") from None
+    try:
+        found = make(*place, **options)
+    except TypeError as error:
+        raise DataError(f"the source {source!r} in {file} does not take its options ({error})") from None
+    return found if isinstance(found, list) else [found]

@@ -1,0 +1,279 @@
+"""Renders scenes of a suite and writes questions on them: the implementation of ``vlarig data render-questions``.
+
+In the folder are, for each shard of :data:`SHARD` scenes::
+
+    questions.json                           what was rendered; a run that goes on checks it
+    spatial_grounding/00000.jsonl            questions by family, in the layout of :mod:`.vision_language`
+    general_vision_language/00000.jsonl
+    pictures/00000/000000-ego.png
+    shards/00000.json                        written last: the shard is whole
+
+A shard is a function of the options and its number alone; how many workers render changes nothing. Whole shards are kept when a run
+goes on, so ``scenes`` may grow.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from PIL import Image
+
+from ...benchmarks.registry import load_suite
+from ...benchmarks.suite import Suite
+from ...envs.api import Needs, Protocol, Snapshot
+from ...harness.durable_env import DurableEnv
+from ...harness.gym.simulator_pool import SimulatorPool, all_of
+from ...harness.machine import Machine
+from .errors import DataError
+from .families import FAMILIES, Family
+from .question_scenes import SPLITS, Split, motion, rng_of, scene_episode, scene_protocol
+from .questions import FAMILY_OF, Question, View, questions
+from .vision_language import VisionLanguageDataset
+
+#: Scenes that are written at once.
+SHARD = 100
+
+#: What is asked of a simulator for a scene.
+NEEDS = Needs(objects=True, final_frame=True)
+
+_MANIFEST = "questions.json"
+
+
+@dataclass(frozen=True)
+class RenderOptions:
+    """What is rendered.
+
+    Attributes:
+        suite: Name of the suite.
+        scenes: How many scenes.
+        to: The folder.
+        split: Scenes to train on, or held-out ones.
+        seed: Another seed gives other scenes.
+        questions: Most questions on a picture.
+        motion: Most steps of random motion before the picture is taken.
+        views: Views that are drawn; all of the protocol's when empty.
+        size: Sides of the pictures in pixels; the protocol's when ``None``.
+        protocol: Name of a protocol of the suite; its default when ``None``.
+        picture_format: ``png``, or ``jpeg``, which is smaller for photographs.
+        workers: Simulator processes; one a core when ``None``.
+    """
+
+    suite: str
+    scenes: int
+    to: Path
+    split: Split = "train"
+    seed: int = 0
+    questions: int = 4
+    motion: int = 16
+    views: tuple[str, ...] = ()
+    size: int | None = None
+    protocol: str | None = None
+    picture_format: Literal["png", "jpeg"] = "png"
+    workers: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.split not in SPLITS or self.scenes < 1 or self.seed < 0 or self.questions < 1 or self.motion < 0:
+            raise DataError(
+                f"{self.scenes} scenes of the split {self.split!r} with seed {self.seed}, {self.questions} questions a picture and "
+                f"{self.motion} steps of motion were requested; expected one of {', '.join(SPLITS)}, no negative number, and 1 or "
+                "more scenes and questions"
+            )
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a shard's content depends on, as plain data."""
+        return {name: value for name, value in asdict(self).items() if name not in ("scenes", "to", "workers")}
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """What was written.
+
+    Attributes:
+        scenes: Scenes of this run; those of whole shards are not rendered again.
+        seconds: What this run took.
+        size: Bytes of this run's pictures and lines.
+        questions: Kind to number, over the whole folder.
+    """
+
+    scenes: int
+    seconds: float
+    size: int
+    questions: dict[str, int]
+
+
+def render_questions(options: RenderOptions, progress: Callable[[int, int], None] | None = None) -> Rendered:
+    """Write the questions that the options describe, or what is missing of them.
+
+    Args:
+        options: What is rendered.
+        progress: Called after each shard with the scenes that are there and those that are wanted.
+
+    Raises:
+        DataError: The folder holds something else, or the suite does not say what its pictures show.
+        VlarigError: The suite or a part of its runtime is missing, or its simulator fails.
+    """
+    began, size, scenes = time.perf_counter(), 0, 0
+    suite = load_suite(options.suite)
+    protocol = scene_protocol(suite, options.views, options.size, options.protocol)
+    _begin(options)
+    owed = [shard for shard in _shards(options) if not _is_whole(options, shard)]
+    if owed:
+        pool = SimulatorPool(suite, NEEDS, _workers(options, owed), options.workers)
+        try:
+            for shard in owed:
+                snapshots = pool.run(_rendered, pool, suite, protocol, options, shard)
+                if not any(snapshot.objects[view] for _, snapshot in snapshots for view in snapshot.objects):
+                    raise DataError(
+                        f"the adapter of suite {suite.name!r} does not say what its pictures show; write its describe()"
+                    )
+                size += _write(options, shard, snapshots)
+                scenes += len(snapshots)
+                if progress is not None:
+                    progress(min(shard.stop, options.scenes), options.scenes)
+        finally:
+            pool.close()
+    counts: Counter[str] = Counter()
+    for file in sorted((options.to / "shards").glob("*.json")):
+        counts.update(json.loads(file.read_text())["questions"])
+    return Rendered(scenes, time.perf_counter() - began, size, dict(sorted(counts.items())))
+
+
+def open_questions(folder: str | Path, name: str | None = None) -> list[VisionLanguageDataset]:
+    """The datasets that :func:`render_questions` wrote into a folder, one for each family.
+
+    Raises:
+        DataError: It wrote none there.
+    """
+    root = Path(folder)
+    there: list[Family] = [family for family in FAMILIES if any((root / family).glob("*.jsonl"))]
+    if not there:
+        raise DataError(f"{root} holds no rendered questions; write some: vlarig data render-questions SUITE --to {root}")
+    return [VisionLanguageDataset(root / family, f"{name or root.name}/{family}", family) for family in there]
+
+
+def _begin(options: RenderOptions) -> None:
+    """Make the folder, or make sure that it is one of the same options."""
+    manifest = options.to / _MANIFEST
+    wanted = json.loads(json.dumps(options.identity))
+    if manifest.exists():
+        found = json.loads(manifest.read_text())
+        other = [name for name, value in wanted.items() if found.get(name) != value]
+        if other:
+            raise DataError(
+                f"{options.to} was rendered with {other[0]} {found.get(other[0])!r}, not {wanted[other[0]]!r}; name another folder, or "
+                "give the same options to go on"
+            )
+        return
+    if options.to.exists() and any(options.to.iterdir()):
+        raise DataError(f"{options.to} holds other files and no {_MANIFEST}; name an empty folder, or a new one")
+    (options.to / "shards").mkdir(parents=True, exist_ok=True)
+    _replace(manifest, json.dumps(wanted, indent=1).encode())
+
+
+def _shards(options: RenderOptions) -> Iterator[range]:
+    """The numbers of each shard's scenes."""
+    for begin in range(0, options.scenes, SHARD):
+        yield range(begin, min(begin + SHARD, options.scenes))
+
+
+def _is_whole(options: RenderOptions, shard: range) -> bool:
+    marker = options.to / "shards" / f"{_name(shard)}.json"
+    return marker.exists() and json.loads(marker.read_text())["scenes"] >= len(shard)
+
+
+def _workers(options: RenderOptions, owed: list[range]) -> int:
+    """Envs: one a worker, and no more than there are scenes in a shard."""
+    return min(options.workers or Machine.here().cores, max(map(len, owed)))
+
+
+async def _rendered(
+    pool: SimulatorPool, suite: Suite, protocol: Protocol, options: RenderOptions, shard: range
+) -> list[tuple[int, Snapshot]]:
+    """The scenes of a shard by their numbers, each env taking a stretch of neighbours, which are of one task."""
+    stretches = np.array_split(np.array(shard), len(pool.envs))
+    work = [_seen(env, suite, protocol, options, stretch.tolist()) for env, stretch in zip(pool.envs, stretches, strict=True)]
+    return [each for stretch in await all_of(work) for each in stretch]
+
+
+async def _seen(
+    env: DurableEnv, suite: Suite, protocol: Protocol, options: RenderOptions, numbers: list[int]
+) -> list[tuple[int, Snapshot]]:
+    found = []
+    for number in numbers:
+        snapshot = await env.begin(scene_episode(suite, protocol, options.split, options.seed, number))
+        actions = motion(suite, options.split, options.seed, number, options.motion)
+        for begin in range(0, len(actions), protocol.n_action_steps):
+            result = await env.step(actions[begin : begin + protocol.n_action_steps])
+            snapshot = result.snapshot
+            if result.over:
+                break
+        found.append((number, snapshot))
+    return found
+
+
+def _write(options: RenderOptions, shard: range, scenes: list[tuple[int, Snapshot]]) -> int:
+    """Write a shard; its bytes."""
+    pictures = options.to / "pictures" / _name(shard)
+    pictures.mkdir(parents=True, exist_ok=True)
+    lines: dict[Family, list[str]] = {}
+    counts: Counter[str] = Counter()
+    size = 0
+    for number, snapshot in scenes:
+        for place, (view, frames) in enumerate(snapshot.frames.views.items()):
+            picture = frames[-1]
+            seen = View(snapshot.objects.get(view, ()), picture.shape[1], picture.shape[0])
+            found = questions(seen, rng_of(options.split, options.seed, number, 2 + place), options.questions)
+            if not found:
+                continue
+            file = pictures / f"{number:06}-{view}.{options.picture_format}"
+            size += _replace(file, _encoded(picture, options.picture_format))
+            for question in found:
+                record = _record(f"{number}/{view}/{question.kind}", f"../pictures/{pictures.name}/{file.name}", view, question)
+                lines.setdefault(FAMILY_OF[question.kind], []).append(json.dumps(record, ensure_ascii=False))
+                counts[question.kind] += 1
+    for family, its in lines.items():
+        (options.to / family).mkdir(exist_ok=True)
+        size += _replace(options.to / family / f"{_name(shard)}.jsonl", "".join(f"{line}\n" for line in its).encode())
+    marker = {"scenes": len(shard), "questions": dict(sorted(counts.items()))}
+    _replace(options.to / "shards" / f"{_name(shard)}.json", json.dumps(marker).encode())
+    return size
+
+
+def _record(name: str, path: str, view: str, question: Question) -> dict[str, Any]:
+    shown = {"type": "image", "path": path, "view": view}
+    record = {
+        "id": name,
+        "kind": question.kind,
+        "messages": [
+            {"role": "user", "content": [shown, {"type": "text", "text": question.text}]},
+            {"role": "assistant", "content": question.answer},
+        ],
+    }
+    return record | ({"facts": question.facts} if question.facts else {})
+
+
+def _encoded(picture: np.ndarray, picture_format: str) -> bytes:
+    buffer = BytesIO()
+    Image.fromarray(picture).save(buffer, picture_format, **({"quality": 95} if picture_format == "jpeg" else {}))
+    return buffer.getvalue()
+
+
+def _replace(file: Path, content: bytes) -> int:
+    """Write a file at once, whole or not at all; its bytes."""
+    part = file.with_name(f"{file.name}.part")
+    part.write_bytes(content)
+    part.replace(file)
+    return len(content)
+
+
+def _name(shard: range) -> str:
+    return f"{shard.start // SHARD:05}"

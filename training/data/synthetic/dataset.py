@@ -1,0 +1,167 @@
+"""Shards of language-action data as a dataset: an arm and a template, whole trajectories or windows of them."""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ....envs.embodiments import Embodiment
+from ....policies.qwen_vla.embodiments import embodiment_named
+from ....policies.qwen_vla.normalization import DatasetStatistics, statistics_from_data
+from ...samples import ActionSample
+from ..errors import DataError
+from ..families import Family
+from .arms import ARMS
+from .generate import actions_of, read_head
+from .templates import TEMPLATES, Template
+from .timing import RATE
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+#: Row groups that are kept in memory.
+_KEPT = 4
+
+_COLUMNS = ["instruction", "joint_positions", "gripper"]
+
+
+class SyntheticDataset:
+    """Trajectories of one arm and one template, see :class:`~vlarig.training.data.dataset.Dataset`.
+
+    An observation has no picture. The state is the arm's joint angles and its gripper, the actions are those of the samples after it.
+
+    Args:
+        folder: Of :func:`~.generate.synthesize`.
+        arm: Name of the arm.
+        template: Name of the template.
+        horizon: Steps of a window; ``None`` for whole trajectories. Windows begin every ``stride`` samples; the last one of a
+            trajectory is shorter.
+        stride: Default: ``horizon``, so each step is in one window.
+
+    Raises:
+        DataError: There are no shards or no statistics, or a file is broken.
+    """
+
+    family: Family = "synthetic_simulation"
+
+    def __init__(
+        self, folder: Path | str, arm: str, template: Template, horizon: int | None = None, stride: int | None = None
+    ) -> None:
+        if horizon is not None and min(horizon, stride or 1) < 1:
+            raise DataError(f"horizon {horizon} and stride {stride} of language-action data: expected 1 or more")
+        self.folder, self.horizon = Path(folder), horizon
+        self.name = f"synthetic/{template}/{arm}"
+        self.template: Template = template
+        self.embodiment = embodiment_named(arm)
+        self._paths = sorted((self.folder / template / arm).glob("shard-*.parquet"))
+        if not self._paths:
+            raise DataError(
+                f"{self.folder / template / arm}: expected shards of language-action data; make them with vlarig data synthesize"
+            )
+        self._steps = [step for path in self._paths for step in read_head(path)["steps"]]
+        self._shards = list(accumulate(len(read_head(path)["steps"]) for path in self._paths))
+        self._stride = stride or horizon
+        windows = [1 if self._stride is None else -(-(steps - 1) // self._stride) for steps in self._steps]
+        self._ends = list(accumulate(windows))
+        self._statistics = _statistics(self.folder, self.embodiment)
+        self._groups: OrderedDict[tuple[int, int], pa.Table] = OrderedDict()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_groups": OrderedDict()}
+
+    @property
+    def embodiments(self) -> tuple[Embodiment, ...]:
+        """The arm."""
+        return (self.embodiment,)
+
+    @property
+    def statistics(self) -> Mapping[str, DatasetStatistics]:
+        """Quantiles over all templates of the arm in the folder."""
+        return {self.embodiment.statistics_key: self._statistics}
+
+    @property
+    def tasks(self) -> Mapping[str, Sequence[int]]:
+        """One task: the template."""
+        return {self.template: range(len(self))}
+
+    @property
+    def hours(self) -> float:
+        """Hours of motion."""
+        return sum(self._steps) / RATE / 3600
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def __getitem__(self, index: int) -> ActionSample:
+        """A trajectory or a window, by its number.
+
+        Raises:
+            DataError: The shard does not read.
+            IndexError: There is none.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(f"{self.name} has {len(self)} samples, no number {index}")
+        trajectory = bisect_right(self._ends, index)
+        window = index - (self._ends[trajectory - 1] if trajectory else 0)
+        instruction, actions = self._read(trajectory)
+        begin = window * (self._stride or 0)
+        chosen = actions[begin + 1 : None if self.horizon is None else begin + 1 + self.horizon]
+        return ActionSample(
+            f"{self.name}/{trajectory}/{begin}",
+            {"images": {}, "state": actions[begin], "instruction": instruction},
+            self.embodiment,
+            chosen,
+            self.horizon,
+        )
+
+    def _read(self, trajectory: int) -> tuple[str, np.ndarray]:
+        """Instruction and actions ``[T, A]`` of a trajectory."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        shard = bisect_right(self._shards, trajectory)
+        row = trajectory - (self._shards[shard - 1] if shard else 0)
+        path = self._paths[shard]
+        try:
+            with pq.ParquetFile(path) as file:
+                group = 0
+                while row >= (rows := file.metadata.row_group(group).num_rows):
+                    row, group = row - rows, group + 1
+                if (shard, group) not in self._groups:
+                    self._groups[shard, group] = file.read_row_group(group, columns=_COLUMNS)
+        except (OSError, pa.ArrowInvalid) as error:
+            raise DataError(f"{path}, row {row}: does not read ({error}); delete the file and make it again") from None
+        table = self._groups[shard, group]
+        self._groups.move_to_end((shard, group))
+        while len(self._groups) > _KEPT:
+            self._groups.popitem(last=False)
+        return table["instruction"][row].as_py(), actions_of(table["joint_positions"][row], table["gripper"][row])
+
+
+def synthetic_datasets(folder: Path | str, horizon: int | None = None) -> list[SyntheticDataset]:
+    """All pairs of an arm and a template of which a folder has shards."""
+    pairs: list[tuple[str, Template]] = [
+        (arm, template)
+        for template in TEMPLATES
+        for arm in ARMS
+        if any((Path(folder) / template / arm).glob("shard-*.parquet"))
+    ]
+    return [SyntheticDataset(folder, arm, template, horizon) for arm, template in pairs]
+
+
+def _statistics(folder: Path, embodiment: Embodiment) -> DatasetStatistics:
+    """The arm's quantiles from the folder's file."""
+    path = folder / "statistics.json"
+    try:
+        return statistics_from_data(json.loads(path.read_text()))[embodiment.statistics_key]
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(
+            f"{path}: expected quantiles of {embodiment.statistics_key} ({error!r}); make them with vlarig data synthesize"
+        ) from None

@@ -1,0 +1,100 @@
+"""What becomes of weights in training: evaluations in simulators, and the policy's folder."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from torch import Tensor
+
+from ..harness.evaluator import Evaluator
+from ..policies.qwen_vla.checkpoint import LoadedPolicy, save_checkpoint
+from ..policies.qwen_vla.model import build
+from ..policies.qwen_vla.policy import QwenVlaPolicy
+from .config import TrainConfig
+
+if TYPE_CHECKING:
+    from .trainer import Reporter
+
+#: The best success rate so far, and the step that it was measured at.
+BEST_FILE = "best.json"
+
+
+class Evaluations:
+    """The periodic evaluations of a training. Use it as a context manager.
+
+    The policy that acts has weights of its own, which are the trained ones (or their average) as they were at that step.
+
+    Args:
+        config: The training's.
+        run: Its folder.
+        bundle: The policy that is trained.
+        reporter: Gets the success rates.
+    """
+
+    def __init__(self, config: TrainConfig, run: Path, bundle: LoadedPolicy, reporter: Reporter) -> None:
+        self._config = config
+        self._run = run
+        self._bundle = bundle
+        self._reporter = reporter
+        self._stack = contextlib.ExitStack()
+        self._evaluator: Evaluator | None = None
+        self._policy: QwenVlaPolicy | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self._stack.close()
+
+    def due(self, step: int) -> bool:
+        """Whether to evaluate after so many steps."""
+        settings = self._config.evaluation
+        return settings is not None and (step % settings.every == 0 or step == self._config.steps)
+
+    def evaluate(self, step: int, weights: Mapping[str, Tensor] | None) -> None:
+        """Measure the policy with these weights; keep it where it is the best so far. Without weights, nothing is done."""
+        settings = self._config.evaluation
+        if weights is None or settings is None:
+            return
+        if self._evaluator is None or self._policy is None:
+            self._evaluator = self._stack.enter_context(
+                Evaluator(settings.suites, self._run / "evaluations", **settings.options)
+            )
+            self._policy = QwenVlaPolicy.of(acting_copy(self._bundle), **settings.policy_options)
+        self._policy.load_weights(step, weights)
+        evaluation = self._evaluator(self._policy, step)
+        rates = evaluation.rates()
+        self._reporter.report(step, rates)
+        success = rates.get("eval/success")
+        if success is not None and success >= self._best():
+            export(self._bundle, weights, self._run / "best")
+            (self._run / BEST_FILE).write_text(json.dumps({"step": step, "success": success}) + "\n", encoding="utf-8")
+
+    def _best(self) -> float:
+        file = self._run / BEST_FILE
+        return json.loads(file.read_text(encoding="utf-8"))["success"] if file.exists() else 0.0
+
+
+def acting_copy(bundle: LoadedPolicy) -> LoadedPolicy:
+    """The same policy with a model of its own, its weights not set, in the precision that the trained one computes in."""
+    trained = bundle.model
+    device = trained.value_head.readout.weight.device
+    model = build(bundle.description.config, seed=None, device=device, dtype=trained.compute)
+    return LoadedPolicy(bundle.description, model, bundle.tokenizer, bundle.revision)
+
+
+def export(bundle: LoadedPolicy, weights: Mapping[str, Tensor], folder: Path) -> None:
+    """Write the policy with these weights as a checkpoint's folder, in place of one that is there."""
+    model = build(bundle.description.config, seed=None)
+    model.load_state_dict(dict(weights))
+    partial = folder.with_name(f".{folder.name}")
+    shutil.rmtree(partial, ignore_errors=True)
+    save_checkpoint(partial, LoadedPolicy(bundle.description, model, bundle.tokenizer, bundle.revision))
+    shutil.rmtree(folder, ignore_errors=True)
+    partial.rename(folder)

@@ -1,0 +1,83 @@
+"""What a training shows: a live line on a terminal, lines where there is none, and the trackers' numbers."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from ..harness.trackers import TrackerName, make_tracker
+
+
+class ConsoleReporter:
+    """Shows and tracks. Use it as a context manager.
+
+    Args:
+        console: Where to.
+        run: The run's folder, which trackers write to.
+        track: Trackers.
+        title: What is trained, in a few words.
+    """
+
+    def __init__(self, console: Console, run: Path, track: Sequence[TrackerName], title: str) -> None:
+        self._console = console
+        self._run = run
+        self._track = track
+        self._title = title
+
+    def __enter__(self) -> Self:
+        self._stack = contextlib.ExitStack()
+        self._trackers = [
+            self._stack.enter_context(contextlib.closing(make_tracker(name, self._run, self._run.name))) for name in self._track
+        ]
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[numbers]}"),
+        )
+        self._progress = Progress(*columns, console=self._console, disable=not self._console.is_terminal, transient=True)
+        self._stack.enter_context(self._progress)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+        self._stack.close()
+
+    def start(self, step: int, steps: int) -> None:
+        """The training begins, or goes on, at a step."""
+        self._steps = steps
+        self._task = self._progress.add_task(self._title, total=steps, completed=step, numbers="")
+        self.note(f"{self._title}: {steps} steps" + (f", {step} of them done" if step else ""))
+
+    def report(self, step: int, numbers: dict[str, float]) -> None:
+        """Numbers of a step."""
+        for tracker in self._trackers:
+            tracker.log(numbers, step)
+        names = ("train/loss", "train/samples_per_second", "eval/success")
+        shown = ", ".join(f"{name.partition('/')[2]} {numbers[name]:.4g}" for name in names if name in numbers)
+        self._progress.update(self._task, completed=step, numbers=shown)
+        if not self._console.is_terminal:
+            self.note(f"step {step} of {self._steps}: {shown}")
+
+    def note(self, sentence: str) -> None:
+        """Print a line."""
+        self._console.print(sentence, soft_wrap=True)
+
+
+class SilentReporter:
+    """Shows nothing: that of every process but the first."""
+
+    def start(self, step: int, steps: int) -> None:
+        """Does nothing."""
+
+    def report(self, step: int, numbers: dict[str, float]) -> None:
+        """Does nothing."""
+
+    def note(self, sentence: str) -> None:
+        """Does nothing."""

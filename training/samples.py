@@ -1,0 +1,121 @@
+"""What a training learns from: an endless stream of samples, each a function of its position alone.
+
+So a training goes on after a crash where it was, with any number of processes: the position is the whole state of its data.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from ..envs.api import Observation
+from ..envs.embodiments import Embodiment
+from ..policies.qwen_vla.conversation import Conversation
+from ..policies.qwen_vla.egocentric import Eigengrasps
+from ..policies.qwen_vla.normalization import DatasetStatistics
+from .config import TrainingError
+
+
+@dataclass(frozen=True, eq=False)
+class ActionSample:
+    """A moment of a demonstration, and what was done from there on.
+
+    Attributes:
+        name: Names it where something is wrong with it: ``bridge/1234/56``.
+        observation: What was seen, read and felt.
+        embodiment: The robot that acts.
+        actions: ``[H, A]`` in the embodiment's own units: a chunk of any length, or the rest of the trajectory.
+        horizon: The steps that the prompt requests, where they are more than there are actions, as at an episode's end: the others
+            are masked. Default: as many as the actions.
+    """
+
+    name: str
+    observation: Observation
+    embodiment: Embodiment
+    actions: np.ndarray
+    horizon: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class LanguageSample:
+    """Vision-language data: a conversation whose answers are learned.
+
+    Attributes:
+        name: Names it where something is wrong with it.
+        conversation: Text, pictures and videos.
+    """
+
+    name: str
+    conversation: Conversation
+
+
+Sample: TypeAlias = ActionSample | LanguageSample
+
+
+class Stream(ABC):
+    """Samples by position, 0, 1, 2, ... without an end. It is pickled where batches are made in processes of their own."""
+
+    embodiments: tuple[Embodiment, ...] = ()
+    """The robots of its samples, which the trained policy then knows."""
+
+    statistics: Mapping[str, DatasetStatistics] = {}
+    """Quantiles by the embodiments' ``statistics_key``."""
+
+    eigengrasps: Eigengrasps | None = None
+    """The basis of hand poses, where a robot of its samples has eigengrasps."""
+
+    @abstractmethod
+    def __getitem__(self, position: int) -> Sample:
+        """The sample at a position, the same whenever it is read, in whatever order."""
+
+    def bucket(self, position: int) -> int:
+        """Samples of one number are of about one length. A step puts them into the same micro-batches, so that less is padded."""
+        return 0
+
+
+def imported(place: str) -> Any:
+    """What ``module:NAME`` names; the working directory is searched too.
+
+    Raises:
+        ImportError: There is no such module.
+        AttributeError: It has nothing of that name.
+    """
+    module, _, name = place.partition(":")
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
+    try:
+        return getattr(importlib.import_module(module), name)
+    finally:
+        sys.path.remove(here)
+
+
+def find_stream(source: str, options: Mapping[str, Any]) -> Stream:
+    """The stream that ``module:NAME`` gives for these options, or ``mixture:FILE``; the working directory is searched too.
+
+    Raises:
+        TrainingError: There is no such callable, it does not take the options, or the mixture cannot be.
+    """
+    if source.startswith("mixture:"):
+        from .data.mixture_file import read_mixture
+
+        return read_mixture(source.partition(":")[2])
+    _, colon, name = source.partition(":")
+    if not colon or not name:
+        raise TrainingError(
+            f"data.source is {source!r}; expected mixture:FILE, or module:NAME of a callable that gives samples"
+        )
+    try:
+        make = imported(source)
+    except (ImportError, AttributeError) as error:
+        raise TrainingError(f"data.source {source!r} cannot be imported ({error}); check the module and the name") from None
+    try:
+        return make(**options)
+    except TypeError as error:
+        raise TrainingError(f"data.source {source!r} does not take data.options ({error})") from None

@@ -1,0 +1,345 @@
+"""The supervised loop: batches, losses, updates, reports, checkpoints, evaluations; the same call resumes it.
+
+A run's folder holds ``config.json``, ``checkpoints/``, ``policy/`` (the trained policy, for ``qwen-vla:RUN/policy``), ``best/`` (the
+one that did best where it was evaluated), ``evaluations/`` and what the trackers write.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, Self
+
+import torch
+import transformers
+from torch import Tensor
+
+from ..harness.termination import Terminated
+from ..policies.qwen_vla.acceleration import choose_kernels
+from ..policies.qwen_vla.checkpoint import LoadedPolicy, load
+from ..policies.qwen_vla.description import Description
+from .batches import Collator, MicroBatch, micro_batches, micro_batches_a_step, time_sampler
+from .checkpoints import Checkpoints, full_weights, resume
+from .config import TrainConfig, TrainingError, differences, read_config, save_config
+from .evaluation import Evaluations, export
+from .learner import Learner
+from .parallel import Processes, processes
+from .samples import Stream, find_stream
+
+CONFIG_FILE = "config.json"
+
+
+class Reporter(Protocol):
+    """Gets the numbers of a training, in the first process."""
+
+    def start(self, step: int, steps: int) -> None:
+        """The training begins, or goes on, at a step."""
+        ...
+
+    def report(self, step: int, numbers: dict[str, float]) -> None:
+        """Numbers of a step."""
+        ...
+
+    def note(self, sentence: str) -> None:
+        """Something worth a line."""
+        ...
+
+
+class Stopped(Terminated):
+    """A signal ended the training; it is saved."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a step measured, still on the device, for which no process waits yet."""
+
+    step: int
+    names: tuple[str, ...]
+    chunk_names: tuple[str, ...]
+    tokens: int
+    waited: float
+    moment: float
+    each: Tensor
+    totals: Tensor
+    norms: dict[str, Tensor]
+    rates: dict[str, float]
+
+
+def train(config: TrainConfig, run: Path, reporter: Reporter, stream: Stream | None = None) -> Path:
+    """Train, from the newest checkpoint of the run where there is one.
+
+    Args:
+        config: The configuration.
+        run: The run's folder.
+        reporter: Gets the numbers.
+        stream: The samples; found by the configuration if not given.
+
+    Returns:
+        The folder of the trained policy.
+
+    Raises:
+        TrainingError: Something in the configuration cannot be, the run is another training's, or a loss is no number.
+        Stopped: SIGTERM or SIGINT came, and the training was saved.
+    """
+    with processes(config.shard_over) as group:
+        stream = stream if stream is not None else find_stream(config.data.source, config.data.options)
+        return Trainer(config, run, reporter, stream, group).run()
+
+
+class Trainer:
+    """One process of a training."""
+
+    def __init__(self, config: TrainConfig, run: Path, reporter: Reporter, stream: Stream, group: Processes) -> None:
+        self.config = config
+        self.folder = run
+        self.reporter = reporter
+        self.stream = stream
+        self.group = group
+        transformers.logging.set_verbosity_error()  # it would warn of each kernel that is not installed; inspect lists them
+        check_run(config, run)
+        micro_batches_a_step(config, group.world)  # before minutes of loading
+        bundle = load(
+            config.model.source,
+            seed=config.model.seed,
+            backbone=config.model.backbone,
+            device=group.device,
+            compute=torch.bfloat16 if config.model.compute == "bfloat16" else torch.float32,
+        )
+        self.bundle = described(bundle, stream)
+        model = bundle.model
+        choose_kernels(model, group.device)
+        model.freeze(*config.model.frozen)
+        model.checkpoint_activations(*config.model.checkpointed)
+        self.learner = Learner(model, config.optimizer, config.steps, group)
+        self.checkpoints = Checkpoints(run / "checkpoints", config.checkpoints.keep)
+        self.evaluations = Evaluations(config, run, self.bundle, reporter)
+        self.measured: Measured | None = None
+        self._reported = (0, 0.0)
+        """The step and the moment of the last report."""
+
+    def run(self) -> Path:
+        """Train to the end; the folder of the trained policy."""
+        config = self.config
+        newest = self.checkpoints.newest()
+        first = 0 if newest is None else resume(self.learner, newest)
+        self.group.wait()  # all have read the run's folder
+        if self.group.first:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            save_config(config, self.folder / CONFIG_FILE)
+            self.reporter.start(first, config.steps)
+        times = time_sampler(config.objective.time)
+        collator = Collator(
+            self.bundle.description.config,
+            self.bundle.tokenizer,
+            self.stream.statistics,
+            times,
+            config.seed,
+            config.data.pictures,
+        )
+        batches = micro_batches(config, self.stream, collator, self.group.rank, self.group.world, first)
+        with StopSignals() as stop, self.evaluations:
+            if first:
+                self._evaluate(first, stop)  # what was under way when it ended; a whole evaluation is not repeated
+            self._reported = (first, time.perf_counter())
+            self._steps(first, batches, stop)
+        weights = full_weights(self.learner)
+        if weights is not None:
+            export(self.bundle, weights, self.folder / "policy")
+        self.group.wait()
+        return self.folder / "policy"
+
+    def _steps(self, first: int, batches: Iterator[MicroBatch], stop: StopSignals) -> None:
+        config = self.config
+        share = micro_batches_a_step(config, self.group.world)
+        for step in range(first, config.steps):
+            began = time.perf_counter()
+            micro = [next(batches) for _ in range(share)]
+            chunks, tokens, stopping = self.group.sum(
+                [sum(len(each.chunk_names) for each in micro), sum(each.tokens for each in micro), stop.requested]
+            )
+            waited = time.perf_counter() - began
+            if stopping:
+                self._stop(step)
+            measured = self._step(step, micro, chunks, tokens, waited)
+            # The step before this one: by now it is done, so that reading it stops nothing.
+            self._check()
+            self.measured = measured
+            done = step + 1
+            if done % config.checkpoints.every == 0 or done == config.steps or self.evaluations.due(done):
+                self._check()
+                self.checkpoints.save(self.learner, done)
+                self._evaluate(done, stop)
+
+    def _step(self, step: int, micro: Sequence[MicroBatch], chunks: float, tokens: float, waited: float) -> Measured:
+        """Gradients of all micro-batches, then the update."""
+        objective, device = self.config.objective, self.group.device
+        totals, each = torch.zeros(2, device=device), []
+        for index, one in enumerate(micro):
+            losses = self.learner.model(one.batch.to(device, non_blocking=True))
+            action, language = losses.action.sum / max(chunks, 1), losses.language.sum / max(tokens, 1)
+            loss = objective.action_weight * action + objective.language_weight * language
+            self.learner.backward(loss, last=index == len(micro) - 1)
+            totals += torch.stack([action.detach(), language.detach()])
+            each.append(losses.each)
+        norms = self.learner.update(step)
+        return Measured(
+            step=step,
+            names=tuple(name for one in micro for name in one.names),
+            chunk_names=tuple(name for one in micro for name in one.chunk_names),
+            tokens=sum(one.length for one in micro),
+            waited=waited,
+            moment=time.perf_counter(),
+            each=torch.cat(each),
+            totals=self.group.sum_tensor(totals),
+            norms=norms,
+            rates=self.learner.rates(),
+        )
+
+    def _evaluate(self, step: int, stop: StopSignals) -> None:
+        """Evaluate where that is due. A checkpoint is there, so a signal ends it at once."""
+        if self.evaluations.due(step):
+            with stop.at_once(f"stopped while step {step} was evaluated; the same command goes on"):
+                self.evaluations.evaluate(step, full_weights(self.learner))
+                self.group.wait()
+
+    def _check(self) -> None:
+        """Read what the last step measured, report it, and stop where it is no number.
+
+        Raises:
+            TrainingError: The loss or the gradient is no number; the sentence names the samples.
+        """
+        measured, self.measured = self.measured, None
+        if measured is None:
+            return
+        action, language = measured.totals.tolist()
+        norms = {name: float(norm) for name, norm in measured.norms.items()}
+        if not all(map(math.isfinite, (action, language, norms["gradient_norm"]))):
+            self._refuse(measured, action, language)
+        done = measured.step + 1
+        if self.group.first and (done % self.config.report_every == 0 or done == self.config.steps):
+            objective, (step, began) = self.config.objective, self._reported
+            seconds, self._reported = (measured.moment - began) / (done - step), (done, measured.moment)
+            numbers = {
+                "loss": objective.action_weight * action + objective.language_weight * language,
+                "loss/action": action,
+                "loss/language": language,
+                **norms,
+                **measured.rates,
+                "samples_per_second": self.config.batch_size / seconds,
+                "tokens_per_second": self.group.world * measured.tokens / seconds,
+                "time/step": seconds,
+                "time/data": measured.waited,
+            }
+            self.reporter.report(done, {f"train/{name}": value for name, value in numbers.items()})
+
+    def _refuse(self, measured: Measured, action: float, language: float) -> None:
+        """Stop, with the names of the samples that the loss is no number of, or of all."""
+        broken = [
+            name for name, loss in zip(measured.chunk_names, measured.each.tolist(), strict=True) if not math.isfinite(loss)
+        ]
+        gathered = self.group.gather((broken, list(measured.names)))
+        names = [name for some, _ in gathered for name in some] or [name for _, every in gathered for name in every]
+        shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+        newest = self.checkpoints.newest()
+        kept = f"the newest checkpoint is {newest}" if newest else "there is no checkpoint yet"
+        raise TrainingError(
+            f"step {measured.step + 1} has the action loss {action:g}, the language loss {language:g} and a gradient of norm "
+            f"{float(measured.norms['gradient_norm']):g} with the samples {shown}; {kept}: mend the data or lower the learning rates"
+        )
+
+    def _stop(self, step: int) -> None:
+        self._check()
+        if step and not self._saved(step):
+            self.checkpoints.save(self.learner, step)
+        done = f"stopped and saved after step {step}" if step else "stopped before the first step"
+        raise Stopped(f"{done}; the same command goes on")
+
+    def _saved(self, step: int) -> bool:
+        newest = self.checkpoints.newest()
+        return newest is not None and newest.name == f"step-{step:08d}"
+
+
+def check_run(config: TrainConfig, run: Path) -> None:
+    """Make sure that a run's folder is new or of the same training.
+
+    Raises:
+        TrainingError: It is another training's.
+    """
+    saved = run / CONFIG_FILE
+    if not saved.exists():
+        return
+    before = read_config(config.stage, saved)
+    free = {"checkpoints": config.checkpoints, "evaluation": config.evaluation, "track": config.track}
+    free |= {"report_every": config.report_every, "data": before.data.model_copy(update={"workers": config.data.workers})}
+    found = differences(before.model_copy(update=free), config)
+    if found:
+        raise TrainingError(f"{run} is another training: it differs in {', '.join(found)}; name another folder")
+
+
+def described(bundle: LoadedPolicy, stream: Stream) -> LoadedPolicy:
+    """A policy that knows the robots of a stream, and their statistics, besides those that it knows already.
+
+    Raises:
+        VlarigError: They do not fit the model.
+    """
+    before = bundle.description
+    description = Description(
+        before.config,
+        before.statistics | dict(stream.statistics),
+        before.embodiments | {each.name: each for each in stream.embodiments},
+        before.eigengrasps if stream.eigengrasps is None else stream.eigengrasps,
+    )
+    for embodiment in stream.embodiments:
+        before.config.check_embodiment(embodiment.name, embodiment.action_size)
+    return LoadedPolicy(description, bundle.model, bundle.tokenizer, bundle.revision)
+
+
+class StopSignals:
+    """Keeps SIGTERM and SIGINT until a step is finished; a second one acts as it did before. Use it as a context manager.
+
+    Attributes:
+        requested: Whether one came.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self._sentence: str | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        """Take the signals over; in another thread than the main one there are none to take."""
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._came) for number in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Give them back."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    @contextlib.contextmanager
+    def at_once(self, sentence: str) -> Iterator[None]:
+        """Do not wait for the end of what is done here.
+
+        Raises:
+            Stopped: A signal came, with that sentence.
+        """
+        self._sentence = sentence
+        try:
+            yield
+        except Terminated:  # a sweep takes SIGTERM over
+            raise Stopped(sentence) from None
+        finally:
+            self._sentence = None
+
+    def _came(self, number: int, _: object) -> None:
+        self.requested = True
+        signal.signal(number, self._before[number])
+        if self._sentence is not None:
+            raise Stopped(self._sentence)
