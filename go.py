@@ -41,7 +41,7 @@ STATE = os.path.join(VENV, "vlarig-setup.json")
 RUNTIMES = {"demo": ["tabletop"], "test": ["tabletop", "libero", "simpler"]}
 CERTIFICATES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem")
 HERE = ".".join(map(str, sys.version_info[:2]))
-EXTRAS = {"demo": ["results", "video"], "test": ["dev", "policy", "ray", "results", "train", "video"]}
+EXTRAS = {"demo": ["results", "video"], "test": ["data", "dev", "policy", "ray", "results", "train", "video"]}
 #: A file's tests share runs, and files keep the order that tests/conftest.py gives them; `test -n 0` is for a debugger.
 SIDE_BY_SIDE = ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
 CHECKS = (["ruff", "format", "--check", "."], ["ruff", "check", "."], ["basedpyright"], ["lint-imports"])

@@ -116,6 +116,25 @@ def test_training_loops(tabletop: object, tmp_path: Path) -> None:
     assert re.findall(r"^([01]) 3 \d+ episodes ended$", type_in("python collect.py", tmp_path), re.MULTILINE) == ["0", "1"]
 
 
+def test_training(tmp_path: Path) -> None:
+    write_files("training.md", tmp_path)
+    train, inspect = commands("training.md")
+    printed = type_in(train, tmp_path)
+    assert "sft of tiny: 20 steps" in printed
+    assert re.search(r"step 20 of 20: loss \d", printed)
+    assert "the trained policy: qwen-vla:runs/reach/policy" in printed
+    assert "libero_panda" in type_in(inspect, tmp_path)
+
+
+@pytest.mark.slow
+def test_recording(tabletop: object, tmp_path: Path) -> None:
+    write_files("recording.md", tmp_path)
+    record, replay, read = commands("recording.md")
+    assert "dataset: demos, 6 episodes" in type_in(record, tmp_path)
+    assert type_in(replay, tmp_path).count("equal ") == 6
+    assert re.search(r"demos/0/0 stack .* \(1, 128, 128, 3\) \(16, 7\)", type_in(read, tmp_path))
+
+
 def test_links_and_pictures_exist() -> None:
     pages = [*DOCS.rglob("*.md"), DOCS.parent / "README.md", DOCS.parent / "benchmarks" / "speed" / "README.md"]
     for page in pages:

@@ -54,7 +54,7 @@ def build_editable(wheel_directory, config_settings=None, metadata_directory=Non
     files = {
         "vlarig/harness/cli.py": CLI,
         info + "METADATA": "Metadata-Version: 2.1\\nName: vlarig\\nVersion: 0\\n"
-        + "".join("Provides-Extra: %s\\n" % extra for extra in ("dev", "policy", "ray", "results", "train", "video")),
+        + "".join("Provides-Extra: %s\\n" % extra for extra in ("data", "dev", "policy", "ray", "results", "train", "video")),
         info + "WHEEL": "Wheel-Version: 1.0\\nGenerator: test\\nRoot-Is-Purelib: true\\nTag: py3-none-any\\n",
         info + "entry_points.txt": "[console_scripts]\\n" + "".join("%s = vlarig.harness.cli:main\\n" % s for s in SCRIPTS),
     }
@@ -170,7 +170,7 @@ def test_tests_add_their_extras_and_pass_arguments_and_status_on(house):
     house.calls()
     output = house.go("test", "-k", "a b", status=3, PYTEST_STATUS="3")
     assert "making" not in output
-    assert house.state["extras"] == ["dev", "policy", "ray", "results", "train", "video"]
+    assert house.state["extras"] == ["data", "dev", "policy", "ray", "results", "train", "video"]
     install, *checks = house.calls()
     assert install == ["vlarig", "runtime", "install", "tabletop", "libero", "simpler"]
     programs = [call[0] for call in checks]
@@ -179,7 +179,7 @@ def test_tests_add_their_extras_and_pass_arguments_and_status_on(house):
     assert house.calls()[-1] == ["pytest", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
     assert output.endswith("go: failed, further above: basedpyright\n")
     (house.folder / "pyproject.toml").write_text(PYPROJECT + "# changed\n")
-    assert "installing vlarig with dev, policy, ray, results, train, video" in house.go("demo")
+    assert "installing vlarig with data, dev, policy, ray, results, train, video" in house.go("demo")
     assert "installing" not in house.go("demo")
     assert (house.folder / ".venv" / "kept").exists()
 

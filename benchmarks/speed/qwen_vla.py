@@ -6,7 +6,6 @@ and the larger of the two is the floor. Times on a CPU are the process's CPU tim
 
     python benchmarks/speed/qwen_vla.py chunk
     python benchmarks/speed/qwen_vla.py chunk --preset 4b --device cuda --dtypes bfloat16 --batches 1 128 --views 1 --compile
-    python benchmarks/speed/qwen_vla.py training --batch 16 --micro-batch 8
     python benchmarks/speed/qwen_vla.py profile --batch 16
 """
 
@@ -15,24 +14,20 @@ from __future__ import annotations
 import contextlib
 import os
 import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-import transformers
 import tyro
+from machine import DTYPES, Machine, Work, operations
 from rich.console import Console
 from rich.table import Table
 from spread import spread
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.profiler import record_function
-from torch.utils.flop_counter import FlopCounterMode
 
 from vlarig.envs.api import Observation
 from vlarig.envs.embodiments import TABLETOP_PANDA
@@ -41,7 +36,7 @@ from vlarig.policies.qwen_vla.acceleration import kernels_in_use, plain
 from vlarig.policies.qwen_vla.backbone import BackboneInputs, hidden_states
 from vlarig.policies.qwen_vla.checkpoint import Description, LoadedPolicy
 from vlarig.policies.qwen_vla.config import PRESETS
-from vlarig.policies.qwen_vla.flow import euler, interpolate, masked_velocity_loss, start_noise, target_velocity
+from vlarig.policies.qwen_vla.flow import euler, start_noise
 from vlarig.policies.qwen_vla.inputs import InputBuilder, prompted
 from vlarig.policies.qwen_vla.layout import ActionLayout
 from vlarig.policies.qwen_vla.model import Context, build
@@ -55,15 +50,8 @@ STEPS = (4, 10)
 PICTURE = 224
 #: A measurement goes through this many samples at least, so that small batches are not measured by the clock's resolution.
 SAMPLES = 16
-#: Side of the squares whose product is the peak; larger ones are no faster on the machines that were tried.
-SQUARE = {"cpu": 1024, "cuda": 8192}
-#: Bytes of the copy that measures the memory, beyond every cache.
-COPIED = 2**30
 #: Operators and modules that are printed of a part's profile.
 LARGEST = 12
-
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-Work = Callable[[], object]
 
 
 @dataclass(frozen=True)
@@ -77,7 +65,7 @@ class Options:
     threads: int = 1
     """Threads on a CPU."""
     dtypes: tuple[Literal["float32", "bfloat16"], ...] = ("float32", "bfloat16")
-    """Precisions of the weights; in training of the matrix products, under autocast."""
+    """Precisions of the weights."""
     views: Literal[1, 2] = 2
     """Pictures of a sample."""
     turns: int = 5
@@ -92,16 +80,6 @@ class Chunk(Options):
     """Batch sizes."""
     compile: bool = False
     """Measure it under torch.compile too."""
-
-
-@dataclass(frozen=True)
-class Training(Options):
-    """Optimiser steps: trained weights and AdamW's moments are float32."""
-
-    batch: int = 128
-    """Samples of a step."""
-    micro_batch: int = 32
-    """Samples that go through together; divides the batch."""
 
 
 @dataclass(frozen=True)
@@ -134,62 +112,10 @@ class Part:
     milliseconds: list[float] = field(default_factory=list)
     floors: list[float] = field(default_factory=list)
 
-
-class Machine:
-    """A device and the way to measure on it."""
-
-    def __init__(self, options: Options) -> None:
-        self.device = torch.device(options.device)
-        self.gpu = self.device.type == "cuda"
-        torch.set_num_threads(options.threads)
-        self.peaks: dict[torch.dtype, list[float]] = {}
-        cpu = Path("/proc/cpuinfo").read_text().partition("model name")[2].partition("\n")[0].strip("\t: ")
-        name = torch.cuda.get_device_name(self.device) if self.gpu else f"{cpu}, {options.threads} threads"
-        kernels = ", ".join(package for package, used in kernels_in_use().items() if used) or "torch's own"
-        self.name = f"{name}; torch {torch.__version__}, transformers {transformers.__version__}; kernels: {kernels}"
-
-    def milliseconds(self, work: Work, count: int = 1) -> float:
-        """Time of one of ``count`` calls: the process's CPU time, or on a GPU the wall time until the device is done."""
-        began = self._clock()
-        for _ in range(count):
-            work()
-        return (self._clock() - began) / count * 1e3
-
-    def _clock(self) -> float:
-        if not self.gpu:
-            return time.process_time()
-        torch.cuda.synchronize(self.device)
-        return time.perf_counter()
-
-    def peak(self, dtype: torch.dtype) -> tuple[float, float]:
-        """FLOP/s of the product of two large squares; bytes a second that a large copy reads and writes, infinite on a CPU."""
-        side = SQUARE[self.device.type]
-        left, right = (torch.randn(side, side, device=self.device).to(dtype) for _ in range(2))
-        torch.mm(left, right)
-        matmul = 2 * side**3 / self.milliseconds(lambda: torch.mm(left, right), 4) * 1e3
-        self.peaks.setdefault(dtype, []).append(matmul)
-        if not self.gpu:
-            return matmul, float("inf")
-        source, target = torch.empty(2, COPIED, dtype=torch.uint8, device=self.device)
-        target.copy_(source)
-        return matmul, 2 * COPIED / self.milliseconds(lambda: target.copy_(source), 4) * 1e3
-
-    def measure(self, part: Part, peak: tuple[float, float]) -> None:
-        """One more turn of a part."""
-        part.milliseconds.append(self.milliseconds(part.work, max(SAMPLES // part.samples, 1)))
-        part.floors.append(max(part.flops / peak[0], part.read / peak[1]) * 1e3)
-
-
-def operations(work: Work) -> int:
-    """Floating-point operations of ``work``, two for each multiplication with its addition.
-
-    Counted is what torch counts: matrix products, convolutions and attention, forward and backward, padding and the unseen half of a
-    causal attention included. Norms, activations and triangular systems are left out.
-    """
-    # Attention is computed as products, which torch counts on every device.
-    with plain(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        work()
-    return counter.get_total_flops()
+    def measure(self, machine: Machine, peak: tuple[float, float]) -> None:
+        """One more turn."""
+        self.milliseconds.append(machine.milliseconds(self.work, max(SAMPLES // self.samples, 1)))
+        self.floors.append(max(self.flops / peak[0], self.read / peak[1]) * 1e3)
 
 
 class Batch(NamedTuple):
@@ -239,65 +165,29 @@ class Subject:
         """A chunk, then its parts, each with its inputs at hand: they add up to the chunk, but for those indented under another."""
         requests, inputs, context, mask = self.batch(size)
         model, inner = self.model, self.model.backbone.model
-        velocity, now = model.velocity_field(context, mask), torch.ones(size, device=self.device)
+        now = torch.ones(size, device=self.device)
         noise = start_noise(range(size), self.config.horizon, self.config.channels, device=self.device)
         embedding = inner.get_input_embeddings()
         embedded = embedding(inputs.input_ids)
         backbone = byte_size(inner) - byte_size(embedding)  # a prompt reads a few rows of the embedding
-        projection = byte_size(model.expert.vlm_projection)
-        expert = byte_size(model.expert) - projection
+        expert = byte_size(model.expert)
+
+        def velocity(noisy: Tensor, time: Tensor) -> Tensor:
+            return model.velocity(noisy, time, context, mask)
 
         def language() -> object:
             return inner.language_model(inputs_embeds=embedded, position_ids=inputs.positions, use_cache=False)
 
         works: list[tuple[str, Work, int]] = [
-            ("chunk", lambda: self.policy.act(requests), backbone + projection + STEPS[0] * expert),
+            ("chunk", lambda: self.policy.act(requests), backbone + STEPS[0] * expert),
             ("inputs", lambda: self._inputs(requests), 0),
             ("backbone", lambda: hidden_states(model.backbone, inputs), backbone),
             ("  vision", lambda: image_features(inner.visual, inputs.pixel_values, inputs.image_grid_thw), 0),
             ("  language model", language, 0),
-            ("conditioning", lambda: model.condition(context, mask), projection),
             ("Euler step", lambda: velocity(noise, now), expert),
             *((f"{steps} Euler steps", partial(euler, velocity, noise, steps), steps * expert) for steps in STEPS),
         ]
-        return [Part(name, size, work, operations(work), read) for name, work, read in works]
-
-    def step(self, options: Training, dtype: torch.dtype, whole: bool, checkpointed: bool) -> list[Part]:
-        """An optimiser step of all weights or of the expert's alone, with the backbone's states at hand; then AdamW's part of it.
-
-        ``checkpointed`` computes the backbone's activations again in the backward pass.
-        """
-        batch, model = self.batch(options.micro_batch), self.model.train()
-        trained = (model if whole else model.expert).float()
-        model.requires_grad_(False)
-        trained.requires_grad_(True)
-        model.value_head.requires_grad_(False)
-        if checkpointed:
-            model.backbone.gradient_checkpointing_enable()
-        weights = [weight for weight in trained.parameters() if weight.requires_grad]
-        optimizer = torch.optim.AdamW(weights, lr=1e-6, fused=batch.mask.is_cuda)
-        clean, noise = (torch.randn(batch.mask.shape, device=self.device) for _ in range(2))
-        times = torch.rand(options.micro_batch, device=self.device)
-
-        def backward() -> None:
-            with torch.autocast(self.device.type, dtype, enabled=dtype != torch.float32):
-                context = model.encode(batch.inputs) if whole else batch.context
-                predicted = model.velocity(interpolate(clean, noise, times), times, context, batch.mask)
-                loss = masked_velocity_loss(predicted, target_velocity(clean, noise), batch.mask)
-            (loss * options.micro_batch / options.batch).backward()
-
-        def step() -> None:
-            optimizer.zero_grad()
-            for _ in range(options.batch // options.micro_batch):
-                backward()
-            optimizer.step()
-
-        flops = options.batch // options.micro_batch * operations(backward)
-        name = "all" if whole else "expert alone"
-        return [
-            Part(name + ", checkpointed" * checkpointed, options.batch, step, flops),
-            Part("  AdamW", options.batch, optimizer.step),
-        ]
+        return [Part(name, size, work, operations(work, model), read) for name, work, read in works]
 
 
 def byte_size(module: nn.Module) -> int:
@@ -327,7 +217,7 @@ def show_chunk(console: Console, machine: Machine, options: Chunk, dtype: str) -
     if options.compile:
         ways["compiled"] = contextlib.nullcontext
     if any(kernels_in_use().values()):
-        ways["eager, torch's kernels"] = plain
+        ways["eager, torch's kernels"] = partial(plain, subject.model)
     parts = {way: [part for size in options.batches for part in subject.parts(size)] for way in ways}
     with torch.no_grad():
         for turn in range(-2, options.turns):  # the first call compiles, the second may compile again for batches of any size
@@ -335,27 +225,10 @@ def show_chunk(console: Console, machine: Machine, options: Chunk, dtype: str) -
             for way, entered in ways.items():
                 with entered():
                     for part in parts[way]:
-                        part.work() if turn < 0 else machine.measure(part, peak)
+                        part.work() if turn < 0 else part.measure(machine, peak)
     console.print(f"{options.views} views, {subject.batch(1).inputs.input_ids.shape[1]} tokens, {STEPS[0]} Euler steps a chunk")
     for way in ways:
         console.print(way, table(parts[way]), sep="\n")
-
-
-def show_training(console: Console, machine: Machine, options: Training, dtype: str) -> None:
-    """Measure training steps: the expert's alone, the whole model's, and that with gradient checkpointing in the backbone."""
-    for whole, checkpointed in ((False, False), (True, False), (True, True)):
-        subject = Subject(options, machine.device, torch.float32 if whole else DTYPES[dtype])
-        parts = subject.step(options, DTYPES[dtype], whole, checkpointed)
-        for _ in range(2):
-            parts[0].work()
-        for _ in range(options.turns):
-            peak = machine.peak(DTYPES[dtype])
-            for part in parts:
-                machine.measure(part, peak)
-        console.print(table(parts))
-        if machine.gpu:
-            console.print(f"{torch.cuda.max_memory_allocated(machine.device) / 1e9:.1f} GB allocated at most")
-            torch.cuda.reset_peak_memory_stats(machine.device)
 
 
 def label(model: nn.Module) -> None:
@@ -390,11 +263,11 @@ def show_profile(console: Console, machine: Machine, options: Profile, dtype: st
             print(seen.key_averages().table(sort_by=time_of, row_limit=LARGEST, max_name_column_width=50))
 
 
-def main(options: Chunk | Training | Profile) -> None:
+def main(options: Chunk | Profile) -> None:
     """Measure and print."""
-    machine, console = Machine(options), Console(width=130)
+    machine, console = Machine(options.device, options.threads), Console(width=130)
     console.print(f"{machine.name}; {options.turns} turns")
-    show: Any = {Chunk: show_chunk, Training: show_training, Profile: show_profile}[type(options)]
+    show: Any = {Chunk: show_chunk, Profile: show_profile}[type(options)]
     for dtype in sorted(
         options.dtypes
     ):  # bfloat16 first: a policy in float32 puts torch's own kernels in for the whole process
@@ -406,4 +279,4 @@ def main(options: Chunk | Training | Profile) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Chunk | Training | Profile, description=__doc__))
+    main(tyro.cli(Chunk | Profile, description=__doc__))

@@ -235,7 +235,7 @@ def _run_rows(
                 cells[column.name] = _our_cell(number, column.unit)
         for suite in table.suites:
             if suite.suite in suites:
-                cells[f"suite {suite.suite}"] = _tally_cell(suite.total, table, _repeats(reader, suite.suite))
+                cells[f"suite {suite.suite}"] = _tally_cell(suite.total, table, suite.suite, _repeats(reader, suite.suite))
         yield _run_row(run, reader, plans, cells)
 
 
@@ -250,7 +250,7 @@ def _shard_cell(table: RunTable) -> BoardCell:
     return BoardCell(f"shard {table.shard}", remarks=(f"{table.run} is shard {table.shard} of its run, and is not ranked",))
 
 
-def _tally_cell(tally: Tally, table: RunTable, repeats: bool) -> BoardCell:
+def _tally_cell(tally: Tally, table: RunTable, suite: str, repeats: bool) -> BoardCell:
     if table.shard:
         return _shard_cell(table)
     if tally.percent is None or not tally.complete:
@@ -260,6 +260,7 @@ def _tally_cell(tally: Tally, table: RunTable, repeats: bool) -> BoardCell:
     identity = table.manifest.identity
     remarks = [
         *(["initial states repeat, which the interval counts as further ones"] if repeats else []),
+        *(f"{suite}: {note}" for note in [table.manifest.record.suite_notes.get(suite)] if note),
         *identity.policy_notes(),
     ]
     competes = not identity.policy_privileged
@@ -286,12 +287,12 @@ def _suite_boards(runs: Sequence[tuple[str, RunReader]], covered: set[str]) -> l
             if suite.suite in covered:
                 continue
             place = (suite.suite, suite.protocol)
-            cells = {"all": _tally_cell(suite.total, table, _repeats(reader, suite.suite))}
+            cells = {"all": _tally_cell(suite.total, table, suite.suite, _repeats(reader, suite.suite))}
             named = columns.setdefault(place, {"all": BoardColumn("all", "all tasks")})
             for row in suite.rows:
                 name = f"task {row.task}/{row.variant}"
                 named.setdefault(name, BoardColumn(name, row.label))
-                cells[name] = _tally_cell(row.tally, table, repeats=False)
+                cells[name] = _tally_cell(row.tally, table, suite.suite, repeats=False)
             boards.setdefault(place, []).append(_run_row(run, reader, [plan], cells))
     made = []
     for (suite, protocol), rows in boards.items():

@@ -80,13 +80,13 @@ def test_a_run_is_a_row_with_intervals_and_marks_among_all_rows(tmp_path: Path) 
 
 def test_runs_of_one_label_are_one_row_and_a_benchmark_is_the_mean_of_its_suites(tmp_path: Path) -> None:
     halves = [
-        play(tmp_path / "a", *LIBERO[:2], per_task=4),
-        play(tmp_path / "b", *LIBERO[2:], per_task=4, success=lambda _: True),
+        play(tmp_path / "a", *LIBERO[:2], protocol="qwen-vla", per_task=4),
+        play(tmp_path / "b", *LIBERO[2:], protocol="qwen-vla", per_task=4, success=lambda _: True),
     ]
     made = layout("table4", *halves)
     shown = cell(made, "libero")
     assert (shown.text, shown.n) == ("87.5", 160)
-    assert shown.footnotes == (f"{', '.join(LIBERO)}: 4 episodes a task, where starvla@1 has 50",)
+    assert shown.footnotes == (f"{', '.join(LIBERO)}: 4 episodes a task, where qwen-vla@1 has 50",)
     assert len(our_lines(made)) == 1
 
 
@@ -136,9 +136,9 @@ def test_what_several_suites_share_is_said_once(tmp_path: Path) -> None:
         "assets": {"libero": "3 stand-ins; sha256 abc"},
         "surroundings": {"suite_notes": dict.fromkeys(LIBERO[:2], "ours")},
     }
-    made = layout("table4", play(tmp_path / "run", *LIBERO, per_task=1, **notes))
+    made = layout("table4", play(tmp_path / "run", *LIBERO, protocol="qwen-vla", per_task=1, **notes))
     wanted = (
-        f"{', '.join(LIBERO)}: 1 episode a task, where starvla@1 has 50",
+        f"{', '.join(LIBERO)}: 1 episode a task, where qwen-vla@1 has 50",
         f"{', '.join(LIBERO[:2])}: ours",
         "libero assets: 3 stand-ins",
     )
@@ -211,7 +211,7 @@ def test_differences_of_protocol_suite_and_assets_are_footnotes(tmp_path: Path) 
         surroundings={"suite_notes": {"libero_goal": "mended"}},
     )  # fmt: skip
     notes = cell(layout("table4", run), "libero").footnotes
-    assert any(note.startswith(f"{', '.join(LIBERO)}: protocol openpi@") for note in notes)
+    assert f"{', '.join(LIBERO)}: protocol openpi@1; the published numbers' is qwen-vla" in notes
     assert "libero_goal: mended" in notes
     assert "libero assets: 3 stand-ins" in notes
     assert not any("simpler" in note for note in notes)

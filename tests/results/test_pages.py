@@ -398,6 +398,13 @@ def test_who_acts_on_the_simulators_truth_is_shown_and_not_ranked(tmp_path):
         assert shown.interval is not None and remark in shown.remarks
 
 
+def test_the_note_of_a_suite_is_a_remark_on_its_numbers(tmp_path):
+    note = {"suite_notes": {"tabletop": "zero-shot: prompt of the suite's own robot, statistics of widowx_bridge"}}
+    run = play(tmp_path / "run", "tabletop", protocol="standard", per_task=2, surroundings=note)
+    (row,) = boards_of(run)["tabletop, standard@1"].rows
+    assert row.shared_remarks == (f"tabletop: {note['suite_notes']['tabletop']}",)
+
+
 def test_a_suite_that_nobody_published_has_a_board_for_each_protocol(tmp_path):
     runs = [make_run(tmp_path / "good"), make_run(tmp_path / "half", finished=5)]
     board = boards_of(*runs)["tabletop, standard@1"]

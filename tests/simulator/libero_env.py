@@ -105,6 +105,20 @@ def test_drawing_does_not_change_the_state(env: LiberoEnv, fresh: dict) -> None:
     assert digests(env, episode(STOVE, 3), BLIND)[0] == fresh[STOVE][0]
 
 
+def test_describing_changes_neither_the_state_nor_the_pictures(env: LiberoEnv, fresh: dict) -> None:
+    assert digests(env, episode(STOVE, 3), Needs(objects=True)) == fresh[STOVE]
+
+
+def test_things_are_described_in_the_words_of_instructions(env: LiberoEnv) -> None:
+    seen = env.open(episode(STOVE, 3), Needs(objects=True)).objects["ego"]
+    named = {each.name: each for each in seen}
+    assert {"stove", "black bowl", "plate", "cream cheese", "wine bottle", "wooden cabinet", "wine rack"} == set(named)
+    assert (named["black bowl"].colour, named["black bowl"].kind) == ("black", "bowl")
+    assert all(
+        0 <= left < right <= 224 and 0 <= top < bottom <= 224 for left, top, right, bottom in (each.box for each in seen)
+    )
+
+
 @pytest.mark.parametrize("tasks", [(STOVE, STOVE), (STOVE, PLAIN)])
 def test_interleaved_envs_equal_sequential_ones(env: LiberoEnv, tasks: tuple) -> None:
     """Envs share a task's model, whose fixtures are elsewhere in each; or play two tasks."""

@@ -96,6 +96,25 @@ def test_drawing_does_not_change_the_state(env: BridgeEnv, fresh: dict) -> None:
     assert digests(env, episode(EGGPLANT, 5), BLIND)[0] == fresh[EGGPLANT][0]
 
 
+def test_describing_changes_neither_the_state_nor_the_pictures(env: BridgeEnv, fresh: dict) -> None:
+    assert digests(env, episode(EGGPLANT, 5), Needs(objects=True)) == fresh[EGGPLANT]
+
+
+def test_things_are_described_where_the_picture_shows_them(env: BridgeEnv) -> None:
+    snapshot = env.open(episode(CUBES, 0), Needs(objects=True))
+    picture = snapshot.frames.views["ego"][-1].astype(int)
+    green, yellow = (
+        next(each for each in snapshot.objects["ego"] if each.name == f"{colour} block") for colour in ("green", "yellow")
+    )
+    for each, is_coloured in (
+        (green, lambda red, green, blue: green > max(red, blue)),
+        (yellow, lambda red, green, blue: red > blue + 20),
+    ):
+        left, top, right, bottom = each.box
+        assert is_coloured(*picture[round((top + bottom) / 2), round((left + right) / 2)])
+        assert each.visible > 0.9
+
+
 @pytest.mark.parametrize("others", [(CARROT, EGGPLANT, CUBES), (CARROT, CARROT)])
 def test_scenes_of_one_process_do_not_touch_each_other(env: BridgeEnv, others: tuple[str, ...]) -> None:
     """Upstream keeps overlays in class attributes: there, a table's photograph would lie behind the sink."""

@@ -70,6 +70,37 @@ def test_drawing_does_not_change_the_state(env: TabletopEnv, fresh: str) -> None
     assert digest(env, episode("stack", 3), Needs(every_frame=True)) == fresh
 
 
+def test_describing_changes_neither_the_state_nor_the_pictures(env: TabletopEnv, fresh: str) -> None:
+    wanted = episode("stack", 3)
+    assert digest(env, wanted, Needs(objects=True, every_frame=True)) == fresh
+    plain = env.open(wanted, Needs())
+    described = env.open(wanted, Needs(objects=True))
+    assert described.image_digest == plain.image_digest
+    assert np.array_equal(env.render_view(wanted.protocol.cameras[0]), described.frames.views["ego"][-1])
+
+
+def test_each_object_is_described_by_its_own_pixels(env: TabletopEnv) -> None:
+    """Against the picture itself: recolouring one object changes pixels in its box alone, up to the box's sides."""
+    wanted = episode("pick_into", 0)
+    snapshot = env.open(wanted, Needs(objects=True))
+    before = snapshot.frames.views["ego"][-1].astype(int)
+    found = snapshot.objects["ego"]
+    assert sorted(each.name for each in found) == sorted(
+        [thing["name"] for thing in wanted.payload["objects"]] + [tray["name"] for tray in wanted.payload["trays"]]
+    )
+    for each in found:
+        body = next(body for colour, kind, body in env._shown if f"{colour} {kind}" == each.name)
+        geoms = env._geoms_of(body)
+        colour = env._model.geom_rgba[geoms].copy()
+        env._model.geom_rgba[geoms, :3] = 1 - colour[:, :3]
+        after = env.render_view(wanted.protocol.cameras[0]).astype(int)
+        env._model.geom_rgba[geoms] = colour
+        rows, columns = np.nonzero(np.abs(after - before).sum(axis=2))
+        assert (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1) == each.box
+        assert 0.4 < each.visible <= 1.0
+        assert 0.8 < each.depth < 1.3
+
+
 def test_interleaved_envs_equal_sequential_ones(env: TabletopEnv) -> None:
     wanted = [episode("pick_into", 1), episode("push_to", 2)]
     alone = [digest(env, one, Needs()) for one in wanted]
@@ -98,6 +129,57 @@ def test_nothing_is_solved_by_waiting(env: TabletopEnv) -> None:
     for task in TABLETOP.tasks:
         env.open(episode(task.name, 7), BLIND)
         assert not any(step.success_at_end for step in env.step_chunk(np.zeros((16, 7))).steps)
+
+
+def randomized(task: str, initial_state: int, repeat: int = 0) -> Episode:
+    return TABLETOP.episode(TABLETOP.task(task), initial_state, repeat, TABLETOP.protocol("randomized"))
+
+
+def first_frame(env: TabletopEnv, wanted: Episode) -> np.ndarray:
+    return env.open(wanted, Needs()).frames.views["ego"][0].copy()
+
+
+def test_a_randomized_episode_is_a_function_of_its_key(env: TabletopEnv) -> None:
+    wanted = randomized("stack", 3)
+    states = [digest(each, wanted, BLIND) for each in (TabletopEnv(), env, env.sibling())]
+    assert len(set(states)) == 1
+    shared = env.sibling()
+    pictures = [first_frame(each, wanted) for each in (TabletopEnv(), env, shared)]
+    first_frame(shared, randomized("stack", 3, 1))
+    assert all(np.array_equal(picture, pictures[0]) for picture in (*pictures[1:], first_frame(env, wanted)))
+    assert not np.array_equal(first_frame(env, randomized("stack", 3, 1)), pictures[0])
+    assert digest(env, randomized("stack", 3, 1), BLIND) != states[0]
+
+
+def test_textures_of_envs_that_share_a_renderer_are_not_mixed(env: TabletopEnv) -> None:
+    wanted = [randomized("push_to", number) for number in (1, 2)]
+    alone = [first_frame(TabletopEnv(), one) for one in wanted]
+    envs = [env, env.sibling()]
+    for each, one in zip(envs, wanted):
+        each.open(one, Needs())
+    again = [each.render_view(Camera("ego", 128, 128)) for each in envs]
+    assert all(np.array_equal(one, other) for one, other in zip(alone, again))
+
+
+def test_randomization_leaves_no_trace(env: TabletopEnv, fresh: str) -> None:
+    plain = first_frame(TabletopEnv(), episode("stack", 3))
+    first_frame(env, randomized("stack", 3))
+    assert np.array_equal(first_frame(env, episode("stack", 3)), plain)
+    assert digest(env, episode("stack", 3), BLIND) == fresh
+
+
+def test_every_randomized_view_is_lit_and_shows_the_objects(env: TabletopEnv) -> None:
+    """In the ego view each object has some pixels of a colour of its own: as much of it is drawn as without the others in the way."""
+    for number in range(12):
+        env.open(randomized("pick_into", number), BLIND)
+        picture = env.render_view(Camera("ego", 128, 128))
+        assert 50 < picture.mean() < 215
+        for name, body in env._bodies.items():
+            kept = env._model.geom_rgba.copy()
+            env._model.geom_rgba[env._geoms_of(body), 3] = 0.0
+            without = env.render_view(Camera("ego", 128, 128))
+            env._model.geom_rgba[:] = kept
+            assert (np.abs(picture.astype(int) - without).max(-1) > 20).sum() >= 15, (number, name)
 
 
 SPOTS = {"red cube": (-0.1, -0.2), "blue cube": (-0.1, 0.2), "red cylinder": (0.1, -0.2), "blue cylinder": (0.1, 0.2)}

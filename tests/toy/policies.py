@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -160,3 +161,36 @@ class Shouting(ImageReader):
         actions[:, 0] = 50.0
         actions[:, 1] = 1.001
         return actions
+
+
+def stages_of(actions: np.ndarray) -> tuple[str, ...]:
+    """What the point does in each step."""
+    return tuple("hurry" if np.abs(action[:2]).max() == 1 else "arrive" for action in actions)
+
+
+class Finder(Policy):
+    """Brings the point to the goal, by the simulator's own truth, but from every ``lost``-th initial state."""
+
+    name = "finder"
+    needs = Needs(images=False, privileged=True)
+    stateful = False
+
+    def __init__(self, lost: int | None = None, seconds: float = 0.0, speaks: bool = False) -> None:
+        self.lost = lost
+        self.seconds = seconds
+        self.speaks = speaks
+
+    def act(self, requests: Sequence[Request]) -> list[Reply]:
+        time.sleep(self.seconds)
+        replies = [Reply(self._way(request)) for request in requests]
+        return [replace(reply, stages=stages_of(reply.actions)) for reply in replies] if self.speaks else replies
+
+    def _way(self, request: Request) -> np.ndarray:
+        position = request.privileged["position"].copy()
+        stays = self.lost is not None and int(request.key.split("/")[4]) % self.lost == 0
+        actions = []
+        for _ in range(request.n_action_steps):
+            step = np.zeros(2) if stays else np.clip((request.privileged["goal"] - position) / 0.1, -1, 1)
+            position += 0.1 * step
+            actions.append([*step, 1.0])
+        return np.array(actions, np.float32)

@@ -28,6 +28,7 @@ class Notebook(Policy):
     needs = Needs(privileged=True)
     embodiments = (TOY_POINT,)
     reads_state = False
+    table_note = "keeps notes"
     transport_options = frozenset({"patience"})
 
     def __init__(self) -> None:

@@ -1,0 +1,128 @@
+"""Small LeRobotDatasets whose pictures show their episode and frame: by our own writer, and v2.1 by hand."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from lerobot_pictures import LENGTHS, SIZE, TASKS, numbers, picture
+from PIL import Image
+from sample_runs import make_record
+
+from vlarig.envs.embodiments import Channel, Embodiment
+from vlarig.harness.lerobot_episode import EpisodeDraft
+from vlarig.harness.lerobot_writer import RecordedEpisode, write_dataset
+
+VIEWS = ("ego", "cam_left_wrist")
+
+ROBOT = Embodiment(
+    name="test_arm",
+    robot_tag="Test arm",
+    arms="single arm",
+    control_frequency=10.0,
+    channels=tuple(Channel(name, "m", "delta", "base", -1.0, 1.0) for name in ("x", "y", "grip")),
+    state_layout=("px", "py"),
+    cameras={"ego": "front", "cam_left_wrist": "hand"},
+    statistics_key="test_arm",
+)
+
+
+def record_dataset(folder: Path, staging: Path, labels: bool = False, data_mb: float = 100, video_mb: float = 200) -> Path:
+    """The dataset as ``vlarig record`` writes it."""
+    episodes = []
+    for episode, length in enumerate(LENGTHS):
+        draft = EpisodeDraft(staging / f".draft-{episode}", ROBOT.control_frequency)
+        states, actions = numbers(episode)
+        for begin in range(0, length, 8):
+            part = range(begin, min(begin + 8, length))
+            pictures = {view: np.stack([picture(episode, frame, at) for frame in part]) for at, view in enumerate(VIEWS)}
+            words = [("reach" if frame < 5 else "grasp") for frame in part] if labels else ()
+            draft.add(pictures, states[begin : begin + 8], actions[begin : begin + 8], words)
+        draft.finish(staging / str(episode), caption=f"episode {episode}" if labels else "")
+        record = make_record(episode, steps=length, chunks=(length,), actions=actions, instruction=TASKS[episode])
+        episodes.append(RecordedEpisode(record, seed=episode, place=staging / str(episode)))
+    folder.mkdir(parents=True, exist_ok=True)
+    write_dataset(folder, episodes, ROBOT, {"name": "test"}, data_mb, video_mb)
+    return folder
+
+
+def make_v21(folder: Path, films: bool = True, options: dict[str, str] | None = None) -> Path:
+    """A dataset v2.1, without anything of ours; its films have B-frames and a key frame every 250th picture."""
+    keys = {f"observation.images.{name}": at for at, name in enumerate(("front", "hand"))}
+    features: dict[str, Any] = {
+        key: {"dtype": "video" if films else "image", "shape": [*SIZE, 3], "names": ["height", "width", "channels"]}
+        for key in keys
+    }
+    features["observation.state"] = {"dtype": "float32", "shape": [2], "names": {"motors": ["px", "py"]}}
+    features["action"] = {"dtype": "float32", "shape": [3], "names": ["x", "y", "grip"]}
+    for name in ("timestamp", "frame_index", "episode_index", "index", "task_index"):
+        features[name] = {"dtype": "float32" if name == "timestamp" else "int64", "shape": [1], "names": None}
+    info = {
+        "codebase_version": "v2.1",
+        "robot_type": "arm",
+        "total_episodes": len(LENGTHS),
+        "chunks_size": 2,
+        "fps": 10,
+        "data_path": "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet",
+        "video_path": "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4" if films else None,
+        "features": features,
+    }
+    (folder / "meta").mkdir(parents=True)
+    (folder / "meta" / "info.json").write_text(json.dumps(info))
+    tasks = list(dict.fromkeys(TASKS))
+    _write_lines(folder / "meta" / "tasks.jsonl", [{"task_index": at, "task": task} for at, task in enumerate(tasks)])
+    episodes = [
+        {"episode_index": at, "tasks": [TASKS[at]], "length": length} for at, length in enumerate(LENGTHS)
+    ]  # fmt: skip
+    _write_lines(folder / "meta" / "episodes.jsonl", episodes)
+    for episode, length in enumerate(LENGTHS):
+        states, actions = numbers(episode)
+        frames = np.arange(length)
+        columns: dict[str, Any] = {
+            "observation.state": pa.array(list(states), pa.list_(pa.float32())),
+            "action": pa.array(list(actions), pa.list_(pa.float32())),
+            "timestamp": (frames / 10).astype(np.float32),
+            "frame_index": frames,
+            "episode_index": np.full(length, episode),
+            "index": sum(LENGTHS[:episode]) + frames,
+            "task_index": np.full(length, tasks.index(TASKS[episode])),
+        }
+        for key, view in keys.items():
+            pictures = [picture(episode, frame, view) for frame in frames]
+            if films:
+                path = folder / f"videos/chunk-{episode // 2:03d}/{key}/episode_{episode:06d}.mp4"
+                _write_film(path, pictures, options or {"crf": "12"})
+            else:
+                columns[key] = [{"bytes": _png(each), "path": f"{at}.png"} for at, each in enumerate(pictures)]
+        path = folder / f"data/chunk-{episode // 2:03d}/episode_{episode:06d}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.table(columns), path)
+    return folder
+
+
+def _write_lines(file: Path, lines: list[dict[str, Any]]) -> None:
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
+def _write_film(path: Path, pictures: list[np.ndarray], options: dict[str, str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as film:
+        stream = film.add_stream("libx264", rate=10)
+        stream.height, stream.width = SIZE
+        stream.pix_fmt = "yuv420p"
+        stream.options = options
+        for each in pictures:
+            film.mux(stream.encode(av.VideoFrame.from_ndarray(each, format="rgb24")))
+        film.mux(stream.encode(None))
+
+
+def _png(image: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, format="PNG")
+    return file.getvalue()

@@ -1,0 +1,39 @@
+"""Small recordings for tests: films in which each frame shows its number."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import av
+import numpy as np
+from PIL import Image
+
+
+def grey(index: int) -> int:
+    """The brightness of a frame, 40 values that differ by more than a codec's error."""
+    return 20 + 5 * (index % 40)
+
+
+def film(path: Path, frames: int, rate: int = 30, height: int = 48, width: int = 64) -> None:
+    """An H.264 video of plain grey frames, with B frames and a key frame each 12 frames."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=rate)
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.options = {"g": "12", "bf": "2", "threads": "1"}
+        for index in range(frames):
+            picture = np.full((height, width, 3), grey(index), np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode(None))
+
+
+def pictures(folder: Path, frames: int, height: int = 48, width: int = 64) -> None:
+    """The same as a folder of pictures."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for index in range(frames):
+        Image.fromarray(np.full((height, width, 3), grey(index), np.uint8)).save(folder / f"{index:05d}.png")
+
+
+def frame_shown(picture: np.ndarray) -> int:
+    """Which of the first 40 frames a picture is."""
+    return round((float(picture.mean()) - 20) / 5)
