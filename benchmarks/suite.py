@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +13,7 @@ from ..envs.api import Episode, Protocol
 from ..envs.embodiments import Embodiment
 from ..envs.errors import VlarigError, suggestion
 from ..envs.faults import message_of, outcome_of, traceback_of
+from .captions import Describer, Description
 
 #: Variation of the episodes that a policy is trained on.
 TRAINING = "training"
@@ -112,6 +114,8 @@ class Suite:
             episode's seed gets other seeds for them, so that ``payload`` will do.
         assorted: Draws the payload of a scene that is only looked at, with more variety than the tasks' scenes have: labels of its
             pictures are vision-language data; ``None`` where the tasks' scenes serve.
+        describer: Puts a recorded demonstration into words, from an expert's stages and the simulator's truth; ``None`` where the
+            suite has no words for it.
         preparation: How initial states are found beforehand; ``None`` where they are known. The payload of an episode then holds
             what was found, beside what ``payload`` gives.
         prepared: Task to what was found for each of its initial states; set by ``vlarig``.
@@ -133,6 +137,7 @@ class Suite:
     payload: Callable[[Task, int, Protocol], dict[str, Any]] = lambda task, initial_state, protocol: {}
     training: Callable[[Task, int, Protocol], dict[str, Any]] | None = None
     assorted: Callable[[np.random.Generator], dict[str, Any]] | None = None
+    describer: Describer | None = None
     preparation: Preparation | None = None
     prepared: Mapping[str, Sequence[dict[str, Any]]] | None = None
     patience: Patience = Patience()
@@ -234,16 +239,34 @@ class Suite:
             return self.training_episode(self.task(task), initial_state, protocol)
         return self.episode(self.task(task), initial_state, repeat, protocol)
 
+    def described(
+        self, stages: Sequence[str], truth: Sequence[Mapping[str, np.ndarray]], states: np.ndarray
+    ) -> Description | None:
+        """An episode in words by the :attr:`describer`, whose arguments these are; ``None`` where the suite has none.
+
+        Raises:
+            VlarigError: As the describer, or it raised something else; the sentence names the line.
+        """
+        if self.describer is None:
+            return None
+        with self._errors_named("put an episode into words"):
+            return self.describer(stages, truth, states, self.embodiment)
+
     def _made(
         self, make: Callable[[Task, int, Protocol], dict[str, Any]], task: Task, initial_state: int, protocol: Protocol
     ) -> dict[str, Any]:
-        try:
+        with self._errors_named(f"made the payload of {task.name} {initial_state}"):
             return make(task, initial_state, protocol)
+
+    @contextmanager
+    def _errors_named(self, doing: str) -> Iterator[None]:
+        """Turn what the suite's own code raises into a sentence that says so."""
+        try:
+            yield
         except (VlarigError, KeyboardInterrupt):
             raise
         except BaseException as error:
-            doing = f"while it made the payload of {task.name} {initial_state}"
-            message = f"suite {self.name!r} {outcome_of(error)} {doing}: {message_of(error)}"
+            message = f"suite {self.name!r} {outcome_of(error)} while it {doing}: {message_of(error)}"
             raise VlarigError(message, traceback=traceback_of(error)) from error
 
 

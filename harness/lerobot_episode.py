@@ -12,13 +12,14 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..benchmarks.captions import Description, Segment
 from ..envs.errors import VlarigError
 from ..results.schema import sync_folder
 
@@ -45,7 +46,7 @@ class EpisodeSteps:
         histograms: View to ``int64[3, 256]``: how often each value occurs in each colour, over all pictures.
         sizes: View to height and width.
         subtasks: A label for each step, in the order of time; empty where there are none.
-        caption: What happens in the episode, in words; empty where it is not known.
+        description: The episode in words; ``None`` where it is not known.
     """
 
     states: np.ndarray
@@ -53,7 +54,7 @@ class EpisodeSteps:
     histograms: dict[str, np.ndarray]
     sizes: dict[str, tuple[int, int]]
     subtasks: tuple[str, ...] = ()
-    caption: str = ""
+    description: Description | None = None
 
 
 class EpisodeDraft:
@@ -107,12 +108,20 @@ class EpisodeDraft:
         self._actions.append(np.asarray(actions, np.float32))
         self._subtasks += subtasks
 
-    def finish(self, place: Path, caption: str = "") -> None:
-        """Move the whole episode to ``place``, where it survives a power loss. Raises like :meth:`add`."""
+    def finish(self, place: Path, description: Description | None = None) -> None:
+        """Move the whole episode to ``place``, where it survives a power loss.
+
+        Args:
+            place: Where to.
+            description: The episode in words, where it is known.
+
+        Raises:
+            VlarigError: As :meth:`add`.
+        """
         about = {
             "sizes": {view: list(film.size) for view, film in self._films.items()},
             "subtasks": self._subtasks,
-            "caption": caption,
+            "segments": None if description is None else [asdict(each) for each in description.segments],
         }
         from av.error import FFmpegError
 
@@ -156,10 +165,10 @@ def read_steps(place: Path) -> EpisodeSteps:
         with np.load(place / "numbers.npz", allow_pickle=False) as arrays:
             histograms = dict(zip(about["sizes"], arrays["histograms"], strict=True))
             sizes = {view: (size[0], size[1]) for view, size in about["sizes"].items()}
-            return EpisodeSteps(
-                arrays["states"], arrays["actions"], histograms, sizes, tuple(about["subtasks"]), about["caption"]
-            )
-    except (OSError, KeyError, ValueError) as error:
+            segments = about["segments"]
+            description = None if segments is None else Description(tuple(Segment(**each) for each in segments))
+            return EpisodeSteps(arrays["states"], arrays["actions"], histograms, sizes, tuple(about["subtasks"]), description)
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise VlarigError(f"the recorded episode {place} cannot be read: {error}; record into another folder") from error
 
 

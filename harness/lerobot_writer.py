@@ -3,8 +3,8 @@
 The format's files and fields are LeRobot's (huggingface/lerobot 0.4.4, src/lerobot/datasets/utils.py and lerobot_dataset.py): several
 episodes share a Parquet file of numbers and a film of each view, and ``meta/`` says where each of them begins. Ours are beside them:
 ``meta/vlarig.json`` (the robot, which picture is which view, quantiles, how it was recorded) and ``meta/vlarig_episodes.parquet`` (of
-each episode its key, seed, success, digests, caption and subtasks). The same episodes give the same bytes. Needs the extra
-``data``.
+each episode its key, seed, success, digests and subtasks; its caption and segments in words, where the suite has a describer). The
+same episodes give the same bytes. Needs the extra ``data``.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..benchmarks.captions import DIMENSIONS
 from ..envs.embodiments import Embodiment
 from ..envs.errors import VlarigError
 from ..policies.qwen_vla.normalization import DatasetStatistics, Statistics, statistics_to_data
@@ -289,13 +290,16 @@ class _Writer:
                 "metrics": json.dumps(episode.record.metrics, sort_keys=True),
                 "state_digest": episode.record.state_digest,
                 "image_digest": episode.record.image_digest,
-                "caption": steps.caption or None,
+                "caption": steps.description and steps.description.caption,
                 "subtasks": subtask_segments(steps.subtasks),
+                "segments": steps.description and [asdict(each) for each in steps.description.segments],
             }
             for index, episode in enumerate(self._episodes)
             for steps in [self._steps(episode)]
         ]
-        segments = pa.list_(pa.struct([("subtask", pa.string()), ("begin", pa.int64()), ("end", pa.int64())]))
+        steps_of = [("begin", pa.int64()), ("end", pa.int64())]
+        words = [("label", pa.string()), ("words", pa.string())]
+        dimensions = pa.struct([(name, pa.string()) for name in DIMENSIONS])
         schema = pa.schema(
             [
                 ("episode_index", pa.int64()),
@@ -309,7 +313,8 @@ class _Writer:
                 ("state_digest", pa.string()),
                 ("image_digest", pa.string()),
                 ("caption", pa.string()),
-                ("subtasks", segments),
+                ("subtasks", pa.list_(pa.struct([("subtask", pa.string()), *steps_of]))),
+                ("segments", pa.list_(pa.struct([*steps_of, *words, ("dimensions", dimensions)]))),
             ]
         )
         pq.write_table(pa.Table.from_pylist(rows, schema), self._folder / "meta" / "vlarig_episodes.parquet")

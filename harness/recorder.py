@@ -11,14 +11,16 @@ import asyncio
 import json
 import re
 import shutil
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..benchmarks.captions import Description
 from ..benchmarks.registry import load_suite, load_suite_of_run
+from ..benchmarks.suite import Suite
 from ..envs.api import Episode, Protocol
 from ..envs.embodiments import Embodiment
 from ..envs.errors import VlarigError
@@ -39,15 +41,15 @@ class Recorder:
 
     Args:
         folder: Where episodes are kept.
-        frequency: Steps a second.
+        suite: The suite: its robot's steps a second, and its describer, which puts episodes into words.
         keep_failures: Whether to keep episodes that did not succeed.
     """
 
-    def __init__(self, folder: Path, frequency: float, keep_failures: bool = False) -> None:
+    def __init__(self, folder: Path, suite: Suite, keep_failures: bool = False) -> None:
         self._folder = folder
-        self._frequency = frequency
+        self._suite = suite
         self._keep_failures = keep_failures
-        self._drafts: dict[int, tuple[str, EpisodeDraft]] = {}
+        self._drafts: dict[int, _UnderWay] = {}
         self._cleaned = False
 
     async def emit(self, transition: Transition) -> None:
@@ -61,8 +63,8 @@ class Recorder:
     async def fault(self, attempt: Attempt) -> None:
         """Give up the episode of an attempt that was the last."""
         if attempt.gave_up:
-            for env, (key, _) in list(self._drafts.items()):
-                if key == attempt.key:
+            for env, under_way in list(self._drafts.items()):
+                if under_way.key == attempt.key:
                     self._drop(env)
 
     def close(self) -> None:
@@ -74,16 +76,18 @@ class Recorder:
         episode, env = transition.episode, transition.request.env
         if transition.request.chunk == 0:
             self._drop(env)
-            self._drafts[env] = (episode.key, self._begin(env))
-        _, draft = self._drafts[env]
+            self._drafts[env] = _UnderWay(episode.key, self._begin(env))
+        under_way = self._drafts[env]
         pictures, states = steps_of(transition)
         count = len(transition.result.steps)
-        draft.add(pictures, states, transition.actions[:count], (transition.reply.stages or ())[:count])
+        stages = (transition.reply.stages or ())[:count]
+        under_way.draft.add(pictures, states, transition.actions[:count], stages)
+        under_way.add(stages, transition.request.privileged, states)
         if not transition.result.over:
             return
         protocol = episode.protocol
         if self._keep_failures or transition.result.snapshot.outcome.under(protocol.success_rule, protocol.hold_steps):
-            draft.finish(place_of(self._folder, episode.key))
+            under_way.draft.finish(place_of(self._folder, episode.key), under_way.description(self._suite))
             del self._drafts[env]
         else:
             self._drop(env)
@@ -93,11 +97,33 @@ class Recorder:
             for left in self._folder.glob(".draft-*"):
                 shutil.rmtree(left)
             self._cleaned = True
-        return EpisodeDraft(self._folder / f".draft-{env}", self._frequency)
+        return EpisodeDraft(self._folder / f".draft-{env}", self._suite.embodiment.control_frequency)
 
     def _drop(self, env: int) -> None:
         if env in self._drafts:
-            self._drafts.pop(env)[1].discard()
+            self._drafts.pop(env).draft.discard()
+
+
+@dataclass
+class _UnderWay:
+    """An episode that is played, and what it is put into words from, each by step."""
+
+    key: str
+    draft: EpisodeDraft
+    stages: list[str] = field(default_factory=list)
+    truth: list[Mapping[str, np.ndarray]] = field(default_factory=list)
+    states: list[np.ndarray] = field(default_factory=list)
+
+    def add(self, stages: Sequence[str], truth: Mapping[str, np.ndarray], states: np.ndarray) -> None:
+        """Keep the steps of a chunk, ``states`` of ``float32[X, P]``, where the policy has both stages and the truth."""
+        if stages and truth:
+            self.stages += stages
+            self.truth += [truth] * len(stages)
+            self.states.append(states)
+
+    def description(self, suite: Suite) -> Description | None:
+        """The episode in words, where it is known."""
+        return suite.described(self.stages, self.truth, np.concatenate(self.states)) if self.states else None
 
 
 def steps_of(transition: Transition) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -175,7 +201,7 @@ class RecordingPlan:
             draft.write_text(json.dumps(settings))
             draft.replace(known)
         self.staging.mkdir(exist_ok=True)
-        return Recorder(self.staging, suite.embodiment.control_frequency, self.keep_failures)
+        return Recorder(self.staging, suite, self.keep_failures)
 
     def finish(self, complete: bool) -> int:
         """Make the dataset of the finished episodes, and return how many it has.

@@ -15,6 +15,7 @@ from lerobot_pictures import LENGTHS, SIZE, TASKS, numbers, picture
 from PIL import Image
 from sample_runs import make_record
 
+from vlarig.benchmarks.captions import Description, Segment
 from vlarig.envs.embodiments import Channel, Embodiment
 from vlarig.harness.lerobot_episode import EpisodeDraft
 from vlarig.harness.lerobot_writer import RecordedEpisode, write_dataset
@@ -33,6 +34,17 @@ ROBOT = Embodiment(
 )
 
 
+def described(length: int) -> Description:
+    """An episode of so many steps in words: it reaches for five steps, and then grasps."""
+    reach = {"action primitive": "reach", "object recognition": "a red cube, a blue bowl", "source location": "from the left"}
+    grasp = {"action primitive": "grasp", "contact region": "at its near side, from above", "trajectory": "straight down"}
+    segments = (
+        Segment(0, 5, "reach the red cube", "Reach the red cube from the left of the blue bowl.", reach),
+        Segment(5, length, "grasp the red cube", "Grasp the red cube at its near side.", grasp),
+    )
+    return Description(segments)
+
+
 def record_dataset(folder: Path, staging: Path, labels: bool = False, data_mb: float = 100, video_mb: float = 200) -> Path:
     """The dataset as ``vlarig record`` writes it."""
     episodes = []
@@ -44,7 +56,7 @@ def record_dataset(folder: Path, staging: Path, labels: bool = False, data_mb: f
             pictures = {view: np.stack([picture(episode, frame, at) for frame in part]) for at, view in enumerate(VIEWS)}
             words = [("reach" if frame < 5 else "grasp") for frame in part] if labels else ()
             draft.add(pictures, states[begin : begin + 8], actions[begin : begin + 8], words)
-        draft.finish(staging / str(episode), caption=f"episode {episode}" if labels else "")
+        draft.finish(staging / str(episode), described(length) if labels else None)
         record = make_record(episode, steps=length, chunks=(length,), actions=actions, instruction=TASKS[episode])
         episodes.append(RecordedEpisode(record, seed=episode, place=staging / str(episode)))
     folder.mkdir(parents=True, exist_ok=True)

@@ -16,6 +16,7 @@ from ...envs.api import Camera, Protocol
 from ...envs.embodiments import TABLETOP_PANDA
 from ..suite import Footprint, Suite, Task
 from .assorted import assorted
+from .captions import describe_episode
 from .randomization import randomized, ranges_of
 from .sampler import MAKERS, sample
 
@@ -78,5 +79,6 @@ TABLETOP = Suite(
     payload=payload,
     training=training,
     assorted=assorted,
+    describer=describe_episode,
     footprint=Footprint(process=500, env=10),  # benchmarks/speed/many_envs.py: 128 envs in two workers took 1.9 GB
 )

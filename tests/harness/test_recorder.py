@@ -21,6 +21,7 @@ from vlarig.harness import lerobot_writer
 from vlarig.harness.recorder import RecordingPlan
 from vlarig.harness.runtimes.runtime import Runtime
 from vlarig.results.ledger import Ledger
+from vlarig.training.data.captions import CaptionDataset
 from vlarig.training.data.lerobot import open_lerobot
 
 TESTS = Path(__file__).parents[1]
@@ -105,13 +106,10 @@ def test_episodes_that_fail_are_left_out_unless_wanted(toy_home: Path, cli: Any)
     assert "was begun with keep_failures=False" in refused.stderr
 
 
-def test_the_stages_of_a_policy_segment_its_episodes(toy_home: Path, cli: Any) -> None:
-    words = ("--policy-options", "speaks=True", "--episodes", "2", "--workers", "1", "--tasks", "reach_red", "--to", "spoken")
-    done = cli("record", "toy", *FINDER, *words)
-    assert done.returncode == 0, done.stderr
-    data = pq.read_table("spoken/data/chunk-000/file-000.parquet").to_pydict()
-    subtasks = pq.read_table("spoken/meta/subtasks.parquet").to_pydict()["__index_level_0__"]
-    for row in rows(Path("spoken")):
+def test_the_stages_of_a_policy_segment_its_episodes(demos: Path) -> None:
+    data = pq.read_table(demos / "data/chunk-000/file-000.parquet").to_pydict()
+    subtasks = pq.read_table(demos / "meta/subtasks.parquet").to_pydict()["__index_level_0__"]
+    for row in rows(demos):
         segments = [(each["begin"], each["end"], each["subtask"]) for each in row["subtasks"]]
         assert segments[0][0] == 0 and segments[-1][1] == row["steps"]
         assert [begin for begin, _, _ in segments[1:]] == [end for _, end, _ in segments[:-1]]
@@ -123,6 +121,32 @@ def test_the_stages_of_a_policy_segment_its_episodes(toy_home: Path, cli: Any) -
         ]
         assert named == list(stages_of(np.array(actions)))
         assert [label for begin, end, label in segments for _ in range(begin, end)] == named
+
+
+def test_the_suite_puts_episodes_into_words(demos: Path) -> None:
+    descriptions = open_lerobot(demos, horizon=8).descriptions
+    for row, description in zip(rows(demos), descriptions, strict=True):
+        assert description is not None
+        runs = [(each["begin"], each["end"], each["subtask"]) for each in row["subtasks"]]
+        assert [(each.begin, each.end, each.label) for each in description.segments] == runs
+        assert row["caption"] == description.caption
+        task, number = row["key"].split("/")[2], int(row["key"].split("/")[4])
+        env = ToyEnv()
+        truth = env.open(
+            TOY_SUITE.training_episode(TOY_SUITE.task(task), number, TOY_SUITE.protocols[0]), Needs(privileged=True)
+        )
+        goal, position = (truth.privileged[name].round(2).tolist() for name in ("goal", "position"))
+        assert description.segments[0].words == f"{runs[0][2].capitalize()} to {goal} from {position}."
+
+
+def test_a_policy_without_stages_is_recorded_without_words(toy_home: Path, cli: Any) -> None:
+    words = ("--policy-options", "speaks=False", "--episodes", "1", "--workers", "1", "--tasks", "reach_red", "--to", "silent")
+    done = cli("record", "toy", *FINDER, *words)
+    assert done.returncode == 0, done.stderr
+    assert "caption" not in done.stdout + done.stderr
+    (row,) = rows(Path("silent"))
+    assert (row["caption"], row["segments"], row["subtasks"]) == (None, None, [])
+    assert list(open_lerobot("silent", horizon=8).descriptions) == [None]
 
 
 def test_nothing_is_played_or_written_again(demos: Path, cli: Any) -> None:
@@ -230,6 +254,14 @@ def test_the_embedded_suite_is_recorded(tabletop: Runtime, cli: Any, tmp_path: P
     assert sample.observation["images"]["ego"].shape == (1, 128, 128, 3)
     assert sample.actions.shape == (16, 7)
     assert set(dataset.tasks) == {row["instruction"] for row in rows(tmp_path / "demos")}
+    stack, push = (description for description in dataset.descriptions if description is not None)
+    assert push.caption.startswith("Step 1: Push the ")
+    assert [each.dimensions["action primitive"] for each in stack.segments] == ["pick up", "place"]
+    assert stack.segments[-1].end == len(dataset.episodes[0])
+    questions = CaptionDataset(tmp_path / "demos", frames=2)
+    assert [questions[index].name.rpartition("captions/")[2] for index in range(len(questions))] == [
+        "0/steps", "0/segment/1", "0/segment/2", "0/next/1", "1/steps", "1/segment/1"
+    ]  # fmt: skip
     replayed = cli("replay", tmp_path / "demos" / "run", "--all", "--no-video")
     assert replayed.returncode == 0
     assert replayed.stdout.count("equal ") == 2

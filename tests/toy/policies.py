@@ -175,7 +175,7 @@ class Finder(Policy):
     needs = Needs(images=False, privileged=True)
     stateful = False
 
-    def __init__(self, lost: int | None = None, seconds: float = 0.0, speaks: bool = False) -> None:
+    def __init__(self, lost: int | None = None, seconds: float = 0.0, speaks: bool = True) -> None:
         self.lost = lost
         self.seconds = seconds
         self.speaks = speaks

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import groupby
 from typing import Any
 
+import numpy as np
+
 from toy.env import TOY_POINT
+from vlarig.benchmarks.captions import Description, Segment
 from vlarig.benchmarks.suite import Patience, Suite, Task
 from vlarig.envs.api import Camera, Protocol
+from vlarig.envs.embodiments import Embodiment
 from vlarig.envs.episode import Ensemble
 
 STANDARD = Protocol(
@@ -25,6 +31,20 @@ def _payload(task: Task, initial_state: int, protocol: Protocol) -> dict[str, An
     return {"goal": task.name.split("_")[1]}
 
 
+def _described(
+    stages: Sequence[str], truth: Sequence[Mapping[str, np.ndarray]], states: np.ndarray, embodiment: Embodiment
+) -> Description:
+    """A segment for each stretch of one stage, with the truth at its beginning."""
+    assert len(stages) == len(truth) == len(states)
+    segments, begin = [], 0
+    for stage, stretch in groupby(stages):
+        end = begin + len(list(stretch))
+        words = f"{stage.capitalize()} to {truth[begin]['goal'].round(2).tolist()} from {truth[begin]['position'].round(2).tolist()}."
+        segments.append(Segment(begin, end, stage, words, {"action primitive": stage}))
+        begin = end
+    return Description(tuple(segments))
+
+
 TOY_SUITE = Suite(
     name="toy",
     title="A point that reaches a goal (for tests)",
@@ -36,6 +56,7 @@ TOY_SUITE = Suite(
     source="made for vlarig's tests",
     payload=_payload,
     training=_payload,
+    describer=_described,
 )
 
 #: Another way to run the same: it waits first, shows small mirrored pictures, and sends more requests.

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ...harness.screen import Screen
-from ...policies.qwen_vla.conversation import Picture
+from ...policies.qwen_vla.conversation import Picture, Video
 from ..samples import ActionSample, LanguageSample, Sample
 from .checking import spread
 from .dataset import Dataset
@@ -163,10 +163,13 @@ def write_page(found: list[Seen], file: Path) -> None:
 def _example(sample: Sample) -> dict[str, Any]:
     if isinstance(sample, LanguageSample):
         turns = [
-            (turn.role, "".join(item if isinstance(item, str) else " [picture] " for item in turn.content))
+            (
+                turn.role,
+                "".join(item if isinstance(item, str) else f" [{type(item).__name__.lower()}] " for item in turn.content),
+            )
             for turn in sample.conversation.turns
         ]
-        images = [item.image if isinstance(item, Picture) else item.frames[0] for item in sample.conversation.seen()]
+        images = [image for item in sample.conversation.seen() for image in _stills(item)]
         return {"name": sample.name, "turns": turns, "pictures": [("", _picture(image)) for image in images[:_MOST_PICTURES]]}
     views = [(tag, frames[-1]) for tag, frames in sample.observation["images"].items()]
     return {
@@ -177,6 +180,14 @@ def _example(sample: Sample) -> dict[str, Any]:
         "curves": _curves(sample),
         "plot": _PLOT,
     }
+
+
+def _stills(item: Picture | Video) -> list[np.ndarray]:
+    """A picture, or frames that are spread over a video, each ``uint8[h, w, 3]``."""
+    if isinstance(item, Picture):
+        return [item.image]
+    count = min(len(item.frames), _MOST_PICTURES)
+    return list(item.frames[np.linspace(0, len(item.frames) - 1, count).round().astype(int)])
 
 
 def _picture(image: np.ndarray) -> str:

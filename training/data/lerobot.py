@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from ...benchmarks.captions import Description
 from ...envs.api import Observation
 from ...envs.embodiments import Embodiment
 from ...harness.lerobot_episode import need_data_extra
@@ -27,7 +28,7 @@ from ..samples import ActionSample
 from .errors import DataError
 from .families import Family
 from .film_reader import FilmReader
-from .lerobot_files import Meta, read_meta
+from .lerobot_files import Meta, read_descriptions, read_meta
 from .lerobot_robot import Layout, read_layout, stored_statistics
 
 #: Seconds that a frame's time may be beside its number, divided by the frames a second (LeRobot's ``tolerance_s``).
@@ -123,6 +124,11 @@ class LeRobotDataset:
         self._kept = _Kept()
 
     @property
+    def fps(self) -> float:
+        """Frames a second."""
+        return self._meta.fps
+
+    @property
     def hours(self) -> float:
         """Hours of motion."""
         return len(self) / self._meta.fps / 3600
@@ -140,6 +146,25 @@ class LeRobotDataset:
             for task in np.unique(tasks).tolist():
                 parts.setdefault(self._words(task, place), []).append(indices[tasks == task])
         return {task: np.concatenate(each) for task, each in parts.items()}  # type: ignore[misc]
+
+    @cached_property
+    def episodes(self) -> Sequence[range]:
+        """The indices of each episode's samples, one for each of its frames."""
+        return [range(int(end - length), int(end)) for end, length in zip(self._ends, self._meta.lengths, strict=True)]
+
+    @property
+    def instructions(self) -> Sequence[tuple[str, ...]]:
+        """The words of each episode's tasks."""
+        return self._meta.episode_tasks
+
+    @cached_property
+    def descriptions(self) -> Sequence[Description | None]:
+        """Each episode in words, where ``vlarig record`` put it into words.
+
+        Raises:
+            DataError: They do not read.
+        """
+        return read_descriptions(self._meta)
 
     def __len__(self) -> int:
         """Frames."""

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ...benchmarks.captions import Description, Segment
 from .errors import DataError
 
 VERSIONS = ("v2.1", "v3.0")
@@ -173,6 +174,30 @@ def _of_v2(folder: Path, info: Mapping[str, Any], features: dict[str, dict[str, 
         tasks={int(each["task_index"]): str(each["task"]) for each in tasks},
         episode_tasks=[tuple(each["tasks"]) for each in episodes],
     )
+
+
+def read_descriptions(meta: Meta) -> list[Description | None]:
+    """Each episode in words, as ``vlarig record`` stores it; ``None`` for those that it does not describe.
+
+    Raises:
+        DataError: They do not read.
+    """
+    file = meta.folder / "meta" / "vlarig_episodes.parquet"
+    if not file.exists():
+        return [None] * len(meta.numbers)
+    columns = _parquet(file)
+    found: dict[int, Description | None] = {}
+    try:
+        for number, segments in zip(columns["episode_index"], columns.get("segments", []), strict=False):
+            found[number] = Description(tuple(map(_segment, segments))) if segments else None
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"the segments in {file} are not as 'vlarig record' has them ({error}); record it again") from error
+    return [found.get(int(number)) for number in meta.numbers]
+
+
+def _segment(stored: Mapping[str, Any]) -> Segment:
+    known = {name: words for name, words in stored["dimensions"].items() if words is not None}
+    return Segment(stored["begin"], stored["end"], stored["label"], stored["words"], known)
 
 
 def _json(file: Path) -> dict[str, Any]:

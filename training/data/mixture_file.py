@@ -28,6 +28,7 @@ KINDS: dict[str, str] = {
     "lerobot": "vlarig.training.data.lerobot:open_lerobot",
     "synthetic": "vlarig.training.data.synthetic.dataset:synthetic_datasets",
     "conversations": "vlarig.training.data.vision_language:VisionLanguageDataset",
+    "captions": "vlarig.training.data.captions:CaptionDataset",
     "questions": "vlarig.training.data.render_questions:open_questions",
     "walks": "vlarig.training.data.navigation:NavigationDataset",
     "egodex": "vlarig.training.data.mixture_file:open_egodex",

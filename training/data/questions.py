@@ -53,7 +53,6 @@ FAMILY_OF: dict[str, Family] = {
     "colour": "general_vision_language",
     "exists": "general_vision_language",
     "caption": "general_vision_language",
-    "next": "action_caption",
 }
 
 _ROWS, _COLUMNS = ("top", "", "bottom"), ("left", "", "right")
@@ -136,21 +135,6 @@ def questions(view: View, rng: np.random.Generator, count: int) -> list[Question
         if question is not None:
             found.append(question)
     return found
-
-
-def next_stage(stages: Sequence[str], current: int, rng: np.random.Generator) -> Question:
-    """What happens next, on a picture at the end of a stage of a demonstration.
-
-    Args:
-        stages: What the demonstration's stages do, in order: ``reach for the red cube``.
-        current: The stage that has just ended; there is one after it.
-        rng: Chooses the words.
-
-    Raises:
-        IndexError: There is no stage after it.
-    """
-    text = _one(rng, ("What does the robot do next?", "Which step comes next?", "What happens next?"))
-    return Question("next", text, _sentence(stages[current + 1]), {"action primitive": [stages[current + 1]]})
 
 
 def _where(view: View, rng: np.random.Generator) -> Question | None:
@@ -379,7 +363,3 @@ def _shuffled(rng: np.random.Generator, choices: Sequence[str] | set[str]) -> li
 
 def _with_article(words: str) -> str:
     return f"{'an' if words[0] in 'aeiou' else 'a'} {words}"
-
-
-def _sentence(words: str) -> str:
-    return words[:1].upper() + words[1:].rstrip(".") + "."

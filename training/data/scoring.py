@@ -11,27 +11,12 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
+from typing import Any, Protocol
 
 from ...policies.qwen_vla.conversation import Turn
+from ..samples import LanguageSample
 from .boxes import Box, boxes_in
 from .errors import DataError
-from .vision_language import VisionLanguageDataset
-
-#: The dimensions that the paper names for action captions (section 3.2.5). It counts 13 and lists these; a simulator knows some.
-DIMENSIONS = (
-    "action primitive",
-    "actor identity",
-    "object recognition",
-    "object disambiguation",
-    "contact region",
-    "source location",
-    "target location",
-    "trajectory",
-    "orientation",
-    "gripper state",
-    "body motion",
-)
 
 #: An answer with a box is right where the overlap is at least this, the usual threshold of grounding benchmarks.
 RIGHT_OVERLAP = 0.5
@@ -50,11 +35,23 @@ class Score:
     Attributes:
         kind: The question's kind.
         measures: Measure to value, 0 to 1: ``iou`` and ``right`` for boxes, ``right`` for words, ``<dimension> recall`` and
-            ``<dimension> precision`` for captions.
+            ``<dimension> precision`` for captions, by :data:`vlarig.benchmarks.captions.DIMENSIONS`.
     """
 
     kind: str
     measures: dict[str, float]
+
+
+class QuestionSet(Protocol):
+    """Held-out questions: a :class:`~.vision_language.VisionLanguageDataset`, or a :class:`~.captions.CaptionDataset`."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> LanguageSample: ...
+
+    def record(self, index: int) -> dict[str, Any]:
+        """The question's line, without what it shows."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -132,9 +129,7 @@ def score(record: Mapping[str, Any], answer: str, pool: Mapping[str, Sequence[st
     return Score(kind, {"right": float(normalised(answer) == normalised(reference))})
 
 
-def score_set(
-    dataset: VisionLanguageDataset, answer: Callable[[Sequence[Turn]], str], indices: Sequence[int] | None = None
-) -> Scores:
+def score_set(dataset: QuestionSet, answer: Callable[[Sequence[Turn]], str], indices: Sequence[int] | None = None) -> Scores:
     """Mean measures of a dataset's questions, by kind.
 
     Args:
@@ -166,7 +161,7 @@ def mean_scores(scores: Sequence[Score]) -> Scores:
     return Scores(dict(sorted(answers.items())), means)
 
 
-def caption_pool(dataset: VisionLanguageDataset) -> dict[str, list[str]]:
+def caption_pool(dataset: QuestionSet) -> dict[str, list[str]]:
     """Dimension to every fact that a reference of the dataset names."""
     pool: dict[str, set[str]] = defaultdict(set)
     for index in range(len(dataset)):

@@ -1,81 +1,90 @@
-"""Segments and captions of demonstrations: from real episodes of the expert, and from stages that are made up."""
+"""Questions on recorded demonstrations: they show the frames that they are about, and the answers are the recorded words."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from watching_expert import WatchingExpert
+from lerobot_data import described, record_dataset
+from lerobot_pictures import LENGTHS, TASKS, shown
 
-from vlarig.harness import evaluate
-from vlarig.harness.runtimes.runtime import Runtime
-from vlarig.training.data.captions import DIMENSIONS, describe_episode
+from vlarig.policies.qwen_vla.conversation import Picture, Video
+from vlarig.training.data.captions import CaptionDataset
 from vlarig.training.data.errors import DataError
+from vlarig.training.data.mixture_file import read_mixture
+from vlarig.training.data.scoring import score_set
 
 
-def played(suite: str, task: str, run: Path) -> tuple[list[str], list[Any], np.ndarray, str]:
-    """One episode of the expert: its stages, the truth and the states of its steps, and the instruction."""
-    evaluation = evaluate(suite, "watching_expert:WatchingExpert", episodes=1, tasks=(task,), workers=1, run=run)
-    (record,) = evaluation.records()
-    assert record.success
-    pairs = WatchingExpert.seen[record.key]
-    stages = [stage for _, reply in pairs for stage in reply.stages or ()]
-    states = np.stack([request.observation["state"] for request, _ in pairs])
-    return stages, [request.privileged for request, _ in pairs], states, pairs[0][0].observation["instruction"]
+@pytest.fixture(scope="module")
+def demos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("captions")
+    return record_dataset(folder / "demos", folder / "staging", labels=True)
 
 
-def test_a_long_episode_is_told_step_by_step(tabletop: Runtime, tmp_path: Path) -> None:
-    stages, truth, states, instruction = played("tabletop_tasks", "stack_then_tray", tmp_path / "run")
-    described = describe_episode(stages, truth, states)
-    assert [segment.dimensions["action_primitive"] for segment in described.segments] == ["pick up", "place"] * 2
-    assert [segment.first for segment in described.segments] == [0] + [one.last + 1 for one in described.segments[:-1]]
-    assert described.segments[-1].last == len(stages) - 1
-    upper, lower = instruction.split("the ")[1].split(" on")[0], described.dimensions["spatial_relations"][1]
-    assert upper.strip() in described.segments[0].label
-    assert lower.startswith("above the")
-    assert described.dimensions["spatial_relations"][3].startswith("in the ")
-    assert described.caption.startswith("Step 1: Pick up the ")
-    assert "Step 4: Carry the " in described.caption
-    for name in DIMENSIONS:
-        assert all(described.dimensions[name]), name
+def test_questions_show_what_they_are_about(demos: Path) -> None:
+    dataset = CaptionDataset(demos, frames=4)
+    assert len(dataset) == 4 * len(LENGTHS)
+    for episode, length in enumerate(LENGTHS):
+        begins = {"steps": (0, length), "segment/1": (0, 5), "segment/2": (5, length), "next/1": (5, 6)}
+        for number, (kind, (begin, end)) in enumerate(begins.items()):
+            sample = dataset[4 * episode + number]
+            assert sample.name == f"demos/captions/{episode}/{kind}"
+            (seen,) = sample.conversation.seen()
+            assert isinstance(seen, Picture if kind == "next/1" else Video)
+            frames = [seen.image] if isinstance(seen, Picture) else list(seen.frames)
+            found = [shown(frame) for frame in frames]
+            assert {(of, view) for of, _, view in found} == {(episode, 0)}
+            steps = [step for _, step, _ in found]
+            assert (steps[0], steps[-1]) == (begin, end - 1)
+            if isinstance(seen, Video):
+                assert len(steps) == min(4, end - begin)
+                assert seen.seconds == pytest.approx([(step - begin) / 10 for step in steps])
 
 
-def test_a_push_is_one_segment(tabletop: Runtime, tmp_path: Path) -> None:
-    stages, truth, states, _ = played("tabletop", "push_to", tmp_path / "run")
-    assert stages[0].startswith("reach behind the ")
-    (segment,) = describe_episode(stages, truth, states).segments
-    assert segment.label.startswith("push the ")
-    assert segment.dimensions["contact_region"].startswith("at its ")
+def test_answers_are_the_recorded_words(demos: Path) -> None:
+    dataset = CaptionDataset(demos)
+    first, second = described(LENGTHS[0]).segments
+    answers = [dataset[index].conversation.turns[-1].content[0] for index in range(4)]
+    assert answers == [described(LENGTHS[0]).caption, first.words, second.words, "Grasp the red cube."]
+    assert TASKS[0] in str(dataset[3].conversation.turns[0].content[1])
+    again, other = CaptionDataset(demos), CaptionDataset(demos, seed=1)
+    texts = [[each.question(index).text for index in range(12)] for each in (dataset, again, other)]
+    assert texts[0] == texts[1] != texts[2]
 
 
-def made_up(steps: int = 6) -> tuple[list[str], list[dict[str, np.ndarray]], np.ndarray]:
-    pose = np.array([0.05, -0.2, 0.8225, 1.0, 0.0, 0.0, 0.0])
-    truth = [
-        {"object/red cube": pose + np.eye(7)[1] * 0.06 * step, "object/blue cube": pose + np.eye(7)[0]} for step in range(steps)
-    ]
-    stages = ["reach the red cube", "grasp the red cube", "carry the red cube to the table"]
-    stages += ["place the red cube on the table", "retreat from the red cube", "wait"]
-    return stages, truth, np.full((steps, 8), 0.04, np.float32)
+def test_the_reference_scores_in_full_and_another_answer_does_not(demos: Path) -> None:
+    dataset = CaptionDataset(demos)
+    answers = iter([dataset.question(index).answer for index in range(len(dataset))])
+    scores = score_set(dataset, lambda turns: next(answers))
+    assert scores.answers == {"next": 3, "segment": 6, "steps": 3}
+    assert {value for measures in scores.means.values() for value in measures.values()} == {1.0}
+    assert {"action primitive recall", "object recognition recall", "contact region precision"} <= set(scores.means["steps"])
+    worse = score_set(dataset, lambda turns: "Step 1: Reach the red cube.").means
+    assert worse["steps"]["action primitive recall"] == 0.5
+    assert worse["next"]["action sequence recall"] == 0.0
 
 
-def test_a_caption_says_where_from_and_where_to() -> None:
-    described = describe_episode(*made_up())
-    first, second = described.segments
-    assert (first.first, first.last, second.first, second.last) == (0, 1, 2, 5)
-    assert "from the near left of the table" in first.words
-    assert "18 cm to the right" in second.words
-    assert first.dimensions["object_disambiguation"] == "the red cube, not the blue cube"
+def test_a_mixture_names_them(demos: Path) -> None:
+    (demos.parent / "mix.toml").write_text('[[datasets]]\nsource = "captions"\nfolder = "demos"\nframes = 2\n')
+    mixture = read_mixture(demos.parent / "mix.toml")
+    assert [dataset.family for dataset in mixture.datasets] == ["action_caption"]
+    assert {mixture[position].name for position in range(12)} == {CaptionDataset(demos)[index].name for index in range(12)}
 
 
-def test_what_does_not_fit_is_refused() -> None:
-    stages, truth, states = made_up()
-    with pytest.raises(DataError, match="5 stages, the truth of 6 steps"):
-        describe_episode(stages[:5], truth, states)
-    with pytest.raises(DataError, match="no stage names a motion"):
-        describe_episode(["wait"] * 6, truth, states)
-    with pytest.raises(DataError, match="give those of tabletop"):
-        describe_episode(stages, [{"hand": np.zeros(7)}] * 6, states)
-    with pytest.raises(DataError, match="'reach the green cube'"):
-        describe_episode(["reach the green cube", *stages[1:]], truth, states)
+def test_what_has_no_captions_is_refused(demos: Path, tmp_path: Path) -> None:
+    silent = record_dataset(tmp_path / "silent", tmp_path / "staging")
+    with pytest.raises(DataError, match="silent describes none of its episodes; record a suite that has a describer"):
+        CaptionDataset(silent)
+    with pytest.raises(DataError, match="to show 0 frames"):
+        CaptionDataset(demos, frames=0)
+    with pytest.raises(DataError, match="side"):
+        CaptionDataset(demos, view="side")
+    file = silent / "meta" / "vlarig_episodes.parquet"
+    table = pq.read_table(file)
+    wrong = pa.array([[{"begin": 3, "end": 1, "label": "x", "words": "X.", "dimensions": {"trajectory": "up"}}]] * 3)
+    column = table.schema.get_field_index("segments")
+    pq.write_table(table.set_column(column, "segments", wrong), file)
+    with pytest.raises(DataError, match=r"the segments in \S+vlarig_episodes.parquet are not as .* of the steps 3 to 1"):
+        CaptionDataset(silent)

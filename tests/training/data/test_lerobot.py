@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from lerobot_data import ROBOT, make_v21, record_dataset
+from lerobot_data import ROBOT, described, make_v21, record_dataset
 from lerobot_pictures import LENGTHS, TASKS, numbers, picture, shown
 
 from vlarig.envs.embodiments import Channel
@@ -125,7 +125,11 @@ def test_subtasks_and_captions_are_kept(tmp_path: Path) -> None:
         {"subtask": "reach", "begin": 0, "end": 5},
         {"subtask": "grasp", "begin": 5, "end": 7},
     ]
-    assert rows[2]["caption"] == "episode 2"
+    assert (
+        rows[2]["caption"]
+        == "Step 1: Reach the red cube from the left of the blue bowl. Step 2: Grasp the red cube at its near side."
+    )
+    assert list(open_lerobot(folder, horizon=8).descriptions) == [described(length) for length in LENGTHS]
     table = pq.read_table(folder / "data" / "chunk-000" / "file-000.parquet").to_pydict()
     assert table["subtask_index"][:6] == [0, 0, 0, 0, 0, 1]
     check_samples(open_lerobot(folder, horizon=8), horizon=8, error=1.5)

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from drawn_scenes import COLOURS, SHAPES, drawn, thing
 
+from vlarig.benchmarks.captions import DIMENSIONS
 from vlarig.envs.api import SceneObject
 from vlarig.training.data.boxes import boxes_in, to_thousandths
-from vlarig.training.data.questions import FAMILY_OF, Question, View, next_stage, questions
+from vlarig.training.data.questions import FAMILY_OF, Question, View, questions
 
 MANY = 800
 
@@ -45,7 +46,7 @@ def test_kinds_are_all_different_and_as_many_as_wanted_at_most() -> None:
     for seed in range(50):
         kinds = [question.kind for question in asked(seed, 3)[1]]
         assert len(kinds) == len(set(kinds)) <= 3
-    assert {question.kind for _, question in ALL} == set(FAMILY_OF) - {"next"}
+    assert {question.kind for _, question in ALL} == set(FAMILY_OF)
 
 
 def test_a_scene_and_a_seed_give_the_same_questions() -> None:
@@ -117,6 +118,7 @@ def test_a_caption_says_all_that_is_clear_and_nothing_else() -> None:
     for view, question in of("caption"):
         clear = {each.name for each in view.things if each.visible == 1.0}
         assert set(question.facts["object recognition"]) == clear
+        assert set(question.facts) <= set(DIMENSIONS)
         assert question.answer.count(" at the ") == sum(each.visible == 1.0 for each in view.things)
         assert all(name in question.answer for name in clear)
 
@@ -156,10 +158,3 @@ def test_a_scene_without_colours_is_asked_by_its_nouns() -> None:
 
 def test_an_empty_scene_has_no_question() -> None:
     assert questions(View((), 128, 128), np.random.default_rng(0), 9) == []
-
-
-def test_what_happens_next_is_the_next_stage() -> None:
-    question = next_stage(["reach for the red cube", "lift the red cube"], 0, np.random.default_rng(0))
-    assert (question.kind, question.answer) == ("next", "Lift the red cube.")
-    with pytest.raises(IndexError):
-        next_stage(["reach"], 0, np.random.default_rng(0))

@@ -1,0 +1,113 @@
+"""Demonstrations in words: subtask segments, a step-by-step caption, and the 13 dimensions of fine-grained captions.
+
+The paper (section 3.2.5, Table 3) puts a step-by-step caption beside the coarse label of an episode, annotated "along 13
+dimensions", and names in that sentence: action primitive; actor identity; object recognition and disambiguation; contact region;
+source and target location; trajectory and orientation; gripper state; body motion. With each "and" counted as two these are eleven.
+The same paragraph names two more things that its stages extract, and :data:`DIMENSIONS` counts them as the twelfth and thirteenth:
+the coarse action sequence, and spatial relationships.
+
+What a suite's scenes are called only the suite knows: its :class:`Describer` puts a demonstration of it into words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from ..envs.embodiments import Embodiment
+
+#: The thirteen dimensions of a caption, in the paper's order.
+DIMENSIONS = (
+    "action primitive",
+    "actor identity",
+    "object recognition",
+    "object disambiguation",
+    "contact region",
+    "source location",
+    "target location",
+    "trajectory",
+    "orientation",
+    "gripper state",
+    "body motion",
+    "action sequence",
+    "spatial relations",
+)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """One subtask of an episode.
+
+    Attributes:
+        begin: Its first step.
+        end: The step after its last.
+        label: The subtask as a coarse instruction: ``pick up the red cube``.
+        words: The same in detail: ``Pick up the red cube from the far left of the table ...``.
+        dimensions: What is known of it, by :data:`DIMENSIONS`; those that are not known are left out.
+
+    Raises:
+        ValueError: It has no step, or a dimension is none of :data:`DIMENSIONS`.
+    """
+
+    begin: int
+    end: int
+    label: str
+    words: str
+    dimensions: Mapping[str, str]
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.dimensions if name not in DIMENSIONS]
+        if not 0 <= self.begin < self.end or unknown:
+            raise ValueError(
+                f"the segment {self.label!r} is of the steps {self.begin} to {self.end} and has the dimensions "
+                f"{', '.join(self.dimensions)}; expected one step or more, and of the dimensions {', '.join(DIMENSIONS)}"
+            )
+
+
+@dataclass(frozen=True)
+class Description:
+    """An episode in words.
+
+    Attributes:
+        segments: Its subtasks, in their order; together they cover all steps.
+    """
+
+    segments: tuple[Segment, ...]
+
+    @property
+    def caption(self) -> str:
+        """``Step 1: ... Step 2: ...``."""
+        return " ".join(f"Step {number}: {segment.words}" for number, segment in enumerate(self.segments, start=1))
+
+    @property
+    def dimensions(self) -> dict[str, tuple[str, ...]]:
+        """For each of :data:`DIMENSIONS` a text for each segment, empty where it is not known."""
+        return {name: tuple(each.dimensions.get(name, "") for each in self.segments) for name in DIMENSIONS}
+
+
+class Describer(Protocol):
+    """Puts an episode of a suite into words, see :attr:`~.suite.Suite.describer`."""
+
+    def __call__(
+        self,
+        stages: Sequence[str],
+        truth: Sequence[Mapping[str, np.ndarray]],
+        states: np.ndarray,
+        embodiment: Embodiment,
+    ) -> Description | None:
+        """The episode in words; ``None`` where its stages are in words that the suite does not know.
+
+        Args:
+            stages: The stage of each of the ``J`` steps, as the replies name it (:attr:`~vlarig.policies.api.Reply.stages`).
+            truth: ``J`` times the simulator's truth at the request for the step (:meth:`~vlarig.envs.api.Env.privileged`). Steps of
+                one chunk share that at its beginning; experts are queried before each step.
+            states: ``float32[J, P]``, the observed state before each step.
+            embodiment: The robot.
+
+        Raises:
+            VlarigError: The stages and the truth contradict each other.
+        """
+        ...
