@@ -11,6 +11,7 @@ from vlarig.envs.api import Observation
 from vlarig.envs.embodiments import LIBERO_PANDA, WIDOWX_BRIDGE, Embodiment
 from vlarig.policies.qwen_vla.conversation import Conversation, Turn
 from vlarig.policies.qwen_vla.normalization import DatasetStatistics, bounds_statistics
+from vlarig.training.data.cleaning import CleaningReport
 from vlarig.training.data.dataset import Dataset
 from vlarig.training.data.errors import DataError
 from vlarig.training.data.families import Family
@@ -27,6 +28,7 @@ class Motions:
     count: int = 30
     broken: tuple[int, ...] = ()
     hours: float | None = 0.5
+    cleaning: CleaningReport | None = None
 
     def __post_init__(self) -> None:
         self.embodiments = (self.robot,)
@@ -63,6 +65,7 @@ class Talk:
         self.statistics: dict[str, DatasetStatistics] = {}
         self.tasks = {"talk": range(self.count)}
         self.hours = None
+        self.cleaning: CleaningReport | None = None
 
     def __len__(self) -> int:
         return self.count

@@ -18,6 +18,7 @@ from ...harness.lerobot_writer import PICTURES
 from ...policies.qwen_vla.conversation import Conversation, Picture, Turn, Video
 from ...policies.qwen_vla.normalization import DatasetStatistics
 from ..samples import LanguageSample
+from .cleaning import CleaningReport
 from .errors import DataError
 from .families import Family
 from .lerobot import open_lerobot
@@ -57,10 +58,12 @@ class CaptionDataset:
         view: The view that is shown.
         frames: Frames of a film, spread over the episode or the segment.
         seed: Another seed chooses other wordings.
+        thresholds: Those that the dataset was cleaned with, where they are not the defaults.
 
     Attributes:
         embodiments: None.
         hours: ``None``.
+        cleaning: ``None``; the dataset itself says what is left out of it.
 
     Raises:
         DataError: The dataset does not read, has no such view, or describes none of its episodes.
@@ -69,12 +72,21 @@ class CaptionDataset:
     family: Family = "action_caption"
     embodiments: tuple[Embodiment, ...] = ()
     hours: float | None = None
+    cleaning: CleaningReport | None = None
 
-    def __init__(self, folder: str | Path, name: str | None = None, view: str = "ego", frames: int = 8, seed: int = 0) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        name: str | None = None,
+        view: str = "ego",
+        frames: int = 8,
+        seed: int = 0,
+        thresholds: Mapping[str, Any] | None = None,
+    ) -> None:
         if frames < 1:
             raise DataError(f"the captions of {folder} are to show {frames} frames; expected 1 or more")
         self.name = name or f"{Path(folder).resolve().name}/captions"
-        self._recorded = open_lerobot(folder, horizon=1, cameras={f"{PICTURES}{view}": view})
+        self._recorded = open_lerobot(folder, horizon=1, cameras={f"{PICTURES}{view}": view}, thresholds=thresholds)
         self._view, self._frames, self._seed = view, frames, seed
         self._places = [
             place

@@ -11,7 +11,7 @@ Shapes: ``J`` steps of an episode, ``A`` action channels, ``P`` numbers of the s
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -81,7 +81,8 @@ class Thresholds:
         fewest_steps: Shortest episode.
         length_spread: ``k``: lengths outside [q1 - k IQR, q3 + k IQR] of the logarithm are anomalous. 3 is Tukey's "far out".
         length_slack: Factor about the quartiles within which no length is anomalous, however alike the others are.
-        length_episodes: Fewest episodes of a task whose lengths are compared.
+        length_episodes: Fewest episodes of a task whose lengths are compared with each other; those of a task that has fewer are
+            compared with all episodes of the data set, as where every episode has words of its own.
         moved: Least motion that counts as having moved in a direction, in m (of a drawer or door: in its own unit).
         closed: How far a gripper has to close, as a share of its way, for a grasp.
         gripper_moved: A gripper that moves by that share of its way may have grasped something thick.
@@ -131,7 +132,7 @@ class CleaningReport:
     Attributes:
         total: Episodes in all.
         counts: Reason to the number of episodes that were dropped for it.
-        examples: The first drops of each reason.
+        examples: The first drops of each reason, where they are known one by one.
         shown: Most examples of a reason.
     """
 
@@ -198,8 +199,8 @@ class CleaningReport:
         """A row for each reason, the most frequent first, then what was kept."""
         table = Table("reason", "episodes", "share", "for example")
         for reason, count in sorted(self.counts.items(), key=lambda item: -item[1]):
-            first = self.examples[reason][0]
-            table.add_row(reason, str(count), f"{count / self.total:.1%}", f"{first.episode}: {first.detail}")
+            first = next((f"{drop.episode}: {drop.detail}" for drop in self.examples.get(reason, ())), "")
+            table.add_row(reason, str(count), f"{count / self.total:.1%}", first)
         kept = self.total - self.dropped
         table.add_row("kept", str(kept), f"{kept / self.total:.1%}" if self.total else "", "")
         return table
@@ -210,7 +211,7 @@ def missing_frames(episode: EpisodeArrays, thresholds: Thresholds) -> str | None
     for view, present in episode.frames.items():
         missing = np.flatnonzero(~np.asarray(present, bool))
         if len(missing) > thresholds.missing_share * len(present):
-            return f"{len(missing)} of {len(present)} frames of {view} are missing, the first is {missing[0]}"
+            return f"{len(missing)} of {len(present)} frames of {view} are missing or damaged, the first is {missing[0]}"
     return None
 
 
@@ -307,40 +308,67 @@ def length_bounds(lengths: Sequence[int], thresholds: Thresholds) -> tuple[float
 def clean(episodes: Episodes, thresholds: Thresholds | None = None, shown: int = 5) -> tuple[np.ndarray, CleaningReport]:
     """The indices of the episodes that are kept, ``int64``, and the report on the others.
 
-    A first pass over :meth:`Episodes.task_and_steps` compares lengths within each task, a second one reads the episodes.
-
     Args:
         episodes: The data set's.
         thresholds: Where the rules draw the line; the defaults where it is ``None``.
         shown: Most examples of a reason in the report.
     """
-    thresholds = thresholds or Thresholds()
+    found = list(judge(episodes, thresholds or Thresholds()))
+    kept = [index for index, drop in enumerate(found) if drop is None]
+    return np.array(kept, np.int64), CleaningReport.of(len(found), filter(None, found), shown)
+
+
+def judge(episodes: Episodes, thresholds: Thresholds, workers: int = 1) -> Iterator[Drop | None]:
+    """For each episode in order why it is dropped, or ``None``.
+
+    A first pass over :meth:`Episodes.task_and_steps` compares lengths, a second one reads the episodes.
+
+    Args:
+        episodes: The data set's.
+        thresholds: Where the rules draw the line.
+        workers: Processes that read.
+    """
     lengths = [episodes.task_and_steps(index) for index in range(len(episodes))]
     by_task: dict[str, list[int]] = {}
     for task, steps in lengths:
         by_task.setdefault(task, []).append(steps)
-    bounds = {task: length_bounds(steps, thresholds) for task, steps in by_task.items()}
-    kept: list[int] = []
-    drops: list[Drop] = []
-    for index, (task, steps) in enumerate(lengths):
-        drop = _judge(episodes, index, steps, bounds[task], thresholds)
-        if drop is None:
-            kept.append(index)
-        else:
-            drops.append(drop)
-    return np.array(kept, np.int64), CleaningReport.of(len(episodes), drops, shown)
+    whole = length_bounds([steps for _, steps in lengths], thresholds)
+    bounds = {
+        task: length_bounds(steps, thresholds) if len(steps) >= thresholds.length_episodes else whole
+        for task, steps in by_task.items()
+    }
+    verdicts = _Verdicts(episodes, thresholds, [(steps, bounds[task]) for task, steps in lengths])
+    if workers <= 1:
+        yield from (verdicts[index] for index in range(len(verdicts)))
+        return
+    from torch.utils.data import DataLoader
+
+    # torch's loader of data is a pool that gives results in order.
+    yield from DataLoader(verdicts, batch_size=None, num_workers=workers)  # type: ignore[arg-type]
 
 
-def _judge(episodes: Episodes, index: int, steps: int, bounds: tuple[float, float], thresholds: Thresholds) -> Drop | None:
-    try:
-        episode = episodes.episode(index)
-    except DataError as error:
-        return Drop("does not read", str(index), str(error))
-    low, high = bounds
-    if not low <= steps <= high:
-        return Drop("odd length", episode.name, f"{steps} steps, the task's others have {low:.0f} to {high:.0f}")
-    for reason, rule in RULES.items():
-        detail = rule(episode, thresholds)
-        if detail is not None:
-            return Drop(reason, episode.name, detail)
-    return None
+class _Verdicts:
+    """The verdict on each episode, found where it is read."""
+
+    def __init__(self, episodes: Episodes, thresholds: Thresholds, lengths: Sequence[tuple[int, tuple[float, float]]]) -> None:
+        self._episodes = episodes
+        self._thresholds = thresholds
+        self._lengths = lengths
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def __getitem__(self, index: int) -> Drop | None:
+        steps, (low, high) = self._lengths[index]
+        try:
+            episode = self._episodes.episode(index)
+        except DataError as error:
+            return Drop("does not read", str(index), str(error))
+        if not low <= steps <= high:
+            usual = f"{low:.0f} or more" if np.isinf(high) else f"{low:.0f} to {high:.0f}, by the lengths of the others"
+            return Drop("odd length", episode.name, f"{steps} steps, expected {usual}")
+        for reason, rule in RULES.items():
+            detail = rule(episode, self._thresholds)
+            if detail is not None:
+                return Drop(reason, episode.name, detail)
+        return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated
@@ -13,8 +14,9 @@ from ...harness.screen import Screen
 from ..config import TrainingError
 from .synthetic.options import Count, SynthesizeOptions
 
-DESCRIPTION = """Look into the mixture that a training is to learn from, check it, and make data for one.
+DESCRIPTION = """Look into the mixture that a training is to learn from, clean it, check it, and make data for one.
 
+  vlarig data clean mix.toml --workers 8
   vlarig data inspect mix.toml --page page.html
   vlarig data check mix.toml --model small
   vlarig data synthesize --to synth --arm ur5e --template pick_place --shards 0-3
@@ -36,6 +38,16 @@ class InspectOptions:
     """Write a page of examples, one HTML file."""
     examples: Count = 6
     """Examples of each dataset on the page."""
+
+
+@dataclass(frozen=True)
+class CleanOptions:
+    """Judge every episode of the mixture's LeRobotDatasets by the rules of cleaning; those that break one are left out from then on."""
+
+    mixture: File
+    """The mixture's TOML file."""
+    workers: Count = 1
+    """Processes that read."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +86,7 @@ def main(arguments: list[str]) -> int:
     """Run the command and return its exit status."""
     kinds = {
         "inspect": InspectOptions,
+        "clean": CleanOptions,
         "check": CheckOptions,
         "synthesize": SynthesizeOptions,
         "render-questions": QuestionsOptions,
@@ -82,6 +95,8 @@ def main(arguments: list[str]) -> int:
     try:
         if isinstance(options, InspectOptions):
             return _inspect(options)
+        if isinstance(options, CleanOptions):
+            return _clean(options)
         if isinstance(options, SynthesizeOptions):
             return _synthesize(options)
         return _render(options) if isinstance(options, QuestionsOptions) else _check(options)
@@ -98,6 +113,25 @@ def _inspect(options: InspectOptions) -> int:
     if options.page is not None:
         write_page(found, options.page)
         screen.print(f"the page: {options.page}", soft_wrap=True)
+    return 0
+
+
+def _clean(options: CleanOptions) -> int:
+    from rich.progress import track
+
+    from .cleaning import Drop
+    from .mixture_file import clean_mixture
+
+    screen = Screen()
+
+    def watch(verdicts: Iterable[Drop | None], total: int) -> Iterable[Drop | None]:
+        console = Screen(stderr=True)
+        return track(verdicts, "episodes", total, console=console, transient=True, disable=not console.is_terminal)
+
+    for folder, cleaning, stored in clean_mixture(options.mixture, options.workers, watch):
+        screen.print(f"{folder}: {len(cleaning.drops)} of {cleaning.total} episodes are left out", soft_wrap=True)
+        screen.print(cleaning.report.table())
+        screen.print(f"stored in {stored}", soft_wrap=True)
     return 0
 
 

@@ -8,6 +8,7 @@ from typing import Protocol
 from ...envs.embodiments import Embodiment
 from ...policies.qwen_vla.normalization import DatasetStatistics
 from ..samples import Sample
+from .cleaning import CleaningReport
 from .families import Family
 
 
@@ -42,6 +43,11 @@ class Dataset(Protocol):
     @property
     def hours(self) -> float | None:
         """Hours of motion; ``None`` where nothing moves."""
+        ...
+
+    @property
+    def cleaning(self) -> CleaningReport | None:
+        """What was left out before training, and why; ``None`` where no rule looked."""
         ...
 
     def __len__(self) -> int:

@@ -7,6 +7,7 @@ pose in one convention, MANO's right hand. What all samples need beside it is ma
 * ``episodes.jsonl``: a line an episode, with the frames at which a sample begins and the words there;
 * ``eigengrasps.json``: the principal components of the hand's joint pose "across all human datasets";
 * ``statistics.json``: the chunk size, and the quantiles of actions and states.
+* ``cleaning.json``: what was left out, and why.
 
 A sample is a frame of a video, the instruction at that time, and the motion over the steps after it. Choices of ours:
 
@@ -319,6 +320,7 @@ class HandDataset:
             lines = (folder / "episodes.jsonl").read_text().splitlines()
             self.eigengrasps = Eigengrasps.from_data(json.loads((folder / "eigengrasps.json").read_text()))
             stored = json.loads((folder / "statistics.json").read_text())
+            self.cleaning: CleaningReport | None = CleaningReport.from_data(json.loads((folder / "cleaning.json").read_text()))
             self.horizon = int(stored["horizon"])
             self.statistics: Mapping[str, DatasetStatistics] = statistics_from_data(stored["statistics"])
         except FileNotFoundError as error:

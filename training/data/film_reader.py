@@ -46,7 +46,7 @@ class FilmReader:
             sample: Names the sample in errors.
 
         Raises:
-            DataError: The film does not read, or has no frame at that time.
+            DataError: The film does not read, or has no frame at that time, or a damaged one.
         """
         from av.error import FFmpegError
 
@@ -101,7 +101,7 @@ class _Film:
         """The frame at that time.
 
         Raises:
-            EOFError: There is none.
+            EOFError: There is none, or it is damaged.
         """
         half = self._duration / 2
         ahead = None if self._last is None else (second - self._time(self._last)) / self._duration
@@ -118,6 +118,8 @@ class _Film:
             self._last = frame
             if time >= second + half:
                 raise EOFError(f"its nearest frame is at {time:.3f} s")
+            if frame.is_corrupt:  # the decoder fills in what it cannot read, and says so here alone
+                raise EOFError("the frame is damaged")
             return self._picture(frame)
         self._last = None
         raise EOFError("it ends before")

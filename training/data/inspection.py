@@ -94,8 +94,8 @@ def _look(dataset: Dataset, share: float, samples: int, examples: int) -> Seen:
 
 
 def show(found: list[Seen], screen: Screen) -> None:
-    """Print the datasets, then the channels of each robot, then what is broken."""
-    columns = ("dataset", "family", "share", "samples", "hours", "tasks", "robots", "instructions", "broken")
+    """Print the datasets, then what cleaning left out of them, the channels of each robot, and what is broken."""
+    columns = ("dataset", "family", "share", "samples", "left out", "hours", "tasks", "robots", "instructions", "broken")
     whole, blocks = Table(), []
     for name in columns:
         whole.add_column(name, justify="left" if name in ("dataset", "family", "robots") else "right", no_wrap=True)
@@ -106,6 +106,7 @@ def show(found: list[Seen], screen: Screen) -> None:
             dataset.family.replace("_", " "),
             f"{100 * seen.share:.1f} %",
             f"{len(dataset):,}",
+            _left_out(dataset),
             "" if dataset.hours is None else f"{dataset.hours:,.1f}",
             str(len(dataset.tasks)),
             ", ".join(each.name for each in dataset.embodiments),
@@ -116,11 +117,50 @@ def show(found: list[Seen], screen: Screen) -> None:
         rest = ", ".join(f"{name}: {cell}" for name, cell in zip(columns[1:], cells[1:], strict=True) if cell)
         blocks.append((Text(dataset.name), rest))
     screen.print_table(whole, blocks)
+    _show_drops(found, screen)
     for seen in found:
         if seen.ranges:
             screen.print(_channels(seen))
         for sentence in seen.broken[:_MOST_BROKEN]:
             screen.print(f"broken: {sentence}", soft_wrap=True)
+
+
+def _left_out(dataset: Dataset) -> str:
+    """How many of its episodes cleaning left out; empty where nothing moves."""
+    if dataset.cleaning is None:
+        return "not cleaned" if dataset.embodiments else ""
+    return f"{dataset.cleaning.dropped:,} of {dataset.cleaning.total:,}"
+
+
+def _show_drops(found: list[Seen], screen: Screen) -> None:
+    """Print a row for each dataset and reason, where there is any."""
+    table, blocks = Table(title="left out by cleaning", title_justify="left"), []
+    for name in ("dataset", "reason", "episodes", "share", "for example"):
+        table.add_column(name, justify="right" if name in ("episodes", "share") else "left", no_wrap=name != "for example")
+    for seen in found:
+        for drop in _drops(seen.dataset):
+            example = drop["examples"][0] if drop["examples"] else ""
+            table.add_row(seen.dataset.name, drop["reason"], drop["count"], drop["share"], example)
+            head = f"{seen.dataset.name}, {drop['reason']}: {drop['count']} episodes left out, {drop['share']}"
+            blocks.append((Text(head), example))
+    if blocks:
+        screen.print_table(table, blocks)
+
+
+def _drops(dataset: Dataset) -> list[dict[str, Any]]:
+    """Reason, number, share and examples of what cleaning left out, the most frequent reason first."""
+    report = dataset.cleaning
+    if report is None:
+        return []
+    return [
+        {
+            "reason": reason,
+            "count": f"{count:,}",
+            "share": f"{100 * count / report.total:.1f} %",
+            "examples": [f"{drop.episode}: {drop.detail}" for drop in report.examples.get(reason, ())],
+        }
+        for reason, count in sorted(report.counts.items(), key=lambda item: -item[1])
+    ]
 
 
 def _channels(seen: Seen) -> Table:
@@ -149,6 +189,8 @@ def write_page(found: list[Seen], file: Path) -> None:
             "family": seen.dataset.family.replace("_", " "),
             "share": f"{100 * seen.share:.1f} %",
             "samples": f"{len(seen.dataset):,}",
+            "left_out": _left_out(seen.dataset),
+            "drops": _drops(seen.dataset),
             "hours": "" if seen.dataset.hours is None else f"{seen.dataset.hours:,.1f} hours",
             "instructions": seen.instructions.most_common(12),
             "broken": seen.broken[:_MOST_BROKEN],

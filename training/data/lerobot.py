@@ -3,6 +3,8 @@
 What the format does not say, which robot this is and which picture is which view, is in ``meta/vlarig.json`` of what ``vlarig record``
 writes; of another dataset the caller says it. Needs the extra ``data``.
 
+Episodes that ``vlarig data clean`` left out are in no sample. Where actions are made of states, an episode's last frame is no step.
+
 Shapes: ``J`` steps of an episode's trajectory, ``P`` numbers of the state, ``A`` action channels.
 """
 
@@ -25,14 +27,15 @@ from ...envs.embodiments import Embodiment
 from ...harness.lerobot_episode import need_data_extra
 from ...policies.qwen_vla.normalization import DatasetStatistics
 from ..samples import ActionSample
+from .cleaning import CleaningReport, EpisodeArrays
 from .errors import DataError
 from .families import Family
 from .film_reader import FilmReader
 from .lerobot_files import Meta, read_descriptions, read_meta
-from .lerobot_robot import Layout, read_layout, stored_statistics
-
-#: Seconds that a frame's time may be beside its number, divided by the frames a second (LeRobot's ``tolerance_s``).
-TOLERANCE = 1e-4
+from .lerobot_robot import ActionSource, Layout, read_layout, stored_statistics
+from .lerobot_rows import check_times, episode_rows, picture_bytes, vectors
+from .pseudo_actions import pseudo_actions
+from .stored_cleaning import stored_cleaning, thresholds_of
 
 #: Bytes of episodes' numbers that a process keeps.
 KEPT_BYTES = 256 * 2**20
@@ -48,9 +51,11 @@ def open_lerobot(
     cameras: Mapping[str, str] | None = None,
     action_names: Sequence[str] | None = None,
     state_names: Sequence[str] | None = None,
+    actions: ActionSource = "recorded",
+    thresholds: Mapping[str, Any] | None = None,
     statistics_file: Path | str | None = None,
 ) -> LeRobotDataset:
-    """The LeRobotDataset in a folder, v2.1 or v3.0.
+    """The LeRobotDataset in a folder, v2.1 or v3.0, without the episodes that ``vlarig data clean`` left out.
 
     Args:
         folder: The folder, with ``meta/``, ``data/`` and ``videos/``.
@@ -62,20 +67,53 @@ def open_lerobot(
         action_names: The dataset's names of the action channels, in the order of the embodiment's; needed where they have other
             names there or another order.
         state_names: The same for the numbers of the state.
+        actions: ``from_states`` makes them by finite differences, of a dataset that has none.
+        thresholds: Those of cleaning that are not the defaults, by the names of :class:`~.cleaning.Thresholds`.
         statistics_file: Where quantiles are kept that are not stored with the dataset; ``meta/vlarig_statistics.json`` when ``None``.
             They are fitted, in passes over all numbers, where the file is not there.
 
     Raises:
-        DataError: The dataset does not read or does not fit the embodiment, or something is missing that has to be said.
+        DataError: The dataset does not read or does not fit the embodiment, or something is missing that has to be said, or it was
+            cleaned in another state, of which nothing is left, or with other thresholds.
         VlarigError: The extra ``data`` is not installed.
     """
-    need_data_extra()
-    meta = read_meta(Path(folder))
-    layout = read_layout(meta, embodiment, cameras, action_names, state_names)
-    dataset = LeRobotDataset(meta, layout, name or Path(folder).resolve().name, family, horizon)
-    statistics = stored_statistics(meta, layout, Path(statistics_file) if statistics_file else None, dataset.trajectories)
+    dataset = open_uncleaned(
+        folder, horizon=horizon, name=name, family=family, embodiment=embodiment, cameras=cameras, action_names=action_names,
+        state_names=state_names, actions=actions,
+    )  # fmt: skip
+    layout, dropped = dataset.layout, ()
+    cleaning = stored_cleaning(dataset.meta, layout, thresholds_of(thresholds, dataset.name))
+    if cleaning is not None:
+        dropped = tuple(cleaning.drops)
+        if len(dropped) == cleaning.total:
+            raise DataError(
+                f"cleaning left nothing of {folder} ({cleaning.report.counts}); give other thresholds, or leave it out"
+            )
+        dataset = LeRobotDataset(dataset.meta.without(dropped), layout, dataset.name, family, horizon)
+        dataset.cleaning = cleaning.report
+    file = Path(statistics_file) if statistics_file else None
+    statistics = stored_statistics(dataset.meta, layout, file, dataset.trajectories, dropped)
     dataset.statistics = {layout.embodiment.statistics_key: statistics}
     return dataset
+
+
+def open_uncleaned(
+    folder: Path | str,
+    *,
+    horizon: int,
+    name: str | None = None,
+    family: Family = "robot_manipulation",
+    embodiment: Embodiment | str | None = None,
+    cameras: Mapping[str, str] | None = None,
+    action_names: Sequence[str] | None = None,
+    state_names: Sequence[str] | None = None,
+    actions: ActionSource = "recorded",
+) -> LeRobotDataset:
+    """All episodes of a dataset, without statistics; arguments and errors as of :func:`open_lerobot`."""
+    need_data_extra()
+    meta = read_meta(Path(folder))
+    layout = read_layout(meta, embodiment, cameras, action_names, state_names, actions)
+    return LeRobotDataset(meta, layout, name or Path(folder).resolve().name, family, horizon)
 
 
 @dataclass(frozen=True)
@@ -116,29 +154,31 @@ class LeRobotDataset:
         self.family: Family = family
         self.embodiments = (layout.embodiment,)
         self.statistics: Mapping[str, DatasetStatistics] = {}
-        self._meta = meta
-        self._layout = layout
+        self.cleaning: CleaningReport | None = None
+        self.meta = meta
+        self.layout = layout
         self._horizon = horizon
-        self._ends = np.cumsum(meta.lengths)
+        self._steps = np.maximum(meta.lengths - layout.from_states, 0)
+        self._ends = np.cumsum(self._steps)
         self._films = FilmReader()
         self._kept = _Kept()
 
     @property
     def fps(self) -> float:
         """Frames a second."""
-        return self._meta.fps
+        return self.meta.fps
 
     @property
     def hours(self) -> float:
         """Hours of motion."""
-        return len(self) / self._meta.fps / 3600
+        return len(self) / self.meta.fps / 3600
 
     @cached_property
     def tasks(self) -> Mapping[str, Sequence[int]]:
         """The indices of each task's samples."""
         parts: dict[str, list[np.ndarray]] = {}
-        for place, words in enumerate(self._meta.episode_tasks):
-            indices = np.arange(self._ends[place] - self._meta.lengths[place], self._ends[place])
+        for place, words in enumerate(self.meta.episode_tasks):
+            indices = np.arange(self._ends[place] - self._steps[place], self._ends[place])
             if len(words) == 1:
                 parts.setdefault(words[0], []).append(indices)
                 continue
@@ -149,13 +189,13 @@ class LeRobotDataset:
 
     @cached_property
     def episodes(self) -> Sequence[range]:
-        """The indices of each episode's samples, one for each of its frames."""
-        return [range(int(end - length), int(end)) for end, length in zip(self._ends, self._meta.lengths, strict=True)]
+        """The indices of each episode's samples, one for each of its steps."""
+        return [range(int(end - steps), int(end)) for end, steps in zip(self._ends, self._steps, strict=True)]
 
     @property
     def instructions(self) -> Sequence[tuple[str, ...]]:
         """The words of each episode's tasks."""
-        return self._meta.episode_tasks
+        return self.meta.episode_tasks
 
     @cached_property
     def descriptions(self) -> Sequence[Description | None]:
@@ -164,10 +204,10 @@ class LeRobotDataset:
         Raises:
             DataError: They do not read.
         """
-        return read_descriptions(self._meta)
+        return read_descriptions(self.meta)
 
     def __len__(self) -> int:
-        """Frames."""
+        """Steps: frames that have an action."""
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def __getitem__(self, index: int) -> ActionSample:
@@ -180,80 +220,130 @@ class LeRobotDataset:
         if not 0 <= index < len(self):
             raise IndexError(f"sample {index} of {self.name}, which has {len(self)}")
         place = int(np.searchsorted(self._ends, index, side="right"))
-        frame = int(index - self._ends[place] + self._meta.lengths[place])
+        frame = int(index - self._ends[place] + self._steps[place])
         numbers = self._numbers(place)
         sample = self._sample(place, frame)
-        images = {view: self._picture(key, place, frame, numbers, sample)[None] for key, view in self._layout.cameras.items()}
+        images = {view: self._picture(key, place, frame, numbers, sample)[None] for key, view in self.layout.cameras.items()}
         return ActionSample(
             name=sample,
             observation=Observation(
                 images=images, state=numbers.states[frame], instruction=self._words(int(numbers.tasks[frame]), place)
             ),
-            embodiment=self._layout.embodiment,
+            embodiment=self.layout.embodiment,
             actions=numbers.actions[frame : frame + self._horizon],
             horizon=self._horizon,
         )
 
     def trajectories(self, part: str) -> Iterator[np.ndarray]:
         """The ``actions`` or the ``states`` of each episode, in order."""
-        for place in range(len(self._ends)):
+        for place in np.flatnonzero(self._steps).tolist():
             numbers = self._read(place, with_pictures=False)
             yield numbers.actions if part == "actions" else numbers.states
 
+    def task_and_steps(self, place: int) -> tuple[str, int]:
+        """The tasks of an episode and its steps, by ``meta/``."""
+        return "; ".join(self.meta.episode_tasks[place]), int(self._steps[place])
+
+    def arrays(self, place: int) -> EpisodeArrays:
+        """An episode as cleaning looks at it: its pictures are decoded, and those that do not decode are marked.
+
+        Raises:
+            DataError: Its numbers do not read, or its pictures have another size than ``info.json`` says.
+        """
+        numbers, (words, _) = self._read(place), self.task_and_steps(place)
+        steps = len(numbers.seconds)
+        return EpisodeArrays(
+            name=f"{self.name}/{self.meta.numbers[place]}",
+            task=words,
+            instruction=words,
+            embodiment=self.layout.embodiment,
+            actions=numbers.actions,
+            states=numbers.states,
+            timestamps=numbers.seconds,
+            frames={
+                view: np.array([self._decodes(key, place, frame, numbers) for frame in range(steps)], bool)
+                for key, view in self.layout.cameras.items()
+            },
+        )
+
+    def _decodes(self, key: str, place: int, frame: int, numbers: _Numbers) -> bool:
+        sample = self._sample(place, frame)
+        try:
+            picture = self._decode(key, place, frame, numbers, sample)
+        except DataError:
+            return False
+        self._check_size(picture, key, sample)
+        return True
+
     def _sample(self, place: int, frame: int) -> str:
-        return f"{self.name}/{self._meta.numbers[place]}/{frame}"
+        return f"{self.name}/{self.meta.numbers[place]}/{frame}"
 
     def _words(self, task: int, place: int) -> str:
-        if task not in self._meta.tasks:
+        if task not in self.meta.tasks:
             raise DataError(
-                f"{self._meta.data_file(place)}, episode {self._meta.numbers[place]}, is of task {task}, which meta/ does not name; "
+                f"{self.meta.data_file(place)}, episode {self.meta.numbers[place]}, is of task {task}, which meta/ does not name; "
                 "restore meta/, or leave the episode out"
             )
-        return self._meta.tasks[task]
+        return self.meta.tasks[task]
 
     def _picture(self, key: str, place: int, frame: int, numbers: _Numbers, sample: str) -> np.ndarray:
         """``uint8[h, w, 3]``."""
+        picture = self._decode(key, place, frame, numbers, sample)
+        self._check_size(picture, key, sample)
+        return picture
+
+    def _decode(self, key: str, place: int, frame: int, numbers: _Numbers, sample: str) -> np.ndarray:
         if key in numbers.films:
             path, begin = numbers.films[key]
-            picture = self._films.read(path, begin + float(numbers.seconds[frame]), self._meta.fps, sample)
-        else:
-            picture = _decoded(numbers.pictures[key][frame], key, self._meta.data_file(place), sample)
-        wanted = self._layout.sizes[key]
+            return self._films.read(path, begin + float(numbers.seconds[frame]), self.meta.fps, sample)
+        return _decoded(numbers.pictures[key][frame], key, self.meta.data_file(place), sample)
+
+    def _check_size(self, picture: np.ndarray, key: str, sample: str) -> None:
+        wanted = self.layout.sizes[key]
         if picture.shape != wanted:
             raise DataError(
-                f"{key} of {sample} in {self._meta.folder} has the shape {picture.shape}; info.json says {wanted}: correct one of them"
+                f"{key} of {sample} in {self.meta.folder} has the shape {picture.shape}; info.json says {wanted}: correct one of them"
             )
-        return picture
 
     def _numbers(self, place: int) -> _Numbers:
         return self._kept.get(place) or self._kept.keep(place, self._read(place))
 
     def _read(self, place: int, with_pictures: bool = True) -> _Numbers:
-        meta, layout = self._meta, self._layout
+        meta, layout = self.meta, self.layout
         file, number = meta.data_file(place), int(meta.numbers[place])
         single = ["timestamp", "frame_index", "episode_index", "task_index"]
         pictures = [key for key in layout.cameras if key not in meta.films] if with_pictures else []
-        names = [layout.action_key, *[layout.state_key][: len(layout.embodiment.state_layout)], *single, *pictures]
+        numbers = [layout.action_key] * (not layout.from_states) + [layout.state_key] * bool(layout.embodiment.state_layout)
+        names = [*numbers, *single, *pictures]
         where = f"{file}, episode {number}"
-        table = _episode_rows(file, number, names, where)
+        table = episode_rows(file, number, names, where)
         length = int(meta.lengths[place])
         if len(table) != length:
             raise DataError(
                 f"{where}, has {len(table)} frames; meta/ says {length}: download it again, or leave the episode out"
             )
         columns = {name: np.asarray(table[name]) for name in single}
-        _check_times(columns["timestamp"], columns["frame_index"], meta.fps, where)
+        check_times(columns["timestamp"], columns["frame_index"], meta.fps, where)
+        seconds = columns["frame_index"] / meta.fps
+        states = np.zeros((length, 0), np.float32)
+        if layout.embodiment.state_layout:
+            states = vectors(table, layout.state_key, layout.state_columns, layout.state_size, where)
+        if layout.from_states:
+            actions = _differences(states, columns["frame_index"], layout.embodiment, where)
+        else:
+            actions = vectors(table, layout.action_key, layout.action_columns, layout.action_size, where)
+        steps = len(actions)
         return _Numbers(
-            states=_vectors(table, layout.state_key, layout.state_columns, layout.state_size, where)
-            if layout.embodiment.state_layout
-            else np.zeros((length, 0), np.float32),
-            actions=_vectors(table, layout.action_key, layout.action_columns, layout.action_size, where),
-            seconds=columns["frame_index"] / meta.fps,
-            tasks=columns["task_index"].astype(np.int64),
+            states=states[:steps],
+            actions=actions,
+            seconds=seconds[:steps],
+            tasks=columns["task_index"].astype(np.int64)[:steps],
             films={key: meta.film(key, place) for key in layout.cameras if key in meta.films},
-            pictures={key: [_bytes(each, file, f"{where}, frame {row}") for row, each in enumerate(table[key].to_pylist())]
-                      for key in pictures},
-        )  # fmt: skip
+            pictures={
+                key: [picture_bytes(each, file, f"{where}, frame {row}") for row, each in enumerate(cells.to_pylist()[:steps])]
+                for key, cells in ((key, table[key]) for key in pictures)
+            },
+        )
 
 
 class _Kept:
@@ -287,97 +377,13 @@ class _Kept:
             return numbers
 
 
-class _Rows:
-    """Columns of an episode's rows."""
-
-    def __init__(self, table: Any) -> None:
-        self._table = table
-
-    def __len__(self) -> int:
-        return self._table.num_rows
-
-    def __getitem__(self, name: str) -> Any:
-        return self._table.column(name)
-
-
-def _episode_rows(file: Path, number: int, names: Sequence[str], where: str) -> _Rows:
-    """The episode's rows; of a file of several episodes, only the groups of rows are read that hold it.
-
-    Raises:
-        DataError: The file is missing or does not read, or has no such column.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        with pq.ParquetFile(file) as parquet:
-            missing = [name for name in names if name not in parquet.schema_arrow.names]
-            if missing:
-                raise DataError(f"{where}, has no column {missing[0]!r}; it has {', '.join(parquet.schema_arrow.names)}")
-            groups = _groups_with(parquet.metadata, number)
-            table = parquet.read_row_groups(groups, columns=list(names), use_threads=False)
-        rows = np.flatnonzero(np.asarray(table.column("episode_index")) == number)
-        return _Rows(table.slice(rows[0], len(rows)) if len(rows) else table.slice(0, 0))  # an episode's rows lie together
-    except FileNotFoundError:
+def _differences(states: np.ndarray, frames: np.ndarray, embodiment: Embodiment, where: str) -> np.ndarray:
+    """Actions made of an episode's states, ``float32[J - 1, A]``."""
+    if len(frames) < 2 or (np.diff(frames) != 1).any():
         raise DataError(
-            f"there is no {file}, which episode {number} needs; download it again, or leave the episode out"
-        ) from None
-    except (OSError, pa.ArrowException) as error:
-        raise DataError(f"{where}, cannot be read ({str(error).splitlines()[0]}); download the file again") from None
-
-
-def _groups_with(metadata: Any, number: int) -> list[int]:
-    """The groups of rows that may hold an episode, by the smallest and largest number in each."""
-    (column,) = (
-        index for index in range(metadata.num_columns) if metadata.schema.column(index).path == "episode_index"
-    )  # fmt: skip
-    groups = []
-    for group in range(metadata.num_row_groups):
-        statistics = metadata.row_group(group).column(column).statistics
-        if statistics is None or not statistics.has_min_max or statistics.min <= number <= statistics.max:
-            groups.append(group)
-    return groups
-
-
-def _vectors(table: _Rows, key: str, columns: Sequence[int], size: int, where: str) -> np.ndarray:
-    """A column of lists as ``float32[J, columns]``, in the embodiment's order."""
-    import pyarrow as pa
-
-    column = table[key].combine_chunks()
-    values = column
-    if not pa.types.is_floating(column.type):
-        fixed = pa.types.is_fixed_size_list(column.type)
-        lengths = np.full(len(column), column.type.list_size) if fixed else np.asarray(column.value_lengths())
-        wrong = np.flatnonzero(lengths != size)
-        if len(wrong):
-            raise DataError(
-                f"{where}, frame {wrong[0]}: {key} has {lengths[wrong[0]]} numbers, and info.json says {size}; correct one of them"
-            )
-        values = column.flatten()
-    if values.null_count:
-        raise DataError(f"{where}: {key} has values that are missing; leave the episode out")
-    flat = np.asarray(values).astype(np.float32).reshape(len(table), -1)
-    if flat.shape[1] != size:
-        raise DataError(f"{where}: {key} has {flat.shape[1]} numbers, and info.json says {size}; correct one of them")
-    return np.ascontiguousarray(flat[:, list(columns)])
-
-
-def _check_times(seconds: np.ndarray, frames: np.ndarray, fps: float, where: str) -> None:
-    """Make sure that the frames' times are those of ``info.json``'s frames a second."""
-    wrong = np.flatnonzero(np.abs(seconds.astype(np.float64) - frames / fps) > TOLERANCE + 1e-6 * np.abs(seconds))
-    if len(wrong):
-        row = int(wrong[0])
-        raise DataError(
-            f"{where}, frame {frames[row]}, is at {seconds[row]:.4f} s; at info.json's {fps:g} frames a second it would be at "
-            f"{frames[row] / fps:.4f} s: correct fps in info.json"
+            f"{where}, has {len(frames)} frames that do not follow each other, so no actions can be made; leave it out"
         )
-
-
-def _bytes(value: Any, file: Path, where: str) -> bytes:
-    """A picture's file, out of a cell as LeRobot (by Hugging Face's datasets) stores it."""
-    if isinstance(value, Mapping) and value.get("bytes"):
-        return value["bytes"]
-    raise DataError(f"{where}: the picture is not in {file.name}; write the dataset with its pictures embedded")
+    return pseudo_actions(states, 1 / embodiment.control_frequency, embodiment).astype(np.float32)
 
 
 def _decoded(file: bytes, key: str, place: Path, sample: str) -> np.ndarray:

@@ -7,8 +7,8 @@ src/lerobot/datasets/utils.py and lerobot_dataset.py; v30/convert_dataset_v21_to
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +73,19 @@ class Meta:
     def pictures(self) -> tuple[str, ...]:
         """Names of the features that are pictures."""
         return tuple(name for name, feature in self.features.items() if feature.get("dtype") in ("video", "image"))
+
+    def without(self, numbers: Collection[int]) -> Meta:
+        """The same without the episodes of these numbers."""
+        kept = np.flatnonzero(~np.isin(self.numbers, list(numbers)))
+        return replace(
+            self,
+            numbers=self.numbers[kept],
+            lengths=self.lengths[kept],
+            data_chunks=self.data_chunks[kept],
+            data_files=self.data_files[kept],
+            films={name: Films(each.chunks[kept], each.files[kept], each.begins[kept]) for name, each in self.films.items()},
+            episode_tasks=[self.episode_tasks[place] for place in kept.tolist()],
+        )
 
     def data_file(self, place: int) -> Path:
         """The file with an episode's numbers."""

@@ -6,12 +6,12 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from ...envs.embodiments import Embodiment
-from ...envs.errors import VlarigError
+from ...envs.errors import VlarigError, suggestion
 from ...envs.untrusted import convert
 from ...policies.api import PolicyError
 from ...policies.qwen_vla.embodiments import embodiment_named
@@ -24,6 +24,7 @@ from ...policies.qwen_vla.normalization import (
 from ...results.run_files import appearing
 from .errors import DataError
 from .lerobot_files import Meta
+from .pseudo_actions import pseudo_actions
 
 #: What ``vlarig record`` writes beside LeRobot's own files.
 OURS = "meta/vlarig.json"
@@ -32,6 +33,9 @@ OURS = "meta/vlarig.json"
 STATISTICS = "meta/vlarig_statistics.json"
 
 STATE, ACTION = "observation.state", "action"
+
+#: Where actions come from: the dataset's column, or finite differences of its states (:mod:`~.pseudo_actions`).
+ActionSource = Literal["recorded", "from_states"]
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,8 @@ class Layout:
         embodiment: The robot.
         cameras: Name of a picture to view tag.
         sizes: Name of a picture to ``(h, w, 3)``.
-        action_columns: For each of the embodiment's channels its place in the dataset's actions.
+        action_columns: For each of the embodiment's channels its place in the dataset's actions; none where actions are made of the
+            states.
         state_columns: The same for the numbers of the state.
         action_size: Numbers of an action in the dataset.
         state_size: Numbers of a state in the dataset.
@@ -58,6 +63,20 @@ class Layout:
     action_key: str = ACTION
     state_key: str = STATE
 
+    @property
+    def from_states(self) -> bool:
+        """Whether actions are made of the states. An episode's last frame, which has no next state, then is no step."""
+        return not self.action_columns
+
+    def made_of(self, meta: Meta) -> dict[str, Any]:
+        """What quantiles, and verdicts on episodes, of this dataset with this layout are made of, as plain JSON data."""
+        return {
+            "embodiment": self.embodiment.name,
+            "action_columns": list(self.action_columns),
+            "state_columns": list(self.state_columns),
+            "frames": int(meta.lengths.sum()),
+        }
+
 
 def read_layout(
     meta: Meta,
@@ -65,6 +84,7 @@ def read_layout(
     cameras: Mapping[str, str] | None,
     action_names: Sequence[str] | None,
     state_names: Sequence[str] | None,
+    source: ActionSource = "recorded",
 ) -> Layout:
     """The layout that the caller gives, else what ``meta/vlarig.json`` says; arguments as of ``open_lerobot``.
 
@@ -87,7 +107,21 @@ def read_layout(
             "times a second, which its prompt states; give an embodiment with the dataset's control_frequency"
         )
     views = _views(meta, robot, cameras if cameras is not None else ours.get("cameras"))
-    actions = _columns(meta, ACTION, [channel.name for channel in robot.channels], action_names, "action_names", robot.name)
+    if source == "from_states":
+        if action_names is not None:
+            raise DataError(f"{meta.folder} is given action_names, and its actions are made of states; leave one of them out")
+        pseudo_actions(np.zeros((2, len(robot.state_layout))), 1 / meta.fps, robot)  # refuses a robot whose states do not tell
+        actions: tuple[tuple[int, ...], int] = ((), 0)
+    elif source == "recorded":
+        if ACTION not in meta.features:
+            raise DataError(
+                f"{meta.folder} has no feature {ACTION!r}, it has {', '.join(meta.features)}; give actions='from_states' to make them "
+                "of its states"
+            )
+        names = [channel.name for channel in robot.channels]
+        actions = _columns(meta, ACTION, names, action_names, "action_names", robot.name)
+    else:
+        raise DataError(f"the actions of {meta.folder} are {source!r}; {suggestion(source, get_args(ActionSource))}")
     states: tuple[tuple[int, ...], int] = ((), 0)
     if robot.state_layout:
         states = _columns(meta, STATE, list(robot.state_layout), state_names, "state_names", robot.name)
@@ -96,15 +130,22 @@ def read_layout(
 
 
 def stored_statistics(
-    meta: Meta, layout: Layout, file: Path | None, trajectories: Callable[[str], Iterator[np.ndarray]]
+    meta: Meta,
+    layout: Layout,
+    file: Path | None,
+    trajectories: Callable[[str], Iterator[np.ndarray]],
+    dropped: Sequence[int] = (),
 ) -> DatasetStatistics:
     """The dataset's quantiles: those that it was recorded with, else those in ``file``, else fitted and written there.
 
+    Those that it was recorded with are of all its episodes, so they are not taken where some are left out.
+
     Args:
-        meta: The dataset.
+        meta: The dataset, without the episodes that are left out.
         layout: Its layout; quantiles of another are not taken.
         file: Where they are kept; ``meta/vlarig_statistics.json`` when ``None``.
         trajectories: Gives the ``actions`` or ``states`` of each episode, as often as it is called.
+        dropped: Numbers of the episodes that are left out; quantiles without others are not taken.
 
     Raises:
         DataError: They do not read, or cannot be kept.
@@ -112,18 +153,17 @@ def stored_statistics(
     robot, key = layout.embodiment, layout.embodiment.statistics_key
     ours = _ours(meta)
     recorded = ours.get("statistics", {})
-    own = layout.action_columns == tuple(range(layout.action_size)) and layout.state_columns == tuple(range(layout.state_size))
-    if key in recorded and own:
+    own = (
+        not layout.from_states
+        and layout.action_columns == tuple(range(layout.action_size))
+        and layout.state_columns == tuple(range(layout.state_size))
+    )
+    if key in recorded and own and not dropped:
         found = _statistics(recorded, meta.folder / OURS)[key]
         if found.actions.size == robot.action_size and (found.state is not None) == bool(robot.state_layout):
             return found
     place = file or meta.folder / STATISTICS
-    made_of = {
-        "embodiment": robot.name,
-        "action_columns": list(layout.action_columns),
-        "state_columns": list(layout.state_columns),
-        "frames": int(meta.lengths.sum()),
-    }
+    made_of = layout.made_of(meta) | ({"dropped": list(dropped)} if dropped else {})
     if place.exists():
         try:
             data = json.loads(place.read_text(encoding="utf-8"))

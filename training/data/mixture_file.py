@@ -14,14 +14,19 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...envs.errors import suggestion
 from ..samples import imported
 from .dataset import Dataset
 from .errors import DataError
 from .mixture import Mixture, mix
+
+if TYPE_CHECKING:
+    from .lerobot_cleaning import Watch
+    from .stored_cleaning import Cleaning
 
 #: Kind of data to the callable that opens it, as one dataset or as several.
 KINDS: dict[str, str] = {
@@ -43,12 +48,7 @@ def read_mixture(file: str | Path) -> Mixture:
         DataError: The file or a dataset does not read, or they do not fit each other.
     """
     path = Path(file)
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"there is no mixture {path}; name its TOML file") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} does not read as TOML ({error})") from None
+    data = _read_toml(path)
     entries = data.pop("datasets", [])
     known = ("weights", "seed", "skip_broken")
     for name in data:
@@ -66,6 +66,27 @@ def read_mixture(file: str | Path) -> Mixture:
             f"{path} gives weights to {sum(w is not None for w in own)} of {len(own)} datasets; give all one, or none"
         )
     return mix([dataset for each in opened for dataset in each], **data)
+
+
+def clean_mixture(file: str | Path, workers: int, watch: Watch) -> Iterator[tuple[str, Cleaning, Path]]:
+    """Judge the episodes of each LeRobotDataset of a mixture, see :func:`~.lerobot_cleaning.clean_lerobot`.
+
+    Yields:
+        The dataset's folder, what is left out of it, and the file that says so.
+
+    Raises:
+        DataError: The file or a dataset does not read, or there is no LeRobotDataset in it.
+    """
+    from .lerobot_cleaning import clean_lerobot
+
+    path = Path(file)
+    entries = [entry for entry in _read_toml(path).get("datasets", []) if entry.get("source") == "lerobot"]
+    if not entries:
+        raise DataError(f"{path} has no dataset of the source 'lerobot'; the other sources are cleaned where they are made")
+    for entry in entries:
+        options = {name: value for name, value in entry.items() if name != "weight"} | {"workers": workers, "watch": watch}
+        cleaning, stored = _call(clean_lerobot, options, path)
+        yield str(path.parent / entry["folder"]), cleaning, stored
 
 
 def open_egodex(folder: Path, **options: Any) -> Dataset:
@@ -90,17 +111,30 @@ def open_datasets(entry: dict[str, Any], file: Path) -> list[Dataset]:
     Raises:
         DataError: Its source is unknown, or does not take the options.
     """
-    options = {name: value for name, value in entry.items() if name != "source"}
     source = str(entry.get("source", ""))
     if ":" not in source and source not in KINDS:
         raise DataError(f"{file} has a dataset of the source {source!r}; {suggestion(source, KINDS)} (or module:NAME of yours)")
-    place = [file.parent / options.pop(name) for name in ("folder", "file") if name in options]
     try:
         make = imported(KINDS.get(source, source))
     except (ImportError, AttributeError) as error:
         raise DataError(f"the source {source!r} in {file} cannot be imported ({error})") from None
-    try:
-        found = make(*place, **options)
-    except TypeError as error:
-        raise DataError(f"the source {source!r} in {file} does not take its options ({error})") from None
+    found = _call(make, entry, file)
     return found if isinstance(found, list) else [found]
+
+
+def _call(make: Callable[..., Any], entry: dict[str, Any], file: Path) -> Any:
+    options = {name: value for name, value in entry.items() if name != "source"}
+    place = [file.parent / options.pop(name) for name in ("folder", "file") if name in options]
+    try:
+        return make(*place, **options)
+    except TypeError as error:
+        raise DataError(f"the source {entry['source']!r} in {file} does not take its options ({error})") from None
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"there is no mixture {path}; name its TOML file") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} does not read as TOML ({error})") from None

@@ -39,6 +39,7 @@ from ...policies.qwen_vla.embodiments import VLNCE_R2R, VLNCE_RXR
 from ...policies.qwen_vla.navigation import WAYPOINTS, relative_waypoints, window
 from ...policies.qwen_vla.normalization import DatasetStatistics, statistics_from_data, statistics_of, statistics_to_data
 from ..samples import ActionSample
+from .cleaning import CleaningReport
 from .errors import DataError
 from .families import Family
 from .frames import read_frames
@@ -188,6 +189,7 @@ class NavigationDataset:
     """
 
     family: Family = "navigation"
+    cleaning: CleaningReport | None = None
 
     def __init__(self, folder: Path, history: int = 8, horizon: int = WAYPOINTS) -> None:
         if history < 1 or horizon < 1:

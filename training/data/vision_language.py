@@ -42,6 +42,7 @@ from ...policies.qwen_vla.conversation import Conversation, Picture, Turn, Video
 from ...policies.qwen_vla.normalization import DatasetStatistics
 from ..samples import LanguageSample
 from .boxes import check_boxes, pixels_to_thousandths
+from .cleaning import CleaningReport
 from .errors import DataError
 from .families import FAMILIES, Family
 from .lines import Lines
@@ -72,6 +73,7 @@ class VisionLanguageDataset:
         embodiments: None.
         statistics: None.
         hours: ``None``.
+        cleaning: ``None``.
 
     Raises:
         DataError: There is no such file, there is no line, or the family is none.
@@ -79,6 +81,7 @@ class VisionLanguageDataset:
 
     embodiments: tuple[Embodiment, ...] = ()
     hours: float | None = None
+    cleaning: CleaningReport | None = None
 
     def __init__(
         self,

@@ -181,6 +181,16 @@ def test_lengths_far_from_those_of_their_own_task_are_dropped():
     assert [drop.episode for drop in report.examples["odd length"]] == ["made_up/7", "made_up/8"]
 
 
+def test_lengths_of_words_that_come_once_are_compared_with_all_others():
+    items = [replace(episode(seed), task=f"words {seed}") for seed in range(20)]
+    steps = 900
+    items[7] = replace(
+        items[7], actions=np.resize(items[7].actions, (steps, 7)), states=None, timestamps=np.arange(steps) / 5, frames={}
+    )
+    _, report = clean(Listed(items))
+    assert [drop.episode for drop in report.examples["odd length"]] == ["made_up/7"] and report.dropped == 1
+
+
 def test_equal_lengths_do_not_make_the_next_one_odd():
     low, high = length_bounds([50] * 20, Thresholds())
     assert (low, high) == (pytest.approx(25), pytest.approx(100))

@@ -9,11 +9,15 @@ import numpy as np
 import pytest
 from made_up_datasets import Motions, Talk
 
+from vlarig.envs.embodiments import WIDOWX_BRIDGE
+from vlarig.harness.screen import Screen
 from vlarig.policies.qwen_vla.checkpoint import load
 from vlarig.policies.qwen_vla.normalization import DatasetStatistics, Statistics
 from vlarig.training.data.checking import check
+from vlarig.training.data.cleaning import CleaningReport, Drop
 from vlarig.training.data.command import main
 from vlarig.training.data.dataset import Dataset
+from vlarig.training.data.inspection import look, show, write_page
 from vlarig.training.data.mixture import mix
 
 TINY = load("tiny")
@@ -45,6 +49,26 @@ def test_inspection_shows_shares_counts_ranges_and_what_is_broken(mixture: Path,
     assert "“push it”" in html
     assert "What is 0?" in html
     assert "the video ends before its frame" in html
+
+
+def test_inspection_shows_what_cleaning_left_out(tmp_path: Path, capsys: Any) -> None:
+    still = [Drop("static", f"libero/{index}", "no channel of its 9 actions <moves>") for index in range(7)]
+    dropped = CleaningReport.of(40, [Drop("odd length", "libero/30", "900 steps"), *still])
+    datasets = [Motions("libero", cleaning=dropped), Motions("bridge", robot=WIDOWX_BRIDGE), Talk()]
+    found = look(mix(datasets, [1.0] * 3), samples=2, examples=1)
+    show(found, Screen(width=200))
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in capsys.readouterr().out.splitlines()]
+    assert {row[0]: row[4] for row in rows if len(row) == 10} == {"libero": "8 of 40", "bridge": "not cleaned", "talk": ""}
+    assert ["libero", "static", "7", "17.5 %", "libero/0: no channel of its 9 actions <moves>"] in rows
+    assert ["libero", "odd length", "1", "2.5 %", "libero/30: 900 steps"] in rows
+    show(found, Screen(width=50))
+    assert "libero, static: 7 episodes left out, 17.5 %" in capsys.readouterr().out
+    write_page(found, tmp_path / "page.html")
+    html = " ".join((tmp_path / "page.html").read_text().split())
+    assert "8 of 40 episodes left out" in html
+    assert html.count("not cleaned") == 1
+    assert "libero/4: no channel of its 9 actions &lt;moves&gt;" in html
+    assert "libero/5" not in html
 
 
 def test_a_check_of_sound_data_finds_nothing(capsys: Any, tmp_path: Path) -> None:

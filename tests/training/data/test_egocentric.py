@@ -228,6 +228,7 @@ def test_episodes_that_do_not_read_are_counted_and_the_rest_goes_on(tmp_path):
     assert "a wrist pose is not a rotation" in report.examples["does not read"][1].detail
     assert {episode.name for episode in HandDataset(source).episodes} == {"task/0", "task/2"}
     assert json.loads((tmp_path / "vlarig" / "cleaning.json").read_text())["kept"] == 2
+    assert HandDataset(source).cleaning == report
     film(tmp_path / "task" / "0.mp4", 5)
     with pytest.raises(DataError, match=r"0\.mp4 has no frame 20, the last that decodes is 4"):
         HandDataset(source)[20]

@@ -336,6 +336,8 @@ def test_what_is_there_is_not_made_again(folder: Path) -> None:
 def test_a_dataset_has_whole_trajectories_or_windows_of_them(folder: Path) -> None:
     whole, windows = SyntheticDataset(folder, "xarm7", "pull"), SyntheticDataset(folder, "xarm7", "pull", horizon=50)
     (embodiment,) = whole.embodiments
+    assert whole.cleaning is not None
+    assert (whole.cleaning.total, whole.cleaning.total - whole.cleaning.dropped) == (10, len(whole))
     sample = whole[len(whole) - 1]
     assert sample.embodiment is embodiment
     assert embodiment in LANGUAGE_ACTION

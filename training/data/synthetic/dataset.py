@@ -16,12 +16,14 @@ from ....envs.embodiments import Embodiment
 from ....policies.qwen_vla.embodiments import embodiment_named
 from ....policies.qwen_vla.normalization import DatasetStatistics, statistics_from_data
 from ...samples import ActionSample
+from ..cleaning import CleaningReport
 from ..errors import DataError
 from ..families import Family
 from .arms import ARMS
 from .generate import actions_of, read_head
 from .templates import TEMPLATES, Template
 from .timing import RATE
+from .trajectories import Report
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -65,8 +67,13 @@ class SyntheticDataset:
             raise DataError(
                 f"{self.folder / template / arm}: expected shards of language-action data; make them with vlarig data synthesize"
             )
-        self._steps = [step for path in self._paths for step in read_head(path)["steps"]]
-        self._shards = list(accumulate(len(read_head(path)["steps"]) for path in self._paths))
+        heads = [read_head(path) for path in self._paths]
+        self._steps = [step for head in heads for step in head["steps"]]
+        self._shards = list(accumulate(len(head["steps"]) for head in heads))
+        made = Report()
+        for head in heads:
+            made.add(Report(**head["report"]))
+        self.cleaning: CleaningReport | None = CleaningReport(made.attempts, made.rejected, {})
         self._stride = stride or horizon
         windows = [1 if self._stride is None else -(-(steps - 1) // self._stride) for steps in self._steps]
         self._ends = list(accumulate(windows))
