@@ -4,7 +4,7 @@ The conversation goes through the backbone once; then each word is one step with
 Positions are ours, as everywhere: transformers' ``generate`` would compute them anew and keep an offset in the module
 (``rope_deltas``), from which the next call would go wrong. A batch is of conversations of one length: no padding, so no mask.
 
-Shapes: ``B`` conversations, ``D`` the backbone's width.
+Shapes: ``B`` conversations of a batch, ``D`` the backbone's width.
 """
 
 from __future__ import annotations
