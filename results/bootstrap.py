@@ -85,7 +85,7 @@ def clustered_mean(
     if not 0 < confidence < 1:
         raise ValueError(f"confidence is {confidence}, expected a number between 0 and 1")
     strata = _strata(values, unit)
-    interval = _interval(strata, _generator(values, unit), confidence, resamples)
+    interval = resampled_interval(strata, _generator(values, unit), confidence, resamples)
     mean = math.fsum(values.values()) / len(values)
     return Mean(mean, interval, len(values), unit, sum(map(len, strata)))
 
@@ -109,10 +109,20 @@ def resampled_means(strata: Sequence[np.ndarray], rng: np.random.Generator, resa
     return totals[:, 0] / totals[:, 1]
 
 
-def _interval(
-    strata: Sequence[np.ndarray], rng: np.random.Generator, confidence: float, resamples: int
+def resampled_interval(
+    strata: Sequence[np.ndarray], rng: np.random.Generator, confidence: float = 0.95, resamples: int = RESAMPLES
 ) -> tuple[float, float] | None:
-    """The expanded percentile interval; ``None`` where the clusters are too few or all alike."""
+    """The expanded percentile interval of a mean; ``None`` where the clusters are too few or all alike.
+
+    Args:
+        strata: As :func:`resampled_means` takes them.
+        rng: The generator.
+        confidence: Share of such intervals that cover the true mean.
+        resamples: Number of draws.
+
+    Raises:
+        VlarigError: scipy is not installed.
+    """
     freedom = sum(map(len, strata)) - len(strata)
     if freedom < MINIMUM_FREEDOM or min(map(len, strata)) < 2:
         return None

@@ -1,4 +1,4 @@
-"""What becomes of weights in training: evaluations in simulators, and the policy's folder."""
+"""What becomes of weights in training: evaluations in simulators and by questions, and the policy's folder."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from ..harness.evaluator import Evaluator
 from ..policies.qwen_vla.checkpoint import LoadedPolicy, save_checkpoint
 from ..policies.qwen_vla.model import build
 from ..policies.qwen_vla.policy import QwenVlaPolicy
-from .config import TrainConfig
+from .config import EvaluationSettings, TrainConfig
+from .data.score_questions import answerer, mean_measures, read_questions, score_questions
 
 if TYPE_CHECKING:
     from .trainer import Reporter
@@ -34,7 +35,7 @@ class Evaluations:
         config: The training's.
         run: Its folder.
         bundle: The policy that is trained.
-        reporter: Gets the success rates.
+        reporter: Gets the success rates, and the measures of the answers.
     """
 
     def __init__(self, config: TrainConfig, run: Path, bundle: LoadedPolicy, reporter: Reporter) -> None:
@@ -62,19 +63,34 @@ class Evaluations:
         settings = self._config.evaluation
         if weights is None or settings is None:
             return
-        if self._evaluator is None or self._policy is None:
-            self._evaluator = self._stack.enter_context(
-                Evaluator(settings.suites, self._run / "evaluations", **settings.options)
-            )
+        if self._policy is None:
             self._policy = QwenVlaPolicy.of(acting_copy(self._bundle), **settings.policy_options)
         self._policy.load_weights(step, weights)
-        evaluation = self._evaluator(self._policy, step)
-        rates = evaluation.rates()
+        rates = self._sweep(settings, step) | self._answer(settings, step)
         self._reporter.report(step, rates)
         success = rates.get("eval/success")
         if success is not None and success >= self._best():
             export(self._bundle, weights, self._run / "best")
             (self._run / BEST_FILE).write_text(json.dumps({"step": step, "success": success}) + "\n", encoding="utf-8")
+
+    def _sweep(self, settings: EvaluationSettings, step: int) -> dict[str, float]:
+        """Success rates in simulators."""
+        if not settings.suites or self._policy is None:
+            return {}
+        if self._evaluator is None:
+            self._evaluator = self._stack.enter_context(
+                Evaluator(settings.suites, self._run / "evaluations", **settings.options)
+            )
+        return self._evaluator(self._policy, step).rates()
+
+    def _answer(self, settings: EvaluationSettings, step: int) -> dict[str, float]:
+        """Mean measures of the answers to held-out questions, such as ``eval/where/iou``; the answers stay in the run's folder."""
+        if settings.questions is None or self._policy is None:
+            return {}
+        questions = read_questions(settings.questions, settings.questions_limit)
+        file = self._run / "answers" / f"step-{step:08d}.jsonl"
+        answers = score_questions(questions, answerer(self._policy.bundle), f"weights {step}", file)
+        return {f"eval/{kind}/{measure}": mean for (kind, measure), mean in mean_measures(answers).items()}
 
     def _best(self) -> float:
         file = self._run / BEST_FILE

@@ -17,7 +17,6 @@ from PIL import Image, ImageDraw, ImageFont
 
 from vlarig.training.data.boxes import boxes_in, to_pixels
 from vlarig.training.data.render_questions import open_questions
-from vlarig.training.data.scoring import reference_of
 
 SIDE, LINE, LETTERS, GAP = 420, 17, 62, 12
 COLOURS = ("#e6007e", "#009fe3", "#ffa600", "#7ac943")
@@ -43,7 +42,7 @@ def cell(file: Path, records: list[dict[str, Any]]) -> Image.Image:
     draw = ImageDraw.Draw(picture)
     words, boxed = [], 0
     for record in records:
-        answer = reference_of(record)
+        answer = record["messages"][-1]["content"]
         for found in boxes_in(answer):
             colour = COLOURS[boxed % len(COLOURS)]
             box = [side * scale for side in to_pixels(found.box, width, height)]

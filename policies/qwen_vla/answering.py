@@ -2,7 +2,9 @@
 
 The conversation goes through the backbone once; then each word is one step with transformers' cache of both kinds of layers.
 Positions are ours, as everywhere: transformers' ``generate`` would compute them anew and keep an offset in the module
-(``rope_deltas``), from which the next call would go wrong. One conversation at a time: no padding, so no mask.
+(``rope_deltas``), from which the next call would go wrong. A batch is of conversations of one length: no padding, so no mask.
+
+Shapes: ``B`` conversations of a batch, ``D`` the backbone's width.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ from torch.nn import functional
 from transformers import DynamicCache, PreTrainedTokenizerFast
 
 from ..api import PolicyError
-from .backbone import embed
+from .backbone import BackboneInputs, embed
 from .conversation import Conversation, Turn
 from .inputs import InputBuilder
 from .model import QwenVla
@@ -34,54 +36,85 @@ def answer(
     inputs: InputBuilder | None = None,
     max_tokens: int = MAX_TOKENS,
 ) -> str:
-    """The answer to the last turn, which is the user's.
+    """The answer to the last turn, which is the user's; see :func:`answers`."""
+    return answers(model, tokenizer, [turns], inputs, max_tokens)[0]
+
+
+def answers(
+    model: QwenVla,
+    tokenizer: PreTrainedTokenizerFast,
+    conversations: Sequence[Sequence[Turn]],
+    inputs: InputBuilder | None = None,
+    max_tokens: int = MAX_TOKENS,
+) -> list[str]:
+    """The answers to the last turns of several conversations, which are the user's.
 
     Args:
         model: The model.
         tokenizer: Its tokenizer.
-        turns: The conversation so far.
+        conversations: The turns of each so far. Those that are equally long in tokens are answered at once.
         inputs: The builder of its inputs; one with default limits where ``None``.
-        max_tokens: The answer is cut there.
+        max_tokens: An answer is cut there.
 
     Raises:
         PolicyError: The turns are no conversation that ends with the user's, or a picture of theirs is none.
     """
-    if not turns or turns[-1].role != "user" or max_tokens < 1:
-        said = turns[-1].role if turns else "no side"
-        raise PolicyError(
-            f"an answer of {max_tokens} tokens to a turn of {said} was requested; expected 1 or more, to the user's"
-        )
+    for turns in conversations:
+        if not turns or turns[-1].role != "user" or max_tokens < 1:
+            said = turns[-1].role if turns else "no side"
+            raise PolicyError(
+                f"an answer of {max_tokens} tokens to a turn of {said} was requested; expected 1 or more, to the user's"
+            )
     builder = inputs or InputBuilder(model.config, tokenizer)
-    ids = answer_ids(model, tokenizer, turns, builder, max_tokens)
-    return str(tokenizer.decode(ids, skip_special_tokens=True)).strip()
+    found = answer_ids(model, tokenizer, conversations, builder, max_tokens)
+    return [str(tokenizer.decode(ids, skip_special_tokens=True)).strip() for ids in found]
 
 
 @torch.no_grad()
 def answer_ids(
-    model: QwenVla, tokenizer: PreTrainedTokenizerFast, turns: Sequence[Turn], builder: InputBuilder, max_tokens: int
-) -> list[int]:
-    """The ids of :func:`answer` without the control token at their end."""
+    model: QwenVla,
+    tokenizer: PreTrainedTokenizerFast,
+    conversations: Sequence[Sequence[Turn]],
+    builder: InputBuilder,
+    max_tokens: int,
+) -> list[list[int]]:
+    """The ids of :func:`answers` without the control token at their end."""
     device = model.value_head.readout.weight.device
     end = tokenizer.get_vocab()[IM_END]
-    unanswered = Conversation((*turns, Turn("assistant", (".",))))  # what is answered here is left out of the inputs
-    inputs = builder.unanswered(unanswered, device)
+    # What is answered here is left out of the inputs.
+    unanswered = [Conversation((*turns, Turn("assistant", (".",)))) for turns in conversations]
+    found: list[list[int]] = [[] for _ in conversations]
+    for indices, inputs in builder.unanswered(unanswered, device):
+        for index, ids in zip(indices, _continued(model, inputs, end, max_tokens), strict=True):
+            found[index] = ids
+    return found
+
+
+def _continued(model: QwenVla, inputs: BackboneInputs, end: int, max_tokens: int) -> list[list[int]]:
+    """The likeliest tokens after each sequence of a batch without padding, up to the token ``end``."""
+    device = inputs.input_ids.device
     language, cache = model.backbone.model.language_model, DynamicCache(config=model.backbone.config.text_config)
-    found: list[int] = []
+    found: list[Tensor] = []
+    ended = torch.zeros(len(inputs.input_ids), dtype=torch.bool, device=device)
     with computing(device, model.compute):
         embedded = embed(model.backbone, inputs, model.compute)
         positions = inputs.positions
         while len(found) < max_tokens:
             output = language(inputs_embeds=embedded, position_ids=positions, past_key_values=cache, use_cache=True)
-            token = _likeliest(model.backbone, output.last_hidden_state[:, -1].to(model.compute))
-            if int(token) == end:
+            tokens = _likeliest(model.backbone, output.last_hidden_state[:, -1].to(model.compute))
+            ended |= tokens == end
+            if ended.all():
                 break
-            found.append(int(token))
-            embedded = language.get_input_embeddings()(token.view(1, 1)).to(model.compute).float()
+            found.append(tokens)
+            embedded = language.get_input_embeddings()(tokens[:, None]).to(model.compute).float()
             positions = positions[:, :, -1:] + 1  # text counts on by one in all three sections
-    return found
+    if not found:
+        return [[] for _ in ended]
+    rows: list[list[int]] = torch.stack(found, 1).tolist()
+    return [row[: row.index(end)] if end in row else row for row in rows]
 
 
-def _likeliest(backbone: Any, state: Tensor) -> Tensor:
-    """The id of the likeliest next token after one state, ``[1, D]``; computed as the language loss computes it."""
+def _likeliest(backbone: Any, states: Tensor) -> Tensor:
+    """The ids, ``int64[B]``, of the likeliest tokens after ``[B, D]``; computed as the language loss computes them."""
     weight = backbone.lm_head.weight
-    return functional.linear(state.to(weight.dtype), weight).float().argmax()
+    return functional.linear(states.to(weight.dtype), weight).float().argmax(dim=-1)

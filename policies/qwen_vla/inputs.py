@@ -10,6 +10,7 @@ learn.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -97,7 +98,8 @@ class InputBuilder:
     Args:
         config: The model's architecture.
         tokenizer: The model's tokenizer.
-        limits: Bounds of conversations.
+        limits: Bounds of conversations. By default those of :class:`~.conversation.Limits`, but pictures as small as the policy's own
+            keep their size: what questions teach about a picture then holds for the policy's prompts, too.
 
     Raises:
         PolicyError: The tokenizer lacks a token, has other ids than the model's configuration, or more entries than the model has
@@ -108,7 +110,7 @@ class InputBuilder:
         self._tokens = token_ids(tokenizer)
         _check_fits(config, self._tokens, rows_needed(tokenizer))
         self._config, self._tokenizer = config, tokenizer
-        self._limits = limits or Limits()
+        self._limits = limits or Limits(min_pixels=min(Limits.min_pixels, math.prod(config.image_size)))
         self._image_tokens = config.image_tokens()
         self._encode = functools.partial(encode, tokenizer)
         self._encoded = functools.lru_cache(maxsize=_KEPT_PROMPTS)(self._encode)
@@ -130,14 +132,22 @@ class InputBuilder:
         sequences = [self._conversed(each) if isinstance(each, Conversation) else self._prompted(each) for each in samples]
         return self._batch(sequences, any(isinstance(each, Conversation) for each in samples), device)
 
-    def unanswered(self, conversation: Conversation, device: torch.device | str = "cpu") -> BackboneInputs:
-        """A conversation up to where its last answer begins, as a batch of one with nothing to learn.
+    def unanswered(
+        self, conversations: Sequence[Conversation], device: torch.device | str = "cpu"
+    ) -> list[tuple[list[int], BackboneInputs]]:
+        """Conversations up to where their last answers begin, those of one length as one batch, so that nothing is padded.
+
+        Returns:
+            For each batch the indices of its conversations, and the inputs, with nothing to learn.
 
         Raises:
-            PolicyError: A picture is none, or the conversation is too long.
+            PolicyError: A picture is none, or a conversation is too long.
         """
-        whole = self._conversed(conversation, answered=False)
-        return self._batch([whole], False, device)
+        sequences = [self._conversed(each, answered=False) for each in conversations]
+        of_length: dict[int, list[int]] = {}
+        for index, each in enumerate(sequences):
+            of_length.setdefault(len(each.ids), []).append(index)
+        return [(same, self._batch([sequences[i] for i in same], False, device)) for same in of_length.values()]
 
     def _batch(self, sequences: list[_Sequence], learns: bool, device: torch.device | str) -> BackboneInputs:
         input_ids = pad_sequence([torch.tensor(each.ids) for each in sequences], True, self._tokens.pad)

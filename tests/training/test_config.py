@@ -60,7 +60,7 @@ def test_what_was_saved_reads_as_the_same(tmp_path: Path) -> None:
         (["model.frozen=['vision', 'language', 'expert', 'value_head']"], r"model\.frozen names every part"),
         (["objective.action_weight=0", "objective.language_weight=0"], r"are both 0; there is nothing to learn"),
         (["clip"], r"the override 'clip' is no NAME=VALUE"),
-        (["evaluation.every=5"], r"does not say evaluation\.suites; add it"),
+        (["evaluation.every=5"], r"evaluation names neither suites nor questions; name one"),
     ],
 )
 def test_what_cannot_be_is_one_sentence(overrides: list[str], sentence: str) -> None:

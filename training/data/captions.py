@@ -124,7 +124,7 @@ class CaptionDataset:
         question = self.question(index)
         content = (self._shown(self._places[index]), question.text)
         turns = Turn("user", content), Turn("assistant", (question.answer,))
-        return LanguageSample(self._id(index), Conversation(turns))
+        return LanguageSample(self.sample_name(index), Conversation(turns))
 
     def question(self, index: int) -> Question:
         """The question of that index, without what it is about.
@@ -147,15 +147,14 @@ class CaptionDataset:
         task = self._recorded.instructions[episode][0]
         return Question(kind, f"The task is: {task}. {text}", _sentence(following), {"action sequence": [following]})
 
-    def record(self, index: int) -> dict[str, Any]:
-        """The same as a line of :class:`~.vision_language.VisionLanguageDataset`, for :func:`~.scoring.score_set`."""
-        question = self.question(index)
-        messages = [{"role": "user", "content": question.text}, {"role": "assistant", "content": question.answer}]
-        return {"id": self._id(index), "kind": question.kind, "messages": messages, "facts": question.facts}
+    def sample_name(self, index: int) -> str:
+        """Names the question of that index: ``demos/captions/3/segment/2``."""
+        kind, _, number = self._places[index]
+        return f"{self.episode_name(index)}/{kind}" + ("" if kind == "steps" else f"/{number + 1}")
 
-    def _id(self, index: int) -> str:
-        kind, episode, number = self._places[index]
-        return f"{self.name}/{episode}/{kind}" + ("" if kind == "steps" else f"/{number + 1}")
+    def episode_name(self, index: int) -> str:
+        """Names the episode that the question is about: ``demos/captions/3``."""
+        return f"{self.name}/{self._places[index].episode}"
 
     def _description(self, episode: int) -> Description:
         description = self._recorded.descriptions[episode]

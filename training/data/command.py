@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -21,6 +21,7 @@ DESCRIPTION = """Look into the mixture that a training is to learn from, clean i
   vlarig data check mix.toml --model small
   vlarig data synthesize --to synth --arm ur5e --template pick_place --shards 0-3
   vlarig data render-questions tabletop --scenes 1000 --to asked
+  vlarig data score held --model runs/sft/policy --to answers.jsonl --page answers.html
 """
 
 File = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MIXTURE")]
@@ -82,6 +83,28 @@ class QuestionsOptions:
     """Simulator processes; one a core by default."""
 
 
+@dataclass(frozen=True)
+class ScoreOptions:
+    """Put held-out questions to a model and score its answers. The same command goes on."""
+
+    questions: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="QUESTIONS")]
+    """A folder of render-questions, or JSONL conversations, whose last answers are expected."""
+    model: Annotated[str, tyro.conf.arg(metavar="SOURCE")]
+    """Preset or checkpoint that answers."""
+    to: Annotated[Path, tyro.conf.arg(metavar="FILE")] = Path("answers.jsonl")
+    """JSONL with a line for each question, its answer and its score."""
+    page: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Write a page of right and wrong answers with their pictures, one HTML file."""
+    examples: Count = 12
+    """Answers of each kind on the page."""
+    limit: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
+    """Most questions, spread evenly over all."""
+    blind: bool = False
+    """Show grey pictures: what the words of the questions alone give away."""
+    compute: Literal["float32", "bfloat16"] = "float32"
+    """Precision that matrices are multiplied in."""
+
+
 def main(arguments: list[str]) -> int:
     """Run the command and return its exit status."""
     kinds = {
@@ -90,6 +113,7 @@ def main(arguments: list[str]) -> int:
         "check": CheckOptions,
         "synthesize": SynthesizeOptions,
         "render-questions": QuestionsOptions,
+        "score": ScoreOptions,
     }
     options = parse(kinds, arguments, "vlarig data", DESCRIPTION)
     try:
@@ -99,6 +123,8 @@ def main(arguments: list[str]) -> int:
             return _clean(options)
         if isinstance(options, SynthesizeOptions):
             return _synthesize(options)
+        if isinstance(options, ScoreOptions):
+            return _score(options)
         return _render(options) if isinstance(options, QuestionsOptions) else _check(options)
     except ModuleNotFoundError as error:
         raise TrainingError(f"{error.name} is not installed; run: pip install 'vlarig[policy,train,results]'") from None
@@ -153,6 +179,39 @@ def _render(options: QuestionsOptions) -> int:
         RenderOptions(**given, split=split), lambda there, wanted: screen.print(f"{there} of {wanted} scenes")
     )
     screen.print(f"questions: {done.questions}")
+    return 0
+
+
+def _score(options: ScoreOptions) -> int:
+    import torch
+    import transformers
+
+    from ...policies.qwen_vla.acceleration import choose_kernels
+    from ...policies.qwen_vla.checkpoint import load
+    from .score_questions import answerer, read_questions, score_questions
+    from .score_table import show, summarize, write_page
+
+    screen = Screen(soft_wrap=True)
+    questions = read_questions(options.questions, options.limit)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    transformers.logging.set_verbosity_error()  # it would warn of each kernel that is not installed
+    torch.set_num_threads(1)  # as policies do on a CPU
+    bundle = load(options.model, device=device, compute=getattr(torch, options.compute))
+    choose_kernels(bundle.model, device)
+    answered = score_questions(
+        questions,
+        answerer(bundle),
+        f"{options.model} ({bundle.revision}, {options.compute})",
+        options.to,
+        options.blind,
+        lambda there, all_of: screen.print(f"{there} of {all_of} questions"),
+    )
+    measured = summarize(answered)
+    show(measured, Screen())
+    screen.print(f"the answers: {options.to}")
+    if options.page is not None:
+        write_page(measured, answered, questions, options.page, options.examples)
+        screen.print(f"the page: {options.page}")
     return 0
 
 

@@ -212,13 +212,17 @@ def _example(sample: Sample) -> dict[str, Any]:
             for turn in sample.conversation.turns
         ]
         images = [image for item in sample.conversation.seen() for image in _stills(item)]
-        return {"name": sample.name, "turns": turns, "pictures": [("", _picture(image)) for image in images[:_MOST_PICTURES]]}
+        return {
+            "name": sample.name,
+            "turns": turns,
+            "pictures": [("", picture_text(image)) for image in images[:_MOST_PICTURES]],
+        }
     views = [(tag, frames[-1]) for tag, frames in sample.observation["images"].items()]
     return {
         "name": sample.name,
         "robot": sample.embodiment.robot_tag,
         "instruction": sample.observation["instruction"],
-        "pictures": [(tag, _picture(image)) for tag, image in views[:_MOST_PICTURES]],
+        "pictures": [(tag, picture_text(image)) for tag, image in views[:_MOST_PICTURES]],
         "curves": _curves(sample),
         "plot": _PLOT,
     }
@@ -232,10 +236,10 @@ def _stills(item: Picture | Video) -> list[np.ndarray]:
     return list(item.frames[np.linspace(0, len(item.frames) - 1, count).round().astype(int)])
 
 
-def _picture(image: np.ndarray) -> str:
-    """A JPEG as the page's own text."""
+def picture_text(image: np.ndarray, height: int = _HEIGHT) -> str:
+    """A JPEG, at most that high in pixels, as a page's own text (base64)."""
     picture = Image.fromarray(np.ascontiguousarray(image))
-    picture.thumbnail((4 * _HEIGHT, _HEIGHT))
+    picture.thumbnail((4 * height, height))
     data = io.BytesIO()
     picture.save(data, "JPEG", quality=85)
     return base64.b64encode(data.getvalue()).decode()

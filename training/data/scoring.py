@@ -8,15 +8,10 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from statistics import fmean
-from typing import Any, Protocol
+from collections.abc import Iterable, Mapping, Sequence
 
-from ...policies.qwen_vla.conversation import Turn
-from ..samples import LanguageSample
 from .boxes import Box, boxes_in
-from .errors import DataError
+from .questions import Question
 
 #: An answer with a box is right where the overlap is at least this, the usual threshold of grounding benchmarks.
 RIGHT_OVERLAP = 0.5
@@ -26,45 +21,6 @@ _NUMBERS: dict[str, str] = {
     for number, word in enumerate(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"])
 }
 _ARTICLES = {"a", "an", "the"}
-
-
-@dataclass(frozen=True)
-class Score:
-    """The score of one answer.
-
-    Attributes:
-        kind: The question's kind.
-        measures: Measure to value, 0 to 1: ``iou`` and ``right`` for boxes, ``right`` for words, ``<dimension> recall`` and
-            ``<dimension> precision`` for captions, by :data:`vlarig.benchmarks.captions.DIMENSIONS`.
-    """
-
-    kind: str
-    measures: dict[str, float]
-
-
-class QuestionSet(Protocol):
-    """Held-out questions: a :class:`~.vision_language.VisionLanguageDataset`, or a :class:`~.captions.CaptionDataset`."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int) -> LanguageSample: ...
-
-    def record(self, index: int) -> dict[str, Any]:
-        """The question's line, without what it shows."""
-        ...
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Mean measures of a set.
-
-    Attributes:
-        answers: Kind to the number of its questions.
-        means: Kind to measure to mean.
-    """
-
-    answers: dict[str, int]
-    means: dict[str, dict[str, float]]
 
 
 def iou(first: Box, second: Box) -> float:
@@ -110,77 +66,33 @@ def named(caption: str, facts: Sequence[str]) -> set[str]:
     return found
 
 
-def score(record: Mapping[str, Any], answer: str, pool: Mapping[str, Sequence[str]] | None = None) -> Score:
-    """The score of an answer to the question of a line.
+def score(question: Question, answer: str, pool: Mapping[str, Sequence[str]] | None = None) -> dict[str, float]:
+    """The measures of an answer, 0 to 1.
 
     Args:
-        record: The line: its ``kind``, its messages with the reference, for a caption its ``facts``.
+        question: The question, with the expected answer.
         answer: What was answered.
-        pool: For captions: dimension to all facts that captions of the set may name, for precision.
+        pool: For captions: dimension to all facts that captions of the set may name, for precision; see :func:`caption_pool`.
+
+    Returns:
+        ``iou`` and ``right`` for boxes, ``right`` for words, ``<dimension> recall`` and ``<dimension> precision`` for captions.
     """
-    kind, reference = record.get("kind", ""), reference_of(record)
-    facts = record.get("facts")
-    if facts:
-        return Score(kind, _caption_measures(answer, facts, pool or {}))
-    expected = [each.box for each in boxes_in(reference)]
+    if question.facts:
+        return _caption_measures(answer, question.facts, pool or {})
+    expected = [each.box for each in boxes_in(question.answer)]
     if expected:
         value = overlap([each.box for each in boxes_in(answer)], expected)
-        return Score(kind, {"iou": value, "right": float(value >= RIGHT_OVERLAP)})
-    return Score(kind, {"right": float(normalised(answer) == normalised(reference))})
+        return {"iou": value, "right": float(value >= RIGHT_OVERLAP)}
+    return {"right": float(normalised(answer) == normalised(question.answer))}
 
 
-def score_set(dataset: QuestionSet, answer: Callable[[Sequence[Turn]], str], indices: Sequence[int] | None = None) -> Scores:
-    """Mean measures of a dataset's questions, by kind.
-
-    Args:
-        dataset: Held-out questions.
-        answer: Answers a conversation that ends with the user's turn, see :func:`vlarig.policies.qwen_vla.answering.answer`.
-        indices: Which of them; all when ``None``.
-
-    Raises:
-        DataError: A line does not read, or has no question.
-    """
-    chosen = range(len(dataset)) if indices is None else indices
-    pool = caption_pool(dataset)
-    scores = []
-    for index in chosen:
-        turns = dataset[index].conversation.turns
-        scores.append(score(dataset.record(index), answer(turns[:-1]), pool))
-    return mean_scores(scores)
-
-
-def mean_scores(scores: Sequence[Score]) -> Scores:
-    """The means by kind."""
-    values: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
-    answers: dict[str, int] = defaultdict(int)
-    for each in scores:
-        answers[each.kind] += 1
-        for measure, value in each.measures.items():
-            values[each.kind][measure].append(value)
-    means = {kind: {measure: fmean(all_of) for measure, all_of in its.items()} for kind, its in sorted(values.items())}
-    return Scores(dict(sorted(answers.items())), means)
-
-
-def caption_pool(dataset: QuestionSet) -> dict[str, list[str]]:
-    """Dimension to every fact that a reference of the dataset names."""
+def caption_pool(questions: Iterable[Question]) -> dict[str, list[str]]:
+    """Dimension to every fact that a reference of the questions names."""
     pool: dict[str, set[str]] = defaultdict(set)
-    for index in range(len(dataset)):
-        for dimension, facts in dataset.record(index).get("facts", {}).items():
+    for question in questions:
+        for dimension, facts in question.facts.items():
             pool[dimension].update(facts)
     return {dimension: sorted(facts) for dimension, facts in pool.items()}
-
-
-def reference_of(record: Mapping[str, Any]) -> str:
-    """The last answer of a line.
-
-    Raises:
-        DataError: It has none that is text.
-    """
-    messages = record.get("messages") or [{}]
-    content = messages[-1].get("content")
-    if messages[-1].get("role") != "assistant" or not isinstance(content, str):
-        raise DataError(f"the line {record.get('id', '')!r} has no answer as text at its end; a question to score needs one")
-    return content
 
 
 def _caption_measures(answer: str, facts: Mapping[str, Sequence[str]], pool: Mapping[str, Sequence[str]]) -> dict[str, float]:

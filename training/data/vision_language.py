@@ -150,8 +150,12 @@ class VisionLanguageDataset:
     def _folder(self, index: int) -> Path:
         return self._lines.file_of(index).parent
 
+    def where(self, index: int) -> str:
+        """The line for a message: its file and its number there, from 1."""
+        return self._lines.where(index)
+
     def _error(self, index: int, what: str) -> DataError:
-        return DataError(f"{self._lines.where(index)} {what}")
+        return DataError(f"{self.where(index)} {what}")
 
     def _conversation(self, record: dict[str, Any], folder: Path) -> Conversation:
         turns = [self._turn(role, parts, folder) for role, parts in turns_of(record)]

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from vlarig.policies.api import PolicyError
-from vlarig.policies.qwen_vla.answering import answer, answer_ids
+from vlarig.policies.qwen_vla.answering import answer, answer_ids, answers
 from vlarig.policies.qwen_vla.backbone import hidden_states
 from vlarig.policies.qwen_vla.config import PRESETS
 from vlarig.policies.qwen_vla.conversation import Conversation, Limits, Picture, Turn, Video
 from vlarig.policies.qwen_vla.inputs import InputBuilder
-from vlarig.policies.qwen_vla.model import build
+from vlarig.policies.qwen_vla.model import Batch, build
 from vlarig.policies.qwen_vla.prompt import IM_END
 from vlarig.policies.qwen_vla.tokenizer import small_tokenizer
 
@@ -52,10 +52,10 @@ def turns(request):
 
 
 def test_each_token_is_the_likeliest_after_those_before_it(model, turns):
-    found = answer_ids(model, TOKENIZER, turns, BUILDER, LENGTH)
+    [found] = answer_ids(model, TOKENIZER, [turns], BUILDER, LENGTH)
     assert len(set(found)) > 2
     said = "".join(TOKENIZER.decode([each]) for each in found)
-    inputs = BUILDER.unanswered(Conversation((*turns, Turn("assistant", (".",)))))
+    [(_, inputs)] = BUILDER.unanswered([Conversation((*turns, Turn("assistant", (".",))))])
     for count, token in enumerate(found):
         grown = continued(inputs, found[:count])
         state = hidden_states(model.backbone, grown)[0, -1]
@@ -78,7 +78,7 @@ def continued(inputs, ids):
 @pytest.mark.parametrize("name", ["words", "a picture"])
 def test_the_words_are_those_of_transformers_own_generation(model, name):
     turns = QUESTIONS[name]
-    inputs = BUILDER.unanswered(Conversation((*turns, Turn("assistant", (".",)))))
+    [(_, inputs)] = BUILDER.unanswered([Conversation((*turns, Turn("assistant", (".",))))])
     kinds = torch.zeros_like(inputs.input_ids)
     kinds[inputs.input_ids == CONFIG.backbone["image_token_id"]] = 1
     grids = inputs.image_grid_thw
@@ -89,7 +89,7 @@ def test_the_words_are_those_of_transformers_own_generation(model, name):
         eos_token_id=END, pad_token_id=0, **seen,
     )[0, inputs.input_ids.shape[1] :].tolist()  # fmt: skip
     model.backbone.model.rope_deltas = None
-    assert answer_ids(model, TOKENIZER, turns, BUILDER, LENGTH) == [each for each in expected if each != END]
+    assert answer_ids(model, TOKENIZER, [turns], BUILDER, LENGTH) == [[each for each in expected if each != END]]
 
 
 def test_an_answer_ends_at_its_control_token(model):
@@ -98,12 +98,27 @@ def test_an_answer_ends_at_its_control_token(model):
     before = head[END].clone()
     try:
         with torch.no_grad():
-            inputs = BUILDER.unanswered(Conversation((*asked, Turn("assistant", (".",)))))
+            [(_, inputs)] = BUILDER.unanswered([Conversation((*asked, Turn("assistant", (".",))))])
             head[END] = 100 * hidden_states(model.backbone, inputs)[0, -1]
         assert answer(model, TOKENIZER, asked, BUILDER) == ""
     finally:
         with torch.no_grad():
             head[END] = before
+
+
+def test_conversations_answered_together_get_their_own_answers():
+    """Of a model that learned them; three are of one length, and their answers end one after the other."""
+    made = build(CONFIG, seed=3)
+    expected = {"1": "5", "2": "6 6", "3": "7 7 7", "4 and 4": "8"}
+    asked = [(Turn("user", (text,)),) for text in expected]
+    taught = [Conversation((*turns, Turn("assistant", (said,)))) for turns, said in zip(asked, expected.values(), strict=True)]
+    batch = Batch(BUILDER.build(taught))
+    optimizer = torch.optim.Adam(made.parameters(), lr=3e-3)
+    for _ in range(80):
+        optimizer.zero_grad()
+        made(batch).language.sum.backward()
+        optimizer.step()
+    assert answers(made, TOKENIZER, asked, BUILDER) == list(expected.values())
 
 
 def test_an_answer_to_an_answer_is_refused(model):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -10,17 +12,25 @@ import pytest
 from lerobot_data import described, record_dataset
 from lerobot_pictures import LENGTHS, TASKS, shown
 
-from vlarig.policies.qwen_vla.conversation import Picture, Video
+from vlarig.policies.qwen_vla.conversation import Picture, Turn, Video
 from vlarig.training.data.captions import CaptionDataset
 from vlarig.training.data.errors import DataError
 from vlarig.training.data.mixture_file import read_mixture
-from vlarig.training.data.scoring import score_set
+from vlarig.training.data.score_questions import mean_measures, read_questions, score_questions
 
 
 @pytest.fixture(scope="module")
 def demos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("captions")
     return record_dataset(folder / "demos", folder / "staging", labels=True)
+
+
+def asked_of(turns: Sequence[Turn]) -> tuple[str, bytes]:
+    """The words of the last turn, and what it shows."""
+    (seen, words) = turns[-1].content
+    assert isinstance(words, str)
+    assert isinstance(seen, Picture | Video)
+    return words, (seen.image if isinstance(seen, Picture) else seen.frames).tobytes()
 
 
 def test_questions_show_what_they_are_about(demos: Path) -> None:
@@ -54,16 +64,18 @@ def test_answers_are_the_recorded_words(demos: Path) -> None:
     assert texts[0] == texts[1] != texts[2]
 
 
-def test_the_reference_scores_in_full_and_another_answer_does_not(demos: Path) -> None:
-    dataset = CaptionDataset(demos)
-    answers = iter([dataset.question(index).answer for index in range(len(dataset))])
-    scores = score_set(dataset, lambda turns: next(answers))
-    assert scores.answers == {"next": 3, "segment": 6, "steps": 3}
-    assert {value for measures in scores.means.values() for value in measures.values()} == {1.0}
-    assert {"action primitive recall", "object recognition recall", "contact region precision"} <= set(scores.means["steps"])
-    worse = score_set(dataset, lambda turns: "Step 1: Reach the red cube.").means
-    assert worse["steps"]["action primitive recall"] == 0.5
-    assert worse["next"]["action sequence recall"] == 0.0
+def test_the_reference_scores_in_full_and_another_answer_does_not(demos: Path, tmp_path: Path) -> None:
+    posed = read_questions(demos)
+    expected = {asked_of(each.turns()): each.question.answer for each in posed}
+    assert len(expected) == len(posed)
+    best = score_questions(posed, lambda asked, _: [expected[asked_of(turns)] for turns in asked], "", tmp_path / "best")
+    assert Counter(each.kind for each in best) == {"next": 3, "segment": 6, "steps": 3}
+    measures = mean_measures(best)
+    assert set(measures.values()) == {1.0}
+    assert {("steps", "action primitive recall"), ("steps", "contact region precision")} <= set(measures)
+    worse = score_questions(posed, lambda asked, _: ["Step 1: Reach the red cube."] * len(asked), "", tmp_path / "worse")
+    assert mean_measures(worse)["steps", "action primitive recall"] == 0.5
+    assert mean_measures(worse)["next", "action sequence recall"] == 0.0
 
 
 def test_a_mixture_names_them(demos: Path) -> None:

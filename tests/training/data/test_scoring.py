@@ -3,27 +3,15 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 
-from vlarig.training.data.errors import DataError
-from vlarig.training.data.scoring import (
-    iou,
-    mean_scores,
-    named,
-    normalised,
-    overlap,
-    reference_of,
-    score,
-    score_set,
-)
-from vlarig.training.data.vision_language import VisionLanguageDataset
+from vlarig.training.data.questions import Question
+from vlarig.training.data.scoring import caption_pool, iou, named, normalised, overlap, score
 
 
-def line(answer: str, kind: str = "count", **more) -> dict:
-    messages = [{"role": "user", "content": "What?"}, {"role": "assistant", "content": answer}]
-    return {"kind": kind, "messages": messages, **more}
+def words(answer: str, kind: str = "count", facts: dict | None = None) -> Question:
+    return Question(kind, "What?", answer, facts or {})
 
 
 def boxed(*boxes: list[int]) -> str:
@@ -55,13 +43,13 @@ def test_boxes_are_matched_and_missing_and_further_ones_count_nothing() -> None:
     ],
 )
 def test_an_answer_with_a_box_is_right_from_half_an_overlap(answer, iou, right) -> None:
-    found = score(line(boxed([100, 100, 300, 300]), "where"), answer).measures
+    found = score(words(boxed([100, 100, 300, 300]), "where"), answer)
     assert found == {"iou": pytest.approx(iou), "right": right}
 
 
 @pytest.mark.parametrize(("answer", "right"), [("Two.", 1), ("2", 1), ("there are two", 0), ("three", 0), ("", 0)])
 def test_words_are_compared_exactly_once_normalised(answer, right) -> None:
-    assert score(line("2"), answer).measures == {"right": right}
+    assert score(words("2"), answer) == {"right": right}
     assert normalised("The  red-cube, a CUBE!") == "red cube cube"
 
 
@@ -72,19 +60,21 @@ FACTS = {
 
 
 def test_a_reference_scores_full_marks_and_word_order_does_not_matter() -> None:
-    record = line("There is a red cube at the top left; a blue cylinder at the left.", "caption", facts=FACTS)
+    question = words("There is a red cube at the top left; a blue cylinder at the left.", "caption", FACTS)
     full = dict.fromkeys(
         [f"{dimension} {measure}" for dimension in FACTS for measure in ("recall", "precision")], pytest.approx(1.0)
     )
-    assert score(record, reference_of(record)).measures == full
-    assert score(record, "At the left, a blue cylinder. In the top left corner is the red cube.").measures != full
-    assert score(record, "At the left is a blue cylinder. In the top left corner is the red cube.").measures == full
+    assert score(question, question.answer) == full
+    assert score(question, "At the left, a blue cylinder. In the top left corner is the red cube.") != full
+    assert score(question, "At the left is a blue cylinder. In the top left corner is the red cube.") == full
 
 
 def test_a_caption_is_scored_by_dimension() -> None:
-    record = line("", "caption", facts=FACTS)
-    pool = {"object recognition": ["green cube"], "source location": ["red cube left", "red cube top left"]}
-    found = score(record, "A red cube at the left; a green cube at the left.", pool).measures
+    question = words("", "caption", FACTS)
+    pool = caption_pool(
+        [words("", facts={"object recognition": ["green cube"], "source location": ["red cube left"]}), question]
+    )
+    found = score(question, "A red cube at the left; a green cube at the left.", pool)
     assert found["object recognition recall"] == 0.5
     assert found["object recognition precision"] == 0.5
     assert found["source location recall"] == 0
@@ -95,27 +85,3 @@ def test_the_longer_of_two_facts_is_meant() -> None:
     facts = ["red cube left", "red cube top left"]
     assert named("A red cube at the top left.", facts) == {"red cube top left"}
     assert named("A red cube at the left.", facts) == {"red cube left"}
-
-
-def test_a_set_is_scored_by_kind(tmp_path: Path) -> None:
-    lines = [line("2"), line("left", "side"), line("3"), line("A cube.", "caption", facts={"object recognition": ["cube"]})]
-    (tmp_path / "held.jsonl").write_text("".join(json.dumps(each) + "\n" for each in lines))
-    dataset = VisionLanguageDataset(tmp_path / "held.jsonl")
-    asked = []
-
-    def always_two(turns):
-        asked.append([turn.role for turn in turns])
-        return "two"
-
-    scores = score_set(dataset, always_two)
-    assert scores.answers == {"caption": 1, "count": 2, "side": 1}
-    assert scores.means["count"] == {"right": 0.5}
-    assert scores.means["side"] == {"right": 0.0}
-    assert scores.means["caption"]["object recognition recall"] == 0
-    assert asked == [["user"]] * 4
-    assert mean_scores([]).means == {}
-
-
-def test_a_line_without_an_answer_cannot_be_scored() -> None:
-    with pytest.raises(DataError, match="has no answer as text"):
-        reference_of({"id": "3", "messages": [{"role": "user", "content": "Why?"}]})

@@ -1,0 +1,255 @@
+"""Puts held-out questions to a model and scores its answers: the companion benchmark of section 3.2.5, for what a simulator knows.
+
+Each question becomes a line of a JSONL file, :class:`Answer`. A run that goes on keeps the lines that are there, whole and of the same
+model and questions, and answers the rest.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+
+from ...policies.qwen_vla.answering import answers
+from ...policies.qwen_vla.checkpoint import LoadedPolicy
+from ...policies.qwen_vla.conversation import Picture, Turn, Video
+from ...policies.qwen_vla.inputs import InputBuilder
+from .captions import CaptionDataset
+from .errors import DataError
+from .questions import Question
+from .render_questions import open_questions
+from .scoring import caption_pool, score
+from .vision_language import VisionLanguageDataset, turns_of
+
+#: Questions that are handed to the model at once: those of one length in tokens are a batch of their own, here 33 on average.
+AT_ONCE = 128
+
+#: Tokens that an answer may have beyond the characters of the longest one expected: an article, a code fence. A model that never ends
+#: is cut there.
+MARGIN = 16
+
+#: What a picture is painted with where the model is to see none: middle grey.
+GREY = 128
+
+#: Answers several conversations that end with the user's turn, each with at most so many tokens.
+Answerer = Callable[[Sequence[Sequence[Turn]], int], Sequence[str]]
+
+
+@dataclass(frozen=True)
+class Posed:
+    """A question of a file.
+
+    Attributes:
+        dataset: The file, the folder of files, or the recorded episodes.
+        index: Its index there.
+        name: Names the question: its family, and its id or index.
+        pictures: Names of what it shows: a line's paths, or the recorded episode.
+        question: The last turn of the user, the assistant's answer to it, and for a caption its facts.
+    """
+
+    dataset: VisionLanguageDataset | CaptionDataset
+    index: int
+    name: str
+    pictures: tuple[str, ...]
+    question: Question
+
+    def turns(self, blind: bool = False) -> tuple[Turn, ...]:
+        """The conversation without its last answer; a blind model gets grey pictures.
+
+        Raises:
+            DataError: The line does not read.
+        """
+        turns = self.dataset[self.index].conversation.turns[:-1]
+        return tuple(Turn(turn.role, tuple(map(_painted, turn.content))) for turn in turns) if blind else turns
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A question with a model's answer and its measures: a line of the file.
+
+    Attributes:
+        model: The model and its weights.
+        blind: Whether it saw grey pictures.
+        name: The question's name.
+        kind: Its kind.
+        question: Its words.
+        pictures: Paths of what it shows.
+        expected: The answer that was expected.
+        answer: The answer that was given.
+        measures: Measure to value, 0 to 1, see :func:`.scoring.score`.
+    """
+
+    model: str
+    blind: bool
+    name: str
+    kind: str
+    question: str
+    pictures: tuple[str, ...]
+    expected: str
+    answer: str
+    measures: dict[str, float]
+
+
+def read_questions(source: str | Path, limit: int | None = None) -> list[Posed]:
+    """The questions of a folder of ``vlarig data render-questions``, of JSONL, or on recorded episodes.
+
+    Args:
+        source: The folder; a JSONL file or a folder of such files; or a LeRobotDataset of ``vlarig record`` with captions.
+        limit: Most questions; they are spread evenly over all. A limit of 200 takes the same 200 each time.
+
+    Raises:
+        DataError: There are none, a line does not read, or has no answer at its end.
+    """
+    root = Path(source)
+    if (root / "meta" / "info.json").exists():
+        recorded = CaptionDataset(root)
+        found = [_recorded(recorded, index) for index in range(len(recorded))]
+    else:
+        datasets = [VisionLanguageDataset(root)] if root.is_file() or any(root.glob("*.jsonl")) else open_questions(root)
+        found = [_posed(dataset, index) for dataset in datasets for index in range(len(dataset))]
+    count = len(found) if limit is None else min(limit, len(found))
+    return [found[round(place)] for place in np.linspace(0, len(found) - 1, count)]
+
+
+def answerer(policy: LoadedPolicy) -> Answerer:
+    """What answers with a policy's model."""
+    builder = InputBuilder(policy.model.config, policy.tokenizer)
+    return lambda conversations, most: answers(policy.model, policy.tokenizer, conversations, builder, most)
+
+
+def score_questions(
+    questions: Sequence[Posed],
+    answer: Answerer,
+    model: str,
+    file: Path,
+    blind: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Answer]:
+    """Answer and score the questions that the file lacks.
+
+    Questions of about one length are answered at once, always the same ones: a run that goes on answers as an undisturbed one does.
+
+    Args:
+        questions: The questions.
+        answer: Answers them.
+        model: Names the model and its weights.
+        file: JSONL, a line for each answer; a new one, or one of the same model and questions.
+        blind: Show grey pictures.
+        progress: Called with the answers that are there, and all that there will be.
+
+    Returns:
+        The answers in the order of the questions.
+
+    Raises:
+        DataError: The file is of another model or of other questions, or a line of the questions does not read.
+    """
+    there = _read(file, {each.name: each for each in questions}, model, blind)
+    pool = caption_pool(each.question for each in questions)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a", encoding="utf-8") as lines:
+        for some in _at_once(questions):
+            if all(each.name in there for each in some):
+                continue
+            most = MARGIN + max(len(each.question.answer) for each in some)
+            for each, words in zip(some, answer([one.turns(blind) for one in some], most), strict=True):
+                if each.name not in there:
+                    there[each.name] = found = _answer(each, words, pool, model, blind)
+                    lines.write(json.dumps(asdict(found), ensure_ascii=False) + "\n")
+            lines.flush()
+            if progress is not None:
+                progress(len(there), len(questions))
+    return [there[each.name] for each in questions]
+
+
+def by_measure(answers: Sequence[Answer]) -> dict[tuple[str, str], list[Answer]]:
+    """Kind and measure to the answers that have it, kinds in the order of their names."""
+    found: dict[tuple[str, str], list[Answer]] = defaultdict(list)
+    for each in answers:
+        for measure in each.measures:
+            found[each.kind, measure].append(each)
+    return dict(sorted(found.items(), key=lambda item: item[0][0]))
+
+
+def mean_measures(answers: Sequence[Answer]) -> dict[tuple[str, str], float]:
+    """Kind and measure to the mean over the kind's questions."""
+    return {key: fmean(each.measures[key[1]] for each in some) for key, some in by_measure(answers).items()}
+
+
+def _recorded(dataset: CaptionDataset, index: int) -> Posed:
+    return Posed(dataset, index, dataset.sample_name(index), (dataset.episode_name(index),), dataset.question(index))
+
+
+def _posed(dataset: VisionLanguageDataset, index: int) -> Posed:
+    record = dataset.record(index)
+    try:
+        turns = turns_of(record)
+        words = [(role, [part for part in content if isinstance(part, str)]) for role, content in turns]
+        shown = [part.get("path", part.get(part["type"])) for _, content in turns for part in content if isinstance(part, dict)]
+    except ValueError as error:
+        raise DataError(f"{dataset.where(index)} does not read: {error}") from None
+    answer = "".join(words[-1][1]).strip() if words and words[-1][0] == "assistant" else ""
+    if not answer or len(words) < 2:
+        raise DataError(f"{dataset.where(index)} has no question with an answer at its end; a line to score needs both")
+    question = Question(record.get("kind") or dataset.family, "".join(words[-2][1]).strip(), answer, record.get("facts") or {})
+    name = f"{dataset.family}/{index}/{record['id']}" if "id" in record else f"{dataset.family}/{index}"
+    return Posed(dataset, index, name, tuple(map(str, shown)), question)
+
+
+def _painted(item: str | Picture | Video) -> str | Picture | Video:
+    if isinstance(item, str):
+        return item
+    if isinstance(item, Picture):
+        return replace(item, image=np.full_like(item.image, GREY))
+    return replace(item, frames=np.full_like(item.frames, GREY))
+
+
+def _at_once(questions: Sequence[Posed]) -> Iterator[list[Posed]]:
+    ordered = sorted(questions, key=lambda each: (each.question.kind, len(each.question.text), each.question.text, each.name))
+    for begin in range(0, len(ordered), AT_ONCE):
+        yield ordered[begin : begin + AT_ONCE]
+
+
+def _answer(posed: Posed, words: str, pool: dict[str, list[str]], model: str, blind: bool) -> Answer:
+    asked = posed.question
+    measures = score(asked, words, pool)
+    return Answer(model, blind, posed.name, asked.kind, asked.text, posed.pictures, asked.answer, words, measures)
+
+
+def _read(file: Path, posed: dict[str, Posed], model: str, blind: bool) -> dict[str, Answer]:
+    """Name to answer of a file; a last line that was cut off is removed from it."""
+    if not file.exists():
+        return {}
+    text = file.read_bytes()
+    whole = text[: text.rfind(b"\n") + 1]
+    found = {}
+    for number, line in enumerate(whole.splitlines(), 1):
+        answer = _line(line, f"{file} line {number}")
+        if (answer.model, answer.blind) != (model, blind):
+            seen = "grey pictures" if answer.blind else "its pictures"
+            raise DataError(
+                f"{file} holds answers of the model {answer.model!r} to {seen}, not of {model!r} to "
+                f"{'grey pictures' if blind else 'its pictures'}; name another file"
+            )
+        asked = posed[answer.name].question if answer.name in posed else None
+        if asked is None or (asked.text, asked.answer) != (answer.question, answer.expected):
+            raise DataError(f"{file} holds an answer to another question {answer.name!r}; name another file")
+        found[answer.name] = answer
+    if len(whole) < len(text):
+        with file.open("r+b") as opened:
+            opened.truncate(len(whole))
+    return found
+
+
+def _line(line: bytes, where: str) -> Answer:
+    try:
+        data: dict[str, Any] = json.loads(line)
+        values = {each.name: data[each.name] for each in fields(Answer)}
+    except (ValueError, KeyError, TypeError):
+        raise DataError(f"{where} is no answer of `vlarig data score`; name another file") from None
+    return Answer(**{**values, "pictures": tuple(values["pictures"])})
