@@ -17,6 +17,7 @@ DESCRIPTION = """Look into the mixture that a training is to learn from, check i
 
   vlarig data inspect mix.toml --page page.html
   vlarig data check mix.toml --model small
+  vlarig data prepare mix.toml
   vlarig data synthesize --to synth --arm ur5e --template pick_place --shards 0-3
   vlarig data render-questions tabletop --scenes 1000 --to asked
 """
@@ -51,6 +52,16 @@ class CheckOptions:
 
 
 @dataclass(frozen=True)
+class PrepareOptions:
+    """Read the human hands and walks of a mixture; write their eigengrasps, quantiles and what is left out beside them."""
+
+    mixture: File
+    """The mixture's TOML file."""
+    eigengrasps: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Basis of hand poses instead of a fitted one: eigengrasps.json of a checkpoint or of prepared data."""
+
+
+@dataclass(frozen=True)
 class QuestionsOptions:
     """Render scenes of a suite and write questions about them, with the simulator's own answers. The same command goes on."""
 
@@ -75,6 +86,7 @@ def main(arguments: list[str]) -> int:
     kinds = {
         "inspect": InspectOptions,
         "check": CheckOptions,
+        "prepare": PrepareOptions,
         "synthesize": SynthesizeOptions,
         "render-questions": QuestionsOptions,
     }
@@ -82,6 +94,8 @@ def main(arguments: list[str]) -> int:
     try:
         if isinstance(options, InspectOptions):
             return _inspect(options)
+        if isinstance(options, PrepareOptions):
+            return _prepare(options)
         if isinstance(options, SynthesizeOptions):
             return _synthesize(options)
         return _render(options) if isinstance(options, QuestionsOptions) else _check(options)
@@ -98,6 +112,23 @@ def _inspect(options: InspectOptions) -> int:
     if options.page is not None:
         write_page(found, options.page)
         screen.print(f"the page: {options.page}", soft_wrap=True)
+    return 0
+
+
+def _prepare(options: PrepareOptions) -> int:
+    from .preparation import prepare, read_eigengrasps
+
+    screen, every = Screen(soft_wrap=True), 1000
+    basis = None if options.eigengrasps is None else read_eigengrasps(options.eigengrasps)
+
+    def progress(name: str, there: int, wanted: int) -> None:
+        if there % every == 0:
+            screen.print(f"{name}: {there} of {wanted} episodes")
+
+    for name, report in prepare(options.mixture, basis, progress):
+        table = report.table()
+        table.title, table.title_justify = name, "left"
+        screen.print(table)
     return 0
 
 

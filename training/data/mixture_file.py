@@ -34,6 +34,9 @@ KINDS: dict[str, str] = {
     "vitra": "vlarig.training.data.mixture_file:open_vitra",
 }
 
+#: Options that name files and folders.
+_PATHS = ("folder", "file", "videos", "statistics_file")
+
 
 def read_mixture(file: str | Path) -> Mixture:
     """The mixture that a file names; paths in it are relative to its folder.
@@ -42,12 +45,7 @@ def read_mixture(file: str | Path) -> Mixture:
         DataError: The file or a dataset does not read, or they do not fit each other.
     """
     path = Path(file)
-    try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise DataError(f"there is no mixture {path}; name its TOML file") from None
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} does not read as TOML ({error})") from None
+    data = _read(path)
     entries = data.pop("datasets", [])
     known = ("weights", "seed", "skip_broken")
     for name in data:
@@ -67,20 +65,41 @@ def read_mixture(file: str | Path) -> Mixture:
     return mix([dataset for each in opened for dataset in each], **data)
 
 
-def open_egodex(folder: Path, **options: Any) -> Dataset:
-    """EgoDex's episodes, see :class:`~.egodex.EgoDex`."""
+def open_unmixed(file: str | Path) -> list[Dataset]:
+    """The datasets that a mixture names, as far as they open before they are prepared.
+
+    Raises:
+        DataError: The file or a dataset does not read.
+    """
+    path = Path(file)
+    entries = _read(path).get("datasets", [])
+    given = [{name: value for name, value in entry.items() if name != "weight"} for entry in entries]
+    return [dataset for entry in given for dataset in open_datasets(entry, path)]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"there is no mixture {path}; name its TOML file") from None
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} does not read as TOML ({error})") from None
+
+
+def open_egodex(folder: Path, horizon: int = 16, picture_height: int | None = 480, **options: Any) -> Dataset:
+    """EgoDex's episodes, see :class:`~.egodex.EgoDex` and :class:`~.egocentric.HandDataset`."""
     from .egocentric import HandDataset
     from .egodex import EgoDex
 
-    return HandDataset(EgoDex(folder, **options))
+    return HandDataset(EgoDex(folder, **options), horizon, picture_height)
 
 
-def open_vitra(folder: Path, videos: str, **options: Any) -> Dataset:
-    """VITRA's episodes, see :class:`~.vitra.Vitra`."""
+def open_vitra(folder: Path, videos: Path, horizon: int = 16, picture_height: int | None = 480, **options: Any) -> Dataset:
+    """VITRA's episodes, see :class:`~.vitra.Vitra` and :class:`~.egocentric.HandDataset`."""
     from .egocentric import HandDataset
     from .vitra import Vitra
 
-    return HandDataset(Vitra(folder, Path(videos), **options))
+    return HandDataset(Vitra(folder, videos, **options), horizon, picture_height)
 
 
 def open_datasets(entry: dict[str, Any], file: Path) -> list[Dataset]:
@@ -89,11 +108,11 @@ def open_datasets(entry: dict[str, Any], file: Path) -> list[Dataset]:
     Raises:
         DataError: Its source is unknown, or does not take the options.
     """
-    options = {name: value for name, value in entry.items() if name != "source"}
+    options = {name: file.parent / value if name in _PATHS else value for name, value in entry.items() if name != "source"}
     source = str(entry.get("source", ""))
     if ":" not in source and source not in KINDS:
         raise DataError(f"{file} has a dataset of the source {source!r}; {suggestion(source, KINDS)} (or module:NAME of yours)")
-    place = [file.parent / options.pop(name) for name in ("folder", "file") if name in options]
+    place = [options.pop(name) for name in ("folder", "file") if name in options]
     try:
         make = imported(KINDS.get(source, source))
     except (ImportError, AttributeError) as error:
