@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import av
@@ -15,14 +16,19 @@ def grey(index: int) -> int:
 
 
 def film(path: Path, frames: int, rate: int = 30, height: int = 48, width: int = 64) -> None:
-    """An H.264 video of plain grey frames, with B frames and a key frame each 12 frames."""
+    """A video of plain grey frames."""
+    write_film(path, [np.full((height, width, 3), grey(index), np.uint8) for index in range(frames)], rate)
+
+
+def write_film(path: Path, pictures: Sequence[np.ndarray], rate: int = 30) -> None:
+    """An H.264 video, with B frames and a key frame each 12 frames."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=rate)
-        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        stream.height, stream.width = pictures[0].shape[:2]
+        stream.pix_fmt = "yuv420p"
         stream.options = {"g": "12", "bf": "2", "threads": "1"}
-        for index in range(frames):
-            picture = np.full((height, width, 3), grey(index), np.uint8)
+        for picture in pictures:
             container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
         container.mux(stream.encode(None))
 

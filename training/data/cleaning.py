@@ -10,9 +10,11 @@ Shapes: ``J`` steps of an episode, ``A`` action channels, ``P`` numbers of the s
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,6 +23,9 @@ from rich.table import Table
 from ...envs.embodiments import Embodiment
 from .contradictions import contradiction
 from .errors import DataError
+
+#: The report on data that are prepared, below their folder.
+REPORT = Path("vlarig", "cleaning.json")
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,6 +199,23 @@ class CleaningReport:
             return cls(data["total"], dict(data["dropped"]), examples, data["shown"])
         except (KeyError, TypeError, AttributeError) as error:
             raise DataError(f"a cleaning report lacks {error}; expected what vlarig wrote") from None
+
+    def write(self, folder: Path) -> None:
+        """Keep it beside prepared data: in ``vlarig/cleaning.json`` below their folder."""
+        (folder / REPORT).write_text(json.dumps(self.to_data()))
+
+    @classmethod
+    def read(cls, folder: Path) -> CleaningReport:
+        """What :meth:`write` kept.
+
+        Raises:
+            DataError: It is missing or does not read.
+        """
+        file = folder / REPORT
+        try:
+            return cls.from_data(json.loads(file.read_text()))
+        except (OSError, ValueError, DataError) as error:
+            raise DataError(f"{file} does not read ({error}); run again: vlarig data prepare MIXTURE") from None
 
     def table(self) -> Table:
         """A row for each reason, the most frequent first, then what was kept."""

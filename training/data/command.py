@@ -19,6 +19,7 @@ DESCRIPTION = """Look into the mixture that a training is to learn from, clean i
   vlarig data clean mix.toml --workers 8
   vlarig data inspect mix.toml --page page.html
   vlarig data check mix.toml --model small
+  vlarig data prepare mix.toml
   vlarig data synthesize --to synth --arm ur5e --template pick_place --shards 0-3
   vlarig data render-questions tabletop --scenes 1000 --to asked
   vlarig data score held --model runs/sft/policy --to answers.jsonl --page answers.html
@@ -61,6 +62,16 @@ class CheckOptions:
     """Preset or checkpoint that is to be trained."""
     samples: Count = 200
     """Samples of each dataset to read."""
+
+
+@dataclass(frozen=True)
+class PrepareOptions:
+    """Read the human hands and walks of a mixture; write their eigengrasps, quantiles and what is left out beside them."""
+
+    mixture: File
+    """The mixture's TOML file."""
+    eigengrasps: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Basis of hand poses instead of a fitted one: eigengrasps.json of a checkpoint or of prepared data."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +122,7 @@ def main(arguments: list[str]) -> int:
         "inspect": InspectOptions,
         "clean": CleanOptions,
         "check": CheckOptions,
+        "prepare": PrepareOptions,
         "synthesize": SynthesizeOptions,
         "render-questions": QuestionsOptions,
         "score": ScoreOptions,
@@ -121,6 +133,8 @@ def main(arguments: list[str]) -> int:
             return _inspect(options)
         if isinstance(options, CleanOptions):
             return _clean(options)
+        if isinstance(options, PrepareOptions):
+            return _prepare(options)
         if isinstance(options, SynthesizeOptions):
             return _synthesize(options)
         if isinstance(options, ScoreOptions):
@@ -158,6 +172,23 @@ def _clean(options: CleanOptions) -> int:
         screen.print(f"{folder}: {len(cleaning.drops)} of {cleaning.total} episodes are left out", soft_wrap=True)
         screen.print(cleaning.report.table())
         screen.print(f"stored in {stored}", soft_wrap=True)
+    return 0
+
+
+def _prepare(options: PrepareOptions) -> int:
+    from .preparation import prepare, read_eigengrasps
+
+    screen, every = Screen(soft_wrap=True), 1000
+    basis = None if options.eigengrasps is None else read_eigengrasps(options.eigengrasps)
+
+    def progress(name: str, there: int, wanted: int) -> None:
+        if there % every == 0:
+            screen.print(f"{name}: {there} of {wanted} episodes")
+
+    for name, report in prepare(options.mixture, basis, progress):
+        table = report.table()
+        table.title, table.title_justify = name, "left"
+        screen.print(table)
     return 0
 
 

@@ -1,12 +1,12 @@
 """Human hands as samples: what was done with two hands, seen from the head, as the paper's 32 channels (section 3.2.2).
 
 A **source** reads one publisher's layout (:class:`~.egodex.EgoDex`, :class:`~.vitra.Vitra`) and gives each hand's wrist frame and joint
-pose in one convention, MANO's right hand. What all samples need beside it is made once by :func:`prepare_hands` and kept in the folder
-``vlarig`` beside the data:
+pose in one convention, MANO's right hand. What all samples need beside it is made once by ``vlarig data prepare``
+(:mod:`~.preparation`) and kept in the folder ``vlarig`` beside the data:
 
 * ``episodes.jsonl``: a line an episode, with the frames at which a sample begins and the words there;
 * ``eigengrasps.json``: the principal components of the hand's joint pose "across all human datasets";
-* ``statistics.json``: the chunk size, and the quantiles of actions and states.
+* ``statistics.json``: the chunk size, and the quantiles of actions and states;
 * ``cleaning.json``: what was left out, and why.
 
 A sample is a frame of a video, the instruction at that time, and the motion over the steps after it. Choices of ours:
@@ -23,10 +23,11 @@ Shapes: ``T`` frames of an episode, ``H`` steps of a chunk.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -37,18 +38,16 @@ from ...policies.api import PolicyError
 from ...policies.qwen_vla.egocentric import (
     CHANNELS,
     HAND_CHANNELS,
-    JOINT_POSE,
     Eigengrasps,
     HandMotion,
     axis_angle,
     hands_to_actions,
     rotation_matrix,
-    wrist_channels,
 )
 from ...policies.qwen_vla.embodiments import REAL_HUMAN
-from ...policies.qwen_vla.normalization import DatasetStatistics, statistics_from_data, statistics_of, statistics_to_data
+from ...policies.qwen_vla.normalization import DatasetStatistics, statistics_from_data, statistics_to_data
 from ..samples import ActionSample
-from .cleaning import CleaningReport, Drop
+from .cleaning import CleaningReport
 from .errors import DataError
 from .families import Family
 
@@ -77,6 +76,11 @@ class Hands:
 
     left: Hand
     right: Hand
+
+    def part(self, first: int, stop: int) -> Hands:
+        """The frames from ``first`` to before ``stop``."""
+        rows = slice(first, stop)
+        return Hands(*(Hand(hand.wrist[rows], hand.joints[rows], hand.tracked[rows]) for hand in (self.left, self.right)))
 
 
 @dataclass(frozen=True)
@@ -112,11 +116,15 @@ class HandSource(Protocol):
         ...
 
     def names(self) -> list[str]:
-        """The episodes, those of a task in succession."""
+        """The episodes, those of a task in succession. Raises :class:`DataError` where there are none."""
         ...
 
     def describe(self, name: str) -> HandEpisode:
-        """An episode with the spans of its instructions. Raises :class:`DataError` where it does not read."""
+        """An episode with the spans of its instructions.
+
+        Raises:
+            DataError: It does not read; :class:`MissingFrames`: its video is not there, or is shorter than its poses.
+        """
         ...
 
     def read(self, name: str, first: int = 0, stop: int | None = None) -> Hands:
@@ -201,136 +209,120 @@ def sample_spans(hands: Hands, episode: HandEpisode) -> tuple[tuple[int, int, st
     return tuple(spans)
 
 
-def fit_eigengrasps(sources: Iterable[HandSource]) -> Eigengrasps:
-    """The eigengrasps of all tracked hands of all data sets, in one pass; episodes that do not read are left out.
-
-    Raises:
-        PolicyError: There are too few poses.
-    """
-
-    def poses() -> Iterator[np.ndarray]:
-        for source in sources:
-            for name in source.names():
-                try:
-                    hands = source.read(name)
-                except DataError:
-                    continue
-                for hand in (hands.left, hands.right):
-                    yield hand.joints[hand.tracked]
-
-    return Eigengrasps.fit(poses())
-
-
-def prepare_hands(source: HandSource, eigengrasps: Eigengrasps, horizon: int = 16) -> CleaningReport:
-    """Write what :class:`HandDataset` needs into the folder ``vlarig`` of the source's; episodes that do not read are left out.
-
-    Statistics are those of the chunks that begin at every ``horizon``-th frame of each span.
-
-    Args:
-        source: The data.
-        eigengrasps: Those of all human data sets, by :func:`fit_eigengrasps`.
-        horizon: ``H``: quantiles of relative motion depend on it.
-
-    Returns:
-        What was left out, and why.
-
-    Raises:
-        DataError: No episode is left.
-    """
-    episodes: list[HandEpisode] = []
-    drops: list[Drop] = []
-    names = source.names()
-    for name in names:
-        try:
-            episode = source.describe(name)
-            hands = source.read(name)
-            for hand in (hands.left, hands.right):
-                wrist_channels(hand.wrist, np.eye(4))  # refuses what is no rigid transform
-            spans = sample_spans(hands, episode)
-        except (DataError, PolicyError) as error:
-            drops.append(Drop("does not read", name, str(error)))
-            continue
-        if spans:
-            episodes.append(HandEpisode(name, episode.task, episode.rate, episode.frames, spans))
-        else:
-            drops.append(Drop("no tracked hand", name, f"in {episode.frames} frames no hand is tracked with words to it"))
-    if not episodes:
-        raise DataError(
-            f"{source.folder} has no episode to learn from ({len(names)} were read); check that it is {source.name}"
-        )
-
-    class Chunks:
-        def __init__(self, part: int) -> None:
-            self.part = part
-
-        def __iter__(self) -> Iterator[np.ndarray]:
-            for episode in episodes:
-                hands, ahead = source.read(episode.name), _ahead(horizon, episode.rate)
-                for first, stop, _ in episode.spans:
-                    for frame in range(first, stop, horizon):
-                        part = _part(hands, frame, frame + ahead)
-                        yield np.atleast_2d(chunk_of(part, episode.rate, horizon, eigengrasps)[self.part])
-
-    statistics = DatasetStatistics(statistics_of(Chunks(0), source.name), statistics_of(Chunks(1), source.name))
-    folder = source.folder / "vlarig"
-    folder.mkdir(exist_ok=True)
-    lines = [
-        json.dumps({"name": e.name, "task": e.task, "rate": e.rate, "frames": e.frames, "spans": e.spans}) for e in episodes
-    ]
-    (folder / "episodes.jsonl").write_text("\n".join(lines) + "\n")
-    (folder / "eigengrasps.json").write_text(json.dumps(eigengrasps.to_data()))
-    stored = {"horizon": horizon, "statistics": statistics_to_data({REAL_HUMAN.statistics_key: statistics})}
-    (folder / "statistics.json").write_text(json.dumps(stored))
-    report = CleaningReport.of(len(names), drops)
-    (folder / "cleaning.json").write_text(json.dumps(report.to_data()))
-    return report
-
-
-def _ahead(horizon: int, rate: float) -> int:
+def frames_ahead(horizon: int, rate: float) -> int:
     """Frames that a chunk needs, the first one with them."""
     return int(np.ceil(horizon * rate / REAL_HUMAN.control_frequency)) + 2
 
 
-def _part(hands: Hands, first: int, stop: int) -> Hands:
-    rows = slice(first, stop)
-    return Hands(*(Hand(hand.wrist[rows], hand.joints[rows], hand.tracked[rows]) for hand in (hands.left, hands.right)))
+@dataclass(frozen=True)
+class PreparedHands:
+    """What is beside the data.
+
+    Attributes:
+        horizon: ``H``, the chunks whose quantiles these are.
+        eigengrasps: The basis of hand poses.
+        statistics: Quantiles of actions and states.
+        episodes: Those that are kept, with the spans at which samples begin.
+    """
+
+    horizon: int
+    eigengrasps: Eigengrasps
+    statistics: DatasetStatistics
+    episodes: tuple[HandEpisode, ...]
+
+    def write(self, folder: Path) -> None:
+        """Into the data's folder."""
+        folder = folder / "vlarig"
+        folder.mkdir(exist_ok=True)
+        (folder / "episodes.jsonl").write_text("".join(json.dumps(asdict(each)) + "\n" for each in self.episodes))
+        (folder / "eigengrasps.json").write_text(json.dumps(self.eigengrasps.to_data()))
+        stored = {"horizon": self.horizon, "statistics": statistics_to_data({REAL_HUMAN.statistics_key: self.statistics})}
+        (folder / "statistics.json").write_text(json.dumps(stored))
+
+    @classmethod
+    def read(cls, folder: Path) -> PreparedHands:
+        """Out of the data's folder.
+
+        Raises:
+            DataError: It is not there, or does not read.
+        """
+        folder = folder / "vlarig"
+        try:
+            lines = (folder / "episodes.jsonl").read_text().splitlines()
+            eigengrasps = Eigengrasps.from_data(json.loads((folder / "eigengrasps.json").read_text()))
+            stored = json.loads((folder / "statistics.json").read_text())
+            statistics = statistics_from_data(stored["statistics"])[REAL_HUMAN.statistics_key]
+            return cls(int(stored["horizon"]), eigengrasps, statistics, tuple(_episode(json.loads(line)) for line in lines))
+        except FileNotFoundError as error:
+            raise DataError(f"{error.filename} is missing; run: vlarig data prepare MIXTURE") from None
+        except (ValueError, KeyError, TypeError, PolicyError) as error:
+            raise DataError(f"{folder} does not read ({error}); run again: vlarig data prepare MIXTURE") from None
 
 
 class HandDataset:
-    """A prepared source as a data set of the family ``human_egocentric`` (:class:`~.dataset.Dataset`).
+    """A source as a data set of the family ``human_egocentric`` (:class:`~.dataset.Dataset`).
+
+    Whatever needs what ``vlarig data prepare`` writes raises :class:`DataError` before that has run.
 
     Args:
-        source: The data, which :func:`prepare_hands` has prepared.
+        source: The data.
+        horizon: ``H``, the steps of a chunk.
         picture_height: Height to which larger pictures are scaled, in pixels: 1080 lines are more than a model sees. ``None``: as
             they are.
-
-    Raises:
-        DataError: The source is not prepared, or what was prepared does not read.
     """
 
     family: Family = "human_egocentric"
     embodiments: tuple[Embodiment, ...] = (REAL_HUMAN,)
 
-    def __init__(self, source: HandSource, picture_height: int | None = 480) -> None:
+    def __init__(self, source: HandSource, horizon: int = 16, picture_height: int | None = 480) -> None:
+        if horizon < 1:
+            raise DataError(f"the horizon of {source.name} is {horizon}, expected 1 or more")
         self.source = source
         self.name = source.name
+        self.horizon = horizon
         self.picture_height = picture_height
-        folder = source.folder / "vlarig"
-        try:
-            lines = (folder / "episodes.jsonl").read_text().splitlines()
-            self.eigengrasps = Eigengrasps.from_data(json.loads((folder / "eigengrasps.json").read_text()))
-            stored = json.loads((folder / "statistics.json").read_text())
-            self.cleaning: CleaningReport | None = CleaningReport.from_data(json.loads((folder / "cleaning.json").read_text()))
-            self.horizon = int(stored["horizon"])
-            self.statistics: Mapping[str, DatasetStatistics] = statistics_from_data(stored["statistics"])
-        except FileNotFoundError as error:
-            raise DataError(f"{error.filename} is missing; prepare the data set with prepare_hands") from None
-        except (ValueError, KeyError, TypeError, PolicyError) as error:
-            raise DataError(f"{folder} does not read ({error}); prepare the data set anew") from None
-        self.episodes = [_episode(line, folder / "episodes.jsonl", number) for number, line in enumerate(lines, 1)]
+
+    @cached_property
+    def prepared(self) -> PreparedHands:
+        """What is beside the data. Raises :class:`DataError` where it is not, or is for chunks of another size."""
+        prepared = PreparedHands.read(self.source.folder)
+        if prepared.horizon != self.horizon:
+            raise DataError(
+                f"{self.source.folder} is prepared for chunks of {prepared.horizon} steps, and the mixture has horizon = "
+                f"{self.horizon}; run again: vlarig data prepare MIXTURE"
+            )
+        return prepared
+
+    @property
+    def cleaning(self) -> CleaningReport | None:
+        """What is left out, and why."""
+        return CleaningReport.read(self.source.folder)
+
+    @property
+    def statistics(self) -> Mapping[str, DatasetStatistics]:
+        """Quantiles of all human data in the mixture."""
+        return {REAL_HUMAN.statistics_key: self.prepared.statistics}
+
+    @property
+    def eigengrasps(self) -> Eigengrasps:
+        """The basis of hand poses, of all human data in the mixture."""
+        return self.prepared.eigengrasps
+
+    @property
+    def episodes(self) -> tuple[HandEpisode, ...]:
+        """Those that are kept."""
+        return self.prepared.episodes
+
+    @cached_property
+    def _spans(self) -> np.ndarray:
+        """Number of the episode, first frame and the frame after the last of each span, ``int64[spans, 3]``."""
         spans = [(number, *span[:2]) for number, episode in enumerate(self.episodes) for span in episode.spans]
-        self._spans = np.array(spans, np.int64).reshape(-1, 3)
-        self._ends = np.cumsum(self._spans[:, 2] - self._spans[:, 1])
+        return np.array(spans, np.int64).reshape(-1, 3)
+
+    @cached_property
+    def _ends(self) -> np.ndarray:
+        """Samples up to the end of each span."""
+        return np.cumsum(self._spans[:, 2] - self._spans[:, 1])
 
     @property
     def tasks(self) -> Mapping[str, Sequence[int]]:
@@ -372,7 +364,7 @@ class HandDataset:
         episode = self.episodes[number]
         words = next(words for start, _, words in episode.spans if start == first)
         try:
-            hands = self.source.read(episode.name, frame, min(frame + _ahead(self.horizon, episode.rate), episode.frames))
+            hands = self.source.read(episode.name, frame, min(frame + frames_ahead(self.horizon, episode.rate), episode.frames))
             actions, state = chunk_of(hands, episode.rate, self.horizon, self.eigengrasps)
         except PolicyError as error:
             raise DataError(f"{self.name}/{episode.name}, frame {frame}: {error}") from None
@@ -384,15 +376,6 @@ class HandDataset:
         return ActionSample(f"{self.name}/{episode.name}/{frame}", observation, REAL_HUMAN, actions, self.horizon)
 
 
-def _episode(line: str, path: Path, number: int) -> HandEpisode:
-    try:
-        data = json.loads(line)
-        spans = tuple((int(first), int(stop), str(words)) for first, stop, words in data["spans"])
-        return HandEpisode(str(data["name"]), str(data["task"]), float(data["rate"]), int(data["frames"]), spans)
-    except (ValueError, KeyError, TypeError):
-        raise DataError(f"line {number} of {path} is no episode; prepare the data set anew") from None
-
-
-def untracked(frames: int) -> Hand:
-    """A hand that is not seen in any of the frames."""
-    return Hand(np.tile(np.eye(4), (frames, 1, 1)), np.zeros((frames, JOINT_POSE)), np.zeros(frames, bool))
+def _episode(data: Mapping[str, Any]) -> HandEpisode:
+    spans = tuple((int(first), int(stop), str(words)) for first, stop, words in data["spans"])
+    return HandEpisode(str(data["name"]), str(data["task"]), float(data["rate"]), int(data["frames"]), spans)

@@ -1,7 +1,8 @@
 """EgoDex: hands that a headset tracked, with its video (arXiv 2505.11709; data under CC BY-NC-ND).
 
-The layout, from the publisher's own loader (apple/ml-egodex simple_dataset.py and utils/skeleton_tfs.py, read in the copy
-zhoush210/VITRA@a24759a) and the paper's section 3.2 and appendix A.3:
+The layout, from the publisher's README and loader (apple/ml-egodex README.md and simple_dataset.py, read in the copy
+Robot774/latent-action-tokenizer ml-egodex/@2bf4822), its list of joints (utils/skeleton_tfs.py, in the copy zhoush210/VITRA@a24759a)
+and the paper's section 3.2 and appendix A.3:
 
     part1/TASK/0.mp4            1920x1080 at 30 Hz; frame i is seen when pose i is
     part1/TASK/0.hdf5
@@ -31,7 +32,7 @@ turns 1.2 rad about x, as in VITRA's example.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ import numpy as np
 from ...policies.qwen_vla.egocentric import axis_angle, rotation_matrix
 from .egocentric import Hand, HandEpisode, Hands
 from .errors import DataError
-from .frames import read_frames
+from .frames import need_frames, read_frames
 
 #: The fingers in MANO's order (joints 1 to 15; the order is that of the map in microsoft/VITRA libs/models/mano_wrapper.py@c68b65e).
 FINGERS = ("IndexFinger", "MiddleFinger", "LittleFinger", "RingFinger", "Thumb")
@@ -84,30 +85,30 @@ class EgoDex:
         min_confidence: A wrist whose confidence is less is not tracked. 0 means hidden (arXiv 2505.11709, section 3.2); between the
             two modes of the values, up to 0.003 and from 0.2 on (angkul07/egodex_retargeting doc.md@3429e13, section 5). Episodes
             without confidences count as tracked.
-        rest: Turns of the 15 joints' frames from the wrist's on a flat hand, about MANO's axes of a right hand, ``float[15, 3, 3]``;
-            those of :func:`flat_hand` where it is ``None``.
     """
 
     folder: Path
     name: str = "egodex"
     min_confidence: float = 0.1
-    rest: np.ndarray | None = field(default=None, compare=False)
 
     def names(self) -> list[str]:
         """The episodes, ``part1/TASK/12``, by task and number."""
         found = [path.relative_to(self.folder).with_suffix("") for path in self.folder.rglob("*.hdf5")]
         found.sort(key=lambda path: (path.parent.as_posix(), int(path.name) if path.name.isdecimal() else -1, path.name))
+        if not found:
+            raise DataError(
+                f"{self.folder} has no TASK/NUMBER.hdf5 in it; name the folder of EgoDex's release, or a part of it"
+            )
         return [path.as_posix() for path in found]
 
     def describe(self, name: str) -> HandEpisode:
-        """The episode with its one instruction."""
+        """The episode with its instruction, where it has one."""
         path = self._path(name)
         with _opened(path) as file:
             words = instruction_of(file.attrs)
             frames = len(_dataset(file, path, "transforms/rightHand"))
-        if not words:
-            raise DataError(f"{path} has no description; leave the episode out")
-        return HandEpisode(name, path.parent.name, RATE, frames, ((0, frames, words),))
+        need_frames(path.with_suffix(".mp4"), frames)
+        return HandEpisode(name, path.parent.name, RATE, frames, ((0, frames, words),) if words else ())
 
     def read(self, name: str, first: int = 0, stop: int | None = None) -> Hands:
         """Both hands in MANO's convention."""
@@ -138,7 +139,7 @@ class EgoDex:
             axes = hand_axes(wrist[tracked], joints[tracked], side)
         except DataError as error:
             raise DataError(f"{path}, the {side} hand: {error}") from None
-        pose = joint_pose(wrist[:, :3, :3], joints[:, :, :3, :3], axes, side, self.rest)
+        pose = joint_pose(wrist[:, :3, :3], joints[:, :, :3, :3], axes, side)
         turned = wrist.copy()
         turned[:, :3, :3] = wrist[:, :3, :3] @ axes
         return Hand(turned, pose, tracked)

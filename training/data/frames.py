@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from .errors import DataError
+from .errors import DataError, MissingFrames
 
 #: Endings of the pictures in a folder.
 PICTURES = (".jpg", ".jpeg", ".png")
@@ -49,6 +49,33 @@ def frame_rate(path: Path) -> float:
     if not rate:
         raise DataError(f"the video {path} says no rate; write it again with a constant one")
     return float(rate)
+
+
+def frame_count(path: Path) -> int:
+    """Frames of a video as its index has them, or pictures in a folder, without decoding any.
+
+    Raises:
+        DataError: It is no video.
+    """
+    if path.is_dir():
+        return len(_pictures(path))
+    with _opened(path) as container:
+        stream = container.streams.video[0]
+        return stream.frames or sum(packet.pts is not None for packet in container.demux(stream))
+
+
+def need_frames(path: Path, count: int) -> None:
+    """Make sure that a video, or a folder of pictures, has so many frames.
+
+    Raises:
+        MissingFrames: It is not there, or has fewer.
+        DataError: It is no video.
+    """
+    if not path.exists():
+        raise MissingFrames(f"the video {path} is missing; get it from the data's publisher")
+    found = frame_count(path)
+    if found < count:
+        raise MissingFrames(f"{path} has {found} frames, the poses need {count}; is it whole?")
 
 
 def _opened(path: Path) -> Any:
@@ -103,7 +130,7 @@ def _from_video(path: Path, wanted: list[int]) -> dict[int, np.ndarray]:
 def _from_folder(path: Path, wanted: set[int]) -> dict[int, np.ndarray]:
     from PIL import Image, UnidentifiedImageError
 
-    files = sorted(file for file in path.iterdir() if file.suffix.lower() in PICTURES)
+    files = _pictures(path)
     if max(wanted) >= len(files):
         raise DataError(f"the folder {path} has {len(files)} pictures, frame {max(wanted)} is wanted; is it whole?")
     found = {}
@@ -114,3 +141,7 @@ def _from_folder(path: Path, wanted: set[int]) -> dict[int, np.ndarray]:
         except (OSError, UnidentifiedImageError) as error:
             raise DataError(f"the picture {files[index]} does not read ({error}); is it whole?") from None
     return found
+
+
+def _pictures(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.iterdir() if file.suffix.lower() in PICTURES)

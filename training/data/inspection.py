@@ -6,6 +6,7 @@ import base64
 import io
 from collections import Counter
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from PIL import Image
 from rich.table import Table
 from rich.text import Text
 
+from ...envs.embodiments import Embodiment
 from ...harness.screen import Screen
 from ...policies.qwen_vla.conversation import Picture, Video
 from ..samples import ActionSample, LanguageSample, Sample
@@ -23,13 +25,13 @@ from .errors import DataError
 from .mixture import Mixture
 
 #: Height of a picture on the page, in pixels.
-_HEIGHT = 128
+_HEIGHT = 160
 #: Most pictures of a sample on the page.
-_MOST_PICTURES = 6
+_MOST_PICTURES = 8
 #: Most sentences about broken samples of a dataset.
 _MOST_BROKEN = 12
-#: A plot's size, and its colours (ColorBrewer's "Dark2" and "Set1", which differ in lightness too).
-_PLOT = (360, 128)
+#: A plot's size, in points, and its colours (ColorBrewer's "Dark2" and "Set1", which differ in lightness too).
+_PLOT = (360, 80)
 _COLOURS = ("#1b9e77", "#d95f02", "#7570b3", "#e7298a", "#66a61e", "#e6ab02", "#a6761d", "#666666", "#377eb8", "#984ea3")
 
 
@@ -119,8 +121,9 @@ def show(found: list[Seen], screen: Screen) -> None:
     screen.print_table(whole, blocks)
     _show_drops(found, screen)
     for seen in found:
-        if seen.ranges:
-            screen.print(_channels(seen))
+        for embodiment in seen.dataset.embodiments:
+            if embodiment.name in seen.ranges:
+                screen.print(_channels(seen, embodiment))
         for sentence in seen.broken[:_MOST_BROKEN]:
             screen.print(f"broken: {sentence}", soft_wrap=True)
 
@@ -163,18 +166,15 @@ def _drops(dataset: Dataset) -> list[dict[str, Any]]:
     ]
 
 
-def _channels(seen: Seen) -> Table:
-    table = Table(title=seen.dataset.name, title_justify="left")
-    for name in ("robot", "channel", "unit", "1 %", "99 %", "least seen", "most seen"):
-        table.add_column(name, justify="left" if name in ("robot", "channel", "unit") else "right")
-    for embodiment in seen.dataset.embodiments:
-        if embodiment.name not in seen.ranges:
-            continue
-        statistics = seen.dataset.statistics[embodiment.statistics_key].actions
-        least, most = seen.ranges[embodiment.name]
-        for index, channel in enumerate(embodiment.channels):
-            numbers = (statistics.q01[index], statistics.q99[index], least[index], most[index])
-            table.add_row(embodiment.name, channel.name, channel.unit, *(f"{number:.4g}" for number in numbers))
+def _channels(seen: Seen, embodiment: Embodiment) -> Table:
+    table = Table(title=f"{seen.dataset.name}: {embodiment.name}", title_justify="left")
+    for name in ("channel", "unit", "1 %", "99 %", "least seen", "most seen"):
+        table.add_column(name, justify="left" if name in ("channel", "unit") else "right", no_wrap=name == "channel")
+    statistics = seen.dataset.statistics[embodiment.statistics_key].actions
+    least, most = seen.ranges[embodiment.name]
+    for index, channel in enumerate(embodiment.channels):
+        numbers = (statistics.q01[index], statistics.q99[index], least[index], most[index])
+        table.add_row(channel.name, channel.unit, *(f"{number:.3g}" for number in numbers))
     return table
 
 
@@ -217,14 +217,14 @@ def _example(sample: Sample) -> dict[str, Any]:
             "turns": turns,
             "pictures": [("", picture_text(image)) for image in images[:_MOST_PICTURES]],
         }
-    views = [(tag, frames[-1]) for tag, frames in sample.observation["images"].items()]
+    views = [(tag, frame) for tag, frames in sample.observation["images"].items() for frame in frames]
     return {
         "name": sample.name,
         "robot": sample.embodiment.robot_tag,
         "instruction": sample.observation["instruction"],
         "pictures": [(tag, picture_text(image)) for tag, image in views[:_MOST_PICTURES]],
-        "curves": _curves(sample),
-        "plot": _PLOT,
+        "plots": _plots(sample),
+        "size": _PLOT,
     }
 
 
@@ -245,20 +245,42 @@ def picture_text(image: np.ndarray, height: int = _HEIGHT) -> str:
     return base64.b64encode(data.getvalue()).decode()
 
 
-def _curves(sample: ActionSample) -> list[dict[str, str]]:
-    """Each channel over the chunk, scaled to its own range, as points of an SVG polyline."""
+def _plots(sample: ActionSample) -> list[dict[str, Any]]:
+    """The chunk's channels over time as points of SVG polylines.
+
+    Channels of one unit and one side that follow each other share a plot and its scale, which has 0 in it: noise looks small beside
+    motion, and signs are seen.
+    """
     actions = np.asarray(sample.actions, np.float64)
-    low, high = actions.min(0), actions.max(0)
-    shares = np.where(high > low, (actions - low) / np.where(high > low, high - low, 1.0), 0.5)
     width, height = _PLOT
-    across = np.linspace(0, width, len(actions)) if len(actions) > 1 else np.array([0.0])
-    return [
-        {
-            "name": f"{channel.name} {low[index]:.3g} to {high[index]:.3g} {channel.unit}",
-            "colour": _COLOURS[index % len(_COLOURS)],
-            "points": " ".join(
-                f"{x:.1f},{y:.1f}" for x, y in zip(across, 4 + (height - 8) * (1 - shares[:, index]), strict=True)
-            ),
-        }
-        for index, channel in enumerate(sample.embodiment.channels)
-    ]
+    across = np.linspace(0, width, max(len(actions), 2))
+    plots = []
+    channels = enumerate(sample.embodiment.channels)
+    for (unit, _, _), group in groupby(channels, key=lambda each: (each[1].unit, each[1].kind, _side(each[1].name))):
+        members = list(group)
+        shared = members[0][1].name.rpartition("_")[0] + "_"
+        if len(members) == 1 or not all(channel.name.startswith(shared) for _, channel in members):
+            shared = ""
+        values = actions[:, [index for index, _ in members]]
+        low, high = min(float(values.min()), 0.0), max(float(values.max()), 0.0)
+        up = 4 + (height - 8) * (high - np.vstack((values, values[-1:]) if len(values) == 1 else (values,))) / (
+            high - low or 1.0
+        )
+        curves = [
+            {
+                "name": channel.name.removeprefix(shared),
+                "colour": _COLOURS[place % len(_COLOURS)],
+                "points": " ".join(f"{x:.1f},{y:.1f}" for x, y in zip(across, up[:, place], strict=True)),
+            }
+            for place, (_, channel) in enumerate(members)
+        ]
+        zero = 4 + (height - 8) * high / (high - low or 1.0)
+        plots.append(
+            {"range": f"{shared.strip('_')} {low:.3g} to {high:.3g} {unit}".strip(), "zero": f"{zero:.1f}", "curves": curves}
+        )
+    return plots
+
+
+def _side(channel: str) -> str:
+    """The arm that a channel moves; empty where there is one."""
+    return next((side for side in ("left", "right") if channel.startswith(f"{side}_")), "")

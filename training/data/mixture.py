@@ -20,9 +20,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ...envs.embodiments import Embodiment
+from ...policies.qwen_vla.egocentric import Eigengrasps
 from ...policies.qwen_vla.normalization import DatasetStatistics
 from ..samples import Sample, Stream
 from .dataset import Dataset
+from .egocentric import HandDataset
 from .errors import DataError
 from .families import TABLE_1, Family
 from .schedule import Schedule, shuffled
@@ -105,7 +107,7 @@ class Mixture(Stream):
         skip_broken: Take another sample of the same source for one that does not read, instead of ending the training.
 
     Raises:
-        DataError: A source is empty, or two datasets have other statistics under one key.
+        DataError: A source is empty, or two datasets have other statistics under one key or other eigengrasps.
     """
 
     def __init__(
@@ -119,6 +121,7 @@ class Mixture(Stream):
         self.seed = seed
         self.skip_broken = skip_broken
         self.embodiments = _embodiments(datasets)
+        self.eigengrasps = _eigengrasps(datasets)
         self.statistics = _statistics(datasets)
         self._schedule = Schedule([source.weight for source in sources], seed)
 
@@ -206,3 +209,15 @@ def _statistics(datasets: Sequence[Dataset]) -> dict[str, DatasetStatistics]:
                     "robots another statistics_key, or fit the two together"
                 )
     return {key: statistics for key, (_, statistics) in known.items()}
+
+
+def _eigengrasps(datasets: Sequence[Dataset]) -> Eigengrasps | None:
+    """The one basis of hand poses; ``None`` where there are no hands."""
+    hands = [dataset for dataset in datasets if isinstance(dataset, HandDataset)]
+    for each in hands[1:]:
+        if each.eigengrasps != hands[0].eigengrasps:
+            raise DataError(
+                f"{each.name} and {hands[0].name} have different eigengrasps, and a policy has one basis; prepare them together: "
+                "vlarig data prepare MIXTURE"
+            )
+    return hands[0].eigengrasps if hands else None

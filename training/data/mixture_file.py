@@ -40,6 +40,9 @@ KINDS: dict[str, str] = {
     "vitra": "vlarig.training.data.mixture_file:open_vitra",
 }
 
+#: Options that name files and folders.
+_PATHS = ("folder", "file", "videos", "statistics_file")
+
 
 def read_mixture(file: str | Path) -> Mixture:
     """The mixture that a file names; paths in it are relative to its folder.
@@ -89,20 +92,32 @@ def clean_mixture(file: str | Path, workers: int, watch: Watch) -> Iterator[tupl
         yield str(path.parent / entry["folder"]), cleaning, stored
 
 
-def open_egodex(folder: Path, **options: Any) -> Dataset:
-    """EgoDex's episodes, see :class:`~.egodex.EgoDex`."""
+def open_unmixed(file: str | Path) -> list[Dataset]:
+    """The datasets that a mixture names, as far as they open before they are prepared.
+
+    Raises:
+        DataError: The file or a dataset does not read.
+    """
+    path = Path(file)
+    entries = _read_toml(path).get("datasets", [])
+    given = [{name: value for name, value in entry.items() if name != "weight"} for entry in entries]
+    return [dataset for entry in given for dataset in open_datasets(entry, path)]
+
+
+def open_egodex(folder: Path, horizon: int = 16, picture_height: int | None = 480, **options: Any) -> Dataset:
+    """EgoDex's episodes, see :class:`~.egodex.EgoDex` and :class:`~.egocentric.HandDataset`."""
     from .egocentric import HandDataset
     from .egodex import EgoDex
 
-    return HandDataset(EgoDex(folder, **options))
+    return HandDataset(EgoDex(folder, **options), horizon, picture_height)
 
 
-def open_vitra(folder: Path, videos: str, **options: Any) -> Dataset:
-    """VITRA's episodes, see :class:`~.vitra.Vitra`."""
+def open_vitra(folder: Path, videos: Path, horizon: int = 16, picture_height: int | None = 480, **options: Any) -> Dataset:
+    """VITRA's episodes, see :class:`~.vitra.Vitra` and :class:`~.egocentric.HandDataset`."""
     from .egocentric import HandDataset
     from .vitra import Vitra
 
-    return HandDataset(Vitra(folder, Path(videos), **options))
+    return HandDataset(Vitra(folder, videos, **options), horizon, picture_height)
 
 
 def open_datasets(entry: dict[str, Any], file: Path) -> list[Dataset]:
@@ -123,8 +138,8 @@ def open_datasets(entry: dict[str, Any], file: Path) -> list[Dataset]:
 
 
 def _call(make: Callable[..., Any], entry: dict[str, Any], file: Path) -> Any:
-    options = {name: value for name, value in entry.items() if name != "source"}
-    place = [file.parent / options.pop(name) for name in ("folder", "file") if name in options]
+    options = {name: file.parent / value if name in _PATHS else value for name, value in entry.items() if name != "source"}
+    place = [options.pop(name) for name in ("folder", "file") if name in options]
     try:
         return make(*place, **options)
     except TypeError as error:

@@ -6,8 +6,9 @@ The layout is a folder that a recorder of any simulator can write, an episode at
     episodes.jsonl      a line an episode:
         {"name": "123", "kind": "instruction_following", "instruction": "Leave the room ...",
          "times": [0.0, 0.5, ...], "poses": [[x, y, theta], ...], "frames": "videos/123.mp4"}
-    statistics.json     quantiles of the waypoints, by prepare_walks
     videos/123.mp4      or a folder of pictures that sort by name: frame i is seen at pose i
+    vlarig/             by ``vlarig data prepare`` (:mod:`~.preparation`): ``statistics.json``, the waypoints' quantiles and which lines
+                        are left out; ``cleaning.json``, why
 
 ``poses`` are in one fixed frame of the ground plane: x and y in m, theta in rad, counter-clockwise seen from above, 0 along x
 (:mod:`~vlarig.policies.qwen_vla.navigation`). ``times`` are seconds; a simulator without a clock counts its frames as half seconds.
@@ -24,8 +25,9 @@ Shapes: ``J`` waypoints of a walk, hence ``J + 1`` moments; ``H`` waypoints of a
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -37,7 +39,7 @@ from ...envs.errors import suggestion
 from ...policies.api import PolicyError
 from ...policies.qwen_vla.embodiments import VLNCE_R2R, VLNCE_RXR
 from ...policies.qwen_vla.navigation import WAYPOINTS, relative_waypoints, window
-from ...policies.qwen_vla.normalization import DatasetStatistics, statistics_from_data, statistics_of, statistics_to_data
+from ...policies.qwen_vla.normalization import DatasetStatistics, statistics_from_data, statistics_to_data
 from ..samples import ActionSample
 from .cleaning import CleaningReport
 from .errors import DataError
@@ -46,6 +48,9 @@ from .frames import read_frames
 
 #: Rate of the moments, in Hz (paper, section 3.2.4).
 RATE = 2.0
+
+#: Of waypoints, in m and rad. An agent that never steps aside has a dy of rounding errors, and quantiles would scale those to -1 to 1.
+RESOLUTION = 1e-5
 
 Kind = Literal["instruction_following", "object_searching", "target_tracking"]
 
@@ -90,6 +95,10 @@ class Walk:
         if not (np.isfinite(poses).all() and np.isfinite(times).all() and (np.diff(times) > 0).all()):
             raise DataError(f"the walk {self.name!r} has numbers that are not finite, or times that do not increase")
 
+    def moments(self) -> Moments:
+        """It at 2 Hz."""
+        return resample(self.times, np.array(self.poses))
+
 
 @dataclass(frozen=True, eq=False)
 class Moments:
@@ -102,6 +111,10 @@ class Moments:
 
     poses: np.ndarray
     frames: np.ndarray
+
+    def waypoints(self) -> np.ndarray:
+        """From each moment to the next, to :data:`RESOLUTION`, ``float64[J, 3]``."""
+        return np.round(relative_waypoints(self.poses) / RESOLUTION) * RESOLUTION + 0.0  # no -0
 
 
 def resample(times: Sequence[float], poses: np.ndarray, rate: float = RATE) -> Moments:
@@ -130,66 +143,58 @@ def frames_shown(moment: int, history: int) -> list[int]:
     return [moment] if count == 1 else np.rint(np.linspace(0, moment, count)).astype(int).tolist()
 
 
-def create_walks(folder: Path, name: str, embodiment: str = VLNCE_R2R.name) -> None:
-    """Begin a data set in a folder.
+@dataclass(frozen=True)
+class PreparedWalks:
+    """What is beside the data.
 
-    Args:
-        folder: An empty folder, or none yet.
-        name: Names the data set.
-        embodiment: Whose walks they are: ``vlnce_r2r`` or ``vlnce_rxr``.
-
-    Raises:
-        DataError: There is a data set already, or no such embodiment.
+    Attributes:
+        lines: Lines of ``episodes.jsonl`` that were looked at.
+        left_out: Numbers of those that are no samples, from 1.
+        statistics: Quantiles of the waypoints.
     """
-    _walker(embodiment, folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    if (folder / "dataset.json").exists():
-        raise DataError(f"{folder} holds a data set already; add to it, or choose another folder")
-    (folder / "dataset.json").write_text(json.dumps(_FORMAT | {"name": name, "embodiment": embodiment}) + "\n")
-    (folder / "episodes.jsonl").touch()
 
+    lines: int
+    left_out: tuple[int, ...]
+    statistics: Mapping[str, DatasetStatistics]
 
-def add_walk(folder: Path, walk: Walk) -> None:
-    """Append an episode whose frames are in place. One process at a time writes to a folder."""
-    with (folder / "episodes.jsonl").open("a") as file:
-        file.write(json.dumps(asdict(walk)) + "\n")
+    def write(self, folder: Path) -> None:
+        """Into the data's folder."""
+        (folder / "vlarig").mkdir(exist_ok=True)
+        data = {"lines": self.lines, "left_out": self.left_out, "statistics": statistics_to_data(self.statistics)}
+        (folder / "vlarig" / "statistics.json").write_text(json.dumps(data))
 
+    @classmethod
+    def read(cls, folder: Path) -> PreparedWalks:
+        """Out of the data's folder.
 
-def prepare_walks(folder: Path) -> DatasetStatistics:
-    """Fit the quantiles of the waypoints of all walks, and store them in ``statistics.json``.
-
-    Raises:
-        DataError: The folder holds no data set, or a line of it is no walk.
-    """
-    name, embodiment = _header(folder)
-    walks = _walks(folder)
-
-    class Waypoints:
-        def __iter__(self) -> Iterator[np.ndarray]:
-            return (relative_waypoints(resample(walk.times, np.array(walk.poses)).poses) for walk in walks)
-
-    try:
-        statistics = DatasetStatistics(statistics_of(Waypoints(), name))
-    except PolicyError as error:
-        raise DataError(f"{folder} has no quantiles: {error}") from None
-    (folder / "statistics.json").write_text(json.dumps(statistics_to_data({embodiment.statistics_key: statistics})))
-    return statistics
+        Raises:
+            DataError: It is not there, or does not read.
+        """
+        path = folder / "vlarig" / "statistics.json"
+        try:
+            data = json.loads(path.read_text())
+            return cls(int(data["lines"]), tuple(map(int, data["left_out"])), statistics_from_data(data["statistics"]))
+        except FileNotFoundError:
+            raise DataError(f"{path} is missing; run: vlarig data prepare MIXTURE") from None
+        except (ValueError, KeyError, TypeError, PolicyError) as error:
+            raise DataError(f"{path} does not read ({error}); run again: vlarig data prepare MIXTURE") from None
 
 
 class NavigationDataset:
     """A folder of walks as a data set of the family ``navigation`` (:class:`~.dataset.Dataset`); its tasks are the kinds.
 
+    Whatever needs what ``vlarig data prepare`` writes raises :class:`DataError` before that has run.
+
     Args:
-        folder: The folder, which :func:`prepare_walks` has prepared.
+        folder: The folder.
         history: ``M``, the most frames shown.
         horizon: ``H``, the waypoints of a chunk: 8 in the paper (section 4.1).
 
     Raises:
-        DataError: The folder does not read; the sentence names the file and the line.
+        DataError: The folder holds no data set of walks.
     """
 
     family: Family = "navigation"
-    cleaning: CleaningReport | None = None
 
     def __init__(self, folder: Path, history: int = 8, horizon: int = WAYPOINTS) -> None:
         if history < 1 or horizon < 1:
@@ -197,16 +202,58 @@ class NavigationDataset:
         self.folder, self.history, self.horizon = folder, history, horizon
         self.name, self.embodiment = _header(folder)
         self.embodiments: tuple[Embodiment, ...] = (self.embodiment,)
-        self.walks = _walks(folder)
-        path = folder / "statistics.json"
+
+    @cached_property
+    def prepared(self) -> PreparedWalks:
+        """What is beside the data. Raises :class:`DataError` where it is not."""
+        return PreparedWalks.read(self.folder)
+
+    @property
+    def cleaning(self) -> CleaningReport | None:
+        """What is left out, and why."""
+        return CleaningReport.read(self.folder)
+
+    @property
+    def statistics(self) -> Mapping[str, DatasetStatistics]:
+        """Quantiles of all walks of the mixture."""
+        return self.prepared.statistics
+
+    @cached_property
+    def walks(self) -> tuple[Walk, ...]:
+        """Those that are kept. Raises :class:`DataError` where lines were written since they were prepared."""
+        lines = self.lines()
+        if len(lines) != self.prepared.lines:
+            raise DataError(
+                f"{self.folder} has {len(lines)} walks, {self.prepared.lines} are prepared; run again: vlarig data prepare MIXTURE"
+            )
+        left_out = set(self.prepared.left_out)
+        return tuple(self.walk(line, number) for number, line in enumerate(lines, 1) if number not in left_out)
+
+    def lines(self) -> list[str]:
+        """The walks as they are written. Raises :class:`DataError` where there are none."""
+        path = self.folder / "episodes.jsonl"
         try:
-            self.statistics: Mapping[str, DatasetStatistics] = statistics_from_data(json.loads(path.read_text()))
+            lines = path.read_text().splitlines()
         except FileNotFoundError:
-            raise DataError(f"{path} is missing; prepare the data set with prepare_walks") from None
-        except (ValueError, PolicyError) as error:
-            raise DataError(f"{path} does not read ({error}); prepare the data set anew") from None
-        counts = [len(resample(walk.times, np.array(walk.poses)).frames) for walk in self.walks]
-        self._ends = np.cumsum(counts, dtype=np.int64)
+            lines = []
+        if not lines:
+            raise DataError(f"{path} is missing or empty; is {self.folder} a data set of walks?")
+        return lines
+
+    def walk(self, line: str, number: int) -> Walk:
+        """The walk of a line. Raises :class:`DataError` where it is none."""
+        where = f"line {number} of {self.folder / 'episodes.jsonl'}"
+        try:
+            return _walk(json.loads(line))
+        except DataError as error:
+            raise DataError(f"{where}: {error}") from None
+        except (ValueError, TypeError, KeyError) as error:
+            raise DataError(f"{where} is no walk ({error}); write the line again or take it out") from None
+
+    @cached_property
+    def _ends(self) -> np.ndarray:
+        """Samples up to the end of each walk."""
+        return np.cumsum([len(walk.moments().frames) for walk in self.walks], dtype=np.int64)
 
     @property
     def tasks(self) -> Mapping[str, Sequence[int]]:
@@ -238,7 +285,7 @@ class NavigationDataset:
             raise IndexError(f"{self.name} has {len(self)} samples, expected an index from 0, got {index}")
         number = int(np.searchsorted(self._ends, index, side="right"))
         walk = self.walks[number]
-        moments = resample(walk.times, np.array(walk.poses))
+        moments = walk.moments()
         moment = len(moments.frames) - (int(self._ends[number]) - index)
         shown = moments.frames[frames_shown(moment, self.history)].tolist()
         name = f"{self.name}/{walk.name}/{moment}"
@@ -246,7 +293,7 @@ class NavigationDataset:
             images = read_frames(self.folder / walk.frames, shown)
         except DataError as error:
             raise DataError(f"{name}: {error}") from None
-        actions = window(relative_waypoints(moments.poses), moment, self.horizon).astype(np.float32)
+        actions = window(moments.waypoints(), moment, self.horizon).astype(np.float32)
         observation = Observation(images={"ego": images}, state=np.zeros(0, np.float32), instruction=walk.instruction)
         return ActionSample(name, observation, self.embodiment, actions, self.horizon)
 
@@ -272,23 +319,6 @@ def _header(folder: Path) -> tuple[str, Embodiment]:
     ):
         raise DataError(f"{path} is not of the format {_FORMAT} with a name and an embodiment")
     return str(data["name"]), _walker(str(data["embodiment"]), folder)
-
-
-def _walks(folder: Path) -> list[Walk]:
-    path = folder / "episodes.jsonl"
-    try:
-        lines = path.read_text().splitlines()
-    except FileNotFoundError:
-        raise DataError(f"{path} is missing; is {folder} a data set of walks?") from None
-    walks = []
-    for number, line in enumerate(lines, 1):
-        try:
-            walks.append(_walk(json.loads(line)))
-        except DataError as error:
-            raise DataError(f"line {number} of {path}: {error}") from None
-        except (ValueError, TypeError, KeyError) as error:
-            raise DataError(f"line {number} of {path} is no walk ({error}); write the line again or take it out") from None
-    return walks
 
 
 def _walk(data: Any) -> Walk:

@@ -29,8 +29,8 @@ import numpy as np
 
 from ...policies.qwen_vla.egocentric import axis_angle
 from .egocentric import Hand, HandEpisode, Hands
-from .errors import DataError
-from .frames import frame_rate, read_frames
+from .errors import DataError, MissingFrames
+from .frames import frame_rate, need_frames, read_frames
 from .object_arrays import read_object
 
 #: Endings of the videos of the four sources.
@@ -58,7 +58,12 @@ class Vitra:
 
     def names(self) -> list[str]:
         """The episodes by name."""
-        return sorted(path.stem for path in (self.folder / "episodic_annotations").glob("*.npy"))
+        found = sorted(path.stem for path in (self.folder / "episodic_annotations").glob("*.npy"))
+        if not found:
+            raise DataError(
+                f"{self.folder} has no episodic_annotations/NAME.npy in it; name a data set's folder of VITRA's release"
+            )
+        return found
 
     def describe(self, name: str) -> HandEpisode:
         """The episode, with the words of each of its frames."""
@@ -67,6 +72,9 @@ class Vitra:
         step = float(np.median(np.diff(frames))) if len(frames) > 1 else 1.0
         if not step > 0:
             raise DataError(f"{name}: video_decode_frame does not increase")
+        for last in {int(frame) // PART: int(frame) for frame in frames}.values():
+            path, index = self._video(data, last, name)
+            need_frames(path, index + 1)
         rate = self.rate or frame_rate(self._video(data, int(frames[0]), name)[0])
         return HandEpisode(name, self.name, rate / step, len(frames), _spans(data, len(frames), name))
 
@@ -98,7 +106,9 @@ class Vitra:
                 path = self.videos / f"{stem}{ending}"
                 if path.is_file():
                     return path, index
-        raise DataError(f"{name}: the video {video} is not in {self.videos}; get it from its own publisher, whole or in parts")
+        raise MissingFrames(
+            f"{name}: the video {video} is not in {self.videos}; get it from its own publisher, whole or in parts"
+        )
 
 
 def _hand(data: Any, where: str, rows: slice) -> Hand:

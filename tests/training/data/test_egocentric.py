@@ -10,10 +10,12 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from drawn_hands import AXES, write_egodex, write_vitra
 from recordings import film, frame_shown
 
 from vlarig.policies.qwen_vla.egocentric import Eigengrasps, actions_to_hands, rotation_matrix
 from vlarig.policies.qwen_vla.embodiments import REAL_HUMAN
+from vlarig.training.data.cleaning import CleaningReport
 from vlarig.training.data.dataset import Dataset
 from vlarig.training.data.egocentric import (
     Hand,
@@ -21,22 +23,16 @@ from vlarig.training.data.egocentric import (
     HandEpisode,
     Hands,
     chunk_of,
-    fit_eigengrasps,
-    prepare_hands,
     sample_spans,
 )
-from vlarig.training.data.egodex import FINGERS, FLAT, JOINTS, EgoDex, flat_hand, joint_pose, joint_rotations
+from vlarig.training.data.egodex import FINGERS, FLAT, EgoDex, flat_hand, joint_pose, joint_rotations
 from vlarig.training.data.errors import DataError
+from vlarig.training.data.mixture import mix
 from vlarig.training.data.object_arrays import read_object
+from vlarig.training.data.preparation import prepare_hands
 from vlarig.training.data.vitra import Vitra
 
 FRAMES = 34
-
-#: MANO's axes in made-up wrist frames; the two hands' differ, as ARKit's do.
-AXES = {"left": np.diag([1.0, -1.0, -1.0]), "right": np.eye(3)}
-
-#: Where the knuckles are in MANO's axes of a right hand, in m; on a left one x is flipped.
-KNUCKLES = {"IndexFinger": (-0.09, 0, 0.025), "MiddleFinger": (-0.095, 0, 0), "LittleFinger": (-0.075, -0.01, -0.045)}
 
 
 def motion(seed: int, frames: int = FRAMES) -> np.ndarray:
@@ -56,43 +52,30 @@ def poses(seed: int, frames: int = FRAMES) -> np.ndarray:
     return 0.1 + np.sin(np.linspace(0, 3, frames)[:, None] * rng.uniform(1, 4, 8) + rng.uniform(0, 6, 8)) @ modes
 
 
-def write_egodex(path: Path, seed: int = 0, frames: int = FRAMES, **attributes: str) -> dict[str, Hand]:
-    """An episode in EgoDex's layout, and the hands in it in MANO's convention."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    hands = {}
-    with h5py.File(path.with_suffix(".hdf5"), "w") as file:
-        file.attrs.update({"llm_type": "reset", "llm_description": "Stack the cups.", "llm_description2": "None"} | attributes)
-        file["camera/intrinsic"] = np.eye(3, dtype=np.float32)
-        file["transforms/camera"] = motion(seed + 90, frames).astype(np.float32)
-        for number, side in enumerate(AXES):
-            axes, wrist, pose = AXES[side], motion(seed * 2 + number, frames), poses(seed * 2 + number, frames)
-            hands[side] = Hand(wrist, pose, np.ones(frames, bool))
-            arkit = wrist.copy()
-            arkit[:, :3, :3] = wrist[:, :3, :3] @ axes.T
-            turns = joint_rotations(pose, arkit[:, :3, :3], axes, side)
-            file[f"transforms/{side}Hand"] = arkit.astype(np.float32)
-            file[f"confidences/{side}Hand"] = np.full(frames, 0.9, np.float32)
-            for index, joint in enumerate(JOINTS):
-                place = np.array(KNUCKLES.get(joint.removesuffix("Knuckle"), (-0.05, 0, 0)))
-                place = place * (-1, 1, 1) if side == "left" else place
-                frame = np.tile(np.eye(4), (frames, 1, 1))
-                frame[:, :3, :3], frame[:, :3, 3] = turns[:, index], wrist[:, :3, 3] + wrist[:, :3, :3] @ place
-                file[f"transforms/{side}{joint}"] = frame.astype(np.float32)
+def write_episode(path: Path, seed: int = 0, frames: int = FRAMES, **attributes: str) -> dict[str, Hand]:
+    """An episode in EgoDex's layout, with a video that shows the frames' numbers, and the hands in it in MANO's convention."""
+    numbers = {"left": seed * 2, "right": seed * 2 + 1}
+    hands = {side: Hand(motion(n, frames), poses(n, frames), np.ones(frames, bool)) for side, n in numbers.items()}
+    write_egodex(path, hands, **attributes)
+    film(path.with_suffix(".mp4"), frames)
     return hands
 
 
-def prepared(folder: Path, episodes: int = 3, horizon: int = 8) -> HandDataset:
+def prepared(*datasets: HandDataset) -> list[CleaningReport]:
+    return [report for _, report in prepare_hands(datasets, None, lambda name, there, wanted: None)]
+
+
+def recorded(folder: Path, episodes: int = 3, horizon: int = 8) -> HandDataset:
     for number in range(episodes):
-        write_egodex(folder / "part1" / ("stack" if number < 2 else "fold") / str(number), number)
-        film(folder / "part1" / ("stack" if number < 2 else "fold") / f"{number}.mp4", FRAMES)
-    source = EgoDex(folder)
-    assert prepare_hands(source, fit_eigengrasps([source]), horizon).dropped == 0
-    return HandDataset(source)
+        write_episode(folder / "part1" / ("stack" if number < 2 else "fold") / str(number), number)
+    (report,) = prepared(HandDataset(EgoDex(folder), horizon))
+    assert report.dropped == 0
+    return HandDataset(EgoDex(folder), horizon)
 
 
 def test_actions_lead_back_to_the_wrists_and_the_fingers_of_the_recording(tmp_path):
-    dataset = prepared(tmp_path)
-    truth = write_egodex(tmp_path / "again", 1)
+    dataset = recorded(tmp_path)
+    truth = write_episode(tmp_path / "again", 1)
     start = next(index for index in range(len(dataset)) if dataset[index].name == "egodex/part1/stack/1/5")
     sample = dataset[start]
     assert sample.actions.shape == (8, 32) and sample.actions.dtype == np.float32
@@ -108,7 +91,7 @@ def test_actions_lead_back_to_the_wrists_and_the_fingers_of_the_recording(tmp_pa
 
 
 def test_a_basis_that_is_too_small_errs_by_what_it_leaves_out(tmp_path):
-    truth = write_egodex(tmp_path / "0")
+    truth = write_episode(tmp_path / "0")
     hands = EgoDex(tmp_path).read("0")
     joints = np.concatenate((hands.left.joints, hands.right.joints))
     basis = Eigengrasps.fit([joints])
@@ -164,7 +147,7 @@ def test_another_rest_pose_reads_as_a_flat_hand(side):
 
 
 def test_a_sample_shows_the_frame_at_which_it_begins(tmp_path):
-    dataset: Dataset = copy.deepcopy(prepared(tmp_path))
+    dataset: Dataset = copy.deepcopy(recorded(tmp_path))
     names = [dataset[index].name for index in (0, 32, 33)]
     assert names == ["egodex/part1/fold/2/0", "egodex/part1/fold/2/32", "egodex/part1/stack/0/0"]
     for index in (0, 7, 32, 40):
@@ -179,12 +162,12 @@ def test_a_sample_shows_the_frame_at_which_it_begins(tmp_path):
 
 
 def test_a_lost_hand_ends_the_chunk_and_an_unseen_one_rests(tmp_path):
-    write_egodex(tmp_path / "0")
+    write_episode(tmp_path / "0")
     with h5py.File(tmp_path / "0.hdf5", "a") as file:
         file["confidences/leftHand"][10:] = 0.0
     source = EgoDex(tmp_path)
     hands = source.read("0")
-    basis = fit_eigengrasps([source])
+    basis = Eigengrasps.fit([hands.left.joints, hands.right.joints])
     assert len(chunk_of(hands, 30.0, 16, basis)[0]) == 9
     later = source.read("0", 12)
     actions, state = chunk_of(later, 30.0, 16, basis)
@@ -211,31 +194,73 @@ def test_poses_of_another_rate_are_interpolated():
     ],
 )
 def test_a_reversible_task_says_which_way_it_went(tmp_path, attributes, words):
-    write_egodex(tmp_path / "0", **attributes)
+    write_episode(tmp_path / "0", **attributes)
     assert EgoDex(tmp_path).describe("0").spans == ((0, FRAMES, words),)
 
 
 def test_episodes_that_do_not_read_are_counted_and_the_rest_goes_on(tmp_path):
-    for number in range(4):
-        write_egodex(tmp_path / "task" / str(number), number)
+    for number in range(9):
+        write_episode(tmp_path / "task" / str(number), number)
+
+    def opened(number: int) -> h5py.File:
+        return h5py.File(tmp_path / "task" / f"{number}.hdf5", "a")
+
     (tmp_path / "task" / "1.hdf5").write_bytes(b"half a file")
-    with h5py.File(tmp_path / "task" / "3.hdf5", "a") as file:
+    with opened(3) as file:
         file["transforms/leftHand"][5, 0, :3] *= 1.5
-    source = EgoDex(tmp_path)
-    report = prepare_hands(source, fit_eigengrasps([source]))
-    assert report.counts == {"does not read": 2}
-    assert [drop.episode for drop in report.examples["does not read"]] == ["task/1", "task/3"]
-    assert "a wrist pose is not a rotation" in report.examples["does not read"][1].detail
-    assert {episode.name for episode in HandDataset(source).episodes} == {"task/0", "task/2"}
+    with opened(4) as file:
+        del file["transforms/rightThumbKnuckle"]
+    film(tmp_path / "task" / "5.mp4", 20)
+    (tmp_path / "task" / "6.mp4").unlink()
+    with opened(7) as file:
+        file["confidences/leftHand"][:], file["confidences/rightHand"][:] = 0.0, 0.0
+    with opened(8) as file:
+        file.attrs["llm_description"] = "None"
+    (report,) = prepared(HandDataset(EgoDex(tmp_path)))
+    found = {drop.episode: (reason, drop.detail) for reason, drops in report.examples.items() for drop in drops}
+    expected = {
+        "task/1": ("does not read", "1.hdf5 does not open"),
+        "task/3": ("does not read", "a wrist pose is not a rotation"),
+        "task/4": ("does not read", "4.hdf5 has no transforms/rightThumbKnuckle; is it an episode of EgoDex?"),
+        "task/5": ("missing frames", "5.mp4 has 20 frames, the poses need 34"),
+        "task/6": ("missing frames", "6.mp4 is missing"),
+        "task/7": ("no tracked hand", "in none of its 34 frames is a hand tracked"),
+        "task/8": ("no instruction", "none of its 34 frames has words"),
+    }
+    assert set(found) == set(expected)
+    for episode, (reason, words) in expected.items():
+        assert found[episode][0] == reason and words in found[episode][1]
+    dataset = HandDataset(EgoDex(tmp_path))
+    assert {episode.name for episode in dataset.episodes} == {"task/0", "task/2"}
     assert json.loads((tmp_path / "vlarig" / "cleaning.json").read_text())["kept"] == 2
-    assert HandDataset(source).cleaning == report
-    film(tmp_path / "task" / "0.mp4", 5)
+    assert dataset.cleaning == report
+    film(tmp_path / "task" / "0.mp4", 5)  # after it was prepared
     with pytest.raises(DataError, match=r"0\.mp4 has no frame 20, the last that decodes is 4"):
-        HandDataset(source)[20]
+        dataset[20]
+
+
+def test_two_data_sets_of_hands_share_a_basis_and_quantiles(tmp_path):
+    write_episode(tmp_path / "egodex" / "task" / "0")
+    write_one_hand(tmp_path / "vitra", "Ego4D_kitchen_ep_000000")
+    film(tmp_path / "kitchen.mp4", FRAMES + 3)
+    sources = (EgoDex(tmp_path / "egodex"), Vitra(tmp_path / "vitra", tmp_path))
+    prepared(*(HandDataset(source) for source in sources))
+    both = [HandDataset(source) for source in sources]
+    mixture = mix(both)
+    assert mixture.eigengrasps == both[0].eigengrasps == both[1].eigengrasps
+    alone = Eigengrasps.fit([both[0].source.read("task/0").left.joints])
+    assert mixture.eigengrasps != alone
+    prepared(both[1])
+    with pytest.raises(DataError, match=r"vitra and egodex have different eigengrasps.*vlarig data prepare"):
+        mix([HandDataset(source) for source in sources])
+    with pytest.raises(DataError, match=r"have the horizons \[16, 8\]; give them one"):
+        prepared(both[0], HandDataset(sources[1], 8))
+    with pytest.raises(DataError, match="prepared for chunks of 16 steps, and the mixture has horizon = 8"):
+        len(HandDataset(sources[0], 8))
 
 
 def test_joints_that_are_not_a_hand_s_are_refused(tmp_path):
-    write_egodex(tmp_path / "0")
+    write_episode(tmp_path / "0")
     with h5py.File(tmp_path / "0.hdf5", "a") as file:
         for finger in FINGERS[:3]:
             file["transforms/rightHand"][:, :3, 3] = file[f"transforms/right{finger}Knuckle"][:, :3, 3]
@@ -243,34 +268,20 @@ def test_joints_that_are_not_a_hand_s_are_refused(tmp_path):
         EgoDex(tmp_path).read("0")
 
 
-def write_vitra(folder: Path, name: str, frames: int = FRAMES, **changes: object) -> dict[str, Hand]:
+def write_one_hand(folder: Path, name: str, **changes: object) -> dict[str, Hand]:
     """An episode in VITRA's layout, whose left hand is never seen."""
-    (folder / "episodic_annotations").mkdir(parents=True, exist_ok=True)
-    seen = Hand(motion(7, frames), poses(7, frames), np.ones(frames, bool))
-    hands = {"left": Hand(np.tile(np.eye(4), (frames, 1, 1)), np.zeros((frames, 45)), np.zeros(frames, bool)), "right": seen}
-    data: dict[str, object] = {
-        "video_name": "kitchen",
-        "video_decode_frame": np.arange(3, 3 + frames),
-        "extrinsics": motion(8, frames),
-        "anno_type": "right",
-        "text": {"left": [("Hold the lid.", (np.int64(20), frames))], "right": [("Pick up the spoon.", (0, np.int64(30)))]},
-    }
-    for side, hand in hands.items():
-        data[side] = {
-            "global_orient_worldspace": hand.wrist[:, :3, :3],
-            "transl_worldspace": hand.wrist[:, :3, 3],
-            "hand_pose": rotation_matrix(hand.joints.reshape(-1, 15, 3)),
-            "kept_frames": hand.tracked.astype(np.int64),
-        }
-    np.save(folder / "episodic_annotations" / f"{name}.npy", np.array(data | changes, dtype=object))
+    unseen = Hand(np.tile(np.eye(4), (FRAMES, 1, 1)), np.zeros((FRAMES, 45)), np.zeros(FRAMES, bool))
+    hands = {"left": unseen, "right": Hand(motion(7), poses(7), np.ones(FRAMES, bool))}
+    text = {"left": [("Hold the lid.", (np.int64(20), FRAMES))], "right": [("Pick up the spoon.", (0, np.int64(30)))]}
+    write_vitra(folder, name, hands, **{"video_decode_frame": np.arange(3, 3 + FRAMES), "text": text} | changes)
     return hands
 
 
 def test_vitra_s_angles_are_mano_s_own(tmp_path):
-    truth = write_vitra(tmp_path, "Ego4D_kitchen_ep_000000")
+    truth = write_one_hand(tmp_path, "Ego4D_kitchen_ep_000000")
     film(tmp_path / "videos" / "kitchen.mp4", FRAMES + 3)
     source = Vitra(tmp_path, tmp_path / "videos")
-    prepare_hands(source, fit_eigengrasps([source]))
+    prepared(HandDataset(source))
     dataset = HandDataset(source)
     assert len(dataset) == 30 and dataset.hours == pytest.approx(FRAMES / 30 / 3600)
     first, later = dataset[4], dataset[20]
@@ -285,8 +296,8 @@ def test_vitra_s_angles_are_mano_s_own(tmp_path):
 
 
 def test_vitra_s_videos_may_be_cut_into_parts(tmp_path):
-    write_vitra(tmp_path, "epic_kitchen_ep_000000", video_decode_frame=np.arange(2000, 2000 + FRAMES))
-    film(tmp_path / "kitchen_part2.mp4", 20, rate=60)
+    write_one_hand(tmp_path, "epic_kitchen_ep_000000", video_decode_frame=np.arange(2000, 2000 + FRAMES))
+    film(tmp_path / "kitchen_part2.mp4", FRAMES, rate=60)
     source = Vitra(tmp_path, tmp_path)
     assert source.describe("epic_kitchen_ep_000000").rate == 60
     assert frame_shown(source.picture("epic_kitchen_ep_000000", 9)) == 9
@@ -309,10 +320,19 @@ def test_a_file_that_would_run_a_program_is_refused(tmp_path):
 
 
 def test_a_source_without_words_has_nothing_to_learn_from(tmp_path):
-    write_vitra(tmp_path, "Ego4D_kitchen_ep_000000", text={"left": [], "right": []})
+    write_one_hand(tmp_path, "Ego4D_kitchen_ep_000000", text={"left": [], "right": []})
+    film(tmp_path / "kitchen.mp4", FRAMES + 3)
     source = Vitra(tmp_path, tmp_path, rate=30.0)
     assert source.describe("Ego4D_kitchen_ep_000000") == HandEpisode("Ego4D_kitchen_ep_000000", "vitra", 30.0, FRAMES, ())
-    with pytest.raises(DataError, match="has no episode to learn from"):
-        prepare_hands(source, Eigengrasps.fit([poses(0)]))
-    with pytest.raises(DataError, match="is missing; prepare the data set"):
-        HandDataset(source)
+    with pytest.raises(
+        DataError, match=r"has no episode to learn from, of 1; the first, Ego4D_kitchen_ep_000000: no instruction, none of"
+    ):
+        prepared(HandDataset(source))
+    with pytest.raises(DataError, match="is missing; run: vlarig data prepare MIXTURE"):
+        len(HandDataset(source))
+
+
+@pytest.mark.parametrize("source", [EgoDex(Path("none")), Vitra(Path("none"), Path("none"))])
+def test_a_folder_of_another_layout_is_named(source):
+    with pytest.raises(DataError, match=r"none has no .* in it; name"):
+        source.names()

@@ -3,28 +3,26 @@
 from __future__ import annotations
 
 import copy
+import re
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
+from drawn_walks import record_walks, write_walks
 from recordings import film, frame_shown, pictures
 
 from vlarig.policies.qwen_vla.embodiments import VLNCE_R2R
 from vlarig.policies.qwen_vla.navigation import absolute_poses, wrap_angle
+from vlarig.training.data.cleaning import CleaningReport
 from vlarig.training.data.dataset import Dataset
 from vlarig.training.data.errors import DataError
-from vlarig.training.data.navigation import (
-    NavigationDataset,
-    Walk,
-    add_walk,
-    create_walks,
-    frames_shown,
-    prepare_walks,
-    resample,
-)
+from vlarig.training.data.mixture import mix
+from vlarig.training.data.navigation import Kind, NavigationDataset, Walk, frames_shown, resample
+from vlarig.training.data.preparation import prepare_walks
 
 
-def walk(name: str, frames: int, rate: float, seed: int = 0, kind: str = "instruction_following") -> Walk:
+def walk(name: str, frames: int, rate: float, seed: int = 0, kind: Kind = "instruction_following") -> Walk:
     """A walk that turns more than once about itself."""
     rng = np.random.default_rng(seed)
     times = 3.0 + np.arange(frames) / rate
@@ -35,13 +33,16 @@ def walk(name: str, frames: int, rate: float, seed: int = 0, kind: str = "instru
 
 
 def recorded(folder: Path, *walks: Walk) -> NavigationDataset:
-    create_walks(folder, "made_up")
     for each in walks:
-        rate = round(1 / (each.times[1] - each.times[0]))
-        film(folder / each.frames, len(each.times), rate)
-        add_walk(folder, each)
-    prepare_walks(folder)
+        film(folder / each.frames, len(each.times), round(1 / (each.times[1] - each.times[0])))
+    write_walks(folder, [asdict(each) for each in walks])
+    prepared(folder)
     return NavigationDataset(folder)
+
+
+def prepared(*folders: Path) -> list[CleaningReport]:
+    datasets = [NavigationDataset(folder) for folder in folders]
+    return [report for _, report in prepare_walks(datasets, lambda name, there, wanted: None)]
 
 
 def test_the_waypoints_of_successive_samples_lead_through_the_poses(tmp_path):
@@ -53,8 +54,8 @@ def test_the_waypoints_of_successive_samples_lead_through_the_poses(tmp_path):
         assert sample.actions.shape == (8, 3) and sample.embodiment is VLNCE_R2R and sample.name == f"made_up/a/{moment}"
         ahead = np.array(given.poses)[moment : moment + 9]
         led = absolute_poses(ahead[0], sample.actions)
-        np.testing.assert_allclose(led[: len(ahead)], ahead, atol=1e-5)
-        np.testing.assert_allclose(led[len(ahead) :], np.tile(ahead[-1], (9 - len(ahead), 1)), atol=1e-5)
+        np.testing.assert_allclose(led[: len(ahead)], ahead, atol=5e-5)
+        np.testing.assert_allclose(led[len(ahead) :], np.tile(ahead[-1], (9 - len(ahead), 1)), atol=5e-5)
     assert not dataset[11].actions.any()
 
 
@@ -71,8 +72,8 @@ def test_a_walk_of_another_rate_is_sampled_twice_a_second(tmp_path):
     assert len(dataset) == 8  # 3.2 s: moments at 0, 0.5, ... 3.0 and the end
     assert [frame_shown(frame) for frame in dataset[7].observation["images"]["ego"]] == [0, 5, 10, 15, 20, 25, 30, 32]
     led = absolute_poses(np.array(given.poses[0]), dataset[0].actions[:7])
-    np.testing.assert_allclose(led[:7], np.array(given.poses)[:31:5], atol=1e-5)
-    np.testing.assert_allclose(led[7], given.poses[-1], atol=1e-5)
+    np.testing.assert_allclose(led[:7], np.array(given.poses)[:31:5], atol=5e-5)
+    np.testing.assert_allclose(led[7], given.poses[-1], atol=5e-5)
 
 
 def test_poses_between_frames_are_interpolated_by_the_shorter_turn():
@@ -123,33 +124,71 @@ def test_frames_may_be_pictures_in_a_folder(tmp_path):
         ),
     ],
 )
-def test_a_line_that_is_no_walk_is_named(tmp_path, line, sentence):
+def test_a_line_that_is_no_walk_is_left_out(tmp_path, line, sentence):
     recorded(tmp_path, walk("a", 4, 2.0))
     with (tmp_path / "episodes.jsonl").open("a") as file:
         file.write(line + "\n")
-    with pytest.raises(DataError, match=sentence):
-        NavigationDataset(tmp_path)
+    with pytest.raises(DataError, match=r"has 2 walks, 1 are prepared; run again: vlarig data prepare"):
+        len(NavigationDataset(tmp_path))
+    (report,) = prepared(tmp_path)
+    assert len(NavigationDataset(tmp_path)) == 4 and report.counts == {"does not read": 1}
+    (drop,) = report.examples["does not read"]
+    assert drop.episode == "line 2" and re.search(sentence, drop.detail)
+
+
+def test_a_channel_that_never_moves_has_no_quantiles_of_rounding_errors(tmp_path):
+    """A walker who turns on the spot and goes ahead: its dy is 1e-17 here and there."""
+    record_walks(tmp_path)
+    prepared(tmp_path)
+    dataset = NavigationDataset(tmp_path)
+    statistics = dataset.statistics["vlnce_r2r"].actions
+    assert statistics.q01 == (0.0, 0.0, 0.0) and statistics.q99[1] == 0.0
+    np.testing.assert_allclose(statistics.q99, (0.25, 0.0, np.pi / 12), atol=1e-5)
+    ahead, turning = dataset[0].actions, dataset[14].actions
+    np.testing.assert_allclose(ahead, np.tile((0.25, 0.0, 0.0), (8, 1)), atol=1e-5)
+    np.testing.assert_allclose(turning[:6], np.tile((0.0, 0.0, np.pi / 12), (6, 1)), atol=1e-5)
+
+
+def test_walks_in_two_folders_share_quantiles(tmp_path):
+    recorded(tmp_path / "a", walk("a", 12, 2.0))
+    recorded(tmp_path / "b", walk("b", 12, 2.0, 1))
+    with pytest.raises(DataError, match="both have statistics 'vlnce_r2r', which differ"):
+        mix([NavigationDataset(tmp_path / name) for name in "ab"])
+    prepared(tmp_path / "a", tmp_path / "b")
+    assert len(mix([NavigationDataset(tmp_path / name) for name in "ab"]).datasets) == 2
 
 
 def test_a_video_that_ends_early_is_named(tmp_path):
     given = walk("a", 20, 2.0)
-    dataset = recorded(tmp_path, given)
-    film(tmp_path / given.frames, 10, 2)
+    dataset = recorded(tmp_path, given, walk("b", 5, 2.0))
+    film(tmp_path / given.frames, 10, 2)  # after it was prepared
     assert len(dataset[9].observation["images"]["ego"]) == 8
     with pytest.raises(DataError, match=r"made_up/a/15: the video .*a\.mp4 has no frame 11, the last that decodes is 9"):
         dataset[15]
+    (report,) = prepared(tmp_path)
+    (drop,) = report.examples["missing frames"]
+    assert drop.episode == "line 1" and "a.mp4 has 10 frames, the poses need 20; is it whole?" in drop.detail
     (tmp_path / given.frames).write_bytes(b"no video")
     with pytest.raises(DataError, match=r"made_up/a/0: the video .*a\.mp4 does not open"):
         dataset[0]
+    (tmp_path / "videos" / "b.mp4").unlink()
+    with pytest.raises(
+        DataError, match=r"no episode to learn from, of 2; the first, line 1: does not read, the video .*a\.mp4 does"
+    ):
+        prepared(tmp_path)
 
 
 def test_a_folder_of_another_format_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"dataset\.json is missing"):
         NavigationDataset(tmp_path)
+    (tmp_path / "dataset.json").write_text(
+        '{"format": "vlarig-navigation", "version": 1, "name": "x", "embodiment": "vlnce_r2"}'
+    )
     with pytest.raises(DataError, match="the embodiment 'vlnce_r2', which walks nowhere"):
-        create_walks(tmp_path, "x", "vlnce_r2")
-    create_walks(tmp_path, "x")
-    with pytest.raises(DataError, match="holds a data set already"):
-        create_walks(tmp_path, "x")
-    with pytest.raises(DataError, match=r"statistics\.json is missing"):
         NavigationDataset(tmp_path)
+    write_walks(tmp_path, [])
+    with pytest.raises(DataError, match=r"episodes\.jsonl is missing or empty"):
+        prepared(tmp_path)
+    write_walks(tmp_path, [asdict(walk("a", 4, 2.0))])
+    with pytest.raises(DataError, match=r"statistics\.json is missing; run: vlarig data prepare MIXTURE"):
+        len(NavigationDataset(tmp_path))
