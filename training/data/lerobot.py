@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from ...benchmarks.captions import Description
+from ...benchmarks.captions import Description, Segment
 from ...envs.api import Observation
 from ...envs.embodiments import Embodiment
 from ...harness.lerobot_episode import need_data_extra
@@ -52,6 +52,7 @@ def open_lerobot(
     action_names: Sequence[str] | None = None,
     state_names: Sequence[str] | None = None,
     actions: ActionSource = "recorded",
+    segmented: bool = False,
     thresholds: Mapping[str, Any] | None = None,
     statistics_file: Path | str | None = None,
 ) -> LeRobotDataset:
@@ -68,6 +69,8 @@ def open_lerobot(
             names there or another order.
         state_names: The same for the numbers of the state.
         actions: ``from_states`` makes them by finite differences, of a dataset that has none.
+        segmented: Whether the instruction is that of the subtask, at whose end a chunk ends, as the paper has it of "subtask
+            trajectories" beside full ones (section 3.2.3); for recordings that ``vlarig record`` puts into words.
         thresholds: Those of cleaning that are not the defaults, by the names of :class:`~.cleaning.Thresholds`.
         statistics_file: Where quantiles are kept that are not stored with the dataset; ``meta/vlarig_statistics.json`` when ``None``.
             They are fitted, in passes over all numbers, where the file is not there.
@@ -79,7 +82,7 @@ def open_lerobot(
     """
     dataset = open_uncleaned(
         folder, horizon=horizon, name=name, family=family, embodiment=embodiment, cameras=cameras, action_names=action_names,
-        state_names=state_names, actions=actions,
+        state_names=state_names, actions=actions, segmented=segmented,
     )  # fmt: skip
     layout, dropped = dataset.layout, ()
     cleaning = stored_cleaning(dataset.meta, layout, thresholds_of(thresholds, dataset.name))
@@ -89,8 +92,17 @@ def open_lerobot(
             raise DataError(
                 f"cleaning left nothing of {folder} ({cleaning.report.counts}); give other thresholds, or leave it out"
             )
-        dataset = LeRobotDataset(dataset.meta.without(dropped), layout, dataset.name, family, horizon)
+        dataset = LeRobotDataset(dataset.meta.without(dropped), layout, dataset.name, family, horizon, segmented)
         dataset.cleaning = cleaning.report
+    if segmented:
+        silent = [
+            int(number) for number, found in zip(dataset.meta.numbers, dataset.descriptions, strict=True) if found is None
+        ]
+        if silent:
+            raise DataError(
+                f"{folder} has no segments of episode {silent[0]} and {len(silent) - 1} more; record a suite that has a describer, "
+                "with its expert, or leave segmented out"
+            )
     file = Path(statistics_file) if statistics_file else None
     statistics = stored_statistics(dataset.meta, layout, file, dataset.trajectories, dropped)
     dataset.statistics = {layout.embodiment.statistics_key: statistics}
@@ -108,12 +120,13 @@ def open_uncleaned(
     action_names: Sequence[str] | None = None,
     state_names: Sequence[str] | None = None,
     actions: ActionSource = "recorded",
+    segmented: bool = False,
 ) -> LeRobotDataset:
     """All episodes of a dataset, without statistics; arguments and errors as of :func:`open_lerobot`."""
     need_data_extra()
     meta = read_meta(Path(folder))
     layout = read_layout(meta, embodiment, cameras, action_names, state_names, actions)
-    return LeRobotDataset(meta, layout, name or Path(folder).resolve().name, family, horizon)
+    return LeRobotDataset(meta, layout, name or Path(folder).resolve().name, family, horizon, segmented)
 
 
 @dataclass(frozen=True)
@@ -146,7 +159,7 @@ class _Numbers:
 class LeRobotDataset:
     """A dataset that :func:`open_lerobot` opens. It is pickled without files; each process opens those that it reads."""
 
-    def __init__(self, meta: Meta, layout: Layout, name: str, family: Family, horizon: int) -> None:
+    def __init__(self, meta: Meta, layout: Layout, name: str, family: Family, horizon: int, segmented: bool = False) -> None:
         """Use :func:`open_lerobot` instead."""
         if horizon < 1:
             raise DataError(f"the horizon of {name} is {horizon}, expected 1 or more")
@@ -158,6 +171,7 @@ class LeRobotDataset:
         self.meta = meta
         self.layout = layout
         self._horizon = horizon
+        self._segmented = segmented
         self._steps = np.maximum(meta.lengths - layout.from_states, 0)
         self._ends = np.cumsum(self._steps)
         self._films = FilmReader()
@@ -179,6 +193,10 @@ class LeRobotDataset:
         parts: dict[str, list[np.ndarray]] = {}
         for place, words in enumerate(self.meta.episode_tasks):
             indices = np.arange(self._ends[place] - self._steps[place], self._ends[place])
+            if self._segmented:
+                for segment in self._segments(place):
+                    parts.setdefault(segment.label, []).append(indices[segment.begin : segment.end])
+                continue
             if len(words) == 1:
                 parts.setdefault(words[0], []).append(indices)
                 continue
@@ -224,13 +242,16 @@ class LeRobotDataset:
         numbers = self._numbers(place)
         sample = self._sample(place, frame)
         images = {view: self._picture(key, place, frame, numbers, sample)[None] for key, view in self.layout.cameras.items()}
+        if self._segmented:
+            segment = next(each for each in self._segments(place) if frame < each.end)
+            words, end = segment.label, segment.end
+        else:
+            words, end = self._words(int(numbers.tasks[frame]), place), int(self._steps[place])
         return ActionSample(
             name=sample,
-            observation=Observation(
-                images=images, state=numbers.states[frame], instruction=self._words(int(numbers.tasks[frame]), place)
-            ),
+            observation=Observation(images=images, state=numbers.states[frame], instruction=words),
             embodiment=self.layout.embodiment,
-            actions=numbers.actions[frame : frame + self._horizon],
+            actions=numbers.actions[frame : min(frame + self._horizon, end)],
             horizon=self._horizon,
         )
 
@@ -274,6 +295,11 @@ class LeRobotDataset:
             return False
         self._check_size(picture, key, sample)
         return True
+
+    def _segments(self, place: int) -> tuple[Segment, ...]:
+        description = self.descriptions[place]
+        assert description is not None  # open_lerobot made sure
+        return description.segments
 
     def _sample(self, place: int, frame: int) -> str:
         return f"{self.name}/{self.meta.numbers[place]}/{frame}"

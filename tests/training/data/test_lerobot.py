@@ -135,6 +135,27 @@ def test_subtasks_and_captions_are_kept(tmp_path: Path) -> None:
     check_samples(open_lerobot(folder, horizon=8), horizon=8, error=1.5)
 
 
+def test_a_segment_is_a_trajectory_with_its_own_instruction(tmp_path: Path) -> None:
+    folder = record_dataset(tmp_path / "demos", tmp_path / "staging", labels=True)
+    dataset = open_lerobot(folder, horizon=8, segmented=True)
+    seen = [dataset[index] for index in range(LENGTHS[0])]
+    assert [each.observation["instruction"] for each in seen] == ["reach the red cube"] * 5 + ["grasp the red cube"] * 7
+    assert [len(each.actions) for each in seen] == [5, 4, 3, 2, 1, 7, 6, 5, 4, 3, 2, 1]
+    assert all(each.horizon == 8 for each in seen)
+    whole = open_lerobot(folder, horizon=8)
+    assert all(np.array_equal(each.actions, whole[index].actions[: len(each.actions)]) for index, each in enumerate(seen))
+    assert {task: len(indices) for task, indices in dataset.tasks.items()} == {
+        "reach the red cube": 5 * len(LENGTHS),
+        "grasp the red cube": sum(LENGTHS) - 5 * len(LENGTHS),
+    }
+    assert [dataset[index].observation["instruction"] for index in dataset.tasks["grasp the red cube"][:3]] == [
+        "grasp the red cube"
+    ] * 3
+    silent = record_dataset(tmp_path / "silent", tmp_path / "silent_staging")
+    with pytest.raises(DataError, match="silent has no segments of episode 0 and 2 more; record a suite that has a describer"):
+        open_lerobot(silent, horizon=8, segmented=True)
+
+
 def test_quantiles_are_fitted_once(v21: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = open_v21(v21).statistics["test_arm"]
     assert first.actions == statistics_of([numbers(episode)[1] for episode in range(3)], "old")
