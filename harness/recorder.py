@@ -58,6 +58,10 @@ class Recorder:
         Raises:
             VlarigError: The disk cannot be written, or the simulator sent no frame of a step.
         """
+        if not self._cleaned:  # not before: only now the run is known to be ours alone; not in threads, which would meet
+            self._cleaned = True
+            for left in self._folder.glob(".draft-*"):
+                shutil.rmtree(left)
         await asyncio.to_thread(self._write, transition)
 
     async def fault(self, attempt: Attempt) -> None:
@@ -76,7 +80,8 @@ class Recorder:
         episode, env = transition.episode, transition.request.env
         if transition.request.chunk == 0:
             self._drop(env)
-            self._drafts[env] = _UnderWay(episode.key, self._begin(env))
+            draft = EpisodeDraft(self._folder / f".draft-{env}", self._suite.embodiment.control_frequency)
+            self._drafts[env] = _UnderWay(episode.key, draft)
         under_way = self._drafts[env]
         pictures, states = steps_of(transition)
         count = len(transition.result.steps)
@@ -91,13 +96,6 @@ class Recorder:
             del self._drafts[env]
         else:
             self._drop(env)
-
-    def _begin(self, env: int) -> EpisodeDraft:
-        if not self._cleaned:  # not before: only now the run is known to be ours alone
-            for left in self._folder.glob(".draft-*"):
-                shutil.rmtree(left)
-            self._cleaned = True
-        return EpisodeDraft(self._folder / f".draft-{env}", self._suite.embodiment.control_frequency)
 
     def _drop(self, env: int) -> None:
         if env in self._drafts:

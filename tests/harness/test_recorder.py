@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -18,7 +20,7 @@ from toy.suite import TOY_SUITE
 from vlarig.envs.api import Needs
 from vlarig.envs.errors import VlarigError
 from vlarig.harness import lerobot_writer
-from vlarig.harness.recorder import RecordingPlan
+from vlarig.harness.recorder import Recorder, RecordingPlan
 from vlarig.harness.runtimes.runtime import Runtime
 from vlarig.results.ledger import Ledger
 from vlarig.training.data.captions import CaptionDataset
@@ -155,6 +157,32 @@ def test_nothing_is_played_or_written_again(demos: Path, cli: Any) -> None:
     assert done.returncode == 0, done.stderr
     assert "complete already" in done.stdout
     assert contents(demos) == before
+
+
+def test_episodes_that_begin_at_once_keep_their_drafts_where_old_ones_are_left(tmp_path: Path) -> None:
+    for number in range(300):
+        (tmp_path / f".draft-{number}").mkdir()
+        (tmp_path / f".draft-{number}" / "ego.mp4").write_bytes(b"left by a death")
+    recorder = Recorder(tmp_path, TOY_SUITE)
+    observation = {"images": {"ego": np.zeros((1, 64, 64, 3), np.uint8)}, "state": np.zeros(4, np.float32)}
+    frames = SimpleNamespace(steps=(1,), states=np.zeros((1, 4)), views={"ego": np.zeros((1, 64, 64, 3), np.uint8)})
+
+    def first(env: int) -> Any:
+        return SimpleNamespace(
+            episode=SimpleNamespace(key=f"episode {env}"),
+            request=SimpleNamespace(env=env, chunk=0, observation=observation, privileged={}),
+            result=SimpleNamespace(steps=[0], over=False, snapshot=SimpleNamespace(step=1, frames=frames)),
+            reply=SimpleNamespace(stages=None),
+            actions=np.zeros((1, 3), np.float32),
+        )
+
+    async def all_at_once() -> None:
+        await asyncio.gather(*(recorder.emit(first(env)) for env in range(8)))
+
+    asyncio.run(all_at_once())
+    assert {path.name for path in tmp_path.iterdir()} == {f".draft-{env}" for env in range(8)}
+    recorder.close()
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow
