@@ -57,7 +57,12 @@ class Stopped(Terminated):
 
 @dataclass(frozen=True)
 class Measured:
-    """What a step measured, still on the device, for which no process waits yet."""
+    """What a step measured, still on the device, for which no process waits yet.
+
+    Attributes:
+        waited: Seconds that were spent on waiting for batches, in this step and all before it.
+        moment: When the step was given to the device.
+    """
 
     step: int
     names: tuple[str, ...]
@@ -120,8 +125,9 @@ class Trainer:
         self.checkpoints = Checkpoints(run / "checkpoints", config.checkpoints.keep)
         self.evaluations = Evaluations(config, run, self.bundle, reporter)
         self.measured: Measured | None = None
-        self._reported = (0, 0.0)
-        """The step and the moment of the last report."""
+        self._waited = 0.0
+        self._reported = (0, 0.0, 0.0)
+        """The step of the last report, its moment, and the seconds waited for batches until then."""
 
     def run(self) -> Path:
         """Train to the end; the folder of the trained policy."""
@@ -146,7 +152,7 @@ class Trainer:
         with StopSignals() as stop, self.evaluations:
             if first:
                 self._evaluate(first, stop)  # what was under way when it ended; a whole evaluation is not repeated
-            self._reported = (first, time.perf_counter())
+            self._reported = (first, time.perf_counter(), self._waited)
             self._steps(first, batches, stop)
         weights = full_weights(self.learner)
         if weights is not None:
@@ -163,10 +169,10 @@ class Trainer:
             chunks, tokens, stopping = self.group.sum(
                 [sum(len(each.chunk_names) for each in micro), sum(each.tokens for each in micro), stop.requested]
             )
-            waited = time.perf_counter() - began
+            self._waited += time.perf_counter() - began
             if stopping:
                 self._stop(step)
-            measured = self._step(step, micro, chunks, tokens, waited)
+            measured = self._step(step, micro, chunks, tokens)
             # The step before this one: by now it is done, so that reading it stops nothing.
             self._check()
             self.measured = measured
@@ -176,7 +182,7 @@ class Trainer:
                 self.checkpoints.save(self.learner, done)
                 self._evaluate(done, stop)
 
-    def _step(self, step: int, micro: Sequence[MicroBatch], chunks: float, tokens: float, waited: float) -> Measured:
+    def _step(self, step: int, micro: Sequence[MicroBatch], chunks: float, tokens: float) -> Measured:
         """Gradients of all micro-batches, then the update."""
         objective, device = self.config.objective, self.group.device
         totals, each = torch.zeros(2, device=device), []
@@ -193,7 +199,7 @@ class Trainer:
             names=tuple(name for one in micro for name in one.names),
             chunk_names=tuple(name for one in micro for name in one.chunk_names),
             tokens=sum(one.length for one in micro),
-            waited=waited,
+            waited=self._waited,
             moment=time.perf_counter(),
             each=torch.cat(each),
             totals=self.group.sum_tensor(totals),
@@ -223,8 +229,11 @@ class Trainer:
             self._refuse(measured, action, language)
         done = measured.step + 1
         if self.group.first and (done % self.config.report_every == 0 or done == self.config.steps):
-            objective, (step, began) = self.config.objective, self._reported
-            seconds, self._reported = (measured.moment - began) / (done - step), (done, measured.moment)
+            objective, (step, began, before) = self.config.objective, self._reported
+            self._reported = (done, measured.moment, measured.waited)
+            seconds, waited = (
+                (end - begin) / (done - step) for begin, end in ((began, measured.moment), (before, measured.waited))
+            )
             numbers = {
                 "loss": objective.action_weight * action + objective.language_weight * language,
                 "loss/action": action,
@@ -234,7 +243,8 @@ class Trainer:
                 "samples_per_second": self.config.batch_size / seconds,
                 "tokens_per_second": self.group.world * measured.tokens / seconds,
                 "time/step": seconds,
-                "time/data": measured.waited,
+                "time/data": waited,
+                "wait": waited / seconds,
             }
             self.reporter.report(done, {f"train/{name}": value for name, value in numbers.items()})
 

@@ -116,6 +116,18 @@ def test_batches_made_by_other_processes_are_the_same(tmp_path: Path) -> None:
     }
 
 
+def test_the_share_of_time_that_waits_for_data_is_reported(tmp_path: Path) -> None:
+    class Slow(Mixed):
+        def __getitem__(self, position: int) -> Any:
+            time.sleep(0.02)
+            return super().__getitem__(position)
+
+    found = trained(configuration("steps=3", "report_every=2"), tmp_path, Slow()).numbers
+    for numbers in found.values():
+        assert 8 * 0.02 < numbers["train/time/data"] < numbers["train/time/step"]  # a step, on average since the last report
+        assert numbers["train/wait"] == pytest.approx(numbers["train/time/data"] / numbers["train/time/step"])
+
+
 def test_without_pictures_no_picture_is_seen(tmp_path: Path) -> None:
     class Pictures(Random):
         def __getitem__(self, position: int) -> Any:
