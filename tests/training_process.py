@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -58,9 +59,9 @@ def configuration(*overrides: str) -> TrainConfig:
     return read_config("sft", None, (*OVERRIDES, *overrides))
 
 
-def main() -> None:
+def main(arguments: Sequence[str]) -> None:
     torch.set_num_threads(1)
-    run, losses, kill_at, *overrides = sys.argv[1:]
+    run, losses, kill_at, *overrides = arguments
     config = configuration(*overrides)
     if kill_at != "never":
         position = int(kill_at) * config.batch_size + 3
@@ -84,4 +85,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -3,25 +3,76 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 import shutil
+import socket
 import subprocess
 import sys
+from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
 import torch
+import training_process
 
 from vlarig.policies.qwen_vla.checkpoint import load
 
-SCRIPT = Path(__file__).parents[1] / "training_process.py"
+#: Each training is forked from a process in which it is imported already (see conftest.py): importing takes longer than 20 steps.
+SERVER = get_context("forkserver")
 
 
-def launch(run: Path, *overrides: str, count: int = 1, kill_at: int | str = "never") -> subprocess.CompletedProcess[str]:
-    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", str(count), "--standalone"] if count > 1 else []
-    words = [sys.executable, *torchrun, str(SCRIPT), str(run), str(run.parent / f"{run.name}.jsonl"), str(kill_at), *overrides]
-    return subprocess.run(words, capture_output=True, text=True, timeout=120, check=False)
+@dataclass(frozen=True)
+class Ended:
+    """What the processes of a training leave: the exit status of the first that failed, or 0, and what all of them wrote."""
+
+    returncode: int
+    stderr: str
+
+
+def launch(run: Path, *overrides: str, count: int = 1, kill_at: int | str = "never") -> Ended:
+    """A training in so many processes, with the variables that torchrun sets."""
+    arguments = [str(run), str(run.parent / f"{run.name}.jsonl"), str(kill_at), *overrides]
+    shared = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())} if count > 1 else {}
+    files = [run.parent / f"{run.name}-{rank}.txt" for rank in range(count)]
+    started = []
+    for rank, file in enumerate(files):
+        variables = shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} if count > 1 else {}
+        started.append(SERVER.Process(target=in_process, args=(arguments, variables, str(file))))
+        started[-1].start()
+    for each in started:
+        each.join(240)
+        if each.exitcode is None:
+            each.kill()
+            each.join()
+    codes = [each.exitcode or 0 for each in started]
+    return Ended(next(filter(None, codes), 0), "".join(file.read_text() for file in files))
+
+
+def in_process(arguments: list[str], variables: dict[str, str], file: str) -> None:
+    """The body of one of them."""
+    os.environ.update(variables)
+    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    for stream in (1, 2):
+        os.dup2(descriptor, stream)
+    training_process.main(arguments)
+
+
+def free_port() -> int:
+    """A port that nothing listens on."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+def torchrun(run: Path, *overrides: str, count: int) -> Ended:
+    """The same by torchrun itself, as users call it."""
+    words = ["-m", "torch.distributed.run", "--nproc-per-node", str(count), "--standalone", training_process.__file__]
+    words += [str(run), str(run.parent / f"{run.name}.jsonl"), "never", *overrides]
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=240, check=False)
+    return Ended(done.returncode, done.stderr)
 
 
 def losses(run: Path, name: str = "train/loss") -> dict[int, float]:
@@ -48,7 +99,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """20 steps by two processes that share the weights."""
     run = tmp_path_factory.mktemp("runs") / "two"
-    done = launch(run, count=2)
+    done = torchrun(run, count=2)
     assert done.returncode == 0, done.stderr
     return run
 
