@@ -7,9 +7,11 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from multiprocessing import get_context
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from demonstrations import Random
@@ -25,6 +27,9 @@ from vlarig.policies.qwen_vla.flow import SigmoidNormal
 from vlarig.policies.qwen_vla.model import build, parameter_counts
 from vlarig.training.batches import Collator
 from vlarig.training.config import OptimizerSettings
+from vlarig.training.data.lerobot import open_lerobot
+from vlarig.training.data.lerobot_files import read_meta
+from vlarig.training.data.mixture import mix
 from vlarig.training.learner import Learner
 from vlarig.training.parallel import Processes
 
@@ -33,7 +38,7 @@ TINY = PRESETS["tiny"]()
 
 @pytest.fixture
 def scripts() -> Iterator[Any]:
-    names = ("training", "training_on_paper", "counted", "marks", "machine", "qwen_vla")
+    names = ("training", "training_on_paper", "counted", "marks", "machine", "qwen_vla", "loader", "demos")
     with speed_scripts(*names) as modules:
         yield SimpleNamespace(**dict(zip(names, modules, strict=True)))
 
@@ -55,7 +60,8 @@ def three_passes(forward: dict[str, int]) -> int:
 def test_a_step_is_the_trainers_and_its_parts_add_up_to_it(scripts: Any) -> None:
     options = scripts.training.Options("tiny", batch=4, micro_batch=2, turns=2)
     machine = scripts.machine.Machine("cpu", 1)
-    with ProcessPoolExecutor(1, get_context("spawn")) as process:  # as the script does, so that the peak memory is its own
+    # As the script does, so that the peak memory is its own; its threads are, too.
+    with ProcessPoolExecutor(1, get_context("forkserver"), torch.set_num_threads, (1,)) as process:
         measured, flops, needed = process.submit(scripts.training.measure, machine, options, "all", True).result()
     assert [len(each) for each in (measured.seconds, measured.split, measured.peaks)] == [2, 2, 2]
     assert all(set(split) == set(scripts.training.PARTS) for split in measured.split)
@@ -125,6 +131,30 @@ def test_times_of_links_by_hand(scripts: Any) -> None:
     step = paper.Step(micro_batches=4, computing=8, gathers=4, root=0.5, reductions=3, copies=0, last=0.25, update=0.125)
     assert step.overlapped == 3 * 2 + (1 + 3) + 0.5 + 0.25 + 0.125
     assert step.hidden == pytest.approx(1 - (2 + 0.5 + 0.25) / 7.75)
+
+
+def test_a_loader_is_compared_with_a_loop_that_decodes_the_same_frames(scripts: Any, tmp_path: Path) -> None:
+    """The bare loops give the pictures of the samples, bit for bit, in order, across episodes, and at random."""
+    scripts.demos.make_demos(tmp_path, episodes=3, size=64, lengths=(9, 12))
+    dataset, meta = open_lerobot(tmp_path, horizon=16), read_meta(tmp_path)
+    loader, mixture, cameras = scripts.loader, mix([dataset], [1.0]), list(meta.films)
+    end, films = int(meta.lengths[0]), [loader.Films(meta, cameras, keeps) for keeps in (True, False)]
+    for indices in (range(end - 2, end + 3), [end + 7, 1, 0]):
+        expected = [dataset[index].observation["images"].values() for index in indices]
+        for each in films:
+            found = list(each.at_random(indices))
+            assert np.array_equal(found, [picture[0] for pictures in expected for picture in pictures])
+            if isinstance(indices, range):
+                by_camera = [picture[0] for pictures in zip(*expected, strict=True) for picture in pictures]
+                assert np.array_equal(list(each.in_order(indices)), by_camera)
+    options = loader.Samples(preset="tiny", samples=4, micro_batch=2, workers=(0,), turns=2)
+    for subject in loader.subjects(options, mixture):
+        rates = loader.compare(subject, meta, cameras, options.turns)
+        assert [len(each) for each in (rates.ours, rates.kept, rates.plain)] == [2, 2, 2]
+        assert min(rates.ours) > 0
+    share, rate = loader.waits(loader.Waits(preset="tiny", batch=4, micro_batch=2, steps=2), mixture, 0)
+    assert 0 < share < 1
+    assert rate > 0
 
 
 class Exchanged(TorchDispatchMode):
