@@ -69,7 +69,6 @@ HARMLESS = {
         "tests/training/data/test_egocentric.py",
         "numpy.save without allow_pickle=False",
     ): "a file of that kind that would run a program",
-    ("training/batches.py", "multiprocessing"): "how a DataLoader starts its own children, who get the training's own data",
     ("tests/test_docs.py", "shell that is not False"): "the command lines that a page of ours shows",
 }
 

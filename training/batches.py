@@ -9,10 +9,8 @@ Shapes: ``C`` samples with a chunk, ``H`` steps of the longest, ``K`` channels.
 from __future__ import annotations
 
 import dataclasses
-import multiprocessing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from multiprocessing.context import BaseContext
 
 import numpy as np
 import torch
@@ -197,13 +195,6 @@ class _Plan(Sampler[list[int]]):
                 yield positions[begin : begin + size]
 
 
-def _forked_from_server() -> BaseContext:
-    """Worker processes are forked from one that has imported this module, so that none of them imports it again; it uses no GPU."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    return context
-
-
 def micro_batches_a_step(config: TrainConfig, world: int) -> int:
     """How many micro-batches each of so many processes has in a step.
 
@@ -233,7 +224,7 @@ def micro_batches(
         sampler=_Plan(config, stream, rank, world, first_step),
         batch_size=None,
         num_workers=workers,
-        multiprocessing_context=_forked_from_server() if workers else None,
+        multiprocessing_context="forkserver" if workers else None,  # a fork of this process would have its threads' locks
         pin_memory=torch.cuda.is_available(),
     )
     for batch in loader:

@@ -75,9 +75,9 @@ class Stream(ABC):
     def __getitem__(self, position: int) -> Sample:
         """The sample at a position, the same whenever it is read, in whatever order."""
 
-    def bucket(self, position: int) -> int:
-        """Samples of one number are of about one length. A step puts them into the same micro-batches, so that less is padded."""
-        return 0
+    def bucket(self, position: int) -> tuple[int, ...]:
+        """By what a step sorts its samples: neighbours are of about one length, so that less of a micro-batch is padding."""
+        return ()
 
 
 def imported(place: str) -> Any:

@@ -165,7 +165,12 @@ class Trainer:
         share = micro_batches_a_step(config, self.group.world)
         for step in range(first, config.steps):
             began = time.perf_counter()
-            micro = [next(batches) for _ in range(share)]
+            try:
+                micro = [next(batches) for _ in range(share)]
+            except (RuntimeError, OSError):
+                if not stop.requested:
+                    raise
+                micro = []  # the processes that make batches got the signal too
             chunks, tokens, stopping = self.group.sum(
                 [sum(len(each.chunk_names) for each in micro), sum(each.tokens for each in micro), stop.requested]
             )

@@ -7,9 +7,11 @@ import os
 import random
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -20,9 +22,8 @@ import training_process
 
 from vlarig.policies.qwen_vla.checkpoint import load
 
-#: Each training is a process that is forked from one in which the training is imported already: importing takes longer than 20 steps.
+#: Each training is forked from a process in which it is imported already (see conftest.py): importing takes longer than 20 steps.
 SERVER = get_context("forkserver")
-SERVER.set_forkserver_preload(["vlarig.training.batches", "vlarig.training.trainer"])
 
 
 @dataclass(frozen=True)
@@ -169,3 +170,17 @@ def test_a_loss_that_is_no_number_is_reported_with_the_samples_of_all_processes(
 def test_processes_that_do_not_divide_the_batch_are_refused(tmp_path: Path) -> None:
     done = launch(tmp_path / "run", "batch_size=6", "micro_batch_size=2", count=2)
     assert "batch_size 6 makes 3 micro-batches of 2, which 2 processes cannot share out evenly" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_signal_to_all_processes_of_a_training_saves_it(tmp_path: Path) -> None:
+    """As a terminal's Ctrl-C, or a scheduler: the DataLoader's workers get it too."""
+    run, file = tmp_path / "run", tmp_path / "run.jsonl"
+    words = [sys.executable, training_process.__file__, str(run), str(file), "never", "steps=100000", "data.workers=2"]
+    with subprocess.Popen(words, stderr=subprocess.PIPE, text=True, start_new_session=True) as process:
+        while not file.exists() and process.poll() is None:
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGTERM)
+        _, error = process.communicate(timeout=120)
+    (step,) = re.findall(r"Stopped: stopped and saved after step (\d+); the same command goes on", error) or [error]
+    assert (run / "checkpoints" / f"step-{int(step):08d}").is_dir()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from ...envs.embodiments import Embodiment
 from ...policies.qwen_vla.normalization import DatasetStatistics
@@ -61,4 +61,13 @@ class Dataset(Protocol):
             DataError: It does not read.
             IndexError: There is none.
         """
+        ...
+
+
+@runtime_checkable
+class HasLengths(Protocol):
+    """A dataset whose samples differ much in length, which it knows without making them."""
+
+    def length(self, index: int) -> int:
+        """About how long a sample is: tokens of a conversation, steps of a chunk. It does not raise for a sample that does not read."""
         ...

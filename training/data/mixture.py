@@ -23,7 +23,7 @@ from ...envs.embodiments import Embodiment
 from ...policies.qwen_vla.egocentric import Eigengrasps
 from ...policies.qwen_vla.normalization import DatasetStatistics
 from ..samples import Sample, Stream
-from .dataset import Dataset
+from .dataset import Dataset, HasLengths
 from .egocentric import HandDataset
 from .errors import DataError
 from .families import TABLE_1, Family
@@ -136,9 +136,12 @@ class Mixture(Stream):
         number, turn = self._schedule[position]
         return self._index(number, turn, 0)
 
-    def bucket(self, position: int) -> int:
-        """The dataset of a position: its samples are of about one length."""
-        return self.sources[self._schedule[position][0]].dataset
+    def bucket(self, position: int) -> tuple[int, ...]:
+        """Chunks, then conversations; of each, the length where the dataset knows it, and the dataset."""
+        number, index = self.place(position)
+        dataset = self.datasets[number]
+        length = dataset.length(index) if isinstance(dataset, HasLengths) else 0
+        return not dataset.embodiments, length, number
 
     def __getitem__(self, position: int) -> Sample:
         """The sample at a position.

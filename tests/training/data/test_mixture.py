@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import subprocess
 import sys
@@ -15,13 +16,14 @@ from training_process import configuration
 
 from vlarig.envs.embodiments import LIBERO_PANDA, WIDOWX_BRIDGE
 from vlarig.policies.qwen_vla.checkpoint import load
+from vlarig.policies.qwen_vla.conversation import Conversation, Turn
 from vlarig.policies.qwen_vla.flow import SigmoidNormal
 from vlarig.policies.qwen_vla.normalization import DatasetStatistics, Statistics
 from vlarig.training.batches import Collator, MicroBatch, micro_batches
 from vlarig.training.data.errors import DataError
 from vlarig.training.data.mixture import mix
 from vlarig.training.data.mixture_file import read_mixture
-from vlarig.training.samples import find_stream
+from vlarig.training.samples import LanguageSample, Sample, Stream, find_stream
 
 FILE = """
 weights = "table_1"
@@ -139,9 +141,9 @@ def test_a_file_that_cannot_be_is_one_sentence(tmp_path: Path, text: str, senten
         read_mixture(tmp_path / "absent.toml")
 
 
-def batches(workers: int, rank: int = 0, world: int = 1, first: int = 0) -> Iterator[MicroBatch]:
+def batches(workers: int, rank: int = 0, world: int = 1, first: int = 0, stream: Stream | None = None) -> Iterator[MicroBatch]:
     config = configuration("steps=16", "batch_size=64", "micro_batch_size=16", f"data.workers={workers}")
-    stream, bundle = mix(three(), seed=2), load("tiny")
+    stream, bundle = stream or mix(three(), seed=2), load("tiny")
     collator = Collator(bundle.description.config, bundle.tokenizer, stream.statistics, SigmoidNormal(), seed=0)
     return micro_batches(config, stream, collator, rank, world, first)
 
@@ -192,6 +194,33 @@ def test_after_a_kill_the_next_samples_are_the_same(thousand: list[str]) -> None
         [sys.executable, "-c", code, str(here.parent), str(here.parents[2])], capture_output=True, text=True, check=True
     )
     assert done.stdout.split() == thousand[9 * 4 :]
+
+
+@dataclasses.dataclass
+class LongTalk(Talk):
+    """Answers of 1 to 199 words."""
+
+    count: int = 199
+
+    def __getitem__(self, index: int) -> Sample:
+        words = " ".join(["again"] * (index + 1))
+        return LanguageSample(f"{self.name}/{index}", Conversation((Turn("user", ("Say it.",)), Turn("assistant", (words,)))))
+
+
+class Lengths(LongTalk):
+    """The same; it knows how long they are."""
+
+    def length(self, index: int) -> int:
+        return index + 1
+
+
+def test_a_step_puts_samples_of_about_one_length_together() -> None:
+    """Known lengths save padding; the samples of a step stay the same."""
+    unknown, known = (list(batches(0, stream=mix([Motions("libero"), talk], [1.0, 1.0]))) for talk in (LongTalk(), Lengths()))
+    for step in range(16):
+        several = [sorted(name for each in found[4 * step : 4 * step + 4] for name in each.names) for found in (unknown, known)]
+        assert several[0] == several[1]
+    assert sum(each.length for each in known) < 0.8 * sum(each.length for each in unknown)
 
 
 def test_a_step_puts_samples_of_a_dataset_together() -> None:

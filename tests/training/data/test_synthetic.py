@@ -344,6 +344,8 @@ def test_a_dataset_has_whole_trajectories_or_windows_of_them(folder: Path) -> No
     assert sample.observation["images"] == {}
     assert sample.observation["state"].shape == (len(embodiment.state_layout),)
     assert sample.actions.shape[1] == len(embodiment.channels)
+    assert [whole.length(index) for index in range(len(whole))] == [len(whole[index].actions) for index in range(len(whole))]
+    assert windows.length(0) == windows.horizon
     pieces = [windows[index] for index in range(len(windows))]
     assert sum(len(piece.actions) for piece in pieces) == sum(len(whole[index].actions) for index in range(len(whole)))
     assert {piece.horizon for piece in pieces} == {50}

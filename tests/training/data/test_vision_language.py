@@ -207,6 +207,24 @@ def test_a_truncated_video_is_named(folder: Path, kept: float) -> None:
         dataset[0]
 
 
+def test_lengths_are_known_without_opening_what_is_named(folder: Path) -> None:
+    picture, video, words = (
+        {"type": "image", "path": "no.png"},
+        {"type": "video", "path": "no.mp4"},
+        {"type": "text", "text": "so " * 400},
+    )
+    lines = [asked(), asked(words), asked(picture), asked(picture, picture), asked(video), asked(video, picture)]
+    llava = {
+        "image": "no.png",
+        "conversations": [{"from": "human", "value": "<image>What is it?"}, {"from": "gpt", "value": "A cup."}],
+    }
+    dataset = VisionLanguageDataset(write(folder, *lines, llava, "no JSON", {"messages": "none"}))
+    none, said, one, two, film, both, other, *broken = (dataset.length(index) for index in range(len(dataset)))
+    assert 0 < none < said == none + 300 <= one < two < film < both
+    assert other == pytest.approx(one, abs=3)
+    assert broken == [0, 0]
+
+
 def test_a_truncated_picture_is_named(folder: Path) -> None:
     Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)).save(folder / "t.png")
     (folder / "t.png").write_bytes((folder / "t.png").read_bytes()[:3000])

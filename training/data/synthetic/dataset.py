@@ -128,6 +128,10 @@ class SyntheticDataset:
             self.horizon,
         )
 
+    def length(self, index: int) -> int:
+        """Steps of a sample's chunk: the horizon, which shorter ones are padded to, or those of the trajectory."""
+        return self.horizon or self._steps[bisect_right(self._ends, index)] - 1
+
     def _read(self, trajectory: int) -> tuple[str, np.ndarray]:
         """Instruction and actions ``[T, A]`` of a trajectory."""
         import pyarrow as pa
