@@ -41,6 +41,8 @@ class ModelSettings(Settings):
     """Where its weights come from: a preset (``4b``, ``small``, ``tiny``: random), a checkpoint's folder, a hub's owner/name."""
     backbone: str | None = None
     """For a preset: folder or hub id of a trained Qwen3.5 to take the backbone from."""
+    any_checkpoint: bool = False
+    """Whether to go on from a checkpoint that is not the stage's before this one (section 3.1: T2A, CPT, SFT, each from the last)."""
     seed: Annotated[int, Field(ge=0, lt=2**64)] = 0
     """Seed of a preset's random weights."""
     compute: Literal["bfloat16", "float32"] = "bfloat16"
@@ -214,6 +216,10 @@ STAGES: dict[Stage, dict[str, Any]] = {
     "cpt": {"steps": 100_000},
     "sft": {"steps": 30_000, "batch_size": 256},
 }
+
+
+#: The stage whose checkpoint each goes on from (section 3.1); T2A begins with a preset and a trained backbone.
+BEFORE: dict[Stage, Stage | None] = {"t2a": None, "cpt": "t2a", "sft": "cpt"}
 
 
 def read_config(stage: str, file: Path | None = None, overrides: Iterable[str] = ()) -> TrainConfig:

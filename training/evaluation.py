@@ -6,6 +6,7 @@ import contextlib
 import json
 import shutil
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from ..harness.evaluator import Evaluator
 from ..policies.qwen_vla.checkpoint import LoadedPolicy, save_checkpoint
+from ..policies.qwen_vla.description import TrainedStage
 from ..policies.qwen_vla.model import build
 from ..policies.qwen_vla.policy import QwenVlaPolicy
 from .config import EvaluationSettings, TrainConfig
@@ -70,7 +72,7 @@ class Evaluations:
         self._reporter.report(step, rates)
         success = rates.get("eval/success")
         if success is not None and success >= self._best():
-            export(self._bundle, weights, self._run / "best")
+            export(self._bundle, weights, self._run / "best", stage_of(self._config, step))
             (self._run / BEST_FILE).write_text(json.dumps({"step": step, "success": success}) + "\n", encoding="utf-8")
 
     def _sweep(self, settings: EvaluationSettings, step: int) -> dict[str, float]:
@@ -105,12 +107,18 @@ def acting_copy(bundle: LoadedPolicy) -> LoadedPolicy:
     return LoadedPolicy(bundle.description, model, bundle.tokenizer, bundle.revision)
 
 
-def export(bundle: LoadedPolicy, weights: Mapping[str, Tensor], folder: Path) -> None:
-    """Write the policy with these weights as a checkpoint's folder, in place of one that is there."""
+def stage_of(config: TrainConfig, steps: int) -> TrainedStage:
+    """What a training has been after so many steps."""
+    return TrainedStage(config.stage, steps, steps * config.batch_size)
+
+
+def export(bundle: LoadedPolicy, weights: Mapping[str, Tensor], folder: Path, stage: TrainedStage) -> None:
+    """Write the policy with these weights, which a stage has made, as a checkpoint's folder, in place of one that is there."""
+    description = replace(bundle.description, trained=(*bundle.description.trained, stage))
     model = build(bundle.description.config, seed=None)
     model.load_state_dict(dict(weights))
     partial = folder.with_name(f".{folder.name}")
     shutil.rmtree(partial, ignore_errors=True)
-    save_checkpoint(partial, LoadedPolicy(bundle.description, model, bundle.tokenizer, bundle.revision))
+    save_checkpoint(partial, LoadedPolicy(description, model, bundle.tokenizer, bundle.revision))
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)

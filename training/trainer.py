@@ -7,6 +7,7 @@ one that did best where it was evaluated), ``evaluations/`` and what the tracker
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import math
 import signal
 import threading
@@ -23,11 +24,12 @@ from torch import Tensor
 from ..harness.termination import Terminated
 from ..policies.qwen_vla.acceleration import choose_kernels
 from ..policies.qwen_vla.checkpoint import LoadedPolicy, load
-from ..policies.qwen_vla.description import Description
+from ..policies.qwen_vla.config import PRESETS
+from ..policies.qwen_vla.inspection import describe
 from .batches import Collator, MicroBatch, micro_batches, micro_batches_a_step, time_sampler
 from .checkpoints import Checkpoints, full_weights, resume
-from .config import TrainConfig, TrainingError, differences, read_config, save_config
-from .evaluation import Evaluations, export
+from .config import BEFORE, TrainConfig, TrainingError, differences, read_config, save_config
+from .evaluation import Evaluations, export, stage_of
 from .learner import Learner
 from .parallel import Processes, processes
 from .samples import Stream, find_stream
@@ -109,6 +111,7 @@ class Trainer:
         transformers.logging.set_verbosity_error()  # it would warn of each kernel that is not installed; inspect lists them
         check_run(config, run)
         micro_batches_a_step(config, group.world)  # before minutes of loading
+        check_stage(config)
         bundle = load(
             config.model.source,
             seed=config.model.seed,
@@ -156,7 +159,7 @@ class Trainer:
             self._steps(first, batches, stop)
         weights = full_weights(self.learner)
         if weights is not None:
-            export(self.bundle, weights, self.folder / "policy")
+            export(self.bundle, weights, self.folder / "policy", stage_of(config, config.steps))
         self.group.wait()
         return self.folder / "policy"
 
@@ -297,6 +300,25 @@ def check_run(config: TrainConfig, run: Path) -> None:
         raise TrainingError(f"{run} is another training: it differs in {', '.join(found)}; name another folder")
 
 
+def check_stage(config: TrainConfig) -> None:
+    """Make sure that the checkpoint that a training goes on from is that of the stage before; a preset may be trained by any.
+
+    Raises:
+        TrainingError: It is another's.
+        PolicyError: There is no such checkpoint.
+    """
+    source, before = config.model.source, BEFORE[config.stage]
+    if source in PRESETS or config.model.any_checkpoint:
+        return
+    trained = describe(source).trained
+    if not trained or trained[-1].stage != before:
+        made = f"by the stage {trained[-1].stage!r}" if trained else "by no stage of vlarig train"
+        wanted = f"a checkpoint of {before!r} or a preset" if before else "a preset (with model.backbone=... for a trained one)"
+        raise TrainingError(
+            f"{source} was made {made}, and {config.stage!r} goes on from {wanted}; name one, or set model.any_checkpoint=true"
+        )
+
+
 def described(bundle: LoadedPolicy, stream: Stream) -> LoadedPolicy:
     """A policy that knows the robots of a stream, and their statistics, besides those that it knows already.
 
@@ -304,11 +326,11 @@ def described(bundle: LoadedPolicy, stream: Stream) -> LoadedPolicy:
         VlarigError: They do not fit the model.
     """
     before = bundle.description
-    description = Description(
-        before.config,
-        before.statistics | dict(stream.statistics),
-        before.embodiments | {each.name: each for each in stream.embodiments},
-        before.eigengrasps if stream.eigengrasps is None else stream.eigengrasps,
+    description = dataclasses.replace(
+        before,
+        statistics=before.statistics | dict(stream.statistics),
+        embodiments=before.embodiments | {each.name: each for each in stream.embodiments},
+        eigengrasps=before.eigengrasps if stream.eigengrasps is None else stream.eigengrasps,
     )
     for embodiment in stream.embodiments:
         before.config.check_embodiment(embodiment.name, embodiment.action_size)

@@ -9,6 +9,7 @@ file                   holds
 ``statistics.json``    quantiles of actions and states by data set (paper, equation 5)
 ``embodiments.json``   the embodiments of the policy's training, each with its control convention
 ``eigengrasps.json``   what the eigengrasp channels of human hands mean; only where an embodiment has such channels
+``training.json``      the stages that made the weights; only where there are any
 ====================== ===============================================================================================
 
 Nothing in it is code, and nothing is unpickled.
@@ -33,12 +34,13 @@ from torch.distributed.tensor import DTensor
 from transformers import PreTrainedTokenizerFast
 
 from ...envs.embodiments import Embodiment
-from ...envs.errors import suggestion
+from ...envs.errors import VlarigError, suggestion
+from ...envs.untrusted import convert
 from ..api import PolicyError
 from ..conventions import embodiment_from_data, embodiment_to_data
 from .backbone import read_backbone_config
 from .config import PRESETS, ModelConfig
-from .description import Description
+from .description import Description, TrainedStage
 from .egocentric import Eigengrasps
 from .model import QwenVla, build
 from .normalization import DatasetStatistics, Statistics, statistics_from_data, statistics_to_data
@@ -51,6 +53,7 @@ WEIGHTS_INDEX_FILE = "model.safetensors.index.json"
 STATISTICS_FILE = "statistics.json"
 EMBODIMENTS_FILE = "embodiments.json"
 EIGENGRASPS_FILE = "eigengrasps.json"
+TRAINING_FILE = "training.json"
 
 #: Raised when the files' meaning changes.
 FORMAT = 1
@@ -170,9 +173,12 @@ def save_checkpoint(folder: Path, bundle: LoadedPolicy, largest_file: str = "5GB
         path.chmod((folder / TOKENIZER_FILE).stat().st_mode)  # safetensors lets the owner alone read its files
     _write(folder / STATISTICS_FILE, statistics_to_data(description.statistics))
     _write(folder / EMBODIMENTS_FILE, [embodiment_to_data(each) for each in description.embodiments.values()])
-    (folder / EIGENGRASPS_FILE).unlink(missing_ok=True)  # of a checkpoint that was not written to its end
+    for name in (EIGENGRASPS_FILE, TRAINING_FILE):
+        (folder / name).unlink(missing_ok=True)  # of a checkpoint that was not written to its end
     if description.eigengrasps is not None:
         _write(folder / EIGENGRASPS_FILE, description.eigengrasps.to_data())
+    if description.trained:
+        _write(folder / TRAINING_FILE, [dataclasses.asdict(each) for each in description.trained])
     head = {"model_type": MODEL_TYPE, "architectures": ["QwenVla"], "format": FORMAT}
     _write(folder / CONFIG_FILE, head | description.config.to_data())  # last: a folder with it is whole
 
@@ -203,7 +209,8 @@ def describe_checkpoint(folder: Path) -> Description:
         _check_fits(folder, config, statistics, embodiment)
     path = folder / EIGENGRASPS_FILE
     eigengrasps = _named(path, lambda: Eigengrasps.from_data(_read(path))) if path.exists() else None
-    return _named(path, lambda: Description(config, statistics, embodiments, eigengrasps))
+    trained = _trained(folder / TRAINING_FILE)
+    return _named(path, lambda: Description(config, statistics, embodiments, eigengrasps, trained))
 
 
 def load_checkpoint(
@@ -228,6 +235,7 @@ def load_checkpoint(
 
     names = [CONFIG_FILE, TOKENIZER_FILE, STATISTICS_FILE, EMBODIMENTS_FILE]
     names += [EIGENGRASPS_FILE] if description.eigengrasps is not None else []
+    names += [TRAINING_FILE] if description.trained else []
     others = _digests([folder / name for name in names])
     weights = fill() if shared is None else share(model, shared, fill)
     return LoadedPolicy(description, model, tokenizer, f"sha256 {hashlib.sha256((others + weights).encode()).hexdigest()}")
@@ -325,6 +333,17 @@ def _embodiments(data: Any) -> dict[str, Embodiment]:
     if not isinstance(data, list):
         raise PolicyError(f"embodiments are {type(data).__name__}, expected a list")
     return {each.name: each for each in map(embodiment_from_data, data)}
+
+
+def _trained(path: Path) -> tuple[TrainedStage, ...]:
+    if not path.exists():
+        return ()
+    try:
+        return tuple(convert(_read(path), list[TrainedStage], "the list of stages"))
+    except PolicyError:
+        raise
+    except VlarigError as error:
+        raise PolicyError(f"{path}: {error}") from None
 
 
 def _check_fits(folder: Path, config: ModelConfig, statistics: Mapping[str, DatasetStatistics], embodiment: Embodiment) -> None:

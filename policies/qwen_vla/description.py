@@ -13,6 +13,21 @@ from .normalization import DatasetStatistics
 
 
 @dataclass(frozen=True)
+class TrainedStage:
+    """A stage of the recipe that the weights went through (paper, section 3.1).
+
+    Attributes:
+        stage: ``t2a``, ``cpt``, ``sft`` or a later one.
+        steps: Steps of the optimiser.
+        samples: Samples, over all steps.
+    """
+
+    stage: str
+    steps: int
+    samples: int
+
+
+@dataclass(frozen=True)
 class Description:
     """All of a checkpoint but its weights and its tokenizer.
 
@@ -21,6 +36,7 @@ class Description:
         statistics: Statistics key to quantiles.
         embodiments: Name to embodiment; empty for random weights, which were trained on none and are tried on any.
         eigengrasps: What the eigengrasp channels of human hands mean; needed where an embodiment has such channels.
+        trained: The stages that made the weights, the first one first; none of random weights, and of weights that came from elsewhere.
 
     Raises:
         PolicyError: An embodiment has eigengrasp channels, and there are no eigengrasps or not as many.
@@ -30,6 +46,7 @@ class Description:
     statistics: dict[str, DatasetStatistics] = field(default_factory=dict)
     embodiments: dict[str, Embodiment] = field(default_factory=dict)
     eigengrasps: Eigengrasps | None = None
+    trained: tuple[TrainedStage, ...] = ()
 
     def __post_init__(self) -> None:
         known = 0 if self.eigengrasps is None else len(self.eigengrasps.components)

@@ -56,6 +56,7 @@ def inspection(source: str) -> list[Table | Text]:
     description = describe(source)
     return [
         Text(f"qwen-vla:{source}"),
+        *_trained(description),
         _sizes(description, SIZES.get(source) or counted(description)),
         _architecture(description),
         *_robots(description),
@@ -78,6 +79,11 @@ def counted(description: Description) -> dict[str, int]:
     from .model import build, parameter_counts
 
     return parameter_counts(build(description.config, seed=None, device="meta"))
+
+
+def _trained(description: Description) -> list[Text]:
+    stages = [f"{each.stage} {each.steps:,} steps ({each.samples:,} samples)" for each in description.trained]
+    return [Text(f"trained by      {', '.join(stages)}")] if stages else []
 
 
 def _sizes(description: Description, counts: dict[str, int]) -> Table:

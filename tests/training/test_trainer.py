@@ -16,15 +16,16 @@ import pytest
 import torch
 from demonstrations import Mixed, Random
 from safetensors.torch import load_file
-from training_process import configuration
+from training_process import OVERRIDES, configuration
 
 from vlarig.envs.embodiments import LIBERO_PANDA, WIDOWX_BRIDGE
-from vlarig.policies.api import Request
+from vlarig.harness.commands.policy import main as policy_command
+from vlarig.policies.api import PolicyError, Request
 from vlarig.policies.qwen_vla.checkpoint import load
 from vlarig.policies.qwen_vla.flow import SigmoidNormal
 from vlarig.policies.qwen_vla.policy import QwenVlaPolicy
 from vlarig.training.batches import Collator
-from vlarig.training.config import TrainConfig, TrainingError
+from vlarig.training.config import TrainConfig, TrainingError, read_config
 from vlarig.training.trainer import Stopped, train
 
 
@@ -89,6 +90,38 @@ def test_steps_after_an_episodes_end_are_masked() -> None:
     assert batch.chunks.mask[0].any(1).tolist() == [True] * 5 + [False] * 11
     assert "predict the next 16 control actions" in bundle.tokenizer.decode(batch.inputs.input_ids[0])
     assert batch.chunks.mask[0, 0].sum() == 7
+
+
+def test_each_stage_goes_on_from_the_one_before(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def stage(name: str, source: str, *overrides: str) -> str:
+        config = read_config(name, None, (*OVERRIDES, "steps=1", f"model.source={source}", *overrides))
+        trained(config, tmp_path / f"{name}-{len(list(tmp_path.iterdir()))}")
+        return str(max(tmp_path.iterdir(), key=lambda run: run.stat().st_mtime) / "policy")
+
+    t2a = stage("t2a", "tiny")
+    with pytest.raises(
+        TrainingError, match=r"made by the stage 't2a', and 'sft' goes on from a checkpoint of 'cpt' or a preset; name one"
+    ):
+        stage("sft", t2a)
+    cpt = stage("cpt", t2a)
+    sft = stage("sft", cpt)
+    with pytest.raises(
+        TrainingError, match=r"made by the stage 'sft', and 'cpt' goes on from a checkpoint of 't2a' or a preset"
+    ):
+        stage("cpt", sft)
+    with pytest.raises(TrainingError, match=r"made by the stage 'cpt', and 't2a' goes on from a preset \(with model.backbone"):
+        stage("t2a", cpt)
+    again = stage("cpt", sft, "model.any_checkpoint=true")
+    assert [each.stage for each in load(again).description.trained] == ["t2a", "cpt", "sft", "cpt"]
+    assert policy_command(["inspect", again]) == 0
+    assert "trained by      t2a 1 steps (8 samples), cpt 1 steps (8 samples), sft" in capsys.readouterr().out
+
+    (Path(cpt) / "training.json").unlink()
+    with pytest.raises(TrainingError, match=r"made by no stage of vlarig train, and 'sft' goes on from"):
+        stage("sft", cpt)
+    (Path(cpt) / "training.json").write_text('[{"stage": 3}]')
+    with pytest.raises(PolicyError, match=r"training.json: the list of stages"):
+        load(cpt)
 
 
 def test_frozen_parts_stay_and_the_others_move(tmp_path: Path) -> None:
