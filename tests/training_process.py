@@ -1,6 +1,7 @@
 """A training in a process of its own, for tests: its losses go to a file, line by line, and it may kill itself.
 
 python training_process.py RUN LOSSES KILL_AT [NAME=VALUE ...]
+python training_process.py serve
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ import json
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -84,5 +87,42 @@ def main(arguments: Sequence[str]) -> None:
         sys.exit(2)
 
 
+def serve() -> None:
+    """Trainings that are forked from this process, which has imported what they need: importing takes longer than 20 steps.
+
+    A line in is a list of processes that run at once, each with its arguments, its variables, and the file that gets what it
+    writes; the line out has their exit statuses.
+    """
+    for line in sys.stdin:
+        children = [forked(**each) for each in json.loads(line)]
+        codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+        sys.stdout.write(json.dumps(codes) + "\n")
+        sys.stdout.flush()
+
+
+def forked(arguments: Sequence[str], variables: dict[str, str], file: str) -> int:
+    """The id of a process that is a copy of this one and trains."""
+    child = os.fork()
+    if child:
+        return child
+    code: Any = 1
+    try:
+        os.environ.update(variables)
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        for stream in (1, 2):
+            os.dup2(descriptor, stream)
+        main(arguments)
+        code = 0
+    except SystemExit as ended:
+        code = ended.code
+    except BaseException:
+        traceback.print_exc()
+    sys.stderr.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    if sys.argv[1:] == ["serve"]:
+        serve()
+    else:
+        main(sys.argv[1:])

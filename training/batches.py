@@ -224,7 +224,7 @@ def micro_batches(
         sampler=_Plan(config, stream, rank, world, first_step),
         batch_size=None,
         num_workers=workers,
-        multiprocessing_context="forkserver" if workers else None,  # a fork of this process would have its threads' locks
+        multiprocessing_context="spawn" if workers else None,  # a fork of this process would have its threads' locks
         pin_memory=torch.cuda.is_available(),
     )
     for batch in loader:

@@ -12,8 +12,8 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
@@ -21,9 +21,6 @@ import torch
 import training_process
 
 from vlarig.policies.qwen_vla.checkpoint import load
-
-#: Each training is forked from a process in which it is imported already (see conftest.py): importing takes longer than 20 steps.
-SERVER = get_context("forkserver")
 
 
 @dataclass(frozen=True)
@@ -34,32 +31,34 @@ class Ended:
     stderr: str
 
 
-def launch(run: Path, *overrides: str, count: int = 1, kill_at: int | str = "never") -> Ended:
+@pytest.fixture(scope="module")
+def server() -> Iterator[subprocess.Popen[str]]:
+    """What :func:`launch` begins trainings with."""
+    words = [sys.executable, training_process.__file__, "serve"]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True) as process:
+        yield process
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def launch(server: subprocess.Popen[str], run: Path, *overrides: str, count: int = 1, kill_at: int | str = "never") -> Ended:
     """A training in so many processes, with the variables that torchrun sets."""
+    assert server.stdin is not None
+    assert server.stdout is not None
     arguments = [str(run), str(run.parent / f"{run.name}.jsonl"), str(kill_at), *overrides]
     shared = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())} if count > 1 else {}
     files = [run.parent / f"{run.name}-{rank}.txt" for rank in range(count)]
-    started = []
-    for rank, file in enumerate(files):
-        variables = shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} if count > 1 else {}
-        started.append(SERVER.Process(target=in_process, args=(arguments, variables, str(file))))
-        started[-1].start()
-    for each in started:
-        each.join(240)
-        if each.exitcode is None:
-            each.kill()
-            each.join()
-    codes = [each.exitcode or 0 for each in started]
+    jobs = [
+        {
+            "arguments": arguments,
+            "variables": shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} if count > 1 else {},
+            "file": str(file),
+        }
+        for rank, file in enumerate(files)
+    ]
+    server.stdin.write(json.dumps(jobs) + "\n")
+    server.stdin.flush()
+    codes = json.loads(server.stdout.readline())
     return Ended(next(filter(None, codes), 0), "".join(file.read_text() for file in files))
-
-
-def in_process(arguments: list[str], variables: dict[str, str], file: str) -> None:
-    """The body of one of them."""
-    os.environ.update(variables)
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    for stream in (1, 2):
-        os.dup2(descriptor, stream)
-    training_process.main(arguments)
 
 
 def free_port() -> int:
@@ -89,10 +88,10 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def alone(server: subprocess.Popen[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """20 steps by one process."""
     run = tmp_path_factory.mktemp("runs") / "alone"
-    done = launch(run)
+    done = launch(server, run)
     assert done.returncode == 0, done.stderr
     return run
 
@@ -127,13 +126,15 @@ def test_a_sharded_model_is_exported_with_every_tensor(alone: Path, two: Path) -
 
 @pytest.mark.slow
 @pytest.mark.parametrize("count", [1, 4])
-def test_a_checkpoint_of_two_processes_is_loaded_by_any_number(two: Path, tmp_path: Path, count: int) -> None:
+def test_a_checkpoint_of_two_processes_is_loaded_by_any_number(
+    server: subprocess.Popen[str], two: Path, tmp_path: Path, count: int
+) -> None:
     run = tmp_path / "run"
     checkpoint = "checkpoints/step-00000010"
     (run / "checkpoints").mkdir(parents=True)
     shutil.copy(two / "config.json", run / "config.json")
     shutil.copytree(two / checkpoint, run / checkpoint)
-    done = launch(run, count=count)
+    done = launch(server, run, count=count)
     assert done.returncode == 0, done.stderr
     found = losses(run)
     assert list(found) == list(range(11, 21))
@@ -141,15 +142,17 @@ def test_a_checkpoint_of_two_processes_is_loaded_by_any_number(two: Path, tmp_pa
 
 
 @pytest.mark.slow
-def test_killed_at_ten_random_steps_it_is_bit_equal_to_the_undisturbed(alone: Path, tmp_path: Path) -> None:
+def test_killed_at_ten_random_steps_it_is_bit_equal_to_the_undisturbed(
+    server: subprocess.Popen[str], alone: Path, tmp_path: Path
+) -> None:
     run = tmp_path / "killed"
     kills = random.Random(7).choices(range(20), k=10)
     done = []
     for step in sorted(kills):
-        ended = launch(run, "checkpoints.every=1", kill_at=step)
+        ended = launch(server, run, "checkpoints.every=1", kill_at=step)
         done.append(ended.returncode)
     assert done == [-9] * 10
-    ended = launch(run, "checkpoints.every=1")
+    ended = launch(server, run, "checkpoints.every=1")
     assert ended.returncode == 0, ended.stderr
     found, expected = weights(run), weights(alone)
     assert all(torch.equal(found[name], expected[name]) for name in expected)
@@ -157,8 +160,10 @@ def test_killed_at_ten_random_steps_it_is_bit_equal_to_the_undisturbed(alone: Pa
 
 
 @pytest.mark.slow
-def test_a_loss_that_is_no_number_is_reported_with_the_samples_of_all_processes(tmp_path: Path) -> None:
-    done = launch(tmp_path / "run", "optimizer.expert.lr=1e30", "optimizer.clip=1e30", "micro_batch_size=4", count=2)
+def test_a_loss_that_is_no_number_is_reported_with_the_samples_of_all_processes(
+    server: subprocess.Popen[str], tmp_path: Path
+) -> None:
+    done = launch(server, tmp_path / "run", "optimizer.expert.lr=1e30", "optimizer.clip=1e30", "micro_batch_size=4", count=2)
     (sentence,) = {line for line in done.stderr.splitlines() if "has the action loss nan" in line}  # of both, the same
     step = int(sentence.split()[1]) - 1
     named = {int(number) for number in re.findall(r"random/(\d+)", sentence)}
@@ -167,8 +172,8 @@ def test_a_loss_that_is_no_number_is_reported_with_the_samples_of_all_processes(
 
 
 @pytest.mark.slow
-def test_processes_that_do_not_divide_the_batch_are_refused(tmp_path: Path) -> None:
-    done = launch(tmp_path / "run", "batch_size=6", "micro_batch_size=2", count=2)
+def test_processes_that_do_not_divide_the_batch_are_refused(server: subprocess.Popen[str], tmp_path: Path) -> None:
+    done = launch(server, tmp_path / "run", "batch_size=6", "micro_batch_size=2", count=2)
     assert "batch_size 6 makes 3 micro-batches of 2, which 2 processes cannot share out evenly" in done.stderr
 
 
