@@ -9,6 +9,7 @@ Shapes: ``C`` samples with a chunk, ``H`` steps of the longest, ``K`` channels.
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -195,6 +196,11 @@ class _Plan(Sampler[list[int]]):
                 yield positions[begin : begin + size]
 
 
+def _leave_group(worker: int) -> None:
+    """Ctrl-C, and what else is sent to the training's process group, is the trainer's: it saves, and needs batches until then."""
+    os.setpgrp()
+
+
 def micro_batches_a_step(config: TrainConfig, world: int) -> int:
     """How many micro-batches each of so many processes has in a step.
 
@@ -224,6 +230,7 @@ def micro_batches(
         sampler=_Plan(config, stream, rank, world, first_step),
         batch_size=None,
         num_workers=workers,
+        worker_init_fn=_leave_group,
         multiprocessing_context="spawn" if workers else None,  # a fork of this process would have its threads' locks
         pin_memory=torch.cuda.is_available(),
     )

@@ -168,12 +168,7 @@ class Trainer:
         share = micro_batches_a_step(config, self.group.world)
         for step in range(first, config.steps):
             began = time.perf_counter()
-            try:
-                micro = [next(batches) for _ in range(share)]
-            except (RuntimeError, OSError):
-                if not stop.requested:
-                    raise
-                micro = []  # the processes that make batches got the signal too
+            micro = [next(batches) for _ in range(share)]
             chunks, tokens, stopping = self.group.sum(
                 [sum(len(each.chunk_names) for each in micro), sum(each.tokens for each in micro), stop.requested]
             )
