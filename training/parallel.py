@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ from .config import TrainingError
 
 #: How long processes wait for one that evaluates.
 _PATIENCE = timedelta(hours=12)
+
+#: Seconds that gloo's threads get to let go of the tensors of the last exchange.
+_LAST_TENSORS = 0.5
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,9 @@ def processes(shard_over: int | None = None) -> Iterator[Processes]:
         yield Processes(rank, world, device, mesh)
     finally:
         distributed.destroy_process_group()
+        # torch's caches keep the group and so gloo's threads alive. One that has not let go of its last tensor when the
+        # interpreter ends aborts the process ("terminate called without an active exception"), and torchrun calls it failed.
+        time.sleep(_LAST_TENSORS)
 
 
 def shard(model: QwenVla, mesh: DeviceMesh) -> None:
