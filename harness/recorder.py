@@ -86,7 +86,9 @@ class Recorder:
         pictures, states = steps_of(transition)
         count = len(transition.result.steps)
         stages = (transition.reply.stages or ())[:count]
-        under_way.draft.add(pictures, states, transition.actions[:count], stages)
+        labels = transition.reply.labels
+        actions = transition.actions if labels is None else labels
+        under_way.draft.add(pictures, states, actions[:count], stages)
         under_way.add(stages, transition.request.privileged, states)
         if not transition.result.over:
             return

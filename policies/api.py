@@ -79,11 +79,14 @@ class Reply:
         recorded: What learning needs, where :meth:`Policy.record` enables it; opaque to the engine.
         stages: The stage that each of the ``H`` steps belongs to, in words ("grasp the red cube"); ``None`` from a policy that knows
             none. The stages segment a recorded episode.
+        labels: ``float32[H, A]``, what a recording keeps in place of the actions: those that are to be learned, where the ones that
+            are run are disturbed on purpose; ``None`` where they are the same.
     """
 
     actions: np.ndarray
     recorded: Recorded | None = None
     stages: tuple[str, ...] | None = None
+    labels: np.ndarray | None = None
 
 
 class Policy(ABC):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -83,7 +84,29 @@ def _checked(policy: Policy, request: Request, reply: Reply) -> Reply:
     if len(actions) != steps:
         promised = "the request's n_action_steps" if horizon is None else "its horizon"
         raise PolicyError(f"the policy {policy.name!r} answered {request.key} with {len(actions)} steps; {promised} is {steps}")
-    return Reply(np.ascontiguousarray(actions), reply.recorded, _checked_stages(policy, request, reply.stages, len(actions)))
+    stages = _checked_stages(policy, request, reply.stages, len(actions))
+    return Reply(
+        np.ascontiguousarray(actions), reply.recorded, stages, _checked_labels(policy, request, reply.labels, len(actions))
+    )
+
+
+def _checked_labels(policy: Policy, request: Request, labels: Any, steps: int) -> np.ndarray | None:
+    """The labels of a reply of so many steps, as ``float32[H, A]``.
+
+    Raises:
+        PolicyError: They do not fit the embodiment, or are not one a step.
+    """
+    if labels is None:
+        return None
+    try:
+        checked = check_actions(labels, request.embodiment)
+    except BadActionError as error:
+        raise PolicyError(f"the policy {policy.name!r} answered {request.key} with bad labels: {error}") from None
+    if len(checked) != steps:
+        raise PolicyError(
+            f"the policy {policy.name!r} answered {request.key} with {len(checked)} labels for {steps} steps; give one a step"
+        )
+    return np.ascontiguousarray(checked)
 
 
 def _checked_stages(policy: Policy, request: Request, stages: object, steps: int) -> tuple[str, ...] | None:

@@ -293,3 +293,28 @@ def test_the_embedded_suite_is_recorded(tabletop: Runtime, cli: Any, tmp_path: P
     replayed = cli("replay", tmp_path / "demos" / "run", "--all", "--no-video")
     assert replayed.returncode == 0
     assert replayed.stdout.count("equal ") == 2
+
+
+def test_a_disturbed_expert_is_recorded_as_it_means_to_act(tabletop: Runtime, cli: Any, tmp_path: Path) -> None:
+    words = ("--policy", "expert", "--episodes", "1", "--tasks", "pick_into", "--workers", "1")
+    for name, options in (("plain", ()), ("pushed", ("--policy-options", "disturbance=1"))):
+        done = cli("record", "tabletop", *words, *options, "--to", tmp_path / name)
+        assert done.returncode == 0, done.stderr
+    plain, pushed = (open_lerobot(tmp_path / name, horizon=1) for name in ("plain", "pushed"))
+    with Ledger.open_read_only(tmp_path / "pushed" / "run") as ledger:
+        (record,) = ledger.records(with_actions=True)
+    meant = np.concatenate([pushed[index].actions for index in range(len(pushed))])
+    away = np.abs(record.actions - meant)
+    assert (away[:, :3].max(axis=1) > 0.3).mean() > 0.05  # bursts
+    assert (away[:, :6].max(axis=1) > 0).all()  # and a little of it all the time
+    assert not away[:, 6].any()  # the gripper is left alone
+    np.testing.assert_array_equal(meant[0], plain[0].actions[0])  # what it does where nothing has pushed it yet
+    replayed = cli("replay", tmp_path / "pushed" / "run", "--all", "--no-video")
+    assert replayed.returncode == 0
+
+
+def test_a_disturbance_is_no_negative_number(cli: Any, tmp_path: Path) -> None:
+    words = ("--policy", "expert", "--policy-options", "disturbance=-1", "--episodes", "1")
+    done = cli("record", "tabletop", *words, "--to", tmp_path / "demos")
+    assert done.returncode != 0
+    assert "disturbance=-1.0 of expert is not possible; give 0 or more" in done.stderr

@@ -68,3 +68,25 @@ def test_checked_replies_keep_their_stages() -> None:
         ImageReader(8), [request()], lambda requests: [Reply(np.zeros((8, 3), np.float32), stages=names)]
     )
     assert reply.stages == names
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        (np.zeros((7, 3), np.float32), "7 labels for 8 steps"),
+        (np.zeros((8, 2), np.float32), "bad labels"),
+        ("left", "bad labels"),
+    ],
+)
+def test_labels_that_are_not_one_action_a_step_are_refused(labels: Any, words: str) -> None:
+    with pytest.raises(PolicyError, match=words):
+        checked_replies(ImageReader(8), [request()], lambda requests: [Reply(np.zeros((8, 3), np.float32), labels=labels)])
+
+
+def test_labels_cross_process_borders() -> None:
+    labels = np.ones((8, 3), np.float32)
+    (reply,) = checked_replies(
+        ImageReader(8), [request()], lambda requests: [Reply(np.zeros((8, 3), np.float32), labels=labels)]
+    )
+    packed: Any = decode(encode(PackedReply(reply)))
+    np.testing.assert_array_equal(packed.reply.labels, labels)
