@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -118,15 +119,75 @@ def make_v21(folder: Path, films: bool = True, options: dict[str, str] | None = 
     return folder
 
 
+#: The motors of an ALOHA arm, as public ALOHA datasets name them behind ``left_`` and ``right_``, and their cameras.
+ALOHA_MOTORS = tuple(
+    f"{side}_{motor}"
+    for side in ("left", "right")
+    for motor in ("waist", "shoulder", "elbow", "forearm_roll", "wrist_angle", "wrist_rotate", "gripper")
+)
+ALOHA_CAMERAS = ("cam_high", "cam_low", "cam_left_wrist", "cam_right_wrist")
+
+
+def make_aloha(folder: Path, lengths: Sequence[int] = (30, 24), size: tuple[int, int] = (480, 640)) -> Path:
+    """A dataset v2.1 in the shape of a real ALOHA's: 50 Hz, 14 joints and grippers, states and targets, four films."""
+    shape = [*size, 3]
+    motors = {"dtype": "float32", "shape": [14], "names": {"motors": list(ALOHA_MOTORS)}}
+    features: dict[str, Any] = {
+        f"observation.images.{camera}": {"dtype": "video", "shape": shape, "names": ["height", "width", "channels"]}
+        for camera in ALOHA_CAMERAS
+    }
+    features |= {"observation.state": motors, "observation.effort": motors, "action": motors}
+    for name in ("timestamp", "frame_index", "episode_index", "index", "task_index"):
+        features[name] = {"dtype": "float32" if name == "timestamp" else "int64", "shape": [1], "names": None}
+    info = {
+        "codebase_version": "v2.1",
+        "robot_type": "aloha",
+        "total_episodes": len(lengths),
+        "chunks_size": 1000,
+        "fps": 50,
+        "data_path": "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet",
+        "video_path": "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4",
+        "features": features,
+    }
+    (folder / "meta").mkdir(parents=True)
+    (folder / "data" / "chunk-000").mkdir(parents=True)
+    (folder / "meta" / "info.json").write_text(json.dumps(info))
+    _write_lines(folder / "meta" / "tasks.jsonl", [{"task_index": 0, "task": "Pick up the battery and insert it."}])
+    lines = [
+        {"episode_index": at, "tasks": ["Pick up the battery and insert it."], "length": n} for at, n in enumerate(lengths)
+    ]
+    _write_lines(folder / "meta" / "episodes.jsonl", lines)
+    for episode, length in enumerate(lengths):
+        rng = np.random.default_rng(episode)
+        angles = np.cumsum(rng.normal(0, 0.02, (length + 1, 14)), axis=0).astype(np.float32)
+        angles[:, [6, 13]] = np.clip(np.abs(angles[:, [6, 13]]) * 4, 0, 1)
+        columns: dict[str, Any] = {
+            "observation.state": pa.array(list(angles[:-1]), pa.list_(pa.float32())),
+            "observation.effort": pa.array(list(angles[:-1] * 0), pa.list_(pa.float32())),
+            "action": pa.array(list(angles[1:]), pa.list_(pa.float32())),
+            "timestamp": (np.arange(length) / 50).astype(np.float32),
+            "frame_index": np.arange(length),
+            "episode_index": np.full(length, episode),
+            "index": sum(lengths[:episode]) + np.arange(length),
+            "task_index": np.zeros(length, np.int64),
+        }
+        pq.write_table(pa.table(columns), folder / f"data/chunk-000/episode_{episode:06d}.parquet")
+        for number, camera in enumerate(ALOHA_CAMERAS):
+            pictures = [np.full(shape, (40 * number, 4 * frame, 90), np.uint8) for frame in range(length)]
+            path = folder / f"videos/chunk-000/observation.images.{camera}/episode_{episode:06d}.mp4"
+            _write_film(path, pictures, {"crf": "30", "preset": "ultrafast"}, rate=50)
+    return folder
+
+
 def _write_lines(file: Path, lines: list[dict[str, Any]]) -> None:
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
 
 
-def _write_film(path: Path, pictures: list[np.ndarray], options: dict[str, str]) -> None:
+def _write_film(path: Path, pictures: list[np.ndarray], options: dict[str, str], rate: int = 10) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w") as film:
-        stream = film.add_stream("libx264", rate=10)
-        stream.height, stream.width = SIZE
+        stream = film.add_stream("libx264", rate=rate)
+        stream.height, stream.width = pictures[0].shape[:2]
         stream.pix_fmt = "yuv420p"
         stream.options = options
         for each in pictures:

@@ -39,7 +39,7 @@ class MicroBatch:
     Attributes:
         batch: For the model.
         names: The samples' names.
-        chunk_names: The names of those that have a chunk to learn.
+        chunk_names: The names of those that have a chunk to learn, once for each draw.
         tokens: How many tokens of answers they have to learn.
         length: Tokens of all prompts, padding included.
     """
@@ -84,6 +84,7 @@ class Collator:
         times: Where flow times come from.
         seed: The training's.
         pictures: Whether prompts have their pictures.
+        draws: Flow times and noises that are drawn for each chunk.
     """
 
     def __init__(
@@ -94,6 +95,7 @@ class Collator:
         times: TimeSampler,
         seed: int,
         pictures: bool = True,
+        draws: int = 1,
     ) -> None:
         self._config = config
         self._inputs = InputBuilder(config, tokenizer)
@@ -101,6 +103,7 @@ class Collator:
         self._times = times
         self._seed = seed
         self._pictures = pictures
+        self._draws = draws
 
     def __call__(self, samples: Sequence[tuple[int, Sample]]) -> MicroBatch:
         """The batch of samples with their positions.
@@ -116,7 +119,7 @@ class Collator:
                     continue
                 moment = self._moment(sample)
                 prompts.append(prompt_of(moment, self._config, self._pictures))
-                chunks.append((index, self._chunk(moment, sample.actions, position)))
+                chunks += [(index, chunk) for chunk in self._chunks(moment, sample.actions, position)]
             except VlarigError as error:
                 raise TrainingError(f"the sample {sample.name!r} does not fit: {error}") from None
         inputs = self._inputs.build(prompts)
@@ -135,16 +138,18 @@ class Collator:
         role = Role(embodiment, known.actions, known.state, self._config.embodiment_index(embodiment.name))
         return Moment(sample.observation, role, sample.horizon or len(sample.actions))
 
-    def _chunk(self, moment: Moment, actions: np.ndarray, position: int) -> _Chunk:
+    def _chunks(self, moment: Moment, actions: np.ndarray, position: int) -> Iterator[_Chunk]:
+        """The chunk of a sample, once for each draw."""
         if not np.isfinite(actions).all():  # before the normalisation, which clips an infinity
             raise TrainingError("its actions hold a number that is not finite; drop the trajectory that it comes from")
         layout = ActionLayout(moment.steps, self._config.channels)
         clean, mask = layout.place(normalize(np.asarray(actions, np.float32), moment.role.actions))
-        generator = np.random.default_rng([self._seed, position])
-        time = self._times.sample(1, generator)
-        noise = generator.standard_normal(clean.shape, dtype=np.float32)
         state = state_of(moment, self._config) if self._config.state == "dit" else None
-        return _Chunk(clean, mask, noise, time, moment.role.index, state)
+        generator = np.random.default_rng([self._seed, position])
+        for _ in range(self._draws):
+            time = self._times.sample(1, generator)
+            noise = generator.standard_normal(clean.shape, dtype=np.float32)
+            yield _Chunk(clean, mask, noise, time, moment.role.index, state)
 
     def _together(self, chunks: Sequence[tuple[int, _Chunk]]) -> Chunks:
         each = [chunk for _, chunk in chunks]

@@ -94,6 +94,8 @@ class ObjectiveSettings(Settings):
     """Of the next-token loss on vision-language samples (section 4.1)."""
     time: TimeSettings = TimeSettings()
     """Where flow times come from."""
+    draws: Count = 1
+    """Flow times and noises drawn for each chunk of a batch. The backbone reads a prompt once for all of them (ours)."""
 
 
 class GroupSettings(Settings):

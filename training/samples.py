@@ -71,6 +71,9 @@ class Stream(ABC):
     eigengrasps: Eigengrasps | None = None
     """The basis of hand poses, where a robot of its samples has eigengrasps."""
 
+    notes: tuple[str, ...] = ()
+    """Sentences that a training prints when it begins, such as the shares of what it learns from."""
+
     @abstractmethod
     def __getitem__(self, position: int) -> Sample:
         """The sample at a position, the same whenever it is read, in whatever order."""

@@ -142,6 +142,8 @@ class Trainer:
             self.folder.mkdir(parents=True, exist_ok=True)
             save_config(config, self.folder / CONFIG_FILE)
             self.reporter.start(first, config.steps)
+            for sentence in self.stream.notes:
+                self.reporter.note(sentence)
         times = time_sampler(config.objective.time)
         collator = Collator(
             self.bundle.description.config,
@@ -150,6 +152,7 @@ class Trainer:
             times,
             config.seed,
             config.data.pictures,
+            config.objective.draws,
         )
         batches = micro_batches(config, self.stream, collator, self.group.rank, self.group.world, first)
         with StopSignals() as stop, self.evaluations:

@@ -5,8 +5,9 @@ models/qwen3_5/configuration_qwen3_5.py, ``vocab_size``) against 248,077, the la
 the next ids and so lie in rows that exist but were never trained; no embedding has to grow. :func:`rows_needed` says how many rows a
 tokenizer wants, for a model that has fewer.
 
-The small tokenizer is a byte-level BPE trained by ``tokenizers`` on the text in this file alone, so that a vocabulary is the same on
-every machine; a test pins it. A change of that text makes another tokenizer, and random weights of another model.
+The small tokenizer is a byte-level BPE trained by ``tokenizers`` on the text in this file alone, with an entry for each sentence that
+comes again and again, so that a vocabulary is the same on every machine; a test pins it. A change of that text makes another tokenizer,
+and random weights of another model.
 """
 
 from __future__ import annotations
@@ -64,6 +65,33 @@ pudding pull purple push put rack ramekin red right room rotate salad sauce seco
 stack stairs stamp stand step stop stove straight switch table take tap the them then through to tomato top towel toward toy tray turn
 two under until up wait walk wall white window wine wipe with wooden yellow you your zone
 """
+
+
+#: Words that begin a sentence, or an answer's label.
+_FIRST_WORDS = """
+black blue count cyan describe find gray green is locate no orange pink point purple red right left the there what where which white
+yellow yes Count Describe Do Find How Is Locate Point Seen The There What Where Which
+"""
+
+#: What comes again in every prompt and in every answer with boxes; each is one entry. A prompt has half as many tokens so, and the
+#: language model and the action expert of ``small`` spend most of their time on the prompt's tokens.
+_PHRASES = (
+    "user\nThe robot is",
+    " with single arm",
+    " with dual arms",
+    ", and mobile base",
+    ". The control frequency is ",
+    " Hz. Please predict the next ",
+    " control actions to execute the following task:",
+    " with mobile base. The navigation convention is (dx, dy, dtheta) per waypoint in the ground plane. Please predict the next ",
+    " waypoints to execute the following task:",
+    "assistant\n",
+    "<think>\n\n</think>\n\n",
+    " Output the bbox coordinates in JSON format.",
+    '{"bbox_2d": [',
+    '], "label": "',
+    '"}',
+)
 
 
 @dataclass(frozen=True)
@@ -164,8 +192,9 @@ def small_tokenizer() -> PreTrainedTokenizerFast:
         special_tokens=[AddedToken(token, special=True, normalized=False) for token in (*QWEN_TOKENS, *view_tokens())],
         show_progress=False,
     )
-    words = [f" {word}" for word in _WORDS.split()]
+    words = [*(f" {word}" for word in _WORDS.split()), *_FIRST_WORDS.split()]
     tokenizer.train_from_iterator([*_SENTENCES, *words], trainer)
+    tokenizer.add_tokens([AddedToken(phrase, special=False, normalized=False) for phrase in _PHRASES])
     return _wrapped(tokenizer)
 
 

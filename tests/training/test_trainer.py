@@ -35,6 +35,7 @@ class Numbers:
     def __init__(self) -> None:
         self.first = -1
         self.numbers: dict[int, dict[str, float]] = {}
+        self.notes: list[str] = []
 
     def start(self, step: int, steps: int) -> None:
         self.first = step
@@ -43,7 +44,7 @@ class Numbers:
         self.numbers.setdefault(step, {}).update(numbers)
 
     def note(self, sentence: str) -> None:
-        pass
+        self.notes.append(sentence)
 
 
 def trained(config: TrainConfig, run: Path, stream: Any = None) -> Numbers:
@@ -79,6 +80,12 @@ def test_the_trained_policy_plays_the_streams_robots(tmp_path: Path) -> None:
     saved = json.loads((tmp_path / "config.json").read_text())
     assert saved["optimizer"]["ema"] == 0.5
     assert saved["objective"]["language_weight"] == 0.1
+
+
+def test_what_the_stream_has_to_say_is_said(tmp_path: Path) -> None:
+    stream = Mixed()
+    stream.notes = ("two robots", "and words")
+    assert trained(configuration("steps=1"), tmp_path, stream).notes == ["two robots", "and words"]
 
 
 def test_steps_after_an_episodes_end_are_masked() -> None:

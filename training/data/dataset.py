@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol, runtime_checkable
+
+import numpy as np
 
 from ...envs.embodiments import Embodiment
 from ...policies.qwen_vla.normalization import DatasetStatistics
@@ -70,4 +72,13 @@ class HasLengths(Protocol):
 
     def length(self, index: int) -> int:
         """About how long a sample is: tokens of a conversation, steps of a chunk. It does not raise for a sample that does not read."""
+        ...
+
+
+@runtime_checkable
+class HasTrajectories(Protocol):
+    """A dataset whose numbers can be read without its pictures, so that quantiles can be fitted to several together."""
+
+    def trajectories(self, part: str) -> Iterator[np.ndarray]:
+        """The ``actions`` or the ``states`` of each episode, ``[J, A]`` each, in order."""
         ...

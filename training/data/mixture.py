@@ -14,16 +14,19 @@ Named weights:
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
+
 from ...envs.embodiments import Embodiment
+from ...policies.api import PolicyError
 from ...policies.qwen_vla.egocentric import Eigengrasps
-from ...policies.qwen_vla.normalization import DatasetStatistics
+from ...policies.qwen_vla.normalization import DatasetStatistics, statistics_of
 from ..samples import Sample, Stream
-from .dataset import Dataset, HasLengths
+from .dataset import Dataset, HasLengths, HasTrajectories
 from .egocentric import HandDataset
 from .errors import DataError
 from .families import TABLE_1, Family
@@ -105,13 +108,20 @@ class Mixture(Stream):
         sources: Made of them by one of the functions here.
         seed: Of the order.
         skip_broken: Take another sample of the same source for one that does not read, instead of ending the training.
+        table: The percentages of families that the sources were made by.
 
     Raises:
-        DataError: A source is empty, or two datasets have other statistics under one key or other eigengrasps.
+        DataError: A source is empty, or two datasets have other eigengrasps, or other statistics under one key that cannot be fitted
+            together.
     """
 
     def __init__(
-        self, datasets: Sequence[Dataset], sources: Sequence[Source], seed: int = 0, skip_broken: bool = False
+        self,
+        datasets: Sequence[Dataset],
+        sources: Sequence[Source],
+        seed: int = 0,
+        skip_broken: bool = False,
+        table: Mapping[Family, float] | None = None,
     ) -> None:
         for source in sources:
             if not len(source.indices):
@@ -124,6 +134,25 @@ class Mixture(Stream):
         self.eigengrasps = _eigengrasps(datasets)
         self.statistics = _statistics(datasets)
         self._schedule = Schedule([source.weight for source in sources], seed)
+        self.notes = (self._by_dataset(),) if table is None else self._by_family(table)
+
+    def _by_dataset(self) -> str:
+        shares: defaultdict[str, float] = defaultdict(float)
+        for source, share in zip(self.sources, self.shares, strict=True):
+            shares[self.datasets[source.dataset].name] += 100 * share
+        return f"shares of the data sets: {_listed(shares)}"
+
+    def _by_family(self, table: Mapping[Family, float]) -> tuple[str, ...]:
+        """What the table says of the families that are there, and their shares; and what it says of the others."""
+        shares: defaultdict[str, float] = defaultdict(float)
+        for source, share in zip(self.sources, self.shares, strict=True):
+            shares[self.datasets[source.dataset].family] += 100 * share
+        there = ", ".join(f"{name} {shares[name]:.1f} % ({table[name]:g} in the table)" for name in table if name in shares)
+        absent = {name: weight for name, weight in table.items() if name not in shares}
+        others = (f"no data set is of these families, so the others have their shares: {_listed(absent)}",) if absent else ()
+        unlisted = sorted({each.family for each in self.datasets} - set(table))
+        left = (f"left out, as the table lacks them: {', '.join(unlisted)}",) if unlisted else ()
+        return (f"shares of the families: {there}", *others, *left)
 
     @property
     def shares(self) -> list[float]:
@@ -175,10 +204,10 @@ def mix(
     """
     if not datasets:
         raise DataError("a mixture has no dataset; name one or more")
-    if weights == "table_1":
-        sources = by_family(datasets, TABLE_1)
-    elif weights == "t2a":
-        sources = by_family(datasets, T2A)
+    table: Mapping[Family, float] | None = None
+    if weights in ("table_1", "t2a"):
+        table = TABLE_1 if weights == "table_1" else T2A
+        sources = by_family(datasets, table)
     elif weights == "balanced":
         sources = balanced(datasets)
     elif isinstance(weights, str) or len(weights) != len(datasets):
@@ -187,7 +216,11 @@ def mix(
         )
     else:
         sources = weighted(datasets, weights)
-    return Mixture(datasets, sources, seed, skip_broken)
+    return Mixture(datasets, sources, seed, skip_broken, table)
+
+
+def _listed(percents: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {percent:.1f} %" for name, percent in percents.items())
 
 
 def _embodiments(datasets: Sequence[Dataset]) -> tuple[Embodiment, ...]:
@@ -202,16 +235,44 @@ def _embodiments(datasets: Sequence[Dataset]) -> tuple[Embodiment, ...]:
 
 
 def _statistics(datasets: Sequence[Dataset]) -> dict[str, DatasetStatistics]:
-    known: dict[str, tuple[str, DatasetStatistics]] = {}
+    """Those of each key; a policy has one of each, so datasets of a robot that differ are fitted together."""
+    keyed: dict[str, list[Dataset]] = {}
     for dataset in datasets:
-        for key, each in dataset.statistics.items():
-            first, statistics = known.setdefault(key, (dataset.name, each))
-            if statistics != each:
-                raise DataError(
-                    f"{dataset.name} and {first} both have statistics {key!r}, which differ: a policy has one of each; give one of the "
-                    "robots another statistics_key, or fit the two together"
-                )
-    return {key: statistics for key, (_, statistics) in known.items()}
+        for key in dataset.statistics:
+            keyed.setdefault(key, []).append(dataset)
+    return {key: _together(key, each) for key, each in keyed.items()}
+
+
+def _together(key: str, datasets: Sequence[Dataset]) -> DatasetStatistics:
+    first = datasets[0]
+    other = next((each for each in datasets if each.statistics[key] != first.statistics[key]), None)
+    if other is None:
+        return first.statistics[key]
+    fitted = [each for each in datasets if isinstance(each, HasTrajectories)]
+    if len(fitted) < len(datasets):
+        raise DataError(
+            f"{other.name} and {first.name} both have statistics {key!r}, which differ: a policy has one of each; give one of the "
+            "robots another statistics_key, or fit the two together"
+        )
+    source = " and ".join(each.name for each in datasets)
+    try:
+        actions = statistics_of(_Trajectories(fitted, "actions"), source)
+        has_state = first.statistics[key].state is not None
+        return DatasetStatistics(actions, statistics_of(_Trajectories(fitted, "states"), source) if has_state else None)
+    except PolicyError as error:
+        raise DataError(f"quantiles of {source} cannot be fitted together: {error}") from None
+
+
+@dataclass(frozen=True)
+class _Trajectories:
+    """Those of several datasets, read anew at each iteration."""
+
+    datasets: Sequence[HasTrajectories]
+    part: str
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for dataset in self.datasets:
+            yield from dataset.trajectories(self.part)
 
 
 def _eigengrasps(datasets: Sequence[Dataset]) -> Eigengrasps | None:

@@ -12,7 +12,7 @@ from demonstrations import Mixed
 
 from vlarig.policies.qwen_vla.checkpoint import load
 from vlarig.policies.qwen_vla.flow import SigmoidNormal, interpolate, sample_losses, target_velocity
-from vlarig.policies.qwen_vla.model import Losses, QwenVla
+from vlarig.policies.qwen_vla.model import Chunks, Losses, QwenVla
 from vlarig.training.batches import Collator, MicroBatch
 
 STREAM = Mixed()
@@ -149,3 +149,27 @@ def test_noise_and_time_follow_from_position_and_seed_alone() -> None:
     )
     assert reseeded.batch.chunks is not None
     assert not torch.equal(reseeded.batch.chunks.noise, other.noise)
+
+
+def test_several_draws_of_a_chunk_share_its_prompt(model: QwenVla) -> None:
+    thrice = Collator(BUNDLE.description.config, BUNDLE.tokenizer, STREAM.statistics, SigmoidNormal(), seed=0, draws=3)(
+        [(position, STREAM[position]) for position in (0, 5, 1)]
+    )
+    once, many = batch(0, 5, 1), thrice.batch.chunks
+    assert once.batch.chunks is not None
+    assert many is not None
+    torch.testing.assert_close(thrice.batch.inputs.input_ids, once.batch.inputs.input_ids)
+    assert many.samples.tolist() == [0, 0, 0, 2, 2, 2]
+    assert thrice.chunk_names == ("random/0",) * 3 + ("random/1",) * 3
+    assert len({float(time) for time in many.time}) == 6
+    np.testing.assert_array_equal(many.noise[[0, 3]], once.batch.chunks.noise)  # more draws change no other
+    assert not torch.equal(many.noise[0], many.noise[1])
+    losses = model(thrice.batch)
+    assert (losses.action.count, len(losses.each)) == (6, 6)
+    parts = [model(dataclasses.replace(thrice.batch, chunks=chosen(many, index))).action.sum for index in range(6)]
+    torch.testing.assert_close(losses.action.sum, sum(parts))
+
+
+def chosen(chunks: Chunks, index: int) -> Chunks:
+    """One of them."""
+    return Chunks(**{name: value if value is None else value[index : index + 1] for name, value in vars(chunks).items()})

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from lerobot_data import ALOHA_MOTORS, make_aloha
 from made_up_datasets import Motions, Talk, three
 from training_process import configuration
 
@@ -18,9 +19,10 @@ from vlarig.envs.embodiments import LIBERO_PANDA, WIDOWX_BRIDGE
 from vlarig.policies.qwen_vla.checkpoint import load
 from vlarig.policies.qwen_vla.conversation import Conversation, Turn
 from vlarig.policies.qwen_vla.flow import SigmoidNormal
-from vlarig.policies.qwen_vla.normalization import DatasetStatistics, Statistics
+from vlarig.policies.qwen_vla.normalization import DatasetStatistics, Statistics, statistics_of
 from vlarig.training.batches import Collator, MicroBatch, micro_batches
 from vlarig.training.data.errors import DataError
+from vlarig.training.data.lerobot import open_lerobot
 from vlarig.training.data.mixture import mix
 from vlarig.training.data.mixture_file import read_mixture
 from vlarig.training.samples import LanguageSample, Sample, Stream, find_stream
@@ -50,6 +52,24 @@ def test_table_1s_weights_are_divided_by_samples_and_renormalised() -> None:
     assert mixture.shares == pytest.approx([74.2 / total / 3, 74.2 / total * 2 / 3, 3.4 / total])
     counts = Counter(mixture[position].name.split("/")[0] for position in range(1000))
     assert counts["talk"] == pytest.approx(1000 * 3.4 / total, abs=3)
+
+
+def test_a_training_says_the_shares_and_what_is_absent() -> None:
+    synthetic = Motions("made", family="synthetic_simulation", robot=WIDOWX_BRIDGE, count=9)
+    shares, absent = mix([Motions("libero"), synthetic, Talk()], "table_1").notes
+    assert shares == (
+        "shares of the families: robot_manipulation 91.3 % (74.2 in the table), synthetic_simulation 4.6 % (3.7 in the table), "
+        "general_vision_language 4.2 % (3.4 in the table)"
+    )
+    assert absent == (
+        "no data set is of these families, so the others have their shares: human_egocentric 6.0 %, navigation 7.5 %, "
+        "spatial_grounding 2.5 %, driving_vqa 2.4 %, action_caption 0.2 %"
+    )
+    assert mix([Motions("libero"), synthetic, Talk()], "t2a").notes == (
+        "shares of the families: synthetic_simulation 20.0 % (20 in the table), robot_manipulation 80.0 % (80 in the table)",
+        "left out, as the table lacks them: general_vision_language",
+    )
+    assert mix(three(), "balanced").notes == ("shares of the data sets: libero 33.3 %, bridge 33.3 %, talk 33.3 %",)
 
 
 def test_t2a_takes_a_fifth_synthetic_and_no_words_alone() -> None:
@@ -95,6 +115,29 @@ def test_broken_samples_end_it_or_are_replaced_alike_everywhere() -> None:
     hopeless = mix([Motions("libero", count=3, broken=(0, 1, 2))], [1.0], skip_broken=True)
     with pytest.raises(DataError, match="the video ends"):
         _ = hopeless[0]
+
+
+def test_datasets_of_one_robot_get_quantiles_of_all(tmp_path: Path) -> None:
+    motors = list(ALOHA_MOTORS)
+    cameras = {f"observation.images.{tag}": tag for tag in ("cam_left_wrist", "cam_right_wrist")}
+    first, second = (
+        open_lerobot(
+            make_aloha(tmp_path / name, lengths, size=(48, 64)),
+            horizon=4, embodiment="mobile_aloha_joint", cameras=cameras, action_names=motors, state_names=motors,
+        )
+        for name, lengths in (("short", (8, 9)), ("long", (40,)))
+    )  # fmt: skip
+    key = "mobile_aloha_joint"
+    assert first.statistics[key] != second.statistics[key]
+    found = mix([first, second], [1.0, 1.0]).statistics[key]
+    every = [*first.trajectories("actions"), *second.trajectories("actions")]
+    assert found.actions == statistics_of(every, "short and long")
+    assert found.state is not None
+    assert found.state.source == "short and long"
+    assert mix([first, first], [1.0, 1.0]).statistics[key] == first.statistics[key]
+    with pytest.raises(DataError, match="which differ"):
+        other = Motions("other", robot=dataclasses.replace(LIBERO_PANDA, statistics_key=key))
+        mix([first, other], [1.0, 1.0])
 
 
 def test_datasets_that_contradict_each_other_are_refused() -> None:
