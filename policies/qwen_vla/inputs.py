@@ -26,7 +26,7 @@ from ..api import PolicyError
 from ..images import fit_image
 from .backbone import BackboneInputs, positions_of
 from .config import ModelConfig
-from .conversation import Conversation, Limits, fitted, segments
+from .conversation import Conversation, Limits, Picture, fitted, segments
 from .prompt import chat_text, embodiment_prompt
 from .tokenizer import TokenIds, encode, rows_needed, token_ids
 from .vision import patchify
@@ -83,12 +83,12 @@ class _Sequence:
 
     Attributes:
         ids: Its tokens.
-        learned: Which of them are learned.
+        learned: What is learned: a place, and the token that the state there is to say.
         pictures: ``uint8[1, h, w, 3]`` of each still, ``uint8[frames, h, w, 3]`` of each temporal patch of a video.
     """
 
     ids: list[int]
-    learned: list[int]
+    learned: list[tuple[int, int]]
     pictures: list[np.ndarray]
 
 
@@ -160,9 +160,11 @@ class InputBuilder:
         positions = positions_of(input_ids, valid, grids, tokens.image_pad, tokens.video_pad, merge)
         labelled, targets = None, None
         if learns:
-            learned = [(row, index) for row, each in enumerate(sequences) for index in each.learned]
-            labelled = torch.tensor([row * input_ids.shape[1] + index - 1 for row, index in learned])
-            targets = torch.tensor([sequences[row].ids[index] for row, index in learned])
+            learned = [
+                (row * input_ids.shape[1] + place, word) for row, each in enumerate(sequences) for place, word in each.learned
+            ]
+            labelled = torch.tensor([place for place, _ in learned])
+            targets = torch.tensor([word for _, word in learned])
         return BackboneInputs(input_ids, valid, positions, pixels, grids, labelled, targets).to(device)
 
     def _prompted(self, sample: Prompted) -> _Sequence:
@@ -177,18 +179,33 @@ class InputBuilder:
         seen = [fitted(item, self._limits, unit, frames) for item in sample.seen()]
         tokens = [pictures[0].shape[1] * pictures[0].shape[2] // unit**2 for pictures in seen]
         ids: list[int] = []
-        learned: list[int] = []
+        learned: list[tuple[int, int]] = []
         parts = list(segments(sample, tokens, frames))
         for text, taught in parts if answered else parts[:-2]:  # the last two are the answer and what ends the sequence
             part = self._encode(text)
-            learned += range(len(ids), len(ids) + len(part)) if taught else ()
+            learned += [(len(ids) + index - 1, word) for index, word in enumerate(part)] if taught else ()
             ids += part
         if len(ids) > self._limits.max_tokens:
             raise PolicyError(
                 f"a conversation has {len(ids)} tokens, {ids.count(self._tokens.image_pad)} of them for pictures and "
                 f"{ids.count(self._tokens.video_pad)} for videos; the limit is {self._limits.max_tokens}, see Limits"
             )
+        learned += self._marked(sample, ids, [pictures[0].shape[1:3] for pictures in seen])
         return _Sequence(ids, learned, [picture for pictures in seen for picture in pictures])
+
+    def _marked(self, sample: Conversation, ids: list[int], sizes: Sequence[tuple[int, ...]]) -> list[tuple[int, int]]:
+        """Places of the pictures' marks in a sequence, and their words; ``sizes`` are height and width of what it shows."""
+        unit = self._config.vision["patch_size"] * self._config.vision["spatial_merge_size"]
+        places = [place for place, token in enumerate(ids) if token == self._tokens.image_pad]
+        found: dict[int, int] = {}
+        for item, (height, width) in zip(sample.seen(), sizes, strict=True):
+            if isinstance(item, Picture):
+                rows, columns = height // unit, width // unit
+                for mark in item.marks:
+                    place = places[int(mark.y * rows) * columns + int(mark.x * columns)]
+                    found.setdefault(place, self._encoded(f" {mark.word.strip()}")[0])
+                places = places[rows * columns :]
+        return list(found.items())
 
     def _patches(self, pictures: list[np.ndarray], device: torch.device | str) -> Tensor:
         """``float32[Q, pixels]`` of all pictures in their order; those of one shape are cut together."""

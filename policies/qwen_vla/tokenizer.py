@@ -57,13 +57,13 @@ _SENTENCES = (
 _WORDS = """
 a all alphabet an and apple around arm at away back ball banana bar basket basketball bathroom bbq bed bedroom bell beside between bin
 black block blue book both bottle bottom bowl box bread brown bus butter button cabinet caddy can carrot center chair cheese chocolate
-clean click close cloth compartment cookie counter cover cream cube cup cyan cylinder dining door down drawer dressing each egg eggplant
-end enter exit farther first fold fork forward from front frying goal grab gray green hallway hammer hand handle handover hang head
-hold in inside into it jar juice ketchup kitchen knife lamp laptop left lid lift living long microwave middle milk moka mouse move mug
-near next object of off office on onto open orange other out pad pan past pick pink pillow place placemat plate play pot pots pour press
-pudding pull purple push put rack ramekin red right room rotate salad sauce second shake shelf shoe side sink small sofa soup spoon
-stack stairs stamp stand step stop stove straight switch table take tap the them then through to tomato top towel toward toy tray turn
-two under until up wait walk wall white window wine wipe with wooden yellow you your zone
+clean click close cloth compartment cookie counter cover cream cube cup cyan cylinder dining door down drawer dressing each egg
+eggplant end enter exit farther first fold fork forward from front frying goal grab gray green hallway hammer hand handle handover
+hang head hold in inside into it jar juice ketchup kitchen knife lamp laptop left lid lift living long microwave middle milk moka
+mouse move mug near next nothing object of off office on onto open orange other out pad pan past pick pink pillow place placemat plate
+play pot pots pour press pudding pull purple push put rack ramekin red right room rotate salad sauce second shake shelf shoe side sink
+small sofa soup spoon stack stairs stamp stand step stop stove straight switch table take tap the them then through to tomato top
+towel toward toy tray turn two under until up wait walk wall white window wine wipe with wooden yellow you your zone
 """
 
 

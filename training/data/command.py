@@ -90,6 +90,10 @@ class QuestionsOptions:
     """Another seed gives other scenes."""
     questions: Count = 4
     """Most questions on a picture."""
+    instructions: Annotated[int, tyro.conf.arg(metavar="N")] = 0
+    """Most tasks in words on a scene, each put to a model as when it acts: every token of the pictures learns what it shows."""
+    size: int | None = None
+    """Sides of the pictures in pixels; the protocol's by default."""
     workers: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Simulator processes; one a core by default."""
 

@@ -7,7 +7,7 @@ there is a choice of answers, so that the words of a question alone do not predi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import permutations
 from typing import TypeVar
@@ -15,7 +15,7 @@ from typing import TypeVar
 import numpy as np
 
 from ...envs.api import SceneObject
-from .boxes import Labelled, box_text, to_thousandths
+from .boxes import SCALE, Labelled, box_text, to_thousandths
 from .families import Family
 
 T = TypeVar("T")
@@ -28,6 +28,9 @@ APART = 0.06
 
 #: One thing is in front of another where it is so much nearer to the camera, in m: a tabletop object's own size.
 NEARER = 0.045
+
+#: Where nothing is to be, things are this far away, in thousandths of the picture.
+EMPTY = 60
 
 #: Colours to ask for that a scene may lack. Neutral ones are no question by themselves: the robot and the room have them.
 COLOURS = ("red", "green", "blue", "yellow", "purple", "orange", "pink", "cyan")
@@ -46,6 +49,7 @@ UNCOUNTED = (
 FAMILY_OF: dict[str, Family] = {
     "where": "spatial_grounding",
     "every": "spatial_grounding",
+    "instruction": "spatial_grounding",
     "side": "general_vision_language",
     "depth": "general_vision_language",
     "extreme": "general_vision_language",
@@ -135,6 +139,76 @@ def questions(view: View, rng: np.random.Generator, count: int) -> list[Question
         if question is not None:
             found.append(question)
     return found
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """A task in words on a scene, and what each picture of it shows of that.
+
+    Attributes:
+        text: ``put the red cube in the black tray``.
+        answer: Where the two things are in the first picture, as boxes.
+        marks: View to the words of places, in thousandths: ``object`` is to be moved, ``goal`` is where to, other things are named by
+            their colour, or by their kind where they have none; and ``nothing`` is on up to two places.
+    """
+
+    text: str
+    answer: str
+    marks: dict[str, list[tuple[str, tuple[int, int]]]]
+
+
+#: Kinds that things are put on or into, and how; they are never what is moved.
+_GOALS = {
+    "basket": "in",
+    "cabinet": "on",
+    "drawer": "in",
+    "plate": "on",
+    "stove": "on",
+    "towel": "on",
+    "tray": "in",
+    "zone": "in",
+}
+_BESIDE = ("next to", "on", "beside")
+_VERBS = ("put", "place", "move", "push")
+
+
+def instruction(views: Mapping[str, View], rng: np.random.Generator) -> Instruction | None:
+    """A task on two things that the first view shows clearly, each the only one of its name; ``None`` where there are no two."""
+    first = next(iter(views.values()))
+    known = [each for each in first.clear if _is_unique(_name(each), first)]
+    movable = [each for each in known if each.kind not in _GOALS]
+    if not movable or len(known) < 2:
+        return None
+    moved = movable[rng.integers(len(movable))]
+    goals = [each for each in known if each is not moved]
+    goal = goals[rng.integers(len(goals))]
+    how = _GOALS.get(goal.kind) or _one(rng, _BESIDE)
+    names = _name(moved).words, _name(goal).words
+    boxes = [Labelled(to_thousandths(each.box, first.width, first.height), _name(each).words) for each in (moved, goal)]
+    marks = {tag: _marks(view, _name(moved), _name(goal), rng) for tag, view in views.items()}
+    return Instruction(f"{_one(rng, _VERBS)} the {names[0]} {how} the {names[1]}", box_text(boxes), marks)
+
+
+def _marks(view: View, moved: _Query, goal: _Query, rng: np.random.Generator) -> list[tuple[str, tuple[int, int]]]:
+    """The words of a view's places, those of what is to be moved and of the goal first: the first word in a token counts."""
+    roles = {moved: "object", goal: "goal"}
+    ordered = sorted(view.clear, key=lambda thing: list(roles).index(_name(thing)) if _name(thing) in roles else len(roles))
+    marks = []
+    for thing in ordered:
+        word = roles.get(_name(thing)) or thing.colour or thing.kind.split()[-1]
+        marks.append((word, _thousandths(view.across(thing), view.down(thing))))
+    boxes = [to_thousandths(thing.box, view.width, view.height) for thing in view.things]
+    for x, y in rng.integers(SCALE, size=(2, 2)).tolist():
+        if not any(
+            left - EMPTY <= x <= right + EMPTY and top - EMPTY <= y <= bottom + EMPTY for left, top, right, bottom in boxes
+        ):
+            marks.append(("nothing", (x, y)))
+    return marks
+
+
+def _thousandths(x: float, y: float) -> tuple[int, int]:
+    """A place in shares of a picture, in thousandths of it."""
+    return min(int(x * SCALE), SCALE - 1), min(int(y * SCALE), SCALE - 1)
 
 
 def _where(view: View, rng: np.random.Generator) -> Question | None:

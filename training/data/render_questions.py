@@ -17,7 +17,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from io import BytesIO
 from pathlib import Path
@@ -29,13 +29,15 @@ from PIL import Image
 from ...benchmarks.registry import load_suite
 from ...benchmarks.suite import Suite
 from ...envs.api import Needs, Protocol, Snapshot
+from ...envs.embodiments import Embodiment
 from ...harness.durable_env import DurableEnv
 from ...harness.gym.simulator_pool import SimulatorPool, all_of
 from ...harness.machine import Machine
+from ...policies.qwen_vla.prompt import embodiment_prompt
 from .errors import DataError
 from .families import FAMILIES, Family
 from .question_scenes import SPLITS, Split, motion, rng_of, scene_episode, scene_protocol
-from .questions import FAMILY_OF, Question, View, questions
+from .questions import FAMILY_OF, Instruction, Question, View, instruction, questions
 from .vision_language import VisionLanguageDataset
 
 #: Scenes that are written at once.
@@ -43,6 +45,9 @@ SHARD = 100
 
 #: What is asked of a simulator for a scene.
 NEEDS = Needs(objects=True, final_frame=True)
+
+#: Steps of a chunk that an instruction's prompt states, as a policy's (paper, section 4.2: H = 16).
+STEPS = 16
 
 _MANIFEST = "questions.json"
 
@@ -64,6 +69,7 @@ class RenderOptions:
         protocol: Name of a protocol of the suite; its default when ``None``.
         picture_format: ``png``, or ``jpeg``, which is smaller for photographs.
         workers: Simulator processes; one a core when ``None``.
+        instructions: Most tasks in words on a scene, each put to a model as when it acts, with all views and their marks.
     """
 
     suite: str
@@ -78,19 +84,26 @@ class RenderOptions:
     protocol: str | None = None
     picture_format: Literal["png", "jpeg"] = "png"
     workers: int | None = None
+    instructions: int = 0
 
     def __post_init__(self) -> None:
-        if self.split not in SPLITS or self.scenes < 1 or self.seed < 0 or self.questions < 1 or self.motion < 0:
+        if (
+            self.split not in SPLITS
+            or self.scenes < 1
+            or min(self.seed, self.questions, self.motion, self.instructions) < 0
+            or (not self.questions and not self.instructions)
+        ):
             raise DataError(
-                f"{self.scenes} scenes of the split {self.split!r} with seed {self.seed}, {self.questions} questions a picture and "
-                f"{self.motion} steps of motion were requested; expected one of {', '.join(SPLITS)}, no negative number, and 1 or "
-                "more scenes and questions"
+                f"{self.scenes} scenes of the split {self.split!r} with seed {self.seed}, {self.questions} questions a picture, "
+                f"{self.instructions} instructions and {self.motion} steps of motion were requested; expected one of "
+                f"{', '.join(SPLITS)}, no negative number, and 1 or more scenes, and questions or instructions"
             )
 
     @property
     def identity(self) -> dict[str, Any]:
         """What a shard's content depends on, as plain data."""
-        return {name: value for name, value in asdict(self).items() if name not in ("scenes", "to", "workers")}
+        given = {name: value for name, value in asdict(self).items() if name not in ("scenes", "to", "workers")}
+        return given if self.instructions else {name: value for name, value in given.items() if name != "instructions"}
 
 
 @dataclass(frozen=True)
@@ -135,7 +148,7 @@ def render_questions(options: RenderOptions, progress: Callable[[int, int], None
                     raise DataError(
                         f"the adapter of suite {suite.name!r} does not say what its pictures show; write its describe()"
                     )
-                size += _write(options, shard, snapshots)
+                size += _write(options, suite.embodiment, shard, snapshots)
                 scenes += len(snapshots)
                 if progress is not None:
                     progress(min(shard.stop, options.scenes), options.scenes)
@@ -220,26 +233,35 @@ async def _seen(
     return found
 
 
-def _write(options: RenderOptions, shard: range, scenes: list[tuple[int, Snapshot]]) -> int:
+def _write(options: RenderOptions, embodiment: Embodiment, shard: range, scenes: list[tuple[int, Snapshot]]) -> int:
     """Write a shard; its bytes."""
     pictures = options.to / "pictures" / _name(shard)
     pictures.mkdir(parents=True, exist_ok=True)
     lines: dict[Family, list[str]] = {}
     counts: Counter[str] = Counter()
     size = 0
+
+    def add(record: dict[str, Any], kind: str) -> None:
+        lines.setdefault(FAMILY_OF[kind], []).append(json.dumps(record, ensure_ascii=False))
+        counts[kind] += 1
+
     for number, snapshot in scenes:
+        views, paths = {}, {}
         for place, (view, frames) in enumerate(snapshot.frames.views.items()):
             picture = frames[-1]
-            seen = View(snapshot.objects.get(view, ()), picture.shape[1], picture.shape[0])
+            seen = views[view] = View(snapshot.objects.get(view, ()), picture.shape[1], picture.shape[0])
             found = questions(seen, rng_of(options.split, options.seed, number, 2 + place), options.questions)
-            if not found:
+            if not found and not options.instructions:
                 continue
             file = pictures / f"{number:06}-{view}.{options.picture_format}"
             size += _replace(file, _encoded(picture, options.picture_format))
+            paths[view] = f"../pictures/{pictures.name}/{file.name}"
             for question in found:
-                record = _record(f"{number}/{view}/{question.kind}", f"../pictures/{pictures.name}/{file.name}", view, question)
-                lines.setdefault(FAMILY_OF[question.kind], []).append(json.dumps(record, ensure_ascii=False))
-                counts[question.kind] += 1
+                add(_record(f"{number}/{view}/{question.kind}", paths[view], view, question), question.kind)
+        for turn in range(options.instructions):
+            task = instruction(views, rng_of(options.split, options.seed, number, 2 + len(views) + turn))
+            if task is not None:
+                add(_instruction_record(f"{number}/instruction/{turn}", paths, task, embodiment), "instruction")
     for family, its in lines.items():
         (options.to / family).mkdir(exist_ok=True)
         size += _replace(options.to / family / f"{_name(shard)}.jsonl", "".join(f"{line}\n" for line in its).encode())
@@ -259,6 +281,27 @@ def _record(name: str, path: str, view: str, question: Question) -> dict[str, An
         ],
     }
     return record | ({"facts": question.facts} if question.facts else {})
+
+
+def _instruction_record(name: str, paths: Mapping[str, str], task: Instruction, embodiment: Embodiment) -> dict[str, Any]:
+    shown = [
+        {
+            "type": "image",
+            "path": path,
+            "view": view,
+            "marks": [{"word": word, "point_2d": list(place)} for word, place in task.marks[view]],
+        }
+        for view, path in paths.items()
+    ]
+    prompt = embodiment_prompt(embodiment, task.text, STEPS)
+    return {
+        "id": name,
+        "kind": "instruction",
+        "messages": [
+            {"role": "user", "content": [{"type": "text", "text": prompt}, *shown]},
+            {"role": "assistant", "content": task.answer},
+        ],
+    }
 
 
 def _encoded(picture: np.ndarray, picture_format: str) -> bytes:

@@ -10,6 +10,8 @@ A line is a JSON object of one of two layouts. Ours is that of chat templates::
         {"role": "assistant", "content": "A car turns left."}]}
 
 * ``content`` is text, or a list of parts. ``frame`` and ``view`` are the tags of multi-frame and surround-view samples.
+* ``marks`` of an image are words for places of it, in thousandths: ``{"word": "object", "point_2d": [412, 230]}``, see
+  :class:`~vlarig.policies.qwen_vla.conversation.Mark`.
 * ``path`` of a video is a file, or a list of pictures. ``fps`` is the rate at which a file is read and a list was taken; ``begin`` and
   ``end`` cut a file, in seconds; ``seconds`` are a list's own times.
 * ``image`` and ``video`` are read as ``path`` too, as Qwen's processors name it (QwenLM/Qwen3-VL qwen-vl-finetune/qwenvl/data/
@@ -38,10 +40,10 @@ from typing import Any, Literal
 
 from ...envs.embodiments import Embodiment
 from ...policies.api import PolicyError
-from ...policies.qwen_vla.conversation import Conversation, Picture, Turn, Video
+from ...policies.qwen_vla.conversation import Conversation, Mark, Picture, Turn, Video
 from ...policies.qwen_vla.normalization import DatasetStatistics
 from ..samples import LanguageSample
-from .boxes import check_boxes, pixels_to_thousandths
+from .boxes import SCALE, check_boxes, pixels_to_thousandths
 from .cleaning import CleaningReport
 from .errors import DataError
 from .families import FAMILIES, Family
@@ -184,7 +186,8 @@ class VisionLanguageDataset:
         if kind == "image":
             if not isinstance(path, str):
                 raise ValueError(f"an image has the path {path!r}; expected text")
-            return Picture(read_picture(folder / path), part.get("frame"), part.get("view"))
+            marks = tuple(map(_mark, part.get("marks", ())))
+            return Picture(read_picture(folder / path), part.get("frame"), part.get("view"), marks)
         rate = part.get("fps", self._fps)
         if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not rate > 0:
             raise ValueError(f"a video has the fps {rate!r}; expected more than 0")
@@ -255,6 +258,13 @@ def _part(part: Any) -> Any:
     if kind in ("image", "video"):
         return part
     raise ValueError(f"a message has the part {part!r:.80}; expected type text, image or video")
+
+
+def _mark(given: Any) -> Mark:
+    match given:
+        case {"word": str(word), "point_2d": [int() | float() as x, int() | float() as y]}:
+            return Mark(word, x / SCALE, y / SCALE)
+    raise ValueError(f"an image has the mark {given!r:.80}; expected a word, and a point_2d of two numbers in thousandths")
 
 
 def _paths(record: dict[str, Any], kind: str) -> list[str]:

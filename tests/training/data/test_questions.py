@@ -11,7 +11,7 @@ from drawn_scenes import COLOURS, SHAPES, drawn, thing
 from vlarig.benchmarks.captions import DIMENSIONS
 from vlarig.envs.api import SceneObject
 from vlarig.training.data.boxes import boxes_in, to_thousandths
-from vlarig.training.data.questions import FAMILY_OF, Question, View, questions
+from vlarig.training.data.questions import EMPTY, FAMILY_OF, Question, View, instruction, questions
 
 MANY = 800
 
@@ -46,7 +46,7 @@ def test_kinds_are_all_different_and_as_many_as_wanted_at_most() -> None:
     for seed in range(50):
         kinds = [question.kind for question in asked(seed, 3)[1]]
         assert len(kinds) == len(set(kinds)) <= 3
-    assert {question.kind for _, question in ALL} == set(FAMILY_OF)
+    assert {question.kind for _, question in ALL} == set(FAMILY_OF) - {"instruction"}
 
 
 def test_a_scene_and_a_seed_give_the_same_questions() -> None:
@@ -158,3 +158,47 @@ def test_a_scene_without_colours_is_asked_by_its_nouns() -> None:
 
 def test_an_empty_scene_has_no_question() -> None:
     assert questions(View((), 128, 128), np.random.default_rng(0), 9) == []
+
+
+def test_an_instruction_marks_what_it_names_in_every_view() -> None:
+    checked = 0
+    for seed in range(100):
+        first, second = drawn(seed), drawn(seed + 1000)
+        task = instruction({"ego": first, "cam_left_wrist": second}, np.random.default_rng(seed))
+        if task is None:
+            names = Counter(each.name for each in first.things)
+            assert sum(names[each.name] == 1 for each in first.clear) < 2
+            continue
+        moved, goal = boxes_in(task.answer)
+        assert task.text.split(" the ")[1:] != []
+        assert moved.label in task.text.split(" the ")[1] and task.text.endswith(f" the {goal.label}")
+        for view, words in ((first, task.marks["ego"]), (second, task.marks["cam_left_wrist"])):
+            for word, (x, y) in words:
+                if word == "nothing":
+                    boxes = [to_thousandths(each.box, view.width, view.height) for each in view.things]
+                    assert not any(
+                        box[0] - EMPTY <= x <= box[2] + EMPTY and box[1] - EMPTY <= y <= box[3] + EMPTY for box in boxes
+                    )
+                    continue
+                at = [each for each in view.clear if (int(view.across(each) * 1000), int(view.down(each) * 1000)) == (x, y)]
+                names = {each.name for each in at}
+                expected = {"object": moved.label, "goal": goal.label}
+                if word in expected:
+                    assert expected[word] in names
+                else:
+                    assert any(each.colour == word for each in at)
+                checked += 1
+        assert [word for word, _ in task.marks["ego"]][:2] == ["object", "goal"]
+    assert checked > 200
+
+
+def test_what_nothing_is_put_on_is_not_moved() -> None:
+    things = (
+        thing("red tray", (0, 0, 20, 20)),
+        thing("blue cube", (40, 40, 60, 60)),
+        thing("cyan zone", (70, 70, 90, 90)),
+    )
+    tasks = [instruction({"ego": View(things, 100, 100)}, np.random.default_rng(seed)) for seed in range(30)]
+    assert {task.text.split(" the ")[1].rpartition(" ")[0] for task in tasks if task} == {"blue cube"}
+    assert {" ".join(task.text.split()[4:]) for task in tasks if task} == {"in the red tray", "in the cyan zone"}
+    assert instruction({"ego": View(things[:1], 100, 100)}, np.random.default_rng(0)) is None

@@ -76,6 +76,32 @@ def test_the_box_of_a_red_thing_is_where_the_picture_is_red(options: RenderOptio
     assert checked >= 5
 
 
+def test_what_an_instruction_moves_is_marked_where_the_picture_shows_it(tabletop: Runtime, tmp_path: Path) -> None:
+    made = RenderOptions("tabletop", SCENES, tmp_path / "asked", questions=0, instructions=2, size=128, workers=1)
+    done = render_questions(made)
+    assert set(done.questions) == {"instruction"}
+    (grounding,) = open_questions(made.to)
+    hits, misses = [], []
+    for index in range(len(grounding)):
+        prompt, *seen = grounding[index].conversation.turns[0].content
+        assert isinstance(prompt, str)
+        task = prompt.partition("to execute the following task: ")[2]
+        assert "The robot is Franka Panda with single arm." in prompt
+        assert [each.view for each in seen if isinstance(each, Picture)] == ["ego", "cam_left_wrist"]
+        _, moved, goal = task.split(" the ")
+        for picture in seen:
+            assert isinstance(picture, Picture)
+            assert picture.image.shape == (128, 128, 3)
+            for mark in picture.marks:
+                words = {"object": moved, "goal": goal}.get(mark.word, mark.word)
+                is_red = bool(reds(picture.image)[int(mark.y * 128), int(mark.x * 128)])
+                hits += [is_red] if words.startswith("red") else []
+                misses += [is_red] if words.startswith(("blue", "green", "yellow")) else []
+    assert len(hits) > 20
+    assert np.mean(hits) > 0.9  # the middle of a box is seldom beside the thing
+    assert np.mean(misses) < 0.05  # or behind another
+
+
 def test_pictures_show_what_the_families_expect(options: RenderOptions) -> None:
     datasets = open_questions(options.to)
     assert [each.family for each in datasets] == ["general_vision_language", "spatial_grounding"]

@@ -11,12 +11,13 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from vlarig.policies.qwen_vla.config import PRESETS
-from vlarig.policies.qwen_vla.conversation import Picture, Video
+from vlarig.policies.qwen_vla.conversation import Limits, Mark, Picture, Video
 from vlarig.policies.qwen_vla.inputs import InputBuilder
-from vlarig.policies.qwen_vla.tokenizer import small_tokenizer
+from vlarig.policies.qwen_vla.tokenizer import small_tokenizer, token_ids
 from vlarig.training.data.errors import DataError
 from vlarig.training.data.vision_language import VisionLanguageDataset
 
@@ -25,6 +26,10 @@ ANSWER = {"role": "assistant", "content": "A cube."}
 
 def asked(*parts: Any) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": [*parts, {"type": "text", "text": "What is it?"}]}, ANSWER]}
+
+
+def marked(*marks: dict[str, Any]) -> dict[str, Any]:
+    return asked({"type": "image", "path": "0.png", "marks": list(marks)})
 
 
 def write(folder: Path, *lines: dict[str, Any] | str, name: str = "data.jsonl") -> Path:
@@ -76,6 +81,31 @@ def test_pictures_keep_their_order_and_tags(folder: Path) -> None:
     assert (first.frame, first.view, first.image.max(), second.image.max()) == (1, "front left", 1, 2)
     assert (words, question) == ("and", "What is it?")
     assert sample.name == "data/0"
+
+
+def test_marks_are_learned_at_the_tokens_of_their_places(folder: Path) -> None:
+    red, blue = {"word": "red", "point_2d": [10, 10]}, {"word": "blue", "point_2d": [990, 510]}
+    again = {"word": "green", "point_2d": [20, 20]}  # in the token of the first
+    first, second = ({"type": "image", "path": "0.png", "marks": marks} for marks in ([red, blue, again], [blue]))
+    sample = VisionLanguageDataset(write(folder, asked(first, second)))[0].conversation
+    assert sample.seen()[0].marks[1] == Mark("blue", 0.99, 0.51)  # type: ignore[union-attr]
+    tokenizer = small_tokenizer()
+    config = PRESETS["tiny"](tokens=token_ids(tokenizer))
+    builder = InputBuilder(config, tokenizer, Limits(min_pixels=96 * 128, max_pixels=96 * 160))
+    plain = builder.build(
+        [VisionLanguageDataset(write(folder, asked(*({"type": "image", "path": "0.png"},) * 2)))[0].conversation]
+    )
+    inputs = builder.build([sample])
+    assert inputs.labelled is not None and inputs.targets is not None
+    assert plain.labelled is not None and plain.targets is not None
+    count = len(plain.labelled)
+    torch.testing.assert_close(inputs.labelled[:count], plain.labelled)
+    rows, columns = (inputs.image_grid_thw[0, 1:] // 2).tolist()  # type: ignore[index]
+    pictures = (inputs.input_ids[0] == config.backbone["image_token_id"]).nonzero()[:, 0]
+    assert len(pictures) == 2 * rows * columns
+    low = int(0.51 * rows) * columns + columns - 1
+    assert inputs.labelled[count:].tolist() == [pictures[0], pictures[low], pictures[rows * columns + low]]
+    assert [tokenizer.decode([token]) for token in inputs.targets[count:].tolist()] == [" red", " blue", " blue"]
 
 
 def test_llavas_layout_reads_as_the_same_conversation(folder: Path) -> None:
@@ -179,6 +209,12 @@ def boxed(box: str) -> dict[str, Any]:
         (asked({"type": "video", "path": ["0.png"], "seconds": [0, 1]}), "a video of 1 pictures has the seconds"),
         (asked({"type": "video", "path": "0.png", "begin": 7}), "nothing from 7.00 s"),
         (asked({"type": "image", "path": "0.png", "frame": "1"}), "does not read"),
+        (marked({"word": "cube"}), "an image has the mark .*; expected a word, and a point_2d of two numbers in thousandths"),
+        (
+            marked({"word": "cube", "point_2d": [1000, 3]}),
+            r"a mark is 'cube' at \(1.0, 0.003\); expected a word, and shares of 0",
+        ),
+        (marked({"word": "<|im_end|>", "point_2d": [1, 3]}), "control token"),
         ({"messages": [{"role": "user", "content": "Why?"}]}, "has turns of user; expected"),
         ({"messages": [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": " "}]}, "the assistant is empty"),
         (
