@@ -45,6 +45,10 @@ class ModelSettings(Settings):
     """Whether to go on from a checkpoint that is not the stage's before this one (section 3.1: T2A, CPT, SFT, each from the last)."""
     seed: Annotated[int, Field(ge=0, lt=2**64)] = 0
     """Seed of a preset's random weights."""
+    state: Literal["none", "prompt", "dit"] | None = None
+    """Of a preset: where proprioception goes (section 5.2.4): nowhere, into the prompt, or to the action expert."""
+    projection: Literal["zero_pad", "multi_mlp", "concat"] | None = None
+    """Of a preset: how actions of several robots enter and leave the action expert (section 5.2.2)."""
     compute: Literal["bfloat16", "float32"] = "bfloat16"
     """Precision that matrices are multiplied in; weights are float32."""
     frozen: tuple[Part, ...] = ("value_head",)

@@ -21,14 +21,15 @@ import torch
 import transformers
 from torch import Tensor
 
+from ..envs.embodiments import Embodiment
 from ..harness.termination import Terminated
 from ..policies.qwen_vla.acceleration import choose_kernels
 from ..policies.qwen_vla.checkpoint import LoadedPolicy, load
-from ..policies.qwen_vla.config import PRESETS
+from ..policies.qwen_vla.config import PRESETS, ModelConfig
 from ..policies.qwen_vla.inspection import describe
 from .batches import Collator, MicroBatch, micro_batches, micro_batches_a_step, time_sampler
 from .checkpoints import Checkpoints, full_weights, resume
-from .config import BEFORE, TrainConfig, TrainingError, differences, read_config, save_config
+from .config import BEFORE, ModelSettings, TrainConfig, TrainingError, differences, read_config, save_config
 from .evaluation import Evaluations, export, stage_of
 from .learner import Learner
 from .parallel import Processes, processes
@@ -118,7 +119,9 @@ class Trainer:
             backbone=config.model.backbone,
             device=group.device,
             compute=torch.bfloat16 if config.model.compute == "bfloat16" else torch.float32,
+            adapt=lambda architecture: adapted(architecture, config.model, stream.embodiments),
         )
+        check_architecture(bundle.description.config, config.model)
         self.bundle = described(bundle, stream)
         model = bundle.model
         choose_kernels(model, group.device)
@@ -315,6 +318,31 @@ def check_stage(config: TrainConfig) -> None:
         raise TrainingError(
             f"{source} was made {made}, and {config.stage!r} goes on from {wanted}; name one, or set model.any_checkpoint=true"
         )
+
+
+def adapted(architecture: ModelConfig, settings: ModelSettings, robots: Sequence[Embodiment]) -> ModelConfig:
+    """A preset's architecture with the state and the projection that the settings name, for the stream's robots."""
+    if settings.state is not None:
+        size = max((len(each.state_layout) for each in robots), default=0) if settings.state == "dit" else 0
+        architecture = dataclasses.replace(architecture, state=settings.state, state_size=size)
+    if settings.projection is not None:
+        own = () if settings.projection == "zero_pad" else tuple((each.name, each.action_size) for each in robots)
+        architecture = dataclasses.replace(architecture, projection=settings.projection, projection_embodiments=own)
+    return architecture
+
+
+def check_architecture(architecture: ModelConfig, settings: ModelSettings) -> None:
+    """Make sure that a model has the state and the projection that the settings name, which only a preset takes on.
+
+    Raises:
+        TrainingError: It has others.
+    """
+    for name in ("state", "projection"):
+        wanted, found = getattr(settings, name), getattr(architecture, name)
+        if wanted not in (None, found):
+            raise TrainingError(
+                f"model.{name} is {wanted!r}, and {settings.source} was made with {found!r}; begin with a preset, or leave it out"
+            )
 
 
 def described(bundle: LoadedPolicy, stream: Stream) -> LoadedPolicy:

@@ -1,4 +1,4 @@
-"""What a training step of `4b` takes on H200s, on paper: operations, memory, communication, and which of them bounds it.
+"""What a training step of `4b`, and a whole stage, take on H200s, on paper: operations, memory, communication, and what bounds a step.
 
 Operations and activations are counted at full size without being computed (`counted.py`). Communication is that of
 `training/parallel.py`: FSDP gathers float32 weights for the forward pass of every micro-batch and, where they are trained, again for
@@ -43,6 +43,8 @@ JOBS = (
     Job("T2A, 128 steps", "t2a", 0, 128),
     Job("CPT, 1 camera", "cpt", 1, 16),
     Job("CPT, 3 cameras", "cpt", 3, 16),
+    Job("SFT, 1 camera", "sft", 1, 16),
+    Job("SFT, 3 cameras", "sft", 3, 16),
 )
 
 
@@ -226,7 +228,9 @@ def main(options: Options) -> None:
     for table, names in ((space, ("kept", "all")), (times, ("overlapped", "bound", "hidden", "samples/s", "MFU"))):
         for name in names:
             table.add_column(name)
+    stages = Table("a whole stage", "steps", "samples", "tokens", "EFLOP", "8 GPUs", "64 GPUs", "GPU hours on 8")
     for job in JOBS:
+        fastest: dict[int, float] = {}
         with uncomputed(job, config, 1, True) as (model, _):
             held = Weights.of(model)
         kept, again = (operations(job, config, checkpointed) for checkpointed in (False, True))
@@ -247,10 +251,22 @@ def main(options: Options) -> None:
             step = Step.of(cluster, held, share, size * (needed if options.kept else whole), options.rate * peak)
             each = (step.computing, step.gathers, step.root, step.reductions, step.copies, step.last, step.update)
             seconds, rate = (*each, sum(each), step.overlapped), settings.batch_size / step.overlapped
+            fastest[cluster.gpus] = max(rate, fastest.get(cluster.gpus, 0.0))
             shares = (f"{rate:.0f}", f"{100 * rate * needed / peak / cluster.gpus:.0f} %")
             times.add_row(
                 job.name, name, *(f"{each * 1e3:.0f}" for each in seconds), step.bound, f"{100 * step.hidden:.0f} %", *shares
             )
+        samples = settings.steps * settings.batch_size
+        hours = {gpus: samples / rate / 3600 for gpus, rate in fastest.items()}
+        stages.add_row(
+            job.name,
+            f"{settings.steps:,}",
+            f"{samples / 1e6:.1f} M",
+            f"{samples * (job.tokens(config) + job.horizon) / 1e9:.1f} G",
+            f"{samples * needed / 1e18:.1f}",
+            *(f"{hours[gpus]:.1f} h" if gpus in hours else "" for gpus in (8, 64)),
+            f"{8 * hours[8]:.0f}" if 8 in hours else "",
+        )
     console.print(
         f"{options.preset}: {held.every:,} weights, {held.root:,} of them in no block, at most {held.largest:,} in one"
     )
@@ -258,7 +274,7 @@ def main(options: Options) -> None:
     console.print(
         f"Micro-batches of {size}; GPUs / over how many weights are sharded; in ms a step, activations are {activated}"
     )
-    console.print(flops, space, times, sep="\n")
+    console.print(flops, space, times, stages, sep="\n")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,6 +94,7 @@ def load(
     dtype: torch.dtype = torch.float32,
     compute: torch.dtype | None = None,
     shared: Path | None = None,
+    adapt: Callable[[ModelConfig], ModelConfig] | None = None,
 ) -> LoadedPolicy:
     """The policy that ``source`` names.
 
@@ -106,6 +107,7 @@ def load(
         dtype: Their precision.
         compute: Precision to compute in; by default the weights'.
         shared: A file in memory for weights on the CPU, which several processes have that load the same, see :func:`~.sharing.share`.
+        adapt: For a preset: makes another architecture of its own.
 
     Raises:
         PolicyError: There is no such policy, or its files do not fit each other.
@@ -113,7 +115,7 @@ def load(
     if torch.device(device).type != "cpu":
         shared = None
     if source in PRESETS:
-        return _preset(source, seed, backbone, device, dtype, compute, shared)
+        return _preset(source, seed, backbone, device, dtype, compute, shared, adapt)
     if backbone is not None:
         raise PolicyError(
             f"backbone={backbone} was given beside the checkpoint {source!r}, which has its own; give it with a preset"
@@ -249,6 +251,7 @@ def _preset(
     dtype: torch.dtype,
     compute: torch.dtype | None,
     shared: Path | None,
+    adapt: Callable[[ModelConfig], ModelConfig] | None = None,
 ) -> LoadedPolicy:
     """A preset with random weights; with a trained backbone only the action expert's and the value head's are random."""
     if not 0 <= seed < 2**64:
@@ -258,6 +261,8 @@ def _preset(
     config = PRESETS[name](tokens=token_ids(tokenizer))
     if backbone is not None:
         config = dataclasses.replace(config, backbone=read_backbone_config(backbone))
+    if adapt is not None:
+        config = adapt(config)
 
     def drawn() -> QwenVla:
         return build(config, seed, backbone, device if name in _DRAWN_IN_PLACE else "cpu", dtype, compute).to(device)

@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from demonstrations import Mixed, Random
@@ -23,6 +24,7 @@ from vlarig.harness.commands.policy import main as policy_command
 from vlarig.policies.api import PolicyError, Request
 from vlarig.policies.qwen_vla.checkpoint import load
 from vlarig.policies.qwen_vla.flow import SigmoidNormal
+from vlarig.policies.qwen_vla.normalization import DatasetStatistics, Statistics, bounds_statistics
 from vlarig.policies.qwen_vla.policy import QwenVlaPolicy
 from vlarig.training.batches import Collator
 from vlarig.training.config import TrainConfig, TrainingError, read_config
@@ -129,6 +131,34 @@ def test_each_stage_goes_on_from_the_one_before(tmp_path: Path, capsys: pytest.C
     (Path(cpt) / "training.json").write_text('[{"stage": 3}]')
     with pytest.raises(PolicyError, match=r"training.json: the list of stages"):
         load(cpt)
+
+
+@pytest.mark.parametrize("projection", ["zero_pad", "multi_mlp", "concat"])
+@pytest.mark.parametrize("state", ["none", "prompt", "dit"])
+def test_a_preset_takes_the_state_and_the_projection_that_are_compared(tmp_path: Path, state: str, projection: str) -> None:
+    chosen = (f"model.state={state}", f"model.projection={projection}")
+    stream = Mixed()
+    stream.statistics = {
+        each.statistics_key: DatasetStatistics(
+            bounds_statistics(each), Statistics((-2.0,) * len(each.state_layout), (2.0,) * len(each.state_layout), "made up")
+        )
+        for each in stream.embodiments
+    }
+    trained(configuration("steps=1", *chosen), tmp_path / "one", stream)
+    policy = QwenVlaPolicy(str(tmp_path / "one" / "policy"))
+    config = policy.bundle.description.config
+    assert (config.state, config.projection, config.state_size) == (state, projection, 8 if state == "dit" else 0)
+    assert dict(config.projection_embodiments) == ({} if projection == "zero_pad" else {"libero_panda": 7, "widowx_bridge": 7})
+    moved = [
+        policy.act([Request(0, "key", 0, 1, {**Random()[0].observation, "state": state}, LIBERO_PANDA, 16)])[0].actions
+        for state in (np.zeros(8, np.float32), np.ones(8, np.float32))
+    ]
+    assert np.array_equal(*moved) == (state == "none")
+    again = configuration("steps=1", f"model.source={tmp_path / 'one' / 'policy'}", "model.any_checkpoint=true", *chosen)
+    trained(again, tmp_path / "two", stream)
+    other = "none" if state == "dit" else "dit"
+    with pytest.raises(TrainingError, match=f"model.state is '{other}', and .* was made with '{state}'; begin with a preset"):
+        trained(again.model_copy(update={"model": again.model.model_copy(update={"state": other})}), tmp_path / "three", stream)
 
 
 def test_frozen_parts_stay_and_the_others_move(tmp_path: Path) -> None:

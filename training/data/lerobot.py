@@ -171,7 +171,7 @@ class LeRobotDataset:
         self.meta = meta
         self.layout = layout
         self._horizon = horizon
-        self._segmented = segmented
+        self.segmented = segmented
         self._steps = np.maximum(meta.lengths - layout.from_states, 0)
         self._ends = np.cumsum(self._steps)
         self._films = FilmReader()
@@ -193,8 +193,8 @@ class LeRobotDataset:
         parts: dict[str, list[np.ndarray]] = {}
         for place, words in enumerate(self.meta.episode_tasks):
             indices = np.arange(self._ends[place] - self._steps[place], self._ends[place])
-            if self._segmented:
-                for segment in self._segments(place):
+            if self.segmented:
+                for segment in self.segments(place):
                     parts.setdefault(segment.label, []).append(indices[segment.begin : segment.end])
                 continue
             if len(words) == 1:
@@ -242,8 +242,8 @@ class LeRobotDataset:
         numbers = self._numbers(place)
         sample = self._sample(place, frame)
         images = {view: self._picture(key, place, frame, numbers, sample)[None] for key, view in self.layout.cameras.items()}
-        if self._segmented:
-            segment = next(each for each in self._segments(place) if frame < each.end)
+        if self.segmented:
+            segment = next(each for each in self.segments(place) if frame < each.end)
             words, end = segment.label, segment.end
         else:
             words, end = self._words(int(numbers.tasks[frame]), place), int(self._steps[place])
@@ -296,7 +296,8 @@ class LeRobotDataset:
         self._check_size(picture, key, sample)
         return True
 
-    def _segments(self, place: int) -> tuple[Segment, ...]:
+    def segments(self, place: int) -> tuple[Segment, ...]:
+        """The subtasks of an episode of a segmented dataset."""
         description = self.descriptions[place]
         assert description is not None  # open_lerobot made sure
         return description.segments

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 #: Kind of data to the callable that opens it, as one dataset or as several.
 KINDS: dict[str, str] = {
     "lerobot": "vlarig.training.data.lerobot:open_lerobot",
+    "trajectories": "vlarig.training.data.trajectories:open_trajectories",
     "synthetic": "vlarig.training.data.synthetic.dataset:synthetic_datasets",
     "conversations": "vlarig.training.data.vision_language:VisionLanguageDataset",
     "captions": "vlarig.training.data.captions:CaptionDataset",
@@ -83,11 +84,13 @@ def clean_mixture(file: str | Path, workers: int, watch: Watch) -> Iterator[tupl
     from .lerobot_cleaning import clean_lerobot
 
     path = Path(file)
-    entries = [entry for entry in _read_toml(path).get("datasets", []) if entry.get("source") == "lerobot"]
+    entries = [entry for entry in _read_toml(path).get("datasets", []) if entry.get("source") in ("lerobot", "trajectories")]
     if not entries:
         raise DataError(f"{path} has no dataset of the source 'lerobot'; the other sources are cleaned where they are made")
-    for entry in entries:
-        options = {name: value for name, value in entry.items() if name != "weight"} | {"workers": workers, "watch": watch}
+    by_folder = {entry["folder"]: entry for entry in reversed(entries)}  # which several entries may read in several ways
+    for entry in reversed(by_folder.values()):
+        given = {name: value for name, value in entry.items() if name != "weight"}
+        options = {"horizon": 1, **given, "workers": workers, "watch": watch}
         cleaning, stored = _call(clean_lerobot, options, path)
         yield str(path.parent / entry["folder"]), cleaning, stored
 
