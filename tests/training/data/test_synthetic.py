@@ -357,6 +357,8 @@ def test_a_dataset_has_whole_trajectories_or_windows_of_them(folder: Path) -> No
     low, high = (np.array(limit) for limit in (whole.statistics["xarm7"].actions.q01, whole.statistics["xarm7"].actions.q99))
     assert ((sample.actions >= low) & (sample.actions <= high)).mean() > 0.8
     assert [each.name for each in synthetic_datasets(folder)] == ["synthetic/pull/xarm7"]
+    with pytest.raises(DataError, match=r"elsewhere holds no language-action data; make some: vlarig data synthesize --to"):
+        synthetic_datasets(folder / "elsewhere")
     with pytest.raises(IndexError):
         whole[len(whole)]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import pickle
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +31,7 @@ def test_an_episode_is_one_sample_with_all_its_actions(recorded: Path) -> None:
     assert dataset.hours == open_lerobot(recorded, horizon=1).hours
     assert dataset.tasks == {"lift the cup": [0, 2], "wipe the table": [1]}
     for number, length in enumerate(LENGTHS):
-        sample = pickle.loads(pickle.dumps(dataset))[number]
+        sample = ForkingPickler.loads(ForkingPickler.dumps(dataset))[number]
         np.testing.assert_array_equal(sample.actions, numbers(number)[1])
         assert sample.horizon is None
         assert sample.observation["instruction"] == TASKS[number]

@@ -157,13 +157,19 @@ class SyntheticDataset:
 
 
 def synthetic_datasets(folder: Path | str, horizon: int | None = None) -> list[SyntheticDataset]:
-    """All pairs of an arm and a template of which a folder has shards."""
+    """All pairs of an arm and a template of which a folder has shards.
+
+    Raises:
+        DataError: There is none.
+    """
     pairs: list[tuple[str, Template]] = [
         (arm, template)
         for template in TEMPLATES
         for arm in ARMS
         if any((Path(folder) / template / arm).glob("shard-*.parquet"))
     ]
+    if not pairs:
+        raise DataError(f"{folder} holds no language-action data; make some: vlarig data synthesize --to {folder}")
     return [SyntheticDataset(folder, arm, template, horizon) for arm, template in pairs]
 
 
