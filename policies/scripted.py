@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..envs.api import Needs
-from ..envs.embodiments import Embodiment
+from ..envs.embodiments import Channel, Embodiment
 from ..envs.faults import describe, traceback_of
 from .api import Policy, PolicyError, Reply, Request
 from .experts.motion import ScriptedExpert
@@ -72,22 +72,17 @@ class Burst:
         """That of a step, after the one of the step before, which the first has not."""
         if before is not None and before.left:
             return replace(before, left=before.left - 1)
-        push = _noise(embodiment, BURST_PLACE, BURST_TURN, rng, last_turn=True)
+        turns = [channel for channel in embodiment.channels if channel.rotation]
+        scales = [_scale(each, BURST_PLACE, BURST_TURN if each in turns[-1:] else 0.0) for each in embodiment.channels]
+        push = rng.normal(size=len(scales)) * scales
         return cls(int(rng.integers(*BURST_STEPS)) - 1, push) if rng.random() < BURSTS else cls(0, np.zeros_like(push))
 
 
-def _noise(embodiment: Embodiment, place: float, turn: float, rng: np.random.Generator, last_turn: bool = False) -> np.ndarray:
-    """``float64[A]``: Gaussian noise on the delta channels but the gripper's, in shares of half of their ranges."""
-    turns = [channel.name for channel in embodiment.channels if channel.rotation]
-    shares = np.array(
-        [
-            0.0 if channel.kind != "delta" or channel.gripper else place if not channel.rotation
-            else turn if not last_turn or channel.name == turns[-1] else 0.0
-            for channel in embodiment.channels
-        ]
-    )  # fmt: skip
-    space = embodiment.action_space()
-    return rng.normal(size=len(shares)) * shares * (space.high - space.low) / 2
+def _scale(channel: Channel, place: float, turn: float) -> float:
+    """The noise of a channel, for these shares of half its range; the gripper and what is no delta has none."""
+    if channel.kind != "delta" or channel.gripper:
+        return 0.0
+    return (turn if channel.rotation else place) * (channel.high - channel.low) / 2
 
 
 class ExpertPolicy(Policy):
@@ -133,10 +128,11 @@ class ExpertPolicy(Policy):
         rng = np.random.default_rng(request.seed)
         before = self._bursts.get(request.env) if request.chunk else None
         burst = self._bursts[request.env] = Burst.drawn(before, request.embodiment, rng)
-        noise = burst.push + _noise(request.embodiment, STEADY_PLACE, STEADY_TURN, rng)
-        space = request.embodiment.action_space()
-        disturbed = np.clip(reply.actions + self._disturbance * noise, space.low, space.high)
-        return replace(reply, actions=disturbed.astype(np.float32), labels=reply.actions)
+        channels = request.embodiment.channels
+        steady = rng.normal(size=len(channels)) * [_scale(each, STEADY_PLACE, STEADY_TURN) for each in channels]
+        disturbed = reply.actions + self._disturbance * (burst.push + steady)
+        bounded = np.clip(disturbed, [each.low for each in channels], [each.high for each in channels])
+        return replace(reply, actions=bounded.astype(np.float32), labels=reply.actions)
 
     def _expert(self, suite: str) -> ScriptedExpert[Any]:
         if suite not in self._experts:

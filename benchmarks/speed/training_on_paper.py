@@ -264,8 +264,8 @@ def main(options: Options) -> None:
             f"{samples / 1e6:.1f} M",
             f"{samples * (job.tokens(config) + job.horizon) / 1e9:.1f} G",
             f"{samples * needed / 1e18:.1f}",
-            *(f"{hours[gpus]:.1f} h" if gpus in hours else "" for gpus in (8, 64)),
-            f"{8 * hours[8]:.0f}" if 8 in hours else "",
+            *(f"{hours[gpus]:.3g} h" if gpus in hours else "" for gpus in (8, 64)),
+            f"{8 * hours[8]:.3g}" if 8 in hours else "",
         )
     console.print(
         f"{options.preset}: {held.every:,} weights, {held.root:,} of them in no block, at most {held.largest:,} in one"

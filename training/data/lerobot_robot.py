@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -18,11 +18,11 @@ from ...policies.qwen_vla.embodiments import embodiment_named
 from ...policies.qwen_vla.normalization import (
     DatasetStatistics,
     statistics_from_data,
-    statistics_of,
     statistics_to_data,
 )
 from ...results.run_files import appearing
 from .errors import DataError
+from .fitting import Trajectories, fit_statistics
 from .lerobot_files import Meta
 from .pseudo_actions import pseudo_actions
 
@@ -133,7 +133,7 @@ def stored_statistics(
     meta: Meta,
     layout: Layout,
     file: Path | None,
-    trajectories: Callable[[str], Iterator[np.ndarray]],
+    trajectories: Trajectories,
     dropped: Sequence[int] = (),
 ) -> DatasetStatistics:
     """The dataset's quantiles: those that it was recorded with, else those in ``file``, else fitted and written there.
@@ -172,8 +172,7 @@ def stored_statistics(
         if isinstance(data, dict) and data.get("made_of") == made_of and key in data.get("statistics", {}):
             return _statistics(data["statistics"], place)[key]
     try:
-        state = statistics_of(_Part(trajectories, "states"), meta.folder.name) if robot.state_layout else None
-        fitted = DatasetStatistics(statistics_of(_Part(trajectories, "actions"), meta.folder.name), state)
+        fitted = fit_statistics([trajectories], bool(robot.state_layout), meta.folder.name)
     except PolicyError as error:
         raise DataError(f"quantiles of {meta.folder} cannot be fitted: {error}") from None
     content = json.dumps({"made_of": made_of, "statistics": statistics_to_data({key: fitted})}, indent=2)
@@ -186,17 +185,6 @@ def stored_statistics(
             f"quantiles cannot be kept in {place} ({error.strerror}); give statistics_file=FILE elsewhere"
         ) from None
     return fitted
-
-
-@dataclass(frozen=True)
-class _Part:
-    """Trajectories, iterated anew at each pass."""
-
-    trajectories: Callable[[str], Iterator[np.ndarray]]
-    part: str
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        return self.trajectories(self.part)
 
 
 def _ours(meta: Meta) -> dict[str, Any]:

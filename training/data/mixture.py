@@ -15,21 +15,20 @@ Named weights:
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
-
-import numpy as np
 
 from ...envs.embodiments import Embodiment
 from ...policies.api import PolicyError
 from ...policies.qwen_vla.egocentric import Eigengrasps
-from ...policies.qwen_vla.normalization import DatasetStatistics, statistics_of
+from ...policies.qwen_vla.normalization import DatasetStatistics
 from ..samples import Sample, Stream
 from .dataset import Dataset, HasLengths, HasTrajectories
 from .egocentric import HandDataset
 from .errors import DataError
 from .families import TABLE_1, Family
+from .fitting import fit_statistics
 from .schedule import Schedule, shuffled
 
 WeightsName = Literal["table_1", "t2a", "balanced"]
@@ -137,16 +136,18 @@ class Mixture(Stream):
         self.notes = (self._by_dataset(),) if table is None else self._by_family(table)
 
     def _by_dataset(self) -> str:
-        shares: defaultdict[str, float] = defaultdict(float)
+        return f"shares of the data sets: {_listed(self._percents(lambda dataset: dataset.name))}"
+
+    def _percents(self, kind: Callable[[Dataset], str]) -> dict[str, float]:
+        """The datasets' shares, summed over those of a kind."""
+        found: defaultdict[str, float] = defaultdict(float)
         for source, share in zip(self.sources, self.shares, strict=True):
-            shares[self.datasets[source.dataset].name] += 100 * share
-        return f"shares of the data sets: {_listed(shares)}"
+            found[kind(self.datasets[source.dataset])] += 100 * share
+        return dict(found)
 
     def _by_family(self, table: Mapping[Family, float]) -> tuple[str, ...]:
         """What the table says of the families that are there, and their shares; and what it says of the others."""
-        shares: defaultdict[str, float] = defaultdict(float)
-        for source, share in zip(self.sources, self.shares, strict=True):
-            shares[self.datasets[source.dataset].family] += 100 * share
+        shares = self._percents(lambda dataset: dataset.family)
         there = ", ".join(f"{name} {shares[name]:.1f} % ({table[name]:g} in the table)" for name in table if name in shares)
         absent = {name: weight for name, weight in table.items() if name not in shares}
         others = (f"no data set is of these families, so the others have their shares: {_listed(absent)}",) if absent else ()
@@ -254,25 +255,11 @@ def _together(key: str, datasets: Sequence[Dataset]) -> DatasetStatistics:
             f"{other.name} and {first.name} both have statistics {key!r}, which differ: a policy has one of each; give one of the "
             "robots another statistics_key, or fit the two together"
         )
-    source = " and ".join(each.name for each in datasets)
+    names = " and ".join(each.name for each in datasets)
     try:
-        actions = statistics_of(_Trajectories(fitted, "actions"), source)
-        has_state = first.statistics[key].state is not None
-        return DatasetStatistics(actions, statistics_of(_Trajectories(fitted, "states"), source) if has_state else None)
+        return fit_statistics([each.trajectories for each in fitted], first.statistics[key].state is not None, names)
     except PolicyError as error:
-        raise DataError(f"quantiles of {source} cannot be fitted together: {error}") from None
-
-
-@dataclass(frozen=True)
-class _Trajectories:
-    """Those of several datasets, read anew at each iteration."""
-
-    datasets: Sequence[HasTrajectories]
-    part: str
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        for dataset in self.datasets:
-            yield from dataset.trajectories(self.part)
+        raise DataError(f"quantiles of {names} cannot be fitted together: {error}") from None
 
 
 def _eigengrasps(datasets: Sequence[Dataset]) -> Eigengrasps | None:

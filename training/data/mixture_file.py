@@ -87,8 +87,10 @@ def clean_mixture(file: str | Path, workers: int, watch: Watch) -> Iterator[tupl
     entries = [entry for entry in _read_toml(path).get("datasets", []) if entry.get("source") in ("lerobot", "trajectories")]
     if not entries:
         raise DataError(f"{path} has no dataset of the source 'lerobot'; the other sources are cleaned where they are made")
-    by_folder = {entry["folder"]: entry for entry in reversed(entries)}  # which several entries may read in several ways
-    for entry in reversed(by_folder.values()):
+    by_folder: dict[str, dict[str, Any]] = {}  # which several entries may read in several ways
+    for entry in entries:
+        by_folder.setdefault(entry["folder"], entry)
+    for entry in by_folder.values():
         given = {name: value for name, value in entry.items() if name != "weight"}
         options = {"horizon": 1, **given, "workers": workers, "watch": watch}
         cleaning, stored = _call(clean_lerobot, options, path)

@@ -54,7 +54,7 @@ class TrajectoryDataset:
                 found.append((samples, "; ".join(self._frames.instructions[place])))
         return found
 
-    @property
+    @cached_property
     def tasks(self) -> Mapping[str, Sequence[int]]:
         """The numbers of each task's trajectories."""
         found: dict[str, list[int]] = {}

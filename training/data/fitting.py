@@ -1,0 +1,40 @@
+"""Quantiles of trajectories, of one dataset or of several together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ...policies.qwen_vla.normalization import DatasetStatistics, statistics_of
+
+#: Gives the ``actions`` or the ``states`` of each episode, ``[J, A]`` each, as often as it is called.
+Trajectories = Callable[[str], Iterator[np.ndarray]]
+
+
+def fit_statistics(trajectories: Sequence[Trajectories], with_state: bool, source: str) -> DatasetStatistics:
+    """Quantiles of the actions of all trajectories, and of their states where they have some; memory does not grow with them.
+
+    Args:
+        trajectories: Of each dataset.
+        with_state: Whether they have states.
+        source: Names them.
+
+    Raises:
+        PolicyError: Like :func:`~vlarig.policies.qwen_vla.normalization.statistics_of`.
+    """
+    state = statistics_of(_Part(trajectories, "states"), source) if with_state else None
+    return DatasetStatistics(statistics_of(_Part(trajectories, "actions"), source), state)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """One part of all trajectories, iterated anew at each pass."""
+
+    trajectories: Sequence[Trajectories]
+    part: str
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for each in self.trajectories:
+            yield from each(self.part)
