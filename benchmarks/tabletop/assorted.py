@@ -1,7 +1,7 @@
 """Scenes to be looked at, not played: more variety of what is where than the tasks have.
 
 The tasks' scenes always show two cubes and two cylinders in the same two colours, so "how many cubes" has one answer. Here one to four
-objects have any colours, some of them lie on a zone, and there are none to two trays and zones.
+objects have any colours but the pair that training never shows, some of them lie on a zone, and there are none to two trays and zones.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ...envs.tabletop import layout
-from .sampler import HIGH, LOW
+from .sampler import HELD_OUT, HIGH, LOW
 
 #: Where objects lie that the scene is not to show, in m: on the floor, so far behind the camera that the hand's camera sees less than a
 #: pixel of them when it looks up. The compiled scene holds a fixed number.
@@ -43,7 +43,7 @@ def assorted(rng: np.random.Generator) -> dict[str, Any]:
     shapes = [shape for shape, spec in layout.SHAPES.items() for _ in range(spec.count)]
     shown = set(rng.permutation(len(shapes))[: rng.integers(1, len(shapes) + 1)].tolist())
     for index, shape in enumerate(shapes):
-        colour = str(rng.choice(list(layout.OBJECT_COLOURS)))
+        colour = str(rng.choice([colour for colour in layout.OBJECT_COLOURS if (colour, shape) != HELD_OUT]))
         spot = _spot(rng, "object", taken) if index in shown else None
         place = _at(np.array([UNSEEN, index]) if spot is None else spot)
         yaw = round(float(rng.uniform(-0.78, 0.78)), 4)

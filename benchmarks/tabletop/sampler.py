@@ -39,20 +39,32 @@ PUSH = (0.16, 0.25)
 LANE = 0.09
 RUN_UP = 0.09
 
+#: Colour and shape that scenes for training never pair, so that the committed initial states, two of five of which show the pair, tell
+#: whether a policy composes what it learned of the colour with what it learned of the shape.
+HELD_OUT = ("purple", "cylinder")
+
 Scene = dict[str, Any]
 _Goal = tuple[str, dict[str, Any]]
 
 
-def sample(task: str, initial_state: int) -> Scene:
+def sample(task: str, initial_state: int, training: bool = False) -> Scene:
     """The scene of an initial state, the same for ever: ``objects``, ``trays``, ``zones``, ``instruction`` and ``goal``, as plain data.
+
+    Args:
+        task: The task's name.
+        initial_state: The initial state's number.
+        training: Whether what is :data:`HELD_OUT` gets a colour instead that the scene has not; nothing else differs.
 
     Raises:
         KeyError: The task is unknown.
     """
     make, trays, zones = MAKERS[task]
     rng = np.random.default_rng([SEED, list(MAKERS).index(task), initial_state])
-    colours = _draw(rng, list(layout.OBJECT_COLOURS), 2)
-    things = [(f"{colour} {shape}", shape, colour) for shape in layout.SHAPES for colour in colours]
+    *colours, spare = _draw(rng, list(layout.OBJECT_COLOURS), 3)
+    pairs = [
+        (spare if training and (colour, shape) == HELD_OUT else colour, shape) for shape in layout.SHAPES for colour in colours
+    ]
+    things = [(f"{colour} {shape}", shape, colour) for colour, shape in pairs]
     tray_names = [f"{colour} tray" for colour in _draw(rng, list(layout.TRAY_COLOURS), trays)]
     zone_names = [f"{colour} zone" for colour in _draw(rng, list(layout.ZONE_COLOURS), zones)]
     names = [name for name, _, _ in things]

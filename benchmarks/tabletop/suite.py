@@ -17,6 +17,7 @@ from ...envs.embodiments import TABLETOP_PANDA
 from ..suite import Footprint, Suite, Task
 from .assorted import assorted
 from .captions import describe_episode
+from .paraphrases import instruction_of, paraphrased
 from .randomization import randomized, ranges_of
 from .sampler import MAKERS, sample
 
@@ -50,12 +51,13 @@ def _committed() -> dict[str, list[dict[str, Any]]]:
 def payload(task: Task, initial_state: int, protocol: Protocol) -> dict[str, Any]:
     """The scene of an initial state: from the committed file, or sampled where it is not among them."""
     scene = _committed()[task.name][initial_state] if initial_state in INITIAL_STATES else sample(task.name, initial_state)
-    return {**scene, **ranges_of(protocol)}
+    return {**scene, "instruction": instruction_of(scene, initial_state, protocol), **ranges_of(protocol)}
 
 
 def training(task: Task, number: int, protocol: Protocol) -> dict[str, Any]:
-    """A scene that is sampled with a seed beyond those of the committed initial states."""
-    return {**sample(task.name, len(INITIAL_STATES) + number), **ranges_of(protocol)}
+    """A scene that is sampled with a seed beyond those of the committed initial states, without the pair that is held out."""
+    scene = sample(task.name, len(INITIAL_STATES) + number, training=True)
+    return {**scene, "instruction": instruction_of(scene, number, protocol), **ranges_of(protocol)}
 
 
 def initial_states_text() -> str:
@@ -74,7 +76,7 @@ TABLETOP = Suite(
     runtime="tabletop",
     embodiment=TABLETOP_PANDA,
     tasks=tuple(Task(name, INITIAL_STATES) for name in MAKERS),
-    protocols=(STANDARD, randomized(STANDARD)),
+    protocols=(STANDARD, randomized(STANDARD), paraphrased(STANDARD)),
     source="defined here, in benchmarks/tabletop/sampler.py and envs/tabletop/goals.py",
     payload=payload,
     training=training,

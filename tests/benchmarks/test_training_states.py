@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 from dataclasses import replace
@@ -13,6 +14,8 @@ from toy.suite import TOY_SUITE
 from vlarig.benchmarks.registry import load_suite
 from vlarig.benchmarks.simpler.scenes import CARROT_AND_PLATE, CUBES, EGGPLANT_AND_BASKET, MANISKILL3_EGGPLANT, SPOON_AND_TOWEL
 from vlarig.benchmarks.suite import Suite
+from vlarig.benchmarks.tabletop.assorted import assorted
+from vlarig.benchmarks.tabletop.sampler import MAKERS, sample
 from vlarig.envs.errors import VlarigError
 
 SUITES = ["tabletop", "libero_object", "libero_10", "simpler_widowx", "simpler_ood"]
@@ -48,6 +51,54 @@ def test_a_training_state_repeats_by_its_number_and_differs_from_others(name: st
     assert first == again
     assert first.seed != other.seed
     assert name.startswith("libero") or first.payload != other.payload
+
+
+def test_no_scene_for_training_on_the_table_shows_a_purple_cylinder() -> None:
+    """It has another colour, one that nothing else there has; the words follow, and everything else stays."""
+    replaced = 0
+    for task, number in itertools.product(MAKERS, range(60)):
+        shown, trained = sample(task, 50 + number), sample(task, 50 + number, training=True)
+        names = [[thing["name"] for thing in scene["objects"]] for scene in (shown, trained)]
+        assert len(set(names[1])) == 4
+        if "purple cylinder" not in names[0]:
+            assert shown == trained
+            continue
+        (other,) = set(names[1]) - set(names[0])
+        assert other.endswith(" cylinder") and other.split()[0] not in {name.split()[0] for name in names[0]}
+        text = json.dumps(trained).replace(
+            f'"name": "{other}", "shape": "cylinder", "colour": "{other.split()[0]}"', "COLOURED"
+        )
+        expected = json.dumps(shown).replace('"name": "purple cylinder", "shape": "cylinder", "colour": "purple"', "COLOURED")
+        assert text.replace(other, "purple cylinder") == expected
+        replaced += 1
+    assert replaced == pytest.approx(0.4 * 5 * 60, rel=0.15)
+    suite = load_suite("tabletop")
+    drawn = [assorted(np.random.default_rng(seed)) for seed in range(200)]
+    drawn += [suite.training_episode(task, number, suite.protocols[0]).payload for task in suite.tasks for number in range(20)]
+    pairs = {(thing["colour"], thing["shape"]) for scene in drawn for thing in scene["objects"]}
+    assert ("purple", "cylinder") not in pairs and len(pairs) == 9
+
+
+def test_paraphrases_say_the_same_of_the_same_scene_in_words_of_their_own() -> None:
+    suite = load_suite("tabletop")
+    standard, paraphrased = (
+        next(each for each in suite.protocols if each.name == name) for name in ("standard", "paraphrased")
+    )
+    wordings = set()
+    for task in suite.tasks:
+        for initial_state in task.initial_states:
+            plain, other = (suite.payload(task, initial_state, protocol) for protocol in (standard, paraphrased))
+            assert {**other, "instruction": plain["instruction"]} == plain
+            names = [thing["name"] for kind in ("objects", "trays", "zones") for thing in plain[kind]]
+            said = [[name for name in names if name in scene["instruction"]] for scene in (plain, other)]
+            assert said[0] == said[1] and said[0]
+            blank = [
+                functools.reduce(lambda text, name: text.replace(name, "_"), names, scene["instruction"])
+                for scene in (plain, other)
+            ]
+            assert blank[0] != blank[1]
+            wordings.add(blank[1].replace("left", "right"))
+    assert len(wordings) == 15
 
 
 @pytest.mark.parametrize("scene", [SPOON_AND_TOWEL, CARROT_AND_PLATE, CUBES, EGGPLANT_AND_BASKET])
