@@ -41,6 +41,7 @@ class MicroBatch:
         names: The samples' names.
         chunk_names: The names of those that have a chunk to learn, once for each draw.
         tokens: How many tokens of answers they have to learn.
+        marks: How many marks of pictures.
         length: Tokens of all prompts, padding included.
     """
 
@@ -48,6 +49,7 @@ class MicroBatch:
     names: tuple[str, ...]
     chunk_names: tuple[str, ...]
     tokens: int
+    marks: float
     length: int
 
     def pin_memory(self) -> MicroBatch:
@@ -129,6 +131,7 @@ class Collator:
             names=tuple(sample.name for _, sample in samples),
             chunk_names=tuple(samples[index][1].name for index, _ in chunks),
             tokens=0 if inputs.targets is None else len(inputs.targets),
+            marks=0.0 if inputs.marked is None else float(inputs.marked.shares.sum()),
             length=inputs.input_ids.numel(),
         )
 

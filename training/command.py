@@ -15,7 +15,7 @@ from ..harness.screen import Screen
 from ..harness.trackers import TrackerName
 from .config import TrainingError, read_config
 
-DESCRIPTION = """Train a Qwen-VLA: a stage of the paper's recipe (t2a, cpt, sft).
+DESCRIPTION = """Train a Qwen-VLA: a stage of the paper's recipe (t2a, cpt, sft), or a small backbone before it.
 
 The configuration is the stage's defaults, then --config, then each --override; the whole of it is saved as RUN/config.json. The same
 command resumes an interrupted training. On several GPUs: torchrun --nproc-per-node 8 -m vlarig.harness train ...
@@ -30,7 +30,7 @@ class TrainOptions:
     """The command's options."""
 
     stage: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="STAGE")]
-    """t2a, cpt or sft."""
+    """backbone, t2a, cpt or sft."""
     run: Annotated[Path, tyro.conf.arg(metavar="FOLDER")]
     """Folder of the run; one that was begun is resumed."""
     config: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None

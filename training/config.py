@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from ..envs.errors import VlarigError, suggestion
 from ..harness.trackers import TrackerName
 
-Stage = Literal["t2a", "cpt", "sft"]
+Stage = Literal["backbone", "t2a", "cpt", "sft"]
 Part = Literal["vision", "language", "expert", "value_head"]
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -96,6 +96,8 @@ class ObjectiveSettings(Settings):
     """Of the flow-matching loss (section 4.1)."""
     language_weight: Annotated[float, Field(ge=0)] = 0.1
     """Of the next-token loss on vision-language samples (section 4.1)."""
+    marks_weight: Annotated[float, Field(ge=0)] = 0.1
+    """Of the loss on marks of pictures, where the data have any (ours, as the one above)."""
     time: TimeSettings = TimeSettings()
     """Where flow times come from."""
     draws: Count = 1
@@ -206,26 +208,37 @@ class TrainConfig(Settings):
             raise ValueError(f"batch_size {self.batch_size} is no multiple of micro_batch_size {self.micro_batch_size}")
         if {"vision", "language", "expert", "value_head"} <= set(self.model.frozen):
             raise ValueError("model.frozen names every part; leave one to train")
-        if not self.objective.action_weight and not self.objective.language_weight:
-            raise ValueError("objective.action_weight and objective.language_weight are both 0; there is nothing to learn")
+        if not (self.objective.action_weight or self.objective.language_weight or self.objective.marks_weight):
+            raise ValueError(
+                "the objective's action_weight, language_weight and marks_weight are all 0; there is nothing to learn"
+            )
         return self
 
 
-#: What each stage has of its own (sections 3.1, 4.1, 5.2.1). Steps of CPT and SFT are not printed: starVLA's 100,000, and ours.
+#: What each stage has of its own (sections 3.1, 4.1, 5.2.1). Steps of CPT and SFT are not printed: starVLA's 100,000, and ours. The
+#: stage ``backbone`` is ours: the paper's backbone is trained already, and no such one has the size of ``small``.
 STAGES: dict[Stage, dict[str, Any]] = {
+    "backbone": {
+        "steps": 3000,
+        "batch_size": 32,
+        "model": {"frozen": ["expert", "value_head"]},
+        "objective": {"action_weight": 0.0, "language_weight": 1.0, "marks_weight": 1.0},
+        "optimizer": {"backbone": {"lr": 1e-3}},
+    },
     "t2a": {
         "steps": 2000,
         "model": {"frozen": ["vision", "language", "value_head"]},
         "data": {"pictures": False},
-        "objective": {"language_weight": 0.0, "time": {"distribution": "sigmoid_normal"}},
+        "objective": {"language_weight": 0.0, "marks_weight": 0.0, "time": {"distribution": "sigmoid_normal"}},
     },
     "cpt": {"steps": 100_000},
     "sft": {"steps": 30_000, "batch_size": 256},
 }
 
 
-#: The stage whose checkpoint each goes on from (section 3.1); T2A begins with a preset and a trained backbone.
-BEFORE: dict[Stage, Stage | None] = {"t2a": None, "cpt": "t2a", "sft": "cpt"}
+#: The stage whose checkpoint each goes on from (section 3.1); T2A begins with a preset and a trained backbone, of which the stage
+#: ``backbone`` makes a small one.
+BEFORE: dict[Stage, Stage | None] = {"backbone": None, "t2a": None, "cpt": "t2a", "sft": "cpt"}
 
 
 def read_config(stage: str, file: Path | None = None, overrides: Iterable[str] = ()) -> TrainConfig:

@@ -18,6 +18,7 @@ from ..policies.qwen_vla.checkpoint import LoadedPolicy, save_checkpoint
 from ..policies.qwen_vla.description import TrainedStage
 from ..policies.qwen_vla.model import build
 from ..policies.qwen_vla.policy import QwenVlaPolicy
+from ..policies.qwen_vla.tokenizer import save_tokenizer
 from .config import EvaluationSettings, TrainConfig
 from .data.score_questions import answerer, mean_measures, read_questions, score_questions
 
@@ -110,6 +111,14 @@ def acting_copy(bundle: LoadedPolicy) -> LoadedPolicy:
 def stage_of(config: TrainConfig, steps: int) -> TrainedStage:
     """What a training has been after so many steps."""
     return TrainedStage(config.stage, steps, steps * config.batch_size)
+
+
+def export_backbone(bundle: LoadedPolicy, weights: Mapping[str, Tensor], folder: Path) -> None:
+    """Write the backbone of a policy with these weights as transformers does, for ``model.backbone`` of the stages after it."""
+    model = build(bundle.description.config, seed=None)
+    model.load_state_dict(dict(weights))
+    model.backbone.save_pretrained(folder)
+    save_tokenizer(bundle.tokenizer, folder)
 
 
 def export(bundle: LoadedPolicy, weights: Mapping[str, Tensor], folder: Path, stage: TrainedStage) -> None:

@@ -12,7 +12,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, Self
@@ -30,12 +30,15 @@ from ..policies.qwen_vla.inspection import describe
 from .batches import Collator, MicroBatch, micro_batches, micro_batches_a_step, time_sampler
 from .checkpoints import Checkpoints, full_weights, resume
 from .config import BEFORE, ModelSettings, TrainConfig, TrainingError, differences, read_config, save_config
-from .evaluation import Evaluations, export, stage_of
+from .evaluation import Evaluations, export, export_backbone, stage_of
 from .learner import Learner
 from .parallel import Processes, processes
 from .samples import Stream, find_stream
 
 CONFIG_FILE = "config.json"
+
+#: The terms of the objective, in the order of their weights and sums.
+LOSSES: tuple[str, ...] = ("action", "language", "marks")
 
 
 class Reporter(Protocol):
@@ -113,6 +116,7 @@ class Trainer:
         check_run(config, run)
         micro_batches_a_step(config, group.world)  # before minutes of loading
         check_stage(config)
+        check_architecture(config.model)
         bundle = load(
             config.model.source,
             seed=config.model.seed,
@@ -121,7 +125,6 @@ class Trainer:
             compute=torch.bfloat16 if config.model.compute == "bfloat16" else torch.float32,
             adapt=lambda architecture: adapted(architecture, config.model, stream.embodiments),
         )
-        check_architecture(bundle.description.config, config.model)
         self.bundle = described(bundle, stream)
         model = bundle.model
         choose_kernels(model, group.device)
@@ -134,6 +137,7 @@ class Trainer:
         self._waited = 0.0
         self._reported = (0, 0.0, 0.0)
         """The step of the last report, its moment, and the seconds waited for batches until then."""
+        self._weights = [getattr(config.objective, f"{name}_weight") for name in LOSSES]
 
     def run(self) -> Path:
         """Train to the end; the folder of the trained policy."""
@@ -166,6 +170,8 @@ class Trainer:
         weights = full_weights(self.learner)
         if weights is not None:
             export(self.bundle, weights, self.folder / "policy", stage_of(config, config.steps))
+            if config.stage == "backbone":
+                export_backbone(self.bundle, weights, self.folder / "backbone")
         self.group.wait()
         return self.folder / "policy"
 
@@ -175,13 +181,18 @@ class Trainer:
         for step in range(first, config.steps):
             began = time.perf_counter()
             micro = [next(batches) for _ in range(share)]
-            chunks, tokens, stopping = self.group.sum(
-                [sum(len(each.chunk_names) for each in micro), sum(each.tokens for each in micro), stop.requested]
+            chunks, tokens, marks, stopping = self.group.sum(
+                [
+                    sum(len(each.chunk_names) for each in micro),
+                    sum(each.tokens for each in micro),
+                    sum(each.marks for each in micro),
+                    stop.requested,
+                ]
             )
             self._waited += time.perf_counter() - began
             if stopping:
                 self._stop(step)
-            measured = self._step(step, micro, chunks, tokens)
+            measured = self._step(step, micro, (chunks, tokens, marks))
             # The step before this one: by now it is done, so that reading it stops nothing.
             self._check()
             self.measured = measured
@@ -191,16 +202,17 @@ class Trainer:
                 self.checkpoints.save(self.learner, done)
                 self._evaluate(done, stop)
 
-    def _step(self, step: int, micro: Sequence[MicroBatch], chunks: float, tokens: float) -> Measured:
-        """Gradients of all micro-batches, then the update."""
-        objective, device = self.config.objective, self.group.device
-        totals, each = torch.zeros(2, device=device), []
+    def _step(self, step: int, micro: Sequence[MicroBatch], counts: tuple[float, float, float]) -> Measured:
+        """Gradients of all micro-batches, then the update; ``counts`` are of chunks, tokens of answers and marks in all of them."""
+        device = self.group.device
+        weights = torch.tensor(self._weights, device=device)
+        shares = 1 / torch.tensor(counts, device=device).clamp(min=1)
+        totals, each = torch.zeros(3, device=device), []
         for index, one in enumerate(micro):
             losses = self.learner.model(one.batch.to(device, non_blocking=True))
-            action, language = losses.action.sum / max(chunks, 1), losses.language.sum / max(tokens, 1)
-            loss = objective.action_weight * action + objective.language_weight * language
-            self.learner.backward(loss, last=index == len(micro) - 1)
-            totals += torch.stack([action.detach(), language.detach()])
+            means = torch.stack([getattr(losses, name).sum for name in LOSSES]) * shares
+            self.learner.backward((weights * means).sum(), last=index == len(micro) - 1)
+            totals += means.detach()
             each.append(losses.each)
         norms = self.learner.update(step)
         return Measured(
@@ -232,21 +244,20 @@ class Trainer:
         measured, self.measured = self.measured, None
         if measured is None:
             return
-        action, language = measured.totals.tolist()
+        means = dict(zip(LOSSES, measured.totals.tolist(), strict=True))
         norms = {name: float(norm) for name, norm in measured.norms.items()}
-        if not all(map(math.isfinite, (action, language, norms["gradient_norm"]))):
-            self._refuse(measured, action, language)
+        if not all(map(math.isfinite, (*means.values(), norms["gradient_norm"]))):
+            self._refuse(measured, means)
         done = measured.step + 1
         if self.group.first and (done % self.config.report_every == 0 or done == self.config.steps):
-            objective, (step, began, before) = self.config.objective, self._reported
+            step, began, before = self._reported
             self._reported = (done, measured.moment, measured.waited)
             seconds, waited = (
                 (end - begin) / (done - step) for begin, end in ((began, measured.moment), (before, measured.waited))
             )
             numbers = {
-                "loss": objective.action_weight * action + objective.language_weight * language,
-                "loss/action": action,
-                "loss/language": language,
+                "loss": sum(weight * mean for weight, mean in zip(self._weights, means.values(), strict=True)),
+                **{f"loss/{name}": mean for name, mean in means.items()},
                 **norms,
                 **measured.rates,
                 "samples_per_second": self.config.batch_size / seconds,
@@ -257,7 +268,7 @@ class Trainer:
             }
             self.reporter.report(done, {f"train/{name}": value for name, value in numbers.items()})
 
-    def _refuse(self, measured: Measured, action: float, language: float) -> None:
+    def _refuse(self, measured: Measured, means: Mapping[str, float]) -> None:
         """Stop, with the names of the samples that the loss is no number of, or of all."""
         broken = [
             name for name, loss in zip(measured.chunk_names, measured.each.tolist(), strict=True) if not math.isfinite(loss)
@@ -267,9 +278,10 @@ class Trainer:
         shown = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
         newest = self.checkpoints.newest()
         kept = f"the newest checkpoint is {newest}" if newest else "there is no checkpoint yet"
+        losses = ", ".join(f"the {name} loss {mean:g}" for name, mean in means.items())
         raise TrainingError(
-            f"step {measured.step + 1} has the action loss {action:g}, the language loss {language:g} and a gradient of norm "
-            f"{float(measured.norms['gradient_norm']):g} with the samples {shown}; {kept}: mend the data or lower the learning rates"
+            f"step {measured.step + 1} has {losses} and a gradient of norm {float(measured.norms['gradient_norm']):g} with the samples "
+            f"{shown}; {kept}: mend the data or lower the learning rates"
         )
 
     def _stop(self, step: int) -> None:
@@ -331,12 +343,16 @@ def adapted(architecture: ModelConfig, settings: ModelSettings, robots: Sequence
     return architecture
 
 
-def check_architecture(architecture: ModelConfig, settings: ModelSettings) -> None:
-    """Make sure that a model has the state and the projection that the settings name, which only a preset takes on.
+def check_architecture(settings: ModelSettings) -> None:
+    """Make sure that a checkpoint has the state and the projection that the settings name, which only a preset takes on.
 
     Raises:
         TrainingError: It has others.
+        PolicyError: There is no such checkpoint.
     """
+    if settings.source in PRESETS or (settings.state is None and settings.projection is None):
+        return
+    architecture = describe(settings.source).config
     for name in ("state", "projection"):
         wanted, found = getattr(settings, name), getattr(architecture, name)
         if wanted not in (None, found):

@@ -43,8 +43,10 @@ class Block(GradientCheckpointingLayer):
         self.gate_up = nn.Linear(width, 2 * mlp_width, bias=False)
         self.down = nn.Linear(mlp_width, width, bias=False)
 
-    def forward(self, tokens: Tensor, condition: Tensor, cos: Tensor, sin: Tensor, attend: Tensor | None) -> Tensor:
-        """``[B, L, D]``.
+    def forward(
+        self, tokens: Tensor, condition: Tensor, cos: Tensor, sin: Tensor, attend: Tensor | None, first: int = 0
+    ) -> Tensor:
+        """The tokens from number ``first`` on, ``[B, L - first, D]``; they attend to all.
 
         Args:
             tokens: ``float32[B, L, D]``; they stay in float32 under autocast, which rounds what matrices multiply.
@@ -52,20 +54,25 @@ class Block(GradientCheckpointingLayer):
             cos: ``[B, 1, L, R]``.
             sin: ``[B, 1, L, R]``.
             attend: ``bool[B, 1, 1, L]`` or ``None``.
+            first: First token that is read of the result.
         """
         modulation = self.modulation(condition).float().unsqueeze(1)  # under autocast too: 1 + scale has no room in bfloat16
         shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = modulation.chunk(6, dim=-1)
-        tokens = tokens + gate_1 * self._attention(modulate(tokens, shift_1, scale_1), cos, sin, attend)
+        attended = self._attention(modulate(tokens, shift_1, scale_1), cos, sin, attend, first)
+        tokens = tokens[:, first:] + gate_1 * attended
         return tokens + gate_2 * self._mlp(modulate(tokens, shift_2, scale_2))
 
-    def _attention(self, tokens: Tensor, cos: Tensor, sin: Tensor, attend: Tensor | None) -> Tensor:
-        batch, length, width = tokens.shape
-        qkv = self.qkv(tokens).float()
-        query, key, value = qkv.reshape(batch, length, 3, self.heads, -1).permute(2, 0, 3, 1, 4).unbind(0)
-        query = rotate(self.query_norm(query), cos, sin)
+    def _attention(self, tokens: Tensor, cos: Tensor, sin: Tensor, attend: Tensor | None, first: int) -> Tensor:
+        width = tokens.shape[-1]
+        query = self._heads(functional.linear(tokens[:, first:], self.qkv.weight[:width]))
+        key, value = (self._heads(each) for each in functional.linear(tokens, self.qkv.weight[width:]).chunk(2, dim=-1))
+        query = rotate(self.query_norm(query), cos[:, :, first:], sin[:, :, first:])
         key = rotate(self.key_norm(key), cos, sin)
         mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=attend)
-        return self.attention_out(mixed.transpose(1, 2).reshape(batch, length, width))
+        return self.attention_out(mixed.transpose(1, 2).flatten(2))
+
+    def _heads(self, projected: Tensor) -> Tensor:
+        return projected.float().unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
     def _mlp(self, tokens: Tensor) -> Tensor:
         gate, up = self.gate_up(tokens).chunk(2, dim=-1)
@@ -148,10 +155,12 @@ class ActionExpert(nn.Module):
         cos, sin = (each.unsqueeze(1) for each in rotary_table(along, self.rotary_axes, self.rotary_frequencies))
         # Where nothing is padded, attention is faster without a mask. To look costs a GPU its lead over the CPU.
         keys_seen = None if attend.device.type == "cpu" and bool(attend.all()) else attend[:, None, None, :]
-        for block in self.blocks:
+        first = sequence.shape[1] - noisy.shape[1]
+        for block in self.blocks[:-1]:
             sequence = block(sequence, embedded, cos, sin, keys_seen)
+        sequence = self.blocks[-1](sequence, embedded, cos, sin, keys_seen, first)  # of the last block, the chunk alone is read
         shift, scale = self.output_modulation(embedded).unsqueeze(1).chunk(2, dim=-1)
-        output = modulate(sequence[:, -noisy.shape[1] :], shift, scale)
+        output = modulate(sequence, shift, scale)
         return self.action_projection.decode(output, embodiment).masked_fill(~mask, 0.0)
 
     def _check(self, noisy: Tensor, time: Tensor, states: Tensor, mask: Tensor, state: Tensor | None) -> None:

@@ -24,6 +24,8 @@ from transformers import Qwen3_5Config, Qwen3_5ForConditionalGeneration
 
 from ..api import PolicyError
 from .config import BACKBONE_4B
+from .marks import Marked
+from .tensors import changed
 from .vision import image_features, use_grouped_attention
 
 
@@ -39,6 +41,7 @@ class BackboneInputs:
         image_grid_thw: ``int64[I, 3]``, frames (always 1), rows and columns of patches of each picture; stays on the CPU.
         labelled: ``int64[Y]``, the places in ``[B * S]`` whose next token is to be learned; ``None`` where no sample is a conversation.
         targets: ``int64[Y]``, the ids of those next tokens.
+        marked: What tokens of pictures have to say; ``None`` where no picture has a mark.
     """
 
     input_ids: Tensor
@@ -48,6 +51,7 @@ class BackboneInputs:
     image_grid_thw: Tensor | None = None
     labelled: Tensor | None = None
     targets: Tensor | None = None
+    marked: Marked | None = None
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> BackboneInputs:
         """The same on a device, but for the grids, which are read on the CPU."""
@@ -58,9 +62,8 @@ class BackboneInputs:
         return self._changed(torch.Tensor.pin_memory)
 
     def _changed(self, change: Callable[[Tensor], Tensor]) -> BackboneInputs:
-        tensors = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "image_grid_thw"}
-        changed = {name: change(tensor) for name, tensor in tensors.items() if isinstance(tensor, Tensor)}
-        return replace(self, **changed)
+        names = [each.name for each in fields(self) if each.name != "image_grid_thw"]
+        return replace(self, **{name: changed(getattr(self, name), change) for name in names})
 
 
 def positions_of(
@@ -196,12 +199,7 @@ def backbone_data(config: Qwen3_5Config) -> dict[str, Any]:
     return {name: data[name] for name in BACKBONE_4B}
 
 
-def hidden_states(
-    backbone: Qwen3_5ForConditionalGeneration,
-    inputs: BackboneInputs,
-    compute: torch.dtype = torch.float32,
-    with_vision: bool = False,
-) -> Tensor:
+def hidden_states(backbone: Qwen3_5ForConditionalGeneration, inputs: BackboneInputs, embedded: Tensor | None = None) -> Tensor:
     """Last hidden states ``float32[B, S, D]``; at padding they are zero.
 
     No attention mask is passed: every layer is causal, so padding on the right cannot reach a valid token, and without a mask the
@@ -210,11 +208,10 @@ def hidden_states(
     Args:
         backbone: The backbone.
         inputs: The prompts.
-        compute: The precision that the tokens' embeddings are rounded to.
-        with_vision: Run the vision tower where there are no pictures too, without an effect on the states.
+        embedded: From :func:`embed`, where that is there already.
     """
-    embedded = embed(backbone, inputs, compute, with_vision)
-    output = backbone.model.language_model(inputs_embeds=embedded, position_ids=inputs.positions, use_cache=False)
+    given = embed(backbone, inputs) if embedded is None else embedded
+    output = backbone.model.language_model(inputs_embeds=given, position_ids=inputs.positions, use_cache=False)
     return output.last_hidden_state.masked_fill(~inputs.valid.unsqueeze(-1), 0.0)
 
 
@@ -226,7 +223,11 @@ def embed(
 ) -> Tensor:
     """What the language model reads, ``float32[B, S, D]``: tokens, and in their places the pictures' states.
 
-    The arguments are those of :func:`hidden_states`.
+    Args:
+        backbone: The backbone.
+        inputs: The prompts.
+        compute: The precision that the tokens' embeddings are rounded to.
+        with_vision: Run the vision tower where there are no pictures too, without an effect on the states.
     """
     model = backbone.model
     embedded = model.get_input_embeddings()(inputs.input_ids).to(compute).float()

@@ -18,8 +18,7 @@ What they leave open is decided here:
 * Learned are the words of each answer and its ``<|im_end|>``; the template's line feed after it is not.
 * Every answer has the empty reasoning before it, with which the template asks for an answer without reasoning. The template itself
   drops it from earlier answers than the last; but when each of them was the last, it was there.
-* Learned are further the marks of pictures, see :class:`Mark`: the state of a picture's token says a word, as that of the token before
-  an answer says the answer's first.
+* Learned are further the marks of pictures, see :mod:`.marks`.
 * The frame tag of a multi-frame sample is ``Frame 1: `` before the picture, the view tag of a surround-view sample
   ``front left: ``, both together ``Frame 1, front left: ``. The paper prints neither (section 3.2.5). A robot's view that has tokens
   of its own (section 3.2.1) gets these around the picture instead of words before it.
@@ -45,26 +44,37 @@ ROLES = ("system", "user", "assistant")
 NO_REASONING = "<think>\n\n</think>\n\n"
 
 
+#: The name of a place where no thing is.
+NOTHING = "nothing"
+
+
 @dataclass(frozen=True)
 class Mark:
-    """What a place of a picture shows, in a word that the picture's token there is to say.
+    """A thing in a picture, which the picture's token there is to name.
 
     Attributes:
-        word: The word; where a tokenizer parts it, its first token is learned.
-        x: Share of the picture's width, 0 to less than 1.
+        name: What it is: ``red cube``; :data:`NOTHING` where there is none.
+        x: Where its middle is: share of the picture's width, 0 to less than 1.
         y: Share of its height.
+        role: What it is to the prompt, in a word; ``None`` where the prompt does not mean it.
     """
 
-    word: str
+    name: str
     x: float
     y: float
+    role: str | None = None
 
     def __post_init__(self) -> None:
-        if not self.word.strip() or not (0 <= self.x < 1 and 0 <= self.y < 1):
+        if (
+            not self.name.strip()
+            or not (0 <= self.x < 1 and 0 <= self.y < 1)
+            or (self.role is not None and not self.role.strip())
+        ):
             raise PolicyError(
-                f"a mark is {self.word!r} at ({self.x}, {self.y}); expected a word, and shares of 0 to less than 1"
+                f"a mark is {self.name!r} at ({self.x}, {self.y}) with the role {self.role!r}; expected a name, shares of 0 to less "
+                "than 1, and a word or no role"
             )
-        check_words("mark's word", self.word)
+        check_words("mark's name", f"{self.name} {self.role or ''}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,8 +85,7 @@ class Picture:
         image: ``uint8[h, w, 3]`` of any size.
         frame: Its number in a multi-frame sample, from 1.
         view: Its camera: one of :data:`~.prompt.VIEW_TAGS`, or words (``front left``).
-        marks: What places of it show, beside the answers; of two in one token the first counts. Ours: a small backbone that nothing has
-            trained before learns far sooner which thing words mean if every token of a picture says what it shows.
+        marks: Things that it shows, which its tokens learn to name, beside the answers.
     """
 
     image: np.ndarray

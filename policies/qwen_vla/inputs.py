@@ -12,7 +12,8 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -26,13 +27,17 @@ from ..api import PolicyError
 from ..images import fit_image
 from .backbone import BackboneInputs, positions_of
 from .config import ModelConfig
-from .conversation import Conversation, Limits, Picture, fitted, segments
+from .conversation import NOTHING, Conversation, Limits, Picture, Video, fitted, segments
+from .marks import Marked
 from .prompt import chat_text, embodiment_prompt
 from .tokenizer import TokenIds, encode, rows_needed, token_ids
 from .vision import patchify
 
 #: Prompts whose ids are kept; a sweep has some hundreds.
 _KEPT_PROMPTS = 4096
+
+#: The offset of a mark whose middle is not learned: nothing is there, or another thing of the same token comes first.
+_NOWHERE = (math.nan, math.nan)
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +82,16 @@ def prompted(
     return Prompted(text, tuple((tag, frame) for tag in embodiment.cameras if tag in images for frame in images[tag]))
 
 
+class _Word(NamedTuple):
+    """One word that a token of a picture is to say, see :class:`~.marks.Marked`."""
+
+    place: int
+    word: int
+    share: float
+    offset: tuple[float, float]
+    by_language: bool
+
+
 @dataclass(frozen=True, eq=False)
 class _Sequence:
     """One sample as tokens and pictures.
@@ -85,11 +100,13 @@ class _Sequence:
         ids: Its tokens.
         learned: What is learned: a place, and the token that the state there is to say.
         pictures: ``uint8[1, h, w, 3]`` of each still, ``uint8[frames, h, w, 3]`` of each temporal patch of a video.
+        marked: What its pictures' tokens have to say.
     """
 
     ids: list[int]
     learned: list[tuple[int, int]]
     pictures: list[np.ndarray]
+    marked: list[_Word] = field(default_factory=list)
 
 
 class InputBuilder:
@@ -165,7 +182,8 @@ class InputBuilder:
             ]
             labelled = torch.tensor([place for place, _ in learned])
             targets = torch.tensor([word for _, word in learned])
-        return BackboneInputs(input_ids, valid, positions, pixels, grids, labelled, targets).to(device)
+        marked = _together(sequences, input_ids.shape[1])
+        return BackboneInputs(input_ids, valid, positions, pixels, grids, labelled, targets, marked).to(device)
 
     def _prompted(self, sample: Prompted) -> _Sequence:
         config = self._config
@@ -190,22 +208,31 @@ class InputBuilder:
                 f"a conversation has {len(ids)} tokens, {ids.count(self._tokens.image_pad)} of them for pictures and "
                 f"{ids.count(self._tokens.video_pad)} for videos; the limit is {self._limits.max_tokens}, see Limits"
             )
-        learned += self._marked(sample, ids, [pictures[0].shape[1:3] for pictures in seen])
-        return _Sequence(ids, learned, [picture for pictures in seen for picture in pictures])
+        grids = [(pictures[0].shape[1] // unit, pictures[0].shape[2] // unit) for pictures in seen]
+        marked = list(self._marked(sample.seen(), ids, grids))
+        return _Sequence(ids, learned, [picture for pictures in seen for picture in pictures], marked)
 
-    def _marked(self, sample: Conversation, ids: list[int], sizes: Sequence[tuple[int, ...]]) -> list[tuple[int, int]]:
-        """Places of the pictures' marks in a sequence, and their words; ``sizes`` are height and width of what it shows."""
-        unit = self._config.vision["patch_size"] * self._config.vision["spatial_merge_size"]
+    def _marked(self, seen: Sequence[Picture | Video], ids: list[int], grids: Sequence[tuple[int, int]]) -> Iterator[_Word]:
+        """The words of the pictures' marks; ``grids`` are rows and columns of tokens of what is seen."""
+        pictures = [(item, grid) for item, grid in zip(seen, grids, strict=True) if isinstance(item, Picture)]
+        if not any(picture.marks for picture, _ in pictures):
+            return
         places = [place for place, token in enumerate(ids) if token == self._tokens.image_pad]
-        found: dict[int, int] = {}
-        for item, (height, width) in zip(sample.seen(), sizes, strict=True):
-            if isinstance(item, Picture):
-                rows, columns = height // unit, width // unit
-                for mark in item.marks:
-                    place = places[int(mark.y * rows) * columns + int(mark.x * columns)]
-                    found.setdefault(place, self._encoded(f" {mark.word.strip()}")[0])
-                places = places[rows * columns :]
-        return list(found.items())
+        known: set[int] = set()
+        for picture, (rows, columns) in pictures:
+            for mark in picture.marks:
+                (right, column), (down, row) = math.modf(mark.x * columns), math.modf(mark.y * rows)
+                place = places[int(row) * columns + int(column)]
+                offset = _NOWHERE if mark.name == NOTHING or place in known else (right - 0.5, down - 0.5)
+                yield from self._words(mark.name, place, offset, by_language=False)
+                if place not in known:  # one place has one role
+                    yield from self._words(mark.role or mark.name, place, offset, by_language=True)
+                known.add(place)
+            places = places[rows * columns :]
+
+    def _words(self, said: str, place: int, offset: tuple[float, float], by_language: bool) -> Iterator[_Word]:
+        words = [word for part in said.split() for word in self._encoded(f" {part}")]
+        return (_Word(place, word, 1 / len(words), offset, by_language) for word in words)
 
     def _patches(self, pictures: list[np.ndarray], device: torch.device | str) -> Tensor:
         """``float32[Q, pixels]`` of all pictures in their order; those of one shape are cut together."""
@@ -245,3 +272,12 @@ def _check_fits(config: ModelConfig, tokens: TokenIds, rows: int) -> None:
         raise PolicyError(
             f"the tokenizer needs {rows} rows, the model's embedding has {config.text['vocab_size']}; resize the embedding"
         )
+
+
+def _together(sequences: Sequence[_Sequence], length: int) -> Marked | None:
+    """The marks of a batch whose rows have a length."""
+    found = [word._replace(place=row * length + word.place) for row, each in enumerate(sequences) for word in each.marked]
+    if not found:
+        return None
+    places, words, shares, offsets, by_language = (torch.tensor(column) for column in zip(*found, strict=True))
+    return Marked(places, words, shares, offsets, by_language)

@@ -25,10 +25,11 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ..api import PolicyError
 from .action_expert import ActionExpert
-from .backbone import BackboneInputs, hidden_states, load_backbone, make_backbone
+from .backbone import BackboneInputs, embed, hidden_states, load_backbone, make_backbone
 from .config import ModelConfig
 from .flow import Loss, action_loss, interpolate, sample_losses, target_velocity
 from .language import language_loss
+from .marks import marks_loss
 from .projections import Float32Linear, computing
 from .tensors import changed
 from .value_head import ValueHead
@@ -103,16 +104,18 @@ class Batch:
 
 @dataclass(frozen=True)
 class Losses:
-    """The two terms of the objective (paper, equation 4), not yet weighted.
+    """The terms of the objective (paper, equation 4, and one of ours), not yet weighted.
 
     Attributes:
         action: Over the samples with a chunk (equations 1 and 2).
         language: Over the tokens of answers (equation 3).
+        marks: Over the marks of pictures (ours, :mod:`.marks`).
         each: ``float32[C]``, the action loss of each chunk, without a gradient.
     """
 
     action: Loss
     language: Loss
+    marks: Loss
     each: Tensor
 
 
@@ -151,8 +154,9 @@ class QwenVla(nn.Module):
             PolicyError: A shape does not fit, or something that the configuration needs is missing.
         """
         # Not self.encode and self.velocity: those of a sharded model gather the root's weights, which are gathered by now.
-        context = QwenVla.encode(self, batch.inputs)
+        embedded, context = QwenVla._read(self, batch.inputs)
         language = self._language_loss(context, batch.inputs)
+        marks = self._marks_loss(embedded, context, batch.inputs)
         chunks = batch.chunks
         if chunks is None and self.every_part:
             chunks = _no_chunk(context, self.config)
@@ -163,13 +167,18 @@ class QwenVla(nn.Module):
             found = QwenVla.velocity(self, noisy, chunks.time, own, chunks.mask, chunks.embodiment, chunks.state)
             losses = sample_losses(found, target_velocity(chunks.clean, chunks.noise), chunks.mask)
             action, each = action_loss(losses, chunks.mask), losses.detach()[: 0 if batch.chunks is None else None]
-        return Losses(action, language, each)
+        return Losses(action, language, marks, each)
 
     def encode(self, inputs: BackboneInputs) -> Context:
         """The backbone's forward pass."""
+        return QwenVla._read(self, inputs)[1]
+
+    def _read(self, inputs: BackboneInputs) -> tuple[Tensor, Context]:
+        """What the language model reads, ``[B, S, D]``, and what it makes of it."""
         with self._computing():
-            states = hidden_states(self.backbone, inputs, self.compute, self.every_part)
-        return Context(states.to(self.compute), inputs.valid, inputs.positions)
+            embedded = embed(self.backbone, inputs, self.compute, self.every_part)
+            states = hidden_states(self.backbone, inputs, embedded)
+        return embedded, Context(states.to(self.compute), inputs.valid, inputs.positions)
 
     def velocity(
         self,
@@ -241,6 +250,12 @@ class QwenVla(nn.Module):
         with self._computing():
             total, count = language_loss(context.states, self.backbone.lm_head.weight, inputs.labelled, inputs.targets)
         return Loss(total, total.new_full((), count))
+
+    def _marks_loss(self, embedded: Tensor, context: Context, inputs: BackboneInputs) -> Loss:
+        if inputs.marked is None:
+            return _nothing(context.states)
+        with self._computing():
+            return Loss(*marks_loss(embedded, context.states, self.backbone.lm_head.weight, inputs.marked))
 
     def _computing(self) -> contextlib.AbstractContextManager[object]:
         return computing(self.value_head.readout.weight.device, self.compute)

@@ -22,6 +22,8 @@ import training_process
 
 from vlarig.policies.qwen_vla.checkpoint import load
 
+ROOT = Path(__file__).parents[2]
+
 
 @dataclass(frozen=True)
 class Ended:
@@ -74,6 +76,21 @@ def torchrun(run: Path, *overrides: str, count: int) -> Ended:
     words += [str(run), str(run.parent / f"{run.name}.jsonl"), "never", *overrides]
     done = subprocess.run([sys.executable, *words], capture_output=True, text=True, timeout=240, check=False)
     return Ended(done.returncode, done.stderr)
+
+
+def test_torchrun_hands_the_documented_command_on(tmp_path: Path) -> None:
+    """Without the two dashes it takes ``--run`` for the beginning of options of its own, and ends."""
+    (command,) = re.findall(r"^torchrun (.*)$", (ROOT / "docs" / "training.md").read_text(), re.MULTILINE)
+    words = command.replace("8", "1").replace("runs/sft", str(tmp_path / "run")).split()
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", *words],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+    assert "there is no file sft.toml; name a configuration in TOML or JSON" in done.stderr
 
 
 def losses(run: Path, name: str = "train/loss") -> dict[int, float]:

@@ -133,6 +133,18 @@ def test_each_stage_goes_on_from_the_one_before(tmp_path: Path, capsys: pytest.C
         load(cpt)
 
 
+def test_t2a_takes_the_backbone_that_the_stage_before_it_made(tmp_path: Path) -> None:
+    common = [each for each in OVERRIDES if not each.startswith("steps")]
+    trained(read_config("backbone", None, [*common, "steps=2", "objective.language_weight=1"]), tmp_path / "words")
+    made = tmp_path / "words" / "backbone"
+    trained(read_config("t2a", None, [*common, "steps=1", f"model.backbone={made}"]), tmp_path / "t2a")
+    before, after, fresh = weights(tmp_path / "words"), weights(tmp_path / "t2a"), load("tiny").model.state_dict()
+    backbone = [name for name in after if name.startswith("backbone.")]
+    assert all(torch.equal(before[name], after[name]) for name in backbone)
+    assert any(not torch.equal(after[name], fresh[name]) for name in backbone)
+    assert all(torch.equal(before[name], fresh[name]) for name in before if name.startswith("expert."))
+
+
 @pytest.mark.parametrize("projection", ["zero_pad", "multi_mlp", "concat"])
 @pytest.mark.parametrize("state", ["none", "prompt", "dit"])
 def test_a_preset_takes_the_state_and_the_projection_that_are_compared(tmp_path: Path, state: str, projection: str) -> None:

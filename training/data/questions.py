@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import permutations
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from ...envs.api import SceneObject
+from ...policies.qwen_vla.conversation import NOTHING
 from .boxes import SCALE, Labelled, box_text, to_thousandths
 from .families import Family
 
@@ -141,6 +142,14 @@ def questions(view: View, rng: np.random.Generator, count: int) -> list[Question
     return found
 
 
+class Placed(NamedTuple):
+    """A thing in a picture, as :class:`~vlarig.policies.qwen_vla.conversation.Mark` has it, with its middle in thousandths."""
+
+    name: str
+    point: tuple[int, int]
+    role: str | None = None
+
+
 @dataclass(frozen=True)
 class Instruction:
     """A task in words on a scene, and what each picture of it shows of that.
@@ -148,13 +157,13 @@ class Instruction:
     Attributes:
         text: ``put the red cube in the black tray``.
         answer: Where the two things are in the first picture, as boxes.
-        marks: View to the words of places, in thousandths: ``object`` is to be moved, ``goal`` is where to, other things are named by
-            their colour, or by their kind where they have none; and ``nothing`` is on up to two places.
+        marks: View to the things that it shows clearly; the role ``object`` has what is to be moved, ``goal`` where to. Up to two
+            places have nothing.
     """
 
     text: str
     answer: str
-    marks: dict[str, list[tuple[str, tuple[int, int]]]]
+    marks: dict[str, list[Placed]]
 
 
 #: Kinds that things are put on or into, and how; they are never what is moved.
@@ -189,20 +198,20 @@ def instruction(views: Mapping[str, View], rng: np.random.Generator) -> Instruct
     return Instruction(f"{_one(rng, _VERBS)} the {names[0]} {how} the {names[1]}", box_text(boxes), marks)
 
 
-def _marks(view: View, moved: _Query, goal: _Query, rng: np.random.Generator) -> list[tuple[str, tuple[int, int]]]:
-    """The words of a view's places, those of what is to be moved and of the goal first: the first word in a token counts."""
+def _marks(view: View, moved: _Query, goal: _Query, rng: np.random.Generator) -> list[Placed]:
+    """What a view shows: what is to be moved and the goal first, as the first thing in a token counts, and two places of nothing."""
     roles = {moved: "object", goal: "goal"}
     ordered = sorted(view.clear, key=lambda thing: list(roles).index(_name(thing)) if _name(thing) in roles else len(roles))
     marks = []
     for thing in ordered:
-        word = roles.get(_name(thing)) or thing.colour or thing.kind.split()[-1]
-        marks.append((word, _thousandths(view.across(thing), view.down(thing))))
+        name = _name(thing)
+        marks.append(Placed(name.words, _thousandths(view.across(thing), view.down(thing)), roles.get(name)))
     boxes = [to_thousandths(thing.box, view.width, view.height) for thing in view.things]
     for x, y in rng.integers(SCALE, size=(2, 2)).tolist():
         if not any(
             left - EMPTY <= x <= right + EMPTY and top - EMPTY <= y <= bottom + EMPTY for left, top, right, bottom in boxes
         ):
-            marks.append(("nothing", (x, y)))
+            marks.append(Placed(NOTHING, (x, y)))
     return marks
 
 

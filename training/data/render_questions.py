@@ -49,6 +49,9 @@ NEEDS = Needs(objects=True, final_frame=True)
 #: Steps of a chunk that an instruction's prompt states, as a policy's (paper, section 4.2: H = 16).
 STEPS = 16
 
+#: Sides of a picture in pixels: a token's, and what every renderer draws.
+SMALLEST, LARGEST = 32, 2048
+
 _MANIFEST = "questions.json"
 
 
@@ -98,12 +101,15 @@ class RenderOptions:
                 f"{self.instructions} instructions and {self.motion} steps of motion were requested; expected one of "
                 f"{', '.join(SPLITS)}, no negative number, and 1 or more scenes, and questions or instructions"
             )
+        if self.size is not None and not SMALLEST <= self.size <= LARGEST:
+            raise DataError(f"pictures of {self.size} x {self.size} pixels were requested; expected {SMALLEST} to {LARGEST}")
 
     @property
     def identity(self) -> dict[str, Any]:
         """What a shard's content depends on, as plain data."""
-        given = {name: value for name, value in asdict(self).items() if name not in ("scenes", "to", "workers")}
-        return given if self.instructions else {name: value for name, value in given.items() if name != "instructions"}
+        # Without instructions as before there were any, so that a folder of then goes on.
+        free = ("scenes", "to", "workers", *(() if self.instructions else ("instructions",)))
+        return {name: value for name, value in asdict(self).items() if name not in free}
 
 
 @dataclass(frozen=True)
@@ -289,7 +295,10 @@ def _instruction_record(name: str, paths: Mapping[str, str], task: Instruction, 
             "type": "image",
             "path": path,
             "view": view,
-            "marks": [{"word": word, "point_2d": list(place)} for word, place in task.marks[view]],
+            "marks": [
+                {"name": mark.name, "point_2d": list(mark.point), **({"role": mark.role} if mark.role else {})}
+                for mark in task.marks[view]
+            ],
         }
         for view, path in paths.items()
     ]

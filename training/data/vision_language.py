@@ -186,8 +186,10 @@ class VisionLanguageDataset:
         if kind == "image":
             if not isinstance(path, str):
                 raise ValueError(f"an image has the path {path!r}; expected text")
-            marks = tuple(map(_mark, part.get("marks", ())))
-            return Picture(read_picture(folder / path), part.get("frame"), part.get("view"), marks)
+            marks = part.get("marks", [])
+            if not isinstance(marks, list):
+                raise ValueError(f"an image has the marks {marks!r:.80}; expected a list")
+            return Picture(read_picture(folder / path), part.get("frame"), part.get("view"), tuple(map(_mark, marks)))
         rate = part.get("fps", self._fps)
         if isinstance(rate, bool) or not isinstance(rate, (int, float)) or not rate > 0:
             raise ValueError(f"a video has the fps {rate!r}; expected more than 0")
@@ -262,9 +264,9 @@ def _part(part: Any) -> Any:
 
 def _mark(given: Any) -> Mark:
     match given:
-        case {"word": str(word), "point_2d": [int() | float() as x, int() | float() as y]}:
-            return Mark(word, x / SCALE, y / SCALE)
-    raise ValueError(f"an image has the mark {given!r:.80}; expected a word, and a point_2d of two numbers in thousandths")
+        case {"name": str(name), "point_2d": [int() | float() as x, int() | float() as y], **rest}:
+            return Mark(name, x / SCALE, y / SCALE, rest.get("role"))
+    raise ValueError(f"an image has the mark {given!r:.80}; expected a name, and a point_2d of two numbers in thousandths")
 
 
 def _paths(record: dict[str, Any], kind: str) -> list[str]:

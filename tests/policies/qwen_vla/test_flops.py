@@ -35,10 +35,15 @@ def step_by_hand(tokens):
     prompt = 2 * tokens * TINY.text["hidden_size"] * TINY.expert.width
     expert, width = TINY.expert, TINY.expert.width
     length = tokens + TINY.horizon
-    block = 2 * length * (4 * width**2 + 3 * width * expert.mlp_width) + 4 * length**2 * width + 2 * 6 * width**2
+
+    def block(read):
+        """Keys and values of all tokens; queries, what is mixed for them and the SwiGLU of those that are read of the result."""
+        products = 2 * length * 2 * width**2 + 2 * read * (2 * width**2 + 3 * width * expert.mlp_width)
+        return products + 4 * read * length * width + 2 * 6 * width**2
+
     time = 2 * (expert.time_features * width + width**2) + 2 * 2 * width**2
     actions = 2 * 2 * TINY.horizon * (TINY.channels * width + width**2)  # in and out
-    return prompt + expert.blocks * block + time + actions
+    return prompt + (expert.blocks - 1) * block(length) + block(TINY.horizon) + time + actions
 
 
 def test_products_attention_and_the_backward_pass_are_counted(script):

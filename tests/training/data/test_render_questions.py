@@ -93,10 +93,10 @@ def test_what_an_instruction_moves_is_marked_where_the_picture_shows_it(tabletop
             assert isinstance(picture, Picture)
             assert picture.image.shape == (128, 128, 3)
             for mark in picture.marks:
-                words = {"object": moved, "goal": goal}.get(mark.word, mark.word)
+                assert mark.role is None or {"object": moved, "goal": goal}[mark.role].startswith(mark.name)
                 is_red = bool(reds(picture.image)[int(mark.y * 128), int(mark.x * 128)])
-                hits += [is_red] if words.startswith("red") else []
-                misses += [is_red] if words.startswith(("blue", "green", "yellow")) else []
+                hits += [is_red] if mark.name.startswith("red") else []
+                misses += [is_red] if mark.name.startswith(("blue", "green", "yellow")) else []
     assert len(hits) > 20
     assert np.mean(hits) > 0.9  # the middle of a box is seldom beside the thing
     assert np.mean(misses) < 0.05  # or behind another
@@ -165,5 +165,7 @@ def test_a_scene_and_its_motion_are_functions_of_their_number() -> None:
 def test_a_wrong_request_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="0 scenes of the split 'train'"):
         RenderOptions("tabletop", 0, tmp_path)
+    with pytest.raises(DataError, match="pictures of 0 x 0 pixels were requested; expected 32 to 2048"):
+        RenderOptions("tabletop", 1, tmp_path, size=0)
     with pytest.raises(DataError, match="has no view 'top'; it has ego, cam_left_wrist"):
         scene_protocol(load_suite("tabletop"), ("top",))

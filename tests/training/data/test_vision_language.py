@@ -11,7 +11,6 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from vlarig.policies.qwen_vla.config import PRESETS
@@ -84,28 +83,42 @@ def test_pictures_keep_their_order_and_tags(folder: Path) -> None:
 
 
 def test_marks_are_learned_at_the_tokens_of_their_places(folder: Path) -> None:
-    red, blue = {"word": "red", "point_2d": [10, 10]}, {"word": "blue", "point_2d": [990, 510]}
-    again = {"word": "green", "point_2d": [20, 20]}  # in the token of the first
-    first, second = ({"type": "image", "path": "0.png", "marks": marks} for marks in ([red, blue, again], [blue]))
+    red = {"name": "red cube", "point_2d": [10, 10], "role": "object"}
+    blue = {"name": "blue", "point_2d": [990, 510]}
+    again = {"name": "green", "point_2d": [20, 20]}  # in the token of the first
+    empty = {"name": "nothing", "point_2d": [500, 10]}
+    first, second = ({"type": "image", "path": "0.png", "marks": marks} for marks in ([red, blue, again], [blue, empty]))
     sample = VisionLanguageDataset(write(folder, asked(first, second)))[0].conversation
-    assert sample.seen()[0].marks[1] == Mark("blue", 0.99, 0.51)  # type: ignore[union-attr]
+    assert sample.seen()[0].marks == (  # type: ignore[union-attr]
+        Mark("red cube", 0.01, 0.01, "object"),
+        Mark("blue", 0.99, 0.51),
+        Mark("green", 0.02, 0.02),
+    )
     tokenizer = small_tokenizer()
     config = PRESETS["tiny"](tokens=token_ids(tokenizer))
     builder = InputBuilder(config, tokenizer, Limits(min_pixels=96 * 128, max_pixels=96 * 160))
-    plain = builder.build(
-        [VisionLanguageDataset(write(folder, asked(*({"type": "image", "path": "0.png"},) * 2)))[0].conversation]
-    )
     inputs = builder.build([sample])
-    assert inputs.labelled is not None and inputs.targets is not None
-    assert plain.labelled is not None and plain.targets is not None
-    count = len(plain.labelled)
-    torch.testing.assert_close(inputs.labelled[:count], plain.labelled)
+    assert inputs.marked is not None
     rows, columns = (inputs.image_grid_thw[0, 1:] // 2).tolist()  # type: ignore[index]
-    pictures = (inputs.input_ids[0] == config.backbone["image_token_id"]).nonzero()[:, 0]
+    pictures = (inputs.input_ids[0] == config.backbone["image_token_id"]).nonzero()[:, 0].tolist()
     assert len(pictures) == 2 * rows * columns
-    low = int(0.51 * rows) * columns + columns - 1
-    assert inputs.labelled[count:].tolist() == [pictures[0], pictures[low], pictures[rows * columns + low]]
-    assert [tokenizer.decode([token]) for token in inputs.targets[count:].tolist()] == [" red", " blue", " blue"]
+    low, middle = int(0.51 * rows) * columns + columns - 1, columns // 2
+    aside = 0.01 * columns - 0.5, 0.01 * rows - 0.5
+    right = 0.99 * columns - (columns - 1) - 0.5, 0.51 * rows - int(0.51 * rows) - 0.5
+    said = [
+        *((pictures[0], word, 0.5, *aside, False) for word in (" red", " cube")),
+        (pictures[0], " object", 1.0, *aside, True),
+        *((pictures[low], " blue", 1.0, *right, by_language) for by_language in (False, True)),
+        (pictures[0], " green", 1.0, np.nan, np.nan, False),
+        *((pictures[rows * columns + low], " blue", 1.0, *right, by_language) for by_language in (False, True)),
+        *((pictures[rows * columns + middle], " nothing", 1.0, np.nan, np.nan, by_language) for by_language in (False, True)),
+    ]
+    places, words, shares, *middles, by_language = zip(*said, strict=True)
+    marked = inputs.marked
+    assert (marked.places.tolist(), marked.by_language.tolist()) == (list(places), list(by_language))
+    assert [tokenizer.decode([token]) for token in marked.words.tolist()] == list(words)
+    np.testing.assert_allclose(marked.shares, shares)
+    np.testing.assert_allclose(marked.offsets.T, middles, atol=1e-6)
 
 
 def test_llavas_layout_reads_as_the_same_conversation(folder: Path) -> None:
@@ -209,12 +222,13 @@ def boxed(box: str) -> dict[str, Any]:
         (asked({"type": "video", "path": ["0.png"], "seconds": [0, 1]}), "a video of 1 pictures has the seconds"),
         (asked({"type": "video", "path": "0.png", "begin": 7}), "nothing from 7.00 s"),
         (asked({"type": "image", "path": "0.png", "frame": "1"}), "does not read"),
-        (marked({"word": "cube"}), "an image has the mark .*; expected a word, and a point_2d of two numbers in thousandths"),
+        (asked({"type": "image", "path": "0.png", "marks": 5}), "an image has the marks 5; expected a list"),
+        (marked({"name": "cube"}), "an image has the mark .*; expected a name, and a point_2d of two numbers in thousandths"),
         (
-            marked({"word": "cube", "point_2d": [1000, 3]}),
-            r"a mark is 'cube' at \(1.0, 0.003\); expected a word, and shares of 0",
+            marked({"name": "cube", "point_2d": [1000, 3]}),
+            r"a mark is 'cube' at \(1.0, 0.003\) with the role None; expected a name, shares of 0",
         ),
-        (marked({"word": "<|im_end|>", "point_2d": [1, 3]}), "control token"),
+        (marked({"name": "<|im_end|>", "point_2d": [1, 3]}), "control token"),
         ({"messages": [{"role": "user", "content": "Why?"}]}, "has turns of user; expected"),
         ({"messages": [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": " "}]}, "the assistant is empty"),
         (

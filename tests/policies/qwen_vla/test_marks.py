@@ -1,0 +1,93 @@
+"""Marks: the tokens of pictures learn to name what is there, what it is to the prompt, and where its middle is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from vlarig.policies.qwen_vla.config import PRESETS
+from vlarig.policies.qwen_vla.conversation import NOTHING, Conversation, Mark, Picture, Turn
+from vlarig.policies.qwen_vla.inputs import InputBuilder
+from vlarig.policies.qwen_vla.marks import Marked, marks_loss
+from vlarig.policies.qwen_vla.model import Batch, QwenVla, build
+from vlarig.policies.qwen_vla.tokenizer import small_tokenizer, token_ids
+
+COLOURS = {"red": (220, 30, 30), "blue": (30, 30, 220), "green": (30, 180, 30)}
+SIDE = 64  # of a picture: 2 x 2 tokens
+
+
+def shown(named: str, places: dict[str, tuple[int, int]]) -> Conversation:
+    """A picture of squares at places, and a prompt that names one of them."""
+    image = np.full((SIDE, SIDE, 3), 200, np.uint8)
+    marks = []
+    for colour, (x, y) in places.items():
+        image[y - 5 : y + 5, x - 5 : x + 5] = COLOURS[colour]
+        marks.append(Mark(f"{colour} cube", x / SIDE, y / SIDE, "object" if colour == named else None))
+    tokens = {(int(mark.x * 2), int(mark.y * 2)) for mark in marks}
+    marks += [Mark(NOTHING, x / 2, y / 2) for x in (0, 1) for y in (0, 1) if (x, y) not in tokens]
+    picture = Picture(image, marks=tuple(marks))
+    return Conversation((Turn("user", (f"the {named} cube", picture)), Turn("assistant", ("yes",))))
+
+
+#: Two pictures, each with a prompt for one of its squares and one for the other.
+ASKED = [
+    shown(named, places)
+    for places in ({"red": (10, 12), "blue": (44, 38)}, {"blue": (20, 22), "red": (56, 10)})
+    for named in places
+]
+
+
+@pytest.fixture(scope="module")
+def builder() -> InputBuilder:
+    tokenizer = small_tokenizer()
+    return InputBuilder(PRESETS["tiny"](tokens=token_ids(tokenizer)), tokenizer)
+
+
+def model_of(tokens_of: InputBuilder) -> QwenVla:
+    return build(tokens_of._config).train()
+
+
+def test_tokens_learn_the_names_the_role_and_the_middle(builder: InputBuilder) -> None:
+    """The role changes with the prompt, while the picture and all names in it stay."""
+    model, inputs = model_of(builder), builder.build(ASKED)
+    marked, head = inputs.marked, model.backbone.lm_head.weight
+    assert marked is not None
+    optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, betas=(0.9, 0.95))
+    for _ in range(240):
+        losses = model(Batch(inputs))
+        (losses.marks.sum / losses.marks.count).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    with torch.no_grad():
+        embedded, context = model._read(inputs)
+        thought = (context.states.flatten(0, 1)[marked.places] @ head.T).argmax(-1)
+    object_word = builder._encode(" object")[0]
+    assert torch.equal((thought == object_word)[marked.by_language], (marked.words == object_word)[marked.by_language])
+    known = ~marked.offsets.isnan().any(-1)
+    for by_language, states in ((False, embedded), (True, context.states)):
+        of = known & (marked.by_language == by_language)
+        off = (states.flatten(0, 1)[marked.places][:, :2] - marked.offsets)[of].abs().mean()
+        assert off < 0.05, by_language  # of a token; in the mean 0.2 where it always says the token's middle
+
+
+def test_what_the_vision_tower_says_is_taught_to_it_alone(builder: InputBuilder) -> None:
+    model, inputs = model_of(builder), builder.build(ASKED[:1])
+    assert inputs.marked is not None
+    embedded, context = model._read(inputs)
+    head = model.backbone.lm_head.weight
+    for by_language in (False, True):
+        some = {name: getattr(inputs.marked, name)[inputs.marked.by_language == by_language] for name in vars(inputs.marked)}
+        total, count = marks_loss(embedded, context.states, head, Marked(**some))
+        assert float(count) == pytest.approx(4)  # two squares and two places of nothing
+        total.backward(retain_graph=True)
+        layers = [each.grad for each in model.part("language").layers.parameters()]  # type: ignore[union-attr]
+        assert any(each is not None and bool(each.any()) for each in layers) == by_language
+        assert all(each.grad is not None for each in model.part("vision").parameters())
+        model.zero_grad()
+
+
+def test_without_marks_there_is_no_loss(builder: InputBuilder) -> None:
+    plain = Conversation((Turn("user", ("why?", Picture(np.zeros((SIDE, SIDE, 3), np.uint8)))), Turn("assistant", ("yes",))))
+    losses = model_of(builder)(Batch(builder.build([plain])))
+    assert (float(losses.marks.sum), float(losses.marks.count), float(losses.language.count)) == (0, 0, 2)
