@@ -36,7 +36,7 @@ from .vision import patchify
 #: Prompts whose ids are kept; a sweep has some hundreds.
 _KEPT_PROMPTS = 4096
 
-#: The offset of a mark whose middle is not learned: nothing is there, or another thing of the same token comes first.
+#: The middle of a mark where none is learned: nothing is there, or another thing of the same token comes first.
 _NOWHERE = (math.nan, math.nan)
 
 
@@ -88,7 +88,7 @@ class _Word(NamedTuple):
     place: int
     word: int
     share: float
-    offset: tuple[float, float]
+    middle: tuple[float, float]
     by_language: bool
 
 
@@ -221,18 +221,19 @@ class InputBuilder:
         known: set[int] = set()
         for picture, (rows, columns) in pictures:
             for mark in picture.marks:
-                (right, column), (down, row) = math.modf(mark.x * columns), math.modf(mark.y * rows)
-                place = places[int(row) * columns + int(column)]
-                offset = _NOWHERE if mark.name == NOTHING or place in known else (right - 0.5, down - 0.5)
-                yield from self._words(mark.name, place, offset, by_language=False)
+                place = places[int(mark.y * rows) * columns + int(mark.x * columns)]
+                middle = (mark.x - 0.5) * columns, (mark.y - 0.5) * rows
+                if mark.name == NOTHING or place in known:
+                    middle = _NOWHERE
+                yield from self._words(mark.name, place, middle, by_language=False)
                 if place not in known:  # one place has one role
-                    yield from self._words(mark.role or mark.name, place, offset, by_language=True)
+                    yield from self._words(mark.role or mark.name, place, middle, by_language=True)
                 known.add(place)
             places = places[rows * columns :]
 
-    def _words(self, said: str, place: int, offset: tuple[float, float], by_language: bool) -> Iterator[_Word]:
+    def _words(self, said: str, place: int, middle: tuple[float, float], by_language: bool) -> Iterator[_Word]:
         words = [word for part in said.split() for word in self._encoded(f" {part}")]
-        return (_Word(place, word, 1 / len(words), offset, by_language) for word in words)
+        return (_Word(place, word, 1 / len(words), middle, by_language) for word in words)
 
     def _patches(self, pictures: list[np.ndarray], device: torch.device | str) -> Tensor:
         """``float32[Q, pixels]`` of all pictures in their order; those of one shape are cut together."""
@@ -279,5 +280,5 @@ def _together(sequences: Sequence[_Sequence], length: int) -> Marked | None:
     found = [word._replace(place=row * length + word.place) for row, each in enumerate(sequences) for word in each.marked]
     if not found:
         return None
-    places, words, shares, offsets, by_language = (torch.tensor(column) for column in zip(*found, strict=True))
-    return Marked(places, words, shares, offsets, by_language)
+    places, words, shares, middles, by_language = (torch.tensor(column) for column in zip(*found, strict=True))
+    return Marked(places, words, shares, middles, by_language)

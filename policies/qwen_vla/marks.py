@@ -7,8 +7,8 @@ picture's token that covers the middle learns three things, and no weight is add
   states are passed on among those of words. So the tower learns to see, for a quarter of what the whole backbone would cost.
 * The language model's state of the token says the role where the thing has one, and else its name. So the model learns to find what the
   words of the prompt mean, which cloning alone does not teach in any time that two cores have.
-* The first two numbers of both are how far the middle is from the token's, in tokens, right and down: -0.5 to 0.5. A token covers more
-  of the table than a gripper may be off.
+* The first two numbers of both are where the middle is: right of and below the picture's middle, in tokens. A token covers more of the
+  table than a gripper may be off, and what attends to a token does not learn its place otherwise.
 
 Shapes: ``B`` samples, ``S`` tokens, ``D`` the backbone's width, ``Z`` words to say, ``U`` entries of the vocabulary.
 """
@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 
 #: Weight of a distance beside a word, and the distance in tokens beyond which a further one counts linearly.
-OFFSET_WEIGHT = 2.0
+MIDDLE_WEIGHT = 2.0
 BEND = 0.1
 
 
@@ -34,14 +34,15 @@ class Marked:
         places: ``int64[Z]``, the token in ``[B * S]`` that says the word.
         words: ``int64[Z]``, ids.
         shares: ``float32[Z]``, one over the words of the name.
-        offsets: ``float32[Z, 2]``, how far the thing's middle is from the token's, in tokens; NaN where nothing is there.
+        middles: ``float32[Z, 2]``, how far the thing's middle is right of the picture's and below it, in tokens; NaN where none is
+            learned.
         by_language: ``bool[Z]``, whether the language model's state says it, or what the vision tower gives.
     """
 
     places: Tensor
     words: Tensor
     shares: Tensor
-    offsets: Tensor
+    middles: Tensor
     by_language: Tensor
 
 
@@ -59,7 +60,7 @@ def marks_loss(embedded: Tensor, states: Tensor, head_weight: Tensor, marked: Ma
     speaking = torch.where(language, thought, functional.layer_norm(seen, seen.shape[-1:]))
     logits = functional.linear(speaking.to(head_weight.dtype), head_weight)
     words = functional.cross_entropy(logits.float(), marked.words, reduction="none")
-    middles = torch.where(language, thought, seen)[:, :2]
-    known = ~marked.offsets.isnan()
-    apart = functional.smooth_l1_loss(middles, marked.offsets.nan_to_num(), reduction="none", beta=BEND) * known
-    return (marked.shares * (words + OFFSET_WEIGHT * apart.sum(-1))).sum(), marked.shares.sum()
+    found = torch.where(language, thought, seen)[:, :2]
+    known = ~marked.middles.isnan()
+    apart = functional.smooth_l1_loss(found, marked.middles.nan_to_num(), reduction="none", beta=BEND) * known
+    return (marked.shares * (words + MIDDLE_WEIGHT * apart.sum(-1))).sum(), marked.shares.sum()

@@ -103,8 +103,7 @@ def test_marks_are_learned_at_the_tokens_of_their_places(folder: Path) -> None:
     pictures = (inputs.input_ids[0] == config.backbone["image_token_id"]).nonzero()[:, 0].tolist()
     assert len(pictures) == 2 * rows * columns
     low, middle = int(0.51 * rows) * columns + columns - 1, columns // 2
-    aside = 0.01 * columns - 0.5, 0.01 * rows - 0.5
-    right = 0.99 * columns - (columns - 1) - 0.5, 0.51 * rows - int(0.51 * rows) - 0.5
+    aside, right = (-0.49 * columns, -0.49 * rows), (0.49 * columns, 0.01 * rows)
     said = [
         *((pictures[0], word, 0.5, *aside, False) for word in (" red", " cube")),
         (pictures[0], " object", 1.0, *aside, True),
@@ -118,7 +117,7 @@ def test_marks_are_learned_at_the_tokens_of_their_places(folder: Path) -> None:
     assert (marked.places.tolist(), marked.by_language.tolist()) == (list(places), list(by_language))
     assert [tokenizer.decode([token]) for token in marked.words.tolist()] == list(words)
     np.testing.assert_allclose(marked.shares, shares)
-    np.testing.assert_allclose(marked.offsets.T, middles, atol=1e-6)
+    np.testing.assert_allclose(marked.middles.T, middles, atol=1e-6)
 
 
 def test_llavas_layout_reads_as_the_same_conversation(folder: Path) -> None:
