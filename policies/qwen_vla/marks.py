@@ -1,4 +1,4 @@
-"""What tokens of pictures say of the things they show: a loss of ours beside the paper's two, for a backbone that nobody has trained.
+"""What tokens of pictures say of what they show: a loss of ours beside the paper's two, for a backbone that begins at random.
 
 A mark is a thing in a picture: a name, the role that the prompt gives it (what is to be moved, where it is to go), and its middle. The
 picture's token that covers the middle learns three things, and no weight is added for any of them:
@@ -10,7 +10,8 @@ picture's token that covers the middle learns three things, and no weight is add
 * The first two numbers of both are where the middle is: right of and below the picture's middle, in tokens. A token covers more of the
   table than a gripper may be off, and what attends to a token does not learn its place otherwise.
 
-Shapes: ``B`` samples, ``S`` tokens, ``D`` the backbone's width, ``Z`` words to say, ``U`` entries of the vocabulary.
+Shapes: ``B`` samples, ``S`` tokens, ``D`` the backbone's width, ``W`` words that tokens of pictures say, ``U``
+entries of the vocabulary.
 """
 
 from __future__ import annotations
@@ -31,12 +32,12 @@ class Marked:
     """The words that marks of a batch teach; a name of two words is two of them.
 
     Attributes:
-        places: ``int64[Z]``, the token in ``[B * S]`` that says the word.
-        words: ``int64[Z]``, ids.
-        shares: ``float32[Z]``, one over the words of the name.
-        middles: ``float32[Z, 2]``, how far the thing's middle is right of the picture's and below it, in tokens; NaN where none is
+        places: ``int64[W]``, the token in ``[B * S]`` that says the word.
+        words: ``int64[W]``, ids.
+        shares: ``float32[W]``, one over the words of the name.
+        middles: ``float32[W, 2]``, how far the thing's middle is right of the picture's and below it, in tokens; NaN where none is
             learned.
-        by_language: ``bool[Z]``, whether the language model's state says it, or what the vision tower gives.
+        by_language: ``bool[W]``, whether the language model's state says it, or what the vision tower gives.
     """
 
     places: Tensor

@@ -92,7 +92,7 @@ def test_strict_answers_are_equal_to_the_bit(
 
 
 def test_weights_are_in_memory_once(policy: PolicyPool[Replica]) -> None:
-    weights = 4 * 6_363_225  # bytes
+    weights = 4 * 4_886_105  # bytes
     for replica in policy.members:
         policy.revive(replica)  # one that was killed last
         replica.act([request(0, 0, 0)])  # reads them all
