@@ -159,7 +159,7 @@ def test_a_segment_is_a_trajectory_with_its_own_instruction(tmp_path: Path) -> N
 def test_quantiles_are_fitted_once(v21: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = open_v21(v21).statistics["test_arm"]
     assert first.actions == statistics_of([numbers(episode)[1] for episode in range(3)], "old")
-    monkeypatch.setattr(lerobot_robot, "statistics_of", pytest.fail)
+    monkeypatch.setattr(lerobot_robot, "fit_statistics", pytest.fail)
     assert open_v21(v21).statistics["test_arm"] == first
 
 
