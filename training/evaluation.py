@@ -113,16 +113,18 @@ def stage_of(config: TrainConfig, steps: int) -> TrainedStage:
     return TrainedStage(config.stage, steps, steps * config.batch_size)
 
 
-def export_backbone(bundle: LoadedPolicy, weights: Mapping[str, Tensor], folder: Path) -> None:
-    """Write the backbone of a policy with these weights as transformers does, for ``model.backbone`` of the stages after it."""
-    model = build(bundle.description.config, seed=None)
-    model.load_state_dict(dict(weights))
-    model.backbone.save_pretrained(folder)
-    save_tokenizer(bundle.tokenizer, folder)
+def export(
+    bundle: LoadedPolicy, weights: Mapping[str, Tensor], folder: Path, stage: TrainedStage, backbone: Path | None = None
+) -> None:
+    """Write the policy with these weights, which a stage has made, as a checkpoint's folder, in place of one that is there.
 
-
-def export(bundle: LoadedPolicy, weights: Mapping[str, Tensor], folder: Path, stage: TrainedStage) -> None:
-    """Write the policy with these weights, which a stage has made, as a checkpoint's folder, in place of one that is there."""
+    Args:
+        bundle: The policy.
+        weights: Its new weights.
+        folder: Where to.
+        stage: The stage that made them.
+        backbone: Where the backbone is written too, as transformers does, for ``model.backbone`` of later stages.
+    """
     description = replace(bundle.description, trained=(*bundle.description.trained, stage))
     model = build(bundle.description.config, seed=None)
     model.load_state_dict(dict(weights))
@@ -131,3 +133,6 @@ def export(bundle: LoadedPolicy, weights: Mapping[str, Tensor], folder: Path, st
     save_checkpoint(partial, LoadedPolicy(description, model, bundle.tokenizer, bundle.revision))
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
+    if backbone is not None:
+        model.backbone.save_pretrained(backbone)
+        save_tokenizer(bundle.tokenizer, backbone)

@@ -30,7 +30,7 @@ from ..policies.qwen_vla.inspection import describe
 from .batches import Collator, MicroBatch, micro_batches, micro_batches_a_step, time_sampler
 from .checkpoints import Checkpoints, full_weights, resume
 from .config import BEFORE, ModelSettings, TrainConfig, TrainingError, differences, read_config, save_config
-from .evaluation import Evaluations, export, export_backbone, stage_of
+from .evaluation import Evaluations, export, stage_of
 from .learner import Learner
 from .parallel import Processes, processes
 from .samples import Stream, find_stream
@@ -169,9 +169,8 @@ class Trainer:
             self._steps(first, batches, stop)
         weights = full_weights(self.learner)
         if weights is not None:
-            export(self.bundle, weights, self.folder / "policy", stage_of(config, config.steps))
-            if config.stage == "backbone":
-                export_backbone(self.bundle, weights, self.folder / "backbone")
+            backbone = self.folder / "backbone" if config.stage == "backbone" else None
+            export(self.bundle, weights, self.folder / "policy", stage_of(config, config.steps), backbone)
         self.group.wait()
         return self.folder / "policy"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...envs.api import Protocol
+from .variants import variant
 
 #: The protocol's option, and its value.
 OPTION, ON = "instructions", "paraphrased"
@@ -42,9 +43,7 @@ WORDINGS = {
 
 def paraphrased(protocol: Protocol) -> Protocol:
     """The protocol ``paraphrased`` of the suite whose default one is given."""
-    options = {**protocol.options, OPTION: ON}
-    fields = {name: value for name, value in vars(protocol).items() if name not in ("name", "version", "options")}
-    return Protocol(name="paraphrased", version=1, options=options, **fields)
+    return variant(protocol, "paraphrased", OPTION, ON)
 
 
 def instruction_of(scene: dict[str, Any], initial_state: int, protocol: Protocol) -> str:

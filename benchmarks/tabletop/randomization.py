@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from ...envs.api import Protocol
+from .variants import variant
 
 #: The protocol's option, and its value, which the payload takes as its cue.
 OPTION, ON = "randomize", "all"
@@ -39,9 +40,7 @@ RANGES: dict[str, Any] = {
 
 def randomized(protocol: Protocol) -> Protocol:
     """The protocol ``randomized`` of a suite whose default one is given."""
-    options = {**protocol.options, OPTION: ON}
-    fields = {name: value for name, value in vars(protocol).items() if name not in ("name", "version", "options")}
-    return Protocol(name="randomized", version=1, options=options, **fields)
+    return variant(protocol, "randomized", OPTION, ON)
 
 
 def ranges_of(protocol: Protocol) -> dict[str, Any]:

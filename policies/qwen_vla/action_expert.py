@@ -63,16 +63,11 @@ class Block(GradientCheckpointingLayer):
         return tokens + gate_2 * self._mlp(modulate(tokens, shift_2, scale_2))
 
     def _attention(self, tokens: Tensor, cos: Tensor, sin: Tensor, attend: Tensor | None, first: int) -> Tensor:
-        width = tokens.shape[-1]
-        query = self._heads(functional.linear(tokens[:, first:], self.qkv.weight[:width]))
-        key, value = (self._heads(each) for each in functional.linear(tokens, self.qkv.weight[width:]).chunk(2, dim=-1))
-        query = rotate(self.query_norm(query), cos[:, :, first:], sin[:, :, first:])
+        query, key, value = self.qkv(tokens).float().unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        query = rotate(self.query_norm(query[:, :, first:]), cos[:, :, first:], sin[:, :, first:])
         key = rotate(self.key_norm(key), cos, sin)
         mixed = functional.scaled_dot_product_attention(query, key, value, attn_mask=attend)
         return self.attention_out(mixed.transpose(1, 2).flatten(2))
-
-    def _heads(self, projected: Tensor) -> Tensor:
-        return projected.float().unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
     def _mlp(self, tokens: Tensor) -> Tensor:
         gate, up = self.gate_up(tokens).chunk(2, dim=-1)

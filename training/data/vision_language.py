@@ -264,9 +264,15 @@ def _part(part: Any) -> Any:
 
 def _mark(given: Any) -> Mark:
     match given:
-        case {"name": str(name), "point_2d": [int() | float() as x, int() | float() as y], **rest}:
-            return Mark(name, x / SCALE, y / SCALE, rest.get("role"))
-    raise ValueError(f"an image has the mark {given!r:.80}; expected a name, and a point_2d of two numbers in thousandths")
+        case {"name": str(name), "point_2d": [int() | float() as x, int() | float() as y], "role": str(role), **rest} if (
+            not rest
+        ):
+            return Mark(name, x / SCALE, y / SCALE, role)
+        case {"name": str(name), "point_2d": [int() | float() as x, int() | float() as y], **rest} if not rest:
+            return Mark(name, x / SCALE, y / SCALE)
+    raise ValueError(
+        f"an image has the mark {given!r:.80}; expected a name, and a point_2d of two numbers in thousandths, and a role or none"
+    )
 
 
 def _paths(record: dict[str, Any], kind: str) -> list[str]:

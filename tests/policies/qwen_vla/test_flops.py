@@ -37,8 +37,8 @@ def step_by_hand(tokens):
     length = tokens + TINY.horizon
 
     def block(read):
-        """Keys and values of all tokens; queries, what is mixed for them and the SwiGLU of those that are read of the result."""
-        products = 2 * length * 2 * width**2 + 2 * read * (2 * width**2 + 3 * width * expert.mlp_width)
+        """Queries, keys and values of all tokens; what is mixed and the SwiGLU of those that are read of the result."""
+        products = 2 * length * 3 * width**2 + 2 * read * (width**2 + 3 * width * expert.mlp_width)
         return products + 4 * read * length * width + 2 * 6 * width**2
 
     time = 2 * (expert.time_features * width + width**2) + 2 * 2 * width**2

@@ -227,6 +227,11 @@ def boxed(box: str) -> dict[str, Any]:
             marked({"name": "cube", "point_2d": [1000, 3]}),
             r"a mark is 'cube' at \(1.0, 0.003\) with the role None; expected a name, shares of 0",
         ),
+        (marked({"name": "cube", "point_2d": [1, 3], "role": 5}), "an image has the mark .*'role': 5.*, and a role or none"),
+        (
+            marked({"name": "cube", "point_2d": [1, 3], "word": "cube"}),
+            "an image has the mark .*'word': 'cube'.*, and a role or none",
+        ),
         (marked({"name": "<|im_end|>", "point_2d": [1, 3]}), "control token"),
         ({"messages": [{"role": "user", "content": "Why?"}]}, "has turns of user; expected"),
         ({"messages": [{"role": "user", "content": "Why?"}, {"role": "assistant", "content": " "}]}, "the assistant is empty"),
