@@ -29,7 +29,7 @@ _HELP = {
     "replay": "re-simulate recorded episodes: check them, make their videos",
     "serve-envs": "lend this machine's simulators to sweeps that run elsewhere",
     "serve-policy": "serve a policy to other programs, by openpi's protocol",
-    "policy": "inspect Qwen-VLA: parameters by part, robots, statistics, prompts; write a preset",
+    "policy": "inspect Qwen-VLA: parameters by part, robots, statistics, prompts; write a preset, or another precision",
     "envs": "list suites and tasks; check an adapter against the env contract",
     "prepare": "find the initial states of a suite whose every candidate has to be tried, once",
     "train": "train a Qwen-VLA: a stage of the paper's recipe",

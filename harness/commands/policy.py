@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from rich.text import Text
 from tyro.conf import Positional, arg
@@ -13,11 +13,12 @@ from ...policies.api import PolicyError
 from ..command_line import parse
 from ..screen import Screen
 
-DESCRIPTION = """Inspect Qwen-VLA, a checkpoint or a preset, or write a preset to a checkpoint's folder.
+DESCRIPTION = """Inspect Qwen-VLA, a checkpoint or a preset, and write a preset, or a checkpoint in another precision, to a folder.
 
   vlarig policy inspect --preset 4b          # parameters by part, as the paper prints them
   vlarig policy inspect FOLDER               # a checkpoint: its sizes, robots, statistics and prompts
   vlarig policy create --preset small --out FOLDER
+  vlarig policy convert runs/sft/policy --dtype bfloat16 --out FOLDER
 """
 
 
@@ -68,7 +69,28 @@ class Create:
         Screen(soft_wrap=True).print(f"written to {self.out}; inspect it with: vlarig policy inspect {self.out}")
 
 
-COMMANDS: dict[str, type[Inspect | Create]] = {"inspect": Inspect, "create": Create}
+@dataclass(frozen=True)
+class Convert:
+    """Write a checkpoint with its weights in another precision; bfloat16 takes half the space of float32."""
+
+    checkpoint: Positional[Annotated[str, arg(metavar="CHECKPOINT")]]
+    """A checkpoint's folder, or a hub's owner/name."""
+    out: Annotated[Path, arg(metavar="FOLDER")]
+    """Where to write it."""
+    dtype: Literal["float32", "bfloat16"]
+    """Precision of the weights."""
+
+    def run(self) -> None:
+        """Write it."""
+        import torch
+
+        from ...policies.qwen_vla.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
+
+        save_checkpoint(self.out, load_checkpoint(find_checkpoint(self.checkpoint), dtype=getattr(torch, self.dtype)))
+        Screen(soft_wrap=True).print(f"written to {self.out}; inspect it with: vlarig policy inspect {self.out}")
+
+
+COMMANDS: dict[str, type[Inspect | Create | Convert]] = {"inspect": Inspect, "create": Create, "convert": Convert}
 
 
 def main(arguments: list[str]) -> int:

@@ -5,10 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from trained_policy import human_bundle, trained_bundle
 
 from vlarig.harness.cli import main
-from vlarig.policies.qwen_vla.checkpoint import save_checkpoint
+from vlarig.policies.qwen_vla.checkpoint import load_checkpoint, save_checkpoint
 from vlarig.policies.qwen_vla.inspection import SIZES, counted, describe
 
 
@@ -81,6 +82,18 @@ def test_a_preset_is_written_and_played_from_its_folder(tmp_path: Path, capsys: 
     assert "holds a checkpoint already" in capsys.readouterr().err
 
 
+def test_a_checkpoint_is_written_in_bfloat16_with_all_that_it_says_of_itself(tmp_path: Path) -> None:
+    before = trained_bundle()
+    save_checkpoint(tmp_path / "saved", before)
+    assert main(["policy", "convert", str(tmp_path / "saved"), "--dtype", "bfloat16", "--out", str(tmp_path / "half")]) == 0
+    sizes = [(tmp_path / folder / "model.safetensors").stat().st_size for folder in ("half", "saved")]
+    assert sizes[0] / sizes[1] == pytest.approx(0.5, abs=0.1)
+    after = load_checkpoint(tmp_path / "half")
+    assert after.description == before.description
+    for name, weight in before.model.state_dict().items():
+        torch.testing.assert_close(after.model.state_dict()[name], weight, rtol=2**-8, atol=0)
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
@@ -88,6 +101,7 @@ def test_a_preset_is_written_and_played_from_its_folder(tmp_path: Path, capsys: 
         (["inspect", "--preset", "5b"], "unknown preset '5b'; presets are 4b, small, tiny"),
         (["inspect", "nowhere"], "no checkpoint 'nowhere'"),
         (["create", "--preset", "5b", "--out", "x"], "unknown preset '5b'"),
+        (["convert", "nowhere", "--dtype", "bfloat16", "--out", "x"], "no checkpoint 'nowhere'"),
     ],
 )
 def test_mistakes_are_answered_in_a_sentence(words: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
