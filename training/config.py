@@ -40,7 +40,7 @@ class ModelSettings(Settings):
     source: str = "4b"
     """Where its weights come from: a preset (``4b``, ``small``, ``tiny``: random), a checkpoint's folder, a hub's owner/name."""
     backbone: str | None = None
-    """For a preset: folder or hub id of a trained Qwen3.5 to take the backbone from."""
+    """Folder or hub id of a trained Qwen3.5 to take the backbone from, in place of a preset's random one or a checkpoint's own."""
     any_checkpoint: bool = False
     """Whether to go on from a checkpoint that is not the stage's before this one (section 3.1: T2A, CPT, SFT, each from the last)."""
     seed: Annotated[int, Field(ge=0, lt=2**64)] = 0

@@ -24,6 +24,7 @@ from torch import Tensor
 from ..envs.embodiments import Embodiment
 from ..harness.termination import Terminated
 from ..policies.qwen_vla.acceleration import choose_kernels
+from ..policies.qwen_vla.backbone import load_backbone
 from ..policies.qwen_vla.checkpoint import LoadedPolicy, load
 from ..policies.qwen_vla.config import PRESETS, ModelConfig
 from ..policies.qwen_vla.inspection import describe
@@ -117,14 +118,7 @@ class Trainer:
         micro_batches_a_step(config, group.world)  # before minutes of loading
         check_stage(config)
         check_architecture(config.model)
-        bundle = load(
-            config.model.source,
-            seed=config.model.seed,
-            backbone=config.model.backbone,
-            device=group.device,
-            compute=torch.bfloat16 if config.model.compute == "bfloat16" else torch.float32,
-            adapt=lambda architecture: adapted(architecture, config.model, stream.embodiments),
-        )
+        bundle = loaded(config.model, stream.embodiments, group.device)
         self.bundle = described(bundle, stream)
         model = bundle.model
         choose_kernels(model, group.device)
@@ -329,6 +323,27 @@ def check_stage(config: TrainConfig) -> None:
         raise TrainingError(
             f"{source} was made {made}, and {config.stage!r} goes on from {wanted}; name one, or set model.any_checkpoint=true"
         )
+
+
+def loaded(settings: ModelSettings, robots: Sequence[Embodiment], device: torch.device) -> LoadedPolicy:
+    """The policy that is trained; with another backbone than a checkpoint's, only the checkpoint's expert goes on (Fig. 7b).
+
+    Raises:
+        PolicyError: There is no such policy, or the backbone has other sizes than the checkpoint's.
+    """
+    preset = settings.source in PRESETS
+    bundle = load(
+        settings.source,
+        seed=settings.seed,
+        backbone=settings.backbone if preset else None,
+        device=device,
+        compute=torch.bfloat16 if settings.compute == "bfloat16" else torch.float32,
+        adapt=lambda architecture: adapted(architecture, settings, robots),
+    )
+    if settings.backbone is not None and not preset:
+        other = load_backbone(settings.backbone, torch.float32, bundle.description.config.backbone)
+        bundle.model.backbone.load_state_dict(other.state_dict())
+    return bundle
 
 
 def adapted(architecture: ModelConfig, settings: ModelSettings, robots: Sequence[Embodiment]) -> ModelConfig:

@@ -145,6 +145,19 @@ def test_t2a_takes_the_backbone_that_the_stage_before_it_made(tmp_path: Path) ->
     assert all(torch.equal(before[name], fresh[name]) for name in before if name.startswith("expert."))
 
 
+def test_a_checkpoints_expert_goes_on_with_another_backbone(tmp_path: Path) -> None:
+    trained(configuration("steps=1", "optimizer.expert.lr=1e-2", "model.seed=3"), tmp_path / "before")
+    fresh = load("tiny", seed=8).model.backbone
+    fresh.save_pretrained(tmp_path / "fresh")
+    still = ("optimizer.expert.lr=0", "optimizer.backbone.lr=0", "model.any_checkpoint=true")
+    source = f"model.source={tmp_path / 'before' / 'policy'}"
+    trained(configuration("steps=1", source, f"model.backbone={tmp_path / 'fresh'}", *still), tmp_path / "after")
+    before, after = weights(tmp_path / "before"), weights(tmp_path / "after")
+    for name, weight in after.items():
+        part, _, own = name.partition(".")
+        assert torch.equal(weight, fresh.state_dict()[own] if part == "backbone" else before[name]), name
+
+
 @pytest.mark.parametrize("projection", ["zero_pad", "multi_mlp", "concat"])
 @pytest.mark.parametrize("state", ["none", "prompt", "dit"])
 def test_a_preset_takes_the_state_and_the_projection_that_are_compared(tmp_path: Path, state: str, projection: str) -> None:
