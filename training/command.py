@@ -18,7 +18,7 @@ from .config import TrainingError, read_config
 DESCRIPTION = """Train a Qwen-VLA: a stage of the paper's recipe (t2a, cpt, sft), or a small backbone before it.
 
 The configuration is the stage's defaults, then --config, then each --override; the whole of it is saved as RUN/config.json. The same
-command resumes an interrupted training. On several GPUs: torchrun --nproc-per-node 8 -m vlarig.harness train ...
+command resumes an interrupted training. On several GPUs: torchrun --nproc-per-node 8 -m -- vlarig.harness train ...
 
   vlarig train sft --run runs/sft --override model.source=small data.source=my_data:stream
   vlarig train sft --run runs/sft --config sft.toml

@@ -1,0 +1,52 @@
+#!/usr/bin/env bash
+# Makes the policy that ships, from the simulators and nothing else: bash recipes/shipped/make.sh FOLDER
+# The same command goes on where it was interrupted. Each step and its seconds are in FOLDER/make.log, the policy in FOLDER/qwen-vla.
+set -euo pipefail
+here="$(cd "$(dirname "$0")" && pwd)"
+mkdir -p "$1"
+cd "$1"
+cp "$here"/*.toml .
+export OMP_NUM_THREADS=1
+
+step() { # run a command, and write down what it was and how long it took this time
+    local began=$SECONDS
+    "$@"
+    echo "$(date -u +%FT%TZ) $((SECONDS - began)) s: $*" >> make.log
+}
+
+record() { # SUITE EPISODES DISTURBANCE: demonstrations by its expert, which bursts of noise push off the way
+    step vlarig record "$1" --policy expert --episodes "$2" --policy-options "disturbance=$3" --to "$1"
+}
+
+render() { # SUITE SCENES: pictures with instructions, and where the things are that these name
+    step vlarig data render-questions "$1" --scenes "$2" --instructions 3 --questions 0 --size 128 --to "scenes/$1"
+}
+
+record tabletop 200 0.7
+record simpler_widowx 50 0.5
+record libero_object 20 0.5
+record libero_spatial 10 0.5
+render tabletop 8000
+render simpler_widowx 600
+render libero_object 600
+render libero_spatial 600
+step vlarig data synthesize --arm franka_panda --shards 0-1 --workers 2 --to synthetic
+for stage in backbone t2a cpt sft; do
+    step torchrun --standalone --nproc-per-node 2 -m -- vlarig.harness train "$stage" --run "$stage" --config "$stage.toml"
+done
+
+rm -rf qwen-vla
+step vlarig policy convert sft/policy --dtype bfloat16 --out qwen-vla
+{
+    echo "command:  bash recipes/shipped/make.sh FOLDER"
+    echo "revision: $(git -C "$here" describe --always --dirty --abbrev=40)"
+    echo
+    echo "Seconds of each step:"
+    cat make.log
+    echo
+    echo "SHA-256 of each data set: of the lines of sha256sum, for its files in the order of their names:"
+    for data in tabletop simpler_widowx libero_object libero_spatial scenes/* synthetic; do
+        files="$(find "$data" -type f ! -path "*/run/*" ! -path "*/staging/*" | LC_ALL=C sort)"
+        echo "$(xargs -d '\n' sha256sum <<< "$files" | sha256sum | cut -d ' ' -f 1)  $data"
+    done
+} > qwen-vla/made.txt
