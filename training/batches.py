@@ -23,13 +23,14 @@ from transformers import PreTrainedTokenizerFast
 from ..envs.errors import VlarigError
 from ..policies.qwen_vla.config import ModelConfig
 from ..policies.qwen_vla.flow import Beta, SigmoidNormal, TimeSampler
-from ..policies.qwen_vla.inputs import InputBuilder
+from ..policies.qwen_vla.inputs import InputBuilder, Prompted
 from ..policies.qwen_vla.layout import ActionLayout
 from ..policies.qwen_vla.model import Batch, Chunks
 from ..policies.qwen_vla.moments import Moment, Role, prompt_of, state_of
 from ..policies.qwen_vla.normalization import DatasetStatistics, find_statistics, normalize
 from .config import TimeSettings, TrainConfig, TrainingError
 from .samples import ActionSample, LanguageSample, Sample, Stream
+from .states import key_of
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class MicroBatch:
         tokens: How many tokens of answers they have to learn.
         marks: How many marks of pictures.
         length: Tokens of all prompts, padding included.
+        keys: What each prompt is known by, see :mod:`.states`; empty where states are not kept.
     """
 
     batch: Batch
@@ -51,6 +53,7 @@ class MicroBatch:
     tokens: int
     marks: float
     length: int
+    keys: tuple[bytes, ...] = ()
 
     def pin_memory(self) -> MicroBatch:
         """The same in pinned memory; a DataLoader calls it."""
@@ -87,6 +90,7 @@ class Collator:
         seed: The training's.
         pictures: Whether prompts have their pictures.
         draws: Flow times and noises that are drawn for each chunk.
+        keyed: Whether prompts get keys, because a frozen backbone's states of them are kept.
     """
 
     def __init__(
@@ -98,6 +102,7 @@ class Collator:
         seed: int,
         pictures: bool = True,
         draws: int = 1,
+        keyed: bool = False,
     ) -> None:
         self._config = config
         self._inputs = InputBuilder(config, tokenizer)
@@ -106,6 +111,7 @@ class Collator:
         self._seed = seed
         self._pictures = pictures
         self._draws = draws
+        self._keyed = keyed
 
     def __call__(self, samples: Sequence[tuple[int, Sample]]) -> MicroBatch:
         """The batch of samples with their positions.
@@ -117,6 +123,8 @@ class Collator:
         for index, (position, sample) in enumerate(samples):
             try:
                 if isinstance(sample, LanguageSample):
+                    if self._keyed:
+                        raise TrainingError("it is vision-language data, which teach a frozen backbone nothing; leave them out")
                     prompts.append(sample.conversation)
                     continue
                 moment = self._moment(sample)
@@ -133,6 +141,7 @@ class Collator:
             tokens=0 if inputs.targets is None else len(inputs.targets),
             marks=0.0 if inputs.marked is None else float(inputs.marked.shares.sum()),
             length=inputs.input_ids.numel(),
+            keys=tuple(key_of(prompt) for prompt in prompts if isinstance(prompt, Prompted)) if self._keyed else (),
         )
 
     def _moment(self, sample: ActionSample) -> Moment:

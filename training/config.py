@@ -53,6 +53,8 @@ class ModelSettings(Settings):
     """Precision that matrices are multiplied in; weights are float32."""
     frozen: tuple[Part, ...] = ("value_head",)
     """Parts that are not trained. The value head is the RL stage's."""
+    keep_states: bool = False
+    """Whether a frozen backbone's states of each prompt are kept in RUN/states, so that it reads each once."""
     checkpointed: tuple[Part, ...] = ("vision", "language", "expert")
     """Parts whose activations are computed again in the backward pass instead of kept (starVLA: all)."""
 
@@ -208,6 +210,8 @@ class TrainConfig(Settings):
             raise ValueError(f"batch_size {self.batch_size} is no multiple of micro_batch_size {self.micro_batch_size}")
         if {"vision", "language", "expert", "value_head"} <= set(self.model.frozen):
             raise ValueError("model.frozen names every part; leave one to train")
+        if self.model.keep_states and not {"vision", "language"} <= set(self.model.frozen):
+            raise ValueError("model.keep_states needs a backbone that does not change; add vision and language to model.frozen")
         if not (self.objective.action_weight or self.objective.language_weight or self.objective.marks_weight):
             raise ValueError(
                 "the objective's action_weight, language_weight and marks_weight are all 0; there is nothing to learn"

@@ -28,6 +28,7 @@ from ..policies.qwen_vla.backbone import load_backbone
 from ..policies.qwen_vla.checkpoint import LoadedPolicy, load
 from ..policies.qwen_vla.config import PRESETS, ModelConfig
 from ..policies.qwen_vla.inspection import describe
+from ..policies.qwen_vla.model import Batch, Context
 from .batches import Collator, MicroBatch, micro_batches, micro_batches_a_step, time_sampler
 from .checkpoints import Checkpoints, full_weights, resume
 from .config import BEFORE, ModelSettings, TrainConfig, TrainingError, differences, read_config, save_config
@@ -35,6 +36,7 @@ from .evaluation import Evaluations, export, stage_of
 from .learner import Learner
 from .parallel import Processes, processes
 from .samples import Stream, find_stream
+from .states import KeptStates
 
 CONFIG_FILE = "config.json"
 
@@ -127,6 +129,9 @@ class Trainer:
         self.learner = Learner(model, config.optimizer, config.steps, group)
         self.checkpoints = Checkpoints(run / "checkpoints", config.checkpoints.keep)
         self.evaluations = Evaluations(config, run, self.bundle, reporter)
+        width = self.bundle.description.config.text["hidden_size"]
+        kept = config.model.keep_states
+        self.states = KeptStates(run / "states", group.rank, width, model.compute) if kept else None
         self.measured: Measured | None = None
         self._waited = 0.0
         self._reported = (0, 0.0, 0.0)
@@ -154,6 +159,7 @@ class Trainer:
             config.seed,
             config.data.pictures,
             config.objective.draws,
+            config.model.keep_states,
         )
         batches = micro_batches(config, self.stream, collator, self.group.rank, self.group.world, first)
         with StopSignals() as stop, self.evaluations:
@@ -202,7 +208,7 @@ class Trainer:
         shares = 1 / torch.tensor(counts, device=device).clamp(min=1)
         totals, each = torch.zeros(3, device=device), []
         for index, one in enumerate(micro):
-            losses = self.learner.model(one.batch.to(device, non_blocking=True))
+            losses = self.learner.model(self._with_states(one).to(device, non_blocking=True))
             means = torch.stack([getattr(losses, name).sum for name in LOSSES]) * shares
             self.learner.backward((weights * means).sum(), last=index == len(micro) - 1)
             totals += means.detach()
@@ -220,6 +226,17 @@ class Trainer:
             norms=norms,
             rates=self.learner.rates(),
         )
+
+    def _with_states(self, micro: MicroBatch) -> Batch:
+        """The batch, with the states of its prompts where these are kept."""
+        if self.states is None:
+            return micro.batch
+        context = self.states.context(micro.keys, lambda: self._encode(micro.batch))
+        return dataclasses.replace(micro.batch, context=context)
+
+    def _encode(self, batch: Batch) -> Context:
+        with torch.no_grad():
+            return self.learner.model.encode(batch.inputs.to(self.group.device))
 
     def _evaluate(self, step: int, stop: StopSignals) -> None:
         """Evaluate where that is due. A checkpoint is there, so a signal ends it at once."""

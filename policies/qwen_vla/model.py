@@ -87,19 +87,25 @@ class Batch:
     Attributes:
         inputs: All samples' prompts.
         chunks: The chunks of those that have one.
+        context: What a frozen backbone made of the prompts, where it is known; the backbone does not run then.
     """
 
     inputs: BackboneInputs
     chunks: Chunks | None = None
+    context: Context | None = None
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """The same on a device."""
-        chunks = changed(self.chunks, lambda tensor: tensor.to(device, non_blocking=non_blocking))
-        return Batch(self.inputs.to(device, non_blocking), chunks)
+
+        def move(tensor: Tensor) -> Tensor:
+            return tensor.to(device, non_blocking=non_blocking)
+
+        return Batch(self.inputs.to(device, non_blocking), changed(self.chunks, move), changed(self.context, move))
 
     def pin_memory(self) -> Batch:
         """The same in pinned memory; a DataLoader calls it."""
-        return Batch(self.inputs.pin_memory(), changed(self.chunks, Tensor.pin_memory))
+        pinned = self.inputs.pin_memory()
+        return Batch(pinned, changed(self.chunks, Tensor.pin_memory), changed(self.context, Tensor.pin_memory))
 
 
 @dataclass(frozen=True)
@@ -154,9 +160,13 @@ class QwenVla(nn.Module):
             PolicyError: A shape does not fit, or something that the configuration needs is missing.
         """
         # Not self.encode and self.velocity: those of a sharded model gather the root's weights, which are gathered by now.
-        embedded, context = QwenVla._read(self, batch.inputs)
-        language = self._language_loss(context, batch.inputs)
-        marks = self._marks_loss(embedded, context, batch.inputs)
+        if batch.context is None:
+            embedded, context = QwenVla._read(self, batch.inputs)
+            language = self._language_loss(context, batch.inputs)
+            marks = self._marks_loss(embedded, context, batch.inputs)
+        else:
+            context, language = batch.context, _nothing(batch.context.states)
+            marks = language
         chunks = batch.chunks
         if chunks is None and self.every_part:
             chunks = _no_chunk(context, self.config)

@@ -47,7 +47,10 @@ def test_the_shipped_policys_stages_go_on_from_each_other() -> None:
         if stage in ("cpt", "sft"):
             assert config.model.source == f"{before}/policy"
         else:
-            assert (config.model.source, config.model.backbone) == ("small", None if stage == "backbone" else "backbone/backbone")
+            assert (config.model.source, config.model.backbone) == (
+                "small",
+                None if stage == "backbone" else "backbone/backbone",
+            )
         assert (RECIPES / "shipped" / config.data.source.removeprefix("mixture:")).exists()
 
 
