@@ -1,7 +1,7 @@
 """States of a frozen backbone, kept on the disk: it reads each prompt once, however often a training comes back to it.
 
-With ``small`` on a CPU, reading a prompt costs twice what a flow time of its chunk costs, forward and backward. Cloning needs many
-prompts rather than many flow times of each, so an expert that learns from kept states sees three times as many in the same time.
+Cloning needs many prompts rather than many flow times of each, and with ``small`` on a CPU reading a prompt costs more than the forward
+and the backward pass of the expert at a flow time.
 
 A prompt is known by a hash of its words and pictures, so states are never those of another one. Each process has its own two files: the
 states and positions of all prompts one after another, and an index of :data:`ENTRY` for each. The index is written last: what it
@@ -18,7 +18,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from ..policies.qwen_vla.inputs import Prompted
 from ..policies.qwen_vla.model import Context
@@ -77,10 +76,7 @@ class KeptStates:
             self._keep(keys, read())
         with self._states.open("rb") as file:
             found = [self._read(file.fileno(), *self._places[key]) for key in keys]
-        lengths = torch.tensor([len(states) for states, _ in found])
-        states = pad_sequence([states for states, _ in found], batch_first=True)
-        positions = pad_sequence([places for _, places in found], batch_first=True).permute(2, 0, 1).contiguous()
-        return Context(states, torch.arange(states.shape[1]) < lengths[:, None], positions)
+        return Context.padded([states for states, _ in found], [positions for _, positions in found])
 
     def _keep(self, keys: Sequence[bytes], context: Context) -> None:
         states, valid, positions = context.states.detach().to(self._half).cpu(), context.valid.cpu(), context.positions.cpu()
@@ -98,8 +94,8 @@ class KeptStates:
             file.write(np.array(entries, ENTRY).data)
 
     def _read(self, file: int, offset: int, tokens: int) -> tuple[Tensor, Tensor]:
-        """States ``[S, D]`` and positions ``int64[S, 3]`` of a prompt."""
+        """States ``[S, D]`` and positions ``int64[3, S]`` of a prompt."""
         size = tokens * self._width * 2
         data = bytearray(os.pread(file, size + tokens * 3 * 4, offset))
         states = torch.frombuffer(data, dtype=self._half, count=tokens * self._width).reshape(tokens, self._width)
-        return states.to(self._compute), torch.frombuffer(data, dtype=torch.int32, offset=size).reshape(tokens, 3).long()
+        return states.to(self._compute), torch.frombuffer(data, dtype=torch.int32, offset=size).reshape(tokens, 3).T.long()

@@ -12,13 +12,14 @@ a batch that have a chunk to learn.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
 from transformers.initialization import no_init_weights
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -51,6 +52,14 @@ class Context:
     states: Tensor
     valid: Tensor
     positions: Tensor
+
+    @classmethod
+    def padded(cls, states: Sequence[Tensor], positions: Sequence[Tensor]) -> Context:
+        """Of several samples, states ``[S, D]`` and positions ``int64[3, S]`` each, as one batch."""
+        together = pad_sequence(list(states), batch_first=True)
+        lengths = torch.tensor([len(each) for each in states])
+        places = pad_sequence([each.T for each in positions], batch_first=True).permute(2, 0, 1)
+        return cls(together, torch.arange(together.shape[1]) < lengths[:, None], places.contiguous())
 
     def of(self, samples: Tensor) -> Context:
         """Those of some samples, ``int64[C]``."""

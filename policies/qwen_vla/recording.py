@@ -28,7 +28,6 @@ import msgspec
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from ...envs.errors import suggestion
 from ..api import PolicyError, Recorded
@@ -174,7 +173,9 @@ class RecordedBatch:
             mask[index, :h, :c] = True
         executed = np.stack(required("executed"))[:, None, None]
         states, positions = arrays("states"), arrays("positions")
-        context = None if states is None or positions is None else _padded(states, positions)
+        context = None
+        if states is not None and positions is not None:
+            context = Context.padded([_from_bytes(each) for each in states], [torch.tensor(each) for each in positions])
         return cls(
             log_probability=torch.tensor([each.log_probability for each in recorded]),
             value=torch.tensor([each.value for each in recorded]),
@@ -242,14 +243,6 @@ def evaluate(model: QwenVla, recorded: RecordedBatch, sde: Sde, inputs: Backbone
 
     log_probability = recompute_log_probability(velocity, recorded.steps, recorded.scored, sde)
     return Evaluated(log_probability, model.value(context))
-
-
-def _padded(states: Sequence[np.ndarray], positions: Sequence[np.ndarray]) -> Context:
-    """The backbone's states of several samples as one batch."""
-    padded = pad_sequence([_from_bytes(each) for each in states], batch_first=True)
-    lengths = torch.tensor([len(each) for each in states])
-    places = pad_sequence([torch.tensor(each).T for each in positions], batch_first=True).permute(2, 0, 1)
-    return Context(padded, torch.arange(padded.shape[1]) < lengths[:, None], places.contiguous())
 
 
 def _bytes_of_bfloat16(states: Tensor) -> np.ndarray:

@@ -125,7 +125,7 @@ def table(folder: Path) -> str:
         losses = np.array([each[2] for each in own])
         spread = f" ± {losses.std(ddof=1):.4f}" if len(losses) > 1 else ""
         cells = [
-            variant["title"],
+            f"{variant['title']} ({variant.get('figure', 'ours')})",
             suite,
             str(len(own)),
             f"{100 * successes / finished:.1f} [{100 * low:.1f}, {100 * high:.1f}]",

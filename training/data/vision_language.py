@@ -264,15 +264,16 @@ def _part(part: Any) -> Any:
 
 def _mark(given: Any) -> Mark:
     match given:
-        case {"name": str(name), "point_2d": [int() | float() as x, int() | float() as y], "role": str(role), **rest} if (
-            not rest
-        ):
-            return Mark(name, x / SCALE, y / SCALE, role)
-        case {"name": str(name), "point_2d": [int() | float() as x, int() | float() as y], **rest} if not rest:
-            return Mark(name, x / SCALE, y / SCALE)
+        case {"name": str(name), "point_2d": [int() | float() as x, int() | float() as y], **rest} if _is_role(rest):
+            return Mark(name, x / SCALE, y / SCALE, rest.get("role"))
     raise ValueError(
         f"an image has the mark {given!r:.80}; expected a name, and a point_2d of two numbers in thousandths, and a role or none"
     )
+
+
+def _is_role(rest: dict[str, Any]) -> bool:
+    """Whether these are the keys that a mark may lack."""
+    return rest.keys() <= {"role"} and all(isinstance(each, str) for each in rest.values())
 
 
 def _paths(record: dict[str, Any], kind: str) -> list[str]:
