@@ -28,12 +28,14 @@ class Thing:
         kind: The noun of the name.
         colour: The colour in the name, or the empty string.
         geoms: Ids of its geoms, ``int[geoms]``.
+        role: What it is to the goal, see :class:`~.scene_objects.SceneObject`.
     """
 
     name: str
     kind: str
     colour: str
     geoms: np.ndarray
+    role: str = ""
 
 
 class Canvas:
@@ -114,7 +116,7 @@ class Canvas:
         backwards = self._scratch.cam_xmat[camera].reshape(3, 3)[:, 2]  # a camera of MuJoCo looks along its -z axis
         depth = float((self._scratch.cam_xpos[camera] - position) @ backwards)
         x, y, z = (float(number) for number in position)
-        return SceneObject(thing.name, thing.kind, thing.colour, box, (x, y, z), depth, visible)
+        return SceneObject(thing.name, thing.kind, thing.colour, box, (x, y, z), depth, visible, thing.role)
 
     def _look(self, model: mujoco.MjModel, qpos: np.ndarray, camera: str) -> None:
         """Prepare the scene of a moment for the camera."""

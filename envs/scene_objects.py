@@ -28,6 +28,8 @@ class SceneObject:
         position: Its middle in the world frame, in m.
         depth: How far its middle is from the camera along the viewing direction, in m.
         visible: Share, 0 to 1, of its pixels that the picture shows: nothing hides them, and they are within its edges.
+        role: What it is to the episode's goal at the moment: ``object`` what is to be moved now, ``goal`` where to; empty for all else,
+            and where the goal has no such things.
     """
 
     name: str
@@ -37,6 +39,7 @@ class SceneObject:
     position: tuple[float, float, float]
     depth: float
     visible: float
+    role: str = ""
 
 
 def box_of(mask: np.ndarray) -> Optional[tuple[float, float, float, float]]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from vlarig.envs.api import Observation
 from vlarig.envs.embodiments import LIBERO_PANDA, WIDOWX_BRIDGE, Embodiment
-from vlarig.policies.qwen_vla.conversation import Conversation, Picture, Turn
+from vlarig.policies.qwen_vla.conversation import Conversation, Mark, Picture, Turn
 from vlarig.policies.qwen_vla.normalization import DatasetStatistics, bounds_statistics
 from vlarig.training.samples import ActionSample, LanguageSample, Sample, Stream
 
@@ -55,6 +55,20 @@ class Mixed(Random):
         question = Turn("user", (*seen, f"Where is the {OBJECTS[position % 7]}?"))
         answer = Turn("assistant", (f"It is on the {OBJECTS[position % 5]}, {position} of them.",))
         return LanguageSample(f"talk/{position}", Conversation((question, answer)))
+
+
+@dataclass
+class Squares(Random):
+    """Conversations alone, on a red or a blue square in one of four places, with its mark."""
+
+    def __getitem__(self, position: int) -> LanguageSample:
+        colour = ("red", "blue")[position % 2]
+        x, y = position // 2 % 2 * 32 + 16, position // 4 % 2 * 32 + 16
+        image = np.full((64, 64, 3), 200, np.uint8)
+        image[y - 8 : y + 8, x - 8 : x + 8] = {"red": (220, 30, 30), "blue": (30, 30, 220)}[colour]
+        seen = Picture(image, marks=(Mark(f"{colour} cube", x / 64, y / 64, "object"),))
+        question = Turn("user", (seen, f"Where is the {colour} cube?"))
+        return LanguageSample(f"squares/{position}", Conversation((question, Turn("assistant", ("There.",)))))
 
 
 @dataclass

@@ -91,6 +91,8 @@ class Collator:
         pictures: Whether prompts have their pictures.
         draws: Flow times and noises that are drawn for each chunk.
         keyed: Whether prompts get keys, because a frozen backbone's states of them are kept.
+        answers: Whether conversations have their answers.
+        by_language: Whether the language model learns their marks, too.
     """
 
     def __init__(
@@ -103,6 +105,8 @@ class Collator:
         pictures: bool = True,
         draws: int = 1,
         keyed: bool = False,
+        answers: bool = True,
+        by_language: bool = True,
     ) -> None:
         self._config = config
         self._inputs = InputBuilder(config, tokenizer)
@@ -112,6 +116,8 @@ class Collator:
         self._pictures = pictures
         self._draws = draws
         self._keyed = keyed
+        self._answers = answers
+        self._by_language = by_language
 
     def __call__(self, samples: Sequence[tuple[int, Sample]]) -> MicroBatch:
         """The batch of samples with their positions.
@@ -132,14 +138,14 @@ class Collator:
                 chunks += [(index, chunk) for chunk in self._chunks(moment, sample.actions, position)]
             except VlarigError as error:
                 raise TrainingError(f"the sample {sample.name!r} does not fit: {error}") from None
-        inputs = self._inputs.build(prompts)
+        inputs = self._inputs.build(prompts, answers=self._answers, by_language=self._by_language)
         learned = self._together(chunks) if chunks else None
         return MicroBatch(
             batch=Batch(inputs, learned),
             names=tuple(sample.name for _, sample in samples),
             chunk_names=tuple(samples[index][1].name for index, _ in chunks),
             tokens=0 if inputs.targets is None else len(inputs.targets),
-            marks=0.0 if inputs.marked is None else float(inputs.marked.shares.sum()),
+            marks=0.0 if inputs.marked is None else float(inputs.marked.words.shares.sum()),
             length=inputs.input_ids.numel(),
             keys=tuple(key_of(prompt) for prompt in prompts if isinstance(prompt, Prompted)) if self._keyed else (),
         )

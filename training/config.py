@@ -100,6 +100,9 @@ class ObjectiveSettings(Settings):
     """Of the next-token loss on vision-language samples (section 4.1)."""
     marks_weight: Annotated[float, Field(ge=0)] = 0.1
     """Of the loss on marks of pictures, where the data have any (ours, as the one above)."""
+    marks_by: Literal["both", "vision"] = "both"
+    """Who learns them: the vision tower and the language model, or the tower alone. Where the tower alone learns and nothing else does,
+    the language model does not run."""
     time: TimeSettings = TimeSettings()
     """Where flow times come from."""
     draws: Count = 1
@@ -203,6 +206,12 @@ class TrainConfig(Settings):
     """Trackers that get the training's numbers."""
     report_every: Count = 10
     """Steps between two reports."""
+
+    @property
+    def vision_alone(self) -> bool:
+        """Whether nothing is learned but marks by the vision tower, so that the language model need not run."""
+        objective = self.objective
+        return objective.marks_by == "vision" and not (objective.action_weight or objective.language_weight)
 
     @model_validator(mode="after")
     def _together(self) -> Self:

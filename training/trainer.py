@@ -126,6 +126,7 @@ class Trainer:
         choose_kernels(model, group.device)
         model.freeze(*config.model.frozen)
         model.checkpoint_activations(*config.model.checkpointed)
+        model.vision_alone = config.vision_alone
         self.learner = Learner(model, config.optimizer, config.steps, group)
         self.checkpoints = Checkpoints(run / "checkpoints", config.checkpoints.keep)
         self.evaluations = Evaluations(config, run, self.bundle, reporter)
@@ -160,6 +161,8 @@ class Trainer:
             config.data.pictures,
             config.objective.draws,
             config.model.keep_states,
+            answers=config.objective.language_weight > 0,
+            by_language=config.objective.marks_by == "both",
         )
         batches = micro_batches(config, self.stream, collator, self.group.rank, self.group.world, first)
         with StopSignals() as stop, self.evaluations:

@@ -115,11 +115,13 @@ class LiberoEnv(Env):
         self.scene.enter(self._env_state)
         model = self.scene.model
         roots = model.body_rootid[model.geom_bodyid]
+        roles = self.scene.roles()
         things = []
         for name, body in self.scene.bodies.items():
             words = words_of(name)
             if words is not None:
-                things.append(Thing(" ".join(words).strip(), words[1], words[0], np.flatnonzero(roots == body)))
+                geoms = np.flatnonzero(roots == body)
+                things.append(Thing(" ".join(words).strip(), words[1], words[0], geoms, roles.get(name, "")))
         source = self.embodiment.cameras[camera.view]
         return self.scene.canvas.find(model, self._qpos, source, camera.height, camera.width, things)
 

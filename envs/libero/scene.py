@@ -142,6 +142,18 @@ class Scene:
         """Objects and fixtures by upstream's names, as ids of their root bodies."""
         return {name: int(body) for name, body in self.upstream.obj_body_id.items()}
 
+    def roles(self) -> dict[str, str]:
+        """Name to role of what the env inside is to move now, ``object``, and of where to, ``goal``; empty where nothing is moved.
+
+        Of several goals it is the first that is not reached. A region is of the body that its name begins with.
+        """
+        goals = [goal for goal in self.upstream.parsed_problem["goal_state"] if len(goal) == 3]
+        owed = goals if len(goals) == 1 else [goal for goal in goals if not self.upstream._eval_predicate(goal)]
+        if not owed:
+            return {}
+        _, moved, region = owed[0]
+        return {moved: "object", **{name: "goal" for name in self.bodies if region == name or region.startswith(f"{name}_")}}
+
     def shape(self, name: str) -> Shape:
         """The collision geometry of an object or fixture."""
         if name not in self._shapes:

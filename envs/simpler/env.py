@@ -113,13 +113,15 @@ class BridgeEnv(Env):
     def describe(self, camera: Camera) -> list[SceneObject]:
         """The objects. The sink's basket is a part of the photograph, of which the simulator knows nothing."""
         entities = {model: body.entity for model, body in self.scene.bodies.items() if model in WORDS}
+        roles = {self._source: "object", self._target: "goal"}
         found = []
         for model, (mask, visible, depth) in self.scene.camera.find(camera.height, camera.width, entities).items():
             colour, kind = WORDS[model]
             x, y, z = (float(number) for number in self.scene.pose(model)[:3])
             box = box_of(mask)
             if box is not None:
-                found.append(SceneObject(f"{colour} {kind}".strip(), kind, colour, box, (x, y, z), depth, visible))
+                name = f"{colour} {kind}".strip()
+                found.append(SceneObject(name, kind, colour, box, (x, y, z), depth, visible, roles.get(model, "")))
         return found
 
     def close(self) -> None:

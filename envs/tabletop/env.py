@@ -66,7 +66,7 @@ class TabletopEnv(Env):
             self._look.show(drawn)
         self._goal = Goal(scene["goal"])
         self._places = {}
-        self._shown: list[tuple[str, str, str]] = []  # colour, kind and body
+        self._shown: list[tuple[str, str, str, str]] = []  # name, colour, kind and body
         for kind, colours in (("tray", layout.TRAY_COLOURS), ("zone", layout.ZONE_COLOURS)):
             self._set_static(kind, scene[f"{kind}s"], colours)
         self._bodies = self._assign_bodies(scene["objects"])
@@ -74,7 +74,7 @@ class TabletopEnv(Env):
         for index, thing in enumerate(scene["objects"]):
             body = self._bodies[thing["name"]]
             self._colour(body, layout.OBJECT_COLOURS[thing["colour"]])
-            self._shown.append((thing["colour"], thing["shape"], body))
+            self._shown.append((thing["name"], thing["colour"], thing["shape"], body))
             height = layout.TABLE_TOP + layout.SHAPES[thing["shape"]].half_size[2]
             x, y, yaw = np.array([thing["x"], thing["y"], thing["yaw"]]) + (0.0 if drawn is None else drawn.objects[index])
             poses[body] = np.array([x, y, height, np.cos(yaw / 2), 0.0, 0.0, np.sin(yaw / 2)])
@@ -125,7 +125,11 @@ class TabletopEnv(Env):
 
     def describe(self, camera: Camera) -> list[SceneObject]:
         """Its objects, trays and zones."""
-        things = [Thing(f"{colour} {kind}", kind, colour, self._geoms_of(body)) for colour, kind, body in self._shown]
+        roles = self._goal.roles()
+        things = [
+            Thing(f"{colour} {kind}", kind, colour, self._geoms_of(body), roles.get(name, ""))
+            for name, colour, kind, body in self._shown
+        ]
         source = self.embodiment.cameras[camera.view]
         return self._renderer.find(
             self._model, self._data.qpos, source, camera.height, camera.width, things, self._look.textures
@@ -154,7 +158,7 @@ class TabletopEnv(Env):
                 self._places[f"{kind}/{spec['name']}"] = np.array([spec["x"], spec["y"]])
                 self._model.body(body).pos[:] = (spec["x"], spec["y"], layout.TABLE_TOP)
                 self._colour(body, colours[spec["colour"]])
-                self._shown.append((spec["colour"], kind, body))
+                self._shown.append((spec["name"], spec["colour"], kind, body))
             else:
                 self._model.body(body).pos[:] = PARKED
 

@@ -27,6 +27,10 @@ PUSHED_WITHIN = layout.ZONE_HALF - layout.SHAPES["cube"].half_size[0]
 LIFT_LIMIT = 0.01
 
 
+#: Fields of a goal that name a thing, and what it is to the goal.
+ROLES = {"object": "object", "tray": "goal", "reference": "goal", "base": "goal", "zone": "goal"}
+
+
 class Goal:
     """A goal and its state of the episode: parts that were done in order, and a final failure.
 
@@ -44,6 +48,14 @@ class Goal:
     def memory(self) -> np.ndarray:
         """``float64[2]``: what the goal's future verdicts depend on besides the world."""
         return np.array([self.done, self.failed], dtype=np.float64)
+
+    def roles(self) -> dict[str, str]:
+        """Name to role of what is to be moved now, ``object``, and of where to, ``goal``; empty for goals made of others."""
+        spec = self.spec
+        if spec["kind"] == "ordered":
+            spec = spec["parts"][min(self.done, len(spec["parts"]) - 1)]
+        found = {spec[key]: role for key, role in ROLES.items() if key in spec}
+        return found if len(found) == 2 else {}
 
     def update(self, world: World) -> bool:
         """Check the world after a step; return whether the goal is reached now."""

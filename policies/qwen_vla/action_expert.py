@@ -50,7 +50,7 @@ class Block(GradientCheckpointingLayer):
 
         Args:
             tokens: ``float32[B, L, D]``; they stay in float32 under autocast, which rounds what matrices multiply.
-            condition: ``float32[B, D]``, made of the flow time.
+            condition: ``float32[B, D]``, made of the flow time, and of the prompt's last state where that steers.
             cos: ``[B, 1, L, R]``.
             sin: ``[B, 1, L, R]``.
             attend: ``bool[B, 1, 1, L]`` or ``None``.
@@ -83,6 +83,7 @@ class ActionExpert(nn.Module):
         self.channels = config.channels
         self.time_features = expert.time_features
         self.state_size = config.state_size
+        self.prompt_condition = expert.prompt_condition
         self.rotary_axes: Tensor
         self.rotary_frequencies: Tensor
         axes, frequencies = rotary_frequencies(tuple(config.rope["mrope_section"]), float(config.rope["rope_theta"]))
@@ -139,9 +140,14 @@ class ActionExpert(nn.Module):
             PolicyError: A shape does not fit, or a state is missing or not wanted.
         """
         self._check(noisy, time, states, mask, state)
-        embedded = functional.silu(self.time_embedding(sinusoids(time, self.time_features)))  # float32 [B, D]
+        prompt = self.vlm_projection(states.float()).float()
+        condition = self.time_embedding(sinusoids(time, self.time_features))  # float32 [B, D]
+        if self.prompt_condition:
+            last = valid.sum(1) - 1  # prompts are padded on the right
+            condition = condition + prompt[torch.arange(len(last), device=last.device), last]
+        embedded = functional.silu(condition)
         actions = self.action_projection.encode(noisy.float().masked_fill(~mask, 0.0), embodiment)
-        tokens, keys = [self.vlm_projection(states.float()).float()], [valid]
+        tokens, keys = [prompt], [valid]
         if self.state_projection is not None:
             tokens.append(self.state_projection(state).unsqueeze(1))
             keys.append(valid.new_ones(len(valid), 1))

@@ -137,6 +137,9 @@ class ExpertConfig:
         heads: Attention heads; each is ``width / heads`` wide.
         mlp_width: Hidden width of the SwiGLU.
         time_features: Sinusoidal features of the flow time.
+        prompt_condition: Whether the state of the prompt's last token steers every block beside the flow time. The paper has no such
+            thing: with it a small expert learns from some ten thousand prompts what the prompt says at its end (:mod:`.marks`), which
+            attention from nothing does not find among some sixty tokens. It has no weights of its own.
     """
 
     width: int = 1536
@@ -144,10 +147,13 @@ class ExpertConfig:
     heads: int = 12
     mlp_width: int = 10_240
     time_features: int = 256
+    prompt_condition: bool = False
 
     def __post_init__(self) -> None:
-        for each in dataclasses.fields(self):
-            _check_size(f"expert.{each.name}", getattr(self, each.name))
+        for name in ("width", "blocks", "heads", "mlp_width", "time_features"):
+            _check_size(f"expert.{name}", getattr(self, name))
+        if not isinstance(self.prompt_condition, bool):
+            raise PolicyError(f"expert.prompt_condition is {self.prompt_condition!r}, expected true or false")
         if self.width % self.heads:
             raise PolicyError(f"expert.width is {self.width}, expected a multiple of expert.heads ({self.heads})")
         if self.time_features % 2:
@@ -379,6 +385,7 @@ def qwen_vla_small(vocabulary_size: int = SMALL_VOCABULARY, tokens: SpecialToken
     Every second layer of the language model is a full attention: with one in four there would be a single one, and the model learns
     more slowly to look up what the instruction names. The rotary base is shorter than Qwen's because prompts are. The action expert has
     two blocks: cloning needs hundreds of thousands of flow times, each of which costs 9 ms of a CPU's thread so, and 20 ms with four.
+    The prompt's last state steers it, see :attr:`ExpertConfig.prompt_condition`.
 
     Args:
         vocabulary_size: Rows of the embedding, at least the tokenizer's entries.
@@ -406,7 +413,7 @@ def qwen_vla_small(vocabulary_size: int = SMALL_VOCABULARY, tokens: SpecialToken
         "out_hidden_size": 192,
         "num_position_embeddings": 64,
     }
-    expert = ExpertConfig(width=192, blocks=2, heads=3, mlp_width=640, time_features=256)
+    expert = ExpertConfig(width=192, blocks=2, heads=3, mlp_width=640, time_features=256, prompt_condition=True)
     return ModelConfig(backbone=_backbone(text, vision, vocabulary_size, tokens), expert=expert, image_size=(128, 128))
 
 

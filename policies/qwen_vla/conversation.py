@@ -243,7 +243,8 @@ def segments(conversation: Conversation, tokens: Sequence[int], frames: int) -> 
         said = "".join(item if isinstance(item, str) else _shown(item, next(left), frames) for item in turn.content).strip()
         before += f"{IM_START}{turn.role}\n"
         if turn.role == "assistant":
-            yield before + NO_REASONING, False
+            yield before, False
+            yield NO_REASONING, False
             yield said + IM_END, True
             before = "\n"
         else:

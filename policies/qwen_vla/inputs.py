@@ -27,17 +27,14 @@ from ..api import PolicyError
 from ..images import fit_image
 from .backbone import BackboneInputs, positions_of
 from .config import ModelConfig
-from .conversation import NOTHING, Conversation, Limits, Picture, Video, fitted, segments
-from .marks import Marked
+from .conversation import NO_REASONING, NOTHING, Conversation, Limits, Picture, Video, fitted, segments
+from .marks import END_WEIGHT, MIDDLE_WEIGHT, Marked, Middles, Words, end_number
 from .prompt import chat_text, embodiment_prompt
 from .tokenizer import TokenIds, encode, rows_needed, token_ids
 from .vision import patchify
 
 #: Prompts whose ids are kept; a sweep has some hundreds.
 _KEPT_PROMPTS = 4096
-
-#: The middle of a mark where none is learned: nothing is there, or another thing of the same token comes first.
-_NOWHERE = (math.nan, math.nan)
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,12 +80,21 @@ def prompted(
 
 
 class _Word(NamedTuple):
-    """One word that a token of a picture is to say, see :class:`~.marks.Marked`."""
+    """One of :class:`~.marks.Words`."""
 
     place: int
     word: int
     share: float
+    by_language: bool
+
+
+class _Middle(NamedTuple):
+    """One of :class:`~.marks.Middles`."""
+
+    place: int
+    number: int
     middle: tuple[float, float]
+    weight: float
     by_language: bool
 
 
@@ -100,13 +106,13 @@ class _Sequence:
         ids: Its tokens.
         learned: What is learned: a place, and the token that the state there is to say.
         pictures: ``uint8[1, h, w, 3]`` of each still, ``uint8[frames, h, w, 3]`` of each temporal patch of a video.
-        marked: What its pictures' tokens have to say.
+        marked: What its pictures' tokens and its prompt's last have to say.
     """
 
     ids: list[int]
     learned: list[tuple[int, int]]
     pictures: list[np.ndarray]
-    marked: list[_Word] = field(default_factory=list)
+    marked: list[_Word | _Middle] = field(default_factory=list)
 
 
 class InputBuilder:
@@ -136,18 +142,33 @@ class InputBuilder:
         """Pickled as its arguments, for the workers of a DataLoader; the prompts that it keeps stay behind."""
         return type(self), (self._config, self._tokenizer, self._limits)
 
-    def build(self, samples: Sequence[Prompted | Conversation], device: torch.device | str = "cpu") -> BackboneInputs:
+    def build(
+        self,
+        samples: Sequence[Prompted | Conversation],
+        device: torch.device | str = "cpu",
+        answers: bool = True,
+        by_language: bool = True,
+    ) -> BackboneInputs:
         """The batch of ``samples``, on ``device`` but for the grids.
 
         Pictures go there as bytes and are cut into patches there: a patch row is 8 times as large as the picture it is made of.
+
+        Args:
+            samples: What is in it.
+            device: Where to.
+            answers: Whether conversations have their last answers, and their answers are learned.
+            by_language: Whether the language model's states learn the marks, too, and not what the vision tower gives alone.
 
         Raises:
             PolicyError: There are no samples, a picture is none, or a conversation is too long.
         """
         if not samples:
             raise PolicyError("there are no samples; give one or more")
-        sequences = [self._conversed(each) if isinstance(each, Conversation) else self._prompted(each) for each in samples]
-        return self._batch(sequences, any(isinstance(each, Conversation) for each in samples), device)
+        sequences = [
+            self._conversed(each, answers, by_language) if isinstance(each, Conversation) else self._prompted(each)
+            for each in samples
+        ]
+        return self._batch(sequences, answers and any(isinstance(each, Conversation) for each in samples), device)
 
     def unanswered(
         self, conversations: Sequence[Conversation], device: torch.device | str = "cpu"
@@ -190,17 +211,19 @@ class InputBuilder:
         pictures = [fit_image(image, *config.image_size, config.image_fit)[None] for _, image in sample.views]
         return _Sequence(self.ids(sample.text, [tag for tag, _ in sample.views]), [], pictures)
 
-    def _conversed(self, sample: Conversation, answered: bool = True) -> _Sequence:
-        """The sequence of a conversation, with its last answer or up to where that begins."""
+    def _conversed(self, sample: Conversation, answered: bool = True, by_language: bool = True) -> _Sequence:
+        """The sequence of a conversation, with its last answer or up to where that begins, and its marks, see :meth:`build`."""
         vision = self._config.vision
         unit, frames = vision["patch_size"] * vision["spatial_merge_size"], vision["temporal_patch_size"]
         seen = [fitted(item, self._limits, unit, frames) for item in sample.seen()]
         tokens = [pictures[0].shape[1] * pictures[0].shape[2] // unit**2 for pictures in seen]
         ids: list[int] = []
         learned: list[tuple[int, int]] = []
+        end = 0
         parts = list(segments(sample, tokens, frames))
         for text, taught in parts if answered else parts[:-2]:  # the last two are the answer and what ends the sequence
             part = self._encode(text)
+            end = len(ids) - 1 if text == NO_REASONING else end
             learned += [(len(ids) + index - 1, word) for index, word in enumerate(part)] if taught else ()
             ids += part
         if len(ids) > self._limits.max_tokens:
@@ -209,31 +232,43 @@ class InputBuilder:
                 f"{ids.count(self._tokens.video_pad)} for videos; the limit is {self._limits.max_tokens}, see Limits"
             )
         grids = [(pictures[0].shape[1] // unit, pictures[0].shape[2] // unit) for pictures in seen]
-        marked = list(self._marked(sample.seen(), ids, grids))
+        marked = [each for each in self._marked(sample.seen(), ids, grids, end) if by_language or not each.by_language]
         return _Sequence(ids, learned, [picture for pictures in seen for picture in pictures], marked)
 
-    def _marked(self, seen: Sequence[Picture | Video], ids: list[int], grids: Sequence[tuple[int, int]]) -> Iterator[_Word]:
-        """The words of the pictures' marks; ``grids`` are rows and columns of tokens of what is seen."""
+    def _marked(
+        self, seen: Sequence[Picture | Video], ids: list[int], grids: Sequence[tuple[int, int]], end: int
+    ) -> Iterator[_Word | _Middle]:
+        """What the pictures' marks teach.
+
+        Args:
+            seen: What is shown.
+            ids: The sequence.
+            grids: Rows and columns of tokens of what is shown.
+            end: Place of the last prompt's last token.
+        """
         pictures = [(item, grid) for item, grid in zip(seen, grids, strict=True) if isinstance(item, Picture)]
         if not any(picture.marks for picture, _ in pictures):
             return
         places = [place for place, token in enumerate(ids) if token == self._tokens.image_pad]
         known: set[int] = set()
-        for picture, (rows, columns) in pictures:
+        for index, (picture, (rows, columns)) in enumerate(pictures):
             for mark in picture.marks:
                 place = places[int(mark.y * rows) * columns + int(mark.x * columns)]
                 middle = (mark.x - 0.5) * columns, (mark.y - 0.5) * rows
-                if mark.name == NOTHING or place in known:
-                    middle = _NOWHERE
-                yield from self._words(mark.name, place, middle, by_language=False)
-                if place not in known:  # one place has one role
-                    yield from self._words(mark.role or mark.name, place, middle, by_language=True)
+                first = place not in known  # one place has one role and one middle
+                for by_language in (False, True) if first else (False,):
+                    yield from self._words(mark.role or mark.name if by_language else mark.name, place, by_language)
+                    if first and mark.name != NOTHING:
+                        yield _Middle(place, 0, middle, MIDDLE_WEIGHT, by_language)
+                number = end_number(index, mark.role, self._config.text["hidden_size"])
+                if number is not None:
+                    yield _Middle(end, number, middle, END_WEIGHT, True)
                 known.add(place)
             places = places[rows * columns :]
 
-    def _words(self, said: str, place: int, middle: tuple[float, float], by_language: bool) -> Iterator[_Word]:
+    def _words(self, said: str, place: int, by_language: bool) -> Iterator[_Word]:
         words = [word for part in said.split() for word in self._encoded(f" {part}")]
-        return (_Word(place, word, 1 / len(words), middle, by_language) for word in words)
+        return (_Word(place, word, 1 / len(words), by_language) for word in words)
 
     def _patches(self, pictures: list[np.ndarray], device: torch.device | str) -> Tensor:
         """``float32[Q, pixels]`` of all pictures in their order; those of one shape are cut together."""
@@ -277,8 +312,14 @@ def _check_fits(config: ModelConfig, tokens: TokenIds, rows: int) -> None:
 
 def _together(sequences: Sequence[_Sequence], length: int) -> Marked | None:
     """The marks of a batch whose rows have a length."""
-    found = [word._replace(place=row * length + word.place) for row, each in enumerate(sequences) for word in each.marked]
-    if not found:
+    found = [each._replace(place=row * length + each.place) for row, one in enumerate(sequences) for each in one.marked]
+    words = [each for each in found if isinstance(each, _Word)]
+    if not words:
         return None
-    places, words, shares, middles, by_language = (torch.tensor(column) for column in zip(*found, strict=True))
-    return Marked(places, words, shares, middles, by_language)
+    places, ids, shares, by_language = (torch.tensor(column) for column in zip(*words, strict=True))
+    middles = [each for each in found if isinstance(each, _Middle)]
+    columns = zip(*middles, strict=True) if middles else ((),) * len(_Middle._fields)
+    types = (torch.int64, torch.int64, torch.float32, torch.float32, torch.bool)
+    tensors = [torch.tensor(column, dtype=dtype) for column, dtype in zip(columns, types, strict=True)]
+    tensors[2] = tensors[2].view(-1, 2)
+    return Marked(Words(places, ids, shares, by_language), Middles(*tensors))

@@ -145,6 +145,7 @@ class QwenVla(nn.Module):
         compute: The precision that matrices are multiplied in, whoever calls.
         every_part: Whether :meth:`forward` runs the parts that no sample of the batch needs, without an effect on the loss. Processes
             that share weights have to run the same parts.
+        vision_alone: Whether :meth:`forward` runs the vision tower alone, of which marks are learned and nothing else.
     """
 
     def __init__(self, config: ModelConfig, backbone: nn.Module | None = None) -> None:
@@ -161,6 +162,7 @@ class QwenVla(nn.Module):
         self.value_head = ValueHead(config.text["hidden_size"])
         self.compute = torch.float32
         self.every_part = False
+        self.vision_alone = False
 
     def forward(self, batch: Batch) -> Losses:
         """The losses of a batch (paper, section 2.5).
@@ -169,10 +171,15 @@ class QwenVla(nn.Module):
             PolicyError: A shape does not fit, or something that the configuration needs is missing.
         """
         # Not self.encode and self.velocity: those of a sharded model gather the root's weights, which are gathered by now.
+        if self.vision_alone:
+            with self._computing():
+                embedded = embed(self.backbone, batch.inputs, self.compute, self.every_part)
+            nothing = _nothing(embedded)
+            return Losses(nothing, nothing, self._marks_loss(embedded, embedded, batch.inputs), nothing.sum.new_zeros(0))
         if batch.context is None:
             embedded, context = QwenVla._read(self, batch.inputs)
             language = self._language_loss(context, batch.inputs)
-            marks = self._marks_loss(embedded, context, batch.inputs)
+            marks = self._marks_loss(embedded, context.states, batch.inputs)
         else:
             context, language = batch.context, _nothing(batch.context.states)
             marks = language
@@ -270,11 +277,11 @@ class QwenVla(nn.Module):
             total, count = language_loss(context.states, self.backbone.lm_head.weight, inputs.labelled, inputs.targets)
         return Loss(total, total.new_full((), count))
 
-    def _marks_loss(self, embedded: Tensor, context: Context, inputs: BackboneInputs) -> Loss:
+    def _marks_loss(self, embedded: Tensor, states: Tensor, inputs: BackboneInputs) -> Loss:
         if inputs.marked is None:
-            return _nothing(context.states)
+            return _nothing(states)
         with self._computing():
-            return Loss(*marks_loss(embedded, context.states, self.backbone.lm_head.weight, inputs.marked))
+            return Loss(*marks_loss(embedded, states, self.backbone.lm_head.weight, inputs.marked))
 
     def _computing(self) -> contextlib.AbstractContextManager[object]:
         return computing(self.value_head.readout.weight.device, self.compute)

@@ -18,25 +18,34 @@ record() { # SUITE EPISODES DISTURBANCE: demonstrations by its expert, which bur
     step vlarig record "$1" --policy expert --episodes "$2" --policy-options "disturbance=$3" --to "$1"
 }
 
-render() { # SUITE SCENES: pictures with instructions, and where the things are that these name
-    step vlarig data render-questions "$1" --scenes "$2" --instructions 3 --questions 0 --size 128 --to "scenes/$1"
+look() { # SUITE: moments of its demonstrations, with instructions, and where the things are that these name
+    step vlarig data render-questions "$1" --recording "$1" --scenes 1000 --moments 8 --instructions 1 --questions 0 --size 128 \
+        --to "moments/$1"
+}
+
+train() { # STAGE NAME: by NAME.toml, to the folder NAME
+    step torchrun --standalone --nproc-per-node 2 -m -- vlarig.harness train "$1" --run "$2" --config "$2.toml"
 }
 
 record tabletop 200 0.7
 record simpler_widowx 50 0.5
 record libero_object 20 0.5
 record libero_spatial 10 0.5
-render tabletop 8000
-render simpler_widowx 600
-render libero_object 600
-render libero_spatial 600
+look tabletop
+look simpler_widowx
+look libero_object
+look libero_spatial
+step vlarig data render-questions tabletop --scenes 8000 --instructions 3 --questions 0 --size 128 --to scenes/tabletop
 step vlarig data synthesize --arm franka_panda --shards 0-1 --workers 2 --to synthetic
-for stage in backbone t2a cpt sft; do
-    step torchrun --standalone --nproc-per-node 2 -m -- vlarig.harness train "$stage" --run "$stage" --config "$stage.toml"
-done
+train backbone tower
+train backbone backbone
+train t2a t2a
+train cpt cpt
+train sft sft
+train sft expert
 
 rm -rf qwen-vla
-step vlarig policy convert sft/policy --dtype bfloat16 --out qwen-vla
+step vlarig policy convert expert/policy --dtype bfloat16 --out qwen-vla
 {
     echo "command:  bash recipes/shipped/make.sh FOLDER"
     echo "revision: $(git -C "$here" describe --always --dirty --abbrev=40)"
@@ -45,7 +54,7 @@ step vlarig policy convert sft/policy --dtype bfloat16 --out qwen-vla
     cat make.log
     echo
     echo "SHA-256 of each data set: of the lines of sha256sum, for its files in the order of their names:"
-    for data in tabletop simpler_widowx libero_object libero_spatial scenes/* synthetic; do
+    for data in tabletop simpler_widowx libero_object libero_spatial moments/* scenes/* synthetic; do
         files="$(find "$data" -type f ! -path "*/run/*" ! -path "*/staging/*" | LC_ALL=C sort)"
         echo "$(xargs -d '\n' sha256sum <<< "$files" | sha256sum | cut -d ' ' -f 1)  $data"
     done

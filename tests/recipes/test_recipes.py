@@ -32,24 +32,26 @@ def ablate() -> ModuleType:
 def made() -> set[str]:
     """The folders of data that make.sh makes."""
     recorded = re.findall(r"^record (\w+)", MAKE, re.MULTILINE)
-    rendered = [f"scenes/{suite}" for suite in re.findall(r"^render (\w+)", MAKE, re.MULTILINE)]
-    return {*recorded, *rendered, "synthetic"}
+    looked_at = [f"moments/{suite}" for suite in re.findall(r"^look (\w+)", MAKE, re.MULTILINE)]
+    return {*recorded, *looked_at, *re.findall(r"--to (scenes/\w+)", MAKE), "synthetic"}
 
 
 def test_the_shipped_policys_stages_go_on_from_each_other() -> None:
-    order = re.search(r"for stage in (.*); do", MAKE)
-    assert order is not None
-    stages = order[1].split()
-    assert stages == ["backbone", "t2a", "cpt", "sft"]
-    for stage in stages:
-        config = read_config(stage, RECIPES / "shipped" / f"{stage}.toml")
-        before = BEFORE[config.stage]
-        if stage in ("cpt", "sft"):
-            assert config.model.source == f"{before}/policy"
+    trained = re.findall(r"^train (\w+) (\w+)$", MAKE, re.MULTILINE)
+    assert [stage for stage, _ in trained] == ["backbone", "backbone", "t2a", "cpt", "sft", "sft"]
+    for stage, name in trained:
+        config = read_config(stage, RECIPES / "shipped" / f"{name}.toml")
+        if name in ("backbone", "expert"):  # the second part of a stage
+            assert (config.model.source, config.model.any_checkpoint) == (
+                f"{ {'backbone': 'tower', 'expert': 'sft'}[name] }/policy",
+                True,
+            )
+        elif stage in ("cpt", "sft"):
+            assert config.model.source == f"{BEFORE[config.stage]}/policy"
         else:
             assert (config.model.source, config.model.backbone) == (
                 "small",
-                None if stage == "backbone" else "backbone/backbone",
+                None if name == "tower" else "backbone/backbone",
             )
         assert (RECIPES / "shipped" / config.data.source.removeprefix("mixture:")).exists()
 

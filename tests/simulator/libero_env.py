@@ -119,6 +119,20 @@ def test_things_are_described_in_the_words_of_instructions(env: LiberoEnv) -> No
     )
 
 
+@pytest.mark.parametrize(
+    ("task", "roles"),
+    [
+        (PLAIN, {"alphabet soup": "object", "basket": "goal"}),
+        (DRAWER, {"black bowl": "object", "white cabinet": "goal"}),
+        (STOVE, {}),
+    ],
+)
+def test_what_the_goal_is_about_has_a_role(env: LiberoEnv, task: tuple[str, str], roles: dict[str, str]) -> None:
+    """A region of a basket or of a cabinet is the basket or the cabinet; a stove that is turned on goes nowhere."""
+    found = env.open(episode(task, 3), Needs(objects=True)).objects["ego"]
+    assert {each.name: each.role for each in found if each.role} == roles
+
+
 @pytest.mark.parametrize("tasks", [(STOVE, STOVE), (STOVE, PLAIN)])
 def test_interleaved_envs_equal_sequential_ones(env: LiberoEnv, tasks: tuple) -> None:
     """Envs share a task's model, whose fixtures are elsewhere in each; or play two tasks."""

@@ -113,6 +113,7 @@ def test_things_are_described_where_the_picture_shows_them(env: BridgeEnv) -> No
         left, top, right, bottom = each.box
         assert is_coloured(*picture[round((top + bottom) / 2), round((left + right) / 2)])
         assert each.visible > 0.9
+    assert {each.name: each.role for each in snapshot.objects["ego"]} == {"green block": "object", "yellow block": "goal"}
 
 
 @pytest.mark.parametrize("others", [(CARROT, EGGPLANT, CUBES), (CARROT, CARROT)])

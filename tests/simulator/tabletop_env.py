@@ -89,7 +89,7 @@ def test_each_object_is_described_by_its_own_pixels(env: TabletopEnv) -> None:
         [thing["name"] for thing in wanted.payload["objects"]] + [tray["name"] for tray in wanted.payload["trays"]]
     )
     for each in found:
-        body = next(body for colour, kind, body in env._shown if f"{colour} {kind}" == each.name)
+        body = next(body for _, colour, kind, body in env._shown if f"{colour} {kind}" == each.name)
         geoms = env._geoms_of(body)
         colour = env._model.geom_rgba[geoms].copy()
         env._model.geom_rgba[geoms, :3] = 1 - colour[:, :3]
@@ -99,6 +99,26 @@ def test_each_object_is_described_by_its_own_pixels(env: TabletopEnv) -> None:
         assert (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1) == each.box
         assert 0.4 < each.visible <= 1.0
         assert 0.8 < each.depth < 1.3
+
+
+@pytest.mark.parametrize(
+    ("task", "names"), [("pick_into", "object tray"), ("stack", "object base"), ("push_to", "object zone")]
+)
+def test_what_the_goal_is_about_has_a_role(env: TabletopEnv, task: str, names: str) -> None:
+    wanted = episode(task, 1)
+    moved, goal = (wanted.payload["goal"][name] for name in names.split())
+    found = env.open(wanted, Needs(objects=True)).objects["ego"]
+    assert {each.name: each.role for each in found if each.role} == {moved: "object", goal: "goal"}
+
+
+def test_of_an_ordered_goal_the_part_that_is_to_be_done_has_the_roles(env: TabletopEnv) -> None:
+    goal = {"kind": "ordered", "parts": [inside(), inside("blue cube", "black tray")]}
+    wanted = replace(episode("pick_into", 0), payload=scene(goal))
+    for done, expected in enumerate((("red cube", "white tray"), ("blue cube", "black tray"), ("blue cube", "black tray"))):
+        env.open(wanted, BLIND)
+        env._goal.done = done
+        roles = {each.role: each.name for each in env.describe(wanted.protocol.cameras[0])}
+        assert (roles["object"], roles["goal"]) == expected
 
 
 def test_interleaved_envs_equal_sequential_ones(env: TabletopEnv) -> None:

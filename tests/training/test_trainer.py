@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from demonstrations import Mixed, Random
+from demonstrations import Mixed, Random, Squares
 from safetensors.torch import load_file
 from training_process import OVERRIDES, configuration
 
@@ -143,6 +143,32 @@ def test_t2a_takes_the_backbone_that_the_stage_before_it_made(tmp_path: Path) ->
     assert all(torch.equal(before[name], after[name]) for name in backbone)
     assert any(not torch.equal(after[name], fresh[name]) for name in backbone)
     assert all(torch.equal(before[name], fresh[name]) for name in before if name.startswith("expert."))
+
+
+def test_the_vision_tower_alone_learns_marks_without_the_language_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    common = [each for each in OVERRIDES if not each.startswith("steps")]
+    alone = ["objective.marks_by=vision", "objective.language_weight=0", "optimizer.backbone.lr=1e-2"]
+    monkeypatch.setattr("vlarig.policies.qwen_vla.model.hidden_states", None)  # what runs the language model
+    found = trained(read_config("backbone", None, [*common, *alone, "steps=60"]), tmp_path, Squares()).numbers
+    losses = [found[step]["train/loss/marks"] for step in (1, 60)]
+    assert losses[1] < losses[0] / 3
+    fresh = load("tiny").model.state_dict()
+    changed = {name for name, weight in weights(tmp_path).items() if not torch.allclose(weight, fresh[name])}
+    assert all(name.startswith("backbone.model.visual.") or "embed_tokens" in name or "lm_head" in name for name in changed)
+
+
+def test_answers_are_read_where_they_are_learned(tmp_path: Path) -> None:
+    common = [each for each in OVERRIDES if not each.startswith("steps")]
+    length = {}
+    for weight in (0, 1):
+        words = [*common, f"objective.language_weight={weight}", "steps=1"]
+        numbers = trained(read_config("backbone", None, words), tmp_path / str(weight), Squares()).numbers[1]
+        assert bool(numbers["train/loss/language"]) == bool(weight)
+        assert numbers["train/loss/marks"] > 0
+        length[weight] = numbers["train/tokens_per_second"] / numbers["train/samples_per_second"]
+    assert length[1] - length[0] > 2  # "There.", and what ends a turn
 
 
 def test_a_checkpoints_expert_goes_on_with_another_backbone(tmp_path: Path) -> None:

@@ -81,9 +81,13 @@ class QuestionsOptions:
     suite: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SUITE")]
     """The suite."""
     scenes: Count
-    """How many scenes."""
+    """How many scenes; of a recording, most episodes."""
     to: Annotated[Path, tyro.conf.arg(metavar="FOLDER")]
     """Folder of the data."""
+    recording: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """A folder of `vlarig record`: its demonstrations are played again and looked at, instead of new scenes."""
+    moments: Count = 1
+    """Pictures of each of its episodes."""
     held_out: bool = False
     """Scenes that no training has, for scoring."""
     seed: Count = 0

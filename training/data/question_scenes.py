@@ -2,18 +2,27 @@
 
 A scene is a function of the suite, the split, the seed and its number. Held-out scenes are none that anything is trained on: where a
 suite draws scenes for being looked at, by a generator of its own seed for each split; elsewhere they are the initial states that
-protocols evaluate, which no training ever begins from.
+protocols evaluate, which no training ever begins from. Or a scene is an episode of a recording, played again and looked at on its
+way: no beginning of an episode shows what a demonstration does, the hand over things and things in the hand.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal, get_args
+from typing import Protocol as Role
 
 import numpy as np
 
 from ...benchmarks.suite import Suite
-from ...envs.api import Episode, Protocol
+from ...envs.api import Camera, Episode, Protocol
+from ...envs.untrusted import convert
+from ...harness.recorder import RUN
+from ...results.ledger import Ledger
+from ...results.manifest import Manifest
+from ...results.records import split_key
 from .errors import DataError
 
 Split = Literal["train", "held_out"]
@@ -22,8 +31,47 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 #: Scenes in succession that are of one task, so that a simulator loads it once for them.
 BLOCK = 20
 
+#: Steps that a scene may run at a time: a picture is taken where it stops.
+LONGEST = 10_000
+
 #: Steps of a random motion that its actions repeat before another is drawn: the arm goes somewhere, instead of trembling.
 HELD = 4
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """An episode, and when it is looked at.
+
+    Attributes:
+        episode: The episode.
+        actions: What is done in it, ``float32[H, A]``.
+        stops: After how many steps a picture is taken, in their order, each once; 0 is the beginning.
+    """
+
+    episode: Episode
+    actions: np.ndarray
+    stops: tuple[int, ...]
+
+
+class Scenes(Role):
+    """Scenes by their numbers.
+
+    Attributes:
+        identity: What the scenes depend on beside the options, as plain data.
+    """
+
+    @property
+    def identity(self) -> dict[str, int]:
+        """See above."""
+        ...
+
+    def __len__(self) -> int:
+        """How many there are."""
+        ...
+
+    def __getitem__(self, number: int) -> Scene:
+        """One of them."""
+        ...
 
 
 def rng_of(split: Split, seed: int, *numbers: int) -> np.random.Generator:
@@ -38,14 +86,22 @@ def scene_protocol(suite: Suite, views: tuple[str, ...] = (), size: int | None =
         DataError: The protocol has no such view.
     """
     base = suite.protocol(protocol)
+    return _looked_at(base, _cameras(suite, base, views, size))
+
+
+def _cameras(suite: Suite, base: Protocol, views: tuple[str, ...], size: int | None) -> list[Camera]:
     known = {camera.view: camera for camera in base.cameras}
     for view in views:
         if view not in known:
             raise DataError(f"protocol {base.name!r} of {suite.name} has no view {view!r}; it has {', '.join(known)}")
     cameras = [known[view] for view in views or known]
-    if size is not None:
-        cameras = [replace(camera, height=size, width=size) for camera in cameras]
-    return replace(base, name=f"{base.name}-questions", derived_from=base.derived_from or base.name, cameras=tuple(cameras))
+    return cameras if size is None else [replace(camera, height=size, width=size) for camera in cameras]
+
+
+def _looked_at(base: Protocol, cameras: Sequence[Camera]) -> Protocol:
+    """The protocol with these cameras, and with steps in one chunk as far as a picture is away."""
+    name, derived_from = f"{base.name}-questions", base.derived_from or base.name
+    return replace(base, name=name, derived_from=derived_from, cameras=tuple(cameras), n_action_steps=LONGEST)
 
 
 def scene_episode(suite: Suite, protocol: Protocol, split: Split, seed: int, number: int) -> Episode:
@@ -77,3 +133,101 @@ def motion(suite: Suite, split: Split, seed: int, number: int, most: int) -> np.
         return np.zeros((0, suite.embodiment.action_size), np.float32)
     drawn = rng.uniform(low, high, (-(-most // HELD), len(low)))
     return np.repeat(drawn, HELD, axis=0)[:steps].astype(np.float32)
+
+
+@dataclass(frozen=True)
+class NewScenes:
+    """Beginnings of episodes, from where the arm moves at random.
+
+    Attributes:
+        suite: The suite.
+        protocol: From :func:`scene_protocol`.
+        split: To train on, or held out.
+        seed: Another seed gives other scenes.
+        motion: Most steps of the motion.
+        count: How many.
+    """
+
+    suite: Suite
+    protocol: Protocol
+    split: Split
+    seed: int
+    motion: int
+    count: int
+
+    @property
+    def identity(self) -> dict[str, int]:
+        """Nothing."""
+        return {}
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return self.count
+
+    def __getitem__(self, number: int) -> Scene:
+        """One of them.
+
+        Raises:
+            DataError: The suite has no scenes to train on.
+        """
+        actions = motion(self.suite, self.split, self.seed, number, self.motion)
+        return Scene(scene_episode(self.suite, self.protocol, self.split, self.seed, number), actions, (len(actions),))
+
+
+class RecordedScenes:
+    """The demonstrations of a recording, each looked at in its beginning and in some moments of chance.
+
+    In the beginning nothing but the words says what is meant.
+
+    Args:
+        suite: The suite.
+        recording: What ``vlarig record`` wrote.
+        views: Views that are drawn; all of the recording's protocol when empty.
+        size: Sides of the pictures in pixels; the protocol's when ``None``.
+        seed: Another seed gives other moments.
+        moments: How many moments of an episode; all of them where it has no more steps.
+        count: Most episodes.
+
+    Attributes:
+        protocol: The recording's, with these views.
+        identity: How many demonstrations the recording has: with more of them, numbers are those of others.
+
+    Raises:
+        DataError: It is no recording of the suite, or it has no demonstration, or the protocol has no such view.
+    """
+
+    def __init__(
+        self, suite: Suite, recording: Path, views: tuple[str, ...], size: int | None, seed: int, moments: int, count: int
+    ) -> None:
+        run = recording / RUN
+        if not run.is_dir():
+            raise DataError(f"{recording} holds no folder {RUN!r}; name a folder that vlarig record wrote")
+        plans = [plan for plan in Manifest.load(run).identity.suites if plan.name == suite.name]
+        if not plans:
+            raise DataError(f"{recording} is no recording of the suite {suite.name!r}; name one, or that suite")
+        base = convert(plans[0].protocol, Protocol, "the manifest's protocol")
+        self.protocol = _looked_at(base, _cameras(suite, base, views, size))
+        self._suite = suite
+        self._seed = seed
+        self._moments = moments
+        with Ledger.open_read_only(run) as ledger:
+            self._records = [
+                each for each in ledger.each_record(with_actions=True) if each.success and each.suite == suite.name
+            ]
+        if not self._records:
+            raise DataError(f"{recording} has no episode of {suite.name!r} that succeeded; record some")
+        self.identity = {"demonstrations": len(self._records)}
+        self._records = self._records[:count]
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._records)
+
+    def __getitem__(self, number: int) -> Scene:
+        """One of them."""
+        record = self._records[number]
+        _, _, task, variant, state, repeat = split_key(record.key)
+        episode = self._suite.episode_again(task, variant, state, repeat, self.protocol)
+        rng = rng_of("train", self._seed, number, 1)
+        later = rng.choice(np.arange(1, record.steps), min(self._moments, record.steps) - 1, replace=False)
+        return Scene(episode, record.actions, (0, *sorted(later.tolist())))

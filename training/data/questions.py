@@ -175,10 +175,33 @@ _GOALS = {
     "stove": "on",
     "towel": "on",
     "tray": "in",
-    "zone": "in",
+    "zone": "into",
 }
-_BESIDE = ("next to", "on", "beside")
-_VERBS = ("put", "place", "move", "push")
+
+#: Wordings of a task by how a thing gets to its goal; ``{0}`` is moved, ``{1}`` is the goal. They are those of the suites' own tasks
+#: and some more, and none of the protocol ``paraphrased`` of tabletop.
+_WORDINGS = {
+    "in": ("put {0} in {1}", "place {0} in {1}", "put {0} into {1}", "pick up {0} and place it in {1}", "move {0} into {1}"),
+    "on": ("put {0} on {1}", "place {0} on {1}", "pick up {0} and place it on {1}", "move {0} onto {1}"),
+    "into": ("push {0} into {1}", "push {0} to {1}", "put {0} on {1}", "move {0} into {1}"),
+    "beside": (
+        "stack {0} on {1}",
+        "stack {0} on {1}",
+        "put {0} on {1}",
+        "place {0} to the left of {1}",
+        "place {0} to the right of {1}",
+        "place {0} in front of {1}",
+        "place {0} behind {1}",
+        "put {0} next to {1}",
+        "move {0} beside {1}",
+    ),
+}
+
+#: Share of the tasks without articles: ``put carrot on plate`` (SimplerEnv).
+_BARE = 0.15
+
+#: Share of its pixels that shows what the suite's own task is about: a thing in the gripper is hidden by half.
+_HELD = 0.2
 
 
 def instruction(views: Mapping[str, View], rng: np.random.Generator) -> Instruction | None:
@@ -191,21 +214,48 @@ def instruction(views: Mapping[str, View], rng: np.random.Generator) -> Instruct
     moved = movable[rng.integers(len(movable))]
     goals = [each for each in known if each is not moved]
     goal = goals[rng.integers(len(goals))]
-    how = _GOALS.get(goal.kind) or _one(rng, _BESIDE)
-    names = _name(moved).words, _name(goal).words
-    boxes = [Labelled(to_thousandths(each.box, first.width, first.height), _name(each).words) for each in (moved, goal)]
-    marks = {tag: _marks(view, _name(moved), _name(goal), rng) for tag, view in views.items()}
-    return Instruction(f"{_one(rng, _VERBS)} the {names[0]} {how} the {names[1]}", box_text(boxes), marks)
+    wording = _one(rng, _WORDINGS[_GOALS.get(goal.kind, "beside")])
+    article = "" if rng.random() < _BARE else "the "
+    roles = {_name(moved): "object", _name(goal): "goal"}
+    marks = {tag: _marks(view, [(each, roles.get(_name(each))) for each in view.clear], rng) for tag, view in views.items()}
+    text = wording.format(*(article + _name(each).words for each in (moved, goal)))
+    return Instruction(text, _places(first, (moved, goal)), marks)
 
 
-def _marks(view: View, moved: _Query, goal: _Query, rng: np.random.Generator) -> list[Placed]:
-    """What a view shows: what is to be moved and the goal first, as the first thing in a token counts, and two places of nothing."""
-    roles = {moved: "object", goal: "goal"}
-    ordered = sorted(view.clear, key=lambda thing: list(roles).index(_name(thing)) if _name(thing) in roles else len(roles))
-    marks = []
-    for thing in ordered:
-        name = _name(thing)
-        marks.append(Placed(name.words, _thousandths(view.across(thing), view.down(thing)), roles.get(name)))
+def own_task(views: Mapping[str, View], text: str, rng: np.random.Generator) -> Instruction | None:
+    """The suite's own task, by the roles that the simulator gives; ``None`` where no view shows what it is about.
+
+    Args:
+        views: What is seen.
+        text: The task in the suite's words.
+        rng: Draws the places of nothing.
+    """
+    first = next(iter(views.values()))
+    marked = {
+        tag: [(each, each.role or None) for each in view.things if each.visible >= (_HELD if each.role else VISIBLE)]
+        for tag, view in views.items()
+    }
+    if not any(role for things in marked.values() for _, role in things):
+        return None
+    meant = sorted((each for each in first.clear if each.role), key=lambda each: _ROLES.index(each.role))
+    return Instruction(text, _places(first, meant), {tag: _marks(views[tag], things, rng) for tag, things in marked.items()})
+
+
+#: What comes first in a token counts.
+_ROLES = ("object", "goal", None)
+
+
+def _places(view: View, things: Sequence[SceneObject]) -> str:
+    """Where things are in a picture, as boxes."""
+    return box_text([Labelled(to_thousandths(each.box, view.width, view.height), _name(each).words) for each in things])
+
+
+def _marks(view: View, things: Sequence[tuple[SceneObject, str | None]], rng: np.random.Generator) -> list[Placed]:
+    """Marks of what a view shows, with their roles, and of two places of nothing."""
+    marks = [
+        Placed(_name(each).words, _thousandths(view.across(each), view.down(each)), role)
+        for each, role in sorted(things, key=lambda thing: _ROLES.index(thing[1]))
+    ]
     boxes = [to_thousandths(thing.box, view.width, view.height) for thing in view.things]
     for x, y in rng.integers(SCALE, size=(2, 2)).tolist():
         if not any(

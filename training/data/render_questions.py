@@ -14,6 +14,7 @@ goes on, so ``scenes`` may grow.
 
 from __future__ import annotations
 
+import functools
 import json
 import time
 from collections import Counter
@@ -28,7 +29,7 @@ from PIL import Image
 
 from ...benchmarks.registry import load_suite
 from ...benchmarks.suite import Suite
-from ...envs.api import Needs, Protocol, Snapshot
+from ...envs.api import Needs, Snapshot
 from ...envs.embodiments import Embodiment
 from ...harness.durable_env import DurableEnv
 from ...harness.gym.simulator_pool import SimulatorPool, all_of
@@ -36,8 +37,8 @@ from ...harness.machine import Machine
 from ...policies.qwen_vla.prompt import embodiment_prompt
 from .errors import DataError
 from .families import FAMILIES, Family
-from .question_scenes import SPLITS, Split, motion, rng_of, scene_episode, scene_protocol
-from .questions import FAMILY_OF, Instruction, Question, View, instruction, questions
+from .question_scenes import SPLITS, NewScenes, RecordedScenes, Scenes, Split, rng_of, scene_protocol
+from .questions import FAMILY_OF, Instruction, Question, View, instruction, own_task, questions
 from .vision_language import VisionLanguageDataset
 
 #: Scenes that are written at once.
@@ -72,7 +73,10 @@ class RenderOptions:
         protocol: Name of a protocol of the suite; its default when ``None``.
         picture_format: ``png``, or ``jpeg``, which is smaller for photographs.
         workers: Simulator processes; one a core when ``None``.
-        instructions: Most tasks in words on a scene, each put to a model as when it acts, with all views and their marks.
+        instructions: Most tasks in words on a moment, each put to a model as when it acts, with all views and their marks; the suite's
+            own task comes beside them, where the simulator knows what it is about.
+        recording: A folder of ``vlarig record`` whose demonstrations are played again, instead of new scenes.
+        moments: How many pictures are taken of each of its episodes.
     """
 
     suite: str
@@ -88,11 +92,18 @@ class RenderOptions:
     picture_format: Literal["png", "jpeg"] = "png"
     workers: int | None = None
     instructions: int = 0
+    recording: Path | None = None
+    moments: int = 1
 
     def __post_init__(self) -> None:
+        if (self.recording is None and self.moments != 1) or (self.recording is not None and self.split != "train"):
+            raise DataError(
+                f"{self.moments} moments of an episode and the split {self.split!r} were requested; expected 1 moment without a "
+                "recording, and no held-out scenes of one"
+            )
         if (
             self.split not in SPLITS
-            or self.scenes < 1
+            or min(self.scenes, self.moments) < 1
             or min(self.seed, self.questions, self.motion, self.instructions) < 0
             or (not self.questions and not self.instructions)
         ):
@@ -109,7 +120,10 @@ class RenderOptions:
         """What a shard's content depends on, as plain data."""
         # Without instructions as before there were any, so that a folder of then goes on.
         free = ("scenes", "to", "workers", *(() if self.instructions else ("instructions",)))
-        return {name: value for name, value in asdict(self).items() if name not in free}
+        if self.recording is None:
+            free = (*free, "recording", "moments")
+        given = {name: value for name, value in asdict(self).items() if name not in free}
+        return {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}
 
 
 @dataclass(frozen=True)
@@ -129,6 +143,15 @@ class Rendered:
     questions: dict[str, int]
 
 
+@dataclass(frozen=True)
+class _Seen:
+    """A moment of a scene: its number within the scene, and what is there."""
+
+    scene: int
+    moment: int
+    snapshot: Snapshot
+
+
 def render_questions(options: RenderOptions, progress: Callable[[int, int], None] | None = None) -> Rendered:
     """Write the questions that the options describe, or what is missing of them.
 
@@ -142,22 +165,22 @@ def render_questions(options: RenderOptions, progress: Callable[[int, int], None
     """
     began, size, scenes = time.perf_counter(), 0, 0
     suite = load_suite(options.suite)
-    protocol = scene_protocol(suite, options.views, options.size, options.protocol)
-    _begin(options)
-    owed = [shard for shard in _shards(options) if not _is_whole(options, shard)]
+    source = _source(options, suite)
+    _begin(options, source.identity)
+    owed = [shard for shard in _shards(len(source)) if not _is_whole(options, shard)]
     if owed:
         pool = SimulatorPool(suite, NEEDS, _workers(options, owed), options.workers)
         try:
             for shard in owed:
-                snapshots = pool.run(_rendered, pool, suite, protocol, options, shard)
-                if not any(snapshot.objects[view] for _, snapshot in snapshots for view in snapshot.objects):
+                snapshots = pool.run(_rendered, pool, source, shard)
+                if not any(each.snapshot.objects[view] for each in snapshots for view in each.snapshot.objects):
                     raise DataError(
                         f"the adapter of suite {suite.name!r} does not say what its pictures show; write its describe()"
                     )
                 size += _write(options, suite.embodiment, shard, snapshots)
-                scenes += len(snapshots)
+                scenes += len(shard)
                 if progress is not None:
-                    progress(min(shard.stop, options.scenes), options.scenes)
+                    progress(shard.stop, len(source))
         finally:
             pool.close()
     counts: Counter[str] = Counter()
@@ -179,10 +202,10 @@ def open_questions(folder: str | Path, name: str | None = None) -> list[VisionLa
     return [VisionLanguageDataset(root / family, f"{name or root.name}/{family}", family) for family in there]
 
 
-def _begin(options: RenderOptions) -> None:
-    """Make the folder, or make sure that it is one of the same options."""
+def _begin(options: RenderOptions, source: dict[str, int]) -> None:
+    """Make the folder, or make sure that it is one of the same options and scenes."""
     manifest = options.to / _MANIFEST
-    wanted = json.loads(json.dumps(options.identity))
+    wanted = json.loads(json.dumps(options.identity | source))
     if manifest.exists():
         found = json.loads(manifest.read_text())
         other = [name for name, value in wanted.items() if found.get(name) != value]
@@ -198,10 +221,18 @@ def _begin(options: RenderOptions) -> None:
     _replace(manifest, json.dumps(wanted, indent=1).encode())
 
 
-def _shards(options: RenderOptions) -> Iterator[range]:
+def _source(options: RenderOptions, suite: Suite) -> Scenes:
+    if options.recording is not None:
+        moments = options.views, options.size, options.seed, options.moments, options.scenes
+        return RecordedScenes(suite, options.recording, *moments)
+    protocol = scene_protocol(suite, options.views, options.size, options.protocol)
+    return NewScenes(suite, protocol, options.split, options.seed, options.motion, options.scenes)
+
+
+def _shards(scenes: int) -> Iterator[range]:
     """The numbers of each shard's scenes."""
-    for begin in range(0, options.scenes, SHARD):
-        yield range(begin, min(begin + SHARD, options.scenes))
+    for begin in range(0, scenes, SHARD):
+        yield range(begin, min(begin + SHARD, scenes))
 
 
 def _is_whole(options: RenderOptions, shard: range) -> bool:
@@ -214,32 +245,27 @@ def _workers(options: RenderOptions, owed: list[range]) -> int:
     return min(options.workers or Machine.here().cores, max(map(len, owed)))
 
 
-async def _rendered(
-    pool: SimulatorPool, suite: Suite, protocol: Protocol, options: RenderOptions, shard: range
-) -> list[tuple[int, Snapshot]]:
-    """The scenes of a shard by their numbers, each env taking a stretch of neighbours, which are of one task."""
+async def _rendered(pool: SimulatorPool, source: Scenes, shard: range) -> list[_Seen]:
+    """The scenes of a shard in their order, each env taking a stretch of neighbours, which are of one task."""
     stretches = np.array_split(np.array(shard), len(pool.envs))
-    work = [_seen(env, suite, protocol, options, stretch.tolist()) for env, stretch in zip(pool.envs, stretches, strict=True)]
+    work = [_seen(env, source, stretch.tolist()) for env, stretch in zip(pool.envs, stretches, strict=True)]
     return [each for stretch in await all_of(work) for each in stretch]
 
 
-async def _seen(
-    env: DurableEnv, suite: Suite, protocol: Protocol, options: RenderOptions, numbers: list[int]
-) -> list[tuple[int, Snapshot]]:
+async def _seen(env: DurableEnv, source: Scenes, numbers: list[int]) -> list[_Seen]:
     found = []
     for number in numbers:
-        snapshot = await env.begin(scene_episode(suite, protocol, options.split, options.seed, number))
-        actions = motion(suite, options.split, options.seed, number, options.motion)
-        for begin in range(0, len(actions), protocol.n_action_steps):
-            result = await env.step(actions[begin : begin + protocol.n_action_steps])
-            snapshot = result.snapshot
-            if result.over:
-                break
-        found.append((number, snapshot))
+        scene = source[number]
+        snapshot, step, over = await env.begin(scene.episode), 0, False
+        for moment, stop in enumerate(scene.stops):
+            if stop > step and not over:
+                result = await env.step(scene.actions[step:stop])
+                snapshot, step, over = result.snapshot, stop, result.over
+            found.append(_Seen(number, moment, snapshot))
     return found
 
 
-def _write(options: RenderOptions, embodiment: Embodiment, shard: range, scenes: list[tuple[int, Snapshot]]) -> int:
+def _write(options: RenderOptions, embodiment: Embodiment, shard: range, seen: list[_Seen]) -> int:
     """Write a shard; its bytes."""
     pictures = options.to / "pictures" / _name(shard)
     pictures.mkdir(parents=True, exist_ok=True)
@@ -251,23 +277,29 @@ def _write(options: RenderOptions, embodiment: Embodiment, shard: range, scenes:
         lines.setdefault(FAMILY_OF[kind], []).append(json.dumps(record, ensure_ascii=False))
         counts[kind] += 1
 
-    for number, snapshot in scenes:
+    for each in seen:
+        moment = () if options.recording is None else (each.moment,)
+        own = functools.partial(rng_of, options.split, options.seed, each.scene, *moment)
+        name = "-".join(map(str, (each.scene, *moment)))
         views, paths = {}, {}
-        for place, (view, frames) in enumerate(snapshot.frames.views.items()):
+        for place, (view, frames) in enumerate(each.snapshot.frames.views.items()):
             picture = frames[-1]
-            seen = views[view] = View(snapshot.objects.get(view, ()), picture.shape[1], picture.shape[0])
-            found = questions(seen, rng_of(options.split, options.seed, number, 2 + place), options.questions)
+            shown = views[view] = View(each.snapshot.objects.get(view, ()), picture.shape[1], picture.shape[0])
+            found = questions(shown, own(2 + place), options.questions)
             if not found and not options.instructions:
                 continue
-            file = pictures / f"{number:06}-{view}.{options.picture_format}"
+            file = pictures / f"{'-'.join((f'{each.scene:06}', *map(str, moment), view))}.{options.picture_format}"
             size += _replace(file, _encoded(picture, options.picture_format))
             paths[view] = f"../pictures/{pictures.name}/{file.name}"
             for question in found:
-                add(_record(f"{number}/{view}/{question.kind}", paths[view], view, question), question.kind)
-        for turn in range(options.instructions):
-            task = instruction(views, rng_of(options.split, options.seed, number, 2 + len(views) + turn))
+                add(_record(f"{name}/{view}/{question.kind}", paths[view], view, question), question.kind)
+        drawn = [own(2 + len(views) + turn) for turn in range(options.instructions + 1)] if options.instructions else []
+        tasks = [instruction(views, rng) for rng in drawn[:-1]]
+        if drawn:
+            tasks.append(own_task(views, each.snapshot.instruction, drawn[-1]))
+        for turn, task in enumerate(tasks):
             if task is not None:
-                add(_instruction_record(f"{number}/instruction/{turn}", paths, task, embodiment), "instruction")
+                add(_instruction_record(f"{name}/instruction/{turn}", paths, task, embodiment), "instruction")
     for family, its in lines.items():
         (options.to / family).mkdir(exist_ok=True)
         size += _replace(options.to / family / f"{_name(shard)}.jsonl", "".join(f"{line}\n" for line in its).encode())

@@ -1,4 +1,4 @@
-"""Marks: the tokens of pictures learn to name what is there, what it is to the prompt, and where its middle is."""
+"""Marks: tokens of pictures learn to name what is there, its role and its middle; the prompt's last token where its things are."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import torch
 
 from vlarig.policies.qwen_vla.config import PRESETS
 from vlarig.policies.qwen_vla.conversation import NOTHING, Conversation, Mark, Picture, Turn
-from vlarig.policies.qwen_vla.inputs import InputBuilder
-from vlarig.policies.qwen_vla.marks import Marked, marks_loss
+from vlarig.policies.qwen_vla.inputs import InputBuilder, Prompted
+from vlarig.policies.qwen_vla.marks import Marked, Middles, Words, end_number, marks_loss
 from vlarig.policies.qwen_vla.model import Batch, QwenVla, build
 from vlarig.policies.qwen_vla.tokenizer import small_tokenizer, token_ids
 
@@ -53,6 +53,7 @@ def test_tokens_learn_the_names_the_role_and_the_middle(builder: InputBuilder) -
     model, inputs = model_of(builder), builder.build(ASKED)
     marked, head = inputs.marked, model.backbone.lm_head.weight
     assert marked is not None
+    words, middles = marked.words, marked.middles
     optimizer = torch.optim.AdamW(model.parameters(), lr=3e-3, betas=(0.9, 0.95))
     for _ in range(240):
         losses = model(Batch(inputs))
@@ -61,14 +62,36 @@ def test_tokens_learn_the_names_the_role_and_the_middle(builder: InputBuilder) -
         optimizer.zero_grad()
     with torch.no_grad():
         embedded, context = model._read(inputs)
-        thought = (context.states.flatten(0, 1)[marked.places] @ head.T).argmax(-1)
+        thought = (context.states.flatten(0, 1)[words.places] @ head.T).argmax(-1)
     object_word = builder._encode(" object")[0]
-    assert torch.equal((thought == object_word)[marked.by_language], (marked.words == object_word)[marked.by_language])
-    known = ~marked.middles.isnan().any(-1)
+    assert torch.equal((thought == object_word)[words.by_language], (words.words == object_word)[words.by_language])
     for by_language, states in ((False, embedded), (True, context.states)):
-        of = known & (marked.by_language == by_language)
-        off = (states.flatten(0, 1)[marked.places][:, :2] - marked.middles)[of].abs().mean()
+        of = middles.by_language == by_language
+        held = states.flatten(0, 1)[middles.places[of]][:, :2]
+        assert bool((middles.numbers[of] == 0).all())  # one picture, and no goal
+        off = (held - middles.middles[of]).abs().mean()
         assert off < 0.05, by_language  # of a token; 0.16 where it always says the token's own middle
+
+
+def test_the_last_token_of_a_prompt_to_act_says_where_what_it_names_is(builder: InputBuilder) -> None:
+    """What conversations teach holds for a prompt that is to be answered by actions: the same tokens, up to the same last one."""
+    conversation = ASKED[0]
+    text, picture = conversation.turns[0].content
+    assert isinstance(text, str) and isinstance(picture, Picture)
+    shows = Conversation((Turn("user", (text, Picture(picture.image, view="ego", marks=picture.marks))), conversation.turns[1]))
+    taught, acts = builder.build([shows]), builder.build([Prompted(text, (("ego", picture.image),))])
+    assert taught.marked is not None
+    middles = taught.marked.middles
+    ends = middles.places[middles.weights == middles.weights.max()]
+    length = int(acts.valid.sum())
+    assert ends.tolist() == [length - 1]
+    assert torch.equal(taught.input_ids[0, :length], acts.input_ids[0])
+
+
+def test_each_picture_and_role_has_its_own_numbers_as_far_as_a_state_has_any() -> None:
+    places = [end_number(picture, role, width=10) for picture in (0, 1, 2) for role in ("object", "goal")]
+    assert places == [0, 2, 4, 6, 8, None]
+    assert [end_number(0, role, width=10) for role in (None, "tool")] == [None, None]
 
 
 def test_what_the_vision_tower_says_is_taught_to_it_alone(builder: InputBuilder) -> None:
@@ -77,8 +100,11 @@ def test_what_the_vision_tower_says_is_taught_to_it_alone(builder: InputBuilder)
     embedded, context = model._read(inputs)
     head = model.backbone.lm_head.weight
     for by_language in (False, True):
-        some = {name: getattr(inputs.marked, name)[inputs.marked.by_language == by_language] for name in vars(inputs.marked)}
-        total, count = marks_loss(embedded, context.states, head, Marked(**some))
+        words, middles = (
+            kind(**{name: column[part.by_language == by_language] for name, column in vars(part).items()})
+            for kind, part in ((Words, inputs.marked.words), (Middles, inputs.marked.middles))
+        )
+        total, count = marks_loss(embedded, context.states, head, Marked(words, middles))
         assert float(count) == pytest.approx(4)  # two squares and two places of nothing
         total.backward(retain_graph=True)
         layers = [each.grad for each in model.part("language").layers.parameters()]  # type: ignore[union-attr]

@@ -23,6 +23,7 @@ VARIANTS = {
     "multi_mlp": dataclasses.replace(TINY, projection="multi_mlp", projection_embodiments=EMBODIMENTS),
     "concat": dataclasses.replace(TINY, projection="concat", projection_embodiments=EMBODIMENTS),
     "state": dataclasses.replace(TINY, state="dit", state_size=8),
+    "prompt condition": dataclasses.replace(TINY, expert=dataclasses.replace(TINY.expert, prompt_condition=True)),
     "concat, state": dataclasses.replace(
         TINY, projection="concat", projection_embodiments=EMBODIMENTS, state="dit", state_size=8
     ),
@@ -250,6 +251,25 @@ def test_no_attention_mask_is_passed_where_nothing_is_padded():
     assert seen[0] is None
     assert seen[1].shape == (2, 1, 1, full.valid.shape[1] + 16)
     assert (~seen[2]).sum() == 1
+
+
+@pytest.mark.parametrize("name", ["zero_pad", "prompt condition"])
+def test_the_prompt_s_last_state_steers_blocks_where_the_configuration_says_so(name):
+    config = VARIANTS[name]
+    model = build(config)
+    conditions = []
+    model.expert.blocks[0].modulation.register_forward_pre_hook(lambda _, arguments: conditions.append(arguments[0]))
+    noisy, time, mask, _ = chunk(config, [(16, 7), (16, 7)])
+    with torch.no_grad():
+        context = model.encode(prompts(config, [(5, 1, 4), (5, 1, 2)]))  # padded: its last token is not the sequence's
+        states = context.states.clone()
+        for token in (-1, -3):  # of the first sample, of the second
+            states[:, token] += 1
+            model.velocity(noisy, time.zero_(), dataclasses.replace(context, states=states), mask)
+    both = name == "prompt condition"
+    changed = [bool((one != other).any()) for one, other in zip(*conditions, strict=True)]
+    assert changed == [False, both]
+    assert bool((conditions[0][0] != conditions[0][1]).any()) == both
 
 
 def test_gradients_reach_every_weight():

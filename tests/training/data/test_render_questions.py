@@ -13,8 +13,10 @@ import pytest
 
 from vlarig.benchmarks.registry import load_suite
 from vlarig.envs.tabletop import layout
+from vlarig.harness.commands.record import main as record
 from vlarig.harness.runtimes.runtime import Runtime
 from vlarig.policies.qwen_vla.conversation import Picture
+from vlarig.results.ledger import Ledger
 from vlarig.training.data import render_questions as rendering
 from vlarig.training.data.boxes import boxes_in, to_pixels
 from vlarig.training.data.errors import DataError
@@ -88,12 +90,13 @@ def test_what_an_instruction_moves_is_marked_where_the_picture_shows_it(tabletop
         task = prompt.partition("to execute the following task: ")[2]
         assert "The robot is Franka Panda with single arm." in prompt
         assert [each.view for each in seen if isinstance(each, Picture)] == ["ego", "cam_left_wrist"]
-        _, moved, goal = task.split(" the ")
+        task = task.removesuffix(".")
         for picture in seen:
             assert isinstance(picture, Picture)
             assert picture.image.shape == (128, 128, 3)
             for mark in picture.marks:
-                assert mark.role is None or {"object": moved, "goal": goal}[mark.role].startswith(mark.name)
+                assert mark.role != "goal" or task.endswith(f" {mark.name}")
+                assert mark.role != "object" or f" {mark.name} " in task
                 is_red = bool(reds(picture.image)[int(mark.y * 128), int(mark.x * 128)])
                 hits += [is_red] if mark.name.startswith("red") else []
                 misses += [is_red] if mark.name.startswith(("blue", "green", "yellow")) else []
@@ -110,6 +113,55 @@ def test_pictures_show_what_the_families_expect(options: RenderOptions) -> None:
     (picture,) = datasets[0][0].conversation.seen()
     assert isinstance(picture, Picture)
     assert (picture.image.shape, picture.view) == ((128, 128, 3), "ego")
+
+
+@pytest.fixture(scope="module")
+def recording(tabletop: Runtime, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three demonstrations of one task."""
+    folder = tmp_path_factory.mktemp("recorded") / "demos"
+    words = ["tabletop", "--policy", "expert", "--episodes", "3", "--tasks", "pick_into", "--workers", "1", "--num-envs", "1"]
+    record([*words, "--to", str(folder)])
+    return folder
+
+
+def test_demonstrations_are_looked_at_on_their_way(recording: Path, tmp_path: Path) -> None:
+    """The suite's own task is among the prompts; what it moves is seen on the table, and later in the air."""
+    looked = RenderOptions(
+        "tabletop", 3, tmp_path / "looked", questions=0, instructions=1, size=128, recording=recording, moments=12, workers=1
+    )
+    render_questions(looked)
+    (grounding,) = open_questions(looked.to)
+    with Ledger.open_read_only(recording / "run") as ledger:
+        texts = [record.instruction for record in ledger.records() if record.success]
+    heights: dict[str, list[float]] = {}
+    for index in range(len(grounding)):
+        sample = grounding[index]
+        prompt, picture, *_ = sample.conversation.turns[0].content
+        assert isinstance(prompt, str) and isinstance(picture, Picture)
+        own = [text for text in texts if f"task: {text}." in prompt]
+        for mark in picture.marks:
+            if own and mark.role == "object":
+                assert f" {mark.name} " in own[0]
+                heights.setdefault(own[0], []).append(mark.y)
+    assert set(heights) == set(texts)
+    assert all(len(seen) > 4 and max(seen) - min(seen) > 0.04 for seen in heights.values())  # of the picture: it is lifted
+    (marker,) = (json.loads(path.read_text()) for path in (looked.to / "shards").glob("*.json"))
+    assert marker["scenes"] == len(texts)
+    again = replace(looked, to=tmp_path / "again", scenes=1)
+    render_questions(again)
+    assert (again.to / "pictures" / "00000" / "000000-7-ego.png").read_bytes() == (
+        looked.to / "pictures" / "00000" / "000000-7-ego.png"
+    ).read_bytes()
+
+
+def test_what_is_no_recording_of_the_suite_is_refused(recording: Path, tmp_path: Path) -> None:
+    looked = RenderOptions("tabletop", 3, tmp_path / "looked", instructions=1, recording=tmp_path)
+    with pytest.raises(DataError, match="holds no folder 'run'; name a folder that vlarig record wrote"):
+        render_questions(looked)
+    with pytest.raises(DataError, match="is no recording of the suite 'libero_spatial'"):
+        render_questions(replace(looked, suite="libero_spatial", recording=recording))
+    with pytest.raises(DataError, match="expected 1 moment without a recording"):
+        replace(looked, recording=None, moments=2)
 
 
 @pytest.mark.slow

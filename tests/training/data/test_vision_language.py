@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 from vlarig.policies.qwen_vla.config import PRESETS
-from vlarig.policies.qwen_vla.conversation import Limits, Mark, Picture, Video
+from vlarig.policies.qwen_vla.conversation import NO_REASONING, Limits, Mark, Picture, Video
 from vlarig.policies.qwen_vla.inputs import InputBuilder
-from vlarig.policies.qwen_vla.tokenizer import small_tokenizer, token_ids
+from vlarig.policies.qwen_vla.tokenizer import encode, small_tokenizer, token_ids
 from vlarig.training.data.errors import DataError
 from vlarig.training.data.vision_language import VisionLanguageDataset
 
@@ -104,19 +104,30 @@ def test_marks_are_learned_at_the_tokens_of_their_places(folder: Path) -> None:
     assert len(pictures) == 2 * rows * columns
     low, middle = int(0.51 * rows) * columns + columns - 1, columns // 2
     aside, right = (-0.49 * columns, -0.49 * rows), (0.49 * columns, 0.01 * rows)
+    second_low = pictures[rows * columns + low]
     said = [
-        *((pictures[0], word, 0.5, *aside, False) for word in (" red", " cube")),
-        (pictures[0], " object", 1.0, *aside, True),
-        *((pictures[low], " blue", 1.0, *right, by_language) for by_language in (False, True)),
-        (pictures[0], " green", 1.0, np.nan, np.nan, False),
-        *((pictures[rows * columns + low], " blue", 1.0, *right, by_language) for by_language in (False, True)),
-        *((pictures[rows * columns + middle], " nothing", 1.0, np.nan, np.nan, by_language) for by_language in (False, True)),
+        *((pictures[0], word, 0.5, False) for word in (" red", " cube")),
+        (pictures[0], " object", 1.0, True),
+        *((pictures[low], " blue", 1.0, by_language) for by_language in (False, True)),
+        (pictures[0], " green", 1.0, False),
+        *((second_low, " blue", 1.0, by_language) for by_language in (False, True)),
+        *((pictures[rows * columns + middle], " nothing", 1.0, by_language) for by_language in (False, True)),
     ]
-    places, words, shares, *middles, by_language = zip(*said, strict=True)
-    marked = inputs.marked
+    places, words, shares, by_language = zip(*said, strict=True)
+    marked = inputs.marked.words
     assert (marked.places.tolist(), marked.by_language.tolist()) == (list(places), list(by_language))
     assert [tokenizer.decode([token]) for token in marked.words.tolist()] == list(words)
     np.testing.assert_allclose(marked.shares, shares)
+    end = inputs.input_ids[0].tolist().index(encode(tokenizer, NO_REASONING)[0]) - 1
+    held = [
+        *((pictures[0], *aside, by_language) for by_language in (False, True)),
+        (end, *aside, True),
+        *((place, *right, by_language) for place in (pictures[low], second_low) for by_language in (False, True)),
+    ]
+    places, *middles, by_language = zip(*held, strict=True)
+    marked = inputs.marked.middles
+    assert (marked.places.tolist(), marked.by_language.tolist()) == (list(places), list(by_language))
+    assert marked.numbers.tolist() == [0] * len(held)
     np.testing.assert_allclose(marked.middles.T, middles, atol=1e-6)
 
 
