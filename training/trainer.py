@@ -126,7 +126,8 @@ class Trainer:
         choose_kernels(model, group.device)
         model.freeze(*config.model.frozen)
         model.checkpoint_activations(*config.model.checkpointed)
-        model.vision_alone = config.vision_alone
+        if config.vision_alone:
+            model.learn_vision_alone()
         self.learner = Learner(model, config.optimizer, config.steps, group)
         self.checkpoints = Checkpoints(run / "checkpoints", config.checkpoints.keep)
         self.evaluations = Evaluations(config, run, self.bundle, reporter)

@@ -256,10 +256,11 @@ class InputBuilder:
                 place = places[int(mark.y * rows) * columns + int(mark.x * columns)]
                 middle = (mark.x - 0.5) * columns, (mark.y - 0.5) * rows
                 first = place not in known  # one place has one role and one middle
-                for by_language in (False, True) if first else (False,):
-                    yield from self._words(mark.role or mark.name if by_language else mark.name, place, by_language)
-                    if first and mark.name != NOTHING:
-                        yield _Middle(place, 0, middle, MIDDLE_WEIGHT, by_language)
+                yield from self._words(mark.name, place, by_language=False)
+                if first:
+                    yield from self._words(mark.role or mark.name, place, by_language=True)
+                if first and mark.name != NOTHING:
+                    yield from (_Middle(place, 0, middle, MIDDLE_WEIGHT, by_language) for by_language in (False, True))
                 number = end_number(index, mark.role, self._config.text["hidden_size"])
                 if number is not None:
                     yield _Middle(end, number, middle, END_WEIGHT, True)
@@ -318,8 +319,11 @@ def _together(sequences: Sequence[_Sequence], length: int) -> Marked | None:
         return None
     places, ids, shares, by_language = (torch.tensor(column) for column in zip(*words, strict=True))
     middles = [each for each in found if isinstance(each, _Middle)]
-    columns = zip(*middles, strict=True) if middles else ((),) * len(_Middle._fields)
-    types = (torch.int64, torch.int64, torch.float32, torch.float32, torch.bool)
-    tensors = [torch.tensor(column, dtype=dtype) for column, dtype in zip(columns, types, strict=True)]
-    tensors[2] = tensors[2].view(-1, 2)
-    return Marked(Words(places, ids, shares, by_language), Middles(*tensors))
+    held = Middles(  # there may be none: where marks are of nothing alone
+        places=torch.tensor([each.place for each in middles], dtype=torch.int64),
+        numbers=torch.tensor([each.number for each in middles], dtype=torch.int64),
+        middles=torch.tensor([each.middle for each in middles], dtype=torch.float32).view(-1, 2),
+        weights=torch.tensor([each.weight for each in middles], dtype=torch.float32),
+        by_language=torch.tensor([each.by_language for each in middles], dtype=torch.bool),
+    )
+    return Marked(Words(places, ids, shares, by_language), held)

@@ -258,6 +258,13 @@ class QwenVla(nn.Module):
         for part in frozen:
             part.requires_grad_(False)
 
+    def learn_vision_alone(self) -> None:
+        """Run the vision tower alone from now on. What does not run learns nothing, and has no state in an optimiser."""
+        self.vision_alone = True
+        language = self.backbone.model.language_model
+        for unused in (language.layers, language.norm):  # marks are read by the words' own weights
+            unused.requires_grad_(False)
+
     def checkpoint_activations(self, *names: str) -> None:
         """In training, keep no activations within the blocks of these of :data:`PARTS`, and compute them again in the backward pass.
 

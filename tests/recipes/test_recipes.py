@@ -39,13 +39,11 @@ def made() -> set[str]:
 def test_the_shipped_policys_stages_go_on_from_each_other() -> None:
     trained = re.findall(r"^train (\w+) (\w+)$", MAKE, re.MULTILINE)
     assert [stage for stage, _ in trained] == ["backbone", "backbone", "t2a", "cpt", "sft", "sft"]
+    part_before = {"backbone": "tower", "expert": "sft"}  # of one stage
     for stage, name in trained:
         config = read_config(stage, RECIPES / "shipped" / f"{name}.toml")
-        if name in ("backbone", "expert"):  # the second part of a stage
-            assert (config.model.source, config.model.any_checkpoint) == (
-                f"{ {'backbone': 'tower', 'expert': 'sft'}[name] }/policy",
-                True,
-            )
+        if name in part_before:
+            assert (config.model.source, config.model.any_checkpoint) == (f"{part_before[name]}/policy", True)
         elif stage in ("cpt", "sft"):
             assert config.model.source == f"{BEFORE[config.stage]}/policy"
         else:

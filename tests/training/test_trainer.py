@@ -151,12 +151,18 @@ def test_the_vision_tower_alone_learns_marks_without_the_language_model(
     common = [each for each in OVERRIDES if not each.startswith("steps")]
     alone = ["objective.marks_by=vision", "objective.language_weight=0", "optimizer.backbone.lr=1e-2"]
     monkeypatch.setattr("vlarig.policies.qwen_vla.model.hidden_states", None)  # what runs the language model
-    found = trained(read_config("backbone", None, [*common, *alone, "steps=60"]), tmp_path, Squares()).numbers
+    config = read_config("backbone", None, [*common, *alone, "steps=60", "checkpoints.every=30", "checkpoints.keep=2"])
+    whole, half = tmp_path / "whole", tmp_path / "half"
+    found = trained(config, whole, Squares()).numbers
     losses = [found[step]["train/loss/marks"] for step in (1, 60)]
     assert losses[1] < losses[0] / 3
-    fresh = load("tiny").model.state_dict()
-    changed = {name for name, weight in weights(tmp_path).items() if not torch.allclose(weight, fresh[name])}
+    fresh, learned = load("tiny").model.state_dict(), weights(whole)
+    changed = {name for name, weight in learned.items() if not torch.allclose(weight, fresh[name])}
     assert all(name.startswith("backbone.model.visual.") or "embed_tokens" in name or "lm_head" in name for name in changed)
+    shutil.copytree(whole, half)
+    shutil.rmtree(half / "checkpoints" / "step-00000060")
+    assert trained(config, half, Squares()).first == 30
+    assert all(torch.equal(weight, learned[name]) for name, weight in weights(half).items())
 
 
 def test_answers_are_read_where_they_are_learned(tmp_path: Path) -> None:

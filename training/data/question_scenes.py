@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
-from typing import Protocol as Role
 
 import numpy as np
 
@@ -22,7 +21,6 @@ from ...envs.untrusted import convert
 from ...harness.recorder import RUN
 from ...results.ledger import Ledger
 from ...results.manifest import Manifest
-from ...results.records import split_key
 from .errors import DataError
 
 Split = Literal["train", "held_out"]
@@ -51,27 +49,6 @@ class Scene:
     episode: Episode
     actions: np.ndarray
     stops: tuple[int, ...]
-
-
-class Scenes(Role):
-    """Scenes by their numbers.
-
-    Attributes:
-        identity: What the scenes depend on beside the options, as plain data.
-    """
-
-    @property
-    def identity(self) -> dict[str, int]:
-        """See above."""
-        ...
-
-    def __len__(self) -> int:
-        """How many there are."""
-        ...
-
-    def __getitem__(self, number: int) -> Scene:
-        """One of them."""
-        ...
 
 
 def rng_of(split: Split, seed: int, *numbers: int) -> np.random.Generator:
@@ -155,11 +132,6 @@ class NewScenes:
     motion: int
     count: int
 
-    @property
-    def identity(self) -> dict[str, int]:
-        """Nothing."""
-        return {}
-
     def __len__(self) -> int:
         """How many there are."""
         return self.count
@@ -190,7 +162,7 @@ class RecordedScenes:
 
     Attributes:
         protocol: The recording's, with these views.
-        identity: How many demonstrations the recording has: with more of them, numbers are those of others.
+        demonstrations: How many the recording has: with more of them, numbers are those of others.
 
     Raises:
         DataError: It is no recording of the suite, or it has no demonstration, or the protocol has no such view.
@@ -216,7 +188,7 @@ class RecordedScenes:
             ]
         if not self._records:
             raise DataError(f"{recording} has no episode of {suite.name!r} that succeeded; record some")
-        self.identity = {"demonstrations": len(self._records)}
+        self.demonstrations = len(self._records)
         self._records = self._records[:count]
 
     def __len__(self) -> int:
@@ -226,8 +198,7 @@ class RecordedScenes:
     def __getitem__(self, number: int) -> Scene:
         """One of them."""
         record = self._records[number]
-        _, _, task, variant, state, repeat = split_key(record.key)
-        episode = self._suite.episode_again(task, variant, state, repeat, self.protocol)
+        episode = self._suite.episode_again(record.task, record.variant, record.initial_state, record.repeat, self.protocol)
         rng = rng_of("train", self._seed, number, 1)
         later = rng.choice(np.arange(1, record.steps), min(self._moments, record.steps) - 1, replace=False)
         return Scene(episode, record.actions, (0, *sorted(later.tolist())))

@@ -16,6 +16,7 @@ import numpy as np
 
 from ...envs.api import SceneObject
 from ...policies.qwen_vla.conversation import NOTHING
+from ...policies.qwen_vla.marks import ROLES
 from .boxes import SCALE, Labelled, box_text, to_thousandths
 from .families import Family
 
@@ -197,6 +198,9 @@ _WORDINGS = {
     ),
 }
 
+#: What comes first in a token counts.
+_ORDER = (*ROLES, None)
+
 #: Share of the tasks without articles: ``put carrot on plate`` (SimplerEnv).
 _BARE = 0.15
 
@@ -237,12 +241,8 @@ def own_task(views: Mapping[str, View], text: str, rng: np.random.Generator) -> 
     }
     if not any(role for things in marked.values() for _, role in things):
         return None
-    meant = sorted((each for each in first.clear if each.role), key=lambda each: _ROLES.index(each.role))
+    meant = sorted((each for each in first.clear if each.role), key=lambda each: _ORDER.index(each.role))
     return Instruction(text, _places(first, meant), {tag: _marks(views[tag], things, rng) for tag, things in marked.items()})
-
-
-#: What comes first in a token counts.
-_ROLES = ("object", "goal", None)
 
 
 def _places(view: View, things: Sequence[SceneObject]) -> str:
@@ -254,7 +254,7 @@ def _marks(view: View, things: Sequence[tuple[SceneObject, str | None]], rng: np
     """Marks of what a view shows, with their roles, and of two places of nothing."""
     marks = [
         Placed(_name(each).words, _thousandths(view.across(each), view.down(each)), role)
-        for each, role in sorted(things, key=lambda thing: _ROLES.index(thing[1]))
+        for each, role in sorted(things, key=lambda thing: _ORDER.index(thing[1]))
     ]
     boxes = [to_thousandths(thing.box, view.width, view.height) for thing in view.things]
     for x, y in rng.integers(SCALE, size=(2, 2)).tolist():

@@ -15,6 +15,7 @@ goes on, so ``scenes`` may grow.
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import time
 from collections import Counter
@@ -37,7 +38,7 @@ from ...harness.machine import Machine
 from ...policies.qwen_vla.prompt import embodiment_prompt
 from .errors import DataError
 from .families import FAMILIES, Family
-from .question_scenes import SPLITS, NewScenes, RecordedScenes, Scenes, Split, rng_of, scene_protocol
+from .question_scenes import SPLITS, NewScenes, RecordedScenes, Split, rng_of, scene_protocol
 from .questions import FAMILY_OF, Instruction, Question, View, instruction, own_task, questions
 from .vision_language import VisionLanguageDataset
 
@@ -96,14 +97,18 @@ class RenderOptions:
     moments: int = 1
 
     def __post_init__(self) -> None:
-        if (self.recording is None and self.moments != 1) or (self.recording is not None and self.split != "train"):
+        if self.moments < 1 or (self.recording is None and self.moments > 1):
             raise DataError(
-                f"{self.moments} moments of an episode and the split {self.split!r} were requested; expected 1 moment without a "
-                "recording, and no held-out scenes of one"
+                f"{self.moments} moments of an episode were requested; expected 1 moment without a recording, and 1 or more of one"
+            )
+        if self.recording is not None and (self.split, self.protocol) != ("train", None):
+            raise DataError(
+                f"the split {self.split!r} and the protocol {self.protocol!r} were requested of a recording, which has its own; "
+                "expected 'train' and none"
             )
         if (
             self.split not in SPLITS
-            or min(self.scenes, self.moments) < 1
+            or self.scenes < 1
             or min(self.seed, self.questions, self.motion, self.instructions) < 0
             or (not self.questions and not self.instructions)
         ):
@@ -166,7 +171,7 @@ def render_questions(options: RenderOptions, progress: Callable[[int, int], None
     began, size, scenes = time.perf_counter(), 0, 0
     suite = load_suite(options.suite)
     source = _source(options, suite)
-    _begin(options, source.identity)
+    _begin(options, {"demonstrations": source.demonstrations} if isinstance(source, RecordedScenes) else {})
     owed = [shard for shard in _shards(len(source)) if not _is_whole(options, shard)]
     if owed:
         pool = SimulatorPool(suite, NEEDS, _workers(options, owed), options.workers)
@@ -221,10 +226,11 @@ def _begin(options: RenderOptions, source: dict[str, int]) -> None:
     _replace(manifest, json.dumps(wanted, indent=1).encode())
 
 
-def _source(options: RenderOptions, suite: Suite) -> Scenes:
+def _source(options: RenderOptions, suite: Suite) -> NewScenes | RecordedScenes:
     if options.recording is not None:
-        moments = options.views, options.size, options.seed, options.moments, options.scenes
-        return RecordedScenes(suite, options.recording, *moments)
+        return RecordedScenes(
+            suite, options.recording, options.views, options.size, options.seed, options.moments, count=options.scenes
+        )
     protocol = scene_protocol(suite, options.views, options.size, options.protocol)
     return NewScenes(suite, protocol, options.split, options.seed, options.motion, options.scenes)
 
@@ -245,22 +251,21 @@ def _workers(options: RenderOptions, owed: list[range]) -> int:
     return min(options.workers or Machine.here().cores, max(map(len, owed)))
 
 
-async def _rendered(pool: SimulatorPool, source: Scenes, shard: range) -> list[_Seen]:
+async def _rendered(pool: SimulatorPool, source: NewScenes | RecordedScenes, shard: range) -> list[_Seen]:
     """The scenes of a shard in their order, each env taking a stretch of neighbours, which are of one task."""
     stretches = np.array_split(np.array(shard), len(pool.envs))
     work = [_seen(env, source, stretch.tolist()) for env, stretch in zip(pool.envs, stretches, strict=True)]
     return [each for stretch in await all_of(work) for each in stretch]
 
 
-async def _seen(env: DurableEnv, source: Scenes, numbers: list[int]) -> list[_Seen]:
+async def _seen(env: DurableEnv, source: NewScenes | RecordedScenes, numbers: list[int]) -> list[_Seen]:
     found = []
     for number in numbers:
         scene = source[number]
-        snapshot, step, over = await env.begin(scene.episode), 0, False
-        for moment, stop in enumerate(scene.stops):
-            if stop > step and not over:
-                result = await env.step(scene.actions[step:stop])
-                snapshot, step, over = result.snapshot, stop, result.over
+        snapshot = await env.begin(scene.episode)
+        for moment, (begin, end) in enumerate(itertools.pairwise((0, *scene.stops))):
+            if end > begin:
+                snapshot = (await env.step(scene.actions[begin:end])).snapshot
             found.append(_Seen(number, moment, snapshot))
     return found
 
@@ -279,13 +284,13 @@ def _write(options: RenderOptions, embodiment: Embodiment, shard: range, seen: l
 
     for each in seen:
         moment = () if options.recording is None else (each.moment,)
-        own = functools.partial(rng_of, options.split, options.seed, each.scene, *moment)
+        rng = functools.partial(rng_of, options.split, options.seed, each.scene, *moment)
         name = "-".join(map(str, (each.scene, *moment)))
         views, paths = {}, {}
         for place, (view, frames) in enumerate(each.snapshot.frames.views.items()):
             picture = frames[-1]
             shown = views[view] = View(each.snapshot.objects.get(view, ()), picture.shape[1], picture.shape[0])
-            found = questions(shown, own(2 + place), options.questions)
+            found = questions(shown, rng(2 + place), options.questions)
             if not found and not options.instructions:
                 continue
             file = pictures / f"{'-'.join((f'{each.scene:06}', *map(str, moment), view))}.{options.picture_format}"
@@ -293,10 +298,10 @@ def _write(options: RenderOptions, embodiment: Embodiment, shard: range, seen: l
             paths[view] = f"../pictures/{pictures.name}/{file.name}"
             for question in found:
                 add(_record(f"{name}/{view}/{question.kind}", paths[view], view, question), question.kind)
-        drawn = [own(2 + len(views) + turn) for turn in range(options.instructions + 1)] if options.instructions else []
-        tasks = [instruction(views, rng) for rng in drawn[:-1]]
-        if drawn:
-            tasks.append(own_task(views, each.snapshot.instruction, drawn[-1]))
+        first = 2 + len(views)
+        tasks = [instruction(views, rng(first + turn)) for turn in range(options.instructions)]
+        if tasks:
+            tasks.append(own_task(views, each.snapshot.instruction, rng(first + len(tasks))))
         for turn, task in enumerate(tasks):
             if task is not None:
                 add(_instruction_record(f"{name}/instruction/{turn}", paths, task, embodiment), "instruction")
