@@ -48,8 +48,9 @@ class SweepConfig(BaseModel):
     """Only these tasks. Default: all."""
     episodes: Count = None
     """Episodes of each task: its first initial states, then the same initial states again. Default: every initial state once."""
-    initial_states: Annotated[Literal["evaluation", "training"], tyro.conf.Suppress] = "evaluation"
-    """Where episodes begin: at the protocol's initial states, or at those that are for training, which no protocol evaluates."""
+    initial_states: Literal["evaluation", "training"] = "evaluation"
+    """Where episodes begin: at the protocol's initial states, or at those that are for training, which no protocol evaluates and no
+    published number is of."""
     protocol: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
     """Protocol to run under, one that every suite has; 'vlarig envs list SUITE' compares them. Default: each suite's first."""
     workers: Count = None

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from ..benchmarks.published import Kind, PublishedRow, PublishedTable
 from ..benchmarks.registry import load_suite
+from ..benchmarks.suite import TRAINING
 from ..envs.errors import VlarigError
 from .leaderboard import LIBERO_RANKED, SUITE_FIELDS, TASK_FIELDS, EntryField, LeaderboardEntry, Weights
 from .tables import RunTable, SuiteTable
@@ -182,7 +183,11 @@ def entries_of_run(run: RunTable, submission: Submission) -> list[LeaderboardEnt
 
 
 def _check_whole(run: RunTable, suite: SuiteTable) -> None:
-    """A suite's score is one of all its tasks, with as many episodes of each."""
+    """A suite's score is one of all its tasks, with as many episodes of each, from initial states for evaluation."""
+    if any(row.variant == TRAINING for row in suite.rows):
+        raise VlarigError(
+            f"{run.run} played {suite.suite} from initial states for training; export a sweep without --initial-states training"
+        )
     played = {row.task for row in suite.rows}
     missing = [task.name for task in load_suite(suite.suite).tasks if task.name not in played]
     if missing:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..benchmarks.published import PublishedColumn
 from ..benchmarks.registry import load_suite
-from ..benchmarks.suite import Suite
+from ..benchmarks.suite import TRAINING, Suite
 from ..envs.errors import VlarigError
 from .bootstrap import Unit, clustered_mean
 from .manifest import SuitePlan
@@ -116,6 +116,8 @@ def _lacking(column: PublishedColumn, parts: Sequence[_Part], metric: str) -> It
         yield f"incomplete: {', '.join(unplayed)} not played"
     for part in parts:
         suite = load_suite(part.plan.name)
+        if any(task.key.variant == TRAINING for task in part.tasks):
+            yield f"{suite.name} incomplete: played from initial states for training, which no published number is of"
         tasks = {task.key.task for task in part.tasks}
         absent = [task.name for task in suite.tasks if task.name not in tasks and column.task in ("", task.name)]
         if absent:

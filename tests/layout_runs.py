@@ -21,6 +21,7 @@ def play(
     protocol: str = "starvla",
     tasks: tuple[str, ...] = (),
     per_task: int | None = None,
+    training: bool = False,
     success: Callable[[int], bool] = lambda number: number % 4 != 0,
     finished: Callable[[Episode], bool] = lambda episode: True,
     given_up: Callable[[Episode], bool] = lambda episode: False,
@@ -29,7 +30,7 @@ def play(
     **identity: Any,
 ) -> Path:
     """A run over suites; ``success`` gets the index of the episode in its suite."""
-    planned = {name: _episodes(name, protocol, tasks, per_task) for name in suites}
+    planned = {name: _episodes(name, protocol, tasks, per_task, training) for name in suites}
     every = [episode for episodes in planned.values() for episode in episodes]
     fields: dict[str, Any] = {
         "suites": suite_plans(every),
@@ -57,6 +58,8 @@ def play(
     return run_dir
 
 
-def _episodes(name: str, protocol: str, tasks: tuple[str, ...], per_task: int | None) -> list[Episode]:
+def _episodes(name: str, protocol: str, tasks: tuple[str, ...], per_task: int | None, training: bool) -> list[Episode]:
     suite = load_suite(name)
+    if training:
+        return suite.training_episodes(tasks, per_task or 1, suite.protocol(protocol))
     return suite.episodes(tasks, per_task, suite.protocol(protocol))

@@ -23,6 +23,7 @@ from toy.policies import ImageReader, Shouting, SlowImageReader, Wandering, With
 from vlarig.envs.errors import VlarigError
 from vlarig.envs.snapshot import Needs
 from vlarig.harness import evaluate
+from vlarig.harness.cli import main
 from vlarig.harness.sweep import Evaluation
 from vlarig.results.ledger import Ledger
 from vlarig.results.manifest import Manifest
@@ -48,6 +49,13 @@ def test_workers_envs_and_batches_do_not_change_results(undisturbed: dict, worke
     assert results(run) == undisturbed
     assert len(undisturbed) == 40
     assert max(policy.batches) <= (batch or workers * envs)
+
+
+def test_a_sweep_from_initial_states_for_training_says_so(toy_home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--policy", "random", "--initial-states", "training", "--episodes", "2", "--workers", "1", "--run", "trained"]
+    assert main(["sweep", "toy", *words]) == 0
+    assert "reach_red (training)" in capsys.readouterr().out
+    assert {key.split("/")[3] for key in results(Path("trained"))} == {"training"}
 
 
 def test_a_notebook_sweeps_below_its_running_event_loop(undisturbed: dict) -> None:

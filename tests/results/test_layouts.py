@@ -102,6 +102,7 @@ def test_runs_of_one_label_are_one_row_and_a_benchmark_is_the_mean_of_its_suites
             "simpler_widowx incomplete: 368 of 384 episodes finished, 16 errors",
         ),
         ({"tasks": ("stack_green_on_yellow",)}, "simpler_widowx incomplete: not played: put_spoon_on_towel"),
+        ({"training": True}, "simpler_widowx incomplete: played from initial states for training, which no published"),
     ],
 )
 def test_what_is_incomplete_has_no_number(tmp_path: Path, changes: dict, says: str) -> None:

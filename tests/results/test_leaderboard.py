@@ -85,11 +85,13 @@ def written(path: Path, entries: list[LeaderboardEntry]) -> Path:
     return path
 
 
-def suite_table(name: str, protocol: str = "starvla@1", finished: int = 50, successes: int = 45, **odd: Tally) -> SuiteTable:
+def suite_table(
+    name: str, protocol: str = "starvla@1", finished: int = 50, successes: int = 45, variant: str = "base", **odd: Tally
+) -> SuiteTable:
     """A finished suite; ``odd`` gives tasks another tally."""
     tallies = {task.name: odd.get(task.name, Tally(finished, finished, successes)) for task in load_suite(name).tasks}
     return SuiteTable(
-        name, protocol, "success at any moment", tuple(TaskRow(task, "base", tally) for task, tally in tallies.items())
+        name, protocol, "success at any moment", tuple(TaskRow(task, variant, tally) for task, tally in tallies.items())
     )
 
 
@@ -202,6 +204,10 @@ STACK = "stack_green_on_yellow"
     ("run", "says"),
     [
         (lambda: run_of(suite_table("simpler_ood")), "it holds simpler_ood; wanted is libero_spatial"),
+        (
+            lambda: run_of(suite_table("simpler_widowx", variant="training")),
+            "from initial states for training; export a sweep w",
+        ),
         (lambda: run_of(suite_table("simpler_widowx"), shard="1/2"), "mine is shard 1/2 of its run.*vlarig merge"),
         (lambda: run_of(suite_table("simpler_widowx", **{STACK: Tally(50, 49, 40, 1)})), "199 of 200 .* finished, 1 errors"),
         (
