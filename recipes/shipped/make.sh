@@ -23,6 +23,11 @@ look() { # SUITE: moments of its demonstrations, with instructions, and where th
         --to "moments/$1"
 }
 
+ask() { # SUITE SCENES: questions on new scenes, in words, for the vision-language share of CPT and SFT; and on others, to score answers to
+    step vlarig data render-questions "$1" --scenes "$2" --questions 4 --size 128 --to "questions/$1"
+    step vlarig data render-questions "$1" --scenes 50 --questions 4 --size 128 --held-out --to "held_out/$1"
+}
+
 train() { # STAGE NAME: by NAME.toml, to the folder NAME
     step torchrun --standalone --nproc-per-node 2 -m -- vlarig.harness train "$1" --run "$2" --config "$2.toml"
 }
@@ -35,8 +40,12 @@ look tabletop
 look simpler_widowx
 look libero_object
 look libero_spatial
+ask tabletop 500
+ask simpler_widowx 500
+ask libero_object 200
+ask libero_spatial 200
 step vlarig data render-questions tabletop --scenes 8000 --instructions 3 --questions 0 --size 128 --to scenes/tabletop
-step vlarig data synthesize --arm franka_panda --shards 0-1 --workers 2 --to synthetic
+step vlarig data synthesize --arm franka_language_action --shards 0-1 --workers 2 --to synthetic
 train backbone tower
 train backbone backbone
 train t2a t2a
@@ -54,7 +63,7 @@ step vlarig policy convert expert/policy --dtype bfloat16 --out qwen-vla
     cat make.log
     echo
     echo "SHA-256 of each data set: of the lines of sha256sum, for its files in the order of their names:"
-    for data in tabletop simpler_widowx libero_object libero_spatial moments/* scenes/* synthetic; do
+    for data in tabletop simpler_widowx libero_object libero_spatial moments/* scenes/* questions/* synthetic; do
         files="$(find "$data" -type f ! -path "*/run/*" ! -path "*/staging/*" | LC_ALL=C sort)"
         echo "$(xargs -d '\n' sha256sum <<< "$files" | sha256sum | cut -d ' ' -f 1)  $data"
     done

@@ -14,6 +14,7 @@ import pytest
 
 from vlarig.training.config import BEFORE, read_config
 from vlarig.training.data.mixture_file import KINDS
+from vlarig.training.data.synthetic.arms import ARMS
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 MAKE = (RECIPES / "shipped" / "make.sh").read_text()
@@ -33,7 +34,8 @@ def made() -> set[str]:
     """The folders of data that make.sh makes."""
     recorded = re.findall(r"^record (\w+)", MAKE, re.MULTILINE)
     looked_at = [f"moments/{suite}" for suite in re.findall(r"^look (\w+)", MAKE, re.MULTILINE)]
-    return {*recorded, *looked_at, *re.findall(r"--to (scenes/\w+)", MAKE), "synthetic"}
+    asked = [f"questions/{suite}" for suite in re.findall(r"^ask (\w+)", MAKE, re.MULTILINE)]
+    return {*recorded, *looked_at, *asked, *re.findall(r"--to (scenes/\w+)", MAKE), "synthetic"}
 
 
 def test_the_shipped_policys_stages_go_on_from_each_other() -> None:
@@ -59,6 +61,11 @@ def test_mixtures_are_of_data_that_the_recipe_makes(file: Path) -> None:
     for entry in tomllib.loads(file.read_text()).get("datasets", []):
         assert entry["source"] in KINDS
         assert entry["folder"].removeprefix("../") in made()
+
+
+def test_its_arm_is_one_of_ours() -> None:
+    (arm,) = re.findall(r"synthesize --arm (\w+)", MAKE)
+    assert arm in ARMS
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
