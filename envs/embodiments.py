@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Optional
 
 import numpy as np
@@ -126,6 +126,18 @@ TABLETOP_PANDA = Embodiment(
     state_layout=_pose_and_fingers("axis_angle_from_down"),
     cameras={"ego": "ego", "cam_left_wrist": "robot0_eye_in_hand"},
     statistics_key="tabletop",
+)
+
+#: The same robot, whose state also says where the object and the goal of the moment are, seen from the hand.
+TABLETOP_PANDA_STATES = replace(
+    TABLETOP_PANDA,
+    name="tabletop_panda_states",
+    state_layout=(
+        *TABLETOP_PANDA.state_layout,
+        *(f"object_{name}" for name in ("x", "y", "z", "turn_cos", "turn_sin")),
+        *(f"goal_{axis}" for axis in "xyz"),
+    ),
+    statistics_key="tabletop_states",
 )
 
 #: LIBERO's robot: a Panda under robosuite 1.4 ``OSC_POSE`` (robosuite/controllers/config/osc_pose.json: an action of 1 is 0.05 m or

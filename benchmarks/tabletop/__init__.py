@@ -7,7 +7,11 @@ from pathlib import Path
 from ...envs.plugins import Plugin
 
 PLUGIN = Plugin(
-    suites={"tabletop": f"{__name__}.suite:TABLETOP", "tabletop_tasks": f"{__name__}.generated:TABLETOP_TASKS"},
-    experts=dict.fromkeys(("tabletop", "tabletop_tasks"), "vlarig.policies.experts.tabletop:TabletopExpert"),
+    suites={
+        "tabletop": f"{__name__}.suite:TABLETOP",
+        "tabletop_states": f"{__name__}.states:TABLETOP_STATES",
+        "tabletop_tasks": f"{__name__}.generated:TABLETOP_TASKS",
+    },
+    experts=dict.fromkeys(("tabletop", "tabletop_states", "tabletop_tasks"), "vlarig.policies.experts.tabletop:TabletopExpert"),
     runtimes=(Path(__file__).parent / "runtime" / "tabletop.toml",),
 )

@@ -17,6 +17,7 @@ from vlarig.envs.api import Camera, Episode, Needs
 from vlarig.envs.tabletop import layout
 from vlarig.envs.tabletop.env import TabletopEnv
 from vlarig.envs.tabletop.scene import TabletopScene, quiet_robosuite
+from vlarig.envs.tabletop.states_env import TabletopStatesEnv
 
 BLIND = Needs(images=False)
 STEPS = 48
@@ -119,6 +120,22 @@ def test_of_an_ordered_goal_the_part_that_is_to_be_done_has_the_roles(env: Table
         env._goal.done = done
         roles = {each.role: each.name for each in env.describe(wanted.protocol.cameras[0])}
         assert (roles["object"], roles["goal"]) == expected
+
+
+def test_a_state_says_where_object_and_goal_are_seen_from_the_hand() -> None:
+    states = TabletopStatesEnv()
+    for task, first, place in (("push_to", "object", "zone"), ("pick_into", "object", "tray"), ("stack", "object", "base")):
+        wanted = episode(task, 3)
+        goal = wanted.payload["goal"]
+        snapshot = states.open(wanted, Needs(images=False, privileged=True))
+        truth, state = snapshot.privileged, snapshot.state
+        hand, thing = state[:3], truth[f"object/{goal[first]}"]
+        (there,) = (value for key, value in truth.items() if key.partition("/")[2] == goal[place])
+        np.testing.assert_allclose(state[8:11], thing[:3] - hand, atol=1e-6)
+        np.testing.assert_allclose(state[13:], there[:3] - hand, atol=1e-6)
+        turn = 2 * np.arctan2(thing[6], thing[3])
+        np.testing.assert_allclose(state[11:13], [np.cos(4 * turn), np.sin(4 * turn)], atol=1e-6)
+        np.testing.assert_allclose(state[:8], TabletopEnv.state(states), atol=1e-6)
 
 
 def test_interleaved_envs_equal_sequential_ones(env: TabletopEnv) -> None:

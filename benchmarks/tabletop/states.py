@@ -1,0 +1,24 @@
+"""The suite ``tabletop_states``: the embedded suite without its hardest part, seeing, to develop learning on.
+
+The state says where the object and the goal of the moment are, and no camera shows anything. ``place_beside`` is missing, whose side is
+in the instruction alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ...envs.embodiments import TABLETOP_PANDA_STATES
+from .suite import STANDARD, TABLETOP
+
+TABLETOP_STATES = replace(
+    TABLETOP,
+    name="tabletop_states",
+    title="The embedded suite for policies that do not see: their state says where things are",
+    adapter="vlarig.envs.tabletop.states_env:TabletopStatesEnv",
+    embodiment=TABLETOP_PANDA_STATES,
+    tasks=tuple(task for task in TABLETOP.tasks if task.name != "place_beside"),
+    protocols=(replace(STANDARD, cameras=()),),
+    assorted=None,
+    describer=None,
+)
