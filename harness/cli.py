@@ -32,7 +32,7 @@ _HELP = {
     "policy": "inspect Qwen-VLA: parameters by part, robots, statistics, prompts; write a preset, or another precision",
     "envs": "list suites and tasks; check an adapter against the env contract",
     "prepare": "find the initial states of a suite whose every candidate has to be tried, once",
-    "train": "train a Qwen-VLA: a stage of the paper's recipe",
+    "train": "train a Qwen-VLA: a stage of the paper's recipe, RL in simulation among them",
     "data": "a training's mixture: what is in it, and what a model would misread",
     "runtime": "simulators' virtual environments: install, adopt, list, remove; run a command in one",
     "assets": "fetch, list and verify simulators' data files",
@@ -40,7 +40,7 @@ _HELP = {
 }
 
 #: Commands of other rooms.
-_ELSEWHERE = {"train": "vlarig.training.command", "data": "vlarig.training.data.command"}
+_ELSEWHERE = {"train": "vlarig.rl.command", "data": "vlarig.training.data.command"}
 
 #: Command to the module that holds its ``main(arguments) -> exit status``, and a line of help.
 COMMANDS = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import numpy as np
 
@@ -66,8 +66,13 @@ class DurableEnv:
         """How many chunks the newest episode has run."""
         return len(self._actions)
 
-    async def begin(self, episode: Episode) -> Snapshot:
-        """Start an episode and return its first snapshot.
+    @property
+    def actions(self) -> tuple[np.ndarray, ...]:
+        """The chunks that the newest episode has run."""
+        return tuple(self._actions)
+
+    async def begin(self, episode: Episode, actions: Sequence[np.ndarray] = ()) -> Snapshot:
+        """Start an episode, run the chunks that it had run before, and return the snapshot after them.
 
         Raises:
             GivenUpError: It could not be started in :data:`MOST_ATTEMPTS` attempts.
@@ -75,7 +80,7 @@ class DurableEnv:
         """
         self.episode = episode
         self.snapshot = None
-        self._actions = []
+        self._actions = list(actions)
         self._faults = 0
         self._ready = False
         await self._insist(None)

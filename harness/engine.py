@@ -69,6 +69,19 @@ class Transition:
         return replace(self.request, chunk=self.request.chunk + 1, observation=self.observation)
 
 
+@dataclass(frozen=True)
+class Progress:
+    """How far an env of :meth:`Engine.collect` is, from which another process goes on.
+
+    Attributes:
+        drawn: Episodes that its stream has given.
+        actions: The chunks that the last of them has run; ``None`` where it is over.
+    """
+
+    drawn: int
+    actions: tuple[np.ndarray, ...] | None
+
+
 class Sink(Protocol):
     """Takes what the engine measures."""
 
@@ -88,6 +101,8 @@ class PlayedEnv:
         self.number = number
         self.activity = "idle"
         """The env's present activity: ``idle``, ``reset``, ``simulate`` or ``policy``."""
+        self.drawn = 0
+        """Episodes that its stream has given."""
         self._sim = sim
         self._engine = engine
 
@@ -105,8 +120,13 @@ class PlayedEnv:
         """Whether an episode has begun and is not over."""
         return self._sim.episode is not None
 
-    async def begin(self, episode: Episode) -> Observation:
-        """Start an episode and return its first observation.
+    @property
+    def progress(self) -> Progress:
+        """How far it is."""
+        return Progress(self.drawn, self._sim.actions if self.under_way else None)
+
+    async def begin(self, episode: Episode, actions: Sequence[np.ndarray] = ()) -> Observation:
+        """Start an episode, run the chunks that it had run before, and return the observation after them.
 
         Raises:
             GivenUpError: It could not be started in :data:`~vlarig.harness.durable_env.MOST_ATTEMPTS` attempts.
@@ -114,7 +134,7 @@ class PlayedEnv:
         self._ensembler = Ensembler(episode.protocol.ensemble)
         began = time.perf_counter()
         self.activity = "reset"
-        snapshot = await self._sim.begin(episode)
+        snapshot = await self._sim.begin(episode, actions)
         self._reset_seconds = _split(time.perf_counter() - began, snapshot.seconds, 0.0)
         self.observation = observe(snapshot)
         return self.observation
@@ -250,6 +270,10 @@ class Engine:
         """
         return await together([self._collect_env(env, chunks_per_env, keep) for env in self.envs])
 
+    async def go_on(self, progress: Sequence[Progress]) -> None:
+        """Bring each env to where it was, from streams of which nothing was drawn. Raises like :meth:`collect`."""
+        await together([self._bring(env, each) for env, each in zip(self.envs, progress, strict=True)])
+
     def activities(self) -> Counter[str]:
         """Number of envs by activity."""
         return Counter(env.activity for env in self.envs)
@@ -299,17 +323,35 @@ class Engine:
         await self._note(Attempt(episode.key, 1, CRASH, reason, env.worker.name, gave_up=True))
         queue.done()
 
+    async def _draw(self, env: PlayedEnv) -> Episode:
+        """The next episode of an env's stream. Drawing one may take a while, in which other envs go on."""
+        episode = await asyncio.to_thread(next, self._streams[env.number - self._first])
+        env.drawn += 1
+        return episode
+
+    async def _bring(self, env: PlayedEnv, progress: Progress) -> None:
+        episode = None
+        while env.drawn < progress.drawn:
+            episode = await self._draw(env)
+        if episode is not None and progress.actions is not None:
+            await self._begin(env, episode, progress.actions)
+
+    async def _begin(self, env: PlayedEnv, episode: Episode, actions: Sequence[np.ndarray] = ()) -> Observation:
+        try:
+            return await env.begin(episode, actions)
+        except GivenUpError as error:
+            raise VlarigError(f"env {env.number} cannot go on: {error}") from None
+
     async def _collect_env(self, env: PlayedEnv, chunks: int, keep: Callable[[Transition], T]) -> list[T]:
-        stream = self._streams[env.number - self._first]
         kept = []
         self.batcher.playing += 1
         try:
             if not env.under_way:
-                await env.begin(await _next(stream))
+                await self._begin(env, await self._draw(env))
             for _ in range(chunks):
                 transition = await env.advance()
                 if transition.result.over:
-                    transition = replace(transition, next_first=await env.begin(await _next(stream)))
+                    transition = replace(transition, next_first=await self._begin(env, await self._draw(env)))
                 await self._emit(transition)
                 kept.append(keep(transition))
         except (GivenUpError, PolicyLost) as error:
@@ -331,11 +373,6 @@ def _split(wall: float, simulator: dict[str, float], policy: float) -> dict[str,
     """Wall seconds by activity; what neither the simulator nor the policy worked in is ``wait``."""
     worked = {"simulate": simulator["simulate"], "render": simulator["render"], "policy": policy}
     return worked | {"wait": max(0.0, wall - sum(worked.values()))}
-
-
-async def _next(stream: Iterator[Episode]) -> Episode:
-    """A stream's next episode. Drawing one may take a while, in which other envs go on."""
-    return await asyncio.to_thread(next, stream)
 
 
 async def _worker_ready(worker: Worker, queue: EpisodeQueue) -> bool:

@@ -23,7 +23,7 @@ from ..policies.api import Policy
 from ..policies.batching import Batcher, Batching
 from ..results.records import Attempt
 from .children.liveness import together
-from .engine import Engine, Sink, Transition
+from .engine import Engine, Progress, Sink, Transition
 from .episode_queue import EpisodeQueue
 from .machines.fleets import Fleet, LocalFleet
 from .plan import PlannedSuite, plan_suite
@@ -83,6 +83,9 @@ class Rollouts:
             protocol whose ensemble changes the policy's actions (:func:`check_learnable`).
         seed: Seed of the policy's randomness.
         batch: Most requests in a batch; as many as there are envs when ``None``.
+        groups: Equal groups of envs, in the order of their numbers, whose requests are always answered together: one group simulates
+            while the policy computes another's actions. So each batch is of the same envs, whatever the timing, and a neural policy's
+            replies are the same for any workers. ``None``: batches of the requests that come first.
         batch_seconds: How long a batch that is not full waits for more requests; at 0, the requests that came while the policy was
             busy make the next one.
         sinks: Get every transition too.
@@ -102,6 +105,7 @@ class Rollouts:
         streams: Mapping[str, Sequence[Iterator[Episode]]] | None = None,
         seed: int = 0,
         batch: int | None = None,
+        groups: int | None = None,
         batch_seconds: float = 0.0,
         sinks: Sequence[Sink] = (),
         logs: Path = Path("logs"),
@@ -112,7 +116,11 @@ class Rollouts:
         counts = {name: _task_counts(load_suite(name), wanted) for name, wanted in envs.items()}
         self.num_envs = sum(sum(tasks.values()) for tasks in counts.values())
         """Envs in all. Those of the first suite come first, of a suite those of its first task."""
-        self._batching = Batching(batch or self.num_envs, batch_seconds)
+        if groups is not None and self.num_envs % groups:
+            raise VlarigError(
+                f"{self.num_envs} envs cannot be put into {groups} equal groups; choose a number that divides them"
+            )
+        self._batching = Batching(batch or self.num_envs, batch_seconds, groups and self.num_envs // groups)
         self._groups = [
             self._group(name, tasks, (protocols or {}).get(name), (streams or {}).get(name)) for name, tasks in counts.items()
         ]
@@ -155,6 +163,21 @@ class Rollouts:
         """
         wanted: Callable[[Transition], T] = keep or (lambda transition: transition)  # type: ignore[assignment, return-value]
         return [env for group in self._loop.run(self._collect(chunks, wanted)) for env in group]
+
+    def progress(self) -> list[Progress]:
+        """How far each env is, ``[N]``; :meth:`go_on` brings the envs of another process there."""
+        return [env.progress for engine in self._engines for env in engine.envs]
+
+    def go_on(self, progress: Sequence[Progress]) -> None:
+        """Bring each env to where one of another process was; called before anything is collected.
+
+        Args:
+            progress: From :meth:`progress` of rollouts with the same envs and streams.
+
+        Raises:
+            VlarigError: A simulator failed again and again.
+        """
+        self._loop.run(self._go_on(progress))
 
     def play(self, episodes: Sequence[Episode], keep: Callable[[Transition], T] | None = None) -> dict[str, list[T]]:
         """Whole episodes on the same workers, such as an evaluation's: key to what is kept of each transition, in order.
@@ -208,6 +231,10 @@ class Rollouts:
         needs = replace(self._policy.needs, final_frame=True)
         first = sum(len(before.streams) for before in itertools.takewhile(lambda each: each is not group, self._groups))
         return Engine(workers, count, plan.suite.embodiment, needs, batcher, self._seed, self._sinks, group.streams, first)
+
+    async def _go_on(self, progress: Sequence[Progress]) -> None:
+        given = iter(progress)
+        await together([engine.go_on(list(itertools.islice(given, len(engine.envs)))) for engine in self._engines])
 
     async def _collect(self, chunks: int, keep: Callable[[Transition], T]) -> list[list[list[T]]]:
         return await together([engine.collect(chunks, keep) for engine in self._engines])

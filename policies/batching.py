@@ -48,17 +48,22 @@ class Batching:
         most: Most requests in a batch.
         wait_seconds: How long a batch that is not full waits for more; it never waits when no other env could join. At 0,
             whatever arrived while the policy was busy makes the next batch.
+        cohort: Envs of a batch that is always of the same ones, in the order of their numbers: the first so many make one, the next
+            another; ``None``: of those that come first. A neural policy's rounding then depends on no timing.
         alone_on_failure: Repeat a batch on which the policy fails, one request at a time, so that only the requests that fail get
             the error. (A sweep ends at the first one anyhow.)
     """
 
     most: int
     wait_seconds: float = 0.0
+    cohort: int | None = None
     alone_on_failure: bool = False
 
     def __post_init__(self) -> None:
         if self.most < 1:
             raise ValueError(f"a batch of at most {self.most} requests; expected 1 or more")
+        if self.cohort is not None and not 1 <= self.cohort <= self.most:
+            raise ValueError(f"a cohort of {self.cohort} envs in batches of at most {self.most}; expected 1 to {self.most}")
 
 
 class Batcher:
@@ -77,8 +82,7 @@ class Batcher:
         """Envs whose episode was lost, until they begin another one, and the reason."""
         self._losses: Counter[str] = Counter()
         self._given_up: Exception | None = None
-        self.playing = 0
-        """How many envs may still send a request; set by the callers, so that a batch does not wait for the others."""
+        self._playing = 0
 
     async def __aenter__(self) -> Self:
         """Begin to answer."""
@@ -90,6 +94,17 @@ class Batcher:
         for server in self._servers:
             server.cancel()
         await asyncio.gather(*(queue.close() for queue in self._queues))
+
+    @property
+    def playing(self) -> int:
+        """How many envs may still send a request; set by the callers, so that a batch does not wait for the others."""
+        return self._playing
+
+    @playing.setter
+    def playing(self, envs: int) -> None:
+        self._playing = envs
+        for queue in self._queues:
+            queue.arrived.set()
 
     @property
     def answers(self) -> bool:
@@ -134,7 +149,9 @@ class Batcher:
             waiting.settle(PolicyLost(self._lost[env]))
         else:
             if env not in self._queue_of:
-                self._queue_of[env] = self._least_busy()
+                cohort = self._batching.cohort
+                own = None if cohort is None else self._working[env // cohort % len(self._working)]
+                self._queue_of[env] = own or self._least_busy()
             self._queue_of[env].put(waiting)
 
     def _least_busy(self) -> MemberQueue:
@@ -143,9 +160,9 @@ class Batcher:
 
     async def _serve(self, queue: MemberQueue) -> None:
         while queue in self._working:
-            await self._gather(queue)
-            size = min(len(queue.pending), self._batching.most)
-            batch = [queue.pending.popleft() for _ in range(size)]
+            batch = await (
+                self._gather(queue) if self._batching.cohort is None else self._gather_cohort(queue, self._batching.cohort)
+            )
             try:
                 await queue.answer(batch)
             except PolicyLost as loss:
@@ -155,8 +172,23 @@ class Batcher:
                 for waiting in batch:
                     waiting.settle(error)
 
-    async def _gather(self, queue: MemberQueue) -> None:
-        """Return when a batch should go: it is full, no other env could join, or it has waited long enough."""
+    async def _gather_cohort(self, queue: MemberQueue, size: int) -> list[Waiting]:
+        """The next batch: a cohort that is there whole or, where nothing else can come, what there is of one."""
+        while True:
+            cohorts: dict[int, list[Waiting]] = {}
+            for waiting in queue.pending:
+                cohorts.setdefault(waiting.request.env // size, []).append(waiting)
+            whole = [each for each in cohorts.values() if len(each) == size]
+            if whole or (cohorts and sum(len(each.pending) for each in self._queues) >= self.playing):
+                batch = sorted((whole or [*cohorts.values()])[0], key=lambda waiting: waiting.request.env)
+                for waiting in batch:
+                    queue.pending.remove(waiting)
+                return batch
+            queue.arrived.clear()
+            await queue.arrived.wait()
+
+    async def _gather(self, queue: MemberQueue) -> list[Waiting]:
+        """The next batch, when it should go: it is full, no other env could join, or it has waited long enough."""
         while not queue.pending:
             queue.arrived.clear()
             await queue.arrived.wait()
@@ -164,12 +196,14 @@ class Batcher:
         while len(queue.pending) < min(self._batching.most, math.ceil(self.playing / len(self._working))):
             remaining = deadline - time.monotonic()
             if remaining <= 0:
-                return
+                break
             queue.arrived.clear()
             try:
                 await asyncio.wait_for(queue.arrived.wait(), remaining)
             except TimeoutError:
-                return
+                break
+        size = min(len(queue.pending), self._batching.most)
+        return [queue.pending.popleft() for _ in range(size)]
 
     def _lose(self, queue: MemberQueue, batch: list[Waiting], reason: str) -> None:
         """Drop a lost member and its state; requests that do not need that state wait for another member."""

@@ -10,7 +10,7 @@ import contextlib
 import json
 import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,8 +51,14 @@ class Checkpoints:
         found = sorted(each for each in self.folder.glob("step-*") if (each / PROGRESS_FILE).is_file())
         return found[-1] if found else None
 
-    def save(self, learner: Learner, step: int) -> Path:
-        """Write a checkpoint after so many steps; all processes call it together."""
+    def save(self, learner: Learner, step: int, files: Mapping[str, bytes] | None = None) -> Path:
+        """Write a checkpoint after so many steps; all processes call it together.
+
+        Args:
+            learner: What learns.
+            step: The steps.
+            files: Further files of this process, by their names, which no other process has.
+        """
         target = self.folder / f"step-{step:08d}"
         partial = self.folder / f".{target.name}"
         processes = learner.processes
@@ -62,6 +68,8 @@ class Checkpoints:
         processes.wait()
         with _quiet():
             save(_state(learner), checkpoint_id=partial, no_dist=processes.mesh is None)
+        for name, data in (files or {}).items():
+            (partial / name).write_bytes(data)
         processes.wait()
         if processes.first:
             progress = {"step": step, "model": learner.model.config.to_data(), "processes": processes.world}

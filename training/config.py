@@ -10,7 +10,7 @@ import json
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -32,6 +32,9 @@ class Settings(BaseModel):
     """A branch of the tree: unknown names are errors, values do not change, a field's docstring is its help."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+S = TypeVar("S", bound=Settings)
 
 
 class ModelSettings(Settings):
@@ -267,9 +270,18 @@ def read_config(stage: str, file: Path | None = None, overrides: Iterable[str] =
     """
     if stage not in STAGES:
         raise TrainingError(f"unknown stage {stage!r}; {suggestion(stage, STAGES)}")
-    defaults = {name: field.default for name, field in TrainConfig.model_fields.items()}
+    return read_settings(TrainConfig, {"stage": stage, "data": {}, **STAGES[stage]}, file, overrides)
+
+
+def read_settings(kind: type[S], own: Mapping[str, Any], file: Path | None, overrides: Iterable[str]) -> S:
+    """A configuration of a kind: the defaults of its fields, those that the stage has of its own, then a file, then single values.
+
+    Raises:
+        TrainingError: As :func:`read_config`.
+    """
+    defaults = {name: field.default for name, field in kind.model_fields.items()}
     whole = {name: value.model_dump() for name, value in defaults.items() if isinstance(value, Settings)}
-    data = _merged({"stage": stage, "data": {}, **whole}, STAGES[stage])
+    data, stage = _merged(whole, own), own["stage"]
     if file is not None:
         given = _read(file)
         if given.get("stage", stage) != stage:
@@ -279,15 +291,15 @@ def read_config(stage: str, file: Path | None = None, overrides: Iterable[str] =
         data = _merged(data, given)
     for override in overrides:
         data = _merged(data, _override(override))
-    return _checked(data, str(file) if file else "the configuration")
+    return _checked(kind, data, str(file) if file else "the configuration")
 
 
-def save_config(config: TrainConfig, file: Path) -> None:
+def save_config(config: Settings, file: Path) -> None:
     """Write the whole tree as JSON, which :func:`read_config` reads."""
     file.write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
-def differences(one: TrainConfig, other: TrainConfig) -> list[str]:
+def differences(one: Settings, other: Settings) -> list[str]:
     """The names of values in which two configurations differ, with both values: ``seed (0 and 1)``."""
 
     def walk(path: str, left: Any, right: Any) -> list[str]:
@@ -299,9 +311,9 @@ def differences(one: TrainConfig, other: TrainConfig) -> list[str]:
     return walk("", one.model_dump(mode="json"), other.model_dump(mode="json"))
 
 
-def _checked(data: Mapping[str, Any], where: str) -> TrainConfig:
+def _checked(kind: type[S], data: Mapping[str, Any], where: str) -> S:
     try:
-        return TrainConfig.model_validate(data)
+        return kind.model_validate(data)
     except ValidationError as error:
         first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")  # a wrong name also leaves one out
         path = [str(part) for part in first["loc"]]
@@ -309,14 +321,16 @@ def _checked(data: Mapping[str, Any], where: str) -> TrainConfig:
         if first["type"] == "missing":
             raise TrainingError(f"{where} does not say {name}; add it, such as --override {name}=...") from None
         if first["type"] == "extra_forbidden":
-            raise TrainingError(f"{where} has an unknown name {name!r}; {suggestion(path[-1], _names(path[:-1]))}") from None
+            raise TrainingError(
+                f"{where} has an unknown name {name!r}; {suggestion(path[-1], _names(kind, path[:-1]))}"
+            ) from None
         reason = first["msg"].removeprefix("Value error, ")
         raise TrainingError(f"{where}: {name} is {first['input']!r}: {reason}" if name else f"{where}: {reason}") from None
 
 
-def _names(path: Iterable[str]) -> list[str]:
+def _names(tree: type[Settings], path: Iterable[str]) -> list[str]:
     """The names of the branch at a path."""
-    branch: Any = TrainConfig
+    branch: Any = tree
     for name in path:
         kinds = [branch.model_fields[name].annotation, *getattr(branch.model_fields[name].annotation, "__args__", ())]
         branch = next(kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Settings))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -19,7 +19,7 @@ from ..policies.qwen_vla.description import TrainedStage
 from ..policies.qwen_vla.model import build
 from ..policies.qwen_vla.policy import QwenVlaPolicy
 from ..policies.qwen_vla.tokenizer import save_tokenizer
-from .config import EvaluationSettings, TrainConfig
+from .config import EvaluationSettings
 from .data.score_questions import answerer, mean_measures, read_questions, score_questions
 
 if TYPE_CHECKING:
@@ -35,14 +35,26 @@ class Evaluations:
     The policy that acts has weights of its own, which are the trained ones (or their average) as they were at that step.
 
     Args:
-        config: The training's.
+        settings: The training's; ``None``: nothing is evaluated.
+        steps: Of the whole training.
+        stage: What the training has been after so many steps.
         run: Its folder.
         bundle: The policy that is trained.
         reporter: Gets the success rates, and the measures of the answers.
     """
 
-    def __init__(self, config: TrainConfig, run: Path, bundle: LoadedPolicy, reporter: Reporter) -> None:
-        self._config = config
+    def __init__(
+        self,
+        settings: EvaluationSettings | None,
+        steps: int,
+        stage: Callable[[int], TrainedStage],
+        run: Path,
+        bundle: LoadedPolicy,
+        reporter: Reporter,
+    ) -> None:
+        self._settings = settings
+        self._steps = steps
+        self._stage = stage
         self._run = run
         self._bundle = bundle
         self._reporter = reporter
@@ -58,12 +70,12 @@ class Evaluations:
 
     def due(self, step: int) -> bool:
         """Whether to evaluate after so many steps."""
-        settings = self._config.evaluation
-        return settings is not None and (step % settings.every == 0 or step == self._config.steps)
+        settings = self._settings
+        return settings is not None and (step % settings.every == 0 or step == self._steps)
 
     def evaluate(self, step: int, weights: Mapping[str, Tensor] | None) -> None:
         """Measure the policy with these weights; keep it where it is the best so far. Without weights, nothing is done."""
-        settings = self._config.evaluation
+        settings = self._settings
         if weights is None or settings is None:
             return
         if self._policy is None:
@@ -73,7 +85,7 @@ class Evaluations:
         self._reporter.report(step, rates)
         success = rates.get("eval/success")
         if success is not None and success >= self._best():
-            export(self._bundle, weights, self._run / "best", stage_of(self._config, step))
+            export(self._bundle, weights, self._run / "best", self._stage(step))
             (self._run / BEST_FILE).write_text(json.dumps({"step": step, "success": success}) + "\n", encoding="utf-8")
 
     def _sweep(self, settings: EvaluationSettings, step: int) -> dict[str, float]:
@@ -106,11 +118,6 @@ def acting_copy(bundle: LoadedPolicy) -> LoadedPolicy:
     device = trained.value_head.readout.weight.device
     model = build(bundle.description.config, seed=None, device=device, dtype=trained.compute)
     return LoadedPolicy(bundle.description, model, bundle.tokenizer, bundle.revision)
-
-
-def stage_of(config: TrainConfig, steps: int) -> TrainedStage:
-    """What a training has been after so many steps."""
-    return TrainedStage(config.stage, steps, steps * config.batch_size)
 
 
 def export(

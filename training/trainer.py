@@ -27,12 +27,13 @@ from ..policies.qwen_vla.acceleration import choose_kernels
 from ..policies.qwen_vla.backbone import load_backbone
 from ..policies.qwen_vla.checkpoint import LoadedPolicy, load
 from ..policies.qwen_vla.config import PRESETS, ModelConfig
+from ..policies.qwen_vla.description import TrainedStage
 from ..policies.qwen_vla.inspection import describe
 from ..policies.qwen_vla.model import Batch, Context
 from .batches import Collator, MicroBatch, micro_batches, micro_batches_a_step, time_sampler
 from .checkpoints import Checkpoints, full_weights, resume
-from .config import BEFORE, ModelSettings, TrainConfig, TrainingError, differences, read_config, save_config
-from .evaluation import Evaluations, export, stage_of
+from .config import BEFORE, ModelSettings, Settings, TrainConfig, TrainingError, differences, read_config, save_config
+from .evaluation import Evaluations, export
 from .learner import Learner
 from .parallel import Processes, processes
 from .samples import Stream, find_stream
@@ -130,7 +131,7 @@ class Trainer:
             model.learn_vision_alone()
         self.learner = Learner(model, config.optimizer, config.steps, group)
         self.checkpoints = Checkpoints(run / "checkpoints", config.checkpoints.keep)
-        self.evaluations = Evaluations(config, run, self.bundle, reporter)
+        self.evaluations = Evaluations(config.evaluation, config.steps, self._stage, run, self.bundle, reporter)
         width = self.bundle.description.config.text["hidden_size"]
         kept = config.model.keep_states
         self.states = KeptStates(run / "states", group.rank, width, model.compute) if kept else None
@@ -174,9 +175,13 @@ class Trainer:
         weights = full_weights(self.learner)
         if weights is not None:
             backbone = self.folder / "backbone" if config.stage == "backbone" else None
-            export(self.bundle, weights, self.folder / "policy", stage_of(config, config.steps), backbone)
+            export(self.bundle, weights, self.folder / "policy", self._stage(config.steps), backbone)
         self.group.wait()
         return self.folder / "policy"
+
+    def _stage(self, steps: int) -> TrainedStage:
+        """What the training has been after so many steps."""
+        return TrainedStage(self.config.stage, steps, steps * self.config.batch_size)
 
     def _steps(self, first: int, batches: Iterator[MicroBatch], stop: StopSignals) -> None:
         config = self.config
@@ -317,12 +322,20 @@ def check_run(config: TrainConfig, run: Path) -> None:
         TrainingError: It is another training's.
     """
     saved = run / CONFIG_FILE
-    if not saved.exists():
-        return
-    before = read_config(config.stage, saved)
-    free = {"checkpoints": config.checkpoints, "evaluation": config.evaluation, "track": config.track}
-    free |= {"report_every": config.report_every, "data": before.data.model_copy(update={"workers": config.data.workers})}
-    found = differences(before.model_copy(update=free), config)
+    if saved.exists():
+        before = read_config(config.stage, saved)
+        free = {"checkpoints": config.checkpoints, "evaluation": config.evaluation, "track": config.track}
+        free |= {"report_every": config.report_every, "data": before.data.model_copy(update={"workers": config.data.workers})}
+        refuse_another(run, before.model_copy(update=free), config)
+
+
+def refuse_another(run: Path, before: Settings, config: Settings) -> None:
+    """Refuse a folder whose configuration differs.
+
+    Raises:
+        TrainingError: It does.
+    """
+    found = differences(before, config)
     if found:
         raise TrainingError(f"{run} is another training: it differs in {', '.join(found)}; name another folder")
 

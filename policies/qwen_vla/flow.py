@@ -277,8 +277,8 @@ def sde_step(chunk: Tensor, velocity: Tensor, step: Tensor, sde: Sde) -> tuple[T
     return chunk - velocity / steps - drift, std
 
 
-def gaussian_log_probability(value: Tensor, mean: Tensor, std: Tensor, mask: Tensor) -> Tensor:
-    """The log-density of each sample under independent Gaussians, ``[B]``: summed over the mask alone.
+def gaussian_log_density(value: Tensor, mean: Tensor, std: Tensor, mask: Tensor) -> Tensor:
+    """The log-density of each step of a chunk under independent Gaussians, ``[B, H]``: summed over the mask alone.
 
     Padding is left out because its velocities are trained by nothing and drift: its noise would only blur a ratio.
 
@@ -290,7 +290,7 @@ def gaussian_log_probability(value: Tensor, mean: Tensor, std: Tensor, mask: Ten
     """
     deviation = torch.where(mask, _precise(value) - mean, 0.0) / std
     density = -0.5 * deviation.square() - std.log() - 0.5 * math.log(2 * math.pi)
-    return torch.where(mask, density, 0.0).sum((1, 2))
+    return torch.where(mask, density, 0.0).sum(2)
 
 
 @dataclass(frozen=True)
@@ -359,11 +359,13 @@ class Chain:
     Attributes:
         actions: Clean chunks, ``float32[B, H, K]``; outside the mask they mean nothing.
         denoising_steps: The scored steps.
-        log_probability: Of those steps together, ``float32[B]``.
+        log_density: Of those steps together, of each step of the chunk, ``float32[B, H]``.
+        log_probability: Of those steps together, ``float32[B]``: the sum of it or, for that reduction, the mean over scored entries.
     """
 
     actions: Tensor
     denoising_steps: DenoisingSteps
+    log_density: Tensor
     log_probability: Tensor
 
 
@@ -380,7 +382,7 @@ def sample_chain(velocity: Velocity, draws: Draws, scored: Tensor, sde: Sde) -> 
     chunk = _precise(draws.start)
     kept = (*draws.scored.shape, *chunk.shape[1:])
     before, after = chunk.new_zeros(kept), chunk.new_zeros(kept)
-    log_probability = torch.zeros(len(chunk), device=chunk.device)
+    log_density = torch.zeros(chunk.shape[:2], device=chunk.device)
     for index in range(sde.steps):
         step = torch.full((len(chunk),), index, device=chunk.device)
         direction = _precise(velocity(chunk, step_time(step, sde.steps)))
@@ -391,9 +393,10 @@ def sample_chain(velocity: Velocity, draws: Draws, scored: Tensor, sde: Sde) -> 
         chosen = (draws.scored == index)[:, :, None, None]  # [B, E, 1, 1], at most one of E
         before = torch.where(chosen, chunk[:, None], before)
         after = torch.where(chosen, following[:, None], after)
-        log_probability = log_probability + gaussian_log_probability(following, mean, std, scored & chosen.any(1))
+        log_density = log_density + gaussian_log_density(following, mean, std, scored & chosen.any(1))
         chunk = following
-    return Chain(chunk, DenoisingSteps(before, after, draws.scored), _reduce(log_probability, scored, draws.scored, sde))
+    log_probability = _reduce(log_density.sum(1), scored, draws.scored, sde)
+    return Chain(chunk, DenoisingSteps(before, after, draws.scored), log_density, log_probability)
 
 
 def recompute_log_probability(velocity: Velocity, stored: DenoisingSteps, scored: Tensor, sde: Sde) -> Tensor:
@@ -407,12 +410,12 @@ def recompute_log_probability(velocity: Velocity, stored: DenoisingSteps, scored
         scored: That sampling's, ``bool[B, H, K]``.
         sde: That sampling's.
     """
-    total = torch.zeros(len(scored), device=scored.device)
+    total = torch.zeros(scored.shape[:2], device=scored.device)
     for n in range(stored.step.shape[1]):
         before, step = stored.before[:, n], stored.step[:, n]
         mean, std = sde_step(before, velocity(before, step_time(step, sde.steps)), step, sde)
-        total = total + gaussian_log_probability(stored.after[:, n], mean, std, scored)
-    return _reduce(total, scored, stored.step, sde)
+        total = total + gaussian_log_density(stored.after[:, n], mean, std, scored)
+    return _reduce(total.sum(1), scored, stored.step, sde)
 
 
 def _reduce(total: Tensor, scored: Tensor, step: Tensor, sde: Sde) -> Tensor:

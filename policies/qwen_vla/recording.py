@@ -10,6 +10,7 @@ array          shape                   holds
 ``after``      ``float32[E, H, A]``    chunks after them
 ``step``       ``int64[E]``            indices of the steps
 ``executed``   ``int64[]``             steps of the chunk that the env runs; the log-probability is of those alone
+``density``    ``float32[H]``          log-density of the scored steps, for each step of the chunk: what the log-probability is made of
 ``embodiment`` ``int64[]``             its index, for the projections ``multi_mlp`` and ``concat``
 ``state``      ``float32[state_size]`` the normalised state, for the state mode ``dit``
 ``states``     ``float32[S, D]``       the backbone's states, where :attr:`Recording.states` requests them; those in
@@ -21,7 +22,7 @@ array          shape                   holds
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Self
 
 import msgspec
@@ -85,7 +86,8 @@ def recorded_of(
         context: What the backbone made of the prompts, where it is to be kept.
     """
     steps = chain.denoising_steps
-    before, after, step = (tensor.cpu().numpy() for tensor in (steps.before, steps.after, steps.step))
+    kept = (steps.before, steps.after, steps.step, chain.log_density)
+    before, after, step, density = (tensor.cpu().numpy() for tensor in kept)
     extra = {
         name: tensor.cpu().numpy() for name, tensor in (("embodiment", embodiment), ("state", state)) if tensor is not None
     }
@@ -95,6 +97,7 @@ def recorded_of(
             "after": after[index, :, :h, :c].copy(),
             "step": step[index].copy(),
             "executed": np.array(executed[index], np.int64),
+            "density": density[index, :h].copy(),
             **{name: np.array(array[index]) for name, array in extra.items()},
         }
         for index, (h, c) in enumerate(shapes)
@@ -106,6 +109,26 @@ def recorded_of(
             arrays[index]["positions"] = positions[:, index, :length].copy()
     numbers = zip(chain.log_probability.tolist(), value.tolist(), arrays, strict=True)
     return [Recorded(log_probability, estimate, own) for log_probability, estimate, own in numbers]
+
+
+def shortened(recorded: Recorded, executed: int, sde: Sde) -> Recorded:
+    """The same as if the env had been to run so many steps of the chunk: an episode's last chunk ends where the episode does.
+
+    What was not run had no effect, so its part of the log-probability would only blur a ratio.
+
+    Raises:
+        PolicyError: They are more than were to be run, or none.
+    """
+    planned = int(recorded.arrays["executed"])
+    if not 1 <= executed <= planned:
+        raise PolicyError(f"{executed} steps of a chunk were run; expected 1 to {planned}, as the request says")
+    if executed == planned:
+        return recorded
+    total = float(recorded.arrays["density"][:executed].sum(dtype=np.float64))
+    if sde.reduction == "mean":
+        scored, _, channels = recorded.arrays["before"].shape
+        total /= executed * channels * scored
+    return replace(recorded, log_probability=total, arrays=recorded.arrays | {"executed": np.array(executed, np.int64)})
 
 
 @dataclass(frozen=True)

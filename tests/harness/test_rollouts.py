@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from vlarig.harness.engine import Transition
 from vlarig.harness.machines.fleets import LocalFleet
 from vlarig.harness.replicas import replicated_policy
 from vlarig.harness.rollouts import training_stream
+from vlarig.policies.api import Reply, Request
 from vlarig.results.ledger import Ledger
 
 ENVS_PER_WORKER = 8
@@ -174,6 +175,46 @@ def test_workers_do_not_change_what_is_collected_of_two_suites(toy_home: Path) -
     alone = of_two_suites(1)
     assert of_two_suites(2) == alone
     assert of_two_suites(4) == alone
+
+
+class Composed(ImageReader):
+    """Notes which envs each of its batches is of."""
+
+    def __init__(self) -> None:
+        super().__init__(8)
+        self.envs: list[list[int]] = []
+
+    def act(self, requests: Sequence[Request]) -> list[Reply]:
+        self.envs.append([request.env for request in requests])
+        return super().act(requests)
+
+
+def test_groups_are_answered_whole_and_in_order(toy_home: Path) -> None:
+    policy = Composed()
+    with Rollouts({"toy": 4, "two_ways": 2}, policy, fleet=LocalFleet(2), groups=2) as rollouts:
+        collected = rollouts.collect(5, comparable)
+        rollouts.play(load_suite("toy").episodes(per_task=3)[1:])  # five episodes, the last ones in groups that are not whole
+    with Rollouts({"toy": 4, "two_ways": 2}, ImageReader(8), fleet=LocalFleet(2)) as rollouts:
+        assert collected == rollouts.collect(5, comparable)
+    assert sorted(policy.envs[:10]) == [[0, 1, 2]] * 5 + [[3, 4, 5]] * 5
+
+
+def test_groups_are_equal(toy_home: Path) -> None:
+    with pytest.raises(VlarigError, match="5 envs cannot be put into 2 equal groups; choose a number that divides them"):
+        Rollouts({"toy": 5}, ImageReader(8), groups=2)
+
+
+def test_another_process_goes_on_in_mid_episode(toy_home: Path) -> None:
+    envs = {"toy": 3, "two_ways": 2}
+    with Rollouts(envs, ImageReader(8), fleet=LocalFleet(1), seed=3) as rollouts:
+        rollouts.collect(7, key_of)
+        progress = rollouts.progress()
+        expected = rollouts.collect(6, comparable)
+    assert any(each.actions for each in progress)
+    assert max(each.drawn for each in progress) > 1
+    with Rollouts(envs, ImageReader(8), fleet=LocalFleet(2), seed=3) as rollouts:
+        rollouts.go_on(progress)
+        assert rollouts.collect(6, comparable) == expected
 
 
 def test_whole_episodes_are_played_on_the_same_workers_between_two_collections(toy_home: Path) -> None:

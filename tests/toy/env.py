@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from vlarig.envs.api import Camera, Env, Episode, StepResult
@@ -31,6 +33,15 @@ TOY_POINT = Embodiment(
     state_layout=("position_x", "position_y", "grip"),
     cameras={"ego": "ceiling", "cam_left_wrist": "point"},
     statistics_key="toy",
+)
+
+#: The same robot whose state says where the goal is, for policies that learn without seeing.
+TOY_SEEN = replace(
+    TOY_POINT,
+    name="toy_seen",
+    state_layout=(*TOY_POINT.state_layout, "goal_x", "goal_y"),
+    cameras={},
+    statistics_key="toy_seen",
 )
 
 
@@ -83,3 +94,12 @@ class ToyEnv(Env):
             place = rng.uniform(-1.0, 1.0, 2)
             if np.linalg.norm(place - self.position) > CLEARANCE:
                 return place
+
+
+class SeenEnv(ToyEnv):
+    """The same with the goal in the state."""
+
+    embodiment = TOY_SEEN
+
+    def state(self) -> np.ndarray:
+        return np.concatenate([super().state(), self.goals[self.goal]]).astype(np.float32)

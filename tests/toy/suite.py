@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from toy.env import TOY_POINT
+from toy.env import TOY_POINT, TOY_SEEN
 from vlarig.benchmarks.captions import Description, Segment
 from vlarig.benchmarks.suite import Patience, Suite, Task
 from vlarig.envs.api import Camera, Protocol
@@ -83,3 +83,13 @@ LEAKY_SUITE = replace(TOY_SUITE, name="leaky", adapter="toy.faulty:LeakyEnv")
 STUMBLING_SUITE = replace(TOY_SUITE, name="stumbling", adapter="toy.faulty:StumblingEnv", patience=Patience(load=3.0))
 HOARDING_SUITE = replace(TOY_SUITE, name="hoarding", adapter="toy.faulty:HoardingEnv")
 SLOW_SUITE = replace(TOY_SUITE, name="slow", adapter="toy.slow:SlowEnv")
+
+#: A short episode without pictures, in which an aim that is a little off fails.
+BRIEF = replace(STANDARD, step_limit=24, cameras=(), success_rule="first", hold_steps=1)
+SEEN_SUITE = replace(
+    TOY_SUITE,
+    name="seen",
+    adapter="toy.env:SeenEnv",
+    embodiment=TOY_SEEN,
+    protocols=(BRIEF, replace(ENSEMBLED, cameras=())),
+)

@@ -13,7 +13,7 @@ from vlarig.envs.embodiments import LIBERO_PANDA, TABLETOP_PANDA, WIDOWX_BRIDGE,
 from vlarig.policies.api import PolicyError, Recorded, Request
 from vlarig.policies.qwen_vla.flow import Sde
 from vlarig.policies.qwen_vla.policy import QwenVlaPolicy
-from vlarig.policies.qwen_vla.recording import RecordedBatch, evaluate
+from vlarig.policies.qwen_vla.recording import RecordedBatch, evaluate, shortened
 from vlarig.policies.replica_messages import PackedReply, decode, encode
 
 SDE = Sde()
@@ -113,6 +113,19 @@ def test_only_executed_steps_are_scored(policy: QwenVlaPolicy) -> None:
     assert all_of_it[0].log_probability != recorded_by(policy, [REQUESTS[1]])[0].log_probability
 
 
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_an_episodes_last_chunk_is_scored_as_far_as_it_was_run(policy: QwenVlaPolicy, reduction: str) -> None:
+    sde = Sde(form="score_all", reduction=reduction)
+    policy.record({"sde": {"form": "score_all", "reduction": reduction}})
+    whole, cut = recorded_by(policy, [request(2, WIDOWX_BRIDGE, 16)]), recorded_by(policy, [request(2, WIDOWX_BRIDGE, 5)])
+    found = shortened(whole[0], 5, sde)
+    assert found.log_probability == pytest.approx(cut[0].log_probability, rel=1e-6)
+    again = evaluate(policy.model, RecordedBatch.stack([found], 64), sde).log_probability
+    assert again.item() == pytest.approx(found.log_probability, rel=1e-5)
+    with pytest.raises(PolicyError, match="17 steps of a chunk were run; expected 1 to 16"):
+        shortened(whole[0], 17, sde)
+
+
 @pytest.mark.parametrize(("dtype", "size"), [("float32", 4), ("bfloat16", 2)])
 def test_a_recorded_chunk_weighs_its_states_and_little_more(dtype: str, size: int) -> None:
     policy = QwenVlaPolicy("tiny", dtype=dtype)
@@ -120,7 +133,7 @@ def test_a_recorded_chunk_weighs_its_states_and_little_more(dtype: str, size: in
     for options, states in (({}, tokens * (32 * size + 3 * 8)), ({"states": False}, 0)):
         policy.record(options)
         for one in (recorded_by(policy, REQUESTS[:1])[0], recorded_by(policy)[0]):
-            assert sum(array.nbytes for array in one.arrays.values()) == states + 2 * 4 * 16 * 7 + 8 + 8
+            assert sum(array.nbytes for array in one.arrays.values()) == states + 2 * 4 * 16 * 7 + 4 * 16 + 8 + 8
             for name, array in one.arrays.items():  # and keeps nothing of its batch alive
                 assert array.base is None, name
 

@@ -1,4 +1,4 @@
-"""``vlarig train``: a supervised stage of the recipe, from its configuration to a policy."""
+"""``vlarig train``: a stage of the recipe, from its configuration to a policy."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ import tyro
 from ..harness.command_line import parse
 from ..harness.screen import Screen
 from ..harness.trackers import TrackerName
-from .config import TrainingError, read_config
+from ..training.config import TrainConfig, TrainingError, read_config
+from .config import PpoConfig, read_ppo_config
 
-DESCRIPTION = """Train a Qwen-VLA: a stage of the paper's recipe (t2a, cpt, sft), or a small backbone before it.
+DESCRIPTION = """Train a Qwen-VLA: a stage of the paper's recipe (t2a, cpt, sft, ppo), or a small backbone before it.
 
 The configuration is the stage's defaults, then --config, then each --override; the whole of it is saved as RUN/config.json. The same
 command resumes an interrupted training. On several GPUs: torchrun --nproc-per-node 8 -m -- vlarig.harness train ...
 
   vlarig train sft --run runs/sft --override model.source=small data.source=my_data:stream
   vlarig train sft --run runs/sft --config sft.toml
+  vlarig train ppo --run runs/ppo --config simpler --override model.source=runs/sft/policy
 """
 
 
@@ -30,11 +32,11 @@ class TrainOptions:
     """The command's options."""
 
     stage: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="STAGE")]
-    """backbone, t2a, cpt or sft."""
+    """backbone, t2a, cpt, sft or ppo."""
     run: Annotated[Path, tyro.conf.arg(metavar="FOLDER")]
     """Folder of the run; one that was begun is resumed."""
     config: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """Configuration in TOML or JSON, such as another run's config.json."""
+    """Configuration in TOML or JSON, such as another run's config.json; for ppo also simpler, which comes with vlarig."""
     track: Annotated[tuple[TrackerName, ...] | None, tyro.conf.arg(metavar="TRACKER...")] = None
     """Trackers of the training's numbers: tensorboard (the default), trackio, wandb."""
     override: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE...")] = ()
@@ -44,13 +46,18 @@ class TrainOptions:
 def main(arguments: list[str]) -> int:
     """Run the command and return its exit status."""
     options = parse(TrainOptions, arguments, "vlarig train", DESCRIPTION)
-    track = () if options.track is None else (f"track={list(options.track)}",)
-    config = read_config(options.stage, options.config, (*options.override, *track))
+    overrides = (*options.override, *(() if options.track is None else (f"track={list(options.track)}",)))
+    config: TrainConfig | PpoConfig
+    if options.stage == "ppo":
+        config = read_ppo_config(options.config, overrides)
+    else:
+        config = read_config(options.stage, options.config, overrides)
     try:
         import torch
 
-        from .reporting import ConsoleReporter, SilentReporter
-        from .trainer import train
+        from ..training.reporting import ConsoleReporter, SilentReporter
+        from ..training.trainer import train
+        from .ppo import tune
     except ModuleNotFoundError as error:
         raise TrainingError(
             f"{error.name} is not installed, which training needs; run: pip install 'vlarig[policy,train]'"
@@ -61,6 +68,7 @@ def main(arguments: list[str]) -> int:
     title = f"{config.stage} of {config.model.source}"
     shown = ConsoleReporter(Screen(), options.run, config.track, title) if first else contextlib.nullcontext(SilentReporter())
     with shown as reporter:
-        policy = train(config, options.run, reporter)
+        run = options.run
+        policy = tune(config, run, reporter) if isinstance(config, PpoConfig) else train(config, run, reporter)
         reporter.note(f"the trained policy: qwen-vla:{policy}")
     return 0

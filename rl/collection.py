@@ -1,0 +1,335 @@
+"""Experience of the present policy: chunks of each env, with what PPO needs of them.
+
+Shapes: ``N`` envs, ``T`` chunks of a rollout.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..benchmarks.registry import load_suite
+from ..benchmarks.suite import Suite
+from ..envs.api import Episode
+from ..envs.api import Protocol as EnvProtocol
+from ..envs.errors import VlarigError
+from ..harness.engine import Progress, Transition
+from ..harness.machines.fleets import Fleet, LocalFleet, listed_fleet
+from ..harness.rollouts import Rollouts, check_learnable, training_stream
+from ..policies.api import Policy, Recorded, Request
+from ..policies.batching import n_action_steps_for
+from ..policies.qwen_vla.recording import shortened
+from ..results.tables import run_table
+from .allotment import allot
+from .config import RolloutSettings
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """One chunk of experience.
+
+    Attributes:
+        task: ``SUITE/TASK``.
+        recorded: What the policy drew, of the steps that were run.
+        reward: 1 where the episode ended in success with it, else 0.
+        ended: Whether it ended the episode.
+        truncated: Whether it did at the time limit.
+        steps: Steps of the episode so far.
+        following: The request at the observation after it, where its value may be needed.
+        request: The request that it answers, where the backbone is trained.
+    """
+
+    task: str
+    recorded: Recorded
+    reward: float
+    ended: bool
+    truncated: bool
+    steps: int
+    following: Request | None
+    request: Request | None
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """The experience of an iteration; chunks of an env are in the order in which it ran them.
+
+    Attributes:
+        chunks: ``[N * T]``, env after env.
+        rewards: ``float32[N, T]``.
+        values: ``float32[N, T]``, at the observation before each chunk, when it was drawn.
+        following: ``float32[N, T]``, what is expected beyond each chunk: the value at the observation after it where the episode goes
+            on, and at ends as :attr:`~.config.PpoSettings.bootstrap` says.
+        ended: ``bool[N, T]``.
+    """
+
+    chunks: list[Chunk]
+    rewards: Tensor
+    values: Tensor
+    following: Tensor
+    ended: Tensor
+
+    def success(self) -> dict[str, list[bool]]:
+        """Task to the outcome of each episode that ended; one that a rollout was cut in counts in the iteration that it ends in."""
+        outcomes: dict[str, list[bool]] = {}
+        for chunk in self.chunks:
+            if chunk.ended:
+                outcomes.setdefault(chunk.task, []).append(chunk.reward > 0)
+        return outcomes
+
+
+@dataclass(frozen=True)
+class Allotment:
+    """Which envs play what.
+
+    Attributes:
+        envs: Suite to the envs of each of its tasks, over all processes.
+        first: ``SUITE/TASK`` to the number of the first training episode that its envs play; 0 where it is not named.
+    """
+
+    envs: dict[str, dict[str, int]]
+    first: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SavedEnv:
+    """How far an env is, as it is written to a checkpoint.
+
+    Attributes:
+        drawn: Episodes that its stream has given.
+        chunks: Shape and ``float32`` bytes of each chunk that the last of them has run; ``None`` where it is over.
+    """
+
+    drawn: int
+    chunks: list[tuple[tuple[int, ...], bytes]] | None
+
+    @classmethod
+    def of(cls, progress: Progress) -> Self:
+        """What is written."""
+        chunks = progress.actions
+        return cls(progress.drawn, None if chunks is None else [(chunk.shape, chunk.tobytes()) for chunk in chunks])
+
+    def progress(self) -> Progress:
+        """What was written."""
+        if self.chunks is None:
+            return Progress(self.drawn, None)
+        return Progress(self.drawn, tuple(np.frombuffer(data, np.float32).reshape(shape) for shape, data in self.chunks))
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A process's envs in a checkpoint.
+
+    Attributes:
+        allotment: Which they are.
+        outcomes: ``SUITE/TASK`` to successes and episodes since the allotment.
+        envs: How far each is.
+    """
+
+    allotment: Allotment
+    outcomes: dict[str, tuple[int, int]]
+    envs: list[SavedEnv]
+
+
+def allotted(settings: RolloutSettings, success: Mapping[str, float] | None = None) -> dict[str, dict[str, int]]:
+    """Suite to the envs of each of its tasks.
+
+    Args:
+        settings: How to collect.
+        success: ``SUITE/TASK`` to a rate that was measured since; the settings' by default.
+
+    Raises:
+        VlarigError: A suite or task does not exist, there are fewer envs than tasks, or the success of a task is not known.
+    """
+    tasks = [f"{name}/{task.name}" for name in settings.suites for task in load_suite(name).tasks]
+    unknown = set(settings.tasks) - {task.partition("/")[2] for task in tasks}
+    if unknown:
+        raise VlarigError(f"{min(unknown)!r} is a task of none of {', '.join(settings.suites)}; see `vlarig envs list SUITE`")
+    chosen = [task for task in tasks if not settings.tasks or task.partition("/")[2] in settings.tasks]
+    known = _success(settings.success) if success is None else success
+    missing = [task for task in chosen if known is not None and task not in known]
+    if missing:
+        raise VlarigError(
+            f"rollout.success does not say how well {missing[0]!r} is done; name a sweep of every task, or its rate"
+        )
+    counts: dict[str, dict[str, int]] = {}
+    for task, count in allot(settings.envs, {task: 0.0 if known is None else known[task] for task in chosen}).items():
+        suite, _, name = task.partition("/")
+        counts.setdefault(suite, {})[name] = count
+    return counts
+
+
+def _success(given: Mapping[str, float] | Path | None) -> Mapping[str, float] | None:
+    if not isinstance(given, Path):
+        return given
+    rows = [(suite.suite, row) for suite in run_table(given).suites for row in suite.rows]
+    return {f"{suite}/{row.task}": row.tally.rate for suite, row in rows if row.tally.rate is not None}
+
+
+class Collector:
+    """A policy that records, in envs that live on between iterations. Use it as a context manager.
+
+    Args:
+        settings: How to collect.
+        allotment: Which envs there are.
+        policy: Acts, and records from now on.
+        bootstrap: Beyond which ends the value is expected.
+        requests: Whether chunks keep their requests.
+        seed: Of the policy's draws.
+        rank: This process's number.
+        world: Processes that collect; each has every ``world``-th env.
+        logs: Folder of the workers' logs.
+
+    Raises:
+        VlarigError: A suite cannot be learned in, or the policy does not fit it.
+    """
+
+    def __init__(
+        self,
+        settings: RolloutSettings,
+        allotment: Allotment,
+        policy: Policy,
+        bootstrap: str,
+        requests: bool,
+        seed: int,
+        rank: int = 0,
+        world: int = 1,
+        logs: Path = Path("logs"),
+    ) -> None:
+        self._settings = settings
+        self._policy = policy
+        self._bootstrap = bootstrap
+        self._requests = requests
+        policy.record({"sde": dataclasses.asdict(settings.sde), "states": not requests})
+        own: dict[str, dict[str, int]] = {}
+        streams: dict[str, list[Iterator[Episode]]] = {}
+        self._numbers: list[tuple[str, int, int]] = []
+        """Of each env of this process: its task, the number of its first episode, and how far apart its episodes' numbers are."""
+        every = [
+            (name, task, env, count)
+            for name, tasks in allotment.envs.items()
+            for task, count in tasks.items()
+            for env in range(count)
+        ]
+        for name, task, env, count in every[rank::world]:
+            suite, begin = load_suite(name), allotment.first.get(f"{name}/{task}", 0) + env
+            protocol = learned_protocol(suite, settings, policy)
+            streams.setdefault(name, []).append(training_stream(suite, suite.task(task), protocol, begin, count))
+            tasks = own.setdefault(name, {})
+            tasks[task] = tasks.get(task, 0) + 1
+            self._numbers.append((f"{name}/{task}", begin, count))
+        self._rollouts = Rollouts(
+            own,
+            policy,
+            protocols=settings.protocols,
+            fleet=find_fleet(settings),
+            streams=streams,
+            seed=seed,
+            groups=settings.groups,
+            logs=logs,
+        )
+
+    def __enter__(self) -> Self:
+        self._rollouts.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._rollouts.__exit__(*error)
+
+    def collect(self) -> Rollout:
+        """The chunks of an iteration.
+
+        Raises:
+            VlarigError: As :meth:`~vlarig.harness.rollouts.Rollouts.collect`.
+        """
+        count = self._settings.chunks
+        last: dict[int, Request] = {}
+
+        def keep(transition: Transition) -> Chunk:
+            last[transition.request.env] = transition.following
+            return self._kept(transition)
+
+        collected = self._rollouts.collect(count, keep)
+        rewards = torch.tensor([[chunk.reward for chunk in env] for env in collected])
+        values = torch.tensor([[chunk.recorded.value for chunk in env] for env in collected])
+        ended = torch.tensor([[chunk.ended for chunk in env] for env in collected])
+        following = torch.zeros_like(values)
+        following[:, :-1] = torch.where(ended[:, :-1], 0.0, values[:, 1:])
+        wanted = {(env, count - 1): last[env] for env, chunks in enumerate(collected) if not chunks[-1].ended}
+        wanted |= {
+            (env, index): chunk.following
+            for env, chunks in enumerate(collected)
+            for index, chunk in enumerate(chunks)
+            if chunk.following is not None
+        }
+        for place, value in zip(wanted, self._values([*wanted.values()]), strict=True):
+            following[place] = value
+        return Rollout([chunk for env in collected for chunk in env], rewards, values, following, ended)
+
+    def progress(self) -> list[SavedEnv]:
+        """How far each env is, for :meth:`go_on`."""
+        return [SavedEnv.of(each) for each in self._rollouts.progress()]
+
+    def go_on(self, envs: Sequence[SavedEnv]) -> None:
+        """Bring each env to where it was."""
+        self._rollouts.go_on([each.progress() for each in envs])
+
+    def next_numbers(self) -> dict[str, int]:
+        """``SUITE/TASK`` to the number after the last episode that an env of it has begun."""
+        numbers: dict[str, int] = {}
+        for (task, begin, apart), each in zip(self._numbers, self._rollouts.progress(), strict=True):
+            numbers[task] = max(numbers.get(task, 0), begin + (each.drawn - 1) * apart + 1)
+        return numbers
+
+    def _kept(self, transition: Transition) -> Chunk:
+        result, protocol = transition.result, transition.episode.protocol
+        recorded = transition.reply.recorded
+        assert recorded is not None  # the policy records
+        last = result.steps[-1]
+        solved = last.over and result.snapshot.outcome.under(protocol.success_rule, protocol.hold_steps)
+        truncated = last.truncated and not solved
+        expected = {"cut": False, "truncated": truncated, "always": last.over}[self._bootstrap]
+        return Chunk(
+            task=f"{transition.episode.suite}/{transition.episode.task}",
+            recorded=shortened(recorded, len(result.steps), self._settings.sde),
+            reward=float(bool(solved)),
+            ended=last.over,
+            truncated=truncated,
+            steps=result.snapshot.step,
+            following=transition.following if expected else None,
+            request=transition.request if self._requests else None,
+        )
+
+    def _values(self, requests: Sequence[Request]) -> list[float]:
+        most = self._rollouts.num_envs // self._settings.groups
+        batches = [requests[begin : begin + most] for begin in range(0, len(requests), most)]
+        return [float(value) for batch in batches for value in self._policy.value(batch)]
+
+
+def find_fleet(settings: RolloutSettings) -> Fleet:
+    """The machines that simulate.
+
+    Raises:
+        VlarigError: One that is named is no env server, or cannot be reached.
+    """
+    named = listed_fleet(settings.hosts, None, settings.hosts_token_file, settings.hosts_ca_file, settings.workers, None)
+    return named or LocalFleet(settings.workers)
+
+
+def learned_protocol(suite: Suite, settings: RolloutSettings, policy: Policy) -> EnvProtocol:
+    """The protocol to learn under: with the chunk's steps of the settings, and episodes that end at success.
+
+    Raises:
+        VlarigError: There is none, or its ensemble changes the policy's actions.
+    """
+    named = suite.protocol(settings.protocols.get(suite.name))
+    steps = n_action_steps_for(policy, suite.embodiment, settings.n_action_steps)
+    protocol = named.derive(n_action_steps=steps, stop_on_success=named.success_rule != "final")
+    check_learnable(suite, protocol, policy)
+    return protocol

@@ -1,0 +1,279 @@
+"""The loop in the toy simulator: its first step, workers and deaths that change nothing, what it resumes, and that success rises."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from processes import workers_of
+from reaching import clone
+from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from vlarig.envs.errors import VlarigError
+from vlarig.harness.cli import main
+from vlarig.rl.collection import Collector, Rollout
+from vlarig.rl.config import PpoConfig, read_ppo_config
+from vlarig.rl.ppo import tune
+from vlarig.training.config import TrainingError
+
+#: A few short episodes.
+SHORT = (
+    "model.source=sft/policy",
+    "model.compute=float32",
+    "rollout.suites=['seen']",
+    "rollout.envs=4",
+    "rollout.epochs=2",
+    "rollout.steps=24",
+    "rollout.n_action_steps=8",
+    "rollout.workers=1",
+    "ppo.minibatch=8",
+    "ppo.micro_batch=8",
+    "optimizer.expert.lr=1e-3",
+    "iterations=3",
+    "checkpoints.keep=9",
+    "track=[]",
+)
+
+
+class Numbers:
+    """A reporter that keeps what it gets."""
+
+    def __init__(self) -> None:
+        self.numbers: dict[int, dict[str, float]] = {}
+        self.notes: list[str] = []
+
+    def start(self, step: int, steps: int) -> None:
+        self.first = step
+
+    def report(self, step: int, numbers: dict[str, float]) -> None:
+        self.numbers.setdefault(step, {}).update(numbers)
+
+    def note(self, sentence: str) -> None:
+        self.notes.append(sentence)
+
+    def without_times(self) -> dict[int, dict[str, str]]:
+        """Also what is no number is equal to itself."""
+        return {
+            step: {name: repr(value) for name, value in numbers.items() if not name.startswith("time/")}
+            for step, numbers in self.numbers.items()
+        }
+
+
+@pytest.fixture(scope="module")
+def cloned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A policy that arrives beside the goal."""
+    return clone(tmp_path_factory.mktemp("sft"))
+
+
+@pytest.fixture
+def home(cloned: Path, toy_home: Path) -> None:
+    """A working directory in which it is ``sft/policy``."""
+    shutil.copytree(cloned, Path("sft", "policy"))
+
+
+def configuration(*overrides: str) -> PpoConfig:
+    return read_ppo_config(None, (*SHORT, *overrides))
+
+
+def tuned(run: Path, *overrides: str) -> Numbers:
+    reporter = Numbers()
+    tune(configuration(*overrides), run, reporter)
+    return reporter
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "policy" / "model.safetensors")
+
+
+def test_the_default_is_the_papers_recipe() -> None:
+    config = read_ppo_config(None, ["model.source=somewhere"])
+    assert config.rollout.envs * config.rollout.chunks == 8192
+    assert (config.ppo.gamma, config.ppo.decay, config.ppo.clip, config.ppo.epochs, config.ppo.value_weight) == (
+        0.99,
+        0.95,
+        0.2,
+        4,
+        1,
+    )
+    assert (config.optimizer.expert.lr, config.optimizer.value_head.lr, config.rollout.temperature) == (5e-6, 1e-4, 1.0)
+    assert config.updates_an_iteration == 16
+    assert config.rollout.sde.form == "score_one"
+
+
+def test_the_named_configuration_is_the_papers_in_simplerenv() -> None:
+    config = read_ppo_config(Path("simpler"), ["model.source=somewhere"])
+    assert config.rollout.suites == ("simpler_widowx",)
+    assert config.evaluation is not None
+    assert config.evaluation.policy_options == {"temperature": "0.6"}
+
+
+def test_nothing_has_moved_before_the_first_step_and_nothing_moves_at_rate_0(home: None) -> None:
+    rates = ["optimizer.expert.lr=0", "optimizer.value_head.lr=0"]
+    for numbers in tuned(Path("run"), *rates).numbers.values():
+        assert numbers["losses/first_ratio"] == pytest.approx(1, abs=1e-5)
+        assert numbers["losses/ratio"] == pytest.approx(1, abs=1e-5)
+        for name in ("approx_kl", "kl_after", "clipfrac", "clipfrac_after", "dual_clipfrac"):
+            assert numbers[f"losses/{name}"] == pytest.approx(0, abs=1e-8), name
+
+
+def test_workers_change_nothing(home: None) -> None:
+    found = [tuned(Path(f"run{workers}"), f"rollout.workers={workers}").without_times() for workers in (1, 2, 4)]
+    assert found[0] == found[1] == found[2]
+    assert len(found[0]) == 3
+    one, four = weights(Path("run1")), weights(Path("run4"))
+    assert all(torch.equal(one[name], four[name]) for name in one)
+
+
+def test_a_worker_that_dies_changes_nothing(home: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    undisturbed = tuned(Path("undisturbed"))
+    collect = Collector.collect
+
+    def killing(collector: Collector) -> Rollout:
+        victim = workers_of(os.getpid())[0]
+        os.kill(victim, signal.SIGKILL)
+        return collect(collector)
+
+    monkeypatch.setattr(Collector, "collect", killing)
+    assert tuned(Path("killed")).without_times() == undisturbed.without_times()
+
+
+def test_the_same_call_goes_on_bit_equal(home: None) -> None:
+    whole = tuned(Path("whole"))
+    shutil.copytree("whole", "half")
+    shutil.rmtree(Path("half", "checkpoints", "step-00000003"))
+    shutil.rmtree(Path("half", "checkpoints", "step-00000002"))
+    again = tuned(Path("half"))
+    assert again.first == 1
+    assert again.without_times() == {step: numbers for step, numbers in whole.without_times().items() if step > 1}
+    found, expected = weights(Path("half")), weights(Path("whole"))
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_the_backbone_can_learn_too(home: None) -> None:
+    numbers = tuned(Path("run"), "model.frozen=[]", "optimizer.backbone.lr=1e-3", "iterations=1").numbers[1]
+    assert numbers["losses/first_ratio"] == pytest.approx(1, abs=1e-4)
+
+
+def test_replicas_act_as_the_training_itself_does(home: None) -> None:
+    alone, side_by_side = tuned(Path("alone")), tuned(Path("replicas"), "rollout.replicas=2")
+    for step, numbers in alone.numbers.items():
+        for name in ("env/success_once", "env/episode_len", "losses/kl_after", "rollout/returns"):
+            assert side_by_side.numbers[step][name] == pytest.approx(numbers[name], rel=1e-3), name
+
+
+def test_the_next_rollout_may_be_collected_during_the_update(home: None) -> None:
+    found = tuned(Path("run"), "rollout.lag=1")
+    assert [numbers["rollout/lag"] for numbers in found.numbers.values()] == [0, 1, 1]
+    assert found.numbers[1]["losses/first_ratio"] == pytest.approx(1, abs=1e-5)
+    assert found.numbers[2]["losses/first_ratio"] != pytest.approx(1, abs=1e-5)
+    shutil.copytree("run", "half")
+    shutil.rmtree(Path("half", "checkpoints", "step-00000003"))
+    again = tuned(Path("half"), "rollout.lag=1")
+    assert again.numbers[3]["rollout/lag"] == 0
+    keys = "env/episodes"
+    assert again.numbers[3][keys] == found.numbers[3][keys]
+
+
+def test_two_processes_share_envs_and_weights(home: None) -> None:
+    """Under torchrun; each plays half of the envs, so that they see the episodes of one process."""
+    gentle = ["optimizer.expert.lr=1e-4", "iterations=2"]
+    alone = tuned(Path("alone"), *gentle)
+    words = ["train", "ppo", "--run", "shared", "--track", "tensorboard", "--override", *SHORT[:-1], *gentle]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "--"]
+    subprocess.run([*torchrun, "vlarig.harness", *words], check=True)
+    events = EventAccumulator("shared/tensorboard").Reload()
+    for name in ("env/episodes", "env/success_once", "env/episode_len", "rollout/returns"):
+        first, second = (event.tensor_proto.float_val[0] for event in events.Tensors(name))
+        assert first == pytest.approx(alone.numbers[1][name], rel=1e-3), name
+        assert second >= 0
+    with pytest.raises(TrainingError, match="step-00000002 is of 2 processes that rolled out, and there are 1; start as many"):
+        shutil.rmtree("shared/policy")
+        config = json.loads(Path("shared/config.json").read_text())
+        Path("shared/config.json").write_text(json.dumps(config | {"iterations": 3}))
+        tuned(Path("shared"), *gentle[:1], "track=['tensorboard']")
+
+
+def test_divergence_can_end_an_epoch_and_a_run(home: None) -> None:
+    wild = ["optimizer.expert.lr=3e-2"]
+    assert tuned(Path("bounded"), *wild, "ppo.target_kl=1e-6", "iterations=1").numbers[1]["losses/epochs"] == 1
+    with pytest.raises(TrainingError, match=r"iteration 1 went .* away from its rollout's policy, more than collapse.kl 1e-06"):
+        tuned(Path("ended"), *wild, "collapse.kl=1e-6")
+
+
+def test_the_value_head_may_learn_first(home: None) -> None:
+    numbers = tuned(Path("run"), "ppo.value_warmup=2", "optimizer.value_head.lr=1e-2").numbers
+    assert numbers[2]["losses/kl_after"] == pytest.approx(0, abs=1e-8)
+    assert numbers[3]["losses/kl_after"] > 0
+
+
+@pytest.mark.parametrize(
+    ("overrides", "says"),
+    [
+        (["model.source=tiny"], "tiny was made by no stage of vlarig train, and PPO goes on from a checkpoint of 'sft'"),
+        (["rollout.envs=1", "rollout.groups=1"], "there are 1 envs for 2 tasks"),
+        (["rollout.tasks=['fly']"], "'fly' is a task of none of seen"),
+        (["rollout.groups=3"], "4 envs cannot be put into 3 equal groups"),
+        (["rollout.success={'seen/reach_red' = 0.5}"], "rollout.success does not say how well 'seen/reach_blue' is done"),
+        (["rollout.steps=4"], "an epoch of 4 steps has no chunk of 8"),
+        (["model.frozen=['value_head']"], "model.frozen names value_head, which PPO needs"),
+        (["rollout.protocols={seen = 'ensembled'}", "rollout.n_action_steps=1"], "combines overlapping chunks of the policy"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_the_first_rollout(home: None, overrides: list[str], says: str) -> None:
+    with pytest.raises(VlarigError, match=says):
+        tuned(Path("run"), *overrides)
+    assert not Path("run").exists()
+
+
+def test_the_harder_task_gets_more_envs(home: None) -> None:
+    success = "rollout.success={'seen/reach_red' = 0.0, 'seen/reach_blue' = 0.75}"
+    reporter = tuned(Path("run"), success, "rollout.envs=10", "iterations=1")
+    assert reporter.notes == ["envs of seen: reach_red 8, reach_blue 2"]
+
+
+def test_the_command_tunes(home: None, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "ppo", "--run", "run", "--override", *SHORT, "iterations=1"]) == 0
+    assert "the trained policy: qwen-vla:run/policy" in capsys.readouterr().out
+    assert main(["policy", "inspect", "run/policy"]) == 0
+    assert "ppo" in capsys.readouterr().out
+
+
+def rising(run: Path, *overrides: str) -> list[float]:
+    found = tuned(
+        run,
+        "rollout.envs=64",
+        "rollout.epochs=4",
+        "rollout.workers=2",
+        "ppo.minibatch=256",
+        "ppo.micro_batch=256",
+        "optimizer.expert={lr = 1e-4, schedule = 'constant'}",
+        "optimizer.value_head.lr=1e-3",
+        "iterations=8",
+        *overrides,
+    )
+    return [numbers["env/success_once"] for _, numbers in sorted(found.numbers.items())]
+
+
+def test_envs_are_allotted_again_by_the_success_of_rollouts(home: None) -> None:
+    again = ["rollout.envs=8", "rollout.reallot_every=2", "iterations=5", "rollout.epochs=4"]
+    whole = tuned(Path("whole"), *again)
+    assert whole.notes[0] == "envs of seen: reach_red 4, reach_blue 4"
+    assert len(whole.notes) > 1  # reach_blue succeeds more often
+    shutil.copytree("whole", "half")
+    for step in (3, 4, 5):
+        shutil.rmtree(Path("half", "checkpoints", f"step-{step:08d}"))
+    assert tuned(Path("half"), *again).without_times() == {step: n for step, n in whole.without_times().items() if step > 2}
+
+
+@pytest.mark.slow
+def test_success_rises(home: None) -> None:
+    found = rising(Path("run"))
+    assert sum(found[-2:]) / 2 > found[0] + 0.1
