@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
 from ..harness.trackers import TrackerName
-from ..policies.qwen_vla.flow import Sde
 from ..training.config import (
     CheckpointSettings,
     Count,
@@ -26,6 +25,9 @@ from ..training.config import (
     Share,
     read_settings,
 )
+
+if TYPE_CHECKING:
+    from ..policies.qwen_vla.flow import Sde
 
 
 class LearnedModel(Settings):
@@ -101,6 +103,8 @@ class RolloutSettings(Settings):
     @property
     def sde(self) -> Sde:
         """How chunks are drawn."""
+        from ..policies.qwen_vla.flow import Sde  # torch; the command's help does without
+
         return Sde(self.denoising_steps, self.form, "sample", self.noise_level, self.temperature, self.reduction)
 
     @model_validator(mode="after")

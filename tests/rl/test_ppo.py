@@ -239,6 +239,10 @@ def test_the_harder_task_gets_more_envs(home: None) -> None:
     assert reporter.notes == ["envs of seen: reach_red 8, reach_blue 2"]
 
 
+def test_the_commands_help_needs_no_torch() -> None:
+    subprocess.run([sys.executable, "-c", "import sys, vlarig.rl.command; assert 'torch' not in sys.modules"], check=True)
+
+
 def test_the_command_tunes(home: None, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "ppo", "--run", "run", "--override", *SHORT, "iterations=1"]) == 0
     assert "the trained policy: qwen-vla:run/policy" in capsys.readouterr().out
