@@ -32,7 +32,7 @@ _HELP = {
     "policy": "inspect Qwen-VLA: parameters by part, robots, statistics, prompts; write a preset, or another precision",
     "envs": "list suites and tasks; check an adapter against the env contract",
     "prepare": "find the initial states of a suite whose every candidate has to be tried, once",
-    "train": "train a Qwen-VLA: a stage of the paper's recipe, RL in simulation among them",
+    "train": "train a Qwen-VLA: a stage of the paper's recipe, up to RL in simulation",
     "data": "a training's mixture: what is in it, and what a model would misread",
     "runtime": "simulators' virtual environments: install, adopt, list, remove; run a command in one",
     "assets": "fetch, list and verify simulators' data files",

@@ -334,28 +334,22 @@ class Engine:
         while env.drawn < progress.drawn:
             episode = await self._draw(env)
         if episode is not None and progress.actions is not None:
-            await self._begin(env, episode, progress.actions)
-
-    async def _begin(self, env: PlayedEnv, episode: Episode, actions: Sequence[np.ndarray] = ()) -> Observation:
-        try:
-            return await env.begin(episode, actions)
-        except GivenUpError as error:
-            raise VlarigError(f"env {env.number} cannot go on: {error}") from None
+            with _goes_on(env):
+                await env.begin(episode, progress.actions)
 
     async def _collect_env(self, env: PlayedEnv, chunks: int, keep: Callable[[Transition], T]) -> list[T]:
         kept = []
         self.batcher.playing += 1
         try:
-            if not env.under_way:
-                await self._begin(env, await self._draw(env))
-            for _ in range(chunks):
-                transition = await env.advance()
-                if transition.result.over:
-                    transition = replace(transition, next_first=await self._begin(env, await self._draw(env)))
-                await self._emit(transition)
-                kept.append(keep(transition))
-        except (GivenUpError, PolicyLost) as error:
-            raise VlarigError(f"env {env.number} cannot go on: {error}") from None
+            with _goes_on(env):
+                if not env.under_way:
+                    await env.begin(await self._draw(env))
+                for _ in range(chunks):
+                    transition = await env.advance()
+                    if transition.result.over:
+                        transition = replace(transition, next_first=await env.begin(await self._draw(env)))
+                    await self._emit(transition)
+                    kept.append(keep(transition))
         finally:
             self.batcher.playing -= 1
         return kept
@@ -373,6 +367,19 @@ def _split(wall: float, simulator: dict[str, float], policy: float) -> dict[str,
     """Wall seconds by activity; what neither the simulator nor the policy worked in is ``wait``."""
     worked = {"simulate": simulator["simulate"], "render": simulator["render"], "policy": policy}
     return worked | {"wait": max(0.0, wall - sum(worked.values()))}
+
+
+@contextlib.contextmanager
+def _goes_on(env: PlayedEnv) -> Iterator[None]:
+    """Name the env that cannot go on.
+
+    Raises:
+        VlarigError: Its episode was given up, or the policy lost its state of it.
+    """
+    try:
+        yield
+    except (GivenUpError, PolicyLost) as error:
+        raise VlarigError(f"env {env.number} cannot go on: {error}") from None
 
 
 async def _worker_ready(worker: Worker, queue: EpisodeQueue) -> bool:

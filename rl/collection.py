@@ -40,7 +40,6 @@ class Chunk:
         recorded: What the policy drew, of the steps that were run.
         reward: 1 where the episode ended in success with it, else 0.
         ended: Whether it ended the episode.
-        truncated: Whether it did at the time limit.
         steps: Steps of the episode so far.
         following: The request at the observation after it, where its value may be needed.
         request: The request that it answers, where the backbone is trained.
@@ -50,7 +49,6 @@ class Chunk:
     recorded: Recorded
     reward: float
     ended: bool
-    truncated: bool
     steps: int
     following: Request | None
     request: Request | None
@@ -74,14 +72,6 @@ class Rollout:
     values: Tensor
     following: Tensor
     ended: Tensor
-
-    def success(self) -> dict[str, list[bool]]:
-        """Task to the outcome of each episode that ended; one that a rollout was cut in counts in the iteration that it ends in."""
-        outcomes: dict[str, list[bool]] = {}
-        for chunk in self.chunks:
-            if chunk.ended:
-                outcomes.setdefault(chunk.task, []).append(chunk.reward > 0)
-        return outcomes
 
 
 @dataclass(frozen=True)
@@ -133,8 +123,8 @@ class Saved:
     """
 
     allotment: Allotment
-    outcomes: dict[str, tuple[int, int]]
-    envs: list[SavedEnv]
+    outcomes: dict[str, tuple[int, int]] = field(default_factory=dict)
+    envs: list[SavedEnv] = field(default_factory=list)
 
 
 def allotted(settings: RolloutSettings, success: Mapping[str, float] | None = None) -> dict[str, dict[str, int]]:
@@ -207,6 +197,8 @@ class Collector:
         self._bootstrap = bootstrap
         self._requests = requests
         policy.record({"sde": dataclasses.asdict(settings.sde), "states": not requests})
+        suites = {name: load_suite(name) for name in allotment.envs}
+        protocols = {name: learned_protocol(suite, settings, policy) for name, suite in suites.items()}
         own: dict[str, dict[str, int]] = {}
         streams: dict[str, list[Iterator[Episode]]] = {}
         self._numbers: list[tuple[str, int, int]] = []
@@ -218,9 +210,8 @@ class Collector:
             for env in range(count)
         ]
         for name, task, env, count in every[rank::world]:
-            suite, begin = load_suite(name), allotment.first.get(f"{name}/{task}", 0) + env
-            protocol = learned_protocol(suite, settings, policy)
-            streams.setdefault(name, []).append(training_stream(suite, suite.task(task), protocol, begin, count))
+            suite, begin = suites[name], allotment.first.get(f"{name}/{task}", 0) + env
+            streams.setdefault(name, []).append(training_stream(suite, suite.task(task), protocols[name], begin, count))
             tasks = own.setdefault(name, {})
             tasks[task] = tasks.get(task, 0) + 1
             self._numbers.append((f"{name}/{task}", begin, count))
@@ -300,7 +291,6 @@ class Collector:
             recorded=shortened(recorded, len(result.steps), self._settings.sde),
             reward=float(bool(solved)),
             ended=last.over,
-            truncated=truncated,
             steps=result.snapshot.step,
             following=transition.following if expected else None,
             request=transition.request if self._requests else None,

@@ -105,14 +105,18 @@ class RolloutSettings(Settings):
         """How chunks are drawn."""
         from ..policies.qwen_vla.flow import Sde  # torch; the command's help does without
 
-        return Sde(self.denoising_steps, self.form, "sample", self.noise_level, self.temperature, self.reduction)
+        return Sde(
+            steps=self.denoising_steps,
+            form=self.form,
+            level=self.noise_level,
+            temperature=self.temperature,
+            reduction=self.reduction,
+        )
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
         if self.steps < self.n_action_steps:
             raise ValueError(f"an epoch of {self.steps} steps has no chunk of {self.n_action_steps}; make steps larger")
-        if self.envs % self.groups:
-            raise ValueError(f"{self.envs} envs cannot be put into {self.groups} equal groups; choose groups that divide them")
         return self
 
 

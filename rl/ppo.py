@@ -25,7 +25,6 @@ from ..policies.api import Policy
 from ..policies.qwen_vla.acceleration import choose_kernels
 from ..policies.qwen_vla.checkpoint import LoadedPolicy, load
 from ..policies.qwen_vla.description import TrainedStage
-from ..policies.qwen_vla.inspection import describe
 from ..policies.qwen_vla.policy import QwenVlaPolicy
 from ..policies.qwen_vla.recording import Evaluated, RecordedBatch, evaluate
 from ..training.checkpoints import Checkpoints, full_weights, resume
@@ -33,7 +32,7 @@ from ..training.config import TrainingError, save_config
 from ..training.evaluation import Evaluations, acting_copy, export
 from ..training.learner import Learner
 from ..training.parallel import Processes, processes
-from ..training.trainer import CONFIG_FILE, Reporter, StopSignals, refuse_another
+from ..training.trainer import CONFIG_FILE, Reporter, StopSignals, refuse_another, refuse_other_stages
 from .collection import Allotment, Collector, Rollout, Saved, allotted
 from .config import LearnedModel, PpoConfig, read_ppo_config
 from .gae import gae, normalized
@@ -55,8 +54,8 @@ def tune(config: PpoConfig, run: Path, reporter: Reporter) -> Path:
         VlarigError: Something in the configuration cannot be, the run is another training's, or it came to a bad end.
         Stopped: SIGTERM or SIGINT came; the iteration that was under way is made again by the same call.
     """
-    with processes(config.shard_over) as group:
-        return Ppo(config, run, reporter, group).run()
+    with processes(config.shard_over) as group, contextlib.ExitStack() as stack:
+        return Ppo(config, run, reporter, group, stack).run()
 
 
 @dataclass(frozen=True)
@@ -81,9 +80,9 @@ class Batch:
 
 
 class Ppo:
-    """One process of a run."""
+    """One process of a run; what it opens is closed by ``stack``."""
 
-    def __init__(self, config: PpoConfig, run: Path, reporter: Reporter, group: Processes) -> None:
+    def __init__(self, config: PpoConfig, run: Path, reporter: Reporter, group: Processes, stack: contextlib.ExitStack) -> None:
         self.config = config
         self.folder = run
         self.reporter = reporter
@@ -91,14 +90,18 @@ class Ppo:
         transformers.logging.set_verbosity_error()  # it would warn of each kernel that is not installed; inspect lists them
         check_run(config, run)
         check_stage(config.model)
-        if config.rollout.envs % (group.world * config.rollout.groups):
+        if config.rollout.envs % group.world:
             raise TrainingError(
-                f"{config.rollout.envs} envs cannot be dealt to {group.world} processes of {config.rollout.groups} groups each; "
-                "choose a multiple"
+                f"{config.rollout.envs} envs cannot be dealt equally to {group.world} processes; choose a multiple"
             )
-        self.allotment = Allotment(allotted(config.rollout))
-        self.outcomes: dict[str, tuple[int, int]] = {}
+        self.checkpoints = Checkpoints(run / "checkpoints", config.checkpoints.keep)
+        self.newest = self.checkpoints.newest()
+        saved = Saved(Allotment(allotted(config.rollout))) if self.newest is None else self._saved(self.newest)
+        self.allotment = saved.allotment
+        self.outcomes = saved.outcomes
         """``SUITE/TASK`` to successes and episodes since the allotment, over all processes."""
+        self.envs = saved.envs
+        """How far each env of this process was when the newest rollout ended; none before the first."""
         compute = torch.bfloat16 if config.model.compute == "bfloat16" else torch.float32
         self.bundle = load(config.model.source, device=group.device, compute=compute)
         model = self.bundle.model
@@ -109,48 +112,41 @@ class Ppo:
         self.shared = group.mesh is None and not config.rollout.lag and replicas is None
         """Whether what acts has the tensors of what learns."""
         self.reader = QwenVlaPolicy.of(self.bundle if self.shared or replicas else copied(self.bundle))
-        self.stack = contextlib.ExitStack()
-        self.policy = self.reader if replicas is None else self._replicas(replicas)
+        self.policy = self.reader if replicas is None else stack.enter_context(contextlib.closing(self._replicas(replicas)))
+        self.thread = stack.enter_context(ThreadPoolExecutor(1, "vlarig-rollouts"))
         self.ahead: Future[Rollout] | None = None
         """The rollout that is collected while the model learns from the one before."""
         self.learner = Learner(model, config.optimizer, config.updates, group)
-        self.checkpoints = Checkpoints(run / "checkpoints", config.checkpoints.keep)
         self.evaluations = Evaluations(config.evaluation, config.iterations, self._stage, run, self.bundle, reporter)
         self.backbone_learns = not {"vision", "language"} <= set(config.model.frozen)
         self.collector = self._collector()  # refuses what cannot be before anything is written
 
     def run(self) -> Path:
         """Tune to the end; the folder of the tuned policy."""
-        newest = self.checkpoints.newest()
-        first = 0 if newest is None else resume(self.learner, newest)
+        first = 0 if self.newest is None else resume(self.learner, self.newest)
         self.group.wait()  # all have read the run's folder
         if self.group.first:
             self.folder.mkdir(parents=True, exist_ok=True)
             save_config(self.config, self.folder / CONFIG_FILE)
             self.reporter.start(first, self.config.iterations)
-        with self.stack, StopSignals() as stop, self.evaluations:
+        with StopSignals() as stop, self.evaluations:
             iteration = first
             while iteration < self.config.iterations:
-                iteration = self._iterations(iteration, newest, stop)
-                newest = None
+                iteration = self._iterations(iteration, stop)
         weights = full_weights(self.learner)
         if weights is not None:
             export(self.bundle, weights, self.folder / "policy", self._stage(self.config.iterations))
         self.group.wait()
         return self.folder / "policy"
 
-    def _iterations(self, iteration: int, newest: Path | None, stop: StopSignals) -> int:
-        """Iterate with one allotment of envs, from a checkpoint's where there is one; the number of the next iteration."""
-        saved = None if newest is None else self._saved(newest)
-        if saved is not None:
-            self.allotment, self.outcomes = saved.allotment, saved.outcomes
-            self.collector = self._collector()
+    def _iterations(self, iteration: int, stop: StopSignals) -> int:
+        """Iterate with one allotment of envs; the number of the next iteration."""
         if self.group.first:
             for suite, tasks in self.allotment.envs.items():
                 self.reporter.note(f"envs of {suite}: " + ", ".join(f"{task} {count}" for task, count in tasks.items()))
-        with self.collector, ThreadPoolExecutor(1, "vlarig-rollouts") as self.thread:
-            if saved is not None:
-                self.collector.go_on(saved.envs)
+        with self.collector:
+            if self.envs:
+                self.collector.go_on(self.envs)
             every = self.config.rollout.reallot_every
             while iteration < self.config.iterations:
                 if self.ahead is None and every is not None and iteration % every == 0 and self._reallot():
@@ -164,9 +160,7 @@ class Ppo:
         """The policy in processes of its own, which take what is learned as files."""
         model = self.config.model
         options = {"dtype": model.compute, "compute": model.compute}
-        policy = replicated_policy(f"qwen-vla:{model.source}", options, count)
-        self.stack.callback(policy.close)
-        return policy
+        return replicated_policy(f"qwen-vla:{model.source}", options, count)
 
     def _saved(self, checkpoint: Path) -> Saved:
         """This process's envs in a checkpoint.
@@ -207,7 +201,7 @@ class Ppo:
         first: dict[str, int] = {}
         for part in self.group.gather(self.collector.next_numbers()):
             first = {task: max(number, first.get(task, 0)) for task, number in (first | part).items()}
-        self.allotment, self.outcomes = Allotment(envs, first), {}
+        self.allotment, self.outcomes, self.envs = Allotment(envs, first), {}, []
         self.collector = self._collector()
         return True
 
@@ -250,7 +244,7 @@ class Ppo:
             rollout, version = self.collector.collect(), iteration
         else:
             seconds, rollout, version = 0.0, self.ahead.result(), iteration - 1
-        self.progress, self.ahead = self.collector.progress(), None
+        self.envs, self.ahead = self.collector.progress(), None
         if self.config.rollout.lag and iteration + 1 < self.config.iterations:
             seconds += self._sync(iteration)
             self.ahead = self.thread.submit(self.collector.collect)
@@ -308,7 +302,9 @@ class Ppo:
         sums: dict[str, float] = {}
         for number, part in enumerate(parts):
             policy, value = self._losses(batch, part)
-            loss = settings.value_weight * value.loss + (policy.loss if acts else 0.0 * policy.loss)
+            # 0 times the policy's loss, where only the value head learns: a gradient of zero, not none, so that every weight has a
+            # state in the optimiser, which a checkpoint needs.
+            loss = settings.value_weight * value.loss + float(acts) * policy.loss
             self.learner.backward(loss * len(part) / total, last=number == len(parts) - 1)
             measured = {
                 "losses/policy_loss": policy.loss,
@@ -379,19 +375,20 @@ class Ppo:
         }
 
     def _experience(self, rollout: Rollout) -> dict[str, float]:
-        """Success and length of the episodes that ended, over all processes."""
-        outcomes = [(task, int(each)) for task, own in rollout.success().items() for each in own]
-        lengths = [chunk.steps for chunk in rollout.chunks if chunk.ended]
-        every = [tuple(each) for part in self.group.gather(outcomes) for each in part]
-        steps = [each for part in self.group.gather(lengths) for each in part]
+        """Success and length of the episodes that ended, over all processes; they also count for the next allotment.
+
+        An episode that a rollout was cut in counts in the iteration that it ends in.
+        """
+        ends = [(chunk.task, int(chunk.reward), chunk.steps) for chunk in rollout.chunks if chunk.ended]
+        every = [each for part in self.group.gather(ends) for each in part]
         numbers = {"env/episodes": float(len(every))}
         if every:
             numbers |= {
-                "env/success_once": float(np.mean([each for _, each in every])),
-                "env/episode_len": float(np.mean(steps)),
+                "env/success_once": float(np.mean([success for _, success, _ in every])),
+                "env/episode_len": float(np.mean([steps for *_, steps in every])),
             }
-        for task in sorted({task for task, _ in every}):
-            own = [each for name, each in every if name == task]
+        for task in sorted({task for task, *_ in every}):
+            own = [success for name, success, _ in every if name == task]
             numbers[f"env/success_once/{task}"] = float(np.mean(own))
             successes, episodes = self.outcomes.get(task, (0, 0))
             self.outcomes[task] = successes + sum(own), episodes + len(own)
@@ -399,7 +396,7 @@ class Ppo:
 
     def _save(self, iteration: int) -> None:
         if iteration % self.config.checkpoints.every == 0 or iteration == self.config.iterations:
-            saved = Saved(self.allotment, self.outcomes, self.progress)
+            saved = Saved(self.allotment, self.outcomes, self.envs)
             self.checkpoints.save(self.learner, iteration, {self._envs_file: msgspec.msgpack.encode(saved)})
 
     @property
@@ -456,11 +453,5 @@ def check_stage(model: LearnedModel) -> None:
         TrainingError: It was not.
         PolicyError: There is no such checkpoint.
     """
-    if model.any_checkpoint:
-        return
-    trained = describe(model.source).trained
-    if not trained or trained[-1].stage not in ("sft", "ppo"):
-        made = f"by the stage {trained[-1].stage!r}" if trained else "by no stage of vlarig train"
-        raise TrainingError(
-            f"{model.source} was made {made}, and PPO goes on from a checkpoint of 'sft'; name one, or set model.any_checkpoint=true"
-        )
+    if not model.any_checkpoint:
+        refuse_other_stages(model.source, ("sft", "ppo"), "PPO goes on from a checkpoint of 'sft'")

@@ -59,7 +59,14 @@ class ConsoleReporter:
         """Numbers of a step."""
         for tracker in self._trackers:
             tracker.log(numbers, step)
-        names = ("train/loss", "train/samples_per_second", "eval/success")
+        names = (
+            "train/loss",
+            "train/samples_per_second",
+            "env/success_once",
+            "losses/kl_after",
+            "time/iteration",
+            "eval/success",
+        )
         shown = ", ".join(f"{name.partition('/')[2]} {numbers[name]:.4g}" for name in names if name in numbers)
         self._progress.update(self._task, completed=step, numbers=shown)
         if not self._console.is_terminal:

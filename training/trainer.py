@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any, Literal, Protocol, Self
 
 import torch
 import transformers
@@ -32,7 +32,7 @@ from ..policies.qwen_vla.inspection import describe
 from ..policies.qwen_vla.model import Batch, Context
 from .batches import Collator, MicroBatch, micro_batches, micro_batches_a_step, time_sampler
 from .checkpoints import Checkpoints, full_weights, resume
-from .config import BEFORE, ModelSettings, Settings, TrainConfig, TrainingError, differences, read_config, save_config
+from .config import BEFORE, ModelSettings, Settings, Stage, TrainConfig, TrainingError, differences, read_config, save_config
 from .evaluation import Evaluations, export
 from .learner import Learner
 from .parallel import Processes, processes
@@ -350,13 +350,21 @@ def check_stage(config: TrainConfig) -> None:
     source, before = config.model.source, BEFORE[config.stage]
     if source in PRESETS or config.model.any_checkpoint:
         return
+    wanted = f"a checkpoint of {before!r} or a preset" if before else "a preset (with model.backbone=... for a trained one)"
+    refuse_other_stages(source, (before,), f"{config.stage!r} goes on from {wanted}")
+
+
+def refuse_other_stages(source: str, stages: Sequence[Stage | Literal["ppo"] | None], wanted: str) -> None:
+    """Refuse a checkpoint that none of these stages made last; ``wanted`` says in words what goes on from them.
+
+    Raises:
+        TrainingError: None of them did.
+        PolicyError: There is no such checkpoint.
+    """
     trained = describe(source).trained
-    if not trained or trained[-1].stage != before:
+    if not trained or trained[-1].stage not in stages:
         made = f"by the stage {trained[-1].stage!r}" if trained else "by no stage of vlarig train"
-        wanted = f"a checkpoint of {before!r} or a preset" if before else "a preset (with model.backbone=... for a trained one)"
-        raise TrainingError(
-            f"{source} was made {made}, and {config.stage!r} goes on from {wanted}; name one, or set model.any_checkpoint=true"
-        )
+        raise TrainingError(f"{source} was made {made}, and {wanted}; name one, or set model.any_checkpoint=true")
 
 
 def loaded(settings: ModelSettings, robots: Sequence[Embodiment], device: torch.device) -> LoadedPolicy:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from kept_numbers import Numbers
 from processes import workers_of
 from reaching import clone
 from safetensors.torch import load_file
@@ -41,30 +42,6 @@ SHORT = (
     "checkpoints.keep=9",
     "track=[]",
 )
-
-
-class Numbers:
-    """A reporter that keeps what it gets."""
-
-    def __init__(self) -> None:
-        self.numbers: dict[int, dict[str, float]] = {}
-        self.notes: list[str] = []
-
-    def start(self, step: int, steps: int) -> None:
-        self.first = step
-
-    def report(self, step: int, numbers: dict[str, float]) -> None:
-        self.numbers.setdefault(step, {}).update(numbers)
-
-    def note(self, sentence: str) -> None:
-        self.notes.append(sentence)
-
-    def without_times(self) -> dict[int, dict[str, str]]:
-        """Also what is no number is equal to itself."""
-        return {
-            step: {name: repr(value) for name, value in numbers.items() if not name.startswith("time/")}
-            for step, numbers in self.numbers.items()
-        }
 
 
 @pytest.fixture(scope="module")

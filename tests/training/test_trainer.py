@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from demonstrations import Mixed, Random, Squares
+from kept_numbers import Numbers
 from safetensors.torch import load_file
 from training_process import OVERRIDES, configuration
 
@@ -29,24 +30,6 @@ from vlarig.policies.qwen_vla.policy import QwenVlaPolicy
 from vlarig.training.batches import Collator
 from vlarig.training.config import TrainConfig, TrainingError, read_config
 from vlarig.training.trainer import Stopped, train
-
-
-class Numbers:
-    """A reporter that keeps what it gets."""
-
-    def __init__(self) -> None:
-        self.first = -1
-        self.numbers: dict[int, dict[str, float]] = {}
-        self.notes: list[str] = []
-
-    def start(self, step: int, steps: int) -> None:
-        self.first = step
-
-    def report(self, step: int, numbers: dict[str, float]) -> None:
-        self.numbers.setdefault(step, {}).update(numbers)
-
-    def note(self, sentence: str) -> None:
-        self.notes.append(sentence)
 
 
 def trained(config: TrainConfig, run: Path, stream: Any = None) -> Numbers:
