@@ -1,12 +1,15 @@
-"""Advantages against closed forms, against the sum that defines them, and at the seams of episodes."""
+"""Advantages against closed forms, the sum that defines them and Stable-Baselines3's buffer, and at the seams of episodes."""
 
 from __future__ import annotations
 
 import math
+import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from third_party.environments import HERE, environment
 from torch import Tensor
 
 from vlarig.rl.gae import gae, normalized
@@ -62,3 +65,20 @@ def test_normalised_advantages_have_mean_zero_and_deviation_one() -> None:
     assert float(found.mean()) == pytest.approx(0, abs=1e-7)
     assert float(found.std(correction=0)) == pytest.approx(1)
     assert normalized(torch.full((2, 2), 3.0), 3.0, 0.0).abs().max() == 0
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_stable_baselines3_finds_the_same(tmp_path: Path) -> None:
+    """With values beyond some ends, as at a time limit, and without."""
+    rewards, values, following, ended = rollout(2, envs=16, chunks=64)
+    beyond = torch.where(ended & (torch.arange(64) % 2 == 0), 0.3, following)
+    given = {"rewards": rewards, "values": values, "beyond": beyond, "ended": ended, "last": following[:, -1]}
+    np.savez(tmp_path / "rollout.npz", gamma=0.99, decay=0.95, **{name: each.numpy() for name, each in given.items()})
+    script = HERE / "stable_baselines_advantages.py"
+    python = environment("stable_baselines", with_torch=True)
+    subprocess.run([python, script, tmp_path / "rollout.npz", tmp_path / "found.npz"], check=True)
+    ours = gae(rewards, values, beyond, ended, 0.99, 0.95)
+    with np.load(tmp_path / "found.npz") as theirs:
+        np.testing.assert_allclose(ours.advantages, theirs["advantages"], atol=1e-5)
+        np.testing.assert_allclose(ours.returns, theirs["returns"], atol=1e-5)
