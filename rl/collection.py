@@ -22,6 +22,7 @@ from ..envs.api import Protocol as EnvProtocol
 from ..envs.errors import VlarigError
 from ..harness.engine import Progress, Transition
 from ..harness.machines.fleets import Fleet, LocalFleet, listed_fleet
+from ..harness.machines.ray_fleet import RayFleet
 from ..harness.rollouts import Rollouts, check_learnable, training_stream
 from ..policies.api import Policy, Recorded, Request
 from ..policies.batching import n_action_steps_for
@@ -120,11 +121,13 @@ class Saved:
         allotment: Which they are.
         outcomes: ``SUITE/TASK`` to successes and episodes since the allotment.
         envs: How far each is.
+        best: Success of the best iteration's episodes.
     """
 
     allotment: Allotment
     outcomes: dict[str, tuple[int, int]] = field(default_factory=dict)
     envs: list[SavedEnv] = field(default_factory=list)
+    best: float = 0.0
 
 
 def allotted(settings: RolloutSettings, success: Mapping[str, float] | None = None) -> dict[str, dict[str, int]]:
@@ -135,7 +138,8 @@ def allotted(settings: RolloutSettings, success: Mapping[str, float] | None = No
         success: ``SUITE/TASK`` to a rate that was measured since; the settings' by default.
 
     Raises:
-        VlarigError: A suite or task does not exist, there are fewer envs than tasks, or the success of a task is not known.
+        VlarigError: A suite or task does not exist, there are fewer envs than tasks, the success of a task is not known, or the
+            settings' is 0 for all.
     """
     tasks = [f"{name}/{task.name}" for name in settings.suites for task in load_suite(name).tasks]
     unknown = set(settings.tasks) - {task.partition("/")[2] for task in tasks}
@@ -147,6 +151,11 @@ def allotted(settings: RolloutSettings, success: Mapping[str, float] | None = No
     if missing:
         raise VlarigError(
             f"rollout.success does not say how well {missing[0]!r} is done; name a sweep of every task, or its rate"
+        )
+    if known is not None and success is None and not any(known[task] for task in chosen):
+        raise VlarigError(
+            "rollout.success is 0 for every task, and where no episode succeeds there is no reward to learn from; clone the tasks "
+            "first, or choose tasks that the policy sometimes does"
         )
     counts: dict[str, dict[str, int]] = {}
     for task, count in allot(settings.envs, {task: 0.0 if known is None else known[task] for task in chosen}).items():
@@ -308,6 +317,8 @@ def find_fleet(settings: RolloutSettings) -> Fleet:
     Raises:
         VlarigError: One that is named is no env server, or cannot be reached.
     """
+    if settings.placement == "ray":
+        return RayFleet(settings.workers)
     named = listed_fleet(settings.hosts, None, settings.hosts_token_file, settings.hosts_ca_file, settings.workers, None)
     return named or LocalFleet(settings.workers)
 

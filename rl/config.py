@@ -88,6 +88,8 @@ class RolloutSettings(Settings):
     one. A run that was interrupted then goes on with a rollout of the newest weights, so not to the bit."""
     workers: Count | None = None
     """Simulator processes; one a core by default."""
+    placement: Literal["local", "ray"] = "local"
+    """Where simulators and replicas run: on this machine (simulators also on ``hosts``), or on the Ray cluster of ``RAY_ADDRESS``."""
     hosts: tuple[str, ...] = ()
     """Machines on which to simulate instead of this one, each with ``vlarig serve-envs`` (section 4.2: the remote benchmark server)."""
     hosts_token_file: Path | None = None
@@ -117,6 +119,8 @@ class RolloutSettings(Settings):
     def _whole(self) -> Self:
         if self.steps < self.n_action_steps:
             raise ValueError(f"an epoch of {self.steps} steps has no chunk of {self.n_action_steps}; make steps larger")
+        if self.placement == "ray" and self.hosts:
+            raise ValueError("hosts are named beside placement=ray, which finds its own; leave out one of them")
         return self
 
 
@@ -151,6 +155,8 @@ class PpoSettings(Settings):
     printed, RLinf has none."""
     value_warmup: Annotated[int, Field(ge=0)] = 0
     """Iterations in which the value head alone learns; not printed, RLinf: 0."""
+    shuffle_rewards: bool = False
+    """A control: rewards are dealt to the ends of the rollout's episodes by chance. Nothing but chance is to rise then."""
     old_log_probabilities: Literal["rollout", "trainer"] = "rollout"
     """Whose log-probabilities a ratio's denominator is: as they were when the chunk was drawn, or computed again by the trainer before
     the first epoch. They differ by rounding where rollout and training compute in other precisions or batches."""
@@ -161,6 +167,8 @@ class Collapse(Settings):
 
     kl: Positive | None = None
     """Divergence after an iteration, over all its chunks."""
+    success: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Success of an iteration's episodes, as a share of the best iteration's, below which the run ends."""
 
 
 class PpoConfig(Settings):

@@ -20,6 +20,8 @@ import transformers
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
+from ..harness.machines.ray_fleet import connected
+from ..harness.machines.ray_replicas import ray_replicas
 from ..harness.replicas import replicated_policy
 from ..policies.api import Policy
 from ..policies.qwen_vla.acceleration import choose_kernels
@@ -100,6 +102,8 @@ class Ppo:
         self.allotment = saved.allotment
         self.outcomes = saved.outcomes
         """``SUITE/TASK`` to successes and episodes since the allotment, over all processes."""
+        self.best = saved.best
+        """Success of the best iteration's episodes."""
         self.envs = saved.envs
         """How far each env of this process was when the newest rollout ended; none before the first."""
         compute = torch.bfloat16 if config.model.compute == "bfloat16" else torch.float32
@@ -108,6 +112,8 @@ class Ppo:
         choose_kernels(model, group.device)
         model.freeze(*config.model.frozen)
         model.checkpoint_activations(*config.model.checkpointed)
+        if config.rollout.placement == "ray":
+            stack.enter_context(connected())
         replicas = config.rollout.replicas
         self.shared = group.mesh is None and not config.rollout.lag and replicas is None
         """Whether what acts has the tensors of what learns."""
@@ -160,7 +166,8 @@ class Ppo:
         """The policy in processes of its own, which take what is learned as files."""
         model = self.config.model
         options = {"dtype": model.compute, "compute": model.compute}
-        return replicated_policy(f"qwen-vla:{model.source}", options, count)
+        make = ray_replicas if self.config.rollout.placement == "ray" else replicated_policy
+        return make(f"qwen-vla:{model.source}", options, count)
 
     def _saved(self, checkpoint: Path) -> Saved:
         """This process's envs in a checkpoint.
@@ -210,7 +217,7 @@ class Ppo:
         began = time.perf_counter()
         rollout, version, seconds = self._collect(iteration)
         collected = time.perf_counter()
-        batch = self._batch(rollout)
+        batch = self._batch(rollout, iteration)
         losses = self._update(batch, iteration)
         after = self._divergence(batch)
         done = time.perf_counter()
@@ -257,10 +264,14 @@ class Ppo:
         self.policy.load_weights(version, {} if self.shared else {name: whole(weight) for name, weight in trained.items()})
         return time.perf_counter() - began
 
-    def _batch(self, rollout: Rollout) -> Batch:
+    def _batch(self, rollout: Rollout, iteration: int) -> Batch:
         """Advantages and returns (section 4.2: over chunks)."""
-        settings = self.config.ppo
-        found = gae(rollout.rewards, rollout.values, rollout.following, rollout.ended, settings.gamma, settings.decay)
+        settings, rewards = self.config.ppo, rollout.rewards
+        if settings.shuffle_rewards:
+            rng = np.random.default_rng((self.config.seed, iteration, self.group.rank))
+            rewards = rewards.clone()
+            rewards[rollout.ended] = torch.from_numpy(rng.permutation(rewards[rollout.ended].numpy()))
+        found = gae(rewards, rollout.values, rollout.following, rollout.ended, settings.gamma, settings.decay)
         advantages = found.advantages.flatten()
         if settings.normalize:
             advantages = normalized(advantages, *self._moments(advantages))
@@ -383,10 +394,9 @@ class Ppo:
         every = [each for part in self.group.gather(ends) for each in part]
         numbers = {"env/episodes": float(len(every))}
         if every:
-            numbers |= {
-                "env/success_once": float(np.mean([success for _, success, _ in every])),
-                "env/episode_len": float(np.mean([steps for *_, steps in every])),
-            }
+            success = float(np.mean([success for _, success, _ in every]))
+            numbers |= {"env/success_once": success, "env/episode_len": float(np.mean([steps for *_, steps in every]))}
+            self.best = max(self.best, success)
         for task in sorted({task for task, *_ in every}):
             own = [success for name, success, _ in every if name == task]
             numbers[f"env/success_once/{task}"] = float(np.mean(own))
@@ -396,7 +406,7 @@ class Ppo:
 
     def _save(self, iteration: int) -> None:
         if iteration % self.config.checkpoints.every == 0 or iteration == self.config.iterations:
-            saved = Saved(self.allotment, self.outcomes, self.envs)
+            saved = Saved(self.allotment, self.outcomes, self.envs, self.best)
             self.checkpoints.save(self.learner, iteration, {self._envs_file: msgspec.msgpack.encode(saved)})
 
     @property
@@ -417,6 +427,12 @@ class Ppo:
             raise TrainingError(
                 f"iteration {iteration} went {numbers['losses/kl_after']:.3g} away from its rollout's policy, more than collapse.kl "
                 f"{most:g}; lower optimizer.expert.lr, or set ppo.target_kl"
+            )
+        least, success = self.config.collapse.success, numbers.get("env/success_once", self.best)
+        if least is not None and success < least * self.best:
+            raise TrainingError(
+                f"iteration {iteration} succeeded in {success:.1%} of its episodes, less than collapse.success {least:g} of the best "
+                f"iteration's {self.best:.1%}; lower optimizer.expert.lr, and begin again from {self.folder / 'best'} or a checkpoint"
             )
 
 

@@ -22,6 +22,8 @@ from vlarig.harness.runtimes.runtime import Runtime, add_runtime, find_runtime
 
 TESTS = Path(__file__).parent
 
+pytest_plugins = ["ray_cluster"]
+
 #: Simulators' data files beside the checkout, where a machine has them.
 SHARED_ASSETS = TESTS.parents[1] / "shared" / "assets"
 

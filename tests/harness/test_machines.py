@@ -22,6 +22,7 @@ import pytest
 from certificates import certificates
 from comparing import comparable, results
 from conftest import Cli
+from neighbour import Neighbour
 from processes import workers_of
 from toy.policies import ImageReader, SlowImageReader
 from websockets.asyncio.client import ClientConnection, connect
@@ -42,43 +43,6 @@ from vlarig.harness.machines.remote_machines import MachineBusyError, RemoteMach
 from vlarig.results.ledger import Ledger
 
 pytestmark = pytest.mark.usefixtures("toy_home")
-
-
-class Neighbour:
-    """``vlarig serve-envs`` in a process of its own: another machine, from a sweep's view."""
-
-    def __init__(self, *words: str, **variables: str) -> None:
-        self._words, self._variables = words, variables
-        self.start(0)
-
-    def start(self, port: int) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "vlarig.harness", "serve-envs", "--port", str(port), "--workers", "2", *self._words],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=os.environ | self._variables,
-        )
-        assert self.process.stdout is not None
-        self.output = self.process.stdout.readline()
-        found = re.search(r"at (wss?)://[^ ]*:([0-9]+):", self.output)
-        if found is None:
-            self.process.wait(30)
-            assert self.process.stderr is not None
-            self.output = self.process.stderr.read()
-            return
-        self.port = int(found[2])
-        self.host = f"{found[1]}://127.0.0.1:{self.port}"
-
-    def kill(self) -> None:
-        self.process.kill()
-        self.process.wait(30)
-
-    def end(self) -> str:
-        """Stop it; returns its standard error."""
-        self.process.terminate()
-        _, errors = self.process.communicate(timeout=30)
-        return errors
 
 
 @pytest.fixture

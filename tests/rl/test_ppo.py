@@ -12,62 +12,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from kept_numbers import Numbers
 from processes import workers_of
-from reaching import clone
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tuning import SHORT, tuned, weights
 
 from vlarig.envs.errors import VlarigError
 from vlarig.harness.cli import main
 from vlarig.rl.collection import Collector, Rollout
-from vlarig.rl.config import PpoConfig, read_ppo_config
-from vlarig.rl.ppo import tune
+from vlarig.rl.config import read_ppo_config
 from vlarig.training.config import TrainingError
-
-#: A few short episodes.
-SHORT = (
-    "model.source=sft/policy",
-    "model.compute=float32",
-    "rollout.suites=['seen']",
-    "rollout.envs=4",
-    "rollout.epochs=2",
-    "rollout.steps=24",
-    "rollout.n_action_steps=8",
-    "rollout.workers=1",
-    "ppo.minibatch=8",
-    "ppo.micro_batch=8",
-    "optimizer.expert.lr=1e-3",
-    "iterations=3",
-    "checkpoints.keep=9",
-    "track=[]",
-)
-
-
-@pytest.fixture(scope="module")
-def cloned(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A policy that arrives beside the goal."""
-    return clone(tmp_path_factory.mktemp("sft"))
-
-
-@pytest.fixture
-def home(cloned: Path, toy_home: Path) -> None:
-    """A working directory in which it is ``sft/policy``."""
-    shutil.copytree(cloned, Path("sft", "policy"))
-
-
-def configuration(*overrides: str) -> PpoConfig:
-    return read_ppo_config(None, (*SHORT, *overrides))
-
-
-def tuned(run: Path, *overrides: str) -> Numbers:
-    reporter = Numbers()
-    tune(configuration(*overrides), run, reporter)
-    return reporter
-
-
-def weights(run: Path) -> dict[str, torch.Tensor]:
-    return load_file(run / "policy" / "model.safetensors")
 
 
 def test_the_default_is_the_papers_recipe() -> None:
@@ -185,6 +139,24 @@ def test_divergence_can_end_an_epoch_and_a_run(home: None) -> None:
         tuned(Path("ended"), *wild, "collapse.kl=1e-6")
 
 
+def test_a_run_ends_where_success_collapses(home: None) -> None:
+    wild = ["optimizer.expert.lr=3e-1", "rollout.envs=16", "iterations=8"]
+    with pytest.raises(TrainingError, match=r"less than collapse.success 0.9 of the best iteration's \d+.\d%; lower"):
+        tuned(Path("run"), *wild, "collapse.success=0.9")
+
+
+def test_shuffled_rewards_are_the_same_ones_at_other_ends(home: None) -> None:
+    """The first rollout is the same; what is learned of it is not."""
+    many = ["rollout.envs=16", "iterations=1"]
+    true, shuffled = (
+        tuned(Path("true"), *many).numbers[1],
+        tuned(Path("shuffled"), *many, "ppo.shuffle_rewards=true").numbers[1],
+    )
+    assert shuffled["env/success_once"] == true["env/success_once"]
+    assert shuffled["rollout/rewards"] == true["rollout/rewards"]
+    assert shuffled["losses/policy_loss"] != true["losses/policy_loss"]
+
+
 def test_the_value_head_may_learn_first(home: None) -> None:
     numbers = tuned(Path("run"), "ppo.value_warmup=2", "optimizer.value_head.lr=1e-2").numbers
     assert numbers[2]["losses/kl_after"] == pytest.approx(0, abs=1e-8)
@@ -199,6 +171,10 @@ def test_the_value_head_may_learn_first(home: None) -> None:
         (["rollout.tasks=['fly']"], "'fly' is a task of none of seen"),
         (["rollout.groups=3"], "4 envs cannot be put into 3 equal groups"),
         (["rollout.success={'seen/reach_red' = 0.5}"], "rollout.success does not say how well 'seen/reach_blue' is done"),
+        (
+            ["rollout.success={'seen/reach_red' = 0, 'seen/reach_blue' = 0}"],
+            "rollout.success is 0 for every task, and where no episode succeeds there is no reward to learn from",
+        ),
         (["rollout.steps=4"], "an epoch of 4 steps has no chunk of 8"),
         (["model.frozen=['value_head']"], "model.frozen names value_head, which PPO needs"),
         (["rollout.protocols={seen = 'ensembled'}", "rollout.n_action_steps=1"], "combines overlapping chunks of the policy"),
@@ -207,6 +183,14 @@ def test_the_value_head_may_learn_first(home: None) -> None:
 def test_what_cannot_be_is_refused_before_the_first_rollout(home: None, overrides: list[str], says: str) -> None:
     with pytest.raises(VlarigError, match=says):
         tuned(Path("run"), *overrides)
+    assert not Path("run").exists()
+
+
+def test_a_checkpoint_without_a_value_head_is_refused(home: None) -> None:
+    file = Path("sft/policy/model.safetensors")
+    save_file({name: weight for name, weight in load_file(file).items() if "value_head" not in name}, file)
+    with pytest.raises(VlarigError, match="value_head"):
+        tuned(Path("run"))
     assert not Path("run").exists()
 
 
