@@ -21,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from transformers import PreTrainedTokenizerFast
 
 from ..envs.errors import VlarigError
+from ..policies.qwen_vla.backbone import BackboneInputs
 from ..policies.qwen_vla.config import ModelConfig
 from ..policies.qwen_vla.flow import Beta, SigmoidNormal, TimeSampler
 from ..policies.qwen_vla.inputs import InputBuilder, Prompted
@@ -28,9 +29,9 @@ from ..policies.qwen_vla.layout import ActionLayout
 from ..policies.qwen_vla.model import Batch, Chunks
 from ..policies.qwen_vla.moments import Moment, Role, prompt_of, state_of
 from ..policies.qwen_vla.normalization import DatasetStatistics, find_statistics, normalize
+from ..policies.qwen_vla.tensors import changed
 from .config import TimeSettings, TrainConfig, TrainingError
 from .samples import ActionSample, LanguageSample, Sample, Stream
-from .states import key_of
 
 
 @dataclass(frozen=True)
@@ -38,26 +39,36 @@ class MicroBatch:
     """Samples that a process learns from at a time.
 
     Attributes:
-        batch: For the model.
+        prompts: For the backbone: tensors, or the prompts themselves where its states are kept (:mod:`.states`).
+        chunks: The chunks of those that have one.
         names: The samples' names.
         chunk_names: The names of those that have a chunk to learn, once for each draw.
         tokens: How many tokens of answers they have to learn.
         marks: How many marks of pictures.
-        length: Tokens of all prompts, padding included.
-        keys: What each prompt is known by, see :mod:`.states`; empty where states are not kept.
     """
 
-    batch: Batch
+    prompts: BackboneInputs | tuple[Prompted, ...]
+    chunks: Chunks | None
     names: tuple[str, ...]
     chunk_names: tuple[str, ...]
     tokens: int
     marks: float
-    length: int
-    keys: tuple[bytes, ...] = ()
+
+    @property
+    def batch(self) -> Batch:
+        """For the model.
+
+        Raises:
+            TypeError: States are kept, which have to be found first.
+        """
+        if isinstance(self.prompts, tuple):
+            raise TypeError("the states of these prompts are kept; find them first")
+        return Batch(self.prompts, self.chunks)
 
     def pin_memory(self) -> MicroBatch:
         """The same in pinned memory; a DataLoader calls it."""
-        return dataclasses.replace(self, batch=self.batch.pin_memory())
+        prompts = self.prompts if isinstance(self.prompts, tuple) else self.prompts.pin_memory()
+        return dataclasses.replace(self, prompts=prompts, chunks=changed(self.chunks, Tensor.pin_memory))
 
 
 def time_sampler(settings: TimeSettings) -> TimeSampler:
@@ -90,7 +101,7 @@ class Collator:
         seed: The training's.
         pictures: Whether prompts have their pictures.
         draws: Flow times and noises that are drawn for each chunk.
-        keyed: Whether prompts get keys, because a frozen backbone's states of them are kept.
+        keep_states: Whether a frozen backbone's states are kept, so that only prompts that are new to it become tensors, and later.
         answers: Whether conversations have their answers.
         by_language: Whether the language model learns their marks, too.
     """
@@ -104,7 +115,7 @@ class Collator:
         seed: int,
         pictures: bool = True,
         draws: int = 1,
-        keyed: bool = False,
+        keep_states: bool = False,
         answers: bool = True,
         by_language: bool = True,
     ) -> None:
@@ -115,7 +126,7 @@ class Collator:
         self._seed = seed
         self._pictures = pictures
         self._draws = draws
-        self._keyed = keyed
+        self._keep_states = keep_states
         self._answers = answers
         self._by_language = by_language
 
@@ -129,7 +140,7 @@ class Collator:
         for index, (position, sample) in enumerate(samples):
             try:
                 if isinstance(sample, LanguageSample):
-                    if self._keyed:
+                    if self._keep_states:
                         raise TrainingError("it is vision-language data, which teach a frozen backbone nothing; leave them out")
                     prompts.append(sample.conversation)
                     continue
@@ -138,17 +149,15 @@ class Collator:
                 chunks += [(index, chunk) for chunk in self._chunks(moment, sample.actions, position)]
             except VlarigError as error:
                 raise TrainingError(f"the sample {sample.name!r} does not fit: {error}") from None
-        inputs = self._inputs.build(prompts, answers=self._answers, by_language=self._by_language)
+        named = tuple(sample.name for _, sample in samples)
+        chunk_names = tuple(samples[index][1].name for index, _ in chunks)
         learned = self._together(chunks) if chunks else None
-        return MicroBatch(
-            batch=Batch(inputs, learned),
-            names=tuple(sample.name for _, sample in samples),
-            chunk_names=tuple(samples[index][1].name for index, _ in chunks),
-            tokens=0 if inputs.targets is None else len(inputs.targets),
-            marks=0.0 if inputs.marked is None else float(inputs.marked.words.shares.sum()),
-            length=inputs.input_ids.numel(),
-            keys=tuple(key_of(prompt) for prompt in prompts if isinstance(prompt, Prompted)) if self._keyed else (),
-        )
+        if self._keep_states:
+            return MicroBatch(tuple(prompts), learned, named, chunk_names, 0, 0.0)
+        inputs = self._inputs.build(prompts, answers=self._answers, by_language=self._by_language)
+        tokens = 0 if inputs.targets is None else len(inputs.targets)
+        marks = 0.0 if inputs.marked is None else float(inputs.marked.words.shares.sum())
+        return MicroBatch(inputs, learned, named, chunk_names, tokens, marks)
 
     def _moment(self, sample: ActionSample) -> Moment:
         embodiment = sample.embodiment

@@ -3,17 +3,20 @@
 Cloning needs many prompts rather than many flow times of each, and with ``small`` on a CPU reading a prompt costs more than the forward
 and the backward pass of the expert at a flow time.
 
-A prompt is known by a hash of its words and pictures, so states are never those of another one. Each process has its own two files: the
-states and positions of all prompts one after another, and an index of :data:`ENTRY` for each. The index is written last: what it
-names is whole.
+A prompt is known by a hash of its words and pictures, so states are never those of another one. Each process has two files that it
+alone writes: the states and positions of the prompts that it has read, one after another, and an index of :data:`ENTRY` for each. The
+index is written last: what it names is whole. What a process has read in a step, all of them have from the next step on, whatever their
+speed: a training gives the same bits again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,8 +25,8 @@ from torch import Tensor
 from ..policies.qwen_vla.inputs import Prompted
 from ..policies.qwen_vla.model import Context
 
-#: A prompt's hash, where its states begin in the other file, and how many tokens it has.
-ENTRY = np.dtype([("key", "V16"), ("offset", "<u8"), ("tokens", "<u4")])
+#: A prompt's hash, the step that it was read in, where its states begin in the other file, and how many tokens it has.
+ENTRY = np.dtype([("key", "V16"), ("step", "<u4"), ("offset", "<u8"), ("tokens", "<u4")])
 
 
 def key_of(prompt: Prompted) -> bytes:
@@ -35,8 +38,16 @@ def key_of(prompt: Prompted) -> bytes:
     return whole.digest()
 
 
+class Place(NamedTuple):
+    """Where the states of a prompt are: in whose file, from which byte on, and for how many tokens."""
+
+    rank: int
+    offset: int
+    tokens: int
+
+
 class KeptStates:
-    """Those of one process of a training.
+    """Those that one process of a training has at hand.
 
     They are kept in half precision, ``float16``, and in ``bfloat16`` where the model computes in it; what is read for the first time is
     rounded alike, so that the second time gives the same numbers.
@@ -50,52 +61,83 @@ class KeptStates:
 
     def __init__(self, folder: Path, rank: int, width: int, compute: torch.dtype) -> None:
         folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._rank = rank
         self._width = width
         self._compute = compute
         self._half = torch.bfloat16 if compute == torch.bfloat16 else torch.float16
-        self._states, self._index = (folder / f"{rank}.{kind}" for kind in ("states", "index"))
-        for path in (self._states, self._index):
+        for path in (self._states(rank), self._index(rank)):
             path.touch()
-        whole = self._index.stat().st_size // ENTRY.itemsize
-        os.truncate(self._index, whole * ENTRY.itemsize)  # of an entry that was cut by a crash
-        entries = np.fromfile(self._index, ENTRY)
-        self._places = {entry["key"].tobytes(): (int(entry["offset"]), int(entry["tokens"])) for entry in entries}
+        whole = self._index(rank).stat().st_size // ENTRY.itemsize
+        os.truncate(self._index(rank), whole * ENTRY.itemsize)  # of an entry that was cut by a crash
+        self._places: dict[bytes, Place] = {}
+        self._taken: dict[int, int] = {}
+        """How many entries of each other process's index are among the places."""
+        self._take(rank, np.fromfile(self._index(rank), ENTRY))
 
     def __len__(self) -> int:
         """How many prompts are known."""
         return len(self._places)
 
-    def context(self, keys: Sequence[bytes], read: Callable[[], Context]) -> Context:
+    def context(self, prompts: Sequence[Prompted], step: int, read: Callable[[list[Prompted]], Context]) -> Context:
         """What the backbone makes of prompts, on the CPU.
 
         Args:
-            keys: Theirs, by :func:`key_of`.
-            read: Lets the backbone read them all; called where one of them is not known yet.
+            prompts: The prompts.
+            step: The training's present step.
+            read: Lets the backbone read prompts; called with those that are not known yet, where there are any.
         """
+        keys = [key_of(prompt) for prompt in prompts]
         if not self._places.keys() >= set(keys):
-            self._keep(keys, read())
-        with self._states.open("rb") as file:
-            found = [self._read(file.fileno(), *self._places[key]) for key in keys]
+            self._take_from_others(step)
+            unknown = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in self._places}
+            if unknown:
+                self._keep(list(unknown), step, read(list(unknown.values())))
+        places = [self._places[key] for key in keys]
+        with contextlib.ExitStack() as stack:
+            files = {
+                rank: stack.enter_context(self._states(rank).open("rb")).fileno() for rank in {each.rank for each in places}
+            }
+            found = [self._read(files[place.rank], place) for place in places]
         return Context.padded([states for states, _ in found], [positions for _, positions in found])
 
-    def _keep(self, keys: Sequence[bytes], context: Context) -> None:
+    def _states(self, rank: int) -> Path:
+        return self._folder / f"{rank}.states"
+
+    def _index(self, rank: int) -> Path:
+        return self._folder / f"{rank}.index"
+
+    def _take_from_others(self, step: int) -> None:
+        """Take what other processes have read before this step. By now that is written: a step's end waits for all of them."""
+        for path in self._folder.glob("*.index"):
+            rank = int(path.stem)
+            if rank != self._rank:
+                entries = np.fromfile(path, ENTRY, offset=self._taken.get(rank, 0) * ENTRY.itemsize)
+                later = np.flatnonzero(entries["step"] >= step)
+                self._take(rank, entries[: later[0]] if len(later) else entries)
+
+    def _take(self, rank: int, entries: np.ndarray) -> None:
+        for entry in entries:
+            self._places.setdefault(entry["key"].tobytes(), Place(rank, int(entry["offset"]), int(entry["tokens"])))
+        self._taken[rank] = self._taken.get(rank, 0) + len(entries)
+
+    def _keep(self, keys: Sequence[bytes], step: int, context: Context) -> None:
         states, valid, positions = context.states.detach().to(self._half).cpu(), context.valid.cpu(), context.positions.cpu()
         entries = []
-        with self._states.open("ab") as file:
+        with self._states(self._rank).open("ab") as file:
             for index, key in enumerate(keys):
-                if key in self._places:
-                    continue
                 own = valid[index]
-                self._places[key] = (file.tell(), int(own.sum()))
+                entries.append((key, step, file.tell(), int(own.sum())))
                 file.write(states[index, own].contiguous().view(torch.uint8).numpy().data)
                 file.write(positions[:, index, own].T.to(torch.int32).contiguous().numpy().data)
-                entries.append((key, *self._places[key]))
-        with self._index.open("ab") as file:
+        with self._index(self._rank).open("ab") as file:
             file.write(np.array(entries, ENTRY).data)
+        self._take(self._rank, np.array(entries, ENTRY))
 
-    def _read(self, file: int, offset: int, tokens: int) -> tuple[Tensor, Tensor]:
+    def _read(self, file: int, place: Place) -> tuple[Tensor, Tensor]:
         """States ``[S, D]`` and positions ``int64[3, S]`` of a prompt."""
-        size = tokens * self._width * 2
-        data = bytearray(os.pread(file, size + tokens * 3 * 4, offset))
-        states = torch.frombuffer(data, dtype=self._half, count=tokens * self._width).reshape(tokens, self._width)
-        return states.to(self._compute), torch.frombuffer(data, dtype=torch.int32, offset=size).reshape(tokens, 3).T.long()
+        count = place.tokens * self._width
+        data = bytearray(os.pread(file, count * 2 + place.tokens * 3 * 4, place.offset))
+        states = torch.frombuffer(data, dtype=self._half, count=count).reshape(place.tokens, self._width)
+        positions = torch.frombuffer(data, dtype=torch.int32, offset=count * 2).reshape(place.tokens, 3)
+        return states.to(self._compute), positions.T.long()

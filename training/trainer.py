@@ -28,6 +28,7 @@ from ..policies.qwen_vla.backbone import load_backbone
 from ..policies.qwen_vla.checkpoint import LoadedPolicy, load
 from ..policies.qwen_vla.config import PRESETS, ModelConfig
 from ..policies.qwen_vla.description import TrainedStage
+from ..policies.qwen_vla.inputs import InputBuilder, Prompted
 from ..policies.qwen_vla.inspection import describe
 from ..policies.qwen_vla.model import Batch, Context
 from .batches import Collator, MicroBatch, micro_batches, micro_batches_a_step, time_sampler
@@ -134,6 +135,7 @@ class Trainer:
         self.evaluations = Evaluations(config.evaluation, config.steps, self._stage, run, self.bundle, reporter)
         width = self.bundle.description.config.text["hidden_size"]
         kept = config.model.keep_states
+        self.inputs = InputBuilder(self.bundle.description.config, self.bundle.tokenizer)
         self.states = KeptStates(run / "states", group.rank, width, model.compute) if kept else None
         self.measured: Measured | None = None
         self._waited = 0.0
@@ -215,19 +217,21 @@ class Trainer:
         device = self.group.device
         weights = torch.tensor(self._weights, device=device)
         shares = 1 / torch.tensor(counts, device=device).clamp(min=1)
-        totals, each = torch.zeros(3, device=device), []
+        totals, each, length = torch.zeros(3, device=device), [], 0
         for index, one in enumerate(micro):
-            losses = self.learner.model(self._with_states(one).to(device, non_blocking=True))
+            batch = self._batch(one, step)
+            losses = self.learner.model(batch.to(device, non_blocking=True))
             means = torch.stack([getattr(losses, name).sum for name in LOSSES]) * shares
             self.learner.backward((weights * means).sum(), last=index == len(micro) - 1)
             totals += means.detach()
             each.append(losses.each)
+            length += batch.inputs.valid.numel()
         norms = self.learner.update(step)
         return Measured(
             step=step,
             names=tuple(name for one in micro for name in one.names),
             chunk_names=tuple(name for one in micro for name in one.chunk_names),
-            tokens=sum(one.length for one in micro),
+            tokens=length,
             waited=self._waited,
             moment=time.perf_counter(),
             each=torch.cat(each),
@@ -236,16 +240,15 @@ class Trainer:
             rates=self.learner.rates(),
         )
 
-    def _with_states(self, micro: MicroBatch) -> Batch:
-        """The batch, with the states of its prompts where these are kept."""
-        if self.states is None:
+    def _batch(self, micro: MicroBatch, step: int) -> Batch:
+        """What the model learns from: prompts, or their states where these are kept."""
+        if self.states is None or not isinstance(micro.prompts, tuple):
             return micro.batch
-        context = self.states.context(micro.keys, lambda: self._encode(micro.batch))
-        return dataclasses.replace(micro.batch, context=context)
+        return Batch(self.states.context(micro.prompts, step, self._encode), micro.chunks)
 
-    def _encode(self, batch: Batch) -> Context:
-        with torch.no_grad():
-            return self.learner.model.encode(batch.inputs.to(self.group.device))
+    @torch.no_grad()
+    def _encode(self, prompts: Sequence[Prompted]) -> Context:
+        return self.learner.model.encode(self.inputs.build(prompts).to(self.group.device))
 
     def _evaluate(self, step: int, stop: StopSignals) -> None:
         """Evaluate where that is due. A checkpoint is there, so a signal ends it at once."""

@@ -94,14 +94,12 @@ class Batch:
     """What :meth:`QwenVla.forward` learns from: samples with a chunk, samples with answers, or both kinds.
 
     Attributes:
-        inputs: All samples' prompts.
+        inputs: All samples' prompts, or what a frozen backbone made of them; it does not run then.
         chunks: The chunks of those that have one.
-        context: What a frozen backbone made of the prompts, where it is known; the backbone does not run then.
     """
 
-    inputs: BackboneInputs
+    inputs: BackboneInputs | Context
     chunks: Chunks | None = None
-    context: Context | None = None
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """The same on a device."""
@@ -109,12 +107,15 @@ class Batch:
         def move(tensor: Tensor) -> Tensor:
             return tensor.to(device, non_blocking=non_blocking)
 
-        return Batch(self.inputs.to(device, non_blocking), changed(self.chunks, move), changed(self.context, move))
+        inputs = self.inputs
+        moved = changed(inputs, move) if isinstance(inputs, Context) else inputs.to(device, non_blocking)
+        return Batch(moved, changed(self.chunks, move))
 
     def pin_memory(self) -> Batch:
         """The same in pinned memory; a DataLoader calls it."""
-        pinned = self.inputs.pin_memory()
-        return Batch(pinned, changed(self.chunks, Tensor.pin_memory), changed(self.context, Tensor.pin_memory))
+        inputs = self.inputs
+        pinned = changed(inputs, Tensor.pin_memory) if isinstance(inputs, Context) else inputs.pin_memory()
+        return Batch(pinned, changed(self.chunks, Tensor.pin_memory))
 
 
 @dataclass(frozen=True)
@@ -171,18 +172,19 @@ class QwenVla(nn.Module):
             PolicyError: A shape does not fit, or something that the configuration needs is missing.
         """
         # Not self.encode and self.velocity: those of a sharded model gather the root's weights, which are gathered by now.
-        if self.vision_alone:
-            with self._computing():
-                embedded = embed(self.backbone, batch.inputs, self.compute, self.every_part)
-            nothing = _nothing(embedded)
-            return Losses(nothing, nothing, self._marks_loss(embedded, embedded, batch.inputs), nothing.sum.new_zeros(0))
-        if batch.context is None:
-            embedded, context = QwenVla._read(self, batch.inputs)
-            language = self._language_loss(context, batch.inputs)
-            marks = self._marks_loss(embedded, context.states, batch.inputs)
-        else:
-            context, language = batch.context, _nothing(batch.context.states)
+        inputs = batch.inputs
+        if isinstance(inputs, Context):
+            context, language = inputs, _nothing(inputs.states)
             marks = language
+        elif self.vision_alone:
+            with self._computing():
+                embedded = embed(self.backbone, inputs, self.compute, self.every_part)
+            nothing = _nothing(embedded)
+            return Losses(nothing, nothing, self._marks_loss(embedded, embedded, inputs), nothing.sum.new_zeros(0))
+        else:
+            embedded, context = QwenVla._read(self, inputs)
+            language = self._language_loss(context, inputs)
+            marks = self._marks_loss(embedded, context.states, inputs)
         chunks = batch.chunks
         if chunks is None and self.every_part:
             chunks = _no_chunk(context, self.config)

@@ -62,22 +62,66 @@ def test_what_was_kept_before_an_interruption_gives_the_same_bits(tmp_path: Path
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
-@pytest.mark.parametrize("compute", [torch.float32, torch.bfloat16])
-def test_states_come_back_rounded_to_half_precision(tmp_path: Path, compute: torch.dtype) -> None:
+PROMPTS = [Prompted("push"), Prompted("pull")]
+
+
+def a_context(compute: torch.dtype) -> Context:
+    """States of two prompts, one of them shorter."""
     generator = torch.Generator().manual_seed(0)
     states = torch.randn(2, 5, 8, generator=generator).to(compute)
     valid = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
-    positions = torch.randint(0, 9, (3, 2, 5), generator=generator)
-    first = KeptStates(tmp_path, 0, 8, compute).context([b"a" * 16, b"b" * 16], lambda: Context(states, valid, positions))
+    return Context(states, valid, torch.randint(0, 9, (3, 2, 5), generator=generator))
+
+
+@pytest.mark.parametrize("compute", [torch.float32, torch.bfloat16])
+def test_states_come_back_rounded_to_half_precision(tmp_path: Path, compute: torch.dtype) -> None:
+    given = a_context(compute)
+    first = KeptStates(tmp_path, 0, 8, compute).context(PROMPTS, 0, lambda _: given)
     later = KeptStates(tmp_path, 0, 8, compute)
     assert len(later) == 2
     assert (tmp_path / "0.index").stat().st_size == 2 * ENTRY.itemsize
-    again = later.context([b"b" * 16, b"a" * 16], pytest.fail)
+    again = later.context(PROMPTS[::-1], 1, pytest.fail)
     for one, other in ((first, [0, 1]), (again, [1, 0])):
         assert one.states.dtype == compute
-        torch.testing.assert_close(one.states[one.valid], states[other][valid[other]], rtol=1e-3, atol=1e-3)
-        assert torch.equal(one.positions[:, one.valid], positions[:, other][:, valid[other]])
-        assert torch.equal(one.valid, valid[other])
+        valid = given.valid[other]
+        torch.testing.assert_close(one.states[one.valid], given.states[other][valid], rtol=1e-3, atol=1e-3)
+        assert torch.equal(one.positions[:, one.valid], given.positions[:, other][:, valid])
+        assert torch.equal(one.valid, valid)
+
+
+def test_only_new_prompts_are_read(tmp_path: Path) -> None:
+    given, read = a_context(torch.float32), []
+    kept = KeptStates(tmp_path, 0, 8, torch.float32)
+
+    def reading(prompts: list[Prompted]) -> Context:
+        read.append([prompt.text for prompt in prompts])
+        return Context(given.states[: len(prompts)], given.valid[: len(prompts)], given.positions[:, : len(prompts)])
+
+    for words in (["a", "b", "a"], ["b", "c"], ["c", "a"]):
+        assert len(kept.context([Prompted(each) for each in words], 0, reading).states) == len(words)
+    assert read == [["a", "b"], ["c"]]
+
+
+def test_what_another_process_has_read_is_known_from_the_next_step_on(tmp_path: Path) -> None:
+    given = a_context(torch.float32)
+    one, other = (KeptStates(tmp_path, rank, 8, torch.float32) for rank in (0, 1))
+    read: list[int] = []
+
+    def reading(prompts: list[Prompted]) -> Context:
+        read.append(len(prompts))
+        return given
+
+    written = one.context(PROMPTS, 3, reading)
+    found = [other.context(PROMPTS, step, reading) for step in (4, 5)]
+    assert read == [2]
+    assert all(torch.equal(each.states, written.states) and torch.equal(each.positions, written.positions) for each in found)
+    late = KeptStates(tmp_path, 2, 8, torch.float32)
+    late.context(PROMPTS, 3, reading)  # in the same step, which may come before or after the other's reading
+    assert read == [2, 2]
+    again = KeptStates(tmp_path, 2, 8, torch.float32)
+    again.context(
+        [Prompted("other"), *PROMPTS], 4, lambda prompts: pytest.fail(prompts) if len(prompts) > 1 else reading(prompts)
+    )
 
 
 def test_a_key_is_of_words_views_and_pictures() -> None:

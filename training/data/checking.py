@@ -70,7 +70,7 @@ def _check_dataset(dataset: Dataset, collator: Collator, samples: int) -> Iterat
     for index in spread(dataset, samples):
         try:
             sample = dataset[index]
-            length = collator([(index, sample)]).length
+            length = collator([(index, sample)]).batch.inputs.valid.numel()
         except VlarigError as error:
             yield Problem(f"{dataset.name}/{index}", str(error))
             continue

@@ -263,7 +263,9 @@ def test_a_step_puts_samples_of_about_one_length_together() -> None:
     for step in range(16):
         several = [sorted(name for each in found[4 * step : 4 * step + 4] for name in each.names) for found in (unknown, known)]
         assert several[0] == several[1]
-    assert sum(each.length for each in known) < 0.8 * sum(each.length for each in unknown)
+    assert sum(each.batch.inputs.valid.numel() for each in known) < 0.8 * sum(
+        each.batch.inputs.valid.numel() for each in unknown
+    )
 
 
 def test_a_step_puts_samples_of_a_dataset_together() -> None:
