@@ -328,7 +328,7 @@ def main() -> None:
     room = ModuleType("vlarig")
     room.__path__ = []
     sys.modules["vlarig"] = room
-    spec = importlib.util.spec_from_file_location("vlarig.envs", request["envs"])
+    spec = importlib.util.spec_from_file_location("vlarig.envs", request["package"])
     sys.modules["vlarig.envs"] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(sys.modules["vlarig.envs"])
     messages, wire = importlib.import_module("vlarig.envs.messages"), importlib.import_module("vlarig.envs.wire")

@@ -72,7 +72,7 @@ def start_loops(worker_spec: WorkerSpec, question: str, starts: Sequence[Start],
     spec = importlib.util.find_spec("vlarig.envs")
     assert spec is not None
     assert process.stdin is not None
-    known = {"envs": spec.origin, "adapter": worker_spec.suite.adapter, "runtime": worker_spec.suite.runtime}
+    known = {"package": spec.origin, "adapter": worker_spec.suite.adapter, "runtime": worker_spec.suite.runtime}
     encoded = [base64.b64encode(pack(start)).decode() for start in starts]
     process.stdin.write(json.dumps({**known, "starts": encoded, **options}) + "\n")
     process.stdin.flush()
