@@ -132,7 +132,7 @@ class EpisodeDraft:
                 self._folder / "numbers.npz",
                 states=np.concatenate(self._states),
                 actions=np.concatenate(self._actions),
-                histograms=np.stack([film.histogram for film in self._films.values()]),
+                histograms=np.array([film.histogram for film in self._films.values()]),
             )
             (self._folder / "about.json").write_text(json.dumps(about))
             for file in self._folder.iterdir():

@@ -129,16 +129,18 @@ class _UnderWay:
 def steps_of(transition: Transition) -> tuple[dict[str, np.ndarray], np.ndarray]:
     """The pictures and states before each step of a chunk: view to ``uint8[X, h, w, 3]``, and ``float32[X, P]``.
 
+    A protocol without cameras has no pictures.
+
     Raises:
         VlarigError: The simulator sent no frame and state of a step.
     """
     count = len(transition.result.steps)
     before, frames = transition.request.observation, transition.result.snapshot.frames
     last = transition.result.snapshot.step
-    if frames.steps != tuple(range(last - count + 1, last + 1)) or len(frames.states) != count or not before["images"]:
+    if frames.steps != tuple(range(last - count + 1, last + 1)) or len(frames.states) != count:
         raise VlarigError(
             f"{transition.episode.key} sent frames of the steps {list(frames.steps)} with {len(frames.states)} states, where each of "
-            f"{count} steps up to {last} needs both; the protocol must show a camera"
+            f"{count} steps up to {last} needs both; the adapter must collect them (docs/add-a-benchmark.md)"
         )
     pictures = {view: np.concatenate([before["images"][view][-1:], images[:-1]]) for view, images in frames.views.items()}
     return pictures, np.concatenate([before["state"][None], frames.states[:-1]])

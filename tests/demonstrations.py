@@ -43,6 +43,14 @@ class Random(Stream):
 
 
 @dataclass
+class Ten(Random):
+    """Ten of its moments, again and again."""
+
+    def __getitem__(self, position: int) -> ActionSample:
+        return super().__getitem__(position % 10)
+
+
+@dataclass
 class Mixed(Random):
     """The same with conversations among them: of eight samples one with a picture, two without."""
 

@@ -24,7 +24,7 @@ from ..envs.errors import VlarigError
 from ..policies.qwen_vla.backbone import BackboneInputs
 from ..policies.qwen_vla.config import ModelConfig
 from ..policies.qwen_vla.flow import Beta, SigmoidNormal, TimeSampler
-from ..policies.qwen_vla.inputs import InputBuilder, Prompted
+from ..policies.qwen_vla.inputs import InputBuilder
 from ..policies.qwen_vla.layout import ActionLayout
 from ..policies.qwen_vla.model import Batch, Chunks
 from ..policies.qwen_vla.moments import Moment, Role, prompt_of, state_of
@@ -32,6 +32,7 @@ from ..policies.qwen_vla.normalization import DatasetStatistics, find_statistics
 from ..policies.qwen_vla.tensors import changed
 from .config import TimeSettings, TrainConfig, TrainingError
 from .samples import ActionSample, LanguageSample, Sample, Stream
+from .states import KeyedPrompt, keyed
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class MicroBatch:
         marks: How many marks of pictures.
     """
 
-    prompts: BackboneInputs | tuple[Prompted, ...]
+    prompts: BackboneInputs | tuple[KeyedPrompt, ...]
     chunks: Chunks | None
     names: tuple[str, ...]
     chunk_names: tuple[str, ...]
@@ -153,7 +154,7 @@ class Collator:
         chunk_names = tuple(samples[index][1].name for index, _ in chunks)
         learned = self._together(chunks) if chunks else None
         if self._keep_states:
-            return MicroBatch(tuple(prompts), learned, named, chunk_names, 0, 0.0)
+            return MicroBatch(tuple(map(keyed, prompts)), learned, named, chunk_names, 0, 0.0)
         inputs = self._inputs.build(prompts, answers=self._answers, by_language=self._by_language)
         tokens = 0 if inputs.targets is None else len(inputs.targets)
         marks = 0.0 if inputs.marked is None else float(inputs.marked.words.shares.sum())

@@ -14,7 +14,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,13 +29,20 @@ from ..policies.qwen_vla.model import Context
 ENTRY = np.dtype([("key", "V16"), ("step", "<u4"), ("offset", "<u8"), ("tokens", "<u4")])
 
 
-def key_of(prompt: Prompted) -> bytes:
-    """A hash of all that the backbone reads, of 16 bytes."""
+class KeyedPrompt(NamedTuple):
+    """A prompt, and what it is known by."""
+
+    key: bytes
+    prompt: Prompted
+
+
+def keyed(prompt: Prompted) -> KeyedPrompt:
+    """A prompt with its key: a hash of all that the backbone reads, of 16 bytes."""
     whole = hashlib.blake2b(prompt.text.encode(), digest_size=16)
     for tag, picture in prompt.views:
         whole.update(f"\0{tag}{picture.shape}".encode())
         whole.update(np.ascontiguousarray(picture).data)
-    return whole.digest()
+    return KeyedPrompt(whole.digest(), prompt)
 
 
 class Place(NamedTuple):
@@ -79,21 +86,29 @@ class KeptStates:
         """How many prompts are known."""
         return len(self._places)
 
-    def context(self, prompts: Sequence[Prompted], step: int, read: Callable[[list[Prompted]], Context]) -> Context:
-        """What the backbone makes of prompts, on the CPU.
-
-        Args:
-            prompts: The prompts.
-            step: The training's present step.
-            read: Lets the backbone read prompts; called with those that are not known yet, where there are any.
-        """
-        keys = [key_of(prompt) for prompt in prompts]
-        if not self._places.keys() >= set(keys):
+    def unknown(self, prompts: Sequence[KeyedPrompt], step: int) -> dict[bytes, Prompted]:
+        """Those that no process has read yet, by their keys: not this one, nor another one before this step."""
+        if not self._places.keys() >= {each.key for each in prompts}:
             self._take_from_others(step)
-            unknown = {key: prompt for key, prompt in zip(keys, prompts, strict=True) if key not in self._places}
-            if unknown:
-                self._keep(list(unknown), step, read(list(unknown.values())))
-        places = [self._places[key] for key in keys]
+        return {each.key: each.prompt for each in prompts if each.key not in self._places}
+
+    def keep(self, keys: Sequence[bytes], step: int, context: Context) -> None:
+        """Keep what the backbone made of prompts in a step."""
+        states, valid, positions = context.states.detach().to(self._half).cpu(), context.valid.cpu(), context.positions.cpu()
+        entries = []
+        with self._states(self._rank).open("ab") as file:
+            for index, key in enumerate(keys):
+                own = valid[index]
+                entries.append((key, step, file.tell(), int(own.sum())))
+                file.write(states[index, own].contiguous().view(torch.uint8).numpy().data)
+                file.write(positions[:, index, own].T.to(torch.int32).contiguous().numpy().data)
+        with self._index(self._rank).open("ab") as file:
+            file.write(np.array(entries, ENTRY).data)
+        self._take(self._rank, np.array(entries, ENTRY))
+
+    def context(self, prompts: Sequence[KeyedPrompt]) -> Context:
+        """What the backbone made of prompts, all of which are known, on the CPU."""
+        places = [self._places[each.key] for each in prompts]
         with contextlib.ExitStack() as stack:
             files = {
                 rank: stack.enter_context(self._states(rank).open("rb")).fileno() for rank in {each.rank for each in places}
@@ -120,19 +135,6 @@ class KeptStates:
         for entry in entries:
             self._places.setdefault(entry["key"].tobytes(), Place(rank, int(entry["offset"]), int(entry["tokens"])))
         self._taken[rank] = self._taken.get(rank, 0) + len(entries)
-
-    def _keep(self, keys: Sequence[bytes], step: int, context: Context) -> None:
-        states, valid, positions = context.states.detach().to(self._half).cpu(), context.valid.cpu(), context.positions.cpu()
-        entries = []
-        with self._states(self._rank).open("ab") as file:
-            for index, key in enumerate(keys):
-                own = valid[index]
-                entries.append((key, step, file.tell(), int(own.sum())))
-                file.write(states[index, own].contiguous().view(torch.uint8).numpy().data)
-                file.write(positions[:, index, own].T.to(torch.int32).contiguous().numpy().data)
-        with self._index(self._rank).open("ab") as file:
-            file.write(np.array(entries, ENTRY).data)
-        self._take(self._rank, np.array(entries, ENTRY))
 
     def _read(self, file: int, place: Place) -> tuple[Tensor, Tensor]:
         """States ``[S, D]`` and positions ``int64[3, S]`` of a prompt."""

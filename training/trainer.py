@@ -191,18 +191,19 @@ class Trainer:
         for step in range(first, config.steps):
             began = time.perf_counter()
             micro = [next(batches) for _ in range(share)]
-            chunks, tokens, marks, stopping = self.group.sum(
+            chunks, tokens, marks, stopping, *reads = self.group.sum(
                 [
                     sum(len(each.chunk_names) for each in micro),
                     sum(each.tokens for each in micro),
                     sum(each.marks for each in micro),
                     stop.requested,
+                    *(self._reads(each, step) for each in micro),
                 ]
             )
             self._waited += time.perf_counter() - began
             if stopping:
                 self._stop(step)
-            measured = self._step(step, micro, (chunks, tokens, marks))
+            measured = self._step(step, micro, (chunks, tokens, marks), reads)
             # The step before this one: by now it is done, so that reading it stops nothing.
             self._check()
             self.measured = measured
@@ -212,14 +213,19 @@ class Trainer:
                 self.checkpoints.save(self.learner, done)
                 self._evaluate(done, stop)
 
-    def _step(self, step: int, micro: Sequence[MicroBatch], counts: tuple[float, float, float]) -> Measured:
-        """Gradients of all micro-batches, then the update; ``counts`` are of chunks, tokens of answers and marks in all of them."""
+    def _step(
+        self, step: int, micro: Sequence[MicroBatch], counts: tuple[float, float, float], reads: Sequence[float]
+    ) -> Measured:
+        """Gradients of all micro-batches, then the update.
+
+        ``counts`` are of chunks, tokens of answers and marks in all of them; ``reads`` of processes with new prompts in each.
+        """
         device = self.group.device
         weights = torch.tensor(self._weights, device=device)
         shares = 1 / torch.tensor(counts, device=device).clamp(min=1)
         totals, each, length = torch.zeros(3, device=device), [], 0
         for index, one in enumerate(micro):
-            batch = self._batch(one, step)
+            batch = self._batch(one, step, reads[index])
             losses = self.learner.model(batch.to(device, non_blocking=True))
             means = torch.stack([getattr(losses, name).sum for name in LOSSES]) * shares
             self.learner.backward((weights * means).sum(), last=index == len(micro) - 1)
@@ -240,11 +246,22 @@ class Trainer:
             rates=self.learner.rates(),
         )
 
-    def _batch(self, micro: MicroBatch, step: int) -> Batch:
-        """What the model learns from: prompts, or their states where these are kept."""
+    def _reads(self, micro: MicroBatch, step: int) -> bool:
+        """Whether prompts are new to a backbone whose states are kept."""
+        return self.states is not None and isinstance(micro.prompts, tuple) and bool(self.states.unknown(micro.prompts, step))
+
+    def _batch(self, micro: MicroBatch, step: int, read: float) -> Batch:
+        """What the model learns from: prompts, or their states where these are kept.
+
+        Where a process has to ``read`` all do, be it a prompt that is known: they gather a sharded backbone together.
+        """
         if self.states is None or not isinstance(micro.prompts, tuple):
             return micro.batch
-        return Batch(self.states.context(micro.prompts, step, self._encode), micro.chunks)
+        if read:
+            unknown = self.states.unknown(micro.prompts, step)
+            context = self._encode([*unknown.values()] or [micro.prompts[0].prompt])
+            self.states.keep([*unknown], step, context)
+        return Batch(self.states.context(micro.prompts), micro.chunks)
 
     @torch.no_grad()
     def _encode(self, prompts: Sequence[Prompted]) -> Context:

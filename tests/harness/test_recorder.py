@@ -49,6 +49,14 @@ def demos(toy_home: Path, cli: Any) -> Path:
     return Path("demos")
 
 
+def test_a_suite_without_pictures_is_recorded_too(toy_home: Path, cli: Any) -> None:
+    done = cli("record", "seen", *FINDER, "--episodes", "2", "--to", "demos", "--workers", "1")
+    assert done.returncode == 0, done.stderr
+    sample = open_lerobot(Path("demos"), horizon=8)[0]
+    assert sample.observation["images"] == {}
+    assert sample.observation["state"].shape == (5,)
+
+
 def test_a_recording_holds_what_was_seen_felt_and_done(demos: Path) -> None:
     dataset = open_lerobot(demos, horizon=8)
     with Ledger.open_read_only(demos / "run") as ledger:

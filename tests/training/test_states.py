@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from demonstrations import Mixed, Random
+from demonstrations import Mixed, Ten
 from safetensors.torch import load_file
-from training_process import configuration
+from training_process import OVERRIDES, configuration
 
 from vlarig.policies.qwen_vla.inputs import Prompted
 from vlarig.policies.qwen_vla.model import Context, QwenVla
 from vlarig.training.config import TrainConfig, TrainingError
 from vlarig.training.reporting import SilentReporter
-from vlarig.training.states import ENTRY, KeptStates, key_of
+from vlarig.training.states import ENTRY, KeptStates, keyed
 from vlarig.training.trainer import train
 
 FROZEN = ("model.frozen=['vision', 'language', 'value_head']", "batch_size=8", "micro_batch_size=4")
 
 
-class Twelve(Random):
-    """Twelve moments, again and again."""
-
-    def __getitem__(self, position: int) -> Any:
-        return super().__getitem__(position % 12)
-
-
 def trained(config: TrainConfig, run: Path, stream: Any = None) -> dict[str, torch.Tensor]:
-    train(config, run, SilentReporter(), Twelve() if stream is None else stream)
+    train(config, run, SilentReporter(), Ten() if stream is None else stream)
     return load_file(run / "policy" / "model.safetensors")
 
 
@@ -44,7 +39,7 @@ def test_the_expert_learns_the_same_and_each_prompt_is_read_once(tmp_path: Path,
     monkeypatch.setattr(QwenVla, "encode", counted)
     expected = trained(configuration("steps=6", *FROZEN), tmp_path / "read")
     found = trained(configuration("steps=6", "model.keep_states=true", *FROZEN), tmp_path / "kept")
-    assert sum(read) == 12  # of 48 samples
+    assert sum(read) == 10  # of 48 samples
     for name, weight in expected.items():
         torch.testing.assert_close(found[name], weight, rtol=0, atol=2e-3)
 
@@ -62,7 +57,7 @@ def test_what_was_kept_before_an_interruption_gives_the_same_bits(tmp_path: Path
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
-PROMPTS = [Prompted("push"), Prompted("pull")]
+PROMPTS = [keyed(Prompted("push")), keyed(Prompted("pull"))]
 
 
 def a_context(compute: torch.dtype) -> Context:
@@ -76,12 +71,14 @@ def a_context(compute: torch.dtype) -> Context:
 @pytest.mark.parametrize("compute", [torch.float32, torch.bfloat16])
 def test_states_come_back_rounded_to_half_precision(tmp_path: Path, compute: torch.dtype) -> None:
     given = a_context(compute)
-    first = KeptStates(tmp_path, 0, 8, compute).context(PROMPTS, 0, lambda _: given)
+    kept = KeptStates(tmp_path, 0, 8, compute)
+    assert list(kept.unknown([*PROMPTS, PROMPTS[0]], 0).values()) == [each.prompt for each in PROMPTS]
+    kept.keep([each.key for each in PROMPTS], 0, given)
     later = KeptStates(tmp_path, 0, 8, compute)
     assert len(later) == 2
     assert (tmp_path / "0.index").stat().st_size == 2 * ENTRY.itemsize
-    again = later.context(PROMPTS[::-1], 1, pytest.fail)
-    for one, other in ((first, [0, 1]), (again, [1, 0])):
+    assert not later.unknown(PROMPTS, 1)
+    for one, other in ((kept.context(PROMPTS), [0, 1]), (later.context(PROMPTS[::-1]), [1, 0])):
         assert one.states.dtype == compute
         valid = given.valid[other]
         torch.testing.assert_close(one.states[one.valid], given.states[other][valid], rtol=1e-3, atol=1e-3)
@@ -89,39 +86,30 @@ def test_states_come_back_rounded_to_half_precision(tmp_path: Path, compute: tor
         assert torch.equal(one.valid, valid)
 
 
-def test_only_new_prompts_are_read(tmp_path: Path) -> None:
-    given, read = a_context(torch.float32), []
-    kept = KeptStates(tmp_path, 0, 8, torch.float32)
-
-    def reading(prompts: list[Prompted]) -> Context:
-        read.append([prompt.text for prompt in prompts])
-        return Context(given.states[: len(prompts)], given.valid[: len(prompts)], given.positions[:, : len(prompts)])
-
-    for words in (["a", "b", "a"], ["b", "c"], ["c", "a"]):
-        assert len(kept.context([Prompted(each) for each in words], 0, reading).states) == len(words)
-    assert read == [["a", "b"], ["c"]]
-
-
 def test_what_another_process_has_read_is_known_from_the_next_step_on(tmp_path: Path) -> None:
-    given = a_context(torch.float32)
     one, other = (KeptStates(tmp_path, rank, 8, torch.float32) for rank in (0, 1))
-    read: list[int] = []
+    one.keep([each.key for each in PROMPTS], 3, a_context(torch.float32))
+    assert len(other.unknown(PROMPTS, 3)) == 2  # it may have been read before or after
+    assert not other.unknown(PROMPTS, 4)
+    found, expected = other.context(PROMPTS), one.context(PROMPTS)
+    assert torch.equal(found.states, expected.states)
+    assert torch.equal(found.positions, expected.positions)
 
-    def reading(prompts: list[Prompted]) -> Context:
-        read.append(len(prompts))
-        return given
 
-    written = one.context(PROMPTS, 3, reading)
-    found = [other.context(PROMPTS, step, reading) for step in (4, 5)]
-    assert read == [2]
-    assert all(torch.equal(each.states, written.states) and torch.equal(each.positions, written.positions) for each in found)
-    late = KeptStates(tmp_path, 2, 8, torch.float32)
-    late.context(PROMPTS, 3, reading)  # in the same step, which may come before or after the other's reading
-    assert read == [2, 2]
-    again = KeptStates(tmp_path, 2, 8, torch.float32)
-    again.context(
-        [Prompted("other"), *PROMPTS], 4, lambda prompts: pytest.fail(prompts) if len(prompts) > 1 else reading(prompts)
-    )
+@pytest.mark.slow
+def test_two_processes_learn_what_one_does(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also in steps in which one of them has new prompts and the other has none."""
+    alone = trained(configuration("steps=6", "model.keep_states=true", *FROZEN), tmp_path / "alone")
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    words = [*OVERRIDES, "steps=6", "model.keep_states=true", *FROZEN, "data.source=demonstrations:Ten", "micro_batch_size=2"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "--"]
+    train = ["vlarig.harness", "train", "sft", "--run", str(tmp_path / "two"), "--override", *words]
+    subprocess.run([*torchrun, *train], check=True)
+    together = load_file(tmp_path / "two" / "policy" / "model.safetensors")
+    for name, weight in alone.items():
+        torch.testing.assert_close(together[name], weight, rtol=0, atol=2e-3)
+    entries = sum(file.stat().st_size for file in (tmp_path / "two" / "states").glob("*.index")) // ENTRY.itemsize
+    assert entries == 10
 
 
 def test_a_key_is_of_words_views_and_pictures() -> None:
@@ -134,8 +122,8 @@ def test_a_key_is_of_words_views_and_pictures() -> None:
         Prompted("push", (("ego", picture.reshape(4, 1, 3)),)),
         Prompted("push"),
     ]
-    assert len({key_of(prompt) for prompt in prompts}) == len(prompts)
-    assert key_of(prompts[0]) == key_of(Prompted("push", (("ego", picture.copy()),)))
+    assert len({keyed(prompt).key for prompt in prompts}) == len(prompts)
+    assert keyed(prompts[0]).key == keyed(Prompted("push", (("ego", picture.copy()),))).key
 
 
 def test_a_backbone_that_changes_and_data_that_teach_it_are_refused(tmp_path: Path) -> None:

@@ -215,6 +215,8 @@ def _statistics(data: Any, file: Path) -> dict[str, DatasetStatistics]:
 
 
 def _views(meta: Meta, robot: Embodiment, cameras: Mapping[str, str] | None) -> dict[str, str]:
+    if not meta.pictures and not cameras:
+        return {}
     known = ", ".join(meta.pictures) or "none"
     if not cameras:
         raise DataError(
