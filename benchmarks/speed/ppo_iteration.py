@@ -48,14 +48,14 @@ class Reported:
         self.numbers: list[dict[str, float]] = []
 
     def start(self, first: int, steps: int) -> None:
-        """Nothing to be told."""
+        """Nothing: only numbers are kept."""
 
     def report(self, step: int, numbers: dict[str, float]) -> None:
         """Keep them."""
         self.numbers.append(dict(numbers))
 
     def note(self, sentence: str) -> None:
-        """Nothing to be told."""
+        """Nothing: only numbers are kept."""
 
 
 @contextlib.contextmanager

@@ -12,12 +12,14 @@ from types import ModuleType
 
 import pytest
 
+from vlarig.rl.config import read_ppo_config
 from vlarig.training.config import BEFORE, read_config
 from vlarig.training.data.mixture_file import KINDS
 from vlarig.training.data.synthetic.arms import ARMS
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 MAKE = (RECIPES / "shipped" / "make.sh").read_text()
+STATES = (RECIPES / "states" / "make.sh").read_text()
 
 
 @pytest.fixture(scope="module")
@@ -31,11 +33,18 @@ def ablate() -> ModuleType:
 
 
 def made() -> set[str]:
-    """The folders of data that make.sh makes."""
+    """The folders of data that the recipes make."""
     recorded = re.findall(r"^record (\w+)", MAKE, re.MULTILINE)
     looked_at = [f"moments/{suite}" for suite in re.findall(r"^look (\w+)", MAKE, re.MULTILINE)]
     asked = [f"questions/{suite}" for suite in re.findall(r"^ask (\w+)", MAKE, re.MULTILINE)]
-    return {*recorded, *looked_at, *asked, *re.findall(r"--to (scenes/\w+)", MAKE), "synthetic"}
+    return {
+        *recorded,
+        *looked_at,
+        *asked,
+        *re.findall(r"--to (scenes/\w+)", MAKE),
+        "synthetic",
+        *re.findall(r"--to (\w+)$", STATES, re.MULTILINE),
+    }
 
 
 def test_the_shipped_policys_stages_go_on_from_each_other() -> None:
@@ -63,14 +72,21 @@ def test_mixtures_are_of_data_that_the_recipe_makes(file: Path) -> None:
         assert entry["folder"].removeprefix("../") in made()
 
 
+def test_reinforcement_learning_goes_on_from_its_clone() -> None:
+    assert read_config("sft", RECIPES / "states" / "clone.toml").model.source == "small"
+    assert read_ppo_config(RECIPES / "states" / "ppo.toml").model.source == "clone/policy"
+    assert re.findall(r"--run (\S+) --config (\S+)", STATES) == [("clone", "clone.toml"), ('"ppo-$seed"', "ppo.toml")]
+
+
 def test_its_arm_is_one_of_ours() -> None:
     (arm,) = re.findall(r"synthesize --arm (\w+)", MAKE)
     assert arm in ARMS
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
-def test_the_recipe_is_legal_bash() -> None:
-    subprocess.run(["bash", "-n", RECIPES / "shipped" / "make.sh"], check=True)
+@pytest.mark.parametrize("recipe", ["shipped", "states"])
+def test_a_recipe_is_legal_bash(recipe: str) -> None:
+    subprocess.run(["bash", "-n", RECIPES / recipe / "make.sh"], check=True)
 
 
 def test_every_ablation_is_a_legal_training_of_its_own(ablate: ModuleType) -> None:

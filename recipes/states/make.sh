@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# Reinforcement learning without pictures, from the simulator and nothing else: bash recipes/states/make.sh FOLDER [SEED ...]
+# A policy is cloned from a scripted expert, then tuned by its successes alone, once for each seed; both play the same episodes.
+# The same command goes on where it was interrupted.
+set -euo pipefail
+here="$(cd "$(dirname "$0")" && pwd)"
+mkdir -p "$1"
+cd "$1"
+shift
+cp "$here"/*.toml .
+export OMP_NUM_THREADS=1
+
+play() { # POLICY RUN: each of the 50 initial states four or five times
+    vlarig sweep tabletop_states --tasks pick_into --policy "qwen-vla:$1" --n-action-steps 8 --episodes 240 --run "$2"
+}
+
+vlarig record tabletop_states --tasks pick_into --policy expert --episodes 400 --policy-options disturbance=0.7 --to tabletop_states
+torchrun --standalone --nproc-per-node 2 -m -- vlarig.harness train sft --run clone --config clone.toml
+play clone/policy measured/clone
+for seed in "${@:-0}"; do
+    vlarig train ppo --run "ppo-$seed" --config ppo.toml --override "seed=$seed"
+    play "ppo-$seed/policy" "measured/ppo-$seed"
+done
+vlarig table measured/*
