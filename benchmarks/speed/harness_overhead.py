@@ -9,17 +9,13 @@ is shown beside it.
 
 from __future__ import annotations
 
-import json
-
-import numpy as np
 from measured_sweep import InstantPolicy, measure
 from rich.console import Console
 from rich.table import Table
 from spread import spread
-from steps import start_loops
+from steps import bare_rate
 
 from vlarig.benchmarks.registry import load_suite
-from vlarig.envs.api import Episode
 from vlarig.envs.messages import Start
 from vlarig.harness.worker_spec import WorkerSpec
 
@@ -29,29 +25,16 @@ ENVS = 2
 EPISODES_A_TASK = 12
 
 
-def bare(worker_spec: WorkerSpec, episodes: list[Episode], actions: np.ndarray, envs: int) -> float:
-    """Steps per second of :data:`WORKERS` bare loops of ``envs`` envs, each with its share of the episodes."""
-    shares = [[Start(episode, InstantPolicy.needs) for episode in episodes[number::WORKERS]] for number in range(WORKERS)]
-    processes = [start_loops(worker_spec, "bare", starts, actions=actions.tolist(), envs=envs) for starts in shares]
-    for process in processes:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    return sum(json.loads(process.communicate()[0]) for process in processes)
-
-
 def main() -> None:
     """Measure in turns and print medians."""
     suite = load_suite("tabletop")
     worker_spec, episodes = WorkerSpec.of(suite), suite.episodes(per_task=EPISODES_A_TASK)
+    starts, actions = [Start(episode, InstantPolicy.needs) for episode in episodes], InstantPolicy().actions
     alone, together, costs = [], [], []
     for _ in range(REPEATS):
-        alone.append(bare(worker_spec, episodes, InstantPolicy().actions, 1))
+        alone.append(bare_rate(worker_spec, starts, WORKERS, 1, actions))
         costs.append(measure(suite.name, EPISODES_A_TASK, WORKERS, ENVS))
-        together.append(bare(worker_spec, episodes, InstantPolicy().actions, ENVS))
+        together.append(bare_rate(worker_spec, starts, WORKERS, ENVS, actions))
     table = Table("", "steps/s, median", "min to max", "/ bare, 1 env", "min to max", f"/ bare, {ENVS} envs", "min to max")
     for name, rates in {
         f"bare loop, {WORKERS} processes x 1 env": alone,

@@ -10,7 +10,6 @@ collection, in the same batches, beside an idle simulator. More than 1 means tha
 from __future__ import annotations
 
 import itertools
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from measured_sweep import InstantPolicy
 from rich.console import Console
 from rich.table import Table
 from spread import spread
-from steps import start_loops
+from steps import bare_rate
 
 from vlarig.benchmarks.registry import load_suite
 from vlarig.envs.messages import Start
@@ -71,25 +70,9 @@ def simulated(settings: Settings, rollout: RolloutSettings) -> float:
     protocol = suite.protocol(None).derive(n_action_steps=rollout.n_action_steps)
     streams = [training_stream(suite, task, protocol, 0, 1) for task in suite.tasks]
     episodes = list(itertools.islice(itertools.chain.from_iterable(zip(*streams, strict=True)), settings.envs))
-    worker_spec, actions = WorkerSpec.of(suite), InstantPolicy().actions
-    processes = [
-        start_loops(
-            worker_spec,
-            "bare",
-            [Start(episode, InstantPolicy.needs) for episode in episodes[number :: settings.workers]],
-            actions=actions.tolist(),
-            envs=settings.envs // settings.workers,
-        )
-        for number in range(settings.workers)
-    ]
-    for process in processes:
-        assert process.stdout is not None
-        assert process.stdout.readline() == "ready\n"
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("go\n")
-        process.stdin.flush()
-    return sum(json.loads(process.communicate()[0]) for process in processes)
+    starts = [Start(episode, InstantPolicy.needs) for episode in episodes]
+    envs = settings.envs // settings.workers
+    return bare_rate(WorkerSpec.of(suite), starts, settings.workers, envs, InstantPolicy().actions)
 
 
 def collected(settings: Settings, rollout: RolloutSettings) -> tuple[int, float, float]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -22,6 +22,7 @@ from rich.table import Table
 
 from vlarig.rl.config import read_ppo_config
 from vlarig.rl.ppo import tune
+from vlarig.training.reporting import SilentReporter
 
 MEGABYTE = 2**20
 PHASES = ("collect", "sync", "update", "iteration")
@@ -41,21 +42,15 @@ class Settings:
     """Further values of the configuration."""
 
 
-class Reported:
+class Reported(SilentReporter):
     """A reporter that keeps the numbers of each iteration."""
 
     def __init__(self) -> None:
-        self.numbers: list[dict[str, float]] = []
+        self.numbers: list[Mapping[str, float]] = []
 
-    def start(self, first: int, steps: int) -> None:
-        """Nothing: only numbers are kept."""
-
-    def report(self, step: int, numbers: dict[str, float]) -> None:
+    def report(self, step: int, numbers: Mapping[str, float]) -> None:
         """Keep them."""
-        self.numbers.append(dict(numbers))
-
-    def note(self, sentence: str) -> None:
-        """Nothing: only numbers are kept."""
+        self.numbers.append(numbers)
 
 
 @contextlib.contextmanager

@@ -79,6 +79,20 @@ def start_loops(worker_spec: WorkerSpec, question: str, starts: Sequence[Start],
     return process
 
 
+def bare_rate(worker_spec: WorkerSpec, starts: Sequence[Start], processes: int, envs: int, actions: np.ndarray) -> float:
+    """Steps a second of that many bare loops together, each with ``envs`` envs in turn and its share of the episodes, loaded before."""
+    shares = [starts[number::processes] for number in range(processes)]
+    loops = [start_loops(worker_spec, "bare", share, actions=actions.tolist(), envs=envs) for share in shares]
+    for loop in loops:
+        assert loop.stdout is not None
+        assert loop.stdout.readline() == "ready\n"
+    for loop in loops:
+        assert loop.stdin is not None
+        loop.stdin.write("go\n")
+        loop.stdin.flush()
+    return sum(json.loads(loop.communicate()[0]) for loop in loops)
+
+
 def ask(worker_spec: WorkerSpec, question: str, starts: Sequence[Start], **options: Any) -> Any:
     """The answer to a question.
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,18 @@ from vlarig.rl.collection import Collector, Rollout
 TOKEN = "only-for-this-test-0123456789abcdef"
 
 
+def before_the_second_rollout(monkeypatch: pytest.MonkeyPatch, trouble: Callable[[], object]) -> None:
+    """Have something happen in the middle of a run."""
+    rollouts, collect = itertools.count(1), Collector.collect
+
+    def troubled(collector: Collector) -> Rollout:
+        if next(rollouts) == 2:
+            trouble()
+        return collect(collector)
+
+    monkeypatch.setattr(Collector, "collect", troubled)
+
+
 @pytest.mark.slow
 def test_two_env_servers_one_of_which_is_killed_give_the_same(
     home: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -31,18 +45,12 @@ def test_two_env_servers_one_of_which_is_killed_give_the_same(
     secret.write_text(TOKEN)
     words = ["--token-file", secret, "--certificate", made.certificate, "--key", made.key]
     machines = [Neighbour(*map(str, words)), Neighbour(*map(str, words))]
-    rollouts = 0
-    collect = Collector.collect
 
-    def killing(collector: Collector) -> Rollout:
-        nonlocal rollouts
-        rollouts += 1
-        if rollouts == 2:
-            machines[0].kill()
-            machines[0].start(machines[0].port)
-        return collect(collector)
+    def kill_and_restart() -> None:
+        machines[0].kill()
+        machines[0].start(machines[0].port)
 
-    monkeypatch.setattr(Collector, "collect", killing)
+    before_the_second_rollout(monkeypatch, kill_and_restart)
     hosts = [f"rollout.hosts={[machine.host for machine in machines]}", f"rollout.hosts_token_file={secret}"]
     try:
         there = tuned(Path("there"), *hosts, f"rollout.hosts_ca_file={made.authority}")
@@ -54,26 +62,18 @@ def test_two_env_servers_one_of_which_is_killed_give_the_same(
 
 @pytest.mark.slow
 @pytest.mark.skipif(find_spec("ray") is None, reason="ray is not installed (the extra 'ray')")
-def test_a_ray_cluster_that_loses_a_node_gives_the_same(
-    cloned: Path, cluster: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_ray_cluster_that_loses_a_node_gives_the_same(cloned: Path, cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Simulators and replicas are on its nodes."""
     shutil.copytree(cloned, Path("sft", "policy"))
     cluster.add_node(num_cpus=2)
     settings = ["rollout.replicas=1", "rollout.workers=1"]
     here = tuned(Path("here"), *settings)
-    rollouts = 0
-    collect = Collector.collect
 
-    def losing(collector: Collector) -> Rollout:
-        nonlocal rollouts
-        rollouts += 1
-        if rollouts == 2:
-            cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
-            cluster.add_node(num_cpus=1)
-        return collect(collector)
+    def lose_a_node() -> None:
+        cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
+        cluster.add_node(num_cpus=1)
 
-    monkeypatch.setattr(Collector, "collect", losing)
+    before_the_second_rollout(monkeypatch, lose_a_node)
     there = tuned(Path("there"), *settings, "rollout.placement=ray")
     assert there.without_times() == here.without_times()
 
