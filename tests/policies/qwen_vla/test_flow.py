@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch.func import functional_call
 
 from vlarig.policies.api import PolicyError
 from vlarig.policies.qwen_vla.flow import (
@@ -313,6 +314,37 @@ def test_unchanged_weights_give_the_ratio_1_and_changed_ones_do_not(form):
     assert again.requires_grad
     other = recompute_log_probability(Field(seed=1), chain.denoising_steps, MASK, sde)
     assert ((other - chain.log_probability).exp() - 1).abs().min() > 1e-3
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_the_gradient_is_that_of_torch_distributions_and_of_finite_differences(form, reduction):
+    """In float64: weight by weight against autograd through torch's own density, and along random directions against differences."""
+    field, sde = Field().double(), Sde(form=form, reduction=reduction)
+    single = sample_chain(Field(), draw(SEEDS, H, K, sde), MASK, sde).denoising_steps
+    stored = DenoisingSteps(single.before.double(), single.after.double(), single.step)
+    names, weights = zip(*field.named_parameters(), strict=True)
+
+    def log_probability(*values):
+        return recompute_log_probability(
+            lambda x, t: functional_call(field, dict(zip(names, values, strict=True)), (x, t.double())), stored, MASK, sde
+        )
+
+    assert torch.autograd.gradcheck(log_probability, weights, fast_mode=True)
+    expected = 0.0
+    for n in range(stored.step.shape[1]):
+        x, t = stored.before[:, n], 1 - stored.step[:, n].double() / 4
+        g = 0.5 * (t / (1 - t).clamp(min=1 / 4)).sqrt()
+        v, g, t = field(x, t), g[:, None, None], t[:, None, None]
+        mean = x - v / 4 - g * g / 4 / (2 * t) * (x + (1 - t) * v)
+        density = torch.distributions.Normal(mean, g / 2).log_prob(stored.after[:, n])
+        expected = expected + torch.where(MASK, density, 0).sum((1, 2))
+    if reduction == "mean":
+        expected = expected / (MASK.sum((1, 2)) * stored.step.shape[1])
+    for found, wanted in zip(
+        torch.autograd.grad(log_probability(*weights).sum(), weights), torch.autograd.grad(expected.sum(), weights), strict=True
+    ):
+        torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-7)
 
 
 def test_a_step_in_the_direction_of_the_gradient_makes_the_chunk_more_probable():
