@@ -40,6 +40,9 @@ from .config import LearnedModel, PpoConfig, read_ppo_config
 from .gae import gae, normalized
 from .loss import PolicyLoss, ValueLoss, explained_variance, policy_loss, value_loss
 
+#: Where a run simulates, which may change while it is interrupted: its numbers do not depend on that.
+WHERE = ("workers", "placement", "hosts", "hosts_token_file", "hosts_ca_file")
+
 
 def tune(config: PpoConfig, run: Path, reporter: Reporter) -> Path:
     """Tune a policy, from the newest checkpoint of the run where there is one.
@@ -458,8 +461,9 @@ def check_run(config: PpoConfig, run: Path) -> None:
     saved = run / CONFIG_FILE
     if saved.exists():
         before = read_ppo_config(saved)
-        free = ("checkpoints", "evaluation", "track", "iterations")
-        refuse_another(run, before.model_copy(update={name: getattr(config, name) for name in free}), config)
+        rollout = before.rollout.model_copy(update={name: getattr(config.rollout, name) for name in WHERE})
+        free = {name: getattr(config, name) for name in ("checkpoints", "evaluation", "track", "iterations")}
+        refuse_another(run, before.model_copy(update=free | {"rollout": rollout}), config)
 
 
 def check_stage(model: LearnedModel) -> None:

@@ -200,7 +200,7 @@ def connected() -> Iterator[None]:
     try:
         import ray
     except ImportError:
-        raise VlarigError("ray is not installed, which --placement ray needs; run: pip install 'vlarig[ray]'") from None
+        raise VlarigError("ray is not installed, which the placement on Ray needs; run: pip install 'vlarig[ray]'") from None
     try:
         ray.init(
             address=os.environ.get("RAY_ADDRESS", "auto"),
