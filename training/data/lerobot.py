@@ -53,6 +53,7 @@ def open_lerobot(
     state_names: Sequence[str] | None = None,
     actions: ActionSource = "recorded",
     segmented: bool = False,
+    every: int = 1,
     thresholds: Mapping[str, Any] | None = None,
     statistics_file: Path | str | None = None,
 ) -> LeRobotDataset:
@@ -71,6 +72,8 @@ def open_lerobot(
         actions: ``from_states`` makes them by finite differences, of a dataset that has none.
         segmented: Whether the instruction is that of the subtask, at whose end a chunk ends, as the paper has it of "subtask
             trajectories" beside full ones (section 3.2.3); for recordings that ``vlarig record`` puts into words.
+        every: Every so many frames of an episode one begins a sample. Neighbours look alike, and pictures are decoded and read by the
+            backbone one by one.
         thresholds: Those of cleaning that are not the defaults, by the names of :class:`~.cleaning.Thresholds`.
         statistics_file: Where quantiles are kept that are not stored with the dataset; ``meta/vlarig_statistics.json`` when ``None``.
             They are fitted, in passes over all numbers, where the file is not there.
@@ -82,7 +85,7 @@ def open_lerobot(
     """
     dataset = open_uncleaned(
         folder, horizon=horizon, name=name, family=family, embodiment=embodiment, cameras=cameras, action_names=action_names,
-        state_names=state_names, actions=actions, segmented=segmented,
+        state_names=state_names, actions=actions, segmented=segmented, every=every,
     )  # fmt: skip
     layout, dropped = dataset.layout, ()
     cleaning = stored_cleaning(dataset.meta, layout, thresholds_of(thresholds, dataset.name))
@@ -92,7 +95,7 @@ def open_lerobot(
             raise DataError(
                 f"cleaning left nothing of {folder} ({cleaning.report.counts}); give other thresholds, or leave it out"
             )
-        dataset = LeRobotDataset(dataset.meta.without(dropped), layout, dataset.name, family, horizon, segmented)
+        dataset = LeRobotDataset(dataset.meta.without(dropped), layout, dataset.name, family, horizon, segmented, every)
         dataset.cleaning = cleaning.report
     if segmented:
         silent = [
@@ -121,12 +124,13 @@ def open_uncleaned(
     state_names: Sequence[str] | None = None,
     actions: ActionSource = "recorded",
     segmented: bool = False,
+    every: int = 1,
 ) -> LeRobotDataset:
     """All episodes of a dataset, without statistics; arguments and errors as of :func:`open_lerobot`."""
     need_data_extra()
     meta = read_meta(Path(folder))
     layout = read_layout(meta, embodiment, cameras, action_names, state_names, actions)
-    return LeRobotDataset(meta, layout, name or Path(folder).resolve().name, family, horizon, segmented)
+    return LeRobotDataset(meta, layout, name or Path(folder).resolve().name, family, horizon, segmented, every)
 
 
 @dataclass(frozen=True)
@@ -159,10 +163,13 @@ class _Numbers:
 class LeRobotDataset:
     """A dataset that :func:`open_lerobot` opens. It is pickled without files; each process opens those that it reads."""
 
-    def __init__(self, meta: Meta, layout: Layout, name: str, family: Family, horizon: int, segmented: bool = False) -> None:
+    def __init__(
+        self, meta: Meta, layout: Layout, name: str, family: Family, horizon: int, segmented: bool = False, every: int = 1
+    ) -> None:
         """Use :func:`open_lerobot` instead."""
-        if horizon < 1:
-            raise DataError(f"the horizon of {name} is {horizon}, expected 1 or more")
+        for what, value in (("horizon", horizon), ("stride 'every'", every)):
+            if value < 1:
+                raise DataError(f"the {what} of {name} is {value}, expected 1 or more")
         self.name = name
         self.family: Family = family
         self.embodiments = (layout.embodiment,)
@@ -172,8 +179,10 @@ class LeRobotDataset:
         self.layout = layout
         self._horizon = horizon
         self.segmented = segmented
+        self._every = every
         self._steps = np.maximum(meta.lengths - layout.from_states, 0)
-        self._ends = np.cumsum(self._steps)
+        self._samples = -(-self._steps // every)
+        self._ends = np.cumsum(self._samples)
         self._films = FilmReader()
         self._kept = _Kept()
 
@@ -185,30 +194,31 @@ class LeRobotDataset:
     @property
     def hours(self) -> float:
         """Hours of motion."""
-        return len(self) / self.meta.fps / 3600
+        return float(self._steps.sum()) / self.meta.fps / 3600
 
     @cached_property
     def tasks(self) -> Mapping[str, Sequence[int]]:
         """The indices of each task's samples."""
         parts: dict[str, list[np.ndarray]] = {}
         for place, words in enumerate(self.meta.episode_tasks):
-            indices = np.arange(self._ends[place] - self._steps[place], self._ends[place])
+            indices = np.asarray(self.episodes[place])
             if self.segmented:
+                frames = np.arange(len(indices)) * self._every
                 for segment in self.segments(place):
-                    parts.setdefault(segment.label, []).append(indices[segment.begin : segment.end])
+                    parts.setdefault(segment.label, []).append(indices[(segment.begin <= frames) & (frames < segment.end)])
                 continue
             if len(words) == 1:
                 parts.setdefault(words[0], []).append(indices)
                 continue
-            tasks = self._numbers(place).tasks
+            tasks = self._numbers(place).tasks[: self._steps[place] : self._every]
             for task in np.unique(tasks).tolist():
                 parts.setdefault(self._words(task, place), []).append(indices[tasks == task])
         return {task: np.concatenate(each) for task, each in parts.items()}  # type: ignore[misc]
 
     @cached_property
     def episodes(self) -> Sequence[range]:
-        """The indices of each episode's samples, one for each of its steps."""
-        return [range(int(end - steps), int(end)) for end, steps in zip(self._ends, self._steps, strict=True)]
+        """The indices of each episode's samples."""
+        return [range(int(end - count), int(end)) for end, count in zip(self._ends, self._samples, strict=True)]
 
     @property
     def instructions(self) -> Sequence[tuple[str, ...]]:
@@ -225,7 +235,7 @@ class LeRobotDataset:
         return read_descriptions(self.meta)
 
     def __len__(self) -> int:
-        """Steps: frames that have an action."""
+        """Samples: frames that have an action, or every so many of them."""
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def __getitem__(self, index: int) -> ActionSample:
@@ -238,7 +248,7 @@ class LeRobotDataset:
         if not 0 <= index < len(self):
             raise IndexError(f"sample {index} of {self.name}, which has {len(self)}")
         place = int(np.searchsorted(self._ends, index, side="right"))
-        frame = int(index - self._ends[place] + self._steps[place])
+        frame = int(index - self._ends[place] + self._samples[place]) * self._every
         numbers = self._numbers(place)
         sample = self._sample(place, frame)
         images = {view: self._picture(key, place, frame, numbers, sample)[None] for key, view in self.layout.cameras.items()}

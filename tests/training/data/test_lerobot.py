@@ -156,6 +156,22 @@ def test_a_segment_is_a_trajectory_with_its_own_instruction(tmp_path: Path) -> N
         open_lerobot(silent, horizon=8, segmented=True)
 
 
+def test_every_third_frame_begins_a_sample_with_all_its_actions(v21: Path) -> None:
+    whole, some = open_v21(v21), open_v21(v21, every=3)
+    assert len(some) == sum(-(-len(samples) // 3) for samples in whole.episodes)
+    assert some.hours == whole.hours
+    assert some.statistics == whole.statistics
+    for all_frames, every_third in zip(whole.episodes, some.episodes, strict=True):
+        for frame, index in zip(all_frames[::3], every_third, strict=True):
+            assert some[index].name == whole[frame].name
+            np.testing.assert_array_equal(some[index].actions, whole[frame].actions)
+            np.testing.assert_array_equal(some[index].observation["state"], whole[frame].observation["state"])
+    assert {task: [some[index].name for index in indices] for task, indices in some.tasks.items()} == {
+        task: [name for samples in whole.episodes for name in [whole[frame].name for frame in samples[::3] if frame in indices]]
+        for task, indices in whole.tasks.items()
+    }
+
+
 def test_quantiles_are_fitted_once(v21: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = open_v21(v21).statistics["test_arm"]
     assert first.actions == statistics_of([numbers(episode)[1] for episode in range(3)], "old")
@@ -210,6 +226,7 @@ SWAPPED = replace(ROBOT, channels=(ROBOT.channels[1], ROBOT.channels[0], ROBOT.c
         ({"embodiment": replace(ROBOT, control_frequency=20.0)}, r"10 frames a second, and test_arm acts 20 times a second"),
         ({"action_names": ("x", "y", "z")}, r"action has no 'z'"),
         ({"horizon": 0}, r"the horizon of old is 0"),
+        ({"every": 0}, r"the stride 'every' of old is 0"),
     ],
 )
 def test_what_does_not_fit_is_refused(v21: Path, options: dict[str, Any], words: str) -> None:
