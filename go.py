@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Set vlarig up and go, with nothing but Python beforehand.
 
-  python3 go.py demo                 sweep the embedded suite with its scripted expert, to a table and videos
+  python3 go.py demo                 sweep the embedded suite with expert, shipped policy and random actions, to a table and films
   python3 go.py test [PYTEST ARGS]   check style, types and imports, then run the tests
   python3 go.py test --quick         the same with the embedded simulator alone, and without slow tests
 
@@ -41,7 +41,9 @@ STATE = os.path.join(VENV, "vlarig-setup.json")
 RUNTIMES = {"demo": ["tabletop"], "test": ["tabletop", "libero", "simpler"]}
 CERTIFICATES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem")
 HERE = ".".join(map(str, sys.version_info[:2]))
-EXTRAS = {"demo": ["results", "video"], "test": ["data", "dev", "policy", "ray", "results", "train", "video"]}
+EXTRAS = {"demo": ["policy", "results", "video"], "test": ["data", "dev", "policy", "ray", "results", "train", "video"]}
+#: What `demo` compares: the scripted expert, the policy that the package brings along, and chance.
+POLICIES = ("expert", "qwen-vla", "random")
 #: A file's tests share runs, and files keep the order that tests/conftest.py gives them; `test -n 0` is for a debugger.
 SIDE_BY_SIDE = ["-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
 CHECKS = (["ruff", "format", "--check", "."], ["ruff", "check", "."], ["basedpyright"], ["lint-imports"])
@@ -65,15 +67,17 @@ def main() -> int:
 
 
 def demo() -> int:
-    """Sweep the embedded suite with its scripted expert."""
-    sweep = ["sweep", "tabletop", "--policy", "expert", "--episodes", "2", "--video", "all"]
-    say("sweeping: vlarig {}".format(" ".join(sweep)))
-    status = call([tool("vlarig"), *sweep])
-    runs = os.path.join(ROOT, "runs")
-    folders = [entry.path for entry in os.scandir(runs) if entry.is_dir()] if os.path.isdir(runs) else []
-    if status == 0 and folders:
-        say(f"the table is above; it and the pictures are kept in {max(folders, key=os.path.getmtime)}")
-        say(f"more: {quote(tool('vlarig'))} --help")
+    """Sweep the embedded suite with each of :data:`POLICIES`, then print one table of all; the first failure is the exit status."""
+    runs = [os.path.join("runs", f"demo-{policy}") for policy in POLICIES]
+    for policy, run in zip(POLICIES, runs):
+        sweep = ["sweep", "tabletop", "--policy", policy, "--episodes", "2", "--video", "all", "--run", run]
+        say("sweeping: vlarig {}".format(" ".join(sweep)))
+        status = call([tool("vlarig"), *sweep])
+        if status:
+            return status
+    status = call([tool("vlarig"), "table", *runs])
+    say(f"the table is above; films and pictures are in {', '.join(runs)}")
+    say(f"more: {quote(tool('vlarig'))} --help")
     return status
 
 

@@ -151,16 +151,21 @@ def programs(tmp_path, monkeypatch):
 def test_the_first_run_sets_up_and_the_second_takes_seconds(house):
     output = house.go("demo")
     assert "making .venv" in output
-    assert "installing vlarig with results, video" in output
+    assert "installing vlarig with policy, results, video" in output
     install = ["vlarig", "runtime", "install", "tabletop"]
-    sweep = ["vlarig", "sweep", "tabletop", "--policy", "expert", "--episodes", "2", "--video", "all"]
-    assert house.calls() == [install, sweep]
+    runs = {policy: f"runs/demo-{policy}" for policy in ("expert", "qwen-vla", "random")}
+    sweeps = [
+        ["vlarig", "sweep", "tabletop", "--policy", policy, "--episodes", "2", "--video", "all", "--run", run]
+        for policy, run in runs.items()
+    ]
+    table = ["vlarig", "table", *runs.values()]
+    assert house.calls() == [install, *sweeps, table]
     began = time.monotonic()
     output = house.go("demo")
     assert time.monotonic() - began < 5
     assert "making" not in output
     assert "installing" not in output
-    assert house.calls() == [install, sweep]
+    assert house.calls() == [install, *sweeps, table]
 
 
 @pytest.mark.slow
@@ -192,7 +197,7 @@ def test_an_environment_whose_python_is_gone_is_made_anew(house):
         python.symlink_to("/nowhere/python")
     output = house.go("demo")
     assert "removing the old .venv" in output
-    assert house.state["extras"] == ["results", "video"]
+    assert house.state["extras"] == ["policy", "results", "video"]
 
 
 @pytest.mark.parametrize("harm", ["half-made", "no json", "a file", "empty", "dangling", "moved", "another python"])
@@ -232,7 +237,7 @@ def test_a_working_environment_of_the_users_own_is_built_upon(house):
     (house.folder / ".venv" / "kept").touch()
     house.go("demo")
     assert (house.folder / ".venv" / "kept").exists()
-    assert house.state["extras"] == ["results", "video"]
+    assert house.state["extras"] == ["policy", "results", "video"]
 
 
 @pytest.mark.slow
@@ -248,7 +253,7 @@ def test_an_interrupted_set_up_is_taken_up_again(house, sign):
     assert process.returncode == {signal.SIGTERM: 143, signal.SIGKILL: -9}[sign]
     assert (house.folder / ".venv").exists() == (sign == signal.SIGKILL)
     assert "making .venv" in house.go("demo")
-    assert house.state["extras"] == ["results", "video"]
+    assert house.state["extras"] == ["policy", "results", "video"]
 
 
 def without_ensurepip(programs, pip: bool) -> str:
@@ -355,6 +360,8 @@ def test_ci_runs_the_readmes_command(tmp_path, programs):
     (tmp_path / "shared" / "assets").mkdir(parents=True)
     shutil.copy(ROOT / ".ci" / "run", ci)
     programs("python3", 'echo "$PWD: $* $(ls -d "$VLARIG_ASSETS")"')
+    for installed in ("pdflatex", "chromium"):
+        programs(installed, "exit 0")
     environment = {**os.environ, "PATH": f"{os.environ['PATH']}:/usr/bin:/bin", "VLARIG_ASSETS": ""}
     output = subprocess.run([ci / "run"], env=environment, text=True, capture_output=True, check=True, cwd="/").stdout
     assert output.startswith(f"{tmp_path / 'checkout'}: go.py test")

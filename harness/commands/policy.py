@@ -15,6 +15,7 @@ from ..screen import Screen
 
 DESCRIPTION = """Inspect Qwen-VLA, a checkpoint or a preset, and write a preset, or a checkpoint in another precision, to a folder.
 
+  vlarig policy inspect                      # the checkpoint that vlarig brings along
   vlarig policy inspect --preset 4b          # parameters by part, as the paper prints them
   vlarig policy inspect FOLDER               # a checkpoint: its sizes, robots, statistics and prompts
   vlarig policy create --preset small --out FOLDER
@@ -27,7 +28,7 @@ class Inspect:
     """Show parameter counts by part, robots, statistics and prompts."""
 
     checkpoint: Positional[Annotated[str | None, arg(metavar="[CHECKPOINT]")]] = None
-    """A checkpoint's folder, or a hub's owner/name."""
+    """A checkpoint's folder, or a hub's owner/name. Default: the one that vlarig brings along."""
     preset: str | None = None
     """A preset instead: 4b, small, tiny."""
 
@@ -36,12 +37,12 @@ class Inspect:
         from ...policies.qwen_vla.config import PRESETS
         from ...policies.qwen_vla.inspection import inspection
 
-        if (self.checkpoint is None) == (self.preset is None):
+        if None not in (self.checkpoint, self.preset):
             raise PolicyError("name one checkpoint or one preset, as in: vlarig policy inspect --preset small")
         if self.preset is not None and self.preset not in PRESETS:
             raise PolicyError(f"unknown preset {self.preset!r}; presets are {', '.join(PRESETS)}")
         screen = Screen()
-        for part in inspection(self.preset or str(self.checkpoint)):
+        for part in inspection(self.preset or self.checkpoint or ""):
             screen.print(part, soft_wrap=isinstance(part, Text))
 
 

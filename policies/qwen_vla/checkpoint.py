@@ -55,6 +55,9 @@ EMBODIMENTS_FILE = "embodiments.json"
 EIGENGRASPS_FILE = "eigengrasps.json"
 TRAINING_FILE = "training.json"
 
+#: The checkpoint that this package brings along, which an empty source names; its made.txt says how it was made.
+SHIPPED = Path(__file__).parent / "shipped"
+
 #: Raised when the files' meaning changes.
 FORMAT = 1
 
@@ -99,7 +102,7 @@ def load(
     """The policy that ``source`` names.
 
     Args:
-        source: A preset's name (random weights), a checkpoint's folder, or a hub's ``owner/name``.
+        source: A preset's name (random weights), a checkpoint's folder, a hub's ``owner/name``, or nothing for :data:`SHIPPED`.
         seed: Seed of a preset's random weights, of 64 bits. They are drawn on the CPU, so that they are the same on every device;
             those of ``4b`` alone are drawn where they are to be, because a CPU needs minutes for them.
         backbone: For a preset: folder or hub id of a trained Qwen3.5, whose weights, sizes and tokenizer it takes.
@@ -127,13 +130,13 @@ def find_checkpoint(source: str, weights: bool = True) -> Path:
     """The folder of a checkpoint, downloaded from the hub where ``source`` is an id of it.
 
     Args:
-        source: A folder, or a hub's ``owner/name``.
+        source: A folder, a hub's ``owner/name``, or nothing for :data:`SHIPPED`.
         weights: Whether to download the weights too; :func:`describe_checkpoint` needs none.
 
     Raises:
         PolicyError: There is none.
     """
-    folder = Path(source)
+    folder = Path(source) if source else SHIPPED
     if folder.is_dir():
         return folder
     if not _HUB_ID.fullmatch(source) or folder.is_absolute():

@@ -55,7 +55,7 @@ def inspection(source: str) -> list[Table | Text]:
     """The description of a policy, for a rich console; a text's lines are not to be wrapped. Raises like :func:`describe`."""
     description = describe(source)
     return [
-        Text(f"qwen-vla:{source}"),
+        Text(f"qwen-vla:{source}" if source else "qwen-vla"),
         *_trained(description),
         _sizes(description, SIZES.get(source) or counted(description)),
         _architecture(description),

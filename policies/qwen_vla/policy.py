@@ -81,7 +81,10 @@ class Prepared:
 
 
 class QwenVlaPolicy(Policy):
-    """The embedded policy (paper, section 2): ``qwen-vla:CHECKPOINT``, or ``qwen-vla:small`` for a preset with random weights.
+    """The embedded policy (paper, section 2).
+
+    ``qwen-vla`` is the checkpoint that the package brings along, ``qwen-vla:CHECKPOINT`` another one, and ``qwen-vla:small`` a preset
+    with random weights.
 
     An answer's randomness comes from the request's seed alone. Its numbers depend on the others in the batch as far as rounding
     does; ``--strict`` computes one request at a time.
@@ -96,7 +99,7 @@ class QwenVlaPolicy(Policy):
         """Load or make it.
 
         Args:
-            source: A preset's name, a checkpoint's folder, or a hub's ``owner/name``.
+            source: A preset's name, a checkpoint's folder, a hub's ``owner/name``, or nothing for the package's own checkpoint.
             options: Fields of :class:`QwenVlaOptions`.
 
         Raises:

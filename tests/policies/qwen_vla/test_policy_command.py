@@ -9,7 +9,7 @@ import torch
 from trained_policy import human_bundle, trained_bundle
 
 from vlarig.harness.cli import main
-from vlarig.policies.qwen_vla.checkpoint import load_checkpoint, save_checkpoint
+from vlarig.policies.qwen_vla.checkpoint import SHIPPED, load_checkpoint, save_checkpoint
 from vlarig.policies.qwen_vla.inspection import SIZES, counted, describe
 
 
@@ -63,6 +63,17 @@ def test_a_checkpoint_is_shown_with_its_robots_ranges_and_prompts(tmp_path: Path
     assert "unproven here" in text
 
 
+def test_the_checkpoint_of_the_package_is_small_and_shown_without_a_name(capsys: pytest.CaptureFixture[str]) -> None:
+    text = shown(capsys, "inspect")
+    assert text.startswith("qwen-vla\n")
+    assert "trained by      t2a" in text
+    for robot in ("tabletop_panda", "widowx_bridge"):
+        assert robot in text
+    weights = sum(path.stat().st_size for path in SHIPPED.iterdir())
+    assert weights <= 15e6
+    assert "recipes/shipped/make.sh" in (SHIPPED / "made.txt").read_text()
+
+
 def test_eigengrasps_are_shown_with_what_they_explain(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bundle = human_bundle()
     save_checkpoint(tmp_path / "human", bundle)
@@ -97,7 +108,7 @@ def test_a_checkpoint_is_written_in_bfloat16_with_all_that_it_says_of_itself(tmp
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["inspect"], "name one checkpoint or one preset"),
+        (["inspect", "nowhere", "--preset", "4b"], "name one checkpoint or one preset"),
         (["inspect", "--preset", "5b"], "unknown preset '5b'; presets are 4b, small, tiny"),
         (["inspect", "nowhere"], "no checkpoint 'nowhere'"),
         (["create", "--preset", "5b", "--out", "x"], "unknown preset '5b'"),
