@@ -23,8 +23,11 @@ from .lerobot import LeRobotDataset, open_lerobot
 
 
 def open_trajectories(folder: Path | str, **options: Any) -> TrajectoryDataset:
-    """The whole trajectories of a LeRobotDataset; options and errors are those of :func:`~.lerobot.open_lerobot` but ``horizon``."""
-    return TrajectoryDataset(open_lerobot(folder, horizon=2**31, **options))
+    """The whole trajectories of a LeRobotDataset.
+
+    Options and errors are those of :func:`~.lerobot.open_lerobot` but ``horizon`` and ``every``, which a trajectory has no use for.
+    """
+    return TrajectoryDataset(open_lerobot(folder, horizon=2**31, every=1, **options))
 
 
 class TrajectoryDataset:
