@@ -76,7 +76,7 @@ def demo() -> int:
         if status:
             return status
     status = call([tool("vlarig"), "table", *runs])
-    say(f"the tables are above; films and pictures are in {', '.join(runs)}")
+    say(f"the table is above; films and pictures are in {', '.join(runs)}")
     say(f"more: {quote(tool('vlarig'))} --help")
     return status
 

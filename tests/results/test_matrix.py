@@ -68,6 +68,18 @@ def test_runs_of_one_policy_are_told_apart(capsys, monkeypatch):
     assert "renderer osmesa, seed 7" in text
 
 
+def test_runs_that_differ_in_the_steps_that_they_run_of_a_chunk_alone_are_in_one_matrix(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    shorter = PROTOCOL.derive(n_action_steps=1)
+    episodes = [replace(make_episode(initial_state, task), protocol=shorter) for task in TASKS for initial_state in range(10)]
+    make_run(Path("runs/shorter"), finished=0, suites=suite_plans(episodes))
+    text = printed(capsys, "random", "shorter")
+    assert text.count("suite / task") == 0 and text.count("all tasks") == 1
+    assert f"protocol {PROTOCOL.name}@{PROTOCOL.version} " in text
+    assert f"{PROTOCOL.n_action_steps} steps of each chunk are run" in text and "1 step of each chunk is run" in text
+    assert "each chunk" not in printed(capsys, "random", "again")
+
+
 def test_every_form_has_the_matrix(capsys):
     for form in ("markdown", "latex", "html"):
         text = printed(capsys, "expert", "random", "--format", form)
