@@ -8,10 +8,11 @@ import re
 import shutil
 import sys
 import textwrap
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import takewhile, zip_longest
-from typing import Annotated, Any, NoReturn, TypeVar, cast
+from typing import Annotated, Any, NoReturn, TypeVar, cast, get_type_hints
 
 import tyro
 from tyro.constructors import ConstructorRegistry, StructConstructorSpec, StructTypeInfo
@@ -32,7 +33,7 @@ def parse(kind: type[T] | Mapping[str, type[T]], words: Sequence[str], prog: str
         description: What its help begins with. Default: the docstring of ``kind``.
 
     Raises:
-        VlarigError: An option, its value, or a subcommand is unknown; the nearest is offered.
+        VlarigError: An option, its value, or a subcommand is unknown, and the nearest is offered; or an option is given twice.
         SystemExit: Help was requested and printed (0), or another error in the arguments was printed (2).
     """
     if not isinstance(kind, Mapping):
@@ -53,6 +54,7 @@ def _parse_options(kind: type[T], words: Sequence[str], prog: str, description: 
 
     if {"-h", "--help"} & set(takewhile("--".__ne__, words)):
         _print_help(lambda: given(["--help"]))
+    _check_once(kind, words)
     output = io.StringIO()
     try:
         with contextlib.redirect_stderr(output):
@@ -91,6 +93,25 @@ def _printed(show: Callable[[], object], text: io.StringIO) -> str:
     with contextlib.redirect_stdout(text), contextlib.suppress(SystemExit):
         show()
     return text.getvalue()
+
+
+def _check_once(kind: type[Any], words: Sequence[str]) -> None:
+    """Make sure that no option is given twice: argparse takes the last one alone. Those that say "once for each" are meant so.
+
+    Raises:
+        VlarigError: One is.
+    """
+    counted = Counter(
+        word.partition("=")[0].replace("_", "-") for word in takewhile("--".__ne__, words) if word.startswith("--")
+    )
+    for name, hint in get_type_hints(kind, include_extras=True).items():
+        marks = getattr(hint, "__metadata__", ())
+        if tyro.conf.UseAppendAction in marks:
+            named = (getattr(mark, "name", None) for mark in marks)
+            counted.pop(f"--{next(filter(None, named), name).replace('_', '-')}", None)
+    for option, count in counted.items():
+        if count > 1:
+            raise VlarigError(f"{option} is given {count} times; give it once, with all its values after it")
 
 
 def _check_names(words: Sequence[str], prog: str, text: str) -> None:

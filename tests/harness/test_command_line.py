@@ -11,6 +11,7 @@ import pytest
 
 from vlarig.harness import cli
 from vlarig.harness.command_line import parse
+from vlarig.harness.commands.leaderboard import Add
 
 #: Commands with subcommands, and these.
 SUBCOMMANDS = {
@@ -103,3 +104,10 @@ def test_no_option_can_be_none(capsys):
     from vlarig.harness.commands.sweep import _Command
 
     assert str(parse(_Command, ["toy", "--policy", "random", "--run", "None"], "vlarig sweep").run) == "None"
+
+
+def test_an_option_that_is_given_twice_is_refused_where_the_last_one_alone_would_count(capsys):
+    assert cli.main(["train", "sft", "--run", "runs/none", "--override", "steps=1", "--override", "seed=2"]) == 2
+    assert "--override is given 2 times; give it once, with all its values after it" in capsys.readouterr().err
+    added = parse({"add": Add}, ["add", "l.json", "--run", "a", "--run=b", "--model", "m"], "vlarig leaderboard")
+    assert [run.name for run in added.runs] == ["a", "b"]
