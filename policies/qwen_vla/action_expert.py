@@ -50,7 +50,7 @@ class Block(GradientCheckpointingLayer):
 
         Args:
             tokens: ``float32[B, L, D]``; they stay in float32 under autocast, which rounds what matrices multiply.
-            condition: ``float32[B, D]``, made of the flow time, and of the prompt's last state where that steers.
+            condition: ``float32[B, D]``, made of the flow time, and of the prompt's last states where these steer.
             cos: ``[B, 1, L, R]``.
             sin: ``[B, 1, L, R]``.
             attend: ``bool[B, 1, 1, L]`` or ``None``.
@@ -89,7 +89,11 @@ class ActionExpert(nn.Module):
         axes, frequencies = rotary_frequencies(tuple(config.rope["mrope_section"]), float(config.rope["rope_theta"]))
         self.register_buffer("rotary_axes", axes, persistent=False)
         self.register_buffer("rotary_frequencies", frequencies, persistent=False)
-        self.vlm_projection = nn.Linear(config.text["hidden_size"], expert.width)
+        width = config.text["hidden_size"]
+        self.vlm_projection = nn.Linear(width, expert.width)
+        self.condition_projection = (
+            nn.Linear(expert.prompt_condition * width, expert.width) if expert.prompt_condition else None
+        )
         self.action_projection: ActionProjection = make_projection(config)
         self.state_projection = two_layers(config.state_size, expert.width, expert.width) if config.state == "dit" else None
         self.time_embedding = two_layers(expert.time_features, expert.width, expert.width)
@@ -142,9 +146,11 @@ class ActionExpert(nn.Module):
         self._check(noisy, time, states, mask, state)
         prompt = self.vlm_projection(states.float()).float()
         condition = self.time_embedding(sinusoids(time, self.time_features))  # float32 [B, D]
-        if self.prompt_condition:
-            last = valid.sum(1) - 1  # prompts are padded on the right
-            condition = condition + prompt[torch.arange(len(last), device=last.device), last]
+        if self.condition_projection is not None:
+            ends = valid.sum(1, keepdim=True)  # prompts are padded on the right
+            last = ends - 1 - torch.arange(self.prompt_condition, device=ends.device)
+            steering = states.float().take_along_dim(last.unsqueeze(-1), dim=1).flatten(1)
+            condition = condition + self.condition_projection(steering).float()
         embedded = functional.silu(condition)
         actions = self.action_projection.encode(noisy.float().masked_fill(~mask, 0.0), embodiment)
         tokens, keys = [prompt], [valid]

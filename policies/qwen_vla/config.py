@@ -40,6 +40,9 @@ class SpecialTokens:
     vision_end: int
 
 
+#: Tokens that every prompt ends with, after its pictures: ``<|im_end|>``, a new line, ``<|im_start|>``, ``assistant`` and its new line.
+LAST_TOKENS = 4
+
 #: Qwen3.5's own (transformers models/qwen3_5/configuration_qwen3_5.py, v5.23.0).
 QWEN_TOKENS = SpecialTokens(image_pad=248_056, video_pad=248_057, vision_start=248_053, vision_end=248_054)
 #: Rows of Qwen3.5's embedding. Its tokenizer has fewer entries, so the view tokens find room.
@@ -137,9 +140,9 @@ class ExpertConfig:
         heads: Attention heads; each is ``width / heads`` wide.
         mlp_width: Hidden width of the SwiGLU.
         time_features: Sinusoidal features of the flow time.
-        prompt_condition: Whether the state of the prompt's last token steers every block beside the flow time. The paper has no such
-            thing: with it a small expert learns from some ten thousand prompts what the prompt says at its end (:mod:`.marks`), which
-            attention from nothing does not find among some sixty tokens. It has no weights of its own.
+        prompt_condition: How many of the prompt's last tokens steer every block by their states, beside the flow time. The paper has
+            none: with them a small expert learns from some ten thousand prompts what the prompt says at its end (:mod:`.marks`), which
+            attention from nothing does not find among some sixty tokens.
     """
 
     width: int = 1536
@@ -147,13 +150,14 @@ class ExpertConfig:
     heads: int = 12
     mlp_width: int = 10_240
     time_features: int = 256
-    prompt_condition: bool = False
+    prompt_condition: int = 0
 
     def __post_init__(self) -> None:
         for name in ("width", "blocks", "heads", "mlp_width", "time_features"):
             _check_size(f"expert.{name}", getattr(self, name))
-        if not isinstance(self.prompt_condition, bool):
-            raise PolicyError(f"expert.prompt_condition is {self.prompt_condition!r}, expected true or false")
+        steering = self.prompt_condition
+        if isinstance(steering, bool) or not isinstance(steering, int) or not 0 <= steering <= LAST_TOKENS:
+            raise PolicyError(f"expert.prompt_condition is {steering!r}, expected 0 to {LAST_TOKENS} tokens")
         if self.width % self.heads:
             raise PolicyError(f"expert.width is {self.width}, expected a multiple of expert.heads ({self.heads})")
         if self.time_features % 2:
@@ -385,7 +389,7 @@ def qwen_vla_small(vocabulary_size: int = SMALL_VOCABULARY, tokens: SpecialToken
     Every second layer of the language model is a full attention: with one in four there would be a single one, and the model learns
     more slowly to look up what the instruction names. The rotary base is shorter than Qwen's because prompts are. The action expert has
     two blocks: cloning needs hundreds of thousands of flow times, each of which costs 9 ms of a CPU's thread so, and 20 ms with four.
-    The prompt's last state steers it, see :attr:`ExpertConfig.prompt_condition`.
+    The prompt's last states steer it, see :attr:`ExpertConfig.prompt_condition`.
 
     Args:
         vocabulary_size: Rows of the embedding, at least the tokenizer's entries.
@@ -413,7 +417,7 @@ def qwen_vla_small(vocabulary_size: int = SMALL_VOCABULARY, tokens: SpecialToken
         "out_hidden_size": 192,
         "num_position_embeddings": 64,
     }
-    expert = ExpertConfig(width=192, blocks=2, heads=3, mlp_width=640, time_features=256, prompt_condition=True)
+    expert = ExpertConfig(width=192, blocks=2, heads=3, mlp_width=640, time_features=256, prompt_condition=2)
     return ModelConfig(backbone=_backbone(text, vision, vocabulary_size, tokens), expert=expert, image_size=(128, 128))
 
 

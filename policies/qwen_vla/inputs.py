@@ -28,7 +28,7 @@ from ..images import fit_image
 from .backbone import BackboneInputs, positions_of
 from .config import ModelConfig
 from .conversation import NO_REASONING, NOTHING, Conversation, Limits, Picture, Video, fitted, segments
-from .marks import END_WEIGHT, MIDDLE_WEIGHT, Marked, Middles, Words, end_number
+from .marks import END_WEIGHT, MIDDLE_WEIGHT, Marked, Middles, Words, end_of
 from .prompt import chat_text, embodiment_prompt
 from .tokenizer import TokenIds, encode, rows_needed, token_ids
 from .vision import patchify
@@ -261,9 +261,9 @@ class InputBuilder:
                     yield from self._words(mark.role or mark.name, place, by_language=True)
                 if first and mark.name != NOTHING:
                     yield from (_Middle(place, 0, middle, MIDDLE_WEIGHT, by_language) for by_language in (False, True))
-                number = end_number(index, mark.role, self._config.text["hidden_size"])
-                if number is not None:
-                    yield _Middle(end, number, middle, END_WEIGHT, True)
+                held = end_of(mark.role, index, self._config.text["hidden_size"])
+                if held is not None:
+                    yield _Middle(end - held[0], held[1], middle, END_WEIGHT, True)
                 known.add(place)
             places = places[rows * columns :]
 

@@ -9,9 +9,11 @@ things are learned of it, and no weight is added for any of them. The first thre
   words of the prompt mean, which cloning alone does not teach in any time that two cores have.
 * The first two numbers of both are where the middle is: right of and below the picture's middle, in tokens. A token covers more of the
   table than a gripper may be off, and what attends to a token does not learn its place otherwise.
-* The language model's state of the prompt's last token, where an answer begins, holds the middles of what has a role in :data:`ROLES`:
-  two numbers each, picture after picture. So one token says what an action needs to know, and an action expert that reads it (see
-  :attr:`~.config.ExpertConfig.prompt_condition`) need not learn from demonstrations which token to attend to.
+* The language model's states of the prompt's last tokens, where an answer begins, hold the middles of what has a role: a token for
+  each of :data:`ROLES`, two numbers for each picture. So few tokens say what an action needs to know, and an action expert that reads
+  them (see :attr:`~.config.ExpertConfig.prompt_condition`) need not learn from demonstrations which token to attend to. One token for
+  both roles learned the object's middles alone where there are two pictures: that is four places to look at, and ``small`` has four
+  heads.
 
 Shapes: ``B`` samples, ``S`` tokens, ``D`` the backbone's width, ``W`` words that tokens of pictures say, ``O`` middles, ``U``
 entries of the vocabulary.
@@ -25,13 +27,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-#: Weights of a distance beside a word: by the picture's token, and by the prompt's last, where a prompt has four of them and some
+#: Weights of a distance beside a word: by the picture's token, and by the prompt's last ones, where a prompt has four of them and some
 #: twenty words; and the distance in tokens beyond which a further one counts linearly.
 MIDDLE_WEIGHT = 2.0
 END_WEIGHT = 8.0
 BEND = 0.1
 
-#: Roles that the prompt's last token knows the middles of, in the order of its numbers.
+#: Roles whose middles the prompt's last tokens hold, from the last one backwards.
 ROLES = ("object", "goal")
 
 
@@ -79,21 +81,20 @@ class Marked:
     middles: Middles
 
 
-def end_number(picture: int, role: str | None, width: int) -> int | None:
-    """The first of the two numbers of the prompt's last state that hold a thing's middle.
+def end_of(role: str | None, picture: int, width: int) -> tuple[int, int] | None:
+    """Where the end of a prompt holds a thing's middle.
 
     Args:
-        picture: Which of the prompt's pictures shows it, from 0.
         role: What it is to the prompt.
+        picture: Which of the prompt's pictures shows it, from 0.
         width: ``D``.
 
     Returns:
-        ``None`` where it has no such role, or the state has no number for so many pictures.
+        How many tokens before the last one, and the first of the two numbers of that token's state; ``None`` where it has no such role,
+        or a state has no number for so many pictures.
     """
-    if role not in ROLES:
-        return None
-    number = 2 * (picture * len(ROLES) + ROLES.index(role))
-    return number if number + 2 <= width else None
+    number = 2 * picture
+    return (ROLES.index(role), number) if role in ROLES and number + 2 <= width else None
 
 
 def marks_loss(embedded: Tensor, states: Tensor, head_weight: Tensor, marked: Marked) -> tuple[Tensor, Tensor]:

@@ -415,6 +415,8 @@ def parameter_counts(model: QwenVla) -> dict[str, int]:
     }
     if expert.state_projection is not None:
         counts["state projection"] = _count(expert.state_projection)
+    if expert.condition_projection is not None:
+        counts["condition projection"] = _count(expert.condition_projection)
     counts |= {
         "action expert": _count(expert),
         "vision": _count(vision),

@@ -18,33 +18,54 @@ record() { # SUITE EPISODES DISTURBANCE: demonstrations by its expert, which bur
     step vlarig record "$1" --policy expert --episodes "$2" --policy-options "disturbance=$3" --to "$1"
 }
 
-look() { # SUITE: moments of its demonstrations, with instructions, and where the things are that these name
-    step vlarig data render-questions "$1" --recording "$1" --scenes 1000 --moments 8 --instructions 1 --questions 0 --size 128 \
+look() { # SUITE MOMENTS: so many of each of its demonstrations, with instructions, and where the things are that these name
+    step vlarig data render-questions "$1" --recording "$1" --scenes 1000 --moments "$2" --instructions 1 --questions 0 --size 128 \
         --to "moments/$1"
 }
 
-ask() { # SUITE SCENES: questions on new scenes, in words, for the vision-language share of CPT and SFT; and on others, to score answers to
+ask() { # SUITE SCENES: questions on new scenes, in words, for the vision-language share of CPT and SFT; others to score answers to
     step vlarig data render-questions "$1" --scenes "$2" --questions 4 --size 128 --to "questions/$1"
     step vlarig data render-questions "$1" --scenes 50 --questions 4 --size 128 --held-out --to "held_out/$1"
 }
 
 train() { # STAGE NAME: by NAME.toml, to the folder NAME
-    step torchrun --standalone --nproc-per-node 2 -m -- vlarig.harness train "$1" --run "$2" --config "$2.toml"
+    step torchrun --standalone --nproc-per-node 2 -m -- vlarig.harness train "$1" --run "$2" --config "$2.toml" \
+        --override "model.compute=$(cat compute)" shard_over=1
 }
 
-record tabletop 200 0.7
-record simpler_widowx 50 0.5
-record libero_object 20 0.5
-record libero_spatial 10 0.5
-look tabletop
-look simpler_widowx
-look libero_object
-look libero_spatial
+# What the first machine multiplies matrices faster in: in bfloat16 some CPUs take a third of the time, and others nine times as long.
+[ -e compute ] || python - > compute << 'EOF'
+import time
+
+import torch
+
+
+def seconds(dtype):
+    one, other = torch.rand(1024, 192).to(dtype), torch.rand(192, 640).to(dtype)
+    one @ other
+    began = time.perf_counter()
+    for _ in range(100):
+        one @ other
+    return time.perf_counter() - began
+
+
+torch.set_num_threads(1)
+print("bfloat16" if seconds(torch.bfloat16) < seconds(torch.float32) / 1.5 else "float32")
+EOF
+
+record tabletop 640 0.7
+record simpler_widowx 100 0.5
+record libero_object 12 0.5
+record libero_spatial 8 0.5
+look tabletop 8
+look simpler_widowx 8
+look libero_object 16
+look libero_spatial 16
 ask tabletop 500
 ask simpler_widowx 500
 ask libero_object 200
 ask libero_spatial 200
-step vlarig data render-questions tabletop --scenes 8000 --instructions 3 --questions 0 --size 128 --to scenes/tabletop
+step vlarig data render-questions tabletop --scenes 16000 --instructions 3 --questions 0 --size 128 --to scenes/tabletop
 step vlarig data synthesize --arm franka_language_action --shards 0-1 --workers 2 --to synthetic
 train backbone tower
 train backbone backbone

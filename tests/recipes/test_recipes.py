@@ -84,9 +84,17 @@ def test_its_arm_is_one_of_ours() -> None:
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
-@pytest.mark.parametrize("recipe", ["shipped", "states"])
+@pytest.mark.parametrize("recipe", ["shipped/make.sh", "shipped/measure.sh", "states/make.sh"])
 def test_a_recipe_is_legal_bash(recipe: str) -> None:
-    subprocess.run(["bash", "-n", RECIPES / recipe / "make.sh"], check=True)
+    subprocess.run(["bash", "-n", RECIPES / recipe], check=True)
+
+
+def test_what_is_measured_is_what_was_made() -> None:
+    measure = (RECIPES / "shipped" / "measure.sh").read_text()
+    (suites,) = re.findall(r'^suites="(.*)"$', measure, re.MULTILINE)
+    assert suites.split() == re.findall(r"^record (\w+)", MAKE, re.MULTILINE)
+    (stages,) = re.findall(r"^    for stage in (cpt .*); do$", measure, re.MULTILINE)
+    assert set(stages.split()) < {name for _, name in re.findall(r"^train (\w+) (\w+)$", MAKE, re.MULTILINE)}
 
 
 def test_every_ablation_is_a_legal_training_of_its_own(ablate: ModuleType) -> None:

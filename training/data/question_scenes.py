@@ -8,6 +8,7 @@ way: no beginning of an episode shows what a demonstration does, the hand over t
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +22,7 @@ from ...envs.untrusted import convert
 from ...harness.recorder import RUN
 from ...results.ledger import Ledger
 from ...results.manifest import Manifest
+from ...results.records import EpisodeRecord
 from .errors import DataError
 
 Split = Literal["train", "held_out"]
@@ -149,7 +151,7 @@ class NewScenes:
 class RecordedScenes:
     """The demonstrations of a recording, each looked at in its beginning and in some moments of chance.
 
-    In the beginning nothing but the words says what is meant.
+    In the beginning nothing but the words says what is meant. Tasks take turns, :data:`BLOCK` demonstrations each.
 
     Args:
         suite: The suite.
@@ -183,13 +185,11 @@ class RecordedScenes:
         self._seed = seed
         self._moments = moments
         with Ledger.open_read_only(run) as ledger:
-            self._records = [
-                each for each in ledger.each_record(with_actions=True) if each.success and each.suite == suite.name
-            ]
-        if not self._records:
+            records = [each for each in ledger.each_record(with_actions=True) if each.success and each.suite == suite.name]
+        if not records:
             raise DataError(f"{recording} has no episode of {suite.name!r} that succeeded; record some")
-        self.demonstrations = len(self._records)
-        self._records = self._records[:count]
+        self.demonstrations = len(records)
+        self._records = _in_blocks(records)[:count]
 
     def __len__(self) -> int:
         """How many there are."""
@@ -202,3 +202,13 @@ class RecordedScenes:
         rng = rng_of("train", self._seed, number, 1)
         later = rng.choice(np.arange(1, record.steps), min(self._moments, record.steps) - 1, replace=False)
         return Scene(episode, record.actions, (0, *sorted(later.tolist())))
+
+
+def _in_blocks(records: Sequence[EpisodeRecord]) -> list[EpisodeRecord]:
+    """The records by turns of their tasks, so that the first ones are of all tasks; those of a task in their order."""
+    before: Counter[str] = Counter()
+    places = []
+    for index, record in enumerate(records):
+        places.append((before[record.task] // BLOCK, record.task, index))
+        before[record.task] += 1
+    return [records[index] for *_, index in sorted(places)]

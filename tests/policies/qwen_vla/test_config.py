@@ -85,7 +85,7 @@ def without(data, *path):
         (lambda data: data.update(image_size=[64, 60]), "multiples of 32 pixels"),
         (lambda data: data["expert"].update(heads=3), "expected a multiple of expert.heads"),
         (lambda data: data["expert"].update(heads=16), "more than a head of the expert has"),
-        (lambda data: data["expert"].update(prompt_condition=1), "expert.prompt_condition is 1, expected true or false"),
+        (lambda data: data["expert"].update(prompt_condition=True), "expert.prompt_condition is True, expected 0 to 4 tokens"),
     ],
 )
 def test_a_configuration_that_cannot_be_is_refused_in_one_sentence(change, sentence):

@@ -9,7 +9,7 @@ import torch
 from vlarig.policies.qwen_vla.config import PRESETS
 from vlarig.policies.qwen_vla.conversation import NOTHING, Conversation, Mark, Picture, Turn
 from vlarig.policies.qwen_vla.inputs import InputBuilder, Prompted
-from vlarig.policies.qwen_vla.marks import Marked, Middles, Words, end_number, marks_loss
+from vlarig.policies.qwen_vla.marks import Marked, Middles, Words, end_of, marks_loss
 from vlarig.policies.qwen_vla.model import Batch, QwenVla, build
 from vlarig.policies.qwen_vla.tokenizer import small_tokenizer, token_ids
 
@@ -89,9 +89,9 @@ def test_the_last_token_of_a_prompt_to_act_says_where_what_it_names_is(builder: 
 
 
 def test_each_picture_and_role_has_its_own_numbers_as_far_as_a_state_has_any() -> None:
-    places = [end_number(picture, role, width=10) for picture in (0, 1, 2) for role in ("object", "goal")]
-    assert places == [0, 2, 4, 6, 8, None]
-    assert [end_number(0, role, width=10) for role in (None, "tool")] == [None, None]
+    places = [end_of(role, picture, width=5) for picture in (0, 1, 2) for role in ("object", "goal")]
+    assert places == [(0, 0), (1, 0), (0, 2), (1, 2), None, None]
+    assert [end_of(role, 0, width=10) for role in (None, "tool")] == [None, None]
 
 
 def test_what_the_vision_tower_says_is_taught_to_it_alone(builder: InputBuilder) -> None:

@@ -23,7 +23,7 @@ VARIANTS = {
     "multi_mlp": dataclasses.replace(TINY, projection="multi_mlp", projection_embodiments=EMBODIMENTS),
     "concat": dataclasses.replace(TINY, projection="concat", projection_embodiments=EMBODIMENTS),
     "state": dataclasses.replace(TINY, state="dit", state_size=8),
-    "prompt condition": dataclasses.replace(TINY, expert=dataclasses.replace(TINY.expert, prompt_condition=True)),
+    "prompt condition": dataclasses.replace(TINY, expert=dataclasses.replace(TINY.expert, prompt_condition=2)),
     "concat, state": dataclasses.replace(
         TINY, projection="concat", projection_embodiments=EMBODIMENTS, state="dit", state_size=8
     ),
@@ -95,8 +95,9 @@ def test_counts_of_the_full_model_are_the_paper_s():
 def test_counts_add_up():
     for config in VARIANTS.values():
         counts = parameter_counts(build(config))
-        named = ("blocks", "action projections", "vlm projection", "time embedding", "output modulation", "state projection")
-        assert counts["action expert"] == sum(counts.get(part, 0) for part in named)
+        named = ("blocks", "action projections", "vlm projection", "time embedding", "output modulation")
+        optional = ("state projection", "condition projection")
+        assert counts["action expert"] == sum(counts.get(part, 0) for part in (*named, *optional))
         assert ("state projection" in counts) == (config.state == "dit")
 
 
@@ -254,7 +255,7 @@ def test_no_attention_mask_is_passed_where_nothing_is_padded():
 
 
 @pytest.mark.parametrize("name", ["zero_pad", "prompt condition"])
-def test_the_prompt_s_last_state_steers_blocks_where_the_configuration_says_so(name):
+def test_the_prompt_s_last_states_steer_blocks_where_the_configuration_says_so(name):
     config = VARIANTS[name]
     model = build(config)
     conditions = []
@@ -262,14 +263,15 @@ def test_the_prompt_s_last_state_steers_blocks_where_the_configuration_says_so(n
     noisy, time, mask, _ = chunk(config, [(16, 7), (16, 7)])
     with torch.no_grad():
         context = model.encode(prompts(config, [(5, 1, 4), (5, 1, 2)]))  # padded: its last token is not the sequence's
-        states = context.states.clone()
-        for token in (-1, -3):  # of the first sample, of the second
-            states[:, token] += 1
+        for token in (None, -1, -2, -3, -4, -5):
+            states = context.states.clone()
+            if token is not None:
+                states[:, token] += 1
             model.velocity(noisy, time.zero_(), dataclasses.replace(context, states=states), mask)
-    both = name == "prompt condition"
-    changed = [bool((one != other).any()) for one, other in zip(*conditions, strict=True)]
-    assert changed == [False, both]
-    assert bool((conditions[0][0] != conditions[0][1]).any()) == both
+    steered = name == "prompt condition"
+    changed = [(each != conditions[0]).any(-1).tolist() for each in conditions[1:]]
+    two_of_the_first, two_of_the_second = [[steered, False]] * 2, [[False, steered]] * 2
+    assert changed == [*two_of_the_first, *two_of_the_second, [False, False]]
 
 
 def test_gradients_reach_every_weight():

@@ -17,10 +17,11 @@ from vlarig.harness.commands.record import main as record
 from vlarig.harness.runtimes.runtime import Runtime
 from vlarig.policies.qwen_vla.conversation import Picture
 from vlarig.results.ledger import Ledger
+from vlarig.training.data import question_scenes
 from vlarig.training.data import render_questions as rendering
 from vlarig.training.data.boxes import boxes_in, to_pixels
 from vlarig.training.data.errors import DataError
-from vlarig.training.data.question_scenes import motion, scene_episode, scene_protocol
+from vlarig.training.data.question_scenes import RecordedScenes, motion, scene_episode, scene_protocol
 from vlarig.training.data.render_questions import RenderOptions, open_questions, render_questions
 
 SCENES = 24
@@ -152,6 +153,15 @@ def test_demonstrations_are_looked_at_on_their_way(recording: Path, tmp_path: Pa
     assert (again.to / "pictures" / "00000" / "000000-7-ego.png").read_bytes() == (
         looked.to / "pictures" / "00000" / "000000-7-ego.png"
     ).read_bytes()
+
+
+def test_the_first_demonstrations_are_of_all_tasks(tabletop: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["tabletop", "--policy", "expert", "--episodes", "2", "--tasks", "push_to", "stack", "--workers", "1"]
+    record([*words, "--to", str(tmp_path / "demos")])
+    monkeypatch.setattr(question_scenes, "BLOCK", 1)
+    scenes = [RecordedScenes(load_suite("tabletop"), tmp_path / "demos", (), 128, 0, 1, count) for count in (2, 4)]
+    first, every = ([source[number].episode.task for number in range(len(source))] for source in scenes)
+    assert sorted(first) == ["push_to", "stack"] and every == first * 2
 
 
 def test_what_is_no_recording_of_the_suite_is_refused(recording: Path, tmp_path: Path) -> None:
