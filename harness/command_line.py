@@ -104,14 +104,16 @@ def _check_once(kind: type[Any], words: Sequence[str]) -> None:
     counted = Counter(
         word.partition("=")[0].replace("_", "-") for word in takewhile("--".__ne__, words) if word.startswith("--")
     )
+    repeated = {option: count for option, count in counted.items() if count > 1}
+    if not repeated:
+        return
     for name, hint in get_type_hints(kind, include_extras=True).items():
         marks = getattr(hint, "__metadata__", ())
         if tyro.conf.UseAppendAction in marks:
             named = (getattr(mark, "name", None) for mark in marks)
-            counted.pop(f"--{next(filter(None, named), name).replace('_', '-')}", None)
-    for option, count in counted.items():
-        if count > 1:
-            raise VlarigError(f"{option} is given {count} times; give it once, with all its values after it")
+            repeated.pop(f"--{next(filter(None, named), name).replace('_', '-')}", None)
+    for option, count in repeated.items():
+        raise VlarigError(f"{option} is given {count} times; give it once, with all its values after it")
 
 
 def _check_names(words: Sequence[str], prog: str, text: str) -> None:

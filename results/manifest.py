@@ -87,6 +87,11 @@ class SuitePlan(_Model):
         return f"{self.protocol['name']}@{self.protocol['version']}"
 
     @property
+    def base_protocol(self) -> str:
+        """Name of the benchmark's own protocol: the run's, or the one that it was derived from."""
+        return str(self.protocol.get("derived_from") or self.protocol["name"])
+
+    @property
     def conditions(self) -> tuple[str, str]:
         """Name and protocol, every field of it: numbers of suites that agree in them can be compared."""
         return self.name, canonical_json(self.protocol)

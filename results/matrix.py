@@ -46,14 +46,9 @@ def _suites(table: RunTable) -> dict[tuple[str, str], tuple[SuitePlan, SuiteTabl
 
 
 def _conditions(plan: SuitePlan) -> tuple[str, str]:
-    own = ("name", "version", "derived_from", "n_action_steps")
+    own = ("derived_from", "n_action_steps")
     asked = {key: value for key, value in plan.protocol.items() if key not in own}
-    return plan.name, canonical_json(asked | {"protocol": _base(plan)})
-
-
-def _base(plan: SuitePlan) -> str:
-    """The protocol, or the one that it was derived from, as ``name@version``."""
-    return f"{plan.protocol.get('derived_from') or plan.protocol['name']}@{plan.protocol['version']}"
+    return plan.name, canonical_json(asked | {"name": plan.base_protocol})
 
 
 def _labels(named: Sequence[tuple[str, RunTable]]) -> list[str]:
@@ -94,6 +89,7 @@ def _matrix(rows: Sequence[tuple[str, RunTable, SuitePlan, SuiteTable]]) -> Shee
         corner="policy",
         columns=tuple(Column(name) for name in (*tasks, ALL_TASKS)),
         lines=tuple(lines),
-        facts={"protocol": suite.protocol if len(protocols) == 1 else _base(plan)} | same,
+        facts={"protocol": suite.protocol if len(protocols) == 1 else f"{plan.base_protocol}@{plan.protocol['version']}"}
+        | same,
         turns=True,
     )

@@ -148,7 +148,7 @@ def _differences(column: PublishedColumn, parts: Sequence[_Part]) -> list[str]:
 
 def _other_protocol(column: PublishedColumn, plan: SuitePlan) -> str:
     """A remark where a run's protocol differs from the published numbers'; else empty."""
-    named = plan.protocol.get("derived_from") or plan.protocol["name"]
+    named = plan.base_protocol
     if column.suite_protocol and named != column.suite_protocol:
         return f"protocol {plan.protocol_name}; the published numbers' is {column.suite_protocol}"
     return f"protocol {plan.protocol_name}, derived from {named}" if plan.protocol.get("derived_from") else ""
