@@ -219,7 +219,10 @@ def test_too_many_open_files_is_no_fault_of_an_episode() -> None:
             first = await launcher.start(config())
             await first.receive()
             soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-            resource.setrlimit(resource.RLIMIT_NOFILE, (open_files() + 1, hard))
+            # A limit bounds the number that a new file gets, which is the lowest free one, and not how many are open.
+            lowest_free = os.dup(0)
+            os.close(lowest_free)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free + 1, hard))
             try:
                 with pytest.raises(ChildDied, match=r"it cannot be started.*Too many open files") as death:
                     await launcher.start(config())
