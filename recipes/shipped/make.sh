@@ -8,8 +8,9 @@ cd "$1"
 cp "$here"/*.toml .
 export OMP_NUM_THREADS=1
 
-step() { # run a command, and write down what it was and how long it took this time
+step() { # run a command, and write down what it was, when it began, and how long it took this time
     local began=$SECONDS
+    echo "$(date -u +%FT%TZ) begins: $*" >> make.log
     "$@"
     echo "$(date -u +%FT%TZ) $((SECONDS - began)) s: $*" >> make.log
 }
@@ -65,7 +66,7 @@ ask tabletop 500
 ask simpler_widowx 500
 ask libero_object 200
 ask libero_spatial 200
-step vlarig data render-questions tabletop --scenes 16000 --instructions 3 --questions 0 --size 128 --to scenes/tabletop
+step vlarig data render-questions tabletop --scenes 40000 --instructions 3 --questions 0 --size 128 --to scenes/tabletop
 step vlarig data synthesize --arm franka_language_action --shards 0-1 --workers 2 --to synthetic
 train backbone tower
 train backbone backbone
