@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-#: Steps an episode may last: all four peers' own limit, but LeRobot's for LIBERO-Spatial, which is 280 and set to 220 here.
+#: Steps an episode may last: the peers' own limit, but LeRobot's for LIBERO-Spatial, which is 280 and set to 220 here.
 STEPS = {"libero_object": 280, "libero_spatial": 220}
 SUITES = tuple(STEPS)
 
@@ -57,6 +57,7 @@ WAYS = (
     ("vla-eval", "2 shards", 2, False),
     ("lerobot", "1 env", 1, False),
     ("lerobot", "2 envs", 2, True),
+    ("rlinf", "2 envs", 2, False),
     ("vlarig", "1 worker, 1 env", 1, False),
     ("vlarig", "1 worker, 4 envs", 4, True),
     ("vlarig", "defaults", 16, False),

@@ -205,6 +205,23 @@ class Lerobot(Driver):
         return Outcome(result["n_episodes"], result["n_episodes"] * job.cell.steps)
 
 
+class Rlinf(Driver):
+    """RLinf's LIBERO env by itself, without its runner and Ray's workers: chunks are requested as its rollout worker requests them."""
+
+    name = "rlinf"
+
+    def commands(self, job: Job) -> list[Command]:
+        """One process, which starts one for each env."""
+        python, cell = interpreter(self.name), job.cell
+        words = [str(python), str(INSIDE / "rlinf_loop.py"), cell.suite, *map(str, (cell.steps, cell.episodes, cell.envs))]
+        return [job.command("rlinf", words, environment(python))]
+
+    def outcome(self, job: Job) -> Outcome:
+        """The line that it printed."""
+        result = _last_json(job.folder / "rlinf.log")
+        return Outcome(result.get("episodes", 0), result.get("steps", 0))
+
+
 class Vlarig(Driver):
     """``vlarig sweep``, as a user runs it."""
 
@@ -242,7 +259,7 @@ class Vlarig(Driver):
         return Outcome(len(records), sum(record.steps for record in records), len(attempts), ", ".join(messages))
 
 
-DRIVERS: dict[str, Driver] = {driver.name: driver for driver in (Upstream(), VlaEval(), Lerobot(), Vlarig())}
+DRIVERS: dict[str, Driver] = {driver.name: driver for driver in (Upstream(), VlaEval(), Lerobot(), Rlinf(), Vlarig())}
 
 
 def policy_server(folder: Path) -> Command:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.resources
 import os
 import re
 import shutil
 import subprocess
 import sys
-import tomllib
 from functools import cache
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from vlarig.envs.errors import VlarigError
 from vlarig.harness.assets.bundle import find_bundle
 from vlarig.harness.home import home
 from vlarig.harness.locking import one_at_a_time
+from vlarig.harness.runtimes.spec import load_spec
 
 HERE = Path(__file__).parent
 INSIDE = HERE / "inside"
@@ -31,6 +30,7 @@ ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_
 IMPORTS = {
     "upstream": ("torch", "libero.libero.envs", "libero.libero.benchmark", "openpi_client.websocket_client_policy"),
     "vla-eval": ("torch", "libero.libero.envs", "vla_eval.cli.main", "vla_eval.orchestrator", "vla_eval_server"),
+    "rlinf": ("torch", "libero.libero.envs", "rlinf.envs.libero.libero_env", "rlinf.scheduler.worker"),
     "lerobot": ("libero.libero.envs", "lerobot.scripts.lerobot_eval", "lerobot_policy_steps.modeling_steps"),
 }
 
@@ -112,8 +112,7 @@ def _place_assets(folder: Path, assets: Path) -> None:
 
 def _warm_up(peer: str, python: Path) -> None:
     """Import what the peer imports, and let numba compile robosuite's controllers; its first episode would wait for both otherwise."""
-    spec = tomllib.loads(importlib.resources.files("vlarig.harness.runtimes.locks").joinpath("libero.toml").read_text())
-    code = f"import {', '.join(IMPORTS[peer])}\n{spec['warm_up']}"
+    code = f"import {', '.join(IMPORTS[peer])}\n{load_spec('libero').warm_up}"
     done = subprocess.run([str(python), "-c", code], env=environment(python), capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise VlarigError(f"{peer} does not run in {python}: {done.stderr.strip()[-500:]}")
