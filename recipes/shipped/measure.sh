@@ -3,6 +3,7 @@
 # Each stage's policy on every suite; the last one also where it was trained, and in other words; answers to held-out questions.
 # The same command goes on where it was interrupted. FOLDER/measured has the tables: rows are stages, as in Table 11, columns tasks.
 set -euo pipefail
+here="$(cd "$(dirname "$0")" && pwd)"
 cd "$1"
 export OMP_NUM_THREADS=1
 mkdir -p measured
@@ -37,3 +38,4 @@ done
 sweep paraphrased qwen-vla:expert/policy tabletop --episodes 20 --protocol paraphrased
 vlarig table the-words-it-was-trained-on=sweeps/expert-tabletop other-words=sweeps/paraphrased-tabletop --format markdown \
     > measured/paraphrased.md
+python "$here/pair.py" sweeps/expert-tabletop > measured/pair.txt
