@@ -1,4 +1,4 @@
-"""RLinf's LIBERO env, asked for whole chunks as its rollout worker asks (``LiberoEnv.chunk_step``): one process an env.
+"""RLinf's LIBERO env, called for whole chunks as its rollout worker calls it (``LiberoEnv.chunk_step``): one process an env.
 
     python rlinf_loop.py SUITE STEPS EPISODES ENVS     plays the first initial states of task 0, ENVS at a time
 
