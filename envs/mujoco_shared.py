@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -54,6 +55,7 @@ class Canvas:
         self._gl = mujoco.GLContext(size[1], size[0])
         self._gl.make_current()
         self._context = mujoco.MjrContext(model, mujoco.mjtFontScale.mjFONTSCALE_100.value)
+        self._free = weakref.finalize(self, _free, self._gl, self._context)
         mujoco.mjr_setBuffer(mujoco.mjtFramebuffer.mjFB_OFFSCREEN.value, self._context)
         self._scene = mujoco.MjvScene(model, MAX_GEOMS)
         self._options = options
@@ -120,7 +122,6 @@ class Canvas:
 
     def _look(self, model: mujoco.MjModel, qpos: np.ndarray, camera: str) -> None:
         """Prepare the scene of a moment for the camera."""
-        self._gl.make_current()
         self._scratch.qpos[:] = qpos
         mujoco.mj_kinematics(model, self._scratch)
         mujoco.mj_comPos(model, self._scratch)
@@ -131,8 +132,9 @@ class Canvas:
 
     def _rendered(self, height: int, width: int) -> np.ndarray:
         area = mujoco.MjrRect(0, 0, width, height)
-        mujoco.mjr_render(area, self._scene, self._context)
         picture = np.empty((height, width, 3), dtype=np.uint8)
+        self._gl.make_current()
+        mujoco.mjr_render(area, self._scene, self._context)
         mujoco.mjr_readPixels(picture, None, area, self._context)
         return np.ascontiguousarray(picture[::-1])
 
@@ -162,9 +164,14 @@ class Canvas:
 
     def close(self) -> None:
         """Free the context."""
-        self._gl.make_current()
-        self._context.free()
-        self._gl.free()
+        self._free()
+
+
+def _free(gl: mujoco.GLContext, context: mujoco.MjrContext) -> None:
+    """Free a canvas's context; another canvas's textures have the same numbers, so its own must be the current one."""
+    gl.make_current()
+    context.free()
+    gl.free()
 
 
 def integration_state(model: mujoco.MjModel, data: mujoco.MjData) -> np.ndarray:

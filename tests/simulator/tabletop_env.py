@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 from dataclasses import replace
@@ -196,6 +197,16 @@ def test_textures_of_envs_that_share_a_renderer_are_not_mixed(env: TabletopEnv) 
         each.open(one, Needs())
     again = [each.render_view(Camera("ego", 128, 128)) for each in envs]
     assert all(np.array_equal(one, other) for one, other in zip(alone, again))
+
+
+def test_an_env_that_is_forgotten_takes_no_texture_of_another(env: TabletopEnv) -> None:
+    wanted = randomized("push_to", 1)
+    forgotten = TabletopEnv()
+    first_frame(forgotten, wanted)
+    before = first_frame(env, wanted)
+    del forgotten
+    gc.collect()
+    assert np.array_equal(env.render_view(Camera("ego", 128, 128)), before)
 
 
 def test_randomization_leaves_no_trace(env: TabletopEnv, fresh: str) -> None:
