@@ -13,7 +13,6 @@ from typing import Any
 
 import msgspec
 
-from ..envs import embodiments
 from ..envs.embodiments import Channel, Embodiment
 from ..envs.errors import BadMessageError, suggestion
 from ..envs.plugins import only, registered_suites
@@ -41,14 +40,6 @@ def embodiment_from_data(data: object) -> Embodiment:
         raise PolicyError(str(error)) from None
 
 
-def known_embodiments() -> dict[str, Embodiment]:
-    """The embodiments that come with the rig, by name: those of its suites, and those of the paper's Table 2."""
-    from .qwen_vla.embodiments import EMBODIMENTS  # not every policy needs them
-
-    own = [value for value in vars(embodiments).values() if isinstance(value, Embodiment)]
-    return {**EMBODIMENTS, **{each.name: each for each in own}}
-
-
 def plugin_embodiments() -> tuple[dict[str, Embodiment], list[str]]:
     """The embodiments of all suites, by name; and the names of those suites that cannot be loaded."""
     found, broken = {}, []
@@ -65,25 +56,38 @@ def plugin_embodiments() -> tuple[dict[str, Embodiment], list[str]]:
     return found, broken
 
 
+def known_embodiments() -> tuple[dict[str, Embodiment], list[str]]:
+    """The paper's robots and those of all suites, by name; and the names of those suites that cannot be loaded."""
+    from .qwen_vla.embodiments import EMBODIMENTS  # not every policy needs them
+
+    installed, broken = plugin_embodiments()
+    return {**installed, **EMBODIMENTS}, broken
+
+
+def embodiment_named(name: str) -> Embodiment:
+    """The embodiment of that name, of the paper's robots or of an installed suite.
+
+    Raises:
+        PolicyError: There is none; the nearest names are offered.
+    """
+    known, broken = known_embodiments()
+    if name in known:
+        return known[name]
+    unread = f"; not checked: the broken suites {', '.join(broken)}, see 'vlarig envs list'" if broken else ""
+    raise PolicyError(
+        f"unknown embodiment {name!r}; {suggestion(name, known)} (or the path of a JSON file that describes one{unread})"
+    )
+
+
 def find_embodiment(name: str) -> Embodiment:
-    """The embodiment of that name, of the rig or of an installed suite; or in a JSON file, as :func:`embodiment_to_data` has it.
+    """The embodiment of that name, as :func:`embodiment_named`; or in a JSON file, as :func:`embodiment_to_data` has it.
 
     Raises:
         PolicyError: There is no such name or file, or the file holds something else.
     """
-    known = known_embodiments()
-    if name in known:
-        return known[name]
     path = Path(name)
     if path.suffix != ".json" and not path.is_file():
-        installed, broken = plugin_embodiments()
-        if name in installed:
-            return installed[name]
-        unread = f"; not checked: the broken suites {', '.join(broken)}, see 'vlarig envs list'" if broken else ""
-        raise PolicyError(
-            f"unknown embodiment {name!r}; {suggestion(name, {**installed, **known})} "
-            f"(or the path of a JSON file that describes one{unread})"
-        )
+        return embodiment_named(name)
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

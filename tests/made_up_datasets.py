@@ -8,7 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from vlarig.envs.api import Observation
-from vlarig.envs.embodiments import LIBERO_PANDA, WIDOWX_BRIDGE, Embodiment
+from vlarig.envs.embodiments import Embodiment
+from vlarig.envs.libero.robot import LIBERO_PANDA
+from vlarig.envs.simpler.robot import WIDOWX_BRIDGE
 from vlarig.policies.qwen_vla.conversation import Conversation, Turn
 from vlarig.policies.qwen_vla.normalization import DatasetStatistics, bounds_statistics
 from vlarig.training.data.cleaning import CleaningReport

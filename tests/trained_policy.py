@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from vlarig.envs.embodiments import LIBERO_PANDA, WIDOWX_BRIDGE
+from vlarig.envs.libero.robot import LIBERO_PANDA
+from vlarig.envs.simpler.robot import WIDOWX_BRIDGE
 from vlarig.policies.qwen_vla.checkpoint import Description, LoadedPolicy, load
 from vlarig.policies.qwen_vla.egocentric import Eigengrasps
 from vlarig.policies.qwen_vla.embodiments import REAL_HUMAN

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ...envs.api import Camera, Protocol
-from ...envs.embodiments import LIBERO_PANDA
+from ...envs.libero.robot import LIBERO_PANDA
 from ..suite import Footprint, Patience, Suite, Task
 
 TASKS = Path(__file__).with_name("tasks.json")

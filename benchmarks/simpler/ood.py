@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from ...envs.api import Protocol
-from ...envs.embodiments import WIDOWX_BRIDGE
 from ...envs.errors import VlarigError
+from ...envs.simpler.robot import WIDOWX_BRIDGE
 from ..suite import Suite, Task
 from .scenes import CARROT_AND_PLATE, CUBES, SPOON_AND_TOWEL, Pose, Scene
 from .widowx import FOOTPRINT, PROTOCOLS

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from ...envs.api import Camera, Protocol
-from ...envs.embodiments import WIDOWX_BRIDGE
 from ...envs.episode import Ensemble
 from ...envs.errors import VlarigError
+from ...envs.simpler.robot import WIDOWX_BRIDGE
 from ..suite import Footprint, Suite, Task
 from .scenes import CARROT_AND_PLATE, CUBES, EGGPLANT_AND_BASKET, MANISKILL3_EGGPLANT, SPOON_AND_TOWEL, Pose, Scene
 

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from vlarig.envs.api import Outcome
-from vlarig.envs.embodiments import TABLETOP_PANDA
+from vlarig.envs.tabletop.robot import TABLETOP_PANDA
 from vlarig.harness.lerobot_episode import EpisodeDraft
 from vlarig.harness.lerobot_writer import RecordedEpisode, write_dataset
 from vlarig.results.records import NO_IMAGES, EpisodeRecord

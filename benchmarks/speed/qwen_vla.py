@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from torch.profiler import record_function
 
 from vlarig.envs.api import Observation
-from vlarig.envs.embodiments import TABLETOP_PANDA
+from vlarig.envs.tabletop.robot import TABLETOP_PANDA
 from vlarig.policies.api import Request
 from vlarig.policies.qwen_vla.acceleration import kernels_in_use, plain
 from vlarig.policies.qwen_vla.backbone import BackboneInputs, hidden_states

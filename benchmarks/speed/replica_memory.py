@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vlarig.envs.api import Observation
-from vlarig.envs.embodiments import TABLETOP_PANDA
+from vlarig.envs.tabletop.robot import TABLETOP_PANDA
 from vlarig.harness.replicas import replicated_policy
 from vlarig.policies.api import Request
 from vlarig.policies.qwen_vla.checkpoint import Description, LoadedPolicy, load, save_checkpoint

@@ -41,7 +41,7 @@ from rich.table import Table
 from spread import spread
 
 from vlarig.envs.api import Observation
-from vlarig.envs.embodiments import TABLETOP_PANDA
+from vlarig.envs.tabletop.robot import TABLETOP_PANDA
 from vlarig.policies.qwen_vla.normalization import DatasetStatistics, bounds_statistics
 from vlarig.training.batches import Collator, time_sampler
 from vlarig.training.config import TrainConfig, read_config

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ...envs.embodiments import TABLETOP_PANDA_STATES
+from ...envs.tabletop.robot import TABLETOP_PANDA_STATES
 from .suite import STANDARD, TABLETOP
 
 TABLETOP_STATES = replace(

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ...envs.api import Camera, Protocol
-from ...envs.embodiments import TABLETOP_PANDA
+from ...envs.tabletop.robot import TABLETOP_PANDA
 from ..suite import Footprint, Suite, Task
 from .assorted import assorted
 from .captions import describe_episode

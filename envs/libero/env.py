@@ -9,11 +9,11 @@ import mujoco
 import numpy as np
 
 from ..api import Camera, Env, Episode, StepResult
-from ..embodiments import LIBERO_PANDA
 from ..errors import VlarigError
 from ..mujoco_shared import Thing, integration_state
 from ..scene_objects import SceneObject
 from .control import ArmController
+from .robot import LIBERO_PANDA
 from .scene import EnvState, Scene
 from .scene_pool import ScenePool
 from .words import words_of

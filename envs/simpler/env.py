@@ -9,10 +9,10 @@ from transforms3d.euler import mat2euler
 from transforms3d.quaternions import qconjugate, qmult, quat2mat
 
 from ..api import Camera, Env, Episode, StepResult
-from ..embodiments import WIDOWX_BRIDGE
 from ..errors import VlarigError
 from ..scene_objects import SceneObject, box_of
 from .judge import Judge
+from .robot import WIDOWX_BRIDGE
 from .rotations import ABOUT_THE_HAND, ROTATIONS, swing
 from .scene import Scene
 

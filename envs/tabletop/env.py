@@ -9,13 +9,13 @@ import mujoco
 import numpy as np
 
 from ..api import Camera, Env, Episode, StepResult
-from ..embodiments import TABLETOP_PANDA
 from ..mujoco_shared import Thing, integration_state
 from ..scene_objects import SceneObject
 from . import layout
 from .goals import Goal
 from .randomization import Look, draw
 from .render import Renderer
+from .robot import TABLETOP_PANDA
 from .scene import PARKED, TabletopScene
 from .world import Thing as Judged
 from .world import World

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..embodiments import TABLETOP_PANDA_STATES
 from . import layout
 from .env import TabletopEnv
+from .robot import TABLETOP_PANDA_STATES
 
 
 class TabletopStatesEnv(TabletopEnv):

@@ -12,7 +12,7 @@ because the prompt and the statistics are chosen by it. Everything else is ours,
 * **Control frequencies** are those of a public data set of the robot, since a prompt's frequency is "the dataset's original"
   (section 2.3); each is named below.
 * **Cameras.** ``ego`` is the robot's own head camera, or the one camera that sees the whole scene where it has no head;
-  ``cam_third_person`` is a scene camera besides it. A single arm's wrist camera is ``cam_left_wrist``, as LIBERO's is here. Robots of
+  ``cam_third_person`` is a scene camera besides it. A single arm's wrist camera is ``cam_left_wrist``. Robots of
   data without pictures have none.
 * **Bounds** of robots without an adapter are wide; nothing but :meth:`~vlarig.envs.embodiments.Embodiment.action_space` reads them.
 """
@@ -21,9 +21,8 @@ from __future__ import annotations
 
 import math
 
-from ...envs.embodiments import LIBERO_PANDA, TABLETOP_PANDA, WIDOWX_BRIDGE, Channel, Embodiment
-from ...envs.errors import suggestion
-from ..api import PolicyError
+from ...envs.embodiments import Channel, Embodiment
+from ...envs.simpler.robot import WIDOWX_BRIDGE
 
 _SIDES = ("left", "right")
 
@@ -327,11 +326,8 @@ TABLE_2: tuple[Embodiment, ...] = (
     REAL_HUMAN,
 )
 
-#: Benchmark to the embodiment that plays it: the embedded suite and the paper's (section 5.1).
+#: Benchmark of the paper to the embodiment that plays it (section 5.1), where no suite here has it yet.
 BENCHMARKS: dict[str, Embodiment] = {
-    "tabletop": TABLETOP_PANDA,
-    "LIBERO": LIBERO_PANDA,
-    "SimplerEnv": WIDOWX_BRIDGE,
     "RoboCasa-GR1": ROBOCASA_GR1,
     "RoboTwin 2.0": ROBOTWIN_ALOHA,
     "DOMINO": ROBOTWIN_ALOHA,
@@ -339,16 +335,8 @@ BENCHMARKS: dict[str, Embodiment] = {
     "RxR": VLNCE_RXR,
 }
 
-#: Every embodiment of the project, by name.
+#: The robots of the paper, by name; those of suites are the suites' own (:func:`~vlarig.policies.conventions.embodiment_named`).
 EMBODIMENTS: dict[str, Embodiment] = {known.name: known for known in (*TABLE_2, *LANGUAGE_ACTION, *BENCHMARKS.values(), CAR)}
 
-
-def embodiment_named(name: str) -> Embodiment:
-    """The embodiment of that name.
-
-    Raises:
-        PolicyError: There is none; the nearest names are offered.
-    """
-    if name not in EMBODIMENTS:
-        raise PolicyError(f"unknown embodiment {name!r}; {suggestion(name, EMBODIMENTS)}")
-    return EMBODIMENTS[name]
+#: The robot of examples and probes, where a policy was trained on none: it has the most views.
+EXAMPLE = FRANKA_EEF

@@ -5,9 +5,10 @@ from __future__ import annotations
 from rich.table import Table
 from rich.text import Text
 
-from ...envs.embodiments import TABLETOP_PANDA, Embodiment
+from ...envs.embodiments import Embodiment
 from .config import PRESETS
 from .description import Description, chunk_steps
+from .embodiments import EXAMPLE
 from .prompt import chat_text, embodiment_prompt
 
 #: Parameters by part of presets that are shown without PyTorch: the paper's own size. A test counts them in the model.
@@ -168,7 +169,7 @@ def _eigengrasps(description: Description) -> list[Text]:
 
 def _prompts(description: Description) -> Text:
     """The whole sequence of each robot, pictures as one token each."""
-    robots: list[Embodiment] = list(description.embodiments.values()) or [TABLETOP_PANDA]
+    robots: list[Embodiment] = list(description.embodiments.values()) or [EXAMPLE]
     texts = ["prompt (each picture's tokens shown once):"]
     for each in robots:
         prompt = embodiment_prompt(each, INSTRUCTION, chunk_steps(each, description.config.horizon))

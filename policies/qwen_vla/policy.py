@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ...envs.api import Needs, Observation
-from ...envs.embodiments import TABLETOP_PANDA, Embodiment
+from ...envs.embodiments import Embodiment
 from ..api import SHARED_FILE_VARIABLE, Policy, PolicyError, Recorded, Reply, Request, weights_revision
 from ..conventions import differences, refuse_differences
 from ..options import Options, read_options
@@ -24,6 +24,7 @@ from .acceleration import check_acceleration, choose_kernels, compile_model, use
 from .backbone import BackboneInputs
 from .checkpoint import LoadedPolicy, load
 from .description import chunk_steps
+from .embodiments import EXAMPLE
 from .flow import Velocity, draw, euler, sample_chain, start_noise
 from .inputs import InputBuilder
 from .layout import ActionLayout
@@ -298,7 +299,7 @@ class QwenVlaPolicy(Policy):
         take the way of a single sample.
         """
         trained = self.bundle.description.embodiments
-        embodiment = max(trained.values(), key=lambda each: len(each.cameras), default=TABLETOP_PANDA)
+        embodiment = max(trained.values(), key=lambda each: len(each.cameras), default=EXAMPLE)
         noise = np.random.default_rng(0).integers(0, 256, (1, *self._config.image_size, 3), np.uint8)
         requests = []
         for instruction in ("put the red cube in the tray", "push it", "put the red cube in the tray, then the blue one on it"):

@@ -15,8 +15,9 @@ import pytest
 from vlarig.benchmarks.libero.suites import EVALUATORS, instruction
 from vlarig.benchmarks.registry import load_suite
 from vlarig.envs.api import Camera
-from vlarig.envs.embodiments import LIBERO_PANDA, TABLETOP_PANDA
 from vlarig.envs.errors import VlarigError
+from vlarig.envs.libero.robot import LIBERO_PANDA
+from vlarig.envs.tabletop.robot import TABLETOP_PANDA
 from vlarig.harness.runtimes.runtime import find_runtime
 
 SUITES = {"libero_spatial": 10, "libero_object": 10, "libero_goal": 10, "libero_10": 10, "libero_90": 90}

@@ -12,9 +12,9 @@ from vlarig.benchmarks.registry import load_suite, suite_names
 from vlarig.benchmarks.simpler.widowx import EVALUATORS, groot_draw, groot_seeds
 from vlarig.benchmarks.suite import Suite
 from vlarig.envs.api import Camera
-from vlarig.envs.embodiments import WIDOWX_BRIDGE
 from vlarig.envs.episode import Ensemble
 from vlarig.envs.errors import VlarigError
+from vlarig.envs.simpler.robot import WIDOWX_BRIDGE
 
 SUITE = load_suite("simpler_widowx")
 TASKS = ["put_spoon_on_towel", "put_carrot_on_plate", "stack_green_on_yellow", "put_eggplant_in_basket"]

@@ -11,8 +11,8 @@ from watching_expert import WatchingExpert
 
 from vlarig.benchmarks.captions import DIMENSIONS, Description
 from vlarig.benchmarks.tabletop.captions import describe_episode
-from vlarig.envs.embodiments import TABLETOP_PANDA
 from vlarig.envs.errors import VlarigError
+from vlarig.envs.tabletop.robot import TABLETOP_PANDA
 from vlarig.harness import evaluate
 from vlarig.harness.runtimes.runtime import Runtime
 

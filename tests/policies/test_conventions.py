@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 from toy.env import TOY_POINT
 
-from vlarig.envs.embodiments import LIBERO_PANDA, TABLETOP_PANDA, WIDOWX_BRIDGE, Channel, Embodiment
+from vlarig.envs.embodiments import Channel, Embodiment
+from vlarig.envs.libero.robot import LIBERO_PANDA
+from vlarig.envs.simpler.robot import WIDOWX_BRIDGE
+from vlarig.envs.tabletop.robot import TABLETOP_PANDA
 from vlarig.policies.api import PolicyError
 from vlarig.policies.conventions import (
     differences,
@@ -28,7 +31,7 @@ def with_channel(position: int, **changes: object) -> Embodiment:
 
 
 def test_every_known_embodiment_survives_json() -> None:
-    known = known_embodiments()
+    known, _ = known_embodiments()
     assert {"libero_panda", "tabletop_panda", "widowx_bridge"} <= set(known)
     for embodiment in known.values():
         assert embodiment_from_data(json.loads(json.dumps(embodiment_to_data(embodiment)))) == embodiment

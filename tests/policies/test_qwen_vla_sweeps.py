@@ -10,7 +10,7 @@ import torch
 from comparing import results
 from served import served
 
-from vlarig.envs.embodiments import TABLETOP_PANDA
+from vlarig.envs.tabletop.robot import TABLETOP_PANDA
 from vlarig.harness.rollouts import Rollouts
 from vlarig.harness.runtimes.runtime import Runtime
 from vlarig.policies.qwen_vla.policy import QwenVlaPolicy

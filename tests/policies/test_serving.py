@@ -33,8 +33,9 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
 from vlarig.envs.api import Needs, Observation
-from vlarig.envs.embodiments import LIBERO_PANDA, Embodiment
+from vlarig.envs.embodiments import Embodiment
 from vlarig.envs.errors import BadMessageError, VlarigError
+from vlarig.envs.libero.robot import LIBERO_PANDA
 from vlarig.harness import evaluate
 from vlarig.harness.commands.serve_policy import ServePolicy
 from vlarig.policies.api import Policy, PolicyError, Reply, Request

@@ -12,8 +12,8 @@ from scipy.spatial.transform import Rotation
 
 from vlarig.benchmarks.registry import load_suite
 from vlarig.envs.api import Episode, Observation
-from vlarig.envs.embodiments import WIDOWX_BRIDGE
 from vlarig.envs.simpler.goals import TABLE_TOP, Moment, holds
+from vlarig.envs.simpler.robot import WIDOWX_BRIDGE
 from vlarig.harness import evaluate
 from vlarig.harness.runtimes.runtime import Runtime
 from vlarig.policies.api import PolicyError, Request

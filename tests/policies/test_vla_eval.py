@@ -23,8 +23,11 @@ from third_party.twins import SeenTwin
 from toy.env import TOY_POINT
 from websockets.sync.server import ServerConnection, serve
 
-from vlarig.envs.embodiments import LIBERO_PANDA, TABLETOP_PANDA, WIDOWX_BRIDGE, Embodiment
+from vlarig.envs.embodiments import Embodiment
 from vlarig.envs.errors import BadMessageError, VlarigError
+from vlarig.envs.libero.robot import LIBERO_PANDA
+from vlarig.envs.simpler.robot import WIDOWX_BRIDGE
+from vlarig.envs.tabletop.robot import TABLETOP_PANDA
 from vlarig.harness import evaluate
 from vlarig.harness.runtimes.runtime import Runtime
 from vlarig.policies.api import PolicyError, Request

@@ -23,7 +23,8 @@ from lerobot.policies.diffusion.configuration_diffusion import DiffusionConfig
 from lerobot.policies.factory import make_pre_post_processors
 from lerobot.policies.utils import prepare_observation_for_inference
 
-from vlarig.envs.embodiments import TABLETOP_PANDA, WIDOWX_BRIDGE
+from vlarig.envs.simpler.robot import WIDOWX_BRIDGE
+from vlarig.envs.tabletop.robot import TABLETOP_PANDA
 from vlarig.harness.commands.serve_policy import main
 from vlarig.policies.api import PolicyError, Request
 from vlarig.policies.registry import load_policy

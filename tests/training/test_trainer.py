@@ -20,7 +20,8 @@ from kept_numbers import Numbers
 from safetensors.torch import load_file
 from training_process import OVERRIDES, configuration
 
-from vlarig.envs.embodiments import LIBERO_PANDA, WIDOWX_BRIDGE
+from vlarig.envs.libero.robot import LIBERO_PANDA
+from vlarig.envs.simpler.robot import WIDOWX_BRIDGE
 from vlarig.harness.commands.policy import main as policy_command
 from vlarig.policies.api import PolicyError, Request
 from vlarig.policies.qwen_vla.checkpoint import load

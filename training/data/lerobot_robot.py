@@ -14,7 +14,7 @@ from ...envs.embodiments import Embodiment
 from ...envs.errors import VlarigError, suggestion
 from ...envs.untrusted import convert
 from ...policies.api import PolicyError
-from ...policies.qwen_vla.embodiments import embodiment_named
+from ...policies.conventions import embodiment_named
 from ...policies.qwen_vla.normalization import (
     DatasetStatistics,
     statistics_from_data,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from vlarig.envs.api import Camera, Env, Episode, StepResult
-from vlarig.envs.embodiments import TABLETOP_PANDA
+from vlarig.envs.tabletop.robot import TABLETOP_PANDA
 
 
 class InstantEnv(Env):

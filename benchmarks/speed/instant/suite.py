@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from vlarig.benchmarks.suite import Suite, Task
 from vlarig.envs.api import Camera, Protocol
-from vlarig.envs.embodiments import TABLETOP_PANDA
+from vlarig.envs.tabletop.robot import TABLETOP_PANDA
 
 CHUNKS = 8
 

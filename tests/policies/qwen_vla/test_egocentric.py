@@ -9,6 +9,7 @@ import pytest
 from scipy.spatial.transform import Rotation
 
 from vlarig.policies.api import PolicyError
+from vlarig.policies.conventions import known_embodiments
 from vlarig.policies.qwen_vla.egocentric import (
     Eigengrasps,
     HandMotion,
@@ -20,7 +21,6 @@ from vlarig.policies.qwen_vla.egocentric import (
     wrist_channels,
     wrist_poses,
 )
-from vlarig.policies.qwen_vla.embodiments import EMBODIMENTS
 
 ANGLES = (0.0, 1e-300, 1e-12, 1e-8, 1e-4, 0.1, 1.0, 2.5, np.pi - 1e-4, np.pi - 1e-8, np.pi - 1e-12)
 
@@ -158,7 +158,9 @@ def test_eigengrasps_survive_json_exactly():
 
 
 def test_the_eigengrasp_channels_of_human_hands_are_known_by_name():
-    assert {name: eigengrasps_of(each) for name, each in EMBODIMENTS.items() if eigengrasps_of(each)} == {"real_human": 10}
+    assert {name: eigengrasps_of(each) for name, each in known_embodiments()[0].items() if eigengrasps_of(each)} == {
+        "real_human": 10
+    }
 
 
 # --- the 32 channels ---

@@ -10,7 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from vlarig.envs.embodiments import LIBERO_PANDA, TABLETOP_PANDA, WIDOWX_BRIDGE
+from vlarig.envs.libero.robot import LIBERO_PANDA
+from vlarig.envs.simpler.robot import WIDOWX_BRIDGE
+from vlarig.envs.tabletop.robot import TABLETOP_PANDA
 from vlarig.policies.api import PolicyError
 from vlarig.policies.qwen_vla.normalization import (
     DatasetStatistics,

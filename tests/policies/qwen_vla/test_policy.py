@@ -18,12 +18,15 @@ from trained_policy import trained_bundle
 from transformers.models.qwen3_5 import modeling_qwen3_5
 
 from vlarig.envs.api import Observation
-from vlarig.envs.embodiments import LIBERO_PANDA, TABLETOP_PANDA, WIDOWX_BRIDGE, Embodiment
+from vlarig.envs.embodiments import Embodiment
+from vlarig.envs.libero.robot import LIBERO_PANDA
+from vlarig.envs.simpler.robot import WIDOWX_BRIDGE
+from vlarig.envs.tabletop.robot import TABLETOP_PANDA
 from vlarig.policies.api import PolicyError, Recorded, Reply, Request
+from vlarig.policies.conventions import embodiment_named, known_embodiments
 from vlarig.policies.qwen_vla import policy as policy_module
 from vlarig.policies.qwen_vla.acceleration import accelerations, check_acceleration, kernels_in_use, plain
 from vlarig.policies.qwen_vla.checkpoint import Description, LoadedPolicy, load, save_checkpoint
-from vlarig.policies.qwen_vla.embodiments import EMBODIMENTS, embodiment_named
 from vlarig.policies.qwen_vla.flow import Sde, euler, start_noise
 from vlarig.policies.qwen_vla.inputs import Prompted
 from vlarig.policies.qwen_vla.model import build
@@ -32,7 +35,7 @@ from vlarig.policies.qwen_vla.policy import QwenVlaPolicy
 from vlarig.policies.qwen_vla.recording import RecordedBatch, Recording, evaluate
 from vlarig.policies.registry import load_policy
 
-NAVIGATOR = next(each for each in EMBODIMENTS.values() if each.arms == "none")
+NAVIGATOR = next(each for each in known_embodiments()[0].values() if each.arms == "none")
 
 
 def request(seed: int, embodiment: Embodiment = TABLETOP_PANDA, frames: int = 1, views: int = 2, **changes: Any) -> Request:
@@ -453,7 +456,7 @@ def built(policy: QwenVlaPolicy, call: Callable[[], object]) -> list[Prompted]:
 
 
 def test_presets_play_every_robot(policy: QwenVlaPolicy) -> None:
-    for embodiment in EMBODIMENTS.values():
+    for embodiment in known_embodiments()[0].values():
         policy.check("any", embodiment)
     blind = [request(seed, embodiment_named("ur10e"), instruction="push the box") for seed in (1, 2)]
     assert [reply.actions.shape for reply in policy.act([*blind, request(3)])] == [(16, 7)] * 3
@@ -463,7 +466,8 @@ def test_presets_play_every_robot(policy: QwenVlaPolicy) -> None:
 COMPILED = """
 import numpy as np
 from vlarig.envs.api import Observation
-from vlarig.envs.embodiments import LIBERO_PANDA, TABLETOP_PANDA
+from vlarig.envs.libero.robot import LIBERO_PANDA
+from vlarig.envs.tabletop.robot import TABLETOP_PANDA
 from vlarig.policies.api import Request
 from vlarig.policies.qwen_vla.policy import QwenVlaPolicy
 

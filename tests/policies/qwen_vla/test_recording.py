@@ -9,7 +9,10 @@ import pytest
 import torch
 
 from vlarig.envs.api import Observation
-from vlarig.envs.embodiments import LIBERO_PANDA, TABLETOP_PANDA, WIDOWX_BRIDGE, Embodiment
+from vlarig.envs.embodiments import Embodiment
+from vlarig.envs.libero.robot import LIBERO_PANDA
+from vlarig.envs.simpler.robot import WIDOWX_BRIDGE
+from vlarig.envs.tabletop.robot import TABLETOP_PANDA
 from vlarig.policies.api import PolicyError, Recorded, Request
 from vlarig.policies.qwen_vla.flow import Sde
 from vlarig.policies.qwen_vla.policy import QwenVlaPolicy

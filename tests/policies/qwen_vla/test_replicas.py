@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from vlarig.envs.api import Observation
-from vlarig.envs.embodiments import TABLETOP_PANDA
+from vlarig.envs.tabletop.robot import TABLETOP_PANDA
 from vlarig.harness.replicas import Replica, replicated_policy
 from vlarig.policies.api import Request, policy_seed
 from vlarig.policies.batching import Batcher, Batching

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from vlarig.envs.embodiments import TABLETOP_PANDA
+from vlarig.envs.tabletop.robot import TABLETOP_PANDA
 from vlarig.policies.api import PolicyError
+from vlarig.policies.conventions import known_embodiments
 from vlarig.policies.qwen_vla.config import SMALL_TOKENS, SMALL_VOCABULARY
-from vlarig.policies.qwen_vla.embodiments import EMBODIMENTS
 from vlarig.policies.qwen_vla.prompt import CHAT_HEAD, IMAGE_PAD, chat_text, embodiment_prompt, view_tokens
 from vlarig.policies.qwen_vla.tokenizer import (
     QWEN_TOKENS,
@@ -69,7 +69,10 @@ def test_words_of_the_embedded_suite_are_single_tokens() -> None:
     prompt = embodiment_prompt(TABLETOP_PANDA, "put the purple cylinder in the orange tray", 16)
     tokens = [SMALL.decode([token]) for token in encode(SMALL, prompt)]
     assert tokens[-9:] == [" put", " the", " purple", " cylinder", " in", " the", " orange", " tray", "."]
-    assert max(len(encode(SMALL, CHAT_HEAD + embodiment_prompt(each, "wave", 16))) for each in EMBODIMENTS.values()) < 40
+    assert (
+        max(len(encode(SMALL, CHAT_HEAD + embodiment_prompt(each, "wave", 16))) for each in known_embodiments()[0].values())
+        < 40
+    )
 
 
 def test_what_comes_in_every_prompt_and_answer_is_few_tokens() -> None:

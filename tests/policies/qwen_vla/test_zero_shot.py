@@ -10,7 +10,10 @@ import pytest
 from trained_policy import trained_bundle
 
 from vlarig.envs.api import Observation
-from vlarig.envs.embodiments import LIBERO_PANDA, TABLETOP_PANDA, WIDOWX_BRIDGE, Embodiment
+from vlarig.envs.embodiments import Embodiment
+from vlarig.envs.libero.robot import LIBERO_PANDA
+from vlarig.envs.simpler.robot import WIDOWX_BRIDGE
+from vlarig.envs.tabletop.robot import TABLETOP_PANDA
 from vlarig.policies.api import PolicyError, Request
 from vlarig.policies.qwen_vla.checkpoint import LoadedPolicy
 from vlarig.policies.qwen_vla.embodiments import GOOGLE_ROBOT

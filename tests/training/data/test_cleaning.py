@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from vlarig.envs.embodiments import LIBERO_PANDA, WIDOWX_BRIDGE, Channel, Embodiment
+from vlarig.envs.embodiments import Channel, Embodiment
+from vlarig.envs.libero.robot import LIBERO_PANDA
+from vlarig.envs.simpler.robot import WIDOWX_BRIDGE
 from vlarig.policies.qwen_vla.egocentric import axis_angle, rotation_matrix
 from vlarig.policies.qwen_vla.embodiments import FRANKA_JOINT, REAL_HUMAN
 from vlarig.training.data.cleaning import CleaningReport, Drop, EpisodeArrays, Thresholds, clean, length_bounds

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from made_up_datasets import Motions, Talk
 
-from vlarig.envs.embodiments import WIDOWX_BRIDGE
+from vlarig.envs.simpler.robot import WIDOWX_BRIDGE
 from vlarig.harness.screen import Screen
 from vlarig.policies.qwen_vla.checkpoint import load
 from vlarig.policies.qwen_vla.normalization import DatasetStatistics, Statistics

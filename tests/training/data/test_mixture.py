@@ -15,7 +15,8 @@ from lerobot_data import ALOHA_MOTORS, make_aloha
 from made_up_datasets import Motions, Talk, three
 from training_process import configuration
 
-from vlarig.envs.embodiments import LIBERO_PANDA, WIDOWX_BRIDGE
+from vlarig.envs.libero.robot import LIBERO_PANDA
+from vlarig.envs.simpler.robot import WIDOWX_BRIDGE
 from vlarig.policies.qwen_vla.checkpoint import load
 from vlarig.policies.qwen_vla.conversation import Conversation, Turn
 from vlarig.policies.qwen_vla.flow import SigmoidNormal

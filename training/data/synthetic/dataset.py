@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ....envs.embodiments import Embodiment
-from ....policies.qwen_vla.embodiments import embodiment_named
+from ....policies.conventions import embodiment_named
 from ....policies.qwen_vla.normalization import DatasetStatistics, statistics_from_data
 from ...samples import ActionSample
 from ..cleaning import CleaningReport
