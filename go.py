@@ -18,11 +18,12 @@ import sys
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import NoReturn
+    from typing import Any, NoReturn
 
 try:
     import ctypes.util
     import fcntl
+    import glob
     import hashlib
     import json
     import shutil
@@ -38,7 +39,6 @@ ROOT = os.path.dirname(os.path.abspath(__file__))
 VENV = os.path.join(ROOT, ".venv")
 PYTHON = os.path.join(VENV, "bin", "python")
 STATE = os.path.join(VENV, "vlarig-setup.json")
-RUNTIMES = {"demo": ["tabletop"], "test": ["tabletop", "libero", "simpler"]}
 CERTIFICATES = ("/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/certs/ca-bundle.crt", "/etc/ssl/ca-bundle.pem")
 HERE = ".".join(map(str, sys.version_info[:2]))
 EXTRAS = {"demo": ["policy", "results", "video"], "test": ["data", "dev", "policy", "ray", "results", "train", "video"]}
@@ -61,7 +61,8 @@ def main() -> int:
     require_python()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     try:
-        set_up(EXTRAS[action], RUNTIMES["demo" if "--quick" in rest else action])
+        alone = action == "demo" or "--quick" in rest
+        set_up(EXTRAS[action], [embedded()] if alone else sorted(find_runtimes(), key=lambda name: name != embedded()))
         return demo() if action == "demo" else test(rest)
     except KeyboardInterrupt:
         stop("interrupted; the same command continues", 130)
@@ -69,9 +70,10 @@ def main() -> int:
 
 def demo() -> int:
     """Sweep the embedded suite with each of :data:`POLICIES`, then print one table of all; the first failure is the exit status."""
+    suite = embedded()
     runs = [os.path.join("runs", f"demo-{policy}") for policy in POLICIES]
     for (policy, options), run in zip(POLICIES.items(), runs):
-        sweep = ["sweep", "tabletop", "--policy", policy, *options, "--episodes", "2", "--video", "all", "--run", run]
+        sweep = ["sweep", suite, "--policy", policy, *options, "--episodes", "2", "--video", "all", "--run", run]
         say("sweeping: vlarig {}".format(" ".join(sweep)))
         status = call([tool("vlarig"), *sweep])
         if status:
@@ -118,6 +120,34 @@ def set_up(extras: list[str], runtimes: list[str]) -> None:
         os.close(lock)
 
 
+def embedded() -> str:
+    """Name of the embedded suite, which is its runtime's too."""
+    return read_project()["tool"]["vlarig"]["embedded"]
+
+
+def find_runtimes() -> dict[str, str]:
+    """Name of each simulator's runtime to its description."""
+    files = sorted(glob.glob(os.path.join(glob.escape(ROOT), "benchmarks", "*", "runtime", "*.toml")))
+    return {os.path.splitext(os.path.basename(file))[0]: file for file in files}
+
+
+def read_project() -> dict[str, Any]:
+    """What pyproject.toml holds."""
+    with open(os.path.join(ROOT, "pyproject.toml"), "rb") as file:
+        return tomllib.load(file)
+
+
+def project_state() -> str:
+    """SHA-256 over what an installation follows from: its description, and which benchmarks there are."""
+    digest = hashlib.sha256(repr(sorted(find_runtimes())).encode())
+    for name in ("pyproject.toml", "setup.py"):
+        path = os.path.join(ROOT, name)
+        if os.path.exists(path):
+            with open(path, "rb") as file:
+                digest.update(file.read())
+    return digest.hexdigest()
+
+
 def require_python() -> None:
     """Restart under a suitable Python where this one is too old or incomplete; stop where there is none."""
     if sys.version_info < (3, 11):
@@ -146,7 +176,7 @@ def start_again(python: str) -> NoReturn:
 
 def ensure_renderer(runtime: str) -> None:
     """Make sure that a rendering library for the runtime's simulator is installed; graphics drivers come with the runtime."""
-    with open(os.path.join(ROOT, "benchmarks", runtime, "runtime", runtime + ".toml"), "rb") as file:
+    with open(find_runtimes()[runtime], "rb") as file:
         renderers = tomllib.load(file)["renderers"]
     wanted = [name.strip() for name in os.environ.get("VLARIG_RENDERER", "").split(",")]
     renderers = [renderer for renderer in renderers if renderer["name"] in wanted] or renderers
@@ -166,8 +196,7 @@ def ensure_renderer(runtime: str) -> None:
 
 def ensure_venv(extras: list[str], lock: int) -> None:
     """Make `.venv` hold vlarig with these extras; a broken or incomplete one is made again, one made elsewhere is extended."""
-    with open(os.path.join(ROOT, "pyproject.toml"), "rb") as file:
-        project = hashlib.sha256(file.read()).hexdigest()
+    project = project_state()
     birth = f"Python {sys.version.split()[0]} in {ROOT}"
     try:
         with open(STATE, encoding="utf-8") as file:
@@ -266,8 +295,7 @@ def install_first(lock: int) -> None:
 
     Where the usual index lacks them, PyTorch's own has them; where neither is reached, later steps may still work.
     """
-    with open(os.path.join(ROOT, "pyproject.toml"), "rb") as file:
-        packages = tomllib.load(file).get("dependency-groups", {}).get("cpu", [])
+    packages = read_project().get("dependency-groups", {}).get("cpu", [])
     for command in installers() if packages else []:
         is_uv = "uv" in os.path.basename(command[0])
         for more in ([], ["--torch-backend", "cpu"]) if is_uv else ([],):

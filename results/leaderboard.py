@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from ..benchmarks.published import Kind, PublishedColumn, PublishedPaper, PublishedRow, PublishedTable
 from ..envs.errors import VlarigError
+from ..envs.plugins import leaderboard_keys
 
 Weights = Literal["shared", "finetuned"]
 _T = TypeVar("_T")
@@ -124,28 +125,31 @@ class EntryField:
         return f"{self.container}.{self.key}"
 
 
-#: The four suites whose mean ranks LIBERO.
-LIBERO_RANKED = ("libero_spatial", "libero_object", "libero_goal", "libero_10")
+def suite_fields() -> dict[str, EntryField]:
+    """Name of each suite that vla-eval has too to its place."""
+    return {
+        suite: EntryField(keys.benchmark, "suite_scores", key)
+        for keys in leaderboard_keys()
+        for suite, key in keys.suites.items()
+    }
 
-#: Our suites that vla-eval has too.
-SUITE_FIELDS = {
-    **{name: EntryField("libero", "suite_scores", name) for name in (*LIBERO_RANKED, "libero_90")},
-    "simpler_widowx": EntryField("simpler_env", "suite_scores", "widowx_vm"),
-}
-#: Our suites and tasks of which it has the tasks.
-TASK_FIELDS = {
-    ("simpler_widowx", "put_spoon_on_towel"): EntryField("simpler_env", "task_scores", "put_spoon_on_towel_vm"),
-    ("simpler_widowx", "put_carrot_on_plate"): EntryField("simpler_env", "task_scores", "put_carrot_on_plate_vm"),
-    ("simpler_widowx", "stack_green_on_yellow"): EntryField("simpler_env", "task_scores", "stack_block_vm"),
-    ("simpler_widowx", "put_eggplant_in_basket"): EntryField("simpler_env", "task_scores", "put_eggplant_in_basket_vm"),
-}
 
-#: Benchmark and column to our suites and task.
-_OURS: dict[tuple[str, str], tuple[tuple[str, ...], str]] = {
-    ("libero", "overall_score"): (LIBERO_RANKED, ""),
-    **{(place.benchmark, place.column): ((suite,), "") for suite, place in SUITE_FIELDS.items()},
-    **{(place.benchmark, place.column): ((suite,), task) for (suite, task), place in TASK_FIELDS.items()},
-}
+def task_fields() -> dict[tuple[str, str], EntryField]:
+    """Names of suite and task, of each task that vla-eval has too, to its place."""
+    return {
+        task: EntryField(keys.benchmark, "task_scores", key) for keys in leaderboard_keys() for task, key in keys.tasks.items()
+    }
+
+
+def _ours() -> dict[tuple[str, str], tuple[tuple[str, ...], str]]:
+    """Benchmark and column to our suites and task."""
+    return {
+        **{(keys.benchmark, "overall_score"): (keys.ranked, "") for keys in leaderboard_keys() if keys.ranked},
+        **{(place.benchmark, place.column): ((suite,), "") for suite, place in suite_fields().items()},
+        **{(place.benchmark, place.column): ((suite,), task) for (suite, task), place in task_fields().items()},
+    }
+
+
 #: What parts of a benchmark are in whose own metric is no percentage (leaderboard/scripts/validate.py: they are 0 to 100).
 _PERCENT = LeaderboardMetric("success_rate", "%", (0, 100), higher_is_better=True)
 
@@ -236,12 +240,13 @@ def published_tables(board: Leaderboard, benchmarks: dict[str, LeaderboardBenchm
 def _published_table(key: str, benchmark: LeaderboardBenchmark, entries: Sequence[LeaderboardEntry]) -> PublishedTable:
     values = [_values(entry) for entry in entries]
     names = sorted({name for row in values for name in row}, key=lambda name: (name.partition(".")[0], name))
+    ours = _ours()
     return PublishedTable(
         paper=_ITSELF,
         place=f"benchmark {key}",
         title=benchmark.display_name,
         protocol="as in each row's reference",
-        columns=tuple(_published_column(key, benchmark, name) for name in names),
+        columns=tuple(_published_column(key, benchmark, name, ours) for name in names),
         rows=tuple(_published_row(entry, row) for entry, row in zip(entries, values, strict=True)),
         decimals=2,
         notes=tuple(f"{entry.display_name}: {entry.notes}" for entry in entries if entry.notes),
@@ -255,10 +260,12 @@ def _values(entry: LeaderboardEntry) -> dict[str, float]:
     return overall | suites | {f"task_scores.{key}": score for key, score in entry.task_scores.items()}
 
 
-def _published_column(key: str, benchmark: LeaderboardBenchmark, name: str) -> PublishedColumn:
+def _published_column(
+    key: str, benchmark: LeaderboardBenchmark, name: str, ours: dict[tuple[str, str], tuple[tuple[str, ...], str]]
+) -> PublishedColumn:
     group, _, heading = name.rpartition(".")
     metric = benchmark.metric if benchmark.metric.unit == "%" or name == "overall_score" else _PERCENT
-    suites, task = _OURS.get((key, name), ((), ""))
+    suites, task = ours.get((key, name), ((), ""))
     return PublishedColumn(
         name=name,
         heading=heading,

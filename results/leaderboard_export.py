@@ -19,24 +19,10 @@ from ..benchmarks.published import Kind, PublishedRow, PublishedTable
 from ..benchmarks.registry import load_suite
 from ..benchmarks.suite import TRAINING
 from ..envs.errors import VlarigError
-from .leaderboard import LIBERO_RANKED, SUITE_FIELDS, TASK_FIELDS, EntryField, LeaderboardEntry, Weights
+from ..envs.plugins import leaderboard_keys
+from .leaderboard import EntryField, LeaderboardEntry, Weights, suite_fields, task_fields
 from .tables import RunTable, SuiteTable
 
-#: Name of a published column to its place. A mean ranks LIBERO only beside its four parts, and represents a robot of RoboCasa only
-#: where 100 trials of each task are reported; RoboTwin's entries must say which of two training protocols was followed.
-_COLUMN_FIELDS = {
-    "libero": EntryField("libero", "task_scores", "reported_avg"),
-    "simpler_widowx": SUITE_FIELDS["simpler_widowx"],
-    "robotwin_easy": EntryField("robotwin_v2", "suite_scores", "easy"),
-    "robotwin_hard": EntryField("robotwin_v2", "suite_scores", "hard"),
-    "robocasa_gr1": EntryField("robocasa", "task_scores", "reported_avg_gr1"),
-}
-#: Remarks on the paper's numbers there.
-_REMARKS = {
-    "libero": "only the mean of the four suites is reported",
-    "robotwin_v2": "training protocol (A or B) is not reported",
-    "robocasa": "trials of each task are not reported",
-}
 _WEIGHTS: dict[Kind, Weights] = {
     "specialist": "finetuned",
     "fine-tuned": "finetuned",
@@ -75,9 +61,10 @@ def entries_of_table(table: PublishedTable, date_added: date, curated_by: str = 
         VlarigError: vla-eval has none of its benchmarks, the table does not say whether weights are shared, or ``curated_by`` is of
             another form than vla-eval's.
     """
-    columns = [column.name for column in table.columns if column.name in _COLUMN_FIELDS]
+    places, remarked = _column_fields(), {keys.benchmark: keys.remark for keys in leaderboard_keys()}
+    columns = [column.name for column in table.columns if column.name in places]
     if not columns:
-        known = ", ".join(_COLUMN_FIELDS)
+        known = ", ".join(places)
         raise VlarigError(
             f"{table.place} of {table.paper.name} has nothing for vla-eval's leaderboard; columns that have are {known}"
         )
@@ -87,12 +74,21 @@ def entries_of_table(table: PublishedTable, date_added: date, curated_by: str = 
             raise VlarigError(
                 f"{table.place} has a row of kind {row.kind!r}; vla-eval's leaderboard takes {', '.join(_WEIGHTS)}"
             )
-        scores = {_COLUMN_FIELDS[name]: row.values[name] for name in columns if name in row.values}
+        scores = {places[name]: row.values[name] for name in columns if name in row.values}
         for benchmark, here in _by_benchmark(scores).items():
-            remarks = filter(None, [_REMARKS.get(benchmark), table.protocol])
+            remarks = filter(None, [remarked.get(benchmark), table.protocol])
             added = {"curated_by": curated_by, "date_added": date_added, "notes": "; ".join(remarks)}
             entries.append(_entry(benchmark=benchmark, **_of_row(table, row), **_containers(here), **added))
     return entries
+
+
+def _column_fields() -> dict[str, EntryField]:
+    """Name of a published column to its place."""
+    return {
+        column: EntryField(keys.benchmark, *place.split(".", 1))  # pyright: ignore[reportArgumentType]
+        for keys in leaderboard_keys()
+        for column, place in keys.columns.items()
+    }
 
 
 def _of_row(table: PublishedTable, row: PublishedRow) -> dict[str, Any]:
@@ -135,19 +131,18 @@ def bibliography_key(authors: str, year: int, name: str) -> str:
 def entries_of_run(run: RunTable, submission: Submission) -> list[LeaderboardEntry]:
     """A run's suites as entries, one for each benchmark; suites that vla-eval has not are left out.
 
-    A suite's score is the rate that ``vlarig table`` shows. LIBERO's overall score is there where its four suites are.
+    A suite's score is the rate that ``vlarig table`` shows. An overall score is there where all suites that it is the mean of are.
 
     Raises:
         VlarigError: vla-eval has none of the suites, the policy acts on the simulator's own truth, a suite is not whole (the run is a
             shard, lacks tasks or episodes, or has more episodes of one task than of another), or the submission is not of vla-eval's
             form.
     """
-    placed = [suite for suite in run.suites if suite.suite in SUITE_FIELDS]
+    places, task_places = suite_fields(), task_fields()
+    placed = [suite for suite in run.suites if suite.suite in places]
     if not placed:
         held = ", ".join(suite.suite for suite in run.suites)
-        raise VlarigError(
-            f"{run.run} has nothing for vla-eval's leaderboard: it holds {held}; wanted is {', '.join(SUITE_FIELDS)}"
-        )
+        raise VlarigError(f"{run.run} has nothing for vla-eval's leaderboard: it holds {held}; wanted is {', '.join(places)}")
     if run.manifest.identity.policy_privileged:
         (note,) = run.manifest.identity.policy_notes()
         raise VlarigError(f"{run.run} has nothing for vla-eval's leaderboard: {note}; export the run of a policy that does not")
@@ -160,10 +155,10 @@ def entries_of_run(run: RunTable, submission: Submission) -> list[LeaderboardEnt
     scores: dict[EntryField, float] = {}
     for suite in placed:
         _check_whole(run, suite)
-        scores[SUITE_FIELDS[suite.suite]] = _percent(suite.total.successes, suite.total.finished)
+        scores[places[suite.suite]] = _percent(suite.total.successes, suite.total.finished)
         for row in suite.rows:
-            if (suite.suite, row.task) in TASK_FIELDS:
-                scores[TASK_FIELDS[suite.suite, row.task]] = _percent(row.tally.successes, row.tally.finished)
+            if (suite.suite, row.task) in task_places:
+                scores[task_places[suite.suite, row.task]] = _percent(row.tally.successes, row.tally.finished)
     return [
         _entry(
             model=submission.model,
@@ -176,7 +171,7 @@ def entries_of_run(run: RunTable, submission: Submission) -> list[LeaderboardEnt
             **_containers(here),
             curated_by=submission.curated_by,
             date_added=submission.date_added,
-            notes=_notes(run, [suite for suite in placed if SUITE_FIELDS[suite.suite].benchmark == benchmark]),
+            notes=_notes(run, [suite for suite in placed if places[suite.suite].benchmark == benchmark]),
         )
         for benchmark, here in _by_benchmark(scores).items()
     ]
@@ -204,9 +199,11 @@ def _check_whole(run: RunTable, suite: SuiteTable) -> None:
 
 
 def _overall(benchmark: str, scores: dict[EntryField, float]) -> float | None:
-    """LIBERO's mean of its four suites; the scores of other benchmarks are not to be averaged."""
-    ranked = [scores[SUITE_FIELDS[name]] for name in LIBERO_RANKED if SUITE_FIELDS[name] in scores]
-    return round(sum(ranked) / len(ranked), 2) if benchmark == "libero" and len(ranked) == len(LIBERO_RANKED) else None
+    """The mean of the suites by which a benchmark is ranked, where all are there; other scores are not to be averaged."""
+    (ranked,) = [keys.ranked for keys in leaderboard_keys() if keys.benchmark == benchmark]
+    places = suite_fields()
+    found = [scores[places[name]] for name in ranked if places[name] in scores]
+    return round(sum(found) / len(found), 2) if found and len(found) == len(ranked) else None
 
 
 def _notes(run: RunTable, suites: Sequence[SuiteTable]) -> str:

@@ -9,13 +9,15 @@ import subprocess
 import sys
 import tomllib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
 
 from vlarig.envs.errors import VlarigError
+from vlarig.envs.plugins import find_plugins
 from vlarig.harness.assets.bundle import find_bundle
 from vlarig.harness.runtimes import runtime
 from vlarig.harness.runtimes.runtime import Runtime, add_runtime, find_runtime
@@ -29,6 +31,14 @@ SHARED_ASSETS = TESTS.parents[1] / "shared" / "assets"
 
 #: Folder of tests to the minutes that it may take on two cores; see the end of a run. The whole is to stay below 60.
 BUDGETS = tomllib.loads((TESTS / "budgets.toml").read_text())["minutes"]
+
+#: Name of each simulator's runtime to the bundles of its data files.
+SIMULATORS = {
+    path.stem: [bundle.stem for bundle in plugin.bundles] for _, plugin in find_plugins()[0] for path in plugin.runtimes
+}
+
+#: The simulator of the embedded suite.
+EMBEDDED = tomllib.loads((TESTS.parent / "pyproject.toml").read_text())["tool"]["vlarig"]["embedded"]
 
 # Machines are shared: how long an example takes says nothing.
 settings.register_profile("vlarig", deadline=None)
@@ -57,7 +67,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 def is_slow(item: pytest.Item) -> bool:
     """Whether a test is marked as slow, or needs another simulator than the embedded one."""
     fixtures = getattr(item, "fixturenames", ())
-    return item.get_closest_marker("slow") is not None or "libero" in fixtures or "simpler" in fixtures
+    return item.get_closest_marker("slow") is not None or not (SIMULATORS.keys() - {EMBEDDED}).isdisjoint(fixtures)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -121,33 +131,23 @@ def toy_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return home
 
 
-@pytest.fixture(scope="session")
-def tabletop() -> Runtime:
-    """The embedded suite's runtime."""
-    try:
-        return find_runtime("tabletop")
-    except VlarigError as error:
-        pytest.skip(f"no simulator: {error}")
+def simulator(name: str, bundles: Sequence[str]) -> Any:
+    """A fixture: the runtime of that name; the bundles of its data files must be there too."""
+
+    @pytest.fixture(scope="session", name=name)
+    def found() -> Runtime:
+        try:
+            for bundle in bundles:
+                find_bundle(bundle)
+            return find_runtime(name)
+        except VlarigError as error:
+            pytest.skip(f"no simulator: {error}")
+
+    return found
 
 
-@pytest.fixture(scope="session")
-def libero() -> Runtime:
-    """LIBERO's runtime; its data files must be there too."""
-    try:
-        find_bundle("libero")
-        return find_runtime("libero")
-    except VlarigError as error:
-        pytest.skip(f"no simulator: {error}")
-
-
-@pytest.fixture(scope="session")
-def simpler() -> Runtime:
-    """SimplerEnv's runtime; its data files must be there too."""
-    try:
-        find_bundle("simpler_bridge")
-        return find_runtime("simpler")
-    except VlarigError as error:
-        pytest.skip(f"no simulator: {error}")
+# Each runtime of a plug-in is a fixture of its name.
+globals().update({f"runtime_{name}": simulator(name, bundles) for name, bundles in SIMULATORS.items()})
 
 
 def run_cli(*words: str | Path | int, timeout: float = 120, **variables: str) -> subprocess.CompletedProcess[str]:

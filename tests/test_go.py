@@ -33,6 +33,8 @@ policy = []
 ray = []
 results = []
 video = []
+[tool.vlarig]
+embedded = "tabletop"
 """
 
 #: A build backend without dependencies: an "editable" wheel whose programs write down how they were called.

@@ -4,29 +4,28 @@ from __future__ import annotations
 
 import ast
 import importlib.util
+import io
 import os
 import re
 import subprocess
 import sys
+import tokenize
 import tomllib
-from fnmatch import fnmatch
+import zipfile
 from pathlib import Path
 
 import pytest
 from scanner import scan
+from uv import find_uv_bin
 
+from vlarig.envs.plugins import find_plugins
 from vlarig.harness.cli import COMMANDS
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
-PACKAGES = PROJECT["tool"]["setuptools"]["packages"]
 ROOMS = list(PROJECT["tool"]["setuptools"]["package-dir"].values())
 SOURCES = sorted([ROOT / "go.py", *(path for room in [*ROOMS, "tests"] for path in (ROOT / room).rglob("*.py"))])
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
-
-
-def folder_of(package: str) -> Path:
-    return ROOT.joinpath(*package.split(".")[1:])
 
 
 def commands_of(page: Path) -> list[list[str]]:
@@ -183,18 +182,84 @@ def test_the_search_finds_nothing_else(source):
     assert scan(source) == []
 
 
-def test_every_package_is_installed_with_all_its_files():
-    for room in ROOMS:
-        for init in (ROOT / room).rglob("__init__.py"):
-            if not (init.parents[1] / "__init__.py").exists() and init.parent.name != room:
-                continue
-            package = ".".join(["vlarig", *init.parent.relative_to(ROOT).parts])
-            assert package in PACKAGES, f"pyproject.toml does not list {package}"
-    data = PROJECT["tool"]["setuptools"]["package-data"]
-    for package in PACKAGES:
-        for path in folder_of(package).iterdir():
-            if path.is_file() and path.suffix != ".py":
-                assert any(fnmatch(path.name, pattern) for pattern in data.get(package, [])), f"{path} is not in package-data"
+@pytest.mark.slow
+def test_a_wheel_has_every_file_of_every_package(tmp_path):
+    build = [find_uv_bin(), "build", "--quiet", "--wheel", "--out-dir", tmp_path, ROOT]
+    subprocess.run(build, check=True, capture_output=True, env=os.environ | {"UV_SYSTEM_CERTS": "1"})
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        packed = {name for name in archive.namelist() if ".dist-info/" not in name}
+        points = archive.read(next(name for name in archive.namelist() if name.endswith("entry_points.txt"))).decode()
+    scripts = (ROOT / "benchmarks" / "speed", ROOT / "benchmarks" / "coverage")  # over the installed package, as tests are
+    files = [path for room in ROOMS for path in (ROOT / room).rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+    files = [path for path in files if not any(folder in path.parents for folder in scripts)]
+    assert packed == {f"vlarig/{path.relative_to(ROOT)}" for path in files}
+    for path in (ROOT / "benchmarks").glob("*/runtime"):
+        name = path.parent.name
+        assert f"{name} = vlarig.benchmarks.{name}:PLUGIN" in points.splitlines(), f"{name} is no plug-in"
+
+
+def imported_by(path: Path) -> set[str]:
+    """Top-level modules that a file imports, other than by relative imports."""
+    nodes = list(ast.walk(ast.parse(path.read_text())))
+    names = [alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names]
+    names += [node.module for node in nodes if isinstance(node, ast.ImportFrom) and not node.level and node.module]
+    return {name.partition(".")[0] for name in names}
+
+
+def names_of_simulators() -> tuple[set[str], set[str]]:
+    """Names of the built-in suites, their folders, runtimes and bundles; and the modules that only their adapters import."""
+    suites, modules = set(), set()
+    for _, plugin in find_plugins()[0]:
+        if plugin.runtimes and all(path.is_relative_to(ROOT) for path in plugin.runtimes):
+            suites |= {*plugin.suites, *(path.stem for path in (*plugin.runtimes, *plugin.bundles))}
+            for path in plugin.runtimes:
+                modules |= set(tomllib.loads(path.read_text())["imports"])
+    ours = re.split(r"[^\w-]+", repr([PROJECT["project"]["dependencies"], PROJECT["project"]["optional-dependencies"]]))
+    adapters = {name for path in (ROOT / "envs").glob("*/*.py") for name in imported_by(path)}
+    modules |= adapters - {name.replace("-", "_") for name in ours} - set(sys.stdlib_module_names) - {"PIL", "yaml", "cv2"}
+    return suites, {name.partition(".")[0] for name in modules}
+
+
+def test_a_simulator_is_imported_by_its_adapter_alone():
+    _, modules = names_of_simulators()
+    assert {"libero", "mani_skill", "mujoco", "robosuite", "sapien"} <= modules
+    shared = [path for room in ROOMS for path in (ROOT / room).rglob("*.py") if room != "envs"]
+    found = {f"{path.relative_to(ROOT)}: {name}" for path in shared for name in imported_by(path) & modules}
+    assert not {each for each in found if not each.startswith("benchmarks/speed/")}
+
+
+#: Shared files that name a simulator as data: what, and why.
+NAMED_AS_DATA = {
+    "policies/qwen_vla/embodiments.py": "the robots of the paper's Table 2, of which a suite has one",
+    "policies/openpi_layouts.py": "openpi's own name of what its LIBERO policies read",
+    "rl/config.py": "the suite of the paper's recipe (section 4.2)",
+}
+
+
+def test_shared_code_names_no_simulator():
+    """A new suite touches its own files only. A string with a space in it is a sentence for a reader, and may give an example."""
+    suites, _ = names_of_simulators()
+    assert {"libero", "libero_10", "simpler", "simpler_bridge", "simpler_widowx", "tabletop"} <= suites
+    word = re.compile(rf"(?<![a-z])({'|'.join(sorted(suites, key=len, reverse=True))})(?![a-z])", re.IGNORECASE)
+    own = [folder for room in ("envs", "benchmarks", "policies/experts", "tests") for folder in (ROOT / room).glob("*")]
+    own = [path for path in own if any(path.stem.startswith(name) for name in suites)]
+    shared = [ROOT / "go.py", ROOT / "setup.py", ROOT / "tests" / "conftest.py", ROOT / "tests" / "in_runtime.py"]
+    shared += [path for room in ROOMS for path in (ROOT / room).rglob("*.py") if "speed" not in path.parts]
+    found = set()
+    for path in shared:
+        if not any(path == each or each in path.parents for each in own):
+            found |= {f"{path.relative_to(ROOT)}: {text}" for text in code_words(path) if word.search(text)}
+    named = {each.partition(":")[0] for each in found}
+    assert named - NAMED_AS_DATA.keys() == set(), sorted(found)
+    assert not NAMED_AS_DATA.keys() - named, "no longer there; take it from NAMED_AS_DATA"
+
+
+def code_words(path: Path) -> list[str]:
+    """Identifiers of a file, and its strings without a space."""
+    tokens = tokenize.generate_tokens(io.StringIO(path.read_text()).readline)
+    words = [token.string for token in tokens if token.type in (tokenize.NAME, tokenize.STRING)]
+    return [word for word in words if not re.search(r"\s", word)]
 
 
 def test_modules_begin_with_a_sentence_on_what_they_are():
