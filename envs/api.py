@@ -36,6 +36,7 @@ from .snapshot import (
     observe,
     snapshot_info,
 )
+from .upstream import Patch
 
 __all__ = [
     "Camera",
@@ -93,6 +94,9 @@ class Env(gymnasium.Env[Observation, np.ndarray], ABC):
 
     embodiment: Embodiment
     """The robot and its control convention."""
+
+    patches: tuple[Patch, ...] = ()
+    """What the adapter changes in upstream's code."""
 
     def __init__(self) -> None:
         self.episode: Optional[Episode] = None

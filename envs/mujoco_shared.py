@@ -1,11 +1,16 @@
-"""What the adapters on MuJoCo share: drawing a moment, reading the state that decides the future."""
+"""What the adapters on MuJoCo share: drawing a moment, reading the state that decides the future, and memory."""
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import os
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Callable
 
 import mujoco
 import numpy as np
@@ -187,3 +192,52 @@ def as_slice(neighbours: list[int]) -> slice:
     first, last = int(neighbours[0]), int(neighbours[-1])
     assert [int(index) for index in neighbours] == list(range(first, last + 1)), f"{neighbours} are no neighbours"
     return slice(first, last + 1)
+
+
+def _mujoco_library() -> Any:
+    """MuJoCo's C library; its Python has no names for the calls of its C API that are made here (mujoco.h, 3.3.2)."""
+    folder = Path(str(mujoco.__file__)).parent
+    return ctypes.CDLL(str(next(folder.glob("libmujoco.*"))))
+
+
+@contextmanager
+def keep_no_files() -> Iterator[None]:
+    """From here on MuJoCo's compiler keeps no decoded meshes and textures.
+
+    This must come before the first compilation: MuJoCo 3.3.2 hangs or crashes when a cache that holds something is made smaller.
+    """
+    library = _mujoco_library()
+    library.mj_globalCache.restype = ctypes.c_void_p
+    library.mj_setCacheSize.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+    library.mj_setCacheSize(library.mj_globalCache(), 0)
+    yield
+
+
+def keeps_files(make: Callable[[bool], Any]) -> bool:
+    """Whether the compiler keeps ten megabytes or more unless :func:`keep_no_files` forbids it.
+
+    Args:
+        make: Compiles something with meshes or textures; its argument is whether files may be kept.
+    """
+    sizes = []
+    for keeping in (True, False):
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            made = make(keeping)
+            forget_compilation()
+            resident = Path("/proc/self/statm").read_text().split()[1]
+            os.write(writing, resident.encode())
+            os._exit(0 if made else 1)
+        os.waitpid(child, 0)
+        os.close(writing)
+        sizes.append(int(os.read(reading, 64)) * os.sysconf("SC_PAGE_SIZE") / 1e6)
+        os.close(reading)
+    return sizes[0] - sizes[1] > 10.0
+
+
+def forget_compilation() -> None:
+    """Give back what MuJoCo keeps of the last compilation, the parsed XML with its meshes and textures: twice the model."""
+    _mujoco_library().mj_freeLastXML()
+    with contextlib.suppress(AttributeError):  # only glibc has it
+        ctypes.CDLL(None).malloc_trim(0)

@@ -38,7 +38,8 @@ class Robosuite:
         from robosuite.controllers import load_composite_controller_config
         from robosuite.environments.manipulation.manipulation_env import ManipulationEnv
 
-        from vlarig.envs.tabletop.scene import TabletopScene, quiet_robosuite
+        from vlarig.envs.tabletop.scene import LOG, TabletopScene
+        from vlarig.envs.upstream import quiet
 
         camera = episode.protocol.cameras[0]
         cameras = {
@@ -69,7 +70,7 @@ class Robosuite:
                 self._poses = {}
                 ManipulationEnv.__init__(self, **settings)
 
-        with quiet_robosuite():
+        with quiet(LOG):
             self.scene = Scene()
         self.seeing, self.poses = seeing, {}
 
@@ -108,7 +109,7 @@ class Libero:
         from vlarig.envs.libero.upstream import assets_folder, import_upstream
 
         assets = assets_folder()
-        import_upstream(assets)
+        import_upstream()
         from libero.libero.envs.env_wrapper import ControlEnv, OffScreenRenderEnv
 
         bddl, camera = str(assets / "bddl_files" / episode.suite / f"{episode.task}.bddl"), episode.protocol.cameras[0]

@@ -16,14 +16,13 @@ from typing import Any
 
 import mujoco
 import numpy as np
-from robosuite.utils.control_utils import (
-    nullspace_torques,
-    opspace_matrices,
-    orientation_error,
-    set_goal_orientation,
-)
 
 from ..mujoco_shared import as_slice
+from ..upstream import quiet
+from .upstream import ROBOSUITE_LOG
+
+with quiet(ROBOSUITE_LOG):
+    from robosuite.utils.control_utils import nullspace_torques, opspace_matrices, orientation_error, set_goal_orientation
 
 #: mj_forwardSkip leaves out what is up to date up to this stage.
 _VELOCITY_STAGE = mujoco.mjtStage.mjSTAGE_VEL.value

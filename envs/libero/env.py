@@ -12,10 +12,11 @@ from ..api import Camera, Env, Episode, StepResult
 from ..errors import VlarigError
 from ..mujoco_shared import Thing, integration_state
 from ..scene_objects import SceneObject
+from ..scene_pool import ScenePool
 from .control import ArmController
 from .robot import LIBERO_PANDA
 from .scene import EnvState, Scene
-from .scene_pool import ScenePool
+from .upstream import PATCHES
 from .words import words_of
 
 #: Physics steps of 2 ms in a control step of 50 ms (robosuite 1.4.0, macros.py; LIBERO's 20 Hz).
@@ -40,10 +41,11 @@ class LiberoEnv(Env):
     """
 
     embodiment = LIBERO_PANDA
+    patches = PATCHES
 
-    def __init__(self, pool: Optional[ScenePool] = None) -> None:
+    def __init__(self, pool: Optional[ScenePool[Scene]] = None) -> None:
         super().__init__()
-        self._pool = pool or ScenePool()
+        self._pool = pool or ScenePool(Scene)
         self._scene: Optional[Scene] = None
 
     def begin(self, episode: Episode, rng: np.random.Generator) -> str:
@@ -147,9 +149,7 @@ class LiberoEnv(Env):
         if self._scene is not None and self._task == (suite, task):
             return
         self.close()
-        generator = np.random.get_state()  # a load draws, and whether one is needed depends on what ran before
         self._scene = self._pool.borrow(suite, task)
-        np.random.set_state(generator)
         self._task = (suite, task)
         self._env_state: EnvState = self._scene.new_env_state()
         robot = self._scene.upstream.robots[0]

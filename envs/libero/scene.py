@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Optional
 
 import mujoco
@@ -14,7 +13,7 @@ import numpy as np
 from ..mujoco_shared import Canvas
 from .init_states import read_init_states
 from .shapes import Shape, collision_shape
-from .upstream import CHANGED_BY_RESETS, make_task
+from .upstream import CHANGED_BY_RESETS, assets_folder, make_task
 
 #: Forward passes of a fresh upstream environment over the model as compiled: one when the simulation is made, one when the drawing
 #: context is (robosuite 1.4.0, environments/base.py, _initialize_sim; utils/binding_utils.py, MjRenderContext). Each leaves a mark in
@@ -56,14 +55,13 @@ class Scene:
     place (:meth:`enter`). All the rest, meshes and textures above all, is shared.
 
     Args:
-        assets: Folder of LIBERO's data files.
         suite: Name of the suite, such as ``libero_spatial``.
         task: Name of the task: the stem of its BDDL file.
     """
 
-    def __init__(self, assets: Path, suite: str, task: str) -> None:
-        self.upstream = make_task(assets, suite, task)
-        self.init_states = read_init_states(assets / "init_files" / suite / f"{task}.pruned_init")
+    def __init__(self, suite: str, task: str) -> None:
+        self.upstream = make_task(suite, task)
+        self.init_states = read_init_states(assets_folder() / "init_files" / suite / f"{task}.pruned_init")
         self.upstream.check_contact = self._check_contact
         self.model: mujoco.MjModel = self.upstream.sim.model._model
         self.model.opt.disableflags |= mujoco.mjtDisableBit.mjDSBL_SENSOR.value  # nothing of ours reads the force sensors

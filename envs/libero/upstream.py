@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
+import importlib
 import os
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from .. import upstream
 from ..errors import VlarigError
-
-#: Where the worker finds the data files: a folder with ``assets``, ``bddl_files`` and ``init_files``.
-ASSETS_VARIABLE = "VLARIG_ASSETS_LIBERO"
+from ..mujoco_shared import forget_compilation, keep_no_files, keeps_files
+from ..upstream import Patch, patched, quiet
 
 #: What a reset of upstream's changes in the model: the poses of fixtures, and which sites are seen.
 CHANGED_BY_RESETS = ("body_pos", "body_quat", "site_rgba")
+
+ROBOSUITE_LOG = "robosuite_logs"
 
 
 def assets_folder() -> Path:
@@ -25,16 +28,10 @@ def assets_folder() -> Path:
     Raises:
         VlarigError: The environment does not name one, or it lacks a part.
     """
-    place = os.environ.get(ASSETS_VARIABLE, "")
-    folder = Path(place)
-    if not place or not all((folder / part).is_dir() for part in ("assets", "bddl_files", "init_files")):
-        raise VlarigError(
-            f"${ASSETS_VARIABLE} is {place!r}, expected a folder with assets, bddl_files and init_files; run: vlarig assets list"
-        )
-    return folder
+    return upstream.assets_folder("libero", "assets", "bddl_files", "init_files")
 
 
-def make_task(assets: Path, suite: str, task: str) -> Any:
+def make_task(suite: str, task: str) -> Any:
     """Upstream's environment of a task, a ``BDDLBaseDomain``, without cameras.
 
     Its attribute ``pristine`` holds the arrays of :data:`CHANGED_BY_RESETS` as the compiled XML has them.
@@ -42,18 +39,29 @@ def make_task(assets: Path, suite: str, task: str) -> Any:
     Raises:
         VlarigError: Upstream has no such task.
     """
-    bddl = assets / "bddl_files" / suite / f"{task}.bddl"
+    import_upstream()
+    made = _make(suite, task, PATCHES)
+    forget_compilation()
+    return made
+
+
+def import_upstream() -> None:
+    """Import upstream's package, once a process."""
+    upstream.import_upstream("libero.libero.envs", PATCHES, [ROBOSUITE_LOG])
+
+
+def _make(suite: str, task: str, patches: tuple[Patch, ...]) -> Any:
+    bddl = assets_folder() / "bddl_files" / suite / f"{task}.bddl"
     if not bddl.is_file():
         raise VlarigError(f"LIBERO has no task {task!r} in {suite!r}: {bddl.name} is missing; run: vlarig assets verify libero")
-    with contextlib.redirect_stdout(sys.stderr):
-        import_upstream(assets)
+    with quiet(ROBOSUITE_LOG):
         from libero.libero.envs import bddl_utils
         from libero.libero.envs.bddl_base_domain import TASK_MAPPING
         from robosuite import load_controller_config
 
         problem = TASK_MAPPING[bddl_utils.get_problem_info(str(bddl))["problem_name"]]
         # The arguments of ControlEnv (libero/libero/envs/env_wrapper.py), but for the cameras and the reload at each reset.
-        env = _keeping_pristine(problem)(
+        return patched(problem, patches)(
             str(bddl),
             robots=["Panda"],
             controller_configs=load_controller_config(default_controller="OSC_POSE"),
@@ -66,32 +74,15 @@ def make_task(assets: Path, suite: str, task: str) -> Any:
             ignore_done=True,
             hard_reset=False,
         )
-    _forget_compilation()
-    return env
 
 
-def _keeping_pristine(problem: type) -> type:
-    """A subclass that copies what resets change in the model before the first of them does.
-
-    It bears its parent's name, because upstream compares that with the one in the task's file.
-    """
-
-    def _initialize_sim(self: Any, xml_string: Any = None) -> None:
-        problem._initialize_sim(self, xml_string)
-        self.pristine = {name: getattr(self.sim.model._model, name).copy() for name in CHANGED_BY_RESETS}
-
-    return type(problem.__name__, (problem,), {"_initialize_sim": _initialize_sim})
+# The patches.
 
 
-def import_upstream(assets: Path) -> None:
-    """Import upstream's package, once a process.
-
-    It prompts for folders on the terminal unless a settings file names them, and looks for ``assets`` beside itself, then on the net,
-    by default (libero/libero/__init__.py).
-    """
-    if "libero.libero.envs" in sys.modules:
-        return
-    _keep_no_files()
+@contextmanager
+def _settings() -> Iterator[None]:
+    """A settings file that names every folder, and the folder of assets, which it does not read there."""
+    assets = assets_folder()
     with tempfile.TemporaryDirectory() as settings:
         places = {
             "benchmark_root": "",
@@ -103,32 +94,61 @@ def import_upstream(assets: Path) -> None:
         lines = [f"{key}: {str(assets / place)!r}\n" for key, place in places.items()]
         Path(settings, "config.yaml").write_text("".join(lines), encoding="utf-8")
         os.environ["LIBERO_CONFIG_PATH"] = settings
-        import libero.libero
-        import libero.libero.envs
-    libero.libero._assets_path_cache = str(assets / "assets")
+        yield
+    vars(sys.modules["libero.libero"])["_assets_path_cache"] = str(assets / "assets")
 
 
-def _mujoco_library() -> Any:
-    """MuJoCo's C library; its Python has no names for the calls of its C API that are made here (mujoco.h, 3.3.2)."""
-    import mujoco
-
-    folder = Path(str(mujoco.__file__)).parent
-    return ctypes.CDLL(str(next(folder.glob("libmujoco.*"))))
-
-
-def _keep_no_files() -> None:
-    """Have MuJoCo's compiler keep no decoded meshes and textures: up to half a gigabyte of cache that saves a tenth of a second.
-
-    This must come before the first compilation: MuJoCo 3.3.2 hangs or crashes when a cache that holds something is made smaller.
-    """
-    library = _mujoco_library()
-    library.mj_globalCache.restype = ctypes.c_void_p
-    library.mj_setCacheSize.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
-    library.mj_setCacheSize(library.mj_globalCache(), 0)
+def _asks() -> bool:
+    with tempfile.TemporaryDirectory() as empty, quiet(ROBOSUITE_LOG):
+        os.environ["LIBERO_CONFIG_PATH"] = empty
+        try:
+            importlib.import_module("libero.libero")
+        except EOFError:  # standard input has ended
+            return True
+    return False
 
 
-def _forget_compilation() -> None:
-    """Give back what MuJoCo keeps of the last compilation, the parsed XML with its meshes and textures: twice the model."""
-    _mujoco_library().mj_freeLastXML()
-    with contextlib.suppress(AttributeError):  # only glibc has it
-        ctypes.CDLL(None).malloc_trim(0)
+def _keeping_pristine(problem: type) -> type:
+    """It bears its parent's name, because upstream compares that with the one in the task's file."""
+
+    def _initialize_sim(self: Any, xml_string: Any = None) -> None:
+        problem._initialize_sim(self, xml_string)
+        self.pristine = {name: getattr(self.sim.model._model, name).copy() for name in CHANGED_BY_RESETS}
+
+    return type(problem.__name__, (problem,), {"_initialize_sim": _initialize_sim})
+
+
+def _resets_leave_fixtures() -> bool:
+    made = _sample(keeping_files=False)
+    before = made.sim.model._model.body_pos.copy()
+    made.reset()
+    return bool((made.sim.model._model.body_pos != before).any())
+
+
+def _sample(keeping_files: bool) -> Any:
+    """A task as upstream makes it, with or without MuJoCo's cache."""
+    upstream.import_upstream("libero.libero.envs", [FOLDERS] if keeping_files else [FOLDERS, NO_FILES], [ROBOSUITE_LOG])
+    return _make("libero_goal", "turn_on_the_stove", ())
+
+
+FOLDERS = Patch(
+    name="folders without a question",
+    why="its first import prompts for folders on the terminal unless a settings file names them, and looks for assets beside itself, "
+    "then on the net (libero/libero/__init__.py)",
+    needed=_asks,
+    importing=_settings,
+)
+NO_FILES = Patch(
+    name="no decoded files are kept",
+    why="MuJoCo's compiler keeps up to half a gigabyte of decoded meshes and textures, which saves a tenth of a second",
+    needed=lambda: keeps_files(_sample),
+    importing=keep_no_files,
+)
+PRISTINE = Patch(
+    name="the model as compiled is kept",
+    why="a reset without a reload begins with the fixtures where the reset before has put them (robosuite 1.4.0, "
+    "environments/base.py, reset)",
+    needed=_resets_leave_fixtures,
+    changing=_keeping_pristine,
+)
+PATCHES = (FOLDERS, NO_FILES, PRISTINE)

@@ -15,6 +15,7 @@ from .judge import Judge
 from .robot import WIDOWX_BRIDGE
 from .rotations import ABOUT_THE_HAND, ROTATIONS, swing
 from .scene import Scene
+from .upstream import PATCHES
 
 #: The hand's rotation in the base frame that BridgeData's roll, pitch and yaw are counted from: it points straight down
 #: (NVIDIA/Isaac-GR00T gr00t/eval/sim/SimplerEnv/simpler_env.py, ``default_rot``).
@@ -43,6 +44,7 @@ class BridgeEnv(Env):
     """
 
     embodiment = WIDOWX_BRIDGE
+    patches = PATCHES
 
     def __init__(self) -> None:
         super().__init__()

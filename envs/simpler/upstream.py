@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import importlib
 import logging
 import os
-import sys
-import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from .. import upstream
 from ..errors import VlarigError
-
-#: Where the worker finds the data files: the folder that holds mani-skill's ``data``.
-ASSETS_VARIABLE = "VLARIG_ASSETS_SIMPLER_BRIDGE"
+from ..upstream import Patch, patched
 
 #: What SAPIEN draws with: ``cpu`` (software Vulkan) or ``gpu``. The renderer that was chosen for the runtime sets it.
 DEVICE_VARIABLE = "VLARIG_SAPIEN_DEVICE"
@@ -26,30 +23,12 @@ def assets_folder() -> Path:
     Raises:
         VlarigError: The environment does not name one, or it lacks a part.
     """
-    place = os.environ.get(ASSETS_VARIABLE, "")
-    parts = ("tasks/bridge_v2_real2sim_dataset", "robots/widowx")
-    if not place or not all(Path(place, "data", part).is_dir() for part in parts):
-        raise VlarigError(
-            f"${ASSETS_VARIABLE} is {place!r}, expected a folder with {' and '.join(f'data/{part}' for part in parts)}; "
-            "run: vlarig assets list"
-        )
-    return Path(place)
+    return upstream.assets_folder("simpler_bridge", "data/tasks/bridge_v2_real2sim_dataset", "data/robots/widowx")
 
 
 def import_upstream() -> None:
-    """Import mani-skill, once a process; it reads the place of its data files then."""
-    if "mani_skill.envs" in sys.modules:
-        return
-    os.environ["MS_ASSET_DIR"] = str(assets_folder())
-    import torch
-
-    torch.set_num_threads(1)  # its tensors have a handful of numbers
-    with warnings.catch_warnings(), contextlib.redirect_stdout(sys.stderr):
-        warnings.simplefilter("ignore")  # SAPIEN warns that it uses the Vulkan loader that it brings along
-        importlib.import_module("mani_skill.envs")  # which registers the tasks
-    from mani_skill import logger
-
-    logger.setLevel(logging.ERROR)  # it warns of its own tasks' settings
+    """Import mani-skill, which registers its tasks, once a process."""
+    upstream.import_upstream("mani_skill.envs", PATCHES)
 
 
 def make_scene(name: str) -> Any:
@@ -65,32 +44,92 @@ def make_scene(name: str) -> Any:
     known = {known for known, spec in REGISTERED_ENVS.items() if issubclass(spec.cls, BaseBridgeEnv)}
     if name not in known:
         raise VlarigError(f"mani-skill has no Bridge scene {name!r}; expected one of {', '.join(sorted(known))}")
+    return _make(name, PATCHES)
+
+
+def _make(name: str, patches: Sequence[Patch]) -> Any:
+    from mani_skill.utils.registration import REGISTERED_ENVS
+
     device = os.environ.get(DEVICE_VARIABLE, "cpu")
+    made = patched(REGISTERED_ENVS[name].cls, patches)
     try:
-        return _apart(REGISTERED_ENVS[name].cls)(
-            obs_mode="rgb+segmentation", num_envs=1, sim_backend="cpu", render_backend=device
-        )
+        return made(obs_mode="rgb+segmentation", num_envs=1, sim_backend="cpu", render_backend=device)
     except RuntimeError as error:
         if "physical device" not in str(error):
             raise
         raise VlarigError(f"SAPIEN finds no Vulkan driver that it can draw with ({error}); run: vlarig doctor") from None
 
 
+# The patches.
+
+
+@contextmanager
+def _settings() -> Iterator[None]:
+    import torch
+
+    os.environ["MS_ASSET_DIR"] = str(assets_folder())
+    torch.set_num_threads(1)  # its tensors have a handful of numbers
+    yield
+    logging.getLogger("mani_skill").setLevel(logging.ERROR)  # it warns of its own tasks' settings
+
+
+def _reads_another_folder() -> bool:
+    import mani_skill
+
+    return Path(mani_skill.ASSET_DIR) != assets_folder() / "data"
+
+
 def _apart(task: type) -> type:
-    """A subclass whose envs share no state.
-
-    Upstream keeps the overlay pictures and the list of what they must not cover in class attributes that every env of a process writes
-    to (mani_skill 3.0.1, envs/tasks/digital_twins/base_env.py), so a second scene would corrupt the pictures of the first.
-    """
-
     class Apart(task):
         def __init__(self, **settings: Any) -> None:
             self._rgb_overlay_images = {}
             self._objects_to_remove_from_greenscreen = []
             super().__init__(**settings)
 
+    return Apart
+
+
+def _shares_overlays() -> bool:
+    scene = _sample()
+    return type(scene)._rgb_overlay_images != {}
+
+
+def _blind(task: type) -> type:
+    class Blind(task):
         def get_obs(self, *_: Any, **__: Any) -> dict[str, Any]:
             """Nothing: frames are drawn where they are due, and not here."""
             return {}
 
-    return Apart
+    return Blind
+
+
+def _draws_at_resets() -> bool:
+    return "sensor_data" in _sample().reset()[0]
+
+
+def _sample() -> Any:
+    """A scene as upstream makes it."""
+    upstream.import_upstream("mani_skill.envs", [SETTINGS])
+    return _make("PutCarrotOnPlateInScene-v1", [])
+
+
+SETTINGS = Patch(
+    name="data files at a given place",
+    why="it reads the place of its data files when it is imported (mani_skill 3.0.1, __init__.py)",
+    needed=_reads_another_folder,
+    importing=_settings,
+)
+APART = Patch(
+    name="overlays of an env's own",
+    why="it keeps the overlay pictures and the list of what they must not cover in class attributes that every env of a process writes "
+    "to, so that a second scene corrupts the pictures of the first (mani_skill 3.0.1, envs/tasks/digital_twins/base_env.py)",
+    needed=_shares_overlays,
+    changing=_apart,
+)
+BLIND = Patch(
+    name="nothing is drawn at resets and steps",
+    why="it draws in every reset and step (mani_skill 3.0.1, envs/sapien_env.py, get_obs)",
+    needed=_draws_at_resets,
+    changing=_blind,
+)
+PATCHES = (SETTINGS, APART, BLIND)

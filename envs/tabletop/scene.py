@@ -7,35 +7,20 @@ Per episode nothing is compiled: static parts are moved by ``body_pos``, colours
 
 from __future__ import annotations
 
-import logging
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, Optional
 
 import mujoco
 import numpy as np
 
+from ..upstream import quiet
 from . import layout, textures
 from .randomization import FLOOR_TEXTURE, TABLE_TEXTURE, Draw
 
+#: robosuite's log, with lines on optional packages that would be repeated in every worker.
+LOG = "robosuite_logs"
 
-@contextmanager
-def quiet_robosuite() -> Iterator[None]:
-    """Hold back robosuite's log lines on optional packages, which would be repeated in every worker."""
-    logger = logging.getLogger("robosuite_logs")
-    logger.addFilter(_drop)
-    try:
-        yield
-    finally:
-        logger.removeFilter(_drop)
-
-
-def _drop(record: logging.LogRecord) -> bool:
-    return False
-
-
-with quiet_robosuite():
+with quiet(LOG):
     from robosuite.controllers import load_composite_controller_config
     from robosuite.environments.manipulation.manipulation_env import ManipulationEnv
     from robosuite.models.arenas import TableArena
@@ -87,7 +72,7 @@ class TabletopScene(ManipulationEnv):
 
     def __init__(self) -> None:
         self._poses: dict[str, np.ndarray] = {}
-        with quiet_robosuite():
+        with quiet(LOG):
             control = load_composite_controller_config(controller="BASIC", robot="Panda")
             super().__init__(
                 robots="Panda",
@@ -126,7 +111,7 @@ class TabletopScene(ManipulationEnv):
         robot.init_qpos = np.array(robot.robot_model.init_qpos)
         if drawn is not None:
             robot.init_qpos = robot.init_qpos + drawn.joints
-        with quiet_robosuite():
+        with quiet(LOG):
             self.reset()
         if drawn is not None:
             self.robots[0].composite_controller.part_controllers[ARM].soften(drawn.stiffness, drawn.damping)

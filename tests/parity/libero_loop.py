@@ -75,7 +75,7 @@ class Upstream:
 
     def __init__(self, suite: str, task: str) -> None:
         assets = assets_folder()
-        import_upstream(assets)
+        import_upstream()
         from libero.libero.envs import OffScreenRenderEnv
 
         bddl = assets / "bddl_files" / suite / f"{task}.bddl"
@@ -333,6 +333,6 @@ def test_tasks_are_made_as_upstream_makes_them() -> None:
     """Our arguments give the model that ``OffScreenRenderEnv`` compiles, but for the switched-off sensors."""
     suite, task = "libero_goal", SUITES["libero_goal"].tasks[0].name
     theirs = Upstream(suite, task).env.sim.model._model
-    mine = make_task(assets_folder(), suite, task).sim.model._model
+    mine = make_task(suite, task).sim.model._model
     for name in ("body_mass", "geom_size", "geom_friction", "dof_damping", "cam_pos", "light_pos", "tex_data", "mesh_vert"):
         np.testing.assert_array_equal(getattr(mine, name), getattr(theirs, name))

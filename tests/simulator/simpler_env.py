@@ -18,7 +18,7 @@ from vlarig.benchmarks.simpler.widowx import SIMPLER_WIDOWX
 from vlarig.envs.api import Camera, Env, Episode, Needs
 from vlarig.envs.errors import VlarigError
 from vlarig.envs.simpler.env import BridgeEnv
-from vlarig.envs.simpler.upstream import ASSETS_VARIABLE
+from vlarig.envs.upstream import assets_variable
 
 SPOON, CARROT, CUBES, EGGPLANT = (task.name for task in SIMPLER_WIDOWX.tasks)
 TASKS = (EGGPLANT, CUBES, SPOON, CARROT)
@@ -286,7 +286,7 @@ def test_bad_episodes_are_named(env: BridgeEnv, monkeypatch: pytest.MonkeyPatch)
     small = replace(CHUNKED, cameras=(Camera("ego", 100, 100),))
     with pytest.raises(VlarigError, match="requested in 100 x 100, and its photograph has 480 x 640"):
         env.open(replace(good, protocol=small), Needs())
-    monkeypatch.setenv(ASSETS_VARIABLE, "/nowhere")
+    monkeypatch.setenv(assets_variable("simpler_bridge"), "/nowhere")
     from vlarig.envs.simpler.upstream import assets_folder
 
     with pytest.raises(VlarigError, match="'/nowhere', expected a folder with data/tasks"):

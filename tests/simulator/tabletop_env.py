@@ -17,8 +17,9 @@ from vlarig.benchmarks.tabletop.suite import TABLETOP
 from vlarig.envs.api import Camera, Episode, Needs
 from vlarig.envs.tabletop import layout
 from vlarig.envs.tabletop.env import TabletopEnv
-from vlarig.envs.tabletop.scene import TabletopScene, quiet_robosuite
+from vlarig.envs.tabletop.scene import LOG, TabletopScene
 from vlarig.envs.tabletop.states_env import TabletopStatesEnv
+from vlarig.envs.upstream import quiet
 
 BLIND = Needs(images=False)
 STEPS = 48
@@ -361,7 +362,7 @@ def robosuite_scene() -> TabletopScene:
                 renderer="mujoco",
             )  # fmt: skip
 
-    with quiet_robosuite():
+    with quiet(LOG):
         return RobosuiteScene()
 
 
