@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from ...envs.api import Camera, Protocol
 from ...envs.libero.robot import LIBERO_PANDA
+from ..provenance import Evaluator
 from ..suite import Footprint, Patience, Suite, Task
 
 TASKS = Path(__file__).with_name("tasks.json")
@@ -36,33 +37,18 @@ WAIT_STEPS = 10
 WAIT_ACTION = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0)
 
 
-@dataclass(frozen=True)
-class Evaluator:
-    """A protocol's source, and the settings of its evaluator that are recorded here but not reproduced.
+def _seeds(process_seed: int, env_seed: int, seed_per_episode: bool = False) -> dict[str, Any]:
+    """What an evaluator seeds, and that it combines no predictions.
 
-    Our episodes are seeded from their keys, one by one; a seed set once for a process makes an episode depend on those before it.
-
-    Attributes:
-        repository: Its GitHub repository.
-        commit: The commit at which the files were read.
-        files: Where the protocol's numbers are.
-        process_seed: Seed of the process-wide generators, set once.
-        env_seed: Seed given to LIBERO's env: once for each task, or to its first episode.
-        seed_per_episode: Whether each further episode of a task gets the next ``env_seed``.
-        trials: Episodes of each task.
-        ensembling: What is done with overlapping predictions.
-        taken_over: What the protocol has from elsewhere, where not all of it is this evaluator's own.
+    ``process_seed`` is of the process-wide generators, set once; ``env_seed`` of LIBERO's env, given once for each task or to its first
+    episode; ``seed_per_episode`` is whether each further episode of a task gets the next one.
     """
-
-    repository: str
-    commit: str
-    files: tuple[str, ...]
-    process_seed: int
-    env_seed: int
-    trials: int
-    seed_per_episode: bool = False
-    ensembling: str = "none"
-    taken_over: str = ""
+    return {
+        "process_seed": process_seed,
+        "env_seed": env_seed,
+        "seed_per_episode": seed_per_episode,
+        "ensembling": "none",
+    }
 
 
 _STARVLA = Evaluator(
@@ -73,17 +59,15 @@ _STARVLA = Evaluator(
         "examples/simBenchmarks/LIBERO/eval_files/model2libero_interface.py",
         "examples/simBenchmarks/LIBERO/train_files/starvla_cotrain_libero.yaml",
     ),
-    process_seed=7,
-    env_seed=7,
     trials=50,
-    ensembling="none; an AdaptiveEnsembler (horizon 3, alpha 0.1) is made and never called",
+    recorded=_seeds(7, 7) | {"ensembling": "none; an AdaptiveEnsembler (horizon 3, alpha 0.1) is made and never called"},
 )
 
 #: Protocol to its source. Trials and seeds are the defaults of the evaluators' command lines.
 EVALUATORS = {
     "starvla": _STARVLA,
     "qwen-vla": replace(
-        _STARVLA, taken_over="chunks of 16 actions: Qwen-VLA, section 5.1.1; all else, which it does not print: StarVLA's"
+        _STARVLA, remark="chunks of 16 actions: Qwen-VLA, section 5.1.1; all else, which it does not print: StarVLA's"
     ),
     "openvla-oft": Evaluator(
         repository="moojink/openvla-oft",
@@ -94,17 +78,15 @@ EVALUATORS = {
             "experiments/robot/openvla_utils.py",
             "experiments/robot/robot_utils.py",
         ),
-        process_seed=7,
-        env_seed=0,
         trials=50,
+        recorded=_seeds(7, 0),
     ),
     "openpi": Evaluator(
         repository="Physical-Intelligence/openpi",
         commit="15a9616a00943ada6c20a0f158e3adb39df2ccac",
         files=("examples/libero/main.py", "packages/openpi-client/src/openpi_client/image_tools.py"),
-        process_seed=7,
-        env_seed=7,
         trials=50,
+        recorded=_seeds(7, 7),
     ),
     "lerobot": Evaluator(
         repository="huggingface/lerobot",
@@ -117,9 +99,7 @@ EVALUATORS = {
             "src/lerobot/configs/eval.py",
             "docs/source/libero.mdx",
         ),
-        process_seed=1000,
-        env_seed=1000,
-        seed_per_episode=True,
+        recorded=_seeds(1000, 1000, seed_per_episode=True),
         trials=10,  # its documentation's; the command line's default is 50
     ),
 }

@@ -16,6 +16,7 @@ from ...envs.api import Camera, Protocol
 from ...envs.episode import Ensemble
 from ...envs.errors import VlarigError
 from ...envs.simpler.robot import WIDOWX_BRIDGE
+from ..provenance import Evaluator
 from ..suite import Footprint, Suite, Task
 from .scenes import CARROT_AND_PLATE, CUBES, EGGPLANT_AND_BASKET, MANISKILL3_EGGPLANT, SPOON_AND_TOWEL, Pose, Scene
 
@@ -23,27 +24,6 @@ EGGPLANT = "put_eggplant_in_basket"
 
 #: Seeds the initial states for training together with the task's number and theirs.
 TRAINING_SEED = 20261
-
-
-@dataclass(frozen=True)
-class Evaluator:
-    """A protocol's source, and the settings of its evaluator that are recorded here but not reproduced.
-
-    Attributes:
-        repository: Its GitHub repository.
-        commit: The commit at which the files were read.
-        files: Where the protocol's numbers are.
-        simulator: What it runs the tasks on.
-        trials: Episodes of each task behind its published numbers, or of its script where it publishes none.
-        aside: What else it does.
-    """
-
-    repository: str
-    commit: str
-    files: tuple[str, ...]
-    simulator: str
-    trials: int
-    aside: str
 
 
 _ORIGINAL = "simpler-env/ManiSkill2_real2sim@ef7a4d4, SAPIEN 2.2.2"
@@ -59,9 +39,9 @@ EVALUATORS = {
             "examples/simBenchmarks/SimplerEnv/eval_files/adaptive_ensemble.py",
             "examples/simBenchmarks/SimplerEnv/train_files/starvla_cotrain_oxe.yaml",
         ),
-        simulator=_ORIGINAL,
+        recorded={"simulator": _ORIGINAL},
         trials=96,  # 24 initial states, ``TSET_NUM=4``
-        aside="makes a new env for every episode",
+        remark="makes a new env for every episode",
     ),
     "simplerenv": Evaluator(
         repository="simpler-env/SimplerEnv",
@@ -72,9 +52,9 @@ EVALUATORS = {
             "simpler_env/policies/octo/octo_model.py",
             "simpler_env/utils/action/action_ensemble.py",
         ),
-        simulator=_ORIGINAL,
+        recorded={"simulator": _ORIGINAL},
         trials=72,  # 24 initial states, ``init_rng`` 0, 2 and 4
-        aside="makes a new env for every episode; seeds its policy with 0, 2 and 4 once a process; Octo sees the last two pictures",
+        remark="makes a new env for every episode; seeds its policy with 0, 2 and 4 once a process; Octo sees the last two pictures",
     ),
     "maniskill3": Evaluator(
         repository="simpler-env/SimplerEnv",
@@ -84,9 +64,9 @@ EVALUATORS = {
             "simpler_env/policies/octo/octo_model.py",
             "simpler_env/utils/action/action_ensemble.py",
         ),
-        simulator="mani_skill 3, on a GPU where several envs run at once",
+        recorded={"simulator": "mani_skill 3, on a GPU where several envs run at once"},
         trials=100,
-        aside="numbers its episodes on and on, which plays every initial state again after 24 (64 for the eggplant); Octo as in "
+        remark="numbers its episodes on and on, which plays every initial state again after 24 (64 for the eggplant); Octo as in "
         "`simplerenv`",
     ),
     "groot": Evaluator(
@@ -98,9 +78,12 @@ EVALUATORS = {
             "gr00t/eval/sim/SimplerEnv/simpler_env.py",
             "gr00t/eval/sim/wrapper/multistep_wrapper.py",
         ),
-        simulator="squarefk/SimplerEnv@8a2d286; the tasks of its ManiSkill2_real2sim are youliangtan/ManiSkill2_real2sim@c2a9e87's",
+        recorded={
+            "simulator": "squarefk/SimplerEnv@8a2d286; the tasks of its ManiSkill2_real2sim are "
+            "youliangtan/ManiSkill2_real2sim@c2a9e87's"
+        },
         trials=200,  # of GR00T N1.6: the table in its README at 4e62473; later ones have 100
-        aside="counts the first episodes that finish, of five envs with the same initial states; N1.7's numbers are of other seeds",
+        remark="counts the first episodes that finish, of five envs with the same initial states; N1.7's numbers are of other seeds",
     ),
 }
 

@@ -140,8 +140,8 @@ def test_the_papers_setting_is_starvlas_evaluation_with_whole_chunks_of_16(name:
     assert suite.protocol("qwen-vla") == replace(suite.protocol("starvla"), name="qwen-vla", n_action_steps=16)
     assert suite.protocol("starvla").n_action_steps == 8
     source = EVALUATORS["qwen-vla"]
-    assert "Qwen-VLA, section 5.1.1" in source.taken_over
-    assert replace(source, taken_over="") == EVALUATORS["starvla"]
+    assert "Qwen-VLA, section 5.1.1" in source.remark
+    assert replace(source, remark="") == EVALUATORS["starvla"]
 
 
 @pytest.mark.parametrize(
@@ -159,10 +159,11 @@ def test_what_is_not_reproduced_is_recorded(
 ) -> None:
     source = EVALUATORS[protocol]
     assert (source.repository, source.commit[:8], len(source.commit)) == (repository, commit, 40)
-    assert (source.process_seed, source.env_seed, source.seed_per_episode) == (process_seed, env_seed, per_episode)
+    recorded = [source.recorded[name] for name in ("process_seed", "env_seed", "seed_per_episode")]
+    assert recorded == [process_seed, env_seed, per_episode]
     assert source.trials == trials
     assert source.files
-    assert source.ensembling.startswith("none")
+    assert source.recorded["ensembling"].startswith("none")
 
 
 # The robot.

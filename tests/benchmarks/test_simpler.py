@@ -214,7 +214,8 @@ def test_a_protocol_says_where_it_comes_from(protocol: str, repository: str, com
     source = EVALUATORS[protocol]
     assert (source.repository, source.commit, source.trials) == (repository, commit, trials)
     assert source.files
-    assert source.aside
+    assert source.remark
+    assert source.recorded["simulator"]
 
 
 @pytest.mark.parametrize("protocol", PROTOCOLS)
