@@ -14,6 +14,7 @@ from ..envs.embodiments import Embodiment
 from ..envs.errors import VlarigError, suggestion
 from ..envs.faults import message_of, outcome_of, traceback_of
 from .captions import Describer, Description
+from .trial import Trial
 
 #: Variation of the episodes that a policy is trained on.
 TRAINING = "training"
@@ -124,6 +125,7 @@ class Suite:
         assets: Names of the asset bundles that the simulator reads; the adapter finds the folder of a bundle ``name`` in the
             environment variable ``VLARIG_ASSETS_<NAME>``.
         note: Note beside every number of the suite; empty where its definitions are a published benchmark's own.
+        trial: What tests and measurements play of it.
     """
 
     name: str
@@ -144,6 +146,7 @@ class Suite:
     footprint: Footprint = Footprint()
     assets: tuple[str, ...] = ()
     note: str = ""
+    trial: Trial = field(default_factory=Trial)
 
     def __post_init__(self) -> None:
         if not self.tasks or not self.protocols:

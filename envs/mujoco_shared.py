@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Callable
 
@@ -241,3 +242,10 @@ def forget_compilation() -> None:
     _mujoco_library().mj_freeLastXML()
     with contextlib.suppress(AttributeError):  # only glibc has it
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def bare_steps(model: mujoco.MjModel, data: mujoco.MjData, count: int) -> Callable[[], Any]:
+    """That many physics steps, on a copy of the positions and velocities."""
+    copy = mujoco.MjData(model)
+    copy.qpos[:], copy.qvel[:] = data.qpos, data.qvel
+    return partial(mujoco.mj_step, model, copy, count)

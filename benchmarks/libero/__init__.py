@@ -10,7 +10,7 @@ _HERE = Path(__file__).parent
 _EXPERT = "vlarig.policies.experts.libero:LiberoExpert"
 
 PLUGIN = Plugin(
-    suites={f"libero_{kind}": f"{__name__}.suites:LIBERO_{kind.upper()}" for kind in ("10", "90", "goal", "object", "spatial")},
+    suites={f"libero_{kind}": f"{__name__}.suites:LIBERO_{kind.upper()}" for kind in ("goal", "spatial", "object", "10", "90")},
     experts={"libero_object": _EXPERT, "libero_spatial": _EXPERT},
     runtimes=(_HERE / "runtime" / "libero.toml",),
     bundles=(_HERE / "assets" / "libero.toml",),

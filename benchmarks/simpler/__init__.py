@@ -10,7 +10,7 @@ _HERE = Path(__file__).parent
 _EXPERT = "vlarig.policies.experts.simpler:SimplerExpert"
 
 PLUGIN = Plugin(
-    suites={"simpler_ood": f"{__name__}.ood:SIMPLER_OOD", "simpler_widowx": f"{__name__}.widowx:SIMPLER_WIDOWX"},
+    suites={"simpler_widowx": f"{__name__}.widowx:SIMPLER_WIDOWX", "simpler_ood": f"{__name__}.ood:SIMPLER_OOD"},
     experts={"simpler_ood": _EXPERT, "simpler_widowx": _EXPERT},
     runtimes=(_HERE / "runtime" / "simpler.toml",),
     bundles=(_HERE / "assets" / "simpler_bridge.toml",),

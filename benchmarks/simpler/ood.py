@@ -20,6 +20,7 @@ from ...envs.api import Protocol
 from ...envs.errors import VlarigError
 from ...envs.simpler.robot import WIDOWX_BRIDGE
 from ..suite import Suite, Task
+from ..trial import Trial
 from .scenes import CARROT_AND_PLATE, CUBES, SPOON_AND_TOWEL, Pose, Scene
 from .widowx import FOOTPRINT, PROTOCOLS
 
@@ -186,5 +187,6 @@ SIMPLER_OOD = Suite(
     training=training,
     footprint=FOOTPRINT,
     assets=("simpler_bridge",),
+    trial=Trial(steps=20),
     note="initial states, instructions, step limit and success thresholds are vlarig's own; the paper publishes none",
 )

@@ -18,6 +18,7 @@ from ...envs.errors import VlarigError
 from ...envs.simpler.robot import WIDOWX_BRIDGE
 from ..provenance import Evaluator
 from ..suite import Footprint, Suite, Task
+from ..trial import Trial
 from .scenes import CARROT_AND_PLATE, CUBES, EGGPLANT_AND_BASKET, MANISKILL3_EGGPLANT, SPOON_AND_TOWEL, Pose, Scene
 
 EGGPLANT = "put_eggplant_in_basket"
@@ -133,6 +134,15 @@ GROOT = Protocol(
 CHUNKED = replace(STARVLA, name="chunked", n_action_steps=16, ensemble=None)
 PROTOCOLS = (STARVLA, SIMPLERENV, MANISKILL3, GROOT, CHUNKED)
 
+#: mani-skill's own env, with which the adapter is compared: its camera, its reading of a step, its predicates, its initial states.
+PLAIN = replace(
+    MANISKILL3,
+    cameras=(Camera("ego", *_DRAWN),),
+    ensemble=None,
+    gripper="as_given",
+    options={"rotation": "moving_axes", "predicates": "maniskill3"},
+)
+
 #: Episodes behind the numbers that GR00T N1.6 published, by the envs that play each initial state.
 GROOT_INITIAL_STATES = EVALUATORS["groot"].trials // GROOT.repeats
 
@@ -242,4 +252,10 @@ SIMPLER_WIDOWX = Suite(
     training=training,
     footprint=FOOTPRINT,
     assets=("simpler_bridge",),
+    trial=Trial(
+        tasks=(EGGPLANT, "stack_green_on_yellow", "put_carrot_on_plate"),
+        steps=20,
+        upstream="vlarig.envs.simpler.evaluator:ManiSkillEvaluator",
+        protocol=PLAIN,
+    ),
 )

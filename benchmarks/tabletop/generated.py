@@ -127,4 +127,5 @@ TABLETOP_TASKS = replace(
     source="defined here, in benchmarks/tabletop/short_tasks.py and long_tasks.py, and envs/tabletop/predicates.py",
     payload=payload,
     training=training,
+    trial=replace(TABLETOP.trial, tasks=()),
 )

@@ -15,6 +15,7 @@ from typing import Any
 from ...envs.api import Camera, Protocol
 from ...envs.tabletop.robot import TABLETOP_PANDA
 from ..suite import Footprint, Suite, Task
+from ..trial import Trial
 from .assorted import assorted
 from .captions import describe_episode
 from .paraphrases import instruction_of, paraphrased
@@ -83,4 +84,5 @@ TABLETOP = Suite(
     assorted=assorted,
     describer=describe_episode,
     footprint=Footprint(process=500, env=10),  # benchmarks/speed/many_envs.py: 128 envs in two workers took 1.9 GB
+    trial=Trial(tasks=("pick_into", "push_to", "stack"), upstream="vlarig.envs.tabletop.evaluator:RobosuiteLoop"),
 )

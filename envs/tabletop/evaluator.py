@@ -1,0 +1,95 @@
+"""The tabletop scene as robosuite runs a scene, placed as our env is: what parity and measurements compare the adapter with.
+
+It has what ours omits: robosuite's observables of the robot, its controllers' own code, its visual meshes, materials and lamps. It has
+no observables of objects, no reward and no goal, which robosuite's own tasks have.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Optional
+
+import numpy as np
+
+from ..api import Episode
+from ..mujoco_shared import bare_steps
+from ..parity import Upstream, Verdict
+from ..upstream import quiet
+from .env import TabletopEnv
+from .scene import LOG, TabletopScene
+
+#: Physics steps of a control step: 20 Hz at 2 ms.
+SUBSTEPS = 25
+
+
+class RobosuiteLoop(Upstream[TabletopEnv]):
+    """robosuite's own loop."""
+
+    def __init__(self, episode: Episode, seeing: bool = True) -> None:
+        from robosuite.controllers import load_composite_controller_config
+        from robosuite.environments.manipulation.manipulation_env import ManipulationEnv
+
+        camera = episode.protocol.cameras[0]
+        cameras = {
+            "camera_names": ["ego", "robot0_eye_in_hand"],
+            "camera_heights": camera.height,
+            "camera_widths": camera.width,
+        }
+        settings = {
+            "robots": "Panda",
+            "controller_configs": load_composite_controller_config(controller="BASIC", robot="Panda"),
+            "initialization_noise": None,
+            "has_renderer": False,
+            "control_freq": 20,
+            "ignore_done": True,
+            "hard_reset": False,
+            "renderer": "mujoco",
+            **(cameras if seeing else {"use_camera_obs": False, "has_offscreen_renderer": False}),
+        }
+
+        class Scene(TabletopScene):
+            """Our scene with robosuite's own methods put back."""
+
+            _pre_action = ManipulationEnv._pre_action
+            _setup_observables = ManipulationEnv._setup_observables
+            edit_model_xml = ManipulationEnv.edit_model_xml
+
+            def __init__(self) -> None:
+                self._poses = {}
+                ManipulationEnv.__init__(self, **settings)
+
+        with quiet(LOG):
+            self.scene = Scene()
+        self._seeing, self._poses = seeing, {}
+
+    def follow(self, env: TabletopEnv) -> None:
+        """Put everything where our env, at the start of the episode, has it."""
+        for name in (f"{kind}_{number}" for kind in ("tray", "zone") for number in range(2)):
+            self.scene.raw_model.body(name).pos[:] = env._model.body(name).pos
+        self._poses = {body: env._pose(body).copy() for names in self.scene.bodies.values() for body in names}
+
+    def reset(self, episode: Episode) -> None:
+        """Reset the robot and the objects."""
+        if self._seeing:  # robosuite makes its graphics context the current one when it makes it, as if nothing else drew
+            self.scene.sim._render_context_offscreen.gl_ctx.make_current()
+        self.scene.place({body: pose.copy() for body, pose in self._poses.items()})
+
+    def step(self, action: np.ndarray, look: bool = True) -> Optional[Verdict]:
+        """One control step; goals are judged outside the scene."""
+        self.scene.step(action.astype(np.float64))
+        return None
+
+    def state(self) -> list[np.ndarray]:
+        """Positions and velocities."""
+        return [self.scene.raw_data.qpos.copy(), self.scene.raw_data.qvel.copy()]
+
+    def state_of(self, env: TabletopEnv) -> list[np.ndarray]:
+        """The same of ours."""
+        return [env._data.qpos.copy(), env._data.qvel.copy()]
+
+    def observation(self) -> dict[str, np.ndarray]:
+        """Nothing: ours is drawn from other geometry."""
+        return {}
+
+    def bare_physics(self, env: TabletopEnv) -> Callable[[], Any]:
+        """The physics steps of one control step."""
+        return bare_steps(env._model, env._data, SUBSTEPS)

@@ -1,0 +1,101 @@
+"""Committed digests of sweeps: what every episode came to, so that a part can be played again and compared.
+
+After a full sweep by hand: ``python -m vlarig.harness.contract.digests RUN > sweeps/NAME.json``. The member ``promises`` is then
+filled in: for each suite the ``least`` and ``most`` share of successes in every task, and what is played ``again``, a number of first
+initial states, of which ``tasks`` (all when empty).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...benchmarks.registry import load_suite
+from ...results.ledger import Ledger
+from ...results.manifest import Manifest
+from ..sweep import evaluate
+
+
+def processor() -> str:
+    """The machine's processor and its instruction sets, by which libraries choose their code: its last bits may be its own."""
+    lines = [line.partition(":") for line in Path("/proc/cpuinfo").read_text().splitlines()]
+    facts = {name.strip(): value.strip() for name, _, value in reversed(lines)}
+    sets = hashlib.sha256(" ".join(sorted(facts.get("flags", "").split())).encode()).hexdigest()[:8]
+    return f"{facts.get('model name', '')}, family {facts.get('cpu family', '')}, model {facts.get('model', '')}, flags {sets}"
+
+
+def digest(run: Path) -> dict[str, Any]:
+    """The run's identity, and for each episode its success, steps and state digest."""
+    manifest = Manifest.load(run)
+    with Ledger.open_read_only(run) as ledger:
+        episodes = {record.key: [record.success, record.steps, record.state_digest[:16]] for record in ledger.records()}
+    return {
+        "command": f"vlarig sweep {' '.join(manifest.record.config['suites'])} --policy {manifest.identity.policy}",
+        "promises": {suite.name: {"least": 0.0, "most": 1.0, "again": 1, "tasks": []} for suite in manifest.identity.suites},
+        "git_revision": manifest.record.git_revision,
+        "runtimes": manifest.identity.runtimes,
+        "processor": processor(),
+        "episodes": episodes,
+    }
+
+
+def holds_what_it_promises(file: Path, suite: str) -> None:
+    """Every task of the suite was swept whole, with a share of successes between the bounds."""
+    digest_of = json.loads(file.read_text())
+    promise, tasks = digest_of["promises"][suite], defaultdict[str, Counter[bool]](Counter)
+    for key, (success, _, _) in digest_of["episodes"].items():
+        name, _, task, *_ = key.split("/")
+        if name == suite:
+            tasks[task][success] += 1
+    wanted = {task.name for task in load_suite(suite).tasks}
+    assert tasks.keys() == wanted, f"{file.name} lacks {sorted(wanted - tasks.keys())}"
+    for task, counts in tasks.items():
+        rate = counts[True] / counts.total()
+        assert promise["least"] <= rate <= promise["most"], f"{file.name}: {task} has {counts[True]} of {counts.total()}"
+
+
+def play_again(file: Path, suite: str, folder: Path, video: bool = False) -> Path:
+    """Play a part of the sweep again, and compare every outcome, and on the same processor every digest; the run.
+
+    With ``video`` its films are made, and a sheet of images, ``frames.png``.
+    """
+    full = json.loads(file.read_text())
+    promise, policy = full["promises"][suite], full["command"].split()[-1]
+    options = {"episodes": promise["again"], "tasks": tuple(promise["tasks"]), "video": "all" if video else "none"}
+    evaluation = evaluate(suite, policy, run=folder, **options)
+    assert evaluation.complete, f"{folder}: the sweep is not complete"
+    records = evaluation.records()
+    assert len(records) == promise["again"] * (len(promise["tasks"]) or len(load_suite(suite).tasks))
+    same_processor = full["processor"] == processor()
+    for record in records:
+        success, steps, state = full["episodes"][record.key]
+        assert record.success == success, f"{record.key}: success is {record.success}, and was {success}"
+        if same_processor:  # on other machines the last bits may differ, and contacts amplify them
+            assert (record.steps, record.state_digest[:16]) == (steps, state), f"{record.key} came out otherwise"
+    return folder
+
+
+def recorded_keys(recorded: Path | None, suite: str) -> Iterator[tuple[str, list[str]]]:
+    """The keys of a recording that are of the suite, each with its parts."""
+    if recorded is not None:
+        with np.load(recorded) as actions:
+            yield from ((key, key.split("|")) for key in actions.files if key.startswith(f"{suite}|"))
+
+
+def main(run: Path) -> None:
+    """Write the digest of a run, a line for each episode."""
+    members = digest(run)
+    episodes = ",\n".join(f"  {json.dumps(key)}: {json.dumps(each)}" for key, each in members.pop("episodes").items())
+    head = ",\n".join(f" {json.dumps(key)}: {json.dumps(value)}" for key, value in members.items())
+    sys.stdout.write(f'{{\n{head},\n "episodes": {{\n{episodes}\n }}\n}}\n')
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,95 @@
+"""What a driver is doing, seen from within: it resets or steps an env, acts, or commits an episode."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ...results.ledger import Ledger
+from ..workers import Worker
+
+#: Seconds for which a moment is awaited before any other will do.
+LONGEST_WAIT = 10.0
+
+
+class Moments:
+    """The activity of the driver that this is made in, and its workers."""
+
+    def __init__(self) -> None:
+        self.workers: list[Worker] = []
+        self._active: Counter[str] = Counter()
+        self._worker_at: dict[str, Worker] = {}
+        self._watch()
+
+    @contextlib.contextmanager
+    def during(self, moment: str, worker: Worker | None = None) -> Iterator[None]:
+        """Mark the driver's current activity: ``reset``, ``step``, ``policy`` or ``commit``."""
+        self._active[moment] += 1
+        if worker is not None:
+            self._worker_at[moment] = worker
+        try:
+            yield
+        finally:
+            self._active[moment] -= 1
+
+    def worker(self, moment: str) -> Worker | None:
+        """The worker that is busy with the moment, or was last; any where none was."""
+        return self._worker_at.get(moment) or (random.choice(self.workers) if self.workers else None)
+
+    def wait_for(self, moment: str) -> None:
+        """Wait until the driver is in the middle of the moment; ``any`` is every activity."""
+        deadline = time.monotonic() + LONGEST_WAIT
+        while moment != "any" and not self._active[moment] and time.monotonic() < deadline:
+            time.sleep(0.0002)
+        time.sleep(random.uniform(0, 0.02 if moment == "reset" else 0.002))
+
+    def began(self, worker: Worker) -> None:
+        """A worker begins."""
+        self.workers.append(worker)
+
+    def _watch(self) -> None:
+        begin, start, step, write = Worker.__aenter__, Worker.start, Worker.step, Ledger.write_episode
+
+        async def watched_begin(worker: Worker) -> Worker:
+            self.began(worker)
+            return await begin(worker)
+
+        async def watched_start(worker: Worker, *arguments: Any) -> Any:
+            with self.during("reset", worker):
+                return await start(worker, *arguments)
+
+        async def watched_step(worker: Worker, *arguments: Any) -> Any:
+            with self.during("step", worker):
+                return await step(worker, *arguments)
+
+        def watched_write(ledger: Ledger, record: Any) -> bool:
+            with self.during("commit"):
+                return write(ledger, record)
+
+        classes: tuple[Any, Any] = Worker, Ledger
+        classes[0].__aenter__, classes[0].start, classes[0].step = watched_begin, watched_start, watched_step
+        classes[1].write_episode = watched_write
+
+
+def children(pid: int) -> list[int]:
+    """Living processes that were started by ``pid``."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                state, parent, *_ = (entry / "stat").read_text().rpartition(")")[2].split()
+                if int(parent) == pid and state != "Z":
+                    found.append(int(entry.name))
+    return found
+
+
+def is_launcher(pid: int) -> bool:
+    """Whether the process starts a driver's workers."""
+    with contextlib.suppress(OSError):
+        return b"launcher.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return False

@@ -1,0 +1,141 @@
+"""The promises, one function each; its name and the first line of its docstring are the promise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ..commands.envs import run_checker
+from . import digests
+from .subject import Subject, encoded, in_chunks
+
+#: Other episodes that a warm process has played before.
+EARLIER = (1, 2, 10)
+
+#: Steps that are played beside upstream's loop, in chunks of so many.
+BESIDE, CHUNK = 48, 16
+
+#: Envs by which the memory of a further one is measured; how much more than is stated it may take, in MB and as a share.
+FURTHER, MORE_MEMORY, SHARE_MORE = 4, 15, 1.5
+
+#: Every target once, and a simulator in its two activities.
+KILLS = (("simulator", "reset"), ("launcher", "policy"), ("driver", "commit"), ("simulator", "step"))
+
+
+def every_task_keeps_the_env_contract(subject: Subject) -> None:
+    """``vlarig envs check`` passes on every task."""
+    suite = subject.suite
+    names = subject.checked or tuple(task.name for task in suite.tasks)
+    episodes = [subject.episode(name, number) for name in names for number in (0, 1)]
+    found = list(run_checker(suite, episodes))
+    failed = [f"{finding['task']}: {finding['message']}" for finding in found if not finding["passed"]]
+    assert not failed, "\n".join(failed)
+    assert {finding["task"] for finding in found} == set(names)
+
+
+def a_warm_process_equals_a_fresh_one(subject: Subject) -> None:
+    """An episode has the same digests in a fresh process and after 1, 2 and 10 others, of its task and of others, or after itself."""
+    tasks, steps = subject.trial_tasks, subject.steps
+    target = {task: (subject.episode(task, 3), steps, True) for task in tasks}
+    fresh = dict(zip(tasks, (run[0] for run in subject.play([[target[task]] for task in tasks])), strict=True))
+    warm, order = [], []
+    for turn, earlier in enumerate(EARLIER):
+        turned = [*tasks[turn % len(tasks) :], *tasks[: turn % len(tasks)]]
+        others = [turned[number * len(turned) // earlier] for number in range(earlier)]
+        warm += [
+            (subject.episode(task, number), 1 + steps // 2 * (number % 2), number % 3 == 1)
+            for number, task in enumerate(others)
+        ]
+        order += [None] * earlier
+        again = [*reversed(turned), turned[0]]  # the first follows one of its own task, the last itself
+        warm += [target[task] for task in again]
+        order += again
+    (found,) = subject.play([warm])
+    for number, (task, digests_of) in enumerate(zip(order, found, strict=True)):
+        if task is not None:
+            key = target[task][0].key
+            assert digests_of == fresh[task], (
+                f"{key}: as number {number} of a process its digests differ from a fresh process's"
+            )
+
+
+def results_are_equal_with_one_two_and_four_workers(subject: Subject) -> None:
+    """A sweep comes to the same with 1, 2 and 4 workers, with one env each and with more."""
+    for workers, envs in ((2, 4), (4, 4)):
+        found, _ = subject.sweep_again(workers, envs)
+        assert_equal(subject, found, f"with {workers} workers and {envs} envs")
+
+
+def kills_change_nothing(subject: Subject) -> None:
+    """A sweep comes to the same when its driver, its launcher and its simulators are killed."""
+    kills, rounds = list(KILLS), 0
+    while kills and rounds < len(KILLS):  # a sweep may end before all have fallen
+        found, left = subject.sweep_again(2, 2, kills, most=4 * len(KILLS))
+        assert_equal(subject, found, "under kills")
+        kills, rounds = [(target, moment) for target, moment in map(str.split, left)], rounds + 1
+    assert not kills, f"{subject.name}: these kills fell on nothing: {kills}"
+
+
+def assert_equal(subject: Subject, found: dict[str, dict[str, Any]], how: str) -> None:
+    """Every episode is as in the undisturbed sweep."""
+    expected = subject.undisturbed
+    assert found.keys() == expected.keys(), f"{subject.name} {how} lacks {sorted(expected.keys() - found.keys())}"
+    for key, result in expected.items():
+        apart = [name for name in result if found[key][name] != result[name]]
+        assert not apart, f"{key} {how} differs in {', '.join(apart)}"
+
+
+def a_further_env_takes_the_memory_that_is_stated(subject: Subject) -> None:
+    """A further env of a process takes about what the suite's footprint says."""
+    (found,) = subject.ask("memory", episode=encoded(subject.episode(subject.trial_tasks[0], 0)), further=FURTHER)
+    stated = subject.suite.footprint.env
+    most = max(stated * SHARE_MORE, stated + MORE_MEMORY)
+    assert found["env"] <= most, f"{subject.name}: a further env takes {found['env']:.0f} MB; its footprint says {stated}"
+
+
+def every_patch_is_still_needed(subject: Subject) -> None:
+    """Upstream still does what each of the adapter's patches changes."""
+    idle = [answer["patch"] for answer in subject.ask("patches") if not answer["needed"]]
+    assert not idle, f"{subject.name}: upstream no longer needs the patches {', '.join(idle)}; take them out"
+
+
+def it_plays_upstreams_own_game(subject: Subject) -> None:
+    """The adapter and upstream's own loop agree to the last bit at every step, on random actions and on recorded ones that succeed."""
+    trial = subject.suite.trial
+    if not trial.upstream:
+        return
+    protocol = in_chunks(trial.protocol or subject.suite.protocols[0], CHUNK)
+    asked = [(encoded(subject.episode(task, 3 + 7 * turn, protocol)), "") for turn, task in enumerate(subject.trial_tasks)]
+    for key, (_, _, task, _, state, repeat) in digests.recorded_keys(subject.recorded, subject.name):
+        episode = subject.suite.episode(subject.suite.task(task), int(state), int(repeat), protocol)
+        asked.append((encoded(episode), key))
+    recorded = str(subject.recorded) if subject.recorded else ""
+    found = subject.ask("beside_upstream", episodes=asked, upstream=trial.upstream, recorded=recorded, steps=BESIDE)
+    differences = [each["difference"] for each in found if each["difference"]]
+    assert not differences, "\n".join(differences)
+    unsolved = [each["key"] for each in found if each["recorded"] and not each["solved"]]
+    assert not unsolved, f"the recorded actions no longer solve {', '.join(unsolved)}"
+    assert len(found) == len(asked)
+
+
+def the_committed_sweep_comes_out_again(subject: Subject) -> None:
+    """The committed sweep is whole, and a part is played again to the same outcomes; its ``frames.png`` is there to be looked at.
+
+    The sheet has a row for each task, with every view, from the start to the end.
+    """
+    if subject.sweep is not None:
+        digests.holds_what_it_promises(subject.sweep, subject.name)
+        run = digests.play_again(subject.sweep, subject.name, subject.folder / "again", video=True)
+        assert (run / "frames.png").stat().st_size > 10_000, f"{run / 'frames.png'} is empty"
+
+
+PROMISES: tuple[Callable[[Subject], None], ...] = (
+    every_task_keeps_the_env_contract,
+    a_warm_process_equals_a_fresh_one,
+    results_are_equal_with_one_two_and_four_workers,
+    kills_change_nothing,
+    a_further_env_takes_the_memory_that_is_stated,
+    every_patch_is_still_needed,
+    it_plays_upstreams_own_game,
+    the_committed_sweep_comes_out_again,
+)

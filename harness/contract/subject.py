@@ -1,0 +1,173 @@
+"""The suite whose promises are tried, and the processes that try them."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ...benchmarks.registry import load_suite
+from ...benchmarks.suite import Suite
+from ...envs.api import Episode, Protocol
+from ...envs.wire import pack
+from ...results.ledger import Ledger
+from ..worker_spec import WorkerSpec
+from .storm import KILLS
+
+#: Seconds that a worker or a sweep of the kit may take.
+PATIENCE = 900.0
+
+
+@dataclass
+class Subject:
+    """A suite on trial.
+
+    Attributes:
+        name: Name of the suite.
+        folder: An empty folder for runs.
+        tasks: Tasks on trial. Default: those of the suite's :class:`~vlarig.benchmarks.trial.Trial`.
+        checked: Tasks on which the env checker is run. Default: all.
+        recorded: Recorded actions, a file of ``numpy.savez``: from an episode's key, with ``|`` for ``/``, to steps that solve it.
+        sweep: Committed digest of a sweep (:mod:`.digests`) of which a part is played again.
+    """
+
+    name: str
+    folder: Path
+    tasks: tuple[str, ...] = ()
+    checked: tuple[str, ...] = ()
+    recorded: Path | None = None
+    sweep: Path | None = None
+    _runs: Any = field(default_factory=itertools.count)
+
+    @cached_property
+    def suite(self) -> Suite:
+        """The suite."""
+        return load_suite(self.name)
+
+    @cached_property
+    def worker_spec(self) -> WorkerSpec:
+        """The recipe of its workers."""
+        return WorkerSpec.of(self.suite)
+
+    @cached_property
+    def trial_tasks(self) -> tuple[str, ...]:
+        """Names of the tasks on trial."""
+        return self.tasks or self.suite.trial.tasks or tuple(task.name for task in self.suite.tasks[:3])
+
+    @property
+    def steps(self) -> int:
+        """Steps of an episode that is cut short."""
+        return self.suite.trial.steps
+
+    def episode(self, task: str, number: int, protocol: Protocol | None = None) -> Episode:
+        """An episode of a task, at one of its initial states by number, round and round."""
+        found, rules = self.suite.task(task), protocol or self.suite.protocols[0]
+        states = found.initial_states_of(rules)
+        return self.suite.episode(found, states[number % len(states)], 0, rules)
+
+    def ask(self, question: str, **config: Any) -> list[dict[str, Any]]:
+        """The answers of a worker of the suite, in a process of its own, see :mod:`vlarig.harness.simulation.contract`."""
+        process = self._start(question, config)
+        return self._answers(question, process)
+
+    def ask_each(self, question: str, configs: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
+        """The same for several workers at once, as many as there are cores."""
+        answers = []
+        size = os.cpu_count() or 1
+        for first in range(0, len(configs), size):
+            processes = [self._start(question, config) for config in configs[first : first + size]]
+            answers += [self._answers(question, process) for process in processes]
+        return answers
+
+    def _start(self, question: str, config: dict[str, Any]) -> subprocess.Popen[str]:
+        spec = self.worker_spec
+        process = subprocess.Popen(
+            spec.command("contract"),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=(self.folder / f"{question}.log").open("a"),
+            text=True,
+            env=spec.environment(),
+        )
+        assert process.stdin is not None
+        request = {"adapter": self.suite.adapter, "packages": spec.packages(), "question": question, **config}
+        process.stdin.write(json.dumps(request) + "\n")
+        process.stdin.close()
+        return process
+
+    def _answers(self, question: str, process: subprocess.Popen[str]) -> list[dict[str, Any]]:
+        assert process.stdout is not None
+        answers = [json.loads(line) for line in process.stdout]
+        status, log = process.wait(PATIENCE), self.folder / f"{question}.log"
+        assert status == 0, f"{self.name}: the worker ended with status {status}; {log} has its words"
+        errors = [answer["error"] for answer in answers if "error" in answer]
+        assert not errors, f"{self.name}: {errors[0]}; {log} has what the worker wrote"
+        return answers
+
+    def play(self, runs: Sequence[Sequence[tuple[Episode, int, bool]]]) -> list[list[list[str]]]:
+        """The digests of episodes (each with its steps, and whether it is drawn), each run of them in a process of its own."""
+        configs = [{"plays": [(encoded(episode), steps, drawn) for episode, steps, drawn in run]} for run in runs]
+        return [[answer["digests"] for answer in answers] for answers in self.ask_each("plays", configs)]
+
+    def sweep_again(
+        self, workers: int, num_envs: int, kills: Sequence[tuple[str, str]] = (), most: int = 1
+    ) -> tuple[dict[str, dict[str, Any]], list[str]]:
+        """Sweep an episode of each task on trial, cut short, with random steps, while processes are killed.
+
+        Args:
+            workers: Workers.
+            num_envs: Envs of all together.
+            kills: Targets (``driver``, ``launcher``, ``simulator``), each with its moment: ``reset``, ``step``, ``policy``, ``commit``.
+            most: Drivers after which it is given up.
+
+        Returns:
+            What must be equal of every episode, by key; and the kills that fell on nothing.
+        """
+        run = self.folder / f"run{next(self._runs)}"
+        schedule = self.folder / f"{run.name}.kills"
+        schedule.write_text("".join(f"{target} {moment}\n" for target, moment in kills))
+        words = ["sweep", self.name, "--policy", "vlarig.harness.contract.storm:RandomStorm", "--tasks", *self.trial_tasks]
+        words += ["--policy-options", f"steps={self.steps}", "--episodes", "1", "--run", str(run)]
+        words += ["--workers", str(workers), "--num-envs", str(num_envs)]
+        for _ in range(most):
+            if self._drive(words, schedule) == 0:
+                break
+        else:
+            raise AssertionError(f"{self.name}: {most} drivers did not come to the end of a sweep")
+        with Ledger.open_read_only(run) as ledger:
+            found = {record.key: record.result() for record in ledger.records(with_actions=True)}
+        return found, schedule.read_text().splitlines()
+
+    def _drive(self, words: Sequence[str], schedule: Path) -> int:
+        """Run a driver with what is left of the kills; its exit status."""
+        environment = {name: value for name, value in os.environ.items() if name != KILLS}
+        if schedule.read_text():
+            environment[KILLS] = str(schedule)
+        command = [sys.executable, "-m", "vlarig.harness", *words]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE)
+        status = done.returncode
+        assert status in (0, -signal.SIGKILL), f"{self.name}: a sweep ended with status {status}: {done.stderr[-2000:]}"
+        return status
+
+    @cached_property
+    def undisturbed(self) -> dict[str, dict[str, Any]]:
+        """What that sweep comes to with one worker that has one env."""
+        return self.sweep_again(1, 1)[0]
+
+
+def encoded(episode: Episode) -> str:
+    """The episode as text."""
+    return base64.b64encode(pack(episode)).decode()
+
+
+def in_chunks(protocol: Protocol, steps: int) -> Protocol:
+    """The protocol with so many steps of each chunk."""
+    return replace(protocol, n_action_steps=steps)

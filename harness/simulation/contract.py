@@ -1,0 +1,126 @@
+"""The contract kit as a worker: episodes played in a known order, beside upstream's loop, and what an env takes."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...envs.api import Env, Episode, Needs
+from ...envs.faults import describe
+from ...envs.parity import NotEqualError, parity, sample_actions
+from ...envs.wire import unpack
+from .simulator import load_adapter
+
+
+def main(config: dict[str, Any]) -> None:
+    """Answer ``config["question"]``, a key of :data:`ANSWERS`: one line of JSON for each answer, at once."""
+    with os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1) as answers:
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # simulators write to standard output as they please
+        adapter = load_adapter(config["adapter"])
+        try:
+            for answer in ANSWERS[config["question"]](adapter, config):
+                answers.write(json.dumps(answer) + "\n")
+        except BaseException as error:
+            answers.write(json.dumps({"error": describe(error)}) + "\n")
+        os.close(answers.fileno())
+        os._exit(0)  # upstream's renderers may raise while an interpreter ends
+
+
+def episode_of(text: str) -> Episode:
+    """The episode that was encoded."""
+    return unpack(base64.b64decode(text), Episode)
+
+
+def play(env: Env, episode: Episode, steps: int, needs: Needs) -> list[str]:
+    """Play that many random steps in two chunks; the digests of states and images."""
+    chunk = -(-steps // 2)
+    snapshot = env.open(replace(episode, protocol=replace(episode.protocol, n_action_steps=chunk)), needs)
+    actions = sample_actions(env.embodiment, np.random.default_rng(episode.initial_state), steps)
+    for first in range(0, steps, chunk):
+        result = env.step_chunk(actions[first : first + chunk])
+        snapshot = result.snapshot
+        if result.over:
+            break
+    return [snapshot.state_digest, snapshot.image_digest]
+
+
+def plays(adapter: type[Env], config: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Play ``config["plays"]``, each an episode, its steps and whether it is drawn, one after the other on one env; their digests."""
+    env = adapter()
+    for text, steps, drawn in config["plays"]:
+        yield {"digests": play(env, episode_of(text), steps, Needs(images=drawn))}
+
+
+def patches(adapter: type[Env], config: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Whether upstream still needs each of the adapter's patches; each is asked in a process of its own, in which none is applied."""
+    for patch in adapter.patches:
+        reading, writing = os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                answer: dict[str, Any] = {"needed": bool(patch.needed())}
+            except BaseException as error:
+                answer = {"error": describe(error)}
+            os.write(writing, json.dumps(answer).encode())
+            os._exit(0)
+        os.close(writing)
+        with os.fdopen(reading, "rb") as pipe:
+            answer = json.loads(pipe.read() or b'{"error": "its process died"}')
+        os.waitpid(child, 0)
+        yield {"patch": patch.name, **answer}
+
+
+def memory(adapter: type[Env], config: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Megabytes (10^6) of this process with one env, and of each further one, when all have begun ``config["episode"]`` and stepped."""
+    episode, further = episode_of(config["episode"]), config["further"]
+    env = adapter()
+    envs = [env, *(env.sibling() for _ in range(further))]
+    sizes = []
+    for each in envs:
+        play(each, episode, 2, Needs())
+        sizes.append(proportional_megabytes())
+    yield {"process": sizes[0], "env": (sizes[-1] - sizes[0]) / further}
+
+
+def proportional_megabytes() -> float:
+    """Memory of this process in 10^6 bytes, with its share of what it has in common with others (proportional set size)."""
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith("Pss:")).split()[1]) * 1024 / 1e6
+
+
+def beside_upstream(adapter: type[Env], config: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Play ``config["episodes"]`` beside upstream's loop, one env of ours for all.
+
+    Each has the actions of the recording ``config["recorded"]`` that has its key, or random ones. Those of one task follow each other.
+    """
+    module, _, name = config["upstream"].partition(":")
+    loop = getattr(__import__(module, fromlist=[name]), name)
+    recorded = dict(np.load(config["recorded"])) if config["recorded"] else {}
+    env, upstream, task = adapter(), None, None
+    for text, key in config["episodes"]:
+        episode = episode_of(text)
+        actions = recorded.get(key)
+        if actions is None:
+            actions = sample_actions(env.embodiment, np.random.default_rng(episode.initial_state), config["steps"])
+        if upstream is None or task != (episode.suite, episode.task):
+            if upstream is not None:
+                upstream.close()
+            upstream, task = loop(episode), (episode.suite, episode.task)
+        found = {"key": episode.key, "recorded": key in recorded, "steps": 0, "solved": False, "difference": ""}
+        try:
+            steps = parity(env, upstream, episode, actions)
+            found |= {"steps": len(steps), "solved": steps[-1].success_at_end}
+        except NotEqualError as error:
+            found |= {"difference": str(error)}
+        yield found
+
+
+ANSWERS = {each.__name__: each for each in (plays, patches, memory, beside_upstream)}
