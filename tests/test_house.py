@@ -250,7 +250,13 @@ def test_shared_code_names_no_simulator():
     word = re.compile(rf"(?<![a-z])({'|'.join(sorted(suites, key=len, reverse=True))})(?![a-z])", re.IGNORECASE)
     own = [folder for room in ("envs", "benchmarks", "policies/experts", "tests") for folder in (ROOT / room).glob("*")]
     own = [path for path in own if any(path.stem.startswith(name) for name in suites)]
-    shared = [ROOT / "go.py", ROOT / "setup.py", ROOT / "tests" / "conftest.py", ROOT / "tests" / "in_runtime.py"]
+    shared = [
+        ROOT / "go.py",
+        ROOT / "setup.py",
+        ROOT / "tests" / "conftest.py",
+        *(ROOT / "tests" / "contract").glob("*.py"),
+        ROOT / "tests" / "simulators" / "test_in_runtime.py",
+    ]
     shared += [path for room in ROOMS for path in (ROOT / room).rglob("*.py") if "speed" not in path.parts]
     found = set()
     for path in shared:

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import itertools
-import json
-import subprocess
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,6 +25,7 @@ from ..command_line import parse
 from ..new_benchmark import new_benchmark
 from ..runtimes.runtime import list_runtimes
 from ..screen import Screen
+from ..worker_answers import worker_answers
 from ..worker_spec import WorkerSpec
 
 #: Letters that a suite's title needs in a line; a narrower screen gets a paragraph for each suite.
@@ -253,35 +250,5 @@ def run_checker(suite: Suite, episodes: Sequence[Episode]) -> Iterator[dict[str,
     Raises:
         VlarigError: The runtime is not there, the episodes are of one initial state, or the worker died.
     """
-    worker_spec = WorkerSpec.of(suite)
-    request = {
-        "adapter": suite.adapter,
-        "packages": worker_spec.packages(),
-        "episodes": [base64.b64encode(pack(episode)).decode() for episode in episodes],
-    }
-    with (
-        tempfile.TemporaryFile("w+") as errors,
-        subprocess.Popen(
-            worker_spec.command("check"),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-            env=worker_spec.environment(),
-        ) as worker,
-    ):
-        assert worker.stdin is not None
-        assert worker.stdout is not None
-        with contextlib.suppress(BrokenPipeError), worker.stdin:
-            worker.stdin.write(json.dumps(request) + "\n")
-        found = False
-        for line in worker.stdout:
-            finding = json.loads(line)
-            if "error" in finding:
-                raise VlarigError(finding["error"])
-            found = True
-            yield finding
-        if worker.wait() != 0 or not found:
-            errors.seek(0)
-            last = errors.read().strip().splitlines()[-1:] or ["it printed nothing"]
-            raise VlarigError(f"the checker of {suite.name!r} ended with status {worker.returncode}: {last[0]}")
+    request = {"episodes": [base64.b64encode(pack(episode)).decode() for episode in episodes]}
+    yield from worker_answers(WorkerSpec.of(suite), "check", request)

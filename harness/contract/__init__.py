@@ -13,7 +13,8 @@ A test of a benchmark of your own is these lines; ``pytest`` runs them beside vl
     def test_the_contract(subject, promise):
         promise(subject)
 
-A promise that is broken raises an AssertionError with a sentence; one that has nothing to be tried on returns.
+A promise that is broken raises an error with a sentence. One that cannot be tried, for lack of an upstream loop or a committed sweep,
+says so and is skipped.
 """
 
 from __future__ import annotations

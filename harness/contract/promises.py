@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from unittest import SkipTest
 
+from ...envs.api import Episode
 from ..commands.envs import run_checker
 from . import digests
 from .subject import Subject, encoded, in_chunks
@@ -36,27 +38,30 @@ def every_task_keeps_the_env_contract(subject: Subject) -> None:
 def a_warm_process_equals_a_fresh_one(subject: Subject) -> None:
     """An episode has the same digests in a fresh process and after 1, 2 and 10 others, of its task and of others, or after itself."""
     tasks, steps = subject.trial_tasks, subject.steps
-    target = {task: (subject.episode(task, 3), steps, True) for task in tasks}
-    fresh = dict(zip(tasks, (run[0] for run in subject.play([[target[task]] for task in tasks])), strict=True))
-    warm, order = [], []
+    warm: list[tuple[Episode, int, bool]] = []
+    order: list[str] = []
     for turn, earlier in enumerate(EARLIER):
         turned = [*tasks[turn % len(tasks) :], *tasks[: turn % len(tasks)]]
         others = [turned[number * len(turned) // earlier] for number in range(earlier)]
-        warm += [
-            (subject.episode(task, number), 1 + steps // 2 * (number % 2), number % 3 == 1)
-            for number, task in enumerate(others)
-        ]
-        order += [None] * earlier
         again = [*reversed(turned), turned[0]]  # the first follows one of its own task, the last itself
-        warm += [target[task] for task in again]
-        order += again
+        for number, task in enumerate(others):
+            warm.append((subject.episode(task, number), 1 + steps // 2 * (number % 2), number % 3 == 1))
+        warm += [subject.targets[task] for task in again]
+        order += [*[""] * earlier, *again]
     (found,) = subject.play([warm])
-    for number, (task, digests_of) in enumerate(zip(order, found, strict=True)):
-        if task is not None:
-            key = target[task][0].key
-            assert digests_of == fresh[task], (
+    for number, (task, seen) in enumerate(zip(order, found, strict=True)):
+        if task:
+            key = subject.targets[task][0].key
+            assert seen == subject.fresh[task], (
                 f"{key}: as number {number} of a process its digests differ from a fresh process's"
             )
+
+
+def envs_of_a_process_that_play_different_tasks_do_not_meet(subject: Subject) -> None:
+    """Envs of one process that play a task each, in turns, come to what each comes to alone; so does the one that is left."""
+    found = subject.play_in_turns(list(subject.targets.values()))
+    for task, seen in zip([*subject.targets, subject.trial_tasks[0]], found, strict=True):
+        assert seen == subject.fresh[task], f"{subject.targets[task][0].key}: in turns with other tasks its digests differ"
 
 
 def results_are_equal_with_one_two_and_four_workers(subject: Subject) -> None:
@@ -103,7 +108,7 @@ def it_plays_upstreams_own_game(subject: Subject) -> None:
     """The adapter and upstream's own loop agree to the last bit at every step, on random actions and on recorded ones that succeed."""
     trial = subject.suite.trial
     if not trial.upstream:
-        return
+        raise SkipTest(f"{subject.name} names no loop of upstream's")
     protocol = in_chunks(trial.protocol or subject.suite.protocols[0], CHUNK)
     asked = [(encoded(subject.episode(task, 3 + 7 * turn, protocol)), "") for turn, task in enumerate(subject.trial_tasks)]
     for key, (_, _, task, _, state, repeat) in digests.recorded_keys(subject.recorded, subject.name):
@@ -123,15 +128,17 @@ def the_committed_sweep_comes_out_again(subject: Subject) -> None:
 
     The sheet has a row for each task, with every view, from the start to the end.
     """
-    if subject.sweep is not None:
-        digests.holds_what_it_promises(subject.sweep, subject.name)
-        run = digests.play_again(subject.sweep, subject.name, subject.folder / "again", video=True)
-        assert (run / "frames.png").stat().st_size > 10_000, f"{run / 'frames.png'} is empty"
+    if subject.sweep is None:
+        raise SkipTest(f"no sweep of {subject.name} was given")
+    digests.holds_what_it_promises(subject.sweep, subject.name)
+    run = digests.play_again(subject.sweep, subject.name, subject.folder / "again", video=True)
+    assert (run / "frames.png").stat().st_size > 10_000, f"{run / 'frames.png'} is empty"
 
 
 PROMISES: tuple[Callable[[Subject], None], ...] = (
     every_task_keeps_the_env_contract,
     a_warm_process_equals_a_fresh_one,
+    envs_of_a_process_that_play_different_tasks_do_not_meet,
     results_are_equal_with_one_two_and_four_workers,
     kills_change_nothing,
     a_further_env_takes_the_memory_that_is_stated,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import base64
 import itertools
-import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +20,7 @@ from ...benchmarks.suite import Suite
 from ...envs.api import Episode, Protocol
 from ...envs.wire import pack
 from ...results.ledger import Ledger
+from ..worker_answers import worker_answers
 from ..worker_spec import WorkerSpec
 from .storm import KILLS
 
@@ -74,48 +76,31 @@ class Subject:
         return self.suite.episode(found, states[number % len(states)], 0, rules)
 
     def ask(self, question: str, **config: Any) -> list[dict[str, Any]]:
-        """The answers of a worker of the suite, in a process of its own, see :mod:`vlarig.harness.simulation.contract`."""
-        process = self._start(question, config)
-        return self._answers(question, process)
-
-    def ask_each(self, question: str, configs: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
-        """The same for several workers at once, as many as there are cores."""
-        answers = []
-        size = os.cpu_count() or 1
-        for first in range(0, len(configs), size):
-            processes = [self._start(question, config) for config in configs[first : first + size]]
-            answers += [self._answers(question, process) for process in processes]
-        return answers
-
-    def _start(self, question: str, config: dict[str, Any]) -> subprocess.Popen[str]:
-        spec = self.worker_spec
-        process = subprocess.Popen(
-            spec.command("contract"),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=(self.folder / f"{question}.log").open("a"),
-            text=True,
-            env=spec.environment(),
-        )
-        assert process.stdin is not None
-        request = {"adapter": self.suite.adapter, "packages": spec.packages(), "question": question, **config}
-        process.stdin.write(json.dumps(request) + "\n")
-        process.stdin.close()
-        return process
-
-    def _answers(self, question: str, process: subprocess.Popen[str]) -> list[dict[str, Any]]:
-        assert process.stdout is not None
-        answers = [json.loads(line) for line in process.stdout]
-        status, log = process.wait(PATIENCE), self.folder / f"{question}.log"
-        assert status == 0, f"{self.name}: the worker ended with status {status}; {log} has its words"
-        errors = [answer["error"] for answer in answers if "error" in answer]
-        assert not errors, f"{self.name}: {errors[0]}; {log} has what the worker wrote"
-        return answers
+        """The answers of a worker of the suite to a question, see :mod:`vlarig.harness.simulation.contract`."""
+        return list(worker_answers(self.worker_spec, "contract", {"question": question, **config}))
 
     def play(self, runs: Sequence[Sequence[tuple[Episode, int, bool]]]) -> list[list[list[str]]]:
         """The digests of episodes (each with its steps, and whether it is drawn), each run of them in a process of its own."""
-        configs = [{"plays": [(encoded(episode), steps, drawn) for episode, steps, drawn in run]} for run in runs]
-        return [[answer["digests"] for answer in answers] for answers in self.ask_each("plays", configs)]
+        configs = [[(encoded(episode), steps, drawn) for episode, steps, drawn in run] for run in runs]
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            answers = list(pool.map(lambda plays: self.ask("plays", plays=plays), configs))
+        return [[answer["digests"] for answer in each] for each in answers]
+
+    def play_in_turns(self, plays: Sequence[tuple[Episode, int, bool]]) -> list[list[str]]:
+        """The digests of episodes that envs of one process play in turns, then of the first, when the other envs are closed."""
+        answers = self.ask("in_turns", plays=[(encoded(episode), steps, drawn) for episode, steps, drawn in plays])
+        return [answer["digests"] for answer in answers]
+
+    @cached_property
+    def targets(self) -> dict[str, tuple[Episode, int, bool]]:
+        """Task on trial to the episode of it that is played in one place and another, with its steps and images."""
+        return {task: (self.episode(task, 3), self.steps, True) for task in self.trial_tasks}
+
+    @cached_property
+    def fresh(self) -> dict[str, list[str]]:
+        """Task to the digests of that episode in a fresh process."""
+        runs = self.play([[target] for target in self.targets.values()])
+        return dict(zip(self.targets, (run[0] for run in runs), strict=True))
 
     def sweep_again(
         self, workers: int, num_envs: int, kills: Sequence[tuple[str, str]] = (), most: int = 1

@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +25,8 @@ def main(config: dict[str, Any]) -> None:
     """Answer ``config["question"]``, a key of :data:`ANSWERS`: one line of JSON for each answer, at once."""
     with os.fdopen(os.dup(sys.stdout.fileno()), "w", buffering=1) as answers:
         os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # simulators write to standard output as they please
-        adapter = load_adapter(config["adapter"])
         try:
-            for answer in ANSWERS[config["question"]](adapter, config):
+            for answer in ANSWERS[config["question"]](load_adapter(config["adapter"]), config):
                 answers.write(json.dumps(answer) + "\n")
         except BaseException as error:
             answers.write(json.dumps({"error": describe(error)}) + "\n")
@@ -39,24 +39,37 @@ def episode_of(text: str) -> Episode:
     return unpack(base64.b64decode(text), Episode)
 
 
-def play(env: Env, episode: Episode, steps: int, needs: Needs) -> list[str]:
-    """Play that many random steps in two chunks; the digests of states and images."""
+def rounds(env: Env, episode: Episode, steps: int, needs: Needs) -> Iterator[list[str]]:
+    """Play that many random steps in two chunks; the digests of states and images at the start and after each chunk."""
     chunk = -(-steps // 2)
     snapshot = env.open(replace(episode, protocol=replace(episode.protocol, n_action_steps=chunk)), needs)
+    yield [snapshot.state_digest, snapshot.image_digest]
     actions = sample_actions(env.embodiment, np.random.default_rng(episode.initial_state), steps)
     for first in range(0, steps, chunk):
         result = env.step_chunk(actions[first : first + chunk])
-        snapshot = result.snapshot
+        yield [result.snapshot.state_digest, result.snapshot.image_digest]
         if result.over:
-            break
-    return [snapshot.state_digest, snapshot.image_digest]
+            return
 
 
 def plays(adapter: type[Env], config: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Play ``config["plays"]``, each an episode, its steps and whether it is drawn, one after the other on one env; their digests."""
     env = adapter()
     for text, steps, drawn in config["plays"]:
-        yield {"digests": play(env, episode_of(text), steps, Needs(images=drawn))}
+        yield {"digests": list(rounds(env, episode_of(text), steps, Needs(images=drawn)))[-1]}
+
+
+def in_turns(adapter: type[Env], config: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Play ``config["plays"]`` at once, each on an env of its own, a chunk in turn; when the others are closed, the first again."""
+    env = adapter()
+    envs = [env, *(env.sibling() for _ in config["plays"][1:])]
+    under_way = [rounds(each, episode_of(text), steps, Needs()) for each, (text, steps, _) in zip(envs, config["plays"])]
+    for digests in list(zip_longest(*under_way))[-1]:
+        yield {"digests": digests}
+    for each in envs[1:]:
+        each.close()
+    text, steps, _ = config["plays"][0]
+    yield {"digests": list(rounds(env, episode_of(text), steps, Needs()))[-1]}
 
 
 def patches(adapter: type[Env], config: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -85,7 +98,7 @@ def memory(adapter: type[Env], config: dict[str, Any]) -> Iterator[dict[str, Any
     envs = [env, *(env.sibling() for _ in range(further))]
     sizes = []
     for each in envs:
-        play(each, episode, 2, Needs())
+        list(rounds(each, episode, 2, Needs()))
         sizes.append(proportional_megabytes())
     yield {"process": sizes[0], "env": (sizes[-1] - sizes[0]) / further}
 
@@ -123,4 +136,4 @@ def beside_upstream(adapter: type[Env], config: dict[str, Any]) -> Iterator[dict
         yield found
 
 
-ANSWERS = {each.__name__: each for each in (plays, patches, memory, beside_upstream)}
+ANSWERS = {each.__name__: each for each in (plays, in_turns, patches, memory, beside_upstream)}

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import gc
-import subprocess
-import sys
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,89 +12,24 @@ from transforms3d.euler import euler2mat
 
 from vlarig.benchmarks.simpler.ood import SIMPLER_OOD
 from vlarig.benchmarks.simpler.widowx import SIMPLER_WIDOWX
-from vlarig.envs.api import Camera, Env, Episode, Needs
+from vlarig.envs.api import Camera, Episode, Needs
 from vlarig.envs.errors import VlarigError
 from vlarig.envs.simpler.env import BridgeEnv
 from vlarig.envs.upstream import assets_variable
 
 SPOON, CARROT, CUBES, EGGPLANT = (task.name for task in SIMPLER_WIDOWX.tasks)
-TASKS = (EGGPLANT, CUBES, SPOON, CARROT)
 CHUNKED = SIMPLER_WIDOWX.protocol("chunked")
 
 BLIND = Needs(images=False)
-STEPS = 32
-#: Prints the digests of one episode in a process of its own.
-FRESH = """
-import sys
-sys.path[:0] = {path!r}
-import simpler_env as t
-print(*t.digests(t.BridgeEnv(), t.episode({task!r}, {initial_state}), t.Needs()))
-"""
 
 
 def episode(task: str, initial_state: int) -> Episode:
     return SIMPLER_WIDOWX.episode(SIMPLER_WIDOWX.task(task), initial_state, 0, CHUNKED)
 
 
-def actions(seed: int) -> np.ndarray:
-    """Steps that press the hand into the scene and close it there, now and then."""
-    rng = np.random.default_rng(seed)
-    steps = rng.uniform(-1.0, 1.0, (STEPS, 7))
-    steps[:, :3] *= 0.03
-    steps[:, 3:6] *= 0.2
-    steps[:12, 2] -= 0.015
-    steps[:, 6] = (np.arange(STEPS) // 12 + seed) % 2
-    return steps.astype(np.float32)
-
-
-def digests(env: Env, wanted: Episode, needs: Needs, chunks: int = 2) -> tuple[str, str]:
-    """Run an episode and return its digests of states and images."""
-    snapshot = env.open(wanted, needs)
-    for chunk in actions(wanted.initial_state).reshape(-1, 16, 7)[:chunks]:
-        snapshot = env.step_chunk(chunk).snapshot
-    return snapshot.state_digest, snapshot.image_digest
-
-
 @pytest.fixture(scope="module")
 def env() -> BridgeEnv:
     return BridgeEnv()
-
-
-def in_a_fresh_process(task: str, initial_state: int) -> tuple[str, str]:
-    script = FRESH.format(
-        path=[str(p) for p in (__file__.rsplit("/", 1)[0], *sys.path)], task=task, initial_state=initial_state
-    )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, stdin=subprocess.DEVNULL)
-    states, images = done.stdout.split()
-    return states, images
-
-
-@pytest.fixture(scope="module")
-def fresh() -> dict[str, tuple[str, str]]:
-    """The digests of each task's initial state 5 in a fresh process; two processes at a time."""
-    with ThreadPoolExecutor(2) as pool:
-        return dict(zip(TASKS, pool.map(lambda task: in_a_fresh_process(task, 5), TASKS)))
-
-
-@pytest.mark.parametrize("earlier", [1, 2, 10])
-def test_a_warm_episode_equals_a_fresh_one(fresh: dict, earlier: int) -> None:
-    """Whether the scene before was the same or another, whatever was drawn, and wherever its episode was stopped."""
-    env = BridgeEnv()
-    for task in TASKS:
-        for index in range(earlier):
-            digests(env, episode(task, index), Needs(images=index % 3 == 1), chunks=1)
-        assert digests(env, episode(task, 5), Needs()) == fresh[task]
-        assert digests(env, episode(task, 5), Needs()) == fresh[task], "right after itself"
-    env.close()
-
-
-def test_drawing_does_not_change_the_state(env: BridgeEnv, fresh: dict) -> None:
-    assert digests(env, episode(EGGPLANT, 5), Needs(every_frame=True)) == fresh[EGGPLANT]
-    assert digests(env, episode(EGGPLANT, 5), BLIND)[0] == fresh[EGGPLANT][0]
-
-
-def test_describing_changes_neither_the_state_nor_the_pictures(env: BridgeEnv, fresh: dict) -> None:
-    assert digests(env, episode(EGGPLANT, 5), Needs(objects=True)) == fresh[EGGPLANT]
 
 
 def test_things_are_described_where_the_picture_shows_them(env: BridgeEnv) -> None:
@@ -114,22 +46,6 @@ def test_things_are_described_where_the_picture_shows_them(env: BridgeEnv) -> No
         assert is_coloured(*picture[round((top + bottom) / 2), round((left + right) / 2)])
         assert each.visible > 0.9
     assert {each.name: each.role for each in snapshot.objects["ego"]} == {"green block": "object", "yellow block": "goal"}
-
-
-@pytest.mark.parametrize("others", [(CARROT, EGGPLANT, CUBES), (CARROT, CARROT)])
-def test_scenes_of_one_process_do_not_touch_each_other(env: BridgeEnv, others: tuple[str, ...]) -> None:
-    """Upstream keeps overlays in class attributes: there, a table's photograph would lie behind the sink."""
-    wanted = [episode(task, initial_state) for initial_state, task in enumerate(others, 1)]
-    alone = [digests(env, one, Needs()) for one in wanted]
-    envs = [env, *(env.sibling() for _ in others[1:])]
-    snapshots = [each.open(one, Needs()) for each, one in zip(envs, wanted)]
-    for index in range(0, STEPS, 16):
-        for place, (each, one) in enumerate(zip(envs, wanted)):
-            snapshots[place] = each.step_chunk(actions(one.initial_state)[index : index + 16]).snapshot
-    assert [(snapshot.state_digest, snapshot.image_digest) for snapshot in snapshots] == alone
-    for each in envs[1:]:
-        each.close()
-    assert digests(env, wanted[0], Needs()) == alone[0], "after the others have closed"
 
 
 def test_upstreams_class_attributes_stay_as_they_are(env: BridgeEnv) -> None:
@@ -149,18 +65,6 @@ def test_tasks_of_a_scene_share_it(env: BridgeEnv) -> None:
     env.open(swapped, BLIND)
     assert env.scene is scene
     np.testing.assert_array_equal(env.privileged()["pose/source"], before["pose/target"])
-
-
-def test_a_further_env_takes_little_memory(env: BridgeEnv) -> None:
-    env.open(episode(CARROT, 0), Needs())
-    before = resident_megabytes()
-    envs = [env.sibling() for _ in range(4)]
-    for each in envs:
-        each.open(episode(CARROT, 1), Needs())
-        each.step_chunk(actions(1)[:4])
-    assert (resident_megabytes() - before) / len(envs) < 60
-    for each in envs:
-        each.close()
 
 
 def test_scenes_that_are_left_behind_are_freed() -> None:
@@ -291,4 +195,5 @@ def test_bad_episodes_are_named(env: BridgeEnv, monkeypatch: pytest.MonkeyPatch)
 
     with pytest.raises(VlarigError, match="'/nowhere', expected a folder with data/tasks"):
         assets_folder()
-    assert digests(env, good, BLIND), "the env still works"
+    env.open(good, BLIND)
+    assert env.step_chunk(np.zeros((1, 7))).steps, "the env still works"

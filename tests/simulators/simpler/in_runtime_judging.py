@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, replace
-from typing import Any, Optional
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,7 +43,7 @@ class Spot:
     x: float
     y: float
     yaw: float = 0.0
-    drop: Optional[float] = None
+    drop: float | None = None
 
 
 class Judged(BridgeEnv):

@@ -1,6 +1,6 @@
 """Judging and rotations against the original benchmark's code; runs under the Python of the ``simpler`` runtime.
 
-The original runs on SAPIEN 2, which the runtime does not have, so ``simpler_original.npz`` has its own code's results for moments that
+The original runs on SAPIEN 2, which the runtime does not have, so ``original.npz`` has its own code's results for moments that
 were made up by chance. Of simpler-env/ManiSkill2_real2sim@ef7a4d4, unchanged, ran ``_initialize_actors`` and ``evaluate`` of
 ``PutCarrotOnPlateInScene``, ``PutSpoonOnTableClothInScene`` and ``PutEggplantInBasketScene`` (envs/custom_scenes/put_on_in_scene.py and
 move_near_in_scene.py), ``WidowX.check_grasp`` (agents/robots/widowx.py), and what these call in utils/, on stand-ins for SAPIEN's
@@ -35,7 +35,7 @@ from vlarig.envs.simpler.rotations import ROTATIONS
 from vlarig.envs.simpler.scene import Scene
 from vlarig.envs.simpler.upstream import import_upstream
 
-MOMENTS = dict(np.load(Path(__file__).with_name("simpler_original.npz")))
+MOMENTS = dict(np.load(Path(__file__).with_name("original.npz")))
 TASKS = ("put_carrot_on_plate", "put_spoon_on_towel", "put_eggplant_in_basket")
 BODIES = ("source", "target", "left_finger_link", "right_finger_link", "gripper_bar_link", "arena", "sink")
 LINKS = BODIES[2:5]
