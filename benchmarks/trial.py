@@ -15,10 +15,12 @@ class Trial:
         tasks: Tasks that differ most in what the simulator loads and does. Default: the first three.
         steps: Steps of an episode that is cut short.
         upstream: Upstream's own evaluation loop, ``module:Class`` of a :class:`~vlarig.envs.parity.Upstream`; empty without one.
-        protocol: Protocol under which upstream's loop is played. Default: the suite's, in chunks of 16 steps.
+        always_draws: Whether upstream's loop draws even where nothing is seen.
+        protocols: Protocols under which upstream's loop is played, in chunks of 16 steps. Default: the suite's first.
     """
 
     tasks: tuple[str, ...] = ()
     steps: int = 32
     upstream: str = ""
-    protocol: Protocol | None = None
+    always_draws: bool = False
+    protocols: tuple[Protocol, ...] = ()

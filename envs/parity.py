@@ -27,11 +27,13 @@ class Verdict:
         reward: Its reward.
         success: Whether the task is solved at the step's end.
         metrics: Those of the env's metrics that upstream has too.
+        over: Whether upstream's evaluator ends the episode here, before its limit; ``None`` where it does not say.
     """
 
     reward: float
     success: bool
     metrics: Mapping[str, float] = field(default_factory=dict)
+    over: Optional[bool] = None
 
 
 class Upstream(ABC, Generic[EnvType]):
@@ -124,10 +126,13 @@ def parity(
             where = f"{episode.key} after step {first + number}"
             _compare(f"{where}: the state", state, upstream.state())
             mine = verdict and Verdict(
-                step.reward, step.success_at_end, {name: metrics.get(name, np.nan) for name in verdict.metrics}
+                step.reward,
+                step.success_at_end,
+                {name: metrics.get(name, np.nan) for name in verdict.metrics},
+                None if verdict.over is None else step.terminated,
             )
             if mine != verdict:
-                raise NotEqualError(f"{where}: reward, success and metrics are {mine}, upstream's {verdict}")
+                raise NotEqualError(f"{where}: ours says {mine}, upstream {verdict}")
         steps += result.steps
         _compare_observations(f"{episode.key} after step {len(steps)}", result.snapshot, upstream)
         if result.over:

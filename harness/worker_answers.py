@@ -36,14 +36,12 @@ def worker_answers(worker_spec: WorkerSpec, role: str, request: Mapping[str, Any
         assert worker.stdout is not None
         with contextlib.suppress(BrokenPipeError), worker.stdin:
             worker.stdin.write(json.dumps(whole) + "\n")
-        found = False
         for line in worker.stdout:
             answer = json.loads(line)
             if "error" in answer:
                 raise VlarigError(answer["error"])
-            found = True
             yield answer
-        if worker.wait() != 0 or not found:
+        if worker.wait() != 0:
             errors.seek(0)
             last = errors.read().strip().splitlines()[-1:] or ["it printed nothing"]
             what = "checker" if role == "check" else role

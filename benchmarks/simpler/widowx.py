@@ -253,9 +253,10 @@ SIMPLER_WIDOWX = Suite(
     footprint=FOOTPRINT,
     assets=("simpler_bridge",),
     trial=Trial(
-        tasks=(EGGPLANT, "stack_green_on_yellow", "put_carrot_on_plate"),
+        tasks=(EGGPLANT, "stack_green_on_yellow"),
         steps=20,
         upstream="vlarig.envs.simpler.evaluator:ManiSkillEvaluator",
-        protocol=PLAIN,
+        always_draws=True,
+        protocols=(PLAIN,),
     ),
 )

@@ -21,186 +21,8 @@ from typing import Any
 
 import numpy as np
 
-#: Bare physics steps of a control step: 20 Hz at 2 ms in robosuite and LIBERO.
-SUBSTEPS = 25
 #: Pictures and bare physics steps of a measurement.
 PICTURES = 8
-
-
-class Robosuite:
-    """The tabletop scene as robosuite runs a scene, placed as our env is.
-
-    It has what ours omits: robosuite's observables of the robot, its controllers' own code, its visual meshes, materials and
-    lamps. It has no observables of objects and no reward, which robosuite's own tasks have.
-    """
-
-    def __init__(self, episode: Any, seeing: bool) -> None:
-        from robosuite.controllers import load_composite_controller_config
-        from robosuite.environments.manipulation.manipulation_env import ManipulationEnv
-
-        from vlarig.envs.tabletop.scene import LOG, TabletopScene
-        from vlarig.envs.upstream import quiet
-
-        camera = episode.protocol.cameras[0]
-        cameras = {
-            "camera_names": ["ego", "robot0_eye_in_hand"],
-            "camera_heights": camera.height,
-            "camera_widths": camera.width,
-        }
-        settings = {
-            "robots": "Panda",
-            "controller_configs": load_composite_controller_config(controller="BASIC", robot="Panda"),
-            "initialization_noise": None,
-            "has_renderer": False,
-            "control_freq": 20,
-            "ignore_done": True,
-            "hard_reset": False,
-            "renderer": "mujoco",
-            **(cameras if seeing else {"use_camera_obs": False, "has_offscreen_renderer": False}),
-        }
-
-        class Scene(TabletopScene):
-            """Our scene with robosuite's own methods put back."""
-
-            _pre_action = ManipulationEnv._pre_action
-            _setup_observables = ManipulationEnv._setup_observables
-            edit_model_xml = ManipulationEnv.edit_model_xml
-
-            def __init__(self) -> None:
-                self._poses = {}
-                ManipulationEnv.__init__(self, **settings)
-
-        with quiet(LOG):
-            self.scene = Scene()
-        self.seeing, self.poses = seeing, {}
-
-    def follow(self, env: Any) -> None:
-        """Put everything where our env, at the start of the episode, has it."""
-        for name in (f"{kind}_{number}" for kind in ("tray", "zone") for number in range(2)):
-            self.scene.raw_model.body(name).pos[:] = env._model.body(name).pos
-        self.poses = {body: env._pose(body).copy() for names in self.scene.bodies.values() for body in names}
-
-    def begin(self, rebuilt: bool = False) -> None:
-        """Reset the robot and the objects."""
-        if (
-            self.seeing
-        ):  # robosuite makes its graphics context the current one when it is made, and assumes that nothing else draws
-            self.scene.sim._render_context_offscreen.gl_ctx.make_current()
-        self.scene.place({body: pose.copy() for body, pose in self.poses.items()})
-
-    def step(self, action: np.ndarray) -> None:
-        """One control step."""
-        self.scene.step(action.astype(np.float64))
-
-    def states(self, env: Any) -> list[tuple[Any, Any]]:
-        """The states of our env and of this one, by pairs."""
-        return [(env._data.qpos, self.scene.raw_data.qpos), (env._data.qvel, self.scene.raw_data.qvel)]
-
-    def bare(self, env: Any) -> Callable[[], Any]:
-        """A control step's bare physics, from our env's state."""
-        return bare_mujoco(env._model, env._data)
-
-
-class Libero:
-    """Upstream's env as the evaluators make it; without pictures, its class for that. The task is loaded again at every reset."""
-
-    def __init__(self, episode: Any, seeing: bool) -> None:
-        from vlarig.envs.libero.init_states import read_init_states
-        from vlarig.envs.libero.upstream import assets_folder, import_upstream
-
-        assets = assets_folder()
-        import_upstream()
-        from libero.libero.envs.env_wrapper import ControlEnv, OffScreenRenderEnv
-
-        bddl, camera = str(assets / "bddl_files" / episode.suite / f"{episode.task}.bddl"), episode.protocol.cameras[0]
-        if seeing:
-            self.env = OffScreenRenderEnv(bddl_file_name=bddl, camera_heights=camera.height, camera_widths=camera.width)
-        else:
-            self.env = ControlEnv(bddl_file_name=bddl, use_camera_obs=False, has_offscreen_renderer=False)
-        self.seeing, self.episode = seeing, episode
-        states = read_init_states(assets / "init_files" / episode.suite / f"{episode.task}.pruned_init")
-        self.initial_state = states[episode.initial_state]
-
-    def follow(self, env: Any) -> None:
-        """Nothing: the initial state is a file's."""
-
-    def begin(self, rebuilt: bool = False) -> None:
-        """The evaluators' reset, seeded with the episode's seed."""
-        if self.seeing and self.env.sim._render_context_offscreen is not None:
-            self.env.sim._render_context_offscreen.gl_ctx.make_current()
-        self.env.seed(self.episode.seed)
-        self.env.reset()
-        self.env.set_init_state(self.initial_state)
-        for _ in range(self.episode.protocol.wait_steps):
-            self.env.step(list(self.episode.protocol.wait_action))
-
-    def step(self, action: np.ndarray) -> None:
-        """One control step."""
-        self.env.step(action.tolist())
-
-    def states(self, env: Any) -> list[tuple[Any, Any]]:
-        """The states of our env and of this one, by pairs."""
-        return [(env._env_state.data.qpos, self.env.sim.data.qpos), (env._env_state.data.qvel, self.env.sim.data.qvel)]
-
-    def bare(self, env: Any) -> Callable[[], Any]:
-        """A control step's bare physics, from our env's state."""
-        return bare_mujoco(env.scene.model, env._env_state.data)
-
-
-class ManiSkill:
-    """mani-skill's env as SimplerEnv's evaluator makes it, a picture at every step; a process can hold one."""
-
-    def __init__(self, episode: Any, seeing: bool) -> None:
-        import gymnasium
-
-        from vlarig.envs.simpler.upstream import import_upstream
-
-        import_upstream()
-        from mani_skill.envs.tasks.digital_twins.base_env import BaseDigitalTwinEnv
-
-        BaseDigitalTwinEnv._objects_to_remove_from_greenscreen = []
-        BaseDigitalTwinEnv._rgb_overlay_images = {}
-        how = {"obs_mode": "rgb+segmentation", "num_envs": 1, "sim_backend": "cpu", "render_backend": "cpu"}
-        self.env, self.start = gymnasium.make(episode.payload["scene"], **how), episode.initial_state
-
-    def follow(self, env: Any) -> None:
-        """Nothing: the start is a number of upstream's."""
-
-    def begin(self, rebuilt: bool = False) -> None:
-        """The evaluator's plain reset; with ``rebuilt`` it builds the scene again, as ours does in every episode."""
-        import torch
-
-        options = {"episode_id": torch.tensor([self.start]), **({"reconfigure": True} if rebuilt else {})}
-        self.env.reset(seed=0, options=options)
-
-    def step(self, action: np.ndarray) -> None:
-        """One control step; upstream's gripper goes from -1 to 1, ours from 0 to 1."""
-        self.env.step(action * np.float32([1, 1, 1, 1, 1, 1, 2]) - np.float32([0, 0, 0, 0, 0, 0, 1]))
-
-    def states(self, env: Any) -> list[tuple[Any, Any]]:
-        """The states of our env and of this one, by pairs."""
-        return list(zip(*(_simpler_state(task) for task in (env.scene.upstream, self.env.unwrapped)), strict=True))
-
-    def bare(self, env: Any) -> Callable[[], Any]:
-        """A control step's bare physics, in our env."""
-        return partial(env.scene._run, env.scene._substeps)
-
-
-def _simpler_state(task: Any) -> list[Any]:
-    robot = task.agent.robot
-    return [*(actor.pose.raw_pose for actor in task.objs.values()), robot.get_qpos(), robot.get_qvel()]
-
-
-UPSTREAM: dict[str, Callable[[Any, bool], Any]] = {"tabletop": Robosuite, "libero": Libero, "simpler": ManiSkill}
-
-
-def bare_mujoco(model: Any, data: Any) -> Callable[[], Any]:
-    """The physics steps of one control step, on a copy of the positions and velocities."""
-    import mujoco
-
-    copy = mujoco.MjData(model)
-    copy.qpos[:], copy.qvel[:] = data.qpos, data.qvel
-    return partial(mujoco.mj_step, model, copy, SUBSTEPS)
 
 
 def cpu(work: Callable[[], Any], count: int = 1) -> float:
@@ -229,14 +51,14 @@ def measure(request: dict[str, Any], make: Callable[[], Any], starts: list[Any])
     for name, seeing in request["upstreams"].items():
         ours = starts[1 if seeing else 0]
         env.open(ours.episode, ours.needs)
-        theirs[name] = UPSTREAM[request["runtime"]](ours.episode, seeing)
-        theirs[name].follow(env)
+        loop = theirs[name] = upstream(request)(ours.episode, seeing)
+        loop.follow(env)
         play(env, ours, actions)
-        theirs[name].begin(rebuilt=True)
+        loop.reset(ours.episode)
         for action in actions:
-            theirs[name].step(action)
+            loop.step(action)
         if seeing:
-            same = all(np.array_equal(mine, yours) for mine, yours in theirs[name].states(env))
+            same = all(np.array_equal(mine, yours) for mine, yours in zip(loop.state_of(env), loop.state(), strict=True))
     costs: dict[str, list[tuple[float, float]]] = {name: [] for name in (*request["loops"], *theirs)}
     parts: dict[str, list[float]] = {}
     for _ in range(request["turns"]):
@@ -248,10 +70,15 @@ def measure(request: dict[str, Any], make: Callable[[], Any], starts: list[Any])
             parts.setdefault(f"our picture, {camera.view}", []).append(drawn)
         parts.setdefault("bare physics of a step", []).append(cpu(theirs["upstream"].bare(env), PICTURES))
         for name, each in theirs.items():
-            costs[name].append(
-                (cpu(each.begin), cpu(lambda each=each: [each.step(action) for action in actions]) / len(actions))
-            )
+            begin = partial(each.begin_again, starts[1].episode)
+            costs[name].append((cpu(begin), cpu(lambda each=each: [each.step(action) for action in actions]) / len(actions)))
     return {"costs": costs, "parts": parts, "same": same}
+
+
+def upstream(request: dict[str, Any]) -> Any:
+    """The class of upstream's own loop, a :class:`~vlarig.envs.parity.Upstream`."""
+    module, _, name = request["upstream"].partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 def memory(_: dict[str, Any], make: Callable[[], Any], starts: list[Any]) -> float:
@@ -260,15 +87,15 @@ def memory(_: dict[str, Any], make: Callable[[], Any], starts: list[Any]) -> flo
     envs += [envs[0].sibling() for _ in starts[1:]]
     for env, start in zip(envs, starts, strict=True):
         env.open(start.episode, start.needs)
-        env.step_chunk(np.zeros((start.episode.protocol.n_action_steps, 7), dtype=np.float32))
+        env.step_chunk(np.zeros((start.episode.protocol.n_action_steps, env.embodiment.action_size), dtype=np.float32))
     return proportional_megabytes()
 
 
 def upstream_memory(request: dict[str, Any], _: Callable[[], Any], starts: list[Any]) -> float:
     """The same of upstream's env with pictures; MuJoCo's cache of files is off, as in ours."""
-    upstream = UPSTREAM[request["runtime"]](starts[0].episode, True)
-    upstream.begin()
-    upstream.step(np.zeros(7, dtype=np.float32))
+    loop = upstream(request)(starts[0].episode, True)
+    loop.begin_again(starts[0].episode)
+    loop.step(np.zeros(request["action_size"], dtype=np.float32))
     return proportional_megabytes()
 
 

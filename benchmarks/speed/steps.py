@@ -20,7 +20,7 @@ import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import tyro
@@ -29,21 +29,16 @@ from rich.table import Table
 from spread import spread
 
 from vlarig.benchmarks.registry import load_suite
-from vlarig.envs.api import Camera, Episode, Needs
+from vlarig.benchmarks.trial import Trial
+from vlarig.envs.api import Episode, Needs
 from vlarig.envs.messages import Start
+from vlarig.envs.parity import sample_actions
 from vlarig.envs.wire import pack
 from vlarig.harness.worker_spec import WorkerSpec
 
 CHUNK = 16
 #: Envs and workers that memory is projected to.
 PROJECTED, WORKERS = 128, (2, 16)
-#: Views as upstream draws them; those of the default protocol where they are the same.
-CAMERAS = {
-    "libero": tuple(Camera(view, 256, 256, mirror=True) for view in ("ego", "cam_left_wrist")),
-    "simpler": (Camera("ego", 480, 640),),
-}
-#: What mani-skill's own env makes of an action, so that both loops can be given the same actions.
-OPTIONS = {"simpler": {"rotation": "moving_axes", "predicates": "maniskill3"}}
 NO_PICTURES = "upstream, no pictures"
 
 
@@ -51,8 +46,8 @@ NO_PICTURES = "upstream, no pictures"
 class Settings:
     """What to measure."""
 
-    suite: tyro.conf.Positional[Literal["tabletop", "libero_object", "libero_spatial", "simpler_widowx"]]
-    """Name of the suite."""
+    suite: tyro.conf.Positional[str]
+    """Name of the suite; one that names upstream's own loop (``Trial.upstream``)."""
     task: str | None = None
     """One of its tasks. Default: the first."""
     steps: int = 128
@@ -72,7 +67,9 @@ def start_loops(worker_spec: WorkerSpec, question: str, starts: Sequence[Start],
     spec = importlib.util.find_spec("vlarig.envs")
     assert spec is not None
     assert process.stdin is not None
-    known = {"package": spec.origin, "adapter": worker_spec.suite.adapter, "runtime": worker_spec.suite.runtime}
+    suite = worker_spec.suite
+    known = {"package": spec.origin, "adapter": suite.adapter, "upstream": suite.trial.upstream}
+    known["action_size"] = suite.embodiment.action_size
     encoded = [base64.b64encode(pack(start)).decode() for start in starts]
     process.stdin.write(json.dumps({**known, "starts": encoded, **options}) + "\n")
     process.stdin.flush()
@@ -106,12 +103,13 @@ def ask(worker_spec: WorkerSpec, question: str, starts: Sequence[Start], **optio
     return json.loads(output.splitlines()[-1])
 
 
-def variants(episode: Episode, runtime: str) -> dict[str, Start]:
-    """Our loops over the episode, by name: the first without pictures, the second with them."""
+def variants(episode: Episode, trial: Trial) -> dict[str, Start]:
+    """Our loops over the episode, by name: the first without pictures, the second with them, as upstream draws them."""
     protocol = replace(episode.protocol, stop_on_success=False, step_limit=10_000, task_limits={})
-    if runtime == "simpler":
-        protocol = replace(protocol, gripper="as_given", options=OPTIONS[runtime])
-    drawn = replace(protocol, cameras=CAMERAS.get(runtime, protocol.cameras), n_action_steps=CHUNK)
+    same = next(iter(trial.protocols), protocol)  # whose options make of an action what upstream makes of it
+    protocol = replace(protocol, gripper=same.gripper, options=same.options)
+    cameras = tuple(replace(camera.as_drawn, mirror=camera.mirror) for camera in same.cameras)
+    drawn = replace(protocol, cameras=cameras, n_action_steps=CHUNK)
     return {
         "ours, no pictures": Start(replace(episode, protocol=drawn), Needs(images=False)),
         f"ours, pictures once in {CHUNK} steps": Start(replace(episode, protocol=drawn), Needs()),
@@ -120,22 +118,13 @@ def variants(episode: Episode, runtime: str) -> dict[str, Start]:
     }
 
 
-def draw_actions(runtime: str, steps: int) -> np.ndarray:
-    """Actions ``[steps, 7]`` that move the arm and touch things."""
-    rng = np.random.default_rng(0)
-    if runtime != "simpler":
-        return np.clip(rng.normal(0.0, 0.3, (steps, 7)), -1.0, 1.0)
-    actions = rng.uniform(-1.0, 1.0, (steps, 7)) * [0.02, 0.02, 0.02, 0.1, 0.1, 0.1, 0.0]
-    actions[: steps // 4, 2] -= 0.01  # down to the table, where the contacts are
-    actions[:, 6] = np.arange(steps) // 8 % 2
-    return actions
-
-
 def show_speed(console: Console, worker_spec: WorkerSpec, settings: Settings, episode: Episode) -> None:
     """Measure the loops in turns and print medians."""
-    runtime, ours = worker_spec.suite.runtime, variants(episode, worker_spec.suite.runtime)
-    upstreams = {"upstream": True} if runtime == "simpler" else {"upstream": True, NO_PICTURES: False}
-    options = {"actions": draw_actions(runtime, settings.steps).tolist(), "turns": settings.turns}
+    suite = worker_spec.suite
+    ours = variants(episode, suite.trial)
+    upstreams = {"upstream": True} if suite.trial.always_draws else {"upstream": True, NO_PICTURES: False}
+    actions = sample_actions(suite.embodiment, np.random.default_rng(0), settings.steps)
+    options = {"actions": actions.tolist(), "turns": settings.turns}
     answer = ask(worker_spec, "measure", list(ours.values()), loops=list(ours), upstreams=upstreams, **options)
     costs = {
         name: {"a step": [step for _, step in turns], "a reset": [reset for reset, _ in turns]}
@@ -191,8 +180,7 @@ def main(settings: Settings) -> None:
     """Measure everything."""
     console = Console(width=140)
     suite = load_suite(settings.suite)
-    # mani-skill's own initial states are those of the protocol of its name
-    protocol = suite.protocol("maniskill3" if suite.runtime == "simpler" else None)
+    protocol = next(iter(suite.trial.protocols), suite.protocol())  # its initial states are upstream's
     episode = suite.episodes([settings.task] if settings.task else [], per_task=1, protocol=protocol)[0]
     episode, worker_spec = replace(episode, protocol=suite.protocol()), WorkerSpec.of(suite)
     show_speed(console, worker_spec, settings, episode)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ...envs.tabletop.robot import TABLETOP_PANDA_STATES
+from ..trial import Trial
 from .suite import STANDARD, TABLETOP
 
 TABLETOP_STATES = replace(
@@ -21,4 +22,5 @@ TABLETOP_STATES = replace(
     protocols=(replace(STANDARD, cameras=()),),
     assorted=None,
     describer=None,
+    trial=Trial(tasks=TABLETOP.trial.tasks),
 )

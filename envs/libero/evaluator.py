@@ -81,7 +81,7 @@ class LiberoEvaluator(Upstream[LiberoEnv]):
         self._draw_here()
         with nullcontext() if look else blank():
             self._seen, reward, done, _ = self.env.step(action.tolist())
-        return Verdict(reward, done)
+        return Verdict(reward, done, over=done)
 
     def state(self) -> list[np.ndarray]:
         """See :func:`everything`."""

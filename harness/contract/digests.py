@@ -1,15 +1,15 @@
-"""Committed digests of sweeps: what every episode came to, so that a part can be played again and compared.
+"""What is committed of sweeps: what every episode came to, so that a part can be played again and compared; and actions that succeed.
 
-After a full sweep by hand: ``python -m vlarig.harness.contract.digests RUN > sweeps/NAME.json``. The member ``promises`` is then
-filled in: for each suite the ``least`` and ``most`` share of successes in every task, and what is played ``again``, a number of first
-initial states, of which ``tasks`` (all when empty).
+After a full sweep by hand: ``python -m vlarig.harness.contract digest RUN FILE.json``. Its member ``promises`` is then filled in: for
+each suite the ``least`` and ``most`` share of successes in every task, and what is played ``again``, a number of first initial states,
+of which ``tasks`` (all when empty). Actions for the comparison with upstream's loop: ``python -m vlarig.harness.contract record RUN
+FILE.npz``.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +20,7 @@ import numpy as np
 from ...benchmarks.registry import load_suite
 from ...results.ledger import Ledger
 from ...results.manifest import Manifest
+from ...results.records import EpisodeRecord
 from ..sweep import evaluate
 
 
@@ -61,15 +62,11 @@ def holds_what_it_promises(file: Path, suite: str) -> None:
         assert promise["least"] <= rate <= promise["most"], f"{file.name}: {task} has {counts[True]} of {counts.total()}"
 
 
-def play_again(file: Path, suite: str, folder: Path, video: bool = False) -> Path:
-    """Play a part of the sweep again, and compare every outcome, and on the same processor every digest; the run.
-
-    With ``video`` its films are made, and a sheet of images, ``frames.png``.
-    """
+def play_again(file: Path, suite: str, folder: Path) -> list[EpisodeRecord]:
+    """Play a part of the sweep again, and compare every outcome, and on the same processor every digest; its episodes."""
     full = json.loads(file.read_text())
     promise, policy = full["promises"][suite], full["command"].split()[-1]
-    options = {"episodes": promise["again"], "tasks": tuple(promise["tasks"]), "video": "all" if video else "none"}
-    evaluation = evaluate(suite, policy, run=folder, **options)
+    evaluation = evaluate(suite, policy, run=folder, episodes=promise["again"], tasks=tuple(promise["tasks"]))
     assert evaluation.complete, f"{folder}: the sweep is not complete"
     records = evaluation.records()
     assert len(records) == promise["again"] * (len(promise["tasks"]) or len(load_suite(suite).tasks))
@@ -79,23 +76,28 @@ def play_again(file: Path, suite: str, folder: Path, video: bool = False) -> Pat
         assert record.success == success, f"{record.key}: success is {record.success}, and was {success}"
         if same_processor:  # on other machines the last bits may differ, and contacts amplify them
             assert (record.steps, record.state_digest[:16]) == (steps, state), f"{record.key} came out otherwise"
-    return folder
+    return records
 
 
 def recorded_keys(recorded: Path | None, suite: str) -> Iterator[tuple[str, list[str]]]:
-    """The keys of a recording that are of the suite, each with its parts."""
+    """The keys of a recording that are of the suite, each with its parts: an episode's key, with ``|`` for ``/``."""
     if recorded is not None:
         with np.load(recorded) as actions:
             yield from ((key, key.split("|")) for key in actions.files if key.startswith(f"{suite}|"))
 
 
-def main(run: Path) -> None:
+def write_digest(run: Path, file: Path) -> None:
     """Write the digest of a run, a line for each episode."""
     members = digest(run)
     episodes = ",\n".join(f"  {json.dumps(key)}: {json.dumps(each)}" for key, each in members.pop("episodes").items())
     head = ",\n".join(f" {json.dumps(key)}: {json.dumps(value)}" for key, value in members.items())
-    sys.stdout.write(f'{{\n{head},\n "episodes": {{\n{episodes}\n }}\n}}\n')
+    file.write_text(f'{{\n{head},\n "episodes": {{\n{episodes}\n }}\n}}\n')
 
 
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+def write_recording(run: Path, file: Path) -> None:
+    """Write the actions of the first initial state that was solved of every task of a run, by the keys of :func:`recorded_keys`."""
+    with Ledger.open_read_only(run) as ledger:
+        solved = [episode for episode in ledger.records(with_actions=True) if episode.success]
+    solved.sort(key=lambda episode: episode.initial_state, reverse=True)
+    first = {(episode.suite, episode.task): episode for episode in solved}
+    np.savez_compressed(file, **{each.key.replace("/", "|"): each.actions for each in first.values()}, allow_pickle=False)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import replace
 from unittest import SkipTest
 
 from ...envs.api import Episode
+from ...results.records import EpisodeRecord
 from ..commands.envs import run_checker
 from . import digests
-from .subject import Subject, encoded, in_chunks
+from .subject import Subject, encoded
 
 #: Other episodes that a warm process has played before.
 EARLIER = (1, 2, 10)
@@ -20,8 +21,8 @@ BESIDE, CHUNK = 48, 16
 #: Envs by which the memory of a further one is measured; how much more than is stated it may take, in MB and as a share.
 FURTHER, MORE_MEMORY, SHARE_MORE = 4, 15, 1.5
 
-#: Every target once, and a simulator in its two activities.
-KILLS = (("simulator", "reset"), ("launcher", "policy"), ("driver", "commit"), ("simulator", "step"))
+#: Every target once, each in another activity.
+KILLS = (("simulator", "step"), ("launcher", "policy"), ("driver", "reset"))
 
 
 def every_task_keeps_the_env_contract(subject: Subject) -> None:
@@ -43,7 +44,8 @@ def a_warm_process_equals_a_fresh_one(subject: Subject) -> None:
     for turn, earlier in enumerate(EARLIER):
         turned = [*tasks[turn % len(tasks) :], *tasks[: turn % len(tasks)]]
         others = [turned[number * len(turned) // earlier] for number in range(earlier)]
-        again = [*reversed(turned), turned[0]]  # the first follows one of its own task, the last itself
+        again = sorted(tasks, key=lambda task: task != others[-1])  # the first follows one of its own task
+        again.append(again[-1])  # the last follows itself
         for number, task in enumerate(others):
             warm.append((subject.episode(task, number), 1 + steps // 2 * (number % 2), number % 3 == 1))
         warm += [subject.targets[task] for task in again]
@@ -64,29 +66,28 @@ def envs_of_a_process_that_play_different_tasks_do_not_meet(subject: Subject) ->
         assert seen == subject.fresh[task], f"{subject.targets[task][0].key}: in turns with other tasks its digests differ"
 
 
-def results_are_equal_with_one_two_and_four_workers(subject: Subject) -> None:
-    """A sweep comes to the same with 1, 2 and 4 workers, with one env each and with more."""
-    for workers, envs in ((2, 4), (4, 4)):
-        found, _ = subject.sweep_again(workers, envs)
-        assert_equal(subject, found, f"with {workers} workers and {envs} envs")
+def results_are_equal_with_one_worker_and_with_four(subject: Subject) -> None:
+    """A sweep comes to the same with one worker that has one env, and with four workers; the next promise has two."""
+    found, _ = subject.sweep_again(4, 4)
+    assert_equal(subject, found, "with four workers")
 
 
 def kills_change_nothing(subject: Subject) -> None:
-    """A sweep comes to the same when its driver, its launcher and its simulators are killed."""
+    """A sweep by two workers with two envs each comes to the same when its driver, its launcher and a simulator are killed."""
     kills, rounds = list(KILLS), 0
     while kills and rounds < len(KILLS):  # a sweep may end before all have fallen
-        found, left = subject.sweep_again(2, 2, kills, most=4 * len(KILLS))
+        found, left = subject.sweep_again(2, 4, kills, most=4 * len(KILLS))
         assert_equal(subject, found, "under kills")
         kills, rounds = [(target, moment) for target, moment in map(str.split, left)], rounds + 1
     assert not kills, f"{subject.name}: these kills fell on nothing: {kills}"
 
 
-def assert_equal(subject: Subject, found: dict[str, dict[str, Any]], how: str) -> None:
+def assert_equal(subject: Subject, found: list[EpisodeRecord], how: str) -> None:
     """Every episode is as in the undisturbed sweep."""
-    expected = subject.undisturbed
-    assert found.keys() == expected.keys(), f"{subject.name} {how} lacks {sorted(expected.keys() - found.keys())}"
+    expected, results = ({record.key: record.result() for record in each} for each in (subject.undisturbed, found))
+    assert results.keys() == expected.keys(), f"{subject.name} {how} lacks {sorted(expected.keys() - results.keys())}"
     for key, result in expected.items():
-        apart = [name for name in result if found[key][name] != result[name]]
+        apart = [name for name in result if results[key][name] != result[name]]
         assert not apart, f"{key} {how} differs in {', '.join(apart)}"
 
 
@@ -109,13 +110,18 @@ def it_plays_upstreams_own_game(subject: Subject) -> None:
     trial = subject.suite.trial
     if not trial.upstream:
         raise SkipTest(f"{subject.name} names no loop of upstream's")
-    protocol = in_chunks(trial.protocol or subject.suite.protocols[0], CHUNK)
-    asked = [(encoded(subject.episode(task, 3 + 7 * turn, protocol)), "") for turn, task in enumerate(subject.trial_tasks)]
-    for key, (_, _, task, _, state, repeat) in digests.recorded_keys(subject.recorded, subject.name):
-        episode = subject.suite.episode(subject.suite.task(task), int(state), int(repeat), protocol)
-        asked.append((encoded(episode), key))
+    keys = dict(digests.recorded_keys(subject.recorded, subject.name))
+    tasks = dict.fromkeys([*subject.trial_tasks, *(parts[2] for parts in keys.values())])
+    asked = []
+    for protocol in trial.protocols or subject.suite.protocols[:1]:
+        rules = replace(protocol, n_action_steps=CHUNK)
+        asked += [(subject.episode(task, 3 + 7 * turn, rules), "") for turn, task in enumerate(tasks)]
+        for key, (_, _, task, _, state, repeat) in keys.items():
+            asked.append((subject.suite.episode(subject.suite.task(task), int(state), int(repeat), rules), key))
+    asked.sort(key=lambda each: each[0].task)  # upstream's loop is made once for a task
+    encoded_episodes = [(encoded(episode), key) for episode, key in asked]
     recorded = str(subject.recorded) if subject.recorded else ""
-    found = subject.ask("beside_upstream", episodes=asked, upstream=trial.upstream, recorded=recorded, steps=BESIDE)
+    found = subject.ask("beside_upstream", episodes=encoded_episodes, upstream=trial.upstream, recorded=recorded, steps=BESIDE)
     differences = [each["difference"] for each in found if each["difference"]]
     assert not differences, "\n".join(differences)
     unsolved = [each["key"] for each in found if each["recorded"] and not each["solved"]]
@@ -124,25 +130,33 @@ def it_plays_upstreams_own_game(subject: Subject) -> None:
 
 
 def the_committed_sweep_comes_out_again(subject: Subject) -> None:
-    """The committed sweep is whole, and a part is played again to the same outcomes; its ``frames.png`` is there to be looked at.
-
-    The sheet has a row for each task, with every view, from the start to the end.
-    """
+    """The committed sweep is whole, and a part of it is played again to the same outcomes."""
     if subject.sweep is None:
         raise SkipTest(f"no sweep of {subject.name} was given")
     digests.holds_what_it_promises(subject.sweep, subject.name)
-    run = digests.play_again(subject.sweep, subject.name, subject.folder / "again", video=True)
-    assert (run / "frames.png").stat().st_size > 10_000, f"{run / 'frames.png'} is empty"
+    assert subject.again
+
+
+def a_sheet_shows_every_task(subject: Subject) -> None:
+    """``sheet.png`` in the subject's folder has a row for each task: every view at its start and at its end. Look at it.
+
+    The episodes are those of the sweep, so that the end is a success, or random ones where there is none.
+    """
+    records = subject.again if subject.sweep is not None else subject.undisturbed
+    best = {record.task: record for record in sorted(records, key=lambda record: record.success)}
+    sheet = subject.draw_sheet([best[task.name] for task in subject.suite.tasks if task.name in best])
+    assert sheet.stat().st_size > 10_000, f"{sheet} is empty"
 
 
 PROMISES: tuple[Callable[[Subject], None], ...] = (
     every_task_keeps_the_env_contract,
     a_warm_process_equals_a_fresh_one,
     envs_of_a_process_that_play_different_tasks_do_not_meet,
-    results_are_equal_with_one_two_and_four_workers,
+    results_are_equal_with_one_worker_and_with_four,
     kills_change_nothing,
     a_further_env_takes_the_memory_that_is_stated,
     every_patch_is_still_needed,
     it_plays_upstreams_own_game,
     the_committed_sweep_comes_out_again,
+    a_sheet_shows_every_task,
 )

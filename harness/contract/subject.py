@@ -10,18 +10,23 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from ...benchmarks.registry import load_suite
 from ...benchmarks.suite import Suite
 from ...envs.api import Episode, Protocol
 from ...envs.wire import pack
 from ...results.ledger import Ledger
+from ...results.records import EpisodeRecord
+from ..film import write_contact_sheet
 from ..worker_answers import worker_answers
 from ..worker_spec import WorkerSpec
+from .digests import play_again
 from .storm import KILLS
 
 #: Seconds that a worker or a sweep of the kit may take.
@@ -104,8 +109,8 @@ class Subject:
 
     def sweep_again(
         self, workers: int, num_envs: int, kills: Sequence[tuple[str, str]] = (), most: int = 1
-    ) -> tuple[dict[str, dict[str, Any]], list[str]]:
-        """Sweep an episode of each task on trial, cut short, with random steps, while processes are killed.
+    ) -> tuple[list[EpisodeRecord], list[str]]:
+        """Sweep two episodes of each task on trial, cut short, with random steps, while processes are killed.
 
         Args:
             workers: Workers.
@@ -114,13 +119,13 @@ class Subject:
             most: Drivers after which it is given up.
 
         Returns:
-            What must be equal of every episode, by key; and the kills that fell on nothing.
+            Every episode; and the kills that fell on nothing.
         """
         run = self.folder / f"run{next(self._runs)}"
         schedule = self.folder / f"{run.name}.kills"
         schedule.write_text("".join(f"{target} {moment}\n" for target, moment in kills))
         words = ["sweep", self.name, "--policy", "vlarig.harness.contract.storm:RandomStorm", "--tasks", *self.trial_tasks]
-        words += ["--policy-options", f"steps={self.steps}", "--episodes", "1", "--run", str(run)]
+        words += ["--policy-options", f"steps={self.steps}", "--episodes", "2", "--run", str(run)]
         words += ["--workers", str(workers), "--num-envs", str(num_envs)]
         for _ in range(most):
             if self._drive(words, schedule) == 0:
@@ -128,8 +133,7 @@ class Subject:
         else:
             raise AssertionError(f"{self.name}: {most} drivers did not come to the end of a sweep")
         with Ledger.open_read_only(run) as ledger:
-            found = {record.key: record.result() for record in ledger.records(with_actions=True)}
-        return found, schedule.read_text().splitlines()
+            return ledger.records(with_actions=True), schedule.read_text().splitlines()
 
     def _drive(self, words: Sequence[str], schedule: Path) -> int:
         """Run a driver with what is left of the kills; its exit status."""
@@ -142,17 +146,34 @@ class Subject:
         assert status in (0, -signal.SIGKILL), f"{self.name}: a sweep ended with status {status}: {done.stderr[-2000:]}"
         return status
 
+    def draw_sheet(self, records: Sequence[EpisodeRecord]) -> Path:
+        """A sheet with a row for each episode: every view at its start, then at its end."""
+        file, suite, asked = self.folder / "ends.npz", self.suite, []
+        for record in records:
+            episode = suite.episode(suite.task(record.task), record.initial_state, record.repeat, suite.protocols[0])
+            asked.append((encoded(episode), record.actions.tolist()))
+        self.ask("ends", episodes=asked, to=str(file))
+        rows = []
+        with np.load(file) as images:
+            for number, record in enumerate(records):
+                shown = [images[name] for name in images.files if name.startswith(f"{number}/")]
+                outcome = "success" if record.success else "failure"
+                rows.append((f"{record.task} {record.initial_state}: {outcome} after {record.steps} steps", shown))
+        write_contact_sheet(self.folder / "sheet.png", rows)
+        return self.folder / "sheet.png"
+
     @cached_property
-    def undisturbed(self) -> dict[str, dict[str, Any]]:
-        """What that sweep comes to with one worker that has one env."""
+    def undisturbed(self) -> list[EpisodeRecord]:
+        """The episodes of that sweep by one worker that has one env."""
         return self.sweep_again(1, 1)[0]
+
+    @cached_property
+    def again(self) -> list[EpisodeRecord]:
+        """The episodes of the part of the committed sweep that is played again."""
+        assert self.sweep is not None
+        return play_again(self.sweep, self.name, self.folder / "again")
 
 
 def encoded(episode: Episode) -> str:
     """The episode as text."""
     return base64.b64encode(pack(episode)).decode()
-
-
-def in_chunks(protocol: Protocol, steps: int) -> Protocol:
-    """The protocol with so many steps of each chunk."""
-    return replace(protocol, n_action_steps=steps)

@@ -136,4 +136,17 @@ def beside_upstream(adapter: type[Env], config: dict[str, Any]) -> Iterator[dict
         yield found
 
 
-ANSWERS = {each.__name__: each for each in (plays, in_turns, patches, memory, beside_upstream)}
+def ends(adapter: type[Env], config: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The images of ``config["episodes"]``, each with its actions, at the start and at the end: arrays in the file ``config["to"]``."""
+    env, images = adapter(), {}
+    for number, (text, actions) in enumerate(config["episodes"]):
+        episode = episode_of(text)
+        whole = replace(episode, protocol=replace(episode.protocol, n_action_steps=len(actions)))
+        snapshots = [env.open(whole, Needs(final_frame=True)), env.step_chunk(np.array(actions, np.float32)).snapshot]
+        for moment, snapshot in zip(("start", "end"), snapshots):
+            images.update({f"{number}/{moment}/{view}": frames[-1] for view, frames in snapshot.frames.views.items()})
+    np.savez(config["to"], **images, allow_pickle=False)
+    yield {"images": len(images)}
+
+
+ANSWERS = {each.__name__: each for each in (plays, in_turns, patches, memory, beside_upstream, ends)}

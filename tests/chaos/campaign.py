@@ -14,11 +14,12 @@ from typing import Any
 
 from chaos import disk
 from chaos.blows import NEEDS_CLOCK, NEEDS_DISK, TARGETS, Blow, every_kill
-from chaos.cases import CASES, Case
+from chaos.cases import Case, case_of
 from chaos.judge import finished
 from chaos.preload import can_compile
 from chaos.report import write_report
 from chaos.runner import Outcome, Runner, run_calm
+from vlarig.envs.plugins import find_plugins
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Campaign:
 
     Attributes:
         out: Folder of the storms and of the report.
-        suites: Simulators whose sweeps are stormed: toy, tabletop, libero, simpler.
+        suites: Suites whose sweeps are stormed, or ``toy``. Default: the first suite of each plug-in.
         kills: Processes to kill in all; other blows fall beside them, half as many.
         lanes: Storms at a time.
         seed: Of the schedules.
@@ -35,7 +36,7 @@ class Campaign:
     """
 
     out: Path
-    suites: tuple[str, ...] = ("tabletop", "libero", "simpler")
+    suites: tuple[str, ...] = tuple(next(iter(plugin.suites)) for _, plugin in find_plugins()[0] if plugin.runtimes)
     kills: int = 1000
     lanes: int = 4
     seed: int = 0
@@ -84,10 +85,10 @@ def draw_blows(rng: random.Random, kills: int, others: Sequence[tuple[str, str]]
 
 def plan_storms(campaign: Campaign, kinds: Sequence[str]) -> list[PlannedStorm]:
     """The storms of a campaign, a function of its fields: the same after it was killed."""
-    shares = sum(CASES[suite].share for suite in campaign.suites)
+    shares = sum(case_of(suite).share for suite in campaign.suites)
     by_suite = []
     for suite in campaign.suites:
-        case = CASES[suite]
+        case = case_of(suite)
         kills = round(campaign.kills * case.share / shares)
         others = _endless_others(kinds, random.Random(f"{campaign.seed}/{suite}"))
         storms = []
@@ -119,12 +120,12 @@ def run_campaign(campaign: Campaign) -> bool:
     out = campaign.out.resolve()
     kinds = list(campaign.blows) or possible_kinds(out / "disk")
     storms = plan_storms(campaign, kinds)
-    expected = {suite: undisturbed(CASES[suite], out / "undisturbed" / suite) for suite in campaign.suites}
+    expected = {suite: undisturbed(case_of(suite), out / "undisturbed" / suite) for suite in campaign.suites}
     began, kills_now, kills_before = time.monotonic(), 0, 0
     outcomes: dict[str, Outcome] = {}
 
     def weather(storm: PlannedStorm) -> Outcome:
-        return Runner(CASES[storm.suite], out / "storms" / storm.name, storm.blows, expected[storm.suite]).run()
+        return Runner(case_of(storm.suite), out / "storms" / storm.name, storm.blows, expected[storm.suite]).run()
 
     for storm in storms:
         outcome = Outcome.load(out / "storms" / storm.name)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from chaos.settings import Settings
+from vlarig.benchmarks.registry import load_suite
 
 
 @dataclass(frozen=True)
@@ -35,27 +36,22 @@ TOY = Case(
     settings=Settings(load=10.0, step=1.0, gap=(0.05, 0.3)),
 )
 TABLETOP = Case(("sweep", "tabletop", "--policy", "chaos.policies:StormPolicy", "--episodes", "2"), 10)
-LIBERO = Case(
-    (
-        *("sweep", "libero_spatial", "--policy", "chaos.policies:WanderingStormPolicy", "--episodes", "1", "--tasks"),
-        "pick_up_the_black_bowl_on_the_stove_and_place_it_on_the_plate",
-        "pick_up_the_black_bowl_in_the_top_drawer_of_the_wooden_cabinet_and_place_it_on_the_plate",
-    ),
-    2,
-    placements=((2, 1), (1, 2)),
-    settings=Settings(load=90.0, reset=60.0, step=3.0, margin=2.0, memory=3 * 2**30, gap=(0.5, 2.0)),
-    kills=10,
-    share=1,
-)
-SIMPLER = Case(
-    (
-        *("sweep", "simpler_widowx", "--protocol", "chunked", "--policy", "chaos.policies:WanderingStormPolicy"),
-        *("--episodes", "1", "--tasks", "stack_green_on_yellow", "put_spoon_on_towel"),
-    ),
-    2,
-    placements=((2, 1), (1, 2)),
-    settings=Settings(load=90.0, reset=60.0, step=8.0, margin=2.0, memory=3 * 2**30, gap=(0.5, 2.0)),
-    kills=10,
-    share=1,
-)
-CASES: Mapping[str, Case] = {"toy": TOY, "tabletop": TABLETOP, "libero": LIBERO, "simpler": SIMPLER}
+
+
+def case_of(suite: str) -> Case:
+    """The case of a suite, or of the toy: of another suite than the embedded one two of its tasks on trial, cut short."""
+    if suite in CASES:
+        return CASES[suite]
+    trial = load_suite(suite).trial
+    options = ("--policy-options", f"step_limit={trial.steps}", "--episodes", "1", "--tasks", *trial.tasks[:2])
+    return Case(
+        ("sweep", suite, "--policy", "chaos.policies:FarsightedStormPolicy", *options),
+        2,
+        placements=((2, 1), (1, 2)),
+        settings=Settings(load=90.0, reset=60.0, step=8.0, margin=2.0, memory=3 * 2**30, gap=(0.5, 2.0)),
+        kills=10,
+        share=1,
+    )
+
+
+CASES: Mapping[str, Case] = {"toy": TOY, "tabletop": TABLETOP}

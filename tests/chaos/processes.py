@@ -11,25 +11,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from chaos import STORM
+from vlarig.harness.contract.moments import children, is_launcher
 
-
-def children(pid: int) -> list[int]:
-    """Living processes that were started by ``pid``."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                state, parent, *_ = (entry / "stat").read_text().rpartition(")")[2].split()
-                if int(parent) == pid and state != "Z":
-                    found.append(int(entry.name))
-    return found
-
-
-def is_launcher(pid: int) -> bool:
-    """Whether the process starts a driver's workers."""
-    with contextlib.suppress(OSError):
-        return b"launcher.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    return False
+__all__ = ["await_end", "carrying", "children", "is_launcher", "is_stopped", "living", "pause"]
 
 
 def is_stopped(pid: int) -> bool:

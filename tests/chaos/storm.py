@@ -6,15 +6,11 @@ It changes only the driver's process, without changing the product: the simulato
 
 from __future__ import annotations
 
-import contextlib
 import faulthandler
-import os
 import random
 import signal
 import threading
 import time
-from collections import Counter
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,15 +22,12 @@ from chaos.strikes import aim
 from vlarig.benchmarks.suite import Patience, Suite
 from vlarig.envs import backoff
 from vlarig.harness import plan, workers
+from vlarig.harness.contract.moments import Moments
 from vlarig.harness.simulation.worker import die_with_parent
 from vlarig.harness.workers import Worker
-from vlarig.results.ledger import Ledger
-
-#: Seconds for which a blow waits for its moment before it falls at any other.
-LONGEST_WAIT = 10.0
 
 
-class Storm:
+class Storm(Moments):
     """Blows on the driver that it lives in, its workers, their launcher, and all that they share.
 
     Args:
@@ -45,69 +38,25 @@ class Storm:
         self.folder = folder
         self.settings = Settings.load_from(folder)
         self.schedule = Schedule(folder)
-        self.random = random.Random(os.getpid())
-        self.workers: list[Worker] = []
-        self._active: Counter[str] = Counter()
-        self._worker_at: dict[str, Worker] = {}
-        self._watch()
+        super().__init__()
         self._lose_patience()
         faulthandler.register(signal.SIGUSR1)
         die_with_parent()  # an ended campaign leaves no process behind
         threading.Thread(target=self._rage, name="storm", daemon=True).start()
 
-    @contextlib.contextmanager
-    def during(self, moment: str, worker: Worker | None = None) -> Iterator[None]:
-        """Mark the driver's current activity."""
-        self._active[moment] += 1
-        if worker is not None:
-            self._worker_at[moment] = worker
-        try:
-            yield
-        finally:
-            self._active[moment] -= 1
-
-    def worker(self, moment: str) -> Worker | None:
-        """The worker that a blow at that moment hits."""
-        return self._worker_at.get(moment) or (self.random.choice(self.workers) if self.workers else None)
-
     def _rage(self) -> None:
         while blows := self.schedule.to_come():
             blow = blows[0]
-            time.sleep(self.random.uniform(*self.settings.gap))
-            self._await(blow.moment)
+            time.sleep(random.uniform(*self.settings.gap))
+            self.wait_for(blow.moment)
             strike = aim(blow, self)
             if strike is not None:
                 self.schedule.cross_out()
                 strike()
 
-    def _await(self, moment: str) -> None:
-        deadline = time.monotonic() + LONGEST_WAIT
-        while moment != "any" and not self._active[moment] and time.monotonic() < deadline:
-            time.sleep(0.0002)
-        time.sleep(self.random.uniform(0, 0.02 if moment == "reset" else 0.002))
-
-    def _watch(self) -> None:
-        begin, start, step, write = Worker.__aenter__, Worker.start, Worker.step, Ledger.write_episode
-
-        async def watched_begin(worker: Worker) -> Worker:
-            self.workers.append(worker)
-            worker.factory._memory_bytes = self.settings.memory
-            return await begin(worker)
-
-        async def watched_start(worker: Worker, *arguments: Any) -> Any:
-            with self.during("reset", worker):
-                return await start(worker, *arguments)
-
-        async def watched_step(worker: Worker, *arguments: Any) -> Any:
-            with self.during("step", worker):
-                return await step(worker, *arguments)
-
-        def watched_write(ledger: Ledger, record: Any) -> bool:
-            with self.during("commit"):
-                return write(ledger, record)
-
-        Worker.__aenter__, Worker.start, Worker.step = watched_begin, watched_start, watched_step
-        Ledger.write_episode = watched_write
+    def began(self, worker: Worker) -> None:
+        super().began(worker)
+        worker.factory._memory_bytes = self.settings.memory
 
     def _lose_patience(self) -> None:
         settings, load = self.settings, plan.load_suite

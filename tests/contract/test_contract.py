@@ -1,7 +1,7 @@
 """Every promise of the contract kit, on every built-in suite.
 
-The first suite of an adapter, in its plug-in's order, gets every promise; its siblings those that their own data can break. The env
-checker is run on the tasks on trial; ``checked.json`` has what it found on all of them, by hand.
+The first suite of a simulator, in its plug-in's order, gets every promise; its siblings those that their own data can break. The env
+checker is run on one task; ``checked.json`` has what it found on all of them, by hand.
 """
 
 from __future__ import annotations
@@ -16,11 +16,16 @@ import pytest
 from vlarig.benchmarks.registry import load_suite
 from vlarig.envs.plugins import find_plugins
 from vlarig.harness.contract import PROMISES, Subject
-from vlarig.harness.contract.promises import it_plays_upstreams_own_game, the_committed_sweep_comes_out_again
+from vlarig.harness.contract.promises import (
+    every_task_keeps_the_env_contract,
+    it_plays_upstreams_own_game,
+    the_committed_sweep_comes_out_again,
+)
 
 TESTS = Path(__file__).parents[1]
 
-#: The promises that a suite's own data can break.
+#: The promises that an adapter beside another one of its runtime can break, and those that a suite's own data can break.
+OF_ADAPTER = (every_task_keeps_the_env_contract,)
 OF_DATA = (it_plays_upstreams_own_game, the_committed_sweep_comes_out_again)
 
 Promise = Callable[[Subject], None]
@@ -28,18 +33,18 @@ Promise = Callable[[Subject], None]
 
 def cases() -> Iterator[tuple[str, Promise]]:
     """Each suite with its promises; what it has no upstream loop or no committed sweep for is left out."""
-    adapters = set()
+    seen: set[str] = set()
     for package, plugin in find_plugins()[0]:
         for name in plugin.suites if package.startswith("vlarig ") else ():
             suite = load_suite(name)
-            for promise in OF_DATA if suite.adapter in adapters else PROMISES:
-                lacking = {
-                    it_plays_upstreams_own_game: not suite.trial.upstream,
-                    the_committed_sweep_comes_out_again: not expert_sweep(name),
-                }
-                if not lacking.get(promise):
-                    yield name, promise
-            adapters.add(suite.adapter)
+            of_adapter = () if suite.adapter in seen else OF_ADAPTER
+            for promise in (*of_adapter, *OF_DATA) if suite.runtime in seen else PROMISES:
+                if promise is it_plays_upstreams_own_game and not suite.trial.upstream:
+                    continue
+                if promise is the_committed_sweep_comes_out_again and not expert_sweep(name):
+                    continue
+                yield name, promise
+            seen |= {suite.adapter, suite.runtime}
 
 
 def expert_sweep(suite: str) -> Path | None:
@@ -59,7 +64,7 @@ def subject_of(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPath
         return Subject(
             name,
             tmp_path_factory.mktemp(name),
-            checked=Subject(name, Path()).trial_tasks,
+            checked=Subject(name, Path()).trial_tasks[:1],
             recorded=recorded if recorded.exists() else None,
             sweep=expert_sweep(name),
         )

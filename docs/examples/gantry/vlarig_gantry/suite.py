@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from vlarig.benchmarks.suite import Footprint, Suite, Task
+from vlarig.benchmarks.trial import Trial
 from vlarig.envs.api import Camera, Protocol
 
 from .robot import ROBOT
@@ -56,4 +57,5 @@ SUITE = Suite(
     payload=payload,
     training=training,
     footprint=Footprint(process=400, env=10),
+    trial=Trial(upstream="vlarig_gantry.evaluator:GantryEvaluator", protocols=(STANDARD, AT_REST)),
 )
