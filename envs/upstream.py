@@ -18,6 +18,11 @@ from typing import Any, Callable
 from .errors import VlarigError
 
 
+def unchanged(upstream: type) -> type:
+    """Upstream's class as it is."""
+    return upstream
+
+
 @dataclass(frozen=True)
 class Patch:
     """A change of upstream's behaviour. An adapter lists its own in ``Env.patches``.
@@ -34,7 +39,7 @@ class Patch:
     why: str
     needed: Callable[[], bool]
     importing: Callable[[], AbstractContextManager[Any]] = nullcontext
-    changing: Callable[[type], type] = lambda upstream: upstream
+    changing: Callable[[type], type] = unchanged
 
 
 def import_upstream(module: str, patches: Sequence[Patch] = (), loggers: Sequence[str] = ()) -> ModuleType:
