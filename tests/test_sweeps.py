@@ -22,7 +22,7 @@ each_sweep = pytest.mark.parametrize("file", SWEEPS, ids=lambda file: file.stem)
 @each_sweep
 def test_the_full_sweep_holds_what_it_promises(file: Path) -> None:
     for suite in json.loads(file.read_text())["promises"]:
-        digests.holds_what_it_promises(file, suite)
+        digests.holds_what_it_promises(file, load_suite(suite))
 
 
 @pytest.mark.slow

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from ...benchmarks.registry import load_suite
+from ...benchmarks.suite import Suite
 from ...results.ledger import Ledger
 from ...results.manifest import Manifest
 from ...results.records import EpisodeRecord
@@ -47,29 +48,36 @@ def digest(run: Path) -> dict[str, Any]:
     }
 
 
-def holds_what_it_promises(file: Path, suite: str) -> None:
+def holds_what_it_promises(file: Path, suite: Suite) -> None:
     """Every task of the suite was swept whole, with a share of successes between the bounds."""
-    digest_of = json.loads(file.read_text())
-    promise, tasks = digest_of["promises"][suite], defaultdict[str, Counter[bool]](Counter)
-    for key, (success, _, _) in digest_of["episodes"].items():
+    swept = json.loads(file.read_text())
+    promise, tasks = swept["promises"][suite.name], defaultdict[str, Counter[bool]](Counter)
+    for key, (success, _, _) in swept["episodes"].items():
         name, _, task, *_ = key.split("/")
-        if name == suite:
+        if name == suite.name:
             tasks[task][success] += 1
-    wanted = {task.name for task in load_suite(suite).tasks}
+    wanted = {task.name for task in suite.tasks}
     assert tasks.keys() == wanted, f"{file.name} lacks {sorted(wanted - tasks.keys())}"
     for task, counts in tasks.items():
         rate = counts[True] / counts.total()
         assert promise["least"] <= rate <= promise["most"], f"{file.name}: {task} has {counts[True]} of {counts.total()}"
 
 
-def play_again(file: Path, suite: str, folder: Path) -> list[EpisodeRecord]:
-    """Play a part of the sweep again, and compare every outcome, and on the same processor every digest; its episodes."""
+def play_again(file: Path, place: str, folder: Path) -> list[EpisodeRecord]:
+    """Play a part of the sweep of a suite again, and compare every outcome, and on the same processor every digest; its episodes.
+
+    Args:
+        file: The committed digest.
+        place: Name of the suite, or where it is, as ``module:NAME``.
+        folder: Folder of the run.
+    """
     full = json.loads(file.read_text())
-    promise, policy = full["promises"][suite], full["command"].split()[-1]
-    evaluation = evaluate(suite, policy, run=folder, episodes=promise["again"], tasks=tuple(promise["tasks"]))
+    suite = load_suite(place)
+    promise, policy = full["promises"][suite.name], full["command"].split()[-1]
+    evaluation = evaluate(place, policy, run=folder, episodes=promise["again"], tasks=tuple(promise["tasks"]))
     assert evaluation.complete, f"{folder}: the sweep is not complete"
     records = evaluation.records()
-    assert len(records) == promise["again"] * (len(promise["tasks"]) or len(load_suite(suite).tasks))
+    assert len(records) == promise["again"] * (len(promise["tasks"]) or len(suite.tasks))
     same_processor = full["processor"] == processor()
     for record in records:
         success, steps, state = full["episodes"][record.key]

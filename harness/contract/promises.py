@@ -110,7 +110,7 @@ def it_plays_upstreams_own_game(subject: Subject) -> None:
     trial = subject.suite.trial
     if not trial.upstream:
         raise SkipTest(f"{subject.name} names no loop of upstream's")
-    keys = dict(digests.recorded_keys(subject.recorded, subject.name))
+    keys = dict(digests.recorded_keys(subject.recorded, subject.suite.name))
     tasks = dict.fromkeys([*subject.trial_tasks, *(parts[2] for parts in keys.values())])
     asked = []
     for protocol in trial.protocols or subject.suite.protocols[:1]:
@@ -133,7 +133,7 @@ def the_committed_sweep_comes_out_again(subject: Subject) -> None:
     """The committed sweep is whole, and a part of it is played again to the same outcomes."""
     if subject.sweep is None:
         raise SkipTest(f"no sweep of {subject.name} was given")
-    digests.holds_what_it_promises(subject.sweep, subject.name)
+    digests.holds_what_it_promises(subject.sweep, subject.suite)
     assert subject.again
 
 

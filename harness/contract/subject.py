@@ -38,7 +38,7 @@ class Subject:
     """A suite on trial.
 
     Attributes:
-        name: Name of the suite.
+        name: Name of the suite, or its place, ``module:NAME``.
         folder: An empty folder for runs.
         tasks: Tasks on trial. Default: those of the suite's :class:`~vlarig.benchmarks.trial.Trial`.
         checked: Tasks on which the env checker is run. Default: all.

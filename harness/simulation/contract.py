@@ -94,11 +94,10 @@ def patches(adapter: type[Env], config: dict[str, Any]) -> Iterator[dict[str, An
 def memory(adapter: type[Env], config: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Megabytes (10^6) of this process with one env, and of each further one, when all have begun ``config["episode"]`` and stepped."""
     episode, further = episode_of(config["episode"]), config["further"]
-    env = adapter()
-    envs = [env, *(env.sibling() for _ in range(further))]
-    sizes = []
-    for each in envs:
-        list(rounds(each, episode, 2, Needs()))
+    envs, sizes = [adapter()], []
+    for number in range(1 + further):
+        envs += [envs[0].sibling()] if number else []
+        list(rounds(envs[-1], episode, 2, Needs()))
         sizes.append(proportional_megabytes())
     yield {"process": sizes[0], "env": (sizes[-1] - sizes[0]) / further}
 
