@@ -86,31 +86,17 @@ def _apart(task: type) -> type:
             self._objects_to_remove_from_greenscreen = []
             super().__init__(**settings)
 
-    return Apart
-
-
-def _shares_overlays() -> bool:
-    scene = _sample()
-    return type(scene)._rgb_overlay_images != {}
-
-
-def _blind(task: type) -> type:
-    class Blind(task):
         def get_obs(self, *_: Any, **__: Any) -> dict[str, Any]:
             """Nothing: frames are drawn where they are due, and not here."""
             return {}
 
-    return Blind
+    return Apart
 
 
-def _draws_at_resets() -> bool:
-    return "sensor_data" in _sample().reset()[0]
-
-
-def _sample() -> Any:
-    """A scene as upstream makes it."""
+def _shares_overlays() -> bool:
     upstream.import_upstream("mani_skill.envs", [SETTINGS])
-    return _make("PutCarrotOnPlateInScene-v1", [])
+    scene = _make("PutCarrotOnPlateInScene-v1", [])
+    return type(scene)._rgb_overlay_images != {} and "sensor_data" in scene.reset()[0]
 
 
 SETTINGS = Patch(
@@ -120,16 +106,11 @@ SETTINGS = Patch(
     importing=_settings,
 )
 APART = Patch(
-    name="overlays of an env's own",
+    name="overlays of an env's own, and nothing drawn unasked",
     why="it keeps the overlay pictures and the list of what they must not cover in class attributes that every env of a process writes "
-    "to, so that a second scene corrupts the pictures of the first (mani_skill 3.0.1, envs/tasks/digital_twins/base_env.py)",
+    "to, so that a second scene corrupts the pictures of the first (mani_skill 3.0.1, envs/tasks/digital_twins/base_env.py); and it "
+    "draws at every reset and step (envs/sapien_env.py, get_obs)",
     needed=_shares_overlays,
     changing=_apart,
 )
-BLIND = Patch(
-    name="nothing is drawn at resets and steps",
-    why="it draws in every reset and step (mani_skill 3.0.1, envs/sapien_env.py, get_obs)",
-    needed=_draws_at_resets,
-    changing=_blind,
-)
-PATCHES = (SETTINGS, APART, BLIND)
+PATCHES = (SETTINGS, APART)

@@ -24,6 +24,7 @@ from ...envs.wire import pack
 from ...results.ledger import Ledger
 from ...results.records import EpisodeRecord
 from ..film import write_contact_sheet
+from ..preparation import with_prepared
 from ..worker_answers import worker_answers
 from ..worker_spec import WorkerSpec
 from .digests import play_again
@@ -55,19 +56,20 @@ class Subject:
     _runs: Any = field(default_factory=itertools.count)
 
     @cached_property
-    def suite(self) -> Suite:
-        """The suite."""
-        return load_suite(self.name)
-
-    @cached_property
     def worker_spec(self) -> WorkerSpec:
         """The recipe of its workers."""
-        return WorkerSpec.of(self.suite)
+        return WorkerSpec.of(load_suite(self.name))
+
+    @cached_property
+    def suite(self) -> Suite:
+        """The suite, with the initial states that were found for it, where it needs some."""
+        return with_prepared(self.worker_spec)
 
     @cached_property
     def trial_tasks(self) -> tuple[str, ...]:
         """Names of the tasks on trial."""
-        return self.tasks or self.suite.trial.tasks or tuple(task.name for task in self.suite.tasks[:3])
+        suite = self.worker_spec.suite
+        return self.tasks or suite.trial.tasks or tuple(task.name for task in suite.tasks[:3])
 
     @property
     def steps(self) -> int:
