@@ -16,6 +16,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from pkgutil import resolve_name
 from types import ModuleType
 from typing import Any
 
@@ -51,7 +52,7 @@ def measure(request: dict[str, Any], make: Callable[[], Any], starts: list[Any])
     for name, seeing in request["upstreams"].items():
         ours = starts[1 if seeing else 0]
         env.open(ours.episode, ours.needs)
-        loop = theirs[name] = upstream(request)(ours.episode, seeing)
+        loop = theirs[name] = resolve_name(request["upstream"])(ours.episode, seeing)
         loop.follow(env)
         play(env, ours, actions)
         loop.reset(ours.episode)
@@ -68,17 +69,13 @@ def measure(request: dict[str, Any], make: Callable[[], Any], starts: list[Any])
         for camera in starts[1].episode.protocol.cameras:
             drawn = cpu(partial(env.render_view, camera.as_drawn), PICTURES)
             parts.setdefault(f"our picture, {camera.view}", []).append(drawn)
-        parts.setdefault("bare physics of a step", []).append(cpu(theirs["upstream"].bare(env), PICTURES))
+        physics = theirs["upstream"].bare_physics(env)
+        if physics is not None:
+            parts.setdefault("bare physics of a step", []).append(cpu(physics, PICTURES))
         for name, each in theirs.items():
             begin = partial(each.begin_again, starts[1].episode)
             costs[name].append((cpu(begin), cpu(lambda each=each: [each.step(action) for action in actions]) / len(actions)))
     return {"costs": costs, "parts": parts, "same": same}
-
-
-def upstream(request: dict[str, Any]) -> Any:
-    """The class of upstream's own loop, a :class:`~vlarig.envs.parity.Upstream`."""
-    module, _, name = request["upstream"].partition(":")
-    return getattr(importlib.import_module(module), name)
 
 
 def memory(_: dict[str, Any], make: Callable[[], Any], starts: list[Any]) -> float:
@@ -93,7 +90,7 @@ def memory(_: dict[str, Any], make: Callable[[], Any], starts: list[Any]) -> flo
 
 def upstream_memory(request: dict[str, Any], _: Callable[[], Any], starts: list[Any]) -> float:
     """The same of upstream's env with pictures; MuJoCo's cache of files is off, as in ours."""
-    loop = upstream(request)(starts[0].episode, True)
+    loop = resolve_name(request["upstream"])(starts[0].episode, True)
     loop.begin_again(starts[0].episode)
     loop.step(np.zeros(request["action_size"], dtype=np.float32))
     return proportional_megabytes()

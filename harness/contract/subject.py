@@ -160,7 +160,7 @@ class Subject:
             for number, record in enumerate(records):
                 shown = [images[name] for name in images.files if name.startswith(f"{number}/")]
                 outcome = "success" if record.success else "failure"
-                rows.append((f"{record.task} {record.initial_state}: {outcome} after {record.steps} steps", shown))
+                rows.append((f"{record.task} {record.initial_state}\n{outcome} after {record.steps} steps", shown))
         write_contact_sheet(self.folder / "sheet.png", rows)
         return self.folder / "sheet.png"
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import zip_longest
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any
 
 import numpy as np
@@ -113,8 +114,7 @@ def beside_upstream(adapter: type[Env], config: dict[str, Any]) -> Iterator[dict
 
     Each has the actions of the recording ``config["recorded"]`` that has its key, or random ones. Those of one task follow each other.
     """
-    module, _, name = config["upstream"].partition(":")
-    loop = getattr(__import__(module, fromlist=[name]), name)
+    loop = resolve_name(config["upstream"])
     recorded = dict(np.load(config["recorded"])) if config["recorded"] else {}
     env, upstream, task = adapter(), None, None
     for text, key in config["episodes"]:
