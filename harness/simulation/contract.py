@@ -65,8 +65,10 @@ def in_turns(adapter: type[Env], config: dict[str, Any]) -> Iterator[dict[str, A
     env = adapter()
     envs = [env, *(env.sibling() for _ in config["plays"][1:])]
     under_way = [rounds(each, episode_of(text), steps, Needs()) for each, (text, steps, _) in zip(envs, config["plays"])]
-    for digests in list(zip_longest(*under_way))[-1]:
-        yield {"digests": digests}
+    last: list[Any] = [None] * len(envs)
+    for digests in zip_longest(*under_way):  # an episode may end before the others
+        last = [new or old for new, old in zip(digests, last)]
+    yield from ({"digests": digests} for digests in last)
     for each in envs[1:]:
         each.close()
     text, steps, _ = config["plays"][0]
