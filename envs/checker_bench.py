@@ -127,8 +127,8 @@ class Bench:
 
     @cached_property
     def stepwise(self) -> Take:
-        """The first episode, one step a chunk, with frames after each."""
-        return self.take(self.first, Needs(final_frame=True), chunk=1)
+        """The first episode, one step a chunk, with frames after each that are described."""
+        return self.take(self.first, Needs(final_frame=True, objects=True), chunk=1)
 
     @cached_property
     def gymnasium_steps(self) -> list[tuple[Observation, float, bool, bool, dict[str, Any]]]:

@@ -25,8 +25,8 @@ KILLS = "VLARIG_CONTRACT_KILLS"
 #: Rows of a reply at least, for protocols that combine overlapping chunks.
 HORIZON = 16
 
-#: Seconds between two kills.
-GAP = 0.3
+#: Seconds between two kills; and for which the policy thinks while kills are to come, so that the sweep lasts.
+GAP, THINKING = 0.1, 0.03
 
 
 class RandomStorm(Policy):
@@ -56,6 +56,7 @@ class RandomStorm(Policy):
     def act(self, requests: Sequence[Request]) -> list[Reply]:
         """Random steps for each request."""
         with self._storm.moments.during("policy") if self._storm else contextlib.nullcontext():
+            time.sleep(THINKING if self._storm and self._storm.rages else 0.0)
             return [Reply(_draw(request)) for request in requests]
 
 
@@ -73,6 +74,7 @@ class Storm:
 
     def __init__(self, kills: Path) -> None:
         self.moments = Moments()
+        self.rages = True
         self._kills = kills
         threading.Thread(target=self._rage, name="storm", daemon=True).start()
 
@@ -87,6 +89,7 @@ class Storm:
                 draft.write_text("".join(f"{line}\n" for line in kills[1:]))
                 draft.replace(self._kills)
                 os.kill(victim, signal.SIGKILL)
+        self.rages = False
 
     def _victim(self, target: str, moment: str) -> int | None:
         if target == "driver":

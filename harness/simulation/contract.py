@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import gc
 import json
 import os
 import sys
@@ -95,20 +96,24 @@ def patches(adapter: type[Env], config: dict[str, Any]) -> Iterator[dict[str, An
 
 
 def memory(adapter: type[Env], config: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Megabytes (10^6) of this process with one env, and of each further one, when all have begun ``config["episode"]`` and stepped."""
+    """Megabytes (10^6) that an env of a process takes when all of them have begun ``config["episode"]`` and stepped.
+
+    The first two are left out: what the process needs once, and room that the load of a second one needs beside the first.
+    """
     episode, further = episode_of(config["episode"]), config["further"]
     envs, sizes = [adapter()], []
-    for number in range(1 + further):
+    for number in range(2 + further):
         envs += [envs[0].sibling()] if number else []
         list(rounds(envs[-1], episode, 2, Needs()))
-        sizes.append(proportional_megabytes())
-    yield {"process": sizes[0], "env": (sizes[-1] - sizes[0]) / further}
+        gc.collect()  # what a load leaves behind is not the env's
+        sizes.append(own_megabytes())
+    yield {"env": (sizes[-1] - sizes[1]) / further}
 
 
-def proportional_megabytes() -> float:
-    """Memory of this process in 10^6 bytes, with its share of what it has in common with others (proportional set size)."""
+def own_megabytes() -> float:
+    """Memory that this process alone fills, in 10^6 bytes: what it maps of files is shared with others, which come and go."""
     lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("Pss:")).split()[1]) * 1024 / 1e6
+    return int(next(line for line in lines if line.startswith("Anonymous:")).split()[1]) * 1024 / 1e6
 
 
 def beside_upstream(adapter: type[Env], config: dict[str, Any]) -> Iterator[dict[str, Any]]:
