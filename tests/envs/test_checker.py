@@ -236,6 +236,31 @@ class RenderingMovesTheWorld(ToyEnv):
         return super().render_view(camera)
 
 
+@breaks("rendering_does_not_change_the_future", "shown_arrays_are_never_changed_later")
+class DescribingDimsTheNextImages(ToyEnv):
+    """A film, whose frames are not described, then differs from the same frames described."""
+
+    dimmed = 0
+
+    def begin(self, episode: Episode, rng: np.random.Generator) -> str:
+        self.dimmed = 0
+        return super().begin(episode, rng)
+
+    def describe(self, camera: Camera) -> list[Any]:
+        self.dimmed = 1
+        return []
+
+    def render_view(self, camera: Camera) -> np.ndarray:
+        return super().render_view(camera) - np.uint8(self.dimmed)
+
+
+@breaks("rendering_does_not_change_the_future", "step_agrees_with_step_chunk")
+class DescribingMovesTheWorld(ToyEnv):
+    def describe(self, camera: Camera) -> list[Any]:
+        self.position = self.position + 1e-12
+        return []
+
+
 @breaks("shown_arrays_are_never_changed_later")
 class TruthIsTheLiveArray(ToyEnv):
     def apply(self, action: np.ndarray) -> StepResult:
