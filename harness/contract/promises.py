@@ -78,7 +78,7 @@ def kills_change_nothing(subject: Subject) -> None:
     while kills and rounds < MOST_SWEEPS:  # a sweep may end before all have fallen
         found, left = subject.sweep_again(2, 4, kills, most=4 * len(KILLS))
         assert_equal(subject, found, "under kills")
-        kills, rounds = [(target, moment) for target, moment in map(str.split, left)], rounds + 1
+        kills, rounds = [(target, activity) for target, activity in map(str.split, left)], rounds + 1
     assert not kills, f"{subject.name}: these kills fell on nothing: {kills}"
 
 

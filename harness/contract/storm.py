@@ -17,9 +17,9 @@ from ...benchmarks.suite import Suite
 from ...envs.api import Needs
 from ...policies.api import Policy, Reply, Request
 from .. import plan
-from .moments import Moments, children, is_launcher
+from .activity import DriverActivity, children, is_launcher
 
-#: Environment variable: the file of the kills that are to fall, a target and a moment a line; without it there are none.
+#: Environment variable: the file of the kills that are to fall, a target and a driver's activity a line; without it there are none.
 KILLS = "VLARIG_CONTRACT_KILLS"
 
 #: Rows of a reply at least, for protocols that combine overlapping chunks.
@@ -55,7 +55,7 @@ class RandomStorm(Policy):
 
     def act(self, requests: Sequence[Request]) -> list[Reply]:
         """Random steps for each request."""
-        with self._storm.moments.during("policy") if self._storm else contextlib.nullcontext():
+        with self._storm.activity.during("policy") if self._storm else contextlib.nullcontext():
             time.sleep(THINKING if self._storm and self._storm.rages else 0.0)
             return [Reply(_draw(request)) for request in requests]
 
@@ -67,13 +67,13 @@ def _draw(request: Request) -> np.ndarray:
 
 
 class Storm:
-    """Kills the driver that it is made in, its launcher and its simulators, each once and at its moment.
+    """Kills the driver that it is made in, its launcher and its simulators, each once and during its activity.
 
     A kill is taken off the file just before it falls, so that the next driver goes on with the rest.
     """
 
     def __init__(self, kills: Path) -> None:
-        self.moments = Moments()
+        self.activity = DriverActivity()
         self.rages = True
         self._kills = kills
         threading.Thread(target=self._rage, name="storm", daemon=True).start()
@@ -81,9 +81,9 @@ class Storm:
     def _rage(self) -> None:
         while kills := self._kills.read_text().splitlines():
             time.sleep(GAP)
-            target, moment = kills[0].split()
-            self.moments.wait_for(moment)
-            victim = self._victim(target, moment)
+            target, activity = kills[0].split()
+            self.activity.wait_for(activity)
+            victim = self._victim(target, activity)
             if victim is not None:
                 draft = self._kills.with_suffix(".new")
                 draft.write_text("".join(f"{line}\n" for line in kills[1:]))
@@ -91,10 +91,10 @@ class Storm:
                 os.kill(victim, signal.SIGKILL)
         self.rages = False
 
-    def _victim(self, target: str, moment: str) -> int | None:
+    def _victim(self, target: str, activity: str) -> int | None:
         if target == "driver":
             return os.getpid()
         if target == "launcher":
             return next((pid for pid in children(os.getpid()) if is_launcher(pid)), None)
-        worker = self.moments.worker(moment)
+        worker = self.activity.worker(activity)
         return None if worker is None else worker.pid

@@ -117,7 +117,7 @@ class Subject:
         Args:
             workers: Workers.
             num_envs: Envs of all together.
-            kills: Targets (``driver``, ``launcher``, ``simulator``), each with its moment: ``reset``, ``step``, ``policy``, ``commit``.
+            kills: Targets (``driver``, ``launcher``, ``simulator``), each with the driver's activity (:mod:`.activity`).
             most: Drivers after which it is given up.
 
         Returns:
@@ -125,7 +125,7 @@ class Subject:
         """
         run = self.folder / f"run{next(self._runs)}"
         schedule = self.folder / f"{run.name}.kills"
-        schedule.write_text("".join(f"{target} {moment}\n" for target, moment in kills))
+        schedule.write_text("".join(f"{target} {activity}\n" for target, activity in kills))
         words = ["sweep", self.name, "--policy", "vlarig.harness.contract.storm:RandomStorm", "--tasks", *self.trial_tasks]
         words += ["--policy-options", f"steps={self.steps}", "--episodes", "2", "--run", str(run)]
         words += ["--workers", str(workers), "--num-envs", str(num_envs)]

@@ -149,8 +149,8 @@ def ends(adapter: type[Env], config: dict[str, Any]) -> Iterator[dict[str, Any]]
         episode = episode_of(text)
         whole = replace(episode, protocol=replace(episode.protocol, n_action_steps=len(actions)))
         snapshots = [env.open(whole, Needs(final_frame=True)), env.step_chunk(np.array(actions, np.float32)).snapshot]
-        for moment, snapshot in zip(("start", "end"), snapshots):
-            images.update({f"{number}/{moment}/{view}": frames[-1] for view, frames in snapshot.frames.views.items()})
+        for when, snapshot in zip(("start", "end"), snapshots):
+            images.update({f"{number}/{when}/{view}": frames[-1] for view, frames in snapshot.frames.views.items()})
     np.savez(config["to"], **images, allow_pickle=False)
     yield {"images": len(images)}
 

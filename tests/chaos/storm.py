@@ -22,12 +22,12 @@ from chaos.strikes import aim
 from vlarig.benchmarks.suite import Patience, Suite
 from vlarig.envs import backoff
 from vlarig.harness import plan, workers
-from vlarig.harness.contract.moments import Moments
+from vlarig.harness.contract.activity import DriverActivity
 from vlarig.harness.simulation.worker import die_with_parent
 from vlarig.harness.workers import Worker
 
 
-class Storm(Moments):
+class Storm(DriverActivity):
     """Blows on the driver that it lives in, its workers, their launcher, and all that they share.
 
     Args:

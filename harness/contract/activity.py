@@ -13,11 +13,11 @@ from typing import Any
 from ...results.ledger import Ledger
 from ..workers import Worker
 
-#: Seconds for which a moment is awaited before any other will do.
+#: Seconds for which a activity is awaited before any other will do.
 LONGEST_WAIT = 10.0
 
 
-class Moments:
+class DriverActivity:
     """The activity of the driver that this is made in, and its workers."""
 
     def __init__(self) -> None:
@@ -27,26 +27,26 @@ class Moments:
         self._watch()
 
     @contextlib.contextmanager
-    def during(self, moment: str, worker: Worker | None = None) -> Iterator[None]:
+    def during(self, activity: str, worker: Worker | None = None) -> Iterator[None]:
         """Mark the driver's current activity: ``reset``, ``step``, ``policy`` or ``commit``."""
-        self._active[moment] += 1
+        self._active[activity] += 1
         if worker is not None:
-            self._worker_at[moment] = worker
+            self._worker_at[activity] = worker
         try:
             yield
         finally:
-            self._active[moment] -= 1
+            self._active[activity] -= 1
 
-    def worker(self, moment: str) -> Worker | None:
-        """The worker that is busy with the moment, or was last; any where none was."""
-        return self._worker_at.get(moment) or (random.choice(self.workers) if self.workers else None)
+    def worker(self, activity: str) -> Worker | None:
+        """The worker that is busy with the activity, or was last; any where none was."""
+        return self._worker_at.get(activity) or (random.choice(self.workers) if self.workers else None)
 
-    def wait_for(self, moment: str) -> None:
-        """Wait until the driver is in the middle of the moment; ``any`` is every activity."""
+    def wait_for(self, activity: str) -> None:
+        """Wait until the driver is within the activity; ``any`` is every activity."""
         deadline = time.monotonic() + LONGEST_WAIT
-        while moment != "any" and not self._active[moment] and time.monotonic() < deadline:
+        while activity != "any" and not self._active[activity] and time.monotonic() < deadline:
             time.sleep(0.0002)
-        time.sleep(random.uniform(0, 0.02 if moment == "reset" else 0.002))
+        time.sleep(random.uniform(0, 0.02 if activity == "reset" else 0.002))
 
     def began(self, worker: Worker) -> None:
         """A worker begins."""
