@@ -16,7 +16,7 @@ from .subject import Subject, encoded
 EARLIER = (1, 2, 10)
 
 #: Steps that are played beside upstream's loop, in chunks of so many.
-BESIDE, CHUNK = 80, 16
+BESIDE, CHUNK = 48, 16
 
 #: Envs by which the memory of a further one is measured; how much more than is stated it may take, in MB and as a share.
 FURTHER, MORE_MEMORY, SHARE_MORE = 2, 15, 1.5
