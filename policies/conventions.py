@@ -70,6 +70,10 @@ def embodiment_named(name: str) -> Embodiment:
     Raises:
         PolicyError: There is none; the nearest names are offered.
     """
+    from .qwen_vla.embodiments import EMBODIMENTS  # the paper's are known without loading suites
+
+    if name in EMBODIMENTS:
+        return EMBODIMENTS[name]
     known, broken = known_embodiments()
     if name in known:
         return known[name]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import itertools
 import time
 from collections import Counter
@@ -19,13 +18,12 @@ from ...benchmarks.registry import load_suite, load_suites
 from ...benchmarks.suite import Suite, Task, refuse_unknown_tasks
 from ...envs.api import Camera, Episode, Protocol
 from ...envs.errors import VlarigError
-from ...envs.wire import pack
 from ..assets.bundle import locate_bundle
 from ..command_line import parse
 from ..new_benchmark import new_benchmark
 from ..runtimes.runtime import list_runtimes
 from ..screen import Screen
-from ..worker_answers import worker_answers
+from ..worker_answers import encoded, worker_answers
 from ..worker_spec import WorkerSpec
 
 #: Letters that a suite's title needs in a line; a narrower screen gets a paragraph for each suite.
@@ -250,5 +248,5 @@ def run_checker(suite: Suite, episodes: Sequence[Episode]) -> Iterator[dict[str,
     Raises:
         VlarigError: The runtime is not there, the episodes are of one initial state, or the worker died.
     """
-    request = {"episodes": [base64.b64encode(pack(episode)).decode() for episode in episodes]}
+    request = {"episodes": [encoded(episode) for episode in episodes]}
     yield from worker_answers(WorkerSpec.of(suite), "check", request)

@@ -9,8 +9,9 @@ from unittest import SkipTest
 from ...envs.api import Episode
 from ...results.records import EpisodeRecord
 from ..commands.envs import run_checker
+from ..worker_answers import encoded
 from . import digests
-from .subject import Subject, encoded
+from .subject import Subject
 
 #: Other episodes that a warm process has played before.
 EARLIER = (1, 2, 10)
@@ -101,7 +102,8 @@ def a_further_env_takes_the_memory_that_is_stated(subject: Subject) -> None:
 
 def every_patch_is_still_needed(subject: Subject) -> None:
     """Upstream still does what each of the adapter's patches changes."""
-    idle = [answer["patch"] for answer in subject.ask("patches") if not answer["needed"]]
+    (found,) = subject.ask("patches")
+    idle = [name for name, needed in found["needed"].items() if not needed]
     assert not idle, f"{subject.name}: upstream no longer needs the patches {', '.join(idle)}; take them out"
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import itertools
 import os
 import signal
@@ -20,12 +19,11 @@ import numpy as np
 from ...benchmarks.registry import load_suite
 from ...benchmarks.suite import Suite
 from ...envs.api import Episode, Protocol
-from ...envs.wire import pack
 from ...results.ledger import Ledger
 from ...results.records import EpisodeRecord
 from ..film import write_contact_sheet
 from ..preparation import with_prepared
-from ..worker_answers import worker_answers
+from ..worker_answers import encoded, worker_answers
 from ..worker_spec import WorkerSpec
 from .digests import play_again
 from .storm import KILLS
@@ -41,7 +39,6 @@ class Subject:
     Attributes:
         name: Name of the suite, or its place, ``module:NAME``.
         folder: An empty folder for runs.
-        tasks: Tasks on trial. Default: those of the suite's :class:`~vlarig.benchmarks.trial.Trial`.
         checked: Tasks on which the env checker is run. Default: all.
         recorded: Recorded actions, a file of ``numpy.savez``: from an episode's key, with ``|`` for ``/``, to steps that solve it.
         sweep: Committed digest of a sweep (:mod:`.digests`) of which a part is played again.
@@ -49,7 +46,6 @@ class Subject:
 
     name: str
     folder: Path
-    tasks: tuple[str, ...] = ()
     checked: tuple[str, ...] = ()
     recorded: Path | None = None
     sweep: Path | None = None
@@ -69,7 +65,7 @@ class Subject:
     def trial_tasks(self) -> tuple[str, ...]:
         """Names of the tasks on trial."""
         suite = self.worker_spec.suite
-        return self.tasks or suite.trial.tasks or tuple(task.name for task in suite.tasks[:3])
+        return suite.trial.tasks or tuple(task.name for task in suite.tasks[:3])
 
     @property
     def steps(self) -> int:
@@ -174,8 +170,3 @@ class Subject:
         """The episodes of the part of the committed sweep that is played again."""
         assert self.sweep is not None
         return play_again(self.sweep, self.name, self.folder / "again")
-
-
-def encoded(episode: Episode) -> str:
-    """The episode as text."""
-    return base64.b64encode(pack(episode)).decode()

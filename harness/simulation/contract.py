@@ -78,6 +78,7 @@ def in_turns(adapter: type[Env], config: dict[str, Any]) -> Iterator[dict[str, A
 
 def patches(adapter: type[Env], config: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Whether upstream still needs each of the adapter's patches; each is asked in a process of its own, in which none is applied."""
+    needed = {}
     for patch in adapter.patches:
         reading, writing = os.pipe()
         child = os.fork()
@@ -92,7 +93,10 @@ def patches(adapter: type[Env], config: dict[str, Any]) -> Iterator[dict[str, An
         with os.fdopen(reading, "rb") as pipe:
             answer = json.loads(pipe.read() or b'{"error": "its process died"}')
         os.waitpid(child, 0)
-        yield {"patch": patch.name, **answer}
+        if "error" in answer:
+            yield {"error": f"the patch {patch.name!r}: {answer['error']}"}
+        needed[patch.name] = answer.get("needed")
+    yield {"needed": needed}
 
 
 def memory(adapter: type[Env], config: dict[str, Any]) -> Iterator[dict[str, Any]]:

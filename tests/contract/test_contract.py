@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from contract.check_all import built_in
 
 from vlarig.benchmarks.registry import load_suite
-from vlarig.envs.plugins import find_plugins
 from vlarig.harness.contract import PROMISES, Subject
 from vlarig.harness.contract.promises import (
     every_task_keeps_the_env_contract,
@@ -34,17 +34,16 @@ Promise = Callable[[Subject], None]
 def cases() -> Iterator[tuple[str, Promise]]:
     """Each suite with its promises; what it has no upstream loop or no committed sweep for is left out."""
     seen: set[str] = set()
-    for package, plugin in find_plugins()[0]:
-        for name in plugin.suites if package.startswith("vlarig ") else ():
-            suite = load_suite(name)
-            of_adapter = () if suite.adapter in seen else OF_ADAPTER
-            for promise in (*of_adapter, *OF_DATA) if suite.runtime in seen else PROMISES:
-                if promise is it_plays_upstreams_own_game and not suite.trial.upstream:
-                    continue
-                if promise is the_committed_sweep_comes_out_again and not expert_sweep(name):
-                    continue
-                yield name, promise
-            seen |= {suite.adapter, suite.runtime}
+    for name in built_in():
+        suite = load_suite(name)
+        of_adapter = () if suite.adapter in seen else OF_ADAPTER
+        for promise in (*of_adapter, *OF_DATA) if suite.runtime in seen else PROMISES:
+            if promise is it_plays_upstreams_own_game and not suite.trial.upstream:
+                continue
+            if promise is the_committed_sweep_comes_out_again and not expert_sweep(name):
+                continue
+            yield name, promise
+        seen |= {suite.adapter, suite.runtime}
 
 
 def expert_sweep(suite: str) -> Path | None:
@@ -56,9 +55,8 @@ def expert_sweep(suite: str) -> Path | None:
 def test_every_task_of_every_suite_was_checked() -> None:
     """By hand; see check_all.py."""
     checked = json.loads(Path(__file__).with_name("checked.json").read_text())
-    suites = {name for package, plugin in find_plugins()[0] if package.startswith("vlarig ") for name in plugin.suites}
     assert {name: (found["tasks"], found["failed"]) for name, found in checked.items()} == {
-        name: (len(load_suite(name).tasks), []) for name in suites
+        name: (len(load_suite(name).tasks), []) for name in built_in()
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -78,6 +79,13 @@ class HeavyEnv(ToyEnv):
         self.ballast = np.ones(5_000_000)
 
 
+class QuittingEnv(ToyEnv):
+    """Its simulator ends the process as if all were well."""
+
+    def __init__(self) -> None:
+        os._exit(0)
+
+
 class PatchedEnv(ToyEnv):
     """One of its patches is needed no more."""
 
@@ -94,3 +102,4 @@ REMEMBERING = replace(TOY_SUITE, name="remembering", adapter="toy.promising:Reme
 SHARING = replace(TOY_SUITE, name="sharing", adapter="toy.promising:SharingEnv")
 HEAVY = replace(TOY_SUITE, name="heavy", adapter="toy.promising:HeavyEnv", footprint=Footprint(process=100, env=1))
 PATCHED = replace(TOY_SUITE, name="patched", adapter="toy.promising:PatchedEnv")
+QUITTING = replace(TOY_SUITE, name="quitting", adapter="toy.promising:QuittingEnv")
