@@ -64,7 +64,7 @@ def complete(folder: Path) -> list[str]:
     textures = folder / TEXTURES
     textures.mkdir(parents=True)
     for number in range(UNSEEN_TEXTURES):
-        (textures / f"{number}.png").write_bytes(_noise(number))
+        (textures / f"{number}.png").write_bytes(noise(number))
     return [f"{OBJECTS}/{each.name}/" for each in sorted(objects.iterdir()) if each.is_dir()] + [f"{TEXTURES}/"]
 
 
@@ -114,7 +114,7 @@ def _glb(boxes: list[tuple[np.ndarray, np.ndarray]], centre: np.ndarray, file: P
     return struct.pack("<III", 0x46546C67, 2, 12 + sum(map(len, parts))) + b"".join(parts)
 
 
-def _noise(number: int) -> bytes:
+def noise(number: int) -> bytes:
     """A PNG of 16 x 16 pixels: a colour of its own, with some noise."""
     rng = np.random.default_rng(number)
     pixels = np.clip(rng.uniform(40, 215, 3) + rng.normal(0, 12, (16, 16, 3)), 0, 255).astype(np.uint8)

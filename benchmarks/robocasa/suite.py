@@ -1,0 +1,134 @@
+"""RoboCasa-GR1's 24 tabletop tasks.
+
+Tasks, scenes and rules are those of robocasa/robocasa-gr1-tabletop-tasks@4840e67.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from ...envs.api import Camera, Protocol
+from ...envs.robocasa import robot
+from ..provenance import Evaluator
+from ..suite import Footprint, Patience, Suite, Task
+from ..trial import Trial
+
+#: Into a drawer, a microwave or a cabinet, which is closed then.
+CLOSING = (
+    "PnPCupToDrawerClose",
+    "PnPPotatoToMicrowaveClose",
+    "PnPMilkToMicrowaveClose",
+    "PnPBottleToCabinetClose",
+    "PnPWineToCabinetClose",
+    "PnPCanToDrawerClose",
+)
+
+#: From one container into another: one of ten kinds of objects, beside other containers and objects.
+FROM_TO = {
+    "Cuttingboard": ("Basket", "Cardboardbox", "Pan", "Pot", "Tieredbasket"),
+    "Placemat": ("Basket", "Bowl", "Plate", "Tieredshelf"),
+    "Plate": ("Bowl", "Cardboardbox", "Pan", "Plate"),
+    "Tray": ("Cardboardbox", "Plate", "Pot", "Tieredbasket", "Tieredshelf"),
+}
+MOVING = tuple(f"PosttrainPnPNovelFrom{source}To{target}SplitA" for source, targets in FROM_TO.items() for target in targets)
+
+#: Seeds of training come after this one, those of evaluation before it.
+FIRST_TRAINING_SEED = 10_000
+
+#: Protocol to its source.
+EVALUATORS = {
+    "starvla": Evaluator(
+        repository="starVLA/starVLA",
+        commit="0ed0aad2c83f587714f6167ef60cf7218b786590",
+        files=(
+            "examples/simBenchmarks/Robocasa_tabletop/eval_files/simulation_env.py",
+            "examples/simBenchmarks/Robocasa_tabletop/eval_files/model2robocasa_interface.py",
+            "examples/simBenchmarks/Robocasa_tabletop/eval_files/wrappers/multistep_wrapper.py",
+            "examples/simBenchmarks/Robocasa_tabletop/eval_files/batch_eval_args.sh",
+        ),
+        trials=50,
+        recorded={"seed": "none: its option is not used; here an initial state is a seed"},
+        remark="looks for success after each chunk alone: its wrapper keeps the last step's",
+    ),
+    "gr00t": Evaluator(
+        repository="NVIDIA/Isaac-GR00T",
+        commit="680daf847a18d50bf3083316014ac384ba01c21c",
+        files=("gr00t/eval/rollout_policy.py", "examples/robocasa-gr1-tabletop-tasks/README.md"),
+        trials=20,
+        recorded={"seed": "none; here an initial state is a seed"},
+        remark="published with 20 episodes of each task",
+    ),
+    "robocasa": Evaluator(
+        repository="robocasa/robocasa-gr1-tabletop-tasks",
+        commit="4840e671596f93ca03651524b9f72ffb1aadfeff",
+        files=("robocasa/utils/gym_utils/gymnasium_groot.py", "robocasa/utils/gym_utils/gymnasium_basic.py"),
+        trials=50,
+        remark="an env without an evaluator: it sets neither a limit, nor trials, nor the length of a chunk; these are the others'",
+    ),
+}
+
+#: Upstream's picture; see RobocasaEnv.render_view.
+_PICTURE = (256, 256)
+
+#: StarVLA's client, by whose protocol Qwen-VLA is scored (paper, section 5.1.1).
+STARVLA = Protocol(
+    name="starvla",
+    version=1,
+    step_limit=720,
+    cameras=(Camera("ego", 224, 224, drawn=_PICTURE, resize="cv2_area"),),
+    n_action_steps=12,
+    options={"success": "chunk_end"},
+)
+GR00T = replace(
+    STARVLA,
+    name="gr00t",
+    cameras=(Camera("ego", *_PICTURE),),
+    n_action_steps=8,
+    stop_on_success=True,
+    options={"success": "step"},
+)
+ROBOCASA = replace(GR00T, name="robocasa", stop_on_success=False)
+
+
+def payload(task: Task, initial_state: int, protocol: Protocol) -> dict[str, Any]:
+    """The seed of all that a reset draws."""
+    return {"seed": initial_state}
+
+
+def training(task: Task, number: int, protocol: Protocol) -> dict[str, Any]:
+    """Seeds that no protocol evaluates."""
+    return {"seed": FIRST_TRAINING_SEED + number}
+
+
+ROBOCASA_GR1 = Suite(
+    name="robocasa_gr1",
+    title="RoboCasa-GR1: 24 tabletop tasks of a humanoid",
+    adapter="vlarig.envs.robocasa.env:RobocasaEnv",
+    runtime="robocasa",
+    embodiment=robot.ROBOCASA_GR1,
+    tasks=tuple(Task(name, initial_states=tuple(range(50))) for name in (*CLOSING, *MOVING)),
+    protocols=(STARVLA, GR00T, ROBOCASA),
+    source="robocasa/robocasa-gr1-tabletop-tasks@4840e67; for protocols see EVALUATORS here",
+    payload=payload,
+    training=training,
+    # An episode may begin with an expert's plan, which is tried in the simulation.
+    patience=Patience(reset=300.0, step=60.0),
+    footprint=Footprint(process=800, env=150, task=0),
+    assets=("robocasa_gr1",),
+    trial=Trial(
+        tasks=("PosttrainPnPNovelFromPlateToPlateSplitA", "PnPCanToDrawerClose", "PnPPotatoToMicrowaveClose"),
+        upstream="vlarig.envs.robocasa.evaluator:RobocasaEvaluator",
+        protocols=(STARVLA, ROBOCASA),
+    ),
+)
+
+ROBOCASA_GR1_GR00T = replace(
+    ROBOCASA_GR1,
+    name="robocasa_gr1_gr00t",
+    title="RoboCasa-GR1 in the channel order of GR00T's data",
+    adapter="vlarig.envs.robocasa.env:RobocasaGr00tEnv",
+    embodiment=robot.ROBOCASA_GR1_GR00T,
+    protocols=(GR00T, STARVLA, ROBOCASA),
+    trial=replace(ROBOCASA_GR1.trial, tasks=ROBOCASA_GR1.trial.tasks[:1], upstream=""),
+)

@@ -1,0 +1,77 @@
+"""The evaluation loop of RoboCasa-GR1's public evaluators: what parity and measurements compare the adapter with.
+
+It is that of starVLA/starVLA@0ed0aad examples/simBenchmarks/Robocasa_tabletop/eval_files/simulation_env.py, and of GR00T's: upstream's
+Gymnasium env of the task, drawn at every step. It is reset by the episode's seed here, which neither does.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Callable
+
+import cv2
+import numpy as np
+
+from ..api import Episode
+from ..mujoco_shared import bare_steps, integration_state
+from ..parity import Upstream, Verdict
+from ..upstream import quiet
+from .env import SUBSTEPS, RobocasaEnv, split
+from .robot import STARVLA_ORDER
+from .upstream import ROBOSUITE_LOG, make_task, reset_task
+
+VIEW = "video.ego_view_bg_crop_pad_res256_freq20"
+
+
+class RobocasaEvaluator(Upstream[RobocasaEnv]):
+    """The evaluators' loop over one task."""
+
+    def __init__(self, episode: Episode, seeing: bool = True) -> None:
+        self._seeing = seeing
+        self.env: Any = make_task(episode.task, seeing)
+
+    def reset(self, episode: Episode) -> None:
+        """Upstream's, by the seed."""
+        self._draw_here()
+        self._seen = reset_task(self.env, episode.payload["seed"])
+        self._protocol, self._step = episode.protocol, 0
+
+    def step(self, action: np.ndarray, look: bool = True) -> Verdict:
+        """One control step."""
+        parts = split(action, STARVLA_ORDER)
+        self._draw_here()
+        with quiet(ROBOSUITE_LOG):
+            self._seen, reward, _, _, info = self.env.step({f"action.{part}": numbers for part, numbers in parts.items()})
+        self._step += 1
+        every = self._protocol.n_action_steps if self._protocol.options["success"] == "chunk_end" else 1
+        return Verdict(float(reward), bool(info["success"]) and self._step % every == 0)
+
+    def state(self) -> list[np.ndarray]:
+        """MuJoCo's integration state."""
+        return [integration_state(self.env.env.sim.model._model, self.env.env.sim.data._data)]
+
+    def state_of(self, env: RobocasaEnv) -> list[np.ndarray]:
+        """The same of ours."""
+        return [integration_state(env.model, env.data)]
+
+    def observation(self) -> dict[str, np.ndarray]:
+        """The picture as the evaluators resize it, and the joints."""
+        state = np.concatenate([self._seen[f"state.{part}"] for part in STARVLA_ORDER]).astype(np.float32)
+        (camera,) = self._protocol.cameras
+        picture = self._seen[VIEW]
+        if camera.resize:
+            picture = cv2.resize(picture, (camera.width, camera.height), interpolation=cv2.INTER_AREA)
+        return {"state": state, **({"ego": picture} if self._seeing else {})}
+
+    def bare_physics(self, env: RobocasaEnv) -> Callable[[], Any]:
+        """The physics steps of one control step."""
+        return bare_steps(env.model, env.data, SUBSTEPS)
+
+    def close(self) -> None:
+        """Close upstream's env."""
+        self.env.close()
+
+    def _draw_here(self) -> None:
+        """Upstream makes its graphics context the current one when it makes it, and assumes that nothing else draws."""
+        context = getattr(self.env.env.sim, "_render_context_offscreen", None)
+        if self._seeing and context is not None:
+            context.gl_ctx.make_current()

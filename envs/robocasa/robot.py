@@ -1,0 +1,62 @@
+"""The robot of RoboCasa-GR1, in two channel orders."""
+
+from __future__ import annotations
+
+from ..embodiments import Channel, Embodiment
+
+#: Limits of the joints in radians, as upstream's robot has them (robosuite 1.5.1, models/assets/robots/gr1/robot.xml and
+#: grippers/fourier_left_hand.xml). Of a hand's two joints a finger, which move together, the narrower one counts.
+_ARM = {"left": ((-3, 3), (0, 3), (-3, 3), (-3, 0), (-3, 3), (-1.5, 1.5), (-1.5, 1.5))}
+_ARM["right"] = (_ARM["left"][0], (-3, 0), *_ARM["left"][2:])
+_HAND = ((0, 1.74), (0, 1.22), (0, 1.57), (0, 1.57), (0, 1.57), (0, 1.57))
+_WAIST = ((-1.05, 1.05), (-0.52, 1.22), (-0.7, 0.7))
+
+#: Upstream's name of a part to its channels: an arm from the shoulder outwards; a hand's thumb, which turns and bends, then its fingers
+#: from the index to the little one; the waist's yaw, pitch and roll.
+PARTS: dict[str, tuple[Channel, ...]] = {
+    part: tuple(
+        Channel(f"{name}_joint_{number}", "rad", "absolute", "joint", *limits) for number, limits in enumerate(joints, 1)
+    )
+    for part, name, joints in (
+        ("left_arm", "left", _ARM["left"]),
+        ("right_arm", "right", _ARM["right"]),
+        ("left_hand", "left_hand", _HAND),
+        ("right_hand", "right_hand", _HAND),
+        ("waist", "waist", _WAIST),
+    )
+}
+
+#: Order of the parts in StarVLA's checkpoints (starVLA/starVLA@0ed0aad examples/simBenchmarks/Robocasa_tabletop/train_files/
+#: data_registry/data_config.py, ``action_keys``), and in GR00T's data, whose 44 numbers also hold legs and neck, which do not move here
+#: (NVIDIA/Isaac-GR00T@16d0dae demo_data/robot_sim.PickNPlace/meta/modality.json).
+STARVLA_ORDER = ("left_arm", "right_arm", "left_hand", "right_hand", "waist")
+GR00T_ORDER = ("left_arm", "left_hand", "right_arm", "right_hand", "waist")
+
+
+def _embodiment(name: str, order: tuple[str, ...]) -> Embodiment:
+    """The robot with its parts in that order.
+
+    The state holds the joints of a hand in reverse, "to match the real robot" (upstream, robocasa/models/robots/__init__.py,
+    ``gather_robot_observations``).
+    """
+    state = [channel.name for part in order for channel in (reversed(PARTS[part]) if "hand" in part else PARTS[part])]
+    return Embodiment(
+        name=name,
+        robot_tag="Fourier GR-1 (joint control)",
+        arms="dual arms",
+        control_frequency=20.0,
+        channels=tuple(channel for part in order for channel in PARTS[part]),
+        state_layout=tuple(state),
+        cameras={"ego": "egoview"},
+        statistics_key=name,
+        waist=True,
+    )
+
+
+#: RoboCasa-GR1's robot. The paper has its arms and its size, "bimanual humanoid" (section 5.1.1) and "29-DoF whole-body" (section
+#: 5.2.2). What the 29 are and their order are those of StarVLA's checkpoints: joint angles at 20 Hz
+#: (robocasa/robocasa-gr1-tabletop-tasks@4840e67, ``control_freq``).
+ROBOCASA_GR1 = _embodiment("robocasa_gr1", STARVLA_ORDER)
+
+#: The same in the order of GR00T's data.
+ROBOCASA_GR1_GR00T = _embodiment("robocasa_gr1_gr00t", GR00T_ORDER)

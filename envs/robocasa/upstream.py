@@ -1,0 +1,182 @@
+"""Upstream's own tasks: imported with the data files at a given place, and reset by a seed."""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import io
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .. import upstream
+from ..errors import VlarigError
+from ..mujoco_shared import forget_compilation, keep_no_files, keeps_files
+from ..upstream import Patch, quiet
+
+#: Bundle of upstream's code, with its data files in the folders that it expects them in.
+BUNDLE = "robocasa_gr1"
+
+ROBOT = "GR1ArmsAndWaistFourierHands"
+
+ROBOSUITE_LOG = "robosuite_logs"
+
+_ENVS = "robocasa.utils.gym_utils.gymnasium_groot"
+_DISTRACTORS = "robocasa.environments.tabletop.tabletop_24dc"
+
+
+def import_upstream(*patches: Patch) -> Any:
+    """Upstream's module of Gymnasium envs, imported once a process; all patches where none is named.
+
+    Raises:
+        VlarigError: The bundle is not here, or the process draws hashes by chance.
+    """
+    if sys.flags.hash_randomization:
+        raise VlarigError(
+            "RoboCasa-GR1 draws what stands on a task's table by Python's hash of its name; "
+            "start the process with PYTHONHASHSEED=0, as the runtime robocasa does"
+        )
+    tree = str(upstream.assets_folder(BUNDLE, "robocasa"))
+    if tree not in sys.path:
+        sys.path.insert(0, tree)
+    return upstream.import_upstream(_ENVS, patches or PATCHES, [ROBOSUITE_LOG])
+
+
+def make_task(name: str, seeing: bool = False) -> Any:
+    """Upstream's Gymnasium env of a task, a ``GrootRoboCasaEnv``.
+
+    Args:
+        name: Upstream's name of the task.
+        seeing: Whether it draws.
+
+    Raises:
+        VlarigError: Upstream has no such task, or data files are missing.
+    """
+    envs = import_upstream()
+    if name not in envs.REGISTERED_ENVS:
+        raise VlarigError(f"upstream has no task {name!r}; run: vlarig assets verify {BUNDLE}")
+    forget_distractors()
+    with quiet(ROBOSUITE_LOG), _missing_named(name):
+        made = envs.GrootRoboCasaEnv(env_name=name, robots_name=ROBOT, enable_render=seeing)
+    forget_compilation()
+    return made
+
+
+def reset_task(env: Any, seed: int) -> dict[str, Any]:
+    """Reset upstream's env so that all that is drawn by chance comes from ``seed``; its observation.
+
+    Its own ``reset(seed)`` seeds NumPy's global generator alone, and draws from another one that each reset moves on
+    (robocasa/utils/gym_utils/gymnasium_basic.py@4840e67, ``reset``; robosuite 1.5.1, environments/base.py, ``rng``).
+    """
+    forget_distractors()
+    env.env.rng = np.random.default_rng(seed)
+    with quiet(ROBOSUITE_LOG), _missing_named(env.env.__class__.__name__):
+        observation, _ = env.reset(seed=seed)
+    forget_compilation()
+    return observation
+
+
+def forget_distractors() -> None:
+    """Put back the settings of distractors as they were imported.
+
+    They are shared by all tasks of a process, and the first task that is reset replaces "any other container" by the containers that
+    are other ones to it (tabletop_24dc.py@4840e67, ``RANDOM_DISTRACTOR_CONFIG`` and ``_get_distractor_obj_cfgs``).
+    """
+    module = sys.modules[_DISTRACTORS]
+    pristine = vars(module).setdefault("_vlarig_pristine", copy.deepcopy(module.RANDOM_DISTRACTOR_CONFIG))
+    for region, settings in copy.deepcopy(pristine).items():
+        shared = module.RANDOM_DISTRACTOR_CONFIG[region]
+        shared.clear()
+        shared.update(settings)
+
+
+@contextmanager
+def _missing_named(task: str) -> Iterator[None]:
+    """Errors for missing data files, in one sentence."""
+    try:
+        yield
+    except (FileNotFoundError, ValueError) as error:
+        if not any(words in str(error) for words in ("opening file", "not found at", "No such file", "No valid")):
+            raise
+        raise VlarigError(
+            f"the task {task!r} needs data files that are not here ({str(error).splitlines()[0]}); run: vlarig assets verify {BUNDLE}"
+        ) from None
+
+
+# The patches.
+
+
+@contextmanager
+def _robot_not_compiled() -> Iterator[None]:
+    yield
+    from robosuite.models.robots.robot_model import RobotModel
+
+    RobotModel.set_mujoco_model = lambda self, mujoco_model=None: None
+
+
+def _compiles_robot() -> bool:
+    import_upstream(NO_FILES)
+    return _sample().env.robots[0].robot_model.mujoco_model is not None
+
+
+@contextmanager
+def _no_files_beside_models() -> Iterator[None]:
+    """Reading then goes to the model itself, whose text would have been written."""
+    yield
+    from robosuite.models.objects import MujocoXMLObject
+
+    init = MujocoXMLObject.__init__
+
+    def reading(self: Any, fname: str, *args: Any, **kwargs: Any) -> None:
+        init(self, fname if os.path.exists(fname) else str(Path(fname).with_name("model.xml")), *args, **kwargs)
+
+    MujocoXMLObject.__init__ = reading
+    vars(sys.modules["robocasa.models.objects.objects"])["open"] = lambda path, mode: io.StringIO()
+
+
+def _writes_beside_models() -> bool:
+    import_upstream(NO_FILES)
+    objects = importlib.import_module("robocasa.models.objects.objects")
+    written = []
+    vars(objects)["open"] = lambda path, mode: written.append(path) or open(path, mode, encoding="utf-8")
+    _sample()
+    return bool(written)
+
+
+def _sample() -> Any:
+    return sys.modules[_ENVS].GrootRoboCasaEnv(env_name="PnPCanToDrawerClose", robots_name=ROBOT, enable_render=False)
+
+
+NO_FILES = Patch(
+    name="no decoded files are kept",
+    why="MuJoCo's compiler keeps decoded meshes and textures of all that it has compiled",
+    needed=lambda: keeps_files(lambda keeping: _made_with(() if keeping else (NO_FILES,))),
+    importing=keep_no_files,
+)
+ROBOT_ALONE = Patch(
+    name="the robot alone is not compiled",
+    why="each reset compiles the robot once more by itself, 0.7 s, for controllers that solve inverse kinematics (robosuite 1.5.1, "
+    "robots/robot.py, load_model); here joints are controlled",
+    needed=_compiles_robot,
+    importing=_robot_not_compiled,
+)
+READ_ONLY = Patch(
+    name="data files are only read",
+    why="each object's model is written beside itself, under another name, and removed when it was read, unless the process is killed "
+    "meanwhile (robocasa/models/objects/objects.py@4840e67, MJCFObject)",
+    needed=_writes_beside_models,
+    importing=_no_files_beside_models,
+)
+PATCHES = (NO_FILES, ROBOT_ALONE, READ_ONLY)
+
+
+def _made_with(patches: tuple[Patch, ...]) -> Any:
+    """A task as upstream makes it, with these patches."""
+    sys.path.insert(0, str(upstream.assets_folder(BUNDLE, "robocasa")))
+    upstream.import_upstream(_ENVS, patches, [ROBOSUITE_LOG])
+    return _sample()
