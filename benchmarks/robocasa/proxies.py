@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 import numpy as np
 
@@ -100,15 +100,13 @@ def _object_model(category: str, name: str, scale: np.ndarray) -> str:
     rng = np.random.default_rng(_number(category, name))
     colour = rng.uniform(0.15, 0.95, 3)
     half, boxes, spawns = _shape(category, rng.uniform(0.9, 1.1))
-    geoms = []
-    for number, box in enumerate(boxes):
-        place = f'type="box" size="{_numbers(np.array(box.half) / scale)}" pos="{_numbers(np.array(box.centre) / scale)}"'
-        geoms.append(f'<geom name="touch_{number}" {place} group="0" rgba="0 0 0 0"/>')
-        shown = f'group="1" contype="0" conaffinity="0" mass="1e-5" rgba="{_numbers(colour)} 1"'
-        geoms.append(f'<geom name="shown_{number}" {place} {shown}/>')
-    for number, box in enumerate(spawns):
-        place = f'type="box" size="{_numbers(np.array(box.half) / scale)}" pos="{_numbers(np.array(box.centre) / scale)}"'
-        geoms.append(f'<geom name="spawn_{number}" {place} group="1" contype="0" conaffinity="0" mass="1e-5" rgba="0 0 0 0"/>')
+    shown = f'group="1" contype="0" conaffinity="0" mass="1e-5" rgba="{_numbers(colour)} 1"'
+    geoms = [
+        f'<geom name="touch_{number}" {_placed(box, scale)} group="0" rgba="0 0 0 0"/>' for number, box in enumerate(boxes)
+    ]
+    geoms += [f'<geom name="shown_{number}" {_placed(box, scale)} {shown}/>' for number, box in enumerate(boxes)]
+    unseen = 'group="1" contype="0" conaffinity="0" mass="1e-5" rgba="0 0 0 0"'
+    geoms += [f'<geom name="spawn_{number}" {_placed(box, scale)} {unseen}/>' for number, box in enumerate(spawns)]
     size = np.array(half) / scale
     marks = {"bottom": [0, 0, -size[2]], "top": [0, 0, size[2]], "horizontal_radius": [size[0], size[1], 0]}
     sites = [
@@ -118,6 +116,11 @@ def _object_model(category: str, name: str, scale: np.ndarray) -> str:
     return '<mujoco model="{}"><asset/><worldbody><body><body name="object">\n{}\n</body>\n{}\n</body></worldbody></mujoco>\n'.format(
         category, *inside
     )
+
+
+def _placed(box: Box, scale: np.ndarray) -> str:
+    """Attributes of a geom that has the box's size and place when it has been scaled."""
+    return f'type="box" size="{_numbers(np.array(box.half) / scale)}" pos="{_numbers(np.array(box.centre) / scale)}"'
 
 
 def _shape(category: str, factor: float) -> tuple[tuple[float, float, float], list[Box], list[Box]]:
@@ -148,7 +151,7 @@ def _missing(assets: Path) -> set[Path]:
     """Meshes and textures that upstream's models, styles and code name and that are not here."""
     named = set()
     for model in assets.rglob("*.xml"):
-        for element in ElementTree.parse(model).iter():
+        for element in ET.parse(model).iter():
             name = element.get("file")
             if name:
                 named.add(Path(*(model.parent / name).parts) if ".." not in name else (model.parent / name).resolve())

@@ -33,8 +33,8 @@ FROM_TO = {
 }
 MOVING = tuple(f"PosttrainPnPNovelFrom{source}To{target}SplitA" for source, targets in FROM_TO.items() for target in targets)
 
-#: Seeds of training come after this one, those of evaluation before it.
-FIRST_TRAINING_SEED = 10_000
+#: Initial states of a task that are evaluated (StarVLA's batch_eval_args.sh); those of training come after them.
+EPISODES = 50
 
 #: Protocol to its source.
 EVALUATORS = {
@@ -47,7 +47,7 @@ EVALUATORS = {
             "examples/simBenchmarks/Robocasa_tabletop/eval_files/wrappers/multistep_wrapper.py",
             "examples/simBenchmarks/Robocasa_tabletop/eval_files/batch_eval_args.sh",
         ),
-        trials=50,
+        trials=EPISODES,
         recorded={"seed": "none: its option is not used; here an initial state is a seed"},
         remark="looks for success after each chunk alone: its wrapper keeps the last step's",
     ),
@@ -63,7 +63,7 @@ EVALUATORS = {
         repository="robocasa/robocasa-gr1-tabletop-tasks",
         commit="4840e671596f93ca03651524b9f72ffb1aadfeff",
         files=("robocasa/utils/gym_utils/gymnasium_groot.py", "robocasa/utils/gym_utils/gymnasium_basic.py"),
-        trials=50,
+        trials=EPISODES,
         remark="an env without an evaluator: it sets neither a limit, nor trials, nor the length of a chunk; these are the others'",
     ),
 }
@@ -91,14 +91,17 @@ GR00T = replace(
 ROBOCASA = replace(GR00T, name="robocasa", stop_on_success=False)
 
 
+_PLACES = {name: place for place, name in enumerate((*CLOSING, *MOVING))}
+
+
 def payload(task: Task, initial_state: int, protocol: Protocol) -> dict[str, Any]:
-    """The seed of all that a reset draws."""
-    return {"seed": initial_state}
+    """The seed of all that a reset draws; each task has seeds of its own, since equal ones draw equal objects."""
+    return {"seed": initial_state * len(_PLACES) + _PLACES[task.name]}
 
 
 def training(task: Task, number: int, protocol: Protocol) -> dict[str, Any]:
     """Seeds that no protocol evaluates."""
-    return {"seed": FIRST_TRAINING_SEED + number}
+    return payload(task, EPISODES + number, protocol)
 
 
 ROBOCASA_GR1 = Suite(
@@ -107,7 +110,7 @@ ROBOCASA_GR1 = Suite(
     adapter="vlarig.envs.robocasa.env:RobocasaEnv",
     runtime="robocasa",
     embodiment=robot.ROBOCASA_GR1,
-    tasks=tuple(Task(name, initial_states=tuple(range(50))) for name in (*CLOSING, *MOVING)),
+    tasks=tuple(Task(name, initial_states=tuple(range(EPISODES))) for name in _PLACES),
     protocols=(STARVLA, GR00T, ROBOCASA),
     source="robocasa/robocasa-gr1-tabletop-tasks@4840e67; for protocols see EVALUATORS here",
     payload=payload,
@@ -117,7 +120,15 @@ ROBOCASA_GR1 = Suite(
     footprint=Footprint(process=800, env=150, task=0),
     assets=("robocasa_gr1",),
     trial=Trial(
-        tasks=("PosttrainPnPNovelFromPlateToPlateSplitA", "PnPCanToDrawerClose", "PnPPotatoToMicrowaveClose"),
+        tasks=(
+            "PosttrainPnPNovelFromPlateToPlateSplitA",
+            "PnPCanToDrawerClose",
+            "PnPPotatoToMicrowaveClose",
+            "PnPWineToCabinetClose",
+            "PosttrainPnPNovelFromTrayToTieredshelfSplitA",
+            "PosttrainPnPNovelFromCuttingboardToBasketSplitA",
+        ),
+        steps=24,
         upstream="vlarig.envs.robocasa.evaluator:RobocasaEvaluator",
         protocols=(STARVLA, ROBOCASA),
     ),

@@ -1,8 +1,8 @@
 """robosuite 1.5's ``JOINT_POSITION`` for arms and waist, and its hands: the same torques to the last bit with less work.
 
 Upstream evaluates the joints' inertia for each part in each of a control step's 25 physics steps, and with it what only other
-controllers and observations need. The operations that are left act on arrays of the same layout, so that no rounding differs; the parity
-tests compare the states that both reach.
+controllers and observations need. The operations that are left act on arrays of the same layout, so that no rounding differs; the
+parity tests compare the states that both reach.
 
 Source: robosuite 1.5.1, ``controllers/parts/generic/joint_pos.py`` (``run_controller``), ``controllers/parts/controller.py``
 (``update``), ``robots/legged_robot.py`` (``control``), ``models/grippers/fourier_hands.py`` (``format_action``).

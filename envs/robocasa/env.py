@@ -27,6 +27,11 @@ SAMPLED_SUBSTEP = 24
 DRAWN, PICTURE = (800, 1280), (256, 256)
 
 
+#: Of a hand's eleven joints, from the thumb's turn to the little finger's tip, those that stand for the others (robocasa@4840e67,
+#: models/robots/__init__.py, ``unformat_gripper_space``).
+DRIVEN = [0, 1, 4, 6, 8, 10]
+
+
 class SharedCanvas:
     """One graphics context for all envs of a process; it holds the meshes of one scene, a hundred megabytes, at a time."""
 
@@ -72,6 +77,8 @@ class RobocasaEnv(Env):
         """Upstream's Gymnasium env of the task that was played last."""
         self.task: Any = None
         """Its task, a ``Tabletop``."""
+        self.model: Any = None
+        self.data: Any = None
         self._canvas = canvas or SharedCanvas()
 
     def sibling(self) -> RobocasaEnv:
@@ -112,7 +119,7 @@ class RobocasaEnv(Env):
             mujoco.mj_step2(self.model, self.data)
 
     def state(self) -> np.ndarray:
-        """``float32[29]``: joint angles in rad, in the order of the parts, a hand's in reverse."""
+        """``float32[29]``: joint angles in rad, in the order of an action."""
         robot, parts = self.task.robots[0], {}
         for side in ("left", "right"):
             parts[f"{side}_arm"] = self.data.qpos[robot._ref_joints_indexes_dict[side]]
@@ -147,7 +154,7 @@ class RobocasaEnv(Env):
         """Let go of upstream's env."""
         if self.upstream is not None:
             self.upstream.close()
-            self.upstream = self.task = self.model = self.data = self._control = None
+            self.upstream = self.task = self.model = self.data = None
 
 
 class RobocasaGr00tEnv(RobocasaEnv):
@@ -155,10 +162,6 @@ class RobocasaGr00tEnv(RobocasaEnv):
 
     embodiment = ROBOCASA_GR1_GR00T
     order = GR00T_ORDER
-
-
-#: Of a hand's eleven joints those that drive (robosuite 1.5.1, models/grippers/fourier_hands.py; upstream's ``unformat_gripper_space``).
-DRIVEN = [0, 1, 4, 6, 8, 10]
 
 
 def split(action: np.ndarray, order: tuple[str, ...]) -> dict[str, np.ndarray]:

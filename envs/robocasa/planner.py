@@ -1,3 +1,5 @@
+"""Plans of an expert."""
+
 from __future__ import annotations
 
 

@@ -8,11 +8,12 @@ from ..embodiments import Channel, Embodiment
 #: grippers/fourier_left_hand.xml). Of a hand's two joints a finger, which move together, the narrower one counts.
 _ARM = {"left": ((-3, 3), (0, 3), (-3, 3), (-3, 0), (-3, 3), (-1.5, 1.5), (-1.5, 1.5))}
 _ARM["right"] = (_ARM["left"][0], (-3, 0), *_ARM["left"][2:])
-_HAND = ((0, 1.74), (0, 1.22), (0, 1.57), (0, 1.57), (0, 1.57), (0, 1.57))
+_HAND = ((0, 1.57), (0, 1.57), (0, 1.57), (0, 1.57), (0, 1.22), (0, 1.74))
 _WAIST = ((-1.05, 1.05), (-0.52, 1.22), (-0.7, 0.7))
 
-#: Upstream's name of a part to its channels: an arm from the shoulder outwards; a hand's thumb, which turns and bends, then its fingers
-#: from the index to the little one; the waist's yaw, pitch and roll.
+#: Upstream's name of a part to its channels: an arm from the shoulder outwards; a hand's little finger, ring, middle and index finger,
+#: and its thumb, which bends and turns (robosuite 1.5.1, models/grippers/fourier_hands.py, ``format_action``, and the actuators of
+#: grippers/fourier_left_hand.xml); the waist's yaw, pitch and roll.
 PARTS: dict[str, tuple[Channel, ...]] = {
     part: tuple(
         Channel(f"{name}_joint_{number}", "rad", "absolute", "joint", *limits) for number, limits in enumerate(joints, 1)
@@ -34,19 +35,15 @@ GR00T_ORDER = ("left_arm", "left_hand", "right_arm", "right_hand", "waist")
 
 
 def _embodiment(name: str, order: tuple[str, ...]) -> Embodiment:
-    """The robot with its parts in that order.
-
-    The state holds the joints of a hand in reverse, "to match the real robot" (upstream, robocasa/models/robots/__init__.py,
-    ``gather_robot_observations``).
-    """
-    state = [channel.name for part in order for channel in (reversed(PARTS[part]) if "hand" in part else PARTS[part])]
+    """The robot with its parts in that order, in actions and in the state."""
+    channels = tuple(channel for part in order for channel in PARTS[part])
     return Embodiment(
         name=name,
         robot_tag="Fourier GR-1 (joint control)",
         arms="dual arms",
         control_frequency=20.0,
-        channels=tuple(channel for part in order for channel in PARTS[part]),
-        state_layout=tuple(state),
+        channels=channels,
+        state_layout=tuple(channel.name for channel in channels),
         cameras={"ego": "egoview"},
         statistics_key=name,
         waist=True,

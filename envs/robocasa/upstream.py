@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import importlib
 import io
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -38,7 +36,7 @@ def import_upstream(*patches: Patch) -> Any:
     """
     if sys.flags.hash_randomization:
         raise VlarigError(
-            "RoboCasa-GR1 draws what stands on a task's table by Python's hash of its name; "
+            "RoboCasa-GR1 draws what is put on a task's table by Python's hash of its name; "
             "start the process with PYTHONHASHSEED=0, as the runtime robocasa does"
         )
     tree = str(upstream.assets_folder(BUNDLE, "robocasa"))
@@ -133,7 +131,8 @@ def _no_files_beside_models() -> Iterator[None]:
     init = MujocoXMLObject.__init__
 
     def reading(self: Any, fname: str, *args: Any, **kwargs: Any) -> None:
-        init(self, fname if os.path.exists(fname) else str(Path(fname).with_name("model.xml")), *args, **kwargs)
+        file = Path(fname)
+        init(self, str(file if file.exists() else file.with_name("model.xml")), *args, **kwargs)
 
     MujocoXMLObject.__init__ = reading
     vars(sys.modules["robocasa.models.objects.objects"])["open"] = lambda path, mode: io.StringIO()
@@ -141,9 +140,13 @@ def _no_files_beside_models() -> Iterator[None]:
 
 def _writes_beside_models() -> bool:
     import_upstream(NO_FILES)
-    objects = importlib.import_module("robocasa.models.objects.objects")
     written = []
-    vars(objects)["open"] = lambda path, mode: written.append(path) or open(path, mode, encoding="utf-8")
+
+    def noting(path: str, mode: str) -> Any:
+        written.append(path)
+        return Path(path).open(mode, encoding="utf-8")
+
+    vars(sys.modules["robocasa.models.objects.objects"])["open"] = noting
     _sample()
     return bool(written)
 

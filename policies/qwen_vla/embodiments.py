@@ -121,7 +121,7 @@ ARX5_EEF = _manipulator(
 )
 
 #: NVIDIA's simulated GR-1 data run at 20 Hz (robocasa/robocasa-gr1-tabletop-tasks@4840e67, ``control_freq``). Table 2 lists deltas
-#: and a gripper, so this has 14 channels; the benchmark of the same robot is :data:`ROBOCASA_GR1`.
+#: and a gripper, so this has 14 channels; the benchmark of the same robot is :data:`~vlarig.envs.robocasa.robot.ROBOCASA_GR1`.
 GR1_EEF = _manipulator("gr1_eef", "Fourier GR-1", 20.0, _dual_deltas(), {"ego": "egoview"}, waist=True)
 
 #: Two six-joint arms on a wheeled base, recorded at 50 Hz by its authors (arXiv 2401.02117). Table 2
@@ -199,18 +199,6 @@ def _human_channels() -> tuple[Channel, ...]:
 #: People seen through a camera on their heads, their hands fitted with MANO: relative wrist motion and eigengrasps (section 3.2.2).
 #: 30 Hz is EgoDex's rate (arXiv 2505.11709) and that of Ego4D's videos.
 REAL_HUMAN = _manipulator("real_human", "Real Human", 30.0, _human_channels(), {"ego": "image"})
-
-#: RoboCasa-GR1's robot. The paper has its arms and its size, "bimanual humanoid" (section 5.1.1) and "29-DoF whole-body" (section
-#: 5.2.2). What the 29 are and their order are those of StarVLA's checkpoints: joint angles at 20 Hz (starVLA/starVLA@0ed0aad
-#: examples/simBenchmarks/Robocasa_tabletop; robocasa/robocasa-gr1-tabletop-tasks@4840e67).
-ROBOCASA_GR1 = _manipulator(
-    "robocasa_gr1",
-    "Fourier GR-1 (joint control)",
-    20.0,
-    (*_dual_joints_and_hands(7, 6), *_joints("waist_", 3)),
-    {"ego": "egoview"},
-    waist=True,
-)
 
 
 def _language_action_arm(name: str, robot_tag: str, joints: int) -> Embodiment:
@@ -311,7 +299,6 @@ TABLE_2: tuple[Embodiment, ...] = (
 
 #: Benchmark of the paper to the embodiment that plays it (section 5.1), where no suite here has it yet.
 BENCHMARKS: dict[str, Embodiment] = {
-    "RoboCasa-GR1": ROBOCASA_GR1,
     "R2R": VLNCE_R2R,
     "RxR": VLNCE_RXR,
 }

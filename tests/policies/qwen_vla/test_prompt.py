@@ -9,6 +9,7 @@ import pytest
 
 from vlarig.envs.embodiments import Embodiment
 from vlarig.envs.libero.robot import LIBERO_PANDA
+from vlarig.envs.robocasa.robot import ROBOCASA_GR1
 from vlarig.envs.robotwin.robot import ROBOTWIN_ALOHA
 from vlarig.envs.simpler.robot import WIDOWX_BRIDGE
 from vlarig.envs.tabletop.robot import TABLETOP_PANDA
@@ -23,7 +24,6 @@ from vlarig.policies.qwen_vla.embodiments import (
     LANGUAGE_ACTION,
     MOBILE_ALOHA_EEF,
     REAL_HUMAN,
-    ROBOCASA_GR1,
     TABLE_2,
     TIENKUNG_HAND,
     VLNCE_R2R,
@@ -33,7 +33,7 @@ from vlarig.policies.qwen_vla.prompt import VIEW_TAGS, chat_text, embodiment_pro
 GOLDEN = Path(__file__).parent / "golden"
 
 #: Benchmark to the robot that plays it: those of our suites, and the paper's others.
-ROBOTS = {"tabletop": TABLETOP_PANDA, "LIBERO": LIBERO_PANDA, "SimplerEnv": WIDOWX_BRIDGE, **BENCHMARKS}
+ROBOTS = {"tabletop": TABLETOP_PANDA, "LIBERO": LIBERO_PANDA, "SimplerEnv": WIDOWX_BRIDGE, "RoboCasa-GR1": ROBOCASA_GR1, **BENCHMARKS}
 ROBOTS |= {"RoboTwin 2.0": ROBOTWIN_ALOHA, "DOMINO": ROBOTWIN_ALOHA}
 
 #: An instruction as the benchmark gives it, and the steps that the paper predicts (16 actions, 8 waypoints: section 4.1).
