@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import copy
 import io
+import os
+import subprocess
 import sys
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.abc import MetaPathFinder
+from importlib.machinery import PathFinder
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -25,24 +31,22 @@ ROBOT = "GR1ArmsAndWaistFourierHands"
 ROBOSUITE_LOG = "robosuite_logs"
 
 _ENVS = "robocasa.utils.gym_utils.gymnasium_groot"
-_DISTRACTORS = "robocasa.environments.tabletop.tabletop_24dc"
+_GENERATED = "robocasa.environments.tabletop.tabletop_24dc"
 
 
 def import_upstream(*patches: Patch) -> Any:
     """Upstream's module of Gymnasium envs, imported once a process; all patches where none is named.
 
     Raises:
-        VlarigError: The bundle is not here, or the process draws hashes by chance.
+        VlarigError: The bundle is not here.
     """
-    if sys.flags.hash_randomization:
-        raise VlarigError(
-            "RoboCasa-GR1 draws what is put on a task's table by Python's hash of its name; "
-            "start the process with PYTHONHASHSEED=0, as the runtime robocasa does"
-        )
-    tree = str(upstream.assets_folder(BUNDLE, "robocasa"))
-    if tree not in sys.path:
-        sys.path.insert(0, tree)
+    if _tree() not in sys.path:
+        sys.path.insert(0, _tree())
     return upstream.import_upstream(_ENVS, patches or PATCHES, [ROBOSUITE_LOG])
+
+
+def _tree() -> str:
+    return str(upstream.assets_folder(BUNDLE, "robocasa"))
 
 
 def make_task(name: str, seeing: bool = False) -> Any:
@@ -85,7 +89,7 @@ def forget_distractors() -> None:
     They are shared by all tasks of a process, and the first task that is reset replaces "any other container" by the containers that
     are other ones to it (tabletop_24dc.py@4840e67, ``RANDOM_DISTRACTOR_CONFIG`` and ``_get_distractor_obj_cfgs``).
     """
-    module = sys.modules[_DISTRACTORS]
+    module = sys.modules[_GENERATED]
     pristine = vars(module).setdefault("_vlarig_pristine", copy.deepcopy(module.RANDOM_DISTRACTOR_CONFIG))
     for region, settings in copy.deepcopy(pristine).items():
         shared = module.RANDOM_DISTRACTOR_CONFIG[region]
@@ -107,6 +111,47 @@ def _missing_named(task: str) -> Iterator[None]:
 
 
 # The patches.
+
+
+@contextmanager
+def _names_not_hashed() -> Iterator[None]:
+    """The module that generates the tasks gets a ``hash`` and a ``set`` of its own while it is executed."""
+
+    class Finder(MetaPathFinder):
+        def find_spec(self, fullname: str, path: Any, target: Any = None) -> Any:
+            if fullname != _GENERATED:
+                return None
+            spec = PathFinder.find_spec(fullname, path)
+            assert spec is not None
+            assert spec.loader is not None
+            execute = spec.loader.exec_module
+            own = {"hash": lambda name: zlib.crc32(name.encode()), "set": dict.fromkeys}
+
+            def exec_module(module: ModuleType) -> None:
+                vars(module).update(own)
+                execute(module)
+                for name in own:
+                    del vars(module)[name]
+
+            vars(spec.loader)["exec_module"] = exec_module
+            return spec
+
+    finder = Finder()
+    sys.meta_path.insert(0, finder)
+    yield
+    sys.meta_path.remove(finder)
+
+
+def _draws_by_hash() -> bool:
+    code = (
+        f"import sys; sys.path.insert(0, {_tree()!r}); import {_GENERATED} as made; sys.stderr.write(repr(made.base_obj_cats))"
+    )
+    said = set()
+    for seed in "12":
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+        said.add(done.stderr.splitlines()[-1])
+    return len(said) == 2
 
 
 @contextmanager
@@ -175,11 +220,17 @@ READ_ONLY = Patch(
     needed=_writes_beside_models,
     importing=_no_files_beside_models,
 )
-PATCHES = (NO_FILES, ROBOT_ALONE, READ_ONLY)
+NAMES = Patch(
+    name="tasks do not depend on the process",
+    why="what is put on the table of a task, and in which order kinds of objects are drawn from, follows from Python's hash of its "
+    "name and from the order of sets, which differ from process to process (tabletop_24dc.py@4840e67, generate_task_classes)",
+    needed=_draws_by_hash,
+    importing=_names_not_hashed,
+)
+PATCHES = (NO_FILES, ROBOT_ALONE, READ_ONLY, NAMES)
 
 
 def _made_with(patches: tuple[Patch, ...]) -> Any:
     """A task as upstream makes it, with these patches."""
-    sys.path.insert(0, str(upstream.assets_folder(BUNDLE, "robocasa")))
-    upstream.import_upstream(_ENVS, patches, [ROBOSUITE_LOG])
+    import_upstream(*patches)
     return _sample()
