@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING, Any, Optional
+from typing import TYPE_CHECKING, Optional
 
 import mujoco
 import numpy as np
@@ -33,18 +33,18 @@ CLOSED = np.array([1.3, 1.3, 1.3, 1.3, 0.6, 1.6])
 GRASP = np.array([-0.012, -0.066, 0.045])
 
 #: How far above the table's things a hand travels, in m, and how far it withdraws: upstream's check wants it 0.25 m away.
-TRAVEL, RETREAT = 0.16, np.array([0.0, -0.22, 0.3])
+TRAVEL, RETREAT = np.array([0.0, 0.0, 0.16]), np.array([0.0, -0.22, 0.3])
 
 #: Differences from GRASP that are tried, in m, after grasps along each of the object's sides.
-SHIFTS = ((0.0, 0.0), (0.0, -0.012), (0.0, 0.012), (-0.012, 0.0))
+SHIFTS = np.array([[0.0, 0.0, 0.0], [0.0, -0.012, 0.0], [0.0, 0.012, 0.0], [-0.012, 0.0, 0.0]])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Grasp:
     """A way to grasp: angle of the fingers about the vertical from the robot's front, in rad, and a shift from :data:`GRASP`."""
 
     turn: float
-    shift: tuple[float, float]
+    shift: np.ndarray
 
 
 class Planner:
@@ -89,7 +89,7 @@ class Planner:
         """Angles of the joints that bring the grip site there, by damped least squares, and how far they miss, in m and rad."""
         model, data = self.model, self.scratch
         angles, low, high = first.copy(), *model.jnt_range[self.joints].T
-        jacobian = np.zeros((6, model.nv))
+        jacobian, error = np.zeros((6, model.nv)), np.zeros(6)
         data.qpos[:] = self.data.qpos
         for _ in range(150):
             data.qpos[self.joints] = angles
@@ -148,18 +148,18 @@ class Planner:
         forward = np.array([-np.sin(grasp.turn), np.cos(grasp.turn), 0.0])
         down = np.array([0.0, 0.0, -1.0])
         rotation = np.stack([np.cross(-forward, down), -forward, down], axis=1)
-        inside = self.mirror * (GRASP + [*grasp.shift, 0.0])
+        inside = self.mirror * (GRASP + grasp.shift)
         origin = self.place("obj")
-        at = origin + [0, 0, self.top("obj")] - rotation @ inside
+        at = origin - self.top("obj") * down - rotation @ inside
         self.hand(OPEN)
-        if not (self.reach(at + [0, 0, TRAVEL], rotation) and self.reach(at, rotation)):
+        if not (self.reach(at + TRAVEL, rotation) and self.reach(at, rotation)):
             return False
         self.hand(CLOSED)
-        if not self.reach(at + [0, 0, TRAVEL], rotation) or self.place("obj")[2] < origin[2] + TRAVEL / 2:
+        if not self.reach(at + TRAVEL, rotation) or self.place("obj")[2] < origin[2] + TRAVEL[2] / 2:
             return False
         held = self.data.site_xpos[self.site] - self.place("obj")
-        goal = self.place("container") + [0, 0, self.top("container") + self.top("obj") + 0.01]
-        above = goal + held + [0, 0, 0.06]
+        goal = self.place("container") - (self.top("container") + self.top("obj") + 0.01) * down
+        above = goal + held - 0.06 * down
         if not (self.reach(above, rotation, 2 * MOVE) and self.reach(goal + held, rotation, MOVE)):
             return False
         self.hand(OPEN)

@@ -8,13 +8,13 @@ import os
 import subprocess
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.abc import MetaPathFinder
 from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Optional
 
 import numpy as np
 
@@ -34,15 +34,15 @@ _ENVS = "robocasa.utils.gym_utils.gymnasium_groot"
 _GENERATED = "robocasa.environments.tabletop.tabletop_24dc"
 
 
-def import_upstream(*patches: Patch) -> Any:
-    """Upstream's module of Gymnasium envs, imported once a process; all patches where none is named.
+def import_upstream(patches: Optional[Sequence[Patch]] = None) -> Any:
+    """Upstream's module of Gymnasium envs, imported once a process, with all patches where none are given.
 
     Raises:
         VlarigError: The bundle is not here.
     """
     if _tree() not in sys.path:
         sys.path.insert(0, _tree())
-    return upstream.import_upstream(_ENVS, patches or PATCHES, [ROBOSUITE_LOG])
+    return upstream.import_upstream(_ENVS, PATCHES if patches is None else patches, [ROBOSUITE_LOG])
 
 
 def _tree() -> str:
@@ -163,7 +163,7 @@ def _robot_not_compiled() -> Iterator[None]:
 
 
 def _compiles_robot() -> bool:
-    import_upstream(NO_FILES)
+    import_upstream([NO_FILES])
     return _sample().env.robots[0].robot_model.mujoco_model is not None
 
 
@@ -184,7 +184,7 @@ def _no_files_beside_models() -> Iterator[None]:
 
 
 def _writes_beside_models() -> bool:
-    import_upstream(NO_FILES)
+    import_upstream([NO_FILES])
     written = []
 
     def noting(path: str, mode: str) -> Any:
@@ -232,5 +232,5 @@ PATCHES = (NO_FILES, ROBOT_ALONE, READ_ONLY, NAMES)
 
 def _made_with(patches: tuple[Patch, ...]) -> Any:
     """A task as upstream makes it, with these patches."""
-    import_upstream(*patches)
+    import_upstream(patches)
     return _sample()
