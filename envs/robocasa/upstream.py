@@ -20,7 +20,7 @@ import numpy as np
 
 from .. import upstream
 from ..errors import VlarigError
-from ..mujoco_shared import forget_compilation, keep_no_files, keeps_files
+from ..mujoco_shared import forget_compilation
 from ..upstream import Patch, quiet
 
 #: Bundle of upstream's code, with its data files in the folders that it expects them in.
@@ -163,7 +163,7 @@ def _robot_not_compiled() -> Iterator[None]:
 
 
 def _compiles_robot() -> bool:
-    import_upstream([NO_FILES])
+    import_upstream([])
     return _sample().env.robots[0].robot_model.mujoco_model is not None
 
 
@@ -184,7 +184,7 @@ def _no_files_beside_models() -> Iterator[None]:
 
 
 def _writes_beside_models() -> bool:
-    import_upstream([NO_FILES])
+    import_upstream([])
     written = []
 
     def noting(path: str, mode: str) -> Any:
@@ -200,12 +200,6 @@ def _sample() -> Any:
     return sys.modules[_ENVS].GrootRoboCasaEnv(env_name="PnPCanToDrawerClose", robots_name=ROBOT, enable_render=False)
 
 
-NO_FILES = Patch(
-    name="no decoded files are kept",
-    why="MuJoCo's compiler keeps decoded meshes and textures of all that it has compiled",
-    needed=lambda: keeps_files(lambda keeping: _made_with(() if keeping else (NO_FILES,))),
-    importing=keep_no_files,
-)
 ROBOT_ALONE = Patch(
     name="the robot alone is not compiled",
     why="each reset compiles the robot once more by itself, 0.7 s, for controllers that solve inverse kinematics (robosuite 1.5.1, "
@@ -227,10 +221,4 @@ NAMES = Patch(
     needed=_draws_by_hash,
     importing=_names_not_hashed,
 )
-PATCHES = (NO_FILES, ROBOT_ALONE, READ_ONLY, NAMES)
-
-
-def _made_with(patches: tuple[Patch, ...]) -> Any:
-    """A task as upstream makes it, with these patches."""
-    import_upstream(patches)
-    return _sample()
+PATCHES = (ROBOT_ALONE, READ_ONLY, NAMES)

@@ -19,7 +19,7 @@ from ..locking import one_at_a_time
 from .check import Contents, check_files
 from .fetch import Watch, download_files
 from .folder import made_whole
-from .spec import BundleSpec, bundle_names, load_bundle
+from .spec import UNKNOWN, BundleSpec, bundle_names, load_bundle
 from .unpack import assemble, assembled_name, find_archive, unpack, unpacked_name
 
 Report = Callable[[str], None]
@@ -217,7 +217,7 @@ def fetch_bundle(
 
 
 def _official(spec: BundleSpec, folder: Path) -> bool:
-    return folder.is_dir() and check_files(spec, folder).official == len(spec.files)
+    return folder.is_dir() and check_files(spec, folder).official == sum(blob != UNKNOWN for blob in spec.files.values())
 
 
 def _given_folder() -> Path | None:

@@ -8,7 +8,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from ...envs.errors import VlarigError
-from .spec import BundleSpec, File
+from .spec import UNKNOWN, BundleSpec, File
 
 #: File in a folder that was put together from parts: the stand-ins that were made for what the parts lack, as a bundle lists files.
 MADE = "stand_ins.txt"
@@ -21,6 +21,7 @@ class Contents:
     Attributes:
         official: How many files hold what upstream's hold.
         stand_ins: Paths of the files that hold a known replacement.
+        unverified: Paths of the files whose official content is not known here.
         corrupt: Paths of the files that hold anything else.
         missing: Paths of the files that are not there, nor a replacement that lies elsewhere.
         note: What stand-ins change, in a few words.
@@ -29,6 +30,7 @@ class Contents:
 
     official: int
     stand_ins: tuple[str, ...]
+    unverified: tuple[str, ...]
     corrupt: tuple[str, ...]
     missing: tuple[str, ...]
     note: str
@@ -37,11 +39,11 @@ class Contents:
     @property
     def total(self) -> int:
         """How many files the bundle must have."""
-        return self.official + len(self.stand_ins) + len(self.corrupt) + len(self.missing)
+        return self.official + sum(map(len, (self.stand_ins, self.unverified, self.corrupt, self.missing)))
 
     @property
     def whole(self) -> bool:
-        """Whether every file is there, official or a known stand-in."""
+        """Whether every file is there, and none is known to be wrong."""
         return not (self.corrupt or self.missing)
 
     @property
@@ -49,7 +51,14 @@ class Contents:
         """The kind of files in a few words; begins with ``official`` where there is nothing else."""
         if self.official == self.total:
             return f"official, {self.total} files"
-        return f"{len(self.stand_ins)} of {self.total} files are stand-ins for the official ones ({self.note})"
+        said = []
+        if self.stand_ins:
+            said.append(f"{len(self.stand_ins)} of {self.total} files are stand-ins for the official ones ({self.note})")
+        if self.unverified:
+            said.append(
+                f"{len(self.unverified)} of {self.total} files are not compared with the official ones, which have no checksum"
+            )
+        return "; ".join(said)
 
     @property
     def identity(self) -> str:
@@ -67,11 +76,13 @@ def check_files(spec: BundleSpec, folder: Path) -> Contents:
     official = {path for path, file in found.items() if file == (path, spec.files[path])}
     known = {**spec.stand_ins, **_made(spec, folder)}
     stand_ins = {path for path in found.keys() - official if found[path] == known.get(path)}
-    corrupt = found.keys() - official - stand_ins
+    unverified = {path for path in found.keys() - stand_ins if spec.files[path] == UNKNOWN}
+    corrupt = found.keys() - official - stand_ins - unverified
     lines = "".join(f"{blob}  {path}\n" for path, blob in sorted(found.values()))
     return Contents(
         official=len(official),
         stand_ins=tuple(sorted(found[path].path for path in stand_ins)),
+        unverified=tuple(sorted(unverified)),
         corrupt=tuple(sorted(found[path].path for path in corrupt)),
         missing=tuple(sorted(spec.files.keys() - found.keys())),
         note=spec.stand_ins_note,

@@ -16,7 +16,7 @@ from typing import IO, Any
 
 from ...envs.errors import VlarigError
 from .check import content_id
-from .spec import BundleSpec, Source
+from .spec import UNKNOWN, BundleSpec, Source
 from .unpack import DAMAGED
 
 #: Seconds without a byte after which a download is given up.
@@ -43,7 +43,7 @@ def download_files(spec: BundleSpec, urls: Sequence[str], folder: Path, report: 
     """
     files = received = 0
     for source, url in zip(spec.sources, urls, strict=True):
-        owed = {origin: path for path in spec.files if (origin := source.origin(path))}
+        owed = {origin: path for path, blob in spec.files.items() if blob != UNKNOWN and (origin := source.origin(path))}
         report(f"downloading {len(owed)} files of {spec.name!r} from {url} (licence: {source.licence})")
 
         def add(new_files: int, new: int, files: int = files, received: int = received) -> None:

@@ -53,12 +53,17 @@ class File(NamedTuple):
     blob: str
 
 
+#: The official content of a file or folder of which upstream publishes no checksum.
+UNKNOWN = "-"
+
+
 @dataclass(frozen=True)
 class BundleSpec:
     """A bundle of data files, read from a plug-in's ``<name>.toml``, with ``<name>.txt`` beside it.
 
     Contents are identified by git's blob ids or by SHA-256, in hex, so upstream's own repositories say what is official, file by file.
-    A path that ends with ``/`` is a folder, whose content is everything below it.
+    A path that ends with ``/`` is a folder, whose content is everything below it. Where upstream publishes no checksum, the content is
+    :data:`UNKNOWN`: whatever is there is taken as it is, and no file of it is downloaded.
 
     Attributes:
         name: Name of the bundle.

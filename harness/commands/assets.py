@@ -102,7 +102,8 @@ def show_contents(state: assets.AssetState) -> None:
     screen.print(f"  {contents.official} of {contents.total} files are official")
     note = f", {contents.note}" if contents.note else ""
     for paths, what in (
-        (contents.stand_ins, f"stand-ins{note}"), (contents.missing, "missing"), (contents.corrupt, "corrupt")
+        (contents.stand_ins, f"stand-ins{note}"), (contents.unverified, "of which upstream publishes no checksum"),
+        (contents.missing, "missing"), (contents.corrupt, "corrupt"),
     ):  # fmt: skip
         if paths:
             screen.print(f"  {len(paths)} {what}:")

@@ -848,6 +848,26 @@ def test_a_bundle_is_put_together_from_parts_and_completed_by_stand_ins(home, gi
     assert assets.find_bundle("toys").folder != bundle.folder
 
 
+@pytest.mark.usefixtures("by_folder")
+def test_what_has_no_published_checksum_is_taken_as_it_is_and_said_so(home, server, given, capsys):
+    """And no download gets it."""
+    listing = asset_spec.bundle_files()["toys"].with_suffix(".txt")
+    listing.write_text(f"{folder_id(BOWLS, 'meshes')}  meshes/\n-  initial_states/\n")
+    bundle = put(given / "toys")
+    said = "1 of 2 files are not compared with the official ones, which have no checksum"
+    assert assets.find_bundle("toys").identity.startswith(f"{said}; sha256 ")
+    before = assets.find_bundle("toys").identity
+    (bundle / "initial_states" / "more").write_text("of another version")
+    assert before != assets.find_bundle("toys").identity
+    assert cli.main(["assets", "verify", "toys"]) == 0
+    assert "1 of which upstream publishes no checksum:" in capsys.readouterr().out
+    shutil.rmtree(bundle)
+    server.pages["/toys.tar.gz"] = (packed({f"sim/data/{path}": body for path, body in BOWLS.items()}, "Toys-1/"), None)
+    assets.fetch_bundle("toys", [server.url("/toys.tar.gz")])
+    with pytest.raises(VlarigError, match=r"not whole: 1 file is missing \(initial_states/\)"):
+        assets.find_bundle("toys")
+
+
 # The bundles in this repository.
 
 
@@ -860,14 +880,15 @@ def test_the_bundles_that_we_ship_are_whole(name):
     assert len(set(origins)) == len(origins) == len(spec.files), "each file comes from one place, no two from the same"
     replacements = list(spec.stand_ins.values())
     contents = [*spec.files.values(), *(file.blob for file in replacements)]
-    assert all(len(content) in (40, 64) and int(content, 16) for content in contents)
-    assert all(len(content) == 64 for path, content in spec.files.items() if path.endswith("/"))
+    known = [content for content in contents if content != asset_spec.UNKNOWN]
+    assert all(len(content) in (40, 64) and int(content, 16) for content in known)
+    assert all(len(content) in (1, 64) for path, content in spec.files.items() if path.endswith("/"))
     assert bool(spec.complete) <= bool(spec.parts)
     paths = [*spec.files, *(file.path for file in replacements)]
     assert not [path for path in paths if path.startswith("/") or ".." in path or path != path.strip()]
     assert all(spec.files[path] != file.blob for path, file in spec.stand_ins.items())
     assert not [file for path, file in spec.stand_ins.items() if file.path != path and file.path in spec.files]
-    assert bool(spec.stand_ins) == bool(spec.stand_ins_note)
+    assert bool(spec.stand_ins or spec.complete) == bool(spec.stand_ins_note)
 
 
 def test_stand_ins_of_libero_are_pictures_and_visual_meshes_alone():
