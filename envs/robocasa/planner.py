@@ -48,15 +48,13 @@ class Grasp:
 
 
 class Planner:
-    """Plans with one hand of an env that has just begun an episode."""
+    """Plans with one hand, ``right`` or ``left``, of an env that has just begun an episode."""
 
-    def __init__(self, env: RobocasaEnv) -> None:
+    def __init__(self, env: RobocasaEnv, side: str) -> None:
         self.env, self.task = env, env.task
         self.model, self.data = env.model, env.data
         robot = self.task.robots[0]
-        here = self.place("obj")
-        self.side = min(("right", "left"), key=lambda side: np.linalg.norm(self.data.site_xpos[robot.eef_site_id[side]] - here))
-        self.site = robot.eef_site_id[self.side]
+        self.side, self.site = side, robot.eef_site_id[side]
         self.mirror = np.array([1.0 if self.side == "right" else -1.0, 1.0, 1.0])
         moved = [*robot._ref_joints_indexes_dict[self.side], *robot._ref_joints_indexes_dict["torso"]]
         self.joints = np.array(moved)
@@ -65,6 +63,10 @@ class Planner:
         self.start = env.state().astype(np.float64)
         self.row = self.start.copy()
         self.rows: list[np.ndarray] = []
+
+    def way(self) -> float:
+        """How far the hand is from the object and from the container together, in m; the idle hand must be far from both."""
+        return sum(float(np.linalg.norm(self.data.site_xpos[self.site] - self.place(name))) for name in ("obj", "container"))
 
     def place(self, name: str) -> np.ndarray:
         """Where an object is, in the world, in m."""
@@ -175,7 +177,8 @@ def plan(env: RobocasaEnv) -> Optional[np.ndarray]:
     task = env.task
     if "container" not in task.objects:
         return None
-    planner, kept, qpos = Planner(env), integration_state(env.model, env.data), env._qpos
+    planners = sorted((Planner(env, side) for side in ("right", "left")), key=Planner.way)
+    kept, qpos = integration_state(env.model, env.data), env._qpos
 
     def put_back() -> None:
         mujoco.mj_setState(env.model, env.data, kept, mujoco.mjtState.mjSTATE_INTEGRATION.value)
@@ -184,10 +187,11 @@ def plan(env: RobocasaEnv) -> Optional[np.ndarray]:
         env._qpos = qpos
 
     try:
-        for grasp in planner.grasps():
-            if planner.attempt(grasp):
-                return np.array(planner.rows, np.float32)
-            put_back()
+        for planner in planners:
+            for grasp in list(planner.grasps()):
+                if planner.attempt(grasp):
+                    return np.array(planner.rows, np.float32)
+                put_back()
         return None
     finally:
         put_back()

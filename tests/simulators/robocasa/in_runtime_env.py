@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
@@ -245,3 +246,20 @@ def test_missing_objects_are_named(env: RobocasaEnv) -> None:
 def test_an_unknown_task_is_named(env: RobocasaEnv) -> None:
     with pytest.raises(VlarigError, match=r"upstream has no task 'Nothing'"):
         make_task("Nothing")
+
+
+@pytest.mark.parametrize("suite", [ROBOCASA_GR1, ROBOCASA_GR1_GR00T])
+def test_the_experts_plan_solves_the_task_and_asking_for_it_changes_nothing(suite: Any) -> None:
+    """In both channel orders; hands that do what they did before the plan succeed nowhere."""
+    player = RobocasaEnv() if suite is ROBOCASA_GR1 else RobocasaGr00tEnv()
+    begun = episode(number=2, suite=suite)
+    begun = replace(begun, protocol=replace(begun.protocol, n_action_steps=720))
+    snapshot = player.open(begun, Needs(images=False, privileged=True))
+    rows = snapshot.privileged["plan"]
+    planned = player.step_chunk(rows)
+    assert planned.snapshot.outcome.first
+    assert not player.open(begun, BLIND).privileged
+    assert player.step_chunk(rows).snapshot.state_digest == planned.snapshot.state_digest
+    player.open(begun, BLIND)
+    assert not player.step_chunk(hold(player, 300)).snapshot.outcome.first
+    player.close()
