@@ -29,7 +29,7 @@ class Part:
 
     Attributes:
         dofs: Its joints among all, which are neighbours.
-        position: Joint angles, ``float64[n]``, in rad.
+        position: Joint angles, ``float64[joints]``, in rad.
         velocity: Their velocities, in rad/s.
         bias: Gravity and Coriolis torques, in Nm.
         command: The actuators' commands.

@@ -144,7 +144,7 @@ class RobocasaEnv(Env):
         return np.concatenate([integration_state(self.model, self.data), self._shapes])
 
     def privileged(self) -> dict[str, np.ndarray]:
-        """``plan``, ``float32[steps, 29]``, at an episode's start: steps that solve the task, or one that stays, where none are found."""
+        """``plan``, ``float32[steps, 29]``, at an episode's start: steps that solve the task, or one that stays where it is."""
         if self._step or self.episode is None:
             return {}
         rows = plan(self)
