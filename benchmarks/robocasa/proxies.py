@@ -83,8 +83,8 @@ def _objects(file: Path) -> list[tuple[str, str, list[float], str]]:
         for registry in REGISTRIES:
             if registry in settings:
                 scale = settings[registry].get("scale", 1.0)
-                for place in settings[registry].get("model_folders", [f"{registry}/{category}"]):
-                    found.append((category, registry, list(np.broadcast_to(scale, 3)), place))
+                places = settings[registry].get("model_folders", [f"{registry}/{category}"])
+                found += [(category, registry, list(np.broadcast_to(scale, 3)), place) for place in places]
     return found
 
 

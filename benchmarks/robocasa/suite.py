@@ -116,7 +116,7 @@ ROBOCASA_GR1 = Suite(
     payload=payload,
     training=training,
     # An episode may begin with an expert's plan, which is tried in the simulation.
-    patience=Patience(reset=300.0, step=60.0),
+    patience=Patience(reset=600.0),
     footprint=Footprint(process=800, env=150, task=0),
     assets=("robocasa_gr1",),
     trial=Trial(

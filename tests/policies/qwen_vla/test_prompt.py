@@ -33,7 +33,13 @@ from vlarig.policies.qwen_vla.prompt import VIEW_TAGS, chat_text, embodiment_pro
 GOLDEN = Path(__file__).parent / "golden"
 
 #: Benchmark to the robot that plays it: those of our suites, and the paper's others.
-ROBOTS = {"tabletop": TABLETOP_PANDA, "LIBERO": LIBERO_PANDA, "SimplerEnv": WIDOWX_BRIDGE, "RoboCasa-GR1": ROBOCASA_GR1, **BENCHMARKS}
+ROBOTS = {
+    "tabletop": TABLETOP_PANDA,
+    "LIBERO": LIBERO_PANDA,
+    "SimplerEnv": WIDOWX_BRIDGE,
+    "RoboCasa-GR1": ROBOCASA_GR1,
+    **BENCHMARKS,
+}
 ROBOTS |= {"RoboTwin 2.0": ROBOTWIN_ALOHA, "DOMINO": ROBOTWIN_ALOHA}
 
 #: An instruction as the benchmark gives it, and the steps that the paper predicts (16 actions, 8 waypoints: section 4.1).
