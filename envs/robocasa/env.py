@@ -12,7 +12,7 @@ from ..errors import VlarigError
 from ..mujoco_shared import Canvas, integration_state
 from .control import JointController
 from .planner import plan
-from .robot import GR00T_ORDER, PARTS, ROBOCASA_GR1, ROBOCASA_GR1_GR00T, STARVLA_ORDER
+from .robot import GR00T_ORDER, ROBOCASA_GR1, ROBOCASA_GR1_GR00T, STARVLA_ORDER, split
 from .upstream import PATCHES, make_task, reset_task
 
 #: Physics steps of 2 ms in a control step of 50 ms (robosuite 1.5.1, macros.py; upstream's 20 Hz).
@@ -162,9 +162,3 @@ class RobocasaGr00tEnv(RobocasaEnv):
 
     embodiment = ROBOCASA_GR1_GR00T
     order = GR00T_ORDER
-
-
-def split(action: np.ndarray, order: tuple[str, ...]) -> dict[str, np.ndarray]:
-    """The numbers of each part of the robot."""
-    ends = np.cumsum([len(PARTS[part]) for part in order])[:-1]
-    return dict(zip(order, np.split(action, ends)))

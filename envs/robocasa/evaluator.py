@@ -15,8 +15,8 @@ from ..api import Episode
 from ..mujoco_shared import bare_steps, integration_state
 from ..parity import Upstream, Verdict
 from ..upstream import quiet
-from .env import SUBSTEPS, RobocasaEnv, split
-from .robot import STARVLA_ORDER
+from .env import SUBSTEPS, RobocasaEnv
+from .robot import STARVLA_ORDER, split
 from .upstream import ROBOSUITE_LOG, make_task, reset_task
 
 VIEW = "video.ego_view_bg_crop_pad_res256_freq20"

@@ -15,7 +15,7 @@ import mujoco
 import numpy as np
 
 from ..mujoco_shared import integration_state
-from .robot import PARTS
+from .robot import split
 
 if TYPE_CHECKING:
     from .env import RobocasaEnv
@@ -80,7 +80,7 @@ class Planner:
         """Ways to grasp, with fingers across the object's shorter side and near the robot's front first."""
         quaternion = self.data.xquat[self.task.obj_body_id["obj"]]
         yaw = 2 * np.arctan2(quaternion[3], quaternion[0])
-        sizes = self.model.geom_size[[self.model.geom("obj_touch_0").id]][0]
+        sizes = np.ptp(self.task.objects["obj"].get_bbox_points(), axis=0) / 2
         turns = [yaw + quarter * np.pi / 2 for quarter in range(4) if sizes[(quarter + 1) % 2] < 0.036]
         turns = sorted(
             ((turn + np.pi) % (2 * np.pi) - np.pi for turn in turns), key=lambda turn: abs(turn - 0.3 * self.mirror[0])
@@ -120,13 +120,7 @@ class Planner:
 
     def set_part(self, row: np.ndarray, part: str, numbers: np.ndarray) -> np.ndarray:
         """The step with other numbers for a part."""
-        changed, first = row.copy(), 0
-        for name in self.env.order:
-            size = len(PARTS[name])
-            if name == part:
-                changed[first : first + size] = numbers
-            first += size
-        return changed
+        return np.concatenate(list({**split(row, self.env.order), part: numbers}.values()))
 
     def reach(self, position: np.ndarray, rotation: np.ndarray, steps: int = MOVE) -> bool:
         """Bring the grip site there; whether it can be."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from ..embodiments import Channel, Embodiment
 
 #: Limits of the joints in radians, as upstream's robot has them (robosuite 1.5.1, models/assets/robots/gr1/robot.xml and
@@ -57,3 +59,9 @@ ROBOCASA_GR1 = _embodiment("robocasa_gr1", STARVLA_ORDER)
 
 #: The same in the order of GR00T's data.
 ROBOCASA_GR1_GR00T = _embodiment("robocasa_gr1_gr00t", GR00T_ORDER)
+
+
+def split(action: np.ndarray, order: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """The numbers of each part of the robot."""
+    ends = np.cumsum([len(PARTS[part]) for part in order])[:-1]
+    return dict(zip(order, np.split(action, ends)))
