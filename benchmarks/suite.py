@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -98,6 +99,21 @@ class Preparation:
 
 
 @dataclass(frozen=True)
+class ReadStates:
+    """Initial states out of data files.
+
+    Attributes:
+        states: Task to its initial states, each with what its payload gets.
+        training: As :attr:`Suite.training`, out of the files for training; ``None`` where these are not there.
+        note: What is remarkable about the files, such as that they are not the official ones.
+    """
+
+    states: Mapping[str, Mapping[int, dict[str, Any]]]
+    training: Callable[[Task, int, Protocol], dict[str, Any]] | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
 class Suite:
     """A benchmark that can be swept.
 
@@ -121,13 +137,17 @@ class Suite:
             suite has no words for it.
         preparation: How initial states are found beforehand; ``None`` where they are known. The payload of an episode then holds
             what was found, beside what ``payload`` gives.
-        prepared: Task to its initial states that were found, each with what was found for it; set by ``vlarig``.
+        read_states: Reads the initial states from the data files, where these alone know them, given the folder of each bundle by
+            name. Its tasks have none before.
+        prepared: Task to its initial states that were found or read, each with what was found for it; set by ``vlarig``.
         patience: How long its simulator may take for things.
         footprint: Memory that its simulator takes.
         assets: Names of the asset bundles that the simulator reads; the adapter finds the folder of a bundle ``name`` in the
             environment variable ``VLARIG_ASSETS_<NAME>``.
         note: Note beside every number of the suite; empty where its definitions are a published benchmark's own.
         trial: What tests and measurements play of it.
+        walks: What the ways of its robot are demonstrations of, one of the kinds of navigation data (paper, section 3.2.4): its
+            recordings are walks. Empty for a robot that does not only move about.
     """
 
     name: str
@@ -143,18 +163,20 @@ class Suite:
     assorted: Callable[[np.random.Generator], dict[str, Any]] | None = None
     describer: Describer | None = None
     preparation: Preparation | None = None
+    read_states: Callable[[Mapping[str, Path]], ReadStates] | None = None
     prepared: Mapping[str, Mapping[int, dict[str, Any]]] | None = None
     patience: Patience = Patience()
     footprint: Footprint = Footprint()
     assets: tuple[str, ...] = ()
     note: str = ""
     trial: Trial = field(default_factory=Trial)
+    walks: str = ""
 
     def __post_init__(self) -> None:
         if not self.tasks or not self.protocols:
             raise ValueError(f"suite {self.name!r} has no {'protocol' if self.tasks else 'task'}; give it one or more")
         for task in self.tasks:
-            if not task.initial_states:
+            if not (task.initial_states or self.read_states):
                 raise ValueError(f"task {task.name!r} of suite {self.name!r} has no initial states; give it one or more")
 
     def task(self, name: str) -> Task:
@@ -195,6 +217,8 @@ class Suite:
         episodes = []
         for task in chosen:
             initial_states = task.initial_states_of(resolved)
+            if not initial_states:  # the protocol plays other tasks
+                continue
             for index in range(len(initial_states) * resolved.repeats if per_task is None else per_task):
                 repeat, place = divmod(index, len(initial_states))
                 episodes.append(self.episode(task, initial_states[place], repeat, resolved))

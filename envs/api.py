@@ -32,6 +32,7 @@ from .snapshot import (
     Outcome,
     Snapshot,
     StepResult,
+    frames_shown,
     observation_space,
     observe,
     snapshot_info,
@@ -142,6 +143,14 @@ class Env(gymnasium.Env[Observation, np.ndarray], ABC):
         """
         return []
 
+    def recorded_state(self) -> np.ndarray:
+        """What a recording keeps beside each frame, float32: the robot's state, or a walker's pose from where it began."""
+        return self.state()
+
+    def film_views(self) -> dict[str, np.ndarray]:
+        """Further pictures of this moment for a film, by name, ``uint8[height, width, 3]`` of one size throughout an episode."""
+        return {}
+
     def metrics(self) -> dict[str, float]:
         """The benchmark's own measures of the episode so far."""
         return {}
@@ -173,11 +182,13 @@ class Env(gymnasium.Env[Observation, np.ndarray], ABC):
         self.episode = episode
         self._cameras = episode.protocol.cameras
         self._needs = needs
+        self._keeps_history = needs.images and episode.protocol.history > 1
         self._outcome = Outcome()
         self._over = True  # until it has begun
         self._step = 0
         self._primitives = 0
         self._frames: list[tuple[int, dict[str, np.ndarray]]] = []
+        self._history: list[dict[str, np.ndarray]] = []
         self._states: list[np.ndarray] = []
         self._state_hash = hashlib.sha256()
         self._image_hash = hashlib.sha256()
@@ -211,7 +222,7 @@ class Env(gymnasium.Env[Observation, np.ndarray], ABC):
                 steps.append(self._run_step(action))
                 if self._over:
                     break
-                if self._needs.every_frame and len(steps) < len(checked):
+                if (self._needs.every_frame or self._keeps_history) and len(steps) < len(checked):
                     with self._looking():
                         self._shoot()
             return ChunkResult(tuple(steps), self._snapshot())
@@ -246,7 +257,7 @@ class Env(gymnasium.Env[Observation, np.ndarray], ABC):
         """The space of the current episode's observations."""
         if self.episode is None:
             raise VlarigError("the observation space depends on the episode's protocol; call reset first")
-        return observation_space(self.embodiment, self.episode.protocol.cameras)
+        return observation_space(self.embodiment, self.episode.protocol.cameras, self.episode.protocol.history)
 
     def _waiting_step(self, protocol: Protocol) -> np.ndarray:
         """The step that is carried out before the first observation, ``float32[A]``."""
@@ -289,11 +300,13 @@ class Env(gymnasium.Env[Observation, np.ndarray], ABC):
             objects = self._described() if self._needs.objects else {}
             metrics = self.metrics()
         if self._needs.images and continues:
-            self._hash_newest_images()
+            self._hash_images()
         frames, self._frames = self._frames, []
+        if not self._needs.every_frame:  # what a history needs is kept here
+            frames = [frame for frame in frames if frame[0] == self._step]
         states, self._states = self._states, []
         seconds, self._seconds = self._seconds, {"simulate": 0.0, "render": 0.0}
-        views = [camera.view for camera in self._cameras] if frames else []
+        views = list(frames[0][1]) if frames else []
         return Snapshot(
             instruction=self._instruction,
             step=self._step,
@@ -311,23 +324,37 @@ class Env(gymnasium.Env[Observation, np.ndarray], ABC):
             image_digest=self._image_hash.hexdigest(),
             seconds=seconds,
             objects=objects,
+            history=self._frames_shown(),
         )
+
+    def _frames_shown(self) -> dict[str, np.ndarray]:
+        """The observation's frames where the protocol has a history."""
+        assert self.episode is not None
+        if not self._keeps_history or len(self._history) <= self._step:  # an episode's last step has no frame unless needed
+            return {}
+        shown = [self._history[step] for step in frames_shown(self._step, self.episode.protocol.history)]
+        return {camera.view: np.stack([images[camera.view] for images in shown]) for camera in self._cameras}
 
     def _shoot(self) -> None:
         with self._timed("render"):
             images = {camera.view: as_seen(self.render_view(camera.as_drawn), camera) for camera in self._cameras}
+            if self._keeps_history:
+                self._history.append(dict(images))
+            if self._needs.film_views:
+                images |= self.film_views()
             self._frames.append((self._step, images))
         if self._needs.every_frame:
-            self._states.append(np.array(self.state(), dtype=np.float32))
+            self._states.append(np.array(self.recorded_state(), dtype=np.float32))
 
     def _described(self) -> dict[str, tuple[SceneObject, ...]]:
         with self._timed("render"):
             return {camera.view: objects_as_seen(self.describe(camera.as_drawn), camera) for camera in self._cameras}
 
-    def _hash_newest_images(self) -> None:
-        _, images = self._frames[-1]
-        for view in sorted(images):
-            self._image_hash.update(np.ascontiguousarray(images[view]).data)
+    def _hash_images(self) -> None:
+        """Hash what the policy sees: the newest frame of each view; all new ones where later observations may show them."""
+        for _, images in self._frames if self._keeps_history else self._frames[-1:]:
+            for view in sorted(camera.view for camera in self._cameras):
+                self._image_hash.update(np.ascontiguousarray(images[view]).data)
 
     def _hash_state(self) -> None:
         self._state_hash.update(np.ascontiguousarray(self.simulator_state(), dtype="<f8").data)

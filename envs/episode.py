@@ -105,6 +105,8 @@ class Protocol:
         limit_unit: ``steps`` of actions, or the ``primitives`` that an adapter makes of them (a waypoint is several moves).
         cameras: Views to show to a policy that reads images.
         n_action_steps: How many of the predicted steps are run before the next request.
+        history: ``M``, the most frames of a view in an observation. Beyond 1, a frame is taken after every step, and an observation
+            has the newest with up to ``M - 1`` before it, spread evenly over the way so far, the first always among them.
         stop_on_success: Whether the episode ends as soon as ``success_rule`` is fulfilled.
         success_rule: ``first`` (success at any moment counts), ``final`` (only success at the end counts), ``held`` (success
             at the end of ``hold_steps`` steps in succession counts).
@@ -129,6 +131,7 @@ class Protocol:
     limit_unit: str = "steps"
     task_limits: dict[str, int] = field(default_factory=dict)
     repeats: int = 1
+    history: int = 1
     stop_on_success: bool = True
     success_rule: str = "first"
     hold_steps: int = 1
@@ -150,7 +153,7 @@ class Protocol:
             raise ValueError(f"limit_unit is {self.limit_unit!r}, expected 'steps' or 'primitives'")
         if self.success_rule == "final" and self.stop_on_success:
             raise ValueError("success_rule 'final' scores the end of the episode, so stop_on_success must be false")
-        for name in ("step_limit", "n_action_steps", "hold_steps", "repeats"):
+        for name in ("step_limit", "n_action_steps", "history", "hold_steps", "repeats"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected 1 or more")
         for task, limit in self.task_limits.items():

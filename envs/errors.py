@@ -25,6 +25,10 @@ class BadActionError(VlarigError):
     """A policy's action chunk has the wrong shape or holds a number that no robot can execute."""
 
 
+class UnfitEpisodeError(VlarigError):
+    """An episode's own data cannot be played, such as a scene that is missing; others of the run can."""
+
+
 class BadMessageError(VlarigError):
     """Bytes on a socket, or in a ledger, that are not one of our messages."""
 

@@ -21,19 +21,20 @@ from .framing import Frame
 from .wire import MessageStruct, pack, unpack
 
 #: Raised with every change to a message; both ends must agree.
-WIRE_VERSION = 8
+WIRE_VERSION = 9
 
 #: Kinds of :class:`Failure`.
 BAD_MESSAGE = "bad_message"  # what came was no message of ours, or came out of turn
 REFUSED = "refused"  # the env gave the reason in one sentence
+UNFIT = "unfit"  # the episode's own data cannot be played, with the reason in one sentence
 ENV_ERROR = "env_error"  # the adapter or its simulator raised
 CRASH = "crash"  # the simulator's process died while this request ran
 HANG = "hang"  # the simulator gave no answer in time and was killed
 MEMORY = "memory"  # the simulator took more than its share of the memory while this request ran, and was killed
 LOST = "lost"  # the env's episode is lost through no fault of its own: its process died while another env's request ran
 
-#: Failures of the simulator while it ran this very episode.
-EPISODE_FAULTS = (ENV_ERROR, CRASH, HANG, MEMORY)
+#: Failures of this very episode, or of the simulator while it ran it.
+EPISODE_FAULTS = (UNFIT, ENV_ERROR, CRASH, HANG, MEMORY)
 
 
 class Welcome(MessageStruct, frozen=True):

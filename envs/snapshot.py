@@ -37,6 +37,7 @@ class Needs:
         privileged: The simulator's own truth, for scripted experts alone.
         final_frame: A frame after the last step too (RL bootstraps a value there; a sweep does not use it).
         every_frame: A frame after each step, for a film or a recording, with the state beside it.
+        film_views: Beside the cameras' frames, those of :meth:`~vlarig.envs.api.Env.film_views`, which no policy sees.
         objects: What the frames show, see :meth:`~vlarig.envs.api.Env.describe`: labels of vision-language data.
     """
 
@@ -44,6 +45,7 @@ class Needs:
     privileged: bool = False
     final_frame: bool = False
     every_frame: bool = False
+    film_views: bool = False
     objects: bool = False
 
 
@@ -122,7 +124,8 @@ class Frames:
     Attributes:
         steps: ``X`` step numbers.
         views: View tag to ``uint8[X, h, w, 3]``, upright.
-        states: ``float32[X, P]``, the robot's state beside each frame, where a frame after each step is needed; else empty.
+        states: ``float32[X, P]``, the robot's state beside each frame, where a frame after each step is needed; else empty. A walker,
+            which has no state, has its pose here, from where it began.
     """
 
     steps: tuple[int, ...] = ()
@@ -147,6 +150,7 @@ class Snapshot:
         image_digest: SHA-256, in hex, over every image that the policy was shown.
         seconds: Time spent since the last snapshot, by activity: ``simulate`` and ``render``.
         objects: View tag to what its newest frame shows, empty unless requested.
+        history: View tag to ``uint8[M, h, w, 3]``, the frames of the observation, oldest first; empty where it has the newest alone.
     """
 
     instruction: str
@@ -161,6 +165,7 @@ class Snapshot:
     image_digest: str
     seconds: dict[str, float]
     objects: dict[str, tuple[SceneObject, ...]] = field(default_factory=dict)
+    history: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -181,9 +186,19 @@ class ChunkResult:
         return self.steps[-1].over
 
 
-def observation_space(embodiment: Embodiment, cameras: tuple[Camera, ...]) -> spaces.Space[Observation]:
-    """The space of :class:`Observation` through some cameras, with one frame a view (``M = 1``)."""
-    images: dict[str, spaces.Space[Any]] = {c.view: spaces.Box(0, 255, (1, c.height, c.width, 3), np.uint8) for c in cameras}
+def frames_shown(step: int, history: int) -> list[int]:
+    """The steps whose frames are shown after a step, the oldest first: ``history`` of them, spread evenly, or all there are."""
+    count = min(history, step + 1)
+    return [step] if count == 1 else np.rint(np.linspace(0, step, count)).astype(int).tolist()
+
+
+def observation_space(embodiment: Embodiment, cameras: tuple[Camera, ...], history: int = 1) -> spaces.Space[Observation]:
+    """The space of :class:`Observation` through some cameras, with one frame a view, or up to ``history``."""
+    images: dict[str, spaces.Space[Any]] = {}
+    for each in cameras:
+        frame = spaces.Box(0, 255, (each.height, each.width, 3), np.uint8)
+        one = spaces.Box(0, 255, (1, *frame.shape), np.uint8)
+        images[each.view] = one if history == 1 else spaces.Sequence(frame, stack=True)
     state = spaces.Box(-np.inf, np.inf, (len(embodiment.state_layout),), np.float32)
     instruction = spaces.Text(max_length=1000, charset="".join(map(chr, range(32, 127))))
     space = spaces.Dict({"images": spaces.Dict(images), "state": state, "instruction": instruction})
@@ -191,8 +206,8 @@ def observation_space(embodiment: Embodiment, cameras: tuple[Camera, ...]) -> sp
 
 
 def observe(snapshot: Snapshot) -> Observation:
-    """The observation that a snapshot's newest frame gives (``M = 1``)."""
-    images = {view: frames[-1:] for view, frames in snapshot.frames.views.items()}
+    """The observation that a snapshot gives: the newest frame of each view, or its history."""
+    images = snapshot.history or {view: frames[-1:] for view, frames in snapshot.frames.views.items()}
     return Observation(images=images, state=snapshot.state, instruction=snapshot.instruction)
 
 

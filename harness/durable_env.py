@@ -10,7 +10,7 @@ import numpy as np
 
 from ..envs.api import ChunkResult, Episode, Needs, Snapshot
 from ..envs.errors import VlarigError
-from ..envs.messages import ENV_ERROR, EPISODE_FAULTS
+from ..envs.messages import ENV_ERROR, EPISODE_FAULTS, UNFIT
 from ..results.records import Attempt
 from .children.line import SimulatorFault
 from .children.supervisor import ChildLostError
@@ -75,7 +75,7 @@ class DurableEnv:
         """Start an episode, run the chunks that it had run before, and return the snapshot after them.
 
         Raises:
-            GivenUpError: It could not be started in :data:`MOST_ATTEMPTS` attempts.
+            GivenUpError: It could not be started in :data:`MOST_ATTEMPTS` attempts, or its own data are unfit.
             VlarigError: The env refused, or its server dies again and again.
         """
         self.episode = episode
@@ -138,7 +138,7 @@ class DurableEnv:
             return
         assert self.episode is not None
         self._faults += 1
-        gave_up = self._faults >= MOST_ATTEMPTS
+        gave_up = fault.kind == UNFIT or self._faults >= MOST_ATTEMPTS
         attempt = Attempt(self.episode.key, self._faults, fault.kind, str(fault), self.worker.name, gave_up)
         if fault.traceback:
             logger.warning("%s, attempt %d, on %s\n%s", attempt.key, attempt.number, attempt.worker, fault.traceback)

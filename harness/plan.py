@@ -188,7 +188,7 @@ def plan_suite(
     named = suite.protocol(protocol)
     worker_spec = WorkerSpec.of(suite)
     own_tasks = [task.name for task in suite.tasks if task.name in tasks]
-    if (own_tasks or not tasks) and not training:
+    if (own_tasks or not tasks) and (suite.read_states or not training):
         suite = with_prepared(worker_spec, own_tasks, episodes)
     resolved = named.derive(n_action_steps=n_action_steps_for(policy, suite.embodiment, n_action_steps or named.n_action_steps))
     chosen: list[Episode] = []
@@ -198,6 +198,8 @@ def plan_suite(
             if training
             else suite.episodes(own_tasks, episodes, resolved)
         )
+        if not chosen:
+            raise VlarigError(f"{suite.name!r} has no episode for the protocol {resolved.name!r} in its data; see its page")
     return PlannedSuite(replace(worker_spec, suite=suite), resolved, chosen)
 
 

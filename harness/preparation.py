@@ -213,8 +213,18 @@ def with_prepared(worker_spec: WorkerSpec, tasks: Sequence[str] = (), per_task: 
 
 
 def with_found(worker_spec: WorkerSpec) -> Suite:
-    """The suite with the initial states that were found for it so far, where it needs some; a task without any keeps its own."""
+    """The suite with the initial states that its data files have, or that were found for it so far, where it needs some.
+
+    A task without any found keeps its own.
+    """
     suite = worker_spec.suite
+    if suite.read_states is not None:
+        read = suite.read_states({bundle.name: bundle.folder for bundle in worker_spec.assets})
+        own = tuple(
+            replace(task, initial_states=tuple(states)) for task in suite.tasks if (states := read.states.get(task.name))
+        )
+        note = "; ".join(filter(None, [suite.note, read.note]))
+        return replace(suite, tasks=own, prepared=read.states, training=read.training or suite.training, note=note)
     if suite.preparation is None:
         return suite
     tried = Tried(worker_spec)
@@ -222,6 +232,15 @@ def with_found(worker_spec: WorkerSpec) -> Suite:
     known = tuple(replace(task, initial_states=tuple(found[task.name]) or task.initial_states) for task in suite.tasks)
     notes = [suite.note, *(f"initial states found with {name} {value}" for name, value in tried.shared.items())]
     return replace(suite, tasks=known, prepared=found, note="; ".join(filter(None, notes)))
+
+
+def with_read(suite: Suite) -> Suite:
+    """The suite with the initial states of its data files, where only these know them.
+
+    Raises:
+        VlarigError: They, or its runtime, are not here.
+    """
+    return suite if suite.read_states is None else with_found(WorkerSpec.of(suite))
 
 
 def prepared_hash(episodes: Sequence[Episode]) -> str:

@@ -31,6 +31,7 @@ from ..results.records import Attempt, split_key
 from .engine import Transition
 from .lerobot_episode import EpisodeDraft, need_data_extra
 from .lerobot_writer import INFO, RecordedEpisode, write_dataset
+from .walk_writer import HEAD, write_walks
 
 #: What a folder of a recording holds beside the dataset: the run, the episodes that are not joined yet, and its settings.
 RUN, STAGING, SETTINGS = "run", "staging", "recording.json"
@@ -81,12 +82,19 @@ class Recorder:
         if transition.request.chunk == 0:
             self._drop(env)
             draft = EpisodeDraft(self._folder / f".draft-{env}", self._suite.embodiment.control_frequency)
-            self._drafts[env] = _UnderWay(episode.key, draft)
+            # A walk begins where its poses are counted from.
+            first = np.zeros(3, np.float32) if self._suite.walks else transition.request.observation["state"]
+            self._drafts[env] = _UnderWay(episode.key, draft, first)
         under_way = self._drafts[env]
-        pictures, states = steps_of(transition)
+        pictures, states = steps_of(transition, under_way.state)
+        under_way.state = transition.result.snapshot.frames.states[-1]
         count = len(transition.result.steps)
         stages = (transition.reply.stages or ())[:count]
         labels = transition.reply.labels
+        if labels is not None and self._suite.walks:
+            raise VlarigError(
+                f"{episode.key}: a walk is recorded as it was gone, so it cannot be disturbed; leave out disturbance"
+            )
         actions = transition.actions if labels is None else labels
         under_way.draft.add(pictures, states, actions[:count], stages)
         under_way.add(stages, transition.request.privileged, states)
@@ -110,6 +118,7 @@ class _UnderWay:
 
     key: str
     draft: EpisodeDraft
+    state: np.ndarray
     stages: list[str] = field(default_factory=list)
     truth: list[Mapping[str, np.ndarray]] = field(default_factory=list)
     states: list[np.ndarray] = field(default_factory=list)
@@ -126,8 +135,10 @@ class _UnderWay:
         return suite.described(self.stages, self.truth, np.concatenate(self.states)) if self.states else None
 
 
-def steps_of(transition: Transition) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """The pictures and states before each step of a chunk: view to ``uint8[X, h, w, 3]``, and ``float32[X, P]``.
+def steps_of(transition: Transition, state: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """The pictures and states before each step of a chunk, the first of which is ``state``.
+
+    They are view to ``uint8[X, h, w, 3]``, and ``float32[X, P]``.
 
     A protocol without cameras has no pictures.
 
@@ -143,7 +154,7 @@ def steps_of(transition: Transition) -> tuple[dict[str, np.ndarray], np.ndarray]
             f"{count} steps up to {last} needs both; the adapter must collect them (docs/add-a-benchmark.md)"
         )
     pictures = {view: np.concatenate([before["images"][view][-1:], images[:-1]]) for view, images in frames.views.items()}
-    return pictures, np.concatenate([before["state"][None], frames.states[:-1]])
+    return pictures, np.concatenate([state[None], frames.states[:-1]])
 
 
 def place_of(folder: Path, key: str) -> Path:
@@ -216,12 +227,17 @@ class RecordingPlan:
         Raises:
             VlarigError: No episode is kept, or what was recorded does not read.
         """
-        if complete and (self.folder / INFO).exists() and not any(self.staging.iterdir()):
+        walks = load_suite(self.suite).walks
+        head, count = (HEAD, "episodes") if walks else (INFO, "total_episodes")
+        if complete and (self.folder / head).exists() and not any(self.staging.iterdir()):
             shutil.rmtree(self.staging)
         if complete and not self.staging.exists():
-            return int(json.loads((self.folder / INFO).read_text())["total_episodes"])
+            return int(json.loads((self.folder / head).read_text())[count])
         episodes, embodiment, about = self._episodes()
-        write_dataset(self.folder, episodes, embodiment, about)
+        if walks:
+            write_walks(self.folder, episodes, embodiment, walks, about)
+        else:
+            write_dataset(self.folder, episodes, embodiment, about)
         if complete:
             gone = self.staging.with_name(".staging-old")
             self.staging.rename(gone)

@@ -193,7 +193,8 @@ class _Replayer:
             queue.done()
 
     async def _replay(self, worker: Worker, local: int, episode: Episode, record: EpisodeRecord) -> Replay:
-        env = DurableEnv(worker, local, Needs(images=record.saw_images, every_frame=self.watch is not None))
+        watched = self.watch is not None
+        env = DurableEnv(worker, local, Needs(images=record.saw_images, every_frame=watched, film_views=watched))
         watcher: FilmWriter | None = None
         try:
             async for snapshot in _snapshots(env, episode, record):

@@ -198,9 +198,9 @@ def make_layout(name: str, runs: Iterable[tuple[str, RunRecords]], unit: Unit = 
         if not row.numbers:
             played = dict.fromkeys(plan.name for run in row.runs for plan in run.manifest.identity.suites)
             has = dict.fromkeys(suite for column in table.columns for suite in column.suites)
-            wanted = f"it has columns for {', '.join(has)}" if has else "its benchmarks are not among our suites yet"
             raise VlarigError(
-                f"{name} has no column for what {', '.join(run.run for run in row.runs)} played, {', '.join(played)}; {wanted}"
+                f"{name} has no column for what {', '.join(run.run for run in row.runs)} played, {', '.join(played)}; "
+                f"it has columns for {', '.join(has)}"
             )
     return Layout(table, rows, unit)
 

@@ -119,7 +119,9 @@ def _lacking(column: PublishedColumn, parts: Sequence[_Part], metric: str) -> It
         if any(task.key.variant == TRAINING for task in part.tasks):
             yield f"{suite.name} incomplete: played from initial states for training, which no published number is of"
         tasks = {task.key.task for task in part.tasks}
-        absent = [task.name for task in suite.tasks if task.name not in tasks and column.task in ("", task.name)]
+        others = [task for task in suite.tasks if task.initial_states_under.get(part.plan.base_protocol) == ()]
+        wanted = [task.name for task in suite.tasks if task not in others and column.task in ("", task.name)]
+        absent = [name for name in wanted if name not in tasks]
         if absent:
             yield f"{suite.name} incomplete: not played: {', '.join(absent)}"
         gap = gap_of(part.tasks) or unmeasured(metric_values(part.tasks, metric))
@@ -156,6 +158,8 @@ def _other_protocol(column: PublishedColumn, plan: SuitePlan) -> str:
 
 def _other_count(suite: Suite, part: _Part) -> str:
     """A remark where a run plays another number of episodes than the protocol says; else empty."""
+    if suite.read_states is not None:  # its data say how many there are, and the suite's note how many are official
+        return ""
     known = [protocol for protocol in suite.protocols if f"{protocol.name}@{protocol.version}" == part.plan.protocol_name]
     standard = {
         (task.expected, len(suite.task(task.key.task).initial_states_of(protocol)) * protocol.repeats)

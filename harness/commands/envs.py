@@ -21,6 +21,7 @@ from ...envs.errors import VlarigError
 from ..assets.bundle import locate_bundle
 from ..command_line import parse
 from ..new_benchmark import new_benchmark
+from ..preparation import with_read
 from ..runtimes.runtime import list_runtimes
 from ..screen import Screen
 from ..worker_answers import encoded, worker_answers
@@ -92,6 +93,7 @@ def main(arguments: list[str]) -> int:
         suites = [suite for suite in suites if readiness(suite, runtimes) == "ready"]
         show_broken(broken)
     refuse_unknown_tasks(config.tasks, suites)
+    suites = [with_read(suite) for suite in suites]
     chosen = [(suite, [task for task in suite.tasks if not config.tasks or task.name in config.tasks]) for suite in suites]
     return max([check(suite, tasks) for suite, tasks in chosen if tasks], default=0) or int(bool(broken))
 
@@ -121,7 +123,7 @@ def show_list() -> int:
     runtimes = ready_runtimes()
     for suite in suites:
         ready = readiness(suite, runtimes)
-        initial_states = sum(len(task.initial_states) for task in suite.tasks)
+        initial_states = sum(len(task.initial_states) for task in suite.tasks) or "its data's"
         default, more = suite.protocols[0], len(suite.protocols) - 1
         protocol = f"{default.name}@{default.version}" + f" +{more}" * (more > 0)
         tasks, runtime = len(suite.tasks), f"{suite.runtime} ({ready})"
@@ -190,6 +192,8 @@ def describe_camera(camera: Camera) -> str:
 
 
 def _span(suite: Suite) -> str:
+    if suite.read_states is not None:
+        return "its data's"
     counts = sorted({len(task.initial_states) for task in suite.tasks})
     return f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
 

@@ -27,6 +27,7 @@ from ...envs.api import (
     snapshot_info,
 )
 from ...envs.errors import VlarigError, refuse_unknown_options
+from ..preparation import with_read
 
 #: Makes a vector, ``float32[V]``, of a snapshot, its truth (``snapshot.privileged``) included.
 Truth = Callable[[Snapshot], np.ndarray]
@@ -103,7 +104,7 @@ class SuiteView:
             raise VlarigError(f"render_mode is {render_mode!r}; expected 'rgb_array' or None")
         if reward is not None and not callable(reward):
             raise VlarigError(f"reward is {reward!r}; give a function(before, step, after), or None for the suite's own")
-        loaded = load_suite(suite)
+        loaded = with_read(load_suite(suite))
         if task is not None:
             loaded.task(task)
         initial_states = [int(initial_state)] if isinstance(initial_state, (int, np.integer)) else initial_state
@@ -135,7 +136,7 @@ class SuiteView:
 
     def observation_space(self, truth_size: int | None) -> spaces.Dict:
         """The space of observations; ``truth_size`` is how many numbers ``truth`` makes, if there is one."""
-        space = observation_space(self.suite.embodiment, self.protocol.cameras)
+        space = observation_space(self.suite.embodiment, self.protocol.cameras, self.protocol.history)
         assert isinstance(space, spaces.Dict)
         parts = {name: part for name, part in space.items() if self.images or name != "images"}
         if truth_size is not None:

@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from typing import Any, Union
 
 from ...envs.api import Env
-from ...envs.errors import BadMessageError, VlarigError
+from ...envs.errors import BadMessageError, UnfitEpisodeError, VlarigError
 from ...envs.faults import describe, traceback_of
 from ...envs.framing import Frame, receive_frame, send_frame
 from ...envs.messages import (
     ENV_ERROR,
     REFUSED,
+    UNFIT,
     WIRE_VERSION,
     Failure,
     Prepare,
@@ -71,6 +72,8 @@ class EnvRack:
             if isinstance(request, Prepare):
                 return Prepared(self._env(number).prepare(request.episode))
             return Stepped(self._env(number).step_chunk(request.actions))
+        except UnfitEpisodeError as error:
+            return Failure(UNFIT, str(error))
         except VlarigError as error:
             return Failure(REFUSED, str(error))
         except (

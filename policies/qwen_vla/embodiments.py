@@ -225,34 +225,6 @@ LANGUAGE_ACTION: tuple[Embodiment, ...] = (
 )
 
 
-def _walker(name: str) -> Embodiment:
-    """VLN-CE's agent: a waypoint is a displacement in the ground plane and a turn, from one waypoint to the next (section 2.4).
-
-    The tag is ours. Frequency is that of the paper's navigation videos (section 3.2.4); the simulator itself has no clock. Bounds
-    are far beyond its steps of 0.25 m and 15 or 30 degrees (jacobkrantz/VLN-CE@729d141 habitat_extensions/config). The state is
-    empty: a walker locates itself by its pictures alone.
-    """
-    return Embodiment(
-        name=name,
-        robot_tag="VLN-CE agent",
-        arms="none",
-        control_frequency=2.0,
-        channels=(
-            Channel("dx", "m", "delta", "agent", -2.0, 2.0),
-            Channel("dy", "m", "delta", "agent", -2.0, 2.0),
-            Channel("dtheta", "rad", "delta", "agent", -math.pi, math.pi),
-        ),
-        state_layout=(),
-        cameras={"ego": "rgb"},
-        statistics_key=name,
-        mobile_base=True,
-    )
-
-
-#: The two data sets have agents of different size and step, hence statistics of their own.
-VLNCE_R2R = _walker("vlnce_r2r")
-VLNCE_RXR = _walker("vlnce_rxr")
-
 #: A car whose future path, or another road user's, is predicted: "the precise future spatial trajectory of the agent or
 #: surrounding entities in continuous coordinate space" (section 2.1). The paper prints no channels, rate or horizon. Ours are
 #: those of NAVSIM, from which part of its driving data is made (section 3.2.5): poses (x, y, heading) in the frame of the car at
@@ -297,14 +269,8 @@ TABLE_2: tuple[Embodiment, ...] = (
     REAL_HUMAN,
 )
 
-#: Benchmark of the paper to the embodiment that plays it (section 5.1), where no suite here has it yet.
-BENCHMARKS: dict[str, Embodiment] = {
-    "R2R": VLNCE_R2R,
-    "RxR": VLNCE_RXR,
-}
-
 #: The robots of the paper, by name; those of suites are the suites' own (:func:`~vlarig.policies.conventions.embodiment_named`).
-EMBODIMENTS: dict[str, Embodiment] = {known.name: known for known in (*TABLE_2, *LANGUAGE_ACTION, *BENCHMARKS.values(), CAR)}
+EMBODIMENTS: dict[str, Embodiment] = {known.name: known for known in (*TABLE_2, *LANGUAGE_ACTION, CAR)}
 
 #: The robot of examples and probes, where a policy was trained on none: it has the most views.
 EXAMPLE = FRANKA_EEF

@@ -516,6 +516,30 @@ def test_an_observation_holds_the_newest_frame_alone() -> None:
     assert np.array_equal(images["ego"][0], shown[1].frames.views["ego"][-1])
 
 
+class Filmed(ToyEnv):
+    """A toy env with a map for films."""
+
+    def film_views(self) -> dict[str, np.ndarray]:
+        return {"map": np.full((8, 8, 3), self._step, np.uint8)}
+
+
+def test_a_history_spreads_over_the_way_so_far_and_is_what_the_digest_covers() -> None:
+    recorded = play(Needs(every_frame=True))
+    frames = np.concatenate([snapshot.frames.views["ego"] for snapshot in recorded])
+    episode = replace(EPISODE, protocol=replace(ENDLESS, history=3))
+    shown = play(Needs(), episode=episode)
+    for snapshot, steps in zip(shown[:3], ([0], [0, 2, 4], [0, 4, 8]), strict=True):
+        assert np.array_equal(observe(snapshot)["images"]["ego"], frames[steps])
+    assert not observe(shown[3])["images"]  # the final frame is not needed
+    assert [len(snapshot.frames.steps) for snapshot in shown] == [1, 1, 1, 0]  # no frame travels twice
+    filmed = play(Needs(every_frame=True, film_views=True), episode=episode, env=Filmed())
+    assert filmed[-1].image_digest == shown[-1].image_digest != recorded[-1].image_digest
+    assert filmed[1].frames.views["map"][:, 0, 0, 0].tolist() == [1, 2, 3, 4] and "map" not in observe(filmed[1])["images"]
+    env = ToyEnv()
+    observation, _ = env.reset(options={"episode": episode})
+    assert env.observation_space.contains(observation) and env.observation_space.contains(env.step(ACTIONS[0])[0])
+
+
 class DrawsFromGlobals(ToyEnv):
     """A simulator of the old kind: it draws from the process-wide generators."""
 

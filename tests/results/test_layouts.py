@@ -250,7 +250,8 @@ def test_a_shard_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "says"), [("table8", "it has columns for simpler_ood"), ("table7", "not among our suites yet")]
+    ("name", "says"),
+    [("table8", "it has columns for simpler_ood"), ("table7", "it has columns for r2r_val_unseen, rxr_val_unseen")],
 )
 def test_a_run_of_something_else_is_refused(tmp_path: Path, name: str, says: str) -> None:
     run = play(tmp_path / "run", "libero_goal", per_task=1)

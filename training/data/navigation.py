@@ -33,11 +33,11 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from ...envs.api import Observation
+from ...envs.api import Observation, frames_shown
 from ...envs.embodiments import Embodiment
 from ...envs.errors import suggestion
+from ...envs.vlnce.robot import VLNCE_R2R, VLNCE_RXR
 from ...policies.api import PolicyError
-from ...policies.qwen_vla.embodiments import VLNCE_R2R, VLNCE_RXR
 from ...policies.qwen_vla.navigation import WAYPOINTS, relative_waypoints, window
 from ...policies.qwen_vla.normalization import DatasetStatistics, statistics_from_data, statistics_to_data
 from ..samples import ActionSample
@@ -135,12 +135,6 @@ def resample(times: Sequence[float], poses: np.ndarray, rate: float = RATE) -> M
     before_is_nearer = moments - seconds[after - 1] <= np.abs(seconds[np.minimum(after, len(seconds) - 1)] - moments)
     nearest = np.where(before_is_nearer, after - 1, np.minimum(after, len(seconds) - 1))
     return Moments(np.column_stack([np.interp(moments, seconds, column) for column in columns]), nearest)
-
-
-def frames_shown(moment: int, history: int) -> list[int]:
-    """The moments whose frames are shown at a moment, the oldest first: ``history`` of them, spread evenly, or all there are."""
-    count = min(history, moment + 1)
-    return [moment] if count == 1 else np.rint(np.linspace(0, moment, count)).astype(int).tolist()
 
 
 @dataclass(frozen=True)

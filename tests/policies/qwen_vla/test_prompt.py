@@ -13,12 +13,12 @@ from vlarig.envs.robocasa.robot import ROBOCASA_GR1
 from vlarig.envs.robotwin.robot import ROBOTWIN_ALOHA
 from vlarig.envs.simpler.robot import WIDOWX_BRIDGE
 from vlarig.envs.tabletop.robot import TABLETOP_PANDA
+from vlarig.envs.vlnce.robot import VLNCE_R2R, VLNCE_RXR
 from vlarig.policies.api import PolicyError
 from vlarig.policies.conventions import embodiment_named, known_embodiments
 from vlarig.policies.qwen_vla.description import chunk_steps
 from vlarig.policies.qwen_vla.embodiments import (
     AIRBOT_MMK2,
-    BENCHMARKS,
     CAR,
     GR1_EEF,
     LANGUAGE_ACTION,
@@ -26,21 +26,22 @@ from vlarig.policies.qwen_vla.embodiments import (
     REAL_HUMAN,
     TABLE_2,
     TIENKUNG_HAND,
-    VLNCE_R2R,
 )
 from vlarig.policies.qwen_vla.prompt import VIEW_TAGS, chat_text, embodiment_prompt, frequency_words, view_tokens
 
 GOLDEN = Path(__file__).parent / "golden"
 
-#: Benchmark to the robot that plays it: those of our suites, and the paper's others.
+#: Benchmark to the robot that plays it: those of our suites.
 ROBOTS = {
     "tabletop": TABLETOP_PANDA,
     "LIBERO": LIBERO_PANDA,
     "SimplerEnv": WIDOWX_BRIDGE,
     "RoboCasa-GR1": ROBOCASA_GR1,
-    **BENCHMARKS,
+    "RoboTwin 2.0": ROBOTWIN_ALOHA,
+    "DOMINO": ROBOTWIN_ALOHA,
+    "R2R": VLNCE_R2R,
+    "RxR": VLNCE_RXR,
 }
-ROBOTS |= {"RoboTwin 2.0": ROBOTWIN_ALOHA, "DOMINO": ROBOTWIN_ALOHA}
 
 #: An instruction as the benchmark gives it, and the steps that the paper predicts (16 actions, 8 waypoints: section 4.1).
 TASKS = {

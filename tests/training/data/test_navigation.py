@@ -12,13 +12,14 @@ import pytest
 from drawn_walks import record_walks, write_walks
 from recordings import film, frame_shown, pictures
 
-from vlarig.policies.qwen_vla.embodiments import VLNCE_R2R
+from vlarig.envs.snapshot import frames_shown
+from vlarig.envs.vlnce.robot import VLNCE_R2R
 from vlarig.policies.qwen_vla.navigation import absolute_poses, wrap_angle
 from vlarig.training.data.cleaning import CleaningReport
 from vlarig.training.data.dataset import Dataset
 from vlarig.training.data.errors import DataError
 from vlarig.training.data.mixture import mix
-from vlarig.training.data.navigation import Kind, NavigationDataset, Walk, frames_shown, resample
+from vlarig.training.data.navigation import Kind, NavigationDataset, Walk, resample
 from vlarig.training.data.preparation import prepare_walks
 
 
