@@ -1,0 +1,288 @@
+"""A house drawn with packages from PyPI alone: a scan's ``.glb`` without lights, by OpenGL on EGL, and its walkable surface.
+
+habitat-sim draws scans without lights by default too (habitat-sim@57ee494, src/esp/sim/SimulatorConfiguration.h,
+``sceneLightSetupKey``); its rasteriser and its mipmaps round otherwise.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+from pathlib import Path
+from typing import Any, Optional
+
+import moderngl
+import numpy as np
+
+from ..errors import VlarigError
+from .glb import Glb, Part
+from .navmesh import NavMesh
+from .world import Agent, Lens, Way, World
+
+#: Environment variable with the beginning of the name of the renderer that draws, and the software renderer that is its default.
+RENDERER_VARIABLE, SOFTWARE = "VLARIG_EGL_RENDERER", "llvmpipe"
+
+#: Most devices of EGL that are tried.
+DEVICES = 16
+
+#: The agent whose surface is beside a scan as ``<scan>.navmesh`` (habitat-sim@57ee494, src/esp/nav/PathFinder.h,
+#: ``NavMeshSettings::setDefaults``).
+DEFAULT_AGENT = Agent(height=1.5, radius=0.1)
+
+#: Planes of the camera, metres (habitat-sim@57ee494, src/esp/sensor/VisualSensor.h).
+NEAR, FAR = 0.01, 1000.0
+
+#: OpenGL's number of a texture that is not repeated, CLAMP_TO_EDGE.
+CLAMPED = 33071
+
+#: Another walker: radius and height of the rings of the legs, the coat and the head, metres, each with its colour, RGB.
+FIGURE = (
+    (((0.0, 0.0), (0.16, 0.0), (0.16, 0.8)), (20, 40, 120)),
+    (((0.16, 0.8), (0.2, 0.8), (0.2, 1.35), (0.07, 1.45)), (40, 90, 230)),
+    (((0.07, 1.45), (0.12, 1.54), (0.12, 1.62), (0.07, 1.69), (0.0, 1.7)), (225, 180, 150)),
+)
+
+#: Corners of such a ring.
+CORNERS = 16
+
+#: The shaders: of vertices and of pixels.
+VERTEX = """
+#version 330
+uniform mat4 camera; in vec3 position; in vec2 uv; in vec3 colour; out vec2 place; out vec3 tint;
+void main() { gl_Position = camera * vec4(position, 1.0); place = uv; tint = colour; }
+"""
+FRAGMENT = """
+#version 330
+uniform sampler2D picture; in vec2 place; in vec3 tint; out vec4 shown;
+void main() { shown = vec4(texture(picture, place).rgb * tint, 1.0); }
+"""
+
+
+class Canvas:
+    """A graphics context with its framebuffers, for all worlds of a process.
+
+    Attributes:
+        context: The context; whoever uses it enters it as a context manager, for another may be the current one.
+        program: Draws textured triangles; its uniform ``camera`` maps metres to clip space.
+        figure: Another walker, at the origin.
+
+    Args:
+        renderer: What the name of the renderer begins with; ``None`` for what ``VLARIG_EGL_RENDERER`` says, or for ``llvmpipe``.
+
+    Raises:
+        VlarigError: No device of EGL has such a renderer.
+    """
+
+    def __init__(self, renderer: Optional[str] = None) -> None:
+        self.context: Any = _open_context(renderer or os.environ.get(RENDERER_VARIABLE) or SOFTWARE)
+        with self.context:
+            self.program: Any = self.context.program(VERTEX, FRAGMENT)
+            self.figure = Mesh(self, _figure(), {})
+        self._frames: dict[tuple[int, int], Any] = {}
+
+    def draw(self, drawn: list[tuple[Mesh, np.ndarray]], height: int, width: int) -> np.ndarray:
+        """A picture, ``uint8[height, width, 3]``, upright, on black.
+
+        Args:
+            drawn: Meshes, each with the ``float64[4, 4]`` from its metres to clip space.
+            height: In pixels.
+            width: In pixels.
+        """
+        size = (width, height)
+        with self.context:
+            if size not in self._frames:
+                buffers = [self.context.renderbuffer(size, 4)], self.context.depth_renderbuffer(size)
+                self._frames[size] = self.context.framebuffer(*buffers)
+            self._frames[size].use()
+            self._frames[size].clear(0.0, 0.0, 0.0, 1.0)
+            # Backs are left out, of materials with two sides too, and of what is equally near the first is seen
+            # (habitat-sim@57ee494, src/esp/gfx/Renderer.cpp, ``setupMagnumFeatures``, and OpenGL's default).
+            self.context.enable_only(moderngl.DEPTH_TEST | moderngl.CULL_FACE)
+            self.context.depth_func = "<"
+            for mesh, camera in drawn:
+                mesh.draw(camera)
+            pixels = self._frames[size].read(components=3, alignment=1)
+        return np.frombuffer(pixels, np.uint8).reshape(height, width, 3)[::-1].copy()
+
+    def free(self, held: list[Any]) -> None:
+        """Free things in graphics memory, and give the system what a software renderer had for them."""
+        with self.context:
+            for thing in held:
+                thing.release()
+            for frame in self._frames.values():
+                frame.clear()  # llvmpipe keeps what it drew last until it draws again
+            self.context.finish()
+        with contextlib.suppress(AttributeError):  # only glibc has it
+            ctypes.CDLL(None).malloc_trim(0)
+
+    def close(self) -> None:
+        """Free the context with all that it holds."""
+        self.context.release()
+
+
+class Mesh:
+    """Triangles in graphics memory; each part is drawn, or left out where it is beside the picture.
+
+    Args:
+        canvas: What draws them; its context is the current one.
+        parts: The triangles.
+        textures: The textures of the parts by number; they are the mesh's from here on.
+    """
+
+    def __init__(self, canvas: Canvas, parts: list[Part], textures: dict[int, Any]) -> None:
+        context, self._canvas = canvas.context, canvas
+        white = context.texture((1, 1), 3, b"\xff\xff\xff", alignment=1)
+        self._drawn: list[tuple[Any, Any]] = []
+        self._held: list[Any] = [white, *textures.values()]
+        for part in parts:
+            buffers = [context.buffer(each) for each in (part.positions, part.uv, part.colours, part.triangles)]
+            layout = list(zip(buffers, ("3f", "2f", "3f1 x1"), ("position", "uv", "colour")))
+            array = context.vertex_array(canvas.program, layout, buffers[3])
+            self._drawn.append((array, textures.get(part.texture, white)))
+            self._held += [array, *buffers]
+        low, high = (np.array([side(part.positions, axis=0) for part in parts], np.float64) for side in (np.min, np.max))
+        self._middle, self._half = (high + low) / 2.0, (high - low) / 2.0
+
+    def draw(self, camera: np.ndarray) -> None:
+        """Draw what may be in the picture, with the canvas's context as the current one.
+
+        Args:
+            camera: From metres to clip space, ``float64[4, 4]``.
+        """
+        self._canvas.program["camera"].write(camera.T.astype(np.float32).tobytes())
+        sides = np.concatenate([camera[3] + camera[:3], camera[3] - camera[:2]])
+        inmost = self._middle @ sides[:, :3].T + self._half @ np.abs(sides[:, :3]).T + sides[:, 3]
+        for index in np.flatnonzero((inmost > -1e-3).all(axis=1)):
+            array, texture = self._drawn[index]
+            texture.use(0)
+            array.render()
+
+    def close(self) -> None:
+        """Free the graphics memory."""
+        self._canvas.free(self._held)
+
+
+class LiteWorld(World):
+    """A scan, ``<scan>.glb``, with the walkable surface beside it.
+
+    The surface is ``<scan>.navmesh`` for an agent of 1.5 m height and 0.1 m radius, habitat's default, and
+    ``<scan>.h<height>_r<radius>.navmesh`` for another.
+
+    Attributes:
+        surface: Where the agent can walk.
+
+    Args:
+        scene: The ``.glb``.
+        agent: Whose surface it is.
+        canvas: Draws it, and other worlds.
+
+    Raises:
+        VlarigError: A file is missing or damaged.
+    """
+
+    def __init__(self, scene: Path, agent: Agent, canvas: Canvas) -> None:
+        self.surface = _read_surface(scene, agent)
+        self._canvas = canvas
+        glb = Glb(scene)
+        parts = glb.parts()
+        with canvas.context:
+            textures = {number: _upload(canvas, glb, number) for number in {part.texture for part in parts} - {-1}}
+            self._mesh = Mesh(canvas, parts, textures)
+
+    def snap(self, point: np.ndarray) -> np.ndarray:
+        """The nearest point of the walkable surface, ``float32[3]``; NaN where none is near."""
+        return self.surface.snap(point)
+
+    def move(self, start: np.ndarray, end: np.ndarray, sliding: bool) -> np.ndarray:
+        """Where a step ends, ``float32[3]``."""
+        return self.surface.move(start, end, sliding)
+
+    def way(self, start: np.ndarray, end: np.ndarray) -> Way:
+        """The shortest way."""
+        return self.surface.way(start, end)
+
+    def floor(self) -> np.ndarray:
+        """The walkable surface, ``float32[triangles, 3, 3]``."""
+        return self.surface.floor()
+
+    def render(
+        self, position: np.ndarray, yaw: float, lens: Lens, height: int, width: int, person: Optional[np.ndarray] = None
+    ) -> np.ndarray:
+        """What the agent sees, ``uint8[height, width, 3]``; another walker is a figure of 1.7 m in blue."""
+        camera = _camera(np.asarray(position, np.float64), yaw, lens, height, width)
+        drawn = [(self._mesh, camera)]
+        if person is not None:
+            pose = np.eye(4)
+            pose[:3, 3] = person
+            drawn.append((self._canvas.figure, camera @ pose))
+        return self._canvas.draw(drawn, height, width)
+
+    def close(self) -> None:
+        """Free the graphics memory; the canvas stays."""
+        self._mesh.close()
+
+
+def _open_context(renderer: str) -> Any:
+    """A context on the first of EGL's devices whose renderer's name begins so."""
+    found: list[str] = []
+    try:
+        for device in range(DEVICES):
+            context = moderngl.create_context(standalone=True, backend="egl", device_index=device)
+            found.append(context.info["GL_RENDERER"])
+            if found[-1].startswith(renderer):
+                return context
+            context.release()
+    except Exception as error:  # glcontext raises nothing more particular, for a missing library or device
+        found.append(str(error))
+    raise VlarigError(
+        f"no device of EGL draws with {renderer!r} (found: {'; '.join(found)}); set {RENDERER_VARIABLE} to one that does, or install "
+        f"the software renderer: apt-get install -y libegl1 libegl-mesa0 libgl1 libgl1-mesa-dri"
+    )
+
+
+def _read_surface(scene: Path, agent: Agent) -> NavMesh:
+    """The walkable surface beside a scene."""
+    usual = agent == DEFAULT_AGENT
+    file = scene.with_suffix(".navmesh" if usual else f".h{agent.height:g}_r{agent.radius:g}.navmesh")
+    if not file.is_file():
+        body = f"an agent of {agent.height:g} m height and {agent.radius:g} m radius"
+        remedy = "it comes with the scan" if usual else "habitat-sim's recompute_navmesh and save_nav_mesh make it"
+        raise VlarigError(f"the walkable surface of {body}, {file}, is missing; {remedy}, see docs/vlnce.md")
+    return NavMesh.read(file)
+
+
+def _upload(canvas: Canvas, glb: Glb, number: int) -> Any:
+    """A texture of the file in graphics memory."""
+    picture, sampler = glb.picture(number), glb.sampler(number)
+    texture = canvas.context.texture(picture.shape[1::-1], 3, picture, alignment=1)
+    texture.build_mipmaps()
+    texture.filter = (sampler["minFilter"], sampler["magFilter"])
+    texture.repeat_x, texture.repeat_y = sampler["wrapS"] != CLAMPED, sampler["wrapT"] != CLAMPED
+    return texture
+
+
+def _camera(position: np.ndarray, yaw: float, lens: Lens, height: int, width: int) -> np.ndarray:
+    """From metres to clip space, ``float64[4, 4]``: a pinhole (habitat-sim@57ee494, src/esp/sensor/CameraSensor.cpp)."""
+    across = 1.0 / np.tan(np.radians(lens.hfov) / 2.0)
+    projection = np.diag([across, across * width / height, (FAR + NEAR) / (NEAR - FAR), 0.0])
+    projection[2, 3], projection[3, 2] = 2.0 * FAR * NEAR / (NEAR - FAR), -1.0
+    cosine, sine = np.cos(yaw), np.sin(yaw)
+    view = np.array([[cosine, 0.0, -sine, 0.0], [0.0, 1.0, 0.0, 0.0], [sine, 0.0, cosine, 0.0], [0.0, 0.0, 0.0, 1.0]])
+    view[:3, 3] = -view[:3, :3] @ (position + np.array([0.0, lens.elevation, 0.0]))
+    return projection @ view
+
+
+def _figure() -> list[Part]:
+    """Another walker, round and darker on one side, so that its shape can be seen without lights."""
+    angles = np.arange(CORNERS) * (2.0 * np.pi / CORNERS)
+    around = np.column_stack([np.cos(angles), np.zeros(CORNERS), -np.sin(angles)])
+    here, beside = np.arange(CORNERS), np.roll(np.arange(CORNERS), -1)
+    belt = np.array([[here, beside, beside + CORNERS], [here, beside + CORNERS, here + CORNERS]]).swapaxes(1, 2).reshape(-1, 3)
+    parts = []
+    for rings, colour in FIGURE:
+        positions = np.concatenate([radius * around + [0.0, level, 0.0] for radius, level in rings]).astype(np.float32)
+        shades = np.tile(np.outer(0.85 + 0.15 * np.cos(angles), [*colour, 255]).astype(np.uint8), (len(rings), 1))
+        triangles = np.concatenate([belt + CORNERS * ring for ring in range(len(rings) - 1)]).astype(np.uint32)
+        parts.append(Part(positions, np.zeros((len(positions), 2), np.float32), shades, triangles, -1))
+    return parts
