@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..errors import VlarigError
 from .world import Way
@@ -45,8 +46,11 @@ LEAST_AREA = 1e-5
 #: Half of the box in which the nearest point is looked for, metres (``projectToPoly``).
 REACH = (2.0, 4.0, 2.0)
 
-#: Longest corridor, most nodes of a search (``findPathInternal``, ``initNavQuery``), most of a move, and the weight of the straight way on.
-MOST_POLYGONS, MOST_NODES, MOST_VISITED, GUESS = 256, 2048, 64, 0.999
+#: Longest corridor and most nodes of a search (``findPathInternal``, ``initNavQuery``), and the weight of the straight way (H_SCALE).
+MOST_POLYGONS, MOST_NODES, GUESS = 256, 2048, 0.999
+
+#: Most polygons of a move, and most that wait to be looked at (``m_tinyNodePool``, MAX_STACK).
+MOST_VISITED, MOST_WAITING = 64, 48
 
 #: By which a move's end that lies on two parts of the surface is moved into its own, metres (``tryStep``).
 NUDGE = 1e-4
@@ -66,7 +70,7 @@ class Polygon:
     """
 
     index: int
-    corners: list[Point]
+    corners: Sequence[Point]
     neighbours: list[Optional[Polygon]]
     triangles: list[tuple[tuple[Point, Point, Point], tuple[bool, bool, bool], tuple[int, int, int]]]
     open: bool
@@ -177,23 +181,21 @@ class NavMesh:
         except (ValueError, IndexError, struct.error, TypeError, OverflowError, MemoryError) as error:
             raise VlarigError(f"{path} is no intact .navmesh of habitat's ({error}); get it anew") from None
 
-    def snap(self, point: Point) -> np.ndarray:
+    def snap(self, point: ArrayLike) -> np.ndarray:
         """The nearest point, ``float32[3]``; NaN where none is near (habitat's ``snap_point``)."""
         found = self._project(_floats(point))
         return np.full(3, np.nan, np.float32) if found is None else np.array(found[1], np.float32)
 
-    def move(self, start: Point, end: Point, sliding: bool) -> np.ndarray:
+    def move(self, start: ArrayLike, end: ArrayLike, sliding: bool) -> np.ndarray:
         """Where a step ends, ``float32[3]`` (habitat's ``try_step`` and ``try_step_no_sliding``)."""
         begin, goal = _floats(start), _floats(end)
         first, last = self._project(begin), self._project(goal)
         if first is None or last is None or first[0].island != last[0].island:
             return np.array(start, np.float32)
-        visited, reached = self._along(first[0], first[1], goal)
-        if not visited:
+        arrival = self._along(first[0], first[1], goal, sliding)
+        if arrival is None:
             return np.array(start, np.float32)
-        if not sliding:
-            reached = _first_wall(visited, first[1], goal) or reached
-        polygon = visited[-1]
+        polygon, reached = arrival
         height = polygon.height(reached)
         reached = (reached[0], reached[1] if height is None else height, reached[2])
         landed = self._project(reached)
@@ -203,7 +205,7 @@ class NavMesh:
             reached = reached + NUDGE * away / np.linalg.norm(away)
         return np.array(reached, np.float32)
 
-    def way(self, start: Point, end: Point) -> Way:
+    def way(self, start: ArrayLike, end: ArrayLike) -> Way:
         """The shortest way (habitat's ``find_path``)."""
         begin, goal = _floats(start), _floats(end)
         first, last = self._project(begin), self._project(goal)
@@ -252,32 +254,36 @@ class NavMesh:
                 best, found = distance, (polygon, nearest)
         return found
 
-    def _along(self, polygon: Polygon, start: Point, end: Point) -> tuple[list[Polygon], Point]:
-        """Detour's ``moveAlongSurface``: the polygons gone through, and the end nearest to the one wanted."""
-        middle = _between(start, end, 0.5)
-        reach = (math.dist(start, end) / 2 + 0.001) ** 2
-        before: dict[int, Optional[Polygon]] = {polygon.index: None}
-        waiting, best, reached, last = deque([polygon]), math.inf, start, None
+    def _along(self, polygon: Polygon, start: Point, end: Point, sliding: bool) -> Optional[tuple[Polygon, Point]]:
+        """Where a move along the surface ends: the polygon, and the point of it that is nearest to the end wanted.
+
+        With sliding it is Detour's ``moveAlongSurface``. Without, the move follows the straight line alone, and ends where that meets a
+        wall: erikwijmans/recastnavigation@8eef00b, which habitat-sim up to 0.3.3 is built on.
+        """
+        middle, reach = _between(start, end, 0.5), (math.dist(start, end) / 2 + 0.001) ** 2
+        waiting, seen, best, found = deque([polygon]), {polygon.index}, math.inf, None
         while waiting:
             here = waiting.popleft()
             if here.contains(end):
-                reached, last = end, here
-                break
+                return here, end
             for edge, begin, finish in here.sides:
+                meeting = None if sliding else _crossing(begin, finish, start, end)
                 beyond = here.neighbours[edge]
                 if beyond is None or not beyond.open:
-                    apart, share = _to_segment(end, begin, finish)
-                    if apart < best:
-                        best, reached, last = apart, _between(begin, finish, share), here
-                elif beyond.index not in before and len(before) < MOST_VISITED and len(waiting) < 48:
-                    if _to_segment(middle, begin, finish)[0] <= reach:
-                        before[beyond.index] = here
-                        waiting.append(beyond)
-        visited = []
-        while last is not None:
-            visited.append(last)
-            last = before[last.index]
-        return visited[::-1], reached
+                    if sliding or meeting is not None:
+                        at = _between(begin, finish, _to_segment(end, begin, finish)[1] if meeting is None else meeting)
+                        apart = (at[0] - end[0]) ** 2 + (at[2] - end[2]) ** 2
+                        if apart < best:
+                            best, found = apart, (here, at)
+                elif (
+                    beyond.index not in seen
+                    and max(len(seen) - MOST_VISITED, len(waiting) - MOST_WAITING) < 0
+                    and _to_segment(middle, begin, finish)[0] <= reach
+                    and (sliding or meeting is not None)
+                ):
+                    seen.add(beyond.index)
+                    waiting.append(beyond)
+        return found
 
     def _corridor(self, first: Polygon, last: Polygon, start: Point, end: Point) -> list[Polygon]:
         """Detour's ``findPath``: A* over the middles of edges; empty where there is no whole corridor of a bearable length."""
@@ -436,23 +442,6 @@ def _polygon(index: int, source: np.void, shape: np.void, corners: np.ndarray, i
     return Polygon(index, own, [None] * count, triangles, bool(source["flags"] & WALK))
 
 
-def _first_wall(visited: list[Polygon], start: Point, end: Point) -> Optional[Point]:
-    """Where the straight way meets a wall of the polygons gone through, the meeting that is nearest to its end."""
-    best, found = math.inf, None
-    for polygon in visited:
-        for edge in range(len(polygon.corners)):
-            if polygon.neighbours[edge] is not None:
-                continue
-            begin, finish = polygon.corners[edge], polygon.corners[(edge + 1) % len(polygon.corners)]
-            meeting = _crossing(begin, finish, start, end)
-            if meeting is not None:
-                at = _between(begin, finish, meeting)
-                apart = (at[0] - end[0]) ** 2 + (at[2] - end[2]) ** 2
-                if apart < best:
-                    best, found = apart, at
-    return found
-
-
 def _pulled(corridor: list[Polygon], start: Point, end: Point) -> list[Point]:
     """Detour's ``findStraightPath``: the corners of the string that is pulled tight in a corridor, by the funnel algorithm."""
     start, end = corridor[0].nearest_on_edges(start), corridor[-1].nearest_on_edges(end)
@@ -499,7 +488,7 @@ def _pulled(corridor: list[Polygon], start: Point, end: Point) -> list[Point]:
     return points
 
 
-def _floats(point: Point) -> tuple[float, float, float]:
+def _floats(point: ArrayLike) -> tuple[float, float, float]:
     """A point's coordinates as float32 holds them."""
     x, y, z = np.asarray(point, np.float32).tolist()
     return x, y, z
