@@ -74,18 +74,18 @@ N_ACTION_STEPS = 4
 HISTORY = 8
 
 
-def _protocol(name: str, rules: Rules, height: int, width: int, step_limit: int = 500) -> Protocol:
+def _protocol(name: str, rules: Rules, height: int, width: int, **changes: Any) -> Protocol:
+    values: dict[str, Any] = {"step_limit": 500, "success_rule": "final"} | changes
     return Protocol(
         name=name,
         version=1,
-        step_limit=step_limit,
         limit_unit="primitives",
         cameras=(Camera("ego", height, width),),
         n_action_steps=N_ACTION_STEPS,
         history=HISTORY,
         stop_on_success=False,
-        success_rule="final",
         options=rules.options(),
+        **values,
     )
 
 
@@ -211,14 +211,14 @@ def _houses(folders: Mapping[str, Path], kind: str) -> ReadStates:
     return ReadStates({kind: states}, lambda task, number, protocol: states[number % len(states)])
 
 
-def _of_kind(name: str, kind: str, title: str, rules: Rules, step_limit: int) -> Suite:
+def _of_kind(name: str, kind: str, title: str, protocol: Protocol) -> Suite:
     return Suite(
         name=name,
         title=title,
         adapter="vlarig.envs.vlnce.env:VlnceEnv",
         embodiment=robot.VLNCE_R2R,
         tasks=(Task(kind, ()),),
-        protocols=(_protocol("standard", rules, 224, 224, step_limit),),
+        protocols=(protocol,),
         read_states=partial(_houses, kind=kind),
         assets=("vlnce_r2r",),
         note="a task of ours: the paper names the kind of data, and no benchmark",
@@ -230,10 +230,16 @@ def _of_kind(name: str, kind: str, title: str, rules: Rules, step_limit: int) ->
 
 #: The radius of habitat's ObjectNav: a metre.
 VLN_OBJECT_SEARCH = _of_kind(
-    "vln_object_search", "object_searching", "Find an object in a house", replace(R2R_RULES, success=1.0), 500
+    "vln_object_search",
+    "object_searching",
+    "Find an object in a house",
+    _protocol("standard", replace(R2R_RULES, success=1.0), 224, 224),
 )
 
-#: A person pauses at no time, and an agent that does only waits.
+#: The person's walk ends an episode, and success is known there alone; an agent that stays where it is waits.
 VLN_TARGET_TRACKING = _of_kind(
-    "vln_target_tracking", "target_tracking", "Follow a person through a house", replace(R2R_RULES, stop="never"), 400
+    "vln_target_tracking",
+    "target_tracking",
+    "Follow a person through a house",
+    _protocol("standard", replace(R2R_RULES, stop="never"), 224, 224, step_limit=400, success_rule="first"),
 )

@@ -33,8 +33,9 @@ class FloorMap:
         near = np.abs(floor[:, :, 1].mean(axis=1)[:, None] - way[:, 1]).min(axis=1) < STOREY
         triangles = floor[near][:, :, [0, 2]] if near.any() else way[:1, None, [0, 2]].repeat(3, axis=1)
         corners = np.concatenate([triangles.reshape(-1, 2), way[:, [0, 2]]])
-        self._corner = corners.min(axis=0)
-        self._scale = (SIZE - 2 * MARGIN) / max(float(np.ptp(corners, axis=0).max()), 1.0)
+        extent = np.ptp(corners, axis=0)
+        self._scale = (SIZE - 2 * MARGIN) / max(float(extent.max()), 1.0)
+        self._corner = corners.min(axis=0) - (SIZE / self._scale - extent) / 2
         self._base = np.full((SIZE, SIZE, 3), VOID, np.uint8)
         for triangle in self._pixels(triangles):
             _fill(self._base, triangle, FLOOR)
@@ -55,7 +56,7 @@ class FloorMap:
 
     def _pixels(self, points: np.ndarray) -> np.ndarray:
         """Columns and rows, ``float64[..., 2]``, of points of the ground plane."""
-        return (points - self._corner) * self._scale + MARGIN
+        return (points - self._corner) * self._scale
 
     def _line(self, image: np.ndarray, points: np.ndarray, colour: tuple[int, int, int], radius: int) -> None:
         corners = self._pixels(points[:, [0, 2]])

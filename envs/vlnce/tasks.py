@@ -21,12 +21,26 @@ SEARCH, WALK = (3.0, 30.0), (6.0, 25.0)
 #: Tries at drawing a start.
 TRIES = 200
 
+#: From an object's middle to where one may stand beside it, metres: the nearest of these that can be reached counts. Its top may be
+#: walkable too, and out of reach.
+AROUND = tuple(
+    np.array([radius * math.cos(angle), 0.0, radius * math.sin(angle)])
+    for radius in (0.0, 0.4, 0.8, 1.2)
+    for angle in np.arange(8) * math.pi / 4
+)
+
 #: Metres that a person is ahead at first, and that it walks in the time of an agent's step or turn. It is slower than the agent, which
 #: has to turn too.
 HEAD_START, PACE = 1.5, 0.12
 
+#: Moves after a person's arrival at which an episode ends.
+PAUSE = 10
+
 #: Metres within which a person is followed, and to which the expert comes.
 NEAR, KEEP = 3.0, 1.2
+
+#: A corner of the way that is nearer than this, in metres, is behind already.
+CORNER = 0.15
 
 #: Radians to either side within which a person is ahead.
 AHEAD = math.radians(45)
@@ -43,7 +57,7 @@ class Person:
         self.route = route
         self._reached = np.concatenate(([0.0], np.cumsum(np.linalg.norm(np.diff(route, axis=0), axis=1))))
         self.walked = HEAD_START
-        """Metres."""
+        """Metres, also those that it would have walked on at its end."""
 
     @property
     def position(self) -> np.ndarray:
@@ -52,12 +66,12 @@ class Person:
 
     @property
     def arrived(self) -> bool:
-        """Whether it is at the route's end."""
-        return self.walked >= self._reached[-1]
+        """Whether it has been at the route's end for a while."""
+        return self.walked >= self._reached[-1] + PACE * PAUSE
 
     def walk(self) -> None:
         """Walk on for the time of a move."""
-        self.walked = min(self.walked + PACE, float(self._reached[-1]))
+        self.walked += PACE
 
     def is_followed(self, walker: Walker) -> bool:
         """Whether it is near and ahead."""
@@ -71,15 +85,16 @@ class Person:
         for _ in range(count):
             there = self._at(walked)
             way = walker.world.way(walker.position, there)
-            corner = way.points[1] if len(way.points) > 1 else there
-            _, bearing = _seen(walker, corner)
+            far = way.length > KEEP
+            corners = [corner for corner in way.points[1:] if far and _seen(walker, corner)[0] > CORNER]
+            _, bearing = _seen(walker, corners[0] if corners else there)
             before = walker.pose
             if abs(bearing) > turn / 2:
                 walker.move(Primitive(turn=math.copysign(turn, bearing)))
-            elif way.length > KEEP:
+            elif far:
                 walker.move(Primitive(walker.rules.step))
             waypoints.append(relative(before, walker.pose))
-            walked = min(walked + PACE, float(self._reached[-1]))
+            walked += PACE
         return np.array(waypoints)
 
     def _at(self, metres: float) -> np.ndarray:
@@ -90,9 +105,12 @@ def draw_search(
     world: World, objects: Sequence[Sequence[float]], rng: np.random.Generator
 ) -> tuple[np.ndarray, float, list[np.ndarray]]:
     """A start some metres from the nearest of some objects: position, yaw, and the objects' nearest walkable points."""
-    goals = [goal for each in objects if np.isfinite(goal := world.snap(np.array(each, np.float32))).all()]
+    beside = [[world.snap(np.array(each) + around) for around in AROUND] for each in objects]
     for _ in range(TRIES):
-        start = random_point(world, rng)
+        start, goals = random_point(world, rng), []
+        for places, each in zip(beside, objects):
+            reached = [place for place in places if math.isfinite(world.way(start, place).length)]
+            goals += sorted(reached, key=lambda place: math.dist(place, each))[:1]
         distance = min((world.way(start, goal).length for goal in goals), default=math.inf)
         if SEARCH[0] <= distance <= SEARCH[1]:
             return start, float(rng.uniform(-math.pi, math.pi)), goals
