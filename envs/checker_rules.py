@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .api import Outcome
+from .api import Outcome, observe
 from .checker_bench import WITHOUT_IMAGES, Bench, Take, broken
 from .embodiments import Embodiment
 from .errors import BadActionError, VlarigError
@@ -15,12 +15,15 @@ from .faults import describe
 
 
 def actions_move_the_robot(bench: Bench) -> None:
-    """The state that the policy sees changes under the actions."""
-    first, last = (bench.reference.shown[index].state for index in (0, -1))
-    if np.array_equal(first, last):
+    """The state that the policy sees changes under the actions; its images, where its robot has no state."""
+    shown = [each.state for each in bench.reference.shown]
+    if not len(shown[0]):
+        images = [observe(each)["images"] for each in bench.reference.shown]
+        shown = [next(iter(each.values()))[-1] for each in images if each]
+    if np.array_equal(shown[0], shown[-1]):
         why = "a policy that is shown an old state corrects errors that no longer exist"
         do = "read state() from the simulator at each call, and check that apply() reaches the controller"
-        broken(f"another state after {bench.length} steps", f"{last.tolist()} before and after", why, do)
+        broken(f"another state after {bench.length} steps", f"{shown[-1].tolist()} before and after", why, do)
 
 
 def bad_actions_are_refused(bench: Bench) -> None:

@@ -18,7 +18,9 @@ def the_embodiment_is_complete(bench: Bench) -> None:
     """The embodiment names its robot, and every channel declares its bounds and its convention."""
     embodiment = bench.env.embodiment
     why = "a policy's numbers are turned into motion by these entries; a wrong one looks like a weak policy"
-    for name in ("name", "robot_tag", "statistics_key", "channels", "state_layout", "cameras"):
+    needed = ("name", "robot_tag", "statistics_key", "channels", "cameras")
+    # A robot that only moves about may have no state.
+    for name in (*needed, *(() if embodiment.arms == "none" else ("state_layout",))):
         if not getattr(embodiment, name):
             broken(f"embodiment.{name} is filled in", f"{getattr(embodiment, name)!r}", why, f"give the Embodiment its {name}")
     for what, names in (("channel", [c.name for c in embodiment.channels]), ("state_layout", list(embodiment.state_layout))):

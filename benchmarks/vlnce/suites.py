@@ -163,7 +163,7 @@ R2R_VAL_UNSEEN = Suite(
     protocols=R2R_PROTOCOLS,
     read_states=partial(_r2r, split="val_unseen"),
     assets=("vlnce_r2r",),
-    trial=Trial(steps=24),
+    trial=Trial(tasks=("val_unseen",), steps=24),
     walks="instruction_following",
     **_DEFAULTS,
 )
@@ -222,7 +222,7 @@ def _of_kind(name: str, kind: str, title: str, protocol: Protocol) -> Suite:
         read_states=partial(_houses, kind=kind),
         assets=("vlnce_r2r",),
         note="a task of ours: the paper names the kind of data, and no benchmark",
-        trial=Trial(steps=24),
+        trial=Trial(tasks=(kind,), steps=24),
         walks=kind,
         **_DEFAULTS,
     )

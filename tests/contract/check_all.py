@@ -31,8 +31,8 @@ def built_in() -> list[str]:
 
 
 def tasks_of(suite: Suite) -> list[str]:
-    """The tasks that are checked: all, or those on trial where initial states have to be found or episodes begin slowly."""
-    whole = suite.preparation is None and suite.patience.reset < SLOW
+    """The tasks that are checked: all, or those on trial where initial states are found or read, or episodes begin slowly."""
+    whole = suite.preparation is None and suite.read_states is None and suite.patience.reset < SLOW
     return [task.name for task in suite.tasks] if whole else list(suite.trial.tasks)
 
 
