@@ -228,18 +228,10 @@ def _of_kind(name: str, kind: str, title: str, protocol: Protocol) -> Suite:
     )
 
 
-#: The radius of habitat's ObjectNav: a metre.
-VLN_OBJECT_SEARCH = _of_kind(
-    "vln_object_search",
-    "object_searching",
-    "Find an object in a house",
-    _protocol("standard", replace(R2R_RULES, success=1.0), 224, 224),
-)
+#: Within the radius of habitat's ObjectNav, a metre.
+SEARCH = _protocol("standard", replace(R2R_RULES, success=1.0), 224, 224)
+VLN_OBJECT_SEARCH = _of_kind("vln_object_search", "object_searching", "Find an object in a house", SEARCH)
 
 #: The person's walk ends an episode, and success is known there alone; an agent that stays where it is waits.
-VLN_TARGET_TRACKING = _of_kind(
-    "vln_target_tracking",
-    "target_tracking",
-    "Follow a person through a house",
-    _protocol("standard", replace(R2R_RULES, stop="never"), 224, 224, step_limit=400, success_rule="first"),
-)
+FOLLOW = _protocol("standard", replace(R2R_RULES, stop="never"), 224, 224, step_limit=400, success_rule="first")
+VLN_TARGET_TRACKING = _of_kind("vln_target_tracking", "target_tracking", "Follow a person through a house", FOLLOW)

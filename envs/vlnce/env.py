@@ -93,13 +93,8 @@ class VlnceEnv(Env):
         reference = payload.get("reference")
         self.walker = Walker(world, self.rules, position, yaw)
         self._trail = [self.walker.position]
-        self.measures = Measures(
-            self._distance,
-            self.walker.position,
-            self.rules.success,
-            None if not reference else np.array(reference, np.float64),
-            self.rules.dtw == "fast",
-        )
+        way, fast = np.array(reference, np.float64) if reference else None, self.rules.dtw == "fast"
+        self.measures = Measures(self._distance, self.walker.position, self.rules.success, way, fast)
         self._nodes = [np.array(node, np.float32) for node in payload.get("nodes") or ()]
         self._plans: dict[str, tuple[Optional[Plan], int]] = {}
         self._map: Optional[FloorMap] = None
@@ -148,6 +143,10 @@ class VlnceEnv(Env):
         return StepResult(0.0, success, success, primitives=used, terminated=self._walk_is_over)
 
     @property
+    def _person_at(self) -> Optional[np.ndarray]:
+        return None if self.person is None else self.person.position
+
+    @property
     def _walk_is_over(self) -> bool:
         return self.person is not None and self.person.arrived
 
@@ -166,9 +165,8 @@ class VlnceEnv(Env):
 
     def render_view(self, camera: Camera) -> np.ndarray:
         """What the agent sees."""
-        person = None if self.person is None else self.person.position
         return self.walker.world.render(
-            self.walker.position, self.walker.yaw, self.rules.lens, camera.height, camera.width, person
+            self.walker.position, self.walker.yaw, self.rules.lens, camera.height, camera.width, self._person_at
         )
 
     def film_views(self) -> dict[str, np.ndarray]:
@@ -179,8 +177,7 @@ class VlnceEnv(Env):
             if self.person is not None:
                 way = self.person.route
             self._map = FloorMap(self.walker.world.floor(), np.asarray(way, np.float64))
-        person = None if self.person is None else self.person.position
-        return {"map": self._map.draw(np.array(self._trail), self.walker.yaw, person)}
+        return {"map": self._map.draw(np.array(self._trail), self.walker.yaw, self._person_at)}
 
     def simulator_state(self) -> np.ndarray:
         """The agent's pose, the person's place, and the pose that is pursued."""
@@ -205,7 +202,7 @@ class VlnceEnv(Env):
         Each is ``float32[waypoints, 3]``; no motion follows the last, nor where no way leads on.
         """
         if self.person is not None:
-            return {"waypoints": self._chased()}
+            return {"waypoints": self._chunk_of(self.person.chase(self.walker, WAYPOINTS))}
         goal = min(self._goals, key=lambda each: self.walker.world.way(self.walker.position, each).length)
         ahead = {"waypoints": self._ahead("shortest", [goal])}
         if self._nodes:
@@ -222,12 +219,6 @@ class VlnceEnv(Env):
         assert found is not None
         self._plans[name] = made, found[0]
         return self._chunk_of(found[1])
-
-    def _chased(self) -> np.ndarray:
-        """Waypoints that follow the person."""
-        assert self.person is not None
-        steps = self.person.chase(self.walker, WAYPOINTS)
-        return self._chunk_of(steps)
 
     def _chunk_of(self, waypoints: np.ndarray) -> np.ndarray:
         chunk = np.zeros((WAYPOINTS, 3), np.float32)

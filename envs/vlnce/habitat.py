@@ -15,10 +15,7 @@ import numpy as np
 
 from ..errors import VlarigError
 from ..upstream import quiet
-from .world import Agent, Lens, Way, World
-
-#: The agent whose surface is beside a scan (src/esp/nav/PathFinder.h, ``NavMeshSettings::setDefaults``).
-DEFAULT_AGENT = Agent(height=1.5, radius=0.1)
+from .world import DEFAULT_AGENT, Agent, Lens, Way, World
 
 #: Of a scan in a folder of scans, what tells habitat its axes (DATASETS.md); without it a .glb is taken for z-up, as scans are.
 DATASET = "mp3d.scene_dataset_config.json"

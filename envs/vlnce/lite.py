@@ -16,9 +16,9 @@ import moderngl
 import numpy as np
 
 from ..errors import VlarigError
-from .glb import Glb, Part
 from .navmesh import NavMesh
-from .world import Agent, Lens, Way, World
+from .scan import Part, read_scan
+from .world import DEFAULT_AGENT, Agent, Lens, Way, World
 
 #: Environment variable with the beginning of the name of the renderer that draws, and the software renderer that is its default.
 RENDERER_VARIABLE, SOFTWARE = "VLARIG_EGL_RENDERER", "llvmpipe"
@@ -26,15 +26,8 @@ RENDERER_VARIABLE, SOFTWARE = "VLARIG_EGL_RENDERER", "llvmpipe"
 #: Most devices of EGL that are tried.
 DEVICES = 16
 
-#: The agent whose surface is beside a scan as ``<scan>.navmesh`` (habitat-sim@57ee494, src/esp/nav/PathFinder.h,
-#: ``NavMeshSettings::setDefaults``).
-DEFAULT_AGENT = Agent(height=1.5, radius=0.1)
-
 #: Planes of the camera, metres (habitat-sim@57ee494, src/esp/sensor/VisualSensor.h).
 NEAR, FAR = 0.01, 1000.0
-
-#: OpenGL's number of a texture that is not repeated, CLAMP_TO_EDGE.
-CLAMPED = 33071
 
 #: Another walker: radius and height of the rings of the legs, the coat and the head, metres, each with its colour, RGB.
 FIGURE = (
@@ -116,10 +109,6 @@ class Canvas:
         with contextlib.suppress(AttributeError):  # only glibc has it
             ctypes.CDLL(None).malloc_trim(0)
 
-    def close(self) -> None:
-        """Free the context with all that it holds."""
-        self.context.release()
-
 
 class Mesh:
     """Triangles in graphics memory; each part is drawn, or left out where it is beside the picture.
@@ -184,11 +173,9 @@ class LiteWorld(World):
     def __init__(self, scene: Path, agent: Agent, canvas: Canvas) -> None:
         self.surface = _read_surface(scene, agent)
         self._canvas = canvas
-        glb = Glb(scene)
-        parts = glb.parts()
+        parts, pictures = read_scan(scene)
         with canvas.context:
-            textures = {number: _upload(canvas, glb, number) for number in {part.texture for part in parts} - {-1}}
-            self._mesh = Mesh(canvas, parts, textures)
+            self._mesh = Mesh(canvas, parts, {number: _upload(canvas, each) for number, each in enumerate(pictures)})
 
     def snap(self, point: np.ndarray) -> np.ndarray:
         """The nearest point of the walkable surface, ``float32[3]``; NaN where none is near."""
@@ -252,13 +239,11 @@ def _read_surface(scene: Path, agent: Agent) -> NavMesh:
     return NavMesh.read(file)
 
 
-def _upload(canvas: Canvas, glb: Glb, number: int) -> Any:
-    """A texture of the file in graphics memory."""
-    picture, sampler = glb.picture(number), glb.sampler(number)
+def _upload(canvas: Canvas, picture: np.ndarray) -> Any:
+    """A picture, ``uint8[height, width, 3]``, as a texture in graphics memory: linear between mipmaps, and repeated."""
     texture = canvas.context.texture(picture.shape[1::-1], 3, picture, alignment=1)
     texture.build_mipmaps()
-    texture.filter = (sampler["minFilter"], sampler["magFilter"])
-    texture.repeat_x, texture.repeat_y = sampler["wrapS"] != CLAMPED, sampler["wrapT"] != CLAMPED
+    texture.filter = (moderngl.LINEAR_MIPMAP_LINEAR, moderngl.LINEAR)
     return texture
 
 

@@ -401,15 +401,8 @@ def _parse(data: bytes) -> dict[str, Any]:
     for place, index in enumerate(order):
         made[index].index = place
     boxes = np.concatenate([ends["low"], ends["high"]], axis=1).astype(np.int64)
-    return {
-        "polygons": [made[index] for index in order],
-        "boxes": boxes,
-        "low": low,
-        "high": high,
-        "quantum": quantum,
-        "climb": climb,
-        "agent": agent,
-    }
+    sizes = {"low": low, "high": high, "quantum": quantum, "climb": climb, "agent": agent}
+    return {"polygons": [made[index] for index in order], "boxes": boxes, **sizes}
 
 
 class _Reader:

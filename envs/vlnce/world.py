@@ -26,6 +26,10 @@ class Agent:
     radius: float
 
 
+#: The agent whose surface is beside a scan (habitat-sim@57ee494 src/esp/nav/PathFinder.h, ``NavMeshSettings::setDefaults``).
+DEFAULT_AGENT = Agent(height=1.5, radius=0.1)
+
+
 @dataclass(frozen=True)
 class Lens:
     """The agent's camera.

@@ -1,0 +1,82 @@
+"""Reading a scan's ``.glb``: its triangles and pictures, as habitat-sim places and shows them without lights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import trimesh
+
+from ..errors import VlarigError
+from ..upstream import quiet
+
+#: From a file's z-up frame to y-up: (x, y, z) to (x, z, -y). habitat-sim does that to every ``.glb`` without a stage configuration
+#: (habitat-sim@57ee494, src/esp/metadata/managers/StageAttributesManager.cpp, ``setDefaultAssetNameBasedAttributes``).
+UPRIGHT = np.array([[1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0], [0.0, -1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]])
+
+#: Extension of pictures that trimesh does not read, and in which scans have come for habitat since February 2020.
+BASIS = b"GOOGLE_texture_basis"
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Triangles with one texture.
+
+    Attributes:
+        positions: Metres in habitat's frame, ``float32[vertices, 3]``.
+        uv: Places in the picture, ``float32[vertices, 2]``; (0, 0) is its upper left corner.
+        colours: What the picture is multiplied by, RGBA, ``uint8[vertices, 4]``.
+        triangles: Vertices counter-clockwise seen from the front, ``uint32[triangles, 3]``.
+        texture: Number of the texture; -1 for plain white.
+    """
+
+    positions: np.ndarray
+    uv: np.ndarray
+    colours: np.ndarray
+    triangles: np.ndarray
+    texture: int
+
+
+def read_scan(path: Path) -> tuple[list[Part], list[np.ndarray]]:
+    """The triangles of a scan, and its pictures, ``uint8[height, width, 3]``, upper row first.
+
+    Raises:
+        VlarigError: The file is missing or damaged, or has pictures that are not read.
+    """
+    remedy = "put the scan's own .glb there"
+    try:
+        with path.open("rb") as file:
+            if BASIS in file.read(2**20):
+                remedy = "get a copy with JPEG or PNG textures, or use habitat-sim, see docs/vlnce.md"
+                raise ValueError("its textures are compressed by Basis Universal")
+        with quiet("trimesh"):
+            scene = trimesh.load_scene(path, process=False)
+            pictures: dict[int, tuple[int, Any]] = {}
+            parts = [_part(scene, node, pictures) for node in scene.graph.nodes_geometry]
+        if not parts:
+            raise ValueError("it has no triangles")
+        return parts, [np.asarray(image.convert("RGB")) for _, image in pictures.values()]
+    except Exception as error:  # trimesh raises what its parts raise
+        raise VlarigError(f"the scene {path} cannot be read ({type(error).__name__}: {error}); {remedy}") from None
+
+
+def _part(scene: Any, node: str, pictures: dict[int, tuple[int, Any]]) -> Part:
+    """What a node shows; its picture is added to those by the identity of the image, with its number."""
+    pose, name = scene.graph[node]
+    mesh, pose = scene.geometry[name], UPRIGHT @ pose
+    triangles = mesh.faces[:, ::-1] if np.linalg.det(pose[:3, :3]) < 0 else mesh.faces  # a mirror turns fronts to backs
+    positions = mesh.vertices @ pose[:3, :3].T + pose[:3, 3]
+    uv, colours, texture = np.zeros((len(positions), 2)), np.full((len(positions), 4), 255, np.uint8), -1
+    if mesh.visual.kind == "vertex":
+        colours = mesh.visual.vertex_colors
+    elif mesh.visual.kind == "texture":
+        material = mesh.visual.material.to_pbr() if hasattr(mesh.visual.material, "to_pbr") else mesh.visual.material
+        if material.baseColorFactor is not None:
+            colours[:] = material.baseColorFactor
+        if (image := material.baseColorTexture) is not None and mesh.visual.uv is not None:
+            texture = pictures.setdefault(id(image), (len(pictures), image))[0]
+            uv = mesh.visual.uv * [1, -1] + [0, 1]  # trimesh counts from the lower left corner
+    whole = np.ascontiguousarray
+    return Part(whole(positions, "f4"), whole(uv, "f4"), whole(colours, "u1"), whole(triangles, "u4"), texture)
