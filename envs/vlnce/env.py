@@ -77,7 +77,7 @@ class VlnceEnv(Env):
     def begin(self, episode: Episode, rng: np.random.Generator) -> str:
         """Put the agent at the start."""
         payload = episode.payload
-        with _unfit(episode):
+        with _unfit():
             self.rules = Rules.of(episode.protocol.options)
             world = self._enter(payload["bundle"], payload["scene"])
             self.person: Optional[Person] = None
@@ -251,14 +251,12 @@ class RxrEnv(VlnceEnv):
 
 
 @contextmanager
-def _unfit(episode: Episode) -> Iterator[None]:
+def _unfit() -> Iterator[None]:
     """What is wrong with an episode's data concerns that episode alone."""
     try:
         yield
-    except UnfitEpisodeError:
-        raise
     except VlarigError as error:
-        raise UnfitEpisodeError(f"{episode.task} {episode.initial_state} cannot be played: {error}") from error
+        raise UnfitEpisodeError(str(error)) from error
 
 
 def _check_start(world: World, position: np.ndarray) -> None:

@@ -59,7 +59,8 @@ def read_scan(path: Path) -> tuple[list[Part], list[np.ndarray]]:
             raise ValueError("it has no triangles")
         return parts, [np.asarray(image.convert("RGB")) for _, image in pictures.values()]
     except Exception as error:  # trimesh raises what its parts raise
-        raise VlarigError(f"the scene {path} cannot be read ({type(error).__name__}: {error}); {remedy}") from None
+        reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
+        raise VlarigError(f"the scene {path} cannot be read ({reason}); {remedy}") from None
 
 
 def _part(scene: Any, node: str, pictures: dict[int, tuple[int, Any]]) -> Part:

@@ -132,7 +132,7 @@ def _straight(waypoint: np.ndarray, rules: Rules) -> list[Primitive]:
     metres, direction = math.hypot(waypoint[0], waypoint[1]), math.atan2(waypoint[1], waypoint[0])
     steps = math.ceil(metres / rules.step - 1e-6)
     turns = math.ceil(abs(waypoint[2]) / math.radians(rules.turn) - 1e-6)
-    moves = [Primitive(metres / steps, direction)] * steps + [Primitive(turn=waypoint[2] / max(turns, 1))] * turns
+    moves = [Primitive(metres / max(steps, 1), direction)] * steps + [Primitive(turn=waypoint[2] / max(turns, 1))] * turns
     return moves[:MOST_PRIMITIVES]
 
 
