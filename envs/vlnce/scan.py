@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import io
+import json
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import trimesh
+from PIL import Image
 
 from ..errors import VlarigError
 from ..upstream import quiet
+from .basis import decode_basis
 
 #: From a file's z-up frame to y-up: (x, y, z) to (x, z, -y). habitat-sim does that to every ``.glb`` without a stage configuration
 #: (habitat-sim@57ee494, src/esp/metadata/managers/StageAttributesManager.cpp, ``setDefaultAssetNameBasedAttributes``).
 UPRIGHT = np.array([[1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0], [0.0, -1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]])
 
-#: Extension of pictures that trimesh does not read, and in which scans have come for habitat since February 2020.
-BASIS = b"GOOGLE_texture_basis"
+#: Extension of pictures that trimesh does not read: scans have come for habitat with them since February 2020.
+BASIS = "GOOGLE_texture_basis"
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,14 +50,10 @@ def read_scan(path: Path) -> tuple[list[Part], list[np.ndarray]]:
     Raises:
         VlarigError: The file is missing or damaged, or has pictures that are not read.
     """
-    remedy = "put the scan's own .glb there"
     try:
-        with path.open("rb") as file:
-            if BASIS in file.read(2**20):
-                remedy = "get a copy with JPEG or PNG textures, or use habitat-sim, see docs/vlnce.md"
-                raise ValueError("its textures are compressed by Basis Universal")
+        content = _without_basis(path.read_bytes())
         with quiet("trimesh"):
-            scene = trimesh.load_scene(path, process=False)
+            scene = trimesh.load_scene(io.BytesIO(content), file_type="glb", process=False)
             pictures: dict[int, tuple[int, Any]] = {}
             parts = [_part(scene, node, pictures) for node in scene.graph.nodes_geometry]
         if not parts:
@@ -60,7 +61,34 @@ def read_scan(path: Path) -> tuple[list[Part], list[np.ndarray]]:
         return parts, [np.asarray(image.convert("RGB")) for _, image in pictures.values()]
     except Exception as error:  # trimesh raises what its parts raise
         reason = getattr(error, "strerror", None) or f"{type(error).__name__}: {error}"
-        raise VlarigError(f"the scene {path} cannot be read ({reason}); {remedy}") from None
+        raise VlarigError(f"the scene {path} cannot be read ({reason}); put the scan's own .glb there") from None
+
+
+def _without_basis(content: bytes) -> bytes:
+    """The same ``.glb`` (glTF 2.0, section 4.4) with plain pictures in the place of those by Basis Universal."""
+    size = struct.unpack_from("<I", content, 12)[0]
+    if BASIS.encode() not in content[20 : 20 + size]:
+        return content
+    head, numbers = json.loads(content[20 : 20 + size]), bytearray(content[28 + size :])
+    for texture in head["textures"]:
+        texture.setdefault("source", texture.pop("extensions", {}).get(BASIS, {}).get("source"))
+    for image in head["images"]:
+        view = head["bufferViews"][image["bufferView"]]
+        start = view.get("byteOffset", 0)
+        packed = bytes(numbers[start : start + view["byteLength"]])
+        if packed[:2] == b"sB":
+            plain = io.BytesIO()
+            Image.fromarray(decode_basis(packed)).save(plain, "PNG", compress_level=0)
+            image["bufferView"], image["mimeType"] = len(head["bufferViews"]), "image/png"
+            head["bufferViews"].append({"buffer": 0, "byteOffset": len(numbers), "byteLength": plain.tell()})
+            numbers += plain.getvalue() + bytes(-plain.tell() % 4)
+    for list_of in ("extensionsRequired", "extensionsUsed"):
+        head[list_of] = [name for name in head.get(list_of, ()) if name != BASIS]
+    head["buffers"][0]["byteLength"] = len(numbers)
+    text = json.dumps({name: value for name, value in head.items() if value}).encode()
+    text += b" " * (-len(text) % 4)
+    chunks = struct.pack("<I4s", len(text), b"JSON") + text + struct.pack("<I4s", len(numbers), b"BIN\0") + numbers
+    return struct.pack("<4s2I", b"glTF", 2, 12 + len(chunks)) + chunks
 
 
 def _part(scene: Any, node: str, pictures: dict[int, tuple[int, Any]]) -> Part:

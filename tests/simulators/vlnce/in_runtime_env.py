@@ -17,9 +17,10 @@ from vlarig.benchmarks.suite import Suite
 from vlarig.benchmarks.vlnce.episodes import read_objects
 from vlarig.benchmarks.vlnce.suites import R2R_VAL_UNSEEN, RXR_VAL_UNSEEN, VLN_OBJECT_SEARCH, VLN_TARGET_TRACKING
 from vlarig.envs.api import Episode, Needs
-from vlarig.envs.errors import UnfitEpisodeError
+from vlarig.envs.errors import UnfitEpisodeError, VlarigError
 from vlarig.envs.vlnce.env import RxrEnv, VlnceEnv
 from vlarig.envs.vlnce.lite import Canvas, LiteWorld
+from vlarig.envs.vlnce.scan import read_scan
 from vlarig.envs.vlnce.world import DEFAULT_AGENT, Lens
 
 DATA = Path(os.environ["VLARIG_ASSETS_VLNCE_R2R"])
@@ -128,6 +129,34 @@ def test_what_is_on_the_left_is_on_the_left_and_the_picture_stands_upright() -> 
     beside = centre + np.array([-math.sin(ahead + math.pi), 0, -math.cos(ahead + math.pi)]) * 1.5
     seen = world.render(centre, ahead + math.pi, LENS, 64, 64, person=beside.astype(np.float32)).astype(int)
     assert (seen[..., 2] - seen[..., 0] > 60).sum() > 60 and with_person.shape == (64, 64, 3)
+
+
+def test_a_texture_by_basis_universal_is_seen(tmp_path: Path) -> None:
+    """A house with one of its pictures packed, as Matterport3D's houses come for habitat."""
+    with np.load(Path(__file__).with_name("basis.npz")) as kept:
+        packed, pixels = kept["mipmaps_file"].tobytes(), kept["mipmaps"]
+    content = HOUSES[0].read_bytes()
+    size = int.from_bytes(content[12:16], "little")
+    head, numbers = json.loads(content[20 : 20 + size]), bytearray(content[28 + size :])
+    head["images"][0] = {"bufferView": len(head["bufferViews"]), "mimeType": "image/x-basis"}
+    head["bufferViews"].append({"buffer": 0, "byteOffset": len(numbers), "byteLength": len(packed)})
+    for texture in head["textures"]:
+        if texture["source"] == 0:
+            texture["extensions"] = {"GOOGLE_texture_basis": {"source": texture.pop("source")}}
+    numbers += packed + bytes(-len(packed) % 4)
+    head["extensionsRequired"], head["buffers"][0]["byteLength"] = ["GOOGLE_texture_basis"], len(numbers)
+    text = json.dumps(head).encode()
+    text += b" " * (-len(text) % 4)
+    chunks = len(text).to_bytes(4, "little") + b"JSON" + text + len(numbers).to_bytes(4, "little") + b"BIN\0" + numbers
+    scene = tmp_path / "house.glb"
+    scene.write_bytes(b"glTF" + (2).to_bytes(4, "little") + (12 + len(chunks)).to_bytes(4, "little") + chunks)
+    parts, pictures = read_scan(scene)
+    plain = read_scan(HOUSES[0])
+    assert len(parts) == len(plain[0]) and len(pictures) == len(plain[1])
+    assert sum(np.array_equal(picture, pixels) for picture in pictures) == 1
+    scene.write_bytes(scene.read_bytes().replace(packed[77:200], bytes(123)))
+    with pytest.raises(VlarigError, match=r"the scene .*house.glb cannot be read"):
+        read_scan(scene)
 
 
 def test_pictures_do_not_depend_on_what_was_drawn_before_nor_on_the_canvas() -> None:
