@@ -9,11 +9,12 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
-import math
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
+
+import msgspec
 
 from ...envs.errors import VlarigError
 
@@ -22,6 +23,8 @@ SCENES = "data/scene_datasets/"
 
 #: Languages of RxR, and the roles of who wrote down or followed an instruction (task.py, RxRVLNCEDatasetV1).
 LANGUAGES, ROLES = ("en-US", "en-IN", "hi-IN", "te-IN"), ("guide", "follower")
+
+Kind = TypeVar("Kind")
 
 
 def read_r2r(folder: Path, bundle: str, split: str) -> dict[int, dict[str, Any]]:
@@ -47,7 +50,7 @@ def read_rxr(folder: Path, bundle: str, split: str, role: str) -> dict[str, dict
     episodes = _read(folder, bundle, place / f"{split}_{role}.json.gz", place / f"{split}_{role}_gt.json.gz")
     found: dict[str, dict[int, dict[str, Any]]] = {language: {} for language in LANGUAGES}
     for number, payload in episodes.items():
-        language = payload.pop("language")
+        language = payload["language"]
         if language not in found:
             raise VlarigError(
                 f"episode {number} of {place / f'{split}_{role}.json.gz'} has the language {language!r}, "
@@ -57,53 +60,63 @@ def read_rxr(folder: Path, bundle: str, split: str, role: str) -> dict[str, dict
     return found
 
 
+Point = tuple[float, float, float]
+
+
+class _Words(msgspec.Struct):
+    instruction_text: str
+    language: str = ""
+
+
+class _Goal(msgspec.Struct):
+    position: Point
+
+
+class _Episode(msgspec.Struct):
+    episode_id: int
+    scene_id: str
+    instruction: _Words
+    start_position: Point
+    start_rotation: tuple[float, float, float, float]
+    goals: Annotated[list[_Goal], msgspec.Meta(min_length=1)]
+    reference_path: list[Point] | None = None
+
+
+class _Episodes(msgspec.Struct):
+    episodes: Annotated[list[_Episode], msgspec.Meta(min_length=1)]
+
+
+class _Truth(msgspec.Struct):
+    locations: list[Point]
+
+
 def _read(folder: Path, bundle: str, file: Path, truth_file: Path) -> dict[int, dict[str, Any]]:
-    data, truth = _json(file), _json(truth_file)
-    try:
-        listed, surfaces = data["episodes"], {}
-        found = {}
-        for each in listed:
-            number = int(each["episode_id"])
-            if number in found:
-                raise VlarigError(f"{file} has two episodes {number}")
-            payload = _payload(each, bundle, truth.get(str(number)))
-            scene = payload["scene"]
-            if scene not in surfaces:
-                surfaces[scene] = _hash(folder / SCENES / scene)
-            found[number] = payload | {"surface": surfaces[scene]}
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise VlarigError(f"{file} is not of VLN-CE's format ({error!r}); get the data set anew, see docs/vlnce.md") from None
-    if not found:
-        raise VlarigError(f"{file} has no episodes; get the data set anew, see docs/vlnce.md")
+    listed, truth = _json(file, _Episodes).episodes, _json(truth_file, dict[str, _Truth])
+    surfaces: dict[str, str] = {}
+    found: dict[int, dict[str, Any]] = {}
+    for each in listed:
+        number, scene = each.episode_id, each.scene_id.removeprefix(SCENES)
+        if number in found:
+            raise VlarigError(f"{file} has two episodes {number}")
+        if ".." in Path(scene).parts or scene.startswith("/"):
+            raise VlarigError(f"episode {number} of {file} has the scene {scene!r}, expected a path below {SCENES}")
+        if scene not in surfaces:
+            surfaces[scene] = _hash(folder / SCENES / scene)
+        found[number] = {
+            "kind": "instruction_following",
+            "bundle": bundle,
+            "scene": scene,
+            "surface": surfaces[scene],
+            "instruction": each.instruction.instruction_text,
+            "language": each.instruction.language,
+            "position": each.start_position,
+            "rotation": each.start_rotation,
+            "goals": [goal.position for goal in each.goals],
+            "reference": truth[str(number)].locations if str(number) in truth else None,
+            "nodes": each.reference_path or [],
+        }
     # Neighbours share a house, so that it is loaded once.
     return dict(sorted(found.items(), key=lambda item: (item[1]["scene"], item[0])))
-
-
-def _payload(episode: Mapping[str, Any], bundle: str, truth: Mapping[str, Any] | None) -> dict[str, Any]:
-    words = episode["instruction"]
-    payload = {
-        "kind": "instruction_following",
-        "bundle": bundle,
-        "scene": str(episode["scene_id"]).removeprefix(SCENES),
-        "instruction": str(words["instruction_text"]),
-        "position": _numbers(episode["start_position"], 3),
-        "rotation": _numbers(episode["start_rotation"], 4),
-        "goals": [_numbers(goal["position"], 3) for goal in episode["goals"] or ()],
-        "reference": [_numbers(place, 3) for place in truth["locations"]] if truth else None,
-        "nodes": [_numbers(node, 3) for node in episode.get("reference_path") or ()],
-    }
-    if not payload["goals"]:
-        raise ValueError(f"episode {episode['episode_id']} has no goal")
-    if ".." in Path(payload["scene"]).parts or payload["scene"].startswith("/"):
-        raise ValueError(f"episode {episode['episode_id']} has the scene {payload['scene']!r}")
-    return payload | ({"language": words["language"]} if "language" in words else {})
-
-
-def _numbers(values: Sequence[float], count: int) -> list[float]:
-    numbers = [float(value) for value in values]
-    if len(numbers) != count or not all(map(math.isfinite, numbers)):
-        raise ValueError(f"{values!r} are not {count} finite numbers")
-    return numbers
 
 
 def _hash(scene: Path) -> str:
@@ -112,14 +125,13 @@ def _hash(scene: Path) -> str:
     return hashlib.sha256(surface.read_bytes()).hexdigest()[:16] if surface.is_file() else ""
 
 
-def _json(file: Path) -> Any:
+def _json(file: Path, kind: type[Kind]) -> Kind:
     try:
-        with gzip.open(file, "rt", encoding="utf-8") as text:
-            return json.load(text)
+        return msgspec.json.decode(gzip.decompress(file.read_bytes()), type=kind, strict=False)
     except FileNotFoundError:
         raise VlarigError(f"{file} is missing; docs/vlnce.md says where the data sets are") from None
-    except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise VlarigError(f"{file} does not read ({error}); get the data set anew, see docs/vlnce.md") from None
+    except (OSError, EOFError, ValueError, zlib.error, msgspec.DecodeError) as error:
+        raise VlarigError(f"{file} is not of VLN-CE's format ({error}); get the data set anew, see docs/vlnce.md") from None
 
 
 def read_objects(scenes: Iterable[Path]) -> dict[str, dict[str, list[list[float]]]]:

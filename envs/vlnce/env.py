@@ -26,7 +26,7 @@ from .robot import VLNCE_R2R, VLNCE_RXR
 from .rules import Rules
 from .tasks import Person, draw_search, draw_tracking
 from .walking import Walker, compose, heading_of, is_still, primitives, relative
-from .world import Agent, World
+from .world import Agent, Surface, World
 
 #: Metres of height within which a start is on the walkable surface (habitat-sim@57ee494 src/esp/nav/PathFinder.h, ``isNavigable``).
 MOST_CLIMB = 0.5
@@ -79,19 +79,19 @@ class VlnceEnv(Env):
         payload = episode.payload
         with _unfit():
             self.rules = Rules.of(episode.protocol.options)
-            world = self._enter(payload["bundle"], payload["scene"])
+            surface = self._enter(payload["bundle"], payload["scene"]).surface
             self.person: Optional[Person] = None
             if payload["kind"] == "instruction_following":
                 position, yaw = np.array(payload["position"], np.float32), heading_of(payload["rotation"])
                 self._goals = [np.array(goal, np.float32) for goal in payload["goals"]]
-                _check_start(world, position)
+                _check_start(surface, position)
             elif payload["kind"] == "object_searching":
-                position, yaw, self._goals = draw_search(world, payload["objects"], rng)
+                position, yaw, self._goals = draw_search(surface, payload["objects"], rng)
             else:
-                position, yaw, self.person = draw_tracking(world, rng)
+                position, yaw, self.person = draw_tracking(surface, rng)
                 self._goals = [self.person.route[-1]]
         reference = payload.get("reference")
-        self.walker = Walker(world, self.rules, position, yaw)
+        self.walker = Walker(surface, self.rules, position, yaw)
         self._trail = [self.walker.position]
         way, fast = np.array(reference, np.float64) if reference else None, self.rules.dtw == "fast"
         self.measures = Measures(self._distance, self.walker.position, self.rules.success, way, fast)
@@ -165,18 +165,17 @@ class VlnceEnv(Env):
 
     def render_view(self, camera: Camera) -> np.ndarray:
         """What the agent sees."""
-        return self.walker.world.render(
-            self.walker.position, self.walker.yaw, self.rules.lens, camera.height, camera.width, self._person_at
-        )
+        walker, size = self.walker, (camera.height, camera.width)
+        return self._world.render(walker.position, walker.yaw, self.rules.lens, *size, self._person_at)
 
     def film_views(self) -> dict[str, np.ndarray]:
         """A map with the way that the instruction describes, and the agent's."""
         if self._map is None:
             assert self.episode is not None
-            way = self.episode.payload.get("reference") or self.walker.world.way(self._trail[0], self._goals[0]).points
+            way = self.episode.payload.get("reference") or self.walker.surface.way(self._trail[0], self._goals[0]).points
             if self.person is not None:
                 way = self.person.route
-            self._map = FloorMap(self.walker.world.floor(), np.asarray(way, np.float64))
+            self._map = FloorMap(self.walker.surface.floor(), np.asarray(way, np.float64))
         return {"map": self._map.draw(np.array(self._trail), self.walker.yaw, self._person_at)}
 
     def simulator_state(self) -> np.ndarray:
@@ -203,7 +202,7 @@ class VlnceEnv(Env):
         """
         if self.person is not None:
             return {"waypoints": self._chunk_of(self.person.chase(self.walker, WAYPOINTS))}
-        goal = min(self._goals, key=lambda each: self.walker.world.way(self.walker.position, each).length)
+        goal = min(self._goals, key=lambda each: self.walker.surface.way(self.walker.position, each).length)
         ahead = {"waypoints": self._ahead("shortest", [goal])}
         if self._nodes:
             ahead["reference_waypoints"] = self._ahead("reference", [*self._nodes[1:-1], goal])
@@ -226,16 +225,16 @@ class VlnceEnv(Env):
         return chunk
 
     def _distance(self, position: np.ndarray) -> float:
-        return min(self.walker_world.way(position, goal).length for goal in self._goals)
+        return min(self.walker.surface.way(position, goal).length for goal in self._goals)
 
     def _enter(self, bundle: str, scene: str) -> World:
         """Borrow the scene, and give back the last one."""
         key = assets_folder(bundle, "data") / "data" / "scene_datasets" / scene, self.rules.agent
         if key != self._borrowed:
             self.close()
-            self.walker_world = self._worlds.pool.borrow(*key)
+            self._world = self._worlds.pool.borrow(*key)
             self._borrowed = key
-        return self.walker_world
+        return self._world
 
     def close(self) -> None:
         """Give back the scene."""
@@ -259,9 +258,9 @@ def _unfit() -> Iterator[None]:
         raise UnfitEpisodeError(str(error)) from error
 
 
-def _check_start(world: World, position: np.ndarray) -> None:
+def _check_start(surface: Surface, position: np.ndarray) -> None:
     """Make sure that a start is on the walkable surface, as habitat tells it."""
-    nearest = world.snap(position)
+    nearest = surface.snap(position)
     if (
         not np.isfinite(nearest).all()
         or abs(float(nearest[1] - position[1])) > MOST_CLIMB

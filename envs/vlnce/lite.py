@@ -14,11 +14,12 @@ from typing import Any, Optional
 
 import moderngl
 import numpy as np
+import trimesh.creation
 
 from ..errors import VlarigError
 from .navmesh import NavMesh
 from .scan import Part, read_scan
-from .world import DEFAULT_AGENT, Agent, Lens, Way, World
+from .world import DEFAULT_AGENT, Agent, Lens, World
 
 #: Environment variable with the beginning of the name of the renderer that draws, and the software renderer that is its default.
 RENDERER_VARIABLE, SOFTWARE = "VLARIG_EGL_RENDERER", "llvmpipe"
@@ -158,9 +159,6 @@ class LiteWorld(World):
     The surface is ``<scan>.navmesh`` for an agent of 1.5 m height and 0.1 m radius, habitat's default, and
     ``<scan>.h<height>_r<radius>.navmesh`` for another.
 
-    Attributes:
-        surface: Where the agent can walk.
-
     Args:
         scene: The ``.glb``.
         agent: Whose surface it is.
@@ -176,22 +174,6 @@ class LiteWorld(World):
         parts, pictures = read_scan(scene)
         with canvas.context:
             self._mesh = Mesh(canvas, parts, {number: _upload(canvas, each) for number, each in enumerate(pictures)})
-
-    def snap(self, point: np.ndarray) -> np.ndarray:
-        """The nearest point of the walkable surface, ``float32[3]``; NaN where none is near."""
-        return self.surface.snap(point)
-
-    def move(self, start: np.ndarray, end: np.ndarray, sliding: bool) -> np.ndarray:
-        """Where a step ends, ``float32[3]``."""
-        return self.surface.move(start, end, sliding)
-
-    def way(self, start: np.ndarray, end: np.ndarray) -> Way:
-        """The shortest way."""
-        return self.surface.way(start, end)
-
-    def floor(self) -> np.ndarray:
-        """The walkable surface, ``float32[triangles, 3, 3]``."""
-        return self.surface.floor()
 
     def render(
         self, position: np.ndarray, yaw: float, lens: Lens, height: int, width: int, person: Optional[np.ndarray] = None
@@ -260,14 +242,11 @@ def _camera(position: np.ndarray, yaw: float, lens: Lens, height: int, width: in
 
 def _figure() -> list[Part]:
     """Another walker, round and darker on one side, so that its shape can be seen without lights."""
-    angles = np.arange(CORNERS) * (2.0 * np.pi / CORNERS)
-    around = np.column_stack([np.cos(angles), np.zeros(CORNERS), -np.sin(angles)])
-    here, beside = np.arange(CORNERS), np.roll(np.arange(CORNERS), -1)
-    belt = np.array([[here, beside, beside + CORNERS], [here, beside + CORNERS, here + CORNERS]]).swapaxes(1, 2).reshape(-1, 3)
     parts = []
     for rings, colour in FIGURE:
-        positions = np.concatenate([radius * around + [0.0, level, 0.0] for radius, level in rings]).astype(np.float32)
-        shades = np.tile(np.outer(0.85 + 0.15 * np.cos(angles), [*colour, 255]).astype(np.uint8), (len(rings), 1))
-        triangles = np.concatenate([belt + CORNERS * ring for ring in range(len(rings) - 1)]).astype(np.uint32)
-        parts.append(Part(positions, np.zeros((len(positions), 2), np.float32), shades, triangles, -1))
+        body = trimesh.creation.revolve(rings, sections=CORNERS)
+        x, y, z = body.vertices.T
+        positions = np.column_stack([x, z, -y]).astype(np.float32)
+        shades = np.outer(0.85 + 0.15 * x / np.maximum(np.hypot(x, y), 1e-6), [*colour, 255]).astype(np.uint8)
+        parts.append(Part(positions, np.zeros((len(x), 2), np.float32), shades, body.faces.astype(np.uint32), -1))
     return parts

@@ -7,10 +7,13 @@ habitat_extensions/measures.py (PathLength, OracleSuccess, StepsTaken, NDTW, SDT
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Sequence
 from typing import Optional
 
 import numpy as np
+
+from ..errors import VlarigError
 
 #: A distance to the goal is measured anew where the agent has moved by more than this (nav.py, DistanceToGoal).
 MOVED = 1e-4
@@ -124,60 +127,18 @@ class Warping:
         return np.sqrt(((self._reference - point) ** 2).sum(axis=1))
 
 
-def fast_warping(way: Sequence[np.ndarray], reference: np.ndarray, radius: int = 1) -> float:
-    """FastDTW's cost: an alignment at half the resolution bounds where the finer one is looked for.
-
-    Source: S. Salvador and P. Chan, "Toward accurate dynamic time warping in linear time and space", 2007, as the package fastdtw 0.3.4
-    has it, which VLN-CE calls: the same halving, window and order among equal costs.
+def fast_warping(way: Sequence[np.ndarray], reference: np.ndarray) -> float:
+    """FastDTW's cost, radius 1: an alignment at half the resolution bounds where the finer one is looked for.
 
     Args:
         way: Points ``float64[3]``.
         reference: ``float64[points, 3]``.
-        radius: Cells around the coarser alignment.
+
+    Raises:
+        VlarigError: The package that VLN-CE calls is not there.
     """
-    return _fast(np.asarray(way), np.asarray(reference), radius)[0]
-
-
-def _fast(one: np.ndarray, other: np.ndarray, radius: int) -> tuple[float, list[tuple[int, int]]]:
-    if min(len(one), len(other)) < radius + 2:
-        return _windowed(one, other, [(i, j) for i in range(len(one)) for j in range(len(other))])
-    _, path = _fast(_halved(one), _halved(other), radius)
-    return _windowed(one, other, _window(path, len(one), len(other), radius))
-
-
-def _halved(points: np.ndarray) -> np.ndarray:
-    even = len(points) - len(points) % 2
-    return (points[0:even:2] + points[1:even:2]) / 2
-
-
-def _windowed(one: np.ndarray, other: np.ndarray, window: list[tuple[int, int]]) -> tuple[float, list[tuple[int, int]]]:
-    """The least cost over the cells of a window, and its path."""
-    nowhere = (math.inf, (0, 0))
-    best: dict[tuple[int, int], tuple[float, tuple[int, int]]] = {(-1, -1): (0.0, (-1, -1))}
-    for i, j in window:
-        apart = float(np.linalg.norm(one[i] - other[j]))
-        options = [(best.get(cell, nowhere)[0] + apart, cell) for cell in ((i - 1, j), (i, j - 1), (i - 1, j - 1))]
-        best[i, j] = min(options, key=lambda option: option[0])
-    path, cell = [], (len(one) - 1, len(other) - 1)
-    while cell != (-1, -1):
-        path.append(cell)
-        cell = best[cell][1]
-    return best[len(one) - 1, len(other) - 1][0], path[::-1]
-
-
-def _window(path: list[tuple[int, int]], rows: int, columns: int, radius: int) -> list[tuple[int, int]]:
-    """The cells at full resolution around a coarser path, row by row."""
-    around = {(i + a, j + b) for i, j in path for a in range(-radius, radius + 1) for b in range(-radius, radius + 1)}
-    cells = {(2 * i + a, 2 * j + b) for i, j in around for a in (0, 1) for b in (0, 1)}
-    window: list[tuple[int, int]] = []
-    first = 0
-    for i in range(rows):
-        begun = None
-        for j in range(first, columns):
-            if (i, j) in cells:
-                window.append((i, j))
-                begun = j if begun is None else begun
-            elif begun is not None:
-                break
-        first = first if begun is None else begun
-    return window
+    try:
+        from fastdtw import fastdtw
+    except ImportError:
+        raise VlarigError(f"dtw=fast needs the package fastdtw; run: {sys.executable} -m pip install fastdtw==0.3.4") from None
+    return float(fastdtw(way, reference, dist=math.dist)[0])

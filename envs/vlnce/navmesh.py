@@ -16,17 +16,17 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Optional
+from typing import Optional
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from ..errors import VlarigError
-from .world import Way
+from .world import Surface, Way
 
 Point = Sequence[float]
 
-#: The file: a head, the settings of a file of version 2 (13 floats and 4 flags, PathFinder.h, ``NavMeshSettings``), then the tiles.
+#: The file: a head, the settings of a file of version 2 (PathFinder.h, ``NavMeshSettings``), then the tiles.
 FILE_MAGIC, SETTINGS_BYTES = int.from_bytes(b"MSET", "big"), 56
 TILE_MAGIC, TILE_VERSION = int.from_bytes(b"DNAV", "big"), 7
 TILE_HEAD = struct.Struct("<5iI9i10f")
@@ -135,33 +135,59 @@ class Polygon:
         return found
 
 
-class NavMesh:
+class NavMesh(Surface):
     """A scene's walkable surface.
 
     Args:
-        polygons: Its polygons, in the order in which Detour looks at them.
-        boxes: Their boxes, quantized, ``int64[polygons, 6]``: the least and the greatest of x, y, z.
-        low: Corner from which they are counted, metres, ``float64[3]``.
-        high: The opposite corner of all.
-        quantum: Of them in a metre.
-        climb: Metres up or down within which a point over a polygon is on it.
-        agent: Height and radius for which the surface was made; ``None`` where the file does not say.
+        data: The contents of a file.
+
+    Raises:
+        ValueError, or what numpy and struct raise: It is damaged.
     """
 
-    def __init__(
-        self,
-        polygons: list[Polygon],
-        boxes: np.ndarray,
-        low: np.ndarray,
-        high: np.ndarray,
-        quantum: float,
-        climb: float,
-        agent: Optional[tuple[float, float]],
-    ) -> None:
-        self.agent = agent
-        self._polygons, self._boxes, self._low, self._high = polygons, boxes, low, high
+    def __init__(self, data: bytes) -> None:
+        tile = _tile(data)
+        head = TILE_HEAD.unpack_from(tile)
+        if head[0] != TILE_MAGIC or head[1] != TILE_VERSION:
+            raise ValueError(f"its tile begins with {tile[:8]!r}")
+        polygons, vertices, links, details, detail_vertices, triangles, leaves, connections = head[6:14]
+        climb, low, high, quantum = head[17], np.array(head[18:21]), np.array(head[21:24]), head[24]
+        if min(head[6:14]) < 0 or not polygons or details < polygons or connections:
+            raise ValueError("its tile has counts that make no surface")
+        layout = [
+            ("corners", "<f4", (vertices, 3)),
+            ("polygons", _POLYGON, (polygons,)),
+            ("links", "<u4", (links, 3)),
+            ("shapes", _DETAIL, (details,)),
+            ("inner", "<f4", (detail_vertices, 3)),
+            ("faces", "u1", (triangles, 4)),
+            ("tree", _LEAF, (leaves,)),
+        ]
+        corners, listed, _, shapes, inner, faces, tree = np.frombuffer(tile, np.dtype(layout), 1, TILE_HEAD.size)[0]
+        corners, inner = corners.astype(np.float64), inner.astype(np.float64)
+        numbers = [corners, inner, low, high, [quantum, climb]]
+        if not all(np.isfinite(each).all() and np.abs(each).max(initial=0) < 1e6 for each in numbers) or quantum <= 0:
+            raise ValueError("it has numbers that are no places in a house")
+        made = [_polygon(index, *each, corners, inner, faces) for index, each in enumerate(zip(listed, shapes))]
+        for polygon, source in zip(made, listed):
+            for edge in range(len(polygon.corners)):
+                beyond = int(source["neighbours"][edge])
+                if beyond and not beyond & OUTSIDE:
+                    polygon.neighbours[edge] = made[beyond - 1]
+            polygon.edges = [(edge, beyond) for edge, beyond in enumerate(polygon.neighbours) if beyond is not None]
+        ends = tree[tree["polygon"] >= 0]
+        # A tree may end with nodes that were never filled, which say polygon 0 again.
+        names, firsts = np.unique(ends["polygon"], return_index=True)
+        if names.tolist() != list(range(polygons)):
+            raise ValueError("its tree of boxes does not hold each polygon")
+        ends = ends[np.sort(firsts)]
+        order = ends["polygon"].tolist()
+        for place, index in enumerate(order):
+            made[index].index = place
+        boxes = np.concatenate([ends["low"], ends["high"]], axis=1).astype(np.int64)
+        self._polygons, self._boxes, self._low, self._high = [made[index] for index in order], boxes, low, high
         self._quantum, self._climb = quantum, climb
-        self._ranges = np.array([[*np.min(each.corners, axis=0), *np.max(each.corners, axis=0)] for each in polygons])
+        self._ranges = np.array([[*np.min(each.corners, axis=0), *np.max(each.corners, axis=0)] for each in self._polygons])
         self._find_islands()
 
     @classmethod
@@ -177,7 +203,7 @@ class NavMesh:
             raise VlarigError(f"{path} cannot be read ({error.strerror or error}); put the scene's .navmesh there") from None
         try:
             with np.errstate(all="ignore"):
-                return cls(**_parse(data))
+                return cls(data)
         except (ValueError, IndexError, struct.error, TypeError, OverflowError, MemoryError) as error:
             raise VlarigError(f"{path} is no intact .navmesh of habitat's ({error}); get it anew") from None
 
@@ -351,71 +377,19 @@ class NavMesh:
 _NO_WAY = Way(math.inf, np.zeros((0, 3), np.float32))
 
 
-def _parse(data: bytes) -> dict[str, Any]:
-    """The arguments of :class:`NavMesh`, from a file's contents."""
+def _tile(data: bytes) -> bytes:
+    """The only tile in a file."""
     magic, version, tiles = struct.unpack_from("<3i", data)
     if magic != FILE_MAGIC or version not in (1, 2):
         raise ValueError(f"it begins with {data[:8]!r}")
     if tiles != 1:
         raise ValueError(f"it has {tiles} tiles, and habitat writes one")
-    offset, agent = 12 + 28, None
-    if version == 2:
-        settings = struct.unpack_from("<13f", data, offset)
-        agent, offset = (settings[2], settings[3]), offset + SETTINGS_BYTES
+    offset = 12 + 28 + (SETTINGS_BYTES if version == 2 else 0)
     _, size = struct.unpack_from("<Ii", data, offset)
     tile = data[offset + 8 :]
     if size != len(tile):
         raise ValueError(f"it has {len(tile)} bytes of a tile of {size}")
-    head = TILE_HEAD.unpack_from(tile)
-    if head[0] != TILE_MAGIC or head[1] != TILE_VERSION:
-        raise ValueError(f"its tile begins with {tile[:8]!r}")
-    polygons, vertices, links, details, detail_vertices, triangles, leaves, connections = head[6:14]
-    climb, low, high, quantum = head[17], np.array(head[18:21]), np.array(head[21:24]), head[24]
-    if min(head[6:14]) < 0 or not polygons or details < polygons or connections:
-        raise ValueError("its tile has counts that make no surface")
-    reader = _Reader(tile, TILE_HEAD.size)
-    corners = reader.take("<f4", vertices * 3).reshape(-1, 3).astype(np.float64)
-    listed = reader.take(_POLYGON, polygons)
-    reader.take("<u4", links * 3)
-    shapes = reader.take(_DETAIL, details)
-    inner = reader.take("<f4", detail_vertices * 3).reshape(-1, 3).astype(np.float64)
-    faces = reader.take("u1", triangles * 4).reshape(-1, 4)
-    tree = reader.take(_LEAF, leaves)
-    numbers = [corners, inner, low, high, [quantum, climb]]
-    if not all(np.isfinite(each).all() and np.abs(each).max(initial=0) < 1e6 for each in numbers) or quantum <= 0:
-        raise ValueError("it has numbers that are no places in a house")
-    made = [_polygon(index, *each, corners, inner, faces) for index, each in enumerate(zip(listed, shapes))]
-    for polygon, source in zip(made, listed):
-        for edge in range(len(polygon.corners)):
-            beyond = int(source["neighbours"][edge])
-            if beyond and not beyond & OUTSIDE:
-                polygon.neighbours[edge] = made[beyond - 1]
-        polygon.edges = [(edge, beyond) for edge, beyond in enumerate(polygon.neighbours) if beyond is not None]
-    ends = tree[tree["polygon"] >= 0]
-    # A tree may end with nodes that were never filled, which say polygon 0 again.
-    names, firsts = np.unique(ends["polygon"], return_index=True)
-    if names.tolist() != list(range(polygons)):
-        raise ValueError("its tree of boxes does not hold each polygon")
-    ends = ends[np.sort(firsts)]
-    order = ends["polygon"].tolist()
-    for place, index in enumerate(order):
-        made[index].index = place
-    boxes = np.concatenate([ends["low"], ends["high"]], axis=1).astype(np.int64)
-    sizes = {"low": low, "high": high, "quantum": quantum, "climb": climb, "agent": agent}
-    return {"polygons": [made[index] for index in order], "boxes": boxes, **sizes}
-
-
-class _Reader:
-    """Arrays out of bytes, one after the other."""
-
-    def __init__(self, data: bytes, offset: int) -> None:
-        self._data, self._offset = data, offset
-
-    def take(self, kind: Any, count: int) -> np.ndarray:
-        """The next ``count`` values."""
-        found = np.frombuffer(self._data, kind, count, self._offset) if count else np.zeros(0, kind)
-        self._offset += found.nbytes
-        return found
+    return tile
 
 
 def _polygon(index: int, source: np.void, shape: np.void, corners: np.ndarray, inner: np.ndarray, faces: np.ndarray) -> Polygon:
@@ -444,38 +418,27 @@ def _pulled(corridor: list[Polygon], start: Point, end: Point) -> list[Point]:
         if math.dist(points[-1], point) ** 2 >= 1 / 16384**2:  # dtVequal
             points.append(point)
 
-    apex = left_side = right_side = start
-    apex_at = left_at = right_at = at = 0
+    apex = start
+    sides, side_at, at = [start, start], [0, 0], 0  # the right and the left side of the funnel, and where they were found
     while len(corridor) > 1 and at < len(corridor):
+        ahead = [end, end]
         if at + 1 < len(corridor):
             here = corridor[at]
             edge = next(edge for edge, beyond in here.edges if beyond is corridor[at + 1])
-            left, right = here.corners[edge], here.corners[(edge + 1) % len(here.corners)]
-            if at == 0 and _to_segment(apex, left, right)[0] < 0.001**2:
+            ahead = [here.corners[(edge + 1) % len(here.corners)], here.corners[edge]]
+            if at == 0 and _to_segment(apex, *ahead[::-1])[0] < 0.001**2:
                 at += 1
                 continue
-        else:
-            left = right = end
-        if _area(apex, right_side, right) <= 0:
-            if _same(apex, right_side) or _area(apex, left_side, right) > 0:
-                right_side, right_at = right, at
-            else:
-                apex, apex_at = left_side, left_at
+        for side, sign in enumerate((1, -1)):
+            if sign * _area(apex, sides[side], ahead[side]) > 0:
+                continue  # the funnel would be wider
+            if _same(apex, sides[side]) or sign * _area(apex, sides[1 - side], ahead[side]) > 0:
+                sides[side], side_at[side] = ahead[side], at
+            else:  # it would be behind the other side, which is a corner then
+                apex, at = sides[1 - side], side_at[1 - side]
                 append(apex)
-                left_side = right_side = apex
-                left_at = right_at = apex_at
-                at = apex_at + 1
-                continue
-        if _area(apex, left_side, left) >= 0:
-            if _same(apex, left_side) or _area(apex, right_side, left) < 0:
-                left_side, left_at = left, at
-            else:
-                apex, apex_at = right_side, right_at
-                append(apex)
-                left_side = right_side = apex
-                left_at = right_at = apex_at
-                at = apex_at + 1
-                continue
+                sides, side_at = [apex, apex], [at, at]
+                break
         at += 1
     append(end)
     return points

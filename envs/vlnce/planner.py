@@ -99,8 +99,7 @@ class _Node:
         walker: The agent there.
         way: The geodesic way on.
         cost: Of the way so far, metres.
-        moves: By which it got there from the node before.
-        before: That node; ``None`` at the start.
+        moves: By which it got there.
         away: Whether the headings that lead away are to be tried.
     """
 
@@ -108,19 +107,10 @@ class _Node:
     way: Way
     cost: float = 0.0
     moves: tuple[Primitive, ...] = ()
-    before: Optional[_Node] = None
     away: bool = False
 
-    def all_moves(self) -> list[Primitive]:
-        """The moves from the start."""
-        chain, node = [], self
-        while node.before is not None:
-            chain.append(node.moves)
-            node = node.before
-        return [move for moves in reversed(chain) for move in moves]
 
-
-def _search(walker: Walker, goal: np.ndarray, arrived: float) -> Optional[list[Primitive]]:
+def _search(walker: Walker, goal: np.ndarray, arrived: float) -> Optional[tuple[Primitive, ...]]:
     """Moves to one goal."""
     order, seen = itertools.count(), set()
     heap: list[tuple[float, int, _Node]] = []
@@ -128,13 +118,13 @@ def _search(walker: Walker, goal: np.ndarray, arrived: float) -> Optional[list[P
     def push(node: _Node, penalty: float = 0.0) -> None:
         heapq.heappush(heap, (node.cost + GREED * node.way.length + penalty, next(order), node))
 
-    push(_Node(walker, walker.world.way(walker.position, goal)))
+    push(_Node(walker, walker.surface.way(walker.position, goal)))
     for _ in range(MOST_VISITS):
         if not heap:
             return None
         node = heapq.heappop(heap)[2]
         if node.way.length <= arrived:
-            return node.all_moves()
+            return node.moves
         if not math.isfinite(node.way.length):
             return None
         if not node.away:
@@ -157,9 +147,9 @@ def _steps_from(node: _Node, goal: np.ndarray) -> Iterator[_Node]:
         collided = [there.move(move) for move in moves][-1]
         if collided and (not rules.sliding or np.array_equal(there.position, node.walker.position)):
             continue
-        way = there.world.way(there.position, goal)
+        way = there.surface.way(there.position, goal)
         cost = node.cost + math.dist(node.walker.position, there.position) + TURN_COST * abs(turns)
-        yield _Node(there, way, cost, moves, node)
+        yield _Node(there, way, cost, node.moves + moves)
         if not node.away and way.length <= node.way.length - 0.95 * rules.step:
             return
 

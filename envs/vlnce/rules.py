@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any
 
+import msgspec
+
 from ..errors import VlarigError
 from .world import Agent, Lens
 
@@ -82,7 +84,7 @@ class Rules:
 
     def options(self) -> dict[str, str]:
         """All fields, as a protocol's options."""
-        return {each.name: _text(getattr(self, each.name)) for each in fields(self)}
+        return {each.name: str(getattr(self, each.name)).lower() for each in fields(self)}
 
     @classmethod
     def of(cls, options: dict[str, str]) -> Rules:
@@ -93,21 +95,11 @@ class Rules:
         """
         values: dict[str, Any] = {}
         for each in fields(cls):
-            if each.name in options:
-                values[each.name] = _value(each.name, options[each.name], each.default)
+            text, kind = options.get(each.name, str(each.default).lower()), type(each.default)
+            try:
+                values[each.name] = msgspec.convert(text, kind, strict=False)
+            except msgspec.ValidationError:
+                raise VlarigError(
+                    f"{each.name} is {text!r}, expected {'true or false' if kind is bool else 'a number'}"
+                ) from None
         return cls(**values)
-
-
-def _text(value: Any) -> str:
-    return ("on" if value else "off") if isinstance(value, bool) else f"{value:g}" if isinstance(value, float) else value
-
-
-def _value(name: str, text: str, default: Any) -> Any:
-    if isinstance(default, bool):
-        if text not in ("on", "off"):
-            raise VlarigError(f"{name} is {text!r}, expected on or off")
-        return text == "on"
-    try:
-        return float(text) if isinstance(default, float) else text
-    except ValueError:
-        raise VlarigError(f"{name} is {text!r}, expected a number") from None

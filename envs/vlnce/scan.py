@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import io
-import json
-import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import trimesh
-from PIL import Image
+from PIL import Image, ImageFile
+from trimesh.exchange.gltf import extensions
 
+from ..basis_universal import decode_basis
 from ..errors import VlarigError
 from ..upstream import quiet
-from .basis import decode_basis
 
 #: From a file's z-up frame to y-up: (x, y, z) to (x, z, -y). habitat-sim does that to every ``.glb`` without a stage configuration
 #: (habitat-sim@57ee494, src/esp/metadata/managers/StageAttributesManager.cpp, ``setDefaultAssetNameBasedAttributes``).
@@ -51,9 +50,9 @@ def read_scan(path: Path) -> tuple[list[Part], list[np.ndarray]]:
         VlarigError: The file is missing or damaged, or has pictures that are not read.
     """
     try:
-        content = _without_basis(path.read_bytes())
+        _read_basis()
         with quiet("trimesh"):
-            scene = trimesh.load_scene(io.BytesIO(content), file_type="glb", process=False)
+            scene = trimesh.load_scene(io.BytesIO(path.read_bytes()), file_type="glb", process=False)
             pictures: dict[int, tuple[int, Any]] = {}
             parts = [_part(scene, node, pictures) for node in scene.graph.nodes_geometry]
         if not parts:
@@ -64,31 +63,24 @@ def read_scan(path: Path) -> tuple[list[Part], list[np.ndarray]]:
         raise VlarigError(f"the scene {path} cannot be read ({reason}); put the scan's own .glb there") from None
 
 
-def _without_basis(content: bytes) -> bytes:
-    """The same ``.glb`` (glTF 2.0, section 4.4) with plain pictures in the place of those by Basis Universal."""
-    size = struct.unpack_from("<I", content, 12)[0]
-    if BASIS.encode() not in content[20 : 20 + size]:
-        return content
-    head, numbers = json.loads(content[20 : 20 + size]), bytearray(content[28 + size :])
-    for texture in head["textures"]:
-        texture.setdefault("source", texture.pop("extensions", {}).get(BASIS, {}).get("source"))
-    for image in head["images"]:
-        view = head["bufferViews"][image["bufferView"]]
-        start = view.get("byteOffset", 0)
-        packed = bytes(numbers[start : start + view["byteLength"]])
-        if packed[:2] == b"sB":
-            plain = io.BytesIO()
-            Image.fromarray(decode_basis(packed)).save(plain, "PNG", compress_level=0)
-            image["bufferView"], image["mimeType"] = len(head["bufferViews"]), "image/png"
-            head["bufferViews"].append({"buffer": 0, "byteOffset": len(numbers), "byteLength": plain.tell()})
-            numbers += plain.getvalue() + bytes(-plain.tell() % 4)
-    for list_of in ("extensionsRequired", "extensionsUsed"):
-        head[list_of] = [name for name in head.get(list_of, ()) if name != BASIS]
-    head["buffers"][0]["byteLength"] = len(numbers)
-    text = json.dumps({name: value for name, value in head.items() if value}).encode()
-    text += b" " * (-len(text) % 4)
-    chunks = struct.pack("<I4s", len(text), b"JSON") + text + struct.pack("<I4s", len(numbers), b"BIN\0") + numbers
-    return struct.pack("<4s2I", b"glTF", 2, 12 + len(chunks)) + chunks
+class _BasisPicture(ImageFile.ImageFile):
+    """A picture by Basis Universal, for Pillow: decoded when it is used, so that a damaged one is not left out in silence."""
+
+    def _open(self) -> None:
+        assert self.fp is not None
+        self._mode, self._size, self._packed = "RGB", (1, 1), self.fp.read()
+
+    def load(self) -> Any:
+        """Decode it."""
+        self.im = Image.fromarray(decode_basis(self._packed)).im
+        self._size = self.im.size
+        return self.im.pixel_access(self.readonly)
+
+
+def _read_basis() -> None:
+    """Make Pillow and trimesh read such pictures."""
+    Image.register_open("BASIS", _BasisPicture, lambda prefix: prefix.startswith(b"sB"))
+    extensions.register_handler(BASIS, "texture_source")(lambda context: context["data"]["source"])
 
 
 def _part(scene: Any, node: str, pictures: dict[int, tuple[int, Any]]) -> Part:

@@ -13,7 +13,7 @@ import numpy as np
 
 from ..errors import VlarigError
 from .walking import Primitive, Walker, relative, wrap
-from .world import World
+from .world import Surface
 
 #: Metres from the start of a search to the object, at least and at most; of a walk to be followed, its length.
 SEARCH, WALK = (3.0, 30.0), (6.0, 25.0)
@@ -84,7 +84,7 @@ class Person:
         waypoints = []
         for _ in range(count):
             there = self._at(walked)
-            way = walker.world.way(walker.position, there)
+            way = walker.surface.way(walker.position, there)
             far = way.length > KEEP
             corners = [corner for corner in way.points[1:] if far and _seen(walker, corner)[0] > CORNER]
             _, bearing = _seen(walker, corners[0] if corners else there)
@@ -102,16 +102,16 @@ class Person:
 
 
 def draw_search(
-    world: World, objects: Sequence[Sequence[float]], rng: np.random.Generator
+    surface: Surface, objects: Sequence[Sequence[float]], rng: np.random.Generator
 ) -> tuple[np.ndarray, float, list[np.ndarray]]:
     """A start some metres from the nearest of some objects: position, yaw, and the objects' nearest walkable points."""
-    beside = [[world.snap(np.array(each) + around) for around in AROUND] for each in objects]
+    beside = [[surface.snap(np.array(each) + around) for around in AROUND] for each in objects]
     for _ in range(TRIES):
-        start, goals = random_point(world, rng), []
+        start, goals = random_point(surface, rng), []
         for places, each in zip(beside, objects):
-            reached = [place for place in places if math.isfinite(world.way(start, place).length)]
+            reached = [place for place in places if math.isfinite(surface.way(start, place).length)]
             goals += sorted(reached, key=lambda place: math.dist(place, each))[:1]
-        distance = min((world.way(start, goal).length for goal in goals), default=math.inf)
+        distance = min((surface.way(start, goal).length for goal in goals), default=math.inf)
         if SEARCH[0] <= distance <= SEARCH[1]:
             return start, float(rng.uniform(-math.pi, math.pi)), goals
     raise VlarigError(
@@ -119,10 +119,10 @@ def draw_search(
     )
 
 
-def draw_tracking(world: World, rng: np.random.Generator) -> tuple[np.ndarray, float, Person]:
+def draw_tracking(surface: Surface, rng: np.random.Generator) -> tuple[np.ndarray, float, Person]:
     """A person's walk, and an agent behind it that looks along the way: position, yaw, person."""
     for _ in range(TRIES):
-        way = world.way(random_point(world, rng), random_point(world, rng))
+        way = surface.way(random_point(surface, rng), random_point(surface, rng))
         if WALK[0] <= way.length <= WALK[1]:
             person = Person(way.points)
             ahead = person.position - way.points[0]
@@ -130,15 +130,15 @@ def draw_tracking(world: World, rng: np.random.Generator) -> tuple[np.ndarray, f
     raise VlarigError(f"no walk of {WALK[0]:g} to {WALK[1]:g} m was found in {TRIES} tries")
 
 
-def random_point(world: World, rng: np.random.Generator) -> np.ndarray:
+def random_point(surface: Surface, rng: np.random.Generator) -> np.ndarray:
     """A point of the walkable surface, uniformly by area, ``float32[3]``."""
-    floor = world.floor().astype(np.float64)
+    floor = surface.floor().astype(np.float64)
     areas = np.linalg.norm(np.cross(floor[:, 1] - floor[:, 0], floor[:, 2] - floor[:, 0]), axis=1)
     a, b, c = floor[rng.choice(len(floor), p=areas / areas.sum())]
     u, v = rng.random(2)
     if u + v > 1:
         u, v = 1 - u, 1 - v
-    return world.snap((a + u * (b - a) + v * (c - a)).astype(np.float32))
+    return surface.snap((a + u * (b - a) + v * (c - a)).astype(np.float32))
 
 
 def _seen(walker: Walker, point: np.ndarray) -> tuple[float, float]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .rules import Rules
-from .world import World
+from .world import Surface
 
 #: By how many metres a move may be shortened without being a collision (habitat-sim@57ee494 src_python/habitat_sim/agent/controls/
 #: object_controls.py, EPS).
@@ -39,17 +39,17 @@ class Primitive:
 
 
 class Walker:
-    """An agent in a world.
+    """An agent on a walkable surface.
 
     Args:
-        world: The world.
+        surface: The surface.
         rules: How it walks.
         position: Where it begins, habitat's coordinates.
         yaw: Its heading there.
     """
 
-    def __init__(self, world: World, rules: Rules, position: np.ndarray, yaw: float) -> None:
-        self.world = world
+    def __init__(self, surface: Surface, rules: Rules, position: np.ndarray, yaw: float) -> None:
+        self.surface = surface
         self.rules = rules
         self.position = np.array(position, np.float32)
         self.yaw = float(yaw)
@@ -66,7 +66,7 @@ class Walker:
             heading = self.yaw + primitive.direction
             ahead = np.array([-math.sin(heading), 0.0, -math.cos(heading)]) * primitive.metres
             end = (self.position + ahead).astype(np.float32)
-            reached = self.world.move(self.position, end, self.rules.sliding)
+            reached = self.surface.move(self.position, end, self.rules.sliding)
             wanted, got = (float(np.linalg.norm(to - self.position)) for to in (end, reached))
             collided = got + COLLISION_TOLERANCE < wanted
             self.position = reached
@@ -75,7 +75,7 @@ class Walker:
 
     def copy(self) -> Walker:
         """Another one at the same place."""
-        return Walker(self.world, self.rules, self.position, self.yaw)
+        return Walker(self.surface, self.rules, self.position, self.yaw)
 
 
 def wrap(angle: float) -> float:

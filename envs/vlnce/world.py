@@ -56,16 +56,12 @@ class Way:
     points: np.ndarray
 
 
-class World(ABC):
-    """A loaded scene. Nothing in it changes: the agent's pose is the caller's.
-
-    Raises:
-        VlarigError: On construction: the scene, or its walkable surface for this agent, is missing or damaged.
-    """
+class Surface(ABC):
+    """Where an agent can walk in a scene."""
 
     @abstractmethod
     def snap(self, point: np.ndarray) -> np.ndarray:
-        """The nearest point of the walkable surface, ``float32[3]``; NaN where none is near."""
+        """The nearest point of the surface, ``float32[3]``; NaN where none is near."""
 
     @abstractmethod
     def move(self, start: np.ndarray, end: np.ndarray, sliding: bool) -> np.ndarray:
@@ -76,14 +72,28 @@ class World(ABC):
         """The shortest way."""
 
     @abstractmethod
+    def floor(self) -> np.ndarray:
+        """Its triangles, ``float32[triangles, 3, 3]``, for maps."""
+
+
+class World(ABC):
+    """A loaded scene. Nothing in it changes: the agent's pose is the caller's.
+
+    Attributes:
+        surface: Where the agent can walk.
+
+    Raises:
+        VlarigError: On construction: the scene, or its walkable surface for this agent, is missing or damaged.
+    """
+
+    surface: Surface
+
+    @abstractmethod
     def render(
         self, position: np.ndarray, yaw: float, lens: Lens, height: int, width: int, person: Optional[np.ndarray] = None
     ) -> np.ndarray:
         """What the agent sees, ``uint8[height, width, 3]``, upright; ``person`` is where another walker is, ``float32[3]``."""
 
     @abstractmethod
-    def floor(self) -> np.ndarray:
-        """The walkable surface, ``float32[triangles, 3, 3]``, for maps."""
-
-    def close(self) -> None:  # noqa: B027  a default
+    def close(self) -> None:
         """Free what it holds."""

@@ -62,16 +62,9 @@ class Published:
         """A class with the published members alone."""
 
         def method(member: str, parameters: list[str]) -> Any:
-            known = inspect.Signature(
-                [
-                    inspect.Parameter(
-                        each.strip("?"),
-                        inspect.Parameter.POSITIONAL_OR_KEYWORD,
-                        default=None if "?" in each else inspect.Parameter.empty,
-                    )
-                    for each in parameters
-                ]
-            )
+            kind, must = inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.empty
+            named = [inspect.Parameter(each.strip("?"), kind, default=None if "?" in each else must) for each in parameters]
+            known = inspect.Signature(named)
 
             def call(itself: Any, *arguments: Any, **named: Any) -> Any:
                 given = dict(known.bind(*arguments, **named).arguments)
@@ -115,23 +108,23 @@ def scene() -> Path:
 def test_a_scene_is_loaded_walked_and_drawn_by_published_calls_alone(habitat: Any, scene: Path) -> None:
     fake, backend = habitat
     world = backend.HabitatWorld(scene, Agent(1.5, 0.1))
+    surface = world.surface
     assert fake.calls == [
         ("PathFinder.__init__", {}),
         ("PathFinder.load_nav_mesh", {"path": str(scene.with_suffix(".navmesh"))}),
     ]
     here, there = np.array([1.0, 0.2, 3.0], np.float32), np.array([1.0, 0.2, 2.75], np.float32)
-    assert np.array_equal(world.snap(here), here)
-    assert np.array_equal(world.move(here, there, True), there) and np.array_equal(world.move(here, there, False), here)
-    way = world.way(here, there)
+    assert np.array_equal(surface.snap(here), here)
+    assert np.array_equal(surface.move(here, there, True), there) and np.array_equal(surface.move(here, there, False), here)
+    way = surface.way(here, there)
     assert way.length == 2.5 and way.points.shape == (2, 3)
-    assert world.floor().shape == (2, 3, 3)
+    assert surface.floor().shape == (2, 3, 3)
     image = world.render(here, math.pi / 2, Lens(79.0, 0.88), 480, 640)
     assert image.shape == (2, 3, 3) and image.dtype == np.uint8
     (made,) = fake.of("Simulator.__init__")
     (configured,) = fake.of("Configuration.__init__")
     setting, (body,) = configured["sim_cfg"], configured["agents"]
-    assert (setting.scene_id, setting.enable_physics) == (str(scene), False)
-    assert (body.height, body.radius) == (1.5, 0.1)
+    assert (setting.scene_id, setting.enable_physics, setting.load_semantic_mesh) == (str(scene), False, False)
     (camera,) = body.sensor_specifications
     assert (camera.uuid, camera.sensor_type, camera.resolution) == ("rgb", "COLOR", [480, 640])
     assert (camera.position, camera.hfov) == ([0.0, 0.88, 0.0], 79.0)
@@ -152,9 +145,13 @@ def test_the_surface_is_computed_for_another_agent_alone(habitat: Any, scene: Pa
     (computed,) = fake.of("Simulator.recompute_navmesh")
     assert (computed["navmesh_settings"].agent_height, computed["navmesh_settings"].agent_radius) == (0.88, 0.18)
     order = [name for name, _ in fake.calls]
-    assert order.index("NavMeshSettings.set_defaults") < order.index("Simulator.recompute_navmesh")
+    assert (
+        order.index("NavMeshSettings.set_defaults")
+        < order.index("Simulator.recompute_navmesh")
+        < order.index("Simulator.close")
+    )
     fake.answers["Simulator.recompute_navmesh"] = False
-    with pytest.raises(VlarigError, match=r"computes no walkable surface of .*proc_house_01.glb"):
+    with pytest.raises(VlarigError, match=r"cannot use the scene .*proc_house_01.glb \(it computes no walkable surface"):
         backend.HabitatWorld(scene, RXR)
 
 
@@ -168,16 +165,30 @@ def test_what_is_missing_is_one_sentence(habitat: Any, scene: Path, tmp_path: Pa
     fake.answers["PathFinder.find_path"] = False
     fake.answers["PathFinder.load_nav_mesh"] = True
     world = backend.HabitatWorld(scene, Agent(1.5, 0.1))
-    assert world.way(np.zeros(3), np.ones(3)).length == math.inf
+    assert world.surface.way(np.zeros(3), np.ones(3)).length == math.inf
     with pytest.raises(VlarigError, match="another walker is not drawn by habitat-sim"):
         world.render(np.zeros(3), 0.0, Lens(90.0, 1.25), 8, 8, person=np.zeros(3))
+
+
+def test_what_habitat_raises_of_a_scene_is_one_sentence(habitat: Any, scene: Path) -> None:
+    fake, backend = habitat
+    world = backend.HabitatWorld(scene, Agent(1.5, 0.1))
+
+    def fail(given: dict[str, Any]) -> None:
+        raise AssertionError("ESP_CHECK failed")
+
+    fake.answers["Simulator.__init__"] = fail
+    with pytest.raises(
+        VlarigError, match=r"habitat-sim cannot use the scene .*proc_house_01.glb \(ESP_CHECK failed\); put the"
+    ):
+        world.render(np.zeros(3), 0.0, Lens(90.0, 1.25), 8, 8)
 
 
 def test_an_old_habitat_is_refused_by_its_version(habitat: Any, scene: Path) -> None:
     fake, backend = habitat
     fake.module.__version__ = "0.1.7"
     del fake.module.CameraSensorSpec
-    with pytest.raises(VlarigError, match=r"^habitat-sim 0.1.7 is too old: it lacks CameraSensorSpec; adopt 0.2.4 or newer"):
+    with pytest.raises(VlarigError, match=r"^habitat-sim 0.1.7 is too old; adopt 0.2.4 or newer"):
         backend.HabitatWorld(scene, Agent(1.5, 0.1))
 
 
@@ -196,7 +207,7 @@ def test_both_backends_agree(scene: Path) -> None:
     from vlarig.envs.vlnce.habitat import HabitatWorld
     from vlarig.envs.vlnce.navmesh import NavMesh
 
-    ours, theirs = NavMesh.read(scene.with_suffix(".navmesh")), HabitatWorld(scene, Agent(1.5, 0.1))
+    ours, theirs = NavMesh.read(scene.with_suffix(".navmesh")), HabitatWorld(scene, Agent(1.5, 0.1)).surface
     rng = np.random.default_rng(0)
     for start, end in rng.uniform([0, 0, -9], [13, 1, 0], (200, 2, 3)).astype(np.float32):
         np.testing.assert_allclose(ours.snap(start), theirs.snap(start), atol=1e-4)

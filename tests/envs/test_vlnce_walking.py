@@ -12,10 +12,10 @@ from vlarig.envs.errors import VlarigError
 from vlarig.envs.vlnce.planner import plan
 from vlarig.envs.vlnce.rules import Rules
 from vlarig.envs.vlnce.walking import Walker, compose, heading_of, is_still, primitives, relative
-from vlarig.envs.vlnce.world import Way, World
+from vlarig.envs.vlnce.world import Surface, Way
 
 
-class Hall(World):
+class Hall(Surface):
     """An open floor up to a wall at x = 1 (habitat's), along which one slides or stops."""
 
     def snap(self, point):
@@ -31,9 +31,6 @@ class Hall(World):
 
     def way(self, start, end):
         return Way(float(np.linalg.norm(end - start)), np.array([start, end], np.float32))
-
-    def render(self, position, yaw, lens, height, width, person=None):
-        return np.zeros((height, width, 3), np.uint8)
 
     def floor(self):
         return np.zeros((0, 3, 3), np.float32)
@@ -140,7 +137,7 @@ def test_rules_survive_a_protocols_options_and_wrong_ones_are_named() -> None:
     assert Rules.of(rules.options()) == rules
     for options, says in (
         ({"turn": "many"}, "turn is 'many', expected a number"),
-        ({"sliding": "yes"}, "sliding is 'yes', expected on or off"),
+        ({"sliding": "yes"}, "sliding is 'yes', expected true or false"),
         ({"control": "teleport"}, "control is 'teleport', expected one of primitive, pursuit, continuous"),
         ({"step": "0"}, "step is 0.0, expected a number above 0"),
     ):

@@ -35,9 +35,8 @@ import numpy as np
 
 from ...envs.api import Observation, frames_shown
 from ...envs.embodiments import Embodiment
-from ...envs.errors import suggestion
-from ...envs.vlnce.robot import VLNCE_R2R, VLNCE_RXR
 from ...policies.api import PolicyError
+from ...policies.conventions import embodiment_named
 from ...policies.qwen_vla.navigation import WAYPOINTS, relative_waypoints, window
 from ...policies.qwen_vla.normalization import DatasetStatistics, statistics_from_data, statistics_to_data
 from ..samples import ActionSample
@@ -58,7 +57,6 @@ Kind = Literal["instruction_following", "object_searching", "target_tracking"]
 KINDS: dict[Kind, float] = {"instruction_following": 4.3, "object_searching": 2.3, "target_tracking": 1.0}
 
 _FORMAT = {"format": "vlarig-navigation", "version": 1}
-_WALKERS = {each.name: each for each in (VLNCE_R2R, VLNCE_RXR)}
 
 
 @dataclass(frozen=True)
@@ -293,9 +291,13 @@ class NavigationDataset:
 
 
 def _walker(name: str, folder: Path) -> Embodiment:
-    if name not in _WALKERS:
-        raise DataError(f"{folder} has the embodiment {name!r}, which walks nowhere; {suggestion(name, _WALKERS)}")
-    return _WALKERS[name]
+    try:
+        found = embodiment_named(name)
+    except PolicyError as error:
+        raise DataError(f"{folder}: {error}") from None
+    if [each.name for each in found.channels] != ["dx", "dy", "dtheta"]:
+        raise DataError(f"{folder} has the embodiment {name!r}, which does not walk by (dx, dy, dtheta); name the walker it is of")
+    return found
 
 
 def _header(folder: Path) -> tuple[str, Embodiment]:

@@ -20,6 +20,7 @@ from vlarig.envs.api import Episode, Needs
 from vlarig.envs.errors import UnfitEpisodeError, VlarigError
 from vlarig.envs.vlnce.env import RxrEnv, VlnceEnv
 from vlarig.envs.vlnce.lite import Canvas, LiteWorld
+from vlarig.envs.vlnce.measures import Measures
 from vlarig.envs.vlnce.scan import read_scan
 from vlarig.envs.vlnce.world import DEFAULT_AGENT, Lens
 
@@ -27,6 +28,9 @@ DATA = Path(os.environ["VLARIG_ASSETS_VLNCE_R2R"])
 HOUSES = sorted((DATA / "data/scene_datasets/mp3d").glob("*/*.glb"))
 ORACLE = Needs(images=False, privileged=True)
 LENS = Lens(90.0, 1.25)
+
+#: What the package fastdtw 0.3.4 gives for five pairs of ways, radius 1.
+FASTDTW = [0.410597126, 18.258760304, 26.190800245, 152.275472408, 537.684566093]
 
 
 def whole(suite: Suite) -> Suite:
@@ -55,7 +59,7 @@ def play_oracle(env: VlnceEnv, episode: Episode) -> dict[str, float]:
     ("suite", "env", "truth", "protocol", "rules"),
     [
         (R2R_VAL_UNSEEN, VlnceEnv, "R2R_VLNCE_v1-3_preprocessed/val_unseen/val_unseen_gt", "vlnce", {}),
-        (RXR_VAL_UNSEEN, RxrEnv, "RxR_VLNCE_v0/val_unseen/val_unseen_guide_gt", "vlnce_all", {"sliding": "on"}),
+        (RXR_VAL_UNSEEN, RxrEnv, "RxR_VLNCE_v0/val_unseen/val_unseen_guide_gt", "vlnce_all", {"sliding": "true"}),
     ],
 )
 def test_replayed_ground_truth_is_the_reference(suite: Suite, env: Any, truth: str, protocol: str, rules: dict) -> None:
@@ -78,6 +82,22 @@ def test_the_oracle_comes_to_the_same_with_one_four_and_eight_of_eight_waypoints
         found = [play_oracle(env, replace(kept, protocol=replace(kept.protocol, n_action_steps=count))) for count in (1, 4, 8)]
         assert found[0] == found[1] == found[2]
         assert found[0]["success"] == 1.0 and found[0]["spl"] > 0.99
+
+
+def test_fast_warping_is_that_of_the_package_that_vln_ce_calls() -> None:
+    """Its cost is an upper bound of the exact one, and so no measure of the exact one."""
+    rng, apart = np.random.default_rng(7), 0
+    for (n, m), known in zip([(1, 1), (2, 9), (17, 5), (40, 61), (90, 33)], FASTDTW, strict=True):
+        one, other = (np.round(rng.normal(size=(count, 3)).cumsum(0) * 0.3, 3) for count in (n, m))
+        found = {}
+        for fast in (False, True):
+            measures = Measures(lambda position: 1.0, one[0].astype(np.float32), 3.0, other, fast)
+            for point in one[1:].astype(np.float32):
+                measures.move(point, False)
+            found[fast] = -3 * m * math.log(measures.report()["ndtw"])
+        assert found[True] == pytest.approx(known, abs=1e-4)
+        apart += found[True] > found[False] + 1e-3
+    assert apart
 
 
 @pytest.mark.parametrize("control", ["primitive", "pursuit", "continuous"])
@@ -162,7 +182,7 @@ def test_a_texture_by_basis_universal_is_seen(tmp_path: Path) -> None:
 def test_pictures_do_not_depend_on_what_was_drawn_before_nor_on_the_canvas() -> None:
     one, other = Canvas(), Canvas()
     first = LiteWorld(HOUSES[1], DEFAULT_AGENT, one)
-    at = first.snap(np.array([3, 0, -4], np.float32))
+    at = first.surface.snap(np.array([3, 0, -4], np.float32))
     alone = first.render(at, 0.7, LENS, 120, 160)
     second = LiteWorld(HOUSES[2], DEFAULT_AGENT, one)
     second.render(at, 0.1, LENS, 224, 224)

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from vlarig.envs.basis_universal import decode_basis
 from vlarig.envs.errors import VlarigError
-from vlarig.envs.vlnce.basis import decode_basis
 
 with np.load(Path(__file__).with_name("basis.npz")) as kept:
     KEPT = {name: kept[name] for name in kept.files}
@@ -73,7 +73,9 @@ def test_damage_is_noticed_by_the_checksums() -> None:
         decode_basis(bytes(data))
 
 
-@pytest.mark.parametrize(("name", "said"), [("uastc", "is UASTC"), ("global_codebook", "a global selector codebook")])
+@pytest.mark.parametrize(
+    ("name", "said"), [("uastc", "of format 1, such as UASTC"), ("global_codebook", "a global codebook of patterns")]
+)
 def test_other_kinds_are_refused(name: str, said: str) -> None:
-    with pytest.raises(VlarigError, match=f"{said}, which is not read"):
+    with pytest.raises(VlarigError, match=said):
         decode_basis(FILES[name])

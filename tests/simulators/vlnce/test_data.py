@@ -72,18 +72,19 @@ def test_what_is_no_data_set_is_one_sentence(tmp_path: Path) -> None:
     folder = copied(tmp_path)
     file = folder / R2R / "val_unseen.json.gz"
     whole = file.read_bytes()
-    for damage, says in (
-        (whole[:500], "does not read"),
-        (gzip.compress(b"[]"), "is not of VLN-CE's format"),
-        (gzip.compress(b'{"episodes": []}'), "has no episodes"),
-    ):
+    for damage in (whole[:500], gzip.compress(b"[]"), gzip.compress(b'{"episodes": []}')):
         file.write_bytes(damage)
-        with pytest.raises(VlarigError, match=says):
+        with pytest.raises(VlarigError, match="is not of VLN-CE's format"):
             read_r2r(folder, "vlnce_r2r", "val_unseen")
-    for member, value in (("scene_id", "../../etc/passwd"), ("start_position", [1, 2]), ("goals", None), ("episode_id", "a")):
+    for member, value, says in (
+        ("scene_id", "../../etc/passwd", "has the scene '../../etc/passwd', expected a path below data/scene_datasets"),
+        ("start_position", [1, 2], r"array` of length 3 - at `\$.episodes\[3\].start_position`"),
+        ("goals", None, r"got `null` - at `\$.episodes\[3\].goals`"),
+        ("episode_id", "a", r"got `str` - at `\$.episodes\[3\].episode_id`"),
+    ):
         file.write_bytes(whole)
         rewrite(file, lambda data: data["episodes"][3].update({member: value}))
-        with pytest.raises(VlarigError, match="is not of VLN-CE's format"):
+        with pytest.raises(VlarigError, match=says):
             read_r2r(folder, "vlnce_r2r", "val_unseen")
     file.unlink()
     with pytest.raises(VlarigError, match=r"val_unseen.json.gz is missing; docs/vlnce.md says where"):

@@ -185,7 +185,11 @@ def test_a_folder_of_another_format_is_refused(tmp_path):
     (tmp_path / "dataset.json").write_text(
         '{"format": "vlarig-navigation", "version": 1, "name": "x", "embodiment": "vlnce_r2"}'
     )
-    with pytest.raises(DataError, match="the embodiment 'vlnce_r2', which walks nowhere"):
+    with pytest.raises(DataError, match="unknown embodiment 'vlnce_r2'; did you mean vlnce_r2r or"):
+        NavigationDataset(tmp_path)
+    head = (tmp_path / "dataset.json").read_text()
+    (tmp_path / "dataset.json").write_text(head.replace("vlnce_r2", "libero_panda"))
+    with pytest.raises(DataError, match="the embodiment 'libero_panda', which does not walk"):
         NavigationDataset(tmp_path)
     write_walks(tmp_path, [])
     with pytest.raises(DataError, match=r"episodes\.jsonl is missing or empty"):

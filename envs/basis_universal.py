@@ -12,7 +12,7 @@ from binascii import crc_hqx
 
 import numpy as np
 
-from ..errors import VlarigError
+from .errors import VlarigError
 
 #: What a block adds to its colour for each of a pattern's four values, one row per intensity of the colour codebook.
 _MODIFIERS = np.array(
@@ -26,7 +26,7 @@ _LENGTHS_ORDER = (17, 18, 19, 20, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14,
 _HEADER_BYTES, _MAX_SIDE = 77, 16384
 
 #: The version that is read; values of the header's ``m_tex_format`` and ``m_tex_type``; and bits of its ``m_flags``.
-_VERSION, _ETC1S, _UASTC, _VIDEO, _FLIPPED, _GLOBAL_CODEBOOK = 0x13, 0, 1, 3, 2, 8
+_VERSION, _ETC1S, _VIDEO, _FLIPPED, _GLOBAL_CODEBOOK = 0x13, 0, 3, 2, 8
 
 #: The symbol that repeats the last prediction of endpoints, and the run length symbol that an explicit length follows.
 _REPEAT_PREDICTION, _LONG_RUN = 256, 63
@@ -54,13 +54,10 @@ def decode_basis(data: bytes) -> np.ndarray:
 
 
 def _damaged(reason: str) -> VlarigError:
-    """The error for a file that contradicts itself."""
-    return VlarigError(f"a Basis Universal picture is damaged: {reason}; get another copy of it")
-
-
-def _unread(kind: str) -> VlarigError:
-    """The error for a file of a ``kind`` that this module does not read."""
-    return VlarigError(f"a Basis Universal picture is {kind}, which is not read; encode it as ETC1S, version 0x13")
+    """The error for a file that contradicts itself, or is of a kind that is not read."""
+    return VlarigError(
+        f"a Basis Universal picture does not read: {reason}; get another copy of it, or one as ETC1S, version 0x13"
+    )
 
 
 def _decode(data: bytes) -> np.ndarray:
@@ -74,28 +71,25 @@ def _decode(data: bytes) -> np.ndarray:
         start = number(offset, 4)
         return _Bits(data[start : start + number(offset + 4, size_bytes)])
 
-    body = data[_HEADER_BYTES : _HEADER_BYTES + number(8, 4)]
-    if len(data) < _HEADER_BYTES or data[:2] != b"sB" or number(4, 2) != _HEADER_BYTES:
-        raise _damaged("it does not begin with the header of a .basis file")
-    if crc_hqx(data[8:_HEADER_BYTES], 0xFFFF) ^ 0xFFFF != number(6, 2):
-        raise _damaged("the header's checksum is wrong")
-    if len(body) != number(8, 4) or crc_hqx(body, 0xFFFF) ^ 0xFFFF != number(12, 2):
-        raise _damaged("the data's checksum is wrong, or its end is missing")
-    flags = number(21, 2)
-    if number(2, 2) != _VERSION:
-        raise _unread(f"of version {number(2, 2):#x}")
-    if data[20] != _ETC1S:
-        raise _unread("UASTC" if data[20] == _UASTC else f"of format {data[20]}")
-    if data[23] == _VIDEO or flags & _GLOBAL_CODEBOOK:
-        raise _unread("a video" if data[23] == _VIDEO else "without codebooks of its own")
-
-    first = number(65, 4)
+    body, first = data[_HEADER_BYTES : _HEADER_BYTES + number(8, 4)], number(65, 4)
     width, height, columns, rows = (number(first + at, 2) for at in (5, 7, 9, 11))
-    if number(first, 5):  # the numbers of the picture and its size, and whether it is the alpha of one
-        raise _damaged("its first slice is not the first picture at its largest size")
-    if not (0 < width <= _MAX_SIDE and 0 < height <= _MAX_SIDE) or (columns, rows) != (-(-width // 4), -(-height // 4)):
-        raise _damaged(f"it has {columns} x {rows} blocks for {width} x {height} pixels")
-
+    flags, blocks = number(21, 2), (-(-width // 4), -(-height // 4))
+    for sound, reason in (
+        (
+            data[:2] == b"sB" and number(4, 2) == _HEADER_BYTES <= len(data),
+            "it does not begin with the header of a .basis file",
+        ),
+        (crc_hqx(data[8:_HEADER_BYTES], 0xFFFF) ^ 0xFFFF == number(6, 2), "the header's checksum is wrong"),
+        (len(body) == number(8, 4), "its end is missing"),
+        (crc_hqx(body, 0xFFFF) ^ 0xFFFF == number(12, 2), "the data's checksum is wrong"),
+        (number(2, 2) == _VERSION, f"it is of version {number(2, 2):#x}"),
+        (number(20, 1) == _ETC1S, f"it is of format {number(20, 1)}, such as UASTC"),
+        (number(23, 1) != _VIDEO and not flags & _GLOBAL_CODEBOOK, "it is a video, or without codebooks of its own"),
+        (not number(first, 5), "its first slice is not the first picture at its largest size"),  # and not the alpha of one
+        (min(width, height) > 0 and max(width, height) <= _MAX_SIDE and (columns, rows) == blocks, "its size is wrong"),
+    ):
+        if not sound:
+            raise _damaged(reason)
     colours = _colours(stream(41, 3), number(39, 2))
     patterns = _patterns(stream(50, 3), number(48, 2))
     counts = len(colours), len(patterns)
@@ -126,7 +120,7 @@ def _colours(bits: _Bits, count: int) -> np.ndarray:
 def _patterns(bits: _Bits, count: int) -> np.ndarray:
     """The codebook of selectors, ``uint8[count, 4, 4]``: which of four colours each pixel of a block has, upper row first."""
     if bits.take(1) or bits.take(1):
-        raise _unread("encoded with a global selector codebook")
+        raise _damaged("it has a global codebook of patterns")
     if bits.take(1):
         values = np.array([bits.take(8) for _ in range(4 * count)], np.uint8).reshape(count, 4)
     else:
