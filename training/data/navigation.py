@@ -296,7 +296,9 @@ def _walker(name: str, folder: Path) -> Embodiment:
     except PolicyError as error:
         raise DataError(f"{folder}: {error}") from None
     if [each.name for each in found.channels] != ["dx", "dy", "dtheta"]:
-        raise DataError(f"{folder} has the embodiment {name!r}, which does not walk by (dx, dy, dtheta); name the walker it is of")
+        raise DataError(
+            f"{folder} has the embodiment {name!r}, which does not walk by (dx, dy, dtheta); name the walker it is of"
+        )
     return found
 
 
