@@ -87,12 +87,10 @@ def test_the_floor_is_what_can_be_walked_on() -> None:
 
 
 def test_a_damaged_file_is_one_sentence(tmp_path: Path) -> None:
-    whole = place(MESHES[0]).read_bytes()
-    damaged = tmp_path / "house.navmesh"
+    whole, damaged = place(MESHES[0]).read_bytes(), tmp_path / "house.navmesh"
     with pytest.raises(VlarigError, match=r"house.navmesh cannot be read \(No such file or directory\); put the scene's"):
         NavMesh.read(damaged)
-    rng = np.random.default_rng(0)
-    refused = 0
+    rng, refused = np.random.default_rng(0), 0
     for number in range(400):
         data = bytearray(whole)
         if number % 4 == 0:

@@ -10,7 +10,7 @@ import pytest
 
 from vlarig.envs.errors import VlarigError
 from vlarig.envs.vlnce.planner import plan
-from vlarig.envs.vlnce.rules import Rules
+from vlarig.envs.vlnce.rules import CONTROLS, Rules
 from vlarig.envs.vlnce.walking import Walker, compose, heading_of, is_still, primitives, relative
 from vlarig.envs.vlnce.world import Surface, Way
 
@@ -67,9 +67,8 @@ def test_the_nearest_primitive_is_the_one_with_the_larger_share(waypoint, pose) 
 def test_left_is_left() -> None:
     walker, _ = carry_out((0, 0, math.radians(90)), Rules(turn=90))
     walker.move(next(iter(primitives(walker, np.array([0.25, 0, 0]), walker.pose))))
-    np.testing.assert_allclose(
-        walker.position, [-0.25, 0, 0], atol=1e-6
-    )  # habitat's x is to the right of one who looks along -z
+    # habitat's x is to the right of one who looks along -z
+    np.testing.assert_allclose(walker.position, [-0.25, 0, 0], atol=1e-6)
 
 
 def test_continuous_goes_straight_and_counts_what_vln_ces_agent_would_need() -> None:
@@ -87,10 +86,9 @@ def test_pursuit_comes_within_reach_and_turns_to_the_heading() -> None:
 
 
 def test_no_control_goes_on_for_ever_against_a_wall() -> None:
-    for control in ("pursuit", "continuous", "primitive"):
+    for control in CONTROLS:
         rules = Rules(control=control, sliding=False)
-        walker = Walker(Hall(), rules, np.array([0.9, 0, 0]), -math.pi / 2)
-        walker, count = carry_out((5, 0, 0), rules, walker)
+        walker, count = carry_out((5, 0, 0), rules, Walker(Hall(), rules, np.array([0.9, 0, 0]), -math.pi / 2))
         assert count <= 64 and walker.position[0] == pytest.approx(1)
 
 

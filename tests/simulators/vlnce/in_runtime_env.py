@@ -6,6 +6,7 @@ import gzip
 import json
 import math
 import os
+import struct
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -143,33 +144,30 @@ def test_what_is_on_the_left_is_on_the_left_and_the_picture_stands_upright() -> 
         return float(np.argwhere((image[..., 0] > 150) & (image[..., 1] > 130) & (image[..., 2] < 110)).mean(axis=0)[1])
 
     assert yellow(ahead + 0.5) > 36 and yellow(ahead - 0.5) < 28  # turned to the left, it is on the right
-    image = world.render(centre, ahead, LENS, 64, 64).astype(int)
-    assert image[:4].mean() > 220  # the ceiling is white
-    with_person = world.render(centre, ahead + math.pi, LENS, 64, 64, person=centre + np.array([0, 0, 0]))
+    assert world.render(centre, ahead, LENS, 64, 64)[:4].mean() > 220  # the ceiling is white
     beside = centre + np.array([-math.sin(ahead + math.pi), 0, -math.cos(ahead + math.pi)]) * 1.5
     seen = world.render(centre, ahead + math.pi, LENS, 64, 64, person=beside.astype(np.float32)).astype(int)
-    assert (seen[..., 2] - seen[..., 0] > 60).sum() > 60 and with_person.shape == (64, 64, 3)
+    assert (seen[..., 2] - seen[..., 0] > 60).sum() > 60
 
 
 def test_a_texture_by_basis_universal_is_seen(tmp_path: Path) -> None:
     """A house with one of its pictures packed, as Matterport3D's houses come for habitat."""
-    with np.load(Path(__file__).with_name("basis.npz")) as kept:
+    with np.load(Path(__file__).parents[2] / "envs" / "data" / "basis.npz") as kept:
         packed, pixels = kept["mipmaps_file"].tobytes(), kept["mipmaps"]
     content = HOUSES[0].read_bytes()
     size = int.from_bytes(content[12:16], "little")
-    head, numbers = json.loads(content[20 : 20 + size]), bytearray(content[28 + size :])
+    head, numbers = json.loads(content[20 : 20 + size]), content[28 + size :] + packed + bytes(-len(packed) % 4)
     head["images"][0] = {"bufferView": len(head["bufferViews"]), "mimeType": "image/x-basis"}
-    head["bufferViews"].append({"buffer": 0, "byteOffset": len(numbers), "byteLength": len(packed)})
+    head["bufferViews"].append({"buffer": 0, "byteOffset": len(content) - 28 - size, "byteLength": len(packed)})
     for texture in head["textures"]:
         if texture["source"] == 0:
             texture["extensions"] = {"GOOGLE_texture_basis": {"source": texture.pop("source")}}
-    numbers += packed + bytes(-len(packed) % 4)
     head["extensionsRequired"], head["buffers"][0]["byteLength"] = ["GOOGLE_texture_basis"], len(numbers)
     text = json.dumps(head).encode()
     text += b" " * (-len(text) % 4)
-    chunks = len(text).to_bytes(4, "little") + b"JSON" + text + len(numbers).to_bytes(4, "little") + b"BIN\0" + numbers
+    chunks = struct.pack("<I4s", len(text), b"JSON") + text + struct.pack("<I4s", len(numbers), b"BIN\0") + numbers
     scene = tmp_path / "house.glb"
-    scene.write_bytes(b"glTF" + (2).to_bytes(4, "little") + (12 + len(chunks)).to_bytes(4, "little") + chunks)
+    scene.write_bytes(struct.pack("<4s2I", b"glTF", 2, 12 + len(chunks)) + chunks)
     parts, pictures = read_scan(scene)
     plain = read_scan(HOUSES[0])
     assert len(parts) == len(plain[0]) and len(pictures) == len(plain[1])

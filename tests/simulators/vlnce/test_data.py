@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from vlarig.benchmarks.registry import load_suite
-from vlarig.benchmarks.vlnce.episodes import read_objects, read_r2r, read_rxr
+from vlarig.benchmarks.vlnce.episodes import LANGUAGES, read_objects, read_r2r, read_rxr
 from vlarig.envs.errors import VlarigError
 from vlarig.harness.assets.bundle import find_bundle
 from vlarig.harness.sweep import evaluate
@@ -64,8 +64,7 @@ def test_a_sweep_goes_on_where_houses_and_episodes_are_broken(vlnce, cli, tmp_pa
         "which is not on the walkable surface",
     ):
         assert any(sentence in message for message in said.values()), sentence
-    table = cli("table", run)
-    assert "100.0" in table.stdout  # of those that were played
+    assert "100.0" in cli("table", run).stdout  # of those that were played
 
 
 def test_what_is_no_data_set_is_one_sentence(tmp_path: Path) -> None:
@@ -94,9 +93,7 @@ def test_what_is_no_data_set_is_one_sentence(tmp_path: Path) -> None:
 def test_languages_followers_and_training_are_read_where_they_are(tmp_path: Path) -> None:
     folder = copied(tmp_path)
     guides = read_rxr(folder, "vlnce_rxr", "val_unseen", "guide")
-    assert {language: len(states) for language, states in guides.items()} == dict.fromkeys(
-        ("en-US", "en-IN", "hi-IN", "te-IN"), 6
-    )
+    assert {language: len(states) for language, states in guides.items()} == dict.fromkeys(LANGUAGES, 6)
     suite = load_suite("rxr_val_unseen")
     read = suite.read_states({"vlnce_rxr": folder})
     assert not read.states.get("follower_en-US")
@@ -107,10 +104,9 @@ def test_languages_followers_and_training_are_read_where_they_are(tmp_path: Path
     training = r2r.read_states({"vlnce_r2r": folder}).training
     with pytest.raises(VlarigError, match=r"train.json.gz is missing"):
         training(r2r.tasks[0], 0, r2r.protocols[0])
-    for file in list((folder / R2R).iterdir()):
-        place = folder / R2R / ".." / "train" / file.name.replace("val_unseen", "train")
-        place.parent.mkdir(exist_ok=True)
-        shutil.copy(file, place)
+    shutil.copytree(folder / R2R, folder / R2R / ".." / "train")
+    for file in (folder / R2R / ".." / "train").iterdir():
+        file.rename(file.with_name(file.name.replace("val_unseen", "train")))
     first, again = (training(r2r.tasks[0], number, r2r.protocols[0]) for number in (0, 60))
     assert first == again and first["kind"] == "instruction_following"
 
@@ -130,8 +126,7 @@ def test_objects_of_a_matterport_house_are_where_its_list_says(tmp_path: Path) -
 @pytest.mark.parametrize("suite", ["r2r_val_unseen", "vln_object_search", "vln_target_tracking"])
 def test_recorded_walks_are_samples_to_learn_from(vlnce, cli, tmp_path: Path, suite: str) -> None:
     walks = tmp_path / "walks"
-    options = ("--policy", "expert", "--initial-states", "evaluation", "--episodes", "2", "--to", walks)
-    done = cli("record", suite, *options)
+    done = cli("record", suite, "--policy", "expert", "--initial-states", "evaluation", "--episodes", "2", "--to", walks)
     assert done.returncode == 0, done.stdout + done.stderr
     (tmp_path / "mixture.toml").write_text(f'[[datasets]]\nsource = "walks"\nfolder = "{walks}"\n')
     prepared = cli("data", "prepare", tmp_path / "mixture.toml")

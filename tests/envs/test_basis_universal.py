@@ -17,7 +17,7 @@ import pytest
 from vlarig.envs.basis_universal import decode_basis
 from vlarig.envs.errors import VlarigError
 
-with np.load(Path(__file__).with_name("basis.npz")) as kept:
+with np.load(Path(__file__).parent / "data" / "basis.npz") as kept:
     KEPT = {name: kept[name] for name in kept.files}
 FILES = {name[:-5]: array.tobytes() for name, array in KEPT.items() if name.endswith("_file")}
 PICTURES = sorted(name for name in FILES if name in KEPT)
