@@ -11,7 +11,6 @@ from ...envs.tabletop import layout
 from ..api import Request
 from .motion import (
     CLOSE,
-    KEEP,
     METRES,
     OPEN,
     EpisodeState,
@@ -62,10 +61,6 @@ PUSH_PRESS = 0.1
 #: A push that ends further than this from the zone's middle, along a side of it, is made again.
 PUSH_ACCEPTED = 0.03
 PUSH_DONE = 0.012
-#: Steps of closing after which the fingers are 2.5 cm apart: two points of contact that keep the object between them.
-NARROW_STEPS = 2
-#: Steps of closing that lead there from fully open fingers.
-NARROW_AGAIN = 7
 
 
 #: Height of the tallest thing that is on the bare table.
@@ -112,14 +107,14 @@ class TabletopExpert(ScriptedExpert[Sight]):
 
 def _perform(state: EpisodeState[Sight], skills: list[Skill]) -> Iterator[np.ndarray]:
     """One skill after the other; what is named but not there is replaced by what its name resembles most."""
-    for number, skill in enumerate(skills):
+    for skill in skills:
         thing = nearest(skill.thing, state.sight.objects)
         others = [name for name in state.sight.objects if name != thing]
         place = nearest(skill.place, state.sight.places if skill.on_places else others) if skill.kind != "spot" else ""
         if place or skill.kind == "spot":
             found = replace(skill, thing=thing, place=place)
             if skill.kind == "pushed":
-                yield from _push(state, thing, place, NARROW_AGAIN if number else NARROW_STEPS)
+                yield from _push(state, thing, place)
             else:
                 yield from _carry(state, thing, found, place)
     state.stage = "wait"
@@ -177,8 +172,12 @@ def _carry(state: EpisodeState[Sight], thing: str, skill: Skill, place: str) -> 
             return
 
 
-def _push(state: EpisodeState[Sight], thing: str, zone: str, narrow: int) -> Iterator[np.ndarray]:
-    """Come down behind an object, push it along the line to the zone's middle, and step back; ``narrow`` steps close the fingers."""
+def _push(state: EpisodeState[Sight], thing: str, zone: str) -> Iterator[np.ndarray]:
+    """Come down behind an object, push it along the line to the zone's middle, and step back, with closed fingers throughout.
+
+    Fingers that were closed for some steps and then kept would push as well, but no observation shows the count, and the simulator
+    takes a gripper's number by its sign alone, so that whoever learns from it cannot keep them.
+    """
     while True:
         middle = state.sight.objects[thing][:2].copy()
         way = state.sight.places[zone] - middle
@@ -188,10 +187,7 @@ def _push(state: EpisodeState[Sight], thing: str, zone: str, narrow: int) -> Ite
         state.stage = f"reach behind the {thing}"
         for height, near in ((TRAVEL_HEIGHT - 0.05, 0.012), (PUSH_HEIGHT, NEAR)):
             target = np.array([*behind, layout.TABLE_TOP + height])
-            for step in _reach(state, lambda target=target: target, yaw, KEEP, near=near):
-                step[6] = CLOSE if narrow > 0 else KEEP
-                narrow -= 1
-                yield step
+            yield from _reach(state, lambda target=target: target, yaw, CLOSE, near=near)
         state.stage = f"push the {thing} into the {zone}"
         for _ in range(80):
             sight = state.sight
@@ -208,16 +204,15 @@ def _push(state: EpisodeState[Sight], thing: str, zone: str, narrow: int) -> Ite
             if np.linalg.norm(sideways) > 0.03:
                 break
             speed = min(PUSH_SPEED, 0.3 + left * 8.0)
-            step = _step(sight, np.array([*sight.grip[:2], layout.TABLE_TOP + PUSH_HEIGHT]), yaw, KEEP)
+            step = _step(sight, np.array([*sight.grip[:2], layout.TABLE_TOP + PUSH_HEIGHT]), yaw, CLOSE)
             step[:2] = np.clip(along * speed - sideways / METRES * GAIN, -1.0, 1.0)
             step[2] = np.clip(step[2], -PUSH_PRESS, PUSH_PRESS)
             yield step
         state.stage = f"retreat from the {thing}"
         back = state.sight.grip[:2] - along * 0.06
-        yield from _reach(state, lambda: np.array([*back, layout.TABLE_TOP + PUSH_HEIGHT + 0.005]), yaw, OPEN, near=0.015)
-        narrow = NARROW_AGAIN
+        yield from _reach(state, lambda: np.array([*back, layout.TABLE_TOP + PUSH_HEIGHT + 0.005]), yaw, CLOSE, near=0.015)
         up = np.array([*back, layout.TABLE_TOP + TRAVEL_HEIGHT - 0.05])
-        yield from _reach(state, lambda: up, yaw, OPEN, near=0.02)
+        yield from _reach(state, lambda: up, yaw, CLOSE, near=0.02)
         if np.abs(state.sight.places[zone] - state.sight.objects[thing][:2]).max() < PUSH_ACCEPTED:
             return
 
