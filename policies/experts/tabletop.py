@@ -56,6 +56,9 @@ PUSH_BEHIND = 0.075
 PUSH_CONTACT = 0.034
 PUSH_HEIGHT = 0.025
 PUSH_SPEED = 0.8
+#: Closed fingers touch in one point, so that an object slips aside of a hand that is not behind it: the further aside of the line the
+#: hand is, the slower it pushes, down to this share of the speed.
+PUSH_ASIDE, PUSH_SLOWEST = 0.015, 0.2
 #: A hand that presses down while it pushes clamps the object to the table; this bounds the vertical action.
 PUSH_PRESS = 0.1
 #: A push that ends further than this from the zone's middle, along a side of it, is made again.
@@ -201,9 +204,10 @@ def _push(state: EpisodeState[Sight], thing: str, zone: str) -> Iterator[np.ndar
                 yaw += half_turn(np.arctan2(along[1], along[0]) - yaw)
             lag = sight.grip[:2] - (middle - along * PUSH_CONTACT)
             sideways = lag - (lag @ along) * along
-            if np.linalg.norm(sideways) > 0.03:
+            aside = float(np.linalg.norm(sideways))
+            if aside > 0.03:
                 break
-            speed = min(PUSH_SPEED, 0.3 + left * 8.0)
+            speed = min(PUSH_SPEED, 0.3 + left * 8.0) * max(PUSH_SLOWEST, 1.0 - aside / PUSH_ASIDE)
             step = _step(sight, np.array([*sight.grip[:2], layout.TABLE_TOP + PUSH_HEIGHT]), yaw, CLOSE)
             step[:2] = np.clip(along * speed - sideways / METRES * GAIN, -1.0, 1.0)
             step[2] = np.clip(step[2], -PUSH_PRESS, PUSH_PRESS)
