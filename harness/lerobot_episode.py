@@ -46,6 +46,7 @@ class EpisodeSteps:
         histograms: View to ``int64[3, 256]``: how often each value occurs in each colour, over all pictures.
         sizes: View to height and width.
         subtasks: A label for each step, in the order of time; empty where there are none.
+        keypoints: ``float32[J, 12]``, what each step is about; ``None`` where the policy does not say.
         description: The episode in words; ``None`` where it is not known.
     """
 
@@ -54,6 +55,7 @@ class EpisodeSteps:
     histograms: dict[str, np.ndarray]
     sizes: dict[str, tuple[int, int]]
     subtasks: tuple[str, ...] = ()
+    keypoints: np.ndarray | None = None
     description: Description | None = None
 
 
@@ -74,6 +76,7 @@ class EpisodeDraft:
         self._states: list[np.ndarray] = []
         self._actions: list[np.ndarray] = []
         self._subtasks: list[str] = []
+        self._keypoints: list[np.ndarray] = []
 
     def add(
         self,
@@ -81,6 +84,7 @@ class EpisodeDraft:
         states: np.ndarray,
         actions: np.ndarray,
         subtasks: Sequence[str] = (),
+        keypoints: np.ndarray | None = None,
     ) -> None:
         """Append steps.
 
@@ -89,14 +93,17 @@ class EpisodeDraft:
             states: ``float32[X, P]``, the same.
             actions: ``float32[X, A]``.
             subtasks: ``X`` labels, or none.
+            keypoints: ``float32[X, 12]``, or none.
 
         Raises:
-            VlarigError: The disk cannot be written, or steps have no label where others had one.
+            VlarigError: The disk cannot be written, or steps have no label or keypoints where others had them.
         """
         from av.error import FFmpegError
 
         if bool(subtasks) != bool(self._subtasks) and self._states:
             raise VlarigError("some steps of the episode name their subtask and others do not; name it at every step")
+        if (keypoints is not None) != bool(self._keypoints) and self._states:
+            raise VlarigError("some steps of the episode have keypoints and others do not; give them at every step")
         try:
             for view, images in pictures.items():
                 if view not in self._films:
@@ -107,6 +114,8 @@ class EpisodeDraft:
         self._states.append(np.asarray(states, np.float32))
         self._actions.append(np.asarray(actions, np.float32))
         self._subtasks += subtasks
+        if keypoints is not None:
+            self._keypoints.append(keypoints)
 
     def finish(self, place: Path, description: Description | None = None) -> None:
         """Move the whole episode to ``place``, where it survives a power loss.
@@ -128,12 +137,11 @@ class EpisodeDraft:
         try:
             for film in self._films.values():
                 film.close()
-            np.savez(
-                self._folder / "numbers.npz",
-                states=np.concatenate(self._states),
-                actions=np.concatenate(self._actions),
-                histograms=np.array([film.histogram for film in self._films.values()]),
-            )
+            numbers = {"states": np.concatenate(self._states), "actions": np.concatenate(self._actions)}
+            numbers["histograms"] = np.array([film.histogram for film in self._films.values()])
+            if self._keypoints:
+                numbers["keypoints"] = np.concatenate(self._keypoints)
+            np.savez(self._folder / "numbers.npz", allow_pickle=False, **numbers)
             (self._folder / "about.json").write_text(json.dumps(about))
             for file in self._folder.iterdir():
                 _sync(file)
@@ -167,7 +175,15 @@ def read_steps(place: Path) -> EpisodeSteps:
             sizes = {view: (size[0], size[1]) for view, size in about["sizes"].items()}
             segments = about["segments"]
             description = None if segments is None else Description(tuple(Segment(**each) for each in segments))
-            return EpisodeSteps(arrays["states"], arrays["actions"], histograms, sizes, tuple(about["subtasks"]), description)
+            return EpisodeSteps(
+                arrays["states"],
+                arrays["actions"],
+                histograms,
+                sizes,
+                tuple(about["subtasks"]),
+                arrays.get("keypoints"),
+                description,
+            )
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise VlarigError(f"the recorded episode {place} cannot be read: {error}; record into another folder") from error
 

@@ -24,6 +24,7 @@ import numpy as np
 from ..benchmarks.captions import DIMENSIONS
 from ..envs.embodiments import Embodiment
 from ..envs.errors import VlarigError
+from ..envs.keypoints import NAMES
 from ..policies.qwen_vla.normalization import DatasetStatistics, Statistics, statistics_to_data
 from ..policies.qwen_vla.quantiles import exact_quantiles
 from ..results.records import EpisodeRecord
@@ -43,6 +44,9 @@ EPISODES_PATH = "meta/episodes/chunk-000/file-000.parquet"
 
 #: A view's pictures are called this and its tag.
 PICTURES = "observation.images."
+
+#: What each step is about, by the simulator's truth (:mod:`vlarig.envs.keypoints`), where an expert says.
+KEYPOINTS = "keypoints"
 
 #: The last of the files to appear: a folder that has it is a whole dataset.
 INFO = "meta/info.json"
@@ -136,6 +140,7 @@ class _Writer:
         self._data_bytes, self._video_bytes = data_mb * 2**20, video_mb * 2**20
         first = read_steps(episodes[0].place)
         self._sizes = first.sizes
+        self._with_keypoints = first.keypoints is not None
         self._tasks = list(dict.fromkeys(each.record.instruction or each.record.task for each in episodes))
         labels = (label for each in episodes for label in self._steps(each).subtasks)
         self._subtasks = list(dict.fromkeys(labels))
@@ -190,6 +195,12 @@ class _Writer:
                     f"{self._episodes[number].record.key} names no subtasks and others do; record all by one policy"
                 )
             columns["subtask_index"] = np.array([self._subtasks.index(label) for label in steps.subtasks])
+        if self._with_keypoints:
+            if steps.keypoints is None:
+                raise VlarigError(
+                    f"{self._episodes[number].record.key} has no keypoints and others have; record all by one policy"
+                )
+            columns[KEYPOINTS] = steps.keypoints
         return columns
 
     def _write_data(self, rows: list[dict[str, Any]]) -> None:
@@ -368,6 +379,7 @@ class _Writer:
         names = {
             "observation.state": list(self._embodiment.state_layout),
             "action": [channel.name for channel in self._embodiment.channels],
+            **({KEYPOINTS: list(NAMES)} if self._with_keypoints else {}),
         }
         for name, each in names.items():
             features[name] = {"dtype": "float32", "shape": [len(each)], "names": each}

@@ -96,7 +96,8 @@ class Recorder:
                 f"{episode.key}: a walk is recorded as it was gone, so it cannot be disturbed; leave out disturbance"
             )
         actions = transition.actions if labels is None else labels
-        under_way.draft.add(pictures, states, actions[:count], stages)
+        keypoints = transition.reply.keypoints
+        under_way.draft.add(pictures, states, actions[:count], stages, None if keypoints is None else keypoints[:count])
         under_way.add(stages, transition.request.privileged, states)
         if not transition.result.over:
             return

@@ -81,12 +81,15 @@ class Reply:
             none. The stages segment a recorded episode.
         labels: ``float32[H, A]``, what a recording keeps in place of the actions: those that are to be learned, where the ones that
             are run are disturbed on purpose; ``None`` where they are the same.
+        keypoints: ``float32[H, 12]``, what each step is about by the simulator's truth (:mod:`vlarig.envs.keypoints`); ``None`` from
+            a policy that does not know it.
     """
 
     actions: np.ndarray
     recorded: Recorded | None = None
     stages: tuple[str, ...] | None = None
     labels: np.ndarray | None = None
+    keypoints: np.ndarray | None = None
 
 
 class Policy(ABC):

@@ -10,6 +10,7 @@ import numpy as np
 from ..envs.api import check_actions
 from ..envs.embodiments import Embodiment
 from ..envs.errors import BadActionError
+from ..envs.keypoints import NAMES
 from .api import Policy, PolicyError, Reply, Request
 from .calls import horizon_for, policy_code
 
@@ -85,9 +86,26 @@ def _checked(policy: Policy, request: Request, reply: Reply) -> Reply:
         promised = "the request's n_action_steps" if horizon is None else "its horizon"
         raise PolicyError(f"the policy {policy.name!r} answered {request.key} with {len(actions)} steps; {promised} is {steps}")
     stages = _checked_stages(policy, request, reply.stages, len(actions))
-    return Reply(
-        np.ascontiguousarray(actions), reply.recorded, stages, _checked_labels(policy, request, reply.labels, len(actions))
-    )
+    labels = _checked_labels(policy, request, reply.labels, len(actions))
+    keypoints = _checked_keypoints(policy, request, reply.keypoints, len(actions))
+    return Reply(np.ascontiguousarray(actions), reply.recorded, stages, labels, keypoints)
+
+
+def _checked_keypoints(policy: Policy, request: Request, keypoints: Any, steps: int) -> np.ndarray | None:
+    """The keypoints of a reply of so many steps, as ``float32[H, 12]``.
+
+    Raises:
+        PolicyError: They have another shape, or are not all finite.
+    """
+    if keypoints is None:
+        return None
+    found = np.array(keypoints, np.float32)
+    if found.shape != (steps, len(NAMES)) or not np.isfinite(found).all():
+        raise PolicyError(
+            f"the policy {policy.name!r} answered {request.key} with keypoints of shape {list(found.shape)}, some maybe not finite; "
+            f"expected finite numbers [{steps}, {len(NAMES)}]"
+        )
+    return found
 
 
 def _checked_labels(policy: Policy, request: Request, labels: Any, steps: int) -> np.ndarray | None:

@@ -34,6 +34,7 @@ class ActionSample:
         actions: ``[H, A]`` in the embodiment's own units: a chunk of any length, or the rest of the trajectory.
         horizon: The steps that the prompt requests, where they are more than there are actions, as at an episode's end: the others
             are masked. Default: as many as the actions.
+        keypoints: ``float32[12]``, what the moment is about (:mod:`vlarig.envs.keypoints`); ``None`` where the data do not say.
     """
 
     name: str
@@ -41,6 +42,7 @@ class ActionSample:
     embodiment: Embodiment
     actions: np.ndarray
     horizon: int | None = None
+    keypoints: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)

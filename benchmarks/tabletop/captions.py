@@ -192,7 +192,7 @@ def _sentence(truth: _Truth, known: Mapping[str, str], part: _Part, where: str) 
     if part.kind == "push":
         if not where:
             return f"Reach behind {thing}."
-        return f"Push {thing} {known['source location']}, {way}, {where}, with nearly closed fingers."
+        return f"Push {thing} {known['source location']}, {way}, {where}, with closed fingers."
     if not where or truth.width[part.end - 1] < OPEN_WIDTH:
         return f"Carry {thing} {way}."
     if where.startswith("not"):

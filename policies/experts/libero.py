@@ -11,9 +11,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
+from ...envs.keypoints import Keypoints
 from ..api import PolicyError, Request
 from .libero_grasps import TIP, WIDE, Grasp, boxes, choose
 from .motion import CLOSE, KEEP, OPEN, EpisodeState, Funnel, ScriptedExpert, Target, panda_row, raised, turn_between
@@ -146,6 +148,7 @@ def parse(instruction: str) -> Task:
 def _perform(state: EpisodeState[Sight], task: Task) -> Iterator[np.ndarray]:
     """Take the thing and bring it to its place, again and again until it is there; then rest for as long as it stays."""
     tried: list[Grasp] = []
+    state.keypoints = partial(_keypoints, task=task)
     while True:
         sight = state.sight
         grasp = choose(sight.points[task.thing], sight.obstacles(task.thing), sight.where(task.place), tried)
@@ -155,6 +158,13 @@ def _perform(state: EpisodeState[Sight], task: Task) -> Iterator[np.ndarray]:
         state.stage = "wait"
         while _placed(state.sight, task):
             yield _step(state.sight, state.sight.grip, grasp.yaw, OPEN)
+
+
+def _keypoints(sight: Sight, task: Task) -> Keypoints:
+    """What a step is about; in a basket a thing's body comes to lie some way below where it is let go."""
+    goal = sight.where(task.place)
+    depth = BASKET_DEPTH / 2 if task.place == _PLACES["in the basket"] else 0.0
+    return Keypoints(sight.where(task.thing), goal, raised(goal, goal[2] + depth))
 
 
 def _words(name: str) -> str:

@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 
 import numpy as np
 
+from ...envs.keypoints import Keypoints
 from ..api import Reply, Request
 
 SightType = TypeVar("SightType")
@@ -34,11 +35,13 @@ class EpisodeState(Generic[SightType]):
         sight: The newest sight, which the script reads.
         script: The script under way.
         stage: What the script is doing, in words; it sets them before the first step of each stage. Empty where it names none.
+        keypoints: Gives what a step is about, of its sight; ``None`` where the script does not say.
     """
 
     sight: SightType
     script: Iterator[np.ndarray] = field(default_factory=lambda: iter(()))
     stage: str = ""
+    keypoints: Callable[[SightType], Keypoints] | None = None
 
 
 class ScriptedExpert(Generic[SightType]):
@@ -48,14 +51,15 @@ class ScriptedExpert(Generic[SightType]):
         self._states: dict[int, EpisodeState[SightType]] = {}
 
     def reply(self, request: Request) -> Reply:
-        """The next step, ``float32[1, A]``, and its stage.
+        """The next step, ``float32[1, A]``, its stage and its keypoints.
 
         Raises:
             PolicyError: Like :meth:`act_one`.
         """
         actions = self.act_one(request)
-        stage = self._states[request.env].stage
-        return Reply(actions, stages=(stage,) if stage else None)
+        state = self._states[request.env]
+        keypoints = None if state.keypoints is None else state.keypoints(state.sight).numbers()[None]
+        return Reply(actions, stages=(state.stage,) if state.stage else None, keypoints=keypoints)
 
     def act_one(self, request: Request) -> np.ndarray:
         """The next step, ``float32[1, A]``.

@@ -8,9 +8,11 @@ It reads its task from the episode's key, and the rest from the simulator's trut
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 
+from ...envs.keypoints import Keypoints
 from ...envs.simpler.goals import TABLE_TOP
 from ..api import PolicyError, Request
 from .motion import EpisodeState, Funnel, ScriptedExpert, Target, half_turn, quaternion, raised, turn_between, turned
@@ -74,9 +76,15 @@ def _perform(state: EpisodeState[Sight], task: Task) -> Iterator[np.ndarray]:
         """``float64[3]``: where the source is held."""
         return state.sight.source[:3] + turned(state.sight.source[3:], np.array([task.grip, 0.0, 0.0]))
 
+    def keypoints(sight: Sight, held: Aim | None = None) -> Keypoints:
+        turn = yaw_along(turned(sight.source[3:], np.array([0.0, 1.0, 0.0])))
+        return Keypoints(sight.source[:3], sight.target[:3], (held or task.aim(sight)).place, turn)
+
     while True:
+        state.keypoints = keypoints
         yield from _take(state, grip)
         aim = task.aim(state.sight)
+        state.keypoints = partial(keypoints, held=aim)
         yield from _bring(state, grip, aim)
         state.stage = "wait"
         while np.linalg.norm(state.sight.source[:2] - aim.place[:2]) < aim.slip:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 
+from ...envs.keypoints import Keypoints
 from ...envs.tabletop import layout
 from ..api import Request
 from .motion import (
@@ -116,6 +118,7 @@ def _perform(state: EpisodeState[Sight], skills: list[Skill]) -> Iterator[np.nda
         place = nearest(skill.place, state.sight.places if skill.on_places else others) if skill.kind != "spot" else ""
         if place or skill.kind == "spot":
             found = replace(skill, thing=thing, place=place)
+            state.keypoints = partial(_keypoints, skill=found)
             if skill.kind == "pushed":
                 yield from _push(state, thing, place)
             else:
@@ -123,6 +126,31 @@ def _perform(state: EpisodeState[Sight], skills: list[Skill]) -> Iterator[np.nda
     state.stage = "wait"
     while True:
         yield _step(state.sight, state.sight.grip, 0.0, OPEN)
+
+
+def _keypoints(sight: Sight, skill: Skill) -> Keypoints:
+    """What a step of a skill is about; places are flat, and their middles as high as the table."""
+    pose = sight.objects[skill.thing]
+    if skill.kind == "pushed":
+        zone = sight.places[skill.place]
+        return Keypoints(
+            pose[:3], raised(zone, layout.TABLE_TOP), raised(zone, pose[2]), _turn_of(pose, skill.thing), pushed=True
+        )
+    target = _target(sight, skill, skill.place)
+    place = raised(target, layout.TABLE_TOP + _floor(sight, skill, skill.place) + _half_height(skill.thing))
+    if skill.kind == "spot":
+        goal = place
+    elif skill.on_places:
+        goal = raised(sight.places[skill.place], layout.TABLE_TOP)
+    else:
+        goal = sight.objects[skill.place][:3]
+    return Keypoints(pose[:3], goal, place, _turn_of(pose, skill.thing))
+
+
+def _turn_of(pose: np.ndarray, thing: str) -> float | None:
+    """A thing's turn about the vertical; ``None`` of a cylinder."""
+    w, x, y, z = pose[3:]
+    return None if thing.endswith("cylinder") else float(np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z)))
 
 
 def _carry(state: EpisodeState[Sight], thing: str, skill: Skill, place: str) -> Iterator[np.ndarray]:
@@ -280,8 +308,7 @@ def _grasp_yaw(sight: Sight, thing: str, kind: str) -> tuple[float, float]:
     if thing.endswith("cylinder"):
         choices = np.deg2rad([-60, -40, -20, 0, 20, 40, 60]) if kind != "beside" else np.deg2rad([-60, 60])
     else:
-        w, x, y, z = sight.objects[thing][3:]
-        own = np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z))
+        own = _turn_of(sight.objects[thing], thing) or 0.0
         choices = np.array([half_turn(own), half_turn(own + np.pi / 2)])
 
     def worth(yaw: float) -> float:

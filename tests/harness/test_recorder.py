@@ -180,7 +180,7 @@ def test_episodes_that_begin_at_once_keep_their_drafts_where_old_ones_are_left(t
             episode=SimpleNamespace(key=f"episode {env}"),
             request=SimpleNamespace(env=env, chunk=0, observation=observation, privileged={}),
             result=SimpleNamespace(steps=[0], over=False, snapshot=SimpleNamespace(step=1, frames=frames)),
-            reply=SimpleNamespace(stages=None, labels=None),
+            reply=SimpleNamespace(stages=None, labels=None, keypoints=None),
             actions=np.zeros((1, 3), np.float32),
         )
 

@@ -24,7 +24,9 @@ import numpy as np
 from ...benchmarks.captions import Description, Segment
 from ...envs.api import Observation
 from ...envs.embodiments import Embodiment
+from ...envs.keypoints import NAMES
 from ...harness.lerobot_episode import need_data_extra
+from ...harness.lerobot_writer import KEYPOINTS
 from ...policies.qwen_vla.normalization import DatasetStatistics
 from ..samples import ActionSample
 from .cleaning import CleaningReport, EpisodeArrays
@@ -144,6 +146,7 @@ class _Numbers:
         tasks: ``int64[J]``, the frames' tasks.
         films: Name of a picture to its film, and the second at which the episode begins there.
         pictures: Name of a picture that is no film to its ``J`` files' bytes.
+        keypoints: ``float32[J, 12]``; ``None`` where the dataset has none.
     """
 
     states: np.ndarray
@@ -152,12 +155,15 @@ class _Numbers:
     tasks: np.ndarray
     films: Mapping[str, tuple[str, float]]
     pictures: Mapping[str, Sequence[bytes]]
+    keypoints: np.ndarray | None = None
 
     @property
     def size(self) -> int:
         """Bytes."""
-        arrays = (self.states, self.actions, self.seconds, self.tasks)
-        return sum(each.nbytes for each in arrays) + sum(len(file) for files in self.pictures.values() for file in files)
+        arrays = (self.states, self.actions, self.seconds, self.tasks, self.keypoints)
+        return sum(each.nbytes for each in arrays if each is not None) + sum(
+            len(file) for files in self.pictures.values() for file in files
+        )
 
 
 class LeRobotDataset:
@@ -263,6 +269,7 @@ class LeRobotDataset:
             embodiment=self.layout.embodiment,
             actions=numbers.actions[frame : min(frame + self._horizon, end)],
             horizon=self._horizon,
+            keypoints=None if numbers.keypoints is None else numbers.keypoints[frame],
         )
 
     def trajectories(self, part: str) -> Iterator[np.ndarray]:
@@ -351,7 +358,8 @@ class LeRobotDataset:
         single = ["timestamp", "frame_index", "episode_index", "task_index"]
         pictures = [key for key in layout.cameras if key not in meta.films] if with_pictures else []
         numbers = [layout.action_key] * (not layout.from_states) + [layout.state_key] * bool(layout.embodiment.state_layout)
-        names = [*numbers, *single, *pictures]
+        pointed = meta.features.get(KEYPOINTS, {}).get("names") == list(NAMES)
+        names = [*numbers, *single, *pictures, *[KEYPOINTS] * pointed]
         where = f"{file}, episode {number}"
         table = episode_rows(file, number, names, where)
         length = int(meta.lengths[place])
@@ -380,6 +388,7 @@ class LeRobotDataset:
                 key: [picture_bytes(each, file, f"{where}, frame {row}") for row, each in enumerate(cells.to_pylist()[:steps])]
                 for key, cells in ((key, table[key]) for key in pictures)
             },
+            keypoints=vectors(table, KEYPOINTS, range(len(NAMES)), len(NAMES), where)[:steps] if pointed else None,
         )
 
 

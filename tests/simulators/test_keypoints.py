@@ -1,0 +1,44 @@
+"""What experts say that a step is about, beside what comes out, in recordings of the real simulators."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from vlarig.envs.keypoints import NAMES
+from vlarig.training.data.lerobot import open_lerobot
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("runtime", "suite", "tasks"),
+    [
+        ("tabletop", "tabletop", ["place_beside", "stack", "push_to"]),
+        ("simpler", "simpler_widowx", ["put_eggplant_in_basket", "stack_green_on_yellow"]),
+        ("libero", "libero_object", ["pick_up_the_milk_and_place_it_in_the_basket"]),
+    ],
+)
+def test_what_is_moved_ends_where_it_is_said_to_belong(
+    request: pytest.FixtureRequest, cli: Any, tmp_path: Path, runtime: str, suite: str, tasks: list[str]
+) -> None:
+    request.getfixturevalue(runtime)
+    done = cli("record", suite, "--policy", "expert", "--tasks", *tasks, "--episodes", "1", "--to", tmp_path / "demos")
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = pq.read_table(tmp_path / "demos/data/chunk-000/file-000.parquet").to_pydict()
+    numbers, episodes = np.array(rows["keypoints"]), np.array(rows["episode_index"])
+    dataset = open_lerobot(tmp_path / "demos", horizon=4)
+    for episode in range(len(tasks)):
+        steps = dict(zip(NAMES, numbers[episodes == episode].T, strict=True))
+        thing, goal, place = (np.stack([steps[f"{name}_{axis}"] for axis in "xyz"], 1) for name in ("object", "goal", "place"))
+        began, ended = (float(np.linalg.norm(thing[step, :2] - place[step, :2])) for step in (0, -1))
+        assert ended < 0.05 < began, (tasks[episode], began, ended)
+        assert np.linalg.norm(goal[-1] - place[-1]) < 0.2
+        assert steps["pushed"][0] == (tasks[episode] == "push_to")
+        first = dataset[int(np.flatnonzero(episodes == episode)[3])]
+        assert first.keypoints is not None and np.array_equal(
+            first.keypoints, numbers[episodes == episode][3].astype(np.float32)
+        )
