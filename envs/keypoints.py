@@ -18,7 +18,7 @@ NAMES = (
 
 @dataclass(frozen=True, eq=False)
 class Keypoints:
-    """Those of a step, in the world frame of the robot's state.
+    """Those of a step, in the frame in which the robot's state has its hand: the world's, or the robot's base.
 
     Attributes:
         object: ``float[3]``, the middle of what is moved, m.

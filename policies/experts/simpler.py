@@ -77,8 +77,11 @@ def _perform(state: EpisodeState[Sight], task: Task) -> Iterator[np.ndarray]:
         return state.sight.source[:3] + turned(state.sight.source[3:], np.array([task.grip, 0.0, 0.0]))
 
     def keypoints(sight: Sight, held: Aim | None = None) -> Keypoints:
-        turn = yaw_along(turned(sight.source[3:], np.array([0.0, 1.0, 0.0])))
-        return Keypoints(sight.source[:3], sight.target[:3], (held or task.aim(sight)).place, turn)
+        to_base = sight.base[3:] * [1, -1, -1, -1]
+        places = (sight.source[:3], sight.target[:3], (held or task.aim(sight)).place)
+        source, target, place = (turned(to_base, each - sight.base[:3]) for each in places)
+        turn = yaw_along(turned(to_base, turned(sight.source[3:], np.array([0.0, 1.0, 0.0]))))
+        return Keypoints(source, target, place, turn)
 
     while True:
         state.keypoints = keypoints

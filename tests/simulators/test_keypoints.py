@@ -37,6 +37,8 @@ def test_what_is_moved_ends_where_it_is_said_to_belong(
         began, ended = (float(np.linalg.norm(thing[step, :2] - place[step, :2])) for step in (0, -1))
         assert ended < 0.05 < began, (tasks[episode], began, ended)
         assert np.linalg.norm(goal[-1] - place[-1]) < 0.2
+        hands = np.array(rows["observation.state"])[episodes == episode, :3]
+        assert np.linalg.norm(hands - thing, axis=1).min() < 0.06, "they are in another frame than the state"
         assert steps["pushed"][0] == (tasks[episode] == "push_to")
         first = dataset[int(np.flatnonzero(episodes == episode)[3])]
         assert first.keypoints is not None and np.array_equal(
