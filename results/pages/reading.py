@@ -36,12 +36,18 @@ SELECT key, initial_state, repeat, instruction, success, steps, seconds FROM epi
 
 @dataclass(frozen=True)
 class Scored:
-    """The data kept of a finished episode."""
+    """The data kept of a finished episode.
+
+    Attributes:
+        success: Whether it succeeded.
+        metrics: Its metrics, which published columns may be of.
+    """
 
     success: bool
+    metrics: Mapping[str, float] = field(default_factory=dict)
 
 
-_SUCCESS, _FAILURE = Scored(True), Scored(False)
+_SUCCESS, _FAILURE = Scored(True), Scored(False)  # of most suites, whose episodes are many and have no metrics
 
 
 @dataclass
@@ -67,13 +73,15 @@ class TaskTotals:
     def add(self, row: sqlite3.Row) -> None:
         """Add an episode."""
         success = bool(row["success"])
-        self.outcomes[row["key"]] = _SUCCESS if success else _FAILURE
+        metrics = numbers_in(row["metrics"])
+        plain = _SUCCESS if success else _FAILURE
+        self.outcomes[row["key"]] = Scored(success, metrics) if metrics else plain
         self.successes += success
         self.steps += row["steps"]
         self.repeats = self.repeats or not row["key"].endswith("/0")
         for name, value in numbers_in(row["seconds"]).items():
             self.seconds[name] = self.seconds.get(name, 0.0) + value
-        for name, value in numbers_in(row["metrics"]).items():
+        for name, value in metrics.items():
             total, count = self.metrics.get(name, (0.0, 0))
             self.metrics[name] = (total + value, count + 1)
 
