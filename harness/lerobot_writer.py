@@ -140,10 +140,14 @@ class _Writer:
         self._data_bytes, self._video_bytes = data_mb * 2**20, video_mb * 2**20
         first = read_steps(episodes[0].place)
         self._sizes = first.sizes
-        self._with_keypoints = first.keypoints is not None
         self._tasks = list(dict.fromkeys(each.record.instruction or each.record.task for each in episodes))
-        labels = (label for each in episodes for label in self._steps(each).subtasks)
-        self._subtasks = list(dict.fromkeys(labels))
+        labels: dict[str, None] = {}
+        self._with_keypoints = False
+        for each in episodes:
+            steps = self._steps(each)
+            labels |= dict.fromkeys(steps.subtasks)
+            self._with_keypoints = self._with_keypoints or steps.keypoints is not None
+        self._subtasks = list(labels)
         self._lengths = [each.record.steps for each in episodes]
 
     def write(self) -> None:

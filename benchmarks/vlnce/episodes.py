@@ -25,6 +25,7 @@ SCENES = "data/scene_datasets/"
 LANGUAGES, ROLES = ("en-US", "en-IN", "hi-IN", "te-IN"), ("guide", "follower")
 
 Kind = TypeVar("Kind")
+Point = tuple[float, float, float]
 
 
 def read_r2r(folder: Path, bundle: str, split: str) -> dict[int, dict[str, Any]]:
@@ -58,9 +59,6 @@ def read_rxr(folder: Path, bundle: str, split: str, role: str) -> dict[str, dict
             )
         found[language][number] = payload
     return found
-
-
-Point = tuple[float, float, float]
 
 
 class _Words(msgspec.Struct):

@@ -1,10 +1,8 @@
 """The walkable surface of a scene, out of habitat's ``.navmesh`` file: nearest points, moves and shortest ways, equal to habitat's.
 
-The algorithms are Detour's (recastnavigation/recastnavigation@9f4ce64, Detour/Source/DetourNavMesh.cpp, DetourNavMeshQuery.cpp and
-DetourCommon.cpp; zlib licence, Mikko Mononen), written anew for one tile, as habitat calls them (facebookresearch/habitat-sim@57ee494
+The algorithms are Detour's (recastnavigation/recastnavigation@9f4ce64, Detour/Source/DetourNavMesh.cpp and DetourNavMeshQuery.cpp;
+zlib licence, Mikko Mononen), written anew for one tile, as habitat calls them (facebookresearch/habitat-sim@57ee494
 src/esp/nav/PathFinder.cpp). Detour computes in float32 and this in float64, on the same float32 vertices.
-
-Polygons are convex, their corners counter-clockwise seen from below; "across" is in the ground plane, which leaves out y.
 """
 
 from __future__ import annotations
@@ -13,8 +11,6 @@ import heapq
 import math
 import struct
 from collections import deque
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Optional
 
@@ -22,9 +18,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..errors import VlarigError
+from .polygons import Point, Polygon, almost_equal, between, crossing, signed_area, to_segment
 from .world import Surface, Way
-
-Point = Sequence[float]
 
 #: The file: a head, the settings of a file of version 2 (PathFinder.h, ``NavMeshSettings``), then the tiles.
 FILE_MAGIC, SETTINGS_BYTES = int.from_bytes(b"MSET", "big"), 56
@@ -54,85 +49,6 @@ MOST_VISITED, MOST_WAITING = 64, 48
 
 #: By which a move's end that lies on two parts of the surface is moved into its own, metres (``tryStep``).
 NUDGE = 1e-4
-
-
-@dataclass(eq=False)
-class Polygon:
-    """A polygon of the surface.
-
-    Attributes:
-        index: Its place.
-        corners: Its corners, metres.
-        neighbours: The polygon beyond each edge, the first of which is from the first corner to the second; ``None`` at a wall.
-        triangles: Its exact shape: three corners, and whether each side, from the last one on, is at the polygon's edge.
-        open: Whether it can be walked on.
-        island: Number of the connected part that it belongs to.
-    """
-
-    index: int
-    corners: Sequence[Point]
-    neighbours: list[Optional[Polygon]]
-    triangles: list[tuple[tuple[Point, Point, Point], tuple[bool, bool, bool], tuple[int, int, int]]]
-    open: bool
-    island: int = -1
-    edges: list[tuple[int, Polygon]] = field(default_factory=list)
-    """The edges with a neighbour, and the neighbour."""
-
-    @property
-    def sides(self) -> Iterator[tuple[int, Point, Point]]:
-        """Index, begin and end of each edge, the last one first."""
-        count = len(self.corners)
-        for end in range(count):
-            begin = (end - 1) % count
-            yield begin, self.corners[begin], self.corners[end]
-
-    def contains(self, point: Point) -> bool:
-        """Whether a point is inside, seen from above."""
-        x, z, inside = point[0], point[2], False
-        before = self.corners[-1]
-        for corner in self.corners:
-            if (corner[2] > z) != (before[2] > z) and x < (before[0] - corner[0]) * (z - corner[2]) / (
-                before[2] - corner[2]
-            ) + corner[0]:
-                inside = not inside
-            before = corner
-        return inside
-
-    def height(self, point: Point) -> Optional[float]:
-        """The surface's y at a point; ``None`` outside."""
-        if not self.contains(point):
-            return None
-        for (a, b, c), _, _ in self.triangles:
-            found = _height_in(point, a, b, c)
-            if found is not None:
-                return found
-        return self._on_sides(point, boundary=False)[1]
-
-    def nearest(self, point: Point) -> tuple[Point, bool]:
-        """The nearest point, and whether the point is over the polygon."""
-        height = self.height(point)
-        return ((point[0], height, point[2]), True) if height is not None else (self._on_sides(point, boundary=True), False)
-
-    def nearest_on_edges(self, point: Point) -> Point:
-        """The point itself where it is inside, else the nearest one of the edges."""
-        if self.contains(point):
-            return point
-        measured = {edge: (*_to_segment(point, begin, end), begin, end) for edge, begin, end in self.sides}
-        _, share, begin, end = min((measured[edge] for edge in sorted(measured)), key=lambda each: each[0])
-        return _between(begin, end, share)
-
-    def _on_sides(self, point: Point, boundary: bool) -> Point:
-        """The nearest point of the triangles' sides; of those at the polygon's edge alone with ``boundary``."""
-        best, found = math.inf, self.corners[0]
-        for corners, at_edge, names in self.triangles:
-            for side in range(3):
-                before = side - 1
-                if not at_edge[before] and (boundary or names[before] < names[side]):
-                    continue
-                apart, share = _to_segment(point, corners[before], corners[side])
-                if apart < best:
-                    best, found = apart, _between(corners[before], corners[side], share)
-        return found
 
 
 class NavMesh(Surface):
@@ -286,25 +202,25 @@ class NavMesh(Surface):
         With sliding it is Detour's ``moveAlongSurface``. Without, the move follows the straight line alone, and ends where that meets a
         wall: erikwijmans/recastnavigation@8eef00b, which habitat-sim up to 0.3.3 is built on.
         """
-        middle, reach = _between(start, end, 0.5), (math.dist(start, end) / 2 + 0.001) ** 2
+        middle, reach = between(start, end, 0.5), (math.dist(start, end) / 2 + 0.001) ** 2
         waiting, seen, best, found = deque([polygon]), {polygon.index}, math.inf, None
         while waiting:
             here = waiting.popleft()
             if here.contains(end):
                 return here, end
             for edge, begin, finish in here.sides:
-                meeting = None if sliding else _crossing(begin, finish, start, end)
+                meeting = None if sliding else crossing(begin, finish, start, end)
                 beyond = here.neighbours[edge]
                 if beyond is None or not beyond.open:
                     if sliding or meeting is not None:
-                        at = _between(begin, finish, _to_segment(end, begin, finish)[1] if meeting is None else meeting)
+                        at = between(begin, finish, to_segment(end, begin, finish)[1] if meeting is None else meeting)
                         apart = (at[0] - end[0]) ** 2 + (at[2] - end[2]) ** 2
                         if apart < best:
                             best, found = apart, (here, at)
                 elif (
                     beyond.index not in seen
                     and max(len(seen) - MOST_VISITED, len(waiting) - MOST_WAITING) < 0
-                    and _to_segment(middle, begin, finish)[0] <= reach
+                    and to_segment(middle, begin, finish)[0] <= reach
                     and (sliding or meeting is not None)
                 ):
                     seen.add(beyond.index)
@@ -337,7 +253,7 @@ class NavMesh(Surface):
                     if len(places) >= MOST_NODES:
                         whole = False
                         continue
-                    places[at] = _between(here.corners[edge], here.corners[(edge + 1) % len(here.corners)], 0.5)
+                    places[at] = between(here.corners[edge], here.corners[(edge + 1) % len(here.corners)], 0.5)
                 spent = cost + math.dist(place, places[at])
                 left = 0.0
                 if at == last.index:
@@ -426,13 +342,13 @@ def _pulled(corridor: list[Polygon], start: Point, end: Point) -> list[Point]:
             here = corridor[at]
             edge = next(edge for edge, beyond in here.edges if beyond is corridor[at + 1])
             ahead = [here.corners[(edge + 1) % len(here.corners)], here.corners[edge]]
-            if at == 0 and _to_segment(apex, *ahead[::-1])[0] < 0.001**2:
+            if at == 0 and to_segment(apex, *ahead[::-1])[0] < 0.001**2:
                 at += 1
                 continue
         for side, sign in enumerate((1, -1)):
-            if sign * _area(apex, sides[side], ahead[side]) > 0:
+            if sign * signed_area(apex, sides[side], ahead[side]) > 0:
                 continue  # the funnel would be wider
-            if _same(apex, sides[side]) or sign * _area(apex, sides[1 - side], ahead[side]) > 0:
+            if almost_equal(apex, sides[side]) or sign * signed_area(apex, sides[1 - side], ahead[side]) > 0:
                 sides[side], side_at[side] = ahead[side], at
             else:  # it would be behind the other side, which is a corner then
                 apex, at = sides[1 - side], side_at[1 - side]
@@ -450,58 +366,7 @@ def _floats(point: ArrayLike) -> tuple[float, float, float]:
     return x, y, z
 
 
-def _between(one: Point, other: Point, share: float) -> tuple[float, float, float]:
-    return (
-        one[0] + (other[0] - one[0]) * share,
-        one[1] + (other[1] - one[1]) * share,
-        one[2] + (other[2] - one[2]) * share,
-    )
-
-
-def _same(one: Point, other: Point) -> bool:
-    """Detour's ``dtVequal``."""
-    return math.dist(one, other) ** 2 < 1 / 16384**2
-
-
 def _fuzzily_equal(one: float, other: float) -> bool:
     """Magnum's comparison of floats, by which habitat tells that a start is its end (TypeTraits.h, epsilon 1e-5)."""
     apart = abs(one - other)
     return apart < 1e-5 or apart / (abs(one) + abs(other)) < 1e-5
-
-
-def _area(a: Point, b: Point, c: Point) -> float:
-    """Twice the signed area across of a triangle (``dtTriArea2D``)."""
-    return (c[0] - a[0]) * (b[2] - a[2]) - (b[0] - a[0]) * (c[2] - a[2])
-
-
-def _to_segment(point: Point, begin: Point, end: Point) -> tuple[float, float]:
-    """The squared distance across from a point to a segment, and the share of it where the nearest point is."""
-    along_x, along_z = end[0] - begin[0], end[2] - begin[2]
-    square = along_x * along_x + along_z * along_z
-    share = along_x * (point[0] - begin[0]) + along_z * (point[2] - begin[2])
-    share = min(max(share / square if square > 0 else share, 0.0), 1.0)
-    x, z = begin[0] + share * along_x - point[0], begin[2] + share * along_z - point[2]
-    return x * x + z * z, share
-
-
-def _height_in(point: Point, a: Point, b: Point, c: Point) -> Optional[float]:
-    """The y of a triangle at a point; ``None`` outside or where it has no area across (``dtClosestHeightPointTriangle``)."""
-    cx, cz, bx, bz, x, z = c[0] - a[0], c[2] - a[2], b[0] - a[0], b[2] - a[2], point[0] - a[0], point[2] - a[2]
-    scale = cx * bz - cz * bx
-    if abs(scale) < 1e-6:
-        return None
-    u, v = bz * x - bx * z, cx * z - cz * x
-    if scale < 0:
-        scale, u, v = -scale, -u, -v
-    return a[1] + ((c[1] - a[1]) * u + (b[1] - a[1]) * v) / scale if u >= 0 and v >= 0 and u + v <= scale else None
-
-
-def _crossing(begin: Point, end: Point, start: Point, goal: Point) -> Optional[float]:
-    """The share of the first segment at which it crosses the second one across (``dtIntersectSegSeg2D``)."""
-    ux, uz, vx, vz = end[0] - begin[0], end[2] - begin[2], goal[0] - start[0], goal[2] - start[2]
-    wx, wz = begin[0] - start[0], begin[2] - start[2]
-    scale = ux * vz - uz * vx
-    if abs(scale) < 1e-6:
-        return None
-    s, t = (vx * wz - vz * wx) / scale, (ux * wz - uz * wx) / scale
-    return s if 0 <= s <= 1 and 0 <= t <= 1 else None

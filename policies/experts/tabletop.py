@@ -129,7 +129,7 @@ def _perform(state: EpisodeState[Sight], skills: list[Skill]) -> Iterator[np.nda
 
 
 def _keypoints(sight: Sight, skill: Skill) -> Keypoints:
-    """What a step of a skill is about; places are flat, and their middles as high as the table."""
+    """What a step of a skill is about; places are flat, and their centres as high as the table."""
     pose = sight.objects[skill.thing]
     if skill.kind == "pushed":
         zone = sight.places[skill.place]

@@ -877,7 +877,7 @@ def test_the_bundles_that_we_ship_are_whole(name):
     for source in spec.sources:
         fixed = source.archive.startswith(source.repository) and source.commit in source.archive
         without_checksum = {spec.files[path] for path in spec.files if source.origin(path)} == {asset_spec.UNKNOWN}
-        assert fixed or without_checksum, "an address that may change has checksums, or says that there are none"
+        assert fixed or without_checksum, "what is at no fixed address is listed as without a published checksum"
     assert all(source.archive.startswith("https://") and source.licence for source in spec.sources)
     origins = [(source.archive, origin) for path in spec.files for source in spec.sources if (origin := source.origin(path))]
     assert len(set(origins)) == len(origins) == len(spec.files), "each file comes from one place, no two from the same"
