@@ -14,7 +14,7 @@ from recordings import write_film
 
 from vlarig.policies.qwen_vla.egocentric import rotation_matrix
 from vlarig.training.data.egocentric import Hand
-from vlarig.training.data.egodex import FINGERS, JOINTS, joint_rotations
+from vlarig.training.data.egodex import FINGERS, JOINTS, flat_hand
 
 #: MANO's axes in wrist frames; the two hands' differ, as ARKit's do.
 AXES = {"left": np.diag([1.0, -1.0, -1.0]), "right": np.eye(3)}
@@ -64,6 +64,21 @@ def grasp(frames: int = 75) -> dict[str, Hand]:
         joints[:, 12, 0] = 0.6 * close * moves
         hands[side] = Hand(wrist, joints.reshape(-1, 45), np.ones(frames, bool))
     return hands
+
+
+def joint_rotations(
+    pose: np.ndarray, wrist: np.ndarray, axes: np.ndarray, side: str, rest: np.ndarray | None = None
+) -> np.ndarray:
+    """The inverse of :func:`joint_pose`: the rotations of the 15 joints' frames in the wrist's world, ``float64[T, 15, 3, 3]``."""
+    flat = flat_hand() if rest is None else rest
+    basis = axes @ np.diag([-1, 1, 1]) if side == "left" else axes
+    turns = rotation_matrix(np.asarray(pose, np.float64).reshape(-1, 15, 3)) @ flat
+    result = np.empty_like(turns)
+    for index in range(15):
+        first = index % 3 == 0
+        turn = turns[:, index] if first else flat[index - 1].T @ turns[:, index]
+        result[:, index] = (wrist if first else result[:, index - 1]) @ basis @ turn @ basis.T
+    return result
 
 
 def skeleton(hand: Hand, side: str) -> tuple[np.ndarray, np.ndarray]:

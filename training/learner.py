@@ -105,7 +105,7 @@ class Learner:
         self.optimizer.step()
         self.optimizer.zero_grad()
         if self.average is not None:
-            self.average.update()
+            self.average.update(step)
         norms = {"gradient_norm": gradient, "weight_norm": nn.utils.get_total_norm([weight.detach() for weight in weights])}
         return {name: norm.full_tensor() if isinstance(norm, DTensor) else norm for name, norm in norms.items()}
 
@@ -119,7 +119,8 @@ class Average:
 
     Args:
         model: Whose weights.
-        decay: Share of the old average in the new one.
+        decay: Share of the old average in the new one; in the first steps less, so that the weights of the beginning are forgotten:
+            (1 + step) / (10 + step), as TensorFlow's ``ExponentialMovingAverage`` does by ``num_updates``.
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -128,6 +129,7 @@ class Average:
         self.state = {name: weight.detach().clone() for name, weight in self._weights.items()}
 
     @torch.no_grad()
-    def update(self) -> None:
-        """Take the present weights in."""
-        torch._foreach_lerp_(list(self.state.values()), list(self._weights.values()), 1 - self._decay)  # type: ignore[attr-defined]
+    def update(self, step: int) -> None:
+        """Take the weights after a step, counted from 0, in."""
+        decay = min(self._decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(list(self.state.values()), list(self._weights.values()), 1 - decay)  # type: ignore[attr-defined]

@@ -94,11 +94,6 @@ class ActionLayout:
         """The masks of a batch, ``bool[B, H, K]``, of each sample's ``(T, A)``."""
         return np.stack([self.mask(steps, size) for steps, size in shapes])
 
-    def place_batch(self, chunks: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        """:meth:`place` for chunks of different embodiments: ``float32[B, H, K]`` and ``bool[B, H, K]``."""
-        placed = [self.place(actions) for actions in chunks]
-        return np.stack([chunk for chunk, _ in placed]), np.stack([mask for _, mask in placed])
-
     def take_batch(self, chunks: np.ndarray, shapes: Sequence[tuple[int, int]]) -> list[np.ndarray]:
         """:meth:`take` for a batch ``[B, H, K]``, of each sample's ``(T, A)``."""
         if len(chunks) != len(shapes):

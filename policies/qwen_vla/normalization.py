@@ -235,28 +235,11 @@ def parse_gripper(words: str) -> GripperConvention:
     return GripperConvention(open=ends["opens"], close=ends["closes"])
 
 
-def convert_gripper(values: np.ndarray, source: GripperConvention, target: GripperConvention) -> np.ndarray:
-    """Gripper numbers in another convention: the linear map that takes open to open and close to close, both exactly.
-
-    Args:
-        values: Of any shape; beyond the two ends they are continued, not clipped.
-        source: What they mean now.
-        target: What they are to mean.
-    """
-    values = _floating(values)
-    share = (values.astype(np.float64) - source.open) / (source.close - source.open)
-    return (target.open * (1 - share) + target.close * share).astype(values.dtype)
-
-
 def _checked(values: np.ndarray, statistics: Statistics) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    values = _floating(values)
+    values = np.asarray(values)
+    values = values if np.issubdtype(values.dtype, np.floating) else values.astype(np.float64)
     if values.ndim == 0 or values.shape[-1] != statistics.size:
         raise PolicyError(
             f"values of the shape {values.shape} do not fit statistics of {statistics.source!r} for {statistics.size} channels"
         )
     return values, np.array(statistics.q01), np.array(statistics.q99)
-
-
-def _floating(values: np.ndarray) -> np.ndarray:
-    values = np.asarray(values)
-    return values if np.issubdtype(values.dtype, np.floating) else values.astype(np.float64)

@@ -48,23 +48,25 @@ def test_groups_hold_every_weight_that_is_trained_once() -> None:
         assert len({weight.ndim > 1 for weight in group["params"]}) == 1
 
 
-def test_each_group_has_the_rate_of_its_own_and_the_average_follows() -> None:
+@pytest.mark.parametrize(("step", "share"), [(0, 0.1), (8, 0.5), (60, 0.75)])
+def test_each_group_has_the_rate_of_its_own_and_the_average_follows(step: int, share: float) -> None:
+    """The average keeps less of what was before in the first steps, so that the weights of the beginning are forgotten."""
     settings = OptimizerSettings(
         backbone=GroupSettings(lr=0.0), expert=GroupSettings(lr=1e-2, schedule="constant", warmup=0.0), ema=0.75
     )
     model = build(PRESETS["tiny"]())
     model.freeze("value_head")
-    learner = Learner(model, settings, 10, ALONE)
+    learner = Learner(model, settings, 100, ALONE)
     before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
     learner.backward(sum((weight.square().sum() for weight in model.parameters() if weight.requires_grad), torch.zeros(())))
-    norms = learner.update(0)
+    norms = learner.update(step)
     assert norms["gradient_norm"] > 1
     moved = {name.split(".")[0] for name, weight in model.named_parameters() if not torch.equal(weight, before[name])}
     assert moved == {"expert"}
     assert learner.rates() == {"lr/backbone": 0.0, "lr/expert": 1e-2}
     assert learner.average is not None
     name = "expert.vlm_projection.weight"
-    expected = 0.75 * before[name] + 0.25 * model.get_parameter(name)
+    expected = share * before[name] + (1 - share) * model.get_parameter(name)
     torch.testing.assert_close(learner.average.state[name], expected)
     assert all(weight.grad is None for weight in model.parameters())
 

@@ -38,7 +38,7 @@ from typing import Any
 
 import numpy as np
 
-from ...policies.qwen_vla.egocentric import axis_angle, rotation_matrix
+from ...policies.qwen_vla.egocentric import axis_angle
 from .egocentric import Hand, HandEpisode, Hands
 from .errors import DataError
 from .frames import need_frames, read_frames
@@ -217,21 +217,6 @@ def joint_pose(
     basis = _basis(axes, side)
     turns = basis.T @ np.swapaxes(parents, -1, -2) @ joints @ basis
     return axis_angle(flat_parents @ turns @ np.swapaxes(flat, -1, -2)).reshape(-1, 45)
-
-
-def joint_rotations(
-    pose: np.ndarray, wrist: np.ndarray, axes: np.ndarray, side: str, rest: np.ndarray | None = None
-) -> np.ndarray:
-    """The inverse of :func:`joint_pose`: the rotations of the 15 joints' frames in the wrist's world, ``float64[T, 15, 3, 3]``."""
-    flat, flat_parents = _rest(rest)
-    basis = _basis(axes, side)
-    turns = np.swapaxes(flat_parents, -1, -2) @ rotation_matrix(np.asarray(pose, np.float64).reshape(-1, 15, 3)) @ flat
-    relative = basis @ turns @ basis.T
-    result = np.empty_like(relative)
-    for index in range(15):
-        parent = wrist if index % 3 == 0 else result[:, index - 1]
-        result[:, index] = parent @ relative[:, index]
-    return result
 
 
 def _rest(rest: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:

@@ -29,7 +29,7 @@ def test_actions_take_the_leading_channels_and_steps_and_the_rest_is_zero():
 
 def test_a_batch_of_different_embodiments_comes_back_as_it_went_in():
     chunks = [chunk(16, 7), chunk(8, 3), chunk(16, 29), chunk(1, 1), chunk(16, 64)]
-    placed, masks = LAYOUT.place_batch(chunks)
+    placed, masks = (np.stack(each) for each in zip(*map(LAYOUT.place, chunks), strict=True))
     shapes = [actions.shape for actions in chunks]
     np.testing.assert_array_equal(masks, LAYOUT.masks(shapes))
     for actions, back in zip(chunks, LAYOUT.take_batch(placed, shapes), strict=True):

@@ -19,7 +19,6 @@ from vlarig.policies.qwen_vla.normalization import (
     GripperConvention,
     Statistics,
     bounds_statistics,
-    convert_gripper,
     denormalize,
     find_statistics,
     normalize,
@@ -169,17 +168,6 @@ def test_the_wordings_of_the_embodiments_are_read():
 def test_another_wording_is_refused(words):
     with pytest.raises(PolicyError, match="expected wording like"):
         parse_gripper(words)
-
-
-def test_open_stays_open_and_closed_stays_closed():
-    np.testing.assert_array_equal(convert_gripper(np.array([1.0, 0.0, 0.5, 0.25]), ONE_OPENS, MINUS_OPENS), [-1, 1, 0, 0.5])
-    np.testing.assert_array_equal(convert_gripper(np.array([-1.0, 1.0, 0.0], np.float32), MINUS_OPENS, ONE_OPENS), [1, 0, 0.5])
-    odd = GripperConvention(open=0.04, close=0.003)
-    np.testing.assert_array_equal(convert_gripper(np.array([-1.0, 1.0]), MINUS_OPENS, odd), [odd.open, odd.close])
-    values = np.random.default_rng(0).uniform(0.003, 0.04, 100)
-    np.testing.assert_allclose(
-        convert_gripper(convert_gripper(values, odd, ONE_OPENS), ONE_OPENS, odd), values, rtol=0, atol=1e-16
-    )
 
 
 # --- state bins ---

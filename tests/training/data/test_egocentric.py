@@ -10,7 +10,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
-from drawn_hands import AXES, write_egodex, write_vitra
+from drawn_hands import AXES, joint_rotations, write_egodex, write_vitra
 from recordings import film, frame_shown
 
 from vlarig.policies.qwen_vla.egocentric import Eigengrasps, actions_to_hands, rotation_matrix
@@ -25,7 +25,7 @@ from vlarig.training.data.egocentric import (
     chunk_of,
     sample_spans,
 )
-from vlarig.training.data.egodex import FINGERS, FLAT, EgoDex, flat_hand, joint_pose, joint_rotations
+from vlarig.training.data.egodex import FINGERS, FLAT, EgoDex, flat_hand, joint_pose
 from vlarig.training.data.errors import DataError
 from vlarig.training.data.mixture import mix
 from vlarig.training.data.object_arrays import read_object
