@@ -69,7 +69,7 @@ def grasp(frames: int = 75) -> dict[str, Hand]:
 def joint_rotations(
     pose: np.ndarray, wrist: np.ndarray, axes: np.ndarray, side: str, rest: np.ndarray | None = None
 ) -> np.ndarray:
-    """The inverse of :func:`joint_pose`: the rotations of the 15 joints' frames in the wrist's world, ``float64[T, 15, 3, 3]``."""
+    """The inverse of egodex's ``joint_pose``: the rotations of the 15 joints' frames in the wrist's world, ``float64[T, 15, 3, 3]``."""
     flat = flat_hand() if rest is None else rest
     basis = axes @ np.diag([-1, 1, 1]) if side == "left" else axes
     turns = rotation_matrix(np.asarray(pose, np.float64).reshape(-1, 15, 3)) @ flat

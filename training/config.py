@@ -143,7 +143,8 @@ class OptimizerSettings(Settings):
     clip: Positive = 1.0
     """Largest norm of the whole gradient (starVLA)."""
     ema: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Decay of an exponential moving average of the weights, which then is evaluated and exported; ``None``: no average."""
+    """Decay of an exponential moving average of the weights, which then is evaluated and exported; less in the first steps.
+    ``None``: no average."""
 
 
 class CheckpointSettings(Settings):
