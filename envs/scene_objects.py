@@ -25,7 +25,7 @@ class SceneObject:
         colour: Its colour, where the name begins with it; empty where the simulator knows of none.
         box: Left, top, right and bottom of the pixels that show it, in pixels of the picture as the policy sees it; right and bottom
             are one past the last pixel, so that a box of all the picture is ``(0, 0, width, height)``.
-        position: Its middle in the world frame, in m.
+        position: Its middle in the frame of the robot's state, in m.
         depth: How far its middle is from the camera along the viewing direction, in m.
         visible: Share, 0 to 1, of its pixels that the picture shows: nothing hides them, and they are within its edges.
         role: What it is to the episode's goal at the moment: ``object`` what is to be moved now, ``goal`` where to; empty for all else,

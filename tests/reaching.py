@@ -44,7 +44,6 @@ CLONING = (
     "model.compute=float32",
     "model.checkpointed=[]",
     "model.frozen=['vision', 'language', 'value_head']",
-    "model.keep_states=true",
     "data.source=reaching:Reaching",
     "steps=300",
     "batch_size=96",

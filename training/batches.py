@@ -17,22 +17,19 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from torch.utils.data import DataLoader, Dataset, Sampler
-from transformers import PreTrainedTokenizerFast
+from torch.utils.data import DataLoader, Dataset
 
 from ..envs.errors import VlarigError
-from ..policies.qwen_vla.backbone import BackboneInputs
-from ..policies.qwen_vla.config import ModelConfig
+from ..policies.qwen_vla.conversation import Conversation
+from ..policies.qwen_vla.ends import blurred, end_numbers, hand_pose
 from ..policies.qwen_vla.flow import Beta, SigmoidNormal, TimeSampler
-from ..policies.qwen_vla.inputs import InputBuilder
+from ..policies.qwen_vla.inputs import InputBuilder, Prompted
 from ..policies.qwen_vla.layout import ActionLayout
 from ..policies.qwen_vla.model import Batch, Chunks
 from ..policies.qwen_vla.moments import Moment, Role, prompt_of, state_of
 from ..policies.qwen_vla.normalization import DatasetStatistics, find_statistics, normalize
-from ..policies.qwen_vla.tensors import changed
 from .config import TimeSettings, TrainConfig, TrainingError
 from .samples import ActionSample, LanguageSample, Sample, Stream
-from .states import KeyedPrompt, keyed
 
 
 @dataclass(frozen=True)
@@ -40,36 +37,24 @@ class MicroBatch:
     """Samples that a process learns from at a time.
 
     Attributes:
-        prompts: For the backbone: tensors, or the prompts themselves where its states are kept (:mod:`.states`).
-        chunks: The chunks of those that have one.
+        batch: For the model.
         names: The samples' names.
         chunk_names: The names of those that have a chunk to learn, once for each draw.
         tokens: How many tokens of answers they have to learn.
         marks: How many marks of pictures.
+        ends: How many prompts whose ends have something to hold.
     """
 
-    prompts: BackboneInputs | tuple[KeyedPrompt, ...]
-    chunks: Chunks | None
+    batch: Batch
     names: tuple[str, ...]
     chunk_names: tuple[str, ...]
     tokens: int
     marks: float
-
-    @property
-    def batch(self) -> Batch:
-        """For the model.
-
-        Raises:
-            TypeError: States are kept, which have to be found first.
-        """
-        if isinstance(self.prompts, tuple):
-            raise TypeError("the states of these prompts are kept; find them first")
-        return Batch(self.prompts, self.chunks)
+    ends: int
 
     def pin_memory(self) -> MicroBatch:
         """The same in pinned memory; a DataLoader calls it."""
-        prompts = self.prompts if isinstance(self.prompts, tuple) else self.prompts.pin_memory()
-        return dataclasses.replace(self, prompts=prompts, chunks=changed(self.chunks, Tensor.pin_memory))
+        return dataclasses.replace(self, batch=self.batch.pin_memory())
 
 
 def time_sampler(settings: TimeSettings) -> TimeSampler:
@@ -81,7 +66,7 @@ def time_sampler(settings: TimeSettings) -> TimeSampler:
 
 @dataclass(frozen=True, eq=False)
 class _Chunk:
-    """A chunk of a sample: ``[H, K]`` each of what is learned, its mask and its noise, then time, index and state."""
+    """A chunk of a sample: ``[H, K]`` each of what is learned, its mask and its noise, then time, index, state and ends."""
 
     clean: np.ndarray
     mask: np.ndarray
@@ -89,47 +74,34 @@ class _Chunk:
     time: Tensor
     index: int | None
     state: np.ndarray | None
+    ends: np.ndarray | None
 
 
+@dataclass(frozen=True)
 class Collator:
     """Makes batches for one model; it pickles.
 
-    Args:
-        config: The model's.
-        tokenizer: The model's.
+    Attributes:
+        inputs: Makes the prompts' tensors, for the model's architecture.
         statistics: The stream's.
         times: Where flow times come from.
         seed: The training's.
         pictures: Whether prompts have their pictures.
         draws: Flow times and noises that are drawn for each chunk.
-        keep_states: Whether a frozen backbone's states are kept, so that only prompts that are new to it become tensors, and later.
         answers: Whether conversations have their answers.
         by_language: Whether the language model learns their marks, too.
+        blur: Whether the action expert learns from the samples' keypoints, blurred, in place of what the backbone says.
     """
 
-    def __init__(
-        self,
-        config: ModelConfig,
-        tokenizer: PreTrainedTokenizerFast,
-        statistics: Mapping[str, DatasetStatistics],
-        times: TimeSampler,
-        seed: int,
-        pictures: bool = True,
-        draws: int = 1,
-        keep_states: bool = False,
-        answers: bool = True,
-        by_language: bool = True,
-    ) -> None:
-        self._config = config
-        self._inputs = InputBuilder(config, tokenizer)
-        self._statistics = dict(statistics)
-        self._times = times
-        self._seed = seed
-        self._pictures = pictures
-        self._draws = draws
-        self._keep_states = keep_states
-        self._answers = answers
-        self._by_language = by_language
+    inputs: InputBuilder
+    statistics: Mapping[str, DatasetStatistics]
+    times: TimeSampler
+    seed: int
+    pictures: bool = True
+    draws: int = 1
+    answers: bool = True
+    by_language: bool = True
+    blur: bool = False
 
     def __call__(self, samples: Sequence[tuple[int, Sample]]) -> MicroBatch:
         """The batch of samples with their positions.
@@ -137,47 +109,59 @@ class Collator:
         Raises:
             TrainingError: A sample does not fit the model; the sentence names it.
         """
-        prompts, chunks = [], []
+        prompts: list[Prompted | Conversation] = []
+        chunks = []
         for index, (position, sample) in enumerate(samples):
             try:
                 if isinstance(sample, LanguageSample):
-                    if self._keep_states:
-                        raise TrainingError("it is vision-language data, which teach a frozen backbone nothing; leave them out")
                     prompts.append(sample.conversation)
                     continue
-                moment = self._moment(sample)
-                prompts.append(prompt_of(moment, self._config, self._pictures))
-                chunks += [(index, chunk) for chunk in self._chunks(moment, sample.actions, position)]
+                moment, ends = self._moment(sample), self._ends(sample)
+                if not self.blur:
+                    prompts.append(dataclasses.replace(prompt_of(moment, self.inputs.config, self.pictures), ends=ends))
+                chunks += [(index, chunk) for chunk in self._chunks(moment, sample.actions, position, ends)]
             except VlarigError as error:
                 raise TrainingError(f"the sample {sample.name!r} does not fit: {error}") from None
         named = tuple(sample.name for _, sample in samples)
         chunk_names = tuple(samples[index][1].name for index, _ in chunks)
         learned = self._together(chunks) if chunks else None
-        if self._keep_states:
-            return MicroBatch(tuple(map(keyed, prompts)), learned, named, chunk_names, 0, 0.0)
-        inputs = self._inputs.build(prompts, answers=self._answers, by_language=self._by_language)
+        if self.blur:
+            return MicroBatch(Batch(None, learned), named, chunk_names, 0, 0.0, 0)
+        inputs = self.inputs.build(prompts, answers=self.answers, by_language=self.by_language)
         tokens = 0 if inputs.targets is None else len(inputs.targets)
-        marks = 0.0 if inputs.marked is None else float(inputs.marked.words.shares.sum())
-        return MicroBatch(inputs, learned, named, chunk_names, tokens, marks)
+        marks = 0.0 if inputs.marks is None else float(inputs.marks.shares.sum())
+        ends_known = 0 if inputs.ends is None else int((~inputs.ends.isnan()).any(1).sum())
+        return MicroBatch(Batch(inputs, learned), named, chunk_names, tokens, marks, ends_known)
+
+    def _ends(self, sample: ActionSample) -> np.ndarray | None:
+        """What the end of a sample's prompt is to hold."""
+        if sample.keypoints is None:
+            if self.blur:
+                raise TrainingError(
+                    "it has no keypoints, which objective.blur needs; record them with an expert that gives them"
+                )
+            return None
+        return end_numbers(sample.keypoints, hand_pose(sample.observation["state"], sample.embodiment.state_layout))
 
     def _moment(self, sample: ActionSample) -> Moment:
         embodiment = sample.embodiment
-        known = find_statistics(self._statistics, embodiment.statistics_key)
-        role = Role(embodiment, known.actions, known.state, self._config.embodiment_index(embodiment.name))
+        known = find_statistics(self.statistics, embodiment.statistics_key)
+        role = Role(embodiment, known.actions, known.state, self.inputs.config.embodiment_index(embodiment.name))
         return Moment(sample.observation, role, sample.horizon or len(sample.actions))
 
-    def _chunks(self, moment: Moment, actions: np.ndarray, position: int) -> Iterator[_Chunk]:
+    def _chunks(self, moment: Moment, actions: np.ndarray, position: int, ends: np.ndarray | None) -> Iterator[_Chunk]:
         """The chunk of a sample, once for each draw."""
         if not np.isfinite(actions).all():  # before the normalisation, which clips an infinity
             raise TrainingError("its actions hold a number that is not finite; drop the trajectory that it comes from")
-        layout = ActionLayout(moment.steps, self._config.channels)
+        layout = ActionLayout(moment.steps, self.inputs.config.channels)
         clean, mask = layout.place(normalize(np.asarray(actions, np.float32), moment.role.actions))
-        state = state_of(moment, self._config) if self._config.state == "dit" else None
-        generator = np.random.default_rng([self._seed, position])
-        for _ in range(self._draws):
-            time = self._times.sample(1, generator)
+        state = state_of(moment, self.inputs.config) if self.inputs.config.state == "dit" else None
+        generator = np.random.default_rng([self.seed, position])
+        for _ in range(self.draws):
+            time = self.times.sample(1, generator)
             noise = generator.standard_normal(clean.shape, dtype=np.float32)
-            yield _Chunk(clean, mask, noise, time, moment.role.index, state)
+            read = blurred(ends, generator) if self.blur and ends is not None else None
+            yield _Chunk(clean, mask, noise, time, moment.role.index, state, read)
 
     def _together(self, chunks: Sequence[tuple[int, _Chunk]]) -> Chunks:
         each = [chunk for _, chunk in chunks]
@@ -186,6 +170,7 @@ class Collator:
             return pad_sequence([torch.from_numpy(getattr(chunk, name)) for chunk in each], batch_first=True)
 
         states = [chunk.state for chunk in each if chunk.state is not None]
+        ends = [chunk.ends for chunk in each if chunk.ends is not None]
         return Chunks(
             samples=torch.tensor([index for index, _ in chunks]),
             clean=padded("clean"),
@@ -194,6 +179,7 @@ class Collator:
             time=torch.cat([chunk.time for chunk in each]),
             embodiment=None if each[0].index is None else torch.tensor([chunk.index for chunk in each]),
             state=torch.from_numpy(np.stack(states)) if states else None,
+            ends=torch.from_numpy(np.stack(ends)) if ends else None,
         )
 
 
@@ -211,22 +197,13 @@ class _MicroBatches(Dataset[MicroBatch | VlarigError]):
             return error
 
 
-class _Plan(Sampler[list[int]]):
+def _plan(config: TrainConfig, stream: Stream, rank: int, world: int, first_step: int) -> Iterator[list[int]]:
     """The positions of this process, micro-batch after micro-batch, from a step on; within a step in the order of their buckets."""
-
-    def __init__(self, config: TrainConfig, stream: Stream, rank: int, world: int, first_step: int) -> None:
-        self._config = config
-        self._stream = stream
-        self._rank = rank
-        self._world = world
-        self._first_step = first_step
-
-    def __iter__(self) -> Iterator[list[int]]:
-        size, batch = self._config.micro_batch_size, self._config.batch_size
-        for step in range(self._first_step, self._config.steps):
-            positions = sorted(range(step * batch, (step + 1) * batch), key=self._stream.bucket)
-            for begin in range(self._rank * size, batch, self._world * size):
-                yield positions[begin : begin + size]
+    size, batch = config.micro_batch_size, config.batch_size
+    for step in range(first_step, config.steps):
+        positions = sorted(range(step * batch, (step + 1) * batch), key=stream.bucket)
+        for begin in range(rank * size, batch, world * size):
+            yield positions[begin : begin + size]
 
 
 def _leave_group(worker: int) -> None:
@@ -260,7 +237,7 @@ def micro_batches(
     workers = config.data.workers
     loader = DataLoader(
         _MicroBatches(stream, collator),
-        sampler=_Plan(config, stream, rank, world, first_step),
+        sampler=_plan(config, stream, rank, world, first_step),
         batch_size=None,
         num_workers=workers,
         worker_init_fn=_leave_group,

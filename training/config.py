@@ -56,8 +56,6 @@ class ModelSettings(Settings):
     """Precision that matrices are multiplied in; weights are float32."""
     frozen: tuple[Part, ...] = ("value_head",)
     """Parts that are not trained. The value head is the RL stage's."""
-    keep_states: bool = False
-    """Whether a frozen backbone's states of each prompt are kept in RUN/states, so that it reads each once."""
     checkpointed: tuple[Part, ...] = ("vision", "language", "expert")
     """Parts whose activations are computed again in the backward pass instead of kept (starVLA: all)."""
 
@@ -106,6 +104,10 @@ class ObjectiveSettings(Settings):
     marks_by: Literal["both", "vision"] = "both"
     """Who learns them: the vision tower and the language model, or the tower alone. Where the tower alone learns and nothing else does,
     the language model does not run."""
+    ends_weight: Annotated[float, Field(ge=0)] = 0.1
+    """Of the loss on what the ends of prompts hold, where the data say and the action expert reads them (ours, as the one above)."""
+    blur: bool = False
+    """Whether the action expert learns from the data's keypoints, blurred, in place of what the backbone says of a prompt (ours)."""
     time: TimeSettings = TimeSettings()
     """Where flow times come from."""
     draws: Count = 1
@@ -215,7 +217,8 @@ class TrainConfig(Settings):
     def vision_alone(self) -> bool:
         """Whether nothing is learned but marks by the vision tower, so that the language model need not run."""
         objective = self.objective
-        return objective.marks_by == "vision" and not (objective.action_weight or objective.language_weight)
+        others = objective.action_weight or objective.language_weight or objective.ends_weight
+        return objective.marks_by == "vision" and not others
 
     @model_validator(mode="after")
     def _together(self) -> Self:
@@ -223,12 +226,11 @@ class TrainConfig(Settings):
             raise ValueError(f"batch_size {self.batch_size} is no multiple of micro_batch_size {self.micro_batch_size}")
         if {"vision", "language", "expert", "value_head"} <= set(self.model.frozen):
             raise ValueError("model.frozen names every part; leave one to train")
-        if self.model.keep_states and not {"vision", "language"} <= set(self.model.frozen):
-            raise ValueError("model.keep_states needs a backbone that does not change; add vision and language to model.frozen")
-        if not (self.objective.action_weight or self.objective.language_weight or self.objective.marks_weight):
-            raise ValueError(
-                "the objective's action_weight, language_weight and marks_weight are all 0; there is nothing to learn"
-            )
+        if self.objective.blur and not {"vision", "language"} <= set(self.model.frozen):
+            raise ValueError("objective.blur is for the action expert alone; add vision and language to model.frozen")
+        objective = self.objective
+        if not (objective.action_weight or objective.language_weight or objective.marks_weight or objective.ends_weight):
+            raise ValueError("the objective's weights are all 0; there is nothing to learn")
         return self
 
 
@@ -239,23 +241,27 @@ STAGES: dict[Stage, dict[str, Any]] = {
         "steps": 3000,
         "batch_size": 32,
         "model": {"frozen": ["expert", "value_head"]},
-        "objective": {"action_weight": 0.0, "language_weight": 1.0, "marks_weight": 1.0},
+        "objective": {"action_weight": 0.0, "language_weight": 1.0, "marks_weight": 1.0, "ends_weight": 1.0},
         "optimizer": {"backbone": {"lr": 1e-3}},
     },
     "t2a": {
         "steps": 2000,
         "model": {"frozen": ["vision", "language", "value_head"]},
         "data": {"pictures": False},
-        "objective": {"language_weight": 0.0, "marks_weight": 0.0, "time": {"distribution": "sigmoid_normal"}},
+        "objective": {
+            "language_weight": 0.0,
+            "marks_weight": 0.0,
+            "ends_weight": 0.0,
+            "time": {"distribution": "sigmoid_normal"},
+        },
     },
     "cpt": {"steps": 100_000},
     "sft": {"steps": 30_000, "batch_size": 256},
 }
 
 
-#: The stage whose checkpoint each goes on from (section 3.1); T2A begins with a preset and a trained backbone, of which the stage
-#: ``backbone`` makes a small one.
-BEFORE: dict[Stage, Stage | None] = {"backbone": None, "t2a": None, "cpt": "t2a", "sft": "cpt"}
+#: The stage whose checkpoint each goes on from (section 3.1); T2A also begins with a preset and a trained backbone.
+BEFORE: dict[Stage, Stage | None] = {"backbone": None, "t2a": "backbone", "cpt": "t2a", "sft": "cpt"}
 
 
 def read_config(stage: str, file: Path | None = None, overrides: Iterable[str] = ()) -> TrainConfig:

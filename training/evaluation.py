@@ -18,7 +18,6 @@ from ..policies.qwen_vla.checkpoint import LoadedPolicy, save_checkpoint
 from ..policies.qwen_vla.description import TrainedStage
 from ..policies.qwen_vla.model import build
 from ..policies.qwen_vla.policy import QwenVlaPolicy
-from ..policies.qwen_vla.tokenizer import save_tokenizer
 from .config import EvaluationSettings
 from .data.score_questions import answerer, mean_measures, read_questions, score_questions
 
@@ -120,9 +119,7 @@ def acting_copy(bundle: LoadedPolicy) -> LoadedPolicy:
     return LoadedPolicy(bundle.description, model, bundle.tokenizer, bundle.revision)
 
 
-def export(
-    bundle: LoadedPolicy, weights: Mapping[str, Tensor], folder: Path, stage: TrainedStage, backbone: Path | None = None
-) -> None:
+def export(bundle: LoadedPolicy, weights: Mapping[str, Tensor], folder: Path, stage: TrainedStage) -> None:
     """Write the policy with these weights, which a stage has made, as a checkpoint's folder, in place of one that is there.
 
     Args:
@@ -130,7 +127,6 @@ def export(
         weights: Its new weights.
         folder: Where to.
         stage: The stage that made them.
-        backbone: Where the backbone is written too, as transformers does, for ``model.backbone`` of later stages.
     """
     description = replace(bundle.description, trained=(*bundle.description.trained, stage))
     model = build(bundle.description.config, seed=None)
@@ -140,6 +136,3 @@ def export(
     save_checkpoint(partial, LoadedPolicy(description, model, bundle.tokenizer, bundle.revision))
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
-    if backbone is not None:
-        model.backbone.save_pretrained(backbone)
-        save_tokenizer(bundle.tokenizer, backbone)

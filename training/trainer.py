@@ -28,9 +28,8 @@ from ..policies.qwen_vla.backbone import load_backbone
 from ..policies.qwen_vla.checkpoint import LoadedPolicy, load
 from ..policies.qwen_vla.config import PRESETS, ModelConfig
 from ..policies.qwen_vla.description import TrainedStage
-from ..policies.qwen_vla.inputs import InputBuilder, Prompted
+from ..policies.qwen_vla.inputs import InputBuilder
 from ..policies.qwen_vla.inspection import describe
-from ..policies.qwen_vla.model import Batch, Context
 from .batches import Collator, MicroBatch, micro_batches, micro_batches_a_step, time_sampler
 from .checkpoints import Checkpoints, full_weights, resume
 from .config import BEFORE, ModelSettings, Settings, Stage, TrainConfig, TrainingError, differences, read_config, save_config
@@ -38,12 +37,14 @@ from .evaluation import Evaluations, export
 from .learner import Learner
 from .parallel import Processes, processes
 from .samples import Stream, find_stream
-from .states import KeptStates
 
 CONFIG_FILE = "config.json"
 
+#: Numbers of a state for which a preset has room that is trained without robots: of an arm's joints or its hand, and of its fingers.
+STATE_SIZE = 16
+
 #: The terms of the objective, in the order of their weights and sums.
-LOSSES: tuple[str, ...] = ("action", "language", "marks")
+LOSSES: tuple[str, ...] = ("action", "language", "marks", "ends")
 
 
 class Reporter(Protocol):
@@ -123,6 +124,11 @@ class Trainer:
         check_stage(config)
         check_architecture(config.model)
         bundle = loaded(config.model, stream.embodiments, group.device)
+        if config.objective.blur and not bundle.description.config.reads_ends:
+            raise TrainingError(
+                f"objective.blur is for an action expert that reads the ends of prompts; that of {config.model.source} attends to all "
+                "of them; take the preset small, or leave it out"
+            )
         self.bundle = described(bundle, stream)
         model = bundle.model
         choose_kernels(model, group.device)
@@ -133,10 +139,6 @@ class Trainer:
         self.learner = Learner(model, config.optimizer, config.steps, group)
         self.checkpoints = Checkpoints(run / "checkpoints", config.checkpoints.keep)
         self.evaluations = Evaluations(config.evaluation, config.steps, self._stage, run, self.bundle, reporter)
-        width = self.bundle.description.config.text["hidden_size"]
-        kept = config.model.keep_states
-        self.inputs = InputBuilder(self.bundle.description.config, self.bundle.tokenizer)
-        self.states = KeptStates(run / "states", group.rank, width, model.compute) if kept else None
         self.measured: Measured | None = None
         self._waited = 0.0
         self._reported = (0, 0.0, 0.0)
@@ -157,16 +159,15 @@ class Trainer:
                 self.reporter.note(sentence)
         times = time_sampler(config.objective.time)
         collator = Collator(
-            self.bundle.description.config,
-            self.bundle.tokenizer,
-            self.stream.statistics,
+            InputBuilder(self.bundle.description.config, self.bundle.tokenizer),
+            dict(self.stream.statistics),
             times,
             config.seed,
             config.data.pictures,
             config.objective.draws,
-            config.model.keep_states,
             answers=config.objective.language_weight > 0,
             by_language=config.objective.marks_by == "both",
+            blur=config.objective.blur,
         )
         batches = micro_batches(config, self.stream, collator, self.group.rank, self.group.world, first)
         with StopSignals() as stop, self.evaluations:
@@ -176,8 +177,7 @@ class Trainer:
             self._steps(first, batches, stop)
         weights = full_weights(self.learner)
         if weights is not None:
-            backbone = self.folder / "backbone" if config.stage == "backbone" else None
-            export(self.bundle, weights, self.folder / "policy", self._stage(config.steps), backbone)
+            export(self.bundle, weights, self.folder / "policy", self._stage(config.steps))
         self.group.wait()
         return self.folder / "policy"
 
@@ -191,19 +191,19 @@ class Trainer:
         for step in range(first, config.steps):
             began = time.perf_counter()
             micro = [next(batches) for _ in range(share)]
-            chunks, tokens, marks, stopping, *reads = self.group.sum(
+            *counts, stopping = self.group.sum(
                 [
                     sum(len(each.chunk_names) for each in micro),
                     sum(each.tokens for each in micro),
                     sum(each.marks for each in micro),
+                    sum(each.ends for each in micro),
                     stop.requested,
-                    *(self._reads(each, step) for each in micro),
                 ]
             )
             self._waited += time.perf_counter() - began
             if stopping:
                 self._stop(step)
-            measured = self._step(step, micro, (chunks, tokens, marks), reads)
+            measured = self._step(step, micro, counts)
             # The step before this one: by now it is done, so that reading it stops nothing.
             self._check()
             self.measured = measured
@@ -213,25 +213,19 @@ class Trainer:
                 self.checkpoints.save(self.learner, done)
                 self._evaluate(done, stop)
 
-    def _step(
-        self, step: int, micro: Sequence[MicroBatch], counts: tuple[float, float, float], reads: Sequence[float]
-    ) -> Measured:
-        """Gradients of all micro-batches, then the update.
-
-        ``counts`` are of chunks, tokens of answers and marks in all of them; ``reads`` of processes with new prompts in each.
-        """
+    def _step(self, step: int, micro: Sequence[MicroBatch], counts: Sequence[float]) -> Measured:
+        """Gradients of all micro-batches, then the update; ``counts`` are of what each of :data:`LOSSES` is over, in all of them."""
         device = self.group.device
         weights = torch.tensor(self._weights, device=device)
         shares = 1 / torch.tensor(counts, device=device).clamp(min=1)
-        totals, each, length = torch.zeros(3, device=device), [], 0
+        totals, each, length = torch.zeros(len(LOSSES), device=device), [], 0
         for index, one in enumerate(micro):
-            batch = self._batch(one, step, reads[index])
-            losses = self.learner.model(batch.to(device, non_blocking=True))
+            losses = self.learner.model(one.batch.to(device, non_blocking=True))
             means = torch.stack([getattr(losses, name).sum for name in LOSSES]) * shares
             self.learner.backward((weights * means).sum(), last=index == len(micro) - 1)
             totals += means.detach()
             each.append(losses.each)
-            length += batch.inputs.valid.numel()
+            length += 0 if one.batch.inputs is None else one.batch.inputs.valid.numel()
         norms = self.learner.update(step)
         return Measured(
             step=step,
@@ -245,27 +239,6 @@ class Trainer:
             norms=norms,
             rates=self.learner.rates(),
         )
-
-    def _reads(self, micro: MicroBatch, step: int) -> bool:
-        """Whether prompts are new to a backbone whose states are kept."""
-        return self.states is not None and isinstance(micro.prompts, tuple) and bool(self.states.unknown(micro.prompts, step))
-
-    def _batch(self, micro: MicroBatch, step: int, read: float) -> Batch:
-        """What the model learns from: prompts, or their states where these are kept.
-
-        Where a process has to ``read`` all do, be it a prompt that is known: they gather a sharded backbone together.
-        """
-        if self.states is None or not isinstance(micro.prompts, tuple):
-            return micro.batch
-        if read:
-            unknown = self.states.unknown(micro.prompts, step)
-            context = self._encode([*unknown.values()] or [micro.prompts[0].prompt])
-            self.states.keep([*unknown], step, context)
-        return Batch(self.states.context(micro.prompts), micro.chunks)
-
-    @torch.no_grad()
-    def _encode(self, prompts: Sequence[Prompted]) -> Context:
-        return self.learner.model.encode(self.inputs.build(prompts).to(self.group.device))
 
     def _evaluate(self, step: int, stop: StopSignals) -> None:
         """Evaluate where that is due. A checkpoint is there, so a signal ends it at once."""
@@ -370,7 +343,7 @@ def check_stage(config: TrainConfig) -> None:
     source, before = config.model.source, BEFORE[config.stage]
     if source in PRESETS or config.model.any_checkpoint:
         return
-    wanted = f"a checkpoint of {before!r} or a preset" if before else "a preset (with model.backbone=... for a trained one)"
+    wanted = f"a checkpoint of {before!r} or a preset" if before else "a preset"
     refuse_other_stages(source, (before,), f"{config.stage!r} goes on from {wanted}")
 
 
@@ -411,7 +384,7 @@ def loaded(settings: ModelSettings, robots: Sequence[Embodiment], device: torch.
 def adapted(architecture: ModelConfig, settings: ModelSettings, robots: Sequence[Embodiment]) -> ModelConfig:
     """A preset's architecture with the state and the projection that the settings name, for the stream's robots."""
     if settings.state is not None:
-        size = max((len(each.state_layout) for each in robots), default=0) if settings.state == "dit" else 0
+        size = max((len(each.state_layout) for each in robots), default=STATE_SIZE) if settings.state == "dit" else 0
         architecture = dataclasses.replace(architecture, state=settings.state, state_size=size)
     if settings.projection is not None:
         own = () if settings.projection == "zero_pad" else tuple((each.name, each.action_size) for each in robots)

@@ -41,6 +41,7 @@ from rich.table import Table
 from spread import spread
 
 from vlarig.policies.qwen_vla.checkpoint import load
+from vlarig.policies.qwen_vla.inputs import InputBuilder
 from vlarig.training.batches import Collator, micro_batches, time_sampler
 from vlarig.training.config import TrainConfig, read_config
 from vlarig.training.data.lerobot import open_lerobot
@@ -271,7 +272,9 @@ def subjects(options: Samples, mixture: Mixture) -> Iterator[Subject]:
     """All that is measured, one after another; the workers of each end before the next."""
     samples, size = options.samples, options.micro_batch
     bundle, objective = load(options.preset), configuration({}).objective
-    collator = Collator(bundle.description.config, bundle.tokenizer, mixture.statistics, time_sampler(objective.time), seed=0)
+    collator = Collator(
+        InputBuilder(bundle.description.config, bundle.tokenizer), mixture.statistics, time_sampler(objective.time), seed=0
+    )
     yield InOrder("dataset, in order", mixture, samples)
     yield Subject("dataset, at random", mixture, samples)
     yield Collated("mixture, collated", mixture, samples, collator, size)

@@ -42,6 +42,7 @@ from spread import spread
 
 from vlarig.envs.api import Observation
 from vlarig.envs.tabletop.robot import TABLETOP_PANDA
+from vlarig.policies.qwen_vla.inputs import InputBuilder
 from vlarig.policies.qwen_vla.normalization import DatasetStatistics, bounds_statistics
 from vlarig.training.batches import Collator, time_sampler
 from vlarig.training.config import TrainConfig, read_config
@@ -208,7 +209,8 @@ def measure(machine: Machine, options: Options, case: str, checkpointed: bool) -
     listener.measured.memory = memory(machine, "VmHWM") - before
     marks.remove()
     bundle = trainer.bundle
-    collate = Collator(model.config, bundle.tokenizer, stream.statistics, time_sampler(config.objective.time), config.seed)
+    builder = InputBuilder(model.config, bundle.tokenizer)
+    collate = Collator(builder, stream.statistics, time_sampler(config.objective.time), config.seed)
     batch = collate([(0, stream[0])]).batch.to(machine.device)
     flops = operations_by_part(model, batch)
     model.checkpoint_activations()

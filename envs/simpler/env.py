@@ -77,11 +77,15 @@ class BridgeEnv(Env):
 
     def state(self) -> np.ndarray:
         """``float32[7]``: the hand in the base frame, roll, pitch and yaw from straight down, and how far the gripper is open."""
-        base, hand = self.scene.base(), self.scene.hand()
-        turn = qmult(qconjugate(base[3:]), hand[3:])
-        position = quat2mat(base[3:]).T @ (hand[:3] - base[:3])
+        hand = self.scene.hand()
+        turn = qmult(qconjugate(self.scene.base()[3:]), hand[3:])
         angles = mat2euler(quat2mat(turn) @ STRAIGHT_DOWN.T)
-        return np.array([*position, *angles, self.scene.openness()], dtype=np.float32)
+        return np.array([*self._from_base(hand[:3]), *angles, self.scene.openness()], dtype=np.float32)
+
+    def _from_base(self, position: np.ndarray) -> np.ndarray:
+        """A position of the world, ``float[3]``, in the frame of the robot's base."""
+        base = self.scene.base()
+        return quat2mat(base[3:]).T @ (position - base[:3])
 
     def render_view(self, camera: Camera) -> np.ndarray:
         """The robot and the objects before the photograph."""
@@ -119,7 +123,7 @@ class BridgeEnv(Env):
         found = []
         for model, (mask, visible, depth) in self.scene.camera.find(camera.height, camera.width, entities).items():
             colour, kind = WORDS[model]
-            x, y, z = (float(number) for number in self.scene.pose(model)[:3])
+            x, y, z = (float(number) for number in self._from_base(self.scene.pose(model)[:3]))
             box = box_of(mask)
             if box is not None:
                 name = f"{colour} {kind}".strip()

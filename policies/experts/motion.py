@@ -76,6 +76,10 @@ class ScriptedExpert(Generic[SightType]):
         state.sight = sight
         return np.asarray(next(state.script), dtype=np.float32)[None]
 
+    def keypoints(self, request: Request) -> Keypoints | None:
+        """What the words of a request are about, whoever chose them; ``None`` where the expert knows its suite's own tasks alone."""
+        return None
+
     def _see(self, request: Request) -> SightType:
         """What the expert sees in a step."""
         raise NotImplementedError

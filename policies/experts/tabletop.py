@@ -104,6 +104,17 @@ class TabletopExpert(ScriptedExpert[Sight]):
         state = np.asarray(request.observation["state"], dtype=np.float64)
         return Sight(state[:3], state[3:6], truth["object"], places)
 
+    def keypoints(self, request: Request) -> Keypoints | None:
+        """As of the base class: of the first skill that the words request, of things that are there."""
+        sight, skills = self._see(request), parse(request.observation["instruction"])
+        names = [name.rstrip("0123456789 ") for name in sight.objects]  # scenes to be looked at number their things
+        alone = {name: pose for name, pose in zip(names, sight.objects.values(), strict=True) if names.count(name) == 1}
+        known = replace(sight, objects=alone)
+        for skill in skills[:1]:
+            if skill.thing in alone and skill.place in (sight.places if skill.on_places else alone):
+                return _keypoints(known, skill)
+        return None
+
     def _script(self, request: Request, state: EpisodeState[Sight]) -> Iterator[np.ndarray]:
         if "program" in request.privileged:
             return _perform(state, program(bytes(request.privileged["program"])))

@@ -2,9 +2,10 @@
 
 The backbone's states and the noisy chunk are in one sequence and attend to each other in both directions. The flow time steers every
 block through AdaLN (Peebles and Xie, "Scalable diffusion models with transformers"), and rotary positions go on where the prompt's end.
+With the context ``ends`` (ours, :mod:`.ends`) there are no states in the sequence: what the prompt's end says steers the blocks, too.
 
 Shapes: ``B`` samples, ``S`` prompt tokens, ``H`` and ``K`` steps and channels of a chunk, ``D`` the expert's width, ``R`` rotary
-dimensions, ``L`` the joint sequence: the prompt, one state token where there is one, the chunk.
+dimensions, ``L`` the joint sequence: the prompt where it is read, one state token where there is one, the chunk.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ..api import PolicyError
 from .config import ModelConfig
+from .context import Context
+from .ends import RELATIONS, relations
 from .projections import ActionProjection, Float32Linear, make_projection, two_layers
 
 #: Standard deviation of the weights that AdaLN-Zero and DiT set to zero: every modulation, and the last layer. With exact zeros the
@@ -50,7 +53,7 @@ class Block(GradientCheckpointingLayer):
 
         Args:
             tokens: ``float32[B, L, D]``; they stay in float32 under autocast, which rounds what matrices multiply.
-            condition: ``float32[B, D]``, made of the flow time, and of the prompt's last states where these steer.
+            condition: ``float32[B, D]``, made of the flow time, and of the prompt's end where this steers.
             cos: ``[B, 1, L, R]``.
             sin: ``[B, 1, L, R]``.
             attend: ``bool[B, 1, 1, L]`` or ``None``.
@@ -83,17 +86,16 @@ class ActionExpert(nn.Module):
         self.channels = config.channels
         self.time_features = expert.time_features
         self.state_size = config.state_size
-        self.prompt_condition = expert.prompt_condition
+        self.state_numbers = config.state_numbers
         self.rotary_axes: Tensor
         self.rotary_frequencies: Tensor
         axes, frequencies = rotary_frequencies(tuple(config.rope["mrope_section"]), float(config.rope["rope_theta"]))
         self.register_buffer("rotary_axes", axes, persistent=False)
         self.register_buffer("rotary_frequencies", frequencies, persistent=False)
-        width = config.text["hidden_size"]
-        self.vlm_projection = nn.Linear(width, expert.width)
-        self.condition_projection = (
-            nn.Linear(expert.prompt_condition * width, expert.width) if expert.prompt_condition else None
-        )
+        ends = config.reads_ends
+        self.vlm_projection = None if ends else nn.Linear(config.text["hidden_size"], expert.width)
+        steering = RELATIONS + config.state_size
+        self.ends_projection = two_layers(steering, 2 * expert.width, expert.width) if ends else None
         self.action_projection: ActionProjection = make_projection(config)
         self.state_projection = two_layers(config.state_size, expert.width, expert.width) if config.state == "dit" else None
         self.time_embedding = two_layers(expert.time_features, expert.width, expert.width)
@@ -118,9 +120,7 @@ class ActionExpert(nn.Module):
         self,
         noisy: Tensor,
         time: Tensor,
-        states: Tensor,
-        valid: Tensor,
-        positions: Tensor,
+        prompt: Context | Tensor,
         mask: Tensor,
         embodiment: Tensor | None = None,
         state: Tensor | None = None,
@@ -133,32 +133,34 @@ class ActionExpert(nn.Module):
         Args:
             noisy: ``[B, H, K]``.
             time: ``[B]``, 0 (clean) to 1 (noise).
-            states: ``[B, S, D_vlm]`` of the backbone.
-            valid: ``bool[B, S]``.
-            positions: ``int64[3, B, S]``.
+            prompt: The backbone's states of it; with the context ``ends`` what its end says, ``float32[B, READ]``.
             mask: ``bool[B, H, K]``.
             embodiment: ``int64[B]`` for the projections ``multi_mlp`` and ``concat``.
-            state: ``[B, state_size]`` where the state is a token.
+            state: ``[B, state_numbers]`` where the state is a token.
 
         Raises:
             PolicyError: A shape does not fit, or a state is missing or not wanted.
         """
-        self._check(noisy, time, states, mask, state)
-        prompt = self.vlm_projection(states.float()).float()
+        batch = len(prompt.states if isinstance(prompt, Context) else prompt)
+        self._check(batch, noisy, time, mask, state)
         condition = self.time_embedding(sinusoids(time, self.time_features))  # float32 [B, D]
-        if self.condition_projection is not None:
-            ends = valid.sum(1, keepdim=True)  # prompts are padded on the right
-            last = ends - 1 - torch.arange(self.prompt_condition, device=ends.device)
-            steering = states.float().take_along_dim(last.unsqueeze(-1), dim=1).flatten(1)
-            condition = condition + self.condition_projection(steering).float()
+        tokens, keys, pose = [], [], None
+        if isinstance(prompt, Context) and self.vlm_projection is not None:
+            tokens, keys = [self.vlm_projection(prompt.states.float()).float()], [prompt.valid]
+        if self.state_projection is not None and state is not None:
+            state, pose = state[:, : self.state_size], state[:, self.state_size :] if self.ends_projection is not None else None
+            tokens.append(self.state_projection(state).unsqueeze(1))
+            keys.append(mask.new_ones(len(mask), 1))
+        if self.ends_projection is not None and isinstance(prompt, Tensor):
+            known = [relations(prompt, pose), *([] if state is None else [state])]
+            condition = condition + self.ends_projection(torch.cat(known, dim=1))
         embedded = functional.silu(condition)
         actions = self.action_projection.encode(noisy.float().masked_fill(~mask, 0.0), embodiment)
-        tokens, keys = [prompt], [valid]
-        if self.state_projection is not None:
-            tokens.append(self.state_projection(state).unsqueeze(1))
-            keys.append(valid.new_ones(len(valid), 1))
         sequence, attend = torch.cat([*tokens, actions], dim=1), torch.cat([*keys, mask.any(dim=-1)], dim=1)
-        along = following_positions(positions, valid, attend.shape[1] - valid.shape[1])
+        if isinstance(prompt, Context):
+            along = following_positions(prompt.positions, prompt.valid, attend.shape[1] - prompt.valid.shape[1])
+        else:
+            along = torch.arange(attend.shape[1], device=attend.device).expand(3, len(attend), -1)
         cos, sin = (each.unsqueeze(1) for each in rotary_table(along, self.rotary_axes, self.rotary_frequencies))
         # Where nothing is padded, attention is faster without a mask. To look costs a GPU its lead over the CPU.
         keys_seen = None if attend.device.type == "cpu" and bool(attend.all()) else attend[:, None, None, :]
@@ -170,8 +172,7 @@ class ActionExpert(nn.Module):
         output = modulate(sequence, shift, scale)
         return self.action_projection.decode(output, embodiment).masked_fill(~mask, 0.0)
 
-    def _check(self, noisy: Tensor, time: Tensor, states: Tensor, mask: Tensor, state: Tensor | None) -> None:
-        batch = len(states)
+    def _check(self, batch: int, noisy: Tensor, time: Tensor, mask: Tensor, state: Tensor | None) -> None:
         if mask.ndim != 3 or (mask.shape[0], mask.shape[2]) != (batch, self.channels) or mask.dtype != torch.bool:
             raise PolicyError(
                 f"the action mask is {str(mask.dtype).removeprefix('torch.')}{list(mask.shape)}, "
@@ -184,10 +185,10 @@ class ActionExpert(nn.Module):
             )
         if self.state_projection is None and state is not None:
             raise PolicyError("a state is given to an action expert that reads none; build the model with state 'dit'")
-        if self.state_projection is not None and (state is None or state.shape != (batch, self.state_size)):
+        if self.state_projection is not None and (state is None or state.shape != (batch, self.state_numbers)):
             given = "none" if state is None else list(state.shape)
             raise PolicyError(
-                f"the state is {given}, expected {[batch, self.state_size]}; this model reads the state as a token"
+                f"the state is {given}, expected {[batch, self.state_numbers]}; this model reads the state as a token"
             )
 
 

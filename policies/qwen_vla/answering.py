@@ -97,8 +97,8 @@ def _continued(model: QwenVla, inputs: BackboneInputs, end: int, max_tokens: int
     found: list[Tensor] = []
     ended = torch.zeros(len(inputs.input_ids), dtype=torch.bool, device=device)
     with computing(device, model.compute):
-        embedded = embed(model.backbone, inputs, model.compute)
-        positions = inputs.positions
+        read = embed(model.backbone, inputs, model.compute, kept_tokens=model.config.kept_tokens)
+        embedded, positions = read.states, read.positions
         while len(found) < max_tokens:
             output = language(inputs_embeds=embedded, position_ids=positions, past_key_values=cache, use_cache=True)
             tokens = _likeliest(model.backbone, output.last_hidden_state[:, -1].to(model.compute))

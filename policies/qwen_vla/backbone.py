@@ -6,8 +6,8 @@ it found in the module (``rope_deltas``), where the next call may use it. No cac
 A picture here is a still or a temporal patch of a video, two frames. Qwen3.5 gives each temporal patch a span of tokens of its own,
 with its time in words before it, so that both have one grid and count their positions alike.
 
-Shapes: ``B`` samples, ``S`` tokens (padded on the right), ``I`` pictures of the whole batch, ``Q`` patches in all, ``Y`` tokens to
-learn, ``D`` the backbone's width.
+Shapes: ``B`` samples, ``S`` tokens (padded on the right), ``I`` pictures of the whole batch, ``Q`` patches in all, ``v`` tokens of
+the vision tower for them, ``Y`` tokens to learn, ``D`` the backbone's width.
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ from torch.nn import functional
 from transformers import Qwen3_5Config, Qwen3_5ForConditionalGeneration
 
 from ..api import PolicyError
-from .config import BACKBONE_4B
-from .marks import Marked
+from .config import BACKBONE_4B, LAST_TOKENS, ModelConfig
+from .ends import Ends
+from .marks import Marks
+from .stem import add_to_tower, kept
 from .tensors import changed
 from .vision import image_features, use_grouped_attention
 
@@ -41,7 +43,10 @@ class BackboneInputs:
         image_grid_thw: ``int64[I, 3]``, frames (always 1), rows and columns of patches of each picture; stays on the CPU.
         labelled: ``int64[Y]``, the places in ``[B * S]`` whose next token is to be learned; ``None`` where no sample is a conversation.
         targets: ``int64[Y]``, the ids of those next tokens.
-        marked: What tokens of pictures have to say; ``None`` where no picture has a mark.
+        marks: What tokens of pictures have to say; ``None`` where no picture has a mark.
+        last: ``int64[B]``, where each prompt ends, before an answer where there is one; ``None``: nothing follows the prompts.
+        ends: ``float32[B, 23]``, what the prompts' ends are to hold (:mod:`.ends`), not a number where that is not known; ``None``
+            where it is of no sample.
     """
 
     input_ids: Tensor
@@ -51,7 +56,9 @@ class BackboneInputs:
     image_grid_thw: Tensor | None = None
     labelled: Tensor | None = None
     targets: Tensor | None = None
-    marked: Marked | None = None
+    marks: Marks | None = None
+    last: Tensor | None = None
+    ends: Tensor | None = None
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> BackboneInputs:
         """The same on a device, but for the grids, which are read on the CPU."""
@@ -73,6 +80,7 @@ def positions_of(
     image_token: int,
     video_token: int | None = None,
     merge: int = 2,
+    kept_tokens: int = 0,
 ) -> Tensor:
     """Multi-section RoPE positions, as transformers' ``Qwen3_5Model.get_rope_index`` gives them.
 
@@ -86,6 +94,8 @@ def positions_of(
         image_token: Id of ``<|image_pad|>``.
         video_token: Id of ``<|video_pad|>``, where the batch may have videos.
         merge: Side of a merge block, in patches.
+        kept_tokens: How many of a picture's tokens the sequence has, if not all. Their rows and columns are known when the vision tower
+            has seen the picture, so :func:`embed` adds them.
 
     Returns:
         ``int64[3, B, S]``.
@@ -97,7 +107,7 @@ def positions_of(
     begins = image & ~functional.pad(image, (1, 0))[:, :-1]
     grids = torch.zeros((0, 3), dtype=torch.int64) if image_grid_thw is None else image_grid_thw
     if input_ids.device.type == "cpu":
-        _check_images(image, begins, grids, merge)
+        _check_images(image, begins, grids, merge, kept_tokens)
     grids = functional.pad(grids.to(input_ids.device), (0, 0, 0, 1), value=merge)  # one grid more, for the tokens that are text
     number = (begins.flatten().cumsum(0) - 1).reshape(image.shape)
     grid = grids[torch.where(image, number, len(grids) - 1)]  # [B, S, 3]
@@ -111,7 +121,7 @@ def positions_of(
     start = torch.where(image, before.gather(1, first), before)
     within = torch.where(image, index - first, 0)
     offsets = torch.stack([within // (rows * columns), within // columns % rows, within % columns])
-    return (start + offsets) * valid
+    return (start.expand_as(offsets) if kept_tokens else start + offsets) * valid
 
 
 def _picture_tokens(input_ids: Tensor, valid: Tensor, image_token: int, video_token: int | None) -> Tensor:
@@ -122,8 +132,8 @@ def _picture_tokens(input_ids: Tensor, valid: Tensor, image_token: int, video_to
     return picture & valid
 
 
-def _check_images(image: Tensor, begins: Tensor, grids: Tensor, merge: int) -> None:
-    expected = (grids.prod(dim=1) // merge**2).tolist()
+def _check_images(image: Tensor, begins: Tensor, grids: Tensor, merge: int, kept_tokens: int) -> None:
+    expected = [min(each, kept_tokens or each) for each in (grids.prod(dim=1) // merge**2).tolist()]
     run = begins.flatten().cumsum(0)[image.flatten()]
     found = torch.bincount(run, minlength=1)[1:].tolist()
     if found != expected:
@@ -132,13 +142,12 @@ def _check_images(image: Tensor, begins: Tensor, grids: Tensor, merge: int) -> N
         )
 
 
-def make_backbone(backbone: dict[str, Any]) -> Qwen3_5ForConditionalGeneration:
-    """A backbone of this configuration with weights from torch's current generators.
-
-    Args:
-        backbone: :attr:`~.config.ModelConfig.backbone`.
-    """
-    model = Qwen3_5ForConditionalGeneration(Qwen3_5Config(**backbone))
+def make_backbone(config: ModelConfig) -> Qwen3_5ForConditionalGeneration:
+    """A backbone of this configuration with weights from torch's current generators."""
+    model = Qwen3_5ForConditionalGeneration(Qwen3_5Config(**config.backbone))
+    add_to_tower(model.model.visual, config.stem, config.kept_tokens)
+    if config.reads_ends:
+        model.model.language_model.ends = Ends(config.text["hidden_size"], LAST_TOKENS)
     use_grouped_attention(model)
     return model
 
@@ -199,7 +208,28 @@ def backbone_data(config: Qwen3_5Config) -> dict[str, Any]:
     return {name: data[name] for name in BACKBONE_4B}
 
 
-def hidden_states(backbone: Qwen3_5ForConditionalGeneration, inputs: BackboneInputs, embedded: Tensor | None = None) -> Tensor:
+@dataclass(frozen=True)
+class Embedded:
+    """What the language model reads, and what the vision tower found.
+
+    Attributes:
+        states: ``float32[B, S, D]``: tokens, and in their places the pictures' states.
+        positions: ``int64[3, B, S]``, those of the inputs, with the rows and columns of the tokens that are kept.
+        seen: ``float32[v, D]``, the tower's states of all tokens of all pictures.
+        things: ``float32[v]``, how much each of them looks like a thing, as a logit; ``None`` of a tower that does not say.
+        places: ``int64[v]``, where each is in ``[B * S]``; -1 of those that the language model does not read.
+    """
+
+    states: Tensor
+    positions: Tensor
+    seen: Tensor
+    things: Tensor | None
+    places: Tensor
+
+
+def hidden_states(
+    backbone: Qwen3_5ForConditionalGeneration, inputs: BackboneInputs, embedded: Embedded | None = None
+) -> Tensor:
     """Last hidden states ``float32[B, S, D]``; at padding they are zero.
 
     No attention mask is passed: every layer is causal, so padding on the right cannot reach a valid token, and without a mask the
@@ -211,7 +241,7 @@ def hidden_states(backbone: Qwen3_5ForConditionalGeneration, inputs: BackboneInp
         embedded: From :func:`embed`, where that is there already.
     """
     given = embed(backbone, inputs) if embedded is None else embedded
-    output = backbone.model.language_model(inputs_embeds=given, position_ids=inputs.positions, use_cache=False)
+    output = backbone.model.language_model(inputs_embeds=given.states, position_ids=given.positions, use_cache=False)
     return output.last_hidden_state.masked_fill(~inputs.valid.unsqueeze(-1), 0.0)
 
 
@@ -220,27 +250,50 @@ def embed(
     inputs: BackboneInputs,
     compute: torch.dtype = torch.float32,
     with_vision: bool = False,
-) -> Tensor:
-    """What the language model reads, ``float32[B, S, D]``: tokens, and in their places the pictures' states.
+    kept_tokens: int = 0,
+) -> Embedded:
+    """What the language model reads.
 
     Args:
         backbone: The backbone.
         inputs: The prompts.
         compute: The precision that the tokens' embeddings are rounded to.
         with_vision: Run the vision tower where there are no pictures too, without an effect on the states.
+        kept_tokens: How many of a picture's tokens are read, if not all.
     """
     model = backbone.model
-    embedded = model.get_input_embeddings()(inputs.input_ids).to(compute).float()
-    if inputs.pixel_values is not None and inputs.image_grid_thw is not None and len(inputs.image_grid_thw):
-        features = image_features(model.visual, inputs.pixel_values, inputs.image_grid_thw).to(embedded.dtype)
-        config = backbone.config
+    states = model.get_input_embeddings()(inputs.input_ids).to(compute).float()
+    visual, grids, positions = model.visual, inputs.image_grid_thw, inputs.positions
+    seen, things, places = states.new_zeros(0, states.shape[-1]), None, positions.new_zeros(0)
+    if inputs.pixel_values is not None and grids is not None and len(grids):
+        seen = image_features(visual, inputs.pixel_values, grids).to(states.dtype)
+        config, merge = backbone.config, visual.config.spatial_merge_size
         pictures = _picture_tokens(inputs.input_ids, inputs.valid, config.image_token_id, config.video_token_id)
+        read = torch.arange(len(seen), device=seen.device)
+        if kept_tokens:
+            things = visual.thing(seen).float().squeeze(-1)
+            read = kept(things.detach(), (grids.prod(dim=1) // merge**2).tolist(), kept_tokens)
+            states = states + 0 * things.sum() if with_vision else states
         # By index: the backward pass of masked_scatter waits for the device.
-        places = pictures.flatten().argsort(descending=True, stable=True)[: len(features)]
-        embedded = embedded.flatten(0, 1).index_copy(0, places, features).view_as(embedded)
+        own = pictures.flatten().argsort(descending=True, stable=True)[: len(read)]
+        states = states.flatten(0, 1).index_copy(0, own, seen[read]).view_as(states)
+        places = positions.new_full((len(seen),), -1).index_copy(0, read, own)
+        if kept_tokens:
+            cells = torch.cat([_cells(*grid) for grid in (grids[:, 1:] // merge).tolist()], dim=1)
+            moved = positions.flatten(1).clone()
+            moved[1:, own] += cells.to(moved.device)[:, read]
+            positions = moved.view_as(positions)
     elif with_vision:
-        embedded = embedded + 0 * _blank_picture(model.visual, embedded.device).sum()
-    return embedded
+        blank = _blank_picture(visual, states.device)
+        unused = blank.sum() + visual.thing(blank).float().sum() if kept_tokens else blank.sum()
+        states = states + 0 * unused
+    return Embedded(states, positions, seen, things, places)
+
+
+def _cells(rows: int, columns: int) -> Tensor:
+    """Of each token of a picture its row and its column, ``int64[2, rows * columns]``."""
+    index = torch.arange(rows * columns)
+    return torch.stack([index // columns, index % columns])
 
 
 def _blank_picture(visual: Any, device: torch.device) -> Tensor:

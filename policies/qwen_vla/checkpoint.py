@@ -263,6 +263,11 @@ def _preset(
     add_view_tokens(tokenizer)
     config = PRESETS[name](tokens=token_ids(tokenizer))
     if backbone is not None:
+        if config.deviations:
+            named = ", ".join(f"{field} {value}" for field, value in config.deviations.items())
+            raise PolicyError(
+                f"the preset {name!r} takes no trained Qwen3.5: it deviates from one by {named}; take 4b, or no backbone"
+            )
         config = dataclasses.replace(config, backbone=read_backbone_config(backbone))
     if adapt is not None:
         config = adapt(config)

@@ -19,6 +19,8 @@ from ..images import IMAGE_FITS
 
 PROJECTIONS = ("zero_pad", "multi_mlp", "concat")
 STATES = ("none", "prompt", "dit")
+STEMS = ("patch", "conv")
+CONTEXTS = ("prompt", "ends")
 
 TOKEN_FIELDS = ("image_token_id", "video_token_id", "vision_start_token_id", "vision_end_token_id")
 
@@ -39,6 +41,9 @@ class SpecialTokens:
     vision_start: int
     vision_end: int
 
+
+#: Numbers of a hand's pose: its position, then the rows of its rotation matrix.
+HAND_POSE = 12
 
 #: Tokens that every prompt ends with, after its pictures: ``<|im_end|>``, a new line, ``<|im_start|>``, ``assistant`` and its new line.
 LAST_TOKENS = 4
@@ -140,9 +145,8 @@ class ExpertConfig:
         heads: Attention heads; each is ``width / heads`` wide.
         mlp_width: Hidden width of the SwiGLU.
         time_features: Sinusoidal features of the flow time.
-        prompt_condition: How many of the prompt's last tokens steer every block by their states, beside the flow time. The paper has
-            none: with them a small expert learns from some ten thousand prompts what the prompt says at its end (:mod:`.marks`), which
-            attention from nothing does not find among some sixty tokens.
+        context: What the expert knows of the prompt. ``prompt``, the paper's: it attends to all of its tokens. ``ends``: numbers that
+            the prompt's last tokens hold (:mod:`.ends`), which steer every block beside the flow time.
     """
 
     width: int = 1536
@@ -150,14 +154,12 @@ class ExpertConfig:
     heads: int = 12
     mlp_width: int = 10_240
     time_features: int = 256
-    prompt_condition: int = 0
+    context: str = "prompt"
 
     def __post_init__(self) -> None:
         for name in ("width", "blocks", "heads", "mlp_width", "time_features"):
             _check_size(f"expert.{name}", getattr(self, name))
-        steering = self.prompt_condition
-        if isinstance(steering, bool) or not isinstance(steering, int) or not 0 <= steering <= LAST_TOKENS:
-            raise PolicyError(f"expert.prompt_condition is {steering!r}, expected 0 to {LAST_TOKENS} tokens")
+        _check_choice("expert.context", self.context, CONTEXTS)
         if self.width % self.heads:
             raise PolicyError(f"expert.width is {self.width}, expected a multiple of expert.heads ({self.heads})")
         if self.time_features % 2:
@@ -187,6 +189,9 @@ class ModelConfig:
         state_size: Numbers of the state vector; for ``dit`` alone.
         image_size: Height and width that every image is brought to, in pixels.
         image_fit: How it is brought there: ``pad`` (keep the aspect, fill), ``stretch``, ``crop`` (keep the aspect, cut).
+        stem: How the vision tower begins: ``patch``, Qwen3.5's one linear layer a patch, or ``conv``, convolutions over the picture.
+        kept_tokens: How many of a picture's tokens the language model reads: those in which the tower finds a thing with the greatest
+            probability. 0: all of them, as in Qwen3.5.
     """
 
     backbone: dict[str, Any]
@@ -199,6 +204,8 @@ class ModelConfig:
     state_size: int = 0
     image_size: tuple[int, int] = (224, 224)
     image_fit: str = "pad"
+    stem: str = "patch"
+    kept_tokens: int = 0
 
     def __post_init__(self) -> None:
         _check_size("horizon", self.horizon)
@@ -206,6 +213,9 @@ class ModelConfig:
         _check_choice("projection", self.projection, PROJECTIONS)
         _check_choice("state", self.state, STATES)
         _check_choice("image_fit", self.image_fit, IMAGE_FITS)
+        _check_choice("stem", self.stem, STEMS)
+        if self.kept_tokens:
+            _check_size("kept_tokens", self.kept_tokens)
         _check_backbone(self.backbone)
         self._check_projection()
         self._check_state()
@@ -257,10 +267,30 @@ class ModelConfig:
         """The backbone's rotary embedding, which the expert shares."""
         return self.text["rope_parameters"]
 
+    @property
+    def state_numbers(self) -> int:
+        """Numbers that the action expert gets of a robot's state: the state, and where it reads ends the hand's pose by it."""
+        return self.state_size + (HAND_POSE if self.state == "dit" and self.reads_ends else 0)
+
+    @property
+    def reads_ends(self) -> bool:
+        """Whether the action expert reads the numbers of :mod:`.ends` in place of the prompt."""
+        return self.expert.context == "ends"
+
+    @property
+    def deviations(self) -> dict[str, Any]:
+        """The fields in which the backbone is no Qwen3.5, or the expert not the paper's, with their values."""
+        found = {"stem": self.stem, "kept_tokens": self.kept_tokens, "expert.context": self.expert.context}
+        return {name: value for name, value in found.items() if value not in ("patch", 0, "prompt")}
+
     def image_tokens(self) -> int:
-        """``<|image_pad|>`` tokens of one image: one for each merged patch."""
+        """``<|image_pad|>`` tokens of one image: one for each merged patch, or as many of them as are kept."""
         unit = self.vision["patch_size"] * self.vision["spatial_merge_size"]
-        return (self.image_size[0] // unit) * (self.image_size[1] // unit)
+        return self.tokens_of(self.image_size[0] // unit, self.image_size[1] // unit)
+
+    def tokens_of(self, rows: int, columns: int) -> int:
+        """Tokens of a picture of so many merged patches."""
+        return min(rows * columns, self.kept_tokens or rows * columns)
 
     def embodiment_index(self, name: str) -> int | None:
         """The index that ``multi_mlp`` and ``concat`` know an embodiment by; ``None`` for ``zero_pad``, which needs none.
@@ -384,12 +414,12 @@ def qwen_vla_4b(vocabulary_size: int = QWEN_VOCABULARY, tokens: SpecialTokens = 
 
 
 def qwen_vla_small(vocabulary_size: int = SMALL_VOCABULARY, tokens: SpecialTokens = SMALL_TOKENS) -> ModelConfig:
-    """The same architecture with about 5M parameters, which two CPU cores can train.
+    """The same architecture with about 6M parameters, which two CPU cores can train.
 
     Every second layer of the language model is a full attention: with one in four there would be a single one, and the model learns
-    more slowly to look up what the instruction names. The rotary base is shorter than Qwen's because prompts are. The action expert has
-    two blocks: cloning needs hundreds of thousands of flow times, each of which costs 9 ms of a CPU's thread so, and 20 ms with four.
-    The prompt's last states steer it, see :attr:`ExpertConfig.prompt_condition`.
+    more slowly to look up what the instruction names. The rotary base is shorter than Qwen's because prompts are. What else differs
+    from the paper is :attr:`ModelConfig.deviations` and the merge of patches: a token that holds two things does not say which colour
+    goes with which shape. Reasons and measurements are in docs/qwen-vla.md.
 
     Args:
         vocabulary_size: Rows of the embedding, at least the tokenizer's entries.
@@ -411,14 +441,16 @@ def qwen_vla_small(vocabulary_size: int = SMALL_VOCABULARY, tokens: SpecialToken
     }
     vision = {
         "depth": 2,
-        "hidden_size": 128,
+        "hidden_size": 192,
         "intermediate_size": 512,
         "num_heads": 4,
         "out_hidden_size": 192,
         "num_position_embeddings": 64,
+        "spatial_merge_size": 1,
     }
-    expert = ExpertConfig(width=192, blocks=2, heads=3, mlp_width=640, time_features=256, prompt_condition=2)
-    return ModelConfig(backbone=_backbone(text, vision, vocabulary_size, tokens), expert=expert, image_size=(128, 128))
+    expert = ExpertConfig(width=192, blocks=4, heads=3, mlp_width=512, time_features=256, context="ends")
+    backbone = _backbone(text, vision, vocabulary_size, tokens)
+    return ModelConfig(backbone, expert, image_size=(128, 128), stem="conv", kept_tokens=12)
 
 
 def qwen_vla_tiny(vocabulary_size: int = SMALL_VOCABULARY, tokens: SpecialTokens = SMALL_TOKENS) -> ModelConfig:

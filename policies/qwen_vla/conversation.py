@@ -35,6 +35,7 @@ from PIL import Image
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import smart_resize
 
 from ..api import PolicyError
+from .ends import NUMBERS
 from .prompt import IM_END, IM_START, IMAGE_PAD, VIEW_TAGS, VISION_END, VISION_START, check_words, view_end, view_start
 from .tokenizer import VIDEO_PAD
 
@@ -154,9 +155,11 @@ class Conversation:
 
     Attributes:
         turns: The system's where there is one, then the user's and the assistant's in alternation, an assistant's last.
+        ends: What the end of its last prompt learns to hold, beside the answers: the numbers of :func:`~.ends.end_numbers`.
     """
 
     turns: tuple[Turn, ...]
+    ends: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         roles = [turn.role for turn in self.turns]
@@ -166,6 +169,8 @@ class Conversation:
                 f"a conversation has turns of {', '.join(roles) or 'nothing'}; expected the system's where there is one, then the "
                 "user's and the assistant's in alternation, an assistant's last"
             )
+        if self.ends is not None and len(self.ends) != NUMBERS:
+            raise PolicyError(f"a conversation has {len(self.ends)} numbers of its prompt's end; expected {NUMBERS}")
 
     def seen(self) -> list[Picture | Video]:
         """Its pictures and videos in their order."""

@@ -10,6 +10,7 @@ learn.
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -28,7 +29,8 @@ from ..images import fit_image
 from .backbone import BackboneInputs, positions_of
 from .config import ModelConfig
 from .conversation import NO_REASONING, NOTHING, Conversation, Limits, Picture, Video, fitted, segments
-from .marks import END_WEIGHT, MIDDLE_WEIGHT, Marked, Middles, Words, end_of
+from .ends import NUMBERS
+from .marks import Marks
 from .prompt import chat_text, embodiment_prompt
 from .tokenizer import TokenIds, encode, rows_needed, token_ids
 from .vision import patchify
@@ -44,10 +46,12 @@ class Prompted:
     Attributes:
         text: The embodiment prompt.
         views: For each picture, in order: its view tag and ``uint8[h, w, 3]`` of any size.
+        ends: What its end is to learn to hold, the numbers of :func:`~.ends.end_numbers`.
     """
 
     text: str
     views: tuple[tuple[str, np.ndarray], ...] = ()
+    ends: np.ndarray | None = None
 
 
 def prompted(
@@ -80,22 +84,20 @@ def prompted(
 
 
 class _Word(NamedTuple):
-    """One of :class:`~.marks.Words`."""
+    """A word of :class:`~.marks.Marks`, said of a token of the sample's pictures."""
 
-    place: int
+    token: int
     word: int
     share: float
     by_language: bool
 
 
 class _Middle(NamedTuple):
-    """One of :class:`~.marks.Middles`."""
+    """A middle of :class:`~.marks.Marks`."""
 
-    place: int
-    number: int
+    token: int
     middle: tuple[float, float]
-    weight: float
-    by_language: bool
+    thing: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,13 +108,19 @@ class _Sequence:
         ids: Its tokens.
         learned: What is learned: a place, and the token that the state there is to say.
         pictures: ``uint8[1, h, w, 3]`` of each still, ``uint8[frames, h, w, 3]`` of each temporal patch of a video.
-        marked: What its pictures' tokens and its prompt's last have to say.
+        last: Place of its prompt's last token.
+        tokens: How many the vision tower gives for its pictures.
+        marked: What these have to say.
+        ends: What the prompt's end has to hold.
     """
 
     ids: list[int]
     learned: list[tuple[int, int]]
     pictures: list[np.ndarray]
+    last: int
+    tokens: int
     marked: list[_Word | _Middle] = field(default_factory=list)
+    ends: np.ndarray | tuple[float, ...] | None = None
 
 
 class InputBuilder:
@@ -132,7 +140,7 @@ class InputBuilder:
     def __init__(self, config: ModelConfig, tokenizer: PreTrainedTokenizerFast, limits: Limits | None = None) -> None:
         self._tokens = token_ids(tokenizer)
         _check_fits(config, self._tokens, rows_needed(tokenizer))
-        self._config, self._tokenizer = config, tokenizer
+        self.config, self._tokenizer = config, tokenizer
         self._limits = limits or Limits(min_pixels=min(Limits.min_pixels, math.prod(config.image_size)))
         self._image_tokens = config.image_tokens()
         self._encode = functools.partial(encode, tokenizer)
@@ -140,7 +148,7 @@ class InputBuilder:
 
     def __reduce__(self) -> tuple[type[InputBuilder], tuple[ModelConfig, PreTrainedTokenizerFast, Limits]]:
         """Pickled as its arguments, for the workers of a DataLoader; the prompts that it keeps stay behind."""
-        return type(self), (self._config, self._tokenizer, self._limits)
+        return type(self), (self.config, self._tokenizer, self._limits)
 
     def build(
         self,
@@ -191,11 +199,12 @@ class InputBuilder:
         input_ids = pad_sequence([torch.tensor(each.ids) for each in sequences], True, self._tokens.pad)
         valid = torch.arange(input_ids.shape[1]) < torch.tensor([len(each.ids) for each in sequences])[:, None]
         pictures = [picture for each in sequences for picture in each.pictures]
-        vision, tokens = self._config.vision, self._tokens
+        vision, tokens = self.config.vision, self._tokens
         patch, merge = vision["patch_size"], vision["spatial_merge_size"]
         grids = torch.tensor([[1, each.shape[1] // patch, each.shape[2] // patch] for each in pictures]) if pictures else None
         pixels = self._patches(pictures, device) if pictures else None
-        positions = positions_of(input_ids, valid, grids, tokens.image_pad, tokens.video_pad, merge)
+        kept_tokens = self.config.kept_tokens
+        positions = positions_of(input_ids, valid, grids, tokens.image_pad, tokens.video_pad, merge, kept_tokens)
         labelled, targets = None, None
         if learns:
             learned = [
@@ -203,20 +212,26 @@ class InputBuilder:
             ]
             labelled = torch.tensor([place for place, _ in learned])
             targets = torch.tensor([word for _, word in learned])
-        marked = _together(sequences, input_ids.shape[1])
-        return BackboneInputs(input_ids, valid, positions, pixels, grids, labelled, targets, marked).to(device)
+        last = torch.tensor([each.last for each in sequences])
+        marks, ends = _together(sequences), _ends(sequences)
+        inputs = BackboneInputs(input_ids, valid, positions, pixels, grids, labelled, targets, marks, last, ends)
+        return inputs.to(device)
 
     def _prompted(self, sample: Prompted) -> _Sequence:
-        config = self._config
+        config = self.config
         pictures = [fit_image(image, *config.image_size, config.image_fit)[None] for _, image in sample.views]
-        return _Sequence(self.ids(sample.text, [tag for tag, _ in sample.views]), [], pictures)
+        ids = self.ids(sample.text, [tag for tag, _ in sample.views])
+        unit = config.vision["patch_size"] * config.vision["spatial_merge_size"]
+        tokens = len(pictures) * math.prod(side // unit for side in config.image_size)
+        return _Sequence(ids, [], pictures, len(ids) - 1, tokens, ends=sample.ends)
 
     def _conversed(self, sample: Conversation, answered: bool = True, by_language: bool = True) -> _Sequence:
         """The sequence of a conversation, with its last answer or up to where that begins, and its marks, see :meth:`build`."""
-        vision = self._config.vision
+        vision = self.config.vision
         unit, frames = vision["patch_size"] * vision["spatial_merge_size"], vision["temporal_patch_size"]
         seen = [fitted(item, self._limits, unit, frames) for item in sample.seen()]
-        tokens = [pictures[0].shape[1] * pictures[0].shape[2] // unit**2 for pictures in seen]
+        grids = [(pictures[0].shape[1] // unit, pictures[0].shape[2] // unit) for pictures in seen]
+        tokens = [self.config.tokens_of(*grid) for grid in grids]
         ids: list[int] = []
         learned: list[tuple[int, int]] = []
         end = 0
@@ -231,49 +246,42 @@ class InputBuilder:
                 f"a conversation has {len(ids)} tokens, {ids.count(self._tokens.image_pad)} of them for pictures and "
                 f"{ids.count(self._tokens.video_pad)} for videos; the limit is {self._limits.max_tokens}, see Limits"
             )
-        grids = [(pictures[0].shape[1] // unit, pictures[0].shape[2] // unit) for pictures in seen]
-        marked = [each for each in self._marked(sample.seen(), ids, grids, end) if by_language or not each.by_language]
-        return _Sequence(ids, learned, [picture for pictures in seen for picture in pictures], marked)
+        counts = [len(pictures) for pictures in seen]
+        found = self._marked(sample.seen(), grids, counts)
+        marked = [each for each in found if by_language or isinstance(each, _Middle) or not each.by_language]
+        given = sum(rows * columns * count for (rows, columns), count in zip(grids, counts, strict=True))
+        pictures = [picture for pictures in seen for picture in pictures]
+        return _Sequence(ids, learned, pictures, end, given, marked, sample.ends)
 
     def _marked(
-        self, seen: Sequence[Picture | Video], ids: list[int], grids: Sequence[tuple[int, int]], end: int
+        self, seen: Sequence[Picture | Video], grids: Sequence[tuple[int, int]], counts: Sequence[int]
     ) -> Iterator[_Word | _Middle]:
         """What the pictures' marks teach.
 
         Args:
             seen: What is shown.
-            ids: The sequence.
-            grids: Rows and columns of tokens of what is shown.
-            end: Place of the last prompt's last token.
+            grids: Rows and columns of tokens of a picture or of a temporal patch.
+            counts: Temporal patches; 1 of a picture.
         """
-        pictures = [(item, grid) for item, grid in zip(seen, grids, strict=True) if isinstance(item, Picture)]
-        if not any(picture.marks for picture, _ in pictures):
-            return
-        places = [place for place, token in enumerate(ids) if token == self._tokens.image_pad]
-        known: set[int] = set()
-        for index, (picture, (rows, columns)) in enumerate(pictures):
-            for mark in picture.marks:
-                place = places[int(mark.y * rows) * columns + int(mark.x * columns)]
-                middle = (mark.x - 0.5) * columns, (mark.y - 0.5) * rows
-                first = place not in known  # one place has one role and one middle
-                yield from self._words(mark.name, place, by_language=False)
-                if first:
-                    yield from self._words(mark.role or mark.name, place, by_language=True)
-                if first and mark.name != NOTHING:
-                    yield from (_Middle(place, 0, middle, MIDDLE_WEIGHT, by_language) for by_language in (False, True))
-                held = end_of(mark.role, index, self._config.text["hidden_size"])
-                if held is not None:
-                    yield _Middle(end - held[0], held[1], middle, END_WEIGHT, True)
-                known.add(place)
-            places = places[rows * columns :]
+        begin = 0
+        for item, (rows, columns), count in zip(seen, grids, counts, strict=True):
+            known: set[int] = set()
+            for mark in item.marks if isinstance(item, Picture) else ():
+                token = begin + int(mark.y * rows) * columns + int(mark.x * columns)
+                yield from self._words(mark.name, token, by_language=False)
+                if token not in known:  # a token has one role and one middle
+                    yield from self._words(mark.role or mark.name, token, by_language=True)
+                    yield _Middle(token, ((mark.x - 0.5) * columns, (mark.y - 0.5) * rows), mark.name != NOTHING)
+                known.add(token)
+            begin += rows * columns * count
 
-    def _words(self, said: str, place: int, by_language: bool) -> Iterator[_Word]:
+    def _words(self, said: str, token: int, by_language: bool) -> Iterator[_Word]:
         words = [word for part in said.split() for word in self._encoded(f" {part}")]
-        return (_Word(place, word, 1 / len(words), by_language) for word in words)
+        return (_Word(token, word, 1 / len(words), by_language) for word in words)
 
     def _patches(self, pictures: list[np.ndarray], device: torch.device | str) -> Tensor:
         """``float32[Q, pixels]`` of all pictures in their order; those of one shape are cut together."""
-        vision = self._config.vision
+        vision = self.config.vision
         patch, merge, frames = vision["patch_size"], vision["spatial_merge_size"], vision["temporal_patch_size"]
         cut: dict[tuple[int, ...], Iterator[Tensor]] = {}
         for shape in dict.fromkeys(each.shape for each in pictures):
@@ -287,10 +295,6 @@ class InputBuilder:
     def ids(self, text: str, tags: Sequence[str]) -> list[int]:
         """The ids of a prompt with pictures of these views."""
         return self._encoded(chat_text(text, [(tag, self._image_tokens) for tag in tags]))
-
-    def text(self, sample: Prompted) -> str:
-        """The whole sequence of a sample in words."""
-        return chat_text(sample.text, [(tag, self._image_tokens) for tag, _ in sample.views])
 
 
 def _check_fits(config: ModelConfig, tokens: TokenIds, rows: int) -> None:
@@ -311,19 +315,27 @@ def _check_fits(config: ModelConfig, tokens: TokenIds, rows: int) -> None:
         )
 
 
-def _together(sequences: Sequence[_Sequence], length: int) -> Marked | None:
-    """The marks of a batch whose rows have a length."""
-    found = [each._replace(place=row * length + each.place) for row, one in enumerate(sequences) for each in one.marked]
+def _together(sequences: Sequence[_Sequence]) -> Marks | None:
+    """The marks of a batch."""
+    begins = itertools.accumulate((each.tokens for each in sequences), initial=0)
+    found = [
+        each._replace(token=begin + each.token) for begin, one in zip(begins, sequences, strict=False) for each in one.marked
+    ]
     words = [each for each in found if isinstance(each, _Word)]
     if not words:
         return None
-    places, ids, shares, by_language = (torch.tensor(column) for column in zip(*words, strict=True))
     middles = [each for each in found if isinstance(each, _Middle)]
-    held = Middles(  # there may be none: where marks are of nothing alone
-        places=torch.tensor([each.place for each in middles], dtype=torch.int64),
-        numbers=torch.tensor([each.number for each in middles], dtype=torch.int64),
-        middles=torch.tensor([each.middle for each in middles], dtype=torch.float32).view(-1, 2),
-        weights=torch.tensor([each.weight for each in middles], dtype=torch.float32),
-        by_language=torch.tensor([each.by_language for each in middles], dtype=torch.bool),
+    return Marks(
+        *(torch.tensor(column) for column in zip(*words, strict=True)),
+        *(torch.tensor(column) for column in zip(*middles, strict=True)),
     )
-    return Marked(Words(places, ids, shares, by_language), held)
+
+
+def _ends(sequences: Sequence[_Sequence]) -> Tensor | None:
+    """``float32[B, 23]``, what the ends of a batch's prompts are to hold."""
+    if all(each.ends is None for each in sequences):
+        return None
+    nothing = np.full(NUMBERS, np.nan, np.float32)
+    return torch.from_numpy(
+        np.stack([nothing if each.ends is None else np.asarray(each.ends, np.float32) for each in sequences])
+    )

@@ -33,7 +33,7 @@ INSTRUCTION = "put the spoon on the towel"
 
 #: Parts that belong to the one before, and are indented.
 _WITHIN = {"block": 2, "blocks": 1, "action projections": 1, "vlm projection": 1, "state projection": 1, "time embedding": 1}
-_WITHIN |= {"output modulation": 1}
+_WITHIN |= {"output modulation": 1, "ends projection": 1}
 
 
 def describe(source: str) -> Description:
@@ -120,6 +120,7 @@ def _architecture(description: Description) -> Text:
         f"action expert   width {expert.width}, {expert.blocks} blocks, {expert.heads} heads, SwiGLU {expert.mlp_width}",
         f"chunk           H = {config.horizon} steps, K = {config.channels} channels; projection {config.projection}, "
         f"state {config.state}",
+        *(f"deviates from the paper by {name} = {value}" for name, value in config.deviations.items()),
     ]
     return Text("\n".join([*lines, ""]))
 

@@ -12,22 +12,23 @@ a batch that have a chunk to learn.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 from torch.utils.checkpoint import checkpoint
 from transformers.initialization import no_init_weights
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ..api import PolicyError
 from .action_expert import ActionExpert
-from .backbone import BackboneInputs, embed, hidden_states, load_backbone, make_backbone
+from .backbone import BackboneInputs, Embedded, embed, hidden_states, load_backbone, make_backbone
 from .config import ModelConfig
+from .context import Context
+from .ends import ends_loss
 from .flow import Loss, action_loss, interpolate, sample_losses, target_velocity
 from .language import language_loss
 from .marks import marks_loss
@@ -37,33 +38,6 @@ from .value_head import ValueHead
 
 #: What can be frozen, and has activation checkpointing of its own but the value head.
 PARTS = ("vision", "language", "expert", "value_head")
-
-
-@dataclass(frozen=True)
-class Context:
-    """The backbone's output for a batch of prompts; enough for the action expert and the value head.
-
-    Attributes:
-        states: ``[B, S, D]`` in the precision that the model computes in, zero at padding.
-        valid: ``bool[B, S]``.
-        positions: ``int64[3, B, S]``.
-    """
-
-    states: Tensor
-    valid: Tensor
-    positions: Tensor
-
-    @classmethod
-    def padded(cls, states: Sequence[Tensor], positions: Sequence[Tensor]) -> Context:
-        """Of several samples, states ``[S, D]`` and positions ``int64[3, S]`` each, as one batch."""
-        together = pad_sequence(list(states), batch_first=True)
-        lengths = torch.tensor([len(each) for each in states])
-        places = pad_sequence([each.T for each in positions], batch_first=True).permute(2, 0, 1)
-        return cls(together, torch.arange(together.shape[1]) < lengths[:, None], places.contiguous())
-
-    def of(self, samples: Tensor) -> Context:
-        """Those of some samples, ``int64[C]``."""
-        return Context(self.states[samples], self.valid[samples], self.positions[:, samples])
 
 
 @dataclass(frozen=True)
@@ -77,7 +51,8 @@ class Chunks:
         noise: ``float32[C, H, K]``, standard normal.
         time: ``float32[C]``, 0 (clean) to 1 (noise).
         embodiment: ``int64[C]`` for the projections ``multi_mlp`` and ``concat``.
-        state: ``float32[C, state_size]`` for the state mode ``dit``.
+        state: ``float32[C, state_numbers]`` for the state mode ``dit``.
+        ends: ``float32[C, READ]``, what the prompts' ends say, where that is not the backbone's (:func:`~.ends.blurred`).
     """
 
     samples: Tensor
@@ -87,6 +62,7 @@ class Chunks:
     time: Tensor
     embodiment: Tensor | None = None
     state: Tensor | None = None
+    ends: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -94,11 +70,11 @@ class Batch:
     """What :meth:`QwenVla.forward` learns from: samples with a chunk, samples with answers, or both kinds.
 
     Attributes:
-        inputs: All samples' prompts, or what a frozen backbone made of them; it does not run then.
+        inputs: All samples' prompts; ``None`` where the chunks say what the prompts' ends do, and the backbone does not run.
         chunks: The chunks of those that have one.
     """
 
-    inputs: BackboneInputs | Context
+    inputs: BackboneInputs | None
     chunks: Chunks | None = None
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
@@ -107,32 +83,32 @@ class Batch:
         def move(tensor: Tensor) -> Tensor:
             return tensor.to(device, non_blocking=non_blocking)
 
-        inputs = self.inputs
-        moved = changed(inputs, move) if isinstance(inputs, Context) else inputs.to(device, non_blocking)
-        return Batch(moved, changed(self.chunks, move))
+        inputs = None if self.inputs is None else self.inputs.to(device, non_blocking)
+        return Batch(inputs, changed(self.chunks, move))
 
     def pin_memory(self) -> Batch:
         """The same in pinned memory; a DataLoader calls it."""
-        inputs = self.inputs
-        pinned = changed(inputs, Tensor.pin_memory) if isinstance(inputs, Context) else inputs.pin_memory()
-        return Batch(pinned, changed(self.chunks, Tensor.pin_memory))
+        inputs = None if self.inputs is None else self.inputs.pin_memory()
+        return Batch(inputs, changed(self.chunks, Tensor.pin_memory))
 
 
 @dataclass(frozen=True)
 class Losses:
-    """The terms of the objective (paper, equation 4, and one of ours), not yet weighted.
+    """The terms of the objective (paper, equation 4, and two of ours), not yet weighted.
 
     Attributes:
         action: Over the samples with a chunk (equations 1 and 2).
         language: Over the tokens of answers (equation 3).
         marks: Over the marks of pictures (ours, :mod:`.marks`).
+        ends: Over the prompts whose ends have something to hold (ours, :mod:`.ends`).
         each: ``float32[C]``, the action loss of each chunk, without a gradient.
     """
 
     action: Loss
+    each: Tensor
     language: Loss
     marks: Loss
-    each: Tensor
+    ends: Loss
 
 
 class QwenVla(nn.Module):
@@ -158,7 +134,7 @@ class QwenVla(nn.Module):
         """
         super().__init__()
         self.config = config
-        self.backbone: Any = make_backbone(config.backbone) if backbone is None else backbone
+        self.backbone: Any = make_backbone(config) if backbone is None else backbone
         self.expert = ActionExpert(config)
         self.value_head = ValueHead(config.text["hidden_size"])
         self.compute = torch.float32
@@ -172,41 +148,60 @@ class QwenVla(nn.Module):
             PolicyError: A shape does not fit, or something that the configuration needs is missing.
         """
         # Not self.encode and self.velocity: those of a sharded model gather the root's weights, which are gathered by now.
-        inputs = batch.inputs
-        if isinstance(inputs, Context):
-            context, language = inputs, _nothing(inputs.states)
-            marks = language
-        elif self.vision_alone:
-            with self._computing():
-                embedded = embed(self.backbone, inputs, self.compute, self.every_part)
-            nothing = _nothing(embedded)
-            return Losses(nothing, nothing, self._marks_loss(embedded, embedded, inputs), nothing.sum.new_zeros(0))
-        else:
-            embedded, context = QwenVla._read(self, inputs)
-            language = self._language_loss(context, inputs)
-            marks = self._marks_loss(embedded, context.states, inputs)
-        chunks = batch.chunks
+        inputs, chunks = batch.inputs, batch.chunks
+        if inputs is None:
+            if chunks is None or chunks.ends is None:
+                raise PolicyError(
+                    "a batch has neither prompts nor chunks that say what their prompts' ends do; give one of the two"
+                )
+            nothing = _nothing(chunks.clean)
+            return Losses(*self._action_losses(chunks, chunks.ends), nothing, nothing, nothing)
+        with self._computing():
+            embedded = embed(self.backbone, inputs, self.compute, self.every_part, self.config.kept_tokens)
+        if self.vision_alone:
+            nothing = _nothing(embedded.states)
+            return Losses(nothing, nothing.sum.new_zeros(0), nothing, self._marks_loss(embedded, None, inputs), nothing)
+        context = self._context(inputs, embedded)
+        given = QwenVla._for_expert(self, context, inputs.last)
         if chunks is None and self.every_part:
             chunks = _no_chunk(context, self.config)
         action, each = _nothing(context.states), context.states.new_zeros(0, dtype=torch.float32)
         if chunks is not None:
-            noisy = interpolate(chunks.clean, chunks.noise, chunks.time)
-            own = context.of(chunks.samples)
-            found = QwenVla.velocity(self, noisy, chunks.time, own, chunks.mask, chunks.embodiment, chunks.state)
-            losses = sample_losses(found, target_velocity(chunks.clean, chunks.noise), chunks.mask)
-            action, each = action_loss(losses, chunks.mask), losses.detach()[: 0 if batch.chunks is None else None]
-        return Losses(action, language, marks, each)
+            own = given.of(chunks.samples) if isinstance(given, Context) else given[chunks.samples]
+            action, each = self._action_losses(chunks, own)
+        return Losses(
+            action,
+            each[: 0 if batch.chunks is None else None],
+            self._language_loss(context, inputs),
+            self._marks_loss(embedded, context.states, inputs),
+            _nothing(context.states) if isinstance(given, Context) else _ends_loss(given, inputs),
+        )
 
     def encode(self, inputs: BackboneInputs) -> Context:
         """The backbone's forward pass."""
-        return QwenVla._read(self, inputs)[1]
-
-    def _read(self, inputs: BackboneInputs) -> tuple[Tensor, Context]:
-        """What the language model reads, ``[B, S, D]``, and what it makes of it."""
         with self._computing():
-            embedded = embed(self.backbone, inputs, self.compute, self.every_part)
+            embedded = embed(self.backbone, inputs, self.compute, self.every_part, self.config.kept_tokens)
+        return QwenVla._context(self, inputs, embedded)
+
+    def _context(self, inputs: BackboneInputs, embedded: Embedded) -> Context:
+        """What the language model makes of what it reads."""
+        with self._computing():
             states = hidden_states(self.backbone, inputs, embedded)
-        return embedded, Context(states.to(self.compute), inputs.valid, inputs.positions)
+        return Context(states.to(self.compute), inputs.valid, embedded.positions)
+
+    def _for_expert(self, context: Context, last: Tensor | None = None) -> Context | Tensor:
+        """What the action expert gets of the prompts: all, or what their ends say, ``float32[B, READ]``."""
+        if not self.config.reads_ends:
+            return context
+        return self.backbone.model.language_model.ends(context.states, context.valid, last)
+
+    def _action_losses(self, chunks: Chunks, given: Context | Tensor) -> tuple[Loss, Tensor]:
+        """The action loss, and each chunk's without a gradient."""
+        noisy = interpolate(chunks.clean, chunks.noise, chunks.time)
+        with self._computing():
+            found = self.expert(noisy, chunks.time, given, chunks.mask, chunks.embodiment, chunks.state)
+        losses = sample_losses(found, target_velocity(chunks.clean, chunks.noise), chunks.mask)
+        return action_loss(losses, chunks.mask), losses.detach()
 
     def velocity(
         self,
@@ -225,13 +220,13 @@ class QwenVla(nn.Module):
             context: From :meth:`encode`.
             mask: ``bool[B, H, K]``, the valid entries.
             embodiment: ``int64[B]``, :meth:`~.config.ModelConfig.embodiment_index` of each sample; ``None`` for ``zero_pad``.
-            state: ``[B, state_size]`` for the state mode ``dit``, else ``None``.
+            state: ``[B, state_numbers]`` for the state mode ``dit``, else ``None``.
 
         Raises:
             PolicyError: A shape does not fit, or something that the configuration needs is missing.
         """
         with self._computing():
-            return self.expert(noisy, time, context.states, context.valid, context.positions, mask, embodiment, state)
+            return self.expert(noisy, time, QwenVla._for_expert(self, context), mask, embodiment, state)
 
     def value(self, context: Context) -> Tensor:
         """The value of each observation, ``float32[B]``; no gradient reaches the backbone."""
@@ -264,8 +259,8 @@ class QwenVla(nn.Module):
         """Run the vision tower alone from now on. What does not run learns nothing, and has no state in an optimiser."""
         self.vision_alone = True
         language = self.backbone.model.language_model
-        for unused in (language.layers, language.norm):  # marks are read by the words' own weights
-            unused.requires_grad_(False)
+        for name, unused in language.named_children():
+            unused.requires_grad_(name == "embed_tokens")  # by which marks are read
 
     def checkpoint_activations(self, *names: str) -> None:
         """In training, keep no activations within the blocks of these of :data:`PARTS`, and compute them again in the backward pass.
@@ -286,11 +281,11 @@ class QwenVla(nn.Module):
             total, count = language_loss(context.states, self.backbone.lm_head.weight, inputs.labelled, inputs.targets)
         return Loss(total, total.new_full((), count))
 
-    def _marks_loss(self, embedded: Tensor, states: Tensor, inputs: BackboneInputs) -> Loss:
-        if inputs.marked is None:
-            return _nothing(states)
+    def _marks_loss(self, embedded: Embedded, states: Tensor | None, inputs: BackboneInputs) -> Loss:
+        if inputs.marks is None:
+            return _nothing(embedded.states)
         with self._computing():
-            return Loss(*marks_loss(embedded, states, self.backbone.lm_head.weight, inputs.marked))
+            return Loss(*marks_loss(embedded, states, self.backbone.lm_head.weight, inputs.marks))
 
     def _computing(self) -> contextlib.AbstractContextManager[object]:
         return computing(self.value_head.readout.weight.device, self.compute)
@@ -306,6 +301,12 @@ def _nothing(states: Tensor) -> Loss:
     return Loss(zero, zero)
 
 
+def _ends_loss(given: Tensor, inputs: BackboneInputs) -> Loss:
+    if inputs.ends is None:
+        return Loss(0 * given.sum(), given.new_zeros(()))
+    return Loss(*ends_loss(given, inputs.ends))
+
+
 def _no_chunk(context: Context, config: ModelConfig) -> Chunks:
     """A chunk of the first sample without a valid entry: its loss is 0, and so is every gradient of it."""
     states = context.states
@@ -318,7 +319,7 @@ def _no_chunk(context: Context, config: ModelConfig) -> Chunks:
         noise=zeros,
         time=zeros[:, 0, 0],
         embodiment=None if config.projection == "zero_pad" else first,
-        state=zeros.new_zeros((1, config.state_size)) if config.state == "dit" else None,
+        state=zeros.new_zeros((1, config.state_numbers)) if config.state == "dit" else None,
     )
 
 
@@ -396,7 +397,7 @@ def cast_parameters(model: QwenVla, dtype: torch.dtype) -> None:
     """
     embedding = model.backbone.get_input_embeddings()  # its weights are the language-model head's too
     for module in model.modules():
-        product = module is embedding or isinstance(module, nn.Linear | nn.Conv1d | nn.Conv3d)
+        product = module is embedding or isinstance(module, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)
         product = product and not isinstance(module, Float32Linear)
         for parameter in module.parameters(recurse=False):
             parameter.data = parameter.data.to(dtype if product else torch.float32)
@@ -409,14 +410,15 @@ def parameter_counts(model: QwenVla) -> dict[str, int]:
         "block": _count(expert.blocks[0]),
         "blocks": _count(expert.blocks),
         "action projections": _count(expert.action_projection),
-        "vlm projection": _count(expert.vlm_projection),
         "time embedding": _count(expert.time_embedding),
         "output modulation": _count(expert.output_modulation),
     }
     if expert.state_projection is not None:
         counts["state projection"] = _count(expert.state_projection)
-    if expert.condition_projection is not None:
-        counts["condition projection"] = _count(expert.condition_projection)
+    if expert.vlm_projection is not None:
+        counts["vlm projection"] = _count(expert.vlm_projection)
+    if expert.ends_projection is not None:
+        counts["ends projection"] = _count(expert.ends_projection)
     counts |= {
         "action expert": _count(expert),
         "vision": _count(vision),

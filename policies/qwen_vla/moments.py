@@ -10,6 +10,7 @@ from ...envs.api import Observation
 from ...envs.embodiments import Embodiment
 from ..api import PolicyError
 from .config import ModelConfig
+from .ends import hand_pose
 from .inputs import Prompted, prompted
 from .normalization import Statistics, normalize_state, state_bins
 
@@ -61,7 +62,9 @@ def prompt_of(moment: Moment, config: ModelConfig, pictures: bool = True) -> Pro
 
 
 def state_of(moment: Moment, config: ModelConfig) -> np.ndarray:
-    """The normalised state in the leading numbers of ``float32[state_size]``, for the state mode ``dit``.
+    """The normalised state in the leading numbers of ``float32[state_numbers]``, for the state mode ``dit``.
+
+    The hand's pose is in the last ones, where the action expert reads the ends of prompts.
 
     Raises:
         PolicyError: It has more numbers than the model reads, or there are no statistics of it.
@@ -73,8 +76,10 @@ def state_of(moment: Moment, config: ModelConfig) -> np.ndarray:
             f"the state of {role.embodiment.name!r} has {len(state)} numbers, the model reads {config.state_size}; "
             "it was trained for others"
         )
-    padded = np.zeros(config.state_size, np.float32)
+    padded = np.zeros(config.state_numbers, np.float32)
     padded[: len(state)] = state
+    if config.state_numbers > config.state_size:
+        padded[config.state_size :] = hand_pose(moment.observation["state"], role.embodiment.state_layout)
     return padded
 
 

@@ -23,12 +23,12 @@ from ..options import Options, read_options
 from .acceleration import check_acceleration, choose_kernels, compile_model, use_torch_kernels
 from .backbone import BackboneInputs
 from .checkpoint import LoadedPolicy, load
+from .context import Context
 from .description import chunk_steps
 from .embodiments import EXAMPLE
 from .flow import Velocity, draw, euler, sample_chain, start_noise
 from .inputs import InputBuilder
 from .layout import ActionLayout
-from .model import Context
 from .moments import Moment, Role, prompt_of, state_of
 from .normalization import bounds_statistics, denormalize
 from .recording import Recording, recorded_of
@@ -72,7 +72,7 @@ class Prepared:
         inputs: The prompts and pictures.
         mask: ``bool[B, H, K]``, the valid entries of the chunks.
         embodiment: ``int64[B]``, for the projections that need it.
-        state: ``float32[B, state_size]``, for the state mode ``dit``.
+        state: ``float32[B, state_numbers]``, for the state mode ``dit``.
     """
 
     inputs: BackboneInputs

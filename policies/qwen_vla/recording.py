@@ -12,7 +12,7 @@ array          shape                   holds
 ``executed``   ``int64[]``             steps of the chunk that the env runs; the log-probability is of those alone
 ``density``    ``float32[H]``          log-density of the scored steps, for each step of the chunk: what the log-probability is made of
 ``embodiment`` ``int64[]``             its index, for the projections ``multi_mlp`` and ``concat``
-``state``      ``float32[state_size]`` the normalised state, for the state mode ``dit``
+``state``      ``float32[state_numbers]`` the normalised state, for the state mode ``dit``
 ``states``     ``float32[S, D]``       the backbone's states, where :attr:`Recording.states` requests them; those in
                                        bfloat16, which numpy has not, as bytes: ``uint8[S, 2 D]``
 ``positions``  ``int64[3, S]``         their positions, with ``states``
@@ -33,8 +33,9 @@ from torch import Tensor
 from ...envs.errors import suggestion
 from ..api import PolicyError, Recorded
 from .backbone import BackboneInputs
+from .context import Context
 from .flow import Chain, DenoisingSteps, Sde, recompute_log_probability
-from .model import Context, QwenVla
+from .model import QwenVla
 from .tensors import changed
 
 
@@ -82,7 +83,7 @@ def recorded_of(
         executed: Steps of each sample's chunk that are run.
         value: ``float32[B]``.
         embodiment: ``int64[B]``, where the action projection needs it.
-        state: ``float32[B, state_size]``, where the action expert reads it.
+        state: ``float32[B, state_numbers]``, where the action expert reads it.
         context: What the backbone made of the prompts, where it is to be kept.
     """
     steps = chain.denoising_steps
@@ -142,7 +143,7 @@ class RecordedBatch:
         mask: ``bool[B, H, K]``, the valid entries.
         scored: ``bool[B, H, K]``, those of executed steps.
         embodiment: ``int64[B]``, where it was recorded.
-        state: ``float32[B, state_size]``, where it was recorded.
+        state: ``float32[B, state_numbers]``, where it was recorded.
         context: What the backbone made of the prompts, where it was recorded.
     """
 

@@ -5,7 +5,8 @@ sharding and gradient checkpointing find the calls they hook. Two things are don
 
 * Attention. Transformers' SDPA path makes one call for each picture, 24 layers deep. :func:`attend_by_length` takes pictures of equal
   length together; :func:`use_grouped_attention` sets it.
-* The patch embedding is a matrix product. As a 3-D convolution over single patches it takes five times as long on a CPU.
+* The patch embedding is a matrix product. As a 3-D convolution over single patches it takes five times as long on a CPU. A
+  :class:`~.stem.ConvStem` in its place sees whole pictures.
 
 A picture is a still, or the two frames of a video's temporal patch.
 
@@ -24,6 +25,7 @@ from torch.nn import functional
 from transformers import AttentionInterface, PreTrainedModel
 
 from ..api import PolicyError
+from .stem import ConvStem
 
 #: Base of the tower's rotary embedding (transformers modeling_rope_utils.py, ``default_theta``, v5.23.0).
 _ROTARY_BASE = 10_000.0
@@ -155,8 +157,13 @@ def image_features(visual: Any, pixel_values: Tensor, grids: Tensor) -> Tensor:
     patches = _in_order(pixel_values, lengths, order)
     lengths = [lengths[index] for index in order]
 
-    embed = visual.patch_embed.proj
-    hidden = functional.linear(patches.to(embed.weight.dtype), embed.weight.flatten(1), embed.bias)
+    if isinstance(visual.patch_embed, ConvStem):
+        parts = patches.split([rows * columns * count for rows, columns, count in groups])
+        states = [visual.patch_embed(part, rows, columns) for part, (rows, columns, _) in zip(parts, groups, strict=True)]
+        hidden = torch.cat(states).float()
+    else:
+        embed = visual.patch_embed.proj
+        hidden = functional.linear(patches.to(embed.weight.dtype), embed.weight.flatten(1), embed.bias)
     learned = [_position_embedding(visual, rows, columns).repeat(count, 1) for rows, columns, count in groups]
     hidden = hidden + torch.cat(learned).to(hidden.dtype)
     angles = torch.cat(

@@ -24,11 +24,6 @@ look() { # SUITE MOMENTS: so many of each of its demonstrations, with instructio
         --to "moments/$1"
 }
 
-ask() { # SUITE SCENES: questions on new scenes, in words, for the vision-language share of CPT and SFT; others to score answers to
-    step vlarig data render-questions "$1" --scenes "$2" --questions 4 --size 128 --to "questions/$1"
-    step vlarig data render-questions "$1" --scenes 50 --questions 4 --size 128 --held-out --to "held_out/$1"
-}
-
 train() { # STAGE NAME: by NAME.toml, to the folder NAME
     step torchrun --standalone --nproc-per-node 2 -m -- vlarig.harness train "$1" --run "$2" --config "$2.toml" \
         --override "model.compute=$(cat compute)" shard_over=1
@@ -54,29 +49,16 @@ torch.set_num_threads(1)
 print("bfloat16" if seconds(torch.bfloat16) < seconds(torch.float32) / 1.5 else "float32")
 EOF
 
-record tabletop 640 0.7
-record simpler_widowx 100 0.5
-record libero_object 12 0.5
-record libero_spatial 8 0.5
+record tabletop 160 0.7
 look tabletop 8
-look simpler_widowx 8
-look libero_object 16
-look libero_spatial 16
-ask tabletop 500
-ask simpler_widowx 500
-ask libero_object 200
-ask libero_spatial 200
-step vlarig data render-questions tabletop --scenes 40000 --instructions 3 --questions 0 --size 128 --to scenes/tabletop
-step vlarig data synthesize --arm franka_language_action --shards 0-1 --workers 2 --to synthetic
+step vlarig data render-questions tabletop --scenes 20000 --instructions 3 --questions 0 --size 128 --to scenes/tabletop
 train backbone tower
+train backbone language
 train backbone backbone
 train t2a t2a
-train cpt cpt
-train sft sft
-train sft expert
 
 rm -rf qwen-vla
-step vlarig policy convert expert/policy --dtype bfloat16 --out qwen-vla
+step vlarig policy convert t2a/policy --dtype bfloat16 --out qwen-vla
 {
     echo "command:  bash recipes/shipped/make.sh FOLDER"
     echo "revision: $(git -C "$here" describe --always --dirty --abbrev=40)"
@@ -85,7 +67,7 @@ step vlarig policy convert expert/policy --dtype bfloat16 --out qwen-vla
     cat make.log
     echo
     echo "SHA-256 of each data set: of the lines of sha256sum, for its files in the order of their names:"
-    for data in tabletop simpler_widowx libero_object libero_spatial moments/* scenes/* questions/* synthetic; do
+    for data in tabletop moments/* scenes/*; do
         files="$(find "$data" -type f ! -path "*/run/*" ! -path "*/staging/*" | LC_ALL=C sort)"
         echo "$(xargs -d '\n' sha256sum <<< "$files" | sha256sum | cut -d ' ' -f 1)  $data"
     done

@@ -59,8 +59,8 @@ def test_what_was_saved_reads_as_the_same(tmp_path: Path) -> None:
         (["batch_size=10", "micro_batch_size=4"], r"batch_size 10 is no multiple of micro_batch_size 4"),
         (["model.frozen=['vision', 'language', 'expert', 'value_head']"], r"model\.frozen names every part"),
         (
-            ["objective.action_weight=0", "objective.language_weight=0", "objective.marks_weight=0"],
-            r"language_weight and marks_weight are all 0; there is nothing to learn",
+            [f"objective.{name}_weight=0" for name in ("action", "language", "marks", "ends")],
+            r"the objective's weights are all 0; there is nothing to learn",
         ),
         (["clip"], r"the override 'clip' is no NAME=VALUE"),
         (["evaluation.every=5"], r"evaluation names neither suites nor questions; name one"),

@@ -11,6 +11,7 @@ from demonstrations import Mixed
 from vlarig.policies.qwen_vla.checkpoint import load
 from vlarig.policies.qwen_vla.config import PRESETS
 from vlarig.policies.qwen_vla.flow import SigmoidNormal
+from vlarig.policies.qwen_vla.inputs import InputBuilder
 from vlarig.policies.qwen_vla.model import build
 from vlarig.policies.qwen_vla.tokenizer import token_ids
 from vlarig.training.batches import Collator
@@ -91,7 +92,7 @@ def test_the_gradient_is_clipped_as_a_whole() -> None:
 def test_a_step_reads_no_number_from_the_device(frozen: tuple[str, ...], positions: list[int]) -> None:
     """On the meta device, which has no numbers: whatever would wait for a GPU fails there."""
     bundle, stream = load("tiny"), Mixed()
-    collator = Collator(bundle.description.config, bundle.tokenizer, stream.statistics, SigmoidNormal(), seed=0)
+    collator = Collator(InputBuilder(bundle.description.config, bundle.tokenizer), stream.statistics, SigmoidNormal(), seed=0)
     batch = collator([(position, stream[position]) for position in positions]).batch.to("meta")
     model = build(PRESETS["tiny"](tokens=token_ids(bundle.tokenizer)), seed=None, device="meta")
     model.freeze(*frozen)

@@ -18,6 +18,7 @@ from torch.distributed.tensor import DTensor
 from vlarig.policies.api import Request
 from vlarig.policies.qwen_vla.checkpoint import LoadedPolicy, load, load_checkpoint, save_checkpoint
 from vlarig.policies.qwen_vla.flow import Sde, SigmoidNormal
+from vlarig.policies.qwen_vla.inputs import InputBuilder
 from vlarig.policies.qwen_vla.model import QwenVla
 from vlarig.policies.qwen_vla.policy import QwenVlaPolicy
 from vlarig.policies.qwen_vla.recording import RecordedBatch, evaluate
@@ -34,9 +35,9 @@ def one_process() -> Iterator[None]:
     distributed.destroy_process_group()
 
 
-@pytest.fixture
-def bundle() -> LoadedPolicy:
-    bundle = load("tiny", seed=2)
+@pytest.fixture(params=["tiny", "small"])
+def bundle(request: pytest.FixtureRequest) -> LoadedPolicy:
+    bundle = load(request.param, seed=2)
     torch.nn.init.normal_(bundle.model.value_head.readout.weight)
     return bundle
 
@@ -57,7 +58,9 @@ def test_every_block_is_a_group_of_its_own(sharded: QwenVla) -> None:
 
 def test_losses_and_gradients_are_the_whole_models(bundle: LoadedPolicy, sharded: QwenVla) -> None:
     config = bundle.description.config
-    batch = Collator(config, bundle.tokenizer, STREAM.statistics, SigmoidNormal(), 0)([(p, STREAM[p]) for p in range(8)]).batch
+    batch = Collator(InputBuilder(config, bundle.tokenizer), STREAM.statistics, SigmoidNormal(), 0)(
+        [(p, STREAM[p]) for p in range(8)]
+    ).batch
     found = []
     for model in (bundle.model, sharded):
         model.train().checkpoint_activations("vision", "language", "expert")

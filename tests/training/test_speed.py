@@ -24,6 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from vlarig.policies.qwen_vla.checkpoint import load
 from vlarig.policies.qwen_vla.config import PRESETS
 from vlarig.policies.qwen_vla.flow import SigmoidNormal
+from vlarig.policies.qwen_vla.inputs import InputBuilder
 from vlarig.policies.qwen_vla.model import build, parameter_counts
 from vlarig.training.batches import Collator
 from vlarig.training.config import OptimizerSettings
@@ -196,7 +197,7 @@ def test_communication_is_what_fsdp_exchanges(scripts: Any, frozen: tuple[str, .
     held = scripts.training_on_paper.Weights.of(bundle.model)
     unseen = sum(scripts.training_on_paper.count(block) for block in bundle.model.backbone.model.visual.blocks)
     layer = scripts.training_on_paper.count(bundle.model.backbone.model.language_model.layers[-1])
-    collate = Collator(TINY, bundle.tokenizer, stream.statistics, SigmoidNormal(), 0, pictures=False)
+    collate = Collator(InputBuilder(TINY, bundle.tokenizer), stream.statistics, SigmoidNormal(), 0, pictures=False)
     with one_of_four(copies) as processes:
         learner = Learner(bundle.model, OptimizerSettings(), 1, processes)
         learner.model.every_part = False

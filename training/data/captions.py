@@ -13,12 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ...benchmarks.captions import DIMENSIONS, Description, Segment
-from ...envs.embodiments import Embodiment
 from ...harness.lerobot_writer import PICTURES
 from ...policies.qwen_vla.conversation import Conversation, Picture, Turn, Video
-from ...policies.qwen_vla.normalization import DatasetStatistics
 from ..samples import LanguageSample
-from .cleaning import CleaningReport
+from .dataset import NothingActs
 from .errors import DataError
 from .families import Family
 from .lerobot import open_lerobot
@@ -49,7 +47,7 @@ class _Place(NamedTuple):
     segment: int = 0
 
 
-class CaptionDataset:
+class CaptionDataset(NothingActs):
     """Conversations about the episodes of a recorded LeRobotDataset.
 
     Args:
@@ -60,19 +58,11 @@ class CaptionDataset:
         seed: Another seed chooses other wordings.
         thresholds: Those that the dataset was cleaned with, where they are not the defaults.
 
-    Attributes:
-        embodiments: None.
-        hours: ``None``.
-        cleaning: ``None``; the dataset itself says what is left out of it.
-
     Raises:
         DataError: The dataset does not read, has no such view, or describes none of its episodes.
     """
 
     family: Family = "action_caption"
-    embodiments: tuple[Embodiment, ...] = ()
-    hours: float | None = None
-    cleaning: CleaningReport | None = None
 
     def __init__(
         self,
@@ -99,16 +89,6 @@ class CaptionDataset:
                 f"{folder} describes none of its episodes; record a suite that has a describer, with its expert: vlarig record "
                 "tabletop --policy expert"
             )
-
-    @property
-    def statistics(self) -> Mapping[str, DatasetStatistics]:
-        """None: nothing acts."""
-        return {}
-
-    @property
-    def tasks(self) -> Mapping[str, Sequence[int]]:
-        """All of it is one task."""
-        return {self.name: range(len(self))}
 
     def __len__(self) -> int:
         """Questions."""

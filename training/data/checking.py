@@ -12,6 +12,7 @@ from ...envs.errors import VlarigError
 from ...policies.qwen_vla.config import ModelConfig
 from ...policies.qwen_vla.conversation import Picture, Video
 from ...policies.qwen_vla.flow import Beta
+from ...policies.qwen_vla.inputs import InputBuilder
 from ..batches import Collator
 from ..samples import ActionSample, LanguageSample, Sample
 from .dataset import Dataset
@@ -49,7 +50,7 @@ def check(mixture: Mixture, config: ModelConfig, tokenizer: PreTrainedTokenizerF
         tokenizer: The model's.
         samples: How many samples of each dataset to look at, spread over it.
     """
-    collator = Collator(config, tokenizer, mixture.statistics, Beta(), seed=0)
+    collator = Collator(InputBuilder(config, tokenizer), mixture.statistics, Beta(), seed=0)
     for dataset in mixture.datasets:
         for each in dataset.embodiments:
             try:
@@ -70,10 +71,11 @@ def _check_dataset(dataset: Dataset, collator: Collator, samples: int) -> Iterat
     for index in spread(dataset, samples):
         try:
             sample = dataset[index]
-            length = collator([(index, sample)]).batch.inputs.valid.numel()
+            prompts = collator([(index, sample)]).batch.inputs
         except VlarigError as error:
             yield Problem(f"{dataset.name}/{index}", str(error))
             continue
+        length = 0 if prompts is None else prompts.valid.numel()
         if length > _LONGEST_PROMPT:
             yield Problem(sample.name, f"its prompt has {length} tokens; expected {_LONGEST_PROMPT} at most")
         for name, picture in _pictures(sample):

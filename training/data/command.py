@@ -22,7 +22,7 @@ DESCRIPTION = """Look into the mixture that a training is to learn from, clean i
   vlarig data prepare mix.toml
   vlarig data synthesize --to synth --arm ur5e --template pick_place --shards 0-3
   vlarig data render-questions tabletop --scenes 1000 --to asked
-  vlarig data score held --model runs/sft/policy --to answers.jsonl --page answers.html
+  vlarig data score held --model runs/sft/policy --to answers.jsonl
 """
 
 File = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MIXTURE")]
@@ -112,10 +112,6 @@ class ScoreOptions:
     """Preset or checkpoint that answers."""
     to: Annotated[Path, tyro.conf.arg(metavar="FILE")] = Path("answers.jsonl")
     """JSONL with a line for each question, its answer and its score."""
-    page: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """Write a page of right and wrong answers with their pictures, one HTML file."""
-    examples: Count = 12
-    """Answers of each kind on the page."""
     limit: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Most questions, spread evenly over all."""
     blind: bool = False
@@ -228,7 +224,7 @@ def _score(options: ScoreOptions) -> int:
     from ...policies.qwen_vla.acceleration import choose_kernels
     from ...policies.qwen_vla.checkpoint import load
     from .score_questions import answerer, read_questions, score_questions
-    from .score_table import show, summarize, write_page
+    from .score_table import show, summarize
 
     screen = Screen(soft_wrap=True)
     questions = read_questions(options.questions, options.limit)
@@ -245,12 +241,8 @@ def _score(options: ScoreOptions) -> int:
         options.blind,
         lambda there, all_of: screen.print(f"{there} of {all_of} questions"),
     )
-    measured = summarize(answered)
-    show(measured, Screen())
+    show(summarize(answered), Screen())
     screen.print(f"the answers: {options.to}")
-    if options.page is not None:
-        write_page(measured, answered, questions, options.page, options.examples)
-        screen.print(f"the page: {options.page}")
     return 0
 
 

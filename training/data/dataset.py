@@ -66,6 +66,21 @@ class Dataset(Protocol):
         ...
 
 
+class NothingActs:
+    """What the datasets of vision-language data have in common; all of one is one task, and ``__len__`` is theirs."""
+
+    embodiments: tuple[Embodiment, ...] = ()
+    statistics: Mapping[str, DatasetStatistics] = {}
+    hours: float | None = None
+    cleaning: CleaningReport | None = None
+    name: str
+
+    @property
+    def tasks(self) -> Mapping[str, Sequence[int]]:
+        """All of it is one task."""
+        return {self.name: range(len(self))}  # type: ignore[arg-type]
+
+
 @runtime_checkable
 class HasLengths(Protocol):
     """A dataset whose samples differ much in length, which it knows without making them."""

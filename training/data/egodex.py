@@ -38,7 +38,7 @@ from typing import Any
 
 import numpy as np
 
-from ...policies.qwen_vla.egocentric import axis_angle
+from ...policies.qwen_vla.rotations import axis_angle
 from .egocentric import Hand, HandEpisode, Hands
 from .errors import DataError
 from .frames import need_frames, read_frames

@@ -56,6 +56,8 @@ def open_lerobot(
     actions: ActionSource = "recorded",
     segmented: bool = False,
     every: int = 1,
+    pictures: bool = True,
+    cleaned: bool = True,
     thresholds: Mapping[str, Any] | None = None,
     statistics_file: Path | str | None = None,
 ) -> LeRobotDataset:
@@ -76,6 +78,8 @@ def open_lerobot(
             trajectories" beside full ones (section 3.2.3); for recordings that ``vlarig record`` puts into words.
         every: Every so many frames of an episode one begins a sample. Neighbours look alike, and pictures are decoded and read by the
             backbone one by one.
+        pictures: Whether samples have pictures; what is learned without them need not decode films.
+        cleaned: Whether as here; else all episodes, without statistics.
         thresholds: Those of cleaning that are not the defaults, by the names of :class:`~.cleaning.Thresholds`.
         statistics_file: Where quantiles are kept that are not stored with the dataset; ``meta/vlarig_statistics.json`` when ``None``.
             They are fitted, in passes over all numbers, where the file is not there.
@@ -85,19 +89,21 @@ def open_lerobot(
             cleaned in another state, of which nothing is left, or with other thresholds.
         VlarigError: The extra ``data`` is not installed.
     """
-    dataset = open_uncleaned(
-        folder, horizon=horizon, name=name, family=family, embodiment=embodiment, cameras=cameras, action_names=action_names,
-        state_names=state_names, actions=actions, segmented=segmented, every=every,
-    )  # fmt: skip
-    layout, dropped = dataset.layout, ()
-    cleaning = stored_cleaning(dataset.meta, layout, thresholds_of(thresholds, dataset.name))
+    need_data_extra()
+    meta = read_meta(Path(folder))
+    layout = read_layout(meta, embodiment, cameras, action_names, state_names, actions)
+    named = name or Path(folder).resolve().name
+    dataset = LeRobotDataset(meta, layout, named, family, horizon, segmented, every, pictures)
+    if not cleaned:
+        return dataset
+    dropped, cleaning = (), stored_cleaning(meta, layout, thresholds_of(thresholds, named))
     if cleaning is not None:
         dropped = tuple(cleaning.drops)
         if len(dropped) == cleaning.total:
             raise DataError(
                 f"cleaning left nothing of {folder} ({cleaning.report.counts}); give other thresholds, or leave it out"
             )
-        dataset = LeRobotDataset(dataset.meta.without(dropped), layout, dataset.name, family, horizon, segmented, every)
+        dataset = LeRobotDataset(meta.without(dropped), layout, named, family, horizon, segmented, every, pictures)
         dataset.cleaning = cleaning.report
     if segmented:
         silent = [
@@ -112,27 +118,6 @@ def open_lerobot(
     statistics = stored_statistics(dataset.meta, layout, file, dataset.trajectories, dropped)
     dataset.statistics = {layout.embodiment.statistics_key: statistics}
     return dataset
-
-
-def open_uncleaned(
-    folder: Path | str,
-    *,
-    horizon: int,
-    name: str | None = None,
-    family: Family = "robot_manipulation",
-    embodiment: Embodiment | str | None = None,
-    cameras: Mapping[str, str] | None = None,
-    action_names: Sequence[str] | None = None,
-    state_names: Sequence[str] | None = None,
-    actions: ActionSource = "recorded",
-    segmented: bool = False,
-    every: int = 1,
-) -> LeRobotDataset:
-    """All episodes of a dataset, without statistics; arguments and errors as of :func:`open_lerobot`."""
-    need_data_extra()
-    meta = read_meta(Path(folder))
-    layout = read_layout(meta, embodiment, cameras, action_names, state_names, actions)
-    return LeRobotDataset(meta, layout, name or Path(folder).resolve().name, family, horizon, segmented, every)
 
 
 @dataclass(frozen=True)
@@ -170,7 +155,15 @@ class LeRobotDataset:
     """A dataset that :func:`open_lerobot` opens. It is pickled without files; each process opens those that it reads."""
 
     def __init__(
-        self, meta: Meta, layout: Layout, name: str, family: Family, horizon: int, segmented: bool = False, every: int = 1
+        self,
+        meta: Meta,
+        layout: Layout,
+        name: str,
+        family: Family,
+        horizon: int,
+        segmented: bool = False,
+        every: int = 1,
+        pictures: bool = True,
     ) -> None:
         """Use :func:`open_lerobot` instead."""
         for what, value in (("horizon", horizon), ("stride 'every'", every)):
@@ -185,6 +178,7 @@ class LeRobotDataset:
         self.layout = layout
         self._horizon = horizon
         self.segmented = segmented
+        self._pictures = pictures
         self._every = every
         self._steps = np.maximum(meta.lengths - layout.from_states, 0)
         self._samples = -(-self._steps // every)
@@ -257,7 +251,8 @@ class LeRobotDataset:
         frame = int(index - self._ends[place] + self._samples[place]) * self._every
         numbers = self._numbers(place)
         sample = self._sample(place, frame)
-        images = {view: self._picture(key, place, frame, numbers, sample)[None] for key, view in self.layout.cameras.items()}
+        cameras = self.layout.cameras if self._pictures else {}
+        images = {view: self._picture(key, place, frame, numbers, sample)[None] for key, view in cameras.items()}
         if self.segmented:
             segment = next(each for each in self.segments(place) if frame < each.end)
             words, end = segment.label, segment.end
@@ -271,6 +266,10 @@ class LeRobotDataset:
             horizon=self._horizon,
             keypoints=None if numbers.keypoints is None else numbers.keypoints[frame],
         )
+
+    def keypoints(self, place: int) -> np.ndarray | None:
+        """``float32[J, 12]`` of an episode, see :mod:`vlarig.envs.keypoints`; ``None`` where the dataset has none."""
+        return self._read(place, with_pictures=False).keypoints
 
     def trajectories(self, part: str) -> Iterator[np.ndarray]:
         """The ``actions`` or the ``states`` of each episode, in order."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from .cleaning import Drop, EpisodeArrays, judge
-from .lerobot import LeRobotDataset, open_uncleaned
+from .lerobot import LeRobotDataset, open_lerobot
 from .stored_cleaning import Cleaning, store_cleaning, thresholds_of
 
 #: Passes on the verdicts as they are found, of which there will be so many.
@@ -67,7 +67,7 @@ def clean_lerobot(
         DataError: The dataset does not read, or the file cannot be written.
     """
     del statistics_file
-    dataset = open_uncleaned(folder, **options)
+    dataset = open_lerobot(folder, cleaned=False, **options)
     limits = thresholds_of(thresholds, dataset.name)
     found = watch(judge(LeRobotEpisodes(dataset), limits, workers), len(dataset.episodes))
     drops = {number: drop for number, drop in zip(dataset.meta.numbers.tolist(), found, strict=True) if drop is not None}

@@ -208,6 +208,19 @@ def read_descriptions(meta: Meta) -> list[Description | None]:
     return [found.get(int(number)) for number in meta.numbers]
 
 
+def read_places(meta: Meta) -> dict[str, int]:
+    """Each episode's place in the dataset by its key in the run that ``vlarig record`` made.
+
+    Raises:
+        DataError: The keys do not read.
+    """
+    columns = _parquet(meta.folder / "meta" / "vlarig_episodes.parquet", ["episode_index", "key"])
+    places = {int(number): place for place, number in enumerate(meta.numbers)}
+    return {
+        key: places[number] for number, key in zip(columns["episode_index"], columns["key"], strict=True) if number in places
+    }
+
+
 def _segment(stored: Mapping[str, Any]) -> Segment:
     known = {name: words for name, words in stored["dimensions"].items() if words is not None}
     return Segment(stored["begin"], stored["end"], stored["label"], stored["words"], known)

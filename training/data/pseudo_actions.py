@@ -10,7 +10,7 @@ import re
 import numpy as np
 
 from ...envs.embodiments import Channel, Embodiment
-from ...policies.qwen_vla.egocentric import axis_angle, rotation_matrix
+from ...policies.qwen_vla.rotations import axis_angle, euler_matrix, rotation_matrix
 from .errors import DataError
 
 
@@ -91,13 +91,6 @@ def _turns(rotations: np.ndarray, channel: Channel, scale: float) -> np.ndarray:
     inverse = np.swapaxes(before, -1, -2)
     turns = scale * axis_angle(inverse @ after if channel.frame == "gripper" else after @ inverse)
     return turns if channel.rotation == "axis_angle" else euler_angles(rotation_matrix(turns))
-
-
-def euler_matrix(angles: np.ndarray) -> np.ndarray:
-    """Roll, pitch and yaw about the fixed axes x, y, z, in this order, ``[..., 3]``, as matrices ``float64[..., 3, 3]``."""
-    axes = np.eye(3)
-    roll, pitch, yaw = (rotation_matrix(np.asarray(angles, np.float64)[..., i, None] * axes[i]) for i in range(3))
-    return yaw @ pitch @ roll
 
 
 def euler_angles(rotation: np.ndarray) -> np.ndarray:

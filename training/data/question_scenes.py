@@ -24,6 +24,8 @@ from ...results.ledger import Ledger
 from ...results.manifest import Manifest
 from ...results.records import EpisodeRecord
 from .errors import DataError
+from .lerobot import open_lerobot
+from .lerobot_files import read_places
 
 Split = Literal["train", "held_out"]
 SPLITS: tuple[Split, ...] = get_args(Split)
@@ -46,11 +48,13 @@ class Scene:
         episode: The episode.
         actions: What is done in it, ``float32[H, A]``.
         stops: After how many steps a picture is taken, in their order, each once; 0 is the beginning.
+        keypoints: ``float32[12]`` of each stop, what that is about, where the recording says.
     """
 
     episode: Episode
     actions: np.ndarray
     stops: tuple[int, ...]
+    keypoints: tuple[np.ndarray, ...] | None = None
 
 
 def rng_of(split: Split, seed: int, *numbers: int) -> np.random.Generator:
@@ -190,6 +194,8 @@ class RecordedScenes:
             raise DataError(f"{recording} has no episode of {suite.name!r} that succeeded; record some")
         self.demonstrations = len(records)
         self._records = _in_blocks(records)[:count]
+        self._dataset = open_lerobot(recording, horizon=1, cleaned=False)
+        self._places = read_places(self._dataset.meta)
 
     def __len__(self) -> int:
         """How many there are."""
@@ -201,7 +207,9 @@ class RecordedScenes:
         episode = self._suite.episode_again(record.task, record.variant, record.initial_state, record.repeat, self.protocol)
         rng = rng_of("train", self._seed, number, 1)
         later = rng.choice(np.arange(1, record.steps), min(self._moments, record.steps) - 1, replace=False)
-        return Scene(episode, record.actions, (0, *sorted(later.tolist())))
+        stops = (0, *sorted(later.tolist()))
+        keypoints = self._dataset.keypoints(self._places[record.key])
+        return Scene(episode, record.actions, stops, None if keypoints is None else tuple(keypoints[list(stops)]))
 
 
 def _in_blocks(records: Sequence[EpisodeRecord]) -> list[EpisodeRecord]:

@@ -15,8 +15,8 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 
 from ...envs.api import SceneObject
+from ...envs.keypoints import NAMES
 from ...policies.qwen_vla.conversation import NOTHING
-from ...policies.qwen_vla.marks import ROLES
 from .boxes import SCALE, Labelled, box_text, to_thousandths
 from .families import Family
 
@@ -160,11 +160,13 @@ class Instruction:
         answer: Where the two things are in the first picture, as boxes.
         marks: View to the things that it shows clearly; the role ``object`` has what is to be moved, ``goal`` where to. Up to two
             places have nothing.
+        keypoints: ``float32[12]``, what it is about (:mod:`vlarig.envs.keypoints`); what is not known is not a number.
     """
 
     text: str
     answer: str
     marks: dict[str, list[Placed]]
+    keypoints: np.ndarray
 
 
 #: Kinds that things are put on or into, and how; they are never what is moved.
@@ -199,7 +201,7 @@ _WORDINGS = {
 }
 
 #: What comes first in a token counts.
-_ORDER = (*ROLES, None)
+_ORDER = ("object", "goal", None)
 
 #: Share of the tasks without articles: ``put carrot on plate`` (SimplerEnv).
 _BARE = 0.15
@@ -223,16 +225,19 @@ def instruction(views: Mapping[str, View], rng: np.random.Generator) -> Instruct
     roles = {_name(moved): "object", _name(goal): "goal"}
     marks = {tag: _marks(view, [(each, roles.get(_name(each))) for each in view.clear], rng) for tag, view in views.items()}
     text = wording.format(*(article + _name(each).words for each in (moved, goal)))
-    return Instruction(text, _places(first, (moved, goal)), marks)
+    return Instruction(text, _places(first, (moved, goal)), marks, _keypoints(moved, goal, wording))
 
 
-def own_task(views: Mapping[str, View], text: str, rng: np.random.Generator) -> Instruction | None:
+def own_task(
+    views: Mapping[str, View], text: str, rng: np.random.Generator, keypoints: np.ndarray | None = None
+) -> Instruction | None:
     """The suite's own task, by the roles that the simulator gives; ``None`` where no view shows what it is about.
 
     Args:
         views: What is seen.
         text: The task in the suite's words.
         rng: Draws the places of nothing.
+        keypoints: What it is about, where that is known.
     """
     first = next(iter(views.values()))
     marked = {
@@ -242,7 +247,24 @@ def own_task(views: Mapping[str, View], text: str, rng: np.random.Generator) -> 
     if not any(role for things in marked.values() for _, role in things):
         return None
     meant = sorted((each for each in first.clear if each.role), key=lambda each: _ORDER.index(each.role))
-    return Instruction(text, _places(first, meant), {tag: _marks(views[tag], things, rng) for tag, things in marked.items()})
+    about = np.full(len(NAMES), np.nan, np.float32) if keypoints is None else keypoints
+    return Instruction(
+        text, _places(first, meant), {tag: _marks(views[tag], things, rng) for tag, things in marked.items()}, about
+    )
+
+
+def _keypoints(moved: SceneObject, goal: SceneObject, wording: str) -> np.ndarray:
+    """What a made-up task is about, as far as its words say: where beside a thing another one belongs is for its expert to say."""
+    known = dict.fromkeys(NAMES, np.nan)
+    known |= {f"object_{axis}": number for axis, number in zip("xyz", moved.position, strict=True)}
+    known |= {f"goal_{axis}": number for axis, number in zip("xyz", goal.position, strict=True)}
+    if goal.kind in _GOALS or wording.startswith("stack"):
+        known |= {f"place_{axis}": known[f"goal_{axis}"] for axis in "xy"}
+    if goal.kind in _GOALS:
+        known["goal_z"] = np.nan  # experts take it at the height of the table
+    if not wording.startswith("move"):
+        known["pushed"] = float(wording.startswith("push"))
+    return np.array([known[name] for name in NAMES], np.float32)
 
 
 def _places(view: View, things: Sequence[SceneObject]) -> str:

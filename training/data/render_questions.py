@@ -20,9 +20,10 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from io import BytesIO
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, Literal
 
 import numpy as np
@@ -30,12 +31,17 @@ from PIL import Image
 
 from ...benchmarks.registry import load_suite
 from ...benchmarks.suite import Suite
-from ...envs.api import Needs, Snapshot
+from ...envs.api import Needs, Observation, Snapshot
 from ...envs.embodiments import Embodiment
+from ...envs.plugins import registered_experts
 from ...harness.durable_env import DurableEnv
 from ...harness.gym.simulator_pool import SimulatorPool, all_of
 from ...harness.machine import Machine
+from ...policies.api import Request
+from ...policies.experts.motion import ScriptedExpert
+from ...policies.qwen_vla.ends import end_numbers, hand_pose
 from ...policies.qwen_vla.prompt import embodiment_prompt
+from ...policies.registry import find_expert
 from .errors import DataError
 from .families import FAMILIES, Family
 from .question_scenes import SPLITS, NewScenes, RecordedScenes, Split, rng_of, scene_protocol
@@ -45,8 +51,8 @@ from .vision_language import VisionLanguageDataset
 #: Scenes that are written at once.
 SHARD = 100
 
-#: What is asked of a simulator for a scene.
-NEEDS = Needs(objects=True, final_frame=True)
+#: What a simulator has to give for a scene: the truth, by which the suite's expert says what made-up tasks are about.
+NEEDS = Needs(objects=True, final_frame=True, privileged=True)
 
 #: Steps of a chunk that an instruction's prompt states, as a policy's (paper, section 4.2: H = 16).
 STEPS = 16
@@ -155,6 +161,7 @@ class _Seen:
     scene: int
     moment: int
     snapshot: Snapshot
+    keypoints: np.ndarray | None
 
 
 def render_questions(options: RenderOptions, progress: Callable[[int, int], None] | None = None) -> Rendered:
@@ -182,7 +189,7 @@ def render_questions(options: RenderOptions, progress: Callable[[int, int], None
                     raise DataError(
                         f"the adapter of suite {suite.name!r} does not say what its pictures show; write its describe()"
                     )
-                size += _write(options, suite.embodiment, shard, snapshots)
+                size += _write(options, suite, shard, snapshots)
                 scenes += len(shard)
                 if progress is not None:
                     progress(shard.stop, len(source))
@@ -266,12 +273,23 @@ async def _seen(env: DurableEnv, source: NewScenes | RecordedScenes, numbers: li
         for moment, (begin, end) in enumerate(itertools.pairwise((0, *scene.stops))):
             if end > begin:
                 snapshot = (await env.step(scene.actions[begin:end])).snapshot
-            found.append(_Seen(number, moment, snapshot))
+            found.append(_Seen(number, moment, snapshot, None if scene.keypoints is None else scene.keypoints[moment]))
     return found
 
 
-def _write(options: RenderOptions, embodiment: Embodiment, shard: range, seen: list[_Seen]) -> int:
+def _about(suite: Suite, snapshot: Snapshot, task: Instruction) -> Instruction:
+    """A task with what it is about, where the suite's expert understands it."""
+    if suite.name not in registered_experts():
+        return task
+    expert: ScriptedExpert[Any] = resolve_name(find_expert(suite.name).place)()
+    seen = Observation(images={}, state=snapshot.state, instruction=task.text)
+    known = expert.keypoints(Request(0, "", 0, 0, seen, suite.embodiment, 1, snapshot.privileged))
+    return task if known is None else replace(task, keypoints=known.numbers())
+
+
+def _write(options: RenderOptions, suite: Suite, shard: range, seen: list[_Seen]) -> int:
     """Write a shard; its bytes."""
+    embodiment = suite.embodiment
     pictures = options.to / "pictures" / _name(shard)
     pictures.mkdir(parents=True, exist_ok=True)
     lines: dict[Family, list[str]] = {}
@@ -299,12 +317,14 @@ def _write(options: RenderOptions, embodiment: Embodiment, shard: range, seen: l
             for question in found:
                 add(_record(f"{name}/{view}/{question.kind}", paths[view], view, question), question.kind)
         first = 2 + len(views)
-        tasks = [instruction(views, rng(first + turn)) for turn in range(options.instructions)]
+        drawn = [instruction(views, rng(first + turn)) for turn in range(options.instructions)]
+        tasks = [None if task is None else _about(suite, each.snapshot, task) for task in drawn]
         if tasks:
-            tasks.append(own_task(views, each.snapshot.instruction, rng(first + len(tasks))))
+            tasks.append(own_task(views, each.snapshot.instruction, rng(first + len(tasks)), each.keypoints))
+        pose = hand_pose(each.snapshot.state, embodiment.state_layout)
         for turn, task in enumerate(tasks):
             if task is not None:
-                add(_instruction_record(f"{name}/instruction/{turn}", paths, task, embodiment), "instruction")
+                add(_instruction_record(f"{name}/instruction/{turn}", paths, task, embodiment, pose), "instruction")
     for family, its in lines.items():
         (options.to / family).mkdir(exist_ok=True)
         size += _replace(options.to / family / f"{_name(shard)}.jsonl", "".join(f"{line}\n" for line in its).encode())
@@ -326,7 +346,9 @@ def _record(name: str, path: str, view: str, question: Question) -> dict[str, An
     return record | ({"facts": question.facts} if question.facts else {})
 
 
-def _instruction_record(name: str, paths: Mapping[str, str], task: Instruction, embodiment: Embodiment) -> dict[str, Any]:
+def _instruction_record(
+    name: str, paths: Mapping[str, str], task: Instruction, embodiment: Embodiment, pose: np.ndarray
+) -> dict[str, Any]:
     shown = [
         {
             "type": "image",
@@ -340,6 +362,7 @@ def _instruction_record(name: str, paths: Mapping[str, str], task: Instruction, 
         for view, path in paths.items()
     ]
     prompt = embodiment_prompt(embodiment, task.text, STEPS)
+    ends = end_numbers(task.keypoints, pose)
     return {
         "id": name,
         "kind": "instruction",
@@ -347,6 +370,7 @@ def _instruction_record(name: str, paths: Mapping[str, str], task: Instruction, 
             {"role": "user", "content": [{"type": "text", "text": prompt}, *shown]},
             {"role": "assistant", "content": task.answer},
         ],
+        "ends": [None if np.isnan(number) else round(float(number), 4) for number in ends],
     }
 
 

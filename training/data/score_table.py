@@ -1,13 +1,11 @@
-"""Scores as a table by kind of question, with intervals, and as a page of answers with their pictures."""
+"""Scores as a table by kind of question, with intervals."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from statistics import fmean
-from typing import Any
 
 import numpy as np
 from rich.box import SIMPLE_HEAD
@@ -15,16 +13,11 @@ from rich.table import Table
 from rich.text import Text
 
 from ...harness.screen import Screen
-from ...policies.qwen_vla.conversation import Picture
 from ...results.bootstrap import resampled_interval
 from ...results.statistics import wilson_interval
 from .boxes import boxes_in
-from .inspection import picture_text
-from .score_questions import Answer, Posed, by_measure
+from .score_questions import Answer, by_measure
 from .scoring import normalised
-
-#: Height of a picture on the page, in pixels.
-_HEIGHT = 320
 
 
 @dataclass(frozen=True)
@@ -89,41 +82,6 @@ def show(measured: Sequence[Measured], screen: Screen) -> None:
     screen.print_table(whole, blocks)
 
 
-def write_page(
-    measured: Sequence[Measured], answers: Sequence[Answer], questions: Sequence[Posed], file: Path, examples: int
-) -> None:
-    """One HTML file that needs nothing else: the table, and for each kind some right and some wrong answers with their pictures.
-
-    Args:
-        measured: The table.
-        answers: The answers.
-        questions: Their questions, in the same order.
-        file: The page.
-        examples: Most answers of a kind, half of them right where there are enough; an answer without ``right`` counts as wrong where
-            a measure of it is below 1.
-
-    Raises:
-        DataError: A picture does not read.
-    """
-    from jinja2 import Environment, PackageLoader, select_autoescape
-
-    environment = Environment(loader=PackageLoader("vlarig.training.data", "html"), autoescape=select_autoescape())
-    pairs = list(zip(answers, questions, strict=True))
-    kinds = []
-    for kind in dict.fromkeys(each.kind for each in measured):
-        own = [pair for pair in pairs if pair[0].kind == kind]
-        right, wrong = [[pair for pair in own if _is_right(pair[0]) == wanted] for wanted in (True, False)]
-        half = min(len(right), max(examples // 2, examples - len(wrong)))
-        chosen = _spread(right, half) + _spread(wrong, examples - half)
-        kinds.append({"name": kind, "examples": [_example(*pair) for pair in chosen]})
-    first = answers[0]
-    html = environment.get_template("scores.html").render(
-        model=first.model, blind=first.blind, columns=_COLUMNS, rows=list(map(_cells, measured)), kinds=kinds
-    )
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(html, encoding="utf-8")
-
-
 _COLUMNS = ("kind", "measure", "n", "mean", "95 % interval", "constant")
 
 
@@ -131,36 +89,3 @@ def _cells(each: Measured) -> tuple[str, ...]:
     interval = "" if each.interval is None else f"{100 * each.interval[0]:.1f} to {100 * each.interval[1]:.1f}"
     constant = "" if each.constant is None else f"{100 * each.constant:.1f}"
     return each.kind, each.measure, str(each.n), f"{100 * each.mean:.1f}", interval, constant
-
-
-def _is_right(answer: Answer) -> bool:
-    return bool(answer.measures.get("right", min(answer.measures.values()) == 1))
-
-
-def _spread(some: list[Any], count: int) -> list[Any]:
-    """Up to so many, evenly over all."""
-    return [some[int(place)] for place in np.linspace(0, len(some) - 1, min(count, len(some)))] if some else []
-
-
-def _example(answer: Answer, posed: Posed) -> dict[str, Any]:
-    seen = posed.dataset[posed.index].conversation.seen()
-    images = [item.image if isinstance(item, Picture) else item.frames[0] for item in seen]
-    boxes = [(side, each.box, each.label) for side in ("expected", "given") for each in boxes_in(getattr(answer, _SIDES[side]))]
-    return {
-        "right": _is_right(answer),
-        "question": answer.question,
-        "expected": answer.expected,
-        "given": answer.answer,
-        "measures": ", ".join(f"{name} {value:.2f}" for name, value in answer.measures.items()),
-        "pictures": [picture_text(image, _HEIGHT) for image in images],
-        "boxes": [
-            {"side": side, "x": box[0], "y": box[1], "width": box[2] - box[0], "height": box[3] - box[1], "label": label}
-            for side, box, label in boxes
-            if box[2] >= box[0] and box[3] >= box[1]
-        ],
-        "name": answer.name,
-    }
-
-
-#: What a box on the page is of, to the field of the answer that it is in.
-_SIDES = {"expected": "expected", "given": "answer"}

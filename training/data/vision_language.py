@@ -10,8 +10,9 @@ A line is a JSON object of one of two layouts. Ours is that of chat templates::
         {"role": "assistant", "content": "A car turns left."}]}
 
 * ``content`` is text, or a list of parts. ``frame`` and ``view`` are the tags of multi-frame and surround-view samples.
-* ``marks`` of an image are words for places of it, in thousandths: ``{"word": "object", "point_2d": [412, 230]}``, see
-  :class:`~vlarig.policies.qwen_vla.conversation.Mark`.
+* ``marks`` of an image are names for places of it, in thousandths: ``{"name": "red cube", "point_2d": [412, 230]}``, see
+  :class:`~vlarig.policies.qwen_vla.conversation.Mark`. ``ends`` beside ``messages`` are numbers, or null where one is not known, see
+  :func:`~vlarig.policies.qwen_vla.ends.end_numbers`.
 * ``path`` of a video is a file, or a list of pictures. ``fps`` is the rate at which a file is read and a list was taken; ``begin`` and
   ``end`` cut a file, in seconds; ``seconds`` are a list's own times.
 * ``image`` and ``video`` are read as ``path`` too, as Qwen's processors name it (QwenLM/Qwen3-VL qwen-vl-finetune/qwenvl/data/
@@ -33,18 +34,17 @@ Paths are relative to the folder of the file with the line. Boxes in answers are
 from __future__ import annotations
 
 import json
+import math
 import re
-from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-from ...envs.embodiments import Embodiment
 from ...policies.api import PolicyError
 from ...policies.qwen_vla.conversation import Conversation, Mark, Picture, Turn, Video
-from ...policies.qwen_vla.normalization import DatasetStatistics
 from ..samples import LanguageSample
 from .boxes import SCALE, check_boxes, pixels_to_thousandths
-from .cleaning import CleaningReport
+from .dataset import NothingActs
 from .errors import DataError
 from .families import FAMILIES, Family
 from .lines import Lines
@@ -64,7 +64,7 @@ MAX_FRAMES = 32
 ABOUT_TOKENS = {"image": 300, "video": 1800}
 
 
-class VisionLanguageDataset:
+class VisionLanguageDataset(NothingActs):
     """Conversations of a JSONL file, or of all ``*.jsonl`` of a folder in the order of their names.
 
     Args:
@@ -75,19 +75,9 @@ class VisionLanguageDataset:
         fps: Frames a second of a video that a line gives no rate for.
         max_frames: Most frames of a video.
 
-    Attributes:
-        embodiments: None.
-        statistics: None.
-        hours: ``None``.
-        cleaning: ``None``.
-
     Raises:
         DataError: There is no such file, there is no line, or the family is none.
     """
-
-    embodiments: tuple[Embodiment, ...] = ()
-    hours: float | None = None
-    cleaning: CleaningReport | None = None
 
     def __init__(
         self,
@@ -116,16 +106,6 @@ class VisionLanguageDataset:
         if not len(self._lines):
             raise DataError(f"{path} holds no line; give a JSONL file, or a folder of some, with a conversation a line")
         self._boxes, self._fps, self._max_frames = boxes, fps, max_frames
-
-    @property
-    def statistics(self) -> Mapping[str, DatasetStatistics]:
-        """None: nothing acts."""
-        return {}
-
-    @property
-    def tasks(self) -> Mapping[str, Sequence[int]]:
-        """All of it is one task."""
-        return {self.name: range(len(self))}
 
     def __len__(self) -> int:
         return len(self._lines)
@@ -173,8 +153,8 @@ class VisionLanguageDataset:
 
     def _conversation(self, record: dict[str, Any], folder: Path) -> Conversation:
         turns = [self._turn(role, parts, folder) for role, parts in turns_of(record)]
-        conversation = Conversation(tuple(turns))
-        return Conversation(tuple(self._with_boxes(turn, conversation.seen()) for turn in turns))
+        conversation = Conversation(tuple(turns), _ends(record.get("ends")))
+        return replace(conversation, turns=tuple(self._with_boxes(turn, conversation.seen()) for turn in turns))
 
     def _turn(self, role: str, parts: list[Any], folder: Path) -> Turn:
         content = [part if isinstance(part, str) else self._seen(part, folder) for part in parts]
@@ -269,6 +249,14 @@ def _mark(given: Any) -> Mark:
     raise ValueError(
         f"an image has the mark {given!r:.80}; expected a name, and a point_2d of two numbers in thousandths, and a role or none"
     )
+
+
+def _ends(given: Any) -> tuple[float, ...] | None:
+    if given is None:
+        return None
+    if not isinstance(given, list) or not all(each is None or isinstance(each, (int, float)) for each in given):
+        raise ValueError(f"it has the ends {given!r:.80}; expected a list of numbers or null")
+    return tuple(math.nan if each is None else float(each) for each in given)
 
 
 def _is_role(rest: dict[str, Any]) -> bool:

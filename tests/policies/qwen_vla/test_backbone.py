@@ -335,6 +335,6 @@ def test_missing_weights_are_refused(tmp_path, backbone):
 
 def test_a_backbone_has_the_configured_layers():
     with torch.device("meta"):
-        made = make_backbone(PRESETS["small"]().backbone)
+        made = make_backbone(PRESETS["small"]())
     kinds = ["linear" if hasattr(layer, "linear_attn") else "full" for layer in made.model.language_model.layers]
     assert kinds == ["linear", "full", "linear", "full"]

@@ -46,7 +46,8 @@ def test_presets_take_the_tokenizer_s_numbers():
 
 def test_image_tokens():
     assert PRESETS["4b"]().image_tokens() == 49
-    assert PRESETS["small"]().image_tokens() == 16
+    assert PRESETS["small"]().image_tokens() == 12  # of 64
+    assert PRESETS["small"]().tokens_of(3, 2) == 6
     assert PRESETS["tiny"]().image_tokens() == 4
 
 
@@ -85,7 +86,9 @@ def without(data, *path):
         (lambda data: data.update(image_size=[64, 60]), "multiples of 32 pixels"),
         (lambda data: data["expert"].update(heads=3), "expected a multiple of expert.heads"),
         (lambda data: data["expert"].update(heads=16), "more than a head of the expert has"),
-        (lambda data: data["expert"].update(prompt_condition=True), "expert.prompt_condition is True, expected 0 to 4 tokens"),
+        (lambda data: data["expert"].update(context="words"), "expert.context is 'words', expected one of prompt, ends"),
+        (lambda data: data.update(stem="none"), "stem is 'none', expected one of patch, conv"),
+        (lambda data: data.update(kept_tokens=-1), "kept_tokens is -1"),
     ],
 )
 def test_a_configuration_that_cannot_be_is_refused_in_one_sentence(change, sentence):
@@ -97,5 +100,5 @@ def test_a_configuration_that_cannot_be_is_refused_in_one_sentence(change, sente
 
 
 def test_expert_defaults_are_the_paper_s():
-    assert dataclasses.astuple(ExpertConfig()) == (1536, 16, 12, 10_240, 256, False)
+    assert dataclasses.astuple(ExpertConfig()) == (1536, 16, 12, 10_240, 256, "prompt")
     assert ExpertConfig().head_width == 128

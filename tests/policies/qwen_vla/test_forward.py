@@ -12,12 +12,13 @@ from demonstrations import Mixed
 
 from vlarig.policies.qwen_vla.checkpoint import load
 from vlarig.policies.qwen_vla.flow import SigmoidNormal, interpolate, sample_losses, target_velocity
+from vlarig.policies.qwen_vla.inputs import InputBuilder
 from vlarig.policies.qwen_vla.model import Chunks, Losses, QwenVla
 from vlarig.training.batches import Collator, MicroBatch
 
 STREAM = Mixed()
 BUNDLE = load("tiny")
-COLLATOR = Collator(BUNDLE.description.config, BUNDLE.tokenizer, STREAM.statistics, SigmoidNormal(), seed=0)
+COLLATOR = Collator(InputBuilder(BUNDLE.description.config, BUNDLE.tokenizer), STREAM.statistics, SigmoidNormal(), seed=0)
 
 
 @pytest.fixture
@@ -144,7 +145,7 @@ def test_noise_and_time_follow_from_position_and_seed_alone() -> None:
     np.testing.assert_array_equal(together.noise[1, :steps], alone.noise[0, :steps])
     assert together.time[1] == alone.time[0]
     other = dataclasses.replace(alone)
-    reseeded = Collator(BUNDLE.description.config, BUNDLE.tokenizer, STREAM.statistics, SigmoidNormal(), seed=1)(
+    reseeded = Collator(InputBuilder(BUNDLE.description.config, BUNDLE.tokenizer), STREAM.statistics, SigmoidNormal(), seed=1)(
         [(1, STREAM[1])]
     )
     assert reseeded.batch.chunks is not None
@@ -152,9 +153,9 @@ def test_noise_and_time_follow_from_position_and_seed_alone() -> None:
 
 
 def test_several_draws_of_a_chunk_share_its_prompt(model: QwenVla) -> None:
-    thrice = Collator(BUNDLE.description.config, BUNDLE.tokenizer, STREAM.statistics, SigmoidNormal(), seed=0, draws=3)(
-        [(position, STREAM[position]) for position in (0, 5, 1)]
-    )
+    thrice = Collator(
+        InputBuilder(BUNDLE.description.config, BUNDLE.tokenizer), STREAM.statistics, SigmoidNormal(), seed=0, draws=3
+    )([(position, STREAM[position]) for position in (0, 5, 1)])
     once, many = batch(0, 5, 1), thrice.batch.chunks
     assert once.batch.chunks is not None
     assert many is not None

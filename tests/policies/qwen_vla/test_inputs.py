@@ -57,11 +57,15 @@ SAMPLES = [
 ]
 
 
+def text_of(sample: Prompted) -> str:
+    """The whole sequence of a sample in words."""
+    return chat_text(sample.text, [(tag, CONFIG.image_tokens()) for tag, _ in sample.views])
+
+
 def test_a_sequence_is_the_text_with_the_pictures_in_it() -> None:
     for sample in SAMPLES:
         tags = [tag for tag, _ in sample.views]
-        whole = chat_text(sample.text, [(tag, CONFIG.image_tokens()) for tag in tags])
-        assert BUILDER.text(sample) == whole
+        whole = text_of(sample)
         assert BUILDER.ids(sample.text, tags) == encode(SMALL, whole)
         assert whole.count(IMAGE_PAD) == CONFIG.image_tokens() * len(tags)
 
@@ -75,7 +79,7 @@ def test_views_follow_the_embodiments_order_and_histories_run_forward() -> None:
 def test_a_batch_is_padded_on_the_right_and_its_pictures_stand_in_order() -> None:
     batch = BUILDER.build(SAMPLES)
     lengths = batch.valid.sum(dim=1).tolist()
-    assert lengths == [len(encode(SMALL, BUILDER.text(sample))) for sample in SAMPLES]
+    assert lengths == [len(encode(SMALL, text_of(sample))) for sample in SAMPLES]
     assert batch.input_ids.shape == batch.valid.shape == (3, max(lengths)) == batch.positions.shape[1:]
     for step, length in enumerate(lengths):
         assert batch.valid[step, :length].all()

@@ -18,6 +18,8 @@ from vlarig.harness.replicas import Replica, replicated_policy
 from vlarig.policies.api import Request, policy_seed
 from vlarig.policies.batching import Batcher, Batching
 from vlarig.policies.pool import PolicyPool
+from vlarig.policies.qwen_vla.config import PRESETS
+from vlarig.policies.qwen_vla.model import build, parameter_counts
 from vlarig.policies.qwen_vla.policy import QwenVlaPolicy
 
 EPISODES, CHUNKS = 6, 2
@@ -92,7 +94,7 @@ def test_strict_answers_are_equal_to_the_bit(
 
 
 def test_weights_are_in_memory_once(policy: PolicyPool[Replica]) -> None:
-    weights = 4 * 4_886_105  # bytes
+    weights = 4 * parameter_counts(build(PRESETS["small"](), device="meta"))["total"]  # bytes
     for replica in policy.members:
         policy.revive(replica)  # one that was killed last
         replica.act([request(0, 0, 0)])  # reads them all

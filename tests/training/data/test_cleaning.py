@@ -13,11 +13,11 @@ from rich.console import Console
 from vlarig.envs.embodiments import Channel, Embodiment
 from vlarig.envs.libero.robot import LIBERO_PANDA
 from vlarig.envs.simpler.robot import WIDOWX_BRIDGE
-from vlarig.policies.qwen_vla.egocentric import axis_angle, rotation_matrix
 from vlarig.policies.qwen_vla.embodiments import FRANKA_JOINT, REAL_HUMAN
+from vlarig.policies.qwen_vla.rotations import axis_angle, euler_matrix, rotation_matrix
 from vlarig.training.data.cleaning import CleaningReport, Drop, EpisodeArrays, Thresholds, clean, length_bounds
 from vlarig.training.data.errors import DataError
-from vlarig.training.data.pseudo_actions import euler_angles, euler_matrix, pseudo_actions
+from vlarig.training.data.pseudo_actions import euler_angles, pseudo_actions
 
 #: What a data set of robots that look along +x means by its words.
 DIRECTIONS = {

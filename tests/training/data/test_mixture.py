@@ -20,6 +20,7 @@ from vlarig.envs.simpler.robot import WIDOWX_BRIDGE
 from vlarig.policies.qwen_vla.checkpoint import load
 from vlarig.policies.qwen_vla.conversation import Conversation, Turn
 from vlarig.policies.qwen_vla.flow import SigmoidNormal
+from vlarig.policies.qwen_vla.inputs import InputBuilder
 from vlarig.policies.qwen_vla.normalization import DatasetStatistics, Statistics, statistics_of
 from vlarig.training.batches import Collator, MicroBatch, micro_batches
 from vlarig.training.data.errors import DataError
@@ -188,7 +189,7 @@ def test_a_file_that_cannot_be_is_one_sentence(tmp_path: Path, text: str, senten
 def batches(workers: int, rank: int = 0, world: int = 1, first: int = 0, stream: Stream | None = None) -> Iterator[MicroBatch]:
     config = configuration("steps=16", "batch_size=64", "micro_batch_size=16", f"data.workers={workers}")
     stream, bundle = stream or mix(three(), seed=2), load("tiny")
-    collator = Collator(bundle.description.config, bundle.tokenizer, stream.statistics, SigmoidNormal(), seed=0)
+    collator = Collator(InputBuilder(bundle.description.config, bundle.tokenizer), stream.statistics, SigmoidNormal(), seed=0)
     return micro_batches(config, stream, collator, rank, world, first)
 
 

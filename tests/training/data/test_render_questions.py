@@ -84,7 +84,7 @@ def test_what_an_instruction_moves_is_marked_where_the_picture_shows_it(tabletop
     done = render_questions(made)
     assert set(done.questions) == {"instruction"}
     (grounding,) = open_questions(made.to)
-    hits, misses = [], []
+    hits, misses, understood = [], [], 0
     for index in range(len(grounding)):
         prompt, *seen = grounding[index].conversation.turns[0].content
         assert isinstance(prompt, str)
@@ -101,6 +101,15 @@ def test_what_an_instruction_moves_is_marked_where_the_picture_shows_it(tabletop
                 is_red = bool(reds(picture.image)[int(mark.y * 128), int(mark.x * 128)])
                 hits += [is_red] if mark.name.startswith("red") else []
                 misses += [is_red] if mark.name.startswith(("blue", "green", "yellow")) else []
+        ends = np.array(grounding[index].conversation.ends)
+        assert np.isfinite(ends[:5]).all() and np.isfinite(ends[9:12]).all(), "what is moved is known in both frames"
+        if np.isfinite(ends[:9]).all():  # the expert understands the words
+            beside = {"left": -0.85, "right": 0.85}.get(
+                next((side for side in ("left", "right") if f" {side} " in task), ""), 0.0
+            )
+            np.testing.assert_allclose(ends[6:8] - ends[3:5], [0, beside], atol=1e-3)  # in dm
+            understood += 1
+    assert understood > 10
     assert len(hits) > 20
     assert np.mean(hits) > 0.9  # the middle of a box is seldom beside the thing
     assert np.mean(misses) < 0.05  # or behind another
@@ -140,6 +149,7 @@ def test_demonstrations_are_looked_at_on_their_way(recording: Path, tmp_path: Pa
         prompt, picture, *_ = sample.conversation.turns[0].content
         assert isinstance(prompt, str) and isinstance(picture, Picture)
         own = [text for text in texts if f"task: {text}." in prompt]
+        assert not own or np.isfinite(sample.conversation.ends).all()  # by the recording's keypoints
         for mark in picture.marks:
             if own and mark.role == "object":
                 assert f" {mark.name} " in own[0]

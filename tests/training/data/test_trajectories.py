@@ -12,6 +12,7 @@ from lerobot_pictures import LENGTHS, TASKS, numbers, shown
 
 from vlarig.policies.qwen_vla.checkpoint import load
 from vlarig.policies.qwen_vla.flow import SigmoidNormal
+from vlarig.policies.qwen_vla.inputs import InputBuilder
 from vlarig.training.batches import Collator
 from vlarig.training.data.dataset import Dataset
 from vlarig.training.data.lerobot import open_lerobot
@@ -59,7 +60,7 @@ def test_a_mixture_of_t2a_predicts_whole_trajectories_without_pictures(recorded:
     mixture = read_mixture(file)
     bundle = load("tiny")
     collator = Collator(
-        bundle.description.config, bundle.tokenizer, mixture.statistics, SigmoidNormal(), seed=0, pictures=False
+        InputBuilder(bundle.description.config, bundle.tokenizer), mixture.statistics, SigmoidNormal(), seed=0, pictures=False
     )
     batch = collator([(position, mixture[position]) for position in range(6)]).batch
     assert batch.chunks is not None

@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 
 from vlarig.policies.qwen_vla.config import PRESETS
-from vlarig.policies.qwen_vla.conversation import NO_REASONING, Limits, Mark, Picture, Video
+from vlarig.policies.qwen_vla.conversation import Limits, Mark, Picture, Video
 from vlarig.policies.qwen_vla.inputs import InputBuilder
-from vlarig.policies.qwen_vla.tokenizer import encode, small_tokenizer, token_ids
+from vlarig.policies.qwen_vla.tokenizer import small_tokenizer, token_ids
 from vlarig.training.data.errors import DataError
 from vlarig.training.data.vision_language import VisionLanguageDataset
 
@@ -98,37 +98,39 @@ def test_marks_are_learned_at_the_tokens_of_their_places(folder: Path) -> None:
     config = PRESETS["tiny"](tokens=token_ids(tokenizer))
     builder = InputBuilder(config, tokenizer, Limits(min_pixels=96 * 128, max_pixels=96 * 160))
     inputs = builder.build([sample])
-    assert inputs.marked is not None
+    marks = inputs.marks
+    assert marks is not None
     rows, columns = (inputs.image_grid_thw[0, 1:] // 2).tolist()  # type: ignore[index]
-    pictures = (inputs.input_ids[0] == config.backbone["image_token_id"]).nonzero()[:, 0].tolist()
-    assert len(pictures) == 2 * rows * columns
     low, middle = int(0.51 * rows) * columns + columns - 1, columns // 2
-    aside, right = (-0.49 * columns, -0.49 * rows), (0.49 * columns, 0.01 * rows)
-    second_low = pictures[rows * columns + low]
+    second = rows * columns
     said = [
-        *((pictures[0], word, 0.5, False) for word in (" red", " cube")),
-        (pictures[0], " object", 1.0, True),
-        *((pictures[low], " blue", 1.0, by_language) for by_language in (False, True)),
-        (pictures[0], " green", 1.0, False),
-        *((second_low, " blue", 1.0, by_language) for by_language in (False, True)),
-        *((pictures[rows * columns + middle], " nothing", 1.0, by_language) for by_language in (False, True)),
+        *((0, word, 0.5, False) for word in (" red", " cube")),
+        (0, " object", 1.0, True),
+        *((low, " blue", 1.0, by_language) for by_language in (False, True)),
+        (0, " green", 1.0, False),
+        *((second + low, " blue", 1.0, by_language) for by_language in (False, True)),
+        *((second + middle, " nothing", 1.0, by_language) for by_language in (False, True)),
     ]
-    places, words, shares, by_language = zip(*said, strict=True)
-    marked = inputs.marked.words
-    assert (marked.places.tolist(), marked.by_language.tolist()) == (list(places), list(by_language))
-    assert [tokenizer.decode([token]) for token in marked.words.tolist()] == list(words)
-    np.testing.assert_allclose(marked.shares, shares)
-    end = inputs.input_ids[0].tolist().index(encode(tokenizer, NO_REASONING)[0]) - 1
-    held = [
-        *((pictures[0], *aside, by_language) for by_language in (False, True)),
-        (end, *aside, True),
-        *((place, *right, by_language) for place in (pictures[low], second_low) for by_language in (False, True)),
-    ]
-    places, *middles, by_language = zip(*held, strict=True)
-    marked = inputs.marked.middles
-    assert (marked.places.tolist(), marked.by_language.tolist()) == (list(places), list(by_language))
-    assert marked.numbers.tolist() == [0] * len(held)
-    np.testing.assert_allclose(marked.middles.T, middles, atol=1e-6)
+    tokens, words, shares, by_language = zip(*said, strict=True)
+    assert (marks.tokens.tolist(), marks.by_language.tolist()) == (list(tokens), list(by_language))
+    assert [tokenizer.decode([token]) for token in marks.words.tolist()] == list(words)
+    np.testing.assert_allclose(marks.shares, shares)
+    aside, right, up = (-0.49 * columns, -0.49 * rows), (0.49 * columns, 0.01 * rows), (0.0, -0.49 * rows)
+    assert marks.places.tolist() == [0, low, second + low, second + middle]
+    np.testing.assert_allclose(marks.middles, [aside, right, right, up], atol=1e-6)
+    assert marks.things.tolist() == [True, True, True, False]
+
+
+def test_what_a_prompts_end_is_to_hold_is_read_and_checked(folder: Path) -> None:
+    line = asked({"type": "image", "path": "0.png"})
+    held = [0.5, None, *[1.0] * 21]
+    dataset = VisionLanguageDataset(write(folder, line | {"ends": held}, line | {"ends": [1.0]}, line | {"ends": "none"}))
+    found = dataset[0].conversation.ends
+    assert found is not None
+    np.testing.assert_array_equal(found, [np.nan if each is None else each for each in held])
+    for index, sentence in ((1, "has 1 numbers of its prompt's end; expected 23"), (2, "expected a list of numbers or null")):
+        with pytest.raises(DataError, match=sentence):
+            dataset[index]
 
 
 def test_llavas_layout_reads_as_the_same_conversation(folder: Path) -> None:

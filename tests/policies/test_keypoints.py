@@ -1,0 +1,50 @@
+"""What an expert says that the words of a made-up task are about, in a scene with things of its own."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from vlarig.envs.api import Observation
+from vlarig.envs.tabletop.robot import TABLETOP_PANDA
+from vlarig.policies.api import Request
+from vlarig.policies.experts.tabletop import TabletopExpert
+
+UPRIGHT = [1.0, 0.0, 0.0, 0.0]
+SCENE = {
+    "object/red cube 0": np.array([0.1, -0.1, 0.82, *UPRIGHT]),
+    "object/blue cylinder 1": np.array([-0.1, 0.2, 0.83, *UPRIGHT]),
+    "object/green cube 2": np.array([0.0, 0.0, 0.82, *UPRIGHT]),
+    "object/green cube 3": np.array([0.1, 0.1, 0.82, *UPRIGHT]),
+    "tray/black tray": np.array([-0.2, 0.0, 0.8]),
+}
+
+
+def about(text: str) -> np.ndarray | None:
+    seen = Observation(images={}, state=np.zeros(8, np.float32), instruction=text)
+    found = TabletopExpert().keypoints(Request(0, "", 0, 0, seen, TABLETOP_PANDA, 1, SCENE))
+    return None if found is None else found.numbers()
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        ("place the red cube to the left of the blue cylinder", (-0.1, 0.115)),
+        ("place the red cube to the right of the blue cylinder", (-0.1, 0.285)),
+        ("put the red cube on the blue cylinder", (-0.1, 0.2)),
+        ("put the red cube into the black tray", (-0.2, 0.0)),
+    ],
+)
+def test_what_is_moved_and_where_to_follow_from_the_words(text: str, place: tuple[float, float]) -> None:
+    numbers = about(text)
+    assert numbers is not None
+    np.testing.assert_allclose(numbers[:3], SCENE["object/red cube 0"][:3], atol=1e-6)
+    np.testing.assert_allclose(numbers[6:8], place, atol=1e-6)
+    assert numbers[11] == 0
+
+
+@pytest.mark.parametrize(
+    "text", ["move it somewhere", "put the red cube next to the blue cylinder", "put the green cube in the black tray"]
+)
+def test_nothing_is_said_of_words_that_are_not_understood_or_fit_two_things(text: str) -> None:
+    assert about(text) is None
