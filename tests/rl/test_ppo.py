@@ -228,7 +228,7 @@ def rising(run: Path, *overrides: str) -> list[float]:
 
 
 def test_envs_are_allotted_again_by_the_success_of_rollouts(home: None) -> None:
-    again = ["rollout.envs=8", "rollout.reallot_every=2", "iterations=5", "rollout.epochs=4"]
+    again = ["seed=2", "rollout.envs=8", "rollout.reallot_every=2", "iterations=5", "rollout.epochs=4"]
     whole = tuned(Path("whole"), *again)
     assert whole.notes[0] == "envs of seen: reach_red 4, reach_blue 4"
     assert len(whole.notes) > 1  # reach_blue succeeds more often
