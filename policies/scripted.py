@@ -12,6 +12,7 @@ import numpy as np
 from ..envs.api import Needs
 from ..envs.embodiments import Channel, Embodiment
 from ..envs.faults import describe, traceback_of
+from ..envs.keypoints import Keypoints
 from .api import Policy, PolicyError, Reply, Request
 from .experts.motion import ScriptedExpert
 from .registry import find_expert
@@ -137,6 +138,14 @@ class ExpertPolicy(Policy):
     def act(self, requests: Sequence[Request]) -> list[Reply]:
         """One step for each request."""
         return [self._reply(request) for request in requests]
+
+    def keypoints(self, request: Request) -> Keypoints | None:
+        """What a request's words are about, whoever chose them, see :meth:`~.experts.motion.ScriptedExpert.keypoints`.
+
+        Raises:
+            VlarigError: As :meth:`check`, of the suite in the request's key.
+        """
+        return self._expert(request.key.partition("/")[0]).keypoints(request)
 
     def _reply(self, request: Request) -> Reply:
         reply = self._expert(request.key.partition("/")[0]).reply(request)

@@ -109,8 +109,7 @@ class _Sequence:
         learned: What is learned: a place, and the token that the state there is to say.
         pictures: ``uint8[1, h, w, 3]`` of each still, ``uint8[frames, h, w, 3]`` of each temporal patch of a video.
         last: Place of its prompt's last token.
-        tokens: How many the vision tower gives for its pictures.
-        marked: What these have to say.
+        marked: What the vision tower's tokens of its pictures have to say.
         ends: What the prompt's end has to hold.
     """
 
@@ -118,7 +117,6 @@ class _Sequence:
     learned: list[tuple[int, int]]
     pictures: list[np.ndarray]
     last: int
-    tokens: int
     marked: list[_Word | _Middle] = field(default_factory=list)
     ends: np.ndarray | tuple[float, ...] | None = None
 
@@ -213,7 +211,8 @@ class InputBuilder:
             labelled = torch.tensor([place for place, _ in learned])
             targets = torch.tensor([word for _, word in learned])
         last = torch.tensor([each.last for each in sequences])
-        marks, ends = _together(sequences), _ends(sequences)
+        seen = [sum(each.shape[1] * each.shape[2] for each in one.pictures) // (patch * merge) ** 2 for one in sequences]
+        marks, ends = _together(sequences, seen), _ends(sequences)
         inputs = BackboneInputs(input_ids, valid, positions, pixels, grids, labelled, targets, marks, last, ends)
         return inputs.to(device)
 
@@ -221,9 +220,7 @@ class InputBuilder:
         config = self.config
         pictures = [fit_image(image, *config.image_size, config.image_fit)[None] for _, image in sample.views]
         ids = self.ids(sample.text, [tag for tag, _ in sample.views])
-        unit = config.vision["patch_size"] * config.vision["spatial_merge_size"]
-        tokens = len(pictures) * math.prod(side // unit for side in config.image_size)
-        return _Sequence(ids, [], pictures, len(ids) - 1, tokens, ends=sample.ends)
+        return _Sequence(ids, [], pictures, len(ids) - 1, ends=sample.ends)
 
     def _conversed(self, sample: Conversation, answered: bool = True, by_language: bool = True) -> _Sequence:
         """The sequence of a conversation, with its last answer or up to where that begins, and its marks, see :meth:`build`."""
@@ -246,15 +243,11 @@ class InputBuilder:
                 f"a conversation has {len(ids)} tokens, {ids.count(self._tokens.image_pad)} of them for pictures and "
                 f"{ids.count(self._tokens.video_pad)} for videos; the limit is {self._limits.max_tokens}, see Limits"
             )
-        counts = [len(pictures) for pictures in seen]
-        found = self._marked(sample.seen(), grids, counts)
-        marked = [each for each in found if by_language or isinstance(each, _Middle) or not each.by_language]
-        given = sum(rows * columns * count for (rows, columns), count in zip(grids, counts, strict=True))
-        pictures = [picture for pictures in seen for picture in pictures]
-        return _Sequence(ids, learned, pictures, end, given, marked, sample.ends)
+        marked = list(self._marked(sample.seen(), grids, [len(pictures) for pictures in seen], by_language))
+        return _Sequence(ids, learned, [picture for pictures in seen for picture in pictures], end, marked, sample.ends)
 
     def _marked(
-        self, seen: Sequence[Picture | Video], grids: Sequence[tuple[int, int]], counts: Sequence[int]
+        self, seen: Sequence[Picture | Video], grids: Sequence[tuple[int, int]], counts: Sequence[int], by_language: bool
     ) -> Iterator[_Word | _Middle]:
         """What the pictures' marks teach.
 
@@ -262,6 +255,7 @@ class InputBuilder:
             seen: What is shown.
             grids: Rows and columns of tokens of a picture or of a temporal patch.
             counts: Temporal patches; 1 of a picture.
+            by_language: Whether the language model's states learn them, too.
         """
         begin = 0
         for item, (rows, columns), count in zip(seen, grids, counts, strict=True):
@@ -270,7 +264,7 @@ class InputBuilder:
                 token = begin + int(mark.y * rows) * columns + int(mark.x * columns)
                 yield from self._words(mark.name, token, by_language=False)
                 if token not in known:  # a token has one role and one middle
-                    yield from self._words(mark.role or mark.name, token, by_language=True)
+                    yield from self._words(mark.role or mark.name, token, by_language=True) if by_language else ()
                     yield _Middle(token, ((mark.x - 0.5) * columns, (mark.y - 0.5) * rows), mark.name != NOTHING)
                 known.add(token)
             begin += rows * columns * count
@@ -315,9 +309,9 @@ def _check_fits(config: ModelConfig, tokens: TokenIds, rows: int) -> None:
         )
 
 
-def _together(sequences: Sequence[_Sequence]) -> Marks | None:
-    """The marks of a batch."""
-    begins = itertools.accumulate((each.tokens for each in sequences), initial=0)
+def _together(sequences: Sequence[_Sequence], seen: Sequence[int]) -> Marks | None:
+    """The marks of a batch; ``seen`` is how many tokens the vision tower gives for the pictures of each sequence."""
+    begins = itertools.accumulate(seen, initial=0)
     found = [
         each._replace(token=begin + each.token) for begin, one in zip(begins, sequences, strict=False) for each in one.marked
     ]

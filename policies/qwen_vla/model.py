@@ -98,10 +98,10 @@ class Losses:
 
     Attributes:
         action: Over the samples with a chunk (equations 1 and 2).
+        each: ``float32[C]``, the action loss of each chunk, without a gradient.
         language: Over the tokens of answers (equation 3).
         marks: Over the marks of pictures (ours, :mod:`.marks`).
         ends: Over the prompts whose ends have something to hold (ours, :mod:`.ends`).
-        each: ``float32[C]``, the action loss of each chunk, without a gradient.
     """
 
     action: Loss

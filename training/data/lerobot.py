@@ -79,7 +79,8 @@ def open_lerobot(
         every: Every so many frames of an episode one begins a sample. Neighbours look alike, and pictures are decoded and read by the
             backbone one by one.
         pictures: Whether samples have pictures; what is learned without them need not decode films.
-        cleaned: Whether as here; else all episodes, without statistics.
+        cleaned: Whether those episodes are left out, and quantiles are there; otherwise it is all episodes, without quantiles, as
+            cleaning itself reads them.
         thresholds: Those of cleaning that are not the defaults, by the names of :class:`~.cleaning.Thresholds`.
         statistics_file: Where quantiles are kept that are not stored with the dataset; ``meta/vlarig_statistics.json`` when ``None``.
             They are fitted, in passes over all numbers, where the file is not there.

@@ -23,7 +23,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from io import BytesIO
 from pathlib import Path
-from pkgutil import resolve_name
 from typing import Any, Literal
 
 import numpy as np
@@ -38,10 +37,9 @@ from ...harness.durable_env import DurableEnv
 from ...harness.gym.simulator_pool import SimulatorPool, all_of
 from ...harness.machine import Machine
 from ...policies.api import Request
-from ...policies.experts.motion import ScriptedExpert
 from ...policies.qwen_vla.ends import end_numbers, hand_pose
 from ...policies.qwen_vla.prompt import embodiment_prompt
-from ...policies.registry import find_expert
+from ...policies.scripted import ExpertPolicy
 from .errors import DataError
 from .families import FAMILIES, Family
 from .question_scenes import SPLITS, NewScenes, RecordedScenes, Split, rng_of, scene_protocol
@@ -181,6 +179,7 @@ def render_questions(options: RenderOptions, progress: Callable[[int, int], None
     _begin(options, {"demonstrations": source.demonstrations} if isinstance(source, RecordedScenes) else {})
     owed = [shard for shard in _shards(len(source)) if not _is_whole(options, shard)]
     if owed:
+        expert = ExpertPolicy() if suite.name in registered_experts() else None
         pool = SimulatorPool(suite, NEEDS, _workers(options, owed), options.workers)
         try:
             for shard in owed:
@@ -189,7 +188,7 @@ def render_questions(options: RenderOptions, progress: Callable[[int, int], None
                     raise DataError(
                         f"the adapter of suite {suite.name!r} does not say what its pictures show; write its describe()"
                     )
-                size += _write(options, suite, shard, snapshots)
+                size += _write(options, suite, expert, shard, snapshots)
                 scenes += len(shard)
                 if progress is not None:
                     progress(shard.stop, len(source))
@@ -277,17 +276,14 @@ async def _seen(env: DurableEnv, source: NewScenes | RecordedScenes, numbers: li
     return found
 
 
-def _about(suite: Suite, snapshot: Snapshot, task: Instruction) -> Instruction:
+def _about(suite: Suite, expert: ExpertPolicy, snapshot: Snapshot, task: Instruction) -> Instruction:
     """A task with what it is about, where the suite's expert understands it."""
-    if suite.name not in registered_experts():
-        return task
-    expert: ScriptedExpert[Any] = resolve_name(find_expert(suite.name).place)()
     seen = Observation(images={}, state=snapshot.state, instruction=task.text)
-    known = expert.keypoints(Request(0, "", 0, 0, seen, suite.embodiment, 1, snapshot.privileged))
+    known = expert.keypoints(Request(0, f"{suite.name}/", 0, 0, seen, suite.embodiment, 1, snapshot.privileged))
     return task if known is None else replace(task, keypoints=known.numbers())
 
 
-def _write(options: RenderOptions, suite: Suite, shard: range, seen: list[_Seen]) -> int:
+def _write(options: RenderOptions, suite: Suite, expert: ExpertPolicy | None, shard: range, seen: list[_Seen]) -> int:
     """Write a shard; its bytes."""
     embodiment = suite.embodiment
     pictures = options.to / "pictures" / _name(shard)
@@ -318,7 +314,7 @@ def _write(options: RenderOptions, suite: Suite, shard: range, seen: list[_Seen]
                 add(_record(f"{name}/{view}/{question.kind}", paths[view], view, question), question.kind)
         first = 2 + len(views)
         drawn = [instruction(views, rng(first + turn)) for turn in range(options.instructions)]
-        tasks = [None if task is None else _about(suite, each.snapshot, task) for task in drawn]
+        tasks = [task and (_about(suite, expert, each.snapshot, task) if expert else task) for task in drawn]
         if tasks:
             tasks.append(own_task(views, each.snapshot.instruction, rng(first + len(tasks)), each.keypoints))
         pose = hand_pose(each.snapshot.state, embodiment.state_layout)
