@@ -259,15 +259,16 @@ def _preset(
     """A preset with random weights; with a trained backbone only the action expert's and the value head's are random."""
     if not 0 <= seed < 2**64:
         raise PolicyError(f"seed={seed} has more than 64 bits or is negative; choose one from 0 to 2^64 - 1")
+    deviations = PRESETS[name]().deviations
+    if backbone is not None and deviations:
+        named = ", ".join(f"{field} {value}" for field, value in deviations.items())
+        raise PolicyError(
+            f"the preset {name!r} takes no trained Qwen3.5: it deviates from one by {named}; take 4b, or no backbone"
+        )
     tokenizer = small_tokenizer() if backbone is None else load_tokenizer(backbone)
     add_view_tokens(tokenizer)
     config = PRESETS[name](tokens=token_ids(tokenizer))
     if backbone is not None:
-        if config.deviations:
-            named = ", ".join(f"{field} {value}" for field, value in config.deviations.items())
-            raise PolicyError(
-                f"the preset {name!r} takes no trained Qwen3.5: it deviates from one by {named}; take 4b, or no backbone"
-            )
         config = dataclasses.replace(config, backbone=read_backbone_config(backbone))
     if adapt is not None:
         config = adapt(config)

@@ -289,3 +289,10 @@ def test_a_presets_weights_are_drawn_on_the_cpu_and_moved(monkeypatch: pytest.Mo
 def test_a_description_needs_no_weights(copied: Path) -> None:
     (copied / "model.safetensors").unlink()
     assert list(describe_checkpoint(copied).embodiments) == ["libero_panda", "widowx_bridge"]
+
+
+def test_a_preset_that_deviates_from_qwen_takes_no_backbone_of_it(tmp_path: Path) -> None:
+    with pytest.raises(
+        PolicyError, match=r"'small' takes no trained Qwen3.5: it deviates from one by stem conv, kept_tokens 12"
+    ):
+        load("small", backbone=str(tmp_path))
