@@ -68,6 +68,8 @@ class RandomPolicy(Policy):
 #: range below: of 420 episodes that were recorded so, behaviour cloning from privileged state came to 100 of 100 on ``pick_into``.
 BURSTS = 0.04
 BURST_STEPS = 2, 7
+#: Share of bursts in which the gripper does the opposite of what it is asked: a thing falls, or the hand is closed and empty.
+BURST_GRIPS = 0.25
 #: What a burst adds, and what each step adds, at a disturbance of 1: to places, and to turns, of which a burst changes the last alone.
 BURST_PLACE, BURST_TURN = 0.5, 0.15
 STEADY_PLACE, STEADY_TURN = 0.05, 0.02
@@ -80,10 +82,12 @@ class Burst:
     Attributes:
         left: Steps that follow this one.
         push: ``float64[A]``, what it adds to an action; zero outside of a burst.
+        grip: What it multiplies the gripper's numbers by: 1, or -1.
     """
 
     left: int
     push: np.ndarray
+    grip: float = 1.0
 
     @classmethod
     def drawn(cls, before: Burst | None, embodiment: Embodiment, rng: np.random.Generator) -> Burst:
@@ -92,8 +96,13 @@ class Burst:
             return replace(before, left=before.left - 1)
         turns = [channel for channel in embodiment.channels if channel.rotation]
         scales = [_scale(each, BURST_PLACE, BURST_TURN if each in turns[-1:] else 0.0) for each in embodiment.channels]
-        push = rng.normal(size=len(scales)) * scales
-        return cls(int(rng.integers(*BURST_STEPS)) - 1, push) if rng.random() < BURSTS else cls(0, np.zeros_like(push))
+        if rng.random() >= BURSTS:
+            return cls(0, np.zeros(len(scales)))
+        return cls(
+            int(rng.integers(*BURST_STEPS)) - 1,
+            rng.normal(size=len(scales)) * scales,
+            -1.0 if rng.random() < BURST_GRIPS else 1.0,
+        )
 
 
 def _scale(channel: Channel, place: float, turn: float) -> float:
@@ -156,7 +165,8 @@ class ExpertPolicy(Policy):
         burst = self._bursts[request.env] = Burst.drawn(before, request.embodiment, rng)
         channels = request.embodiment.channels
         steady = rng.normal(size=len(channels)) * [_scale(each, STEADY_PLACE, STEADY_TURN) for each in channels]
-        disturbed = reply.actions + self._disturbance * (burst.push + steady)
+        grips = [burst.grip if each.gripper else 1.0 for each in channels]
+        disturbed = reply.actions * grips + self._disturbance * (burst.push + steady)
         bounded = np.clip(disturbed, [each.low for each in channels], [each.high for each in channels])
         return replace(reply, actions=bounded.astype(np.float32), labels=reply.actions)
 
