@@ -46,8 +46,9 @@ BEND = 0.1
 _LOWEST, _HIGHEST = -4.0, 2.0
 #: Beside the length of a way (dm), which has no direction where it is at its end.
 _SHORT = 0.1
-#: Distances are also given on a scale on which millimetres matter: tanh(5 x), x in dm.
-_NEAR = 5.0
+#: Distances are also given on a scale on which millimetres matter: tanh(15 x), x in dm. Ours, as the errors of :func:`blurred`: of the
+#: truth, an expert of 270,000 draws solves 52 of 80 starts with a scale of 5 and errors up to 2 cm and 10 cm, and 61 with 15.
+_NEAR = 15.0
 
 #: What :func:`relations` gives: the three places from the hand, the last of them from the first, their errors, the turn from the hand,
 #: whether it is pushed; the direction in which the object has to go, and where the hand is along that way and across it; on the finer
@@ -176,11 +177,14 @@ def _from_hand(turn: Tensor, rotation: Tensor) -> tuple[Tensor, Tensor]:
 def blurred(numbers: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """The truth as a backbone might read it, ``float32[READ]``: errors of a size that is drawn, and about how large they are.
 
+    They reach from 2 mm to 12 mm in the frame of the state, and to 30 mm at the hand. Errors up to 20 mm and 100 mm make the expert
+    cautious where it sees well: of the truth it then solves 52 of 80 starts instead of 64.
+
     Args:
         numbers: ``float32[NUMBERS]``, all known.
         rng: Draws the errors.
     """
-    low, high = np.log([[0.02] * _PLACES, [0.02] * _PLACES]), np.log([[0.2] * _PLACES, [1.0] * _PLACES])
+    low, high = np.log([[0.02] * _PLACES, [0.02] * _PLACES]), np.log([[0.12] * _PLACES, [0.3] * _PLACES])
     logs = rng.uniform(low, high).ravel()
     read = np.concatenate([numbers, logs + rng.normal(0.0, 0.2, logs.shape)]).astype(np.float32)
     read[: 6 * _PLACES] += rng.laplace(size=6 * _PLACES) * np.exp(logs).repeat(3)
