@@ -19,7 +19,7 @@ sweep() { # NAME POLICY OPTIONS...: 8 of a chunk's 16 steps are run
 }
 
 train sft sft sft.toml
-train sft without_t2a sft.toml model.source=backbone/policy
+train sft without_t2a sft.toml model.source=again/policy
 for seed in 1 2; do
     train t2a "t2a-$seed" t2a.toml "seed=$seed"
     sweep "seed-$seed" "qwen-vla:t2a-$seed/policy" --episodes 20
