@@ -12,9 +12,11 @@ from toy.env import TOY_POINT
 from toy.policies import ImageReader
 
 from vlarig.envs.api import Observation
+from vlarig.envs.tabletop.robot import TABLETOP_PANDA
 from vlarig.harness import evaluate
 from vlarig.policies.api import PolicyError, Request, policy_seed
 from vlarig.policies.registry import check_members, load_policy, policy_names
+from vlarig.policies.scripted import Burst
 
 
 def request(seed: int = 5, env: int = 0, key: str = "toy/standard@1/reach_red/base/0/0") -> Request:
@@ -58,6 +60,20 @@ def test_zero_does_nothing() -> None:
 def test_the_expert_says_which_suites_it_can_play() -> None:
     with pytest.raises(PolicyError, match=r"suite 'toy' has no scripted expert; suites with one: .*tabletop"):
         load_policy("expert").check("toy", TOY_POINT)
+
+
+def test_a_quarter_of_the_bursts_turn_the_gripper_round_for_as_long_as_they_last() -> None:
+    rng, bursts, before = np.random.default_rng(0), [], None
+    for _ in range(20_000):
+        burst = Burst.drawn(before, TABLETOP_PANDA, rng)
+        if burst.push.any() and not (before and before.left):
+            bursts.append(burst)
+        elif burst.push.any():
+            assert burst.grip == bursts[-1].grip
+        else:
+            assert burst.grip == 1.0
+        before = burst
+    assert 0.2 < np.mean([burst.grip == -1.0 for burst in bursts]) < 0.3
 
 
 def test_a_class_of_the_working_directory_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
