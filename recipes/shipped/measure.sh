@@ -18,17 +18,17 @@ sweep() { # NAME POLICY OPTIONS...: 8 of a chunk's 16 steps are run
     vlarig sweep tabletop --policy "$2" --n-action-steps 8 --run "sweeps/$1" "${@:3}"
 }
 
+sweep shipped qwen-vla:qwen-vla --episodes 50
+python "$here/pair.py" sweeps/shipped > measured/pair.txt
+sweep training qwen-vla:qwen-vla --episodes 50 --initial-states training
+sweep paraphrased qwen-vla:qwen-vla --episodes 20 --protocol paraphrased
 train sft sft sft.toml
+sweep sft qwen-vla:sft/policy --episodes 20
 train sft without_t2a sft.toml model.source=again/policy
+sweep without-t2a qwen-vla:without_t2a/policy --episodes 20
 for seed in 1 2; do
     train t2a "t2a-$seed" t2a.toml "seed=$seed"
     sweep "seed-$seed" "qwen-vla:t2a-$seed/policy" --episodes 20
 done
-sweep shipped qwen-vla:qwen-vla --episodes 50
-sweep training qwen-vla:qwen-vla --episodes 50 --initial-states training
-sweep paraphrased qwen-vla:qwen-vla --episodes 20 --protocol paraphrased
-sweep sft qwen-vla:sft/policy --episodes 20
-sweep without-t2a qwen-vla:without_t2a/policy --episodes 20
 vlarig table "T2A=sweeps/shipped" "where it was trained=sweeps/training" "in other words=sweeps/paraphrased" "another seed=sweeps/seed-1" \
     "a third=sweeps/seed-2" "+ SFT=sweeps/sft" "SFT without T2A=sweeps/without-t2a" --format markdown > measured/tabletop.md
-python "$here/pair.py" sweeps/shipped > measured/pair.txt
