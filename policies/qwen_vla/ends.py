@@ -42,7 +42,7 @@ PUSHED_WEIGHT = 0.5
 ERROR_WEIGHT = 0.1
 #: Distance (dm) beyond which a further one counts linearly.
 BEND = 0.1
-#: Logarithms of the errors are kept within these: 2 mm to 70 cm.
+#: The action expert takes logarithms of errors to be within these: 2 mm to 70 cm.
 _LOWEST, _HIGHEST = -4.0, 2.0
 #: Beside the length of a way (dm), which has no direction where it is at its end.
 _SHORT = 0.1
@@ -137,8 +137,8 @@ def ends_loss(found: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
     distances = (places.unflatten(1, (2 * _PLACES, 3)).sum(2) * weights).sum()
     whole = known[:, : 6 * _PLACES].unflatten(1, (2 * _PLACES, 3)).all(2)
     off = (found[:, : 6 * _PLACES] - wanted[:, : 6 * _PLACES]).detach().abs().unflatten(1, (2 * _PLACES, 3)).mean(2)
-    logs = found[:, NUMBERS:].clamp(_LOWEST, _HIGHEST)
-    errors = ((off * (-logs).exp() + found[:, NUMBERS:]) * whole).sum()  # least where the logarithm is that of the mean error
+    logs = found[:, NUMBERS:]
+    errors = ((off * (-logs).exp() + logs) * whole).sum()  # least where the logarithm is that of the mean error
     total = distances + TURN_WEIGHT * turns.sum() + PUSHED_WEIGHT * pushed.sum() + ERROR_WEIGHT * errors
     return total, known.any(1).sum().float()
 
