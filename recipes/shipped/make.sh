@@ -55,7 +55,6 @@ step vlarig data render-questions tabletop --scenes 20000 --instructions 3 --que
 train backbone tower
 train backbone language
 train backbone backbone
-train backbone again
 train t2a t2a
 
 rm -rf qwen-vla

@@ -24,7 +24,7 @@ sweep training qwen-vla:qwen-vla --episodes 50 --initial-states training
 sweep paraphrased qwen-vla:qwen-vla --episodes 20 --protocol paraphrased
 train sft sft sft.toml
 sweep sft qwen-vla:sft/policy --episodes 20
-train sft without_t2a sft.toml model.source=again/policy
+train sft without_t2a sft.toml model.source=backbone/policy
 sweep without-t2a qwen-vla:without_t2a/policy --episodes 20
 for seed in 1 2; do
     train t2a "t2a-$seed" t2a.toml "seed=$seed"
