@@ -81,13 +81,14 @@ def test_the_loss_is_least_at_the_truth_and_its_errors_own_size() -> None:
     torch.testing.assert_close(found[0, :NUMBERS], wanted[0], atol=0.02, rtol=0)
     torch.testing.assert_close(found[1, :2], wanted[1, :2], atol=0.02, rtol=0)
     assert bool((found[1, 2:NUMBERS] == 0).all())
-    shifted = (found.detach() + torch.tensor([0.5] * 3 + [0.0] * (READ - 3))).requires_grad_()
-    logs = []
-    for size in (0.4, 0.5, 0.6):  # the object is half a decimetre off
-        moved = shifted.detach().clone()
-        moved[0, NUMBERS] = math.log(size)
-        logs.append(float(ends_loss(moved, wanted)[0]))
-    assert logs[1] == min(logs)
+    for off in (0.5, 0.005):  # dm
+        shifted = found.detach().clone()
+        shifted[0, :3] = wanted[0, :3] + off
+        losses = []
+        for size in (1e-6, 0.8 * off, off, 1.2 * off):
+            shifted[0, NUMBERS] = math.log(size)
+            losses.append(float(ends_loss(shifted, wanted)[0]))
+        assert losses[2] == min(losses)
 
 
 def test_a_blur_has_about_the_size_that_it_says() -> None:
