@@ -49,7 +49,7 @@ torch.set_num_threads(1)
 print("bfloat16" if seconds(torch.bfloat16) < seconds(torch.float32) / 1.5 else "float32")
 EOF
 
-record tabletop 160 0.7
+record tabletop 240 0.7
 look tabletop 8
 step vlarig data render-questions tabletop --scenes 20000 --instructions 3 --questions 0 --size 128 --to scenes/tabletop
 train backbone tower
