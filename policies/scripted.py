@@ -68,7 +68,7 @@ class RandomPolicy(Policy):
 #: range below: of 420 episodes that were recorded so, behaviour cloning from privileged state came to 100 of 100 on ``pick_into``.
 BURSTS = 0.04
 BURST_STEPS = 2, 7
-#: Share of bursts in which the gripper does the opposite of what it is asked: a thing falls, or the hand is closed and empty.
+#: Share of bursts in which the gripper does the opposite of what it is meant to: an object falls, or the hand is closed and empty.
 BURST_GRIPS = 0.25
 #: What a burst adds, and what each step adds, at a disturbance of 1: to places, and to turns, of which a burst changes the last alone.
 BURST_PLACE, BURST_TURN = 0.5, 0.15
@@ -82,7 +82,7 @@ class Burst:
     Attributes:
         left: Steps that follow this one.
         push: ``float64[A]``, what it adds to an action; zero outside of a burst.
-        grip: What it multiplies the gripper's numbers by: 1, or -1.
+        grip: -1 where the gripper does the opposite of what it is meant to: its numbers are mirrored in their range. Else 1.
     """
 
     left: int
@@ -124,8 +124,9 @@ class ExpertPolicy(Policy):
         """Make the policy.
 
         Args:
-            disturbance: How strongly bursts of noise push the hand off its way, 1 being strong. The reply's labels are the expert's
-                own actions, so that a recording shows how it comes back (Laskey et al., DART: noise injection for imitation).
+            disturbance: How strongly bursts of noise push the hand off its way, 1 being strong; at any strength above 0 a quarter of
+                them turn the gripper round. The reply's labels are the expert's own actions, so that a recording shows how it comes
+                back (Laskey et al., DART: noise injection for imitation).
 
         Raises:
             PolicyError: The disturbance is negative or no number.
@@ -165,9 +166,10 @@ class ExpertPolicy(Policy):
         burst = self._bursts[request.env] = Burst.drawn(before, request.embodiment, rng)
         channels = request.embodiment.channels
         steady = rng.normal(size=len(channels)) * [_scale(each, STEADY_PLACE, STEADY_TURN) for each in channels]
-        grips = [burst.grip if each.gripper else 1.0 for each in channels]
-        disturbed = reply.actions * grips + self._disturbance * (burst.push + steady)
-        bounded = np.clip(disturbed, [each.low for each in channels], [each.high for each in channels])
+        low, high = np.array([each.low for each in channels]), np.array([each.high for each in channels])
+        mirrored = [each.gripper and burst.grip < 0 for each in channels]
+        done = np.where(mirrored, low + high - reply.actions, reply.actions)
+        bounded = np.clip(done + self._disturbance * (burst.push + steady), low, high)
         return replace(reply, actions=bounded.astype(np.float32), labels=reply.actions)
 
     def _expert(self, suite: str) -> ScriptedExpert[Any]:
