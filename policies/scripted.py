@@ -167,7 +167,7 @@ class ExpertPolicy(Policy):
         channels = request.embodiment.channels
         steady = rng.normal(size=len(channels)) * [_scale(each, STEADY_PLACE, STEADY_TURN) for each in channels]
         low, high = np.array([each.low for each in channels]), np.array([each.high for each in channels])
-        mirrored = [each.gripper and burst.grip < 0 for each in channels]
+        mirrored = [burst.grip < 0 and bool(each.gripper) for each in channels]
         done = np.where(mirrored, low + high - reply.actions, reply.actions)
         bounded = np.clip(done + self._disturbance * (burst.push + steady), low, high)
         return replace(reply, actions=bounded.astype(np.float32), labels=reply.actions)
