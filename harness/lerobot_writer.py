@@ -26,7 +26,7 @@ from ..envs.embodiments import Embodiment
 from ..envs.errors import VlarigError
 from ..envs.keypoints import NAMES
 from ..policies.qwen_vla.normalization import DatasetStatistics, Statistics, statistics_to_data
-from ..policies.qwen_vla.quantiles import exact_quantiles
+from ..policies.qwen_vla.quantiles import Steps
 from ..results.records import EpisodeRecord
 from ..results.schema import sync_folder
 from .lerobot_episode import CODEC_NAME, EpisodeSteps, pixel_format, read_steps
@@ -336,7 +336,7 @@ class _Writer:
 
     def _write_statistics(self) -> None:
         """``meta/stats.json``, and ``meta/vlarig.json`` with the same quantiles."""
-        number = {name: _total_stats(_Column(self._episodes, name)) for name in ("states", "actions")}
+        number = {name: _total_stats(self._episodes, name) for name in ("states", "actions")}
         stats = {"observation.state": number["states"], "action": number["actions"]}
         columns = [self._columns(index, self._steps(each)) for index, each in enumerate(self._episodes)]
         for name in columns[0]:
@@ -418,33 +418,23 @@ def subtask_segments(labels: Sequence[str]) -> list[dict[str, Any]]:
     return segments
 
 
-@dataclass(frozen=True)
-class _Column:
-    """The states or the actions of all episodes, read anew at each pass."""
-
-    episodes: Sequence[RecordedEpisode]
-    name: str
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        for episode in self.episodes:
-            steps = read_steps(episode.place)
-            yield steps.states if self.name == "states" else steps.actions
-
-
-def _total_stats(column: _Column) -> dict[str, Any]:
-    """The statistics over all episodes, in passes over them."""
+def _total_stats(episodes: Sequence[RecordedEpisode], name: str) -> dict[str, Any]:
+    """The statistics of the states or the actions over all episodes."""
     count, total, squares = 0, 0.0, 0.0
     low, high = np.inf, -np.inf
-    for values in column:
-        each = values.astype(np.float64)
-        count, total, squares = count + len(each), total + each.sum(0), squares + (each**2).sum(0)
-        low, high = np.minimum(low, each.min(0)), np.maximum(high, each.max(0))
+    with Steps(name) as steps:
+        for episode in episodes:
+            recorded = read_steps(episode.place)
+            values = recorded.states if name == "states" else recorded.actions
+            steps.add(values)
+            each = values.astype(np.float64)
+            count, total, squares = count + len(each), total + each.sum(0), squares + (each**2).sum(0)
+            low, high = np.minimum(low, each.min(0)), np.maximum(high, each.max(0))
+        quantiles = steps.quantiles(tuple(QUANTILES.values()))
     mean = np.asarray(total) / count
     std = np.sqrt(np.maximum(np.asarray(squares) / count - mean**2, 0.0))
-    stats = {"min": low, "max": high, "mean": mean, "std": std}
-    quantiles = exact_quantiles(column, tuple(QUANTILES.values()), column.name)
-    stats |= dict(zip(QUANTILES, quantiles, strict=True))
-    return {name: np.asarray(value).tolist() for name, value in stats.items()} | {"count": [count]}
+    stats = {"min": low, "max": high, "mean": mean, "std": std} | dict(zip(QUANTILES, quantiles, strict=True))
+    return {key: np.asarray(value).tolist() for key, value in stats.items()} | {"count": [count]}
 
 
 def _join_films(path: Path, films: Sequence[Path], rate: Fraction) -> None:

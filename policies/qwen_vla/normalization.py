@@ -18,7 +18,7 @@ import numpy as np
 from ...envs.embodiments import Embodiment
 from ...envs.errors import suggestion
 from ..api import PolicyError
-from .quantiles import exact_quantiles
+from .quantiles import Steps
 
 #: Bins of a state number in the prompt (paper, section 5.2.4).
 STATE_BINS = 256
@@ -126,18 +126,29 @@ def find_statistics(datasets: Mapping[str, DatasetStatistics], key: str) -> Data
 
 
 def statistics_of(trajectories: Iterable[np.ndarray], source: str) -> Statistics:
-    """The 1st and 99th percentiles of each channel over the steps of all trajectories (paper, section 3.2.1), exactly.
+    """The statistics of all trajectories; memory does not grow with them, see :mod:`~.quantiles`.
 
     Args:
-        trajectories: Actions or states, ``[J, A]`` each, ``J`` of any size: a list, or a data set that is read anew each time it is
-            iterated. Memory does not grow with it, see :mod:`~.quantiles`.
+        trajectories: Actions or states, ``[J, A]`` each, ``J`` of any size; they are iterated once.
         source: The data set's name.
 
     Raises:
-        PolicyError: There is no step, trajectories differ in ``A``, a number is not finite, or a second iteration gives other steps.
+        PolicyError: There is no step, trajectories differ in ``A``, or a number is not finite.
     """
-    q01, q99 = exact_quantiles(trajectories, (0.01, 0.99), source)
-    return Statistics(tuple(q01.tolist()), tuple(q99.tolist()), source)
+    with Steps(source) as steps:
+        for trajectory in trajectories:
+            steps.add(trajectory)
+        return fitted(steps)
+
+
+def fitted(steps: Steps) -> Statistics:
+    """The 1st and 99th percentiles of each channel over all steps (paper, section 3.2.1), exactly.
+
+    Raises:
+        PolicyError: There is no step.
+    """
+    q01, q99 = steps.quantiles((0.01, 0.99))
+    return Statistics(tuple(q01.tolist()), tuple(q99.tolist()), steps.source)
 
 
 def bounds_statistics(embodiment: Embodiment) -> Statistics:

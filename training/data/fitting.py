@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
 from ...policies.qwen_vla.normalization import DatasetStatistics, statistics_of
 
-#: Gives the ``actions`` or the ``states`` of each episode, ``[J, A]`` each, as often as it is called.
+#: Gives the ``actions`` or the ``states`` of each episode, ``[J, A]`` each, each time it is called.
 Trajectories = Callable[[str], Iterator[np.ndarray]]
 
 
@@ -24,17 +24,9 @@ def fit_statistics(trajectories: Sequence[Trajectories], with_state: bool, sourc
     Raises:
         PolicyError: Like :func:`~vlarig.policies.qwen_vla.normalization.statistics_of`.
     """
-    state = statistics_of(_Part(trajectories, "states"), source) if with_state else None
-    return DatasetStatistics(statistics_of(_Part(trajectories, "actions"), source), state)
 
+    def part(name: str) -> Iterator[np.ndarray]:
+        return chain.from_iterable(each(name) for each in trajectories)
 
-@dataclass(frozen=True)
-class _Part:
-    """One part of all trajectories, iterated anew at each pass."""
-
-    trajectories: Sequence[Trajectories]
-    part: str
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        for each in self.trajectories:
-            yield from each(self.part)
+    state = statistics_of(part("states"), source) if with_state else None
+    return DatasetStatistics(statistics_of(part("actions"), source), state)

@@ -2,7 +2,7 @@
 
 A policy has one basis of hand poses and one set of quantiles for all human data ("across all human datasets", paper, section 3.2.2),
 and one set of quantiles for the walks of a robot. So the data sets of a mixture are prepared together, and each gets a copy beside it.
-Every episode is read twice: once to be judged and for the basis, once for its actions, which then lie in a temporary file.
+Every episode is read twice: once to be judged and for the basis, once for its actions.
 
 Reasons for which an episode is left out: ``does not read``, ``missing frames`` (a video is not there or is shorter than its poses),
 ``no instruction``, ``no tracked hand``.
@@ -11,17 +11,17 @@ Reasons for which an episode is left out: ``does not read``, ``missing frames`` 
 from __future__ import annotations
 
 import json
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Generic, Self, TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 
 from ...policies.api import PolicyError
-from ...policies.qwen_vla.egocentric import CHANNELS, Eigengrasps, wrist_channels
-from ...policies.qwen_vla.normalization import DatasetStatistics, statistics_of
+from ...policies.qwen_vla.egocentric import Eigengrasps, wrist_channels
+from ...policies.qwen_vla.normalization import DatasetStatistics, fitted, statistics_of
+from ...policies.qwen_vla.quantiles import Steps
 from .cleaning import CleaningReport, Drop
 from .egocentric import HandDataset, HandEpisode, PreparedHands, chunk_of, frames_ahead, sample_spans
 from .errors import DataError, MissingFrames
@@ -31,9 +31,6 @@ from .navigation import NavigationDataset, PreparedWalks, Walk
 
 #: Gets the name of a data set, how many of its episodes were looked at, and how many there are.
 Progress = Callable[[str, int, int], None]
-
-#: Rows of a temporary file that are read at a time.
-_BLOCK = 2**16
 
 _Kept = TypeVar("_Kept", HandEpisode, Walk)
 
@@ -98,7 +95,7 @@ def prepare_hands(
             pass
     except PolicyError as error:
         raise DataError(f"no eigengrasps of {names}: {error}") from None
-    with _Rows(datasets[0].source.folder) as actions, _Rows(datasets[0].source.folder) as states:
+    with Steps(names) as actions, Steps(names) as states:
         for dataset, found in zip(datasets, sorted_, strict=True):
             ahead = [frames_ahead(horizon, episode.rate) for episode in found.kept]
             for number, (episode, frames) in enumerate(zip(found.kept, ahead, strict=True), 1):
@@ -108,8 +105,8 @@ def prepare_hands(
                     for frame in range(first, stop, horizon):
                         chunk, state = chunk_of(hands.part(frame, frame + frames), episode.rate, horizon, basis)
                         actions.add(chunk)
-                        states.add(state)
-        statistics = DatasetStatistics(statistics_of(actions, names), statistics_of(states, names))
+                        states.add(np.atleast_2d(state))
+        statistics = DatasetStatistics(fitted(actions), fitted(states))
     for dataset, found in zip(datasets, sorted_, strict=True):
         PreparedHands(horizon, basis, statistics, tuple(found.kept)).write(dataset.source.folder)
         yield dataset.name, found.report(dataset.source.folder)
@@ -209,29 +206,3 @@ def _good_poses(dataset: HandDataset, found: _Sorted[HandEpisode], progress: Pro
             for hand in (hands.left, hands.right):
                 yield hand.joints[hand.tracked]
     found.check(dataset.source.folder)
-
-
-class _Rows:
-    """Rows of :data:`CHANNELS` numbers in a temporary file, which can be iterated several times. Use it as a context manager.
-
-    Args:
-        folder: Where the file is: actions of large data sets take more than a machine's memory.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115, closed by __exit__
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
-
-    def add(self, rows: np.ndarray) -> None:
-        """Append rows, or one row."""
-        self._file.write(np.ascontiguousarray(rows, np.float32).tobytes())
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        self._file.seek(0)
-        while data := self._file.read(4 * CHANNELS * _BLOCK):
-            yield np.frombuffer(data, np.float32).reshape(-1, CHANNELS)

@@ -135,11 +135,6 @@ def test_bad_statistics_are_refused_in_a_sentence(data, words):
     assert "\n" not in str(refused.value)
 
 
-def test_trajectories_that_can_be_read_once_alone_are_refused():
-    with pytest.raises(PolicyError, match="trajectories of 'libero' can be iterated only once"):
-        statistics_of((np.zeros((2, 3)) for _ in range(2)), "libero")
-
-
 def test_values_of_another_size_are_refused():
     for function in (normalize, denormalize, state_bins):
         with pytest.raises(PolicyError, match=r"shape \(2,\) do not fit statistics of 'a test' for 3 channels"):

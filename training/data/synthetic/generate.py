@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -159,7 +159,7 @@ def fit(folder: Path) -> dict[str, DatasetStatistics]:
     for name in ARMS:
         paths = sorted(folder.glob(f"*/{name}/shard-*.parquet"))
         if paths and any(read_head(path)["steps"] for path in paths):
-            found = statistics_of(_Actions(tuple(paths)), f"language-action data of {name}")
+            found = statistics_of(_actions(paths), f"language-action data of {name}")
             datasets[name] = DatasetStatistics(found, found)
     text = json.dumps(statistics_to_data(datasets), indent=1)
     beside = folder / f"statistics.{os.getpid()}.part"
@@ -168,19 +168,13 @@ def fit(folder: Path) -> dict[str, DatasetStatistics]:
     return datasets
 
 
-@dataclass(frozen=True)
-class _Actions:
-    """The actions of shards, read anew each time they are iterated."""
+def _actions(paths: Iterable[Path]) -> Iterator[np.ndarray]:
+    """The actions of shards."""
+    import pyarrow.parquet as pq
 
-    paths: tuple[Path, ...]
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        import pyarrow.parquet as pq
-
-        for path in self.paths:
-            table = pq.read_table(path, columns=["joint_positions", "gripper"])
-            for joints, gripper in zip(table["joint_positions"], table["gripper"], strict=True):
-                yield actions_of(joints, gripper)
+    for path in paths:
+        table = pq.read_table(path, columns=["joint_positions", "gripper"])
+        yield from map(actions_of, table["joint_positions"], table["gripper"])
 
 
 def actions_of(joints: pa.Scalar, gripper: pa.Scalar) -> np.ndarray:
