@@ -90,7 +90,6 @@ class Collator:
         draws: Flow times and noises that are drawn for each chunk.
         answers: Whether conversations have their answers.
         by_language: Whether the language model learns their marks, too.
-        blur: Whether the action expert learns from the samples' keypoints, blurred, in place of what the backbone says.
     """
 
     inputs: InputBuilder
@@ -101,7 +100,11 @@ class Collator:
     draws: int = 1
     answers: bool = True
     by_language: bool = True
-    blur: bool = False
+
+    @property
+    def blur(self) -> bool:
+        """Whether the action expert learns from the samples' keypoints, blurred, in place of what the backbone says."""
+        return self.inputs.config.reads_ends and not self.pictures
 
     def __call__(self, samples: Sequence[tuple[int, Sample]]) -> MicroBatch:
         """The batch of samples with their positions.
@@ -138,7 +141,7 @@ class Collator:
         if sample.keypoints is None:
             if self.blur:
                 raise TrainingError(
-                    "it has no keypoints, which objective.blur needs; record them with an expert that gives them"
+                    "it has no keypoints, which training without pictures needs; record them with an expert that gives them"
                 )
             return None
         return end_numbers(sample.keypoints, hand_pose(sample.observation["state"], sample.embodiment.state_layout))

@@ -68,7 +68,8 @@ class DataSettings(Settings):
     options: dict[str, Any] = {}
     """Keyword arguments of that callable."""
     pictures: bool = True
-    """Whether prompts have their pictures; the stage T2A has none (section 3.1)."""
+    """Whether prompts have their pictures; the stage T2A has none (section 3.1). Without them an action expert that reads the ends of
+    prompts learns from the data's keypoints, blurred (ours)."""
     workers: Annotated[int, Field(ge=0)] = 0
     """Processes that make batches, for each process that trains; 0 makes them in between."""
 
@@ -106,8 +107,6 @@ class ObjectiveSettings(Settings):
     the language model does not run."""
     ends_weight: Annotated[float, Field(ge=0)] = 0.1
     """Of the loss on what the ends of prompts hold, where the data say and the action expert reads them (ours, as the one above)."""
-    blur: bool = False
-    """Whether the action expert learns from the data's keypoints, blurred, in place of what the backbone says of a prompt (ours)."""
     time: TimeSettings = TimeSettings()
     """Where flow times come from."""
     draws: Count = 1
@@ -226,8 +225,6 @@ class TrainConfig(Settings):
             raise ValueError(f"batch_size {self.batch_size} is no multiple of micro_batch_size {self.micro_batch_size}")
         if {"vision", "language", "expert", "value_head"} <= set(self.model.frozen):
             raise ValueError("model.frozen names every part; leave one to train")
-        if self.objective.blur and not {"vision", "language"} <= set(self.model.frozen):
-            raise ValueError("objective.blur is for the action expert alone; add vision and language to model.frozen")
         objective = self.objective
         if not (objective.action_weight or objective.language_weight or objective.marks_weight or objective.ends_weight):
             raise ValueError("the objective's weights are all 0; there is nothing to learn")

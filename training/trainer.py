@@ -124,11 +124,6 @@ class Trainer:
         check_stage(config)
         check_architecture(config.model)
         bundle = loaded(config.model, stream.embodiments, group.device)
-        if config.objective.blur and not bundle.description.config.reads_ends:
-            raise TrainingError(
-                f"objective.blur is for an action expert that reads the ends of prompts; that of {config.model.source} attends to all "
-                "of them; take the preset small, or leave it out"
-            )
         self.bundle = described(bundle, stream)
         model = bundle.model
         choose_kernels(model, group.device)
@@ -167,8 +162,12 @@ class Trainer:
             config.objective.draws,
             answers=config.objective.language_weight > 0,
             by_language=config.objective.marks_by == "both",
-            blur=config.objective.blur,
         )
+        if collator.blur and not {"vision", "language"} <= set(config.model.frozen):
+            raise TrainingError(
+                "without pictures the action expert alone learns, as it reads the ends of prompts; add vision and language to "
+                "model.frozen, or give data.pictures=true"
+            )
         batches = micro_batches(config, self.stream, collator, self.group.rank, self.group.world, first)
         with StopSignals() as stop, self.evaluations:
             if first:

@@ -12,8 +12,7 @@ the vision tower for them, ``Y`` tokens to learn, ``D`` the backbone's width.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,7 @@ from .config import BACKBONE_4B, LAST_TOKENS, ModelConfig
 from .ends import Ends
 from .marks import Marks
 from .stem import add_to_tower, kept
-from .tensors import changed
+from .tensors import STAYS
 from .vision import image_features, use_grouped_attention
 
 
@@ -53,24 +52,12 @@ class BackboneInputs:
     valid: Tensor
     positions: Tensor
     pixel_values: Tensor | None = None
-    image_grid_thw: Tensor | None = None
+    image_grid_thw: Tensor | None = field(default=None, metadata={STAYS: True})
     labelled: Tensor | None = None
     targets: Tensor | None = None
     marks: Marks | None = None
     last: Tensor | None = None
     ends: Tensor | None = None
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> BackboneInputs:
-        """The same on a device, but for the grids, which are read on the CPU."""
-        return self._changed(lambda tensor: tensor.to(device, non_blocking=non_blocking))
-
-    def pin_memory(self) -> BackboneInputs:
-        """The same in pinned memory, but for the grids."""
-        return self._changed(torch.Tensor.pin_memory)
-
-    def _changed(self, change: Callable[[Tensor], Tensor]) -> BackboneInputs:
-        names = [each.name for each in fields(self) if each.name != "image_grid_thw"]
-        return replace(self, **{name: changed(getattr(self, name), change) for name in names})
 
 
 def positions_of(

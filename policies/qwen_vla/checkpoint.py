@@ -34,7 +34,7 @@ from torch.distributed.tensor import DTensor
 from transformers import PreTrainedTokenizerFast
 
 from ...envs.embodiments import Embodiment
-from ...envs.errors import VlarigError, suggestion
+from ...envs.errors import BadMessageError, suggestion
 from ...envs.untrusted import convert
 from ..api import PolicyError
 from ..conventions import embodiment_from_data, embodiment_to_data
@@ -354,9 +354,7 @@ def _trained(path: Path) -> tuple[TrainedStage, ...]:
         return ()
     try:
         return tuple(convert(_read(path), list[TrainedStage], "the list of stages"))
-    except PolicyError:
-        raise
-    except VlarigError as error:
+    except BadMessageError as error:
         raise PolicyError(f"{path}: {error}") from None
 
 

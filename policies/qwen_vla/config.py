@@ -330,20 +330,12 @@ class ModelConfig:
             PolicyError: A key is unknown or missing, or a value is not legal.
         """
         _check_keys("model configuration", data, [each.name for each in dataclasses.fields(cls)], required=("backbone",))
-        values = dict(data)
+        if "expert" in data:
+            _check_keys("expert", data["expert"], [each.name for each in dataclasses.fields(ExpertConfig)])
         try:
-            if "expert" in values:
-                _check_keys("expert", values["expert"], [each.name for each in dataclasses.fields(ExpertConfig)])
-                values["expert"] = ExpertConfig(**values["expert"])
-            if "projection_embodiments" in values:
-                values["projection_embodiments"] = tuple(
-                    (str(name), int(size)) for name, size in values["projection_embodiments"]
-                )
-            if "image_size" in values:
-                values["image_size"] = tuple(int(side) for side in values["image_size"])
-            return cls(**values)
-        except (TypeError, ValueError, KeyError) as error:
-            raise PolicyError(f"the model configuration does not read ({type(error).__name__}: {error})") from error
+            return msgspec.convert(dict(data), cls)
+        except msgspec.ValidationError as error:
+            raise PolicyError(f"the model configuration does not read: {error}") from None
 
 
 def _check_size(name: str, value: Any) -> None:

@@ -79,17 +79,11 @@ class Batch:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
         """The same on a device."""
-
-        def move(tensor: Tensor) -> Tensor:
-            return tensor.to(device, non_blocking=non_blocking)
-
-        inputs = None if self.inputs is None else self.inputs.to(device, non_blocking)
-        return Batch(inputs, changed(self.chunks, move))
+        return changed(self, lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Batch:
         """The same in pinned memory; a DataLoader calls it."""
-        inputs = None if self.inputs is None else self.inputs.pin_memory()
-        return Batch(inputs, changed(self.chunks, Tensor.pin_memory))
+        return changed(self, Tensor.pin_memory)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 
 from ...envs.embodiments import Embodiment
-from ...envs.errors import suggestion
+from ...envs.errors import BadMessageError, suggestion
+from ...envs.untrusted import convert
 from ..api import PolicyError
 from .quantiles import Steps
 
@@ -56,23 +57,6 @@ class Statistics:
         """``A``."""
         return len(self.q01)
 
-    @classmethod
-    def from_data(cls, data: Any) -> Statistics:
-        """The statistics in plain JSON data, a map of the three.
-
-        Raises:
-            PolicyError: The data is something else.
-        """
-        if not isinstance(data, Mapping) or set(data) != {"q01", "q99", "source"}:
-            shown = sorted(data) if isinstance(data, Mapping) else repr(data)
-            raise PolicyError(f"statistics hold {shown}, expected q01, q99 and source")
-        try:
-            if not (isinstance(data["q01"], list) and isinstance(data["q99"], list)):
-                raise TypeError
-            return cls(tuple(map(float, data["q01"])), tuple(map(float, data["q99"])), str(data["source"]))
-        except (TypeError, ValueError):
-            raise PolicyError(f"q01 and q99 of {data['source']!r} are expected to be lists of numbers") from None
-
 
 @dataclass(frozen=True)
 class DatasetStatistics:
@@ -101,17 +85,10 @@ def statistics_from_data(data: Any) -> dict[str, DatasetStatistics]:
     """
     if not isinstance(data, Mapping):
         raise PolicyError(f"statistics are {type(data).__name__}, expected an object of data sets by name")
-    datasets = {}
-    for key, entry in data.items():
-        if not isinstance(entry, Mapping) or not {"actions"} <= set(entry) <= {"actions", "state"}:
-            shown = sorted(entry) if isinstance(entry, Mapping) else repr(entry)
-            raise PolicyError(f"statistics of {key!r} hold {shown}, expected actions and, where there are any, state")
-        try:
-            state = Statistics.from_data(entry["state"]) if "state" in entry else None
-            datasets[str(key)] = DatasetStatistics(Statistics.from_data(entry["actions"]), state)
-        except PolicyError as error:
-            raise PolicyError(f"statistics of {key!r}: {error}") from None
-    return datasets
+    try:
+        return {str(key): convert(entry, DatasetStatistics, f"statistics of {key!r}") for key, entry in data.items()}
+    except BadMessageError as error:
+        raise PolicyError(str(error)) from None
 
 
 def find_statistics(datasets: Mapping[str, DatasetStatistics], key: str) -> DatasetStatistics:

@@ -10,13 +10,19 @@ from torch import Tensor
 
 T = TypeVar("T")
 
+#: In the metadata of a field that is read on the CPU wherever the others are.
+STAYS = "stays"
+
 
 def changed(value: T, change: Callable[[Tensor], Tensor]) -> T:
-    """A tensor, or a dataclass of tensors and of such dataclasses, with each tensor changed; anything else as it is."""
+    """A tensor, or a dataclass of tensors and of such dataclasses, with each tensor changed; anything else as it is.
+
+    So is a field whose metadata have :data:`STAYS`.
+    """
     found: Any = value
     if isinstance(found, Tensor):
         return change(found)  # type: ignore[return-value]
     if dataclasses.is_dataclass(found) and not isinstance(found, type):
-        fields = {each.name: changed(getattr(found, each.name), change) for each in dataclasses.fields(found)}
-        return dataclasses.replace(found, **fields)  # type: ignore[return-value]
+        names = [each.name for each in dataclasses.fields(found) if not each.metadata.get(STAYS)]
+        return dataclasses.replace(found, **{name: changed(getattr(found, name), change) for name in names})  # type: ignore[return-value]
     return value

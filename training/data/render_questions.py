@@ -127,11 +127,7 @@ class RenderOptions:
     @property
     def identity(self) -> dict[str, Any]:
         """What a shard's content depends on, as plain data."""
-        # Without instructions as before there were any, so that a folder of then goes on.
-        free = ("scenes", "to", "workers", *(() if self.instructions else ("instructions",)))
-        if self.recording is None:
-            free = (*free, "recording", "moments")
-        given = {name: value for name, value in asdict(self).items() if name not in free}
+        given = {name: value for name, value in asdict(self).items() if name not in ("scenes", "to", "workers")}
         return {name: str(value) if isinstance(value, Path) else value for name, value in given.items()}
 
 

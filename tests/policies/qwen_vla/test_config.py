@@ -74,7 +74,7 @@ def without(data, *path):
         ),
         (lambda data: data["backbone"]["text_config"].update(vocab_size=7), "must be above every special token"),
         (lambda data: data.update(horizon=0), "horizon is 0"),
-        (lambda data: data.update(channels="many"), "channels is 'many'"),
+        (lambda data: data.update(channels="many"), r"does not read: Expected `int`, got `str` - at `\$.channels`"),
         (lambda data: data.update(expert=None), "the expert is None, expected a map"),
         (lambda data: data.update(projection="sum"), "projection is 'sum', expected one of zero_pad, multi_mlp, concat"),
         (lambda data: data.update(projection="concat"), "need .name, action size. of each embodiment"),

@@ -119,14 +119,14 @@ GOOD = {"q01": [0.0], "q99": [1.0], "source": "good"}
     ("data", "words"),
     [
         ([], "expected an object of data sets"),
-        ({"libero": GOOD}, "statistics of 'libero' hold"),
-        ({"libero": {"actions": GOOD, "stat": GOOD}}, "'stat'"),
-        ({"libero": {"actions": {**GOOD, "mean": [0.0]}}}, "'libero': statistics hold .*expected q01, q99 and source"),
+        ({"libero": GOOD}, "statistics of 'libero': Object missing required field `actions`"),
+        ({"libero": {"actions": GOOD, "stat": GOOD}}, "unknown field `stat`"),
+        ({"libero": {"actions": {**GOOD, "mean": [0.0]}}}, "statistics of 'libero': Object contains unknown field `mean`"),
         ({"libero": {"actions": {**GOOD, "q99": [1.0, 2.0]}}}, "1 q01 and 2 q99"),
         ({"libero": {"actions": {**GOOD, "q99": [-1.0]}}}, "range 0.0 to -1.0"),
         ({"libero": {"actions": {**GOOD, "q99": [float("nan")]}}}, "expected finite numbers in order"),
-        ({"libero": {"actions": {**GOOD, "q01": "0"}}}, "lists of numbers"),
-        ({"libero": {"actions": {**GOOD, "q01": ["low"]}}}, "lists of numbers"),
+        ({"libero": {"actions": {**GOOD, "q01": "0"}}}, "Expected `array`, got `str` - at `.*q01"),
+        ({"libero": {"actions": {**GOOD, "q01": ["low"]}}}, "Expected `float`, got `str` - at `.*q01"),
     ],
 )
 def test_bad_statistics_are_refused_in_a_sentence(data, words):
