@@ -221,6 +221,10 @@ class QwenVlaPolicy(Policy):
             state=None if state is None else state.to(self._device),
         )
 
+    def encode(self, requests: Sequence[Request]) -> Context:
+        """What the backbone makes of a batch of requests; gradients flow into it where they are enabled."""
+        return self.model.encode(self.prepare(requests).inputs)
+
     def record(self, options: Mapping[str, Any] | None) -> None:
         """Sample chunks with the SDE from now on, and record them.
 
@@ -251,7 +255,7 @@ class QwenVlaPolicy(Policy):
     def value(self, requests: Sequence[Request]) -> np.ndarray:
         """The value head's estimate for each observation, ``float32[B]``."""
         with torch.no_grad():
-            return self.model.value(self.model.encode(self.prepare(requests).inputs)).cpu().numpy()
+            return self.model.value(self.encode(requests)).cpu().numpy()
 
     def _replies(self, requests: Sequence[Request], prepared: Prepared, context: Context) -> list[Reply]:
         moments, seeds = self._moments(requests), [request.seed for request in requests]

@@ -186,8 +186,7 @@ def test_a_chunk_is_eulers_from_noise_of_that_temperature(policy: QwenVlaPolicy,
     bridge = request(1, WIDOWX_BRIDGE, views=1)
     role = policy._role_of(WIDOWX_BRIDGE, "suite")
     with torch.no_grad():
-        prepared = policy.prepare([bridge])
-        context, mask = policy.model.encode(prepared.inputs), prepared.mask
+        context, mask = policy.encode([bridge]), policy.prepare([bridge]).mask
         field = lambda noisy, time: policy.model.velocity(noisy, time, context, mask)  # noqa: E731
         chunk = euler(field, float(temperature) * start_noise([bridge.seed], 16, 64, 1.0), int(steps))
     expected = denormalize(chunk[0, :, :7].numpy(), role.actions)
