@@ -24,7 +24,8 @@ class Keypoints:
         object: ``float[3]``, the centre of what is moved, m.
         goal: ``float[3]``, the centre of what it is moved to.
         place: ``float[3]``, where the object's centre is to be in the end.
-        turn: The object's turn about the vertical, rad; ``None`` of one that looks the same however it is turned.
+        turn: The turn about the vertical, rad, of the line along which fingers close on it, where it looks the same after a quarter
+            turn, as a cube does; half of that turn where it takes half a turn. ``None``: it looks the same however it is turned.
         pushed: Whether the object is pushed there rather than carried.
     """
 
@@ -35,9 +36,6 @@ class Keypoints:
     pushed: bool = False
 
     def numbers(self) -> np.ndarray:
-        """``float32[12]``, see :data:`NAMES`; the turn as cosine and sine of four times itself, both 0 without one.
-
-        They are a cube's: of a longer object they do not tell two turns apart that differ by a quarter.
-        """
+        """``float32[12]``, see :data:`NAMES`; the turn as cosine and sine of four times itself, both 0 without one."""
         turn = (0.0, 0.0) if self.turn is None else (np.cos(4 * self.turn), np.sin(4 * self.turn))
         return np.array([*self.object, *self.goal, *self.place, *turn, self.pushed], np.float32)

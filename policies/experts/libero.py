@@ -148,11 +148,11 @@ def parse(instruction: str) -> Task:
 def _perform(state: EpisodeState[Sight], task: Task) -> Iterator[np.ndarray]:
     """Take the thing and bring it to its place, again and again until it is there; then rest for as long as it stays."""
     tried: list[Grasp] = []
-    state.keypoints = partial(_keypoints, task=task)
     while True:
         sight = state.sight
         grasp = choose(sight.points[task.thing], sight.obstacles(task.thing), sight.where(task.place), tried)
         tried.append(grasp)
+        state.keypoints = partial(_keypoints, task=task, grasp=grasp, offset=grasp.place - sight.where(task.thing))
         yield from _take(state, task.thing, grasp)
         yield from _bring(state, task, grasp.yaw)
         state.stage = "wait"
@@ -160,11 +160,18 @@ def _perform(state: EpisodeState[Sight], task: Task) -> Iterator[np.ndarray]:
             yield _step(state.sight, state.sight.grip, grasp.yaw, OPEN)
 
 
-def _keypoints(sight: Sight, task: Task) -> Keypoints:
-    """What a step is about; in a basket a thing's body comes to lie some way below where it is let go."""
+def _keypoints(sight: Sight, task: Task, grasp: Grasp, offset: np.ndarray) -> Keypoints:
+    """What a step is about; in a basket a thing comes to lie some way below where it is let go.
+
+    Args:
+        sight: The step's.
+        task: What is to be done.
+        grasp: How the thing is taken: its turn is that of the line along which the fingers close.
+        offset: ``float64[3]``, from the thing's body to where it is held, which counts as its middle.
+    """
     goal = sight.where(task.place)
     depth = BASKET_DEPTH / 2 if task.place == _PLACES["in the basket"] else 0.0
-    return Keypoints(sight.where(task.thing), goal, raised(goal, goal[2] + depth))
+    return Keypoints(sight.where(task.thing) + offset, goal, raised(goal, goal[2] + depth) + offset, grasp.yaw / 2)
 
 
 def _words(name: str) -> str:

@@ -32,6 +32,8 @@ DEEPER = 0.002
 TIP = 0.0145
 #: How far the hand rises from what it let go.
 RISE = 0.08
+#: What is longer than this many times its width looks the same after half a turn, and not after a quarter.
+LONG = 1.2
 
 APPROACH = Funnel(floor=0.02, slope=0.6, top=0.06)
 FUNNEL = Funnel(floor=0.006, slope=5.0, top=0.06)
@@ -80,8 +82,10 @@ def _perform(state: EpisodeState[Sight], task: Task) -> Iterator[np.ndarray]:
         to_base = sight.base[3:] * [1, -1, -1, -1]
         places = (sight.source[:3], sight.target[:3], (held or task.aim(sight)).place)
         source, target, place = (turned(to_base, each - sight.base[:3]) for each in places)
-        turn = yaw_along(turned(to_base, turned(sight.source[3:], np.array([0.0, 1.0, 0.0]))))
-        return Keypoints(source, target, place, turn)
+        yaw = _grasp_yaw(sight)
+        turn = yaw_along(turned(to_base, np.array([*closing(yaw), 0.0])))
+        long = _width(sight, yaw + np.pi / 2) > LONG * _width(sight, yaw)
+        return Keypoints(source, target, place, turn / 2 if long else turn)
 
     while True:
         state.keypoints = keypoints
@@ -172,14 +176,20 @@ def _step(state: EpisodeState[Sight], place: np.ndarray, yaw: float, gripper: fl
     return np.concatenate([turned(to_base, move), _fixed_angles(turned(to_base, turn)), [gripper]])
 
 
+def _width(sight: Sight, yaw: float) -> float:
+    """Width of the source's box between fingers that close on it at a yaw."""
+    axes = np.stack([turned(sight.source[3:], axis) for axis in np.eye(3)])
+    return float(np.abs(axes[:, :2] @ closing(yaw)) @ sight.source_extent)
+
+
 def _grasp_yaw(sight: Sight) -> float:
     """The yaw for the fingers to close along a level axis of the source's box: a narrow one, and without much turning."""
     axes = np.stack([turned(sight.source[3:], axis) for axis in np.eye(3)])
     now = sight.yaw
 
     def cost(yaw: float) -> float:
-        """Width of the box between the fingers; a cube's is the same along two axes."""
-        return float(np.abs(axes[:, :2] @ closing(yaw)) @ sight.source_extent) + 0.005 * abs(yaw - now)
+        """The width; a cube's is the same along two axes."""
+        return _width(sight, yaw) + 0.005 * abs(yaw - now)
 
     level = axes[np.abs(axes[:, 2]) < 0.8]
     return min((now + half_turn(yaw_along(axis) - now) for axis in level), key=cost)

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 from vlarig.envs.api import Observation
+from vlarig.envs.simpler.robot import WIDOWX_BRIDGE
 from vlarig.envs.tabletop.robot import TABLETOP_PANDA
 from vlarig.policies.api import Request
+from vlarig.policies.experts.simpler import SimplerExpert
 from vlarig.policies.experts.tabletop import TabletopExpert
 
 UPRIGHT = [1.0, 0.0, 0.0, 0.0]
@@ -48,3 +50,32 @@ def test_what_is_moved_and_where_to_follow_from_the_words(text: str, place: tupl
 )
 def test_nothing_is_said_of_words_that_are_not_understood_or_fit_two_things(text: str) -> None:
     assert about(text) is None
+
+
+def turn_of(sides: tuple[float, float], degrees: float) -> np.ndarray:
+    """Cosine and sine that SimplerEnv's expert gives of a thing with these level sides, turned so far."""
+    half = np.radians(degrees) / 2
+    thing = np.array([-0.2, 0.0, 0.9, np.cos(half), 0.0, 0.0, np.sin(half)])
+    down = np.array([-0.1, 0.1, 1.0, *np.array([1.0, 0.0, 1.0, 0.0]) / np.sqrt(2)])
+    other = np.array([-0.3, 0.1, 0.9, *UPRIGHT])
+    truth = {
+        "hand": down,
+        "commanded": down,
+        "base": np.array([0.1, 0.0, 0.87, *UPRIGHT]),
+        "pose/source": thing,
+        "pose/target": other,
+    }
+    truth |= {"settled/source": thing[:3], "extent/source": np.array([*sides, 0.03]), "extent/target": np.full(3, 0.1)}
+    seen = Observation(images={}, state=np.zeros(8, np.float32), instruction="put carrot on plate")
+    key = "simpler_widowx/starvla/put_carrot_on_plate/0"
+    found = SimplerExpert().reply(Request(0, key, 0, 0, seen, WIDOWX_BRIDGE, 1, truth)).keypoints
+    assert found is not None
+    return found[0, 9:11]
+
+
+def test_a_long_things_turn_is_another_after_a_quarter_turn_and_a_cubes_is_the_same() -> None:
+    for degrees in (0.0, 30.0, 70.0):
+        long, quarter, half = (turn_of((0.1, 0.03), degrees + more) for more in (0.0, 90.0, 180.0))
+        np.testing.assert_allclose(half, long, atol=1e-5)
+        np.testing.assert_allclose(quarter, -long, atol=1e-5)
+        np.testing.assert_allclose(turn_of((0.04, 0.04), degrees + 90), turn_of((0.04, 0.04), degrees), atol=1e-5)
