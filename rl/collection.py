@@ -113,21 +113,23 @@ class SavedEnv:
         return Progress(self.drawn, tuple(np.frombuffer(data, np.float32).reshape(shape) for shape, data in self.chunks))
 
 
-@dataclass(frozen=True)
+@dataclass
 class Saved:
-    """A process's envs in a checkpoint.
+    """What a process keeps of a run beside its weights, as it is written to a checkpoint.
 
     Attributes:
-        allotment: Which they are.
-        outcomes: ``SUITE/TASK`` to successes and episodes since the allotment.
-        envs: How far each is.
-        best: Success of the best iteration's episodes.
+        allotment: Which envs there are.
+        outcomes: ``SUITE/TASK`` to successes and episodes since the allotment, over all processes.
+        envs: How far each env of this process was when the newest rollout ended; none before the first.
+        best: Greatest success of a rollout's episodes.
+        best_iteration: Iterations that had made the weights of that rollout.
     """
 
     allotment: Allotment
     outcomes: dict[str, tuple[int, int]] = field(default_factory=dict)
     envs: list[SavedEnv] = field(default_factory=list)
     best: float = 0.0
+    best_iteration: int = 0
 
 
 def allotted(settings: RolloutSettings, success: Mapping[str, float] | None = None) -> dict[str, dict[str, int]]:

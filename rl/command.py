@@ -57,7 +57,7 @@ def main(arguments: list[str]) -> int:
 
         from ..training.reporting import ConsoleReporter, SilentReporter
         from ..training.trainer import train
-        from .ppo import tune
+        from .run import tune
     except ModuleNotFoundError as error:
         raise TrainingError(
             f"{error.name} is not installed, which training needs; run: pip install 'vlarig[policy,train]'"

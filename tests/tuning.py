@@ -9,7 +9,7 @@ from kept_numbers import Numbers
 from safetensors.torch import load_file
 
 from vlarig.rl.config import PpoConfig, read_ppo_config
-from vlarig.rl.ppo import tune
+from vlarig.rl.run import tune
 
 #: A few short episodes.
 SHORT = (

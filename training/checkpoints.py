@@ -29,6 +29,7 @@ from torch.distributed.tensor import DTensor
 
 from .config import TrainingError
 from .learner import Learner
+from .parallel import Processes
 
 #: Beside torch's files.
 PROGRESS_FILE = "training.json"
@@ -51,13 +52,29 @@ class Checkpoints:
         found = sorted(each for each in self.folder.glob("step-*") if (each / PROGRESS_FILE).is_file())
         return found[-1] if found else None
 
-    def save(self, learner: Learner, step: int, files: Mapping[str, bytes] | None = None) -> Path:
+    def go_back(self, step: int, processes: Processes) -> int:
+        """Remove the checkpoints after a step; all processes call it together.
+
+        Returns:
+            The steps of the newest one that is left; 0 without one.
+        """
+        processes.wait()
+        if processes.first:
+            for each in self.folder.glob("step-*"):
+                if _step(each) > step:
+                    shutil.rmtree(each)
+        processes.wait()
+        newest = self.newest()
+        return 0 if newest is None else _step(newest)
+
+    def save(self, learner: Learner, step: int, files: Mapping[str, bytes] | None = None, spared: int | None = None) -> Path:
         """Write a checkpoint after so many steps; all processes call it together.
 
         Args:
             learner: What learns.
             step: The steps.
             files: Further files of this process, by their names, which no other process has.
+            spared: Steps of a checkpoint that is kept beside the newest.
         """
         target = self.folder / f"step-{step:08d}"
         partial = self.folder / f".{target.name}"
@@ -77,9 +94,14 @@ class Checkpoints:
             shutil.rmtree(target, ignore_errors=True)
             partial.rename(target)
             for old in sorted(self.folder.glob("step-*"))[: -self._keep]:
-                shutil.rmtree(old)
+                if _step(old) != spared:
+                    shutil.rmtree(old)
         processes.wait()
         return target
+
+
+def _step(folder: Path) -> int:
+    return int(folder.name.removeprefix("step-"))
 
 
 def resume(learner: Learner, folder: Path) -> int:

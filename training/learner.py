@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -76,6 +77,8 @@ class Learner:
             foreach=processes.device.type == "cpu",  # not torch's choice there, and quicker
         )
         self.average = None if settings.ema is None else Average(model, settings.ema)
+        self.begins: dict[str, int] = {}
+        """Group to the step at which its learning rate begins to rise, where that is not the first: it is 0 before."""
 
     def backward(self, loss: Tensor, last: bool = True) -> None:
         """Add a loss's gradient to those that are there.
@@ -89,17 +92,20 @@ class Learner:
             loss = loss * self.processes.world  # FSDP averages
         loss.backward()
 
-    def update(self, step: int) -> dict[str, Tensor]:
+    def update(self, step: int, held: Collection[str] = ()) -> dict[str, Tensor]:
         """One step of the optimiser by the gradients that are there; they are gone after it.
 
         Args:
             step: Its number, from 0.
+            held: Groups that do not move in this step, by whatever momentum.
 
         Returns:
             Norms of the gradient before it was clipped, and of the weights: tensors, for which no process waits here.
         """
         for group in self.optimizer.param_groups:
-            group["lr"] = rate(getattr(self.settings, group["name"]), step, self.steps)
+            name, begin = group["name"], self.begins.get(group["name"], 0)
+            waits = name in held or step < begin
+            group["lr"] = 0.0 if waits else rate(getattr(self.settings, name), step - begin, self.steps - begin)
         weights = [weight for group in self.optimizer.param_groups for weight in group["params"]]
         gradient = nn.utils.clip_grad_norm_(weights, self.settings.clip)
         self.optimizer.step()

@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from vlarig.rl.config import read_ppo_config
-from vlarig.rl.ppo import tune
+from vlarig.rl.run import tune
 from vlarig.training.reporting import SilentReporter
 
 MEGABYTE = 2**20

@@ -213,6 +213,11 @@ class RecordedBatch:
             context=context,
         )
 
+    def of(self, samples: Tensor) -> Self:
+        """Those of some samples, ``int64[C]``."""
+        context = None if self.context is None else self.context.of(samples)
+        return replace(changed(replace(self, context=None), lambda tensor: tensor[samples]), context=context)
+
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
         """The same on a device."""
         return changed(self, lambda tensor: tensor.to(device, non_blocking=non_blocking))

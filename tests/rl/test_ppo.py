@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,13 +16,16 @@ import torch
 from processes import workers_of
 from safetensors.torch import load_file, save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tuning import SHORT, tuned, weights
+from tuning import SHORT, configuration, tuned, weights
 
 from vlarig.envs.errors import VlarigError
 from vlarig.harness.cli import main
 from vlarig.rl.collection import Collector, Rollout
 from vlarig.rl.config import read_ppo_config
+from vlarig.training.checkpoints import Checkpoints
 from vlarig.training.config import TrainingError
+from vlarig.training.learner import rate
+from vlarig.training.trainer import Stopped
 
 
 def test_the_default_is_the_papers_recipe() -> None:
@@ -137,12 +141,33 @@ def test_divergence_can_end_an_epoch_and_a_run(home: None) -> None:
     assert tuned(Path("bounded"), *wild, "ppo.target_kl=1e-6", "iterations=1").numbers[1]["losses/epochs"] == 1
     with pytest.raises(TrainingError, match=r"iteration 1 went .* away from its rollout's policy, more than collapse.kl 1e-06"):
         tuned(Path("ended"), *wild, "collapse.kl=1e-6")
+    assert not list(Path("ended/checkpoints").glob("step-*")), "the weights that went astray are kept"
 
 
-def test_a_run_ends_where_success_collapses(home: None) -> None:
-    wild = ["optimizer.expert.lr=3e-1", "rollout.envs=16", "iterations=8"]
-    with pytest.raises(TrainingError, match=r"less than collapse.success 0.9 of the best iteration's \d+.\d%; lower"):
-        tuned(Path("run"), *wild, "collapse.success=0.9")
+def test_a_run_whose_success_collapses_goes_on_from_its_best_iteration(home: None) -> None:
+    wild = ["rollout.envs=16", "iterations=8", "checkpoints.keep=1"]
+    with pytest.raises(
+        TrainingError, match=r"less than collapse.success 0.9 of the best iteration's \d+.\d%; .* goes on"
+    ) as ended:
+        tuned(Path("run"), *wild, "optimizer.expert.lr=3e-1", "collapse.success=0.9")
+    back = int(str(ended.value).partition("back after iteration ")[2].partition(",")[0])
+    assert [each.name for each in Path("run/checkpoints").glob("step-*")] == [f"step-{back:08d}"] * (back > 0)
+    again = tuned(Path("run"), *wild, "optimizer.expert.lr=1e-6")
+    assert (again.first, max(again.numbers)) == (back, 8)
+
+
+def test_without_a_success_the_policy_does_not_move(home: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    collect, unlucky = Collector.collect, [False, True, False]
+
+    def failing(collector: Collector) -> Rollout:
+        rollout = collect(collector)
+        return replace(rollout, rewards=0 * rollout.rewards) if unlucky.pop(0) else rollout
+
+    monkeypatch.setattr(Collector, "collect", failing)
+    found = tuned(Path("run"), "optimizer.value_head.lr=1e-2")
+    moved = [numbers["losses/kl_after"] for numbers in found.numbers.values()]
+    assert moved[0] > 0 == moved[1] < moved[2]
+    assert "iteration 2 had no success, so the value head alone learned from it" in found.notes
 
 
 def test_shuffled_rewards_are_the_same_ones_at_other_ends(home: None) -> None:
@@ -158,9 +183,42 @@ def test_shuffled_rewards_are_the_same_ones_at_other_ends(home: None) -> None:
 
 
 def test_the_value_head_may_learn_first(home: None) -> None:
-    numbers = tuned(Path("run"), "ppo.value_warmup=2", "optimizer.value_head.lr=1e-2").numbers
+    overrides = ["ppo.value_warmup=2", "optimizer.value_head.lr=1e-2", "optimizer.expert={lr = 1e-3, warmup = 0.5}"]
+    numbers = tuned(Path("run"), *overrides).numbers
     assert numbers[2]["losses/kl_after"] == pytest.approx(0, abs=1e-8)
     assert numbers[3]["losses/kl_after"] > 0
+    config = configuration(*overrides)
+    steps = config.updates_an_iteration  # in which the whole of its schedule passes
+    assert numbers[3]["lr/expert"] == pytest.approx(rate(config.optimizer.expert, steps - 1, steps))
+
+
+def test_an_evaluation_that_was_under_way_is_finished(home: None) -> None:
+    measured = ["iterations=1", "evaluation={suites = ['seen'], every = 1, options = {episodes = 2, workers = 1}}"]
+    whole = tuned(Path("run"), *measured).numbers[1]["eval/success"]
+    for name in ("evaluations", "best", "policy"):
+        shutil.rmtree(Path("run", name))
+    Path("run/best.json").unlink()
+    again = tuned(Path("run"), *measured)
+    assert list(again.numbers) == [1]
+    assert again.numbers[1]["eval/success"] == whole
+    assert Path("run/best/config.json").exists()
+
+
+@pytest.mark.parametrize(("owner", "name"), [(Collector, "go_on"), (Checkpoints, "save")])
+def test_the_first_signal_is_obeyed_whenever_it_comes(
+    home: None, monkeypatch: pytest.MonkeyPatch, owner: type, name: str
+) -> None:
+    tuned(Path("run"), "iterations=1")
+    original = getattr(owner, name)
+
+    def signalled(self: object, *given: object, **named: object) -> None:
+        original(self, *given, **named)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    with monkeypatch.context() as patched, pytest.raises(Stopped, match="the same command makes the iteration again"):
+        patched.setattr(owner, name, signalled)
+        tuned(Path("run"))
+    assert tuned(Path("run")).first == (1 if owner is Collector else 2)
 
 
 @pytest.mark.parametrize(
@@ -236,6 +294,9 @@ def test_envs_are_allotted_again_by_the_success_of_rollouts(home: None) -> None:
     for step in (3, 4, 5):
         shutil.rmtree(Path("half", "checkpoints", f"step-{step:08d}"))
     assert tuned(Path("half"), *again).without_times() == {step: n for step, n in whole.without_times().items() if step > 2}
+    behind = tuned(Path("behind"), *again, "rollout.lag=1")
+    assert len(behind.notes) > 1
+    assert [numbers["rollout/lag"] for numbers in behind.numbers.values()] == [0, 1, 0, 1, 0]
 
 
 @pytest.mark.slow

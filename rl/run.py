@@ -1,0 +1,347 @@
+"""A run of PPO: rolls out, updates, and keeps what it takes to go on, in a folder that is a training's.
+
+The folder has ``config.json``, ``checkpoints/``, ``policy/``, ``best/``, ``evaluations/``, ``tensorboard/``
+(:mod:`vlarig.training.trainer`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import torch
+import transformers
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+
+from ..harness.machines.ray_fleet import connected
+from ..harness.machines.ray_replicas import ray_replicas
+from ..harness.replicas import replicated_policy
+from ..policies.api import Policy
+from ..policies.qwen_vla.acceleration import choose_kernels
+from ..policies.qwen_vla.checkpoint import LoadedPolicy, load
+from ..policies.qwen_vla.description import TrainedStage
+from ..policies.qwen_vla.policy import QwenVlaPolicy
+from ..training.checkpoints import Checkpoints, full_weights, resume
+from ..training.config import TrainingError, save_config
+from ..training.evaluation import Evaluations, acting_copy, export
+from ..training.learner import Learner
+from ..training.parallel import Processes, processes
+from ..training.trainer import CONFIG_FILE, Reporter, StopSignals, refuse_another, refuse_other_stages
+from .collection import Allotment, Collector, Rollout, Saved, allotted
+from .config import LearnedModel, PpoConfig, read_ppo_config
+from .ppo import Ppo
+
+#: Where a run simulates, which may change while it is interrupted: its numbers do not depend on that.
+WHERE = ("workers", "placement", "hosts", "hosts_token_file", "hosts_ca_file")
+
+#: What else may change then: how long it is, what is measured and kept, and what a run needs that went astray.
+FREE = ("checkpoints", "evaluation", "track", "iterations", "optimizer", "collapse")
+
+
+def tune(config: PpoConfig, run: Path, reporter: Reporter) -> Path:
+    """Tune a policy, from the newest checkpoint of the run where there is one.
+
+    Args:
+        config: The configuration.
+        run: The run's folder.
+        reporter: Gets the numbers.
+
+    Returns:
+        The folder of the tuned policy.
+
+    Raises:
+        VlarigError: Something in the configuration cannot be, the run is another training's, or it came to a bad end.
+        Stopped: SIGTERM or SIGINT came; the iteration that was under way is made again by the same call.
+    """
+    with processes(config.shard_over) as group, contextlib.ExitStack() as stack:
+        return Run(config, run, reporter, group, stack).run()
+
+
+class Run:
+    """One process of a run; what it opens is closed by ``stack``."""
+
+    def __init__(self, config: PpoConfig, run: Path, reporter: Reporter, group: Processes, stack: contextlib.ExitStack) -> None:
+        self.config = config
+        self.folder = run
+        self.reporter = reporter
+        self.group = group
+        transformers.logging.set_verbosity_error()  # it would warn of each kernel that is not installed; inspect lists them
+        check_run(config, run)
+        check_stage(config.model)
+        if config.rollout.envs % group.world:
+            raise TrainingError(
+                f"{config.rollout.envs} envs cannot be dealt equally to {group.world} processes; choose a multiple"
+            )
+        self.checkpoints = Checkpoints(run / "checkpoints", config.checkpoints.keep)
+        self.newest = self.checkpoints.newest()
+        self.saved = Saved(Allotment(allotted(config.rollout))) if self.newest is None else self._read(self.newest)
+        compute = torch.bfloat16 if config.model.compute == "bfloat16" else torch.float32
+        self.bundle = load(config.model.source, device=group.device, compute=compute)
+        model = self.bundle.model
+        choose_kernels(model, group.device)
+        model.freeze(*config.model.frozen)
+        model.checkpoint_activations(*config.model.checkpointed)
+        if config.rollout.placement == "ray":
+            stack.enter_context(connected())
+        replicas = config.rollout.replicas
+        self.shared = group.mesh is None and not config.rollout.lag and replicas is None
+        """Whether what acts has the tensors of what learns."""
+        reader = QwenVlaPolicy.of(self.bundle if self.shared or replicas else copied(self.bundle))
+        self.policy = reader if replicas is None else stack.enter_context(contextlib.closing(self._replicas(replicas)))
+        self.thread = stack.enter_context(ThreadPoolExecutor(1, "vlarig-rollouts"))
+        self.ahead: Future[Rollout] | None = None
+        """The rollout that is collected while the model learns from the one before."""
+        self.learner = Learner(model, config.optimizer, config.updates, group)
+        self.ppo = Ppo(config, self.learner, reader, group)
+        self.evaluations = Evaluations(config.evaluation, config.iterations, self._stage, run, self.bundle, reporter)
+        self.collector = self._collector()  # refuses what cannot be before anything is written
+
+    def run(self) -> Path:
+        """Tune to the end; the folder of the tuned policy."""
+        stopped = "stopped; the same command makes the iteration again that was under way"
+        with StopSignals() as stop, self.evaluations, stop.at_once(stopped):
+            first = 0 if self.newest is None else resume(self.learner, self.newest)
+            self.group.wait()  # all have read the run's folder
+            if self.group.first:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                save_config(self.config, self.folder / CONFIG_FILE)
+                self.reporter.start(first, self.config.iterations)
+            if first:
+                self._evaluate(first)  # what was under way when it ended; a whole evaluation is not repeated
+            iteration = first
+            while iteration < self.config.iterations:
+                iteration = self._iterations(iteration)
+            weights = full_weights(self.learner)
+            if weights is not None:
+                export(self.bundle, weights, self.folder / "policy", self._stage(self.config.iterations))
+            self.group.wait()
+        return self.folder / "policy"
+
+    def _iterations(self, iteration: int) -> int:
+        """Iterate with one allotment of envs; the number of the next iteration."""
+        if self.group.first:
+            for suite, tasks in self.saved.allotment.envs.items():
+                self.reporter.note(f"envs of {suite}: " + ", ".join(f"{task} {count}" for task, count in tasks.items()))
+        with self.collector:
+            if self.saved.envs:
+                self.collector.go_on(self.saved.envs)
+            while iteration < self.config.iterations:
+                if self._allots(iteration) and self._reallot():
+                    break
+                self._iterate(iteration)
+                iteration += 1
+        return iteration
+
+    def _allots(self, iteration: int) -> bool:
+        """Whether envs may be allotted again before an iteration."""
+        every = self.config.rollout.reallot_every
+        return every is not None and iteration % every == 0
+
+    def _replicas(self, count: int) -> Policy:
+        """The policy in processes of its own, which take what is learned as files."""
+        model = self.config.model
+        options = {"dtype": model.compute, "compute": model.compute}
+        make = ray_replicas if self.config.rollout.placement == "ray" else replicated_policy
+        return make(f"qwen-vla:{model.source}", options, count)
+
+    def _read(self, checkpoint: Path) -> Saved:
+        """This process's envs in a checkpoint.
+
+        Raises:
+            TrainingError: Other processes wrote it.
+        """
+        files = sorted(checkpoint.glob("envs_*.msgpack"))
+        if len(files) != self.group.world:
+            raise TrainingError(
+                f"{checkpoint} is of {len(files)} processes that rolled out, and there are {self.group.world}; start as many"
+            )
+        return msgspec.msgpack.decode((checkpoint / self._envs_file).read_bytes(), type=Saved)
+
+    def _collector(self) -> Collector:
+        config, group = self.config, self.group
+        backbone_learns = not {"vision", "language"} <= set(config.model.frozen)
+        return Collector(
+            config.rollout,
+            self.saved.allotment,
+            self.policy,
+            config.ppo.bootstrap,
+            backbone_learns,
+            config.seed,
+            group.rank,
+            group.world,
+            self.folder / "logs",
+        )
+
+    def _reallot(self) -> bool:
+        """Allot envs by the success since the last time; whether that changes anything. It does not where a task has no episode yet."""
+        saved = self.saved
+        known = {task: successes / episodes for task, (successes, episodes) in saved.outcomes.items()}
+        tasks = [f"{suite}/{task}" for suite, own in saved.allotment.envs.items() for task in own]
+        if any(task not in known for task in tasks):
+            return False
+        envs = allotted(self.config.rollout, known)
+        if envs == saved.allotment.envs:
+            return False
+        first: dict[str, int] = {}
+        for part in self.group.gather(self.collector.next_numbers()):
+            first = {task: max(number, first.get(task, 0)) for task, number in (first | part).items()}
+        self.saved = Saved(Allotment(envs, first), best=saved.best, best_iteration=saved.best_iteration)
+        self.collector = self._collector()
+        return True
+
+    def _iterate(self, iteration: int) -> None:
+        """One iteration of equation 5 to 7."""
+        began = time.perf_counter()
+        rollout, version, seconds = self._collect(iteration)
+        collected = time.perf_counter()
+        batch = self.ppo.batch(rollout, iteration)
+        losses = self.ppo.update(batch, iteration)
+        after = self.ppo.divergence(batch)
+        done = time.perf_counter()
+        numbers = {
+            **self._experience(rollout, version),
+            **losses,
+            **after,
+            **self.ppo.worth(batch, rollout),
+            **self.learner.rates(),
+            "rollout/lag": float(iteration - version),
+            "time/sync": seconds,
+            "time/collect": collected - began - seconds,
+            "time/update": done - collected,
+            "time/iteration": done - began,
+        }
+        if self.group.first:
+            self.reporter.report(iteration + 1, numbers)
+            if not batch.acts and iteration >= self.config.ppo.value_warmup:
+                self.reporter.note(f"iteration {iteration + 1} had no success, so the value head alone learned from it")
+        self._refuse_collapse(iteration + 1, numbers)
+        self._save(iteration + 1)
+        self._evaluate(iteration + 1)
+
+    def _evaluate(self, iteration: int) -> None:
+        if self.evaluations.due(iteration):
+            self.evaluations.evaluate(iteration, full_weights(self.learner))
+            self.group.wait()
+
+    def _collect(self, iteration: int) -> tuple[Rollout, int, float]:
+        """A rollout, the version of its policy, and the seconds in which that took its weights.
+
+        With a lag, the next rollout begins here, by the weights before this one's update; not where envs may be allotted again first.
+        """
+        if self.ahead is None:
+            seconds = self._sync(iteration)
+            rollout, version = self.collector.collect(), iteration
+        else:
+            seconds, rollout, version = 0.0, self.ahead.result(), iteration - 1
+        self.saved.envs, self.ahead = self.collector.progress(), None
+        following = iteration + 1
+        if self.config.rollout.lag and following < self.config.iterations and not self._allots(following):
+            seconds += self._sync(iteration)
+            self.ahead = self.thread.submit(self.collector.collect)
+        return rollout, version, seconds
+
+    def _sync(self, version: int) -> float:
+        """Have the acting policy take the weights that were learned, unless they are its own tensors; the seconds that it took."""
+        began = time.perf_counter()
+        trained = {name: weight for name, weight in self.learner.model.named_parameters() if weight.requires_grad}
+        self.policy.load_weights(version, {} if self.shared else {name: whole(weight) for name, weight in trained.items()})
+        return time.perf_counter() - began
+
+    def _experience(self, rollout: Rollout, version: int) -> dict[str, float]:
+        """Success and length of the episodes that ended, over all processes; they also count for the next allotment.
+
+        An episode that a rollout was cut in counts in the iteration that it ends in.
+        """
+        saved = self.saved
+        ends = [(chunk.task, int(chunk.reward), chunk.steps) for chunk in rollout.chunks if chunk.ended]
+        every = [each for part in self.group.gather(ends) for each in part]
+        numbers = {"env/episodes": float(len(every))}
+        if every:
+            success = float(np.mean([success for _, success, _ in every]))
+            numbers |= {"env/success_once": success, "env/episode_len": float(np.mean([steps for *_, steps in every]))}
+            if success > saved.best:
+                saved.best, saved.best_iteration = success, version
+        for task in sorted({task for task, *_ in every}):
+            own = [success for name, success, _ in every if name == task]
+            numbers[f"env/success_once/{task}"] = float(np.mean(own))
+            successes, episodes = saved.outcomes.get(task, (0, 0))
+            saved.outcomes[task] = successes + sum(own), episodes + len(own)
+        return numbers
+
+    def _save(self, iteration: int) -> None:
+        if iteration % self.config.checkpoints.every == 0 or iteration == self.config.iterations:
+            files = {self._envs_file: msgspec.msgpack.encode(self.saved)}
+            self.checkpoints.save(self.learner, iteration, files, spared=self.saved.best_iteration)
+
+    @property
+    def _envs_file(self) -> str:
+        return f"envs_{self.group.rank}.msgpack"
+
+    def _stage(self, iterations: int) -> TrainedStage:
+        return TrainedStage("ppo", iterations, iterations * self.config.rollout.envs * self.config.rollout.chunks)
+
+    def _refuse_collapse(self, iteration: int, numbers: dict[str, float]) -> None:
+        """End a run whose policy goes astray, and have the same command go on from its best iteration.
+
+        Raises:
+            TrainingError: It does, by the bound of the configuration.
+        """
+        bounds, best = self.config.collapse, self.saved.best
+        kl, success = numbers["losses/kl_after"], numbers.get("env/success_once", best)
+        if bounds.kl is not None and kl > bounds.kl:
+            why = f"went {kl:.3g} away from its rollout's policy, more than collapse.kl {bounds.kl:g}"
+        elif bounds.success is not None and success < bounds.success * best:
+            why = (
+                f"succeeded in {success:.1%} of its episodes, less than collapse.success {bounds.success:g} of the best "
+                f"iteration's {best:.1%}"
+            )
+        else:
+            return
+        back = self.checkpoints.go_back(self.saved.best_iteration, self.group)
+        raise TrainingError(
+            f"iteration {iteration} {why}; the run is back after iteration {back}, its best: lower optimizer.expert.lr, and the same "
+            "command goes on from there"
+        )
+
+
+def whole(weight: Tensor) -> Tensor:
+    """A weight of all processes together."""
+    own = weight.detach()
+    return own.full_tensor() if isinstance(own, DTensor) else own
+
+
+def copied(bundle: LoadedPolicy) -> LoadedPolicy:
+    """The policy with weights of its own, to act while the others are sharded."""
+    copy = acting_copy(bundle)
+    copy.model.load_state_dict(bundle.model.state_dict())
+    return copy
+
+
+def check_run(config: PpoConfig, run: Path) -> None:
+    """Make sure that a run's folder is new or of the same run.
+
+    Raises:
+        TrainingError: It is another's.
+    """
+    saved = run / CONFIG_FILE
+    if saved.exists():
+        before = read_ppo_config(saved)
+        rollout = before.rollout.model_copy(update={name: getattr(config.rollout, name) for name in WHERE})
+        free = {name: getattr(config, name) for name in FREE}
+        refuse_another(run, before.model_copy(update=free | {"rollout": rollout}), config)
+
+
+def check_stage(model: LearnedModel) -> None:
+    """Make sure that what is tuned was fine-tuned before.
+
+    Raises:
+        TrainingError: It was not.
+        PolicyError: There is no such checkpoint.
+    """
+    if not model.any_checkpoint:
+        refuse_other_stages(model.source, ("sft", "ppo"), "PPO goes on from a checkpoint of 'sft'")
