@@ -125,6 +125,8 @@ class Suite:
         embodiment: The robot and its control convention.
         tasks: The tasks, in the order of tables.
         protocols: The named protocols; the first is the default.
+        learned: The protocol that RL plays unless another is named, where that is not the default: a reward for what a default scores
+            at an episode's end comes at the first success, and the episode ends there.
         source: Where tasks and protocols come from.
         payload: Gives the plain data that an episode carries to the adapter, of its task, initial state and protocol; none where the
             adapter finds everything by the task's name and the initial state.
@@ -171,6 +173,7 @@ class Suite:
     note: str = ""
     trial: Trial = field(default_factory=Trial)
     walks: str = ""
+    learned: Protocol | None = None
 
     def __post_init__(self) -> None:
         if not self.tasks or not self.protocols:

@@ -326,12 +326,13 @@ def find_fleet(settings: RolloutSettings) -> Fleet:
 
 
 def learned_protocol(suite: Suite, settings: RolloutSettings, policy: Policy) -> EnvProtocol:
-    """The protocol to learn under: with the chunk's steps of the settings, and episodes that end at success.
+    """The protocol to learn under: with the chunk's steps of the settings, and episodes that end at success where that counts.
 
     Raises:
         VlarigError: There is none, or its ensemble changes the policy's actions.
     """
-    named = suite.protocol(settings.protocols.get(suite.name))
+    name = settings.protocols.get(suite.name)
+    named = suite.learned if name is None and suite.learned is not None else suite.protocol(name)
     steps = n_action_steps_for(policy, suite.embodiment, settings.n_action_steps)
     protocol = named.derive(n_action_steps=steps, stop_on_success=named.success_rule != "final")
     check_learnable(suite, protocol, policy)

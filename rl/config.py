@@ -67,7 +67,8 @@ class RolloutSettings(Settings):
     n_action_steps: Count = 16
     """Steps of each chunk that are run (section 4.2: H = 16)."""
     protocols: dict[str, str] = {}
-    """Suite to the name of a protocol; its first by default. Episodes end at success."""
+    """Suite to the name of a protocol; by default the one that the suite has for RL, or its first. Episodes end at success, unless the
+    protocol scores their end."""
     form: Literal["score_one", "noise_one", "score_all"] = "score_one"
     """Where noise is and what is scored, see :class:`~vlarig.policies.qwen_vla.flow.Sde`; the paper's (section 4.2)."""
     denoising_steps: Count = 4

@@ -22,7 +22,7 @@ from ...envs.simpler.robot import WIDOWX_BRIDGE
 from ..suite import Suite, Task
 from ..trial import Trial
 from .scenes import CARROT_AND_PLATE, CUBES, SPOON_AND_TOWEL, Pose, Scene
-from .widowx import FOOTPRINT, PROTOCOLS
+from .widowx import FOOTPRINT, LEARNED, PROTOCOLS
 
 Condition = dict[str, Any]
 
@@ -185,6 +185,7 @@ SIMPLER_OOD = Suite(
     source="tasks: Qwen-VLA, section 5.1.4; initial states, instructions, limits and thresholds: ours, in benchmarks/simpler/ood.py",
     payload=payload,
     training=training,
+    learned=_ood(LEARNED),
     footprint=FOOTPRINT,
     assets=("simpler_bridge",),
     trial=Trial(steps=20),

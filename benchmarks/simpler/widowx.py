@@ -134,6 +134,9 @@ GROOT = Protocol(
 CHUNKED = replace(STARVLA, name="chunked", n_action_steps=16, ensemble=None)
 PROTOCOLS = (STARVLA, SIMPLERENV, MANISKILL3, GROOT, CHUNKED)
 
+#: What RL plays: a third of the steps of an episode that succeeds come after its success.
+LEARNED = replace(CHUNKED, name="learned", stop_on_success=True, success_rule="first")
+
 #: mani-skill's own env, with which the adapter is compared: its camera, its reading of a step, its predicates, its initial states.
 PLAIN = replace(
     MANISKILL3,
@@ -250,6 +253,7 @@ SIMPLER_WIDOWX = Suite(
     source="simpler-env/ManiSkill2_real2sim@ef7a4d4 put_on_in_scene.py and mani_skill 3.0.1; for protocols see EVALUATORS here",
     payload=payload,
     training=training,
+    learned=LEARNED,
     footprint=FOOTPRINT,
     assets=("simpler_bridge",),
     trial=Trial(

@@ -18,9 +18,11 @@ from safetensors.torch import load_file, save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tuning import SHORT, configuration, tuned, weights
 
+from vlarig.benchmarks.registry import load_suite
 from vlarig.envs.errors import VlarigError
 from vlarig.harness.cli import main
-from vlarig.rl.collection import Collector, Rollout
+from vlarig.policies.scripted import RandomPolicy
+from vlarig.rl.collection import Collector, Rollout, learned_protocol
 from vlarig.rl.config import read_ppo_config
 from vlarig.training.checkpoints import Checkpoints
 from vlarig.training.config import TrainingError
@@ -48,6 +50,15 @@ def test_the_named_configuration_is_the_papers_in_simplerenv() -> None:
     assert config.rollout.suites == ("simpler_widowx",)
     assert config.evaluation is not None
     assert config.evaluation.policy_options == {"temperature": "0.6"}
+
+
+@pytest.mark.parametrize(("suite", "rule"), [("simpler_widowx", "first"), ("simpler_ood", "held"), ("tabletop", "held")])
+def test_a_learned_episode_ends_at_its_success(suite: str, rule: str) -> None:
+    settings = read_ppo_config(None, ["model.source=somewhere"]).rollout
+    protocol = learned_protocol(load_suite(suite), settings, RandomPolicy())
+    assert (protocol.stop_on_success, protocol.success_rule, protocol.n_action_steps) == (True, rule, 16)
+    named = settings.model_copy(update={"protocols": {"simpler_widowx": "chunked"}})
+    assert not learned_protocol(load_suite("simpler_widowx"), named, RandomPolicy()).stop_on_success
 
 
 def test_nothing_has_moved_before_the_first_step_and_nothing_moves_at_rate_0(home: None) -> None:
