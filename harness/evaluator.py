@@ -105,17 +105,18 @@ class Evaluator:
             return tracker
         return self._stack.enter_context(contextlib.closing(make_tracker(tracker, self._folder, self._folder.name)))
 
-    def __call__(self, policy: Policy | str, step: int) -> Evaluation:
+    def __call__(self, policy: Policy | str, step: int, kind: str = "step") -> Evaluation:
         """Measure a policy at a step of its training; the same call resumes an interrupted one.
 
         Args:
             policy: The policy as it is now, or the name of one, such as ``qwen-vla:CHECKPOINT``.
             step: Names the run, and is what trackers get.
+            kind: Begins the run's name, where a step has several.
 
         Raises:
             VlarigError: Something the user can fix. What was measured until then is in the run.
         """
-        config = sweep_config(self._suites, policy, run=self._folder / f"step-{step:08d}", **self._options)
+        config = sweep_config(self._suites, policy, run=self._folder / f"{kind}-{step:08d}", **self._options)
         with EventLog(Screen(quiet=True)) as event_log:
             if self._fleet is None:
                 self._stack.enter_context(cluster(config))

@@ -23,7 +23,7 @@ command resumes an interrupted training. On several GPUs: torchrun --nproc-per-n
 
   vlarig train sft --run runs/sft --override model.source=small data.source=my_data:stream
   vlarig train sft --run runs/sft --config sft.toml
-  vlarig train ppo --run runs/ppo --config simpler --override model.source=runs/sft/policy
+  vlarig train ppo --run runs/ppo --config simpler --override model.source=runs/sft/policy rollout.tasks=[put_carrot_on_plate]
 """
 
 
@@ -36,7 +36,7 @@ class TrainOptions:
     run: Annotated[Path, tyro.conf.arg(metavar="FOLDER")]
     """Folder of the run; one that was begun is resumed."""
     config: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """Configuration in TOML or JSON, such as another run's config.json; for ppo also simpler, which comes with vlarig."""
+    """Configuration in TOML or JSON, such as another run's config.json; for ppo also paper or simpler, which come with vlarig."""
     track: Annotated[tuple[TrackerName, ...] | None, tyro.conf.arg(metavar="TRACKER...")] = None
     """Trackers of the training's numbers: tensorboard (the default), trackio, wandb."""
     override: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE...")] = ()

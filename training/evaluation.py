@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from torch import Tensor
 
@@ -72,11 +72,15 @@ class Evaluations:
         settings = self._settings
         return settings is not None and (step % settings.every == 0 or step == self._steps)
 
-    def evaluate(self, step: int, weights: Mapping[str, Tensor] | None) -> None:
-        """Measure the policy with these weights; keep it where it is the best so far. Without weights, nothing is done."""
+    def evaluate(self, step: int, weights: Mapping[str, Tensor] | None) -> float | None:
+        """Measure the policy with these weights; keep it where it is the best so far. Without weights, nothing is done.
+
+        Returns:
+            Its success, where it was measured in simulators.
+        """
         settings = self._settings
         if weights is None or settings is None:
-            return
+            return None
         if self._policy is None:
             self._policy = QwenVlaPolicy.of(acting_copy(self._bundle), **settings.policy_options)
         self._policy.load_weights(step, weights)
@@ -86,8 +90,31 @@ class Evaluations:
         if success is not None and success >= self._best():
             export(self._bundle, weights, self._run / "best", self._stage(step))
             (self._run / BEST_FILE).write_text(json.dumps({"step": step, "success": success}) + "\n", encoding="utf-8")
+        return success
 
-    def _sweep(self, settings: EvaluationSettings, step: int) -> dict[str, float]:
+    def explore(self, step: int, recording: Mapping[str, Any]) -> float | None:
+        """Success of the weights that were evaluated last, over the same initial states, with the noise of a rollout.
+
+        Args:
+            step: Of the training.
+            recording: How chunks are drawn, see :meth:`~vlarig.policies.qwen_vla.policy.QwenVlaPolicy.record`.
+
+        Returns:
+            ``None`` where nothing was evaluated in simulators.
+        """
+        if self._settings is None or self._policy is None:
+            return None
+        self._policy.record(recording)
+        try:
+            rates = self._sweep(self._settings, step, "exploring")
+        finally:
+            self._policy.record(None)
+        success = rates.get("eval/success")
+        if success is not None:
+            self._reporter.report(step, {"eval/success_exploring": success})
+        return success
+
+    def _sweep(self, settings: EvaluationSettings, step: int, kind: str = "step") -> dict[str, float]:
         """Success rates in simulators."""
         if not settings.suites or self._policy is None:
             return {}
@@ -95,7 +122,7 @@ class Evaluations:
             self._evaluator = self._stack.enter_context(
                 Evaluator(settings.suites, self._run / "evaluations", **settings.options)
             )
-        return self._evaluator(self._policy, step).rates()
+        return self._evaluator(self._policy, step, kind).rates()
 
     def _answer(self, settings: EvaluationSettings, step: int) -> dict[str, float]:
         """Mean measures of the answers to held-out questions, such as ``eval/where/iou``; the answers stay in the run's folder."""

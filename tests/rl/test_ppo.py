@@ -24,6 +24,7 @@ from vlarig.harness.cli import main
 from vlarig.policies.scripted import RandomPolicy
 from vlarig.rl.collection import Collector, Rollout, learned_protocol
 from vlarig.rl.config import read_ppo_config
+from vlarig.rl.run import evaluated
 from vlarig.training.checkpoints import Checkpoints
 from vlarig.training.config import TrainingError
 from vlarig.training.learner import rate
@@ -45,11 +46,27 @@ def test_the_default_is_the_papers_recipe() -> None:
     assert config.rollout.sde.form == "score_one"
 
 
-def test_the_named_configuration_is_the_papers_in_simplerenv() -> None:
-    config = read_ppo_config(Path("simpler"), ["model.source=somewhere"])
-    assert config.rollout.suites == ("simpler_widowx",)
-    assert config.evaluation is not None
-    assert config.evaluation.policy_options == {"temperature": "0.6"}
+def test_the_named_configurations_are_the_papers_and_one_for_two_cores() -> None:
+    task = "rollout.tasks=['put_eggplant_in_basket']"
+    paper, small = (read_ppo_config(Path(name), ["model.source=somewhere", task]) for name in ("paper", "simpler"))
+    default = read_ppo_config(None, ["model.source=somewhere", task])
+    assert paper == default.model_copy(update={"evaluation": paper.evaluation})
+    assert (small.rollout.form, small.rollout.temperature, small.rollout.envs) == ("noise_one", 0.6, 32)
+    for config in (paper, small):
+        settings = evaluated(config)
+        assert settings is not None
+        assert (settings.policy_options, settings.options["tasks"]) == ({"temperature": "0.6"}, ["put_eggplant_in_basket"])
+
+
+def test_a_run_says_at_its_start_what_the_noise_of_rollouts_leaves(home: None) -> None:
+    measured = ["iterations=1", "evaluation={suites = ['seen'], options = {episodes = 8, workers = 1}}"]
+    found = tuned(Path("run"), *measured, "rollout.temperature=20")
+    success, explored = found.numbers[0]["eval/success"], found.numbers[0]["eval/success_exploring"]
+    assert explored < 0.7 * success
+    noise = "rollout.form=score_one, temperature 20"
+    said = f"success at the start: {success:.1%}, and {explored:.1%} with the noise of rollouts ({noise})"
+    assert said in found.notes
+    assert any(note.startswith("warning: rollouts will succeed far less often") for note in found.notes)
 
 
 @pytest.mark.parametrize(("suite", "rule"), [("simpler_widowx", "first"), ("simpler_ood", "held"), ("tabletop", "held")])
