@@ -6,6 +6,7 @@ Shapes: ``N`` envs, ``T`` chunks of a rollout.
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +22,7 @@ from ..envs.api import Episode
 from ..envs.api import Protocol as EnvProtocol
 from ..envs.errors import VlarigError
 from ..harness.engine import Progress, Transition
+from ..harness.machine import Machine
 from ..harness.machines.fleets import Fleet, LocalFleet, listed_fleet
 from ..harness.machines.ray_fleet import RayFleet
 from ..harness.rollouts import Rollouts, check_learnable, training_stream
@@ -30,6 +32,9 @@ from ..policies.qwen_vla.recording import shortened
 from ..results.tables import run_table
 from .allotment import allot
 from .config import RolloutSettings
+
+#: Episodes of a task before those of the next seed, which no run plays to their end.
+SEEDS_APART = 1_000_003
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,8 @@ class Chunk:
         reward: 1 where the episode ended in success with it, else 0.
         ended: Whether it ended the episode.
         steps: Steps of the episode so far.
+        run: Steps of it that were run.
+        seconds: Wall time by activity, see :attr:`~vlarig.harness.engine.Transition.seconds`.
         following: The request at the observation after it, where its value may be needed.
         request: The request that it answers, where the backbone is trained.
     """
@@ -51,6 +58,8 @@ class Chunk:
     reward: float
     ended: bool
     steps: int
+    run: int
+    seconds: dict[str, float]
     following: Request | None
     request: Request | None
 
@@ -81,7 +90,7 @@ class Allotment:
 
     Attributes:
         envs: Suite to the envs of each of its tasks, over all processes.
-        first: ``SUITE/TASK`` to the number of the first training episode that its envs play; 0 where it is not named.
+        first: ``SUITE/TASK`` to the number of the first training episode that its envs play, where that is not the seed's first.
     """
 
     envs: dict[str, dict[str, int]]
@@ -123,6 +132,9 @@ class Saved:
         envs: How far each env of this process was when the newest rollout ended; none before the first.
         best: Greatest success of a rollout's episodes.
         best_iteration: Iterations that had made the weights of that rollout.
+        tuned: Revision of the policy that the run began with.
+        planned: Iterations over which learning rates fall, as the run began.
+        steps: Steps of all envs of all processes so far.
     """
 
     allotment: Allotment
@@ -130,6 +142,9 @@ class Saved:
     envs: list[SavedEnv] = field(default_factory=list)
     best: float = 0.0
     best_iteration: int = 0
+    tuned: str = ""
+    planned: int = 0
+    steps: int = 0
 
 
 def allotted(settings: RolloutSettings, success: Mapping[str, float] | None = None) -> dict[str, dict[str, int]]:
@@ -221,7 +236,7 @@ class Collector:
             for env in range(count)
         ]
         for name, task, env, count in every[rank::world]:
-            suite, begin = suites[name], allotment.first.get(f"{name}/{task}", 0) + env
+            suite, begin = suites[name], allotment.first.get(f"{name}/{task}", seed * SEEDS_APART) + env
             streams.setdefault(name, []).append(training_stream(suite, suite.task(task), protocols[name], begin, count))
             tasks = own.setdefault(name, {})
             tasks[task] = tasks.get(task, 0) + 1
@@ -303,6 +318,8 @@ class Collector:
             reward=float(bool(solved)),
             ended=last.over,
             steps=result.snapshot.step,
+            run=len(result.steps),
+            seconds=transition.seconds,
             following=transition.following if expected else None,
             request=transition.request if self._requests else None,
         )
@@ -314,7 +331,7 @@ class Collector:
 
 
 def find_fleet(settings: RolloutSettings) -> Fleet:
-    """The machines that simulate.
+    """The machines that simulate. Processes that ``torchrun`` started share this machine's cores.
 
     Raises:
         VlarigError: One that is named is no env server, or cannot be reached.
@@ -322,7 +339,8 @@ def find_fleet(settings: RolloutSettings) -> Fleet:
     if settings.placement == "ray":
         return RayFleet(settings.workers)
     named = listed_fleet(settings.hosts, None, settings.hosts_token_file, settings.hosts_ca_file, settings.workers, None)
-    return named or LocalFleet(settings.workers)
+    beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return named or LocalFleet(settings.workers or max(1, Machine.here().cores // beside))
 
 
 def learned_protocol(suite: Suite, settings: RolloutSettings, policy: Policy) -> EnvProtocol:
@@ -334,6 +352,11 @@ def learned_protocol(suite: Suite, settings: RolloutSettings, policy: Policy) ->
     name = settings.protocols.get(suite.name)
     named = suite.learned if name is None and suite.learned is not None else suite.protocol(name)
     steps = n_action_steps_for(policy, suite.embodiment, settings.n_action_steps)
+    if steps < settings.n_action_steps:
+        raise VlarigError(
+            f"rollout.n_action_steps is {settings.n_action_steps}, and the policy's chunks in {suite.name!r} have {steps} steps; "
+            "choose no more"
+        )
     protocol = named.derive(n_action_steps=steps, stop_on_success=named.success_rule != "final")
     check_learnable(suite, protocol, policy)
     return protocol

@@ -88,7 +88,7 @@ class RolloutSettings(Settings):
     """Updates by which a rollout's policy may be behind (ours): with 1, the next rollout is collected while the model learns from this
     one. A run that was interrupted then goes on with a rollout of the newest weights, so not to the bit."""
     workers: Count | None = None
-    """Simulator processes; one a core by default."""
+    """Simulator processes of each process that trains; one a core by default, over all of those."""
     placement: Literal["local", "ray"] = "local"
     """Where simulators and replicas run: on this machine (simulators also on ``hosts``), or on the Ray cluster of ``RAY_ADDRESS``."""
     hosts: tuple[str, ...] = ()
@@ -194,9 +194,10 @@ class PpoConfig(Settings):
     )
     """Adam: actor 5e-6, value head 1e-4, cosine (section 4.2); the rest as RLinf has it."""
     iterations: Count = 100
-    """Rollouts, each with its update; not printed, ours."""
+    """Rollouts, each with its update; not printed, ours. A run that was begun may get more: its learning rates fall as they were to,
+    and then stay."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """Seed of the policy's draws and of the order of chunks."""
+    """Seed of the policy's draws, of initial states, and of the order of chunks."""
     collapse: Collapse = Collapse()
     """When a run that goes wrong ends; never by default."""
     shard_over: Count | None = None
@@ -207,11 +208,6 @@ class PpoConfig(Settings):
     """Periodic evaluation; ``every`` counts iterations."""
     track: tuple[TrackerName, ...] = ("tensorboard",)
     """Trackers that get the training's numbers."""
-
-    @property
-    def updates(self) -> int:
-        """Steps of the optimiser in the whole run, where no epoch is left out."""
-        return self.iterations * self.updates_an_iteration
 
     @property
     def updates_an_iteration(self) -> int:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
+from collections import Counter
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -24,7 +26,8 @@ from ..harness.machines.ray_replicas import ray_replicas
 from ..harness.replicas import replicated_policy
 from ..policies.api import Policy
 from ..policies.qwen_vla.acceleration import choose_kernels
-from ..policies.qwen_vla.checkpoint import LoadedPolicy, load
+from ..policies.qwen_vla.checkpoint import LoadedPolicy, find_checkpoint, load, save_checkpoint
+from ..policies.qwen_vla.config import PRESETS
 from ..policies.qwen_vla.description import TrainedStage
 from ..policies.qwen_vla.policy import QwenVlaPolicy
 from ..training.checkpoints import Checkpoints, full_weights, resume
@@ -39,6 +42,9 @@ from .ppo import Ppo
 
 #: Where a run simulates, which may change while it is interrupted: its numbers do not depend on that.
 WHERE = ("workers", "placement", "hosts", "hosts_token_file", "hosts_ca_file")
+
+#: What an env's time is spent on, see :attr:`~vlarig.harness.engine.Transition.seconds`.
+ACTIVITIES = ("simulate", "render", "policy", "wait")
 
 #: Share of the success that the noise of rollouts should leave. Ours: of a policy with .5 to .6, `noise_one` at .6 left .53 and the
 #: paper's noise .10.
@@ -82,11 +88,18 @@ class Run:
             raise TrainingError(
                 f"{config.rollout.envs} envs cannot be dealt equally to {group.world} processes; choose a multiple"
             )
-        self.checkpoints = Checkpoints(run / "checkpoints", config.checkpoints.keep)
+        self.checkpoints = Checkpoints(run / "checkpoints", config.checkpoints.keep, whole=False)
         self.newest = self.checkpoints.newest()
         self.saved = Saved(Allotment(allotted(config.rollout))) if self.newest is None else self._read(self.newest)
+        self.base = None if config.model.source in PRESETS else find_checkpoint(config.model.source)
         compute = torch.bfloat16 if config.model.compute == "bfloat16" else torch.float32
         self.bundle = load(config.model.source, device=group.device, compute=compute)
+        if self.saved.tuned not in ("", self.bundle.revision):
+            raise TrainingError(
+                f"{config.model.source} is another policy than when {run} began, of which checkpoints hold the trained weights alone; "
+                "bring it back, or name another run"
+            )
+        self.saved.tuned = self.bundle.revision
         model = self.bundle.model
         choose_kernels(model, group.device)
         model.freeze(*config.model.frozen)
@@ -101,7 +114,8 @@ class Run:
         self.thread = stack.enter_context(ThreadPoolExecutor(1, "vlarig-rollouts"))
         self.ahead: Future[Rollout] | None = None
         """The rollout that is collected while the model learns from the one before."""
-        self.learner = Learner(model, config.optimizer, config.updates, group)
+        self.saved.planned = self.saved.planned or config.iterations
+        self.learner = Learner(model, config.optimizer, self.saved.planned * config.updates_an_iteration, group)
         self.ppo = Ppo(config, self.learner, reader, group)
         self.evaluations = Evaluations(evaluated(config), config.iterations, self._stage, run, self.bundle, reporter)
         self.collector = self._collector()  # refuses what cannot be before anything is written
@@ -116,6 +130,10 @@ class Run:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 save_config(self.config, self.folder / CONFIG_FILE)
                 self.reporter.start(first, self.config.iterations)
+                if self.saved.planned != self.config.iterations:
+                    self.reporter.note(
+                        f"learning rates fall over {self.saved.planned} iterations, as when the run began, and then stay where they are"
+                    )
             success = self._evaluate(first)  # or what was under way when it ended: a whole evaluation is not repeated
             if not first:
                 self._explore(success)
@@ -196,13 +214,13 @@ class Run:
         first: dict[str, int] = {}
         for part in self.group.gather(self.collector.next_numbers()):
             first = {task: max(number, first.get(task, 0)) for task, number in (first | part).items()}
-        self.saved = Saved(Allotment(envs, first), best=saved.best, best_iteration=saved.best_iteration)
+        self.saved = dataclasses.replace(saved, allotment=Allotment(envs, first), outcomes={}, envs=[])
         self.collector = self._collector()
         return True
 
     def _iterate(self, iteration: int) -> None:
         """One iteration of equation 5 to 7."""
-        began = time.perf_counter()
+        began, before = time.perf_counter(), self.saved.steps
         rollout, version, seconds = self._collect(iteration)
         collected = time.perf_counter()
         batch = self.ppo.batch(rollout, iteration)
@@ -216,6 +234,8 @@ class Run:
             **self.ppo.worth(batch, rollout),
             **self.learner.rates(),
             "rollout/lag": float(iteration - version),
+            "env/steps": float(self.saved.steps),
+            "charts/SPS": (self.saved.steps - before) / (done - began),
             "time/sync": seconds,
             "time/collect": collected - began - seconds,
             "time/update": done - collected,
@@ -278,14 +298,19 @@ class Run:
         return time.perf_counter() - began
 
     def _experience(self, rollout: Rollout, version: int) -> dict[str, float]:
-        """Success and length of the episodes that ended, over all processes; they also count for the next allotment.
+        """Success and length of the episodes that ended, over all processes, and where an env's time went.
 
-        An episode that a rollout was cut in counts in the iteration that it ends in.
+        An episode that a rollout was cut in counts in the iteration that it ends in. Episodes also count for the next allotment.
         """
-        saved = self.saved
+        saved, spent = self.saved, Counter[str]()
+        for chunk in rollout.chunks:
+            spent.update(chunk.seconds)
+        steps, *seconds = self.group.sum([sum(chunk.run for chunk in rollout.chunks), *(spent[name] for name in ACTIVITIES)])
+        saved.steps += int(steps)
         ends = [(chunk.task, int(chunk.reward), chunk.steps) for chunk in rollout.chunks if chunk.ended]
         every = [each for part in self.group.gather(ends) for each in part]
         numbers = {"env/episodes": float(len(every))}
+        numbers |= {f"time/{name}": each / self.config.rollout.envs for name, each in zip(ACTIVITIES, seconds, strict=True)}
         if every:
             success = float(np.mean([success for _, success, _ in every]))
             numbers |= {"env/success_once": success, "env/episode_len": float(np.mean([steps for *_, steps in every]))}
@@ -300,8 +325,15 @@ class Run:
 
     def _save(self, iteration: int) -> None:
         if iteration % self.config.checkpoints.every == 0 or iteration == self.config.iterations:
-            files = {self._envs_file: msgspec.msgpack.encode(self.saved)}
-            self.checkpoints.save(self.learner, iteration, files, spared=self.saved.best_iteration)
+            self.checkpoints.save(self.learner, iteration, partial(self._write, iteration), spared=self.saved.best_iteration)
+
+    def _write(self, iteration: int, checkpoint: Path) -> None:
+        """What a checkpoint has beside torch's files: how far envs are, and a policy that refers to the one that is tuned."""
+        (checkpoint / self._envs_file).write_bytes(msgspec.msgpack.encode(self.saved))
+        tuned = self.bundle.description
+        description = dataclasses.replace(tuned, trained=(*tuned.trained, self._stage(iteration)))
+        bundle = dataclasses.replace(self.bundle, description=description)
+        save_checkpoint(checkpoint / "policy", bundle, base=self.base)
 
     @property
     def _envs_file(self) -> str:

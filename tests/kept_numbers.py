@@ -23,6 +23,6 @@ class Numbers:
     def without_times(self) -> dict[int, dict[str, str]]:
         """Also what is no number is equal to itself."""
         return {
-            step: {name: repr(value) for name, value in numbers.items() if not name.startswith("time/")}
+            step: {name: repr(value) for name, value in numbers.items() if not name.startswith(("time/", "charts/"))}
             for step, numbers in self.numbers.items()
         }

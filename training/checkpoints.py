@@ -10,7 +10,7 @@ import contextlib
 import json
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,11 +41,13 @@ class Checkpoints:
     Args:
         folder: Holds a folder for each.
         keep: How many of the newest are kept.
+        whole: Whether they have the weights that are not trained too, which else are those that the run began with.
     """
 
-    def __init__(self, folder: Path, keep: int) -> None:
+    def __init__(self, folder: Path, keep: int, whole: bool = True) -> None:
         self.folder = folder
         self._keep = keep
+        self._whole = whole
 
     def newest(self) -> Path | None:
         """The newest checkpoint, if there is one."""
@@ -67,13 +69,15 @@ class Checkpoints:
         newest = self.newest()
         return 0 if newest is None else _step(newest)
 
-    def save(self, learner: Learner, step: int, files: Mapping[str, bytes] | None = None, spared: int | None = None) -> Path:
+    def save(
+        self, learner: Learner, step: int, write: Callable[[Path], None] = lambda folder: None, spared: int | None = None
+    ) -> Path:
         """Write a checkpoint after so many steps; all processes call it together.
 
         Args:
             learner: What learns.
             step: The steps.
-            files: Further files of this process, by their names, which no other process has.
+            write: Writes further files into the folder that it is given; every process calls it.
             spared: Steps of a checkpoint that is kept beside the newest.
         """
         target = self.folder / f"step-{step:08d}"
@@ -84,12 +88,12 @@ class Checkpoints:
             shutil.rmtree(partial, ignore_errors=True)
         processes.wait()
         with _quiet():
-            save(_state(learner), checkpoint_id=partial, no_dist=processes.mesh is None)
-        for name, data in (files or {}).items():
-            (partial / name).write_bytes(data)
+            save(_state(learner, self._whole), checkpoint_id=partial, no_dist=processes.mesh is None)
+        write(partial)
         processes.wait()
         if processes.first:
-            progress = {"step": step, "model": learner.model.config.to_data(), "processes": processes.world}
+            model = learner.model.config.to_data()
+            progress = {"step": step, "model": model, "processes": processes.world, "whole": self._whole}
             (partial / PROGRESS_FILE).write_text(json.dumps(progress, indent=2) + "\n", encoding="utf-8")
             shutil.rmtree(target, ignore_errors=True)
             partial.rename(target)
@@ -118,7 +122,8 @@ def resume(learner: Learner, folder: Path) -> int:
     if theirs != ours:
         where = _first_difference(theirs, ours)
         raise TrainingError(f"{folder} is a checkpoint of another model: {where}; name another run, or train that model")
-    state = _state(learner)
+    whole = progress.get("whole", True)
+    state = _state(learner, whole)
     try:
         with _quiet():
             load(state, checkpoint_id=folder, no_dist=learner.processes.mesh is None)
@@ -126,7 +131,7 @@ def resume(learner: Learner, folder: Path) -> int:
         reasons = [each for each, _ in error.failures.values()] if isinstance(error, CheckpointException) else [error]
         first = " ".join(f"{type(reasons[0]).__name__}: {reasons[0]}".split())
         raise TrainingError(f"{folder} cannot be loaded ({first}); remove it to go on from the checkpoint before") from error
-    set_model_state_dict(learner.model, state["model"])
+    set_model_state_dict(learner.model, state["model"], options=StateDictOptions(strict=whole))
     set_optimizer_state_dict(learner.model, learner.optimizer, state["optimizer"])
     if learner.average is not None:
         for name, tensor in learner.average.state.items():
@@ -155,9 +160,10 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _state(learner: Learner) -> dict[str, Any]:
+def _state(learner: Learner, whole: bool) -> dict[str, Any]:
+    frozen = {name for name, weight in learner.model.named_parameters(remove_duplicate=False) if not weight.requires_grad}
     state: dict[str, Any] = {
-        "model": get_model_state_dict(learner.model),
+        "model": {name: each for name, each in get_model_state_dict(learner.model).items() if whole or name not in frozen},
         "optimizer": get_optimizer_state_dict(learner.model, learner.optimizer),
     }
     if learner.average is not None:

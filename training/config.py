@@ -158,9 +158,9 @@ class CheckpointSettings(Settings):
 
 
 class EvaluationSettings(Settings):
-    """Periodic evaluation: in simulators, see :class:`~vlarig.harness.evaluator.Evaluator`, and by held-out questions."""
+    """Periodic evaluation in simulators, see :class:`~vlarig.harness.evaluator.Evaluator`."""
 
-    suites: tuple[str, ...] = ()
+    suites: Annotated[tuple[str, ...], Field(min_length=1)]
     """Suites to sweep."""
     every: Count = 1000
     """Steps between two evaluations; the last step is evaluated too."""
@@ -168,16 +168,6 @@ class EvaluationSettings(Settings):
     """Of ``vlarig sweep``, such as ``episodes = 5`` or ``workers = 4``."""
     policy_options: dict[str, str] = {}
     """Of the policy, such as ``temperature = "0.6"``."""
-    questions: Path | None = None
-    """Held-out questions to score, as ``vlarig data score`` does: a folder, or a JSONL file."""
-    questions_limit: Count | None = None
-    """Most of them, spread evenly over all."""
-
-    @model_validator(mode="after")
-    def _something(self) -> Self:
-        if not self.suites and self.questions is None:
-            raise ValueError("evaluation names neither suites nor questions; name one, or leave evaluation out")
-        return self
 
 
 class TrainConfig(Settings):

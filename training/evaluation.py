@@ -1,4 +1,4 @@
-"""What becomes of weights in training: evaluations in simulators and by questions, and the policy's folder."""
+"""What becomes of weights in training: evaluations in simulators, and the policy's folder."""
 
 from __future__ import annotations
 
@@ -19,7 +19,6 @@ from ..policies.qwen_vla.description import TrainedStage
 from ..policies.qwen_vla.model import build
 from ..policies.qwen_vla.policy import QwenVlaPolicy
 from .config import EvaluationSettings
-from .data.score_questions import answerer, mean_measures, read_questions, score_questions
 
 if TYPE_CHECKING:
     from .trainer import Reporter
@@ -39,7 +38,7 @@ class Evaluations:
         stage: What the training has been after so many steps.
         run: Its folder.
         bundle: The policy that is trained.
-        reporter: Gets the success rates, and the measures of the answers.
+        reporter: Gets the success rates.
     """
 
     def __init__(
@@ -84,7 +83,7 @@ class Evaluations:
         if self._policy is None:
             self._policy = QwenVlaPolicy.of(acting_copy(self._bundle), **settings.policy_options)
         self._policy.load_weights(step, weights)
-        rates = self._sweep(settings, step) | self._answer(settings, step)
+        rates = self._sweep(settings, self._policy, step)
         self._reporter.report(step, rates)
         success = rates.get("eval/success")
         if success is not None and success >= self._best():
@@ -106,7 +105,7 @@ class Evaluations:
             return None
         self._policy.record(recording)
         try:
-            rates = self._sweep(self._settings, step, "exploring")
+            rates = self._sweep(self._settings, self._policy, step, "exploring")
         finally:
             self._policy.record(None)
         success = rates.get("eval/success")
@@ -114,24 +113,13 @@ class Evaluations:
             self._reporter.report(step, {"eval/success_exploring": success})
         return success
 
-    def _sweep(self, settings: EvaluationSettings, step: int, kind: str = "step") -> dict[str, float]:
+    def _sweep(self, settings: EvaluationSettings, policy: QwenVlaPolicy, step: int, kind: str = "step") -> dict[str, float]:
         """Success rates in simulators."""
-        if not settings.suites or self._policy is None:
-            return {}
         if self._evaluator is None:
             self._evaluator = self._stack.enter_context(
                 Evaluator(settings.suites, self._run / "evaluations", **settings.options)
             )
-        return self._evaluator(self._policy, step, kind).rates()
-
-    def _answer(self, settings: EvaluationSettings, step: int) -> dict[str, float]:
-        """Mean measures of the answers to held-out questions, such as ``eval/where/iou``; the answers stay in the run's folder."""
-        if settings.questions is None or self._policy is None:
-            return {}
-        questions = read_questions(settings.questions, settings.questions_limit)
-        file = self._run / "answers" / f"step-{step:08d}.jsonl"
-        answers = score_questions(questions, answerer(self._policy.bundle), f"weights {step}", file)
-        return {f"eval/{kind}/{measure}": mean for (kind, measure), mean in mean_measures(answers).items()}
+        return self._evaluator(policy, step, kind).rates()
 
     def _best(self) -> float:
         file = self._run / BEST_FILE

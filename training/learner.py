@@ -24,7 +24,7 @@ def rate(settings: GroupSettings, step: int, steps: int) -> float:
 
     Args:
         settings: The group's.
-        step: 0 to ``steps - 1``.
+        step: From 0 on; after the last one of ``steps`` the rate stays as it is.
         steps: Of the whole training.
     """
     rise = round(settings.warmup * steps)
@@ -32,7 +32,7 @@ def rate(settings: GroupSettings, step: int, steps: int) -> float:
         return settings.lr * (step + 1) / rise
     if settings.schedule == "constant":
         return settings.lr
-    share = (step - rise) / max(steps - 1 - rise, 1)
+    share = min((step - rise) / max(steps - 1 - rise, 1), 1.0)
     return settings.lr * (settings.final + (1 - settings.final) * (1 + math.cos(math.pi * share)) / 2)
 
 

@@ -32,9 +32,6 @@ class ConsoleReporter:
 
     def __enter__(self) -> Self:
         self._stack = contextlib.ExitStack()
-        self._trackers = [
-            self._stack.enter_context(contextlib.closing(make_tracker(name, self._run, self._run.name))) for name in self._track
-        ]
         columns = (
             TextColumn("{task.description}"),
             BarColumn(),
@@ -50,7 +47,10 @@ class ConsoleReporter:
         self._stack.close()
 
     def start(self, step: int, steps: int) -> None:
-        """The training begins, or goes on, at a step."""
+        """The training begins, or goes on, at a step; trackers write to its folder from now on."""
+        self._trackers = [
+            self._stack.enter_context(contextlib.closing(make_tracker(name, self._run, self._run.name))) for name in self._track
+        ]
         self._steps = steps
         self._task = self._progress.add_task(self._title, total=steps, completed=step, numbers="")
         self.note(f"{self._title}: {steps} steps" + (f", {step} of them done" if step else ""))

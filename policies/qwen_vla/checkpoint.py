@@ -17,6 +17,7 @@ Nothing in it is code, and nothing is unpickled.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -151,13 +152,14 @@ def find_checkpoint(source: str, weights: bool = True) -> Path:
         raise PolicyError(f"there is no folder {source!r}, and the hub has not given it ({first}); check the name") from None
 
 
-def save_checkpoint(folder: Path, bundle: LoadedPolicy, largest_file: str = "5GB") -> None:
+def save_checkpoint(folder: Path, bundle: LoadedPolicy, largest_file: str = "5GB", base: Path | None = None) -> None:
     """Write a checkpoint. Where processes share the weights (FSDP2), all of them call it, and the first one writes.
 
     Args:
         folder: Where to; made if need be.
         bundle: What to write.
         largest_file: Weights beyond this size are split into several files.
+        base: Folder of the checkpoint that has the weights that the model does not train: links to its files are written for them.
 
     Raises:
         PolicyError: The folder holds a checkpoint already.
@@ -165,16 +167,20 @@ def save_checkpoint(folder: Path, bundle: LoadedPolicy, largest_file: str = "5GB
     if (folder / CONFIG_FILE).exists():
         raise PolicyError(f"{folder} holds a checkpoint already; name another folder")
     weights = {
-        name: tensor.full_tensor().cpu() if isinstance(tensor, DTensor) else tensor
+        name: tensor.full_tensor().detach().cpu() if isinstance(tensor, DTensor) else tensor.detach()
         for name, tensor in _own_weights(bundle.model)
+        if base is None or tensor.requires_grad
     }
     if distributed.is_initialized() and distributed.get_rank():
         return
     folder.mkdir(parents=True, exist_ok=True)
     description = bundle.description
     save_torch_state_dict(weights, folder, max_shard_size=largest_file)
+    own = _weight_map(folder)
+    if base is not None:
+        _refer(folder, base, own)
     save_tokenizer(bundle.tokenizer, folder)
-    for path in _weight_files(folder):
+    for path in set(own.values()):
         path.chmod((folder / TOKENIZER_FILE).stat().st_mode)  # safetensors lets the owner alone read its files
     _write(folder / STATISTICS_FILE, statistics_to_data(description.statistics))
     _write(folder / EMBODIMENTS_FILE, [embodiment_to_data(each) for each in description.embodiments.values()])
@@ -230,12 +236,13 @@ def load_checkpoint(
     Raises like :func:`describe_checkpoint`, and where weights or tokenizer do not fit.
     """
     description = describe_checkpoint(folder)
-    files = _weight_files(folder)
+    places = _weight_map(folder)
+    files = sorted(set(places.values()))
     tokenizer = load_tokenizer(folder)
     model = build(description.config, seed=None, device=device, dtype=dtype, compute=compute)
 
     def fill() -> str:
-        _fill(model, files)
+        _fill(model, places)
         return _digests(files)
 
     names = [CONFIG_FILE, TOKENIZER_FILE, STATISTICS_FILE, EMBODIMENTS_FILE]
@@ -291,56 +298,83 @@ def _own_weights(model: QwenVla) -> Iterator[tuple[str, Tensor]]:
     for name, tensor in model.state_dict(keep_vars=True).items():
         if id(tensor) not in seen:
             seen.add(id(tensor))
-            yield name, tensor.detach()
+            yield name, tensor
 
 
-def _fill(model: QwenVla, files: list[Path]) -> None:
+@torch.no_grad()
+def _fill(model: QwenVla, places: Mapping[str, Path]) -> None:
     """Copy the files' tensors into the model.
 
     Raises:
-        PolicyError: A weight is missing, unknown, there twice or of another shape, or a file does not read.
+        PolicyError: A weight is missing, unknown or of another shape, or a file does not read.
     """
     weights = dict(_own_weights(model))
-    missing = set(weights)
-    for path in files:
-        try:
-            with safe_open(path, framework="pt") as tensors:
-                for name in tensors.keys():  # noqa: SIM118  (it is no mapping)
-                    if name not in missing:
-                        why = "holds it twice" if name in weights else "has no such weight"
-                        raise PolicyError(
-                            f"{path} gives {name!r}, and this model {why}; the weights are another architecture's"
-                        )
-                    shape = list(weights[name].shape)
-                    if tensors.get_slice(name).get_shape() != shape:
-                        raise PolicyError(
-                            f"{name!r} in {path} has shape {tensors.get_slice(name).get_shape()}, {CONFIG_FILE} makes it {shape}; "
-                            "the weights are another architecture's"
-                        )
-                    weights[name].copy_(tensors.get_tensor(name))
-                    missing.discard(name)
-        except (SafetensorError, OSError) as error:
-            raise PolicyError(f"{path} does not read as safetensors ({error}); copy the checkpoint again") from None
+    for path in sorted(set(places.values())):
+        with _opened(path) as tensors:
+            for name in (each for each, place in places.items() if place == path):
+                if name not in weights:
+                    raise PolicyError(
+                        f"{path} gives {name!r}, and this model has no such weight; the weights are another architecture's"
+                    )
+                shape = list(weights[name].shape)
+                if tensors.get_slice(name).get_shape() != shape:
+                    raise PolicyError(
+                        f"{name!r} in {path} has shape {tensors.get_slice(name).get_shape()}, {CONFIG_FILE} makes it {shape}; "
+                        "the weights are another architecture's"
+                    )
+                weights[name].copy_(tensors.get_tensor(name))
+    missing = weights.keys() - places.keys()
     if missing:
         raise PolicyError(
             f"the weights lack {len(missing)} of {len(weights)} tensors, {min(missing)!r} first; take a whole checkpoint"
         )
 
 
-def _weight_files(folder: Path) -> list[Path]:
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """A file of weights.
+
+    Raises:
+        PolicyError: It does not read.
+    """
+    try:
+        with safe_open(path, framework="pt") as tensors:
+            yield tensors
+    except (SafetensorError, OSError) as error:
+        raise PolicyError(f"{path} does not read as safetensors ({error}); copy the checkpoint again") from None
+
+
+def _weight_map(folder: Path) -> dict[str, Path]:
+    """Each weight's file.
+
+    Raises:
+        PolicyError: One is missing, or does not read.
+    """
     index = folder / WEIGHTS_INDEX_FILE
     if not index.is_file():
-        names = [WEIGHTS_FILE]
-    else:
-        data = _read(index)
-        files = data.get("weight_map") if isinstance(data, dict) else None
-        if not isinstance(files, dict) or not files or not all(Path(str(name)).name == name for name in files.values()):
-            raise PolicyError(f"{index} holds no weight_map of tensors to files of this folder; copy the checkpoint again")
-        names = sorted(set(files.values()))
-    for name in names:
+        if not (folder / WEIGHTS_FILE).is_file():
+            raise PolicyError(f"{folder} has no {WEIGHTS_FILE}; take a whole checkpoint")
+        with _opened(folder / WEIGHTS_FILE) as tensors:
+            return dict.fromkeys(tensors.keys(), folder / WEIGHTS_FILE)
+    data = _read(index)
+    files = data.get("weight_map") if isinstance(data, dict) else None
+    if not isinstance(files, dict) or not files or not all(Path(str(name)).name == name for name in files.values()):
+        raise PolicyError(f"{index} holds no weight_map of tensors to files of this folder; copy the checkpoint again")
+    for name in sorted(set(files.values())):
         if not (folder / name).is_file():
             raise PolicyError(f"{folder} has no {name}; take a whole checkpoint")
-    return [folder / name for name in names]
+    return {name: folder / file for name, file in files.items()}
+
+
+def _refer(folder: Path, base: Path, own: Mapping[str, Path]) -> None:
+    """Links to the files of a base, and an index of them and of the folder's own weights."""
+    names = {name: path.name for name, path in own.items()}
+    for name, path in _weight_map(base).items():
+        if name not in own:
+            names[name] = f"base-{path.name}"
+            with contextlib.suppress(FileExistsError):
+                (folder / names[name]).symlink_to(path.resolve())
+    _write(folder / WEIGHTS_INDEX_FILE, {"metadata": {}, "weight_map": names})
 
 
 def _embodiments(data: Any) -> dict[str, Embodiment]:

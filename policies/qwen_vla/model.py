@@ -130,7 +130,7 @@ class QwenVla(nn.Module):
         self.config = config
         self.backbone: Any = make_backbone(config) if backbone is None else backbone
         self.expert = ActionExpert(config)
-        self.value_head = ValueHead(config.text["hidden_size"])
+        self.value_head = ValueHead(config.text["hidden_size"], config.state_numbers)
         self.compute = torch.float32
         self.every_part = False
         self.vision_alone = False
@@ -222,9 +222,14 @@ class QwenVla(nn.Module):
         with self._computing():
             return self.expert(noisy, time, QwenVla._for_expert(self, context), mask, embodiment, state)
 
-    def value(self, context: Context) -> Tensor:
-        """The value of each observation, ``float32[B]``; no gradient reaches the backbone."""
-        return self.value_head(context.states, context.valid)
+    def value(self, context: Context, state: Tensor | None = None) -> Tensor:
+        """The value of each observation, ``float32[B]``; no gradient reaches the backbone.
+
+        Args:
+            context: From :meth:`encode`.
+            state: ``[B, state_numbers]`` for the state mode ``dit``, else ``None``.
+        """
+        return self.value_head(context.states, context.valid, state)
 
     def part(self, name: str) -> nn.Module:
         """The module that is one of :data:`PARTS`.

@@ -255,7 +255,8 @@ class QwenVlaPolicy(Policy):
     def value(self, requests: Sequence[Request]) -> np.ndarray:
         """The value head's estimate for each observation, ``float32[B]``."""
         with torch.no_grad():
-            return self.model.value(self.encode(requests)).cpu().numpy()
+            prepared = self.prepare(requests)
+            return self.model.value(self.model.encode(prepared.inputs), prepared.state).cpu().numpy()
 
     def _replies(self, requests: Sequence[Request], prepared: Prepared, context: Context) -> list[Reply]:
         moments, seeds = self._moments(requests), [request.seed for request in requests]
@@ -270,7 +271,7 @@ class QwenVlaPolicy(Policy):
             run = torch.arange(self._layout.horizon) < torch.tensor(executed)[:, None]
             chain = sample_chain(velocity, draws, prepared.mask & run[:, :, None].to(self._device), sde)
             kept = context if self.recording.states else None
-            value = self.model.value(context)
+            value = self.model.value(context, prepared.state)
             chunks = chain.actions
             recorded = recorded_of(chain, shapes, executed, value, prepared.embodiment, prepared.state, kept)
         taken = self._layout.take_batch(chunks.float().cpu().numpy(), shapes)

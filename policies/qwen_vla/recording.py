@@ -271,7 +271,7 @@ def evaluate(model: QwenVla, recorded: RecordedBatch, sde: Sde, inputs: Backbone
         return model.velocity(noisy, time, context, recorded.mask, recorded.embodiment, recorded.state)
 
     log_probability = recompute_log_probability(velocity, recorded.steps, recorded.scored, sde)
-    return Evaluated(log_probability, model.value(context))
+    return Evaluated(log_probability, model.value(context, recorded.state))
 
 
 def _bytes_of_bfloat16(states: Tensor) -> np.ndarray:

@@ -16,11 +16,13 @@ import torch
 from processes import workers_of
 from safetensors.torch import load_file, save_file
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.distributed.checkpoint import FileSystemReader
 from tuning import SHORT, configuration, tuned, weights
 
 from vlarig.benchmarks.registry import load_suite
 from vlarig.envs.errors import VlarigError
 from vlarig.harness.cli import main
+from vlarig.policies.qwen_vla.checkpoint import load
 from vlarig.policies.scripted import RandomPolicy
 from vlarig.rl.collection import Collector, Rollout, learned_protocol
 from vlarig.rl.config import read_ppo_config
@@ -118,6 +120,28 @@ def test_the_same_call_goes_on_bit_equal(home: None) -> None:
     assert again.without_times() == {step: numbers for step, numbers in whole.without_times().items() if step > 1}
     found, expected = weights(Path("half")), weights(Path("whole"))
     assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_a_checkpoint_has_a_policy_that_refers_to_the_one_it_was_tuned_from(home: None) -> None:
+    tuned(Path("run"), "iterations=1")
+    folder = Path("run/checkpoints/step-00000001")
+    policy = load(str(folder / "policy"))
+    whole = weights(Path("run"))
+    assert all(torch.equal(weight, whole[name]) for name, weight in policy.model.state_dict().items() if name in whole)
+    assert policy.description.trained[-1].stage == "ppo"
+    own = {name.partition(".")[0] for name in load_file(folder / "policy/model.safetensors")}
+    assert own == {"expert", "value_head"}
+    assert not [name for name in FileSystemReader(folder).read_metadata().state_dict_metadata if "backbone" in name]
+    again = tuned(Path("again"), "model.source=run/checkpoints/step-00000001/policy", "iterations=1")
+    assert again.numbers[1]["losses/first_ratio"] == pytest.approx(1, abs=1e-5)
+
+
+def test_a_run_whose_policy_was_replaced_is_refused(home: None) -> None:
+    tuned(Path("run"), "iterations=1")
+    file = Path("sft/policy/model.safetensors")
+    save_file({name: weight + 1 for name, weight in load_file(file).items()}, file)
+    with pytest.raises(TrainingError, match="sft/policy is another policy than when run began"):
+        tuned(Path("run"), "iterations=2")
 
 
 def test_the_backbone_can_learn_too(home: None) -> None:
@@ -220,6 +244,24 @@ def test_the_value_head_may_learn_first(home: None) -> None:
     assert numbers[3]["lr/expert"] == pytest.approx(rate(config.optimizer.expert, steps - 1, steps))
 
 
+def test_more_iterations_go_on_with_the_rates_that_were_planned(home: None) -> None:
+    overrides = ["optimizer.expert={lr = 1e-3, final = 0.5}", "checkpoints.keep=1"]
+    tuned(Path("run"), *overrides, "iterations=1")
+    more = tuned(Path("run"), *overrides, "iterations=2")
+    assert more.numbers[2]["lr/expert"] == pytest.approx(5e-4)
+    assert any("learning rates fall over 1 iterations" in note for note in more.notes)
+
+
+def test_each_seed_has_initial_states_of_its_own_and_time_is_told_apart(home: None) -> None:
+    one, other = (tuned(Path(f"run{seed}"), f"seed={seed}", "iterations=1").numbers[1] for seed in (0, 1))
+    assert one["env/success_once/seen/reach_red"] != other["env/success_once/seen/reach_red"] or (
+        one["env/episode_len"] != other["env/episode_len"]
+    )
+    assert one["env/steps"] <= 4 * 2 * 24
+    assert one["charts/SPS"] == pytest.approx(one["env/steps"] / one["time/iteration"], rel=0.05)
+    assert 0 < one["time/simulate"] + one["time/policy"] < one["time/collect"] + 1
+
+
 def test_an_evaluation_that_was_under_way_is_finished(home: None) -> None:
     measured = ["iterations=1", "evaluation={suites = ['seen'], every = 1, options = {episodes = 2, workers = 1}}"]
     whole = tuned(Path("run"), *measured).numbers[1]["eval/success"]
@@ -262,6 +304,7 @@ def test_the_first_signal_is_obeyed_whenever_it_comes(
             "rollout.success is 0 for every task, and where no episode succeeds there is no reward to learn from",
         ),
         (["rollout.steps=4"], "an epoch of 4 steps has no chunk of 8"),
+        (["rollout.n_action_steps=20"], "rollout.n_action_steps is 20, and the policy's chunks in 'seen' have 16 steps"),
         (["model.frozen=['value_head']"], "model.frozen names value_head, which PPO needs"),
         (["rollout.protocols={seen = 'ensembled'}", "rollout.n_action_steps=1"], "combines overlapping chunks of the policy"),
     ],

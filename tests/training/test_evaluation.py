@@ -19,7 +19,7 @@ from vlarig.envs.api import Observation
 from vlarig.policies.qwen_vla.normalization import DatasetStatistics, bounds_statistics
 from vlarig.policies.qwen_vla.policy import QwenVlaPolicy
 from vlarig.results.tables import run_table
-from vlarig.training.reporting import ConsoleReporter, SilentReporter
+from vlarig.training.reporting import ConsoleReporter
 from vlarig.training.samples import ActionSample, Stream
 from vlarig.training.trainer import Stopped, train
 
@@ -61,28 +61,6 @@ def test_a_training_is_evaluated_as_it_goes_and_the_best_is_kept(toy_home: Path,
     if best["step"] == 5:
         kept, last = (load_file(folder / "model.safetensors") for folder in (run / "best", policy))
         assert all((kept[name] == last[name]).all() for name in last)
-
-
-def test_held_out_questions_are_scored_as_it_goes(tmp_path: Path) -> None:
-    lines = [
-        {"id": str(number), "kind": "count", "messages": [{"role": role, "content": words} for role, words in turns]}
-        for number, turns in enumerate([(("user", f"What is {n} and 1?"), ("assistant", str(n + 1))) for n in range(6)])
-    ]
-    (tmp_path / "held.jsonl").write_text("".join(json.dumps(each) + "\n" for each in lines))
-    settings = f"{{questions = '{tmp_path / 'held.jsonl'}', questions_limit = 4, every = 2}}"
-    reported: dict[int, dict[str, float]] = {}
-
-    class Numbers(SilentReporter):
-        def report(self, step: int, numbers: dict[str, float]) -> None:
-            reported.setdefault(step, {}).update(numbers)
-
-    run = tmp_path / "run"
-    train(configuration("steps=3", f"evaluation={settings}"), run, Numbers())
-    assert [step for step in reported if "eval/count/right" in reported[step]] == [2, 3]
-    rows = [json.loads(line) for line in (run / "answers" / "step-00000003.jsonl").read_text().splitlines()]
-    assert len(rows) == 4
-    assert reported[3]["eval/count/right"] == sum(row["measures"]["right"] for row in rows) / 4
-    assert not (run / "best.json").exists()  # the best is chosen by success alone
 
 
 @pytest.mark.slow

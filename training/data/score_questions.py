@@ -11,7 +11,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -174,11 +173,6 @@ def by_measure(answers: Sequence[Answer]) -> dict[tuple[str, str], list[Answer]]
         for measure in each.measures:
             found[each.kind, measure].append(each)
     return dict(sorted(found.items(), key=lambda item: item[0][0]))
-
-
-def mean_measures(answers: Sequence[Answer]) -> dict[tuple[str, str], float]:
-    """Kind and measure to the mean over the kind's questions."""
-    return {key: fmean(each.measures[key[1]] for each in some) for key, some in by_measure(answers).items()}
 
 
 def _recorded(dataset: CaptionDataset, index: int) -> Posed:

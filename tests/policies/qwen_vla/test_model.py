@@ -224,7 +224,8 @@ def test_a_sample_alone_and_in_a_padded_batch_agree(name):
     inputs = prompts(config, samples)
     with torch.no_grad():
         context = model.encode(inputs)
-        together, values = model.velocity(noisy, time, context, mask, **options), model.value(context)
+        together = model.velocity(noisy, time, context, mask, **options)
+        values = model.value(context, options.get("state"))
         patches, images = 16, 0
         for index, (before, count, after) in enumerate(samples):
             length = before + after + count * (config.image_tokens() + 2)
@@ -242,7 +243,7 @@ def test_a_sample_alone_and_in_a_padded_batch_agree(name):
             torch.testing.assert_close(alone.states[0], context.states[index, :length], rtol=1e-5, atol=1e-5)
             found = model.velocity(noisy[step], time[step], alone, mask[step], **own)
             torch.testing.assert_close(found, together[step], rtol=1e-5, atol=1e-5)
-            torch.testing.assert_close(model.value(alone), values[step])
+            torch.testing.assert_close(model.value(alone, own.get("state")), values[step])
 
 
 def test_no_attention_mask_is_passed_where_nothing_is_padded():
@@ -285,7 +286,7 @@ def test_gradients_reach_every_weight():
         noisy, time, mask, options = chunk(config, [(16, 7), (8, 3), (12, 14)])
         context = model.encode(inputs)
         velocity = model.velocity(noisy, time, context, mask, **options)
-        (velocity.square().sum() + model.value(context).sum()).backward()
+        (velocity.square().sum() + model.value(context, options.get("state")).sum()).backward()
         dead = [each for each, weights in model.named_parameters() if weights.grad is None or not weights.grad.any()]
         dead = [each for each in dead if "visual.thing" not in each]  # it learns by marks
         assert not dead, (name, dead)
@@ -313,6 +314,17 @@ def test_no_gradient_passes_the_value_head():
         "value_head.readout.weight",
         "value_head.readout.bias",
     ]
+
+
+def test_the_value_is_read_from_the_state_too_where_the_prompt_has_none():
+    model = build(VARIANTS["state"])
+    _, _, _, options = chunk(VARIANTS["state"], [(16, 7), (8, 3)])
+    with torch.no_grad():
+        context = model.encode(prompts(VARIANTS["state"], [(5, 1, 4), (3, 0, 2)]))
+        torch.nn.init.ones_(model.value_head.readout.weight)
+        found = model.value(context, options["state"])
+        moved = model.value(context, options["state"] + 0.25)
+    torch.testing.assert_close(moved - found, torch.full((2,), 0.25 * options["state"].shape[1]))
 
 
 def test_the_value_is_read_from_the_mean_of_the_valid_tokens():
@@ -398,7 +410,7 @@ def test_half_precision_stays_near(name):
         context = half.encode(inputs)
         assert context.states.dtype == torch.bfloat16
         found = half.velocity(noisy, time, context, mask, **options)
-        assert found.dtype == half.value(context).dtype == torch.float32
+        assert found.dtype == half.value(context, options.get("state")).dtype == torch.float32
         assert 0 < (found - expected).abs().max() < 0.05 * expected.abs().max()
 
 
@@ -413,7 +425,8 @@ def test_weights_in_bfloat16_give_what_float32_weights_give_that_compute_in_it()
     with torch.no_grad():
         contexts = [model.encode(inputs) for model in (acting, updating)]
         assert torch.equal(contexts[0].states, contexts[1].states)
-        assert torch.equal(acting.value(contexts[0]), updating.value(contexts[1]))
+        state = options["state"]
+        assert torch.equal(acting.value(contexts[0], state), updating.value(contexts[1], state))
         velocities = [model.velocity(noisy, time, contexts[0], mask, **options) for model in (acting, updating)]
         assert torch.equal(*velocities)
         precise = build(VARIANTS["state"])

@@ -11,12 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 from lerobot_data import described, record_dataset
 from lerobot_pictures import LENGTHS, TASKS, shown
+from score_means import means_of
 
 from vlarig.policies.qwen_vla.conversation import Picture, Turn, Video
 from vlarig.training.data.captions import CaptionDataset
 from vlarig.training.data.errors import DataError
 from vlarig.training.data.mixture_file import read_mixture
-from vlarig.training.data.score_questions import mean_measures, read_questions, score_questions
+from vlarig.training.data.score_questions import read_questions, score_questions
 
 
 @pytest.fixture(scope="module")
@@ -70,12 +71,12 @@ def test_the_reference_scores_in_full_and_another_answer_does_not(demos: Path, t
     assert len(expected) == len(posed)
     best = score_questions(posed, lambda asked, _: [expected[asked_of(turns)] for turns in asked], "", tmp_path / "best")
     assert Counter(each.kind for each in best) == {"next": 3, "segment": 6, "steps": 3}
-    measures = mean_measures(best)
+    measures = means_of(best)
     assert set(measures.values()) == {1.0}
     assert {("steps", "action primitive recall"), ("steps", "contact region precision")} <= set(measures)
     worse = score_questions(posed, lambda asked, _: ["Step 1: Reach the red cube."] * len(asked), "", tmp_path / "worse")
-    assert mean_measures(worse)["steps", "action primitive recall"] == 0.5
-    assert mean_measures(worse)["next", "action sequence recall"] == 0.0
+    assert means_of(worse)["steps", "action primitive recall"] == 0.5
+    assert means_of(worse)["next", "action sequence recall"] == 0.0
 
 
 def test_a_mixture_names_them(demos: Path) -> None:

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from score_means import means_of
 
 from vlarig.envs.errors import VlarigError
 from vlarig.training.data.command import main
 from vlarig.training.data.errors import DataError
-from vlarig.training.data.score_questions import GREY, mean_measures, read_questions, score_questions
+from vlarig.training.data.score_questions import GREY, read_questions, score_questions
 from vlarig.training.data.score_table import summarize
 
 BOX = json.dumps([{"bbox_2d": [250, 250, 750, 750], "label": "red cube"}])
@@ -77,7 +78,7 @@ def test_every_answer_is_kept_with_its_measures(folder: Path, tmp_path: Path) ->
     boxed = next(row for row in rows if row["kind"] == "where")
     assert (boxed["expected"], boxed["answer"]) == (BOX, HALF)
     assert boxed["measures"] == {"iou": 0.5, "right": 1.0}
-    means = mean_measures(answers)
+    means = means_of(answers)
     assert means["count", "right"] == 0.5
     assert means["where", "iou"] == 0.5
     assert means["caption", "object recognition recall"] == 0
