@@ -28,12 +28,13 @@ from ..policies.qwen_vla.layout import ActionLayout
 from ..policies.qwen_vla.model import Batch, Chunks
 from ..policies.qwen_vla.moments import Moment, Role, prompt_of, state_of
 from ..policies.qwen_vla.normalization import DatasetStatistics, find_statistics, normalize
+from ..policies.qwen_vla.tensors import Tensors
 from .config import TimeSettings, TrainConfig, TrainingError
 from .samples import ActionSample, LanguageSample, Sample, Stream
 
 
 @dataclass(frozen=True)
-class MicroBatch:
+class MicroBatch(Tensors):
     """Samples that a process learns from at a time.
 
     Attributes:
@@ -51,10 +52,6 @@ class MicroBatch:
     tokens: int
     marks: float
     ends: int
-
-    def pin_memory(self) -> MicroBatch:
-        """The same in pinned memory; a DataLoader calls it."""
-        return dataclasses.replace(self, batch=self.batch.pin_memory())
 
 
 def time_sampler(settings: TimeSettings) -> TimeSampler:

@@ -8,8 +8,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 BEST_FILE = "best.json"
 
 
-class Evaluations:
+class Evaluations(contextlib.ExitStack):
     """The periodic evaluations of a training. Use it as a context manager.
 
     The policy that acts has weights of its own, which are the trained ones (or their average) as they were at that step.
@@ -50,21 +49,15 @@ class Evaluations:
         bundle: LoadedPolicy,
         reporter: Reporter,
     ) -> None:
+        super().__init__()
         self._settings = settings
         self._steps = steps
         self._stage = stage
         self._run = run
         self._bundle = bundle
         self._reporter = reporter
-        self._stack = contextlib.ExitStack()
         self._evaluator: Evaluator | None = None
         self._policy: QwenVlaPolicy | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
-        self._stack.close()
 
     def due(self, step: int) -> bool:
         """Whether to evaluate after so many steps."""
@@ -116,9 +109,7 @@ class Evaluations:
     def _sweep(self, settings: EvaluationSettings, policy: QwenVlaPolicy, step: int, kind: str = "step") -> dict[str, float]:
         """Success rates in simulators."""
         if self._evaluator is None:
-            self._evaluator = self._stack.enter_context(
-                Evaluator(settings.suites, self._run / "evaluations", **settings.options)
-            )
+            self._evaluator = self.enter_context(Evaluator(settings.suites, self._run / "evaluations", **settings.options))
         return self._evaluator(policy, step, kind).rates()
 
     def _best(self) -> float:

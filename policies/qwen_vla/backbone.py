@@ -26,12 +26,12 @@ from .config import BACKBONE_4B, LAST_TOKENS, ModelConfig
 from .ends import Ends
 from .marks import Marks
 from .stem import add_to_tower, kept
-from .tensors import STAYS
+from .tensors import STAYS, Tensors
 from .vision import image_features, use_grouped_attention
 
 
 @dataclass(frozen=True)
-class BackboneInputs:
+class BackboneInputs(Tensors):
     """A batch of prompts and conversations with their pictures.
 
     Attributes:

@@ -35,7 +35,7 @@ from torch.distributed.tensor import DTensor
 from transformers import PreTrainedTokenizerFast
 
 from ...envs.embodiments import Embodiment
-from ...envs.errors import BadMessageError, suggestion
+from ...envs.errors import VlarigError, suggestion
 from ...envs.untrusted import convert
 from ..api import PolicyError
 from ..conventions import embodiment_from_data, embodiment_to_data
@@ -220,8 +220,11 @@ def describe_checkpoint(folder: Path) -> Description:
         _check_fits(folder, config, statistics, embodiment)
     path = folder / EIGENGRASPS_FILE
     eigengrasps = _named(path, lambda: Eigengrasps.from_data(_read(path))) if path.exists() else None
-    trained = _trained(folder / TRAINING_FILE)
-    return _named(path, lambda: Description(config, statistics, embodiments, eigengrasps, trained))
+    stages = folder / TRAINING_FILE
+    trained = (
+        _named(stages, lambda: convert(_read(stages), list[TrainedStage], "the list of stages")) if stages.exists() else ()
+    )
+    return _named(path, lambda: Description(config, statistics, embodiments, eigengrasps, tuple(trained)))
 
 
 def load_checkpoint(
@@ -383,15 +386,6 @@ def _embodiments(data: Any) -> dict[str, Embodiment]:
     return {each.name: each for each in map(embodiment_from_data, data)}
 
 
-def _trained(path: Path) -> tuple[TrainedStage, ...]:
-    if not path.exists():
-        return ()
-    try:
-        return tuple(convert(_read(path), list[TrainedStage], "the list of stages"))
-    except BadMessageError as error:
-        raise PolicyError(f"{path}: {error}") from None
-
-
 def _check_fits(folder: Path, config: ModelConfig, statistics: Mapping[str, DatasetStatistics], embodiment: Embodiment) -> None:
     """Make sure that an embodiment's numbers have a place in the model and statistics of their own."""
     if embodiment.action_size > config.channels:
@@ -463,5 +457,5 @@ def _named(path: Path, read: Any) -> Any:
     """What ``read`` gives; its error with the file's name before it."""
     try:
         return read()
-    except PolicyError as error:
+    except VlarigError as error:
         raise error if str(path.parent) in str(error) else PolicyError(f"{path}: {error}") from None

@@ -32,7 +32,6 @@ from .conversation import NO_REASONING, NOTHING, Conversation, Limits, Picture, 
 from .ends import NUMBERS
 from .marks import Marks
 from .prompt import chat_text, embodiment_prompt
-from .tensors import changed
 from .tokenizer import TokenIds, encode, rows_needed, token_ids
 from .vision import patchify
 
@@ -214,8 +213,7 @@ class InputBuilder:
         last = torch.tensor([each.last for each in sequences])
         seen = [sum(each.shape[1] * each.shape[2] for each in one.pictures) // (patch * merge) ** 2 for one in sequences]
         marks, ends = _together(sequences, seen), _ends(sequences)
-        inputs = BackboneInputs(input_ids, valid, positions, pixels, grids, labelled, targets, marks, last, ends)
-        return changed(inputs, lambda tensor: tensor.to(device))
+        return BackboneInputs(input_ids, valid, positions, pixels, grids, labelled, targets, marks, last, ends).to(device)
 
     def _prompted(self, sample: Prompted) -> _Sequence:
         config = self.config

@@ -31,8 +31,8 @@ SIZES = {
 #: Placeholder of the task's words in the prompts that are shown.
 INSTRUCTION = "put the spoon on the towel"
 
-#: Parts that belong to the one before, and are indented.
-_WITHIN = {"block": 2, "blocks": 1, "action projections": 1, "vlm projection": 1, "state projection": 1, "time embedding": 1}
+#: Parts of the action expert, and how far they are indented.
+_WITHIN = {"blocks": 1, "block": 2, "action projections": 1, "vlm projection": 1, "state projection": 1, "time embedding": 1}
 _WITHIN |= {"output modulation": 1, "ends projection": 1}
 
 
@@ -94,15 +94,7 @@ def _sizes(description: Description, counts: dict[str, int]) -> Table:
     table.add_column("", justify="right")
     expert = description.config.expert
     names = {"block": f"one block of {expert.blocks}", "blocks": "blocks", "vlm projection": "VLM projection"}
-    order = [
-        "vision",
-        "language model",
-        "action expert",
-        "blocks",
-        "block",
-        *(part for part in _WITHIN if part not in ("block", "blocks")),
-    ]
-    for part in [*order, "value head", "total"]:
+    for part in ("vision", "language model", "action expert", *_WITHIN, "value head", "total"):
         if part in counts:
             table.add_row("  " * _WITHIN.get(part, 0) + names.get(part, part), paper_size(counts[part]), f"{counts[part]:,}")
     return table

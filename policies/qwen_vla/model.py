@@ -33,7 +33,7 @@ from .flow import Loss, action_loss, interpolate, sample_losses, target_velocity
 from .language import language_loss
 from .marks import marks_loss
 from .projections import Float32Linear, computing
-from .tensors import changed
+from .tensors import Tensors
 from .value_head import ValueHead
 
 #: What can be frozen, and has activation checkpointing of its own but the value head.
@@ -66,7 +66,7 @@ class Chunks:
 
 
 @dataclass(frozen=True)
-class Batch:
+class Batch(Tensors):
     """What :meth:`QwenVla.forward` learns from: samples with a chunk, samples with answers, or both kinds.
 
     Attributes:
@@ -76,14 +76,6 @@ class Batch:
 
     inputs: BackboneInputs | None
     chunks: Chunks | None = None
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Batch:
-        """The same on a device."""
-        return changed(self, lambda tensor: tensor.to(device, non_blocking=non_blocking))
-
-    def pin_memory(self) -> Batch:
-        """The same in pinned memory; a DataLoader calls it."""
-        return changed(self, Tensor.pin_memory)
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ from .backbone import BackboneInputs
 from .context import Context
 from .flow import Chain, DenoisingSteps, Sde, recompute_log_probability
 from .model import QwenVla
-from .tensors import changed
+from .tensors import Tensors, changed
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def shortened(recorded: Recorded, executed: int, sde: Sde) -> Recorded:
 
 
 @dataclass(frozen=True)
-class RecordedBatch:
+class RecordedBatch(Tensors):
     """Recorded answers as tensors of one batch, padded to the longest; all on one device.
 
     Attributes:
@@ -217,14 +217,6 @@ class RecordedBatch:
         """Those of some samples, ``int64[C]``."""
         context = None if self.context is None else self.context.of(samples)
         return replace(changed(replace(self, context=None), lambda tensor: tensor[samples]), context=context)
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
-        """The same on a device."""
-        return changed(self, lambda tensor: tensor.to(device, non_blocking=non_blocking))
-
-    def pin_memory(self) -> Self:
-        """The same in pinned memory, from which a GPU copies without waiting."""
-        return changed(self, Tensor.pin_memory)
 
     def __len__(self) -> int:
         """``B``."""

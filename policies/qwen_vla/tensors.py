@@ -1,11 +1,12 @@
-"""Dataclasses of tensors: the same change made to each tensor."""
+"""Dataclasses of tensors, which move together: the same change made to each tensor."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
+import torch
 from torch import Tensor
 
 T = TypeVar("T")
@@ -26,3 +27,15 @@ def changed(value: T, change: Callable[[Tensor], Tensor]) -> T:
         names = [each.name for each in dataclasses.fields(found) if not each.metadata.get(STAYS)]
         return dataclasses.replace(found, **{name: changed(getattr(found, name), change) for name in names})  # type: ignore[return-value]
     return value
+
+
+class Tensors:
+    """A dataclass of tensors, as for :func:`changed`."""
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+        """The same on a device."""
+        return changed(self, lambda tensor: tensor.to(device, non_blocking=non_blocking))
+
+    def pin_memory(self) -> Self:
+        """The same in pinned memory, from which a GPU copies without waiting; a DataLoader calls it."""
+        return changed(self, Tensor.pin_memory)

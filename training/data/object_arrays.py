@@ -29,8 +29,9 @@ _LITERALS = {
     *("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
     *("SHORT_BINBYTES", "BINBYTES", "BINBYTES8"),
 }
-_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-_TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
+#: Operations that take so many items from the stack, or all that lie there since the last mark.
+_TAKEN = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3, "APPEND": 1, "SETITEM": 2, "TUPLE": None, "APPENDS": None, "SETITEMS": None}
 _MARK = object()
 
 
@@ -81,33 +82,22 @@ def _follow(data: bytes) -> Any:
             stack.append(argument)
         elif name in _CONSTANTS:
             stack.append(_CONSTANTS[name])
-        elif name in _TUPLES:
-            count = _TUPLES[name]
-            stack[len(stack) - count :] = [tuple(stack[len(stack) - count :])]
         elif name in ("EMPTY_LIST", "EMPTY_DICT"):
             stack.append([] if name == "EMPTY_LIST" else {})
         elif name == "MARK":
             stack.append(_MARK)
-        elif name in ("TUPLE", "APPENDS", "SETITEMS"):
-            items = _since_mark(stack)
-            if name == "TUPLE":
+        elif name in _TAKEN:
+            items = _taken(stack, _TAKEN[name])
+            if name.startswith("TUPLE"):
                 stack.append(tuple(items))
             else:
                 _extend(stack[-1], items)
-        elif name in ("APPEND", "SETITEM"):
-            count = 1 if name == "APPEND" else 2
-            items = stack[-count:]
-            del stack[-count:]
-            _extend(stack[-1], items)
         elif name in ("BINPUT", "LONG_BINPUT", "MEMOIZE"):
             memo[len(memo) if name == "MEMOIZE" else int(argument)] = stack[-1]
         elif name in ("BINGET", "LONG_BINGET"):
             stack.append(memo[int(argument)])
         elif name in ("GLOBAL", "STACK_GLOBAL"):
-            full = argument
-            if name == "STACK_GLOBAL":
-                full = " ".join(stack[-2:])
-                del stack[-2:]
+            full = argument if name == "GLOBAL" else " ".join(_taken(stack, 2))
             if full not in _KNOWN:
                 raise ValueError(f"it names {full!r}, which is no data")
             stack.append(_Name(_KNOWN[full]))
@@ -122,12 +112,11 @@ def _follow(data: bytes) -> Any:
     raise ValueError("it has no end")
 
 
-def _since_mark(stack: list[Any]) -> list[Any]:
-    position = len(stack) - 1
-    while stack[position] is not _MARK:
-        position -= 1
-    items = stack[position + 1 :]
-    del stack[position:]
+def _taken(stack: list[Any], count: int | None) -> list[Any]:
+    """The last ``count`` items, or those since the last mark, and no longer there."""
+    begin = len(stack) - count if count else max(place for place, item in enumerate(stack) if item is _MARK) + 1
+    items = stack[begin:]
+    del stack[begin if count else begin - 1 :]
     return items
 
 
