@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
 from ..harness.command_line import parse
 from ..harness.screen import Screen
 from ..harness.trackers import TrackerName
-from ..training.config import TrainConfig, TrainingError, read_config
+from ..training.config import STAGES, Settings, TrainConfig, TrainingError, read_config
 from .config import PpoConfig, read_ppo_config
+from .fields import named_fields
 
 DESCRIPTION = """Train a Qwen-VLA: a stage of the paper's recipe (t2a, cpt, sft, ppo), or a small backbone before it.
 
@@ -43,9 +45,28 @@ class TrainOptions:
     """Single values, such as optimizer.expert.lr=3e-4."""
 
 
+def show_fields(stage: str | None) -> None:
+    """Print the configuration of a stage: what ``--override`` takes."""
+    screen = Screen()
+    if stage is None:
+        screen.print("vlarig train STAGE --help lists the configuration of a stage.")
+        return
+    kind: type[Settings] = PpoConfig if stage == "ppo" else TrainConfig
+    own: dict[str, Any] = {"ppo": {}, **STAGES}[stage]
+    screen.print(f"The configuration of {stage}, by the names that --override takes:")
+    for each in named_fields(kind, own):
+        words = textwrap.fill(each.help, min(screen.width, 100), initial_indent=" " * 6, subsequent_indent=" " * 6)
+        screen.print(f"\n  {each.name} = {each.default}\n{words}", soft_wrap=True, markup=False, highlight=False)
+
+
 def main(arguments: list[str]) -> int:
     """Run the command and return its exit status."""
-    options = parse(TrainOptions, arguments, "vlarig train", DESCRIPTION)
+    try:
+        options = parse(TrainOptions, arguments, "vlarig train", DESCRIPTION)
+    except SystemExit as end:
+        if not end.code:
+            show_fields(next((word for word in arguments if word in (*STAGES, "ppo")), None))
+        raise
     overrides = (*options.override, *(() if options.track is None else (f"track={list(options.track)}",)))
     config: TrainConfig | PpoConfig
     if options.stage == "ppo":

@@ -329,6 +329,21 @@ def test_the_harder_task_gets_more_envs(home: None) -> None:
     assert reporter.notes == ["envs of seen: reach_red 8, reach_blue 2"]
 
 
+@pytest.mark.parametrize(
+    ("stage", "lines"),
+    [
+        ("ppo", ["rollout.envs = 128", "ppo.target_kl = (none)", "model.source = (required)", "optimizer.expert.lr = 5e-06"]),
+        ("t2a", ["data.pictures = false", 'objective.time.distribution = "sigmoid_normal"', "evaluation.every = 1000"]),
+    ],
+)
+def test_a_stages_help_lists_its_configuration(capsys: pytest.CaptureFixture[str], stage: str, lines: list[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", stage, "--help"])
+    shown = capsys.readouterr().out
+    assert all(f"\n  {line}\n" in shown for line in lines)
+    assert "Rollout epochs of an iteration (section 4.2)." in shown or stage != "ppo"
+
+
 def test_the_commands_help_needs_no_torch() -> None:
     subprocess.run([sys.executable, "-c", "import sys, vlarig.rl.command; assert 'torch' not in sys.modules"], check=True)
 
