@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -259,8 +259,11 @@ class Collector:
     def __exit__(self, *error: object) -> None:
         self._rollouts.__exit__(*error)
 
-    def collect(self) -> Rollout:
+    def collect(self, watch: Callable[[Chunk], None] = lambda chunk: None) -> Rollout:
         """The chunks of an iteration.
+
+        Args:
+            watch: Called with each as it comes, in another thread.
 
         Raises:
             VlarigError: As :meth:`~vlarig.harness.rollouts.Rollouts.collect`.
@@ -270,7 +273,9 @@ class Collector:
 
         def keep(transition: Transition) -> Chunk:
             last[transition.request.env] = transition.following
-            return self._kept(transition)
+            chunk = self._kept(transition)
+            watch(chunk)
+            return chunk
 
         collected = self._rollouts.collect(count, keep)
         rewards = torch.tensor([[chunk.reward for chunk in env] for env in collected])

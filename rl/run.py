@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import time
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -36,12 +38,15 @@ from ..training.evaluation import Evaluations, acting_copy, export
 from ..training.learner import Learner
 from ..training.parallel import Processes, processes
 from ..training.trainer import CONFIG_FILE, Reporter, StopSignals, refuse_another, refuse_other_stages
-from .collection import Allotment, Collector, Rollout, Saved, allotted
+from .collection import Allotment, Chunk, Collector, Rollout, Saved, allotted
 from .config import LearnedModel, PpoConfig, read_ppo_config
 from .ppo import Ppo
 
 #: Where a run simulates, which may change while it is interrupted: its numbers do not depend on that.
 WHERE = ("workers", "placement", "hosts", "hosts_token_file", "hosts_ca_file")
+
+#: Seconds between two words on a rollout's progress.
+PATIENCE = 30.0
 
 #: What an env's time is spent on, see :attr:`~vlarig.harness.engine.Transition.seconds`.
 ACTIVITIES = ("simulate", "render", "policy", "wait")
@@ -280,15 +285,31 @@ class Run:
         """
         if self.ahead is None:
             seconds = self._sync(iteration)
-            rollout, version = self.collector.collect(), iteration
+            rollout, version = self.collector.collect(self._watch(iteration)), iteration
         else:
             seconds, rollout, version = 0.0, self.ahead.result(), iteration - 1
         self.saved.envs, self.ahead = self.collector.progress(), None
         following = iteration + 1
         if self.config.rollout.lag and following < self.config.iterations and not self._allots(following):
             seconds += self._sync(iteration)
-            self.ahead = self.thread.submit(self.collector.collect)
+            self.ahead = self.thread.submit(self.collector.collect, self._watch(following))
         return rollout, version, seconds
+
+    def _watch(self, iteration: int) -> Callable[[Chunk], None]:
+        """Says from time to time how far the rollout of an iteration is, in the first process, of its own envs."""
+        config, came, ended = self.config.rollout, itertools.count(1), [0, 0]
+        every, said = config.chunks * config.envs // self.group.world, time.monotonic()
+
+        def watch(chunk: Chunk) -> None:
+            nonlocal said
+            number = next(came)
+            ended[0], ended[1] = ended[0] + chunk.ended, ended[1] + int(chunk.reward)
+            if self.group.first and time.monotonic() - said > PATIENCE:
+                said = time.monotonic()
+                share = f", of which {ended[1] / ended[0]:.0%} succeeded" if ended[0] else ""
+                self.reporter.note(f"iteration {iteration + 1}: {number:,} of {every:,} chunks, {ended[0]:,} episodes{share}")
+
+        return watch
 
     def _sync(self, version: int) -> float:
         """Have the acting policy take the weights that were learned, unless they are its own tensors; the seconds that it took."""

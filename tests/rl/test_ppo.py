@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -95,6 +96,12 @@ def test_workers_change_nothing(home: None) -> None:
     assert len(found[0]) == 3
     one, four = weights(Path("run1")), weights(Path("run4"))
     assert all(torch.equal(one[name], four[name]) for name in one)
+
+
+def test_a_long_rollout_says_how_far_it_is(home: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vlarig.rl.run.PATIENCE", 0.0)
+    notes = tuned(Path("run"), "iterations=1").notes
+    assert any(re.fullmatch(r"iteration 1: 24 of 24 chunks, \d+ episodes, of which \d+% succeeded", note) for note in notes)
 
 
 def test_a_worker_that_dies_changes_nothing(home: None, monkeypatch: pytest.MonkeyPatch) -> None:
