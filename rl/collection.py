@@ -28,6 +28,7 @@ from ..harness.machines.ray_fleet import RayFleet
 from ..harness.rollouts import Rollouts, check_learnable, training_stream
 from ..policies.api import Policy, Recorded, Request
 from ..policies.batching import n_action_steps_for
+from ..policies.qwen_vla.flow import Sde
 from ..policies.qwen_vla.recording import shortened
 from ..results.tables import run_table
 from .allotment import allot
@@ -75,6 +76,7 @@ class Rollout:
         following: ``float32[N, T]``, what is expected beyond each chunk: the value at the observation after it where the episode goes
             on, and at ends as :attr:`~.config.PpoSettings.bootstrap` says.
         ended: ``bool[N, T]``.
+        sde: How its chunks were drawn.
     """
 
     chunks: list[Chunk]
@@ -82,6 +84,7 @@ class Rollout:
     values: Tensor
     following: Tensor
     ended: Tensor
+    sde: Sde
 
 
 @dataclass(frozen=True)
@@ -222,7 +225,8 @@ class Collector:
         self._policy = policy
         self._bootstrap = bootstrap
         self._requests = requests
-        policy.record({"sde": dataclasses.asdict(settings.sde), "states": not requests})
+        self.sde = settings.sde()
+        self.explore(self.sde)
         suites = {name: load_suite(name) for name in allotment.envs}
         protocols = {name: learned_protocol(suite, settings, policy) for name, suite in suites.items()}
         own: dict[str, dict[str, int]] = {}
@@ -251,6 +255,11 @@ class Collector:
             groups=settings.groups,
             logs=logs,
         )
+
+    def explore(self, sde: Sde) -> None:
+        """Draw chunks so from now on."""
+        self.sde = sde
+        self._policy.record({"sde": dataclasses.asdict(sde), "states": not self._requests})
 
     def __enter__(self) -> Self:
         self._rollouts.__enter__()
@@ -292,7 +301,7 @@ class Collector:
         }
         for place, value in zip(wanted, self._values([*wanted.values()]), strict=True):
             following[place] = value
-        return Rollout([chunk for env in collected for chunk in env], rewards, values, following, ended)
+        return Rollout([chunk for env in collected for chunk in env], rewards, values, following, ended, self.sde)
 
     def progress(self) -> list[SavedEnv]:
         """How far each env is, for :meth:`go_on`."""
@@ -319,7 +328,7 @@ class Collector:
         expected = {"cut": False, "truncated": truncated, "always": last.over}[self._bootstrap]
         return Chunk(
             task=f"{transition.episode.suite}/{transition.episode.task}",
-            recorded=shortened(recorded, len(result.steps), self._settings.sde),
+            recorded=shortened(recorded, len(result.steps), self.sde),
             reward=float(bool(solved)),
             ended=last.over,
             steps=result.snapshot.step,

@@ -75,6 +75,8 @@ class RolloutSettings(Settings):
     """Not printed, "a few"; RLinf."""
     noise_level: Positive = 0.5
     """Not printed; RLinf."""
+    noise_final: Share = 1.0
+    """Share of ``noise_level`` in the last iteration, to which it falls in equal steps; 1: it stays (RLinf: ``noise_anneal``)."""
     temperature: Positive = 1.0
     """Section 4.2."""
     reduction: Literal["sum", "mean"] = "sum"
@@ -103,15 +105,18 @@ class RolloutSettings(Settings):
         """Chunks of each env in an iteration."""
         return self.epochs * (self.steps // self.n_action_steps)
 
-    @property
-    def sde(self) -> Sde:
-        """How chunks are drawn."""
+    def sde(self, progress: float = 0.0) -> Sde:
+        """How chunks are drawn.
+
+        Args:
+            progress: 0 in the first iteration, 1 in the last.
+        """
         from ..policies.qwen_vla.flow import Sde  # torch; the command's help does without
 
         return Sde(
             steps=self.denoising_steps,
             form=self.form,
-            level=self.noise_level,
+            level=self.noise_level * (1 + progress * (self.noise_final - 1)),
             temperature=self.temperature,
             reduction=self.reduction,
         )
@@ -154,6 +159,8 @@ class PpoSettings(Settings):
     target_kl: Positive | None = None
     """Divergence from the rollout's policy, measured over all its chunks after each epoch, beyond which no further epoch follows; not
     printed, RLinf has none."""
+    value_fit: bool = False
+    """Whether the value head is fitted to each rollout before the policy learns of it (ours, :mod:`.critic`), in place of its steps."""
     value_warmup: Annotated[int, Field(ge=0)] = 0
     """Iterations in which the value head alone learns; not printed, RLinf: 0."""
     shuffle_rewards: bool = False
@@ -216,6 +223,8 @@ class PpoConfig(Settings):
 
     @model_validator(mode="after")
     def _together(self) -> Self:
+        if self.ppo.value_fit and (self.ppo.old_log_probabilities == "trainer" or self.ppo.value_warmup):
+            raise ValueError("ppo.value_fit goes with neither old_log_probabilities=trainer nor value_warmup; choose one")
         if {"vision", "language", "expert"} <= set(self.model.frozen):
             raise ValueError("model.frozen leaves nothing that acts; leave the expert out of it")
         if "value_head" in self.model.frozen:

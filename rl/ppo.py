@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ..policies.api import Request
+from ..policies.qwen_vla.flow import Sde
 from ..policies.qwen_vla.policy import QwenVlaPolicy
 from ..policies.qwen_vla.recording import Evaluated, RecordedBatch, evaluate
 from ..training.config import TrainingError
@@ -23,6 +24,7 @@ from ..training.learner import Learner
 from ..training.parallel import Processes
 from .collection import Rollout
 from .config import PpoConfig
+from .critic import fit
 from .gae import gae, normalized
 from .loss import explained_variance, policy_loss, value_loss
 
@@ -45,7 +47,8 @@ class Batch:
         old: ``float32[C]``, the log-probabilities of the rollout's policy.
         advantages: ``float32[C]``.
         returns: ``float32[C]``.
-        values: ``float32[C]``, of the rollout's value head.
+        values: ``float32[C]``, of the rollout's value head, or of one that was fitted to it.
+        sde: How its chunks were drawn.
         acts: Whether the policy learns of it, or the value head alone.
         gap: Mean distance of the trainer's log-probabilities from the rollout's, where all were computed again.
     """
@@ -56,6 +59,7 @@ class Batch:
     advantages: Tensor
     returns: Tensor
     values: Tensor
+    sde: Sde
     acts: bool
     gap: float | None = None
 
@@ -86,15 +90,20 @@ class Ppo:
         """
         settings, rewards = self.config.ppo, rollout.rewards
         (rewarded,) = self.group.sum([float(rewards.sum())])
+        recorded = RecordedBatch.stack([each.recorded for each in rollout.chunks], self.learner.model.config.channels)
         if settings.shuffle_rewards:
             rng = np.random.default_rng((self.config.seed, iteration, self.group.rank))
             rewards = rewards.clone()
             rewards[rollout.ended] = torch.from_numpy(rng.permutation(rewards[rollout.ended].numpy()))
-        found = gae(rewards, rollout.values, rollout.following, rollout.ended, settings.gamma, settings.decay)
+        values, following = rollout.values, rollout.following
+        if settings.value_fit:
+            returns = gae(rewards, values, following, rollout.ended, settings.gamma, decay=1.0).returns
+            values = self._fit(recorded, returns)
+            following = torch.where(rollout.ended, following, torch.cat([values[:, 1:], following[:, -1:]], dim=1))
+        found = gae(rewards, values, following, rollout.ended, settings.gamma, settings.decay)
         advantages = found.advantages.flatten()
         if settings.normalize:
             advantages = normalized(advantages, *self._moments(advantages))
-        recorded = RecordedBatch.stack([each.recorded for each in rollout.chunks], self.learner.model.config.channels)
         requests = [each.request for each in rollout.chunks if each.request is not None]
         acts = iteration >= settings.value_warmup and rewarded > 0
         device = self.group.device
@@ -104,13 +113,25 @@ class Ppo:
             old=recorded.log_probability.to(device),
             advantages=advantages.to(device),
             returns=found.returns.flatten().to(device),
-            values=rollout.values.flatten().to(device),
+            values=values.flatten().to(device),
+            sde=rollout.sde,
             acts=acts,
         )
         if settings.old_log_probabilities == "rollout":
             return batch
         old = self._log_probabilities(batch)
         return replace(batch, old=old, gap=float((old - batch.old).abs().mean()))
+
+    @torch.no_grad()
+    def _fit(self, recorded: RecordedBatch, returns: Tensor) -> Tensor:
+        """Fit the value head to returns ``float32[N, T]``; the values by which the policy is judged, likewise."""
+        head, context = self.learner.model.value_head, recorded.context
+        assert context is not None  # a run refuses to fit where the backbone learns
+        features = head.features(context.states, context.valid, recorded.state)
+        found = fit(features, returns.flatten(), torch.arange(len(returns)).repeat_interleave(returns.shape[1]))
+        head.readout.weight.copy_(found.weight[None])
+        head.readout.bias.fill_(found.bias)
+        return found.values.reshape(returns.shape)
 
     def update(self, batch: Batch, iteration: int) -> dict[str, float]:
         """Epochs of minibatches; what the last epoch's were like on average, and the very first ratio.
@@ -162,7 +183,7 @@ class Ppo:
             value = value_loss(evaluated.value, values, returns, settings.value_clip)
             # 0 times the policy's loss, where only the value head learns: a gradient of zero, not none, so that every weight has a
             # state in the optimiser, which a checkpoint needs.
-            loss = settings.value_weight * value.loss + float(batch.acts) * policy.loss
+            loss = (0.0 if settings.value_fit else settings.value_weight) * value.loss + float(batch.acts) * policy.loss
             share = len(part) / len(chosen)
             self.learner.backward(loss * share / self.group.world, last=bool(part[-1] == chosen[-1]))
             measured = (
@@ -188,7 +209,7 @@ class Ppo:
         """Chunks of a rollout under the present weights."""
         requests = [batch.requests[index] for index in part.tolist()] if batch.requests else []
         inputs = self.reader.prepare(requests).inputs if requests else None
-        return evaluate(self.learner.model, recorded, self.config.rollout.sde, inputs)
+        return evaluate(self.learner.model, recorded, batch.sde, inputs)
 
     @torch.no_grad()
     def _log_probabilities(self, batch: Batch) -> Tensor:

@@ -93,6 +93,11 @@ class Run:
             raise TrainingError(
                 f"{config.rollout.envs} envs cannot be dealt equally to {group.world} processes; choose a multiple"
             )
+        if config.ppo.value_fit and (group.world > 1 or not {"vision", "language"} <= set(config.model.frozen)):
+            raise TrainingError(
+                "ppo.value_fit needs one process and a frozen backbone, whose states it is fitted to; leave it out, or set "
+                "model.frozen=['vision','language']"
+            )
         self.checkpoints = Checkpoints(run / "checkpoints", config.checkpoints.keep, whole=False)
         self.newest = self.checkpoints.newest()
         self.saved = Saved(Allotment(allotted(config.rollout))) if self.newest is None else self._read(self.newest)
@@ -264,7 +269,7 @@ class Run:
 
     def _explore(self, without: float | None) -> None:
         """Say what the noise of rollouts leaves of the success that was measured without it."""
-        sde = self.config.rollout.sde
+        sde = self.config.rollout.sde()
         recording = {"sde": dataclasses.asdict(sde), "states": False}
         explored = None if without is None else self.evaluations.explore(0, recording)
         self.group.wait()
@@ -314,6 +319,8 @@ class Run:
     def _sync(self, version: int) -> float:
         """Have the acting policy take the weights that were learned, unless they are its own tensors; the seconds that it took."""
         began = time.perf_counter()
+        if self.config.rollout.noise_final < 1:
+            self.collector.explore(self.config.rollout.sde(min(1.0, version / max(self.saved.planned - 1, 1))))
         trained = {name: weight for name, weight in self.learner.model.named_parameters() if weight.requires_grad}
         self.policy.load_weights(version, {} if self.shared else {name: whole(weight) for name, weight in trained.items()})
         return time.perf_counter() - began

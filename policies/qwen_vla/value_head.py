@@ -28,7 +28,11 @@ class ValueHead(nn.Module):
         nn.init.zeros_(self.readout.bias)
 
     def forward(self, states: Tensor, valid: Tensor, state: Tensor | None = None) -> Tensor:
-        """``float32[B]``.
+        """``float32[B]``; arguments as for :meth:`features`."""
+        return self.readout(self.features(states, valid, state)).squeeze(-1)
+
+    def features(self, states: Tensor, valid: Tensor, state: Tensor | None = None) -> Tensor:
+        """What a value is read from, ``float32[B, D + state_numbers]``.
 
         Args:
             states: ``[B, S, D]`` of the backbone; they are detached.
@@ -38,4 +42,4 @@ class ValueHead(nn.Module):
         counted = valid.unsqueeze(-1)
         total = states.detach().float().masked_fill(~counted, 0.0).sum(dim=1)
         mean = total / counted.sum(dim=1).clamp(min=1)
-        return self.readout(mean if state is None else torch.cat([mean, state], dim=1)).squeeze(-1)
+        return mean if state is None else torch.cat([mean, state], dim=1)

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -46,7 +47,7 @@ def test_the_default_is_the_papers_recipe() -> None:
     )
     assert (config.optimizer.expert.lr, config.optimizer.value_head.lr, config.rollout.temperature) == (5e-6, 1e-4, 1.0)
     assert config.updates_an_iteration == 16
-    assert config.rollout.sde.form == "score_one"
+    assert config.rollout.sde().form == "score_one"
 
 
 def test_the_named_configurations_are_the_papers_and_one_for_two_cores() -> None:
@@ -108,10 +109,10 @@ def test_a_worker_that_dies_changes_nothing(home: None, monkeypatch: pytest.Monk
     undisturbed = tuned(Path("undisturbed"))
     collect = Collector.collect
 
-    def killing(collector: Collector) -> Rollout:
+    def killing(collector: Collector, *given: Any) -> Rollout:
         victim = workers_of(os.getpid())[0]
         os.kill(victim, signal.SIGKILL)
-        return collect(collector)
+        return collect(collector, *given)
 
     monkeypatch.setattr(Collector, "collect", killing)
     assert tuned(Path("killed")).without_times() == undisturbed.without_times()
@@ -218,8 +219,8 @@ def test_a_run_whose_success_collapses_goes_on_from_its_best_iteration(home: Non
 def test_without_a_success_the_policy_does_not_move(home: None, monkeypatch: pytest.MonkeyPatch) -> None:
     collect, unlucky = Collector.collect, [False, True, False]
 
-    def failing(collector: Collector) -> Rollout:
-        rollout = collect(collector)
+    def failing(collector: Collector, *given: Any) -> Rollout:
+        rollout = collect(collector, *given)
         return replace(rollout, rewards=0 * rollout.rewards) if unlucky.pop(0) else rollout
 
     monkeypatch.setattr(Collector, "collect", failing)
@@ -249,6 +250,28 @@ def test_the_value_head_may_learn_first(home: None) -> None:
     config = configuration(*overrides)
     steps = config.updates_an_iteration  # in which the whole of its schedule passes
     assert numbers[3]["lr/expert"] == pytest.approx(rate(config.optimizer.expert, steps - 1, steps))
+
+
+def test_the_value_head_may_be_fitted_to_each_rollout(home: None) -> None:
+    found = tuned(Path("run"), "ppo.value_fit=true", "rollout.envs=32", "iterations=1").numbers[1]
+    assert found["losses/first_ratio"] == pytest.approx(1, abs=1e-5)
+    assert found["rollout/explained_variance"] > -0.05  # of values by other envs: without a fit all are 0
+    assert found["rollout/values"] == pytest.approx(found["rollout/returns"], abs=0.1)
+    assert weights(Path("run"))["value_head.readout.weight"].any()
+
+
+def test_noise_may_fall(home: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    collect, levels = Collector.collect, []
+
+    def watched(collector: Collector, *given: Any) -> Rollout:
+        rollout = collect(collector, *given)
+        levels.append(rollout.sde.level)
+        return rollout
+
+    monkeypatch.setattr(Collector, "collect", watched)
+    found = tuned(Path("run"), "rollout.noise_level=0.8", "rollout.noise_final=0.5")
+    assert levels == pytest.approx([0.8, 0.6, 0.4])
+    assert all(numbers["losses/first_ratio"] == pytest.approx(1, abs=1e-5) for numbers in found.numbers.values())
 
 
 def test_more_iterations_go_on_with_the_rates_that_were_planned(home: None) -> None:
