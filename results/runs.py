@@ -20,6 +20,9 @@ from .schema import LEDGER_NAME, sync_folder
 from .shards import owed_episodes
 
 DEFAULT_RUNS = Path("runs")
+
+#: Folder of the runs within that of a training, whose evaluations they are.
+EVALUATIONS = "evaluations"
 _SET_ASIDE = re.compile(r"-old-[0-9]+$")
 
 #: The latest time that is shown, in seconds since 1970: in the year 9999, after which Python's calendar ends.
@@ -126,6 +129,11 @@ def find_run(name: Path) -> Path:
         raise VlarigError(f"{name} is a folder but no run: {hint}; name the folder of a run")
     place = name.parent if name.parent != Path() else DEFAULT_RUNS
     raise unknown("run", name.name, [folder.name for folder in run_dirs(place)], str(place))
+
+
+def evaluations_of(name: Path) -> list[Path]:
+    """The evaluations in the folder of a training, given by its path or by its name below :data:`DEFAULT_RUNS`; of another none."""
+    return run_dirs(name / EVALUATIONS) or run_dirs(DEFAULT_RUNS / name / EVALUATIONS)
 
 
 def run_dirs(directory: Path) -> list[Path]:

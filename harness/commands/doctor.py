@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from ...results.runs import find_run
+from ...results.runs import evaluations_of, find_run
 from ..command_line import parse
 from ..doctor import examine
 from ..reporting.evidence import gather
@@ -39,7 +39,7 @@ def main(arguments: list[str]) -> int:
     screen = Screen(soft_wrap=True)
     if config.run is None:
         return _machine(screen)
-    for line in explain(gather(find_run(config.run))):
+    for line in explain(gather((evaluations_of(config.run) or [find_run(config.run)])[-1])):
         screen.print(line)
     return 0
 

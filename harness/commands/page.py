@@ -35,7 +35,7 @@ class PageConfig:
     """The command's options."""
 
     runs: tyro.conf.Positional[Annotated[tuple[Path, ...], tyro.conf.arg(metavar="RUN...")]] = ()
-    """Folders of runs, or their names below runs/."""
+    """Folders of runs or of trainings, whose evaluations are runs, or their names below runs/."""
     out: Annotated[Path | None, tyro.conf.arg(metavar="DIR")] = None
     """Folder of the site: new, empty, or an earlier site, which is replaced."""
     title: str = "Results"

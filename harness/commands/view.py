@@ -34,7 +34,7 @@ class ViewConfig:
     """The command's options."""
 
     runs: tyro.conf.Positional[Annotated[tuple[Path, ...], tyro.conf.arg(metavar="RUN...")]] = ()
-    """Folders of runs, or their names below runs/. Default: all runs below runs/."""
+    """Folders of runs or of trainings, whose evaluations are runs, or their names below runs/. Default: all runs below runs/."""
     port: int = 8420
     """Port to serve on; 0 for any that is free."""
     title: str = "Results"
@@ -66,8 +66,7 @@ def _folders(runs: tuple[Path, ...]) -> tuple[Callable[[], list[Path]], Refused]
         VlarigError: No run that was named exists, or there is no folder of runs.
     """
     if runs:
-        named, refused = find_runs(runs)
-        return lambda: named, refused
+        return lambda: find_runs(runs)[0], find_runs(runs)[1]
     if not DEFAULT_RUNS.is_dir():
         raise VlarigError(
             f"there is no folder {DEFAULT_RUNS}; sweep something first, or name folders of runs, as in `vlarig view PATH`"

@@ -71,6 +71,10 @@ def test_a_run_says_at_its_start_what_the_noise_of_rollouts_leaves(home: None) -
     said = f"success at the start: {success:.1%}, and {explored:.1%} with the noise of rollouts ({noise})"
     assert said in found.notes
     assert any(note.startswith("warning: rollouts will succeed far less often") for note in found.notes)
+    assert main(["page", "run", "--out", "site"]) == 0
+    index = Path("site/index.html").read_text()
+    assert all(name in index for name in ("exploring-00000000", "step-00000000", "step-00000001"))
+    assert main(["doctor", "run"]) == 0
 
 
 @pytest.mark.parametrize(("suite", "rule"), [("simpler_widowx", "first"), ("simpler_ood", "held"), ("tabletop", "held")])
