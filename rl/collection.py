@@ -33,6 +33,7 @@ from ..policies.qwen_vla.recording import shortened
 from ..results.tables import run_table
 from .allotment import allot
 from .config import RolloutSettings
+from .states import Known, StateStream, weights
 
 #: Episodes of a task before those of the next seed, which no run plays to their end.
 SEEDS_APART = 1_000_003
@@ -44,6 +45,7 @@ class Chunk:
 
     Attributes:
         task: ``SUITE/TASK``.
+        state: Number of its initial state.
         recorded: What the policy drew, of the steps that were run.
         reward: 1 where the episode ended in success with it, else 0.
         ended: Whether it ended the episode.
@@ -55,6 +57,7 @@ class Chunk:
     """
 
     task: str
+    state: int
     recorded: Recorded
     reward: float
     ended: bool
@@ -107,16 +110,19 @@ class SavedEnv:
     Attributes:
         drawn: Episodes that its stream has given.
         chunks: Shape and ``float32`` bytes of each chunk that the last of them has run; ``None`` where it is over.
+        states: Numbers of the initial states that were drawn, where they come again.
     """
 
     drawn: int
     chunks: list[tuple[tuple[int, ...], bytes]] | None
+    states: list[int] = field(default_factory=list)
 
     @classmethod
-    def of(cls, progress: Progress) -> Self:
+    def of(cls, progress: Progress, states: Sequence[int] = ()) -> Self:
         """What is written."""
         chunks = progress.actions
-        return cls(progress.drawn, None if chunks is None else [(chunk.shape, chunk.tobytes()) for chunk in chunks])
+        written = None if chunks is None else [(chunk.shape, chunk.tobytes()) for chunk in chunks]
+        return cls(progress.drawn, written, list(states))
 
     def progress(self) -> Progress:
         """What was written."""
@@ -133,6 +139,7 @@ class Saved:
         allotment: Which envs there are.
         outcomes: ``SUITE/TASK`` to successes and episodes since the allotment, over all processes.
         envs: How far each env of this process was when the newest rollout ended; none before the first.
+        states: ``SUITE/TASK`` to the successes and episodes of each initial state, where they come again, over all processes.
         best: Greatest success of a rollout's episodes.
         best_iteration: Iterations that had made the weights of that rollout.
         tuned: Revision of the policy that the run began with.
@@ -143,6 +150,7 @@ class Saved:
     allotment: Allotment
     outcomes: dict[str, tuple[int, int]] = field(default_factory=dict)
     envs: list[SavedEnv] = field(default_factory=list)
+    states: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
     best: float = 0.0
     best_iteration: int = 0
     tuned: str = ""
@@ -241,10 +249,13 @@ class Collector:
         ]
         for name, task, env, count in every[rank::world]:
             suite, begin = suites[name], allotment.first.get(f"{name}/{task}", seed * SEEDS_APART) + env
-            streams.setdefault(name, []).append(training_stream(suite, suite.task(task), protocols[name], begin, count))
+            streams.setdefault(name, []).append(self._stream(suite, task, protocols[name], begin, count, seed))
             tasks = own.setdefault(name, {})
             tasks[task] = tasks.get(task, 0) + 1
             self._numbers.append((f"{name}/{task}", begin, count))
+        self._repeated = [
+            stream for own_streams in streams.values() for stream in own_streams if isinstance(stream, StateStream)
+        ]
         self._rollouts = Rollouts(
             own,
             policy,
@@ -255,6 +266,23 @@ class Collector:
             groups=settings.groups,
             logs=logs,
         )
+
+    def _stream(self, suite: Suite, task: str, protocol: EnvProtocol, begin: int, envs: int, seed: int) -> Iterator[Episode]:
+        """The episodes of one env."""
+        if self._settings.states is None:
+            return training_stream(suite, suite.task(task), protocol, begin, envs)
+
+        def make(number: int, repeat: int) -> Episode:
+            return dataclasses.replace(
+                suite.training_episode(suite.task(task), seed * SEEDS_APART + number, protocol), repeat=repeat
+            )
+
+        return StateStream(make, self._settings.states, begin, envs, seed)
+
+    def choose(self, known: Mapping[str, Known]) -> None:
+        """Draw initial states by the success so far from now on, of those tasks that are named."""
+        for stream, (task, *_) in zip(self._repeated, self._numbers, strict=True):
+            stream.weights = weights(known[task]) if task in known else None
 
     def explore(self, sde: Sde) -> None:
         """Draw chunks so from now on."""
@@ -305,10 +333,17 @@ class Collector:
 
     def progress(self) -> list[SavedEnv]:
         """How far each env is, for :meth:`go_on`."""
-        return [SavedEnv.of(each) for each in self._rollouts.progress()]
+        progress = self._rollouts.progress()
+        if not self._repeated:
+            return list(map(SavedEnv.of, progress))
+        pairs = zip(progress, self._repeated, strict=True)
+        return [SavedEnv.of(each, stream.numbers[: each.drawn]) for each, stream in pairs]
 
     def go_on(self, envs: Sequence[SavedEnv]) -> None:
         """Bring each env to where it was."""
+        if self._repeated:
+            for stream, env in zip(self._repeated, envs, strict=True):
+                stream.numbers = list(env.states)
         self._rollouts.go_on([each.progress() for each in envs])
 
     def next_numbers(self) -> dict[str, int]:
@@ -328,6 +363,7 @@ class Collector:
         expected = {"cut": False, "truncated": truncated, "always": last.over}[self._bootstrap]
         return Chunk(
             task=f"{transition.episode.suite}/{transition.episode.task}",
+            state=transition.episode.initial_state,
             recorded=shortened(recorded, len(result.steps), self.sde),
             reward=float(bool(solved)),
             ended=last.over,

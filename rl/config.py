@@ -58,6 +58,11 @@ class RolloutSettings(Settings):
     success: dict[str, Share] | Path | None = None
     """By which success the envs are allotted, the harder task the more (section 4.2): SUITE/TASK to a rate, or the folder of a sweep of
     the policy that is tuned; ``None``: equally."""
+    states: Count | None = None
+    """Initial states of each task that are played again and again (ours, :mod:`.states`); ``None``: each of endless ones once (RLinf's
+    ``use_fixed_reset_state_ids`` plays a set)."""
+    states_by: Literal["turns", "success"] = "turns"
+    """How they are drawn: by turns, or the more often the nearer to one half their success so far is (ours)."""
     reallot_every: Count | None = None
     """Iterations after which envs are allotted again by the success of rollouts since; ``None``: never (the paper names none)."""
     epochs: Count = 8
@@ -140,6 +145,9 @@ class PpoSettings(Settings):
     bootstrap: Literal["cut", "truncated", "always"] = "cut"
     """Beyond which ends of a sequence the value is expected: where a rollout is cut in mid-episode alone; at a time limit too (RLinf:
     ``standard``); at every end. Reward is at the episode's end (section 4.2), so a timeout is a failure."""
+    baseline: Literal["value", "states"] = "value"
+    """What an episode is compared with: the value head (the paper's, by GAE), or the mean success of the rollout's other episodes from
+    the same of ``rollout.states`` (RLOO; RLinf and SimpleVLA-RL: GRPO). The value head learns in either case."""
     normalize: bool = True
     """Whether advantages have mean 0 and deviation 1 over the rollout; not printed, RLinf."""
     epochs: Count = 4
@@ -225,6 +233,10 @@ class PpoConfig(Settings):
     def _together(self) -> Self:
         if self.ppo.value_fit and (self.ppo.old_log_probabilities == "trainer" or self.ppo.value_warmup):
             raise ValueError("ppo.value_fit goes with neither old_log_probabilities=trainer nor value_warmup; choose one")
+        if self.rollout.states is None and (self.ppo.baseline == "states" or self.rollout.states_by == "success"):
+            raise ValueError(
+                "ppo.baseline=states and rollout.states_by=success need states that come again; set rollout.states"
+            )
         if {"vision", "language", "expert"} <= set(self.model.frozen):
             raise ValueError("model.frozen leaves nothing that acts; leave the expert out of it")
         if "value_head" in self.model.frozen:

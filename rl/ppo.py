@@ -27,6 +27,7 @@ from .config import PpoConfig
 from .critic import fit
 from .gae import gae, normalized
 from .loss import explained_variance, policy_loss, value_loss
+from .states import over_states
 
 #: What a minibatch measures, beside the norms of its step.
 MEASURED = (
@@ -101,7 +102,8 @@ class Ppo:
             values = self._fit(recorded, returns)
             following = torch.where(rollout.ended, following, torch.cat([values[:, 1:], following[:, -1:]], dim=1))
         found = gae(rewards, values, following, rollout.ended, settings.gamma, settings.decay)
-        advantages = found.advantages.flatten()
+        advantages = found.advantages if settings.baseline == "value" else self._over_states(rollout, rewards)
+        advantages = advantages.flatten()
         if settings.normalize:
             advantages = normalized(advantages, *self._moments(advantages))
         requests = [each.request for each in rollout.chunks if each.request is not None]
@@ -121,6 +123,18 @@ class Ppo:
             return batch
         old = self._log_probabilities(batch)
         return replace(batch, old=old, gap=float((old - batch.old).abs().mean()))
+
+    def _over_states(self, rollout: Rollout, rewards: Tensor) -> Tensor:
+        """What episodes achieved beside others from the same initial state, ``float32[N, T]``."""
+        states = [(chunk.task, chunk.state) for chunk in rollout.chunks]
+        ends = [
+            (*states[index], int(rewards.flatten()[index])) for index in rollout.ended.flatten().nonzero().flatten().tolist()
+        ]
+        totals: dict[tuple[str, int], tuple[int, int]] = {}
+        for task, state, success in (each for part in self.group.gather(ends) for each in part):
+            solved, played = totals.get((task, state), (0, 0))
+            totals[task, state] = solved + success, played + 1
+        return over_states(states, rewards, rollout.ended, totals)
 
     @torch.no_grad()
     def _fit(self, recorded: RecordedBatch, returns: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import dataclasses
 import itertools
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -38,7 +38,7 @@ from ..training.evaluation import Evaluations, acting_copy, export
 from ..training.learner import Learner
 from ..training.parallel import Processes, processes
 from ..training.trainer import CONFIG_FILE, Reporter, StopSignals, refuse_another, refuse_other_stages
-from .collection import Allotment, Chunk, Collector, Rollout, Saved, allotted
+from .collection import SEEDS_APART, Allotment, Chunk, Collector, Rollout, Saved, allotted
 from .config import LearnedModel, PpoConfig, read_ppo_config
 from .ppo import Ppo
 
@@ -164,6 +164,8 @@ class Run:
         with self.collector:
             if self.saved.envs:
                 self.collector.go_on(self.saved.envs)
+            if self.config.rollout.states_by == "success":
+                self.collector.choose(self.saved.states)
             while iteration < self.config.iterations:
                 if self._allots(iteration) and self._reallot():
                     break
@@ -335,21 +337,34 @@ class Run:
             spent.update(chunk.seconds)
         steps, *seconds = self.group.sum([sum(chunk.run for chunk in rollout.chunks), *(spent[name] for name in ACTIVITIES)])
         saved.steps += int(steps)
-        ends = [(chunk.task, int(chunk.reward), chunk.steps) for chunk in rollout.chunks if chunk.ended]
+        ends = [(chunk.task, int(chunk.reward), chunk.steps, chunk.state) for chunk in rollout.chunks if chunk.ended]
         every = [each for part in self.group.gather(ends) for each in part]
+        self._remember(every)
         numbers = {"env/episodes": float(len(every))}
         numbers |= {f"time/{name}": each / self.config.rollout.envs for name, each in zip(ACTIVITIES, seconds, strict=True)}
         if every:
-            success = float(np.mean([success for _, success, _ in every]))
-            numbers |= {"env/success_once": success, "env/episode_len": float(np.mean([steps for *_, steps in every]))}
+            success = float(np.mean([success for _, success, *_ in every]))
+            numbers |= {"env/success_once": success, "env/episode_len": float(np.mean([steps for _, _, steps, _ in every]))}
             if success > saved.best:
                 saved.best, saved.best_iteration = success, version
         for task in sorted({task for task, *_ in every}):
-            own = [success for name, success, _ in every if name == task]
+            own = [success for name, success, *_ in every if name == task]
             numbers[f"env/success_once/{task}"] = float(np.mean(own))
             successes, episodes = saved.outcomes.get(task, (0, 0))
             saved.outcomes[task] = successes + sum(own), episodes + len(own)
         return numbers
+
+    def _remember(self, ends: Sequence[tuple[str, int, int, int]]) -> None:
+        """Count the success of initial states that come again: task, success, steps and state of each episode."""
+        count = self.config.rollout.states
+        if count is None:
+            return
+        for task, success, _, state in ends:
+            known = self.saved.states.setdefault(task, [(0, 0)] * count)
+            solved, played = known[state % SEEDS_APART]
+            known[state % SEEDS_APART] = solved + success, played + 1
+        if self.config.rollout.states_by == "success":
+            self.collector.choose(self.saved.states)
 
     def _save(self, iteration: int) -> None:
         if iteration % self.config.checkpoints.every == 0 or iteration == self.config.iterations:

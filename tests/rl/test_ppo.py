@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 from processes import workers_of
@@ -26,7 +27,7 @@ from vlarig.envs.errors import VlarigError
 from vlarig.harness.cli import main
 from vlarig.policies.qwen_vla.checkpoint import load
 from vlarig.policies.scripted import RandomPolicy
-from vlarig.rl.collection import Collector, Rollout, learned_protocol
+from vlarig.rl.collection import Collector, Rollout, Saved, learned_protocol
 from vlarig.rl.config import read_ppo_config
 from vlarig.rl.run import evaluated
 from vlarig.training.checkpoints import Checkpoints
@@ -264,6 +265,19 @@ def test_the_value_head_may_be_fitted_to_each_rollout(home: None) -> None:
     assert weights(Path("run"))["value_head.readout.weight"].any()
 
 
+def test_initial_states_may_come_again_and_be_what_episodes_are_compared_with(home: None) -> None:
+    again = ["rollout.states=2", "rollout.states_by=success", "ppo.baseline=states", "rollout.envs=8", "iterations=3"]
+    whole = tuned(Path("whole"), *again)
+    shutil.copytree("whole", "half")
+    for step in (2, 3):
+        shutil.rmtree(Path("half", "checkpoints", f"step-{step:08d}"))
+    assert tuned(Path("half"), *again).without_times() == {step: n for step, n in whole.without_times().items() if step > 1}
+    found = msgspec.msgpack.decode(Path("whole/checkpoints/step-00000003/envs_0.msgpack").read_bytes(), type=Saved)
+    episodes = sum(numbers["env/episodes"] for numbers in whole.numbers.values())
+    assert sum(played for known in found.states.values() for _, played in known) == episodes
+    assert [len(known) for known in found.states.values()] == [2, 2]
+
+
 def test_noise_may_fall(home: None, monkeypatch: pytest.MonkeyPatch) -> None:
     collect, levels = Collector.collect, []
 
@@ -337,6 +351,7 @@ def test_the_first_signal_is_obeyed_whenever_it_comes(
             ["rollout.success={'seen/reach_red' = 0, 'seen/reach_blue' = 0}"],
             "rollout.success is 0 for every task, and where no episode succeeds there is no reward to learn from",
         ),
+        (["ppo.baseline=states"], "need states that come again; set rollout.states"),
         (["rollout.steps=4"], "an epoch of 4 steps has no chunk of 8"),
         (["rollout.n_action_steps=20"], "rollout.n_action_steps is 20, and the policy's chunks in 'seen' have 16 steps"),
         (["model.frozen=['value_head']"], "model.frozen names value_head, which PPO needs"),
