@@ -167,7 +167,7 @@ def save_checkpoint(folder: Path, bundle: LoadedPolicy, largest_file: str = "5GB
     if (folder / CONFIG_FILE).exists():
         raise PolicyError(f"{folder} holds a checkpoint already; name another folder")
     weights = {
-        name: tensor.full_tensor().detach().cpu() if isinstance(tensor, DTensor) else tensor.detach()
+        name: tensor.full_tensor().detach().cpu().clone() if isinstance(tensor, DTensor) else tensor.detach()
         for name, tensor in _own_weights(bundle.model)
         if base is None or tensor.requires_grad
     }

@@ -421,7 +421,7 @@ def rising(run: Path, *overrides: str) -> list[float]:
 
 
 def test_envs_are_allotted_again_by_the_success_of_rollouts(home: None) -> None:
-    again = ["seed=2", "rollout.envs=8", "rollout.reallot_every=2", "iterations=5", "rollout.epochs=4"]
+    again = ["rollout.envs=8", "rollout.reallot_every=2", "iterations=5", "rollout.epochs=4"]
     whole = tuned(Path("whole"), *again)
     assert whole.notes[0] == "envs of seen: reach_red 4, reach_blue 4"
     assert len(whole.notes) > 1  # reach_blue succeeds more often
@@ -430,7 +430,6 @@ def test_envs_are_allotted_again_by_the_success_of_rollouts(home: None) -> None:
         shutil.rmtree(Path("half", "checkpoints", f"step-{step:08d}"))
     assert tuned(Path("half"), *again).without_times() == {step: n for step, n in whole.without_times().items() if step > 2}
     behind = tuned(Path("behind"), *again, "rollout.lag=1")
-    assert len(behind.notes) > 1
     assert [numbers["rollout/lag"] for numbers in behind.numbers.values()] == [0, 1, 0, 1, 0]
 
 

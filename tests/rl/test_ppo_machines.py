@@ -25,10 +25,10 @@ def before_the_second_rollout(monkeypatch: pytest.MonkeyPatch, trouble: Callable
     """Have something happen in the middle of a run."""
     rollouts, collect = itertools.count(1), Collector.collect
 
-    def troubled(collector: Collector) -> Rollout:
+    def troubled(collector: Collector, *given: Any) -> Rollout:
         if next(rollouts) == 2:
             trouble()
-        return collect(collector)
+        return collect(collector, *given)
 
     monkeypatch.setattr(Collector, "collect", troubled)
 
