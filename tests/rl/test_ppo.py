@@ -421,10 +421,10 @@ def rising(run: Path, *overrides: str) -> list[float]:
 
 
 def test_envs_are_allotted_again_by_the_success_of_rollouts(home: None) -> None:
-    again = ["rollout.envs=8", "rollout.reallot_every=2", "iterations=5", "rollout.epochs=4"]
+    again = ["seed=6", "rollout.envs=8", "rollout.reallot_every=2", "iterations=5", "rollout.epochs=4"]
     whole = tuned(Path("whole"), *again)
     assert whole.notes[0] == "envs of seen: reach_red 4, reach_blue 4"
-    assert len(whole.notes) > 1  # reach_blue succeeds more often
+    assert len(whole.notes) > 1  # one task succeeds more often than the other, and then less
     shutil.copytree("whole", "half")
     for step in (3, 4, 5):
         shutil.rmtree(Path("half", "checkpoints", f"step-{step:08d}"))
