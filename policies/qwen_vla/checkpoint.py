@@ -239,14 +239,13 @@ def load_checkpoint(
     Raises like :func:`describe_checkpoint`, and where weights or tokenizer do not fit.
     """
     description = describe_checkpoint(folder)
-    places = _weight_map(folder)
-    files = sorted(set(places.values()))
     tokenizer = load_tokenizer(folder)
     model = build(description.config, seed=None, device=device, dtype=dtype, compute=compute)
 
     def fill() -> str:
+        places = _weight_map(folder)
         _fill(model, places)
-        return _digests(files)
+        return _digests(sorted(set(places.values())))
 
     names = [CONFIG_FILE, TOKENIZER_FILE, STATISTICS_FILE, EMBODIMENTS_FILE]
     names += [EIGENGRASPS_FILE] if description.eigengrasps is not None else []

@@ -20,7 +20,7 @@ PANELS = (
         {"tower": "the tower alone", "language": "the language model", "backbone": "both"},
     ),
     ("ends: places in decimetres", "ends", {"language": "the language model", "backbone": "both"}),
-    ("T2A: the action expert, three seeds", "action", {"t2a": "seed 0", "t2a-1": "seed 1", "t2a-2": "seed 2"}),
+    ("T2A: the action expert, by seed", "action", {"t2a": "seed 0", "t2a-1": "seed 1", "t2a-2": "seed 2"}),
     ("SFT of everything", "action", {"sft": "after T2A", "without_t2a": "without T2A"}),
 )
 SMOOTHED = 5
