@@ -233,8 +233,7 @@ class Collector:
         self._policy = policy
         self._bootstrap = bootstrap
         self._requests = requests
-        self.sde = settings.sde()
-        self.explore(self.sde)
+        self.explore(settings.sde())
         suites = {name: load_suite(name) for name in allotment.envs}
         protocols = {name: learned_protocol(suite, settings, policy) for name, suite in suites.items()}
         own: dict[str, dict[str, int]] = {}
@@ -390,7 +389,8 @@ def find_fleet(settings: RolloutSettings) -> Fleet:
         return RayFleet(settings.workers)
     named = listed_fleet(settings.hosts, None, settings.hosts_token_file, settings.hosts_ca_file, settings.workers, None)
     beside = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    return named or LocalFleet(settings.workers or max(1, Machine.here().cores // beside))
+    share = None if beside == 1 else max(1, Machine.here().cores // beside)  # None: as many as cores and memory allow
+    return named or LocalFleet(settings.workers or share)
 
 
 def learned_protocol(suite: Suite, settings: RolloutSettings, policy: Policy) -> EnvProtocol:

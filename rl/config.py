@@ -231,6 +231,8 @@ class PpoConfig(Settings):
 
     @model_validator(mode="after")
     def _together(self) -> Self:
+        if self.ppo.value_fit and self.rollout.envs < 2:
+            raise ValueError("ppo.value_fit takes an env's values from the others, and rollout.envs is 1; choose 2 or more")
         if self.ppo.value_fit and (self.ppo.old_log_probabilities == "trainer" or self.ppo.value_warmup):
             raise ValueError("ppo.value_fit goes with neither old_log_probabilities=trainer nor value_warmup; choose one")
         if self.rollout.states is None and (self.ppo.baseline == "states" or self.rollout.states_by == "success"):

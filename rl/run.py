@@ -45,6 +45,9 @@ from .ppo import Ppo
 #: Where a run simulates, which may change while it is interrupted: its numbers do not depend on that.
 WHERE = ("workers", "placement", "hosts", "hosts_token_file", "hosts_ca_file")
 
+#: What else may change then: how long it is, what is measured and kept, and what a run needs that went astray.
+FREE = ("checkpoints", "evaluation", "track", "iterations", "optimizer", "collapse")
+
 #: Seconds between two words on a rollout's progress.
 PATIENCE = 30.0
 
@@ -54,9 +57,6 @@ ACTIVITIES = ("simulate", "render", "policy", "wait")
 #: Share of the success that the noise of rollouts should leave. Ours: of a policy with .5 to .6, `noise_one` at .6 left .53 and the
 #: paper's noise .10.
 LEFT = 0.7
-
-#: What else may change then: how long it is, what is measured and kept, and what a run needs that went astray.
-FREE = ("checkpoints", "evaluation", "track", "iterations", "optimizer", "collapse")
 
 
 def tune(config: PpoConfig, run: Path, reporter: Reporter) -> Path:

@@ -125,6 +125,22 @@ class Trainer:
         check_architecture(config.model)
         bundle = loaded(config.model, stream.embodiments, group.device)
         self.bundle = described(bundle, stream)
+        times = time_sampler(config.objective.time)
+        self.collator = Collator(
+            InputBuilder(self.bundle.description.config, self.bundle.tokenizer),
+            dict(stream.statistics),
+            times,
+            config.seed,
+            config.data.pictures,
+            config.objective.draws,
+            answers=config.objective.language_weight > 0,
+            by_language=config.objective.marks_by == "both",
+        )
+        if self.collator.blur and not {"vision", "language"} <= set(config.model.frozen):
+            raise TrainingError(
+                "without pictures the action expert alone learns, as it reads the ends of prompts; add vision and language to "
+                "model.frozen, or give data.pictures=true"
+            )
         model = bundle.model
         choose_kernels(model, group.device)
         model.freeze(*config.model.frozen)
@@ -152,23 +168,7 @@ class Trainer:
             self.reporter.start(first, config.steps)
             for sentence in self.stream.notes:
                 self.reporter.note(sentence)
-        times = time_sampler(config.objective.time)
-        collator = Collator(
-            InputBuilder(self.bundle.description.config, self.bundle.tokenizer),
-            dict(self.stream.statistics),
-            times,
-            config.seed,
-            config.data.pictures,
-            config.objective.draws,
-            answers=config.objective.language_weight > 0,
-            by_language=config.objective.marks_by == "both",
-        )
-        if collator.blur and not {"vision", "language"} <= set(config.model.frozen):
-            raise TrainingError(
-                "without pictures the action expert alone learns, as it reads the ends of prompts; add vision and language to "
-                "model.frozen, or give data.pictures=true"
-            )
-        batches = micro_batches(config, self.stream, collator, self.group.rank, self.group.world, first)
+        batches = micro_batches(config, self.stream, self.collator, self.group.rank, self.group.world, first)
         with StopSignals() as stop, self.evaluations:
             if first:
                 self._evaluate(first, stop)  # what was under way when it ended; a whole evaluation is not repeated

@@ -13,7 +13,7 @@ from ...envs.errors import VlarigError
 from ...results.pages.following import Follower
 from ...results.pages.serving import PageServer
 from ...results.pages.site import SiteOptions
-from ...results.runs import DEFAULT_RUNS, run_dirs
+from ...results.runs import DEFAULT_RUNS, evaluations_of, run_dirs
 from ..command_line import parse
 from ..screen import Screen
 from .several import Refused, find_runs, report_refused
@@ -66,7 +66,9 @@ def _folders(runs: tuple[Path, ...]) -> tuple[Callable[[], list[Path]], Refused]
         VlarigError: No run that was named exists, or there is no folder of runs.
     """
     if runs:
-        return lambda: find_runs(runs)[0], find_runs(runs)[1]
+        named, refused = find_runs(runs)
+        # A training's evaluations come while it is shown.
+        return lambda: list(dict.fromkeys([*named, *(folder for run in runs for folder in evaluations_of(run))])), refused
     if not DEFAULT_RUNS.is_dir():
         raise VlarigError(
             f"there is no folder {DEFAULT_RUNS}; sweep something first, or name folders of runs, as in `vlarig view PATH`"

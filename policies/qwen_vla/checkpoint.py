@@ -370,12 +370,10 @@ def _weight_map(folder: Path) -> dict[str, Path]:
 
 def _refer(folder: Path, base: Path, own: Mapping[str, Path]) -> None:
     """Links to the files of a base, and an index of them and of the folder's own weights."""
-    names = {name: path.name for name, path in own.items()}
-    for name, path in _weight_map(base).items():
-        if name not in own:
-            names[name] = f"base-{path.name}"
-            with contextlib.suppress(FileExistsError):
-                (folder / names[name]).symlink_to(path.resolve())
+    theirs = {name: path for name, path in _weight_map(base).items() if name not in own}
+    for path in set(theirs.values()):
+        (folder / f"base-{path.name}").symlink_to(path.resolve())
+    names = {name: f"base-{path.name}" for name, path in theirs.items()} | {name: path.name for name, path in own.items()}
     _write(folder / WEIGHTS_INDEX_FILE, {"metadata": {}, "weight_map": names})
 
 

@@ -99,3 +99,4 @@ def test_what_cannot_be_blurred_is_refused(tmp_path: Path, keypoints: bool, froz
     words = ("steps=1", "batch_size=16", f"model.frozen={frozen}")
     with pytest.raises(TrainingError, match=sentence):
         train(read_config("t2a", None, (*COMMON, *words)), tmp_path / "run", Numbers(), Reaching(keypoints))
+    assert (tmp_path / "run").exists() != keypoints  # what the data lack shows when they are read
