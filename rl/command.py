@@ -49,7 +49,7 @@ def show_fields(stage: str | None) -> None:
     """Print the configuration of a stage: what ``--override`` takes."""
     screen = Screen()
     if stage is None:
-        screen.print("vlarig train STAGE --help lists the configuration of a stage.")
+        screen.print("The configuration of a stage is listed by: vlarig train STAGE --help")
         return
     kind: type[Settings] = PpoConfig if stage == "ppo" else TrainConfig
     own: dict[str, Any] = {"ppo": {}, **STAGES}[stage]
