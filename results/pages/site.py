@@ -18,6 +18,7 @@ from .data_files import data_file
 from .leaderboard import make_boards
 from .reading import DamagedRunError, Listed, RunReader
 from .templates import environment
+from .trainings import trainings
 
 #: Files that pages load besides data: scripts, style, icon.
 STATIC = (
@@ -154,7 +155,9 @@ class Site:
 
     def _index(self, path: str) -> bytes:
         runs = [self._summary(*each) for each in self.runs]
-        return self._render(path, boards=self._boards(self.version), runs=runs, unreadable=self.unreadable)
+        return self._render(
+            path, boards=self._boards(self.version), runs=runs, unreadable=self.unreadable, trainings=trainings(self.runs)
+        )
 
     def _render(self, template: str, **values: Any) -> bytes:
         page = self._templates.get_template(template)

@@ -365,6 +365,19 @@ def test_the_best_comes_first_and_what_has_no_number_last(better, wanted):
     assert board.ranks() == [1, 2, None]
 
 
+def test_the_evaluations_of_a_training_are_a_curve(tmp_path):
+    evaluations = tmp_path / "ppo" / "evaluations"
+    runs = [make_run(evaluations / f"step-{step:08d}", per_task=40, finished=40 - step) for step in (10, 0)]
+    aside = [make_run(evaluations / "exploring-00000000"), make_run(tmp_path / "other")]
+    index = parsed(build(tmp_path / "site", *runs, *aside) / "index.html")
+    text = " ".join(index.text.split())
+    assert "ppo: success by step over all episodes" in text
+    assert "step 0: 75.0 %, 95 % interval 66.6 to 81.9 % step 10: 73.3 %, 95 % interval 63.4 to 81.4 % step 0 step 10" in text
+    assert "polyline" in index.tags
+    assert "075.066.6 to 81.9120 of 12075.075.075.0 1073.363.4 to 81.490 of 12073.373.373.3" in text
+    assert "polyline" not in parsed(build(tmp_path / "alone", *aside) / "index.html").tags
+
+
 def test_what_is_incomplete_is_told_and_never_ranked(tmp_path):
     run = play(
         tmp_path / "part", "simpler_widowx", success=lambda number: True, finished=lambda episode: episode.initial_state > 0
