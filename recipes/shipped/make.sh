@@ -15,8 +15,8 @@ step() { # run a command, and write down what it was, when it began, and how lon
     echo "$(date -u +%FT%TZ) $((SECONDS - began)) s: $*" >> make.log
 }
 
-record() { # SUITE EPISODES DISTURBANCE: demonstrations by its expert, which bursts of noise push off the way
-    step vlarig record "$1" --policy expert --episodes "$2" --policy-options "disturbance=$3" --to "$1"
+record() { # SUITE EPISODES TASKS...: demonstrations by its expert, which bursts of noise push off the way; of all tasks unless some are named
+    step vlarig record "$1" --policy expert --episodes "$2" ${3:+--tasks "${@:3}"} --policy-options disturbance=0.7 --to "$1"
 }
 
 look() { # SUITE MOMENTS: so many of each of its demonstrations, with instructions, and where the things are that these name
@@ -49,7 +49,8 @@ torch.set_num_threads(1)
 print("bfloat16" if seconds(torch.bfloat16) < seconds(torch.float32) / 1.5 else "float32")
 EOF
 
-record tabletop 240 0.7
+# Tabletop alone.
+record tabletop 240
 look tabletop 8
 step vlarig data render-questions tabletop --scenes 20000 --instructions 3 --questions 0 --size 128 --to scenes/tabletop
 train backbone tower
@@ -57,8 +58,16 @@ train backbone language
 train backbone backbone
 train t2a t2a
 
+# SimplerEnv and LIBERO beside it.
+record simpler_widowx 80 put_eggplant_in_basket put_carrot_on_plate
+record libero_object 10
+look simpler_widowx 8
+look libero_object 8
+train t2a every_t2a
+train backbone every
+
 rm -rf qwen-vla
-step vlarig policy convert t2a/policy --dtype bfloat16 --out qwen-vla
+step vlarig policy convert every/policy --dtype bfloat16 --out qwen-vla
 {
     echo "command:  bash recipes/shipped/make.sh FOLDER"
     echo "revision: $(git -C "$here" describe --always --dirty --abbrev=40)"
@@ -67,7 +76,7 @@ step vlarig policy convert t2a/policy --dtype bfloat16 --out qwen-vla
     cat make.log
     echo
     echo "SHA-256 of each data set: of the lines of sha256sum, for its files in the order of their names:"
-    for data in tabletop moments/* scenes/*; do
+    for data in tabletop simpler_widowx libero_object moments/* scenes/*; do
         files="$(find "$data" -type f ! -path "*/run/*" ! -path "*/staging/*" | LC_ALL=C sort)"
         echo "$(xargs -d '\n' sha256sum <<< "$files" | sha256sum | cut -d ' ' -f 1)  $data"
     done

@@ -56,6 +56,7 @@ def open_lerobot(
     actions: ActionSource = "recorded",
     segmented: bool = False,
     every: int = 1,
+    rest: int | None = None,
     pictures: bool = True,
     cleaned: bool = True,
     thresholds: Mapping[str, Any] | None = None,
@@ -78,6 +79,8 @@ def open_lerobot(
             trajectories" beside full ones (section 3.2.3); for recordings that ``vlarig record`` puts into words.
         every: Every so many frames of an episode one begins a sample. Neighbours look alike, and pictures are decoded and read by the
             backbone one by one.
+        rest: Most samples that begin where an episode rests at its end (:func:`moving_steps`), as SimplerEnv's do, which play all their
+            steps whatever has succeeded; all when ``None``.
         pictures: Whether samples have pictures; what is learned without them need not decode films.
         cleaned: Whether those episodes are left out, and quantiles are there; otherwise it is all episodes, without quantiles, as
             cleaning itself reads them.
@@ -94,7 +97,7 @@ def open_lerobot(
     meta = read_meta(Path(folder))
     layout = read_layout(meta, embodiment, cameras, action_names, state_names, actions)
     named = name or Path(folder).resolve().name
-    dataset = LeRobotDataset(meta, layout, named, family, horizon, segmented, every, pictures)
+    dataset = LeRobotDataset(meta, layout, named, family, horizon, segmented, every, rest, pictures)
     if not cleaned:
         return dataset
     dropped, cleaning = (), stored_cleaning(meta, layout, thresholds_of(thresholds, named))
@@ -104,7 +107,7 @@ def open_lerobot(
             raise DataError(
                 f"cleaning left nothing of {folder} ({cleaning.report.counts}); give other thresholds, or leave it out"
             )
-        dataset = LeRobotDataset(meta.without(dropped), layout, named, family, horizon, segmented, every, pictures)
+        dataset = LeRobotDataset(meta.without(dropped), layout, named, family, horizon, segmented, every, rest, pictures)
         dataset.cleaning = cleaning.report
     if segmented:
         silent = [
@@ -119,6 +122,11 @@ def open_lerobot(
     statistics = stored_statistics(dataset.meta, layout, file, dataset.trajectories, dropped)
     dataset.statistics = {layout.embodiment.statistics_key: statistics}
     return dataset
+
+
+def moving_steps(actions: np.ndarray) -> int:
+    """How many of an episode's actions, ``float32[J, A]``, there are before those at its end that are all the same."""
+    return int((np.flatnonzero((actions != actions[-1]).any(1)) + 1)[-1:].sum())
 
 
 @dataclass(frozen=True)
@@ -164,10 +172,11 @@ class LeRobotDataset:
         horizon: int,
         segmented: bool = False,
         every: int = 1,
+        rest: int | None = None,
         pictures: bool = True,
     ) -> None:
         """Use :func:`open_lerobot` instead."""
-        for what, value in (("horizon", horizon), ("stride 'every'", every)):
+        for what, value in (("horizon", horizon), ("stride 'every'", every), ("number 'rest'", 1 if rest is None else rest)):
             if value < 1:
                 raise DataError(f"the {what} of {name} is {value}, expected 1 or more")
         self.name = name
@@ -182,10 +191,14 @@ class LeRobotDataset:
         self._pictures = pictures
         self._every = every
         self._steps = np.maximum(meta.lengths - layout.from_states, 0)
-        self._samples = -(-self._steps // every)
-        self._ends = np.cumsum(self._samples)
         self._films = FilmReader()
         self._kept = _Kept()
+        self._begins = self._steps.copy()
+        if rest is not None:
+            moving = [moving_steps(each) for each in self.trajectories("actions")]
+            self._begins[self._steps > 0] = np.minimum(self._steps[self._steps > 0], np.array(moving) + rest)
+        self._samples = -(-self._begins // every)
+        self._ends = np.cumsum(self._samples)
 
     @property
     def fps(self) -> float:
@@ -211,7 +224,7 @@ class LeRobotDataset:
             if len(words) == 1:
                 parts.setdefault(words[0], []).append(indices)
                 continue
-            tasks = self._numbers(place).tasks[: self._steps[place] : self._every]
+            tasks = self._numbers(place).tasks[: self._begins[place] : self._every]
             for task in np.unique(tasks).tolist():
                 parts.setdefault(self._words(task, place), []).append(indices[tasks == task])
         return {task: np.concatenate(each) for task, each in parts.items()}  # type: ignore[misc]

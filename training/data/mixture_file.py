@@ -91,8 +91,7 @@ def clean_mixture(file: str | Path, workers: int, watch: Watch) -> Iterator[tupl
     for entry in entries:
         by_folder.setdefault(entry["folder"], entry)
     for entry in by_folder.values():
-        given = {name: value for name, value in entry.items() if name != "weight"}
-        options = {"horizon": 1, **given, "workers": workers, "watch": watch}
+        options = {"horizon": 1, **entry, "workers": workers, "watch": watch}
         cleaning, stored = _call(clean_lerobot, options, path)
         yield str(path.parent / entry["folder"]), cleaning, stored
 
@@ -103,10 +102,8 @@ def open_unmixed(file: str | Path) -> list[Dataset]:
     Raises:
         DataError: The file or a dataset does not read.
     """
-    path = Path(file)
-    entries = _read_toml(path).get("datasets", [])
-    given = [{name: value for name, value in entry.items() if name != "weight"} for entry in entries]
-    return [dataset for entry in given for dataset in open_datasets(entry, path)]
+    entries = _read_toml(Path(file)).get("datasets", [])
+    return [dataset for entry in entries for dataset in open_datasets(entry, Path(file))]
 
 
 def open_egodex(folder: Path, horizon: int = 16, picture_height: int | None = 480, **options: Any) -> Dataset:
@@ -143,7 +140,7 @@ def open_datasets(entry: dict[str, Any], file: Path) -> list[Dataset]:
 
 
 def _call(make: Callable[..., Any], entry: dict[str, Any], file: Path) -> Any:
-    options = {name: file.parent / value if name in _PATHS else value for name, value in entry.items() if name != "source"}
+    options = {key: file.parent / entry[key] if key in _PATHS else entry[key] for key in entry.keys() - {"source", "weight"}}
     place = [options.pop(name) for name in ("folder", "file") if name in options]
     try:
         return make(*place, **options)

@@ -24,7 +24,7 @@ from ...results.ledger import Ledger
 from ...results.manifest import Manifest
 from ...results.records import EpisodeRecord
 from .errors import DataError
-from .lerobot import open_lerobot
+from .lerobot import moving_steps, open_lerobot
 from .lerobot_files import read_places
 
 Split = Literal["train", "held_out"]
@@ -155,7 +155,8 @@ class NewScenes:
 class RecordedScenes:
     """The demonstrations of a recording, each looked at in its beginning and in some moments of chance.
 
-    In the beginning nothing but the words says what is meant. Tasks take turns, :data:`BLOCK` demonstrations each.
+    In the beginning nothing but the words says what is meant; where all is done and the robot rests, nothing changes, and it
+    is not looked at. Tasks take turns, :data:`BLOCK` demonstrations each.
 
     Args:
         suite: The suite.
@@ -206,7 +207,8 @@ class RecordedScenes:
         record = self._records[number]
         episode = self._suite.episode_again(record.task, record.variant, record.initial_state, record.repeat, self.protocol)
         rng = rng_of("train", self._seed, number, 1)
-        later = rng.choice(np.arange(1, record.steps), min(self._moments, record.steps) - 1, replace=False)
+        steps = min(record.steps, moving_steps(record.actions) + 1)
+        later = rng.choice(np.arange(1, steps), min(self._moments, steps) - 1, replace=False)
         stops = (0, *sorted(later.tolist()))
         keypoints = self._dataset.keypoints(self._places[record.key])
         return Scene(episode, record.actions, stops, None if keypoints is None else tuple(keypoints[list(stops)]))

@@ -172,6 +172,29 @@ def test_every_third_frame_begins_a_sample_with_all_its_actions(v21: Path) -> No
     }
 
 
+def test_few_samples_begin_where_an_episode_rests_and_chunks_go_on_to_its_end(v21: Path) -> None:
+    file = v21 / "data/chunk-000/episode_000001.parquet"
+    table = pq.read_table(file)
+    actions = table["action"].to_pylist()
+    resting = len(actions) - 7
+    actions[resting:] = [actions[-1]] * 7
+    pq.write_table(
+        table.set_column(
+            table.schema.get_field_index("action"), "action", [pa.array(actions, table.schema.field("action").type)]
+        ),
+        file,
+    )
+    whole, some = open_v21(v21), open_v21(v21, rest=3)
+    kept = [list(whole.episodes[0]), list(whole.episodes[1])[: resting + 3], list(whole.episodes[2])]
+    assert [[some[index].name for index in episode] for episode in some.episodes] == [
+        [whole[index].name for index in episode] for episode in kept
+    ]
+    assert len(some[some.episodes[1][-1]].actions) == 5
+    assert some.statistics == whole.statistics
+    assert sum(map(len, some.tasks.values())) == len(some)
+    assert len(open_v21(v21, rest=3, every=2).episodes[1]) == -(-(resting + 3) // 2)
+
+
 def test_quantiles_are_fitted_once(v21: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = open_v21(v21).statistics["test_arm"]
     assert first.actions == statistics_of([numbers(episode)[1] for episode in range(3)], "old")
@@ -227,6 +250,7 @@ SWAPPED = replace(ROBOT, channels=(ROBOT.channels[1], ROBOT.channels[0], ROBOT.c
         ({"action_names": ("x", "y", "z")}, r"action has no 'z'"),
         ({"horizon": 0}, r"the horizon of old is 0"),
         ({"every": 0}, r"the stride 'every' of old is 0"),
+        ({"rest": 0}, r"the number 'rest' of old is 0, expected 1 or more"),
     ],
 )
 def test_what_does_not_fit_is_refused(v21: Path, options: dict[str, Any], words: str) -> None:
