@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 class LearnedModel(Settings):
     """What is tuned."""
 
-    source: str
-    """A checkpoint's folder, or a hub's owner/name; the paper's is that of SFT."""
+    source: str = ""
+    """A checkpoint's folder, or a hub's owner/name; the paper's is that of SFT. Empty: the shipped policy."""
     any_checkpoint: bool = False
     """Whether it may be another stage's than SFT's."""
     compute: Literal["bfloat16", "float32"] = "bfloat16"
@@ -44,6 +44,11 @@ class LearnedModel(Settings):
     for each chunk, as section 4.2 counts it (RLinf: ``train_expert_only``)."""
     checkpointed: tuple[Part, ...] = ()
     """Parts whose activations are computed again in the backward pass instead of kept."""
+
+    @property
+    def name(self) -> str:
+        """Names it in sentences."""
+        return self.source or "the shipped policy"
 
 
 class RolloutSettings(Settings):
@@ -192,7 +197,7 @@ class PpoConfig(Settings):
 
     stage: Literal["ppo"] = "ppo"
     """The stage."""
-    model: LearnedModel
+    model: LearnedModel = LearnedModel()
     """What is tuned."""
     rollout: RolloutSettings = RolloutSettings()
     """How experience is collected."""

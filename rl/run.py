@@ -106,7 +106,7 @@ class Run:
         self.bundle = load(config.model.source, device=group.device, compute=compute)
         if self.saved.tuned not in ("", self.bundle.revision):
             raise TrainingError(
-                f"{config.model.source} is another policy than when {run} began, of which checkpoints hold the trained weights alone; "
+                f"{config.model.name} is another policy than when {run} began, of which checkpoints hold the trained weights alone; "
                 "bring it back, or name another run"
             )
         self.saved.tuned = self.bundle.revision
@@ -183,7 +183,7 @@ class Run:
         model = self.config.model
         options = {"dtype": model.compute, "compute": model.compute}
         make = ray_replicas if self.config.rollout.placement == "ray" else replicated_policy
-        return make(f"qwen-vla:{model.source}", options, count)
+        return make(f"qwen-vla:{model.source}" if model.source else "qwen-vla", options, count)
 
     def _read(self, checkpoint: Path) -> Saved:
         """This process's envs in a checkpoint.
@@ -445,11 +445,11 @@ def check_run(config: PpoConfig, run: Path) -> None:
 
 
 def check_stage(model: LearnedModel) -> None:
-    """Make sure that what is tuned was fine-tuned before.
+    """Make sure that what is tuned was fine-tuned before, or is the shipped policy.
 
     Raises:
         TrainingError: It was not.
         PolicyError: There is no such checkpoint.
     """
-    if not model.any_checkpoint:
+    if model.source and not model.any_checkpoint:
         refuse_other_stages(model.source, ("sft", "ppo"), "PPO goes on from a checkpoint of 'sft'")
