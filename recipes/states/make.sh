@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Reinforcement learning without pictures, from the simulator and nothing else: bash recipes/states/make.sh FOLDER [SEED ...]
-# A policy is cloned from a scripted expert, then tuned by its successes alone, once for each seed; both play the same episodes.
+# A policy is cloned from a scripted expert, then tuned by its successes alone, once for each seed; the seed "shuffled" is a control, with
+# rewards dealt to the episodes by chance. All play the same episodes; FOLDER/measured says how each differs from the clone.
 # The same command goes on where it was interrupted.
 set -euo pipefail
 here="$(cd "$(dirname "$0")" && pwd)"
@@ -18,7 +19,8 @@ vlarig record tabletop_states --tasks pick_into --policy expert --episodes 400 -
 torchrun --standalone --nproc-per-node 2 -m -- vlarig.harness train sft --run clone --config clone.toml
 play clone/policy measured/clone
 for seed in "${@:-0}"; do
-    vlarig train ppo --run "ppo-$seed" --config ppo.toml --override "seed=$seed"
+    if [ "$seed" = shuffled ]; then settings=(ppo.shuffle_rewards=true); else settings=("seed=$seed"); fi
+    vlarig train ppo --run "ppo-$seed" --config ppo.toml --override "${settings[@]}"
     play "ppo-$seed/policy" "measured/ppo-$seed"
+    vlarig compare measured/clone "measured/ppo-$seed" > "measured/ppo-$seed.txt"
 done
-vlarig table measured/*

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from vlarig.benchmarks.registry import load_suite
 from vlarig.rl.config import read_ppo_config
 from vlarig.training.config import BEFORE, read_config
 from vlarig.training.data.mixture_file import KINDS
@@ -58,8 +59,17 @@ def test_reinforcement_learning_goes_on_from_its_clone() -> None:
     assert re.findall(r"--run (\S+) --config (\S+)", STATES) == [("clone", "clone.toml"), ('"ppo-$seed"', "ppo.toml")]
 
 
+@pytest.mark.parametrize("file", sorted(RECIPES.glob("ppo/*.toml")), ids=lambda file: file.stem)
+def test_reinforcement_learning_of_the_shipped_policy_is_of_the_task_of_its_name(file: Path) -> None:
+    config = read_ppo_config(file)
+    assert (config.model.source, config.rollout.tasks) == ("", (file.stem,))
+    assert file.stem in [task.name for task in load_suite(*config.rollout.suites).tasks]
+    assert config.evaluation is not None
+    assert config.evaluation.options["tasks"] == [file.stem]
+
+
 @pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
-@pytest.mark.parametrize("recipe", ["shipped/make.sh", "shipped/measure.sh", "states/make.sh"])
+@pytest.mark.parametrize("recipe", ["shipped/make.sh", "shipped/measure.sh", "states/make.sh", "ppo/make.sh"])
 def test_a_recipe_is_legal_bash(recipe: str) -> None:
     subprocess.run(["bash", "-n", RECIPES / recipe], check=True)
 
