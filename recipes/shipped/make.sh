@@ -65,9 +65,11 @@ look simpler_widowx 8
 look libero_object 8
 train t2a every_t2a
 train backbone every
+train t2a last_t2a
+train backbone last
 
 rm -rf qwen-vla
-step vlarig policy convert every/policy --dtype bfloat16 --out qwen-vla
+step vlarig policy convert last/policy --dtype bfloat16 --out qwen-vla
 {
     echo "command:  bash recipes/shipped/make.sh FOLDER"
     echo "revision: $(git -C "$here" describe --always --dirty --abbrev=40)"
