@@ -67,7 +67,7 @@ def test_the_checkpoint_of_the_package_is_small_and_shown_without_a_name(capsys:
     text = shown(capsys, "inspect")
     assert text.startswith("qwen-vla\n")
     assert "trained by      backbone" in text and "t2a" in text
-    assert "tabletop_panda" in text
+    assert all(robot in text for robot in ("tabletop_panda", "widowx_bridge", "libero_panda"))
     assert "deviates from the paper by expert.context = ends" in text
     weights = sum(path.stat().st_size for path in SHIPPED.iterdir())
     assert weights <= 15e6
