@@ -55,9 +55,9 @@ class Training:
     points: tuple[Point, ...]
 
     # The chart's size, and the room at its left and below it for numbers.
-    width: ClassVar[int] = 720
-    height: ClassVar[int] = 220
-    left: ClassVar[int] = 48
+    width: ClassVar[int] = 480
+    height: ClassVar[int] = 200
+    left: ClassVar[int] = 52
     below: ClassVar[int] = 24
 
     @property

@@ -410,6 +410,30 @@ def test_axe_finds_nothing_in_light_and_dark(visit, site, name):
         assert found.violations_count == 0, f"{scheme}: {found.generate_report()}"
 
 
+@pytest.mark.slow
+def test_the_curve_of_a_training_fits_a_phone_and_has_words(visit, tmp_path):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+    evaluations = tmp_path / "ppo" / "evaluations"
+    readers = [RunReader.open(make_run(evaluations / f"step-{step:08d}", finished=10 - step)) for step in (0, 1, 3)]
+    write_site(Site(readers, SiteOptions()), tmp_path / "site")
+    for reader in readers:
+        reader.close()
+    page = visit(
+        f"{(tmp_path / 'site').as_uri()}/index.html",
+        viewport={"width": 390, "height": 844},
+        device_scale_factor=2,
+        is_mobile=True,
+    )
+    ready(page)
+    assert page.evaluate("() => document.documentElement.scrollWidth") <= 390
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        found = axe.Axe().run(page, options={"preload": False})
+        assert found.violations_count == 0, f"{scheme}: {found.generate_report()}"
+    page.locator(".training + .wide a", has_text="3").click()
+    assert page.url.endswith("run-step-00000003.html")
+
+
 def test_every_chart_has_words_and_every_table_a_caption(visit, site):
     for name in PAGES.values():
         page = visit(f"{site}/{name}")
