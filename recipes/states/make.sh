@@ -24,3 +24,4 @@ for seed in "${@:-0}"; do
     play "ppo-$seed/policy" "measured/ppo-$seed"
     vlarig compare measured/clone "measured/ppo-$seed" > "measured/ppo-$seed.txt"
 done
+vlarig table measured/*/

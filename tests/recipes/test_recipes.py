@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import shutil
 import subprocess
 import tomllib
@@ -12,12 +13,14 @@ import pytest
 
 from vlarig.benchmarks.registry import load_suite
 from vlarig.rl.config import read_ppo_config
+from vlarig.rl.run import evaluated
 from vlarig.training.config import BEFORE, read_config
 from vlarig.training.data.mixture_file import KINDS
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 MAKE = (RECIPES / "shipped" / "make.sh").read_text()
 STATES = (RECIPES / "states" / "make.sh").read_text()
+TUNING = (RECIPES / "ppo" / "make.sh").read_text()
 ROBOTWIN = (RECIPES / "robotwin" / "make.sh").read_text()
 
 
@@ -59,13 +62,24 @@ def test_reinforcement_learning_goes_on_from_its_clone() -> None:
     assert re.findall(r"--run (\S+) --config (\S+)", STATES) == [("clone", "clone.toml"), ('"ppo-$seed"', "ppo.toml")]
 
 
-@pytest.mark.parametrize("file", sorted(RECIPES.glob("ppo/*.toml")), ids=lambda file: file.stem)
-def test_reinforcement_learning_of_the_shipped_policy_is_of_the_task_of_its_name(file: Path) -> None:
-    config = read_ppo_config(file)
-    assert (config.model.source, config.rollout.tasks) == ("", (file.stem,))
-    assert file.stem in [task.name for task in load_suite(*config.rollout.suites).tasks]
-    assert config.evaluation is not None
-    assert config.evaluation.options["tasks"] == [file.stem]
+@pytest.mark.parametrize(
+    ("config", "task"),
+    [("simpler", "put_eggplant_in_basket"), ("simpler", "put_carrot_on_plate"), (RECIPES / "ppo" / "tabletop.toml", "stack")],
+)
+def test_reinforcement_learning_of_the_shipped_policy_is_measured_in_the_task_that_it_learns(
+    config: Path | str, task: str
+) -> None:
+    given = TUNING.partition("--override ")[2].partition('"${settings')[0].replace("\\\n", " ").replace("$task", task)
+    overrides = shlex.split(given)
+    found = read_ppo_config(Path(config), overrides)
+    assert (found.model.source, found.rollout.tasks, found.rollout.n_action_steps) == ("", (task,), 8)
+    assert task in [each.name for each in load_suite(*found.rollout.suites).tasks]
+    measured = evaluated(found)
+    assert measured is not None
+    assert (measured.suites, measured.options) == (
+        found.rollout.suites,
+        {"tasks": [task], "n_action_steps": 8, "episodes": 48},
+    )
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")

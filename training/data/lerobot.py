@@ -97,18 +97,18 @@ def open_lerobot(
     meta = read_meta(Path(folder))
     layout = read_layout(meta, embodiment, cameras, action_names, state_names, actions)
     named = name or Path(folder).resolve().name
-    dataset = LeRobotDataset(meta, layout, named, family, horizon, segmented, every, rest, pictures)
-    if not cleaned:
-        return dataset
-    dropped, cleaning = (), stored_cleaning(meta, layout, thresholds_of(thresholds, named))
+    dropped, cleaning = (), stored_cleaning(meta, layout, thresholds_of(thresholds, named)) if cleaned else None
     if cleaning is not None:
         dropped = tuple(cleaning.drops)
         if len(dropped) == cleaning.total:
             raise DataError(
                 f"cleaning left nothing of {folder} ({cleaning.report.counts}); give other thresholds, or leave it out"
             )
-        dataset = LeRobotDataset(meta.without(dropped), layout, named, family, horizon, segmented, every, rest, pictures)
-        dataset.cleaning = cleaning.report
+        meta = meta.without(dropped)
+    dataset = LeRobotDataset(meta, layout, named, family, horizon, segmented, every, rest if cleaned else None, pictures)
+    if not cleaned:
+        return dataset
+    dataset.cleaning = None if cleaning is None else cleaning.report
     if segmented:
         silent = [
             int(number) for number, found in zip(dataset.meta.numbers, dataset.descriptions, strict=True) if found is None

@@ -98,6 +98,15 @@ def test_damage_drops_its_episode_and_no_other(
     assert [dataset[index].name.split("/")[1] for index in range(len(dataset))] == ["0"] * LENGTHS[0] + ["2"] * LENGTHS[2]
 
 
+def test_what_is_damaged_can_be_cleaned_where_little_rest_is_taken(tmp_path: Path) -> None:
+    folder = make_v21(tmp_path / "old")
+    change_rows(folder, 1, lambda row: row.update(timestamp=1.0))
+    cleaning, _ = clean_lerobot(folder, rest=2, **OLD)
+    assert {number: drop.reason for number, drop in cleaning.drops.items()} == {1: "does not read"}
+    dataset = open_lerobot(folder, rest=2, **OLD)
+    assert {dataset[index].name.split("/")[1] for index in range(len(dataset))} == {"0", "2"}
+
+
 @pytest.fixture
 def mixture(tmp_path: Path) -> Path:
     """A mixture of a recording whose second episode holds a number that is not finite."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -172,6 +173,24 @@ def test_the_first_demonstrations_are_of_all_tasks(tabletop: Runtime, tmp_path: 
     scenes = [RecordedScenes(load_suite("tabletop"), tmp_path / "demos", (), 128, 0, 1, count) for count in (2, 4)]
     first, every = ([source[number].episode.task for number in range(len(source))] for source in scenes)
     assert sorted(first) == ["push_to", "stack"] and every == first * 2
+
+
+def test_demonstrations_are_not_looked_at_while_they_rest(recording: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(recording, tmp_path / "demos"))
+    with Ledger.open_read_only(folder / "run") as ledger:
+        records = list(ledger.each_record(with_actions=True))
+    resting = {record.initial_state: record.steps - 5 for record in records}
+    for path in (folder / "run").glob("ledger.sqlite*"):
+        path.unlink()
+    with Ledger.create(folder / "run") as ledger:
+        for record in records:
+            actions = record.actions.copy()
+            actions[resting[record.initial_state] :] = actions[-1]
+            ledger.write_episode(replace(record, actions=actions))
+    scenes = RecordedScenes(load_suite("tabletop"), folder, (), 128, 0, 1000, 3)
+    for number in range(len(scenes)):
+        scene = scenes[number]
+        assert scene.stops == tuple(range(resting[scene.episode.initial_state] + 1))
 
 
 def test_what_is_no_recording_of_the_suite_is_refused(recording: Path, tmp_path: Path) -> None:
