@@ -66,7 +66,7 @@ class SweepConfig(BaseModel):
     seed: int = 0
     """Seed of the policy's randomness. The simulators' comes from the episodes alone."""
     n_action_steps: Count = None
-    """Steps of each predicted chunk to run before the policy is queried again. Default: the protocol's."""
+    """Steps of each predicted chunk to run before the policy is queried again. Default: the policy's own number, or the protocol's."""
     shard: Annotated[str | None, tyro.conf.arg(metavar="I/N")] = None
     """Run part I of N of the episodes alone, as one of N sweeps that share no machine; 'vlarig merge' puts their runs together."""
     placement: Literal["local", "ray"] = "local"
@@ -190,7 +190,8 @@ def plan_suite(
     own_tasks = [task.name for task in suite.tasks if task.name in tasks]
     if (own_tasks or not tasks) and (suite.read_states or not training):
         suite = with_prepared(worker_spec, own_tasks, episodes)
-    resolved = named.derive(n_action_steps=n_action_steps_for(policy, suite.embodiment, n_action_steps or named.n_action_steps))
+    steps = n_action_steps_for(policy, suite.embodiment, named.n_action_steps, n_action_steps)
+    resolved = named.derive(n_action_steps=steps)
     chosen: list[Episode] = []
     if own_tasks or not tasks:
         chosen = (

@@ -256,7 +256,7 @@ def run_sweep(
                 event_log.say(note, "yellow")
             for plan in plans:
                 if plan.protocol != plan.named:
-                    event_log.say(_derived(plan, policy))
+                    event_log.say(_derived(plan, policy, config.n_action_steps))
             for part in parts:
                 event_log.say(f"{part.plan.suite.name}: {part.lease.reason}")
                 for warning in part.lease.warnings:
@@ -462,9 +462,14 @@ def _progress(plans: list[PlannedSuite], ledger: Ledger, workers: int) -> Progre
     return Progress(tasks, workers)
 
 
-def _derived(plan: PlannedSuite, policy: Policy) -> str:
+def _derived(plan: PlannedSuite, policy: Policy, requested: int | None) -> str:
     standard = plan.named
-    reason = f"the policy predicts {policy.horizon} step{'s' * (policy.horizon != 1)}" if policy.horizon else "as requested"
+    if requested is not None:
+        reason = "as requested"
+    elif plan.protocol.n_action_steps == policy.n_action_steps:
+        reason = "the policy's own number; --n-action-steps gives another"
+    else:
+        reason = f"the policy predicts {plan.protocol.n_action_steps} step{'s' * (plan.protocol.n_action_steps != 1)}"
     return (
         f"{plan.suite.name} runs under protocol {plan.protocol.name}@{plan.protocol.version}, not {standard.name}@{standard.version}: "
         f"{plan.protocol.n_action_steps} of {standard.n_action_steps} steps are executed before the policy is queried again ({reason})"

@@ -49,6 +49,7 @@ class Announcement:
         strict: Whether it answers one request at a time, in one thread and in float32.
         embodiment: The embodiment that its actions move, and its conventions.
         table_note: The policy's note beside its numbers; empty where it has none.
+        n_action_steps: Steps of an answer that are best run; ``None`` where it names none.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Announcement:
     strict: bool
     embodiment: Embodiment
     table_note: Annotated[str, msgspec.Meta(max_length=1000)] = ""
+    n_action_steps: Annotated[int, msgspec.Meta(ge=1)] | None = None
 
     @property
     def identity(self) -> str:

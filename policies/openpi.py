@@ -173,7 +173,7 @@ class OpenpiPolicy(Policy):
             self._refuse_contradictions(options, announced)
             layout, embodiment = find_layout(announced.layout), announced.embodiment
             self.name, self.revision = announced.name, announced.identity
-            self.horizon = announced.horizon
+            self.horizon, self.n_action_steps = announced.horizon, announced.n_action_steps
             reads_images, reads_state = announced.reads_images, announced.reads_state
             self.table_note = announced.table_note
         size, fit = options.image_size or layout.image_size, options.image_fit or layout.image_fit

@@ -140,7 +140,7 @@ class PolicyPool(Policy, Generic[M]):
                 if ours != theirs:
                     raise PolicyError(disagreement(members[0], other, f"{field} is {ours!r} and {theirs!r}"))
         self.name, self.revision = described.name, described.revision
-        self.needs, self.horizon = described.needs, described.horizon
+        self.needs, self.horizon, self.n_action_steps = described.needs, described.horizon, described.n_action_steps
         self.batch_sensitive, self.stateful = described.batch_sensitive, described.stateful
         self.reads_state, self.embodiments = described.reads_state, described.embodiments
         self.table_note = described.table_note

@@ -43,6 +43,7 @@ class Description(MessageStruct, frozen=True):
     revision: str
     needs: Needs
     horizon: int | None
+    n_action_steps: int | None
     batch_sensitive: bool
     stateful: bool
     reads_state: bool
@@ -59,6 +60,7 @@ class Description(MessageStruct, frozen=True):
             revision=policy.revision,
             needs=policy.needs,
             horizon=policy.horizon,
+            n_action_steps=policy.n_action_steps,
             batch_sensitive=policy.batch_sensitive,
             stateful=policy.stateful,
             reads_state=policy.reads_state,

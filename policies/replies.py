@@ -38,10 +38,25 @@ def checked_replies(
         return checked
 
 
-def n_action_steps_for(policy: Policy, embodiment: Embodiment, wanted: int) -> int:
-    """Steps to n_action_steps of each chunk: as many as wanted, but no more than the policy predicts."""
-    horizon = horizon_for(policy, embodiment)
-    return wanted if horizon is None else min(wanted, horizon)
+def n_action_steps_for(policy: Policy, embodiment: Embodiment, standard: int, requested: int | None = None) -> int:
+    """Steps of each chunk to run: as many as requested; else the policy's own number, else the standard one or all that are predicted.
+
+    Raises:
+        PolicyError: More are requested than the policy predicts, or its own number is no number of steps.
+    """
+    horizon, own = horizon_for(policy, embodiment), policy.n_action_steps
+    if own is not None and (not isinstance(own, int) or own < 1):
+        raise PolicyError(
+            f"the policy {policy.name!r} has n_action_steps {own!r}; expected a whole number of 1 or more, or None"
+        )
+    if horizon is None:
+        return requested or own or standard
+    if requested is not None and requested > horizon:
+        raise PolicyError(
+            f"n_action_steps is {requested}, and the policy {policy.name!r} predicts {horizon} steps at a time for {embodiment.name}; "
+            f"choose {horizon} or fewer"
+        )
+    return requested or min(own or standard, horizon)
 
 
 def _refuse_shared(policy: Policy, requests: Sequence[Request], replies: Sequence[Reply]) -> None:

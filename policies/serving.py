@@ -128,6 +128,7 @@ class PolicyServer:
             strict=config.strict,
             embodiment=embodiment,
             table_note=policy.table_note,
+            n_action_steps=policy.n_action_steps,
         )
         self._metadata = pack({METADATA_KEY: self.announcement.to_data()})
         self._config = config

@@ -401,12 +401,7 @@ def learned_protocol(suite: Suite, settings: RolloutSettings, policy: Policy) ->
     """
     name = settings.protocols.get(suite.name)
     named = suite.learned if name is None and suite.learned is not None else suite.protocol(name)
-    steps = n_action_steps_for(policy, suite.embodiment, settings.n_action_steps)
-    if steps < settings.n_action_steps:
-        raise VlarigError(
-            f"rollout.n_action_steps is {settings.n_action_steps}, and the policy's chunks in {suite.name!r} have {steps} steps; "
-            "choose no more"
-        )
+    steps = n_action_steps_for(policy, suite.embodiment, named.n_action_steps, settings.n_action_steps)
     protocol = named.derive(n_action_steps=steps, stop_on_success=named.success_rule != "final")
     check_learnable(suite, protocol, policy)
     return protocol

@@ -74,8 +74,8 @@ class RolloutSettings(Settings):
     """Rollout epochs of an iteration (section 4.2)."""
     steps: Count = 128
     """Steps of each env in an epoch (section 4.2)."""
-    n_action_steps: Count = 16
-    """Steps of each chunk that are run (section 4.2: H = 16)."""
+    n_action_steps: Count | None = None
+    """Steps of each chunk that are run; by default the policy's own number, or all that it predicts (section 4.2: H = 16)."""
     protocols: dict[str, str] = {}
     """Suite to the name of a protocol; by default the one that the suite has for RL, or its first. Episodes end at success, unless the
     protocol scores their end."""
@@ -112,7 +112,8 @@ class RolloutSettings(Settings):
 
     @property
     def chunks(self) -> int:
-        """Chunks of each env in an iteration."""
+        """Chunks of each env in an iteration, where ``n_action_steps`` is known."""
+        assert self.n_action_steps is not None
         return self.epochs * (self.steps // self.n_action_steps)
 
     def sde(self, progress: float = 0.0) -> Sde:
@@ -133,7 +134,7 @@ class RolloutSettings(Settings):
 
     @model_validator(mode="after")
     def _whole(self) -> Self:
-        if self.steps < self.n_action_steps:
+        if self.steps < (self.n_action_steps or 1):
             raise ValueError(f"an epoch of {self.steps} steps has no chunk of {self.n_action_steps}; make steps larger")
         if self.placement == "ray" and self.hosts:
             raise ValueError("hosts are named beside placement=ray, which finds its own; leave out one of them")

@@ -28,7 +28,7 @@ from ..harness.machines.ray_replicas import ray_replicas
 from ..harness.replicas import replicated_policy
 from ..policies.api import Policy
 from ..policies.qwen_vla.acceleration import choose_kernels
-from ..policies.qwen_vla.checkpoint import LoadedPolicy, find_checkpoint, load, save_checkpoint
+from ..policies.qwen_vla.checkpoint import LoadedPolicy, describe_checkpoint, find_checkpoint, load, save_checkpoint
 from ..policies.qwen_vla.config import PRESETS
 from ..policies.qwen_vla.description import TrainedStage
 from ..policies.qwen_vla.policy import QwenVlaPolicy
@@ -75,7 +75,26 @@ def tune(config: PpoConfig, run: Path, reporter: Reporter) -> Path:
         Stopped: SIGTERM or SIGINT came; the iteration that was under way is made again by the same call.
     """
     with processes(config.shard_over) as group, contextlib.ExitStack() as stack:
-        return Run(config, run, reporter, group, stack).run()
+        return Run(with_action_steps(config), run, reporter, group, stack).run()
+
+
+def with_action_steps(config: PpoConfig) -> PpoConfig:
+    """The configuration with the steps of a chunk that are run: where it names none, the policy's own number, or all of a chunk.
+
+    Raises:
+        VlarigError: There is no such policy, or a rollout's epoch has fewer steps.
+    """
+    if config.rollout.n_action_steps is not None:
+        return config
+    source = config.model.source
+    model = PRESETS[source]() if source in PRESETS else describe_checkpoint(find_checkpoint(source, weights=False)).config
+    steps = model.n_action_steps or model.horizon
+    if config.rollout.steps < steps:
+        raise TrainingError(
+            f"rollout.steps is {config.rollout.steps}, less than the {steps} steps of a chunk that are run; make it larger, or set "
+            "rollout.n_action_steps"
+        )
+    return config.model_copy(update={"rollout": config.rollout.model_copy(update={"n_action_steps": steps})})
 
 
 class Run:
@@ -423,11 +442,14 @@ def copied(bundle: LoadedPolicy) -> LoadedPolicy:
 
 
 def evaluated(config: PpoConfig) -> EvaluationSettings | None:
-    """How the policy is measured: in the tasks that it learns, unless others are named."""
+    """How the policy is measured: as many steps of a chunk run, and in the tasks that it learns, unless others are named."""
     settings, rollout = config.evaluation, config.rollout
-    if settings is None or not rollout.tasks or "tasks" in settings.options or not set(settings.suites) <= set(rollout.suites):
-        return settings
-    return settings.model_copy(update={"options": settings.options | {"tasks": list(rollout.tasks)}})
+    if settings is None:
+        return None
+    options: dict[str, object] = {"n_action_steps": rollout.n_action_steps}
+    if rollout.tasks and set(settings.suites) <= set(rollout.suites):
+        options["tasks"] = list(rollout.tasks)
+    return settings.model_copy(update={"options": options | settings.options})
 
 
 def check_run(config: PpoConfig, run: Path) -> None:

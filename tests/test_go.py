@@ -155,11 +155,9 @@ def test_the_first_run_sets_up_and_the_second_takes_seconds(house):
     assert "making .venv" in output
     assert "installing vlarig with policy, results, video" in output
     install = ["vlarig", "runtime", "install", "tabletop"]
-    policies = {"expert": "", "qwen-vla": " --n-action-steps 8", "random": ""}
-    runs = {policy: f"runs/demo-{policy}" for policy in policies}
+    runs = {policy: f"runs/demo-{policy}" for policy in ("expert", "qwen-vla", "random")}
     sweeps = [
-        f"vlarig sweep tabletop --policy {policy}{options} --episodes 2 --video all --run {runs[policy]}".split()
-        for policy, options in policies.items()
+        f"vlarig sweep tabletop --policy {policy} --episodes 2 --video all --run {run}".split() for policy, run in runs.items()
     ]
     table = ["vlarig", "table", *runs.values()]
     assert house.calls() == [install, *sweeps, table]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -72,7 +72,7 @@ class Create:
 
 @dataclass(frozen=True)
 class Convert:
-    """Write a checkpoint with its weights in another precision; bfloat16 takes half the space of float32."""
+    """Write a checkpoint in another precision, or with a number of steps to run; bfloat16 takes half the space of float32."""
 
     checkpoint: Positional[Annotated[str, arg(metavar="CHECKPOINT")]]
     """A checkpoint's folder, or a hub's owner/name."""
@@ -80,6 +80,8 @@ class Convert:
     """Where to write it."""
     dtype: Literal["float32", "bfloat16"]
     """Precision of the weights."""
+    n_action_steps: Annotated[int | None, arg(metavar="N")] = None
+    """Steps of a chunk that sweeps and rollouts run where none are named, such as what a sweep found best. Default: the checkpoint's."""
 
     def run(self) -> None:
         """Write it."""
@@ -87,7 +89,11 @@ class Convert:
 
         from ...policies.qwen_vla.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
 
-        save_checkpoint(self.out, load_checkpoint(find_checkpoint(self.checkpoint), dtype=getattr(torch, self.dtype)))
+        bundle = load_checkpoint(find_checkpoint(self.checkpoint), dtype=getattr(torch, self.dtype))
+        if self.n_action_steps is not None:
+            config = replace(bundle.description.config, n_action_steps=self.n_action_steps)
+            bundle = replace(bundle, description=replace(bundle.description, config=config))
+        save_checkpoint(self.out, bundle)
         Screen(soft_wrap=True).print(f"written to {self.out}; inspect it with: vlarig policy inspect {self.out}")
 
 

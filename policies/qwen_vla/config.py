@@ -190,6 +190,7 @@ class ModelConfig:
         image_size: Height and width that every image is brought to, in pixels.
         image_fit: How it is brought there: ``pad`` (keep the aspect, fill), ``stretch``, ``crop`` (keep the aspect, cut).
         stem: How the vision tower begins: ``patch``, Qwen3.5's one linear layer a patch, or ``conv``, convolutions over the picture.
+        n_action_steps: Steps of a chunk that are best run before the next is predicted; ``None``: as many as a protocol says.
         kept_tokens: How many of a picture's tokens the language model reads: those in which the tower finds a thing with the greatest
             probability. 0: all of them, as in Qwen3.5.
     """
@@ -206,6 +207,7 @@ class ModelConfig:
     image_fit: str = "pad"
     stem: str = "patch"
     kept_tokens: int = 0
+    n_action_steps: int | None = None
 
     def __post_init__(self) -> None:
         _check_size("horizon", self.horizon)
@@ -220,6 +222,8 @@ class ModelConfig:
         self._check_projection()
         self._check_state()
         self._check_images()
+        if self.n_action_steps is not None and not 1 <= self.n_action_steps <= self.horizon:
+            raise PolicyError(f"n_action_steps is {self.n_action_steps}, expected 1 to {self.horizon} (horizon)")
         rotary = 2 * sum(self.rope["mrope_section"])
         if rotary > self.expert.head_width:
             raise PolicyError(

@@ -105,12 +105,13 @@ def _architecture(description: Description) -> Text:
     text, vision, expert = config.text, config.vision, config.expert
     kinds = "".join("F" if kind == "full_attention" else "L" for kind in text["layer_types"])
     height, width = config.image_size
+    run = "" if config.n_action_steps is None else f" of which {config.n_action_steps} are run"
     lines = [
         f"language model  width {text['hidden_size']}, {len(kinds)} layers {kinds} (L linear, F full attention)",
         f"vision          width {vision['hidden_size']}, {vision['depth']} layers; images {height} x {width} ({config.image_fit}), "
         f"{config.image_tokens()} tokens each",
         f"action expert   width {expert.width}, {expert.blocks} blocks, {expert.heads} heads, SwiGLU {expert.mlp_width}",
-        f"chunk           H = {config.horizon} steps, K = {config.channels} channels; projection {config.projection}, "
+        f"chunk           H = {config.horizon} steps{run}, K = {config.channels} channels; projection {config.projection}, "
         f"state {config.state}",
         *(f"deviates from the paper by {name} = {value}" for name, value in config.deviations.items()),
     ]

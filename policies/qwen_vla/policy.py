@@ -141,7 +141,7 @@ class QwenVlaPolicy(Policy):
         self.model = bundle.model
         self.options = options
         self.revision = bundle.revision
-        self.horizon = config.horizon
+        self.horizon, self.n_action_steps = config.horizon, config.n_action_steps
         self.reads_state = config.state != "none"
         self.embodiments = tuple(bundle.description.embodiments.values())
         self.recording: Recording | None = None

@@ -13,14 +13,14 @@ cp "$here"/*.toml .
 export OMP_NUM_THREADS=1
 
 play() { # POLICY RUN
-    vlarig sweep "$suite" --tasks "$task" --policy "$1" --n-action-steps 8 --episodes 240 --run "measured/$2"
+    vlarig sweep "$suite" --tasks "$task" --policy "$1" --episodes 240 --run "measured/$2"
 }
 
 play qwen-vla "$task-start"
 for seed in "${@:-0}"; do
     if [ "$seed" = shuffled ]; then settings=(ppo.shuffle_rewards=true); else settings=("seed=$seed"); fi
     vlarig train ppo --run "$task-$seed" --config "$config" --override "rollout.tasks=[\"$task\"]" iterations=40 \
-        rollout.n_action_steps=8 "evaluation.options={n_action_steps = 8, episodes = 48}" "${settings[@]}"
+        "evaluation.options={episodes = 48}" "${settings[@]}"
     play "qwen-vla:$task-$seed/policy" "$task-$seed"
     vlarig compare "measured/$task-start" "measured/$task-$seed" > "measured/$task-$seed.txt"
 done

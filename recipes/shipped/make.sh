@@ -69,7 +69,7 @@ train t2a last_t2a
 train backbone last
 
 rm -rf qwen-vla
-step vlarig policy convert last/policy --dtype bfloat16 --out qwen-vla
+step vlarig policy convert last/policy --dtype bfloat16 --n-action-steps 8 --out qwen-vla
 {
     echo "command:  bash recipes/shipped/make.sh FOLDER"
     echo "revision: $(git -C "$here" describe --always --dirty --abbrev=40)"

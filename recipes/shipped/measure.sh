@@ -15,7 +15,7 @@ train() { # STAGE RUN CONFIG OVERRIDES...
         --override "model.compute=$(cat compute)" shard_over=1 "${@:4}"
 }
 
-sweep() { # NAME POLICY SUITE OPTIONS...: 8 of a chunk's 16 steps are run
+sweep() { # NAME POLICY SUITE OPTIONS...: 8 of a chunk's 16 steps are run, of earlier stages too
     vlarig sweep "$3" --policy "$2" --n-action-steps 8 --run "sweeps/$1" "${@:4}"
 }
 

@@ -25,6 +25,7 @@ from vlarig.envs.snapshot import Needs
 from vlarig.harness import evaluate
 from vlarig.harness.cli import main
 from vlarig.harness.sweep import Evaluation
+from vlarig.policies.api import PolicyError
 from vlarig.results.ledger import Ledger
 from vlarig.results.manifest import Manifest
 
@@ -113,6 +114,24 @@ def test_without_strict_the_effect_of_batching_is_measured_and_reported(toy_home
 def test_a_policy_with_a_short_horizon_gets_a_protocol_of_its_own(toy_home: Path) -> None:
     run = evaluate("toy", ImageReader(horizon=3), episodes=1).run
     assert {key.split("/")[1] for key in results(run)} == {"standard-n_action_steps3@1"}
+
+
+def test_a_policys_own_number_of_steps_is_run_unless_the_user_names_another(toy_home: Path) -> None:
+    policy = ImageReader(horizon=4)
+    policy.n_action_steps = 2
+    output = io.StringIO()
+    run = evaluate("toy", policy, episodes=1, console=Console(file=output, width=200)).run
+    assert {key.split("/")[1] for key in results(run)} == {"standard-n_action_steps2@1"}
+    assert "(the policy's own number; --n-action-steps gives another)" in output.getvalue()
+    chosen = evaluate("toy", policy, episodes=1, n_action_steps=3).run
+    assert {key.split("/")[1] for key in results(chosen)} == {"standard-n_action_steps3@1"}
+    with pytest.raises(
+        PolicyError, match=r"n_action_steps is 5, and the policy '.*' predicts 4 steps at a time .*choose 4 or fewer"
+    ):
+        evaluate("toy", policy, episodes=1, n_action_steps=5)
+    policy.n_action_steps = 0
+    with pytest.raises(PolicyError, match=r"has n_action_steps 0; expected a whole number of 1 or more, or None"):
+        evaluate("toy", policy, episodes=1)
 
 
 def test_a_policy_that_needs_the_simulators_truth_is_marked_in_its_run(toy_home: Path) -> None:

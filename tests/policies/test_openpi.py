@@ -483,11 +483,11 @@ def test_a_server_that_comes_back_as_another_is_refused() -> None:
 
 def test_what_is_announced_need_not_be_declared_and_must_not_be_contradicted() -> None:
     noted = ImageReader()
-    noted.table_note = "zero-shot"
+    noted.table_note, noted.n_action_steps = "zero-shot", 7
     with served(noted, TOY_POINT) as server:
         with remote(server.address) as policy:
             assert (policy.name, policy.horizon, policy.needs.images, policy.reads_state) == ("image-reader", 10, True, True)
-            assert policy.table_note == "zero-shot"
+            assert (policy.table_note, policy.n_action_steps) == ("zero-shot", 7)
             assert policy.revision.startswith("image-reader 1 ")
             assert policy.embodiments == (TOY_POINT,)
             policy.check("toy", TOY_POINT)

@@ -395,7 +395,8 @@ def test_a_replica_whose_policy_tries_to_end_it_lives_on(trap: Path, kind: str) 
 def test_members_are_the_policys_own() -> None:
     with replicated(NOTEBOOK) as policy:
         own = Notebook()
-        for name in ("name", "revision", "needs", "horizon", "embodiments", "reads_state", "table_note", "transport_options"):
+        names = ["name", "revision", "needs", "horizon", "n_action_steps", "embodiments", "reads_state", "table_note"]
+        for name in [*names, "transport_options"]:
             assert getattr(policy, name) == getattr(own, name), name
         assert (policy.stateful, policy.batch_sensitive) == (True, False)
         assert policy.horizon_for(TOY_POINT) is None

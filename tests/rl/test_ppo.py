@@ -29,7 +29,7 @@ from vlarig.policies.qwen_vla.checkpoint import load
 from vlarig.policies.scripted import RandomPolicy
 from vlarig.rl.collection import Collector, Rollout, Saved, learned_protocol
 from vlarig.rl.config import read_ppo_config
-from vlarig.rl.run import evaluated
+from vlarig.rl.run import evaluated, with_action_steps
 from vlarig.training.checkpoints import Checkpoints
 from vlarig.training.config import TrainingError
 from vlarig.training.learner import rate
@@ -37,7 +37,8 @@ from vlarig.training.trainer import Stopped
 
 
 def test_the_default_is_the_papers_recipe() -> None:
-    config = read_ppo_config(None, ["model.source=somewhere"])
+    config = with_action_steps(read_ppo_config(None, ["model.source=small"]))
+    assert config.rollout.n_action_steps == 16
     assert config.rollout.envs * config.rollout.chunks == 8192
     assert (config.ppo.gamma, config.ppo.decay, config.ppo.clip, config.ppo.epochs, config.ppo.value_weight) == (
         0.99,
@@ -55,12 +56,26 @@ def test_the_named_configurations_are_the_papers_and_one_for_two_cores() -> None
     task = "rollout.tasks=['put_eggplant_in_basket']"
     paper, small = (read_ppo_config(Path(name), ["model.source=somewhere", task]) for name in ("paper", "simpler"))
     default = read_ppo_config(None, ["model.source=somewhere", task])
-    assert paper == default.model_copy(update={"evaluation": paper.evaluation})
+    rollout = default.rollout.model_copy(update={"n_action_steps": 16})
+    assert paper == default.model_copy(update={"evaluation": paper.evaluation, "rollout": rollout})
     assert (small.rollout.form, small.rollout.temperature, small.rollout.envs) == ("noise_one", 0.6, 32)
     for config in (paper, small):
         settings = evaluated(config)
         assert settings is not None
         assert (settings.policy_options, settings.options["tasks"]) == ({"temperature": "0.6"}, ["put_eggplant_in_basket"])
+
+
+def test_as_many_steps_of_a_chunk_are_run_as_the_policy_says() -> None:
+    task = "rollout.tasks=['put_eggplant_in_basket']"
+    for name, words, steps in [("simpler", [], 8), ("simpler", ["rollout.n_action_steps=4"], 4), ("paper", [], 16)]:
+        config = with_action_steps(read_ppo_config(Path(name), [task, *words]))
+        settings = evaluated(config)
+        assert settings is not None
+        assert config.rollout.n_action_steps == settings.options["n_action_steps"] == steps
+    with pytest.raises(
+        TrainingError, match=r"rollout.steps is 6, less than the 8 steps of a chunk that are run; make it larger"
+    ):
+        with_action_steps(read_ppo_config(None, ["rollout.steps=6"]))
 
 
 def test_a_run_says_at_its_start_what_the_noise_of_rollouts_leaves(home: None) -> None:
@@ -360,7 +375,7 @@ def test_the_first_signal_is_obeyed_whenever_it_comes(
         ),
         (["ppo.baseline=states"], "need states that come again; set rollout.states"),
         (["rollout.steps=4"], "an epoch of 4 steps has no chunk of 8"),
-        (["rollout.n_action_steps=20"], "rollout.n_action_steps is 20, and the policy's chunks in 'seen' have 16 steps"),
+        (["rollout.n_action_steps=20"], "n_action_steps is 20, and the policy 'qwen-vla' predicts 16 steps at a time"),
         (["model.frozen=['value_head']"], "model.frozen names value_head, which PPO needs"),
         (["rollout.protocols={seen = 'ensembled'}", "rollout.n_action_steps=1"], "combines overlapping chunks of the policy"),
     ],

@@ -28,7 +28,7 @@ class Notebook(Policy):
     needs = Needs(privileged=True)
     embodiments = (TOY_POINT,)
     reads_state = False
-    table_note = "keeps notes"
+    table_note, n_action_steps = "keeps notes", 8
     transport_options = frozenset({"patience"})
 
     def __init__(self) -> None:

@@ -11,6 +11,7 @@ from trained_policy import human_bundle, trained_bundle
 from vlarig.harness.cli import main
 from vlarig.policies.qwen_vla.checkpoint import SHIPPED, load_checkpoint, save_checkpoint
 from vlarig.policies.qwen_vla.inspection import SIZES, counted, describe
+from vlarig.policies.registry import load_policy
 
 
 def shown(capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -101,6 +102,11 @@ def test_a_checkpoint_is_written_in_bfloat16_with_all_that_it_says_of_itself(tmp
     assert sizes[0] / sizes[1] == pytest.approx(0.5, abs=0.1)
     after = load_checkpoint(tmp_path / "half")
     assert after.description == before.description
+    fewer = str(tmp_path / "fewer")
+    words = [str(tmp_path / "saved"), "--dtype", "bfloat16", "--n-action-steps", "4", "--out", fewer]
+    assert main(["policy", "convert", *words]) == 0
+    assert load_policy(f"qwen-vla:{fewer}").n_action_steps == 4
+    assert main(["policy", "convert", *words[:-1], f"{fewer}er", "--n-action-steps", "40"]) == 2
     for name, weight in before.model.state_dict().items():
         torch.testing.assert_close(after.model.state_dict()[name], weight, rtol=2**-8, atol=0)
 
