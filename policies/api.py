@@ -117,7 +117,8 @@ class Policy(ABC):
     """``H``, the steps of each reply's chunk; ``None`` when it replies with as many as the request's ``n_action_steps``."""
 
     n_action_steps: int | None = None
-    """Steps of each chunk that are best run before the next request, where the user names none; ``None``: as many as the protocol says."""
+    """Steps of each chunk that are best run before the next request; ``None``: as many as the protocol says. The user's own number
+    comes first."""
 
     stateful: bool = True
     """Whether it keeps something from one chunk of an episode to the next. False for one whose reply is a function of the request

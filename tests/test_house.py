@@ -318,3 +318,22 @@ def test_every_command_explains_itself(name):
     assert [line for line in run.stdout.splitlines() if len(line) > 80 and not line.startswith("  ")] == [], (
         "examples are whole"
     )
+
+
+@pytest.mark.parametrize(("minutes", "status"), [(9, 0), (0.03, 1)])
+def test_tests_that_take_more_cpu_time_than_their_budget_fail(tmp_path, minutes, status):
+    tests = tmp_path / "tests"
+    tests.mkdir()
+    for name in ("pyproject.toml", "tests/conftest.py"):
+        shutil.copy(ROOT / name, tmp_path / name)
+    (tests / "budgets.toml").write_text(f'[cpu_minutes]\n"tests" = {minutes}\n')
+    (tests / "work.py").write_text("import time\nwhile time.process_time() < 2:\n    pass\n")
+    child = (
+        "import subprocess, sys\ndef test_a_child_works():\n    subprocess.run([sys.executable, 'tests/work.py'], check=True)\n"
+    )
+    (tests / "test_one.py").write_text(child)
+    words = [sys.executable, "-m", "pytest", "-q", "-n", "1", "tests"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "tests")}
+    found = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert found.returncode == status, found.stdout
+    assert ("over its budget" in found.stdout) == bool(status)

@@ -81,7 +81,7 @@ class Convert:
     dtype: Literal["float32", "bfloat16"]
     """Precision of the weights."""
     n_action_steps: Annotated[int | None, arg(metavar="N")] = None
-    """Steps of a chunk that sweeps and rollouts run where none are named, such as what a sweep found best. Default: the checkpoint's."""
+    """Steps of a chunk that are run where a user names none, such as what a sweep found best. Default: the checkpoint's."""
 
     def run(self) -> None:
         """Write it."""
