@@ -143,7 +143,6 @@ class Saved:
         best: Greatest success of a rollout's episodes.
         best_iteration: Iterations that had made the weights of that rollout.
         tuned: Revision of the policy that the run began with.
-        planned: Iterations over which learning rates fall, as the run began.
         steps: Steps of all envs of all processes so far.
     """
 
@@ -154,7 +153,6 @@ class Saved:
     best: float = 0.0
     best_iteration: int = 0
     tuned: str = ""
-    planned: int = 0
     steps: int = 0
 
 

@@ -143,8 +143,7 @@ class Run:
         self.thread = stack.enter_context(ThreadPoolExecutor(1, "vlarig-rollouts"))
         self.ahead: Future[Rollout] | None = None
         """The rollout that is collected while the model learns from the one before."""
-        self.saved.planned = self.saved.planned or config.iterations
-        self.learner = Learner(model, config.optimizer, self.saved.planned * config.updates_an_iteration, group)
+        self.learner = Learner(model, config.optimizer, config.iterations * config.updates_an_iteration, group)
         self.ppo = Ppo(config, self.learner, reader, group)
         self.evaluations = Evaluations(evaluated(config), config.iterations, self._stage, run, self.bundle, reporter)
         self.collector = self._collector()  # refuses what cannot be before anything is written
@@ -154,14 +153,18 @@ class Run:
         stopped = "stopped; the same command makes the iteration again that was under way"
         with StopSignals() as stop, self.evaluations, stop.at_once(stopped):
             first = 0 if self.newest is None else resume(self.learner, self.newest)
+            if first > self.config.iterations:
+                raise TrainingError(
+                    f"{self.folder} has made {first} iterations, and iterations is {self.config.iterations}; name as many or more"
+                )
             self.group.wait()  # all have read the run's folder
             if self.group.first:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 save_config(self.config, self.folder / CONFIG_FILE)
                 self.reporter.start(first, self.config.iterations)
-                if self.saved.planned != self.config.iterations:
+                if self.planned != self.config.iterations:
                     self.reporter.note(
-                        f"learning rates fall over {self.saved.planned} iterations, as when the run began, and then stay where they are"
+                        f"learning rates fall over {self.planned} iterations, as when the run began, and then stay"
                     )
             success = self._evaluate(first)  # or what was under way when it ended: a whole evaluation is not repeated
             if not first:
@@ -341,7 +344,7 @@ class Run:
         """Have the acting policy take the weights that were learned, unless they are its own tensors; the seconds that it took."""
         began = time.perf_counter()
         if self.config.rollout.noise_final < 1:
-            self.collector.explore(self.config.rollout.sde(min(1.0, version / max(self.saved.planned - 1, 1))))
+            self.collector.explore(self.config.rollout.sde(min(1.0, version / max(self.planned - 1, 1))))
         trained = {name: weight for name, weight in self.learner.model.named_parameters() if weight.requires_grad}
         self.policy.load_weights(version, {} if self.shared else {name: whole(weight) for name, weight in trained.items()})
         return time.perf_counter() - began
@@ -396,6 +399,11 @@ class Run:
         description = dataclasses.replace(tuned, trained=(*tuned.trained, self._stage(iteration)))
         bundle = dataclasses.replace(self.bundle, description=description)
         save_checkpoint(checkpoint / "policy", bundle, base=self.base)
+
+    @property
+    def planned(self) -> int:
+        """Iterations over which learning rates fall, as the run began."""
+        return self.learner.steps // self.config.updates_an_iteration
 
     @property
     def _envs_file(self) -> str:

@@ -1,7 +1,7 @@
 """Checkpoints of a training, by ``torch.distributed.checkpoint``: written by any number of processes, read by any other.
 
-A checkpoint holds weights, the optimiser's state, the average if there is one, and the step, from which learning rates, the position
-in the data, and every random draw follow. A folder is written under another name first, so one that is there is whole.
+A checkpoint holds weights, the optimiser's state, the average if there is one, the steps over which learning rates were planned to
+fall, and the step, from which the position in the data and every random draw follow. A folder is written under another name first, so one that is there is whole.
 """
 
 from __future__ import annotations
@@ -93,7 +93,13 @@ class Checkpoints:
         processes.wait()
         if processes.first:
             model = learner.model.config.to_data()
-            progress = {"step": step, "model": model, "processes": processes.world, "whole": self._whole}
+            progress = {
+                "step": step,
+                "planned": learner.steps,
+                "model": model,
+                "processes": processes.world,
+                "whole": self._whole,
+            }
             (partial / PROGRESS_FILE).write_text(json.dumps(progress, indent=2) + "\n", encoding="utf-8")
             shutil.rmtree(target, ignore_errors=True)
             partial.rename(target)
@@ -110,6 +116,8 @@ def _step(folder: Path) -> int:
 
 def resume(learner: Learner, folder: Path) -> int:
     """Take a checkpoint's state; all processes call it together, as many as there are now.
+
+    Learning rates go on as they were planned when the training began, whatever its length is now.
 
     Returns:
         The steps that were made before it.
@@ -136,6 +144,7 @@ def resume(learner: Learner, folder: Path) -> int:
     if learner.average is not None:
         for name, tensor in learner.average.state.items():
             tensor.copy_(state["average"][name])
+    learner.steps = int(progress.get("planned", learner.steps))
     return int(progress["step"])
 
 

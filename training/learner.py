@@ -56,7 +56,7 @@ class Learner:
     Args:
         model: In training mode from now on, and sharded where there are several processes.
         settings: Of the optimiser.
-        steps: Of the whole training.
+        steps: Those over which learning rates fall; they stay where they are in steps beyond.
         processes: Those that train together.
     """
 

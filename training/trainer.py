@@ -40,6 +40,9 @@ from .samples import Stream, find_stream
 
 CONFIG_FILE = "config.json"
 
+#: What may change while a training is interrupted, beside ``data.workers``: how long it is, and what is measured, said and kept.
+FREE = ("steps", "checkpoints", "evaluation", "track", "report_every")
+
 #: Numbers of a state for which a preset has room that is trained without robots: of an arm's joints or its hand, and of its fingers.
 STATE_SIZE = 16
 
@@ -161,11 +164,15 @@ class Trainer:
         config = self.config
         newest = self.checkpoints.newest()
         first = 0 if newest is None else resume(self.learner, newest)
+        if first > config.steps:
+            raise TrainingError(f"{self.folder} has made {first} steps, and steps is {config.steps}; name as many or more")
         self.group.wait()  # all have read the run's folder
         if self.group.first:
             self.folder.mkdir(parents=True, exist_ok=True)
             save_config(config, self.folder / CONFIG_FILE)
             self.reporter.start(first, config.steps)
+            if self.learner.steps != config.steps:
+                self.reporter.note(f"learning rates fall over {self.learner.steps} steps, as when the run began, and then stay")
             for sentence in self.stream.notes:
                 self.reporter.note(sentence)
         batches = micro_batches(config, self.stream, self.collator, self.group.rank, self.group.world, first)
@@ -316,8 +323,8 @@ def check_run(config: TrainConfig, run: Path) -> None:
     saved = run / CONFIG_FILE
     if saved.exists():
         before = read_config(config.stage, saved)
-        free = {"checkpoints": config.checkpoints, "evaluation": config.evaluation, "track": config.track}
-        free |= {"report_every": config.report_every, "data": before.data.model_copy(update={"workers": config.data.workers})}
+        free = {name: getattr(config, name) for name in FREE}
+        free["data"] = before.data.model_copy(update={"workers": config.data.workers})
         refuse_another(run, before.model_copy(update=free), config)
 
 

@@ -318,13 +318,23 @@ def test_a_loss_that_is_no_number_stops_and_names_the_samples(tmp_path: Path) ->
     assert int(newest.name[-8:]) < int(str(caught.value).split()[1])
 
 
+def test_more_steps_go_on_at_the_rates_that_were_planned_and_fewer_are_refused(tmp_path: Path) -> None:
+    rates = trained(configuration("steps=2"), tmp_path / "run").numbers[2]["train/lr/expert"]
+    more = trained(configuration("steps=4"), tmp_path / "run")
+    assert sorted(more.numbers) == [3, 4]
+    assert [more.numbers[step]["train/lr/expert"] for step in (3, 4)] == [rates, rates]
+    assert "learning rates fall over 2 steps, as when the run began, and then stay" in more.notes
+    with pytest.raises(TrainingError, match=r"has made 4 steps, and steps is 3; name as many or more"):
+        trained(configuration("steps=3"), tmp_path / "run")
+
+
 def test_another_training_and_another_model_are_refused(tmp_path: Path) -> None:
     config = configuration("steps=2")
     trained(config, tmp_path / "run")
     with pytest.raises(
-        TrainingError, match=r"is another training: it differs in steps \(2 and 3\), seed \(0 and 1\); name another"
+        TrainingError, match=r"is another training: it differs in batch_size \(\d+ and 64\), seed \(0 and 1\); name another"
     ):
-        trained(configuration("steps=3", "seed=1"), tmp_path / "run")
+        trained(configuration("steps=3", "seed=1", "batch_size=64"), tmp_path / "run")
     trained(configuration("steps=2", "track=[]", "report_every=2", "data.workers=1"), tmp_path / "run")  # these may change
     other = configuration("steps=2", "model.source=small")
     shutil.copytree(tmp_path / "run" / "checkpoints", tmp_path / "other" / "checkpoints")
