@@ -40,6 +40,22 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     return f"did you mean {' or '.join(near)}?" if near else f"known are: {', '.join(names) or 'none'}"
 
 
+def not_importable(need: str, error: ImportError, extra: str) -> str:
+    """The sentence on packages of an extra that cannot be imported.
+
+    Args:
+        need: What needs them, such as ``"films need"``.
+        error: What the import raised.
+        extra: Name of the extra, or of several, with commas between.
+    """
+    if isinstance(error, ModuleNotFoundError) and error.name:
+        return (
+            f"{need} the package {error.name.partition('.')[0]!r}, which is not installed; run: pip install 'vlarig[{extra}]'"
+        )
+    said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return f"{need} packages of which one does not import ({said}); install versions that fit: pip install -U 'vlarig[{extra}]'"
+
+
 def refuse_unknown_options(what: str, options: Mapping[str, Any], known: Iterable[str]) -> None:
     """Make sure that ``what`` has every option that it got by name.
 

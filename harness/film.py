@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..envs.errors import VlarigError
+from ..envs.errors import VlarigError, not_importable
 
 if TYPE_CHECKING:
     from av.container import OutputContainer
@@ -229,9 +229,7 @@ def need_video_extra() -> None:
         import av  # noqa: F401
         import PIL.Image  # noqa: F401
     except ImportError as error:
-        raise VlarigError(
-            f"films need the package {error.name!r}, which is not installed; pip install 'vlarig[video]'"
-        ) from error
+        raise VlarigError(not_importable("films need", error, "video")) from error
 
 
 def _frame_count(frames: dict[str, np.ndarray]) -> int:

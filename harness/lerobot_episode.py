@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..benchmarks.captions import Description, Segment
-from ..envs.errors import VlarigError
+from ..envs.errors import VlarigError, not_importable
 from ..results.schema import sync_folder
 
 if TYPE_CHECKING:
@@ -235,9 +235,7 @@ def need_data_extra() -> None:
         import PIL.Image  # noqa: F401
         import pyarrow as pa  # noqa: F401
     except ImportError as error:
-        raise VlarigError(
-            f"datasets need the package {error.name!r}, which is not installed; pip install 'vlarig[data]'"
-        ) from error
+        raise VlarigError(not_importable("datasets need", error, "data")) from error
 
 
 def pixel_format(height: int, width: int) -> str:

@@ -23,7 +23,7 @@ import numpy as np
 
 from ..benchmarks.captions import DIMENSIONS
 from ..envs.embodiments import Embodiment
-from ..envs.errors import VlarigError
+from ..envs.errors import VlarigError, not_importable
 from ..envs.keypoints import NAMES
 from ..policies.qwen_vla.normalization import DatasetStatistics, Statistics, statistics_to_data
 from ..policies.qwen_vla.quantiles import Steps
@@ -118,7 +118,7 @@ def write_dataset(
     except OSError as error:
         raise VlarigError(f"the dataset {folder} cannot be written: {error}; check that there is space left") from error
     except ImportError as error:
-        raise VlarigError(f"a dataset needs {error.name}, which is not installed; pip install 'vlarig[data]'") from None
+        raise VlarigError(not_importable("datasets need", error, "data")) from None
 
 
 class _Writer:

@@ -26,7 +26,7 @@ from ..results.shards import Shard
 from .assets.bundle import find_bundle
 from .policy_state import PolicyState
 from .preparation import prepared_hash, with_prepared
-from .trackers import TrackerName
+from .trackers import TrackerName, check_trackers
 from .worker_spec import WorkerSpec
 
 Count = Annotated[int | None, tyro.conf.arg(metavar="N")]
@@ -152,6 +152,20 @@ class PlannedSuite:
     def named(self) -> Protocol:
         """The suite's own protocol, from which :attr:`protocol` was derived if it is another."""
         return self.suite.protocol(self.protocol.derived_from or self.protocol.name)
+
+
+def check_suites(config: SweepConfig) -> None:
+    """Make sure that what a sweep needs beside its policy is here. That is quick, and loading a policy may not be.
+
+    Raises:
+        VlarigError: A suite, task, protocol, tracker, runtime or data file does not exist or is not ready.
+    """
+    suites = [load_suite(name) for name in dict.fromkeys(config.suites)]
+    refuse_unknown_tasks(config.tasks, suites)
+    check_trackers(config.track)
+    for suite in suites:
+        suite.protocol(config.protocol)
+        WorkerSpec.of(suite)
 
 
 def plan_suites(config: SweepConfig, policy: Policy, report: Callable[[str], None]) -> list[PlannedSuite]:

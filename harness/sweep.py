@@ -39,7 +39,7 @@ from .machine import Machine
 from .machines.fleets import Fleet, Lease, LocalFleet, listed_fleet
 from .machines.ray_fleet import RayFleet, connected
 from .machines.ray_replicas import ray_replicas
-from .plan import PlannedSuite, SweepConfig, drawn_by, origins, plan_suites, run_identity
+from .plan import PlannedSuite, SweepConfig, check_suites, drawn_by, origins, plan_suites, run_identity
 from .policy_state import PolicyState, policy_state
 from .recorder import Recorder
 from .replay import Replay
@@ -181,8 +181,9 @@ def named_policy(config: SweepConfig) -> Iterator[Policy]:
     """The policy that the sweep names, in this process or in replicas, for as long as the context lasts; inside :func:`cluster`.
 
     Raises:
-        VlarigError: It cannot be made.
+        VlarigError: It cannot be made, or something else is missing that the sweep needs.
     """
+    check_suites(config)
     options = parse_options(config.policy_options)
     if config.replicas is None:
         loaded = loaded_policy(config.policy, options)

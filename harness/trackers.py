@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -34,8 +35,8 @@ class TensorBoard:
     def __init__(self, folder: Path, project: str) -> None:
         try:
             from tensorboard.summary import Writer
-        except ImportError:
-            raise _missing("tensorboard") from None
+        except ImportError as error:
+            raise _missing("tensorboard", error) from None
         self._writer = Writer(str(folder / "tensorboard"))
 
     def log(self, numbers: Mapping[str, float], step: int) -> None:
@@ -63,8 +64,8 @@ class _Hosted:
 
         try:
             self._module = import_module(self.package)
-        except ImportError:
-            raise _missing(self.package) from None
+        except ImportError as error:
+            raise _missing(self.package, error) from None
         self._module.init(project=project, name=folder.name)
 
     def log(self, numbers: Mapping[str, float], step: int) -> None:
@@ -105,5 +106,18 @@ def make_tracker(name: str, folder: Path, project: str) -> Tracker:
     return known[name](folder, project)
 
 
-def _missing(package: str) -> VlarigError:
-    return VlarigError(f"{package} is not installed, which --track {package} needs; run: pip install {package}")
+def check_trackers(names: Collection[str]) -> None:
+    """Make sure that the trackers' packages are installed; none is imported.
+
+    Raises:
+        VlarigError: One is not.
+    """
+    for name in names:
+        if find_spec(name) is None:
+            raise _missing(name, ModuleNotFoundError(name=name))
+
+
+def _missing(package: str, error: ImportError) -> VlarigError:
+    if isinstance(error, ModuleNotFoundError):
+        return VlarigError(f"{error.name} is not installed, which --track {package} needs; run: pip install {package}")
+    return VlarigError(f"--track {package} needs a package that does not import ({error}); run: pip install -U {package}")

@@ -35,7 +35,7 @@ _BUILT_IN = {
 _SCHEMES = {
     "lerobot": "vlarig.policies.lerobot:LerobotPolicy",
     "openpi": "vlarig.policies.openpi_servers:openpi_policy",
-    "qwen-vla": "vlarig.policies.qwen_vla.policy:QwenVlaPolicy",
+    "qwen-vla": "vlarig.policies.qwen_vla.named:qwen_vla",
     "vla-eval": "vlarig.policies.vla_eval:VlaEvalPolicy",
 }
 
@@ -45,6 +45,7 @@ _MEMBERS: dict[str, tuple[Any, str]] = {
     "revision": (str, "a str"),
     "needs": (Needs, "a Needs"),
     "horizon": ((int, type(None)), "a number of steps, or None"),
+    "n_action_steps": ((int, type(None)), "a number of steps, or None"),
     "stateful": (bool, "True or False"),
     "batch_sensitive": (bool, "True or False"),
     "reads_state": (bool, "True or False"),
@@ -53,9 +54,6 @@ _MEMBERS: dict[str, tuple[Any, str]] = {
     "transport_options": ((frozenset, set), "a set of names"),
     "version": (int, "an int"),
 }
-
-#: Packages that the extra ``policy`` brings.
-_POLICY_EXTRA = ("huggingface_hub", "safetensors", "tokenizers", "torch", "transformers")
 
 
 def policy_names() -> list[str]:
@@ -196,11 +194,6 @@ def _import(name: str, found: Registration) -> Callable[[], Any]:
     except (VlarigError, KeyboardInterrupt):
         raise
     except BaseException as error:
-        if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in _POLICY_EXTRA:
-            raise PolicyError(
-                f"{error.name} is not installed, which this policy needs; run: pip install 'vlarig[policy]' "
-                "(without a GPU, run before: python -m uv pip install --torch-backend cpu torch)"
-            ) from None
         owner = f" of the package {found.package}" if found.package else ""
         mend = "mend or uninstall it" if owner else "give module:Name, module importable here"
         sentence = f"the policy {name!r}{owner} cannot be imported ({describe(error)}); {mend}"
@@ -219,7 +212,7 @@ def check_members(name: str, policy: object) -> None:
     """Make sure that an object is a policy, and that its members are of the right types.
 
     Raises:
-        PolicyError: It is no :class:`~.api.Policy`, a member is of another type, or the horizon is no number of steps.
+        PolicyError: It is no :class:`~.api.Policy`, a member is of another type, or a number of steps is below 1.
     """
     if not isinstance(policy, Policy):
         raise PolicyError(
@@ -229,5 +222,9 @@ def check_members(name: str, policy: object) -> None:
     for member, (kind, wanted) in _MEMBERS.items():
         value = getattr(policy, member)
         no_bool = kind is not bool and isinstance(value, bool)
-        if not isinstance(value, kind) or no_bool or (member == "horizon" and value is not None and value < 1):
+        if (
+            not isinstance(value, kind)
+            or no_bool
+            or (member in ("horizon", "n_action_steps") and value is not None and value < 1)
+        ):
             raise PolicyError(f"the policy {name!r} has the {member} {value!r}; expected {wanted}, see docs/add-a-policy.md")

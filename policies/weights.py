@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from ..envs.errors import not_importable
 from .api import PolicyError
 
 
@@ -58,4 +59,4 @@ def read_weights(file: Path) -> dict[str, Any]:
 
 
 def _missing(error: ImportError) -> PolicyError:
-    return PolicyError(f"{error.name} is not installed, which carries weights to replicas; run: pip install 'vlarig[policy]'")
+    return PolicyError(not_importable("replicas need", error, "policy"))

@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from ..envs.errors import VlarigError
+from ..envs.errors import VlarigError, not_importable
 from .ledger import Ledger
 from .manifest import Manifest
 from .records import Attempt, EpisodeRecord, TaskKey, split_key
@@ -103,8 +103,8 @@ def export_parquet(run_dirs: Sequence[Path], file: Path, with_actions: bool = Fa
 def _pyarrow(module: str) -> Any:
     try:
         return importlib.import_module(module)
-    except ImportError:
-        raise VlarigError("this needs pyarrow; install it with `pip install 'vlarig[results]'`") from None
+    except ImportError as error:
+        raise VlarigError(not_importable("Parquet files need", error, "results")) from None
 
 
 def _schema(arrow: Any, metrics: Sequence[str], with_actions: bool) -> Any:

@@ -11,7 +11,7 @@ from bisect import bisect_left
 from statistics import NormalDist
 from typing import Any
 
-from ..envs.errors import VlarigError
+from ..envs.errors import VlarigError, not_importable
 
 
 def wilson_interval(successes: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
@@ -218,10 +218,8 @@ def scipy_module(name: str) -> Any:
     """
     try:
         return importlib.import_module(f"scipy.{name}")
-    except ModuleNotFoundError:
-        raise VlarigError(
-            "scipy is not installed, which comparisons and clustered intervals need; run: pip install 'vlarig[results]'"
-        ) from None
+    except ImportError as error:
+        raise VlarigError(not_importable("comparisons and clustered intervals need", error, "results")) from None
 
 
 def _two_sided(confidence: float) -> float:

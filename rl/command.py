@@ -11,9 +11,14 @@ from typing import Annotated, Any
 
 import tyro
 
+from ..benchmarks.registry import load_suite
+from ..envs.errors import not_importable
 from ..harness.command_line import parse
 from ..harness.screen import Screen
-from ..harness.trackers import TrackerName
+from ..harness.trackers import TrackerName, check_trackers
+from ..harness.worker_spec import WorkerSpec
+from ..policies.qwen_vla.config import PRESETS
+from ..policies.qwen_vla.named import find_checkpoint
 from ..training.config import STAGES, Settings, TrainConfig, TrainingError, read_config
 from .config import PpoConfig, read_ppo_config
 from .fields import named_fields
@@ -59,6 +64,22 @@ def show_fields(stage: str | None) -> None:
         screen.print(f"\n  {each.name} = {each.default}\n{words}", soft_wrap=True, markup=False, highlight=False)
 
 
+def check_surroundings(config: TrainConfig | PpoConfig) -> None:
+    """Make sure that the policy, the trackers and the simulators of a training are here, before PyTorch is imported, which takes long.
+
+    Raises:
+        VlarigError: One is not.
+    """
+    check_trackers(config.track)
+    if config.model.source not in PRESETS:
+        find_checkpoint(config.model.source, weights=False)
+    suites = () if config.evaluation is None else config.evaluation.suites
+    if isinstance(config, PpoConfig) and config.rollout.placement == "local" and not config.rollout.hosts:
+        suites = (*suites, *config.rollout.suites)
+    for name in dict.fromkeys(suites):
+        WorkerSpec.of(load_suite(name))
+
+
 def main(arguments: list[str]) -> int:
     """Run the command and return its exit status."""
     try:
@@ -73,16 +94,15 @@ def main(arguments: list[str]) -> int:
         config = read_ppo_config(options.config, overrides)
     else:
         config = read_config(options.stage, options.config, overrides)
+    check_surroundings(config)
     try:
         import torch
 
         from ..training.reporting import ConsoleReporter, SilentReporter
         from ..training.trainer import train
         from .run import tune
-    except ModuleNotFoundError as error:
-        raise TrainingError(
-            f"{error.name} is not installed, which training needs; run: pip install 'vlarig[policy,train]'"
-        ) from None
+    except ImportError as error:
+        raise TrainingError(not_importable("training needs", error, "policy,train")) from None
     if not torch.cuda.is_available():
         torch.set_num_threads(1)  # processes that train share the cores
     first = os.environ.get("RANK", "0") == "0"

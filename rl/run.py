@@ -28,9 +28,10 @@ from ..harness.machines.ray_replicas import ray_replicas
 from ..harness.replicas import replicated_policy
 from ..policies.api import Policy
 from ..policies.qwen_vla.acceleration import choose_kernels
-from ..policies.qwen_vla.checkpoint import LoadedPolicy, describe_checkpoint, find_checkpoint, load, save_checkpoint
+from ..policies.qwen_vla.checkpoint import LoadedPolicy, describe_checkpoint, load, save_checkpoint
 from ..policies.qwen_vla.config import PRESETS
 from ..policies.qwen_vla.description import TrainedStage
+from ..policies.qwen_vla.named import find_checkpoint
 from ..policies.qwen_vla.policy import QwenVlaPolicy
 from ..training.checkpoints import Checkpoints, full_weights, resume
 from ..training.config import EvaluationSettings, TrainingError, save_config

@@ -7,6 +7,7 @@ examples/simBenchmarks/LIBERO/train_files/starvla_cotrain_libero.yaml, called "s
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -257,7 +258,8 @@ def read_config(stage: str, file: Path | None = None, overrides: Iterable[str] =
     Args:
         stage: One of :data:`STAGES`.
         file: TOML, or JSON such as a run's own ``config.json``.
-        overrides: ``NAME=VALUE``, names with dots, values as in TOML or bare text: ``optimizer.expert.lr=3e-4``.
+        overrides: ``NAME=VALUE``, names with dots, values as in TOML or bare text, in lists too: ``optimizer.expert.lr=3e-4``,
+            ``model.frozen=[vision, language]``.
 
     Raises:
         TrainingError: Something in it is unknown, missing or not possible; the sentence names it.
@@ -339,6 +341,8 @@ def _override(words: str) -> dict[str, Any]:
         value: Any = tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         value = None if text.lower() == "none" else text
+        if re.fullmatch(r"\[[\w\s,./:-]*\]", text):  # a list whose quotes the shell has taken
+            value = [word.strip() for word in text[1:-1].split(",") if word.strip()]
     for part in reversed(name.split(".")):
         value = {part: value}
     return value

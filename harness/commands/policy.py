@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from rich.text import Text
 from tyro.conf import Positional, arg
 
+from ...envs.errors import not_importable
 from ...policies.api import PolicyError
 from ..command_line import parse
 from ..screen import Screen
@@ -87,7 +88,8 @@ class Convert:
         """Write it."""
         import torch
 
-        from ...policies.qwen_vla.checkpoint import find_checkpoint, load_checkpoint, save_checkpoint
+        from ...policies.qwen_vla.checkpoint import load_checkpoint, save_checkpoint
+        from ...policies.qwen_vla.named import find_checkpoint
 
         bundle = load_checkpoint(find_checkpoint(self.checkpoint), dtype=getattr(torch, self.dtype))
         if self.n_action_steps is not None:
@@ -113,8 +115,8 @@ def _need_extra() -> None:
     try:
         import torch  # noqa: F401
         import transformers  # noqa: F401
-    except ModuleNotFoundError as error:
+    except ImportError as error:
         raise PolicyError(
-            f"{error.name} is not installed, which Qwen-VLA needs; run: pip install 'vlarig[policy]' "
+            f"{not_importable('Qwen-VLA needs', error, 'policy')} "
             "(without a GPU, run before: python -m uv pip install --torch-backend cpu torch)"
         ) from None

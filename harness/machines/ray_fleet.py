@@ -19,7 +19,7 @@ from typing import Any
 
 from ...benchmarks.suite import Footprint, Suite
 from ...envs.api import Episode
-from ...envs.errors import VlarigError
+from ...envs.errors import VlarigError, not_importable
 from ..children.line import WorkerLine
 from ..children.liveness import within
 from ..children.supervisor import MachineAwayError
@@ -199,8 +199,8 @@ def connected() -> Iterator[None]:
         )
     try:
         import ray
-    except ImportError:
-        raise VlarigError("ray is not installed, which the placement on Ray needs; run: pip install 'vlarig[ray]'") from None
+    except ImportError as error:
+        raise VlarigError(not_importable("the placement on Ray needs", error, "ray")) from None
     try:
         ray.init(
             address=os.environ.get("RAY_ADDRESS", "auto"),

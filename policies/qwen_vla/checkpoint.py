@@ -21,21 +21,20 @@ import contextlib
 import dataclasses
 import hashlib
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import save_torch_state_dict, snapshot_download
+from huggingface_hub import save_torch_state_dict
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, distributed
 from torch.distributed.tensor import DTensor
 from transformers import PreTrainedTokenizerFast
 
 from ...envs.embodiments import Embodiment
-from ...envs.errors import VlarigError, suggestion
+from ...envs.errors import VlarigError
 from ...envs.untrusted import convert
 from ..api import PolicyError
 from ..conventions import embodiment_from_data, embodiment_to_data
@@ -44,6 +43,7 @@ from .config import PRESETS, ModelConfig
 from .description import Description, TrainedStage
 from .egocentric import Eigengrasps
 from .model import QwenVla, build
+from .named import find_checkpoint
 from .normalization import DatasetStatistics, Statistics, statistics_from_data, statistics_to_data
 from .sharing import share
 from .tokenizer import TOKENIZER_FILE, add_view_tokens, load_tokenizer, save_tokenizer, small_tokenizer, token_ids
@@ -56,9 +56,6 @@ EMBODIMENTS_FILE = "embodiments.json"
 EIGENGRASPS_FILE = "eigengrasps.json"
 TRAINING_FILE = "training.json"
 
-#: The checkpoint that this package brings along, which an empty source names; its made.txt says how it was made.
-SHIPPED = Path(__file__).parent / "shipped"
-
 #: Raised when the files' meaning changes.
 FORMAT = 1
 
@@ -67,9 +64,6 @@ MODEL_TYPE = "qwen_vla"
 
 #: Presets whose weights a CPU draws in minutes; they differ between kinds of devices.
 _DRAWN_IN_PLACE = ("4b",)
-
-#: An id of the hub: ``owner/name``.
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 
 
 @dataclass(frozen=True)
@@ -103,7 +97,7 @@ def load(
     """The policy that ``source`` names.
 
     Args:
-        source: A preset's name (random weights), a checkpoint's folder, a hub's ``owner/name``, or nothing for :data:`SHIPPED`.
+        source: A preset's name (random weights), a checkpoint's folder, a hub's ``owner/name``, or nothing for :data:`~.named.SHIPPED`.
         seed: Seed of a preset's random weights, of 64 bits. They are drawn on the CPU, so that they are the same on every device;
             those of ``4b`` alone are drawn where they are to be, because a CPU needs minutes for them.
         backbone: For a preset: folder or hub id of a trained Qwen3.5, whose weights, sizes and tokenizer it takes.
@@ -125,31 +119,6 @@ def load(
             f"backbone={backbone} was given beside the checkpoint {source!r}, which has its own; give it with a preset"
         )
     return load_checkpoint(find_checkpoint(source), device, dtype, compute, shared)
-
-
-def find_checkpoint(source: str, weights: bool = True) -> Path:
-    """The folder of a checkpoint, downloaded from the hub where ``source`` is an id of it.
-
-    Args:
-        source: A folder, a hub's ``owner/name``, or nothing for :data:`SHIPPED`.
-        weights: Whether to download the weights too; :func:`describe_checkpoint` needs none.
-
-    Raises:
-        PolicyError: There is none.
-    """
-    folder = Path(source) if source else SHIPPED
-    if folder.is_dir():
-        return folder
-    if not _HUB_ID.fullmatch(source) or folder.is_absolute():
-        raise PolicyError(
-            f"no checkpoint {source!r}: {suggestion(source, PRESETS)} (presets with random weights), or give a checkpoint's folder or "
-            "a hub's owner/name"
-        )
-    try:
-        return Path(snapshot_download(source, allow_patterns=["*.json", *(["*.safetensors"] if weights else [])]))
-    except Exception as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise PolicyError(f"there is no folder {source!r}, and the hub has not given it ({first}); check the name") from None
 
 
 def save_checkpoint(folder: Path, bundle: LoadedPolicy, largest_file: str = "5GB", base: Path | None = None) -> None:

@@ -7,19 +7,18 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
 import transformers
-from pydantic import Field
 from torch import Tensor
 
 from ...envs.api import Needs, Observation
 from ...envs.embodiments import Embodiment
 from ..api import SHARED_FILE_VARIABLE, Policy, PolicyError, Recorded, Reply, Request, weights_revision
 from ..conventions import differences, refuse_differences
-from ..options import Options, read_options
+from ..options import read_options
 from .acceleration import check_acceleration, choose_kernels, compile_model, use_torch_kernels
 from .backbone import BackboneInputs
 from .checkpoint import LoadedPolicy, load
@@ -30,38 +29,12 @@ from .flow import Velocity, draw, euler, sample_chain, start_noise
 from .inputs import InputBuilder
 from .layout import ActionLayout
 from .moments import Moment, Role, prompt_of, state_of
+from .named import QwenVlaOptions
 from .normalization import bounds_statistics, denormalize
 from .recording import Recording, recorded_of
 from .zero_shot import refuse_trained, refuse_unknown_source, table_note, transferred, was_trained_on
 
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
-
-class QwenVlaOptions(Options):
-    """Options of a Qwen-VLA beside its checkpoint."""
-
-    steps: int = Field(default=4, ge=1, le=1000)
-    """Euler steps of a chunk, 'a few' in the paper."""
-    temperature: float = Field(default=0.6, ge=0, allow_inf_nan=False)
-    """Standard deviation of the noise that a chunk starts from; 0.6 is the paper's at evaluation (section 4.2)."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Precision of the weights; what the flow is computed in stays float32."""
-    compute: Literal["float32", "bfloat16"] | None = None
-    """Precision that matrices are multiplied in; by default that of the weights."""
-    device: str = "auto"
-    """Where to compute: cpu, cuda, cuda:1; auto takes a GPU where there is one."""
-    threads: int = Field(default=1, ge=1)
-    """Threads on a CPU. The simulators need the other cores, and threads that wait for each other are far slower than one."""
-    compile: bool = False
-    """Let torch.compile translate the model; its first chunks are compared with the plain model's."""
-    kernels: Literal["auto", "off"] = "auto"
-    """Kernels of flash-linear-attention and causal-conv1d, where they are installed: auto takes them for bfloat16 on a GPU."""
-    seed: int = 0
-    """Seed of a preset's random weights, of 64 bits."""
-    backbone: str | None = None
-    """For a preset: folder or hub id of a trained Qwen3.5 to take the backbone from."""
-    zero_shot: str | None = None
-    """For robots that the checkpoint was not trained on: the one of its embodiments whose statistics to keep (section 4.2)."""
 
 
 @dataclass(frozen=True)
@@ -106,7 +79,7 @@ class QwenVlaPolicy(Policy):
         Raises:
             PolicyError: There is no such policy, or an option is not possible.
         """
-        chosen = read_options(QwenVlaOptions, options, f"qwen-vla:{source}")
+        chosen = read_options(QwenVlaOptions, options, f"qwen-vla:{source}".removesuffix(":"))
         transformers.logging.set_verbosity_error()  # it would warn of each kernel that is not installed; inspect lists them
         device = _device(chosen.device)
         if device.type == "cpu":

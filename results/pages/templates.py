@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
-from ...envs.errors import VlarigError
+from ...envs.errors import VlarigError, not_importable
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -21,7 +21,7 @@ def environment() -> Environment:
     try:
         from jinja2 import Environment, PackageLoader, StrictUndefined
     except ImportError as error:
-        raise VlarigError("pages need the package 'jinja2', which is not installed; pip install 'vlarig[results]'") from error
+        raise VlarigError(not_importable("pages need", error, "results")) from error
     templates = Environment(
         autoescape=True,
         loader=PackageLoader("vlarig.results.pages", "html"),

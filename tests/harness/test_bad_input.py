@@ -95,6 +95,24 @@ def test_a_policy_that_exits_is_no_success_and_its_line_and_log_are_named(toy_ho
     assert "in __init__\n    sys.exit(0)" in log.read_text()
 
 
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["sweep", "toy", "--policy", "qwen-vla:nowhere"], "no checkpoint 'nowhere'"),
+        (["sweep", "toy", "--policy", "qwen-vla", "--policy-options", "tempo=1"], "qwen-vla has no option 'tempo'"),
+        (["sweep", "tabletop", "--policy", "qwen-vla"], "vlarig runtime install tabletop"),
+        (["sweep", "toy", "--policy", "qwen-vla", "--track", "trackio"], "trackio is not installed"),
+        (["train", "sft", "--run", "run", "--track", "trackio", "--override", "data.source=a:b"], "trackio is not installed"),
+        (["train", "sft", "--run", "run", "--override", "data.source=a:b", "model.source=nowhere"], "no checkpoint 'nowhere'"),
+        (["train", "ppo", "--run", "run", "--override", "rollout.suites=[tabletop]"], "vlarig runtime install tabletop"),
+    ],
+)
+def test_what_is_missing_is_said_before_pytorch_is_imported(toy_home: Path, cli, words: list[str], sentence: str) -> None:
+    Path("torch.py").write_text("raise SystemExit('torch is imported')\n")
+    done = cli(*words, PYTHONPATH=f"{TESTS}{os.pathsep}{Path.cwd()}")
+    assert (done.returncode, sentence in done.stderr) == (2, True), done.stderr
+
+
 def test_a_missing_runtime_comes_with_its_command(toy_home: Path, cli) -> None:
     done = cli("sweep", "tabletop", "--policy", "random")
     assert done.returncode == 2

@@ -7,6 +7,7 @@ import pytest
 
 from vlarig.envs.errors import VlarigError
 from vlarig.harness.film import FilmWriter, read_film, write_contact_sheet
+from vlarig.harness.lerobot_episode import need_data_extra
 
 av = pytest.importorskip("av")
 Image = pytest.importorskip("PIL.Image")
@@ -180,5 +181,16 @@ def test_a_missing_extra_is_reported_with_its_remedy(tmp_path, monkeypatch, pack
     for name in [name for name in sys.modules if name.split(".")[0] == package]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(VlarigError, match=r"pip install 'vlarig\[video\]'"):
+    with pytest.raises(VlarigError, match=rf"films need the package '{package}', which is not installed; .*'vlarig\[video\]'"):
         write_film(tmp_path / "a.mp4", {"ego": moving_square(2, 64, 64)}, 10)
+
+
+def test_a_package_that_does_not_import_is_reported_with_what_it_says(tmp_path, monkeypatch):
+    for name in [name for name in sys.modules if name.split(".")[0] == "pyarrow"]:
+        monkeypatch.delitem(sys.modules, name)
+    (tmp_path / "pyarrow.py").write_text("raise ImportError('pyarrow requires NumPy 2.0 or newer, found 1.26.4')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(
+        VlarigError, match=r"one does not import \(pyarrow requires NumPy 2.0 or newer, found 1.26.4\); .*-U 'vlarig"
+    ):
+        need_data_extra()

@@ -266,5 +266,7 @@ def test_what_is_shown_while_a_sweep_runs_needs_no_scipy():
 def test_without_scipy_one_sentence_says_what_to_run(call, monkeypatch):
     for name in ("scipy", "scipy.stats", "scipy.optimize"):
         monkeypatch.setitem(sys.modules, name, None)
-    with pytest.raises(VlarigError, match=r"^scipy is not installed, .*pip install 'vlarig\[results\]'$"):
+    with pytest.raises(
+        VlarigError, match=r"need the package 'scipy', which is not installed; .*pip install 'vlarig\[results\]'$"
+    ):
         call()

@@ -37,6 +37,8 @@ def test_a_file_and_then_single_values_go_over_the_defaults(tmp_path: Path) -> N
     assert config.optimizer.backbone.lr == 1e-5
     assert read_config("sft", None, [SOURCE, "optimizer.expert.final=0.5"]).optimizer.expert.lr == 1e-4
     assert read_config("sft", file, ["optimizer.ema=none"]).optimizer.ema is None
+    for words in ("[vision, language]", "[vision,language]", "['vision', 'language']"):
+        assert read_config("sft", file, [f"model.frozen={words}"]).model.frozen == ("vision", "language")
 
 
 def test_what_was_saved_reads_as_the_same(tmp_path: Path) -> None:

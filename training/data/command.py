@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from ...envs.errors import not_importable
 from ...harness.command_line import parse
 from ...harness.screen import Screen
 from ..config import TrainingError
@@ -144,8 +145,8 @@ def main(arguments: list[str]) -> int:
         if isinstance(options, ScoreOptions):
             return _score(options)
         return _render(options) if isinstance(options, QuestionsOptions) else _check(options)
-    except ModuleNotFoundError as error:
-        raise TrainingError(f"{error.name} is not installed; run: pip install 'vlarig[policy,train,results]'") from None
+    except ImportError as error:
+        raise TrainingError(not_importable("this command needs", error, "policy,train,results")) from None
 
 
 def _inspect(options: InspectOptions) -> int:
@@ -247,9 +248,9 @@ def _score(options: ScoreOptions) -> int:
 
 
 def _check(options: CheckOptions) -> int:
-    from ...policies.qwen_vla.checkpoint import find_checkpoint
     from ...policies.qwen_vla.config import PRESETS
     from ...policies.qwen_vla.inspection import describe
+    from ...policies.qwen_vla.named import find_checkpoint
     from ...policies.qwen_vla.tokenizer import add_view_tokens, load_tokenizer, small_tokenizer
     from .checking import check
     from .mixture_file import read_mixture

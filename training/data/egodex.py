@@ -38,6 +38,7 @@ from typing import Any
 
 import numpy as np
 
+from ...envs.errors import not_importable
 from ...policies.qwen_vla.rotations import axis_angle
 from .egocentric import Hand, HandEpisode, Hands
 from .errors import DataError
@@ -242,8 +243,8 @@ def _unit(vector: np.ndarray) -> np.ndarray:
 def _opened(path: Path) -> Any:
     try:
         import h5py
-    except ImportError:
-        raise DataError("EgoDex needs the extra 'train'; pip install 'vlarig[train]'") from None
+    except ImportError as error:
+        raise DataError(not_importable("EgoDex needs", error, "train")) from None
     try:
         return h5py.File(path, "r")
     except OSError as error:

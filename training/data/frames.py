@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from ...envs.errors import not_importable
 from .errors import DataError, MissingFrames
 
 #: Endings of the pictures in a folder.
@@ -82,8 +83,8 @@ def _opened(path: Path) -> Any:
     try:
         import av
         from av.error import FFmpegError
-    except ImportError:
-        raise DataError("videos need the extra 'video'; pip install 'vlarig[video]'") from None
+    except ImportError as error:
+        raise DataError(not_importable("videos need", error, "video")) from None
     try:
         container = av.open(str(path))
     except (OSError, FFmpegError) as error:

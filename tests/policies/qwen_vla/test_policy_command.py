@@ -9,8 +9,9 @@ import torch
 from trained_policy import human_bundle, trained_bundle
 
 from vlarig.harness.cli import main
-from vlarig.policies.qwen_vla.checkpoint import SHIPPED, load_checkpoint, save_checkpoint
+from vlarig.policies.qwen_vla.checkpoint import load_checkpoint, save_checkpoint
 from vlarig.policies.qwen_vla.inspection import SIZES, counted, describe
+from vlarig.policies.qwen_vla.named import SHIPPED
 from vlarig.policies.registry import load_policy
 
 
