@@ -132,7 +132,7 @@ def test_a_missing_system_library_comes_with_its_command(
 
 
 def test_films_without_their_extra_are_refused_before_the_sweep(toy_home: Path, cli, tmp_path: Path) -> None:
-    (tmp_path / "av.py").write_text("raise ImportError('not installed', name='av')")
+    (tmp_path / "av.py").write_text("raise ModuleNotFoundError('not installed', name='av')")
     done = cli("sweep", "toy", "--policy", "random", "--video", "all", PYTHONPATH=f"{tmp_path}{os.pathsep}{TESTS}")
     assert done.returncode == 2
     assert "pip install 'vlarig[video]'" in done.stderr
