@@ -106,6 +106,7 @@ def main() -> None:
     settings = tyro.cli(Settings, description=__doc__)
     torch.set_num_threads(1)
     rollout = RolloutSettings(
+        n_action_steps=16,
         suites=(settings.suite,),
         envs=settings.envs,
         epochs=settings.chunks,
