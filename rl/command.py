@@ -107,7 +107,10 @@ def main(arguments: list[str]) -> int:
         torch.set_num_threads(1)  # processes that train share the cores
     first = os.environ.get("RANK", "0") == "0"
     title = f"{config.stage} of {config.model.name if isinstance(config, PpoConfig) else config.model.source}"
-    shown = ConsoleReporter(Screen(), options.run, config.track, title) if first else contextlib.nullcontext(SilentReporter())
+    unit = "iteration" if isinstance(config, PpoConfig) else "step"
+    shown = (
+        ConsoleReporter(Screen(), options.run, config.track, title, unit) if first else contextlib.nullcontext(SilentReporter())
+    )
     with shown as reporter:
         run = options.run
         policy = tune(config, run, reporter) if isinstance(config, PpoConfig) else train(config, run, reporter)

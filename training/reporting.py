@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -22,13 +23,15 @@ class ConsoleReporter:
         run: The run's folder, which trackers write to.
         track: Trackers.
         title: What is trained, in a few words.
+        unit: Word for a step.
     """
 
-    def __init__(self, console: Console, run: Path, track: Sequence[TrackerName], title: str) -> None:
+    def __init__(self, console: Console, run: Path, track: Sequence[TrackerName], title: str, unit: str = "step") -> None:
         self._console = console
         self._run = run
         self._track = track
         self._title = title
+        self._unit = unit
 
     def __enter__(self) -> Self:
         self._stack = contextlib.ExitStack()
@@ -53,7 +56,7 @@ class ConsoleReporter:
         ]
         self._steps = steps
         self._task = self._progress.add_task(self._title, total=steps, completed=step, numbers="")
-        self.note(f"{self._title}: {steps} steps" + (f", {step} of them done" if step else ""))
+        self.note(f"{self._title}: {steps} {self._unit}s" + (f", {step} of them done" if step else ""))
 
     def report(self, step: int, numbers: dict[str, float]) -> None:
         """Numbers of a step."""
@@ -70,7 +73,9 @@ class ConsoleReporter:
         shown = ", ".join(f"{name.partition('/')[2]} {numbers[name]:.4g}" for name in names if name in numbers)
         self._progress.update(self._task, completed=step, numbers=shown)
         if not self._console.is_terminal:
-            self.note(f"step {step} of {self._steps}: {shown}")
+            (task,) = self._progress.tasks
+            left = "" if task.time_remaining is None else f"; {timedelta(seconds=round(task.time_remaining))} left"
+            self.note(f"{self._unit} {step} of {self._steps}: {shown}{left}")
 
     def note(self, sentence: str) -> None:
         """Print a line."""

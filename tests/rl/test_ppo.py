@@ -420,8 +420,10 @@ def test_the_commands_help_needs_no_torch() -> None:
 
 
 def test_the_command_tunes(home: None, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["train", "ppo", "--run", "run", "--override", *SHORT, "iterations=1"]) == 0
-    assert "the trained policy: qwen-vla:run/policy" in capsys.readouterr().out
+    assert main(["train", "ppo", "--run", "run", "--override", *SHORT, "iterations=2"]) == 0
+    shown = capsys.readouterr().out
+    assert "the trained policy: qwen-vla:run/policy" in shown
+    assert re.search(r"iteration 2 of 2: success_once [^\n]*; 0:00:00 left\n", shown)
     assert main(["policy", "inspect", "run/policy"]) == 0
     assert "ppo" in capsys.readouterr().out
 
