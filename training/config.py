@@ -321,6 +321,8 @@ def _checked(kind: type[S], data: Mapping[str, Any], where: str) -> S:
                 f"{where} has an unknown name {name!r}; {suggestion(path[-1], _names(kind, path[:-1]))}"
             ) from None
         reason = first["msg"].removeprefix("Value error, ")
+        if first["type"] == "tuple_type":
+            reason = f"expected a list, such as [{first['input']}]"
         raise TrainingError(f"{where}: {name} is {first['input']!r}: {reason}" if name else f"{where}: {reason}") from None
 
 

@@ -64,6 +64,7 @@ def test_what_was_saved_reads_as_the_same(tmp_path: Path) -> None:
             [f"objective.{name}_weight=0" for name in ("action", "language", "marks", "ends")],
             r"the objective's weights are all 0; there is nothing to learn",
         ),
+        (["model.frozen=vision"], r"model\.frozen is 'vision': expected a list, such as \[vision\]"),
         (["clip"], r"the override 'clip' is no NAME=VALUE"),
         (["evaluation.every=5"], r"evaluation.suites"),
     ],
