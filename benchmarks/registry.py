@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from ..envs.errors import VlarigError
 from ..envs.faults import describe, traceback_of
-from ..envs.plugins import Registration, broken_plugins, find_plugins, only, registered_suites
+from ..envs.plugins import Registration, broken_plugins, find_plugins, import_local, only, registered_suites
 from .suite import Suite, unknown
 
 
@@ -32,7 +32,7 @@ def load_suite(name: str) -> Suite:
     """The suite of that name, or at that place.
 
     Args:
-        name: A suite's name, or ``module:NAME`` of one that no plug-in registers.
+        name: A suite's name, or ``module:NAME`` of one that no plug-in registers, for which the working directory is searched too.
 
     Raises:
         VlarigError: There is none (the nearest names are offered), several packages have one of that name, or its module cannot be
@@ -41,7 +41,8 @@ def load_suite(name: str) -> Suite:
     found = find_suite(name)
     module_name, _, attribute = found.place.partition(":")
     try:
-        suite = getattr(importlib.import_module(module_name), attribute)
+        module = importlib.import_module(module_name) if found.package else import_local(module_name)
+        suite = getattr(module, attribute)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a module that is a program may exit

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from pkgutil import resolve_name
+from types import ModuleType
 
 from .errors import VlarigError
 from .faults import describe
@@ -82,6 +85,21 @@ class Registration:
             return self.package
         owners = set(metadata.packages_distributions().get(self.module.partition(".")[0], ()))
         return " or ".join(f"{owner} {metadata.version(owner)}" for owner in sorted(owners))
+
+
+def import_local(module: str) -> ModuleType:
+    """The module of a place ``module:NAME`` that the user gave.
+
+    The working directory, as it is now, is on this process's import path from then on, as the folder of a script is: code at that
+    place may import its neighbours when it is called.
+
+    Raises:
+        ImportError: There is no such module. Whatever the module raises is passed on.
+    """
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    return importlib.import_module(module)
 
 
 def registrations(points: Iterable[metadata.EntryPoint]) -> list[tuple[str, Registration]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import entry_points, version
@@ -15,7 +14,7 @@ from typing import Any
 from ..envs.api import Needs
 from ..envs.errors import VlarigError, suggestion
 from ..envs.faults import describe, traceback_of
-from ..envs.plugins import Registration, broken_plugins, only, registered_experts, registrations
+from ..envs.plugins import Registration, broken_plugins, import_local, only, registered_experts, registrations
 from ..envs.sources import Source, find_sources
 from .api import Policy, PolicyError
 from .calls import policy_code
@@ -187,10 +186,8 @@ def _place(name: str) -> tuple[Registration, list[str]]:
 
 def _import(name: str, found: Registration) -> Callable[[], Any]:
     module_name, _, class_name = found.place.partition(":")
-    here = str(Path.cwd())
-    sys.path.insert(0, here)
     try:
-        module = importlib.import_module(module_name)
+        module = importlib.import_module(module_name) if found.package else import_local(module_name)
     except (VlarigError, KeyboardInterrupt):
         raise
     except BaseException as error:
@@ -198,8 +195,6 @@ def _import(name: str, found: Registration) -> Callable[[], Any]:
         mend = "mend or uninstall it" if owner else "give module:Name, module importable here"
         sentence = f"the policy {name!r}{owner} cannot be imported ({describe(error)}); {mend}"
         raise PolicyError(sentence, traceback=traceback_of(error)) from error
-    finally:
-        sys.path.remove(here)
     if not callable(getattr(module, class_name, None)):
         classes = [each for each, value in vars(module).items() if isinstance(value, type) and hasattr(value, "act")]
         near = difflib.get_close_matches(class_name, classes, n=3, cutoff=0.3) or classes

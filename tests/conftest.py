@@ -179,9 +179,9 @@ globals().update({f"runtime_{name}": simulator(name, bundles) for name, bundles 
 
 
 def run_cli(*words: str | Path | int, timeout: float = 120, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Run ``vlarig`` in a process of its own and return its output."""
+    """Run ``vlarig`` in a process of its own and return its output; as with a script, the import path lacks the working directory."""
     return subprocess.run(
-        [sys.executable, "-m", "vlarig.harness", *map(str, words)],
+        [sys.executable, "-P", "-m", "vlarig.harness", *map(str, words)],
         capture_output=True,
         text=True,
         timeout=timeout,

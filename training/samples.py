@@ -5,18 +5,16 @@ So a training goes on after a crash where it was, with any number of processes: 
 
 from __future__ import annotations
 
-import importlib
-import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from ..envs.api import Observation
 from ..envs.embodiments import Embodiment
+from ..envs.plugins import import_local
 from ..policies.qwen_vla.conversation import Conversation
 from ..policies.qwen_vla.egocentric import Eigengrasps
 from ..policies.qwen_vla.normalization import DatasetStatistics
@@ -93,12 +91,7 @@ def imported(place: str) -> Any:
         AttributeError: It has nothing of that name.
     """
     module, _, name = place.partition(":")
-    here = str(Path.cwd())
-    sys.path.insert(0, here)
-    try:
-        return getattr(importlib.import_module(module), name)
-    finally:
-        sys.path.remove(here)
+    return getattr(import_local(module), name)
 
 
 def find_stream(source: str, options: Mapping[str, Any]) -> Stream:
