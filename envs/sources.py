@@ -1,4 +1,4 @@
-"""Third parties' source code: the files of a module, and their hashes.
+"""Third parties' source code, and files that a user names: what is in them, as hashes.
 
 vlarig's own modules have a version, so they are left out here. Of a third party's module all counts that decides its behaviour: the
 whole package that it is in, data files included, or its one file; and the local modules that it imports, found in the text of its
@@ -14,6 +14,7 @@ import importlib
 import importlib.machinery
 import importlib.util
 import os
+import re
 import sys
 import sysconfig
 from collections.abc import Iterable, Iterator, Sequence
@@ -33,11 +34,11 @@ class CodeChangedError(VlarigError):
 
 @dataclass(frozen=True)
 class Source:
-    """A package, or a module of one file.
+    """A package, a module of one file, or a file or folder of a user's.
 
     Attributes:
         name: What a user calls it, such as ``my_policy.py``, or ``my_adapter`` for a package.
-        root: Its file, or the package's folder.
+        root: Its file, or its folder.
         files: Its files, sorted, each with the SHA-256 of what is in it, in hex.
     """
 
@@ -76,6 +77,26 @@ def find_sources(modules: Sequence[str], users: Sequence[str] = (), folder: Opti
         source = found[place.root] = Source(place.name, place.root, tuple(_contents(place.root)))
         wanted += [(imported, False) for path, _ in source.files for imported in _imports(path, place.package)]
     return sorted(found.values(), key=lambda source: (source.name, source.root))
+
+
+def named_files(text: str) -> list[Source]:
+    """The files and folders that ``text`` names: the whole of it, or a part between commas or quotation marks, as in a list.
+
+    The working directory and the folders around it are left out: a ``.`` is hardly meant as its contents.
+
+    Raises:
+        VlarigError: A file cannot be read.
+    """
+    found: list[Source] = []
+    for part in dict.fromkeys([text, *re.split('[,"]', text)]):
+        try:
+            root = Path(part).expanduser().absolute()
+            named = root.is_file() or (root.is_dir() and not Path.cwd().is_relative_to(root.resolve()))
+        except (OSError, RuntimeError):  # too long for a path, or the home of a user that does not exist
+            continue
+        if named:
+            found.append(Source(part, root, tuple(_contents(root))))
+    return found
 
 
 def source_hashes(sources: Iterable[Source]) -> dict[str, str]:
@@ -171,7 +192,7 @@ def _contents(root: Path) -> Iterator[tuple[Path, str]]:
             yield path, _file_sha256(path)
     except OSError as error:
         raise VlarigError(
-            f"{error.filename or root} cannot be read ({error.strerror or error}), which is part of the run's code"
+            f"{error.filename or root} cannot be read ({error.strerror or error}), which is part of what identifies the run"
         ) from None
 
 

@@ -15,11 +15,11 @@ from ..benchmarks.registry import find_suite, load_suite
 from ..benchmarks.suite import Suite, refuse_unknown_tasks
 from ..envs.api import Episode, Protocol
 from ..envs.errors import VlarigError
-from ..envs.sources import find_sources, source_hashes
+from ..envs.sources import Source, find_sources, source_hashes
 from ..policies.api import Policy
 from ..policies.batching import n_action_steps_for
 from ..policies.calls import check_fit
-from ..policies.registry import find_experts, find_policy, parse_options, policy_sources
+from ..policies.registry import find_experts, find_policy, option_sources, parse_options, policy_sources
 from ..results.manifest import Identity
 from ..results.planning import episodes_digest, suite_plans
 from ..results.shards import Shard
@@ -230,7 +230,7 @@ def run_identity(
         state: State of a policy that was given as an object, before it acted; ``None`` for one that was named.
 
     Raises:
-        VlarigError: Code of a third party cannot be read.
+        VlarigError: Code of a third party, or a file that an option names, cannot be read.
     """
     episodes = [episode for plan in plans for episode in plan.episodes]
     options, beside = parse_options(config.policy_options), policy.transport_options
@@ -247,7 +247,7 @@ def run_identity(
         policy_privileged=policy.needs.privileged,
         strict=config.strict,
         runtimes={plan.suite.runtime: plan.worker_spec.runtime.lock_sha256 for plan in plans},
-        sources=_sources(config, plans, state),
+        sources=_sources(config, plans, state, option_sources(config.policy, policy, options)),
         assets={bundle.name: bundle.identity for plan in plans for bundle in plan.worker_spec.assets},
         renderer=drawn_by(plans),
         vlarig_version=version("vlarig"),
@@ -273,13 +273,15 @@ def origins(config: SweepConfig, plans: Sequence[PlannedSuite]) -> dict[str, str
     return {name: origin for name, registration in found.items() if (origin := registration.origin)}
 
 
-def _sources(config: SweepConfig, plans: Sequence[PlannedSuite], state: PolicyState | None) -> dict[str, str]:
-    """The third parties' code that the run is made with: its suites, their adapters, the policy, and the experts that it plays by."""
+def _sources(
+    config: SweepConfig, plans: Sequence[PlannedSuite], state: PolicyState | None, files: Sequence[Source]
+) -> dict[str, str]:
+    """What third parties give the run: the code of its suites, adapters, policy and experts, and the files of the policy's options."""
     adapters = [source for plan in plans for source in plan.worker_spec.sources]
     experts = find_experts(config.policy, [plan.suite.name for plan in plans])
     registered = [*map(find_suite, config.suites), *experts.values()]
     suites = find_sources([each.module for each in registered])
     named = config.policy.partition(":")[0]
     policy = policy_sources(config.policy) if state is None else find_sources([named], state.modules)
-    hashes = source_hashes({source.root: source for source in [*suites, *policy, *adapters]}.values())
+    hashes = source_hashes({source.root: source for source in [*suites, *policy, *adapters, *files]}.values())
     return hashes if state is None or state.code is None else hashes | {config.policy: state.code}

@@ -15,7 +15,7 @@ from ..envs.api import Needs
 from ..envs.errors import VlarigError, suggestion
 from ..envs.faults import describe, traceback_of
 from ..envs.plugins import Registration, broken_plugins, import_local, only, registered_experts, registrations
-from ..envs.sources import Source, find_sources
+from ..envs.sources import Source, find_sources, named_files
 from .api import Policy, PolicyError
 from .calls import policy_code
 from .option_values import option_values
@@ -67,6 +67,25 @@ def policy_sources(name: str) -> list[Source]:
         VlarigError: There is no such name, or a file cannot be read.
     """
     return find_sources([find_policy(name).module], folder=Path.cwd())
+
+
+def option_sources(name: str, policy: Policy, options: Mapping[str, str]) -> list[Source]:
+    """The files and folders that options of a third party's policy name, such as a checkpoint.
+
+    Those that change no reply are left out, and so are all of the rig's own policies, whose revisions cover their checkpoints.
+
+    Args:
+        name: The policy's name, as for :func:`load_policy`.
+        policy: The policy.
+        options: Its options, as they were typed.
+
+    Raises:
+        VlarigError: A file cannot be read.
+    """
+    if find_policy(name).module.startswith("vlarig."):
+        return []
+    texts = [text for option, text in options.items() if option not in policy.transport_options]
+    return [source for text in texts for source in named_files(text)]
 
 
 def find_policy(name: str) -> Registration:

@@ -16,7 +16,7 @@ from ..envs.framing import Frame, receive_frame, send_frame
 from ..envs.sources import source_hashes
 from .api import Policy, PolicyError, Reply
 from .calls import carry_out, policy_code, policy_error, values_of
-from .registry import loaded_policy, policy_sources
+from .registry import loaded_policy, option_sources, policy_sources
 from .replica_messages import (
     MAX_BATCH_BYTES,
     ActReply,
@@ -55,7 +55,8 @@ def main() -> None:
         try:
             policy = stack.enter_context(loaded_policy(name, arguments["options"]))
             with policy_code(name, "while it was described"):
-                description = encode(Description.of(policy, source_hashes(policy_sources(name))))
+                sources = [*policy_sources(name), *option_sources(name, policy, arguments["options"])]
+                description = encode(Description.of(policy, source_hashes(sources)))
         except VlarigError as error:
             _send(channel, 0, [encode(Failed.of(error))])
             return

@@ -36,7 +36,8 @@ _LONGEST_SENTENCE = 10_000
 class Description(MessageStruct, frozen=True):
     """A policy's description of itself; the members of :class:`~vlarig.policies.api.Policy`.
 
-    ``sources`` has the name and hash of each of its source files, as :mod:`vlarig.envs.sources` finds them.
+    ``sources`` has the name and hash of each of its source files, and of files that its options name, as :mod:`vlarig.envs.sources`
+    finds them.
     """
 
     name: str

@@ -65,7 +65,8 @@ class ServerConfig:
         strict: Answer one request at a time, in one thread and in float32.
         options: The policy's options, by name. They are announced with the revision, so that two servers with different options
             count as two; the policy's ``transport_options``, which change no answer, are left out.
-        sources: Source files of a third party's policy, each with its hash; they are announced in the same way.
+        sources: Source files of a third party's policy, and files that its options name, each with its hash; they are announced in the
+            same way.
         n_action_steps: Steps of an answer to a client that does not request a number, from a policy without a horizon of its own.
         seed: Base of the draws for clients that send no seeds.
         most_connections: Connections at a time.

@@ -133,7 +133,8 @@ class Identity(_Model):
     runtimes: dict[str, str] = Field(default_factory=dict)
     """Name of each simulator's runtime, to the SHA-256 of the lock file that it was installed from."""
     sources: dict[str, str] = Field(default_factory=dict)
-    """Third-party code in use (suites, adapters, the policy, experts): name of each file or package, to its SHA-256."""
+    """Third-party code in use (suites, adapters, the policy, experts), and what the policy's options name: name of each file, folder or
+    package, to its SHA-256."""
     assets: dict[str, str] = Field(default_factory=dict)
     """Name of each asset bundle, to its files' state: `official, ...` or how many are stand-ins, then `; sha256 ...`, a hash."""
     prepared: dict[str, str] = Field(default_factory=dict)
@@ -329,9 +330,7 @@ def _difference(saved: Manifest, wanted: Manifest, name: str, old: str, new: str
     """One difference in words."""
     field, _, part = name.partition(".")
     if field == "sources":
-        return (
-            f"{part} has changed" if "absent" not in (old, new) else f"the code of {part} was {_known(old)}, now {_known(new)}"
-        )
+        return f"{part} has changed" if "absent" not in (old, new) else f"{part} was {_known(old)}, now {_known(new)}"
     if field == "policy_state":
         return "the policy object has another state"
     if field == "runtimes":

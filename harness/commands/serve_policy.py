@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -18,7 +18,7 @@ from ...policies.api import Policy, PolicyError
 from ...policies.batching import Batching
 from ...policies.conventions import find_embodiment
 from ...policies.openpi_layouts import find_layout
-from ...policies.registry import loaded_policy, parse_options, policy_sources
+from ...policies.registry import loaded_policy, option_sources, parse_options, policy_sources
 from ...policies.serving import PolicyServer, ServerConfig
 from ..command_line import parse
 from ..printable import log_to_stderr
@@ -128,6 +128,8 @@ def main(arguments: list[str]) -> int:
     else:
         loaded = closing(replicated_policy(options.policy, config.options, options.replicas))
     with loaded as policy:
+        files = source_hashes(option_sources(options.policy, policy, config.options))
+        config = replace(config, sources={**config.sources, **files})
         asyncio.run(_serve(PolicyServer(policy, _embodiment(options, policy), layout, config)))
     return 0
 

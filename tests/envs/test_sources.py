@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from vlarig.envs.sources import CodeChangedError, check_unchanged, find_sources, source_hashes
+from vlarig.envs.sources import CodeChangedError, check_unchanged, find_sources, named_files, source_hashes
 
 
 @pytest.fixture
@@ -84,3 +84,24 @@ def test_a_file_that_changed_or_went_is_named(folder: Path) -> None:
     (folder / "my_adapter_x" / "assets" / "robot.xml").unlink()
     with pytest.raises(CodeChangedError, match=r"robot\.xml has changed"):
         check_unchanged(files.items())
+
+
+def test_a_text_names_files_and_folders_alone_or_in_a_list(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "here" / "a,b.npy", "1")
+    write(tmp_path / "here" / "a.npy", "2")
+    write(tmp_path / "here" / "models" / "b.npy", "3")
+    monkeypatch.chdir(tmp_path / "here")
+
+    def names(text: str) -> list[str]:
+        return [source.name for source in named_files(text)]
+
+    assert names("a.npy") == ["a.npy"]
+    assert names("a.npy,models/b.npy") == names('["a.npy", "models/b.npy"]') == names('{"x": "a.npy", "y": "models/b.npy"}')
+    assert names("a.npy,models/b.npy") == ["a.npy", "models/b.npy"]
+    assert names("a,b.npy") == ["a,b.npy"]
+    assert names("models") == ["models"]
+    assert [names(text) for text in ("", ".", "..", "/", str(tmp_path), "0.5", "absent.npy", "~no one", "x" * 5000)] == [[]] * 9
+    (before,) = named_files("models")
+    write(tmp_path / "here" / "models" / "c.npy", "")
+    (after,) = named_files("models")
+    assert before.sha256 != after.sha256
