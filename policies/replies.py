@@ -62,21 +62,24 @@ def n_action_steps_for(policy: Policy, embodiment: Embodiment, standard: int, re
 def _refuse_shared(policy: Policy, requests: Sequence[Request], replies: Sequence[Reply]) -> None:
     """Make sure that each reply has memory of its own: a buffer that is filled for one request after the other ends as the last one's.
 
+    A view that cannot be written to is no exception: what it shows may have been overwritten all the same.
+
     Raises:
-        PolicyError: Two replies share an array that can be written to.
+        PolicyError: Two replies begin at the same place in memory.
     """
-    owners: dict[object, Request] = {}
+    owners: dict[int, tuple[Request, Any]] = {}
     for request, reply in zip(requests, replies, strict=True):
-        actions = reply.actions
-        if isinstance(actions, np.ndarray) and not actions.flags.writeable:
-            continue
-        memory = actions.__array_interface__["data"] if isinstance(actions, np.ndarray) else id(actions)
-        other = owners.setdefault(memory, request)
-        if other is not request:
-            raise PolicyError(
-                f"the policy {policy.name!r} answered {other.key} and {request.key} with one and the same array, so that one's actions "
-                "overwrite the other's; give each Reply an array of its own, such as actions.copy()"
-            )
+        for given in (reply.actions, reply.labels, reply.keypoints):
+            if given is None:
+                continue
+            array = np.asarray(given) if hasattr(given, "__array__") else given  # a tensor of torch keeps its memory
+            memory = array.__array_interface__["data"][0] if isinstance(array, np.ndarray) else id(array)
+            other, _ = owners.setdefault(memory, (request, array))  # as long as the array lives, no other begins there
+            if other is not request:
+                raise PolicyError(
+                    f"the policy {policy.name!r} answered {other.key} and {request.key} with one and the same array, so that one's "
+                    "numbers overwrite the other's; give each Reply an array of its own, such as actions.copy()"
+                )
 
 
 def _checked(policy: Policy, request: Request, reply: Reply) -> Reply:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -262,22 +263,41 @@ class OneArray(Echo):
         return [Reply(each) for each in together]
 
 
-class Constant(Echo):
-    """The same for all, in memory that cannot be written to."""
+class Viewing(Reusing):
+    """Shows the buffer by a view that cannot be written to."""
+
+    def fill(self, request: Request) -> np.ndarray:
+        view = super().fill(request).view()
+        view.flags.writeable = False
+        return view
+
+
+class OnTorch(Reusing):
+    """Fills the buffer as torch sees it, by a tensor of its own each time."""
+
+    def fill(self, request: Request) -> Any:
+        torch = pytest.importorskip("torch")
+        return torch.from_numpy(super().fill(request))
+
+
+class Labelling(Reusing):
+    """Answers with arrays of their own, but with labels from the buffer."""
 
     def act(self, requests: Sequence[Request]) -> list[Reply]:
-        return [Reply(each) for each in np.broadcast_to(np.float32(5), (len(requests), 2, 3))]
+        return [Reply(np.zeros((2, 3), np.float32), labels=self.fill(request)) for request in requests]
 
 
-def test_a_buffer_that_is_used_again_changes_no_answer() -> None:
+@pytest.mark.parametrize("policy", [Reusing, Viewing, OnTorch, Labelling])
+def test_a_buffer_that_answers_several_requests_of_a_batch_is_refused(policy: type[Reusing]) -> None:
     with pytest.raises(PolicyError, match=r"base/0/0 and .*base/1/0 with one and the same array"):
-        ask_all(Reusing(), Batching(4, wait_seconds=1), 3)
+        ask_all(policy(), Batching(4, wait_seconds=1), 3)
+
+
+def test_a_buffer_that_is_used_again_in_the_next_batch_changes_no_answer() -> None:
     answers, _ = ask_all(Reusing(), Batching(1), 3)  # one after the other, while earlier answers wait to be used
     assert [answer.reply.actions[0, 0] for answer in answers] == [0, 1, 2]
     answers, _ = ask_all(OneArray(), Batching(4, wait_seconds=1), 3)
     assert [answer.reply.actions[0, 0] for answer in answers] == [0, 1, 2]
-    answers, _ = ask_all(Constant(), Batching(4, wait_seconds=1), 3)
-    assert [answer.reply.actions[0, 0] for answer in answers] == [5, 5, 5]
 
 
 def load_of(policy: Echo, batching: Batching, envs: int, times: int = 1) -> Load:
