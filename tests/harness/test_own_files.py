@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,28 @@ def test_a_server_announces_the_checkpoint_that_an_option_names(toy_home: Path, 
         assert serve_policy.main(words) == 0
     assert revisions[0] != revisions[1]
     assert all(" checkpoint=w.npy " in each and " w.npy=" in each for each in revisions)
+
+
+LEAVING = """
+import os
+from vlarig.envs.api import Needs
+from vlarig.policies.api import Policy
+
+class Leaving(Policy):
+    needs = Needs(images=False)
+
+    def act(self, requests):
+        os._exit(0)
+"""
+
+
+def test_a_policy_that_ends_its_own_process_is_reported_by_a_sweep_with_replicas(toy_home: Path, cli: Cli) -> None:
+    write(leaving=LEAVING)
+    done = cli("sweep", "toy", "--policy", "leaving:Leaving", "--episodes", "1", "--workers", "1", "--replicas", "1")
+    assert done.returncode != 0
+    said = r"replica 0 of the policy 'leaving:Leaving' (is dead|died \d+ times).*it exited with status 0"
+    assert re.search(said, done.stdout + done.stderr)
+    assert "resumable" in cli("runs").stdout
 
 
 def test_data_of_a_training_import_their_neighbours_at_any_time(toy_home: Path) -> None:
