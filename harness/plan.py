@@ -283,5 +283,4 @@ def _sources(
     suites = find_sources([each.module for each in registered])
     named = config.policy.partition(":")[0]
     policy = policy_sources(config.policy) if state is None else find_sources([named], state.modules)
-    hashes = source_hashes({source.root: source for source in [*suites, *policy, *adapters, *files]}.values())
-    return hashes if state is None or state.code is None else hashes | {config.policy: state.code}
+    return source_hashes({source.root: source for source in [*suites, *policy, *adapters, *files]}.values())

@@ -123,8 +123,8 @@ def evaluate(suites: str | tuple[str, ...] | list[str], policy: str | Policy, **
 
     Args:
         suites: Names of the suites, or one name.
-        policy: A policy's name, or a policy. All that an object holds, its weights too, belongs to the run's identity, unless its
-            class has ``revision`` as a property, which then has to change with the weights.
+        policy: A policy's name, or a policy. The weights that an object holds belong to the run's identity, unless its class has
+            ``revision`` as a property, which then has to change with them; see :func:`~vlarig.harness.policy_state.policy_state`.
         options: The other fields of :class:`~vlarig.harness.plan.SweepConfig`, and ``console``, a rich console for the live
             display (none is shown without it).
 

@@ -125,7 +125,7 @@ class Identity(_Model):
     policy_revision: str | None = None
     """What identifies the policy's weights: a hash of the checkpoint or a commit; `None` where it has none."""
     policy_state: str | None = None
-    """SHA-256 of the state of a policy that was given as an object; `None` for a named one, or one whose revision is computed."""
+    """SHA-256 of the weights of a policy that was given as an object; `None` for a named one, or one whose revision says all."""
     policy_privileged: bool = False
     """Whether the policy acts on the simulator's own truth, as scripted experts do; its numbers are not ranked beside others."""
     strict: bool = False

@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from vlarig.harness.replay import replay_run
 from vlarig.harness.runtimes import spec as runtime_spec
 from vlarig.harness.worker_spec import WorkerSpec
 from vlarig.harness.workers import local_workers
-from vlarig.policies.api import PolicyError
+from vlarig.policies.api import Policy, PolicyError, Reply, Request
 from vlarig.results import merging
 from vlarig.results.ledger import Ledger
 from vlarig.results.manifest import Manifest
@@ -125,11 +126,39 @@ def test_a_policy_object_in_a_loop_is_played_each_time_that_its_weights_changed(
     assert Manifest.load(first.run).identity.policy_state != Manifest.load(trained.run).identity.policy_state
     with pytest.raises(VlarigError, match="the policy object has another state"):
         evaluate("toy", Biased(0.5), episodes=1, run=first.run)
-    stuck = Biased(0.0)
-    stuck.generator = (number for number in range(3))  # type: ignore[attr-defined]
-    with pytest.raises(PolicyError, match=r"the policy\.generator is a builtins\.generator"):
-        evaluate("toy", stuck, episodes=1)
-    assert len(list(Path("runs").iterdir())) == 2
+
+
+#: What a script trains beside its policy.
+TRAINED = {"bias": np.zeros(3, np.float32), "updates": 0}
+
+
+class Elsewhere(Policy):
+    """A policy whose weights are not its own."""
+
+    needs = Needs(images=False)
+
+    def act(self, requests: Sequence[Request]) -> list[Reply]:
+        return [Reply(np.tile(TRAINED["bias"], (request.n_action_steps, 1))) for request in requests]
+
+
+class Counted(Elsewhere):
+    """The same, by the number of its updates."""
+
+    @property
+    def revision(self) -> str:  # type: ignore[override]
+        return f"update {TRAINED['updates']}"
+
+
+def test_a_policy_object_whose_weights_are_elsewhere_needs_a_revision(toy_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(PolicyError, match=r"the policy 'Elsewhere' holds no weights, .*'revision' as a property"):
+        evaluate("toy", Elsewhere(), episodes=1)
+    assert not Path("runs").exists()
+    first = evaluate("toy", Counted(), episodes=1)
+    monkeypatch.setitem(TRAINED, "bias", np.full(3, 0.5, np.float32))
+    monkeypatch.setitem(TRAINED, "updates", 1)
+    second = evaluate("toy", Counted(), episodes=1)
+    assert (first.played, second.played) == (2, 2)
+    assert results(first.run) != results(second.run)
 
 
 def test_more_episodes_play_what_is_missing_and_fewer_play_nothing(toy_home: Path, cli: Cli) -> None:

@@ -1,11 +1,12 @@
-"""A policy object is identified by what it holds, or refused."""
+"""A policy object is identified by its own revision, or by the weights that it holds, or refused."""
 
 from __future__ import annotations
 
-import socket
+import argparse
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,34 +19,53 @@ from vlarig.policies.api import PolicyError
 
 
 @dataclass
-class Part:
+class Gains:
     gains: dict[str, float] = field(default_factory=lambda: {"x": 1.0, "y": 2.0})
     names: frozenset[str] = frozenset({"a", "b", "c"})
 
 
-class Holding:
+class Part(Gains):
+    __slots__ = ("bias",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias = np.zeros(2)
+
+
+class Scripted:
+    """A policy without weights of its own."""
+
+    name, revision, needs, horizon = "scripted", "1", Needs(), None
+
+    def __init__(self, **members: Any) -> None:
+        vars(self).update(members)
+
+
+class Holding(Scripted):
     """A policy that holds this and that."""
 
-    name, revision, needs, horizon = "holding", "1", Needs(), None
+    shared = np.ones(2)
 
     def __init__(self, **members: Any) -> None:
         self.weights = np.arange(6.0).reshape(2, 3)
+        self.layers = [{"first": np.ones(1)}, (2, "tanh")]
         self.part = Part()
+        self.words = argparse.Namespace(temperature=0.5)
         self.noise = np.random.default_rng(3)
         self.lock = threading.Lock()
         self.itself = self
         self.reading = self.read
-        vars(self).update(members)
+        super().__init__(**members)
 
     def read(self) -> None: ...
 
 
-class Counting(Holding):
+class Counting(Scripted):
+    updates = 0
+
     @property
     def revision(self) -> str:  # type: ignore[override]
         return f"update {self.updates}"
-
-    updates = 0
 
 
 def sha(policy: Any) -> str | None:
@@ -57,7 +77,12 @@ def test_equal_objects_are_equal_and_looking_changes_nothing() -> None:
     assert sha(policy) == sha(Holding()) == sha(policy) is not None
     turned = Holding()
     turned.part.gains = {"y": 2.0, "x": 1.0}
+    turned.noise.random()
     assert sha(turned) == sha(policy)
+
+
+def test_what_holds_the_weights_counts_as_code() -> None:
+    assert Part.__module__ in policy_state(Holding()).modules  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -66,73 +91,91 @@ def test_equal_objects_are_equal_and_looking_changes_nothing() -> None:
         lambda policy: policy.weights.__setitem__((1, 2), 5.0000001),
         lambda policy: setattr(policy, "weights", policy.weights.astype(np.float32)),
         lambda policy: setattr(policy, "weights", policy.weights.reshape(3, 2)),
+        lambda policy: policy.layers[0]["first"].fill(2),
+        lambda policy: setattr(policy, "layers", [policy.layers[0], (2, "relu")]),
         lambda policy: policy.part.gains.update(x=1.5),
-        lambda policy: policy.noise.random(),
+        lambda policy: policy.part.bias.fill(1),
         lambda policy: setattr(policy, "part", [policy.part]),
-        lambda policy: setattr(policy, "draw", lambda steps: steps + 1),
+        lambda policy: setattr(policy.words, "temperature", 0.6),
+        lambda policy: setattr(policy, "shared", np.zeros(2)),
+        lambda policy: setattr(policy, "table", np.array([1, np.ones(2)], dtype=object)),
     ],
 )
-def test_every_member_counts(change: Any) -> None:
+def test_every_weight_and_number_counts(change: Callable[[Any], None]) -> None:
     policy = Holding()
     change(policy)
     assert sha(policy) != sha(Holding())
 
 
-def test_the_weights_of_a_network_count_and_its_mode() -> None:
+def test_weights_of_the_class_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = sha(Holding())
+    monkeypatch.setattr(Holding, "shared", np.zeros(2))
+    assert sha(Holding()) != before
+
+
+def test_the_weights_of_a_network_count_wherever_it_is() -> None:
     torch = pytest.importorskip("torch")
 
     def network() -> Any:
         torch.manual_seed(0)
-        return torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Dropout(), torch.nn.Linear(4, 2).to(torch.bfloat16))
+        return torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Linear(4, 2).to(torch.bfloat16))
 
-    before = sha(Holding(network=network()))
-    assert before == sha(Holding(network=network()))
     trained = network()
     with torch.no_grad():
-        trained[2].bias[1] += 1
-    assert before != sha(Holding(network=trained))
-    assert before != sha(Holding(network=network().eval()))
+        trained[1].bias[1] += 1
+    for held in (lambda net: net, lambda net: {"agent": [net]}, lambda net: argparse.Namespace(net=net)):
+        assert sha(Scripted(net=held(network()))) == sha(Scripted(net=held(network()))) is not None
+        assert sha(Scripted(net=held(network()))) != sha(Scripted(net=held(trained)))
+    with pytest.raises(PolicyError, match=r"the policy 'scripted' raised .* while its weights were read: .*meta"):
+        sha(Scripted(net=torch.nn.Linear(3, 4, device="meta")))
 
 
-def test_a_policy_that_cannot_be_hashed_is_refused_in_a_sentence() -> None:
-    with socket.socket() as connection:
-        policy = Holding(parts=[{"line": connection}])
+WEIGHTS = np.ones(3)
+
+
+def test_a_policy_that_holds_no_weights_is_refused_until_it_has_a_revision_of_its_own() -> None:
+    weights = np.ones(3)
+    for members in ({}, {"net": lambda numbers: WEIGHTS * numbers}, {"net": lambda numbers: weights * numbers, "gain": 0.5}):
         with pytest.raises(
-            PolicyError, match=r"the policy\.parts\[0\]\['line'\] is a socket\.socket .*'revision' as a property"
-        ):
-            policy_state(policy)
-        own = Holding(parts=[connection], revision="checkpoint 7")
-        assert sha(own) is None
-        with pytest.raises(PolicyError, match="cannot be hashed"):
-            policy_state(Holding(parts=[connection], revision="1"))
+            PolicyError, match=r"'scripted' holds no weights, .* 'revision' as a property .* count of updates"
+        ) as refused:
+            sha(Scripted(**members))
+        assert "\n" not in str(refused.value)
+    with pytest.raises(PolicyError, match="holds no weights"):
+        sha(Scripted(revision=Scripted.revision))
+    assert sha(Scripted(revision="checkpoint 7")) is None
 
 
-def test_a_computed_revision_is_trusted() -> None:
-    with socket.socket() as connection:
-        assert sha(Counting(connection=connection)) is None
+def test_a_computed_revision_says_all_and_one_that_is_set_hides_no_weights() -> None:
+    assert sha(Counting(weights=np.ones(3))) is None
+    trained = Holding(revision="checkpoint 7")
+    before = sha(trained)
+    trained.weights += 1
+    assert sha(trained) != before is not None
 
 
 SCRIPT = """
+import numpy as np
 from vlarig.harness.policy_state import policy_state
-from vlarig.policies.api import Policy
-SCALE = 1
-def scaled(steps):
-    return SCALE * steps
+from vlarig.policies.api import Policy, PolicyError
 class Typed(Policy):
-    revision = "1"
+    def __init__(self):
+        self.weights = np.ones(3)
     def act(self, requests):
-        return scaled(2)
-print(policy_state(Typed()).code)
-print(policy_state(Typed()).code)
-SCALE = 3
-print(policy_state(Typed()).code)
-Typed.act = lambda self, requests: scaled(4)
-print(policy_state(Typed()).code)
+        return []
+try:
+    policy_state(Typed())
+except PolicyError as error:
+    print(error)
+Typed.revision = property(lambda self: "update 1")
+print(policy_state(Typed()).sha256)
 """
 
 
-def test_a_class_that_was_typed_in_is_hashed_by_its_code_and_what_that_refers_to() -> None:
+def test_a_class_that_was_typed_in_needs_a_revision() -> None:
     done = subprocess.run([sys.executable, "-"], input=SCRIPT, capture_output=True, text=True, check=True)
-    first, again, scaled, edited = done.stdout.split()
-    assert first == again
-    assert len({first, scaled, edited}) == 3
+    refused, trusted = done.stdout.splitlines()
+    assert refused.startswith(
+        "the class of the policy 'Typed' is in no file, so an edit of it would not be noticed; put it into a file"
+    )
+    assert trusted == "None"

@@ -569,10 +569,10 @@ def test_clients_that_never_pause_do_not_hold_the_server_up() -> None:
 # A sweep through the server.
 
 
-@pytest.mark.parametrize(("policy", "envs", "connections"), [(ImageReader, 8, 64), (RandomPolicy, 3, 1)])
-def test_a_served_sweep_equals_one_in_process(toy_home: Path, policy: type, envs: int, connections: int) -> None:
-    local = results(evaluate("toy", policy(), episodes=6, workers=1, run=Path("local")).run)
-    with served(policy(), batching=Batching(4, wait_seconds=0.01)) as server:
+@pytest.mark.parametrize(("policy", "envs", "connections"), [("toy.policies:ImageReader", 8, 64), ("random", 3, 1)])
+def test_a_served_sweep_equals_one_in_process(toy_home: Path, policy: str, envs: int, connections: int) -> None:
+    local = results(evaluate("toy", policy, episodes=6, workers=1, run=Path("local")).run)
+    with served(load_policy(policy), batching=Batching(4, wait_seconds=0.01)) as server:
         remote = f"openpi:{server.address}"
         options = {"policy_options": (f"connections={connections}",), "num_envs": 2 * envs}
         run = evaluate("toy", remote, episodes=6, workers=1, run=Path("served"), **options).run

@@ -15,10 +15,10 @@ class SeenTwin(Policy):
     """What ``vla_eval_server.py`` answers: whole chunks, or one step at a time of chunks that it keeps."""
 
     name = "vla-eval-twin"
-    revision = "1"
     needs = Needs()
 
     def __init__(self, steps: int, keeps: bool) -> None:
+        self.revision = "1"
         self._steps, self._keeps = steps, keeps
         self.horizon: int | None = 1 if keeps else steps
         self._kept: dict[int, np.ndarray] = {}

@@ -29,6 +29,7 @@ class ImageReader(Policy):
 
     def __init__(self, horizon: int = 10) -> None:
         self.horizon: int | None = horizon
+        self.gain = np.ones(1)
         self.batches: list[int] = []
 
     def act(self, requests: Sequence[Request]) -> list[Reply]:
@@ -38,7 +39,8 @@ class ImageReader(Policy):
     def _draw(self, request: Request) -> np.ndarray:
         pixels = sum(int(image.sum()) for image in request.observation["images"].values())
         rng = np.random.default_rng([request.seed, pixels])
-        return rng.uniform(-1, 1, (self.horizon or request.n_action_steps, request.embodiment.action_size)).astype(np.float32)
+        actions = self.gain * rng.uniform(-1, 1, (self.horizon or request.n_action_steps, request.embodiment.action_size))
+        return actions.astype(np.float32)
 
 
 class SlowImageReader(ImageReader):
