@@ -54,7 +54,7 @@ from .reporting.reporter import Reporter
 from .run_folder import as_begun, run_folder, use_siblings
 from .screen import Screen
 from .sinks import LedgerSink
-from .termination import Terminated, sigterm_interrupts, until_sigterm
+from .termination import Terminated, exits_refused, sigterm_interrupts, until_sigterm
 from .trackers import make_tracker
 
 logger = logging.getLogger(__name__)
@@ -265,7 +265,7 @@ def run_sweep(
             if not parts and before:
                 event_log.say("complete already: nothing was played; --fresh plays it again")
             try:
-                with sigterm_interrupts():
+                with sigterm_interrupts(), exits_refused():
                     run_loop(until_sigterm(_sweep(config, policy, fleet, parts, progress, ledger, run, event_log, recorder)))
             except VlarigError as error:
                 log = f"; its traceback is in {shown / 'logs' / LIBRARY_LOG}" if error.traceback else ""

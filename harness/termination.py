@@ -78,6 +78,26 @@ async def until_sigterm(work: Coroutine[Any, Any, T]) -> T:
             signal.signal(signal.SIGTERM, _terminate)
 
 
+@contextmanager
+def exits_refused() -> Iterator[None]:
+    """As long as it lasts, ``os._exit`` raises ``SystemExit`` in this process.
+
+    A policy that calls it would else end the program with a status of its choice and no word. Forked processes end as usual.
+    """
+    own, leave = os.getpid(), os._exit
+
+    def refuse(status: int) -> NoReturn:
+        if os.getpid() != own:
+            leave(status)
+        raise SystemExit(status)
+
+    os._exit = refuse
+    try:
+        yield
+    finally:
+        os._exit = leave
+
+
 def stop_on_signals() -> asyncio.Event:
     """An event of the running loop that SIGTERM or SIGINT sets; a second signal ends the process at once, also during work."""
     import asyncio  # as above
