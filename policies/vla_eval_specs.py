@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from ..envs.embodiments import Embodiment
 from ..envs.untrusted import one_line
+from ..envs.validation import first_problem
 from .api import PolicyError
 
 #: Formats that announce no convention.
@@ -119,11 +120,8 @@ def read_hello(payload: Mapping[str, Any], where: str) -> Announced:
     try:
         return Announced.model_validate(payload)
     except ValidationError as error:
-        first = error.errors()[0]
-        what = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-        raise PolicyError(
-            f"the vla-eval server at {where} announces what is not of vla-eval's form ({one_line(what)})"
-        ) from None
+        what = first_problem(error)
+        raise PolicyError(f"the vla-eval server at {where} announces what is not of vla-eval's form: {what}") from None
 
 
 def announced_differences(announced: Announced, env: Embodiment) -> list[str]:

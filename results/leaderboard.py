@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from ..benchmarks.published import Kind, PublishedColumn, PublishedPaper, PublishedRow, PublishedTable
 from ..envs.errors import VlarigError
 from ..envs.plugins import leaderboard_keys
+from ..envs.validation import first_problem
 
 Weights = Literal["shared", "finetuned"]
 _T = TypeVar("_T")
@@ -186,10 +187,8 @@ def _read(path: Path, form: TypeAdapter[_T]) -> _T:
     except (OSError, UnicodeDecodeError) as error:
         raise VlarigError(f"{path} cannot be read: {error}; give the path of vla-eval's file") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the whole"
         advice = "fetch it again; files in git lfs need `git lfs pull`"
-        raise VlarigError(f"{path} is not of vla-eval's form: {where}: {first['msg'].lower()}; {advice}") from error
+        raise VlarigError(f"{path} is not of vla-eval's form: {first_problem(error)}; {advice}") from error
 
 
 def write_leaderboard(board: Leaderboard, path: Path) -> None:

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from ..envs.episode import Protocol, check_name
 from ..envs.errors import BadMessageError, VlarigError
 from ..envs.untrusted import convert, one_line
+from ..envs.validation import first_problem
 from .records import TaskKey
 from .run_files import appearing, own_path
 from .schema import sync_folder
@@ -288,10 +289,7 @@ class Manifest(_Model):
             manifest = cls.model_validate(data)
             manifest.text()  # pages and merged runs write it again
         except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = ".".join(map(str, first["loc"])) or "the whole"
-            reason = one_line(f"{where}: {first['msg'].removeprefix('Value error, ').lower()}")
-            raise VlarigError(f"{path} is no manifest: {reason}; restore it from a copy") from error
+            raise VlarigError(f"{path} is no manifest: {first_problem(error)}; restore it from a copy") from error
         except (ValueError, RecursionError) as error:
             raise VlarigError(f"{path} is no manifest: it is nested too deep; restore it from a copy") from error
         return manifest

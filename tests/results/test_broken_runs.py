@@ -83,7 +83,7 @@ SUITE = "identity.suites.0"
         ("record.config.deep", "[" * 100_000, "cannot be read as JSON"),
         ("record.config.deep", "[" * 900 + "]" * 900, "nested too deep"),
         ('record.config.\ud800', "1", "surrogates not allowed"),
-        ("identity.odd\n\x1b[2Jkey", "1", "odd [2Jkey: extra inputs"),
+        ("identity.odd\n\x1b[2Jkey", "1", "odd [2Jkey is not known"),
         ("record.shard", '"0/0"', "shard is '0/0'"),
         ("", "NaN", "is no manifest"),
     ],

@@ -96,8 +96,11 @@ def test_missing(tmp_path):
     ("text", "reason"),
     [
         ("{", "cannot be read as JSON"),
-        ("[]", "is no manifest"),
-        ('{"format": 1}', "is no manifest: identity: field required"),
+        ("[]", r"is no manifest: it is a list and should be an object of named values; restore it from a copy$"),
+        ('{"format": 1}', "is no manifest: identity is missing; restore it"),
+        ('{"format": 1, "identity": 3}', "is no manifest: identity is 3 and should be an object of named values; restore it"),
+        ('{"format": [], "identity": {}}', "is no manifest: format is a list and should be a valid integer; restore it"),
+        ('{"format": "x"}', "is no manifest: format is 'x' and should be a valid integer; restore it"),
         (json.dumps({"format": MANIFEST_FORMAT + 1, "news": 1}), "install a newer vlarig"),
     ],
 )
@@ -113,7 +116,7 @@ def test_unknown_fields_are_refused(tmp_path):
     data = json.loads((tmp_path / "manifest.json").read_text())
     data["identity"]["sede"] = 3
     (tmp_path / "manifest.json").write_text(json.dumps(data))
-    with pytest.raises(VlarigError, match=r"identity\.sede: extra inputs"):
+    with pytest.raises(VlarigError, match=r"identity\.sede is not known"):
         Manifest.load(tmp_path)
 
 
