@@ -200,6 +200,15 @@ def without_intervals(matrix: Sheet) -> Sheet:
     return replace(matrix, lines=tuple(lines), notes=(*matrix.notes, "a wider terminal shows the intervals"))
 
 
+def totals_alone(matrix: Sheet) -> Sheet:
+    """The matrix with its last column alone, which says so."""
+    lines = tuple(replace(line, cells=line.cells[-1:]) for line in matrix.lines)
+    note = "a wider terminal, or --per-run, shows the tasks"
+    return spread_out(
+        replace(matrix, columns=matrix.columns[-1:], lines=lines, notes=(*matrix.notes, note), spread=True, turns=False)
+    )
+
+
 def with_one_n(matrix: Sheet) -> Sheet:
     """The matrix with the number of episodes beside the last value of each line alone, so that its lines stay low."""
     lines = [

@@ -11,7 +11,7 @@ from rich.measure import Measurement
 from rich.table import Table
 from rich.text import Text
 
-from ..sheet import Cell, Line, Sheet, spread_out, turned, with_one_n, without_intervals
+from ..sheet import Cell, Line, Sheet, spread_out, totals_alone, turned, with_one_n, without_intervals
 
 _MARKS = {"": "", "best": "bold", "second": "underline"}
 _TONES = {"": "", "warning": "yellow", "error": "red"}
@@ -22,8 +22,8 @@ _ENDLESS = 10_000
 #: Letters that a label keeps where the terminal is narrow.
 _LABEL = 20
 
-#: Letters of a matrix's heading that need no second line: as many as an interval has.
-_HEADING = 14
+#: Letters of a matrix's heading that need no second line, also above narrower numbers.
+_HEADING = 8
 
 _RAISED = str.maketrans("0123456789,", "⁰¹²³⁴⁵⁶⁷⁸⁹˒")
 
@@ -32,14 +32,14 @@ def print_sheets(console: Console, sheets: Sequence[Sheet], legend: str) -> None
     """Print a block for each sheet, and what the numbers are below the last.
 
     Where the console is narrow, labels are folded, and nothing else: a table that is still too wide is printed wider than the console.
-    A matrix is turned where it fits better so; where it does not fit either, its intervals are left out.
+    A matrix is turned where it fits better so; where it does not fit either, its intervals are left out, and then its tasks.
     """
     for whole in map(spread_out, sheets):
         sheet = _fitting(console, whole)
         facts = "".join(f"  {name} {value}" for name, value in sheet.facts.items())
         console.print(Text.assemble((sheet.heading, "bold"), (facts, "dim")))
-        grid = _grid(sheet)
         narrowest = _narrowest(console, sheet)
+        grid = _grid(sheet, longest_label=_LABEL + max(0, console.width - narrowest))
         if narrowest > console.width:
             grid.width = narrowest
         console.print(grid, crop=False)
@@ -52,13 +52,13 @@ def print_sheets(console: Console, sheets: Sequence[Sheet], legend: str) -> None
 
 
 def _fitting(console: Console, sheet: Sheet) -> Sheet:
-    """The sheet; of a matrix the first arrangement that the console is wide enough for, or the narrowest."""
+    """The sheet; of a matrix the first arrangement that the console is wide enough for, or its totals."""
     if not sheet.turns:
         return sheet
     upright = with_one_n(sheet)
     arrangements = [each(side) for each in (lambda side: side, without_intervals) for side in (upright, turned(upright))]
     fitting = (each for each in arrangements if _narrowest(console, each) <= console.width)
-    return next(fitting, None) or min(arrangements, key=lambda each: _narrowest(console, each))
+    return next(fitting, totals_alone(sheet))
 
 
 def _narrowest(console: Console, sheet: Sheet) -> int:
@@ -67,32 +67,38 @@ def _narrowest(console: Console, sheet: Sheet) -> int:
     return Measurement.get(console, options, _grid(sheet, longest_label=_LABEL)).minimum
 
 
-def _folded(heading: str) -> list[str]:
-    """A name on several lines, broken only after a sign that joins its parts."""
+def _folded(name: str, width: int) -> list[str]:
+    """A name on lines of a width, broken only after a sign that joins its parts; a longer part has a longer line."""
     lines = [""]
-    for part in re.findall(r"[^/:_ -]*[/:_ -]+|[^/:_ -]+", heading):
-        if lines[-1] and len(lines[-1] + part.rstrip()) > _HEADING:
+    for part in re.findall(r"[^/:_ -]*[/:_ -]+|[^/:_ -]+", name):
+        if lines[-1].strip() and len(lines[-1] + part.rstrip()) > width:
             lines.append("")
         lines[-1] += part
     return [line.rstrip() for line in lines]
 
 
-def _grid(sheet: Sheet, longest_label: int | None = None) -> Table:
+def _grid(sheet: Sheet, longest_label: int) -> Table:
     grid = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), caption_style="yellow", caption_justify="left")
     if sheet.warning:
         grid.caption = Text(sheet.warning)
-    labels = [Text(sheet.corner), *(_label(sheet, line) for line in sheet.lines)]
-    shortest_label = min(_LABEL, max(label.cell_len for label in labels))
+    labels = [Text(sheet.corner), *(_label(sheet, line, longest_label) for line in sheet.lines)]
+    shortest_label = min(_LABEL, _width(labels))
     grid.add_column(labels[0], overflow="fold", min_width=shortest_label, max_width=longest_label)
     shown = ""
     for index, column in enumerate(sheet.columns):
         above = column.group if sheet.groups and column.group != shown else ""
         shown = column.group
-        title = _folded(column.title) if sheet.turns else column.title_lines if sheet.place else [column.title]
-        lines = [*([above] if sheet.groups else []), *title]
-        heading = Text("\n".join(lines), justify="right")
-        cells = [heading, *(_text(sheet, line.cells[index]) for line in sheet.lines)]
-        whole = max(line.cell_len for cell in cells for line in cell.split("\n"))
+        cells = [_text(sheet, line.cells[index]) for line in sheet.lines]
+        numbers = _width(cells)
+        title = (
+            _folded(column.title, max(_HEADING, numbers))
+            if sheet.turns
+            else column.title_lines
+            if sheet.place
+            else [column.title]
+        )
+        heading = Text("\n".join([*([above] if sheet.groups else []), *title]), justify="right")
+        whole = max(_width([heading]), numbers)
         grid.add_column(heading, justify="right", overflow="fold", min_width=whole)
     section = ""
     for index, line in enumerate(sheet.lines):
@@ -101,7 +107,7 @@ def _grid(sheet: Sheet, longest_label: int | None = None) -> Table:
         if line.section != section:
             section = line.section
             grid.add_row(Text(section, style="italic"))
-        grid.add_row(_label(sheet, line), *(_text(sheet, cell) for cell in line.cells), style=_style(line))
+        grid.add_row(_label(sheet, line, longest_label), *(_text(sheet, cell) for cell in line.cells), style=_style(line))
     return grid
 
 
@@ -109,9 +115,14 @@ def _style(line: Line) -> str:
     return " ".join(filter(None, [_LEVELS[line.level], _TONES[line.tone]]))
 
 
-def _label(sheet: Sheet, line: Line) -> Text:
+def _label(sheet: Sheet, line: Line, width: int) -> Text:
     indent = "  " * (line.level == "part" or bool(line.section))
-    return Text(f"{indent}{line.label}{_raised(sheet.numbers(line.footnotes))}")
+    return Text("\n".join(_folded(f"{indent}{line.label}{_raised(sheet.numbers(line.footnotes))}", width)))
+
+
+def _width(cells: Sequence[Text]) -> int:
+    """Letters of the longest line of some cells."""
+    return max((line.cell_len for cell in cells for line in cell.split("\n")), default=0)
 
 
 def _text(sheet: Sheet, cell: Cell) -> Text:

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from layout_runs import play
 from sample_runs import PROTOCOL, TASKS, make_episode, make_run
 
 from vlarig.envs.errors import VlarigError
@@ -59,6 +60,34 @@ def test_in_a_narrow_terminal_the_tasks_are_the_rows(capsys, monkeypatch):
     assert "[52.1, 83.3]" not in text
     assert "a wider terminal shows the intervals" in " ".join(text.split())
     assert rows_of(text)["open_drawer"] == ["70.0", "75.0"]
+
+
+def test_six_runs_of_five_tasks_fit_into_80_columns(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    for number in range(6):
+        play(
+            Path(f"runs/tabletop-random-{number:08x}"),
+            "tabletop",
+            protocol="standard",
+            per_task=4,
+            policy=f"random{number // 2}",
+        )
+    text = printed(capsys, *sorted(map(str, Path("runs").glob("tabletop-*"))))
+    assert max(map(len, text.splitlines())) <= 80
+    assert {f"{number:08x})" for number in range(6)} <= rows_of(text).keys(), "a name is broken where its parts are joined"
+    assert {"pick_", "into", "place_", "beside", "stack", "push_to", "two_step"} <= set(text.split())
+    assert text.count("75.0") == 6 * 6
+
+
+def test_runs_of_more_tasks_than_a_terminal_is_wide_are_a_list_of_totals(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    for number in range(9):
+        play(Path(f"runs/libero{number}"), "libero_10", per_task=4, policy=f"policy{number}")
+    text = printed(capsys, *map(str, Path("runs").glob("libero?")))
+    assert max(map(len, text.splitlines())) <= 80
+    assert {f"policy{number}" for number in range(9)} <= rows_of(text).keys()
+    assert rows_of(text)["policy"] == ["all", "tasks", "95", "%", "interval", "n"]
+    assert "a wider terminal, or --per-run, shows the tasks" in text
 
 
 def test_runs_of_one_policy_are_told_apart(capsys, monkeypatch):
