@@ -61,7 +61,7 @@ def inspection(source: str) -> list[Table | Text]:
         *_trained(description),
         _sizes(description, SIZES.get(source) or counted(description)),
         _architecture(description),
-        *_robots(description),
+        _robots(description),
         *_statistics(description),
         *_eigengrasps(description),
         _prompts(description),
@@ -83,9 +83,19 @@ def counted(description: Description) -> dict[str, int]:
     return parameter_counts(build(description.config, seed=None, device="meta"))
 
 
-def _trained(description: Description) -> list[Text]:
+def _facts(*facts: tuple[str, str]) -> Table:
+    """Names with what is said of them, which is wrapped beside the names."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(min_width=14, no_wrap=True)
+    table.add_column()
+    for name, words in facts:
+        table.add_row(name, Text(words))
+    return table
+
+
+def _trained(description: Description) -> list[Table]:
     stages = [f"{each.stage} {each.steps:,} steps ({each.samples:,} samples)" for each in description.trained]
-    return [Text(f"trained by      {', '.join(stages)}")] if stages else []
+    return [_facts(*(("" if index else "trained by", stage) for index, stage in enumerate(stages)))] if stages else []
 
 
 def _sizes(description: Description, counts: dict[str, int]) -> Table:
@@ -101,42 +111,43 @@ def _sizes(description: Description, counts: dict[str, int]) -> Table:
     return table
 
 
-def _architecture(description: Description) -> Text:
+def _architecture(description: Description) -> Table:
     config = description.config
     text, vision, expert = config.text, config.vision, config.expert
     kinds = "".join("F" if kind == "full_attention" else "L" for kind in text["layer_types"])
     height, width = config.image_size
     run = "" if config.n_action_steps is None else f" of which {config.n_action_steps} are run"
-    lines = [
-        f"language model  width {text['hidden_size']}, {len(kinds)} layers {kinds} (L linear, F full attention)",
-        f"vision          width {vision['hidden_size']}, {vision['depth']} layers; images {height} x {width} ({config.image_fit}), "
-        f"{config.image_tokens()} tokens each",
-        f"action expert   width {expert.width}, {expert.blocks} blocks, {expert.heads} heads, SwiGLU {expert.mlp_width}",
-        f"chunk           H = {config.horizon} steps{run}, K = {config.channels} channels; projection {config.projection}, "
-        f"state {config.state}",
-        *(f"deviates from the paper by {name} = {value}" for name, value in config.deviations.items()),
-    ]
-    return Text("\n".join([*lines, ""]))
+    pictures = f"images {height} x {width} ({config.image_fit}), {config.image_tokens()} tokens each"
+    return _facts(
+        ("language model", f"width {text['hidden_size']}, {len(kinds)} layers {kinds} (L linear, F full attention)"),
+        ("vision", f"width {vision['hidden_size']}, {vision['depth']} layers; {pictures}"),
+        ("action expert", f"width {expert.width}, {expert.blocks} blocks, {expert.heads} heads, SwiGLU {expert.mlp_width}"),
+        (
+            "chunk",
+            f"H = {config.horizon} steps{run}, K = {config.channels} channels; projection {config.projection}, "
+            f"state {config.state}",
+        ),
+        *(("", f"deviates from the paper by {name} = {value}") for name, value in config.deviations.items()),
+    )
 
 
-def _robots(description: Description) -> list[Table | Text]:
+def _robots(description: Description) -> Table:
     if not description.embodiments:
-        return [Text("embodiments: none (random weights): any robot is played, actions are scaled to its channels' bounds\n")]
-    table = Table()
-    for name in ("name", "robot", "arms", "Hz", "steps", "channels", "views", "statistics"):
-        table.add_column(name, overflow="fold")
+        none = "none (random weights): any robot is played, actions are scaled to its channels' bounds"
+        return _facts(("embodiments", none))
+    facts: list[tuple[str, str]] = []
     for each in description.embodiments.values():
-        table.add_row(
-            each.name,
-            each.robot_tag,
-            each.arms,
-            f"{each.control_frequency:g}",
-            str(chunk_steps(each, description.config.horizon)),
-            ", ".join(channel.name for channel in each.channels),
-            ", ".join(each.cameras) or "none",
-            each.statistics_key,
-        )
-    return [Text("embodiments"), table]
+        steps = chunk_steps(each, description.config.horizon)
+        facts += [
+            (
+                "embodiment",
+                f"{each.name}: {each.robot_tag}, {each.arms}, {each.control_frequency:g} Hz, chunks of {steps} steps",
+            ),
+            ("  channels", ", ".join(channel.name for channel in each.channels)),
+            ("  views", ", ".join(each.cameras) or "none"),
+            ("  statistics", each.statistics_key),
+        ]
+    return _facts(*facts)
 
 
 def _statistics(description: Description) -> list[Table | Text]:
@@ -154,12 +165,12 @@ def _statistics(description: Description) -> list[Table | Text]:
     return shown
 
 
-def _eigengrasps(description: Description) -> list[Text]:
+def _eigengrasps(description: Description) -> list[Table]:
     known = description.eigengrasps
     if known is None:
         return []
     share = known.explained.sum()
-    return [Text(f"eigengrasps: {len(known.components)} components explain {share:.1%} of the variance of hand poses\n")]
+    return [_facts(("eigengrasps", f"{len(known.components)} components explain {share:.1%} of the variance of hand poses"))]
 
 
 def _prompts(description: Description) -> Text:

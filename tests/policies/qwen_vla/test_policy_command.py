@@ -76,6 +76,20 @@ def test_the_checkpoint_of_the_package_is_small_and_shown_without_a_name(capsys:
     assert "recipes/shipped/make.sh" in (SHIPPED / "made.txt").read_text()
 
 
+def test_a_description_has_no_broken_word_at_80_columns(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    text = shown(capsys, "inspect")
+    described, _, _ = text.partition("prompt (")
+    assert max(map(len, described.splitlines())) <= 80
+    words = {word.strip(",") for word in described.split()}
+    robots = describe("").embodiments.values()
+    assert len(robots) == 3
+    for each in robots:
+        assert words >= {f"{each.name}:", *each.cameras, *(channel.name for channel in each.channels)}
+
+
 def test_eigengrasps_are_shown_with_what_they_explain(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     bundle = human_bundle()
     save_checkpoint(tmp_path / "human", bundle)
