@@ -15,7 +15,7 @@ from .machines.fleets import Fleet, Lease
 from .policy_state import policy_state
 from .reporting.event_log import EventLog
 from .screen import Screen
-from .sweep import Evaluation, cluster, find_fleet, named_policy, run_sweep, sweep_config
+from .sweep import Evaluation, cluster, find_fleet, named_policy, run_sweep, sweep_config, warn_if_nothing_was_played
 from .trackers import Tracker, TrackerName, make_tracker
 from .worker_spec import WorkerSpec
 from .workers import Worker
@@ -124,6 +124,7 @@ class Evaluator:
             state = None if isinstance(policy, str) else policy_state(policy)
             with named_policy(config) if isinstance(policy, str) else contextlib.nullcontext(policy) as playing:
                 evaluation = run_sweep(config, playing, event_log, state, self._fleet, self._loop.run)
+        warn_if_nothing_was_played(evaluation)
         for tracker in self._tracking:
             tracker.log(evaluation.rates(), step)
         return evaluation

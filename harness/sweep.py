@@ -134,11 +134,27 @@ def evaluate(suites: str | tuple[str, ...] | list[str], policy: str | Policy, **
     refuse_unknown_options("evaluate", options, [*SweepConfig.model_fields, "console"])
     console = options.pop("console", None) or Screen(quiet=True)
     config = sweep_config(suites, policy, **options)
-    with EventLog(console) as event_log, cluster(config):
-        if not isinstance(policy, str):
-            return run_sweep(config, policy, event_log, policy_state(policy))
-        with named_policy(config) as loaded:
-            return run_sweep(config, loaded, event_log)
+    state = None if isinstance(policy, str) else policy_state(policy)
+    with (
+        EventLog(console) as event_log,
+        cluster(config),
+        named_policy(config) if isinstance(policy, str) else contextlib.nullcontext(policy) as playing,
+    ):
+        evaluation = run_sweep(config, playing, event_log, state)
+    if console.quiet:
+        warn_if_nothing_was_played(evaluation)
+    return evaluation
+
+
+def warn_if_nothing_was_played(evaluation: Evaluation) -> None:
+    """Log a warning where all episodes were there already: a program's user does not see what a sweep says."""
+    if evaluation.complete and not evaluation.played:
+        episodes = run_table(evaluation.run).total.finished
+        logger.warning(
+            "nothing was played: the %d episodes of %s were there already; fresh=True plays them again",
+            episodes,
+            evaluation.run,
+        )
 
 
 def sweep_config(suites: str | tuple[str, ...] | list[str], policy: str | Policy, **options: Any) -> SweepConfig:
@@ -263,7 +279,9 @@ def run_sweep(
                 for warning in part.lease.warnings:
                     event_log.warn(warning)
             if not parts and before:
-                event_log.say("complete already: nothing was played; --fresh plays it again")
+                event_log.say(
+                    f"nothing was played: the {len(before)} episodes of {shown} were there already; --fresh plays them again"
+                )
             try:
                 with sigterm_interrupts(), exits_refused():
                     run_loop(until_sigterm(_sweep(config, policy, fleet, parts, progress, ledger, run, event_log, recorder)))

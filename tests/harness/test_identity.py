@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import shutil
@@ -17,13 +18,14 @@ import numpy as np
 import pytest
 from comparing import results
 from conftest import TESTS, Cli
+from rich.console import Console
 from toy.policies import ImageReader
 from toy.suite import TOY_SUITE
 
 from vlarig.envs.errors import VlarigError
 from vlarig.envs.snapshot import Needs
 from vlarig.envs.sources import CodeChangedError
-from vlarig.harness import evaluate
+from vlarig.harness import Evaluator, evaluate
 from vlarig.harness.children.line import SimulatorFault
 from vlarig.harness.replay import replay_run
 from vlarig.harness.runtimes import spec as runtime_spec
@@ -176,7 +178,31 @@ def test_more_episodes_play_what_is_missing_and_fewer_play_nothing(toy_home: Pat
     assert results(fresh.run) == undisturbed == results(three.run.with_name(f"{three.run.name}-old-1"))
     assert {three.run.name, f"{three.run.name}-old-1"} < {run.name for run in list_runs()}
     output = cli("sweep", "toy", "--policy", "random", "--episodes", "3").stdout
-    assert "complete already: nothing was played; --fresh plays it again" in output
+    run = three.run.relative_to(Path.cwd())
+    assert f"nothing was played: the 6 episodes of {run} were there already; --fresh plays them again" in output
+
+
+def test_a_program_that_gets_earlier_results_is_warned(toy_home: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A loop that is started again would print the first loop's numbers without a word."""
+
+    def warnings() -> list[str]:
+        found = [record.getMessage() for record in caplog.records if record.name.startswith("vlarig.harness")]
+        caplog.clear()
+        return found
+
+    first = evaluate("toy", Biased(0.0), episodes=1)
+    assert warnings() == []
+    evaluate("toy", Biased(0.0), episodes=1)
+    says = "nothing was played: the 2 episodes of {} were there already; fresh=True plays them again"
+    assert warnings() == [says.format(first.run)]
+    shown = Console(file=io.StringIO())
+    evaluate("toy", Biased(0.0), episodes=1, console=shown)
+    assert warnings() == []
+    with Evaluator("toy", Path("steps"), episodes=1, workers=1) as evaluator:
+        evaluator("random", 3)
+        assert warnings() == []
+        again = evaluator("random", 3)
+    assert warnings() == [says.format(again.run)]
 
 
 def test_a_fresh_run_that_was_interrupted_is_resumed_without_what_it_was_not_to_take(toy_home: Path) -> None:
