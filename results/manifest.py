@@ -98,6 +98,15 @@ class SuitePlan(_Model):
         return self.name, canonical_json(self.protocol)
 
     @property
+    def shared_conditions(self) -> tuple[str, str]:
+        """Name and what the protocol asks of any policy: numbers of suites that agree in them belong into one table.
+
+        How many steps of a chunk are run before the policy is queried again is no part of it: that is the policy's affair.
+        """
+        asked = {name: value for name, value in self.protocol.items() if name not in ("derived_from", "n_action_steps")}
+        return self.name, canonical_json(asked | {"name": self.base_protocol})
+
+    @property
     def episodes(self) -> int:
         """Episodes of the suite in the run."""
         return sum(task.episodes for task in self.tasks)

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from .manifest import SuitePlan, canonical_json
+from .manifest import SuitePlan
 from .rendering import progress, rate_cell, run_sheet
 from .sheet import Cell, Column, Line, Sheet
 from .tables import RunTable, SuiteTable
@@ -42,13 +42,13 @@ def matrix_sheets(named: Sequence[tuple[str, RunTable]]) -> list[Sheet]:
 def _suites(table: RunTable) -> dict[tuple[str, str], tuple[SuitePlan, SuiteTable]]:
     """The run's suites, by their name and what their protocol asks of any policy."""
     plans = table.manifest.identity.suites
-    return {_conditions(plan): (plan, suite) for plan, suite in zip(plans, table.suites, strict=True)}
+    return {plan.shared_conditions: (plan, suite) for plan, suite in zip(plans, table.suites, strict=True)}
 
 
-def _conditions(plan: SuitePlan) -> tuple[str, str]:
-    own = ("derived_from", "n_action_steps")
-    asked = {key: value for key, value in plan.protocol.items() if key not in own}
-    return plan.name, canonical_json(asked | {"name": plan.base_protocol})
+def shared_name(plans: Sequence[SuitePlan]) -> str:
+    """The protocol of plans that agree in their shared conditions: its name, or that of the one that they are derived from."""
+    names = {plan.protocol_name for plan in plans}
+    return names.pop() if len(names) == 1 else f"{plans[0].base_protocol}@{plans[0].protocol['version']}"
 
 
 def _labels(named: Sequence[tuple[str, RunTable]]) -> list[str]:
@@ -83,13 +83,12 @@ def _matrix(rows: Sequence[tuple[str, RunTable, SuitePlan, SuiteTable]]) -> Shee
             rate_cell(suite.total), tone="" if suite.total.complete else "warning", footnotes=tuple(notes)
         )  # fmt: skip
         lines.append(Line(label, (*(rates.get(task, Cell()) for task in tasks), total)))
-    _, _, plan, suite = rows[0]
+    _, _, _, suite = rows[0]
     return Sheet(
         title=suite.suite,
         corner="policy",
         columns=tuple(Column(name) for name in (*tasks, ALL_TASKS)),
         lines=tuple(lines),
-        facts={"protocol": suite.protocol if len(protocols) == 1 else f"{plan.base_protocol}@{plan.protocol['version']}"}
-        | same,
+        facts={"protocol": shared_name([plan for _, _, plan, _ in rows])} | same,
         turns=True,
     )

@@ -7,12 +7,14 @@ rank: so a policy is never first only because it is the only one ranked, with be
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from ...benchmarks.published import TABLES, PublishedColumn, PublishedRow, PublishedTable, load_table
 from ..manifest import SuitePlan
+from ..matrix import shared_name
 from ..measured_columns import Number, measured_number, shared
 from ..tables import RunTable, Tally
 from . import addresses
@@ -137,10 +139,15 @@ class Board:
         return any(row.kind == MEASURED for row in self.rows)
 
     def ranks(self) -> list[int | None]:
-        """The rank of each row by the first column; equal numbers share one, and rows that do not compete are skipped."""
+        """The rank of each row by the first column; equal numbers share one, and rows that do not compete are skipped.
+
+        A row that competes with no other has none.
+        """
         column = self.columns[0]
         cells = [row.cells.get(column.name, BoardCell()) for row in self.rows]
         values = [cell.value if cell.ranked else None for cell in cells]
+        if sum(value is not None for value in values) < 2:
+            return [None] * len(values)
         better = (lambda a, b: a > b) if column.better == "higher" else (lambda a, b: a < b)
         return [
             None if mine is None else 1 + sum(other is not None and better(other, mine) for other in values) for mine in values
@@ -278,46 +285,80 @@ def _run_row(run: str, reader: RunReader, plans: Sequence[SuitePlan], cells: dic
 
 
 def _suite_boards(runs: Sequence[tuple[str, RunReader]], covered: set[str]) -> list[Board]:
-    """A board for each suite, under each protocol that it was played under, that no published table has."""
-    boards: dict[tuple[str, str], list[BoardRow]] = {}
+    """A board for each suite that no published table has, and for each protocol of it, as ``vlarig table`` makes a matrix."""
+    boards: dict[tuple[str, str], list[_Played]] = {}
     columns: dict[tuple[str, str], dict[str, BoardColumn]] = {}
     for run, reader in runs:
         table = reader.table()
         for suite, plan in zip(table.suites, reader.manifest.identity.suites, strict=True):
             if suite.suite in covered:
                 continue
-            place = (suite.suite, suite.protocol)
+            place = plan.shared_conditions
             cells = {"all": _tally_cell(suite.total, table, suite.suite, _repeats(reader, suite.suite))}
             named = columns.setdefault(place, {"all": BoardColumn("all", "all tasks")})
             for row in suite.rows:
                 name = f"task {row.task}/{row.variant}"
                 named.setdefault(name, BoardColumn(name, row.label))
                 cells[name] = _tally_cell(row.tally, table, suite.suite, repeats=False)
-            boards.setdefault(place, []).append(_run_row(run, reader, [plan], cells))
+            row = _run_row(run, reader, [plan], cells)
+            boards.setdefault(place, []).append(_Played(row, plan, _episodes(reader, plan)))
     made = []
-    for (suite, protocol), rows in boards.items():
-        every = tuple(columns[suite, protocol].values())
+    for (suite, conditions), rows in boards.items():
+        every = tuple(columns[suite, conditions].values())
         shown = every if len(every) <= 1 + MOST_TASKS else every[:1]
-        made.append(Board(f"{suite}, {protocol}", shown, ranked([_checked_tasks(row, every) for row in rows], shown[0])))
+        name = f"{suite}, {shared_name([each.plan for each in rows])}"
+        made.append(Board(name, shown, ranked(_over_the_same_episodes(rows, every), shown[0])))
     return made
 
 
-def _checked_tasks(row: BoardRow, columns: Sequence[BoardColumn]) -> BoardRow:
-    """The row; where it played fewer tasks than the rows beside it, its mean is not comparable."""
-    played = [column for column in columns[1:] if column.name in row.cells]
-    whole = row.cells["all"]
-    if len(played) == len(columns) - 1 or whole.value is None:
-        return row
-    remark = f"{row.run} played {len(played)} of these {len(columns) - 1} tasks, so its mean is not ranked"
-    cells = row.cells | {"all": replace(whole, value=None, remarks=(*whole.remarks, remark))}
-    return replace(row, cells=cells)
+@dataclass(frozen=True)
+class _Played:
+    """A run's row, the suite as it was planned, and the finished episodes behind each cell."""
+
+    row: BoardRow
+    plan: SuitePlan
+    episodes: Mapping[str, frozenset[str]]
+
+
+def _episodes(reader: RunReader, plan: SuitePlan) -> dict[str, frozenset[str]]:
+    """The finished episodes behind each column, without the name of their protocol: ``task/variant/initial state/repeat``."""
+    tasks = {
+        f"task {task.task}/{task.variant}": frozenset(key.split("/", 2)[2] for key in reader.tasks[task].outcomes)
+        for task in plan.planned
+    }
+    return {"all": frozenset[str]().union(*tasks.values())} | tasks
+
+
+def _over_the_same_episodes(rows: Sequence[_Played], columns: Sequence[BoardColumn]) -> list[BoardRow]:
+    """The rows; where one has a rate over other episodes than most have, that is not comparable."""
+    common: dict[str, frozenset[str]] = {}
+    for column in columns:
+        counts = Counter(each.episodes[column.name] for each in rows if _number(each.row, column) is not None)
+        common[column.name] = max(counts, key=lambda episodes: (counts[episodes], len(episodes)), default=frozenset())
+    checked = []
+    for each in rows:
+        cells = dict(each.row.cells)
+        for column in columns:
+            own, most = each.episodes.get(column.name), common[column.name]
+            if own is not None and own != most and _number(each.row, column) is not None:
+                remark = (
+                    f"{each.row.run} has other episodes of {column.heading} ({len(own)}) than most here ({len(most)}): no rank"
+                )
+                cell = cells[column.name]
+                cells[column.name] = replace(cell, value=None, remarks=(*cell.remarks, remark))
+        checked.append(replace(each.row, cells=cells))
+    return checked
+
+
+def _number(row: BoardRow, column: BoardColumn) -> float | None:
+    return row.cells.get(column.name, BoardCell()).value
 
 
 def ranked(rows: Iterable[BoardRow], column: BoardColumn) -> tuple[BoardRow, ...]:
     """The rows, best first by a column; those without a number last, in the order that they came in."""
 
     def place(row: BoardRow) -> tuple[bool, float]:
-        value = row.cells.get(column.name, BoardCell()).value
+        value = _number(row, column)
         return (value is None, 0.0 if value is None else -value if column.better == "higher" else value)
 
     return tuple(sorted(rows, key=place))

@@ -329,6 +329,18 @@ def test_an_expert_is_shown_by_its_rate_and_takes_no_rank(visit, tmp_path):
     assert [(row[0], row[1].split()[0].rstrip("1")) for row in shown_rows(page, "#board-1-table")] == ranks
 
 
+def test_who_competes_with_no_other_has_no_rank_by_any_column(visit, tmp_path):
+    runs = [make_run(tmp_path / "expert", policy_privileged=True), make_run(tmp_path / "mine", policy="mine")]
+    readers = [RunReader.open(run) for run in runs]
+    write_site(Site(readers, SiteOptions()), tmp_path / "site")
+    for reader in readers:
+        reader.close()
+    page = visit(f"{(tmp_path / 'site').as_uri()}/index.html")
+    assert [row[0] for row in shown_rows(page, "#board-1-table")] == ["–", "–"]
+    page.locator("#board-1").locator("..").get_by_role("button", name="stack").click()
+    assert [row[0] for row in shown_rows(page, "#board-1-table")] == ["–", "–"]
+
+
 def test_an_episode_says_what_it_asks_for_and_what_was_seen(visit, site):
     page = visit(f"{site}/{PAGES['episode']}")
     ready(page)

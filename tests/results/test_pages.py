@@ -11,13 +11,14 @@ import sqlite3
 import struct
 import sys
 import zlib
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 from layout_runs import play
-from sample_runs import TASKS, hasty_ledger, make_episode, make_manifest, make_record, make_run
+from sample_runs import PROTOCOL, TASKS, hasty_ledger, make_episode, make_manifest, make_record, make_run
 
 from vlarig.benchmarks.published import TABLES, load_table
 from vlarig.envs.errors import VlarigError
@@ -400,9 +401,10 @@ def test_who_acts_on_the_simulators_truth_is_shown_and_not_ranked(tmp_path):
         settings = {"protocol": protocol, "per_task": 2}
         expert = play(tmp_path / suite / "expert", suite, policy_privileged=True, success=lambda number: True, **settings)
         other = play(tmp_path / suite / "other", suite, policy="mine", success=lambda number: False, **settings)
-        board = boards_of(expert, other)[name]
+        better = play(tmp_path / suite / "better", suite, policy="yours", success=lambda number: number % 2 == 0, **settings)
+        board = boards_of(expert, other, better)[name]
         ours = [(row, rank) for row, rank in zip(board.rows, board.ranks(), strict=True) if row.kind == "measured"]
-        (first, no_rank), (second, rank) = ours
+        (first, no_rank), _, (second, rank) = ours
         assert (first.label, first.run, second.label, second.run) == ("expert", "expert", "mine", "other")
         assert rank is not None and second.ranked and no_rank is None and not first.ranked
         assert rank == sum(each is not None for each in board.ranks()), "the expert takes no rank"
@@ -419,11 +421,43 @@ def test_the_note_of_a_suite_is_a_remark_on_its_numbers(tmp_path):
 
 
 def test_a_suite_that_nobody_published_has_a_board_for_each_protocol(tmp_path):
-    runs = [make_run(tmp_path / "good"), make_run(tmp_path / "half", finished=5)]
+    runs = [make_run(tmp_path / "good"), make_run(tmp_path / "again"), make_run(tmp_path / "half", finished=5)]
     board = boards_of(*runs)["tabletop, standard@1"]
-    assert [(row.label, row.run) for row in board.rows] == [("expert", "good"), ("expert", "half")]
+    assert [(row.label, row.run) for row in board.rows] == [("expert", "good"), ("expert", "again"), ("expert", "half")]
     assert [column.heading for column in board.columns] == ["all tasks", *TASKS]
-    assert board.ranks() == [1, None]
+    assert board.ranks() == [1, 1, None]
+
+
+def test_runs_that_differ_in_the_steps_that_they_run_of_a_chunk_alone_are_on_one_board(tmp_path):
+    """As in ``vlarig table``: one board for each policy had ranked each of them first."""
+    shorter = PROTOCOL.derive(n_action_steps=1)
+    episodes = [replace(make_episode(initial_state, task), protocol=shorter) for task in TASKS for initial_state in range(10)]
+    make_manifest(policy="brief", suites=suite_plans(episodes)).save(tmp_path / "brief")
+    with hasty_ledger(tmp_path / "brief") as ledger:
+        for episode in episodes:
+            names = {"key": episode.key, "protocol": f"{shorter.name}@{shorter.version}"}
+            ledger.write_episode(make_record(episode.initial_state, episode.task, **names))
+    boards = boards_of(make_run(tmp_path / "one"), tmp_path / "brief")
+    assert [name for name in boards if name.startswith("tabletop")] == ["tabletop, standard@1"]
+    board = boards["tabletop, standard@1"]
+    assert [(row.run, row.source) for row in board.rows] == [("brief", f"{shorter.name}@1"), ("one", "standard@1")]
+    assert board.ranks() == [1, 2] and board.remarks == []
+
+
+def test_a_rank_is_among_runs_over_the_same_episodes(tmp_path):
+    long, brief = make_run(tmp_path / "long", 10), make_run(tmp_path / "brief", 5, finished=5)
+    assert boards_of(long)["tabletop, standard@1"].ranks() == [None], "it is the first and the last"
+    assert boards_of(long, brief)["tabletop, standard@1"].ranks() == [None, None]
+    board = boards_of(long, brief, make_run(tmp_path / "again", 5, finished=5, seed=1))["tabletop, standard@1"]
+    assert [(row.run, rank) for row, rank in zip(board.rows, board.ranks(), strict=True)] == [
+        ("brief", 1),
+        ("again", 1),
+        ("long", None),
+    ]
+    assert board.remarks == [
+        f"long has other episodes of {task} ({own}) than most here ({most}): no rank"
+        for task, own, most in [("all tasks", 30, 15), *((task, 10, 5) for task in TASKS)]
+    ]
 
 
 def test_a_mean_over_fewer_tasks_is_not_ranked_beside_one_over_all(tmp_path):
@@ -432,10 +466,11 @@ def test_a_mean_over_fewer_tasks_is_not_ranked_beside_one_over_all(tmp_path):
     with hasty_ledger(tmp_path / "easy") as ledger:
         for initial_state in range(10):
             ledger.write_episode(make_record(initial_state, "stack"))
-    board = boards_of(whole, tmp_path / "easy")["tabletop, standard@1"]
-    assert [row.run for row in board.rows] == ["whole", "easy"]
-    assert board.ranks() == [1, None]
-    assert "played 1 of these 3 tasks" in board.remarks[0]
+    board = boards_of(whole, make_run(tmp_path / "again"), tmp_path / "easy")["tabletop, standard@1"]
+    assert [row.run for row in board.rows] == ["whole", "again", "easy"]
+    assert board.ranks() == [1, 1, None]
+    assert board.remarks == ["easy has other episodes of all tasks (10) than most here (30): no rank"]
+    assert all(row.cells["task stack/base"].ranked for row in board.rows), "which all of them played alike"
 
 
 def test_a_shard_is_not_ranked(tmp_path):

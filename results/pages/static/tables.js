@@ -30,8 +30,9 @@
     if (!better) return;
     const rows = [...table.tBodies[0].rows];
     const numbers = rows.map((row) => (row.cells[column].dataset.unranked === undefined ? value(row, column) : null));
+    const alone = numbers.filter((number) => number !== null).length < 2;
     rows.forEach((row, index) => {
-      const mine = numbers[index];
+      const mine = alone ? null : numbers[index];
       const ahead = numbers.filter((other) => other !== null && (better === "higher" ? other > mine : other < mine)).length;
       row.cells[0].textContent = mine === null ? "–" : String(ahead + 1);
     });
