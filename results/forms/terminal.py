@@ -68,10 +68,13 @@ def _narrowest(console: Console, sheet: Sheet) -> int:
 
 
 def _folded(name: str, width: int) -> list[str]:
-    """A name on lines of a width, broken only after a sign that joins its parts; a longer part has a longer line."""
+    """A name on lines of a width: words stay whole; a longer word is broken after signs that join its parts, a longer part nowhere."""
+    parts: list[str] = []
+    for word in re.findall(r" *[^ ]+ *", name):
+        parts += [word] if len(word.strip()) <= width else re.findall(r"[^/:_-]*[/:_-]+|[^/:_-]+", word)
     lines = [""]
-    for part in re.findall(r"[^/:_ -]*[/:_ -]+|[^/:_ -]+", name):
-        if lines[-1].strip() and len(lines[-1] + part.rstrip()) > width:
+    for part in parts:
+        if lines[-1] and len(lines[-1] + part.rstrip()) > width:
             lines.append("")
         lines[-1] += part
     return [line.rstrip() for line in lines]
@@ -81,9 +84,9 @@ def _grid(sheet: Sheet, longest_label: int) -> Table:
     grid = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), caption_style="yellow", caption_justify="left")
     if sheet.warning:
         grid.caption = Text(sheet.warning)
-    labels = [Text(sheet.corner), *(_label(sheet, line, longest_label) for line in sheet.lines)]
+    labels = [Text(sheet.corner), *(_label(sheet, line, _ENDLESS) for line in sheet.lines)]
     shortest_label = min(_LABEL, _width(labels))
-    grid.add_column(labels[0], overflow="fold", min_width=shortest_label, max_width=longest_label)
+    grid.add_column(sheet.corner, overflow="fold", min_width=shortest_label, max_width=longest_label)
     shown = ""
     for index, column in enumerate(sheet.columns):
         above = column.group if sheet.groups and column.group != shown else ""

@@ -74,9 +74,16 @@ def test_six_runs_of_five_tasks_fit_into_80_columns(capsys, monkeypatch):
         )
     text = printed(capsys, *sorted(map(str, Path("runs").glob("tabletop-*"))))
     assert max(map(len, text.splitlines())) <= 80
-    assert {f"{number:08x})" for number in range(6)} <= rows_of(text).keys(), "a name is broken where its parts are joined"
+    assert all(f"-{number:08x})" in text or f" {number:08x})" in text for number in range(6)), "broken where parts are joined"
     assert {"pick_", "into", "place_", "beside", "stack", "push_to", "two_step"} <= set(text.split())
     assert text.count("75.0") == 6 * 6
+
+
+def test_a_label_is_broken_between_words_first(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "78")
+    shorter = PROTOCOL.derive(n_action_steps=1)
+    make_run(Path("runs/shorter"), suites=suite_plans([replace(make_episode(0), protocol=shorter)]), episodes=1, finished=0)
+    assert f"\n {shorter.name}@1 " in printed(capsys, "shorter")
 
 
 def test_runs_of_more_tasks_than_a_terminal_is_wide_are_a_list_of_totals(capsys, monkeypatch):
