@@ -46,7 +46,11 @@ class Screen(Console):
             table: The table. Its columns have a width that they need, or do not wrap.
             blocks: The head of each paragraph, which is not wrapped, and what is below it.
         """
-        if Measurement.get(self, self.options.update(width=_ENDLESS), table).minimum <= self.width:
+        endless = self.options.update(width=_ENDLESS)
+        for column in table.columns:
+            if column.no_wrap:  # rich would cut it between its words
+                column.min_width = max(Measurement.get(self, endless, cell).maximum for cell in (column.header, *column.cells))
+        if Measurement.get(self, endless, table).minimum <= self.width:
             self.print(table)
             return
         for head, below in blocks:

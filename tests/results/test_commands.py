@@ -1,6 +1,7 @@
 """`vlarig table` and `vlarig runs` as a user runs them."""
 
 import json
+import re
 
 import pytest
 from sample_runs import make_run
@@ -90,6 +91,16 @@ def test_no_name_is_broken_at_any_width(tmp_path, capsys, monkeypatch, width):
     one_line_each = any("half" in line and "6/30" in line for line in lines)
     assert one_line_each == (width > 120)
     assert max(map(len, lines)) <= width
+
+
+@pytest.mark.parametrize("width", range(70, 100))
+def test_nothing_of_a_run_is_cut_off_at_any_width(tmp_path, capsys, monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    for name in ("demo-expert", "demo-random"):
+        make_run(tmp_path / "runs" / name, per_task=1, finished=1)
+    assert runs.main([]) == 0
+    output = capsys.readouterr().out
+    assert "…" not in output and len(re.findall(r"\d{4}-\d\d-\d\d \d\d:\d\d\b", output)) == 2
 
 
 def test_no_runs(tmp_path, capsys):

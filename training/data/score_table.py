@@ -71,11 +71,9 @@ def summarize(answers: Sequence[Answer]) -> list[Measured]:
 def show(measured: Sequence[Measured], screen: Screen) -> None:
     """Print the table."""
     whole, blocks = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0)), []
-    rows = list(map(_cells, measured))
     for index, name in enumerate(_COLUMNS):
-        width = max(len(name), *(len(cells[index]) for cells in rows))
-        whole.add_column(name, justify="left" if index < 2 else "right", no_wrap=True, min_width=width)
-    for cells in rows:
+        whole.add_column(name, justify="left" if index < 2 else "right", no_wrap=True)
+    for cells in map(_cells, measured):
         whole.add_row(*cells)
         rest = ", ".join(f"{name}: {cell}" for name, cell in zip(_COLUMNS[1:], cells[1:], strict=True) if cell)
         blocks.append((Text(cells[0]), rest))
