@@ -106,8 +106,5 @@ class Describer(Protocol):
                 one chunk share that at its beginning; experts are queried before each step.
             states: ``float32[J, P]``, the observed state before each step.
             embodiment: The robot.
-
-        Raises:
-            VlarigError: The stages and the truth contradict each other.
         """
         ...

@@ -33,10 +33,6 @@ def load_suite(name: str) -> Suite:
 
     Args:
         name: A suite's name, or ``module:NAME`` of one that no plug-in registers, for which the working directory is searched too.
-
-    Raises:
-        VlarigError: There is none (the nearest names are offered), several packages have one of that name, or its module cannot be
-            imported, or holds no such suite.
     """
     found = find_suite(name)
     module_name, _, attribute = found.place.partition(":")
@@ -64,17 +60,13 @@ def load_suite(name: str) -> Suite:
 
 
 def load_suite_of_run(name: str, typed: Iterable[str]) -> Suite:
-    """The suite of that name in a run whose command named its suites as ``typed``, by name or place; raises like :func:`load_suite`."""
+    """The suite of that name in a run whose command named its suites as ``typed``, by name or place."""
     places = (load_suite(each) for each in typed if ":" in each)
     return next((suite for suite in places if suite.name == name), None) or load_suite(name)
 
 
 def find_suite(name: str) -> Registration:
-    """Where a suite is that :func:`load_suite` knows by that name; nothing is imported.
-
-    Raises:
-        VlarigError: There is none, or several packages have one of that name.
-    """
+    """Where a suite is that :func:`load_suite` knows by that name; nothing is imported."""
     registered = registered_suites()
     if name in registered:
         return only("suite", name, registered[name])

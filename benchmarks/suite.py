@@ -183,22 +183,14 @@ class Suite:
                 raise ValueError(f"task {task.name!r} of suite {self.name!r} has no initial states; give it one or more")
 
     def task(self, name: str) -> Task:
-        """The task of that name.
-
-        Raises:
-            VlarigError: There is none; the nearest names are offered.
-        """
+        """The task of that name."""
         for task in self.tasks:
             if task.name == name:
                 return task
         raise unknown("task", name, [task.name for task in self.tasks], f"suite {self.name!r}")
 
     def protocol(self, name: str | None = None) -> Protocol:
-        """The protocol of that name; the default without a name.
-
-        Raises:
-            VlarigError: There is none; the nearest names are offered.
-        """
+        """The protocol of that name; the default without a name."""
         for protocol in self.protocols:
             if name in (protocol.name, None):
                 return protocol
@@ -228,22 +220,14 @@ class Suite:
         return episodes
 
     def episode(self, task: Task, initial_state: int, repeat: int, protocol: Protocol) -> Episode:
-        """One episode with its payload.
-
-        Raises:
-            VlarigError: The function that makes payloads raised; the sentence names the line.
-        """
+        """One episode with its payload."""
         payload = self._made(self.payload, task, initial_state, protocol)
         if self.prepared is not None:
             payload = {**payload, **self.prepared[task.name].get(initial_state, {})}
         return Episode(self.name, protocol, task.name, task.variant, initial_state, repeat, payload)
 
     def training_episode(self, task: Task, number: int, protocol: Protocol) -> Episode:
-        """One episode to train on, of the variation :data:`TRAINING`, from an initial state that no evaluation plays.
-
-        Raises:
-            VlarigError: The suite has none, or the function that makes payloads raised.
-        """
+        """One episode to train on, of the variation :data:`TRAINING`, from an initial state that no evaluation plays."""
         if self.training is None:
             raise VlarigError(
                 f"suite {self.name!r} has no initial states for training, and those of its protocols are for evaluation; give it "
@@ -253,20 +237,12 @@ class Suite:
         return Episode(self.name, protocol, task.name, TRAINING, number, 0, payload)
 
     def training_episodes(self, tasks: Sequence[str], per_task: int, protocol: Protocol) -> list[Episode]:
-        """The first ``per_task`` episodes to train on of each task, task by task; all tasks when none is named.
-
-        Raises:
-            VlarigError: As :meth:`training_episode`.
-        """
+        """The first ``per_task`` episodes to train on of each task, task by task; all tasks when none is named."""
         chosen = [self.task(name) for name in tasks] or list(self.tasks)
         return [self.training_episode(task, number, protocol) for task in chosen for number in range(per_task)]
 
     def episode_again(self, task: str, variant: str, initial_state: int, repeat: int, protocol: Protocol) -> Episode:
-        """The episode that the parts of a key name, for evaluation or for training.
-
-        Raises:
-            VlarigError: The suite has no such task, or as :meth:`episode`.
-        """
+        """The episode that the parts of a key name, for evaluation or for training."""
         if variant == TRAINING:
             return self.training_episode(self.task(task), initial_state, protocol)
         return self.episode(self.task(task), initial_state, repeat, protocol)
@@ -274,11 +250,7 @@ class Suite:
     def described(
         self, stages: Sequence[str], truth: Sequence[Mapping[str, np.ndarray]], states: np.ndarray
     ) -> Description | None:
-        """An episode in words by the :attr:`describer`, whose arguments these are; ``None`` where the suite has none.
-
-        Raises:
-            VlarigError: As the describer, or it raised something else; the sentence names the line.
-        """
+        """An episode in words by the :attr:`describer`, whose arguments these are; ``None`` where the suite has none."""
         if self.describer is None:
             return None
         with self._errors_named("put an episode into words"):
@@ -303,11 +275,7 @@ class Suite:
 
 
 def refuse_unknown_tasks(names: Iterable[str], suites: Sequence[Suite]) -> None:
-    """Make sure that each of the names is a task of at least one of the suites.
-
-    Raises:
-        VlarigError: One is not; the nearest names are offered.
-    """
+    """Make sure that each of the names is a task of at least one of the suites."""
     known = [task.name for suite in suites for task in suite.tasks]
     for name in names:
         if name not in known:

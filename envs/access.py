@@ -77,11 +77,7 @@ def is_loopback(host: str) -> bool:
 
 
 def refuse_without_token(host: str, token: str) -> None:
-    """Make sure that a server that other machines reach has a secret, and one that cannot be guessed.
-
-    Raises:
-        VlarigError: It has none, or one of less than :data:`SHORTEST_TOKEN` characters; the sentence does not show it.
-    """
+    """Make sure that a server that other machines reach has a secret, and one that cannot be guessed."""
     if is_loopback(host):
         return
     if not token:
@@ -101,9 +97,6 @@ def find_token(variable: Optional[str], file: Optional[Path]) -> str:
     Args:
         variable: Environment variable that holds it.
         file: File that holds it.
-
-    Raises:
-        VlarigError: Both are named, or the one that is holds none, or what cannot be one; the sentence does not show it.
     """
     if variable is not None and file is not None:
         raise VlarigError("--token-env and --token-file both name a token; give one of them")
@@ -116,7 +109,7 @@ def find_token(variable: Optional[str], file: Optional[Path]) -> str:
 
 
 def token_in(file: Path) -> str:
-    """The token in a file. Raises like :func:`find_token`."""
+    """The token in a file."""
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -131,9 +124,6 @@ def checked_token(token: str, place: str) -> str:
     Args:
         token: What was found.
         place: Where it was found, for the sentence.
-
-    Raises:
-        VlarigError: A character within it cannot travel in an HTTP header; the sentence does not show the token.
     """
     token = token.strip()
     if not (token.isascii() and token.isprintable()):

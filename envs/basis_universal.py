@@ -43,9 +43,6 @@ def decode_basis(data: bytes) -> np.ndarray:
 
     Args:
         data: The whole file; bytes after its end have no effect.
-
-    Raises:
-        VlarigError: The file is damaged, or of a kind that is not read.
     """
     try:
         return _decode(data)

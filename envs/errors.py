@@ -10,7 +10,8 @@ from typing import Any
 class VlarigError(Exception):
     """A user's mistake or a broken surrounding: one sentence that names the value, what was expected and what to do.
 
-    The command line prints the sentence alone and exits with status 2. Anything else that is raised is a defect of ours.
+    The command line prints the sentence alone and exits with status 2. Anything else that is raised is a defect of ours. Any function
+    may raise one; docstrings name those that callers handle, and other exceptions.
 
     Attributes:
         traceback: Where code of the user's raised it, as text for a log; empty where none did, or where the message names the log.
@@ -57,11 +58,7 @@ def not_importable(need: str, error: ImportError, extra: str) -> str:
 
 
 def refuse_unknown_options(what: str, options: Mapping[str, Any], known: Iterable[str]) -> None:
-    """Make sure that ``what`` has every option that it got by name.
-
-    Raises:
-        VlarigError: It does not; the nearest names are offered.
-    """
+    """Make sure that ``what`` has every option that it got by name."""
     names = list(known)
     for option in options:
         if option not in names:

@@ -29,9 +29,6 @@ def as_seen(picture: np.ndarray, camera: Camera) -> np.ndarray:
 
     Returns:
         ``uint8[height, width, 3]``, contiguous; the picture itself where nothing changes.
-
-    Raises:
-        VlarigError: The picture has to change, and has another size than the one to draw.
     """
     if not (camera.mirror or camera.resize or camera.crop < 1.0):
         return picture
@@ -86,9 +83,6 @@ def cv2_area(picture: np.ndarray, height: int, width: int) -> np.ndarray:
 
     StarVLA resizes so for SimplerEnv, with OpenCV's ``INTER_AREA`` (starVLA/starVLA
     examples/simBenchmarks/SimplerEnv/eval_files/model2simpler_interface.py@0ed0aad, ``_resize_image``).
-
-    Raises:
-        VlarigError: A side would grow; OpenCV does something else then.
     """
     size = picture.shape[:2]
     if height > size[0] or width > size[1]:

@@ -110,11 +110,7 @@ def registrations(points: Iterable[metadata.EntryPoint]) -> list[tuple[str, Regi
 
 
 def only(kind: str, name: str, found: Sequence[Registration]) -> Registration:
-    """The registration of a name.
-
-    Raises:
-        VlarigError: Several packages register it; the sentence names them.
-    """
+    """The registration of a name."""
     if len(found) > 1:
         packages = " and ".join(sorted(each.package for each in found))
         raise VlarigError(

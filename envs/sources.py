@@ -62,9 +62,6 @@ def find_sources(modules: Sequence[str], users: Sequence[str] = (), folder: Opti
         modules: Full names of modules, wherever they are installed; ``__main__`` for the script that runs.
         users: Further modules, which count where they are local.
         folder: Where to look before the import path.
-
-    Raises:
-        VlarigError: A file cannot be read.
     """
     importlib.invalidate_caches()  # a module may be new
     found: dict[Path, Source] = {}
@@ -83,9 +80,6 @@ def named_files(text: str) -> list[Source]:
     """The files and folders that ``text`` names: the whole of it, or a part between commas or quotation marks, as in a list.
 
     The working directory and the folders around it are left out: a ``.`` is hardly meant as its contents.
-
-    Raises:
-        VlarigError: A file cannot be read.
     """
     found: list[Source] = []
     for part in dict.fromkeys([text, *re.split('[,"]', text)]):

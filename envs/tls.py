@@ -18,9 +18,6 @@ def server_context(certificate: Path, key: Path) -> ssl.SSLContext:
     Args:
         certificate: File with the server's certificate, and those between it and its authority.
         key: File with the certificate's private key, without a password.
-
-    Raises:
-        VlarigError: A file does not read, or the key is not the certificate's.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -49,9 +46,6 @@ def client_context(authority: Optional[Path] = None) -> ssl.SSLContext:
     Args:
         authority: File with the certificates of the authorities to trust, or a server's own that it signed itself; those of the
             system where ``None``.
-
-    Raises:
-        VlarigError: The file does not read, or holds no certificate.
     """
     if authority is not None:
         _read(authority, "authority's certificate")

@@ -85,11 +85,7 @@ def assets_variable(bundle: str) -> str:
 
 
 def assets_folder(bundle: str, *parts: str) -> Path:
-    """The folder of a bundle of data files, in which there are these folders.
-
-    Raises:
-        VlarigError: The environment does not name one, or it lacks a part.
-    """
+    """The folder of a bundle of data files, in which there are these folders."""
     variable = assets_variable(bundle)
     place = os.environ.get(variable, "")
     if not place or not all(Path(place, part).is_dir() for part in parts):

@@ -33,7 +33,6 @@ def parse(kind: type[T] | Mapping[str, type[T]], words: Sequence[str], prog: str
         description: What its help begins with. Default: the docstring of ``kind``.
 
     Raises:
-        VlarigError: An option, its value, or a subcommand is unknown, and the nearest is offered; or an option is given twice.
         SystemExit: Help was requested and printed (0), or another error in the arguments was printed (2).
     """
     if not isinstance(kind, Mapping):
@@ -96,11 +95,7 @@ def _printed(show: Callable[[], object], text: io.StringIO) -> str:
 
 
 def _check_once(kind: type[Any], words: Sequence[str]) -> None:
-    """Make sure that no option is given twice: argparse takes the last one alone. Those that say "once for each" are meant so.
-
-    Raises:
-        VlarigError: One is.
-    """
+    """Make sure that no option is given twice: argparse takes the last one alone. Those that say "once for each" are meant so."""
     counted = Counter(
         word.partition("=")[0].replace("_", "-") for word in takewhile("--".__ne__, words) if word.startswith("--")
     )
@@ -117,11 +112,7 @@ def _check_once(kind: type[Any], words: Sequence[str]) -> None:
 
 
 def _check_names(words: Sequence[str], prog: str, text: str) -> None:
-    """Make sure that the given options, and the values of those with a fixed set, are in the help's text.
-
-    Raises:
-        VlarigError: One is not; the nearest is offered.
-    """
+    """Make sure that the given options, and the values of those with a fixed set, are in the help's text."""
     options = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]*", text))
     choices = {option: values.split(",") for option, values in re.findall(r"(--[a-z][a-z0-9-]*) \{([^}\s]+)\}", text)}
     for word, following in zip_longest(words, words[1:], fillvalue=""):

@@ -76,7 +76,6 @@ class DurableEnv:
 
         Raises:
             GivenUpError: It could not be started in :data:`MOST_ATTEMPTS` attempts, or its own data are unfit.
-            VlarigError: The env refused, or its server dies again and again.
         """
         self.episode = episode
         self.snapshot = None

@@ -238,9 +238,6 @@ class Engine:
         Args:
             queue: The episodes.
             joining: Workers that join later, each with its number of envs.
-
-        Raises:
-            VlarigError: The policy or an env refused, or no worker is left.
         """
         playing: list[asyncio.Task[None]] = []
         try:
@@ -262,12 +259,7 @@ class Engine:
             raise self._loss
 
     async def collect(self, chunks_per_env: int, keep: Callable[[Transition], T]) -> list[list[T]]:
-        """The next ``chunks_per_env`` transitions of every env: ``[env][chunk]``, of each what ``keep`` gives.
-
-        Raises:
-            VlarigError: An env's episode failed :data:`~vlarig.harness.durable_env.MOST_ATTEMPTS` times, its worker is lost,
-                or the policy lost its state of it.
-        """
+        """The next ``chunks_per_env`` transitions of every env: ``[env][chunk]``, of each what ``keep`` gives."""
         return await together([self._collect_env(env, chunks_per_env, keep) for env in self.envs])
 
     async def go_on(self, progress: Sequence[Progress]) -> None:
@@ -371,11 +363,7 @@ def _split(wall: float, simulator: dict[str, float], policy: float) -> dict[str,
 
 @contextlib.contextmanager
 def _goes_on(env: PlayedEnv) -> Iterator[None]:
-    """Name the env that cannot go on.
-
-    Raises:
-        VlarigError: Its episode was given up, or the policy lost its state of it.
-    """
+    """Name the env that cannot go on."""
     try:
         yield
     except (GivenUpError, PolicyLost) as error:

@@ -42,7 +42,6 @@ class FilmWriter:
         caption: One line above the pictures, shortened where it does not fit; kept whole as the film's title.
 
     Raises:
-        VlarigError: The extra ``video`` is not installed.
         ValueError: ``frames_per_second`` is not positive.
     """
 
@@ -67,7 +66,6 @@ class FilmWriter:
             frames: View tag to ``uint8[X, h, w, 3]``, upright, with the same ``X`` for all; the same views and sizes in every call.
 
         Raises:
-            VlarigError: The disk cannot be written.
             ValueError: There is no frame, the views do not match, the encoder does not take them, or the film has ended.
         """
         import av
@@ -148,9 +146,6 @@ def read_film(path: Path, count: int) -> tuple[str, list[np.ndarray]]:
 
     Returns:
         The caption, and ``uint8[h, w, 3]`` each, with the views side by side as in the film.
-
-    Raises:
-        VlarigError: It cannot be read, or the extra ``video`` is not installed.
     """
     need_video_extra()
     import av
@@ -180,7 +175,6 @@ def write_contact_sheet(path: Path, rows: Sequence[tuple[str, Sequence[np.ndarra
             order of time, each ``uint8[h, w, 3]``.
 
     Raises:
-        VlarigError: The extra ``video`` is not installed.
         ValueError: There is no row, or a row has no frame.
     """
     need_video_extra()
@@ -220,11 +214,7 @@ def write_contact_sheet(path: Path, rows: Sequence[tuple[str, Sequence[np.ndarra
 
 
 def need_video_extra() -> None:
-    """Make sure that films can be written here.
-
-    Raises:
-        VlarigError: The extra ``video`` is not installed.
-    """
+    """Make sure that films can be written here."""
     try:
         import av  # noqa: F401
         import PIL.Image  # noqa: F401

@@ -48,7 +48,6 @@ def film_run(run: Path, which: str, console: Console, workers: int | None = None
         The episodes that got no film.
 
     Raises:
-        VlarigError: Nothing can be filmed here: the ``video`` extra, a runtime, data files or disk space are missing.
         KeyboardInterrupt: The user interrupted it; the message says what is kept.
     """
     need_video_extra()
@@ -75,11 +74,7 @@ def film_run(run: Path, which: str, console: Console, workers: int | None = None
 
 
 def episode_keys(run: Path, which: str) -> list[str]:
-    """Keys of the run's finished episodes, ``all`` of them or the ``failures``, sorted.
-
-    Raises:
-        VlarigError: There is no such run.
-    """
+    """Keys of the run's finished episodes, ``all`` of them or the ``failures``, sorted."""
     with Ledger.open_read_only(run) as ledger:
         return [record.key for record in ledger.records() if which == "all" or not record.success]
 
@@ -99,9 +94,6 @@ def draw_sheet(run: Path) -> None:
     """Draw ``frames.png``: for each task, in the suites' order, a row of pictures from the first of its films.
 
     Without a film nothing is drawn.
-
-    Raises:
-        VlarigError: A film cannot be read.
     """
     filmed = films_of(run)
     if not filmed:

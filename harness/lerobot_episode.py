@@ -94,9 +94,6 @@ class EpisodeDraft:
             actions: ``float32[X, A]``.
             subtasks: ``X`` labels, or none.
             keypoints: ``float32[X, 12]``, or none.
-
-        Raises:
-            VlarigError: The disk cannot be written, or steps have no label or keypoints where others had them.
         """
         from av.error import FFmpegError
 
@@ -123,9 +120,6 @@ class EpisodeDraft:
         Args:
             place: Where to.
             description: The episode in words, where it is known.
-
-        Raises:
-            VlarigError: As :meth:`add`.
         """
         about = {
             "sizes": {view: list(film.size) for view, film in self._films.items()},
@@ -163,11 +157,7 @@ class EpisodeDraft:
 
 
 def read_steps(place: Path) -> EpisodeSteps:
-    """The steps that :meth:`EpisodeDraft.finish` wrote.
-
-    Raises:
-        VlarigError: They do not read.
-    """
+    """The steps that :meth:`EpisodeDraft.finish` wrote."""
     try:
         about: dict[str, Any] = json.loads((place / "about.json").read_text())
         with np.load(place / "numbers.npz", allow_pickle=False) as arrays:
@@ -225,11 +215,7 @@ class _Film:
 
 
 def need_data_extra() -> None:
-    """Make sure that datasets can be written and read here.
-
-    Raises:
-        VlarigError: The extra ``data`` is not installed.
-    """
+    """Make sure that datasets can be written and read here."""
     try:
         import av  # noqa: F401
         import PIL.Image  # noqa: F401

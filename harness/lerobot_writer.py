@@ -97,10 +97,6 @@ def write_dataset(
         about: How they were recorded: plain data for ``meta/vlarig.json``.
         data_mb: Size after which the next file of numbers begins, in MB.
         video_mb: The same for films.
-
-    Raises:
-        VlarigError: There is no episode, a recorded episode does not read or does not fit its record, or the folder cannot be
-            written.
     """
     if not episodes:
         raise VlarigError(f"there is no episode to write into {folder}: none succeeded; --keep-failures keeps the others too")
@@ -438,11 +434,7 @@ def _total_stats(episodes: Sequence[RecordedEpisode], name: str) -> dict[str, An
 
 
 def _join_films(path: Path, films: Sequence[Path], rate: Fraction) -> None:
-    """One film out of several that were encoded alike; nothing is encoded again.
-
-    Raises:
-        VlarigError: One does not read.
-    """
+    """One film out of several that were encoded alike; nothing is encoded again."""
     import av
     from av.error import FFmpegError
 

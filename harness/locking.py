@@ -22,9 +22,6 @@ def one_at_a_time(path: Path, what: str, report: Callable[[str], None]) -> Itera
         path: The lock's file.
         what: The work under the lock, for the message about a wait.
         report: Called with that message.
-
-    Raises:
-        VlarigError: The lock cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -155,11 +155,7 @@ class PlannedSuite:
 
 
 def check_suites(config: SweepConfig) -> None:
-    """Make sure that what a sweep needs beside its policy is here. That is quick, and loading a policy may not be.
-
-    Raises:
-        VlarigError: A suite, task, protocol, tracker, runtime or data file does not exist or is not ready.
-    """
+    """Make sure that what a sweep needs beside its policy is here. That is quick, and loading a policy may not be."""
     suites = [load_suite(name) for name in dict.fromkeys(config.suites)]
     refuse_unknown_tasks(config.tasks, suites)
     check_trackers(config.track)
@@ -169,11 +165,7 @@ def check_suites(config: SweepConfig) -> None:
 
 
 def plan_suites(config: SweepConfig, policy: Policy, report: Callable[[str], None]) -> list[PlannedSuite]:
-    """Resolve every suite of the sweep; ``report`` is called with a message where something takes a while.
-
-    Raises:
-        VlarigError: A suite, task, protocol or runtime does not exist or is not ready, or the policy does not fit.
-    """
+    """Resolve every suite of the sweep; ``report`` is called with a message where something takes a while."""
     suites = [load_suite(name) for name in dict.fromkeys(config.suites)]
     refuse_unknown_tasks(config.tasks, suites)
     for name in dict.fromkeys(name for suite in suites for name in suite.assets):
@@ -194,7 +186,7 @@ def plan_suite(
     protocol: str | None = None,
     training: bool = False,
 ) -> PlannedSuite:
-    """Resolve one suite; tasks that it does not have are another suite's. Raises like :func:`plan_suites`.
+    """Resolve one suite; tasks that it does not have are another suite's.
 
     With ``training``, ``episodes`` of each task begin where none is evaluated.
     """
@@ -228,9 +220,6 @@ def run_identity(
         policy: Its policy.
         plans: Its suites.
         state: State of a policy that was given as an object, before it acted; ``None`` for one that was named.
-
-    Raises:
-        VlarigError: Code of a third party, or a file that an option names, cannot be read.
     """
     episodes = [episode for plan in plans for episode in plan.episodes]
     options, beside = parse_options(config.policy_options), policy.transport_options

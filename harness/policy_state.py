@@ -39,10 +39,6 @@ def policy_state(policy: Policy) -> PolicyState:
     those of its class too: in maps, lists, tuples, sets and other objects as well, and in what an object's ``state_dict()`` gives.
     What else decides its answers, such as a random generator, a global or a closure, is not seen. Where no array and no tensor is
     found, a revision that is set on the object and differs from its class's says all.
-
-    Raises:
-        PolicyError: It has no revision of its own, and holds no weights, or its class is in no file, so that edits of it would not be
-            noticed; or its weights cannot be read.
     """
     kind = type(policy)
     declared = inspect.getattr_static(kind, "revision")

@@ -40,9 +40,6 @@ class Tried:
 
     Args:
         worker_spec: The recipe of the suite's workers.
-
-    Raises:
-        VlarigError: The file cannot be read, or holds results that differ in what all must share.
     """
 
     def __init__(self, worker_spec: WorkerSpec) -> None:
@@ -57,11 +54,7 @@ class Tried:
             self._tried[line["task"]][line["initial_state"]] = line["data"]
 
     def note(self, task: Task, initial_state: int, data: dict[str, Any] | None) -> None:
-        """Write an initial state's result.
-
-        Raises:
-            VlarigError: It cannot be written, is no plain data, or differs from earlier ones in what all must share.
-        """
+        """Write an initial state's result."""
         self._check_shared(data)
         try:
             line = json.dumps({"task": task.name, "initial_state": initial_state, "data": data})
@@ -97,9 +90,6 @@ class Tried:
 
         Returns:
             ``None`` where enough are found, or may be among those that were taken.
-
-        Raises:
-            VlarigError: The most were tried, and the task is given up.
         """
         tried, good = self._tried[task.name], 0
         for number in range(self.preparation.most):
@@ -145,9 +135,6 @@ async def prepare(
         fleet: Where they run.
         logs: Folder of their logs.
         report: Called with the task and the number of each initial state that was tried, and whether it will do.
-
-    Raises:
-        VlarigError: The adapter cannot prepare, a task has too few that will do, or no worker is left.
     """
     tried = Tried(worker_spec)
     taken: dict[str, set[int]] = {task.name: set() for task in tasks}
@@ -192,9 +179,6 @@ def with_prepared(worker_spec: WorkerSpec, tasks: Sequence[str] = (), per_task: 
         worker_spec: The recipe of its workers.
         tasks: Tasks that are to be played; all when empty.
         per_task: Episodes of each; all initial states when ``None``.
-
-    Raises:
-        VlarigError: Fewer were found than are to be played; the message has the command that finds them.
     """
     suite = with_found(worker_spec)
     if suite.preparation is None:
@@ -235,11 +219,7 @@ def with_found(worker_spec: WorkerSpec) -> Suite:
 
 
 def with_read(suite: Suite) -> Suite:
-    """The suite with the initial states of its data files, where only these know them.
-
-    Raises:
-        VlarigError: They, or its runtime, are not here.
-    """
+    """The suite with the initial states of its data files, where only these know them."""
     return suite if suite.read_states is None else with_found(WorkerSpec.of(suite))
 
 
@@ -250,11 +230,7 @@ def prepared_hash(episodes: Sequence[Episode]) -> str:
 
 
 async def _try(worker: Worker, episode: Episode) -> dict[str, Any] | None:
-    """An initial state's result; one that fails the simulator again and again will not do.
-
-    Raises:
-        VlarigError: The adapter refuses: something is missing, for this initial state as for any other.
-    """
+    """An initial state's result; one that fails the simulator again and again will not do."""
     for _ in range(MOST_ATTEMPTS):
         try:
             return await worker.prepare(0, episode)
@@ -269,11 +245,7 @@ def _episode(suite: Suite, task: Task, initial_state: int) -> Episode:
 
 
 def _preparation(suite: Suite) -> Preparation:
-    """How the suite is prepared.
-
-    Raises:
-        VlarigError: It needs no preparation.
-    """
+    """How the suite is prepared."""
     if suite.preparation is None:
         raise VlarigError(f"the initial states of {suite.name!r} are known; there is nothing to prepare")
     return suite.preparation

@@ -54,11 +54,7 @@ class Recorder:
         self._cleaned = False
 
     async def emit(self, transition: Transition) -> None:
-        """Write a chunk; with an episode's last, keep the episode or give it up.
-
-        Raises:
-            VlarigError: The disk cannot be written, or the simulator sent no frame of a step.
-        """
+        """Write a chunk; with an episode's last, keep the episode or give it up."""
         if not self._cleaned:  # not before: only now the run is known to be ours alone; not in threads, which would meet
             self._cleaned = True
             for left in self._folder.glob(".draft-*"):
@@ -142,9 +138,6 @@ def steps_of(transition: Transition, state: np.ndarray) -> tuple[dict[str, np.nd
     They are view to ``uint8[X, h, w, 3]``, and ``float32[X, P]``.
 
     A protocol without cameras has no pictures.
-
-    Raises:
-        VlarigError: The simulator sent no frame and state of a step.
     """
     count = len(transition.result.steps)
     before, frames = transition.request.observation, transition.result.snapshot.frames
@@ -188,11 +181,7 @@ class RecordingPlan:
         return self.folder / STAGING
 
     def begin(self) -> Recorder:
-        """Check the folder, or make it, and return the sink.
-
-        Raises:
-            VlarigError: The folder holds something else, or a recording of other settings; the extra ``data`` is not installed.
-        """
+        """Check the folder, or make it, and return the sink."""
         need_data_extra()
         suite = load_suite(self.suite)
         settings = {"keep_failures": self.keep_failures}
@@ -224,9 +213,6 @@ class RecordingPlan:
 
         Args:
             complete: Whether all are.
-
-        Raises:
-            VlarigError: No episode is kept, or what was recorded does not read.
         """
         walks = load_suite(self.suite).walks
         head, count = (HEAD, "episodes") if walks else (INFO, "total_episodes")

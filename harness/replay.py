@@ -90,8 +90,6 @@ def replay_run(
         watch: Makes an episode's film; without it no pictures are drawn beside those for the policy.
 
     Raises:
-        VlarigError: The run or an episode does not exist, its runtime or data files are not those it was made with, a worker cannot
-            be kept alive, or a film cannot be written.
         KeyboardInterrupt: The user interrupted it, or SIGTERM did.
     """
     check_links(run)  # logs and films are written there
@@ -219,7 +217,6 @@ async def _snapshots(env: DurableEnv, episode: Episode, record: EpisodeRecord) -
 
     Raises:
         GivenUpError: The simulator fails in it, or its env refuses it.
-        VlarigError: The worker cannot be kept alive.
     """
     try:
         yield await env.begin(episode)

@@ -146,11 +146,7 @@ class Replica(MessageMember):
         return self._supervisor.pid
 
     async def start(self) -> None:
-        """Start the process where there is none, after a pause where it keeps dying, and repeat its predecessor's orders.
-
-        Raises:
-            VlarigError: It fails with what the user can fix, or dies again and again.
-        """
+        """Start the process where there is none, after a pause where it keeps dying, and repeat its predecessor's orders."""
         await self._supervisor.running()
 
     async def end(self) -> None:
@@ -161,7 +157,6 @@ class Replica(MessageMember):
         """Send a request and return its answer.
 
         Raises:
-            PolicyError: The policy failed.
             PolicyLost: The process is dead; :meth:`revive` it.
         """
         answer = self._run(lambda: self._exchange(messages))
@@ -173,7 +168,6 @@ class Replica(MessageMember):
         """Restart the process where it died, after a pause where it keeps dying.
 
         Raises:
-            VlarigError: It dies again and again.
             PolicyLost: :meth:`interrupt` was called meanwhile.
         """
         self._orders = orders
@@ -221,7 +215,6 @@ class Replica(MessageMember):
         """Start the process, and repeat its predecessor's orders.
 
         Raises:
-            VlarigError: It fails with what the user can fix.
             ChildDied: The process died.
         """
         try:
@@ -266,8 +259,6 @@ async def _answer(line: Line, messages: Sequence[Message]) -> list[Message]:
     """A replica's answer to a request.
 
     Raises:
-        PolicyError: The policy failed.
-        VlarigError: It failed with what the user can fix.
         ChildDied: The process died, or took too long and was killed.
     """
     try:
@@ -281,7 +272,6 @@ def _messages(frame: Frame) -> list[Message]:
     """The messages in a replica's reply.
 
     Raises:
-        VlarigError: The policy failed; the error of :class:`~vlarig.policies.replica_messages.Failed`.
         ChildDied: The frame is no reply; the process must be ended.
     """
     try:
@@ -301,9 +291,6 @@ def replicated_policy(name: str, options: Mapping[str, str], count: int, patienc
         options: Its options.
         count: How many replicas.
         patience: Timeouts of each.
-
-    Raises:
-        VlarigError: The policy cannot be made, as from :func:`~vlarig.policies.registry.load_policy`; or its processes die.
     """
     if count < 1:
         raise PolicyError(f"{count} replicas of the policy {name!r}; expected 1 or more")

@@ -39,11 +39,7 @@ def run_folder(config: SweepConfig, identity: Identity, plans: Sequence[PlannedS
 
 
 def as_begun(run: Path, plans: list[PlannedSuite]) -> list[PlannedSuite]:
-    """The plans with the renderers that the run was begun with, if it was.
-
-    Raises:
-        VlarigError: One of them is not here any more, or the user requests another.
-    """
+    """The plans with the renderers that the run was begun with, if it was."""
     if not (run / MANIFEST_NAME).exists():
         return plans
     renderers = Manifest.load(run).identity.renderer.split()

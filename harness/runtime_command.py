@@ -32,9 +32,6 @@ def run_in_runtime(name: str, command: Sequence[str]) -> int:
 
     Returns:
         The exit status.
-
-    Raises:
-        VlarigError: The runtime is not there, or has no such module.
     """
     if not command:
         raise VlarigError(f"no command was given; give one, as in: vlarig runtime run {name} -- pytest test_parity.py")

@@ -40,11 +40,7 @@ class LedgerSink:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Wait until all that was emitted is on the disk.
-
-        Raises:
-            VlarigError: The ledger could not be written.
-        """
+        """Wait until all that was emitted is on the disk."""
         if self._writes:
             await asyncio.shield(asyncio.wait(set(self._writes)))  # a copy: those that end before it begins leave the set
         self._thread.shutdown()

@@ -127,9 +127,6 @@ def evaluate(suites: str | tuple[str, ...] | list[str], policy: str | Policy, **
             ``revision`` as a property, which then has to change with them; see :func:`~vlarig.harness.policy_state.policy_state`.
         options: The other fields of :class:`~vlarig.harness.plan.SweepConfig`, and ``console``, a rich console for the live
             display (none is shown without it).
-
-    Raises:
-        VlarigError: Something the user can fix. What was measured until then is in the run.
     """
     refuse_unknown_options("evaluate", options, [*SweepConfig.model_fields, "console"])
     console = options.pop("console", None) or Screen(quiet=True)
@@ -158,11 +155,7 @@ def warn_if_nothing_was_played(evaluation: Evaluation) -> None:
 
 
 def sweep_config(suites: str | tuple[str, ...] | list[str], policy: str | Policy, **options: Any) -> SweepConfig:
-    """The configuration of a sweep that a program starts; arguments as for :func:`evaluate`.
-
-    Raises:
-        VlarigError: An option is unknown, has a wrong value, or does not fit a policy that is an object.
-    """
+    """The configuration of a sweep that a program starts; arguments as for :func:`evaluate`."""
     named = policy if isinstance(policy, str) else f"{type(policy).__module__}:{type(policy).__qualname__}"
     try:
         config = SweepConfig(suites=(suites,) if isinstance(suites, str) else tuple(suites), policy=named, **options)
@@ -183,22 +176,14 @@ def sweep_config(suites: str | tuple[str, ...] | list[str], policy: str | Policy
 
 @contextlib.contextmanager
 def cluster(config: SweepConfig) -> Iterator[None]:
-    """A connection to the Ray cluster, where the sweep is placed on one.
-
-    Raises:
-        VlarigError: No cluster can be used.
-    """
+    """A connection to the Ray cluster, where the sweep is placed on one."""
     with connected() if config.placement == "ray" else contextlib.nullcontext():
         yield
 
 
 @contextlib.contextmanager
 def named_policy(config: SweepConfig) -> Iterator[Policy]:
-    """The policy that the sweep names, in this process or in replicas, for as long as the context lasts; inside :func:`cluster`.
-
-    Raises:
-        VlarigError: It cannot be made, or something else is missing that the sweep needs.
-    """
+    """The policy that the sweep names, in this process or in replicas, for as long as the context lasts; inside :func:`cluster`."""
     check_suites(config)
     options = parse_options(config.policy_options)
     if config.replicas is None:
@@ -232,7 +217,6 @@ def run_sweep(
         recorder: Keeps the episodes' pictures and states too.
 
     Raises:
-        VlarigError: Something the user can fix. What was measured until then is in the run.
         KeyboardInterrupt: The user ended it.
         BrokenPipeError: The reader of the event log's stream went away.
     """
@@ -383,11 +367,7 @@ class _Part:
 
 
 def find_fleet(config: SweepConfig, event_log: EventLog) -> Fleet:
-    """The machines that the sweep runs on.
-
-    Raises:
-        VlarigError: A machine that the user names is no env server, or cannot be reached.
-    """
+    """The machines that the sweep runs on."""
     if config.placement == "ray":
         return RayFleet(config.workers, config.num_envs)
     fleet = listed_fleet(

@@ -26,11 +26,7 @@ class Tracker(Protocol):
 
 
 class TensorBoard:
-    """Event files in a folder, which ``tensorboard --logdir`` shows.
-
-    Raises:
-        VlarigError: The package tensorboard is not installed.
-    """
+    """Event files in a folder, which ``tensorboard --logdir`` shows."""
 
     def __init__(self, folder: Path, project: str) -> None:
         try:
@@ -51,11 +47,7 @@ class TensorBoard:
 
 
 class _Hosted:
-    """A package with the interface of ``wandb``; trackio has the same.
-
-    Raises:
-        VlarigError: The package is not installed.
-    """
+    """A package with the interface of ``wandb``; trackio has the same."""
 
     package: str
 
@@ -96,9 +88,6 @@ def make_tracker(name: str, folder: Path, project: str) -> Tracker:
         name: One of :data:`TrackerName`.
         folder: The run's folder.
         project: The run's project in hosted trackers.
-
-    Raises:
-        VlarigError: No tracker has that name, or its package is not installed.
     """
     known = {"tensorboard": TensorBoard, "trackio": Trackio, "wandb": WeightsAndBiases}
     if name not in known:
@@ -107,11 +96,7 @@ def make_tracker(name: str, folder: Path, project: str) -> Tracker:
 
 
 def check_trackers(names: Collection[str]) -> None:
-    """Make sure that the trackers' packages are installed; none is imported.
-
-    Raises:
-        VlarigError: One is not.
-    """
+    """Make sure that the trackers' packages are installed; none is imported."""
     for name in names:
         if find_spec(name) is None:
             raise _missing(name, ModuleNotFoundError(name=name))

@@ -34,9 +34,6 @@ def write_walks(
         embodiment: Their robot, with one view.
         kind: What the walks are for.
         about: How they were recorded, with the data set's ``name``.
-
-    Raises:
-        VlarigError: There is no episode, a recorded one does not read, or the folder cannot be written.
     """
     if not episodes:
         raise VlarigError(f"there is no episode to write into {folder}: none succeeded; --keep-failures keeps the others too")

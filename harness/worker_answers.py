@@ -22,11 +22,7 @@ def encoded(episode: Episode) -> str:
 
 
 def worker_answers(worker_spec: WorkerSpec, role: str, request: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """The answers to a request, as they come; the adapter and its packages are added to it.
-
-    Raises:
-        VlarigError: The worker says so, died, or answered nothing.
-    """
+    """The answers to a request, as they come; the adapter and its packages are added to it."""
     suite = worker_spec.suite
     whole = {"adapter": suite.adapter, "packages": worker_spec.packages(), **request}
     with (

@@ -50,11 +50,7 @@ class WorkerSpec:
 
     @classmethod
     def of(cls, suite: Suite) -> Self:
-        """The recipe of a suite's workers.
-
-        Raises:
-            VlarigError: The runtime, a system library, a data file or the adapter is missing; the message says what to run.
-        """
+        """The recipe of a suite's workers."""
         runtime = find_runtime(suite.runtime)
         renderer = choose_renderer(load_spec(suite.runtime)) if suite.runtime in spec_names() else None
         sources = find_sources([suite.adapter.partition(":")[0]])
@@ -66,9 +62,6 @@ class WorkerSpec:
         Args:
             renderers: Names of the renderers of all the run's suites.
             run: Name of the run, for the message.
-
-        Raises:
-            VlarigError: It is not here, or ``VLARIG_RENDERER`` requests another; the message says what to do.
         """
         if self.renderer is None:
             return self
@@ -90,10 +83,7 @@ class WorkerSpec:
         return {str(path): contents for source in self.sources for path, contents in source.files}
 
     def code(self) -> str:
-        """SHA-256 of vlarig's modules that a worker takes from the driver, and of the adapter's code as it was found.
-
-        Raises like :meth:`packages`.
-        """
+        """SHA-256 of vlarig's modules that a worker takes from the driver, and of the adapter's code as it was found."""
         digest = hashlib.sha256()
         for name, file in sorted(self.packages().items()):
             if name.startswith("vlarig."):
@@ -105,11 +95,7 @@ class WorkerSpec:
         return digest.hexdigest()
 
     def packages(self) -> dict[str, str]:
-        """The modules that a worker takes from the driver: name to file.
-
-        Raises:
-            VlarigError: The adapter's module is not installed where the driver runs.
-        """
+        """The modules that a worker takes from the driver: name to file."""
         top = adapter_module(self.suite)
         files = {}
         for name in ["vlarig.envs", "vlarig.harness", *([] if top == "vlarig" else [top])]:

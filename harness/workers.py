@@ -49,7 +49,6 @@ class WorkerFactory(Protocol):
         """Start a worker. This may take for ever: the caller bounds it.
 
         Raises:
-            VlarigError: It fails with what the user can fix; ``CodeChangedError`` where the code changed since the run began.
             ChildDied: It died; ``MachineAwayError`` where nothing can be started for now.
         """
         ...
@@ -119,11 +118,7 @@ class Worker:
         return self._supervisor.absence
 
     async def __aenter__(self) -> Worker:
-        """Start the worker.
-
-        Raises:
-            VlarigError: It cannot start, or its embodiment is not the suite's.
-        """
+        """Start the worker."""
         try:
             await self._supervisor.running()
         except BaseException:
@@ -141,7 +136,6 @@ class Worker:
         Raises:
             SimulatorFault: It could not be done; ``lost`` where no episode is to blame.
             ChildLostError: The worker is lost; :meth:`found` waits for it.
-            VlarigError: The env refused.
         """
         if env not in self._losses or self._losses[env].key != episode.key:
             self._losses[env] = _Losses(episode.key)
@@ -215,11 +209,7 @@ def _embodiment_mismatch(suite: Suite, line: WorkerLine) -> str:
 
 @contextlib.asynccontextmanager
 async def started(workers: Sequence[Worker]) -> AsyncIterator[Sequence[Worker]]:
-    """Workers that are started side by side and ended together.
-
-    Raises:
-        VlarigError: One cannot start.
-    """
+    """Workers that are started side by side and ended together."""
     try:
         await together([worker.__aenter__() for worker in workers])
         yield workers
@@ -238,9 +228,6 @@ async def local_workers(
         count: How many.
         logs: Folder of their log files.
         memory_bytes: Most memory that each one may take; no bound when ``None``.
-
-    Raises:
-        VlarigError: One cannot start.
     """
     name = worker_spec.suite.name
     async with Launcher() as launcher:

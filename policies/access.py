@@ -14,9 +14,6 @@ def refuse_secrets(address: str, scheme: str) -> None:
     Args:
         address: What the user typed after ``scheme:``.
         scheme: Names the client in the sentence.
-
-    Raises:
-        PolicyError: It may hold a secret; the sentence does not show it.
     """
     if "@" in address or "?" in address:
         raise PolicyError(

@@ -77,11 +77,7 @@ class Announcement:
 
     @classmethod
     def from_data(cls, data: object) -> Announcement:
-        """The announcement that :meth:`to_data` wrote down. ``data`` is not trusted.
-
-        Raises:
-            PolicyError: It is of another version, or a key is missing, unknown or of another type.
-        """
+        """The announcement that :meth:`to_data` wrote down. ``data`` is not trusted."""
         version = data.get("version") if isinstance(data, dict) else data
         if not isinstance(data, dict) or type(version) is not int or version != ANNOUNCEMENT_VERSION:
             raise PolicyError(

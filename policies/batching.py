@@ -121,9 +121,7 @@ class Batcher:
         """The policy's answer.
 
         Raises:
-            PolicyError: The policy raised, or its reply does not fit the request.
             PolicyLost: The member that had the episode is lost, and its state with it; begin the episode again.
-            VlarigError: Members are lost again and again, and none is left.
         """
         waiting = Waiting(request, time.perf_counter(), asyncio.get_running_loop().create_future())
         self._place(waiting)

@@ -27,7 +27,6 @@ def policy_code(name: str, doing: str) -> Iterator[None]:
         doing: The call, as the end of the sentence ``the policy NAME raised X ...``.
 
     Raises:
-        PolicyError: The code raised; the sentence names the line. A ``VlarigError`` and a ``PolicyLost`` of its own are passed on.
         KeyboardInterrupt: The user ended the program; only in the main thread, where signals are handled.
     """
     try:
@@ -46,41 +45,25 @@ def policy_error(name: str, doing: str, error: BaseException) -> PolicyError:
 
 
 def check_fit(policy: Policy, suite: str, embodiment: Embodiment) -> None:
-    """Call the policy's :meth:`~.api.Policy.check`.
-
-    Raises:
-        PolicyError: It does not fit the suite, or it raised.
-    """
+    """Call the policy's :meth:`~.api.Policy.check`."""
     with policy_code(policy.name, f"while it was checked against {suite}"):
         policy.check(suite, embodiment)
 
 
 def make_strict(policy: Policy) -> None:
-    """Call the policy's :meth:`~.api.Policy.strict`.
-
-    Raises:
-        PolicyError: It raised.
-    """
+    """Call the policy's :meth:`~.api.Policy.strict`."""
     with policy_code(policy.name, "while it was made strict"):
         policy.strict()
 
 
 def horizon_for(policy: Policy, embodiment: Embodiment) -> int | None:
-    """Call the policy's :meth:`~.api.Policy.horizon_for`.
-
-    Raises:
-        PolicyError: It raised.
-    """
+    """Call the policy's :meth:`~.api.Policy.horizon_for`."""
     with policy_code(policy.name, "while it gave its horizon"):
         return policy.horizon_for(embodiment)
 
 
 def values_of(policy: Policy, requests: Sequence[Request]) -> np.ndarray:
-    """Call the policy's :meth:`~.api.Policy.value`.
-
-    Raises:
-        PolicyError: It has none, it raised, or did not give one number for each request.
-    """
+    """Call the policy's :meth:`~.api.Policy.value`."""
     with policy_code(policy.name, "while it computed values"):
         values = np.asarray(policy.value(requests), np.float32)
     if values.shape != (len(requests),):
@@ -89,31 +72,19 @@ def values_of(policy: Policy, requests: Sequence[Request]) -> np.ndarray:
 
 
 def record(policy: Policy, options: Mapping[str, Any] | None) -> None:
-    """Call the policy's :meth:`~.api.Policy.record`.
-
-    Raises:
-        PolicyError: It cannot record, or it raised.
-    """
+    """Call the policy's :meth:`~.api.Policy.record`."""
     with policy_code(policy.name, "while it was made to record"):
         policy.record(options)
 
 
 def load_weights(policy: Policy, version: int, state: Mapping[str, Any]) -> None:
-    """Call the policy's :meth:`~.api.Policy.load_weights`.
-
-    Raises:
-        PolicyError: It does not learn, the weights are not its own, or it raised.
-    """
+    """Call the policy's :meth:`~.api.Policy.load_weights`."""
     with policy_code(policy.name, f"while it took the weights of version {version}"):
         policy.load_weights(version, state)
 
 
 def carry_out(policy: Policy, order: Order) -> int | None:
-    """Have a policy of this process carry out an order; the number of steps for :class:`~.replica_messages.HorizonFor`.
-
-    Raises:
-        PolicyError: It does not fit, cannot, or raised.
-    """
+    """Have a policy of this process carry out an order; the number of steps for :class:`~.replica_messages.HorizonFor`."""
     if isinstance(order, HorizonFor):
         return horizon_for(policy, order.embodiment)
     if isinstance(order, Check):

@@ -29,11 +29,7 @@ def embodiment_to_data(embodiment: Embodiment) -> dict[str, Any]:
 
 
 def embodiment_from_data(data: object) -> Embodiment:
-    """The embodiment that :func:`embodiment_to_data` wrote down. ``data`` is not trusted.
-
-    Raises:
-        PolicyError: A key is missing or unknown, or a value is of another type than it should be; the sentence names the place.
-    """
+    """The embodiment that :func:`embodiment_to_data` wrote down. ``data`` is not trusted."""
     try:
         return convert(data, Embodiment, "this is no embodiment")
     except BadMessageError as error:
@@ -65,11 +61,7 @@ def known_embodiments() -> tuple[dict[str, Embodiment], list[str]]:
 
 
 def embodiment_named(name: str) -> Embodiment:
-    """The embodiment of that name, of the paper's robots or of an installed suite.
-
-    Raises:
-        PolicyError: There is none; the nearest names are offered.
-    """
+    """The embodiment of that name, of the paper's robots or of an installed suite."""
     from .qwen_vla.embodiments import EMBODIMENTS  # the paper's are known without loading suites
 
     if name in EMBODIMENTS:
@@ -84,11 +76,7 @@ def embodiment_named(name: str) -> Embodiment:
 
 
 def find_embodiment(name: str) -> Embodiment:
-    """The embodiment of that name, as :func:`embodiment_named`; or in a JSON file, as :func:`embodiment_to_data` has it.
-
-    Raises:
-        PolicyError: There is no such name or file, or the file holds something else.
-    """
+    """The embodiment of that name, as :func:`embodiment_named`; or in a JSON file, as :func:`embodiment_to_data` has it."""
     path = Path(name)
     if path.suffix != ".json" and not path.is_file():
         return embodiment_named(name)
@@ -149,9 +137,6 @@ def refuse_differences(name: str, suite: str, policy: Embodiment, env: Embodimen
         policy: What the policy was made for.
         env: The suite's embodiment.
         reads_state: Whether the policy reads the state vector.
-
-    Raises:
-        PolicyError: They do not fit; the sentence names the first differences.
     """
     found = differences(policy, env, reads_state)
     if found:

@@ -27,9 +27,6 @@ def fit_image(image: np.ndarray, height: int, width: int, fit: str) -> np.ndarra
         fit: What is done where the aspect differs: ``pad`` keeps all of the picture between black borders, as openpi does
             (Physical-Intelligence/openpi packages/openpi-client/src/openpi_client/image_tools.py@15a9616, ``resize_with_pad``);
             ``stretch`` gives up the aspect; ``crop`` keeps the largest middle part that has the wanted aspect.
-
-    Raises:
-        PolicyError: ``image`` is no such picture, or ``fit`` is none of the three.
     """
     _check(image, fit)
     if image.shape[:2] == (height, width):

@@ -60,9 +60,6 @@ class LerobotPolicy(Policy):
     Args:
         argument: The directory.
         options: What :class:`LerobotOptions` names.
-
-    Raises:
-        PolicyError: An option is wrong or missing, LeRobot is not installed, or the directory holds no policy that can be played.
     """
 
     name = "lerobot"
@@ -84,11 +81,7 @@ class LerobotPolicy(Policy):
         self.revision = f"{self._model.kind}-{_fingerprint(self._folder)}"
 
     def check(self, suite: str, embodiment: Embodiment) -> None:
-        """Make sure that the policy fits the suite.
-
-        Raises:
-            PolicyError: A convention differs, or the env lacks a view.
-        """
+        """Make sure that the policy fits the suite."""
         refuse_differences(self.name, suite, self._embodiment, embodiment, self.reads_state)
         self._refuse_unfit(embodiment, f"suite {suite!r}")
 
@@ -97,11 +90,7 @@ class LerobotPolicy(Policy):
         self._model.strict()
 
     def act(self, requests: Sequence[Request]) -> list[Reply]:
-        """The policy's chunk for each request.
-
-        Raises:
-            PolicyError: The protocol does not show a view that the policy needs.
-        """
+        """The policy's chunk for each request."""
         if self._model.kind in _WITHOUT_CHANCE:
             return self._answer(requests)
         return [reply for request in requests for reply in self._answer([request])]
@@ -269,9 +258,6 @@ def _refuse_code(path: Path) -> None:
 
     LeRobot imports and calls whatever else a step names as its ``class`` (src/lerobot/processor/pipeline.py, lerobot 0.4.4), before
     it looks whether that is a step at all.
-
-    Raises:
-        PolicyError: A step is not, or the file is not one of a processor.
     """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))

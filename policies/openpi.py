@@ -57,21 +57,13 @@ class Settings(Options):
     """For wss://: file with the certificate of the authority to trust, or the server's own; else the system's are."""
 
     def token(self) -> str:
-        """The token to show: the file's, or the environment's; empty for none.
-
-        Raises:
-            PolicyError: The file cannot be read, or what is there cannot be a token.
-        """
+        """The token to show: the file's, or the environment's; empty for none."""
         if self.token_file is None:
             return checked_token(os.environ.get(TOKEN_VARIABLE, ""), f"the environment variable {TOKEN_VARIABLE}")
         return token_in(self.token_file)
 
     def encryption(self, address: str) -> ssl.SSLContext | None:
-        """How to check the certificate of the server at ``address``; ``None`` for one in the clear.
-
-        Raises:
-            VlarigError: The authority's file cannot be read, or there is no use for it.
-        """
+        """How to check the certificate of the server at ``address``; ``None`` for one in the clear."""
         if address.startswith("wss://"):
             return client_context(self.ca_file)
         if self.ca_file is not None:
@@ -91,9 +83,6 @@ class OpenpiPolicy(Policy):
     Args:
         argument: Address of the server, ``ws://HOST:PORT`` or ``wss://HOST:PORT``.
         settings: The fields of :class:`Settings`, as given.
-
-    Raises:
-        PolicyError: A setting is wrong or missing, or there is no such server.
     """
 
     transport_options = frozenset({"ca_file", "connections", "timeout", "connect_timeout", "token_file"})
@@ -118,20 +107,12 @@ class OpenpiPolicy(Policy):
         self._client = uuid.uuid4().hex
 
     def check(self, suite: str, embodiment: Embodiment) -> None:
-        """Make sure that the server's policy fits the suite.
-
-        Raises:
-            PolicyError: A convention differs, or the layout needs what the suite does not show.
-        """
+        """Make sure that the server's policy fits the suite."""
         refuse_differences(self.name, suite, self._embodiment, embodiment, self.reads_state)
         self._layout.refuse_unfit(f"suite {suite!r}", embodiment, self.needs.images, self.reads_state)
 
     def strict(self) -> None:
-        """Make sure that the server computes strictly; a client cannot switch that on.
-
-        Raises:
-            PolicyError: It does not, or does not say so.
-        """
+        """Make sure that the server computes strictly; a client cannot switch that on."""
         if self._announced is None or not self._announced.strict:
             raise PolicyError(
                 f"the policy server at {self._address} does not announce that it is strict; start it with --strict"
@@ -141,7 +122,6 @@ class OpenpiPolicy(Policy):
         """The server's answer to each request.
 
         Raises:
-            PolicyError: The connection is lost, the server fails, or its answer holds no actions.
             PolicyLost: The server reports that the replica with one of our episodes died.
         """
         answers = self._pool.exchange([pack(self._message(request)) for request in requests])

@@ -49,11 +49,7 @@ class ObservationLayout:
     channels_first: bool = False
 
     def refuse_unfit(self, name: str, embodiment: Embodiment, reads_images: bool, reads_state: bool) -> None:
-        """Make sure that observations of ``embodiment`` can be shown in this layout.
-
-        Raises:
-            PolicyError: A view is missing, or the state has another size.
-        """
+        """Make sure that observations of ``embodiment`` can be shown in this layout."""
         missing = [view for view in self.images.values() if view not in embodiment.cameras] if reads_images else []
         if missing:
             raise PolicyError(
@@ -69,11 +65,7 @@ class ObservationLayout:
             )
 
     def message(self, observation: Observation, reads_images: bool = True) -> dict[str, Any]:
-        """The observation in this layout.
-
-        Raises:
-            PolicyError: The env does not show a view that the layout needs.
-        """
+        """The observation in this layout."""
         message: dict[str, Any] = {"prompt": observation["instruction"]}
         message.update(self._split(np.asarray(observation["state"], np.float32)))
         if reads_images:
@@ -214,11 +206,7 @@ LAYOUTS = {layout.name: layout for layout in (LIBERO, DROID, ALOHA, VLARIG)}
 
 
 def find_layout(name: str) -> ObservationLayout:
-    """The layout of that name.
-
-    Raises:
-        PolicyError: There is none.
-    """
+    """The layout of that name."""
     if name not in LAYOUTS:
         raise PolicyError(f"unknown layout {name!r}; {suggestion(name, LAYOUTS)}")
     return LAYOUTS[name]

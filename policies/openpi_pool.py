@@ -38,9 +38,6 @@ class ConnectionPool:
         timeout: Seconds that an answer may take.
         connect_timeout: Seconds that a connection may take.
         encryption: How to check the certificate of a server at ``wss://``.
-
-    Raises:
-        PolicyError: The server cannot be reached, or does not begin as openpi's do.
     """
 
     def __init__(
@@ -68,7 +65,6 @@ class ConnectionPool:
         """The server's answer to each message, in order.
 
         Raises:
-            PolicyError: The connection is lost, or the server refuses a message or takes too long.
             PolicyLost: It reports that its state of an episode is lost.
         """
         return self._loop.run(self._exchange(messages))

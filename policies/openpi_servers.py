@@ -31,9 +31,6 @@ def openpi_policy(argument: str, **settings: Any) -> Policy:
     Args:
         argument: An address, some with commas between them, or a file with one a line, in which a ``#`` begins a comment.
         settings: The fields of :class:`~vlarig.policies.openpi.Settings`, as given.
-
-    Raises:
-        PolicyError: An address is none or comes twice, a server is not there, or they do not serve the same policy.
     """
     addresses = _addresses(argument)
     if len(addresses) == 1:
@@ -64,17 +61,12 @@ class OpenpiServer:
         """The server's answer to each request.
 
         Raises:
-            PolicyError: The policy failed.
             PolicyLost: The connection is lost; :meth:`revive` it.
         """
         return self._use(lambda policy: policy.act(requests))
 
     def value(self, requests: Sequence[Request]) -> np.ndarray:
-        """Servers have no values.
-
-        Raises:
-            PolicyError: Always.
-        """
+        """Servers have no values."""
         return self._use(lambda policy: policy.value(requests))
 
     def do(self, order: Order) -> int | None:
@@ -85,7 +77,6 @@ class OpenpiServer:
         """Wait until the server is there again. No order is repeated: what they ensure is announced with the policy.
 
         Raises:
-            PolicyError: It does not come back.
             PolicyLost: :meth:`interrupt` was called meanwhile.
         """
         self._interrupted.clear()

@@ -23,9 +23,6 @@ def option_values(policy: str, make: Callable[..., Any], options: Mapping[str, A
         policy: The policy's name, for the sentence.
         make: The policy's class or the function that makes it.
         options: Name to what was typed; what is no text is left as it is.
-
-    Raises:
-        PolicyError: A text does not fit.
     """
     return {
         name: _read(policy, name, value, _annotation(make, name)) if isinstance(value, str) else value

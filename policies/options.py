@@ -27,9 +27,6 @@ def read_options(kind: type[OptionsType], given: Mapping[str, Any], policy: str)
         kind: What there is.
         given: Name to value, as given on the command line.
         policy: Names the policy in the sentence.
-
-    Raises:
-        PolicyError: A name is unknown, a value is not legal, or one that is needed is missing.
     """
     for name in given:
         if name not in kind.model_fields:

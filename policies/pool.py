@@ -55,7 +55,6 @@ class Member(Protocol):
         """The policy's reply to each request.
 
         Raises:
-            PolicyError: The policy failed.
             PolicyLost: The process is dead or the server lost, and with it the state of its episodes; :meth:`revive` it.
         """
         ...
@@ -72,7 +71,6 @@ class Member(Protocol):
         """Restart it where it is lost, and have it carry out again the orders that it lost.
 
         Raises:
-            VlarigError: It cannot be restarted.
             PolicyLost: :meth:`interrupt` was called meanwhile.
         """
         ...
@@ -126,9 +124,6 @@ class PolicyPool(Policy, Generic[M]):
         members: One or more.
         resources: What is closed with the pool, the members too. The pool owns it where the members agree.
         disagreement: The sentence where two members are not the same policy: made of both, and of ``revision is '1' and '2'``.
-
-    Raises:
-        PolicyError: The members are not the same policy.
     """
 
     def __init__(self, members: Sequence[M], resources: contextlib.ExitStack, disagreement: Callable[[M, M, str], str]) -> None:
@@ -157,43 +152,23 @@ class PolicyPool(Policy, Generic[M]):
         return self._insist(self.members[0], lambda member: member.act(requests))
 
     def check(self, suite: str, embodiment: Embodiment) -> None:
-        """Make sure that the policy fits the suite.
-
-        Raises:
-            PolicyError: It does not.
-        """
+        """Make sure that the policy fits the suite."""
         self._order(Check(suite, embodiment))
 
     def strict(self) -> None:
-        """Have every member compute in one thread and in float32.
-
-        Raises:
-            PolicyError: One cannot.
-        """
+        """Have every member compute in one thread and in float32."""
         self._order(Strict())
 
     def record(self, options: Mapping[str, Any] | None) -> None:
-        """Have every member record, or record no more.
-
-        Raises:
-            PolicyError: One cannot.
-        """
+        """Have every member record, or record no more."""
         self._order(Record(None if options is None else dict(options)))
 
     def value(self, requests: Sequence[Request]) -> np.ndarray:
-        """The first member's values, ``float32[B]``.
-
-        Raises:
-            PolicyError: It has none.
-        """
+        """The first member's values, ``float32[B]``."""
         return self._insist(self.members[0], lambda member: member.value(requests))
 
     def load_weights(self, version: int, state: Mapping[str, Any]) -> None:
-        """Have every member take new weights, one that restarts later too.
-
-        Raises:
-            PolicyError: The policy does not learn, they are not its own, or there is no room for them.
-        """
+        """Have every member take new weights, one that restarts later too."""
         if self._weights is None:
             self._weights = Path(self._resources.enter_context(tempfile.TemporaryDirectory(prefix="vlarig-weights-")))
         file = self._weights / f"{version}.safetensors"
@@ -215,7 +190,6 @@ class PolicyPool(Policy, Generic[M]):
         """Restart a member after :class:`~.api.PolicyLost`.
 
         Raises:
-            VlarigError: It cannot be restarted, or restarted as another policy.
             PolicyLost: It was interrupted meanwhile.
         """
         member.revive(self._orders)

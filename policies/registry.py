@@ -61,11 +61,7 @@ def policy_names() -> list[str]:
 
 
 def policy_sources(name: str) -> list[Source]:
-    """The source of the policy that :func:`load_policy` knows by that name; none for the rig's own.
-
-    Raises:
-        VlarigError: There is no such name, or a file cannot be read.
-    """
+    """The source of the policy that :func:`load_policy` knows by that name; none for the rig's own."""
     return find_sources([find_policy(name).module], folder=Path.cwd())
 
 
@@ -78,9 +74,6 @@ def option_sources(name: str, policy: Policy, options: Mapping[str, str]) -> lis
         name: The policy's name, as for :func:`load_policy`.
         policy: The policy.
         options: Its options, as they were typed.
-
-    Raises:
-        VlarigError: A file cannot be read.
     """
     if find_policy(name).module.startswith("vlarig."):
         return []
@@ -89,20 +82,12 @@ def option_sources(name: str, policy: Policy, options: Mapping[str, str]) -> lis
 
 
 def find_policy(name: str) -> Registration:
-    """Where the class of the policy is that :func:`load_policy` knows by that name; nothing is imported.
-
-    Raises:
-        VlarigError: There is no such name, or several packages register it.
-    """
+    """Where the class of the policy is that :func:`load_policy` knows by that name; nothing is imported."""
     return _place(name)[0]
 
 
 def find_expert(suite: str) -> Registration:
-    """Where the class of a suite's scripted expert is; nothing is imported.
-
-    Raises:
-        VlarigError: The suite has none, or several packages register one.
-    """
+    """Where the class of a suite's scripted expert is; nothing is imported."""
     registered = registered_experts()
     if suite not in registered:
         known = ", ".join(sorted(registered))
@@ -111,19 +96,12 @@ def find_expert(suite: str) -> Registration:
 
 
 def find_experts(policy: str, suites: Sequence[str]) -> dict[str, Registration]:
-    """The scripted expert by which the policy ``expert`` plays each of these suites; none for any other policy.
-
-    Raises like :func:`find_expert`.
-    """
+    """The scripted expert by which the policy ``expert`` plays each of these suites; none for any other policy."""
     return {suite: find_expert(suite) for suite in suites} if find_policy(policy).place == _BUILT_IN["expert"] else {}
 
 
 def parse_options(words: Sequence[str]) -> dict[str, str]:
-    """``["steps=4", "temperature=0.6"]`` as a map.
-
-    Raises:
-        PolicyError: A word is no ``name=value``, or a name comes twice.
-    """
+    """``["steps=4", "temperature=0.6"]`` as a map."""
     options: dict[str, str] = {}
     for word in words:
         name, equals, value = word.partition("=")
@@ -142,9 +120,6 @@ def load_policy(name: str, options: Mapping[str, str] | None = None) -> Policy:
         name: A known name; ``scheme:argument`` for a checkpoint or a model server (``qwen-vla:small``, ``openpi:ws://host:8000``);
             or ``module:Name`` for any importable class, for which the working directory is searched too.
         options: The options of the policy's class, by name, passed as keyword arguments and read by their annotations.
-
-    Raises:
-        PolicyError: There is none (the nearest names are offered), it cannot be imported or made, or lacks a member.
     """
     place, arguments = _place(name)
     make = _import(name, place)
@@ -161,7 +136,7 @@ def load_policy(name: str, options: Mapping[str, str] | None = None) -> Policy:
 def loaded_policy(name: str, options: Mapping[str, str] | None = None) -> Iterator[Policy]:
     """The policy of that name for as long as the context lasts; then its connections are closed, if it has a ``close``.
 
-    Takes and raises what :func:`load_policy` does.
+    It takes what :func:`load_policy` does.
     """
     policy = load_policy(name, options)
     try:
@@ -223,11 +198,7 @@ def _import(name: str, found: Registration) -> Callable[[], Any]:
 
 
 def check_members(name: str, policy: object) -> None:
-    """Make sure that an object is a policy, and that its members are of the right types.
-
-    Raises:
-        PolicyError: It is no :class:`~.api.Policy`, a member is of another type, or a number of steps is below 1.
-    """
+    """Make sure that an object is a policy, and that its members are of the right types."""
     if not isinstance(policy, Policy):
         raise PolicyError(
             f"the policy {name!r} is of the class {type(policy).__name__}, which is no subclass of vlarig.policies.api.Policy; write "

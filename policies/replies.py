@@ -26,7 +26,6 @@ def checked_replies(
         act: The ``act`` of one of the pool's members; the policy's own by default.
 
     Raises:
-        PolicyError: The policy raised, or its replies do not fit the requests.
         PolicyLost: The policy's process is dead.
     """
     with policy_code(policy.name, f"while it acted for {requests[0].key}"):
@@ -39,11 +38,7 @@ def checked_replies(
 
 
 def n_action_steps_for(policy: Policy, embodiment: Embodiment, standard: int, requested: int | None = None) -> int:
-    """Steps of each chunk to run: as many as requested; else the policy's own number, else the standard one or all that are predicted.
-
-    Raises:
-        PolicyError: More are requested than the policy predicts, or its own number is no number of steps.
-    """
+    """Steps of each chunk to run: those requested; else the policy's own number, else the standard one or all that are predicted."""
     horizon, own = horizon_for(policy, embodiment), policy.n_action_steps
     if own is not None and (not isinstance(own, int) or own < 1):
         raise PolicyError(
@@ -63,9 +58,6 @@ def _refuse_shared(policy: Policy, requests: Sequence[Request], replies: Sequenc
     """Make sure that each reply has memory of its own: a buffer that is filled for one request after the other ends as the last one's.
 
     A view that cannot be written to is no exception: what it shows may have been overwritten all the same.
-
-    Raises:
-        PolicyError: Two replies begin at the same place in memory.
     """
     owners: dict[int, tuple[Request, Any]] = {}
     for request, reply in zip(requests, replies, strict=True):
@@ -83,12 +75,7 @@ def _refuse_shared(policy: Policy, requests: Sequence[Request], replies: Sequenc
 
 
 def _checked(policy: Policy, request: Request, reply: Reply) -> Reply:
-    """``reply`` with its actions as ``float32[H, A]``.
-
-    Raises:
-        PolicyError: It is no reply, its actions do not fit the embodiment, they are not as many steps as the policy promises, or its
-            stages are not as many.
-    """
+    """``reply`` with its actions as ``float32[H, A]``."""
     if not isinstance(reply, Reply):
         raise PolicyError(
             f"the policy {policy.name!r} answered {request.key} with something of type {type(reply).__name__}; give a "
@@ -110,11 +97,7 @@ def _checked(policy: Policy, request: Request, reply: Reply) -> Reply:
 
 
 def _checked_keypoints(policy: Policy, request: Request, keypoints: Any, steps: int) -> np.ndarray | None:
-    """The keypoints of a reply of so many steps, as ``float32[H, 12]``.
-
-    Raises:
-        PolicyError: They have another shape, or are not all finite.
-    """
+    """The keypoints of a reply of so many steps, as ``float32[H, 12]``."""
     if keypoints is None:
         return None
     found = np.array(keypoints, np.float32)
@@ -127,11 +110,7 @@ def _checked_keypoints(policy: Policy, request: Request, keypoints: Any, steps: 
 
 
 def _checked_labels(policy: Policy, request: Request, labels: Any, steps: int) -> np.ndarray | None:
-    """The labels of a reply of so many steps, as ``float32[H, A]``.
-
-    Raises:
-        PolicyError: They do not fit the embodiment, or are not one a step.
-    """
+    """The labels of a reply of so many steps, as ``float32[H, A]``."""
     if labels is None:
         return None
     try:
@@ -146,11 +125,7 @@ def _checked_labels(policy: Policy, request: Request, labels: Any, steps: int) -
 
 
 def _checked_stages(policy: Policy, request: Request, stages: object, steps: int) -> tuple[str, ...] | None:
-    """The stages of a reply of so many steps.
-
-    Raises:
-        PolicyError: They are not one text a step.
-    """
+    """The stages of a reply of so many steps."""
     if stages is None:
         return None
     if (

@@ -127,9 +127,6 @@ class ExpertPolicy(Policy):
             disturbance: How strongly bursts of noise push the hand off its way, 1 being strong; at any strength above 0 a quarter of
                 them turn the gripper round. The reply's labels are the expert's own actions, so that a recording shows how it comes
                 back (Laskey et al., DART: noise injection for imitation).
-
-        Raises:
-            PolicyError: The disturbance is negative or no number.
         """
         if not 0 <= disturbance < np.inf:
             raise PolicyError(f"the option disturbance={disturbance} of expert is not possible; give 0 or more, such as 1")
@@ -138,11 +135,7 @@ class ExpertPolicy(Policy):
         self._bursts: dict[int, Burst] = {}
 
     def check(self, suite: str, embodiment: Embodiment) -> None:
-        """Make sure that the suite has an expert.
-
-        Raises:
-            VlarigError: It has none, several packages have one, or it cannot be made.
-        """
+        """Make sure that the suite has an expert."""
         self._expert(suite)
 
     def act(self, requests: Sequence[Request]) -> list[Reply]:
@@ -150,11 +143,7 @@ class ExpertPolicy(Policy):
         return [self._reply(request) for request in requests]
 
     def keypoints(self, request: Request) -> Keypoints | None:
-        """What a request's words are about, whoever chose them, see :meth:`~.experts.motion.ScriptedExpert.keypoints`.
-
-        Raises:
-            VlarigError: As :meth:`check`, of the suite in the request's key.
-        """
+        """What a request's words are about, whoever chose them, see :meth:`~.experts.motion.ScriptedExpert.keypoints`."""
         return self._expert(request.key.partition("/")[0]).keypoints(request)
 
     def _reply(self, request: Request) -> Reply:

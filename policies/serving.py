@@ -99,9 +99,6 @@ class PolicyServer:
         embodiment: The embodiment that it moves for all clients.
         layout: The observation layout that it reads.
         config: How to serve it.
-
-    Raises:
-        PolicyError: The policy needs what does not travel, or does not fit the embodiment, or the layout does not.
     """
 
     def __init__(self, policy: Policy, embodiment: Embodiment, layout: ObservationLayout, config: ServerConfig) -> None:
@@ -148,11 +145,7 @@ class PolicyServer:
         """Requests answered so far."""
 
     async def __aenter__(self) -> PolicyServer:
-        """Begin to listen.
-
-        Raises:
-            PolicyError: The address cannot be listened on.
-        """
+        """Begin to listen."""
         config = self._config
         await self._stack.enter_async_context(self._batcher)
         self._handshakes.watch_loop()

@@ -63,9 +63,6 @@ class VlaEvalPolicy(Policy):
     Args:
         argument: Address of the server, ``ws://HOST:PORT`` or ``wss://HOST:PORT``.
         options: What :class:`VlaEvalOptions` names.
-
-    Raises:
-        PolicyError: An option is wrong or missing, or there is no such server.
     """
 
     name = "vla-eval"
@@ -96,11 +93,7 @@ class VlaEvalPolicy(Policy):
         self.revision = f"{self._options.revision} {server}-{version}-{digest}"
 
     def check(self, suite: str, embodiment: Embodiment) -> None:
-        """Make sure that the server's policy fits the suite.
-
-        Raises:
-            PolicyError: A convention differs, declared or announced, or the env lacks a view.
-        """
+        """Make sure that the server's policy fits the suite."""
         refuse_differences(self.name, suite, self._embodiment, embodiment, self.reads_state)
         for view in self._views:
             if view not in embodiment.cameras:
@@ -116,19 +109,11 @@ class VlaEvalPolicy(Policy):
             )
 
     def strict(self) -> None:
-        """Refuse: a client cannot make such a server compute strictly.
-
-        Raises:
-            PolicyError: Always.
-        """
+        """Refuse: a client cannot make such a server compute strictly."""
         raise PolicyError(f"the vla-eval server at {self._address} cannot be made to compute strictly; leave --strict out")
 
     def act(self, requests: Sequence[Request]) -> list[Reply]:
-        """The server's answer to each request.
-
-        Raises:
-            PolicyError: The connection is lost, the server fails or lost an episode, or its answer holds no actions.
-        """
+        """The server's answer to each request."""
         answers = self._sessions.ask(requests, [self._observation(request) for request in requests])
         return [Reply(self._actions(answer)) for answer in answers]
 

@@ -60,9 +60,6 @@ class Sessions:
         url: Address of the server, ``ws://`` or ``wss://``.
         timeout: Seconds that an answer may take.
         connect_timeout: Seconds that a connection may take.
-
-    Raises:
-        PolicyError: The server cannot be reached, or is no vla-eval model server of our protocol's version.
     """
 
     def __init__(self, url: str, timeout: float, connect_timeout: float) -> None:
@@ -87,9 +84,6 @@ class Sessions:
         Args:
             requests: Each of another env; their observations are not sent.
             observations: What is sent instead.
-
-        Raises:
-            PolicyError: The connection is lost, the server fails, takes too long, or lost the episode.
         """
         envs = [request.env for request in requests]
         if len(set(envs)) != len(envs):

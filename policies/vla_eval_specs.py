@@ -113,9 +113,6 @@ def read_hello(payload: Mapping[str, Any], where: str) -> Announced:
     Args:
         payload: The message's content.
         where: The server's address, for the sentence.
-
-    Raises:
-        PolicyError: It is not of the form that vla-eval's servers send.
     """
     try:
         return Announced.model_validate(payload)

@@ -14,11 +14,7 @@ from .api import PolicyError
 
 
 def save_weights(state: Mapping[str, Any], file: Path) -> None:
-    """Write tensors by name, of torch or of numpy, to a file.
-
-    Raises:
-        PolicyError: safetensors is not installed, or the disk does not take them.
-    """
+    """Write tensors by name, of torch or of numpy, to a file."""
     try:
         if all(isinstance(tensor, np.ndarray) for tensor in state.values()):
             from safetensors.numpy import save_file
@@ -39,11 +35,7 @@ def save_weights(state: Mapping[str, Any], file: Path) -> None:
 
 
 def read_weights(file: Path) -> dict[str, Any]:
-    """Tensors by name: of torch in a process that has imported it, else of numpy.
-
-    Raises:
-        PolicyError: The file cannot be read.
-    """
+    """Tensors by name: of torch in a process that has imported it, else of numpy."""
     try:
         from safetensors import SafetensorError
     except ImportError as error:

@@ -74,7 +74,6 @@ def clustered_mean(
         resamples: Number of draws.
 
     Raises:
-        VlarigError: scipy is not installed.
         ValueError: There is no episode, or a number is not finite.
     """
     if not values:
@@ -119,9 +118,6 @@ def resampled_interval(
         rng: The generator.
         confidence: Share of such intervals that cover the true mean.
         resamples: Number of draws.
-
-    Raises:
-        VlarigError: scipy is not installed.
     """
     freedom = sum(map(len, strata)) - len(strata)
     if freedom < MINIMUM_FREEDOM or min(map(len, strata)) < 2:

@@ -125,9 +125,6 @@ class Compared:
 
         Tango's where no initial state repeats, and the bootstrap's over initial states elsewhere; ``None`` where the tasks are not
         complete, or have no episode in common, or where the bootstrap gives none.
-
-        Raises:
-            VlarigError: scipy is not installed.
         """
         if not self.complete or not self._both:
             return None
@@ -136,11 +133,7 @@ class Compared:
         return tango_interval(self.pairs.gained, self.pairs.lost, self.pairs.n)
 
     def p_value(self) -> float | None:
-        """McNemar's exact p-value; ``None`` where the tasks are not complete or have no episode in common, or where one repeats.
-
-        Raises:
-            VlarigError: scipy is not installed.
-        """
+        """McNemar's exact p-value; ``None`` where the tasks are not complete or have no episode in common, or where one repeats."""
         if not self.complete or not self._both or self.repeats:
             return None
         return mcnemar_p_value(self.pairs.gained, self.pairs.lost)
@@ -154,19 +147,11 @@ class Compared:
         return detectable_difference(n, flips / n) if self.complete and not self.repeats and n else None
 
     def on_tasks_like_these(self) -> Mean | None:
-        """The difference of the success rates, with the bootstrap's interval over tasks; ``None`` where they are not complete.
-
-        Raises:
-            VlarigError: scipy is not installed.
-        """
+        """The difference of the success rates, with the bootstrap's interval over tasks; ``None`` where they are not complete."""
         return clustered_mean(self._differences("success"), "task") if self.complete and self._both else None
 
     def metric(self, name: str) -> MetricComparison | None:
-        """The comparison of another metric; ``None`` where the tasks are not complete.
-
-        Raises:
-            VlarigError: scipy is not installed.
-        """
+        """The comparison of another metric; ``None`` where the tasks are not complete."""
         if not self.complete or not self._both:
             return None
         differences = self._differences(name)
@@ -238,10 +223,6 @@ def compare_runs(first_dir: Path, second_dir: Path, metric: str | None = None) -
         first_dir: Folder of the run to start from.
         second_dir: Folder of the run that may be better or worse.
         metric: A metric besides success to compare; both runs must have it.
-
-    Raises:
-        VlarigError: A run is missing or damaged; the runs have no suite or no finished episode in common, or were made under different
-            protocols or in different scenes; or none of their episodes has the metric.
     """
     if first_dir.resolve() == second_dir.resolve():
         raise VlarigError(f"{first_dir} is compared with itself; name two runs")
@@ -249,7 +230,7 @@ def compare_runs(first_dir: Path, second_dir: Path, metric: str | None = None) -
 
 
 def compare_records(first: RunRecords, second: RunRecords, metric: str | None = None) -> Comparison:
-    """The same for runs that were read already. Raises like :func:`compare_runs`, except errors of reading."""
+    """The same for runs that were read already."""
     suites = tuple(_suite(plan, first, second) for plan in _common_suites(first, second))
     if not any(suite.pairs.n for suite in suites):
         raise VlarigError(

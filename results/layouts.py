@@ -177,10 +177,6 @@ def make_layout(name: str, runs: Iterable[tuple[str, RunRecords]], unit: Unit = 
         name: One of :func:`~vlarig.envs.plugins.layout_files`.
         runs: Labels and runs; runs of one label make one row.
         unit: What the intervals are about: ``initial_state``, other initial states of these tasks; ``task``, other tasks of the kind.
-
-    Raises:
-        VlarigError: There is no such layout; a run is a shard; two runs of a label played the same suite; two runs played a suite
-            under different protocols; nothing that was played has a column; or scipy is not installed where it is needed.
     """
     if name not in (layouts := layout_files()):
         raise unknown("layout", name, layouts, "vlarig table")
@@ -219,11 +215,7 @@ def _numbers(table: PublishedTable, label: str, runs: Sequence[RunRecords], unit
 
 
 def _check_protocols(table: PublishedTable, runs: Sequence[RunRecords]) -> None:
-    """Make sure that all runs played a suite under one protocol.
-
-    Raises:
-        VlarigError: Two did not.
-    """
+    """Make sure that all runs played a suite under one protocol."""
     wanted = {suite for column in table.columns for suite in column.suites}
     seen: dict[str, tuple[str, SuitePlan]] = {}
     for run in runs:

@@ -164,20 +164,12 @@ _ITSELF = PublishedPaper(
 
 
 def read_leaderboard(path: Path) -> Leaderboard:
-    """vla-eval's ``leaderboard.json``.
-
-    Raises:
-        VlarigError: It cannot be read, or is not of that form.
-    """
+    """vla-eval's ``leaderboard.json``."""
     return _read(path, TypeAdapter(Leaderboard))
 
 
 def read_benchmarks(path: Path) -> dict[str, LeaderboardBenchmark]:
-    """vla-eval's ``benchmarks.json``: the benchmarks by their keys.
-
-    Raises:
-        VlarigError: It cannot be read, or is not of that form.
-    """
+    """vla-eval's ``benchmarks.json``: the benchmarks by their keys."""
     return _read(path, TypeAdapter(dict[str, LeaderboardBenchmark]))
 
 
@@ -192,11 +184,7 @@ def _read(path: Path, form: TypeAdapter[_T]) -> _T:
 
 
 def write_leaderboard(board: Leaderboard, path: Path) -> None:
-    """Write ``board`` as vla-eval's ``leaderboard.json``, sorted and laid out as its own check requires.
-
-    Raises:
-        VlarigError: Two entries are of the same model, benchmark and kind of weights, or the file cannot be written.
-    """
+    """Write ``board`` as vla-eval's ``leaderboard.json``, sorted and laid out as its own check requires."""
     results = sorted(board.results, key=lambda entry: (entry.benchmark, entry.model))
     seen: set[tuple[str, str, str]] = set()
     for entry in results:
@@ -219,9 +207,6 @@ def published_tables(board: Leaderboard, benchmarks: dict[str, LeaderboardBenchm
     Columns are called as in the file, ``overall_score`` or for instance ``suite_scores.libero_10``. A model whose weights are shared
     by all benchmarks is a generalist, one that was fine-tuned on this one a specialist. A row's reference is the paper and the table
     that the entry names.
-
-    Raises:
-        VlarigError: An entry's benchmark is unknown, or its overall score outside the range of the benchmark's metric.
     """
     by_benchmark: dict[str, list[LeaderboardEntry]] = {}
     for entry in board.results:

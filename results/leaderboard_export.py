@@ -55,12 +55,7 @@ class Submission:
 
 
 def entries_of_table(table: PublishedTable, date_added: date, curated_by: str = "human") -> list[LeaderboardEntry]:
-    """A published table as entries: one for each method and benchmark; columns of benchmarks that vla-eval has not are left out.
-
-    Raises:
-        VlarigError: vla-eval has none of its benchmarks, the table does not say whether weights are shared, or ``curated_by`` is of
-            another form than vla-eval's.
-    """
+    """A published table as entries: one for each method and benchmark; columns of benchmarks that vla-eval has not are left out."""
     places, remarked = _column_fields(), {keys.benchmark: keys.remark for keys in leaderboard_keys()}
     columns = [column.name for column in table.columns if column.name in places]
     if not columns:
@@ -132,11 +127,6 @@ def entries_of_run(run: RunTable, submission: Submission) -> list[LeaderboardEnt
     """A run's suites as entries, one for each benchmark; suites that vla-eval has not are left out.
 
     A suite's score is the rate that ``vlarig table`` shows. An overall score is there where all suites that it is the mean of are.
-
-    Raises:
-        VlarigError: vla-eval has none of the suites, the policy acts on the simulator's own truth, a suite is not whole (the run is a
-            shard, lacks tasks or episodes, or has more episodes of one task than of another), or the submission is not of vla-eval's
-            form.
     """
     places, task_places = suite_fields(), task_fields()
     placed = [suite for suite in run.suites if suite.suite in places]

@@ -69,9 +69,6 @@ class Ledger:
         Args:
             run_dir: Folder of the run.
             lock: The run's lock where the caller holds it already; closing the ledger releases it.
-
-        Raises:
-            VlarigError: There is a ledger already, or another process is writing the run.
         """
         held = lock or RunLock(run_dir)
         try:
@@ -83,11 +80,7 @@ class Ledger:
 
     @classmethod
     def open(cls, run_dir: Path, lock: RunLock | None = None) -> Ledger:
-        """The ledger of ``run_dir``, to continue writing. Arguments are those of :meth:`create`.
-
-        Raises:
-            VlarigError: It is missing, damaged, no ledger or too new, or another process is writing the run.
-        """
+        """The ledger of ``run_dir``, to continue writing. Arguments are those of :meth:`create`."""
         path = run_dir / LEDGER_NAME
         try:
             check_file(path)  # before the lock: a folder that holds no run stays untouched
@@ -109,9 +102,6 @@ class Ledger:
         Args:
             run_dir: Folder of the run.
             one_moment: Whether all reads see one snapshot, while a driver continues writing.
-
-        Raises:
-            VlarigError: It is missing, damaged, no ledger or too new.
         """
         path = run_dir / LEDGER_NAME
         check_file(path)
@@ -155,7 +145,6 @@ class Ledger:
             Whether it is new; ``False`` where the ledger has the same result already.
 
         Raises:
-            VlarigError: The ledger has a different result for the key, or a write fails.
             ValueError: The record lacks its actions.
         """
         record.result()
@@ -203,11 +192,7 @@ class Ledger:
         return [episode_record(row, self.path, with_actions) for row in rows]
 
     def record(self, key: str) -> EpisodeRecord:
-        """The finished episode of that key, with its actions.
-
-        Raises:
-            VlarigError: There is none; the message has its last attempt, or the nearest keys.
-        """
+        """The finished episode of that key, with its actions."""
         rows = self._read(SELECT_ONE, (key,))
         if rows:
             return episode_record(rows[0], self.path, with_actions=True)

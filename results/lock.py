@@ -28,11 +28,7 @@ class RunLock:
     """
 
     def __init__(self, run_dir: Path) -> None:
-        """Take the lock.
-
-        Raises:
-            VlarigError: Another process holds it, nothing can be written there, or the file is a link to another.
-        """
+        """Take the lock."""
         path = run_dir / LOCK_NAME
         self._file = -1
         try:

@@ -278,11 +278,7 @@ class Manifest(_Model):
 
     @classmethod
     def load(cls, run_dir: Path) -> Manifest:
-        """The manifest of the run in ``run_dir``.
-
-        Raises:
-            VlarigError: It is missing, damaged, or from a newer version.
-        """
+        """The manifest of the run in ``run_dir``."""
         path = own_path(run_dir, MANIFEST_NAME)
         try:
             data = json.loads(_read(path))
@@ -320,9 +316,6 @@ def check_same(saved: Manifest, wanted: Manifest, run: str = "") -> None:
         saved: The run's own manifest.
         wanted: The manifest of the current command.
         run: Name of the run, for the message.
-
-    Raises:
-        VlarigError: Something differs; every differing field is named with both values.
     """
     named = f"the run {run}" if run else "the run"
     differences = identity_differences(saved.identity, wanted.identity)

@@ -59,9 +59,6 @@ def measured_number(column: PublishedColumn, label: str, runs: Sequence[RunRecor
         label: Label of the row, for messages.
         runs: The row's runs.
         unit: What the interval is about: ``initial_state``, other initial states of these tasks; ``task``, other tasks of the kind.
-
-    Raises:
-        VlarigError: Two of the runs played the same suite; or scipy is not installed where it is needed.
     """
     parts = [part for suite in column.suites if (part := _part(column, suite, label, runs)) is not None]
     if not parts:

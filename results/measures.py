@@ -91,11 +91,7 @@ class RunRecords:
 
 
 def read_run(run_dir: Path) -> RunRecords:
-    """All records of the run in ``run_dir``, finished or not.
-
-    Raises:
-        VlarigError: Manifest or ledger are missing or damaged, or do not belong together.
-    """
+    """All records of the run in ``run_dir``, finished or not."""
     manifest = Manifest.load(run_dir)
     with Ledger.open_read_only(run_dir) as ledger:
         counted_table(run_dir, manifest, ledger.counts())  # says so where they do not belong together
@@ -125,9 +121,6 @@ def suite_mean(run: RunRecords, suite: str, metric: str = "success", unit: Unit 
         suite: Name of the suite.
         metric: One of :meth:`RunRecords.metric_names`.
         unit: What the bootstrap draws as a whole (:mod:`vlarig.results.bootstrap`).
-
-    Raises:
-        VlarigError: The run has no such suite, or none of its episodes has such a metric; or scipy is not installed.
     """
     tasks = [task for key, task in run.tasks.items() if key.suite == suite]
     if not tasks:
@@ -143,11 +136,7 @@ def gap_of(tasks: Sequence[TaskRecords]) -> Incomplete | None:
 
 
 def mean_or_gap(values: Mapping[str, float], unit: Unit) -> Mean | Incomplete:
-    """The mean of the episodes' ``values``, by key; or which of them are no finite numbers.
-
-    Raises:
-        VlarigError: scipy is not installed.
-    """
+    """The mean of the episodes' ``values``, by key; or which of them are no finite numbers."""
     return unmeasured(values) or clustered_mean(values, unit)
 
 
@@ -163,11 +152,7 @@ def metric_values(tasks: Iterable[TaskRecords], metric: str) -> dict[str, float]
 
 
 def check_metric(run: RunRecords, metric: str) -> None:
-    """Make sure that at least one episode has the metric.
-
-    Raises:
-        VlarigError: None has; the message lists the metrics that there are.
-    """
+    """Make sure that at least one episode has the metric."""
     names = run.metric_names()
     if metric not in names:
         raise unknown("metric", metric, names, f"the run {run.run}")

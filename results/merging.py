@@ -86,10 +86,6 @@ def merge_runs(runs: Sequence[Path], target: Path) -> Merged:
     Args:
         runs: Folders of the runs; ``target`` among them is skipped.
         target: Folder of the merged run.
-
-    Raises:
-        VlarigError: The runs differ in their identity or in an episode's result, one is being written or damaged, or ``target`` is
-            something else. Then nothing was changed.
     """
     sources = [run for run in _distinct(runs) if run.resolve() != target.resolve()]
     if not sources:
@@ -132,9 +128,6 @@ def take_over(run: Path, source: Path, keys: Collection[str]) -> int:
 
     Returns:
         How many were copied.
-
-    Raises:
-        VlarigError: A ledger is damaged, or a write fails.
     """
     path = run / LEDGER_NAME
     if not _has_ledger(source):
@@ -173,11 +166,7 @@ def _check_identity(first: Path, wanted: Manifest, run: Path, manifest: Manifest
 
 @contextlib.contextmanager
 def _draft_of(target: Path) -> Iterator[Path]:
-    """An empty folder that becomes ``target`` at the end; leftovers of a killed merge are deleted.
-
-    Raises:
-        VlarigError: Another process merges into the same run, or a write fails.
-    """
+    """An empty folder that becomes ``target`` at the end; leftovers of a killed merge are deleted."""
     place = target.resolve()  # which has a name, where "." has none
     draft = place.with_name(f".{place.name}.merging")
     with RunLock(draft):

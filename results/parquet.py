@@ -70,9 +70,6 @@ def export_parquet(run_dirs: Sequence[Path], file: Path, with_actions: bool = Fa
         run_dirs: Folders of the runs.
         file: The file.
         with_actions: Whether to add a column ``actions``, list<list<float32>>: the executed steps.
-
-    Raises:
-        VlarigError: A run is damaged, two have the same name, the file cannot be written, or pyarrow is not installed.
     """
     arrow, parquet = _pyarrow("pyarrow"), _pyarrow("pyarrow.parquet")
     names = [run_name(run_dir) for run_dir in run_dirs]

@@ -83,11 +83,7 @@ def episode_columns(record: EpisodeRecord) -> dict[str, Any]:
 
 
 def episode_record(row: sqlite3.Row, path: Path, with_actions: bool) -> EpisodeRecord:
-    """The record in a row of the table ``episodes``, or of :data:`SELECT_LIGHT` where it is read without its actions.
-
-    Raises:
-        VlarigError: The row is damaged.
-    """
+    """The record in a row of the table ``episodes``, or of :data:`SELECT_LIGHT` where it is read without its actions."""
     try:
         blob = row["actions"]
         actions = decode_actions(blob) if with_actions else np.zeros((0, decode_shape(blob)[1]), np.float32)
@@ -150,11 +146,7 @@ def attempt_value(row: sqlite3.Row) -> Attempt:
 
 
 def session_value(row: sqlite3.Row, path: Path) -> Session:
-    """The session in a row of the table ``sessions``.
-
-    Raises:
-        VlarigError: The row is damaged.
-    """
+    """The session in a row of the table ``sessions``."""
     try:
         packages = _json_in(row["packages"])
         "".join(f"{name}{version}" for name, version in packages.items()).encode()

@@ -17,9 +17,6 @@ def own_path(run_dir: Path, *names: str) -> Path:
     Args:
         run_dir: Folder of the run; it may itself be a link.
         names: Names from there on.
-
-    Raises:
-        VlarigError: A link on the way leads out of the run's folder, or a pipe or a device is in the file's place.
     """
     path = run_dir.joinpath(*names)
     home, target = Path(os.path.realpath(run_dir)), Path(os.path.realpath(path))
@@ -50,11 +47,7 @@ def appearing(path: Path) -> Generator[Path]:
 
 
 def check_links(run_dir: Path) -> None:
-    """Make sure that files written into a run's folder stay there.
-
-    Raises:
-        VlarigError: A link below it leads out of it.
-    """
+    """Make sure that files written into a run's folder stay there."""
     for folder, folders, files in os.walk(run_dir):
         for name in (*folders, *files):
             path = Path(folder, name)
@@ -63,11 +56,7 @@ def check_links(run_dir: Path) -> None:
 
 
 def films_of(run_dir: Path, *pictures: str) -> frozenset[str]:
-    """File names of a run's films, and with ``.jpg`` of their posters.
-
-    Raises:
-        VlarigError: A film, or their folder, is a link that leads out of the run's folder.
-    """
+    """File names of a run's films, and with ``.jpg`` of their posters."""
     try:
         entries = list(os.scandir(own_path(run_dir, "videos")))
     except OSError:

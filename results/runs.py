@@ -40,10 +40,6 @@ def open_run(run_dir: Path, wanted: Manifest) -> Ledger:
 
     Returns:
         The run's ledger, which holds the run's lock until it is closed.
-
-    Raises:
-        VlarigError: Another process writes the run, its identity differs, its files are damaged, the folder holds something else, or
-            a link leads out of it.
     """
     _check_free(run_dir)
     check_links(run_dir)
@@ -84,9 +80,6 @@ def set_aside(run_dir: Path) -> Path | None:
 
     Returns:
         Its folder from now on, ``<name>-old-<number>``; ``None`` where there is no run.
-
-    Raises:
-        VlarigError: It is being written, or cannot be renamed.
     """
     if not _holds_run(run_dir):
         return None
@@ -115,11 +108,7 @@ def sibling_runs(run_dir: Path) -> list[tuple[Path, Manifest]]:
 
 
 def find_run(name: Path) -> Path:
-    """The folder of a run given by its path, or by its name below :data:`DEFAULT_RUNS`.
-
-    Raises:
-        VlarigError: There is none; the nearest names are offered.
-    """
+    """The folder of a run given by its path, or by its name below :data:`DEFAULT_RUNS`."""
     for folder in (name, DEFAULT_RUNS / name):
         if _holds_run(folder):
             return folder
@@ -137,11 +126,7 @@ def evaluations_of(name: Path) -> list[Path]:
 
 
 def run_dirs(directory: Path) -> list[Path]:
-    """The folders directly below ``directory`` that hold a run, sorted by name.
-
-    Raises:
-        VlarigError: ``directory`` cannot be read.
-    """
+    """The folders directly below ``directory`` that hold a run, sorted by name."""
     if not directory.is_dir():
         return []
     try:
@@ -188,11 +173,7 @@ class RunSummary:
 
 
 def list_runs(directory: Path = DEFAULT_RUNS) -> list[RunSummary]:
-    """The runs directly below ``directory``, latest change first. A damaged run is listed too, and hides no other.
-
-    Raises:
-        VlarigError: There is no such folder.
-    """
+    """The runs directly below ``directory``, latest change first. A damaged run is listed too, and hides no other."""
     if not directory.is_dir():
         raise VlarigError(f"there is no folder {directory}; give the folder that holds the runs, as in `vlarig runs PATH`")
     return sorted((summarize(folder) for folder in run_dirs(directory)), key=lambda run: (-run.changed.timestamp(), run.name))

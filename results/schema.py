@@ -143,11 +143,7 @@ def _advice(error: Exception) -> str:
 
 
 def create_file(path: Path) -> None:
-    """Make an empty ledger; it appears under its name only when it is complete.
-
-    Raises:
-        VlarigError: There is one already.
-    """
+    """Make an empty ledger; it appears under its name only when it is complete."""
     if path.exists():
         raise VlarigError(f"{path} exists already; open it to resume the run, or give another --run")
     with (
@@ -214,11 +210,7 @@ def _connect_uri(path: Path, options: str) -> sqlite3.Connection:
 
 
 def check_file(path: Path) -> None:
-    """Make sure that the file is a sound ledger of a version that we can read. It is not changed.
-
-    Raises:
-        VlarigError: It is missing, no ledger, damaged, from a newer version, or a link that leads out of the run's folder.
-    """
+    """Make sure that the file is a sound ledger of a version that we can read. It is not changed."""
     for suffix in ("", "-wal", "-shm", "-journal"):
         own_path(path.parent, path.name + suffix)
     if not path.is_file():

@@ -39,11 +39,7 @@ class Shard:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """The shard that is written ``I/N``.
-
-        Raises:
-            VlarigError: It is not written so, or ``I`` is not from 1 to ``N``.
-        """
+        """The shard that is written ``I/N``."""
         written = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", text)
         if written is None:
             raise VlarigError(f"shard is {text!r}; expected I/N, as in 2/4 for the second of four parts")

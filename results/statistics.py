@@ -52,9 +52,6 @@ def mcnemar_p_value(gained: int, lost: int) -> float:
     Args:
         gained: Episodes in which the second policy succeeded and the first did not.
         lost: Episodes in which the first policy succeeded and the second did not.
-
-    Raises:
-        VlarigError: scipy is not installed.
     """
     if gained + lost == 0:
         return 1.0
@@ -76,9 +73,6 @@ def tango_interval(gained: int, lost: int, n: int, confidence: float = 0.95) -> 
 
     Returns:
         The lower and the upper bound of second minus first, from -1 to 1; ``(-1.0, 1.0)`` where nothing was measured.
-
-    Raises:
-        VlarigError: scipy is not installed.
     """
     if min(gained, lost) < 0 or gained + lost > n:
         raise ValueError(f"{gained} gained and {lost} lost of {n} episodes; expected counts whose sum is at most n")
@@ -142,9 +136,6 @@ def paired_episodes(gained: float, lost: float, power: float = 0.8, level: float
         lost: Probability that in an episode the first policy succeeds and the second does not.
         power: Probability to find the difference.
         level: Probability to find one where there is none.
-
-    Raises:
-        VlarigError: scipy is not installed.
     """
     _check_flips(gained, lost)
     if gained == lost:
@@ -169,9 +160,6 @@ def mcnemar_power(n: int, gained: float, lost: float, level: float = 0.05) -> fl
         gained: Probability that in an episode the second policy succeeds and the first does not.
         lost: Probability that in an episode the first policy succeeds and the second does not.
         level: Largest p-value that counts as a difference.
-
-    Raises:
-        VlarigError: scipy is not installed.
     """
     import numpy as np
 
@@ -211,11 +199,7 @@ def detectable_difference(n: int, flipped: float, power: float = 0.8, level: flo
 
 
 def scipy_module(name: str) -> Any:
-    """The module ``scipy.<name>``, imported when it is first needed.
-
-    Raises:
-        VlarigError: scipy is not installed.
-    """
+    """The module ``scipy.<name>``, imported when it is first needed."""
     try:
         return importlib.import_module(f"scipy.{name}")
     except ImportError as error:

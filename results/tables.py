@@ -141,22 +141,14 @@ class RunTable:
 
 
 def run_table(run_dir: Path) -> RunTable:
-    """The table of the run in ``run_dir``, finished or not.
-
-    Raises:
-        VlarigError: Manifest or ledger are missing or damaged, or do not belong together.
-    """
+    """The table of the run in ``run_dir``, finished or not."""
     manifest = Manifest.load(run_dir)
     with Ledger.open_read_only(run_dir) as ledger:
         return counted_table(run_dir, manifest, ledger.counts())
 
 
 def counted_table(run_dir: Path, manifest: Manifest, counts: Mapping[TaskKey, Count]) -> RunTable:
-    """The table of a run whose episodes have been counted.
-
-    Raises:
-        VlarigError: Manifest and counts do not belong together.
-    """
+    """The table of a run whose episodes have been counted."""
     owed = owed_episodes(manifest)
     suites = tuple(_suite_table(plan, owed, counts) for plan in manifest.identity.suites)
     stray = [task for task in counts if task not in owed]

@@ -21,9 +21,6 @@ def allot(envs: int, success: Mapping[str, float]) -> dict[str, int]:
     Args:
         envs: Envs of all tasks together.
         success: Task to its success rate, 0 to 1.
-
-    Raises:
-        VlarigError: There are fewer envs than tasks, no task, or a rate that is none.
     """
     if not success or envs < len(success):
         raise VlarigError(

@@ -162,10 +162,6 @@ def allotted(settings: RolloutSettings, success: Mapping[str, float] | None = No
     Args:
         settings: How to collect.
         success: ``SUITE/TASK`` to a rate that was measured since; the settings' by default.
-
-    Raises:
-        VlarigError: A suite or task does not exist, there are fewer envs than tasks, the success of a task is not known, or the
-            settings' is 0 for all.
     """
     tasks = [f"{name}/{task.name}" for name in settings.suites for task in load_suite(name).tasks]
     unknown = set(settings.tasks) - {task.partition("/")[2] for task in tasks}
@@ -210,9 +206,6 @@ class Collector:
         rank: This process's number.
         world: Processes that collect; each has every ``world``-th env.
         logs: Folder of the workers' logs.
-
-    Raises:
-        VlarigError: A suite cannot be learned in, or the policy does not fit it.
     """
 
     def __init__(
@@ -298,9 +291,6 @@ class Collector:
 
         Args:
             watch: Called with each as it comes, in another thread.
-
-        Raises:
-            VlarigError: As :meth:`~vlarig.harness.rollouts.Rollouts.collect`.
         """
         count = self._settings.chunks
         last: dict[int, Request] = {}
@@ -378,11 +368,7 @@ class Collector:
 
 
 def find_fleet(settings: RolloutSettings) -> Fleet:
-    """The machines that simulate. Processes that ``torchrun`` started share this machine's cores.
-
-    Raises:
-        VlarigError: One that is named is no env server, or cannot be reached.
-    """
+    """The machines that simulate. Processes that ``torchrun`` started share this machine's cores."""
     if settings.placement == "ray":
         return RayFleet(settings.workers)
     named = listed_fleet(settings.hosts, None, settings.hosts_token_file, settings.hosts_ca_file, settings.workers, None)
@@ -392,11 +378,7 @@ def find_fleet(settings: RolloutSettings) -> Fleet:
 
 
 def learned_protocol(suite: Suite, settings: RolloutSettings, policy: Policy) -> EnvProtocol:
-    """The protocol to learn under: with the chunk's steps of the settings, and episodes that end at success where that counts.
-
-    Raises:
-        VlarigError: There is none, or its ensemble changes the policy's actions.
-    """
+    """The protocol to learn under: with the chunk's steps of the settings, and episodes that end at success where that counts."""
     name = settings.protocols.get(suite.name)
     named = suite.learned if name is None and suite.learned is not None else suite.protocol(name)
     steps = n_action_steps_for(policy, suite.embodiment, named.n_action_steps, settings.n_action_steps)

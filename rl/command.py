@@ -65,11 +65,7 @@ def show_fields(stage: str | None) -> None:
 
 
 def check_surroundings(config: TrainConfig | PpoConfig) -> None:
-    """Make sure that the policy, the trackers and the simulators of a training are here, before PyTorch is imported, which takes long.
-
-    Raises:
-        VlarigError: One is not.
-    """
+    """Make sure that the policy, the trackers and the simulators of a training are here; PyTorch is not imported, which takes long."""
     check_trackers(config.track)
     if config.model.source not in PRESETS:
         find_checkpoint(config.model.source, weights=False)

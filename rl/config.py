@@ -262,9 +262,6 @@ def read_ppo_config(file: Path | None = None, overrides: Iterable[str] = ()) -> 
     Args:
         file: As :func:`~vlarig.training.config.read_config` takes it, or the name of one of :data:`NAMED`.
         overrides: ``NAME=VALUE``.
-
-    Raises:
-        TrainingError: Something in it is unknown, missing or not possible; the sentence names it.
     """
     if file is not None and not file.exists() and (NAMED / f"{file}.toml").exists():
         file = NAMED / f"{file}.toml"

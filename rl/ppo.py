@@ -148,11 +148,7 @@ class Ppo:
         return found.values.reshape(returns.shape)
 
     def update(self, batch: Batch, iteration: int) -> dict[str, float]:
-        """Epochs of minibatches; what the last epoch's were like on average, and the very first ratio.
-
-        Raises:
-            TrainingError: A loss or a gradient is no number.
-        """
+        """Epochs of minibatches; what the last epoch's were like on average, and the very first ratio."""
         settings, count = self.config.ppo, len(batch.old)
         share = max(1, settings.minibatch // self.group.world)
         step = iteration * self.config.updates_an_iteration

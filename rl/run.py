@@ -72,7 +72,6 @@ def tune(config: PpoConfig, run: Path, reporter: Reporter) -> Path:
         The folder of the tuned policy.
 
     Raises:
-        VlarigError: Something in the configuration cannot be, the run is another training's, or it came to a bad end.
         Stopped: SIGTERM or SIGINT came; the iteration that was under way is made again by the same call.
     """
     with processes(config.shard_over) as group, contextlib.ExitStack() as stack:
@@ -80,11 +79,7 @@ def tune(config: PpoConfig, run: Path, reporter: Reporter) -> Path:
 
 
 def with_action_steps(config: PpoConfig) -> PpoConfig:
-    """The configuration with the steps of a chunk that are run: where it names none, the policy's own number, or all of a chunk.
-
-    Raises:
-        VlarigError: There is no such policy, or a rollout's epoch has fewer steps.
-    """
+    """The configuration with the steps of a chunk that are run: where it names none, the policy's own number, or all of a chunk."""
     if config.rollout.n_action_steps is not None:
         return config
     source = config.model.source
@@ -209,11 +204,7 @@ class Run:
         return make(f"qwen-vla:{model.source}" if model.source else "qwen-vla", options, count)
 
     def _read(self, checkpoint: Path) -> Saved:
-        """This process's envs in a checkpoint.
-
-        Raises:
-            TrainingError: Other processes wrote it.
-        """
+        """This process's envs in a checkpoint."""
         files = sorted(checkpoint.glob("envs_*.msgpack"))
         if len(files) != self.group.world:
             raise TrainingError(
@@ -414,11 +405,7 @@ class Run:
         return TrainedStage("ppo", iterations, iterations * self.config.rollout.envs * self.config.rollout.chunks)
 
     def _refuse_collapse(self, iteration: int, numbers: dict[str, float]) -> None:
-        """End a run whose policy goes astray, and have the same command go on from its best iteration.
-
-        Raises:
-            TrainingError: It does, by the bound of the configuration.
-        """
+        """End a run whose policy goes astray, and have the same command go on from its best iteration."""
         bounds, best = self.config.collapse, self.saved.best
         kl, success = numbers["losses/kl_after"], numbers.get("env/success_once", best)
         if bounds.kl is not None and kl > bounds.kl:
@@ -462,11 +449,7 @@ def evaluated(config: PpoConfig) -> EvaluationSettings | None:
 
 
 def check_run(config: PpoConfig, run: Path) -> None:
-    """Make sure that a run's folder is new or of the same run.
-
-    Raises:
-        TrainingError: It is another's.
-    """
+    """Make sure that a run's folder is new or of the same run."""
     saved = run / CONFIG_FILE
     if saved.exists():
         before = read_ppo_config(saved)
@@ -476,11 +459,6 @@ def check_run(config: PpoConfig, run: Path) -> None:
 
 
 def check_stage(model: LearnedModel) -> None:
-    """Make sure that what is tuned was fine-tuned before, or is the shipped policy.
-
-    Raises:
-        TrainingError: It was not.
-        PolicyError: There is no such checkpoint.
-    """
+    """Make sure that what is tuned was fine-tuned before, or is the shipped policy."""
     if model.source and not model.any_checkpoint:
         refuse_other_stages(model.source, ("sft", "ppo"), "PPO goes on from a checkpoint of 'sft'")

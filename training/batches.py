@@ -104,11 +104,7 @@ class Collator:
         return self.inputs.config.reads_ends and not self.pictures
 
     def __call__(self, samples: Sequence[tuple[int, Sample]]) -> MicroBatch:
-        """The batch of samples with their positions.
-
-        Raises:
-            TrainingError: A sample does not fit the model; the sentence names it.
-        """
+        """The batch of samples with their positions."""
         prompts: list[Prompted | Conversation] = []
         chunks = []
         for index, (position, sample) in enumerate(samples):
@@ -212,11 +208,7 @@ def _leave_group(worker: int) -> None:
 
 
 def micro_batches_a_step(config: TrainConfig, world: int) -> int:
-    """How many micro-batches each of so many processes has in a step.
-
-    Raises:
-        TrainingError: They cannot be shared out evenly.
-    """
+    """How many micro-batches each of so many processes has in a step."""
     share, rest = divmod(config.batch_size // config.micro_batch_size, world)
     if rest or not share:
         raise TrainingError(
@@ -229,11 +221,7 @@ def micro_batches_a_step(config: TrainConfig, world: int) -> int:
 def micro_batches(
     config: TrainConfig, stream: Stream, collator: Collator, rank: int, world: int, first_step: int
 ) -> Iterator[MicroBatch]:
-    """This process's micro-batches from a step on, :func:`micro_batches_a_step` for each step.
-
-    Raises:
-        VlarigError: A sample does not fit the model, or cannot be had.
-    """
+    """This process's micro-batches from a step on, :func:`micro_batches_a_step` for each step."""
     workers = config.data.workers
     loader = DataLoader(
         _MicroBatches(stream, collator),

@@ -122,9 +122,6 @@ def resume(learner: Learner, folder: Path) -> int:
 
     Returns:
         The steps that were made before it.
-
-    Raises:
-        TrainingError: It is another model's, or does not read.
     """
     progress = _progress(folder)
     theirs, ours = progress["model"], json.loads(json.dumps(learner.model.config.to_data()))

@@ -260,9 +260,6 @@ def read_config(stage: str, file: Path | None = None, overrides: Iterable[str] =
         file: TOML, or JSON such as a run's own ``config.json``.
         overrides: ``NAME=VALUE``, names with dots, values as in TOML or bare text, in lists too: ``optimizer.expert.lr=3e-4``,
             ``model.frozen=[vision, language]``.
-
-    Raises:
-        TrainingError: Something in it is unknown, missing or not possible; the sentence names it.
     """
     if stage not in STAGES:
         raise TrainingError(f"unknown stage {stage!r}; {suggestion(stage, STAGES)}")
@@ -270,11 +267,7 @@ def read_config(stage: str, file: Path | None = None, overrides: Iterable[str] =
 
 
 def read_settings(kind: type[S], own: Mapping[str, Any], file: Path | None, overrides: Iterable[str]) -> S:
-    """A configuration of a kind: the defaults of its fields, those that the stage has of its own, then a file, then single values.
-
-    Raises:
-        TrainingError: As :func:`read_config`.
-    """
+    """A configuration of a kind: the defaults of its fields, those that the stage has of its own, then a file, then single values."""
     defaults = {name: field.default for name, field in kind.model_fields.items()}
     whole = {name: value.model_dump() for name, value in defaults.items() if isinstance(value, Settings)}
     data, stage = _merged(whole, own), own["stage"]

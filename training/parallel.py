@@ -90,9 +90,6 @@ def processes(shard_over: int | None = None) -> Iterator[Processes]:
 
     Args:
         shard_over: Processes over which weights are sharded; groups of so many then hold copies. Default: all.
-
-    Raises:
-        TrainingError: The processes cannot be divided into such groups.
     """
     world, rank = int(os.environ.get("WORLD_SIZE", "1")), int(os.environ.get("RANK", "0"))
     cuda = torch.cuda.is_available()

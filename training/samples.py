@@ -95,11 +95,7 @@ def imported(place: str) -> Any:
 
 
 def find_stream(source: str, options: Mapping[str, Any]) -> Stream:
-    """The stream that ``module:NAME`` gives for these options, or ``mixture:FILE``; the working directory is searched too.
-
-    Raises:
-        TrainingError: There is no such callable, it does not take the options, or the mixture cannot be.
-    """
+    """The stream that ``module:NAME`` gives for these options, or ``mixture:FILE``; the working directory is searched too."""
     if source.startswith("mixture:"):
         from .data.mixture_file import read_mixture
 

@@ -104,7 +104,6 @@ def train(config: TrainConfig, run: Path, reporter: Reporter, stream: Stream | N
         The folder of the trained policy.
 
     Raises:
-        TrainingError: Something in the configuration cannot be, the run is another training's, or a loss is no number.
         Stopped: SIGTERM or SIGINT came, and the training was saved.
     """
     with processes(config.shard_over) as group:
@@ -254,11 +253,7 @@ class Trainer:
                 self.group.wait()
 
     def _check(self) -> None:
-        """Read what the last step measured, report it, and stop where it is no number.
-
-        Raises:
-            TrainingError: The loss or the gradient is no number; the sentence names the samples.
-        """
+        """Read what the last step measured, report it, and stop where it is no number."""
         measured, self.measured = self.measured, None
         if measured is None:
             return
@@ -315,11 +310,7 @@ class Trainer:
 
 
 def check_run(config: TrainConfig, run: Path) -> None:
-    """Make sure that a run's folder is new or of the same training.
-
-    Raises:
-        TrainingError: It is another training's.
-    """
+    """Make sure that a run's folder is new or of the same training."""
     saved = run / CONFIG_FILE
     if saved.exists():
         before = read_config(config.stage, saved)
@@ -329,23 +320,14 @@ def check_run(config: TrainConfig, run: Path) -> None:
 
 
 def refuse_another(run: Path, before: Settings, config: Settings) -> None:
-    """Refuse a folder whose configuration differs.
-
-    Raises:
-        TrainingError: It does.
-    """
+    """Refuse a folder whose configuration differs."""
     found = differences(before, config)
     if found:
         raise TrainingError(f"{run} is another training: it differs in {', '.join(found)}; name another folder")
 
 
 def check_stage(config: TrainConfig) -> None:
-    """Make sure that the checkpoint that a training goes on from is that of the stage before; a preset may be trained by any.
-
-    Raises:
-        TrainingError: It is another's.
-        PolicyError: There is no such checkpoint.
-    """
+    """Make sure that the checkpoint that a training goes on from is that of the stage before; a preset may be trained by any."""
     source, before = config.model.source, BEFORE[config.stage]
     if source in PRESETS or config.model.any_checkpoint:
         return
@@ -354,12 +336,7 @@ def check_stage(config: TrainConfig) -> None:
 
 
 def refuse_other_stages(source: str, stages: Sequence[Stage | Literal["ppo"] | None], wanted: str) -> None:
-    """Refuse a checkpoint that none of these stages made last; ``wanted`` says in words what goes on from them.
-
-    Raises:
-        TrainingError: None of them did.
-        PolicyError: There is no such checkpoint.
-    """
+    """Refuse a checkpoint that none of these stages made last; ``wanted`` says in words what goes on from them."""
     trained = describe(source).trained
     if not trained or trained[-1].stage not in stages:
         made = f"by the stage {trained[-1].stage!r}" if trained else "by no stage of vlarig train"
@@ -367,11 +344,7 @@ def refuse_other_stages(source: str, stages: Sequence[Stage | Literal["ppo"] | N
 
 
 def loaded(settings: ModelSettings, robots: Sequence[Embodiment], device: torch.device) -> LoadedPolicy:
-    """The policy that is trained; with another backbone than a checkpoint's, only the checkpoint's expert goes on (Fig. 7b).
-
-    Raises:
-        PolicyError: There is no such policy, or the backbone has other sizes than the checkpoint's.
-    """
+    """The policy that is trained; with another backbone than a checkpoint's, only the checkpoint's expert goes on (Fig. 7b)."""
     preset = settings.source in PRESETS
     bundle = load(
         settings.source,
@@ -399,12 +372,7 @@ def adapted(architecture: ModelConfig, settings: ModelSettings, robots: Sequence
 
 
 def check_architecture(settings: ModelSettings) -> None:
-    """Make sure that a checkpoint has the state and the projection that the settings name, which only a preset takes on.
-
-    Raises:
-        TrainingError: It has others.
-        PolicyError: There is no such checkpoint.
-    """
+    """Make sure that a checkpoint has the state and the projection that the settings name, which only a preset takes on."""
     if settings.source in PRESETS or (settings.state is None and settings.projection is None):
         return
     architecture = describe(settings.source).config
@@ -417,11 +385,7 @@ def check_architecture(settings: ModelSettings) -> None:
 
 
 def described(bundle: LoadedPolicy, stream: Stream) -> LoadedPolicy:
-    """A policy that knows the robots of a stream, and their statistics, besides those that it knows already.
-
-    Raises:
-        VlarigError: They do not fit the model.
-    """
+    """A policy that knows the robots of a stream, and their statistics, besides those that it knows already."""
     before = bundle.description
     description = dataclasses.replace(
         before,

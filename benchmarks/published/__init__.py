@@ -171,11 +171,7 @@ class PublishedTable:
                 raise ValueError(f"row {row.method!r} of {self.place} has values for {', '.join(row.values)}; columns: {names}")
 
     def column(self, name: str) -> PublishedColumn:
-        """The column of that name.
-
-        Raises:
-            VlarigError: There is none; the nearest names are offered.
-        """
+        """The column of that name."""
         for column in self.columns:
             if column.name == name:
                 return column
@@ -201,9 +197,6 @@ def load_table(name: str) -> PublishedTable:
     """The table of that name: one of :data:`TABLES`, or a plug-in's layout.
 
     A plug-in's file holds its ``paper``, too; ours share one.
-
-    Raises:
-        VlarigError: There is none; the nearest names are offered.
     """
     files = {own: Path(__file__).parent / f"{own}.toml" for own in TABLES} | layout_files()
     if name not in files:

@@ -128,11 +128,7 @@ _TASKS = {
 
 
 def payload(task: Task, initial_state: int, protocol: Protocol) -> dict[str, Any]:
-    """The scene, the instruction and the goal of an episode, as :class:`~vlarig.envs.simpler.env.BridgeEnv` takes them.
-
-    Raises:
-        VlarigError: There is no such initial state.
-    """
+    """The scene, the instruction and the goal of an episode, as :class:`~vlarig.envs.simpler.env.BridgeEnv` takes them."""
     if initial_state not in INITIAL_STATES:
         raise VlarigError(f"task {task.name!r} has no initial state {initial_state}; expected 0 to {INITIAL_STATES[-1]}")
     return _payload(task, _TASKS[task.name].scene.objects(initial_state))

@@ -191,11 +191,7 @@ _TASKS = {
 
 
 def payload(task: Task, initial_state: int, protocol: Protocol) -> dict[str, Any]:
-    """The scene, the instruction and the goal of an episode, as :class:`~vlarig.envs.simpler.env.BridgeEnv` takes them.
-
-    Raises:
-        VlarigError: The protocol has no such initial state.
-    """
+    """The scene, the instruction and the goal of an episode, as :class:`~vlarig.envs.simpler.env.BridgeEnv` takes them."""
     evaluator = protocol.derived_from or protocol.name
     scene = _TASKS[task.name].scene
     if task.name == EGGPLANT and evaluator == "maniskill3":

@@ -96,9 +96,6 @@ def describe_episode(
 
     Returns:
         The description; ``None`` where no stage names a motion, such as ``reach the red cube``.
-
-    Raises:
-        VlarigError: The lengths differ, there is no step, the truth is of another simulator, or a stage names what is not there.
     """
     if not len(stages) == len(truth) == len(states) or not len(stages):
         raise VlarigError(

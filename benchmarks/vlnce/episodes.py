@@ -35,9 +35,6 @@ def read_r2r(folder: Path, bundle: str, split: str) -> dict[int, dict[str, Any]]
         folder: The bundle's folder.
         bundle: Its name.
         split: Such as ``val_unseen``.
-
-    Raises:
-        VlarigError: A file is missing or not of the format; the sentence names it.
     """
     place = folder / "data" / "datasets" / "R2R_VLNCE_v1-3_preprocessed" / split
     return _read(folder, bundle, place / f"{split}.json.gz", place / f"{split}_gt.json.gz")

@@ -18,11 +18,7 @@ from ..errors import VlarigError
 
 
 def read_init_states(path: Path) -> np.ndarray:
-    """A task's initial states, ``float64[states, 1 + nq + nv]``: MuJoCo's time, positions and velocities.
-
-    Raises:
-        VlarigError: There is no such file, or it does not hold one matrix of 64-bit floats.
-    """
+    """A task's initial states, ``float64[states, 1 + nq + nv]``: MuJoCo's time, positions and velocities."""
     try:
         with zipfile.ZipFile(path) as archive:
             name = next(name for name in archive.namelist() if name.endswith("data.pkl"))

@@ -23,11 +23,7 @@ ROBOSUITE_LOG = "robosuite_logs"
 
 
 def assets_folder() -> Path:
-    """The folder of LIBERO's data files.
-
-    Raises:
-        VlarigError: The environment does not name one, or it lacks a part.
-    """
+    """The folder of LIBERO's data files."""
     return upstream.assets_folder("libero", "assets", "bddl_files", "init_files")
 
 
@@ -35,9 +31,6 @@ def make_task(suite: str, task: str) -> Any:
     """Upstream's environment of a task, a ``BDDLBaseDomain``, without cameras.
 
     Its attribute ``pristine`` holds the arrays of :data:`CHANGED_BY_RESETS` as the compiled XML has them.
-
-    Raises:
-        VlarigError: Upstream has no such task.
     """
     import_upstream()
     made = _make(suite, task, PATCHES)

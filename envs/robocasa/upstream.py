@@ -35,11 +35,7 @@ _GENERATED = "robocasa.environments.tabletop.tabletop_24dc"
 
 
 def import_upstream(patches: Optional[Sequence[Patch]] = None) -> Any:
-    """Upstream's module of Gymnasium envs, imported once a process, with all patches where none are given.
-
-    Raises:
-        VlarigError: The bundle is not here.
-    """
+    """Upstream's module of Gymnasium envs, imported once a process, with all patches where none are given."""
     if _tree() not in sys.path:
         sys.path.insert(0, _tree())
     return upstream.import_upstream(_ENVS, PATCHES if patches is None else patches, [ROBOSUITE_LOG])
@@ -55,9 +51,6 @@ def make_task(name: str, seeing: bool = False) -> Any:
     Args:
         name: Upstream's name of the task.
         seeing: Whether it draws.
-
-    Raises:
-        VlarigError: Upstream has no such task, or data files are missing.
     """
     envs = import_upstream()
     if name not in envs.REGISTERED_ENVS:

@@ -86,11 +86,7 @@ class RobotwinEnv(Env):
         return {"info": found.info, "kept": found.kept, **motion, "planner": planner_name()} if found.solved else None
 
     def rehearse(self, episode: Episode) -> Rehearsal:
-        """Have upstream's expert play the episode, in a scene of its own.
-
-        Raises:
-            VlarigError: The scene cannot be set up, and no other seed would do.
-        """
+        """Have upstream's expert play the episode, in a scene of its own."""
         found, plan = Rehearsal(), []
         try:
             task = self.set_up(episode)

@@ -38,9 +38,6 @@ def import_upstream(source: str) -> None:
 
     Args:
         source: Bundle of upstream's code.
-
-    Raises:
-        VlarigError: A bundle is not here.
     """
     tree = str(upstream.assets_folder(source, "envs", "task_config", "description"))
     if tree not in sys.path:
@@ -53,11 +50,7 @@ def import_upstream(source: str) -> None:
 
 
 def make_task(source: str, name: str, patches: tuple[Patch, ...] | None = None) -> Any:
-    """Upstream's task of that name, a ``Base_Task``, not yet set up.
-
-    Raises:
-        VlarigError: There is no such task, or a bundle is not here.
-    """
+    """Upstream's task of that name, a ``Base_Task``, not yet set up."""
     import_upstream(source)
     try:
         module = importlib.import_module(f"envs.{name}")
@@ -75,9 +68,6 @@ def set_up(task: Any, name: str, config: str, seed: int, **changes: Any) -> None
         config: Name of upstream's configuration.
         seed: Seed of the scene.
         changes: Entries of the configuration that differ.
-
-    Raises:
-        VlarigError: Meshes are missing.
     """
     with in_assets(), quiet():
         try:
@@ -119,9 +109,6 @@ def instruction(name: str, info: dict[str, str], kind: str) -> str:
         name: The task.
         info: What the expert's run says of objects and arms.
         kind: Which templates and names of objects.
-
-    Raises:
-        VlarigError: Upstream has no template for what the expert did.
     """
     from generate_episode_instructions import generate_episode_descriptions
 

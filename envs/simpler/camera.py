@@ -26,11 +26,7 @@ class OverlaidCamera:
         self._shown = [entity for entity in upstream.scene.sub_scenes[0].entities if entity.per_scene_id in shown]
 
     def draw(self, height: int, width: int) -> np.ndarray:
-        """The picture of this moment, ``uint8[height, width, 3]``.
-
-        Raises:
-            VlarigError: The size is not the photograph's.
-        """
+        """The picture of this moment, ``uint8[height, width, 3]``."""
         self._check_size(height, width)
         segments = self._taken()
         colours = self._camera.get_picture("Color")

@@ -61,11 +61,7 @@ class Moment:
 
 
 def holds(goal: list[dict[str, Any]], moment: Moment) -> bool:
-    """Whether every condition of the goal holds.
-
-    Raises:
-        VlarigError: There is no such condition, or it lacks a value, or there are no conditions.
-    """
+    """Whether every condition of the goal holds."""
     if not goal:
         raise VlarigError("the goal has no condition, so that anything would be a success")
     verdicts = [
@@ -139,11 +135,7 @@ def apart(moment: Moment) -> bool:
 
 
 def offset(moment: Moment, axis: str, low: Optional[float], high: Optional[float]) -> bool:
-    """Source minus target along an axis lies between the bounds.
-
-    Raises:
-        VlarigError: There is no such axis.
-    """
+    """Source minus target along an axis lies between the bounds."""
     if axis not in AXES:
         raise VlarigError(f"the condition 'offset' of the goal has the axis {axis!r}; expected one of {', '.join(AXES)}")
     return within(float((moment.source - moment.target)[AXES[axis]]), low, high)

@@ -42,9 +42,6 @@ class Judge:
         target: The object that it is moved to.
         goal: The conditions of success; see :mod:`vlarig.envs.simpler.goals`.
         predicates: One of :data:`PREDICATES`.
-
-    Raises:
-        VlarigError: There are no such predicates.
     """
 
     def __init__(self, scene: Scene, source: str, target: str, goal: list[dict[str, Any]], predicates: str) -> None:

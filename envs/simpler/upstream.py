@@ -18,11 +18,7 @@ DEVICE_VARIABLE = "VLARIG_SAPIEN_DEVICE"
 
 
 def assets_folder() -> Path:
-    """The folder that holds mani-skill's ``data``.
-
-    Raises:
-        VlarigError: The environment does not name one, or it lacks a part.
-    """
+    """The folder that holds mani-skill's ``data``."""
     return upstream.assets_folder("simpler_bridge", "data/tasks/bridge_v2_real2sim_dataset", "data/robots/widowx")
 
 
@@ -32,11 +28,7 @@ def import_upstream() -> None:
 
 
 def make_scene(name: str) -> Any:
-    """Upstream's environment ``name``, a ``BaseBridgeEnv``, with a scene of its own on the CPU; nothing is drawn.
-
-    Raises:
-        VlarigError: Upstream has no such environment, or it cannot draw here.
-    """
+    """Upstream's environment ``name``, a ``BaseBridgeEnv``, with a scene of its own on the CPU; nothing is drawn."""
     import_upstream()
     from mani_skill.envs.tasks.digital_twins.bridge_dataset_eval.base_env import BaseBridgeEnv
     from mani_skill.utils.registration import REGISTERED_ENVS

@@ -101,11 +101,7 @@ class HabitatWorld(World):
     def render(
         self, position: np.ndarray, yaw: float, lens: Lens, height: int, width: int, person: Optional[np.ndarray] = None
     ) -> np.ndarray:
-        """What the agent sees, ``uint8[height, width, 3]``.
-
-        Raises:
-            VlarigError: There is another walker, which this backend does not draw.
-        """
+        """What the agent sees, ``uint8[height, width, 3]``."""
         if person is not None:
             raise VlarigError("another walker is not drawn by habitat-sim here; use the runtime `vlnce` that vlarig installs")
         with self._complaints():

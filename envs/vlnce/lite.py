@@ -63,9 +63,6 @@ class Canvas:
 
     Args:
         renderer: What the name of the renderer begins with; ``None`` for what ``VLARIG_EGL_RENDERER`` says, or for ``llvmpipe``.
-
-    Raises:
-        VlarigError: No device of EGL has such a renderer.
     """
 
     def __init__(self, renderer: Optional[str] = None) -> None:
@@ -163,9 +160,6 @@ class LiteWorld(World):
         scene: The ``.glb``.
         agent: Whose surface it is.
         canvas: Draws it, and other worlds.
-
-    Raises:
-        VlarigError: A file is missing or damaged.
     """
 
     def __init__(self, scene: Path, agent: Agent, canvas: Canvas) -> None:

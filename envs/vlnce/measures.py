@@ -133,9 +133,6 @@ def fast_warping(way: Sequence[np.ndarray], reference: np.ndarray) -> float:
     Args:
         way: Points ``float64[3]``.
         reference: ``float64[points, 3]``.
-
-    Raises:
-        VlarigError: The package that VLN-CE calls is not there.
     """
     try:
         from fastdtw import fastdtw

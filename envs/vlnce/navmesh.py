@@ -108,11 +108,7 @@ class NavMesh(Surface):
 
     @classmethod
     def read(cls, path: Path) -> NavMesh:
-        """The surface in a file.
-
-        Raises:
-            VlarigError: It is missing or damaged.
-        """
+        """The surface in a file."""
         try:
             data = path.read_bytes()
         except OSError as error:

@@ -88,11 +88,7 @@ class Rules:
 
     @classmethod
     def of(cls, options: dict[str, str]) -> Rules:
-        """The rules in a protocol's options; those of another's own are left out.
-
-        Raises:
-            VlarigError: A value is none of its field's.
-        """
+        """The rules in a protocol's options; those of another's own are left out."""
         values: dict[str, Any] = {}
         for each in fields(cls):
             text, kind = options.get(each.name, str(each.default).lower()), type(each.default)

@@ -44,11 +44,7 @@ class Part:
 
 
 def read_scan(path: Path) -> tuple[list[Part], list[np.ndarray]]:
-    """The triangles of a scan, and its pictures, ``uint8[height, width, 3]``, upper row first.
-
-    Raises:
-        VlarigError: The file is missing or damaged, or has pictures that are not read.
-    """
+    """The triangles of a scan, and its pictures, ``uint8[height, width, 3]``, upper row first."""
     try:
         _read_basis()
         with quiet("trimesh"):

@@ -81,9 +81,6 @@ class World(ABC):
 
     Attributes:
         surface: Where the agent can walk.
-
-    Raises:
-        VlarigError: On construction: the scene, or its walkable surface for this agent, is missing or damaged.
     """
 
     surface: Surface

@@ -96,9 +96,6 @@ def find_bundle(name: str, report: Report = _silent) -> Bundle:
     Args:
         name: Name of the bundle.
         report: Called with a message where something takes a while.
-
-    Raises:
-        VlarigError: It is unknown, not here, or files of it are missing or corrupt; the message says what to do.
     """
     state = inspect_bundle(name, report)
     if state.bundle is None or state.problem:
@@ -122,11 +119,7 @@ def _packed(name: str) -> AssetState | None:
 
 
 def inspect_bundle(name: str, report: Report = _silent) -> AssetState:
-    """The state of the bundle on this machine; like :func:`find_bundle`, but a problem is returned, not raised.
-
-    Raises:
-        VlarigError: There is no such bundle.
-    """
+    """The state of the bundle on this machine; like :func:`find_bundle`, but a problem is returned, not raised."""
     spec = load_bundle(name)
     try:
         place = locate_bundle(name)
@@ -148,11 +141,7 @@ def inspect_bundle(name: str, report: Report = _silent) -> AssetState:
 
 
 def locate_bundle(name: str) -> FoundBundle:
-    """Where the bundle is; nothing is read, unpacked or downloaded.
-
-    Raises:
-        VlarigError: It is unknown or not here, or ``VLARIG_ASSETS`` is no folder.
-    """
+    """Where the bundle is; nothing is read, unpacked or downloaded."""
     spec = load_bundle(name)
     fetch = f"run: vlarig assets fetch {name}"
     given = _given_folder()
@@ -191,9 +180,6 @@ def fetch_bundle(
 
     Returns:
         The folder of the files.
-
-    Raises:
-        VlarigError: It is unknown, cannot be downloaded, or ``urls`` are not as many as its sources.
     """
     spec = load_bundle(name)
     archives = [source.archive for source in spec.sources]

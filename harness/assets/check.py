@@ -67,11 +67,7 @@ class Contents:
 
 
 def check_files(spec: BundleSpec, folder: Path) -> Contents:
-    """Hash every file of the bundle in ``folder``.
-
-    Raises:
-        VlarigError: A file cannot be read.
-    """
+    """Hash every file of the bundle in ``folder``."""
     found = {path: file for path in spec.files if (file := _find(spec, path, folder))}
     official = {path for path, file in found.items() if file == (path, spec.files[path])}
     known = {**spec.stand_ins, **_made(spec, folder)}

@@ -38,7 +38,6 @@ def download_files(spec: BundleSpec, urls: Sequence[str], folder: Path, report: 
         watch: Called with the progress.
 
     Raises:
-        VlarigError: An archive cannot be had, ends early, lacks a file, or holds another content.
         OSError: The folder cannot be written.
     """
     files = received = 0
@@ -159,11 +158,7 @@ class _Download:
         self._response.close()
 
     def read(self, size: int) -> bytes:
-        """Up to ``size`` bytes more, none at the end.
-
-        Raises:
-            VlarigError: The connection broke, or ended before everything came.
-        """
+        """Up to ``size`` bytes more, none at the end."""
         try:
             piece = self._response.read(size)
         except TimeoutError:

@@ -15,9 +15,6 @@ def made_whole(folder: Path) -> Iterator[Path]:
     """A scratch folder that takes the place of ``folder`` when the context ends well, and vanishes otherwise.
 
     The next process deletes the scratch folder of a killed one. Use it under a lock.
-
-    Raises:
-        VlarigError: The disk is full, or something cannot be written.
     """
     scratch = folder.with_name(f"{folder.name}.partial")
     try:

@@ -96,11 +96,7 @@ def bundle_names() -> list[str]:
 
 
 def load_bundle(name: str) -> BundleSpec:
-    """The bundle's description.
-
-    Raises:
-        VlarigError: There is no such bundle; the nearest names are offered.
-    """
+    """The bundle's description."""
     files = bundle_files()
     if name not in files:
         raise VlarigError(f"unknown assets {name!r}; {suggestion(name, sorted(files))}")

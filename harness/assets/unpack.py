@@ -52,11 +52,7 @@ def find_archive(folder: Path, name: str) -> Path | None:
 
 
 def unpacked_name(archive: Path, name: str) -> str:
-    """Name of the folder that the archive is unpacked to; another content is another folder.
-
-    Raises:
-        VlarigError: The archive cannot be read.
-    """
+    """Name of the folder that the archive is unpacked to; another content is another folder."""
     try:
         status = archive.stat()
         return f"{name}-{_sha256(archive, status.st_size, status.st_mtime_ns)[:12]}"
@@ -82,9 +78,6 @@ def unpack(archive: Path, folder: Path, most_bytes: int, report: Callable[[str],
         folder: The folder.
         most_bytes: Most bytes that it may hold, its headers included.
         report: Gets a line when it is unpacked.
-
-    Raises:
-        VlarigError: The archive is damaged, too large or holds a file that would lie outside, or the disk is full.
     """
     with _made_once(folder, f"{archive}", report) as scratch:
         if scratch is not None:
@@ -101,9 +94,6 @@ def assemble(spec: BundleSpec, archives: Sequence[Path], folder: Path, report: C
         archives: An archive for each part.
         folder: The folder.
         report: Gets a line when it is put together.
-
-    Raises:
-        VlarigError: As :func:`unpack`, or the function that completes it raised.
     """
     with _made_once(folder, ", ".join(map(str, archives)), report) as scratch:
         if scratch is None:

@@ -156,7 +156,6 @@ class WorkerLine(Line):
 
         Raises:
             SimulatorFault: The simulator could not, or died.
-            VlarigError: The env refused, with one sentence.
         """
         return (await self._answer(Start(episode, needs), env, episode.protocol.n_action_steps, Started)).snapshot
 

@@ -50,7 +50,6 @@ class Simulator:
             memory_bytes: Most memory that it may take; no bound when ``None``.
 
         Raises:
-            VlarigError: The adapter cannot be loaded, and says why; or its share of the memory is too small.
             CodeChangedError: Its code changed since the run began.
             ChildDied: The process died while it loaded.
         """
@@ -130,11 +129,7 @@ class Simulator:
 
 
 def _welcome(frame: Frame, adapter: str) -> Welcome:
-    """A worker's first message.
-
-    Raises:
-        VlarigError: The adapter cannot be loaded; the message says why.
-    """
+    """A worker's first message."""
     reply = decode(frame)
     if isinstance(reply, Failure):
         raise VlarigError(reply.message, traceback=reply.traceback)

@@ -59,7 +59,6 @@ class Supervisor(Generic[L]):
 
         Raises:
             ChildLostError: It died too often, or its machine is away.
-            VlarigError: It cannot start; the message says what the user can fix.
         """
         async with self._turn:
             if self.absence is not None:

@@ -247,10 +247,6 @@ def check(suite: Suite, tasks: Sequence[Task]) -> int:
 
 
 def run_checker(suite: Suite, episodes: Sequence[Episode]) -> Iterator[dict[str, Any]]:
-    """The findings (fields of :class:`~vlarig.envs.checker.Finding`) for a suite's env, as they come from a worker in its runtime.
-
-    Raises:
-        VlarigError: The runtime is not there, the episodes are of one initial state, or the worker died.
-    """
+    """The findings (fields of :class:`~vlarig.envs.checker.Finding`) for a suite's env, as they come from a worker in its runtime."""
     request = {"episodes": [encoded(episode) for episode in episodes]}
     yield from worker_answers(WorkerSpec.of(suite), "check", request)

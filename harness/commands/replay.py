@@ -79,11 +79,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _check(config: ReplayConfig) -> None:
-    """Make sure that the episodes are named in one way.
-
-    Raises:
-        VlarigError: They are not, or the number of workers is invalid.
-    """
+    """Make sure that the episodes are named in one way."""
     ways = [name for name, given in (("keys", config.keys), ("--failures", config.failures), ("--all", config.all)) if given]
     if len(ways) != 1:
         got = f"got {' and '.join(ways)}" if ways else "no episode was named"

@@ -65,11 +65,7 @@ class ServeEnvs:
             raise VlarigError("--certificate and --key go together; give both, or neither")
 
     def config(self) -> EnvServerConfig:
-        """How to serve.
-
-        Raises:
-            VlarigError: The token or the certificate is not there.
-        """
+        """How to serve."""
         encryption = None
         if self.certificate is not None and self.key is not None:
             encryption = server_context(self.certificate, self.key)

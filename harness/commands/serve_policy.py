@@ -95,11 +95,7 @@ class ServePolicy:
             raise PolicyError("--certificate and --key go together; give both, or neither")
 
     def server_config(self) -> ServerConfig:
-        """The part that is about the server.
-
-        Raises:
-            VlarigError: The token or the certificate is missing or invalid.
-        """
+        """The part that is about the server."""
         encryption = None
         if self.certificate is not None and self.key is not None:
             encryption = server_context(self.certificate, self.key)

@@ -21,11 +21,7 @@ Refused = list[tuple[str, str]]
 
 
 def read_each(runs: Iterable[T], read: Callable[[T], U]) -> tuple[list[U], Refused]:
-    """What ``read`` gives for each run, and the runs for which it raises a :class:`VlarigError`.
-
-    Raises:
-        VlarigError: None can be read; the first reason.
-    """
+    """What ``read`` gives for each run, and the runs for which it raises a :class:`VlarigError`."""
     found: list[U] = []
     refused: Refused = []
     first: VlarigError | None = None
@@ -41,18 +37,14 @@ def read_each(runs: Iterable[T], read: Callable[[T], U]) -> tuple[list[U], Refus
 
 
 def find_runs(runs: Iterable[Path]) -> tuple[list[Path], Refused]:
-    """The folders of runs, each once; of a training those of its evaluations. Returns and raises like :func:`read_each`."""
+    """The folders of runs, each once; of a training those of its evaluations. Returns like :func:`read_each`."""
     found, refused = read_each(runs, lambda run: evaluations_of(run) or [find_run(run)])
     folders = [folder for each in found for folder in each]
     return list({folder.resolve(): folder for folder in folders}.values()), refused
 
 
 def check_run(folder: Path, with_actions: bool = False) -> Path:
-    """The folder of a run whose episodes can all be read, with their actions or without.
-
-    Raises:
-        VlarigError: Manifest, ledger or a record are missing or damaged.
-    """
+    """The folder of a run whose episodes can all be read, with their actions or without."""
     run_table(folder)
     with Ledger.open_read_only(folder) as ledger:
         for _ in ledger.each_record(with_actions):

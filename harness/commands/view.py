@@ -60,11 +60,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _folders(runs: tuple[Path, ...]) -> tuple[Callable[[], list[Path]], Refused]:
-    """A function that returns the runs' folders, those named or all that exist at the moment; and the names that are no runs.
-
-    Raises:
-        VlarigError: No run that was named exists, or there is no folder of runs.
-    """
+    """A function that returns the runs' folders, those named or all that exist at the moment; and the names that are no runs."""
     if runs:
         named, refused = find_runs(runs)
         # A training's evaluations come while it is shown.

@@ -49,11 +49,7 @@ class SimulatorPool:
         self._stack = AsyncExitStack()
 
     def run(self, work: Callable[..., Coroutine[Any, Any, T]], *arguments: Any) -> T:
-        """Run ``work(*arguments)``, which may use the envs, and return its result.
-
-        Raises:
-            VlarigError: A simulator cannot be started, refuses, or failed again and again.
-        """
+        """Run ``work(*arguments)``, which may use the envs, and return its result."""
         if self._loop is None:
             self._open()
         assert self._loop is not None

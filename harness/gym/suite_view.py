@@ -96,9 +96,6 @@ class SuiteView:
                 The snapshots hold the simulator's truth. It changes what is learned; success stays the suite's.
             render_mode: ``rgb_array`` or ``None``.
             protocol: Name of one of the suite's protocols; its default when ``None``.
-
-        Raises:
-            VlarigError: The suite, the task or the protocol does not exist, no initial state is left, or another option makes no sense.
         """
         if render_mode not in (None, "rgb_array"):
             raise VlarigError(f"render_mode is {render_mode!r}; expected 'rgb_array' or None")
@@ -115,11 +112,7 @@ class SuiteView:
 
     @classmethod
     def refuse_unknown_options(cls, suite: str, options: Mapping[str, Any], more: Sequence[str] = ()) -> None:
-        """Make sure that :meth:`of` takes every option, unless it is one of ``more``, which the environment itself takes.
-
-        Raises:
-            VlarigError: It does not; the nearest names are offered.
-        """
+        """Make sure that :meth:`of` takes every option, unless it is one of ``more``, which the environment itself takes."""
         known = [name for name in inspect.signature(cls.of).parameters if name != "suite"]
         refuse_unknown_options(f"vlarig/{suite}", options, [*known, *more])
 
@@ -144,11 +137,7 @@ class SuiteView:
         return spaces.Dict(parts)
 
     def draw(self, rng: np.random.Generator, options: Mapping[str, Any]) -> Episode:
-        """The episode that a reset begins: options fix ``episode``, or ``task`` and ``initial_state``; what is left open is drawn.
-
-        Raises:
-            VlarigError: There is no such option, or no such task.
-        """
+        """The episode that a reset begins: options fix ``episode``, or ``task`` and ``initial_state``; what is left open is drawn."""
         refuse_unknown_options("reset", options, ["episode", "task", "initial_state"])
         if options.get("episode") is not None:
             return options["episode"]

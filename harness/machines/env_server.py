@@ -88,11 +88,7 @@ class EnvServerConfig:
 
 
 class EnvServer:
-    """Lends workers. Use it as an asynchronous context manager.
-
-    Raises:
-        VlarigError: A suite does not exist or is not ready.
-    """
+    """Lends workers. Use it as an asynchronous context manager."""
 
     def __init__(self, config: EnvServerConfig) -> None:
         self._config = config
@@ -105,11 +101,7 @@ class EnvServer:
             WorkerSpec.of(load_suite(name))
 
     async def __aenter__(self) -> EnvServer:
-        """Start listening.
-
-        Raises:
-            VlarigError: The address cannot be listened on.
-        """
+        """Start listening."""
         config = self._config
         self._handshakes.watch_loop()
         try:
@@ -195,7 +187,6 @@ class EnvServer:
         """Start a worker for a connection, pass frames on, and end it.
 
         Raises:
-            VlarigError: The suite is not lent, or its simulator fails with what the user can fix.
             ChildDied: The worker does not start or has died, or there is no room for it.
             BadMessageError: The client sent an invalid request.
         """

@@ -182,20 +182,13 @@ def listed_fleet(
     """The fleet of the machines that are named, ``None`` where none is.
 
     Arguments as for :func:`~.remote_machines.find_machines` and :class:`ListedFleet`.
-
-    Raises:
-        VlarigError: A named machine is no env server, cannot be reached, refuses the token, or has no worker to spare.
     """
     machines = find_machines(hosts, host_file, token_file, ca_file)
     return ListedFleet(tuple(machines), run_to_end(survey(machines)), workers, num_envs) if machines else None
 
 
 async def survey(machines: Sequence[RemoteMachine]) -> tuple[Capacity, ...]:
-    """The capacity of each machine.
-
-    Raises:
-        VlarigError: A machine cannot be reached, refuses the token, or has no worker to spare.
-    """
+    """The capacity of each machine."""
     capacities = await asyncio.gather(*map(_capacity_of, machines), return_exceptions=True)
     for capacity in capacities:
         if isinstance(capacity, BaseException):

@@ -13,11 +13,7 @@ from ..home import home
 
 
 def own_token() -> str:
-    """The secret, kept in a file that only its owner can read; made with the first call.
-
-    Raises:
-        VlarigError: The file cannot be written or read.
-    """
+    """The secret, kept in a file that only its owner can read; made with the first call."""
     path = home() / "token"
     try:
         if not path.exists():

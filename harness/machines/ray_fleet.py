@@ -107,11 +107,7 @@ class RayFleet:
         return RayFleet(workers, count)
 
     def lease(self, footprint: Footprint, episodes: Sequence[Episode]) -> Lease:
-        """On each node as many workers as its cores and memory allow.
-
-        Raises:
-            VlarigError: The cluster has no core to spare.
-        """
+        """On each node as many workers as its cores and memory allow."""
         nodes = _nodes()
         if not nodes:
             raise VlarigError("the Ray cluster has no node with a core; start one with 'ray start --address=HEAD --num-cpus=N'")
@@ -187,11 +183,7 @@ class RayFleet:
 
 @contextlib.contextmanager
 def connected() -> Iterator[None]:
-    """A connection to the Ray cluster that the environment's ``RAY_ADDRESS`` names, or that runs on this machine.
-
-    Raises:
-        VlarigError: Ray is not installed, there is no cluster, or it has no authentication.
-    """
+    """A connection to the Ray cluster that the environment's ``RAY_ADDRESS`` names, or that runs on this machine."""
     if os.environ.setdefault(AUTHENTICATION, AUTHENTICATED).lower() != AUTHENTICATED:
         raise VlarigError(
             f"{AUTHENTICATION} is {os.environ[AUTHENTICATION]!r}: any program that reaches the Ray cluster can run code on its nodes; "

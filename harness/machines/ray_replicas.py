@@ -127,7 +127,6 @@ class RayReplica(MessageMember):
         """Wait until its actor is placed, and read the policy's description and the id of the actor's present life.
 
         Raises:
-            PolicyError: The policy cannot be made; the message says why.
             PolicyLost: The actor's node was lost meanwhile, or :meth:`interrupt` was called.
         """
         self._life, answer = self._get(self._host.describe.remote(), PLACE_SECONDS)
@@ -139,7 +138,6 @@ class RayReplica(MessageMember):
         """Send a request and return its answer.
 
         Raises:
-            PolicyError: The policy failed.
             PolicyLost: The process or its node is dead; :meth:`revive` it.
         """
         self._interrupted.clear()
@@ -154,7 +152,6 @@ class RayReplica(MessageMember):
         """Wait until its process has restarted, or Ray has placed its node's actor again.
 
         Raises:
-            VlarigError: It dies again and again.
             PolicyLost: :meth:`interrupt` was called meanwhile.
         """
         self._interrupted.clear()
@@ -242,9 +239,6 @@ def ray_replicas(policy: str, options: Mapping[str, str], count: int) -> PolicyP
         policy: The policy's name.
         options: Its options.
         count: How many replicas, on all nodes together.
-
-    Raises:
-        VlarigError: The policy cannot be made, or Ray has no room for it.
     """
     import ray
 

@@ -65,7 +65,6 @@ class RemoteMachine:
 
         Raises:
             MachineAwayError: No server answers there now; ``MachineBusyError`` where it is busy.
-            VlarigError: What answers is no env server of this version, or refuses the token.
         """
         try:
             return await within(self._reach(), CONNECT_SECONDS)
@@ -144,9 +143,6 @@ def find_machines(
         file: File with an address a line; empty lines and what follows a ``#`` are passed over.
         token_file: File with the token to show; else the environment's :data:`TOKEN_VARIABLE`, or on this machine the user's own.
         authority: File with the authorities to trust.
-
-    Raises:
-        VlarigError: A file cannot be read, or an address is invalid or comes twice.
     """
     texts = list(addresses)
     if file is not None:
@@ -170,11 +166,7 @@ def find_machines(
 
 
 def parse_address(text: str) -> str:
-    """``HOST``, ``HOST:PORT``, ``ws://HOST:PORT`` or ``wss://HOST:PORT`` as a full address.
-
-    Raises:
-        VlarigError: It is no address, or holds a secret, which the message does not show.
-    """
+    """``HOST``, ``HOST:PORT``, ``ws://HOST:PORT`` or ``wss://HOST:PORT`` as a full address."""
     if "@" in text or "?" in text:
         raise VlarigError(
             f"a host's address has a '@' or a '?', and addresses are saved with a run, so no secret belongs in one; write HOST:PORT, "

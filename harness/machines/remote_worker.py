@@ -90,7 +90,6 @@ class RemoteWorkerFactory:
         """Start a worker. This may take for ever: bound it.
 
         Raises:
-            VlarigError: The env server refuses, or its worker differs from the run's recipe.
             ChildDied: The worker died; ``MachineAwayError`` where the machine gives no answer.
         """
         connection, capacity = await self._machine.reach()
@@ -123,11 +122,7 @@ class RemoteWorkerFactory:
         return ready, welcome
 
     def _check_alike(self, ready: WorkerReady, capacity: Capacity) -> None:
-        """Make sure that the other machine's simulator is the run's.
-
-        Raises:
-            VlarigError: They differ; the message says in what, and what to run there. ``CodeChangedError`` where the code differs.
-        """
+        """Make sure that the other machine's simulator is the run's."""
         ours, place = self._worker_spec, f"{self._machine.name} ({capacity.host})"
         if ready.code != ours.code():
             names = " or ".join(["vlarig", *sorted({source.name for source in ours.sources})])

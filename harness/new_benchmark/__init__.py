@@ -18,9 +18,6 @@ def new_benchmark(name: str, folder: Path) -> list[Path]:
     Args:
         name: Its name, and its suite's.
         folder: Where to; it is made, or empty.
-
-    Raises:
-        VlarigError: The name cannot be one, is taken, or the folder holds something.
     """
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
         raise VlarigError(f"{name!r} cannot be the name of a benchmark; use small letters, digits and _, as in my_bench")

@@ -205,11 +205,7 @@ class Evidence:
 
 
 def gather(run: Path) -> Evidence:
-    """The evidence of a run, whether it is finished, running or was killed.
-
-    Raises:
-        VlarigError: Manifest or ledger are missing or damaged, or a link leads out of the run's folder.
-    """
+    """The evidence of a run, whether it is finished, running or was killed."""
     check_links(run)
     manifest = Manifest.load(run)
     sessions: dict[int, SessionEvidence] = {}

@@ -43,9 +43,6 @@ def install_driver(driver: Driver, packages: Iterable[str], wanted: Callable[[],
         packages: Further packages to put beside it, such as libraries that a simulator loads.
         wanted: Whether it is still needed once the lock is taken.
         report: Called with a message for each step.
-
-    Raises:
-        VlarigError: A step failed, or what can be had is too old.
     """
     folder = private_folder(driver)
     with one_at_a_time(folder.with_name(f"{driver.name}.lock"), f"the driver {driver.name!r}", report) as lock:
@@ -159,11 +156,7 @@ def _version(driver: Driver, archives: list[Path]) -> str:
 
 
 def _write_manifest(driver: Driver, folder: Path, version: str) -> None:
-    """Write a manifest that leads to the unpacked driver.
-
-    Raises:
-        VlarigError: The packages hold no such driver for this machine, or one that is too old.
-    """
+    """Write a manifest that leads to the unpacked driver."""
     for path in sorted((folder / "root").glob("usr/share/vulkan/icd.d/*.json")):
         about = json.loads(path.read_text(encoding="utf-8"))
         name = Path(about["ICD"]["library_path"]).name

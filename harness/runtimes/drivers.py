@@ -138,11 +138,7 @@ class FoundDriver:
 
 
 def load_driver(name: str) -> Driver:
-    """The driver of that name.
-
-    Raises:
-        VlarigError: No driver has that name.
-    """
+    """The driver of that name."""
     if name not in DRIVERS:
         raise VlarigError(f"unknown graphics driver {name!r}; {suggestion(name, sorted(DRIVERS))}")
     return DRIVERS[name]

@@ -47,9 +47,6 @@ def ask_interpreter(name: str, python: Path) -> tuple[str, dict[str, str]]:
 
     Returns:
         SHA-256, in hex, of its sorted list of ``name==version``, and the versions of its packages by name.
-
-    Raises:
-        VlarigError: It does not run, is too old, or lacks a package; the message names the pip line.
     """
     add_line = f"vlarig runtime add {name} --python PATH"
     command = [str(python), "-I", "-c", _PROBE, *WORKER_NEEDS]
@@ -86,9 +83,6 @@ def make_environment(spec: RuntimeSpec, folder: Path, lock: int, report: Callabl
         folder: Where to make it.
         lock: File descriptor of the held lock; children keep it, so that no second install starts beside an orphan.
         report: Called with a message for each step.
-
-    Raises:
-        VlarigError: A step failed; its last output was reported.
     """
     tool = _uv()
     wanted = sys.executable if spec.accepts(sys.version_info[:2]) else spec.python
@@ -116,11 +110,7 @@ def make_environment(spec: RuntimeSpec, folder: Path, lock: int, report: Callabl
 
 
 def check_imports(spec: RuntimeSpec, python: Path, renderer: Renderer, timeout: float = 300, warm_up: bool = False) -> None:
-    """Import the runtime's modules in it, draw with the renderer, and warm up where ``warm_up`` is set.
-
-    Raises:
-        VlarigError: That failed; the message ends with the last line of the output.
-    """
+    """Import the runtime's modules in it, draw with the renderer, and warm up where ``warm_up`` is set."""
     code = f"import {', '.join(spec.imports)}\n{spec.probe}\n{spec.warm_up if warm_up else ''}"
     environment = {**os.environ, **renderer.environment}
     command = [str(python), "-I", "-c", code]

@@ -55,11 +55,7 @@ class RuntimeState:
 
 
 def find_runtime(name: str) -> Runtime:
-    """The runtime of that name.
-
-    Raises:
-        VlarigError: It is unknown, not installed, or broken; the message says what to run.
-    """
+    """The runtime of that name."""
     adopted = _read_adopted()
     if name in adopted:
         return _adopted(name, Path(adopted[name]))
@@ -85,9 +81,6 @@ def install_runtime(name: str, report: Callable[[str], None]) -> Runtime:
     Args:
         name: Name of the runtime.
         report: Called with a message for each step.
-
-    Raises:
-        VlarigError: It is unknown, adopted, or cannot be installed.
     """
     adopted = _read_adopted()
     if name in adopted:
@@ -112,11 +105,7 @@ def install_runtime(name: str, report: Callable[[str], None]) -> Runtime:
 
 
 def add_runtime(name: str, python: Path) -> Runtime:
-    """Adopt an interpreter that was made elsewhere, such as a conda environment's.
-
-    Raises:
-        VlarigError: The name is unfit, or the interpreter does not run, is too old, or lacks what a worker needs.
-    """
+    """Adopt an interpreter that was made elsewhere, such as a conda environment's."""
     if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
         raise VlarigError(f"a runtime cannot be called {name!r}; use small letters, digits, - and _")
     python = python.expanduser().absolute()
@@ -132,11 +121,7 @@ def _adopted(name: str, python: Path) -> Runtime:
 
 
 def remove_runtime(name: str) -> list[Path]:
-    """Delete an installed runtime, in all its versions, or forget an adopted one; returns what was deleted.
-
-    Raises:
-        VlarigError: There is nothing to remove.
-    """
+    """Delete an installed runtime, in all its versions, or forget an adopted one; returns what was deleted."""
     adopted = _read_adopted()
     if name in adopted:
         with _lock("adopted", lambda _: None):

@@ -137,9 +137,6 @@ def load_spec(name: str, others: tuple[str, ...] = ()) -> RuntimeSpec:
     Args:
         name: Name of the runtime.
         others: Further names to offer when there is no runtime called ``name``.
-
-    Raises:
-        VlarigError: There is no such runtime; the nearest names are offered.
     """
     files = runtime_files()
     if name not in files:
@@ -163,9 +160,6 @@ def candidates(spec: RuntimeSpec) -> list[Renderer]:
 
     ``VLARIG_RENDERER`` names some, separated by commas, for every runtime that knows them; a runtime that knows none of them has its
     own preference.
-
-    Raises:
-        VlarigError: No runtime knows one of the names.
     """
     own = {renderer.name: renderer for renderer in spec.renderers}
     names = [name for word in os.environ.get(RENDERER_VARIABLE, "").split(",") if (name := word.strip())]
@@ -185,11 +179,7 @@ def requested_renderers(spec: RuntimeSpec) -> list[str]:
 
 
 def choose_renderer(spec: RuntimeSpec) -> Renderer:
-    """The first of the runtime's renderers that this machine has all of; ``VLARIG_RENDERER`` requests some by name.
-
-    Raises:
-        VlarigError: No renderer can run here, or those requested cannot, or are unknown.
-    """
+    """The first of the runtime's renderers that this machine has all of; ``VLARIG_RENDERER`` requests some by name."""
     if not spec.renderers:
         return Renderer("none", (), (), {})
     chosen = candidates(spec)
@@ -210,9 +200,6 @@ def keep_renderer(spec: RuntimeSpec, names: Collection[str], chosen: Renderer, r
         names: Names of the renderers of the run, those of its other runtimes among them.
         chosen: The renderer where the run names none of this runtime's.
         run: Name of the run, for the message.
-
-    Raises:
-        VlarigError: It cannot run here, or ``VLARIG_RENDERER`` requests others.
     """
     begun_with = [renderer for renderer in spec.renderers if renderer.name in names]
     if not begun_with:

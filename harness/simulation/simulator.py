@@ -37,11 +37,7 @@ from ...envs.wire import MAX_MESSAGE_BYTES
 
 
 def load_adapter(name: str) -> type[Env]:
-    """The :class:`~vlarig.envs.api.Env` subclass named ``module:Class``.
-
-    Raises:
-        VlarigError: The module cannot be imported or has no such class.
-    """
+    """The :class:`~vlarig.envs.api.Env` subclass named ``module:Class``."""
     module_name, _, class_name = name.partition(":")
     try:
         adapter = getattr(importlib.import_module(module_name), class_name, None)

@@ -130,9 +130,6 @@ def parse(instruction: str) -> Task:
 
     A thing's body is named after it. The spatial suite has two black bowls, and the one that is meant is ``akita_black_bowl_1`` in
     each of its tasks, wherever the instruction places it (LIBERO libero/libero/bddl_files/libero_spatial, ``obj_of_interest``).
-
-    Raises:
-        PolicyError: It is not worded like the instructions of the object and spatial suites.
     """
     found = _INSTRUCTION.fullmatch(instruction.lower().strip(" ."))
     if not found:

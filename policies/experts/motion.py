@@ -51,22 +51,14 @@ class ScriptedExpert(Generic[SightType]):
         self._states: dict[int, EpisodeState[SightType]] = {}
 
     def reply(self, request: Request) -> Reply:
-        """The next step, ``float32[1, A]``, its stage and its keypoints.
-
-        Raises:
-            PolicyError: Like :meth:`act_one`.
-        """
+        """The next step, ``float32[1, A]``, its stage and its keypoints."""
         actions = self.act_one(request)
         state = self._states[request.env]
         keypoints = None if state.keypoints is None else state.keypoints(state.sight).numbers()[None]
         return Reply(actions, stages=(state.stage,) if state.stage else None, keypoints=keypoints)
 
     def act_one(self, request: Request) -> np.ndarray:
-        """The next step, ``float32[1, A]``.
-
-        Raises:
-            PolicyError: The task or the instruction is unknown to the expert, or what that names is not in the scene.
-        """
+        """The next step, ``float32[1, A]``."""
         sight = self._see(request)
         if request.chunk == 0 or request.env not in self._states:
             begun = EpisodeState(sight)

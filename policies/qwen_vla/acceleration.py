@@ -126,9 +126,6 @@ def check_acceleration(model: QwenVla, chunks: Callable[[], Tensor], remedies: S
 
     Returns:
         The largest difference.
-
-    Raises:
-        PolicyError: It is too large, or what is faster does not run.
     """
     with plain(model):
         expected = chunks()

@@ -137,9 +137,6 @@ class ActionExpert(nn.Module):
             mask: ``bool[B, H, K]``.
             embodiment: ``int64[B]`` for the projections ``multi_mlp`` and ``concat``.
             state: ``[B, state_numbers]`` where the state is a token.
-
-        Raises:
-            PolicyError: A shape does not fit, or a state is missing or not wanted.
         """
         batch = len(prompt.states if isinstance(prompt, Context) else prompt)
         self._check(batch, noisy, time, mask, state)

@@ -55,9 +55,6 @@ def answers(
         conversations: The turns of each so far. Those that are equally long in tokens are answered at once.
         inputs: The builder of its inputs; one with default limits where ``None``.
         max_tokens: An answer is cut there.
-
-    Raises:
-        PolicyError: The turns are no conversation that ends with the user's, or a picture of theirs is none.
     """
     for turns in conversations:
         if not turns or turns[-1].role != "user" or max_tokens < 1:

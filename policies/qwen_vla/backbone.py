@@ -86,9 +86,6 @@ def positions_of(
 
     Returns:
         ``int64[3, B, S]``.
-
-    Raises:
-        PolicyError: The picture tokens are not those of the grids (checked on the CPU alone, where the check is free).
     """
     image = _picture_tokens(input_ids, valid, image_token, video_token)  # [B, S]
     begins = image & ~functional.pad(image, (1, 0))[:, :-1]
@@ -140,11 +137,7 @@ def make_backbone(config: ModelConfig) -> Qwen3_5ForConditionalGeneration:
 
 
 def read_backbone_config(source: str | Path) -> dict[str, Any]:
-    """The configuration of a Qwen3.5 in a local directory or of a hub's repository, for :attr:`~.config.ModelConfig.backbone`.
-
-    Raises:
-        PolicyError: There is none or it cannot be read.
-    """
+    """The configuration of a Qwen3.5 in a local directory or of a hub's repository, for :attr:`~.config.ModelConfig.backbone`."""
     try:
         config = Qwen3_5Config.from_pretrained(str(source))
     except Exception as error:
@@ -161,9 +154,6 @@ def load_backbone(
         source: A local directory in the Hugging Face manner, or a hub's repository id (``Qwen/Qwen3.5-4B``).
         dtype: Precision of the weights.
         backbone: Where given, what the loaded model's configuration must be.
-
-    Raises:
-        PolicyError: There is none, it cannot be loaded, lacks weights, or is another model than expected.
     """
     try:
         loaded: Any = Qwen3_5ForConditionalGeneration.from_pretrained(

@@ -106,9 +106,6 @@ def load(
         compute: Precision to compute in; by default the weights'.
         shared: A file in memory for weights on the CPU, which several processes have that load the same, see :func:`~.sharing.share`.
         adapt: For a preset: makes another architecture of its own.
-
-    Raises:
-        PolicyError: There is no such policy, or its files do not fit each other.
     """
     if torch.device(device).type != "cpu":
         shared = None
@@ -129,9 +126,6 @@ def save_checkpoint(folder: Path, bundle: LoadedPolicy, largest_file: str = "5GB
         bundle: What to write.
         largest_file: Weights beyond this size are split into several files.
         base: Folder of the checkpoint that has the weights that the model does not train: links to its files are written for them.
-
-    Raises:
-        PolicyError: The folder holds a checkpoint already.
     """
     if (folder / CONFIG_FILE).exists():
         raise PolicyError(f"{folder} holds a checkpoint already; name another folder")
@@ -164,11 +158,7 @@ def save_checkpoint(folder: Path, bundle: LoadedPolicy, largest_file: str = "5GB
 
 
 def describe_checkpoint(folder: Path) -> Description:
-    """A checkpoint without its weights.
-
-    Raises:
-        PolicyError: A file is missing, does not read, or does not fit the others.
-    """
+    """A checkpoint without its weights."""
     data = _read(folder / CONFIG_FILE)
     if not isinstance(data, dict) or data.get("model_type") != MODEL_TYPE:
         found = data.get("model_type") if isinstance(data, dict) else None
@@ -203,10 +193,7 @@ def load_checkpoint(
     compute: torch.dtype | None = None,
     shared: Path | None = None,
 ) -> LoadedPolicy:
-    """The policy in a folder; arguments as for :func:`load`.
-
-    Raises like :func:`describe_checkpoint`, and where weights or tokenizer do not fit.
-    """
+    """The policy in a folder; arguments as for :func:`load`."""
     description = describe_checkpoint(folder)
     tokenizer = load_tokenizer(folder)
     model = build(description.config, seed=None, device=device, dtype=dtype, compute=compute)
@@ -274,11 +261,7 @@ def _own_weights(model: QwenVla) -> Iterator[tuple[str, Tensor]]:
 
 @torch.no_grad()
 def _fill(model: QwenVla, places: Mapping[str, Path]) -> None:
-    """Copy the files' tensors into the model.
-
-    Raises:
-        PolicyError: A weight is missing, unknown or of another shape, or a file does not read.
-    """
+    """Copy the files' tensors into the model."""
     weights = dict(_own_weights(model))
     for path in sorted(set(places.values())):
         with _opened(path) as tensors:
@@ -303,11 +286,7 @@ def _fill(model: QwenVla, places: Mapping[str, Path]) -> None:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """A file of weights.
-
-    Raises:
-        PolicyError: It does not read.
-    """
+    """A file of weights."""
     try:
         with safe_open(path, framework="pt") as tensors:
             yield tensors
@@ -316,11 +295,7 @@ def _opened(path: Path) -> Iterator[Any]:
 
 
 def _weight_map(folder: Path) -> dict[str, Path]:
-    """Each weight's file.
-
-    Raises:
-        PolicyError: One is missing, or does not read.
-    """
+    """Each weight's file."""
     index = folder / WEIGHTS_INDEX_FILE
     if not index.is_file():
         if not (folder / WEIGHTS_FILE).is_file():

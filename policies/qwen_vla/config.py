@@ -297,11 +297,7 @@ class ModelConfig:
         return min(rows * columns, self.kept_tokens or rows * columns)
 
     def embodiment_index(self, name: str) -> int | None:
-        """The index that ``multi_mlp`` and ``concat`` know an embodiment by; ``None`` for ``zero_pad``, which needs none.
-
-        Raises:
-            PolicyError: The model was built without this embodiment.
-        """
+        """The index that ``multi_mlp`` and ``concat`` know an embodiment by; ``None`` for ``zero_pad``, which needs none."""
         if self.projection == "zero_pad":
             return None
         names = [known for known, _ in self.projection_embodiments]
@@ -310,11 +306,7 @@ class ModelConfig:
         return names.index(name)
 
     def check_embodiment(self, name: str, action_size: int) -> None:
-        """Make sure that the action projection has weights for an embodiment, and as many channels as its actions.
-
-        Raises:
-            PolicyError: It has not.
-        """
+        """Make sure that the action projection has weights for an embodiment, and as many channels as its actions."""
         index = self.embodiment_index(name)
         if index is not None and self.projection_embodiments[index][1] != action_size:
             raise PolicyError(
@@ -328,11 +320,7 @@ class ModelConfig:
 
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> ModelConfig:
-        """The configuration that :meth:`to_data` wrote.
-
-        Raises:
-            PolicyError: A key is unknown or missing, or a value is not legal.
-        """
+        """The configuration that :meth:`to_data` wrote."""
         _check_keys("model configuration", data, [each.name for each in dataclasses.fields(cls)], required=("backbone",))
         if "expert" in data:
             _check_keys("expert", data["expert"], [each.name for each in dataclasses.fields(ExpertConfig)])

@@ -215,9 +215,6 @@ def fitted(item: Picture | Video, limits: Limits, unit: int, frames: int) -> lis
 
     Returns:
         ``uint8[1, h, w, 3]`` of a still; ``uint8[frames, h, w, 3]`` for each temporal patch of a video.
-
-    Raises:
-        PolicyError: It is more than 200 times as long as wide.
     """
     stack = item.frames if isinstance(item, Video) else item.image[None]
     most = limits.max_pixels

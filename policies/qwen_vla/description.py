@@ -37,9 +37,6 @@ class Description:
         embodiments: Name to embodiment; empty for random weights, which were trained on none and are tried on any.
         eigengrasps: What the eigengrasp channels of human hands mean; needed where an embodiment has such channels.
         trained: The stages that made the weights, the first one first; none of random weights, and of weights that came from elsewhere.
-
-    Raises:
-        PolicyError: An embodiment has eigengrasp channels, and there are no eigengrasps or not as many.
     """
 
     config: ModelConfig

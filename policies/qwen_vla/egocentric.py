@@ -43,9 +43,6 @@ def wrist_channels(poses: np.ndarray, initial: np.ndarray) -> np.ndarray:
     Args:
         poses: The wrist's frame at each step, ``[H, 4, 4]``.
         initial: Its frame where the chunk begins, ``[4, 4]``, in the same world.
-
-    Raises:
-        PolicyError: A pose has another shape or is not a rigid transform.
     """
     poses, initial = _rigid(poses), _rigid(initial)
     turned_back = initial[:3, :3].T
@@ -59,9 +56,6 @@ def wrist_poses(channels: np.ndarray, initial: np.ndarray) -> np.ndarray:
     Args:
         channels: ``[H, 6]``.
         initial: The wrist's frame where the chunk begins, ``[4, 4]``.
-
-    Raises:
-        PolicyError: An argument has another shape, or the frame is not a rigid transform.
     """
     channels, initial = _columns(channels, 6, "wrist motion"), _rigid(initial)
     relative = np.tile(np.eye(4), (len(channels), 1, 1))
@@ -100,9 +94,6 @@ class Eigengrasps:
         Args:
             poses: Arrays ``[J, 45]``, ``J`` of any size.
             count: ``G``.
-
-        Raises:
-            PolicyError: There are too few poses for ``count`` components, they have another shape, or a number is not finite.
         """
         total, mean, scatter = 0, np.zeros(JOINT_POSE), np.zeros((JOINT_POSE, JOINT_POSE))
         for array in poses:
@@ -138,11 +129,7 @@ class Eigengrasps:
 
     @classmethod
     def from_data(cls, data: Any) -> Eigengrasps:
-        """The inverse of :meth:`to_data`.
-
-        Raises:
-            PolicyError: The data is something else.
-        """
+        """The inverse of :meth:`to_data`."""
         try:
             if not isinstance(data, Mapping) or set(data) != {"mean", "components", "explained"}:
                 raise ValueError
@@ -188,9 +175,6 @@ def hands_to_actions(
         initial_left: The left wrist's frame where the chunk begins, ``[4, 4]``.
         initial_right: The right wrist's.
         eigengrasps: 10 of them.
-
-    Raises:
-        PolicyError: An array has another shape, or a frame is not a rigid transform.
     """
     parts = []
     for hand, initial in ((left, initial_left), (right, initial_right)):
@@ -209,9 +193,6 @@ def actions_to_hands(
         initial_left: The left wrist's frame where the chunk begins, ``[4, 4]``.
         initial_right: The right wrist's.
         eigengrasps: Those that the actions were made with.
-
-    Raises:
-        PolicyError: An array has another shape, or a frame is not a rigid transform.
     """
     left, right = np.split(_columns(actions, CHANNELS, "egocentric actions"), 2, axis=1)
     return (

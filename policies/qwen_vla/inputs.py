@@ -69,9 +69,6 @@ def prompted(
         chunk_size: Steps to predict.
         state: The bins of the state, where it goes into the prompt.
         task_family: The task identifier, where the prompt states it.
-
-    Raises:
-        PolicyError: The observation has a view that the embodiment has not, or the prompt cannot be made.
     """
     images = observation["images"]
     for tag, frames in images.items():
@@ -129,10 +126,6 @@ class InputBuilder:
         tokenizer: The model's tokenizer.
         limits: Bounds of conversations. By default those of :class:`~.conversation.Limits`, but pictures as small as the policy's own
             keep their size: what questions teach about a picture then holds for the policy's prompts, too.
-
-    Raises:
-        PolicyError: The tokenizer lacks a token, has other ids than the model's configuration, or more entries than the model has
-            steps.
     """
 
     def __init__(self, config: ModelConfig, tokenizer: PreTrainedTokenizerFast, limits: Limits | None = None) -> None:
@@ -164,9 +157,6 @@ class InputBuilder:
             device: Where to.
             answers: Whether conversations have their last answers, and their answers are learned.
             by_language: Whether the language model's states learn the marks, too, and not what the vision tower gives alone.
-
-        Raises:
-            PolicyError: There are no samples, a picture is none, or a conversation is too long.
         """
         if not samples:
             raise PolicyError("there are no samples; give one or more")
@@ -183,9 +173,6 @@ class InputBuilder:
 
         Returns:
             For each batch the indices of its conversations, and the inputs, with nothing to learn.
-
-        Raises:
-            PolicyError: A picture is none, or a conversation is too long.
         """
         sequences = [self._conversed(each, answered=False) for each in conversations]
         of_length: dict[int, list[int]] = {}

@@ -37,11 +37,7 @@ _WITHIN |= {"output modulation": 1, "ends projection": 1}
 
 
 def describe(source: str) -> Description:
-    """A preset's or a checkpoint's description; no weights are made or read.
-
-    Raises:
-        PolicyError: There is neither.
-    """
+    """A preset's or a checkpoint's description; no weights are made or read."""
     if source in SIZES:
         return Description(PRESETS[source]())
     from .checkpoint import describe_checkpoint
@@ -54,7 +50,7 @@ def describe(source: str) -> Description:
 
 
 def inspection(source: str) -> list[Table | Text]:
-    """The description of a policy, for a rich console; a text's lines are not to be wrapped. Raises like :func:`describe`."""
+    """The description of a policy, for a rich console; a text's lines are not to be wrapped."""
     description = describe(source)
     return [
         Text(f"qwen-vla:{source}" if source else "qwen-vla"),

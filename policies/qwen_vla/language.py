@@ -36,9 +36,6 @@ def language_loss(
 
     Returns:
         The sum, ``float32[]``, and ``Y``.
-
-    Raises:
-        PolicyError: ``piece`` is less than 1, or labels and targets are not equally many.
     """
     if piece < 1 or labelled.shape != targets.shape:
         raise PolicyError(

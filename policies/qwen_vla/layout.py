@@ -36,11 +36,7 @@ class ActionLayout:
             )
 
     def mask(self, steps: int, size: int) -> np.ndarray:
-        """The valid entries, ``bool[H, K]``: the first ``steps`` of the chunk in the first ``size`` channels.
-
-        Raises:
-            PolicyError: ``steps`` is not in 1 to ``H``, or ``size`` not in 1 to ``K``.
-        """
+        """The valid entries, ``bool[H, K]``: the first ``steps`` of the chunk in the first ``size`` channels."""
         if not 1 <= size <= self.channels:
             raise PolicyError(
                 f"an action of {size} channels does not fit the model's {self.channels}; take a model with as many channels or more"
@@ -61,9 +57,6 @@ class ActionLayout:
 
         Returns:
             ``float32[H, K]``, zero where there is no action, and its mask, ``bool[H, K]``.
-
-        Raises:
-            PolicyError: The chunk does not fit, or holds a number that is not finite.
         """
         if np.ndim(actions) != 2:
             raise PolicyError(f"an action chunk has the shape {np.shape(actions)}, expected (steps, channels)")
@@ -81,9 +74,6 @@ class ActionLayout:
             chunk: ``[H, K]``.
             steps: Steps of the task's own chunk.
             size: ``A``.
-
-        Raises:
-            PolicyError: The chunk has another shape than this layout, or ``steps`` and ``size`` do not fit it.
         """
         if chunk.shape != (self.horizon, self.channels):
             raise PolicyError(f"a chunk has the shape {chunk.shape}, expected {(self.horizon, self.channels)}")

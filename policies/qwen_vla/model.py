@@ -128,11 +128,7 @@ class QwenVla(nn.Module):
         self.vision_alone = False
 
     def forward(self, batch: Batch) -> Losses:
-        """The losses of a batch (paper, section 2.5).
-
-        Raises:
-            PolicyError: A shape does not fit, or something that the configuration needs is missing.
-        """
+        """The losses of a batch (paper, section 2.5)."""
         # Not self.encode and self.velocity: those of a sharded model gather the root's weights, which are gathered by now.
         inputs, chunks = batch.inputs, batch.chunks
         if inputs is None:
@@ -207,9 +203,6 @@ class QwenVla(nn.Module):
             mask: ``bool[B, H, K]``, the valid entries.
             embodiment: ``int64[B]``, :meth:`~.config.ModelConfig.embodiment_index` of each sample; ``None`` for ``zero_pad``.
             state: ``[B, state_numbers]`` for the state mode ``dit``, else ``None``.
-
-        Raises:
-            PolicyError: A shape does not fit, or something that the configuration needs is missing.
         """
         with self._computing():
             return self.expert(noisy, time, QwenVla._for_expert(self, context), mask, embodiment, state)
@@ -224,11 +217,7 @@ class QwenVla(nn.Module):
         return self.value_head(context.states, context.valid, state)
 
     def part(self, name: str) -> nn.Module:
-        """The module that is one of :data:`PARTS`.
-
-        Raises:
-            PolicyError: There is no such part.
-        """
+        """The module that is one of :data:`PARTS`."""
         inner = self.backbone.model
         parts = {"vision": inner.visual, "language": inner.language_model, "expert": self.expert, "value_head": self.value_head}
         if name not in parts:
@@ -236,11 +225,7 @@ class QwenVla(nn.Module):
         return parts[name]
 
     def freeze(self, *names: str) -> None:
-        """Train these of :data:`PARTS` no more, and all others.
-
-        Raises:
-            PolicyError: There is no such part.
-        """
+        """Train these of :data:`PARTS` no more, and all others."""
         frozen = [self.part(name) for name in names]
         self.requires_grad_(True)
         for part in frozen:
@@ -254,11 +239,7 @@ class QwenVla(nn.Module):
             unused.requires_grad_(name == "embed_tokens")  # by which marks are read
 
     def checkpoint_activations(self, *names: str) -> None:
-        """In training, keep no activations within the blocks of these of :data:`PARTS`, and compute them again in the backward pass.
-
-        Raises:
-            PolicyError: There is no such part.
-        """
+        """In training, keep no activations within the blocks of these of :data:`PARTS`, and compute them again in the backward pass."""
         chosen = {id(module) for name in names for module in self.part(name).modules()}
         for module in self.modules():
             if isinstance(module, GradientCheckpointingLayer):  # transformers' blocks, and the expert's
@@ -332,9 +313,6 @@ def build(
         device: Where the weights are made. A GPU's generator draws others than the CPU's; ``meta`` makes none.
         dtype: Precision of the weights, see :func:`cast_parameters`.
         compute: Precision to compute in; by default the weights'.
-
-    Raises:
-        PolicyError: The trained backbone cannot be loaded or has other sizes, or the precisions do not go together.
     """
     compute = dtype if compute is None else compute
     check_precision(dtype, compute)
@@ -366,11 +344,7 @@ def _seeded(seed: int, device: torch.device) -> Iterator[None]:
 
 
 def check_precision(dtype: torch.dtype, compute: torch.dtype) -> None:
-    """Make sure that a model with weights of ``dtype`` can compute in ``compute``.
-
-    Raises:
-        PolicyError: It cannot: either is none of float32 and bfloat16, or it would compute in more than its weights have.
-    """
+    """Make sure that a model with weights of ``dtype`` can compute in ``compute``."""
     legal = (torch.float32, torch.bfloat16)
     if dtype not in legal or compute not in legal or (dtype, compute) == (torch.bfloat16, torch.float32):
         given, wanted = (str(each).removeprefix("torch.") for each in (dtype, compute))

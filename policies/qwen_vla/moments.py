@@ -48,11 +48,7 @@ class Moment:
 
 
 def prompt_of(moment: Moment, config: ModelConfig, pictures: bool = True) -> Prompted:
-    """The prompt of a moment, with its pictures or without.
-
-    Raises:
-        PolicyError: The prompt cannot be made, or the model reads the state and there are no statistics of it.
-    """
+    """The prompt of a moment, with its pictures or without."""
     observation, embodiment = moment.observation, moment.role.embodiment
     bins = None
     if config.state == "prompt":
@@ -65,9 +61,6 @@ def state_of(moment: Moment, config: ModelConfig) -> np.ndarray:
     """The normalised state in the leading numbers of ``float32[state_numbers]``, for the state mode ``dit``.
 
     The hand's pose is in the last ones, where the action expert reads the ends of prompts.
-
-    Raises:
-        PolicyError: It has more numbers than the model reads, or there are no statistics of it.
     """
     role = moment.role
     state = normalize_state(moment.observation["state"], _state_statistics(role))

@@ -56,9 +56,6 @@ def qwen_vla(source: str, **options: str) -> QwenVlaPolicy:
     Args:
         source: A preset's name, a checkpoint's folder, a hub's ``owner/name``, or nothing for the package's own checkpoint.
         options: Fields of :class:`QwenVlaOptions`.
-
-    Raises:
-        PolicyError: There is no such policy, an option is not possible, or the extra ``policy`` is not installed.
     """
     read_options(QwenVlaOptions, options, f"qwen-vla:{source}".removesuffix(":"))
     if source not in PRESETS:
@@ -79,9 +76,6 @@ def find_checkpoint(source: str, weights: bool = True) -> Path:
     Args:
         source: A folder, a hub's ``owner/name``, or nothing for :data:`SHIPPED`.
         weights: Whether to download the weights too; :func:`~.checkpoint.describe_checkpoint` needs none.
-
-    Raises:
-        PolicyError: There is none.
     """
     folder = Path(source) if source else SHIPPED
     if folder.is_dir():

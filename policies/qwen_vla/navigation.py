@@ -33,9 +33,6 @@ def relative_waypoints(poses: np.ndarray) -> np.ndarray:
 
     Args:
         poses: ``[J + 1, 3]``, the first being the agent's own.
-
-    Raises:
-        PolicyError: The poses have another shape.
     """
     poses = _steps(poses, "poses")
     if len(poses) == 0:
@@ -50,9 +47,6 @@ def absolute_poses(start: np.ndarray, waypoints: np.ndarray) -> np.ndarray:
     Args:
         start: The agent's own pose, ``[3]``; it is the first of the result, its heading in (-pi, pi].
         waypoints: ``[J, 3]``.
-
-    Raises:
-        PolicyError: The waypoints, or the start, have another shape.
     """
     waypoints = _steps(waypoints, "waypoints")
     (start,) = _steps(np.asarray(start)[None], "the start")
@@ -71,9 +65,6 @@ def window(waypoints: np.ndarray, first: int, horizon: int = WAYPOINTS) -> np.nd
         waypoints: Those of the whole trajectory, ``[J, 3]``.
         first: Index of the window's first waypoint in 0 to ``J``.
         horizon: ``H``.
-
-    Raises:
-        PolicyError: The waypoints have another shape, or the window starts outside the trajectory.
     """
     waypoints = _steps(waypoints, "waypoints")
     if not 0 <= first <= len(waypoints):

@@ -78,11 +78,7 @@ def statistics_to_data(datasets: Mapping[str, DatasetStatistics]) -> dict[str, A
 
 
 def statistics_from_data(data: Any) -> dict[str, DatasetStatistics]:
-    """The inverse of :func:`statistics_to_data`.
-
-    Raises:
-        PolicyError: The data is something else; the sentence names the key.
-    """
+    """The inverse of :func:`statistics_to_data`."""
     if not isinstance(data, Mapping):
         raise PolicyError(f"statistics are {type(data).__name__}, expected an object of data sets by name")
     try:
@@ -92,11 +88,7 @@ def statistics_from_data(data: Any) -> dict[str, DatasetStatistics]:
 
 
 def find_statistics(datasets: Mapping[str, DatasetStatistics], key: str) -> DatasetStatistics:
-    """The statistics of a data set.
-
-    Raises:
-        PolicyError: There are none under that key.
-    """
+    """The statistics of a data set."""
     if key not in datasets:
         raise PolicyError(f"there are no normalisation statistics for {key!r}; {suggestion(key, datasets)}")
     return datasets[key]
@@ -108,9 +100,6 @@ def statistics_of(trajectories: Iterable[np.ndarray], source: str) -> Statistics
     Args:
         trajectories: Actions or states, ``[J, A]`` each, ``J`` of any size; they are iterated once.
         source: The data set's name.
-
-    Raises:
-        PolicyError: There is no step, trajectories differ in ``A``, or a number is not finite.
     """
     with Steps(source) as steps:
         for trajectory in trajectories:
@@ -119,11 +108,7 @@ def statistics_of(trajectories: Iterable[np.ndarray], source: str) -> Statistics
 
 
 def fitted(steps: Steps) -> Statistics:
-    """The 1st and 99th percentiles of each channel over all steps (paper, section 3.2.1), exactly.
-
-    Raises:
-        PolicyError: There is no step.
-    """
+    """The 1st and 99th percentiles of each channel over all steps (paper, section 3.2.1), exactly."""
     q01, q99 = steps.quantiles((0.01, 0.99))
     return Statistics(tuple(q01.tolist()), tuple(q99.tolist()), steps.source)
 
@@ -141,9 +126,6 @@ def normalize(values: np.ndarray, statistics: Statistics) -> np.ndarray:
     Args:
         values: ``[..., A]`` in the data's own units.
         statistics: Of the data set.
-
-    Raises:
-        PolicyError: The values have another number of channels than the statistics.
     """
     values, low, high = _checked(values, statistics)
     constant = low == high
@@ -157,9 +139,6 @@ def denormalize(values: np.ndarray, statistics: Statistics) -> np.ndarray:
     Args:
         values: ``[..., A]``.
         statistics: Of the data set.
-
-    Raises:
-        PolicyError: The values have another number of channels than the statistics.
     """
     values, low, high = _checked(values, statistics)
     share = (values.astype(np.float64).clip(-1, 1) + 1) / 2
@@ -167,11 +146,7 @@ def denormalize(values: np.ndarray, statistics: Statistics) -> np.ndarray:
 
 
 def normalize_state(state: np.ndarray, statistics: Statistics) -> np.ndarray:
-    """:func:`normalize` for a state that an env sent, ``[..., P]``.
-
-    Raises:
-        PolicyError: The state has another size than the statistics, or holds a number that is not finite.
-    """
+    """:func:`normalize` for a state that an env sent, ``[..., P]``."""
     if not np.isfinite(state).all():
         raise PolicyError("the state holds a number that is not finite; the env that sent it is broken")
     return normalize(state, statistics)
@@ -187,9 +162,6 @@ def state_bins(state: np.ndarray, statistics: Statistics) -> np.ndarray:
     Args:
         state: ``[..., P]`` in the embodiment's own units.
         statistics: The state's own, not the actions'.
-
-    Raises:
-        PolicyError: The state has another size than the statistics, or holds a number that is not finite.
     """
     scaled = normalize_state(np.asarray(state, dtype=np.float64), statistics)
     return np.minimum(np.floor((scaled + 1) / 2 * STATE_BINS), STATE_BINS - 1).astype(np.int64)
@@ -209,11 +181,7 @@ class GripperConvention:
 
 
 def parse_gripper(words: str) -> GripperConvention:
-    """Reads the wording of a channel's ``gripper``, such as ``+1 closes, -1 opens`` or ``1 opens, 0 closes``.
-
-    Raises:
-        PolicyError: It is worded in another way.
-    """
+    """Reads the wording of a channel's ``gripper``, such as ``+1 closes, -1 opens`` or ``1 opens, 0 closes``."""
     found = re.fullmatch(r"([+-]?\d+(?:\.\d+)?) (opens|closes), ([+-]?\d+(?:\.\d+)?) (opens|closes)", words.strip())
     ends = {found[2]: float(found[1]), found[4]: float(found[3])} if found else {}
     if len(ends) != 2 or ends["opens"] == ends["closes"]:

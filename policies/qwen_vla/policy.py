@@ -75,9 +75,6 @@ class QwenVlaPolicy(Policy):
         Args:
             source: A preset's name, a checkpoint's folder, a hub's ``owner/name``, or nothing for the package's own checkpoint.
             options: Fields of :class:`QwenVlaOptions`.
-
-        Raises:
-            PolicyError: There is no such policy, or an option is not possible.
         """
         chosen = read_options(QwenVlaOptions, options, f"qwen-vla:{source}".removesuffix(":"))
         transformers.logging.set_verbosity_error()  # it would warn of each kernel that is not installed; inspect lists them
@@ -142,21 +139,13 @@ class QwenVlaPolicy(Policy):
     # What the sweep calls before it starts.
 
     def check(self, suite: str, embodiment: Embodiment) -> None:
-        """Make sure that the checkpoint was made for this robot, and for this convention of controlling it.
-
-        Raises:
-            PolicyError: It was not; the sentence names the difference. Or it was, and is to play it zero-shot.
-        """
+        """Make sure that the checkpoint was made for this robot, and for this convention of controlling it."""
         if self.options.zero_shot is not None:
             refuse_trained(self.bundle.description.embodiments, embodiment, suite, self.reads_state)
         self._role_of(embodiment, suite)
 
     def strict(self) -> None:
-        """Compute in one thread, in float32, with torch's own kernels.
-
-        Raises:
-            PolicyError: It computes in another precision.
-        """
+        """Compute in one thread, in float32, with torch's own kernels."""
         if self.model.compute != torch.float32:
             raise PolicyError(
                 f"--strict computes in float32 and the policy in {str(self.model.compute).removeprefix('torch.')}; "
@@ -178,11 +167,7 @@ class QwenVlaPolicy(Policy):
             return self._replies(requests, prepared, self.model.encode(prepared.inputs))
 
     def prepare(self, requests: Sequence[Request]) -> Prepared:
-        """What the model takes of a batch of requests.
-
-        Raises:
-            PolicyError: The checkpoint was not made for a robot of theirs, or an observation is not legal.
-        """
+        """What the model takes of a batch of requests."""
         config, moments = self._config, self._moments(requests)
         masks = self._layout.masks([(each.steps, each.role.embodiment.action_size) for each in moments])
         index = None if config.projection == "zero_pad" else torch.tensor([each.role.index for each in moments])
@@ -203,18 +188,11 @@ class QwenVlaPolicy(Policy):
 
         Args:
             options: Fields of :class:`~.recording.Recording`; ``None`` goes back to Euler's steps.
-
-        Raises:
-            PolicyError: An option is unknown or not possible.
         """
         self.recording = None if options is None else Recording.of(options)
 
     def load_weights(self, version: int, state: Mapping[str, Any]) -> None:
-        """Take new weights; those that ``state`` lacks stay as they are.
-
-        Raises:
-            PolicyError: The model has no weight of that name, or one of another shape.
-        """
+        """Take new weights; those that ``state`` lacks stay as they are."""
         own = self.model.state_dict()
         for name, tensor in state.items():
             if name not in own or own[name].shape != tensor.shape:
@@ -333,11 +311,7 @@ class QwenVlaPolicy(Policy):
 
 
 def _device(name: str) -> torch.device:
-    """The device of that name.
-
-    Raises:
-        PolicyError: There is no such device here.
-    """
+    """The device of that name."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if not re.fullmatch(r"cpu|cuda(:\d+)?", name):

@@ -95,10 +95,6 @@ def embodiment_prompt(
         chunk_size: Steps to predict, or waypoints.
         state: The bins of a state vector, where the state goes into the prompt (section 5.2.4: 256 bins, so 0 to 255).
         task_family: The task identifier ``z`` in words, such as ``manipulation``; ``None`` leaves it out.
-
-    Raises:
-        PolicyError: The instruction or the task family is empty, no Unicode text or holds a control token, the chunk has no steps, or a
-            bin is no whole number of 0 to 255.
     """
     if chunk_size < 1:
         raise PolicyError(f"the prompt requests {chunk_size} actions; expected 1 or more")
@@ -135,11 +131,7 @@ def frequency_words(frequency: float) -> str:
 
 
 def state_words(bins: Sequence[int]) -> str:
-    """``state: [34, 128] ``, with the blank that parts it from the instruction.
-
-    Raises:
-        PolicyError: A bin is no whole number of 0 to 255.
-    """
+    """``state: [34, 128] ``, with the blank that parts it from the instruction."""
     values = [int(value) for value in bins]
     if values != list(bins) or any(not 0 <= value <= 255 for value in values):
         raise PolicyError(f"the state's bins are {list(bins)}; expected whole numbers from 0 to 255")
@@ -167,9 +159,6 @@ def check_words(what: str, words: str) -> None:
     Args:
         what: Their name in the error: ``instruction``.
         words: They.
-
-    Raises:
-        PolicyError: They are no Unicode text or hold a control token.
     """
     if any("\ud800" <= sign <= "\udfff" for sign in words):
         raise PolicyError(f"the {what} is {words[:80]!r}, with half of a character in it; give whole Unicode characters")

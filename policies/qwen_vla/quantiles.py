@@ -41,11 +41,7 @@ class Steps:
         self._open.close()
 
     def add(self, trajectory: np.ndarray) -> None:
-        """Append a trajectory, ``[J, A]``, ``J`` of any size.
-
-        Raises:
-            PolicyError: It has another ``A`` than the one before, or a number is not finite.
-        """
+        """Append a trajectory, ``[J, A]``, ``J`` of any size."""
         array = np.asarray(trajectory)
         if not self._channels and array.ndim == 2:
             files = (tempfile.TemporaryFile() for _ in range(array.shape[1]))  # noqa: SIM115, closed by __exit__
@@ -66,9 +62,6 @@ class Steps:
 
         Args:
             fractions: Each in 0 to 1.
-
-        Raises:
-            PolicyError: There is no step.
         """
         if not self._channels or not self._channels[0].tell():
             raise PolicyError(f"trajectories of {self.source!r} hold 0 steps, and quantiles are of at least one")

@@ -53,11 +53,7 @@ class Recording:
 
     @classmethod
     def of(cls, options: Mapping[str, Any]) -> Self:
-        """From plain data: ``{"sde": {"level": 0.5}, "states": True}``.
-
-        Raises:
-            PolicyError: An option is unknown, of another type, or not possible.
-        """
+        """From plain data: ``{"sde": {"level": 0.5}, "states": True}``."""
         _refuse_unknown(options, cls, "")
         _refuse_unknown(options.get("sde", {}), Sde, "sde.")
         try:
@@ -116,9 +112,6 @@ def shortened(recorded: Recorded, executed: int, sde: Sde) -> Recorded:
     """The same as if the env had been to run so many steps of the chunk: an episode's last chunk ends where the episode does.
 
     What was not run had no effect, so its part of the log-probability would only blur a ratio.
-
-    Raises:
-        PolicyError: They are more than were to be run, or none.
     """
     planned = int(recorded.arrays["executed"])
     if not 1 <= executed <= planned:
@@ -163,9 +156,6 @@ class RecordedBatch(Tensors):
         Args:
             recorded: Of replies of any batches, in which prompts, chunks and robots may differ.
             channels: ``K`` of the model.
-
-        Raises:
-            PolicyError: There are none, or an array is missing from some of them or is no such array.
         """
         if not recorded:
             raise PolicyError("there are no recorded answers to put together; give one or more")
@@ -246,9 +236,6 @@ def evaluate(model: QwenVla, recorded: RecordedBatch, sde: Sde, inputs: Backbone
         recorded: On the model's device.
         sde: The recording's.
         inputs: The prompts of the same samples, to run the backbone again; without them the recorded states are taken.
-
-    Raises:
-        PolicyError: No inputs are given and no states were recorded, or an array that the model needs is missing.
     """
     context = recorded.context if inputs is None else model.encode(inputs)
     if context is None:

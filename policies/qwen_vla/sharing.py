@@ -32,9 +32,6 @@ def share(model: nn.Module, file: Path, fill: Callable[[], str]) -> str:
 
     Returns:
         What ``fill`` returned, in whichever process it was called.
-
-    Raises:
-        PolicyError: The file holds weights of another size.
     """
     tensors = _tensors(model)
     end = _place(tensors, None)

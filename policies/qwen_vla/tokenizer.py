@@ -108,11 +108,7 @@ class TokenIds(SpecialTokens):
 
 
 def load_tokenizer(source: str | Path) -> PreTrainedTokenizerFast:
-    """The tokenizer of a local directory or of a hub's repository, as it is: :func:`add_view_tokens` adds what it lacks.
-
-    Raises:
-        PolicyError: There is none, it cannot be read, or it lacks Qwen's vision tokens.
-    """
+    """The tokenizer of a local directory or of a hub's repository, as it is: :func:`add_view_tokens` adds what it lacks."""
     try:
         # Read as it is. AutoTokenizer would look into a config.json beside it and make Qwen's class of a small tokenizer.
         local = Path(source) / TOKENIZER_FILE
@@ -145,11 +141,7 @@ def rows_needed(tokenizer: PreTrainedTokenizerFast) -> int:
 
 
 def token_ids(tokenizer: PreTrainedTokenizerFast) -> TokenIds:
-    """The ids of Qwen's vision tokens and of the view tokens.
-
-    Raises:
-        PolicyError: The tokenizer lacks one of them.
-    """
+    """The ids of Qwen's vision tokens and of the view tokens."""
     vocabulary = tokenizer.get_vocab()
     _check_qwen(vocabulary, tokenizer.name_or_path)
     missing = [token for token in view_tokens() if token not in vocabulary]

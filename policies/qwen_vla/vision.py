@@ -49,9 +49,6 @@ def patchify(images: Tensor, patch: int = 16, merge: int = 2, frames: int = 2) -
 
     Returns:
         ``float32[I * gh * gw, 3 * frames * patch * patch]``.
-
-    Raises:
-        PolicyError: The images have another type or shape.
     """
     unit = patch * merge
     stacked = images.unsqueeze(1) if images.ndim == 4 else images
@@ -140,9 +137,6 @@ def image_features(visual: Any, pixel_values: Tensor, grids: Tensor) -> Tensor:
 
     Returns:
         ``[Q / merge^2, D_lm]``.
-
-    Raises:
-        PolicyError: The patches are not as many as the grids say, or a grid has several frames.
     """
     sizes = [(rows, columns) for _, rows, columns in grids.tolist()]
     lengths = [rows * columns for rows, columns in sizes]

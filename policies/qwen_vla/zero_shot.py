@@ -29,11 +29,7 @@ def table_note(source: str | None) -> str:
 
 
 def refuse_unknown_source(source: str | None, trained: Mapping[str, Embodiment]) -> None:
-    """Make sure that the option ``zero_shot`` names one of the checkpoint's embodiments.
-
-    Raises:
-        PolicyError: It does not.
-    """
+    """Make sure that the option ``zero_shot`` names one of the checkpoint's embodiments."""
     if source is not None and source not in trained:
         known = suggestion(source, trained) if trained else "random weights know none, and play any robot without it"
         raise PolicyError(f"zero_shot={source} is no embodiment of the checkpoint; {known}")
@@ -45,11 +41,7 @@ def was_trained_on(trained: Mapping[str, Embodiment], env: Embodiment, reads_sta
 
 
 def refuse_trained(trained: Mapping[str, Embodiment], env: Embodiment, suite: str, reads_state: bool) -> None:
-    """Make sure that a suite which is to be played zero-shot has a robot that is new to the checkpoint.
-
-    Raises:
-        PolicyError: It was trained on the robot.
-    """
+    """Make sure that a suite which is to be played zero-shot has a robot that is new to the checkpoint."""
     if was_trained_on(trained, env, reads_state):
         raise PolicyError(
             f"the checkpoint was trained on {env.name!r}, which {suite!r} is played with; play it without zero_shot"
@@ -57,11 +49,7 @@ def refuse_trained(trained: Mapping[str, Embodiment], env: Embodiment, suite: st
 
 
 def transferred(source: Embodiment, env: Embodiment, suite: str, reads_state: bool) -> Embodiment:
-    """The env's robot as a model shows it that was trained on ``source``: its own prompt, and the views that both have.
-
-    Raises:
-        PolicyError: Its numbers mean something else than the source's, or it has none of the source's views.
-    """
+    """The env's robot as a model shows it that was trained on ``source``: its own prompt, and the views that both have."""
     found = number_differences(source, env, reads_state)
     views = {tag: camera for tag, camera in env.cameras.items() if tag in source.cameras}
     if source.cameras and not views:

@@ -39,11 +39,7 @@ class Follower:
         self._read_at = -FRESH
 
     def content(self, path: str) -> bytes | Path | None:
-        """The current content at a path of the site, as from :meth:`~vlarig.results.pages.site.Site.content`.
-
-        Raises:
-            VlarigError: A run was damaged in between.
-        """
+        """The current content at a path of the site, as from :meth:`~vlarig.results.pages.site.Site.content`."""
         with self._turn:
             self._refresh()
             return self._site.content(path)

@@ -155,9 +155,6 @@ class RunReader:
         Args:
             folder: Folder of the run.
             one_moment: Whether all reads see one snapshot, while a driver continues writing.
-
-        Raises:
-            VlarigError: Manifest or ledger are missing or damaged, or do not belong together.
         """
         manifest = Manifest.load(folder)
         ledger = Ledger.open_read_only(folder, one_moment)
@@ -180,11 +177,7 @@ class RunReader:
         return _identity_of(self.folder) != self._files
 
     def update(self) -> None:
-        """Read what has been written since the last time.
-
-        Raises:
-            VlarigError: The ledger is damaged, or holds what its manifest does not plan.
-        """
+        """Read what has been written since the last time."""
         for row in self.ledger.rows(_SELECT_NEW, (self._last_row,)):
             self._count(row)
         self._errors = self.ledger.error_keys()

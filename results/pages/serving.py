@@ -42,9 +42,6 @@ class PageServer(ThreadingHTTPServer):
 
     Attributes:
         token: The token that a request must carry.
-
-    Raises:
-        VlarigError: The port cannot be used.
     """
 
     daemon_threads = True

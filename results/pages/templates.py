@@ -13,11 +13,7 @@ if TYPE_CHECKING:
 
 
 def environment() -> Environment:
-    """The templates.
-
-    Raises:
-        VlarigError: The package jinja2 is not installed.
-    """
+    """The templates."""
     try:
         from jinja2 import Environment, PackageLoader, StrictUndefined
     except ImportError as error:

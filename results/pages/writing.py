@@ -52,7 +52,6 @@ def write_site(site: Site, out: Path, done: Callable[[int], None] = lambda count
 
     Raises:
         DamagedRunError: A run is damaged.
-        VlarigError: The folder holds something else or is being built already, or a write fails.
     """
     check_folder(out)
     try:
@@ -77,11 +76,7 @@ def write_site(site: Site, out: Path, done: Callable[[int], None] = lambda count
 
 
 def check_folder(out: Path) -> None:
-    """Make sure that nothing but an earlier site is replaced.
-
-    Raises:
-        VlarigError: ``out`` is something else.
-    """
+    """Make sure that nothing but an earlier site is replaced."""
     if out.exists() and not out.is_dir():
         raise VlarigError(f"{out} is a file; give an --out that is a folder, or new")
     if out.is_dir() and not (out / MARKER).is_file() and any(out.iterdir()):
@@ -90,11 +85,7 @@ def check_folder(out: Path) -> None:
 
 @contextmanager
 def _held(out: Path) -> Iterator[None]:
-    """Mark the folder as a site, and lock it; a killed process leaves no lock.
-
-    Raises:
-        VlarigError: Another build holds the lock.
-    """
+    """Mark the folder as a site, and lock it; a killed process leaves no lock."""
     with open(out / MARKER, "a+b", opener=without_links) as marker:
         try:
             fcntl.flock(marker, fcntl.LOCK_EX | fcntl.LOCK_NB)

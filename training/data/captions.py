@@ -57,9 +57,6 @@ class CaptionDataset(NothingActs):
         frames: Frames of a film, spread over the episode or the segment.
         seed: Another seed chooses other wordings.
         thresholds: Those that the dataset was cleaned with, where they are not the defaults.
-
-    Raises:
-        DataError: The dataset does not read, has no such view, or describes none of its episodes.
     """
 
     family: Family = "action_caption"
@@ -98,7 +95,6 @@ class CaptionDataset(NothingActs):
         """The question of that index with its answer.
 
         Raises:
-            DataError: A picture does not read.
             IndexError: There is none.
         """
         question = self.question(index)

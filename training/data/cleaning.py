@@ -65,11 +65,7 @@ class Episodes(Protocol):
         ...
 
     def episode(self, index: int) -> EpisodeArrays:
-        """The episode.
-
-        Raises:
-            DataError: It does not read.
-        """
+        """The episode."""
         ...
 
 
@@ -186,11 +182,7 @@ class CleaningReport:
 
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> CleaningReport:
-        """The inverse of :meth:`to_data`.
-
-        Raises:
-            DataError: The data is something else.
-        """
+        """The inverse of :meth:`to_data`."""
         try:
             examples = {
                 reason: tuple(Drop(reason, drop["episode"], drop["detail"]) for drop in drops)
@@ -206,11 +198,7 @@ class CleaningReport:
 
     @classmethod
     def read(cls, folder: Path) -> CleaningReport:
-        """What :meth:`write` kept.
-
-        Raises:
-            DataError: It is missing or does not read.
-        """
+        """What :meth:`write` kept."""
         file = folder / REPORT
         try:
             return cls.from_data(json.loads(file.read_text()))

@@ -60,7 +60,6 @@ class Dataset(Protocol):
         """The sample of that index, the same whenever it is read.
 
         Raises:
-            DataError: It does not read.
             IndexError: There is none.
         """
         ...

@@ -120,11 +120,7 @@ class HandSource(Protocol):
         ...
 
     def describe(self, name: str) -> HandEpisode:
-        """An episode with the spans of its instructions.
-
-        Raises:
-            DataError: It does not read; :class:`MissingFrames`: its video is not there, or is shorter than its poses.
-        """
+        """An episode with the spans of its instructions."""
         ...
 
     def read(self, name: str, first: int = 0, stop: int | None = None) -> Hands:
@@ -241,11 +237,7 @@ class PreparedHands:
 
     @classmethod
     def read(cls, folder: Path) -> PreparedHands:
-        """Out of the data's folder.
-
-        Raises:
-            DataError: It is not there, or does not read.
-        """
+        """Out of the data's folder."""
         folder = folder / "vlarig"
         try:
             lines = (folder / "episodes.jsonl").read_text().splitlines()
@@ -353,7 +345,6 @@ class HandDataset:
         """The sample of that index.
 
         Raises:
-            DataError: It does not read.
             IndexError: There is none.
         """
         if not 0 <= index < len(self):

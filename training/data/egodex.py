@@ -165,9 +165,6 @@ def hand_axes(wrist: np.ndarray, joints: np.ndarray, side: str) -> np.ndarray:
         wrist: The wrist's frames, ``[T, 4, 4]``.
         joints: Those of :data:`JOINTS`, ``[T, 15, 4, 4]``.
         side: ``left`` or ``right``.
-
-    Raises:
-        DataError: The knuckles are not where a hand has them.
     """
     inverse = np.swapaxes(wrist[:, :3, :3], -1, -2)
     index, middle, little = (

@@ -44,9 +44,6 @@ class FilmReader:
             second: The frame's time in it, to half of a frame's duration.
             fps: Frames a second.
             sample: Names the sample in errors.
-
-        Raises:
-            DataError: The film does not read, or has no frame at that time, or a damaged one.
         """
         from av.error import FFmpegError
 

@@ -20,9 +20,6 @@ def fit_statistics(trajectories: Sequence[Trajectories], with_state: bool, sourc
         trajectories: Of each dataset.
         with_state: Whether they have states.
         source: Names them.
-
-    Raises:
-        PolicyError: Like :func:`~vlarig.policies.qwen_vla.normalization.statistics_of`.
     """
 
     def part(name: str) -> Iterator[np.ndarray]:

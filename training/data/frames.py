@@ -24,9 +24,6 @@ def read_frames(path: Path, indices: Sequence[int]) -> np.ndarray:
     Args:
         path: A video of constant rate, or a folder of pictures (:data:`PICTURES`) whose names sort in the order of time.
         indices: ``X`` of them.
-
-    Raises:
-        DataError: There is no such file, it does not decode, or it has no such frame.
     """
     if not indices:
         raise DataError(f"no frame of {path} is wanted, expected one at least")
@@ -40,11 +37,7 @@ def read_frames(path: Path, indices: Sequence[int]) -> np.ndarray:
 
 
 def frame_rate(path: Path) -> float:
-    """Frames a second of a video.
-
-    Raises:
-        DataError: It is no video, or says no rate.
-    """
+    """Frames a second of a video."""
     with _opened(path) as container:
         rate = container.streams.video[0].average_rate
     if not rate:
@@ -53,11 +46,7 @@ def frame_rate(path: Path) -> float:
 
 
 def frame_count(path: Path) -> int:
-    """Frames of a video as its index has them, or pictures in a folder, without decoding any.
-
-    Raises:
-        DataError: It is no video.
-    """
+    """Frames of a video as its index has them, or pictures in a folder, without decoding any."""
     if path.is_dir():
         return len(_pictures(path))
     with _opened(path) as container:
@@ -70,7 +59,6 @@ def need_frames(path: Path, count: int) -> None:
 
     Raises:
         MissingFrames: It is not there, or has fewer.
-        DataError: It is no video.
     """
     if not path.exists():
         raise MissingFrames(f"the video {path} is missing; get it from the data's publisher")

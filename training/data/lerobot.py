@@ -87,11 +87,6 @@ def open_lerobot(
         thresholds: Those of cleaning that are not the defaults, by the names of :class:`~.cleaning.Thresholds`.
         statistics_file: Where quantiles are kept that are not stored with the dataset; ``meta/vlarig_statistics.json`` when ``None``.
             They are fitted, in passes over all numbers, where the file is not there.
-
-    Raises:
-        DataError: The dataset does not read or does not fit the embodiment, or something is missing that has to be said, or it was
-            cleaned in another state, of which nothing is left, or with other thresholds.
-        VlarigError: The extra ``data`` is not installed.
     """
     need_data_extra()
     meta = read_meta(Path(folder))
@@ -241,11 +236,7 @@ class LeRobotDataset:
 
     @cached_property
     def descriptions(self) -> Sequence[Description | None]:
-        """Each episode in words, where ``vlarig record`` put it into words.
-
-        Raises:
-            DataError: They do not read.
-        """
+        """Each episode in words, where ``vlarig record`` put it into words."""
         return read_descriptions(self.meta)
 
     def __len__(self) -> int:
@@ -256,7 +247,6 @@ class LeRobotDataset:
         """The sample of that frame.
 
         Raises:
-            DataError: It does not read; the sentence names the file and the sample.
             IndexError: There is none.
         """
         if not 0 <= index < len(self):
@@ -296,11 +286,7 @@ class LeRobotDataset:
         return "; ".join(self.meta.episode_tasks[place]), int(self._steps[place])
 
     def arrays(self, place: int) -> EpisodeArrays:
-        """An episode as cleaning looks at it: its pictures are decoded, and those that do not decode are marked.
-
-        Raises:
-            DataError: Its numbers do not read, or its pictures have another size than ``info.json`` says.
-        """
+        """An episode as cleaning looks at it: its pictures are decoded, and those that do not decode are marked."""
         numbers, (words, _) = self._read(place), self.task_and_steps(place)
         steps = len(numbers.seconds)
         return EpisodeArrays(

@@ -33,11 +33,7 @@ class LeRobotEpisodes:
         return self._dataset.task_and_steps(index)
 
     def episode(self, index: int) -> EpisodeArrays:
-        """The episode.
-
-        Raises:
-            DataError: Its numbers do not read.
-        """
+        """The episode."""
         return self._dataset.arrays(index)
 
 
@@ -62,9 +58,6 @@ def clean_lerobot(
 
     Returns:
         What is left out, and the file that says so.
-
-    Raises:
-        DataError: The dataset does not read, or the file cannot be written.
     """
     del statistics_file
     dataset = open_lerobot(folder, cleaned=False, **options)

@@ -111,11 +111,7 @@ class Meta:
 
 
 def read_meta(folder: Path) -> Meta:
-    """Read ``meta/``.
-
-    Raises:
-        DataError: A file is missing or does not read, or the version is not known.
-    """
+    """Read ``meta/``."""
     file = folder / "meta" / "info.json"
     info = _json(file)
     version = info.get("codebase_version")
@@ -190,11 +186,7 @@ def _of_v2(folder: Path, info: Mapping[str, Any], features: dict[str, dict[str, 
 
 
 def read_descriptions(meta: Meta) -> list[Description | None]:
-    """Each episode in words, as ``vlarig record`` stores it; ``None`` for those that it does not describe.
-
-    Raises:
-        DataError: They do not read.
-    """
+    """Each episode in words, as ``vlarig record`` stores it; ``None`` for those that it does not describe."""
     file = meta.folder / "meta" / "vlarig_episodes.parquet"
     if not file.exists():
         return [None] * len(meta.numbers)
@@ -209,11 +201,7 @@ def read_descriptions(meta: Meta) -> list[Description | None]:
 
 
 def read_places(meta: Meta) -> dict[str, int]:
-    """Each episode's place in the dataset by its key in the run that ``vlarig record`` made.
-
-    Raises:
-        DataError: The keys do not read.
-    """
+    """Each episode's place in the dataset by its key in the run that ``vlarig record`` made."""
     columns = _parquet(meta.folder / "meta" / "vlarig_episodes.parquet", ["episode_index", "key"])
     places = {int(number): place for place, number in enumerate(meta.numbers)}
     return {

@@ -86,11 +86,7 @@ def read_layout(
     state_names: Sequence[str] | None,
     source: ActionSource = "recorded",
 ) -> Layout:
-    """The layout that the caller gives, else what ``meta/vlarig.json`` says; arguments as of ``open_lerobot``.
-
-    Raises:
-        DataError: Neither says it, or the dataset's features do not fit.
-    """
+    """The layout that the caller gives, else what ``meta/vlarig.json`` says; arguments as of ``open_lerobot``."""
     ours = _ours(meta)
     if embodiment is None:
         if "embodiment" not in ours:
@@ -146,9 +142,6 @@ def stored_statistics(
         file: Where they are kept; ``meta/vlarig_statistics.json`` when ``None``.
         trajectories: Gives the ``actions`` or ``states`` of each episode, as often as it is called.
         dropped: Numbers of the episodes that are left out; quantiles without others are not taken.
-
-    Raises:
-        DataError: They do not read, or cannot be kept.
     """
     robot, key = layout.embodiment, layout.embodiment.statistics_key
     ours = _ours(meta)

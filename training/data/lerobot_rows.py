@@ -28,11 +28,7 @@ class Rows:
 
 
 def episode_rows(file: Path, number: int, names: Sequence[str], where: str) -> Rows:
-    """The episode's rows; of a file of several episodes, only the groups of rows are read that hold it.
-
-    Raises:
-        DataError: The file is missing or does not read, or has no such column.
-    """
+    """The episode's rows; of a file of several episodes, only the groups of rows are read that hold it."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 

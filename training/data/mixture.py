@@ -66,11 +66,7 @@ def weighted(datasets: Sequence[Dataset], weights: Sequence[float]) -> list[Sour
 
 
 def by_family(datasets: Sequence[Dataset], table: Mapping[Family, float]) -> list[Source]:
-    """Each family with its weight in a table, divided among its datasets by their samples; what the table lacks is left out.
-
-    Raises:
-        DataError: No dataset is of a family of the table.
-    """
+    """Each family with its weight in a table, divided among its datasets by their samples; what the table lacks is left out."""
     samples: Counter[Family] = Counter()
     for dataset in datasets:
         samples[dataset.family] += len(dataset)
@@ -108,10 +104,6 @@ class Mixture(Stream):
         seed: Of the order.
         skip_broken: Take another sample of the same source for one that does not read, instead of ending the training.
         table: The percentages of families that the sources were made by.
-
-    Raises:
-        DataError: A source is empty, or two datasets have other eigengrasps, or other statistics under one key that cannot be fitted
-            together.
     """
 
     def __init__(
@@ -174,11 +166,7 @@ class Mixture(Stream):
         return not dataset.embodiments, length, number
 
     def __getitem__(self, position: int) -> Sample:
-        """The sample at a position.
-
-        Raises:
-            DataError: It does not read, and broken samples are not skipped, or too many in a row are broken.
-        """
+        """The sample at a position."""
         number, turn = self._schedule[position]
         attempt = 0
         while True:
@@ -198,11 +186,7 @@ class Mixture(Stream):
 def mix(
     datasets: Sequence[Dataset], weights: WeightsName | Sequence[float] = "table_1", seed: int = 0, skip_broken: bool = False
 ) -> Mixture:
-    """A mixture with named weights, or with one for each dataset.
-
-    Raises:
-        DataError: There is no dataset, or the weights do not fit them.
-    """
+    """A mixture with named weights, or with one for each dataset."""
     if not datasets:
         raise DataError("a mixture has no dataset; name one or more")
     table: Mapping[Family, float] | None = None

@@ -46,11 +46,7 @@ _PATHS = ("folder", "file", "videos", "statistics_file")
 
 
 def read_mixture(file: str | Path) -> Mixture:
-    """The mixture that a file names; paths in it are relative to its folder.
-
-    Raises:
-        DataError: The file or a dataset does not read, or they do not fit each other.
-    """
+    """The mixture that a file names; paths in it are relative to its folder."""
     path = Path(file)
     data = _read_toml(path)
     entries = data.pop("datasets", [])
@@ -77,9 +73,6 @@ def clean_mixture(file: str | Path, workers: int, watch: Watch) -> Iterator[tupl
 
     Yields:
         The dataset's folder, what is left out of it, and the file that says so.
-
-    Raises:
-        DataError: The file or a dataset does not read, or there is no LeRobotDataset in it.
     """
     from .lerobot_cleaning import clean_lerobot
 
@@ -97,11 +90,7 @@ def clean_mixture(file: str | Path, workers: int, watch: Watch) -> Iterator[tupl
 
 
 def open_unmixed(file: str | Path) -> list[Dataset]:
-    """The datasets that a mixture names, as far as they open before they are prepared.
-
-    Raises:
-        DataError: The file or a dataset does not read.
-    """
+    """The datasets that a mixture names, as far as they open before they are prepared."""
     entries = _read_toml(Path(file)).get("datasets", [])
     return [dataset for entry in entries for dataset in open_datasets(entry, Path(file))]
 
@@ -123,11 +112,7 @@ def open_vitra(folder: Path, videos: Path, horizon: int = 16, picture_height: in
 
 
 def open_datasets(entry: dict[str, Any], file: Path) -> list[Dataset]:
-    """The datasets of an entry; its ``folder`` or ``file`` is the callable's first argument.
-
-    Raises:
-        DataError: Its source is unknown, or does not take the options.
-    """
+    """The datasets of an entry; its ``folder`` or ``file`` is the callable's first argument."""
     source = str(entry.get("source", ""))
     if ":" not in source and source not in KINDS:
         raise DataError(f"{file} has a dataset of the source {source!r}; {suggestion(source, KINDS)} (or module:NAME of yours)")

@@ -157,11 +157,7 @@ class PreparedWalks:
 
     @classmethod
     def read(cls, folder: Path) -> PreparedWalks:
-        """Out of the data's folder.
-
-        Raises:
-            DataError: It is not there, or does not read.
-        """
+        """Out of the data's folder."""
         path = folder / "vlarig" / "statistics.json"
         try:
             data = json.loads(path.read_text())
@@ -181,9 +177,6 @@ class NavigationDataset:
         folder: The folder.
         history: ``M``, the most frames shown.
         horizon: ``H``, the waypoints of a chunk: 8 in the paper (section 4.1).
-
-    Raises:
-        DataError: The folder holds no data set of walks.
     """
 
     family: Family = "navigation"
@@ -270,7 +263,6 @@ class NavigationDataset:
         """The sample of that index.
 
         Raises:
-            DataError: Its frames do not read.
             IndexError: There is none.
         """
         if not 0 <= index < len(self):

@@ -48,11 +48,7 @@ class _Array:
 
 
 def read_object(path: Path) -> Any:
-    """The one object of a file by ``np.save(path, object)``: dictionaries, lists, tuples, text, numbers, arrays of numbers.
-
-    Raises:
-        DataError: There is no such file, or it holds something else.
-    """
+    """The one object of a file by ``np.save(path, object)``: dictionaries, lists, tuples, text, numbers, arrays of numbers."""
     try:
         raw = path.read_bytes()
         file = io.BytesIO(raw)

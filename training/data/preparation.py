@@ -45,9 +45,6 @@ def prepare(file: Path, eigengrasps: Eigengrasps | None, progress: Progress) -> 
 
     Yields:
         The name of a data set, and what is left out of it.
-
-    Raises:
-        DataError: The mixture has neither hands nor walks, or a data set has no episode to learn from.
     """
     datasets = open_unmixed(file)
     hands = [dataset for dataset in datasets if isinstance(dataset, HandDataset)]
@@ -64,11 +61,7 @@ def prepare(file: Path, eigengrasps: Eigengrasps | None, progress: Progress) -> 
 
 
 def read_eigengrasps(file: Path) -> Eigengrasps:
-    """A basis of hand poses out of the ``eigengrasps.json`` of a checkpoint or of prepared data.
-
-    Raises:
-        DataError: It is something else.
-    """
+    """A basis of hand poses out of the ``eigengrasps.json`` of a checkpoint or of prepared data."""
     try:
         return Eigengrasps.from_data(json.loads(file.read_text()))
     except (OSError, ValueError, PolicyError) as error:
@@ -178,11 +171,7 @@ class _Sorted(Generic[_Kept]):
 
 
 def _good_poses(dataset: HandDataset, found: _Sorted[HandEpisode], progress: Progress) -> Iterator[np.ndarray]:
-    """Judge the episodes of a data set; the joint poses of tracked hands, ``[T, 45]``, of those that are kept.
-
-    Raises:
-        DataError: None is kept.
-    """
+    """Judge the episodes of a data set; the joint poses of tracked hands, ``[T, 45]``, of those that are kept."""
     names = dataset.source.names()
     for number, name in enumerate(names, 1):
         progress(dataset.name, number, len(names))

@@ -25,9 +25,6 @@ def pseudo_actions(states: np.ndarray, dt: float, embodiment: Embodiment) -> np.
         states: ``[J, P]`` in the embodiment's ``state_layout``.
         dt: Seconds from one state to the next.
         embodiment: The robot whose actions they are to be.
-
-    Raises:
-        DataError: The states have another shape, or do not hold what a channel needs.
     """
     states = np.asarray(states, np.float64)
     if states.ndim != 2 or states.shape[1] != len(embodiment.state_layout) or len(states) < 2:

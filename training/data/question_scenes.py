@@ -63,11 +63,7 @@ def rng_of(split: Split, seed: int, *numbers: int) -> np.random.Generator:
 
 
 def scene_protocol(suite: Suite, views: tuple[str, ...] = (), size: int | None = None, protocol: str | None = None) -> Protocol:
-    """The suite's protocol with these views alone, in squares of ``size`` pixels where that is given.
-
-    Raises:
-        DataError: The protocol has no such view.
-    """
+    """The suite's protocol with these views alone, in squares of ``size`` pixels where that is given."""
     base = suite.protocol(protocol)
     return _looked_at(base, _cameras(suite, base, views, size))
 
@@ -88,11 +84,7 @@ def _looked_at(base: Protocol, cameras: Sequence[Camera]) -> Protocol:
 
 
 def scene_episode(suite: Suite, protocol: Protocol, split: Split, seed: int, number: int) -> Episode:
-    """The episode at whose beginning the scene is.
-
-    Raises:
-        DataError: The suite has no scenes to train on.
-    """
+    """The episode at whose beginning the scene is."""
     task = suite.tasks[number // BLOCK % len(suite.tasks)]
     if suite.assorted is not None:
         payload = suite.assorted(rng_of(split, seed, number, 0))
@@ -143,11 +135,7 @@ class NewScenes:
         return self.count
 
     def __getitem__(self, number: int) -> Scene:
-        """One of them.
-
-        Raises:
-            DataError: The suite has no scenes to train on.
-        """
+        """One of them."""
         actions = motion(self.suite, self.split, self.seed, number, self.motion)
         return Scene(scene_episode(self.suite, self.protocol, self.split, self.seed, number), actions, (len(actions),))
 
@@ -170,9 +158,6 @@ class RecordedScenes:
     Attributes:
         protocol: The recording's, with these views.
         demonstrations: How many the recording has: with more of them, numbers are those of others.
-
-    Raises:
-        DataError: It is no recording of the suite, or it has no demonstration, or the protocol has no such view.
     """
 
     def __init__(

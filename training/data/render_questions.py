@@ -164,10 +164,6 @@ def render_questions(options: RenderOptions, progress: Callable[[int, int], None
     Args:
         options: What is rendered.
         progress: Called after each shard with the scenes that are there and those that are wanted.
-
-    Raises:
-        DataError: The folder holds something else, or the suite does not say what its pictures show.
-        VlarigError: The suite or a part of its runtime is missing, or its simulator fails.
     """
     began, size, scenes = time.perf_counter(), 0, 0
     suite = load_suite(options.suite)
@@ -197,11 +193,7 @@ def render_questions(options: RenderOptions, progress: Callable[[int, int], None
 
 
 def open_questions(folder: str | Path, name: str | None = None) -> list[VisionLanguageDataset]:
-    """The datasets that :func:`render_questions` wrote into a folder, one for each family.
-
-    Raises:
-        DataError: It wrote none there.
-    """
+    """The datasets that :func:`render_questions` wrote into a folder, one for each family."""
     root = Path(folder)
     there: list[Family] = [family for family in FAMILIES if any((root / family).glob("*.jsonl"))]
     if not there:

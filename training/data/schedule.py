@@ -28,9 +28,6 @@ class Schedule:
     Args:
         weights: One a source, above 0, of any sum.
         seed: Of the order within a block.
-
-    Raises:
-        DataError: There is no source, or a weight is not above 0 or vanishes beside the others.
     """
 
     def __init__(self, weights: Sequence[float], seed: int) -> None:

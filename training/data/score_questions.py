@@ -59,11 +59,7 @@ class Posed:
     question: Question
 
     def turns(self, blind: bool = False) -> tuple[Turn, ...]:
-        """The conversation without its last answer; a blind model gets grey pictures.
-
-        Raises:
-            DataError: The line does not read.
-        """
+        """The conversation without its last answer; a blind model gets grey pictures."""
         turns = self.dataset[self.index].conversation.turns[:-1]
         return tuple(Turn(turn.role, tuple(map(_painted, turn.content))) for turn in turns) if blind else turns
 
@@ -101,9 +97,6 @@ def read_questions(source: str | Path, limit: int | None = None) -> list[Posed]:
     Args:
         source: The folder; a JSONL file or a folder of such files; or a LeRobotDataset of ``vlarig record`` with captions.
         limit: Most questions; they are spread evenly over all. A limit of 200 takes the same 200 each time.
-
-    Raises:
-        DataError: There are none, a line does not read, or has no answer at its end.
     """
     root = Path(source)
     if (root / "meta" / "info.json").exists():
@@ -144,9 +137,6 @@ def score_questions(
 
     Returns:
         The answers in the order of the questions.
-
-    Raises:
-        DataError: The file is of another model or of other questions, or a line of the questions does not read.
     """
     there = _read(file, {each.name: each for each in questions}, model, blind)
     pool = caption_pool(each.question for each in questions)

@@ -46,9 +46,6 @@ def summarize(answers: Sequence[Answer]) -> list[Measured]:
 
     ``right`` is a share of questions and has Wilson's interval. Others have a bootstrap's that draws pictures with all their questions
     (:mod:`vlarig.results.bootstrap`), from a generator with the seed 0.
-
-    Raises:
-        VlarigError: scipy is not installed.
     """
     found = []
     for (kind, measure), some in by_measure(answers).items():

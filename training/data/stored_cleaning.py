@@ -44,11 +44,7 @@ class Cleaning:
 
 
 def thresholds_of(data: Mapping[str, Any] | None, where: str) -> Thresholds:
-    """The thresholds of a mixture's entry; those that it does not name are the defaults.
-
-    Raises:
-        DataError: One is unknown or of another type; the sentence begins with ``where``.
-    """
+    """The thresholds of a mixture's entry; those that it does not name are the defaults."""
     try:
         return convert(dict(data or {}), Thresholds, f"the thresholds of {where}")
     except VlarigError as error:
@@ -56,11 +52,7 @@ def thresholds_of(data: Mapping[str, Any] | None, where: str) -> Thresholds:
 
 
 def store_cleaning(cleaning: Cleaning, meta: Meta, layout: Layout, thresholds: Thresholds) -> Path:
-    """Write the file, and return it.
-
-    Raises:
-        DataError: It cannot be written.
-    """
+    """Write the file, and return it."""
     file = meta.folder / CLEANING
     drops = [{"number": number, **asdict(drop)} for number, drop in cleaning.drops.items()]
     data = {"version": _VERSION, "made_of": _made_of(meta, layout, thresholds), "total": cleaning.total, "drops": drops}
@@ -79,9 +71,6 @@ def stored_cleaning(meta: Meta, layout: Layout, thresholds: Thresholds) -> Clean
         meta: The dataset, with all its episodes.
         layout: Its layout.
         thresholds: Those that it is to be cleaned with.
-
-    Raises:
-        DataError: The file does not read, or is of another state of the dataset, another layout or other thresholds.
     """
     file = meta.folder / CLEANING
     try:

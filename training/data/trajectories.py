@@ -73,7 +73,6 @@ class TrajectoryDataset:
         """The trajectory of that number.
 
         Raises:
-            DataError: It does not read.
             IndexError: There is none.
         """
         if not 0 <= index < len(self):

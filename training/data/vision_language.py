@@ -74,9 +74,6 @@ class VisionLanguageDataset(NothingActs):
         boxes: What boxes in answers are in: thousandths, which is checked, or pixels of the line's only picture, which are converted.
         fps: Frames a second of a video that a line gives no rate for.
         max_frames: Most frames of a video.
-
-    Raises:
-        DataError: There is no such file, there is no line, or the family is none.
     """
 
     def __init__(
@@ -114,7 +111,6 @@ class VisionLanguageDataset(NothingActs):
         """The JSON object of a line; nothing that it names is opened.
 
         Raises:
-            DataError: The line is none.
             IndexError: There is no such line.
         """
         try:

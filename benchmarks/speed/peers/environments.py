@@ -55,11 +55,7 @@ def requirements(peer: str) -> dict[str, str]:
 
 @cache
 def interpreter(peer: str) -> Path:
-    """The peer's Python; its environment is made where it is not there yet.
-
-    Raises:
-        VlarigError: It cannot be made; the message ends with uv's.
-    """
+    """The peer's Python; its environment is made where it is not there yet."""
     assets = find_bundle("libero").folder
     lists = b"".join(path.read_bytes() for path in sorted(HERE.glob("requirements-*.txt")))
     stamp = hashlib.sha256(lists + sys.version.encode() + str(assets).encode()).hexdigest()[:12]

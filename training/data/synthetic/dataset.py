@@ -46,9 +46,6 @@ class SyntheticDataset:
         horizon: Steps of a window; ``None`` for whole trajectories. Windows begin every ``stride`` samples; the last one of a
             trajectory is shorter.
         stride: Default: ``horizon``, so each step is in one window.
-
-    Raises:
-        DataError: There are no shards or no statistics, or a file is broken.
     """
 
     family: Family = "synthetic_simulation"
@@ -110,7 +107,6 @@ class SyntheticDataset:
         """A trajectory or a window, by its number.
 
         Raises:
-            DataError: The shard does not read.
             IndexError: There is none.
         """
         if not 0 <= index < len(self):
@@ -157,11 +153,7 @@ class SyntheticDataset:
 
 
 def synthetic_datasets(folder: Path | str, horizon: int | None = None) -> list[SyntheticDataset]:
-    """All pairs of an arm and a template of which a folder has shards.
-
-    Raises:
-        DataError: There is none.
-    """
+    """All pairs of an arm and a template of which a folder has shards."""
     pairs: list[tuple[str, Template]] = [
         (arm, template)
         for template in TEMPLATES

@@ -63,9 +63,6 @@ def synthesize(options: SynthesizeOptions) -> Iterator[tuple[Task, Report, bool]
 
     Yields:
         Each shard, what became of its motions, and whether it was made now.
-
-    Raises:
-        DataError: An option is wrong, or a file that is there was made with other ones.
     """
     tasks = list(_tasks(options))
     workers = options.workers if options.workers > 1 else 0
@@ -89,11 +86,7 @@ class _Shards(Dataset[tuple[Report, bool]]):
 
 
 def ensure(task: Task) -> tuple[Report, bool]:
-    """Make a shard unless it is there: what became of its motions, and whether it was made now.
-
-    Raises:
-        DataError: The file that is there was made with another seed or size.
-    """
+    """Make a shard unless it is there: what became of its motions, and whether it was made now."""
     if task.path.exists():
         head = read_head(task.path)
         for name in ("seed", "attempts"):
@@ -134,11 +127,7 @@ def write(task: Task) -> Report:
 
 
 def read_head(path: Path) -> dict[str, Any]:
-    """What a shard's file says of itself.
-
-    Raises:
-        DataError: It is not whole, or no shard of this version.
-    """
+    """What a shard's file says of itself."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
