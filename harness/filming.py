@@ -66,11 +66,21 @@ def film_run(run: Path, which: str, console: Console, workers: int | None = None
                 count(len(failed))
 
             replay_run(run, wanted, done, workers, partial(film_of, run))
-    if films_of(run) and (wanted or not (run / "frames.png").exists()):
-        draw_sheet(run)
+    else:
+        console.print(f"nothing was filmed: {none_left(len(chosen), which)}", highlight=False)
+    if films_of(run):
+        if wanted or not (run / "frames.png").exists():
+            draw_sheet(run)
         console.print(Text(f"films: {run / 'videos'}, pictures: {run / 'frames.png'}"), soft_wrap=True)
     _report(failed, console)
     return failed
+
+
+def none_left(filmed: int, which: str) -> str:
+    """Why no episode of ``which`` (``all`` or ``failures``) is left: so many are filmed, or there is none."""
+    if filmed:
+        return f"{_episodes(filmed)} {'is' if filmed == 1 else 'are'} filmed already"
+    return "no episode is finished" if which == "all" else "no finished episode failed"
 
 
 def episode_keys(run: Path, which: str) -> list[str]:

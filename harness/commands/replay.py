@@ -14,7 +14,7 @@ from ...envs.errors import VlarigError
 from ...results.runs import find_run
 from ..command_line import parse
 from ..film import need_video_extra
-from ..filming import episode_keys, film_of, film_path, film_run
+from ..filming import episode_keys, film_of, film_path, film_run, none_left
 from ..replay import WHY_DIFFERENT, Replay, replay_run
 from ..screen import Screen
 
@@ -72,6 +72,8 @@ def main(arguments: list[str]) -> int:
             console.print(Text(f"        {film_path(run, replay.record.key)}"))
 
     keys = list(dict.fromkeys(config.keys)) or episode_keys(run, which)
+    if not keys:
+        console.print(f"nothing was replayed: {none_left(0, which)}")
     replay_run(run, keys, done, config.workers, partial(film_of, run) if config.video else None)
     if any(replay.differences for replay in failed):
         console.print(WHY_DIFFERENT)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from comparing import results
 from sample_runs import make_record
+from toy.learner import Learner
 from toy.policies import ImageReader
 
 from vlarig.envs.api import Frames, Needs, Snapshot
@@ -120,6 +121,17 @@ def test_failures_are_filmed_and_only_these(toy_home: Path, cli) -> None:
     films = {path.stem for path in Path("run/videos").glob("*.mp4")}
     assert films == {key.replace("/", "_") for key, success in outcomes.items() if not success}
     assert Path("run/frames.png").exists()
+    again = cli("replay", "run", "--failures")
+    assert f"nothing was filmed: {len(films)} episodes are filmed already\nfilms: run/videos, pictures" in again.stdout
+
+
+def test_a_replay_of_nothing_says_so(toy_home: Path, cli) -> None:
+    reaching = Learner()
+    reaching.load_weights(1, {"gain": np.ones(1, np.float32)})
+    evaluate("toy", reaching, episodes=1, run=Path("run"))
+    assert all(result["success"] for result in results(Path("run")).values())
+    assert cli("replay", "run", "--failures").stdout == "nothing was filmed: no finished episode failed\n"
+    assert cli("replay", "run", "--failures", "--no-video").stdout == "nothing was replayed: no finished episode failed\n"
 
 
 def test_an_unknown_key_offers_the_nearest(toy_home: Path, cli) -> None:
