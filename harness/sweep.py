@@ -266,9 +266,11 @@ def run_sweep(
                 event_log.say(
                     f"nothing was played: the {len(before)} episodes of {shown} were there already; --fresh plays them again"
                 )
+            title = f"{' '.join(config.suites)}, policy {config.policy}, seed {config.seed}, {shown}"
+            sweep = _sweep(config, policy, fleet, parts, progress, ledger, title, run / "logs", event_log, recorder)
             try:
                 with sigterm_interrupts(), exits_refused():
-                    run_loop(until_sigterm(_sweep(config, policy, fleet, parts, progress, ledger, run, event_log, recorder)))
+                    run_loop(until_sigterm(sweep))
             except VlarigError as error:
                 log = f"; its traceback is in {shown / 'logs' / LIBRARY_LOG}" if error.traceback else ""
                 if log:
@@ -400,7 +402,8 @@ async def _sweep(
     parts: list[_Part],
     progress: Progress,
     ledger: Ledger,
-    run: Path,
+    title: str,
+    logs: Path,
     event_log: EventLog,
     recorder: Recorder | None,
 ) -> None:
@@ -410,7 +413,6 @@ async def _sweep(
     reporter = Reporter(event_log, progress)
     engines: list[Engine] = []
     roundings: list[Rounding] = []
-    title = f"{' '.join(config.suites)}, policy {config.policy}, seed {config.seed}, {run}"
     async with LedgerSink(ledger) as ledger_sink, live_display(event_log.console, title, progress, engines):
         sinks: list[Sink] = [SavingTime(ledger_sink, progress), progress, reporter, BoundsWatch(event_log.warn)]
         needs = policy.needs
@@ -418,7 +420,7 @@ async def _sweep(
             sinks.insert(0, SavingTime(recorder, progress))  # first: what the ledger calls finished is recorded
             needs = replace(needs, every_frame=True)
         for part in parts:
-            plan, lease, logs = part.plan, part.lease, run / "logs"
+            plan, lease = part.plan, part.lease
             batching = Batching(1 if config.strict else config.batch or min(lease.num_envs, DEFAULT_BATCH))
             event_log.write(
                 SuiteStarted(
@@ -462,14 +464,14 @@ def _progress(plans: list[PlannedSuite], ledger: Ledger, workers: int) -> Progre
 
 
 def _derived(plan: PlannedSuite, policy: Policy, requested: int | None) -> str:
-    standard = plan.named
+    standard, steps = plan.named, plan.protocol.n_action_steps
     if requested is not None:
         reason = "as requested"
-    elif plan.protocol.n_action_steps == policy.n_action_steps:
+    elif steps == policy.n_action_steps:
         reason = "the policy's own number; --n-action-steps gives another"
     else:
-        reason = f"the policy predicts {plan.protocol.n_action_steps} step{'s' * (plan.protocol.n_action_steps != 1)}"
+        reason = f"the policy predicts {steps} step{'s' * (steps != 1)}"
     return (
         f"{plan.suite.name} runs under protocol {plan.protocol.name}@{plan.protocol.version}, not {standard.name}@{standard.version}: "
-        f"{plan.protocol.n_action_steps} of {standard.n_action_steps} steps are executed before the policy is queried again ({reason})"
+        f"{steps} of {standard.n_action_steps} steps are executed before the policy is queried again ({reason})"
     )

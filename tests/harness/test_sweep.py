@@ -173,7 +173,14 @@ def test_steps_to_execute_are_derived_from_the_chosen_protocol(toy_home: Path, c
     words = ["--policy", "toy.policies:ImageReader", "--episodes", "1", "--protocol", "quick"]
     derived = cli("sweep", "two_ways", *words, "--n-action-steps", "2")
     assert "runs under protocol quick-n_action_steps2@1, not quick@1: 2 of 4 steps are executed" in derived.stdout
+    assert "(as requested)\n" in derived.stdout, "the policy predicts ten steps"
     assert "runs under protocol" not in cli("sweep", "two_ways", *words).stdout
+
+
+def test_a_sweep_names_its_folder_as_the_user_does(toy_home: Path, cli) -> None:
+    shown = cli("sweep", "toy", "--policy", "random", "--episodes", "1").stdout
+    assert re.search(r"^toy, policy random, seed 0, runs/toy-random-\w+$", shown, re.MULTILINE)
+    assert str(Path.cwd()) not in shown
 
 
 def test_the_same_command_goes_on_and_runs_nothing_twice(toy_home: Path) -> None:
