@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Coroutine, Sequence
 from datetime import timedelta
 from typing import Any
 
+from rich.columns import Columns
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress_bar import ProgressBar
@@ -108,15 +109,12 @@ def picture(title: str, progress: Progress, activities: Counter[str]) -> Rendera
             success(task),
             errors,
         )
-    return Group(
-        Text(printable(title)),
-        tasks,
-        Text(),
-        _pace(progress),
-        _envs(activities, progress),
-        _time(progress),
-        *_faults(progress),
-    )
+    facts = Table.grid(padding=(0, 2))
+    facts.add_row("envs", _envs(activities, progress))
+    parts = _parts(progress)
+    facts.add_row("time", Text().join(Text("█" * round(part * _SHARE_WIDTH), _COLORS[name]) for name, part in parts.items()))
+    facts.add_row("", Columns([Text.assemble(("■", _COLORS[name]), f" {name} {part:.0%}") for name, part in parts.items()]))
+    return Group(Text(printable(title)), tasks, Text(), _pace(progress), facts, *_faults(progress))
 
 
 def line(progress: Progress) -> str:
@@ -154,17 +152,7 @@ def _envs(activities: Counter[str], progress: Progress) -> Text:
     breakdown = progress.total()
     busyness = f"{progress.workers} workers {breakdown.workers_busy:.0%} busy, policy {breakdown.policy_busy:.0%}"
     batches = f" in batches of {breakdown.mean_batch:.1f}" if breakdown.mean_batch else ""
-    return Text(f"envs  {busy}/{sum(activities.values())} busy: {', '.join(parts)}; {busyness}{batches}")
-
-
-def _time(progress: Progress) -> Text:
-    text = Text("time   ")
-    parts = _parts(progress)
-    for name, part in parts.items():
-        text.append("█" * round(part * _SHARE_WIDTH), style=_COLORS[name])
-    for name, part in parts.items():
-        text.append("  ■", style=_COLORS[name]).append(f" {name} {part:.0%}")
-    return text
+    return Text(f"{busy}/{sum(activities.values())} busy: {', '.join(parts) or 'none yet'}; {busyness}{batches}")
 
 
 def _parts(progress: Progress) -> dict[str, float]:

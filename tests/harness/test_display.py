@@ -31,8 +31,8 @@ def progress(toy_home: Path) -> Progress:
     return counted
 
 
-def shown(progress: Progress, activities: Counter[str]) -> str:
-    console = Console(file=io.StringIO(), width=120)
+def shown(progress: Progress, activities: Counter[str], width: int = 120) -> str:
+    console = Console(file=io.StringIO(), width=width)
     console.print(picture("a sweep", progress, activities))
     return console.file.getvalue()
 
@@ -70,6 +70,13 @@ def test_waiting_is_named_by_its_cause(toy_home: Path) -> None:
         ):
             assert words in " ".join(text.split())
         assert "wait" not in text
+    narrow = shown(counted, Counter(), 80).splitlines()
+    for part in breakdown_parts(line(counted)):
+        assert any(f"■ {part}" in each for each in narrow), "a part is not broken between two lines"
+
+
+def breakdown_parts(text: str) -> list[str]:
+    return text.partition("; ")[2].split(", ")
 
 
 def test_faults_and_errors_are_in_plain_sight(progress: Progress) -> None:
