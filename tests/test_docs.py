@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import os
 import re
 import shutil
@@ -144,6 +145,34 @@ def test_recording(tabletop: object, tmp_path: Path) -> None:
     assert "dataset: demos, 6 episodes" in type_in(record, tmp_path)
     assert type_in(replay, tmp_path).count("equal ") == 6
     assert re.search(r"demos/0/0 stack .* \(1, 128, 128, 3\) \(16, 7\)", type_in(read, tmp_path))
+
+
+def test_the_speeds_of_the_readme_are_those_of_the_pages() -> None:
+    """Its words were "several times faster" of all suites; SimplerEnv's default protocol draws as often as upstream's loop."""
+    rows = {
+        "libero.md": ["a step of the default protocol, one request in 8"],
+        "simpler.md": [
+            "a whole episode of the default protocol, a picture a step",
+            "a whole episode with its reset, one policy request in 16 steps",
+        ],
+    }
+    readme = " ".join((DOCS.parent / "README.md").read_text().split())
+    assert "several times faster" not in readme
+    for page, labels in rows.items():
+        for label in labels:
+            row = re.search(rf"^\| {label} \|(.*)$", (DOCS / page).read_text(), re.MULTILINE)
+            assert row, f"{page}: {label}"
+            least, most = sorted(re.findall(r"\d+\.\d", row[1]), key=float)
+            assert f"{least} to {most} times" in readme, f"{page}: {label}"
+
+
+def test_pictures_of_a_terminal_show_what_is_printed_today() -> None:
+    """They are drawn by docs/examples/draw_terminal.py."""
+    for name, words in {"live-display": ["envs", "workers", "time", "simulate", "for a worker's turn"], "table": []}.items():
+        svg = (DOCS / "images" / f"{name}.svg").read_text()
+        shown = html.unescape(" ".join(re.findall(r">([^<>]*)</text>", svg))).replace("\xa0", " ")
+        assert all(word in shown for word in ["vlarig sweep tabletop --policy qwen-vla", "pick_into", "two_step", *words])
+        assert not re.search("rows|execute", shown) and "url(" not in re.sub(r"url\(#", "", svg)
 
 
 def test_links_and_pictures_exist() -> None:
