@@ -57,7 +57,7 @@ def show_fields(stage: str | None) -> None:
         screen.print("The configuration of a stage is listed by: vlarig train STAGE --help")
         return
     kind: type[Settings] = PpoConfig if stage == "ppo" else TrainConfig
-    own: dict[str, Any] = {"ppo": {}, **STAGES}[stage]
+    own: dict[str, Any] = {"ppo": {}, **STAGES}[stage] | {"stage": stage}
     screen.print(f"The configuration of {stage}, by the names that --override takes:")
     for each in named_fields(kind, own):
         words = textwrap.fill(each.help, min(screen.width, 100), initial_indent=" " * 6, subsequent_indent=" " * 6)
