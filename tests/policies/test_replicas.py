@@ -415,6 +415,34 @@ def test_a_replica_that_restarts_gets_all_its_orders_again() -> None:
         assert reply.recorded.arrays["note"].dtype == np.uint8
 
 
+LOADING = """
+import numpy as np
+from toy.policies import ImageReader
+
+class Loading(ImageReader):
+    def __init__(self, checkpoint):
+        super().__init__()
+        self.gain = np.load(checkpoint)
+"""
+
+
+def test_a_replica_that_restarts_with_another_checkpoint_is_another_policy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("my_restarted.py").write_text(LOADING)
+    np.save("w.npy", np.ones(1), allow_pickle=False)
+    with replicated("my_restarted:Loading", 1, checkpoint="w.npy") as policy:
+        (before,) = policy.act([request(0, episode_key(0), 0)])
+        kill(policy, 0)
+        (after,) = policy.act([request(0, episode_key(0), 0)])
+        assert np.array_equal(before.actions, after.actions)
+        np.save("w.npy", np.zeros(1), allow_pickle=False)
+        kill(policy, 0)
+        with pytest.raises(VlarigError, match=r"replica 0 of the policy .* describes another policy than before"):
+            policy.act([request(0, episode_key(0), 0)])
+
+
 @pytest.mark.parametrize("kind", ["object", "numbers", "half", "deep"])
 def test_recorded_values_that_cannot_travel_are_refused_in_a_sentence(kind: str) -> None:
     with (
