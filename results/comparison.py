@@ -10,7 +10,7 @@ Where a task is not complete in both runs there is no difference of it or of its
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from ..envs.errors import VlarigError
 from .bootstrap import Mean, clustered_mean
 from .manifest import SuitePlan, identity_differences, protocol_differences
 from .measures import Incomplete, RunRecords, TaskRecords, check_metric, gap_of, mean_or_gap, metric_value, read_run
-from .records import EpisodeRecord, split_key
+from .records import EpisodeRecord, TaskKey, split_key
 from .statistics import detectable_difference, mcnemar_p_value, tango_interval
 
 #: How the parts of a run's identity begin that say which episodes it consists of and what played them.
@@ -231,7 +231,9 @@ def compare_runs(first_dir: Path, second_dir: Path, metric: str | None = None) -
 
 def compare_records(first: RunRecords, second: RunRecords, metric: str | None = None) -> Comparison:
     """The same for runs that were read already."""
-    suites = tuple(_suite(plan, first, second) for plan in _common_suites(first, second))
+    plans = _common_suites(first, second)
+    second = _named_as(first, second)
+    suites = tuple(_suite(plan, first, second) for plan in plans)
     if not any(suite.pairs.n for suite in suites):
         raise VlarigError(
             f"{first.run} and {second.run} have no finished episode in common; give both sweeps the same suites, tasks and episodes"
@@ -253,12 +255,23 @@ def _common_suites(first: RunRecords, second: RunRecords) -> list[SuitePlan]:
         )
     for plan in common:
         other = theirs[plan.name]
-        if plan.protocol != other.protocol:
+        if plan.conditions != other.conditions:
             raise VlarigError(
                 f"{first.run} played {plan.name} under {plan.protocol_name}, {second.run} under {other.protocol_name}, which differ in "
                 f"{protocol_differences(plan, other)}; only runs under the same protocol can be compared"
             )
     return common
+
+
+def _named_as(first: RunRecords, second: RunRecords) -> RunRecords:
+    """The second run with keys that name the first one's protocols, where they differ in the steps of a chunk that are run."""
+    names = {plan.name: plan.protocol_name for plan in first.manifest.identity.suites}
+    tasks: dict[TaskKey, TaskRecords] = {}
+    for task, own in second.tasks.items():
+        renamed = task._replace(protocol=names.get(task.suite, task.protocol))
+        records = {key.replace(f"/{task.protocol}/", f"/{renamed.protocol}/", 1): each for key, each in own.records.items()}
+        tasks[renamed] = replace(own, key=renamed, records=records)
+    return replace(second, tasks=tasks)
 
 
 def _suite(plan: SuitePlan, first: RunRecords, second: RunRecords) -> Compared:
@@ -286,6 +299,14 @@ def _notes(first: RunRecords, second: RunRecords, suites: Sequence[Compared]) ->
         f"the runs also differ in {name}: {one} against {other}"
         for name, one, other in differences
         if not name.startswith(_COMPARED)
+    ]
+    ours, theirs = (
+        {plan.name: plan.protocol["n_action_steps"] for plan in run.manifest.identity.suites} for run in (first, second)
+    )
+    notes += [
+        f"{name}: {steps} steps of a chunk are run in {first.run}, {theirs[name]} in {second.run}"
+        for name, steps in ours.items()
+        if theirs.get(name, steps) != steps
     ]
     for run, other in ((first, second), (second, first)):
         alone = [f"{key.suite} {key.task}" for key in run.tasks if key not in other.tasks]

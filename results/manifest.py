@@ -94,12 +94,7 @@ class SuitePlan(_Model):
 
     @property
     def conditions(self) -> tuple[str, str]:
-        """Name and protocol, every field of it: numbers of suites that agree in them can be compared."""
-        return self.name, canonical_json(self.protocol)
-
-    @property
-    def shared_conditions(self) -> tuple[str, str]:
-        """Name and what the protocol asks of any policy: numbers of suites that agree in them belong into one table.
+        """Name and what the protocol asks of any policy: numbers of suites that agree in them can be compared.
 
         How many steps of a chunk are run before the policy is queried again is no part of it: that is the policy's affair.
         """

@@ -42,7 +42,7 @@ def matrix_sheets(named: Sequence[tuple[str, RunTable]]) -> list[Sheet]:
 def _suites(table: RunTable) -> dict[tuple[str, str], tuple[SuitePlan, SuiteTable]]:
     """The run's suites, by their name and what their protocol asks of any policy."""
     plans = table.manifest.identity.suites
-    return {plan.shared_conditions: (plan, suite) for plan, suite in zip(plans, table.suites, strict=True)}
+    return {plan.conditions: (plan, suite) for plan, suite in zip(plans, table.suites, strict=True)}
 
 
 def shared_name(plans: Sequence[SuitePlan]) -> str:

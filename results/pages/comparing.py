@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from ...envs.errors import VlarigError
 from ..comparison import Comparison, compare_records
+from ..measures import RunRecords
 from . import addresses
 from .reading import RunReader
 
@@ -84,11 +85,17 @@ def comparison_of(first: RunReader, second: RunReader) -> Comparison | str:
 def flips_data(comparison: Comparison, first: str, second: str) -> dict[str, Any]:
     """The episodes that one run alone solved, for the list on the page."""
     return {
-        "first": {"id": first, "name": comparison.first.run},
-        "second": {"id": second, "name": comparison.second.run},
+        "first": _run_data(first, comparison.first),
+        "second": _run_data(second, comparison.second),
         "gained": [key for suite in comparison.suites for key in suite.gained],
         "lost": [key for suite in comparison.suites for key in suite.lost],
     }
+
+
+def _run_data(run: str, records: RunRecords) -> dict[str, Any]:
+    """A run for the list: its id, its name, and each suite's protocol, which its own keys name."""
+    protocols = {plan.name: plan.protocol_name for plan in records.manifest.identity.suites}
+    return {"id": run, "name": records.run, "protocols": protocols}
 
 
 def partners(run: str, pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:

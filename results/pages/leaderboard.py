@@ -293,7 +293,7 @@ def _suite_boards(runs: Sequence[tuple[str, RunReader]], covered: set[str]) -> l
         for suite, plan in zip(table.suites, reader.manifest.identity.suites, strict=True):
             if suite.suite in covered:
                 continue
-            place = plan.shared_conditions
+            place = plan.conditions
             cells = {"all": _tally_cell(suite.total, table, suite.suite, _repeats(reader, suite.suite))}
             named = columns.setdefault(place, {"all": BoardColumn("all", "all tasks")})
             for row in suite.rows:

@@ -2,6 +2,8 @@
 
 import json
 import math
+from dataclasses import replace
+from itertools import product
 
 import pytest
 from sample_runs import hasty_ledger, make_episode, make_manifest, make_record
@@ -10,6 +12,7 @@ from vlarig.envs.errors import VlarigError
 from vlarig.harness.commands import compare
 from vlarig.results.comparison import Pairs, compare_runs
 from vlarig.results.ledger import Ledger
+from vlarig.results.manifest import Manifest
 from vlarig.results.measures import Incomplete, read_run, suite_mean
 from vlarig.results.records import Attempt
 from vlarig.results.statistics import tango_interval
@@ -202,6 +205,19 @@ def with_plan(manifest, **changes):
     (plan,) = manifest.identity.suites
     changed = plan.model_copy(update={"protocol": plan.protocol | changes})
     return manifest.model_copy(update={"identity": manifest.identity.model_copy(update={"suites": [changed]})})
+
+
+def test_policies_that_run_other_numbers_of_a_chunks_steps_are_compared(tmp_path, runs):
+    derived = {"name": "standard-n_action_steps4", "derived_from": "standard", "n_action_steps": 4}
+    with_plan(Manifest.load(runs[1]), **derived).save(tmp_path / "fewer")
+    with hasty_ledger(tmp_path / "fewer") as ledger:
+        for task, initial_state in product(TASKS, range(10)):
+            record = make_record(initial_state, task, success=more_than_half(task, initial_state))
+            key = record.key.replace("/standard@1/", "/standard-n_action_steps4@1/")
+            ledger.write_episode(replace(record, key=key, protocol="standard-n_action_steps4@1"))
+    (same,), (suite,) = compare_runs(*runs).suites, (found := compare_runs(runs[0], tmp_path / "fewer")).suites
+    assert (suite.pairs, suite.gained) == (same.pairs, same.gained)
+    assert found.notes[-1] == "tabletop: 8 steps of a chunk are run in before, 4 in fewer"
 
 
 def test_other_protocols_are_refused(tmp_path, runs):

@@ -11,7 +11,11 @@
     try {
       const data = await vlarig.load(byId("compared").dataset.flips);
       const rows = ["gained", "lost"].flatMap((which) => data[which].map((key) => ({ which, key })));
-      const link = (run, row, word) => element("a", { href: vlarig.episodeLink(run.id, row.key) }, vlarig.outcome(word));
+      const keyIn = (run, key) => {
+        const [suite, , ...episode] = key.split("/");
+        return [suite, run.protocols[suite], ...episode].join("/");
+      };
+      const link = (run, row, word) => element("a", { href: vlarig.episodeLink(run.id, keyIn(run, row.key)) }, vlarig.outcome(word));
       listing ??= vlarig.listing({
         table, form: byId("filters"), pager: byId("pager"), status: byId("count"), noun: "episodes",
         keeps: (row, form) => (!form.elements.which.value || row.which === form.elements.which.value) && row.key.toLowerCase().includes(form.elements.text.value.trim().toLowerCase()),
