@@ -18,7 +18,7 @@ from ..harness.screen import Screen
 from ..harness.trackers import TrackerName, check_trackers
 from ..harness.worker_spec import WorkerSpec
 from ..policies.qwen_vla.config import PRESETS
-from ..policies.qwen_vla.named import find_checkpoint
+from ..policies.qwen_vla.sources import find_checkpoint
 from ..training.config import STAGES, Settings, TrainConfig, TrainingError, read_config
 from .config import PpoConfig, read_ppo_config
 from .fields import named_fields

@@ -31,14 +31,15 @@ from ..policies.qwen_vla.acceleration import choose_kernels
 from ..policies.qwen_vla.checkpoint import LoadedPolicy, describe_checkpoint, load, save_checkpoint
 from ..policies.qwen_vla.config import PRESETS
 from ..policies.qwen_vla.description import TrainedStage
-from ..policies.qwen_vla.named import find_checkpoint
 from ..policies.qwen_vla.policy import QwenVlaPolicy
+from ..policies.qwen_vla.sources import find_checkpoint
 from ..training.checkpoints import Checkpoints, full_weights, resume
 from ..training.config import EvaluationSettings, TrainingError, save_config
 from ..training.evaluation import Evaluations, acting_copy, export
 from ..training.learner import Learner
 from ..training.parallel import Processes, processes
-from ..training.trainer import CONFIG_FILE, Reporter, StopSignals, refuse_another, refuse_other_stages
+from ..training.reporting import Reporter
+from ..training.trainer import CONFIG_FILE, StopSignals, refuse_another, refuse_other_stages
 from .collection import SEEDS_APART, Allotment, Chunk, Collector, Rollout, Saved, allotted
 from .config import LearnedModel, PpoConfig, read_ppo_config
 from .ppo import Ppo

@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
@@ -18,9 +18,7 @@ from ..policies.qwen_vla.description import TrainedStage
 from ..policies.qwen_vla.model import build
 from ..policies.qwen_vla.policy import QwenVlaPolicy
 from .config import EvaluationSettings
-
-if TYPE_CHECKING:
-    from .trainer import Reporter
+from .reporting import Reporter
 
 #: The best success rate so far, and the step that it was measured at.
 BEST_FILE = "best.json"

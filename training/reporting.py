@@ -7,12 +7,28 @@ from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from ..harness.trackers import TrackerName, make_tracker
+
+
+class Reporter(Protocol):
+    """Gets the numbers of a training, in the first process."""
+
+    def start(self, step: int, steps: int) -> None:
+        """The training begins, or goes on, at a step."""
+        ...
+
+    def report(self, step: int, numbers: dict[str, float]) -> None:
+        """Numbers of a step."""
+        ...
+
+    def note(self, sentence: str) -> None:
+        """Something worth a line."""
+        ...
 
 
 class ConsoleReporter:

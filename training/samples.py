@@ -18,7 +18,6 @@ from ..envs.plugins import import_local
 from ..policies.qwen_vla.conversation import Conversation
 from ..policies.qwen_vla.egocentric import Eigengrasps
 from ..policies.qwen_vla.normalization import DatasetStatistics
-from .config import TrainingError
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,24 +91,3 @@ def imported(place: str) -> Any:
     """
     module, _, name = place.partition(":")
     return getattr(import_local(module), name)
-
-
-def find_stream(source: str, options: Mapping[str, Any]) -> Stream:
-    """The stream that ``module:NAME`` gives for these options, or ``mixture:FILE``; the working directory is searched too."""
-    if source.startswith("mixture:"):
-        from .data.mixture_file import read_mixture
-
-        return read_mixture(source.partition(":")[2])
-    _, colon, name = source.partition(":")
-    if not colon or not name:
-        raise TrainingError(
-            f"data.source is {source!r}; expected mixture:FILE, or module:NAME of a callable that gives samples"
-        )
-    try:
-        make = imported(source)
-    except (ImportError, AttributeError) as error:
-        raise TrainingError(f"data.source {source!r} cannot be imported ({error}); check the module and the name") from None
-    try:
-        return make(**options)
-    except TypeError as error:
-        raise TrainingError(f"data.source {source!r} does not take data.options ({error})") from None

@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Protocol, Self
+from typing import Any, Literal, Self
 
 import torch
 import transformers
@@ -36,7 +36,9 @@ from .config import BEFORE, ModelSettings, Settings, Stage, TrainConfig, Trainin
 from .evaluation import Evaluations, export
 from .learner import Learner
 from .parallel import Processes, processes
-from .samples import Stream, find_stream
+from .reporting import Reporter
+from .samples import Stream
+from .streams import find_stream
 
 CONFIG_FILE = "config.json"
 
@@ -48,22 +50,6 @@ STATE_SIZE = 16
 
 #: The terms of the objective, in the order of their weights and sums.
 LOSSES: tuple[str, ...] = ("action", "language", "marks", "ends")
-
-
-class Reporter(Protocol):
-    """Gets the numbers of a training, in the first process."""
-
-    def start(self, step: int, steps: int) -> None:
-        """The training begins, or goes on, at a step."""
-        ...
-
-    def report(self, step: int, numbers: dict[str, float]) -> None:
-        """Numbers of a step."""
-        ...
-
-    def note(self, sentence: str) -> None:
-        """Something worth a line."""
-        ...
 
 
 class Stopped(Terminated):

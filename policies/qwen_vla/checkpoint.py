@@ -43,9 +43,9 @@ from .config import PRESETS, ModelConfig
 from .description import Description, TrainedStage
 from .egocentric import Eigengrasps
 from .model import QwenVla, build
-from .named import find_checkpoint
 from .normalization import DatasetStatistics, Statistics, statistics_from_data, statistics_to_data
 from .sharing import share
+from .sources import find_checkpoint
 from .tokenizer import TOKENIZER_FILE, add_view_tokens, load_tokenizer, save_tokenizer, small_tokenizer, token_ids
 
 CONFIG_FILE = "config.json"
@@ -97,7 +97,7 @@ def load(
     """The policy that ``source`` names.
 
     Args:
-        source: A preset's name (random weights), a checkpoint's folder, a hub's ``owner/name``, or nothing for :data:`~.named.SHIPPED`.
+        source: A preset's name (random weights), a checkpoint's folder, a hub's ``owner/name``, or nothing for the package's own.
         seed: Seed of a preset's random weights, of 64 bits. They are drawn on the CPU, so that they are the same on every device;
             those of ``4b`` alone are drawn where they are to be, because a CPU needs minutes for them.
         backbone: For a preset: folder or hub id of a trained Qwen3.5, whose weights, sizes and tokenizer it takes.

@@ -2,55 +2,15 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
-from typing import TYPE_CHECKING, Literal
-
-from pydantic import Field
-
-from ...envs.errors import not_importable, suggestion
-from ..api import PolicyError
-from ..options import Options, read_options
+from ...envs.errors import not_importable
+from ..api import Policy, PolicyError
+from ..options import read_options
 from .config import PRESETS
-
-if TYPE_CHECKING:
-    from .policy import QwenVlaPolicy
-
-#: The checkpoint that this package brings along, which an empty source names; its made.txt says how it was made.
-SHIPPED = Path(__file__).parent / "shipped"
-
-#: An id of the hub: ``owner/name``.
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+from .options import QwenVlaOptions
+from .sources import find_checkpoint
 
 
-class QwenVlaOptions(Options):
-    """Options of a Qwen-VLA beside its checkpoint."""
-
-    steps: int = Field(default=4, ge=1, le=1000)
-    """Euler steps of a chunk, 'a few' in the paper."""
-    temperature: float = Field(default=0.6, ge=0, allow_inf_nan=False)
-    """Standard deviation of the noise that a chunk starts from; 0.6 is the paper's at evaluation (section 4.2)."""
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Precision of the weights; what the flow is computed in stays float32."""
-    compute: Literal["float32", "bfloat16"] | None = None
-    """Precision that matrices are multiplied in; by default that of the weights."""
-    device: str = "auto"
-    """Where to compute: cpu, cuda, cuda:1; auto takes a GPU where there is one."""
-    threads: int = Field(default=1, ge=1)
-    """Threads on a CPU. The simulators need the other cores, and threads that wait for each other are far slower than one."""
-    compile: bool = False
-    """Let torch.compile translate the model; its first chunks are compared with the plain model's."""
-    kernels: Literal["auto", "off"] = "auto"
-    """Kernels of flash-linear-attention and causal-conv1d, where they are installed: auto takes them for bfloat16 on a GPU."""
-    seed: int = 0
-    """Seed of a preset's random weights, of 64 bits."""
-    backbone: str | None = None
-    """For a preset: folder or hub id of a trained Qwen3.5 to take the backbone from."""
-    zero_shot: str | None = None
-    """For robots that the checkpoint was not trained on: the one of its embodiments whose statistics to keep (section 4.2)."""
-
-
-def qwen_vla(source: str, **options: str) -> QwenVlaPolicy:
+def qwen_vla(source: str, **options: str) -> Policy:
     """The policy that ``source`` names.
 
     Args:
@@ -68,27 +28,3 @@ def qwen_vla(source: str, **options: str) -> QwenVlaPolicy:
             "(without a GPU, run before: python -m uv pip install --torch-backend cpu torch)"
         ) from None
     return QwenVlaPolicy(source, **options)
-
-
-def find_checkpoint(source: str, weights: bool = True) -> Path:
-    """The folder of a checkpoint, downloaded from the hub where ``source`` is an id of it.
-
-    Args:
-        source: A folder, a hub's ``owner/name``, or nothing for :data:`SHIPPED`.
-        weights: Whether to download the weights too; :func:`~.checkpoint.describe_checkpoint` needs none.
-    """
-    folder = Path(source) if source else SHIPPED
-    if folder.is_dir():
-        return folder
-    if not _HUB_ID.fullmatch(source) or folder.is_absolute():
-        raise PolicyError(
-            f"no checkpoint {source!r}: {suggestion(source, PRESETS)} (presets with random weights), or give a checkpoint's folder or "
-            "a hub's owner/name"
-        )
-    try:
-        from huggingface_hub import snapshot_download
-
-        return Path(snapshot_download(source, allow_patterns=["*.json", *(["*.safetensors"] if weights else [])]))
-    except Exception as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise PolicyError(f"there is no folder {source!r}, and the hub has not given it ({first}); check the name") from None

@@ -29,8 +29,8 @@ from .flow import Velocity, draw, euler, sample_chain, start_noise
 from .inputs import InputBuilder
 from .layout import ActionLayout
 from .moments import Moment, Role, prompt_of, state_of
-from .named import QwenVlaOptions
 from .normalization import bounds_statistics, denormalize
+from .options import QwenVlaOptions
 from .recording import Recording, recorded_of
 from .zero_shot import refuse_trained, refuse_unknown_source, table_note, transferred, was_trained_on
 

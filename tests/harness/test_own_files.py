@@ -19,7 +19,7 @@ from vlarig.harness import evaluate
 from vlarig.harness.commands import serve_policy
 from vlarig.harness.sweep import Evaluation
 from vlarig.policies.serving import PolicyServer
-from vlarig.training.samples import find_stream
+from vlarig.training.streams import find_stream
 
 POLICY = """
 import numpy as np
