@@ -86,11 +86,7 @@ class FoundBundle:
     parts: tuple[Path, ...] = ()
 
 
-def _silent(line: str) -> None:
-    """Report nothing."""
-
-
-def find_bundle(name: str, report: Report = _silent) -> Bundle:
+def find_bundle(name: str, report: Report = lambda line: None) -> Bundle:
     """The bundle of that name, every file of it checked; an archive is unpacked before.
 
     Args:
@@ -118,7 +114,7 @@ def _packed(name: str) -> AssetState | None:
     return None
 
 
-def inspect_bundle(name: str, report: Report = _silent) -> AssetState:
+def inspect_bundle(name: str, report: Report = lambda line: None) -> AssetState:
     """The state of the bundle on this machine; like :func:`find_bundle`, but a problem is returned, not raised."""
     spec = load_bundle(name)
     try:
@@ -166,7 +162,7 @@ def locate_bundle(name: str) -> FoundBundle:
 
 
 def fetch_bundle(
-    name: str, urls: Sequence[str] = (), report: Report = _silent, watch: Watch = lambda files, received: None
+    name: str, urls: Sequence[str] = (), report: Report = lambda line: None, watch: Watch = lambda files, received: None
 ) -> Path:
     """Download the bundle's official files to ``<home>/assets/<name>``; nothing is done where they exist.
 

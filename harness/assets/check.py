@@ -6,6 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Literal
 
 from ...envs.errors import VlarigError
 from .spec import UNKNOWN, BundleSpec, File
@@ -117,31 +118,26 @@ def content_id(folder: Path, path: str, official: str) -> str:
     """
     place = folder / path
     if not path.endswith("/"):
-        return blob_id(place) if len(official) == 40 else _sha256(place)
+        return file_hash("sha1" if len(official) == 40 else "sha256", place)
     every = (file.relative_to(place) for file in place.rglob("*") if file.is_file())
     files = sorted(
         file.as_posix() for file in every if "__pycache__" not in file.parts
     )  # what Python compiles there is no content
-    lines = "".join(f"{_sha256(place / file)}  {file}\n" for file in files)
+    lines = "".join(f"{file_hash('sha256', place / file)}  {file}\n" for file in files)
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
-def _sha256(file: Path) -> str:
-    status = file.stat()
-    return _content_hash("sha256", file, status.st_size, status.st_mtime_ns)
+def file_hash(kind: Literal["sha1", "sha256"], file: Path) -> str:
+    """SHA-256 of the content, in hex, or git's blob id: SHA-1 of it after git's head for it (Pro Git, chapter "Git Objects").
 
-
-def blob_id(file: Path) -> str:
-    """The file's git blob id, in hex; computed once a process as long as size and time of change stay the same."""
+    It is computed once a process as long as size and time of change stay the same.
+    """
     status = file.stat()
-    return _content_hash("sha1", file, status.st_size, status.st_mtime_ns)
+    return _content_hash(kind, file, status.st_size, status.st_mtime_ns)
 
 
 @lru_cache(maxsize=2**15)
 def _content_hash(kind: str, file: Path, size: int, changed: int) -> str:
-    """SHA-256 of the content, or SHA-1 of it after git's head for it (Pro Git, chapter "Git Objects")."""
-    digest = hashlib.new(kind, b"blob %d\0" % size if kind == "sha1" else b"", usedforsecurity=False)
+    head = b"blob %d\0" % size if kind == "sha1" else b""
     with file.open("rb") as content:
-        while piece := content.read(2**20):
-            digest.update(piece)
-    return digest.hexdigest()
+        return hashlib.file_digest(content, lambda: hashlib.new(kind, head, usedforsecurity=False)).hexdigest()

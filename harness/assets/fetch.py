@@ -1,8 +1,10 @@
-"""Downloading a bundle's official files: out of the streams of upstream's archives, each one checked as it comes."""
+"""Downloading a bundle's official files: out of the streams of upstream's archives, each one checked as it comes.
+
+The library pooch would check whole archives, by hashes that GitHub does not keep the same, and unpack them from the disk.
+"""
 
 from __future__ import annotations
 
-import shutil
 import tarfile
 import tempfile
 import urllib.error
@@ -17,7 +19,7 @@ from typing import IO, Any
 from ...envs.errors import VlarigError
 from .check import content_id
 from .spec import UNKNOWN, BundleSpec, Source
-from .unpack import DAMAGED
+from .unpack import DAMAGED, write_file
 
 #: Seconds without a byte after which a download is given up.
 SILENCE = 60.0
@@ -62,7 +64,7 @@ def _take(spec: BundleSpec, source: Source, url: str, files: dict[str, str], fol
                 if above not in owed or ".." in PurePosixPath(inside).parts:
                     continue
                 path = owed[above] + inside.removeprefix(_below(above)) if above in folders else owed.pop(above)
-                _write(folder / path, content)
+                write_file(folder / path, content)
                 if above not in folders:
                     _check(spec, path, folder, source, url)
                 if not owed:  # a folder may go on to the archive's end
@@ -107,12 +109,6 @@ def _members(url: str, download: _Download) -> Iterator[tuple[str, IO[bytes]]]:
 def _below(origin: str) -> str:
     """How paths of an archive begin that are of the folder ``origin``, of which ``.`` is all."""
     return "" if origin == "." else f"{origin}/"
-
-
-def _write(file: Path, content: IO[bytes]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("wb") as out:
-        shutil.copyfileobj(content, out)
 
 
 def _check(spec: BundleSpec, path: str, folder: Path, source: Source, url: str) -> None:

@@ -1,4 +1,7 @@
-"""Unpacking a bundle's archive: once for each content of the archive, and never outside of its own folder."""
+"""Unpacking a bundle's archive: once for each content of the archive, and never outside of its own folder.
+
+Members are checked here, not by tarfile's ``filter="data"``: the Python 3.11.2 of Debian 12 has no filters.
+"""
 
 from __future__ import annotations
 
@@ -11,16 +14,14 @@ import sys
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from functools import lru_cache
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from ...envs.errors import VlarigError
 from ...envs.untrusted import one_line
 from ..locking import one_at_a_time
-from .check import MADE, content_id
+from .check import MADE, content_id, file_hash
 from .folder import made_whole
 from .spec import BundleSpec
 
@@ -54,17 +55,9 @@ def find_archive(folder: Path, name: str) -> Path | None:
 def unpacked_name(archive: Path, name: str) -> str:
     """Name of the folder that the archive is unpacked to; another content is another folder."""
     try:
-        status = archive.stat()
-        return f"{name}-{_sha256(archive, status.st_size, status.st_mtime_ns)[:12]}"
+        return f"{name}-{file_hash('sha256', archive)[:12]}"
     except OSError as error:
         raise VlarigError(f"{archive} cannot be read: {error.strerror or error}; fix that, or move it away") from None
-
-
-@lru_cache(maxsize=16)
-def _sha256(archive: Path, size: int, changed: int) -> str:
-    """SHA-256, in hex; computed once a process as long as size and time of change stay the same."""
-    with archive.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def unpack(archive: Path, folder: Path, most_bytes: int, report: Callable[[str], None]) -> None:
@@ -79,9 +72,7 @@ def unpack(archive: Path, folder: Path, most_bytes: int, report: Callable[[str],
         most_bytes: Most bytes that it may hold, its headers included.
         report: Gets a line when it is unpacked.
     """
-    with _made_once(folder, f"{archive}", report) as scratch:
-        if scratch is not None:
-            _unpack_to(archive, scratch, most_bytes)
+    _make_once(folder, f"{archive}", lambda scratch: _unpack_to(archive, scratch, most_bytes), report)
 
 
 def assemble(spec: BundleSpec, archives: Sequence[Path], folder: Path, report: Callable[[str], None]) -> None:
@@ -95,15 +86,16 @@ def assemble(spec: BundleSpec, archives: Sequence[Path], folder: Path, report: C
         folder: The folder.
         report: Gets a line when it is put together.
     """
-    with _made_once(folder, ", ".join(map(str, archives)), report) as scratch:
-        if scratch is None:
-            return
+
+    def fill(scratch: Path) -> None:
         for part, archive in zip(spec.parts, archives, strict=True):
             _unpack_to(archive, scratch / part.folder, spec.most_bytes, without_top=True)
         if spec.complete:
             completed = pkgutil.resolve_name(spec.complete)(scratch)
             lines = [f"{content_id(scratch, path, spec.files[path])}  {path}\n" for path in completed]
             (scratch / MADE).write_text("".join(lines), encoding="utf-8")
+
+    _make_once(folder, ", ".join(map(str, archives)), fill, report)
 
 
 def assembled_name(spec: BundleSpec, archives: Sequence[Path]) -> str:
@@ -115,24 +107,21 @@ def assembled_name(spec: BundleSpec, archives: Sequence[Path]) -> str:
     return f"{spec.name}-{hashlib.sha256(' '.join(names).encode()).hexdigest()[:12]}"
 
 
-@contextmanager
-def _made_once(folder: Path, archives: str, report: Callable[[str], None]) -> Iterator[Path | None]:
-    """A folder to fill, which becomes ``folder``; ``None`` where that is there already."""
+def _make_once(folder: Path, archives: str, fill: Callable[[Path], None], report: Callable[[str], None]) -> None:
+    """Fill a scratch folder, which becomes ``folder``, unless that is there already."""
     if folder.is_dir():
-        yield None
         return
     with one_at_a_time(folder.with_name(f"{folder.name}.lock"), f"the assets in {archives}", report):
-        if folder.is_dir():
-            yield None
-            return
-        report(f"unpacking {archives} to {folder} (once)")
-        with made_whole(folder) as scratch:
-            yield scratch
+        if not folder.is_dir():
+            report(f"unpacking {archives} to {folder} (once)")
+            with made_whole(folder) as scratch:
+                fill(scratch)
 
 
 def _unpack_to(archive: Path, folder: Path, most_bytes: int, without_top: bool = False) -> None:
+    opener: Any = {".gz": gzip.open, ".xz": lzma.open, ".zst": zstd.open}[archive.suffix]
     try:
-        with _opened(archive, most_bytes) as tar:
+        with opener(archive, "rb") as plain, tarfile.open(fileobj=cast("Any", _Bounded(plain, most_bytes)), mode="r|") as tar:
             for member in tar:
                 if without_top:
                     member.name = member.name.partition("/")[2]
@@ -158,24 +147,19 @@ def _take(tar: tarfile.TarFile, member: tarfile.TarInfo, folder: Path) -> None:
     content = tar.extractfile(member)
     if content is None:
         path.mkdir(parents=True, exist_ok=True)
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
-        shutil.copyfileobj(content, file, _PIECE)
+    else:
+        write_file(path, content)
 
 
-@contextmanager
-def _opened(archive: Path, most_bytes: int) -> Iterator[tarfile.TarFile]:
-    """The archive, ready to be read from its beginning to its end."""
-    opener: Any = {".gz": gzip.open, ".xz": lzma.open, ".zst": zstd.open}[archive.suffix]
-    with opener(archive, "rb") as plain:
-        bounded: Any = _Bounded(plain, most_bytes)  # a stream of tarfile's reads alone
-        with tarfile.open(fileobj=bounded, mode="r|") as tar:
-            yield tar
+def write_file(file: Path, content: IO[bytes]) -> None:
+    """Write the content to a file, whose folder need not be there."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("wb") as out:
+        shutil.copyfileobj(content, out, _PIECE)
 
 
 class _Bounded:
-    """An archive's contents, up to a bound: a few megabytes can be decompressed to any number."""
+    """An archive's contents, which tarfile reads, up to a bound: a few megabytes can be decompressed to any number."""
 
     def __init__(self, plain: IO[bytes], most: int) -> None:
         self._plain = plain
