@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..envs.errors import VlarigError, not_importable
+from ..results.run_files import appearing
 
 if TYPE_CHECKING:
     from av.container import OutputContainer
@@ -205,12 +206,8 @@ def write_contact_sheet(path: Path, rows: Sequence[tuple[str, Sequence[np.ndarra
             left += picture.width + _MARGIN // 2
         top += height + 2 * _MARGIN
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{path.name}.{os.getpid()}.new")
-    try:
+    with appearing(path) as draft:
         sheet.save(draft, format="PNG", optimize=True)
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def need_video_extra() -> None:

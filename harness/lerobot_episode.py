@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -21,7 +20,7 @@ import numpy as np
 
 from ..benchmarks.captions import Description, Segment
 from ..envs.errors import VlarigError, not_importable
-from ..results.schema import sync_folder
+from ..results.run_files import sync
 
 if TYPE_CHECKING:
     from av.container import OutputContainer
@@ -138,11 +137,11 @@ class EpisodeDraft:
             np.savez(self._folder / "numbers.npz", allow_pickle=False, **numbers)
             (self._folder / "about.json").write_text(json.dumps(about))
             for file in self._folder.iterdir():
-                _sync(file)
-            sync_folder(self._folder)
+                sync(file)
+            sync(self._folder)
             shutil.rmtree(place, ignore_errors=True)
             self._folder.rename(place)
-            sync_folder(place.parent)
+            sync(place.parent)
         except (OSError, FFmpegError) as error:
             raise VlarigError(f"{place} cannot be written: {error}; check that there is space left") from error
 
@@ -227,11 +226,3 @@ def need_data_extra() -> None:
 def pixel_format(height: int, width: int) -> str:
     """``yuv420p``, which all decoders read and which halves the colours' planes; for odd sizes ``yuv444p``, which does not."""
     return "yuv444p" if height % 2 or width % 2 else "yuv420p"
-
-
-def _sync(file: Path) -> None:
-    descriptor = os.open(file, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

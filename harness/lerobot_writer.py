@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -28,7 +27,7 @@ from ..envs.keypoints import NAMES
 from ..policies.qwen_vla.normalization import DatasetStatistics, Statistics, statistics_to_data
 from ..policies.qwen_vla.quantiles import Steps
 from ..results.records import EpisodeRecord
-from ..results.schema import sync_folder
+from ..results.run_files import sync
 from .lerobot_episode import CODEC_NAME, EpisodeSteps, pixel_format, read_steps
 from .lerobot_stats import QUANTILES, number_stats, picture_stats
 
@@ -109,7 +108,7 @@ def write_dataset(
         for name in ("data", "videos", "meta"):
             if (draft / name).exists():
                 (draft / name).rename(folder / name)
-        sync_folder(folder)
+        sync(folder)
         shutil.rmtree(draft)
     except OSError as error:
         raise VlarigError(f"the dataset {folder} cannot be written: {error}; check that there is space left") from error
@@ -162,7 +161,7 @@ class _Writer:
         _write_json(self._folder / INFO, self._info())
         for file in sorted(self._folder.rglob("*")):
             if file.is_file():
-                _sync(file)
+                sync(file)
 
     def _steps(self, episode: RecordedEpisode) -> EpisodeSteps:
         steps = read_steps(episode.place)
@@ -491,11 +490,3 @@ def _write_names(path: Path, number: str, names: Sequence[str]) -> None:
 
 def _write_json(path: Path, data: dict[str, Any]) -> None:
     path.write_text(json.dumps(data, indent=4, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _sync(file: Path) -> None:
-    descriptor = os.open(file, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -6,7 +6,6 @@ A simulator without a clock counts its frames as the robot's control steps.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 
 from ..envs.embodiments import Embodiment
 from ..envs.errors import VlarigError
+from ..results.run_files import appearing
 from .lerobot_episode import read_steps
 from .lerobot_writer import RecordedEpisode
 
@@ -59,8 +59,7 @@ def write_walks(
             lines.append(json.dumps(line) + "\n")
         (folder / "episodes.jsonl").write_text("".join(lines), encoding="utf-8")
         head = {"format": "vlarig-navigation", "version": 1, "embodiment": embodiment.name, **about, "episodes": len(lines)}
-        draft = folder / f".{HEAD}.{os.getpid()}"
-        draft.write_text(json.dumps(head, indent=1), encoding="utf-8")
-        draft.replace(folder / HEAD)
+        with appearing(folder / HEAD) as draft:
+            draft.write_text(json.dumps(head, indent=1), encoding="utf-8")
     except OSError as error:
         raise VlarigError(f"the walks {folder} cannot be written: {error}; check that there is space left") from error

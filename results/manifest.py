@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,8 +15,7 @@ from ..envs.errors import BadMessageError, VlarigError
 from ..envs.untrusted import convert, one_line
 from ..envs.validation import first_problem
 from .records import TaskKey
-from .run_files import appearing, own_path
-from .schema import sync_folder
+from .run_files import appearing, own_path, sync
 
 MANIFEST_NAME = "manifest.json"
 MANIFEST_FORMAT = 1
@@ -261,11 +259,10 @@ class Manifest(_Model):
         text = self.text()
         try:
             run_dir.mkdir(parents=True, exist_ok=True)
-            with appearing(path) as draft, draft.open("w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            sync_folder(run_dir)
+            with appearing(path) as draft:
+                draft.write_text(text, encoding="utf-8")
+                sync(draft)
+            sync(run_dir)
         except OSError as error:
             raise VlarigError(
                 f"{path} cannot be written: {error}; check that the folder is writable, with space left"

@@ -27,16 +27,8 @@ from .manifest import MANIFEST_NAME, Manifest, identity_differences
 from .planning import surroundings
 from .records import TaskKey, differing_fields
 from .rows import ATTEMPT, COUNT_FINISHED, INSERT_EPISODE, SELECT_ONE, episode_record, insertion
-from .run_files import check_links, films_of, run_name
-from .schema import (
-    CREATE_ORIGINS,
-    LEDGER_NAME,
-    check_file,
-    connect_writable,
-    create_file,
-    plain_errors,
-    sync_folder,
-)
+from .run_files import check_links, films_of, run_name, sync
+from .schema import CREATE_ORIGINS, LEDGER_NAME, check_file, connect_writable, create_file, plain_errors
 
 #: All sessions, each with where it came from: its own folder where it was not merged in.
 _SELECT_SESSIONS = """
@@ -173,9 +165,9 @@ def _draft_of(target: Path) -> Iterator[Path]:
         try:
             _clear(draft)
             yield draft
-            sync_folder(draft)
+            sync(draft)
             draft.rename(place)
-            sync_folder(place.parent)
+            sync(place.parent)
         except OSError as error:
             raise VlarigError(
                 f"{target} cannot be written: {error}; check that it is new, and that there is space left"

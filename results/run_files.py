@@ -46,6 +46,15 @@ def appearing(path: Path) -> Generator[Path]:
         draft.unlink(missing_ok=True)
 
 
+def sync(path: Path) -> None:
+    """Make a file's content, or the names in a folder, survive a power loss."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def check_links(run_dir: Path) -> None:
     """Make sure that files written into a run's folder stay there."""
     for folder, folders, files in os.walk(run_dir):

@@ -15,8 +15,8 @@ from ..envs.errors import VlarigError
 from .ledger import Ledger
 from .lock import LOCK_NAME, RunLock, lock_holder
 from .manifest import MANIFEST_NAME, Manifest, check_same
-from .run_files import check_links, run_name, utf8_text
-from .schema import LEDGER_NAME, sync_folder
+from .run_files import check_links, run_name, sync, utf8_text
+from .schema import LEDGER_NAME
 from .shards import owed_episodes
 
 DEFAULT_RUNS = Path("runs")
@@ -89,7 +89,7 @@ def set_aside(run_dir: Path) -> Path | None:
         aside = next(folder for name in names if not (folder := place.with_name(name)).exists())
         try:
             place.rename(aside)
-            sync_folder(place.parent)
+            sync(place.parent)
         except OSError as error:
             raise VlarigError(
                 f"the run {run_dir} cannot be renamed to {aside.name}: {error.strerror}; give another --run"

@@ -11,7 +11,7 @@ from pathlib import Path
 from ..envs.errors import VlarigError
 from ..envs.untrusted import one_line
 from .records import split_key
-from .run_files import appearing, own_path
+from .run_files import appearing, own_path, sync
 
 LEDGER_NAME = "ledger.sqlite"
 SCHEMA_VERSION = 2
@@ -152,7 +152,7 @@ def create_file(path: Path) -> None:
         closing(sqlite3.connect(draft, isolation_level=None)) as connection,
     ):
         connection.executescript(_SCHEMA)
-    sync_folder(path.parent)
+    sync(path.parent)
 
 
 def connect_writable(path: Path) -> sqlite3.Connection:
@@ -272,12 +272,3 @@ def _check_values(connection: sqlite3.Connection, path: Path) -> None:
                 raise ValueError(f"{key!r} has a number beyond 64 bits")
         except ValueError as error:
             raise VlarigError(f"the ledger {path} holds a damaged record: {error}; restore the file from a copy") from error
-
-
-def sync_folder(folder: Path) -> None:
-    """Make a renamed file's new name survive a power loss."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -16,6 +16,7 @@ import numpy as np
 from ...benchmarks.suite import Suite
 from ...envs.api import Needs
 from ...policies.api import Policy, Reply, Request
+from ...results.run_files import appearing
 from .. import plan
 from .activity import DriverActivity, children, is_launcher
 
@@ -85,9 +86,8 @@ class Storm:
             self.activity.wait_for(activity)
             victim = self._victim(target, activity)
             if victim is not None:
-                draft = self._kills.with_suffix(".new")
-                draft.write_text("".join(f"{line}\n" for line in kills[1:]))
-                draft.replace(self._kills)
+                with appearing(self._kills) as draft:
+                    draft.write_text("".join(f"{line}\n" for line in kills[1:]))
                 os.kill(victim, signal.SIGKILL)
         self.rages = False
 

@@ -8,7 +8,6 @@ A file ``complete`` in it says that the install came to its end; a folder withou
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable, Mapping
@@ -17,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...envs.errors import VlarigError
+from ...results.run_files import appearing
 from ..home import home
 from ..locking import one_at_a_time
 from .driver_install import install_driver
@@ -204,10 +204,8 @@ def _read_adopted() -> dict[str, str]:
 
 
 def _write_adopted(adopted: dict[str, str]) -> None:
-    path = _adopted_file()
-    scratch = path.with_name(f"{path.name}.{os.getpid()}")
-    scratch.write_text(json.dumps(adopted, indent=2) + "\n", encoding="utf-8")
-    scratch.replace(path)
+    with appearing(_adopted_file()) as draft:
+        draft.write_text(json.dumps(adopted, indent=2) + "\n", encoding="utf-8")
 
 
 def _lock(name: str, report: Callable[[str], None]) -> AbstractContextManager[int]:

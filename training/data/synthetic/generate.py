@@ -7,7 +7,6 @@ byte. It is written beside its place and then renamed, so a file that is there i
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -22,6 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from ....envs.errors import suggestion
 from ....policies.qwen_vla.normalization import DatasetStatistics, statistics_of, statistics_to_data
+from ....results.run_files import appearing
 from ..errors import DataError
 from .arms import ARMS
 from .collision import Collisions
@@ -108,7 +108,6 @@ def write(task: Task) -> Report:
             arm, task.template, task.seed, task.shard, task.attempts, _collisions(task.arm, task.device)
         )
     task.path.parent.mkdir(parents=True, exist_ok=True)
-    beside = task.path.with_suffix(f".{os.getpid()}.part")
     head = {
         "version": VERSION,
         "arm": task.arm,
@@ -121,8 +120,8 @@ def write(task: Task) -> Report:
         "report": asdict(report),
     }
     table = _table(trajectories, arm.joints).replace_schema_metadata({"vlarig": json.dumps(head, sort_keys=True)})
-    pq.write_table(table, beside, compression="zstd", row_group_size=_ROW_GROUP, use_dictionary=False)
-    beside.replace(task.path)
+    with appearing(task.path) as draft:
+        pq.write_table(table, draft, compression="zstd", row_group_size=_ROW_GROUP, use_dictionary=False)
     return report
 
 
@@ -150,10 +149,8 @@ def fit(folder: Path) -> dict[str, DatasetStatistics]:
         if paths and any(read_head(path)["steps"] for path in paths):
             found = statistics_of(_actions(paths), f"language-action data of {name}")
             datasets[name] = DatasetStatistics(found, found)
-    text = json.dumps(statistics_to_data(datasets), indent=1)
-    beside = folder / f"statistics.{os.getpid()}.part"
-    beside.write_text(text)
-    beside.replace(folder / "statistics.json")
+    with appearing(folder / "statistics.json") as draft:
+        draft.write_text(json.dumps(statistics_to_data(datasets), indent=1))
     return datasets
 
 
