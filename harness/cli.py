@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import io
 import os
 import sys
 from pathlib import Path
 
-from ..envs.errors import VlarigError
+from ..envs.errors import VlarigError, suggestion
 from .home import home
 from .printable import printable
 from .termination import exit_status, sigterm_interrupts
@@ -125,7 +124,5 @@ def _run(words: list[str]) -> int:
         print(f"vlarig {version('vlarig')}")
         return 0
     if command not in COMMANDS:
-        near = difflib.get_close_matches(command, COMMANDS, n=2, cutoff=0.5)
-        hint = f"did you mean {' or '.join(near)}?" if near else f"commands are: {', '.join(COMMANDS)}"
-        raise VlarigError(f"unknown command {command!r}; {hint}")
+        raise VlarigError(f"unknown command {command!r}; {suggestion(command, COMMANDS)}")
     return importlib.import_module(COMMANDS[command][0]).main(words[1:])

@@ -213,7 +213,7 @@ def excess_of(pid: int, share: int | None) -> str | None:
 
 
 def resident_bytes(pid: int) -> int:
-    """Resident memory of a process in bytes; 0 where it is unknown (the system is not Linux, or the process is dead)."""
+    """Resident memory of a process in bytes (proc_pid_statm(5)); 0 where it is unknown: no Linux, or the process is dead."""
     try:
         pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
     except (OSError, IndexError):

@@ -84,7 +84,7 @@ class LocalFleet:
 
     def for_envs(self, count: int, share: float) -> LocalFleet:
         """The same for ``count`` envs, on a share of the cores."""
-        workers = _workers_for(count, self.workers or Machine.here().cores, share)
+        workers = workers_for(count, self.workers or Machine.here().cores, share)
         return LocalFleet(workers, count)
 
     def lease(self, footprint: Footprint, episodes: Sequence[Episode]) -> Lease:
@@ -121,7 +121,7 @@ class ListedFleet:
         """The same for ``count`` envs, on a share of each machine's cores."""
         machines = min(len(self.machines), count)
         cores = min(self.workers or min(capacity.cores, capacity.workers) for capacity in self.capacities)
-        workers = _workers_for(math.ceil(count / machines), cores, share)
+        workers = workers_for(math.ceil(count / machines), cores, share)
         return replace(self, workers=workers, num_envs=count)
 
     def lease(self, footprint: Footprint, episodes: Sequence[Episode]) -> Lease:
@@ -167,7 +167,8 @@ class ListedFleet:
         """The fleet does not grow; the workers of a machine that is away wait for it."""
 
 
-def _workers_for(num_envs: int, cores: int, share: float) -> int:
+def workers_for(num_envs: int, cores: int, share: float) -> int:
+    """A worker for each env, as far as a share of the cores allows."""
     return max(1, min(num_envs, round(cores * share)))
 
 

@@ -27,7 +27,7 @@ from ..machine import Machine
 from ..sizing import Size, choose_size, memory_line, size_in_words
 from ..worker_spec import WorkerSpec
 from ..workers import Worker, started
-from .fleets import Lease
+from .fleets import Lease, workers_for
 from .ray_worker import RayWorker, authority
 from .remote_machines import RemoteMachine
 from .remote_worker import RemoteWorkerFactory
@@ -103,8 +103,7 @@ class RayFleet:
 
     def for_envs(self, count: int, share: float) -> RayFleet:
         """The same for ``count`` envs, on a share of the free cores."""
-        workers = max(1, min(count, round((self._workers or _free_cores()) * share)))
-        return RayFleet(workers, count)
+        return RayFleet(workers_for(count, self._workers or _free_cores(), share), count)
 
     def lease(self, footprint: Footprint, episodes: Sequence[Episode]) -> Lease:
         """On each node as many workers as its cores and memory allow."""

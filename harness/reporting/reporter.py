@@ -7,9 +7,9 @@ import contextlib
 import os
 from collections import Counter
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 from ...results.records import Attempt
+from ..children.launcher import resident_bytes
 from ..engine import Engine, Transition
 from ..workers import Worker
 from .display import running
@@ -173,19 +173,11 @@ def progress_event(suite: str, progress: Progress, activities: Counter[str]) -> 
         mean_batch=breakdown.mean_batch,
         envs=dict(activities),
         cpu=breakdown.driver_cpu / max(breakdown.playing, 1e-9),
-        memory=_resident_bytes(),
+        memory=resident_bytes(os.getpid()) or None,
         load=_machine_load(),
         suite=suite,
         breakdown=breakdown,
     )
-
-
-def _resident_bytes() -> int | None:
-    """Memory that this process holds (proc_pid_statm(5): the second number, in pages)."""
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    except (OSError, ValueError, IndexError):
-        return None
 
 
 def _machine_load() -> float | None:

@@ -26,7 +26,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    templates.filters |= {"duration": _duration, "breakable": _breakable, "moment": _moment, "thousands": _thousands}
+    templates.filters |= {"duration": _duration, "breakable": _breakable, "moment": _moment, "thousands": "{:,}".format}
     return templates
 
 
@@ -50,7 +50,3 @@ def _moment(text: str) -> str:
     """A moment in ISO 8601, to the minute where it is in UTC; a dash for none."""
     day, _, clock = text.partition("T")
     return f"{day} {clock[:5]} UTC" if clock.endswith("+00:00") else text or "–"
-
-
-def _thousands(number: int) -> str:
-    return f"{number:,}"

@@ -63,7 +63,7 @@ def test_an_unknown_command_gets_the_nearest(capsys):
     assert cli.main(["swep", "tabletop"]) == 2
     assert capsys.readouterr().err == "vlarig: unknown command 'swep'; did you mean sweep?\n"
     assert cli.main(["xyzzy"]) == 2
-    assert "commands are: sweep, " in capsys.readouterr().err
+    assert "known are: assets, compare, " in capsys.readouterr().err
 
 
 def test_arguments_and_status_are_passed_on(command):
