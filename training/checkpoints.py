@@ -28,7 +28,7 @@ from torch.distributed.checkpoint.state_dict_loader import load
 from torch.distributed.checkpoint.state_dict_saver import save
 from torch.distributed.tensor import DTensor
 
-from .config import TrainingError
+from .config import TrainingError, differences
 from .learner import Learner
 from .parallel import Processes
 
@@ -124,10 +124,11 @@ def resume(learner: Learner, folder: Path) -> int:
         The steps that were made before it.
     """
     progress = _progress(folder)
-    theirs, ours = progress["model"], json.loads(json.dumps(learner.model.config.to_data()))
-    if theirs != ours:
-        where = _first_difference(theirs, ours)
-        raise TrainingError(f"{folder} is a checkpoint of another model: {where}; name another run, or train that model")
+    found = differences(progress["model"], json.loads(json.dumps(learner.model.config.to_data())))
+    if found:
+        raise TrainingError(
+            f"{folder} is a checkpoint of another model: it differs in {found[0]}; name another run, or train that model"
+        )
     whole = progress.get("whole", True)
     state = _state(learner, whole)
     try:
@@ -183,11 +184,3 @@ def _progress(folder: Path) -> dict[str, Any]:
         return json.loads((folder / PROGRESS_FILE).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise TrainingError(f"{folder} is no checkpoint of a training ({error}); name RUN/checkpoints/step-N") from None
-
-
-def _first_difference(theirs: Any, ours: Any, path: str = "") -> str:
-    if isinstance(theirs, dict) and isinstance(ours, dict):
-        for name in dict.fromkeys((*theirs, *ours)):
-            if theirs.get(name) != ours.get(name):
-                return _first_difference(theirs.get(name), ours.get(name), f"{path}.{name}".strip("."))
-    return f"its {path} is {theirs!r}, this model's is {ours!r}"

@@ -288,16 +288,12 @@ def save_config(config: Settings, file: Path) -> None:
     file.write_text(config.model_dump_json(indent=2) + "\n", encoding="utf-8")
 
 
-def differences(one: Settings, other: Settings) -> list[str]:
-    """The names of values in which two configurations differ, with both values: ``seed (0 and 1)``."""
-
-    def walk(path: str, left: Any, right: Any) -> list[str]:
-        if isinstance(left, Mapping) and isinstance(right, Mapping):
-            names = list(dict.fromkeys((*left, *right)))
-            return [each for name in names for each in walk(f"{path}.{name}".strip("."), left.get(name), right.get(name))]
-        return [] if left == right else [f"{path} ({left!r} and {right!r})"]
-
-    return walk("", one.model_dump(mode="json"), other.model_dump(mode="json"))
+def differences(one: Any, other: Any, path: str = "") -> list[str]:
+    """The names of values in which two trees of plain data differ, with both values: ``seed (0 and 1)``."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        names = dict.fromkeys((*one, *other))
+        return [each for name in names for each in differences(one.get(name), other.get(name), f"{path}.{name}".strip("."))]
+    return [] if one == other else [f"{path} ({one!r} and {other!r})"]
 
 
 def _checked(kind: type[S], data: Mapping[str, Any], where: str) -> S:

@@ -307,7 +307,7 @@ def check_run(config: TrainConfig, run: Path) -> None:
 
 def refuse_another(run: Path, before: Settings, config: Settings) -> None:
     """Refuse a folder whose configuration differs."""
-    found = differences(before, config)
+    found = differences(before.model_dump(mode="json"), config.model_dump(mode="json"))
     if found:
         raise TrainingError(f"{run} is another training: it differs in {', '.join(found)}; name another folder")
 

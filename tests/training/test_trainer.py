@@ -338,7 +338,9 @@ def test_another_training_and_another_model_are_refused(tmp_path: Path) -> None:
     trained(configuration("steps=2", "track=[]", "report_every=2", "data.workers=1"), tmp_path / "run")  # these may change
     other = configuration("steps=2", "model.source=small")
     shutil.copytree(tmp_path / "run" / "checkpoints", tmp_path / "other" / "checkpoints")
-    with pytest.raises(TrainingError, match=r"is a checkpoint of another model: its backbone\.text_config\.layer_types is"):
+    with pytest.raises(
+        TrainingError, match=r"is a checkpoint of another model: it differs in backbone\.text_config\.layer_types \("
+    ):
         trained(other, tmp_path / "other")
 
 
