@@ -11,15 +11,15 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
 from ..api import PolicyError
 
 
-class Steps:
-    """The steps of a data set's trajectories. Use it as a context manager.
+class Steps(ExitStack):
+    """The steps of a data set's trajectories; a context manager, which closes their files.
 
     Args:
         source: The data set's name.
@@ -29,23 +29,16 @@ class Steps:
     """
 
     def __init__(self, source: str) -> None:
+        super().__init__()
         self.source = source
         self._channels: list[Any] = []
         self._trajectories = 0
-        self._open = ExitStack()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._open.close()
 
     def add(self, trajectory: np.ndarray) -> None:
         """Append a trajectory, ``[J, A]``, ``J`` of any size."""
         array = np.asarray(trajectory)
         if not self._channels and array.ndim == 2:
-            files = (tempfile.TemporaryFile() for _ in range(array.shape[1]))  # noqa: SIM115, closed by __exit__
-            self._channels = [self._open.enter_context(file) for file in files]
+            self._channels = [self.enter_context(tempfile.TemporaryFile()) for _ in array.T]  # noqa: SIM115
         what = f"trajectory {self._trajectories} of {self.source!r}"
         if array.ndim != 2 or array.shape[1] != len(self._channels) or not self._channels:
             raise PolicyError(

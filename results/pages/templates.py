@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from ...envs.errors import VlarigError, not_importable
@@ -31,12 +32,8 @@ def environment() -> Environment:
 
 
 def _duration(seconds: float) -> str:
-    """Seconds in words: ``1:02:03``, ``2:05``, ``12.3 s``."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+    """Seconds in words: ``1:02:03``, ``12.3 s``."""
+    return f"{seconds:.1f} s" if seconds < 60 else str(timedelta(seconds=round(seconds)))
 
 
 def _breakable(text: str) -> Markup:
