@@ -1,4 +1,7 @@
-"""Argument parsing of commands: options from a dataclass or model, plain help, and the nearest name for a wrong one."""
+"""Argument parsing of commands: options from a dataclass or model, plain help, and the nearest name for a wrong one.
+
+tyro's own suggestion for a wrong name is a box of several lines, and what it knows of the error is in no public part of it.
+"""
 
 from __future__ import annotations
 

@@ -13,7 +13,8 @@ percentiles of the drawn means. As in Student's t interval they lie further out 
 Teachers Should Know About the Bootstrap", The American Statistician 69 (2015), 371-386: the expanded percentile interval).
 
 The generator is seeded with a SHA-256 over the unit and the sorted keys of the episodes. So a table is the same each time that it is
-printed, seeds cannot be selected, and two policies on the same episodes get the same draws.
+printed, seeds cannot be selected, and two policies on the same episodes get the same draws. ``scipy.stats.bootstrap`` draws ``m`` of
+``m`` clusters, and of several strata other ones where it holds fewer at once.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Statistics of success rates, in closed form: intervals, two policies on the same episodes, and how many episodes it takes.
 
-The live display's functions need only the standard library. Functions that need scipy import it when they are called.
+Functions that need scipy import it when they are called. Wilson's interval is written out, though scipy has it: the live display and
+``vlarig table`` print it without the extra ``results``.
 """
 
 from __future__ import annotations
