@@ -108,7 +108,7 @@ def test_each_stage_goes_on_from_the_one_before(tmp_path: Path, capsys: pytest.C
     again = stage("cpt", sft, "model.any_checkpoint=true")
     assert [each.stage for each in load(again).description.trained] == ["t2a", "cpt", "sft", "cpt"]
     assert policy_command(["inspect", again]) == 0
-    assert "trained by t2a 1 steps (8 samples), cpt 1 steps (8 samples), sft" in " ".join(capsys.readouterr().out.split())
+    assert "trained by t2a 1 steps (8 samples) cpt 1 steps (8 samples) sft" in " ".join(capsys.readouterr().out.split())
 
     (Path(cpt) / "training.json").unlink()
     with pytest.raises(TrainingError, match=r"made by no stage of vlarig train, and 'sft' goes on from"):
