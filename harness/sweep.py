@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from pydantic import ValidationError
 
 from ..envs.api import Episode
@@ -47,10 +48,11 @@ from .replicas import replicated_policy
 from .reporting.bounds import BoundsWatch
 from .reporting.display import live_display
 from .reporting.event_log import EventLog
-from .reporting.events import FilmingEnded, FilmingStarted, SessionEnded, SessionStarted, SuiteStarted
+from .reporting.events import Note, SessionEvent, SuiteEvent
 from .reporting.library_messages import LIBRARY_LOG, library_messages, log_of
 from .reporting.progress import Progress, SavingTime
 from .reporting.reporter import Reporter
+from .reporting.time_breakdown import TimeBreakdown
 from .run_folder import as_begun, run_folder, use_siblings
 from .screen import Screen
 from .sinks import LedgerSink
@@ -310,21 +312,22 @@ def _shared_out(config: SweepConfig, plans: list[PlannedSuite], event_log: Event
 def _logged_session(config: SweepConfig, policy: Policy, progress: Progress, event_log: EventLog) -> Iterator[None]:
     """Write the events of the session's beginning and, on every way out, of its end."""
     machine, before = Machine.here(), progress.counts()
-    event_log.write(
-        SessionStarted(
-            run=str(event_log.run),
-            pid=os.getpid(),
-            host=platform.node(),
-            cores=machine.cores,
-            memory=machine.memory,
-            policy=config.policy,
-            policy_revision=policy.revision,
-            episodes=before.expected,
-            finished=before.finished,
-            config=config.model_dump(mode="json"),
-            packages={"python": platform.python_version()} | package_versions(),
-        )
+    started = SessionEvent(
+        state="started",
+        run=str(event_log.run),
+        pid=os.getpid(),
+        host=platform.node(),
+        cores=machine.cores,
+        memory=machine.memory,
+        policy=config.policy,
+        policy_revision=policy.revision,
+        episodes=before.expected,
+        finished=before.finished,
+        errors=0,
+        config=config.model_dump(mode="json"),
+        packages={"python": platform.python_version()} | package_versions(),
     )
+    event_log.write(started)
     outcome = "failed"
     try:
         yield
@@ -334,15 +337,14 @@ def _logged_session(config: SweepConfig, policy: Policy, progress: Progress, eve
         raise
     finally:
         counts = progress.counts()
-        event_log.write(SessionEnded(outcome=outcome, finished=counts.finished, errors=counts.errors))
+        event_log.write(msgspec.structs.replace(started, state=outcome, finished=counts.finished, errors=counts.errors))
 
 
 def _film(config: SweepConfig, run: Path, event_log: EventLog) -> list[Replay]:
-    """Make the films that are wanted, and write their events."""
-    event_log.write(FilmingStarted(which=config.video))
+    """Make the films that are wanted, and write notes of it; the console shows more."""
+    event_log.write(Note(level="info", text=f"filming {config.video}"))
     unfilmed = film_run(run, config.video, event_log.console, config.workers)
-    folder = run / "videos"
-    event_log.write(FilmingEnded(films=len(list(folder.glob("*.mp4"))), unfilmed=len(unfilmed), folder=str(folder)))
+    event_log.write(Note(level="info", text=f"films: {run / 'videos'}; {len(unfilmed)} could not be made"))
     return unfilmed
 
 
@@ -422,22 +424,23 @@ async def _sweep(
         for part in parts:
             plan, lease = part.plan, part.lease
             batching = Batching(1 if config.strict else config.batch or min(lease.num_envs, DEFAULT_BATCH))
-            event_log.write(
-                SuiteStarted(
-                    suite=plan.suite.name,
-                    protocol=f"{plan.protocol.name}@{plan.protocol.version}",
-                    owed=len(part.owed),
-                    workers=lease.workers,
-                    num_envs=lease.num_envs,
-                    batch=batching.most,
-                    why=lease.reason,
-                )
+            started = SuiteEvent(
+                state="started",
+                suite=plan.suite.name,
+                protocol=f"{plan.protocol.name}@{plan.protocol.version}",
+                owed=len(part.owed),
+                workers=lease.workers,
+                num_envs=lease.num_envs,
+                batch=batching.most,
+                why=lease.reason,
+                breakdown=TimeBreakdown(),
             )
+            event_log.write(started)
             began = time.monotonic()
             async with fleet.launch(plan.worker_spec, lease, logs) as workers, Batcher(policy, batching) as batcher:
                 engine = Engine(workers, lease.num_envs, plan.suite.embodiment, needs, batcher, config.seed, sinks)
                 engines[:] = [engine]
-                async with reporter.watching(plan.suite.name, engine, time.monotonic() - began):
+                async with reporter.watching(started, engine, time.monotonic() - began):
                     await engine.sweep(EpisodeQueue(part.owed), fleet.joining(plan.worker_spec, lease, logs))
             roundings.append(batcher.rounding)
     compared = sum(rounding.compared for rounding in roundings)

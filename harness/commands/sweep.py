@@ -17,7 +17,7 @@ from ...results.tables import run_table
 from ..command_line import parse
 from ..plan import SweepConfig
 from ..reporting.event_log import EventLog
-from ..reporting.events import Failed, Result, TaskResult
+from ..reporting.events import Note, Result, TaskResult
 from ..screen import Screen
 from ..sweep import Evaluation, cluster, named_policy, run_sweep
 from ..termination import exit_status
@@ -100,7 +100,7 @@ def _failure_events(event_log: EventLog) -> Iterator[None]:
             raise
         status = 2 if isinstance(error, VlarigError) else exit_status(error) if isinstance(error, KeyboardInterrupt) else 1
         message = str(error) if status > 1 else f"{type(error).__name__}: {error}"
-        event_log.write(Failed(message=message or "interrupted"))
+        event_log.write(Note(level="error", text=message or "interrupted"))
         event_log.write(_result(event_log, status))
         raise
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 
 import numpy as np
@@ -14,34 +15,6 @@ from ..engine import Transition
 TOLERANCE = 0.01
 
 
-class _Seen:
-    """Statistics of one embodiment's actions.
-
-    Attributes:
-        low, high: The bounds, ``float64[A]``.
-        least, most: Least and greatest values so far, ``float64[A]``.
-        beyond: Steps that lay beyond, ``int64[A]``.
-        steps: Steps in all.
-        reported: Channels with a warning.
-    """
-
-    def __init__(self, embodiment: Embodiment) -> None:
-        self.low = np.array([channel.low for channel in embodiment.channels], np.float64)
-        self.high = np.array([channel.high for channel in embodiment.channels], np.float64)
-        self.least, self.most = np.full_like(self.low, np.inf), np.full_like(self.high, -np.inf)
-        self.beyond = np.zeros(len(self.low), np.int64)
-        self.steps = 0
-        self.reported: set[int] = set()
-        self._margin = TOLERANCE * (self.high - self.low)
-
-    def add(self, actions: np.ndarray) -> None:
-        """Add a chunk, ``float32[H, A]``."""
-        self.steps += len(actions)
-        np.minimum(self.least, actions.min(axis=0), out=self.least)
-        np.maximum(self.most, actions.max(axis=0), out=self.most)
-        self.beyond += ((actions < self.low - self._margin) | (actions > self.high + self._margin)).sum(axis=0)
-
-
 class BoundsWatch:
     """A sink that warns once of each channel whose actions lie beyond its bounds, when the first such episode is over.
 
@@ -51,32 +24,37 @@ class BoundsWatch:
 
     def __init__(self, warn: Callable[[str], None]) -> None:
         self._warn = warn
-        self._seen: dict[str, _Seen] = {}
+        self._chunks: dict[int, list[np.ndarray]] = {}
+        self._warned: defaultdict[str, set[int]] = defaultdict(set)
 
     async def emit(self, transition: Transition) -> None:
-        """Check the steps of a chunk."""
-        embodiment = transition.request.embodiment
-        seen = self._seen.get(embodiment.name)
-        if seen is None:
-            seen = self._seen[embodiment.name] = _Seen(embodiment)
-        seen.add(transition.actions)
+        """Keep the steps of a chunk; with an episode's last, check them all."""
+        request = transition.request
+        if request.chunk == 0:
+            self._chunks[request.env] = []
+        self._chunks[request.env].append(transition.actions)
         if transition.result.over:
-            self._report(embodiment, seen)
+            self._check(request.embodiment, np.concatenate(self._chunks.pop(request.env)))
 
     async def fault(self, attempt: Attempt) -> None:
         """A failed attempt says nothing about actions."""
 
-    def _report(self, embodiment: Embodiment, seen: _Seen) -> None:
-        new = [number for number in np.flatnonzero(seen.beyond).tolist() if number not in seen.reported]
+    def _check(self, embodiment: Embodiment, actions: np.ndarray) -> None:
+        """Check an episode's actions, ``float32[T, A]``."""
+        low, high = np.array([(channel.low, channel.high) for channel in embodiment.channels]).T
+        margin = TOLERANCE * (high - low)
+        beyond = ((actions < low - margin) | (actions > high + margin)).sum(axis=0)
+        new = set(np.flatnonzero(beyond).tolist()) - self._warned[embodiment.name]
         if not new:
             return
-        seen.reported.update(new)
+        self._warned[embodiment.name] |= new
+        least, most = actions.min(axis=0), actions.max(axis=0)
         ranges = ", ".join(
-            f"{embodiment.channels[number].name} from {seen.least[number]:.4g} to {seen.most[number]:.4g} (bounds "
-            f"{seen.low[number]:.4g} to {seen.high[number]:.4g}) in {seen.beyond[number]}"
-            for number in new
+            f"{embodiment.channels[number].name} from {least[number]:.4g} to {most[number]:.4g} (bounds {low[number]:.4g} to "
+            f"{high[number]:.4g}) in {beyond[number]}"
+            for number in sorted(new)
         )
         self._warn(
-            f"the policy's actions lie beyond the bounds of {embodiment.name}: {ranges} of {seen.steps} steps so far; the env clips "
-            "them, so check their scale and the policy's normalisation"
+            f"the policy's actions lie beyond the bounds of {embodiment.name}: {ranges} of {len(actions)} steps of an episode; the env "
+            "clips them, so check their scale and the policy's normalisation"
         )

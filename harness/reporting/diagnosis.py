@@ -18,14 +18,8 @@ from .time_breakdown import TimeBreakdown, share
 #: A stage (workers, or the policy) that is busy for this share of the time is a bottleneck.
 BUSY = 0.75
 
-#: Savings below this share of the time are not reported.
-WORTH = 0.02
-
 #: A policy that is the bottleneck and uses this many cores computes in the driver's process.
 COMPUTING = 0.5
-
-#: A policy that uses less than this waits for something else, even on a machine where cores are scarce.
-IDLING = 0.05
 
 #: Envs of a worker from which one of its episodes nearly always has a request for it.
 ENOUGH_ENVS = 4
@@ -42,27 +36,23 @@ class Setting:
     """How suites were swept.
 
     Attributes:
-        suites: Their names.
         cores: Cores that the driver could use.
         workers: Simulator processes.
         num_envs: Envs of all workers together.
         batch: Largest batch.
         episodes: Episodes that were owed, of the suite with the most.
-        why: The reason for the numbers of workers and envs.
-        workers_given: Whether the user set their number; else it is one a core, or what memory allows.
+        workers_given: Whether the user set their number; else it is one a core, or what memory or the episodes allow.
         strict: Whether the policy answered one request at a time, for the sake of its rounding.
         protocol: The first suite's protocol.
         renderer: What drew the pictures.
         load: The machine's load average.
     """
 
-    suites: tuple[str, ...]
     cores: int
     workers: int
     num_envs: int
     batch: int
     episodes: int
-    why: str = ""
     workers_given: bool = False
     strict: bool = False
     protocol: dict[str, Any] = field(default_factory=dict)
@@ -124,7 +114,6 @@ def diagnose(breakdown: TimeBreakdown, setting: Setting) -> list[Verdict]:
     ]
     if kind == "workers":
         verdicts += [*_rendering(breakdown, setting), *_resets(breakdown), *_beside(breakdown, setting)]
-        verdicts += _more_envs_than_needed(breakdown, setting)
     return sorted(verdicts, key=lambda verdict: -verdict.seconds)
 
 
@@ -172,19 +161,13 @@ def _each(size: SizeLoad) -> float:
 
 
 def _about_device(breakdown: TimeBreakdown, setting: Setting) -> str:
-    computing = _computing(breakdown)
+    # What the driver uses beside moving messages is a policy that computes in it.
+    computing = max(0.0, breakdown.driver_cpu - breakdown.loop_cpu) / max(breakdown.playing, 1e-9)
     cores = f"{computing:.1f} of {_count(setting.cores, 'core')}"
     less = "Querying it less often, with --n-action-steps, is a protocol of its own, whose numbers are not comparable."
     if computing >= COMPUTING:
         return f"It computes on this machine's CPU ({cores}, beside the simulators): a GPU, or a model server elsewhere, helps. {less}"
-    if _shared(setting) and computing >= IDLING:
-        return f"It got {cores} of a machine that others use too, so whether it lacked them or waited for a device is not known. {less}"
     return f"It waits for its device or server (it uses {cores} here): a faster one helps. {less}"
-
-
-def _computing(breakdown: TimeBreakdown) -> float:
-    """Cores that the driver used beside moving messages: those of a policy that computes in it."""
-    return max(0.0, breakdown.driver_cpu - breakdown.loop_cpu) / max(breakdown.playing, 1e-9)
 
 
 def _workers(breakdown: TimeBreakdown, setting: Setting) -> Verdict:
@@ -195,23 +178,12 @@ def _workers(breakdown: TimeBreakdown, setting: Setting) -> Verdict:
         f"{percent(breakdown.workers_occupied)} of the time, the policy {percent(policy)}."
     ]
     useful = min(setting.cores, setting.episodes)
-    limited_by_memory = setting.workers < useful and not setting.workers_given
-    if setting.workers < useful and not limited_by_memory:
-        factor = min(useful / setting.workers, room)
-        which = "core" if useful == setting.cores else "episode"
-        parts.append(f"--workers {useful}, one for each {which}, would make the sweep {at_most(factor)}.")
-        return Verdict(breakdown.playing * (1 - 1 / factor), " ".join(parts))
-    if setting.workers < setting.cores and not limited_by_memory:
-        parts.append(f"There are only {setting.episodes} episodes for them.")
-        return Verdict(0.0, " ".join(parts))
-    if limited_by_memory:
-        parts.append(f"The machine has {_count(setting.cores, 'core')}, but memory is what limits them ({setting.why}).")
-    elif setting.workers > setting.cores:
-        parts.append(f"They share {_count(setting.cores, 'core')}; --workers {setting.cores} would be as fast in less memory.")
+    if setting.workers_given and setting.workers < useful:
+        room = min(useful / setting.workers, room)
+        parts.append(f"--workers {useful} would make the sweep {at_most(room)}.")
     else:
-        parts.append(f"They fill the machine's {_count(setting.cores, 'core')}.")
-    parts.append(f"More machines, each with its --shard, would make the sweep {at_most(room)} before the policy is full.")
-    return Verdict(breakdown.playing * (1 - policy), " ".join(parts))
+        parts.append(f"More machines, each with its --shard, would make the sweep {at_most(room)} before the policy is full.")
+    return Verdict(breakdown.playing * (1 - 1 / room), " ".join(parts))
 
 
 def _rendering(breakdown: TimeBreakdown, setting: Setting) -> list[Verdict]:
@@ -247,20 +219,6 @@ def _beside(breakdown: TimeBreakdown, setting: Setting) -> list[Verdict]:
         f"that the sweep would be {_without(part)}."
     )
     return _cause(0.2, part, breakdown, text)
-
-
-def _more_envs_than_needed(breakdown: TimeBreakdown, setting: Setting) -> list[Verdict]:
-    """Waiting for a worker's turn: no time is lost by it, only memory."""
-    at_work = breakdown.env_seconds - breakdown.idle
-    served = breakdown.worker_seconds * breakdown.workers_occupied + breakdown.policy
-    enough = max(1, round(served / max(breakdown.worker_seconds * breakdown.workers_occupied, 1e-9))) + 1
-    if share(breakdown.wait, at_work) < 0.5 or enough >= setting.envs:
-        return []
-    text = (
-        f"Envs waited {percent(share(breakdown.wait, at_work))} of their time, since there are more than the workers can serve: "
-        f"that costs memory, not time. --num-envs {enough * setting.workers} would do."
-    )
-    return [Verdict(0.0, text)]
 
 
 def _turns(breakdown: TimeBreakdown, setting: Setting) -> Verdict:
@@ -304,20 +262,13 @@ def _no_episode_left(breakdown: TimeBreakdown, setting: Setting) -> list[Verdict
 def _others(breakdown: TimeBreakdown, setting: Setting) -> list[Verdict]:
     """Other programs on the machine."""
     own = (breakdown.occupied + breakdown.driver_cpu) / breakdown.playing
-    if setting.load is None or not _shared(setting) or setting.load < own + 1:
+    if setting.load is None or setting.load < max(own, setting.cores) + 1:
         return []
-    if bottleneck(breakdown) == "policy" and _computing(breakdown) < IDLING:
-        return []  # it waits for another machine or device
     text = (
         f"Other programs use the machine: its load was {setting.load:.1f} on average on {_count(setting.cores, 'core')}, and the "
         f"sweep's own part of it {own:.1f} at most. Everything here is slower for it."
     )
     return [Verdict(breakdown.playing * (1 - setting.cores / setting.load), text)]
-
-
-def _shared(setting: Setting) -> bool:
-    """Whether more wants to run on the machine than it has cores for."""
-    return setting.load is not None and setting.load > setting.cores + 1
 
 
 def _slow_disk(breakdown: TimeBreakdown) -> list[Verdict]:
@@ -326,7 +277,7 @@ def _slow_disk(breakdown: TimeBreakdown) -> list[Verdict]:
         f"Envs waited {percent(part)} of their time for the ledger: the disk is slow, and an episode must be on it before it counts. "
         "Put the run on a local disk with --run."
     )
-    return _cause(WORTH, part, breakdown, text)
+    return _cause(0.05, part, breakdown, text)
 
 
 def _more_envs(setting: Setting) -> str:

@@ -8,11 +8,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Self
 
+import msgspec
 from rich.console import Console
 from rich.text import Text
 
 from ..printable import printable
-from .events import LOG_NAME, OLD_LOG_NAME, Event, Note, Warned, line_of
+from .events import LOG_NAME, OLD_LOG_NAME, Event, Note, line_of
 from .line_writer import LineWriter, LogFile, Pipe
 
 #: Seconds that the end of a sweep waits for a log whose disk does not answer.
@@ -62,13 +63,14 @@ class EventLog:
         self._log = LineWriter(LogFile(logs / LOG_NAME, logs / OLD_LOG_NAME), lambda error: self._lose_log(logs, error))
         early, self._early = self._early, []
         for event in early:
-            self._log.write(line_of(event.model_copy(update={"session": session})))
+            self._log.write(line_of(msgspec.structs.replace(event, session=session)))
 
     def write(self, event: Event) -> None:
         """Write an event to the log and the stream."""
         now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        stamp = {"time": now, "seconds": round(time.monotonic() - self._began, 3), "session": self._session}
-        event = event.model_copy(update=stamp)
+        event = msgspec.structs.replace(
+            event, time=now, seconds=round(time.monotonic() - self._began, 3), session=self._session
+        )
         if self._log is None:
             self._early.append(event)
         if self._log is None and self._stream is None:
@@ -81,12 +83,12 @@ class EventLog:
     def say(self, text: str, style: str | None = None) -> None:
         """Show the user a message, and write it as an event."""
         self._show(text, style)
-        self.write(Note(text=text))
+        self.write(Note(level="info", text=text))
 
     def warn(self, text: str) -> None:
         """Show the user a warning, and write it as an event."""
         self._show(text, "yellow")
-        self.write(Warned(text=text))
+        self.write(Note(level="warning", text=text))
 
     def _show(self, text: str, style: str | None) -> None:
         """Print a message without markup or terminal codes."""

@@ -7,7 +7,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from ...envs.messages import ENV_ERROR
+from ...envs.messages import CRASH, ENV_ERROR, HANG, MEMORY
 from ...policies.batching import Load
 from ...results.records import Attempt
 from ...results.tables import Tally
@@ -76,7 +76,6 @@ class Progress:
             starting: Seconds that it took until the workers were up.
             load: Returns the policy's load so far.
         """
-        self.end()
         self.workers = workers
         self.breakdowns[suite] = TimeBreakdown(starting=starting)
         now = time.monotonic()
@@ -84,21 +83,20 @@ class Progress:
 
     def resize(self, workers: int, num_envs: int) -> None:
         """Set the numbers of workers and envs from now on: some joined."""
-        play = self._play
-        if play is not None and (workers, num_envs) != (play.workers, play.num_envs):
-            self.breakdown()
-            self.workers, play.workers, play.num_envs = workers, workers, num_envs
-
-    def end(self) -> None:
-        """The suite that was played is done with."""
         self.breakdown()
-        self._play = None
+        assert self._play is not None
+        self.workers, self._play.workers, self._play.num_envs = workers, workers, num_envs
 
-    def breakdown(self) -> TimeBreakdown | None:
+    def end(self) -> TimeBreakdown:
+        """The suite that was played is done with; return its breakdown."""
+        breakdown = self.breakdown()
+        self._play = None
+        return breakdown
+
+    def breakdown(self) -> TimeBreakdown:
         """The breakdown of the suite that is being played, brought up to date."""
         play = self._play
-        if play is None:
-            return None
+        assert play is not None
         breakdown = self.breakdowns[play.suite]
         now = time.monotonic()
         breakdown.playing = now - play.since
@@ -112,22 +110,23 @@ class Progress:
         breakdown.load = play.load()
         return breakdown
 
-    def look(self, resetting: int, without_work: int, occupied: int) -> None:
+    def look(self, resetting: int, without_work: int, occupied: int, died: int) -> None:
         """Sample the activities of envs and workers; they count for the time since the last sample.
 
         Args:
             resetting: How many envs start an episode.
             without_work: How many envs have no episode left.
             occupied: How many workers have a request to carry out.
+            died: How many workers died since the last sample.
         """
         play = self._play
-        if play is None:
-            return
+        assert play is not None
         breakdown, now = self.breakdowns[play.suite], time.monotonic()
         passed, play.looked = now - play.looked, now
         breakdown.idle += without_work * passed
         breakdown.reset += resetting * passed
         breakdown.occupied += occupied * passed
+        breakdown.deaths += died
         breakdown.looks += 1
         breakdown.late += max(0.0, passed - LOOK_SECONDS)
 
@@ -135,12 +134,7 @@ class Progress:
         """Count a chunk, and with an episode's last the episode."""
         episode, seconds = transition.episode, transition.seconds
         passed = sum(seconds.values())
-        if self._play is None:
-            self.begin(episode.suite, self.workers, 0)
-            assert self._play is not None
-            self._play.since -= passed
-            self._play.sized -= passed
-        breakdown = self.breakdowns[self._play.suite]
+        breakdown = self.breakdowns[episode.suite]
         breakdown.simulate += seconds["simulate"]
         breakdown.render += seconds["render"]
         breakdown.policy += seconds["policy"]
@@ -169,10 +163,8 @@ class Progress:
         suite, _, task, *_ = attempt.key.split("/")
         # A simulator that died took the episodes of all its envs along, one that raised an error this episode alone.
         self._failures[attempt.key if attempt.kind == ENV_ERROR else attempt.worker] = time.monotonic()
-        breakdown = self.breakdowns.get(suite)
-        if breakdown is not None:
-            breakdown.attempts += 1
-            breakdown.given_up += attempt.gave_up
+        if attempt.kind in (CRASH, HANG, MEMORY):
+            self.breakdowns[suite].deaths -= 1  # that death is an attempt too
         if attempt.gave_up:
             self._failures.pop(attempt.key, None)
             self.tasks[suite, task] += Tally(0, errors=1)
@@ -200,7 +192,8 @@ class Progress:
 
     def total(self) -> TimeBreakdown:
         """The breakdowns of all suites together."""
-        self.breakdown()
+        if self._play is not None:
+            self.breakdown()
         return sum(self.breakdowns.values(), TimeBreakdown())
 
     def episodes_per_second(self) -> float:

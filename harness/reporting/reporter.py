@@ -8,13 +8,14 @@ import os
 from collections import Counter
 from collections.abc import AsyncIterator
 
+import msgspec
+
 from ...results.records import Attempt
-from ..children.launcher import resident_bytes
 from ..engine import Engine, Transition
 from ..workers import Worker
 from .display import running
 from .event_log import EventLog
-from .events import AttemptFailed, EpisodeFinished, ProgressMade, SuiteEnded, WorkerDied, WorkerStarted
+from .events import EpisodeEvent, Note, ProgressEvent, SuiteEvent
 from .progress import LOOK_SECONDS, Progress, succeeded
 from .time_breakdown import ACTIVITIES
 
@@ -52,14 +53,14 @@ class Reporter:
             return
         key = transition.episode.key
         self._event_log.write(
-            EpisodeFinished(
+            EpisodeEvent(
                 key=key,
+                worker=transition.worker,
+                attempt=self._failed.pop(key, 0) + 1,
                 success=succeeded(transition),
                 steps=transition.result.snapshot.step,
                 chunks=transition.request.chunk + 1,
                 spent=self._spent.pop(env),
-                worker=transition.worker,
-                attempt=self._failed.pop(key, 0) + 1,
             )
         )
 
@@ -69,35 +70,33 @@ class Reporter:
         if attempt.gave_up:
             del self._failed[attempt.key]
         self._event_log.write(
-            AttemptFailed(
+            EpisodeEvent(
                 key=attempt.key,
-                number=attempt.number,
+                worker=attempt.worker,
+                attempt=attempt.number,
                 kind=attempt.kind,
                 message=attempt.message[:MOST_MESSAGE],
-                worker=attempt.worker,
                 gave_up=attempt.gave_up,
             )
         )
 
     @contextlib.asynccontextmanager
-    async def watching(self, suite: str, engine: Engine, starting: float) -> AsyncIterator[None]:
+    async def watching(self, started: SuiteEvent, engine: Engine, starting: float) -> AsyncIterator[None]:
         """Write events of a suite's workers and progress while the context lasts, and its time breakdown at the end.
 
         Args:
-            suite: Name of the suite.
+            started: The event of the suite's start.
             engine: The engine that plays it; its workers are up.
             starting: Seconds that their start took.
         """
-        workers = _Workers(suite, engine, self._event_log)
-        self._progress.begin(suite, workers.count, len(engine.envs), starting, engine.batcher.load)
+        workers = _Workers(engine, self._event_log)
+        self._progress.begin(started.suite, len(workers.pids), len(engine.envs), starting, engine.batcher.load)
         try:
-            async with running(self._watch(suite, engine, workers)):
+            async with running(self._watch(started.suite, engine, workers)):
                 yield
         finally:
-            breakdown = self._progress.breakdown()
-            assert breakdown is not None
-            self._event_log.write(SuiteEnded(suite=suite, breakdown=breakdown))
-            self._progress.end()
+            breakdown = self._progress.end()
+            self._event_log.write(msgspec.structs.replace(started, state="ended", breakdown=breakdown))
 
     async def _watch(self, suite: str, engine: Engine, workers: _Workers) -> None:
         due = self._progress.elapsed + FIRST_PROGRESS_SECONDS
@@ -105,43 +104,45 @@ class Reporter:
             await asyncio.sleep(LOOK_SECONDS)
             activities = engine.activities()
             occupied = {env.worker.name for env in engine.envs if env.activity in ("simulate", "reset")}
-            self._progress.look(activities["reset"], len(engine.envs) - engine.batcher.playing, len(occupied))
-            workers.look()
-            self._progress.resize(workers.count, len(engine.envs))
+            self._progress.look(activities["reset"], len(engine.envs) - engine.batcher.playing, len(occupied), workers.look())
+            self._progress.resize(len(workers.pids), len(engine.envs))
             elapsed = self._progress.elapsed
             if elapsed >= due:
                 due = elapsed + (PROGRESS_SECONDS if elapsed < FIRST_HOUR else LATER_PROGRESS_SECONDS)
-                self._event_log.write(progress_event(suite, self._progress, activities))
+                self._event_log.write(_progress_event(suite, self._progress, activities))
 
 
 class _Workers:
-    """Watches a suite's workers for deaths and restarts."""
+    """Watches a suite's workers for deaths and restarts.
 
-    def __init__(self, suite: str, engine: Engine, event_log: EventLog) -> None:
-        self._suite = suite
+    Attributes:
+        pids: Name of a worker to its process id on its machine; ``None`` while it has none.
+    """
+
+    def __init__(self, engine: Engine, event_log: EventLog) -> None:
         self._engine = engine
         self._event_log = event_log
-        self._pids: dict[str, int | None] = {}
+        self.pids: dict[str, int | None] = {}
         self._away: set[str] = set()
         self.look()
 
-    @property
-    def count(self) -> int:
-        """How many there are."""
-        return len(self._pids)
-
-    def look(self) -> None:
-        """Compare the workers with those at the last call, and write events of the changes."""
+    def look(self) -> int:
+        """Compare the workers with those at the last call, write notes of the changes, and return how many died."""
+        died = 0
         for name, worker in {env.worker.name: env.worker for env in self._engine.envs}.items():
             self._report_absence(name, worker)
-            before, now = self._pids.get(name), worker.pid
-            self._pids[name] = now
-            if before == now:
-                continue
-            if before is not None:
-                self._event_log.write(WorkerDied(suite=self._suite, worker=name, pid=before))
-            if now is not None:
-                self._event_log.write(WorkerStarted(suite=self._suite, worker=name, pid=now))
+            before, now = self.pids.get(name), worker.pid
+            self.pids[name] = now
+            if before != now and before is not None:
+                died += 1
+                self._note(f"{name} died (process {before})")
+            if before != now and now is not None:
+                self._note(f"{name} started (process {now})")
+        return died
+
+    def _note(self, text: str) -> None:
+        """Write a note that the user is not shown."""
+        self._event_log.write(Note(level="info", text=text))
 
     def _report_absence(self, name: str, worker: Worker) -> None:
         """Report when a worker is away or lost, and when it is back."""
@@ -153,30 +154,21 @@ class _Workers:
             self._event_log.say(f"{name} is back")
 
 
-def progress_event(suite: str, progress: Progress, activities: Counter[str]) -> ProgressMade:
+def _progress_event(suite: str, progress: Progress, activities: Counter[str]) -> ProgressEvent:
     """How far a sweep is while it plays ``suite``."""
-    breakdown, counts = progress.breakdown(), progress.counts()
-    assert breakdown is not None
-    return ProgressMade(
+    counts = progress.counts()
+    return ProgressEvent(
         expected=counts.expected,
         finished=counts.finished,
         successes=counts.successes,
         errors=counts.errors,
-        left=progress.left,
         episodes_per_minute=60 * progress.episodes_per_second(),
         steps_per_second=progress.steps / max(progress.elapsed, 1e-9),
         seconds_left=progress.seconds_left(),
-        shares=breakdown.shares(),
-        workers_busy=breakdown.workers_busy,
-        workers_occupied=breakdown.workers_occupied,
-        policy_busy=breakdown.policy_busy,
-        mean_batch=breakdown.mean_batch,
         envs=dict(activities),
-        cpu=breakdown.driver_cpu / max(breakdown.playing, 1e-9),
-        memory=resident_bytes(os.getpid()) or None,
         load=_machine_load(),
         suite=suite,
-        breakdown=breakdown,
+        breakdown=progress.breakdown(),
     )
 
 

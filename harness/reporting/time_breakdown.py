@@ -1,4 +1,4 @@
-"""Where the time of a sweep goes: an breakdown of one suite in one session, whose parts add up to the whole."""
+"""Where the time of a sweep goes: a breakdown of one suite in one session, whose parts add up to the whole."""
 
 from __future__ import annotations
 
@@ -35,8 +35,7 @@ class TimeBreakdown:
         episodes: Finished episodes.
         chunks: Chunks that were carried out.
         steps: Steps that were carried out.
-        attempts: Attempts that failed.
-        given_up: Episodes that were given up.
+        deaths: Workers that died between requests; a death during one is a failed attempt.
         load: The policy's load.
         driver_cpu: Seconds of CPU that the driver used, with a policy that computes in it.
         loop_cpu: Those of the thread that moves the messages.
@@ -60,8 +59,7 @@ class TimeBreakdown:
     episodes: int = 0
     chunks: int = 0
     steps: int = 0
-    attempts: int = 0
-    given_up: int = 0
+    deaths: int = 0
     load: Load = field(default_factory=Load)
     driver_cpu: float = 0.0
     loop_cpu: float = 0.0

@@ -26,6 +26,7 @@ from vlarig.results.tables import Tally
 def progress(toy_home: Path) -> Progress:
     """A sweep of two tasks of twenty, in which eight envs played eight chunks each."""
     counted = Progress({("toy", name): Tally(20) for name in ("reach_red", "reach_blue")}, workers=1)
+    counted.begin("toy", workers=1, num_envs=8)
     with Rollouts({"toy": 8}, ImageReader(8), fleet=LocalFleet(1), sinks=[counted]) as rollouts:
         rollouts.collect(8)
     return counted
@@ -102,7 +103,7 @@ def test_envs_are_never_idle_for_longer_than_they_did_nothing_else(monkeypatch: 
     breakdown = counted.breakdowns["toy"]
     breakdown.simulate, breakdown.saving = 1.6, 0.1
     clock[0] = 1.0
-    counted.look(resetting=0, without_work=1, occupied=1)
+    counted.look(resetting=0, without_work=1, occupied=1, died=0)
     breakdown = counted.breakdown()
     assert (breakdown.env_seconds, breakdown.idle, breakdown.rest) == (2.0, pytest.approx(0.3), pytest.approx(0.0))
 

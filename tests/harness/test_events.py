@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from chaos.processes import children
@@ -27,14 +28,12 @@ from vlarig.harness import evaluate
 from vlarig.harness.reporting import event_log
 from vlarig.harness.reporting.event_log import EventLog
 from vlarig.harness.reporting.events import (
-    KINDS,
-    EpisodeFinished,
+    EpisodeEvent,
     Event,
     Note,
     Result,
-    SessionEnded,
-    SessionStarted,
-    SuiteEnded,
+    SessionEvent,
+    SuiteEvent,
     line_of,
     parse,
     read_events,
@@ -42,6 +41,8 @@ from vlarig.harness.reporting.events import (
 from vlarig.harness.reporting.library_messages import library_messages
 from vlarig.harness.reporting.line_writer import LineWriter, LogFile
 
+#: The fields that every event has.
+COMMON = ("time", "seconds", "session")
 SWEEP = ["sweep", "toy", "--policy", "toy.policies:Talkative", "--run", "r", "--json"]
 SLOW_SWEEP = [*SWEEP[:3], "toy.policies:SlowImageReader", *SWEEP[4:], "--episodes", "8", "--num-envs", "2"]
 
@@ -68,20 +69,29 @@ def log_of(run: str) -> list[Event | None]:
     return list(read_events(Path(run) / "logs"))
 
 
-def names(events: list[Event]) -> list[str]:
-    return [event.event for event in events]
+def names(events: list[Event | None]) -> list[str]:
+    """Their names, each with its state or level."""
+    return [
+        f"{event.__struct_config__.tag} {getattr(event, 'state', getattr(event, 'level', ''))}".strip()
+        for event in events
+        if event
+    ]
+
+
+def has_an_episode(run: str) -> bool:
+    return "episode" in names(log_of(run))
 
 
 def test_json_prints_events_and_nothing_else(toy_home: Path, cli) -> None:
     done = cli(*SWEEP, "--episodes", 2, "--workers", 2, "--num-envs", 2)
     assert done.returncode == 0, done.stderr
     events = understood(done.stdout)
-    assert names(events)[0] == "session_started"
-    assert names(events)[-2:] == ["session_ended", "result"]
+    assert names(events)[0] == "session started"
+    assert names(events)[-2:] == ["session complete", "result"]
     counted = Counter(names(events))
-    assert counted["episode_finished"] == 4
-    assert counted["suite_started"] == counted["suite_ended"] == 1
-    assert counted["worker_started"] == 2
+    assert counted["episode"] == 4
+    assert counted["suite started"] == counted["suite ended"] == 1
+    assert len([event for event in events if isinstance(event, Note) and " started (process " in event.text]) == 2
     assert [line_of(event) for event in log_of("r") if event] == done.stdout.splitlines()
     assert [event.seconds for event in events] == sorted(event.seconds for event in events)
     (result,) = (event for event in events if isinstance(event, Result))
@@ -99,7 +109,7 @@ def test_a_resumed_sweep_adds_a_session_to_the_log_and_films_what_is_wanted(toy_
     pytest.importorskip("av")
     first = understood(cli(*SWEEP, "--episodes", 1).stdout)
     again = understood(cli(*SWEEP, "--episodes", 1, "--video", "all").stdout)
-    assert names(again) == ["session_started", "note", "session_ended", "filming_started", "filming_ended", "result"]
+    assert names(again) == ["session started", "note info", "session complete", "note info", "note info", "result"]
     assert [event.session for event in again] == [2] * 6
     assert log_of("r") == [*first, *again]
 
@@ -108,8 +118,8 @@ def test_a_mistake_is_an_event_a_sentence_and_a_status(toy_home: Path, cli) -> N
     done = cli("sweep", "tabletopp", "--policy", "random", "--json")
     error, result = understood(done.stdout)
     assert done.returncode == 2
-    assert names([error, result]) == ["error", "result"]
-    assert done.stderr == f"vlarig: {error.message}\n"
+    assert names([error, result]) == ["note error", "result"]
+    assert done.stderr == f"vlarig: {error.text}\n"
     assert (result.run, result.status, result.tasks) == (None, 2, [])
 
 
@@ -117,27 +127,26 @@ def test_a_policys_failure_ends_the_run_with_what_there_is(toy_home: Path, cli) 
     done = cli("sweep", "toy", "--policy", "toy.policies:NotANumber", "--workers", 1, "--num-envs", 1, "--json")
     events = understood(done.stdout)
     assert done.returncode == events[-1].status == 2
-    assert names(events)[-3:] == ["session_ended", "error", "result"]
-    assert events[-3].outcome == "failed"
+    assert names(events)[-3:] == ["session failed", "note error", "result"]
     assert 0 < sum(task.n for task in events[-1].tasks) < 40
 
 
 def test_an_interrupted_sweep_says_so(toy_home: Path) -> None:
     process = subprocess.Popen(command(SLOW_SWEEP), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    wait_for(lambda: any(isinstance(event, EpisodeFinished) for event in log_of("r")))
+    wait_for(lambda: has_an_episode("r"))
     process.send_signal(signal.SIGINT)
     out, error = process.communicate(timeout=30)
     events = understood(out)
     assert process.returncode == events[-1].status == 130
-    assert events[-3].outcome == "interrupted"
-    assert error == f"vlarig: {events[-2].message}\n"
+    assert events[-3].state == "interrupted"
+    assert error == f"vlarig: {events[-2].text}\n"
 
 
 @pytest.mark.slow
 def test_a_reader_that_goes_away_ends_the_sweep_and_loses_nothing(toy_home: Path, cli) -> None:
     with subprocess.Popen(command(SLOW_SWEEP), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        while parse(process.stdout.readline()).event != "episode_finished":
+        while not isinstance(parse(process.stdout.readline()), EpisodeEvent):
             pass
         process.stdout.close()
         assert process.stderr is not None
@@ -147,8 +156,8 @@ def test_a_reader_that_goes_away_ends_the_sweep_and_loses_nothing(toy_home: Path
     assert output.count("\n") == 1
     assert not children(process.pid)
     ended = log_of("r")[-1]
-    assert isinstance(ended, SessionEnded)
-    assert ended.outcome == "interrupted"
+    assert isinstance(ended, SessionEvent)
+    assert ended.state == "interrupted"
     assert 0 < ended.finished < 16
     assert cli(*SLOW_SWEEP).returncode == 0
 
@@ -157,46 +166,51 @@ def test_a_reader_that_does_not_read_holds_nothing_up(toy_home: Path) -> None:
     with subprocess.Popen(command(SWEEP), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout is not None
         fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, 4096)
-        wait_for(lambda: any(isinstance(event, SessionEnded) for event in log_of("r")))
+        wait_for(lambda: "session complete" in names(log_of("r")))
         events = understood(process.stdout.read())
         assert process.wait(30) == 0
-    assert names(events).count("episode_finished") == 40
+    assert names(events).count("episode") == 40
 
 
 @pytest.mark.slow
 def test_a_killed_sweep_leaves_a_log_that_is_continued(toy_home: Path, cli) -> None:
     process = subprocess.Popen(command(SLOW_SWEEP), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    wait_for(lambda: any(isinstance(event, EpisodeFinished) for event in log_of("r")))
+    wait_for(lambda: has_an_episode("r"))
     process.kill()
     process.wait()
     before = log_of("r")
-    assert "session_ended" not in names(before)
+    assert [name for name in names(before) if name.startswith("session")] == ["session started"]
     with Path("r/logs/events.jsonl").open("a") as file:
-        file.write('{"event":"episode_fin')
+        file.write('{"event":"episod')
     assert log_of("r") == before
     assert cli(*SLOW_SWEEP).returncode == 0
     after = log_of("r")
     assert after[: len(before)] == before
     cut_short, started, *others = after[len(before) :]
     assert cut_short is None
-    assert isinstance(started, SessionStarted)
+    assert names([started]) == ["session started"]
     assert {event.session for event in [started, *others] if event} == {2}
-    assert sum(isinstance(event, EpisodeFinished) for event in after if event) == 16
+    assert names(after).count("episode") == 16
 
 
 @pytest.mark.slow
-def test_a_dead_worker_and_its_successor_are_events(toy_home: Path, cli) -> None:
+def test_a_dead_worker_and_its_successor_are_noted(toy_home: Path, cli) -> None:
     process = subprocess.Popen(command([*SLOW_SWEEP, "--workers", "1"]), stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     events = [parse(process.stdout.readline())]
-    while events[-1].event != "episode_finished":
+    while not isinstance(events[-1], EpisodeEvent):
         events.append(parse(process.stdout.readline()))
     os.kill(children(process.pid)[0], signal.SIGKILL)  # the launcher: its worker dies with it
     events += understood(process.communicate(timeout=60)[0])
-    started, died, again = (event for event in events if event.event.startswith("worker_"))
-    assert names([started, died, again]) == ["worker_started", "worker_died", "worker_started"]
-    assert started.pid == died.pid != again.pid
-    assert "Workers died 1 times between requests (worker-0 1)" in cli("doctor", "r").stdout
+    said = [
+        match
+        for event in events
+        if isinstance(event, Note) and (match := re.match(r"worker-0 (\w+) \(process (\d+)", event.text))
+    ]
+    started, died, again = said
+    assert [each[1] for each in said] == ["started", "died", "started"]
+    assert started[2] == died[2] != again[2]
+    assert "Workers died 1 times between requests" in cli("doctor", "r").stdout
 
 
 def test_a_log_that_cannot_be_written_is_reported_once_and_ends_nothing(toy_home: Path) -> None:
@@ -237,7 +251,7 @@ def test_lines_are_written_again_when_there_is_room_again() -> None:
 def test_a_log_that_has_grown_too_large_is_put_aside(tmp_path: Path) -> None:
     file = LogFile(tmp_path / "logs" / "events.jsonl", tmp_path / "logs" / "events.1.jsonl", most_bytes=2000)
     for number in range(100):
-        file.write(line_of(Note(text=f"{number}")).encode() + b"\n")
+        file.write(line_of(Note(level="info", text=f"{number}")).encode() + b"\n")
     file.close()
     kept = [int(event.text) for event in read_events(tmp_path / "logs") if isinstance(event, Note)]
     assert kept == list(range(kept[0], 100))
@@ -267,17 +281,16 @@ def test_a_clock_that_jumps_does_not_move_the_seconds(tmp_path: Path, monkeypatc
 
 
 def test_any_text_is_a_line_of_ascii() -> None:
-    line = line_of(Note(text="two\nlines, \u2028 and half a pair: \udc80"))
+    line = line_of(Note(level="info", text="two\nlines, \u2028 and half a pair: \udc80"))
     assert line.isascii()
     assert "\n" not in line
     assert json.loads(line)["text"] == "two\nlines, \u2028 and half a pair: \udc80"
 
 
 def test_other_versions_lines_are_passed_over(tmp_path: Path) -> None:
-    lines = [line_of(Note(text="ours")), '{"event":"from_the_future","time":""}', "no JSON", line_of(Note(text="left out"))]
+    lines = [line_of(Note(level="info", text="ours")), '{"event":"note","text":"of the past"}', "no JSON"]
     (tmp_path / "events.jsonl").write_text("\n".join(lines) + "\n")
-    assert list(read_events(tmp_path)) == [Note(text="ours"), None, None, Note(text="left out")]
-    assert list(read_events(tmp_path, leave_out=["note"])) == [None, None]
+    assert list(read_events(tmp_path)) == [Note(level="info", text="ours"), None, None]
 
 
 def test_what_libraries_log_is_kept_from_the_terminal_only_while_a_sweep_runs(toy_home: Path, capsys) -> None:
@@ -289,8 +302,8 @@ def test_what_libraries_log_is_kept_from_the_terminal_only_while_a_sweep_runs(to
 
 def test_an_account_adds_up(toy_home: Path) -> None:
     evaluate("toy", ImageReader(), workers=1, num_envs=4, run=Path("r"))
-    (breakdown,) = (event.breakdown for event in log_of("r") if isinstance(event, SuiteEnded))
-    spent = [event.spent for event in log_of("r") if isinstance(event, EpisodeFinished)]
+    (breakdown,) = (event.breakdown for event in log_of("r") if isinstance(event, SuiteEvent) and event.state == "ended")
+    spent = [event.spent for event in log_of("r") if isinstance(event, EpisodeEvent)]
     for name in ("simulate", "render", "policy", "wait"):
         assert getattr(breakdown, name) == pytest.approx(sum(each[name] for each in spent), abs=0.01)
     assert breakdown.env_seconds == pytest.approx(4 * breakdown.playing, rel=1e-3)
@@ -304,15 +317,14 @@ def test_the_page_lists_every_event_with_its_fields() -> None:
     page = (Path(__file__).parents[2] / "docs" / "getting-started.md").read_text()
     rows = re.findall(r"^\| `(\w+)` \| [^|]+ \| ((?:`\w+`(?:, )?)+) \|$", page, re.MULTILINE)
     documented = {name: re.findall(r"\w+", fields) for name, fields in rows}
-    common = {"event", "time", "seconds", "session"}
-    assert documented == {name: [field for field in kind.model_fields if field not in common] for name, kind in KINDS.items()}
+    kinds = {kind.__struct_config__.tag: kind.__struct_fields__ for kind in get_args(Event)}
+    assert documented == {name: [field for field in fields if field not in COMMON] for name, fields in kinds.items()}
 
 
 def test_every_event_explains_itself() -> None:
-    for name, kind in KINDS.items():
-        assert kind.__doc__, name
-        for field, about in kind.model_fields.items():
-            assert field == "event" or about.description, f"{name}.{field}"
+    for kind in get_args(Event):
+        for field in kind.__struct_fields__:
+            assert field in COMMON or f"\n        {field}: " in kind.__doc__, f"{kind}.{field}"
 
 
 def test_no_log_is_written_through_a_link(tmp_path: Path) -> None:

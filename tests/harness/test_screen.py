@@ -83,6 +83,7 @@ def test_a_sweeps_sentences_and_display_do_nothing_to_the_terminal():
     output = io.StringIO()
     console = Console(file=output, width=200)
     progress = Progress({(RUN, POLICY): Tally(2)}, 1)
+    progress.begin("toy", workers=1, num_envs=1)
     asyncio.run(progress.fault(Attempt("toy/standard@1/reach/base/0/0", 1, "crash", POLICY, "worker 0")))
 
     async def show() -> None:
