@@ -83,6 +83,6 @@ TABLETOP = Suite(
     training=training,
     assorted=assorted,
     describer=describe_episode,
-    footprint=Footprint(process=500, env=10),  # benchmarks/speed/many_envs.py: 128 envs in two workers took 1.9 GB
+    footprint=Footprint(process=500, env=10),  # 128 envs in two workers took 1.9 GB
     trial=Trial(tasks=("pick_into", "push_to", "stack"), upstream="vlarig.envs.tabletop.evaluator:RobosuiteLoop"),
 )

@@ -1,1 +1,0 @@
-"""A suite without physics, for measuring the harness alone."""
