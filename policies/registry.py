@@ -55,11 +55,6 @@ _MEMBERS: dict[str, tuple[Any, str]] = {
 }
 
 
-def policy_names() -> list[str]:
-    """Names that :func:`load_policy` knows, besides ``scheme:argument`` and ``module:Name``."""
-    return sorted({*_BUILT_IN, *(point.name for point in entry_points(group=ENTRY_POINT_GROUP))})
-
-
 def policy_sources(name: str) -> list[Source]:
     """The source of the policy that :func:`load_policy` knows by that name; none for the rig's own."""
     return find_sources([find_policy(name).module], folder=Path.cwd())

@@ -170,13 +170,6 @@ class PublishedTable:
             if not set(names).issuperset(row.values):
                 raise ValueError(f"row {row.method!r} of {self.place} has values for {', '.join(row.values)}; columns: {names}")
 
-    def column(self, name: str) -> PublishedColumn:
-        """The column of that name."""
-        for column in self.columns:
-            if column.name == name:
-                return column
-        raise unknown("column", name, [column.name for column in self.columns], self.place)
-
     def numbers(self) -> Iterator[PublishedNumber]:
         """Every number, row by row; dashes are left out."""
         for row in self.rows:

@@ -179,10 +179,6 @@ class QwenVlaPolicy(Policy):
             state=None if state is None else state.to(self._device),
         )
 
-    def encode(self, requests: Sequence[Request]) -> Context:
-        """What the backbone makes of a batch of requests; gradients flow into it where they are enabled."""
-        return self.model.encode(self.prepare(requests).inputs)
-
     def record(self, options: Mapping[str, Any] | None) -> None:
         """Sample chunks with the SDE from now on, and record them.
 

@@ -74,11 +74,6 @@ def patchify(images: Tensor, patch: int = 16, merge: int = 2, frames: int = 2) -
     return repeated.reshape(count * rows * columns, colours * frames * patch * patch)
 
 
-def image_grids(count: int, height: int, width: int, patch: int = 16) -> Tensor:
-    """``int64[I, 3]``: frames, rows and columns of patches of ``count`` pictures of that size."""
-    return torch.tensor([[1, height // patch, width // patch]]).expand(count, 3).contiguous()
-
-
 def use_grouped_attention(backbone: PreTrainedModel) -> None:
     """Have the vision tower of ``backbone`` attend by :func:`attend_by_length`; results stay the same up to rounding."""
     AttentionInterface.register(_ATTENTION, attend_by_length)

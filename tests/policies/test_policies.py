@@ -15,7 +15,7 @@ from vlarig.envs.api import Observation
 from vlarig.envs.tabletop.robot import TABLETOP_PANDA
 from vlarig.harness import evaluate
 from vlarig.policies.api import PolicyError, Request, policy_seed
-from vlarig.policies.registry import check_members, load_policy, policy_names
+from vlarig.policies.registry import check_members, load_policy
 from vlarig.policies.scripted import Burst
 
 
@@ -128,10 +128,6 @@ def test_an_object_that_lacks_a_member_is_refused_before_anything_starts(toy_hom
         match=r"is of the class object, which is no subclass of vlarig.policies.api.Policy; write class object\(Policy\)",
     ):
         evaluate("toy", object())  # type: ignore[arg-type]
-
-
-def test_the_names_that_come_with_the_rig() -> None:
-    assert {"expert", "random", "zero"} <= set(policy_names())
 
 
 @pytest.mark.parametrize(

@@ -134,37 +134,26 @@ class CleaningReport:
         total: Episodes in all.
         counts: Reason to the number of episodes that were dropped for it.
         examples: The first drops of each reason, where they are known one by one.
-        shown: Most examples of a reason.
     """
 
     total: int
     counts: Mapping[str, int]
     examples: Mapping[str, tuple[Drop, ...]]
-    shown: int = 5
 
     @classmethod
     def of(cls, total: int, drops: Iterable[Drop], shown: int = 5) -> CleaningReport:
-        """The report on ``total`` episodes of which some were dropped."""
+        """The report on ``total`` episodes of which some were dropped, with ``shown`` examples of a reason at most."""
         counts: Counter[str] = Counter()
         examples: dict[str, tuple[Drop, ...]] = {}
         for drop in drops:
             counts[drop.reason] += 1
             examples[drop.reason] = (*examples.get(drop.reason, ()), drop)[:shown]
-        return cls(total, dict(counts), examples, shown)
+        return cls(total, dict(counts), examples)
 
     @property
     def dropped(self) -> int:
         """Episodes that were left out."""
         return sum(self.counts.values())
-
-    def merge(self, other: CleaningReport) -> CleaningReport:
-        """The report on both parts of a data set, this one's examples first."""
-        reasons = [*self.counts, *(reason for reason in other.counts if reason not in self.counts)]
-        counts = {reason: self.counts.get(reason, 0) + other.counts.get(reason, 0) for reason in reasons}
-        examples = {
-            reason: (*self.examples.get(reason, ()), *other.examples.get(reason, ()))[: self.shown] for reason in reasons
-        }
-        return CleaningReport(self.total + other.total, counts, examples, self.shown)
 
     def to_data(self) -> dict[str, Any]:
         """As plain JSON data."""
@@ -176,7 +165,6 @@ class CleaningReport:
             "total": self.total,
             "kept": self.total - self.dropped,
             "dropped": dict(self.counts),
-            "shown": self.shown,
             "examples": examples,
         }
 
@@ -188,7 +176,7 @@ class CleaningReport:
                 reason: tuple(Drop(reason, drop["episode"], drop["detail"]) for drop in drops)
                 for reason, drops in data["examples"].items()
             }
-            return cls(data["total"], dict(data["dropped"]), examples, data["shown"])
+            return cls(data["total"], dict(data["dropped"]), examples)
         except (KeyError, TypeError, AttributeError) as error:
             raise DataError(f"a cleaning report lacks {error}; expected what vlarig wrote") from None
 

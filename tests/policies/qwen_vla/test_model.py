@@ -14,7 +14,7 @@ from vlarig.policies.qwen_vla.backbone import BackboneInputs, positions_of
 from vlarig.policies.qwen_vla.config import PRESETS
 from vlarig.policies.qwen_vla.context import Context
 from vlarig.policies.qwen_vla.model import build, cast_parameters, parameter_counts
-from vlarig.policies.qwen_vla.vision import image_grids, patchify
+from vlarig.policies.qwen_vla.vision import patchify
 
 IMAGE, START, END = 6, 3, 4
 TINY = PRESETS["tiny"]()
@@ -55,7 +55,7 @@ def prompts(config, samples, seed=0):
     valid = torch.tensor([[True] * len(step) + [False] * (length - len(step)) for step in steps])
     if not images:
         return BackboneInputs(ids, valid, positions_of(ids, valid, None, IMAGE))
-    grids = image_grids(len(images), *config.image_size)
+    grids = torch.tensor([[1, *(side // 16 for side in config.image_size)]] * len(images))
     return BackboneInputs(
         ids,
         valid,

@@ -186,7 +186,8 @@ def test_a_chunk_is_eulers_from_noise_of_that_temperature(policy: QwenVlaPolicy,
     bridge = request(1, WIDOWX_BRIDGE, views=1)
     role = policy._role_of(WIDOWX_BRIDGE, "suite")
     with torch.no_grad():
-        context, mask = policy.encode([bridge]), policy.prepare([bridge]).mask
+        prepared = policy.prepare([bridge])
+        context, mask = policy.model.encode(prepared.inputs), prepared.mask
         field = lambda noisy, time: policy.model.velocity(noisy, time, context, mask)  # noqa: E731
         chunk = euler(field, float(temperature) * start_noise([bridge.seed], 16, 64, 1.0), int(steps))
     expected = denormalize(chunk[0, :, :7].numpy(), role.actions)
@@ -332,7 +333,7 @@ def test_values_are_the_value_heads_of_the_valid_tokens_mean() -> None:
     values = policy.value(requests)
     for each, value in zip(requests, values, strict=True):
         with torch.no_grad():
-            mean = policy.encode([each]).states[0].mean(0)  # alone: no padding
+            mean = policy.model.encode(policy.prepare([each]).inputs).states[0].mean(0)  # alone: no padding
             by_hand = float(mean @ readout.weight[0] + readout.bias[0])
         assert value == pytest.approx(by_hand, abs=1e-5)
     assert values[0] != values[1]

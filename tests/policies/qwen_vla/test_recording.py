@@ -132,7 +132,7 @@ def test_an_episodes_last_chunk_is_scored_as_far_as_it_was_run(policy: QwenVlaPo
 @pytest.mark.parametrize(("dtype", "size"), [("float32", 4), ("bfloat16", 2)])
 def test_a_recorded_chunk_weighs_its_states_and_little_more(dtype: str, size: int) -> None:
     policy = QwenVlaPolicy("tiny", dtype=dtype)
-    tokens = policy.encode(REQUESTS[:1]).states.shape[1]
+    tokens = policy.model.encode(policy.prepare(REQUESTS[:1]).inputs).states.shape[1]
     for options, states in (({}, tokens * (32 * size + 3 * 8)), ({"states": False}, 0)):
         policy.record(options)
         for one in (recorded_by(policy, REQUESTS[:1])[0], recorded_by(policy)[0]):

@@ -205,15 +205,14 @@ def test_an_episode_that_does_not_read_leaves_the_rest_alone():
     assert report.examples["does not read"] == (Drop("does not read", "1", "episode 1 of the file is not whole"),)
 
 
-def test_reports_are_merged_printed_and_stored():
-    one = CleaningReport.of(10, [Drop("static", f"a/{i}", "no channel moves") for i in range(4)], shown=3)
-    two = CleaningReport.of(5, [Drop("static", "b/0", "no channel moves"), Drop("odd length", "b/1", "7 steps")], shown=3)
-    merged = one.merge(two)
-    assert (merged.total, merged.dropped, merged.counts) == (15, 6, {"static": 5, "odd length": 1})
-    assert [drop.episode for drop in merged.examples["static"]] == ["a/0", "a/1", "a/2"]
-    assert CleaningReport.from_data(json.loads(json.dumps(merged.to_data()))) == merged
+def test_reports_are_printed_and_stored():
+    drops = [*(Drop("static", f"a/{i}", "no channel moves") for i in range(5)), Drop("odd length", "b/1", "7 steps")]
+    report = CleaningReport.of(15, drops, shown=3)
+    assert (report.total, report.dropped, report.counts) == (15, 6, {"static": 5, "odd length": 1})
+    assert [drop.episode for drop in report.examples["static"]] == ["a/0", "a/1", "a/2"]
+    assert CleaningReport.from_data(json.loads(json.dumps(report.to_data()))) == report
     screen = Console(file=io.StringIO(), width=100)
-    screen.print(merged.table())
+    screen.print(report.table())
     printed = screen.file.getvalue()
     assert all(words in printed for words in ("static", "33.3%", "a/0: no channel moves", "kept", "60.0%"))
     with pytest.raises(DataError, match="lacks 'examples'"):

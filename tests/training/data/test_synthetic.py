@@ -22,9 +22,8 @@ from vlarig.training.data.synthetic.dataset import SyntheticDataset, synthetic_d
 from vlarig.training.data.synthetic.generate import SynthesizeOptions, Task, synthesize, write
 from vlarig.training.data.synthetic.inverse import solve
 from vlarig.training.data.synthetic.kinematics import Chain, quaternion_of, rotation_by, rotation_vector, turn
-from vlarig.training.data.synthetic.mjcf import mjcf
 from vlarig.training.data.synthetic.planner import CLEARANCE, connect, path_clearance
-from vlarig.training.data.synthetic.templates import STEPS, TEMPLATES, draw
+from vlarig.training.data.synthetic.templates import TEMPLATES, draw
 from vlarig.training.data.synthetic.trajectories import Trajectory, make
 from vlarig.training.data.synthetic.words import VIEWS
 
@@ -375,12 +374,3 @@ def test_what_is_wrong_is_one_sentence(folder: Path, tmp_path: Path) -> None:
     broken.write_bytes(next(folder.glob("*/*/*.parquet")).read_bytes()[:-20])
     with pytest.raises(DataError, match=r"shard-00000\.parquet: expected a shard"):
         SyntheticDataset(tmp_path, "xarm7", "pull")
-
-
-def test_mujocos_model_has_the_arm_and_what_is_around_it() -> None:
-    instance = draw(ARMS["tm12"], "swap", np.random.default_rng(4))
-    text = mjcf(ARMS["tm12"], instance.things[0])
-    assert text.count("<joint ") == 6
-    assert text.count('name="capsule') == len(ARMS["tm12"].capsules)
-    assert text.count('name="thing') == int((instance.things[0, :, 8] >= 0).sum()) >= 2
-    assert len(instance.things) == 2 * len(STEPS["swap"].gripper)
