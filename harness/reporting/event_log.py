@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from ..printable import printable
-from .events import LOG_NAME, OLD_LOG_NAME, Event, Note, line_of
+from .events import LOG_NAME, Event, Note, line_of
 from .line_writer import LineWriter, LogFile, Pipe
 
 #: Seconds that the end of a sweep waits for a log whose disk does not answer.
@@ -60,7 +60,7 @@ class EventLog:
         """
         self.run, self._session = run, session
         logs = run / "logs"
-        self._log = LineWriter(LogFile(logs / LOG_NAME, logs / OLD_LOG_NAME), lambda error: self._lose_log(logs, error))
+        self._log = LineWriter(LogFile(logs / LOG_NAME), lambda error: self._lose_log(logs, error))
         early, self._early = self._early, []
         for event in early:
             self._log.write(line_of(msgspec.structs.replace(event, session=session)))

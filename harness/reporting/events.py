@@ -16,9 +16,6 @@ from .time_breakdown import TimeBreakdown
 
 LOG_NAME = "events.jsonl"
 
-#: Where a log goes when it has grown too large; one such file is kept.
-OLD_LOG_NAME = "events.1.jsonl"
-
 
 class _Event(msgspec.Struct, forbid_unknown_fields=True, tag_field="event"):
     """The fields that every event has; on a line the event's name, ``event``, comes first.
@@ -233,13 +230,13 @@ def read_events(folder: Path) -> Iterator[Event | None]:
 
     The last line of a log whose writer was killed, or is just writing, may be torn: it gives nothing.
     """
-    for path in (folder / OLD_LOG_NAME, folder / LOG_NAME):
-        if not path.is_file():
-            continue
-        with path.open("rb") as file:
-            for line in file:
-                try:
-                    yield parse(line)
-                except msgspec.DecodeError:
-                    if line.endswith(b"\n"):
-                        yield None
+    path = folder / LOG_NAME
+    if not path.is_file():
+        return
+    with path.open("rb") as file:
+        for line in file:
+            try:
+                yield parse(line)
+            except msgspec.DecodeError:
+                if line.endswith(b"\n"):
+                    yield None

@@ -8,34 +8,24 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-#: Size at which a log is put aside: 200,000 episodes or so. With the one before it, a log takes twice that at most.
-MOST_LOG_BYTES = 64 * 2**20
-
 
 class LogFile:
-    """A file that lines are appended to, opened with the first line and put aside when it has grown too large.
+    """A file that lines are appended to, opened with the first line.
 
     Each line is handed to the operating system at once, so it survives the death of this process. A line that was cut short, by a kill
     or a full disk, is ended before the next.
 
     Args:
         path: The file.
-        old: Its path when put aside; an older file there is lost.
-        most_bytes: Size from which it is put aside.
     """
 
-    def __init__(self, path: Path, old: Path, most_bytes: int = MOST_LOG_BYTES) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
-        self._old = old
-        self._most_bytes = most_bytes
         self._file: int | None = None
 
     def write(self, line: bytes) -> None:
         """Append a line."""
         try:
-            if self._file is not None and os.fstat(self._file).st_size > self._most_bytes:
-                self.close()
-                self._path.replace(self._old)
             if self._file is None:
                 self._file = self._open()
             _write_all(self._file, line)

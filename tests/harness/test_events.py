@@ -248,16 +248,6 @@ def test_lines_are_written_again_when_there_is_room_again() -> None:
     assert [error.errno for error in errors] == [errno.ENOSPC]
 
 
-def test_a_log_that_has_grown_too_large_is_put_aside(tmp_path: Path) -> None:
-    file = LogFile(tmp_path / "logs" / "events.jsonl", tmp_path / "logs" / "events.1.jsonl", most_bytes=2000)
-    for number in range(100):
-        file.write(line_of(Note(level="info", text=f"{number}")).encode() + b"\n")
-    file.close()
-    kept = [int(event.text) for event in read_events(tmp_path / "logs") if isinstance(event, Note)]
-    assert kept == list(range(kept[0], 100))
-    assert sum(path.stat().st_size for path in (tmp_path / "logs").iterdir()) < 2 * 2200
-
-
 def test_a_clock_that_jumps_does_not_move_the_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Jumping(datetime):
         moments: Iterator[int] = iter([2000, 1000, 3000])
@@ -333,7 +323,7 @@ def test_no_log_is_written_through_a_link(tmp_path: Path) -> None:
     for name in ("events.jsonl", "driver.log"):
         (tmp_path / name).symlink_to(precious)
     with pytest.raises(OSError, match="symbolic link"):
-        LogFile(tmp_path / "events.jsonl", tmp_path / "events.1.jsonl").write(b"{}\n")
+        LogFile(tmp_path / "events.jsonl").write(b"{}\n")
     with library_messages(tmp_path / "driver.log"):
         logging.getLogger("vlarig").warning("lost")
     assert precious.read_text() == "mine"
