@@ -7,12 +7,11 @@ least as long as the busier of the two is busy, and relieving one helps until th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from ...policies.batching import Load, SizeLoad
+from ...policies.batching import Load
 from .time_breakdown import TimeBreakdown, share
 
 #: A stage (workers, or the policy) that is busy for this share of the time is a bottleneck.
@@ -79,13 +78,9 @@ class Verdict:
 
 
 def bottleneck(breakdown: TimeBreakdown) -> str:
-    """The bottleneck of the breakdown's suite: ``policy``, ``workers``, ``driver``, or ``turns`` where nothing is full."""
-    at_work = max(1 - _away(breakdown), 1e-9)
-    driver = share(breakdown.loop_cpu, breakdown.playing)
+    """The bottleneck of the breakdown's suite: ``policy``, ``workers``, or ``turns`` where neither is full."""
     policy, workers = breakdown.policy_busy, breakdown.workers_occupied
-    if driver / at_work >= BUSY and driver >= policy:
-        return "driver"
-    if max(policy, workers) / at_work < BUSY:
+    if max(policy, workers) < BUSY * (1 - _away(breakdown)):
         return "turns"
     return "policy" if policy >= workers else "workers"
 
@@ -99,21 +94,19 @@ def diagnose(breakdown: TimeBreakdown, setting: Setting) -> list[Verdict]:
     """The causes for suites of one bottleneck, the most weighty first."""
     if breakdown.chunks == 0:
         return []
-    held_up: dict[str, Callable[[TimeBreakdown, Setting], Verdict]] = {
-        "policy": _policy,
-        "workers": _workers,
-        "driver": _driver,
-        "turns": _turns,
-    }
     kind = bottleneck(breakdown)
-    verdicts = [
-        held_up[kind](breakdown, setting),
-        *_no_episode_left(breakdown, setting),
-        *_slow_disk(breakdown),
-        *_others(breakdown, setting),
-    ]
-    if kind == "workers":
-        verdicts += [*_rendering(breakdown, setting), *_resets(breakdown), *_beside(breakdown, setting)]
+    if kind == "policy":
+        verdicts = [_policy(breakdown, setting)]
+    elif kind == "workers":
+        verdicts = [
+            _workers(breakdown, setting),
+            *_rendering(breakdown, setting),
+            *_resets(breakdown),
+            *_beside(breakdown, setting),
+        ]
+    else:
+        verdicts = [_turns(breakdown, setting)]
+    verdicts += [*_no_episode_left(breakdown, setting), *_slow_disk(breakdown), *_others(breakdown, setting)]
     return sorted(verdicts, key=lambda verdict: -verdict.seconds)
 
 
@@ -131,33 +124,25 @@ def _policy(breakdown: TimeBreakdown, setting: Setting) -> Verdict:
     ]
     if setting.strict:
         parts.append("--strict has it answer one request at a time, which is its price.")
-    elif share(load.held_back, load.batches) > 0.2 and setting.batch < setting.num_envs:
-        parts.append(f"Batches are held to {setting.batch} while more requests wait: --batch {setting.num_envs}.")
-    parts.append(_about_batches(load, setting))
+    else:
+        if share(load.held_back, load.batches) > 0.2 and setting.batch < setting.num_envs:
+            parts.append(f"Batches are held to {setting.batch} while more requests wait: --batch {setting.num_envs}.")
+        parts.append(_about_batches(load, setting))
     parts.append(_about_device(breakdown, setting))
     parts.append(f"An instant policy would make the sweep {at_most(1 / max(occupied, 1e-3))} before the workers are full.")
     return Verdict(breakdown.playing * (1 - occupied), " ".join(parts))
 
 
 def _about_batches(load: Load, setting: Setting) -> str:
-    known = [(size, each) for size, each in sorted(load.sizes.items()) if each.batches >= MIN_BATCHES]
-    if setting.strict:
-        return ""
+    """What more envs, whose batches are larger, would bring."""
+    known = [each for _, each in sorted(load.sizes.items()) if each.batches >= MIN_BATCHES]
     if len(known) < 2:
         return f"Where it answers many requests nearly as fast as one, more envs make larger batches{_more_envs(setting)}."
-    (_, small), (_, large) = known[0], known[-1]
-    measured = (
-        f"a request took it {duration(_each(small))} in batches of {small.requests / small.batches:.1f}, "
-        f"{duration(_each(large))} in batches of {large.requests / large.batches:.1f}"
-    )
-    if _each(small) / max(_each(large), 1e-9) >= CHEAPER:
+    small, large = ((each.requests / each.batches, each.seconds / each.requests) for each in (known[0], known[-1]))
+    measured = f"a request took it {duration(small[1])} in batches of {small[0]:.1f}, {duration(large[1])} in batches of {large[0]:.1f}"
+    if small[1] >= CHEAPER * large[1]:
         return f"Larger batches are cheaper ({measured}), and more envs make larger ones{_more_envs(setting)}."
     return f"Larger batches are hardly cheaper ({measured}), so more envs would not help."
-
-
-def _each(size: SizeLoad) -> float:
-    """Seconds of a request."""
-    return size.seconds / size.requests
 
 
 def _about_device(breakdown: TimeBreakdown, setting: Setting) -> str:
@@ -233,21 +218,15 @@ def _turns(breakdown: TimeBreakdown, setting: Setting) -> Verdict:
             f"work{_more_envs(setting)}."
         )
     else:
+        cpu, late = share(breakdown.loop_cpu, breakdown.playing), breakdown.late / max(breakdown.looks, 1)
         parts.append(
-            f"{_count(setting.envs, 'env')} a worker are enough to keep both at work, so time is lost between them: {_late(breakdown)}."
+            f"{_count(setting.envs, 'env')} a worker are enough to keep both at work, so time is lost between them: the driver's "
+            f"thread that moves the messages used {percent(cpu)} of a core, and came {duration(late)} late on average. Several "
+            "drivers, each with its --shard, share the work."
         )
     between = max(0.0, 1 - _away(breakdown) - busiest)
     parts.append(f"At best the sweep would be {_without(between)}.")
     return Verdict(breakdown.playing * between, " ".join(parts))
-
-
-def _driver(breakdown: TimeBreakdown, setting: Setting) -> Verdict:
-    between = max(0.0, 1 - _away(breakdown) - max(breakdown.policy_busy, breakdown.workers_occupied))
-    text = (
-        f"The driver is the bottleneck: {_late(breakdown)}. It is one thread for any number of workers: several drivers, each "
-        f"with its --shard, share the work. At best the sweep would be {_without(between)}."
-    )
-    return Verdict(breakdown.playing * between, text)
 
 
 def _no_episode_left(breakdown: TimeBreakdown, setting: Setting) -> list[Verdict]:
@@ -284,14 +263,6 @@ def _more_envs(setting: Setting) -> str:
     """The option for more envs, if there are episodes for them."""
     more = min(2 * setting.num_envs, setting.episodes)
     return f": --num-envs {more}" if more > setting.num_envs else f", but there are only {setting.episodes} episodes for them"
-
-
-def _late(breakdown: TimeBreakdown) -> str:
-    """How hard the driver's event loop worked, in words."""
-    cpu, late = share(breakdown.loop_cpu, breakdown.playing), breakdown.late / max(breakdown.looks, 1)
-    return (
-        f"the driver's thread that moves the messages used {percent(cpu)} of a core, and came {duration(late)} late on average"
-    )
 
 
 def at_most(factor: float) -> str:

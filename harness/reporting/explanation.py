@@ -50,9 +50,9 @@ def _headline(evidence: Evidence) -> str:
 
 def _phases(evidence: Evidence, session: SessionEvidence) -> Iterator[str]:
     yield f"session {session.started.session} of {evidence.sessions}, {duration(session.last)}:"
-    parts = {name: share(seconds, session.last) for name, seconds in session.phases().items()}
+    phases = {name: seconds for name, seconds in session.phases().items() if share(seconds, session.last) >= LEAST_SHOWN}
     yield "  " + ", ".join(
-        f"{name} {duration(part * session.last)} ({percent(part)})" for name, part in parts.items() if part >= LEAST_SHOWN
+        f"{name} {duration(seconds)} ({percent(share(seconds, session.last))})" for name, seconds in phases.items()
     )
     for suite, started in session.suites.items():
         yield f"  {suite}: {started.why}; batches of {started.batch} at most"
