@@ -1,4 +1,4 @@
-"""An env of a worker, whose episode survives the simulator."""
+"""An env of a worker, wherever that runs: its episode survives the simulator, the worker and the machine."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ import numpy as np
 
 from ..envs.api import ChunkResult, Episode, Needs, Snapshot
 from ..envs.errors import VlarigError
-from ..envs.messages import ENV_ERROR, EPISODE_FAULTS, UNFIT
+from ..envs.messages import CRASH, ENV_ERROR, EPISODE_FAULTS, LOST, UNFIT
 from ..results.records import Attempt
-from .children.line import SimulatorFault
+from .children.line import SimulatorFault, WorkerLine
 from .children.supervisor import ChildLostError
 from .workers import Worker
 
 #: Failed attempts after which an episode is given up for this session.
 MOST_ATTEMPTS = 3
+
+#: How often an episode may be lost by deaths that are charged to no episode before it counts as their cause.
+MOST_LOSSES = 10
 
 
 logger = logging.getLogger(__name__)
@@ -60,6 +63,9 @@ class DurableEnv:
         self._note = note
         self._waits = waits
         self._actions: list[np.ndarray] = []
+        self._line: WorkerLine | None = None
+        """The line on which the episode began; ``None`` where it has to be restored."""
+        self._losses = 0
 
     @property
     def chunks(self) -> int:
@@ -80,8 +86,8 @@ class DurableEnv:
         self.episode = episode
         self.snapshot = None
         self._actions = list(actions)
-        self._faults = 0
-        self._ready = False
+        self._faults = self._losses = 0
+        self._line = None
         await self._insist(None)
         assert self.snapshot is not None
         return self.snapshot
@@ -99,30 +105,37 @@ class DurableEnv:
         return result
 
     async def _insist(self, actions: np.ndarray | None) -> ChunkResult | None:
-        """Run a chunk (or, without one, just start the episode), as often as it takes up to the bound."""
+        """Run a chunk (or, without one, just start the episode), as often as it takes up to the bounds."""
         while True:
             try:
-                if not self._ready:
-                    await self._restore()
-                    self._ready = True
-                return None if actions is None else await self.worker.step(self._env, actions)
+                self._line = self._line or await self._restore()
+                return None if actions is None else await self._step(self._line, actions)
             except asyncio.CancelledError:
-                self._ready = False
+                self._line = None
                 raise
             except ChildLostError:
-                self._ready = False
+                self._line = None
                 if not self._waits or not await self.worker.found():
                     raise
             except SimulatorFault as fault:
-                self._ready = False
+                self._line = None
                 await self._charge(fault)
 
-    async def _restore(self) -> None:
-        """Restore the episode from its start, by its recorded actions."""
+    async def _step(self, line: WorkerLine, actions: np.ndarray) -> ChunkResult:
+        if self.worker.absence is not None:
+            raise self.worker.absence
+        result = await line.step(self._env, actions)
+        self.worker.succeeded()
+        return result
+
+    async def _restore(self) -> WorkerLine:
+        """Restore the episode from its start, by its recorded actions; the line on which that was done."""
         assert self.episode is not None
-        snapshot = await self.worker.start(self._env, self.episode, self._needs)
+        line = await self.worker.running()
+        snapshot = await line.start(self._env, self.episode, self._needs)
+        self.worker.succeeded()
         for actions in self._actions:
-            snapshot = (await self.worker.step(self._env, actions)).snapshot
+            snapshot = (await self._step(line, actions)).snapshot
         if self.snapshot is not None and snapshot.state_digest != self.snapshot.state_digest:
             raise SimulatorFault(
                 ENV_ERROR,
@@ -130,9 +143,15 @@ class DurableEnv:
                 f"'vlarig envs check {self.episode.suite}' finds out where",
             )
         self.snapshot = snapshot
+        return line
 
     async def _charge(self, fault: SimulatorFault) -> None:
-        """Charge a fault to the episode, if it is the episode's."""
+        """Charge a fault to the episode, if it is the episode's: a loss only where the same one is lost again and again."""
+        if fault.kind == LOST:
+            self._losses += 1
+            if self._losses > MOST_LOSSES:
+                reason = f"its worker died {self._losses} times while it was under way; the last time: {fault}"
+                fault, self._losses = SimulatorFault(CRASH, reason), 0
         if fault.kind not in EPISODE_FAULTS:
             return
         assert self.episode is not None

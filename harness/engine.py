@@ -26,10 +26,10 @@ from ..policies.batching import Batcher
 from ..results.records import Attempt
 from .children.liveness import together
 from .children.supervisor import ChildLostError
-from .durable_env import DurableEnv, GivenUpError
+from .durable_env import MOST_LOSSES, DurableEnv, GivenUpError
 from .ensembling import Ensembler
 from .episode_queue import EpisodeQueue
-from .workers import MOST_LOSSES, Worker
+from .workers import Worker
 
 T = TypeVar("T")
 

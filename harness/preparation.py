@@ -233,7 +233,9 @@ async def _try(worker: Worker, episode: Episode) -> dict[str, Any] | None:
     """An initial state's result; one that fails the simulator again and again will not do."""
     for _ in range(MOST_ATTEMPTS):
         try:
-            return await worker.prepare(0, episode)
+            result = await (await worker.running()).prepare(0, episode)
+            worker.succeeded()
+            return result
         except SimulatorFault as fault:
             if fault.kind == REFUSED:
                 raise VlarigError(str(fault)) from None

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
-
-import numpy as np
+from typing import Protocol, TypeVar
 
 from ..benchmarks.suite import Suite
-from ..envs.api import ChunkResult, Episode, Needs, Snapshot
 from ..envs.errors import VlarigError
-from ..envs.messages import CRASH, LOST
+from ..envs.messages import LOST
 from .children.child import ChildDied, Launcher
-from .children.line import SimulatorFault, WorkerLine
+from .children.line import WorkerLine
 from .children.liveness import together, within
 from .children.simulator import Simulator
-from .children.supervisor import ChildLostError, Supervisor
+from .children.supervisor import Supervisor
 from .children.worker_log import WorkerLog
 from .worker_spec import WorkerSpec
 
@@ -27,9 +23,6 @@ T = TypeVar("T")
 
 #: Seconds that a worker may take to start beside its simulator's loading time; long, for a busy machine.
 START_MARGIN = 60.0
-
-#: How often one episode may be lost by deaths that are charged to no episode before it counts as their cause.
-MOST_LOSSES = 10
 
 
 class WorkerFactory(Protocol):
@@ -86,7 +79,7 @@ class LocalWorkerFactory:
         return WorkerLine(simulator, simulator.welcome.embodiment)
 
 
-class Worker:
+class Worker(Supervisor[WorkerLine]):
     """One worker for as long as the run lasts: the line to it, and its replacements.
 
     Use it as an asynchronous context manager.
@@ -102,81 +95,22 @@ class Worker:
         self.name = f"{machine}/worker-{number}" if machine else f"worker-{number}"
         """The worker's name in records."""
         self.factory = factory
-        self._supervisor = Supervisor(self.name, self._launch, lambda: self.factory.where)
-        self._begun: dict[int, WorkerLine] = {}
-        """The line on which each env's episode began."""
-        self._losses: dict[int, _Losses] = {}
-
-    @property
-    def pid(self) -> int | None:
-        """Process id of the worker, for as long as it lives."""
-        return self._supervisor.pid
-
-    @property
-    def absence(self) -> ChildLostError | None:
-        """Why there is no worker; ``None`` while there is one, or will be soon."""
-        return self._supervisor.absence
+        super().__init__(self.name, self._start_one, lambda: self.factory.where)
 
     async def __aenter__(self) -> Worker:
         """Start the worker."""
         try:
-            await self._supervisor.running()
+            await self.running()
         except BaseException:
-            await self._supervisor.end()
+            await self.end()
             raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """End the worker."""
-        await self._supervisor.end()
+        await self.end()
 
-    async def start(self, env: int, episode: Episode, needs: Needs) -> Snapshot:
-        """Begin an episode in an env.
-
-        Raises:
-            SimulatorFault: It could not be done; ``lost`` where no episode is to blame.
-            ChildLostError: The worker is lost; :meth:`found` waits for it.
-        """
-        if env not in self._losses or self._losses[env].key != episode.key:
-            self._losses[env] = _Losses(episode.key)
-        line = self._begun[env] = await self._supervisor.running()
-        return await self._call(env, line.start(env, episode, needs))
-
-    async def step(self, env: int, actions: np.ndarray) -> ChunkResult:
-        """Run a chunk, ``float32[H, A]``, in an env. Raises like :meth:`start`."""
-        if self.absence is not None:
-            raise self.absence
-        return await self._call(env, self._begun[env].step(env, actions))
-
-    async def prepare(self, env: int, episode: Episode) -> dict[str, Any] | None:
-        """Try a candidate for an initial state in an env. Raises like :meth:`start`."""
-        self._losses.setdefault(env, _Losses(""))
-        line = await self._supervisor.running()
-        return await self._call(env, line.prepare(env, episode))
-
-    async def found(self) -> bool:
-        """Wait until the worker is there; false where it is given up."""
-        return await self._supervisor.found()
-
-    async def _call(self, env: int, answer: Awaitable[T]) -> T:
-        try:
-            result = await answer
-        except SimulatorFault as fault:
-            raise self._loss(env, str(fault)) if fault.kind == LOST else fault from None
-        self._supervisor.succeeded()
-        return result
-
-    def _loss(self, env: int, reason: str) -> SimulatorFault:
-        """The fault of an episode that was lost: charged to the episode only where the same one is lost again and again."""
-        losses = self._losses.setdefault(env, _Losses(""))
-        losses.count += 1
-        if losses.count <= MOST_LOSSES:
-            return SimulatorFault(LOST, reason)
-        times, losses.count = losses.count, 0
-        return SimulatorFault(CRASH, f"its worker died {times} times while it was under way; the last time: {reason}")
-
-    async def _launch(self) -> WorkerLine:
-        """Start the worker. Raises like :meth:`WorkerFactory.launch`."""
+    async def _start_one(self) -> WorkerLine:
         suite = self.factory.suite
         seconds = suite.patience.load + START_MARGIN
         try:
@@ -187,14 +121,6 @@ class Worker:
             await line.end()
             raise VlarigError(_embodiment_mismatch(suite, line))
         return line
-
-
-@dataclasses.dataclass
-class _Losses:
-    """How often an episode was lost."""
-
-    key: str
-    count: int = 0
 
 
 def _embodiment_mismatch(suite: Suite, line: WorkerLine) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ...results.ledger import Ledger
+from ..children.line import WorkerLine
 from ..workers import Worker
 
 #: Seconds for which a activity is awaited before any other will do.
@@ -53,27 +54,31 @@ class DriverActivity:
         self.workers.append(worker)
 
     def _watch(self) -> None:
-        begin, start, step, write = Worker.__aenter__, Worker.start, Worker.step, Ledger.write_episode
+        begin, start, step, write = Worker.__aenter__, WorkerLine.start, WorkerLine.step, Ledger.write_episode
 
         async def watched_begin(worker: Worker) -> Worker:
             self.began(worker)
             return await begin(worker)
 
-        async def watched_start(worker: Worker, *arguments: Any) -> Any:
-            with self.during("reset", worker):
-                return await start(worker, *arguments)
+        async def watched_start(line: WorkerLine, *arguments: Any) -> Any:
+            with self.during("reset", self._worker_on(line)):
+                return await start(line, *arguments)
 
-        async def watched_step(worker: Worker, *arguments: Any) -> Any:
-            with self.during("step", worker):
-                return await step(worker, *arguments)
+        async def watched_step(line: WorkerLine, *arguments: Any) -> Any:
+            with self.during("step", self._worker_on(line)):
+                return await step(line, *arguments)
 
         def watched_write(ledger: Ledger, record: Any) -> bool:
             with self.during("commit"):
                 return write(ledger, record)
 
-        classes: tuple[Any, Any] = Worker, Ledger
-        classes[0].__aenter__, classes[0].start, classes[0].step = watched_begin, watched_start, watched_step
-        classes[1].write_episode = watched_write
+        classes: tuple[Any, Any, Any] = Worker, WorkerLine, Ledger
+        classes[0].__aenter__ = watched_begin
+        classes[1].start, classes[1].step = watched_start, watched_step
+        classes[2].write_episode = watched_write
+
+    def _worker_on(self, line: WorkerLine) -> Worker | None:
+        return next((worker for worker in self.workers if worker.line is line), None)
 
 
 def children(pid: int) -> list[int]:

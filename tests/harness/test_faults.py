@@ -26,10 +26,10 @@ from vlarig.envs import backoff
 from vlarig.envs.api import ChunkResult, Needs, StepResult
 from vlarig.envs.messages import Failure, Start, Started, Step
 from vlarig.harness import Rollouts, evaluate, plan
+from vlarig.harness.children.line import WorkerLine
 from vlarig.harness.machines.fleets import LocalFleet
 from vlarig.harness.runtimes.runtime import Runtime
 from vlarig.harness.simulation.simulator import EnvRack
-from vlarig.harness.workers import Worker
 from vlarig.results.ledger import Ledger
 from vlarig.results.records import Attempt
 
@@ -190,22 +190,21 @@ def test_a_real_simulator_that_is_stopped_in_mid_chunk_changes_nothing(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(plan, "load_suite", lambda name: replace(load_suite(name), patience=Patience(step=1.0)))
-    step, chunks = Worker.step, itertools.count()
+    step, chunks = WorkerLine.step, itertools.count()
 
-    async def stopping_step(worker: Worker, env: int, actions: np.ndarray) -> ChunkResult:
+    async def stopping_step(line: WorkerLine, env: int, actions: np.ndarray) -> ChunkResult:
         if next(chunks) == 10:
-            assert worker.pid is not None
-            asyncio.get_running_loop().call_later(0.02, os.kill, worker.pid, signal.SIGSTOP)
-        return await step(worker, env, actions)
+            asyncio.get_running_loop().call_later(0.02, os.kill, line.pid, signal.SIGSTOP)
+        return await step(line, env, actions)
 
     def play(run: str) -> tuple[dict, list[str]]:
-        options = {"workers": 1, "num_envs": 2, "tasks": ("stack", "push_to"), "episodes": 1, "n_action_steps": 4}
+        options = {"workers": 1, "num_envs": 2, "tasks": ("stack", "push_to"), "episodes": 1}
         assert evaluate("tabletop", "expert", run=Path(run), **options).complete
         with Ledger.open_read_only(Path(run)) as ledger:
             return results(Path(run)), [attempt.kind for attempt in ledger.attempts()]
 
     undisturbed, _ = play("undisturbed")
-    monkeypatch.setattr(Worker, "step", stopping_step)
+    monkeypatch.setattr(WorkerLine, "step", stopping_step)
     disturbed, charged = play("disturbed")
     assert disturbed == undisturbed
     assert charged == []

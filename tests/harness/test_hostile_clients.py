@@ -81,12 +81,12 @@ async def play(worker: Worker) -> list[bytes]:
         shown = []
         for number, episode in enumerate(EPISODES[env::2]):
             draw = np.random.default_rng(number)
-            result = ChunkResult((), await worker.start(env, episode, Needs(final_frame=True)))
+            result = ChunkResult((), await (await worker.running()).start(env, episode, Needs(final_frame=True)))
             while True:
                 shown.append(pack(Stepped(replace(result, snapshot=replace(result.snapshot, seconds={})))))
                 if result.steps and result.over:
                     break
-                result = await worker.step(env, draw.uniform(-1, 1, (8, 3)).astype(np.float32))
+                result = await (await worker.running()).step(env, draw.uniform(-1, 1, (8, 3)).astype(np.float32))
         return shown
 
     first, second = await asyncio.gather(in_env(0), in_env(1))
@@ -205,7 +205,7 @@ def test_pings_whose_answers_are_not_read_do_not_pile_up(toy_home: Path) -> None
             await line[0].readuntil(b"\r\n\r\n")
             await flood(line)
             assert most_memory(os.getpid()) - memory <= 20
-            assert (await worker.start(0, EPISODES[0], Needs())).step == 0
+            assert (await (await worker.running()).start(0, EPISODES[0], Needs())).step == 0
             line[1].transport.abort()
 
     asyncio.run(run())
@@ -247,7 +247,7 @@ def test_a_client_that_reads_nothing_costs_others_nothing(toy_home: Path) -> Non
             deaf.transport.pause_reading()
             for env in range(48):
                 await deaf.send(message(Start(large, Needs()), env + 1, env, 8))
-            assert (await worker.start(0, EPISODES[0], Needs())).step == 0
+            assert (await (await worker.running()).start(0, EPISODES[0], Needs())).step == 0
             assert most_memory(os.getpid()) - before < 100
             deaf.transport.abort()
 

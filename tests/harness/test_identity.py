@@ -103,7 +103,7 @@ def test_a_worker_that_is_started_again_over_edited_code_ends_the_sweep(
 
     async def play() -> None:
         async with local_workers(WorkerSpec.of(suite), 1, Path("logs")) as (worker,):
-            await worker.start(0, episode, Needs())
+            await (await worker.running()).start(0, episode, Needs())
             with adapter.open("a") as file:
                 file.write("# repaired\n")
             assert worker.pid is not None
@@ -111,7 +111,7 @@ def test_a_worker_that_is_started_again_over_edited_code_ends_the_sweep(
             with pytest.raises(CodeChangedError, match=r"edited_adapter_x\.py has changed since the run began"):
                 while True:
                     try:
-                        await worker.start(0, episode, Needs())
+                        await (await worker.running()).start(0, episode, Needs())
                     except SimulatorFault:
                         await asyncio.sleep(0.1)
 

@@ -32,10 +32,12 @@ from vlarig.harness import evaluate, plan, workers
 from vlarig.harness.children.child import Launcher
 from vlarig.harness.children.line import SimulatorFault
 from vlarig.harness.children.worker_log import KEPT_BYTES, WorkerLog
+from vlarig.harness.durable_env import MOST_LOSSES, DurableEnv
 from vlarig.harness.worker_spec import WorkerSpec
-from vlarig.harness.workers import MOST_LOSSES, LocalWorkerFactory, Worker, local_workers
+from vlarig.harness.workers import LocalWorkerFactory, Worker, local_workers
 from vlarig.policies.api import Reply, Request
 from vlarig.results.ledger import Ledger
+from vlarig.results.records import Attempt
 
 EPISODE = TOY_SUITE.episodes(per_task=1)[0]
 ACTIONS = np.zeros((1, 3), np.float32)
@@ -113,7 +115,7 @@ def test_what_is_stopped_while_it_starts_costs_time_alone(tmp_path: Path, monkey
 
     async def run() -> int:
         async with local_workers(WorkerSpec.of(suite), 1, Path("logs")) as (worker,):
-            return (await worker.start(0, EPISODE, Needs())).step
+            return (await (await worker.running()).start(0, EPISODE, Needs())).step
 
     assert asyncio.run(run()) == 0
     assert len(list((tmp_path / "counts").iterdir())) == 1
@@ -184,13 +186,15 @@ def test_a_server_that_worked_survives_a_storm_in_which_a_new_one_is_given_up() 
             ):
                 await fresh.__aenter__()
         async with local_workers(WorkerSpec.of(TOY_SUITE), 1, Path("logs")) as (worker,):
-            await worker.start(0, EPISODE, Needs())
+            line = await worker.running()
+            await line.start(0, EPISODE, Needs())
+            worker.succeeded()
             with killing(worker.factory._launcher, storm):
                 with pytest.raises(SimulatorFault) as fault:
                     while True:
-                        await worker.step(0, ACTIONS)
+                        await line.step(0, ACTIONS)
                 assert fault.value.kind in (CRASH, LOST)
-            assert (await worker.start(0, EPISODE, Needs())).step == 0
+            assert (await (await worker.running()).start(0, EPISODE, Needs())).step == 0
 
     asyncio.run(run())
 
@@ -203,12 +207,12 @@ def test_the_pauses_between_restarts_grow(monkeypatch: pytest.MonkeyPatch) -> No
 
     async def run() -> None:
         worker = Worker(0, LocalWorkerFactory(Launcher(), WorkerSpec.of(TOY_SUITE), Path("log")))
-        worker._supervisor.succeeded()
+        worker.succeeded()
         with monkeypatch.context() as patch:
             patch.setattr(asyncio, "sleep", take_note)
             with pytest.raises(VlarigError, match=r"died 13 times .*\(the last time: killed\)"):
                 while True:
-                    await worker._supervisor._count_death("killed")
+                    await worker._count_death("killed")
 
     asyncio.run(run())
     assert pauses == [0, 0.5, 1, 2, 4, 8, 16, 32, 60, 60, 60, 60]
@@ -217,21 +221,28 @@ def test_the_pauses_between_restarts_grow(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.slow
 @pytest.mark.usefixtures("impatient")
 def test_an_episode_that_takes_its_server_along_each_time_is_charged_at_last() -> None:
+    charged: list[Attempt] = []
+
+    async def note(attempt: Attempt) -> None:
+        charged.append(attempt)
+
     async def run() -> None:
         async with local_workers(WorkerSpec.of(TOY_SUITE), 1, Path("logs")) as (worker,):
-            kinds = []
-            for _ in range(MOST_LOSSES + 2):
-                await worker.start(0, EPISODE, Needs())
+            env = DurableEnv(worker, 0, Needs(), note)
+            await env.begin(EPISODE)
+            for losses in range(1, MOST_LOSSES + 2):
                 assert worker.pid is not None
                 kill(worker.pid)
                 while worker.pid is not None:  # noqa: ASYNC110  (it has no event)
                     await asyncio.sleep(0.01)
-                with pytest.raises(SimulatorFault) as fault:
-                    await worker.step(0, ACTIONS)
-                kinds.append(fault.value.kind)
-            assert kinds == [LOST] * MOST_LOSSES + [CRASH, LOST]
+                await env.step(ACTIONS)
+                assert len(charged) == (losses > MOST_LOSSES)
+            assert env.chunks == MOST_LOSSES + 1
 
     asyncio.run(run())
+    (attempt,) = charged
+    assert (attempt.kind, attempt.gave_up) == (CRASH, False)
+    assert f"its worker died {MOST_LOSSES + 1} times while it was under way" in attempt.message
 
 
 #: A driver that prints when it works, and goes on until it is ended.
@@ -248,7 +259,7 @@ from vlarig.harness.worker_spec import WorkerSpec
 async def main():
     async with local_workers(WorkerSpec.of(TOY_SUITE), 2, Path("logs")) as workers:
         for worker in workers:
-            await worker.start(0, TOY_SUITE.episodes(per_task=1)[0], Needs())
+            await (await worker.running()).start(0, TOY_SUITE.episodes(per_task=1)[0], Needs())
         print(*(worker.pid for worker in workers), flush=True)
         await asyncio.sleep(3600)
 
@@ -411,11 +422,11 @@ def test_what_an_env_refuses_costs_the_worker_nothing(kind: str) -> None:
     async def run() -> None:
         async with local_workers(WorkerSpec.of(TOY_SUITE), 1, Path("logs")) as (worker,):
             pid = worker.pid
-            await worker.start(0, EPISODE, Needs())
+            await (await worker.running()).start(0, EPISODE, Needs())
             with pytest.raises(VlarigError, match=message):
-                await worker.start(1, episode, Needs())
-                await worker.step(1, actions)
-            assert (await worker.step(0, ACTIONS)).snapshot.step == 1
+                await (await worker.running()).start(1, episode, Needs())
+                await (await worker.running()).step(1, actions)
+            assert (await (await worker.running()).step(0, ACTIONS)).snapshot.step == 1
             assert worker.pid == pid
 
     asyncio.run(run())
@@ -425,7 +436,7 @@ def test_there_are_so_many_envs_and_no_more() -> None:
     async def run() -> None:
         async with local_workers(WorkerSpec.of(TOY_SUITE), 1, Path("logs")) as (worker,):
             with pytest.raises(VlarigError, match=f"at most {MOST_ENVS}; take more workers"):
-                await worker.start(MOST_ENVS, EPISODE, Needs())
+                await (await worker.running()).start(MOST_ENVS, EPISODE, Needs())
 
     asyncio.run(run())
 
@@ -433,12 +444,13 @@ def test_there_are_so_many_envs_and_no_more() -> None:
 def test_a_request_whose_caller_gave_up_waiting_is_carried_out_before_the_envs_next_one() -> None:
     async def run() -> list[int]:
         async with local_workers(WorkerSpec.of(TOY_SUITE), 1, Path("logs")) as (worker,):
-            await worker.start(0, EPISODE, Needs())
-            given_up = asyncio.ensure_future(worker.step(0, ACTIONS))
+            await (await worker.running()).start(0, EPISODE, Needs())
+            line = await worker.running()
+            given_up = asyncio.ensure_future(line.step(0, ACTIONS))
             await asyncio.sleep(0)
             given_up.cancel()
-            stepped = await worker.step(0, ACTIONS)
-            begun = await worker.start(0, EPISODE, Needs())
+            stepped = await (await worker.running()).step(0, ACTIONS)
+            begun = await (await worker.running()).start(0, EPISODE, Needs())
             return [stepped.snapshot.step, begun.step]
 
     assert asyncio.run(run()) == [2, 0]

@@ -69,7 +69,9 @@ def test_reinforcement_learning_goes_on_from_its_clone() -> None:
 def test_reinforcement_learning_of_the_shipped_policy_is_measured_in_the_task_that_it_learns(
     config: Path | str, task: str
 ) -> None:
-    given = TUNING.partition("--override ")[2].partition('"${settings')[0].replace("\\\n", " ").replace("$task", task)
+    given = TUNING.partition("--override ")[2].partition('"${settings')[0].replace("\\\n", " ")
+    for name, value in (("$task", task), ("$steps", "8"), ("${ITERATIONS:-20}", "20")):
+        given = given.replace(name, value)
     overrides = shlex.split(given)
     found = read_ppo_config(Path(config), overrides)
     assert (found.model.source, found.rollout.tasks, found.rollout.n_action_steps) == ("", (task,), 8)
@@ -83,7 +85,9 @@ def test_reinforcement_learning_of_the_shipped_policy_is_measured_in_the_task_th
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
-@pytest.mark.parametrize("recipe", ["shipped/make.sh", "shipped/measure.sh", "states/make.sh", "ppo/make.sh"])
+@pytest.mark.parametrize(
+    "recipe", ["shipped/make.sh", "shipped/measure.sh", "states/make.sh", "ppo/make.sh", "ppo/machines.sh"]
+)
 def test_a_recipe_is_legal_bash(recipe: str) -> None:
     subprocess.run(["bash", "-n", RECIPES / recipe], check=True)
 
