@@ -1,18 +1,20 @@
-"""Access to a server of ours: free on the loopback interface, elsewhere with a token."""
+"""Access to a server of ours: with a token. On the loopback interface each user has an own one, in a file that only they can read."""
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import os
-import struct
-from ipaddress import IPv4Address, IPv6Address, ip_address
+import secrets
+from ipaddress import ip_address
 from pathlib import Path
-from typing import Optional, Union
+from typing import Optional
+from urllib.parse import urlsplit
 
-from websockets.asyncio.server import ServerConnection
 from websockets.datastructures import Headers
 
 from .errors import VlarigError
+from .home import home
 
 #: Fewest characters of a token that other machines may try to guess: 16 of base64 are 96 bits.
 SHORTEST_TOKEN = 16
@@ -33,37 +35,6 @@ def may_enter(headers: Headers, token: str) -> bool:
     shown = headers.get_all("Authorization")
     expected = authorization(token)["Authorization"].encode()
     return len(shown) == 1 and hmac.compare_digest(shown[0].encode(errors="replace"), expected)
-
-
-def stranger(connection: ServerConnection) -> Optional[int]:
-    """The user whose process is at the other end of a connection within this machine, if it is neither our user nor root.
-
-    Linux lists it in ``/proc/net/tcp`` and ``tcp6`` (proc_net(5)); elsewhere, and for other machines, there is no stranger.
-    """
-    ends = [
-        {_as_listed(ip_address(address[0]), address[1]), _as_listed(_mapped(ip_address(address[0])), address[1])}
-        for address in (connection.remote_address, connection.local_address)
-    ]
-    for table in ("tcp", "tcp6"):
-        try:
-            lines = Path(f"/proc/net/{table}").read_text().splitlines()[1:]
-        except OSError:
-            continue
-        for _, local, remote, _, _, _, _, user, *_ in map(str.split, lines):
-            if local in ends[0] and remote in ends[1] and int(user) not in (0, os.getuid()):
-                return int(user)
-    return None
-
-
-def _as_listed(address: Union[IPv4Address, IPv6Address], port: int) -> str:
-    """An address as the kernel's tables have it: words of 32 bits in the machine's order, and the port."""
-    words = struct.unpack(f">{len(address.packed) // 4}I", address.packed)
-    return struct.pack(f"={len(words)}I", *words).hex().upper() + f":{port:04X}"
-
-
-def _mapped(address: Union[IPv4Address, IPv6Address]) -> Union[IPv4Address, IPv6Address]:
-    """An address of version 4 as a socket of version 6 has it."""
-    return IPv6Address(f"::ffff:{address}") if isinstance(address, IPv4Address) else address
 
 
 def is_loopback(host: str) -> bool:
@@ -91,10 +62,11 @@ def refuse_without_token(host: str, token: str) -> None:
         )
 
 
-def find_token(variable: Optional[str], file: Optional[Path]) -> str:
-    """The token that a server requires, or that a client shows; empty where neither place is named.
+def required_token(host: str, variable: Optional[str], file: Optional[Path]) -> str:
+    """The token that a server requires: the one in the place that is named; without one the user's own, on the loopback interface.
 
     Args:
+        host: Address that the server listens on; on any but the loopback interface's the token is empty where no place is named.
         variable: Environment variable that holds it.
         file: File that holds it.
     """
@@ -102,10 +74,50 @@ def find_token(variable: Optional[str], file: Optional[Path]) -> str:
         raise VlarigError("--token-env and --token-file both name a token; give one of them")
     if file is not None:
         return token_in(file)
-    if variable is None:
-        return ""
-    place = f"the environment variable {variable}"
-    return _not_empty(checked_token(os.environ.get(variable, ""), place), place)
+    if variable is not None:
+        place = f"the environment variable {variable}"
+        return _not_empty(checked_token(os.environ.get(variable, ""), place), place)
+    return own_token() if is_loopback(host) else ""
+
+
+def shown_token(address: str, variable: str, file: Optional[Path]) -> str:
+    """The token that a client shows to the server at ``address``, ``ws://HOST:PORT``; empty for none.
+
+    It is the file's, else the environment variable's, else on this machine the user's own, where a server has made one.
+    """
+    if file is not None:
+        return token_in(file)
+    token = checked_token(os.environ.get(variable, ""), f"the environment variable {variable}")
+    if token or not is_loopback(urlsplit(address).hostname or "") or not _own_file().exists():
+        return token
+    return token_in(_own_file())
+
+
+def own_token() -> str:
+    """The user's own token; made with the first call."""
+    path = _own_file()
+    try:
+        if not path.exists():
+            _make(path)
+    except OSError as error:
+        raise VlarigError(
+            f"no token can be kept in {path} ({error.strerror or error}); give --token-file, or set VLARIG_HOME"
+        ) from None
+    return token_in(path)
+
+
+def _own_file() -> Path:
+    return home() / "token"
+
+
+def _make(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f"token-{secrets.token_hex(8)}")
+    with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(f"{secrets.token_urlsafe(32)}\n")
+    with contextlib.suppress(FileExistsError):  # another process was quicker
+        os.link(draft, path)
+    draft.unlink()
 
 
 def token_in(file: Path) -> str:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from ..envs.errors import VlarigError, suggestion
-from .home import home
+from ..envs.home import home
 from .printable import printable
 from .termination import exit_status, sigterm_interrupts
 

@@ -15,8 +15,8 @@ from pathlib import Path
 from ..benchmarks.registry import load_suites
 from ..benchmarks.suite import Suite
 from ..envs.errors import VlarigError
+from ..envs.home import home
 from .assets.bundle import find_bundle, locate_bundle
-from .home import home
 from .machine import Machine
 from .runtimes.install import check_imports
 from .runtimes.runtime import Runtime, RuntimeState, list_runtimes

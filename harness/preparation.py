@@ -19,13 +19,13 @@ from typing import Any
 from ..benchmarks.suite import Preparation, Suite, Task
 from ..envs.api import Episode
 from ..envs.errors import VlarigError
+from ..envs.home import home
 from ..envs.messages import REFUSED
 from ..envs.sources import source_hashes
 from .children.line import SimulatorFault
 from .children.liveness import together
 from .children.supervisor import ChildLostError
 from .durable_env import MOST_ATTEMPTS
-from .home import home
 from .locking import unwritable
 from .machines.fleets import Fleet
 from .worker_spec import WorkerSpec

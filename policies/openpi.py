@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import ssl
 import uuid
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from pydantic import Field
 
-from ..envs.access import checked_token, token_in
+from ..envs.access import shown_token
 from ..envs.api import Needs
 from ..envs.embodiments import Embodiment
 from ..envs.errors import BadMessageError
@@ -52,15 +51,9 @@ class Settings(Options):
     connect_timeout: Seconds = 20.0
     """Seconds that a connection may take."""
     token_file: Path | None = None
-    """File with the token to show; else the environment's VLARIG_POLICY_TOKEN is shown."""
+    """File with the token to show; else the environment's VLARIG_POLICY_TOKEN, or on this machine the user's own."""
     ca_file: Path | None = None
     """For wss://: file with the certificate of the authority to trust, or the server's own; else the system's are."""
-
-    def token(self) -> str:
-        """The token to show: the file's, or the environment's; empty for none."""
-        if self.token_file is None:
-            return checked_token(os.environ.get(TOKEN_VARIABLE, ""), f"the environment variable {TOKEN_VARIABLE}")
-        return token_in(self.token_file)
 
     def encryption(self, address: str) -> ssl.SSLContext | None:
         """How to check the certificate of the server at ``address``; ``None`` for one in the clear."""
@@ -95,8 +88,9 @@ class OpenpiPolicy(Policy):
             raise PolicyError(f"{argument!r} is no address of a policy server; write openpi:ws://HOST:PORT")
         self._address = argument
         encryption = options.encryption(argument)
+        token = shown_token(argument, TOKEN_VARIABLE, options.token_file)
         self._pool = ConnectionPool(
-            argument, options.token(), options.connections, options.timeout, options.connect_timeout, encryption=encryption
+            argument, token, options.connections, options.timeout, options.connect_timeout, encryption=encryption
         )
         try:
             self._announced = self._read_metadata()

@@ -14,7 +14,6 @@ from ..envs.access import authorization
 from ..envs.background import BackgroundLoop
 from ..envs.errors import BadMessageError
 from ..envs.tls import handshake_failure
-from ..envs.untrusted import one_line
 from .announcement import LOST
 from .api import PolicyError, PolicyLost
 from .openpi_wire import unpack
@@ -156,8 +155,6 @@ class ConnectionPool:
         except InvalidStatus as refused:
             status = refused.response.status_code
             hint = "; set VLARIG_POLICY_TOKEN to its token" if status == 401 else ""
-            if status == 403:  # a server of ours sends the reason
-                hint = f": {one_line((refused.response.body or b'').decode(errors='replace'))}"
             raise PolicyError(f"the server at {self._url} refuses connections (HTTP status {status}){hint}") from None
         except ConnectionClosed as closed:
             raise self._gone(closed) from None

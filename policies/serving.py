@@ -13,7 +13,6 @@ import contextlib
 import http
 import itertools
 import logging
-import os
 import ssl
 import time
 from collections.abc import Mapping
@@ -24,10 +23,9 @@ from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request as HttpRequest
 from websockets.http11 import Response
 
-from ..envs.access import checked_token, may_enter, refuse_without_token, stranger
+from ..envs.access import checked_token, may_enter, refuse_without_token
 from ..envs.embodiments import Embodiment
 from ..envs.errors import BadMessageError, VlarigError
-from ..envs.handshakes import Handshakes
 from .announcement import LOST, METADATA_KEY, Announcement
 from .api import Policy, PolicyError, PolicyLost, Request
 from .batching import Answer, Batcher, Batching, horizon_for
@@ -134,7 +132,6 @@ class PolicyServer:
         self._reader = RequestReader(self.announcement, layout, config.seed, config.n_action_steps, freed=self._batcher.forget)
         self._numbers = itertools.count()
         self._connections: set[ServerConnection] = set()
-        self._handshakes = Handshakes()
         self._requests: set[asyncio.Task[Answer]] = set()
         self._under_way = 0
         self._all_answered = asyncio.Event()
@@ -148,7 +145,6 @@ class PolicyServer:
         """Begin to listen."""
         config = self._config
         await self._stack.enter_async_context(self._batcher)
-        self._handshakes.watch_loop()
         try:
             self._server: Server = await serve(
                 self._handle,
@@ -160,7 +156,6 @@ class PolicyServer:
                 max_size=config.most_bytes,
                 max_queue=1,
                 close_timeout=_CLOSE_SECONDS,
-                **self._handshakes.options(),
                 ssl=config.encryption,
             )
         except OSError as error:
@@ -174,7 +169,6 @@ class PolicyServer:
         """Refuse new connections, answer the requests under way, and end all connections. A policy that still computes is awaited."""
         self._stopping = True
         self._server.close(close_connections=False)
-        self._handshakes.close()
         try:
             await asyncio.wait_for(self._all_answered.wait(), _STOP_SECONDS)
         except TimeoutError:
@@ -201,9 +195,6 @@ class PolicyServer:
             return connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, "the policy is lost\n")
         if not may_enter(request.headers, self._config.token):
             return connection.respond(http.HTTPStatus.UNAUTHORIZED, "the token is missing or wrong\n")
-        if not self._config.token and (user := stranger(connection)) is not None:
-            sentence = f"user {user} may not use this policy server of user {os.getuid()}, which has no token\n"
-            return connection.respond(http.HTTPStatus.FORBIDDEN, sentence)
         if len(self._connections) >= self._config.most_connections:
             return connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, "there are too many connections\n")
         return None

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...envs.errors import VlarigError
-from ..home import home
+from ...envs.home import home
 from ..locking import one_at_a_time
 from .check import Contents, check_files
 from .fetch import Watch, download_files

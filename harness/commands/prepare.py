@@ -12,8 +12,8 @@ from ...benchmarks.registry import load_suite
 from ...benchmarks.suite import Task
 from ...envs.background import run_to_end
 from ...envs.errors import VlarigError
+from ...envs.home import home
 from ..command_line import parse
-from ..home import home
 from ..machines.fleets import LocalFleet, listed_fleet
 from ..preparation import prepare, prepared_hash, with_prepared
 from ..screen import Screen

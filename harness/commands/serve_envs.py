@@ -10,12 +10,11 @@ from typing import Annotated
 
 import tyro
 
-from ...envs.access import find_token, is_loopback
+from ...envs.access import required_token
 from ...envs.errors import VlarigError
 from ...envs.tls import server_context
 from ..command_line import parse
 from ..machines.env_server import EnvServer, EnvServerConfig
-from ..machines.own_token import own_token
 from ..machines.remote_machines import DEFAULT_PORT
 from ..printable import log_to_stderr
 from ..screen import Screen
@@ -72,7 +71,7 @@ class ServeEnvs:
         return EnvServerConfig(
             host=self.host,
             port=self.port,
-            token=find_token(self.token_env, self.token_file) or (own_token() if is_loopback(self.host) else ""),
+            token=required_token(self.host, self.token_env, self.token_file),
             encryption=encryption,
             suites=self.suites,
             workers=self.workers,

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import tyro
 
-from ...envs.access import find_token
+from ...envs.access import required_token
 from ...envs.embodiments import Embodiment
 from ...envs.sources import source_hashes
 from ...envs.tls import server_context
@@ -34,8 +34,8 @@ A second signal ends it at once. GET /healthz answers OK. Errors of the policy a
   vlarig serve-policy --policy qwen-vla:CHECKPOINT --embodiment libero_panda
   vlarig sweep libero_spatial --policy openpi:ws://127.0.0.1:8000
 
-  vlarig serve-policy --policy random --embodiment libero_panda --layout libero        # for openpi's own LIBERO client
-  vlarig serve-policy --policy qwen-vla:CHECKPOINT --host 0.0.0.0 --token-file token   # clients show the token
+  vlarig serve-policy --policy random --embodiment libero_panda --layout libero --no-token   # for openpi's own LIBERO client
+  vlarig serve-policy --policy qwen-vla:CHECKPOINT --host 0.0.0.0 --token-file token         # clients show the token
 
 With --certificate server.pem --key server.key it encrypts, and clients connect to wss://HOST:PORT.
 """
@@ -61,7 +61,9 @@ class ServePolicy:
     token_env: Annotated[str | None, tyro.conf.arg(metavar="VARIABLE")] = None
     """Environment variable with the token that clients must show."""
     token_file: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
-    """File with the token that clients must show."""
+    """File with the token that clients must show. Default: on the loopback interface one of your own, which your sweeps find."""
+    no_token: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Let every user of this machine use the policy, for clients that cannot send a token; on the loopback interface alone."""
     certificate: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Certificate to encrypt with, in PEM format; clients then write wss://."""
     key: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
@@ -93,6 +95,8 @@ class ServePolicy:
             raise PolicyError(f"--replicas is {self.replicas}; expected 1 or more")
         if (self.certificate is None) != (self.key is None):
             raise PolicyError("--certificate and --key go together; give both, or neither")
+        if self.no_token and (self.token_env, self.token_file) != (None, None):
+            raise PolicyError("--no-token goes with no --token-env and no --token-file; give one of them")
 
     def server_config(self) -> ServerConfig:
         """The part that is about the server."""
@@ -102,7 +106,7 @@ class ServePolicy:
         return ServerConfig(
             host=self.host,
             port=self.port,
-            token=find_token(self.token_env, self.token_file),
+            token="" if self.no_token else required_token(self.host, self.token_env, self.token_file),
             encryption=encryption,
             batching=Batching(self.max_batch, self.wait_ms / 1000, alone_on_failure=True),
             strict=self.strict,

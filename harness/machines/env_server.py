@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import http
 import logging
-import os
 import platform
 import ssl
 from collections.abc import Coroutine
@@ -25,10 +24,9 @@ from websockets.http11 import Request, Response
 
 from ...benchmarks.registry import load_suite
 from ...benchmarks.suite import unknown
-from ...envs.access import may_enter, refuse_without_token, stranger
+from ...envs.access import may_enter, refuse_without_token
 from ...envs.errors import BadMessageError, VlarigError
 from ...envs.framing import Frame, frame_of
-from ...envs.handshakes import Handshakes
 from ...envs.messages import (
     BAD_MESSAGE,
     LOST,
@@ -66,18 +64,18 @@ class EnvServerConfig:
     """How simulators are lent.
 
     Attributes:
+        token: Secret that a client must show.
         host: Address to listen on.
         port: Port to listen on; 0 for any that is free.
-        token: Secret that a client must show; empty for none, on the loopback interface alone.
         encryption: Certificate and key for TLS; no encryption when ``None``.
         suites: Names of the suites that are lent; all installed ones when empty.
         workers: Most workers at a time; as many as cores when ``None``.
         logs: Folder of the workers' logs.
     """
 
+    token: str = field(repr=False)
     host: str = "127.0.0.1"
     port: int = DEFAULT_PORT
-    token: str = field(default="", repr=False)
     encryption: ssl.SSLContext | None = field(default=None, repr=False)
     suites: tuple[str, ...] = ()
     workers: int | None = None
@@ -95,7 +93,6 @@ class EnvServer:
         self._most = config.workers or Machine.here().cores
         self._leases: dict[str, ServerConnection] = {}
         self._numbers: set[int] = set()
-        self._handshakes = Handshakes()
         self._launcher = Launcher()
         for name in config.suites:
             WorkerSpec.of(load_suite(name))
@@ -103,7 +100,6 @@ class EnvServer:
     async def __aenter__(self) -> EnvServer:
         """Start listening."""
         config = self._config
-        self._handshakes.watch_loop()
         try:
             self._server: Server = await serve(
                 self._handle,
@@ -117,7 +113,6 @@ class EnvServer:
                 max_queue=4,
                 ping_interval=None,
                 close_timeout=CLOSE_SECONDS,
-                **self._handshakes.options(),
             )
         except OSError as error:
             reason = error.strerror or error
@@ -129,7 +124,6 @@ class EnvServer:
         self._server.close(close_connections=False)
         closed = asyncio.ensure_future(self._server.wait_closed())
         while not closed.done():  # some have shaken hands meanwhile
-            self._handshakes.close()
             for connection in self._server.connections:
                 connection.transport.abort()
             await asyncio.wait({closed}, timeout=TICK)
@@ -152,9 +146,6 @@ class EnvServer:
             return connection.respond(http.HTTPStatus.OK, "OK\n")
         if not may_enter(request.headers, self._config.token):
             return connection.respond(http.HTTPStatus.UNAUTHORIZED, "the token is missing or wrong\n")
-        if not self._config.token and (user := stranger(connection)) is not None:
-            sentence = f"user {user} may not use this env server of user {os.getuid()}, which wants no token\n"
-            return connection.respond(http.HTTPStatus.FORBIDDEN, sentence)
         if len(self._server.connections) >= self._most + MORE_CONNECTIONS:
             return connection.respond(http.HTTPStatus.SERVICE_UNAVAILABLE, "there are too many connections\n")
         return None

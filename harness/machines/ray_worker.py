@@ -7,8 +7,8 @@ import ssl
 from pathlib import Path
 
 from ...envs.background import BackgroundLoop
+from ...envs.home import home
 from ...envs.tls import server_context
-from ..home import home
 from .env_server import EnvServer, EnvServerConfig
 
 #: Ray's own variables for encryption (its documentation, "TLS authentication"): where it is on, it is on here, with the same files.

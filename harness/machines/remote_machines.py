@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import ssl
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from urllib.parse import urlsplit
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidStatus
 
-from ...envs.access import authorization, checked_token, find_token, is_loopback
+from ...envs.access import authorization, is_loopback, shown_token
 from ...envs.errors import BadMessageError, VlarigError
 from ...envs.framing import frame_of
 from ...envs.messages import WIRE_VERSION, Capacity, Failure, decode
@@ -20,7 +19,6 @@ from ...envs.tls import client_context, handshake_failure
 from ...envs.wire import MAX_MESSAGE_BYTES
 from ..children.liveness import CLOSE_SECONDS, within
 from ..children.supervisor import MachineAwayError
-from .own_token import own_token
 
 #: Default port of env servers.
 DEFAULT_PORT = 8770
@@ -58,7 +56,7 @@ class RemoteMachine:
     @property
     def in_the_clear(self) -> bool:
         """Whether the token and the pictures can be read on the way."""
-        return self.url.startswith("ws://") and not _is_here(self.url)
+        return self.url.startswith("ws://") and not is_loopback(urlsplit(self.url).hostname or "")
 
     async def reach(self) -> tuple[ClientConnection, Capacity]:
         """A connection, and the server's capacity.
@@ -159,10 +157,7 @@ def find_machines(
     for url in urls:
         if urls.count(url) > 1:
             raise VlarigError(f"the host {url} is named twice; name each once")
-    token = find_token(None, token_file) or checked_token(
-        os.environ.get(TOKEN_VARIABLE, ""), f"the environment variable {TOKEN_VARIABLE}"
-    )
-    return [RemoteMachine(url, token or (own_token() if _is_here(url) else ""), authority) for url in urls]
+    return [RemoteMachine(url, shown_token(url, TOKEN_VARIABLE, token_file), authority) for url in urls]
 
 
 def parse_address(text: str) -> str:
@@ -182,7 +177,3 @@ def parse_address(text: str) -> str:
         raise refusal
     shown = f"[{host}]" if ":" in host else host
     return f"{parts.scheme}://{shown}:{port or DEFAULT_PORT}"
-
-
-def _is_here(url: str) -> bool:
-    return is_loopback(urlsplit(url).hostname or "")

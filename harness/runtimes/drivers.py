@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...envs.errors import VlarigError, suggestion
-from ..home import home
+from ...envs.home import home
 
 #: Where systems keep manifests; the user's own folder comes first (LoaderDriverInterface.md, "Driver Discovery on Linux").
 SYSTEM_FOLDERS = ("~/.local/share", "/usr/local/etc", "/usr/local/share", "/etc", "/usr/share")

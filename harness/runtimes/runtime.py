@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...envs.errors import VlarigError
+from ...envs.home import home
 from ...results.run_files import appearing
-from ..home import home
 from ..locking import one_at_a_time
 from .driver_install import install_driver
 from .drivers import can_install

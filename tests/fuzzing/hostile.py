@@ -133,18 +133,6 @@ async def all_at_once(attacks: list[Attack], at_a_time: int) -> int:
     return len(attacks)
 
 
-async def flood(line: Line, most: int = 100 * 2**20) -> int:
-    """Send pings on an open websocket and read no answer, until the other end takes no more for a while; returns how many bytes."""
-    pings = frame(PING, b"x" * 125) * 1000
-    sent = 0
-    with contextlib.suppress(asyncio.TimeoutError):
-        while sent < most:
-            line[1].write(pings)
-            sent += len(pings)
-            await asyncio.wait_for(line[1].drain(), 2)
-    return sent
-
-
 def open_files(pid: int) -> int:
     """How many files and sockets a process has open."""
     return len(list(Path(f"/proc/{pid}/fd").iterdir()))

@@ -123,7 +123,7 @@ def test_an_option_that_is_no_text_is_one_sentence(capsys):
 
 
 def test_without_a_home_the_message_says_what_to_set(monkeypatch):
-    from vlarig.harness.home import home
+    from vlarig.envs.home import home
 
     def none():
         raise RuntimeError("Could not determine home directory.")

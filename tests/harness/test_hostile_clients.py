@@ -22,7 +22,6 @@ from fuzzing.hostile import (
     OPEN,
     Attack,
     all_at_once,
-    flood,
     hear_out,
     lingering,
     messages_until_the_end,
@@ -193,22 +192,6 @@ def attacks(port: int) -> list[Attack]:
         *(lambda text=text: send(text, offered) for text in ("hello", "", "{}")),
         *(lambda data=data: leave(data) for data in (b"", b"\x82\xfe", b"\xff")),
     ]
-
-
-def test_pings_whose_answers_are_not_read_do_not_pile_up(toy_home: Path) -> None:
-    async def run() -> None:
-        async with server() as (port, worker):
-            memory = most_memory(os.getpid())
-            line = await asyncio.open_connection("127.0.0.1", port, limit=1024)
-            shown = "".join(f"{name}: {value}\r\n" for name, value in authorization(TOKEN).items()).encode()
-            line[1].write(OPEN[:-2] + shown + b"\r\n")
-            await line[0].readuntil(b"\r\n\r\n")
-            await flood(line)
-            assert most_memory(os.getpid()) - memory <= 20
-            assert (await (await worker.running()).start(0, EPISODES[0], Needs())).step == 0
-            line[1].transport.abort()
-
-    asyncio.run(run())
 
 
 @pytest.mark.slow

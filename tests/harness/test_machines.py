@@ -29,7 +29,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from vlarig.envs import backoff
-from vlarig.envs.access import authorization
+from vlarig.envs.access import authorization, own_token
 from vlarig.envs.errors import VlarigError
 from vlarig.envs.framing import frame_of
 from vlarig.envs.messages import Capacity, Failure, Message, StartWorker, Step, WorkerReady, decode, encode
@@ -38,7 +38,6 @@ from vlarig.harness.children import supervisor
 from vlarig.harness.children.supervisor import MachineAwayError
 from vlarig.harness.commands import record
 from vlarig.harness.machines import fleets
-from vlarig.harness.machines.own_token import own_token
 from vlarig.harness.machines.remote_machines import MachineBusyError, RemoteMachine, find_machines, parse_address
 from vlarig.results.ledger import Ledger
 

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 from comparing import results
 
+from vlarig.envs.home import home
 from vlarig.harness import evaluate
-from vlarig.harness.home import home
 from vlarig.results.ledger import Ledger
 from vlarig.results.manifest import Manifest
 

@@ -26,7 +26,6 @@ from fuzzing.hostile import (
     OPEN,
     Attack,
     all_at_once,
-    flood,
     frame,
     hear_out,
     lingering,
@@ -174,23 +173,6 @@ def check_refusal(text: bytes | str) -> None:
     assert len(text.splitlines()) == 1
     assert "Traceback" not in text
     assert TESTS.name not in text.split("/")
-
-
-def test_pings_with_unread_answers_do_not_pile_up(toy_home: Path, tmp_path: Path) -> None:
-    async def run(pid: int, port: int) -> None:
-        memory = most_memory(pid)
-        line = await asyncio.open_connection("127.0.0.1", port, limit=1024)
-        line[1].write(OPEN.replace(b"Host: x", b"Host: x\r\nAuthorization: " + SHOWN["Authorization"].encode()))
-        await line[0].readuntil(b"\r\n\r\n")
-        await flood(line)
-        assert most_memory(pid) - memory <= 20
-        good = await connected(port)
-        assert len(await play(good)) == 20
-        await good.close()
-        line[1].transport.abort()
-
-    with serving(tmp_path) as (pid, port):
-        asyncio.run(run(pid, port))
 
 
 @pytest.mark.slow

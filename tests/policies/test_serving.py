@@ -25,13 +25,13 @@ import numpy as np
 import pytest
 from comparing import results
 from conftest import TESTS, Cli
-from fuzzing.hostile import OPEN
 from served import served
 from toy.env import TOY_POINT
 from toy.policies import ImageReader, WithOptions
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
+from vlarig.envs.access import own_token
 from vlarig.envs.api import Needs, Observation
 from vlarig.envs.embodiments import Embodiment
 from vlarig.envs.errors import BadMessageError, VlarigError
@@ -389,30 +389,6 @@ def test_only_clients_with_the_token_are_accepted(monkeypatch: pytest.MonkeyPatc
         assert "secret" not in repr(ServerConfig(token="secret"))
 
 
-#: Opens a websocket at a port as another user, and prints the answer.
-STRANGER = """
-import os, socket, sys
-os.setuid(12345)
-with socket.socket(socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET) as line:
-    line.connect((sys.argv[1], int(sys.argv[2])))
-    line.sendall(bytes.fromhex(sys.argv[3]))
-    print(line.recv(4096).decode())
-"""
-
-
-@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
-@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-def test_another_user_of_the_machine_is_turned_away_where_no_token_is_wanted(host: str) -> None:
-    with served(Notebook(), host=host) as server:
-        port = server.address.rpartition(":")[2]
-        command = [sys.executable, "-c", STRANGER, host, port, OPEN.hex()]
-        answer = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-        assert answer.startswith("HTTP/1.1 403")
-        assert "user 12345 may not use this policy server of user 0, which has no token" in answer
-        with client(server.address) as connection:
-            assert ask(connection, seen(7))["actions"][0, 0] == 7
-
-
 def test_web_pages_are_refused() -> None:
     with served(Notebook()) as server:
         with pytest.raises(InvalidStatus) as status, connect(server.address, origin="http://evil.example", compression=None):
@@ -698,7 +674,11 @@ def test_the_command_serves_until_a_signal(toy_home: Path, embodiment_file: Path
     found = re.search(r"serving image-reader for toy_point at (ws://127\.0\.0\.1:\d+)", line)
     assert found, line
     assert get(f"{found[1]}/healthz") == (200, b"OK\n")
-    with client(found[1]) as connection:
+    assert (toy_home / "token").stat().st_mode & 0o777 == 0o600
+    with pytest.raises(InvalidStatus), client(found[1]):
+        pass
+    load_policy(f"openpi:{found[1]}").close()
+    with client(found[1], own_token()) as connection:
         ask(connection, seen() | {"observation/images/ego": np.zeros((8, 8, 3), np.uint8)})
         process.send_signal(number)
         out, error = process.communicate(timeout=15)
@@ -708,7 +688,7 @@ def test_the_command_serves_until_a_signal(toy_home: Path, embodiment_file: Path
 
 def test_a_second_signal_ends_the_command_at_once(toy_home: Path, embodiment_file: Path, tmp_path: Path) -> None:
     (tmp_path / "stuck.py").write_text(STUCK)
-    words = ["serve-policy", "--policy", "stuck:Stuck", "--embodiment", str(embodiment_file), "--port", "0"]
+    words = ["serve-policy", "--policy", "stuck:Stuck", "--embodiment", str(embodiment_file), "--port", "0", "--no-token"]
     with subprocess.Popen(
         [sys.executable, "-m", "vlarig.harness", *words],
         stdout=subprocess.PIPE,
@@ -747,6 +727,11 @@ def test_a_second_signal_ends_the_command_at_once(toy_home: Path, embodiment_fil
             ["--policy", "random", "--embodiment", "libero_panda", "--host", "0.0.0.0"],
             "without a token would accept every client",
         ),
+        (
+            ["--policy", "random", "--embodiment", "libero_panda", "--host", "0.0.0.0", "--no-token"],
+            "without a token would accept every client",
+        ),
+        (["--policy", "random", "--no-token", "--token-env", "HOME"], "--no-token goes with no --token-env"),
         (["--policy", "random", "--embodiment", "libero_panda", "--token-env", "NO_SUCH"], "NO_SUCH holds no token"),
         (["--policy", "random", "--embodiment", "libero_panda", "--max-batch", "0"], "--max-batch is 0; expected 1 or more"),
         (["--policy", "random", "--embodiment", "libero_panda", "--port", "80000"], "--port is 80000; expected 0 to 65535"),
@@ -754,7 +739,7 @@ def test_a_second_signal_ends_the_command_at_once(toy_home: Path, embodiment_fil
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_mistake_gets_one_sentence(capsys: pytest.CaptureFixture[str], words: list[str], says: str) -> None:
+def test_a_mistake_gets_one_sentence(toy_home: Path, capsys: pytest.CaptureFixture[str], words: list[str], says: str) -> None:
     from vlarig.harness.cli import main
 
     assert main(["serve-policy", *words]) == 2
@@ -763,7 +748,7 @@ def test_a_mistake_gets_one_sentence(capsys: pytest.CaptureFixture[str], words: 
     assert len(error.strip().splitlines()) == 1
 
 
-def test_a_port_that_is_taken() -> None:
+def test_a_port_that_is_taken(toy_home: Path) -> None:
     with served(Notebook()) as server:
         from vlarig.harness.cli import main
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from ..envs.errors import VlarigError
+from .errors import VlarigError
 
 
 def home() -> Path:
