@@ -17,12 +17,6 @@ from ..envs.errors import BadMessageError, suggestion
 from .api import PolicyError
 from .images import fit_image
 
-#: Longest instruction, in characters.
-_MAX_PROMPT = 4000
-
-#: Most frames of a view's history, and most pixels of an image's side, that are read.
-_MAX_FRAMES, _MAX_SIDE = 16, 2048
-
 
 @dataclass(frozen=True)
 class ObservationLayout:
@@ -76,14 +70,14 @@ class ObservationLayout:
     def observation(
         self, message: Mapping[str, Any], embodiment: Embodiment, reads_images: bool, reads_state: bool
     ) -> Observation:
-        """The observation in ``message``, which is not trusted.
+        """The observation in ``message``.
 
         Raises:
             BadMessageError: A key is missing, or holds something else than it should; the sentence names it.
         """
         prompt = message.get("prompt")
-        if not isinstance(prompt, str) or len(prompt) > _MAX_PROMPT:
-            raise BadMessageError(f"'prompt' has to be a text of at most {_MAX_PROMPT} characters; got {_described(prompt)}")
+        if not isinstance(prompt, str):
+            raise BadMessageError(f"'prompt' has to be a text; got {_described(prompt)}")
         images = self._read_images(message, embodiment) if reads_images else {}
         size = len(embodiment.state_layout)
         state = self._read_state(message, size) if reads_state else np.zeros(size, np.float32)
@@ -140,11 +134,6 @@ class ObservationLayout:
             if image.ndim == 3:
                 image = image[None]
             if image.ndim == 4 and image.shape[-1] == 3 and (self.image_size is None or len(image) == 1):
-                if len(image) > _MAX_FRAMES or max(image.shape[1:3]) > _MAX_SIDE:
-                    raise BadMessageError(
-                        f"{key!r} has to be an image of at most {_MAX_FRAMES} frames with sides of at most {_MAX_SIDE} pixels; "
-                        f"got {_described(image)}"
-                    )
                 return image
         raise BadMessageError(f"{key!r} has to be an image, {wanted}; got {_described(image)}")
 

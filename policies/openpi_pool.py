@@ -16,8 +16,8 @@ from ..envs.errors import BadMessageError
 from ..envs.tls import handshake_failure
 from .announcement import LOST
 from .api import PolicyError, PolicyLost
+from .msgpack_arrays import MAX_MESSAGE_BYTES
 from .openpi_wire import unpack
-from .strict_msgpack import MAX_MESSAGE_BYTES
 
 #: Codes with which a server ends a connection because of what it was sent.
 _REFUSALS = (1008, 1009)

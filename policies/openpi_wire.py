@@ -1,4 +1,4 @@
-"""openpi's wire: msgpack with numpy arrays and numpy numbers as maps, read strictly (:mod:`~vlarig.policies.strict_msgpack`).
+"""openpi's wire: msgpack with numpy arrays and numpy numbers as maps (:mod:`~vlarig.policies.msgpack_arrays`).
 
 The form is that of Physical-Intelligence/openpi packages/openpi-client/src/openpi_client/msgpack_numpy.py@15a9616.
 """
@@ -10,10 +10,9 @@ from typing import Any, cast
 import numpy as np
 
 from ..envs.errors import BadMessageError
-from .strict_msgpack import array_as_map, array_in_map, decode, dtype_to_send, encode, read_dtype
+from .msgpack_arrays import array_as_map, array_in_map, decode, dtype_to_send, encode, read_dtype
 
 _ARRAY_KEYS = (b"__ndarray__", b"data", b"dtype", b"shape")
-_NUMBER_KEYS = {b"__npgeneric__", b"data", b"dtype"}
 
 
 def pack(value: object) -> bytes:
@@ -35,6 +34,8 @@ def unpack(data: bytes | str) -> Any:
 
 
 def _pack_other(value: object) -> object:
+    if isinstance(value, np.float64):  # a float for openpi's own packer
+        return value.item()
     if isinstance(value, np.generic):
         return {b"__npgeneric__": True, b"data": value.item(), b"dtype": dtype_to_send(value).str}
     return array_as_map(value, _ARRAY_KEYS)
@@ -49,9 +50,7 @@ def _unpack_map(value: dict[Any, Any]) -> Any:
 
 
 def _unpack_number(value: dict[Any, Any]) -> np.generic:
-    if set(value) != _NUMBER_KEYS:
-        raise BadMessageError("a numpy number has to be a map of __npgeneric__, data and dtype")
-    dtype, data = read_dtype(value[b"dtype"]), value[b"data"]
+    dtype, data = read_dtype(value.get(b"dtype")), value.get(b"data")
     if not isinstance(data, (bool, int, float)):
         raise BadMessageError(f"a numpy number cannot be made of {type(data).__name__}")
     try:

@@ -30,10 +30,10 @@ from .announcement import LOST, METADATA_KEY, Announcement
 from .api import Policy, PolicyError, PolicyLost, Request
 from .batching import Answer, Batcher, Batching, horizon_for
 from .calls import check_fit, make_strict
+from .msgpack_arrays import MAX_MESSAGE_BYTES
 from .openpi_layouts import ObservationLayout
 from .openpi_wire import pack, unpack
 from .serving_requests import RequestReader
-from .strict_msgpack import MAX_MESSAGE_BYTES
 
 #: How requests of many clients are put together, by default.
 DEFAULT_BATCHING = Batching(64, wait_seconds=0.005, alone_on_failure=True)

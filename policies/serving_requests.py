@@ -5,24 +5,31 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
 
 from ..envs.errors import BadMessageError
 from .announcement import CHUNK, CLIENT, ENV, EPISODE, N_ACTION_STEPS, SEED, Announcement
 from .api import Request, policy_seed
 from .openpi_layouts import ObservationLayout
 
-#: Envs that a client may have.
-_MOST_ENVS = 4096
-
 #: Seconds that the envs of a client without a connection are kept for it: it may have lost one and send its request again.
 GRACE_SECONDS = 60.0
 
-#: Clients without a connection whose envs are kept; of more, those that left first are forgotten.
-MOST_ABSENT = 64
-
 #: What the reader's own names of clients of ours begin with.
 _OURS = "client "
+
+
+class _OurKeys(msgspec.Struct, frozen=True):
+    """What a client of ours adds to an observation; see :mod:`~vlarig.policies.announcement`."""
+
+    client: Annotated[str, msgspec.Meta(min_length=1, max_length=64)] = msgspec.field(name=CLIENT)
+    key: Annotated[str, msgspec.Meta(min_length=1, max_length=1000)] = msgspec.field(name=EPISODE)
+    env: Annotated[int, msgspec.Meta(ge=0, lt=4096)] = msgspec.field(name=ENV)
+    chunk: Annotated[int, msgspec.Meta(ge=0, lt=10**9)] = msgspec.field(name=CHUNK)
+    seed: Annotated[int, msgspec.Meta(ge=0)] = msgspec.field(name=SEED)
+    n_action_steps: Annotated[int, msgspec.Meta(ge=0, lt=1000)] = msgspec.field(name=N_ACTION_STEPS)
 
 
 @dataclass
@@ -81,10 +88,12 @@ class RequestReader:
         observation = self._layout.observation(message, embodiment, announced.reads_images, announced.reads_state)
         count = self._counts.get(connection, 0)
         if CLIENT in message:
-            name, key = _text(message, CLIENT, 64), _text(message, EPISODE, 1000)
-            env, chunk = _whole(message, ENV, _MOST_ENVS), _whole(message, CHUNK, 10**9)
-            seed, n_action_steps = _whole(message, SEED, 2**64), _whole(message, N_ACTION_STEPS, 1000)
-            number = self._env_of(f"{_OURS}{name}", env, chunk, connection, key)
+            try:
+                ours = msgspec.convert(message, _OurKeys)
+            except msgspec.ValidationError as error:
+                raise BadMessageError(f"a request of a client of ours: {error}") from None
+            key, chunk, seed, n_action_steps = ours.key, ours.chunk, ours.seed, ours.n_action_steps
+            number = self._env_of(f"{_OURS}{ours.client}", ours.env, chunk, connection, key)
         else:
             key, chunk, n_action_steps = f"connection/{connection}", count, self._n_action_steps
             seed = policy_seed(self._seed, key, chunk)
@@ -109,11 +118,11 @@ class RequestReader:
             self._free_envs(name)
 
     def _free_absent(self) -> None:
-        """Forget the clients that have been away for too long, and of too many those that left first."""
+        """Forget the clients that have been away for too long."""
         now = self._clock()
         while self._left:
             name, left = next(iter(self._left.items()))
-            if len(self._left) <= MOST_ABSENT and now - left < GRACE_SECONDS:
+            if now - left < GRACE_SECONDS:
                 return
             del self._left[name]
             self._free_envs(name)
@@ -142,17 +151,3 @@ class RequestReader:
                 client.envs[env] = self._env_count
                 self._env_count += 1
         return client.envs[env]
-
-
-def _text(message: Mapping[str, Any], key: str, most: int) -> str:
-    value = message.get(key)
-    if not isinstance(value, str) or not 0 < len(value) <= most:
-        raise BadMessageError(f"{key!r} has to be a text of at most {most} characters")
-    return value
-
-
-def _whole(message: Mapping[str, Any], key: str, limit: int) -> int:
-    value = message.get(key)
-    if type(value) is not int or not 0 <= value < limit:
-        raise BadMessageError(f"{key!r} has to be a whole number from 0 to {limit - 1}; got {str(value)[:40]!r}")
-    return value

@@ -16,7 +16,7 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidURI
 from ..envs.background import BackgroundLoop
 from ..envs.errors import BadMessageError
 from .api import PolicyError, Request
-from .strict_msgpack import MAX_MESSAGE_BYTES
+from .msgpack_arrays import MAX_MESSAGE_BYTES
 from .vla_eval_wire import (
     ACTION,
     EPISODE_END,

@@ -1,20 +1,20 @@
 """vla-eval's wire: a message is a msgpack map of ``type``, ``payload``, ``seq`` and ``timestamp``, with numpy arrays as maps.
 
 The form is that of allenai/vla-evaluation-harness src/vla_eval/protocol/{messages,numpy_codec}.py as in vla-eval 0.8.0. Images are sent
-raw, which its servers read as they read PNG, for a hundredth of the time. What arrives is read strictly
-(:mod:`~vlarig.policies.strict_msgpack`).
+raw, which its servers read as they read PNG, for a hundredth of the time.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from ..envs.errors import BadMessageError
-from .strict_msgpack import MAX_MESSAGE_BYTES, array_as_map, array_in_map, decode, encode
+from ..envs.untrusted import one_line
+from .msgpack_arrays import MAX_MESSAGE_BYTES, array_as_map, array_in_map, decode, encode
 
 #: Version of the protocol that is spoken here, compared when a connection begins (``PROTOCOL_VERSION`` of messages.py).
 PROTOCOL_VERSION = 1
@@ -28,22 +28,20 @@ HELLO, EPISODE_START, OBSERVATION, ACTION, EPISODE_END, ERROR = (
     "episode_end",
     "error",
 )
-_KINDS = (HELLO, EPISODE_START, OBSERVATION, ACTION, EPISODE_END, ERROR)
 
 _ARRAY_KEYS = ("__ndarray__", "data", "dtype", "shape")
 
 
-@dataclass(frozen=True)
-class Message:
+class Message(msgspec.Struct, frozen=True):
     """A message.
 
     Attributes:
-        kind: What it is; one of the six above.
+        kind: What it is.
         payload: Its content.
         seq: Its number; an answer bears the number of the message that it answers.
     """
 
-    kind: str
+    kind: str = msgspec.field(name="type")
     payload: dict[str, Any]
     seq: int
 
@@ -77,14 +75,12 @@ def unpack(data: bytes | str) -> Message:
         BadMessageError: ``data`` is text, too large, or not one well-formed message.
     """
     value = decode(data, _unpack_map)
-    if not isinstance(value, dict) or not {"type", "payload", "seq"} <= set(value):
-        raise BadMessageError("a message has to be a map of type, payload, seq and timestamp")
-    kind, payload, seq = value["type"], value["payload"], value["seq"]
-    if not isinstance(kind, str) or kind not in _KINDS:
-        raise BadMessageError(f"a message of type {str(kind)[:40]!r}; expected one of {', '.join(_KINDS)}")
-    if not isinstance(payload, dict) or type(seq) is not int:
-        raise BadMessageError(f"the payload of {kind} has to be a map and its seq a whole number")
-    return Message(kind, payload, seq)
+    if not isinstance(value, dict) or not isinstance(value.get("payload"), dict):
+        raise BadMessageError("a message of vla-eval's has to be a map, and its payload too")
+    try:
+        return msgspec.convert(value, Message)
+    except msgspec.ValidationError as error:
+        raise BadMessageError(one_line(f"not a message of vla-eval's: {error}")) from None
 
 
 def _pack_other(value: object) -> object:

@@ -147,16 +147,18 @@ DIED = {"type": "Died", "kind": "crash", "message": "x", "running": 1}
 HOSTILE = [
     (
         in_payload(array(F8, 10**9, 10**9), b"1234"),
-        "an array of shape [1000000000, 1000000000] and dtype float64 cannot have 4 bytes",
+        "no array of shape (1000000000, 1000000000) and dtype float64",
     ),
-    (in_payload(array(I4, 3), b"12345678"), "an array of shape [3] and dtype int32 cannot have 8 bytes"),
-    (in_payload(b"\x92" + 2 * array(U1, 5), b"12345678"), "an array of shape [5] and dtype uint8 cannot have 3 bytes"),
-    (in_payload(array(I4, 0, 2**32 - 1, 2**32 - 1)), "which is too large"),
+    (in_payload(array(I4, 3), b"12345678"), "no array of shape (3,) and dtype int32: cannot reshape array of size 2"),
+    (
+        in_payload(b"\x92" + 2 * array(U1, 5), b"12345678"),
+        "no array of shape (5,) and dtype uint8: cannot reshape array of size 3",
+    ),
+    (in_payload(array(I4, 0, 2**32 - 1, 2**32 - 1)), "array is too big"),
     (in_payload(array(6, 1), b"1"), "described by a dtype's number below 6"),
-    (in_payload(array(U1, *[1] * 9), b"1"), "at most 8 sizes"),
+    (in_payload(array(U1, *[1] * 65), b"1"), "maximum supported dimension"),
     (in_payload(b"\xc7\x00\x01"), "described by a dtype's number"),
     (in_payload(b"\xc7\x03\x01\x00\x00\x00", b"1"), "described by a dtype's number"),
-    (in_payload(array(B1, 4), b"\x00\x01\x02\x01"), "an array of truth values whose bytes are not all 0 or 1"),
     (in_payload(array(U1, 1, code=99), b"1"), "msgpack extension 99; only 1 (an array) is known"),
     (in_payload(b"\x81\x81\x00\x00\x00"), "not a message of ours: MessagePack data is malformed: map keys must be hashable"),
     (in_payload(b"\xa2\xff\xfe"), "not a message of ours: 'utf-8' codec can't decode"),
@@ -228,7 +230,6 @@ def test_an_array_does_not_keep_its_message_and_cannot_be_written_to() -> None:
     ("value", "says"),
     [
         (["x" * 2**20], "1048582 bytes beside arrays, at most 524288 are allowed; make arrays of numbers"),
-        (np.zeros([1] * 9), "arrays of 9 dimensions do not travel"),
         (2**64, "cannot send int"),
         ("\ud800", "cannot send str"),
     ],

@@ -1,11 +1,10 @@
-"""The conditions for every message, counted over blocks of messages, each drawn from its own seed."""
+"""The conditions for every message, and messages that are drawn to break them."""
 
 from __future__ import annotations
 
 import itertools
 import random
 import time
-from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from vlarig.envs.errors import BadMessageError
 from .decoders import Decoder
 from .mutations import Mutator
 
-#: Messages of a block.
+#: Messages that a test breaks.
 BLOCK = 5000
 
 #: Longest refusal, in characters.
@@ -26,30 +25,23 @@ class Tally:
     """The outcomes of messages.
 
     Attributes:
-        kinds: Kind of the valid message and outcome of the broken one (``accepted`` or ``refused``), to their count.
-        ways: The first way in which it was broken and its outcome, to their count.
-        violations: The first messages for which the conditions did not hold, in hex, and what happened.
+        violations: The messages for which the conditions did not hold, in hex, and what happened.
         longest: Most processor time that decoding one took, in seconds.
     """
 
-    kinds: Counter[str] = field(default_factory=Counter)
-    ways: Counter[str] = field(default_factory=Counter)
     violations: list[str] = field(default_factory=list)
     longest: float = 0.0
 
 
-def play_block(decoder: Decoder, seed: int, block: int, size: int = BLOCK) -> Tally:
-    """Break ``size`` messages and count the decoder's outcomes."""
-    mutator = Mutator(decoder.seeds, decoder.form, random.Random(f"{seed} {decoder.name} {block}"))
+def play_block(decoder: Decoder, size: int = BLOCK) -> Tally:
+    """Break ``size`` messages and judge the decoder's outcomes."""
+    mutator = Mutator(decoder.seeds, decoder.form, random.Random(decoder.name))
     tally = Tally()
     for _ in range(size):
-        kind, way, data = mutator.message()
+        data = mutator.message()
         outcome, seconds = judge(decoder, data)
         if outcome not in ("accepted", "refused"):
             tally.violations.append(f"{decoder.name}: {outcome}: {data[:2000].hex()}")
-            outcome = "violations"
-        tally.kinds[f"{kind} {outcome}"] += 1
-        tally.ways[f"{way} {outcome}"] += 1
         tally.longest = max(tally.longest, seconds)
     return tally
 
@@ -82,7 +74,7 @@ def judge(decoder: Decoder, data: bytes) -> tuple[str, float]:
 def broken_messages(decoder: Decoder, count: int) -> list[bytes]:
     """Messages that the decoder refuses."""
     mutator = Mutator(decoder.seeds, decoder.form, random.Random(0))
-    messages = (mutator.message()[2] for _ in itertools.count())
+    messages = (mutator.message() for _ in itertools.count())
     return list(itertools.islice((data for data in messages if judge(decoder, data)[0] == "refused"), count))
 
 

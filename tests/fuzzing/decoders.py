@@ -23,7 +23,6 @@ from vlarig.policies import openpi_wire, vla_eval_wire
 from vlarig.policies.announcement import METADATA_KEY, Announcement
 from vlarig.policies.openpi_layouts import VLARIG
 from vlarig.policies.serving_requests import RequestReader
-from vlarig.results.actions import decode_actions, encode_actions
 
 from .mutations import BYTES, PLAIN, WITH_HEAD, Form
 
@@ -72,7 +71,6 @@ def all_decoders() -> list[Decoder]:
         Decoder("openpi", _openpi_seeds(), PLAIN, openpi_wire.unpack, openpi_wire.pack),
         Decoder("serving", _serving_seeds(), PLAIN, _read_request, _encode_request),
         Decoder("vla_eval", _vla_eval_seeds(), PLAIN, vla_eval_wire.unpack, _encode_vla_eval),
-        Decoder("actions", _action_seeds(), BYTES, decode_actions, encode_actions),
     ]
 
 
@@ -252,11 +250,6 @@ def _encode_vla_eval(message: vla_eval_wire.Message) -> bytes:
     payload = vla_eval_wire.pack_payload(message.payload)
     kind, seq = openpi_wire.pack(message.kind), openpi_wire.pack(message.seq)
     return b"\x84\xa4type" + kind + b"\xa7payload" + payload + b"\xa3seq" + seq + b"\xa9timestamp\x00"
-
-
-def _action_seeds() -> dict[str, list[bytes]]:
-    arrays = [np.zeros((0, 7)), np.zeros((1, 3)), np.linspace(-1, 1, 140).reshape(20, 7)]
-    return {"actions": [encode_actions(array.astype(np.float32)) for array in arrays]}
 
 
 def _by_kind(pairs: list[tuple[str, bytes]]) -> dict[str, list[bytes]]:

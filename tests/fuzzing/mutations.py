@@ -82,18 +82,18 @@ class Mutator:
     """
 
     def __init__(self, seeds: Mapping[str, list[bytes]], form: Form, draw: random.Random) -> None:
-        self._seeds = [(kind, data) for kind, messages in seeds.items() for data in messages]
+        self._seeds = [data for messages in seeds.values() for data in messages]
         self._form = form
         self._draw = draw
-        trees = [read(form.split(data)[0]) for _, data in self._seeds] if form is not BYTES else []
+        trees = [read(form.split(data)[0]) for data in self._seeds] if form is not BYTES else []
         self._vocabulary = [holder[position] for tree in trees for holder, position in places([tree])]
         keys = {key for tree in trees for holder, _ in places([tree]) for key in holder if isinstance(key, str)}
         self._names = sorted(keys) or [""]
-        self.tree_ways = () if form is BYTES else (
+        self._tree_ways = () if form is BYTES else (
             *(self._replace, self._replace, self._delete, self._repeat, self._swap, self._graft, self._rename),
             *(self._nest, self._swell, self._number, self._break),
         )  # fmt: skip
-        self.byte_ways = (
+        self._byte_ways = (
             *(
                 self._flip,
                 self._set,
@@ -107,23 +107,21 @@ class Mutator:
             ),
         )
 
-    def message(self) -> tuple[str, str, bytes]:
-        """The kind of a valid message, the first way in which it was broken, and what came of it."""
+    def message(self) -> bytes:
+        """A valid message, broken in one way or in several."""
         draw = self._draw
-        kind, data = draw.choice(self._seeds)
-        ways = []
-        if self.tree_ways and draw.random() < 0.6:
+        data = draw.choice(self._seeds)
+        in_what_it_says = bool(self._tree_ways) and draw.random() < 0.6
+        if in_what_it_says:
             head, tail = self._form.split(data)
             tree = [read(head)]
             for _ in range(draw.choice((1, 1, 2, 3))):
-                ways.append(draw.choice(self.tree_ways))
-                ways[-1](tree)
+                draw.choice(self._tree_ways)(tree)
             data = self._form.join(b"".join(map(write, tree)), tail)
-        if not ways or draw.random() < 0.2:
+        if not in_what_it_says or draw.random() < 0.2:
             for _ in range(draw.choice((1, 1, 2, 4))):
-                ways.append(draw.choice(self.byte_ways))
-                data = ways[-1](data)
-        return kind, ways[0].__name__.strip("_"), data
+                data = draw.choice(self._byte_ways)(data)
+        return data
 
     # In what a message says.
 
@@ -155,7 +153,7 @@ class Mutator:
             one[here], other[there] = given, held
 
     def _graft(self, tree: list[Any]) -> None:
-        _, data = self._draw.choice(self._seeds)
+        data = self._draw.choice(self._seeds)
         branch, place = self._place([read(self._form.split(data)[0])])
         holder, position = self._place(tree)
         holder[position] = branch[place]
@@ -221,7 +219,7 @@ class Mutator:
         return data[:end] + data[begin:]
 
     def _splice(self, data: bytes) -> bytes:
-        _, other = self._draw.choice(self._seeds)
+        other = self._draw.choice(self._seeds)
         return data[: self._draw.randrange(len(data) + 1)] + other[self._draw.randrange(len(other) + 1) :]
 
     def _length(self, data: bytes) -> bytes:

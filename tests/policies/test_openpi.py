@@ -30,11 +30,11 @@ from vlarig.envs.simpler.robot import WIDOWX_BRIDGE
 from vlarig.policies.announcement import Announcement
 from vlarig.policies.api import PolicyError, Request
 from vlarig.policies.conventions import embodiment_to_data
+from vlarig.policies.msgpack_arrays import DTYPES
 from vlarig.policies.openpi import OpenpiPolicy
 from vlarig.policies.openpi_layouts import ALOHA, DROID, LAYOUTS, LIBERO, VLARIG
 from vlarig.policies.openpi_wire import pack, unpack
 from vlarig.policies.registry import load_policy
-from vlarig.policies.strict_msgpack import DTYPES
 
 EGO = np.random.default_rng(0).integers(0, 255, (1, 256, 256, 3), np.uint8)
 WRIST = np.random.default_rng(1).integers(0, 255, (1, 96, 128, 3), np.uint8)
@@ -111,25 +111,18 @@ def test_arrays_and_numbers_of_every_dtype_arrive_as_they_were(dtype: str) -> No
     assert type(back["number"]) in (array.dtype.type, float)  # a numpy float64 is a float for msgpack
 
 
-def nested(depth: int) -> object:
-    return [nested(depth - 1)] if depth else 1
-
-
 @pytest.mark.parametrize(
     ("value", "says"),
     [
         ({b"__ndarray__": True, b"data": b"12345678", b"dtype": "|O", b"shape": [1]}, "dtype '|O'; expected one of"),
         (
             {b"__ndarray__": True, b"data": b"1234", b"dtype": "<f4", b"shape": [2]},
-            "shape [2] and dtype float32 cannot have 4 bytes",
+            "no array of shape [2] and dtype float32: cannot reshape array of size 1",
         ),
-        ({b"__ndarray__": True, b"data": b"", b"dtype": "<f4", b"shape": [2**62, 2**62]}, "has to be a list of sizes"),
-        ({b"__ndarray__": True, b"data": b"", b"dtype": "<f4", b"shape": [0] * 9}, "at most 8 sizes"),
+        ({b"__ndarray__": True, b"data": b"", b"dtype": "<f4", b"shape": [2**62, 2**62]}, "no array of shape"),
+        ({b"__ndarray__": True, b"data": "1234", b"dtype": "<f4", b"shape": [1]}, "a bytes-like object is required, not 'str'"),
         ({b"__ndarray__": True, b"data": b""}, "a map of __ndarray__, data, dtype and shape"),
         ({b"__npgeneric__": True, b"data": 300, b"dtype": "|u1"}, "cannot be 300"),
-        (nested(9), "nested more than 8 deep"),
-        ([[0] * 1000] * 21, "more than 20000 values"),
-        ({1: 2}, "not a msgpack message"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -47,7 +47,7 @@ from vlarig.policies.openpi_wire import pack, unpack
 from vlarig.policies.registry import load_policy
 from vlarig.policies.scripted import ExpertPolicy, RandomPolicy, ZeroPolicy
 from vlarig.policies.serving import ServerConfig
-from vlarig.policies.serving_requests import GRACE_SECONDS, MOST_ABSENT, RequestReader
+from vlarig.policies.serving_requests import GRACE_SECONDS, RequestReader
 
 
 class Notebook(Policy):
@@ -205,25 +205,11 @@ def test_a_client_that_stays_away_is_forgotten_and_its_env_used_again() -> None:
         reader.read(ours("me", 0, 2), 5)
 
 
-def test_of_many_clients_that_are_away_those_that_left_last_are_remembered() -> None:
-    reader = reader_of([0.0])
-    for number in range(MOST_ABSENT + 3):
-        reader.read(ours(str(number), 0, 0), number)
-        reader.forget(number)
-    with pytest.raises(BadMessageError, match="its first request did not arrive here"):
-        reader.read(ours("2", 0, 1), 1001)
-    assert reader.read(ours("3", 0, 1), 1002).env == 3
-    for number in range(2000, 2000 + MOST_ABSENT * 3):  # other clients cannot reconnect, so nothing is kept
-        assert reader.read(seen(), number).env <= MOST_ABSENT
-        reader.forget(number)
-
-
 BAD = [
     (b"\xc1", "not a msgpack message"),
     ("hello", "a message of text; expected msgpack"),
     ([1, 2], "a request has to be a map of observations; got list"),
-    ({"observation/state": np.zeros(3, np.float32)}, "'prompt' has to be a text of at most 4000 characters; got nothing"),
-    (seen() | {"prompt": "x" * 5000}, "'prompt' has to be a text"),
+    ({"observation/state": np.zeros(3, np.float32)}, "'prompt' has to be a text; got nothing"),
     ({"prompt": "go"}, "'observation/state' has to be 3 numbers; got nothing"),
     (seen() | {"observation/state": np.zeros(4)}, "'observation/state' has to be 3 numbers; got float32[4]"),
     (seen() | {"observation/state": np.array([0, np.nan, 0])}, "has a value that is not finite"),
@@ -233,10 +219,10 @@ BAD = [
         ours("me", 0, 0, **{"observation/state": np.array([-13.0, 0, 0])}),
         "failed on this request (me/0); the server's log says how",
     ),
-    (ours("me", 0, 0, **{"vlarig/seed": -1}), "'vlarig/seed' has to be a whole number"),
-    (ours("me", 5000, 0), "'vlarig/env' has to be a whole number from 0 to 4095"),
-    (ours("me", 0, 0, **{"vlarig/key": 3}), "'vlarig/key' has to be a text"),
-    (ours("x" * 65, 0, 0), "'vlarig/client' has to be a text of at most 64 characters"),
+    (ours("me", 0, 0, **{"vlarig/seed": -1}), "Expected `int` >= 0 - at `$.vlarig/seed`"),
+    (ours("me", 5000, 0), "Expected `int` <= 4095 - at `$.vlarig/env`"),
+    (ours("me", 0, 0, **{"vlarig/key": 3}), "Expected `str`, got `int` - at `$.vlarig/key`"),
+    (ours("x" * 65, 0, 0), "Expected `str` of length <= 64 - at `$.vlarig/client`"),
     (
         msgpack.packb(
             {"prompt": "go", "observation/state": {b"__ndarray__": True, b"data": b"", b"dtype": "|O", b"shape": []}}
@@ -267,20 +253,6 @@ IMAGES = [
     ({"observation/images/ego": np.zeros((8, 8, 3))}, "got float64[8, 8, 3]"),
     ({"observation/images/ego": "jpeg"}, "got str"),
 ]
-
-
-BOUNDS = [((17, 8, 8, 3), False), ((16, 8, 8, 3), True), ((2049, 1, 3), False), ((1, 2049, 3), False), ((2048, 1, 3), True)]
-
-
-def test_images_have_a_largest_history_and_size() -> None:
-    with served(ImageReader()) as server:
-        for shape, read in BOUNDS:
-            message = seen() | {"observation/images/ego": np.zeros(shape, np.uint8)}
-            if read:
-                with client(server.address) as connection:
-                    assert "actions" in ask(connection, message)
-            else:
-                assert "at most 16 frames with sides of at most 2048 pixels; got uint8" in refused(server.address, message)
 
 
 def test_images_that_are_none_are_refused() -> None:
