@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..envs.errors import VlarigError
-from ..envs.files import without_links
 
 
 @contextmanager
@@ -25,7 +24,7 @@ def one_at_a_time(path: Path, what: str, report: Callable[[str], None]) -> Itera
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = open(path, "a", opener=without_links)  # noqa: SIM115  (closed below)
+        file = path.open("a")
     except OSError as error:
         raise unwritable(path.parent, error) from None
     with file:

@@ -18,7 +18,6 @@ from ..envs.untrusted import convert
 from ..results.ledger import Ledger
 from ..results.manifest import Manifest, SuitePlan, package_changes
 from ..results.records import EpisodeRecord, split_key
-from ..results.run_files import check_links
 from .durable_env import DurableEnv, GivenUpError
 from .episode_queue import EpisodeQueue
 from .film import FilmWriter
@@ -92,7 +91,6 @@ def replay_run(
     Raises:
         KeyboardInterrupt: The user interrupted it, or SIGTERM did.
     """
-    check_links(run)  # logs and films are written there
     manifest = Manifest.load(run)
     with Ledger.open_read_only(run) as ledger:
         for key in sorted(set(keys) - ledger.finished_keys()):

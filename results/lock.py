@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import platform
@@ -33,7 +32,7 @@ class RunLock:
         self._file = -1
         try:
             run_dir.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+            self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
             os.register_at_fork(after_in_child=self.release)
             self._take()
         except BlockingIOError:
@@ -44,8 +43,6 @@ class RunLock:
             ) from None
         except OSError as error:
             self.release()
-            if error.errno == errno.ELOOP:
-                raise VlarigError(f"{path} is a symbolic link; delete it, or give another --run") from None
             raise VlarigError(
                 f"{path} cannot be written: {error}; check that the folder is writable, with space left"
             ) from error
@@ -80,7 +77,7 @@ def lock_holder(run_dir: Path) -> str | None:
     """The process that is writing the run (``process 12 on host``), or ``None``. The run is not changed."""
     path = run_dir / LOCK_NAME
     try:
-        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)  # do not wait for a pipe
+        file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return None
     try:

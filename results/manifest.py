@@ -12,19 +12,14 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from ..envs.episode import Protocol, check_name
 from ..envs.errors import BadMessageError, VlarigError
-from ..envs.untrusted import convert, one_line
+from ..envs.untrusted import convert
 from ..envs.validation import first_problem
 from .records import TaskKey
-from .run_files import appearing, own_path, sync
+from .run_files import appearing, sync
 
 MANIFEST_NAME = "manifest.json"
 MANIFEST_FORMAT = 1
 
-#: Most episodes of a run.
-MAX_EPISODES = 10_000_000
-
-#: Most bytes of a manifest; one of a thousand tasks has a tenth of a million.
-_MAX_BYTES = 1 << 26
 #: Fields of a protocol under the names that they had in manifests before version 0.2.0.
 _EARLIER_NAMES = {"execute": "n_action_steps", "hold_rows": "hold_steps"}
 
@@ -48,7 +43,7 @@ class TaskPlan(_Model):
     """Name of the task within the suite."""
     variant: Annotated[str, _part_of_keys("task or variant")]
     """Name of the variation; `base` where there is none."""
-    episodes: int = Field(ge=1, le=MAX_EPISODES)
+    episodes: int = Field(ge=1)
     """Episodes of it in the run."""
 
 
@@ -115,7 +110,7 @@ class Identity(_Model):
 
     suites: list[SuitePlan]
     """The suites with their resolved protocols, tasks, and numbers of episodes."""
-    episodes: int = Field(ge=0, le=MAX_EPISODES)
+    episodes: int = Field(ge=0)
     """Number of episodes in all."""
     episodes_digest: str
     """SHA-256 over the sorted keys of the episodes, each with its payload (scenes, goals, prepared motions)."""
@@ -233,7 +228,7 @@ class Surroundings(_Model):
 class Manifest(_Model):
     """A run's `manifest.json`."""
 
-    format: int = MANIFEST_FORMAT
+    format: int = Field(default=MANIFEST_FORMAT, le=MANIFEST_FORMAT)
     """Version of this file's form."""
     identity: Identity
     """What identifies the run."""
@@ -271,34 +266,17 @@ class Manifest(_Model):
     @classmethod
     def load(cls, run_dir: Path) -> Manifest:
         """The manifest of the run in ``run_dir``."""
-        path = own_path(run_dir, MANIFEST_NAME)
+        path = run_dir / MANIFEST_NAME
         try:
-            data = json.loads(_read(path))
-            json.dumps(data, ensure_ascii=False).encode()  # half of a pair of surrogates could be written nowhere
+            return cls.model_validate_json(path.read_bytes())
         except FileNotFoundError:
             raise VlarigError(f"{run_dir} holds no run: {path} is missing; `vlarig runs` lists the runs") from None
-        except (OSError, ValueError, RecursionError) as error:
-            raise VlarigError(f"{path} cannot be read as JSON: {one_line(str(error))}; restore it from a copy") from error
-        version = data.get("format") if isinstance(data, dict) else None
-        if isinstance(version, int) and version > MANIFEST_FORMAT:
-            raise VlarigError(f"{path} has format {version}, this vlarig reads up to {MANIFEST_FORMAT}; install a newer vlarig")
-        try:
-            manifest = cls.model_validate(data)
-            manifest.text()  # pages and merged runs write it again
+        except OSError as error:
+            raise VlarigError(f"{path} cannot be read: {error}; restore it from a copy") from error
         except ValidationError as error:
-            raise VlarigError(f"{path} is no manifest: {first_problem(error)}; restore it from a copy") from error
-        except (ValueError, RecursionError) as error:
-            raise VlarigError(f"{path} is no manifest: it is nested too deep; restore it from a copy") from error
-        return manifest
-
-
-def _read(path: Path) -> str:
-    """The text of a manifest."""
-    with path.open("rb") as file:
-        content = file.read(_MAX_BYTES + 1)
-    if len(content) > _MAX_BYTES:
-        raise ValueError(f"it has more than {_MAX_BYTES >> 20} MB")
-    return content.decode("utf-8")
+            newer = error.errors()[0]["loc"] == ("format",) and error.errors()[0]["type"] == "less_than_equal"
+            advice = "install a newer vlarig" if newer else "restore it from a copy"
+            raise VlarigError(f"{path} is no manifest: {first_problem(error)}; {advice}") from error
 
 
 def check_same(saved: Manifest, wanted: Manifest, run: str = "") -> None:

@@ -27,7 +27,7 @@ from .manifest import MANIFEST_NAME, Manifest, identity_differences
 from .planning import surroundings
 from .records import TaskKey, differing_fields
 from .rows import ATTEMPT, COUNT_FINISHED, INSERT_EPISODE, SELECT_ONE, episode_record, insertion
-from .run_files import check_links, films_of, run_name, sync
+from .run_files import films_of, run_name, sync
 from .schema import CREATE_ORIGINS, LEDGER_NAME, check_file, connect_writable, create_file, plain_errors
 
 #: All sessions, each with where it came from: its own folder where it was not merged in.
@@ -98,7 +98,6 @@ def merge_runs(runs: Sequence[Path], target: Path) -> Merged:
                 f"{target} is {merged.record.part}, which holds its own episodes alone; give another --run to merge into"
             )
         with RunLock(target):
-            check_links(target)
             return _add(target, merged, sources, films, target)
     if target.exists():
         raise VlarigError(f"{target} exists and is no run; give a --run that is new, or the folder of a run to add to")

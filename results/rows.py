@@ -8,14 +8,13 @@ import sqlite3
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 import numpy as np
 
 from ..envs.api import Outcome
 from ..envs.errors import VlarigError
-from ..envs.untrusted import one_line
 from .actions import decode_actions, decode_shape, encode_actions
 from .records import Attempt, EpisodeRecord, Session
 
@@ -98,7 +97,7 @@ def episode_record(row: sqlite3.Row, path: Path, with_actions: bool) -> EpisodeR
                 cut_short=bool(row["cut_short"]),
             ),
             reward=math.nan if row["reward"] is None else row["reward"],
-            chunks=_chunks_in(row["chunks"]),
+            chunks=msgspec.convert(json.loads(row["chunks"]), tuple[int, ...]),
             actions=actions,
             metrics=numbers_in(row["metrics"]),
             seconds=numbers_in(row["seconds"]),
@@ -117,26 +116,7 @@ def numbers_in(text: str) -> dict[str, float]:
     Raises:
         ValueError: It holds something else.
     """
-    try:
-        values = msgspec.convert(_json_in(text), dict[str, float])
-    except (msgspec.ValidationError, OverflowError):
-        raise ValueError(f"{one_line(text)!r} is no map of numbers") from None
-    "".join(values).encode()  # a name that is no Unicode could be written nowhere
-    return values
-
-
-def _chunks_in(text: str) -> tuple[int, ...]:
-    try:
-        return msgspec.convert(_json_in(text), tuple[Annotated[int, msgspec.Meta(ge=0, lt=2**31)], ...])
-    except msgspec.ValidationError:
-        raise ValueError(f"{one_line(text)!r} is no list of numbers of steps") from None
-
-
-def _json_in(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except RecursionError as error:
-        raise ValueError(f"{one_line(text)!r} is nested too deep") from error
+    return msgspec.convert(json.loads(text), dict[str, float])
 
 
 def attempt_value(row: sqlite3.Row) -> Attempt:
@@ -148,9 +128,8 @@ def attempt_value(row: sqlite3.Row) -> Attempt:
 def session_value(row: sqlite3.Row, path: Path) -> Session:
     """The session in a row of the table ``sessions``."""
     try:
-        packages = _json_in(row["packages"])
-        "".join(f"{name}{version}" for name, version in packages.items()).encode()
-    except (ValueError, AttributeError) as error:
+        packages = msgspec.convert(json.loads(row["packages"]), dict[str, str])
+    except ValueError as error:
         raise VlarigError(
             f"the ledger {path} holds a damaged record of session {row['id']}: {error}; restore the file from a copy"
         ) from error

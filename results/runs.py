@@ -15,7 +15,7 @@ from ..envs.errors import VlarigError
 from .ledger import Ledger
 from .lock import LOCK_NAME, RunLock, lock_holder
 from .manifest import MANIFEST_NAME, Manifest, check_same
-from .run_files import check_links, run_name, sync, utf8_text
+from .run_files import run_name, sync, utf8_text
 from .schema import LEDGER_NAME
 from .shards import owed_episodes
 
@@ -42,7 +42,6 @@ def open_run(run_dir: Path, wanted: Manifest) -> Ledger:
         The run's ledger, which holds the run's lock until it is closed.
     """
     _check_free(run_dir)
-    check_links(run_dir)
     lock = RunLock(run_dir)
     try:
         if (run_dir / MANIFEST_NAME).exists():

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import BinaryIO
-
-from ...envs.files import without_links
 
 #: Bytes of the beginning, and of the end, that a log keeps. It may be this much longer before its middle is left out.
 KEPT_BYTES = 2 * 2**20
@@ -28,15 +25,15 @@ class WorkerLog:
         """Make sure that it can be written.
 
         Raises:
-            OSError: It cannot, or is a symbolic link.
+            OSError: It cannot.
         """
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._open():
+        with self._path.open("ab"):
             pass
 
     def add(self, data: bytes) -> None:
         """Append to the file, and leave out its middle where it has become too long."""
-        with self._open() as file:
+        with self._path.open("a+b") as file:
             file.write(data)
             file.flush()
             if file.tell() > 3 * KEPT_BYTES:
@@ -44,6 +41,3 @@ class WorkerLog:
                 last = file.read()
                 file.truncate(KEPT_BYTES)
                 file.write(LEFT_OUT + last)
-
-    def _open(self) -> BinaryIO:
-        return open(self._path, "a+b", opener=without_links)

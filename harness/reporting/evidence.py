@@ -10,7 +10,6 @@ from ...results.ledger import Ledger
 from ...results.lock import lock_holder
 from ...results.manifest import Manifest
 from ...results.records import Attempt
-from ...results.run_files import check_links
 from ...results.tables import Tally, run_table
 from .events import Event, ProgressEvent, SessionEvent, SuiteEvent, read_events
 from .time_breakdown import ACTIVITIES, TimeBreakdown
@@ -106,7 +105,6 @@ class Evidence:
 
 def gather(run: Path) -> Evidence:
     """The evidence of a run, whether it is finished, running or was killed."""
-    check_links(run)
     manifest = Manifest.load(run)
     sessions: dict[int, SessionEvidence] = {}
     not_understood = 0

@@ -7,10 +7,8 @@ import logging
 import logging.handlers
 import queue
 from collections.abc import Iterator
-from io import TextIOWrapper
 from pathlib import Path
 
-from ...envs.files import without_links
 from ...envs.messages import ENV_ERROR
 from ...results.records import Attempt
 from ..printable import PrintableFormatter
@@ -32,9 +30,6 @@ def log_of(run: Path, attempt: Attempt) -> Path:
 
 class _QuietFile(logging.handlers.RotatingFileHandler):
     """A log file whose errors are ignored: the run's own log reports the same disk."""
-
-    def _open(self) -> TextIOWrapper:
-        return open(self.baseFilename, "a", encoding=self.encoding, opener=without_links)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802  (a method of logging's)
         pass

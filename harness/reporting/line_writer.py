@@ -46,7 +46,7 @@ class LogFile:
             with self._path.open("rb") as file:
                 file.seek(size - 1)
                 torn = file.read(1) != b"\n"
-        file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o644)
+        file = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
         if torn:
             os.write(file, b"\n")
         return file

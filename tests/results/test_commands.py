@@ -69,7 +69,7 @@ def test_runs(tmp_path, capsys):
         "6/30",
         "resumable",
         "unreadable",
-        "broken: runs/broken/manifest.json cannot be read as JSON",
+        "broken: runs/broken/manifest.json is no manifest: it is not JSON (",
     ):
         assert piece in output
 

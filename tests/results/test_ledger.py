@@ -4,18 +4,16 @@ import math
 import sqlite3
 import threading
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from sample_runs import make_episode, make_record, make_run
+from sample_runs import make_episode, make_record
 
 from vlarig.envs.api import Outcome
 from vlarig.envs.errors import VlarigError
 from vlarig.results.ledger import Count, Ledger, TaskKey
-from vlarig.results.merging import merge_runs
 from vlarig.results.records import Attempt, Session, differing_fields
 
 
@@ -64,52 +62,6 @@ def test_records_are_sorted_and_light_unless_asked(ledger):
     assert [record.initial_state for record in light] == [record.initial_state for record in whole] == [2, 5, 9]
     assert [record.actions.shape for record in light] == [(0, 7)] * 3
     assert [record.result() for record in whole] == [make_record(initial_state).result() for initial_state in (2, 5, 9)]
-
-
-def make_old(run, with_instructions):
-    """Make a run's ledger as version 1 had it."""
-    with closing(sqlite3.connect(run / "ledger.sqlite")) as connection:
-        connection.executescript(
-            "ALTER TABLE episodes RENAME COLUMN initial_state TO start;"
-            "ALTER TABLE sessions RENAME COLUMN num_envs TO slots;"
-            "PRAGMA user_version = 1;"
-        )
-        if not with_instructions:
-            connection.execute("ALTER TABLE episodes DROP COLUMN instruction")
-
-
-def test_a_ledger_of_version_1_is_read_resumed_and_merged(tmp_path):
-    old = make_run(tmp_path / "old", finished=2)
-    with Ledger.open(old) as ledger:
-        ledger.start_session(Session("abc", "here", workers=2, num_envs=4))
-        before = [record.result() for record in ledger.records(with_actions=True)]
-    make_old(old, with_instructions=True)
-    with Ledger.open_read_only(old) as ledger:
-        assert [record.result() for record in ledger.records(with_actions=True)] == before
-        assert ledger.sessions()[-1].num_envs == 4
-    with Ledger.open(old) as ledger:
-        assert ledger.write_episode(make_record(2))
-        assert ledger.sessions()[-1].num_envs == 4
-    with Ledger.open_read_only(old) as ledger:
-        assert len(ledger.records()) == len(before) + 1
-    merge_runs([old], tmp_path / "merged")
-
-
-def test_a_ledger_from_before_instructions_is_read_resumed_and_merged(tmp_path):
-    old = make_run(tmp_path / "old", finished=2)
-    make_old(old, with_instructions=False)
-    with Ledger.open_read_only(old) as ledger:
-        for with_actions in (False, True):
-            assert [record.instruction for record in ledger.records(with_actions)] == [""] * 6
-        assert ledger.record(make_episode(1).key).initial_state == 1
-    merge_runs([old], tmp_path / "merged")
-    with Ledger.open(old) as ledger:
-        ledger.write_episode(make_record(2))
-        assert not ledger.write_episode(make_record(1)), "an episode with an instruction equals the same one without"
-    merge_runs([old], tmp_path / "merged")
-    with Ledger.open_read_only(tmp_path / "merged") as ledger:
-        instructions = {record.initial_state: record.instruction for record in ledger.records() if record.task == "stack"}
-    assert instructions == {0: "", 1: "", 2: "stack number 2"}
 
 
 def test_the_same_result_twice_is_one_result(ledger):
@@ -254,12 +206,3 @@ def test_a_failed_write_leaves_the_ledger_usable(ledger):
     assert ledger.finished_keys() == {make_record(0).key}
     ledger._connection.execute("PRAGMA max_page_count = 100000")
     assert ledger.write_episode(make_record(10))
-
-
-def test_a_ledger_that_is_a_link_to_another_runs_is_neither_read_nor_written(tmp_path, ledger):
-    ledger.write_episode(make_record(3))
-    (tmp_path / "linked").mkdir()
-    (tmp_path / "linked" / "ledger.sqlite").symlink_to(tmp_path / "run" / "ledger.sqlite")
-    for take in (Ledger.open_read_only, Ledger.open):
-        with pytest.raises(VlarigError, match="is a link that leads out of the run's folder"):
-            take(tmp_path / "linked")

@@ -79,20 +79,3 @@ def test_a_helper_that_outlives_a_killed_writer_holds_no_lock(tmp_path):
             RunLock(tmp_path).release()
         finally:
             os.kill(helper, signal.SIGKILL)
-
-
-def test_a_lock_that_is_a_link_is_refused_and_its_target_left_alone(tmp_path):
-    precious = tmp_path / "precious"
-    precious.write_text("mine")
-    run = tmp_path / "run"
-    run.mkdir()
-    (run / "lock").symlink_to(precious)
-    with pytest.raises(VlarigError, match=f"{run / 'lock'} is a symbolic link; delete it"):
-        RunLock(run)
-    assert lock_holder(run) is None
-    assert precious.read_text() == "mine"
-
-
-def test_looking_waits_for_no_pipe(tmp_path):
-    os.mkfifo(tmp_path / "lock")
-    assert lock_holder(tmp_path) is None

@@ -95,7 +95,7 @@ def test_missing(tmp_path):
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("{", "cannot be read as JSON"),
+        ("{", "is no manifest: it is not JSON"),
         ("[]", r"is no manifest: it is a list and should be an object of named values; restore it from a copy$"),
         ('{"format": 1}', "is no manifest: identity is missing; restore it"),
         ('{"format": 1, "identity": 3}', "is no manifest: identity is 3 and should be an object of named values; restore it"),

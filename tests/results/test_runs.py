@@ -83,7 +83,7 @@ def test_runs_are_listed_latest_first_with_their_state(tmp_path):
         ("half", "resumable", 12, 30, 3),
         ("live", "being written", 6, 30, 0),
     ]
-    assert "cannot be read as JSON" in runs[0].note
+    assert "is no manifest: it is not JSON" in runs[0].note
     assert runs[1].changed.timestamp() == 1e9 - 1000
     assert runs[3].note.startswith(f"process {os.getpid()} on")
 

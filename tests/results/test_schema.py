@@ -67,11 +67,26 @@ def test_another_programs_database(run):
     refuse(run, "is an SQLite file but no ledger of vlarig")
 
 
-def test_newer_version(run):
+@pytest.mark.parametrize(
+    ("version", "advice"),
+    [(SCHEMA_VERSION + 1, "install a newer vlarig"), (1, "resume the run once with vlarig 0.2, which upgrades it")],
+)
+def test_another_version(run, version, advice):
     connection = sqlite3.connect(run / "ledger.sqlite")
-    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    connection.execute(f"PRAGMA user_version = {version}")
     connection.close()
-    refuse(run, f"schema version {SCHEMA_VERSION + 1}, this vlarig reads up to {SCHEMA_VERSION}; install a newer vlarig")
+    refuse(run, f"schema version {version}, this vlarig reads {SCHEMA_VERSION}; {advice}")
+
+
+def test_a_table_is_gone(run):
+    connection = sqlite3.connect(run / "ledger.sqlite")
+    connection.execute("DROP TABLE attempts")
+    connection.close()
+    with (
+        Ledger.open_read_only(run) as ledger,
+        pytest.raises(VlarigError, match="cannot be read: no such table: attempts; the file"),
+    ):
+        ledger.attempts()
 
 
 @pytest.mark.parametrize("share", [0.02, 0.3, 0.7, 0.99])
