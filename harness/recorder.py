@@ -21,10 +21,9 @@ import numpy as np
 from ..benchmarks.captions import Description
 from ..benchmarks.registry import load_suite, load_suite_of_run
 from ..benchmarks.suite import Suite
-from ..envs.api import Episode, Protocol
+from ..envs.api import Episode
 from ..envs.embodiments import Embodiment
 from ..envs.errors import VlarigError
-from ..envs.untrusted import convert
 from ..results.ledger import Ledger
 from ..results.manifest import Manifest
 from ..results.records import Attempt, split_key
@@ -235,7 +234,7 @@ class RecordingPlan:
         manifest = Manifest.load(self.run)
         (plan,) = manifest.identity.suites
         suite = load_suite_of_run(plan.name, manifest.record.suites)
-        protocol = convert(plan.protocol, Protocol, "the manifest's protocol")
+        protocol = plan.resolved
         order = {(task.name, task.variant): place for place, task in enumerate(plan.tasks)}
         episodes: dict[tuple[int, int, int], RecordedEpisode] = {}
         with Ledger.open_read_only(self.run) as ledger:

@@ -11,10 +11,9 @@ from typing import Any
 import numpy as np
 
 from ..benchmarks.registry import load_suite_of_run
-from ..envs.api import Episode, Needs, Protocol, Snapshot
+from ..envs.api import Episode, Needs, Snapshot
 from ..envs.background import run_to_end
 from ..envs.errors import VlarigError
-from ..envs.untrusted import convert
 from ..results.ledger import Ledger
 from ..results.manifest import Manifest, SuitePlan, package_changes
 from ..results.records import EpisodeRecord, split_key
@@ -124,12 +123,11 @@ def _part(run: Path, manifest: Manifest, plan: SuitePlan, keys: Sequence[str], s
     except VlarigError as error:
         if not seen.isdisjoint(keys):
             raise VlarigError(f"the pictures of {run} cannot be compared: {error}") from None
-    protocol = convert(plan.protocol, Protocol, "the manifest's protocol")
     suite = with_found(worker_spec)
     parts = [split_key(key) for key in keys]
     return _Part(
         worker_spec,
-        [suite.episode_again(task, variant, state, repeat, protocol) for _, _, task, variant, state, repeat in parts],
+        [suite.episode_again(task, variant, state, repeat, plan.resolved) for _, _, task, variant, state, repeat in parts],
     )
 
 

@@ -8,9 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..benchmarks.registry import load_suite_of_run
-from ..envs.api import Episode, Protocol
+from ..envs.api import Episode
 from ..envs.errors import VlarigError
-from ..envs.untrusted import convert
 from ..results.ledger import Ledger
 from ..results.manifest import MANIFEST_NAME, Identity, Manifest
 from ..results.merging import take_over
@@ -100,8 +99,7 @@ def _keys_of(identity: Identity, wanted: Manifest) -> set[str]:
     try:
         for plan in identity.suites:
             suite = load_suite_of_run(plan.name, wanted.record.suites)
-            protocol = convert(plan.protocol, Protocol, "the manifest's protocol")
-            episodes += [each for task in plan.tasks for each in suite.episodes([task.name], task.episodes, protocol)]
+            episodes += [each for task in plan.tasks for each in suite.episodes([task.name], task.episodes, plan.resolved)]
         if episodes_digest(episodes) != identity.episodes_digest:
             return set()
     except (VlarigError, ValueError, TypeError):

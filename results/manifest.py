@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ..envs.episode import Protocol, check_name
@@ -74,6 +75,11 @@ class SuitePlan(_Model):
         if len({(task.name, task.variant) for task in self.tasks}) < len(self.tasks):
             raise ValueError("a task is listed twice")
         return self
+
+    @property
+    def resolved(self) -> Protocol:
+        """The protocol as a value."""
+        return msgspec.convert(self.protocol, Protocol)
 
     @property
     def protocol_name(self) -> str:

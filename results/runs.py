@@ -25,9 +25,6 @@ DEFAULT_RUNS = Path("runs")
 EVALUATIONS = "evaluations"
 _SET_ASIDE = re.compile(r"-old-[0-9]+$")
 
-#: The latest time that is shown, in seconds since 1970: in the year 9999, after which Python's calendar ends.
-_END_OF_TIME = 253_370_764_800
-
 
 def open_run(run_dir: Path, wanted: Manifest) -> Ledger:
     """Start the run in ``run_dir``, or resume it where it was started before with the same identity.
@@ -198,9 +195,8 @@ def summarize(run_dir: Path) -> RunSummary:
 
 
 def _last_change(run_dir: Path) -> datetime:
-    """When one of the run's files was changed last; the files may claim any time."""
-    latest = max((status.st_mtime for status in file_statuses(run_dir) if status), default=0.0)
-    return datetime.fromtimestamp(min(max(latest, 0.0), _END_OF_TIME))
+    """When one of the run's files was changed last."""
+    return datetime.fromtimestamp(max((status.st_mtime for status in file_statuses(run_dir) if status), default=0.0))
 
 
 def file_statuses(run_dir: Path) -> list[os.stat_result | None]:

@@ -378,8 +378,6 @@ def test_a_token_that_no_header_can_carry_is_refused(monkeypatch: pytest.MonkeyP
         with pytest.raises(VlarigError, match=r"holds a token of more than one line of printable ASCII") as wrong:
             ServePolicy("random", **options).server_config()
         assert token not in str(wrong.value)
-    with pytest.raises(VlarigError, match="holds a token of more"):
-        ServerConfig(token=token)
 
 
 def test_the_server_is_up_while_its_policy_thinks() -> None:
@@ -595,11 +593,11 @@ def test_an_edited_policy_is_announced_as_another(tmp_path: Path, monkeypatch: p
     announced = []
     for gain in (1, 2):
         (tmp_path / "served_policy.py").write_text(f"GAIN = {gain}\n")
-        with served(ImageReader(), sources=ServePolicy("served_policy:Mine").server_config().sources) as server:
+        with served(ImageReader(), sources=ServePolicy("served_policy:Mine", no_token=True).server_config().sources) as server:
             announced.append(server.announcement.revision)
     assert announced[0] != announced[1]
     assert all(revision.startswith("1 served_policy.py=") for revision in announced)
-    assert ServePolicy("random").server_config().sources == {}
+    assert ServePolicy("random", no_token=True).server_config().sources == {}
 
 
 def test_options_that_change_no_answer_are_not_announced() -> None:

@@ -18,7 +18,6 @@ import numpy as np
 
 from ...benchmarks.suite import Suite
 from ...envs.api import Camera, Episode, Protocol
-from ...envs.untrusted import convert
 from ...harness.recorder import RUN
 from ...results.ledger import Ledger
 from ...results.manifest import Manifest
@@ -169,7 +168,7 @@ class RecordedScenes:
         plans = [plan for plan in Manifest.load(run).identity.suites if plan.name == suite.name]
         if not plans:
             raise DataError(f"{recording} is no recording of the suite {suite.name!r}; name one, or that suite")
-        base = convert(plans[0].protocol, Protocol, "the manifest's protocol")
+        base = plans[0].resolved
         self.protocol = _looked_at(base, _cameras(suite, base, views, size))
         self._suite = suite
         self._seed = seed
