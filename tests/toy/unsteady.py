@@ -29,7 +29,7 @@ class Notebook(Policy):
     embodiments = (TOY_POINT,)
     reads_state = False
     table_note, n_action_steps = "keeps notes", 8
-    transport_options = frozenset({"patience"})
+    transport_options = frozenset({"patience", "trap", "note", "births"})  # files that a test writes while it plays
 
     def __init__(self) -> None:
         self.states: dict[int, tuple[str, bytes]] = {}

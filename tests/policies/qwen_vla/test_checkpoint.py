@@ -260,7 +260,7 @@ def test_weights_are_downloaded_where_they_are_needed(
         requested.append(set(allow_patterns))
         return str(saved)
 
-    monkeypatch.setattr(checkpoint, "snapshot_download", download)
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     source = "owner/qwen-vla"
     assert (load(source).description if weights else describe(source)) == describe_checkpoint(saved)
     assert requested == [patterns]
