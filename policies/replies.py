@@ -40,10 +40,6 @@ def checked_replies(
 def n_action_steps_for(policy: Policy, embodiment: Embodiment, standard: int, requested: int | None = None) -> int:
     """Steps of each chunk to run: those requested; else the policy's own number, else the standard one or all that are predicted."""
     horizon, own = horizon_for(policy, embodiment), policy.n_action_steps
-    if own is not None and (not isinstance(own, int) or own < 1):
-        raise PolicyError(
-            f"the policy {policy.name!r} has n_action_steps {own!r}; expected a whole number of 1 or more, or None"
-        )
     if horizon is None:
         return requested or own or standard
     if requested is not None and requested > horizon:

@@ -130,7 +130,7 @@ def test_a_policys_own_number_of_steps_is_run_unless_the_user_names_another(toy_
     ):
         evaluate("toy", policy, episodes=1, n_action_steps=5)
     policy.n_action_steps = 0
-    with pytest.raises(PolicyError, match=r"has n_action_steps 0; expected a whole number of 1 or more, or None"):
+    with pytest.raises(PolicyError, match=r"has the n_action_steps 0; expected a number of steps, or None"):
         evaluate("toy", policy, episodes=1)
 
 
