@@ -60,7 +60,7 @@ class Recorded:
     """What a policy that records adds to a reply, for learning from it.
 
     Attributes:
-        log_probability: Of what the policy drew for this reply, under the weights of its :attr:`Policy.version`.
+        log_probability: Of what the policy sampled for this reply, under the weights of its :attr:`Policy.version`.
         value: The policy's estimate of the discounted return from the request's observation on.
         arrays: The policy's own arrays by name, from which it can compute the log-probability under other weights.
     """
@@ -81,8 +81,8 @@ class Reply:
             none. The stages segment a recorded episode.
         labels: ``float32[H, A]``, what a recording keeps in place of the actions: those that are to be learned, where the ones that
             are run are disturbed on purpose; ``None`` where they are the same.
-        keypoints: ``float32[H, 12]``, what each step is about by the simulator's truth (:mod:`vlarig.envs.keypoints`); ``None`` from
-            a policy that does not know it.
+        keypoints: ``float32[H, 12]``, the keypoints of each step by the simulator's truth (:mod:`vlarig.envs.keypoints`); ``None`` from
+            a policy that does not know them.
     """
 
     actions: np.ndarray
@@ -121,7 +121,7 @@ class Policy(ABC):
     comes first."""
 
     stateful: bool = True
-    """Whether it keeps something from one chunk of an episode to the next. False for one whose reply is a function of the request
+    """Whether it keeps state from one chunk of an episode to the next. False for one whose reply is a function of the request
     alone: an episode then goes on where one of several replicas died."""
 
     batch_sensitive: bool = False
@@ -171,7 +171,7 @@ class Policy(ABC):
         """
 
     def record(self, options: Mapping[str, Any] | None) -> None:
-        """From now on draw each reply as learning needs it, and add what it was made of as :attr:`Reply.recorded`.
+        """From now on sample each reply as learning needs it, and add what it was made of as :attr:`Reply.recorded`.
 
         Args:
             options: The policy's own, plain data; ``None`` ends it.
@@ -182,7 +182,7 @@ class Policy(ABC):
         raise PolicyError(f"the policy {self.name!r} cannot be learned from: its class has no record()")
 
     def value(self, requests: Sequence[Request]) -> np.ndarray:
-        """The policy's estimate of the discounted return from each request's observation on, ``float32[B]``; it draws nothing.
+        """The policy's estimate of the discounted return from each request's observation on, ``float32[B]``; it samples nothing.
 
         Raises:
             PolicyError: The policy has no such estimate.
@@ -208,7 +208,7 @@ class Policy(ABC):
 
 
 def policy_seed(run_seed: int, key: str, chunk: int) -> int:
-    """The seed of a policy's draw: 64 bits of SHA-256 over the run's seed, the episode's key and the chunk's index."""
+    """The seed of a policy's sampling: 64 bits of SHA-256 over the run's seed, the episode's key and the chunk's index."""
     identity = f"{run_seed}/{key}/{chunk}"
     return int.from_bytes(hashlib.sha256(identity.encode()).digest()[:8], "big")
 

@@ -1,6 +1,6 @@
-"""A picture in the size that a policy declares: padded, stretched or cropped.
+"""An image in the size that a policy declares: padded, stretched or cropped.
 
-Doors to other policies and the embedded one bring pictures to size here, so that a policy sees the same through all of them.
+Clients of other policies and the embedded policy bring images to size here, so that a policy sees the same through all of them.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ def fit_image(image: np.ndarray, height: int, width: int, fit: str) -> np.ndarra
         image: ``uint8[h, w, 3]``.
         height: Wanted height, in pixels.
         width: Wanted width, in pixels.
-        fit: What is done where the aspect differs: ``pad`` keeps all of the picture between black borders, as openpi does
+        fit: What is done where the aspect differs: ``pad`` keeps all of the image between black borders, as openpi does
             (Physical-Intelligence/openpi packages/openpi-client/src/openpi_client/image_tools.py@15a9616, ``resize_with_pad``);
-            ``stretch`` gives up the aspect; ``crop`` keeps the largest middle part that has the wanted aspect.
+            ``stretch`` gives up the aspect; ``crop`` keeps the largest central part that has the wanted aspect.
     """
     _check(image, fit)
     if image.shape[:2] == (height, width):
@@ -39,7 +39,7 @@ def fit_image(image: np.ndarray, height: int, width: int, fit: str) -> np.ndarra
 
 
 def _padded(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """The whole picture, as large as it can be, in the middle of a black one; fractions are cut off as openpi cuts them."""
+    """The whole image, as large as it can be, in the centre of a black one; fractions are cut off as openpi cuts them."""
     ratio = max(image.shape[0] / height, image.shape[1] / width)
     inner = max(int(image.shape[0] / ratio), 1), max(int(image.shape[1] / ratio), 1)
     scaled = image if image.shape[:2] == inner else pil_bilinear(np.ascontiguousarray(image), *inner)
@@ -50,7 +50,7 @@ def _padded(image: np.ndarray, height: int, width: int) -> np.ndarray:
 
 
 def _cropped(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """The largest part about the middle with the aspect of ``height`` to ``width``, to the nearest pixel."""
+    """The largest part about the centre with the aspect of ``height`` to ``width``, to the nearest pixel."""
     ratio = min(image.shape[0] / height, image.shape[1] / width)
     inner = max(round(height * ratio), 1), max(round(width * ratio), 1)
     top, left = (image.shape[0] - inner[0]) // 2, (image.shape[1] - inner[1]) // 2

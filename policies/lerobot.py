@@ -33,7 +33,7 @@ _FILES = ("config.json", "model.safetensors", *_PROCESSORS)
 _STATE, _ENV_STATE, _ACTION = "observation.state", "observation.environment_state", "action"
 _IMAGES = "observation.images."
 
-#: Types of policies that draw nothing, so that a batch cannot change what a request's seed means. All others answer one at a time.
+#: Types of policies that sample nothing, so that a batch cannot change what a request's seed means. All others answer one at a time.
 _WITHOUT_CHANCE = ("act",)
 
 
@@ -237,7 +237,7 @@ class _Model:
 
         Args:
             frame: Feature to ``uint8[B, h, w, 3]`` or ``float32[B, P]``, and ``task`` to ``B`` instructions.
-            seed: Seed of what the policy draws.
+            seed: Seed of what the policy samples.
         """
         torch = self._torch
         batch = {name: self._tensor(value) if isinstance(value, np.ndarray) else value for name, value in frame.items()}

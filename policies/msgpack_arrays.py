@@ -42,7 +42,7 @@ def encode(value: object, default: Callable[[Any], Any], what: str) -> bytes:
     """``value`` as msgpack; ``default`` makes plain data of what is none, or raises ``TypeError``.
 
     Raises:
-        BadMessageError: It holds something that does not travel; ``what`` names the value.
+        BadMessageError: It holds a value that does not travel; ``what`` names the value.
     """
     try:
         return msgspec.msgpack.encode(value, enc_hook=default)

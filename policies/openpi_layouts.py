@@ -73,7 +73,7 @@ class ObservationLayout:
         """The observation in ``message``.
 
         Raises:
-            BadMessageError: A key is missing, or holds something else than it should; the sentence names it.
+            BadMessageError: A key is missing, or its value is not what it should be; the sentence names it.
         """
         prompt = message.get("prompt")
         if not isinstance(prompt, str):

@@ -19,7 +19,7 @@ def pack(value: object) -> bytes:
     """``value`` in openpi's form: plain data, numpy arrays and numpy numbers.
 
     Raises:
-        BadMessageError: It holds something else, or an array of a dtype that does not travel.
+        BadMessageError: It holds a value that is none of these, or an array of a dtype that does not travel.
     """
     return encode(value, _pack_other, type(value).__name__)
 

@@ -31,7 +31,7 @@ class ZeroPolicy(Policy):
 
 
 class StillPolicy(Policy):
-    """Does not move: zeros, and in an absolute channel that the state has too what the state says: what is solved so, solves itself."""
+    """Does not move: zeros, and in an absolute channel that the state has too, the state's number. A task solved so solves itself."""
 
     name = "still"
     revision = "1"
@@ -48,7 +48,7 @@ class StillPolicy(Policy):
 
 
 class RandomPolicy(Policy):
-    """Draws every action uniformly between the channels' bounds, from the request's own seed."""
+    """Samples every action uniformly between the channels' bounds, from the request's own seed."""
 
     name = "random"
     revision = "1"
@@ -143,7 +143,7 @@ class ExpertPolicy(Policy):
         return [self._reply(request) for request in requests]
 
     def keypoints(self, request: Request) -> Keypoints | None:
-        """What a request's words are about, whoever chose them, see :meth:`~.experts.motion.ScriptedExpert.keypoints`."""
+        """The keypoints of a request's words, whoever chose them, see :meth:`~.experts.motion.ScriptedExpert.keypoints`."""
         return self._expert(request.key.partition("/")[0]).keypoints(request)
 
     def _reply(self, request: Request) -> Reply:

@@ -66,7 +66,7 @@ class ServerConfig:
         sources: Source files of a third party's policy, and files that its options name, each with its hash; they are announced in the
             same way.
         n_action_steps: Steps of an answer to a client that does not request a number, from a policy without a horizon of its own.
-        seed: Base of the draws for clients that send no seeds.
+        seed: Base of the sampling seeds for clients that send no seeds.
         most_connections: Connections at a time.
         most_bytes: Size of a message.
     """

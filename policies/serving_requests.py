@@ -1,4 +1,4 @@
-"""From a client's message to a request: its client, its chunk of an episode, and the seed of its draws."""
+"""From a client's message to a request: its client, its chunk of an episode, and the seed of its sampling."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class RequestReader:
     Args:
         announcement: What is served.
         layout: Under which keys observations come.
-        seed: Base of the draws for clients that send no seeds.
+        seed: Base of the sampling seeds for clients that send no seeds.
         n_action_steps: Steps for a client that does not request a number.
         clock: Returns the time in seconds.
         freed: Called with the policy's number of each env that no client has any more.
@@ -81,7 +81,7 @@ class RequestReader:
         """The request in ``message``, which came over that connection.
 
         Raises:
-            BadMessageError: A key is missing or holds something else than it should.
+            BadMessageError: A key is missing or its value is not what it should be.
         """
         announced = self._announcement
         embodiment = announced.embodiment

@@ -50,7 +50,7 @@ def pack(message: Message) -> bytes:
     """A message as bytes.
 
     Raises:
-        BadMessageError: It holds something that does not travel, or is too large.
+        BadMessageError: It holds a value that does not travel, or is too large.
     """
     value = {"type": message.kind, "payload": message.payload, "seq": message.seq, "timestamp": time.time()}
     data = encode(value, _pack_other, message.kind)
@@ -63,7 +63,7 @@ def pack_payload(payload: dict[str, Any]) -> bytes:
     """A message's content as bytes, the same for the same content: by these two are compared, as arrays compare one by one.
 
     Raises:
-        BadMessageError: It holds something that does not travel.
+        BadMessageError: It holds a value that does not travel.
     """
     return encode(payload, _pack_other, f"a map of {', '.join(map(str, payload))[:80]}")
 

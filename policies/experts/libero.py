@@ -1,8 +1,8 @@
-"""The expert of LIBERO's object and spatial suites: it picks one thing up and places it, in a closed loop.
+"""The expert of LIBERO's object and spatial suites: it picks one object up and places it, in a closed loop.
 
-It takes the goal's names from the instruction, and the rest from the simulator's truth: ``pose/<name>`` (``float64[7]``, position
-and quaternion ``wxyz``) and ``points/<name>`` (``float64[points, 3]``, the eight corners of each box that collides) of every object and
-fixture, and ``grip`` (``float64[7]``, position of the grip site, quaternion ``wxyz`` of the hand), all in the world frame.
+It takes the goal's names from the instruction, and the rest from the simulator's truth, all in the world frame: ``pose/<name>``
+(``float64[7]``, position and quaternion ``wxyz``) and ``points/<name>`` (``float64[points, 3]``, the eight corners of each box that
+collides) of every object and fixture, and ``grip`` (``float64[7]``, position of the grip site, quaternion ``wxyz`` of the hand).
 Lengths are in metres; those without a source were found by trying.
 """
 
@@ -25,7 +25,7 @@ GAIN = 3.0
 #: A step moves the fingers by about 1 cm; an opening is kept where it is this near to what it should be.
 SPREAD = 0.008
 
-#: A thing within this of the straight way, seen from above, has to be passed above it.
+#: An object within this of the straight way, seen from above, has to be passed above it.
 CORRIDOR = 0.1
 #: Room below the grip site, and below the lowest point of what is carried, on the way; how much of it may be missing while moving on.
 APPROACH_ROOM = 0.05
@@ -36,7 +36,7 @@ FUNNEL = Funnel(floor=0.005, slope=8.0, top=0.07)
 
 NEAR = 0.005
 TURNED = 0.06
-#: A hand that moves less than ``STUCK`` in this many steps does not get on; no way takes more than ``MOST_STEPS``.
+#: A hand that moves less than ``STUCK`` in this many steps is stuck; no way takes more than ``MOST_STEPS``.
 PATIENCE = 12
 STUCK = 0.01
 MOST_STEPS = 60
@@ -44,18 +44,18 @@ MOST_STEPS = 60
 CLOSE_STEPS = (10, 14)
 OPEN_STEPS = 7
 STILL = 0.0005
-#: What ends further than this from the grip site, along the world's axes, is lost.
+#: An object that ends further than this from the grip site, along the world's axes, is lost.
 LOST = 0.012
 #: How far the hand rises from what it let go.
 RISE = 0.1
 
-#: A thing is let go where its body is this high above the basket's. The region that counts reaches from -0.008 to 0.141
+#: The hand lets an object go where its body is this high above the basket's. The region that counts reaches from -0.008 to 0.141
 #: (LIBERO libero/libero/assets/stable_scanned_objects/basket/basket.xml, ``contain_region``, and objects/site_object.py, ``in_box``).
 BASKET_DEPTH = 0.1
 #: The grip site may come this far below the basket's edge; deeper, the hand meets it.
 BASKET_DIP = 0.025
-#: Placed is what lies within these of the middle, and not higher above it. Upstream allows 0.061 and 0.141 in a basket (as above),
-#: and 0.03 on a plate (objects' ``check_ontop``, libero/libero/envs/object_states/base_object_states.py).
+#: An object is placed where it lies within these of the centre, and not higher above it. Upstream allows 0.061 and 0.141 in a basket
+#: (as above), and 0.03 on a plate (objects' ``check_ontop``, libero/libero/envs/object_states/base_object_states.py).
 BASKET_PLACED = (0.058, 0.135)
 PLATE_PLACED = (0.028, 0.03)
 
@@ -95,16 +95,16 @@ class Sight:
     points: dict[str, np.ndarray]
 
     def where(self, name: str) -> np.ndarray:
-        """``float64[3]``: the position of a thing's body."""
+        """``float64[3]``: the position of an object's body."""
         return self.poses[name][:3]
 
     def obstacles(self, thing: str) -> np.ndarray:
-        """``float64[boxes, 8, 3]``: the boxes of everything but one thing."""
+        """``float64[boxes, 8, 3]``: the boxes of everything but one object."""
         return np.concatenate([boxes(points) for name, points in self.points.items() if name != thing])
 
 
 class LiberoExpert(ScriptedExpert[Sight]):
-    """Solves the suites by pick and place; what it missed or lost it fetches again."""
+    """Solves the suites by pick and place; it fetches again an object that it missed or lost."""
 
     def _see(self, request: Request) -> Sight:
         truth: dict[str, dict[str, np.ndarray]] = {"pose": {}, "points": {}}
@@ -128,8 +128,8 @@ class LiberoExpert(ScriptedExpert[Sight]):
 def parse(instruction: str) -> Task:
     """What an instruction requests, by the names of bodies.
 
-    A thing's body is named after it. The spatial suite has two black bowls, and the one that is meant is ``akita_black_bowl_1`` in
-    each of its tasks, wherever the instruction places it (LIBERO libero/libero/bddl_files/libero_spatial, ``obj_of_interest``).
+    An object's body is named after it. The spatial suite has two black bowls. Each of its tasks means ``akita_black_bowl_1``, wherever
+    the instruction places it (LIBERO libero/libero/bddl_files/libero_spatial, ``obj_of_interest``).
     """
     found = _INSTRUCTION.fullmatch(instruction.lower().strip(" ."))
     if not found:
@@ -143,7 +143,7 @@ def parse(instruction: str) -> Task:
 
 
 def _perform(state: EpisodeState[Sight], task: Task) -> Iterator[np.ndarray]:
-    """Take the thing and bring it to its place, again and again until it is there; then rest for as long as it stays."""
+    """Take the object and bring it to its place, again and again until it is there; then rest for as long as it stays."""
     tried: list[Grasp] = []
     while True:
         sight = state.sight
@@ -158,13 +158,13 @@ def _perform(state: EpisodeState[Sight], task: Task) -> Iterator[np.ndarray]:
 
 
 def _keypoints(sight: Sight, task: Task, grasp: Grasp, offset: np.ndarray) -> Keypoints:
-    """What a step is about; in a basket a thing comes to lie some way below where it is let go.
+    """The keypoints of a step; in a basket an object comes to lie some way below where it is let go.
 
     Args:
-        sight: The step's.
+        sight: The step's observation.
         task: What is to be done.
-        grasp: How the thing is taken: its turn is that of the line along which the fingers close.
-        offset: ``float64[3]``, from the thing's body to where it is held, which counts as its middle.
+        grasp: How the object is held: its turn is that of the line along which the fingers close.
+        offset: ``float64[3]``, from the object's body to where it is held, which counts as its centre.
     """
     goal = sight.where(task.place)
     depth = BASKET_DEPTH / 2 if task.place == _PLACES["in the basket"] else 0.0
@@ -177,7 +177,7 @@ def _words(name: str) -> str:
 
 
 def _take(state: EpisodeState[Sight], thing: str, grasp: Grasp) -> Iterator[np.ndarray]:
-    """Come down on a thing, which may be nudged meanwhile, and close the fingers until they are still."""
+    """Come down on an object, which may be nudged meanwhile, and close the fingers until they are still."""
     offset = grasp.place - state.sight.where(thing)
     state.stage = f"reach {_words(thing)}"
 
@@ -214,7 +214,7 @@ def _bring(state: EpisodeState[Sight], task: Task, yaw: float) -> Iterator[np.nd
         return bool(beyond.max() < LOST)
 
     def below() -> float:
-        """How far the thing reaches down below the grip site; it may swing there."""
+        """How far the object reaches down below the grip site; it may swing there."""
         return float(state.sight.grip[2] - state.sight.points[task.thing][:, 2].min())
 
     def final() -> np.ndarray:
@@ -226,7 +226,7 @@ def _bring(state: EpisodeState[Sight], task: Task, yaw: float) -> Iterator[np.nd
         return over(max(place + BASKET_DEPTH + now.grip[2] - now.where(task.thing)[2], edge - BASKET_DIP))
 
     def over(height: float) -> np.ndarray:
-        """Where the grip site has to be for the thing's middle to be over that of its place."""
+        """Where the grip site has to be for the object's centre to be over that of its place."""
         now = state.sight
         return raised(now.where(task.place) + now.grip - now.where(task.thing), height)
 
@@ -256,7 +256,7 @@ def _reach(
     near: float = NEAR,
     keep: Callable[[], bool] = lambda: True,
 ) -> Iterator[np.ndarray]:
-    """Steps towards a target, which is computed again in each, until it is near, ``keep`` fails, or the hand does not get on."""
+    """Steps towards a target, computed again in each, until the hand is near or stuck, or ``keep`` fails."""
     been: list[np.ndarray] = []
     while True:
         now = state.sight
@@ -282,7 +282,7 @@ def _spread(fingers: float, opening: float) -> float:
 
 
 def _highest(sight: Sight, start: np.ndarray, end: np.ndarray, without: str = "") -> float:
-    """Height of the highest thing along the straight way between two places, ``end`` included."""
+    """Height of the highest object along the straight way between two places, ``end`` included."""
     points = np.concatenate([points for name, points in sight.points.items() if name != without])
     way = end[:2] - start[:2]
     part = np.clip((points[:, :2] - start[:2]) @ way / max(float(way @ way), 1e-9), 0.0, 1.0)
@@ -296,7 +296,7 @@ def _passing(grip: np.ndarray, target: np.ndarray, height: float) -> np.ndarray:
 
 
 def _placed(sight: Sight, task: Task) -> bool:
-    """Whether the thing lies where it belongs."""
+    """Whether the object lies where it belongs."""
     beside, height = BASKET_PLACED if task.place == _PLACES["in the basket"] else PLATE_PLACED
     way = sight.where(task.thing) - sight.where(task.place)
     return bool(np.linalg.norm(way[:2]) < beside and -0.01 < way[2] < height)

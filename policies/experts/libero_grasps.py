@@ -1,4 +1,4 @@
-"""Where to take hold of a thing: grasps of a two-fingered hand that points straight down, from the boxes that things are made of.
+"""Where to take hold of an object: grasps of a two-fingered hand that points straight down, from the boxes that make up objects.
 
 Lengths are in metres. The hand is the Franka gripper of robosuite 1.4.0 (robosuite/models/assets/grippers/panda_gripper.xml); its
 sizes are those of its collision meshes as compiled. A grasp is given by the place of the grip site, between the finger tips, and by
@@ -12,20 +12,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-#: What is wider than this from every side is taken by its rim; the open fingers are 7.6 cm apart.
+#: What is wider than this from every side is held by its rim; the open fingers are 7.6 cm apart.
 WIDEST = 0.07
 #: The finger tips end this far below the grip site, and keep so far from the ground.
 TIP = 0.011
 GROUND_ROOM = 0.0015
-#: Greatest depth of the grip site below the top of a thing: the hand's underside stays clear of it.
+#: Greatest depth of the grip site below the top of an object: the hand's underside stays clear of it.
 DEPTH = 0.027
-#: Boxes that end this far below the top make up the wall of a round thing.
+#: Boxes that end this far below the top make up the wall of a round object.
 RIM_LAYER = 0.006
 #: How far apart the fingers come down: as far as they can, or, on a rim, so that the outer one needs little room.
 WIDE = 0.078
 ON_RIM = 0.04
 
-#: Half a finger's size along and across the line in which the fingers close, and how far its middle is behind its pad.
+#: Half a finger's size along and across the line in which the fingers close, and how far its centre is behind its pad.
 FINGER_HALF = (0.013, 0.012)
 FINGER_BACK = 0.012
 #: Half the hand's size along and across that line, and how far above the grip site it begins.
@@ -45,7 +45,7 @@ CHOICES = 36
 TURN_COST = 0.004
 ROOM_COST = 4.0
 REACH_COST = 20.0
-#: Cost of what resembles a grasp that was tried before: one from about the same side.
+#: Cost of a grasp that resembles one that was tried before: one from about the same side.
 TRIED_COST = 0.05
 TRIED_ANGLE = np.deg2rad(35)
 
@@ -57,7 +57,7 @@ class Grasp:
     Attributes:
         place: ``float64[3]``, the grip site in the world frame.
         yaw: Turn of the hand about the world's ``z`` axis, in (-pi/2, pi/2]; at 0 the fingers close along ``y``.
-        side: Direction from the thing's middle to where its rim is held, in radians; the yaw where it is held from both sides.
+        side: Direction from the object's centre to where its rim is held, in radians; the yaw where it is held from both sides.
         opening: How far apart the fingers come down.
         cost: What it is chosen by; less is better.
     """
@@ -70,13 +70,13 @@ class Grasp:
 
 
 def choose(points: np.ndarray, obstacles: np.ndarray, goal: np.ndarray, tried: Sequence[Grasp] = ()) -> Grasp:
-    """The best grasp of a thing: across its narrowest width, or by the rim of what is too wide for the hand.
+    """The best grasp of an object: across its narrowest width, or by the rim where it is too wide for the hand.
 
     Args:
-        points: ``float64[points, 3]``, the thing fills what they span, in the world frame.
-        obstacles: ``float64[boxes, 8, 3]``, corners of the boxes that everything else is made of.
-        goal: ``float64[3]``, where the thing's middle is to be carried.
-        tried: Grasps that failed; what resembles them comes last.
+        points: ``float64[points, 3]``, the object fills what they span, in the world frame.
+        obstacles: ``float64[boxes, 8, 3]``, corners of the boxes of everything else.
+        goal: ``float64[3]``, where the object's centre is to be carried.
+        tried: Grasps that failed; those that resemble them come last.
     """
     straddles = _straddles(points, obstacles)
     candidates = [grasp for grasp, width in straddles if width <= WIDEST] or _rims(points, obstacles, goal)
@@ -89,7 +89,7 @@ def choose(points: np.ndarray, obstacles: np.ndarray, goal: np.ndarray, tried: S
 
 
 def boxes(points: np.ndarray) -> np.ndarray:
-    """``float64[boxes, 8, 3]``: the corners of the boxes that a thing is made of.
+    """``float64[boxes, 8, 3]``: the corners of the boxes that an object is made of.
 
     Args:
         points: ``float64[points, 3]``, eight corners for each box in turn; points of another number are put into one upright box.
@@ -121,7 +121,7 @@ def _straddles(points: np.ndarray, obstacles: np.ndarray) -> list[tuple[Grasp, f
 
 
 def _rims(points: np.ndarray, obstacles: np.ndarray, goal: np.ndarray) -> list[Grasp]:
-    """Grasps of the wall of a round thing, one finger inside and one outside: each by the middle of a box that ends at the rim."""
+    """Grasps of the wall of a round object, one finger inside and one outside: each by the centre of a box that ends at the rim."""
     middle = (points.min(0) + points.max(0)) / 2
     solid = boxes(points)
     wall = solid[solid[..., 2].max(1) > points[:, 2].max() - RIM_LAYER]

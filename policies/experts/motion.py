@@ -32,10 +32,10 @@ class EpisodeState(Generic[SightType]):
     """An expert's state of an episode.
 
     Attributes:
-        sight: The newest sight, which the script reads.
+        sight: The newest observation, which the script reads.
         script: The script under way.
         stage: What the script is doing, in words; it sets them before the first step of each stage. Empty where it names none.
-        keypoints: Gives what a step is about, of its sight; ``None`` where the script does not say.
+        keypoints: Gives a step's keypoints from its observation; ``None`` where the script does not say.
     """
 
     sight: SightType
@@ -69,7 +69,7 @@ class ScriptedExpert(Generic[SightType]):
         return np.asarray(next(state.script), dtype=np.float32)[None]
 
     def keypoints(self, request: Request) -> Keypoints | None:
-        """What the words of a request are about, whoever chose them; ``None`` where the expert knows its suite's own tasks alone."""
+        """The keypoints of a request's words, whoever chose them; ``None`` where the expert knows its suite's own tasks alone."""
         return None
 
     def _see(self, request: Request) -> SightType:

@@ -1,4 +1,4 @@
-"""The expert of SimplerEnv's WidowX tasks and of those out of distribution: it picks one thing up and places it, in a closed loop.
+"""The expert of SimplerEnv's WidowX tasks and of those out of distribution: it picks one object up and places it, in a closed loop.
 
 It reads its task from the episode's key, and the rest from the simulator's truth, all in the world frame: ``hand``, ``commanded``,
 ``base``, ``pose/source``, ``pose/target`` (``float64[7]``, position and quaternion ``wxyz``), ``settled/source``, ``extent/source`` and
@@ -25,10 +25,10 @@ TURN = 0.2
 GAIN = 1.5
 OPEN, CLOSED = 1.0, 0.0
 
-#: The hand waits so far above a thing until it is turned, and takes the thing so far below its middle.
+#: The hand waits so far above an object until it is turned, and holds the object so far below its centre.
 HOVER = 0.06
 DEEPER = 0.002
-#: The fingers reach 0.0155 below the hand; where a thing is low they touch the table, or a spoon slips out from under them.
+#: The fingers reach 0.0155 below the hand; where an object is low they touch the table, or a spoon slips out from under them.
 TIP = 0.0145
 #: How far the hand rises from what it let go.
 RISE = 0.08
@@ -45,21 +45,21 @@ CLOSELY = 0.0025
 TURNED = 0.08
 #: How much of the height may be missing when it moves on.
 SAGGING = 0.02
-#: A hand that moves less than ``STUCK`` in this many steps does not get on; no way takes more than ``MOST_STEPS``.
+#: A hand that moves less than ``STUCK`` in this many steps is stuck; no way takes more than ``MOST_STEPS``.
 PATIENCE = 3
 STUCK = 0.002
 MOST_STEPS = 25
-#: Steps in which the fingers close on a thing, and let go of it.
+#: Steps in which the fingers close on an object, and let go of it.
 CLOSE_STEPS = 3
 OPEN_STEPS = 2
-#: A thing whose grip is further than this from the hand is lost.
+#: An object whose grip is further than this from the hand is lost.
 LOST = 0.03
 
 _NAMES = ("hand", "commanded", "base", "pose/source", "pose/target", "settled/source", "extent/source", "extent/target")
 
 
 class SimplerExpert(ScriptedExpert[Sight]):
-    """Solves the suites by pick and place; what it missed or lost it fetches again."""
+    """Solves the suites by pick and place; it fetches again an object that it missed or lost."""
 
     def _see(self, request: Request) -> Sight:
         return Sight(*(np.asarray(request.privileged[name], dtype=np.float64) for name in _NAMES))
@@ -127,7 +127,7 @@ def _bring(state: EpisodeState[Sight], grip: Target, aim: Aim) -> Iterator[np.nd
         return bool(np.linalg.norm(grip() - state.sight.hand[:3]) < LOST)
 
     def carried(height: float) -> np.ndarray:
-        """Where the hand has to be for the source's middle to be above its place, at a height."""
+        """Where the hand has to be for the source's centre to be above its place, at a height."""
         return raised(aim.place, height) + state.sight.hand[:3] - state.sight.source[:3]
 
     def up() -> np.ndarray:
@@ -154,7 +154,7 @@ def _bring(state: EpisodeState[Sight], grip: Target, aim: Aim) -> Iterator[np.nd
 def _reach(
     state: EpisodeState[Sight], target: Target, yaw: float, gripper: float, near: float, keep: Callable[[], bool] = lambda: True
 ) -> Iterator[np.ndarray]:
-    """Steps towards a target, which is computed again in each, until it is near, ``keep`` fails, or the hand does not get on."""
+    """Steps towards a target, computed again in each, until the hand is near or stuck, or ``keep`` fails."""
     been: list[np.ndarray] = []
     while keep():
         hand = state.sight.hand

@@ -1,6 +1,6 @@
-"""Where the things of SimplerEnv's tasks belong, and at what place the expert takes hold of them.
+"""Where the objects of SimplerEnv's tasks belong, and at what place the expert takes hold of them.
 
-In the world frame, +x points from the table to the robot, which is down in the picture, and +y to the picture's right. Lengths are in
+In the world frame, +x points from the table to the robot, which is down in the image, and +y to the image's right. Lengths are in
 metres; those without a source were found by trying.
 """
 
@@ -14,7 +14,7 @@ import numpy as np
 from ...envs.simpler.goals import TABLE_TOP
 from .motion import turned
 
-#: How far above its final height a thing is let go.
+#: How far above its final height an object is let go.
 DROP = 0.003
 #: Room below what is carried: a spoon hangs askew.
 CARRY_ROOM = 0.05
@@ -23,23 +23,23 @@ CARRY_ROOM = 0.05
 #: at 0.997 (the ``sink`` is at 0.88 and is 0.117 high: models/sink/collision.obj of the assets).
 BASKET_DROP = 0.06
 BASKET_TRAVEL = 1.06
-#: Within this of the basket's middle it counts. Upstream allows 0.079: half the diagonal of the target's box, and 0.003.
+#: Within this of the basket's centre it counts. Upstream allows 0.079: half the diagonal of the target's box, and 0.003.
 BASKET_SLIP = 0.06
 
-#: A thing that is put beside the target lies with its long side across the way there. Half its width and half the target's leave a
+#: An object that is put beside the target lies with its long side across the way there. Half its width and half the target's leave a
 #: gap of 3 cm then, in which a finger opens; suites allow 0.13 and more (benchmarks/simpler/ood.py).
 BESIDE = 0.1
-#: From the towel's middle into its right half, which is 0.05 wide.
+#: From the towel's centre into its right half, which is 0.05 wide.
 RIGHT_HALF = 0.025
-#: How far a thing is moved away: twice what counts as moved.
+#: How far an object is moved away: twice what counts as moved.
 AWAY = 0.06
-#: Places further than this from the robot's base are out of the hand's reach at the height at which things are carried.
+#: Places further than this from the robot's base are out of the hand's reach at the height at which objects are carried.
 REACH = 0.45
 
-#: A spoon is held by its handle, so far from the middle: fingers slip from the neck, which is narrower and begins there.
+#: A spoon is held by its handle, so far from the centre: fingers slip from the neck, which is narrower and begins there.
 HANDLE = 0.02
 
-#: What ends further than this from its place, seen from above, is fetched again.
+#: An object that ends further than this from its place, seen from above, is fetched again.
 SLIP = 0.025
 
 RIGHT, FRONT = np.array([0.0, 1.0]), np.array([1.0, 0.0])
@@ -54,8 +54,8 @@ class Sight:
         hand: ``float64[7]``, position between the fingers and quaternion ``wxyz``.
         commanded: ``float64[7]``, where the controller steers the hand to.
         base: ``float64[7]``, the robot's base.
-        source: ``float64[7]``, the thing to move.
-        target: ``float64[7]``, the other one.
+        source: ``float64[7]``, the object to move.
+        target: ``float64[7]``, the other object.
         settled: ``float64[3]``, where the source came to rest at the start.
         source_extent: ``float64[3]``, the sides of the source's box along its own axes.
         target_extent: ``float64[3]``, the target's.
@@ -82,10 +82,10 @@ class Aim:
     """Where the source belongs.
 
     Attributes:
-        place: ``float64[3]`` for its middle when it is let go.
-        travel: Height at which its middle is brought there.
+        place: ``float64[3]`` for its centre when it is let go.
+        travel: Height at which its centre is brought there.
         yaw: The hand's yaw then; ``None``: as it is.
-        slip: What ends further than this from ``place``, seen from above, is fetched again.
+        slip: An object that ends further than this from ``place``, seen from above, is fetched again.
     """
 
     place: np.ndarray
@@ -99,8 +99,8 @@ class Task:
     """What is to be done.
 
     Attributes:
-        aim: Where the source belongs, as a function of the moment in which it is held.
-        grip: How far from its middle the source is taken, along its own x axis.
+        aim: Where the source belongs, as a function of the observation in which it is held.
+        grip: How far from its centre the source is held, along its own x axis.
     """
 
     aim: Callable[[Sight], Aim]
@@ -118,9 +118,9 @@ def yaw_along(line: np.ndarray) -> float:
 
 
 def _upon(sight: Sight, way: tuple[float, float] = (0.0, 0.0)) -> Aim:
-    """On the target, off its middle by a way along x and y."""
+    """On the target, off its centre by an offset along x and y."""
     underside = sight.target[2] + sight.target_extent[2] / 2
-    middle = sight.settled[2] - TABLE_TOP  # above the underside of what lies
+    middle = sight.settled[2] - TABLE_TOP  # above the underside of the object that lies
     return Aim(np.array([*(sight.target[:2] + way), underside + middle + DROP]), underside + middle + CARRY_ROOM)
 
 
@@ -130,7 +130,7 @@ def _in_basket(sight: Sight) -> Aim:
 
 
 def _beside(sight: Sight, direction: np.ndarray) -> Aim:
-    """On the table, in a direction from the target. A thing is held by its narrow sides, so that its long one lies across."""
+    """On the table, in a direction from the target. An object is held by its narrow sides, so that its long one lies across."""
     place = np.array([*(sight.target[:2] + direction * BESIDE), sight.settled[2] + DROP])
     return Aim(place, _upon(sight).travel, yaw_along(direction))
 

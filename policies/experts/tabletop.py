@@ -1,4 +1,4 @@
-"""The tabletop suite's expert: parses the instruction, looks up the named things, and moves the gripper in a closed loop."""
+"""The tabletop suite's expert: parses the instruction, looks up the named objects, and moves the gripper in a closed loop."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ DROP = 0.002
 RISE = 0.08
 #: An object that ends further than this from where it was to be set down is fetched again.
 SLIP = 0.02
-#: Middle of a stand beside another object, and how near to ``y`` the fingers' line may come there, so that they do not meet it.
+#: Centre of a stand beside another object, and how near to ``y`` the fingers' line may come there, so that they do not meet it.
 BESIDE_DISTANCE = 0.085
 BESIDE_YAW = np.deg2rad(55)
 
@@ -53,24 +53,24 @@ TURNED = 0.06
 CLOSE_STEPS = 6
 OPEN_STEPS = 7
 
-#: A push begins this far behind the object's middle; while it lasts, the grip site is about ``PUSH_CONTACT`` behind it.
+#: A push begins this far behind the object's centre; while it lasts, the grip site is about ``PUSH_CONTACT`` behind it.
 PUSH_BEHIND = 0.075
 PUSH_CONTACT = 0.034
 PUSH_HEIGHT = 0.025
 PUSH_SPEED = 0.8
-#: Closed fingers touch in one point, so that an object slips aside of a hand that is not behind it: the further aside of the line the
+#: Closed fingers touch in one point, so that an object slips aside of a hand that is not behind it. The further aside of the line the
 #: hand is, the slower it pushes, down to this share of the speed.
 PUSH_ASIDE, PUSH_SLOWEST = 0.015, 0.2
 #: A hand that presses down while it pushes clamps the object to the table; this bounds the vertical action.
 PUSH_PRESS = 0.1
-#: A push that ends further than this from the zone's middle, along a side of it, is made again.
+#: A push that ends further than this from the zone's centre, along a side of it, is made again.
 PUSH_ACCEPTED = 0.03
 PUSH_DONE = 0.012
 
 
-#: Height of the tallest thing that is on the bare table.
+#: Height of the tallest object that is on the bare table.
 TALLEST = 2 * max(shape.half_size[2] for shape in layout.SHAPES.values())
-#: Kinds of skills that motion programs alone have: they set things down among others.
+#: Kinds of skills that motion programs alone have: they set objects down among others.
 PROGRAM_KINDS = ("tray", "zone", "near", "on", "spot")
 
 
@@ -82,7 +82,7 @@ class Sight:
         grip: ``float64[3]``, the grip site in the world frame, in m.
         turn: ``float64[3]``, rotation vector from straight down, about world axes.
         objects: Name to ``float64[7]``, position and quaternion ``wxyz``.
-        places: Name to ``float64[2]``, middles of trays and zones.
+        places: Name to ``float64[2]``, centres of trays and zones.
     """
 
     grip: np.ndarray
@@ -92,7 +92,7 @@ class Sight:
 
 
 class TabletopExpert(ScriptedExpert[Sight]):
-    """Solves the suites by the poses of things and the motion program, or else the instruction; it does not read the goal."""
+    """Solves the suites by the poses of objects and the motion program, or else the instruction; it does not read the goal."""
 
     def _see(self, request: Request) -> Sight:
         truth: dict[str, dict[str, np.ndarray]] = {"object": {}, "tray": {}, "zone": {}}
@@ -105,9 +105,9 @@ class TabletopExpert(ScriptedExpert[Sight]):
         return Sight(state[:3], state[3:6], truth["object"], places)
 
     def keypoints(self, request: Request) -> Keypoints | None:
-        """As of the base class: of the first skill that the words request, of things that are there."""
+        """As of the base class: of the first skill that the words request, for objects that are there."""
         sight, skills = self._see(request), parse(request.observation["instruction"])
-        names = [name.rstrip("0123456789 ") for name in sight.objects]  # scenes to be looked at number their things
+        names = [name.rstrip("0123456789 ") for name in sight.objects]  # scenes to be looked at number their objects
         alone = {name: pose for name, pose in zip(names, sight.objects.values(), strict=True) if names.count(name) == 1}
         known = replace(sight, objects=alone)
         for skill in skills[:1]:
@@ -122,7 +122,7 @@ class TabletopExpert(ScriptedExpert[Sight]):
 
 
 def _perform(state: EpisodeState[Sight], skills: list[Skill]) -> Iterator[np.ndarray]:
-    """One skill after the other; what is named but not there is replaced by what its name resembles most."""
+    """One skill after the other; an object that is named but not there is replaced by the one whose name resembles it most."""
     for skill in skills:
         thing = nearest(skill.thing, state.sight.objects)
         others = [name for name in state.sight.objects if name != thing]
@@ -140,7 +140,7 @@ def _perform(state: EpisodeState[Sight], skills: list[Skill]) -> Iterator[np.nda
 
 
 def _keypoints(sight: Sight, skill: Skill) -> Keypoints:
-    """What a step of a skill is about; places are flat, and their centres as high as the table."""
+    """The keypoints of a step of a skill; places are flat, and their centres as high as the table."""
     pose = sight.objects[skill.thing]
     if skill.kind == "pushed":
         zone = sight.places[skill.place]
@@ -159,7 +159,7 @@ def _keypoints(sight: Sight, skill: Skill) -> Keypoints:
 
 
 def _turn_of(pose: np.ndarray, thing: str) -> float | None:
-    """A thing's turn about the vertical; ``None`` of a cylinder."""
+    """An object's turn about the vertical; ``None`` of a cylinder."""
     w, x, y, z = pose[3:]
     return None if thing.endswith("cylinder") else float(np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z)))
 
@@ -185,7 +185,7 @@ def _carry(state: EpisodeState[Sight], thing: str, skill: Skill, place: str) -> 
             yield _step(state.sight, above(grip_height), yaw, CLOSE)
 
         def carried(height: float) -> np.ndarray:
-            """Where the grip site has to be for the object's middle to be over its place, its underside at ``height``."""
+            """Where the grip site has to be for the object's centre to be over its place, its underside at ``height``."""
             middle = state.sight.objects[thing][:3]
             wanted = np.array([*_target(state.sight, skill, place), layout.TABLE_TOP + height + half])
             return wanted + state.sight.grip - middle
@@ -215,10 +215,10 @@ def _carry(state: EpisodeState[Sight], thing: str, skill: Skill, place: str) -> 
 
 
 def _push(state: EpisodeState[Sight], thing: str, zone: str) -> Iterator[np.ndarray]:
-    """Come down behind an object, push it along the line to the zone's middle, and step back, with closed fingers throughout.
+    """Come down behind an object, push it along the line to the zone's centre, and step back, with closed fingers throughout.
 
-    Fingers that were closed for some steps and then kept would push as well, but no observation shows the count, and the simulator
-    takes a gripper's number by its sign alone, so that whoever learns from it cannot keep them.
+    Fingers that were closed for some steps and then kept would push as well. But no observation shows the count, and the simulator
+    takes a gripper's number by its sign alone, so a policy that learns from it cannot keep them.
     """
     while True:
         middle = state.sight.objects[thing][:2].copy()
@@ -277,7 +277,7 @@ def _step(sight: Sight, target: np.ndarray, yaw: float, gripper: float) -> np.nd
 
 
 def _target(sight: Sight, skill: Skill, place: str) -> np.ndarray:
-    """``float64[2]``: where the carried object's middle belongs."""
+    """``float64[2]``: where the carried object's centre belongs."""
     if skill.kind == "inside":
         return sight.places[place]
     if skill.kind in PROGRAM_KINDS:

@@ -18,7 +18,7 @@ _PATTERNS = (
 
 @dataclass(frozen=True)
 class Skill:
-    """One thing to do with one object.
+    """One action on one object.
 
     Attributes:
         kind: ``inside``, ``beside``, ``stacked`` or ``pushed``; in programs also ``tray`` and ``zone`` (onto a part of it), ``near``
@@ -26,7 +26,7 @@ class Skill:
         thing: The object to move, as the instruction words it.
         place: Where to: a tray, a zone, or another object, as the instruction words it; empty for ``spot``.
         side: ``left`` or ``right`` for ``beside``, else the empty string.
-        offset: What is aimed at, in m from the place's middle; for ``spot`` in the world frame.
+        offset: What is aimed at, in m from the place's centre; for ``spot`` in the world frame.
     """
 
     kind: str

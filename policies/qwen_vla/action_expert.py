@@ -103,7 +103,7 @@ class ActionExpert(nn.Module):
         self.output_modulation = Float32Linear(expert.width, 2 * expert.width)
 
     def reset(self) -> None:
-        """Draw the weights again from torch's current generators: Xavier, and near zero where AdaLN-Zero has zeros."""
+        """Sample the weights again from torch's current generators: Xavier, and near zero where AdaLN-Zero has zeros."""
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)

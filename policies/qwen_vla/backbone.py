@@ -3,10 +3,10 @@
 Positions are computed here and always passed on: transformers computes them in a Python loop that waits for the device, and keeps what
 it found in the module (``rope_deltas``), where the next call may use it. No cache is kept; the action expert reads hidden states.
 
-A picture here is a still or a temporal patch of a video, two frames. Qwen3.5 gives each temporal patch a span of tokens of its own,
-with its time in words before it, so that both have one grid and count their positions alike.
+An image here is a still or a temporal patch of a video, two frames. Qwen3.5 gives each temporal patch a span of tokens of its own, with
+its time in words before it. So both have one grid and count their positions alike.
 
-Shapes: ``B`` samples, ``S`` tokens (padded on the right), ``I`` pictures of the whole batch, ``Q`` patches in all, ``v`` tokens of
+Shapes: ``B`` samples, ``S`` tokens (padded on the right), ``I`` images of the whole batch, ``Q`` patches in all, ``v`` tokens of
 the vision tower for them, ``Y`` tokens to learn, ``D`` the backbone's width.
 """
 
@@ -32,20 +32,20 @@ from .vision import image_features, use_grouped_attention
 
 @dataclass(frozen=True)
 class BackboneInputs(Tensors):
-    """A batch of prompts and conversations with their pictures.
+    """A batch of prompts and conversations with their images.
 
     Attributes:
         input_ids: ``int64[B, S]``, padded on the right with any legal id.
         valid: ``bool[B, S]``, false at padding.
         positions: ``int64[3, B, S]`` from :func:`positions_of`: frame, row and column of each token.
-        pixel_values: ``float32[Q, 1536]`` of all pictures, in the order of their tokens; ``None`` where there is none.
-        image_grid_thw: ``int64[I, 3]``, frames (always 1), rows and columns of patches of each picture; stays on the CPU.
+        pixel_values: ``float32[Q, 1536]`` of all images, in the order of their tokens; ``None`` where there is none.
+        image_grid_thw: ``int64[I, 3]``, frames (always 1), rows and columns of patches of each image; stays on the CPU.
         labelled: ``int64[Y]``, the places in ``[B * S]`` whose next token is to be learned; ``None`` where no sample is a conversation.
         targets: ``int64[Y]``, the ids of those next tokens.
-        marks: What tokens of pictures have to say; ``None`` where no picture has a mark.
+        marks: What tokens of images have to say; ``None`` where no image has a mark.
         last: ``int64[B]``, where each prompt ends, before an answer where there is one; ``None``: nothing follows the prompts.
         ends: ``float32[B, 23]``, what the prompts' ends are to hold (:mod:`.ends`), not a number where that is not known; ``None``
-            where it is of no sample.
+            where no sample has such numbers.
     """
 
     input_ids: Tensor
@@ -71,18 +71,18 @@ def positions_of(
 ) -> Tensor:
     """Multi-section RoPE positions, as transformers' ``Qwen3_5Model.get_rope_index`` gives them.
 
-    Text counts on by one in all three sections. A picture's tokens have its row and its column counted from the position at which it
-    starts, and the text after it goes on past its longer side. A run of picture tokens is a picture: between two of them is text.
+    Text counts on by one in all three sections. An image's tokens have its row and its column counted from the position at which it
+    starts, and the text after it goes on past its longer side. A run of image tokens is an image: between two of them is text.
 
     Args:
         input_ids: ``int64[B, S]``.
         valid: ``bool[B, S]``; padding gets position 0.
-        image_grid_thw: ``int64[I, 3]``, the pictures in the order of their tokens, or ``None``.
+        image_grid_thw: ``int64[I, 3]``, the images in the order of their tokens, or ``None``.
         image_token: Id of ``<|image_pad|>``.
         video_token: Id of ``<|video_pad|>``, where the batch may have videos.
         merge: Side of a merge block, in patches.
-        kept_tokens: How many of a picture's tokens the sequence has, if not all. Their rows and columns are known when the vision tower
-            has seen the picture, so :func:`embed` adds them.
+        kept_tokens: How many of an image's tokens the sequence has, if not all. Their rows and columns are known when the vision tower
+            has processed the image, so :func:`embed` adds them.
 
     Returns:
         ``int64[3, B, S]``.
@@ -97,11 +97,11 @@ def positions_of(
     grid = grids[torch.where(image, number, len(grids) - 1)]  # [B, S, 3]
     rows, columns = grid[..., 1] // merge, grid[..., 2] // merge
 
-    # How far each token moves the count: text by one, a picture's first token by its longer side, its others not at all.
+    # How far each token moves the count: text by one, an image's first token by its longer side, its others not at all.
     step = torch.where(image, begins * torch.maximum(rows, columns), 1) * valid
     before = step.cumsum(dim=1) - step
     index = torch.arange(image.shape[1], device=image.device).expand_as(image)
-    first = torch.where(begins, index, 0).cummax(dim=1).values  # where the picture of this token begins
+    first = torch.where(begins, index, 0).cummax(dim=1).values  # where the image of this token begins
     start = torch.where(image, before.gather(1, first), before)
     within = torch.where(image, index - first, 0)
     offsets = torch.stack([within // (rows * columns), within // columns % rows, within % columns])
@@ -187,13 +187,13 @@ def backbone_data(config: Qwen3_5Config) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Embedded:
-    """What the language model reads, and what the vision tower found.
+    """What the language model reads, and the states of the vision tower.
 
     Attributes:
-        states: ``float32[B, S, D]``: tokens, and in their places the pictures' states.
+        states: ``float32[B, S, D]``: tokens, and in their places the images' states.
         positions: ``int64[3, B, S]``, those of the inputs, with the rows and columns of the tokens that are kept.
-        seen: ``float32[v, D]``, the tower's states of all tokens of all pictures.
-        things: ``float32[v]``, how much each of them looks like a thing, as a logit; ``None`` of a tower that does not say.
+        seen: ``float32[v, D]``, the tower's states of all tokens of all images.
+        things: ``float32[v]``, how much each of them looks like an object, as a logit; ``None`` of a tower that does not say.
         places: ``int64[v]``, where each is in ``[B * S]``; -1 of those that the language model does not read.
     """
 
@@ -235,8 +235,8 @@ def embed(
         backbone: The backbone.
         inputs: The prompts.
         compute: The precision that the tokens' embeddings are rounded to.
-        with_vision: Run the vision tower where there are no pictures too, without an effect on the states.
-        kept_tokens: How many of a picture's tokens are read, if not all.
+        with_vision: Run the vision tower where there are no images too, without an effect on the states.
+        kept_tokens: How many of an image's tokens are read, if not all.
     """
     model = backbone.model
     states = model.get_input_embeddings()(inputs.input_ids).to(compute).float()
@@ -268,13 +268,13 @@ def embed(
 
 
 def _cells(rows: int, columns: int) -> Tensor:
-    """Of each token of a picture its row and its column, ``int64[2, rows * columns]``."""
+    """Of each token of an image its row and its column, ``int64[2, rows * columns]``."""
     index = torch.arange(rows * columns)
     return torch.stack([index // columns, index % columns])
 
 
 def _blank_picture(visual: Any, device: torch.device) -> Tensor:
-    """The features of a grey picture of one token, ``[1, D]``."""
+    """The features of a grey image of one token, ``[1, D]``."""
     config = visual.config
     side = config.spatial_merge_size
     pixels = config.in_channels * config.temporal_patch_size * config.patch_size**2

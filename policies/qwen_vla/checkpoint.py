@@ -62,7 +62,7 @@ FORMAT = 1
 #: What ``config.json`` holds beside the architecture, so that tools recognise the folder.
 MODEL_TYPE = "qwen_vla"
 
-#: Presets whose weights a CPU draws in minutes; they differ between kinds of devices.
+#: Presets whose weights a CPU samples in minutes; they differ between kinds of devices.
 _DRAWN_IN_PLACE = ("4b",)
 
 
@@ -98,8 +98,8 @@ def load(
 
     Args:
         source: A preset's name (random weights), a checkpoint's folder, a hub's ``owner/name``, or nothing for the package's own.
-        seed: Seed of a preset's random weights, of 64 bits. They are drawn on the CPU, so that they are the same on every device;
-            those of ``4b`` alone are drawn where they are to be, because a CPU needs minutes for them.
+        seed: Seed of a preset's random weights, of 64 bits. They are sampled on the CPU, so that they are the same on every device;
+            those of ``4b`` alone are sampled where they are to be, because a CPU needs minutes for them.
         backbone: For a preset: folder or hub id of a trained Qwen3.5, whose weights, sizes and tokenizer it takes.
         device: Where to put the weights.
         dtype: Their precision.

@@ -45,7 +45,7 @@ class SpecialTokens:
 #: Numbers of a hand's pose: its position, then the rows of its rotation matrix.
 HAND_POSE = 12
 
-#: Tokens that every prompt ends with, after its pictures: ``<|im_end|>``, a new line, ``<|im_start|>``, ``assistant`` and its new line.
+#: Tokens that every prompt ends with, after its images: ``<|im_end|>``, a new line, ``<|im_start|>``, ``assistant`` and its new line.
 LAST_TOKENS = 4
 
 #: Qwen3.5's own (transformers models/qwen3_5/configuration_qwen3_5.py, v5.23.0).
@@ -189,9 +189,9 @@ class ModelConfig:
         state_size: Numbers of the state vector; for ``dit`` alone.
         image_size: Height and width that every image is brought to, in pixels.
         image_fit: How it is brought there: ``pad`` (keep the aspect, fill), ``stretch``, ``crop`` (keep the aspect, cut).
-        stem: How the vision tower begins: ``patch``, Qwen3.5's one linear layer a patch, or ``conv``, convolutions over the picture.
+        stem: How the vision tower begins: ``patch``, Qwen3.5's one linear layer a patch, or ``conv``, convolutions over the image.
         n_action_steps: Steps of a chunk that are best run before the next is predicted; ``None``: as many as a protocol says.
-        kept_tokens: How many of a picture's tokens the language model reads: those in which the tower finds a thing with the greatest
+        kept_tokens: How many of an image's tokens the language model reads: those in which the tower finds an object with the greatest
             probability. 0: all of them, as in Qwen3.5.
     """
 
@@ -293,7 +293,7 @@ class ModelConfig:
         return self.tokens_of(self.image_size[0] // unit, self.image_size[1] // unit)
 
     def tokens_of(self, rows: int, columns: int) -> int:
-        """Tokens of a picture of so many merged patches."""
+        """Tokens of an image of so many merged patches."""
         return min(rows * columns, self.kept_tokens or rows * columns)
 
     def embodiment_index(self, name: str) -> int | None:
@@ -400,9 +400,9 @@ def qwen_vla_4b(vocabulary_size: int = QWEN_VOCABULARY, tokens: SpecialTokens = 
 def qwen_vla_small(vocabulary_size: int = SMALL_VOCABULARY, tokens: SpecialTokens = SMALL_TOKENS) -> ModelConfig:
     """The same architecture with about 6M parameters, which two CPU cores can train.
 
-    Every second layer of the language model is a full attention: with one in four there would be a single one, and the model learns
-    more slowly to look up what the instruction names. The rotary base is shorter than Qwen's because prompts are. What else differs
-    from the paper is :attr:`ModelConfig.deviations` and the merge of patches: a token that holds two things does not say which colour
+    Every second layer of the language model is a full attention. With one in four there would be a single one, and the model learns
+    more slowly to look up what the instruction names. The rotary base is shorter than Qwen's because prompts are. The other differences
+    from the paper are :attr:`ModelConfig.deviations` and the merge of patches: a token that holds two objects does not say which colour
     goes with which shape. Reasons and measurements are in docs/qwen-vla.md.
 
     Args:

@@ -1,4 +1,4 @@
-"""Conversations: text with pictures and videos, whose answers the vision-language loss teaches (paper, sections 2.5 and 3.2.5).
+"""Conversations: text with images and videos, whose answers the vision-language loss teaches (paper, sections 2.5 and 3.2.5).
 
 The text is that of Qwen3.5's chat template (chat_template.jinja of Qwen/Qwen3.5-4B, as in huggingface/trl
 trl/chat_templates/qwen3_5_think.jinja@c4142f2), and videos are laid out by the processor that Qwen3.5 takes (``Qwen3VLProcessor``,
@@ -18,10 +18,10 @@ What they leave open is decided here:
 * Learned are the words of each answer and its ``<|im_end|>``; the template's line feed after it is not.
 * Every answer has the empty reasoning before it, with which the template asks for an answer without reasoning. The template itself
   drops it from earlier answers than the last; but when each of them was the last, it was there.
-* Learned are further the marks of pictures, see :mod:`.marks`.
-* The frame tag of a multi-frame sample is ``Frame 1: `` before the picture, the view tag of a surround-view sample
-  ``front left: ``, both together ``Frame 1, front left: ``. The paper prints neither (section 3.2.5). A robot's view that has tokens
-  of its own (section 3.2.1) gets these around the picture instead of words before it.
+* The marks of images are learned too, see :mod:`.marks`.
+* The frame tag of a multi-frame sample is ``Frame 1: `` before the image, the view tag of a surround-view sample ``front left: ``, both
+  together ``Frame 1, front left: ``. The paper prints neither (section 3.2.5). A robot's view that has tokens of its own (section
+  3.2.1) gets these around the image instead of words before it.
 """
 
 from __future__ import annotations
@@ -45,17 +45,17 @@ ROLES = ("system", "user", "assistant")
 NO_REASONING = "<think>\n\n</think>\n\n"
 
 
-#: The name of a place where no thing is.
+#: The name of a place where no object is.
 NOTHING = "nothing"
 
 
 @dataclass(frozen=True)
 class Mark:
-    """A thing in a picture, which the picture's token there is to name.
+    """An object in an image, which the image's token there is to name.
 
     Attributes:
         name: What it is: ``red cube``; :data:`NOTHING` where there is none.
-        x: Where its middle is: share of the picture's width, 0 to less than 1.
+        x: Where its centre is: share of the image's width, 0 to less than 1.
         y: Share of its height.
         role: What it is to the prompt, in a word; ``None`` where the prompt does not mean it.
     """
@@ -86,7 +86,7 @@ class Picture:
         image: ``uint8[h, w, 3]`` of any size.
         frame: Its number in a multi-frame sample, from 1.
         view: Its camera: one of :data:`~.prompt.VIEW_TAGS`, or words (``front left``).
-        marks: Things that it shows, which its tokens learn to name, beside the answers.
+        marks: Objects that it shows, which its tokens learn to name, beside the answers.
     """
 
     image: np.ndarray
@@ -128,7 +128,7 @@ class Turn:
 
     Attributes:
         role: ``system``, ``user`` or ``assistant``.
-        content: Words, pictures and videos in their order; words alone but for the user's.
+        content: Words, images and videos in their order; words alone but for the user's.
     """
 
     role: Literal["system", "user", "assistant"]
@@ -173,18 +173,18 @@ class Conversation:
             raise PolicyError(f"a conversation has {len(self.ends)} numbers of its prompt's end; expected {NUMBERS}")
 
     def seen(self) -> list[Picture | Video]:
-        """Its pictures and videos in their order."""
+        """Its images and videos in their order."""
         return [item for turn in self.turns for item in turn.content if not isinstance(item, str)]
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How large a conversation may be. Pictures keep their aspect and are brought between the bounds.
+    """How large a conversation may be. Images keep their aspect and are brought between the bounds.
 
     Attributes:
-        min_pixels: Fewest pixels of a picture or a frame: Qwen3.5's own (``shortest_edge`` of its preprocessor_config.json). A token is
-            1,024 pixels of a picture and 2,048 of a video.
-        max_pixels: Most pixels of a picture or a frame. Ours, 1,024 tokens; Qwen3.5's own, 16,777,216, would be 16,384.
+        min_pixels: Fewest pixels of an image or a frame: Qwen3.5's own (``shortest_edge`` of its preprocessor_config.json). A token is
+            1,024 pixels of an image and 2,048 of a video.
+        max_pixels: Most pixels of an image or a frame. Ours, 1,024 tokens; Qwen3.5's own, 16,777,216, would be 16,384.
         max_video_pixels: Most pixels of all frames of a video together, unless ``min_pixels`` each are more. Ours, 4,096 tokens.
         max_tokens: Longest sequence. Ours.
     """
@@ -202,13 +202,13 @@ class Limits:
 
 
 def fitted(item: Picture | Video, limits: Limits, unit: int, frames: int) -> list[np.ndarray]:
-    """The pictures that the vision tower is to see, in the size that Qwen's rule gives them.
+    """The images that the vision tower reads, in the size that Qwen's rule gives them.
 
     The rule is transformers' ``smart_resize`` with Pillow's bicubic filter, as in ``Qwen2VLImageProcessor``. All frames of a video have
     one size.
 
     Args:
-        item: A picture or a video.
+        item: An image or a video.
         limits: Bounds of the size.
         unit: What the sides must be multiples of, in pixels.
         frames: Frames of a temporal patch; a video's last frame is repeated to a multiple of them.
@@ -236,7 +236,7 @@ def segments(conversation: Conversation, tokens: Sequence[int], frames: int) -> 
 
     Args:
         conversation: The sample.
-        tokens: For each picture and video, in order: tokens of the language model that a picture or a temporal patch takes.
+        tokens: For each image and video, in order: tokens of the language model that an image or a temporal patch takes.
         frames: Frames of a temporal patch.
     """
     left = iter(tokens)
@@ -255,7 +255,7 @@ def segments(conversation: Conversation, tokens: Sequence[int], frames: int) -> 
 
 
 def _shown(item: Picture | Video, tokens: int, frames: int) -> str:
-    """A picture or a video as text, with ``tokens`` places for each of the vision tower's pictures."""
+    """An image or a video as text, with ``tokens`` places for each of the vision tower's images."""
     if isinstance(item, Picture):
         picture = f"{VISION_START}{IMAGE_PAD * tokens}{VISION_END}"
         if item.view in VIEW_TAGS:
@@ -268,7 +268,7 @@ def _shown(item: Picture | Video, tokens: int, frames: int) -> str:
 
 
 def _tag(item: Picture | Video) -> str:
-    """The words before a picture: ``Frame 1, front left: ``."""
+    """The words before an image: ``Frame 1, front left: ``."""
     if isinstance(item, Video):
         return ""
     words = [] if item.frame is None else [f"Frame {item.frame}"]

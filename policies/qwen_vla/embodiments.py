@@ -13,7 +13,7 @@ because the prompt and the statistics are chosen by it. Everything else is ours,
   (section 2.3); each is named below.
 * **Cameras.** ``ego`` is the robot's own head camera, or the one camera that sees the whole scene where it has no head;
   ``cam_third_person`` is a scene camera besides it. A single arm's wrist camera is ``cam_left_wrist``. Robots of
-  data without pictures have none.
+  data without images have none.
 * **Bounds** of robots without an adapter are wide; nothing but :meth:`~vlarig.envs.embodiments.Embodiment.action_space` reads them.
 """
 
@@ -227,8 +227,8 @@ LANGUAGE_ACTION: tuple[Embodiment, ...] = (
 
 #: A car whose future path, or another road user's, is predicted: "the precise future spatial trajectory of the agent or
 #: surrounding entities in continuous coordinate space" (section 2.1). The paper prints no channels, rate or horizon. Ours are
-#: those of NAVSIM, from which part of its driving data is made (section 3.2.5): poses (x, y, heading) in the frame of the car at
-#: the moment of the picture, x forward, y to the left, heading counter-clockwise, one each half second (autonomousvision/navsim
+#: those of NAVSIM, from which part of its driving data is made (section 3.2.5): poses (x, y, heading) in the frame of the car at the
+#: time of the image, x forward, y to the left, heading counter-clockwise, one each half second (autonomousvision/navsim
 #: navsim/common/dataclasses.py@0811876, ``Trajectory``). Its four seconds are eight waypoints, as many as navigation's. Poses in
 #: one frame serve for other road users too: these begin elsewhere, and displacements would not say where. The task says who is
 #: meant. The bounds allow 50 m/s. The state is empty.

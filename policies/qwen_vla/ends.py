@@ -1,14 +1,15 @@
-"""The end of a prompt in numbers: where that is which a task is about, as a loss of ours and as what a small action expert reads.
+"""The end of a prompt in numbers: where the object and the goal of a task are, as a loss of ours and as input of a small action expert.
 
-A backbone that begins at random does not learn from cloning alone, in any time that two cores have, which thing the words mean, and
-where that is. So its states of a prompt's last tokens, where an answer begins, learn to hold the keypoints of the moment
-(:mod:`vlarig.envs.keypoints`) by a linear read-out, :class:`Ends`, where the data have any: each place twice, in the frame of the
-robot's state and in the hand's, and how large the error of each is. What the front camera sees is known best in the one, what the
-hand's camera sees in the other. With the hand's pose, which the state tells exactly, both are the same place; :func:`relations` takes
-the two together by their errors.
+A backbone with random weights does not learn from cloning alone, in any time that two cores have, which object the words mean, and
+where it is. So its states of a prompt's last tokens, where an answer begins, learn to hold the keypoints of the time step
+(:mod:`vlarig.envs.keypoints`) by a linear read-out, :class:`Ends`, where the data have keypoints. The read-out gives each place twice,
+in the frame of the robot's state and in the hand's frame, each with the size of its error. An object that the front camera sees is
+known best in the frame of the state, one that the hand's camera sees in the hand's. The state gives the hand's pose exactly, so both
+are the same place; :func:`relations` combines the two by their errors.
 
 An action expert that reads these numbers alone (``expert.context = "ends"``, see :class:`~.config.ExpertConfig`) can be trained before
-there is a backbone and without pictures: on the simulator's truth with errors as drawn by :func:`blurred`, whose size it gets as well.
+there is a backbone, and without images: on the simulator's truth with errors that :func:`blurred` samples. The expert gets the errors'
+size as well.
 
 Lengths are in decimetres here, of the order of 1 above a table. Shapes: ``B`` samples, ``S`` tokens, ``D`` the backbone's width.
 """
@@ -29,7 +30,7 @@ from .rotations import euler_matrix, rotation_matrix
 #: Decimetres in a metre.
 _TENTHS = 10.0
 
-#: Places of a moment: object, goal, and where the object is to be in the end.
+#: Places of a time step: object, goal, and where the object is to be in the end.
 _PLACES = 3
 #: The numbers: three places in the frame of the state, the same in the hand's, the object's turn in both, whether it is pushed.
 NUMBERS = 2 * 3 * _PLACES + 2 * 2 + 1
@@ -42,12 +43,13 @@ PUSHED_WEIGHT = 0.5
 ERROR_WEIGHT = 0.1
 #: Distance (dm) beyond which a further one counts linearly.
 BEND = 0.1
-#: The action expert takes logarithms of errors to be within these: 2 mm to 70 cm.
+#: The action expert clips logarithms of errors to these: 2 mm to 70 cm.
 _LOWEST, _HIGHEST = -4.0, 2.0
 #: Beside the length of a way (dm), which has no direction where it is at its end.
 _SHORT = 0.1
-#: Distances are also given on a scale on which millimetres matter: tanh(15 x), x in dm. Ours, as the errors of :func:`blurred`: of the
-#: truth, an expert of 270,000 draws solves 52 of 80 starts with a scale of 5 and errors up to 2 cm and 10 cm, and 61 with 15.
+#: Distances are also given on a scale on which millimetres matter: tanh(15 x), x in dm. Ours, as the errors of :func:`blurred`: with
+#: the truth, an expert that learned from 270,000 samples solves 52 of 80 starts with a scale of 5 and errors up to 2 cm and 10 cm, and
+#: 61 with 15.
 _NEAR = 15.0
 
 #: What :func:`relations` gives: the three places from the hand, the last of them from the first, their errors, the turn from the hand,
@@ -81,7 +83,7 @@ def hand_pose(state: np.ndarray, layout: Sequence[str]) -> np.ndarray:
 
 
 def end_numbers(keypoints: np.ndarray, pose: np.ndarray) -> np.ndarray:
-    """What the end of a moment's prompt is to hold, ``float32[23]``; what is not known is not a number.
+    """What the end of a time step's prompt is to hold, ``float32[23]``; what is not known is not a number.
 
     Args:
         keypoints: ``float32[12]``, see :data:`vlarig.envs.keypoints.NAMES`.
@@ -175,14 +177,14 @@ def _from_hand(turn: Tensor, rotation: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def blurred(numbers: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The truth as a backbone might read it, ``float32[READ]``: errors of a size that is drawn, and about how large they are.
+    """The truth as a backbone might read it, ``float32[READ]``: with errors of a sampled size, and about how large they are.
 
     They reach from 2 mm to 12 mm in the frame of the state, and to 30 mm at the hand. Errors up to 20 mm and 100 mm make the expert
-    cautious where it sees well: of the truth it then solves 52 of 80 starts instead of 64.
+    cautious where it sees well: with the truth it then solves 52 of 80 starts instead of 64.
 
     Args:
         numbers: ``float32[NUMBERS]``, all known.
-        rng: Draws the errors.
+        rng: Samples the errors.
     """
     low, high = np.log([[0.02] * _PLACES, [0.02] * _PLACES]), np.log([[0.12] * _PLACES, [0.3] * _PLACES])
     logs = rng.uniform(low, high).ravel()

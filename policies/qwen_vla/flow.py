@@ -1,13 +1,13 @@
 """Flow matching over action chunks: the loss, the time samplers, Euler sampling, and the SDE whose steps have a log-probability.
 
-Time runs from 0, the clean chunk, to 1, the noise (paper, section 2.5). A velocity field is any callable from a noisy chunk and
+Flow time runs from 0, the clean chunk, to 1, the noise (paper, section 2.5). A velocity field is any callable from a noisy chunk and
 its time to the velocity; this module contains no model.
 
 Shapes: ``B`` samples, ``H`` steps of a chunk, ``K`` padded channels, ``F`` denoising steps, of which a sample has ``Z`` with
 noise and ``E`` scored.
 
-Everything random comes from numpy's generators, one a sample, so that a draw depends neither on the other samples of the batch nor
-on the device. Torch's would not do: its CPU generator keeps 32 bits of a seed, and what it draws depends on how much is drawn at once.
+Everything random comes from numpy's generators, one a sample, so that its noise depends neither on the other samples of the batch nor
+on the device. Torch's would not do: its CPU generator keeps 32 bits of a seed, and its numbers depend on how many are sampled at once.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ class Loss:
 
     @property
     def mean(self) -> Tensor:
-        """The sum by the count, 0 where there is nothing."""
+        """The sum by the count, 0 where there are no terms."""
         return self.sum / self.count.clamp(min=1)
 
     def __add__(self, other: Loss) -> Loss:
@@ -94,7 +94,7 @@ def action_loss(each: Tensor, mask: Tensor) -> Loss:
 
 @dataclass(frozen=True)
 class SigmoidNormal:
-    """Times that are the sigmoid of a normal draw: most of them between clean and noise (paper, section 5.2.1: stage T2A).
+    """Times that are the sigmoid of a normal variable: most of them between clean and noise (paper, section 5.2.1: stage T2A).
 
     Attributes:
         mean: Mean of the normal; the paper prints none, 0 is symmetric in time.
@@ -124,7 +124,7 @@ class Beta:
     Attributes:
         alpha: First parameter of the distribution.
         beta: Second parameter.
-        scale: Keeps the draw off the far end, in 0 to 1.
+        scale: Keeps the sampled time off the far end, in 0 to 1.
         toward: The end near which most times lie.
     """
 
@@ -161,7 +161,7 @@ def start_noise(
         seeds: One a sample, of 64 bits.
         horizon: ``H``.
         channels: ``K``.
-        temperature: Standard deviation of the Gaussian; 0 starts at the middle of the distribution.
+        temperature: Standard deviation of the Gaussian; 0 starts at the centre of the distribution.
         device: Where to put it; the numbers are the same on each.
     """
     _check(temperature >= 0, f"the temperature is {temperature}, expected 0 or more")
@@ -203,20 +203,20 @@ class Sde:
     ============= ==================== ================= ========================================
     form          noise                scored            passes of the expert: act, score again
     ============= ==================== ================= ========================================
-    ``score_one`` at every step        one, drawn        ``F``, 1
-    ``noise_one`` at one step, drawn   that one          ``F``, 1
+    ``score_one`` at every step        one, sampled      ``F``, 1
+    ``noise_one`` at one step, sampled that one          ``F``, 1
     ``score_all`` at every step        all of them       ``F``, ``F``
     ============= ==================== ================= ========================================
 
     ``score_one`` is the paper's, by its words: "injecting controlled noise at each Euler denoising step" and "randomly select a single
-    denoising step per rollout for the log-probability estimate". ``noise_one`` is RLinf's, with which the paper ran: what is scored is
-    then all that was drawn after the start, so the ratio is the exact one of the chunk given its start. ``score_all`` is the
-    exact one too, at ``F`` passes for each update.
+    denoising step per rollout for the log-probability estimate". ``noise_one`` is RLinf's, with which the paper ran. Then everything
+    that was sampled after the start is scored, so the ratio is the exact one of the chunk given its start. ``score_all`` is the exact
+    one too, at ``F`` passes for each update.
 
     Attributes:
         steps: ``F``, denoising steps of a chunk.
         form: Where noise is, and what is scored.
-        drawn: Whether the one step is drawn for each ``sample``, or shared by the ``batch`` (RLinf's); a shared one is the first
+        drawn: Whether the one step is sampled for each ``sample``, or shared by the ``batch`` (RLinf's); a shared one is the first
             sample's, so it depends on which requests came together.
         level: Noise level ``a`` of ``g(t) = a sqrt(t / (1 - t))``. 0.5 is RLinf's (RLinf/RLinf
             rlinf/models/embodiment/openpi/openpi_action_model.py@a3816b5), Flow-GRPO's is 0.7 (yifan123/flow_grpo
@@ -311,7 +311,7 @@ class Draws:
 
 
 def draw(seeds: Sequence[int], horizon: int, channels: int, sde: Sde, device: str | torch.device = "cpu") -> Draws:
-    """What :func:`sample_chain` needs to know about chance; it starts where :func:`start_noise` does for the same seeds.
+    """The random numbers that :func:`sample_chain` needs; it starts where :func:`start_noise` does for the same seeds.
 
     Args:
         seeds: One a sample, of 64 bits.
@@ -339,7 +339,7 @@ def draw(seeds: Sequence[int], horizon: int, channels: int, sde: Sde, device: st
 
 @dataclass(frozen=True)
 class DenoisingSteps:
-    """The scored steps of a sampling, kept to ask later how probable they are under changed weights.
+    """The scored steps of a sampling, kept to compute later how probable they are under changed weights.
 
     Attributes:
         before: Chunks before the steps, ``[B, E, H, K]``.

@@ -1,9 +1,9 @@
-"""From prompts, conversations and pictures to the tensors that the backbone takes.
+"""From prompts, conversations and images to the tensors that the backbone takes.
 
-Samples of one batch may differ in their kind, their text, their pictures' number and size; shorter sequences are padded on the right.
-The prompt of a task comes back with every chunk of its episodes, so its ids are kept.
+Samples of one batch may differ in kind, text, and number and size of their images; shorter sequences are padded on the right. The
+prompt of a task comes back with every chunk of its episodes, so its ids are kept.
 
-Shapes: ``B`` samples, ``S`` tokens of the longest sequence, ``I`` pictures of the whole batch, ``Q`` patches of them, ``Y`` tokens to
+Shapes: ``B`` samples, ``S`` tokens of the longest sequence, ``I`` images of the whole batch, ``Q`` patches of them, ``Y`` tokens to
 learn.
 """
 
@@ -41,11 +41,11 @@ _KEPT_PROMPTS = 4096
 
 @dataclass(frozen=True, eq=False)
 class Prompted:
-    """One sample as the model is to see it.
+    """One sample as the model sees it.
 
     Attributes:
         text: The embodiment prompt.
-        views: For each picture, in order: its view tag and ``uint8[h, w, 3]`` of any size.
+        views: For each image, in order: its view tag and ``uint8[h, w, 3]`` of any size.
         ends: What its end is to learn to hold, the numbers of :func:`~.ends.end_numbers`.
     """
 
@@ -81,7 +81,7 @@ def prompted(
 
 
 class _Word(NamedTuple):
-    """A word of :class:`~.marks.Marks`, said of a token of the sample's pictures."""
+    """A word of :class:`~.marks.Marks`, said of a token of the sample's images."""
 
     token: int
     word: int
@@ -90,7 +90,7 @@ class _Word(NamedTuple):
 
 
 class _Middle(NamedTuple):
-    """A middle of :class:`~.marks.Marks`."""
+    """A centre of :class:`~.marks.Marks`."""
 
     token: int
     middle: tuple[float, float]
@@ -99,14 +99,14 @@ class _Middle(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class _Sequence:
-    """One sample as tokens and pictures.
+    """One sample as tokens and images.
 
     Attributes:
         ids: Its tokens.
         learned: What is learned: a place, and the token that the state there is to say.
         pictures: ``uint8[1, h, w, 3]`` of each still, ``uint8[frames, h, w, 3]`` of each temporal patch of a video.
         last: Place of its prompt's last token.
-        marked: What the vision tower's tokens of its pictures have to say.
+        marked: What the vision tower's tokens of its images have to say.
         ends: What the prompt's end has to hold.
     """
 
@@ -124,8 +124,8 @@ class InputBuilder:
     Args:
         config: The model's architecture.
         tokenizer: The model's tokenizer.
-        limits: Bounds of conversations. By default those of :class:`~.conversation.Limits`, but pictures as small as the policy's own
-            keep their size: what questions teach about a picture then holds for the policy's prompts, too.
+        limits: Bounds of conversations. By default those of :class:`~.conversation.Limits`, but images as small as the policy's own
+            keep their size: what questions teach about an image then holds for the policy's prompts, too.
     """
 
     def __init__(self, config: ModelConfig, tokenizer: PreTrainedTokenizerFast, limits: Limits | None = None) -> None:
@@ -150,13 +150,13 @@ class InputBuilder:
     ) -> BackboneInputs:
         """The batch of ``samples``, on ``device`` but for the grids.
 
-        Pictures go there as bytes and are cut into patches there: a patch row is 8 times as large as the picture it is made of.
+        Images go there as bytes and are cut into patches there: a patch row is 8 times as large as the image it is made of.
 
         Args:
             samples: What is in it.
             device: Where to.
             answers: Whether conversations have their last answers, and their answers are learned.
-            by_language: Whether the language model's states learn the marks, too, and not what the vision tower gives alone.
+            by_language: Whether the language model's states learn the marks, too, or only the vision tower's.
         """
         if not samples:
             raise PolicyError("there are no samples; give one or more")
@@ -235,12 +235,12 @@ class InputBuilder:
     def _marked(
         self, seen: Sequence[Picture | Video], grids: Sequence[tuple[int, int]], counts: Sequence[int], by_language: bool
     ) -> Iterator[_Word | _Middle]:
-        """What the pictures' marks teach.
+        """What the images' marks teach.
 
         Args:
-            seen: What is shown.
-            grids: Rows and columns of tokens of a picture or of a temporal patch.
-            counts: Temporal patches; 1 of a picture.
+            seen: The images and videos.
+            grids: Rows and columns of tokens of an image or of a temporal patch.
+            counts: Temporal patches; 1 of an image.
             by_language: Whether the language model's states learn them, too.
         """
         begin = 0
@@ -249,7 +249,7 @@ class InputBuilder:
             for mark in item.marks if isinstance(item, Picture) else ():
                 token = begin + int(mark.y * rows) * columns + int(mark.x * columns)
                 yield from self._words(mark.name, token, by_language=False)
-                if token not in known:  # a token has one role and one middle
+                if token not in known:  # a token has one role and one centre
                     yield from self._words(mark.role or mark.name, token, by_language=True) if by_language else ()
                     yield _Middle(token, ((mark.x - 0.5) * columns, (mark.y - 0.5) * rows), mark.name != NOTHING)
                 known.add(token)
@@ -260,7 +260,7 @@ class InputBuilder:
         return (_Word(token, word, 1 / len(words), by_language) for word in words)
 
     def _patches(self, pictures: list[np.ndarray], device: torch.device | str) -> Tensor:
-        """``float32[Q, pixels]`` of all pictures in their order; those of one shape are cut together."""
+        """``float32[Q, pixels]`` of all images in their order; those of one shape are cut together."""
         vision = self.config.vision
         patch, merge, frames = vision["patch_size"], vision["spatial_merge_size"], vision["temporal_patch_size"]
         cut: dict[tuple[int, ...], Iterator[Tensor]] = {}
@@ -273,7 +273,7 @@ class InputBuilder:
         return torch.cat([next(cut[each.shape]) for each in pictures])
 
     def ids(self, text: str, tags: Sequence[str]) -> list[int]:
-        """The ids of a prompt with pictures of these views."""
+        """The ids of a prompt with images of these views."""
         return self._encoded(chat_text(text, [(tag, self._image_tokens) for tag in tags]))
 
 
@@ -296,7 +296,7 @@ def _check_fits(config: ModelConfig, tokens: TokenIds, rows: int) -> None:
 
 
 def _together(sequences: Sequence[_Sequence], seen: Sequence[int]) -> Marks | None:
-    """The marks of a batch; ``seen`` is how many tokens the vision tower gives for the pictures of each sequence."""
+    """The marks of a batch; ``seen`` is how many tokens the vision tower gives for the images of each sequence."""
     begins = itertools.accumulate(seen, initial=0)
     found = [
         each._replace(token=begin + each.token) for begin, one in zip(begins, sequences, strict=False) for each in one.marked

@@ -170,7 +170,7 @@ def _eigengrasps(description: Description) -> list[Table]:
 
 
 def _prompts(description: Description) -> Text:
-    """The whole sequence of each robot, pictures as one token each."""
+    """The whole sequence of each robot, images as one token each."""
     robots: list[Embodiment] = list(description.embodiments.values()) or [EXAMPLE]
     texts = ["prompt (each picture's tokens shown once):"]
     for each in robots:

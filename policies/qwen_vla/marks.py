@@ -1,16 +1,17 @@
-"""What a model says of what its pictures show: a loss of ours beside the paper's two, for a backbone that begins at random.
+"""What a model says of the objects in its images: a loss of ours beside the paper's two, for a backbone that begins at random.
 
-A mark is a thing in a picture: a name, the role that the prompt gives it (what is to be moved, where it is to go), and its middle. The
-picture's token that covers the middle teaches:
+A mark is an object in an image: a name, the role that the prompt gives it (what is to be moved, where it is to go), and its centre. The
+image's token that covers the centre teaches:
 
-* What the vision tower gives for the token says the thing's name, through the language model's own embedding, to which the tower's
-  states are passed on among those of words. So the tower learns to see alone, for a quarter of what the whole backbone would cost.
-* The first two numbers of it are where the middle is: right of and below the picture's middle, in tokens. A token covers more of the
-  table than a gripper may be off, and what attends to a token does not learn its place otherwise.
-* Where the tower chooses the tokens that the language model reads (:attr:`~.config.ModelConfig.kept_tokens`), it says whether there
-  is a thing.
-* The language model's state of the token says the role where the thing has one, and else its name. So the model learns to find what
-  the words of the prompt mean, which cloning alone does not teach in any time that two cores have.
+* The vision tower's state of the token says the object's name, through the language model's own embedding; the language model reads
+  these states among those of words. So the tower learns to see alone, for a quarter of what the whole backbone would cost.
+* The first two numbers of that state are the offset of the object's centre from the image's centre, to the right and down, in tokens. A
+  gripper must be placed more exactly than the patch of the table that one token covers, and without this loss the model does not learn
+  an object's position from the token.
+* Where the tower chooses the tokens that the language model reads (:attr:`~.config.ModelConfig.kept_tokens`), it says whether there is
+  an object.
+* The language model's state of the token says the role where the object has one, and else its name. So the model learns to find the
+  objects that the words of the prompt mean, which cloning alone does not teach in any time that two cores have.
 
 Shapes: ``B`` samples, ``S`` tokens, ``v`` tokens of the vision tower, ``D`` the backbone's width, ``W`` words, ``O`` marks, ``U``
 entries of the vocabulary.
@@ -28,7 +29,7 @@ from torch.nn import functional
 if TYPE_CHECKING:
     from .backbone import Embedded
 
-#: Weight of a middle's distance beside a word, and the distance in tokens beyond which a further one counts linearly.
+#: Weight of a centre's distance beside a word, and the distance in tokens beyond which a further one counts linearly.
 MIDDLE_WEIGHT = 2.0
 BEND = 0.1
 
@@ -42,9 +43,9 @@ class Marks:
         words: ``int64[W]``, ids.
         shares: ``float32[W]``, one over the words of the name.
         by_language: ``bool[W]``, whether the language model's state says it, or what the vision tower gives.
-        places: ``int64[O]``, the tower's tokens that have a mark, or one of nothing.
-        middles: ``float32[O, 2]``, how far the mark's middle is right of the picture's and below it, in tokens.
-        things: ``bool[O]``, whether there is a thing.
+        places: ``int64[O]``, the tower's tokens that have a mark, or a mark of no object.
+        middles: ``float32[O, 2]``, how far the mark's centre is right of the image's and below it, in tokens.
+        things: ``bool[O]``, whether there is an object.
     """
 
     tokens: Tensor
@@ -60,7 +61,7 @@ def marks_loss(embedded: Embedded, states: Tensor | None, head_weight: Tensor, m
     """Cross-entropies and weighted distances, summed, and how many names there are; two ``float32[]``.
 
     Args:
-        embedded: What the vision tower gives.
+        embedded: The states of the vision tower.
         states: ``[B, S, D]``, last hidden states of the language model; ``None`` where it does not run, and no word is said by it.
         head_weight: ``[U, D]`` of the language-model head, whole until the backward pass, see :func:`~.language.language_loss`.
         marks: What is to be said.
@@ -69,7 +70,7 @@ def marks_loss(embedded: Embedded, states: Tensor | None, head_weight: Tensor, m
     speaking = functional.layer_norm(seen[marks.tokens], seen.shape[-1:])
     shares = marks.shares
     if states is not None:
-        places = embedded.places[marks.tokens]  # -1 of what the language model does not read, and so says nothing of
+        places = embedded.places[marks.tokens]  # -1 of tokens that the language model does not read, and so says nothing of
         thought = states.flatten(0, 1).index_select(0, places.clamp(min=0)).float()
         speaking = torch.where(marks.by_language.unsqueeze(-1), thought, speaking)
         shares = shares * ~(marks.by_language & (places < 0))

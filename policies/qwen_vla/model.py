@@ -42,14 +42,14 @@ PARTS = ("vision", "language", "expert", "value_head")
 
 @dataclass(frozen=True)
 class Chunks:
-    """Chunks to learn, and what chance drew for them.
+    """Chunks to learn, and the random numbers that were sampled for them.
 
     Attributes:
         samples: ``int64[C]``, which sample of the batch each belongs to.
         clean: ``float32[C, H, K]``, normalised.
         mask: ``bool[C, H, K]``, the valid entries.
         noise: ``float32[C, H, K]``, standard normal.
-        time: ``float32[C]``, 0 (clean) to 1 (noise).
+        time: ``float32[C]``, the flow time, 0 (clean) to 1 (noise).
         embodiment: ``int64[C]`` for the projections ``multi_mlp`` and ``concat``.
         state: ``float32[C, state_numbers]`` for the state mode ``dit``.
         ends: ``float32[C, READ]``, what the prompts' ends say, where that is not the backbone's (:func:`~.ends.blurred`).
@@ -86,8 +86,8 @@ class Losses:
         action: Over the samples with a chunk (equations 1 and 2).
         each: ``float32[C]``, the action loss of each chunk, without a gradient.
         language: Over the tokens of answers (equation 3).
-        marks: Over the marks of pictures (ours, :mod:`.marks`).
-        ends: Over the prompts whose ends have something to hold (ours, :mod:`.ends`).
+        marks: Over the marks of images (ours, :mod:`.marks`).
+        ends: Over the prompts whose ends have numbers to hold (ours, :mod:`.ends`).
     """
 
     action: Loss
@@ -198,7 +198,7 @@ class QwenVla(nn.Module):
 
         Args:
             noisy: ``[B, H, K]``; the values outside the mask are not read. ``H`` is the chunk's own, not the configuration's.
-            time: ``[B]``, 0 (clean) to 1 (noise).
+            time: ``[B]``, the flow time, 0 (clean) to 1 (noise).
             context: From :meth:`encode`.
             mask: ``bool[B, H, K]``, the valid entries.
             embodiment: ``int64[B]``, :meth:`~.config.ModelConfig.embodiment_index` of each sample; ``None`` for ``zero_pad``.
@@ -310,7 +310,7 @@ def build(
         seed: Seed of the random weights. ``None`` leaves them unset, for a checkpoint to fill every one of them: at full size that
             saves minutes.
         backbone: Directory or hub id of a trained Qwen3.5 whose weights the backbone takes; its sizes must be ``config.backbone``'s.
-        device: Where the weights are made. A GPU's generator draws others than the CPU's; ``meta`` makes none.
+        device: Where the weights are made. A GPU's generator gives other weights than the CPU's; ``meta`` makes none.
         dtype: Precision of the weights, see :func:`cast_parameters`.
         compute: Precision to compute in; by default the weights'.
     """

@@ -1,4 +1,4 @@
-"""A moment as the model is to see it, alike in acting and in training: its prompt, and its state where the model reads it."""
+"""A time step as the model sees it, alike in acting and in training: its prompt, and its state where the model reads it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Moment:
 
 
 def prompt_of(moment: Moment, config: ModelConfig, pictures: bool = True) -> Prompted:
-    """The prompt of a moment, with its pictures or without."""
+    """The prompt of a time step, with its images or without."""
     observation, embodiment = moment.observation, moment.role.embodiment
     bins = None
     if config.state == "prompt":

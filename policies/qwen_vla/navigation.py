@@ -57,7 +57,7 @@ def absolute_poses(start: np.ndarray, waypoints: np.ndarray) -> np.ndarray:
 
 
 def window(waypoints: np.ndarray, first: int, horizon: int = WAYPOINTS) -> np.ndarray:
-    """The chunk to learn at a moment of a trajectory, ``float64[H, 3]``: the next waypoints, and no motion after the last.
+    """The chunk to learn at a time step of a trajectory, ``float64[H, 3]``: the next waypoints, and no motion after the last.
 
     That a chunk which no longer moves means that the agent has arrived is our choice; the paper has no rule for stopping.
 

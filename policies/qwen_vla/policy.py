@@ -42,7 +42,7 @@ class Prepared:
     """A batch of requests as the model takes it, on its device.
 
     Attributes:
-        inputs: The prompts and pictures.
+        inputs: The prompts and images.
         mask: ``bool[B, H, K]``, the valid entries of the chunks.
         embodiment: ``int64[B]``, for the projections that need it.
         state: ``float32[B, state_numbers]``, for the state mode ``dit``.
@@ -241,7 +241,7 @@ class QwenVlaPolicy(Policy):
         ]
 
     def _probe(self) -> Tensor:
-        """Normalised chunks, ``float32[3, H, K]``, of made-up moments in which each view of the robot with the most shows grey noise.
+        """Normalised chunks, ``float32[3, H, K]``, of made-up observations: grey noise in each view of the robot with the most views.
 
         The first is computed by itself, the other two as one batch with prompts of different lengths: neither batches nor padding
         take the way of a single sample.

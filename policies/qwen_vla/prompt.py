@@ -48,7 +48,7 @@ NAVIGATION_TEMPLATE = (
     "Please predict the next {chunk_size} waypoints to execute the following task: {state}{instruction}."
 )
 
-#: Where a picture comes from. The first three are the paper's examples (section 3.2.1); the last is ours, for a scene camera beside
+#: Where an image comes from. The first three are the paper's examples (section 3.2.1); the last is ours, for a scene camera beside
 #: the one that is tagged ``ego``.
 VIEW_TAGS = ("ego", "cam_left_wrist", "cam_right_wrist", "cam_third_person")
 
@@ -66,12 +66,12 @@ _CONTROL_TOKEN = re.compile(r"<\|[^<>|]*\|>|</?(?:think|tool_call|tool_response)
 
 
 def view_start(tag: str) -> str:
-    """The token before a view's picture: ``<|ego_start|>``."""
+    """The token before a view's image: ``<|ego_start|>``."""
     return f"<|{_known(tag)}_start|>"
 
 
 def view_end(tag: str) -> str:
-    """The token after a view's picture: ``<|ego_end|>``."""
+    """The token after a view's image: ``<|ego_end|>``."""
     return f"<|{_known(tag)}_end|>"
 
 
@@ -143,13 +143,13 @@ def chat_text(prompt: str, views: Sequence[tuple[str, int]]) -> str:
 
     Args:
         prompt: What :func:`embodiment_prompt` gives.
-        views: For each picture, in order: its view tag, and how many tokens of the language model it takes.
+        views: For each image, in order: its view tag, and how many tokens of the language model it takes.
     """
     return CHAT_HEAD + prompt + "".join(view_text(tag, tokens) for tag, tokens in views) + CHAT_TAIL
 
 
 def view_text(tag: str, tokens: int) -> str:
-    """One picture between its tokens: ``tokens`` places that the vision tower's states will take."""
+    """One image between its tokens: ``tokens`` places that the vision tower's states will take."""
     return f"{view_start(tag)}{VISION_START}{IMAGE_PAD * tokens}{VISION_END}{view_end(tag)}"
 
 

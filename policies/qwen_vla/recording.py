@@ -130,7 +130,7 @@ class RecordedBatch(Tensors):
     """Recorded answers as tensors of one batch, padded to the longest; all on one device.
 
     Attributes:
-        log_probability: ``float32[B]``, as it was when they were drawn.
+        log_probability: ``float32[B]``, as it was when they were sampled.
         value: ``float32[B]``, as it was then.
         steps: The scored steps, chunks ``[B, E, H, K]``.
         mask: ``bool[B, H, K]``, the valid entries.
@@ -229,7 +229,7 @@ class Evaluated:
 def evaluate(model: QwenVla, recorded: RecordedBatch, sde: Sde, inputs: BackboneInputs | None = None) -> Evaluated:
     """How probable recorded chunks are under the model's present weights, and what their observations are worth.
 
-    With the weights that drew them it is what was recorded, up to rounding.
+    With the weights that sampled them it is what was recorded, up to rounding.
 
     Args:
         model: The network.

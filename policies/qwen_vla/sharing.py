@@ -1,6 +1,6 @@
 """Weights that several processes of a machine have in common: one puts them into a file in memory, all map it.
 
-Whatever the weights came from, a checkpoint's files in whatever precision or a preset's generator, they are read, converted or drawn
+The weights come from a checkpoint's files, in whatever precision, or from a preset's generator. They are read, converted or sampled
 once, and N processes take the memory of one. A process that writes to a weight gets a copy of that page for itself.
 
 The file holds the weights' size in its first 8 bytes, which is written last; the weights; and a text that names them.

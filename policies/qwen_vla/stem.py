@@ -1,4 +1,4 @@
-"""What a small vision tower has beside Qwen3.5's: a beginning of convolutions, and a read-out of where a thing is.
+"""What a small vision tower has beside Qwen3.5's: a beginning of convolutions, and a read-out of where an object is.
 
 A tower of 1M parameters that begins at random does not learn in minutes to tell a cube from a cylinder by a linear layer over patches.
 Both parts are attributes of transformers' own tower: :class:`ConvStem` in the place of its patch embedding, and ``thing``.
@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from ..api import PolicyError
 
-#: Channels after each halving of the picture but the last, which gives the tower's width.
+#: Channels after each halving of the image but the last, which gives the tower's width.
 _CHANNELS = (32, 64, 128)
 _GROUPS = 8
 
@@ -33,7 +33,7 @@ class _Halving(nn.Module):
 
 
 class ConvStem(nn.Module):
-    """From a picture's patches of 16 pixels to as many states, by four halvings of the whole picture.
+    """From an image's patches of 16 pixels to as many states, by four halvings of the whole image.
 
     Args:
         width: Of the tower.
@@ -51,16 +51,16 @@ class ConvStem(nn.Module):
         self.halvings = nn.Sequential(*(_Halving(*pair) for pair in itertools.pairwise(steps)))
 
     def forward(self, patches: Tensor, rows: int, columns: int) -> Tensor:
-        """``[I * rows * columns, D]``, in the order of the patches, of pictures of one size.
+        """``[I * rows * columns, D]``, in the order of the patches, of images of one size.
 
         Args:
             patches: ``float32[I * rows * columns, colours * patch^2]`` from :func:`~.vision.patchify`.
-            rows: Of patches in a picture.
+            rows: Of patches in an image.
             columns: The same.
         """
         merge, patch = self.merge, self.patch
         cut = patches.view(-1, rows // merge, columns // merge, merge, merge, self.colours, patch, patch)
-        # To: picture, colour, block row, row, y, block column, column, x.
+        # To: image, colour, block row, row, y, block column, column, x.
         pictures = cut.permute(0, 5, 1, 3, 6, 2, 4, 7).reshape(-1, self.colours, rows * patch, columns * patch)
         found = self.halvings(pictures.contiguous(memory_format=torch.channels_last))
         blocks = found.unflatten(3, (columns // merge, merge)).unflatten(2, (rows // merge, merge))
@@ -79,12 +79,12 @@ def add_to_tower(visual: Any, stem: str, kept_tokens: int) -> None:
 
 
 def kept(scores: Tensor, lengths: list[int], count: int) -> Tensor:
-    """Of each picture's tokens the ``count`` with the greatest scores, in their order: ``int64``, numbers among all tokens.
+    """Of each image's tokens the ``count`` with the greatest scores, in their order: ``int64``, numbers among all tokens.
 
     Args:
-        scores: ``[v]``, picture after picture.
-        lengths: Tokens of each picture.
-        count: How many of each; all of a picture that has fewer.
+        scores: ``[v]``, image after image.
+        lengths: Tokens of each image.
+        count: How many of each; all of an image that has fewer.
     """
     begins = [sum(lengths[:index]) for index in range(len(lengths))]
     best = [part.topk(min(count, len(part))).indices.sort().values for part in scores.split(lengths)]

@@ -29,7 +29,7 @@ TOKENIZER_FILE = "tokenizer.json"
 PAD = "<|endoftext|>"
 VIDEO_PAD = "<|video_pad|>"
 
-#: Qwen's control tokens that a text with pictures is made of, in the order of their ids (Qwen3.5's tokenizer.json).
+#: Qwen's control tokens that a text with images is made of, in the order of their ids (Qwen3.5's tokenizer.json).
 QWEN_TOKENS = (PAD, IM_START, IM_END, VISION_START, VISION_END, "<|vision_pad|>", IMAGE_PAD, VIDEO_PAD)
 
 #: Most entries of the small tokenizer.
@@ -96,7 +96,7 @@ _PHRASES = (
 
 @dataclass(frozen=True)
 class TokenIds(SpecialTokens):
-    """The ids that a sequence with pictures is built of: those that the backbone must know too, and two kinds more.
+    """The ids that a sequence with images is built of: those that the backbone must know too, and two kinds more.
 
     Attributes:
         pad: Fills up the shorter sequences of a batch.

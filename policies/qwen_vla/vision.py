@@ -1,16 +1,16 @@
-"""The backbone's vision tower, run over all pictures of a batch at once.
+"""The backbone's vision tower, run over all images of a batch at once.
 
 The blocks and the merger are transformers' own modules (``Qwen3_5VisionModel``, models/qwen3_5/modeling_qwen3_5.py, v5.23.0), so that
-sharding and gradient checkpointing find the calls they hook. Two things are done otherwise, and a test compares the results:
+sharding and gradient checkpointing find the calls they hook. Two parts are done otherwise, and a test compares the results:
 
-* Attention. Transformers' SDPA path makes one call for each picture, 24 layers deep. :func:`attend_by_length` takes pictures of equal
+* Attention. Transformers' SDPA path makes one call for each image, 24 layers deep. :func:`attend_by_length` takes images of equal
   length together; :func:`use_grouped_attention` sets it.
 * The patch embedding is a matrix product. As a 3-D convolution over single patches it takes five times as long on a CPU. A
-  :class:`~.stem.ConvStem` in its place sees whole pictures.
+  :class:`~.stem.ConvStem` in its place reads whole images.
 
-A picture is a still, or the two frames of a video's temporal patch.
+An image is a still, or the two frames of a video's temporal patch.
 
-Shapes: ``I`` pictures of ``gh x gw`` patches, ``Q`` patches in all, ``D`` the tower's width.
+Shapes: ``I`` images of ``gh x gw`` patches, ``Q`` patches in all, ``D`` the tower's width.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from .stem import ConvStem
 #: Base of the tower's rotary embedding (transformers modeling_rope_utils.py, ``default_theta``, v5.23.0).
 _ROTARY_BASE = 10_000.0
 
-#: Name of :func:`attend_by_length` in transformers. It makes one attention call for the whole batch, with the pictures' lengths, where
+#: Name of :func:`attend_by_length` in transformers. It makes one attention call for the whole batch, with the images' lengths, where
 #: the name contains ``flash`` (``Qwen3_5VisionAttention.forward`` and ``is_flash_attention_requested``, v5.2.0 to v5.23.0).
 _ATTENTION = "flash_by_length"
 
 
 def patchify(images: Tensor, patch: int = 16, merge: int = 2, frames: int = 2) -> Tensor:
-    """Pictures as rows of pixels, as transformers' ``Qwen2VLImageProcessor`` makes them.
+    """Images as rows of pixels, as transformers' ``Qwen2VLImageProcessor`` makes them.
 
     Patches are in the order of their merge blocks, so that the ``merge x merge`` patches of one token are neighbours; a still is
     repeated over the patch's ``frames``. Pixels are scaled to -1 to 1.
@@ -92,7 +92,7 @@ def attend_by_length(
     picture_lengths: Sequence[int] | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Attention within each picture, in one call for neighbours of equal length; an attention function of transformers.
+    """Attention within each image, in one call for neighbours of equal length; an attention function of transformers.
 
     Args:
         module: Unused.
@@ -102,8 +102,8 @@ def attend_by_length(
         attention_mask: Unused.
         scaling: Factor of the products.
         dropout: Probability.
-        cu_seq_lens_q: ``int32[I + 1]``, where each picture begins, and ``Q``, as transformers' own tower gives it.
-        picture_lengths: Patches of each picture, as :func:`image_features` gives them, so that no tensor is read.
+        cu_seq_lens_q: ``int32[I + 1]``, where each image begins, and ``Q``, as transformers' own tower gives it.
+        picture_lengths: Patches of each image, as :func:`image_features` gives them, so that no tensor is read.
 
     Returns:
         ``[1, Q, heads, width]``.
@@ -123,11 +123,11 @@ def attend_by_length(
 
 
 def image_features(visual: Any, pixel_values: Tensor, grids: Tensor) -> Tensor:
-    """One state for each merge block of each picture, in the order of the pictures.
+    """One state for each merge block of each image, in the order of the images.
 
     Args:
         visual: The backbone's vision tower, ``Qwen3_5VisionModel``.
-        pixel_values: ``[Q, 3 * frames * patch * patch]`` from :func:`patchify`, picture after picture.
+        pixel_values: ``[Q, 3 * frames * patch * patch]`` from :func:`patchify`, image after image.
         grids: ``int64[I, 3]``; best left on the CPU, where reading it waits for nothing.
 
     Returns:
@@ -140,7 +140,7 @@ def image_features(visual: Any, pixel_values: Tensor, grids: Tensor) -> Tensor:
             f"image grids {grids.tolist()} (frames, rows, columns) do not fit {len(pixel_values)} patches; expected one frame an "
             "image and as many patches as rows x columns"
         )
-    # Pictures of one size beside each other.
+    # Images of one size beside each other.
     order = sorted(range(len(sizes)), key=lambda index: (lengths[index], sizes[index]))
     groups = [(rows, columns, len(list(run))) for (rows, columns), run in groupby(sizes[index] for index in order)]
     patches = _in_order(pixel_values, lengths, order)
@@ -168,7 +168,7 @@ def image_features(visual: Any, pixel_values: Tensor, grids: Tensor) -> Tensor:
 
 
 def _in_order(rows: Tensor, lengths: list[int], order: list[int]) -> Tensor:
-    """The rows of pictures of these lengths, picture ``order[0]`` first."""
+    """The rows of images of these lengths, image ``order[0]`` first."""
     if order == list(range(len(order))):
         return rows
     parts = rows.split(lengths)
