@@ -46,7 +46,7 @@ class Chunk:
     Attributes:
         task: ``SUITE/TASK``.
         state: Number of its initial state.
-        recorded: What the policy drew, of the steps that were run.
+        recorded: What the policy sampled, of the steps that were run.
         reward: 1 where the episode ended in success with it, else 0.
         ended: Whether it ended the episode.
         steps: Steps of the episode so far.
@@ -75,11 +75,11 @@ class Rollout:
     Attributes:
         chunks: ``[N * T]``, env after env.
         rewards: ``float32[N, T]``.
-        values: ``float32[N, T]``, at the observation before each chunk, when it was drawn.
+        values: ``float32[N, T]``, at the observation before each chunk, when it was sampled.
         following: ``float32[N, T]``, what is expected beyond each chunk: the value at the observation after it where the episode goes
             on, and at ends as :attr:`~.config.PpoSettings.bootstrap` says.
         ended: ``bool[N, T]``.
-        sde: How its chunks were drawn.
+        sde: How its chunks were sampled.
     """
 
     chunks: list[Chunk]
@@ -110,7 +110,7 @@ class SavedEnv:
     Attributes:
         drawn: Episodes that its stream has given.
         chunks: Shape and ``float32`` bytes of each chunk that the last of them has run; ``None`` where it is over.
-        states: Numbers of the initial states that were drawn, where they come again.
+        states: Numbers of the initial states that were sampled, where they come again.
     """
 
     drawn: int
@@ -202,7 +202,7 @@ class Collector:
         policy: Acts, and records from now on.
         bootstrap: Beyond which ends the value is expected.
         requests: Whether chunks keep their requests.
-        seed: Of the policy's draws.
+        seed: Of the policy's sampling.
         rank: This process's number.
         world: Processes that collect; each has every ``world``-th env.
         logs: Folder of the workers' logs.
@@ -270,12 +270,12 @@ class Collector:
         return StateStream(make, self._settings.states, begin, envs, seed)
 
     def choose(self, known: Mapping[str, Known]) -> None:
-        """Draw initial states by the success so far from now on, of those tasks that are named."""
+        """Sample initial states by the success so far from now on, of those tasks that are named."""
         for stream, (task, *_) in zip(self._repeated, self._numbers, strict=True):
             stream.weights = weights(known[task]) if task in known else None
 
     def explore(self, sde: Sde) -> None:
-        """Draw chunks so from now on."""
+        """Sample chunks so from now on."""
         self.sde = sde
         self._policy.record({"sde": dataclasses.asdict(sde), "states": not self._requests})
 

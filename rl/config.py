@@ -1,4 +1,4 @@
-"""The configuration of the RL stage: the paper's recipe (section 4.2) by default, and a name for each thing that it leaves open.
+"""The configuration of the RL stage: the paper's recipe (section 4.2) by default, and a name for each choice that it leaves open.
 
 What the paper does not print is RLinf's, whose stock recipe for flow policies has the paper's numbers (RLinf/RLinf@a3816b5
 examples/embodiment/config/libero_spatial_ppo_openpi.yaml and config/model/pi0.yaml, called "RLinf" below), or ours, as each field says.
@@ -67,7 +67,7 @@ class RolloutSettings(Settings):
     """Initial states of each task that are played again and again (ours, :mod:`.states`); ``None``: each of endless ones once (RLinf's
     ``use_fixed_reset_state_ids`` plays a set)."""
     states_by: Literal["turns", "success"] = "turns"
-    """How they are drawn: by turns, or the more often the nearer to one half their success so far is (ours)."""
+    """How they are sampled: by turns, or the more often the nearer to one half their success so far is (ours)."""
     reallot_every: Count | None = None
     """Iterations after which envs are allotted again by the success of rollouts since; ``None``: never (the paper names none)."""
     epochs: Count = 8
@@ -117,7 +117,7 @@ class RolloutSettings(Settings):
         return self.epochs * (self.steps // self.n_action_steps)
 
     def sde(self, progress: float = 0.0) -> Sde:
-        """How chunks are drawn.
+        """How chunks are sampled.
 
         Args:
             progress: 0 in the first iteration, 1 in the last.
@@ -180,8 +180,8 @@ class PpoSettings(Settings):
     shuffle_rewards: bool = False
     """A control: rewards are dealt to the ends of the rollout's episodes by chance. Nothing but chance is to rise then."""
     old_log_probabilities: Literal["rollout", "trainer"] = "rollout"
-    """Whose log-probabilities a ratio's denominator is: as they were when the chunk was drawn, or computed again by the trainer before
-    the first epoch. They differ by rounding where rollout and training compute in other precisions or batches."""
+    """Whose log-probabilities a ratio's denominator is: as they were when the chunk was sampled, or computed again by the trainer
+    before the first epoch. They differ by rounding where rollout and training compute in other precisions or batches."""
 
 
 class Collapse(Settings):
@@ -218,7 +218,7 @@ class PpoConfig(Settings):
     """Rollouts, each with its update; not printed, ours. A run that was begun may get more: its learning rates fall as they were to,
     and then stay."""
     seed: Annotated[int, Field(ge=0)] = 0
-    """Seed of the policy's draws, of initial states, and of the order of chunks."""
+    """Seed of the policy's sampling, of initial states, and of the order of chunks."""
     collapse: Collapse = Collapse()
     """When a run that goes wrong ends; never by default."""
     shard_over: Count | None = None

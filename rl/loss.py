@@ -17,7 +17,7 @@ class PolicyLoss:
 
     Attributes:
         loss: ``float32`` scalar.
-        ratio: ``float32[B]``, how much more probable each chunk is than when it was drawn; without a gradient.
+        ratio: ``float32[B]``, how much more probable each chunk is than when it was sampled; without a gradient.
         approximate_kl: The KL divergence from the old policy by Schulman's low-variance estimate, ``ratio - 1 - log ratio``
             (joschu.net/blog/kl-approx.html).
         distance: Mean distance of the log-probabilities from the old ones.
@@ -43,7 +43,7 @@ def policy_loss(
 
     Args:
         log_probability: ``float32[B]``, under the present weights.
-        old: ``float32[B]``, when the chunks were drawn.
+        old: ``float32[B]``, when the chunks were sampled.
         advantages: ``float32[B]``.
         clip: How far the ratio may profitably go from 1; .2 is the paper's.
         dual_clip: Above 1; ``None`` for the paper's loss as it is printed.
@@ -84,7 +84,7 @@ def value_loss(values: Tensor, old: Tensor, returns: Tensor, clip: float | None 
 
     Args:
         values: ``float32[B]``, under the present weights.
-        old: ``float32[B]``, when the chunks were drawn.
+        old: ``float32[B]``, when the chunks were sampled.
         returns: ``float32[B]``.
         clip: How far a value may profitably go from the old one; .2 is RLinf's. ``None``: no clipping.
     """

@@ -43,13 +43,13 @@ class Batch:
     """A rollout as the update sees it.
 
     Attributes:
-        recorded: What the policy drew, ``C`` samples on the CPU.
+        recorded: What the policy sampled, ``C`` samples on the CPU.
         requests: ``[C]``, what it answered, where the backbone learns; else empty.
         old: ``float32[C]``, the log-probabilities of the rollout's policy.
         advantages: ``float32[C]``.
         returns: ``float32[C]``.
         values: ``float32[C]``, of the rollout's value head, or of one that was fitted to it.
-        sde: How its chunks were drawn.
+        sde: How its chunks were sampled.
         acts: Whether the policy learns of it, or the value head alone.
         gap: Mean distance of the trainer's log-probabilities from the rollout's, where all were computed again.
     """
@@ -86,8 +86,8 @@ class Ppo:
     def batch(self, rollout: Rollout, iteration: int) -> Batch:
         """Advantages and returns (section 4.2: over chunks).
 
-        Without any reward nothing tells good actions from others, and the policy does not learn: advantages are the value head's errors
-        then, which a normalisation would make as large as those that rewards give.
+        Without any reward good actions cannot be distinguished from others, and the policy does not learn: advantages are the value
+        head's errors then, which a normalisation would make as large as those that rewards give.
         """
         settings, rewards = self.config.ppo, rollout.rewards
         (rewarded,) = self.group.sum([float(rewards.sum())])

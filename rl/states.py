@@ -1,8 +1,8 @@
 """Initial states that are played again and again, so that episodes from one state can be compared with each other.
 
-By default each initial state for training is played once. A set of them costs variety, and gives two things that other RL of policies
-has: the mean success of a state's episodes as the baseline of each (leave-one-out, RLOO: Ahmadian et al. 2024, "Back to basics"; GRPO
-counts an episode itself in), and more episodes of the states that are solved sometimes, which alone have a gradient.
+By default each initial state for training is played once. A set of them costs variety, and provides what other RL of policies has: the
+mean success of a state's episodes as the baseline of each (leave-one-out, RLOO: Ahmadian et al. 2024, "Back to basics"; GRPO counts an
+episode itself in), and more episodes of the states that are solved sometimes, which alone have a gradient.
 """
 
 from __future__ import annotations
@@ -33,18 +33,18 @@ def weights(known: Known) -> np.ndarray:
 class StateStream(Iterator[Episode]):
     """The endless episodes of one env, of a set of initial states.
 
-    It depends on what was known of the states at each draw, so that another process needs :attr:`numbers` to give the same again.
+    It depends on what was known of the states at each sampling, so that another process needs :attr:`numbers` to give the same again.
 
     Args:
         make: Gives the episode of a state's number and of a repeat of it.
         states: How many states there are.
         first: Number of the env's first episode among all of its task.
         apart: How far apart the numbers of its episodes are.
-        seed: Of the draws.
+        seed: Of the sampling.
 
     Attributes:
-        numbers: The states that were drawn, or that are to be given again first.
-        weights: How often each state is to be drawn from now on; ``None``: by turns.
+        numbers: The states that were sampled, or that are to be given again first.
+        weights: How often each state is to be sampled from now on; ``None``: by turns.
     """
 
     def __init__(self, make: Callable[[int, int], Episode], states: int, first: int, apart: int, seed: int) -> None:

@@ -40,10 +40,10 @@ class MicroBatch(Tensors):
     Attributes:
         batch: For the model.
         names: The samples' names.
-        chunk_names: The names of those that have a chunk to learn, once for each draw.
+        chunk_names: The names of those that have a chunk to learn, each ``draws`` times.
         tokens: How many tokens of answers they have to learn.
-        marks: How many marks of pictures.
-        ends: How many prompts whose ends have something to hold.
+        marks: How many marks of images.
+        ends: How many prompts whose ends have numbers to hold.
     """
 
     batch: Batch
@@ -83,8 +83,8 @@ class Collator:
         statistics: The stream's.
         times: Where flow times come from.
         seed: The training's.
-        pictures: Whether prompts have their pictures.
-        draws: Flow times and noises that are drawn for each chunk.
+        pictures: Whether prompts have their images.
+        draws: Flow times and noises that are sampled for each chunk.
         answers: Whether conversations have their answers.
         by_language: Whether the language model learns their marks, too.
     """
@@ -146,7 +146,7 @@ class Collator:
         return Moment(sample.observation, role, sample.horizon or len(sample.actions))
 
     def _chunks(self, moment: Moment, actions: np.ndarray, position: int, ends: np.ndarray | None) -> Iterator[_Chunk]:
-        """The chunk of a sample, once for each draw."""
+        """The chunk of a sample, ``draws`` times."""
         if not np.isfinite(actions).all():  # before the normalisation, which clips an infinity
             raise TrainingError("its actions hold a number that is not finite; drop the trajectory that it comes from")
         layout = ActionLayout(moment.steps, self.inputs.config.channels)

@@ -1,7 +1,7 @@
 """Checkpoints of a training, by ``torch.distributed.checkpoint``: written by any number of processes, read by any other.
 
 A checkpoint holds weights, the optimiser's state, the average if there is one, the steps over which learning rates were planned to
-fall, and the step, from which the position in the data and every random draw follow. A folder is written under another name first, so
+fall, and the step, from which the position in the data and every random number follow. A folder is written under another name first, so
 one that is there is whole.
 """
 

@@ -69,7 +69,7 @@ class DataSettings(Settings):
     options: dict[str, Any] = {}
     """Keyword arguments of that callable."""
     pictures: bool = True
-    """Whether prompts have their pictures; the stage T2A has none (section 3.1). Without them an action expert that reads the ends of
+    """Whether prompts have their images; the stage T2A has none (section 3.1). Without them an action expert that reads the ends of
     prompts learns from the data's keypoints, blurred (ours)."""
     workers: Annotated[int, Field(ge=0)] = 0
     """Processes that make batches, for each process that trains; 0 makes them in between."""
@@ -102,7 +102,7 @@ class ObjectiveSettings(Settings):
     language_weight: Annotated[float, Field(ge=0)] = 0.1
     """Of the next-token loss on vision-language samples (section 4.1)."""
     marks_weight: Annotated[float, Field(ge=0)] = 0.1
-    """Of the loss on marks of pictures, where the data have any (ours, as the one above)."""
+    """Of the loss on marks of images, where the data have any (ours, as the one above)."""
     marks_by: Literal["both", "vision"] = "both"
     """Who learns them: the vision tower and the language model, or the tower alone. Where the tower alone learns and nothing else does,
     the language model does not run."""
@@ -111,7 +111,7 @@ class ObjectiveSettings(Settings):
     time: TimeSettings = TimeSettings()
     """Where flow times come from."""
     draws: Count = 1
-    """Flow times and noises drawn for each chunk of a batch. The backbone reads a prompt once for all of them (ours)."""
+    """Flow times and noises sampled for each chunk of a batch. The backbone reads a prompt once for all of them (ours)."""
 
 
 class GroupSettings(Settings):

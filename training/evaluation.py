@@ -87,7 +87,7 @@ class Evaluations(contextlib.ExitStack):
 
         Args:
             step: Of the training.
-            recording: How chunks are drawn, see :meth:`~vlarig.policies.qwen_vla.policy.QwenVlaPolicy.record`.
+            recording: How chunks are sampled, see :meth:`~vlarig.policies.qwen_vla.policy.QwenVlaPolicy.record`.
 
         Returns:
             ``None`` where nothing was evaluated in simulators.

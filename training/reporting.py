@@ -27,7 +27,7 @@ class Reporter(Protocol):
         ...
 
     def note(self, sentence: str) -> None:
-        """Something worth a line."""
+        """A line that is worth printing."""
         ...
 
 

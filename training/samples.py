@@ -22,16 +22,16 @@ from ..policies.qwen_vla.normalization import DatasetStatistics
 
 @dataclass(frozen=True, eq=False)
 class ActionSample:
-    """A moment of a demonstration, and what was done from there on.
+    """A time step of a demonstration, and the actions from there on.
 
     Attributes:
-        name: Names it where something is wrong with it: ``bridge/1234/56``.
+        name: Names it in errors: ``bridge/1234/56``.
         observation: What was seen, read and felt.
         embodiment: The robot that acts.
         actions: ``[H, A]`` in the embodiment's own units: a chunk of any length, or the rest of the trajectory.
         horizon: The steps that the prompt requests, where they are more than there are actions, as at an episode's end: the others
             are masked. Default: as many as the actions.
-        keypoints: ``float32[12]``, what the moment is about (:mod:`vlarig.envs.keypoints`); ``None`` where the data do not say.
+        keypoints: ``float32[12]``, the keypoints of the time step (:mod:`vlarig.envs.keypoints`); ``None`` where the data do not say.
     """
 
     name: str
@@ -47,8 +47,8 @@ class LanguageSample:
     """Vision-language data: a conversation whose answers are learned.
 
     Attributes:
-        name: Names it where something is wrong with it.
-        conversation: Text, pictures and videos.
+        name: Names it in errors.
+        conversation: Text, images and videos.
     """
 
     name: str

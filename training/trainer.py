@@ -62,7 +62,7 @@ class Measured:
 
     Attributes:
         waited: Seconds that were spent on waiting for batches, in this step and all before it.
-        moment: When the step was given to the device.
+        moment: The time at which the step was given to the device.
     """
 
     step: int
@@ -141,7 +141,7 @@ class Trainer:
         self.measured: Measured | None = None
         self._waited = 0.0
         self._reported = (0, 0.0, 0.0)
-        """The step of the last report, its moment, and the seconds waited for batches until then."""
+        """The step of the last report, its time, and the seconds waited for batches until then."""
         self._weights = [getattr(config.objective, f"{name}_weight") for name in LOSSES]
 
     def run(self) -> Path:

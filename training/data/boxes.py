@@ -1,7 +1,7 @@
-"""Boxes in answers: in thousandths of the picture's sides, as Qwen3-VL writes them.
+"""Boxes in answers: in thousandths of the image's sides, as Qwen3-VL writes them.
 
 The paper normalises all boxes to a 1000-scale coordinate system (section 3.2.5). Qwen3-VL's own data does so, with x first:
-``{"bbox_2d": [x1, y1, x2, y2], "label": "red cube"}``, relative to the picture whatever its size (QwenLM/Qwen3-VL
+``{"bbox_2d": [x1, y1, x2, y2], "label": "red cube"}``, relative to the image whatever its size (QwenLM/Qwen3-VL
 cookbooks/2d_grounding.ipynb: pixels are ``x / 1000 * width``; qwen-vl-finetune/README.md@23ec840, the grounding example).
 """
 
@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-#: Both sides of a picture, in the units of a box.
+#: Both sides of an image, in the units of a box.
 SCALE = 1000
 
 #: Left, top, right, bottom.
@@ -28,7 +28,7 @@ class Labelled:
     """A box and what it shows.
 
     Attributes:
-        box: In thousandths of the picture's sides.
+        box: In thousandths of the image's sides.
         label: Empty where none is given.
     """
 
@@ -37,7 +37,7 @@ class Labelled:
 
 
 def to_thousandths(box: Sequence[float], width: int, height: int) -> tuple[int, int, int, int]:
-    """A box in pixels, left, top, right and bottom, in thousandths of a picture of that size, rounded and within it."""
+    """A box in pixels, left, top, right and bottom, in thousandths of an image of that size, rounded and within it."""
     left, top, right, bottom = box
     return _of_side(left, width), _of_side(top, height), _of_side(right, width), _of_side(bottom, height)
 
@@ -49,7 +49,7 @@ def to_pixels(box: Sequence[float], width: int, height: int) -> Box:
 
 
 def box_text(found: Sequence[Labelled]) -> str:
-    """The answer that states these boxes: a JSON list, as Qwen3-VL gives for one thing and for many."""
+    """The answer that states these boxes: a JSON list, as Qwen3-VL gives for one object and for many."""
     entries = [{"bbox_2d": [round(side) for side in each.box], "label": each.label} for each in found]
     return json.dumps(entries, ensure_ascii=False)
 
@@ -87,7 +87,7 @@ def pixels_to_thousandths(text: str, width: int, height: int) -> str:
     """An answer whose boxes are in pixels with all of them in thousandths.
 
     Raises:
-        ValueError: A box is not four numbers, or lies outside the picture.
+        ValueError: A box is not four numbers, or lies outside the image.
     """
     return _BOX.sub(_converted(width, height), text)
 

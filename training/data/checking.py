@@ -22,7 +22,7 @@ from .mixture import Mixture
 FAR_OUT = 3.0
 #: Share of a channel's values over all looked-at samples that may be far out.
 _MOST_FAR_OUT = 0.05
-#: A picture whose numbers vary less than this (of 255) shows nothing.
+#: An image whose numbers vary less than this (of 255) shows nothing.
 _LEAST_CONTRAST = 1.0
 #: Longest prompt that is not worth a word, in tokens.
 _LONGEST_PROMPT = 8192

@@ -1,4 +1,4 @@
-"""What is left out of a data set before it is trained on, by rule, each drop counted with its reason (paper, section 3.2.1).
+"""Episodes that are left out of a data set before it is trained on, by rule, each drop counted with its reason (paper, section 3.2.1).
 
 The paper names the rules, not their thresholds: "trajectories with corrupted or missing frames, near-zero-variance action sequences
 indicative of static recordings, and episodes with anomalous lengths", and instructions that "are inconsistent with the observed
@@ -40,7 +40,7 @@ class EpisodeArrays:
         actions: ``[J, A]`` in the embodiment's units; ``None`` where the data have no actions.
         states: ``[J, P]``; ``None`` where the data have no states.
         timestamps: Seconds of each step, ``[J]``.
-        frames: View to ``bool[J]``: whether the step's picture is there and decodes.
+        frames: View to ``bool[J]``: whether the step's image is there and decodes.
     """
 
     name: str
@@ -71,7 +71,7 @@ class Episodes(Protocol):
 
 @dataclass(frozen=True)
 class Thresholds:
-    """Where the rules draw the line.
+    """The thresholds of the rules.
 
     Attributes:
         missing_share: Share of a view's frames that may be missing.
@@ -308,7 +308,7 @@ def clean(episodes: Episodes, thresholds: Thresholds | None = None, shown: int =
 
     Args:
         episodes: The data set's.
-        thresholds: Where the rules draw the line; the defaults where it is ``None``.
+        thresholds: The thresholds of the rules; the defaults where it is ``None``.
         shown: Most examples of a reason in the report.
     """
     found = list(judge(episodes, thresholds or Thresholds()))
@@ -323,7 +323,7 @@ def judge(episodes: Episodes, thresholds: Thresholds, workers: int = 1) -> Itera
 
     Args:
         episodes: The data set's.
-        thresholds: Where the rules draw the line.
+        thresholds: The thresholds of the rules.
         workers: Processes that read.
     """
     lengths = [episodes.task_and_steps(index) for index in range(len(episodes))]

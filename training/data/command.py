@@ -31,7 +31,7 @@ File = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="MIXTURE")]
 
 @dataclass(frozen=True)
 class InspectOptions:
-    """Show what is in a mixture: shares, counts, hours, ranges, instructions; with --page, pictures and action curves."""
+    """Show what is in a mixture: shares, counts, hours, ranges, instructions; with --page, images and action curves."""
 
     mixture: File
     """The mixture's TOML file."""
@@ -55,7 +55,7 @@ class CleanOptions:
 
 @dataclass(frozen=True)
 class CheckOptions:
-    """Refuse what a model would misread: channels, units, statistics, prompts, pictures. Exit status 1 where there is anything."""
+    """Refuse what a model would misread: channels, units, statistics, prompts, images. Exit status 1 where there is anything."""
 
     mixture: File
     """The mixture's TOML file."""
@@ -88,17 +88,17 @@ class QuestionsOptions:
     recording: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """A folder of `vlarig record`: its demonstrations are played again and looked at, instead of new scenes."""
     moments: Count = 1
-    """Pictures of each of its episodes."""
+    """Images of each of its episodes."""
     held_out: bool = False
     """Scenes that no training has, for scoring."""
     seed: Count = 0
     """Another seed gives other scenes."""
     questions: Count = 4
-    """Most questions on a picture."""
+    """Most questions on an image."""
     instructions: Annotated[int, tyro.conf.arg(metavar="N")] = 0
-    """Most tasks in words on a scene, each put to a model as when it acts: every token of the pictures learns what it shows."""
+    """Most tasks in words on a scene, each put to a model as when it acts: every token of the images learns what it shows."""
     size: int | None = None
-    """Sides of the pictures in pixels; the protocol's by default."""
+    """Sides of the images in pixels; the protocol's by default."""
     workers: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Simulator processes; one a core by default."""
 
@@ -116,7 +116,7 @@ class ScoreOptions:
     limit: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Most questions, spread evenly over all."""
     blind: bool = False
-    """Show grey pictures: what the words of the questions alone give away."""
+    """Show grey images: what the words of the questions alone give away."""
     compute: Literal["float32", "bfloat16"] = "float32"
     """Precision that matrices are multiplied in."""
 

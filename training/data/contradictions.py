@@ -1,7 +1,7 @@
 """Instructions that the motion contradicts, where a rule can tell (paper, section 3.2.1, "Language instructions").
 
 The paper drops "trajectories whose language annotations are inconsistent with the observed motion" and prints no method. These
-rules are ours. Each needs the motion that it names at some moment of the episode, not in sum: a hand that pushes to the left first
+rules are ours. Each needs the motion that it names at some time step of the episode, not in sum: a hand that pushes to the left first
 goes to the right of the object. Where the words or the channels leave a doubt, a rule says nothing.
 """
 

@@ -91,7 +91,7 @@ class HasLengths(Protocol):
 
 @runtime_checkable
 class HasTrajectories(Protocol):
-    """A dataset whose numbers can be read without its pictures, so that quantiles can be fitted to several together."""
+    """A dataset whose numbers can be read without its images, so that quantiles can be fitted to several together."""
 
     def trajectories(self, part: str) -> Iterator[np.ndarray]:
         """The ``actions`` or the ``states`` of each episode, ``[J, A]`` each, in order."""

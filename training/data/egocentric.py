@@ -15,7 +15,7 @@ A sample is a frame of a video, the instruction at that time, and the motion ove
 * A hand that is not tracked at the frame does not move: 16 zeros a step, which is the mean hand pose at rest. The chunk ends where a
   hand that was tracked at first is lost; the prompt still has the whole chunk size.
 * The state is 32 numbers of the same channels at the frame itself: zero motion, and each hand's eigengrasps.
-* Videos at other rates than the embodiment's 30 Hz keep their pictures; poses between frames are interpolated.
+* Videos at other rates than the embodiment's 30 Hz keep their frames; poses between frames are interpolated.
 
 Shapes: ``T`` frames of an episode, ``H`` steps of a chunk.
 """
@@ -259,7 +259,7 @@ class HandDataset:
     Args:
         source: The data.
         horizon: ``H``, the steps of a chunk.
-        picture_height: Height to which larger pictures are scaled, in pixels: 1080 lines are more than a model sees. ``None``: as
+        picture_height: Height to which larger images are scaled, in pixels: 1080 lines are more than a model sees. ``None``: as
             they are.
     """
 
@@ -276,7 +276,7 @@ class HandDataset:
 
     @cached_property
     def prepared(self) -> PreparedHands:
-        """What is beside the data. Raises :class:`DataError` where it is not, or is for chunks of another size."""
+        """What is beside the data. Raises :class:`DataError` where it is missing, or is for chunks of another size."""
         prepared = PreparedHands.read(self.source.folder)
         if prepared.horizon != self.horizon:
             raise DataError(

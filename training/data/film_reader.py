@@ -1,4 +1,4 @@
-"""Pictures out of films, by their times: exact to the frame, with films that stay open and are read on where that is quicker."""
+"""Frames out of films, by their times: exact to the frame, with films that stay open and are read on where that is quicker."""
 
 from __future__ import annotations
 

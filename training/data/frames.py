@@ -1,4 +1,4 @@
-"""Frames of a recording: out of a video, or out of a folder of pictures. Needs the extra ``video``."""
+"""Frames of a recording: out of a video, or out of a folder of images. Needs the extra ``video``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from ...envs.errors import not_importable
 from .errors import DataError, MissingFrames
 
-#: Endings of the pictures in a folder.
+#: Endings of the images in a folder.
 PICTURES = (".jpg", ".jpeg", ".png")
 
 #: A frame that is further ahead than this is reached by a new seek instead of decoding all before it.
@@ -22,7 +22,7 @@ def read_frames(path: Path, indices: Sequence[int]) -> np.ndarray:
     """Frames by their index from 0, ``uint8[X, h, w, 3]`` in the order of ``indices``, which may repeat.
 
     Args:
-        path: A video of constant rate, or a folder of pictures (:data:`PICTURES`) whose names sort in the order of time.
+        path: A video of constant rate, or a folder of images (:data:`PICTURES`) whose names sort in the order of time.
         indices: ``X`` of them.
     """
     if not indices:
@@ -46,7 +46,7 @@ def frame_rate(path: Path) -> float:
 
 
 def frame_count(path: Path) -> int:
-    """Frames of a video as its index has them, or pictures in a folder, without decoding any."""
+    """Frames of a video as its index has them, or images in a folder, without decoding any."""
     if path.is_dir():
         return len(_pictures(path))
     with _opened(path) as container:
@@ -55,7 +55,7 @@ def frame_count(path: Path) -> int:
 
 
 def need_frames(path: Path, count: int) -> None:
-    """Make sure that a video, or a folder of pictures, has so many frames.
+    """Make sure that a video, or a folder of images, has so many frames.
 
     Raises:
         MissingFrames: It is not there, or has fewer.

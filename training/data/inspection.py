@@ -1,4 +1,4 @@
-"""``vlarig data inspect``: what is in a mixture, as tables and as a page of pictures and action curves."""
+"""``vlarig data inspect``: what is in a mixture, as tables and as a page of images and action curves."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from .dataset import Dataset
 from .errors import DataError
 from .mixture import Mixture
 
-#: Height of a picture on the page, in pixels.
+#: Height of an image on the page, in pixels.
 _HEIGHT = 160
-#: Most pictures of a sample on the page.
+#: Most images of a sample on the page.
 _MOST_PICTURES = 8
 #: Most sentences about broken samples of a dataset.
 _MOST_BROKEN = 12
@@ -179,7 +179,7 @@ def _channels(seen: Seen, embodiment: Embodiment) -> Table:
 
 
 def write_page(found: list[Seen], file: Path) -> None:
-    """One HTML file that needs nothing else: for each dataset its figures, and its examples with pictures and curves."""
+    """One HTML file that needs nothing else: for each dataset its figures, and its examples with images and curves."""
     from jinja2 import Environment, PackageLoader, select_autoescape
 
     environment = Environment(loader=PackageLoader("vlarig.training.data", "html"), autoescape=select_autoescape())
@@ -229,7 +229,7 @@ def _example(sample: Sample) -> dict[str, Any]:
 
 
 def _stills(item: Picture | Video) -> list[np.ndarray]:
-    """A picture, or frames that are spread over a video, each ``uint8[h, w, 3]``."""
+    """An image, or frames that are spread over a video, each ``uint8[h, w, 3]``."""
     if isinstance(item, Picture):
         return [item.image]
     count = min(len(item.frames), _MOST_PICTURES)

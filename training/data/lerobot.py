@@ -1,6 +1,6 @@
 """LeRobotDatasets as training data: a sample for each frame, with the actions from there to the horizon or the episode's end.
 
-What the format does not say, which robot this is and which picture is which view, is in ``meta/vlarig.json`` of what ``vlarig record``
+What the format does not say, which robot this is and which image is which view, is in ``meta/vlarig.json`` of what ``vlarig record``
 writes; of another dataset the caller says it. Needs the extra ``data``.
 
 Episodes that ``vlarig data clean`` left out are in no sample. Where actions are made of states, an episode's last frame is no step.
@@ -70,18 +70,18 @@ def open_lerobot(
         name: Names it in errors; its folder's name when ``None``.
         family: Its family of the mixture.
         embodiment: The robot, or the name of one; what ``meta/vlarig.json`` says when ``None``.
-        cameras: Name of a picture in the dataset to view tag; pictures that are not named are left out. The same when ``None``.
+        cameras: Name of an image in the dataset to view tag; images that are not named are left out. The same when ``None``.
         action_names: The dataset's names of the action channels, in the order of the embodiment's; needed where they have other
             names there or another order.
         state_names: The same for the numbers of the state.
         actions: ``from_states`` makes them by finite differences, of a dataset that has none.
         segmented: Whether the instruction is that of the subtask, at whose end a chunk ends, as the paper has it of "subtask
             trajectories" beside full ones (section 3.2.3); for recordings that ``vlarig record`` puts into words.
-        every: Every so many frames of an episode one begins a sample. Neighbours look alike, and pictures are decoded and read by the
+        every: Every so many frames of an episode one begins a sample. Neighbours look alike, and images are decoded and read by the
             backbone one by one.
         rest: Most samples that begin where an episode rests at its end (:func:`moving_steps`), as SimplerEnv's do, which play all their
             steps whatever has succeeded; all when ``None``.
-        pictures: Whether samples have pictures; what is learned without them need not decode films.
+        pictures: Whether samples have images; a training without them need not decode films.
         cleaned: Whether those episodes are left out, and quantiles are there; otherwise it is all episodes, without quantiles, as
             cleaning itself reads them.
         thresholds: Those of cleaning that are not the defaults, by the names of :class:`~.cleaning.Thresholds`.
@@ -133,8 +133,8 @@ class _Numbers:
         actions: ``float32[J, A]``.
         seconds: ``float64[J]``, the frames' times from the episode's beginning.
         tasks: ``int64[J]``, the frames' tasks.
-        films: Name of a picture to its film, and the second at which the episode begins there.
-        pictures: Name of a picture that is no film to its ``J`` files' bytes.
+        films: Name of an image to its film, and the second at which the episode begins there.
+        pictures: Name of an image that is no film to its ``J`` files' bytes.
         keypoints: ``float32[J, 12]``; ``None`` where the dataset has none.
     """
 
@@ -286,7 +286,7 @@ class LeRobotDataset:
         return "; ".join(self.meta.episode_tasks[place]), int(self._steps[place])
 
     def arrays(self, place: int) -> EpisodeArrays:
-        """An episode as cleaning looks at it: its pictures are decoded, and those that do not decode are marked."""
+        """An episode as cleaning looks at it: its images are decoded, and those that do not decode are marked."""
         numbers, (words, _) = self._read(place), self.task_and_steps(place)
         steps = len(numbers.seconds)
         return EpisodeArrays(

@@ -1,4 +1,4 @@
-"""Cleaning of a LeRobotDataset: every number and every picture of it is read once, and what breaks a rule is left out from then on.
+"""Cleaning of a LeRobotDataset: every number and every image of it is read once. Episodes that break a rule are left out from then on.
 
 Whether a frame "is there and decodes" is found by decoding it, as training would. Looking at a film's packets alone takes a
 twentieth of that time, and finds frames that are missing but none that is damaged.
@@ -52,7 +52,7 @@ def clean_lerobot(
         folder: The dataset's folder.
         workers: Processes that read.
         watch: Shows progress.
-        thresholds: Where the rules draw the line, by the names of :class:`~.cleaning.Thresholds`.
+        thresholds: The thresholds of the rules, by the names of :class:`~.cleaning.Thresholds`.
         statistics_file: Not used: quantiles are fitted to what is kept.
         options: The others of ``open_lerobot``.
 

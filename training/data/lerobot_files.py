@@ -22,7 +22,7 @@ VERSIONS = ("v2.1", "v3.0")
 
 @dataclass(frozen=True)
 class Films:
-    """Where the episodes' films of one picture are.
+    """Where the episodes' films of one image are.
 
     Attributes:
         chunks: ``int64[episodes]``, the folder's number.
@@ -50,7 +50,7 @@ class Meta:
         lengths: ``int64[episodes]``, their frames.
         data_chunks: ``int64[episodes]``, the folder of an episode's numbers.
         data_files: ``int64[episodes]``, the file in it.
-        films: Name of a picture that is a film to where its films are.
+        films: Name of an image that is a film to where its films are.
         tasks: Number of a task to its words.
         episode_tasks: For each episode the words of its tasks.
     """
@@ -71,7 +71,7 @@ class Meta:
 
     @property
     def pictures(self) -> tuple[str, ...]:
-        """Names of the features that are pictures."""
+        """Names of the features that are images."""
         return tuple(name for name, feature in self.features.items() if feature.get("dtype") in ("video", "image"))
 
     def without(self, numbers: Collection[int]) -> Meta:
@@ -92,7 +92,7 @@ class Meta:
         return self._path(self.data_path, self.data_chunks[place], self.data_files[place], place)
 
     def film(self, name: str, place: int) -> tuple[str, float]:
-        """The file with an episode's film of a picture, and the second at which it begins there."""
+        """The file with an episode's film of an image, and the second at which it begins there."""
         films = self.films[name]
         path = self._path(self.video_path, films.chunks[place], films.files[place], place, video_key=name)
         return str(path), float(films.begins[place])

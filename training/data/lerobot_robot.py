@@ -40,12 +40,12 @@ ActionSource = Literal["recorded", "from_states"]
 
 @dataclass(frozen=True)
 class Layout:
-    """What the dataset's numbers and pictures mean.
+    """What the dataset's numbers and images mean.
 
     Attributes:
         embodiment: The robot.
-        cameras: Name of a picture to view tag.
-        sizes: Name of a picture to ``(h, w, 3)``.
+        cameras: Name of an image to view tag.
+        sizes: Name of an image to ``(h, w, 3)``.
         action_columns: For each of the embodiment's channels its place in the dataset's actions; none where actions are made of the
             states.
         state_columns: The same for the numbers of the state.
@@ -227,7 +227,7 @@ def _views(meta: Meta, robot: Embodiment, cameras: Mapping[str, str] | None) -> 
 
 
 def _shape(meta: Meta, key: str) -> list[int]:
-    """Height, width, colours of a picture, which some datasets write with the colours first."""
+    """Height, width, colours of an image, which some datasets write with the colours first."""
     shape = [int(size) for size in meta.features[key]["shape"]]
     names = meta.features[key].get("names")
     first = isinstance(names, list) and names[:1] in (["channels"], ["channel"])

@@ -97,7 +97,7 @@ def check_times(seconds: np.ndarray, frames: np.ndarray, fps: float, where: str)
 
 
 def picture_bytes(value: Any, file: Path, where: str) -> bytes:
-    """A picture's file, out of a cell as LeRobot (by Hugging Face's datasets) stores it."""
+    """An image's file, out of a cell as LeRobot (by Hugging Face's datasets) stores it."""
     if isinstance(value, Mapping) and value.get("bytes"):
         return value["bytes"]
     raise DataError(f"{where}: the picture is not in {file.name}; write the dataset with its pictures embedded")

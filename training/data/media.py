@@ -1,4 +1,4 @@
-"""Pictures and videos from files, as conversations take them."""
+"""Images and videos from files, as conversations take them."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from ...policies.qwen_vla.conversation import Video
 
 
 class MediaError(Exception):
-    """A picture or a video does not read: one clause that names the file."""
+    """An image or a video does not read: one clause that names the file."""
 
 
 def read_picture(path: Path) -> np.ndarray:
     """``uint8[h, w, 3]``; transparency is dropped.
 
     Raises:
-        MediaError: It is missing or no whole picture.
+        MediaError: It is missing or no whole image.
     """
     try:
         with Image.open(path) as image:
@@ -36,7 +36,7 @@ def read_picture(path: Path) -> np.ndarray:
 def read_video(path: Path, fps: float, max_frames: int, begin: float = 0.0, end: float | None = None) -> Video:
     """Frames of a video file at ``fps``; where these were more than ``max_frames``, as many, evenly over the time.
 
-    The frame of a moment is the one that a player shows then. Times count from ``begin``.
+    The frame of a time is the one that a player shows then. Times count from ``begin``.
 
     Args:
         path: The file.
@@ -75,7 +75,7 @@ def read_video(path: Path, fps: float, max_frames: int, begin: float = 0.0, end:
 
 
 def read_frames(paths: Sequence[Path], seconds: Sequence[float]) -> Video:
-    """A video of pictures in files, all of one size.
+    """A video of images in files, all of one size.
 
     Raises:
         MediaError: One does not read or has another size, or times and files are not equally many.

@@ -1,4 +1,4 @@
-"""Walks as samples: what was seen on the way so far, an instruction, and the next eight waypoints (paper, section 3.2.4).
+"""Walks as samples: frames of the way so far, an instruction, and the next eight waypoints (paper, section 3.2.4).
 
 The layout is a folder that a recorder of any simulator can write, an episode at a time:
 
@@ -6,20 +6,20 @@ The layout is a folder that a recorder of any simulator can write, an episode at
     episodes.jsonl      a line an episode:
         {"name": "123", "kind": "instruction_following", "instruction": "Leave the room ...",
          "times": [0.0, 0.5, ...], "poses": [[x, y, theta], ...], "frames": "videos/123.mp4"}
-    videos/123.mp4      or a folder of pictures that sort by name: frame i is seen at pose i
+    videos/123.mp4      or a folder of images that sort by name: frame i is seen at pose i
     vlarig/             by ``vlarig data prepare`` (:mod:`~.preparation`): ``statistics.json``, the waypoints' quantiles and which lines
                         are left out; ``cleaning.json``, why
 
 ``poses`` are in one fixed frame of the ground plane: x and y in m, theta in rad, counter-clockwise seen from above, 0 along x
 (:mod:`~vlarig.policies.qwen_vla.navigation`). ``times`` are seconds; a simulator without a clock counts its frames as half seconds.
 
-A sample begins at each moment of a walk at 2 Hz, "navigation videos (sampled at 2 FPS)"; a walk of another rate is sampled there: poses
-between two frames are interpolated, the picture is that of the nearest frame, and the last moment is the walk's end. So is the last
-sample: its waypoints are no motion, which is how arriving is learned. Shown are the moment's frame and up to ``history - 1`` before it,
-spread over the whole way so far, the first always among them; the paper leaves their number and choice open ("remember previously
-navigated areas"), so do not take ours for its.
+A sample begins at each time step of a walk at 2 Hz, "navigation videos (sampled at 2 FPS)". A walk of another rate is sampled at these
+times: poses between two frames are interpolated, the image is that of the nearest frame, and the last time step is the walk's end. So
+is the last sample: its waypoints are no motion, which is how arriving is learned. A sample shows the frame of its time step and up to
+``history - 1`` frames before it, spread over the whole way so far, the first always among them. The paper leaves their number and
+choice open ("remember previously navigated areas"), so do not take ours for its.
 
-Shapes: ``J`` waypoints of a walk, hence ``J + 1`` moments; ``H`` waypoints of a chunk; ``M`` frames shown.
+Shapes: ``J`` waypoints of a walk, hence ``J + 1`` time steps; ``H`` waypoints of a chunk; ``M`` frames shown.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from .errors import DataError
 from .families import Family
 from .frames import read_frames
 
-#: Rate of the moments, in Hz (paper, section 3.2.4).
+#: Rate of the time steps, in Hz (paper, section 3.2.4).
 RATE = 2.0
 
 #: Of waypoints, in m and rad. An agent that never steps aside has a dy of rounding errors, and quantiles would scale those to -1 to 1.
@@ -69,7 +69,7 @@ class Walk:
         instruction: The task in words.
         times: Seconds of each frame, increasing.
         poses: (x, y, theta) at each frame.
-        frames: The video, or the folder of pictures, relative to the data set's folder.
+        frames: The video, or the folder of images, relative to the data set's folder.
     """
 
     name: str
@@ -111,19 +111,19 @@ class Moments:
     frames: np.ndarray
 
     def waypoints(self) -> np.ndarray:
-        """From each moment to the next, to :data:`RESOLUTION`, ``float64[J, 3]``."""
+        """From each time step to the next, to :data:`RESOLUTION`, ``float64[J, 3]``."""
         return np.round(relative_waypoints(self.poses) / RESOLUTION) * RESOLUTION + 0.0  # no -0
 
 
 def resample(times: Sequence[float], poses: np.ndarray, rate: float = RATE) -> Moments:
-    """A walk at another rate: poses interpolated, headings by the shorter way, and the nearest frame of each moment.
+    """A walk at another rate: poses interpolated, headings by the shorter way, and the nearest frame of each time step.
 
-    The last moment is at the walk's end or less than a period after it; there the walker is where the walk ends.
+    The last time step is at the walk's end or less than a period after it; there the walker is where the walk ends.
 
     Args:
         times: Seconds of each frame, increasing.
         poses: (x, y, theta) at each frame.
-        rate: Moments a second.
+        rate: Time steps a second.
     """
     seconds, poses = np.asarray(times, np.float64), np.asarray(poses, np.float64)
     count = int(np.ceil((seconds[-1] - seconds[0]) * rate - 1e-6)) + 1

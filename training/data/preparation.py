@@ -84,7 +84,7 @@ def prepare_hands(
     poses = (part for each, found in zip(datasets, sorted_, strict=True) for part in _good_poses(each, found, progress))
     try:
         basis = Eigengrasps.fit(poses) if eigengrasps is None else eigengrasps
-        for _ in poses:  # where there is nothing to fit
+        for _ in poses:  # where there are no hands to fit
             pass
     except PolicyError as error:
         raise DataError(f"no eigengrasps of {names}: {error}") from None
@@ -156,7 +156,7 @@ class _Sorted(Generic[_Kept]):
         self.drops.append(Drop(reason, name, detail))
 
     def check(self, folder: Path) -> None:
-        """Raises :class:`DataError` where nothing is left."""
+        """Raises :class:`DataError` where no episode is left."""
         if not self.kept:
             first = self.drops[0]
             raise DataError(

@@ -1,9 +1,9 @@
 """Which scene of a suite has which number, for questions on it: to train on, or held out.
 
-A scene is a function of the suite, the split, the seed and its number. Held-out scenes are none that anything is trained on: where a
-suite draws scenes for being looked at, by a generator of its own seed for each split; elsewhere they are the initial states that
-protocols evaluate, which no training ever begins from. Or a scene is an episode of a recording, played again and looked at on its
-way: no beginning of an episode shows what a demonstration does, the hand over things and things in the hand.
+A scene is a function of the suite, the split, the seed and its number. No training uses a held-out scene. Where a suite samples scenes
+for being looked at, it does so by a generator of its own seed for each split; elsewhere the held-out scenes are the initial states that
+protocols evaluate, which no training ever begins from. Or a scene is an episode of a recording, replayed and looked at on its way: the
+beginning of an episode does not show what a demonstration does, the hand over objects and objects in the hand.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 #: Scenes in succession that are of one task, so that a simulator loads it once for them.
 BLOCK = 20
 
-#: Steps that a scene may run at a time: a picture is taken where it stops.
+#: Steps that a scene may run at a time: an image is rendered where it stops.
 LONGEST = 10_000
 
-#: Steps of a random motion that its actions repeat before another is drawn: the arm goes somewhere, instead of trembling.
+#: Steps of a random motion that its actions repeat before another is sampled: the arm goes somewhere, instead of trembling.
 HELD = 4
 
 
@@ -46,8 +46,8 @@ class Scene:
     Attributes:
         episode: The episode.
         actions: What is done in it, ``float32[H, A]``.
-        stops: After how many steps a picture is taken, in their order, each once; 0 is the beginning.
-        keypoints: ``float32[12]`` of each stop, what that is about, where the recording says.
+        stops: After how many steps an image is rendered, in their order, each once; 0 is the beginning.
+        keypoints: ``float32[12]`` of each stop, where the recording has them.
     """
 
     episode: Episode
@@ -57,7 +57,7 @@ class Scene:
 
 
 def rng_of(split: Split, seed: int, *numbers: int) -> np.random.Generator:
-    """The generator of one thing of a split."""
+    """The generator of one purpose within a split."""
     return np.random.default_rng([SPLITS.index(split), seed, *numbers])
 
 
@@ -77,7 +77,7 @@ def _cameras(suite: Suite, base: Protocol, views: tuple[str, ...], size: int | N
 
 
 def _looked_at(base: Protocol, cameras: Sequence[Camera]) -> Protocol:
-    """The protocol with these cameras, and with steps in one chunk as far as a picture is away."""
+    """The protocol with these cameras, and with steps in one chunk as far as an image is away."""
     name, derived_from = f"{base.name}-questions", base.derived_from or base.name
     return replace(base, name=name, derived_from=derived_from, cameras=tuple(cameras), n_action_steps=LONGEST)
 
@@ -98,7 +98,7 @@ def scene_episode(suite: Suite, protocol: Protocol, split: Split, seed: int, num
 
 
 def motion(suite: Suite, split: Split, seed: int, number: int, most: int) -> np.ndarray:
-    """Actions before the picture is taken, ``float32[H, A]`` with ``H`` from 0 to ``most``, so that the arm is elsewhere each time."""
+    """Actions before the image is rendered, ``float32[H, A]`` with ``H`` from 0 to ``most``, so that the arm is elsewhere each time."""
     rng = rng_of(split, seed, number, 1)
     steps = int(rng.integers(most + 1))
     space = suite.embodiment.action_space()
@@ -140,18 +140,18 @@ class NewScenes:
 
 
 class RecordedScenes:
-    """The demonstrations of a recording, each looked at in its beginning and in some moments of chance.
+    """The demonstrations of a recording, each looked at in its beginning and in some random frames.
 
-    In the beginning nothing but the words says what is meant; where all is done and the robot rests, nothing changes, and it
-    is not looked at. Tasks take turns, :data:`BLOCK` demonstrations each.
+    In the beginning the words alone say what is meant. Where all is done and the robot rests, nothing changes, and no image is
+    rendered. Tasks take turns, :data:`BLOCK` demonstrations each.
 
     Args:
         suite: The suite.
         recording: What ``vlarig record`` wrote.
-        views: Views that are drawn; all of the recording's protocol when empty.
-        size: Sides of the pictures in pixels; the protocol's when ``None``.
-        seed: Another seed gives other moments.
-        moments: How many moments of an episode; all of them where it has no more steps.
+        views: Views that are rendered; all of the recording's protocol when empty.
+        size: Sides of the images in pixels; the protocol's when ``None``.
+        seed: Another seed gives other frames.
+        moments: How many frames of an episode; all of them where it has no more steps.
         count: Most episodes.
 
     Attributes:

@@ -1,8 +1,8 @@
 """Questions on rendered scenes with answers from the simulator (paper, section 3.2.5: grounding, spatial relations, captions).
 
-A reference fits one thing of the picture alone; a question whose answer is a matter of opinion is not posed: what is hidden by half,
-two things nearly as far left, colours that the simulator does not know. The answer is drawn before the things it is about wherever
-there is a choice of answers, so that the words of a question alone do not predict it.
+A reference fits one object of the image alone. A question whose answer is a matter of opinion is not posed: an object that is hidden by
+half, two objects nearly as far left, colours that the simulator does not know. The answer is sampled before the objects that it is
+about wherever there is a choice of answers, so that the words of a question alone do not predict it.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from .families import Family
 
 T = TypeVar("T")
 
-#: A thing of which less is seen is neither referred to nor counted, and no question is posed whose answer depends on it.
+#: An object of which less is seen is neither referred to nor counted, and no question is posed whose answer depends on it.
 VISIBLE = 0.5
 
-#: Two things are beside each other for a question where their middles are so far apart, as a share of the picture's width.
+#: Two objects are beside each other for a question where their centres are so far apart, as a share of the image's width.
 APART = 0.06
 
-#: One thing is in front of another where it is so much nearer to the camera, in m: a tabletop object's own size.
+#: One object is in front of another where it is so much nearer to the camera, in m: a tabletop object's own size.
 NEARER = 0.045
 
-#: Where nothing is to be, things are this far away, in thousandths of the picture.
+#: Where a place is to be empty, objects are this far away, in thousandths of the image.
 EMPTY = 60
 
 #: Colours to ask for that a scene may lack. Neutral ones are no question by themselves: the robot and the room have them.
@@ -83,10 +83,10 @@ class Question:
 
 @dataclass(frozen=True)
 class View:
-    """A picture as questions see it.
+    """An image as questions see it.
 
     Attributes:
-        things: What it shows.
+        things: The objects that it shows.
         width: In pixels.
         height: In pixels.
     """
@@ -97,21 +97,21 @@ class View:
 
     @property
     def clear(self) -> list[SceneObject]:
-        """The things that may be referred to."""
+        """The objects that may be referred to."""
         return [each for each in self.things if each.visible >= VISIBLE]
 
     def across(self, thing: SceneObject) -> float:
-        """Its middle, 0 (left) to 1."""
+        """An object's centre, 0 (left) to 1."""
         return (thing.box[0] + thing.box[2]) / 2 / self.width
 
     def down(self, thing: SceneObject) -> float:
-        """Its middle, 0 (top) to 1."""
+        """An object's centre, 0 (top) to 1."""
         return (thing.box[1] + thing.box[3]) / 2 / self.height
 
 
 @dataclass(frozen=True)
 class _Query:
-    """Words that things may fit: ``red cube``, ``cube``, ``red object``."""
+    """Words that objects may fit: ``red cube``, ``cube``, ``red object``."""
 
     colour: str = ""
     kind: str = ""
@@ -132,7 +132,7 @@ class _Query:
 
 
 def questions(view: View, rng: np.random.Generator, count: int) -> list[Question]:
-    """Up to ``count`` questions on a picture, each of another kind; fewer where the picture does not give so many."""
+    """Up to ``count`` questions on an image, each of another kind; fewer where the image does not give so many."""
     found = []
     for index in rng.permutation(len(_MAKERS)) if view.things else ():
         if len(found) == count:
@@ -144,7 +144,7 @@ def questions(view: View, rng: np.random.Generator, count: int) -> list[Question
 
 
 class Placed(NamedTuple):
-    """A thing in a picture, as :class:`~vlarig.policies.qwen_vla.conversation.Mark` has it, with its middle in thousandths."""
+    """An object in an image, as :class:`~vlarig.policies.qwen_vla.conversation.Mark` has it, with its centre in thousandths."""
 
     name: str
     point: tuple[int, int]
@@ -153,14 +153,14 @@ class Placed(NamedTuple):
 
 @dataclass(frozen=True)
 class Instruction:
-    """A task in words on a scene, and what each picture of it shows of that.
+    """A task in words on a scene, and the objects of that task in each image of the scene.
 
     Attributes:
         text: ``put the red cube in the black tray``.
-        answer: Where the two things are in the first picture, as boxes.
-        marks: View to the things that it shows clearly; the role ``object`` has what is to be moved, ``goal`` where to. Up to two
-            places have nothing.
-        keypoints: ``float32[12]``, what it is about (:mod:`vlarig.envs.keypoints`); what is not known is not a number.
+        answer: Where the two objects are in the first image, as boxes.
+        marks: View to the objects that it shows clearly. The object to move has the role ``object``, the one where it goes ``goal``. Up
+            to two places have no object.
+        keypoints: ``float32[12]``, the keypoints of the task (:mod:`vlarig.envs.keypoints`); what is not known is not a number.
     """
 
     text: str
@@ -169,7 +169,7 @@ class Instruction:
     keypoints: np.ndarray
 
 
-#: Kinds that things are put on or into, and how; they are never what is moved.
+#: Kinds of objects that others are put on or into, and how; they are never moved.
 _GOALS = {
     "basket": "in",
     "cabinet": "on",
@@ -181,7 +181,7 @@ _GOALS = {
     "zone": "into",
 }
 
-#: Wordings of a task by how a thing gets to its goal; ``{0}`` is moved, ``{1}`` is the goal. They are those of the suites' own tasks
+#: Wordings of a task by how an object gets to its goal; ``{0}`` is moved, ``{1}`` is the goal. They are those of the suites' own tasks
 #: and some more, and none of the protocol ``paraphrased`` of tabletop.
 _WORDINGS = {
     "in": ("put {0} in {1}", "place {0} in {1}", "put {0} into {1}", "pick up {0} and place it in {1}", "move {0} into {1}"),
@@ -206,12 +206,12 @@ _ORDER = ("object", "goal", None)
 #: Share of the tasks without articles: ``put carrot on plate`` (SimplerEnv).
 _BARE = 0.15
 
-#: Share of its pixels that shows what the suite's own task is about: a thing in the gripper is hidden by half.
+#: Least visible share of the pixels of an object that the suite's own task is about: an object in the gripper is hidden by half.
 _HELD = 0.2
 
 
 def instruction(views: Mapping[str, View], rng: np.random.Generator) -> Instruction | None:
-    """A task on two things that the first view shows clearly, each the only one of its name; ``None`` where there are no two."""
+    """A task on two objects that the first view shows clearly, each the only one of its name; ``None`` where there are no two."""
     first = next(iter(views.values()))
     known = [each for each in first.clear if _is_unique(_name(each), first)]
     movable = [each for each in known if each.kind not in _GOALS]
@@ -231,13 +231,13 @@ def instruction(views: Mapping[str, View], rng: np.random.Generator) -> Instruct
 def own_task(
     views: Mapping[str, View], text: str, rng: np.random.Generator, keypoints: np.ndarray | None = None
 ) -> Instruction | None:
-    """The suite's own task, by the roles that the simulator gives; ``None`` where no view shows what it is about.
+    """The suite's own task, by the roles that the simulator gives; ``None`` where no view shows its objects.
 
     Args:
         views: What is seen.
         text: The task in the suite's words.
-        rng: Draws the places of nothing.
-        keypoints: What it is about, where that is known.
+        rng: Samples the places without an object.
+        keypoints: Its keypoints, where they are known.
     """
     first = next(iter(views.values()))
     marked = {
@@ -254,7 +254,7 @@ def own_task(
 
 
 def _keypoints(moved: SceneObject, goal: SceneObject, wording: str) -> np.ndarray:
-    """What a made-up task is about, as far as its words say: where beside a thing another one belongs is for its expert to say."""
+    """The keypoints of a made-up task, as far as its words say: its expert says where beside an object another one belongs."""
     known = dict.fromkeys(NAMES, np.nan)
     known |= {f"object_{axis}": number for axis, number in zip("xyz", moved.position, strict=True)}
     known |= {f"goal_{axis}": number for axis, number in zip("xyz", goal.position, strict=True)}
@@ -268,12 +268,12 @@ def _keypoints(moved: SceneObject, goal: SceneObject, wording: str) -> np.ndarra
 
 
 def _places(view: View, things: Sequence[SceneObject]) -> str:
-    """Where things are in a picture, as boxes."""
+    """Where objects are in an image, as boxes."""
     return box_text([Labelled(to_thousandths(each.box, view.width, view.height), _name(each).words) for each in things])
 
 
 def _marks(view: View, things: Sequence[tuple[SceneObject, str | None]], rng: np.random.Generator) -> list[Placed]:
-    """Marks of what a view shows, with their roles, and of two places of nothing."""
+    """Marks of what a view shows, with their roles, and of two places without an object."""
     marks = [
         Placed(_name(each).words, _thousandths(view.across(each), view.down(each)), role)
         for each, role in sorted(things, key=lambda thing: _ORDER.index(thing[1]))
@@ -288,7 +288,7 @@ def _marks(view: View, things: Sequence[tuple[SceneObject, str | None]], rng: np
 
 
 def _thousandths(x: float, y: float) -> tuple[int, int]:
-    """A place in shares of a picture, in thousandths of it."""
+    """A place in shares of an image, in thousandths of it."""
     return min(int(x * SCALE), SCALE - 1), min(int(y * SCALE), SCALE - 1)
 
 
@@ -420,7 +420,7 @@ _FORMAT = "Output the bbox coordinates in JSON format."
 
 
 def _references(thing: SceneObject, view: View) -> list[_Query]:
-    """Words that fit the thing and no other of the picture."""
+    """Words that fit the object and no other of the image."""
     queries = [_name(thing), _Query(kind=thing.kind)]
     if _is_hue(thing.colour) and all(each.colour for each in view.things):
         queries.append(_Query(colour=thing.colour))
@@ -445,7 +445,7 @@ def _is_hue(colour: str) -> bool:
 
 
 def _queries(view: View) -> list[_Query]:
-    """What things of the picture fit: names, kinds, colours."""
+    """What objects of the image fit: names, kinds, colours."""
     found = [_name(each) for each in view.things] + [_Query(kind=each.kind) for each in view.things]
     if all(each.colour for each in view.things):
         found += [_Query(colour=each.colour) for each in view.things if _is_hue(each.colour)]
@@ -453,7 +453,7 @@ def _queries(view: View) -> list[_Query]:
 
 
 def _absent(view: View, rng: np.random.Generator) -> list[_Query]:
-    """What nothing in the picture fits: colours and kinds of it in a new combination, and a few that it lacks altogether."""
+    """What no object in the image fits: colours and kinds of it in a new combination, and a few that it lacks altogether."""
     kinds = sorted({each.kind for each in view.things})
     coloured = [kind for kind in kinds if all(each.colour for each in view.things if each.kind == kind)]
     hues = sorted({each.colour for each in view.things if _is_hue(each.colour)})
@@ -467,7 +467,7 @@ def _absent(view: View, rng: np.random.Generator) -> list[_Query]:
 
 
 def _counted(query: _Query, view: View) -> bool:
-    """Whether the number of things that fit is beyond doubt."""
+    """Whether the number of objects that fit is beyond doubt."""
     return all(each.visible >= VISIBLE for each in view.things if query.fits(each))
 
 
@@ -491,14 +491,14 @@ def _drawn(rng: np.random.Generator, by_answer: dict[T, list[_Query]]) -> tuple[
 def _pair(
     view: View, rng: np.random.Generator, ordered: Callable[[SceneObject, SceneObject], bool]
 ) -> tuple[SceneObject, SceneObject] | None:
-    """Two things that can be referred to and are so ordered, any such alike."""
+    """Two objects that can be referred to and are so ordered, any such alike."""
     known = [each for each in view.clear if _references(each, view)]
     pairs = [(first, second) for first, second in permutations(known, 2) if ordered(first, second)]
     return pairs[rng.integers(len(pairs))] if pairs else None
 
 
 def _place(view: View, thing: SceneObject) -> str:
-    """The ninth of the picture that its middle is in: ``top left``, ``left``, ``middle``."""
+    """The ninth of the image that its centre is in: ``top left``, ``left``, ``middle``."""
     row, column = _ROWS[min(int(view.down(thing) * 3), 2)], _COLUMNS[min(int(view.across(thing) * 3), 2)]
     return f"{row} {column}".strip() or "middle"
 

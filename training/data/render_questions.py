@@ -49,13 +49,13 @@ from .vision_language import VisionLanguageDataset
 #: Scenes that are written at once.
 SHARD = 100
 
-#: What a simulator has to give for a scene: the truth, by which the suite's expert says what made-up tasks are about.
+#: What a simulator has to give for a scene: the truth, from which the suite's expert computes the keypoints of made-up tasks.
 NEEDS = Needs(objects=True, final_frame=True, privileged=True)
 
 #: Steps of a chunk that an instruction's prompt states, as a policy's (paper, section 4.2: H = 16).
 STEPS = 16
 
-#: Sides of a picture in pixels: a token's, and what every renderer draws.
+#: Sides of an image in pixels: a token's, and what every renderer renders.
 SMALLEST, LARGEST = 32, 2048
 
 _MANIFEST = "questions.json"
@@ -71,17 +71,17 @@ class RenderOptions:
         to: The folder.
         split: Scenes to train on, or held-out ones.
         seed: Another seed gives other scenes.
-        questions: Most questions on a picture.
-        motion: Most steps of random motion before the picture is taken.
-        views: Views that are drawn; all of the protocol's when empty.
-        size: Sides of the pictures in pixels; the protocol's when ``None``.
+        questions: Most questions on an image.
+        motion: Most steps of random motion before the image is rendered.
+        views: Views that are rendered; all of the protocol's when empty.
+        size: Sides of the images in pixels; the protocol's when ``None``.
         protocol: Name of a protocol of the suite; its default when ``None``.
         picture_format: ``png``, or ``jpeg``, which is smaller for photographs.
         workers: Simulator processes; one a core when ``None``.
-        instructions: Most tasks in words on a moment, each put to a model as when it acts, with all views and their marks; the suite's
-            own task comes beside them, where the simulator knows what it is about.
-        recording: A folder of ``vlarig record`` whose demonstrations are played again, instead of new scenes.
-        moments: How many pictures are taken of each of its episodes.
+        instructions: Most tasks in words on a frame, each put to a model as when it acts, with all views and their marks. The suite's
+            own task comes beside them, where the simulator knows its keypoints.
+        recording: A folder of ``vlarig record`` whose demonstrations are replayed, instead of new scenes.
+        moments: How many frames of each of its episodes are rendered.
     """
 
     suite: str
@@ -138,7 +138,7 @@ class Rendered:
     Attributes:
         scenes: Scenes of this run; those of whole shards are not rendered again.
         seconds: What this run took.
-        size: Bytes of this run's pictures and lines.
+        size: Bytes of this run's images and lines.
         questions: Kind to number, over the whole folder.
     """
 
@@ -150,7 +150,7 @@ class Rendered:
 
 @dataclass(frozen=True)
 class _Seen:
-    """A moment of a scene: its number within the scene, and what is there."""
+    """A frame of a scene: its number within the scene, and what is there."""
 
     scene: int
     moment: int
@@ -265,7 +265,7 @@ async def _seen(env: DurableEnv, source: NewScenes | RecordedScenes, numbers: li
 
 
 def _about(suite: Suite, expert: ExpertPolicy, snapshot: Snapshot, task: Instruction) -> Instruction:
-    """A task with what it is about, where the suite's expert understands it."""
+    """A task with its keypoints, where the suite's expert understands it."""
     seen = Observation(images={}, state=snapshot.state, instruction=task.text)
     known = expert.keypoints(Request(0, f"{suite.name}/", 0, 0, seen, suite.embodiment, 1, snapshot.privileged))
     return task if known is None else replace(task, keypoints=known.numbers())

@@ -33,7 +33,7 @@ AT_ONCE = 128
 #: is cut there.
 MARGIN = 16
 
-#: What a picture is painted with where the model is to see none: middle grey.
+#: Colour of the image where the model is to see none: middle grey.
 GREY = 128
 
 #: Answers several conversations that end with the user's turn, each with at most so many tokens.
@@ -48,7 +48,7 @@ class Posed:
         dataset: The file, the folder of files, or the recorded episodes.
         index: Its index there.
         name: Names the question: its family, and its id or index.
-        pictures: Names of what it shows: a line's paths, or the recorded episode.
+        pictures: Names of the images that it shows: a line's paths, or the recorded episode.
         question: The last turn of the user, the assistant's answer to it, and for a caption its facts.
     """
 
@@ -59,7 +59,7 @@ class Posed:
     question: Question
 
     def turns(self, blind: bool = False) -> tuple[Turn, ...]:
-        """The conversation without its last answer; a blind model gets grey pictures."""
+        """The conversation without its last answer; a blind model gets grey images."""
         turns = self.dataset[self.index].conversation.turns[:-1]
         return tuple(Turn(turn.role, tuple(map(_painted, turn.content))) for turn in turns) if blind else turns
 
@@ -70,11 +70,11 @@ class Answer:
 
     Attributes:
         model: The model and its weights.
-        blind: Whether it saw grey pictures.
+        blind: Whether it saw grey images.
         name: The question's name.
         kind: Its kind.
         question: Its words.
-        pictures: Paths of what it shows.
+        pictures: Paths of the images.
         expected: The answer that was expected.
         answer: The answer that was given.
         measures: Measure to value, 0 to 1, see :func:`.scoring.score`.
@@ -132,7 +132,7 @@ def score_questions(
         answer: Answers them.
         model: Names the model and its weights.
         file: JSONL, a line for each answer; a new one, or one of the same model and questions.
-        blind: Show grey pictures.
+        blind: Show grey images.
         progress: Called with the answers that are there, and all that there will be.
 
     Returns:

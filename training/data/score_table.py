@@ -29,8 +29,8 @@ class Measured:
         measure: The measure.
         n: Questions.
         mean: Mean over them, 0 to 1.
-        interval: Its 95 % interval; ``None`` where the pictures are too few or the values all alike.
-        constant: What the most frequent expected answer would score, where answers are words: a model that sees nothing can have it.
+        interval: Its 95 % interval; ``None`` where the images are too few or the values all alike.
+        constant: What the most frequent expected answer would score, where answers are words: a model that sees no image can have it.
     """
 
     kind: str
@@ -44,7 +44,7 @@ class Measured:
 def summarize(answers: Sequence[Answer]) -> list[Measured]:
     """Means with intervals, by kind and measure.
 
-    ``right`` is a share of questions and has Wilson's interval. Others have a bootstrap's that draws pictures with all their questions
+    ``right`` is a share of questions and has Wilson's interval. Others have a bootstrap's that samples images with all their questions
     (:mod:`vlarig.results.bootstrap`), from a generator with the seed 0.
     """
     found = []

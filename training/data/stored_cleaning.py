@@ -106,7 +106,7 @@ def _drop(data: Mapping[str, Any]) -> Drop:
 
 
 def _made_of(meta: Meta, layout: Layout, thresholds: Thresholds) -> dict[str, Any]:
-    """What verdicts depend on. Pictures of other cameras were not looked at."""
+    """What verdicts depend on. Images of other cameras were not looked at."""
     numbers: Sequence[int] = meta.numbers.tolist()
     given = {"episodes": len(numbers), **layout.made_of(meta), "cameras": dict(layout.cameras), **asdict(thresholds)}
     return json.loads(json.dumps(given))  # as it is read: lists for tuples

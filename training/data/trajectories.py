@@ -1,6 +1,6 @@
 """Whole trajectories of a LeRobotDataset, each as one sample: what T2A learns (paper, sections 3.1 and 5.2.1).
 
-"Full-sequence prediction supervises the entire trajectory in one forward pass" (section 5.2.1). A sample is what is seen before the
+"Full-sequence prediction supervises the entire trajectory in one forward pass" (section 5.2.1). A sample is the observation before the
 first step and all actions of the episode, or of a subtask where the dataset is segmented; its prompt requests just as many.
 """
 

@@ -1,4 +1,4 @@
-r"""Vision-language data from files: one conversation a line, with paths of its pictures and videos (paper, section 3.2.5).
+r"""Vision-language data from files: one conversation a line, with paths of its images and videos (paper, section 3.2.5).
 
 A line is a JSON object of one of two layouts. Ours is that of chat templates::
 
@@ -13,7 +13,7 @@ A line is a JSON object of one of two layouts. Ours is that of chat templates::
 * ``marks`` of an image are names for places of it, in thousandths: ``{"name": "red cube", "point_2d": [412, 230]}``, see
   :class:`~vlarig.policies.qwen_vla.conversation.Mark`. ``ends`` beside ``messages`` are numbers, or null where one is not known, see
   :func:`~vlarig.policies.qwen_vla.ends.end_numbers`.
-* ``path`` of a video is a file, or a list of pictures. ``fps`` is the rate at which a file is read and a list was taken; ``begin`` and
+* ``path`` of a video is a file, or a list of images. ``fps`` is the rate at which a file is read and a list was taken; ``begin`` and
   ``end`` cut a file, in seconds; ``seconds`` are a list's own times.
 * ``image`` and ``video`` are read as ``path`` too, as Qwen's processors name it (QwenLM/Qwen3-VL qwen-vl-finetune/qwenvl/data/
   data_processor.py@23d3cce, ``_build_messages``).
@@ -28,7 +28,7 @@ vlm_datasets.py@27477c9) read::
 * ``image`` or ``images``, and ``video`` or ``videos``, are a path or a list; each ``<image>`` or ``<video>`` takes the next, and none
   may be left. Blanks around the words between them are dropped, as Qwen's reader does.
 
-Paths are relative to the folder of the file with the line. Boxes in answers are in thousandths of the picture (:mod:`.boxes`).
+Paths are relative to the folder of the file with the line. Boxes in answers are in thousandths of the image (:mod:`.boxes`).
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ VIDEO_FPS = 2.0
 #: Most frames of a video. Ours; Qwen's script has 8.
 MAX_FRAMES = 32
 
-#: Tokens by which a conversation's length is estimated: of a picture with 640 x 480 pixels, and of a video with a dozen such frames.
+#: Tokens by which a conversation's length is estimated: of an image with 640 x 480 pixels, and of a video with a dozen such frames.
 #: A word's token has about four characters.
 ABOUT_TOKENS = {"image": 300, "video": 1800}
 
@@ -71,7 +71,7 @@ class VisionLanguageDataset(NothingActs):
         source: The file or the folder.
         name: Name of the dataset; by default the file's or folder's.
         family: Its family of the mixture.
-        boxes: What boxes in answers are in: thousandths, which is checked, or pixels of the line's only picture, which are converted.
+        boxes: What boxes in answers are in: thousandths, which is checked, or pixels of the line's only image, which are converted.
         fps: Frames a second of a video that a line gives no rate for.
         max_frames: Most frames of a video.
     """
@@ -108,7 +108,7 @@ class VisionLanguageDataset(NothingActs):
         return len(self._lines)
 
     def record(self, index: int) -> dict[str, Any]:
-        """The JSON object of a line; nothing that it names is opened.
+        """The JSON object of a line; no file that it names is opened.
 
         Raises:
             IndexError: There is no such line.
@@ -122,7 +122,7 @@ class VisionLanguageDataset(NothingActs):
         return record
 
     def length(self, index: int) -> int:
-        """About how many tokens a conversation has, by its characters and the number of its pictures; none of these is opened."""
+        """About how many tokens a conversation has, by its characters and the number of its images; none of these is opened."""
         try:
             parts = [part for _, content in turns_of(self.record(index)) for part in content]
         except (DataError, ValueError):

@@ -1,9 +1,9 @@
-"""How far an arm is from itself, the table and the things on it, for many joint vectors at once.
+"""How far an arm is from itself, the table and the objects on it, for many joint vectors at once.
 
-The arm is its capsules. A thing is an upright rounded box: a box grown by a radius, so a sphere is a box without extent.
+The arm is its capsules. An object is an upright rounded box: a box grown by a radius, so a sphere is a box without extent.
 The table is the plane z = 0 on which the base is mounted.
 
-Shapes: ``N`` joint vectors, ``C`` capsules, ``Q`` pairs of capsules, ``O`` things, ``S`` points along the capsules.
+Shapes: ``N`` joint vectors, ``C`` capsules, ``Q`` pairs of capsules, ``O`` objects, ``S`` points along the capsules.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from torch import Tensor
 from .arms import Arm
 from .kinematics import Chain, Links
 
-#: Columns of a thing: centre x, y, z; half extents x, y, z; cosine and sine of its turn about z; radius.
+#: Columns of an object: centre x, y, z; half extents x, y, z; cosine and sine of its turn about z; radius.
 THING = 9
 
 #: Points along a capsule are as far apart at most; from the axis of a capsule of 4 cm the error is then below 4 mm.
 _SPACING = 0.035
 
-#: Distance of a thing that is not there.
+#: Distance of an object that is not there.
 _FAR = 10.0
 
 #: A pair of capsules that touches in more than this share of all poses belongs to neighbours, whose fits overlap at the joint.
@@ -100,8 +100,8 @@ class Collisions:
 
         Args:
             joints: ``[N, J]``.
-            things: ``[N, O, 9]``, see :data:`THING`; a radius below zero is a thing that is not there.
-            held: ``[N]``: radius of the sphere that the fingers hold at the tool centre point; zero where they hold nothing.
+            things: ``[N, O, 9]``, see :data:`THING`; a radius below zero is an object that is not there.
+            held: ``[N]``: radius of the sphere that the fingers hold at the tool centre point; zero where they hold no object.
         """
         poses = self.chain.links(joints)
         nearest = self.between(poses).amin(-1)
@@ -117,7 +117,7 @@ class Collisions:
 
 
 def distance(points: Tensor, things: Tensor) -> Tensor:
-    """From points ``[N, S, 3]`` to things ``[N, O, 9]``: ``[N, S, O]``, inside negative."""
+    """From points ``[N, S, 3]`` to objects ``[N, O, 9]``: ``[N, S, O]``, inside negative."""
     away = points[:, :, None] - things[:, None, :, :3]
     cosine, sine = things[:, None, :, 6], things[:, None, :, 7]
     x = (cosine * away[..., 0] + sine * away[..., 1]).abs() - things[:, None, :, 3]

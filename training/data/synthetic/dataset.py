@@ -37,7 +37,7 @@ _COLUMNS = ["instruction", "joint_positions", "gripper"]
 class SyntheticDataset:
     """Trajectories of one arm and one template, see :class:`~vlarig.training.data.dataset.Dataset`.
 
-    An observation has no picture. The state is the arm's joint angles and its gripper, the actions are those of the samples after it.
+    An observation has no image. The state is the arm's joint angles and its gripper, the actions are those of the samples after it.
 
     Args:
         folder: Of :func:`~.generate.synthesize`.

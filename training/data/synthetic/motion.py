@@ -47,7 +47,7 @@ class Motions:
         start: ``[B, J]``.
         paths: ``[B, S * K, P, J]``.
         reason: ``[B]``: index of :data:`REASONS`.
-        blocked: ``[B, S]``: whether a thing lies on the straight way to a stroke.
+        blocked: ``[B, S]``: whether an object lies on the straight way to a stroke.
         planner: ``[B, S]``: which planner found the way, see :class:`~.planner.Ways`; -1 where none did or none was asked.
     """
 

@@ -26,7 +26,7 @@ class SynthesizeOptions:
     seed: Count = 0
     """Another seed is other data."""
     attempts: Count = 256
-    """Motions that are drawn for a shard; fewer are kept."""
+    """Motions that are sampled for a shard; fewer are kept."""
     workers: Count = 1
     """Processes, each with one thread."""
     device: str = "cpu"

@@ -4,7 +4,7 @@ Three planners, each for what the one before left over. The straight line in joi
 many tried at once, of which the shortest free one is taken; the first ones lift or shift the tool by a way that the Jacobian gives, the
 others are random. Last, for one way at a time, RRT-Connect (J. Kuffner and S. LaValle, ICRA 2000), shortened and rounded.
 
-Shapes: ``N`` ways, ``P`` waypoints of each, ``J`` joints, ``O`` things.
+Shapes: ``N`` ways, ``P`` waypoints of each, ``J`` joints, ``O`` objects.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Ways(NamedTuple):
     Attributes:
         paths: ``[N, P, J]``.
         planner: ``[N]``: 0 the straight line, 1 a curve, 2 RRT-Connect, -1 none.
-        blocked: ``[N]``: whether a thing lies on the straight line, while the way's ends are free.
+        blocked: ``[N]``: whether an object lies on the straight line, while the way's ends are free.
     """
 
     paths: Tensor
@@ -60,7 +60,7 @@ class Ways(NamedTuple):
 def connect(
     collisions: Collisions, start: Tensor, goal: Tensor, things: Tensor, held: Tensor, rng: np.random.Generator
 ) -> Ways:
-    """Ways from ``start`` to ``goal``, ``[N, J]`` each, around things ``[N, O, 9]``, with held spheres of radii ``[N]``."""
+    """Ways from ``start`` to ``goal``, ``[N, J]`` each, around objects ``[N, O, 9]``, with held spheres of radii ``[N]``."""
     share = torch.linspace(0, 1, WAYPOINTS, dtype=start.dtype, device=start.device)
     paths = start[:, None] + share[:, None] * (goal - start)[:, None]
     clear = path_clearance(collisions, paths, things, held) > CLEARANCE

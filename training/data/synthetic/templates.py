@@ -1,12 +1,12 @@
 """The six families of motions (paper, section 3.2.3): what each one's steps are, and where an instance of it takes place.
 
-A motion is a row of **strokes**, each a polyline of the tool through ``K`` vertices that is followed exactly: down to a thing, along a
-push, up again. The arm goes to a stroke's first vertex by any way that touches nothing. The gripper opens and closes at vertices. All
-instances of a template have the same steps, so many are planned at once; places, heights, turns, tilts, things and words are drawn.
+A motion is a row of **strokes**, each a polyline of the tool through ``K`` vertices that is followed exactly: down to an object, along
+a push, up again. The arm goes to a stroke's first vertex by any way that touches nothing. The gripper opens and closes at vertices. All
+instances of a template have the same steps, so many are planned at once; places, heights, turns, tilts, objects and words are sampled.
 
-Lengths that are drawn are ours; the paper says what is random ("positions, orientations, and inter-pose distances"), not by how much.
+Ranges of sampled lengths are ours; the paper says what is random ("positions, orientations, and inter-pose distances"), not how much.
 
-Shapes: ``S`` strokes, ``K`` vertices of each, ``O`` things.
+Shapes: ``S`` strokes, ``K`` vertices of each, ``O`` objects.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ Template: TypeAlias = Literal["pick_place", "push", "pull", "rotate_reposition",
 #: The six, in the paper's order.
 TEMPLATES: tuple[Template, ...] = get_args(Template)
 
-#: Largest number of obstacles, and of things that are handled.
+#: Largest number of obstacles, and of objects that are handled.
 OBSTACLES, OBJECTS = 3, 2
 
 #: Half the angle of the sector before the base in which goals lie.
@@ -41,7 +41,7 @@ _SECTOR = math.radians(65)
 _ROOM = 0.14
 
 
-#: Times that places are drawn until they suit.
+#: Times that places are sampled until they suit.
 _DRAWS = 50
 
 
@@ -51,7 +51,7 @@ class Steps:
 
     Attributes:
         gripper: ``[S][K]``: how far the gripper is open when the tool leaves a vertex.
-        carried: ``[S][K]``: the thing in the fingers when the tool leaves a vertex; -1 for none.
+        carried: ``[S][K]``: the object in the fingers when the tool leaves a vertex; -1 for none.
         begin: How far the gripper is open at first.
     """
 
@@ -68,7 +68,7 @@ class Instance:
         positions: ``[S, K, 3]`` of the tool in the base frame.
         yaws: ``[S, K]``: turn of the tool about the vertical.
         tilts: ``[S, K, 2]``: rotation vector about the horizontal axes that tilts the tool from pointing down.
-        things: ``[2 S, O, 9]``: obstacles and things while the arm goes to each stroke and while it follows it.
+        things: ``[2 S, O, 9]``: obstacles and objects while the arm goes to each stroke and while it follows it.
         radii: ``[2]``: of the spheres that are handled.
         instruction: In words.
     """
@@ -85,7 +85,7 @@ _PICK, _PLACE = (1.0, 0.0, 0.0), (0.0, 1.0, 1.0)
 
 
 def _handling(objects: tuple[int, ...]) -> Steps:
-    """Picks and places of things in turn."""
+    """Picks and places of objects in turn."""
     gripper = tuple(stroke for _ in objects for stroke in (_PICK, _PLACE))
     carried = tuple(stroke for thing in objects for stroke in ((-1, thing, thing), (thing, -1, -1)))
     return Steps(gripper, carried)
@@ -103,7 +103,7 @@ STEPS: dict[Template, Steps] = {
 
 @dataclass
 class _Draft:
-    """An instance while it is drawn."""
+    """An instance while it is sampled."""
 
     arm: Arm
     rng: np.random.Generator
@@ -114,11 +114,11 @@ class _Draft:
     scenes: list[list[np.ndarray | None]] = field(default_factory=list)
 
     def put(self, thing: int, place: np.ndarray) -> None:
-        """A thing is somewhere from the beginning."""
+        """An object is somewhere from the beginning."""
         self.places[thing] = place
 
     def handle(self, thing: int, to: np.ndarray, yaws: tuple[float, float], lift: float) -> None:
-        """Pick a thing up and place it elsewhere."""
+        """Pick an object up and place it elsewhere."""
         at = self.places[thing]
         assert at is not None
         for place, yaw in ((at, yaws[0]), (to, yaws[1])):
@@ -129,7 +129,7 @@ class _Draft:
         self.places[thing] = to
 
     def scene(self) -> None:
-        """Keep where things are now as the next stage's obstacles."""
+        """Keep where objects are now as the next stage's obstacles."""
         self.scenes.append(list(self.places))
 
     def yaw_at(self, place: np.ndarray) -> float:
@@ -239,7 +239,7 @@ def _lift(draft: _Draft) -> float:
 
 
 def _places(draft: _Draft, count: int, apart: tuple[float, float]) -> list[np.ndarray]:
-    """Places on the table within reach, all of them as far apart as said, or, after some tries, as drawn."""
+    """Places on the table within reach, all of them at least the given distance apart, or, after some tries, as sampled."""
     near, far = draft.arm.reach
     places: list[np.ndarray] = []
     for _ in range(_DRAWS):
@@ -268,7 +268,7 @@ def _line(draft: _Draft, away: bool) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _stroke(draft: _Draft, start: np.ndarray, end: np.ndarray) -> None:
-    """Down, along a line and up again; the thing is where the line begins and goes along."""
+    """Down, along a line and up again; the object is where the line begins and goes along."""
     yaw = math.atan2(start[1], start[0]) + draft.rng.uniform(-0.6, 0.6)
     lift = _lift(draft)
     draft.put(0, start)

@@ -61,10 +61,10 @@ class Report:
     """What became of the motions of a shard, or of many.
 
     Attributes:
-        attempts: Motions that were drawn.
+        attempts: Motions that were sampled.
         kept: Trajectories.
         rejected: Reason to number, see :data:`~.motion.REASONS`.
-        blocked: Ways on whose straight line a thing was.
+        blocked: Ways on whose straight line an object was.
         around: Those of them that were planned around it, by planner.
         samples: Of all trajectories.
     """

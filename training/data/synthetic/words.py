@@ -142,7 +142,7 @@ VIEWS: dict[str, float] = {
 
 
 def name(rng: np.random.Generator, other: str = "") -> str:
-    """A thing's name with its article, sometimes with a property, and not the other one's."""
+    """An object's name with its article, sometimes with a property, and not the other one's."""
     while True:
         noun = _one(rng, OBJECTS)
         if not other.endswith(noun):
@@ -151,7 +151,7 @@ def name(rng: np.random.Generator, other: str = "") -> str:
 
 
 def pick_place(rng: np.random.Generator, start: np.ndarray, end: np.ndarray) -> str:
-    """Of a thing that goes from a place to another."""
+    """Of an object that goes from a place to another."""
     thing, kind = name(rng), rng.random()
     where = f" {side_of(end)}" if rng.random() < 0.3 and side_of(end) else ""
     if kind < 0.5:
@@ -170,17 +170,17 @@ def pick_place(rng: np.random.Generator, start: np.ndarray, end: np.ndarray) -> 
 
 
 def push(rng: np.random.Generator, start: np.ndarray, end: np.ndarray) -> str:
-    """Of a thing that is pushed away."""
+    """Of an object that is pushed away."""
     return _line(rng, _PUSH, start, end, ("forward", "away from the robot", "away"))
 
 
 def pull(rng: np.random.Generator, start: np.ndarray, end: np.ndarray) -> str:
-    """Of a thing that is pulled near."""
+    """Of an object that is pulled near."""
     return _line(rng, _PULL, start, end, ("toward the robot", "backward", "closer to the robot base", "back"))
 
 
 def turn_and_move(rng: np.random.Generator, start: np.ndarray, end: np.ndarray, angle: float) -> str:
-    """Of a thing that is put elsewhere, turned by ``angle`` radians, counter-clockwise seen from above."""
+    """Of an object that is put elsewhere, turned by ``angle`` radians, counter-clockwise seen from above."""
     thing = name(rng)
     to = _shift(rng, start, end) if rng.random() < 0.6 else f"to {_one(rng, _SPOTS)}"
     turned = _angle(rng, angle)
@@ -190,12 +190,12 @@ def turn_and_move(rng: np.random.Generator, start: np.ndarray, end: np.ndarray, 
 
 
 def turn_to_view(rng: np.random.Generator, view: str) -> str:
-    """Of a thing that is turned toward a view of :data:`VIEWS`."""
+    """Of an object that is turned toward a view of :data:`VIEWS`."""
     return _one(rng, _FACE).format(o=name(rng), v=view)
 
 
 def swap(rng: np.random.Generator) -> str:
-    """Of two things that change places."""
+    """Of two objects that change places."""
     first = name(rng)
     return _one(rng, _SWAP).format(a=first, b=name(rng, first))
 
