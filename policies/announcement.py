@@ -31,7 +31,7 @@ CLIENT, ENV, EPISODE, CHUNK, SEED, N_ACTION_STEPS = (
     "vlarig/n_action_steps",
 )
 
-#: Beginning of the text that a client is sent whose episode is lost through no fault of its own; it may begin the episode again.
+#: Beginning of the text that the server sends where an episode is lost through no fault of its client; the client may begin it again.
 LOST = "vlarig/lost: "
 
 
@@ -41,7 +41,7 @@ class Announcement:
 
     Attributes:
         name: The policy's name.
-        revision: The policy's revision, and after it the policy's options, as ``name=value``, without those that change no answer.
+        revision: The policy's revision, then those of the policy's options that change answers, as ``name=value``.
         horizon: Steps of each answer for this embodiment; ``None``: as many as a request's ``vlarig/n_action_steps``.
         layout: Name of the observation layout that it reads.
         reads_images: Whether it reads images.

@@ -17,8 +17,8 @@ from ..envs.api import Needs, Observation
 from ..envs.embodiments import Embodiment
 from ..envs.errors import VlarigError
 
-#: Environment variable of a replica's process, where it is on Linux: path of a file in memory that is the same for all replicas on the
-#: machine, empty at first and deleted with the last of them. It is for what they can share, such as weights.
+#: Environment variable of a replica's process on Linux: path of a file in memory, one for all replicas on the machine. The file is for
+#: what they can share, such as weights. It is empty at first and is deleted with the last replica.
 SHARED_FILE_VARIABLE = "VLARIG_SHARED_FILE"
 
 

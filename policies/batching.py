@@ -48,8 +48,8 @@ class Batching:
         most: Most requests in a batch.
         wait_seconds: How long a batch that is not full waits for more; it never waits when no other env could join. At 0,
             whatever arrived while the policy was busy makes the next batch.
-        cohort: Envs of a batch that is always of the same ones, in the order of their numbers: the first so many make one, the next
-            another; ``None``: of those that come first. A neural policy's rounding then depends on no timing.
+        cohort: Envs of a batch that always has the same envs: the first so many by their numbers make one batch, the next another. A
+            neural policy's rounding then does not depend on timing. ``None``: a batch has the requests that come first.
         alone_on_failure: Repeat a batch on which the policy fails, one request at a time, so that only the requests that fail get
             the error. (A sweep ends at the first one anyhow.)
     """
@@ -128,7 +128,7 @@ class Batcher:
         return await waiting.answer
 
     def forget(self, env: int) -> None:
-        """Drop this env's episode, which sends no more requests, from its member's work."""
+        """Drop the episode of this env from its member's work; it sends no more requests."""
         self._queue_of.pop(env, None)
         self._lost.pop(env, None)
 

@@ -91,7 +91,7 @@ def find_embodiment(name: str) -> Embodiment:
 
 
 def differences(policy: Embodiment, env: Embodiment, reads_state: bool) -> list[str]:
-    """What ``policy`` takes for granted and ``env`` does otherwise, a phrase each; empty where the two fit.
+    """The conventions of ``policy`` from which ``env`` differs, a phrase each; empty where the two fit.
 
     Names of embodiments, bounds of channels and the key of the statistics are no conventions. The layout of the state counts only
     for a policy that reads it, and the env may have more views than the policy reads.

@@ -53,9 +53,9 @@ class LerobotOptions(Options):
 class LerobotPolicy(Policy):
     """A policy that LeRobot's ``save_pretrained`` wrote to a directory.
 
-    Such a directory gives the sizes of its images, its state and its actions, but not their conventions, so these are declared:
-    silence stops the run. Images get the size that the policy names. As many steps are answered as it would execute (its
-    ``n_action_steps``), each request by itself: a policy that looks back over several steps is refused.
+    Such a directory gives the sizes of its images, its state and its actions, but not their conventions. The user declares these;
+    without a declaration the run stops. Images get the size that the policy names. A reply has as many steps as the policy would
+    execute (its ``n_action_steps``). Each request is answered by itself, so a policy that reads several past steps is refused.
 
     Args:
         argument: The directory.

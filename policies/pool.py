@@ -123,7 +123,7 @@ class PolicyPool(Policy, Generic[M]):
     Args:
         members: One or more.
         resources: What is closed with the pool, the members too. The pool owns it where the members agree.
-        disagreement: The sentence where two members are not the same policy: made of both, and of ``revision is '1' and '2'``.
+        disagreement: Makes the sentence for two members that are not the same policy, from both and from ``revision is '1' and '2'``.
     """
 
     def __init__(self, members: Sequence[M], resources: contextlib.ExitStack, disagreement: Callable[[M, M, str], str]) -> None:

@@ -51,9 +51,9 @@ def n_action_steps_for(policy: Policy, embodiment: Embodiment, standard: int, re
 
 
 def _refuse_shared(policy: Policy, requests: Sequence[Request], replies: Sequence[Reply]) -> None:
-    """Make sure that each reply has memory of its own: a buffer that is filled for one request after the other ends as the last one's.
+    """Make sure that each reply has memory of its own: a buffer that is reused for each request ends with the last request's reply.
 
-    A view that cannot be written to is no exception: what it shows may have been overwritten all the same.
+    A read-only view is no exception: its memory may have been overwritten all the same.
     """
     owners: dict[int, tuple[Request, Any]] = {}
     for request, reply in zip(requests, replies, strict=True):

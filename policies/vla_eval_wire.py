@@ -60,7 +60,7 @@ def pack(message: Message) -> bytes:
 
 
 def pack_payload(payload: dict[str, Any]) -> bytes:
-    """A message's content as bytes, the same for the same content: by these two are compared, as arrays compare one by one.
+    """A message's content as bytes, equal for equal content. These bytes are compared, because arrays compare element by element.
 
     Raises:
         BadMessageError: It holds a value that does not travel.

@@ -14,9 +14,9 @@ EASIEST = 0.05
 def allot(envs: int, success: Mapping[str, float]) -> dict[str, int]:
     """The number of envs of each task, ``envs`` in all and at least one each, by largest remainders.
 
-    A task's share is its difficulty, ``1 - success`` but :data:`EASIEST` at the least, over the sum of all. Shares of the envs are
-    rounded down, but to one at the least; then envs go to, or come from, the tasks that are furthest from their shares, of equal ones
-    the first.
+    A task's share is its difficulty, ``1 - success`` and at least :data:`EASIEST`, divided by the sum of all. Shares of the envs are
+    rounded down, but to at least one. Then envs go to, or come from, the tasks that are furthest from their shares; of equal ones, the
+    first.
 
     Args:
         envs: Envs of all tasks together.

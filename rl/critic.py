@@ -1,8 +1,8 @@
 """A value head that is fitted to a whole rollout before the policy learns of it, by ridge regression.
 
-A linear read-out has a best fit, which gradient steps of a few epochs do not reach. Its values of the very chunks that it was fitted to
-would hide what their episodes achieved, so that each half of the envs gets the values of a fit to the other half. How strongly weights
-are held near 0 is chosen by how well these values foretell the returns; at the strongest they are all the mean.
+A linear read-out has a best fit, which gradient steps of a few epochs do not reach. Its values of the chunks that it was fitted to
+would hide what their episodes achieved. So each half of the envs gets the values of a fit to the other half. How strongly weights are
+held near 0 is chosen by how well these values predict the returns; at the greatest strength all values are the mean.
 
 Shapes: ``C`` chunks, ``D`` features.
 """
@@ -23,7 +23,7 @@ class Fit:
     """Values of a rollout.
 
     Attributes:
-        values: ``float32[C]``, of each chunk by the envs that it is not of.
+        values: ``float32[C]``, of each chunk, by the fit to the half of the envs that it is not of.
         weight: ``float32[D]``, of a fit to all.
         bias: The fit's value where all features are 0.
     """

@@ -47,7 +47,7 @@ from .ppo import Ppo
 #: Where a run simulates, which may change while it is interrupted: its numbers do not depend on that.
 WHERE = ("workers", "placement", "hosts", "hosts_token_file", "hosts_ca_file")
 
-#: What else may change then: how long it is, what is measured and kept, and what a run needs that went astray.
+#: What else may change then: how long it is, what is measured and kept, and what a run that went astray needs.
 FREE = ("checkpoints", "evaluation", "track", "iterations", "optimizer", "collapse")
 
 #: Seconds between two words on a rollout's progress.
@@ -301,7 +301,7 @@ class Run:
             )
 
     def _collect(self, iteration: int) -> tuple[Rollout, int, float]:
-        """A rollout, the version of its policy, and the seconds in which that took its weights.
+        """A rollout, the version of its policy, and the seconds that the policy took to load its weights.
 
         With a lag, the next rollout begins here, by the weights before this one's update; not where envs may be allotted again first.
         """
@@ -345,7 +345,7 @@ class Run:
     def _experience(self, rollout: Rollout, version: int) -> dict[str, float]:
         """Success and length of the episodes that ended, over all processes, and where an env's time went.
 
-        An episode that a rollout was cut in counts in the iteration that it ends in. Episodes also count for the next allotment.
+        An episode that the end of a rollout cuts counts in the iteration in which it ends. Episodes also count for the next allotment.
         """
         saved, spent = self.saved, Counter[str]()
         for chunk in rollout.chunks:

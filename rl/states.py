@@ -33,7 +33,7 @@ def weights(known: Known) -> np.ndarray:
 class StateStream(Iterator[Episode]):
     """The endless episodes of one env, of a set of initial states.
 
-    It depends on what was known of the states at each sampling, so that another process needs :attr:`numbers` to give the same again.
+    Each sampling of a state depends on what was known of the states then, so another process needs :attr:`numbers` to give the same.
 
     Args:
         make: Gives the episode of a state's number and of a repeat of it.

@@ -180,7 +180,7 @@ class Collator:
 
 
 class _MicroBatches(Dataset[MicroBatch | VlarigError]):
-    """Micro-batches by their positions. What is wrong with a sample is handed on as it is, not in a DataLoader's own words."""
+    """Micro-batches by their positions. An error in a sample is passed on as it is, not in a DataLoader's own words."""
 
     def __init__(self, stream: Stream, collator: Collator) -> None:
         self._stream = stream

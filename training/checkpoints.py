@@ -42,7 +42,7 @@ class Checkpoints:
     Args:
         folder: Holds a folder for each.
         keep: How many of the newest are kept.
-        whole: Whether they have the weights that are not trained too, which else are those that the run began with.
+        whole: Whether they also have the weights that are not trained; otherwise these are the ones that the run began with.
     """
 
     def __init__(self, folder: Path, keep: int, whole: bool = True) -> None:

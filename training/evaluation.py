@@ -32,7 +32,7 @@ class Evaluations(contextlib.ExitStack):
     Args:
         settings: The training's; ``None``: nothing is evaluated.
         steps: Of the whole training.
-        stage: What the training has been after so many steps.
+        stage: Gives the training as a stage, after so many steps.
         run: Its folder.
         bundle: The policy that is trained.
         reporter: Gets the success rates.

@@ -136,6 +136,6 @@ class Average:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Take the weights after a step, counted from 0, in."""
+        """Add the weights after a step, counted from 0, to the average."""
         decay = min(self._decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(list(self.state.values()), list(self._weights.values()), 1 - decay)  # type: ignore[attr-defined]

@@ -78,7 +78,7 @@ class Stream(ABC):
         """The sample at a position, the same whenever it is read, in whatever order."""
 
     def bucket(self, position: int) -> tuple[int, ...]:
-        """By what a step sorts its samples: neighbours are of about one length, so that less of a micro-batch is padding."""
+        """The key by which a step sorts its samples: neighbours have about the same length, so that a micro-batch has less padding."""
         return ()
 
 

@@ -173,7 +173,7 @@ class Trainer:
         return self.folder / "policy"
 
     def _stage(self, steps: int) -> TrainedStage:
-        """What the training has been after so many steps."""
+        """The training as a stage, after so many steps."""
         return TrainedStage(self.config.stage, steps, steps * self.config.batch_size)
 
     def _steps(self, first: int, batches: Iterator[MicroBatch], stop: StopSignals) -> None:
@@ -205,7 +205,7 @@ class Trainer:
                 self._evaluate(done, stop)
 
     def _step(self, step: int, micro: Sequence[MicroBatch], counts: Sequence[float]) -> Measured:
-        """Gradients of all micro-batches, then the update; ``counts`` are of what each of :data:`LOSSES` is over, in all of them."""
+        """Gradients of all micro-batches, then the update; ``counts`` are the terms of each of :data:`LOSSES`, in all micro-batches."""
         device = self.group.device
         weights = torch.tensor(self._weights, device=device)
         shares = 1 / torch.tensor(counts, device=device).clamp(min=1)
@@ -239,7 +239,7 @@ class Trainer:
                 self.group.wait()
 
     def _check(self) -> None:
-        """Read what the last step measured, report it, and stop where it is no number."""
+        """Read what the last step measured, report it, and stop where it is not a finite number."""
         measured, self.measured = self.measured, None
         if measured is None:
             return
@@ -268,7 +268,7 @@ class Trainer:
             self.reporter.report(done, {f"train/{name}": value for name, value in numbers.items()})
 
     def _refuse(self, measured: Measured, means: Mapping[str, float]) -> None:
-        """Stop, with the names of the samples that the loss is no number of, or of all."""
+        """Stop, with the names of the samples whose loss is not a finite number, or of all samples."""
         broken = [
             name for name, loss in zip(measured.chunk_names, measured.each.tolist(), strict=True) if not math.isfinite(loss)
         ]

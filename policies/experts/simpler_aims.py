@@ -136,13 +136,13 @@ def _beside(sight: Sight, direction: np.ndarray) -> Aim:
 
 
 def _near(sight: Sight) -> Aim:
-    """Beside the target, on that of the two sides that the hand need not turn for which is nearer and within reach."""
+    """Beside the target, on one of the two sides for which the hand need not turn: the nearer one within reach."""
     sides = [_beside(sight, direction) for direction in (closing(sight.yaw), -closing(sight.yaw))]
     return min(sides, key=lambda aim: (_out_of_reach(sight, aim), np.linalg.norm(aim.place - sight.source[:3])))
 
 
 def _away(sight: Sight) -> Aim:
-    """A way from the start in that of eight directions which leads furthest from the target and not out of reach."""
+    """A way from the start, in the one of eight directions that leads furthest from the target and stays within reach."""
     x, y, height = sight.settled
     ways = [AWAY * closing(angle) for angle in np.arange(8) * np.pi / 4]
     aims = [Aim(np.array([x + way[0], y + way[1], height + DROP]), _upon(sight).travel) for way in ways]

@@ -2,7 +2,7 @@
 
 The backbone's states and the noisy chunk are in one sequence and attend to each other in both directions. The flow time steers every
 block through AdaLN (Peebles and Xie, "Scalable diffusion models with transformers"), and rotary positions go on where the prompt's end.
-With the context ``ends`` (ours, :mod:`.ends`) there are no states in the sequence: what the prompt's end says steers the blocks, too.
+With the context ``ends`` (ours, :mod:`.ends`) the sequence has no states: the numbers of the prompt's end steer the blocks, too.
 
 Shapes: ``B`` samples, ``S`` prompt tokens, ``H`` and ``K`` steps and channels of a chunk, ``D`` the expert's width, ``R`` rotary
 dimensions, ``L`` the joint sequence: the prompt where it is read, one state token where there is one, the chunk.

@@ -104,7 +104,7 @@ def load(
         device: Where to put the weights.
         dtype: Their precision.
         compute: Precision to compute in; by default the weights'.
-        shared: A file in memory for weights on the CPU, which several processes have that load the same, see :func:`~.sharing.share`.
+        shared: A file in memory for weights on the CPU, which processes that load the same weights share, see :func:`~.sharing.share`.
         adapt: For a preset: makes another architecture of its own.
     """
     if torch.device(device).type != "cpu":
@@ -251,7 +251,7 @@ def _preset(
 
 
 def _own_weights(model: QwenVla) -> Iterator[tuple[str, Tensor]]:
-    """Weights by name, those that are an earlier one (the head that is the embedding) left out; of a sharded model its own shards."""
+    """Weights by name, without those that repeat an earlier one (the head that is the embedding); of a sharded model its own shards."""
     seen: set[int] = set()
     for name, tensor in model.state_dict(keep_vars=True).items():
         if id(tensor) not in seen:

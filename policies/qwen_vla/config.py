@@ -127,7 +127,7 @@ _VISION_4B = {
     "num_position_embeddings": 2304,
 }
 
-#: What a backbone must state is what the paper's states here. Transformers' defaults (``Qwen3_5TextConfig``) are a larger model's
+#: A backbone must state the fields that the paper's states here. Transformers' defaults (``Qwen3_5TextConfig``) are a larger model's
 #: (4,096 wide instead of 2,560), so a field that is left out would silently be wrong.
 BACKBONE_4B = _backbone(_TEXT_4B, _VISION_4B, QWEN_VOCABULARY, QWEN_TOKENS, interval=4)
 
@@ -273,7 +273,7 @@ class ModelConfig:
 
     @property
     def state_numbers(self) -> int:
-        """Numbers that the action expert gets of a robot's state: the state, and where it reads ends the hand's pose by it."""
+        """Numbers that the action expert gets of a robot's state: the state and, where the expert reads ends, the hand's pose."""
         return self.state_size + (HAND_POSE if self.state == "dit" and self.reads_ends else 0)
 
     @property

@@ -16,8 +16,8 @@ transformers models/qwen3_vl/processing_qwen3_vl.py, v5.23.0): each temporal pat
 What they leave open is decided here:
 
 * Learned are the words of each answer and its ``<|im_end|>``; the template's line feed after it is not.
-* Every answer has the empty reasoning before it, with which the template asks for an answer without reasoning. The template itself
-  drops it from earlier answers than the last; but when each of them was the last, it was there.
+* The empty reasoning, by which the template requests an answer without reasoning, precedes every answer. The template itself drops it
+  from all answers but the last. But each earlier answer was the last one once, and then it was there.
 * The marks of images are learned too, see :mod:`.marks`.
 * The frame tag of a multi-frame sample is ``Frame 1: `` before the image, the view tag of a surround-view sample ``front left: ``, both
   together ``Frame 1, front left: ``. The paper prints neither (section 3.2.5). A robot's view that has tokens of its own (section

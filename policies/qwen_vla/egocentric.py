@@ -3,7 +3,7 @@
 A step holds the left hand, then the right; for each: 3 numbers of translation (m), 3 of rotation as an axis times an angle (rad), 10
 eigengrasp coefficients. Translation and rotation are the transform from the wrist's frame where the chunk begins to the wrist's frame
 at the step, ``inverse(T_0) T_t``: the wrist as seen from its own first frame. The paper leaves open how the left hand's joint pose
-relates to the right one's; one basis serves both, so a data set that mirrors one of them does so before.
+relates to the right one's; one basis serves both hands, so a data set that mirrors one hand does so before.
 
 Shapes: ``H`` steps, ``J`` poses, ``G`` eigengrasps, ``...`` any number of axes. Poses are homogeneous matrices ``[..., 4, 4]``.
 """

@@ -45,7 +45,7 @@ ERROR_WEIGHT = 0.1
 BEND = 0.1
 #: The action expert clips logarithms of errors to these: 2 mm to 70 cm.
 _LOWEST, _HIGHEST = -4.0, 2.0
-#: Beside the length of a way (dm), which has no direction where it is at its end.
+#: Added to the length of a way (dm) by which its direction is divided: a way of length 0 has no direction.
 _SHORT = 0.1
 #: Distances are also given on a scale on which millimetres matter: tanh(15 x), x in dm. Ours, as the errors of :func:`blurred`: with
 #: the truth, an expert that learned from 270,000 samples solves 52 of 80 starts with a scale of 5 and errors up to 2 cm and 10 cm, and
@@ -122,9 +122,9 @@ class Ends(nn.Module):
 
 
 def ends_loss(found: Tensor, wanted: Tensor) -> tuple[Tensor, Tensor]:
-    """Weighted distances of what is known, summed, and of how many samples anything is; two ``float32[]``.
+    """The sum of the weighted distances of known numbers, and the count of samples that have any; two ``float32[]``.
 
-    A place at the hand counts the less the further it is away: there it cannot be seen as well.
+    A place in the hand's frame counts less the further away it is, because the hand's camera sees it less well.
 
     Args:
         found: ``float32[B, READ]``.

@@ -36,13 +36,14 @@ BEND = 0.1
 
 @dataclass(frozen=True)
 class Marks:
-    """Those of a batch.
+    """The marks of a batch.
 
     Attributes:
-        tokens: ``int64[W]``, the vision tower's token, among all of the batch, that a word is said of; a name of two words is two.
+        tokens: ``int64[W]``, the vision tower's token, among all of the batch, to which a word belongs; a name of two words has two
+            entries.
         words: ``int64[W]``, ids.
         shares: ``float32[W]``, one over the words of the name.
-        by_language: ``bool[W]``, whether the language model's state says it, or what the vision tower gives.
+        by_language: ``bool[W]``, whether the language model's state says the word, or the vision tower's.
         places: ``int64[O]``, the tower's tokens that have a mark, or a mark of no object.
         middles: ``float32[O, 2]``, how far the mark's centre is right of the image's and below it, in tokens.
         things: ``bool[O]``, whether there is an object.
@@ -58,7 +59,7 @@ class Marks:
 
 
 def marks_loss(embedded: Embedded, states: Tensor | None, head_weight: Tensor, marks: Marks) -> tuple[Tensor, Tensor]:
-    """Cross-entropies and weighted distances, summed, and how many names there are; two ``float32[]``.
+    """The sum of cross-entropies and weighted distances, and the number of names; two ``float32[]``.
 
     Args:
         embedded: The states of the vision tower.

@@ -225,14 +225,14 @@ class QwenVla(nn.Module):
         return parts[name]
 
     def freeze(self, *names: str) -> None:
-        """Train these of :data:`PARTS` no more, and all others."""
+        """Freeze these of :data:`PARTS`, and train all others."""
         frozen = [self.part(name) for name in names]
         self.requires_grad_(True)
         for part in frozen:
             part.requires_grad_(False)
 
     def learn_vision_alone(self) -> None:
-        """Run the vision tower alone from now on. What does not run learns nothing, and has no state in an optimiser."""
+        """Run the vision tower alone from now on. The other parts learn nothing, and have no state in an optimiser."""
         self.vision_alone = True
         language = self.backbone.model.language_model
         for name, unused in language.named_children():
@@ -354,7 +354,7 @@ def check_precision(dtype: torch.dtype, compute: torch.dtype) -> None:
 
 
 def cast_parameters(model: QwenVla, dtype: torch.dtype) -> None:
-    """Gives another precision, in place, to the weights that are rounded in computing in it anyway: those of matrix products.
+    """Gives another precision, in place, to the weights that a computation in it rounds anyway: those of matrix products.
 
     All others stay in float32, or go back to it: norms, decays, learned positions, and the layers around the flow
     (:class:`~.projections.Float32Linear`). They are one part in five hundred of the whole. Buffers stay as they are:

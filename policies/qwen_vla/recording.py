@@ -109,9 +109,9 @@ def recorded_of(
 
 
 def shortened(recorded: Recorded, executed: int, sde: Sde) -> Recorded:
-    """The same as if the env had been to run so many steps of the chunk: an episode's last chunk ends where the episode does.
+    """The record as if the env had been to run so many steps of the chunk: an episode's last chunk ends where the episode does.
 
-    What was not run had no effect, so its part of the log-probability would only blur a ratio.
+    Steps that were not run had no effect, so their part of the log-probability would only add noise to a ratio.
     """
     planned = int(recorded.arrays["executed"])
     if not 1 <= executed <= planned:

@@ -155,10 +155,10 @@ class CaptionDataset(NothingActs):
 
 
 def facts_of(segments: Sequence[Segment]) -> dict[str, list[str]]:
-    """What captions of segments must name: of each dimension, between commas, what the reference itself names.
+    """The facts that captions of segments must name: in each dimension, between commas, those that the reference itself names.
 
-    A segment's words do not say all that is known of it; what they leave out (the actor, the base that keeps still) is no fact to ask
-    for.
+    A segment's words do not say all that is known of it. A caption need not name what they leave out (the actor, the base that keeps
+    still).
     """
     facts: dict[str, list[str]] = {}
     for name in DIMENSIONS:

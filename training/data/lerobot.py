@@ -77,10 +77,10 @@ def open_lerobot(
         actions: ``from_states`` makes them by finite differences, of a dataset that has none.
         segmented: Whether the instruction is that of the subtask, at whose end a chunk ends, as the paper has it of "subtask
             trajectories" beside full ones (section 3.2.3); for recordings that ``vlarig record`` puts into words.
-        every: Every so many frames of an episode one begins a sample. Neighbours look alike, and images are decoded and read by the
+        every: A sample begins every so many frames of an episode. Neighbours look alike, and images are decoded and read by the
             backbone one by one.
-        rest: Most samples that begin where an episode rests at its end (:func:`moving_steps`), as SimplerEnv's do, which play all their
-            steps whatever has succeeded; all when ``None``.
+        rest: Most samples that begin where an episode rests at its end (:func:`moving_steps`). SimplerEnv's episodes rest so, because
+            they play all their steps whatever has succeeded. All when ``None``.
         pictures: Whether samples have images; a training without them need not decode films.
         cleaned: Whether those episodes are left out, and quantiles are there; otherwise it is all episodes, without quantiles, as
             cleaning itself reads them.

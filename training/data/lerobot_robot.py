@@ -69,7 +69,7 @@ class Layout:
         return not self.action_columns
 
     def made_of(self, meta: Meta) -> dict[str, Any]:
-        """What quantiles, and verdicts on episodes, of this dataset with this layout are made of, as plain JSON data."""
+        """The inputs of quantiles, and of verdicts on episodes, for this dataset with this layout, as plain JSON data."""
         return {
             "embodiment": self.embodiment.name,
             "action_columns": list(self.action_columns),

@@ -77,7 +77,7 @@ def _cameras(suite: Suite, base: Protocol, views: tuple[str, ...], size: int | N
 
 
 def _looked_at(base: Protocol, cameras: Sequence[Camera]) -> Protocol:
-    """The protocol with these cameras, and with steps in one chunk as far as an image is away."""
+    """The protocol with these cameras, and with all steps before an image in one chunk."""
     name, derived_from = f"{base.name}-questions", base.derived_from or base.name
     return replace(base, name=name, derived_from=derived_from, cameras=tuple(cameras), n_action_steps=LONGEST)
 
@@ -156,7 +156,7 @@ class RecordedScenes:
 
     Attributes:
         protocol: The recording's, with these views.
-        demonstrations: How many the recording has: with more of them, numbers are those of others.
+        demonstrations: How many the recording has; with more of them, the same numbers mean others.
     """
 
     def __init__(
@@ -199,7 +199,7 @@ class RecordedScenes:
 
 
 def _in_blocks(records: Sequence[EpisodeRecord]) -> list[EpisodeRecord]:
-    """The records by turns of their tasks, so that the first ones are of all tasks; those of a task in their order."""
+    """The records, with tasks in turn, so that the first ones are of all tasks; the records of a task keep their order."""
     before: Counter[str] = Counter()
     places = []
     for index, record in enumerate(records):

@@ -44,8 +44,8 @@ class Measured:
 def summarize(answers: Sequence[Answer]) -> list[Measured]:
     """Means with intervals, by kind and measure.
 
-    ``right`` is a share of questions and has Wilson's interval. Others have a bootstrap's that samples images with all their questions
-    (:mod:`vlarig.results.bootstrap`), from a generator with the seed 0.
+    ``right`` is a share of questions and has Wilson's interval. Others have a bootstrap's interval, which samples images with all their
+    questions (:mod:`vlarig.results.bootstrap`), from a generator with the seed 0.
     """
     found = []
     for (kind, measure), some in by_measure(answers).items():

@@ -1,4 +1,4 @@
-"""When a path is where: each piece from rest to rest within the arm's speeds and accelerations, sampled at 50 Hz.
+"""Where a path is at each time: each piece from rest to rest within the arm's speeds and accelerations, sampled at 50 Hz.
 
 A piece is a cubic spline through its waypoints, over s from 0 to 1. Along it s follows the fifth-order minimum-jerk profile (T. Flash
 and N. Hogan, Journal of Neuroscience 1985). With a profile of fixed shape speeds are as the reciprocal of the duration and
