@@ -1,4 +1,4 @@
-"""Draws the losses of make.sh and measure.sh: python curves.py FOLDER PICTURE. It needs matplotlib.
+"""Plots the losses of make.sh and measure.sh: python curves.py FOLDER PICTURE. It needs matplotlib.
 
 A point of a line is the mean of five values in the training's TensorBoard file, one of every tenth step.
 """
@@ -29,7 +29,7 @@ TOP = {"marks": 3.0, "ends": 6.0, "action": 0.5}
 
 
 def main(folder: Path, picture: Path) -> None:
-    """Draw the picture."""
+    """Plot the losses."""
     figure = Figure(figsize=(12, 3), layout="constrained")
     for axes, (title, loss, runs) in zip(figure.subplots(1, len(PANELS)), PANELS, strict=True):
         for run, words in runs.items():

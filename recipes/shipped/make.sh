@@ -19,7 +19,7 @@ record() { # SUITE EPISODES TASKS...: demonstrations by its expert, which bursts
     step vlarig record "$1" --policy expert --episodes "$2" ${3:+--tasks "${@:3}"} --policy-options disturbance=0.7 --to "$1"
 }
 
-look() { # SUITE MOMENTS: so many of each of its demonstrations, with instructions, and where the things are that these name
+look() { # SUITE MOMENTS: so many frames of each of its demonstrations, with instructions, and where the objects are that these name
     step vlarig data render-questions "$1" --recording "$1" --scenes 1000 --moments "$2" --instructions 1 --questions 0 --size 128 \
         --to "moments/$1"
 }

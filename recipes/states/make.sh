@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Reinforcement learning without pictures, from the simulator and nothing else: bash recipes/states/make.sh FOLDER [SEED ...]
+# Reinforcement learning without images, from the simulator and nothing else: bash recipes/states/make.sh FOLDER [SEED ...]
 # A policy is cloned from a scripted expert, then tuned by its successes alone, once for each seed; the seed "shuffled" is a control, with
-# rewards dealt to the episodes by chance. All play the same episodes; FOLDER/measured says how each differs from the clone.
+# rewards assigned to the episodes at random. All play the same episodes; FOLDER/measured says how each differs from the clone.
 # The same command goes on where it was interrupted.
 set -euo pipefail
 here="$(cd "$(dirname "$0")" && pwd)"
