@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Tunes the shipped policy in one task by its successes alone: bash recipes/ppo/make.sh FOLDER CONFIG SUITE TASK STEPS [SEED ...]
-# CONFIG is that of `vlarig train ppo`: simpler for simpler_widowx, tabletop.toml (beside this file) for tabletop. STEPS of each chunk are
-# run. Once for each seed; the seed "shuffled" is a control, with rewards assigned to the episodes at random. All play the same 240 episodes,
-# from initial states that are not rolled out. ITERATIONS in the environment are 20 unless it says otherwise.
+# CONFIG is that of `vlarig train ppo`: simpler for simpler_widowx, tabletop.toml (beside this file) for tabletop. STEPS of each chunk
+# are run. Once for each seed; the seed "shuffled" is a control, with rewards assigned to the episodes at random. All play the same 240
+# episodes, from initial states that are not rolled out. ITERATIONS in the environment are 20 unless it says otherwise.
 # The same command goes on where it was interrupted. FOLDER/measured has the runs, and how each differs from the start.
 set -euo pipefail
 here="$(cd "$(dirname "$0")" && pwd)"
