@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Measures what make.sh made, in the same folder: bash recipes/shipped/measure.sh FOLDER
-# The policy on initial states that no choice was made on, beside those of its training and in other words; after SFT, with T2A before it
-# and without; two more seeds of the action expert's stage. What is not of the shipped one is of tabletop alone. FOLDER/measured has the
+# The policy on initial states that decided no choice, beside those of its training and in other words; after SFT, with T2A before it
+# and without; two more seeds of the action expert's stage. All but the shipped policy is of tabletop alone. FOLDER/measured has the
 # tables.
 # The same command goes on where it was interrupted.
 set -euo pipefail
