@@ -280,11 +280,14 @@ def _suite(plan: SuitePlan, first: RunRecords, second: RunRecords) -> Compared:
 
 
 def _check_scenes(first: RunRecords, second: RunRecords) -> None:
-    """Make sure that the same keys mean the same scenes, where both runs are complete and consist of the same keys."""
+    """Make sure that the same keys mean the same scenes, where both runs are complete and consist of the same keys.
+
+    Runs whose protocols have different names have no digest in common, which is over keys too.
+    """
     runs = (first, second)
     if any(gap_of(list(run.tasks.values())) for run in runs):
         return
-    keys, others = ({key for task in run.tasks.values() for key in task.records} for run in runs)
+    keys, others = ({each.key for task in run.tasks.values() for each in task.records.values()} for run in runs)
     if keys == others and first.manifest.identity.episodes_digest != second.manifest.identity.episodes_digest:
         raise VlarigError(
             f"{first.run} and {second.run} played episodes of the same names in different scenes; sweep both with the same vlarig and "

@@ -209,7 +209,9 @@ def with_plan(manifest, **changes):
 
 def test_policies_that_run_other_numbers_of_a_chunks_steps_are_compared(tmp_path, runs):
     derived = {"name": "standard-n_action_steps4", "derived_from": "standard", "n_action_steps": 4}
-    with_plan(Manifest.load(runs[1]), **derived).save(tmp_path / "fewer")
+    manifest = with_plan(Manifest.load(runs[1]), **derived)
+    identity = manifest.identity.model_copy(update={"episodes_digest": "of other keys"})
+    manifest.model_copy(update={"identity": identity}).save(tmp_path / "fewer")
     with hasty_ledger(tmp_path / "fewer") as ledger:
         for task, initial_state in product(TASKS, range(10)):
             record = make_record(initial_state, task, success=more_than_half(task, initial_state))
