@@ -232,13 +232,13 @@ def compare_runs(first_dir: Path, second_dir: Path, metric: str | None = None) -
 def compare_records(first: RunRecords, second: RunRecords, metric: str | None = None) -> Comparison:
     """The same for runs that were read already."""
     plans = _common_suites(first, second)
-    second = _named_as(first, second)
+    played, second = second, _named_as(first, second)
     suites = tuple(_suite(plan, first, second) for plan in plans)
     if not any(suite.pairs.n for suite in suites):
         raise VlarigError(
             f"{first.run} and {second.run} have no finished episode in common; give both sweeps the same suites, tasks and episodes"
         )
-    _check_scenes(first, second)
+    _check_scenes(first, played)
     if metric is not None:
         check_metric(first, metric)
         check_metric(second, metric)
@@ -282,12 +282,12 @@ def _suite(plan: SuitePlan, first: RunRecords, second: RunRecords) -> Compared:
 def _check_scenes(first: RunRecords, second: RunRecords) -> None:
     """Make sure that the same keys mean the same scenes, where both runs are complete and consist of the same keys.
 
-    Runs whose protocols have different names have no digest in common, which is over keys too.
+    Runs whose protocols have different names have other keys.
     """
     runs = (first, second)
     if any(gap_of(list(run.tasks.values())) for run in runs):
         return
-    keys, others = ({each.key for task in run.tasks.values() for each in task.records.values()} for run in runs)
+    keys, others = ({key for task in run.tasks.values() for key in task.records} for run in runs)
     if keys == others and first.manifest.identity.episodes_digest != second.manifest.identity.episodes_digest:
         raise VlarigError(
             f"{first.run} and {second.run} played episodes of the same names in different scenes; sweep both with the same vlarig and "
