@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 #: Title and scalar of each panel, and the runs that it shows, each with its words.
 PANELS = (
     (
-        "marks: names and middles of things",
+        "marks: names and centres of objects",
         "marks",
         {"tower": "the tower alone", "language": "the language model", "backbone": "both"},
     ),
