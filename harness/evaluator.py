@@ -122,7 +122,7 @@ class Evaluator:
                 self._stack.enter_context(cluster(config))
                 self._fleet = WarmFleet(find_fleet(config, event_log), self._workers)
             state = None if isinstance(policy, str) else policy_state(policy)
-            with named_policy(config) if isinstance(policy, str) else contextlib.nullcontext(policy) as playing:
+            with named_policy(config, event_log.say) if isinstance(policy, str) else contextlib.nullcontext(policy) as playing:
                 evaluation = run_sweep(config, playing, event_log, state, self._fleet, self._loop.run)
         warn_if_nothing_was_played(evaluation)
         for tracker in self._tracking:

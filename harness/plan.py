@@ -154,13 +154,18 @@ class PlannedSuite:
         return self.suite.protocol(self.protocol.derived_from or self.protocol.name)
 
 
-def check_suites(config: SweepConfig) -> None:
-    """Make sure that what a sweep needs beside its policy is here. That is quick, and loading a policy may not be."""
+def check_suites(config: SweepConfig, report: Callable[[str], None]) -> None:
+    """Make sure that what a sweep needs beside its policy is here, before that is loaded.
+
+    ``report`` is called with a message where something takes a while, such as unpacking data files.
+    """
     suites = [load_suite(name) for name in dict.fromkeys(config.suites)]
     refuse_unknown_tasks(config.tasks, suites)
     check_trackers(config.track)
     for suite in suites:
         suite.protocol(config.protocol)
+        for name in suite.assets:
+            find_bundle(name, report)
         WorkerSpec.of(suite)
 
 

@@ -137,7 +137,7 @@ def evaluate(suites: str | tuple[str, ...] | list[str], policy: str | Policy, **
     with (
         EventLog(console) as event_log,
         cluster(config),
-        named_policy(config) if isinstance(policy, str) else contextlib.nullcontext(policy) as playing,
+        named_policy(config, event_log.say) if isinstance(policy, str) else contextlib.nullcontext(policy) as playing,
     ):
         evaluation = run_sweep(config, playing, event_log, state)
     if console.quiet:
@@ -184,9 +184,9 @@ def cluster(config: SweepConfig) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def named_policy(config: SweepConfig) -> Iterator[Policy]:
+def named_policy(config: SweepConfig, report: Callable[[str], None]) -> Iterator[Policy]:
     """The policy that the sweep names, in this process or in replicas, for as long as the context lasts; inside :func:`cluster`."""
-    check_suites(config)
+    check_suites(config, report)
     options = parse_options(config.policy_options)
     if config.replicas is None:
         loaded = loaded_policy(config.policy, options)

@@ -9,7 +9,6 @@ from typing import Annotated, Literal
 from rich.text import Text
 from tyro.conf import Positional, arg
 
-from ...envs.errors import not_importable
 from ...policies.api import PolicyError
 from ..command_line import parse
 from ..screen import Screen
@@ -106,17 +105,8 @@ def main(arguments: list[str]) -> int:
     """Run one of the subcommands."""
     command = parse(COMMANDS, arguments, "vlarig policy", DESCRIPTION)
     if not isinstance(command, Inspect) or command.preset != "4b":  # the paper's size is shown without PyTorch
-        _need_extra()
+        from ...policies.qwen_vla.named import policy_class
+
+        policy_class()
     command.run()
     return 0
-
-
-def _need_extra() -> None:
-    try:
-        import torch  # noqa: F401
-        import transformers  # noqa: F401
-    except ImportError as error:
-        raise PolicyError(
-            f"{not_importable('Qwen-VLA needs', error, 'policy')} "
-            "(without a GPU, run before: python -m uv pip install --torch-backend cpu torch)"
-        ) from None

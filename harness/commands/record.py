@@ -71,7 +71,7 @@ def main(arguments: list[str]) -> int:
     console = Screen()
     with EventLog(console) as event_log:
         try:
-            with cluster(config), named_policy(config) as policy:
+            with cluster(config), named_policy(config, event_log.say) as policy:
                 evaluation = run_sweep(config, policy, event_log, recorder=recorder)
         finally:
             recorder.close()

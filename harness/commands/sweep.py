@@ -67,7 +67,7 @@ def main(arguments: list[str]) -> int:
 
 def _run(arguments: list[str], event_log: EventLog) -> Evaluation:
     config = parse(_Command, arguments, "vlarig sweep", DESCRIPTION).config
-    with cluster(config), named_policy(config) as policy:
+    with cluster(config), named_policy(config, event_log.say) as policy:
         return run_sweep(config, policy, event_log)
 
 

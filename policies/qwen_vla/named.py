@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from ...envs.errors import not_importable
-from ..api import Policy, PolicyError
+from ..api import PolicyError
 from ..options import read_options
 from .config import PRESETS
 from .options import QwenVlaOptions
 from .sources import find_checkpoint
 
+if TYPE_CHECKING:
+    from .policy import QwenVlaPolicy
 
-def qwen_vla(source: str, **options: str) -> Policy:
+
+def qwen_vla(source: str, **options: str) -> QwenVlaPolicy:
     """The policy that ``source`` names.
 
     Args:
@@ -20,6 +25,11 @@ def qwen_vla(source: str, **options: str) -> Policy:
     read_options(QwenVlaOptions, options, f"qwen-vla:{source}".removesuffix(":"))
     if source not in PRESETS:
         find_checkpoint(source, weights=False)
+    return policy_class()(source, **options)
+
+
+def policy_class() -> type[QwenVlaPolicy]:
+    """The policy's class, which needs the extra ``policy``; a sentence says so where that is not installed."""
     try:
         from .policy import QwenVlaPolicy
     except ImportError as error:
@@ -27,4 +37,4 @@ def qwen_vla(source: str, **options: str) -> Policy:
             f"{not_importable('Qwen-VLA needs', error, 'policy')} "
             "(without a GPU, run before: python -m uv pip install --torch-backend cpu torch)"
         ) from None
-    return QwenVlaPolicy(source, **options)
+    return QwenVlaPolicy
