@@ -80,7 +80,7 @@ class Footprint:
 
 @dataclass(frozen=True)
 class Preparation:
-    """How the initial states of a suite are found beforehand, by ``vlarig prepare``, where not every one will do.
+    """How the initial states of a suite are found beforehand, by ``vlarig envs prepare``, where not every one will do.
 
     The initial states of a task are tried in the simulator, in the order of their numbers, by :meth:`vlarig.envs.api.Env.prepare`. The
     first ones that will do are the task's.

@@ -156,7 +156,7 @@ class Env(gymnasium.Env[Observation, np.ndarray], ABC):
         return {}
 
     def prepare(self, episode: Episode) -> Optional[dict[str, Any]]:
-        """Test a candidate for an initial state, for suites whose initial states are found beforehand (``vlarig prepare``).
+        """Test a candidate for an initial state, for suites whose initial states are found beforehand (``vlarig envs prepare``).
 
         Args:
             episode: What begins there, with the candidate's payload. It is not under way, before or afterwards.

@@ -12,41 +12,41 @@ from ..envs.errors import VlarigError, suggestion
 from ..envs.home import home
 from .printable import printable
 from .termination import exit_status, sigterm_interrupts
+from .usage import usage
 
-#: Command to a line of help.
-_HELP = {
-    "sweep": "run a policy over a suite's episodes; the same command again resumes",
-    "table": "success rates of runs, with intervals, errors and what is missing",
-    "compare": "two runs over the same episodes: which is better, and how surely",
-    "page": "runs as a site: leaderboard, tasks, episodes with their films",
-    "view": "the same on this machine alone, following runs that are being written",
-    "export": "a run's episodes as a Parquet file, for DuckDB, pandas and others",
-    "leaderboard": "vla-eval's leaderboard: show it, add entries of runs",
-    "runs": "runs: when, which policy and suite, how far",
-    "merge": "one run out of several, such as the shards of a sweep",
-    "record": "play a suite's episodes into a LeRobotDataset, to train on",
-    "replay": "re-simulate recorded episodes: check them, make their videos",
-    "serve-envs": "lend this machine's simulators to sweeps that run elsewhere",
-    "serve-policy": "serve a policy to other programs, by openpi's protocol",
-    "policy": "inspect Qwen-VLA: parameters by part, robots, statistics, prompts; write a preset, or another precision",
-    "envs": "list suites and tasks; check an adapter against the env contract",
-    "prepare": "find the initial states of a suite whose every candidate has to be tried, once",
-    "train": "train a Qwen-VLA: a stage of the paper's recipe, up to RL in simulation",
-    "data": "a training's mixture: what is in it, and what a model would misread",
-    "runtime": "simulators' virtual environments: install, adopt, list, remove; run a command in one",
-    "assets": "fetch, list and verify simulators' data files",
-    "doctor": "what is missing on this machine; with RUN, why a run is slow",
-}
-
-#: Commands of other rooms.
-_ELSEWHERE = {"train": "vlarig.rl.command", "data": "vlarig.training.data.command"}
-
-#: Command to the module that holds its ``main(arguments) -> exit status``, and a line of help.
+#: Command to the module that holds its ``main(arguments) -> exit status``, and a line of help. Two words are a command of a group.
 COMMANDS = {
-    name: (_ELSEWHERE.get(name, f"vlarig.harness.commands.{name.replace('-', '_')}"), line) for name, line in _HELP.items()
+    "sweep": ("vlarig.harness.commands.sweep", "run a policy over a suite's episodes; the same command again resumes"),
+    "table": ("vlarig.harness.commands.table", "success rates of runs, with intervals, errors and what is missing"),
+    "compare": ("vlarig.harness.commands.compare", "two runs over the same episodes: which is better, and how surely"),
+    "page": ("vlarig.harness.commands.page", "runs as a site: leaderboard, tasks, episodes with their films"),
+    "view": ("vlarig.harness.commands.view", "the same on this machine alone, following runs that are being written"),
+    "runs list": ("vlarig.harness.commands.runs", "the runs in a folder: when, which policy and suite, how far"),
+    "runs merge": ("vlarig.harness.commands.merge", "one run out of several, such as the shards of a sweep"),
+    "runs replay": ("vlarig.harness.commands.replay", "re-simulate recorded episodes: check them, make their videos"),
+    "runs export": ("vlarig.harness.commands.export", "episodes as a Parquet file, for DuckDB, pandas and others"),
+    "runs leaderboard": ("vlarig.harness.commands.leaderboard", "vla-eval's leaderboard: show it, add entries of runs"),
+    "serve envs": ("vlarig.harness.commands.serve_envs", "lend this machine's simulators to sweeps that run elsewhere"),
+    "serve policy": ("vlarig.harness.commands.serve_policy", "serve a policy to other programs, by openpi's protocol"),
+    "envs": ("vlarig.harness.commands.envs", "list suites and tasks, check an adapter, prepare initial states"),
+    "policy": ("vlarig.harness.commands.policy", "inspect Qwen-VLA, write a preset or another precision of a checkpoint"),
+    "train": ("vlarig.rl.command", "train a Qwen-VLA: a stage of the paper's recipe, RL included"),
+    "data": ("vlarig.training.data.command", "what a training learns from: record, generate, inspect and check it"),
+    "runtime": (
+        "vlarig.harness.commands.runtime",
+        "simulators' virtual environments: install, adopt, list, remove, use",
+    ),
+    "assets": ("vlarig.harness.commands.assets", "fetch, list and verify simulators' data files"),
+    "doctor": ("vlarig.harness.commands.doctor", "what is missing on this machine; with RUN, why a run is slow"),
 }
 
-EXAMPLES = """\
+#: Group of commands to its line of help.
+GROUPS = {
+    "runs": "list runs, merge, replay and export them, add them to a leaderboard",
+    "serve": "lend this machine's simulators, or a policy, to other programs",
+}
+
+EXAMPLES = """
 examples:
   vlarig doctor
   vlarig runtime install tabletop
@@ -54,22 +54,14 @@ examples:
 """
 
 
-def usage() -> str:
+def root_usage() -> str:
     """The text of ``vlarig --help``."""
-    width = max(map(len, COMMANDS))
-    lines = [f"  {name:<{width}}  {help_line}" for name, (_, help_line) in COMMANDS.items()]
-    return "\n".join(
-        [
-            "usage: vlarig COMMAND ...",
-            "",
-            "The rig on which vision-language-action policies are measured in simulation.",
-            "",
-            "commands (see vlarig COMMAND --help):",
-            *lines,
-            "",
-            EXAMPLES,
-        ]
-    )
+    helps = {name: GROUPS.get(name) or COMMANDS[name][1] for name in _first_words()}
+    return usage("vlarig", "The rig on which vision-language-action policies are measured in simulation.", helps) + EXAMPLES
+
+
+def _commands_of(group: str) -> list[str]:
+    return [name.partition(" ")[2] for name in COMMANDS if name.startswith(f"{group} ")]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -116,13 +108,35 @@ def _run(words: list[str]) -> int:
         raise VlarigError("the working directory is no longer there; change to one that is") from None
     command = words[0] if words else "--help"
     if command in ("-h", "--help", "help"):
-        print(usage(), end="")
+        print(root_usage(), end="")
         return 0
     if command in ("-V", "--version"):
         from importlib.metadata import version
 
         print(f"vlarig {version('vlarig')}")
         return 0
+    if command in GROUPS:
+        return _run_of_group(command, words[1:])
     if command not in COMMANDS:
-        raise VlarigError(f"unknown command {command!r}; {suggestion(command, COMMANDS)}")
-    return importlib.import_module(COMMANDS[command][0]).main(words[1:])
+        raise VlarigError(f"unknown command {command!r}; {suggestion(command, {*_first_words(), *COMMANDS})}")
+    return _call(command, words[1:])
+
+
+def _first_words() -> list[str]:
+    return list(dict.fromkeys(name.partition(" ")[0] for name in COMMANDS))
+
+
+def _run_of_group(group: str, words: list[str]) -> int:
+    names = _commands_of(group)
+    name = words[0] if words else "--help"
+    if name in ("-h", "--help"):
+        what, helps = GROUPS[group], {name: COMMANDS[f"{group} {name}"][1] for name in names}
+        print(usage(f"vlarig {group}", f"{what[0].upper()}{what[1:]}.", helps), end="")
+        return 0
+    if name not in names:
+        raise VlarigError(f"unknown subcommand {name!r} of vlarig {group}; {suggestion(name, names)}")
+    return _call(f"{group} {name}", words[1:])
+
+
+def _call(command: str, words: list[str]) -> int:
+    return importlib.import_module(COMMANDS[command][0]).main(words)

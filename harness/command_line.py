@@ -22,6 +22,7 @@ from tyro.constructors import ConstructorRegistry, StructConstructorSpec, Struct
 
 from ..envs.errors import VlarigError, suggestion
 from .printable import printable
+from .usage import usage
 
 T = TypeVar("T")
 
@@ -42,8 +43,9 @@ def parse(kind: type[T] | Mapping[str, type[T]], words: Sequence[str], prog: str
         return _parse_options(kind, words, prog, description)
     name = words[0] if words else "--help"
     if name in ("-h", "--help"):
-        commands: dict[str, Callable[..., Any]] = dict(kind)
-        _print_help(lambda: tyro.extras.subcommand_cli_from_dict(commands, prog=prog, description=description, args=["--help"]))
+        firsts = {name: " ".join((each.__doc__ or "").partition("\n\n")[0].split()) for name, each in kind.items()}
+        sys.stdout.write(usage(prog, description or "", firsts))
+        raise SystemExit(0)
     if name not in kind:
         raise VlarigError(f"unknown subcommand {name!r} of {prog}; {suggestion(name, kind)}")
     return _parse_options(kind[name], words[1:], f"{prog} {name}", None)

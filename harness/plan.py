@@ -68,12 +68,12 @@ class SweepConfig(BaseModel):
     n_action_steps: Count = None
     """Steps of each predicted chunk to run before the policy is queried again. Default: the policy's own number, or the protocol's."""
     shard: Annotated[str | None, tyro.conf.arg(metavar="I/N")] = None
-    """Run part I of N of the episodes alone, as one of N sweeps that share no machine; 'vlarig merge' puts their runs together."""
+    """Run part I of N of the episodes alone, as one of N sweeps that share no machine; 'vlarig runs merge' puts their runs together."""
     placement: Literal["local", "ray"] = "local"
     """Where to simulate: on this machine, or on the nodes of a Ray cluster, which may be lost and join meanwhile; 'ray' goes by the
     environment's RAY_ADDRESS, and takes a worker for each of the cluster's cores unless --workers is given."""
     hosts: Annotated[tuple[str, ...], tyro.conf.arg(metavar="HOST[:PORT]...")] = ()
-    """Machines on which to simulate instead of this one, each with 'vlarig serve-envs'; wss://HOST:PORT where it encrypts. Workers are
+    """Machines on which to simulate instead of this one, each with 'vlarig serve envs'; wss://HOST:PORT where it encrypts. Workers are
     then counted on each."""
     host_file: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """File with such machines, one a line."""

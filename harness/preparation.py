@@ -191,7 +191,7 @@ def with_prepared(worker_spec: WorkerSpec, tasks: Sequence[str] = (), per_task: 
         raise VlarigError(
             f"{len(found[lacking[0]])} of the {wanted} initial states of {suite.name!r} {lacking[0]} are found yet"
             f"{f', and {len(lacking) - 1} more tasks lack some' if lacking[1:] else ''}; run: "
-            + " ".join(["vlarig prepare", suite.name, *options])
+            + " ".join(["vlarig envs prepare", suite.name, *options])
         )
     return suite
 

@@ -1,7 +1,7 @@
 """LeRobot's policies: ``lerobot:DIRECTORY`` loads a pretrained policy and answers with its chunks.
 
 LeRobot's own policy server unpickles what it is sent, so no such server is spoken to. This class loads the directory where LeRobot is
-installed, in the sweep's process or, as its dependencies are many, in an environment of its own behind ``vlarig serve-policy``.
+installed, in the sweep's process or, as its dependencies are many, in an environment of its own behind ``vlarig serve policy``.
 
 Read against huggingface/lerobot 0.4.4: src/lerobot/policies/factory.py, src/lerobot/policies/utils.py
 (``prepare_observation_for_inference``). Shapes: ``B`` batch, ``H`` chunk steps, ``A`` action channels, ``P`` state numbers.
@@ -133,7 +133,7 @@ class LerobotPolicy(Policy):
             _refuse_code(self._folder / name)
         if importlib.util.find_spec("lerobot") is None:
             raise PolicyError(
-                "lerobot is not installed here; in an environment with vlarig and lerobot run: vlarig serve-policy --policy "
+                "lerobot is not installed here; in an environment with vlarig and lerobot run: vlarig serve policy --policy "
                 f"lerobot:{self._folder} --policy-options convention={settings.convention}, and sweep with "
                 "--policy openpi:ws://127.0.0.1:8000"
             )

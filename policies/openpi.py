@@ -69,7 +69,7 @@ class Settings(Options):
 class OpenpiPolicy(Policy):
     """Plays what an openpi server answers. A batch goes out over several connections at once, so that the server can batch too.
 
-    Our server (``vlarig serve-policy``) announces the embodiment that its policy moves, the observation layout that it reads and
+    Our server (``vlarig serve policy``) announces the embodiment that its policy moves, the observation layout that it reads and
     its steps an answer. Any other announces nothing, and the user has to declare it: without a declaration the run stops, and so it
     does where a declaration contradicts an announcement.
 

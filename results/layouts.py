@@ -185,7 +185,7 @@ def make_layout(name: str, runs: Iterable[tuple[str, RunRecords]], unit: Unit = 
     for label, run in runs:
         if run.manifest.record.shard is not None:
             raise VlarigError(
-                f"{run.run} is shard {run.manifest.record.shard} of its run; put the shards together with `vlarig merge` first"
+                f"{run.run} is shard {run.manifest.record.shard} of its run; put the shards together with `vlarig runs merge` first"
             )
         by_label.setdefault(label, []).append(run)
     _check_protocols(table, [run for each in by_label.values() for run in each])

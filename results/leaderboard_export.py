@@ -137,7 +137,7 @@ def entries_of_run(run: RunTable, submission: Submission) -> list[LeaderboardEnt
         (note,) = run.manifest.identity.policy_notes()
         raise VlarigError(f"{run.run} has nothing for vla-eval's leaderboard: {note}; export the run of a policy that does not")
     if run.shard is not None:
-        raise VlarigError(f"{run.run} is shard {run.shard} of its run; put the shards together with `vlarig merge` first")
+        raise VlarigError(f"{run.run} is shard {run.shard} of its run; put the shards together with `vlarig runs merge` first")
     if len({suite.suite for suite in placed}) < len(placed):
         raise VlarigError(
             f"{run.run} holds a suite under several protocols; an entry is of one, so sweep each into a run of its own"

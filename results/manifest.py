@@ -276,7 +276,7 @@ class Manifest(_Model):
         try:
             return cls.model_validate_json(path.read_bytes())
         except FileNotFoundError:
-            raise VlarigError(f"{run_dir} holds no run: {path} is missing; `vlarig runs` lists the runs") from None
+            raise VlarigError(f"{run_dir} holds no run: {path} is missing; `vlarig runs list` lists the runs") from None
         except OSError as error:
             raise VlarigError(f"{path} cannot be read: {error}; restore it from a copy") from error
         except ValidationError as error:

@@ -212,7 +212,7 @@ def _add(folder: Path, manifest: Manifest, runs: Sequence[Path], films: Sequence
             others = f", and {len(conflicts) - 1} more conflict" if len(conflicts) > 1 else ""
             raise VlarigError(
                 f"{conflicts[0]} differ{others}; an episode must give the same result every time, so find out which run is wrong "
-                "('vlarig replay RUN KEY' simulates it again); nothing was merged"
+                "('vlarig runs replay RUN KEY' simulates it again); nothing was merged"
             )
         for statement in _SORT_ATTEMPTS:
             ledger.execute(statement)

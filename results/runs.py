@@ -171,7 +171,7 @@ class RunSummary:
 def list_runs(directory: Path = DEFAULT_RUNS) -> list[RunSummary]:
     """The runs directly below ``directory``, latest change first. A damaged run is listed too, and hides no other."""
     if not directory.is_dir():
-        raise VlarigError(f"there is no folder {directory}; give the folder that holds the runs, as in `vlarig runs PATH`")
+        raise VlarigError(f"there is no folder {directory}; give the folder that holds the runs, as in `vlarig runs list PATH`")
     return sorted((summarize(folder) for folder in run_dirs(directory)), key=lambda run: (-run.changed.timestamp(), run.name))
 
 

@@ -162,7 +162,7 @@ def _connect_uri(path: Path, options: str) -> sqlite3.Connection:
 def check_file(path: Path) -> None:
     """Make sure that the file is a sound ledger of a version that we can read. It is not changed."""
     if not path.is_file():
-        raise VlarigError(f"there is no ledger at {path}; name the folder of a run, which `vlarig runs` lists")
+        raise VlarigError(f"there is no ledger at {path}; name the folder of a run, which `vlarig runs list` lists")
     with plain_errors(path, "read"), path.open("rb") as file:
         header = file.read(len(_SQLITE_HEADER))
     if header != _SQLITE_HEADER:

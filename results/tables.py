@@ -132,7 +132,7 @@ class RunTable:
         if self.shard is None:
             return self.manifest.notes()
         share = f"shard {self.shard}: {self.total.expected} of the run's {self.manifest.identity.episodes} episodes"
-        return [f"{share}; 'vlarig merge' puts shards together", *self.manifest.notes()]
+        return [f"{share}; 'vlarig runs merge' puts shards together", *self.manifest.notes()]
 
     @property
     def shard(self) -> str | None:

@@ -104,7 +104,7 @@ class RolloutSettings(Settings):
     placement: Literal["local", "ray"] = "local"
     """Where simulators and replicas run: on this machine (simulators also on ``hosts``), or on the Ray cluster of ``RAY_ADDRESS``."""
     hosts: tuple[str, ...] = ()
-    """Machines on which to simulate instead of this one, each with ``vlarig serve-envs`` (section 4.2: the remote benchmark server)."""
+    """Machines on which to simulate instead of this one, each with ``vlarig serve envs`` (section 4.2: the remote benchmark server)."""
     hosts_token_file: Path | None = None
     """File with the token that they require."""
     hosts_ca_file: Path | None = None

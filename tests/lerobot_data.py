@@ -47,7 +47,7 @@ def described(length: int) -> Description:
 
 
 def record_dataset(folder: Path, staging: Path, labels: bool = False, data_mb: float = 100, video_mb: float = 200) -> Path:
-    """The dataset as ``vlarig record`` writes it."""
+    """The dataset as ``vlarig data record`` writes it."""
     episodes = []
     for episode, length in enumerate(LENGTHS):
         draft = EpisodeDraft(staging / f".draft-{episode}", ROBOT.control_frequency)

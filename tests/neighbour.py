@@ -9,7 +9,7 @@ import sys
 
 
 class Neighbour:
-    """``vlarig serve-envs`` with these options and environment variables."""
+    """``vlarig serve envs`` with these options and environment variables."""
 
     def __init__(self, *words: str, **variables: str) -> None:
         self._words, self._variables = words, variables
@@ -17,7 +17,7 @@ class Neighbour:
 
     def start(self, port: int) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "vlarig.harness", "serve-envs", "--port", str(port), "--workers", "2", *self._words],
+            [sys.executable, "-m", "vlarig.harness", "serve", "envs", "--port", str(port), "--workers", "2", *self._words],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -1,4 +1,4 @@
-"""A LeRobotDataset of made-up episodes, as ``vlarig record`` writes them, for the scripts that read one."""
+"""A LeRobotDataset of made-up episodes, as ``vlarig data record`` writes them, for the scripts that read one."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ for batches.
     python benchmarks/speed/loader.py samples --folder demos --turns 9
     python benchmarks/speed/loader.py waits --workers 0 1 2
 
-Without ``--folder`` the dataset is made up first (``demos.py``), as ``vlarig record`` would write it.
+Without ``--folder`` the dataset is made up first (``demos.py``), as ``vlarig data record`` would write it.
 """
 
 from __future__ import annotations

@@ -37,12 +37,12 @@ class DominoEnv(RobotwinEnv):
         words = super().begin(episode, rng)
         if not self._found["motion"]:
             raise VlarigError(
-                f"{episode.key}: upstream's expert does not meet the object from here; run: vlarig prepare domino"
+                f"{episode.key}: upstream's expert does not meet the object from here; run: vlarig envs prepare domino"
             )
         self._follow = Followed(self.task, self._found["motion"], self.changes(episode))
         if not self._follow.moves:
             raise VlarigError(
-                f"{episode.key}: the object's way leads through what upstream keeps free; run: vlarig prepare domino"
+                f"{episode.key}: the object's way leads through what upstream keeps free; run: vlarig envs prepare domino"
             )
         return words
 

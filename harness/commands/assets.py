@@ -115,11 +115,9 @@ COMMANDS: dict[str, type[Fetch | List | Verify]] = {"fetch": Fetch, "list": List
 
 DESCRIPTION = """Simulators' data files (scenes, objects, initial states) come in bundles. For example:
 
-vlarig assets list
-
-vlarig assets fetch libero
-
-vlarig assets verify libero
+  vlarig assets list
+  vlarig assets fetch libero
+  vlarig assets verify libero
 
 They are searched in $VLARIG_ASSETS, then where `fetch` puts them.
 """

@@ -1,4 +1,4 @@
-"""``vlarig envs``: list what can be swept, and check that an adapter keeps the env contract."""
+"""``vlarig envs``: list what can be swept, check that an adapter keeps the env contract, begin a benchmark, find initial states."""
 
 from __future__ import annotations
 
@@ -26,17 +26,19 @@ from ..runtimes.runtime import list_runtimes
 from ..screen import Screen
 from ..worker_answers import encoded, worker_answers
 from ..worker_spec import WorkerSpec
+from .prepare import PrepareConfig, find_initial_states
 
 #: Letters that a suite's title needs in a line; a narrower screen gets a paragraph for each suite.
 LEAST_TITLE = 30
 
-DESCRIPTION = """List the suites that can be swept, or check that a suite's env keeps the contract.
+DESCRIPTION = """List the suites that can be swept, check that a suite's env keeps the contract, or find a suite's initial states.
 
   vlarig envs list
   vlarig envs list libero_goal    # its tasks, and its protocols side by side
   vlarig envs check tabletop      # a minute of real simulation: determinism, isolation, images, limits
   vlarig envs check               # every suite whose runtime is ready
   vlarig envs new my_bench        # the files of a benchmark of your own
+  vlarig envs prepare robotwin_easy    # once, before the first sweep: its initial states have to be tried
   vlarig envs check libero_90 --tasks TASK TASK    # two of its 90 tasks; all take a quarter of an hour
 """
 
@@ -73,7 +75,12 @@ class NewConfig:
     """Folder to write to. Default: one of that name, here."""
 
 
-COMMANDS: dict[str, type[ListConfig | CheckConfig | NewConfig]] = {"list": ListConfig, "check": CheckConfig, "new": NewConfig}
+COMMANDS: dict[str, type[ListConfig | CheckConfig | NewConfig | PrepareConfig]] = {
+    "list": ListConfig,
+    "check": CheckConfig,
+    "new": NewConfig,
+    "prepare": PrepareConfig,
+}
 
 
 def main(arguments: list[str]) -> int:
@@ -81,6 +88,8 @@ def main(arguments: list[str]) -> int:
     config = parse(COMMANDS, arguments, "vlarig envs", DESCRIPTION)
     if isinstance(config, NewConfig):
         return write_new(config)
+    if isinstance(config, PrepareConfig):
+        return find_initial_states(config)
     if not isinstance(config, CheckConfig):
         for name in config.names:
             show_suite(load_suite(name))

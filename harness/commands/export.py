@@ -1,4 +1,4 @@
-"""`vlarig export`: a run's episodes as data for other programs."""
+"""`vlarig runs export`: a run's episodes as data for other programs."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from .several import check_run, find_runs, read_each, report_refused
 
 DESCRIPTION = r"""Write the episodes of one or more runs into a Parquet file, a row each; errors and missing episodes have rows too.
 
-  vlarig export runs/expert --out expert.parquet
-  vlarig export runs/* --out episodes.parquet --actions
+  vlarig runs export runs/expert --out expert.parquet
+  vlarig runs export runs/* --out episodes.parquet --actions
 
   python -c "import duckdb; print(duckdb.sql(\"select task, status, count(*) from 'expert.parquet' group by all\"))"
   python -c "import pandas; print(pandas.read_parquet('expert.parquet').groupby('task').success.mean())"
@@ -40,9 +40,9 @@ class ExportConfig:
 
 def main(arguments: list[str]) -> int:
     """Run the command and return its exit status: 1 where one of several runs could not be read."""
-    config = parse(ExportConfig, arguments, "vlarig export", DESCRIPTION)
+    config = parse(ExportConfig, arguments, "vlarig runs export", DESCRIPTION)
     if not config.runs:
-        raise VlarigError("no run was named; give its folder, as in `vlarig export runs/expert --out expert.parquet`")
+        raise VlarigError("no run was named; give its folder, as in `vlarig runs export runs/expert --out expert.parquet`")
     folders, unknown = find_runs(config.runs)
     readable, refused = read_each(folders, lambda folder: check_run(folder, config.actions))
     count = export_parquet(readable, config.out, config.actions)

@@ -1,4 +1,4 @@
-"""``vlarig leaderboard``: vla-eval's leaderboard, shown here, and entries of runs for it."""
+"""``vlarig runs leaderboard``: vla-eval's leaderboard, shown here, and entries of runs for it."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ from .table import SheetForm, print_sheets
 
 DESCRIPTION = """vla-eval's leaderboard (leaderboard/data/leaderboard.json of allenai/vla-evaluation-harness): show it, or add to it.
 
-  vlarig leaderboard show leaderboard.json libero
-  vlarig leaderboard add leaderboard.json --run runs/libero --model doe26mine --name Mine --weights shared
-  vlarig leaderboard add leaderboard.json --published table4
+  vlarig runs leaderboard show leaderboard.json libero
+  vlarig runs leaderboard add leaderboard.json --run runs/libero --model doe26mine --name Mine --weights shared
+  vlarig runs leaderboard add leaderboard.json --published table4
 """
 
 
@@ -117,5 +117,5 @@ COMMANDS: dict[str, type[Show | Add]] = {"show": Show, "add": Add}
 
 def main(arguments: list[str]) -> int:
     """Run one of the subcommands."""
-    parse(COMMANDS, arguments, "vlarig leaderboard", DESCRIPTION).run()
+    parse(COMMANDS, arguments, "vlarig runs leaderboard", DESCRIPTION).run()
     return 0

@@ -1,4 +1,4 @@
-"""``vlarig merge``: one run out of several, such as shards."""
+"""``vlarig runs merge``: one run out of several, such as shards."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ The merged runs stay as they are. Films are copied too.
 
 The sweep's command, without --shard and with --run DIR, finishes the episodes that the merged run still owes.
 
-  vlarig merge runs/tabletop-expert-1f0c9e2b-shard-* --run runs/tabletop-expert
-  vlarig merge here/expert there/expert --run runs/expert
+  vlarig runs merge runs/tabletop-expert-1f0c9e2b-shard-* --run runs/tabletop-expert
+  vlarig runs merge here/expert there/expert --run runs/expert
 """
 
 
@@ -45,9 +45,9 @@ class MergeConfig:
 
 def main(arguments: list[str]) -> int:
     """Run the command and return its exit status: 1 where one of several runs could not be read."""
-    config = parse(MergeConfig, arguments, "vlarig merge", DESCRIPTION)
+    config = parse(MergeConfig, arguments, "vlarig runs merge", DESCRIPTION)
     if not config.runs:
-        raise VlarigError("no run was named; give the folders of runs, as in `vlarig merge runs/a runs/b --run runs/ab`")
+        raise VlarigError("no run was named; give the folders of runs, as in `vlarig runs merge runs/a runs/b --run runs/ab`")
     console = Screen()
     folders, unknown = find_runs(config.runs)
     readable, refused = read_each(folders, _checked)

@@ -1,4 +1,4 @@
-"""``vlarig prepare``: find a suite's initial states, once, where every candidate has to be tried in the simulator."""
+"""``vlarig envs prepare``: find a suite's initial states, once, where every candidate has to be tried in the simulator."""
 
 from __future__ import annotations
 
@@ -13,27 +13,24 @@ from ...benchmarks.suite import Task
 from ...envs.background import run_to_end
 from ...envs.errors import VlarigError
 from ...envs.home import home
-from ..command_line import parse
 from ..machines.fleets import LocalFleet, listed_fleet
 from ..preparation import prepare, prepared_hash, with_prepared
 from ..screen import Screen
 from ..termination import sigterm_interrupts, until_sigterm
 from ..worker_spec import WorkerSpec
 
-DESCRIPTION = """Find the initial states of a suite that have to be tried first: can an expert do the task from here?
-
-They are tried in order, and the first that will do are kept, below vlarig's home, for later sweeps. The same command resumes an
-interrupted preparation, and one that asks for more finds the rest. Workers change its speed, never its result.
-
-  vlarig prepare robotwin_easy
-  vlarig prepare robotwin_easy --tasks stack_blocks_two --episodes 10
-  vlarig prepare robotwin_easy --hosts gpu1 gpu2
-"""
-
 
 @dataclass(frozen=True)
 class PrepareConfig:
-    """The command's options."""
+    """Find the initial states of a suite that have to be tried first: can an expert do the task from here?
+
+    They are tried in order, and the first that will do are kept, below vlarig's home, for later sweeps. The same command resumes an
+    interrupted preparation, and one that asks for more finds the rest. Workers change its speed, never its result.
+
+      vlarig envs prepare robotwin_easy
+      vlarig envs prepare robotwin_easy --tasks stack_blocks_two --episodes 10
+      vlarig envs prepare robotwin_easy --hosts gpu1 gpu2
+    """
 
     suite: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="SUITE")]
     """The suite."""
@@ -44,16 +41,15 @@ class PrepareConfig:
     workers: Annotated[int | None, tyro.conf.arg(metavar="N")] = None
     """Simulator processes. Default: one a core, as far as memory allows."""
     hosts: Annotated[tuple[str, ...], tyro.conf.arg(metavar="HOST[:PORT]...")] = ()
-    """Machines to do it on instead of this one, each with 'vlarig serve-envs'; as for 'vlarig sweep'."""
+    """Machines to do it on instead of this one, each with 'vlarig serve envs'; as for 'vlarig sweep'."""
     hosts_token_file: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """File with the token that they require."""
     hosts_ca_file: Annotated[Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Certificates of the authorities to trust for wss://, in PEM format."""
 
 
-def main(arguments: list[str]) -> int:
+def find_initial_states(config: PrepareConfig) -> int:
     """Run the command and return its exit status."""
-    config = parse(PrepareConfig, arguments, "vlarig prepare", DESCRIPTION)
     for name, value in (("workers", config.workers), ("episodes", config.episodes)):
         if value is not None and value < 1:
             raise VlarigError(f"{name} is {value}; expected 1 or more")

@@ -1,4 +1,4 @@
-"""``vlarig record``: play a suite's episodes, and keep what was seen, felt and done as a LeRobotDataset."""
+"""``vlarig data record``: play a suite's episodes, and keep what was seen, felt and done as a LeRobotDataset."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from ...envs.errors import VlarigError
 from ...results.forms.terminal import print_sheets
 from ...results.rendering import LEGEND, run_sheet
 from ...results.tables import run_table
-from ..command_line import parse
 from ..plan import Count, SweepConfig
 from ..recorder import RecordingPlan, mb_of
 from ..reporting.event_log import EventLog
@@ -19,20 +18,18 @@ from ..screen import Screen
 from ..sweep import cluster, named_policy, run_sweep
 from ..trackers import TrackerName
 
-DESCRIPTION = """Play a suite's episodes with any policy or expert, and write a LeRobotDataset v3.0 of those that succeed.
 
-Episodes begin where none is evaluated: at the suite's initial states for training. The same command resumes a recording that was
-interrupted; workers, envs and machines change its speed, never the dataset. FOLDER/run is a run as of 'vlarig sweep', which tables,
-pages and 'vlarig replay' read.
+class RecordConfig(SweepConfig):
+    """Play a suite's episodes with any policy or expert, and write a LeRobotDataset v3.0 of those that succeed.
 
-  vlarig record tabletop --policy expert --episodes 50 --to demos
-  vlarig record tabletop --policy expert --episodes 5 --tasks stack push_to --to demos --workers 2
-  vlarig record libero_spatial --policy openpi:ws://HOST:8000 --episodes 10 --keep-failures --to demos --hosts HOST1 HOST2
-"""
+    Episodes begin where none is evaluated: at the suite's initial states for training. The same command resumes a recording that was
+    interrupted; workers, envs and machines change its speed, never the dataset. FOLDER/run is a run as of 'vlarig sweep', which tables,
+    pages and 'vlarig runs replay' read.
 
-
-class _Command(SweepConfig):
-    """The command's options."""
+      vlarig data record tabletop --policy expert --episodes 50 --to demos
+      vlarig data record tabletop --policy expert --episodes 5 --tasks stack push_to --to demos --workers 2
+      vlarig data record libero_spatial --policy openpi:ws://HOST:8000 --episodes 10 --keep-failures --to demos --hosts HOST1 HOST2
+    """
 
     suites: Annotated[tuple[str], tyro.conf.Positional, tyro.conf.arg(metavar="SUITE")]
     """Suite to record; 'vlarig envs list' shows them."""
@@ -61,11 +58,12 @@ class _Command(SweepConfig):
         return RecordingPlan(self.to, self.suites[0], self.keep_failures)
 
 
-def main(arguments: list[str]) -> int:
-    """Parse and run; 0 when every episode is finished, 1 when some were given up."""
-    command = parse(_Command, arguments, "vlarig record", DESCRIPTION)
+def record(command: RecordConfig) -> int:
+    """Run the command; 0 when every episode is finished, 1 when some were given up."""
     if command.episodes is None:
-        raise VlarigError("how many episodes to play is not given; name it, as in: vlarig record tabletop --episodes 50 ...")
+        raise VlarigError(
+            "how many episodes to play is not given; name it, as in: vlarig data record tabletop --episodes 50 ..."
+        )
     config, plan = command.config, command.plan
     recorder = plan.begin()
     console = Screen()

@@ -1,4 +1,4 @@
-"""``vlarig replay``: simulate recorded episodes again, prove their digests, and film them."""
+"""``vlarig runs replay``: simulate recorded episodes again, prove their digests, and film them."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ The policy is not needed: its actions are in the run. An episode that does not c
 film. Films are in the run's folder videos/. With --failures or --all those that exist are kept, so that the same command resumes
 an interrupted one; episodes that are named are filmed again.
 
-  vlarig replay runs/expert tabletop/standard-n_action_steps1@1/stack/base/3/0
-  vlarig replay runs/expert --failures
-  vlarig replay runs/expert --all --no-video                # check every episode, film none
+  vlarig runs replay runs/expert tabletop/standard-n_action_steps1@1/stack/base/3/0
+  vlarig runs replay runs/expert --failures
+  vlarig runs replay runs/expert --all --no-video                # check every episode, film none
 """
 
 
@@ -52,7 +52,7 @@ class ReplayConfig:
 
 def main(arguments: list[str]) -> int:
     """Parse and run; 1 when an episode differs from its record, or could not be simulated or filmed."""
-    config = parse(ReplayConfig, arguments, "vlarig replay", DESCRIPTION)
+    config = parse(ReplayConfig, arguments, "vlarig runs replay", DESCRIPTION)
     _check(config)
     run = find_run(config.run)
     console = Screen(soft_wrap=True)

@@ -1,4 +1,4 @@
-"""`vlarig runs`: the runs in a folder."""
+"""`vlarig runs list`: the runs in a folder."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ DESCRIPTION = """List the runs in a folder, latest first: policy, suites, progre
 A run is complete, resumable (give its command again), being written by a process at this moment, or unreadable (the reason is
 shown below the list). A shard is complete when its own share of the run's episodes is.
 
-  vlarig runs
-  vlarig runs experiments/october
+  vlarig runs list
+  vlarig runs list experiments/october
 """
 
 
@@ -38,7 +38,7 @@ class RunsConfig:
 
 def main(arguments: list[str]) -> int:
     """Run the command and return its exit status."""
-    config = parse(RunsConfig, arguments, "vlarig runs", DESCRIPTION)
+    config = parse(RunsConfig, arguments, "vlarig runs list", DESCRIPTION)
     console = Screen()
     runs = list_runs(config.directory)
     if runs:

@@ -110,13 +110,10 @@ COMMANDS: dict[str, type[Install | Add | List | Remove | Run]] = {
 
 DESCRIPTION = """Each simulator lives in a virtual environment of its own, a runtime. For example:
 
-vlarig runtime list
-
-vlarig runtime install tabletop
-
-vlarig runtime add habitat --python ~/miniconda3/envs/habitat/bin/python
-
-vlarig runtime run tabletop -- pytest test_parity.py
+  vlarig runtime list
+  vlarig runtime install tabletop
+  vlarig runtime add habitat --python ~/miniconda3/envs/habitat/bin/python
+  vlarig runtime run tabletop -- pytest test_parity.py
 """
 
 

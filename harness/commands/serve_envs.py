@@ -1,4 +1,4 @@
-"""``vlarig serve-envs``: lend this machine's simulators to sweeps that run elsewhere."""
+"""``vlarig serve envs``: lend this machine's simulators to sweeps that run elsewhere."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ DESCRIPTION = """Lend simulators to sweeps that run on another machine: each of 
 The machine needs the suites' runtimes and assets, and the same vlarig as the one that sweeps; where they differ the sweep reports
 it and does not begin. SIGTERM or Ctrl-C ends the server; a sweep waits an hour for it to come back, and uses other workers meanwhile.
 
-  vlarig serve-envs                                                 # for sweeps on this machine alone
-  vlarig serve-envs --host 0.0.0.0 --token-file token               # for clients that show the token
-  vlarig serve-envs --host 0.0.0.0 --token-file token --certificate node1.pem --key node1.key
+  vlarig serve envs                                                 # for sweeps on this machine alone
+  vlarig serve envs --host 0.0.0.0 --token-file token               # for clients that show the token
+  vlarig serve envs --host 0.0.0.0 --token-file token --certificate node1.pem --key node1.key
   vlarig sweep tabletop --policy expert --hosts node1 node2:9000    # on the machine that sweeps
 """
 
 
 @dataclass(frozen=True)
 class ServeEnvs:
-    """Options of ``vlarig serve-envs``."""
+    """Options of ``vlarig serve envs``."""
 
     suites: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="SUITE...")] = ()
     """Suites to lend. Default: all whose runtimes are installed."""
@@ -81,7 +81,7 @@ class ServeEnvs:
 
 def main(arguments: list[str]) -> int:
     """Parse, and serve until a signal."""
-    options = parse(ServeEnvs, arguments, "vlarig serve-envs", DESCRIPTION)
+    options = parse(ServeEnvs, arguments, "vlarig serve envs", DESCRIPTION)
     log_to_stderr("%(asctime)s %(message)s")
     logging.getLogger("vlarig").setLevel(logging.INFO)
     asyncio.run(_serve(options.config()))

@@ -1,4 +1,4 @@
-"""``vlarig serve-policy``: serve a policy to other programs by openpi's websocket protocol."""
+"""``vlarig serve policy``: serve a policy to other programs by openpi's websocket protocol."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ DESCRIPTION = """Serve a policy by openpi's websocket protocol: to a sweep elsew
 Requests of all clients are answered in batches. SIGTERM or Ctrl-C ends it: requests under way get ten seconds to be answered.
 A second signal ends it at once. GET /healthz answers OK. Errors of the policy are logged here; clients learn only that it failed.
 
-  vlarig serve-policy --policy qwen-vla:CHECKPOINT --embodiment libero_panda
+  vlarig serve policy --policy qwen-vla:CHECKPOINT --embodiment libero_panda
   vlarig sweep libero_spatial --policy openpi:ws://127.0.0.1:8000
 
-  vlarig serve-policy --policy random --embodiment libero_panda --layout libero --no-token   # for openpi's own LIBERO client
-  vlarig serve-policy --policy qwen-vla:CHECKPOINT --host 0.0.0.0 --token-file token         # clients show the token
+  vlarig serve policy --policy random --embodiment libero_panda --layout libero --no-token   # for openpi's own LIBERO client
+  vlarig serve policy --policy qwen-vla:CHECKPOINT --host 0.0.0.0 --token-file token         # clients show the token
 
 With --certificate server.pem --key server.key it encrypts, and clients connect to wss://HOST:PORT.
 """
@@ -43,7 +43,7 @@ With --certificate server.pem --key server.key it encrypts, and clients connect 
 
 @dataclass(frozen=True)
 class ServePolicy:
-    """Options of ``vlarig serve-policy``."""
+    """Options of ``vlarig serve policy``."""
 
     policy: Annotated[str, tyro.conf.arg(metavar="POLICY")]
     """Policy to serve, as in 'vlarig sweep'."""
@@ -120,7 +120,7 @@ class ServePolicy:
 
 def main(arguments: list[str]) -> int:
     """Parse, and serve until a signal."""
-    options = parse(ServePolicy, arguments, "vlarig serve-policy", DESCRIPTION)
+    options = parse(ServePolicy, arguments, "vlarig serve policy", DESCRIPTION)
     layout, config = find_layout(options.layout), options.server_config()
     log_to_stderr("%(asctime)s %(levelname)s %(name)s: %(message)s")
     if options.replicas is None:

@@ -34,7 +34,7 @@ batches change a run's speed, never its results; 'vlarig doctor RUN' says what w
   vlarig sweep tabletop --policy qwen-vla:small --policy-options temperature=1 steps=10
   vlarig sweep libero_spatial libero_goal --policy my_policy:MyPolicy --protocol openpi
   vlarig sweep tabletop --policy expert --json | tail -n 1
-  vlarig sweep tabletop --policy expert --shard 2/4         # the second of four parts; 'vlarig merge' puts them together
+  vlarig sweep tabletop --policy expert --shard 2/4         # the second of four parts; 'vlarig runs merge' puts them together
 """
 
 #: Exit status of a program whose reader closed its pipe, as a shell counts it: 128 and the number of SIGPIPE.

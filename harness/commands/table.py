@@ -78,7 +78,9 @@ def main(arguments: list[str]) -> int:
     if config.layout is not None:
         return _print_layout(config.layout, config)
     if not config.runs:
-        raise VlarigError("no run was named; give its folder, as in `vlarig table runs/expert`; `vlarig runs` lists the runs")
+        raise VlarigError(
+            "no run was named; give its folder, as in `vlarig table runs/expert`; `vlarig runs list` lists the runs"
+        )
     named, refused = read_each(config.runs, _table_named)
     if config.format == "json":
         print_document(for_programs([table for _, table in named]))

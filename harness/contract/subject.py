@@ -22,7 +22,7 @@ from ...benchmarks.suite import Suite
 from ...envs.api import Episode, Protocol
 from ...results.ledger import Ledger
 from ...results.records import EpisodeRecord
-from ..commands import prepare
+from ..commands.prepare import PrepareConfig, find_initial_states
 from ..film import write_contact_sheet
 from ..preparation import with_found
 from ..worker_answers import encoded, worker_answers
@@ -69,7 +69,7 @@ class Subject:
 
     def _prepare(self, tasks: Sequence[str], wanted: int) -> None:
         if self.worker_spec.suite.preparation is not None:
-            assert prepare.main([self.name, "--tasks", *tasks, "--episodes", str(wanted)]) == 0
+            assert find_initial_states(PrepareConfig(self.name, tuple(tasks), wanted)) == 0
 
     @cached_property
     def trial_tasks(self) -> tuple[str, ...]:

@@ -36,7 +36,7 @@ class MachineBusyError(MachineAwayError):
 
 @dataclass(frozen=True)
 class RemoteMachine:
-    """An env server, as ``vlarig serve-envs`` starts one.
+    """An env server, as ``vlarig serve envs`` starts one.
 
     Attributes:
         url: Its address, ``ws://HOST:PORT`` or ``wss://HOST:PORT``.
@@ -90,7 +90,7 @@ class RemoteMachine:
                 raise VlarigError(f"the env server at {self.url} cannot be used: {disagreement}") from None
             reason = "what answers is no websocket server" if isinstance(error, InvalidHandshake) else str(error)
             raise MachineAwayError(
-                f"no env server can be reached at {self.url} ({reason}); start 'vlarig serve-envs' there"
+                f"no env server can be reached at {self.url} ({reason}); start 'vlarig serve envs' there"
             ) from None
         try:
             return connection, self._checked(decode(frame_of(await connection.recv())))

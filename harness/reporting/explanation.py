@@ -153,7 +153,7 @@ def _beside_playing(session: SessionEvidence) -> Iterator[Verdict]:
     advice = {
         "loading the policy, planning": "run more episodes or suites in one sweep, or keep the policy loaded in a server",
         "starting workers": "it is paid once a suite and session, so run more episodes in one sweep",
-        "filming": "--video failures films less, and vlarig replay films single episodes later",
+        "filming": "--video failures films less, and vlarig runs replay films single episodes later",
     }
     phases = session.phases()
     for name, sentence in advice.items():

@@ -16,7 +16,7 @@ if [ ! -f node.pem ]; then
 fi
 
 serve() { # PORT
-    vlarig serve-envs "${suites[@]}" --host localhost --port "$1" --token-file token --certificate node.pem --key node.key \
+    vlarig serve envs "${suites[@]}" --host localhost --port "$1" --token-file token --certificate node.pem --key node.key \
         --workers 2 --logs "logs-$1" >> "server-$1.log" 2>&1 &
 }
 

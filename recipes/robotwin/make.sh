@@ -5,8 +5,8 @@ set -euo pipefail
 recipes=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "${1:?a folder}" && cd "$1"
 cp "$recipes"/*.toml .
-vlarig record robotwin_easy --policy expert --episodes 50 --to robotwin_easy
-vlarig record robotwin_hard --policy expert --episodes 50 --to robotwin_hard
+vlarig data record robotwin_easy --policy expert --episodes 50 --to robotwin_easy
+vlarig data record robotwin_hard --policy expert --episodes 50 --to robotwin_hard
 for state in none prompt dit; do
     vlarig train sft --config "state_$state.toml" --run "state_$state"
     vlarig sweep robotwin_easy robotwin_hard --policy "qwen-vla:state_$state/policy"

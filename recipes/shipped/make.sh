@@ -16,7 +16,7 @@ step() { # run a command, and write down what it was, when it began, and how lon
 }
 
 record() { # SUITE EPISODES TASKS...: demonstrations by its expert, which bursts of noise push off the way; of all tasks unless some are named
-    step vlarig record "$1" --policy expert --episodes "$2" ${3:+--tasks "${@:3}"} --policy-options disturbance=0.7 --to "$1"
+    step vlarig data record "$1" --policy expert --episodes "$2" ${3:+--tasks "${@:3}"} --policy-options disturbance=0.7 --to "$1"
 }
 
 look() { # SUITE MOMENTS: so many frames of each of its demonstrations, with instructions, and where the objects are that these name

@@ -15,7 +15,7 @@ play() { # POLICY RUN: each of the 50 initial states four or five times
     vlarig sweep tabletop_states --tasks pick_into --policy "qwen-vla:$1" --n-action-steps 8 --episodes 240 --run "$2"
 }
 
-vlarig record tabletop_states --tasks pick_into --policy expert --episodes 400 --policy-options disturbance=0.7 --to tabletop_states
+vlarig data record tabletop_states --tasks pick_into --policy expert --episodes 400 --policy-options disturbance=0.7 --to tabletop_states
 torchrun --standalone --nproc-per-node 2 -m -- vlarig.harness train sft --run clone --config clone.toml
 play clone/policy measured/clone
 for seed in "${@:-0}"; do

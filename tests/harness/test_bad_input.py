@@ -35,7 +35,7 @@ SENTENCES = [
     (["sweep", "--policy", "random"], "no suite was named", "vlarig sweep tabletop"),
     (["envs", "check", "toy", "--tasks", "reach_rd"], "unknown task 'reach_rd' in toy", "did you mean reach_red"),
     (["envs", "check", "toyy"], "unknown suite 'toyy'", "did you mean toy"),
-    (["replay", "nowhere", "some/key"], "nowhere", "run"),
+    (["runs", "replay", "nowhere", "some/key"], "nowhere", "run"),
 ]  # fmt: skip
 
 

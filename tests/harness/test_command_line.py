@@ -16,13 +16,13 @@ from vlarig.harness.commands.leaderboard import Add
 #: Commands with subcommands, and these.
 SUBCOMMANDS = {
     "assets": ("fetch", "list", "verify"),
-    "data": ("inspect", "check", "synthesize", "render-questions"),
-    "envs": ("list", "check"),
-    "leaderboard": ("show", "add"),
+    "data": ("record", "inspect", "check", "synthesize", "render-questions"),
+    "envs": ("list", "check", "prepare"),
+    "runs leaderboard": ("show", "add"),
     "policy": ("inspect", "create"),
     "runtime": ("install", "add", "list", "remove"),
 }
-EVERY = [[name, *more] for name in cli.COMMANDS for more in [[], *([word] for word in SUBCOMMANDS.get(name, ()))]]
+EVERY = [[*name.split(), *more] for name in cli.COMMANDS for more in [[], *([word] for word in SUBCOMMANDS.get(name, ()))]]
 
 
 def help_of(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -53,7 +53,8 @@ def test_every_help_is_without_noise_and_its_examples_can_be_pasted(words, capsy
     lines = [line.strip() for line in text.splitlines()]
     for line in lines:
         if line.startswith("vlarig "):
-            _, name, *given = words_of(line)
+            _, *given = words_of(line)
+            name = next(name for name in cli.COMMANDS if given[: len(name.split())] == name.split())
             module = importlib.import_module(cli.COMMANDS[name][0])
 
             def stop(*arguments):
@@ -62,13 +63,24 @@ def test_every_help_is_without_noise_and_its_examples_can_be_pasted(words, capsy
 
             monkeypatch.setattr(module, "parse", stop)
             with pytest.raises(Parsed):
-                cli.main([name, *given])
+                cli.main(given)
         if line.startswith("python "):
             program, option, code = words_of(line)
             assert (program, option) == ("python", "-c")
             ast.parse(code)
-    if not SUBCOMMANDS.get(words[0]):
-        assert any(line.startswith(f"vlarig {words[0]}") for line in lines)
+    if not {words[0], " ".join(words[:2])} & SUBCOMMANDS.keys():
+        assert any(line.startswith(f"vlarig {' '.join(words)}") for line in lines)
+
+
+def test_a_group_shows_its_commands(capsys):
+    for group, help_line in cli.GROUPS.items():
+        for words in ([group], [group, "--help"]):
+            assert cli.main(words) == 0
+            text = capsys.readouterr().out
+            assert help_line[1:] in text
+            for name in cli.COMMANDS:
+                first, _, second = name.partition(" ")
+                assert (f"\n  {second} " in text) == (first == group)
 
 
 @pytest.mark.parametrize(
@@ -79,6 +91,8 @@ def test_every_help_is_without_noise_and_its_examples_can_be_pasted(words, capsy
         ("sweep tabletop --policy expert --video al", "unknown value 'al' of --video in vlarig sweep; did you mean all?"),
         ("table runs/expert --format=markdwn", "unknown value 'markdwn' of --format in vlarig table; did you mean markdown?"),
         ("table --layot table4", "unknown option '--layot' of vlarig table; did you mean --layout"),
+        ("runs lst", "unknown subcommand 'lst' of vlarig runs; did you mean list?"),
+        ("merge", "unknown command 'merge'; did you mean runs merge"),
         ("envs lst", "unknown subcommand 'lst' of vlarig envs; did you mean list?"),
         ("policy inspct", "unknown subcommand 'inspct' of vlarig policy; did you mean inspect?"),
         ("policy inspect --prest 4b", "unknown option '--prest' of vlarig policy inspect; did you mean --preset?"),
@@ -109,5 +123,5 @@ def test_no_option_can_be_none(capsys):
 def test_an_option_that_is_given_twice_is_refused_where_the_last_one_alone_would_count(capsys):
     assert cli.main(["train", "sft", "--run", "runs/none", "--override", "steps=1", "--override", "seed=2"]) == 2
     assert "--override is given 2 times; give it once, with all its values after it" in capsys.readouterr().err
-    added = parse({"add": Add}, ["add", "l.json", "--run", "a", "--run=b", "--model", "m"], "vlarig leaderboard")
+    added = parse({"add": Add}, ["add", "l.json", "--run", "a", "--run=b", "--model", "m"], "vlarig runs leaderboard")
     assert [run.name for run in added.runs] == ["a", "b"]

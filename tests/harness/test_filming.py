@@ -63,10 +63,10 @@ def test_an_episode_that_does_not_replay_gets_no_film_and_stops_no_other(toy_hom
         connection.execute("UPDATE episodes SET state_digest = ? WHERE key = ?", ("0" * 64, KEY))
     connection.close()
     for command in (
-        ["sweep", "toy", "--policy", "toy.policies:ImageReader", "--episodes", "2", "--video", "all"],
-        ["replay", "--all"],
+        ["sweep", "toy", "--policy", "toy.policies:ImageReader", "--episodes", "2", "--video", "all", "--run", "run"],
+        ["runs", "replay", "run", "--all"],
     ):
-        done = cli(*command, "--run", "run") if command[0] == "sweep" else cli("replay", "run", "--all")
+        done = cli(*command)
         assert done.returncode == 1, done.stderr
         assert "1 episode got no film" in done.stdout
         assert f"differs {KEY}: state_digest" in done.stdout
@@ -117,7 +117,7 @@ def faulty_run(home: Path, monkeypatch: pytest.MonkeyPatch, fault: str) -> Path:
 @pytest.mark.parametrize("interrupt", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_filming_leaves_whole_films_and_goes_on(toy_home: Path, cli, interrupt: signal.Signals) -> None:
     run = evaluate("toy", ImageReader(), episodes=6, run=Path("run")).run
-    words = [sys.executable, "-m", "vlarig.harness", "replay", "run", "--all", "--workers", "1"]
+    words = [sys.executable, "-m", "vlarig.harness", "runs", "replay", "run", "--all", "--workers", "1"]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while len(list((run / "videos").glob("[!.]*.mp4"))) < 3:
@@ -130,7 +130,7 @@ def test_interrupted_filming_leaves_whole_films_and_goes_on(toy_home: Path, cli,
     assert len(error.splitlines()) == 1
     kept = {name: (run / "videos" / name).stat().st_mtime_ns for name in films(run)}
     assert kept.keys() < names(run)
-    done = cli("replay", "run", "--all")
+    done = cli("runs", "replay", "run", "--all")
     assert done.returncode == 0, done.stderr
     assert f"filming {12 - len(kept)} episodes by simulating them again; {len(kept)} are filmed already" in done.stdout
     assert films(run) == names(run)
@@ -196,7 +196,7 @@ def test_episodes_are_replayed_without_films_when_requested(toy_home: Path, cli)
     run = evaluate("toy", ImageReader(), episodes=2, run=Path("run")).run
     failures = [key for key, result in results(run).items() if not result["success"]]
     for option, wanted in (("--failures", failures), ("--all", list(results(run)))):
-        done = cli("replay", "run", option, "--no-video")
+        done = cli("runs", "replay", "run", option, "--no-video")
         assert done.returncode == 0, done.stderr
         assert sorted(line.split()[1].rstrip(":") for line in done.stdout.splitlines()) == sorted(wanted)
     assert not (run / "videos").exists()
@@ -206,7 +206,7 @@ def test_episodes_are_replayed_without_films_when_requested(toy_home: Path, cli)
 def test_a_named_episode_is_filmed_again_and_alone(toy_home: Path, cli) -> None:
     run = evaluate("toy", ImageReader(), episodes=1, run=Path("run"), video="all").run
     before = {name: (run / "videos" / name).stat().st_mtime_ns for name in films(run)}
-    done = cli("replay", "run", KEY)
+    done = cli("runs", "replay", "run", KEY)
     assert done.returncode == 0, done.stderr
     assert f"equal   {KEY}: " in done.stdout
     assert str(film_path(Path("run"), KEY)) in done.stdout
@@ -224,7 +224,7 @@ def test_a_named_episode_is_filmed_again_and_alone(toy_home: Path, cli) -> None:
     ],
 )
 def test_episodes_are_named_in_one_way(toy_home: Path, cli, words: list[str], sentence: str) -> None:
-    done = cli("replay", "run", *words)
+    done = cli("runs", "replay", "run", *words)
     assert done.returncode == 2
     assert sentence in done.stderr
     assert len(done.stderr.splitlines()) == 1

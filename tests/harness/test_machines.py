@@ -36,7 +36,7 @@ from vlarig.envs.messages import Capacity, Failure, Message, StartWorker, Step, 
 from vlarig.harness import Rollouts, evaluate
 from vlarig.harness.children import supervisor
 from vlarig.harness.children.supervisor import MachineAwayError
-from vlarig.harness.commands import record
+from vlarig.harness.cli import main
 from vlarig.harness.machines import fleets
 from vlarig.harness.machines.remote_machines import MachineBusyError, RemoteMachine, find_machines, parse_address
 from vlarig.results.ledger import Ledger
@@ -89,8 +89,11 @@ def test_a_sweep_over_two_machines_equals_one_on_this_machine(neighbours: list[N
 
 def test_a_recording_over_two_machines_equals_one_on_this_machine(neighbours: list[Neighbour]) -> None:
     words = ["toy", "--policy", "toy.policies:Finder", "--episodes", "3"]
-    assert record.main([*words, "--to", "spread", "--num-envs", "8", "--hosts", *[each.host for each in neighbours]]) == 0
-    assert record.main([*words, "--to", "alone", "--workers", "1"]) == 0
+    assert (
+        main(["data", "record", *words, "--to", "spread", "--num-envs", "8", "--hosts", *[each.host for each in neighbours]])
+        == 0
+    )
+    assert main(["data", "record", *words, "--to", "alone", "--workers", "1"]) == 0
     spread, here = (
         {
             file.relative_to(folder): file.read_bytes()
@@ -401,10 +404,10 @@ def test_a_machine_whose_workers_are_all_in_use_is_named(neighbours: list[Neighb
 
 def test_the_page_on_many_machines_names_options_that_exist(cli: Cli) -> None:
     page = (Path(__file__).parents[2] / "docs" / "many-machines.md").read_text().replace("\\\n", " ")
-    commands = re.findall(r"^(?:srun --overlap )?vlarig (\S+)(.*)$", page, re.MULTILINE)
-    assert {command for command, _ in commands} == {"serve-envs", "sweep", "merge", "table"}
+    commands = re.findall(r"^(?:srun --overlap )?vlarig ((?:runs |serve )?\S+)(.*)$", page, re.MULTILINE)
+    assert {command for command, _ in commands} == {"serve envs", "sweep", "runs merge", "table"}
     for command in {command for command, _ in commands}:
-        known = cli(command, "--help").stdout
+        known = cli(*command.split(), "--help").stdout
         for option in {option for each, words in commands if each == command for option in re.findall(r"--[a-z-]+", words)}:
             assert option in known, f"vlarig {command} has no {option}"
 

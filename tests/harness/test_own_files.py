@@ -146,7 +146,7 @@ def test_a_policy_that_ends_its_own_process_is_reported(toy_home: Path, cli: Cli
         else r"tried to exit while it acted .*: status 0"
     )
     assert re.search(said, (done.stdout + done.stderr).replace("\n", " ")), done.stdout + done.stderr
-    assert "resumable" in cli("runs").stdout
+    assert "resumable" in cli("runs", "list").stdout
 
 
 def test_data_of_a_training_import_their_neighbours_at_any_time(toy_home: Path) -> None:

@@ -67,7 +67,10 @@ def test_a_sweep_of_a_real_simulator_listens_on_nothing(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("toy_home")
 @pytest.mark.parametrize(
     "words",
-    [("serve-envs", "--port", "0"), ("serve-policy", "--port", "0", "--policy", "random", "--embodiment", "libero_panda")],
+    [
+        ("serve", "envs", "--port", "0"),
+        ("serve", "policy", "--port", "0", "--policy", "random", "--embodiment", "libero_panda"),
+    ],
     ids=lambda words: words[0],
 )
 def test_a_server_listens_on_loopback_alone_by_default(words: tuple[str, ...]) -> None:

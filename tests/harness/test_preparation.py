@@ -61,8 +61,8 @@ def test_a_suite_that_is_not_prepared_is_not_swept_and_what_is_found_is_played(c
     refused = cli("sweep", SUITE, "--policy", "random")
     assert refused.returncode == 2
     assert "0 of the 4 initial states of 'prepared' reach_red are found yet, and 1 more tasks lack some;" in refused.stderr
-    assert "run: vlarig prepare prepared" in refused.stderr
-    done = cli("prepare", SUITE, "--workers", 2)
+    assert "run: vlarig envs prepare prepared" in refused.stderr
+    done = cli("envs", "prepare", SUITE, "--workers", 2)
     assert done.returncode == 0, done.stderr
     assert "reach_red: initial state 4 will not do" in done.stdout
     assert "prepared: 8 initial states, sha256 " in done.stdout
@@ -71,7 +71,7 @@ def test_a_suite_that_is_not_prepared_is_not_swept_and_what_is_found_is_played(c
         assert sorted({record.initial_state for record in ledger.records()}) == good_candidates()
     identity = Manifest.load(Path("run")).identity
     assert identity.prepared == {"prepared": hash_of(done.stdout)}
-    again = cli("prepare", SUITE)
+    again = cli("envs", "prepare", SUITE)
     assert again.stdout.splitlines()[-1] == done.stdout.splitlines()[-1]
     assert len(again.stdout.splitlines()) == 1
 
@@ -83,7 +83,7 @@ def test_the_first_candidates_that_will_do_are_kept_with_any_number_of_workers(
     for workers in (1, 2, 3):
         monkeypatch.setenv("VLARIG_HOME", str(tried.parent / f"home-{workers}"))
         assert cli("runtime", "add", "toy", "--python", sys.executable).returncode == 0
-        done = cli("prepare", SUITE, "--workers", workers)
+        done = cli("envs", "prepare", SUITE, "--workers", workers)
         assert done.returncode == 0, done.stderr
         hashes.add(hash_of(done.stdout))
         good = [json.loads(line) for line in found().splitlines()]
@@ -95,7 +95,7 @@ def test_the_first_candidates_that_will_do_are_kept_with_any_number_of_workers(
 @pytest.mark.slow
 def test_a_preparation_that_is_killed_goes_on_and_tries_nothing_twice(cli, tried: Path) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "vlarig.harness", "prepare", SUITE, "--workers", "1"], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-m", "vlarig.harness", "envs", "prepare", SUITE, "--workers", "1"], stdout=subprocess.PIPE, text=True
     )
     assert process.stdout is not None
     for _ in range(3):
@@ -106,7 +106,7 @@ def test_a_preparation_that_is_killed_goes_on_and_tries_nothing_twice(cli, tried
     assert len(decided) >= 3
     with next((home() / "prepared").glob("*.jsonl")).open("a") as file:
         file.write('{"task": "reach_red", "init')  # cut off by a power cut
-    assert cli("prepare", SUITE, "--workers", 1).returncode == 0
+    assert cli("envs", "prepare", SUITE, "--workers", 1).returncode == 0
     lines = [json.loads(line) for line in found().splitlines()]
     assert max(Counter((line["task"], line["initial_state"]) for line in lines).values()) == 1
     assert all(json.loads(line) in lines for line in decided)
@@ -119,13 +119,13 @@ def test_a_preparation_that_is_killed_goes_on_and_tries_nothing_twice(cli, tried
 def test_a_part_is_prepared_and_played_and_what_is_found_later_changes_no_run(cli) -> None:
     part = ("--tasks", "reach_red", "--episodes", 2)
     refused = cli("sweep", SUITE, "--policy", "random", *part)
-    assert "run: vlarig prepare prepared --tasks reach_red --episodes 2" in refused.stderr
-    assert cli("prepare", SUITE, *part).returncode == 0
+    assert "run: vlarig envs prepare prepared --tasks reach_red --episodes 2" in refused.stderr
+    assert cli("envs", "prepare", SUITE, *part).returncode == 0
     assert cli("sweep", SUITE, "--policy", "random", *part, "--run", "run").returncode == 0
     assert cli("sweep", SUITE, "--policy", "random", "--tasks", "reach_blue", "--run", "other").returncode == 2
-    assert cli("prepare", SUITE).returncode == 0
+    assert cli("envs", "prepare", SUITE).returncode == 0
     assert cli("sweep", SUITE, "--policy", "random", *part, "--run", "run").returncode == 0
-    assert cli("replay", "run", "--all").returncode == 0
+    assert cli("runs", "replay", "run", "--all").returncode == 0
     with Ledger.open_read_only(Path("run")) as ledger:
         assert sorted(record.initial_state for record in ledger.records()) == good_candidates()[:2]
 
@@ -134,9 +134,9 @@ def test_a_part_is_prepared_and_played_and_what_is_found_later_changes_no_run(cl
 def test_what_two_planners_found_is_not_mixed(cli, monkeypatch: pytest.MonkeyPatch) -> None:
     write_suite(monkeypatch, "planned", "same=('planner',)")
     monkeypatch.setenv("VLARIG_TEST_PLANNER", "slow")
-    assert cli("prepare", "planned:PLANNED", "--episodes", 1).returncode == 0
+    assert cli("envs", "prepare", "planned:PLANNED", "--episodes", 1).returncode == 0
     monkeypatch.setenv("VLARIG_TEST_PLANNER", "fast")
-    mixed = cli("prepare", "planned:PLANNED")
+    mixed = cli("envs", "prepare", "planned:PLANNED")
     assert mixed.returncode == 2
     assert "were found with planner 'slow', and now with 'fast'; they are not mixed" in mixed.stderr
     swept = cli("sweep", "planned:PLANNED", "--policy", "random", "--episodes", 1)
@@ -147,20 +147,20 @@ def test_what_two_planners_found_is_not_mixed(cli, monkeypatch: pytest.MonkeyPat
 @pytest.mark.usefixtures("tried")
 def test_a_task_with_too_few_candidates_is_given_up_in_a_sentence(cli, monkeypatch: pytest.MonkeyPatch) -> None:
     write_suite(monkeypatch, "hard", "most=6")
-    done = cli("prepare", "hard:HARD")
+    done = cli("envs", "prepare", "hard:HARD")
     assert done.returncode == 2
     assert "6 initial states of task 'reach_red' were tried, and" in done.stderr
     assert "Traceback" not in done.stderr
 
 
 def test_a_suite_whose_states_are_known_needs_no_preparation(toy_home: Path, cli) -> None:
-    done = cli("prepare", "toy")
+    done = cli("envs", "prepare", "toy")
     assert done.returncode == 2
     assert "the initial states of 'toy' are known; there is nothing to prepare" in done.stderr
 
 
 def test_results_do_not_depend_on_the_preparing_worker(cli, tried: Path) -> None:
-    assert cli("prepare", SUITE).returncode == 0
+    assert cli("envs", "prepare", SUITE).returncode == 0
     assert evaluate(SUITE, "random", run=Path("one"), workers=1, num_envs=1).complete
     assert evaluate(SUITE, "random", run=Path("two"), workers=2, num_envs=4).complete
     assert results(Path("one")) == results(Path("two"))

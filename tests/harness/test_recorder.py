@@ -1,4 +1,4 @@
-"""``vlarig record``: a dataset that holds what was seen, felt and done, whatever workers and kills there were."""
+"""``vlarig data record``: a dataset that holds what was seen, felt and done, whatever workers and kills there were."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from toy.suite import TOY_SUITE
 from vlarig.envs.api import Needs
 from vlarig.envs.errors import VlarigError
 from vlarig.harness import lerobot_writer
+from vlarig.harness.cli import main
 from vlarig.harness.recorder import Recorder, RecordingPlan
 from vlarig.harness.runtimes.runtime import Runtime
 from vlarig.results.ledger import Ledger
@@ -43,14 +44,14 @@ def rows(folder: Path) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def demos(toy_home: Path, cli: Any) -> Path:
-    done = cli("record", "toy", *FINDER, "--episodes", "4", "--to", "demos", "--workers", "1", "--num-envs", "3")
+    done = cli("data", "record", "toy", *FINDER, "--episodes", "4", "--to", "demos", "--workers", "1", "--num-envs", "3")
     assert done.returncode == 0, done.stderr
     assert "dataset: demos, 8 episodes" in done.stdout
     return Path("demos")
 
 
 def test_a_suite_without_pictures_is_recorded_too(toy_home: Path, cli: Any) -> None:
-    done = cli("record", "seen", *FINDER, "--episodes", "2", "--to", "demos", "--workers", "1")
+    done = cli("data", "record", "seen", *FINDER, "--episodes", "2", "--to", "demos", "--workers", "1")
     assert done.returncode == 0, done.stderr
     sample = open_lerobot(Path("demos"), horizon=8)[0]
     assert sample.observation["images"] == {}
@@ -88,13 +89,14 @@ def test_a_recording_holds_what_was_seen_felt_and_done(demos: Path) -> None:
 
 
 def test_recorded_episodes_replay_to_their_digests(demos: Path, cli: Any) -> None:
-    done = cli("replay", demos / "run", "--all", "--no-video")
+    done = cli("runs", "replay", demos / "run", "--all", "--no-video")
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("equal ") == 8
 
 
 def test_episodes_that_fail_are_left_out_unless_wanted(toy_home: Path, cli: Any) -> None:
     words = (
+        "data",
         "record",
         "toy",
         *FINDER,
@@ -151,7 +153,7 @@ def test_the_suite_puts_episodes_into_words(demos: Path) -> None:
 
 def test_a_policy_without_stages_is_recorded_without_words(toy_home: Path, cli: Any) -> None:
     words = ("--policy-options", "speaks=False", "--episodes", "1", "--workers", "1", "--tasks", "reach_red", "--to", "silent")
-    done = cli("record", "toy", *FINDER, *words)
+    done = cli("data", "record", "toy", *FINDER, *words)
     assert done.returncode == 0, done.stderr
     assert "caption" not in done.stdout + done.stderr
     (row,) = rows(Path("silent"))
@@ -161,7 +163,7 @@ def test_a_policy_without_stages_is_recorded_without_words(toy_home: Path, cli: 
 
 def test_nothing_is_played_or_written_again(demos: Path, cli: Any) -> None:
     before = contents(demos)
-    done = cli("record", "toy", *FINDER, "--episodes", "4", "--to", "demos", "--workers", "2")
+    done = cli("data", "record", "toy", *FINDER, "--episodes", "4", "--to", "demos", "--workers", "2")
     assert done.returncode == 0, done.stderr
     assert "nothing was played" in done.stdout
     assert contents(demos) == before
@@ -198,9 +200,22 @@ def test_workers_and_kills_change_no_byte(demos: Path, cli: Any) -> None:
     undisturbed = contents(demos)
     for workers, envs in ((2, 2), (4, 8)):
         words = ("--episodes", "4", "--workers", workers, "--num-envs", envs)
-        assert cli("record", "toy", *FINDER, *words, "--to", f"demos{workers}").returncode == 0
+        assert cli("data", "record", "toy", *FINDER, *words, "--to", f"demos{workers}").returncode == 0
         assert contents(Path(f"demos{workers}")) == undisturbed
-    words = ["record", "toy", *FINDER, "--policy-options", "seconds=0.3", "--episodes", "4", "--to", "killed", "--workers", "2"]
+    words = [
+        "data",
+        "record",
+        "toy",
+        *FINDER,
+        "--policy-options",
+        "seconds=0.3",
+        "--episodes",
+        "4",
+        "--to",
+        "killed",
+        "--workers",
+        "2",
+    ]
     kills = 0
     while True:
         command = [sys.executable, "-m", "vlarig.harness", *words, "--num-envs", "2"]
@@ -233,23 +248,34 @@ def test_a_death_while_episodes_are_joined_leaves_no_half_dataset(
     toy_home: Path, cli: Any, demos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     undisturbed = contents(demos)
-    words = ("record", "toy", *FINDER, "--episodes", "4", "--to", "again", "--workers", "1")
+    words = ("data", "record", "toy", *FINDER, "--episodes", "4", "--to", "again", "--workers", "1")
 
     def die(*_: object) -> None:
         raise KeyboardInterrupt
 
-    from vlarig.harness.commands import record
-
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(lerobot_writer, "_join_films", die)
-        record.main([str(word) for word in words[1:]])
+        assert main([str(word) for word in words]) == 130
     assert not (Path("again") / "meta").exists()
     assert cli(*words).returncode == 0
     assert contents(Path("again")) == undisturbed
 
 
 def test_a_crash_of_the_simulator_loses_no_step(toy_home: Path, cli: Any, tmp_path: Path) -> None:
-    words = ("record", "faulty", *FINDER, "--episodes", "2", "--tasks", "reach_red", "--workers", "1", "--num-envs", "1")
+    words = (
+        "data",
+        "record",
+        "faulty",
+        *FINDER,
+        "--episodes",
+        "2",
+        "--tasks",
+        "reach_red",
+        "--workers",
+        "1",
+        "--num-envs",
+        "1",
+    )
     assert cli(*words, "--to", "calm").returncode == 0
     (tmp_path / "counts").mkdir()
     fault = {"VLARIG_TEST_FAULT": "crash:reach_red/1:1", "VLARIG_TEST_COUNTS": str(tmp_path / "counts")}
@@ -267,14 +293,14 @@ def test_a_folder_with_other_things_is_refused(toy_home: Path) -> None:
 
 
 def test_a_number_of_episodes_is_needed(toy_home: Path, cli: Any) -> None:
-    done = cli("record", "toy", *FINDER, "--to", "demos")
+    done = cli("data", "record", "toy", *FINDER, "--to", "demos")
     assert done.returncode == 2
     assert "how many episodes to play is not given" in done.stderr
 
 
 def test_where_none_succeeds_the_sentence_says_so(toy_home: Path, cli: Any) -> None:
     words = ("--policy-options", "lost=1", "--episodes", "1", "--workers", "1", "--to", "none")
-    done = cli("record", "toy", *FINDER, *words)
+    done = cli("data", "record", "toy", *FINDER, *words)
     assert done.returncode == 2
     assert "there is no episode to write into none: none succeeded; --keep-failures keeps the others too" in done.stderr
 
@@ -282,7 +308,7 @@ def test_where_none_succeeds_the_sentence_says_so(toy_home: Path, cli: Any) -> N
 @pytest.mark.slow
 def test_the_embedded_suite_is_recorded(tabletop: Runtime, cli: Any, tmp_path: Path) -> None:
     words = ("--policy", "expert", "--episodes", "1", "--tasks", "push_to", "stack", "--workers", "1")
-    done = cli("record", "tabletop", *words, "--to", tmp_path / "demos")
+    done = cli("data", "record", "tabletop", *words, "--to", tmp_path / "demos")
     assert done.returncode == 0, done.stderr
     dataset = open_lerobot(tmp_path / "demos", horizon=16)
     assert dataset.embodiments[0].name == "tabletop_panda"
@@ -298,7 +324,7 @@ def test_the_embedded_suite_is_recorded(tabletop: Runtime, cli: Any, tmp_path: P
     assert [questions[index].name.rpartition("captions/")[2] for index in range(len(questions))] == [
         "0/steps", "0/segment/1", "0/segment/2", "0/next/1", "1/steps", "1/segment/1"
     ]  # fmt: skip
-    replayed = cli("replay", tmp_path / "demos" / "run", "--all", "--no-video")
+    replayed = cli("runs", "replay", tmp_path / "demos" / "run", "--all", "--no-video")
     assert replayed.returncode == 0
     assert replayed.stdout.count("equal ") == 2
 
@@ -306,7 +332,7 @@ def test_the_embedded_suite_is_recorded(tabletop: Runtime, cli: Any, tmp_path: P
 def test_a_disturbed_expert_is_recorded_as_it_means_to_act(tabletop: Runtime, cli: Any, tmp_path: Path) -> None:
     words = ("--policy", "expert", "--episodes", "1", "--tasks", "pick_into", "--workers", "1")
     for name, options in (("plain", ()), ("pushed", ("--policy-options", "disturbance=1"))):
-        done = cli("record", "tabletop", *words, *options, "--to", tmp_path / name)
+        done = cli("data", "record", "tabletop", *words, *options, "--to", tmp_path / name)
         assert done.returncode == 0, done.stderr
     plain, pushed = (open_lerobot(tmp_path / name, horizon=1) for name in ("plain", "pushed"))
     with Ledger.open_read_only(tmp_path / "pushed" / "run") as ledger:
@@ -317,12 +343,12 @@ def test_a_disturbed_expert_is_recorded_as_it_means_to_act(tabletop: Runtime, cl
     assert (away[:, :6].max(axis=1) > 0).all()  # and a little of it all the time
     assert set(away[:, 6]) <= {0.0, 2.0}  # the gripper does the opposite, or what it is meant to
     np.testing.assert_array_equal(meant[0], plain[0].actions[0])  # what it does where nothing has pushed it yet
-    replayed = cli("replay", tmp_path / "pushed" / "run", "--all", "--no-video")
+    replayed = cli("runs", "replay", tmp_path / "pushed" / "run", "--all", "--no-video")
     assert replayed.returncode == 0
 
 
 def test_a_disturbance_is_no_negative_number(cli: Any, tmp_path: Path) -> None:
     words = ("--policy", "expert", "--policy-options", "disturbance=-1", "--episodes", "1")
-    done = cli("record", "tabletop", *words, "--to", tmp_path / "demos")
+    done = cli("data", "record", "tabletop", *words, "--to", tmp_path / "demos")
     assert done.returncode != 0
     assert "disturbance=-1.0 of expert is not possible; give 0 or more" in done.stderr

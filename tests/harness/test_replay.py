@@ -108,7 +108,7 @@ def test_a_false_record_is_detected(toy_home: Path, cli, column: str, value: str
     with sqlite3.connect(run / "ledger.sqlite") as connection:
         connection.execute(f"UPDATE episodes SET {column} = ? WHERE key = ?", (value, KEY))
     connection.close()
-    done = cli("replay", "run", KEY, "--no-video")
+    done = cli("runs", "replay", "run", KEY, "--no-video")
     assert done.returncode == 1
     assert f"differs {KEY}: {column}" in done.stdout
 
@@ -121,7 +121,7 @@ def test_failures_are_filmed_and_only_these(toy_home: Path, cli) -> None:
     films = {path.stem for path in Path("run/videos").glob("*.mp4")}
     assert films == {key.replace("/", "_") for key, success in outcomes.items() if not success}
     assert Path("run/frames.png").exists()
-    again = cli("replay", "run", "--failures")
+    again = cli("runs", "replay", "run", "--failures")
     assert f"nothing was filmed: {len(films)} episodes are filmed already\nfilms: run/videos, pictures" in again.stdout
 
 
@@ -130,13 +130,15 @@ def test_a_replay_of_nothing_says_so(toy_home: Path, cli) -> None:
     reaching.load_weights(1, {"gain": np.ones(1, np.float32)})
     evaluate("toy", reaching, episodes=1, run=Path("run"))
     assert all(result["success"] for result in results(Path("run")).values())
-    assert cli("replay", "run", "--failures").stdout == "nothing was filmed: no finished episode failed\n"
-    assert cli("replay", "run", "--failures", "--no-video").stdout == "nothing was replayed: no finished episode failed\n"
+    assert cli("runs", "replay", "run", "--failures").stdout == "nothing was filmed: no finished episode failed\n"
+    assert (
+        cli("runs", "replay", "run", "--failures", "--no-video").stdout == "nothing was replayed: no finished episode failed\n"
+    )
 
 
 def test_an_unknown_key_offers_the_nearest(toy_home: Path, cli) -> None:
     evaluate("toy", "random", episodes=1, run=Path("run"))
-    done = cli("replay", "run", KEY.replace("red", "rad"))
+    done = cli("runs", "replay", "run", KEY.replace("red", "rad"))
     assert done.returncode == 2
     assert KEY in done.stderr
 

@@ -43,7 +43,7 @@ SHOWN_POLICY = "[/b]x[2J]52;c;cm0gLXJm2Jtxt"
 @pytest.mark.parametrize(
     ("words", "shows"),
     [
-        (["runs"], (RUN, SHOWN_POLICY)),
+        (["runs", "list"], (RUN, SHOWN_POLICY)),
         (["table", RUN], (RUN, SHOWN_POLICY)),
         (["table", RUN, "exp[red]2"], (RUN, SHOWN_POLICY)),
         (["table", RUN, "--format", "markdown"], ()),
@@ -53,7 +53,7 @@ SHOWN_POLICY = "[/b]x[2J]52;c;cm0gLXJm2Jtxt"
         (["table", RUN, "--format", "json"], (RUN,)),
         (["compare", RUN, "exp[red]2"], (RUN, SHOWN_POLICY)),
         (["compare", RUN, "exp[red]2", "--json"], (RUN,)),
-        (["merge", RUN, "--run", "merged[red]"], (RUN, "merged[red]")),
+        (["runs", "merge", RUN, "--run", "merged[red]"], (RUN, "merged[red]")),
         (["doctor", RUN], (RUN,)),
         (["table", "exp[red]:smile:"], ("exp[red]:smile:", RUN)),
     ],

@@ -39,10 +39,10 @@ def test_shards_merge_to_the_undivided_run_and_go_on_as_it(toy_home: Path, cli) 
         assert f"shard {number}/3: {share} of the run's 8 episodes" in done.stdout
         assert len(results(Path(f"s{number}"))) == share
         assert "incomplete" not in done.stdout
-    part = cli("merge", "s3", "s1", "--run", "merged")
+    part = cli("runs", "merge", "s3", "s1", "--run", "merged")
     assert part.returncode == 0, part.stderr
     assert "are owed: the sweep's command, without --shard and with --run merged, runs them" in part.stdout
-    assert cli("merge", "s2", "--run", "merged").returncode == 0
+    assert cli("runs", "merge", "s2", "--run", "merged").returncode == 0
     assert results(Path("merged")) == results(whole)
     again = cli("sweep", *words, "--run", "merged", "--video", "failures")
     assert again.returncode == 0, again.stderr
@@ -56,7 +56,7 @@ def test_half_a_merged_run_is_finished_by_the_whole_sweeps_command(toy_home: Pat
     half = evaluate("toy", ImageReader(), episodes=3, shard="1/2", run=Path("half"))
     assert half.complete
     assert len(results(half.run)) == 3
-    assert cli("merge", "half", "--run", "merged").returncode == 0
+    assert cli("runs", "merge", "half", "--run", "merged").returncode == 0
     assert evaluate("toy", ImageReader(), episodes=3, run=Path("merged")).complete
     assert results(Path("merged")) == results(whole)
 
@@ -70,9 +70,9 @@ def test_a_shard_has_a_folder_of_its_own_and_says_what_it_is(toy_home: Path, cli
     summary = {run.name: (run.shard, run.finished, run.expected, run.state) for run in list_runs()}
     assert summary[first.run.name] == ("1/4", 10, 10, "complete")
     assert summary[whole.run.name] == (None, 1, 1, "complete")
-    assert "shard 1/4 complete" in cli("runs").stdout
+    assert "shard 1/4 complete" in cli("runs", "list").stdout
     table = cli("table", first.run, whole.run).stdout
-    assert "shard 1/4: 10 of the run's 40 episodes; 'vlarig merge' puts shards together" in table
+    assert "shard 1/4: 10 of the run's 40 episodes; 'vlarig runs merge' puts shards together" in table
     assert table.count("shard 1/4: ") == 1
     first_data, whole_data = json.loads(cli("table", first.run, whole.run, "--format", "json").stdout)
     assert (first_data["shard"], first_data["complete"], whole_data["shard"]) == ("1/4", True, None)
@@ -104,10 +104,10 @@ def test_an_empty_shard_is_complete_and_says_so(toy_home: Path, cli) -> None:
     done = cli("sweep", "toy", *WORDS, "--episodes", "1", "--shard", "5/5", "--run", "r")
     assert done.returncode == 0, done.stderr
     assert "shard 5/5: empty: the run has 2 episodes in all" in done.stdout
-    assert "shard 5/5 complete" in cli("runs", ".").stdout
+    assert "shard 5/5 complete" in cli("runs", "list", ".").stdout
     assert "incomplete" not in cli("table", "r").stdout
     evaluate("toy", "toy.policies:ImageReader", episodes=1, shard="1/5", run=Path("first"))
-    assert cli("merge", "r", "first", "--run", "merged").returncode == 0
+    assert cli("runs", "merge", "r", "first", "--run", "merged").returncode == 0
     assert len(results(Path("merged"))) == 1
 
 
@@ -121,6 +121,6 @@ def test_shards_of_a_real_simulators_sweep_merge_to_the_whole(
     for run, options in (("s1", ["--shard", "1/3"]), ("s2", ["--shard", "2/3"]), ("s3", ["--shard", "3/3"]), ("whole", [])):
         done = cli("sweep", *words, "--run", run, *options, timeout=280)
         assert done.returncode == 0, done.stderr
-    assert cli("merge", "s1", "s2", "s3", "--run", "merged").returncode == 0
+    assert cli("runs", "merge", "s1", "s2", "s3", "--run", "merged").returncode == 0
     assert results(Path("merged")) == results(Path("whole"))
     assert len(results(Path("merged"))) == 4

@@ -195,11 +195,11 @@ def test_a_suite_that_no_package_registers_is_swept_resumed_and_replayed_by_its_
     (run, *_) = (str(run) for run in Path("runs").iterdir())
     assert manifest(run)["record"]["origins"] == {"policy lean": "lean-policy 1.2"}
     assert manifest(run)["identity"]["sources"].keys() == {"my_suite.py", "vlarig_reach", "lean_policy"}
-    assert "equal   reach_further/" in vlarig("replay", run, "--all", "--no-video")
+    assert "equal   reach_further/" in vlarig("runs", "replay", run, "--all", "--no-video")
     edit(site / "my_suite.py")
     assert "my_suite.py changed since the run" in vlarig(*words, "2")
     pytest.importorskip("av")
-    assert "films: " in vlarig("replay", run, "--all")
+    assert "films: " in vlarig("runs", "replay", run, "--all")
 
 
 @pytest.mark.parametrize(

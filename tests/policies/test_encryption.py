@@ -114,7 +114,7 @@ def test_a_client_without_tls_disturbs_no_other(
 
 
 def test_the_command_encrypts(toy_home: Path, made: Certificates) -> None:
-    words = ["serve-policy", "--policy", "random", "--embodiment", "libero_panda", "--port", "0"]
+    words = ["serve", "policy", "--policy", "random", "--embodiment", "libero_panda", "--port", "0"]
     with subprocess.Popen(
         [sys.executable, "-m", "vlarig.harness", *words, "--certificate", str(made.certificate), "--key", str(made.key)],
         stdout=subprocess.PIPE,
@@ -147,7 +147,7 @@ def test_a_mistake_gets_one_sentence(
     from vlarig.harness.cli import main
 
     monkeypatch.chdir(made.key.parent)
-    assert main(["serve-policy", "--policy", "random", "--embodiment", "libero_panda", *words]) == 2
+    assert main(["serve", "policy", "--policy", "random", "--embodiment", "libero_panda", *words]) == 2
     error = capsys.readouterr().err
     assert says in error
     assert len(error.strip().splitlines()) == 1

@@ -72,7 +72,7 @@ def test_a_folder_that_names_code_to_run_is_refused(folder: Path, name: str, ste
 
 
 def test_without_lerobot_the_message_names_the_way_to_serve_it(folder: Path) -> None:
-    with pytest.raises(PolicyError, match=r"lerobot is not installed here; .*run: vlarig serve-policy --policy lerobot:"):
+    with pytest.raises(PolicyError, match=r"lerobot is not installed here; .*run: vlarig serve policy --policy lerobot:"):
         load_policy(f"lerobot:{folder}", OPTIONS)
 
 

@@ -58,7 +58,7 @@ def serving(folder: Path) -> Iterator[tuple[int, int]]:
     file.write_text(json.dumps(embodiment_to_data(TOY_POINT)))
     words = ["--policy", "toy.policies:ImageReader", "--embodiment", str(file), "--port", "0", "--token-env", "SERVED"]
     with subprocess.Popen(
-        [sys.executable, "-m", "vlarig.harness", "serve-policy", *words],
+        [sys.executable, "-m", "vlarig.harness", "serve", "policy", *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -1,4 +1,4 @@
-"""PyPI's openpi-client, in an environment and a process of its own, plays whole episodes against ``vlarig serve-policy``."""
+"""PyPI's openpi-client, in an environment and a process of its own, plays whole episodes against ``vlarig serve policy``."""
 
 from __future__ import annotations
 
@@ -66,9 +66,9 @@ class Player:
 
 @contextmanager
 def playing(openpi_python: Path, *words: str) -> Iterator[Player]:
-    """``vlarig serve-policy`` and a player that is connected to it."""
+    """``vlarig serve policy`` and a player that is connected to it."""
     server = subprocess.Popen(
-        [sys.executable, "-m", "vlarig.harness", "serve-policy", "--port", "0", "--token-env", "SERVED_TOKEN", *words],
+        [sys.executable, "-m", "vlarig.harness", "serve", "policy", "--port", "0", "--token-env", "SERVED_TOKEN", *words],
         stdout=subprocess.PIPE,
         text=True,
         env=os.environ | {"PYTHONPATH": str(TESTS), "SERVED_TOKEN": "open sesame"},

@@ -595,7 +595,7 @@ def test_clients_that_left_are_no_longer_counted_as_their_replicas_work() -> Non
 
 
 def test_the_serve_policy_command_starts_replicas(toy_home: Path, tmp_path: Path) -> None:
-    words = ["serve-policy", "--policy", "random", "--embodiment", "libero_panda", "--port", "0", "--replicas", "2"]
+    words = ["serve", "policy", "--policy", "random", "--embodiment", "libero_panda", "--port", "0", "--replicas", "2"]
     with subprocess.Popen(
         [sys.executable, "-m", "vlarig.harness", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:

@@ -631,7 +631,7 @@ def embodiment_file(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_the_command_serves_until_a_signal(toy_home: Path, embodiment_file: Path, number: signal.Signals) -> None:
-    words = ["serve-policy", "--policy", "toy.policies:ImageReader", "--embodiment", str(embodiment_file), "--port", "0"]
+    words = ["serve", "policy", "--policy", "toy.policies:ImageReader", "--embodiment", str(embodiment_file), "--port", "0"]
     process = subprocess.Popen(
         [sys.executable, "-m", "vlarig.harness", *words],
         stdout=subprocess.PIPE,
@@ -658,7 +658,7 @@ def test_the_command_serves_until_a_signal(toy_home: Path, embodiment_file: Path
 
 def test_a_second_signal_ends_the_command_at_once(toy_home: Path, embodiment_file: Path, tmp_path: Path) -> None:
     (tmp_path / "stuck.py").write_text(STUCK)
-    words = ["serve-policy", "--policy", "stuck:Stuck", "--embodiment", str(embodiment_file), "--port", "0", "--no-token"]
+    words = ["serve", "policy", "--policy", "stuck:Stuck", "--embodiment", str(embodiment_file), "--port", "0", "--no-token"]
     with subprocess.Popen(
         [sys.executable, "-m", "vlarig.harness", *words],
         stdout=subprocess.PIPE,
@@ -712,7 +712,7 @@ def test_a_second_signal_ends_the_command_at_once(toy_home: Path, embodiment_fil
 def test_a_mistake_gets_one_sentence(toy_home: Path, capsys: pytest.CaptureFixture[str], words: list[str], says: str) -> None:
     from vlarig.harness.cli import main
 
-    assert main(["serve-policy", *words]) == 2
+    assert main(["serve", "policy", *words]) == 2
     error = capsys.readouterr().err
     assert says in error
     assert len(error.strip().splitlines()) == 1
@@ -723,4 +723,4 @@ def test_a_port_that_is_taken(toy_home: Path) -> None:
         from vlarig.harness.cli import main
 
         port = server.address.rpartition(":")[2]
-        assert main(["serve-policy", "--policy", "random", "--embodiment", "libero_panda", "--port", port]) == 2
+        assert main(["serve", "policy", "--policy", "random", "--embodiment", "libero_panda", "--port", port]) == 2

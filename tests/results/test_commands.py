@@ -1,4 +1,4 @@
-"""`vlarig table` and `vlarig runs` as a user runs them."""
+"""`vlarig table` and `vlarig runs list` as a user runs them."""
 
 import json
 import re
@@ -16,7 +16,7 @@ def _folder(tmp_path, monkeypatch):
     monkeypatch.setenv("COLUMNS", "140")
 
 
-@pytest.mark.parametrize(("command", "name"), [(table, "table"), (runs, "runs")])
+@pytest.mark.parametrize(("command", "name"), [(table, "table"), (runs, "runs list")])
 def test_help_teaches(command, name, capsys):
     with pytest.raises(SystemExit) as caught:
         command.main(["--help"])

@@ -245,7 +245,9 @@ def test_two_runs_of_a_suite_in_one_row_are_refused(tmp_path: Path) -> None:
 
 def test_a_shard_is_refused(tmp_path: Path) -> None:
     run = play(tmp_path / "run", "simpler_widowx", surroundings={"shard": "1/2"}, finished=lambda _: False)
-    with pytest.raises(VlarigError, match=r"^run is shard 1/2 of its run; put the shards together with `vlarig merge` first$"):
+    with pytest.raises(
+        VlarigError, match=r"^run is shard 1/2 of its run; put the shards together with `vlarig runs merge` first$"
+    ):
         layout("table4", run)
 
 

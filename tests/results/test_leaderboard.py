@@ -208,7 +208,7 @@ STACK = "stack_green_on_yellow"
             lambda: run_of(suite_table("simpler_widowx", variant="training")),
             "from initial states for training; export a sweep w",
         ),
-        (lambda: run_of(suite_table("simpler_widowx"), shard="1/2"), "mine is shard 1/2 of its run.*vlarig merge"),
+        (lambda: run_of(suite_table("simpler_widowx"), shard="1/2"), "mine is shard 1/2 of its run.*vlarig runs merge"),
         (lambda: run_of(suite_table("simpler_widowx", **{STACK: Tally(50, 49, 40, 1)})), "199 of 200 .* finished, 1 errors"),
         (
             lambda: run_of(suite_table("simpler_widowx", **{STACK: Tally(64, 64, 40)})),
@@ -381,7 +381,7 @@ def test_files_that_are_no_json_are_refused(tmp_path):
 def test_the_command_adds_what_it_is_told_and_replaces_older_entries(tmp_path, capsys):
     run = play(tmp_path / "mine", "simpler_widowx")
     file = tmp_path / "leaderboard.json"
-    command = ["leaderboard", "add", str(file), "--model", "doe26mine", "--name", "Mine", "--weights", "shared"]
+    command = ["runs", "leaderboard", "add", str(file), "--model", "doe26mine", "--name", "Mine", "--weights", "shared"]
     assert main([*command, "--run", str(run), "--published", "table4"]) == 0
     first = read_leaderboard(file).results
     assert main([*command, "--run", str(run)]) == 0
@@ -394,16 +394,16 @@ def test_the_command_adds_what_it_is_told_and_replaces_older_entries(tmp_path, c
 def test_the_command_shows_a_benchmark_with_its_best_marked(tmp_path, capsys):
     file = written(tmp_path / "leaderboard.json", entries_of_table(load_table("table4"), TODAY))
     (tmp_path / "benchmarks.json").write_bytes((THEIRS / "benchmarks.json").read_bytes())
-    assert main(["leaderboard", "show", str(file), "simpler_env", "--format", "markdown"]) == 0
+    assert main(["runs", "leaderboard", "show", str(file), "simpler_env", "--format", "markdown"]) == 0
     output = capsys.readouterr().out
     assert "**73.70**" in output
     assert "<u>64.60</u>" in output
-    assert main(["leaderboard", "show", str(file), "simpler_enw"]) == 2
+    assert main(["runs", "leaderboard", "show", str(file), "simpler_enw"]) == 2
     assert "unknown benchmark 'simpler_enw' in" in capsys.readouterr().err
 
 
 def test_the_command_wants_a_name_for_a_run(tmp_path, capsys):
-    assert main(["leaderboard", "add", str(tmp_path / "x.json"), "--run", str(tmp_path)]) == 2
+    assert main(["runs", "leaderboard", "add", str(tmp_path / "x.json"), "--run", str(tmp_path)]) == 2
     assert "entries of runs need --model, --name and --weights" in capsys.readouterr().err
-    assert main(["leaderboard", "add", str(tmp_path / "x.json")]) == 2
+    assert main(["runs", "leaderboard", "add", str(tmp_path / "x.json")]) == 2
     assert "nothing was named to add" in capsys.readouterr().err

@@ -88,7 +88,7 @@ def test_a_changed_order_of_tasks_is_told():
 
 
 def test_missing(tmp_path):
-    with pytest.raises(VlarigError, match=r"holds no run: .*manifest\.json is missing; `vlarig runs`"):
+    with pytest.raises(VlarigError, match=r"holds no run: .*manifest\.json is missing; `vlarig runs list`"):
         Manifest.load(tmp_path)
 
 

@@ -218,7 +218,7 @@ def test_the_slider_moves_film_curves_and_numbers(visit, site):
 def test_without_a_film_the_command_that_makes_one_is_shown(visit, site):
     page = visit(f"{site}/episode.html#other/tabletop/standard@1/stack/base/0/0")
     ready(page)
-    assert page.locator("#film code").inner_text() == "vlarig replay other tabletop/standard@1/stack/base/0/0"
+    assert page.locator("#film code").inner_text() == "vlarig runs replay other tabletop/standard@1/stack/base/0/0"
 
 
 def test_names_that_look_like_markup_are_text(visit, site):

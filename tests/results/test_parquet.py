@@ -27,7 +27,7 @@ DOCS = Path(__file__).parents[2] / "docs" / "data.md"
 
 def test_every_episode_has_a_row_whatever_came_of_it(tmp_path: Path) -> None:
     run = make_run(tmp_path / "run", per_task=10, finished=6, errors=1)
-    assert main(["export", str(run), "--out", str(tmp_path / "run.parquet")]) == 0
+    assert main(["runs", "export", str(run), "--out", str(tmp_path / "run.parquet")]) == 0
     table = pd.read_parquet(tmp_path / "run.parquet")
     assert table.groupby(["task", "status"]).size().to_dict() == {
         (task, status): count for task in TASKS for status, count in (("finished", 6), ("error", 1), ("missing", 3))
@@ -95,7 +95,7 @@ def test_bad_input_gets_one_sentence(tmp_path: Path) -> None:
         export_parquet([run, twin], tmp_path / "out.parquet")
     with pytest.raises(VlarigError, match=r"out\.parquet cannot be written"):
         export_parquet([run], tmp_path / "nowhere" / "out.parquet")
-    assert main(["export", "--out", "x.parquet"]) == 2
+    assert main(["runs", "export", "--out", "x.parquet"]) == 2
 
 
 def test_a_file_that_cannot_be_finished_leaves_the_old_one(tmp_path: Path) -> None:

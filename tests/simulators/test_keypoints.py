@@ -27,7 +27,7 @@ def test_what_is_moved_ends_where_it_is_said_to_belong(
     request: pytest.FixtureRequest, cli: Any, tmp_path: Path, runtime: str, suite: str, tasks: list[str]
 ) -> None:
     request.getfixturevalue(runtime)
-    done = cli("record", suite, "--policy", "expert", "--tasks", *tasks, "--episodes", "1", "--to", tmp_path / "demos")
+    done = cli("data", "record", suite, "--policy", "expert", "--tasks", *tasks, "--episodes", "1", "--to", tmp_path / "demos")
     assert done.returncode == 0, done.stdout + done.stderr
     rows = pq.read_table(tmp_path / "demos/data/chunk-000/file-000.parquet").to_pydict()
     numbers, episodes = np.array(rows["keypoints"]), np.array(rows["episode_index"])

@@ -1,4 +1,4 @@
-"""LeRobot's ACT with random weights behind ``vlarig serve-policy``, run in an environment that has both packages.
+"""LeRobot's ACT with random weights behind ``vlarig serve policy``, run in an environment that has both packages.
 
     python serve_act.py FOLDER
 

@@ -1,7 +1,7 @@
 """Questions on recorded demonstrations: what the robot does, step by step, and what comes next (paper, section 3.2.5).
 
-The answers are the segments that ``vlarig record`` puts into words (:mod:`vlarig.benchmarks.captions`). An episode of ``n`` segments
-gives one question on its whole film, ``n`` on a segment's, and ``n - 1`` on the image at the end of a segment.
+The answers are the segments that ``vlarig data record`` puts into words (:mod:`vlarig.benchmarks.captions`). An episode of ``n``
+segments gives one question on its whole film, ``n`` on a segment's, and ``n - 1`` on the image at the end of a segment.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class CaptionDataset(NothingActs):
         ]
         if not self._places:
             raise DataError(
-                f"{folder} describes none of its episodes; record a suite that has a describer, with its expert: vlarig record "
+                f"{folder} describes none of its episodes; record a suite that has a describer, with its expert: vlarig data record "
                 "tabletop --policy expert"
             )
 

@@ -1,4 +1,4 @@
-"""``vlarig data``: look into a mixture and check it, before a GPU is spent on it."""
+"""``vlarig data``: record and make data, look into a mixture and check it, before a GPU is spent on it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,14 @@ import tyro
 
 from ...envs.errors import not_importable
 from ...harness.command_line import parse
+from ...harness.commands.record import RecordConfig, record
 from ...harness.screen import Screen
 from ..config import TrainingError
 from .synthetic.options import Count, SynthesizeOptions
 
-DESCRIPTION = """Look into the mixture that a training is to learn from, clean it, check it, and make data for one.
+DESCRIPTION = """Record and make data for a training, look into the mixture that it is to learn from, clean it and check it.
 
+  vlarig data record tabletop --policy expert --episodes 50 --to demos
   vlarig data clean mix.toml --workers 8
   vlarig data inspect mix.toml --page page.html
   vlarig data check mix.toml --model small
@@ -86,7 +88,7 @@ class QuestionsOptions:
     to: Annotated[Path, tyro.conf.arg(metavar="FOLDER")]
     """Folder of the data."""
     recording: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER")] = None
-    """A folder of `vlarig record`: its demonstrations are played again and looked at, instead of new scenes."""
+    """A folder of `vlarig data record`: its demonstrations are played again and looked at, instead of new scenes."""
     moments: Count = 1
     """Images of each of its episodes."""
     held_out: bool = False
@@ -124,6 +126,7 @@ class ScoreOptions:
 def main(arguments: list[str]) -> int:
     """Run the command and return its exit status."""
     kinds = {
+        "record": RecordConfig,
         "inspect": InspectOptions,
         "clean": CleanOptions,
         "check": CheckOptions,
@@ -133,6 +136,8 @@ def main(arguments: list[str]) -> int:
         "score": ScoreOptions,
     }
     options = parse(kinds, arguments, "vlarig data", DESCRIPTION)
+    if isinstance(options, RecordConfig):
+        return record(options)
     try:
         if isinstance(options, InspectOptions):
             return _inspect(options)

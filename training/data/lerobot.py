@@ -1,7 +1,7 @@
 """LeRobotDatasets as training data: a sample for each frame, with the actions from there to the horizon or the episode's end.
 
-What the format does not say, which robot this is and which image is which view, is in ``meta/vlarig.json`` of what ``vlarig record``
-writes; of another dataset the caller says it. Needs the extra ``data``.
+What the format does not say, which robot this is and which image is which view, is in ``meta/vlarig.json`` of what
+``vlarig data record`` writes; of another dataset the caller says it. Needs the extra ``data``.
 
 Episodes that ``vlarig data clean`` left out are in no sample. Where actions are made of states, an episode's last frame is no step.
 
@@ -76,7 +76,7 @@ def open_lerobot(
         state_names: The same for the numbers of the state.
         actions: ``from_states`` makes them by finite differences, of a dataset that has none.
         segmented: Whether the instruction is that of the subtask, at whose end a chunk ends, as the paper has it of "subtask
-            trajectories" beside full ones (section 3.2.3); for recordings that ``vlarig record`` puts into words.
+            trajectories" beside full ones (section 3.2.3); for recordings that ``vlarig data record`` puts into words.
         every: A sample begins every so many frames of an episode. Neighbours look alike, and images are decoded and read by the
             backbone one by one.
         rest: Most samples that begin where an episode rests at its end (:func:`moving_steps`). SimplerEnv's episodes rest so, because
@@ -236,7 +236,7 @@ class LeRobotDataset:
 
     @cached_property
     def descriptions(self) -> Sequence[Description | None]:
-        """Each episode in words, where ``vlarig record`` put it into words."""
+        """Each episode in words, where ``vlarig data record`` put it into words."""
         return read_descriptions(self.meta)
 
     def __len__(self) -> int:

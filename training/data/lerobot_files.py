@@ -186,7 +186,7 @@ def _of_v2(folder: Path, info: Mapping[str, Any], features: dict[str, dict[str, 
 
 
 def read_descriptions(meta: Meta) -> list[Description | None]:
-    """Each episode in words, as ``vlarig record`` stores it; ``None`` for those that it does not describe."""
+    """Each episode in words, as ``vlarig data record`` stores it; ``None`` for those that it does not describe."""
     file = meta.folder / "meta" / "vlarig_episodes.parquet"
     if not file.exists():
         return [None] * len(meta.numbers)
@@ -196,12 +196,14 @@ def read_descriptions(meta: Meta) -> list[Description | None]:
         for number, segments in zip(columns["episode_index"], columns.get("segments", []), strict=False):
             found[number] = Description(tuple(map(_segment, segments))) if segments else None
     except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"the segments in {file} are not as 'vlarig record' has them ({error}); record it again") from error
+        raise DataError(
+            f"the segments in {file} are not as 'vlarig data record' has them ({error}); record it again"
+        ) from error
     return [found.get(int(number)) for number in meta.numbers]
 
 
 def read_places(meta: Meta) -> dict[str, int]:
-    """Each episode's place in the dataset by its key in the run that ``vlarig record`` made."""
+    """Each episode's place in the dataset by its key in the run that ``vlarig data record`` made."""
     columns = _parquet(meta.folder / "meta" / "vlarig_episodes.parquet", ["episode_index", "key"])
     places = {int(number): place for place, number in enumerate(meta.numbers)}
     return {

@@ -26,7 +26,7 @@ from .fitting import Trajectories, fit_statistics
 from .lerobot_files import Meta
 from .pseudo_actions import pseudo_actions
 
-#: What ``vlarig record`` writes beside LeRobot's own files.
+#: What ``vlarig data record`` writes beside LeRobot's own files.
 OURS = "meta/vlarig.json"
 
 #: Quantiles of a dataset that does not bring them.

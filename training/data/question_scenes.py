@@ -147,7 +147,7 @@ class RecordedScenes:
 
     Args:
         suite: The suite.
-        recording: What ``vlarig record`` wrote.
+        recording: What ``vlarig data record`` wrote.
         views: Views that are rendered; all of the recording's protocol when empty.
         size: Sides of the images in pixels; the protocol's when ``None``.
         seed: Another seed gives other frames.
@@ -164,7 +164,7 @@ class RecordedScenes:
     ) -> None:
         run = recording / RUN
         if not run.is_dir():
-            raise DataError(f"{recording} holds no folder {RUN!r}; name a folder that vlarig record wrote")
+            raise DataError(f"{recording} holds no folder {RUN!r}; name a folder that vlarig data record wrote")
         plans = [plan for plan in Manifest.load(run).identity.suites if plan.name == suite.name]
         if not plans:
             raise DataError(f"{recording} is no recording of the suite {suite.name!r}; name one, or that suite")

@@ -80,7 +80,7 @@ class RenderOptions:
         workers: Simulator processes; one a core when ``None``.
         instructions: Most tasks in words on a frame, each put to a model as when it acts, with all views and their marks. The suite's
             own task comes beside them, where the simulator knows its keypoints.
-        recording: A folder of ``vlarig record`` whose demonstrations are replayed, instead of new scenes.
+        recording: A folder of ``vlarig data record`` whose demonstrations are replayed, instead of new scenes.
         moments: How many frames of each of its episodes are rendered.
     """
 

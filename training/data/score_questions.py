@@ -95,7 +95,7 @@ def read_questions(source: str | Path, limit: int | None = None) -> list[Posed]:
     """The questions of a folder of ``vlarig data render-questions``, of JSONL, or on recorded episodes.
 
     Args:
-        source: The folder; a JSONL file or a folder of such files; or a LeRobotDataset of ``vlarig record`` with captions.
+        source: The folder; a JSONL file or a folder of such files; or a LeRobotDataset of ``vlarig data record`` with captions.
         limit: Most questions; they are spread evenly over all. A limit of 200 takes the same 200 each time.
     """
     root = Path(source)

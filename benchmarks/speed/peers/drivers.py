@@ -264,7 +264,7 @@ DRIVERS: dict[str, Driver] = {driver.name: driver for driver in (Upstream(), Vla
 
 def policy_server(folder: Path) -> Command:
     """vlarig's policy server with the policy ``small``, for openpi's LIBERO client."""
-    words = [*VLARIG, "serve-policy", "--policy", "qwen-vla:small", "--embodiment", "libero_panda", "--layout", "libero"]
+    words = [*VLARIG, "serve", "policy", "--policy", "qwen-vla:small", "--embodiment", "libero_panda", "--layout", "libero"]
     return Command([*words, "--port", "0", "--no-token"], environment(Path(sys.executable)), folder, "policy")
 
 

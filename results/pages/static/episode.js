@@ -89,7 +89,7 @@
   const drawFilm = (run, key, task, episode, chunks, update, use) => {
     const place = byId("film");
     if (!episode.film) {
-      place.replaceChildren(element("p", {}, "This site has no film of the episode. Where the run is, this makes one: ", element("code", {}, `vlarig replay ${run.name} ${key}`)));
+      place.replaceChildren(element("p", {}, "This site has no film of the episode. Where the run is, this makes one: ", element("code", {}, `vlarig runs replay ${run.name} ${key}`)));
       return;
     }
     use(vlarig.film(place, episode.film, episode.poster, `Film of ${task.label}, ${episode.outcome}`, episode.steps, chunks, update).seek);

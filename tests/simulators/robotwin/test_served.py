@@ -45,7 +45,7 @@ class Recorded(Policy):
 @pytest.mark.timeout(300)
 @pytest.mark.usefixtures("robotwin")
 def test_a_served_policy_clicks_the_bell(cli, tmp_path: Path) -> None:
-    assert cli("prepare", "robotwin_easy", "--tasks", "click_bell", "--episodes", 1).returncode == 0
+    assert cli("envs", "prepare", "robotwin_easy", "--tasks", "click_bell", "--episodes", 1).returncode == 0
     policy = Recorded()
     with served(policy, ROBOTWIN_ALOHA, "aloha") as server:
         run = tmp_path / "run"

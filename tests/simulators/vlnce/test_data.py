@@ -126,7 +126,9 @@ def test_objects_of_a_matterport_house_are_where_its_list_says(tmp_path: Path) -
 @pytest.mark.parametrize("suite", ["r2r_val_unseen", "vln_object_search", "vln_target_tracking"])
 def test_recorded_walks_are_samples_to_learn_from(vlnce, cli, tmp_path: Path, suite: str) -> None:
     walks = tmp_path / "walks"
-    done = cli("record", suite, "--policy", "expert", "--initial-states", "evaluation", "--episodes", "2", "--to", walks)
+    done = cli(
+        "data", "record", suite, "--policy", "expert", "--initial-states", "evaluation", "--episodes", "2", "--to", walks
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     (tmp_path / "mixture.toml").write_text(f'[[datasets]]\nsource = "walks"\nfolder = "{walks}"\n')
     prepared = cli("data", "prepare", tmp_path / "mixture.toml")

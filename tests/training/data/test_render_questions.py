@@ -14,7 +14,7 @@ import pytest
 
 from vlarig.benchmarks.registry import load_suite
 from vlarig.envs.tabletop import layout
-from vlarig.harness.commands.record import main as record
+from vlarig.harness.cli import main as vlarig
 from vlarig.harness.runtimes.runtime import Runtime
 from vlarig.policies.qwen_vla.conversation import Picture
 from vlarig.results.ledger import Ledger
@@ -131,7 +131,7 @@ def recording(tabletop: Runtime, tmp_path_factory: pytest.TempPathFactory) -> Pa
     """Three demonstrations of one task."""
     folder = tmp_path_factory.mktemp("recorded") / "demos"
     words = ["tabletop", "--policy", "expert", "--episodes", "3", "--tasks", "pick_into", "--workers", "1", "--num-envs", "1"]
-    record([*words, "--to", str(folder)])
+    vlarig(["data", "record", *words, "--to", str(folder)])
     return folder
 
 
@@ -168,7 +168,7 @@ def test_demonstrations_are_looked_at_on_their_way(recording: Path, tmp_path: Pa
 
 def test_the_first_demonstrations_are_of_all_tasks(tabletop: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["tabletop", "--policy", "expert", "--episodes", "2", "--tasks", "push_to", "stack", "--workers", "1"]
-    record([*words, "--to", str(tmp_path / "demos")])
+    vlarig(["data", "record", *words, "--to", str(tmp_path / "demos")])
     monkeypatch.setattr(question_scenes, "BLOCK", 1)
     scenes = [RecordedScenes(load_suite("tabletop"), tmp_path / "demos", (), 128, 0, 1, count) for count in (2, 4)]
     first, every = ([source[number].episode.task for number in range(len(source))] for source in scenes)
@@ -195,7 +195,7 @@ def test_demonstrations_are_not_looked_at_while_they_rest(recording: Path, tmp_p
 
 def test_what_is_no_recording_of_the_suite_is_refused(recording: Path, tmp_path: Path) -> None:
     looked = RenderOptions("tabletop", 3, tmp_path / "looked", instructions=1, recording=tmp_path)
-    with pytest.raises(DataError, match="holds no folder 'run'; name a folder that vlarig record wrote"):
+    with pytest.raises(DataError, match="holds no folder 'run'; name a folder that vlarig data record wrote"):
         render_questions(looked)
     with pytest.raises(DataError, match="is no recording of the suite 'libero_spatial'"):
         render_questions(replace(looked, suite="libero_spatial", recording=recording))
