@@ -46,6 +46,9 @@ GROUPS = {
     "serve": "lend this machine's simulators, or a policy, to other programs",
 }
 
+#: Commands of other commands that have been commands of their own.
+_MOVED = ("data record", "envs prepare")
+
 EXAMPLES = """
 examples:
   vlarig doctor
@@ -118,7 +121,7 @@ def _run(words: list[str]) -> int:
     if command in GROUPS:
         return _run_of_group(command, words[1:])
     if command not in COMMANDS:
-        raise VlarigError(f"unknown command {command!r}; {suggestion(command, {*_first_words(), *COMMANDS})}")
+        raise VlarigError(f"unknown command {command!r}; {suggestion(command, {*_first_words(), *COMMANDS, *_MOVED})}")
     return _call(command, words[1:])
 
 

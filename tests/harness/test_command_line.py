@@ -93,6 +93,7 @@ def test_a_group_shows_its_commands(capsys):
         ("table --layot table4", "unknown option '--layot' of vlarig table; did you mean --layout"),
         ("runs lst", "unknown subcommand 'lst' of vlarig runs; did you mean list?"),
         ("merge", "unknown command 'merge'; did you mean runs merge"),
+        ("record tabletop", "unknown command 'record'; did you mean data record"),
         ("envs lst", "unknown subcommand 'lst' of vlarig envs; did you mean list?"),
         ("policy inspct", "unknown subcommand 'inspct' of vlarig policy; did you mean inspect?"),
         ("policy inspect --prest 4b", "unknown option '--prest' of vlarig policy inspect; did you mean --preset?"),
