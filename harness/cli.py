@@ -30,7 +30,7 @@ COMMANDS = {
     "serve policy": ("vlarig.harness.commands.serve_policy", "serve a policy to other programs, by openpi's protocol"),
     "envs": ("vlarig.harness.commands.envs", "list suites and tasks, check an adapter, prepare initial states"),
     "policy": ("vlarig.harness.commands.policy", "inspect Qwen-VLA, write a preset or another precision of a checkpoint"),
-    "train": ("vlarig.rl.command", "train a Qwen-VLA: a stage of the paper's recipe, RL included"),
+    "train": ("vlarig.training.command", "train a Qwen-VLA: a stage of the paper's recipe, RL included"),
     "data": ("vlarig.training.data.command", "what a training learns from: record, generate, inspect and check it"),
     "runtime": (
         "vlarig.harness.commands.runtime",

@@ -417,7 +417,7 @@ def test_a_stages_help_lists_its_configuration(capsys: pytest.CaptureFixture[str
 
 
 def test_the_commands_help_needs_no_torch() -> None:
-    subprocess.run([sys.executable, "-c", "import sys, vlarig.rl.command; assert 'torch' not in sys.modules"], check=True)
+    subprocess.run([sys.executable, "-c", "import sys, vlarig.training.command; assert 'torch' not in sys.modules"], check=True)
 
 
 def test_the_command_tunes(home: None, capsys: pytest.CaptureFixture[str]) -> None:

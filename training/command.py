@@ -19,8 +19,8 @@ from ..harness.trackers import TrackerName, check_trackers
 from ..harness.worker_spec import WorkerSpec
 from ..policies.qwen_vla.config import PRESETS
 from ..policies.qwen_vla.sources import find_checkpoint
-from ..training.config import STAGES, Settings, TrainConfig, TrainingError, read_config
-from .config import PpoConfig, read_ppo_config
+from ..rl.config import PpoConfig, read_ppo_config
+from .config import STAGES, Settings, TrainConfig, TrainingError, read_config
 from .fields import named_fields
 
 DESCRIPTION = """Train a Qwen-VLA: a stage of the paper's recipe (t2a, cpt, sft, ppo), or a small backbone before it.
@@ -94,9 +94,9 @@ def main(arguments: list[str]) -> int:
     try:
         import torch
 
-        from ..training.reporting import ConsoleReporter, SilentReporter
-        from ..training.trainer import train
-        from .run import tune
+        from ..rl.run import tune
+        from .reporting import ConsoleReporter, SilentReporter
+        from .trainer import train
     except ImportError as error:
         raise TrainingError(not_importable("training needs", error, "policy,train")) from None
     if not torch.cuda.is_available():

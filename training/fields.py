@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from pydantic_core import PydanticUndefined
 
-from ..training.config import Settings
+from .config import Settings
 
 
 @dataclass(frozen=True)
