@@ -121,7 +121,6 @@ def _make(path: Path) -> None:
 
 
 def token_in(file: Path) -> str:
-    """The token in a file."""
     try:
         text = file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -131,12 +130,7 @@ def token_in(file: Path) -> str:
 
 
 def checked_token(token: str, place: str) -> str:
-    """``token`` without white space around it; empty for none.
-
-    Args:
-        token: What was found.
-        place: Where it was found, for the sentence.
-    """
+    """``token``, which was found at ``place``, without white space around it; empty for none."""
     token = token.strip()
     if not (token.isascii() and token.isprintable()):
         raise VlarigError(f"{place} holds a token of more than one line of printable ASCII characters; put a plain one there")

@@ -123,9 +123,9 @@ class Env(gymnasium.Env[Observation, np.ndarray], ABC):
 
     @abstractmethod
     def render_view(self, camera: Camera) -> np.ndarray:
-        """The camera's image of this moment, ``uint8[height, width, 3]``, upright; must not change the simulator's state.
+        """The camera's current image, ``uint8[height, width, 3]``, upright; must not change the simulator's state.
 
-        ``camera`` has the size to draw; the base class applies the protocol's changes to the picture.
+        ``camera`` has the size to draw; the base class applies the protocol's changes to the image.
         """
 
     @abstractmethod
@@ -137,9 +137,9 @@ class Env(gymnasium.Env[Observation, np.ndarray], ABC):
         return {}
 
     def describe(self, camera: Camera) -> list[SceneObject]:
-        """What :meth:`render_view` shows of this moment, with boxes in its pixels; must not change the simulator's state.
+        """What :meth:`render_view` shows now, with boxes in its pixels; must not change the simulator's state.
 
-        Described are the things that an instruction may name, not the robot, the table or the room.
+        Described are the objects that an instruction may name, not the robot, the table or the room.
         """
         return []
 
@@ -148,7 +148,7 @@ class Env(gymnasium.Env[Observation, np.ndarray], ABC):
         return self.state()
 
     def film_views(self) -> dict[str, np.ndarray]:
-        """Further pictures of this moment for a film, by name, ``uint8[height, width, 3]`` of one size throughout an episode."""
+        """Further current images for a film, by name, ``uint8[height, width, 3]`` of one size throughout an episode."""
         return {}
 
     def metrics(self) -> dict[str, float]:
@@ -290,7 +290,7 @@ class Env(gymnasium.Env[Observation, np.ndarray], ABC):
         return step
 
     def _snapshot(self) -> Snapshot:
-        """The snapshot of this moment, with the frames since the last one."""
+        """The current snapshot, with the frames since the last one."""
         continues = not self._over
         with self._looking():
             if self._needs.every_frame or (self._needs.images and (continues or self._needs.final_frame)):
@@ -404,11 +404,9 @@ def generators() -> tuple[Any, Any]:
 
 
 def seeded_generators(seed: int) -> tuple[Any, Any]:
-    """The states of process-wide generators that were just seeded."""
     return random.Random(seed).getstate(), np.random.RandomState(seed).get_state()
 
 
 def set_generators(states: tuple[Any, Any]) -> None:
-    """Set the process-wide generators to these states."""
     random.setstate(states[0])
     np.random.set_state(states[1])

@@ -27,11 +27,7 @@ def run_to_end(work: Coroutine[Any, Any, T]) -> T:
 
 
 class BackgroundLoop:
-    """Runs coroutines for callers that are not asynchronous. Close it after use.
-
-    Args:
-        name: Name of the thread.
-    """
+    """Runs coroutines for callers that are not asynchronous. Close it after use."""
 
     def __init__(self, name: str) -> None:
         self._loop = asyncio.new_event_loop()
@@ -40,7 +36,6 @@ class BackgroundLoop:
 
     @property
     def closed(self) -> bool:
-        """Whether it was closed."""
         return self._loop.is_closed()
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Optional
 
-#: Failures in a row after which a thing that never worked is given up: it probably cannot.
+#: Failures in a row after which a target that never worked is given up: it probably cannot.
 MOST_FAILURES_AT_FIRST = 5
 
-#: Failures in a row after which a thing that worked is given up. The pauses make that five minutes: the machine may be out of
+#: Failures in a row after which a target that worked is given up. The pauses make that five minutes: the machine may be out of
 #: memory, or processes may be killed from outside.
 MOST_FAILURES_IN_A_ROW = 12
 
@@ -35,7 +35,6 @@ class Backoff:
         self._longest = longest
 
     def succeeded(self) -> None:
-        """Count a success."""
         self.proven, self.failures, self.paused = True, 0, 0.0
 
     def failed(self) -> Optional[float]:

@@ -1,7 +1,7 @@
-"""Decoding Basis Universal pictures, which the scans of Matterport3D for habitat hold since February 2020.
+"""Decoding Basis Universal images, which the scans of Matterport3D for habitat hold since February 2020.
 
 A ``.basis`` file of the ETC1S kind has two codebooks: colours ("endpoints") and patterns of 4 x 4 pixels ("selectors"). A
-picture is a Huffman-coded stream of one number of each codebook per block. The layout follows basis_universal@9bebe16 (licence
+image is a Huffman-coded stream of one number of each codebook per block. The layout follows basis_universal@9bebe16 (licence
 Apache-2.0): transcoder/basisu_file_headers.h, transcoder/basisu_transcoder_internal.h, and ``basisu_lowlevel_etc1s_transcoder``
 in transcoder/basisu_transcoder.cpp.
 """
@@ -36,9 +36,9 @@ _Table = tuple[list[int], int]
 
 
 def decode_basis(data: bytes) -> np.ndarray:
-    """The first picture of a ``.basis`` file at its largest size, RGB, ``uint8[height, width, 3]``, upper row first.
+    """The first image of a ``.basis`` file at its largest size, RGB, ``uint8[height, width, 3]``, upper row first.
 
-    The pixels are those of the real transcoder's target RGBA32 without alpha. A picture that is flipped before encoding, as its
+    The pixels are those of the real transcoder's target RGBA32 without alpha. An image that is flipped before encoding, as its
     header says, is flipped back, as habitat-sim does.
 
     Args:

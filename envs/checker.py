@@ -97,14 +97,14 @@ def check_env(
 ) -> list[Finding]:
     """Try every promise of the env contract on the first task, and on each further one those that can differ by task.
 
-    The first task takes some forty resets, two hundred steps and a hundred pictures, which is less than a minute in most simulators; a
+    The first task takes some forty resets, two hundred steps and a hundred images, which is less than a minute in most simulators; a
     further one takes about half of that.
 
     Args:
         make_env: Makes a new env, as the adapter's class does; called a few times, and once more for each further task.
         episodes: Two or more with different initial states, of one task or of several; two of each are enough.
         steps: Length of a test episode, 3 or more.
-        sample: Gives legal actions that neither solve nor stop an episode; uniform in the middle of the bounds by default.
+        sample: Gives legal actions that neither solve nor stop an episode; uniform in the central half of the bounds by default.
 
     Returns:
         A finding for each check: the first task's in the order of :data:`CHECKS`, with those of each further task, in the order of
@@ -131,7 +131,6 @@ def each_finding(
 
 
 def _check_task(bench: Bench) -> Iterator[Finding]:
-    """The findings of a further task."""
     for check in TASK_CHECKS:
         finding = _run(check, bench)
         yield finding
@@ -141,7 +140,6 @@ def _check_task(bench: Bench) -> Iterator[Finding]:
 
 
 def _by_task(episodes: Sequence[Episode]) -> list[list[Episode]]:
-    """The episodes of each task."""
     tasks: dict[tuple[str, str], list[Episode]] = {}
     for episode in episodes:
         tasks.setdefault((episode.task, episode.variant), []).append(episode)

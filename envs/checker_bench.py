@@ -44,7 +44,6 @@ class Take:
 
     @property
     def over(self) -> bool:
-        """Whether the episode has ended."""
         return bool(self.steps) and self.steps[-1].over
 
     def run(self, env: Env, actions: np.ndarray) -> None:
@@ -111,18 +110,16 @@ class Bench:
         return Bench(self.make_env, episodes, self.length, self.sample, self.env)
 
     def close_siblings(self) -> None:
-        """Free what :meth:`sibling` made."""
         while self.siblings:
             self.siblings.pop().close()
 
     @cached_property
     def reference(self) -> Take:
-        """The first episode with frames at its start and in its middle: the reference of other takes."""
+        """The first episode with frames at its start and halfway: the reference of other takes."""
         return self.take(self.first)
 
     @cached_property
     def other_reference(self) -> Take:
-        """The other episode, likewise."""
         return self.take(self.other)
 
     @cached_property
@@ -153,7 +150,7 @@ class Bench:
         return self.play(episode, needs, chunk)
 
     def settle(self, episode: Episode) -> None:
-        """Make sure that the last thing the warm env ran is a whole take of another episode."""
+        """Make sure that the warm env last ran a whole take of another episode."""
         between = self.other if episode.key == self.first.key else self.first
         if self._completed != between.key:
             self.play(between, WITHOUT_IMAGES)
@@ -180,7 +177,7 @@ class Bench:
         return take
 
     def open(self, episode: Episode, needs: Needs = Needs(), env: Optional[Env] = None) -> Snapshot:  # noqa: B008
-        """Start an episode, and record that the warm env is now in the middle of one."""
+        """Start an episode, and record that the warm env has one under way."""
         if env is None or env is self.env:
             self._completed = None
         return (env or self.env).open(episode, needs)
@@ -218,7 +215,7 @@ def start_of(episode: Episode) -> tuple[str, str, int]:
 
 
 def sample_steps(embodiment: Embodiment, rng: np.random.Generator, steps: int) -> np.ndarray:
-    """Uniform steps in the middle half of each channel's range; an open bound counts as 1 from zero."""
+    """Uniform steps in the central half of each channel's range; an open bound counts as 1 from zero."""
     low = np.array([channel.low for channel in embodiment.channels], dtype=np.float64)
     high = np.array([channel.high for channel in embodiment.channels], dtype=np.float64)
     low, high = np.where(np.isfinite(low), low, -1.0), np.where(np.isfinite(high), high, 1.0)

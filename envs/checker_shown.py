@@ -97,7 +97,7 @@ def the_images_are_not_blank(bench: Bench) -> None:
 
 
 def the_views_differ(bench: Bench) -> None:
-    """No two views show the same picture."""
+    """No two views show the same image."""
     images = [(view, image) for view, image in observe(bench.reference.shown[0])["images"].items() if not _is_blank(image)]
     for index, (view, image) in enumerate(images):
         for twin, other in images[:index]:

@@ -19,21 +19,21 @@ MOST_CHANNELS = 1024
 
 @dataclass(frozen=True)
 class Camera:
-    """One view that a protocol requires, and what is done to its picture before the policy sees it.
+    """One view that a protocol requires, and what is done to its image before the policy sees it.
 
-    The simulator draws an upright picture; then it is mirrored, resized and cropped, in this order, by
+    The simulator renders an upright image; then it is mirrored, resized and cropped, in this order, by
     :func:`vlarig.envs.pictures.as_seen`. Most benchmarks need none of that.
 
     Attributes:
         view: View tag, one of the embodiment's ``cameras``.
         height: Height of the image that the policy sees, in pixels.
         width: Width of the image that the policy sees, in pixels.
-        drawn: Height and width that the simulator draws; as seen when ``None``.
-        mirror: Whether left and right are swapped. (An evaluator that turns a bottom-up picture by 180 degrees, as LIBERO's do,
+        drawn: Height and width that the simulator renders; as seen when ``None``.
+        mirror: Whether left and right are swapped. (An evaluator that turns a bottom-up image by 180 degrees, as LIBERO's do,
             shows it upright and mirrored.)
-        resize: How the drawn picture gets the seen size, one of :data:`RESIZE_METHODS`, which are functions of
+        resize: How the rendered image gets the seen size, one of :data:`RESIZE_METHODS`, which are functions of
             :mod:`vlarig.envs.pictures`; applied wherever it is named. Empty: not at all.
-        crop: Share of the image's area, from 0 to 1, that a crop about its middle keeps and that is scaled back to the whole.
+        crop: Share of the image's area, from 0 to 1, that a crop about its centre keeps and that is scaled back to the whole.
     """
 
     view: str
@@ -62,20 +62,20 @@ class Camera:
 
     @property
     def as_drawn(self) -> Camera:
-        """The same view as the simulator draws it: of the drawn size, with nothing done to it."""
+        """The same view as the simulator renders it: in that size, unchanged."""
         height, width = self.drawn or (self.height, self.width)
         return Camera(self.view, height, width)
 
 
 @dataclass(frozen=True)
 class Ensemble:
-    """How a protocol combines the predictions of several chunks for the same moment into one step.
+    """How a protocol combines the predictions of several chunks for the same time step into one.
 
     Attributes:
         rule: ``mean`` (the ``n``-th prediction weighs ``exp(-alpha * n)``, counted from the oldest, so that a positive ``alpha``
             weighs older ones more), or ``adaptive`` (a prediction weighs ``exp(alpha * c)``, where ``c`` is the cosine between it and
             the newest one).
-        horizon: How many of the newest chunks are used; those that do not reach a moment do not count in its step.
+        horizon: How many of the newest chunks are used; those that do not reach a time step do not count in it.
         alpha: See ``rule``; 0 weighs all predictions equally.
     """
 
@@ -108,7 +108,7 @@ class Protocol:
         history: ``M``, the most frames of a view in an observation. Beyond 1, a frame is taken after every step, and an observation
             has the newest with up to ``M - 1`` before it, spread evenly over the way so far, the first always among them.
         stop_on_success: Whether the episode ends as soon as ``success_rule`` is fulfilled.
-        success_rule: ``first`` (success at any moment counts), ``final`` (only success at the end counts), ``held`` (success
+        success_rule: ``first`` (success at any time counts), ``final`` (only success at the end counts), ``held`` (success
             at the end of ``hold_steps`` steps in succession counts).
         hold_steps: Steps that ``held`` requires.
         wait_steps: Steps that the env carries out by itself after its reset and before the first observation, so that objects come
@@ -117,7 +117,7 @@ class Protocol:
         gripper: How the numbers of gripper channels change before a step is carried out: ``as_given``, ``binary`` (below 0
             becomes -1, all else +1), ``sign`` (-1 or +1, and 0 stays 0), ``half`` (above 0.5 becomes 1, all else 0). Actions are
             recorded before that.
-        ensemble: How predictions of several chunks for the same moment make the step that is carried out; ``None``: the newest
+        ensemble: How predictions of several chunks for the same time step make the step that is carried out; ``None``: the newest
             chunk's alone. Actions are recorded after that.
         options: The benchmark's own switches by name, for differences of its evaluators inside the simulator.
         derived_from: Name of the protocol that this one was derived from; empty for a benchmark's own.

@@ -40,7 +40,6 @@ class Frame(NamedTuple):
     body: Union[bytes, bytearray]
 
     def head(self) -> bytes:
-        """The encoded head."""
         return _HEAD.pack(self.id, self.kind, self.env, self.steps, len(self.body))
 
 
@@ -54,16 +53,11 @@ class Head(NamedTuple):
     size: int
 
     def frame(self, body: Union[bytes, bytearray]) -> Frame:
-        """The frame with that body."""
         return Frame(self.id, self.kind, self.env, self.steps, body)
 
 
 def read_head(data: Union[bytes, bytearray], most_bytes: int = MAX_MESSAGE_BYTES) -> Head:
-    """The head in :data:`HEAD_BYTES` bytes.
-
-    Args:
-        data: The bytes.
-        most_bytes: Largest body.
+    """The head in :data:`HEAD_BYTES` bytes; its body may have ``most_bytes``.
 
     Raises:
         BadMessageError: A field is out of its bounds.

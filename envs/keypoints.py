@@ -1,6 +1,6 @@
 """Keypoints: the places that a step of a demonstration is about, by the simulator's truth.
 
-A policy never gets them. They are what a model may learn to see in the pictures, and what an action expert may be trained on before it
+A policy never gets them. They are what a model may learn to see in the images, and what an action expert may be trained on before it
 reads what such a model sees.
 """
 

@@ -71,7 +71,7 @@ class StartWorker(MessageStruct, frozen=True):
         suite: Name of the suite whose simulator it loads.
         memory: Most bytes that the worker may take; no bound when ``None``.
         lease: A text of the client's own; an earlier connection with the same one is ended first.
-        renderer: What is to draw the pictures, where the env server's machine has it; empty for its own choice.
+        renderer: What is to render the images, where the env server's machine has it; empty for its own choice.
     """
 
     suite: str
@@ -85,7 +85,7 @@ class WorkerReady(MessageStruct, frozen=True):
 
     Attributes:
         runtime: SHA-256 of the runtime's lock.
-        renderer: What draws the pictures; empty for a runtime whose needs are not known.
+        renderer: What renders the images; empty for a runtime whose needs are not known.
         assets: Bundle of data files to its identity.
         code: SHA-256 of the code that the worker takes from vlarig.
         pid: Process id of the worker, on its machine.
@@ -106,7 +106,7 @@ class Start(MessageStruct, frozen=True):
 
 
 class Started(MessageStruct, frozen=True):
-    """The episode's first moment."""
+    """The episode's first snapshot."""
 
     snapshot: Snapshot
 
@@ -177,13 +177,7 @@ START, STEP, DIED, PREPARE = map(KINDS.index, (Start, Step, Died, Prepare))
 
 
 def encode(message: Message, number: int = 0, env: int = 0, steps: int = 0) -> Frame:
-    """A message as a frame.
-
-    Args:
-        message: The message.
-        number: The request's number.
-        env: The env that it is for.
-        steps: See :class:`~vlarig.envs.framing.Frame`.
+    """A message as a frame; ``number`` is its ``id``, see :class:`~vlarig.envs.framing.Frame`.
 
     Raises:
         BadMessageError: It holds what does not travel.

@@ -1,4 +1,4 @@
-"""What the adapters on MuJoCo share: drawing a moment, reading the state that decides the future, and memory."""
+"""What the adapters on MuJoCo share: rendering, reading the state that decides the future, and memory."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ import numpy as np
 
 from .scene_objects import SceneObject, box_of
 
-#: Most geoms in a picture (robosuite 1.4.0, utils/binding_utils.py).
+#: Most geoms in an image (robosuite 1.4.0, utils/binding_utils.py).
 MAX_GEOMS = 1000
 
 
-#: How much wider a picture is drawn to see how much of a thing lies beyond the edge of another.
+#: How much wider an image is rendered to see how much of an object lies beyond the edge of another.
 WIDER = 3.0
 
 
 @dataclass(frozen=True, eq=False)
 class Thing:
-    """What may be found in a picture.
+    """What may be found in an image.
 
     Attributes:
         name: As an instruction would call it.
@@ -46,14 +46,14 @@ class Thing:
 
 
 class Canvas:
-    """Draws moments with a graphics context of its own; ``MUJOCO_GL`` selects the renderer (``osmesa`` on CPUs, ``egl`` on GPUs).
+    """Renders with a graphics context of its own; ``MUJOCO_GL`` selects the renderer (``osmesa`` on CPUs, ``egl`` on GPUs).
 
-    Positions are computed in a scratch ``MjData``, so that drawing leaves the simulation untouched.
+    Positions are computed in a scratch ``MjData``, so that rendering leaves the simulation untouched.
 
     Args:
         model: A compiled model; its textures and meshes are uploaded once, and serve all models that have the same.
-        size: Height and width of the largest picture, in pixels.
-        options: What is drawn.
+        size: Height and width of the largest image, in pixels.
+        options: What is rendered.
     """
 
     def __init__(self, model: mujoco.MjModel, size: tuple[int, int], options: mujoco.MjvOption) -> None:
@@ -69,11 +69,11 @@ class Canvas:
         self._view.type = mujoco.mjtCamera.mjCAMERA_FIXED.value
 
     def draw(self, model: mujoco.MjModel, qpos: np.ndarray, camera: str, height: int, width: int) -> np.ndarray:
-        """The camera's picture, ``uint8[height, width, 3]``, upright.
+        """The camera's image, ``uint8[height, width, 3]``, upright.
 
         Args:
             model: The model as it is now: poses of its static bodies, colours.
-            qpos: Generalised positions of the moment, ``float64[nq]``.
+            qpos: Generalised positions, ``float64[nq]``.
             camera: Name of a camera of the model.
             height: In pixels.
             width: In pixels.
@@ -84,9 +84,9 @@ class Canvas:
     def find(
         self, model: mujoco.MjModel, qpos: np.ndarray, camera: str, height: int, width: int, things: Sequence[Thing]
     ) -> list[SceneObject]:
-        """Those of ``things`` that the camera's picture shows, to the pixel: what hides what is decided by drawing them.
+        """Those of ``things`` that the camera's image shows, to the pixel: what hides what is decided by rendering them.
 
-        A thing's ``visible`` compares the picture with one of the thing alone, a wider one at the picture's edge. The first four
+        An object's ``visible`` compares the image with one of the object alone, a wider one at the image's edge. The first four
         arguments are :meth:`draw`'s.
         """
         self._look(model, qpos, camera)
@@ -110,7 +110,7 @@ class Canvas:
                 if box is None:
                     continue
                 for geom, its, number in zip(geoms, owners, ids):
-                    geom.segid = number if its == index else -1  # which is not drawn
+                    geom.segid = number if its == index else -1  # which is not rendered
                 at_the_edge = box[0] == 0 or box[1] == 0 or box[2] == width or box[3] == height
                 alone = self._count_beyond(height, width) if at_the_edge else np.count_nonzero(self._segments(height, width))
                 visible = np.count_nonzero(mask) / max(alone, 1)
@@ -127,7 +127,7 @@ class Canvas:
         return SceneObject(thing.name, thing.kind, thing.colour, box, (x, y, z), depth, visible, thing.role)
 
     def _look(self, model: mujoco.MjModel, qpos: np.ndarray, camera: str) -> None:
-        """Prepare the scene of a moment for the camera."""
+        """Prepare the scene at ``qpos`` for the camera."""
         self._scratch.qpos[:] = qpos
         mujoco.mj_kinematics(model, self._scratch)
         mujoco.mj_comPos(model, self._scratch)
@@ -150,7 +150,7 @@ class Canvas:
         mujoco.mjr_uploadTexture(model, self._context, texture)
 
     def _count_beyond(self, height: int, width: int) -> float:
-        """Pixels that what is drawn takes, with those beyond the edges of the picture; from a picture of :data:`WIDER` its angle."""
+        """Pixels that what is rendered takes, with those beyond the edges of the image; from an image of :data:`WIDER` its angle."""
         views = self._scene.camera  # one for each eye
         kept = [(each.frustum_center, each.frustum_width, each.frustum_bottom, each.frustum_top) for each in views]
         try:
@@ -169,7 +169,6 @@ class Canvas:
         return self._rendered(height, width).astype(np.int64) @ np.array([1, 1 << 8, 1 << 16])
 
     def close(self) -> None:
-        """Free the context."""
         self._free()
 
 

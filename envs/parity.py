@@ -55,7 +55,7 @@ class Upstream(ABC, Generic[EnvType]):
     def step(self, action: np.ndarray, look: bool = True) -> Optional[Verdict]:
         """One control step, ``float32[A]``; ``None`` where upstream judges nothing.
 
-        Without ``look`` no observation of it is read, and nothing need be drawn.
+        Without ``look`` no observation of it is read, and nothing need be rendered.
         """
 
     @abstractmethod

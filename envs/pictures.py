@@ -1,7 +1,7 @@
-"""What a protocol does to a camera's picture before the policy sees it: mirror, resize, crop.
+"""What a protocol does to a camera's image before the policy sees it: mirror, resize, crop.
 
-Published policies were trained on pictures that went through these very steps, so they are copied to the grey level where that is
-possible; each function documents its difference. Pictures are ``uint8[height, width, 3]``.
+Published policies were trained on images that went through these very steps, so they are copied to the grey level where that is
+possible; each function documents its difference. Images are ``uint8[height, width, 3]``.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ JPEG_QUALITY = 95
 
 
 def as_seen(picture: np.ndarray, camera: Camera) -> np.ndarray:
-    """An upright picture of the drawn size, as the policy sees it through ``camera``.
+    """An upright image of the rendered size, as the policy sees it through ``camera``.
 
     Args:
         picture: ``uint8[h, w, 3]`` of the size of ``camera.as_drawn``.
         camera: The camera of the protocol.
 
     Returns:
-        ``uint8[height, width, 3]``, contiguous; the picture itself where nothing changes.
+        ``uint8[height, width, 3]``, contiguous; the image itself where nothing changes.
     """
     if not (camera.mirror or camera.resize or camera.crop < 1.0):
         return picture
@@ -51,7 +51,7 @@ def pil_bilinear(picture: np.ndarray, height: int, width: int) -> np.ndarray:
 
     StarVLA resizes so (starVLA/starVLA examples/simBenchmarks/LIBERO/eval_files/model2libero_interface.py@0ed0aad, ``step``), and
     openpi (Physical-Intelligence/openpi packages/openpi-client/src/openpi_client/image_tools.py@15a9616, ``resize_with_pad``), whose
-    padding is nothing as long as the shape of the picture is that of the result.
+    padding is nothing as long as the shape of the image is that of the result.
     """
     image = _pillow().fromarray(picture)
     return np.array(image.resize((width, height), resample=_pillow().Resampling.BILINEAR))
@@ -70,7 +70,7 @@ def lanczos3(picture: np.ndarray, height: int, width: int) -> np.ndarray:
     """``picture`` scaled to ``uint8[height, width, 3]`` by an antialiased Lanczos filter of radius 3.
 
     SimplerEnv resizes so for Octo, with TensorFlow (simpler-env/SimplerEnv simpler_env/policies/octo/octo_model.py@4ab7178,
-    ``_resize_image``). Compared with TensorFlow 2.21, about one number of a picture in 100,000 differs, by one grey level, where the
+    ``_resize_image``). Compared with TensorFlow 2.21, about one number of an image in 100,000 differs, by one grey level, where the
     sum of the filter's parts ends within a rounding error of a half.
     """
     pixels = _scale(picture.astype(np.float32), _lanczos3(picture.shape[0], height), axis=0)
@@ -142,7 +142,7 @@ def _to_rgb(light: np.ndarray, blue: np.ndarray, red: np.ndarray) -> np.ndarray:
 
 
 def centre_crop(picture: np.ndarray, share: float) -> np.ndarray:
-    """The middle of ``picture``, ``share`` of its area, scaled back to its size bilinearly.
+    """The centre of ``picture``, ``share`` of its area, scaled back to its size bilinearly.
 
     OpenVLA-OFT crops so (moojink/openvla-oft experiments/robot/openvla_utils.py@213c5ff, ``center_crop_image``): TensorFlow's
     ``tf.image.crop_and_resize`` samples between the crop's corner pixels, without antialiasing, on numbers from 0 to 1.
@@ -188,7 +188,7 @@ def _scale(pixels: np.ndarray, filtered: tuple[np.ndarray, np.ndarray], axis: in
 def _lanczos3(size: int, wanted: int) -> tuple[np.ndarray, np.ndarray]:
     """For each of ``wanted`` pixels, the first of those that it is made from and their weights, ``float32[wanted, parts]``.
 
-    Middles of pixels lie at halves, and the filter is as wide as a pixel of the result where that is larger
+    Centres of pixels lie at halves, and the filter is as wide as a pixel of the result where that is larger
     (tensorflow/core/kernels/image/scale_and_translate_op.cc).
     """
     scale = np.float32(1) / np.float32(wanted / size)

@@ -75,7 +75,6 @@ class Registration:
 
     @property
     def module(self) -> str:
-        """Full name of the module that it is in."""
         return self.place.partition(":")[0]
 
     @property
@@ -110,7 +109,6 @@ def registrations(points: Iterable[metadata.EntryPoint]) -> list[tuple[str, Regi
 
 
 def only(kind: str, name: str, found: Sequence[Registration]) -> Registration:
-    """The registration of a name."""
     if len(found) > 1:
         packages = " and ".join(sorted(each.package for each in found))
         raise VlarigError(

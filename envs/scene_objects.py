@@ -1,4 +1,4 @@
-"""What a picture shows, by the simulator's own word: the labels of vision-language data."""
+"""What an image shows, by the simulator's truth: the labels of vision-language data."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ import numpy as np
 
 from .episode import Camera
 
-#: Pixels of the smallest thing that is described. Below that a box says more of the grid of pixels than of the thing.
+#: Pixels of the smallest object that is described. Below that a box says more of the grid of pixels than of the object.
 FEWEST_PIXELS = 12
 
 
 @dataclass(frozen=True)
 class SceneObject:
-    """A thing in a picture. Two things may have the same name.
+    """An object in an image. Two objects may have the same name.
 
     Attributes:
         name: As an instruction would call it: ``red cube``, ``black bowl``.
         kind: The noun of the name: ``cube``, ``bowl``.
         colour: Its colour, where the name begins with it; empty where the simulator knows of none.
-        box: Left, top, right and bottom of the pixels that show it, in pixels of the picture as the policy sees it; right and bottom
-            are one past the last pixel, so that a box of all the picture is ``(0, 0, width, height)``.
-        position: Its middle in the frame of the robot's state, in m.
-        depth: How far its middle is from the camera along the viewing direction, in m.
-        visible: Share, 0 to 1, of its pixels that the picture shows: nothing hides them, and they are within its edges.
-        role: What it is to the episode's goal at the moment: ``object`` what is to be moved now, ``goal`` where to; empty for all else,
-            and where the goal has no such things.
+        box: Left, top, right and bottom of the pixels that show it, in pixels of the image as the policy sees it; right and bottom
+            are one past the last pixel, so that a box of all the image is ``(0, 0, width, height)``.
+        position: Its centre in the frame of the robot's state, in m.
+        depth: How far its centre is from the camera along the viewing direction, in m.
+        visible: Share, 0 to 1, of its pixels that the image shows: nothing hides them, and they are within its edges.
+        role: What it is to the episode's goal now: ``object`` what is to be moved now, ``goal`` where to; empty for all else,
+            and where the goal has neither.
     """
 
     name: str
@@ -51,10 +51,10 @@ def box_of(mask: np.ndarray) -> Optional[tuple[float, float, float, float]]:
 
 
 def objects_as_seen(objects: Iterable[SceneObject], camera: Camera) -> tuple[SceneObject, ...]:
-    """The same with boxes in the picture that :func:`~vlarig.envs.pictures.as_seen` makes; what it cuts off is left out.
+    """The same with boxes in the image that :func:`~vlarig.envs.pictures.as_seen` makes; what it cuts off is left out.
 
     Args:
-        objects: With boxes in the picture of ``camera.as_drawn``.
+        objects: With boxes in the image of ``camera.as_drawn``.
         camera: The camera of the protocol.
     """
     boxes = ((each, _box_as_seen(each.box, camera)) for each in objects)
@@ -66,7 +66,7 @@ def _box_as_seen(box: tuple[float, float, float, float], camera: Camera) -> Opti
     left, top, right, bottom = box
     if camera.mirror:
         left, right = drawn.width - right, drawn.width - left
-    # Shares of the drawn picture, about its middle; a crop enlarges them by one over its side.
+    # Shares of the rendered image, about its centre; a crop enlarges them by one over its side.
     side = math.sqrt(camera.crop)
     across = [(x / drawn.width - 0.5) / side + 0.5 for x in (left, right)]
     down = [(y / drawn.height - 0.5) / side + 0.5 for y in (top, bottom)]

@@ -20,7 +20,7 @@ class ScenePool(Generic[SceneType]):
     """Lends scenes to the envs of a process.
 
     Args:
-        load: Loads the scene of a key; it has a method ``close``. What it draws from process-wide generators is not drawn afterwards:
+        load: Loads the scene of a key; it has a method ``close``. What it samples from process-wide generators is put back:
             whether a load is needed depends on what ran before.
         idle: How many scenes are kept that no env plays.
     """
@@ -43,7 +43,6 @@ class ScenePool(Generic[SceneType]):
         return self._scenes[key]
 
     def give_back(self, *key: Hashable) -> None:
-        """End a loan."""
         self._players[key] -= 1
         self._close_idle()
 

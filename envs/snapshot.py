@@ -55,7 +55,7 @@ class StepResult:
 
     Attributes:
         reward: The simulator's reward over the step.
-        success_within: The task was solved at some moment of the step.
+        success_within: The task was solved at some time during the step.
         success_at_end: The task is solved at the end of the step.
         primitives: Simulator moves that the step was carried out with.
         terminated: The episode is over for a reason of its own: a solved task, a final failure.
@@ -82,7 +82,7 @@ class Outcome:
     """The result of the steps so far under every success rule.
 
     Attributes:
-        first: Success at some moment.
+        first: Success at some time.
         final: Success at the end of the latest step.
         streak: Steps in succession, up to the latest, that ended in success.
         longest_streak: The longest such run so far.

@@ -90,7 +90,7 @@ def unpack(data: Union[bytes, bytearray], kind: Any) -> Any:
         dtype, shape = _read_description(code, described)
         begin, end = end, end + math.prod(shape) * dtype.itemsize
         content = view[begin:end]
-        # Pictures refer to the message. All else is copied: a number that is kept would keep the pictures, and needs its alignment.
+        # Images refer to the message. All else is copied: a number that is kept would keep the images, and needs its alignment.
         return build_array(dtype, shape, content if dtype == np.uint8 else bytes(content))
 
     try:

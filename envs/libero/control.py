@@ -178,7 +178,6 @@ class ArmController:
         self._gripper_ctrl += self._gripper_middle
 
     def _look(self) -> Sight:
-        """The arm now."""
         linear, angular = self._all_jacobians
         mujoco.mj_jacSite(self._model, self._data, linear, angular, self._site)
         sight = self._live_sight

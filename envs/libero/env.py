@@ -1,4 +1,4 @@
-"""The LIBERO adapter: upstream's tasks, bit for bit, with frames drawn only where they are due."""
+"""The LIBERO adapter: upstream's tasks, bit for bit, with frames rendered only where they are due."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ class LiberoEnv(Env):
         return np.concatenate([self._position, rotation_vector(self._quaternion), self._fingers]).astype(np.float32)
 
     def render_view(self, camera: Camera) -> np.ndarray:
-        """The view at the moment that upstream samples."""
+        """The view at the time that upstream samples."""
         self.scene.enter(self._env_state)
         now = self.scene.model.site_rgba.copy()
         self.scene.model.site_rgba[:] = self._site_rgba
@@ -99,7 +99,7 @@ class LiberoEnv(Env):
         return np.concatenate([state, memory, model.body_pos.ravel(), model.body_quat.ravel(), model.site_rgba[:, 3]])
 
     def privileged(self) -> dict[str, np.ndarray]:
-        """Where things are at the end of the control step, in the world frame.
+        """Where objects are at the end of the control step, in the world frame.
 
         ``pose/<name>`` is ``float64[7]``, position and quaternion ``wxyz`` of each object's and fixture's body; ``points/<name>`` is
         ``float64[points, 3]``, points that span its collision geometry; ``grip`` is ``float64[7]``, the grip site's position and the
@@ -113,7 +113,7 @@ class LiberoEnv(Env):
         return truth
 
     def describe(self, camera: Camera) -> list[SceneObject]:
-        """Objects and fixtures at the moment that upstream samples, under the names of the instructions."""
+        """Objects and fixtures at the time that upstream samples, under the names of the instructions."""
         self.scene.enter(self._env_state)
         model = self.scene.model
         roots = model.body_rootid[model.geom_bodyid]
@@ -128,7 +128,6 @@ class LiberoEnv(Env):
         return self.scene.canvas.find(model, self._qpos, source, camera.height, camera.width, things)
 
     def sibling(self) -> LiberoEnv:
-        """A further env that shares scenes with this one."""
         return type(self)(self._pool)
 
     def close(self) -> None:
@@ -140,12 +139,10 @@ class LiberoEnv(Env):
 
     @property
     def scene(self) -> Scene:
-        """The scene of the task that the env plays."""
         assert self._scene is not None, "no episode was started"
         return self._scene
 
     def _enter_task(self, suite: str, task: str) -> None:
-        """Have an env of the task's scene."""
         if self._scene is not None and self._task == (suite, task):
             return
         self.close()

@@ -1,7 +1,8 @@
 """LIBERO's evaluation loop as the public evaluators write it: what parity and measurements compare the adapter with.
 
-They make ``OffScreenRenderEnv``, seed it, reset it, set an initial state, wait ten steps, then act, with both cameras drawn at every
-step. It is seeded with each episode's own seed here. Drawing takes nine tenths of its time, so images that are not looked at are black.
+They make ``OffScreenRenderEnv``, seed it, reset it, set an initial state, wait ten steps, then act, with both cameras rendered at
+every step. It is seeded with each episode's own seed here. Rendering takes nine tenths of its time, so images that are not read are
+black.
 """
 
 from __future__ import annotations
@@ -77,18 +78,15 @@ class LiberoEvaluator(Upstream[LiberoEnv]):
         self.env.set_init_state(self.init_states[episode.initial_state])
 
     def step(self, action: np.ndarray, look: bool = True) -> Verdict:
-        """One control step."""
         self._draw_here()
         with nullcontext() if look else blank():
             self._seen, reward, done, _ = self.env.step(action.tolist())
         return Verdict(reward, done, over=done)
 
     def state(self) -> list[np.ndarray]:
-        """See :func:`everything`."""
         return everything(self.env.sim.model._model, self.env.sim.data._data)
 
     def state_of(self, env: LiberoEnv) -> list[np.ndarray]:
-        """The same of ours."""
         return everything(env.scene.model, env._env_state.data)
 
     def observation(self) -> dict[str, np.ndarray]:
@@ -100,7 +98,6 @@ class LiberoEvaluator(Upstream[LiberoEnv]):
         return {"state": state, **views}
 
     def bare_physics(self, env: LiberoEnv) -> Callable[[], Any]:
-        """The physics steps of one control step."""
         return bare_steps(env.scene.model, env._env_state.data, SUBSTEPS)
 
     def _draw_here(self) -> None:

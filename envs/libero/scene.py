@@ -127,7 +127,7 @@ class Scene:
 
     @property
     def canvas(self) -> Canvas:
-        """The scene's renderer, made for the first picture."""
+        """The scene's renderer, made for the first image."""
         if self._canvas is None:
             options = mujoco.MjvOption()
             options.geomgroup[COLLISION_GROUP] = 0
@@ -159,7 +159,6 @@ class Scene:
         return self._shapes[name]
 
     def close(self) -> None:
-        """Free the graphics context."""
         if self._canvas is not None:
             self._canvas.close()
             self._canvas = None

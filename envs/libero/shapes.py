@@ -1,4 +1,4 @@
-"""Points that span what a thing touches with, for planning a grasp."""
+"""Points that span an object's collision geometry, for planning a grasp."""
 
 from __future__ import annotations
 

@@ -23,7 +23,6 @@ ROBOSUITE_LOG = "robosuite_logs"
 
 
 def assets_folder() -> Path:
-    """The folder of LIBERO's data files."""
     return upstream.assets_folder("libero", "assets", "bddl_files", "init_files")
 
 

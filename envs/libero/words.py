@@ -1,4 +1,4 @@
-"""What LIBERO's things are called in its instructions."""
+"""What LIBERO's objects are called in its instructions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _WORDS = {
     "yellow_book": ("yellow", "book"),
 }
 
-#: What carries the scene is no thing of it.
+#: What carries the scene is no object of it.
 _GROUND = re.compile(r"table$|floor$")
 
 

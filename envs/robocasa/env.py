@@ -1,4 +1,4 @@
-"""The RoboCasa-GR1 adapter: upstream's own tasks, with frames drawn only where they are due."""
+"""The RoboCasa-GR1 adapter: upstream's own tasks, with frames rendered only where they are due."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SUBSTEPS = 25
 #: that it began with (robosuite 1.5.1, environments/base.py, ``step``).
 SAMPLED_SUBSTEP = 24
 
-#: Height and width that upstream draws, and of the picture that it makes of that (robocasa@4840e67, models/robots/__init__.py,
+#: Height and width that upstream draws, and of the image that it makes of that (robocasa@4840e67, models/robots/__init__.py,
 #: ``get_camera_config``; utils/gym_utils/gymnasium_groot.py, ``FINAL_IMAGE_RESOLUTION``).
 DRAWN, PICTURE = (800, 1280), (256, 256)
 
@@ -40,7 +40,7 @@ class SharedCanvas:
         self._model: Optional[mujoco.MjModel] = None
 
     def draw(self, model: mujoco.MjModel, qpos: np.ndarray, camera: str) -> np.ndarray:
-        """The camera's picture, ``uint8[800, 1280, 3]``."""
+        """The camera's image, ``uint8[800, 1280, 3]``."""
         if self._model is not model or self._canvas is None:
             self.close()
             options = mujoco.MjvOption()
@@ -50,7 +50,6 @@ class SharedCanvas:
         return self._canvas.draw(model, qpos, camera, *DRAWN)
 
     def close(self) -> None:
-        """Free the context."""
         if self._canvas is not None:
             self._canvas.close()
         self._canvas = self._model = None
@@ -86,7 +85,7 @@ class RobocasaEnv(Env):
         return type(self)(self._canvas)
 
     def begin(self, episode: Episode, rng: np.random.Generator) -> str:
-        """Reset upstream's env; all that is drawn by chance comes from the payload's seed."""
+        """Reset upstream's env; all that is sampled comes from the payload's seed."""
         if self.upstream is None or type(self.upstream.env).__name__ != episode.task:
             self.close()
             self.upstream = make_task(episode.task)
@@ -107,7 +106,6 @@ class RobocasaEnv(Env):
         return StepResult(float(reward), success, success)
 
     def advance(self, action: np.ndarray) -> None:
-        """The physics of one control step."""
         goal = split(action.astype(np.float64), self.order)
         for substep in range(SUBSTEPS):
             mujoco.mj_step1(self.model, self.data)
@@ -151,7 +149,6 @@ class RobocasaEnv(Env):
         return {"plan": self.state()[None] if rows is None else rows}
 
     def close(self) -> None:
-        """Let go of upstream's env."""
         if self.upstream is not None:
             self.upstream.close()
             self.upstream = self.task = self.model = self.data = None

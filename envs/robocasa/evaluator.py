@@ -1,7 +1,7 @@
 """The evaluation loop of RoboCasa-GR1's public evaluators: what parity and measurements compare the adapter with.
 
 It is that of starVLA/starVLA@0ed0aad examples/simBenchmarks/Robocasa_tabletop/eval_files/simulation_env.py, and of GR00T's: upstream's
-Gymnasium env of the task, drawn at every step. It is reset by the episode's seed here, which neither does.
+Gymnasium env of the task, rendered at every step. It is reset by the episode's seed here, which neither does.
 """
 
 from __future__ import annotations
@@ -36,7 +36,6 @@ class RobocasaEvaluator(Upstream[RobocasaEnv]):
         self._protocol, self._step = episode.protocol, 0
 
     def step(self, action: np.ndarray, look: bool = True) -> Verdict:
-        """One control step."""
         parts = split(action, STARVLA_ORDER)
         self._draw_here()
         with quiet(ROBOSUITE_LOG):
@@ -50,11 +49,10 @@ class RobocasaEvaluator(Upstream[RobocasaEnv]):
         return [integration_state(self.env.env.sim.model._model, self.env.env.sim.data._data)]
 
     def state_of(self, env: RobocasaEnv) -> list[np.ndarray]:
-        """The same of ours."""
         return [integration_state(env.model, env.data)]
 
     def observation(self) -> dict[str, np.ndarray]:
-        """The picture as the evaluators resize it, and the joints."""
+        """The image as the evaluators resize it, and the joints."""
         state = np.concatenate([self._seen[f"state.{part}"] for part in STARVLA_ORDER]).astype(np.float32)
         (camera,) = self._protocol.cameras
         picture = self._seen[VIEW]
@@ -63,11 +61,9 @@ class RobocasaEvaluator(Upstream[RobocasaEnv]):
         return {"state": state, **({"ego": picture} if self._seeing else {})}
 
     def bare_physics(self, env: RobocasaEnv) -> Callable[[], Any]:
-        """The physics steps of one control step."""
         return bare_steps(env.model, env.data, SUBSTEPS)
 
     def close(self) -> None:
-        """Close upstream's env."""
         self.env.close()
 
     def _draw_here(self) -> None:

@@ -28,11 +28,11 @@ MOVE, ARRIVE, FINGERS = 24, 8, 16
 OPEN = np.array([0.0, 0.0, 0.0, 0.0, 0.0, 1.6])
 CLOSED = np.array([1.3, 1.3, 1.3, 1.3, 0.6, 1.6])
 
-#: Where a grasped thing is in the frame of the right hand's grip site, in m: x to the little finger, -y along the fingers, z out of the
+#: Where a held object is in the frame of the right hand's grip site, in m: x to the little finger, -y along the fingers, z out of the
 #: palm; z is its top's.
 GRASP = np.array([-0.012, -0.066, 0.045])
 
-#: How far above the table's things a hand travels, in m, and how far it withdraws: upstream's check wants it 0.25 m away.
+#: How far above the table's objects a hand travels, in m, and how far it withdraws: upstream's check wants it 0.25 m away.
 TRAVEL, RETREAT = np.array([0.0, 0.0, 0.16]), np.array([0.0, -0.22, 0.3])
 
 #: Differences from GRASP that are tried, in m, after grasps along each of the object's sides.

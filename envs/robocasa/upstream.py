@@ -46,12 +46,7 @@ def _tree() -> str:
 
 
 def make_task(name: str, seeing: bool = False) -> Any:
-    """Upstream's Gymnasium env of a task, a ``GrootRoboCasaEnv``.
-
-    Args:
-        name: Upstream's name of the task.
-        seeing: Whether it draws.
-    """
+    """Upstream's Gymnasium env of the task that upstream calls ``name``, a ``GrootRoboCasaEnv``; it renders if ``seeing``."""
     envs = import_upstream()
     if name not in envs.REGISTERED_ENVS:
         raise VlarigError(f"upstream has no task {name!r}; run: vlarig assets verify {BUNDLE}")
@@ -63,7 +58,7 @@ def make_task(name: str, seeing: bool = False) -> Any:
 
 
 def reset_task(env: Any, seed: int) -> dict[str, Any]:
-    """Reset upstream's env so that all that is drawn by chance comes from ``seed``; its observation.
+    """Reset upstream's env so that all that is sampled comes from ``seed``; its observation.
 
     Its own ``reset(seed)`` seeds NumPy's global generator alone, and draws from another one that each reset moves on
     (robocasa/utils/gym_utils/gymnasium_basic.py@4840e67, ``reset``; robosuite 1.5.1, environments/base.py, ``rng``).

@@ -8,9 +8,9 @@ import numpy as np
 
 
 class SharedCamera:
-    """A camera that goes to where a picture is taken, in any scene; it stays in the scene of its last picture.
+    """A camera that goes to where an image is taken, in any scene; it stays in the scene of its last image.
 
-    A picture is the same, to the last bit, as that of a camera that stays where it is.
+    An image is the same, to the last bit, as that of a camera that stays where it is.
     """
 
     def __init__(self) -> None:

@@ -58,7 +58,6 @@ class DominoEnv(RobotwinEnv):
         return {"use_dynamic": True, "dynamic_level": payload["level"], "dynamic_coefficient": payload["coefficient"]}
 
     def apply(self, action: np.ndarray) -> StepResult:
-        """One action, and upstream's rules after it."""
         step = super().apply(action)
         return self._follow.judge(step)
 
@@ -128,7 +127,6 @@ class Followed:
         return StepResult(0.0, False, False, terminated=bool(self._failure))
 
     def metrics(self) -> dict[str, float]:
-        """See :meth:`DominoEnv.metrics`."""
         found = self._tracker.get_episode_metrics(self._success, self._failure or None)
         scores = {
             "route_completion": float(found.route_completion),

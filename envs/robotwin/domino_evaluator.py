@@ -46,7 +46,6 @@ class DominoEvaluator(RobotwinEvaluator):
         self._tracker.on_episode_start()
 
     def step(self, action: np.ndarray, look: bool = True) -> Verdict:
-        """One action, and the rules after it."""
         task = self.task
         success = super().step(action, look).success
         if self._threshold is not None and not self._lifted and self._watched.get_pose().p[2] - self._start > self._threshold:

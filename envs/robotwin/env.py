@@ -1,4 +1,4 @@
-"""The RoboTwin adapter: upstream's own tasks, with frames drawn only where they are due."""
+"""The RoboTwin adapter: upstream's own tasks, with frames rendered only where they are due."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class RobotwinEnv(Env):
         return type(self)(self._camera)
 
     def begin(self, episode: Episode, rng: np.random.Generator) -> str:
-        """Set the scene up; all that is drawn by chance comes from its seed."""
+        """Set the scene up; all that is sampled comes from its seed."""
         self._found = episode.payload
         if "info" not in self._found:
             self._found = vars(self.rehearse(episode))
@@ -173,7 +173,6 @@ class RobotwinEnv(Env):
         return {"plan": np.array(plan, dtype=np.float32)} if plan else {}
 
     def close(self) -> None:
-        """Let go of the scene."""
         self.task = None
 
 

@@ -1,7 +1,7 @@
 """RoboTwin's evaluation loop: what parity and measurements compare the adapter with.
 
 It is that of RoboTwin-Platform/RoboTwin@13c3c47 script/eval_policy.py, ``eval_policy``, after the expert's check: ``setup_demo`` with
-the seed, then ``get_obs`` and ``take_action`` in turn, with the four cameras drawn each time.
+the seed, then ``get_obs`` and ``take_action`` in turn, with the four cameras rendered each time.
 """
 
 from __future__ import annotations
@@ -46,15 +46,13 @@ class RobotwinEvaluator(Upstream[RobotwinEnv]):
         return Verdict(float(success), success)
 
     def state(self) -> list[np.ndarray]:
-        """See :func:`~vlarig.envs.robotwin.env.everything`."""
         return everything(self.task)
 
     def state_of(self, env: RobotwinEnv) -> list[np.ndarray]:
-        """The same of ours."""
         return everything(env.task)
 
     def observation(self) -> dict[str, np.ndarray]:
-        """The cameras' images as they are drawn, and the joints."""
+        """The cameras' images as they are rendered, and the joints."""
         seen = self.task.get_obs()
         images = {view: seen["observation"][name]["rgb"] for view, name in ROBOTWIN_ALOHA.cameras.items()}
         return {**images, "state": self.seen_state(seen)}

@@ -39,7 +39,6 @@ def has_curobo() -> bool:
 
 
 def planner_name() -> str:
-    """The name of the planner that plans here."""
     return CUROBO if has_curobo() else MPLIB
 
 

@@ -34,11 +34,7 @@ CUROBO = (
 
 
 def import_upstream(source: str) -> None:
-    """Import upstream's package ``envs``, once a process.
-
-    Args:
-        source: Bundle of upstream's code.
-    """
+    """Import upstream's package ``envs`` out of the bundle ``source``, once a process."""
     tree = str(upstream.assets_folder(source, "envs", "task_config", "description"))
     if tree not in sys.path:
         if "envs" in sys.modules:
@@ -60,15 +56,7 @@ def make_task(source: str, name: str, patches: tuple[Patch, ...] | None = None) 
 
 
 def set_up(task: Any, name: str, config: str, seed: int, **changes: Any) -> None:
-    """Begin an episode as upstream's evaluator does.
-
-    Args:
-        task: Upstream's task.
-        name: Its name.
-        config: Name of upstream's configuration.
-        seed: Seed of the scene.
-        changes: Entries of the configuration that differ.
-    """
+    """Begin an episode as upstream's evaluator does, with ``changes`` of entries of upstream's configuration ``config``."""
     with in_assets(), quiet():
         try:
             task.setup_demo(now_ep_num=0, seed=seed, is_test=True, **{**settings(config, name), **changes})
@@ -192,7 +180,7 @@ def _undrawn(task: type) -> type:
                 super()._update_render()
 
         def get_obs(self) -> dict[str, Any]:
-            """Nothing: frames are drawn where they are due, and not here."""
+            """Nothing: frames are rendered where they are due, and not here."""
             return {}
 
     return Undrawn

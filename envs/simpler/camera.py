@@ -26,24 +26,19 @@ class OverlaidCamera:
         self._shown = [entity for entity in upstream.scene.sub_scenes[0].entities if entity.per_scene_id in shown]
 
     def draw(self, height: int, width: int) -> np.ndarray:
-        """The picture of this moment, ``uint8[height, width, 3]``."""
+        """The current image, ``uint8[height, width, 3]``."""
         self._check_size(height, width)
         segments = self._taken()
         colours = self._camera.get_picture("Color")
         is_shown = np.zeros(int(segments.max()) + 1, dtype=bool)
         is_shown[[entity.per_scene_id for entity in self._shown if entity.per_scene_id < len(is_shown)]] = True
-        pixels = np.flatnonzero(is_shown[segments])  # a tenth of the picture
+        pixels = np.flatnonzero(is_shown[segments])  # a tenth of the image
         picture = self._photograph.copy()
         picture.reshape(-1, 3)[pixels] = colours.reshape(-1, 4)[pixels, :3]
         return picture
 
     def find(self, height: int, width: int, entities: dict[str, Any]) -> dict[str, tuple[np.ndarray, float, float]]:
-        """Where the picture of this moment shows entities.
-
-        Args:
-            height: As for :meth:`draw`.
-            width: As for :meth:`draw`.
-            entities: Key to SAPIEN's entity.
+        """Where the current image, of the size of :meth:`draw`, shows SAPIEN's ``entities``.
 
         Returns:
             Key to the pixels that show it, ``bool[height, width]``, the share of its pixels that nothing hides, and its distance from
@@ -72,7 +67,7 @@ class OverlaidCamera:
         return seen
 
     def _taken(self) -> np.ndarray:
-        """Take a picture; the ids of the entities that its pixels show, ``int[height, width]``."""
+        """Take an image; the ids of the entities that its pixels show, ``int[height, width]``."""
         self._upstream.scene.sub_scenes[0].update_render()
         self._camera.take_picture()
         return self._camera.get_picture("PositionSegmentation")[..., 3]

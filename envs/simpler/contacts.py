@@ -17,12 +17,7 @@ MANISKILL3_GRASP = (0.5, 85.0)
 
 
 class Contacts:
-    """The contacts of one object at one moment.
-
-    Args:
-        scene: The scene.
-        model: The object.
-    """
+    """The contacts of one object at one time."""
 
     def __init__(self, scene: Scene, model: str) -> None:
         self._scene = scene

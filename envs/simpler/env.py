@@ -1,4 +1,4 @@
-"""The SimplerEnv adapter: Bridge scenes on mani-skill 3, with frames drawn only where they are due."""
+"""The SimplerEnv adapter: Bridge scenes on mani-skill 3, with frames rendered only where they are due."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class BridgeEnv(Env):
         self._scene: Optional[Scene] = None
 
     def begin(self, episode: Episode, rng: np.random.Generator) -> str:
-        """Place the objects, let them settle, and place the robot; nothing is drawn by chance."""
+        """Place the objects, let them settle, and place the robot; nothing is sampled."""
         payload, options = episode.payload, episode.protocol.options
         if options.get("rotation") not in ROTATIONS:
             raise VlarigError(
@@ -100,7 +100,7 @@ class BridgeEnv(Env):
         return dict(self._judge.statistics)
 
     def privileged(self) -> dict[str, np.ndarray]:
-        """Where things are, in the world frame.
+        """Where objects are, in the world frame.
 
         ``hand``, ``commanded`` (the controller's target of the hand), ``base``, ``pose/source``, ``pose/target``: ``float64[7]``,
         position and quaternion ``wxyz``; ``settled/source``, ``settled/target``: ``float64[3]``, the positions at the start;
@@ -131,14 +131,12 @@ class BridgeEnv(Env):
         return found
 
     def close(self) -> None:
-        """Free the scene."""
         if self._scene is not None:
             self._scene.close()
             self._scene = None
 
     @property
     def scene(self) -> Scene:
-        """The scene that the env plays in."""
         assert self._scene is not None, "no episode was started"
         return self._scene
 

@@ -1,7 +1,7 @@
 """SimplerEnv's evaluation loop on mani-skill 3: what parity and measurements compare the adapter with.
 
 It is that of simpler-env/SimplerEnv simpler_env/real2sim_eval_maniskill3.py@52a5088: ``gym.make``, a reset to an episode id, then
-``step``, with the camera drawn at every step.
+``step``, with the camera rendered at every step.
 """
 
 from __future__ import annotations
@@ -61,23 +61,19 @@ class ManiSkillEvaluator(Upstream[BridgeEnv]):
         return Verdict(float(success), success, {name: float(value) for name, value in info.items() if "grasp" in name})
 
     def state(self) -> list[np.ndarray]:
-        """See :func:`everything`."""
         return everything(self.task)
 
     def state_of(self, env: BridgeEnv) -> list[np.ndarray]:
-        """The same of ours."""
         return everything(env.scene.upstream)
 
     def observation(self) -> dict[str, np.ndarray]:
-        """The camera's image as it is drawn."""
+        """The camera's image as it is rendered."""
         return {"ego": self._seen["sensor_data"][VIEW]["rgb"][0].numpy()}
 
     def bare_physics(self, env: BridgeEnv) -> Callable[[], Any]:
-        """The physics steps of one control step."""
         return partial(env.scene._run, env.scene._substeps)
 
     def close(self) -> None:
-        """Free the scene."""
         self.env.close()
 
 

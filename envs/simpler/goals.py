@@ -1,8 +1,8 @@
-"""Conditions of success, as plain data from the benchmark: the predicates of a goal over one moment.
+"""Conditions of success, as plain data from the benchmark: the predicates of a goal over one state of the scene.
 
 A goal is a list of conditions that must hold together, each a dict whose ``is`` names it (``{"is": "offset", "axis": "y", "low": 0.05,
 "high": None}``). Conditions know neither tasks nor simulator. Lengths are in m; +x points from the table to the robot, which is down in
-the picture, +y to the right of the picture, +z up.
+the image, +y to the right of the image, +z up.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ class Moment:
     """What conditions read.
 
     Attributes:
-        source: Middle of the object to be moved, ``float64[3]``, in the world frame.
-        target: Middle of the other one.
+        source: Centre of the object to be moved, ``float64[3]``, in the world frame.
+        target: Centre of the other one.
         settled_source: Where the source came to rest at the start.
         settled_target: Where the target did.
         speed: The source's speed in m/s.
@@ -120,7 +120,7 @@ def released(moment: Moment) -> bool:
 
 
 def low(moment: Moment, below: float) -> bool:
-    """The source's middle is less than this above the table, and not below its top."""
+    """The source's centre is less than this above the table, and not below its top."""
     return 0.0 < float(moment.source[2]) - TABLE_TOP < below
 
 

@@ -32,7 +32,7 @@ class Judge:
     """Judges one episode.
 
     The original uses the centres of mass, and allows the source to touch nothing but the target and the robot; mani-skill 3 uses the
-    middles of the models and requires a force between source and target, whatever else carries the source. They also detect a grasp
+    centres of the models and requires a force between source and target, whatever else carries the source. They also detect a grasp
     differently. Sources: simpler-env/ManiSkill2_real2sim mani_skill2_real2sim/envs/custom_scenes/put_on_in_scene.py@ef7a4d4,
     ``evaluate``; mani_skill 3.0.1, envs/tasks/digital_twins/bridge_dataset_eval/base_env.py, ``_evaluate``.
 
@@ -60,7 +60,7 @@ class Judge:
         )
 
     def judge(self) -> bool:
-        """Record this moment and return whether the goal is reached."""
+        """Record the scene's state and return whether the goal is reached."""
         contacts = Contacts(self._scene, self._source)
         grasped = contacts.grasped(*(ORIGINAL_GRASP if self._original else MANISKILL3_GRASP), as_force=not self._original)
         self._grasps = self._grasps + 1 if grasped else 0
@@ -100,7 +100,7 @@ class Judge:
         return (body.entity.pose * body.cmass_local_pose if self._original else body.entity.pose).p.astype(np.float64)
 
     def _count(self, grasped: bool) -> None:
-        """Upstream's statistics; grasps count for the rest of the episode, the others for the moment."""
+        """Upstream's statistics; grasps count for the rest of the episode, the others only now."""
         source = plane(self._place(self._source) - self.settled[self._source])
         others = [plane(self._scene.pose(model)[:3] - at) for model, at in self.settled.items() if model != self._source]
         statistics = self.statistics

@@ -42,7 +42,7 @@ class Scene:
     """A scene of upstream's, and its robot.
 
     Positions are in m in the world frame, whose x axis points from the table to the robot and whose y axis to the right of the
-    picture; quaternions are ``wxyz``.
+    image; quaternions are ``wxyz``.
 
     Args:
         name: Upstream's environment.
@@ -102,7 +102,7 @@ class Scene:
         self._run(self._substeps)
 
     def pose(self, model: str) -> np.ndarray:
-        """Where an object is, ``float64[7]``: the middle of its model's box, and its quaternion."""
+        """Where an object is, ``float64[7]``: the centre of its model's box, and its quaternion."""
         return pose_numbers(self.bodies[model].entity.pose)
 
     def extent(self, model: str) -> np.ndarray:
@@ -142,7 +142,6 @@ class Scene:
         return np.concatenate([np.asarray(each, dtype=np.float64).ravel() for each in numbers])
 
     def close(self) -> None:
-        """Free what the scene holds."""
         self.upstream.close()
 
     def _renew_physics(self) -> None:

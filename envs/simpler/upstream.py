@@ -28,7 +28,7 @@ def import_upstream() -> None:
 
 
 def make_scene(name: str) -> Any:
-    """Upstream's environment ``name``, a ``BaseBridgeEnv``, with a scene of its own on the CPU; nothing is drawn."""
+    """Upstream's environment ``name``, a ``BaseBridgeEnv``, with a scene of its own on the CPU; nothing is rendered."""
     import_upstream()
     from mani_skill.envs.tasks.digital_twins.bridge_dataset_eval.base_env import BaseBridgeEnv
     from mani_skill.utils.registration import REGISTERED_ENVS
@@ -79,7 +79,7 @@ def _apart(task: type) -> type:
             super().__init__(**settings)
 
         def get_obs(self, *_: Any, **__: Any) -> dict[str, Any]:
-            """Nothing: frames are drawn where they are due, and not here."""
+            """Nothing: frames are rendered where they are due, and not here."""
             return {}
 
     return Apart

@@ -98,7 +98,6 @@ class TabletopEnv(Env):
         return np.concatenate([self._data.site_xpos[self._grip_site], vector, fingers]).astype(np.float32)
 
     def render_view(self, camera: Camera) -> np.ndarray:
-        """The view, drawn by the shared renderer."""
         source = self.embodiment.cameras[camera.view]
         return self._renderer.render(self._model, self._data.qpos, source, camera.height, camera.width, self._look.textures)
 
@@ -115,7 +114,7 @@ class TabletopEnv(Env):
         """Poses by name, in the world frame.
 
         ``object/<name>`` is ``float64[7]``, position and quaternion ``wxyz``; ``tray/<name>`` and ``zone/<name>`` are ``float64[3]``,
-        the middle of the underside. ``program`` is ``uint8[bytes]``, the payload's motion program as JSON, where it has one.
+        the centre of the underside. ``program`` is ``uint8[bytes]``, the payload's motion program as JSON, where it has one.
         """
         truth = {f"object/{name}": self._pose(body).copy() for name, body in self._bodies.items()}
         truth.update({key: np.array([*middle, layout.TABLE_TOP]) for key, middle in self._places.items()})
@@ -140,7 +139,6 @@ class TabletopEnv(Env):
         return {"failed_for_good": float(self._goal.failed), "parts_done": float(self._goal.done)}
 
     def sibling(self) -> TabletopEnv:
-        """A further env that draws with this one's renderer."""
         return type(self)(self._renderer)
 
     def close(self) -> None:

@@ -68,7 +68,6 @@ class RobosuiteLoop(Upstream[TabletopEnv]):
         self._poses = {body: env._pose(body).copy() for names in self.scene.bodies.values() for body in names}
 
     def reset(self, episode: Episode) -> None:
-        """Reset the robot and the objects."""
         if self._seeing:  # robosuite makes its graphics context the current one when it makes it, as if nothing else drew
             self.scene.sim._render_context_offscreen.gl_ctx.make_current()
         self.scene.place({body: pose.copy() for body, pose in self._poses.items()})
@@ -83,13 +82,11 @@ class RobosuiteLoop(Upstream[TabletopEnv]):
         return [self.scene.raw_data.qpos.copy(), self.scene.raw_data.qvel.copy()]
 
     def state_of(self, env: TabletopEnv) -> list[np.ndarray]:
-        """The same of ours."""
         return [env._data.qpos.copy(), env._data.qvel.copy()]
 
     def observation(self) -> dict[str, np.ndarray]:
-        """Nothing: ours is drawn from other geometry."""
+        """Nothing: ours is rendered from other geometry."""
         return {}
 
     def bare_physics(self, env: TabletopEnv) -> Callable[[], Any]:
-        """The physics steps of one control step."""
         return bare_steps(env._model, env._data, SUBSTEPS)

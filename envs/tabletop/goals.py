@@ -15,19 +15,19 @@ import numpy as np
 from . import layout, predicates
 from .world import HEIGHT_SLACK, STACK_OFFSET, Thing, World
 
-#: Least and greatest distance between the middles of objects that are beside each other: half a centimetre of air at least, two
+#: Least and greatest distance between the centres of objects that are beside each other: half a centimetre of air at least, two
 #: object widths of it at most.
 BESIDE = (0.05, 0.13)
 #: How far the line between them may lean, as an offset across the named direction.
 BESIDE_ACROSS = 0.045
 
-#: A pushed object's middle ends this near to the zone's along both sides: all of the object's width is on the zone.
+#: A pushed object's centre ends this near to the zone's along both sides: all of the object's width is on the zone.
 PUSHED_WITHIN = layout.ZONE_HALF - layout.SHAPES["cube"].half_size[0]
 #: A pushed object's lowest point may rise this far above the table; a push tilts or drags it by less, a grasp lifts it by more.
 LIFT_LIMIT = 0.01
 
 
-#: Fields of a goal that name a thing, and what it is to the goal.
+#: Fields of a goal that name an object or a place, and what it is to the goal.
 ROLES = {"object": "object", "tray": "goal", "reference": "goal", "base": "goal", "zone": "goal"}
 
 
@@ -73,7 +73,7 @@ class Goal:
 
 
 def holds(spec: dict[str, Any], world: World) -> bool:
-    """Whether a goal without memory is fulfilled at this moment.
+    """Whether a goal without memory is fulfilled now.
 
     Raises:
         ValueError: The kind of goal is unknown.
@@ -113,7 +113,7 @@ def _pushed(spec: dict[str, Any]) -> list[str]:
 
 
 def _inside(thing: Thing, tray: np.ndarray) -> bool:
-    """Its middle is within the walls and it is on the tray's floor (or leans on a wall), not on another object."""
+    """Its centre is within the walls and it is on the tray's floor (or leans on a wall), not on another object."""
     away = np.abs(thing.position[:2] - tray)
     return bool(away.max() < layout.TRAY_HALF and thing.lowest < layout.TRAY_FLOOR + HEIGHT_SLACK)
 

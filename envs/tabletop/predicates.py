@@ -1,6 +1,6 @@
-"""Predicates that goals of generated tasks are composed of: plain data in, a verdict on one moment out.
+"""Predicates that goals of generated tasks are composed of: plain data in, a verdict on one state of the scene out.
 
-Distances are in metres, between the middles of things as seen from above. A thing counts only where it rests and the gripper has let
+Distances are in metres, between the centres of objects as seen from above. An object counts only where it rests and the gripper has let
 go of it.
 """
 
@@ -15,15 +15,15 @@ import numpy as np
 from . import layout
 from .world import HEIGHT_SLACK, STACK_OFFSET, Thing, World
 
-#: What goal data give no other distance for. Two things that are near each other have at most a thing's width of air between them.
+#: What goal data give no other distance for. Two objects that are near each other have at most an object's width of air between them.
 NEAR = 0.105
-#: A thing that is still where it began: a hand that brushes past moves it less.
+#: An object that is still where it began: a hand that brushes past moves it less.
 UNTOUCHED = 0.03
-#: Two things fit on a zone beside each other, and neither with all of its width and room for an error.
+#: Two objects fit on a zone beside each other, and neither with all of its width and room for an error.
 ZONE_EDGE = 0.01
-#: Offset across the line of a row, or of the two things that another is between.
+#: Offset across the line of a row, or of the two objects that another is between.
 ACROSS = 0.03
-#: Part of the way between two things, from its middle to both sides, in which a third one is between them.
+#: Part of the way between two objects, from its centre to both sides, in which a third one is between them.
 BETWEEN = 0.3
 
 
@@ -35,7 +35,7 @@ def in_tray(spec: dict[str, Any], world: World) -> bool:
 
 
 def in_zone(spec: dict[str, Any], world: World) -> bool:
-    """``object`` is on the table with its middle over ``zone``, :data:`ZONE_EDGE` from the edge at least, however it got there."""
+    """``object`` is on the table with its centre over ``zone``, :data:`ZONE_EDGE` from the edge at least, however it got there."""
     thing = world.things[spec["object"]]
     away = np.abs(thing.position[:2] - world.places[spec["zone"]])
     return bool(_on_table(thing) and away.max() < layout.ZONE_HALF - ZONE_EDGE)

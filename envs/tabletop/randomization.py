@@ -1,7 +1,7 @@
 """Randomisation of the tabletop scene: light, cameras, background, table texture, arm, objects and controller.
 
-Which ranges hold is plain data in an episode's payload (``vlarig.benchmarks.tabletop.randomization``); what is drawn from them is a
-function of the episode's seed. Without that data all is as compiled: :meth:`Look.restore` writes back what any earlier episode drew.
+Which ranges hold is plain data in an episode's payload (``vlarig.benchmarks.tabletop.randomization``); what is sampled from them is a
+function of the episode's seed. Without that data all is as compiled: :meth:`Look.restore` writes back what any earlier episode sampled.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Draw:
 
 
 def draw(ranges: dict[str, Any], rng: np.random.Generator) -> Draw:
-    """What an episode is played with, within ``ranges``; every number is drawn, in the same order, whatever the ranges are."""
+    """What an episode is played with, within ``ranges``; every number is sampled, in the same order, whatever the ranges are."""
 
     def near(size: Any, count: int) -> np.ndarray:
         return rng.uniform(-1.0, 1.0, count) * np.asarray(size, dtype=np.float64)
@@ -85,11 +85,7 @@ def draw(ranges: dict[str, Any], rng: np.random.Generator) -> Draw:
 
 
 class Look:
-    """The parts of a compiled model that decide how it looks, as compiled, and what episodes make of them.
-
-    Args:
-        model: The compiled model.
-    """
+    """The parts of a compiled model that decide how it looks, as compiled, and what episodes make of them."""
 
     def __init__(self, model: mujoco.MjModel) -> None:
         self._model = model
@@ -115,7 +111,7 @@ class Look:
         self.textures = {}
 
     def show(self, drawn: Draw) -> None:
-        """Make all look as it was drawn; call :meth:`restore` before."""
+        """Make all look as it was sampled; call :meth:`restore` before."""
         model = self._model
         model.light_dir[:] = drawn.sun_direction
         model.light_diffuse[:] = drawn.sun

@@ -15,7 +15,7 @@ from .scene import DRAWN_GROUPS
 
 
 class Renderer:
-    """Draws any env's moment with one graphics context, which is made for the first image.
+    """Renders any env's state with one graphics context, which is made for the first image.
 
     The compiled scenes of all envs have the same meshes, so what was uploaded for one serves all; what differs (poses, colours) is read
     from the env's own model and data. Textures that differ between envs are uploaded when they change.
@@ -73,7 +73,6 @@ class Renderer:
         return self._canvas
 
     def close(self) -> None:
-        """Free the graphics context."""
         if self._canvas is not None:
             self._canvas.close()
             self._canvas = None

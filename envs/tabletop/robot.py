@@ -19,7 +19,7 @@ TABLETOP_PANDA = Embodiment(
     statistics_key="tabletop",
 )
 
-#: The same robot, whose state also says where the object and the goal of the moment are, seen from the hand.
+#: The same robot, whose state also says where the current object and goal are, seen from the hand.
 TABLETOP_PANDA_STATES = replace(
     TABLETOP_PANDA,
     name="tabletop_panda_states",

@@ -1,8 +1,8 @@
 """The one compiled scene that serves every tabletop task: robosuite's Panda and table, four objects, two trays, two zones.
 
 Per episode nothing is compiled: static parts are moved by ``body_pos``, colours are written to ``geom_rgba``, objects are placed in
-``qpos``. The visual meshes are cut out of the model before it is compiled: the scene is drawn from its collision geometry, which is
-25 times cheaper to draw and makes an env small.
+``qpos``. The visual meshes are cut out of the model before it is compiled: the scene is rendered from its collision geometry, which is
+25 times cheaper to render and makes an env small.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ with quiet(LOG):
 #: Where unused trays and zones wait: below the floor, which hides them; static bodies collide with nothing static.
 PARKED = (0.0, 0.0, -1.0)
 
-#: The ego camera points at the middle of the workspace from in front of the table, high enough to see into the trays.
+#: The ego camera points at the centre of the workspace from in front of the table, high enough to see into the trays.
 EGO_POSITION = (0.72, 0.0, 1.47)
 EGO_TARGET = (-0.07, 0.0, 0.875)
 EGO_FOVY = 39.0
@@ -91,12 +91,10 @@ class TabletopScene(ManipulationEnv):
 
     @property
     def raw_model(self) -> mujoco.MjModel:
-        """MuJoCo's own model."""
         return self.sim.model._model
 
     @property
     def raw_data(self) -> mujoco.MjData:
-        """MuJoCo's own data."""
         return self.sim.data._data
 
     def place(self, poses: dict[str, np.ndarray], drawn: Optional[Draw] = None) -> None:
@@ -204,7 +202,7 @@ def _box(name: str, position: Any, half_size: Any, **attributes: str) -> ET.Elem
 
 
 def _tray(name: str) -> ET.Element:
-    """A static open box; the origin is the middle of its underside."""
+    """A static open box; the origin is the centre of its underside."""
     body = ET.Element("body", {"name": name, "pos": _numbers(PARKED)})
     outer, wall, height = layout.TRAY_OUTER, layout.TRAY_WALL / 2, layout.TRAY_HEIGHT / 2
     middle = outer - wall
@@ -221,7 +219,7 @@ def _tray(name: str) -> ET.Element:
 
 
 def _zone(name: str) -> ET.Element:
-    """A mark on the table; the origin is the middle of its underside."""
+    """A mark on the table; the origin is the centre of its underside."""
     body = ET.Element("body", {"name": name, "pos": _numbers(PARKED)})
     half = (layout.ZONE_HALF, layout.ZONE_HALF, layout.ZONE_THICKNESS / 2)
     seen_only = {"group": "2", "contype": "0", "conaffinity": "0"}

@@ -1,4 +1,4 @@
-"""The tabletop adapter for policies that do not see: the state says where the object and the goal of the moment are."""
+"""The tabletop adapter for policies that do not see: the state says where the current object and goal are."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class TabletopStatesEnv(TabletopEnv):
     def state(self) -> np.ndarray:
         """``float32[16]``: the robot's own eight, then the object's five and the goal's three.
 
-        Of the object: its middle seen from the grip site, in m along the base's axes, and cosine and sine of four times its turn about
-        the vertical, since a cube looks the same after a quarter. Of the goal: its middle, seen likewise.
+        Of the object: its centre seen from the grip site, in m along the base's axes, and cosine and sine of four times its turn about
+        the vertical, since a cube looks the same after a quarter. Of the goal: its centre, seen likewise.
         """
         robot = super().state()
         names = {role: name for name, role in self._goal.roles().items()}

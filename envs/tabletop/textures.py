@@ -1,4 +1,4 @@
-"""Procedural textures for the table's top and for the floor behind it: no picture files, each a function of a number.
+"""Procedural textures for the table's top and for the floor behind it: no image files, each a function of a number.
 
 The pools have the sizes of the paper's (section 3.2.3: approximately 3K backgrounds and 1K table textures).
 """

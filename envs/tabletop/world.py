@@ -1,4 +1,4 @@
-"""The world as goals see it: movable things at one moment, and the middles of trays and zones."""
+"""The world as goals see it: movable objects at one time, and the centres of trays and zones."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from . import layout
 REST_SPEED = 0.02
 REST_TURN = 0.4
 
-#: An upper object's middle must be over the lower one's top face, whose half width is 2.25 cm.
+#: An upper object's centre must be over the lower one's top face, whose half width is 2.25 cm.
 STACK_OFFSET = 0.02
-#: Slack of heights: contacts give by less than 1 mm, the thinnest wrong thing that could be between is a tray's floor of 4 mm.
+#: Slack of heights: contacts give by less than 1 mm, the thinnest wrong object that could be between is a tray's floor of 4 mm.
 HEIGHT_SLACK = 0.003
 
 
 @dataclass(frozen=True)
 class Thing:
-    """A movable object at one moment.
+    """A movable object at one time.
 
     Attributes:
         shape: ``cube`` or ``cylinder``.
-        position: ``float64[3]``, its middle in the world frame, in m.
+        position: ``float64[3]``, its centre in the world frame, in m.
         rotation: ``float64[3, 3]``, its axes in the world frame as columns.
         speed: Linear speed in m/s.
         turn: Angular speed in rad/s.
@@ -41,7 +41,7 @@ class Thing:
 
     @property
     def reach(self) -> float:
-        """How far the object extends below and above its middle as it is turned now, in m."""
+        """How far the object extends below and above its centre as it is turned now, in m."""
         half = np.array(layout.SHAPES[self.shape].half_size)
         along = np.abs(self.rotation[2])
         if self.shape == "cylinder":
@@ -65,7 +65,7 @@ class World:
 
     Attributes:
         things: The movable objects by name.
-        places: Middles of trays and zones by name, ``float64[2]`` in the table's plane.
+        places: Centres of trays and zones by name, ``float64[2]`` in the table's plane.
     """
 
     things: dict[str, Thing]

@@ -1,7 +1,7 @@
 """The VLN-CE adapter: one definition of the task on either backend.
 
 Positions are rounded to float32 after each move, as habitat keeps them, and every rule, move and measure is computed here; a backend
-answers what its surface and its pictures say.
+answers what its surface and its images say.
 """
 
 from __future__ import annotations
@@ -71,11 +71,9 @@ class VlnceEnv(Env):
         self._borrowed: Optional[tuple[Path, Agent]] = None
 
     def sibling(self) -> VlnceEnv:
-        """A further env that shares loaded houses."""
         return type(self)(self._worlds)
 
     def begin(self, episode: Episode, rng: np.random.Generator) -> str:
-        """Put the agent at the start."""
         payload = episode.payload
         with _unfit():
             self.rules = Rules.of(episode.protocol.options)
@@ -164,7 +162,6 @@ class VlnceEnv(Env):
         return relative(self._begun, self.walker.pose).astype(np.float32)
 
     def render_view(self, camera: Camera) -> np.ndarray:
-        """What the agent sees."""
         walker, size = self.walker, (camera.height, camera.width)
         return self._world.render(walker.position, walker.yaw, self.rules.lens, *size, self._person_at)
 
@@ -237,7 +234,6 @@ class VlnceEnv(Env):
         return self._world
 
     def close(self) -> None:
-        """Give back the scene."""
         if self._borrowed is not None:
             self._worlds.pool.give_back(*self._borrowed)
             self._borrowed = None

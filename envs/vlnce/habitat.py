@@ -28,11 +28,7 @@ FIRST_VERSION, NEWEST_NAME = "0.2.4", "CameraSensorSpec"
 
 
 class HabitatSurface(Surface):
-    """A walkable surface of habitat's.
-
-    Args:
-        finder: The PathFinder that has it.
-    """
+    """A walkable surface of habitat's."""
 
     def __init__(self, finder: Any) -> None:
         self._finder = finder
@@ -47,7 +43,6 @@ class HabitatSurface(Surface):
         return np.array(step(np.asarray(start, np.float32), np.asarray(end, np.float32)), np.float32)
 
     def way(self, start: np.ndarray, end: np.ndarray) -> Way:
-        """The shortest way."""
         path = habitat_sim.ShortestPath()
         path.requested_start, path.requested_end = np.asarray(start, np.float32), np.asarray(end, np.float32)
         if not self._finder.find_path(path):
@@ -89,7 +84,6 @@ class HabitatWorld(World):
         self.surface = HabitatSurface(finder)
 
     def _compute(self, finder: Any, agent: Agent) -> None:
-        """Compute the walkable surface for an agent."""
         settings = habitat_sim.NavMeshSettings()
         settings.set_defaults()
         settings.agent_height, settings.agent_radius = agent.height, agent.radius
@@ -111,13 +105,11 @@ class HabitatWorld(World):
         return np.array(simulator.get_sensor_observations()["rgb"][..., :3], np.uint8)
 
     def close(self) -> None:
-        """Close the simulators."""
         for simulator in self._simulators.values():
             simulator.close()
         self._simulators.clear()
 
     def _simulator(self, lens: Lens, height: int, width: int) -> Any:
-        """The simulator with that camera."""
         key = (lens, height, width)
         if key not in self._simulators:
             camera = habitat_sim.CameraSensorSpec()

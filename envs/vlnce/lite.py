@@ -1,4 +1,4 @@
-"""A house drawn with packages from PyPI alone: a scan's ``.glb`` without lights, by OpenGL on EGL, and its walkable surface.
+"""A house rendered with packages from PyPI alone: a scan's ``.glb`` without lights, by OpenGL on EGL, and its walkable surface.
 
 habitat-sim draws scans without lights by default too (habitat-sim@57ee494, src/esp/sim/SimulatorConfiguration.h,
 ``sceneLightSetupKey``); its rasteriser and its mipmaps round otherwise.
@@ -73,7 +73,7 @@ class Canvas:
         self._frames: dict[tuple[int, int], Any] = {}
 
     def draw(self, drawn: list[tuple[Mesh, np.ndarray]], height: int, width: int) -> np.ndarray:
-        """A picture, ``uint8[height, width, 3]``, upright, on black.
+        """An image, ``uint8[height, width, 3]``, upright, on black.
 
         Args:
             drawn: Meshes, each with the ``float64[4, 4]`` from its metres to clip space.
@@ -97,7 +97,7 @@ class Canvas:
         return np.frombuffer(pixels, np.uint8).reshape(height, width, 3)[::-1].copy()
 
     def free(self, held: list[Any]) -> None:
-        """Free things in graphics memory, and give the system what a software renderer had for them."""
+        """Free objects in graphics memory, and give the system what a software renderer had for them."""
         with self.context:
             for thing in held:
                 thing.release()
@@ -109,7 +109,7 @@ class Canvas:
 
 
 class Mesh:
-    """Triangles in graphics memory; each part is drawn, or left out where it is beside the picture.
+    """Triangles in graphics memory; each part is rendered, or left out where it is beside the image.
 
     Args:
         canvas: What draws them; its context is the current one.
@@ -132,7 +132,7 @@ class Mesh:
         self._middle, self._half = (high + low) / 2.0, (high - low) / 2.0
 
     def draw(self, camera: np.ndarray) -> None:
-        """Draw what may be in the picture, with the canvas's context as the current one.
+        """Draw what may be in the image, with the canvas's context as the current one.
 
         Args:
             camera: From metres to clip space, ``float64[4, 4]``.
@@ -146,7 +146,6 @@ class Mesh:
             array.render()
 
     def close(self) -> None:
-        """Free the graphics memory."""
         self._canvas.free(self._held)
 
 
@@ -216,7 +215,7 @@ def _read_surface(scene: Path, agent: Agent) -> NavMesh:
 
 
 def _upload(canvas: Canvas, picture: np.ndarray) -> Any:
-    """A picture, ``uint8[height, width, 3]``, as a texture in graphics memory: linear between mipmaps, and repeated."""
+    """An image, ``uint8[height, width, 3]``, as a texture in graphics memory: linear between mipmaps, and repeated."""
     texture = canvas.context.texture(picture.shape[1::-1], 3, picture, alignment=1)
     texture.build_mipmaps()
     texture.filter = (moderngl.LINEAR_MIPMAP_LINEAR, moderngl.LINEAR)

@@ -108,7 +108,6 @@ class NavMesh(Surface):
 
     @classmethod
     def read(cls, path: Path) -> NavMesh:
-        """The surface in a file."""
         try:
             data = path.read_bytes()
         except OSError as error:
@@ -224,7 +223,7 @@ class NavMesh(Surface):
         return found
 
     def _corridor(self, first: Polygon, last: Polygon, start: Point, end: Point) -> list[Polygon]:
-        """Detour's ``findPath``: A* over the middles of edges; empty where there is no whole corridor of a bearable length."""
+        """Detour's ``findPath``: A* over the midpoints of edges; empty where there is no whole corridor of a bearable length."""
         if first is last:
             return [first]
         places: dict[int, Point] = {first.index: start}

@@ -47,7 +47,6 @@ class Plan:
     """Moves that lead to a goal.
 
     Attributes:
-        moves: The moves.
         poses: ``float64[moves + 1, 4]``: y and the pose in the plane, before each move and after the last.
     """
 

@@ -12,7 +12,7 @@ def _walker(name: str) -> Embodiment:
 
     The tag is ours. Frequency is that of the paper's navigation videos (section 3.2.4); the simulator itself has no clock. Bounds
     are far beyond its steps of 0.25 m and 15 or 30 degrees (jacobkrantz/VLN-CE@729d141 habitat_extensions/config). The state is
-    empty: a walker locates itself by its pictures alone.
+    empty: a walker locates itself by its images alone.
     """
     return Embodiment(
         name=name,

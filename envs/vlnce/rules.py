@@ -74,12 +74,10 @@ class Rules:
 
     @property
     def agent(self) -> Agent:
-        """The agent's body."""
         return Agent(self.height, self.radius)
 
     @property
     def lens(self) -> Lens:
-        """The agent's camera."""
         return Lens(self.hfov, self.elevation)
 
     def options(self) -> dict[str, str]:

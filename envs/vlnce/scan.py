@@ -1,4 +1,4 @@
-"""Reading a scan's ``.glb``: its triangles and pictures, as habitat-sim places and shows them without lights."""
+"""Reading a scan's ``.glb``: its triangles and images, as habitat-sim places and shows them without lights."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from ..upstream import quiet
 #: (habitat-sim@57ee494, src/esp/metadata/managers/StageAttributesManager.cpp, ``setDefaultAssetNameBasedAttributes``).
 UPRIGHT = np.array([[1.0, 0.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0], [0.0, -1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]])
 
-#: Extension of pictures that trimesh does not read: scans have come for habitat with them since February 2020.
+#: Extension of images that trimesh does not read: scans have come for habitat with them since February 2020.
 BASIS = "GOOGLE_texture_basis"
 
 
@@ -30,8 +30,8 @@ class Part:
 
     Attributes:
         positions: Metres in habitat's frame, ``float32[vertices, 3]``.
-        uv: Places in the picture, ``float32[vertices, 2]``; (0, 0) is its upper left corner.
-        colours: What the picture is multiplied by, RGBA, ``uint8[vertices, 4]``.
+        uv: Places in the image, ``float32[vertices, 2]``; (0, 0) is its upper left corner.
+        colours: What the image is multiplied by, RGBA, ``uint8[vertices, 4]``.
         triangles: Vertices counter-clockwise seen from the front, ``uint32[triangles, 3]``.
         texture: Number of the texture; -1 for plain white.
     """
@@ -44,7 +44,7 @@ class Part:
 
 
 def read_scan(path: Path) -> tuple[list[Part], list[np.ndarray]]:
-    """The triangles of a scan, and its pictures, ``uint8[height, width, 3]``, upper row first."""
+    """The triangles of a scan, and its images, ``uint8[height, width, 3]``, upper row first."""
     try:
         _read_basis()
         with quiet("trimesh"):
@@ -60,27 +60,26 @@ def read_scan(path: Path) -> tuple[list[Part], list[np.ndarray]]:
 
 
 class _BasisPicture(ImageFile.ImageFile):
-    """A picture by Basis Universal, for Pillow: decoded when it is used, so that a damaged one is not left out in silence."""
+    """An image by Basis Universal, for Pillow: decoded when it is used, so that a damaged one is not left out in silence."""
 
     def _open(self) -> None:
         assert self.fp is not None
         self._mode, self._size, self._packed = "RGB", (1, 1), self.fp.read()
 
     def load(self) -> Any:
-        """Decode it."""
         self.im = Image.fromarray(decode_basis(self._packed)).im
         self._size = self.im.size
         return self.im.pixel_access(self.readonly)
 
 
 def _read_basis() -> None:
-    """Make Pillow and trimesh read such pictures."""
+    """Make Pillow and trimesh read such images."""
     Image.register_open("BASIS", _BasisPicture, lambda prefix: prefix.startswith(b"sB"))
     extensions.register_handler(BASIS, "texture_source")(lambda context: context["data"]["source"])
 
 
 def _part(scene: Any, node: str, pictures: dict[int, tuple[int, Any]]) -> Part:
-    """What a node shows; its picture is added to those by the identity of the image, with its number."""
+    """What a node shows; its texture's image is added to ``pictures`` by its identity, with its number."""
     pose, name = scene.graph[node]
     mesh, pose = scene.geometry[name], UPRIGHT @ pose
     triangles = mesh.faces[:, ::-1] if np.linalg.det(pose[:3, :3]) < 0 else mesh.faces  # a mirror turns fronts to backs

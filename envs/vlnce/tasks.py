@@ -21,7 +21,7 @@ SEARCH, WALK = (3.0, 30.0), (6.0, 25.0)
 #: Tries at drawing a start.
 TRIES = 200
 
-#: From an object's middle to where one may stand beside it, metres: the nearest of these that can be reached counts. Its top may be
+#: From an object's centre to where one may stand beside it, metres: the nearest of these that can be reached counts. Its top may be
 #: walkable too, and out of reach.
 AROUND = tuple(
     np.array([radius * math.cos(angle), 0.0, radius * math.sin(angle)])

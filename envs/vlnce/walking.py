@@ -42,7 +42,6 @@ class Walker:
     """An agent on a walkable surface.
 
     Args:
-        surface: The surface.
         rules: How it walks.
         position: Where it begins, habitat's coordinates.
         yaw: Its heading there.
@@ -74,7 +73,6 @@ class Walker:
         return collided
 
     def copy(self) -> Walker:
-        """Another one at the same place."""
         return Walker(self.surface, self.rules, self.position, self.yaw)
 
 
