@@ -3,7 +3,7 @@
 The paper (section 3.2.5, Table 3) puts a step-by-step caption beside the coarse label of an episode, annotated "along 13
 dimensions", and names in that sentence: action primitive; actor identity; object recognition and disambiguation; contact region;
 source and target location; trajectory and orientation; gripper state; body motion. With each "and" counted as two these are eleven.
-The same paragraph names two more things that its stages extract, and :data:`DIMENSIONS` counts them as the twelfth and thirteenth:
+The same paragraph names two more items that its stages extract, and :data:`DIMENSIONS` counts them as the twelfth and thirteenth:
 the coarse action sequence, and spatial relationships.
 
 What a suite's scenes are called only the suite knows: its :class:`Describer` puts a demonstration of it into words.

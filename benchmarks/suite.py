@@ -133,8 +133,8 @@ class Suite:
         training: The same for the initial states that a policy is trained from, of the task and the number of one. There is no end of
             them, and none is played under any protocol; ``None`` where the suite has no such. An adapter that draws all by the
             episode's seed gets other seeds for them, so that ``payload`` will do.
-        assorted: Draws the payload of a scene that is only looked at, with more variety than the tasks' scenes have: labels of its
-            pictures are vision-language data; ``None`` where the tasks' scenes serve.
+        assorted: Samples the payload of a scene that is only looked at, with more variety than the tasks' scenes have: labels of its
+            images are vision-language data; ``None`` where the tasks' scenes serve.
         describer: Puts a recorded demonstration into words, from an expert's stages and the simulator's truth; ``None`` where the
             suite has no words for it.
         preparation: How initial states are found beforehand; ``None`` where they are known. The payload of an episode then holds
@@ -142,7 +142,7 @@ class Suite:
         read_states: Reads the initial states from the data files, where these alone know them, given the folder of each bundle by
             name. Its tasks have none before.
         prepared: Task to its initial states that were found or read, each with what was found for it; set by ``vlarig``.
-        patience: How long its simulator may take for things.
+        patience: How long its simulator may take.
         footprint: Memory that its simulator takes.
         assets: Names of the asset bundles that the simulator reads; the adapter finds the folder of a bundle ``name`` in the
             environment variable ``VLARIG_ASSETS_<NAME>``.

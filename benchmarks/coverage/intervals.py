@@ -44,11 +44,11 @@ class CoverageConfig:
     tasks: tuple[int, ...] = (6, 10, 20, 40)
     """Numbers of tasks of the bootstrap."""
     simulations: int = 1000
-    """Suites that are drawn for each row of the bootstrap's table."""
+    """Suites that are sampled for each row of the bootstrap's table."""
     resamples: int = 999
     """Draws of the bootstrap; vlarig itself takes more."""
     plot: Path | None = None
-    """Where to save a picture of the closed forms' coverage; needs matplotlib."""
+    """Where to save an image of the closed forms' coverage; needs matplotlib."""
 
 
 @dataclass(frozen=True)
@@ -129,14 +129,14 @@ def paired_row(name: str, interval: Interval, n: int) -> Row:
 
 
 def clustered_row(name: str, unit: Unit | None, tasks: int, config: CoverageConfig) -> Row:
-    """The bootstrap, or Wilson's interval where ``unit`` is none, over suites whose tasks are drawn, with 20 initial states each."""
+    """The bootstrap, or Wilson's interval where ``unit`` is none, over suites whose tasks are sampled, with 20 initial states each."""
     coverage, width = [], []
     for mean, spread in itertools.product((0.3, 0.5, 0.8), (1.0, 4.0, 16.0)):
         rng = np.random.default_rng([tasks, round(10 * mean), round(spread)])
         rates = rng.beta(spread * mean, spread * (1 - mean), (config.simulations, tasks, 1))
         outcomes = rng.random((config.simulations, tasks, 20)) < rates
         found = [_interval(outcome, unit, config.resamples) for outcome in outcomes]
-        # By task the truth is the mean of all such tasks, by initial state that of the tasks that were drawn.
+        # By task the truth is the mean of all such tasks, by initial state that of the tasks that were sampled.
         truths = rates.mean(axis=(1, 2)) if unit == "start" else np.full(config.simulations, mean)
         coverage.append(np.mean([low <= truth <= high for (low, high), truth in zip(found, truths, strict=True)]))
         width.append(np.mean([high - low for low, high in found]))
@@ -176,7 +176,6 @@ def save_plot(rows: Sequence[Row], path: Path) -> None:
 
 
 def main() -> None:
-    """Compute and print."""
     config = tyro.cli(CoverageConfig, description=__doc__)
     console = Console()
     one = [wilson_row(n) for n in config.episodes]

@@ -107,7 +107,7 @@ EVALUATORS = {
 
 
 #: Numbers of the tasks that tests play of each suite: scenes with a stove, with drawers and doors that a reset opens, with bowls in
-#: drawers and on things, and with neither.
+#: drawers and on objects, and with neither.
 TRIAL_TASKS = {
     "libero_spatial": (0, 4, 7),
     "libero_object": (1, 7),
@@ -129,7 +129,7 @@ def protocols(suite: str) -> tuple[Protocol, ...]:
     return (
         starvla,
         # The paper sets the chunk to 16 and evaluates as StarVLA does (section 5.1.1), which executes whole chunks. It prints no waits,
-        # cameras, picture sizes, limits, success rule or initial states: they are StarVLA's.
+        # cameras, image sizes, limits, success rule or initial states: they are StarVLA's.
         replace(starvla, name="qwen-vla", n_action_steps=16),
         _protocol(
             "openvla-oft",
@@ -170,7 +170,7 @@ def _protocol(
 
 
 def _cameras(**size: Any) -> tuple[Camera, ...]:
-    """Both views. Every evaluator turns robosuite's bottom-up pictures by 180 degrees, which leaves them upright and mirrored."""
+    """Both views. Every evaluator turns robosuite's bottom-up images by 180 degrees, which leaves them upright and mirrored."""
     return tuple(Camera(view, mirror=True, **size) for view in LIBERO_PANDA.cameras)
 
 

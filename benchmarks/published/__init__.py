@@ -43,7 +43,6 @@ class PublishedPaper:
         name: Short name.
         title: Full title.
         authors: The authors to name.
-        year: Year of publication.
         url: Where to read it.
         references: Citation as printed to its address, as far as the paper gives one.
     """
@@ -61,7 +60,7 @@ class PublishedColumn:
     """What was measured.
 
     Attributes:
-        name: Name, the same wherever the same thing was measured.
+        name: Name, the same wherever the same quantity was measured.
         heading: Heading as printed, without its arrow.
         benchmark: Name of the benchmark.
         unit: Unit of the values; ``points`` for a score that has none.
@@ -90,8 +89,6 @@ class PublishedRow:
     """A method and its numbers.
 
     Attributes:
-        method: Name of the method.
-        kind: Its kind.
         values: Name of a column to the number; a column is missing where a dash is printed.
         reference: Citation as printed; empty for the paper's own.
         group: Heading above it; empty where there is none.

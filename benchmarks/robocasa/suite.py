@@ -68,7 +68,7 @@ EVALUATORS = {
     ),
 }
 
-#: Upstream's picture; see RobocasaEnv.render_view.
+#: Upstream's image; see RobocasaEnv.render_view.
 _PICTURE = (256, 256)
 
 #: StarVLA's client, by whose protocol Qwen-VLA is scored (paper, section 5.1.1).

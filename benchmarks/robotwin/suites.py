@@ -56,7 +56,7 @@ STARVLA = Protocol(
     n_action_steps=16,
     options={"instructions": "unseen"},  # deploy_policy.yml, ``instruction_type``
 )
-#: The pictures as upstream draws them.
+#: The images as upstream renders them.
 ROBOTWIN = replace(STARVLA, name="robotwin", cameras=tuple(Camera(view, *_DRAWN) for view in _VIEWS))
 #: Templates and names of objects that training data have.
 SEEN = replace(ROBOTWIN, name="seen", options={"instructions": "seen"})
@@ -71,7 +71,7 @@ PREPARATION = Preparation(EPISODES, first=FIRST_SEED, same=("planner",))
 #: An expert's plan may take a minute, and an episode that was not prepared begins with one.
 PATIENCE = Patience(reset=600.0, step=120.0, prepare=1800.0)
 
-#: stack_blocks_two with pictures: benchmarks/speed/steps.py.
+#: stack_blocks_two with images: benchmarks/speed/steps.py.
 FOOTPRINT = Footprint(process=800, env=15, task=15)
 
 #: What is played of a suite in tests: a scene of boxes that upstream makes, and one of meshes.

@@ -42,7 +42,7 @@ MOVED = 0.03
 #: A held or pushed object moves 2 cm or more in a control step of 0.2 s. In mani-skill 3 an untouched carrot rocks for ever, at up to
 #: 0.051 m/s over all initial states, which this must let pass.
 STILL = 0.1
-#: Middles lie 1.0 (spoon) or 1.8 cm (carrot) above the table, up to 1 cm more on top of the other object; an upright carrot's at 5.8.
+#: Centres lie 1.0 (spoon) or 1.8 cm (carrot) above the table, up to 1 cm more on top of the other object; an upright carrot's at 5.8.
 LYING = 0.035
 #: Beyond what settling and touching do to a distance, below any deliberate move of a policy.
 FARTHER = 0.01
@@ -95,7 +95,7 @@ _TASKS = {
         "place the carrot next to the plate",
         [*_BESIDE, {"is": "distance", "low": None, "high": PLATE + CARROT_LONG + GAP}],
     ),
-    # "Place the spoon onto the right half region of the cloth", with "correct target contact": its middle lies over that half.
+    # "Place the spoon onto the right half region of the cloth", with "correct target contact": its centre lies over that half.
     "PlaceRight": _Definition(
         SPOON_AND_TOWEL,
         "put the spoon on the right half of the towel",
@@ -107,7 +107,7 @@ _TASKS = {
             _between("x", -TOWEL, TOWEL),
         ],
     ),
-    # "Place the carrot in front of the plate": towards the robot, which is also down in the picture; bounds as for MoveRight.
+    # "Place the carrot in front of the plate": towards the robot, which is also down in the image; bounds as for MoveRight.
     "PutFront": _Definition(
         CARROT_AND_PLATE,
         "put the carrot in front of the plate",
@@ -135,7 +135,7 @@ def payload(task: Task, initial_state: int, protocol: Protocol) -> dict[str, Any
 
 
 def training(task: Task, number: int, protocol: Protocol) -> dict[str, Any]:
-    """The same with objects at places that are drawn."""
+    """The same with objects at sampled places."""
     rng = np.random.default_rng([TRAINING_SEED, list(_TASKS).index(task.name), number])
     return _payload(task, _TASKS[task.name].scene.sampled_objects(rng))
 
@@ -154,7 +154,7 @@ def _payload(task: Task, objects: dict[str, Pose]) -> dict[str, Any]:
     }
 
 
-#: Steps in succession (a second) for which the goal must hold where an evaluator takes any step's success: a thing that was dropped
+#: Steps in succession (a second) for which the goal must hold where an evaluator takes any step's success: an object that was dropped
 #: onto the rim of what it should lie beside touches it with interruptions for as long as it rattles.
 HOLD_STEPS = 5
 

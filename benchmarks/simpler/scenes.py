@@ -5,8 +5,8 @@ mani_skill2_real2sim/envs/custom_scenes/put_on_in_scene.py@ef7a4d4, and the port
 bridge_dataset_eval/put_on_in_scene.py. The two have the same grids, apart from the eggplant's. The original lets everything fall from
 half a metre with roll and pitch locked; the port puts it where it comes to rest, and so do we.
 
-A pose is ``[x, y, z, qw, qx, qy, qz]`` in m in the world frame. +x points from the table to the robot, which is down in the picture,
-+y to the robot's right, which is right in the picture, +z up.
+A pose is ``[x, y, z, qw, qx, qy, qz]`` in m in the world frame. +x points from the table to the robot, which is down in the image,
++y to the robot's right, which is right in the image, +z up.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _Place = tuple[float, float]
 
 UNTURNED = (1.0, 0.0, 0.0, 0.0)
 
-#: Middle of the grids on the table, and how far from it their corners are along x and y (``xy_center``, ``half_edge_length_x``).
+#: Centre of the grids on the table, and how far from it their corners are along x and y (``xy_center``, ``half_edge_length_x``).
 TABLE_CENTRE = (-0.16, 0.0)
 SQUARE = (0.075, 0.075)
 CUBE_SQUARES = ((0.05, 0.05), (0.1, 0.1))
 
-#: Heights at which mani-skill 3 puts the objects' middles.
+#: Heights at which mani-skill 3 puts the objects' centres.
 CARROT_HEIGHT, PLATE_HEIGHT, CUBE_HEIGHT = 0.887529, 0.869532, 0.887529
 SPOON_HEIGHT, TOWEL_HEIGHT = 0.88, 0.875
 EGGPLANT_HEIGHT, BASKET_HEIGHT = 0.933, 1.0
@@ -38,7 +38,7 @@ EGGPLANT_HEIGHT, BASKET_HEIGHT = 0.933, 1.0
 SPOON_YAWS = (0.0, math.pi / 2)
 CARROT_YAWS = (math.pi, -math.pi / 2)
 
-#: Middles of source and target are at least so far apart where they are drawn: the nearest of upstream's cubes are.
+#: Centres of source and target are at least so far apart where they are sampled: the nearest of upstream's cubes are.
 APART = 0.1
 
 #: Initial states of the tasks on the table: 12 places with two turns each, or 24 places.
@@ -74,7 +74,7 @@ class Scene:
         target: The other model.
         poses: Number of an initial state to the poses of source and target before they settle.
         initial_states: How many initial states upstream numbers.
-        sample: Poses of source and target, before they settle, drawn for training: the same kind, at places between the numbered ones.
+        sample: Poses of source and target, before they settle, sampled for training: the same, between the numbered places.
     """
 
     environment: str
@@ -89,7 +89,7 @@ class Scene:
         return self._named(*self.poses(initial_state))
 
     def sampled_objects(self, rng: np.random.Generator) -> dict[str, Pose]:
-        """The same at a place that is drawn."""
+        """The same at a sampled place."""
         return self._named(*self.sample(rng))
 
     def _named(self, source: Pose, target: Pose) -> dict[str, Pose]:
@@ -131,7 +131,7 @@ def _eggplant_and_basket(initial_state: int, turns: Sequence[int]) -> tuple[Pose
 def _drawn_on_square(
     rng: np.random.Generator, half: _Place, apart: float, source_height: float, target_height: float, turned: bool
 ) -> tuple[Pose, Pose]:
-    """Anywhere on the rectangle, the middles at least ``apart`` from each other, the source turned by any angle if ``turned``."""
+    """Anywhere on the rectangle, the centres at least ``apart`` from each other, the source turned by any angle if ``turned``."""
     while True:
         source, target = rng.uniform(np.subtract(TABLE_CENTRE, half), np.add(TABLE_CENTRE, half), (2, 2))
         if np.linalg.norm(source - target) >= apart:

@@ -210,7 +210,7 @@ def payload(task: Task, initial_state: int, protocol: Protocol) -> dict[str, Any
 
 
 def training(task: Task, number: int, protocol: Protocol) -> dict[str, Any]:
-    """The same with objects at places that are drawn, between those of upstream's initial states."""
+    """The same with objects at sampled places, between those of upstream's initial states."""
     rng = np.random.default_rng([TRAINING_SEED, list(_TASKS).index(task.name), number])
     return _payload(task, protocol.derived_from or protocol.name, _TASKS[task.name].scene.sampled_objects(rng))
 

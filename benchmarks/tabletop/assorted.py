@@ -17,7 +17,7 @@ from .sampler import HELD_OUT, HIGH, LOW
 #: pixel of them when it looks up. The compiled scene holds a fixed number.
 UNSEEN = 50.0
 
-#: Least distances of middles, in m, and from what: a zone may lie under an object, nothing else is overlapped.
+#: Least distances of centres, in m, and from what: a zone may lie under an object, nothing else is overlapped.
 _APART = {
     ("object", "object"): 0.065,
     ("object", "tray"): 0.125,
@@ -27,7 +27,7 @@ _APART = {
     ("zone", "zone"): 0.17,
 }
 
-#: Places that are tried for a thing; one that finds none is left out.
+#: Places that are tried for an object; one that finds none is left out.
 _TRIES = 30
 
 
@@ -47,7 +47,7 @@ def assorted(rng: np.random.Generator) -> dict[str, Any]:
         spot = _spot(rng, "object", taken) if index in shown else None
         place = _at(np.array([UNSEEN, index]) if spot is None else spot)
         yaw = round(float(rng.uniform(-0.78, 0.78)), 4)
-        # Two things may look the same; the number in the name keeps them apart.
+        # Two objects may look the same; the number in the name keeps them apart.
         scene["objects"].append({"name": f"{colour} {shape} {index}", "shape": shape, "colour": colour, **place, "yaw": yaw})
     scene["goal"] = {"kind": "any", "parts": []}
     return scene

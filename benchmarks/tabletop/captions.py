@@ -18,7 +18,7 @@ from ...envs.errors import VlarigError
 from ...envs.tabletop import layout
 from ..captions import Description, Segment
 
-#: Edges of the table's named parts, in m: a third of where things lie (benchmarks/tabletop/sampler.py) is the middle.
+#: Edges of the table's named parts, in m: a third of where objects lie (benchmarks/tabletop/sampler.py) is the centre.
 FAR, NEAR = -0.08, 0.02
 LEFT, RIGHT = -0.083, 0.083
 #: A way shorter than this in a direction is not named, nor is a smaller turn.
@@ -26,7 +26,7 @@ NAMED_WAY = 0.03
 NAMED_TURN = np.deg2rad(10)
 #: Fingers further apart than this are open: the objects are 4.5 cm across, the open gripper 8 cm.
 OPEN_WIDTH = 0.06
-#: Middles of things beside each other are nearer than this, in m: goals accept 13 cm (envs/tabletop/predicates.py).
+#: Centres of objects beside each other are nearer than this, in m: goals accept 13 cm (envs/tabletop/predicates.py).
 BESIDE = 0.15
 
 _VERBS = "reach behind|reach|grasp|lift|carry|place|push|retreat"
@@ -52,7 +52,7 @@ class _Truth:
         yaw: ``float64[J]``, the hand's turn about the vertical, in rad.
         width: ``float64[J]``, between the fingers, in m.
         objects: Name to ``float64[J, 7]``, position and quaternion ``wxyz``.
-        places: Name of a tray or zone to its middle, ``float64[2]``.
+        places: Name of a tray or zone to its centre, ``float64[2]``.
     """
 
     hand: np.ndarray
@@ -324,7 +324,7 @@ def _relation(truth: _Truth, last: int, thing: str, others: Sequence[str]) -> st
 
 
 def _side(away: np.ndarray) -> str:
-    """On which side of a thing another is that is so far from it, ``[x, y]``."""
+    """On which side of an object another is that is so far from it, ``[x, y]``."""
     if abs(away[1]) > abs(away[0]):
         return "to the right of" if away[1] > 0 else "to the left of"
     return "in front of" if away[0] > 0 else "behind"

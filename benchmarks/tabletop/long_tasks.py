@@ -40,7 +40,7 @@ from .task_parts import (
 
 
 def _pair_in(place: str, pick: Callable[[Layout, np.random.Generator], list[str] | None]) -> Any:
-    """Two things into the halves of one tray or zone."""
+    """Two objects into the halves of one tray or zone."""
 
     def make(scene: Layout, rng: np.random.Generator, where: str) -> Made | None:
         things = pick(scene, rng)
@@ -103,7 +103,7 @@ def _sorted_into_trays(key: Callable[[str], str]) -> Maker:
 
 
 def _group_and_leave(scene: Layout, rng: np.random.Generator) -> Made | None:
-    """Three things together, the fourth stays by itself."""
+    """Three objects together, the fourth stays by itself."""
     for left in drawn(rng, scene.names):
         one, two, three = drawn(rng, others(scene, left))
         for ways in drawn(rng, [("left", "right"), ("front", "behind"), ("left", "front"), ("right", "behind")]):
@@ -195,7 +195,7 @@ def _swap(scene: Layout, rng: np.random.Generator) -> Made | None:
 
 
 def _row(scene: Layout, rng: np.random.Generator) -> Made | None:
-    """Three things in a line through the first."""
+    """Three objects in a line through the first."""
     for one, two, three in drawn(rng, list(permutations(scene.names, 3))):
         for way in (np.array([0.0, 0.1]), np.array([0.1, 0.0])):
             spots = [scene.spots[one] + way, scene.spots[one] - way]
@@ -208,7 +208,7 @@ def _row(scene: Layout, rng: np.random.Generator) -> Made | None:
 
 
 def _to_both_sides(scene: Layout, rng: np.random.Generator) -> Made | None:
-    """One thing to the left, one to the right of a third."""
+    """One object to the left, one to the right of a third."""
     for one, two, three in drawn(rng, list(permutations(scene.names, 3))):
         spots = [scene.spots[one] + SIDES[side] for side in ("left", "right")]
         free = all(scene.free(spot, (one, two, three)) for spot in spots)
@@ -222,7 +222,7 @@ def _to_both_sides(scene: Layout, rng: np.random.Generator) -> Made | None:
     return None
 
 
-#: Task to what it is; the order is that of tables, and seeds what is drawn.
+#: Task to what it is; the order is that of tables, and seeds what is sampled.
 LONG: dict[str, Template] = {
     "colour_in_tray": Template(
         with_tray(_pair_in("tray", _two_of_colour)),

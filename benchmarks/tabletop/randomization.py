@@ -2,7 +2,7 @@
 
 Section 3.2.3 of the paper randomises lighting, camera poses, backgrounds, table textures, the robot's initial state, objects' initial
 poses, and the controller's stiffness and damping, within ranges that it sets by hand and does not print. Those here were set by
-looking at pictures (the light leaves no picture black, every camera keeps the workspace in view) and by the expert's success.
+looking at images (the light leaves no image black, every camera keeps the workspace in view) and by the expert's success.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ RANGES: dict[str, Any] = {
     "wrist_turn": 2.0,
     "wrist_angle": 3.0,
     "joints": 4.0,  # degrees, each of the arm's
-    "object_shift": 0.006,  # m; where things are is drawn anew with the initial state
+    "object_shift": 0.006,  # m; where objects are is sampled anew with the initial state
     "object_turn": 20.0,  # degrees
     "stiffness": 1.3,  # factor, and its inverse
     "damping": 1.2,

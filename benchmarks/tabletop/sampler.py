@@ -18,21 +18,21 @@ from ...envs.tabletop import layout
 #: Seeds every initial state together with the task's number and the initial state; another value is another suite.
 SEED = 20250
 
-#: Where middles of things may lie on the table: seen by the ego camera, and reached by a gripper that points straight down.
+#: Where centres of objects may lie on the table: seen by the ego camera, and reached by a gripper that points straight down.
 LOW = np.array([-0.18, -0.25])
 HIGH = np.array([0.12, 0.25])
 #: The robot's base (robosuite/models/robots/manipulators/panda_robot.py, ``base_xpos_offset``) and how far from it we go.
 BASE = np.array([-0.56, 0.0])
 REACH = 0.71
 
-#: Air that the fingers need: an open gripper ends 6 cm from an object's middle, the next object begins 3.2 cm from its own.
+#: Air that the fingers need: an open gripper ends 6 cm from an object's centre, the next object begins 3.2 cm from its own.
 OBJECT_GAP = 0.115
-#: From an object's middle to a tray's wall.
+#: From an object's centre to a tray's wall.
 TRAY_GAP = 0.065
 #: From the spot beside the reference to other objects, and to where the object comes from.
 SPOT_GAP = 0.10
 TRAVEL = 0.14
-#: Distance at which an object is to be set beside another: the middle of what the goal accepts.
+#: Distance at which an object is to be set beside another: the mean of what the goal accepts.
 BESIDE_DISTANCE = 0.085
 #: A push goes this far, along a lane of this half width that begins this far behind the object.
 PUSH = (0.16, 0.25)

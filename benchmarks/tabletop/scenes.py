@@ -27,13 +27,13 @@ _COLOURS = ((0, 1, 0, 1), (0, 1, 0, 2), (0, 1, 2, 3), (0, 1, 2, 1))
 
 @dataclass(frozen=True)
 class Layout:
-    """A scene with its things in their places.
+    """A scene with its objects in their places.
 
     Attributes:
         names: The objects, such as ``red cube``: cubes first.
         trays: Names of the trays.
         zones: Names of the zones.
-        spots: Name to ``float64[2]``, the thing's middle in the world frame, in m.
+        spots: Name to ``float64[2]``, the object's centre in the world frame, in m.
         yaws: Object to its rotation about the vertical, in rad.
     """
 

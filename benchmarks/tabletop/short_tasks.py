@@ -101,7 +101,7 @@ def _push_past(scene: Layout, rng: np.random.Generator, zone: str) -> Made | Non
 
 
 def _stack(of: str, on: str, same: bool | None = None) -> Maker:
-    """Stack a thing of one shape on one of another; of the same colour or not, where that is said."""
+    """Stack an object of one shape on one of another; of the same colour or not, where that is said."""
 
     def make(scene: Layout, rng: np.random.Generator) -> Made | None:
         for thing, base in drawn(rng, list(permutations(scene.names, 2))):
@@ -151,7 +151,7 @@ def _pair_of_colour(scene: Layout, rng: np.random.Generator) -> Made | None:
 
 
 def _to_region(axis: str, least: float, most: float) -> Maker:
-    """Bring a thing to a part of the table where it is not."""
+    """Bring an object to a part of the table where it is not."""
 
     def make(scene: Layout, rng: np.random.Generator) -> Made | None:
         for thing in drawn(rng, scene.names):
@@ -190,7 +190,7 @@ def _between(scene: Layout, rng: np.random.Generator) -> Made | None:
     return None
 
 
-#: Task to what it is; the order is that of tables, and seeds what is drawn.
+#: Task to what it is; the order is that of tables, and seeds what is sampled.
 SHORT: dict[str, Template] = {
     "put_in_tray": Template(
         with_tray(_one_in_tray), ("put the {a} in the {tray}", "drop the {a} into the {tray}", "the {a} belongs in the {tray}")

@@ -1,6 +1,6 @@
 """The suite ``tabletop_states``: the embedded suite without its hardest part, seeing, to develop learning on.
 
-The state says where the object and the goal of the moment are, and no camera shows anything. ``place_beside`` is missing, whose side is
+The state says where the current object and goal are, and no camera shows anything. ``place_beside`` is missing, whose side is
 in the instruction alone.
 """
 

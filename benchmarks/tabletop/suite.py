@@ -1,7 +1,7 @@
 """The embedded suite: five language-conditioned tasks on a table, with fixed initial states and experts that solve them.
 
 The tasks differ in what counts as success, not in names alone: into a container, beside another object on a side, on top of another,
-pushed without lifting, and two things in an order. The committed initial states, 0 to 49, are for evaluation. Any other is
+pushed without lifting, and two objects in an order. The committed initial states, 0 to 49, are for evaluation. Any other is
 sampled on request, by the function that made the committed ones: an endless supply for training that never meets them.
 """
 

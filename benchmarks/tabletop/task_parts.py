@@ -11,9 +11,9 @@ import numpy as np
 from .sampler import BESIDE_DISTANCE, LANE, PUSH, RUN_UP, from_lane, reached
 from .scenes import Layout
 
-#: From the middle of a tray or zone to each of two objects in it: along ``x``, so that the fingers open clear of the walls.
+#: From the centre of a tray or zone to each of two objects in it: along ``x``, so that the fingers open clear of the walls.
 HALVES = ((0.031, 0.0), (-0.031, 0.0))
-#: Distance at which things are set side by side.
+#: Distance at which objects are set side by side.
 SIDE = BESIDE_DISTANCE
 
 Data = dict[str, Any]
@@ -53,32 +53,27 @@ class Template:
 
 
 def shape_of(name: str) -> str:
-    """An object's shape."""
     return name.split()[1]
 
 
 def colour_of(name: str) -> str:
-    """The colour of a thing."""
     return name.split(maxsplit=1)[0]
 
 
 def of_shape(scene: Layout, shape: str) -> list[str]:
-    """The scene's objects of a shape."""
     return [name for name in scene.names if shape_of(name) == shape]
 
 
 def of_colour(scene: Layout, colour: str) -> list[str]:
-    """The scene's objects of a colour."""
     return [name for name in scene.names if colour_of(name) == colour]
 
 
 def drawn(rng: np.random.Generator, choices: Sequence[Any]) -> list[Any]:
-    """The choices in a drawn order."""
+    """The choices in a sampled order."""
     return [choices[index] for index in rng.permutation(len(choices))]
 
 
 def all_of(*parts: Data) -> Data:
-    """All of these at once."""
     return {"kind": "all", "parts": list(parts)}
 
 
@@ -88,17 +83,15 @@ def one_after_the_other(*parts: Data) -> Data:
 
 
 def in_tray(thing: str, tray: str) -> Data:
-    """The thing is in the tray, alone or not."""
+    """The object is in the tray, alone or not."""
     return {"kind": "in_tray", "object": thing, "tray": tray}
 
 
 def in_zone(thing: str, zone: str) -> Data:
-    """The thing is on the zone."""
     return {"kind": "in_zone", "object": thing, "zone": zone}
 
 
 def on_top(thing: str, base: str) -> Data:
-    """The thing lies on the base."""
     return {"kind": "on", "object": thing, "base": base}
 
 
@@ -111,18 +104,17 @@ def still(scene: Layout, *names: str) -> list[Data]:
 
 
 def others(scene: Layout, *names: str) -> list[str]:
-    """The scene's other objects."""
     return [name for name in scene.names if name not in names]
 
 
 def carry(kind: str, thing: str, place: str = "", offset: Sequence[float] | np.ndarray = (0.0, 0.0)) -> Data:
-    """The skill that carries a thing to its place, at an offset in m from its middle."""
+    """The skill that carries an object to its place, at an offset in m from the place's centre."""
     step: Data = {"kind": kind, "thing": thing, "place": place}
     return step if not any(offset) else {**step, "offset": [round(float(number), 4) for number in offset]}
 
 
 def to_spot(thing: str, spot: np.ndarray) -> Data:
-    """The skill that carries a thing to a spot of the table."""
+    """The skill that carries an object to a spot of the table."""
     return carry("spot", thing, "", spot)
 
 
@@ -141,7 +133,7 @@ SIDES = {"left": (0.0, -SIDE), "right": (0.0, SIDE), "front": (SIDE, 0.0), "behi
 
 
 def can_push(scene: Layout, thing: str, zone: str) -> bool:
-    """Whether a thing can be pushed into a zone: neither too near nor too far, with a free lane."""
+    """Whether an object can be pushed into a zone: neither too near nor too far, with a free lane."""
     begin, end = scene.spots[thing], scene.spots[zone]
     length = float(np.linalg.norm(end - begin))
     if not PUSH[0] < length < PUSH[1]:
@@ -153,12 +145,12 @@ def can_push(scene: Layout, thing: str, zone: str) -> bool:
 
 
 def pushed(thing: str, zone: str) -> Data:
-    """The thing is on the zone and was never lifted."""
+    """The object is on the zone and was never lifted."""
     return {"kind": "pushed", "object": thing, "zone": zone}
 
 
 def beside_it(scene: Layout, rng: np.random.Generator, thing: str, other: str, besides: tuple[str, ...] = ()) -> Data | None:
-    """The skill that puts a thing next to another, on a side where there is room."""
+    """The skill that puts an object next to another, on a side where there is room."""
     for side in drawn(rng, list(SIDES.values())):
         spot = scene.spots[other] + side
         if scene.free(spot, (thing, other, *besides)) and np.linalg.norm(scene.spots[thing] - scene.spots[other]) > 0.14:
@@ -167,12 +159,11 @@ def beside_it(scene: Layout, rng: np.random.Generator, thing: str, other: str, b
 
 
 def grouped(*names: str) -> Data:
-    """The things are together."""
     return {"kind": "grouped", "objects": list(names)}
 
 
 def free_spot(scene: Layout, rng: np.random.Generator, thing: str, **wanted: tuple[float, float]) -> np.ndarray | None:
-    """A free spot within ranges of ``x`` and ``y``, away from where the thing is."""
+    """A free spot within ranges of ``x`` and ``y``, away from where the object is."""
     for _ in range(60):
         spot = np.round(rng.uniform((-0.16, -0.23), (0.10, 0.23)), 3)
         if any(not least <= spot["xy".index(axis)] <= most for axis, (least, most) in wanted.items()):

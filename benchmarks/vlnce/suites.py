@@ -194,7 +194,7 @@ EPISODES = 20
 
 
 def _houses(folders: Mapping[str, Path], kind: str) -> ReadStates:
-    """An object of each house in turn to look for, or a person to follow; where they begin is drawn from the episode's seed."""
+    """An object of each house in turn to look for, or a person to follow; where they begin is sampled from the episode's seed."""
     ((bundle, folder),) = folders.items()
     scenes = sorted((folder / SCENES / "mp3d").glob("*/*.glb"))
     known = read_objects(scenes)
