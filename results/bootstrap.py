@@ -1,16 +1,17 @@
-"""Means over episodes that are not independent of each other: a bootstrap that draws whole tasks, or whole initial states.
+"""Means over episodes that are not independent of each other: a bootstrap that resamples whole tasks, or whole initial states.
 
-Episodes of a task resemble each other, and so do repeats of an initial state. Drawn one by one they would pretend to be more than they
-are. The question determines what is drawn:
+Episodes of a task resemble each other, and so do repeats of an initial state. Sampled one by one they would pretend to be more than
+they are. The question determines what is sampled:
 
-- ``task``: how does the policy perform on tasks like these? Whole tasks are drawn, with all their episodes and variants.
+- ``task``: how does the policy perform on tasks like these? Whole tasks are sampled, with all their episodes and variants.
 - ``initial_state``: how does it perform on these tasks, from other initial states like these? Within each task whole initial states are
-  drawn, with all their repeats. Where initial states do not repeat, an initial state is an episode.
+  sampled, with all their repeats. Where initial states do not repeat, an initial state is an episode.
 
-Of the ``m`` clusters of a stratum ``m - 1`` are drawn with replacement, which makes the variance right on average also for few clusters
-(J. N. K. Rao and C. F. J. Wu, "Resampling inference with complex survey data", JASA 83 (1988), 231-241). The interval runs between two
-percentiles of the drawn means. As in Student's t interval they lie further out the fewer clusters there are (T. C. Hesterberg, "What
-Teachers Should Know About the Bootstrap", The American Statistician 69 (2015), 371-386: the expanded percentile interval).
+Of the ``m`` clusters of a stratum ``m - 1`` are sampled with replacement, which makes the variance right on average also for few
+clusters (J. N. K. Rao and C. F. J. Wu, "Resampling inference with complex survey data", JASA 83 (1988), 231-241). The interval runs
+between two percentiles of the sampled means. As in Student's t interval they lie further out the fewer clusters there are (T. C.
+Hesterberg, "What Teachers Should Know About the Bootstrap", The American Statistician 69 (2015), 371-386: the expanded percentile
+interval).
 
 The generator is seeded with a SHA-256 over the unit and the sorted keys of the episodes. So a table is the same each time that it is
 printed, seeds cannot be selected, and two policies on the same episodes get the same draws. ``scipy.stats.bootstrap`` draws ``m`` of
@@ -38,7 +39,7 @@ RESAMPLES = 9_999
 #: How many counts are held in memory at once; the draws are the same whatever it is.
 DRAWN_AT_ONCE = 1_000_000
 
-#: Fewer clusters, less one for each stratum, give no interval. A drawn mean never leaves the range of the clusters' own means; with
+#: Fewer clusters, less one for each stratum, give no interval. A sampled mean never leaves the range of the clusters' own means; with
 #: five clusters that range lies wholly on one side of the true median in 2 x 0.5^5, 6 %, of all cases, with six in 3 %.
 MINIMUM_FREEDOM = 5
 
@@ -51,7 +52,7 @@ class Mean:
         value: The mean; every episode weighs the same.
         interval: Its lower and upper bound. ``None`` where the clusters are too few, or all alike.
         n: Episodes.
-        unit: What was drawn as a whole.
+        unit: What was sampled as a whole.
         clusters: How many of these there are.
     """
 
@@ -70,7 +71,7 @@ def clustered_mean(
     Args:
         values: The episodes' keys to their numbers; all finite, and all episodes that the mean is of. The caller
             makes sure that they are complete (:mod:`vlarig.results.measures`).
-        unit: What is drawn as a whole; see above.
+        unit: What is sampled as a whole; see above.
         confidence: Share of such intervals that cover the true mean.
         resamples: Number of draws.
 
@@ -91,7 +92,7 @@ def clustered_mean(
 
 
 def resampled_means(strata: Sequence[np.ndarray], rng: np.random.Generator, resamples: int) -> np.ndarray:
-    """Means of drawn clusters: ``float64[resamples]``.
+    """Means of sampled clusters: ``float64[resamples]``.
 
     Args:
         strata: For each stratum ``float64[clusters, 2]``: the sum of a cluster's values, and how many these are. Two clusters or more.

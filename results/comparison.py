@@ -43,7 +43,6 @@ class Pairs:
 
     @property
     def n(self) -> int:
-        """All of them."""
         return self.both + self.gained + self.lost + self.neither
 
     @property
@@ -186,8 +185,8 @@ class MetricComparison:
 
     Attributes:
         name: Name of the metric.
-        first: Its mean in the first run, drawn by initial state.
-        second: Its mean in the second run, drawn by initial state.
+        first: Its mean in the first run, sampled by initial state.
+        second: Its mean in the second run, sampled by initial state.
         by_initial_state: Second minus first, on these tasks, from initial states like these.
         by_task: The same, on tasks like these.
     """
@@ -204,8 +203,6 @@ class Comparison:
     """Two runs.
 
     Attributes:
-        first: The first run's records.
-        second: The second run's records.
         suites: The suites that both have, in the order of the first.
         notes: Lines below the numbers: other differences of the runs, and what is left out.
     """

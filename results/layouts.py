@@ -28,7 +28,6 @@ class OurRow:
     """A row of ours.
 
     Attributes:
-        label: Its label.
         runs: The runs that it combines.
         numbers: Name of a column to the number; columns of which no run played anything are absent.
     """

@@ -66,9 +66,7 @@ class Ledger:
     def create(cls, run_dir: Path, lock: RunLock | None = None) -> Ledger:
         """A new, empty ledger in ``run_dir``, which is made where it is missing.
 
-        Args:
-            run_dir: Folder of the run.
-            lock: The run's lock where the caller holds it already; closing the ledger releases it.
+        ``lock`` is the run's where the caller holds it already; closing the ledger releases it.
         """
         held = lock or RunLock(run_dir)
         try:
@@ -99,9 +97,7 @@ class Ledger:
     def open_read_only(cls, run_dir: Path, one_moment: bool = False) -> Ledger:
         """The ledger of ``run_dir``, read-only; also while it is being written, and after its driver was killed.
 
-        Args:
-            run_dir: Folder of the run.
-            one_moment: Whether all reads see one snapshot, while a driver continues writing.
+        With ``one_moment`` all reads see one snapshot, while a driver continues writing.
         """
         path = run_dir / LEDGER_NAME
         check_file(path)
@@ -169,7 +165,6 @@ class Ledger:
     # Read by everyone.
 
     def finished_keys(self) -> set[str]:
-        """Keys of the finished episodes."""
         return {row["key"] for row in self._read("SELECT key FROM episodes")}
 
     def error_keys(self) -> list[str]:
@@ -177,7 +172,7 @@ class Ledger:
         return [row["key"] for row in self._read(SELECT_GIVEN_UP)]
 
     def records(self, with_actions: bool = False) -> list[EpisodeRecord]:
-        """All finished episodes, sorted by key, of one moment. Actions are left out (``float32[0, A]``) unless requested."""
+        """All finished episodes, sorted by key, of one point in time. Actions are left out (``float32[0, A]``) unless requested."""
         return self._page(ALL, with_actions)
 
     def each_record(self, with_actions: bool = False, at_a_time: int = 1000) -> Iterator[EpisodeRecord]:
@@ -217,7 +212,7 @@ class Ledger:
         return [session_value(row, self.path) for row in self._read("SELECT * FROM sessions ORDER BY id")]
 
     def counts(self) -> dict[TaskKey, Count]:
-        """Finished, successful and given-up episodes by task, all of one moment."""
+        """Finished, successful and given-up episodes by task, all of one point in time."""
         with self._turn, plain_errors(self.path, "read"), self._transaction("DEFERRED"):
             finished = self._connection.execute(COUNT_FINISHED).fetchall()
             failed = self._connection.execute(SELECT_GIVEN_UP).fetchall()

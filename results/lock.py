@@ -27,7 +27,6 @@ class RunLock:
     """
 
     def __init__(self, run_dir: Path) -> None:
-        """Take the lock."""
         path = run_dir / LOCK_NAME
         self._file = -1
         try:

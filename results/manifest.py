@@ -251,7 +251,6 @@ class Manifest(_Model):
         return self.identity.identity_hash()
 
     def text(self) -> str:
-        """The file's content."""
         return json.dumps(self.model_dump(mode="json"), indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
     def save(self, run_dir: Path) -> None:
@@ -271,7 +270,6 @@ class Manifest(_Model):
 
     @classmethod
     def load(cls, run_dir: Path) -> Manifest:
-        """The manifest of the run in ``run_dir``."""
         path = run_dir / MANIFEST_NAME
         try:
             return cls.model_validate_json(path.read_bytes())

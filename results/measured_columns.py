@@ -52,13 +52,9 @@ class _Part:
 
 
 def measured_number(column: PublishedColumn, label: str, runs: Sequence[RunRecords], unit: Unit) -> Number | None:
-    """What the runs of a row measured for a column; ``None`` where they played nothing of it.
+    """What the ``runs`` of a row measured for a column; ``None`` where they played nothing of it. ``label`` is for messages.
 
-    Args:
-        column: The column.
-        label: Label of the row, for messages.
-        runs: The row's runs.
-        unit: What the interval is about: ``initial_state``, other initial states of these tasks; ``task``, other tasks of the kind.
+    ``unit`` is what the interval is about: ``initial_state``, other initial states of these tasks; ``task``, other tasks of the kind.
     """
     parts = [part for suite in column.suites if (part := _part(column, suite, label, runs)) is not None]
     if not parts:

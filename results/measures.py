@@ -75,8 +75,6 @@ class RunRecords:
     """A run's records.
 
     Attributes:
-        run: Name of the run.
-        manifest: Its manifest.
         tasks: Its tasks, in the order of the manifest.
     """
 
@@ -107,7 +105,6 @@ def read_run(run_dir: Path) -> RunRecords:
 def task_records(
     run: str, manifest: Manifest, errors: Counter[TaskKey], finished: Mapping[TaskKey, Mapping[str, EpisodeRecord]]
 ) -> RunRecords:
-    """A run's records, from its name, its manifest, and the errors and finished episodes of each task."""
     planned = manifest.identity.planned.items()
     tasks = {task: TaskRecords(task, count, errors[task], finished.get(task, {})) for task, count in planned}
     return RunRecords(run, manifest, tasks)
@@ -120,7 +117,7 @@ def suite_mean(run: RunRecords, suite: str, metric: str = "success", unit: Unit 
         run: The run, from :func:`read_run`.
         suite: Name of the suite.
         metric: One of :meth:`RunRecords.metric_names`.
-        unit: What the bootstrap draws as a whole (:mod:`vlarig.results.bootstrap`).
+        unit: What the bootstrap samples as a whole (:mod:`vlarig.results.bootstrap`).
     """
     tasks = [task for key, task in run.tasks.items() if key.suite == suite]
     if not tasks:

@@ -104,7 +104,6 @@ class EpisodeRecord:
 
     @property
     def saw_images(self) -> bool:
-        """Whether the policy was shown images."""
         return self.image_digest != NO_IMAGES
 
     def result(self) -> dict[str, Any]:

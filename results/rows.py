@@ -58,7 +58,7 @@ AND key NOT IN (SELECT key FROM episodes) ORDER BY key
 
 
 def utc_now() -> str:
-    """The present moment in UTC, ISO 8601 to the second."""
+    """The current time in UTC, ISO 8601 to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 

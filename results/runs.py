@@ -29,7 +29,7 @@ _SET_ASIDE = re.compile(r"-old-[0-9]+$")
 def open_run(run_dir: Path, wanted: Manifest) -> Ledger:
     """Start the run in ``run_dir``, or resume it where it was started before with the same identity.
 
-    A driver that is killed at any moment in here leaves a folder that the next call completes.
+    A driver that is killed at any time in here leaves a folder that the next call completes.
 
     Args:
         run_dir: Folder of the run; made where it is missing.

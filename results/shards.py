@@ -58,12 +58,7 @@ class Shard:
 
 
 def take_share(episodes: Sequence[Episode], shard: Shard) -> list[Episode]:
-    """The shard's part of a run's episodes, in the order of ``episodes``.
-
-    Args:
-        episodes: All episodes of the run.
-        shard: Which part.
-    """
+    """The shard's part of ``episodes``, which are all of a run's, in their order."""
     suites: dict[tuple[str, str], dict[tuple[str, str], list[Episode]]] = {}
     for episode in episodes:
         place = (episode.suite, f"{episode.protocol.name}@{episode.protocol.version}")

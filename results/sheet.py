@@ -30,7 +30,6 @@ class Column:
     """What a column is of.
 
     Attributes:
-        heading: Its heading.
         group: Heading above that of several columns; empty where there is none.
         better: Which values are better, shown as an arrow; empty where that is no question.
     """
@@ -104,10 +103,7 @@ class Sheet:
     """A table.
 
     Attributes:
-        title: Its title.
         corner: Heading of the labels.
-        columns: The columns.
-        lines: The lines.
         place: Which table of a paper it is; empty for one of ours.
         facts: What the numbers depend on, by name.
         warning: What the whole table lacks; empty where it lacks nothing.

@@ -112,8 +112,6 @@ class RunTable:
     """One run's block of the table.
 
     Attributes:
-        run: Name of the run.
-        manifest: The run's manifest.
         suites: A table for each suite.
     """
 

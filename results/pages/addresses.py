@@ -34,12 +34,10 @@ def run_ids(names: Iterable[str]) -> list[str]:
 
 
 def run_page(run: str) -> str:
-    """The page of a run."""
     return f"run-{run}.html"
 
 
 def comparison_page(first: str, second: str) -> str:
-    """The page that compares two runs."""
     return f"compare-{first}--{second}.html"
 
 
@@ -49,7 +47,6 @@ def task_link(run: str, number: int) -> str:
 
 
 def episode_link(run: str, key: str) -> str:
-    """A link to an episode."""
     return f"{EPISODE}#{quote(run, safe='')}/{quote(key, safe='/@')}"
 
 
@@ -79,5 +76,4 @@ def film(run: str, number: int, initial_state: int, repeat: int, kind: str = "mp
 
 
 def contact_sheet(run: str) -> str:
-    """The sheet of a run's pictures."""
     return f"media/{run}/frames.png"

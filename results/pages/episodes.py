@@ -22,13 +22,7 @@ OUTCOMES = ("failure", "success", "error")
 
 
 def run_data(reader: RunReader, run: str, notes: Sequence[str]) -> dict[str, Any]:
-    """The data about a run on the pages of its tasks and episodes.
-
-    Args:
-        reader: The run.
-        run: Its id in the site.
-        notes: Notes beside its numbers.
-    """
+    """The data about a run, whose id in the site is ``run``, on the pages of its tasks and episodes."""
     table = reader.table()
     tasks = [
         {"suite": suite.suite, "protocol": suite.protocol, "task": row.task, "variant": row.variant, "label": row.label,
@@ -64,13 +58,7 @@ def _channels(suite: str) -> list[dict[str, Any]] | None:
 
 
 def task_data(reader: RunReader, listed: Sequence[Listed], films: bool) -> dict[str, Any]:
-    """The list of a task's episodes, as columns.
-
-    Args:
-        reader: The run.
-        listed: The episodes.
-        films: Whether the site has films.
-    """
+    """The list of a task's episodes, as columns; ``films`` is whether the site has films."""
     numbers = {text: number for number, text in enumerate(dict.fromkeys(episode.instruction for episode in listed))}
     return {
         "instructions": list(numbers),
@@ -91,15 +79,7 @@ def _shown(reader: RunReader, key: str) -> int:
 
 
 def chunk_data(reader: RunReader, run: str, number: int, listed: Sequence[Listed], films: bool) -> dict[str, Any]:
-    """All about some episodes, by key.
-
-    Args:
-        reader: The run.
-        run: Its id in the site.
-        number: Place of the task in the manifest.
-        listed: The episodes.
-        films: Whether the site has films.
-    """
+    """All about some episodes of the task at place ``number`` in the manifest, by key; ``films`` is whether the site has films."""
     episodes: dict[str, Any] = {}
     for episode in listed:
         attempts = [_attempt(attempt) for attempt in reader.ledger.attempts(episode.key)] if episode.failed_attempts else []
@@ -139,7 +119,7 @@ def _episode(record: EpisodeRecord) -> dict[str, Any]:
 def packed(actions: np.ndarray) -> dict[str, Any]:
     """``actions``, ``float32[H, A]``, for a script: the numbers of one channel after the other in half precision, zlib, base64.
 
-    Half precision has three digits, which is more than a picture shows, and halves the size of a site.
+    Half precision has three digits, which is more than an image shows, and halves the size of a site.
     """
     with np.errstate(over="ignore"):  # beyond 65,504 it says infinite
         data = actions.T.astype("<f2").tobytes()

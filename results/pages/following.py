@@ -24,12 +24,7 @@ class Follower:
     """
 
     def __init__(self, folders: Callable[[], list[Path]], options: SiteOptions) -> None:
-        """A site of runs.
-
-        Args:
-            folders: Returns the folders of the runs, which may change between calls.
-            options: How the site is made.
-        """
+        """A site of the runs in the folders that ``folders`` returns, which may change between calls."""
         self._folders = folders
         self._options = options
         self._turn = threading.RLock()
@@ -57,7 +52,6 @@ class Follower:
             ), f"{runs}, {written} being written: {finished:,} of {expected:,} episodes finished"
 
     def close(self) -> None:
-        """Close the ledgers."""
         with self._turn:
             for reader in self._readers.values():
                 reader.close()

@@ -33,7 +33,6 @@ class BoardColumn:
 
     Attributes:
         name: Name, unique within the board.
-        heading: Its heading.
         unit: Unit of the numbers.
         better: Which numbers are better.
         metric: What the numbers are.

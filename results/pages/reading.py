@@ -71,7 +71,6 @@ class TaskTotals:
     repeats: bool = False
 
     def add(self, row: sqlite3.Row) -> None:
-        """Add an episode."""
         success = bool(row["success"])
         metrics = numbers_in(row["metrics"])
         plain = _SUCCESS if success else _FAILURE
@@ -91,7 +90,6 @@ class Listed:
     """An episode in the list of its task.
 
     Attributes:
-        key: Its key.
         initial_state: The benchmark's literal seed of the initial state, or its index.
         repeat: Which repeat of that initial state.
         success: Whether it succeeded; ``None`` where it was given up.
@@ -127,10 +125,7 @@ class RunReader:
     """Reads one run; make it with :meth:`open`, and close it. Any thread may call, one at a time.
 
     Attributes:
-        folder: Folder of the run.
         name: Name of the run.
-        manifest: Its manifest.
-        ledger: Its ledger.
         tasks: Its tasks, in the order of the manifest, with their totals.
         version: Changes whenever what the pages show has changed.
     """
@@ -150,12 +145,7 @@ class RunReader:
 
     @classmethod
     def open(cls, folder: Path, one_moment: bool = False) -> RunReader:
-        """The run in ``folder``, read.
-
-        Args:
-            folder: Folder of the run.
-            one_moment: Whether all reads see one snapshot, while a driver continues writing.
-        """
+        """The run in ``folder``, read. With ``one_moment`` all reads see one snapshot, while a driver continues writing."""
         manifest = Manifest.load(folder)
         ledger = Ledger.open_read_only(folder, one_moment)
         try:
@@ -168,7 +158,6 @@ class RunReader:
         return reader
 
     def close(self) -> None:
-        """Close the ledger."""
         self.ledger.close()
 
     @property
@@ -268,7 +257,7 @@ class RunReader:
         return None
 
     def contact_sheet(self) -> Path | None:
-        """The run's sheet of pictures, if there is one."""
+        """The run's contact sheet of images, if there is one."""
         path = self.folder / "frames.png"
         return path if path.is_file() else None
 

@@ -111,7 +111,7 @@ def state_of(reader: RunReader, table: RunTable) -> str:
 
 
 def picture(reader: RunReader, run: str) -> dict[str, str] | None:
-    """How the run's first filmed episode ended, if there is one: ``path`` of the picture, ``link`` to the episode, ``label``."""
+    """How the run's first filmed episode ended, if there is one: ``path`` of the image, ``link`` to the episode, ``label``."""
     key = reader.first_poster()
     if key is None:
         return None

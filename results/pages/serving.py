@@ -79,7 +79,6 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = 30
 
     def do_GET(self) -> None:
-        """Answer with the content at the path."""
         host = (self.headers.get("Host") or "").rpartition(":")[0] or self.headers.get("Host")
         if host not in _OWN_NAMES:
             self._answer(HTTPStatus.FORBIDDEN, b"this server answers only to 127.0.0.1 and localhost\n", "text/plain")
@@ -138,7 +137,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def _send_file(self, path: Path) -> None:
-        """Send a film or a picture, or the requested part of it: browsers seek within films."""
+        """Send a film or an image, or the requested part of it: browsers seek within films."""
         try:
             with path.open("rb") as file:
                 size = path.stat().st_size
@@ -174,6 +173,5 @@ def _wanted(header: str | None, size: int) -> tuple[int, int]:
 
 
 def _type_of(name: str) -> str:
-    """The media type by the name."""
     known = {"js": "text/javascript", "css": "text/css", "html": "text/html", "mp4": "video/mp4", "png": "image/png"}
     return known.get(name.rpartition(".")[2]) or mimetypes.guess_type(name)[0] or "application/octet-stream"

@@ -35,8 +35,7 @@ class SiteOptions:
     """Options of a site.
 
     Attributes:
-        title: Its title.
-        films: Whether it has the runs' films and pictures.
+        films: Whether it has the runs' films and images.
         comparisons: Which pairs of runs that played the same have a page (:func:`~vlarig.results.pages.comparing.chosen_pairs`).
         live: Whether its pages follow changes, which needs a server.
     """
@@ -55,13 +54,7 @@ class Site:
     """
 
     def __init__(self, readers: Sequence[RunReader], options: SiteOptions, unreadable: Sequence[tuple[str, str]] = ()) -> None:
-        """A site.
-
-        Args:
-            readers: The runs, in the order in which they are shown.
-            options: Its options.
-            unreadable: Names of runs that cannot be read, each with the reason.
-        """
+        """A site of ``readers``' runs, shown in this order; ``unreadable`` names runs that cannot be read, each with the reason."""
         self.runs = list(zip(addresses.run_ids(reader.name for reader in readers), readers, strict=True))
         self.options = options
         self.unreadable = tuple(unreadable)
@@ -221,7 +214,7 @@ class Site:
             self._listed = (wanted, reader.listed(episodes.task_key(reader, number)))
         return self._listed[1]
 
-    # Films and pictures.
+    # Films and images.
 
     def _media(self, run: str, reader: RunReader) -> Iterator[str]:
         if not self.options.films:

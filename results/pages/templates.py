@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 
 def environment() -> Environment:
-    """The templates."""
     try:
         from jinja2 import Environment, PackageLoader, StrictUndefined
     except ImportError as error:
@@ -44,6 +43,6 @@ def _breakable(text: str) -> Markup:
 
 
 def _moment(text: str) -> str:
-    """A moment in ISO 8601, to the minute where it is in UTC; a dash for none."""
+    """A time in ISO 8601, to the minute where it is in UTC; a dash for none."""
     day, _, clock = text.partition("T")
     return f"{day} {clock[:5]} UTC" if clock.endswith("+00:00") else text or "–"

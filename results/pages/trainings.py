@@ -47,7 +47,6 @@ class Training:
     """A training that was evaluated.
 
     Attributes:
-        name: Name of its folder.
         points: Its evaluations, by step.
     """
 
@@ -76,11 +75,7 @@ class Training:
 
 
 def trainings(runs: Sequence[tuple[str, RunReader]]) -> list[Training]:
-    """The trainings among some runs, by name; an evaluation that is not of a step of one is left out.
-
-    Args:
-        runs: Ids and runs.
-    """
+    """The trainings among some runs, each with its id, by name; an evaluation that is not of a step of one is left out."""
     found: dict[Path, list[tuple[int, str, RunReader]]] = {}
     for run, reader in runs:
         folder = reader.folder.resolve()
