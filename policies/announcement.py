@@ -72,7 +72,6 @@ class Announcement:
         return f"{self.name} {self.revision} {hashlib.sha256(pack(self.to_data())).hexdigest()[:12]}"
 
     def to_data(self) -> dict[str, Any]:
-        """As plain data."""
         return {"version": ANNOUNCEMENT_VERSION, **msgspec.to_builtins(self)}
 
     @classmethod

@@ -85,7 +85,6 @@ class Batcher:
         self._playing = 0
 
     async def __aenter__(self) -> Self:
-        """Begin to answer."""
         self._servers = [asyncio.create_task(self._serve(queue)) for queue in self._queues]
         return self
 

@@ -45,25 +45,21 @@ def policy_error(name: str, doing: str, error: BaseException) -> PolicyError:
 
 
 def check_fit(policy: Policy, suite: str, embodiment: Embodiment) -> None:
-    """Call the policy's :meth:`~.api.Policy.check`."""
     with policy_code(policy.name, f"while it was checked against {suite}"):
         policy.check(suite, embodiment)
 
 
 def make_strict(policy: Policy) -> None:
-    """Call the policy's :meth:`~.api.Policy.strict`."""
     with policy_code(policy.name, "while it was made strict"):
         policy.strict()
 
 
 def horizon_for(policy: Policy, embodiment: Embodiment) -> int | None:
-    """Call the policy's :meth:`~.api.Policy.horizon_for`."""
     with policy_code(policy.name, "while it gave its horizon"):
         return policy.horizon_for(embodiment)
 
 
 def values_of(policy: Policy, requests: Sequence[Request]) -> np.ndarray:
-    """Call the policy's :meth:`~.api.Policy.value`."""
     with policy_code(policy.name, "while it computed values"):
         values = np.asarray(policy.value(requests), np.float32)
     if values.shape != (len(requests),):
@@ -72,13 +68,11 @@ def values_of(policy: Policy, requests: Sequence[Request]) -> np.ndarray:
 
 
 def record(policy: Policy, options: Mapping[str, Any] | None) -> None:
-    """Call the policy's :meth:`~.api.Policy.record`."""
     with policy_code(policy.name, "while it was made to record"):
         policy.record(options)
 
 
 def load_weights(policy: Policy, version: int, state: Mapping[str, Any]) -> None:
-    """Call the policy's :meth:`~.api.Policy.load_weights`."""
     with policy_code(policy.name, f"while it took the weights of version {version}"):
         policy.load_weights(version, state)
 

@@ -129,15 +129,7 @@ def number_differences(policy: Embodiment, env: Embodiment, reads_state: bool) -
 
 
 def refuse_differences(name: str, suite: str, policy: Embodiment, env: Embodiment, reads_state: bool) -> None:
-    """Make sure that the conventions of a policy fit a suite's.
-
-    Args:
-        name: Names the policy in the sentence.
-        suite: Name of the suite.
-        policy: What the policy was made for.
-        env: The suite's embodiment.
-        reads_state: Whether the policy reads the state vector.
-    """
+    """Make sure that the conventions of a policy fit a suite's; ``reads_state`` is whether the policy reads the state vector."""
     found = differences(policy, env, reads_state)
     if found:
         more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""

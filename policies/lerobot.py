@@ -81,16 +81,13 @@ class LerobotPolicy(Policy):
         self.revision = f"{self._model.kind}-{_fingerprint(self._folder)}"
 
     def check(self, suite: str, embodiment: Embodiment) -> None:
-        """Make sure that the policy fits the suite."""
         refuse_differences(self.name, suite, self._embodiment, embodiment, self.reads_state)
         self._refuse_unfit(embodiment, f"suite {suite!r}")
 
     def strict(self) -> None:
-        """Compute in one thread and in float32."""
         self._model.strict()
 
     def act(self, requests: Sequence[Request]) -> list[Reply]:
-        """The policy's chunk for each request."""
         if self._model.kind in _WITHOUT_CHANCE:
             return self._answer(requests)
         return [reply for request in requests for reply in self._answer([request])]

@@ -46,7 +46,6 @@ class Waiting:
     """A request that waits for its answer.
 
     Attributes:
-        request: The request.
         since: When it came, by the clock of ``time.perf_counter``.
         answer: Where its answer goes.
     """
@@ -91,7 +90,6 @@ class MemberQueue:
         self._batches = 0
 
     def put(self, waiting: Waiting) -> None:
-        """Let a request wait here."""
         self.pending.append(waiting)
         self.arrived.set()
 

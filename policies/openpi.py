@@ -101,7 +101,6 @@ class OpenpiPolicy(Policy):
         self._client = uuid.uuid4().hex
 
     def check(self, suite: str, embodiment: Embodiment) -> None:
-        """Make sure that the server's policy fits the suite."""
         refuse_differences(self.name, suite, self._embodiment, embodiment, self.reads_state)
         self._layout.refuse_unfit(f"suite {suite!r}", embodiment, self.needs.images, self.reads_state)
 
@@ -122,7 +121,6 @@ class OpenpiPolicy(Policy):
         return [Reply(self._actions(answer)) for answer in answers]
 
     def close(self) -> None:
-        """End the connections."""
         self._pool.close()
 
     def _read_metadata(self) -> Announcement | None:

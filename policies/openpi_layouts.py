@@ -59,7 +59,6 @@ class ObservationLayout:
             )
 
     def message(self, observation: Observation, reads_images: bool = True) -> dict[str, Any]:
-        """The observation in this layout."""
         message: dict[str, Any] = {"prompt": observation["instruction"]}
         message.update(self._split(np.asarray(observation["state"], np.float32)))
         if reads_images:
@@ -195,7 +194,6 @@ LAYOUTS = {layout.name: layout for layout in (LIBERO, DROID, ALOHA, VLARIG)}
 
 
 def find_layout(name: str) -> ObservationLayout:
-    """The layout of that name."""
     if name not in LAYOUTS:
         raise PolicyError(f"unknown layout {name!r}; {suggestion(name, LAYOUTS)}")
     return LAYOUTS[name]

@@ -98,7 +98,6 @@ class OpenpiServer:
         self._interrupted.set()
 
     def close(self) -> None:
-        """End the connections."""
         policy, self._policy = self._policy, None
         if policy is not None:
             policy.close()

@@ -21,13 +21,7 @@ OptionsType = TypeVar("OptionsType", bound=Options)
 
 
 def read_options(kind: type[OptionsType], given: Mapping[str, Any], policy: str) -> OptionsType:
-    """The options that the words of ``given`` say.
-
-    Args:
-        kind: What there is.
-        given: Name to value, as given on the command line.
-        policy: Names the policy in the sentence.
-    """
+    """The options by name in ``given``, as on the command line; errors name the ``policy``."""
     for name in given:
         if name not in kind.model_fields:
             raise PolicyError(f"{policy} has no option {name!r}; {suggestion(name, kind.model_fields)}")

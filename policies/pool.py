@@ -79,9 +79,7 @@ class Member(Protocol):
         """End the work under way in another thread at once, with :class:`~.api.PolicyLost`, where that can be done."""
         ...
 
-    def close(self) -> None:
-        """End it."""
-        ...
+    def close(self) -> None: ...
 
 
 class MessageMember:
@@ -152,7 +150,6 @@ class PolicyPool(Policy, Generic[M]):
         return self._insist(self.members[0], lambda member: member.act(requests))
 
     def check(self, suite: str, embodiment: Embodiment) -> None:
-        """Make sure that the policy fits the suite."""
         self._order(Check(suite, embodiment))
 
     def strict(self) -> None:

@@ -142,7 +142,6 @@ def loaded_policy(name: str, options: Mapping[str, str] | None = None) -> Iterat
 
 
 def _check_options(name: str, make: Callable[[], Any], arguments: list[str], options: dict[str, str]) -> None:
-    """Make sure that the policy takes these options."""
     if not options:
         return
     parameters = inspect.signature(make).parameters

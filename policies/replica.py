@@ -88,7 +88,6 @@ def _answers(policy: Policy, messages: list[Message]) -> list[bytes]:
 
 
 def _packed_reply(policy: Policy, reply: Reply) -> bytes:
-    """A reply as bytes."""
     try:
         data = encode(PackedReply(reply))
         if reply.recorded is not None:

@@ -136,11 +136,9 @@ class ExpertPolicy(Policy):
         self._bursts: dict[int, Burst] = {}
 
     def check(self, suite: str, embodiment: Embodiment) -> None:
-        """Make sure that the suite has an expert."""
         self._expert(suite)
 
     def act(self, requests: Sequence[Request]) -> list[Reply]:
-        """One step for each request."""
         return [self._reply(request) for request in requests]
 
     def keypoints(self, request: Request) -> Keypoints | None:

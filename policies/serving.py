@@ -92,7 +92,6 @@ class PolicyServer:
     """Serves one policy to any number of clients. Use it as an asynchronous context manager; what is under way is answered at its end.
 
     Args:
-        policy: The policy.
         embodiment: The embodiment that it moves for all clients.
         layout: The observation layout that it reads.
         config: How to serve it.
@@ -141,7 +140,6 @@ class PolicyServer:
         """Requests answered so far."""
 
     async def __aenter__(self) -> PolicyServer:
-        """Begin to listen."""
         config = self._config
         await self._stack.enter_async_context(self._batcher)
         try:

@@ -93,7 +93,6 @@ class VlaEvalPolicy(Policy):
         self.revision = f"{self._options.revision} {server}-{version}-{digest}"
 
     def check(self, suite: str, embodiment: Embodiment) -> None:
-        """Make sure that the server's policy fits the suite."""
         refuse_differences(self.name, suite, self._embodiment, embodiment, self.reads_state)
         for view in self._views:
             if view not in embodiment.cameras:
@@ -113,12 +112,10 @@ class VlaEvalPolicy(Policy):
         raise PolicyError(f"the vla-eval server at {self._address} cannot be made to compute strictly; leave --strict out")
 
     def act(self, requests: Sequence[Request]) -> list[Reply]:
-        """The server's answer to each request."""
         answers = self._sessions.ask(requests, [self._observation(request) for request in requests])
         return [Reply(self._actions(answer)) for answer in answers]
 
     def close(self) -> None:
-        """End the connections."""
         self._sessions.close()
 
     def _declared(self) -> Embodiment:

@@ -45,7 +45,6 @@ class Spec(BaseModel, frozen=True, strict=True):
 
     Attributes:
         dims: How many numbers; 0 where that is not given.
-        format: Its format.
         accepts: Other formats that will do.
     """
 
@@ -86,7 +85,6 @@ class Announced(BaseModel, frozen=True, strict=True):
 
     @property
     def image_names(self) -> list[str]:
-        """Names of the images that it announces."""
         return [one_line(name) for name, spec in (self.observation_spec or {}).items() if _IMAGE_FORMAT in spec.formats]
 
     @property

@@ -36,8 +36,6 @@ class Message(msgspec.Struct, frozen=True):
     """A message.
 
     Attributes:
-        kind: What it is.
-        payload: Its content.
         seq: Its number; an answer bears the number of the message that it answers.
     """
 

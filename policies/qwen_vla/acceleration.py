@@ -38,7 +38,6 @@ class Acceleration:
     """One faster way.
 
     Attributes:
-        name: Its name.
         available: Whether it could be used on this machine.
         note: Its state on this machine.
     """
@@ -79,15 +78,7 @@ def kernels_in_use() -> dict[str, bool]:
 
 
 def choose_kernels(model: QwenVla, device: torch.device) -> bool:
-    """Leave the model the kernels that transformers has where they are made for it: in bfloat16 on a GPU.
-
-    Args:
-        model: The network.
-        device: Where it computes.
-
-    Returns:
-        Whether it computes with any.
-    """
+    """Leave the model transformers' kernels where they are made for it, in bfloat16 on a GPU; whether it computes with any."""
     if model.compute == torch.bfloat16 and device.type == "cuda":
         return any(kernels_in_use().values())
     use_torch_kernels(model)

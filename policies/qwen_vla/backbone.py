@@ -210,12 +210,7 @@ def hidden_states(
     """Last hidden states ``float32[B, S, D]``; at padding they are zero.
 
     No attention mask is passed: every layer is causal, so padding on the right cannot reach a valid token, and without a mask the
-    attention takes its fastest path.
-
-    Args:
-        backbone: The backbone.
-        inputs: The prompts.
-        embedded: From :func:`embed`, where that is there already.
+    attention takes its fastest path. ``embedded`` is from :func:`embed`, where that is computed already.
     """
     given = embed(backbone, inputs) if embedded is None else embedded
     output = backbone.model.language_model(inputs_embeds=given.states, position_ids=given.positions, use_cache=False)

@@ -286,7 +286,6 @@ def _fill(model: QwenVla, places: Mapping[str, Path]) -> None:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[Any]:
-    """A file of weights."""
     try:
         with safe_open(path, framework="pt") as tensors:
             yield tensors
@@ -295,7 +294,6 @@ def _opened(path: Path) -> Iterator[Any]:
 
 
 def _weight_map(folder: Path) -> dict[str, Path]:
-    """Each weight's file."""
     index = folder / WEIGHTS_INDEX_FILE
     if not index.is_file():
         if not (folder / WEIGHTS_FILE).is_file():

@@ -167,7 +167,6 @@ class ExpertConfig:
 
     @property
     def head_width(self) -> int:
-        """Width of one attention head."""
         return self.width // self.heads
 
 
@@ -315,12 +314,10 @@ class ModelConfig:
             )
 
     def to_data(self) -> dict[str, Any]:
-        """The configuration as JSON data."""
         return msgspec.to_builtins(self)
 
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> ModelConfig:
-        """The configuration that :meth:`to_data` wrote."""
         _check_keys("model configuration", data, [each.name for each in dataclasses.fields(cls)], required=("backbone",))
         if "expert" in data:
             _check_keys("expert", data["expert"], [each.name for each in dataclasses.fields(ExpertConfig)])
@@ -403,11 +400,7 @@ def qwen_vla_small(vocabulary_size: int = SMALL_VOCABULARY, tokens: SpecialToken
     Every second layer of the language model is a full attention. With one in four there would be a single one, and the model learns
     more slowly to look up what the instruction names. The rotary base is shorter than Qwen's because prompts are. The other differences
     from the paper are :attr:`ModelConfig.deviations` and the merge of patches: a token that holds two objects does not say which colour
-    goes with which shape. Reasons and measurements are in docs/qwen-vla.md.
-
-    Args:
-        vocabulary_size: Rows of the embedding, at least the tokenizer's entries.
-        tokens: Ids of the special tokens.
+    goes with which shape. Reasons and measurements are in docs/qwen-vla.md. Arguments are those of :func:`qwen_vla_4b`.
     """
     text = {
         "hidden_size": 192,
@@ -438,12 +431,7 @@ def qwen_vla_small(vocabulary_size: int = SMALL_VOCABULARY, tokens: SpecialToken
 
 
 def qwen_vla_tiny(vocabulary_size: int = SMALL_VOCABULARY, tokens: SpecialTokens = SMALL_TOKENS) -> ModelConfig:
-    """The same architecture as small as it goes, for tests: one linear and one full attention, images of 64 x 64 pixels.
-
-    Args:
-        vocabulary_size: Rows of the embedding, at least the tokenizer's entries.
-        tokens: Ids of the special tokens.
-    """
+    """The same architecture as small as it goes, for tests: one linear and one full attention, images of 64 x 64 pixels."""
     text = {
         "hidden_size": 32,
         "intermediate_size": 64,

@@ -129,7 +129,6 @@ class Eigengrasps:
 
     @classmethod
     def from_data(cls, data: Any) -> Eigengrasps:
-        """The inverse of :meth:`to_data`."""
         try:
             if not isinstance(data, Mapping) or set(data) != {"mean", "components", "explained"}:
                 raise ValueError

@@ -268,7 +268,6 @@ def _checkpoint(function: Any, *arguments: Any) -> Any:
 
 
 def _nothing(states: Tensor) -> Loss:
-    """A loss over nothing."""
     zero = states.new_zeros((), dtype=torch.float32)
     return Loss(zero, zero)
 

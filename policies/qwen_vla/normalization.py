@@ -78,7 +78,6 @@ def statistics_to_data(datasets: Mapping[str, DatasetStatistics]) -> dict[str, A
 
 
 def statistics_from_data(data: Any) -> dict[str, DatasetStatistics]:
-    """The inverse of :func:`statistics_to_data`."""
     if not isinstance(data, Mapping):
         raise PolicyError(f"statistics are {type(data).__name__}, expected an object of data sets by name")
     try:
@@ -88,7 +87,6 @@ def statistics_from_data(data: Any) -> dict[str, DatasetStatistics]:
 
 
 def find_statistics(datasets: Mapping[str, DatasetStatistics], key: str) -> DatasetStatistics:
-    """The statistics of a data set."""
     if key not in datasets:
         raise PolicyError(f"there are no normalisation statistics for {key!r}; {suggestion(key, datasets)}")
     return datasets[key]

@@ -155,7 +155,6 @@ class QwenVlaPolicy(Policy):
         torch.set_num_threads(1)
 
     def horizon_for(self, embodiment: Embodiment) -> int:
-        """The steps of each chunk for this embodiment."""
         return chunk_steps(self._role_of(embodiment, embodiment.name).embodiment, self._config.horizon)
 
     # What the engine calls.
@@ -167,7 +166,6 @@ class QwenVlaPolicy(Policy):
             return self._replies(requests, prepared, self.model.encode(prepared.inputs))
 
     def prepare(self, requests: Sequence[Request]) -> Prepared:
-        """What the model takes of a batch of requests."""
         config, moments = self._config, self._moments(requests)
         masks = self._layout.masks([(each.steps, each.role.embodiment.action_size) for each in moments])
         index = None if config.projection == "zero_pad" else torch.tensor([each.role.index for each in moments])
@@ -228,7 +226,6 @@ class QwenVlaPolicy(Policy):
         ]
 
     def _velocity(self, prepared: Prepared, context: Context) -> Velocity:
-        """The velocity field of a batch."""
         mask, embodiment, state = prepared.mask, prepared.embodiment, prepared.state
         return lambda noisy, time: self.model.velocity(noisy, time, context, mask, embodiment, state)
 
@@ -307,7 +304,6 @@ class QwenVlaPolicy(Policy):
 
 
 def _device(name: str) -> torch.device:
-    """The device of that name."""
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if not re.fullmatch(r"cpu|cuda(:\d+)?", name):

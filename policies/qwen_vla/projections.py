@@ -77,11 +77,9 @@ class ZeroPad(ActionProjection):
         self.decoder = two_layers(width, width, channels)
 
     def encode(self, actions: Tensor, embodiment: Tensor | None) -> Tensor:
-        """See :meth:`ActionProjection.encode`."""
         return self.encoder(actions)
 
     def decode(self, tokens: Tensor, embodiment: Tensor | None) -> Tensor:
-        """See :meth:`ActionProjection.decode`."""
         return self.decoder(tokens)
 
 
@@ -100,13 +98,11 @@ class MultiMlp(ActionProjection):
         self.decoders = nn.ModuleList(two_layers(width, width, size) for size in sizes)
 
     def encode(self, actions: Tensor, embodiment: Tensor | None) -> Tensor:
-        """See :meth:`ActionProjection.encode`."""
         chosen = _required(embodiment)
         each = [encoder(actions[..., :size]) for encoder, size in zip(self.encoders, self.sizes, strict=True)]
         return _own(each, chosen)
 
     def decode(self, tokens: Tensor, embodiment: Tensor | None) -> Tensor:
-        """See :meth:`ActionProjection.decode`."""
         chosen = _required(embodiment)
         each = [
             functional.pad(decoder(tokens), (0, self.channels - size))
@@ -126,14 +122,12 @@ class Concat(ActionProjection):
         self.decoder = two_layers(width, width, sum(sizes))
 
     def encode(self, actions: Tensor, embodiment: Tensor | None) -> Tensor:
-        """See :meth:`ActionProjection.encode`."""
         chosen = _required(embodiment)
         own = [(chosen == index)[:, None, None] for index in range(len(self.sizes))]
         segments = [actions[..., :size] * mine for size, mine in zip(self.sizes, own, strict=True)]
         return self.encoder(torch.cat(segments, dim=-1))
 
     def decode(self, tokens: Tensor, embodiment: Tensor | None) -> Tensor:
-        """See :meth:`ActionProjection.decode`."""
         chosen = _required(embodiment)
         segments = self.decoder(tokens).split(self.sizes, dim=-1)
         each = [functional.pad(segment, (0, self.channels - segment.shape[-1])) for segment in segments]
@@ -141,7 +135,6 @@ class Concat(ActionProjection):
 
 
 def make_projection(config: ModelConfig) -> ActionProjection:
-    """The projection that the configuration names."""
     sizes = [size for _, size in config.projection_embodiments]
     if config.projection == "multi_mlp":
         return MultiMlp(sizes, config.channels, config.expert.width)

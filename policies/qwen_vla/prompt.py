@@ -154,12 +154,7 @@ def view_text(tag: str, tokens: int) -> str:
 
 
 def check_words(what: str, words: str) -> None:
-    """Make sure that words can stand in a sequence.
-
-    Args:
-        what: Their name in the error: ``instruction``.
-        words: They.
-    """
+    """Make sure that words can be in a sequence; ``what`` names them in the error: ``instruction``."""
     if any("\ud800" <= sign <= "\udfff" for sign in words):
         raise PolicyError(f"the {what} is {words[:80]!r}, with half of a character in it; give whole Unicode characters")
     found = _CONTROL_TOKEN.search(words)

@@ -23,9 +23,6 @@ class Steps(ExitStack):
 
     Args:
         source: The data set's name.
-
-    Attributes:
-        source: The same.
     """
 
     def __init__(self, source: str) -> None:

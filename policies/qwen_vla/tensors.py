@@ -33,7 +33,6 @@ class Tensors:
     """A dataclass of tensors, as for :func:`changed`."""
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
-        """The same on a device."""
         return changed(self, lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> Self:
