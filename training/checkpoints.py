@@ -51,7 +51,6 @@ class Checkpoints:
         self._whole = whole
 
     def newest(self) -> Path | None:
-        """The newest checkpoint, if there is one."""
         found = sorted(each for each in self.folder.glob("step-*") if (each / PROGRESS_FILE).is_file())
         return found[-1] if found else None
 

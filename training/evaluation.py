@@ -58,7 +58,6 @@ class Evaluations(contextlib.ExitStack):
         self._policy: QwenVlaPolicy | None = None
 
     def due(self, step: int) -> bool:
-        """Whether to evaluate after so many steps."""
         settings = self._settings
         return settings is not None and (step % settings.every == 0 or step == self._steps)
 
@@ -124,14 +123,7 @@ def acting_copy(bundle: LoadedPolicy) -> LoadedPolicy:
 
 
 def export(bundle: LoadedPolicy, weights: Mapping[str, Tensor], folder: Path, stage: TrainedStage) -> None:
-    """Write the policy with these weights, which a stage has made, as a checkpoint's folder, in place of one that is there.
-
-    Args:
-        bundle: The policy.
-        weights: Its new weights.
-        folder: Where to.
-        stage: The stage that made them.
-    """
+    """Write the policy with these weights, which ``stage`` has made, as a checkpoint's folder, in place of one that is there."""
     description = replace(bundle.description, trained=(*bundle.description.trained, stage))
     model = build(bundle.description.config, seed=None)
     model.load_state_dict(dict(weights))

@@ -75,7 +75,6 @@ class ConsoleReporter:
         self.note(f"{self._title}: {steps} {self._unit}s" + (f", {step} of them done" if step else ""))
 
     def report(self, step: int, numbers: dict[str, float]) -> None:
-        """Numbers of a step."""
         for tracker in self._trackers:
             tracker.log(numbers, step)
         names = (
@@ -94,7 +93,6 @@ class ConsoleReporter:
             self.note(f"{self._unit} {step} of {self._steps}: {shown}{left}")
 
     def note(self, sentence: str) -> None:
-        """Print a line."""
         self._console.print(sentence, soft_wrap=True)
 
 

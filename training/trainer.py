@@ -78,16 +78,9 @@ class Measured:
 
 
 def train(config: TrainConfig, run: Path, reporter: Reporter, stream: Stream | None = None) -> Path:
-    """Train, from the newest checkpoint of the run where there is one.
+    """Train in the folder ``run``, from its newest checkpoint where there is one; the folder of the trained policy.
 
-    Args:
-        config: The configuration.
-        run: The run's folder.
-        reporter: Gets the numbers.
-        stream: The samples; found by the configuration if not given.
-
-    Returns:
-        The folder of the trained policy.
+    ``stream`` has the samples; it is found by the configuration if not given.
 
     Raises:
         Stopped: SIGTERM or SIGINT came, and the training was saved.
@@ -173,7 +166,6 @@ class Trainer:
         return self.folder / "policy"
 
     def _stage(self, steps: int) -> TrainedStage:
-        """The training as a stage, after so many steps."""
         return TrainedStage(self.config.stage, steps, steps * self.config.batch_size)
 
     def _steps(self, first: int, batches: Iterator[MicroBatch], stop: StopSignals) -> None:
@@ -403,7 +395,6 @@ class StopSignals:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Give them back."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
 

@@ -88,7 +88,6 @@ class CaptionDataset(NothingActs):
             )
 
     def __len__(self) -> int:
-        """Questions."""
         return len(self._places)
 
     def __getitem__(self, index: int) -> LanguageSample:

@@ -42,14 +42,7 @@ class Problem:
 
 
 def check(mixture: Mixture, config: ModelConfig, tokenizer: PreTrainedTokenizerFast, samples: int) -> Iterator[Problem]:
-    """The problems of a mixture for a model, as they are found.
-
-    Args:
-        mixture: The mixture.
-        config: The model's.
-        tokenizer: The model's.
-        samples: How many samples of each dataset to look at, spread over it.
-    """
+    """The problems of a mixture for a model, as they are found, in so many samples of each dataset, spread over it."""
     collator = Collator(InputBuilder(config, tokenizer), mixture.statistics, Beta(), seed=0)
     for dataset in mixture.datasets:
         for each in dataset.embodiments:

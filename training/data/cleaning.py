@@ -56,17 +56,13 @@ class EpisodeArrays:
 class Episodes(Protocol):
     """The episodes of a data set, for :func:`clean`."""
 
-    def __len__(self) -> int:
-        """How many there are."""
-        ...
+    def __len__(self) -> int: ...
 
     def task_and_steps(self, index: int) -> tuple[str, int]:
         """The task of an episode and its ``J``, without reading it where the data set's tables have them."""
         ...
 
-    def episode(self, index: int) -> EpisodeArrays:
-        """The episode."""
-        ...
+    def episode(self, index: int) -> EpisodeArrays: ...
 
 
 @dataclass(frozen=True)
@@ -156,7 +152,6 @@ class CleaningReport:
         return sum(self.counts.values())
 
     def to_data(self) -> dict[str, Any]:
-        """As plain JSON data."""
         examples = {
             reason: [{"episode": drop.episode, "detail": drop.detail} for drop in drops]
             for reason, drops in self.examples.items()
@@ -170,7 +165,6 @@ class CleaningReport:
 
     @classmethod
     def from_data(cls, data: Mapping[str, Any]) -> CleaningReport:
-        """The inverse of :meth:`to_data`."""
         try:
             examples = {
                 reason: tuple(Drop(reason, drop["episode"], drop["detail"]) for drop in drops)
@@ -186,7 +180,6 @@ class CleaningReport:
 
     @classmethod
     def read(cls, folder: Path) -> CleaningReport:
-        """What :meth:`write` kept."""
         file = folder / REPORT
         try:
             return cls.from_data(json.loads(file.read_text()))
@@ -319,12 +312,8 @@ def clean(episodes: Episodes, thresholds: Thresholds | None = None, shown: int =
 def judge(episodes: Episodes, thresholds: Thresholds, workers: int = 1) -> Iterator[Drop | None]:
     """For each episode in order why it is dropped, or ``None``.
 
-    A first pass over :meth:`Episodes.task_and_steps` compares lengths, a second one reads the episodes.
-
-    Args:
-        episodes: The data set's.
-        thresholds: The thresholds of the rules.
-        workers: Processes that read.
+    A first pass over :meth:`Episodes.task_and_steps` compares lengths, a second one reads the episodes, in ``workers``
+    processes.
     """
     lengths = [episodes.task_and_steps(index) for index in range(len(episodes))]
     by_task: dict[str, list[int]] = {}

@@ -52,9 +52,7 @@ class Dataset(Protocol):
         """What was left out before training, and why; ``None`` where no rule looked."""
         ...
 
-    def __len__(self) -> int:
-        """Samples."""
-        ...
+    def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Sample:
         """The sample of that index, the same whenever it is read.

@@ -111,9 +111,7 @@ class HandSource(Protocol):
         ...
 
     @property
-    def folder(self) -> Path:
-        """Where its files are."""
-        ...
+    def folder(self) -> Path: ...
 
     def names(self) -> list[str]:
         """The episodes, those of a task in succession. Raises :class:`DataError` where there are none."""
@@ -227,7 +225,6 @@ class PreparedHands:
     episodes: tuple[HandEpisode, ...]
 
     def write(self, folder: Path) -> None:
-        """Into the data's folder."""
         folder = folder / "vlarig"
         folder.mkdir(exist_ok=True)
         (folder / "episodes.jsonl").write_text("".join(json.dumps(asdict(each)) + "\n" for each in self.episodes))
@@ -237,7 +234,6 @@ class PreparedHands:
 
     @classmethod
     def read(cls, folder: Path) -> PreparedHands:
-        """Out of the data's folder."""
         folder = folder / "vlarig"
         try:
             lines = (folder / "episodes.jsonl").read_text().splitlines()
@@ -287,7 +283,6 @@ class HandDataset:
 
     @property
     def cleaning(self) -> CleaningReport | None:
-        """What is left out, and why."""
         return CleaningReport.read(self.source.folder)
 
     @property
@@ -318,7 +313,6 @@ class HandDataset:
 
     @property
     def tasks(self) -> Mapping[str, Sequence[int]]:
-        """The indices of each task's samples."""
         starts = np.concatenate(([0], self._ends[:-1])).tolist()
         parts: dict[str, list[range]] = {}
         for start, end, number in zip(starts, self._ends.tolist(), self._spans[:, 0].tolist(), strict=True):
@@ -334,11 +328,9 @@ class HandDataset:
 
     @property
     def hours(self) -> float:
-        """Hours of motion."""
         return sum(episode.frames / episode.rate for episode in self.episodes) / 3600
 
     def __len__(self) -> int:
-        """Samples."""
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def __getitem__(self, index: int) -> ActionSample:

@@ -81,7 +81,6 @@ class EgoDex:
     """EgoDex's episodes below a folder: the whole release, a part of it, or one task.
 
     Attributes:
-        folder: The folder.
         name: Names the data set.
         min_confidence: A wrist whose confidence is less is not tracked. 0 means hidden (arXiv 2505.11709, section 3.2); between the
             two modes of the values, up to 0.003 and from 0.2 on (angkul07/egodex_retargeting doc.md@3429e13, section 5). Episodes
@@ -118,7 +117,6 @@ class EgoDex:
             return Hands(*(self._hand(file, path, side, slice(first, stop)) for side in ("left", "right")))
 
     def picture(self, name: str, frame: int) -> np.ndarray:
-        """A frame of the video."""
         return read_frames(self._path(name).with_suffix(".mp4"), [frame])[0]
 
     def _path(self, name: str) -> Path:

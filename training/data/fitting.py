@@ -14,13 +14,7 @@ Trajectories = Callable[[str], Iterator[np.ndarray]]
 
 
 def fit_statistics(trajectories: Sequence[Trajectories], with_state: bool, source: str) -> DatasetStatistics:
-    """Quantiles of the actions of all trajectories, and of their states where they have some; memory does not grow with them.
-
-    Args:
-        trajectories: Of each dataset.
-        with_state: Whether they have states.
-        source: Names them.
-    """
+    """Quantiles of the actions of all trajectories, and of their states where they have some; memory does not grow with them."""
 
     def part(name: str) -> Iterator[np.ndarray]:
         return chain.from_iterable(each(name) for each in trajectories)

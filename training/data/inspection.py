@@ -40,7 +40,6 @@ class Seen:
     """What some samples of a dataset show.
 
     Attributes:
-        dataset: The dataset.
         share: Of the mixture.
         looked_at: Samples that were read.
         broken: Sentences about those that did not read.
@@ -61,13 +60,7 @@ class Seen:
 
 
 def look(mixture: Mixture, samples: int, examples: int) -> list[Seen]:
-    """Read samples of each dataset, spread over it.
-
-    Args:
-        mixture: The mixture.
-        samples: How many of each.
-        examples: How many of those to keep.
-    """
+    """Read so many samples of each dataset, spread over it, and keep so many examples of those."""
     shares = [0.0] * len(mixture.datasets)
     for source, share in zip(mixture.sources, mixture.shares, strict=True):
         shares[source.dataset] += share

@@ -202,12 +202,10 @@ class LeRobotDataset:
 
     @property
     def hours(self) -> float:
-        """Hours of motion."""
         return float(self._steps.sum()) / self.meta.fps / 3600
 
     @cached_property
     def tasks(self) -> Mapping[str, Sequence[int]]:
-        """The indices of each task's samples."""
         parts: dict[str, list[np.ndarray]] = {}
         for place, words in enumerate(self.meta.episode_tasks):
             indices = np.asarray(self.episodes[place])
@@ -276,7 +274,6 @@ class LeRobotDataset:
         return self._read(place, with_pictures=False).keypoints
 
     def trajectories(self, part: str) -> Iterator[np.ndarray]:
-        """The ``actions`` or the ``states`` of each episode, in order."""
         for place in np.flatnonzero(self._steps).tolist():
             numbers = self._read(place, with_pictures=False)
             yield numbers.actions if part == "actions" else numbers.states

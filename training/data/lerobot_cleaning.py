@@ -25,7 +25,6 @@ class LeRobotEpisodes:
         self._dataset = dataset
 
     def __len__(self) -> int:
-        """How many there are."""
         return len(self._dataset.episodes)
 
     def task_and_steps(self, index: int) -> tuple[str, int]:
@@ -33,7 +32,6 @@ class LeRobotEpisodes:
         return self._dataset.task_and_steps(index)
 
     def episode(self, index: int) -> EpisodeArrays:
-        """The episode."""
         return self._dataset.arrays(index)
 
 

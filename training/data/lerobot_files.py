@@ -111,7 +111,6 @@ class Meta:
 
 
 def read_meta(folder: Path) -> Meta:
-    """Read ``meta/``."""
     file = folder / "meta" / "info.json"
     info = _json(file)
     version = info.get("codebase_version")

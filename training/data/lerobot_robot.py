@@ -43,7 +43,6 @@ class Layout:
     """What the dataset's numbers and images mean.
 
     Attributes:
-        embodiment: The robot.
         cameras: Name of an image to view tag.
         sizes: Name of an image to ``(h, w, 3)``.
         action_columns: For each of the embodiment's channels its place in the dataset's actions; none where actions are made of the

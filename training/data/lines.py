@@ -35,7 +35,6 @@ class Lines:
             return text.readline()
 
     def file_of(self, index: int) -> Path:
-        """The file that the line is in."""
         return self.files[self._place(index)[0]]
 
     def where(self, index: int) -> str:

@@ -58,7 +58,6 @@ class Source:
 
 
 def weighted(datasets: Sequence[Dataset], weights: Sequence[float]) -> list[Source]:
-    """Each dataset with a weight of its own."""
     return [
         Source(number, weight, range(len(dataset)), dataset.name)
         for number, (dataset, weight) in enumerate(zip(datasets, weights, strict=True))
@@ -166,7 +165,6 @@ class Mixture(Stream):
         return not dataset.embodiments, length, number
 
     def __getitem__(self, position: int) -> Sample:
-        """The sample at a position."""
         number, turn = self._schedule[position]
         attempt = 0
         while True:

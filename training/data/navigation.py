@@ -150,14 +150,12 @@ class PreparedWalks:
     statistics: Mapping[str, DatasetStatistics]
 
     def write(self, folder: Path) -> None:
-        """Into the data's folder."""
         (folder / "vlarig").mkdir(exist_ok=True)
         data = {"lines": self.lines, "left_out": self.left_out, "statistics": statistics_to_data(self.statistics)}
         (folder / "vlarig" / "statistics.json").write_text(json.dumps(data))
 
     @classmethod
     def read(cls, folder: Path) -> PreparedWalks:
-        """Out of the data's folder."""
         path = folder / "vlarig" / "statistics.json"
         try:
             data = json.loads(path.read_text())
@@ -174,7 +172,6 @@ class NavigationDataset:
     Whatever needs what ``vlarig data prepare`` writes raises :class:`DataError` before that has run.
 
     Args:
-        folder: The folder.
         history: ``M``, the most frames shown.
         horizon: ``H``, the waypoints of a chunk: 8 in the paper (section 4.1).
     """
@@ -195,7 +192,6 @@ class NavigationDataset:
 
     @property
     def cleaning(self) -> CleaningReport | None:
-        """What is left out, and why."""
         return CleaningReport.read(self.folder)
 
     @property
@@ -252,11 +248,9 @@ class NavigationDataset:
 
     @property
     def hours(self) -> float:
-        """Hours of motion."""
         return sum(walk.times[-1] - walk.times[0] for walk in self.walks) / 3600
 
     def __len__(self) -> int:
-        """Samples."""
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def __getitem__(self, index: int) -> ActionSample:

@@ -44,7 +44,6 @@ class Scene:
     """An episode, and when it is looked at.
 
     Attributes:
-        episode: The episode.
         actions: What is done in it, ``float32[H, A]``.
         stops: After how many steps an image is rendered, in their order, each once; 0 is the beginning.
         keypoints: ``float32[12]`` of each stop, where the recording has them.
@@ -130,11 +129,9 @@ class NewScenes:
     count: int
 
     def __len__(self) -> int:
-        """How many there are."""
         return self.count
 
     def __getitem__(self, number: int) -> Scene:
-        """One of them."""
         actions = motion(self.suite, self.split, self.seed, number, self.motion)
         return Scene(scene_episode(self.suite, self.protocol, self.split, self.seed, number), actions, (len(actions),))
 
@@ -183,11 +180,9 @@ class RecordedScenes:
         self._places = read_places(self._dataset.meta)
 
     def __len__(self) -> int:
-        """How many there are."""
         return len(self._records)
 
     def __getitem__(self, number: int) -> Scene:
-        """One of them."""
         record = self._records[number]
         episode = self._suite.episode_again(record.task, record.variant, record.initial_state, record.repeat, self.protocol)
         rng = rng_of("train", self._seed, number, 1)

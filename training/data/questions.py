@@ -70,8 +70,6 @@ class Question:
 
     Attributes:
         kind: One of :data:`FAMILY_OF`.
-        text: The question.
-        answer: The answer.
         facts: For a caption: dimension to what it must name, see :func:`.scoring.named`.
     """
 

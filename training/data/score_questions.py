@@ -72,7 +72,6 @@ class Answer:
         model: The model and its weights.
         blind: Whether it saw grey images.
         name: The question's name.
-        kind: Its kind.
         question: Its words.
         pictures: Paths of the images.
         expected: The answer that was expected.

@@ -25,8 +25,6 @@ class Measured:
     """A measure of a kind of questions.
 
     Attributes:
-        kind: The kind.
-        measure: The measure.
         n: Questions.
         mean: Mean over them, 0 to 1.
         interval: Its 95 % interval; ``None`` where the images are too few or the values all alike.
@@ -66,7 +64,6 @@ def summarize(answers: Sequence[Answer]) -> list[Measured]:
 
 
 def show(measured: Sequence[Measured], screen: Screen) -> None:
-    """Print the table."""
     whole, blocks = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0)), []
     for index, name in enumerate(_COLUMNS):
         whole.add_column(name, justify="left" if index < 2 else "right", no_wrap=True)

@@ -66,7 +66,6 @@ class TrajectoryDataset:
         return found
 
     def __len__(self) -> int:
-        """Trajectories."""
         return len(self._found)
 
     def __getitem__(self, index: int) -> ActionSample:
@@ -84,5 +83,4 @@ class TrajectoryDataset:
         return len(self._found[index][0])
 
     def trajectories(self, part: str) -> Iterator[np.ndarray]:
-        """The ``actions`` or the ``states`` of each episode, in order."""
         return self._frames.trajectories(part)

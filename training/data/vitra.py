@@ -57,7 +57,6 @@ class Vitra:
     rate: float | None = None
 
     def names(self) -> list[str]:
-        """The episodes by name."""
         found = sorted(path.stem for path in (self.folder / "episodic_annotations").glob("*.npy"))
         if not found:
             raise DataError(
@@ -79,7 +78,6 @@ class Vitra:
         return HandEpisode(name, self.name, rate / step, len(frames), _spans(data, len(frames), name))
 
     def read(self, name: str, first: int = 0, stop: int | None = None) -> Hands:
-        """Both hands."""
         data = self._load(name)
         return Hands(
             *(_hand(_field(data, side, name), f"{name}, the {side} hand", slice(first, stop)) for side in ("left", "right"))

@@ -82,7 +82,6 @@ class SyntheticDataset:
 
     @property
     def embodiments(self) -> tuple[Embodiment, ...]:
-        """The arm."""
         return (self.embodiment,)
 
     @property
@@ -97,7 +96,6 @@ class SyntheticDataset:
 
     @property
     def hours(self) -> float:
-        """Hours of motion."""
         return sum(self._steps) / RATE / 3600
 
     def __len__(self) -> int:

@@ -54,7 +54,6 @@ class Task:
 
     @property
     def path(self) -> Path:
-        """Its file."""
         return self.to / self.template / self.arm / f"shard-{self.shard:05d}.parquet"
 
 
@@ -155,7 +154,6 @@ def fit(folder: Path) -> dict[str, DatasetStatistics]:
 
 
 def _actions(paths: Iterable[Path]) -> Iterator[np.ndarray]:
-    """The actions of shards."""
     import pyarrow.parquet as pq
 
     for path in paths:
@@ -170,7 +168,6 @@ def actions_of(joints: pa.Scalar, gripper: pa.Scalar) -> np.ndarray:
 
 
 def _table(trajectories: list[Trajectory], joints: int) -> pa.Table:
-    """Trajectories as rows."""
     import pyarrow as pa
 
     def rows(width: int, arrays: list[np.ndarray], kind: pa.DataType) -> pa.Array:

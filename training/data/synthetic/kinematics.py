@@ -48,7 +48,6 @@ class Chain:
 
     @classmethod
     def of(cls, arm: Arm, dtype: torch.dtype = torch.float64, device: torch.device | str = "cpu") -> Chain:
-        """The chain of an arm."""
         origins = (*arm.origins, arm.tool)
         rotations = torch.stack([rotation_of(origin) for origin in origins])
         offsets = torch.tensor([origin[:3] for origin in origins], dtype=torch.float64)

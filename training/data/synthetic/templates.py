@@ -138,7 +138,6 @@ class _Draft:
 
 
 def raised(place: np.ndarray, by: float) -> np.ndarray:
-    """The place above."""
     return place + np.array((0.0, 0.0, by))
 
 
