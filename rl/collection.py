@@ -119,13 +119,11 @@ class SavedEnv:
 
     @classmethod
     def of(cls, progress: Progress, states: Sequence[int] = ()) -> Self:
-        """What is written."""
         chunks = progress.actions
         written = None if chunks is None else [(chunk.shape, chunk.tobytes()) for chunk in chunks]
         return cls(progress.drawn, written, list(states))
 
     def progress(self) -> Progress:
-        """What was written."""
         if self.chunks is None:
             return Progress(self.drawn, None)
         return Progress(self.drawn, tuple(np.frombuffer(data, np.float32).reshape(shape) for shape, data in self.chunks))
@@ -157,12 +155,7 @@ class Saved:
 
 
 def allotted(settings: RolloutSettings, success: Mapping[str, float] | None = None) -> dict[str, dict[str, int]]:
-    """Suite to the envs of each of its tasks.
-
-    Args:
-        settings: How to collect.
-        success: ``SUITE/TASK`` to a rate that was measured since; the settings' by default.
-    """
+    """Suite to the envs of each of its tasks; ``success`` is ``SUITE/TASK`` to a rate, the settings' by default."""
     tasks = [f"{name}/{task.name}" for name in settings.suites for task in load_suite(name).tasks]
     unknown = set(settings.tasks) - {task.partition("/")[2] for task in tasks}
     if unknown:
@@ -258,7 +251,6 @@ class Collector:
         )
 
     def _stream(self, suite: Suite, task: str, protocol: EnvProtocol, begin: int, envs: int, seed: int) -> Iterator[Episode]:
-        """The episodes of one env."""
         if self._settings.states is None:
             return training_stream(suite, suite.task(task), protocol, begin, envs)
 
@@ -287,11 +279,7 @@ class Collector:
         self._rollouts.__exit__(*error)
 
     def collect(self, watch: Callable[[Chunk], None] = lambda chunk: None) -> Rollout:
-        """The chunks of an iteration.
-
-        Args:
-            watch: Called with each as it comes, in another thread.
-        """
+        """The chunks of an iteration; ``watch`` is called with each as it comes, in another thread."""
         count = self._settings.chunks
         last: dict[int, Request] = {}
 

@@ -62,15 +62,7 @@ LEFT = 0.7
 
 
 def tune(config: PpoConfig, run: Path, reporter: Reporter) -> Path:
-    """Tune a policy, from the newest checkpoint of the run where there is one.
-
-    Args:
-        config: The configuration.
-        run: The run's folder.
-        reporter: Gets the numbers.
-
-    Returns:
-        The folder of the tuned policy.
+    """Tune a policy in the folder ``run``, from its newest checkpoint where there is one; the folder of the tuned policy.
 
     Raises:
         Stopped: SIGTERM or SIGINT came; the iteration that was under way is made again by the same call.

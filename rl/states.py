@@ -58,11 +58,9 @@ class StateStream(Iterator[Episode]):
         self.weights: np.ndarray | None = None
 
     def __iter__(self) -> Self:
-        """Itself."""
         return self
 
     def __next__(self) -> Episode:
-        """The next episode."""
         place = self._first + self._given * self._apart
         if self._given == len(self.numbers):
             rng = np.random.default_rng([self._seed, place])
