@@ -219,8 +219,8 @@ def sample_steps(embodiment: Embodiment, rng: np.random.Generator, steps: int) -
     low = np.array([channel.low for channel in embodiment.channels], dtype=np.float64)
     high = np.array([channel.high for channel in embodiment.channels], dtype=np.float64)
     low, high = np.where(np.isfinite(low), low, -1.0), np.where(np.isfinite(high), high, 1.0)
-    middle, quarter = (low + high) / 2, (high - low) / 4
-    return (middle + quarter * rng.uniform(-1.0, 1.0, (steps, len(low)))).astype(np.float32)
+    centre, quarter = (low + high) / 2, (high - low) / 4
+    return (centre + quarter * rng.uniform(-1.0, 1.0, (steps, len(low)))).astype(np.float32)
 
 
 @contextmanager

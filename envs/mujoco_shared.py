@@ -93,8 +93,8 @@ class Canvas:
         geoms = self._scene.geoms[: self._scene.ngeom]
         ids = [geom.segid for geom in geoms]
         owner = np.full(model.ngeom, -1)
-        for index, thing in enumerate(things):
-            owner[thing.geoms] = index
+        for index, obj in enumerate(things):
+            owner[obj.geoms] = index
         is_geom = mujoco.mjtObj.mjOBJ_GEOM.value
         owners = np.array([owner[geom.objid] if geom.objtype == is_geom and geom.objid >= 0 else -1 for geom in geoms])
         of_id = np.full(max(ids, default=-1) + 2, -1)  # one more for the background, whose id is -1
@@ -104,7 +104,7 @@ class Canvas:
         try:
             seen = of_id[self._segments(height, width)]
             found = []
-            for index, thing in enumerate(things):
+            for index, obj in enumerate(things):
                 mask = seen == index
                 box = box_of(mask)
                 if box is None:
@@ -114,17 +114,17 @@ class Canvas:
                 at_the_edge = box[0] == 0 or box[1] == 0 or box[2] == width or box[3] == height
                 alone = self._count_beyond(height, width) if at_the_edge else np.count_nonzero(self._segments(height, width))
                 visible = np.count_nonzero(mask) / max(alone, 1)
-                found.append(self._scene_object(model.camera(camera).id, thing, box, min(visible, 1.0)))
+                found.append(self._scene_object(model.camera(camera).id, obj, box, min(visible, 1.0)))
         finally:
             self._scene.flags[list(flags)] = 0
         return found
 
-    def _scene_object(self, camera: int, thing: Thing, box: Any, visible: float) -> SceneObject:
-        position = self._scratch.geom_xpos[thing.geoms].mean(axis=0)
+    def _scene_object(self, camera: int, obj: Thing, box: Any, visible: float) -> SceneObject:
+        position = self._scratch.geom_xpos[obj.geoms].mean(axis=0)
         backwards = self._scratch.cam_xmat[camera].reshape(3, 3)[:, 2]  # a camera of MuJoCo looks along its -z axis
         depth = float((self._scratch.cam_xpos[camera] - position) @ backwards)
         x, y, z = (float(number) for number in position)
-        return SceneObject(thing.name, thing.kind, thing.colour, box, (x, y, z), depth, visible, thing.role)
+        return SceneObject(obj.name, obj.kind, obj.colour, box, (x, y, z), depth, visible, obj.role)
 
     def _look(self, model: mujoco.MjModel, qpos: np.ndarray, camera: str) -> None:
         """Prepare the scene at ``qpos`` for the camera."""

@@ -193,10 +193,10 @@ def _lanczos3(size: int, wanted: int) -> tuple[np.ndarray, np.ndarray]:
     """
     scale = np.float32(1) / np.float32(wanted / size)
     stretch = max(scale, np.float32(1))
-    middles = (np.arange(wanted, dtype=np.float32) + np.float32(0.5)) * scale
-    firsts = np.maximum(np.ceil(middles - 3 * stretch - np.float32(0.5)), 0).astype(int)
+    centres = (np.arange(wanted, dtype=np.float32) + np.float32(0.5)) * scale
+    firsts = np.maximum(np.ceil(centres - 3 * stretch - np.float32(0.5)), 0).astype(int)
     places = firsts[:, None] + np.arange(int(6 * stretch) + 1)
-    distance = (places.astype(np.float32) + np.float32(0.5) - middles[:, None]) * (np.float32(1) / stretch)
+    distance = (places.astype(np.float32) + np.float32(0.5) - centres[:, None]) * (np.float32(1) / stretch)
     weights = np.where((np.abs(distance) < 3) & (places < size), np.sinc(distance) * np.sinc(distance / 3), 0.0)
     weights = weights.astype(np.float32)
     return firsts, weights / weights.sum(axis=1, keepdims=True)

@@ -118,14 +118,14 @@ class LiberoEnv(Env):
         model = self.scene.model
         roots = model.body_rootid[model.geom_bodyid]
         roles = self.scene.roles()
-        things = []
+        objects = []
         for name, body in self.scene.bodies.items():
             words = words_of(name)
             if words is not None:
                 geoms = np.flatnonzero(roots == body)
-                things.append(Thing(" ".join(words).strip(), words[1], words[0], geoms, roles.get(name, "")))
+                objects.append(Thing(" ".join(words).strip(), words[1], words[0], geoms, roles.get(name, "")))
         source = self.embodiment.cameras[camera.view]
-        return self.scene.canvas.find(model, self._qpos, source, camera.height, camera.width, things)
+        return self.scene.canvas.find(model, self._qpos, source, camera.height, camera.width, objects)
 
     def sibling(self) -> LiberoEnv:
         return type(self)(self._pool)

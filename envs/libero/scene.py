@@ -181,9 +181,9 @@ class Scene:
         one, other = contact.geom1, contact.geom2
         return bool(np.any((ones[one] & others[other]) | (ones[other] & others[one])))
 
-    def _geoms_of(self, thing: Any) -> np.ndarray:
+    def _geoms_of(self, obj: Any) -> np.ndarray:
         """``bool[ngeom]``: which geoms are the object's contact geoms."""
-        if thing.name not in self._geoms:
-            ids = [self.upstream.sim.model.geom_name2id(name) for name in thing.contact_geoms]
-            self._geoms[thing.name] = np.isin(np.arange(self.model.ngeom), ids)
-        return self._geoms[thing.name]
+        if obj.name not in self._geoms:
+            ids = [self.upstream.sim.model.geom_name2id(name) for name in obj.contact_geoms]
+            self._geoms[obj.name] = np.isin(np.arange(self.model.ngeom), ids)
+        return self._geoms[obj.name]

@@ -71,12 +71,12 @@ class TabletopEnv(Env):
             self._set_static(kind, scene[f"{kind}s"], colours)
         self._bodies = self._assign_bodies(scene["objects"])
         poses = {}
-        for index, thing in enumerate(scene["objects"]):
-            body = self._bodies[thing["name"]]
-            self._colour(body, layout.OBJECT_COLOURS[thing["colour"]])
-            self._shown.append((thing["name"], thing["colour"], thing["shape"], body))
-            height = layout.TABLE_TOP + layout.SHAPES[thing["shape"]].half_size[2]
-            x, y, yaw = np.array([thing["x"], thing["y"], thing["yaw"]]) + (0.0 if drawn is None else drawn.objects[index])
+        for index, obj in enumerate(scene["objects"]):
+            body = self._bodies[obj["name"]]
+            self._colour(body, layout.OBJECT_COLOURS[obj["colour"]])
+            self._shown.append((obj["name"], obj["colour"], obj["shape"], body))
+            height = layout.TABLE_TOP + layout.SHAPES[obj["shape"]].half_size[2]
+            x, y, yaw = np.array([obj["x"], obj["y"], obj["yaw"]]) + (0.0 if drawn is None else drawn.objects[index])
             poses[body] = np.array([x, y, height, np.cos(yaw / 2), 0.0, 0.0, np.sin(yaw / 2)])
         self._scene.place(poses, drawn)
         self._program = np.frombuffer(json.dumps(scene["program"]).encode(), np.uint8) if "program" in scene else None
@@ -117,7 +117,7 @@ class TabletopEnv(Env):
         the centre of the underside. ``program`` is ``uint8[bytes]``, the payload's motion program as JSON, where it has one.
         """
         truth = {f"object/{name}": self._pose(body).copy() for name, body in self._bodies.items()}
-        truth.update({key: np.array([*middle, layout.TABLE_TOP]) for key, middle in self._places.items()})
+        truth.update({key: np.array([*centre, layout.TABLE_TOP]) for key, centre in self._places.items()})
         if self._program is not None:
             truth["program"] = self._program
         return truth
@@ -125,13 +125,13 @@ class TabletopEnv(Env):
     def describe(self, camera: Camera) -> list[SceneObject]:
         """Its objects, trays and zones."""
         roles = self._goal.roles()
-        things = [
+        objects = [
             Thing(f"{colour} {kind}", kind, colour, self._geoms_of(body), roles.get(name, ""))
             for name, colour, kind, body in self._shown
         ]
         source = self.embodiment.cameras[camera.view]
         return self._renderer.find(
-            self._model, self._data.qpos, source, camera.height, camera.width, things, self._look.textures
+            self._model, self._data.qpos, source, camera.height, camera.width, objects, self._look.textures
         )
 
     def metrics(self) -> dict[str, float]:
@@ -163,10 +163,10 @@ class TabletopEnv(Env):
     def _assign_bodies(self, objects: list[dict[str, Any]]) -> dict[str, str]:
         """Object name to the body that plays it: each shape's bodies in the payload's order."""
         free = {shape: list(names) for shape, names in self._scene.bodies.items()}
-        count = {shape: sum(thing["shape"] == shape for thing in objects) for shape in free}
+        count = {shape: sum(obj["shape"] == shape for obj in objects) for shape in free}
         if count != {shape: len(names) for shape, names in free.items()}:
             raise ValueError(f"the payload has {count} objects, the scene { {s: len(n) for s, n in free.items()} }")
-        return {thing["name"]: free[thing["shape"]].pop(0) for thing in objects}
+        return {obj["name"]: free[obj["shape"]].pop(0) for obj in objects}
 
     def _colour(self, body: str, colour: tuple[float, float, float]) -> None:
         self._model.geom_rgba[self._geoms_of(body), :3] = colour
@@ -197,13 +197,13 @@ class TabletopEnv(Env):
 
     def _world(self) -> World:
         held = self._held_bodies()
-        things = {}
+        objects = {}
         for name, body in self._bodies.items():
             pose = self._pose(body)
             velocity = self._qvel[body]
             rotation = np.empty(9)
             mujoco.mju_quat2Mat(rotation, pose[3:])
             speed, turn = float(np.linalg.norm(velocity[:3])), float(np.linalg.norm(velocity[3:]))
-            things[name] = Judged(body.split("_")[0], pose[:3].copy(), rotation.reshape(3, 3), speed, turn, body in held)
-        places = {key.split("/", 1)[1]: middle for key, middle in self._places.items()}
-        return World(things, places)
+            objects[name] = Judged(body.split("_")[0], pose[:3].copy(), rotation.reshape(3, 3), speed, turn, body in held)
+        places = {key.split("/", 1)[1]: centre for key, centre in self._places.items()}
+        return World(objects, places)

@@ -85,20 +85,20 @@ def holds(spec: dict[str, Any], world: World) -> bool:
         return not holds(spec["part"], world)
     if kind in predicates.KINDS:
         return predicates.KINDS[kind](spec, world)
-    thing = world.things[spec["object"]]
-    if not thing.placed:
+    obj = world.things[spec["object"]]
+    if not obj.placed:
         return False
     if kind == "inside":
-        return _inside(thing, world.places[spec["tray"]]) and not any(
+        return _inside(obj, world.places[spec["tray"]]) and not any(
             _inside(other, world.places[spec["tray"]]) for name, other in world.things.items() if name != spec["object"]
         )
     if kind == "beside":
-        return _beside(thing, world.things[spec["reference"]], spec["side"])
+        return _beside(obj, world.things[spec["reference"]], spec["side"])
     if kind == "stacked":
-        return _stacked(thing, world.things[spec["base"]])
+        return _stacked(obj, world.things[spec["base"]])
     if kind == "pushed":
-        away = np.abs(thing.position[:2] - world.places[spec["zone"]])
-        return bool(thing.lowest < HEIGHT_SLACK and away.max() < PUSHED_WITHIN)
+        away = np.abs(obj.position[:2] - world.places[spec["zone"]])
+        return bool(obj.lowest < HEIGHT_SLACK and away.max() < PUSHED_WITHIN)
     raise ValueError(
         f"goal kind is {kind!r}, expected inside, beside, stacked, pushed, all, any, not, "
         f"{', '.join(predicates.KINDS)}; ordered only outermost"
@@ -112,22 +112,22 @@ def _pushed(spec: dict[str, Any]) -> list[str]:
     return [name for part in spec.get("parts", []) for name in _pushed(part)]
 
 
-def _inside(thing: Thing, tray: np.ndarray) -> bool:
+def _inside(obj: Thing, tray: np.ndarray) -> bool:
     """Its centre is within the walls and it is on the tray's floor (or leans on a wall), not on another object."""
-    away = np.abs(thing.position[:2] - tray)
-    return bool(away.max() < layout.TRAY_HALF and thing.lowest < layout.TRAY_FLOOR + HEIGHT_SLACK)
+    away = np.abs(obj.position[:2] - tray)
+    return bool(away.max() < layout.TRAY_HALF and obj.lowest < layout.TRAY_FLOOR + HEIGHT_SLACK)
 
 
-def _beside(thing: Thing, reference: Thing, side: str) -> bool:
+def _beside(obj: Thing, reference: Thing, side: str) -> bool:
     """Both are on the table; left and right are those of the ego image, whose right is the world's ``y``."""
-    across, along = (thing.position - reference.position)[:2]
+    across, along = (obj.position - reference.position)[:2]
     distance = -along if side == "left" else along
-    on_table = max(thing.lowest, reference.lowest) < HEIGHT_SLACK
+    on_table = max(obj.lowest, reference.lowest) < HEIGHT_SLACK
     return bool(on_table and reference.placed and BESIDE[0] <= distance <= BESIDE[1] and abs(across) < BESIDE_ACROSS)
 
 
-def _stacked(thing: Thing, base: Thing) -> bool:
+def _stacked(obj: Thing, base: Thing) -> bool:
     """The upper object's underside lies on the lower one's top, and the lower one is on the table."""
-    offset = float(np.linalg.norm((thing.position - base.position)[:2]))
-    gap = thing.lowest - (base.lowest + 2 * base.reach)
+    offset = float(np.linalg.norm((obj.position - base.position)[:2]))
+    gap = obj.lowest - (base.lowest + 2 * base.reach)
     return bool(offset < STACK_OFFSET and abs(gap) < HEIGHT_SLACK and base.placed and base.lowest < HEIGHT_SLACK)

@@ -29,94 +29,94 @@ BETWEEN = 0.3
 
 def in_tray(spec: dict[str, Any], world: World) -> bool:
     """``object`` is on the floor of ``tray``; others may be there too."""
-    thing = world.things[spec["object"]]
-    away = np.abs(thing.position[:2] - world.places[spec["tray"]])
-    return bool(thing.placed and away.max() < layout.TRAY_HALF and thing.lowest < layout.TRAY_FLOOR + HEIGHT_SLACK)
+    obj = world.things[spec["object"]]
+    away = np.abs(obj.position[:2] - world.places[spec["tray"]])
+    return bool(obj.placed and away.max() < layout.TRAY_HALF and obj.lowest < layout.TRAY_FLOOR + HEIGHT_SLACK)
 
 
 def in_zone(spec: dict[str, Any], world: World) -> bool:
     """``object`` is on the table with its centre over ``zone``, :data:`ZONE_EDGE` from the edge at least, however it got there."""
-    thing = world.things[spec["object"]]
-    away = np.abs(thing.position[:2] - world.places[spec["zone"]])
-    return bool(_on_table(thing) and away.max() < layout.ZONE_HALF - ZONE_EDGE)
+    obj = world.things[spec["object"]]
+    away = np.abs(obj.position[:2] - world.places[spec["zone"]])
+    return bool(_on_table(obj) and away.max() < layout.ZONE_HALF - ZONE_EDGE)
 
 
 def on(spec: dict[str, Any], world: World) -> bool:
     """``object`` lies on top of ``base``, which may itself be on another."""
-    thing, base = world.things[spec["object"]], world.things[spec["base"]]
-    offset = float(np.linalg.norm((thing.position - base.position)[:2]))
-    gap = thing.lowest - (base.lowest + 2 * base.reach)
-    return bool(thing.placed and base.placed and offset < STACK_OFFSET and abs(gap) < HEIGHT_SLACK)
+    obj, base = world.things[spec["object"]], world.things[spec["base"]]
+    offset = float(np.linalg.norm((obj.position - base.position)[:2]))
+    gap = obj.lowest - (base.lowest + 2 * base.reach)
+    return bool(obj.placed and base.placed and offset < STACK_OFFSET and abs(gap) < HEIGHT_SLACK)
 
 
 def beside(spec: dict[str, Any], world: World) -> bool:
     """``object`` is on the ``side`` of ``reference`` (left, right, front or behind, as the ego view shows them), near it."""
-    thing, reference = world.things[spec["object"]], world.things[spec["reference"]]
-    x, y = (thing.position - reference.position)[:2]
+    obj, reference = world.things[spec["object"]], world.things[spec["reference"]]
+    x, y = (obj.position - reference.position)[:2]
     along, across = {"left": (-y, x), "right": (y, x), "front": (x, y), "behind": (-x, y)}[spec["side"]]
-    return bool(_on_table(thing) and _on_table(reference) and 0.045 <= along <= 0.13 and abs(across) < 0.045)
+    return bool(_on_table(obj) and _on_table(reference) and 0.045 <= along <= 0.13 and abs(across) < 0.045)
 
 
 def grouped(spec: dict[str, Any], world: World) -> bool:
     """``objects`` are on the table, and each is reached from any other by hops of at most ``within``."""
-    things = [world.things[name] for name in spec["objects"]]
+    objects = [world.things[name] for name in spec["objects"]]
     within = spec.get("within", NEAR)
-    reached, left = things[:1], things[1:]
+    reached, left = objects[:1], objects[1:]
     while left:
-        near = [thing for thing in left if any(_distance(thing, other) <= within for other in reached)]
+        near = [obj for obj in left if any(_distance(obj, other) <= within for other in reached)]
         if not near:
             return False
         reached = reached + near
-        left = [thing for thing in left if not any(thing is other for other in near)]
-    return all(_on_table(thing) for thing in things)
+        left = [obj for obj in left if not any(obj is other for other in near)]
+    return all(_on_table(obj) for obj in objects)
 
 
 def apart(spec: dict[str, Any], world: World) -> bool:
     """Each two of ``objects`` are at least ``distance`` from each other, on the table."""
-    things = [world.things[name] for name in spec["objects"]]
-    far = all(_distance(one, other) >= spec["distance"] for one, other in combinations(things, 2))
-    return far and all(_on_table(thing) for thing in things)
+    objects = [world.things[name] for name in spec["objects"]]
+    far = all(_distance(one, other) >= spec["distance"] for one, other in combinations(objects, 2))
+    return far and all(_on_table(obj) for obj in objects)
 
 
 def at(spec: dict[str, Any], world: World) -> bool:
     """``object`` is on the table within ``within`` of the spot ``x``, ``y``."""
-    thing = world.things[spec["object"]]
-    return _on_table(thing) and _from_spot(thing, spec) <= spec["within"]
+    obj = world.things[spec["object"]]
+    return _on_table(obj) and _from_spot(obj, spec) <= spec["within"]
 
 
 def region(spec: dict[str, Any], world: World) -> bool:
     """``object`` is on the table and its ``axis`` (``x`` or ``y``) is from ``least`` to ``most``."""
-    thing = world.things[spec["object"]]
-    number = float(thing.position["xy".index(spec["axis"])])
-    return _on_table(thing) and spec["least"] <= number <= spec["most"]
+    obj = world.things[spec["object"]]
+    number = float(obj.position["xy".index(spec["axis"])])
+    return _on_table(obj) and spec["least"] <= number <= spec["most"]
 
 
 def between(spec: dict[str, Any], world: World) -> bool:
     """``object`` is on the table about midway between the two ``objects``."""
-    thing = world.things[spec["object"]]
+    obj = world.things[spec["object"]]
     begin, end = (world.things[name].position[:2] for name in spec["objects"])
     way = end - begin
-    part = float((thing.position[:2] - begin) @ way / max(float(way @ way), 1e-9))
-    across = float(np.linalg.norm(thing.position[:2] - begin - part * way))
-    return _on_table(thing) and abs(part - 0.5) <= BETWEEN / 2 and across <= ACROSS
+    part = float((obj.position[:2] - begin) @ way / max(float(way @ way), 1e-9))
+    across = float(np.linalg.norm(obj.position[:2] - begin - part * way))
+    return _on_table(obj) and abs(part - 0.5) <= BETWEEN / 2 and across <= ACROSS
 
 
 def row(spec: dict[str, Any], world: World) -> bool:
     """``objects`` are on the table in one straight line, neighbours at most ``within`` from each other."""
-    things = [world.things[name] for name in spec["objects"]]
-    spots = np.array([thing.position[:2] for thing in things])
+    objects = [world.things[name] for name in spec["objects"]]
+    spots = np.array([obj.position[:2] for obj in objects])
     begin, end = max(combinations(spots, 2), key=lambda two: float(np.linalg.norm(two[1] - two[0])))
     along = (end - begin) / max(float(np.linalg.norm(end - begin)), 1e-9)
     parts = np.sort((spots - begin) @ along)
     off = np.abs((spots - begin) @ np.array([-along[1], along[0]]))
     straight = off.max() <= ACROSS / 2 and np.diff(parts).max() <= spec["within"]
-    return bool(straight and all(_on_table(thing) for thing in things))
+    return bool(straight and all(_on_table(obj) for obj in objects))
 
 
 def untouched(spec: dict[str, Any], world: World) -> bool:
     """``object`` is on the table where it began, at the spot ``x``, ``y``."""
-    thing = world.things[spec["object"]]
-    return _on_table(thing) and _from_spot(thing, spec) <= UNTOUCHED
+    obj = world.things[spec["object"]]
+    return _on_table(obj) and _from_spot(obj, spec) <= UNTOUCHED
 
 
 #: Kind of a predicate's data to the predicate.
@@ -135,13 +135,13 @@ KINDS: dict[str, Callable[[dict[str, Any], World], bool]] = {
 }
 
 
-def _on_table(thing: Thing) -> bool:
-    return bool(thing.placed and thing.lowest < HEIGHT_SLACK)
+def _on_table(obj: Thing) -> bool:
+    return bool(obj.placed and obj.lowest < HEIGHT_SLACK)
 
 
 def _distance(one: Thing, other: Thing) -> float:
     return float(np.linalg.norm((one.position - other.position)[:2]))
 
 
-def _from_spot(thing: Thing, spec: dict[str, Any]) -> float:
-    return float(np.linalg.norm(thing.position[:2] - (spec["x"], spec["y"])))
+def _from_spot(obj: Thing, spec: dict[str, Any]) -> float:
+    return float(np.linalg.norm(obj.position[:2] - (spec["x"], spec["y"])))

@@ -68,7 +68,7 @@ def draw(ranges: dict[str, Any], rng: np.random.Generator) -> Draw:
     background, table = int(rng.integers(textures.BACKGROUNDS)), int(rng.integers(textures.TABLES))
     camera = [*[ranges["ego_shift"]] * 3, *[np.deg2rad(ranges["ego_turn"])] * 3, ranges["ego_angle"]]
     wrist = [*[ranges["wrist_shift"]] * 3, *[np.deg2rad(ranges["wrist_turn"])] * 3, ranges["wrist_angle"]]
-    things = sum(shape.count for shape in SHAPES.values())
+    objects = sum(shape.count for shape in SHAPES.values())
     return Draw(
         sun_direction=-np.array([np.cos(azimuth) * np.cos(height), np.sin(azimuth) * np.cos(height), np.sin(height)]),
         sun=sun,
@@ -78,7 +78,7 @@ def draw(ranges: dict[str, Any], rng: np.random.Generator) -> Draw:
         table=table if ranges["tables"] else None,
         cameras={EGO: near(camera, 7), WRIST: near(wrist, 7)},
         joints=near(np.deg2rad(ranges["joints"]), 7),
-        objects=rng.uniform(-1.0, 1.0, (things, 3)) * [*[ranges["object_shift"]] * 2, np.deg2rad(ranges["object_turn"])],
+        objects=rng.uniform(-1.0, 1.0, (objects, 3)) * [*[ranges["object_shift"]] * 2, np.deg2rad(ranges["object_turn"])],
         stiffness=np.exp(near(np.log(ranges["stiffness"]), 2)),
         damping=np.exp(near(np.log(ranges["damping"]), 2)),
     )

@@ -205,13 +205,13 @@ def _tray(name: str) -> ET.Element:
     """A static open box; the origin is the centre of its underside."""
     body = ET.Element("body", {"name": name, "pos": _numbers(PARKED)})
     outer, wall, height = layout.TRAY_OUTER, layout.TRAY_WALL / 2, layout.TRAY_HEIGHT / 2
-    middle = outer - wall
+    centre = outer - wall
     parts = {
         "floor": ((0, 0, layout.TRAY_FLOOR / 2), (outer, outer, layout.TRAY_FLOOR / 2)),
-        "front": ((middle, 0, height), (wall, outer, height)),
-        "back": ((-middle, 0, height), (wall, outer, height)),
-        "left": ((0, -middle, height), (outer, wall, height)),
-        "right": ((0, middle, height), (outer, wall, height)),
+        "front": ((centre, 0, height), (wall, outer, height)),
+        "back": ((-centre, 0, height), (wall, outer, height)),
+        "left": ((0, -centre, height), (outer, wall, height)),
+        "right": ((0, centre, height), (outer, wall, height)),
     }
     for part, (position, half_size) in parts.items():
         body.append(_box(f"{name}_{part}", position, half_size, group="0"))

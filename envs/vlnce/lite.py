@@ -99,8 +99,8 @@ class Canvas:
     def free(self, held: list[Any]) -> None:
         """Free objects in graphics memory, and give the system what a software renderer had for them."""
         with self.context:
-            for thing in held:
-                thing.release()
+            for obj in held:
+                obj.release()
             for frame in self._frames.values():
                 frame.clear()  # llvmpipe keeps what it drew last until it draws again
             self.context.finish()

@@ -197,7 +197,7 @@ class NavMesh(Surface):
         With sliding it is Detour's ``moveAlongSurface``. Without, the move follows the straight line alone, and ends where that meets a
         wall: erikwijmans/recastnavigation@8eef00b, which habitat-sim up to 0.3.3 is built on.
         """
-        middle, reach = between(start, end, 0.5), (math.dist(start, end) / 2 + 0.001) ** 2
+        midpoint, reach = between(start, end, 0.5), (math.dist(start, end) / 2 + 0.001) ** 2
         waiting, seen, best, found = deque([polygon]), {polygon.index}, math.inf, None
         while waiting:
             here = waiting.popleft()
@@ -215,7 +215,7 @@ class NavMesh(Surface):
                 elif (
                     beyond.index not in seen
                     and max(len(seen) - MOST_VISITED, len(waiting) - MOST_WAITING) < 0
-                    and to_segment(middle, begin, finish)[0] <= reach
+                    and to_segment(midpoint, begin, finish)[0] <= reach
                     and (sliding or meeting is not None)
                 ):
                     seen.add(beyond.index)
