@@ -128,8 +128,8 @@ def _known_truth(truth: Sequence[Mapping[str, np.ndarray]], states: np.ndarray) 
         )
     objects = {name.partition("/")[2]: np.stack([step[name] for step in truth]) for name in names}
     places = {
-        name.partition("/")[2]: np.asarray(middle)[:2]
-        for name, middle in truth[0].items()
+        name.partition("/")[2]: np.asarray(centre)[:2]
+        for name, centre in truth[0].items()
         if name.startswith(("tray/", "zone/"))
     }
     return _Truth(states[:, :3], states[:, 5], np.abs(states[:, 6:8]).sum(axis=1), objects, places)
@@ -141,9 +141,9 @@ def _subtasks(stages: Sequence[str]) -> list[_Part]:
     for step, stage in enumerate(stages):
         match = _STAGE.fullmatch(stage)
         if match is not None and match["verb"] != "retreat":
-            kind, thing = _PARTS[match["verb"]], match["thing"]
-            if not found or (found[-1].kind, found[-1].thing) != (kind, thing):
-                found.append(_Part(step if found else 0, step + 1, kind, thing))
+            kind, obj = _PARTS[match["verb"]], match["thing"]
+            if not found or (found[-1].kind, found[-1].thing) != (kind, obj):
+                found.append(_Part(step if found else 0, step + 1, kind, obj))
             if match["where"] and match["verb"] in ("place", "push"):
                 found[-1].where = match["where"]
         if found:
@@ -179,22 +179,22 @@ def _dimensions(truth: _Truth, embodiment: Embodiment, part: _Part) -> dict[str,
 
 def _sentence(truth: _Truth, known: Mapping[str, str], part: _Part, where: str) -> str:
     """A step of the caption: who does what to which part of what, from where to where, and how."""
-    thing, way = f"the {part.thing}", known["trajectory"]
+    obj, way = f"the {part.thing}", known["trajectory"]
     if known["orientation"] != "no turn":
         way += f", {known['orientation']}"
     if part.kind == "pick up":
         done = _lifted(truth, part)
-        said = f"{'Pick' if done else 'Try to pick'} up {thing} {known['source location']}, {known['contact region']}"
+        said = f"{'Pick' if done else 'Try to pick'} up {obj} {known['source location']}, {known['contact region']}"
         return f"{said}, and lift it." if done else f"{said}."
     if part.kind == "push":
         if not where:
-            return f"Reach behind {thing}."
-        return f"Push {thing} {known['source location']}, {way}, {where}, with closed fingers."
+            return f"Reach behind {obj}."
+        return f"Push {obj} {known['source location']}, {way}, {where}, with closed fingers."
     if not where or truth.width[part.end - 1] < OPEN_WIDTH:
-        return f"Carry {thing} {way}."
+        return f"Carry {obj} {way}."
     if where.startswith("not"):
-        return f"Carry {thing} {way}, and let it go {known['target location']}, {where}."
-    return f"Carry {thing} {way}, and place it {where}, {known['target location']}."
+        return f"Carry {obj} {way}, and let it go {known['target location']}, {where}."
+    return f"Carry {obj} {way}, and place it {where}, {known['target location']}."
 
 
 def _lifted(truth: _Truth, part: _Part) -> bool:
@@ -262,19 +262,19 @@ def _trajectory(start: np.ndarray, end: np.ndarray, kind: str, highest: float) -
     )
 
 
-def _turning(turn: float, thing: str) -> str:
+def _turning(turn: float, obj: str) -> str:
     if abs(turn) < NAMED_TURN:
         return "no turn"
-    turned = "the hand" if thing.endswith("cylinder") else "it"  # how a cylinder is turned does not show
+    turned = "the hand" if obj.endswith("cylinder") else "it"  # how a cylinder is turned does not show
     return f"turning {turned} {abs(np.rad2deg(turn)):.0f} degrees {'counter-clockwise' if turn > 0 else 'clockwise'}"
 
 
-def _disambiguation(thing: str, others: Sequence[str]) -> str:
-    colour, shape = thing.split()
+def _disambiguation(obj: str, others: Sequence[str]) -> str:
+    colour, shape = obj.split()
     same_shape = [name for name in others if name.endswith(shape)]
     same_colour = [name for name in others if name.startswith(colour)]
     parts = [f"not the {name}" for name in (*same_shape, *same_colour)]
-    return f"the {thing}: {', '.join(parts)}" if parts else f"the only {shape}, and the only {colour} thing"
+    return f"the {obj}: {', '.join(parts)}" if parts else f"the only {shape}, and the only {colour} thing"
 
 
 def _contact(truth: _Truth, part: _Part) -> str:
@@ -307,9 +307,9 @@ def _gripper(width: np.ndarray) -> str:
     return ", ".join(said)
 
 
-def _relation(truth: _Truth, last: int, thing: str, others: Sequence[str]) -> str:
+def _relation(truth: _Truth, last: int, obj: str, others: Sequence[str]) -> str:
     """Where the object is at the end, seen from its nearest neighbour."""
-    here = truth.objects[thing][last]
+    here = truth.objects[obj][last]
     near = {name: truth.objects[name][last][:2] for name in others} | dict(truth.places)
     if not near:
         return "alone on the table"

@@ -43,13 +43,13 @@ def _pair_in(place: str, pick: Callable[[Layout, np.random.Generator], list[str]
     """Two objects into the halves of one tray or zone."""
 
     def make(scene: Layout, rng: np.random.Generator, where: str) -> Made | None:
-        things = pick(scene, rng)
-        if not things:
+        objects = pick(scene, rng)
+        if not objects:
             return None
         holds = in_tray if place == "tray" else in_zone
-        goal = all_of(*(holds(thing, where) for thing in things), *still(scene, *others(scene, *things)))
-        steps = [carry(place, thing, where, half) for thing, half in zip(things, HALVES, strict=True)]
-        return Made(goal, steps, {"where": where, "colour": colour_of(things[0]), "shape": shape_of(things[0])})
+        goal = all_of(*(holds(obj, where) for obj in objects), *still(scene, *others(scene, *objects)))
+        steps = [carry(place, obj, where, half) for obj, half in zip(objects, HALVES, strict=True)]
+        return Made(goal, steps, {"where": where, "colour": colour_of(objects[0]), "shape": shape_of(objects[0])})
 
     return make
 
@@ -72,11 +72,11 @@ def _one_each(kind: str) -> Maker:
         if len(places) < 2:
             return None
         shape = drawn(rng, ["cube", "cylinder"])[0]
-        things, places = drawn(rng, of_shape(scene, shape)), drawn(rng, places)
+        objects, places = drawn(rng, of_shape(scene, shape)), drawn(rng, places)
         holds = in_tray if kind == "tray" else in_zone
-        one, two = things
+        one, two = objects
         either = [all_of(holds(one, a), holds(two, b)) for a, b in (places, places[::-1])]
-        steps = [carry("inside" if kind == "tray" else kind, thing, place) for thing, place in zip(things, places, strict=True)]
+        steps = [carry("inside" if kind == "tray" else kind, obj, place) for obj, place in zip(objects, places, strict=True)]
         return Made({"kind": "any", "parts": either}, steps, {"shape": shape})
 
     return make
@@ -92,9 +92,9 @@ def _sorted_into_trays(key: Callable[[str], str]) -> Maker:
         places = dict(zip(drawn(rng, kinds), scene.trays, strict=True))
         steps, parts = [], []
         for kind, tray in places.items():
-            for thing, half in zip(drawn(rng, [n for n in scene.names if key(n) == kind]), HALVES, strict=True):
-                steps.append(carry("tray", thing, tray, half))
-                parts.append(in_tray(thing, tray))
+            for obj, half in zip(drawn(rng, [n for n in scene.names if key(n) == kind]), HALVES, strict=True):
+                steps.append(carry("tray", obj, tray, half))
+                parts.append(in_tray(obj, tray))
         first, second = places
         words = {"first": first, "second": second, "a": places[first], "b": places[second]}
         return Made(all_of(*parts), steps, words)
@@ -154,28 +154,28 @@ def _tray_then_push(scene: Layout, rng: np.random.Generator) -> Made | None:
     if not (scene.trays and scene.zones):
         return None
     tray, zone = scene.trays[0], scene.zones[0]
-    for thing, other in drawn(rng, list(permutations(scene.names, 2))):
-        if can_push(scene, thing, zone):
-            goal = one_after_the_other(in_tray(other, tray), pushed(thing, zone))
-            return Made(goal, [carry("inside", other, tray), carry("pushed", thing, zone)], {"a": other, "b": thing})
+    for obj, other in drawn(rng, list(permutations(scene.names, 2))):
+        if can_push(scene, obj, zone):
+            goal = one_after_the_other(in_tray(other, tray), pushed(obj, zone))
+            return Made(goal, [carry("inside", other, tray), carry("pushed", obj, zone)], {"a": other, "b": obj})
     return None
 
 
 def _push_then_stack(scene: Layout, rng: np.random.Generator, zone: str) -> Made | None:
-    for thing, other in drawn(rng, list(permutations(scene.names, 2))):
-        if can_push(scene, thing, zone) and shape_of(thing) == "cube":
-            goal = all_of(pushed(thing, zone), on_top(other, thing))
-            steps = [carry("pushed", thing, zone), carry("on", other, thing)]
-            return Made(goal, steps, {"a": thing, "b": other, "zone": zone})
+    for obj, other in drawn(rng, list(permutations(scene.names, 2))):
+        if can_push(scene, obj, zone) and shape_of(obj) == "cube":
+            goal = all_of(pushed(obj, zone), on_top(other, obj))
+            steps = [carry("pushed", obj, zone), carry("on", other, obj)]
+            return Made(goal, steps, {"a": obj, "b": other, "zone": zone})
     return None
 
 
 def _near_then_stack(scene: Layout, rng: np.random.Generator) -> Made | None:
-    for thing, other, top in drawn(rng, list(permutations(scene.names, 3))):
-        step = beside_it(scene, rng, thing, other)
-        if step and shape_of(thing) == "cube":
-            steps = [step, carry("on", top, thing)]
-            return Made(all_of(grouped(thing, other), on_top(top, thing)), steps, {"a": thing, "b": other, "c": top})
+    for obj, other, top in drawn(rng, list(permutations(scene.names, 3))):
+        step = beside_it(scene, rng, obj, other)
+        if step and shape_of(obj) == "cube":
+            steps = [step, carry("on", top, obj)]
+            return Made(all_of(grouped(obj, other), on_top(top, obj)), steps, {"a": obj, "b": other, "c": top})
     return None
 
 

@@ -64,10 +64,10 @@ def sample(task: str, initial_state: int, training: bool = False) -> Scene:
     pairs = [
         (spare if training and (colour, shape) == HELD_OUT else colour, shape) for shape in layout.SHAPES for colour in colours
     ]
-    things = [(f"{colour} {shape}", shape, colour) for colour, shape in pairs]
+    objects = [(f"{colour} {shape}", shape, colour) for colour, shape in pairs]
     tray_names = [f"{colour} tray" for colour in _draw(rng, list(layout.TRAY_COLOURS), trays)]
     zone_names = [f"{colour} zone" for colour in _draw(rng, list(layout.ZONE_COLOURS), zones)]
-    names = [name for name, _, _ in things]
+    names = [name for name, _, _ in objects]
     instruction, goal = make(rng, names, tray_names, zone_names)
     while True:
         spots = {name: np.round(rng.uniform(LOW, HIGH), 4) for name in (*names, *tray_names, *zone_names)}
@@ -77,7 +77,7 @@ def sample(task: str, initial_state: int, training: bool = False) -> Scene:
         "instruction": instruction,
         "objects": [
             {"name": name, "shape": shape, "colour": colour, **_at(spots[name]), "yaw": round(rng.uniform(-0.78, 0.78), 4)}
-            for name, shape, colour in things
+            for name, shape, colour in objects
         ],
         "trays": [{"name": name, "colour": name.split()[0], **_at(spots[name])} for name in tray_names],
         "zones": [{"name": name, "colour": name.split()[0], **_at(spots[name])} for name in zone_names],
@@ -86,30 +86,30 @@ def sample(task: str, initial_state: int, training: bool = False) -> Scene:
 
 
 def _pick_into(rng: np.random.Generator, names: list[str], trays: list[str], zones: list[str]) -> _Goal:
-    (thing,), (tray,) = _draw(rng, names, 1), _draw(rng, trays, 1)
-    return f"put the {thing} in the {tray}", {"kind": "inside", "object": thing, "tray": tray}
+    (obj,), (tray,) = _draw(rng, names, 1), _draw(rng, trays, 1)
+    return f"put the {obj} in the {tray}", {"kind": "inside", "object": obj, "tray": tray}
 
 
 def _place_beside(rng: np.random.Generator, names: list[str], trays: list[str], zones: list[str]) -> _Goal:
-    thing, reference = _draw(rng, names, 2)
+    obj, reference = _draw(rng, names, 2)
     (side,) = _draw(rng, ["left", "right"], 1)
-    goal = {"kind": "beside", "object": thing, "reference": reference, "side": side}
-    return f"place the {thing} to the {side} of the {reference}", goal
+    goal = {"kind": "beside", "object": obj, "reference": reference, "side": side}
+    return f"place the {obj} to the {side} of the {reference}", goal
 
 
 def _stack(rng: np.random.Generator, names: list[str], trays: list[str], zones: list[str]) -> _Goal:
-    thing, base = _draw(rng, names, 2)
-    return f"stack the {thing} on the {base}", {"kind": "stacked", "object": thing, "base": base}
+    obj, base = _draw(rng, names, 2)
+    return f"stack the {obj} on the {base}", {"kind": "stacked", "object": obj, "base": base}
 
 
 def _push_to(rng: np.random.Generator, names: list[str], trays: list[str], zones: list[str]) -> _Goal:
-    (thing,), (zone,) = _draw(rng, names, 1), _draw(rng, zones, 1)
-    return f"push the {thing} into the {zone}", {"kind": "pushed", "object": thing, "zone": zone}
+    (obj,), (zone,) = _draw(rng, names, 1), _draw(rng, zones, 1)
+    return f"push the {obj} into the {zone}", {"kind": "pushed", "object": obj, "zone": zone}
 
 
 def _two_step(rng: np.random.Generator, names: list[str], trays: list[str], zones: list[str]) -> _Goal:
-    things, containers = _draw(rng, names, 2), _draw(rng, trays, 2)
-    parts = [{"kind": "inside", "object": thing, "tray": tray} for thing, tray in zip(things, containers, strict=True)]
+    objects, containers = _draw(rng, names, 2), _draw(rng, trays, 2)
+    parts = [{"kind": "inside", "object": obj, "tray": tray} for obj, tray in zip(objects, containers, strict=True)]
     first, second = (f"put the {part['object']} in the {part['tray']}" for part in parts)
     return f"first {first}, then {second}", {"kind": "ordered", "parts": parts}
 
@@ -137,9 +137,9 @@ def reached(point: np.ndarray) -> bool:
     return bool(np.linalg.norm(point - BASE) < REACH and point[0] > LOW[0] - RUN_UP)
 
 
-def _beyond_square(point: np.ndarray, middle: np.ndarray, half: float) -> float:
+def _beyond_square(point: np.ndarray, centre: np.ndarray, half: float) -> float:
     """Distance from a point to an upright square."""
-    return float(np.linalg.norm(np.maximum(np.abs(point - middle) - half, 0.0)))
+    return float(np.linalg.norm(np.maximum(np.abs(point - centre) - half, 0.0)))
 
 
 def fits(spots: dict[str, np.ndarray], names: list[str], trays: list[str], zones: list[str]) -> bool:

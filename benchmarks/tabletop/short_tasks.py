@@ -41,27 +41,27 @@ from .task_parts import (
 
 
 def _one_in_tray(scene: Layout, rng: np.random.Generator, tray: str) -> Made | None:
-    thing = drawn(rng, scene.names)[0]
-    return Made(in_tray(thing, tray), [carry("inside", thing, tray)], {"a": thing, "tray": tray})
+    obj = drawn(rng, scene.names)[0]
+    return Made(in_tray(obj, tray), [carry("inside", obj, tray)], {"a": obj, "tray": tray})
 
 
 def _tray_alone(scene: Layout, rng: np.random.Generator, tray: str) -> Made | None:
-    thing = drawn(rng, scene.names)[0]
-    goal = all_of(in_tray(thing, tray), *still(scene, *others(scene, thing)))
-    return Made(goal, [carry("inside", thing, tray)], {"a": thing, "tray": tray})
+    obj = drawn(rng, scene.names)[0]
+    goal = all_of(in_tray(obj, tray), *still(scene, *others(scene, obj)))
+    return Made(goal, [carry("inside", obj, tray)], {"a": obj, "tray": tray})
 
 
 def _one_in_zone(scene: Layout, rng: np.random.Generator, zone: str) -> Made | None:
-    thing = drawn(rng, scene.names)[0]
-    return Made(in_zone(thing, zone), [carry("zone", thing, zone)], {"a": thing, "zone": zone})
+    obj = drawn(rng, scene.names)[0]
+    return Made(in_zone(obj, zone), [carry("zone", obj, zone)], {"a": obj, "zone": zone})
 
 
 def _only_of_colour(scene: Layout, rng: np.random.Generator, tray: str) -> Made | None:
     lone = [name for name in scene.names if len(of_colour(scene, colour_of(name))) == 1]
     if not lone or len(lone) == len(scene.names):
         return None
-    thing = drawn(rng, lone)[0]
-    return Made(in_tray(thing, tray), [carry("inside", thing, tray)], {"colour": colour_of(thing), "tray": tray})
+    obj = drawn(rng, lone)[0]
+    return Made(in_tray(obj, tray), [carry("inside", obj, tray)], {"colour": colour_of(obj), "tray": tray})
 
 
 def _extreme(axis: int, sign: float, kind: str) -> Callable[[Layout, np.random.Generator, str], Made | None]:
@@ -71,10 +71,10 @@ def _extreme(axis: int, sign: float, kind: str) -> Callable[[Layout, np.random.G
         ranked = sorted(scene.names, key=lambda name: sign * scene.spots[name][axis])
         if sign * (scene.spots[ranked[1]][axis] - scene.spots[ranked[0]][axis]) < 0.03:
             return None
-        thing = ranked[0]
+        obj = ranked[0]
         if kind == "tray":
-            return Made(in_tray(thing, place), [carry("inside", thing, place)], {"place": place})
-        return Made(in_zone(thing, place), [carry("zone", thing, place)], {"place": place})
+            return Made(in_tray(obj, place), [carry("inside", obj, place)], {"place": place})
+        return Made(in_zone(obj, place), [carry("zone", obj, place)], {"place": place})
 
     return make
 
@@ -104,11 +104,11 @@ def _stack(of: str, on: str, same: bool | None = None) -> Maker:
     """Stack an object of one shape on one of another; of the same colour or not, where that is said."""
 
     def make(scene: Layout, rng: np.random.Generator) -> Made | None:
-        for thing, base in drawn(rng, list(permutations(scene.names, 2))):
-            if (shape_of(thing), shape_of(base)) == (of, on) and same in (None, colour_of(thing) == colour_of(base)):
-                if same is False and len([name for name in of_shape(scene, on) if colour_of(name) != colour_of(thing)]) != 1:
+        for obj, base in drawn(rng, list(permutations(scene.names, 2))):
+            if (shape_of(obj), shape_of(base)) == (of, on) and same in (None, colour_of(obj) == colour_of(base)):
+                if same is False and len([name for name in of_shape(scene, on) if colour_of(name) != colour_of(obj)]) != 1:
                     continue
-                return Made(on_top(thing, base), [carry("on", thing, base)], {"a": thing, "b": base, "of": of, "on": on})
+                return Made(on_top(obj, base), [carry("on", obj, base)], {"a": obj, "b": base, "of": of, "on": on})
         return None
 
     return make
@@ -116,37 +116,37 @@ def _stack(of: str, on: str, same: bool | None = None) -> Maker:
 
 def _beside(side: str) -> Maker:
     def make(scene: Layout, rng: np.random.Generator) -> Made | None:
-        for thing, other in drawn(rng, list(permutations(scene.names, 2))):
+        for obj, other in drawn(rng, list(permutations(scene.names, 2))):
             spot = scene.spots[other] + SIDES[side]
-            if scene.free(spot, (thing, other)) and np.linalg.norm(scene.spots[thing] - spot) > 0.12:
-                goal = {"kind": "next_to", "object": thing, "reference": other, "side": side}
-                return Made(goal, [carry("near", thing, other, SIDES[side])], {"a": thing, "b": other})
+            if scene.free(spot, (obj, other)) and np.linalg.norm(scene.spots[obj] - spot) > 0.12:
+                goal = {"kind": "next_to", "object": obj, "reference": other, "side": side}
+                return Made(goal, [carry("near", obj, other, SIDES[side])], {"a": obj, "b": other})
         return None
 
     return make
 
 
 def _next_to(scene: Layout, rng: np.random.Generator) -> Made | None:
-    for thing, other in drawn(rng, list(permutations(scene.names, 2))):
-        if step := beside_it(scene, rng, thing, other):
-            return Made(grouped(thing, other), [step], {"a": thing, "b": other})
+    for obj, other in drawn(rng, list(permutations(scene.names, 2))):
+        if step := beside_it(scene, rng, obj, other):
+            return Made(grouped(obj, other), [step], {"a": obj, "b": other})
     return None
 
 
 def _side_by_side(shape: str) -> Maker:
     def make(scene: Layout, rng: np.random.Generator) -> Made | None:
-        thing, other = drawn(rng, of_shape(scene, shape))
-        step = beside_it(scene, rng, thing, other)
-        return Made(grouped(thing, other), [step], {}) if step else None
+        obj, other = drawn(rng, of_shape(scene, shape))
+        step = beside_it(scene, rng, obj, other)
+        return Made(grouped(obj, other), [step], {}) if step else None
 
     return make
 
 
 def _pair_of_colour(scene: Layout, rng: np.random.Generator) -> Made | None:
-    for thing, other in drawn(rng, list(permutations(scene.names, 2))):
-        if colour_of(thing) == colour_of(other) and (step := beside_it(scene, rng, thing, other)):
-            goal = all_of(grouped(thing, other), *still(scene, *others(scene, thing, other)))
-            return Made(goal, [step], {"colour": colour_of(thing)})
+    for obj, other in drawn(rng, list(permutations(scene.names, 2))):
+        if colour_of(obj) == colour_of(other) and (step := beside_it(scene, rng, obj, other)):
+            goal = all_of(grouped(obj, other), *still(scene, *others(scene, obj, other)))
+            return Made(goal, [step], {"colour": colour_of(obj)})
     return None
 
 
@@ -154,13 +154,13 @@ def _to_region(axis: str, least: float, most: float) -> Maker:
     """Bring an object to a part of the table where it is not."""
 
     def make(scene: Layout, rng: np.random.Generator) -> Made | None:
-        for thing in drawn(rng, scene.names):
-            if least - 0.04 <= scene.spots[thing]["xy".index(axis)] <= most + 0.04:
+        for obj in drawn(rng, scene.names):
+            if least - 0.04 <= scene.spots[obj]["xy".index(axis)] <= most + 0.04:
                 continue
-            spot = free_spot(scene, rng, thing, **{axis: (least + 0.025, most - 0.025)})
+            spot = free_spot(scene, rng, obj, **{axis: (least + 0.025, most - 0.025)})
             if spot is not None:
-                goal = {"kind": "region", "object": thing, "axis": axis, "least": least, "most": most}
-                return Made(goal, [to_spot(thing, spot)], {"a": thing})
+                goal = {"kind": "region", "object": obj, "axis": axis, "least": least, "most": most}
+                return Made(goal, [to_spot(obj, spot)], {"a": obj})
         return None
 
     return make
@@ -168,25 +168,25 @@ def _to_region(axis: str, least: float, most: float) -> Maker:
 
 def _away(scene: Layout, rng: np.random.Generator) -> Made | None:
     distance = 0.24
-    for thing, other in drawn(rng, list(permutations(scene.names, 2))):
-        if np.linalg.norm(scene.spots[thing] - scene.spots[other]) > distance - 0.05:
+    for obj, other in drawn(rng, list(permutations(scene.names, 2))):
+        if np.linalg.norm(scene.spots[obj] - scene.spots[other]) > distance - 0.05:
             continue
         for _ in range(20):
-            spot = free_spot(scene, rng, thing)
+            spot = free_spot(scene, rng, obj)
             if spot is not None and np.linalg.norm(spot - scene.spots[other]) > distance + 0.025:
-                goal = all_of({"kind": "apart", "objects": [thing, other], "distance": distance}, *still(scene, other))
-                return Made(goal, [to_spot(thing, spot)], {"a": thing, "b": other})
+                goal = all_of({"kind": "apart", "objects": [obj, other], "distance": distance}, *still(scene, other))
+                return Made(goal, [to_spot(obj, spot)], {"a": obj, "b": other})
     return None
 
 
 def _between(scene: Layout, rng: np.random.Generator) -> Made | None:
-    for thing, one, two in drawn(rng, list(permutations(scene.names, 3))):
+    for obj, one, two in drawn(rng, list(permutations(scene.names, 3))):
         spot = np.round((scene.spots[one] + scene.spots[two]) / 2, 4)
         apart = np.linalg.norm(scene.spots[one] - scene.spots[two])
-        if apart < 0.2 or not scene.free(spot, (thing, one, two)) or np.linalg.norm(scene.spots[thing] - spot) < 0.1:
+        if apart < 0.2 or not scene.free(spot, (obj, one, two)) or np.linalg.norm(scene.spots[obj] - spot) < 0.1:
             continue
-        goal = {"kind": "between", "object": thing, "objects": [one, two]}
-        return Made(goal, [to_spot(thing, spot)], {"a": thing, "b": one, "c": two})
+        goal = {"kind": "between", "object": obj, "objects": [one, two]}
+        return Made(goal, [to_spot(obj, spot)], {"a": obj, "b": one, "c": two})
     return None
 
 
