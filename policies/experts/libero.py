@@ -138,8 +138,8 @@ def parse(instruction: str) -> Task:
             "it knows 'pick up the ... and place it in the basket' and 'pick up the ... and place it on the plate'"
         )
     words = found["thing"]
-    thing = "akita_black_bowl_1" if "black bowl" in words else f"{words.replace(' ', '_')}_1"
-    return Task(thing, _PLACES[found["place"]])
+    obj = "akita_black_bowl_1" if "black bowl" in words else f"{words.replace(' ', '_')}_1"
+    return Task(obj, _PLACES[found["place"]])
 
 
 def _perform(state: EpisodeState[Sight], task: Task) -> Iterator[np.ndarray]:
@@ -176,13 +176,13 @@ def _words(name: str) -> str:
     return f"the {name.rsplit('_', 1)[0].replace('_', ' ')}"
 
 
-def _take(state: EpisodeState[Sight], thing: str, grasp: Grasp) -> Iterator[np.ndarray]:
+def _take(state: EpisodeState[Sight], obj: str, grasp: Grasp) -> Iterator[np.ndarray]:
     """Come down on an object, which may be nudged meanwhile, and close the fingers until they are still."""
-    offset = grasp.place - state.sight.where(thing)
-    state.stage = f"reach {_words(thing)}"
+    offset = grasp.place - state.sight.where(obj)
+    state.stage = f"reach {_words(obj)}"
 
     def place() -> np.ndarray:
-        return state.sight.where(thing) + offset
+        return state.sight.where(obj) + offset
 
     def above() -> np.ndarray:
         now = state.sight
@@ -196,7 +196,7 @@ def _take(state: EpisodeState[Sight], thing: str, grasp: Grasp) -> Iterator[np.n
             step[6] = _spread(state.sight.fingers, grasp.opening)
             yield step
     here = place()
-    state.stage = f"grasp {_words(thing)}"
+    state.stage = f"grasp {_words(obj)}"
     least, most = CLOSE_STEPS
     for count in range(most):
         before = state.sight.fingers

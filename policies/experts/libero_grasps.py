@@ -122,13 +122,13 @@ def _straddles(points: np.ndarray, obstacles: np.ndarray) -> list[tuple[Grasp, f
 
 def _rims(points: np.ndarray, obstacles: np.ndarray, goal: np.ndarray) -> list[Grasp]:
     """Grasps of the wall of a round object, one finger inside and one outside: each by the centre of a box that ends at the rim."""
-    middle = (points.min(0) + points.max(0)) / 2
+    centre = (points.min(0) + points.max(0)) / 2
     solid = boxes(points)
     wall = solid[solid[..., 2].max(1) > points[:, 2].max() - RIM_LAYER]
     breadth = np.linalg.norm(np.ptp(wall[..., :2], axis=1), axis=1)
     grasps = []
     for place in wall[breadth > breadth.max() / 2].mean(1):
-        held = place - middle
+        held = place - centre
         side = float(np.arctan2(held[1], held[0]))
         yaw = half_turn(side - np.pi / 2)
         far = _stretch(place[:2]) ** 2 + _stretch(goal[:2] + held[:2]) ** 2

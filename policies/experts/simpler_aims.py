@@ -120,8 +120,8 @@ def yaw_along(line: np.ndarray) -> float:
 def _upon(sight: Sight, way: tuple[float, float] = (0.0, 0.0)) -> Aim:
     """On the target, off its centre by an offset along x and y."""
     underside = sight.target[2] + sight.target_extent[2] / 2
-    middle = sight.settled[2] - TABLE_TOP  # above the underside of the object that lies
-    return Aim(np.array([*(sight.target[:2] + way), underside + middle + DROP]), underside + middle + CARRY_ROOM)
+    centre = sight.settled[2] - TABLE_TOP  # above the underside of the object that lies
+    return Aim(np.array([*(sight.target[:2] + way), underside + centre + DROP]), underside + centre + CARRY_ROOM)
 
 
 def _in_basket(sight: Sight) -> Aim:

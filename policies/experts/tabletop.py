@@ -100,7 +100,7 @@ class TabletopExpert(ScriptedExpert[Sight]):
             kind, _, name = key.partition("/")
             if kind in truth:
                 truth[kind][name] = np.asarray(value, dtype=np.float64)
-        places = {name: middle[:2] for kind in ("tray", "zone") for name, middle in truth[kind].items()}
+        places = {name: centre[:2] for kind in ("tray", "zone") for name, centre in truth[kind].items()}
         state = np.asarray(request.observation["state"], dtype=np.float64)
         return Sight(state[:3], state[3:6], truth["object"], places)
 
@@ -158,90 +158,90 @@ def _keypoints(sight: Sight, skill: Skill) -> Keypoints:
     return Keypoints(pose[:3], goal, place, _turn_of(pose, skill.thing))
 
 
-def _turn_of(pose: np.ndarray, thing: str) -> float | None:
+def _turn_of(pose: np.ndarray, obj: str) -> float | None:
     """An object's turn about the vertical; ``None`` of a cylinder."""
     w, x, y, z = pose[3:]
-    return None if thing.endswith("cylinder") else float(np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z)))
+    return None if obj.endswith("cylinder") else float(np.arctan2(2 * (w * z + x * y), 1 - 2 * (y * y + z * z)))
 
 
-def _carry(state: EpisodeState[Sight], thing: str, skill: Skill, place: str) -> Iterator[np.ndarray]:
+def _carry(state: EpisodeState[Sight], obj: str, skill: Skill, place: str) -> Iterator[np.ndarray]:
     """Grasp an object, bring it to its place, let it go and rise; begin again when it was lost on the way."""
-    half = _half_height(thing)
+    half = _half_height(obj)
     while True:
-        yaw, place_yaw = _grasp_yaw(state.sight, thing, skill.kind)
+        yaw, place_yaw = _grasp_yaw(state.sight, obj, skill.kind)
         if skill.kind in PROGRAM_KINDS:
             place_yaw = _place_yaw(state.sight, skill, yaw)
-        travel = TRAVEL_HEIGHT + _towering(state.sight, thing)
-        state.stage = f"reach the {thing}"
+        travel = TRAVEL_HEIGHT + _towering(state.sight, obj)
+        state.stage = f"reach the {obj}"
 
         def above(height: float) -> np.ndarray:
-            return raised(state.sight.objects[thing], height)
+            return raised(state.sight.objects[obj], height)
 
         grip_height = layout.TABLE_TOP + GRASP_HEIGHT
         yield from _reach(state, lambda: above(layout.TABLE_TOP + travel - 0.03), yaw, OPEN, near=0.012)
         yield from _reach(state, lambda: FUNNEL.over(above(grip_height), state.sight.grip), yaw, OPEN)
-        state.stage = f"grasp the {thing}"
+        state.stage = f"grasp the {obj}"
         for _ in range(CLOSE_STEPS):
             yield _step(state.sight, above(grip_height), yaw, CLOSE)
 
         def carried(height: float) -> np.ndarray:
             """Where the grip site has to be for the object's centre to be over its place, its underside at ``height``."""
-            middle = state.sight.objects[thing][:3]
+            centre = state.sight.objects[obj][:3]
             wanted = np.array([*_target(state.sight, skill, place), layout.TABLE_TOP + height + half])
-            return wanted + state.sight.grip - middle
+            return wanted + state.sight.grip - centre
 
         start = state.sight.grip.copy()
         high = layout.TABLE_TOP + travel
-        state.stage = f"lift the {thing}"
+        state.stage = f"lift the {obj}"
         yield from _reach(state, lambda: raised(start, high), yaw, CLOSE, near=0.04)
-        if not _holds(state.sight, thing):
+        if not _holds(state.sight, obj):
             continue
         floor = _floor(state.sight, skill, place)
-        state.stage = f"carry the {thing} to the {place or 'table'}"
+        state.stage = f"carry the {obj} to the {place or 'table'}"
         yield from _reach(state, lambda: raised(carried(floor), high), place_yaw, CLOSE, near=0.008)
-        state.stage = f"place the {thing} {skill.words}"
+        state.stage = f"place the {obj} {skill.words}"
         yield from _reach(
             state, lambda: FUNNEL.over(carried(floor + DROP), state.sight.grip), place_yaw, CLOSE, near=0.006, steps=40
         )
-        if not _holds(state.sight, thing):
+        if not _holds(state.sight, obj):
             continue
         where = state.sight.grip.copy()
         for _ in range(OPEN_STEPS):
             yield _step(state.sight, where, place_yaw, OPEN)
-        state.stage = f"retreat from the {thing}"
+        state.stage = f"retreat from the {obj}"
         yield from _reach(state, lambda: where + np.array([0.0, 0.0, RISE]), place_yaw, OPEN, near=0.02)
-        if _settled(state.sight, thing, skill, place, floor):
+        if _settled(state.sight, obj, skill, place, floor):
             return
 
 
-def _push(state: EpisodeState[Sight], thing: str, zone: str) -> Iterator[np.ndarray]:
+def _push(state: EpisodeState[Sight], obj: str, zone: str) -> Iterator[np.ndarray]:
     """Come down behind an object, push it along the line to the zone's centre, and step back, with closed fingers throughout.
 
     Fingers that were closed for some steps and then kept would push as well. But no observation shows the count, and the simulator
     takes a gripper's number by its sign alone, so a policy that learns from it cannot keep them.
     """
     while True:
-        middle = state.sight.objects[thing][:2].copy()
-        way = state.sight.places[zone] - middle
+        centre = state.sight.objects[obj][:2].copy()
+        way = state.sight.places[zone] - centre
         along = way / np.linalg.norm(way)
         yaw = half_turn(np.arctan2(along[1], along[0]))
-        behind = middle - along * PUSH_BEHIND
-        state.stage = f"reach behind the {thing}"
+        behind = centre - along * PUSH_BEHIND
+        state.stage = f"reach behind the {obj}"
         for height, near in ((TRAVEL_HEIGHT - 0.05, 0.012), (PUSH_HEIGHT, NEAR)):
             target = np.array([*behind, layout.TABLE_TOP + height])
             yield from _reach(state, lambda target=target: target, yaw, CLOSE, near=near)
-        state.stage = f"push the {thing} into the {zone}"
+        state.stage = f"push the {obj} into the {zone}"
         for _ in range(80):
             sight = state.sight
-            middle = sight.objects[thing][:2]
-            way = sight.places[zone] - middle
+            centre = sight.objects[obj][:2]
+            way = sight.places[zone] - centre
             left = float(way @ along)
             if left < PUSH_DONE:
                 break
             if left > 0.05:
                 along = way / np.linalg.norm(way)
                 yaw += half_turn(np.arctan2(along[1], along[0]) - yaw)
-            lag = sight.grip[:2] - (middle - along * PUSH_CONTACT)
+            lag = sight.grip[:2] - (centre - along * PUSH_CONTACT)
             sideways = lag - (lag @ along) * along
             aside = float(np.linalg.norm(sideways))
             if aside > 0.03:
@@ -251,12 +251,12 @@ def _push(state: EpisodeState[Sight], thing: str, zone: str) -> Iterator[np.ndar
             step[:2] = np.clip(along * speed - sideways / METRES * GAIN, -1.0, 1.0)
             step[2] = np.clip(step[2], -PUSH_PRESS, PUSH_PRESS)
             yield step
-        state.stage = f"retreat from the {thing}"
+        state.stage = f"retreat from the {obj}"
         back = state.sight.grip[:2] - along * 0.06
         yield from _reach(state, lambda: np.array([*back, layout.TABLE_TOP + PUSH_HEIGHT + 0.005]), yaw, CLOSE, near=0.015)
         up = np.array([*back, layout.TABLE_TOP + TRAVEL_HEIGHT - 0.05])
         yield from _reach(state, lambda: up, yaw, CLOSE, near=0.02)
-        if np.abs(state.sight.places[zone] - state.sight.objects[thing][:2]).max() < PUSH_ACCEPTED:
+        if np.abs(state.sight.places[zone] - state.sight.objects[obj][:2]).max() < PUSH_ACCEPTED:
             return
 
 
@@ -283,10 +283,10 @@ def _target(sight: Sight, skill: Skill, place: str) -> np.ndarray:
     if skill.kind in PROGRAM_KINDS:
         start = np.zeros(2) if skill.kind == "spot" else sight.places[place] if skill.on_places else sight.objects[place][:2]
         return start + skill.offset
-    middle = sight.objects[place][:2]
+    centre = sight.objects[place][:2]
     if skill.kind == "beside":
-        return middle + np.array([0.0, -BESIDE_DISTANCE if skill.side == "left" else BESIDE_DISTANCE])
-    return middle
+        return centre + np.array([0.0, -BESIDE_DISTANCE if skill.side == "left" else BESIDE_DISTANCE])
+    return centre
 
 
 def _floor(sight: Sight, skill: Skill, place: str) -> float:
@@ -298,32 +298,32 @@ def _floor(sight: Sight, skill: Skill, place: str) -> float:
     return 0.0
 
 
-def _half_height(thing: str) -> float:
-    return layout.SHAPES[thing.rsplit(maxsplit=1)[-1]].half_size[2]
+def _half_height(obj: str) -> float:
+    return layout.SHAPES[obj.rsplit(maxsplit=1)[-1]].half_size[2]
 
 
-def _holds(sight: Sight, thing: str) -> bool:
-    return bool(np.linalg.norm(sight.objects[thing][:3] - sight.grip) < 0.035)
+def _holds(sight: Sight, obj: str) -> bool:
+    return bool(np.linalg.norm(sight.objects[obj][:3] - sight.grip) < 0.035)
 
 
-def _settled(sight: Sight, thing: str, skill: Skill, place: str, floor: float) -> bool:
+def _settled(sight: Sight, obj: str, skill: Skill, place: str, floor: float) -> bool:
     """Whether the object ended about where it was set down."""
-    middle = sight.objects[thing][:3]
-    slip = float(np.linalg.norm(middle[:2] - _target(sight, skill, place)))
-    sunk = abs(middle[2] - layout.TABLE_TOP - floor - _half_height(thing))
+    centre = sight.objects[obj][:3]
+    slip = float(np.linalg.norm(centre[:2] - _target(sight, skill, place)))
+    sunk = abs(centre[2] - layout.TABLE_TOP - floor - _half_height(obj))
     return slip < SLIP and (sunk < SLIP or skill.kind in ("inside", "tray"))
 
 
-def _grasp_yaw(sight: Sight, thing: str, kind: str) -> tuple[float, float]:
+def _grasp_yaw(sight: Sight, obj: str, kind: str) -> tuple[float, float]:
     """The hand's yaw for grasping an object, away from its neighbours, and the yaw for setting it down."""
-    if thing.endswith("cylinder"):
+    if obj.endswith("cylinder"):
         choices = np.deg2rad([-60, -40, -20, 0, 20, 40, 60]) if kind != "beside" else np.deg2rad([-60, 60])
     else:
-        own = _turn_of(sight.objects[thing], thing) or 0.0
+        own = _turn_of(sight.objects[obj], obj) or 0.0
         choices = np.array([half_turn(own), half_turn(own + np.pi / 2)])
 
     def worth(yaw: float) -> float:
-        return min(_finger_room(sight, thing, yaw), 0.03) - 0.01 * abs(yaw)
+        return min(_finger_room(sight, obj, yaw), 0.03) - 0.01 * abs(yaw)
 
     yaw = float(max(choices, key=worth))
     if kind != "beside":
@@ -343,21 +343,21 @@ def _place_yaw(sight: Sight, skill: Skill, yaw: float) -> float:
     return float(max(np.deg2rad(np.arange(-75.0, 76.0, 15.0)), key=worth))
 
 
-def _towering(sight: Sight, thing: str) -> float:
+def _towering(sight: Sight, obj: str) -> float:
     """How much higher than anything on the bare table the highest other object is, in m; 0 where nothing is stacked."""
-    tops = [pose[2] + _half_height(name) for name, pose in sight.objects.items() if name != thing]
+    tops = [pose[2] + _half_height(name) for name, pose in sight.objects.items() if name != obj]
     above = max(tops, default=0.0) - layout.TABLE_TOP - TALLEST
     return float(above) if above > 0.01 else 0.0
 
 
-def _finger_room(sight: Sight, thing: str, yaw: float, at: np.ndarray | None = None) -> float:
+def _finger_room(sight: Sight, obj: str, yaw: float, at: np.ndarray | None = None) -> float:
     """Least distance from the open fingers to other objects and to tray walls, with the object in its place or ``at`` another."""
-    middle = sight.objects[thing][:2] if at is None else at
+    centre = sight.objects[obj][:2] if at is None else at
     line = np.array([-np.sin(yaw), np.cos(yaw)])
     room = np.inf
-    for finger in (middle + 0.05 * line, middle - 0.05 * line):
+    for finger in (centre + 0.05 * line, centre - 0.05 * line):
         for name, pose in sight.objects.items():
-            if name != thing:
+            if name != obj:
                 room = min(room, float(np.linalg.norm(pose[:2] - finger)) - 0.045)
         for name, place in sight.places.items():
             if name.endswith("tray"):
