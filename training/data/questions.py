@@ -242,12 +242,12 @@ def own_task(
         tag: [(each, each.role or None) for each in view.things if each.visible >= (_HELD if each.role else VISIBLE)]
         for tag, view in views.items()
     }
-    if not any(role for things in marked.values() for _, role in things):
+    if not any(role for objects in marked.values() for _, role in objects):
         return None
     meant = sorted((each for each in first.clear if each.role), key=lambda each: _ORDER.index(each.role))
     about = np.full(len(NAMES), np.nan, np.float32) if keypoints is None else keypoints
     return Instruction(
-        text, _places(first, meant), {tag: _marks(views[tag], things, rng) for tag, things in marked.items()}, about
+        text, _places(first, meant), {tag: _marks(views[tag], objects, rng) for tag, objects in marked.items()}, about
     )
 
 
@@ -265,18 +265,18 @@ def _keypoints(moved: SceneObject, goal: SceneObject, wording: str) -> np.ndarra
     return np.array([known[name] for name in NAMES], np.float32)
 
 
-def _places(view: View, things: Sequence[SceneObject]) -> str:
+def _places(view: View, objects: Sequence[SceneObject]) -> str:
     """Where objects are in an image, as boxes."""
-    return box_text([Labelled(to_thousandths(each.box, view.width, view.height), _name(each).words) for each in things])
+    return box_text([Labelled(to_thousandths(each.box, view.width, view.height), _name(each).words) for each in objects])
 
 
-def _marks(view: View, things: Sequence[tuple[SceneObject, str | None]], rng: np.random.Generator) -> list[Placed]:
+def _marks(view: View, objects: Sequence[tuple[SceneObject, str | None]], rng: np.random.Generator) -> list[Placed]:
     """Marks of what a view shows, with their roles, and of two places without an object."""
     marks = [
         Placed(_name(each).words, _thousandths(view.across(each), view.down(each)), role)
-        for each, role in sorted(things, key=lambda thing: _ORDER.index(thing[1]))
+        for each, role in sorted(objects, key=lambda obj: _ORDER.index(obj[1]))
     ]
-    boxes = [to_thousandths(thing.box, view.width, view.height) for thing in view.things]
+    boxes = [to_thousandths(obj.box, view.width, view.height) for obj in view.things]
     for x, y in rng.integers(SCALE, size=(2, 2)).tolist():
         if not any(
             left - EMPTY <= x <= right + EMPTY and top - EMPTY <= y <= bottom + EMPTY for left, top, right, bottom in boxes
@@ -291,12 +291,12 @@ def _thousandths(x: float, y: float) -> tuple[int, int]:
 
 
 def _where(view: View, rng: np.random.Generator) -> Question | None:
-    known = [(thing, query) for thing in view.clear for query in _references(thing, view)]
+    known = [(obj, query) for obj in view.clear for query in _references(obj, view)]
     if not known:
         return None
-    thing, query = known[rng.integers(len(known))]
+    obj, query = known[rng.integers(len(known))]
     asking = _one(rng, ("Where is the {}?", "Locate the {}.", "Find the {}.", "Point out the {}.")).format(query.words)
-    return Question("where", f"{asking} {_FORMAT}", _boxes(view, [thing], query.words))
+    return Question("where", f"{asking} {_FORMAT}", _boxes(view, [obj], query.words))
 
 
 def _every(view: View, rng: np.random.Generator) -> Question | None:
@@ -361,8 +361,8 @@ def _count(view: View, rng: np.random.Generator) -> Question | None:
 def _colour(view: View, rng: np.random.Generator) -> Question | None:
     single = [each for each in view.clear if each.colour and each.kind and _is_unique(_Query(kind=each.kind), view)]
     if single:
-        thing = single[rng.integers(len(single))]
-        return Question("colour", f"What colour is the {thing.kind}?", thing.colour)
+        obj = single[rng.integers(len(single))]
+        return Question("colour", f"What colour is the {obj.kind}?", obj.colour)
     return _colour_at_an_end(view, rng)
 
 
@@ -389,12 +389,12 @@ def _exists(view: View, rng: np.random.Generator) -> Question | None:
 def _caption(view: View, rng: np.random.Generator) -> Question | None:
     if not view.clear:
         return None
-    things = sorted(view.clear, key=lambda each: (round(view.down(each), 2), view.across(each)))
-    places = [_place(view, each) for each in things]
-    said = [f"{_with_article(each.name)} at the {place}" for each, place in zip(things, places, strict=True)]
+    objects = sorted(view.clear, key=lambda each: (round(view.down(each), 2), view.across(each)))
+    places = [_place(view, each) for each in objects]
+    said = [f"{_with_article(each.name)} at the {place}" for each, place in zip(objects, places, strict=True)]
     facts = {
-        "object recognition": sorted({each.name for each in things}),
-        "source location": sorted({f"{each.name} {place}" for each, place in zip(things, places, strict=True)}),
+        "object recognition": sorted({each.name for each in objects}),
+        "source location": sorted({f"{each.name} {place}" for each, place in zip(objects, places, strict=True)}),
     }
     text = _one(rng, ("Describe the objects and where they are.", "What is in the picture, and where?"))
     return Question("caption", text, f"There is {'; '.join(said)}.", facts)
@@ -417,21 +417,21 @@ _MAKERS: dict[str, Callable[[View, np.random.Generator], Question | None]] = {
 _FORMAT = "Output the bbox coordinates in JSON format."
 
 
-def _references(thing: SceneObject, view: View) -> list[_Query]:
+def _references(obj: SceneObject, view: View) -> list[_Query]:
     """Words that fit the object and no other of the image."""
-    queries = [_name(thing), _Query(kind=thing.kind)]
-    if _is_hue(thing.colour) and all(each.colour for each in view.things):
-        queries.append(_Query(colour=thing.colour))
+    queries = [_name(obj), _Query(kind=obj.kind)]
+    if _is_hue(obj.colour) and all(each.colour for each in view.things):
+        queries.append(_Query(colour=obj.colour))
     return [query for query in dict.fromkeys(queries) if _is_unique(query, view)]
 
 
-def _refer(thing: SceneObject, view: View, rng: np.random.Generator) -> str:
-    known = _references(thing, view)
+def _refer(obj: SceneObject, view: View, rng: np.random.Generator) -> str:
+    known = _references(obj, view)
     return known[rng.integers(len(known))].words
 
 
-def _name(thing: SceneObject) -> _Query:
-    return _Query(thing.colour, thing.kind)
+def _name(obj: SceneObject) -> _Query:
+    return _Query(obj.colour, obj.kind)
 
 
 def _is_unique(query: _Query, view: View) -> bool:
@@ -495,14 +495,14 @@ def _pair(
     return pairs[rng.integers(len(pairs))] if pairs else None
 
 
-def _place(view: View, thing: SceneObject) -> str:
+def _place(view: View, obj: SceneObject) -> str:
     """The ninth of the image that its centre is in: ``top left``, ``left``, ``middle``."""
-    row, column = _ROWS[min(int(view.down(thing) * 3), 2)], _COLUMNS[min(int(view.across(thing) * 3), 2)]
+    row, column = _ROWS[min(int(view.down(obj) * 3), 2)], _COLUMNS[min(int(view.across(obj) * 3), 2)]
     return f"{row} {column}".strip() or "middle"
 
 
-def _boxes(view: View, things: Sequence[SceneObject], label: str) -> str:
-    return box_text([Labelled(to_thousandths(each.box, view.width, view.height), label) for each in things])
+def _boxes(view: View, objects: Sequence[SceneObject], label: str) -> str:
+    return box_text([Labelled(to_thousandths(each.box, view.width, view.height), label) for each in objects])
 
 
 def _one(rng: np.random.Generator, choices: Sequence[str]) -> str:

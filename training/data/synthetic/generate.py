@@ -185,7 +185,7 @@ def _table(trajectories: list[Trajectory], joints: int) -> pa.Table:
         np.concatenate((each.instance.positions, each.instance.yaws[..., None], each.instance.tilts), -1).reshape(-1, 6)
         for each in trajectories
     ]
-    things = [each.instance.things.reshape(-1, 9) for each in trajectories]
+    objects = [each.instance.things.reshape(-1, 9) for each in trajectories]
     return pa.table(
         {
             "index": pa.array([each.index for each in trajectories], pa.int32()),
@@ -195,7 +195,7 @@ def _table(trajectories: list[Trajectory], joints: int) -> pa.Table:
             "tool_pose": rows(7, [each.tool for each in trajectories], single),
             "gripper": rows(1, [each.gripper for each in trajectories], single),
             "goals": rows(6, goals, double),
-            "things": rows(9, things, double),
+            "things": rows(9, objects, double),
             "radii": rows(1, [each.instance.radii for each in trajectories], double),
             "planners": pa.array([list(each.planners) for each in trajectories], pa.list_(pa.int8())),
         }

@@ -65,7 +65,7 @@ def plan(arm: Arm, collisions: Collisions, steps: Steps, instances: Sequence[Ins
     positions = torch.as_tensor(np.stack([each.positions for each in instances]), **like)
     yaws = torch.as_tensor(np.stack([each.yaws for each in instances]), **like)
     tilts = torch.as_tensor(np.stack([each.tilts for each in instances]), **like)
-    things = torch.as_tensor(np.stack([each.things for each in instances]), **like)
+    objects = torch.as_tensor(np.stack([each.things for each in instances]), **like)
     radii = torch.as_tensor(np.stack([each.radii for each in instances]), **like)
     rotations = (
         rotation_by(torch.nn.functional.pad(tilts, (0, 1))) @ turn("z", yaws) @ turn("x", torch.full_like(yaws, torch.pi))
@@ -77,7 +77,7 @@ def plan(arm: Arm, collisions: Collisions, steps: Steps, instances: Sequence[Ins
     start = home + torch.as_tensor(rng.uniform(-0.2, 0.2, (count, arm.joints)), **like)
     start = torch.minimum(torch.maximum(start, chain.lower + 2 * LIMIT_MARGIN), chain.upper - 2 * LIMIT_MARGIN)
     # The reserve of the clearance is for the samples between waypoints.
-    touching = collisions.clearance(start, things[:, 0], held[:, 0]) <= CLEARANCE
+    touching = collisions.clearance(start, objects[:, 0], held[:, 0]) <= CLEARANCE
     reason = torch.where(touching, REASONS.index("start in collision"), 0)
 
     paths = torch.zeros((count, strokes * vertices, WAYPOINTS, arm.joints), **like)
@@ -86,7 +86,7 @@ def plan(arm: Arm, collisions: Collisions, steps: Steps, instances: Sequence[Ins
     begins = []
     for stroke in range(strokes):
         lines = _polyline(positions[:, stroke], rotations[:, stroke])
-        scene = things[:, 2 * stroke + 1]
+        scene = objects[:, 2 * stroke + 1]
         carried = held[:, stroke * vertices + 1 : (stroke + 1) * vertices]
         found, why = _stroke(collisions, lines, scene, carried, before, home, heading, rng)
         reason = torch.where((reason == 0) & (why > 0), why, reason)
@@ -100,7 +100,7 @@ def plan(arm: Arm, collisions: Collisions, steps: Steps, instances: Sequence[Ins
         good = torch.nonzero(reason == 0)[:, 0]
         if not len(good):
             break
-        ways = connect(collisions, first[good], last[good], things[good, 2 * stroke], held[good, stroke * vertices], rng)
+        ways = connect(collisions, first[good], last[good], objects[good, 2 * stroke], held[good, stroke * vertices], rng)
         paths[good, stroke * vertices] = ways.paths
         planner[good, stroke], blocked[good, stroke] = ways.planner, ways.blocked
         reason[good] = torch.where(ways.planner < 0, REASONS.index("no way"), reason[good])
@@ -109,7 +109,7 @@ def plan(arm: Arm, collisions: Collisions, steps: Steps, instances: Sequence[Ins
 
 def held_radii(steps: Steps, radii: Tensor) -> Tensor:
     """Radius of what the fingers hold during each piece, ``[B, S * K]``: what they held on leaving the vertex before."""
-    left = [-1, *(thing for stroke in steps.carried for thing in stroke)][:-1]
+    left = [-1, *(obj for stroke in steps.carried for obj in stroke)][:-1]
     carried = torch.tensor(left, device=radii.device)
     return torch.where(carried >= 0, radii[:, carried.clamp_min(0)], torch.zeros_like(radii[:, :1]))
 

@@ -89,8 +89,8 @@ def connect(
 
 def path_clearance(collisions: Collisions, paths: Tensor, things: Tensor, held: Tensor) -> Tensor:
     """The least clearance along paths ``[N, P, J]``, at the waypoints and between them: ``[N]``."""
-    middle = (paths[:, 1:] + paths[:, :-1]) / 2
-    joints = torch.cat((paths, middle), 1)
+    midpoints = (paths[:, 1:] + paths[:, :-1]) / 2
+    joints = torch.cat((paths, midpoints), 1)
     count = joints.shape[1]
     clearance = [
         collisions.clearance(part.flatten(0, 1), scene.repeat_interleave(count, 0), radius.repeat_interleave(count))
@@ -100,7 +100,7 @@ def path_clearance(collisions: Collisions, paths: Tensor, things: Tensor, held: 
 
 
 def _curves(
-    collisions: Collisions, lines: Tensor, things: Tensor, held: Tensor, count: int, size: float, rng: np.random.Generator
+    collisions: Collisions, lines: Tensor, objects: Tensor, held: Tensor, count: int, size: float, rng: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
     """The shortest free curve of ``count`` for each straight line: whether there is one ``[N]``, and the curves ``[N, P, J]``."""
     chain = collisions.chain
@@ -126,7 +126,7 @@ def _curves(
     sparse = curves[:, :, ::2]
     points = sparse.shape[2]
     clearance = collisions.clearance(
-        sparse.flatten(0, 2), things.repeat_interleave(count * points, 0), held.repeat_interleave(count * points)
+        sparse.flatten(0, 2), objects.repeat_interleave(count * points, 0), held.repeat_interleave(count * points)
     ).unflatten(0, (ways, count, points))
     length = torch.where(inside & (clearance.amin(-1) > CLEARANCE), length, torch.inf)
     found = torch.zeros(ways, dtype=torch.bool, device=lines.device)
@@ -138,14 +138,14 @@ def _curves(
         todo = torch.nonzero(~found & torch.isfinite(length[every, best]))[:, 0]
         if not len(todo):
             break
-        good = todo[path_clearance(collisions, candidate[todo], things[todo], held[todo]) > CLEARANCE]
+        good = todo[path_clearance(collisions, candidate[todo], objects[todo], held[todo]) > CLEARANCE]
         chosen[good], found[good] = candidate[good], True
         length[every, best] = torch.inf
     return found, chosen
 
 
 def _rrt(
-    collisions: Collisions, start: Tensor, goal: Tensor, things: Tensor, held: Tensor, rng: np.random.Generator
+    collisions: Collisions, start: Tensor, goal: Tensor, objects: Tensor, held: Tensor, rng: np.random.Generator
 ) -> Tensor | None:
     """A way of RRT-Connect, ``[P, J]``, or ``None``."""
     lower, upper = collisions.chain.lower + LIMIT_MARGIN, collisions.chain.upper - LIMIT_MARGIN
@@ -153,7 +153,7 @@ def _rrt(
     high = torch.minimum(upper, torch.maximum(start, goal) + 1.5)
 
     def free(points: Tensor) -> Tensor:
-        return collisions.clearance(points, things.expand(len(points), -1, -1), held.expand(len(points))) > CLEARANCE
+        return collisions.clearance(points, objects.expand(len(points), -1, -1), held.expand(len(points))) > CLEARANCE
 
     def edge(a: Tensor, b: Tensor) -> Tensor:
         count = 2 + int(float((b - a).norm()) / 0.08)
@@ -186,7 +186,7 @@ def _rrt(
             forward, backward = _branch(first, new), _branch(second, other)
             nodes = [*forward[::-1], *backward[1:]]
             nodes = nodes if extension % 2 == 0 else nodes[::-1]
-            return _rounded(collisions, _shortened(nodes, free, edge, rng), things, held)
+            return _rounded(collisions, _shortened(nodes, free, edge, rng), objects, held)
     return None
 
 
@@ -210,7 +210,7 @@ def _shortened(nodes: list[Tensor], free, edge, rng: np.random.Generator) -> lis
     return nodes
 
 
-def _rounded(collisions: Collisions, nodes: list[Tensor], things: Tensor, held: Tensor) -> Tensor | None:
+def _rounded(collisions: Collisions, nodes: list[Tensor], objects: Tensor, held: Tensor) -> Tensor | None:
     """A polyline as ``[P, J]`` waypoints evenly along it, its corners rounded as far as that stays free; ``None`` where it is not."""
     corners = torch.stack(nodes)
     lengths = torch.cat((corners.new_zeros(1), (corners[1:] - corners[:-1]).norm(dim=-1).cumsum(0)))
@@ -220,7 +220,7 @@ def _rounded(collisions: Collisions, nodes: list[Tensor], things: Tensor, held: 
     path = corners[index - 1] + share[:, None] * (corners[index] - corners[index - 1])
     best = None
     for _ in range(4):
-        if float(path_clearance(collisions, path[None], things[None], held[None])) > CLEARANCE:
+        if float(path_clearance(collisions, path[None], objects[None], held[None])) > CLEARANCE:
             best = path
         path = torch.cat((path[:1], (path[:-2] + 2 * path[1:-1] + path[2:]) / 4, path[-1:]))
     return best

@@ -87,7 +87,7 @@ _PICK, _PLACE = (1.0, 0.0, 0.0), (0.0, 1.0, 1.0)
 def _handling(objects: tuple[int, ...]) -> Steps:
     """Picks and places of objects in turn."""
     gripper = tuple(stroke for _ in objects for stroke in (_PICK, _PLACE))
-    carried = tuple(stroke for thing in objects for stroke in ((-1, thing, thing), (thing, -1, -1)))
+    carried = tuple(stroke for obj in objects for stroke in ((-1, obj, obj), (obj, -1, -1)))
     return Steps(gripper, carried)
 
 
@@ -149,17 +149,17 @@ def draw(arm: Arm, template: Template, rng: np.random.Generator) -> Instance:
     instruction = _DRAW[template](draft)
     positions = np.array([[place for place, _ in stroke] for stroke in draft.strokes])
     yaws = np.array([[yaw for _, yaw in stroke] for stroke in draft.strokes])
-    things = np.zeros((len(draft.scenes), OBSTACLES + OBJECTS, THING))
-    things[..., 6], things[..., 8] = 1.0, -1.0
+    objects = np.zeros((len(draft.scenes), OBSTACLES + OBJECTS, THING))
+    objects[..., 6], objects[..., 8] = 1.0, -1.0
     obstacles = _obstacles(draft, positions)
-    things[:, : len(obstacles)] = obstacles
+    objects[:, : len(obstacles)] = obstacles
     for stage, scene in enumerate(draft.scenes):
         for index, place in enumerate(scene):
             if place is not None:
-                things[stage, OBSTACLES + index, :3] = place
-                things[stage, OBSTACLES + index, 8] = draft.radii[index]
+                objects[stage, OBSTACLES + index, :3] = place
+                objects[stage, OBSTACLES + index, 8] = draft.radii[index]
     tilts = np.broadcast_to(draft.tilt, (*yaws.shape, 2)).copy()
-    return Instance(positions, yaws, tilts, things, draft.radii, instruction)
+    return Instance(positions, yaws, tilts, objects, draft.radii, instruction)
 
 
 def _pick_place(draft: _Draft) -> str:

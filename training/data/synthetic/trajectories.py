@@ -132,13 +132,13 @@ def _timed(
     samples = timing.sample(paths, counts, pauses)
     piece = samples.piece % pieces
     owner = samples.piece // pieces
-    things = torch.as_tensor(np.stack([each.things for each in instances]), **like)[kept]
+    objects = torch.as_tensor(np.stack([each.things for each in instances]), **like)[kept]
     radii = torch.as_tensor(np.stack([each.radii for each in instances]), **like)[kept]
     stage = 2 * (piece // vertices) + (piece % vertices > 0)
     held = held_radii(steps, radii)
     clearance = torch.cat(
         [
-            collisions.clearance(samples.positions[part], things[owner[part], stage[part]], held[owner[part], piece[part]])
+            collisions.clearance(samples.positions[part], objects[owner[part], stage[part]], held[owner[part], piece[part]])
             for part in torch.arange(len(piece), device=piece.device).split(_AT_ONCE)
         ]
     )

@@ -152,7 +152,7 @@ def name(rng: np.random.Generator, other: str = "") -> str:
 
 def pick_place(rng: np.random.Generator, start: np.ndarray, end: np.ndarray) -> str:
     """Of an object that goes from a place to another."""
-    thing, kind = name(rng), rng.random()
+    obj, kind = name(rng), rng.random()
     where = f" {side_of(end)}" if rng.random() < 0.3 and side_of(end) else ""
     if kind < 0.5:
         container = _one(rng, CONTAINERS)
@@ -160,13 +160,13 @@ def pick_place(rng: np.random.Generator, start: np.ndarray, end: np.ndarray) -> 
     elif kind < 0.8:
         to = f"{_one(rng, ('at', 'on'))} {_one(rng, _SPOTS)}{where}"
         if rng.random() < 0.5:
-            return f"{_one(rng, _MOVE)} {thing} {_one(rng, ('to', 'toward'))} {_one(rng, _SPOTS)}{where}"
+            return f"{_one(rng, _MOVE)} {obj} {_one(rng, ('to', 'toward'))} {_one(rng, _SPOTS)}{where}"
     else:
         to = _shift(rng, start, end)
-        return f"{_one(rng, _MOVE)} {thing} {to}"
+        return f"{_one(rng, _MOVE)} {obj} {to}"
     if rng.random() < 0.4:
-        return _one(rng, _CARRY).format(o=thing, to=to)
-    return f"{_one(rng, _PICK)} {thing} {to}"
+        return _one(rng, _CARRY).format(o=obj, to=to)
+    return f"{_one(rng, _PICK)} {obj} {to}"
 
 
 def push(rng: np.random.Generator, start: np.ndarray, end: np.ndarray) -> str:
@@ -181,12 +181,12 @@ def pull(rng: np.random.Generator, start: np.ndarray, end: np.ndarray) -> str:
 
 def turn_and_move(rng: np.random.Generator, start: np.ndarray, end: np.ndarray, angle: float) -> str:
     """Of an object that is put elsewhere, turned by ``angle`` radians, counter-clockwise seen from above."""
-    thing = name(rng)
+    obj = name(rng)
     to = _shift(rng, start, end) if rng.random() < 0.6 else f"to {_one(rng, _SPOTS)}"
     turned = _angle(rng, angle)
     if rng.random() < 0.5:
-        return f"{_one(rng, _TURN)} {thing} {turned} and {_one(rng, _MOVE).lower()} it {to}"
-    return f"{_one(rng, _MOVE)} {thing} {to} and {_one(rng, _TURN).lower()} it {turned}"
+        return f"{_one(rng, _TURN)} {obj} {turned} and {_one(rng, _MOVE).lower()} it {to}"
+    return f"{_one(rng, _MOVE)} {obj} {to} and {_one(rng, _TURN).lower()} it {turned}"
 
 
 def turn_to_view(rng: np.random.Generator, view: str) -> str:
