@@ -59,8 +59,8 @@ def fit(features: Tensor, returns: Tensor, envs: Tensor) -> Fit:
 
 def _solve(features: Tensor, targets: Tensor, ridge: float) -> tuple[Tensor, Tensor]:
     """Weights and bias of the least squares, the bias free."""
-    middle, mean = features.mean(0), targets.mean()
-    centred = features - middle
+    centre, mean = features.mean(0), targets.mean()
+    centred = features - centre
     held = ridge * len(targets) * torch.eye(features.shape[1], dtype=features.dtype, device=features.device)
     weight = torch.linalg.solve(centred.T @ centred + held, centred.T @ (targets - mean))
-    return weight, mean - middle @ weight
+    return weight, mean - centre @ weight
