@@ -92,20 +92,11 @@ class NotEqualError(AssertionError):
 def parity(
     ours: EnvType, upstream: Upstream[EnvType], episode: Episode, actions: np.ndarray, throughout: bool = False
 ) -> list[StepResult]:
-    """Play an episode on both, and compare.
+    """Play an episode on both, and compare; our steps.
 
     States, rewards, success and metrics are compared at every step; observations at the start, at the end of every chunk and at the
-    terminal frame.
-
-    Args:
-        ours: The adapter's env.
-        upstream: The benchmark's own loop.
-        episode: The episode.
-        actions: ``float32[steps, A]``; what follows the episode's end is left out.
-        throughout: Whether upstream draws at every step, as it does for its evaluators, though not every image is compared.
-
-    Returns:
-        Our steps.
+    terminal frame. ``actions`` is ``float32[steps, A]``; what follows the episode's end is left out. With ``throughout`` upstream
+    renders at every step, as it does for its evaluators, though not every image is compared.
 
     Raises:
         NotEqualError: Something differs.
