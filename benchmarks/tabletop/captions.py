@@ -84,18 +84,10 @@ class _Part:
 def describe_episode(
     stages: Sequence[str], truth: Sequence[Mapping[str, np.ndarray]], states: np.ndarray, embodiment: Embodiment
 ) -> Description | None:
-    """An episode in words, see :class:`~..captions.Describer`.
+    """An episode in words, see :class:`~..captions.Describer`; ``None`` where no stage names a motion, such as ``reach the red cube``.
 
     What a stage sets out to do is not taken for done: an object that was not lifted, or that is not where it was to go, is said so.
-
-    Args:
-        stages: The stage of each step, as the expert's replies name it.
-        truth: The simulator's truth at the request for each step (:meth:`~vlarig.envs.tabletop.env.TabletopEnv.privileged`).
-        states: ``float32[J, 8]``, the observed state of each step.
-        embodiment: The robot, which the captions name.
-
-    Returns:
-        The description; ``None`` where no stage names a motion, such as ``reach the red cube``.
+    ``truth`` is of :meth:`~vlarig.envs.tabletop.env.TabletopEnv.privileged`.
     """
     if not len(stages) == len(truth) == len(states) or not len(stages):
         raise VlarigError(
