@@ -107,18 +107,10 @@ def merge_runs(runs: Sequence[Path], target: Path) -> Merged:
 
 
 def take_over(run: Path, source: Path, keys: Collection[str]) -> int:
-    """Copy finished episodes of another run into a run, with their attempts and sessions; all of them, or none.
+    """Copy finished episodes of the run in ``source`` into the one in ``run``, with their attempts and sessions; how many.
 
-    The caller holds the run's lock, and has checked that both runs give these episodes the same results. The other run is not changed,
-    and may be being written.
-
-    Args:
-        run: Folder of the run, which has a ledger.
-        source: Folder of the other run.
-        keys: The episodes that are wanted.
-
-    Returns:
-        How many were copied.
+    All of ``keys`` are copied, or none. The caller holds the lock of ``run``, and has checked that both runs give these episodes the
+    same results. The run in ``source`` is not changed, and may be being written.
     """
     path = run / LEDGER_NAME
     if not _has_ledger(source):

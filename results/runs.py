@@ -146,7 +146,6 @@ class RunSummary:
     Attributes:
         name: Name of the run's folder.
         policy: Name of the policy; empty where the run cannot be read.
-        suites: Names of the suites.
         finished: Episodes with a result.
         expected: Episodes that the run, or the shard, consists of.
         errors: Episodes given up for reasons that are not the policy's.
