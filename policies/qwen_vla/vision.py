@@ -94,19 +94,9 @@ def attend_by_length(
 ) -> tuple[Tensor, None]:
     """Attention within each image, in one call for neighbours of equal length; an attention function of transformers.
 
-    Args:
-        module: Unused.
-        query: ``[1, heads, Q, width]``.
-        key: As ``query``.
-        value: As ``query``.
-        attention_mask: Unused.
-        scaling: Factor of the products.
-        dropout: Probability.
-        cu_seq_lens_q: ``int32[I + 1]``, where each image begins, and ``Q``, as transformers' own tower gives it.
-        picture_lengths: Patches of each image, as :func:`image_features` gives them, so that no tensor is read.
-
-    Returns:
-        ``[1, Q, heads, width]``.
+    ``query``, ``key`` and ``value`` are ``[1, heads, Q, width]``, the result is ``[1, Q, heads, width]``. ``cu_seq_lens_q`` is
+    ``int32[I + 1]``, where each image begins, and ``Q``, as transformers' own tower gives it; ``picture_lengths`` are the patches
+    of each image, as :func:`image_features` gives them, so that no tensor is read. ``module`` and ``attention_mask`` are not used.
     """
     lengths = picture_lengths
     if lengths is None:
