@@ -40,7 +40,6 @@ class Meta:
     """What ``meta/`` says. Arrays have an entry for each episode, by its place in the dataset.
 
     Attributes:
-        folder: The dataset's folder.
         version: ``v2.1`` or ``v3.0``.
         fps: Frames a second.
         features: ``info.json``'s, by name.

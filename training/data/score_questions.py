@@ -122,20 +122,11 @@ def score_questions(
     blind: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Answer]:
-    """Answer and score the questions that the file lacks.
+    """Answer and score the questions that ``file`` lacks; all answers, in the order of the questions.
 
     Questions of about one length are answered at once, always the same ones: a run that goes on answers as an undisturbed one does.
-
-    Args:
-        questions: The questions.
-        answer: Answers them.
-        model: Names the model and its weights.
-        file: JSONL, a line for each answer; a new one, or one of the same model and questions.
-        blind: Show grey images.
-        progress: Called with the answers that are there, and all that there will be.
-
-    Returns:
-        The answers in the order of the questions.
+    ``file`` is JSONL, a line for each answer; a new one, or one of the same ``model`` (its name and that of its weights) and questions.
+    With ``blind`` the images are grey. ``progress`` is called with the answers that are there, and all that there will be.
     """
     there = _read(file, {each.name: each for each in questions}, model, blind)
     pool = caption_pool(each.question for each in questions)
