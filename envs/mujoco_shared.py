@@ -27,7 +27,7 @@ WIDER = 3.0
 
 
 @dataclass(frozen=True, eq=False)
-class Thing:
+class ObjectGeoms:
     """What may be found in an image.
 
     Attributes:
@@ -82,9 +82,9 @@ class Canvas:
         return self._rendered(height, width)
 
     def find(
-        self, model: mujoco.MjModel, qpos: np.ndarray, camera: str, height: int, width: int, things: Sequence[Thing]
+        self, model: mujoco.MjModel, qpos: np.ndarray, camera: str, height: int, width: int, objects: Sequence[ObjectGeoms]
     ) -> list[SceneObject]:
-        """Those of ``things`` that the camera's image shows, to the pixel: what hides what is decided by rendering them.
+        """Those of ``objects`` that the camera's image shows, to the pixel: what hides what is decided by rendering them.
 
         An object's ``visible`` compares the image with one of the object alone, a wider one at the image's edge. The first four
         arguments are :meth:`draw`'s.
@@ -93,7 +93,7 @@ class Canvas:
         geoms = self._scene.geoms[: self._scene.ngeom]
         ids = [geom.segid for geom in geoms]
         owner = np.full(model.ngeom, -1)
-        for index, obj in enumerate(things):
+        for index, obj in enumerate(objects):
             owner[obj.geoms] = index
         is_geom = mujoco.mjtObj.mjOBJ_GEOM.value
         owners = np.array([owner[geom.objid] if geom.objtype == is_geom and geom.objid >= 0 else -1 for geom in geoms])
@@ -104,7 +104,7 @@ class Canvas:
         try:
             seen = of_id[self._segments(height, width)]
             found = []
-            for index, obj in enumerate(things):
+            for index, obj in enumerate(objects):
                 mask = seen == index
                 box = box_of(mask)
                 if box is None:
@@ -119,7 +119,7 @@ class Canvas:
             self._scene.flags[list(flags)] = 0
         return found
 
-    def _scene_object(self, camera: int, obj: Thing, box: Any, visible: float) -> SceneObject:
+    def _scene_object(self, camera: int, obj: ObjectGeoms, box: Any, visible: float) -> SceneObject:
         position = self._scratch.geom_xpos[obj.geoms].mean(axis=0)
         backwards = self._scratch.cam_xmat[camera].reshape(3, 3)[:, 2]  # a camera of MuJoCo looks along its -z axis
         depth = float((self._scratch.cam_xpos[camera] - position) @ backwards)

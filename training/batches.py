@@ -26,8 +26,8 @@ from ..policies.qwen_vla.flow import Beta, SigmoidNormal, TimeSampler
 from ..policies.qwen_vla.inputs import InputBuilder, Prompted
 from ..policies.qwen_vla.layout import ActionLayout
 from ..policies.qwen_vla.model import Batch, Chunks
-from ..policies.qwen_vla.moments import Moment, Role, prompt_of, state_of
 from ..policies.qwen_vla.normalization import DatasetStatistics, find_statistics, normalize
+from ..policies.qwen_vla.queries import Query, Role, prompt_of, state_of
 from ..policies.qwen_vla.tensors import Tensors
 from .config import TimeSettings, TrainConfig, TrainingError
 from .samples import ActionSample, LanguageSample, Sample, Stream
@@ -112,10 +112,10 @@ class Collator:
                 if isinstance(sample, LanguageSample):
                     prompts.append(sample.conversation)
                     continue
-                moment, ends = self._moment(sample), self._ends(sample)
+                query, ends = self._query(sample), self._ends(sample)
                 if not self.blur:
-                    prompts.append(dataclasses.replace(prompt_of(moment, self.inputs.config, self.pictures), ends=ends))
-                chunks += [(index, chunk) for chunk in self._chunks(moment, sample.actions, position, ends)]
+                    prompts.append(dataclasses.replace(prompt_of(query, self.inputs.config, self.pictures), ends=ends))
+                chunks += [(index, chunk) for chunk in self._chunks(query, sample.actions, position, ends)]
             except VlarigError as error:
                 raise TrainingError(f"the sample {sample.name!r} does not fit: {error}") from None
         named = tuple(sample.name for _, sample in samples)
@@ -139,25 +139,25 @@ class Collator:
             return None
         return end_numbers(sample.keypoints, hand_pose(sample.observation["state"], sample.embodiment.state_layout))
 
-    def _moment(self, sample: ActionSample) -> Moment:
+    def _query(self, sample: ActionSample) -> Query:
         embodiment = sample.embodiment
         known = find_statistics(self.statistics, embodiment.statistics_key)
         role = Role(embodiment, known.actions, known.state, self.inputs.config.embodiment_index(embodiment.name))
-        return Moment(sample.observation, role, sample.horizon or len(sample.actions))
+        return Query(sample.observation, role, sample.horizon or len(sample.actions))
 
-    def _chunks(self, moment: Moment, actions: np.ndarray, position: int, ends: np.ndarray | None) -> Iterator[_Chunk]:
+    def _chunks(self, query: Query, actions: np.ndarray, position: int, ends: np.ndarray | None) -> Iterator[_Chunk]:
         """The chunk of a sample, ``draws`` times."""
         if not np.isfinite(actions).all():  # before the normalisation, which clips an infinity
             raise TrainingError("its actions hold a number that is not finite; drop the trajectory that it comes from")
-        layout = ActionLayout(moment.steps, self.inputs.config.channels)
-        clean, mask = layout.place(normalize(np.asarray(actions, np.float32), moment.role.actions))
-        state = state_of(moment, self.inputs.config) if self.inputs.config.state == "dit" else None
+        layout = ActionLayout(query.steps, self.inputs.config.channels)
+        clean, mask = layout.place(normalize(np.asarray(actions, np.float32), query.role.actions))
+        state = state_of(query, self.inputs.config) if self.inputs.config.state == "dit" else None
         generator = np.random.default_rng([self.seed, position])
         for _ in range(self.draws):
             time = self.times.sample(1, generator)
             noise = generator.standard_normal(clean.shape, dtype=np.float32)
             read = blurred(ends, generator) if self.blur and ends is not None else None
-            yield _Chunk(clean, mask, noise, time, moment.role.index, state, read)
+            yield _Chunk(clean, mask, noise, time, query.role.index, state, read)
 
     def _together(self, chunks: Sequence[tuple[int, _Chunk]]) -> Chunks:
         each = [chunk for _, chunk in chunks]

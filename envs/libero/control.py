@@ -29,7 +29,7 @@ _VELOCITY_STAGE = mujoco.mjtStage.mjSTAGE_VEL.value
 
 
 @dataclass
-class Sight:
+class ArmState:
     """The controller's state of the arm, as of one physics step.
 
     Matrices lie column by column, as upstream's indexing leaves them: the order of a matrix decides how a product is rounded.
@@ -86,7 +86,7 @@ class ArmController:
         self._gripper_middle = 0.5 * (span[:, 1] + span[:, 0])
         self._gripper_reach = 0.5 * (span[:, 1] - span[:, 0])
         self._initial_joint = upstream.initial_joint.copy()
-        self._first_sight = Sight(
+        self._first_arm = ArmState(
             upstream.ee_pos,
             upstream.ee_ori_mat,
             upstream.ee_pos_vel,
@@ -100,7 +100,7 @@ class ArmController:
         )
         self._all_jacobians = np.zeros((2, 3, model.nv))
         self._all_inertia = np.zeros((model.nv, model.nv))
-        self._live_sight = Sight(
+        self._live_arm = ArmState(
             position=data.site_xpos[self._site],
             rotation=data.site_xmat[self._site].reshape(3, 3),
             linear=np.zeros(3),
@@ -121,7 +121,7 @@ class ArmController:
         out; so an episode's first goal and first torque follow from the arm's home pose.
         """
         self._first = True
-        self._goal_rotation = self._first_sight.rotation.copy()
+        self._goal_rotation = self._first_arm.rotation.copy()
         self._gripper_command = np.zeros(2)
 
     def memory(self) -> np.ndarray:
@@ -143,31 +143,31 @@ class ArmController:
 
         Positions and velocities must have been evaluated. A rotation of exactly zero keeps the goal that was there.
         """
-        self._sight = self._first_sight if self._first else self._look()
+        self._arm = self._first_arm if self._first else self._look()
         delta = self._scale(action[:6])
-        self._goal_position = self._sight.position + delta[:3]
+        self._goal_position = self._arm.position + delta[:3]
         if delta[3:].any():
-            self._goal_rotation = set_goal_orientation(delta[3:], self._sight.rotation)
+            self._goal_rotation = set_goal_orientation(delta[3:], self._arm.rotation)
         self._gripper_step = np.array([-1.0, 1.0]) * self._gripper_speed * np.sign(action[6:])
         self._fresh = True
 
     def apply(self) -> None:
         """Write one physics step's commands into the simulation, whose positions and velocities have been evaluated."""
         if not self._fresh:
-            self._sight = self._look()
+            self._arm = self._look()
         self._first = self._fresh = False
-        sight, wrench = self._sight, self._wrench
-        turn = orientation_error(self._goal_rotation, sight.rotation)
-        force = (self._goal_position - sight.position) * self._kp_linear - sight.linear * self._kd_linear
-        torque = turn * self._kp_angular - sight.angular * self._kd_angular
+        arm, wrench = self._arm, self._wrench
+        turn = orientation_error(self._goal_rotation, arm.rotation)
+        force = (self._goal_position - arm.position) * self._kp_linear - arm.linear * self._kd_linear
+        torque = turn * self._kp_angular - arm.angular * self._kd_angular
         _, lambda_linear, lambda_angular, nullspace = opspace_matrices(
-            sight.inertia, sight.jacobian, sight.jacobian_linear, sight.jacobian_angular
+            arm.inertia, arm.jacobian, arm.jacobian_linear, arm.jacobian_angular
         )
         np.dot(lambda_linear, force, out=wrench[:3])
         np.dot(lambda_angular, torque, out=wrench[3:])
-        torques = np.dot(sight.jacobian.T, wrench)
+        torques = np.dot(arm.jacobian.T, wrench)
         torques += self._bias
-        torques += nullspace_torques(sight.inertia, nullspace, self._initial_joint, sight.joint_pos, sight.joint_vel)
+        torques += nullspace_torques(arm.inertia, nullspace, self._initial_joint, arm.joint_pos, arm.joint_vel)
         np.maximum(torques, self._low, out=torques)
         np.minimum(torques, self._high, out=self._arm_ctrl)
         command = self._gripper_command
@@ -177,14 +177,14 @@ class ArmController:
         np.multiply(self._gripper_reach, command, out=self._gripper_ctrl)
         self._gripper_ctrl += self._gripper_middle
 
-    def _look(self) -> Sight:
+    def _look(self) -> ArmState:
         linear, angular = self._all_jacobians
         mujoco.mj_jacSite(self._model, self._data, linear, angular, self._site)
-        sight = self._live_sight
-        np.dot(linear, self._data.qvel, out=sight.linear)
-        np.dot(angular, self._data.qvel, out=sight.angular)
-        sight.jacobian[:3] = sight.jacobian_linear[:] = linear[:, self._dofs]
-        sight.jacobian[3:] = sight.jacobian_angular[:] = angular[:, self._dofs]
+        arm = self._live_arm
+        np.dot(linear, self._data.qvel, out=arm.linear)
+        np.dot(angular, self._data.qvel, out=arm.angular)
+        arm.jacobian[:3] = arm.jacobian_linear[:] = linear[:, self._dofs]
+        arm.jacobian[3:] = arm.jacobian_angular[:] = angular[:, self._dofs]
         mujoco.mj_fullM(self._model, self._all_inertia, self._data.qM)
-        sight.inertia[:] = self._all_inertia[self._dofs, self._dofs]
-        return sight
+        arm.inertia[:] = self._all_inertia[self._dofs, self._dofs]
+        return arm

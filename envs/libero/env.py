@@ -10,7 +10,7 @@ import numpy as np
 
 from ..api import Camera, Env, Episode, StepResult
 from ..errors import VlarigError
-from ..mujoco_shared import Thing, integration_state
+from ..mujoco_shared import ObjectGeoms, integration_state
 from ..scene_objects import SceneObject
 from ..scene_pool import ScenePool
 from .control import ArmController
@@ -123,7 +123,7 @@ class LiberoEnv(Env):
             words = words_of(name)
             if words is not None:
                 geoms = np.flatnonzero(roots == body)
-                objects.append(Thing(" ".join(words).strip(), words[1], words[0], geoms, roles.get(name, "")))
+                objects.append(ObjectGeoms(" ".join(words).strip(), words[1], words[0], geoms, roles.get(name, "")))
         source = self.embodiment.cameras[camera.view]
         return self.scene.canvas.find(model, self._qpos, source, camera.height, camera.width, objects)
 

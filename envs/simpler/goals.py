@@ -23,7 +23,7 @@ AXES = {"x": 0, "y": 1, "z": 2}
 
 
 @dataclass(frozen=True)
-class Moment:
+class StepState:
     """What conditions read.
 
     Attributes:
@@ -60,23 +60,21 @@ class Moment:
         return plane(self.source - self.target)
 
 
-def holds(goal: list[dict[str, Any]], moment: Moment) -> bool:
+def holds(goal: list[dict[str, Any]], state: StepState) -> bool:
     """Whether every condition of the goal holds."""
     if not goal:
         raise VlarigError("the goal has no condition, so that anything would be a success")
-    verdicts = [
-        _holds(condition, moment) for condition in goal
-    ]  # each, so that a wrong one is named whatever the others return
+    verdicts = [_holds(condition, state) for condition in goal]  # each, so that a wrong one is named whatever the others return
     return all(verdicts)
 
 
-def _holds(condition: dict[str, Any], moment: Moment) -> bool:
+def _holds(condition: dict[str, Any], state: StepState) -> bool:
     name = condition.get("is")
     if name not in CONDITIONS:
         raise VlarigError(f"the goal has the condition {condition!r}; expected an 'is' among {', '.join(CONDITIONS)}")
     values = {key: value for key, value in condition.items() if key != "is"}
     try:
-        return bool(CONDITIONS[name](moment, **values))
+        return bool(CONDITIONS[name](state, **values))
     except TypeError as error:
         raise VlarigError(f"the condition {condition!r} of the goal does not fit ({error})") from None
 
@@ -91,64 +89,64 @@ def within(value: float, low: Optional[float], high: Optional[float]) -> bool:
     return (low is None or value > low) and (high is None or value < high)
 
 
-def on_target(moment: Moment, slack: float, contact: bool) -> bool:
+def on_target(state: StepState, slack: float, contact: bool) -> bool:
     """SimplerEnv's own predicate: over the target, not higher than it may lie, and carried by it where ``contact`` requires that."""
-    height = moment.above[2]
-    over = plane(moment.above) <= moment.reach
-    low = height > 0 and height - moment.half_target[2] - moment.half_source[2] <= slack
-    return over and low and (moment.carried or not contact)
+    height = state.above[2]
+    over = plane(state.above) <= state.reach
+    low = height > 0 and height - state.half_target[2] - state.half_source[2] <= slack
+    return over and low and (state.carried or not contact)
 
 
-def moved(moment: Moment, by: float) -> bool:
+def moved(state: StepState, by: float) -> bool:
     """The source was moved by more than this, and is not back."""
-    return plane(moment.source - moment.settled_source) > by
+    return plane(state.source - state.settled_source) > by
 
 
-def target_stayed(moment: Moment, within: float) -> bool:
+def target_stayed(state: StepState, within: float) -> bool:
     """The target is where it was."""
-    return plane(moment.target - moment.settled_target) < within
+    return plane(state.target - state.settled_target) < within
 
 
-def at_rest(moment: Moment, below: float) -> bool:
+def at_rest(state: StepState, below: float) -> bool:
     """The source is slower than this, in m/s."""
-    return moment.speed < below
+    return state.speed < below
 
 
-def released(moment: Moment) -> bool:
+def released(state: StepState) -> bool:
     """The gripper does not hold the source."""
-    return not moment.grasped
+    return not state.grasped
 
 
-def low(moment: Moment, below: float) -> bool:
+def low(state: StepState, below: float) -> bool:
     """The source's centre is less than this above the table, and not below its top."""
-    return 0.0 < float(moment.source[2]) - TABLE_TOP < below
+    return 0.0 < float(state.source[2]) - TABLE_TOP < below
 
 
-def touching(moment: Moment) -> bool:
+def touching(state: StepState) -> bool:
     """Source and target push each other."""
-    return moment.touching
+    return state.touching
 
 
-def apart(moment: Moment) -> bool:
+def apart(state: StepState) -> bool:
     """Source and target do not push each other."""
-    return not moment.touching
+    return not state.touching
 
 
-def offset(moment: Moment, axis: str, low: Optional[float], high: Optional[float]) -> bool:
+def offset(state: StepState, axis: str, low: Optional[float], high: Optional[float]) -> bool:
     """Source minus target along an axis lies between the bounds."""
     if axis not in AXES:
         raise VlarigError(f"the condition 'offset' of the goal has the axis {axis!r}; expected one of {', '.join(AXES)}")
-    return within(float((moment.source - moment.target)[AXES[axis]]), low, high)
+    return within(float((state.source - state.target)[AXES[axis]]), low, high)
 
 
-def distance(moment: Moment, low: Optional[float], high: Optional[float]) -> bool:
+def distance(state: StepState, low: Optional[float], high: Optional[float]) -> bool:
     """How far apart the two are in the plane lies between the bounds."""
-    return within(moment.distance, low, high)
+    return within(state.distance, low, high)
 
 
-def farther(moment: Moment, by: float) -> bool:
+def farther(state: StepState, by: float) -> bool:
     """The two are further apart than at the start, by more than this."""
-    return moment.distance > plane(moment.settled_source - moment.settled_target) + by
+    return state.distance > plane(state.settled_source - state.settled_target) + by
 
 
 CONDITIONS: dict[str, Callable[..., bool]] = {

@@ -9,7 +9,7 @@ from transforms3d.quaternions import quat2mat
 
 from ..errors import VlarigError
 from .contacts import MANISKILL3_GRASP, ORIGINAL_GRASP, Contacts
-from .goals import Moment, holds, plane
+from .goals import StepState, holds, plane
 from .scene import Scene
 
 #: Values of a protocol's option ``predicates``.
@@ -65,13 +65,13 @@ class Judge:
         grasped = contacts.grasped(*(ORIGINAL_GRASP if self._original else MANISKILL3_GRASP), as_force=not self._original)
         self._grasps = self._grasps + 1 if grasped else 0
         self._count(grasped)
-        return holds(self._goal, self._moment(contacts, grasped))
+        return holds(self._goal, self._state(contacts, grasped))
 
     def memory(self) -> list[float]:
         """What decides later statistics beside the physics."""
         return [float(self._grasps), *self.statistics.values(), *np.concatenate(list(self.settled.values()))]
 
-    def _moment(self, contacts: Contacts, grasped: bool) -> Moment:
+    def _state(self, contacts: Contacts, grasped: bool) -> StepState:
         bodies = self._scene.bodies
         target = bodies[self._target].entity.name
         if self._original:
@@ -79,7 +79,7 @@ class Judge:
         else:
             carried = contacts.force(target) > CARRYING_FORCE
         source, target_place = self._place(self._source), self._place(self._target)
-        return Moment(
+        return StepState(
             source=self._scene.pose(self._source)[:3],
             target=self._scene.pose(self._target)[:3],
             settled_source=self.settled[self._source],

@@ -9,7 +9,7 @@ import mujoco
 import numpy as np
 
 from ..api import Camera, Env, Episode, StepResult
-from ..mujoco_shared import Thing, integration_state
+from ..mujoco_shared import ObjectGeoms, integration_state
 from ..scene_objects import SceneObject
 from . import layout
 from .goals import Goal
@@ -17,8 +17,7 @@ from .randomization import Look, draw
 from .render import Renderer
 from .robot import TABLETOP_PANDA
 from .scene import PARKED, TabletopScene
-from .world import Thing as Judged
-from .world import World
+from .world import ObjectState, World
 
 #: The gripper's orientation when it points straight down with its fingers side by side along ``y``; the columns are its axes in the
 #: world. The state's rotation is measured from here, so that it stays near zero, where an axis-angle vector has no jumps.
@@ -126,7 +125,7 @@ class TabletopEnv(Env):
         """Its objects, trays and zones."""
         roles = self._goal.roles()
         objects = [
-            Thing(f"{colour} {kind}", kind, colour, self._geoms_of(body), roles.get(name, ""))
+            ObjectGeoms(f"{colour} {kind}", kind, colour, self._geoms_of(body), roles.get(name, ""))
             for name, colour, kind, body in self._shown
         ]
         source = self.embodiment.cameras[camera.view]
@@ -204,6 +203,6 @@ class TabletopEnv(Env):
             rotation = np.empty(9)
             mujoco.mju_quat2Mat(rotation, pose[3:])
             speed, turn = float(np.linalg.norm(velocity[:3])), float(np.linalg.norm(velocity[3:]))
-            objects[name] = Judged(body.split("_")[0], pose[:3].copy(), rotation.reshape(3, 3), speed, turn, body in held)
+            objects[name] = ObjectState(body.split("_")[0], pose[:3].copy(), rotation.reshape(3, 3), speed, turn, body in held)
         places = {key.split("/", 1)[1]: centre for key, centre in self._places.items()}
         return World(objects, places)

@@ -1,8 +1,8 @@
 """Success predicates: what it means that an object is in a tray, beside another, on another, pushed into a zone, or done in order.
 
 A goal is plain data from the benchmark (``{"kind": "inside", "object": "red cube", "tray": "white tray"}``); the predicates see the
-world through :class:`Thing` alone and depend on neither tasks nor simulator. Every predicate requires that objects rest and that the
-gripper has let go: a passing or held object is not a placed one. ``all``, ``any`` and ``not`` compose predicates
+world through :class:`ObjectState` alone and depend on neither tasks nor simulator. Every predicate requires that objects rest and that
+the gripper has let go: a passing or held object is not a placed one. ``all``, ``any`` and ``not`` compose predicates
 (:mod:`.predicates`), ``ordered`` wants its parts one after the other.
 """
 
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from . import layout, predicates
-from .world import HEIGHT_SLACK, STACK_OFFSET, Thing, World
+from .world import HEIGHT_SLACK, STACK_OFFSET, ObjectState, World
 
 #: Least and greatest distance between the centres of objects that are beside each other: half a centimetre of air at least, two
 #: object widths of it at most.
@@ -59,7 +59,7 @@ class Goal:
 
     def update(self, world: World) -> bool:
         """Check the world after a step; return whether the goal is reached now."""
-        self.failed = self.failed or any(world.things[name].lowest > LIFT_LIMIT for name in _pushed(self.spec))
+        self.failed = self.failed or any(world.objects[name].lowest > LIFT_LIMIT for name in _pushed(self.spec))
         if self.spec["kind"] == "ordered":
             return self._in_order([holds(part, world) for part in self.spec["parts"]])
         return not self.failed and holds(self.spec, world)
@@ -85,17 +85,17 @@ def holds(spec: dict[str, Any], world: World) -> bool:
         return not holds(spec["part"], world)
     if kind in predicates.KINDS:
         return predicates.KINDS[kind](spec, world)
-    obj = world.things[spec["object"]]
+    obj = world.objects[spec["object"]]
     if not obj.placed:
         return False
     if kind == "inside":
         return _inside(obj, world.places[spec["tray"]]) and not any(
-            _inside(other, world.places[spec["tray"]]) for name, other in world.things.items() if name != spec["object"]
+            _inside(other, world.places[spec["tray"]]) for name, other in world.objects.items() if name != spec["object"]
         )
     if kind == "beside":
-        return _beside(obj, world.things[spec["reference"]], spec["side"])
+        return _beside(obj, world.objects[spec["reference"]], spec["side"])
     if kind == "stacked":
-        return _stacked(obj, world.things[spec["base"]])
+        return _stacked(obj, world.objects[spec["base"]])
     if kind == "pushed":
         away = np.abs(obj.position[:2] - world.places[spec["zone"]])
         return bool(obj.lowest < HEIGHT_SLACK and away.max() < PUSHED_WITHIN)
@@ -112,13 +112,13 @@ def _pushed(spec: dict[str, Any]) -> list[str]:
     return [name for part in spec.get("parts", []) for name in _pushed(part)]
 
 
-def _inside(obj: Thing, tray: np.ndarray) -> bool:
+def _inside(obj: ObjectState, tray: np.ndarray) -> bool:
     """Its centre is within the walls and it is on the tray's floor (or leans on a wall), not on another object."""
     away = np.abs(obj.position[:2] - tray)
     return bool(away.max() < layout.TRAY_HALF and obj.lowest < layout.TRAY_FLOOR + HEIGHT_SLACK)
 
 
-def _beside(obj: Thing, reference: Thing, side: str) -> bool:
+def _beside(obj: ObjectState, reference: ObjectState, side: str) -> bool:
     """Both are on the table; left and right are those of the ego image, whose right is the world's ``y``."""
     across, along = (obj.position - reference.position)[:2]
     distance = -along if side == "left" else along
@@ -126,7 +126,7 @@ def _beside(obj: Thing, reference: Thing, side: str) -> bool:
     return bool(on_table and reference.placed and BESIDE[0] <= distance <= BESIDE[1] and abs(across) < BESIDE_ACROSS)
 
 
-def _stacked(obj: Thing, base: Thing) -> bool:
+def _stacked(obj: ObjectState, base: ObjectState) -> bool:
     """The upper object's underside lies on the lower one's top, and the lower one is on the table."""
     offset = float(np.linalg.norm((obj.position - base.position)[:2]))
     gap = obj.lowest - (base.lowest + 2 * base.reach)

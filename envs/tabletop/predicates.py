@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from . import layout
-from .world import HEIGHT_SLACK, STACK_OFFSET, Thing, World
+from .world import HEIGHT_SLACK, STACK_OFFSET, ObjectState, World
 
 #: What goal data give no other distance for. Two objects that are near each other have at most an object's width of air between them.
 NEAR = 0.105
@@ -29,21 +29,21 @@ BETWEEN = 0.3
 
 def in_tray(spec: dict[str, Any], world: World) -> bool:
     """``object`` is on the floor of ``tray``; others may be there too."""
-    obj = world.things[spec["object"]]
+    obj = world.objects[spec["object"]]
     away = np.abs(obj.position[:2] - world.places[spec["tray"]])
     return bool(obj.placed and away.max() < layout.TRAY_HALF and obj.lowest < layout.TRAY_FLOOR + HEIGHT_SLACK)
 
 
 def in_zone(spec: dict[str, Any], world: World) -> bool:
     """``object`` is on the table with its centre over ``zone``, :data:`ZONE_EDGE` from the edge at least, however it got there."""
-    obj = world.things[spec["object"]]
+    obj = world.objects[spec["object"]]
     away = np.abs(obj.position[:2] - world.places[spec["zone"]])
     return bool(_on_table(obj) and away.max() < layout.ZONE_HALF - ZONE_EDGE)
 
 
 def on(spec: dict[str, Any], world: World) -> bool:
     """``object`` lies on top of ``base``, which may itself be on another."""
-    obj, base = world.things[spec["object"]], world.things[spec["base"]]
+    obj, base = world.objects[spec["object"]], world.objects[spec["base"]]
     offset = float(np.linalg.norm((obj.position - base.position)[:2]))
     gap = obj.lowest - (base.lowest + 2 * base.reach)
     return bool(obj.placed and base.placed and offset < STACK_OFFSET and abs(gap) < HEIGHT_SLACK)
@@ -51,7 +51,7 @@ def on(spec: dict[str, Any], world: World) -> bool:
 
 def beside(spec: dict[str, Any], world: World) -> bool:
     """``object`` is on the ``side`` of ``reference`` (left, right, front or behind, as the ego view shows them), near it."""
-    obj, reference = world.things[spec["object"]], world.things[spec["reference"]]
+    obj, reference = world.objects[spec["object"]], world.objects[spec["reference"]]
     x, y = (obj.position - reference.position)[:2]
     along, across = {"left": (-y, x), "right": (y, x), "front": (x, y), "behind": (-x, y)}[spec["side"]]
     return bool(_on_table(obj) and _on_table(reference) and 0.045 <= along <= 0.13 and abs(across) < 0.045)
@@ -59,7 +59,7 @@ def beside(spec: dict[str, Any], world: World) -> bool:
 
 def grouped(spec: dict[str, Any], world: World) -> bool:
     """``objects`` are on the table, and each is reached from any other by hops of at most ``within``."""
-    objects = [world.things[name] for name in spec["objects"]]
+    objects = [world.objects[name] for name in spec["objects"]]
     within = spec.get("within", NEAR)
     reached, left = objects[:1], objects[1:]
     while left:
@@ -73,28 +73,28 @@ def grouped(spec: dict[str, Any], world: World) -> bool:
 
 def apart(spec: dict[str, Any], world: World) -> bool:
     """Each two of ``objects`` are at least ``distance`` from each other, on the table."""
-    objects = [world.things[name] for name in spec["objects"]]
+    objects = [world.objects[name] for name in spec["objects"]]
     far = all(_distance(one, other) >= spec["distance"] for one, other in combinations(objects, 2))
     return far and all(_on_table(obj) for obj in objects)
 
 
 def at(spec: dict[str, Any], world: World) -> bool:
     """``object`` is on the table within ``within`` of the spot ``x``, ``y``."""
-    obj = world.things[spec["object"]]
+    obj = world.objects[spec["object"]]
     return _on_table(obj) and _from_spot(obj, spec) <= spec["within"]
 
 
 def region(spec: dict[str, Any], world: World) -> bool:
     """``object`` is on the table and its ``axis`` (``x`` or ``y``) is from ``least`` to ``most``."""
-    obj = world.things[spec["object"]]
+    obj = world.objects[spec["object"]]
     number = float(obj.position["xy".index(spec["axis"])])
     return _on_table(obj) and spec["least"] <= number <= spec["most"]
 
 
 def between(spec: dict[str, Any], world: World) -> bool:
     """``object`` is on the table about midway between the two ``objects``."""
-    obj = world.things[spec["object"]]
-    begin, end = (world.things[name].position[:2] for name in spec["objects"])
+    obj = world.objects[spec["object"]]
+    begin, end = (world.objects[name].position[:2] for name in spec["objects"])
     way = end - begin
     part = float((obj.position[:2] - begin) @ way / max(float(way @ way), 1e-9))
     across = float(np.linalg.norm(obj.position[:2] - begin - part * way))
@@ -103,7 +103,7 @@ def between(spec: dict[str, Any], world: World) -> bool:
 
 def row(spec: dict[str, Any], world: World) -> bool:
     """``objects`` are on the table in one straight line, neighbours at most ``within`` from each other."""
-    objects = [world.things[name] for name in spec["objects"]]
+    objects = [world.objects[name] for name in spec["objects"]]
     spots = np.array([obj.position[:2] for obj in objects])
     begin, end = max(combinations(spots, 2), key=lambda two: float(np.linalg.norm(two[1] - two[0])))
     along = (end - begin) / max(float(np.linalg.norm(end - begin)), 1e-9)
@@ -115,7 +115,7 @@ def row(spec: dict[str, Any], world: World) -> bool:
 
 def untouched(spec: dict[str, Any], world: World) -> bool:
     """``object`` is on the table where it began, at the spot ``x``, ``y``."""
-    obj = world.things[spec["object"]]
+    obj = world.objects[spec["object"]]
     return _on_table(obj) and _from_spot(obj, spec) <= UNTOUCHED
 
 
@@ -135,13 +135,13 @@ KINDS: dict[str, Callable[[dict[str, Any], World], bool]] = {
 }
 
 
-def _on_table(obj: Thing) -> bool:
+def _on_table(obj: ObjectState) -> bool:
     return bool(obj.placed and obj.lowest < HEIGHT_SLACK)
 
 
-def _distance(one: Thing, other: Thing) -> float:
+def _distance(one: ObjectState, other: ObjectState) -> float:
     return float(np.linalg.norm((one.position - other.position)[:2]))
 
 
-def _from_spot(obj: Thing, spec: dict[str, Any]) -> float:
+def _from_spot(obj: ObjectState, spec: dict[str, Any]) -> float:
     return float(np.linalg.norm(obj.position[:2] - (spec["x"], spec["y"])))

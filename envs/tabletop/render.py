@@ -9,7 +9,7 @@ from typing import Optional
 import mujoco
 import numpy as np
 
-from ..mujoco_shared import Canvas, Thing
+from ..mujoco_shared import Canvas, ObjectGeoms
 from ..scene_objects import SceneObject
 from .scene import DRAWN_GROUPS
 
@@ -48,11 +48,11 @@ class Renderer:
         camera: str,
         height: int,
         width: int,
-        things: Sequence[Thing],
+        objects: Sequence[ObjectGeoms],
         textures: Mapping[int, str] = MappingProxyType({}),
     ) -> list[SceneObject]:
-        """What of ``things`` that image shows, see :meth:`~vlarig.envs.mujoco_shared.Canvas.find`."""
-        return self._fitting(model, height, width, textures).find(model, qpos, camera, height, width, things)
+        """What of ``objects`` that image shows, see :meth:`~vlarig.envs.mujoco_shared.Canvas.find`."""
+        return self._fitting(model, height, width, textures).find(model, qpos, camera, height, width, objects)
 
     def _fitting(self, model: mujoco.MjModel, height: int, width: int, textures: Mapping[int, str]) -> Canvas:
         if self._canvas is None or height > self._size[0] or width > self._size[1]:

@@ -20,7 +20,7 @@ HEIGHT_SLACK = 0.003
 
 
 @dataclass(frozen=True)
-class Thing:
+class ObjectState:
     """A movable object at one time.
 
     Attributes:
@@ -64,9 +64,9 @@ class World:
     """What a goal is judged on.
 
     Attributes:
-        things: The movable objects by name.
+        objects: The movable objects by name.
         places: Centres of trays and zones by name, ``float64[2]`` in the table's plane.
     """
 
-    things: dict[str, Thing]
+    objects: dict[str, ObjectState]
     places: dict[str, np.ndarray]

@@ -77,7 +77,7 @@ class Task:
 
 
 @dataclass(frozen=True)
-class Sight:
+class SceneState:
     """What the expert sees in one step.
 
     Attributes:
@@ -103,10 +103,10 @@ class Sight:
         return np.concatenate([boxes(points) for name, points in self.points.items() if name != thing])
 
 
-class LiberoExpert(ScriptedExpert[Sight]):
+class LiberoExpert(ScriptedExpert[SceneState]):
     """Solves the suites by pick and place; it fetches again an object that it missed or lost."""
 
-    def _see(self, request: Request) -> Sight:
+    def _see(self, request: Request) -> SceneState:
         truth: dict[str, dict[str, np.ndarray]] = {"pose": {}, "points": {}}
         for key, value in request.privileged.items():
             kind, _, name = key.partition("/")
@@ -114,13 +114,13 @@ class LiberoExpert(ScriptedExpert[Sight]):
                 truth[kind][name] = np.asarray(value, dtype=np.float64)
         grip = np.asarray(request.privileged["grip"], dtype=np.float64)
         fingers = np.asarray(request.observation["state"], dtype=np.float64)[6:8]
-        return Sight(grip[:3], grip[3:], float(np.ptp(fingers)), truth["pose"], truth["points"])
+        return SceneState(grip[:3], grip[3:], float(np.ptp(fingers)), truth["pose"], truth["points"])
 
-    def _script(self, request: Request, state: EpisodeState[Sight]) -> Iterator[np.ndarray]:
-        task, sight = parse(request.observation["instruction"]), state.sight
+    def _script(self, request: Request, state: EpisodeState[SceneState]) -> Iterator[np.ndarray]:
+        task, scene = parse(request.observation["instruction"]), state.scene
         for name in (task.thing, task.place):
-            if name not in sight.poses or name not in sight.points:
-                there = ", ".join(sorted(sight.poses))
+            if name not in scene.poses or name not in scene.points:
+                there = ", ".join(sorted(scene.poses))
                 raise PolicyError(f"{request.key}: the instruction names {name!r}, but in the scene there are {there}")
         return _perform(state, task)
 
@@ -142,33 +142,33 @@ def parse(instruction: str) -> Task:
     return Task(obj, _PLACES[found["place"]])
 
 
-def _perform(state: EpisodeState[Sight], task: Task) -> Iterator[np.ndarray]:
+def _perform(state: EpisodeState[SceneState], task: Task) -> Iterator[np.ndarray]:
     """Take the object and bring it to its place, again and again until it is there; then rest for as long as it stays."""
     tried: list[Grasp] = []
     while True:
-        sight = state.sight
-        grasp = choose(sight.points[task.thing], sight.obstacles(task.thing), sight.where(task.place), tried)
+        scene = state.scene
+        grasp = choose(scene.points[task.thing], scene.obstacles(task.thing), scene.where(task.place), tried)
         tried.append(grasp)
-        state.keypoints = partial(_keypoints, task=task, grasp=grasp, offset=grasp.place - sight.where(task.thing))
+        state.keypoints = partial(_keypoints, task=task, grasp=grasp, offset=grasp.place - scene.where(task.thing))
         yield from _take(state, task.thing, grasp)
         yield from _bring(state, task, grasp.yaw)
         state.stage = "wait"
-        while _placed(state.sight, task):
-            yield _step(state.sight, state.sight.grip, grasp.yaw, OPEN)
+        while _placed(state.scene, task):
+            yield _step(state.scene, state.scene.grip, grasp.yaw, OPEN)
 
 
-def _keypoints(sight: Sight, task: Task, grasp: Grasp, offset: np.ndarray) -> Keypoints:
+def _keypoints(scene: SceneState, task: Task, grasp: Grasp, offset: np.ndarray) -> Keypoints:
     """The keypoints of a step; in a basket an object comes to lie some way below where it is let go.
 
     Args:
-        sight: The step's observation.
+        scene: The step's observation.
         task: What is to be done.
         grasp: How the object is held: its turn is that of the line along which the fingers close.
         offset: ``float64[3]``, from the object's body to where it is held, which counts as its centre.
     """
-    goal = sight.where(task.place)
+    goal = scene.where(task.place)
     depth = BASKET_DEPTH / 2 if task.place == _PLACES["in the basket"] else 0.0
-    return Keypoints(sight.where(task.thing) + offset, goal, raised(goal, goal[2] + depth) + offset, grasp.yaw / 2)
+    return Keypoints(scene.where(task.thing) + offset, goal, raised(goal, goal[2] + depth) + offset, grasp.yaw / 2)
 
 
 def _words(name: str) -> str:
@@ -176,49 +176,49 @@ def _words(name: str) -> str:
     return f"the {name.rsplit('_', 1)[0].replace('_', ' ')}"
 
 
-def _take(state: EpisodeState[Sight], obj: str, grasp: Grasp) -> Iterator[np.ndarray]:
+def _take(state: EpisodeState[SceneState], obj: str, grasp: Grasp) -> Iterator[np.ndarray]:
     """Come down on an object, which may be nudged meanwhile, and close the fingers until they are still."""
-    offset = grasp.place - state.sight.where(obj)
+    offset = grasp.place - state.scene.where(obj)
     state.stage = f"reach {_words(obj)}"
 
     def place() -> np.ndarray:
-        return state.sight.where(obj) + offset
+        return state.scene.where(obj) + offset
 
     def above() -> np.ndarray:
-        now = state.sight
+        now = state.scene
         return _passing(now.grip, place(), _highest(now, now.grip, place()) + APPROACH_ROOM)
 
     def down() -> np.ndarray:
-        return FUNNEL.over(place(), state.sight.grip)
+        return FUNNEL.over(place(), state.scene.grip)
 
     for target, near in ((above, 0.02), (down, NEAR)):
         for step in _reach(state, target, grasp.yaw, OPEN, near):
-            step[6] = _spread(state.sight.fingers, grasp.opening)
+            step[6] = _spread(state.scene.fingers, grasp.opening)
             yield step
     here = place()
     state.stage = f"grasp {_words(obj)}"
     least, most = CLOSE_STEPS
     for count in range(most):
-        before = state.sight.fingers
-        yield _step(state.sight, here, grasp.yaw, CLOSE)
-        if count >= least and abs(before - state.sight.fingers) < STILL:
+        before = state.scene.fingers
+        yield _step(state.scene, here, grasp.yaw, CLOSE)
+        if count >= least and abs(before - state.scene.fingers) < STILL:
             return
 
 
-def _bring(state: EpisodeState[Sight], task: Task, yaw: float) -> Iterator[np.ndarray]:
+def _bring(state: EpisodeState[SceneState], task: Task, yaw: float) -> Iterator[np.ndarray]:
     """Carry what is between the fingers above its place, lower it, let go and rise; end at once when it is lost."""
 
     def keeps() -> bool:
-        points = state.sight.points[task.thing]
-        beyond = np.maximum(points.min(0) - state.sight.grip, state.sight.grip - points.max(0))
+        points = state.scene.points[task.thing]
+        beyond = np.maximum(points.min(0) - state.scene.grip, state.scene.grip - points.max(0))
         return bool(beyond.max() < LOST)
 
     def below() -> float:
         """How far the object reaches down below the grip site; it may swing there."""
-        return float(state.sight.grip[2] - state.sight.points[task.thing][:, 2].min())
+        return float(state.scene.grip[2] - state.scene.points[task.thing][:, 2].min())
 
     def final() -> np.ndarray:
-        now = state.sight
+        now = state.scene
         place = now.where(task.place)[2]
         if task.place != _PLACES["in the basket"]:
             return over(place + below())
@@ -227,29 +227,29 @@ def _bring(state: EpisodeState[Sight], task: Task, yaw: float) -> Iterator[np.nd
 
     def over(height: float) -> np.ndarray:
         """Where the grip site has to be for the object's centre to be over that of its place."""
-        now = state.sight
+        now = state.scene
         return raised(now.where(task.place) + now.grip - now.where(task.thing), height)
 
     def across() -> np.ndarray:
-        now = state.sight
+        now = state.scene
         passing = _highest(now, now.grip, now.where(task.place), without=task.thing) + below() + CARRY_ROOM
         return _passing(now.grip, over(passing), passing)
 
     state.stage = f"carry {_words(task.thing)} to {_words(task.place)}"
     yield from _reach(state, across, yaw, CLOSE, near=0.012, keep=keeps)
     state.stage = f"place {_words(task.thing)} {next(words for words, place in _PLACES.items() if place == task.place)}"
-    yield from _reach(state, lambda: FUNNEL.over(final(), state.sight.grip), yaw, CLOSE, keep=keeps)
+    yield from _reach(state, lambda: FUNNEL.over(final(), state.scene.grip), yaw, CLOSE, keep=keeps)
     if not keeps():
         return
-    here = state.sight.grip
+    here = state.scene.grip
     for _ in range(OPEN_STEPS):
-        yield _step(state.sight, here, yaw, OPEN)
+        yield _step(state.scene, here, yaw, OPEN)
     state.stage = f"retreat from {_words(task.place)}"
     yield from _reach(state, lambda: raised(here, here[2] + RISE), yaw, OPEN, near=0.02)
 
 
 def _reach(
-    state: EpisodeState[Sight],
+    state: EpisodeState[SceneState],
     target: Target,
     yaw: float,
     gripper: float,
@@ -259,19 +259,19 @@ def _reach(
     """Steps towards a target, computed again in each, until the hand is near or stuck, or ``keep`` fails."""
     been: list[np.ndarray] = []
     while True:
-        now = state.sight
+        now = state.scene
         turned = np.linalg.norm(_turn_error(now.hand, yaw)) < TURNED * max(1.0, near / NEAR)
         if (np.linalg.norm(target() - now.grip) < near and turned) or not keep():
             return
         been.append(np.concatenate([now.grip, now.hand]))
         if (len(been) > PATIENCE and np.linalg.norm(been[-1] - been[-PATIENCE]) < STUCK) or len(been) > MOST_STEPS:
             return
-        yield _step(state.sight, target(), yaw, gripper)
+        yield _step(state.scene, target(), yaw, gripper)
 
 
-def _step(sight: Sight, target: np.ndarray, yaw: float, gripper: float) -> np.ndarray:
+def _step(scene: SceneState, target: np.ndarray, yaw: float, gripper: float) -> np.ndarray:
     """``float64[7]``: the action that moves the grip site towards a target and the hand upright at a yaw."""
-    return panda_row(target - sight.grip, _turn_error(sight.hand, yaw), GAIN, gripper)
+    return panda_row(target - scene.grip, _turn_error(scene.hand, yaw), GAIN, gripper)
 
 
 def _spread(fingers: float, opening: float) -> float:
@@ -281,9 +281,9 @@ def _spread(fingers: float, opening: float) -> float:
     return CLOSE if fingers > opening + SPREAD else KEEP
 
 
-def _highest(sight: Sight, start: np.ndarray, end: np.ndarray, without: str = "") -> float:
+def _highest(scene: SceneState, start: np.ndarray, end: np.ndarray, without: str = "") -> float:
     """Height of the highest object along the straight way between two places, ``end`` included."""
-    points = np.concatenate([points for name, points in sight.points.items() if name != without])
+    points = np.concatenate([points for name, points in scene.points.items() if name != without])
     way = end[:2] - start[:2]
     part = np.clip((points[:, :2] - start[:2]) @ way / max(float(way @ way), 1e-9), 0.0, 1.0)
     beside = np.linalg.norm(points[:, :2] - start[:2] - part[:, None] * way, axis=1)
@@ -295,10 +295,10 @@ def _passing(grip: np.ndarray, target: np.ndarray, height: float) -> np.ndarray:
     return raised(grip if grip[2] < height - SAGGING else target, height)
 
 
-def _placed(sight: Sight, task: Task) -> bool:
+def _placed(scene: SceneState, task: Task) -> bool:
     """Whether the object lies where it belongs."""
     beside, height = BASKET_PLACED if task.place == _PLACES["in the basket"] else PLATE_PLACED
-    way = sight.where(task.thing) - sight.where(task.place)
+    way = scene.where(task.thing) - scene.where(task.place)
     return bool(np.linalg.norm(way[:2]) < beside and -0.01 < way[2] < height)
 
 

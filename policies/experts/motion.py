@@ -11,7 +11,7 @@ import numpy as np
 from ...envs.keypoints import Keypoints
 from ..api import Reply, Request
 
-SightType = TypeVar("SightType")
+SceneType = TypeVar("SceneType")
 
 #: Gives a place for the grip site, ``float64[3]``, again in each step.
 Target = Callable[[], np.ndarray]
@@ -28,55 +28,55 @@ OPEN, KEEP, CLOSE = -1.0, 0.0, 1.0
 
 
 @dataclass
-class EpisodeState(Generic[SightType]):
+class EpisodeState(Generic[SceneType]):
     """An expert's state of an episode.
 
     Attributes:
-        sight: The newest observation, which the script reads.
+        scene: The newest observation, which the script reads.
         script: The script under way.
         stage: What the script is doing, in words; it sets them before the first step of each stage. Empty where it names none.
         keypoints: Gives a step's keypoints from its observation; ``None`` where the script does not say.
     """
 
-    sight: SightType
+    scene: SceneType
     script: Iterator[np.ndarray] = field(default_factory=lambda: iter(()))
     stage: str = ""
-    keypoints: Callable[[SightType], Keypoints] | None = None
+    keypoints: Callable[[SceneType], Keypoints] | None = None
 
 
-class ScriptedExpert(Generic[SightType]):
+class ScriptedExpert(Generic[SceneType]):
     """An expert of one suite, closed loop: it answers each request with the next step of the episode's script, which has no end."""
 
     def __init__(self) -> None:
-        self._states: dict[int, EpisodeState[SightType]] = {}
+        self._states: dict[int, EpisodeState[SceneType]] = {}
 
     def reply(self, request: Request) -> Reply:
         """The next step, ``float32[1, A]``, its stage and its keypoints."""
         actions = self.act_one(request)
         state = self._states[request.env]
-        keypoints = None if state.keypoints is None else state.keypoints(state.sight).numbers()[None]
+        keypoints = None if state.keypoints is None else state.keypoints(state.scene).numbers()[None]
         return Reply(actions, stages=(state.stage,) if state.stage else None, keypoints=keypoints)
 
     def act_one(self, request: Request) -> np.ndarray:
         """The next step, ``float32[1, A]``."""
-        sight = self._see(request)
+        scene = self._see(request)
         if request.chunk == 0 or request.env not in self._states:
-            begun = EpisodeState(sight)
+            begun = EpisodeState(scene)
             begun.script = self._script(request, begun)
             self._states[request.env] = begun
         state = self._states[request.env]
-        state.sight = sight
+        state.scene = scene
         return np.asarray(next(state.script), dtype=np.float32)[None]
 
     def keypoints(self, request: Request) -> Keypoints | None:
         """The keypoints of a request's words, whoever chose them; ``None`` where the expert knows its suite's own tasks alone."""
         return None
 
-    def _see(self, request: Request) -> SightType:
+    def _see(self, request: Request) -> SceneType:
         """What the expert sees in a step."""
         raise NotImplementedError
 
-    def _script(self, request: Request, state: EpisodeState[SightType]) -> Iterator[np.ndarray]:
+    def _script(self, request: Request, state: EpisodeState[SceneType]) -> Iterator[np.ndarray]:
         """The steps of an episode that begins, ``float64[A]`` each. Raises like :meth:`act_one`."""
         raise NotImplementedError
 

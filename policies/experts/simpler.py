@@ -16,7 +16,7 @@ from ...envs.keypoints import Keypoints
 from ...envs.simpler.goals import TABLE_TOP
 from ..api import PolicyError, Request
 from .motion import EpisodeState, Funnel, ScriptedExpert, Target, half_turn, quaternion, raised, turn_between, turned
-from .simpler_aims import TASKS, UP, Aim, Sight, Task, closing, yaw_along
+from .simpler_aims import TASKS, UP, Aim, SceneState, Task, closing, yaw_along
 
 #: Longest way and turn of a step: about as far as BridgeData's steps go, see ``WIDOWX_BRIDGE`` in envs/embodiments.py.
 STEP = 0.035
@@ -58,49 +58,49 @@ LOST = 0.03
 _NAMES = ("hand", "commanded", "base", "pose/source", "pose/target", "settled/source", "extent/source", "extent/target")
 
 
-class SimplerExpert(ScriptedExpert[Sight]):
+class SimplerExpert(ScriptedExpert[SceneState]):
     """Solves the suites by pick and place; it fetches again an object that it missed or lost."""
 
-    def _see(self, request: Request) -> Sight:
-        return Sight(*(np.asarray(request.privileged[name], dtype=np.float64) for name in _NAMES))
+    def _see(self, request: Request) -> SceneState:
+        return SceneState(*(np.asarray(request.privileged[name], dtype=np.float64) for name in _NAMES))
 
-    def _script(self, request: Request, state: EpisodeState[Sight]) -> Iterator[np.ndarray]:
+    def _script(self, request: Request, state: EpisodeState[SceneState]) -> Iterator[np.ndarray]:
         name = request.key.split("/")[2]
         if name not in TASKS:
             raise PolicyError(f"{request.key}: the expert does not know the task {name!r}; it knows {', '.join(TASKS)}")
         return _perform(state, TASKS[name])
 
 
-def _perform(state: EpisodeState[Sight], task: Task) -> Iterator[np.ndarray]:
+def _perform(state: EpisodeState[SceneState], task: Task) -> Iterator[np.ndarray]:
     """Take the source and bring it to its place, again and again until it is there; then rest for as long as it stays."""
 
     def grip() -> np.ndarray:
         """``float64[3]``: where the source is held."""
-        return state.sight.source[:3] + turned(state.sight.source[3:], np.array([task.grip, 0.0, 0.0]))
+        return state.scene.source[:3] + turned(state.scene.source[3:], np.array([task.grip, 0.0, 0.0]))
 
-    def keypoints(sight: Sight, held: Aim | None = None) -> Keypoints:
-        to_base = sight.base[3:] * [1, -1, -1, -1]
-        places = (sight.source[:3], sight.target[:3], (held or task.aim(sight)).place)
-        source, target, place = (turned(to_base, each - sight.base[:3]) for each in places)
-        yaw = _grasp_yaw(sight)
+    def keypoints(scene: SceneState, held: Aim | None = None) -> Keypoints:
+        to_base = scene.base[3:] * [1, -1, -1, -1]
+        places = (scene.source[:3], scene.target[:3], (held or task.aim(scene)).place)
+        source, target, place = (turned(to_base, each - scene.base[:3]) for each in places)
+        yaw = _grasp_yaw(scene)
         turn = yaw_along(turned(to_base, np.array([*closing(yaw), 0.0])))
-        long = _width(sight, yaw + np.pi / 2) > LONG * _width(sight, yaw)
+        long = _width(scene, yaw + np.pi / 2) > LONG * _width(scene, yaw)
         return Keypoints(source, target, place, turn / 2 if long else turn)
 
     while True:
         state.keypoints = keypoints
         yield from _take(state, grip)
-        aim = task.aim(state.sight)
+        aim = task.aim(state.scene)
         state.keypoints = partial(keypoints, held=aim)
         yield from _bring(state, grip, aim)
         state.stage = "wait"
-        while np.linalg.norm(state.sight.source[:2] - aim.place[:2]) < aim.slip:
+        while np.linalg.norm(state.scene.source[:2] - aim.place[:2]) < aim.slip:
             yield np.array([0.0] * 6 + [OPEN])
 
 
-def _take(state: EpisodeState[Sight], grip: Target) -> Iterator[np.ndarray]:
+def _take(state: EpisodeState[SceneState], grip: Target) -> Iterator[np.ndarray]:
     """Come down on the source, which may be nudged meanwhile, and close the fingers."""
-    yaw = _grasp_yaw(state.sight)
+    yaw = _grasp_yaw(state.scene)
     state.stage = "reach the object"
 
     def place() -> np.ndarray:
@@ -108,33 +108,33 @@ def _take(state: EpisodeState[Sight], grip: Target) -> Iterator[np.ndarray]:
         return raised(here, max(here[2] - DEEPER, TABLE_TOP + TIP))
 
     def above() -> np.ndarray:
-        return APPROACH.over(place() + HOVER * UP, state.sight.hand)
+        return APPROACH.over(place() + HOVER * UP, state.scene.hand)
 
     yield from _reach(state, above, yaw, OPEN, ROUGHLY)
-    yield from _reach(state, lambda: FUNNEL.over(place(), state.sight.hand), yaw, OPEN, CLOSELY)
+    yield from _reach(state, lambda: FUNNEL.over(place(), state.scene.hand), yaw, OPEN, CLOSELY)
     here = place()
     state.stage = "grasp the object"
     for _ in range(CLOSE_STEPS):
         yield _step(state, here, yaw, CLOSED)
 
 
-def _bring(state: EpisodeState[Sight], grip: Target, aim: Aim) -> Iterator[np.ndarray]:
+def _bring(state: EpisodeState[SceneState], grip: Target, aim: Aim) -> Iterator[np.ndarray]:
     """Carry what is between the fingers above its place, lower it, let go and rise; end at once when it is lost."""
-    start, yaw = state.sight.hand, state.sight.yaw
+    start, yaw = state.scene.hand, state.scene.yaw
     goal_yaw = yaw if aim.yaw is None else yaw + half_turn(aim.yaw - yaw)
 
     def keeps() -> bool:
-        return bool(np.linalg.norm(grip() - state.sight.hand[:3]) < LOST)
+        return bool(np.linalg.norm(grip() - state.scene.hand[:3]) < LOST)
 
     def carried(height: float) -> np.ndarray:
         """Where the hand has to be for the source's centre to be above its place, at a height."""
-        return raised(aim.place, height) + state.sight.hand[:3] - state.sight.source[:3]
+        return raised(aim.place, height) + state.scene.hand[:3] - state.scene.source[:3]
 
     def up() -> np.ndarray:
         return raised(start, carried(aim.travel)[2])
 
     def down() -> np.ndarray:
-        return FUNNEL.over(carried(aim.place[2]), state.sight.hand)
+        return FUNNEL.over(carried(aim.place[2]), state.scene.hand)
 
     state.stage = "lift the object"
     yield from _reach(state, up, yaw, CLOSED, SAGGING, keeps)
@@ -144,7 +144,7 @@ def _bring(state: EpisodeState[Sight], grip: Target, aim: Aim) -> Iterator[np.nd
     yield from _reach(state, down, goal_yaw, CLOSED, NEAR, keeps)
     if not keeps():
         return
-    here = state.sight.commanded[:3]
+    here = state.scene.commanded[:3]
     for _ in range(OPEN_STEPS):
         yield _step(state, here, goal_yaw, OPEN)
     state.stage = "retreat from the object"
@@ -152,12 +152,17 @@ def _bring(state: EpisodeState[Sight], grip: Target, aim: Aim) -> Iterator[np.nd
 
 
 def _reach(
-    state: EpisodeState[Sight], target: Target, yaw: float, gripper: float, near: float, keep: Callable[[], bool] = lambda: True
+    state: EpisodeState[SceneState],
+    target: Target,
+    yaw: float,
+    gripper: float,
+    near: float,
+    keep: Callable[[], bool] = lambda: True,
 ) -> Iterator[np.ndarray]:
     """Steps towards a target, computed again in each, until the hand is near or stuck, or ``keep`` fails."""
     been: list[np.ndarray] = []
     while keep():
-        hand = state.sight.hand
+        hand = state.scene.hand
         turn = np.linalg.norm(turn_between(hand[3:], _downwards(yaw)))
         if np.linalg.norm(target() - hand[:3]) < near and turn < TURNED:
             return
@@ -167,29 +172,29 @@ def _reach(
         yield _step(state, target(), yaw, gripper)
 
 
-def _step(state: EpisodeState[Sight], place: np.ndarray, yaw: float, gripper: float) -> np.ndarray:
+def _step(state: EpisodeState[SceneState], place: np.ndarray, yaw: float, gripper: float) -> np.ndarray:
     """``float64[7]``: the step that moves the controller's target so that the hand gets nearer to a place, straight down at a yaw."""
-    hand, at, rotation = state.sight.hand[:3], state.sight.commanded[:3], state.sight.commanded[3:]
+    hand, at, rotation = state.scene.hand[:3], state.scene.commanded[:3], state.scene.commanded[3:]
     move = _shortened(hand + GAIN * (place - hand) - at, STEP)
     turn = _shortened(turn_between(rotation, _downwards(yaw)), TURN)
-    to_base = state.sight.base[3:] * [1, -1, -1, -1]
+    to_base = state.scene.base[3:] * [1, -1, -1, -1]
     return np.concatenate([turned(to_base, move), _fixed_angles(turned(to_base, turn)), [gripper]])
 
 
-def _width(sight: Sight, yaw: float) -> float:
+def _width(scene: SceneState, yaw: float) -> float:
     """Width of the source's box between fingers that close on it at a yaw."""
-    axes = np.stack([turned(sight.source[3:], axis) for axis in np.eye(3)])
-    return float(np.abs(axes[:, :2] @ closing(yaw)) @ sight.source_extent)
+    axes = np.stack([turned(scene.source[3:], axis) for axis in np.eye(3)])
+    return float(np.abs(axes[:, :2] @ closing(yaw)) @ scene.source_extent)
 
 
-def _grasp_yaw(sight: Sight) -> float:
+def _grasp_yaw(scene: SceneState) -> float:
     """The yaw for the fingers to close along a level axis of the source's box: a narrow one, and without much turning."""
-    axes = np.stack([turned(sight.source[3:], axis) for axis in np.eye(3)])
-    now = sight.yaw
+    axes = np.stack([turned(scene.source[3:], axis) for axis in np.eye(3)])
+    now = scene.yaw
 
     def cost(yaw: float) -> float:
         """The width; a cube's is the same along two axes."""
-        return _width(sight, yaw) + 0.005 * abs(yaw - now)
+        return _width(scene, yaw) + 0.005 * abs(yaw - now)
 
     level = axes[np.abs(axes[:, 2]) < 0.8]
     return min((now + half_turn(yaw_along(axis) - now) for axis in level), key=cost)

@@ -47,7 +47,7 @@ UP = np.array([0.0, 0.0, 1.0])
 
 
 @dataclass(frozen=True)
-class Sight:
+class SceneState:
     """What the expert sees in one step, in the world frame.
 
     Attributes:
@@ -103,7 +103,7 @@ class Task:
         grip: How far from its centre the source is held, along its own x axis.
     """
 
-    aim: Callable[[Sight], Aim]
+    aim: Callable[[SceneState], Aim]
     grip: float = 0.0
 
 
@@ -117,40 +117,40 @@ def yaw_along(line: np.ndarray) -> float:
     return float(np.arctan2(-line[0], line[1]))
 
 
-def _upon(sight: Sight, way: tuple[float, float] = (0.0, 0.0)) -> Aim:
+def _upon(scene: SceneState, way: tuple[float, float] = (0.0, 0.0)) -> Aim:
     """On the target, off its centre by an offset along x and y."""
-    underside = sight.target[2] + sight.target_extent[2] / 2
-    centre = sight.settled[2] - TABLE_TOP  # above the underside of the object that lies
-    return Aim(np.array([*(sight.target[:2] + way), underside + centre + DROP]), underside + centre + CARRY_ROOM)
+    underside = scene.target[2] + scene.target_extent[2] / 2
+    centre = scene.settled[2] - TABLE_TOP  # above the underside of the object that lies
+    return Aim(np.array([*(scene.target[:2] + way), underside + centre + DROP]), underside + centre + CARRY_ROOM)
 
 
-def _in_basket(sight: Sight) -> Aim:
+def _in_basket(scene: SceneState) -> Aim:
     """In the basket, whose floor the target is."""
-    return Aim(sight.target[:3] + BASKET_DROP * UP, BASKET_TRAVEL, slip=BASKET_SLIP)
+    return Aim(scene.target[:3] + BASKET_DROP * UP, BASKET_TRAVEL, slip=BASKET_SLIP)
 
 
-def _beside(sight: Sight, direction: np.ndarray) -> Aim:
+def _beside(scene: SceneState, direction: np.ndarray) -> Aim:
     """On the table, in a direction from the target. An object is held by its narrow sides, so that its long one lies across."""
-    place = np.array([*(sight.target[:2] + direction * BESIDE), sight.settled[2] + DROP])
-    return Aim(place, _upon(sight).travel, yaw_along(direction))
+    place = np.array([*(scene.target[:2] + direction * BESIDE), scene.settled[2] + DROP])
+    return Aim(place, _upon(scene).travel, yaw_along(direction))
 
 
-def _near(sight: Sight) -> Aim:
+def _near(scene: SceneState) -> Aim:
     """Beside the target, on one of the two sides for which the hand need not turn: the nearer one within reach."""
-    sides = [_beside(sight, direction) for direction in (closing(sight.yaw), -closing(sight.yaw))]
-    return min(sides, key=lambda aim: (_out_of_reach(sight, aim), np.linalg.norm(aim.place - sight.source[:3])))
+    sides = [_beside(scene, direction) for direction in (closing(scene.yaw), -closing(scene.yaw))]
+    return min(sides, key=lambda aim: (_out_of_reach(scene, aim), np.linalg.norm(aim.place - scene.source[:3])))
 
 
-def _away(sight: Sight) -> Aim:
+def _away(scene: SceneState) -> Aim:
     """A way from the start, in the one of eight directions that leads furthest from the target and stays within reach."""
-    x, y, height = sight.settled
+    x, y, height = scene.settled
     ways = [AWAY * closing(angle) for angle in np.arange(8) * np.pi / 4]
-    aims = [Aim(np.array([x + way[0], y + way[1], height + DROP]), _upon(sight).travel) for way in ways]
-    return min(aims, key=lambda aim: (_out_of_reach(sight, aim), -np.linalg.norm((aim.place - sight.target[:3])[:2])))
+    aims = [Aim(np.array([x + way[0], y + way[1], height + DROP]), _upon(scene).travel) for way in ways]
+    return min(aims, key=lambda aim: (_out_of_reach(scene, aim), -np.linalg.norm((aim.place - scene.target[:3])[:2])))
 
 
-def _out_of_reach(sight: Sight, aim: Aim) -> bool:
-    return bool(np.linalg.norm((aim.place - sight.base[:3])[:2]) > REACH)
+def _out_of_reach(scene: SceneState, aim: Aim) -> bool:
+    return bool(np.linalg.norm((aim.place - scene.base[:3])[:2]) > REACH)
 
 
 #: What the expert can do, by the names of the suites' tasks.
@@ -160,9 +160,9 @@ TASKS = {
     "stack_green_on_yellow": Task(_upon),
     "put_eggplant_in_basket": Task(_in_basket),
     "MoveAway": Task(_away, HANDLE),
-    "MoveRight": Task(lambda sight: _beside(sight, RIGHT), HANDLE),
+    "MoveRight": Task(lambda scene: _beside(scene, RIGHT), HANDLE),
     "PlaceNear": Task(_near),
-    "PlaceRight": Task(lambda sight: _upon(sight, (0.0, RIGHT_HALF)), HANDLE),
-    "PutFront": Task(lambda sight: _beside(sight, FRONT)),
+    "PlaceRight": Task(lambda scene: _upon(scene, (0.0, RIGHT_HALF)), HANDLE),
+    "PutFront": Task(lambda scene: _beside(scene, FRONT)),
     "StackYellow": Task(_upon),
 }

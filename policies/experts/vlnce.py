@@ -22,7 +22,7 @@ class ShortestPathFollower(ScriptedExpert[np.ndarray]):
 
     def _script(self, request: Request, state: EpisodeState[np.ndarray]) -> Iterator[np.ndarray]:
         while True:
-            yield state.sight[0]
+            yield state.scene[0]
 
 
 class WaypointOracle(Policy):

@@ -193,14 +193,14 @@ class Embedded:
         states: ``float32[B, S, D]``: tokens, and in their places the images' states.
         positions: ``int64[3, B, S]``, those of the inputs, with the rows and columns of the tokens that are kept.
         seen: ``float32[v, D]``, the tower's states of all tokens of all images.
-        things: ``float32[v]``, how much each of them looks like an object, as a logit; ``None`` of a tower that does not say.
+        objectness: ``float32[v]``, how much each of them looks like an object, as a logit; ``None`` of a tower that does not say.
         places: ``int64[v]``, where each is in ``[B * S]``; -1 of those that the language model does not read.
     """
 
     states: Tensor
     positions: Tensor
     seen: Tensor
-    things: Tensor | None
+    objectness: Tensor | None
     places: Tensor
 
 
@@ -236,16 +236,16 @@ def embed(
     model = backbone.model
     states = model.get_input_embeddings()(inputs.input_ids).to(compute).float()
     visual, grids, positions = model.visual, inputs.image_grid_thw, inputs.positions
-    seen, things, places = states.new_zeros(0, states.shape[-1]), None, positions.new_zeros(0)
+    seen, objectness, places = states.new_zeros(0, states.shape[-1]), None, positions.new_zeros(0)
     if inputs.pixel_values is not None and grids is not None and len(grids):
         seen = image_features(visual, inputs.pixel_values, grids).to(states.dtype)
         config, merge = backbone.config, visual.config.spatial_merge_size
         pictures = _picture_tokens(inputs.input_ids, inputs.valid, config.image_token_id, config.video_token_id)
         read = torch.arange(len(seen), device=seen.device)
         if kept_tokens:
-            things = visual.thing(seen).float().squeeze(-1)
-            read = kept(things.detach(), (grids.prod(dim=1) // merge**2).tolist(), kept_tokens)
-            states = states + 0 * things.sum() if with_vision else states
+            objectness = visual.thing(seen).float().squeeze(-1)
+            read = kept(objectness.detach(), (grids.prod(dim=1) // merge**2).tolist(), kept_tokens)
+            states = states + 0 * objectness.sum() if with_vision else states
         # By index: the backward pass of masked_scatter waits for the device.
         own = pictures.flatten().argsort(descending=True, stable=True)[: len(read)]
         states = states.flatten(0, 1).index_copy(0, own, seen[read]).view_as(states)
@@ -259,7 +259,7 @@ def embed(
         blank = _blank_picture(visual, states.device)
         unused = blank.sum() + visual.thing(blank).float().sum() if kept_tokens else blank.sum()
         states = states + 0 * unused
-    return Embedded(states, positions, seen, things, places)
+    return Embedded(states, positions, seen, objectness, places)
 
 
 def _cells(rows: int, columns: int) -> Tensor:

@@ -89,11 +89,11 @@ class _Word(NamedTuple):
     by_language: bool
 
 
-class _Middle(NamedTuple):
+class _Centre(NamedTuple):
     """A centre of :class:`~.marks.Marks`."""
 
     token: int
-    middle: tuple[float, float]
+    centre: tuple[float, float]
     thing: bool
 
 
@@ -114,7 +114,7 @@ class _Sequence:
     learned: list[tuple[int, int]]
     pictures: list[np.ndarray]
     last: int
-    marked: list[_Word | _Middle] = field(default_factory=list)
+    marked: list[_Word | _Centre] = field(default_factory=list)
     ends: np.ndarray | tuple[float, ...] | None = None
 
 
@@ -234,7 +234,7 @@ class InputBuilder:
 
     def _marked(
         self, seen: Sequence[Picture | Video], grids: Sequence[tuple[int, int]], counts: Sequence[int], by_language: bool
-    ) -> Iterator[_Word | _Middle]:
+    ) -> Iterator[_Word | _Centre]:
         """What the images' marks teach.
 
         Args:
@@ -251,7 +251,7 @@ class InputBuilder:
                 yield from self._words(mark.name, token, by_language=False)
                 if token not in known:  # a token has one role and one centre
                     yield from self._words(mark.role or mark.name, token, by_language=True) if by_language else ()
-                    yield _Middle(token, ((mark.x - 0.5) * columns, (mark.y - 0.5) * rows), mark.name != NOTHING)
+                    yield _Centre(token, ((mark.x - 0.5) * columns, (mark.y - 0.5) * rows), mark.name != NOTHING)
                 known.add(token)
             begin += rows * columns * count
 
@@ -304,10 +304,10 @@ def _together(sequences: Sequence[_Sequence], seen: Sequence[int]) -> Marks | No
     words = [each for each in found if isinstance(each, _Word)]
     if not words:
         return None
-    middles = [each for each in found if isinstance(each, _Middle)]
+    centres = [each for each in found if isinstance(each, _Centre)]
     return Marks(
         *(torch.tensor(column) for column in zip(*words, strict=True)),
-        *(torch.tensor(column) for column in zip(*middles, strict=True)),
+        *(torch.tensor(column) for column in zip(*centres, strict=True)),
     )
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from .backbone import Embedded
 
 #: Weight of a centre's distance beside a word, and the distance in tokens beyond which a further one counts linearly.
-MIDDLE_WEIGHT = 2.0
+CENTRE_WEIGHT = 2.0
 BEND = 0.1
 
 
@@ -45,8 +45,8 @@ class Marks:
         shares: ``float32[W]``, one over the words of the name.
         by_language: ``bool[W]``, whether the language model's state says the word, or the vision tower's.
         places: ``int64[O]``, the tower's tokens that have a mark, or a mark of no object.
-        middles: ``float32[O, 2]``, how far the mark's centre is right of the image's and below it, in tokens.
-        things: ``bool[O]``, whether there is an object.
+        centres: ``float32[O, 2]``, how far the mark's centre is right of the image's and below it, in tokens.
+        present: ``bool[O]``, whether there is an object.
     """
 
     tokens: Tensor
@@ -54,8 +54,8 @@ class Marks:
     shares: Tensor
     by_language: Tensor
     places: Tensor
-    middles: Tensor
-    things: Tensor
+    centres: Tensor
+    present: Tensor
 
 
 def marks_loss(embedded: Embedded, states: Tensor | None, head_weight: Tensor, marks: Marks) -> tuple[Tensor, Tensor]:
@@ -77,10 +77,10 @@ def marks_loss(embedded: Embedded, states: Tensor | None, head_weight: Tensor, m
         shares = shares * ~(marks.by_language & (places < 0))
     logits = functional.linear(speaking.to(head_weight.dtype), head_weight)
     said = functional.cross_entropy(logits.float(), marks.words, reduction="none")
-    apart = functional.smooth_l1_loss(seen[marks.places, :2], marks.middles, reduction="none", beta=BEND).sum(-1)
-    total = (shares * said).sum() + MIDDLE_WEIGHT * (apart * marks.things).sum()
-    if embedded.things is not None:
+    apart = functional.smooth_l1_loss(seen[marks.places, :2], marks.centres, reduction="none", beta=BEND).sum(-1)
+    total = (shares * said).sum() + CENTRE_WEIGHT * (apart * marks.present).sum()
+    if embedded.objectness is not None:
         total = total + functional.binary_cross_entropy_with_logits(
-            embedded.things[marks.places], marks.things.float(), reduction="sum"
+            embedded.objectness[marks.places], marks.present.float(), reduction="sum"
         )
     return total, marks.shares.sum()

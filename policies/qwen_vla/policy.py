@@ -28,9 +28,9 @@ from .embodiments import EXAMPLE
 from .flow import Velocity, draw, euler, sample_chain, start_noise
 from .inputs import InputBuilder
 from .layout import ActionLayout
-from .moments import Moment, Role, prompt_of, state_of
 from .normalization import bounds_statistics, denormalize
 from .options import QwenVlaOptions
+from .queries import Query, Role, prompt_of, state_of
 from .recording import Recording, recorded_of
 from .zero_shot import refuse_trained, refuse_unknown_source, table_note, transferred, was_trained_on
 
@@ -166,12 +166,12 @@ class QwenVlaPolicy(Policy):
             return self._replies(requests, prepared, self.model.encode(prepared.inputs))
 
     def prepare(self, requests: Sequence[Request]) -> Prepared:
-        config, moments = self._config, self._moments(requests)
-        masks = self._layout.masks([(each.steps, each.role.embodiment.action_size) for each in moments])
-        index = None if config.projection == "zero_pad" else torch.tensor([each.role.index for each in moments])
-        state = torch.from_numpy(np.stack([state_of(each, config) for each in moments])) if config.state == "dit" else None
+        config, queries = self._config, self._queries(requests)
+        masks = self._layout.masks([(each.steps, each.role.embodiment.action_size) for each in queries])
+        index = None if config.projection == "zero_pad" else torch.tensor([each.role.index for each in queries])
+        state = torch.from_numpy(np.stack([state_of(each, config) for each in queries])) if config.state == "dit" else None
         return Prepared(
-            inputs=self._inputs.build([prompt_of(each, config) for each in moments], self._device),
+            inputs=self._inputs.build([prompt_of(each, config) for each in queries], self._device),
             mask=torch.from_numpy(masks).to(self._device),
             embodiment=None if index is None else index.to(self._device),
             state=None if state is None else state.to(self._device),
@@ -204,8 +204,8 @@ class QwenVlaPolicy(Policy):
             return self.model.value(self.model.encode(prepared.inputs), prepared.state).cpu().numpy()
 
     def _replies(self, requests: Sequence[Request], prepared: Prepared, context: Context) -> list[Reply]:
-        moments, seeds = self._moments(requests), [request.seed for request in requests]
-        shapes = [(each.steps, each.role.embodiment.action_size) for each in moments]
+        queries, seeds = self._queries(requests), [request.seed for request in requests]
+        shapes = [(each.steps, each.role.embodiment.action_size) for each in queries]
         velocity = self._velocity(prepared, context)
         if self.recording is None:
             chunks = euler(velocity, self._noise(seeds, self.options.temperature), self.options.steps)
@@ -222,18 +222,18 @@ class QwenVlaPolicy(Policy):
         taken = self._layout.take_batch(chunks.float().cpu().numpy(), shapes)
         return [
             Reply(denormalize(chunk, each.role.actions), kept)
-            for chunk, each, kept in zip(taken, moments, recorded, strict=True)
+            for chunk, each, kept in zip(taken, queries, recorded, strict=True)
         ]
 
     def _velocity(self, prepared: Prepared, context: Context) -> Velocity:
         mask, embodiment, state = prepared.mask, prepared.embodiment, prepared.state
         return lambda noisy, time: self.model.velocity(noisy, time, context, mask, embodiment, state)
 
-    def _moments(self, requests: Sequence[Request]) -> list[Moment]:
+    def _queries(self, requests: Sequence[Request]) -> list[Query]:
         roles = [self._role_of(request.embodiment, request.key) for request in requests]
         horizon = self._config.horizon
         return [
-            Moment(request.observation, role, chunk_steps(role.embodiment, horizon))
+            Query(request.observation, role, chunk_steps(role.embodiment, horizon))
             for request, role in zip(requests, roles, strict=True)
         ]
 

@@ -11,7 +11,7 @@ import pytest
 
 from vlarig.benchmarks.registry import load_suite
 from vlarig.envs.errors import VlarigError
-from vlarig.envs.simpler.goals import CONDITIONS, Moment, holds
+from vlarig.envs.simpler.goals import CONDITIONS, StepState, holds
 
 SUITE = load_suite("simpler_ood")
 BASE = load_suite("simpler_widowx")
@@ -95,12 +95,12 @@ def test_objects_stand_clear_of_each_other(task: str) -> None:
         assert gaps.max() > 0.025, initial_state
 
 
-def moment(found: dict[str, Any], **changes: Any) -> Moment:
+def moment(found: dict[str, Any], **changes: Any) -> StepState:
     """The start of an episode, its objects lying on the table, or what became of it."""
     places = {model: np.array([pose[0], pose[1], TABLE + SIZES[model][2] / 2]) for model, pose in found["objects"].items()}
     halves = {model: np.array(SIZES[model]) / 2 for model in places}
     source, target = found["source"], found["target"]
-    still = Moment(
+    still = StepState(
         source=places[source],
         target=places[target],
         settled_source=places[source],

@@ -14,7 +14,7 @@ from vlarig.benchmarks.tabletop.generated import TASKS
 from vlarig.benchmarks.tabletop.scenes import PLACEMENTS, SCENES
 from vlarig.envs.tabletop import layout
 from vlarig.envs.tabletop.goals import Goal
-from vlarig.envs.tabletop.world import Thing, World
+from vlarig.envs.tabletop.world import ObjectState, World
 from vlarig.policies.experts.tabletop_words import program
 
 each_task = pytest.mark.parametrize("task", SUITE.tasks, ids=lambda task: task.name)
@@ -28,7 +28,7 @@ def start(scene: dict[str, Any]) -> World:
     things = {}
     for each in scene["objects"]:
         height = layout.TABLE_TOP + layout.SHAPES[each["shape"]].half_size[2]
-        things[each["name"]] = Thing(each["shape"], np.array([each["x"], each["y"], height]), np.eye(3), 0.0, 0.0, False)
+        things[each["name"]] = ObjectState(each["shape"], np.array([each["x"], each["y"], height]), np.eye(3), 0.0, 0.0, False)
     places = {each["name"]: np.array([each["x"], each["y"]]) for each in (*scene["trays"], *scene["zones"])}
     return World(things, places)
 
@@ -59,9 +59,9 @@ def test_no_goal_is_reached_at_the_start_and_all_names_are_there(task: Any) -> N
     for scene in payloads(task):
         world = start(scene)
         assert not Goal(scene["goal"]).update(world)
-        assert names_in(scene["goal"]) <= set(world.things) | set(world.places)
+        assert names_in(scene["goal"]) <= set(world.objects) | set(world.places)
         skills = program(json.dumps(scene["program"]).encode())
-        assert {skill.thing for skill in skills} <= set(world.things)
+        assert {skill.thing for skill in skills} <= set(world.objects)
         assert len({skill.thing for skill in skills}) >= min(TASKS[task.name].moves, 2)
 
 

@@ -10,10 +10,10 @@ import pytest
 
 from vlarig.benchmarks.registry import load_suite
 from vlarig.envs.errors import VlarigError
-from vlarig.envs.simpler.goals import CONDITIONS, TABLE_TOP, Moment, holds
+from vlarig.envs.simpler.goals import CONDITIONS, TABLE_TOP, StepState, holds
 
 #: A source that was brought from 20 cm to 10 cm in front of the target, and lies there.
-BESIDE = Moment(
+BESIDE = StepState(
     source=np.array([-0.1, 0.02, TABLE_TOP + 0.01]),
     target=np.array([-0.2, 0.02, TABLE_TOP]),
     settled_source=np.array([0.0, 0.02, TABLE_TOP + 0.01]),
@@ -145,7 +145,7 @@ def test_a_goal_is_not_empty() -> None:
 SUITE = load_suite("simpler_ood")
 
 
-def outcome(x: float, y: float, z: float, came: tuple[float, float], **changes: Any) -> Moment:
+def outcome(x: float, y: float, z: float, came: tuple[float, float], **changes: Any) -> StepState:
     """The source lies ``x``, ``y`` from the target and ``z`` above the table; it came from ``came``, both from the target."""
     way, back = np.array([x, y, z]), np.array([*came, z])
     target = BESIDE.target
@@ -164,7 +164,7 @@ SOLVED = {
 }
 
 
-def spoiled(condition: dict[str, Any], moment: Moment) -> Moment:
+def spoiled(condition: dict[str, Any], moment: StepState) -> StepState:
     """The moment with one condition broken, and no other."""
     away = (moment.source - moment.target) * [1.0, 1.0, 0.0]
     away /= max(np.linalg.norm(away), 1e-9)

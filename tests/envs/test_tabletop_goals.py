@@ -9,15 +9,15 @@ import pytest
 
 from vlarig.envs.tabletop import layout, textures
 from vlarig.envs.tabletop.goals import Goal, holds
-from vlarig.envs.tabletop.world import Thing, World
+from vlarig.envs.tabletop.world import ObjectState, World
 
 
-def thing(x: float, y: float, above: float = 0.0, shape: str = "cube", held: bool = False) -> Thing:
+def thing(x: float, y: float, above: float = 0.0, shape: str = "cube", held: bool = False) -> ObjectState:
     middle = np.array([x, y, layout.TABLE_TOP + above + layout.SHAPES[shape].half_size[2]])
-    return Thing(shape, middle, np.eye(3), 0.0, 0.0, held)
+    return ObjectState(shape, middle, np.eye(3), 0.0, 0.0, held)
 
 
-def world(**things: Thing) -> World:
+def world(**things: ObjectState) -> World:
     return World(things, {"tray": np.array([0.0, 0.2]), "zone": np.array([0.0, -0.2])})
 
 
@@ -73,7 +73,7 @@ def test_a_predicate_holds_where_it_should(goal: dict[str, Any], yes: World, no:
     assert holds(goal, yes)
     assert not holds(goal, no)
     assert holds({"kind": "not", "part": goal}, no)
-    held = World({**yes.things, "a": Thing(**{**vars(yes.things["a"]), "held": True})}, yes.places)
+    held = World({**yes.objects, "a": ObjectState(**{**vars(yes.objects["a"]), "held": True})}, yes.places)
     assert not holds(goal, held), "the gripper has to let go"
 
 

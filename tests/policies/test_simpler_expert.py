@@ -12,7 +12,7 @@ from scipy.spatial.transform import Rotation
 
 from vlarig.benchmarks.registry import load_suite
 from vlarig.envs.api import Episode, Observation
-from vlarig.envs.simpler.goals import TABLE_TOP, Moment, holds
+from vlarig.envs.simpler.goals import TABLE_TOP, StepState, holds
 from vlarig.envs.simpler.robot import WIDOWX_BRIDGE
 from vlarig.harness import evaluate
 from vlarig.harness.runtimes.runtime import Runtime
@@ -139,7 +139,7 @@ class World:
         halves = [extent / 2 for extent in self.extents]
         beside = np.abs(self.places[0] - self.places[1])[:2]
         upon = bool((beside < halves[1][:2]).all()) and not self.held
-        moment = Moment(
+        moment = StepState(
             source=self.places[0],
             target=self.places[1],
             settled_source=self.settled[0],

@@ -84,19 +84,19 @@ class View:
     """An image as questions see it.
 
     Attributes:
-        things: The objects that it shows.
+        objects: The objects that it shows.
         width: In pixels.
         height: In pixels.
     """
 
-    things: tuple[SceneObject, ...]
+    objects: tuple[SceneObject, ...]
     width: int
     height: int
 
     @property
     def clear(self) -> list[SceneObject]:
         """The objects that may be referred to."""
-        return [each for each in self.things if each.visible >= VISIBLE]
+        return [each for each in self.objects if each.visible >= VISIBLE]
 
     def across(self, thing: SceneObject) -> float:
         """An object's centre, 0 (left) to 1."""
@@ -132,7 +132,7 @@ class _Query:
 def questions(view: View, rng: np.random.Generator, count: int) -> list[Question]:
     """Up to ``count`` questions on an image, each of another kind; fewer where the image does not give so many."""
     found = []
-    for index in rng.permutation(len(_MAKERS)) if view.things else ():
+    for index in rng.permutation(len(_MAKERS)) if view.objects else ():
         if len(found) == count:
             break
         question = list(_MAKERS.values())[index](view, rng)
@@ -239,7 +239,7 @@ def own_task(
     """
     first = next(iter(views.values()))
     marked = {
-        tag: [(each, each.role or None) for each in view.things if each.visible >= (_HELD if each.role else VISIBLE)]
+        tag: [(each, each.role or None) for each in view.objects if each.visible >= (_HELD if each.role else VISIBLE)]
         for tag, view in views.items()
     }
     if not any(role for objects in marked.values() for _, role in objects):
@@ -276,7 +276,7 @@ def _marks(view: View, objects: Sequence[tuple[SceneObject, str | None]], rng: n
         Placed(_name(each).words, _thousandths(view.across(each), view.down(each)), role)
         for each, role in sorted(objects, key=lambda obj: _ORDER.index(obj[1]))
     ]
-    boxes = [to_thousandths(obj.box, view.width, view.height) for obj in view.things]
+    boxes = [to_thousandths(obj.box, view.width, view.height) for obj in view.objects]
     for x, y in rng.integers(SCALE, size=(2, 2)).tolist():
         if not any(
             left - EMPTY <= x <= right + EMPTY and top - EMPTY <= y <= bottom + EMPTY for left, top, right, bottom in boxes
@@ -339,10 +339,10 @@ def _depth(view: View, rng: np.random.Generator) -> Question | None:
 
 
 def _extreme(view: View, rng: np.random.Generator) -> Question | None:
-    if len(view.things) < 2 or len(view.clear) < len(view.things):
+    if len(view.objects) < 2 or len(view.clear) < len(view.objects):
         return None
     side = _one(rng, ("left", "right"))
-    ordered = sorted(view.things, key=view.across, reverse=side == "right")
+    ordered = sorted(view.objects, key=view.across, reverse=side == "right")
     if abs(view.across(ordered[0]) - view.across(ordered[1])) < APART or not _is_unique(_name(ordered[0]), view):
         return None
     return Question("extreme", f"Which object is furthest to the {side}?", ordered[0].name)
@@ -368,8 +368,8 @@ def _colour(view: View, rng: np.random.Generator) -> Question | None:
 
 def _colour_at_an_end(view: View, rng: np.random.Generator) -> Question | None:
     side = _one(rng, ("left", "right"))
-    for kind in _shuffled(rng, {each.kind for each in view.things}):
-        same = sorted((each for each in view.things if each.kind == kind), key=view.across, reverse=side == "right")
+    for kind in _shuffled(rng, {each.kind for each in view.objects}):
+        same = sorted((each for each in view.objects if each.kind == kind), key=view.across, reverse=side == "right")
         sure = len(same) > 1 and all(each.colour and each.visible >= VISIBLE for each in same)
         if sure and abs(view.across(same[0]) - view.across(same[1])) >= APART:
             return Question("colour", f"What colour is the {kind} that is furthest to the {side}?", same[0].colour)
@@ -420,7 +420,7 @@ _FORMAT = "Output the bbox coordinates in JSON format."
 def _references(obj: SceneObject, view: View) -> list[_Query]:
     """Words that fit the object and no other of the image."""
     queries = [_name(obj), _Query(kind=obj.kind)]
-    if _is_hue(obj.colour) and all(each.colour for each in view.things):
+    if _is_hue(obj.colour) and all(each.colour for each in view.objects):
         queries.append(_Query(colour=obj.colour))
     return [query for query in dict.fromkeys(queries) if _is_unique(query, view)]
 
@@ -435,7 +435,7 @@ def _name(obj: SceneObject) -> _Query:
 
 
 def _is_unique(query: _Query, view: View) -> bool:
-    return sum(map(query.fits, view.things)) == 1
+    return sum(map(query.fits, view.objects)) == 1
 
 
 def _is_hue(colour: str) -> bool:
@@ -444,33 +444,33 @@ def _is_hue(colour: str) -> bool:
 
 def _queries(view: View) -> list[_Query]:
     """What objects of the image fit: names, kinds, colours."""
-    found = [_name(each) for each in view.things] + [_Query(kind=each.kind) for each in view.things]
-    if all(each.colour for each in view.things):
-        found += [_Query(colour=each.colour) for each in view.things if _is_hue(each.colour)]
+    found = [_name(each) for each in view.objects] + [_Query(kind=each.kind) for each in view.objects]
+    if all(each.colour for each in view.objects):
+        found += [_Query(colour=each.colour) for each in view.objects if _is_hue(each.colour)]
     return list(dict.fromkeys(found))
 
 
 def _absent(view: View, rng: np.random.Generator) -> list[_Query]:
     """What no object in the image fits: colours and kinds of it in a new combination, and a few that it lacks altogether."""
-    kinds = sorted({each.kind for each in view.things})
-    coloured = [kind for kind in kinds if all(each.colour for each in view.things if each.kind == kind)]
-    hues = sorted({each.colour for each in view.things if _is_hue(each.colour)})
+    kinds = sorted({each.kind for each in view.objects})
+    coloured = [kind for kind in kinds if all(each.colour for each in view.objects if each.kind == kind)]
+    hues = sorted({each.colour for each in view.objects if _is_hue(each.colour)})
     other = _shuffled(rng, COLOURS)[:2]
     found = [_Query(colour, kind) for kind in coloured for colour in (*hues, *other)]
-    if all(each.colour for each in view.things):
+    if all(each.colour for each in view.objects):
         found += [_Query(colour=colour) for colour in other]
     if not found:
         found = [_Query(kind=kind) for kind in _shuffled(rng, KINDS)[:2]]
-    return [query for query in dict.fromkeys(found) if not any(map(query.fits, view.things))]
+    return [query for query in dict.fromkeys(found) if not any(map(query.fits, view.objects))]
 
 
 def _counted(query: _Query, view: View) -> bool:
     """Whether the number of objects that fit is beyond doubt."""
-    return all(each.visible >= VISIBLE for each in view.things if query.fits(each))
+    return all(each.visible >= VISIBLE for each in view.objects if query.fits(each))
 
 
 def _number(query: _Query, view: View) -> int:
-    return sum(map(query.fits, view.things))
+    return sum(map(query.fits, view.objects))
 
 
 def _by_answer(queries: Sequence[_Query], answer: Callable[[_Query], int]) -> dict[int, list[_Query]]:

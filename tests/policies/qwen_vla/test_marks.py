@@ -71,12 +71,12 @@ def test_tokens_learn_the_names_the_role_and_the_middle(name: str) -> None:
     thought = (states.flatten(0, 1)[places[asked]] @ head.T).argmax(-1)
     object_word = InputBuilder(config, TOKENIZER)._encode(" object")[0]
     assert torch.equal(thought == object_word, marks.words[asked] == object_word)
-    off = (embedded.seen[marks.places, :2] - marks.middles)[marks.things].abs().mean()
+    off = (embedded.seen[marks.places, :2] - marks.centres)[marks.present].abs().mean()
     assert off < 0.05  # of a token; 0.16 where it always says the token's own middle
     if config.kept_tokens:
-        assert embedded.things is not None
-        assert torch.equal(embedded.things[marks.places] > 0, marks.things)
-        kept = torch.zeros(len(embedded.places), dtype=torch.bool).index_fill(0, marks.places[marks.things], True)
+        assert embedded.objectness is not None
+        assert torch.equal(embedded.objectness[marks.places] > 0, marks.present)
+        kept = torch.zeros(len(embedded.places), dtype=torch.bool).index_fill(0, marks.places[marks.present], True)
         assert torch.equal(embedded.places >= 0, kept)  # two squares in each picture
         rows_and_columns = embedded.positions[1:].flatten(1)[:, embedded.places[kept]].T
         starts = inputs.positions[1:].flatten(1)[:, embedded.places[kept]].T

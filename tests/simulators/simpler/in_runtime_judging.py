@@ -19,7 +19,7 @@ from vlarig.benchmarks.simpler.ood import SIMPLER_OOD
 from vlarig.benchmarks.simpler.widowx import SIMPLER_WIDOWX
 from vlarig.envs.api import Episode, Needs
 from vlarig.envs.simpler.env import BridgeEnv
-from vlarig.envs.simpler.goals import TABLE_TOP, Moment, holds
+from vlarig.envs.simpler.goals import TABLE_TOP, StepState, holds
 
 SUITES = {task.name: suite for suite in (SIMPLER_WIDOWX, SIMPLER_OOD) for task in suite.tasks}
 SPOON, CARROT, CUBES, EGGPLANT = (task.name for task in SIMPLER_WIDOWX.tasks)
@@ -51,7 +51,7 @@ class Judged(BridgeEnv):
 
     def begin(self, episode: Episode, rng: np.random.Generator) -> str:
         instruction = super().begin(episode, rng)
-        self.moments: list[Moment] = []
+        self.moments: list[StepState] = []
         look = self._judge._moment
         self._judge._moment = lambda *seen: self.moments.append(look(*seen)) or self.moments[-1]
         return instruction
@@ -87,7 +87,7 @@ class Judged(BridgeEnv):
         share = float(np.mean(self.wait(JUDGED)))
         return share, set.intersection(*(self.refusing(moment) for moment in self.moments))
 
-    def refusing(self, moment: Moment) -> set[str]:
+    def refusing(self, moment: StepState) -> set[str]:
         """The conditions that a moment does not fulfil."""
         return {
             " ".join([condition["is"], condition.get("axis", "")]).strip()

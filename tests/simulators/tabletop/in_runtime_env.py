@@ -230,7 +230,7 @@ def test_a_held_object_is_not_placed(env: TabletopEnv) -> None:
     close, open_again = np.zeros(7, dtype=np.float32), np.zeros(7, dtype=np.float32)
     close[6], open_again[6] = 1.0, -1.0
     gripped = [env.apply(close).success_at_end for _ in range(20)]
-    thing = env._world().things["red cube"]
+    thing = env._world().objects["red cube"]
     assert thing.held
     assert thing.speed < 0.02
     assert thing.lowest < layout.TRAY_FLOOR + 0.003

@@ -35,7 +35,7 @@ def fitting(view: View, words: str) -> list[SceneObject]:
     """The things that words such as ``red cubes`` or ``yellow object`` fit."""
     said = set(words.rstrip("?.").replace("cubes", "cube").replace("cylinders", "cylinder").split())
     colours, kinds = said & {*COLOURS, "orange", "pink", "cyan"}, said & {*SHAPES}
-    return [each for each in view.things if colours <= {each.colour} and kinds <= {each.kind}]
+    return [each for each in view.objects if colours <= {each.colour} and kinds <= {each.kind}]
 
 
 def the(view: View, words: str) -> SceneObject:
@@ -89,7 +89,7 @@ def test_in_front_is_nearer_to_the_camera() -> None:
 
 def test_the_furthest_thing_is_named() -> None:
     for view, question in of("extreme"):
-        furthest = (min if "left" in question.text else max)(view.things, key=lambda each: each.box[0])
+        furthest = (min if "left" in question.text else max)(view.objects, key=lambda each: each.box[0])
         assert question.answer == furthest.name
 
 
@@ -104,7 +104,7 @@ def test_numbers_count_and_leave_out_what_is_in_doubt() -> None:
 def test_colours_are_those_of_the_thing() -> None:
     for view, question in of("colour"):
         kind = next(each for each in SHAPES if each in question.text)
-        same = [each for each in view.things if each.kind == kind]
+        same = [each for each in view.objects if each.kind == kind]
         if "furthest" in question.text:
             same = [(min if "left" in question.text else max)(same, key=lambda each: each.box[0])]
         assert [each.colour for each in same] == [question.answer]
@@ -117,10 +117,10 @@ def test_yes_is_there_and_no_is_not() -> None:
 
 def test_a_caption_says_all_that_is_clear_and_nothing_else() -> None:
     for view, question in of("caption"):
-        clear = {each.name for each in view.things if each.visible == 1.0}
+        clear = {each.name for each in view.objects if each.visible == 1.0}
         assert set(question.facts["object recognition"]) == clear
         assert set(question.facts) <= set(DIMENSIONS)
-        assert question.answer.count(" at the ") == sum(each.visible == 1.0 for each in view.things)
+        assert question.answer.count(" at the ") == sum(each.visible == 1.0 for each in view.objects)
         assert all(name in question.answer for name in clear)
 
 
@@ -167,7 +167,7 @@ def test_an_instruction_marks_what_it_names_in_every_view() -> None:
         first, second = drawn(seed), drawn(seed + 1000)
         task = instruction({"ego": first, "cam_left_wrist": second}, np.random.default_rng(seed))
         if task is None:
-            names = Counter(each.name for each in first.things)
+            names = Counter(each.name for each in first.objects)
             assert sum(names[each.name] == 1 for each in first.clear) < 2
             continue
         moved, goal = boxes_in(task.answer)
@@ -177,7 +177,7 @@ def test_an_instruction_marks_what_it_names_in_every_view() -> None:
         for view, marks in ((first, task.marks["ego"]), (second, task.marks["cam_left_wrist"])):
             for name, (x, y), role in marks:
                 if name == "nothing":
-                    boxes = [to_thousandths(each.box, view.width, view.height) for each in view.things]
+                    boxes = [to_thousandths(each.box, view.width, view.height) for each in view.objects]
                     assert not any(
                         box[0] - EMPTY <= x <= box[2] + EMPTY and box[1] - EMPTY <= y <= box[3] + EMPTY for box in boxes
                     )

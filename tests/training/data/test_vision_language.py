@@ -117,8 +117,8 @@ def test_marks_are_learned_at_the_tokens_of_their_places(folder: Path) -> None:
     np.testing.assert_allclose(marks.shares, shares)
     aside, right, up = (-0.49 * columns, -0.49 * rows), (0.49 * columns, 0.01 * rows), (0.0, -0.49 * rows)
     assert marks.places.tolist() == [0, low, second + low, second + middle]
-    np.testing.assert_allclose(marks.middles, [aside, right, right, up], atol=1e-6)
-    assert marks.things.tolist() == [True, True, True, False]
+    np.testing.assert_allclose(marks.centres, [aside, right, right, up], atol=1e-6)
+    assert marks.present.tolist() == [True, True, True, False]
 
 
 def test_what_a_prompts_end_is_to_hold_is_read_and_checked(folder: Path) -> None:

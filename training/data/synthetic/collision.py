@@ -18,7 +18,7 @@ from .arms import Arm
 from .kinematics import Chain, Links
 
 #: Columns of an object: centre x, y, z; half extents x, y, z; cosine and sine of its turn about z; radius.
-THING = 9
+OBJECT = 9
 
 #: Points along a capsule are as far apart at most; from the axis of a capsule of 4 cm the error is then below 4 mm.
 _SPACING = 0.035
@@ -95,12 +95,12 @@ class Collisions:
         gap = _between_segments(first[..., 0, :], first[..., 1, :], second[..., 0, :], second[..., 1, :])
         return gap - self.radii[self.pairs].sum(-1)
 
-    def clearance(self, joints: Tensor, things: Tensor, held: Tensor) -> Tensor:
+    def clearance(self, joints: Tensor, objects: Tensor, held: Tensor) -> Tensor:
         """The least distance of each pose to anything, ``[N]``, negative where it touches.
 
         Args:
             joints: ``[N, J]``.
-            things: ``[N, O, 9]``, see :data:`THING`; a radius below zero is an object that is not there.
+            objects: ``[N, O, 9]``, see :data:`OBJECT`; a radius below zero is an object that is not there.
             held: ``[N]``: radius of the sphere that the fingers hold at the tool centre point; zero where they hold no object.
         """
         poses = self.chain.links(joints)
@@ -108,24 +108,24 @@ class Collisions:
         tips = _placed(poses, self.links[:, None].expand(-1, 2), self.ends)
         table = (tips[..., 2].amin(-1) - self.radii)[:, self.above].amin(-1)
         nearest = torch.minimum(nearest, table)
-        if things.shape[1]:
+        if objects.shape[1]:
             points = _placed(poses, self.point_links, self.points)
             points = torch.cat((points, poses.tool_position[:, None]), 1)
             radii = torch.cat((self.point_radii.expand(len(joints), -1), held[:, None]), 1)
-            nearest = torch.minimum(nearest, (distance(points, things) - radii[..., None]).amin((-1, -2)))
+            nearest = torch.minimum(nearest, (distance(points, objects) - radii[..., None]).amin((-1, -2)))
         return nearest
 
 
-def distance(points: Tensor, things: Tensor) -> Tensor:
+def distance(points: Tensor, objects: Tensor) -> Tensor:
     """From points ``[N, S, 3]`` to objects ``[N, O, 9]``: ``[N, S, O]``, inside negative."""
-    away = points[:, :, None] - things[:, None, :, :3]
-    cosine, sine = things[:, None, :, 6], things[:, None, :, 7]
-    x = (cosine * away[..., 0] + sine * away[..., 1]).abs() - things[:, None, :, 3]
-    y = (cosine * away[..., 1] - sine * away[..., 0]).abs() - things[:, None, :, 4]
-    z = away[..., 2].abs() - things[:, None, :, 5]
+    away = points[:, :, None] - objects[:, None, :, :3]
+    cosine, sine = objects[:, None, :, 6], objects[:, None, :, 7]
+    x = (cosine * away[..., 0] + sine * away[..., 1]).abs() - objects[:, None, :, 3]
+    y = (cosine * away[..., 1] - sine * away[..., 0]).abs() - objects[:, None, :, 4]
+    z = away[..., 2].abs() - objects[:, None, :, 5]
     outside = (x.clamp_min(0) ** 2 + y.clamp_min(0) ** 2 + z.clamp_min(0) ** 2).sqrt()
     inside = torch.maximum(torch.maximum(x, y), z).clamp_max(0)
-    radius = things[:, None, :, 8]
+    radius = objects[:, None, :, 8]
     return torch.where(radius < 0, torch.full_like(outside, _FAR), outside + inside - radius)
 
 

@@ -185,7 +185,7 @@ def _table(trajectories: list[Trajectory], joints: int) -> pa.Table:
         np.concatenate((each.instance.positions, each.instance.yaws[..., None], each.instance.tilts), -1).reshape(-1, 6)
         for each in trajectories
     ]
-    objects = [each.instance.things.reshape(-1, 9) for each in trajectories]
+    objects = [each.instance.objects.reshape(-1, 9) for each in trajectories]
     return pa.table(
         {
             "index": pa.array([each.index for each in trajectories], pa.int32()),

@@ -65,7 +65,7 @@ def plan(arm: Arm, collisions: Collisions, steps: Steps, instances: Sequence[Ins
     positions = torch.as_tensor(np.stack([each.positions for each in instances]), **like)
     yaws = torch.as_tensor(np.stack([each.yaws for each in instances]), **like)
     tilts = torch.as_tensor(np.stack([each.tilts for each in instances]), **like)
-    objects = torch.as_tensor(np.stack([each.things for each in instances]), **like)
+    objects = torch.as_tensor(np.stack([each.objects for each in instances]), **like)
     radii = torch.as_tensor(np.stack([each.radii for each in instances]), **like)
     rotations = (
         rotation_by(torch.nn.functional.pad(tilts, (0, 1))) @ turn("z", yaws) @ turn("x", torch.full_like(yaws, torch.pi))

@@ -58,43 +58,43 @@ class Ways(NamedTuple):
 
 
 def connect(
-    collisions: Collisions, start: Tensor, goal: Tensor, things: Tensor, held: Tensor, rng: np.random.Generator
+    collisions: Collisions, start: Tensor, goal: Tensor, objects: Tensor, held: Tensor, rng: np.random.Generator
 ) -> Ways:
     """Ways from ``start`` to ``goal``, ``[N, J]`` each, around objects ``[N, O, 9]``, with held spheres of radii ``[N]``."""
     share = torch.linspace(0, 1, WAYPOINTS, dtype=start.dtype, device=start.device)
     paths = start[:, None] + share[:, None] * (goal - start)[:, None]
-    clear = path_clearance(collisions, paths, things, held) > CLEARANCE
+    clear = path_clearance(collisions, paths, objects, held) > CLEARANCE
     ends = torch.stack((start, goal), 1)
     free_ends = (
-        collisions.clearance(ends.flatten(0, 1), things.repeat_interleave(2, 0), held.repeat_interleave(2)).unflatten(
+        collisions.clearance(ends.flatten(0, 1), objects.repeat_interleave(2, 0), held.repeat_interleave(2)).unflatten(
             0, (-1, 2)
         )
         > CLEARANCE
     ).all(-1)
-    nothing = torch.zeros_like(things[:, :0])
+    nothing = torch.zeros_like(objects[:, :0])
     by_thing = path_clearance(collisions, paths, nothing, held) > CLEARANCE
     planner = torch.where(clear, 0, -1)
     blocked = ~clear & by_thing & free_ends
     for count, size in _ROUNDS:
         rest = torch.nonzero((planner < 0) & free_ends)[:, 0]
         for few in rest.split(max(1, 4096 // count)):
-            found, curve = _curves(collisions, paths[few], things[few], held[few], count, size, rng)
+            found, curve = _curves(collisions, paths[few], objects[few], held[few], count, size, rng)
             paths[few[found]], planner[few[found]] = curve[found], 1
     for index in torch.nonzero((planner < 0) & free_ends)[:, 0].tolist():
-        way = _rrt(collisions, start[index], goal[index], things[index], held[index], rng)
+        way = _rrt(collisions, start[index], goal[index], objects[index], held[index], rng)
         if way is not None:
             paths[index], planner[index] = way, 2
     return Ways(paths, planner, blocked)
 
 
-def path_clearance(collisions: Collisions, paths: Tensor, things: Tensor, held: Tensor) -> Tensor:
+def path_clearance(collisions: Collisions, paths: Tensor, objects: Tensor, held: Tensor) -> Tensor:
     """The least clearance along paths ``[N, P, J]``, at the waypoints and between them: ``[N]``."""
     midpoints = (paths[:, 1:] + paths[:, :-1]) / 2
     joints = torch.cat((paths, midpoints), 1)
     count = joints.shape[1]
     clearance = [
         collisions.clearance(part.flatten(0, 1), scene.repeat_interleave(count, 0), radius.repeat_interleave(count))
-        for part, scene, radius in zip(joints.split(256), things.split(256), held.split(256), strict=True)
+        for part, scene, radius in zip(joints.split(256), objects.split(256), held.split(256), strict=True)
     ]
     return torch.cat(clearance).unflatten(0, (-1, count)).amin(-1)
 

@@ -23,7 +23,7 @@ import torch
 
 from . import words
 from .arms import Arm
-from .collision import THING
+from .collision import OBJECT
 from .kinematics import Chain
 
 Template: TypeAlias = Literal["pick_place", "push", "pull", "rotate_reposition", "rotate_view", "swap"]
@@ -68,7 +68,7 @@ class Instance:
         positions: ``[S, K, 3]`` of the tool in the base frame.
         yaws: ``[S, K]``: turn of the tool about the vertical.
         tilts: ``[S, K, 2]``: rotation vector about the horizontal axes that tilts the tool from pointing down.
-        things: ``[2 S, O, 9]``: obstacles and objects while the arm goes to each stroke and while it follows it.
+        objects: ``[2 S, O, 9]``: obstacles and objects while the arm goes to each stroke and while it follows it.
         radii: ``[2]``: of the spheres that are handled.
         instruction: In words.
     """
@@ -76,7 +76,7 @@ class Instance:
     positions: np.ndarray
     yaws: np.ndarray
     tilts: np.ndarray
-    things: np.ndarray
+    objects: np.ndarray
     radii: np.ndarray
     instruction: str
 
@@ -149,7 +149,7 @@ def draw(arm: Arm, template: Template, rng: np.random.Generator) -> Instance:
     instruction = _DRAW[template](draft)
     positions = np.array([[place for place, _ in stroke] for stroke in draft.strokes])
     yaws = np.array([[yaw for _, yaw in stroke] for stroke in draft.strokes])
-    objects = np.zeros((len(draft.scenes), OBSTACLES + OBJECTS, THING))
+    objects = np.zeros((len(draft.scenes), OBSTACLES + OBJECTS, OBJECT))
     objects[..., 6], objects[..., 8] = 1.0, -1.0
     obstacles = _obstacles(draft, positions)
     objects[:, : len(obstacles)] = obstacles
@@ -281,7 +281,7 @@ def _obstacles(draft: _Draft, positions: np.ndarray) -> np.ndarray:
     """Boxes and spheres, at least as far from every stroke as a gripper needs; often one is on the straight way between two strokes."""
     rng = draft.rng
     if rng.random() > 0.6:
-        return np.zeros((0, THING))
+        return np.zeros((0, OBJECT))
     vertices = [_home(draft.arm), *positions.reshape(-1, 3)[:, :2]]
     centres = positions[:, 0, :2]
     found: list[np.ndarray] = []
@@ -308,7 +308,7 @@ def _obstacles(draft: _Draft, positions: np.ndarray) -> np.ndarray:
                 angle = rng.uniform(-math.pi, math.pi)
                 found.append(np.array((*centre, height / 2, *half, half_height, math.cos(angle), math.sin(angle), radius)))
                 break
-    return np.array(found).reshape(-1, THING)
+    return np.array(found).reshape(-1, OBJECT)
 
 
 @cache

@@ -132,7 +132,7 @@ def _timed(
     samples = timing.sample(paths, counts, pauses)
     piece = samples.piece % pieces
     owner = samples.piece // pieces
-    objects = torch.as_tensor(np.stack([each.things for each in instances]), **like)[kept]
+    objects = torch.as_tensor(np.stack([each.objects for each in instances]), **like)[kept]
     radii = torch.as_tensor(np.stack([each.radii for each in instances]), **like)[kept]
     stage = 2 * (piece // vertices) + (piece % vertices > 0)
     held = held_radii(steps, radii)

@@ -33,7 +33,7 @@ class Role:
 
 
 @dataclass(frozen=True, eq=False)
-class Moment:
+class Query:
     """What a chunk is predicted from.
 
     Attributes:
@@ -47,23 +47,23 @@ class Moment:
     steps: int
 
 
-def prompt_of(moment: Moment, config: ModelConfig, pictures: bool = True) -> Prompted:
+def prompt_of(query: Query, config: ModelConfig, pictures: bool = True) -> Prompted:
     """The prompt of a time step, with its images or without."""
-    observation, embodiment = moment.observation, moment.role.embodiment
+    observation, embodiment = query.observation, query.role.embodiment
     bins = None
     if config.state == "prompt":
-        bins = state_bins(observation["state"], _state_statistics(moment.role)).tolist()
+        bins = state_bins(observation["state"], _state_statistics(query.role)).tolist()
     seen = {tag: frames for tag, frames in observation["images"].items() if pictures and tag in embodiment.cameras}
-    return prompted({**observation, "images": seen}, embodiment, moment.steps, bins)
+    return prompted({**observation, "images": seen}, embodiment, query.steps, bins)
 
 
-def state_of(moment: Moment, config: ModelConfig) -> np.ndarray:
+def state_of(query: Query, config: ModelConfig) -> np.ndarray:
     """The normalised state in the leading numbers of ``float32[state_numbers]``, for the state mode ``dit``.
 
     The hand's pose is in the last ones, where the action expert reads the ends of prompts.
     """
-    role = moment.role
-    state = normalize_state(moment.observation["state"], _state_statistics(role))
+    role = query.role
+    state = normalize_state(query.observation["state"], _state_statistics(role))
     if len(state) > config.state_size:
         raise PolicyError(
             f"the state of {role.embodiment.name!r} has {len(state)} numbers, the model reads {config.state_size}; "
@@ -72,7 +72,7 @@ def state_of(moment: Moment, config: ModelConfig) -> np.ndarray:
     padded = np.zeros(config.state_numbers, np.float32)
     padded[: len(state)] = state
     if config.state_numbers > config.state_size:
-        padded[config.state_size :] = hand_pose(moment.observation["state"], role.embodiment.state_layout)
+        padded[config.state_size :] = hand_pose(query.observation["state"], role.embodiment.state_layout)
     return padded
 
 
