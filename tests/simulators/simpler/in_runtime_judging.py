@@ -52,8 +52,8 @@ class Judged(BridgeEnv):
     def begin(self, episode: Episode, rng: np.random.Generator) -> str:
         instruction = super().begin(episode, rng)
         self.moments: list[StepState] = []
-        look = self._judge._moment
-        self._judge._moment = lambda *seen: self.moments.append(look(*seen)) or self.moments[-1]
+        look = self._judge._state
+        self._judge._state = lambda *seen: self.moments.append(look(*seen)) or self.moments[-1]
         return instruction
 
     @property
